@@ -1,0 +1,92 @@
+package conversation
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"hash/fnv"
+	"strings"
+)
+
+const (
+	// MaxIDBytes is the longest user or device id.
+	MaxIDBytes = 64
+
+	directPrefix, groupPrefix = 'd', 'g'
+	idDigits                  = 26
+)
+
+// idEncoding spells 128 bits in 26 digits 0-9 a-v: safe in a subject, a URL and a file name.
+var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
+
+// DirectID is the id of the direct conversation of two users. It follows from the two, so there is one for each pair.
+func DirectID(a, b string) string {
+	if a > b {
+		a, b = b, a
+	}
+	return makeID(directPrefix, "runnel.direct.v1", a, b)
+}
+
+// GroupID is the id of the group that this create command makes. It follows from the sender and the command id, so a
+// retried create lands in the same partition and finds its first outcome, and nobody can claim an id of their choice.
+func GroupID(sender, commandID string) string {
+	return makeID(groupPrefix, "runnel.group.v1", sender, commandID)
+}
+
+// Parts hold no NUL (ValidUser, ValidCommandID), so joining by NUL is unambiguous.
+func makeID(prefix byte, parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return string(prefix) + idEncoding.EncodeToString(sum[:16])
+}
+
+// ValidID reports whether s has the form of a conversation id: d or g and 26 digits 0-9 a-v.
+func ValidID(s string) bool {
+	if len(s) != 1+idDigits || (s[0] != directPrefix && s[0] != groupPrefix) {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'v') {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidUser reports whether s can be a user or device id: 1 to 64 characters A-Z a-z 0-9 _ -.
+func ValidUser(s string) bool {
+	if len(s) == 0 || len(s) > MaxIDBytes {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidCommandID reports whether s is a UUID version 7 in canonical lower-case form (RFC 9562, section 5.7).
+func ValidCommandID(s string) bool {
+	if len(s) != 36 || s[14] != '7' || strings.IndexByte("89ab", s[19]) < 0 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			if c != '-' {
+				return false
+			}
+		} else if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// Partition is the partition that a conversation belongs to, of n. It must never change for an existing installation:
+// the order of a conversation rests on all its commands going through one stream.
+func Partition(id string, n int) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	return int(h.Sum32() % uint32(n))
+}
