@@ -1,0 +1,30 @@
+package broker
+
+import "strconv"
+
+const (
+	// JoinedSubject carries brokerv1.Joined.
+	JoinedSubject = "joined"
+	// ReleasedSubject carries nothing: it only wakes workers that look for free partitions.
+	ReleasedSubject = "lease.released"
+
+	livePrefix, resultPrefix = "live.", "result."
+)
+
+// StreamName is the name of a partition's stream.
+func StreamName(partition int) string { return "IN_" + strconv.Itoa(partition) }
+
+// CommandSubject carries the brokerv1.Command messages of a partition.
+func CommandSubject(partition int) string { return "in." + strconv.Itoa(partition) }
+
+// AckSubject carries brokerv1.Acks for the owner of a partition.
+func AckSubject(partition int) string { return "ack." + strconv.Itoa(partition) }
+
+// ResultSubject carries brokerv1.Results for one submitter.
+func ResultSubject(inbox string) string { return resultPrefix + inbox }
+
+// LiveSubject carries brokerv1.Live of a conversation. The id must be valid (conversation.ValidID): it becomes part of a subject.
+func LiveSubject(conversationID string) string { return livePrefix + conversationID }
+
+// ConversationOf is the conversation that a live subject belongs to.
+func ConversationOf(liveSubject string) string { return liveSubject[len(livePrefix):] }

@@ -1,0 +1,410 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// SubmitterConfig tunes a Submitter.
+type SubmitterConfig struct {
+	// MaxPending bounds the commands that are under way. Defaults to 65536.
+	MaxPending int
+	// PublishTimeout is how long to wait for the broker's acknowledgement before publishing the same bytes again. Defaults to 2 s.
+	PublishTimeout time.Duration
+	// AcceptTimeout is how long a command may stay unacknowledged before it fails as unavailable. Defaults to 8 s.
+	AcceptTimeout time.Duration
+	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is
+	// away, sends stay accepted and a client that asks again joins the waiting command instead of adding a copy of it.
+	OutcomeTimeout time.Duration
+}
+
+func (c SubmitterConfig) withDefaults() SubmitterConfig {
+	if c.MaxPending == 0 {
+		c.MaxPending = 65536
+	}
+	if c.PublishTimeout == 0 {
+		c.PublishTimeout = 2 * time.Second
+	}
+	if c.AcceptTimeout == 0 {
+		c.AcceptTimeout = 8 * time.Second
+	}
+	if c.OutcomeTimeout == 0 {
+		c.OutcomeTimeout = 60 * time.Second
+	}
+	return c
+}
+
+// Submission is one command on its way. Its ids must be valid.
+type Submission struct {
+	// Command is published as it is, with the submitter's inbox filled in. Not to be changed afterwards.
+	Command *brokerv1.Command
+	// Header is added to the message's header: trace context. May be nil.
+	Header nats.Header
+	// Accepted is called when the broker holds the command. May be nil.
+	Accepted func()
+	// Done is called exactly once, unless the submitter is closed first. An outcome whose error is UNAVAILABLE means that it
+	// is not known what became of the command. Both functions run on the submitter's goroutines and must not block.
+	Done func(*conversationv1.Outcome)
+}
+
+// Submitter takes commands to their streams and brings back their outcomes. Of one sender's commands to one conversation
+// at most one publish is in flight, so they enter the stream in the order of Submit.
+//
+//	Submit ─▶ queued ─▶ published ─PubAck─▶ accepted ─result─▶ done
+//	                     │   ▲ time-out: the same bytes and message id again
+//	                     └───┘ duplicate: once more under a new message id, so that the owner answers it
+type Submitter struct {
+	cfg        SubmitterConfig
+	nc         *nats.Conn
+	partitions int
+	inbox      string
+	replies    string // prefix of the subjects that PubAcks come back on
+	log        *slog.Logger
+	subs       []*nats.Subscription
+	stop       chan struct{}
+	done       chan struct{}
+
+	mu    sync.Mutex
+	next  uint64
+	calls map[callKey]*call
+	acks  map[uint64]*call   // calls waiting for a PubAck, by the token in its reply subject
+	lanes map[laneKey][]*call // first of each is in flight, the others wait for it
+}
+
+type laneKey struct{ conversation, sender string }
+
+type callKey struct {
+	laneKey
+	command string
+}
+
+type call struct {
+	key       callKey
+	command   *brokerv1.Command
+	message   *nats.Msg
+	waiters   []Submission
+	token     uint64 // of the publish in flight; 0 when there is none
+	accepted  bool
+	republish bool // a duplicate was republished once already
+	tryAt     time.Time
+	deadline  time.Time
+}
+
+// ErrBusy means that too many commands are under way: nothing was done, try again later.
+var ErrBusy = errors.New("too many commands are under way")
+
+// ErrConflict means that a command with the same id and another body is under way.
+var ErrConflict = errors.New("the command id is in use with another body")
+
+const (
+	sweepInterval      = 100 * time.Millisecond
+	headerMsgID        = "Nats-Msg-Id"
+	headerExpectStream = "Nats-Expected-Stream"
+)
+
+// NewSubmitter makes a Submitter that receives outcomes on result.<inbox>; the inbox must be unique to it and fit in a
+// subject. Close it when done.
+func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConfig, log *slog.Logger) (*Submitter, error) {
+	s := &Submitter{
+		cfg: cfg.withDefaults(), nc: nc, partitions: partitions, inbox: inbox, log: log,
+		replies: nc.NewInbox() + ".",
+		stop:    make(chan struct{}), done: make(chan struct{}),
+		calls: map[callKey]*call{}, acks: map[uint64]*call{}, lanes: map[laneKey][]*call{},
+	}
+	for subject, handle := range map[string]nats.MsgHandler{s.replies + "*": s.onPubAck, ResultSubject(inbox): s.onResults} {
+		sub, err := nc.Subscribe(subject, handle)
+		if err != nil {
+			s.unsubscribe()
+			return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		// The number of messages is bounded by MaxPending; the default limit of NATS's client would drop outcomes.
+		if err := sub.SetPendingLimits(-1, -1); err != nil {
+			s.unsubscribe()
+			return nil, fmt.Errorf("lift the limit of %s: %w", subject, err)
+		}
+		s.subs = append(s.subs, sub)
+	}
+	go s.sweep()
+	return s, nil
+}
+
+// Close stops the submitter. Commands under way get no answer any more.
+func (s *Submitter) Close() {
+	s.unsubscribe()
+	close(s.stop)
+	<-s.done
+}
+
+func (s *Submitter) unsubscribe() {
+	for _, sub := range s.subs {
+		_ = sub.Unsubscribe() // fails only when the connection is closed, which ends it as well
+	}
+}
+
+// Pending is the number of commands under way.
+func (s *Submitter) Pending() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
+// Submit takes a command on its way, or joins the same command if it is under way. It does not block. The error is
+// ErrBusy or ErrConflict; then nothing was done.
+func (s *Submitter) Submit(sub Submission) error {
+	command := sub.Command
+	key := callKey{laneKey{command.GetConversationId(), command.GetSender()}, command.GetCommandId()}
+	command.Inbox = s.inbox
+	now := time.Now()
+
+	s.mu.Lock()
+	if c, underWay := s.calls[key]; underWay {
+		accepted := c.accepted
+		if !proto.Equal(c.command.GetBody(), command.GetBody()) {
+			s.mu.Unlock()
+			return ErrConflict
+		}
+		// A client asks again after it lost its connection or its patience; older waiters are mostly gone.
+		if len(c.waiters) >= 8 {
+			c.waiters = c.waiters[1:]
+		}
+		c.waiters = append(c.waiters, sub)
+		s.mu.Unlock()
+		if accepted && sub.Accepted != nil {
+			sub.Accepted()
+		}
+		return nil
+	}
+	if len(s.calls) >= s.cfg.MaxPending {
+		s.mu.Unlock()
+		return ErrBusy
+	}
+	payload, err := command.MarshalVT()
+	if err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("encode command: %w", err)
+	}
+	partition := conversation.Partition(command.GetConversationId(), s.partitions)
+	header := nats.Header{headerMsgID: {messageID(key)}, headerExpectStream: {StreamName(partition)}}
+	for k, v := range sub.Header {
+		header[k] = v
+	}
+	c := &call{
+		key: key, command: command, waiters: []Submission{sub}, deadline: now.Add(s.cfg.AcceptTimeout),
+		message: &nats.Msg{Subject: CommandSubject(partition), Header: header, Data: payload},
+	}
+	s.calls[key] = c
+	lane := append(s.lanes[key.laneKey], c)
+	s.lanes[key.laneKey] = lane
+	if len(lane) == 1 {
+		s.publish(c, now)
+	}
+	s.mu.Unlock()
+	return nil
+}
+
+// Do submits a command and waits for its outcome. When ctx ends first the outcome is unknown.
+func (s *Submitter) Do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
+	outcome := make(chan *conversationv1.Outcome, 1)
+	err := s.Submit(Submission{Command: command, Header: header, Done: func(o *conversationv1.Outcome) { outcome <- o }})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case o := <-outcome:
+		return o, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the outcome of command %s: %w", command.GetCommandId(), ctx.Err())
+	}
+}
+
+// messageID is what JetStream drops repeats by. It is a hash over all that identifies the command, so that no user can
+// suppress another's, and nothing a client wrote ends up in a header.
+func messageID(key callKey) string {
+	sum := sha256.Sum256([]byte(key.conversation + "\x00" + key.sender + "\x00" + key.command))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// publish sends the call's message. Callers hold mu.
+func (s *Submitter) publish(c *call, now time.Time) {
+	delete(s.acks, c.token)
+	s.next++
+	c.token = s.next
+	c.message.Reply = s.replies + strconv.FormatUint(c.token, 10)
+	s.acks[c.token] = c
+	wait := s.cfg.PublishTimeout
+	if err := s.nc.PublishMsg(c.message); err != nil {
+		wait = 250 * time.Millisecond // disconnected; the sweep tries again
+	}
+	c.tryAt = now.Add(wait/2 + rand.N(wait)/2 + 1)
+}
+
+func (s *Submitter) onPubAck(msg *nats.Msg) {
+	token, err := strconv.ParseUint(msg.Subject[len(s.replies):], 10, 64)
+	if err != nil {
+		return
+	}
+	now := time.Now()
+	s.mu.Lock()
+	c := s.acks[token]
+	if c == nil {
+		s.mu.Unlock()
+		return
+	}
+	// Anything but a stored or duplicate message is no verdict: an error of the moment (no leader, full, in process).
+	if !bytes.Contains(msg.Data, []byte(`"seq":`)) || bytes.Contains(msg.Data, []byte(`"error":`)) {
+		c.tryAt = now.Add(50*time.Millisecond + rand.N(100*time.Millisecond))
+		s.mu.Unlock()
+		s.log.Debug("the broker did not take a command", "subject", msg.Header.Get("Status"), "answer", string(msg.Data))
+		return
+	}
+	if !c.republish && bytes.Contains(msg.Data, []byte(`"duplicate":true`)) {
+		// It is in the stream already, perhaps since before this process started: nobody will answer that copy to us.
+		// Once more under another id makes the owner answer; the store's unique key keeps it from happening twice.
+		c.republish = true
+		c.message.Header.Set(headerMsgID, c.message.Header.Get(headerMsgID)+"."+strconv.FormatUint(rand.Uint64(), 36))
+		s.publish(c, now)
+		s.mu.Unlock()
+		return
+	}
+	delete(s.acks, token)
+	c.token, c.accepted, c.deadline = 0, true, now.Add(s.cfg.OutcomeTimeout)
+	waiters := c.waiters
+	s.leaveLane(c, now)
+	s.mu.Unlock()
+	for _, w := range waiters {
+		if w.Accepted != nil {
+			w.Accepted()
+		}
+	}
+}
+
+func (s *Submitter) onResults(msg *nats.Msg) {
+	var results brokerv1.Results
+	if err := results.UnmarshalVT(msg.Data); err != nil {
+		s.log.Error("a result message cannot be decoded", "error", err)
+		return
+	}
+	now := time.Now()
+	for _, result := range results.GetResults() {
+		outcome := result.GetOutcome()
+		key := callKey{laneKey{outcome.GetConversationId(), result.GetSender()}, outcome.GetCommandId()}
+		s.mu.Lock()
+		c := s.calls[key]
+		if c != nil {
+			s.forget(c, now)
+		}
+		s.mu.Unlock()
+		if c != nil {
+			c.finish(outcome)
+		}
+	}
+}
+
+func (c *call) finish(outcome *conversationv1.Outcome) {
+	for _, w := range c.waiters {
+		w.Done(outcome)
+	}
+}
+
+// forget takes the call out of all tables. Callers hold mu.
+func (s *Submitter) forget(c *call, now time.Time) {
+	delete(s.calls, c.key)
+	if c.token != 0 {
+		delete(s.acks, c.token)
+		c.token = 0
+	}
+	if !c.accepted {
+		c.accepted = true
+		s.leaveLane(c, now)
+	}
+}
+
+// leaveLane lets the next command of the same sender and conversation go. Callers hold mu.
+func (s *Submitter) leaveLane(c *call, now time.Time) {
+	lane := s.lanes[c.key.laneKey]
+	for i := range lane {
+		if lane[i] != c {
+			continue
+		}
+		lane = append(lane[:i:i], lane[i+1:]...)
+		if len(lane) == 0 {
+			delete(s.lanes, c.key.laneKey)
+			return
+		}
+		s.lanes[c.key.laneKey] = lane
+		if i == 0 {
+			s.publish(lane[0], now)
+		}
+		return
+	}
+}
+
+// sweep publishes again what got no answer, and gives up what is past its deadline.
+func (s *Submitter) sweep() {
+	defer close(s.done)
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-ticker.C:
+			for _, c := range s.sweepOnce(now) {
+				c.finish(&conversationv1.Outcome{
+					ConversationId: c.key.conversation, CommandId: c.key.command,
+					Error: &conversationv1.Error{
+						Code:         conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE,
+						Message:      "it is not known yet whether this was done; send it again with the same command id",
+						RetryAfterMs: 1000,
+					},
+				})
+			}
+		}
+	}
+}
+
+func (s *Submitter) sweepOnce(now time.Time) (overdue []*call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.acks {
+		if now.After(c.tryAt) && now.Before(c.deadline) {
+			s.publish(c, now)
+		}
+	}
+	for _, c := range s.calls {
+		if !now.After(c.deadline) {
+			continue
+		}
+		// Commands queued behind one that was not accepted fail with it: passing it would break the sender's order.
+		if !c.accepted {
+			lane := s.lanes[c.key.laneKey]
+			delete(s.lanes, c.key.laneKey)
+			for _, queued := range lane {
+				queued.accepted = true // out of the lane
+				s.forget(queued, now)
+				overdue = append(overdue, queued)
+			}
+			continue
+		}
+		s.forget(c, now)
+		overdue = append(overdue, c)
+	}
+	return overdue
+}
