@@ -1,0 +1,111 @@
+package settings
+
+import (
+	"encoding"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"go.yaml.in/yaml/v3"
+)
+
+// mask stands for a secret wherever settings are shown. Its length says nothing about the secret's.
+const mask = "********"
+
+// passwordInURL finds the password in scheme://user:password@host.
+var passwordInURL = regexp.MustCompile(`(://[^:/@\s]*:)[^@/\s]+@`)
+
+// printConfig is the flag --print-config.
+type printConfig bool
+
+// AfterApply runs when every setting has its value.
+func (p printConfig) AfterApply(ctx *kong.Context) error {
+	if !p {
+		return nil
+	}
+	out, err := effective(ctx.Flags())
+	if err != nil {
+		return err
+	}
+	if _, err := ctx.Stdout.Write(out); err != nil {
+		return fmt.Errorf("printing the settings: %w", err)
+	}
+	ctx.Exit(0)
+	return nil
+}
+
+// effective writes settings in the form of a settings file.
+func effective(flags []*kong.Flag) ([]byte, error) {
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	for _, flag := range flags {
+		if !isFileKey(flag) {
+			continue
+		}
+		value, err := shown(flag)
+		if err != nil {
+			return nil, fmt.Errorf("printing --%s: %w", flag.Name, err)
+		}
+		node, path := root, strings.Split(flag.Name, ".")
+		for _, section := range path[:len(path)-1] {
+			node = child(node, section)
+		}
+		node.Content = append(node.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: path[len(path)-1]}, value)
+	}
+	if len(root.Content) == 0 {
+		return nil, nil
+	}
+	out, err := yaml.Marshal(root)
+	if err != nil {
+		return nil, fmt.Errorf("printing the settings: %w", err)
+	}
+	return out, nil
+}
+
+// child finds or adds the mapping of a section.
+func child(node *yaml.Node, name string) *yaml.Node {
+	for i := 0; i < len(node.Content); i += 2 {
+		if node.Content[i].Value == name {
+			return node.Content[i+1]
+		}
+	}
+	section := &yaml.Node{Kind: yaml.MappingNode}
+	node.Content = append(node.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: name}, section)
+	return section
+}
+
+// shown is a setting's value as YAML, without what must not be seen.
+func shown(flag *kong.Flag) (*yaml.Node, error) {
+	var value any
+	switch v := flag.Target.Interface().(type) {
+	case time.Duration:
+		value = v.String()
+	case encoding.TextMarshaler:
+		text, err := v.MarshalText()
+		if err != nil {
+			return nil, err
+		}
+		value = string(text)
+	default:
+		value = v
+	}
+	if flag.Tag.Has(secretTag) && !flag.Target.IsZero() {
+		value = mask
+	}
+	node := &yaml.Node{}
+	if err := node.Encode(value); err != nil {
+		return nil, err
+	}
+	hidePasswords(node)
+	return node, nil
+}
+
+func hidePasswords(node *yaml.Node) {
+	if node.Kind == yaml.ScalarNode {
+		node.Value = passwordInURL.ReplaceAllString(node.Value, "${1}"+mask+"@")
+	}
+	for _, content := range node.Content {
+		hidePasswords(content)
+	}
+}

@@ -1,0 +1,122 @@
+// Package settings turns a struct into a program's settings: the same names as flags, environment variables and keys of a
+// YAML file, with help that lists all three.
+//
+// A struct describes the settings with kong's tags; nested structs get a dotted prefix:
+//
+//	var cli struct {
+//		Gateway gateway.Config `embed:"" prefix:"gateway."`
+//	}
+//
+// A field MaxConnections in there is the flag --gateway.max-connections, the environment variable
+// RUNNEL_GATEWAY_MAX_CONNECTIONS and the key max-connections under gateway: in the file that --config or RUNNEL_CONFIG
+// names. A flag beats the environment, the environment beats the file, the file beats the default. Names listed in a
+// field's env tag are read after the derived one. A key of the file that nothing knows is an error: a setting with a typo
+// must not silently stay at its default. Unknown environment variables are let pass, others may own them.
+//
+// A string field tagged secret:"" is taken from the environment, from the file that <ENVIRONMENT VARIABLE>_FILE names, or
+// from the settings file, never from a flag, which every user of the machine could read. --print-config, which prints the
+// settings in force as YAML, masks secrets, and passwords in URLs.
+//
+// The package never looks at what settings mean; it keeps no state outside the parser it makes.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+
+	"github.com/alecthomas/kong"
+)
+
+// ExitUsage is the exit code for settings that cannot be used.
+const ExitUsage = 2
+
+// envPrefix begins the name of every derived environment variable.
+const envPrefix = "RUNNEL"
+
+const (
+	configFlag      = "config"
+	printConfigFlag = "print-config"
+	helpFlag        = "help"
+	secretTag       = "secret"
+)
+
+// builtin are the flags that every program has besides its own.
+type builtin struct {
+	Config      string      `help:"YAML file to read settings from." placeholder:"FILE"`
+	PrintConfig printConfig `help:"Print the settings in force as YAML, secrets masked, and exit."`
+}
+
+// New makes the parser of a program's settings, cli being a pointer to the struct that receives them. An error is a
+// mistake in that struct: two settings with the same environment variable, a secret that is not a string.
+func New(app, description string, cli any, extra ...kong.Option) (*kong.Kong, error) {
+	s := &sources{}
+	options := append([]kong.Option{
+		kong.Name(app),
+		kong.Description(description),
+		kong.Embed(&builtin{}),
+		kong.PostBuild(s.prepare),
+		kong.Resolvers(s),
+		kong.WithBeforeReset(refuseSecretFlags),
+		kong.WithBeforeResolve(s.load),
+		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}),
+		kong.ValueFormatter(formatHelp),
+		kong.Help(printHelp),
+	}, extra...)
+	parser, err := kong.New(cli, options...)
+	if err != nil {
+		return nil, fmt.Errorf("settings of %s: %w", app, err)
+	}
+	return parser, nil
+}
+
+// Parse reads the settings of the running program from its arguments, environment and settings file, and gives the
+// command that was chosen. It does not return when there is nothing to run: after --help or --print-config the program
+// ends with code 0, after settings that cannot be used with ExitUsage.
+func Parse(app, description string, cli any, extra ...kong.Option) *kong.Context {
+	parser, err := New(app, description, cli, extra...)
+	if err != nil {
+		panic(err) // The struct is wrong, not the user; every start of the program shows it.
+	}
+	ctx, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		report(parser, err)
+		parser.Exit(ExitUsage)
+	}
+	return ctx
+}
+
+// report says what is wrong and what to do about it.
+func report(parser *kong.Kong, err error) {
+	command := parser.Model.Name
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if selected := parse.Context.Selected(); selected != nil {
+			command = selected.FullPath()
+		}
+	}
+	_, _ = fmt.Fprintf(parser.Stderr, "%s: error: %v\nRun %q to see every setting.\n", parser.Model.Name, err, command+" --help")
+}
+
+// refuseSecretFlags runs before anything is read. It cannot take back what the process list has shown, but it makes sure
+// nobody gets used to it.
+func refuseSecretFlags(ctx *kong.Context) error {
+	for _, path := range ctx.Path {
+		if path.Flag == nil || !path.Flag.Tag.Has(secretTag) {
+			continue
+		}
+		env := path.Flag.Envs[0]
+		return fmt.Errorf("--%s: a secret does not belong on the command line, where every user of the machine can read it; set %s, or %s_FILE to a file that holds it",
+			path.Flag.Name, env, env)
+	}
+	return nil
+}
+
+// isSetting reports whether a flag is a setting, not a question to the program.
+func isSetting(flag *kong.Flag) bool { return flag.Name != helpFlag && flag.Name != printConfigFlag }
+
+// isFileKey reports whether a flag can be set in the settings file.
+func isFileKey(flag *kong.Flag) bool { return isSetting(flag) && flag.Name != configFlag }
+
+func isString(flag *kong.Flag) bool { return flag.Target.Kind() == reflect.String }

@@ -1,0 +1,158 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// maxSecretBytes is far above any secret and keeps a wrong path, to a device or a log, from being read whole.
+const maxSecretBytes = 64 << 10
+
+// sources is kong's resolver: it answers for every flag that was not given on the command line.
+type sources struct {
+	config *kong.Flag            // the flag that names the settings file
+	flags  map[string]*kong.Flag // what a settings file may contain, by key
+
+	loadedFor *kong.Context // the parse that file belongs to
+	path      string
+	file      map[string]entry
+}
+
+// Validate has nothing to add; load checks the file as a whole.
+func (s *sources) Validate(*kong.Application) error { return nil }
+
+// prepare names the environment variables, groups the flags for the help and checks that no two settings collide.
+func (s *sources) prepare(parser *kong.Kong) error {
+	s.flags = map[string]*kong.Flag{}
+	owner := map[string]string{} // environment variable → flag
+	claim := func(env, flag string) error {
+		if other, taken := owner[env]; taken && other != flag {
+			return fmt.Errorf("--%s and --%s would both be read from %s", other, flag, env)
+		}
+		owner[env] = flag
+		return nil
+	}
+	return kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		flag, ok := node.(*kong.Flag)
+		if !ok {
+			return next(nil)
+		}
+		describe(flag)
+		if !isSetting(flag) {
+			return next(nil)
+		}
+		env := envName(flag.Name)
+		flag.Envs = append([]string{env}, flag.Tag.Envs...)
+		flag.Tag.Envs = flag.Envs
+		if err := claim(env, flag.Name); err != nil {
+			return err
+		}
+		if flag.Tag.Has(secretTag) {
+			if !isString(flag) {
+				return fmt.Errorf("--%s: a secret must be a string", flag.Name)
+			}
+			if err := claim(env+"_FILE", flag.Name); err != nil {
+				return err
+			}
+			flag.Hidden = true // printHelp lists it among the secrets
+		}
+		if flag.Name == configFlag {
+			s.config = flag
+		}
+		if isFileKey(flag) {
+			s.flags[flag.Name] = flag
+		}
+		return next(nil)
+	})
+}
+
+// envName is RUNNEL_GATEWAY_MAX_CONNECTIONS for gateway.max-connections.
+func envName(flag string) string {
+	return envPrefix + "_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(flag))
+}
+
+// load reads the settings file. kong calls it once for each element of the command line; one reading does.
+func (s *sources) load(ctx *kong.Context) error {
+	if s.loadedFor == ctx {
+		return nil
+	}
+	s.loadedFor, s.path, s.file = ctx, "", nil
+	path, _ := ctx.FlagValue(s.config).(string)
+	if path == "" {
+		return nil
+	}
+	file, err := readFile(path, s.flags)
+	if err != nil {
+		return fmt.Errorf("settings file %s: %w", path, err)
+	}
+	s.path, s.file = path, file
+	return nil
+}
+
+// Resolve gives the value of a flag that is not on the command line, or nil. What is in the environment is already in
+// place when kong asks; nil leaves it there.
+func (s *sources) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	env := firstSet(flag.Envs)
+	if flag.Tag.Has(secretTag) {
+		fileEnv := flag.Envs[0] + "_FILE"
+		if path, ok := os.LookupEnv(fileEnv); ok {
+			if env != "" {
+				return nil, fmt.Errorf("%s and %s are both set; set one", env, fileEnv)
+			}
+			secret, err := readSecret(path)
+			if err != nil {
+				return nil, fmt.Errorf("reading the file named by %s: %w", fileEnv, err)
+			}
+			return secret, nil
+		}
+	}
+	if env != "" {
+		return nil, nil
+	}
+	entry, ok := s.file[flag.Name]
+	if !ok {
+		return nil, nil
+	}
+	if flag.Tag.Has(secretTag) && entry.value == mask {
+		return nil, fmt.Errorf("%s:%d holds the mask that --%s prints in place of a secret; put the secret there or take the line out", s.path, entry.line, printConfigFlag)
+	}
+	// kong would parse it as well, but could not say where the value comes from.
+	scan := kong.Scan().PushTyped(entry.value, kong.FlagValueToken)
+	trial := reflect.New(flag.Target.Type()).Elem()
+	if err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: scan}, trial); err != nil {
+		return nil, fmt.Errorf("%s:%d: %w", s.path, entry.line, err)
+	}
+	return entry.value, nil
+}
+
+func firstSet(envs []string) string {
+	for _, env := range envs {
+		if _, ok := os.LookupEnv(env); ok {
+			return env
+		}
+	}
+	return ""
+}
+
+// readSecret reads a mounted secret. Editors and `echo` end files with a line break that is no part of the secret.
+func readSecret(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxSecretBytes+1))
+	if err != nil {
+		return "", err
+	}
+	if len(data) > maxSecretBytes {
+		return "", errors.New(path + " is too large for a secret")
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), nil
+}
