@@ -1,0 +1,166 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	// checkTimeout is how long one readiness check may take. Orchestrators rarely wait longer for the whole answer.
+	checkTimeout = 3 * time.Second
+	// adminStopTimeout is what a request in flight gets to finish when the admin server is stopped.
+	adminStopTimeout = 2 * time.Second
+)
+
+// AdminConfig says where operators look at a service.
+type AdminConfig struct {
+	// Listen is host:port; empty means no admin server. It asks nobody who they are: keep it off public networks.
+	Listen string `help:"Address of the admin server (metrics, health); empty for none." default:"${admin_listen=127.0.0.1:9090}"`
+	// Pprof adds Go's profiles under /debug/pprof/. Defaults to false: a profile shows what is in memory.
+	Pprof bool `help:"Serve Go profiles under /debug/pprof/."`
+}
+
+// Check tells whether something the service needs is there. It must return when its context ends.
+type Check = func(ctx context.Context) error
+
+// Admin is the HTTP server for operators:
+//
+//	/metrics           metrics in Prometheus or OpenMetrics form
+//	/livez, /healthz   200 as long as the process answers; never depends on anything else
+//	/readyz            200 when the service can do its work, 503 with the reasons when not
+type Admin struct {
+	mux      *http.ServeMux
+	server   *http.Server
+	listener net.Listener // nil when off
+	checks   map[string]Check
+	draining atomic.Bool
+}
+
+// NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
+// are what readiness depends on, by name.
+func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, error) {
+	a := &Admin{mux: http.NewServeMux(), checks: checks}
+	errorLog := slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)
+	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
+	}))
+	a.Handle("GET /livez", http.HandlerFunc(live))
+	a.Handle("GET /healthz", http.HandlerFunc(live))
+	a.Handle("GET /readyz", http.HandlerFunc(a.ready))
+	if cfg.Pprof {
+		a.Handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
+		a.Handle("/debug/pprof/cmdline", http.HandlerFunc(pprof.Cmdline))
+		a.Handle("/debug/pprof/profile", http.HandlerFunc(pprof.Profile))
+		a.Handle("/debug/pprof/symbol", http.HandlerFunc(pprof.Symbol))
+		a.Handle("/debug/pprof/trace", http.HandlerFunc(pprof.Trace))
+	}
+	if cfg.Listen == "" {
+		return a, nil
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("admin server: %w", err)
+	}
+	a.listener = listener
+	a.server = &http.Server{Handler: a.mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
+	return a, nil
+}
+
+// Handle adds a handler for a pattern of http.ServeMux. It must not be called any more once Run is.
+func (a *Admin) Handle(pattern string, handler http.Handler) { a.mux.Handle(pattern, handler) }
+
+// Addr is the address it listens on; empty when it is off.
+func (a *Admin) Addr() string {
+	if a.listener == nil {
+		return ""
+	}
+	return a.listener.Addr().String()
+}
+
+// SetReady with false makes the service unready whatever the checks say: the first step of a drain, so that nothing new is
+// sent here. With true the checks decide again, as they do from the start.
+func (a *Admin) SetReady(ready bool) { a.draining.Store(!ready) }
+
+// Run serves until ctx ends, and returns when the last request is done or has been cut off. It is called once.
+func (a *Admin) Run(ctx context.Context) error {
+	if a.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
+	a.server.BaseContext = func(net.Listener) context.Context { return ctx }
+	served := make(chan error, 1)
+	go func() { served <- a.server.Serve(a.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("admin server: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminStopTimeout)
+	defer cancel()
+	if a.server.Shutdown(stop) != nil {
+		_ = a.server.Close()
+	}
+	<-served
+	return nil
+}
+
+func live(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+// readiness is the answer of /readyz.
+type readiness struct {
+	Ready    bool              `json:"ready"`
+	Draining bool              `json:"draining"`
+	Checks   map[string]string `json:"checks"` // name → "ok" or what is wrong
+}
+
+func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
+	answer := a.check(r.Context())
+	body, err := json.Marshal(answer)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if !answer.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// check runs the checks side by side: what is slow must not hide what is broken.
+func (a *Admin) check(ctx context.Context) readiness {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	answer := readiness{Draining: a.draining.Load(), Checks: make(map[string]string, len(a.checks))}
+	answer.Ready = !answer.Draining
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	for name, check := range a.checks {
+		running.Go(func() {
+			err := check(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			answer.Checks[name] = "ok"
+			if err != nil {
+				answer.Checks[name] = err.Error()
+				answer.Ready = false
+			}
+		})
+	}
+	running.Wait()
+	return answer
+}

@@ -1,0 +1,131 @@
+package telemetry_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// startAdmin runs an admin server for the length of the test.
+func startAdmin(t *testing.T, cfg telemetry.AdminConfig, checks map[string]telemetry.Check) *telemetry.Admin {
+	t.Helper()
+	tel, err := telemetry.Start(t.Context(), "gateway", telemetry.Config{}, io.Discard)
+	require.NoError(t, err)
+	admin, err := telemetry.NewAdmin(cfg, tel, checks)
+	require.NoError(t, err)
+	admin.Handle("GET /partitions", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("0")) }))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- admin.Run(ctx) }()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	return admin
+}
+
+func get(t *testing.T, url, accept string) (int, string, http.Header) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	request.Header.Set("Accept", accept)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, response.Body.Close()) }()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return response.StatusCode, string(body), response.Header
+}
+
+func TestAdmin(t *testing.T) {
+	var broken error
+	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, map[string]telemetry.Check{
+		"nats":    func(context.Context) error { return nil },
+		"history": func(context.Context) error { return broken },
+	})
+	base := "http://" + admin.Addr()
+
+	for _, path := range []string{"/livez", "/healthz"} {
+		code, body, _ := get(t, base+path, "")
+		require.Equal(t, http.StatusOK, code)
+		require.Equal(t, "ok\n", body)
+	}
+	code, body, header := get(t, base+"/metrics", "application/openmetrics-text")
+	require.Equal(t, http.StatusOK, code)
+	require.Contains(t, header.Get("Content-Type"), "openmetrics")
+	require.Contains(t, body, "go_goroutines")
+
+	code, body, _ = get(t, base+"/readyz", "")
+	require.Equal(t, http.StatusOK, code)
+	require.JSONEq(t, `{"ready":true,"draining":false,"checks":{"nats":"ok","history":"ok"}}`, body)
+
+	broken = errors.New("no connection to the store")
+	code, body, _ = get(t, base+"/readyz", "")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.JSONEq(t, `{"ready":false,"draining":false,"checks":{"nats":"ok","history":"no connection to the store"}}`, body)
+	code, _, _ = get(t, base+"/livez", "")
+	require.Equal(t, http.StatusOK, code, "being alive depends on nothing")
+
+	broken = nil
+	admin.SetReady(false)
+	code, body, _ = get(t, base+"/readyz", "")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.JSONEq(t, `{"ready":false,"draining":true,"checks":{"nats":"ok","history":"ok"}}`, body)
+	admin.SetReady(true)
+	code, _, _ = get(t, base+"/readyz", "")
+	require.Equal(t, http.StatusOK, code)
+
+	code, body, _ = get(t, base+"/partitions", "")
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, "0", body)
+	code, _, _ = get(t, base+"/debug/pprof/", "")
+	require.Equal(t, http.StatusNotFound, code, "profiles are off unless asked for")
+}
+
+func TestAdminPprof(t *testing.T) {
+	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0", Pprof: true}, nil)
+	code, body, _ := get(t, "http://"+admin.Addr()+"/debug/pprof/goroutine?debug=1", "")
+	require.Equal(t, http.StatusOK, code)
+	require.Contains(t, body, "goroutine profile")
+}
+
+// A check that hangs is cut off when the server stops, and does not hold it up.
+func TestAdminStopsWithACheckInFlight(t *testing.T) {
+	entered := make(chan struct{})
+	tel := telemetry.Discard()
+	admin, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: "127.0.0.1:0"}, tel, map[string]telemetry.Check{
+		"stuck": func(ctx context.Context) error { close(entered); <-ctx.Done(); return ctx.Err() },
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- admin.Run(ctx) }()
+	answered := make(chan int, 1)
+	go func() {
+		code, _, _ := get(t, "http://"+admin.Addr()+"/readyz", "")
+		answered <- code
+	}()
+	<-entered
+	cancel()
+	require.NoError(t, <-ended)
+	require.Equal(t, http.StatusServiceUnavailable, <-answered)
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestAdminOff(t *testing.T) {
+	admin := startAdmin(t, telemetry.AdminConfig{}, nil)
+	require.Empty(t, admin.Addr())
+}
+
+func TestAdminPortTaken(t *testing.T) {
+	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, nil)
+	_, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: admin.Addr()}, telemetry.Discard(), nil)
+	require.ErrorContains(t, err, "admin server")
+}

@@ -1,0 +1,106 @@
+// Package telemetry gives a service its logger, its metrics registry, its tracer and its admin server.
+//
+// Everything is handed on explicitly: the package sets no globals, neither slog's nor OpenTelemetry's nor Prometheus's, so
+// several services, or several tests, live side by side in one process. Without a collector it is silent and a span costs one
+// small allocation; with one that is away it says so once a minute and never makes a message wait.
+//
+// What must not be logged (tokens, secrets, the text of messages) is left out by the caller; the package cannot know it.
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// Config says what a service tells about itself, and where.
+type Config struct {
+	// LogLevel is debug, info, warn or error. Defaults to info.
+	LogLevel string `help:"Least severe level that is logged." enum:"debug,info,warn,error" default:"info"`
+	// LogFormat is text or json. Defaults to text.
+	LogFormat string `help:"Form of log lines." enum:"text,json" default:"text"`
+	// OTLPEndpoint is host:port (no TLS) or a URL with http or https. Defaults to none: no traces are made. The variables
+	// are those of the OpenTelemetry specification; the others in it (headers, certificates, resource) hold as well.
+	OTLPEndpoint string `name:"otlp-endpoint" help:"Collector that takes traces over OTLP/gRPC, as host:port or URL; empty makes no traces." env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT"`
+	// SampleRatio is the share of traces that begin here and are recorded; what comes in with a trace follows its decision.
+	// 0.1 because a tenth of the messages shows everything and costs little.
+	SampleRatio float64 `help:"Share of traces that are recorded, 0 to 1." default:"0.1"`
+}
+
+// Telemetry is what a service observes itself with.
+type Telemetry struct {
+	// Log writes the service's log. Lines logged with the context of a span carry its trace_id and span_id.
+	Log *slog.Logger
+	// Registry holds the metrics of the process and whatever the service adds.
+	Registry *prometheus.Registry
+	// TracerProvider makes tracers. Without a collector their spans do nothing.
+	TracerProvider trace.TracerProvider
+	// Propagator carries traces across gRPC; for NATS there are InjectHeader and ExtractHeader.
+	Propagator propagation.TextMapPropagator
+
+	stop     func(context.Context) error // nil without a collector
+	stopOnce sync.Once
+	stopErr  error
+}
+
+// Start begins telemetry for a service; its log goes to w. The caller ends it with Shutdown.
+func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telemetry, error) {
+	log, err := newLogger(service, cfg, w)
+	if err != nil {
+		return nil, err
+	}
+	t := &Telemetry{
+		Log:            log,
+		Registry:       prometheus.NewRegistry(),
+		TracerProvider: noop.NewTracerProvider(),
+		Propagator:     propagation.TraceContext{},
+	}
+	t.Registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	if cfg.OTLPEndpoint == "" {
+		return t, nil
+	}
+	provider, stop, err := newTracing(ctx, service, cfg, log)
+	if err != nil {
+		return nil, fmt.Errorf("starting traces to %q: %w", cfg.OTLPEndpoint, err)
+	}
+	t.TracerProvider, t.stop = provider, stop
+	return t, nil
+}
+
+// Discard is telemetry that nobody looks at, for tests and for libraries used without any.
+func Discard() *Telemetry {
+	return &Telemetry{
+		Log:            slog.New(slog.DiscardHandler),
+		Registry:       prometheus.NewRegistry(),
+		TracerProvider: noop.NewTracerProvider(),
+		Propagator:     propagation.TraceContext{},
+	}
+}
+
+// Tracing reports whether traces are made at all. Where it is false, a hot path need not prepare anything for them.
+func (t *Telemetry) Tracing() bool { return t.stop != nil }
+
+// Tracer is the tracer of a part of the service, which is named by its package path.
+func (t *Telemetry) Tracer(name string) trace.Tracer { return t.TracerProvider.Tracer(name) }
+
+// Shutdown sends the spans that are still held, for as long as ctx allows but at most shutdownLimit, and gives up on the
+// rest. It waits for everything telemetry started. Calling it again does nothing.
+func (t *Telemetry) Shutdown(ctx context.Context) error {
+	if t.stop == nil {
+		return nil
+	}
+	t.stopOnce.Do(func() { t.stopErr = t.stop(ctx) })
+	return t.stopErr
+}
