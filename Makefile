@@ -82,6 +82,7 @@ release-schema: $(BUF) ## Make today's schema the one that later changes must no
 	cd proto && ../.tools/bin/buf build --exclude-source-info -o released.binpb
 
 tools: $(BUF) $(LINTERS) $(TESTERS) ## Build the pinned tools into .tools/bin
+	@:
 
 .tools/bin/.%-$(GO_VERSION): scripts/tools/%/go.mod scripts/tools/%/go.sum
 	@scripts/tool.sh scripts/tools/$* $@
