@@ -1,0 +1,78 @@
+package rpc
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	protobuf "google.golang.org/protobuf/proto"
+)
+
+// codec is protobuf on the wire, like gRPC's own, written and read by the generated vtproto code where a message has it:
+// two to three times as fast. What has none (health, reflection) goes the usual way. It is given to servers and
+// connections by option, never registered, so nothing else in the process changes.
+type codec struct{}
+
+// vtMessage is what the vtproto generator adds to a message.
+type vtMessage interface {
+	SizeVT() int
+	MarshalToSizedBufferVT(data []byte) (int, error)
+	UnmarshalVT(data []byte) error
+	Reset()
+}
+
+// Name is that of gRPC's codec: the bytes are the same.
+func (codec) Name() string { return proto.Name }
+
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	message, ok := v.(vtMessage)
+	if !ok {
+		return marshalPlain(v)
+	}
+	size := message.SizeVT()
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		data := make([]byte, size)
+		if _, err := message.MarshalToSizedBufferVT(data); err != nil {
+			return nil, fmt.Errorf("encoding %T: %w", v, err)
+		}
+		return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+	}
+	pool := mem.DefaultBufferPool()
+	data := pool.Get(size)
+	if _, err := message.MarshalToSizedBufferVT(*data); err != nil {
+		pool.Put(data)
+		return nil, fmt.Errorf("encoding %T: %w", v, err)
+	}
+	return mem.BufferSlice{mem.NewBuffer(data, pool)}, nil
+}
+
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free() // decoding copies what it keeps
+	switch message := v.(type) {
+	case vtMessage:
+		message.Reset() // UnmarshalVT alone would add to what is there
+		if err := message.UnmarshalVT(buffer.ReadOnlyData()); err != nil {
+			return fmt.Errorf("decoding %T: %w", v, err)
+		}
+	case protobuf.Message:
+		if err := protobuf.Unmarshal(buffer.ReadOnlyData(), message); err != nil {
+			return fmt.Errorf("decoding %T: %w", v, err)
+		}
+	default:
+		return fmt.Errorf("decoding: %T is no protobuf message", v)
+	}
+	return nil
+}
+
+func marshalPlain(v any) (mem.BufferSlice, error) {
+	message, ok := v.(protobuf.Message)
+	if !ok {
+		return nil, fmt.Errorf("encoding: %T is no protobuf message", v)
+	}
+	data, err := protobuf.Marshal(message)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %T: %w", v, err)
+	}
+	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+}

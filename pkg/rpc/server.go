@@ -1,0 +1,125 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+const (
+	// maxStreams bounds the calls of one connection; further ones wait at the client.
+	maxStreams = 1000
+	// pingAfter and pingTimeout find a peer that vanished without a word. gRPC does not ping more often than every 10 s.
+	pingAfter, pingTimeout = 10 * time.Second, 5 * time.Second
+	defaultStopTimeout     = 5 * time.Second
+)
+
+// ServerConfig says where a service is called.
+type ServerConfig struct {
+	// Listen is host:port.
+	Listen string `help:"Address of the gRPC server. It asks nobody who they are: keep it off public networks." default:"${rpc_listen=127.0.0.1:9000}"`
+	// StopTimeout is what calls in flight get to finish when the server is stopped. Defaults to 5 s.
+	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s"`
+}
+
+// Server is a gRPC server with health, reflection, metrics, traces and recovery from panics.
+type Server struct {
+	grpc        *grpc.Server
+	listener    net.Listener
+	health      *health.Server
+	observer    *observer
+	stopTimeout time.Duration
+}
+
+// NewServer listens already, so that a taken port is found before the service starts; Run serves, and closes.
+func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerOption) (*Server, error) {
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("gRPC server: %w", err)
+	}
+	if cfg.StopTimeout <= 0 {
+		cfg.StopTimeout = defaultStopTimeout
+	}
+	observer := newObserver(tel)
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(MaxMessageBytes),
+		grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(observer.unary),
+		grpc.ChainStreamInterceptor(observer.stream),
+		grpc.WaitForHandlers(true), // so that Run returns only when nothing of a service runs any more
+	}
+	if tel.Tracing() {
+		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(traced(tel)...)))
+	}
+	s := &Server{
+		grpc:        grpc.NewServer(append(options, extra...)...),
+		listener:    listener,
+		health:      health.NewServer(),
+		observer:    observer,
+		stopTimeout: cfg.StopTimeout,
+	}
+	healthv1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	return s, nil
+}
+
+// RegisterService adds a service and reports it as healthy. It must not be called any more once Run is.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.observer.add(desc)
+	s.grpc.RegisterService(desc, impl)
+	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
+}
+
+// Addr is the address it listens on.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// SetServing sets what grpc.health.v1 answers, for the server as a whole and for each of its services.
+func (s *Server) SetServing(serving bool) {
+	if serving {
+		s.health.Resume()
+	} else {
+		s.health.Shutdown()
+	}
+}
+
+// Run serves until ctx ends. Then it reports itself as not serving, takes no new calls, lets those in flight finish for
+// the stop timeout, cancels the rest and waits for them. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("gRPC server: %w", err)
+	case <-ctx.Done():
+	}
+	s.SetServing(false)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.grpc.GracefulStop()
+	}()
+	patience := time.NewTimer(s.stopTimeout)
+	defer patience.Stop()
+	select {
+	case <-stopped:
+	case <-patience.C:
+		s.grpc.Stop()
+		<-stopped
+	}
+	<-served
+	return nil
+}
