@@ -166,12 +166,8 @@ func check(state *State, command *brokerv1.Command) *conversationv1.Error {
 }
 
 func checkCreate(state *State, command *brokerv1.Command, create *conversationv1.Create) *conversationv1.Error {
-	want := GroupID(command.GetSender(), command.GetCommandId())
-	if create.GetKind() == conversationv1.Kind_KIND_DIRECT {
-		want = DirectID(command.GetSender(), create.GetMembers()[0])
-	}
 	switch {
-	case command.GetConversationId() != want:
+	case command.GetConversationId() != CreateID(command.GetSender(), command.GetCommandId(), create):
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "conversation_id", "does not follow from the create command")
 	case state.Head > 0:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "conversation_id", "the conversation exists already")

@@ -5,6 +5,8 @@ import (
 	"encoding/base32"
 	"hash/fnv"
 	"strings"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 const (
@@ -89,4 +91,12 @@ func Partition(id string, n int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
 	return int(h.Sum32() % uint32(n))
+}
+
+// CreateID is the id of the conversation that a valid create command makes.
+func CreateID(sender, commandID string, create *conversationv1.Create) string {
+	if create.GetKind() == conversationv1.Kind_KIND_DIRECT {
+		return DirectID(sender, create.GetMembers()[0])
+	}
+	return GroupID(sender, commandID)
 }
