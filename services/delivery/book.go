@@ -1,0 +1,257 @@
+package delivery
+
+import (
+	"sync"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// maxWanted bounds the acknowledgements that wait for their conversation to be loaded. Beyond it they are dropped: the
+// next one of the same member says more anyway.
+const maxWanted = 8192
+
+// page is what an owner has in memory of one conversation.
+type page struct {
+	// state is the committed state; nil for a conversation that does not exist.
+	state *conversation.State
+	// cursors are those of the present members.
+	cursors map[string]cursor
+	// moved names the members whose cursors are ahead of the store; changed asks for a receipt.
+	moved   map[string]struct{}
+	changed bool
+	version int64 // of the last receipt
+}
+
+type cursor struct {
+	delivered, read         uint64
+	deliveredTime, readTime int64
+}
+
+// book is all that an owner has in memory of its conversations: their committed states, for apply, and their members'
+// cursors. It is a cache of the store that is never behind it, because one worker at a time writes to a partition; a
+// worker that lost a partition throws its book away.
+//
+// The apply loop reads states and alone adds pages and commits; acknowledgements and the flusher come from other
+// goroutines. Pages are kept in two generations: those used since the last turn, and the ones before, which are
+// forgotten at the next turn unless they hold cursors that were not stored yet.
+type book struct {
+	capacity int
+
+	mu         sync.Mutex
+	young, old map[string]*page
+	members    int                        // in young
+	dirty      map[string]*page           // those with moved cursors or a receipt due
+	wanted     map[string][]*brokerv1.Ack // by conversation that is not in memory
+	waiting    int                        // acknowledgements in wanted
+
+	// load and flush each hold a token when there is something in wanted, or in dirty.
+	load, flush chan struct{}
+}
+
+func newBook(capacity int) *book {
+	return &book{
+		capacity: capacity,
+		young:    map[string]*page{}, old: map[string]*page{}, dirty: map[string]*page{},
+		wanted: map[string][]*brokerv1.Ack{},
+		load:   make(chan struct{}, 1), flush: make(chan struct{}, 1),
+	}
+}
+
+// find gives the page of a conversation, nil when it is not in memory. Callers hold mu.
+func (b *book) find(id string) *page {
+	if p := b.young[id]; p != nil {
+		return p
+	}
+	p := b.old[id]
+	if p != nil {
+		delete(b.old, id)
+		b.put(id, p)
+	}
+	return p
+}
+
+func (b *book) put(id string, p *page) {
+	b.young[id] = p
+	b.members += 1 + len(p.cursors)
+}
+
+// state gives the committed state of a conversation that is in memory.
+func (b *book) state(id string) *conversation.State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.find(id); p != nil {
+		return p.state
+	}
+	return nil
+}
+
+// missing appends the ids to dst that are not in memory.
+func (b *book) missing(dst []string, ids map[string]struct{}) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range ids {
+		if b.find(id) == nil {
+			dst = append(dst, id)
+		}
+	}
+	return dst
+}
+
+// add puts what the store knows of these conversations into memory; those that it does not know do not exist. The
+// acknowledgements that waited for them are carried out.
+func (b *book) add(ids []string, found []*historyv1.ConversationState, nowMs int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range found {
+		p := &page{
+			state: &conversation.State{
+				Kind: c.GetKind(), Name: c.GetName(), Creator: c.GetCreator(), Head: c.GetHead(), HeadHash: c.GetHeadHash(),
+				Members: make(map[string]uint64, len(c.GetMembers())),
+			},
+			cursors: make(map[string]cursor, len(c.GetMembers())),
+		}
+		for _, m := range c.GetMembers() {
+			at := m.GetCursor()
+			p.state.Members[at.GetUserId()] = m.GetJoinedSeq()
+			p.cursors[at.GetUserId()] = cursor{at.GetDeliveredSeq(), at.GetReadSeq(), at.GetDeliveredTimeMs(), at.GetReadTimeMs()}
+		}
+		b.put(c.GetConversationId(), p)
+	}
+	for _, id := range ids {
+		if b.young[id] == nil {
+			b.put(id, &page{})
+		}
+		acks := b.wanted[id]
+		delete(b.wanted, id)
+		b.waiting -= len(acks)
+		for _, ack := range acks {
+			b.move(b.young[id], ack, nowMs)
+		}
+	}
+}
+
+// commit makes the states after a committed batch the present ones, and moves the cursors that events move by themselves.
+func (b *book) commit(states map[string]*conversation.State, events []*conversationv1.Event, nowMs int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, state := range states {
+		b.find(id).state = state
+	}
+	for _, event := range events {
+		p := b.young[event.GetConversationId()]
+		for _, user := range conversation.Joiners(event) {
+			if p.cursors == nil {
+				p.cursors = map[string]cursor{}
+			}
+			if _, present := p.cursors[user]; !present {
+				p.cursors[user] = cursor{}
+				b.members++
+			}
+		}
+		if user := conversation.Leaver(event); user != "" {
+			delete(p.cursors, user)
+			delete(p.moved, user)
+		}
+		// What somebody did, they have seen. A leaver is no member any more: no cursor, but the count of members changed.
+		b.move(p, &brokerv1.Ack{
+			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
+		}, nowMs)
+		b.due(event.GetConversationId(), p)
+	}
+}
+
+// trim keeps the book near its capacity: when it is full, the pages that were not used since the last turn are
+// forgotten. The apply loop calls it between batches, never within one.
+func (b *book) trim() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.members <= b.capacity {
+		return
+	}
+	b.old, b.young, b.members = b.young, make(map[string]*page, len(b.young)), 0
+	for id, p := range b.dirty {
+		delete(b.old, id)
+		b.put(id, p)
+	}
+}
+
+// acknowledge moves cursors, and remembers what it cannot carry out because the conversation is not in memory. It tells
+// how many acknowledgements were dropped.
+func (b *book) acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, ack := range acks {
+		id := ack.GetConversationId()
+		if p := b.find(id); p != nil {
+			b.move(p, ack, nowMs)
+			continue
+		}
+		if !conversation.ValidID(id) || b.waiting >= maxWanted {
+			dropped++
+			continue
+		}
+		b.wanted[id] = append(b.wanted[id], ack)
+		b.waiting++
+		signal(b.load)
+	}
+	return dropped
+}
+
+// wants names up to n conversations that acknowledgements wait for.
+func (b *book) wants(n int) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ids := make([]string, 0, min(n, len(b.wanted)))
+	for id := range b.wanted {
+		if len(ids) == n {
+			signal(b.load) // for the rest
+			break
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// move moves a member's cursor forward, never beyond the head and never back. Reading implies having received. Callers hold mu.
+func (b *book) move(p *page, ack *brokerv1.Ack, nowMs int64) {
+	at, member := p.cursors[ack.GetUserId()]
+	if !member || p.state == nil {
+		return
+	}
+	read := min(ack.GetReadSeq(), p.state.Head)
+	delivered := max(min(ack.GetDeliveredSeq(), p.state.Head), read)
+	if delivered <= at.delivered && read <= at.read {
+		return
+	}
+	if delivered > at.delivered {
+		at.delivered, at.deliveredTime = delivered, nowMs
+	}
+	if read > at.read {
+		at.read, at.readTime = read, nowMs
+	}
+	p.cursors[ack.GetUserId()] = at
+	if p.moved == nil {
+		p.moved = map[string]struct{}{}
+	}
+	p.moved[ack.GetUserId()] = struct{}{}
+	b.due(ack.GetConversationId(), p)
+}
+
+// due marks a page for the next flush. Callers hold mu.
+func (b *book) due(id string, p *page) {
+	p.changed = true
+	b.dirty[id] = p
+	signal(b.flush)
+}
+
+// signal leaves a token in a channel of capacity 1 that may hold one already.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,5 @@
+//go:build runnel_bug_ack_before_commit
+
+package delivery
+
+const bugAckBeforeCommit = true

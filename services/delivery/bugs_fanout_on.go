@@ -1,0 +1,5 @@
+//go:build runnel_bug_fanout_before_commit
+
+package delivery
+
+const bugFanoutBeforeCommit = true

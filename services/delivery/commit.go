@@ -1,0 +1,270 @@
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// commit has a batch committed and then tells of it. When it returns nil the watermark stands at the last entry. The
+// store may find fault with a batch tries times; then the batch is halved until the one command that is to blame
+// stands alone, and is put aside.
+func (s *session) commit(ctx context.Context, entries []entry, tries int) error {
+	spanCtx, trace := traceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
+	committed, err := s.tryCommit(spanCtx, entries, tries, trace)
+	trace.end()
+	if err != nil || committed {
+		return err
+	}
+	half := len(entries) / 2
+	for _, part := range [][]entry{entries[:half], entries[half:]} {
+		tries := 1
+		if len(part) == 1 {
+			tries = s.owner.cfg.MaxTries
+		}
+		if err := s.commit(ctx, part, tries); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryCommit commits the batch as a whole. It gives false when the batch must be halved.
+func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, trace *batchTrace) (bool, error) {
+	o := s.owner
+	if err := s.loadFor(ctx, entries); err != nil {
+		return false, err
+	}
+	known := newKnowledge()
+	var pause backoff
+	var uncertain bool // an append was sent and not answered
+	for {
+		batch, err := s.planFor(ctx, entries, known)
+		if err != nil {
+			return false, err
+		}
+		if bugAckBeforeCommit {
+			s.publisher.results(batch.answers(entries), nil)
+		}
+		if bugFanoutBeforeCommit {
+			s.publisher.events(batch.events, nil)
+		}
+		last := &entries[len(entries)-1]
+		next := &historyv1.Watermark{Stream: s.identity, Sequence: last.sequence, TimeNs: last.timeNs}
+		answer, err := s.append(ctx, &historyv1.AppendRequest{
+			Partition: uint32(o.partition), Expected: s.expected, Next: next, Events: batch.events, DeadLetters: batch.letters,
+		})
+		if err == nil {
+			if len(answer.GetDuplicates()) == 0 {
+				s.expected, s.position = next, last.sequence
+				s.committed(entries, batch, trace)
+				return true, nil
+			}
+			for _, d := range answer.GetDuplicates() {
+				if int(d.GetIndex()) >= len(batch.events) || d.GetFirst() == nil {
+					return false, fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(batch.events))
+				}
+				known.firsts[keyOfEvent(batch.events[d.GetIndex()])] = d.GetFirst()
+			}
+			continue
+		}
+		o.metrics.appendRetries.Inc()
+		switch faultOf(err) {
+		case faultMoved:
+			// The answer to an append may be lost though it was committed: then it was ourselves who moved the watermark.
+			if uncertain {
+				return false, fmt.Errorf("%w: %w", errUncertain, err)
+			}
+			return false, fmt.Errorf("%w: %w", errSuperseded, err)
+		case faultTaken:
+			return false, fmt.Errorf("the store has other events than were expected: %w", err)
+		case faultTooMuch:
+			if len(entries) > 1 {
+				return false, nil
+			}
+			uncertain = true
+		case faultPoison:
+			if tries--; tries <= 0 {
+				if len(entries) > 1 {
+					return false, nil
+				}
+				s.condemn(&entries[0], known, err)
+			}
+		case faultAway:
+			uncertain = true
+		}
+		if pause.tries == 0 {
+			o.log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
+		}
+		o.sleep(pause.next())
+		if o.stopped() {
+			return false, fmt.Errorf("%w: %w", errStopping, err)
+		}
+	}
+}
+
+// condemn marks a command to be put aside. When the store does not even take the dead letter, something is wrong that
+// no command is to blame for: the partition stands still with an alarm until the store gives in.
+func (s *session) condemn(e *entry, known *knowledge, err error) {
+	if _, already := known.condemned[e.sequence]; already {
+		s.owner.alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.sequence, err))
+		return
+	}
+	s.owner.log.Error("a command is put aside as a dead letter", "sequence", e.sequence, "error", err)
+	known.condemned[e.sequence] = "the store does not take it: " + err.Error()
+}
+
+// append asks the store once.
+func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.owner.cfg.AppendTimeout)
+	defer cancel()
+	begun := time.Now()
+	answer, err := s.owner.history.Append(ctx, request)
+	s.owner.metrics.appendTime.Observe(time.Since(begun).Seconds())
+	return answer, err
+}
+
+// planFor plans the batch, having asked the store about commands that look refused.
+func (s *session) planFor(ctx context.Context, entries []entry, known *knowledge) (*plan, error) {
+	for {
+		batch := s.owner.planner.plan(entries, known, s.book.state)
+		doubtful := batch.doubtful(entries, known)
+		if len(doubtful) == 0 {
+			return batch, nil
+		}
+		found, err := s.find(ctx, doubtful)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return batch, nil
+		}
+		for _, event := range found {
+			known.firsts[keyOfEvent(event)] = event
+		}
+	}
+}
+
+// committed makes the batch part of what the session knows, and tells everybody.
+func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
+	o := s.owner
+	o.calm()
+	s.book.commit(batch.states, batch.events, o.now().UnixMilli())
+	if !bugFanoutBeforeCommit {
+		s.publisher.events(batch.events, trace.traceparents(batch.causes))
+	}
+	if !bugAckBeforeCommit {
+		s.publisher.results(batch.answers(entries), trace.header())
+	}
+	o.metrics.batch.Observe(float64(len(entries)))
+	o.metrics.count(batch.verdicts)
+	for _, letter := range batch.letters {
+		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
+	}
+}
+
+// answers are the outcomes for those who can be told.
+func (p *plan) answers(entries []entry) []answer {
+	answers := make([]answer, 0, len(entries))
+	for i := range entries {
+		if command := entries[i].command; command.GetInbox() != "" {
+			answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command)}})
+		}
+	}
+	return answers
+}
+
+// loadFor brings the conversations of a batch into memory.
+func (s *session) loadFor(ctx context.Context, entries []entry) error {
+	wanted := make(map[string]struct{}, min(len(entries), 64))
+	for i := range entries {
+		// Ids that no conversation can have are refused without a state, and the store would refuse to look for them.
+		if key := keyOf(entries[i].command); key.committable() {
+			wanted[key.conversation] = struct{}{}
+		}
+	}
+	return s.load(ctx, s.book.missing(nil, wanted))
+}
+
+// load brings conversations into memory.
+func (s *session) load(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return ask(ctx, s.owner, "states", ids, func(ctx context.Context, ids []string) error {
+		answer, err := s.owner.history.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: ids})
+		if err == nil {
+			s.book.add(ids, answer.GetConversations(), s.owner.now().UnixMilli())
+		}
+		return err
+	})
+}
+
+// find gives the first outcomes of those commands that were committed.
+func (s *session) find(ctx context.Context, keys []commandKey) ([]*conversationv1.Event, error) {
+	var found []*conversationv1.Event
+	err := ask(ctx, s.owner, "first outcomes", keys, func(ctx context.Context, keys []commandKey) error {
+		request := &historyv1.FindCommandsRequest{Commands: make([]*historyv1.CommandKey, len(keys))}
+		for i, key := range keys {
+			request.Commands[i] = &historyv1.CommandKey{ConversationId: key.conversation, Sender: key.sender, CommandId: key.command}
+		}
+		answer, err := s.owner.history.FindCommands(ctx, request)
+		if err == nil {
+			found = append(found, answer.GetEvents()...)
+		}
+		return err
+	})
+	return found, err
+}
+
+// republish tells once more what came of commands that were committed before the takeover: their owner may have died
+// between the commit and the telling. Refusals are not stored; who waits for one asks again.
+func (s *session) republish(ctx context.Context, entries []entry) error {
+	keys := make([]commandKey, 0, len(entries))
+	seen := make(map[commandKey]struct{}, len(entries))
+	for i := range entries {
+		key := keyOf(entries[i].command)
+		if _, twice := seen[key]; twice || !key.committable() {
+			continue
+		}
+		seen[key] = struct{}{}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	events, err := s.find(ctx, keys)
+	if err != nil {
+		return err
+	}
+	firsts := make(map[commandKey]*conversationv1.Event, len(events))
+	for _, event := range events {
+		firsts[keyOfEvent(event)] = event
+	}
+	answers := make([]answer, 0, len(entries))
+	for i := range entries {
+		command := entries[i].command
+		first := firsts[keyOf(command)]
+		if first == nil || command.GetInbox() == "" {
+			continue
+		}
+		var v verdict
+		v.repeat(first, command)
+		// An event bears the time of the message it came of.
+		v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeNs/1e6
+		answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command)}})
+	}
+	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
+		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))
+	})
+	s.publisher.events(events, nil)
+	s.publisher.results(answers, nil)
+	s.owner.metrics.republished.Add(float64(len(events)))
+	return nil
+}

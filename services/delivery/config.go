@@ -1,0 +1,62 @@
+package delivery
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config tunes a delivery worker. The zero value of a field means its default, so tests and embedders set only what
+// they care about.
+type Config struct {
+	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Empty takes the host's name." default:""`
+
+	LeaseTTL    time.Duration `name:"lease-ttl" help:"How long a partition stays with a worker that was not heard of. Renewed four times as often." default:"2s"`
+	StopTimeout time.Duration `help:"How long a partition may take to finish the append in flight before it is cut off." default:"2s"`
+
+	MaxBatch      int           `help:"Most commands in one append." default:"512"`
+	MaxBatchBytes int           `help:"About the most bytes of commands in one append." default:"1048576"`
+	AppendTimeout time.Duration `help:"How long to wait for the store before asking it again." default:"5s"`
+	MaxTries      int           `help:"How often the store may find fault with a command before it is put aside as a dead letter." default:"5"`
+
+	RepublishCommands int `help:"How many of the last committed commands a new owner publishes the outcomes of once more." default:"256"`
+
+	CacheMembers  int           `help:"About how many conversations' members each partition keeps in memory." default:"20000"`
+	FlushInterval time.Duration `help:"How long moved cursors are gathered before they are stored and told." default:"200ms"`
+}
+
+func (c Config) withDefaults() Config {
+	set(&c.LeaseTTL, 2*time.Second)
+	set(&c.StopTimeout, 2*time.Second)
+	set(&c.MaxBatch, 512)
+	set(&c.MaxBatchBytes, 1<<20)
+	set(&c.AppendTimeout, 5*time.Second)
+	set(&c.MaxTries, 5)
+	set(&c.RepublishCommands, 256)
+	set(&c.CacheMembers, 20000)
+	set(&c.FlushInterval, 200*time.Millisecond)
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.LeaseTTL < 100*time.Millisecond || c.LeaseTTL > time.Minute:
+		return fmt.Errorf("lease-ttl is %v: must be 100ms to 1m", c.LeaseTTL)
+	case c.MaxBatch < 1 || c.MaxBatch > 1000:
+		return fmt.Errorf("max-batch is %d: must be 1 to 1000, the most the history service takes", c.MaxBatch)
+	case c.MaxBatchBytes < 1 || c.MaxBatchBytes > 4<<20:
+		return fmt.Errorf("max-batch-bytes is %d: must be 1 to 4194304, to fit in one gRPC message", c.MaxBatchBytes)
+	case c.MaxTries < 1:
+		return fmt.Errorf("max-tries is %d: must be at least 1", c.MaxTries)
+	case c.RepublishCommands < 0:
+		return fmt.Errorf("republish-commands is %d: must not be negative", c.RepublishCommands)
+	}
+	return nil
+}
+
+// set gives a field that was left at its zero value its default.
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

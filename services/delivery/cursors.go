@@ -1,0 +1,142 @@
+package delivery
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+const (
+	// maxUpdates is the most cursors the history service takes at once.
+	maxUpdates = 1000
+	// maxSteps is the most steps of a receipt.
+	maxSteps = 32
+)
+
+type cursorKey struct{ conversation, user string }
+
+// moves are cursors on their way to the store and the receipts that tell of them. Newer ones replace older ones, so
+// moves that could not be stored yet stay as small as the conversations in memory are.
+type moves struct {
+	cursors  map[cursorKey]cursor
+	receipts map[string]*conversationv1.Receipt
+}
+
+// collect adds to m what moved since the last time. The receipts are taken at the same moment, so that they never tell
+// of a cursor that is not stored with them.
+func (b *book) collect(m *moves, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, p := range b.dirty {
+		for user := range p.moved {
+			m.cursors[cursorKey{id, user}] = p.cursors[user]
+		}
+		p.version = max(p.version+1, now.UnixMicro())
+		m.receipts[id] = receipt(id, p)
+		clear(p.moved)
+		p.changed = false
+	}
+	clear(b.dirty)
+}
+
+// receipt takes a conversation's receipt. Callers hold the book's mu.
+func receipt(id string, p *page) *conversationv1.Receipt {
+	delivered, read := make(map[uint64]uint32, 8), make(map[uint64]uint32, 8)
+	for _, at := range p.cursors {
+		delivered[at.delivered]++
+		read[at.read]++
+	}
+	return &conversationv1.Receipt{
+		ConversationId: id, Members: uint32(len(p.cursors)), Delivered: staircase(delivered), Read: staircase(read), Version: p.version,
+	}
+}
+
+// staircase turns the number of members at each seq into steps, highest first, each counting those above it too.
+// Nobody at seq 0 has anything, so 0 is no step.
+func staircase(at map[uint64]uint32) []*conversationv1.Step {
+	seqs := make([]uint64, 0, len(at))
+	for seq := range at {
+		if seq > 0 {
+			seqs = append(seqs, seq)
+		}
+	}
+	slices.SortFunc(seqs, func(a, b uint64) int {
+		if a > b {
+			return -1
+		}
+		return 1 // keys of a map: never equal
+	})
+	if len(seqs) > maxSteps {
+		seqs = seqs[:maxSteps]
+	}
+	steps := make([]*conversationv1.Step, len(seqs))
+	var members uint32
+	for i, seq := range seqs {
+		members += at[seq]
+		steps[i] = &conversationv1.Step{Seq: seq, Members: members}
+	}
+	return steps
+}
+
+// flushCursors stores moved cursors and then tells the receipts, until ctx ends; then once more, briefly, so that a clean
+// stop loses none. What could not be stored is kept and tried again with what moved since.
+func (s *session) flushCursors(ctx context.Context) {
+	pending := &moves{cursors: map[cursorKey]cursor{}, receipts: map[string]*conversationv1.Receipt{}}
+	publish := newPublisher(s.owner)
+	timer := time.NewTimer(0)
+	<-timer.C
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+		case <-s.book.flush:
+			timer.Reset(s.owner.cfg.FlushInterval)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
+		}
+		ended, patience := ctx.Err() != nil, s.owner.cfg.AppendTimeout
+		if ended {
+			patience = lastFlush
+		}
+		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+		s.book.collect(pending, s.owner.now())
+		err := s.storeCursors(call, pending, publish)
+		cancel()
+		switch {
+		case ended:
+			return
+		case err != nil:
+			s.owner.metrics.flushFailures.Inc()
+			signal(s.book.flush)
+		}
+	}
+}
+
+// lastFlush is how long a stopping owner spends on cursors: they are worth less than a quick handover.
+const lastFlush = 100 * time.Millisecond
+
+func (s *session) storeCursors(ctx context.Context, m *moves, publish *publisher) error {
+	updates := make([]*historyv1.CursorUpdate, 0, len(m.cursors))
+	for key, at := range m.cursors {
+		updates = append(updates, &historyv1.CursorUpdate{ConversationId: key.conversation, Cursor: &conversationv1.Cursor{
+			UserId: key.user, DeliveredSeq: at.delivered, DeliveredTimeMs: at.deliveredTime, ReadSeq: at.read, ReadTimeMs: at.readTime,
+		}})
+	}
+	for chunk := range slices.Chunk(updates, maxUpdates) {
+		if _, err := s.owner.history.SaveCursors(ctx, &historyv1.SaveCursorsRequest{Updates: chunk}); err != nil {
+			return err
+		}
+		s.owner.metrics.flushed.Observe(float64(len(chunk)))
+	}
+	for _, r := range m.receipts {
+		publish.receipt(r)
+	}
+	clear(m.cursors)
+	clear(m.receipts)
+	return nil
+}

@@ -1,0 +1,254 @@
+// Package delivery puts every command in order, has it committed, and sees it delivered: the part between the broker
+// and the store. A worker owns some of the partitions; of each it reads the stream, applies the commands to the
+// conversations' states, has the history service append what comes of it, and only then tells gateways.
+//
+//	leases.go     which partitions are ours                            keeper, one goroutine per worker
+//	partition.go  the life of an owner: sessions, retries, alarms      owner, one goroutine per partition
+//	takeover.go   where to go on: the watermark against the stream
+//	session.go    one session: read, commit, tell                      session
+//	reader.go     the stream, in order, into a bounded intake
+//	batch.go      a batch of commands and states become a plan         pure
+//	commit.go     the plan becomes an append, with all that can go wrong
+//	book.go       states and cursors in memory
+//	cursors.go    acknowledgements become stored cursors and receipts
+//	publish.go    what gateways are told
+//	server.go     the gRPC service
+//
+// It holds nothing that cannot be had from the store again, never talks to clients and owns no SQL. What it promises
+// rests on the watermark alone: an append is refused unless its worker knows what was committed last.
+package delivery
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Deps are what a worker works with. NATS and History are required.
+type Deps struct {
+	// NATS is the connection to the broker; the caller closes it after Run has returned.
+	NATS *nats.Conn
+	// Broker names the number of partitions, and how streams are made that do not exist.
+	Broker broker.Config
+	// History is the store.
+	History historyv1.HistoryServiceClient
+	// Log defaults to nowhere, Registerer to a registry of its own, TracerProvider to none, Now to the wall clock.
+	Log            *slog.Logger
+	Registerer     prometheus.Registerer
+	TracerProvider trace.TracerProvider
+	Now            func() time.Time
+}
+
+func (d Deps) withDefaults() Deps {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Registerer == nil {
+		d.Registerer = prometheus.NewRegistry()
+	}
+	if d.TracerProvider == nil {
+		d.TracerProvider = noop.NewTracerProvider()
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return d
+}
+
+// Service is one delivery worker.
+type Service struct {
+	deliveryv1.UnimplementedDeliveryServiceServer
+
+	cfg     Config
+	deps    Deps
+	worker  string
+	js      jetstream.JetStream
+	metrics *metrics
+	tracer  trace.Tracer
+	keeper  *keeper
+	running sync.WaitGroup // owners
+
+	making sync.Mutex // held while streams are made
+
+	mu        sync.Mutex
+	submitter *broker.Submitter // nil while not running
+	owners    map[int]*owner
+}
+
+// New makes a worker. Nothing happens until Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	cfg, deps = cfg.withDefaults(), deps.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configuration of delivery: %w", err)
+	}
+	if deps.Broker.Partitions < 1 {
+		return nil, errors.New("configuration of delivery: the number of partitions must be at least 1")
+	}
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	metrics, err := newMetrics(deps.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	worker := workerName(cfg.Name)
+	deps.Log = deps.Log.With("worker", worker)
+	s := &Service{
+		cfg: cfg, deps: deps, worker: worker, js: js, metrics: metrics,
+		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{},
+	}
+	s.keeper = newKeeper(deps.History, worker, cfg.LeaseTTL, deps.Log, s.begin, s.announce, deps.NATS.IsConnected)
+	return s, nil
+}
+
+// Run works until ctx ends, then hands everything over. It may be called once.
+func (s *Service) Run(ctx context.Context) error {
+	nc := s.deps.NATS
+	submitter, err := broker.NewSubmitter(nc, s.deps.Broker.Partitions, s.worker, broker.SubmitterConfig{}, s.deps.Log)
+	if err != nil {
+		return fmt.Errorf("start the submitter: %w", err)
+	}
+	defer submitter.Close()
+	s.setSubmitter(submitter)
+	defer s.setSubmitter(nil)
+
+	released, err := nc.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { signal(s.keeper.wake) })
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", broker.ReleasedSubject, err)
+	}
+	defer func() { _ = released.Unsubscribe() }() // fails only when the connection is closed
+
+	watching, cancel := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { s.watchConnection(watching) })
+	defer watcher.Wait()
+	defer cancel()
+
+	s.keeper.run(ctx)
+	s.running.Wait()
+	return nil
+}
+
+// Check tells whether the worker can do its work: the readiness of the process. A partition that is stopped with an alarm
+// does not count: taking the others away would not help it.
+func (s *Service) Check(context.Context) error {
+	if !s.deps.NATS.IsConnected() {
+		return errors.New("not connected to NATS")
+	}
+	if since := time.Since(s.keeper.lastRenewal()); since > s.cfg.LeaseTTL {
+		return fmt.Errorf("the history service was last reached %v ago", since.Round(time.Second))
+	}
+	return nil
+}
+
+// begin starts the work on a partition. ended is called after it has ended.
+func (s *Service) begin(partition int, ended func()) tenure {
+	ctx, cancel := context.WithCancel(context.Background()) // ended by the owner's Stop, after a time to finish
+	o := &owner{
+		partition: partition, partitions: s.deps.Broker.Partitions, cfg: s.cfg,
+		nc: s.deps.NATS, js: s.js, history: s.deps.History, ensure: s.ensureStreams,
+		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.partition(partition),
+		tracer: s.tracer, now: s.deps.Now,
+		planner:  planner{partition: partition, partitions: s.deps.Broker.Partitions, apply: conversation.Apply},
+		stopping: make(chan struct{}), cutOff: cancel, confirmation: make(chan struct{}, 1), resyncs: make(chan struct{}, 1),
+		finished: make(chan struct{}), state: stateStarting,
+	}
+	s.mu.Lock()
+	s.owners[partition] = o
+	s.mu.Unlock()
+	s.metrics.owned.Inc()
+	s.running.Go(func() {
+		defer cancel()
+		o.run(ctx)
+		s.mu.Lock()
+		if s.owners[partition] == o {
+			delete(s.owners, partition)
+		}
+		s.mu.Unlock()
+		s.metrics.owned.Dec()
+		ended()
+	})
+	return o
+}
+
+// announce wakes workers that look for partitions. They look by themselves soon, so it may fail.
+func (s *Service) announce() {
+	if err := s.deps.NATS.Publish(broker.ReleasedSubject, nil); err == nil {
+		_ = s.deps.NATS.Flush()
+	}
+}
+
+// watchConnection has owners begin anew after the connection to NATS was lost: what was published just before may not
+// have arrived.
+func (s *Service) watchConnection(ctx context.Context) {
+	changes := s.deps.NATS.StatusChanged(nats.CONNECTED)
+	defer s.deps.NATS.RemoveStatusListener(changes)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, open := <-changes:
+			if !open {
+				return
+			}
+			s.mu.Lock()
+			for _, o := range s.owners {
+				o.resync()
+			}
+			s.mu.Unlock()
+			signal(s.keeper.wake)
+		}
+	}
+}
+
+// ensureStreams makes the streams of all partitions, unless that of this partition was made in the meantime.
+func (s *Service) ensureStreams(ctx context.Context, partition int) error {
+	s.making.Lock()
+	defer s.making.Unlock()
+	if _, err := s.js.Stream(ctx, broker.StreamName(partition)); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	return broker.EnsureStreams(ctx, s.js, s.deps.Broker)
+}
+
+func (s *Service) setSubmitter(submitter *broker.Submitter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.submitter = submitter
+}
+
+// workerName makes a name that no other start of a process has.
+func workerName(name string) string {
+	if name == "" {
+		name, _ = os.Hostname() // the random part is enough without it
+	}
+	name = strings.Map(func(r rune) rune {
+		if r < 0x80 && conversation.ValidUser(string(r)) {
+			return r
+		}
+		return '-'
+	}, name)
+	var suffix [6]byte
+	_, _ = rand.Read(suffix[:]) // never fails
+	return name[:min(len(name), 48)] + "-" + hex.EncodeToString(suffix[:])
+}

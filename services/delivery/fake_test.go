@@ -1,0 +1,328 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// fakeHistory keeps the contract of the history service in memory, and fails on request. The real service is tested with
+// delivery in services/e2e.
+type fakeHistory struct {
+	historyv1.HistoryServiceClient // what is not faked panics
+
+	mu         sync.Mutex
+	watermarks map[uint32]*historyv1.Watermark
+	logs       map[string][]*conversationv1.Event
+	states     map[string]*conversation.State
+	keys       map[commandKey]*conversationv1.Event
+	cursors    map[cursorKey]*conversationv1.Cursor
+	letters    []*historyv1.DeadLetter
+	leases     *fakeLeases
+	appends    int // that were committed
+
+	// before is asked at each append; its error is given instead of committing. after is asked once it is committed.
+	before, after func(*historyv1.AppendRequest) error
+	saving        func(*historyv1.SaveCursorsRequest) error
+}
+
+func newFakeHistory(partitions int) *fakeHistory {
+	return &fakeHistory{
+		watermarks: map[uint32]*historyv1.Watermark{}, logs: map[string][]*conversationv1.Event{}, states: map[string]*conversation.State{},
+		keys: map[commandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: newFakeLeases(partitions),
+	}
+}
+
+func (f *fakeHistory) Append(_ context.Context, in *historyv1.AppendRequest, _ ...grpc.CallOption) (*historyv1.AppendResponse, error) {
+	f.mu.Lock()
+	before, after := f.before, f.after
+	f.mu.Unlock()
+	if before != nil {
+		if err := before(in); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := f.append(in)
+	if err == nil && len(answer.Duplicates) == 0 && after != nil {
+		err = after(in)
+	}
+	return answer, err
+}
+
+func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	mark := f.watermarks[in.Partition]
+	if mark.GetStream() != in.GetExpected().GetStream() || mark.GetSequence() != in.GetExpected().GetSequence() {
+		return nil, status.Error(codes.Aborted, "the watermark moved")
+	}
+	answer := &historyv1.AppendResponse{}
+	for i, event := range in.Events {
+		if first := f.keys[keyOfEvent(event)]; first != nil {
+			answer.Duplicates = append(answer.Duplicates, &historyv1.Duplicate{Index: uint32(i), First: first})
+		}
+	}
+	if len(answer.Duplicates) > 0 {
+		return answer, nil
+	}
+	heads := map[string]uint64{}
+	for _, event := range in.Events {
+		head, seen := heads[event.ConversationId]
+		if !seen {
+			head = uint64(len(f.logs[event.ConversationId]))
+		}
+		if event.Seq != head+1 {
+			return nil, status.Error(codes.FailedPrecondition, "the seq is taken")
+		}
+		heads[event.ConversationId] = event.Seq
+	}
+	for _, event := range in.Events {
+		event = proto.Clone(event).(*conversationv1.Event)
+		id := event.ConversationId
+		f.logs[id] = append(f.logs[id], event)
+		f.keys[keyOfEvent(event)] = event
+		state := f.states[id]
+		if state == nil {
+			state = &conversation.State{}
+		}
+		f.states[id] = conversation.Fold(state, event)
+	}
+	f.letters = append(f.letters, in.DeadLetters...)
+	f.watermarks[in.Partition] = proto.Clone(in.Next).(*historyv1.Watermark)
+	f.appends++
+	return answer, nil
+}
+
+func (f *fakeHistory) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequest, _ ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	mark := f.watermarks[in.Partition]
+	if mark == nil {
+		mark = &historyv1.Watermark{}
+	}
+	return &historyv1.GetWatermarkResponse{Watermark: proto.Clone(mark).(*historyv1.Watermark)}, nil
+}
+
+func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConversationsRequest, _ ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &historyv1.GetConversationsResponse{}
+	for _, id := range in.ConversationIds {
+		if !conversation.ValidID(id) {
+			return nil, status.Error(codes.InvalidArgument, "conversation_ids")
+		}
+		state := f.states[id]
+		if state == nil {
+			continue
+		}
+		c := &historyv1.ConversationState{
+			ConversationId: id, Kind: state.Kind, Name: state.Name, Creator: state.Creator, Head: state.Head, HeadHash: state.HeadHash,
+		}
+		for user, joined := range state.Members {
+			at := f.cursors[cursorKey{id, user}]
+			if at == nil {
+				at = &conversationv1.Cursor{UserId: user}
+			}
+			c.Members = append(c.Members, &historyv1.Member{JoinedSeq: joined, Cursor: proto.Clone(at).(*conversationv1.Cursor)})
+		}
+		answer.Conversations = append(answer.Conversations, c)
+	}
+	return answer, nil
+}
+
+func (f *fakeHistory) FindCommands(_ context.Context, in *historyv1.FindCommandsRequest, _ ...grpc.CallOption) (*historyv1.FindCommandsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &historyv1.FindCommandsResponse{}
+	for _, c := range in.Commands {
+		key := commandKey{c.ConversationId, c.Sender, c.CommandId}
+		if !key.committable() {
+			return nil, status.Error(codes.InvalidArgument, "commands")
+		}
+		if event := f.keys[key]; event != nil {
+			answer.Events = append(answer.Events, event)
+		}
+	}
+	return answer, nil
+}
+
+func (f *fakeHistory) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRequest, _ ...grpc.CallOption) (*historyv1.SaveCursorsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.saving != nil {
+		if err := f.saving(in); err != nil {
+			return nil, err
+		}
+	}
+	for _, u := range in.Updates {
+		key := cursorKey{u.ConversationId, u.Cursor.UserId}
+		at := f.cursors[key]
+		if at == nil {
+			at = &conversationv1.Cursor{UserId: key.user}
+			f.cursors[key] = at
+		}
+		if u.Cursor.DeliveredSeq > at.DeliveredSeq {
+			at.DeliveredSeq, at.DeliveredTimeMs = u.Cursor.DeliveredSeq, u.Cursor.DeliveredTimeMs
+		}
+		if u.Cursor.ReadSeq > at.ReadSeq {
+			at.ReadSeq, at.ReadTimeMs = u.Cursor.ReadSeq, u.Cursor.ReadTimeMs
+		}
+	}
+	return &historyv1.SaveCursorsResponse{}, nil
+}
+
+func (f *fakeHistory) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	return f.leases.Lease(ctx, in, opts...)
+}
+
+// fail sets what happens around appends.
+func (f *fakeHistory) fail(before, after func(*historyv1.AppendRequest) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before, f.after = before, after
+}
+
+func (f *fakeHistory) mark(partition uint32) *historyv1.Watermark {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return proto.Clone(f.watermarks[partition]).(*historyv1.Watermark)
+}
+
+func (f *fakeHistory) setMark(partition uint32, mark *historyv1.Watermark) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watermarks[partition] = mark
+}
+
+func (f *fakeHistory) cursor(conversationID, user string) *conversationv1.Cursor {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at := f.cursors[cursorKey{conversationID, user}]; at != nil {
+		return proto.Clone(at).(*conversationv1.Cursor)
+	}
+	return &conversationv1.Cursor{UserId: user}
+}
+
+func (f *fakeHistory) deadLetters() []*historyv1.DeadLetter {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*historyv1.DeadLetter(nil), f.letters...)
+}
+
+// verify checks I2 and I5 and the chain of every log.
+func (f *fakeHistory) verify(t rapid.TB) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	keys := map[commandKey]bool{}
+	for id, log := range f.logs {
+		var v chain.Verifier
+		for i, event := range log {
+			require.NoError(t, v.Next(event), "conversation %s", id)
+			require.EqualValues(t, i+1, event.Seq)
+			require.False(t, keys[keyOfEvent(event)], "committed twice")
+			keys[keyOfEvent(event)] = true
+		}
+	}
+}
+
+// fakeLeases keeps leases as the store does, by the clock of the process (in a synctest bubble, that of the bubble).
+type fakeLeases struct {
+	mu         sync.Mutex
+	partitions int
+	owner      map[uint32]string
+	until      map[uint32]time.Time
+	workers    map[string]time.Time
+	down       bool
+}
+
+func newFakeLeases(partitions int) *fakeLeases {
+	return &fakeLeases{partitions: partitions, owner: map[uint32]string{}, until: map[uint32]time.Time{}, workers: map[string]time.Time{}}
+}
+
+func (f *fakeLeases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down {
+		return nil, status.Error(codes.Unavailable, "down")
+	}
+	now := time.Now()
+	until := now.Add(time.Duration(in.TtlMs) * time.Millisecond)
+	for _, p := range in.Release {
+		if f.owner[p] == in.Worker {
+			delete(f.owner, p)
+		}
+	}
+	if in.Stopping {
+		delete(f.workers, in.Worker)
+		return &historyv1.LeaseResponse{}, nil
+	}
+	f.workers[in.Worker] = until
+	live := 0
+	for w, seen := range f.workers {
+		if seen.Before(now) {
+			delete(f.workers, w)
+			continue
+		}
+		live++
+	}
+	share := (f.partitions + live - 1) / live
+	answer := &historyv1.LeaseResponse{Share: uint32(share)}
+	held := 0
+	for p := range uint32(f.partitions) {
+		if f.owner[p] == in.Worker {
+			f.until[p] = until
+			held++
+		}
+	}
+	for p := range uint32(f.partitions) {
+		if held < share && (f.owner[p] == "" || f.until[p].Before(now)) {
+			f.owner[p], f.until[p] = in.Worker, until
+			held++
+		}
+		if f.owner[p] == in.Worker {
+			answer.Held = append(answer.Held, p)
+		}
+	}
+	return answer, nil
+}
+
+func (f *fakeLeases) take(partition uint32, worker string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owner[partition], f.until[partition] = worker, time.Now().Add(time.Hour)
+}
+
+func (f *fakeLeases) setDown(down bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = down
+}
+
+// mortal is the store as a worker sees it that may be killed: a dead worker's calls never arrive.
+type mortal struct {
+	leaser
+	dead chan struct{}
+}
+
+func (m mortal) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	select {
+	case <-m.dead:
+		return nil, status.Error(codes.Unavailable, "dead")
+	default:
+		return m.leaser.Lease(ctx, in, opts...)
+	}
+}

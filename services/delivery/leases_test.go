@@ -1,0 +1,212 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// site is where the workers of a test meet: who works on which partition, in the time of the bubble.
+type site struct {
+	store *fakeLeases
+
+	mu      sync.Mutex
+	keepers []*keeper
+	working map[int]string    // by partition
+	since   map[int]time.Time // when its present worker began
+	twice   bool              // two at once on one partition
+}
+
+func newSite(partitions int) *site {
+	return &site{store: newFakeLeases(partitions), working: map[int]string{}, since: map[int]time.Time{}}
+}
+
+// job is a tenure that needs some time to end.
+type job struct {
+	site     *site
+	part     int
+	worker   string
+	takes    time.Duration
+	stopping sync.Once
+	done     chan struct{}
+	ended    func()
+	confirms int
+}
+
+func (j *job) Stop() {
+	j.stopping.Do(func() {
+		time.AfterFunc(j.takes, func() {
+			j.site.mu.Lock()
+			if j.site.working[j.part] == j.worker {
+				delete(j.site.working, j.part)
+			}
+			j.site.mu.Unlock()
+			close(j.done)
+			j.ended()
+		})
+	})
+}
+func (j *job) Done() <-chan struct{} { return j.done }
+func (j *job) Confirm()              { j.confirms++ }
+
+// hire starts a worker. kill ends it without a word, stop cleanly.
+func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	dead := make(chan struct{})
+	var k *keeper
+	begin := func(p int, ended func()) tenure {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.working[p] != "" {
+			s.twice = true
+		}
+		s.working[p], s.since[p] = name, time.Now()
+		return &job{site: s, part: p, worker: name, takes: 20 * time.Millisecond, done: make(chan struct{}), ended: ended}
+	}
+	announce := func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, other := range s.keepers {
+			signal(other.wake)
+		}
+	}
+	k = newKeeper(mortal{s.store, dead}, name, 2*time.Second, slog.New(slog.DiscardHandler), begin, announce, fit)
+	s.mu.Lock()
+	s.keepers = append(s.keepers, k)
+	s.mu.Unlock()
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		k.run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-finished })
+	return func() { cancel(); <-finished }, func() {
+		close(dead)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for p, w := range s.working {
+			if w == name {
+				delete(s.working, p)
+			}
+		}
+	}
+}
+
+func always() bool { return true }
+
+// spread is how many partitions each worker works on.
+func (s *site) spread() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := map[string]int{}
+	for _, w := range s.working {
+		n[w]++
+	}
+	return n
+}
+
+func TestLeasesSpreadEvenlyAndHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(16)
+		stopA, _ := s.hire(t, "a", always)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 16}, s.spread())
+
+		s.hire(t, "b", always)
+		time.Sleep(time.Second) // of the bubble: one renewal and the handover
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
+
+		before := time.Now()
+		stopA()
+		synctest.Wait()
+		require.Equal(t, map[string]int{"b": 16}, s.spread())
+		require.LessOrEqual(t, time.Since(before), 300*time.Millisecond, "a clean stop hands over at once")
+		require.False(t, s.twice)
+	})
+}
+
+func TestSilentDeathIsTakenOverWithinThreeSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(16)
+		_, killA := s.hire(t, "a", always)
+		s.hire(t, "b", always)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
+
+		killed := time.Now()
+		killA()
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"b": 16}, s.spread())
+		for p, at := range s.since {
+			require.LessOrEqual(t, at.Sub(killed), 3*time.Second, "partition %d", p)
+		}
+	})
+}
+
+func TestWorkerThatCannotRenewStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(4)
+		s.hire(t, "a", always)
+		synctest.Wait()
+		s.store.setDown(true)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 4}, s.spread(), "a lease in force is worked on though it cannot be renewed")
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		require.Empty(t, s.spread())
+
+		s.store.setDown(false)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 4}, s.spread())
+		require.False(t, s.twice)
+	})
+}
+
+func TestLostLeaseIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(2)
+		s.hire(t, "a", always)
+		synctest.Wait()
+		s.store.take(1, "somebody else")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 1}, s.spread())
+	})
+}
+
+// A worker that reaches the store but not the broker must not sit on partitions that others could work on.
+func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(4)
+		var mu sync.Mutex
+		connected := true
+		s.hire(t, "a", func() bool { mu.Lock(); defer mu.Unlock(); return connected })
+		s.hire(t, "b", always)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
+		mu.Lock()
+		connected = false
+		mu.Unlock()
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"b": 4}, s.spread())
+		mu.Lock()
+		connected = true
+		mu.Unlock()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
+		require.False(t, s.twice)
+	})
+}

@@ -1,0 +1,306 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Why a session ends.
+var (
+	errStopping   = errors.New("the partition is being given up")
+	errSuperseded = errors.New("another worker moved the watermark")
+	errUncertain  = errors.New("it is not known whether the last append was committed")
+	errResync     = errors.New("the connection to NATS was lost in between")
+)
+
+// States of a partition as operators see them; a third is "stopped: " and why.
+const (
+	stateStarting = "starting"
+	stateRunning  = "running"
+)
+
+const (
+	retryMin, retryMax = 50 * time.Millisecond, 2 * time.Second
+	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
+	holeRetry     = 5 * time.Second
+	alarmInterval = time.Minute
+)
+
+// owner works on one partition for as long as it is this worker's. Its life is a row of sessions; each begins with a
+// takeover and ends with an error.
+//
+//	begin ─▶ starting ─takeOver─▶ running ─┐
+//	            ▲                          │ anything unexpected: forget everything, begin anew
+//	            ├──────────────────────────┘
+//	            ├──── superseded: wait until the lease says again that the partition is ours
+//	            ├──── hole: stopped with an alarm, look again now and then
+//	          stop ─▶ the append in flight is finished and told ─▶ done
+type owner struct {
+	partition    int
+	partitions   int
+	cfg          Config
+	nc           *nats.Conn
+	js           jetstream.JetStream
+	history      historyv1.HistoryServiceClient
+	ensure       func(ctx context.Context, partition int) error
+	log          *slog.Logger
+	metrics      *metrics
+	gauges       gauges
+	tracer       trace.Tracer
+	now          func() time.Time
+	planner      planner
+	alarmed      time.Time
+	stopping     chan struct{}
+	stopOnce     sync.Once
+	cutOff       context.CancelFunc
+	confirmation chan struct{} // a token when the lease was renewed
+	resyncs      chan struct{} // a token when the connection to NATS came back
+	finished     chan struct{}
+
+	mu        sync.Mutex
+	state     string
+	watermark uint64
+	last      uint64
+}
+
+// Stop asks the owner to finish what is in flight and end. It does not wait.
+func (o *owner) Stop() {
+	o.stopOnce.Do(func() {
+		close(o.stopping)
+		time.AfterFunc(o.cfg.StopTimeout, o.cutOff)
+	})
+}
+
+// Done is closed when the owner has ended.
+func (o *owner) Done() <-chan struct{} { return o.finished }
+
+// Confirm tells the owner that the store still counts the partition as this worker's.
+func (o *owner) Confirm() { signal(o.confirmation) }
+
+// resync tells the owner that what it published or read lately may have been lost.
+func (o *owner) resync() { signal(o.resyncs) }
+
+// run works until Stop. It gives back everything it holds.
+func (o *owner) run(ctx context.Context) {
+	defer close(o.finished)
+	defer o.gauges.forget()
+	var pause backoff
+	for {
+		if o.alarmed.IsZero() {
+			o.setState(stateStarting)
+		}
+		begun := time.Now()
+		err := o.session(ctx)
+		if o.stopped() {
+			return
+		}
+		if time.Since(begun) > retryMax {
+			pause = backoff{}
+		}
+		switch {
+		case errors.Is(err, errStopping):
+			return
+		case errors.Is(err, errUncertain), errors.Is(err, errResync):
+			o.log.Info("beginning anew", "reason", err)
+		case errors.Is(err, errSuperseded):
+			o.metrics.superseded.Inc()
+			o.log.Warn("gave the partition up until the lease is confirmed", "reason", err)
+			o.awaitConfirmation()
+		case errors.Is(err, errHole):
+			o.alarm(err)
+			o.sleep(holeRetry)
+		default:
+			o.log.Warn("the partition is interrupted; trying again", "error", err)
+			o.sleep(pause.next())
+		}
+	}
+}
+
+// session works from one takeover to the first thing that does not fit.
+func (o *owner) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	drain(o.resyncs)
+	at, err := o.takeOver(ctx)
+	if err != nil {
+		return err
+	}
+	o.metrics.takeovers.Inc()
+	s := newSession(o, at)
+
+	acks, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer acks()
+
+	// Flushing ends after the loop, with what the last batch moved.
+	flushing, endFlushing := context.WithCancel(ctx)
+	var flusher sync.WaitGroup
+	flusher.Go(func() { s.flushCursors(flushing) })
+	defer flusher.Wait()
+	defer endFlushing()
+
+	from := max(at.first, at.sequence+1-min(at.sequence, uint64(o.cfg.RepublishCommands)))
+	stop, err := s.read(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer stop()
+
+	o.setPosition(at.sequence, at.last)
+	o.calm()
+	o.setState(stateRunning)
+	o.log.Info("took over the partition", "watermark", at.sequence, "stream_last", at.last)
+	return s.loop(ctx)
+}
+
+func (o *owner) ensureStreams(ctx context.Context) error { return o.ensure(ctx, o.partition) }
+
+func (o *owner) stopped() bool {
+	select {
+	case <-o.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// sleep waits, but not beyond Stop.
+func (o *owner) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-o.stopping:
+	}
+}
+
+func (o *owner) awaitConfirmation() {
+	drain(o.confirmation)
+	select {
+	case <-o.confirmation:
+	case <-o.stopping:
+	}
+}
+
+// alarm says that the partition stands still and somebody has to look, at most once in alarmInterval.
+func (o *owner) alarm(err error) {
+	o.gauges.stopped.Set(1)
+	o.setState("stopped: " + err.Error())
+	if now := time.Now(); now.Sub(o.alarmed) >= alarmInterval {
+		o.alarmed = now
+		o.log.Error("the partition is stopped", "reason", err)
+	}
+}
+
+// calm ends the alarm, if there was one.
+func (o *owner) calm() {
+	if !o.alarmed.IsZero() {
+		o.alarmed = time.Time{}
+		o.gauges.stopped.Set(0)
+		o.setState(stateRunning)
+		o.log.Info("the partition goes on")
+	}
+}
+
+func (o *owner) setState(state string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.state = state
+}
+
+func (o *owner) setPosition(watermark, last uint64) {
+	last = max(last, watermark)
+	o.gauges.watermark.Set(float64(watermark))
+	o.gauges.lag.Set(float64(last - watermark))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.watermark, o.last = watermark, last
+}
+
+// backoff is exponential with full jitter, from retryMin to retryMax.
+type backoff struct{ tries int }
+
+func (b *backoff) next() time.Duration {
+	ceiling := min(retryMin<<min(b.tries, 10), retryMax)
+	b.tries++
+	return rand.N(ceiling) + 1
+}
+
+// drain takes the token out of a channel of capacity 1, if there is one.
+func drain(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+	}
+}
+
+// fault sorts the errors of the store by what is to be done about them.
+type fault int
+
+const (
+	faultAway    fault = iota // try the same again; it may have been carried out
+	faultMoved                // the watermark is not where it was expected
+	faultTaken                // our idea of a conversation is wrong
+	faultTooMuch              // ask for less at once
+	faultPoison               // something in the request cannot be done
+)
+
+func faultOf(err error) fault {
+	switch status.Code(err) {
+	case codes.Aborted:
+		return faultMoved
+	case codes.FailedPrecondition:
+		return faultTaken
+	case codes.ResourceExhausted:
+		return faultTooMuch
+	case codes.InvalidArgument, codes.Internal, codes.OutOfRange, codes.Unimplemented, codes.DataLoss:
+		return faultPoison
+	default:
+		return faultAway
+	}
+}
+
+// ask calls the store for something that only reads, until it answers or the owner is stopped. Of a list that is too
+// long for one answer the halves are asked for.
+func ask[T any](ctx context.Context, o *owner, what string, items []T, call func(ctx context.Context, items []T) error) error {
+	var pause backoff
+	for {
+		attempt, cancel := context.WithTimeout(ctx, o.cfg.AppendTimeout)
+		err := call(attempt, items)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case o.stopped() || ctx.Err() != nil:
+			return errStopping
+		case faultOf(err) == faultTooMuch && len(items) > 1:
+			half := len(items) / 2
+			if err := ask(ctx, o, what, items[:half], call); err != nil {
+				return err
+			}
+			return ask(ctx, o, what, items[half:], call)
+		}
+		if pause.tries == 0 {
+			o.log.Warn("the store did not answer; trying again", "asked", what, "error", err)
+		}
+		o.sleep(pause.next())
+		if o.stopped() {
+			return fmt.Errorf("%w while the store did not answer: %w", errStopping, err)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package delivery
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+const (
+	// maxPublish is where a message to gateways is split, and publishMargin what a message may be larger than its parts.
+	maxPublish    = 512 << 10
+	publishMargin = 16 << 10
+)
+
+// publisher tells gateways what was committed. What it sends may be lost: everything in it can be had from the store,
+// and a new session of the owner sends the latest of it again. It is not safe for concurrent use.
+type publisher struct {
+	nc      *nats.Conn
+	log     *slog.Logger
+	metrics *metrics
+	limit   int
+	scratch []byte
+}
+
+func newPublisher(o *owner) *publisher {
+	limit := maxPublish
+	if most := int(o.nc.MaxPayload()); most > 2*publishMargin {
+		limit = min(limit, most-publishMargin)
+	}
+	return &publisher{nc: o.nc, log: o.log, metrics: o.metrics, limit: limit}
+}
+
+// answer is an outcome on its way to the inbox its command came in through.
+type answer struct {
+	inbox  string
+	result *brokerv1.Result
+}
+
+// results sends answers, one message for each inbox (more when they are large), in the order given.
+func (p *publisher) results(answers []answer, header nats.Header) {
+	byInbox := map[string]*brokerv1.Results{}
+	sizes := map[string]int{}
+	for _, a := range answers {
+		if !validInbox(a.inbox) {
+			continue
+		}
+		results := byInbox[a.inbox]
+		if results == nil {
+			results = &brokerv1.Results{}
+			byInbox[a.inbox] = results
+		}
+		size := a.result.SizeVT()
+		if sizes[a.inbox] += size; sizes[a.inbox] > p.limit && len(results.Results) > 0 {
+			p.send(broker.ResultSubject(a.inbox), results, header)
+			results.Results, sizes[a.inbox] = results.Results[:0], size
+		}
+		results.Results = append(results.Results, a.result)
+	}
+	for inbox, results := range byInbox {
+		p.send(broker.ResultSubject(inbox), results, header)
+	}
+}
+
+// events sends events, given in rising seq for each conversation, and who became a member by them. traceparents is by
+// index, or nil.
+func (p *publisher) events(events []*conversationv1.Event, traceparents []string) {
+	type group struct {
+		live brokerv1.Live
+		size int
+	}
+	groups := make(map[string]*group, min(len(events), 64))
+	flush := func(g *group) {
+		if !slices.ContainsFunc(g.live.Traceparents, func(s string) bool { return s != "" }) {
+			g.live.Traceparents = nil
+		}
+		p.send(broker.LiveSubject(g.live.Events[0].GetConversationId()), &g.live, nil)
+		g.live.Events, g.live.Traceparents, g.size = g.live.Events[:0], g.live.Traceparents[:0], 0
+	}
+	for i, event := range events {
+		// Before the event itself, so that gateways of new members listen as early as can be.
+		if users := conversation.Joiners(event); len(users) > 0 {
+			p.send(broker.JoinedSubject, &brokerv1.Joined{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), UserIds: users}, nil)
+		}
+		g := groups[event.GetConversationId()]
+		if g == nil {
+			g = &group{}
+			groups[event.GetConversationId()] = g
+		}
+		size, n := event.SizeVT(), len(g.live.Events)
+		if n > 0 && (g.size+size > p.limit || g.live.Events[n-1].GetSeq()+1 != event.GetSeq()) {
+			flush(g)
+		}
+		g.live.Events = append(g.live.Events, event)
+		g.size += size
+		if traceparents != nil {
+			g.live.Traceparents = append(g.live.Traceparents, traceparents[i])
+		}
+	}
+	for _, g := range groups {
+		flush(g)
+	}
+}
+
+// receipt sends a conversation's receipt.
+func (p *publisher) receipt(r *conversationv1.Receipt) {
+	p.send(broker.LiveSubject(r.GetConversationId()), &brokerv1.Live{Receipt: r}, nil)
+	p.metrics.receipts.Inc()
+}
+
+// message is what the generated messages have in common.
+type message interface {
+	SizeVT() int
+	MarshalToSizedBufferVT([]byte) (int, error)
+}
+
+// send publishes one message. A failure is counted and not returned: while the connection is away nothing can be told to
+// anybody, and when it is back the session starts anew and sends the latest again.
+func (p *publisher) send(subject string, m message, header nats.Header) {
+	size := m.SizeVT()
+	if cap(p.scratch) < size {
+		p.scratch = make([]byte, size+size/4)
+	}
+	buf := p.scratch[:size]
+	_, err := m.MarshalToSizedBufferVT(buf)
+	if err == nil {
+		// The client copies the bytes before it returns, so the buffer is free again.
+		err = p.nc.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: buf})
+	}
+	if err != nil {
+		p.metrics.publishFailures.Inc()
+		p.log.Debug("could not publish", "error", err)
+	}
+}
+
+// validInbox reports whether an inbox fits in a subject. It comes out of the stream, which is an input too.
+func validInbox(inbox string) bool {
+	if inbox == "" || len(inbox) > 200 || inbox[0] == '.' || inbox[len(inbox)-1] == '.' || strings.Contains(inbox, "..") {
+		return false
+	}
+	for i := range len(inbox) {
+		if c := inbox[i]; c <= ' ' || c >= 0x7f || c == '*' || c == '>' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,176 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+)
+
+// errGap means that the broker left out a sequence. Whether the message is gone or was only not delivered is for the
+// next session to find out.
+var errGap = errors.New("the broker left out messages")
+
+// intake is the bounded queue between the reader of a stream and the loop that commits: while one batch is being
+// appended the next one gathers here. It holds one batch; when it is full the reader waits, and the broker with it.
+type intake struct {
+	maxEntries, maxBytes int
+
+	mu      sync.Mutex
+	entries []entry
+	bytes   int
+	pending uint64 // messages in the stream after the last entry
+	err     error
+
+	ready chan struct{} // a token when there are entries or err
+	room  chan struct{} // a token when entries were taken
+}
+
+func newIntake(maxEntries, maxBytes int) *intake {
+	return &intake{maxEntries: maxEntries, maxBytes: maxBytes, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+}
+
+// put adds an entry and waits for room if need be. It reports whether it did; it does not once ctx has ended.
+func (q *intake) put(ctx context.Context, e entry, pending uint64) bool {
+	for {
+		q.mu.Lock()
+		if len(q.entries) < q.maxEntries && (q.bytes == 0 || q.bytes+len(e.payload) <= q.maxBytes) {
+			q.entries = append(q.entries, e)
+			q.bytes += len(e.payload)
+			q.pending = pending
+			q.mu.Unlock()
+			signal(q.ready)
+			return true
+		}
+		q.mu.Unlock()
+		select {
+		case <-q.room:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// fail ends the intake with the reason why nothing more will come.
+func (q *intake) fail(err error) {
+	q.mu.Lock()
+	if q.err == nil {
+		q.err = err
+	}
+	q.mu.Unlock()
+	signal(q.ready)
+}
+
+// take gives everything that has gathered, and reuses the memory of spare. The error comes after the last entry.
+func (q *intake) take(spare []entry) (entries []entry, pending uint64, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	clear(spare)
+	entries, q.entries, q.bytes = q.entries, spare[:0], 0
+	if len(entries) == 0 {
+		return entries, 0, q.err
+	}
+	if q.err != nil {
+		signal(q.ready)
+	}
+	signal(q.room)
+	return entries, q.pending, nil
+}
+
+// Settings of the consumers that read the streams. Missed heartbeats end the session, so a broker that forgot our
+// request is noticed after two of them.
+const (
+	readHeartbeat = time.Second
+	readExpiry    = 10 * time.Second
+	readAhead     = 512
+	readAheadSize = 2 << 20
+	consumerIdle  = 15 * time.Second
+	consumerGrace = time.Second
+)
+
+// reader reads a partition's stream in order into an intake.
+type reader struct {
+	intake *intake
+	next   uint64 // the sequence that must come next
+	// strict is the first sequence from which on none may be missing. Below it are messages that were committed long
+	// ago and are only read to be told again.
+	strict uint64
+	broken bool // a gap was seen; nothing after it is taken
+}
+
+// startReader begins to read at the sequence from. Its goroutines belong to the NATS client; they end with the context,
+// and stop waits for them.
+func startReader(ctx context.Context, js jetstream.JetStream, stream string, from, strict uint64, in *intake) (stop func(), err error) {
+	consumer, err := js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
+		Description:       "Runnel: the owner of this partition",
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       from,
+		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position; the broker need not know it
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: consumerIdle,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a consumer of %s at %d: %w", stream, from, err)
+	}
+	r := &reader{intake: in, next: from, strict: strict}
+	reading, cancel := context.WithCancel(ctx)
+	consuming, err := consumer.Consume(
+		func(msg jetstream.Msg) { r.take(reading, msg) },
+		jetstream.PullMaxMessagesWithBytesLimit(readAhead, readAheadSize),
+		jetstream.PullExpiry(readExpiry), jetstream.PullHeartbeat(readHeartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			in.fail(fmt.Errorf("read %s: %w", stream, err))
+		}),
+	)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("read %s from %d: %w", stream, from, err)
+	}
+	return func() {
+		cancel()
+		consuming.Stop()
+		<-consuming.Closed()
+		// The broker forgets it by itself soon; this is only tidy, so it may fail.
+		tidy, done := context.WithTimeout(context.WithoutCancel(ctx), consumerGrace)
+		defer done()
+		_ = js.DeleteConsumer(tidy, stream, consumer.CachedInfo().Name)
+	}, nil
+}
+
+// take handles one message. It runs on the consumer's goroutine, one message at a time.
+func (r *reader) take(ctx context.Context, msg jetstream.Msg) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		r.intake.fail(fmt.Errorf("a message of the stream carries no position: %w", err))
+		return
+	}
+	sequence := meta.Sequence.Stream
+	switch {
+	case r.broken || sequence < r.next: // a lower one was delivered twice
+		return
+	case sequence > r.next && sequence > r.strict:
+		r.intake.fail(fmt.Errorf("%w: after %d came %d", errGap, r.next-1, sequence))
+		r.broken = true
+		return
+	}
+	r.next = sequence + 1
+	e := decode(sequence, meta.Timestamp.UnixNano(), msg.Data())
+	e.traceparent = traceparentOf(msg.Headers())
+	r.intake.put(ctx, e, meta.NumPending)
+}
+
+// decode makes an entry of a message. A payload that is no command is an entry too: it is put aside in its turn.
+func decode(sequence uint64, timeNs int64, payload []byte) entry {
+	e := entry{sequence: sequence, timeNs: timeNs, payload: payload}
+	command := new(brokerv1.Command)
+	if err := command.UnmarshalVT(payload); err == nil && len(payload) > 0 {
+		e.command = command
+	}
+	return e
+}

@@ -1,0 +1,117 @@
+package delivery
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Register adds the gRPC service to a server.
+func (s *Service) Register(server grpc.ServiceRegistrar) {
+	deliveryv1.RegisterDeliveryServiceServer(server, s)
+}
+
+// Submit takes a service's command the same way as a client's: through the stream, so that it stands in one order with
+// all others, whichever worker owns the partition.
+func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest) (*deliveryv1.SubmitResponse, error) {
+	command, err := commandOf(request)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	submitter := s.submitter
+	s.mu.Unlock()
+	if submitter == nil {
+		return nil, status.Error(codes.Unavailable, "this worker is not running; ask another one")
+	}
+	carrier := propagation.MapCarrier{}
+	propagator.Inject(ctx, carrier)
+	var header nats.Header
+	if carrier[headerTraceparent] != "" {
+		header = nats.Header{headerTraceparent: {carrier[headerTraceparent]}}
+	}
+	outcome, err := submitter.Do(ctx, command, header)
+	switch {
+	case errors.Is(err, broker.ErrBusy):
+		return nil, status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")
+	case errors.Is(err, broker.ErrConflict):
+		return &deliveryv1.SubmitResponse{Outcome: &conversationv1.Outcome{
+			ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(),
+			Error: &conversationv1.Error{
+				Code: conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, Field: "command_id",
+				Message: "the command id is in use with another body; choose a new id for a new command",
+			},
+		}}, nil
+	case err != nil && ctx.Err() != nil:
+		return nil, status.Error(status.FromContextError(ctx.Err()).Code(),
+			"it is not known whether the command was committed; send it again with the same command id")
+	case err != nil:
+		return nil, status.Error(codes.Internal, "the command could not be sent")
+	case outcome.GetError().GetCode() == conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE:
+		return nil, status.Error(codes.Unavailable, outcome.GetError().GetMessage())
+	}
+	return &deliveryv1.SubmitResponse{Outcome: outcome}, nil
+}
+
+// commandOf checks a request and makes the command of it. The error names the field.
+func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
+	sender, id := request.GetSender(), request.GetConversationId()
+	if !conversation.ValidUser(sender) {
+		return nil, status.Error(codes.InvalidArgument, "sender: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+	}
+	if !conversation.ValidCommandID(request.GetCommandId()) {
+		return nil, status.Error(codes.InvalidArgument, "command_id: must be a UUID version 7 in canonical lower-case form")
+	}
+	if err := conversation.Validate(sender, request.GetBody()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, "body."+err.Error())
+	}
+	switch create := request.GetBody().GetCreate(); {
+	case create == nil && !conversation.ValidID(id):
+		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be d or g and 26 digits 0-9 a-v")
+	case create != nil && id != "":
+		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be empty for create; it follows from the command")
+	case create != nil && create.GetKind() == conversationv1.Kind_KIND_DIRECT:
+		id = conversation.DirectID(sender, create.GetMembers()[0])
+	case create != nil:
+		id = conversation.GroupID(sender, request.GetCommandId())
+	}
+	salt := make([]byte, chain.SaltSize)
+	_, _ = rand.Read(salt) // never fails
+	return &brokerv1.Command{
+		ConversationId: id, Sender: sender, CommandId: request.GetCommandId(), Body: request.GetBody(), Salt: salt,
+	}, nil
+}
+
+// ListPartitions tells what this worker owns.
+func (s *Service) ListPartitions(context.Context, *deliveryv1.ListPartitionsRequest) (*deliveryv1.ListPartitionsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answer := &deliveryv1.ListPartitionsResponse{Worker: s.worker}
+	for _, p := range slices.Sorted(maps.Keys(s.owners)) {
+		answer.Partitions = append(answer.Partitions, s.owners[p].describe())
+	}
+	return answer, nil
+}
+
+// describe tells how the owner is.
+func (o *owner) describe() *deliveryv1.Partition {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &deliveryv1.Partition{Partition: uint32(o.partition), Watermark: o.watermark, StreamLast: o.last, State: o.state}
+}

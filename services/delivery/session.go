@@ -1,0 +1,131 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+// maxLookup is the most conversations or commands that the history service takes in one question.
+const maxLookup = 1000
+
+// session is the work on a partition from one takeover on. All it knows is thrown away with it.
+type session struct {
+	owner     *owner
+	stream    string
+	expected  *historyv1.Watermark // what the store has
+	identity  string
+	position  uint64 // the last sequence whose outcome is committed
+	takenOver uint64 // position at the takeover
+	opening   *entry
+	behind    uint64 // messages after the opening at the takeover
+	book      *book
+	intake    *intake
+	publisher *publisher
+}
+
+func newSession(o *owner, at *place) *session {
+	var behind uint64
+	if at.opening != nil {
+		behind = at.last - at.opening.sequence
+	}
+	return &session{
+		owner: o, stream: broker.StreamName(o.partition),
+		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: at.opening, behind: behind,
+		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes), publisher: newPublisher(o),
+	}
+}
+
+// listen takes the acknowledgements of this partition's members, until the returned function is called.
+func (s *session) listen() (stop func(), err error) {
+	sub, err := s.owner.nc.Subscribe(broker.AckSubject(s.owner.partition), func(msg *nats.Msg) {
+		var acks brokerv1.Acks
+		if err := acks.UnmarshalVT(msg.Data); err != nil {
+			s.owner.metrics.acksDropped.Inc()
+			return
+		}
+		if dropped := s.book.acknowledge(acks.GetAcks(), s.owner.now().UnixMilli()); dropped > 0 {
+			s.owner.metrics.acksDropped.Add(float64(dropped))
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil // fails only when the connection is closed, which ends it as well
+}
+
+// read begins to read the stream, from a little before the position. From the first message on that is not in hand yet,
+// none may be missing.
+func (s *session) read(ctx context.Context, from uint64) (stop func(), err error) {
+	strict := s.position + 1
+	if s.opening != nil {
+		strict++
+	}
+	return startReader(ctx, s.owner.js, s.stream, from, strict, s.intake)
+}
+
+// loop commits what the reader brings, batch by batch, and loads what acknowledgements ask for in between. There is no
+// timer: a lone command goes at once, and under load a batch is what gathered while the one before it was appended.
+func (s *session) loop(ctx context.Context) error {
+	if s.opening != nil {
+		if err := s.process(ctx, []entry{*s.opening}, s.behind); err != nil {
+			return err
+		}
+	}
+	var spare []entry
+	for {
+		select {
+		case <-s.owner.stopping:
+			return errStopping
+		case <-ctx.Done():
+			return errStopping
+		case <-s.owner.resyncs:
+			return errResync
+		case <-s.book.load:
+			if err := s.load(ctx, s.book.wants(maxLookup)); err != nil {
+				return err
+			}
+		case <-s.intake.ready:
+			entries, pending, err := s.intake.take(spare)
+			if err != nil {
+				return err
+			}
+			if err := s.process(ctx, entries, pending); err != nil {
+				return err
+			}
+			spare = entries
+			s.book.trim()
+		}
+	}
+}
+
+// process commits a batch; messages that were committed before the takeover are only told once more.
+func (s *session) process(ctx context.Context, entries []entry, pending uint64) error {
+	old := 0
+	for old < len(entries) && entries[old].sequence <= s.takenOver {
+		old++
+	}
+	if old > 0 {
+		if err := s.republish(ctx, entries[:old]); err != nil {
+			return err
+		}
+		entries = entries[old:]
+	}
+	for len(entries) > 0 && entries[0].sequence <= s.position {
+		entries = entries[1:] // the opening, which was committed first
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := s.commit(ctx, entries, s.owner.cfg.MaxTries); err != nil {
+		return err
+	}
+	s.owner.setPosition(s.position, s.position+pending)
+	return nil
+}

@@ -1,0 +1,148 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+// errHole means that a stream lacks messages that nobody has committed. Going on would lose them silently, so the
+// partition stops until somebody has looked: the messages may be restored from another replica.
+var errHole = errors.New("the stream has a hole")
+
+// place is where the work on a partition begins.
+type place struct {
+	// stored is the watermark in the store, which the first append must find there.
+	stored *historyv1.Watermark
+	// identity is that of the stream as it is now; sequence the last one whose outcome counts as committed.
+	identity string
+	sequence uint64
+	// first and last are the bounds of the stream.
+	first, last uint64
+	// opening is the message after sequence; nil when there is none yet. It is read on its own, because its absence is
+	// what tells a hole from messages that were merely not delivered.
+	opening *entry
+}
+
+// takeOver finds the place to go on from, by comparing the watermark with the stream.
+//
+//	no watermark              begin at 0
+//	watermark of another      the stream was lost and made anew: alarm, begin at 0. What was committed is in the store,
+//	stream                    what was only accepted comes again from the clients' outboxes.
+//	stream ends before it,    the broker lost messages that it had acknowledged, and may have stored others since:
+//	or has another message    alarm, go back to before the first message that is newer than the watermark.
+//	at it                     Repeating is safe: what was committed is answered with its first outcome.
+//	message after it gone     a hole: errHole
+func (o *owner) takeOver(ctx context.Context) (*place, error) {
+	answer, err := o.history.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(o.partition)})
+	if err != nil {
+		return nil, fmt.Errorf("get the watermark: %w", err)
+	}
+	stored := answer.GetWatermark()
+	if stored == nil {
+		stored = &historyv1.Watermark{}
+	}
+	stream, err := o.stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	info := stream.CachedInfo()
+	at := &place{
+		stored: stored, identity: strconv.FormatInt(info.Created.UnixNano(), 10),
+		first: max(info.State.FirstSeq, 1), last: info.State.LastSeq,
+	}
+	switch {
+	case stored.GetStream() == "":
+	case stored.GetStream() != at.identity:
+		o.metrics.replaced.Inc()
+		o.log.Error("the stream was lost and made anew; committed messages are safe, accepted ones come again from clients",
+			"watermark", stored.GetSequence(), "watermark_stream", stored.GetStream(), "stream", at.identity)
+	default:
+		lost, err := lostTail(ctx, stream, at)
+		if err != nil {
+			return nil, err
+		}
+		if at.sequence = stored.GetSequence(); lost {
+			if at.sequence, err = rewind(ctx, stream, at); err != nil {
+				return nil, err
+			}
+			o.metrics.rewound.Inc()
+			o.log.Error("the broker lost messages it had acknowledged; committed ones are safe, accepted ones come again from clients",
+				"watermark", stored.GetSequence(), "stream_last", at.last, "continue_after", at.sequence)
+		}
+	}
+	if at.sequence < at.last {
+		message, err := stream.GetMsg(ctx, at.sequence+1)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return nil, fmt.Errorf("%w: message %d is missing; the stream has %d to %d", errHole, at.sequence+1, at.first, at.last)
+		case err != nil:
+			return nil, fmt.Errorf("get message %d: %w", at.sequence+1, err)
+		}
+		e := decode(message.Sequence, message.Time.UnixNano(), message.Data)
+		e.traceparent = traceparentOf(message.Header)
+		at.opening = &e
+	}
+	return at, nil
+}
+
+// stream looks at the partition's stream, and makes it if it does not exist.
+func (o *owner) stream(ctx context.Context) (jetstream.Stream, error) {
+	stream, err := o.js.Stream(ctx, broker.StreamName(o.partition))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err = o.ensureStreams(ctx); err == nil {
+			stream, err = o.js.Stream(ctx, broker.StreamName(o.partition))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at stream %s: %w", broker.StreamName(o.partition), err)
+	}
+	return stream, nil
+}
+
+// lostTail reports whether the stream no longer has what the watermark says was there.
+func lostTail(ctx context.Context, stream jetstream.Stream, at *place) (bool, error) {
+	mark := at.stored
+	switch {
+	case mark.GetSequence() > at.last:
+		return true, nil
+	case mark.GetSequence() < at.first:
+		return false, nil // aged out, or nothing read yet: nothing to compare with
+	}
+	message, err := stream.GetMsg(ctx, mark.GetSequence())
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("get message %d: %w", mark.GetSequence(), err)
+	}
+	return message.Time.UnixNano() != mark.GetTimeNs(), nil
+}
+
+// rewind finds the last message that is not newer than the watermark. A stream's times rise, so halving finds it.
+func rewind(ctx context.Context, stream jetstream.Stream, at *place) (uint64, error) {
+	var failed error
+	n := sort.Search(int(at.last+1-at.first), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		message, err := stream.GetMsg(ctx, at.first+uint64(i))
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return false // a hole before the place is none of ours; one after it is found in its turn
+		case err != nil:
+			failed = fmt.Errorf("get message %d: %w", at.first+uint64(i), err)
+			return true
+		}
+		return message.Time.UnixNano() > at.stored.GetTimeNs()
+	})
+	return at.first + uint64(n) - 1, failed
+}
