@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -84,7 +85,7 @@ type Submitter struct {
 	mu    sync.Mutex
 	next  uint64
 	calls map[callKey]*call
-	acks  map[uint64]*call   // calls waiting for a PubAck, by the token in its reply subject
+	acks  map[uint64]*call    // calls waiting for a PubAck, by the token in its reply subject
 	lanes map[laneKey][]*call // first of each is in flight, the others wait for it
 }
 
@@ -202,17 +203,14 @@ func (s *Submitter) Submit(sub Submission) error {
 	}
 	partition := conversation.Partition(command.GetConversationId(), s.partitions)
 	header := nats.Header{headerMsgID: {messageID(key)}, headerExpectStream: {StreamName(partition)}}
-	for k, v := range sub.Header {
-		header[k] = v
-	}
+	maps.Copy(header, sub.Header)
 	c := &call{
 		key: key, command: command, waiters: []Submission{sub}, deadline: now.Add(s.cfg.AcceptTimeout),
 		message: &nats.Msg{Subject: CommandSubject(partition), Header: header, Data: payload},
 	}
 	s.calls[key] = c
-	lane := append(s.lanes[key.laneKey], c)
-	s.lanes[key.laneKey] = lane
-	if len(lane) == 1 {
+	s.lanes[key.laneKey] = append(s.lanes[key.laneKey], c)
+	if len(s.lanes[key.laneKey]) == 1 {
 		s.publish(c, now)
 	}
 	s.mu.Unlock()

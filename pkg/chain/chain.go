@@ -159,8 +159,10 @@ func (v *Verifier) Next(event *conversationv1.Event) error {
 // stretches that the reader may not see.
 func (v *Verifier) Skip() { v.seq, v.hash = 0, nil }
 
-// Seq and Hash tell the last event that verified; 0 and nil when there was none.
-func (v *Verifier) Seq() uint64  { return v.seq }
+// Seq is the last event that verified; 0 when there was none.
+func (v *Verifier) Seq() uint64 { return v.seq }
+
+// Hash is the hash of the last event that verified; nil when there was none.
 func (v *Verifier) Hash() []byte { return v.hash }
 
 func (v *Verifier) check(event *conversationv1.Event) string {

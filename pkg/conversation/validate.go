@@ -2,6 +2,7 @@ package conversation
 
 import (
 	"fmt"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 
@@ -79,10 +80,8 @@ func validateCreate(sender string, create *conversationv1.Create) *FieldError {
 	default:
 		return invalid("create.kind", "must be KIND_DIRECT or KIND_GROUP")
 	}
-	for _, member := range create.GetMembers() {
-		if member == sender {
-			return invalid("create.members", "must not name the sender, who is a member anyway")
-		}
+	if slices.Contains(create.GetMembers(), sender) {
+		return invalid("create.members", "must not name the sender, who is a member anyway")
 	}
 	return validateMembers("create.members", create.GetMembers(), least, most)
 }

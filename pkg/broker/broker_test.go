@@ -1,0 +1,232 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const partitions = 2
+
+// bundle is a NATS server with the streams, and a Submitter on it.
+type bundle struct {
+	t         *testing.T
+	server    *server.Server
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	submitter *broker.Submitter
+}
+
+func setup(t *testing.T, cfg broker.SubmitterConfig) *bundle {
+	t.Helper()
+	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
+	require.NoError(t, err)
+	ns.Start()
+	require.True(t, ns.ReadyForConnections(10*time.Second))
+	b := &bundle{t: t, server: ns}
+	b.nc, err = broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(ns))
+	require.NoError(t, err)
+	b.js, err = jetstream.New(b.nc)
+	require.NoError(t, err)
+	settings := broker.Config{Partitions: partitions, Replicas: 1, MaxBytes: 1 << 20, MaxAge: time.Hour, DuplicateWindow: 2 * time.Minute}
+	require.NoError(t, broker.EnsureStreams(t.Context(), b.js, settings))
+	require.NoError(t, broker.EnsureStreams(t.Context(), b.js, settings), "again, as every start does")
+	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "inbox", cfg, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		b.submitter.Close()
+		b.nc.Close()
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	})
+	return b
+}
+
+// cmd is the n-th command of a sender to a conversation.
+func cmd(to, sender string, n int) *brokerv1.Command {
+	return &brokerv1.Command{
+		ConversationId: conversation.DirectID(to, sender), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
+		Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: fmt.Sprint(n)}}},
+	}
+}
+
+// own plays the owner of all partitions: it answers every command with its stream sequence.
+func (b *bundle) own(t *testing.T) (applied func() []*brokerv1.Command) {
+	commands := make(chan *brokerv1.Command, 1000)
+	sub, err := b.nc.Subscribe("in.*", func(msg *nats.Msg) {
+		var command brokerv1.Command
+		if command.UnmarshalVT(msg.Data) == nil {
+			commands <- &command
+			data, _ := (&brokerv1.Results{Results: []*brokerv1.Result{{Sender: command.GetSender(), Outcome: &conversationv1.Outcome{
+				ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(), Seq: 7,
+			}}}}).MarshalVT()
+			_ = b.nc.Publish(broker.ResultSubject(command.GetInbox()), data)
+		}
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	return func() (all []*brokerv1.Command) {
+		for len(commands) > 0 {
+			all = append(all, <-commands)
+		}
+		return all
+	}
+}
+
+func TestCommandsOfASenderStayInOrder(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	applied := b.own(t)
+	const n = 200
+	done := make(chan *conversationv1.Outcome, n)
+	accepted := make(chan struct{}, n)
+	for i := range n {
+		require.NoError(t, b.submitter.Submit(broker.Submission{
+			Command:  cmd("bob", "ann", i),
+			Accepted: func() { accepted <- struct{}{} },
+			Done:     func(o *conversationv1.Outcome) { done <- o },
+		}))
+	}
+	for range n {
+		require.Equal(t, uint64(7), (<-done).GetSeq())
+	}
+	for i, command := range applied() {
+		require.Equal(t, fmt.Sprint(i), command.GetBody().GetMessage().GetText())
+	}
+	require.Zero(t, b.submitter.Pending())
+}
+
+func TestARepeatJoinsTheCommandUnderWay(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	accepted, done := make(chan struct{}, 3), make(chan *conversationv1.Outcome, 3)
+	submission := func() broker.Submission {
+		return broker.Submission{
+			Command:  cmd("bob", "ann", 1),
+			Accepted: func() { accepted <- struct{}{} }, Done: func(o *conversationv1.Outcome) { done <- o },
+		}
+	}
+	require.NoError(t, b.submitter.Submit(submission()))
+	<-accepted
+	require.NoError(t, b.submitter.Submit(submission()))
+	<-accepted
+	other := submission()
+	other.Command.Body.GetMessage().Text = "something else"
+	require.ErrorIs(t, b.submitter.Submit(other), broker.ErrConflict)
+	b.answer(cmd("bob", "ann", 1))
+	require.Equal(t, uint64(9), (<-done).GetSeq())
+	require.Equal(t, uint64(9), (<-done).GetSeq(), "everybody who waits is told")
+}
+
+func (b *bundle) answer(command *brokerv1.Command) {
+	data, err := (&brokerv1.Results{Results: []*brokerv1.Result{{Sender: command.GetSender(), Outcome: &conversationv1.Outcome{
+		ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(), Seq: 9,
+	}}}}).MarshalVT()
+	require.NoError(b.t, err)
+	require.NoError(b.t, b.nc.Publish(broker.ResultSubject("inbox"), data))
+}
+
+// A command that an earlier process took to the stream is a duplicate there; it must be answered to this one all the same.
+func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	first, err := broker.NewSubmitter(b.nc, partitions, "gone", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	accepted := make(chan struct{})
+	require.NoError(t, first.Submit(broker.Submission{Command: cmd("bob", "ann", 1), Accepted: func() { close(accepted) }}))
+	<-accepted
+	first.Close()
+
+	applied := b.own(t)
+	outcome, err := b.submitter.Do(t.Context(), cmd("bob", "ann", 1), nil)
+	require.NoError(t, err)
+	require.Equal(t, uint64(7), outcome.GetSeq())
+	repeats := applied()
+	require.NotEmpty(t, repeats)
+	require.Equal(t, "inbox", repeats[len(repeats)-1].GetInbox())
+}
+
+func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{PublishTimeout: 50 * time.Millisecond, AcceptTimeout: 300 * time.Millisecond})
+	for p := range partitions {
+		require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(p)))
+	}
+	done := make(chan *conversationv1.Outcome, 2)
+	for i := range 2 {
+		require.NoError(t, b.submitter.Submit(broker.Submission{Command: cmd("bob", "ann", i), Done: func(o *conversationv1.Outcome) { done <- o }}))
+	}
+	for range 2 {
+		outcome := <-done
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, outcome.GetError().GetCode())
+		require.NotZero(t, outcome.GetError().GetRetryAfterMs())
+	}
+	require.Zero(t, b.submitter.Pending())
+}
+
+func TestPendingCommandsAreBounded(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{MaxPending: 1})
+	require.NoError(t, b.submitter.Submit(broker.Submission{Command: cmd("bob", "ann", 1), Done: func(*conversationv1.Outcome) {}}))
+	require.ErrorIs(t, b.submitter.Submit(broker.Submission{Command: cmd("bob", "ann", 2)}), broker.ErrBusy)
+}
+
+func TestDoEndsWithItsContext(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := b.submitter.Do(ctx, cmd("bob", "ann", 1), nil)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestStreamsForgetNothing(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
+	require.NoError(t, err)
+	require.Error(t, stream.Purge(t.Context()), "purging is denied")
+	cfg := stream.CachedInfo().Config
+	require.True(t, cfg.DenyDelete)
+	require.Equal(t, jetstream.DiscardNew, cfg.Discard)
+	require.Equal(t, jetstream.LimitsPolicy, cfg.Retention)
+	require.False(t, cfg.AllowDirect)
+}
+
+func BenchmarkSubmit(b *testing.B) {
+	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: b.TempDir(), NoSigs: true})
+	require.NoError(b, err)
+	ns.Start()
+	require.True(b, ns.ReadyForConnections(10*time.Second))
+	defer ns.Shutdown()
+	nc, err := broker.Connect(broker.Config{}, "bench", slog.New(slog.DiscardHandler), nats.InProcessServer(ns))
+	require.NoError(b, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(b, err)
+	require.NoError(b, broker.EnsureStreams(b.Context(), js, broker.Config{Partitions: 16, Replicas: 1, MaxBytes: 256 << 20, MaxAge: time.Hour, DuplicateWindow: 2 * time.Minute}))
+	s, err := broker.NewSubmitter(nc, 16, "inbox", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	require.NoError(b, err)
+	defer s.Close()
+	accepted := make(chan struct{}, 1<<20)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if i >= 512 {
+			<-accepted
+		}
+		i++
+		if err := s.Submit(broker.Submission{Command: cmd("bob", fmt.Sprintf("u%d", i%1000), i), Accepted: func() { accepted <- struct{}{} }}); err != nil {
+			<-accepted
+		}
+	}
+}
