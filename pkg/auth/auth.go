@@ -1,0 +1,247 @@
+// Package auth says who a token belongs to. It verifies JWTs (HS256, RS256, ES256, EdDSA) with keys from the configuration,
+// from files or from a JWKS URL whose keys rotate, and mints the tokens of development.
+//
+// What it never does: take an algorithm from a token, which would let a public key pass for a secret; a key has one
+// algorithm, and a token is tried with the keys of its algorithm only. Nor does it put a token, or any part of one, into an
+// error or a log. It does not decide what a user may do, and it keeps no sessions: a verified token is forgotten.
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+const (
+	// MaxTokenBytes is the longest token that is looked at.
+	MaxTokenBytes = 8 << 10
+	// MinSecretBytes is the shortest HMAC secret: as long as the hash of HS256, so that guessing it is no use.
+	MinSecretBytes = 32
+)
+
+// Reasons to refuse a token, for errors.Is. Their texts may be shown to whoever sent it.
+var (
+	ErrMalformed   = errors.New("the token is malformed")
+	ErrSignature   = errors.New("the token is not signed by a known key")
+	ErrExpired     = errors.New("the token has expired")
+	ErrNotYetValid = errors.New("the token is not valid yet")
+	ErrAudience    = errors.New("the token is meant for somebody else")
+	ErrIssuer      = errors.New("the token comes from an unknown issuer")
+	ErrSubject     = errors.New("the token's subject is no user id")
+	// ErrKeysUnavailable is the odd one out: the token may be good, but the keys to tell could not be fetched. The same
+	// token may pass later.
+	ErrKeysUnavailable = errors.New("the keys that tokens are checked with cannot be fetched")
+)
+
+// Config says which tokens are good. At least one source of keys is needed; several add up.
+type Config struct {
+	// HMACSecret verifies HS256, at least MinSecretBytes long. Whoever can verify with it can also sign.
+	HMACSecret string `help:"Secret that verifies HS256 tokens, at least 32 bytes." secret:""`
+	// PublicKeyFiles are PEM files ("PUBLIC KEY") with RSA keys of 2048 to 8192 bits, EC keys on P-256, or Ed25519 keys.
+	PublicKeyFiles []string `help:"PEM files with public keys (RSA, EC P-256, Ed25519)."`
+	// JWKSFile is a JSON Web Key Set of public keys.
+	JWKSFile string `name:"jwks-file" help:"File with a JSON Web Key Set."`
+	// JWKSURL serves a JSON Web Key Set, read again when a token names an unknown key, and every JWKSMaxAge.
+	JWKSURL string `name:"jwks-url" help:"URL of a JSON Web Key Set, https unless it is on this machine."`
+	// JWKSAllowHTTP allows a JWKSURL that anybody on the network path could forge.
+	JWKSAllowHTTP bool `name:"jwks-allow-http" help:"Allow a JWKS URL without TLS on another machine."`
+	// JWKSRefresh is the least time between two fetches, so that forged tokens cannot make this service hammer the issuer.
+	// Defaults to 10 s.
+	JWKSRefresh time.Duration `name:"jwks-refresh" help:"Least time between two fetches of the JWKS." default:"10s"`
+	// JWKSMaxAge is how long a key that the issuer withdrew is still trusted at most while fetches succeed. Defaults to 10 min.
+	JWKSMaxAge time.Duration `name:"jwks-max-age" help:"Age at which the JWKS is fetched again." default:"10m"`
+	// Audience must be among the token's aud. Empty checks nothing, and takes tokens that were made for other services.
+	Audience string `help:"Audience (aud) that tokens must have; empty takes any."`
+	// Issuer must be the token's iss. Empty checks nothing.
+	Issuer string `help:"Issuer (iss) that tokens must have; empty takes any."`
+	// Leeway is how far the clocks of issuer and service may differ. Defaults to 30 s.
+	Leeway time.Duration `help:"Difference allowed between the issuer's clock and this one." default:"30s"`
+	// AllowNoExpiry takes tokens without exp, which are good until their key is withdrawn.
+	AllowNoExpiry bool `help:"Take tokens that never expire."`
+}
+
+// Options are what tests and unusual surroundings replace. The zero value is right for services.
+type Options struct {
+	// Now defaults to time.Now.
+	Now func() time.Time
+	// HTTPClient fetches the JWKS. Defaults to one that follows no redirects and keeps no connections.
+	HTTPClient *http.Client
+	// Log hears about keys that cannot be used or fetched. Defaults to nothing.
+	Log *slog.Logger
+}
+
+// Claims is what a verified token says.
+type Claims struct {
+	// User is a valid user id.
+	User string
+	// Expires and IssuedAt are zero when the token does not say.
+	Expires, IssuedAt time.Time
+	// ID is the token's jti, empty when it has none.
+	ID string
+}
+
+// Verifier verifies tokens. It is safe for concurrent use.
+type Verifier struct {
+	cfg    Config
+	now    func() time.Time
+	static []key
+	remote *remote // nil without a JWKS URL
+}
+
+// New reads the keys of the configuration. A JWKS URL is fetched when the first token needs it, or by Ready, so that a
+// service starts while its issuer is away. The caller ends it with Close.
+func New(cfg Config, opts Options) (*Verifier, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Leeway == 0 {
+		cfg.Leeway = 30 * time.Second
+	}
+	if cfg.Leeway < 0 {
+		return nil, fmt.Errorf("leeway %v is negative", cfg.Leeway)
+	}
+	static, err := staticKeys(cfg, opts.Log)
+	if err != nil {
+		return nil, err
+	}
+	v := &Verifier{cfg: cfg, now: opts.Now, static: static}
+	if cfg.JWKSURL != "" {
+		if v.remote, err = newRemote(cfg, opts); err != nil {
+			return nil, err
+		}
+	}
+	if len(v.static) == 0 && v.remote == nil {
+		return nil, errors.New("there is no key to verify tokens with: set an HMAC secret, public key files, a JWKS file or a JWKS URL")
+	}
+	return v, nil
+}
+
+// Close ends a fetch that is under way and waits for it. Tokens can still be verified, with the keys that are there.
+func (v *Verifier) Close() {
+	if v.remote != nil {
+		v.remote.close()
+	}
+}
+
+// Ready reports whether tokens can be verified: with a JWKS URL, whether its keys have ever been fetched. It tries to if
+// not, within the usual limit.
+func (v *Verifier) Ready(ctx context.Context) error {
+	if v.remote == nil || v.remote.loaded() {
+		return nil
+	}
+	v.remote.refresh(ctx)
+	if !v.remote.loaded() {
+		return ErrKeysUnavailable
+	}
+	return nil
+}
+
+// Verify checks a token and says whose it is. The error is, or wraps, one of the errors of this package, or that of ctx,
+// which matters only while keys are fetched.
+func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
+	if len(token) > MaxTokenBytes {
+		return Claims{}, fmt.Errorf("%w: it is longer than %d bytes", ErrMalformed, MaxTokenBytes)
+	}
+	if !wellSpelled(token) {
+		return Claims{}, ErrMalformed
+	}
+	signed, err := jose.ParseSignedCompact(token, algorithms)
+	if err != nil {
+		// The library's text may quote the token.
+		if _, foreign := errors.AsType[*jose.ErrUnexpectedSignatureAlgorithm](err); foreign {
+			return Claims{}, fmt.Errorf("%w: its algorithm is not one of HS256, RS256, ES256 and EdDSA", ErrSignature)
+		}
+		return Claims{}, ErrMalformed
+	}
+	if _, critical := signed.Signatures[0].Protected.ExtraHeaders["crit"]; critical {
+		return Claims{}, fmt.Errorf("%w: it asks for extensions that are not supported", ErrMalformed)
+	}
+	payload, err := v.payload(ctx, signed)
+	if err != nil {
+		return Claims{}, err
+	}
+	var claims jwt.Claims
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return Claims{}, fmt.Errorf("%w: its claims cannot be read", ErrMalformed)
+	}
+	return v.check(&claims)
+}
+
+// wellSpelled reports whether a token has only the characters that a compact JWT has. Decoders skip line breaks; a token
+// that has some did not come from an issuer.
+func wellSpelled(token string) bool {
+	for i := range len(token) {
+		c := token[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// payload finds the key that signed the token and gives what it signed.
+func (v *Verifier) payload(ctx context.Context, signed *jose.JSONWebSignature) ([]byte, error) {
+	payload, _ := verifyWith(v.static, signed)
+	if payload != nil {
+		return payload, nil
+	}
+	header := signed.Signatures[0].Protected
+	if v.remote == nil || header.Algorithm == string(jose.HS256) { // a published key is no secret
+		return nil, ErrSignature
+	}
+	payload, named := verifyWith(v.remote.current(), signed)
+	if payload != nil {
+		return payload, nil
+	}
+	if named {
+		return nil, ErrSignature // a new set would not change that
+	}
+	v.remote.refresh(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("fetching keys: %w", err)
+	}
+	payload, named = verifyWith(v.remote.current(), signed)
+	switch {
+	case payload != nil:
+		return payload, nil
+	case !named && v.remote.failing():
+		return nil, ErrKeysUnavailable
+	default:
+		return nil, ErrSignature
+	}
+}
+
+// check holds the claims of a token whose signature is good to what the configuration asks.
+func (v *Verifier) check(claims *jwt.Claims) (Claims, error) {
+	now := v.now()
+	switch {
+	case claims.Expiry == nil && !v.cfg.AllowNoExpiry:
+		return Claims{}, fmt.Errorf("%w: it has no expiry (exp)", ErrMalformed)
+	case claims.Expiry != nil && !now.Add(-v.cfg.Leeway).Before(claims.Expiry.Time()):
+		return Claims{}, ErrExpired
+	case claims.NotBefore != nil && now.Add(v.cfg.Leeway).Before(claims.NotBefore.Time()):
+		return Claims{}, ErrNotYetValid
+	case claims.IssuedAt != nil && now.Add(v.cfg.Leeway).Before(claims.IssuedAt.Time()):
+		return Claims{}, fmt.Errorf("%w: it was issued in the future (iat)", ErrNotYetValid)
+	case v.cfg.Audience != "" && !slices.Contains(claims.Audience, v.cfg.Audience):
+		return Claims{}, ErrAudience
+	case v.cfg.Issuer != "" && claims.Issuer != v.cfg.Issuer:
+		return Claims{}, ErrIssuer
+	case !conversation.ValidUser(claims.Subject):
+		return Claims{}, ErrSubject
+	}
+	return Claims{User: claims.Subject, Expires: claims.Expiry.Time(), IssuedAt: claims.IssuedAt.Time(), ID: claims.ID}, nil
+}

@@ -1,0 +1,187 @@
+package auth
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+const (
+	minRSABits, maxRSABits = 2048, 8192
+	// maxKeys bounds what a token that names no key can be tried with.
+	maxKeys = 32
+)
+
+// algorithms is everything a token may be signed with; each key takes one of them.
+var algorithms = []jose.SignatureAlgorithm{jose.HS256, jose.RS256, jose.ES256, jose.EdDSA}
+
+// key is a key and the one algorithm it is for.
+type key struct {
+	id        string // empty: for tokens whatever key they name
+	algorithm jose.SignatureAlgorithm
+	material  any // what go-jose verifies with
+}
+
+// takes reports whether a token with this header may have been signed by the key. A token that names no key may have been
+// signed by any.
+func (k key) takes(header jose.Header) bool {
+	return string(k.algorithm) == header.Algorithm && (k.id == "" || header.KeyID == "" || k.id == header.KeyID)
+}
+
+// verifyWith gives what was signed, or nil, and whether the key that the token names was there to try.
+func verifyWith(keys []key, signed *jose.JSONWebSignature) (payload []byte, named bool) {
+	header := signed.Signatures[0].Protected
+	for _, k := range keys {
+		if !k.takes(header) {
+			continue
+		}
+		named = named || (k.id != "" && k.id == header.KeyID)
+		if payload, err := signed.Verify(k.material); err == nil && payload != nil {
+			return payload, named
+		}
+	}
+	return nil, named
+}
+
+// staticKeys reads the keys that do not change while the service runs.
+func staticKeys(cfg Config, log *slog.Logger) ([]key, error) {
+	var keys []key
+	if cfg.HMACSecret != "" {
+		if len(cfg.HMACSecret) < MinSecretBytes {
+			return nil, fmt.Errorf("the HMAC secret is shorter than %d bytes", MinSecretBytes)
+		}
+		keys = append(keys, key{algorithm: jose.HS256, material: []byte(cfg.HMACSecret)})
+	}
+	for _, path := range cfg.PublicKeyFiles {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading a public key: %w", err)
+		}
+		fromFile, err := parsePEM(data)
+		if err != nil {
+			return nil, fmt.Errorf("public key file %s: %w", path, err)
+		}
+		keys = append(keys, fromFile...)
+	}
+	if cfg.JWKSFile != "" {
+		data, err := os.ReadFile(cfg.JWKSFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the JWKS file: %w", err)
+		}
+		fromFile, err := parseJWKS(data, log)
+		if err != nil {
+			return nil, fmt.Errorf("JWKS file %s: %w", cfg.JWKSFile, err)
+		}
+		keys = append(keys, fromFile...)
+	}
+	return keys, nil
+}
+
+// parsePEM reads every public key in a PEM file.
+func parsePEM(data []byte) ([]key, error) {
+	var keys []key
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return nil, errors.New("holds a private key; only the issuer should have that")
+		}
+		if block.Type != "PUBLIC KEY" {
+			return nil, fmt.Errorf("holds %q, not a PUBLIC KEY", block.Type)
+		}
+		public, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		k, err := newKey("", public)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("holds no PEM block")
+	}
+	return keys, nil
+}
+
+// newKey pins a public key to its algorithm.
+func newKey(id string, public any) (key, error) {
+	k := key{id: id, material: public}
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return key{}, fmt.Errorf("an RSA key of %d bits; %d to %d are taken", bits, minRSABits, maxRSABits)
+		}
+		k.algorithm = jose.RS256
+	case *ecdsa.PublicKey:
+		if public.Curve != elliptic.P256() {
+			return key{}, fmt.Errorf("an EC key on %s; only P-256 is taken", public.Curve.Params().Name)
+		}
+		k.algorithm = jose.ES256
+	case ed25519.PublicKey:
+		k.algorithm = jose.EdDSA
+	default:
+		return key{}, fmt.Errorf("a %T, which is no public key of RSA, EC or Ed25519", public)
+	}
+	return k, nil
+}
+
+// parseJWKS reads the usable keys of a JSON Web Key Set. Keys for other purposes stand in the same set, so one that cannot
+// be used is passed over, with a debug line in the log; none that can be used is an error.
+func parseJWKS(data []byte, log *slog.Logger) ([]key, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, fmt.Errorf("not a JSON Web Key Set: %w", err)
+	}
+	if len(set.Keys) > maxKeys {
+		return nil, fmt.Errorf("holds %d keys; %d at most are taken", len(set.Keys), maxKeys)
+	}
+	var keys []key
+	for i, raw := range set.Keys {
+		k, err := parseJWK(raw)
+		if err != nil {
+			log.Debug("a key of the JWKS is passed over", "index", i, "kid", k.id, "reason", err)
+			continue
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("holds no key that can be used")
+	}
+	return keys, nil
+}
+
+func parseJWK(raw []byte) (key, error) {
+	var jwk jose.JSONWebKey
+	if err := jwk.UnmarshalJSON(raw); err != nil {
+		return key{}, err
+	}
+	if jwk.Use != "" && jwk.Use != "sig" {
+		return key{id: jwk.KeyID}, errors.New("it is not for signatures")
+	}
+	k, err := newKey(jwk.KeyID, jwk.Key) // refuses private keys and secrets: a published one is void
+	if err != nil {
+		return key{id: jwk.KeyID}, err
+	}
+	// RFC 9864 gives EdDSA with Ed25519 a name of its own.
+	if alg := jwk.Algorithm; alg != "" && alg != string(k.algorithm) && (alg != "Ed25519" || k.algorithm != jose.EdDSA) {
+		return k, errors.New("its algorithm is not taken for keys of its type")
+	}
+	return k, nil
+}
