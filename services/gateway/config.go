@@ -1,0 +1,31 @@
+package gateway
+
+import "time"
+
+// Config tunes a gateway. The zero value is not useful; the defaults stand in the tags.
+type Config struct {
+	Listen         string   `help:"Address that clients connect to." default:"127.0.0.1:8080"`
+	AllowedOrigins []string `help:"Origins of web pages that may connect, for example https://chat.example.com; * allows all. Pages of the gateway's own host always may."`
+	TrustedProxies int      `help:"Number of proxies in front that append to X-Forwarded-For; 0 ignores the header." default:"0"`
+
+	MaxConnections        int     `help:"Most connections of this gateway." default:"100000"`
+	MaxConnectionsPerUser int     `help:"Most connections of one user on this gateway." default:"50"`
+	MaxConnectionsPerIP   int     `help:"Most connections from one address." default:"5000"`
+	ConnectRatePerIP      float64 `help:"New connections a second from one address, after a burst of ten times that." default:"200"`
+	FrameRate             float64 `help:"Frames a second from one connection, after a burst of ten times that." default:"50"`
+	CommandRatePerUser    float64 `help:"Commands a second of one user, after a burst of ten times that." default:"20"`
+	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client." default:"65536"`
+
+	SendQueueBytes int `help:"Most bytes waiting for one connection; a client that lets more pile up is closed and resumes." default:"262144"`
+	RecentBytes    int `help:"Memory for recent events of all conversations, from which returning clients are served." default:"67108864"`
+
+	ConnectTimeout time.Duration `help:"Time for the first frame after the WebSocket handshake." default:"10s"`
+	Heartbeat      time.Duration `help:"Interval of heartbeats." default:"25s"`
+	AckTimeout     time.Duration `help:"Time until an unacknowledged event is sent again; doubles with each try." default:"10s"`
+	AckTries       int           `help:"Times an unacknowledged event is sent again before the connection is closed." default:"5"`
+	TokenWarning   time.Duration `help:"Time before a token's expiry at which the client is warned." default:"60s"`
+	WriteTimeout   time.Duration `help:"Time for a full socket to take its backlog before the connection counts as dead." default:"15s"`
+	HistoryTimeout time.Duration `help:"Time for one call of the history service." default:"5s"`
+	Drain          time.Duration `help:"Longest time over which connections are closed when the gateway stops." default:"10s"`
+	DrainRate      int           `help:"Connections closed a second when the gateway stops, as far as the time allows." default:"500"`
+}

@@ -1,0 +1,272 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// conn is one client connection.
+//
+//	accepted ──connect frame──▶ connecting ──token and conversations good──▶ open ──▶ closing ──▶ gone
+//	    │                           │                                         ▲ frames, pushes
+//	    └── no connect in time ─────┴── refused: closed with its code
+//
+// One goroutine reads. Writing needs none while the socket takes what it is given (see outbox); a filler runs only while a
+// seat is behind; calls of history run on goroutines of their own, a few at a time.
+type conn struct {
+	gw     *Gateway
+	id     string
+	ws     *websocket.Conn // reading only
+	raw    net.Conn
+	codec  frame.Codec
+	remote string
+	since  time.Time
+	done   chan struct{} // closed when the connection is gone
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	frames *rate.Limiter // of this connection
+	abuse  int           // refusals by rate in a row; the reader's own
+	bad    int           // frames that could not be decoded; the reader's own
+
+	// Written once by the reader before state becomes open, read by anybody afterwards.
+	user       *user
+	device     string
+	client     string
+	accepted   bool
+	noReceipts bool
+
+	state       atomic.Int32
+	calls       atomic.Int32  // calls of history under way
+	lastHeard   atomic.Int64  // unix ns of the last frame
+	nextBeat    atomic.Int64  // unix ns of the next heartbeat
+	expires     atomic.Int64  // unix ms of the token's expiry; 0 for never
+	warned      atomic.Bool   // of the token's expiry
+	beatPending atomic.Int32  // heartbeats without an answer
+	beats       atomic.Uint32 // heartbeats so far
+
+	sendMu    sync.Mutex
+	out       outbox
+	closeCode errcode.CloseCode // guarded by sendMu
+
+	mu      sync.Mutex
+	seats   map[string]*seat // by conversation
+	behind  []*seat          // waiting for the filler
+	filling bool
+	joins   []string // conversations joined while connecting
+}
+
+const (
+	stateAccepted int32 = iota
+	stateConnecting
+	stateOpen
+)
+
+const (
+	// maxCalls bounds the calls of history that one connection has under way.
+	maxCalls = 4
+	// maxBadFrames and maxAbuse are how much nonsense, and how many refusals by rate in a row, end a connection.
+	maxBadFrames = 10
+	maxAbuse     = 200
+)
+
+// read is the connection's one lasting goroutine: it handles frames until the connection ends, then cleans up.
+func (c *conn) read() {
+	defer c.gw.readers.Done()
+	defer c.gone()
+	for {
+		kind, reader, err := c.ws.NextReader()
+		if err != nil {
+			c.readFailed(err)
+			return
+		}
+		if kind != c.codec.MessageType() {
+			c.close(errcode.CloseProtocol, "wrong kind of WebSocket message for this subprotocol")
+			continue
+		}
+		buffer := c.gw.buffers.Get().(*[]byte)
+		data, err := readAll((*buffer)[:0], reader, c.gw.cfg.MaxFrameBytes)
+		*buffer = data[:0]
+		switch {
+		case errors.Is(err, errTooLarge):
+			c.close(errcode.CloseTooLarge, "the message is above the limit")
+		case err != nil:
+			c.gw.buffers.Put(buffer)
+			c.readFailed(err)
+			return
+		case !c.isClosing():
+			c.handleMessage(data)
+		}
+		c.gw.buffers.Put(buffer)
+	}
+}
+
+var errTooLarge = errors.New("message too large")
+
+// readAll reads a message of at most limit bytes into buf. On errTooLarge the rest of the message is discarded.
+func readAll(buf []byte, r io.Reader, limit int) ([]byte, error) {
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case len(buf) > limit:
+			_, err := io.CopyN(io.Discard, r, 1<<20) // bounded: the connection is being closed
+			if err != nil && !errors.Is(err, io.EOF) {
+				return buf, err
+			}
+			return buf, errTooLarge
+		case errors.Is(err, io.EOF):
+			return buf, nil
+		case err != nil:
+			return buf, err
+		}
+	}
+}
+
+func (c *conn) isClosing() bool {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	return c.out.closing
+}
+
+// readFailed notes why reading ended, unless the connection was being closed anyway.
+func (c *conn) readFailed(err error) {
+	var closed *websocket.CloseError
+	if errors.As(err, &closed) {
+		c.close(errcode.CloseCode(closed.Code), "")
+	}
+}
+
+// gone takes the connection out of everything. It runs on the reader, last.
+func (c *conn) gone() {
+	c.sendMu.Lock()
+	code := c.closeCode
+	c.dropLocked()
+	c.sendMu.Unlock()
+	c.cancel()
+	close(c.done)
+
+	c.mu.Lock()
+	seats := c.seats
+	c.seats, c.behind = nil, nil
+	c.mu.Unlock()
+	for _, s := range seats {
+		c.gw.hub.leave(s)
+	}
+	c.gw.forget(c, code)
+}
+
+// handleMessage decodes one WebSocket message and handles its frames in order.
+func (c *conn) handleMessage(data []byte) {
+	c.lastHeard.Store(time.Now().UnixNano())
+	c.gw.metrics.bytesIn.Add(float64(len(data)))
+	for {
+		err := frame.DecodeClient(c.codec, data, func(f *clientv1.ClientFrame) error {
+			c.gw.metrics.framesIn.Inc()
+			if c.admit(f) {
+				c.handle(f)
+			}
+			return nil
+		})
+		var bad *frame.Error
+		if !errors.As(err, &bad) {
+			return
+		}
+		c.refuse(bad.ID, conversationv1.ErrorCode_ERROR_CODE_INVALID, bad.Field, bad.Message)
+		if c.bad++; c.bad >= maxBadFrames || c.state.Load() != stateOpen {
+			c.close(errcode.CloseProtocol, "frames could not be decoded")
+			return
+		}
+		if data = bad.Rest; len(data) == 0 {
+			return
+		}
+	}
+}
+
+// admit applies the connection's frame rate. Pongs and acks are counted, but never refused: dropping them would hurt
+// more than taking them.
+func (c *conn) admit(f *clientv1.ClientFrame) bool {
+	if c.frames.Allow() {
+		c.abuse = 0
+		return true
+	}
+	if f.GetAck() != nil || f.GetPong() != nil {
+		return true
+	}
+	c.gw.metrics.refused("frame_rate")
+	if c.abuse++; c.abuse > maxAbuse {
+		c.close(errcode.CloseFlood, "too many frames")
+		return false
+	}
+	c.limited(f.GetId(), "too many frames on this connection")
+	return false
+}
+
+// reply sends the answer to a request.
+func (c *conn) reply(f *clientv1.ServerFrame) {
+	c.send(c.encode(f))
+}
+
+// encode makes the ready WebSocket frame of a server frame.
+func (c *conn) encode(f *clientv1.ServerFrame) []byte {
+	return wrap(c.codec, func(dst []byte) []byte { return frame.AppendServer(dst, c.codec, f) })
+}
+
+// wrap makes one WebSocket frame of what fill appends.
+func wrap(codec frame.Codec, fill func([]byte) []byte) []byte {
+	const header = 10 // the longest; the frame begins where the header, written backwards from the payload, begins
+	buf := fill(make([]byte, header, 512))
+	size := len(buf) - header
+	var head [header]byte
+	h := appendFrameHeader(head[:0], codec.MessageType(), size)
+	start := header - len(h)
+	copy(buf[start:], h)
+	return buf[start:]
+}
+
+func (c *conn) refuse(id uint64, code conversationv1.ErrorCode, field, message string) {
+	c.gw.metrics.refused(errcode.Name(code))
+	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
+		Code: code, Field: field, Message: message,
+	}}})
+}
+
+func (c *conn) limited(id uint64, message string) {
+	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
+		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: 1000,
+	}}})
+}
+
+// user is what the connections of one user on this gateway share.
+type user struct {
+	id       string
+	commands *rate.Limiter
+	conns    map[*conn]struct{} // guarded by Gateway.mu
+}
+
+func (c *conn) setExpiry(claims auth.Claims) {
+	if claims.Expires.IsZero() {
+		c.expires.Store(0)
+	} else {
+		c.expires.Store(claims.Expires.UnixMilli())
+	}
+	c.warned.Store(false)
+}

@@ -1,0 +1,285 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
+)
+
+// Limits of a connect frame and of its answer.
+const (
+	maxResume          = 5000
+	maxClientName      = 64
+	firstConversations = 500
+)
+
+// connect authenticates the connection, tells the client where its conversations stand, and takes its seats in them.
+// It runs on the reader: nothing else of this client is handled before it is done.
+func (c *conn) connect(id uint64, request *clientv1.Connect) {
+	if field, rule := checkConnect(request); field != "" {
+		c.refuse(id, codeInvalid, "connect."+field, rule)
+		c.close(errcode.CloseProtocol, "the connect frame breaks a rule")
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	defer cancel()
+	claims, err := c.gw.verifier.Verify(ctx, request.GetToken())
+	if errors.Is(err, auth.ErrKeysUnavailable) {
+		c.gw.log.Warn("a client could not be authenticated", "connection", c.id, "error", err)
+		c.unavailable(id, "the keys to check tokens with are away; reconnect")
+		return
+	}
+	if err != nil {
+		c.gw.log.Info("a token was refused", "connection", c.id, "remote", c.remote, "reason", tokenProblem(err))
+		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "connect.token", tokenProblem(err))
+		code := errcode.CloseUnauthenticated
+		if errors.Is(err, auth.ErrExpired) {
+			code = errcode.CloseTokenExpired // a new token helps: reconnect
+		}
+		c.close(code, "the token was refused")
+		return
+	}
+	c.device, c.client = request.GetDeviceId(), request.GetClient()
+	c.accepted, c.noReceipts = request.GetAccepted(), request.GetNoReceipts()
+	c.setExpiry(claims)
+	// From here on a joined notice finds this connection; it is kept until the seats are taken.
+	if !c.gw.enroll(c, claims.User) {
+		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_LIMIT, "", "the user has too many connections")
+		c.close(errcode.CloseOverloaded, "the user has too many connections")
+		return
+	}
+	summaries, err := c.gw.listAll(ctx, claims.User)
+	if err != nil {
+		c.gw.log.Warn("a client could not connect", "connection", c.id, "error", err)
+		c.unavailable(id, "the history is away; reconnect")
+		return
+	}
+	plan := c.planResume(ctx, request, summaries)
+	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Connected{Connected: c.connected(summaries, plan.unknown)}})
+	c.takeSeats(summaries, plan)
+}
+
+// unavailable answers a connect that cannot be carried out now, and asks the client to come back.
+func (c *conn) unavailable(id uint64, message string) {
+	c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", message)
+	c.close(errcode.CloseUnavailable, message)
+}
+
+func checkConnect(request *clientv1.Connect) (field, rule string) {
+	if !conversation.ValidUser(request.GetDeviceId()) {
+		return "device_id", "must be 1 to 64 characters A-Z a-z 0-9 _ -"
+	}
+	if len(request.GetResume()) > maxResume {
+		return "resume", fmt.Sprintf("must have at most %d entries", maxResume)
+	}
+	for i, p := range request.GetResume() {
+		if !conversation.ValidID(p.GetConversationId()) {
+			return fmt.Sprintf("resume[%d].conversation_id", i), "is not a conversation id"
+		}
+	}
+	if len(request.GetClient()) > maxClientName {
+		return "client", fmt.Sprintf("must be at most %d characters", maxClientName)
+	}
+	for i := range len(request.GetClient()) {
+		if b := request.GetClient()[i]; b < ' ' || b > '~' {
+			return "client", "must be printable ASCII"
+		}
+	}
+	if _, known := clientv1.Start_name[int32(request.GetStart())]; !known {
+		return "start", "is not known to this version"
+	}
+	return "", ""
+}
+
+// tokenProblem says what is wrong with a token, without any part of it.
+func tokenProblem(err error) string {
+	for _, known := range []error{auth.ErrExpired, auth.ErrNotYetValid, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject, auth.ErrMalformed, auth.ErrSignature} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	return "the token could not be checked"
+}
+
+// listAll reads all conversations of a user.
+func (g *Gateway) listAll(ctx context.Context, userID string) ([]*historyv1.Summary, error) {
+	var all []*historyv1.Summary
+	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: 1000}
+	for {
+		page, err := g.history.ListConversations(ctx, request)
+		if err != nil {
+			return nil, fmt.Errorf("list conversations of a user: %w", err)
+		}
+		all = append(all, page.GetConversations()...)
+		if !page.GetMore() || len(page.GetConversations()) == 0 {
+			return all, nil
+		}
+		request.After = all[len(all)-1].GetConversationId()
+	}
+}
+
+// resumePlan is where each conversation begins on this connection.
+type resumePlan struct {
+	from    map[string]uint64 // conversation to the last seq that the client has, for those it named
+	start   clientv1.Start
+	former  []*clientv1.Position // named, but the user is no member now
+	unknown []string             // named, but the user never was a member
+}
+
+func (c *conn) planResume(ctx context.Context, request *clientv1.Connect, summaries []*historyv1.Summary) resumePlan {
+	plan := resumePlan{start: request.GetStart()}
+	if len(request.GetResume()) == 0 {
+		return plan
+	}
+	plan.from = make(map[string]uint64, len(request.GetResume()))
+	member := make(map[string]struct{}, len(summaries))
+	for _, s := range summaries {
+		member[s.GetConversationId()] = struct{}{}
+	}
+	for _, p := range request.GetResume() {
+		if _, is := member[p.GetConversationId()]; is {
+			plan.from[p.GetConversationId()] = p.GetSeq()
+			continue
+		}
+		_, err := c.gw.history.Read(ctx, &historyv1.ReadRequest{
+			ConversationId: p.GetConversationId(), Viewer: c.user.id, After: p.GetSeq(), Limit: 1,
+		})
+		if isNotFound(err) {
+			plan.unknown = append(plan.unknown, p.GetConversationId())
+		} else {
+			plan.former = append(plan.former, p)
+		}
+	}
+	return plan
+}
+
+// base is the last seq that the client is taken to have.
+func (p resumePlan) base(s *historyv1.Summary) uint64 {
+	if seq, named := p.from[s.GetConversationId()]; named {
+		if bugResumeOffByOne {
+			seq++
+		}
+		return min(seq, s.GetHead())
+	}
+	switch p.start {
+	case clientv1.Start_START_FIRST:
+		return s.GetJoinedSeq() - 1
+	case clientv1.Start_START_DELIVERED:
+		return max(s.GetJoinedSeq()-1, min(s.GetCursor().GetDeliveredSeq(), s.GetHead()))
+	default:
+		return s.GetHead()
+	}
+}
+
+func (c *conn) connected(summaries []*historyv1.Summary, unknown []string) *clientv1.Connected {
+	first := summaries[:min(len(summaries), firstConversations)]
+	answer := &clientv1.Connected{
+		ConnectionId: c.id, UserId: c.user.id,
+		HeartbeatMs:    uint32(c.gw.cfg.Heartbeat.Milliseconds()),
+		TokenExpiresMs: c.expires.Load(),
+		ServerTimeMs:   time.Now().UnixMilli(),
+		MaxFrameBytes:  uint32(c.gw.cfg.MaxFrameBytes),
+		Conversations:  make([]*clientv1.Conversation, 0, len(first)),
+		More:           len(summaries) > len(first),
+		Unknown:        unknown,
+	}
+	for _, s := range first {
+		answer.Conversations = append(answer.Conversations, clientConversation(s))
+	}
+	return answer
+}
+
+// takeSeats begins to listen to all conversations. A conversation joined since the list was read comes in by its notice.
+func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
+	seats := make(map[string]*seat, len(summaries))
+	for _, s := range summaries {
+		seats[s.GetConversationId()] = &seat{conn: c, from: s.GetJoinedSeq(), sent: plan.base(s), acked: plan.base(s), told: s.GetHead()}
+	}
+	c.mu.Lock()
+	c.seats = seats
+	c.mu.Unlock()
+	c.gw.hub.enter(seats, summaries)
+
+	c.mu.Lock()
+	joins := c.joins
+	c.joins = nil
+	c.state.Store(stateOpen)
+	c.mu.Unlock()
+	now := time.Now()
+	c.nextBeat.Store(now.Add(c.gw.firstBeat()).UnixNano())
+	for _, conversationID := range joins {
+		c.join(conversationID)
+	}
+	for _, p := range plan.former {
+		c.fillFormer(p.GetConversationId(), p.GetSeq())
+	}
+}
+
+// join takes a seat in a conversation that the user became a member of while connected.
+func (c *conn) join(conversationID string) {
+	c.mu.Lock()
+	if c.state.Load() != stateOpen {
+		c.joins = append(c.joins, conversationID)
+		c.mu.Unlock()
+		return
+	}
+	_, seated := c.seats[conversationID]
+	c.mu.Unlock()
+	if seated {
+		return
+	}
+	c.gw.workers.Go(func() { c.joinNow(conversationID) })
+}
+
+// joinNow asks history for the membership, so that a notice that is late or repeated does no harm.
+func (c *conn) joinNow(conversationID string) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	defer cancel()
+	// The list by rising id begins right before the conversation: one row, with all that a seat needs.
+	list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
+		UserId: c.user.id, After: before(conversationID), Limit: 1,
+	})
+	if err != nil {
+		if c.ctx.Err() == nil {
+			c.gw.log.Warn("a joined conversation could not be looked up; the client is asked to reconnect", "connection", c.id, "error", err)
+			c.close(errcode.CloseUnavailable, "the history is away")
+		}
+		return
+	}
+	if len(list.GetConversations()) == 0 || list.GetConversations()[0].GetConversationId() != conversationID {
+		return // left again meanwhile
+	}
+	summary := list.GetConversations()[0]
+	base := summary.GetJoinedSeq() - 1
+	s := &seat{conn: c, from: summary.GetJoinedSeq(), sent: base, acked: base, told: summary.GetHead()}
+	c.mu.Lock()
+	if _, seated := c.seats[conversationID]; seated || c.seats == nil {
+		c.mu.Unlock()
+		return
+	}
+	c.seats[conversationID] = s
+	c.mu.Unlock()
+	c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Attached{Attached: &clientv1.Attached{Conversation: clientConversation(summary)}}})
+	c.gw.hub.enter(map[string]*seat{conversationID: s}, []*historyv1.Summary{summary})
+	c.mu.Lock()
+	gone := c.seats == nil
+	c.mu.Unlock()
+	if gone {
+		c.gw.hub.leave(s) // the connection ended in between and could not know of this seat
+	}
+}
+
+// before is a string that sorts right before a conversation id, with no other id between.
+func before(conversationID string) string {
+	last := len(conversationID) - 1
+	return conversationID[:last] + string(conversationID[last]-1) + "~"
+}

@@ -1,0 +1,21 @@
+// Package gateway terminates client connections. It authenticates them, checks shape, size and rate of what they say,
+// takes commands to the broker, and pushes the events of their conversations to them in order.
+//
+// It never writes to the store and never decides the order or the permission of a command. All it holds can be lost: a
+// client that loses its gateway resumes by seq on another.
+//
+// How an event reaches a client:
+//
+//	live.<conversation> ──▶ room (one per conversation with members connected here)
+//	                          │ takes events strictly by seq; a gap is read from history first
+//	                          ▼
+//	                        seats (one per connection in the room): live, or behind
+//	                          │ live: the ready-made frame goes straight to the socket
+//	                          ▼ behind: the connection's filler reads from the room's recent events or from history
+//	                        conn (send queue bounded in bytes; a writer only while the socket is full)
+//
+// Resuming, filling a gap and sending again what was not acknowledged are one mechanism: a seat is put behind, at some
+// seq, and its filler brings it up to the room's head.
+//
+// Locks: hub.mu before room.mu before conn.sendMu; conn.mu is never held while any of them is taken.
+package gateway

@@ -1,0 +1,299 @@
+package gateway
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+)
+
+// putBehind marks a seat as behind and wakes its connection's filler. Callers hold the room's mu.
+func (r *room) putBehind(s *seat) {
+	if s.behind {
+		return
+	}
+	s.behind = true
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.behind = append(c.behind, s)
+	if !c.filling {
+		c.filling = true
+		c.gw.workers.Go(c.fill)
+	}
+}
+
+// fill brings the seats of one connection up to their rooms' heads, one after the other, never faster than the client
+// reads. There is at most one filler for a connection, and none while all its seats are live.
+func (c *conn) fill() {
+	for {
+		c.mu.Lock()
+		if len(c.behind) == 0 {
+			c.filling, c.behind = false, nil
+			c.mu.Unlock()
+			return
+		}
+		s := c.behind[0]
+		c.behind = c.behind[1:]
+		c.mu.Unlock()
+		for wait := 50 * time.Millisecond; c.waitForRoom(); {
+			more, err := s.fillOnce()
+			c.flush()
+			if err != nil {
+				if c.ctx.Err() != nil {
+					break
+				}
+				c.gw.log.Warn("a client could not be brought up to date yet", "connection", c.id, "conversation", s.room.Load().id, "error", err)
+				pause(c.ctx, wait/2+rand.N(wait/2+1))
+				wait = min(2*wait, 2*time.Second)
+				continue
+			}
+			if !more {
+				break
+			}
+		}
+	}
+}
+
+// fillOnce queues the next few events to the connection. It reports whether there are more.
+func (s *seat) fillOnce() (more bool, err error) {
+	r := s.room.Load()
+	r.mu.Lock()
+	after := s.sent
+	switch {
+	case s.caughtUp(r):
+		r.mu.Unlock()
+		return false, nil
+	case after+1 < s.from:
+		// Before the present membership lies what only history can judge.
+		r.mu.Unlock()
+		return true, s.fillPast(r, after)
+	case after+1 >= r.firstRecent():
+		s.queue(r, r.recent[after+1-r.firstRecent():])
+		r.mu.Unlock()
+		return true, nil
+	}
+	r.mu.Unlock()
+	entries, err := r.load(after)
+	if err != nil {
+		return true, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.sent == after { // else it was put back meanwhile, to send again
+		s.queue(r, entries)
+	}
+	return true, nil
+}
+
+// caughtUp makes the seat live, or ends it, when it has got everything that is for it. Callers hold the room's mu.
+func (s *seat) caughtUp(r *room) bool {
+	if s.until != 0 && s.sent >= s.until {
+		if i := slices.Index(r.seats, s); i >= 0 {
+			r.seats = slices.Delete(r.seats, i, i+1)
+			s.conn.detached(r.id, s.until)
+		}
+		return true
+	}
+	if s.sent < r.head {
+		return false
+	}
+	s.behind = false
+	return true
+}
+
+// queue sends one message's worth of entries that follow what was sent. Callers hold the room's mu.
+func (s *seat) queue(r *room, entries []*entry) {
+	last := r.head
+	if s.until != 0 {
+		last = min(last, s.until)
+	}
+	size, n := 0, 0
+	for _, e := range entries {
+		if e.event.GetSeq() > last || n == maxMessageEvents || (n > 0 && size+e.size > maxMessageBytes/2) {
+			break
+		}
+		size += e.size
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	messages(s.conn.codec, entries[:n], s.conn.enqueue)
+	s.sent = entries[n-1].event.GetSeq()
+	s.conn.gw.metrics.deliveries.Add(float64(n))
+	s.conn.gw.metrics.filled.Add(float64(n))
+	if s.retryAt == 0 {
+		s.retryAt = time.Now().Add(s.conn.gw.cfg.AckTimeout).UnixNano()
+	}
+}
+
+// fillPast queues events of earlier memberships, and says which stretches the user may not see.
+func (s *seat) fillPast(r *room, after uint64) error {
+	page, err := r.readPage(s.conn.ctx, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: after, Limit: maxMessageEvents})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.sent != after {
+		return nil
+	}
+	stop := s.from - 1
+	s.conn.queuePast(r.id, page, stop)
+	s.sent = lastOf(page, stop)
+	return nil
+}
+
+// queuePast queues a page as its viewer may see it, up to and including stop.
+func (c *conn) queuePast(conversationID string, page *historyv1.ReadResponse, stop uint64) {
+	events, hidden := page.GetEvents(), page.GetHidden()
+	for len(events) > 0 || len(hidden) > 0 {
+		var f *clientv1.ServerFrame
+		if len(hidden) == 0 || (len(events) > 0 && events[0].GetSeq() < hidden[0].GetFirst()) {
+			event := events[0]
+			events = events[1:]
+			if event.GetSeq() > stop {
+				return
+			}
+			f = &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: event}}
+		} else {
+			stretch := hidden[0]
+			hidden = hidden[1:]
+			if stretch.GetFirst() > stop {
+				return
+			}
+			f = &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
+				ConversationId: conversationID, First: stretch.GetFirst(), Last: min(stretch.GetLast(), stop),
+			}}}
+		}
+		c.enqueue(c.encode(f))
+	}
+}
+
+// lastOf is the last seq that a rising page covers, at most stop.
+func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
+	var last uint64
+	if n := len(page.GetEvents()); n > 0 {
+		last = page.GetEvents()[n-1].GetSeq()
+	}
+	if n := len(page.GetHidden()); n > 0 {
+		last = max(last, page.GetHidden()[n-1].GetLast())
+	}
+	return min(last, stop)
+}
+
+// fillFormer sends a client what it has not got of a conversation that its user left or was removed from meanwhile.
+func (c *conn) fillFormer(conversationID string, after uint64) {
+	c.gw.workers.Go(func() {
+		for wait := 50 * time.Millisecond; c.waitForRoom(); {
+			page, err := c.readFormer(conversationID, after)
+			switch {
+			case isNotFound(err):
+				return
+			case err != nil:
+				pause(c.ctx, wait/2+rand.N(wait/2+1))
+				wait = min(2*wait, 2*time.Second)
+				continue
+			case page.GetMember():
+				return // a member again: the joined notice has led to a seat
+			}
+			c.queuePast(conversationID, page, ^uint64(0))
+			after = max(after, lastOf(page, ^uint64(0)))
+			if !page.GetMore() {
+				c.detached(conversationID, page.GetHead())
+				c.flush()
+				return
+			}
+			c.flush()
+		}
+	})
+}
+
+func (c *conn) readFormer(conversationID string, after uint64) (*historyv1.ReadResponse, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	defer cancel()
+	return c.gw.history.Read(ctx, &historyv1.ReadRequest{ConversationId: conversationID, Viewer: c.user.id, After: after, Limit: maxMessageEvents})
+}
+
+// acknowledged notes how far the client is. It reports false for a seq that does not exist.
+func (s *seat) acknowledged(delivered, read uint64, now time.Time, timeout time.Duration) bool {
+	r := s.room.Load()
+	if r == nil {
+		return true // the seat is being taken
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ready && max(delivered, read) > max(r.head, r.seen) {
+		return false
+	}
+	if delivered > s.acked {
+		s.acked, s.tries, s.retryAt = delivered, 0, 0
+		if s.acked < s.sent {
+			s.retryAt = now.Add(timeout).UnixNano()
+		}
+	}
+	return true
+}
+
+// retry sends what stayed unacknowledged again, with exponential backoff and jitter, and closes connections that do not
+// react at all. It costs a look at rooms in which something was sent since everything was acknowledged.
+func (r *room) retry(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.awaiting {
+		return
+	}
+	awaiting := false
+	cfg := &r.hub.gw.cfg
+	for _, s := range r.seats {
+		if s.acked >= s.sent {
+			continue
+		}
+		awaiting = true
+		if s.behind || s.retryAt == 0 || now.UnixNano() < s.retryAt {
+			continue
+		}
+		if s.tries >= cfg.AckTries {
+			s.conn.close(errcode.CloseNoAck, "events stayed unacknowledged")
+			continue
+		}
+		s.tries++
+		backoff := cfg.AckTimeout << s.tries
+		s.retryAt = now.Add(backoff/2 + rand.N(backoff/2+1)).UnixNano()
+		r.hub.gw.metrics.retries.Inc()
+		s.sent = max(s.acked, s.from-1)
+		r.putBehind(s)
+	}
+	r.awaiting = awaiting
+}
+
+// heads lists, for a heartbeat, where conversations stand that moved since the last one.
+func (c *conn) heads() []*clientv1.Position {
+	c.mu.Lock()
+	seats := make([]*seat, 0, len(c.seats))
+	for _, s := range c.seats {
+		seats = append(seats, s)
+	}
+	c.mu.Unlock()
+	var heads []*clientv1.Position
+	for _, s := range seats {
+		r := s.room.Load()
+		if r == nil {
+			continue
+		}
+		r.mu.Lock()
+		// A seat that is behind is told when it has caught up: until then the client would ask for what is on its way.
+		if r.ready && !s.behind && r.head > s.told {
+			s.told = r.head
+			heads = append(heads, &clientv1.Position{ConversationId: r.id, Seq: r.head})
+		}
+		r.mu.Unlock()
+	}
+	return heads
+}

@@ -1,0 +1,311 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// Deps is what a gateway works with. All are required, except TracerProvider and Pages.
+type Deps struct {
+	NATS       *nats.Conn
+	Partitions int
+	History    historyv1.HistoryServiceClient
+	Verifier   *auth.Verifier
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// TracerProvider makes spans; nil makes none.
+	TracerProvider trace.TracerProvider
+	// Pages serves what is not the WebSocket endpoint; nil serves nothing.
+	Pages http.Handler
+}
+
+// Path is where clients connect.
+const Path = "/v1/ws"
+
+// Gateway terminates client connections. Make it with New, then Run it once.
+type Gateway struct {
+	cfg        Config
+	nats       *nats.Conn
+	partitions int
+	history    historyv1.HistoryServiceClient
+	verifier   *auth.Verifier
+	log        *slog.Logger
+	metrics    *metrics
+	trace      tracer
+	id         string
+	listener   net.Listener
+	server     *http.Server
+	submitter  *broker.Submitter
+	hub        *hub
+	acks       *acks
+	lost       chan struct{} // something may have been lost on NATS
+	buffers    sync.Pool
+	relists    chan struct{} // bounds the lists of conversations read at once
+	// writeBuffers is what gorilla/websocket takes a buffer from when it writes, which it does for the handshake only.
+	writeBuffers sync.Pool
+
+	// ctx is the life of everything that serves connections; it ends after the drain.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// readers, writers and workers are the goroutines of connections; Run waits for all of them.
+	readers, writers, workers sync.WaitGroup
+
+	mu       sync.Mutex
+	draining bool
+	conns    map[string]*conn
+	users    map[string]*user
+	peers    map[string]*peer
+}
+
+// New makes a gateway that listens already, so that its address is known, but takes no connection before Run.
+func New(cfg Config, deps Deps) (*Gateway, error) {
+	g := &Gateway{
+		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
+		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider),
+		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), relists: make(chan struct{}, maxRelists),
+		buffers: sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }},
+		conns:   map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
+	}
+	g.log = deps.Log.With("gateway", g.id)
+	g.hub = newHub(g)
+	g.acks = &acks{gw: g, news: map[ackKey]*brokerv1.Ack{}}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for clients: %w", err)
+	}
+	g.listener = listener
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+Path, g.accept)
+	if deps.Pages != nil {
+		mux.Handle("/", deps.Pages)
+	}
+	g.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	return g, nil
+}
+
+// ID names this gateway: its inbox for outcomes, in logs and for operators. It is new with every start.
+func (g *Gateway) ID() string { return g.id }
+
+// Addr is the address that clients connect to.
+func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
+
+// Checks are what readiness depends on: without NATS or the store a client would only connect to wait.
+func (g *Gateway) Checks() map[string]telemetry.Check {
+	return map[string]telemetry.Check{
+		"nats": func(context.Context) error {
+			if !g.nats.IsConnected() {
+				return errors.New("not connected")
+			}
+			return nil
+		},
+		"history": func(ctx context.Context) error {
+			_, err := g.history.Heads(ctx, &historyv1.HeadsRequest{})
+			return err
+		},
+	}
+}
+
+// Run serves clients until ctx ends, then drains: no new connections, and those there are get told to go elsewhere, spread
+// over time. It returns when everything the gateway started has ended.
+func (g *Gateway) Run(ctx context.Context) error {
+	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer g.cancel()
+	submitter, err := broker.NewSubmitter(g.nats, g.partitions, g.id, broker.SubmitterConfig{}, g.log)
+	if err != nil {
+		return fmt.Errorf("start the gateway: %w", err)
+	}
+	defer submitter.Close()
+	g.submitter = submitter
+	g.metrics.watch(g)
+
+	joined, err := g.nats.Subscribe(broker.JoinedSubject, g.onJoined)
+	if err != nil {
+		return fmt.Errorf("subscribe to joined: %w", err)
+	}
+	defer func() { _ = joined.Unsubscribe() }() // fails only when the connection is closed
+	status := g.nats.StatusChanged(nats.CONNECTED)
+	defer g.nats.RemoveStatusListener(status)
+
+	var background sync.WaitGroup
+	for _, lane := range g.hub.lanes {
+		background.Go(func() { g.hub.work(g.ctx, lane) })
+	}
+	background.Go(func() { g.sweep(g.ctx) })
+	background.Go(func() { g.compareHeads(g.ctx) })
+	background.Go(func() { g.acks.run(g.ctx) })
+	background.Go(func() { g.watchNATS(g.ctx, status) })
+
+	served := make(chan error, 1)
+	go func() { served <- g.server.Serve(g.listener) }()
+	g.log.Info("serving clients", "address", g.listener.Addr().String())
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		err = nil
+	}
+	g.drain()
+	_ = g.server.Close() // the listener is gone; errors of closing idle HTTP connections mean nothing
+	g.cancel()
+	g.readers.Wait()
+	g.workers.Wait()
+	g.writers.Wait()
+	background.Wait()
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve clients: %w", err)
+	}
+	return nil
+}
+
+// watchNATS has everything compared with the store after the connection to NATS was lost: live messages were missed.
+func (g *Gateway) watchNATS(ctx context.Context, status <-chan nats.Status) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-status:
+			select {
+			case g.lost <- struct{}{}:
+			default:
+			}
+			for _, c := range g.connections() {
+				if c.state.Load() == stateOpen {
+					c.relist()
+				}
+			}
+		}
+	}
+}
+
+// drain closes all connections with a request to go elsewhere, at the configured rate.
+func (g *Gateway) drain() {
+	g.mu.Lock()
+	g.draining = true
+	g.mu.Unlock()
+	_ = g.listener.Close() // a second close by the server changes nothing
+	conns := g.connections()
+	if len(conns) == 0 {
+		return
+	}
+	window := min(g.cfg.Drain, time.Duration(len(conns))*time.Second/time.Duration(max(g.cfg.DrainRate, 1)))
+	g.log.Info("draining", "connections", len(conns), "over", window.Round(time.Millisecond).String())
+	begun := time.Now()
+	for i, c := range conns {
+		if wait := window*time.Duration(i)/time.Duration(len(conns)) - time.Since(begun); wait > 0 {
+			pause(context.Background(), wait)
+		}
+		c.goAway()
+	}
+	deadline := time.NewTimer(closeGrace + time.Second)
+	defer deadline.Stop()
+	for _, c := range conns {
+		select {
+		case <-c.done:
+		case <-deadline.C:
+			return // g.cancel and the readers' deadlines end the rest
+		}
+	}
+}
+
+// enroll makes the connection one of its user's. It reports false when the user has too many.
+func (g *Gateway) enroll(c *conn, userID string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	u := g.users[userID]
+	if u == nil {
+		burst := int(10 * g.cfg.CommandRatePerUser)
+		u = &user{id: userID, commands: rate.NewLimiter(rate.Limit(g.cfg.CommandRatePerUser), burst), conns: map[*conn]struct{}{}}
+		g.users[userID] = u
+	}
+	if len(u.conns) >= g.cfg.MaxConnectionsPerUser {
+		return false
+	}
+	u.conns[c] = struct{}{}
+	c.user = u
+	return true
+}
+
+// forget takes a connection that is gone out of all tables.
+func (g *Gateway) forget(c *conn, code errcode.CloseCode) {
+	g.mu.Lock()
+	delete(g.conns, c.id)
+	userID := ""
+	if u := c.user; u != nil {
+		userID = u.id
+		delete(u.conns, c)
+		if len(u.conns) == 0 {
+			delete(g.users, u.id)
+		}
+	}
+	g.releasePeer(c.remote)
+	count := len(g.conns)
+	g.mu.Unlock()
+	g.metrics.connections.Set(float64(count))
+	g.metrics.closed(code)
+	g.log.Debug("a connection ended", "connection", c.id, "user", userID, "code", code.String(), "lasted", time.Since(c.since).Round(time.Millisecond).String())
+}
+
+func (g *Gateway) connections() []*conn {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	conns := make([]*conn, 0, len(g.conns))
+	for _, c := range g.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+func (g *Gateway) onJoined(msg *nats.Msg) {
+	var joined brokerv1.Joined
+	if err := proto.Unmarshal(msg.Data, &joined); err != nil {
+		g.log.Error("a joined message cannot be decoded", "error", err)
+		return
+	}
+	for _, userID := range joined.GetUserIds() {
+		g.joined(userID, joined.GetConversationId())
+	}
+}
+
+// joined has the connections of a user listen to a conversation, if there are any here.
+func (g *Gateway) joined(userID, conversationID string) {
+	g.mu.Lock()
+	u := g.users[userID]
+	var conns []*conn
+	if u != nil {
+		for c := range u.conns {
+			conns = append(conns, c)
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range conns {
+		c.join(conversationID)
+	}
+}
+
+func isNotFound(err error) bool { return status.Code(err) == codes.NotFound }

@@ -1,0 +1,246 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+// hub holds the rooms. Messages of live subjects come in through a few lanes, a conversation always through the same, and
+// each lane is worked off by one goroutine. A worker takes all that waits before it writes: when it is behind, many events
+// go to a connection in one write; when it is not, the one there is goes at once.
+type hub struct {
+	gw          *Gateway
+	lanes       []chan *nats.Msg
+	loads       singleflight.Group
+	recentBytes atomic.Int64
+
+	mu    sync.Mutex
+	rooms map[string]*room
+}
+
+const (
+	laneCapacity = 16384
+	// laneDrain bounds how many messages a worker takes before it writes.
+	laneDrain = 256
+	// headsPerCall is how many conversations one call of history compares.
+	headsPerCall = 500
+)
+
+func newHub(gw *Gateway) *hub {
+	h := &hub{gw: gw, rooms: map[string]*room{}, lanes: make([]chan *nats.Msg, runtime.GOMAXPROCS(0))}
+	for i := range h.lanes {
+		h.lanes[i] = make(chan *nats.Msg, laneCapacity)
+	}
+	return h
+}
+
+// work delivers what comes in through one lane until ctx ends.
+func (h *hub) work(ctx context.Context, lane <-chan *nats.Msg) {
+	var dirty []*conn
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case msg := <-lane:
+			h.take(msg, &dirty)
+		}
+		for n := 1; n < laneDrain && len(lane) > 0; n++ {
+			h.take(<-lane, &dirty)
+		}
+		flushAll(dirty)
+		clear(dirty)
+		dirty = dirty[:0]
+	}
+}
+
+func (h *hub) take(msg *nats.Msg, dirty *[]*conn) {
+	var live brokerv1.Live
+	if err := live.UnmarshalVT(msg.Data); err != nil {
+		h.gw.log.Error("a live message cannot be decoded", "subject", msg.Subject, "error", err)
+		return
+	}
+	h.mu.Lock()
+	r := h.rooms[broker.ConversationOf(msg.Subject)]
+	h.mu.Unlock()
+	if r == nil {
+		return // everybody left meanwhile
+	}
+	spans := h.gw.trace.fanOut(h.gw.ctx, &live)
+	r.live(live.GetEvents(), dirty)
+	if live.GetReceipt() != nil {
+		r.takeReceipt(live.GetReceipt(), dirty)
+	}
+	spans.end()
+}
+
+// flushAll writes what was queued to connections. Many of them are shared among the processors: the writes are system
+// calls of a few microseconds each, and one after the other the last reader of a large room would wait for all before it.
+func flushAll(dirty []*conn) {
+	const worthSharing = 64
+	if len(dirty) < worthSharing {
+		for _, c := range dirty {
+			c.flush()
+		}
+		return
+	}
+	var group errgroup.Group
+	for part := range slices.Chunk(dirty, (len(dirty)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0)) {
+		group.Go(func() error {
+			for _, c := range part {
+				c.flush()
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // the parts return no errors
+}
+
+// enter takes seats in rooms, making those that are not there yet. The seats and summaries name the same conversations.
+func (h *hub) enter(seats map[string]*seat, summaries []*historyv1.Summary) {
+	var fresh []*room
+	for _, summary := range summaries {
+		s := seats[summary.GetConversationId()]
+		h.mu.Lock()
+		r := h.rooms[summary.GetConversationId()]
+		if r == nil {
+			r = &room{hub: h, id: summary.GetConversationId()}
+			if err := h.subscribe(r); err != nil {
+				// Only a closed connection refuses subscriptions: the gateway is stopping.
+				h.mu.Unlock()
+				h.gw.log.Warn("a conversation cannot be listened to", "error", err)
+				return
+			}
+			h.rooms[r.id] = r
+			h.gw.metrics.rooms.Set(float64(len(h.rooms)))
+			fresh = append(fresh, r)
+		}
+		r.mu.Lock()
+		h.mu.Unlock()
+		s.room.Store(r)
+		r.seats = append(r.seats, s)
+		if r.ready && s.sent < r.head {
+			r.putBehind(s)
+		}
+		r.mu.Unlock()
+	}
+	if len(fresh) > 0 {
+		h.open(fresh)
+	}
+}
+
+func (h *hub) subscribe(r *room) error {
+	lane := h.lanes[int(r.id[len(r.id)-1])%len(h.lanes)]
+	sub, err := h.gw.nats.ChanSubscribe(broker.LiveSubject(r.id), lane)
+	if err != nil {
+		return fmt.Errorf("subscribe to conversation %s: %w", r.id, err)
+	}
+	r.sub = sub
+	return nil
+}
+
+// open reads the heads of new rooms once their subscriptions are in effect, and tries until it has them.
+func (h *hub) open(fresh []*room) {
+	if h.openOnce(fresh) == nil {
+		return
+	}
+	h.gw.workers.Go(func() {
+		for wait := 50 * time.Millisecond; h.gw.ctx.Err() == nil; wait = min(2*wait, 2*time.Second) {
+			pause(h.gw.ctx, wait/2+rand.N(wait/2+1))
+			err := h.openOnce(fresh)
+			if err == nil {
+				return
+			}
+			h.gw.log.Warn("new conversations cannot be followed yet", "conversations", len(fresh), "error", err)
+		}
+	})
+}
+
+func (h *hub) openOnce(fresh []*room) error {
+	ctx, cancel := context.WithTimeout(h.gw.ctx, h.gw.cfg.HistoryTimeout)
+	defer cancel()
+	if err := h.gw.nats.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("wait for subscriptions: %w", err)
+	}
+	return h.readHeads(ctx, fresh, (*room).open)
+}
+
+// readHeads asks history where rooms stand and tells each of those that exist.
+func (h *hub) readHeads(ctx context.Context, rooms []*room, tell func(*room, uint64)) error {
+	for part := range slices.Chunk(rooms, headsPerCall) {
+		byID := make(map[string]*room, len(part))
+		ids := make([]string, len(part))
+		for i, r := range part {
+			ids[i] = r.id
+			byID[r.id] = r
+		}
+		heads, err := h.gw.history.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: ids})
+		if err != nil {
+			return fmt.Errorf("read heads: %w", err)
+		}
+		for _, head := range heads.GetHeads() {
+			if r := byID[head.GetConversationId()]; r != nil {
+				tell(r, head.GetHead())
+			}
+		}
+	}
+	return nil
+}
+
+// leave gives a seat up; the last one closes the room.
+func (h *hub) leave(s *seat) {
+	r := s.room.Load()
+	if r == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.seats, s); i >= 0 {
+		last := len(r.seats) - 1
+		r.seats[i], r.seats[last] = r.seats[last], nil
+		r.seats = r.seats[:last]
+	}
+	if len(r.seats) > 0 || h.rooms[r.id] != r {
+		return
+	}
+	delete(h.rooms, r.id)
+	h.gw.metrics.rooms.Set(float64(len(h.rooms)))
+	_ = r.sub.Unsubscribe() // fails only when the connection is closed, which ends it as well
+	r.grow(-r.bytes)
+	r.recent = nil
+}
+
+func (h *hub) all() []*room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rooms := make([]*room, 0, len(h.rooms))
+	for _, r := range h.rooms {
+		rooms = append(rooms, r)
+	}
+	return rooms
+}
+
+// compare asks history for the heads of all rooms, so that the loss of the last live message of a conversation is noticed.
+func (h *hub) compare(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, h.gw.cfg.Heartbeat)
+	defer cancel()
+	if err := h.readHeads(ctx, h.all(), (*room).noteHead); err != nil && ctx.Err() == nil {
+		h.gw.log.Warn("heads could not be compared", "error", err)
+	}
+}

@@ -1,0 +1,412 @@
+package gateway
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// room is one conversation that somebody here listens to. It is itself a reader of the log: it takes events strictly by
+// seq, so membership is right at every event, and nobody gets an event of a time when they were no member.
+//
+//	opening ──head known──▶ ready ◀──▶ catching up (an event is missing: history is read until it is found)
+type room struct {
+	hub *hub
+	id  string
+	sub *nats.Subscription // guarded by hub.mu
+
+	mu       sync.Mutex
+	ready    bool
+	catching bool
+	head     uint64 // the newest event taken
+	seen     uint64 // the newest seq heard of; above head while something is missing
+	seats    []*seat
+	recent   []*entry // contiguous, the last one is head; may be empty
+	bytes    int      // of recent
+	receipt  int64    // version of the newest receipt
+	awaiting bool     // some seat may have unacknowledged events
+}
+
+// entry is an event with its encodings, each made once when first needed. Guarded by the room's mu.
+type entry struct {
+	event *conversationv1.Event
+	size  int
+	wire  [2][]byte // the frame, by codec, without a WebSocket header
+}
+
+func newEntry(event *conversationv1.Event) *entry {
+	return &entry{event: event, size: event.SizeVT()}
+}
+
+func (e *entry) frame(codec frame.Codec) []byte {
+	if e.wire[codec] == nil {
+		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event)
+	}
+	return e.wire[codec]
+}
+
+// seat is a connection's place in a room. Guarded by the room's mu.
+type seat struct {
+	conn   *conn
+	room   atomic.Pointer[room]
+	from   uint64 // first seq of the present membership
+	until  uint64 // last seq of the membership when it has ended; 0 while it lasts
+	sent   uint64 // every event up to this one was queued to the connection
+	acked  uint64
+	told   uint64 // the head that the last heartbeat told
+	behind bool   // the filler brings it up to the head
+	tries  int
+	// retryAt is when the events after acked are sent again, unix ns; 0 when there are none.
+	retryAt int64
+}
+
+// Bounds of one WebSocket message with several events.
+const (
+	maxMessageBytes  = 48 << 10
+	maxMessageEvents = 64
+)
+
+// messages joins frames into WebSocket messages and hands each to queue.
+func messages(codec frame.Codec, entries []*entry, queue func([]byte)) {
+	for len(entries) > 0 {
+		n, size := 0, 0
+		for n < len(entries) && n < maxMessageEvents && (n == 0 || size+len(entries[n].frame(codec)) <= maxMessageBytes) {
+			size += len(entries[n].frame(codec))
+			n++
+		}
+		queue(wrap(codec, func(dst []byte) []byte {
+			for _, e := range entries[:n] {
+				dst = append(dst, e.frame(codec)...)
+			}
+			return dst
+		}))
+		entries = entries[n:]
+	}
+}
+
+// live takes events from live.<conversation>. Connections that got something are added to dirty, for flushing.
+func (r *room) live(events []*conversationv1.Event, dirty *[]*conn) {
+	if len(events) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = max(r.seen, events[len(events)-1].GetSeq())
+	if !r.ready {
+		return
+	}
+	for len(events) > 0 && events[0].GetSeq() <= r.head {
+		events = events[1:]
+	}
+	if len(events) == 0 {
+		return
+	}
+	if events[0].GetSeq() != r.head+1 {
+		r.hub.gw.metrics.gaps.Inc()
+		r.catchUpLocked()
+		return
+	}
+	r.advance(events, dirty)
+}
+
+// advance takes events that follow the head without a gap. An event that ends a membership closes a stretch: those after it are not for
+// that user.
+func (r *room) advance(events []*conversationv1.Event, dirty *[]*conn) {
+	begin := 0
+	for i, event := range events {
+		leaver := conversation.Leaver(event)
+		if leaver == "" && i+1 < len(events) {
+			continue
+		}
+		r.fanOut(events[begin:i+1], dirty)
+		begin = i + 1
+		if leaver != "" {
+			r.detach(leaver, event.GetSeq(), dirty)
+		}
+	}
+	for _, event := range events {
+		for _, joiner := range conversation.Joiners(event) {
+			r.hub.gw.joined(joiner, r.id)
+		}
+	}
+}
+
+func (r *room) fanOut(events []*conversationv1.Event, dirty *[]*conn) {
+	first, last := events[0].GetSeq(), events[len(events)-1].GetSeq()
+	entries := make([]*entry, len(events))
+	for i, event := range events {
+		entries[i] = newEntry(event)
+	}
+	r.remember(entries)
+	r.head, r.awaiting = last, true
+	var wire [2][][]byte
+	retryAt := time.Now().Add(r.hub.gw.cfg.AckTimeout).UnixNano()
+	delivered := 0
+	for _, s := range r.seats {
+		switch {
+		case s.behind || s.sent >= last:
+			continue
+		case s.sent+1 != first:
+			r.putBehind(s)
+			continue
+		}
+		codec := s.conn.codec
+		if wire[codec] == nil {
+			messages(codec, entries, func(message []byte) { wire[codec] = append(wire[codec], message) })
+		}
+		for _, message := range wire[codec] {
+			s.conn.enqueue(message)
+		}
+		s.sent = last
+		if s.retryAt == 0 {
+			s.retryAt = retryAt
+		}
+		delivered += len(events)
+		*dirty = append(*dirty, s.conn)
+	}
+	r.hub.gw.metrics.deliveries.Add(float64(delivered))
+}
+
+// remember keeps recent events within the room's share of the memory for them.
+func (r *room) remember(entries []*entry) {
+	r.recent = append(r.recent, entries...)
+	for _, e := range entries {
+		r.grow(e.size)
+	}
+	r.trim()
+}
+
+func (r *room) grow(size int) {
+	r.bytes += size
+	r.hub.recentBytes.Add(int64(size))
+}
+
+const (
+	maxRecentEvents = 1024
+	minRecentEvents = 16
+)
+
+func (r *room) trim() {
+	drop := 0
+	for len(r.recent)-drop > maxRecentEvents ||
+		(len(r.recent)-drop > minRecentEvents && r.hub.recentBytes.Load() > int64(r.hub.gw.cfg.RecentBytes)) {
+		r.grow(-r.recent[drop].size)
+		drop++
+	}
+	if drop > 0 {
+		r.recent = append([]*entry(nil), r.recent[drop:]...)
+	}
+}
+
+// detach ends the membership of a user at seq. Those of their seats that are behind go on until they have reached it.
+func (r *room) detach(userID string, seq uint64, dirty *[]*conn) {
+	kept := r.seats[:0]
+	for _, s := range r.seats {
+		if s.conn.user.id != userID || seq < s.from {
+			kept = append(kept, s)
+			continue
+		}
+		s.until = seq
+		if s.behind {
+			kept = append(kept, s)
+			continue
+		}
+		s.conn.detached(r.id, seq)
+		*dirty = append(*dirty, s.conn)
+	}
+	clear(r.seats[len(kept):])
+	r.seats = kept
+}
+
+// detached tells the client that nothing more comes of a conversation, and forgets the seat.
+func (c *conn) detached(conversationID string, last uint64) {
+	c.enqueue(c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
+		ConversationId: conversationID, Last: last,
+	}}}))
+	c.mu.Lock()
+	delete(c.seats, conversationID)
+	c.mu.Unlock()
+}
+
+// takeReceipt pushes a receipt to everybody in the room, unless a newer one was pushed already.
+func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if receipt.GetVersion() <= r.receipt {
+		return
+	}
+	r.receipt = receipt.GetVersion()
+	var wire [2][]byte
+	for _, s := range r.seats {
+		if s.conn.noReceipts {
+			continue
+		}
+		codec := s.conn.codec
+		if wire[codec] == nil {
+			wire[codec] = wrap(codec, func(dst []byte) []byte { return frame.AppendReceipt(dst, codec, receipt) })
+		}
+		s.conn.enqueue(wire[codec])
+		*dirty = append(*dirty, s.conn)
+	}
+}
+
+// noteHead compares with what the store says: the loss of the last event is noticed here.
+func (r *room) noteHead(head uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = max(r.seen, head)
+	if r.ready && r.seen > r.head {
+		r.catchUpLocked()
+	}
+}
+
+// open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between.
+func (r *room) open(head uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ready {
+		return
+	}
+	r.ready, r.head = true, head
+	for _, s := range r.seats {
+		if s.sent < r.head {
+			r.putBehind(s)
+		}
+	}
+	if r.seen > r.head {
+		r.catchUpLocked()
+	}
+}
+
+// catchUpLocked reads what is missing from history, on a goroutine of its own.
+func (r *room) catchUpLocked() {
+	if r.catching {
+		return
+	}
+	r.catching = true
+	r.hub.gw.workers.Go(r.catchUp)
+}
+
+func (r *room) catchUp() {
+	ctx := r.hub.gw.ctx
+	for wait := 50 * time.Millisecond; ctx.Err() == nil; {
+		r.mu.Lock()
+		after := r.head
+		r.mu.Unlock()
+		page, err := r.readPage(ctx, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		if err != nil {
+			r.hub.gw.log.Warn("a gap could not be filled yet", "conversation", r.id, "after", after, "error", err)
+			pause(ctx, wait/2+rand.N(wait/2+1))
+			wait = min(2*wait, 2*time.Second)
+			if r.empty() {
+				break
+			}
+			continue
+		}
+		var dirty []*conn
+		r.mu.Lock()
+		events := page.GetEvents()
+		for len(events) > 0 && events[0].GetSeq() <= r.head {
+			events = events[1:]
+		}
+		if len(events) > 0 && events[0].GetSeq() == r.head+1 {
+			r.hub.gw.metrics.gapEvents.Add(float64(len(events)))
+			r.advance(events, &dirty)
+		}
+		// A live event may speak of a commit that this read did not see yet; then it is read again, after a pause.
+		done := r.head >= r.seen || len(r.seats) == 0
+		if done {
+			r.catching = false
+		}
+		r.mu.Unlock()
+		flushAll(dirty)
+		if done {
+			return
+		}
+		if !page.GetMore() {
+			pause(ctx, wait/2+rand.N(wait/2+1))
+			wait = min(2*wait, 2*time.Second)
+		}
+	}
+	r.mu.Lock()
+	r.catching = false
+	r.mu.Unlock()
+}
+
+func (r *room) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.seats) == 0
+}
+
+func (r *room) readPage(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.hub.gw.cfg.HistoryTimeout)
+	defer cancel()
+	return r.hub.gw.history.Read(ctx, request)
+}
+
+// load reads the events after a seq for everybody in the room who needs them now, once.
+func (r *room) load(after uint64) ([]*entry, error) {
+	loaded, err, _ := r.hub.loads.Do(r.id+"/"+strconv.FormatUint(after, 10), func() (any, error) {
+		page, err := r.readPage(r.hub.gw.ctx, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		if err != nil {
+			return nil, err
+		}
+		entries := make([]*entry, len(page.GetEvents()))
+		for i, event := range page.GetEvents() {
+			entries[i] = newEntry(event)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.prepend(entries)
+		return entries, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return loaded.([]*entry), nil
+}
+
+// prepend keeps events that come right before the recent ones, so that the next one to return finds them in memory.
+func (r *room) prepend(entries []*entry) {
+	end := 0
+	for end < len(entries) && entries[end].event.GetSeq() < r.firstRecent() {
+		end++
+	}
+	entries = entries[:end]
+	if end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecent() || len(r.recent)+end > maxRecentEvents {
+		return
+	}
+	r.recent = append(entries[:end:end], r.recent...)
+	for _, e := range entries {
+		r.grow(e.size)
+	}
+	r.trim()
+}
+
+// firstRecent is the seq of the oldest event in memory; head + 1 when there is none.
+func (r *room) firstRecent() uint64 {
+	return r.head + 1 - uint64(len(r.recent))
+}
+
+// pause waits, or returns early when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
