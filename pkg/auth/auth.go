@@ -202,7 +202,7 @@ func (v *Verifier) payload(ctx context.Context, signed *jose.JSONWebSignature) (
 	if v.remote == nil || header.Algorithm == string(jose.HS256) { // a published key is no secret
 		return nil, ErrSignature
 	}
-	payload, named := verifyWith(v.remote.current(), signed)
+	payload, named := verifyWith(v.remote.current(ctx), signed)
 	if payload != nil {
 		return payload, nil
 	}
@@ -213,7 +213,7 @@ func (v *Verifier) payload(ctx context.Context, signed *jose.JSONWebSignature) (
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("fetching keys: %w", err)
 	}
-	payload, named = verifyWith(v.remote.current(), signed)
+	payload, named = verifyWith(v.remote.current(ctx), signed)
 	switch {
 	case payload != nil:
 		return payload, nil

@@ -41,8 +41,8 @@ type pair struct {
 	private   crypto.Signer
 }
 
-func newPair(t testing.TB, algorithm jose.SignatureAlgorithm) pair {
-	t.Helper()
+func newPair(tb testing.TB, algorithm jose.SignatureAlgorithm) pair {
+	tb.Helper()
 	var private crypto.Signer
 	var err error
 	switch algorithm {
@@ -53,54 +53,54 @@ func newPair(t testing.TB, algorithm jose.SignatureAlgorithm) pair {
 	case jose.EdDSA:
 		_, private, err = ed25519.GenerateKey(rand.Reader)
 	default:
-		t.Fatalf("no key for %s", algorithm)
+		tb.Fatalf("no key for %s", algorithm)
 	}
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return pair{algorithm, private}
 }
 
 // pem writes the public key to a file.
-func (p pair) pem(t testing.TB) string {
-	t.Helper()
+func (p pair) pem(tb testing.TB) string {
+	tb.Helper()
 	der, err := x509.MarshalPKIXPublicKey(p.private.Public())
-	require.NoError(t, err)
-	return write(t, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	require.NoError(tb, err)
+	return write(tb, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
 func (p pair) jwk(kid string) jose.JSONWebKey {
 	return jose.JSONWebKey{Key: p.private.Public(), KeyID: kid, Algorithm: string(p.algorithm), Use: "sig"}
 }
 
-func (p pair) sign(t testing.TB, kid string, claims any) string {
-	t.Helper()
-	return sign(t, p.algorithm, p.private, kid, claims)
+func (p pair) sign(tb testing.TB, kid string, claims any) string {
+	tb.Helper()
+	return sign(tb, p.algorithm, p.private, kid, claims)
 }
 
-func sign(t testing.TB, algorithm jose.SignatureAlgorithm, key any, kid string, claims any) string {
-	t.Helper()
+func sign(tb testing.TB, algorithm jose.SignatureAlgorithm, key any, kid string, claims any) string {
+	tb.Helper()
 	options := &jose.SignerOptions{}
 	if kid != "" {
 		options.WithHeader("kid", kid)
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: key}, options)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	token, err := jwt.Signed(signer).Claims(claims).Serialize()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return token
 }
 
-func write(t testing.TB, data []byte) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "key")
-	require.NoError(t, os.WriteFile(path, data, 0o600))
+func write(tb testing.TB, data []byte) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "key")
+	require.NoError(tb, os.WriteFile(path, data, 0o600))
 	return path
 }
 
-func newVerifier(t testing.TB, cfg auth.Config) *auth.Verifier {
-	t.Helper()
+func newVerifier(tb testing.TB, cfg auth.Config) *auth.Verifier {
+	tb.Helper()
 	v, err := auth.New(cfg, auth.Options{Now: func() time.Time { return now }})
-	require.NoError(t, err)
-	t.Cleanup(v.Close)
+	require.NoError(tb, err)
+	tb.Cleanup(v.Close)
 	return v
 }
 
@@ -277,12 +277,12 @@ func TestForgeries(t *testing.T) {
 }
 
 // harmless checks that an error can be shown and logged.
-func harmless(t testing.TB, err error, token string) {
-	t.Helper()
-	require.Less(t, len(err.Error()), 160)
+func harmless(tb testing.TB, err error, token string) {
+	tb.Helper()
+	require.Less(tb, len(err.Error()), 160)
 	for part := range strings.SplitSeq(token, ".") {
 		if len(part) > 8 {
-			require.NotContains(t, err.Error(), part)
+			require.NotContains(tb, err.Error(), part)
 		}
 	}
 }

@@ -22,10 +22,10 @@ func block(t *testing.T, kind string, der []byte, err error) string {
 	return write(t, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-func jwks(t testing.TB, keys ...any) []byte {
-	t.Helper()
+func jwks(tb testing.TB, keys ...any) []byte {
+	tb.Helper()
 	data, err := json.Marshal(map[string]any{"keys": keys})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return data
 }
 

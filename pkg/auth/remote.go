@@ -28,11 +28,11 @@ type remote struct {
 	now            func() time.Time
 	window, maxAge time.Duration
 
-	stop    context.Context
-	cancel  context.CancelFunc
 	fetches sync.WaitGroup
 
 	mu      sync.Mutex
+	closed  bool               // no further fetches
+	cancel  context.CancelFunc // ends the last fetch; nil before the first
 	keys    []key
 	fetched time.Time     // when keys came; zero: never
 	tried   time.Time     // when the last fetch began; zero: never
@@ -57,7 +57,6 @@ func newRemote(cfg Config, opts Options) (*remote, error) {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
-	r.stop, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
 
@@ -77,11 +76,11 @@ func checkURL(raw string, allowHTTP bool) error {
 }
 
 // current gives the keys there are. When they have grown old it begins a fetch, and does not wait for it.
-func (r *remote) current() []key {
+func (r *remote) current(ctx context.Context) []key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.fetched.IsZero() && r.now().Sub(r.fetched) >= r.maxAge {
-		r.begin()
+		r.begin(ctx)
 	}
 	return r.keys
 }
@@ -103,7 +102,7 @@ func (r *remote) failing() bool {
 // does nothing.
 func (r *remote) refresh(ctx context.Context) {
 	r.mu.Lock()
-	flight := r.begin()
+	flight := r.begin(ctx)
 	r.mu.Unlock()
 	if flight == nil {
 		return
@@ -115,26 +114,28 @@ func (r *remote) refresh(ctx context.Context) {
 }
 
 // begin starts a fetch unless one is under way, or began within the window, or the verifier is closed. It gives what is
-// closed when the fetch under way ends. r.mu is held.
-func (r *remote) begin() chan struct{} {
+// closed when the fetch under way ends. The fetch is for all who wait, so it outlives ctx. r.mu is held.
+func (r *remote) begin(ctx context.Context) chan struct{} {
 	if r.flight != nil {
 		return r.flight
 	}
 	now := r.now()
-	if r.stop.Err() != nil || (!r.tried.IsZero() && now.Sub(r.tried) < r.window) {
+	if r.closed || (!r.tried.IsZero() && now.Sub(r.tried) < r.window) {
 		return nil
 	}
 	flight := make(chan struct{})
-	r.tried, r.flight = now, flight
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
+	r.tried, r.flight, r.cancel = now, flight, cancel
 	r.fetches.Go(func() {
 		defer close(flight)
-		keys, err := r.fetch()
-		if err != nil && r.stop.Err() == nil {
-			r.log.Warn("the JWKS cannot be fetched; the keys that are known stay", "error", err)
-		}
+		defer cancel()
+		keys, err := r.fetch(ctx)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.flight, r.err = nil, err
+		if err != nil && !r.closed {
+			r.log.WarnContext(ctx, "the JWKS cannot be fetched; the keys that are known stay", "error", err)
+		}
 		if err == nil {
 			r.keys, r.fetched = keys, now
 		}
@@ -142,9 +143,7 @@ func (r *remote) begin() chan struct{} {
 	return flight
 }
 
-func (r *remote) fetch() ([]key, error) {
-	ctx, cancel := context.WithTimeout(r.stop, fetchTimeout)
-	defer cancel()
+func (r *remote) fetch(ctx context.Context) ([]key, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetching the JWKS: %w", err)
@@ -174,7 +173,10 @@ func (r *remote) fetch() ([]key, error) {
 
 func (r *remote) close() {
 	r.mu.Lock()
-	r.cancel() // under the lock, so that no fetch begins after it
+	r.closed = true
+	if r.cancel != nil {
+		r.cancel()
+	}
 	r.mu.Unlock()
 	r.fetches.Wait()
 }

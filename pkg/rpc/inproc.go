@@ -58,12 +58,12 @@ func NewInproc(tel *telemetry.Telemetry) *Inproc {
 // the program: a service that is there already, or one that does not implement what it says.
 func (i *Inproc) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	if want := reflect.TypeOf(desc.HandlerType).Elem(); !reflect.TypeOf(impl).Implements(want) {
-		panic(fmt.Sprintf("rpc: %T does not implement %v", impl, want))
+		panic(fmt.Sprintf("rpc: %T does not implement %v", impl, want)) //nolint:forbidigo // as gRPC: the interface has no error
 	}
 	for _, m := range desc.Methods {
 		name := fullMethod(desc, m.MethodName)
 		if _, twice := i.methods[name]; twice {
-			panic("rpc: " + name + " is registered twice")
+			panic("rpc: " + name + " is registered twice") //nolint:forbidigo // as gRPC: the interface has no error
 		}
 		i.methods[name] = inprocMethod{m.Handler, impl}
 	}

@@ -33,7 +33,7 @@ func TestInprocSidesHaveTheirOwnStructs(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, request.ProtoReflect().GetUnknown(), kept.ProtoReflect().GetUnknown())
 
-	request.Partition, request.Events = 1, append(request.Events, request.Events[0])
+	request.Partition, request.Events = 1, append(request.GetEvents(), request.GetEvents()[0])
 	request.Expected = nil
 	require.True(t, proto.Equal(batch(2).GetExpected(), kept.GetExpected()))
 	require.EqualValues(t, 7, kept.GetPartition())

@@ -59,19 +59,19 @@ func (l *lines) String() string {
 }
 
 // transport is one of the two ways to reach a service.
-type transport func(t testing.TB, tel *telemetry.Telemetry, service *history) grpc.ClientConnInterface
+type transport func(tb testing.TB, tel *telemetry.Telemetry, service *history) grpc.ClientConnInterface
 
-func overNetwork(t testing.TB, tel *telemetry.Telemetry, service *history) grpc.ClientConnInterface {
-	t.Helper()
+func overNetwork(tb testing.TB, tel *telemetry.Telemetry, service *history) grpc.ClientConnInterface {
+	tb.Helper()
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, tel)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	historyv1.RegisterHistoryServiceServer(server, service)
-	stop := serve(t, server)
+	stop := serve(tb, server)
 	conn, err := rpc.Dial(server.Addr(), tel)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, conn.Close())
-		require.NoError(t, stop())
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		require.NoError(tb, conn.Close())
+		require.NoError(tb, stop())
 	})
 	return conn
 }
@@ -83,8 +83,8 @@ func inProcess(_ testing.TB, tel *telemetry.Telemetry, service *history) grpc.Cl
 }
 
 // serve runs a server; what it gives back stops it and waits.
-func serve(t testing.TB, server *rpc.Server) (stop func() error) {
-	t.Helper()
+func serve(tb testing.TB, server *rpc.Server) (stop func() error) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
@@ -102,6 +102,7 @@ func TestTransports(t *testing.T) {
 }
 
 func testTransport(t *testing.T, connect transport) {
+	t.Helper()
 	log, tel, service := &lines{}, telemetry.Discard(), &history{}
 	tel.Log = slog.New(slog.NewTextHandler(log, nil))
 	conn := connect(t, tel, service)
@@ -206,19 +207,19 @@ func testTransport(t *testing.T, connect transport) {
 
 	t.Run("calls are counted", func(t *testing.T) {
 		counts := counted(t, tel.Registry)
-		require.EqualValues(t, 4, counts["/runnel.history.v1.HistoryService/Append OK"])
-		require.EqualValues(t, 2, counts["/runnel.history.v1.HistoryService/Append Internal"])
-		require.EqualValues(t, 2, counts["/runnel.history.v1.HistoryService/Append Aborted"])
-		require.EqualValues(t, 1, counts["/runnel.history.v1.HistoryService/Read Unimplemented"])
+		require.Equal(t, 4, counts["/runnel.history.v1.HistoryService/Append OK"])
+		require.Equal(t, 2, counts["/runnel.history.v1.HistoryService/Append Internal"])
+		require.Equal(t, 2, counts["/runnel.history.v1.HistoryService/Append Aborted"])
+		require.Equal(t, 1, counts["/runnel.history.v1.HistoryService/Read Unimplemented"])
 	})
 }
 
 // counted reads the counter of calls.
-func counted(t *testing.T, registry *prometheus.Registry) map[string]float64 {
+func counted(t *testing.T, registry *prometheus.Registry) map[string]int {
 	t.Helper()
 	families, err := registry.Gather()
 	require.NoError(t, err)
-	counts := map[string]float64{}
+	counts := map[string]int{}
 	for _, family := range families {
 		if family.GetName() != "runnel_rpc_handled_total" {
 			continue
@@ -228,7 +229,7 @@ func counted(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 			for _, label := range metric.GetLabel() {
 				labels[label.GetName()] = label.GetValue()
 			}
-			counts[labels["method"]+" "+labels["code"]] = metric.GetCounter().GetValue()
+			counts[labels["method"]+" "+labels["code"]] = int(metric.GetCounter().GetValue())
 		}
 	}
 	return counts

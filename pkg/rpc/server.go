@@ -120,6 +120,8 @@ func (s *Server) Run(ctx context.Context) error {
 		s.grpc.Stop()
 		<-stopped
 	}
-	<-served
+	if err := <-served; err != nil {
+		return fmt.Errorf("gRPC server: %w", err)
+	}
 	return nil
 }

@@ -44,7 +44,8 @@ func TestHealthAndReflection(t *testing.T) {
 	stream, err := reflectionv1.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, stream.Send(&reflectionv1.ServerReflectionRequest{
-		MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}))
+		MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{},
+	}))
 	answer, err := stream.Recv()
 	require.NoError(t, err)
 	var names []string

@@ -54,7 +54,7 @@ type reading struct {
 	errs    []error
 }
 
-func (r *reading) fail(node *yaml.Node, format string, args ...any) {
+func (r *reading) failf(node *yaml.Node, format string, args ...any) {
 	r.errs = append(r.errs, fmt.Errorf("line %d: "+format, append([]any{node.Line}, args...)...))
 }
 
@@ -64,7 +64,7 @@ func (r *reading) section(prefix string, node *yaml.Node) {
 		return // a section whose keys are all commented out
 	}
 	if node.Kind != yaml.MappingNode {
-		r.fail(node, "%s must be a mapping of keys to values", orWhole(strings.TrimSuffix(prefix, ".")))
+		r.failf(node, "%s must be a mapping of keys to values", orWhole(strings.TrimSuffix(prefix, ".")))
 		return
 	}
 	for i := 0; i < len(node.Content); i += 2 {
@@ -72,13 +72,13 @@ func (r *reading) section(prefix string, node *yaml.Node) {
 		name := prefix + key.Value
 		switch flag := r.flags[name]; {
 		case key.Kind != yaml.ScalarNode:
-			r.fail(key, "a key must be a name")
+			r.failf(key, "a key must be a name")
 		case flag != nil:
 			r.setting(flag, name, value)
 		case r.isSection(name + "."):
 			r.section(name+".", value)
 		default:
-			r.fail(key, "unknown key %q", name)
+			r.failf(key, "unknown key %q", name)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func (r *reading) isSection(prefix string) bool {
 
 func (r *reading) setting(flag *kong.Flag, name string, node *yaml.Node) {
 	if first, twice := r.entries[name]; twice {
-		r.fail(node, "%q is set already in line %d", name, first.line)
+		r.failf(node, "%q is set already in line %d", name, first.line)
 		return
 	}
 	switch {
@@ -115,7 +115,7 @@ func (r *reading) setting(flag *kong.Flag, name string, node *yaml.Node) {
 			r.entries[name] = entry{kong.JoinEscaped(pairs, flag.Tag.MapSep), node.Line}
 		}
 	default:
-		r.fail(node, "%q does not take %s", name, kindName(node.Kind))
+		r.failf(node, "%q does not take %s", name, kindName(node.Kind))
 	}
 }
 
@@ -123,7 +123,7 @@ func (r *reading) scalars(name string, node *yaml.Node) ([]string, bool) {
 	list := make([]string, 0, len(node.Content))
 	for _, item := range node.Content {
 		if item.Kind != yaml.ScalarNode {
-			r.fail(item, "%q does not take %s inside", name, kindName(item.Kind))
+			r.failf(item, "%q does not take %s inside", name, kindName(item.Kind))
 			return nil, false
 		}
 		list = append(list, item.Value)

@@ -77,7 +77,7 @@ func New(app, description string, cli any, extra ...kong.Option) (*kong.Kong, er
 func Parse(app, description string, cli any, extra ...kong.Option) *kong.Context {
 	parser, err := New(app, description, cli, extra...)
 	if err != nil {
-		panic(err) // The struct is wrong, not the user; every start of the program shows it.
+		panic(err) //nolint:forbidigo // the struct is wrong, not the user: every start of the program shows it
 	}
 	ctx, err := parser.Parse(os.Args[1:])
 	if err != nil {

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -110,7 +111,9 @@ func (a *Admin) Run(ctx context.Context) error {
 	if a.server.Shutdown(stop) != nil {
 		_ = a.server.Close()
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin server: %w", err)
+	}
 	return nil
 }
 

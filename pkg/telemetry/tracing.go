@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -48,19 +49,18 @@ func newTracing(ctx context.Context, service string, cfg Config, log *slog.Logge
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the exporter: %w", err)
 	}
-	abandon, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	export := &exporter{SpanExporter: otlp, log: log}
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
 		sdktrace.WithResource(about),
-		sdktrace.WithBatcher(&exporter{SpanExporter: otlp, log: log, abandon: abandon}, sdktrace.WithExportTimeout(exportTimeout)),
+		sdktrace.WithBatcher(export, sdktrace.WithExportTimeout(exportTimeout)),
 	)
 	stop := func(ctx context.Context) error {
 		ctx, done := context.WithTimeout(ctx, shutdownLimit)
 		defer done()
-		defer cancel()
 		// The provider returns early from a context that ends, leaving its export running. Abandoning the export instead
 		// makes it return early and leave nothing.
-		defer context.AfterFunc(ctx, cancel)()
+		defer context.AfterFunc(ctx, export.abandon)()
 		if err := provider.Shutdown(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("ending traces: %w", err)
 		}
@@ -75,7 +75,7 @@ func endpointOptions(endpoint string) ([]otlptracegrpc.Option, error) {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("the endpoint is neither host:port nor a URL with http or https")
+		return nil, errors.New("the endpoint is neither host:port nor a URL with http or https")
 	}
 	return []otlptracegrpc.Option{otlptracegrpc.WithEndpointURL(endpoint)}, nil
 }
@@ -83,23 +83,39 @@ func endpointOptions(endpoint string) ([]otlptracegrpc.Option, error) {
 // exporter keeps failures of the collector away from OpenTelemetry's global error handler, which prints each of them.
 type exporter struct {
 	sdktrace.SpanExporter
-	log     *slog.Logger
-	abandon context.Context // ends when shutdown has no more time
+	log *slog.Logger
 
-	mu     sync.Mutex
-	warned time.Time
-	lost   int // spans since the last warning
+	mu        sync.Mutex
+	cancel    context.CancelFunc // ends the export under way
+	abandoned bool               // no further exports: shutdown has no more time
+	warned    time.Time
+	lost      int // spans since the last warning
 }
 
 // ExportSpans never fails: spans that the collector does not take are gone, and all that is left is to say so.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(e.abandon, cancel)()
+	e.mu.Lock()
+	if e.abandoned {
+		cancel()
+	}
+	e.cancel = cancel
+	e.mu.Unlock()
 	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
 		e.warn(ctx, err, len(spans))
 	}
 	return nil
+}
+
+// abandon ends the export under way, and lets no other take time.
+func (e *exporter) abandon() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.abandoned = true
+	if e.cancel != nil {
+		e.cancel()
+	}
 }
 
 func (e *exporter) warn(ctx context.Context, err error, lost int) {

@@ -22,7 +22,7 @@ func (failing) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error {
 func TestExporterWarnsOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		e := &exporter{SpanExporter: failing{}, log: slog.New(slog.NewTextHandler(&log, nil)), abandon: t.Context()}
+		e := &exporter{SpanExporter: failing{}, log: slog.New(slog.NewTextHandler(&log, nil))}
 		for range 181 { // three minutes, one batch of two spans a second
 			require.NoError(t, e.ExportSpans(t.Context(), make([]sdktrace.ReadOnlySpan, 2)))
 			time.Sleep(time.Second) // of the bubble's clock
