@@ -15,8 +15,8 @@
 package frame
 
 import (
+	"bytes"
 	"fmt"
-	"strings"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
@@ -152,7 +152,7 @@ func DecodeServer(codec Codec, data []byte, fn func(*clientv1.ServerFrame) error
 		one, rest := split(codec, data)
 		frame := &clientv1.ServerFrame{}
 		switch {
-		case codec == JSON && strings.TrimSpace(string(one)) == "":
+		case codec == JSON && len(bytes.TrimSpace(one)) == 0:
 			data = rest
 			continue
 		case codec == JSON:

@@ -1,0 +1,186 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// SendOption adds something to a message.
+type SendOption func(*conversationv1.Message)
+
+// ReplyTo makes the message an answer to the message seq of the same conversation.
+func ReplyTo(seq uint64) SendOption {
+	return func(m *conversationv1.Message) { m.ReplyTo = seq }
+}
+
+// WithMetadata adds free attributes.
+func WithMetadata(metadata map[string]string) SendOption {
+	return func(m *conversationv1.Message) { m.Metadata = metadata }
+}
+
+// Send sends a message and waits until it is committed; see Submit.
+func (c *Client) Send(ctx context.Context, conversationID, text string, options ...SendOption) (*conversationv1.Outcome, error) {
+	message := &conversationv1.Message{Text: text}
+	for _, option := range options {
+		option(message)
+	}
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: message}})
+}
+
+// CreateGroup creates a group of the user and the members, and gives its id.
+func (c *Client) CreateGroup(ctx context.Context, name string, members ...string) (conversationID string, err error) {
+	outcome, err := c.create(ctx, &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members})
+	return outcome.GetConversationId(), err
+}
+
+// OpenDirect gives the id of the direct conversation with a user, which is created if there is none yet.
+func (c *Client) OpenDirect(ctx context.Context, user string) (conversationID string, err error) {
+	outcome, err := c.create(ctx, &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{user}})
+	var refusal *RefusedError
+	if errors.As(err, &refusal) && refusal.Code == conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS {
+		return conversation.DirectID(c.UserID(), user), nil
+	}
+	return outcome.GetConversationId(), err
+}
+
+func (c *Client) create(ctx context.Context, create *conversationv1.Create) (*conversationv1.Outcome, error) {
+	return c.Submit(ctx, "", &conversationv1.Body{Action: &conversationv1.Body_Create{Create: create}})
+}
+
+// AddMembers adds users to a group.
+func (c *Client) AddMembers(ctx context.Context, conversationID string, members ...string) (*conversationv1.Outcome, error) {
+	add := &conversationv1.AddMembers{Members: members}
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: add}})
+}
+
+// RemoveMember takes another user out of a group.
+func (c *Client) RemoveMember(ctx context.Context, conversationID, member string) (*conversationv1.Outcome, error) {
+	remove := &conversationv1.RemoveMember{Member: member}
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: remove}})
+}
+
+// Leave takes the user out of a group.
+func (c *Client) Leave(ctx context.Context, conversationID string) (*conversationv1.Outcome, error) {
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}})
+}
+
+// Rename gives a group another name.
+func (c *Client) Rename(ctx context.Context, conversationID, name string) (*conversationv1.Outcome, error) {
+	rename := &conversationv1.Rename{Name: name}
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: rename}})
+}
+
+// ReadAfter reads a page of at most limit events after a seq, oldest first; 0 begins with the first one. A limit of 0 leaves it
+// to the gateway. Unless Config.SkipVerify is set, a page that contradicts itself is an error that wraps a *chain.Broken.
+//
+// Like every call that only asks, it waits for a connection and tries again when the refusal is temporary, until ctx ends.
+func (c *Client) ReadAfter(ctx context.Context, conversationID string, after uint64, limit int) (*clientv1.Page, error) {
+	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
+}
+
+// ReadBefore reads a page of at most limit events before a seq, newest first; 0 begins with the newest one. Otherwise it is
+// like ReadAfter.
+func (c *Client) ReadBefore(ctx context.Context, conversationID string, before uint64, limit int) (*clientv1.Page, error) {
+	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
+}
+
+func (c *Client) read(ctx context.Context, read *clientv1.Read) (*clientv1.Page, error) {
+	answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}})
+	if err != nil {
+		return nil, fmt.Errorf("client: read: %w", err)
+	}
+	page := answer.GetPage()
+	if page == nil {
+		return nil, fmt.Errorf("client: read: %w", errAnswer)
+	}
+	if !c.cfg.SkipVerify {
+		if err := verifyPage(read.GetConversationId(), read.GetAfter(), page, read.GetBackward()); err != nil {
+			return nil, fmt.Errorf("client: read: %w", err)
+		}
+	}
+	return page, nil
+}
+
+// Conversations goes through the user's conversations by rising id. It ends with the first error.
+func (c *Client) Conversations(ctx context.Context) iter.Seq2[*clientv1.Conversation, error] {
+	return func(yield func(*clientv1.Conversation, error) bool) {
+		after := ""
+		for {
+			list := &clientv1.ListConversations{After: after, Limit: maxPage}
+			answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}})
+			if err != nil {
+				yield(nil, fmt.Errorf("client: list conversations: %w", err))
+				return
+			}
+			page := answer.GetConversations().GetConversations()
+			for _, info := range page {
+				if !yield(info, nil) {
+					return
+				}
+				after = info.GetConversationId()
+			}
+			if !answer.GetConversations().GetMore() || len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Members goes through the members of a conversation with their cursors, by rising user id. It ends with the first error.
+func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*conversationv1.Cursor, error] {
+	return func(yield func(*conversationv1.Cursor, error) bool) {
+		after := ""
+		for {
+			list := &clientv1.ListMembers{ConversationId: conversationID, After: after, Limit: maxPage}
+			answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: list}})
+			if err != nil {
+				yield(nil, fmt.Errorf("client: list members: %w", err))
+				return
+			}
+			page := answer.GetMembers().GetMembers()
+			for _, member := range page {
+				if !yield(member, nil) {
+					return
+				}
+				after = member.GetUserId()
+			}
+			if !answer.GetMembers().GetMore() || len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// call asks and waits for the answer.
+func (c *Client) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.ServerFrame, error) {
+	var answer *clientv1.ServerFrame
+	var failure error
+	done := make(chan struct{})
+	r := &request{frame: f, done: func(f *clientv1.ServerFrame, err error) {
+		answer, failure = f, err
+		close(done)
+	}}
+	c.mu.Lock()
+	if c.state == Closed {
+		c.mu.Unlock()
+		return nil, c.reason()
+	}
+	c.ask(r)
+	c.mu.Unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		c.mu.Lock()
+		// It changes nothing if the answer has just come.
+		c.finish(r, nil, ctx.Err())
+		c.mu.Unlock()
+		<-done
+	}
+	return answer, failure
+}

@@ -1,0 +1,88 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+var (
+	// ErrClosed says that the client was closed before the outcome was known.
+	ErrClosed = errors.New("client: closed")
+	// ErrOutboxFull says that too many commands wait for their outcome already; this one was not taken.
+	ErrOutboxFull = errors.New("client: outbox is full")
+	// ErrTooLarge says that a request is larger than the gateway takes; it was not sent.
+	ErrTooLarge = errors.New("client: request is larger than the gateway takes")
+	// ErrOutcomeUnknown says that the wait ended but the command may have been sent. It stays in the outbox and may yet be
+	// committed; SubmitID with its id waits for it again.
+	ErrOutcomeUnknown = errors.New("client: outcome is not known yet")
+
+	errStarted        = errors.New("client: was started already")
+	errSilent         = errors.New("gateway has been silent for two heartbeats")
+	errLeft           = errors.New("gateway asked to go away")
+	errSlow           = errors.New("callbacks are too slow for what the gateway says")
+	errConnectionLost = errors.New("connection was lost")
+	errAnswer         = errors.New("gateway gave another answer than was asked for")
+)
+
+// RefusedError says that a request was refused for good.
+type RefusedError struct {
+	// Code says why; a program decides by it.
+	Code conversationv1.ErrorCode
+	// Message is for a person.
+	Message string
+	// Field is the path of the offending field, if it is one field.
+	Field string
+	// RetryAfter is how long to wait before another try; 0 when waiting does not help.
+	RetryAfter time.Duration
+}
+
+func refused(e *conversationv1.Error) *RefusedError {
+	return &RefusedError{
+		Code: e.GetCode(), Message: e.GetMessage(), Field: e.GetField(),
+		RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
+	}
+}
+
+func (e *RefusedError) Error() string {
+	if e.Field == "" {
+		return fmt.Sprintf("refused: %s: %s", errcode.Name(e.Code), e.Message)
+	}
+	return fmt.Sprintf("refused: %s: %s %s", errcode.Name(e.Code), e.Field, e.Message)
+}
+
+// temporary reports whether the request is sent again. A token that ran out under way is replaced with the connection, so for a
+// request it is no reason to give up.
+func (e *RefusedError) temporary() bool {
+	return errcode.Temporary(e.Code) || e.Code == conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED
+}
+
+// ClosedError says that the gateway closed the connection with a code that asks clients to stay away: something has to change
+// before another client may try.
+type ClosedError struct {
+	Code   errcode.CloseCode
+	Reason string
+	// Refusal is the answer to connect that went before, if there was one.
+	Refusal *RefusedError
+}
+
+func (e *ClosedError) Error() string {
+	text := fmt.Sprintf("client: closed by the gateway: %s (%d)", e.Code, int(e.Code))
+	switch {
+	case e.Refusal != nil:
+		return text + ": " + e.Refusal.Error()
+	case e.Reason != "":
+		return text + ": " + e.Reason
+	}
+	return text
+}
+
+func (e *ClosedError) Unwrap() error {
+	if e.Refusal == nil {
+		return nil
+	}
+	return e.Refusal
+}

@@ -1,0 +1,68 @@
+package client
+
+// State is how a client stands to its gateway.
+//
+//	  Start, or the wait is over      authenticated
+//	Waiting ─────────────────▶ Connecting ──────▶ Connected
+//	   ▲                           │                  │
+//	   └── refused or timed out ───┘                  │
+//	   └── lost, silent or told to go away ───────────┘
+//
+//	any of them ── Close, or closed by the gateway for good ──▶ Closed
+type State int
+
+const (
+	// Waiting is before Start, and between attempts to connect.
+	Waiting State = iota
+	// Connecting is an attempt to connect.
+	Connecting
+	// Connected is an authenticated connection.
+	Connected
+	// Closed is the end.
+	Closed
+)
+
+// String is the name used in logs.
+func (s State) String() string {
+	switch s {
+	case Waiting:
+		return "waiting"
+	case Connecting:
+		return "connecting"
+	case Connected:
+		return "connected"
+	default:
+		return "closed"
+	}
+}
+
+func (s State) leadsTo(next State) bool {
+	switch next {
+	case Connecting:
+		return s == Waiting
+	case Connected:
+		return s == Connecting
+	case Waiting:
+		return s == Connecting || s == Connected
+	default:
+		return s != Closed
+	}
+}
+
+// become is the only place where the state changes. The lock is held.
+func (c *Client) become(next State) {
+	if !c.state.leadsTo(next) {
+		c.cfg.Log.Error("client went from one state to another that does not follow", "from", c.state.String(), "to", next.String())
+	}
+	if c.state == Connected {
+		c.connected = make(chan struct{})
+	}
+	c.state = next
+	if next == Connected {
+		close(c.connected)
+	}
+	// The last state is told when everything else is done; see deliver.
+	if next != Closed && c.cfg.OnState != nil {
+		c.notify(func() { c.cfg.OnState(next) })
+	}
+}

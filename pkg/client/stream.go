@@ -1,0 +1,394 @@
+package client
+
+import (
+	"errors"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// stream is how far the client has one conversation. last only moves from an event to the next one, or over a stretch
+// that the gateway says is hidden; everything else leads to a fill.
+type stream struct {
+	id       string
+	verifier chain.Verifier
+	// last is the newest seq that is on its way to the callbacks, delivered the newest one that they returned from.
+	last, delivered uint64
+	// read is the newest seq that MarkRead named; readOwed that it was not said yet.
+	read     uint64
+	readOwed bool
+	// owed says that an acknowledgement is due.
+	owed bool
+	// head is the newest seq that is known to exist, as far as it matters for filling.
+	head uint64
+	// held are events beyond a gap, without a hole among themselves.
+	held []*streamv1.Event
+	// queued says that it waits to be filled, filling that a page is asked for, and stuck how many pages in a row brought nothing.
+	queued, filling bool
+	stuck           int
+	// doubted says that an event did not verify and is read once more; broken that this did not help.
+	doubted, broken bool
+	// followed says that this connection pushes what comes after last.
+	followed bool
+	// announced says that OnAttached was told.
+	announced bool
+	// leaving says that the membership ended with the event leaveAt; gone that this is all over.
+	leaving, gone bool
+	leaveAt       uint64
+	// receipt is the version of the newest receipt.
+	receipt int64
+}
+
+// maxHeld is how many events beyond a gap are kept while the gap is filled. Those that come after them are read, too.
+const maxHeld = 256
+
+// source is where the client learns of a conversation.
+type source int
+
+const (
+	fromConnected source = iota
+	fromAttached
+	fromList
+)
+
+var errNoRoom = errors.New("no room for more events")
+
+// restore takes the positions of an earlier life.
+func (c *Client) restore(positions map[string]Position) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, position := range positions {
+		conv := &stream{id: id, last: position.Seq, delivered: position.Seq}
+		if len(position.Hash) == chain.Size {
+			conv.verifier = *chain.From(position.Seq, position.Hash)
+		}
+		c.conversations[id] = conv
+	}
+}
+
+// meet takes what the gateway says of a conversation of the user. The lock is held, as in all that follows.
+func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
+	conv := c.conversations[info.GetConversationId()]
+	known := conv != nil
+	if !known {
+		conv = &stream{id: info.GetConversationId(), last: c.base(s, info, from), followed: from != fromList}
+		c.conversations[conv.id] = conv
+		base := Position{Seq: conv.last}
+		if c.cfg.Cursors != nil {
+			c.notify(func() { c.save(conv.id, base) })
+		}
+	}
+	if !conv.announced {
+		conv.announced = true
+		if c.cfg.OnAttached != nil {
+			c.notify(func() { c.cfg.OnAttached(info) })
+		}
+	}
+	if info.GetHead() > conv.last {
+		if conv.followed {
+			c.catchingUp[conv] = catchUp{to: info.GetHead(), was: conv.last}
+		} else {
+			c.fill(conv, info.GetHead())
+		}
+	} else if info.GetHead() < conv.last {
+		c.cfg.Log.Error("the server has less of a conversation than this client", "conversation_id", conv.id, "head", info.GetHead(), "seq", conv.last)
+	}
+	// What the last connection acknowledged may have been lost with it.
+	if cursor := info.GetCursor(); cursor.GetDeliveredSeq() < conv.delivered {
+		c.owe(conv)
+	} else if cursor.GetReadSeq() < conv.read {
+		conv.readOwed = true
+		c.owe(conv)
+	}
+}
+
+// base is the seq after which a conversation begins that the client knows nothing of.
+func (c *Client) base(s *session, info *clientv1.Conversation, from source) uint64 {
+	beforeJoin := max(info.GetJoinedSeq(), 1) - 1
+	switch {
+	case from == fromAttached && c.listed:
+		// All others are known, so this is a new one.
+		return beforeJoin
+	case s.start == clientv1.Start_START_FIRST:
+		return beforeJoin
+	case s.start == clientv1.Start_START_DELIVERED:
+		return max(beforeJoin, info.GetCursor().GetDeliveredSeq())
+	}
+	return info.GetHead()
+}
+
+// pushed takes an event that the gateway pushed.
+func (c *Client) pushed(event *conversationv1.Event) {
+	conv := c.conversations[event.GetConversationId()]
+	switch seq := event.GetSeq(); {
+	case conv == nil:
+		c.stats.StraysDropped++
+	case conv.broken:
+	case seq <= conv.last:
+		c.stats.RepeatsDropped++
+		if seq <= conv.delivered {
+			// The gateway does not know that it was received.
+			c.owe(conv)
+		}
+	case seq == conv.last+1:
+		c.proceed(conv, seq, c.take(conv, event))
+	default:
+		c.missing(conv, seq)
+		if n := len(conv.held); n < maxHeld && c.events < c.cfg.MaxEvents && (n == 0 || conv.held[n-1].GetSeq()+1 == seq) {
+			conv.held = append(conv.held, event)
+		}
+	}
+}
+
+// hidden takes a stretch that the user may not see.
+func (c *Client) hidden(hidden *clientv1.Hidden) {
+	conv := c.conversations[hidden.GetConversationId()]
+	switch {
+	case conv == nil || conv.broken || hidden.GetLast() <= conv.last:
+	case hidden.GetFirst() <= conv.last+1:
+		c.skip(conv, hidden.GetLast())
+		c.proceed(conv, conv.last, nil)
+	default:
+		c.missing(conv, hidden.GetLast())
+	}
+}
+
+// take hands the event after last to the callbacks, if it verifies and there is room.
+func (c *Client) take(conv *stream, event *conversationv1.Event) error {
+	if c.events >= c.cfg.MaxEvents {
+		c.stats.EventsPutOff++
+		return errNoRoom
+	}
+	if event.GetSeq() != conv.last+1 {
+		return &chain.Broken{ConversationID: conv.id, Seq: event.GetSeq(), Reason: "the log has a hole before it"}
+	}
+	if event.GetConversationId() != conv.id {
+		return &chain.Broken{ConversationID: conv.id, Seq: event.GetSeq(), Reason: "it belongs to another conversation"}
+	}
+	if !c.cfg.SkipVerify {
+		if err := verify(&conv.verifier, event); err != nil {
+			return err
+		}
+	}
+	conv.last, conv.doubted = event.GetSeq(), false
+	c.events++
+	c.stats.Events++
+	c.tellLater(notice{conv: conv, event: event})
+	return nil
+}
+
+// skip moves over a hidden stretch that begins at last + 1 or before.
+func (c *Client) skip(conv *stream, to uint64) {
+	hidden := &clientv1.Hidden{ConversationId: conv.id, First: conv.last + 1, Last: to}
+	conv.last = to
+	conv.verifier.Skip()
+	c.stats.Hidden++
+	c.others++
+	c.tellLater(notice{conv: conv, hidden: hidden})
+}
+
+// proceed goes on after an attempt to take the event seq: with the held events, with a fill, or not at all.
+func (c *Client) proceed(conv *stream, seq uint64, err error) {
+	for err == nil && len(conv.held) > 0 && conv.held[0].GetSeq() <= conv.last+1 {
+		event := conv.held[0]
+		if seq = event.GetSeq(); seq > conv.last {
+			err = c.take(conv, event)
+		}
+		conv.held = conv.held[1:]
+	}
+	if len(conv.held) == 0 {
+		conv.held = nil
+	}
+	switch {
+	case errors.Is(err, errNoRoom):
+		conv.held = nil
+		c.fill(conv, seq)
+	case err != nil:
+		c.doubt(conv, seq, err)
+	case conv.last >= conv.head:
+		conv.stuck = 0
+		c.leaveIf(conv, conv.last >= conv.leaveAt)
+	}
+}
+
+// doubt reacts to an event that does not verify: it is read once more, and if that does not help, the conversation ends here.
+func (c *Client) doubt(conv *stream, seq uint64, err error) {
+	c.stats.ChainBreaks++
+	conv.held = nil
+	if !conv.doubted {
+		conv.doubted = true
+		c.fill(conv, seq)
+		return
+	}
+	conv.broken = true
+	c.cfg.Log.Error("the log of a conversation contradicts itself", "error", err)
+	if c.cfg.OnBroken != nil {
+		c.notify(func() { c.cfg.OnBroken(err) })
+	}
+	c.leaveIf(conv, true)
+}
+
+// compare finds what was lost without anything coming after it, by the heads of a heartbeat.
+func (c *Client) compare(heads []*clientv1.Position) {
+	for _, head := range heads {
+		conv := c.conversations[head.GetConversationId()]
+		if conv == nil || head.GetSeq() <= conv.last {
+			continue
+		}
+		if catch, coming := c.catchingUp[conv]; coming {
+			c.catchingUp[conv] = catchUp{to: max(catch.to, head.GetSeq()), was: catch.was}
+			continue
+		}
+		c.missing(conv, head.GetSeq())
+	}
+	// A backlog may still be on its way after connecting; it counts as lost when it did not move between two heartbeats.
+	for conv, catch := range c.catchingUp {
+		switch {
+		case conv.last >= catch.to || conv.gone:
+			delete(c.catchingUp, conv)
+		case conv.last == catch.was && !c.session.firstBeat:
+			delete(c.catchingUp, conv)
+			c.missing(conv, catch.to)
+		default:
+			catch.was = conv.last
+			c.catchingUp[conv] = catch
+		}
+	}
+	c.session.firstBeat = false
+}
+
+// catchUp is how far a conversation's backlog reached at the last heartbeat, and how far it goes.
+type catchUp struct{ to, was uint64 }
+
+// detach takes the end of the user's membership with the event last; it shows after that event was handed over.
+func (c *Client) detach(conv *stream, last uint64) {
+	conv.leaving, conv.leaveAt = true, last
+	c.leaveIf(conv, conv.broken || conv.last >= last)
+	if !conv.gone {
+		c.fill(conv, last)
+	}
+}
+
+// leaveIf forgets a conversation whose membership has ended, once everything of it was handed over.
+func (c *Client) leaveIf(conv *stream, over bool) {
+	if !conv.leaving || !over || conv.gone {
+		return
+	}
+	conv.gone = true
+	delete(c.conversations, conv.id)
+	delete(c.catchingUp, conv)
+	last := conv.leaveAt
+	c.notify(func() {
+		c.forget(conv.id)
+		if c.cfg.OnDetached != nil {
+			c.cfg.OnDetached(&clientv1.Detached{ConversationId: conv.id, Last: last})
+		}
+	})
+}
+
+// listRest goes through the conversations that Connected had no room for.
+func (c *Client) listRest(s *session, after string) {
+	c.ask(&request{
+		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{
+			ListConversations: &clientv1.ListConversations{After: after, Limit: maxPage},
+		}},
+		once: true,
+		done: func(answer *clientv1.ServerFrame, err error) {
+			if err != nil {
+				// The next connection begins anew.
+				return
+			}
+			list := answer.GetConversations().GetConversations()
+			for _, info := range list {
+				c.meet(s, info, fromList)
+			}
+			if answer.GetConversations().GetMore() && len(list) > 0 {
+				c.listRest(s, list[len(list)-1].GetConversationId())
+			} else {
+				c.listed = true
+			}
+		},
+	})
+}
+
+// receipt takes a receipt. Only the newest one of a conversation waits for the callback.
+func (c *Client) receipt(receipt *conversationv1.Receipt) {
+	conv := c.conversations[receipt.GetConversationId()]
+	if conv == nil || receipt.GetVersion() <= conv.receipt || c.cfg.OnReceipt == nil {
+		return
+	}
+	conv.receipt = receipt.GetVersion()
+	_, waiting := c.receipts[conv.id]
+	c.receipts[conv.id] = receipt
+	if waiting {
+		return
+	}
+	c.notify(func() {
+		c.mu.Lock()
+		newest := c.receipts[conv.id]
+		delete(c.receipts, conv.id)
+		c.mu.Unlock()
+		c.cfg.OnReceipt(newest)
+	})
+}
+
+// owe makes an acknowledgement due.
+func (c *Client) owe(conv *stream) {
+	if !conv.owed {
+		conv.owed = true
+		c.unacked = append(c.unacked, conv)
+	}
+	c.unackedEvents++
+	c.session.remindAck(c.cfg.AckDelay, c.unackedEvents >= ackAtOnce)
+}
+
+// remindAck makes the writer send acknowledgements after the delay, or now.
+func (s *session) remindAck(delay time.Duration, now bool) {
+	if s == nil {
+		return
+	}
+	if now {
+		delay = 0
+	}
+	if due := time.Now().Add(max(delay, 0)); s.ackAt.IsZero() || due.Before(s.ackAt) {
+		s.ackAt = due
+		s.poke()
+	}
+}
+
+// takeAcks makes an acknowledgement of what is due.
+func (c *Client) takeAcks() *clientv1.Ack {
+	n := min(len(c.unacked), maxPositions)
+	ack := &clientv1.Ack{Positions: make([]*clientv1.AckPosition, 0, n)}
+	for _, conv := range c.unacked[:n] {
+		conv.owed = false
+		if conv.gone {
+			continue
+		}
+		position := &clientv1.AckPosition{ConversationId: conv.id, Delivered: conv.delivered}
+		if conv.readOwed {
+			conv.readOwed, position.Read = false, conv.read
+		}
+		ack.Positions = append(ack.Positions, position)
+	}
+	if c.unacked = c.unacked[n:]; len(c.unacked) == 0 {
+		c.unacked, c.unackedEvents = nil, 0
+	}
+	c.stats.Acks++
+	return ack
+}
+
+// MarkRead says that the user has read a conversation up to seq. It goes out with the next acknowledgement, and again after a
+// lost connection. A conversation that the client does not know is passed over.
+func (c *Client) MarkRead(conversationID string, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conv := c.conversations[conversationID]
+	if conv == nil || min(seq, conv.last) <= conv.read {
+		return
+	}
+	conv.read, conv.readOwed = min(seq, conv.last), true
+	c.owe(conv)
+}

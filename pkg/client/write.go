@@ -1,0 +1,153 @@
+package client
+
+import (
+	"errors"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+)
+
+const (
+	// Positions in one acknowledgement; the protocol allows 1000, but a frame should stay well below any limit of its size.
+	maxPositions = 200
+	// Events that are acknowledged without waiting any longer.
+	ackAtOnce = 64
+)
+
+// poke tells the writer that there is something to do.
+func (s *session) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fail ends the connection for a reason of ours.
+func (s *session) fail(err error) {
+	if s.failure == nil {
+		s.failure = err
+	}
+	s.closing = true
+}
+
+// write is the writer: it sends what is there to be sent and watches the clock, until the connection ends.
+func (s *session) write() {
+	// Closing ends the reader, too.
+	defer s.conn.Close()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var buf []byte
+	for {
+		s.client.mu.Lock()
+		next := s.tick(time.Now())
+		buf = s.collect(buf[:0])
+		closing, silent := s.closing, errors.Is(s.failure, errSilent)
+		s.client.mu.Unlock()
+		if silent {
+			return
+		}
+		if len(buf) > 0 {
+			if err := s.conn.WriteMessage(buf); err != nil {
+				return
+			}
+			if cap(buf) > keepBufferBytes {
+				buf = nil
+			}
+			continue
+		}
+		if closing {
+			return
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-s.wake:
+		case <-timer.C:
+		case <-s.done:
+			return
+		}
+	}
+}
+
+// tick does what is due and tells when to look again. The lock is held, as in all that follows.
+func (s *session) tick(now time.Time) (next time.Time) {
+	c := s.client
+	next = now.Add(time.Hour)
+	sooner := func(t time.Time) {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	if !s.scanAt.IsZero() && !now.Before(s.scanAt) {
+		c.scan(s, now)
+	}
+	if !s.scanAt.IsZero() {
+		sooner(s.scanAt)
+	}
+	if !s.ackAt.IsZero() {
+		sooner(s.ackAt)
+	}
+	if s.heartbeat > 0 {
+		silent := s.heard.Add(2 * s.heartbeat)
+		if !now.Before(silent) {
+			s.fail(errSilent)
+		}
+		sooner(silent)
+	}
+	if !s.comeBack.IsZero() {
+		if !now.Before(s.comeBack) {
+			s.fail(errLeft)
+		}
+		sooner(s.comeBack)
+	}
+	return next
+}
+
+// collect encodes one message of what is to be sent now.
+func (s *session) collect(buf []byte) []byte {
+	c, codec, frames := s.client, s.client.cfg.Codec, 0
+	if s.owesPong {
+		s.owesPong = false
+		buf = frame.AppendClient(buf, codec, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}})
+		frames++
+	}
+	if !s.ackAt.IsZero() && (s.closing || !time.Now().Before(s.ackAt)) {
+		buf = frame.AppendClient(buf, codec, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: c.takeAcks()}})
+		frames++
+		if len(c.unacked) == 0 {
+			s.ackAt = time.Time{}
+		}
+	}
+	for len(c.ready) > 0 && frames < frame.MaxFrames && !s.closing {
+		r := c.ready[0]
+		if !r.ready {
+			// It was finished while it waited here.
+			c.ready = c.ready[1:]
+			continue
+		}
+		if r.aim != nil {
+			r.aim()
+		}
+		s.lastID++
+		r.frame.Id = s.lastID
+		before := len(buf)
+		buf = frame.AppendClient(buf, codec, r.frame)
+		switch size := len(buf) - before; {
+		case s.maxFrame > 0 && size > s.maxFrame:
+			buf = buf[:before]
+			c.ready = c.ready[1:]
+			c.finish(r, nil, ErrTooLarge)
+			continue
+		case s.maxFrame > 0 && before > 0 && len(buf) > s.maxFrame:
+			// It goes into the next message.
+			return buf[:before]
+		}
+		c.ready = c.ready[1:]
+		c.sent(s, r)
+		frames++
+	}
+	if len(c.ready) == 0 {
+		c.ready = nil
+	}
+	return buf
+}
