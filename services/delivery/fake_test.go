@@ -326,3 +326,7 @@ func (m mortal) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...g
 		return m.leaser.Lease(ctx, in, opts...)
 	}
 }
+
+func (s *split) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	return s.leases.Lease(ctx, in, opts...)
+}

@@ -118,7 +118,7 @@ func TestLeasesSpreadEvenlyAndHandOver(t *testing.T) {
 		require.Equal(t, map[string]int{"a": 16}, s.spread())
 
 		s.hire(t, "b", always)
-		time.Sleep(time.Second) // of the bubble: one renewal and the handover
+		pass(time.Second) // of the bubble: one renewal and the handover
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
 
@@ -136,13 +136,13 @@ func TestSilentDeathIsTakenOverWithinThreeSeconds(t *testing.T) {
 		s := newSite(16)
 		_, killA := s.hire(t, "a", always)
 		s.hire(t, "b", always)
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
 
 		killed := time.Now()
 		killA()
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"b": 16}, s.spread())
 		for p, at := range s.since {
@@ -157,15 +157,15 @@ func TestWorkerThatCannotRenewStops(t *testing.T) {
 		s.hire(t, "a", always)
 		synctest.Wait()
 		s.store.setDown(true)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread(), "a lease in force is worked on though it cannot be renewed")
-		time.Sleep(1500 * time.Millisecond)
+		pass(1500 * time.Millisecond)
 		synctest.Wait()
 		require.Empty(t, s.spread())
 
 		s.store.setDown(false)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread())
 		require.False(t, s.twice)
@@ -178,7 +178,7 @@ func TestLostLeaseIsGivenUp(t *testing.T) {
 		s.hire(t, "a", always)
 		synctest.Wait()
 		s.store.take(1, "somebody else")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 1}, s.spread())
 	})
@@ -192,21 +192,24 @@ func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 		connected := true
 		s.hire(t, "a", func() bool { mu.Lock(); defer mu.Unlock(); return connected })
 		s.hire(t, "b", always)
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		mu.Lock()
 		connected = false
 		mu.Unlock()
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"b": 4}, s.spread())
 		mu.Lock()
 		connected = true
 		mu.Unlock()
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		require.False(t, s.twice)
 	})
 }
+
+// pass lets time pass in a synctest bubble, where it costs none.
+func pass(d time.Duration) { <-time.After(d) }

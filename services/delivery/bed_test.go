@@ -1,0 +1,258 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+// patience is how long a test waits for what must come; it only decides how fast a broken build fails.
+const patience = 20 * time.Second
+
+// bed is a test bed: a real NATS server in the process, the faked store, and somebody who listens to everything.
+type bed struct {
+	t          *testing.T
+	partitions int
+	dir        string
+	server     *server.Server
+	nc         *nats.Conn
+	js         jetstream.JetStream
+	store      *fakeHistory
+	submitter  *broker.Submitter
+
+	mu       sync.Mutex
+	changed  chan struct{}
+	events   []*conversationv1.Event // as they were told, with repeats
+	receipts []*conversationv1.Receipt
+	joined   []*brokerv1.Joined
+	results  []*brokerv1.Result
+}
+
+func newBed(t *testing.T, partitions int) *bed {
+	b := &bed{t: t, partitions: partitions, dir: t.TempDir(), store: newFakeHistory(partitions), changed: make(chan struct{}, 1)}
+	b.startServer()
+	b.nc = b.connect()
+	var err error
+	b.js, err = jetstream.New(b.nc)
+	require.NoError(t, err)
+	b.subscribe("live.*", func(data []byte) {
+		var live brokerv1.Live
+		require.NoError(t, live.UnmarshalVT(data))
+		b.events = append(b.events, live.Events...)
+		if live.Receipt != nil {
+			b.receipts = append(b.receipts, live.Receipt)
+		}
+	})
+	b.subscribe("result.>", func(data []byte) {
+		var results brokerv1.Results
+		require.NoError(t, results.UnmarshalVT(data))
+		b.results = append(b.results, results.Results...)
+	})
+	b.subscribe(broker.JoinedSubject, func(data []byte) {
+		var joined brokerv1.Joined
+		require.NoError(t, joined.UnmarshalVT(data))
+		b.joined = append(b.joined, &joined)
+	})
+	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(b.submitter.Close)
+	return b
+}
+
+func (b *bed) startServer() {
+	s, err := server.NewServer(&server.Options{
+		ServerName: "bed", DontListen: true, JetStream: true, StoreDir: b.dir, NoSigs: true, NoLog: true,
+	})
+	require.NoError(b.t, err)
+	s.Start()
+	require.True(b.t, s.ReadyForConnections(patience))
+	b.server = s
+	b.t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+}
+
+func (b *bed) connect() *nats.Conn {
+	nc, err := broker.Connect(broker.Config{URL: nats.DefaultURL}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(b))
+	require.NoError(b.t, err)
+	b.t.Cleanup(nc.Close)
+	return nc
+}
+
+func (b *bed) subscribe(subject string, take func(data []byte)) {
+	_, err := b.nc.Subscribe(subject, func(msg *nats.Msg) {
+		b.mu.Lock()
+		take(msg.Data)
+		b.mu.Unlock()
+		signal(b.changed)
+	})
+	require.NoError(b.t, err)
+	require.NoError(b.t, b.nc.Flush())
+}
+
+func (b *bed) brokerConfig() broker.Config {
+	return broker.Config{Partitions: b.partitions, Replicas: 1, MaxBytes: 64 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute}
+}
+
+// worker is a running delivery service.
+type worker struct {
+	*Service
+	metrics *prometheus.Registry
+	stop    func()
+}
+
+// startWorker starts a worker; change, if not nil, changes its configuration or what it works with.
+func (b *bed) startWorker(change func(*Config, *Deps)) *worker {
+	cfg := Config{Name: "w", LeaseTTL: 400 * time.Millisecond, AppendTimeout: time.Second, FlushInterval: 10 * time.Millisecond}
+	registry := prometheus.NewRegistry()
+	deps := Deps{NATS: b.connect(), Broker: b.brokerConfig(), History: b.store, Registerer: registry, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil))}
+	if change != nil {
+		change(&cfg, &deps)
+	}
+	service, err := New(cfg, deps)
+	require.NoError(b.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	finished := make(chan error, 1)
+	go func() { finished <- service.Run(ctx) }()
+	var once sync.Once
+	w := &worker{Service: service, metrics: registry, stop: func() {
+		once.Do(func() {
+			cancel()
+			require.NoError(b.t, <-finished)
+		})
+	}}
+	b.t.Cleanup(w.stop)
+	return w
+}
+
+// send submits a command and gives its outcome, which must come.
+func (b *bed) send(c *brokerv1.Command) *conversationv1.Outcome {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), patience)
+	defer cancel()
+	outcome, err := b.submitter.Do(ctx, c, nil)
+	require.NoError(b.t, err)
+	return outcome
+}
+
+// put puts a message into a stream as it is, and gives its sequence.
+func (b *bed) put(partition int, payload []byte) uint64 {
+	b.t.Helper()
+	ack, err := b.js.Publish(b.t.Context(), broker.CommandSubject(partition), payload)
+	require.NoError(b.t, err)
+	return ack.Sequence
+}
+
+func (b *bed) putCommand(partition int, c *brokerv1.Command) uint64 {
+	b.t.Helper()
+	payload, err := c.MarshalVT()
+	require.NoError(b.t, err)
+	return b.put(partition, payload)
+}
+
+// await waits until something that was told makes the condition true. The condition runs with mu held.
+func (b *bed) await(what string, condition func() bool) {
+	b.t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		b.mu.Lock()
+		met := condition()
+		b.mu.Unlock()
+		if met {
+			return
+		}
+		select {
+		case <-b.changed:
+		case <-deadline.C:
+			require.Fail(b.t, "never happened: "+what)
+		}
+	}
+}
+
+func (b *bed) awaitEvent(id string, seq uint64) {
+	b.t.Helper()
+	b.await("an event is told", func() bool {
+		for _, event := range b.events {
+			if event.ConversationId == id && event.Seq == seq {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// resultOf waits for a result of the command.
+func (b *bed) resultOf(c *brokerv1.Command) *conversationv1.Outcome {
+	b.t.Helper()
+	var outcome *conversationv1.Outcome
+	b.await("a result is told", func() bool {
+		for _, r := range b.results {
+			if r.Sender == c.Sender && r.Outcome.CommandId == c.CommandId {
+				outcome = r.Outcome
+			}
+		}
+		return outcome != nil
+	})
+	return outcome
+}
+
+// forget drops what was told until now.
+func (b *bed) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events, b.results, b.receipts, b.joined = nil, nil, nil, nil
+}
+
+// eventually waits for something that nobody tells about.
+func (b *bed) eventually(what string, condition func() bool) {
+	b.t.Helper()
+	require.Eventually(b.t, condition, patience, 5*time.Millisecond, what)
+}
+
+func (w *worker) state(partition uint32) string {
+	answer, _ := w.ListPartitions(context.Background(), &deliveryv1.ListPartitionsRequest{})
+	for _, p := range answer.Partitions {
+		if p.Partition == partition {
+			return p.State
+		}
+	}
+	return ""
+}
+
+func (w *worker) count(name string) float64 {
+	families, err := w.metrics.Gather()
+	if err != nil {
+		return -1
+	}
+	var sum float64
+	for _, family := range families {
+		if family.GetName() != "runnel_delivery_"+name {
+			continue
+		}
+		for _, m := range family.Metric {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+// InProcessConn connects to whichever server runs now, so that it can be replaced while clients stay.
+func (b *bed) InProcessConn() (net.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.server.InProcessConn()
+}

@@ -1,0 +1,187 @@
+package delivery
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"pgregory.net/rapid"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+func (b *bed) acknowledge(partition int, acks ...*brokerv1.Ack) {
+	b.t.Helper()
+	data, err := (&brokerv1.Acks{Acks: acks}).MarshalVT()
+	require.NoError(b.t, err)
+	require.NoError(b.t, b.nc.Publish(broker.AckSubject(partition), data))
+}
+
+// at gives how many members the newest receipt of a conversation counts at seq or beyond. Callers hold mu.
+func (b *bed) at(id string, seq uint64) (delivered, read uint32) {
+	for _, r := range b.receipts {
+		if r.ConversationId == id {
+			delivered, read = membersAt(r.Delivered, seq), membersAt(r.Read, seq)
+		}
+	}
+	return delivered, read
+}
+
+// membersAt counts as Receipt documents it: the members of the last step that is not below seq.
+func membersAt(steps []*conversationv1.Step, seq uint64) (n uint32) {
+	for _, step := range steps {
+		if step.Seq >= seq {
+			n = step.Members
+		}
+	}
+	return n
+}
+
+func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob", "cid"))
+	id := create.ConversationId
+	b.send(create)
+	b.send(command(id, "ann", 2, text("hello")))
+	b.await("the sender has what they sent", func() bool { d, r := b.at(id, 2); return d == 1 && r == 1 })
+
+	b.acknowledge(0, &brokerv1.Ack{ConversationId: id, UserId: "bob", DeliveredSeq: 2})
+	b.await("delivered to 2 of 3", func() bool { d, r := b.at(id, 2); return d == 2 && r == 1 })
+	b.acknowledge(0,
+		&brokerv1.Ack{ConversationId: id, UserId: "cid", ReadSeq: 99},                         // beyond the head
+		&brokerv1.Ack{ConversationId: id, UserId: "bob", DeliveredSeq: 1},                     // backwards
+		&brokerv1.Ack{ConversationId: id, UserId: "eve", ReadSeq: 2, DeliveredSeq: 2},         // no member
+		&brokerv1.Ack{ConversationId: "nonsense", UserId: "bob", ReadSeq: 2, DeliveredSeq: 2}, // no conversation
+	)
+	b.await("delivered to 3, read by 2", func() bool { d, r := b.at(id, 2); return d == 3 && r == 2 })
+	require.EqualValues(t, 2, b.store.cursor(id, "cid").ReadSeq)
+	require.EqualValues(t, 2, b.store.cursor(id, "cid").DeliveredSeq, "what was read was received")
+	require.NotZero(t, b.store.cursor(id, "cid").ReadTimeMs)
+	require.EqualValues(t, 2, b.store.cursor(id, "bob").DeliveredSeq)
+	require.Zero(t, b.store.cursor(id, "eve").DeliveredSeq)
+	require.EqualValues(t, 1, w.count("acks_dropped_total"))
+
+	// A new owner knows the cursors from the store; the conversation is loaded for the acknowledgement.
+	w.stop()
+	b.forget()
+	w = b.startWorker(nil)
+	b.eventually("taken over", func() bool { return w.state(0) == "running" })
+	b.acknowledge(0, &brokerv1.Ack{ConversationId: id, UserId: "bob", ReadSeq: 2})
+	b.await("read by 3 of 3", func() bool { d, r := b.at(id, 2); return d == 3 && r == 3 })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	last := int64(0)
+	for _, r := range b.receipts {
+		require.Greater(t, r.Version, last)
+		require.EqualValues(t, 3, r.Members)
+		last = r.Version
+	}
+}
+
+func TestMembersComeAndGoInReceipts(t *testing.T) {
+	b := newBed(t, 1)
+	b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	id := create.ConversationId
+	members := func(n uint32) func() bool {
+		return func() bool { return len(b.receipts) > 0 && b.receipts[len(b.receipts)-1].Members == n }
+	}
+	b.send(create)
+	b.await("two", members(2))
+	b.send(command(id, "ann", 2, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"cid"}}}}))
+	b.await("three", members(3))
+	b.send(command(id, "bob", 3, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}))
+	b.await("two again", members(2))
+}
+
+// Cursors that could not be stored are told only after they are.
+func TestFailedFlushIsTriedAgain(t *testing.T) {
+	b := newBed(t, 1)
+	tries, told := 0, 0
+	b.store.saving = func(*historyv1.SaveCursorsRequest) error {
+		if tries++; tries <= 3 {
+			b.mu.Lock()
+			told += len(b.receipts)
+			b.mu.Unlock()
+			return status.Error(codes.Unavailable, "away")
+		}
+		return nil
+	}
+	b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	b.send(create)
+	b.await("the receipt", func() bool { d, _ := b.at(create.ConversationId, 1); return d == 1 })
+	require.Zero(t, told)
+	require.EqualValues(t, 1, b.store.cursor(create.ConversationId, "ann").ReadSeq)
+}
+
+func TestStaircase(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cursors := rapid.SliceOfN(rapid.Uint64Range(0, 60), 0, 100).Draw(t, "cursors")
+		at := map[uint64]uint32{}
+		for _, seq := range cursors {
+			at[seq]++
+		}
+		steps := staircase(at)
+		require.LessOrEqual(t, len(steps), maxSteps)
+		for i, step := range steps {
+			require.NotZero(t, step.Seq)
+			if i > 0 {
+				require.Less(t, step.Seq, steps[i-1].Seq)
+			}
+			var n uint32
+			for _, seq := range cursors {
+				if seq >= step.Seq {
+					n++
+				}
+			}
+			require.Equal(t, n, step.Members)
+		}
+	})
+}
+
+// The book forgets what was not used lately, but no cursor that is not stored yet.
+func TestBookIsBounded(t *testing.T) {
+	b := newBook(50)
+	load := func(n int) string {
+		id := command("", "ann", n, nil).ConversationId
+		b.add([]string{id}, []*historyv1.ConversationState{{ConversationId: id, Head: 5, Members: []*historyv1.Member{
+			{JoinedSeq: 1, Cursor: &conversationv1.Cursor{UserId: "ann"}},
+		}}}, 0)
+		b.trim()
+		return id
+	}
+	kept := load(0)
+	b.acknowledge([]*brokerv1.Ack{{ConversationId: kept, UserId: "ann", DeliveredSeq: 3}}, 1)
+	for n := range 1000 {
+		load(n + 1)
+		require.LessOrEqual(t, len(b.young)+len(b.old), 60)
+	}
+	require.NotNil(t, b.state(kept))
+	pending := &moves{cursors: map[cursorKey]cursor{}, receipts: map[string]*conversationv1.Receipt{}}
+	b.collect(pending, testTime)
+	require.EqualValues(t, 3, pending.cursors[cursorKey{kept, "ann"}].delivered)
+	require.Len(t, pending.receipts, 1)
+	for n := range 1000 {
+		load(n + 2000)
+	}
+	require.Nil(t, b.state(kept))
+}
+
+func TestWaitingAcknowledgementsAreBounded(t *testing.T) {
+	b := newBook(50)
+	dropped := 0
+	for n := range maxWanted + 100 {
+		dropped += b.acknowledge([]*brokerv1.Ack{{ConversationId: command("", "ann", n, nil).ConversationId, UserId: "ann", DeliveredSeq: 1}}, 1)
+	}
+	require.Equal(t, 100, dropped)
+	require.Len(t, b.wants(1000), 1000)
+	b.add(b.wants(1000), nil, 0)
+	require.Equal(t, maxWanted-1000, b.waiting)
+}

@@ -1,0 +1,410 @@
+package delivery
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// A command becomes an event in the store, a result for its sender, and an event for the others.
+func TestCommandIsCommittedAndTold(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	outcome := b.send(create)
+	require.Nil(t, outcome.Error)
+	require.EqualValues(t, 1, outcome.Seq)
+	id := create.ConversationId
+	for i := range 20 {
+		outcome = b.send(command(id, "ann", 10+i, text(fmt.Sprint("message ", i))))
+		require.EqualValues(t, 2+i, outcome.Seq)
+		require.False(t, outcome.Repeated)
+	}
+	b.awaitEvent(id, 21)
+	b.await("the members are told to gateways", func() bool {
+		return len(b.joined) == 1 && b.joined[0].Seq == 1 && len(b.joined[0].UserIds) == 2
+	})
+	refused := b.send(command(id, "eve", 99, text("hi")))
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refused.Error.GetCode())
+	b.store.verify(t)
+	require.EqualValues(t, 22, b.store.mark(0).Sequence)
+	require.EqualValues(t, 22, w.count("watermark"))
+	require.Equal(t, "running", w.state(0))
+	require.EqualValues(t, 22, w.count("commands_total"))
+}
+
+// The same command again, after any time and in another worker's hands, gets the first outcome.
+func TestRepeatGetsTheFirstOutcome(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	message := command(create.ConversationId, "ann", 2, text("once"))
+	require.EqualValues(t, 1, b.send(create).Seq)
+	require.EqualValues(t, 2, b.send(message).Seq)
+	for range 2 {
+		b.forget()
+		b.putCommand(0, create)
+		b.putCommand(0, message)
+		again := b.resultOf(create)
+		require.EqualValues(t, 1, again.Seq)
+		require.True(t, again.Repeated, "it looks refused by the state that it led to")
+		again = b.resultOf(message)
+		require.EqualValues(t, 2, again.Seq)
+		require.True(t, again.Repeated)
+		w.stop()
+		w = b.startWorker(nil)
+	}
+	b.forget()
+	conflicting := command(create.ConversationId, "ann", 2, text("something else"))
+	b.putCommand(0, conflicting)
+	b.await("the conflict is told", func() bool {
+		for _, r := range b.results {
+			if r.Outcome.Error.GetCode() == conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT {
+				return true
+			}
+		}
+		return false
+	})
+	b.store.verify(t)
+}
+
+// Many commands at once go in batches, in order.
+func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
+	b := newBed(t, 1)
+	create := command("", "ann", 1, group("g"))
+	gate := make(chan struct{})
+	b.store.fail(func(in *historyv1.AppendRequest) error { <-gate; return nil }, nil)
+	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
+	b.putCommand(0, create)
+	for i := range 1000 {
+		b.putCommand(0, command(create.ConversationId, "ann", 10+i, text(fmt.Sprint(i))))
+	}
+	close(gate)
+	b.awaitEvent(create.ConversationId, 1001)
+	b.store.verify(t)
+	b.store.mu.Lock()
+	defer b.store.mu.Unlock()
+	for i, event := range b.store.logs[create.ConversationId][1:] {
+		require.Equal(t, fmt.Sprint(i), event.Body.GetMessage().GetText())
+	}
+	require.Less(t, b.store.appends, 100, "commands must share appends")
+}
+
+// Nothing is told of what is not committed.
+func TestNothingIsToldBeforeTheCommit(t *testing.T) {
+	b := newBed(t, 1)
+	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	b.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
+	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
+	create := command("", "ann", 1, group("g"))
+	b.putCommand(0, create)
+	b.putCommand(0, command(create.ConversationId, "eve", 2, text("refused")))
+	<-entered
+	require.NoError(t, b.nc.Flush())
+	b.mu.Lock()
+	require.Empty(t, b.results)
+	require.Empty(t, b.events)
+	b.mu.Unlock()
+	close(gate)
+	require.EqualValues(t, 1, b.resultOf(create).Seq)
+}
+
+// While the store is away commands wait; when it is back they are committed.
+func TestStoreAway(t *testing.T) {
+	b := newBed(t, 1)
+	left := 6
+	b.store.fail(func(*historyv1.AppendRequest) error {
+		if left--; left >= 0 {
+			return status.Error(codes.Unavailable, "away")
+		}
+		return nil
+	}, nil)
+	b.startWorker(nil)
+	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).Seq)
+	b.store.verify(t)
+}
+
+// The answer to an append is lost, though it was committed.
+func TestUnknownOutcomeOfAnAppend(t *testing.T) {
+	b := newBed(t, 1)
+	var once sync.Once
+	b.store.fail(nil, func(*historyv1.AppendRequest) (err error) {
+		once.Do(func() { err = status.Error(codes.DeadlineExceeded, "lost") })
+		return err
+	})
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	outcome := b.send(create)
+	require.EqualValues(t, 1, outcome.Seq)
+	require.False(t, outcome.Repeated, "it is the first outcome, told by the next session")
+	b.awaitEvent(create.ConversationId, 1)
+	require.EqualValues(t, 2, w.count("takeovers_total"))
+	b.store.verify(t)
+}
+
+// Two workers that both believe to own a partition: one's commits are refused, nothing happens twice.
+func TestZombie(t *testing.T) {
+	b := newBed(t, 1)
+	a := b.startWorker(nil)
+	other := b.startWorker(func(_ *Config, d *Deps) {
+		d.History = &split{fakeHistory: b.store, leases: newFakeLeases(1)}
+	})
+	create := command("", "ann", 1, group("g"))
+	require.EqualValues(t, 1, b.send(create).Seq)
+	for i := range 100 {
+		require.EqualValues(t, 2+i, b.send(command(create.ConversationId, "ann", 10+i, text("x"))).Seq)
+	}
+	b.eventually("one of them was refused", func() bool { return a.count("superseded_total")+other.count("superseded_total") > 0 })
+	b.store.verify(t)
+	require.EqualValues(t, 101, b.store.mark(0).Sequence)
+}
+
+// Messages that nobody committed are gone from the stream: that partition stops, the others go on.
+func TestHoleStopsThePartition(t *testing.T) {
+	b := newBed(t, 2)
+	for p := range 2 { // without deny_delete, so that the test can make a hole
+		_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(p), Subjects: []string{broker.CommandSubject(p)}})
+		require.NoError(t, err)
+	}
+	w := b.startWorker(nil)
+	creates := make([]*brokerv1.Command, 2)
+	for n := 1; creates[0] == nil || creates[1] == nil; n++ {
+		c := command("", "ann", n, group("g"))
+		creates[conversation.Partition(c.ConversationId, 2)] = c
+	}
+	for _, c := range creates {
+		require.EqualValues(t, 1, b.send(c).Seq)
+	}
+	w.stop()
+	holed := b.putCommand(0, command(creates[0].ConversationId, "ann", 50, text("lost")))
+	b.putCommand(0, command(creates[0].ConversationId, "ann", 51, text("after it")))
+	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
+	require.NoError(t, err)
+	require.NoError(t, stream.DeleteMsg(t.Context(), holed))
+	w = b.startWorker(nil)
+	require.EqualValues(t, 2, b.send(command(creates[1].ConversationId, "ann", 52, text("the other partition"))).Seq)
+	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+	require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
+	require.Contains(t, w.state(0), fmt.Sprint("message ", holed))
+	require.Equal(t, holed-1, b.store.mark(0).Sequence)
+}
+
+// A hole that appears before a running reader.
+func TestHoleWhileReading(t *testing.T) {
+	b := newBed(t, 1)
+	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(0), Subjects: []string{broker.CommandSubject(0)}})
+	require.NoError(t, err)
+	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	b.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
+	w := b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout, c.MaxBatch = patience, 1 })
+	payload := make([]byte, 100<<10) // large enough that the reader has not asked for all of them
+	for range 60 {
+		b.put(0, payload)
+	}
+	<-entered
+	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
+	require.NoError(t, err)
+	require.NoError(t, stream.DeleteMsg(t.Context(), 55))
+	close(gate)
+	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+	require.EqualValues(t, 54, b.store.mark(0).Sequence)
+}
+
+// The stream is lost while the worker runs, and made anew: the watermark of the old one does not hide new commands.
+func TestReplacedStream(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	for i := range 5 {
+		b.send(command(create.ConversationId, "ann", 10+i, text("before")))
+	}
+	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	outcome := b.send(command(create.ConversationId, "ann", 20, text("after")))
+	require.EqualValues(t, 7, outcome.Seq)
+	b.store.verify(t)
+	require.GreaterOrEqual(t, w.count("stream_replaced_total"), 1.0)
+	require.EqualValues(t, 1, b.store.mark(0).Sequence)
+}
+
+// The broker lost messages at the end that were committed already, and has not taken others since.
+func TestLostTail(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	w.stop()
+	mark := b.store.mark(0)
+	mark.Sequence += 10
+	mark.TimeNs++
+	b.store.setMark(0, mark)
+	w = b.startWorker(nil)
+	require.EqualValues(t, 2, b.send(command(create.ConversationId, "ann", 2, text("x"))).Seq)
+	require.EqualValues(t, 1, w.count("stream_rewound_total"))
+	require.EqualValues(t, 2, b.store.mark(0).Sequence)
+	b.store.verify(t)
+}
+
+// The broker lost messages at the end and took others since: those have the sequences of the lost ones.
+func TestLostTailGrownAgain(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	w.stop()
+	mark := b.store.mark(0)
+	grown := make([]*brokerv1.Command, 6)
+	for i := range grown {
+		grown[i] = command(create.ConversationId, "ann", 10+i, text("new"))
+		b.putCommand(0, grown[i])
+	}
+	mark.Sequence += 4 // as if four others had been committed before the broker forgot them
+	b.store.setMark(0, mark)
+	w = b.startWorker(nil)
+	for i, c := range grown {
+		require.EqualValues(t, 2+i, b.resultOf(c).Seq)
+	}
+	require.EqualValues(t, 1, w.count("stream_rewound_total"))
+	b.store.verify(t)
+}
+
+// What cannot be carried out is put aside with its reason, and the partition goes on.
+func TestDeadLetters(t *testing.T) {
+	b := newBed(t, 1)
+	poison := func(in *historyv1.AppendRequest) error {
+		for _, event := range in.Events {
+			if event.Body.GetMessage().GetText() == "poison" {
+				return status.Error(codes.InvalidArgument, "events: cannot be stored")
+			}
+		}
+		return nil
+	}
+	b.store.fail(poison, nil)
+	create := command("", "ann", 1, group("g"))
+	id := create.ConversationId
+	first := b.startWorker(nil)
+	b.eventually("the stream is made", func() bool { return first.state(0) == "running" })
+	first.stop()
+	b.putCommand(0, create)
+	garbage := b.put(0, []byte("\xff garbage"))
+	empty := b.put(0, nil)
+	bad := command(id, "ann", 5, text("poison"))
+	var want []*brokerv1.Command
+	for i := range 10 {
+		if i == 4 {
+			b.putCommand(0, bad)
+		}
+		c := command(id, "ann", 10+i, text("fine"))
+		b.putCommand(0, c)
+		want = append(want, c)
+	}
+	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 2 })
+	for i, c := range want {
+		require.EqualValues(t, 2+i, b.resultOf(c).Seq)
+	}
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).Error.GetCode())
+	letters := b.store.deadLetters()
+	require.Len(t, letters, 3)
+	require.Equal(t, garbage, letters[0].Sequence)
+	require.Equal(t, []byte("\xff garbage"), letters[0].Payload)
+	require.Equal(t, empty, letters[1].Sequence)
+	require.Contains(t, letters[2].Reason, "cannot be stored")
+	require.EqualValues(t, 14, b.store.mark(0).Sequence)
+	b.store.verify(t)
+	require.Equal(t, "running", w.state(0))
+	require.Zero(t, w.count("partition_stopped"))
+}
+
+// A store that takes nothing at all is nobody's fault but its own: nothing is lost, and when it gives in all goes on.
+func TestStoreThatRefusesEverything(t *testing.T) {
+	b := newBed(t, 1)
+	b.store.fail(func(*historyv1.AppendRequest) error { return status.Error(codes.Internal, "broken") }, nil)
+	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
+	create := command("", "ann", 1, group("g"))
+	b.eventually("the stream is there", func() bool { return w.state(0) == "running" })
+	b.putCommand(0, create)
+	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+	b.store.fail(nil, nil)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(create).Error.GetCode())
+	require.EqualValues(t, 1, b.send(command("", "ann", 2, group("h"))).Seq)
+	b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 })
+}
+
+// The owner dies between the commit and the telling: the next one tells.
+func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	b.send(create)
+	committed := make(chan struct{}, 1)
+	b.store.fail(nil, func(*historyv1.AppendRequest) error {
+		signal(committed)
+		return status.Error(codes.Unavailable, "the worker dies with the answer on its way")
+	})
+	message := command(create.ConversationId, "bob", 2, text("hello"))
+	b.putCommand(0, message)
+	<-committed
+	w.stop()
+	b.store.fail(nil, nil)
+	b.forget()
+	w = b.startWorker(nil)
+	outcome := b.resultOf(message)
+	require.EqualValues(t, 2, outcome.Seq)
+	require.False(t, outcome.Repeated)
+	b.awaitEvent(create.ConversationId, 2)
+	b.store.verify(t)
+	require.EqualValues(t, 2, w.count("republished_events_total"))
+}
+
+// A conflict at a conversation's seq means that what is in memory is wrong: it is thrown away.
+func TestTakenSeqBeginsAnew(t *testing.T) {
+	b := newBed(t, 1)
+	var once sync.Once
+	b.store.fail(func(*historyv1.AppendRequest) (err error) {
+		once.Do(func() { err = status.Error(codes.FailedPrecondition, "taken") })
+		return err
+	}, nil)
+	w := b.startWorker(nil)
+	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).Seq)
+	require.EqualValues(t, 2, w.count("takeovers_total"))
+}
+
+// A worker that is stopped hands over to another one, and everything is committed once.
+func TestHandover(t *testing.T) {
+	b := newBed(t, 4)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	next := uint64(2)
+	for round := range 3 {
+		successor := b.startWorker(nil)
+		w.stop()
+		for i := range 20 {
+			require.Equal(t, next, b.send(command(create.ConversationId, "ann", 100*(round+1)+i, text("x"))).Seq)
+			next++
+		}
+		w = successor
+	}
+	b.store.verify(t)
+	require.NoError(t, w.Check(t.Context()))
+	b.eventually("all partitions are owned", func() bool { return w.count("partitions_owned") == 4 })
+}
+
+// split is the store with other leases: a worker that believes what the others do not.
+type split struct {
+	*fakeHistory
+	leases *fakeLeases
+}

@@ -1,0 +1,149 @@
+package delivery
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+var testTime = time.Unix(1_790_000_000, 0)
+
+func TestSubmitForServices(t *testing.T) {
+	b := newBed(t, 4)
+	w := b.startWorker(nil)
+	b.eventually("running", func() bool { return w.state(3) == "running" })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answer, err := w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(1), Body: &conversationv1.Body{
+		Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{"bob"}}},
+	}})
+	require.NoError(t, err)
+	id := conversation.DirectID("ann", "bob")
+	require.Equal(t, id, answer.Outcome.ConversationId)
+	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: commandID(2), Body: text("hi")})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, answer.Outcome.Seq)
+	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: id, CommandId: commandID(3), Body: text("hi")})
+	require.NoError(t, err)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, answer.Outcome.Error.GetCode())
+	b.store.verify(t)
+
+	partitions, err := w.ListPartitions(ctx, &deliveryv1.ListPartitionsRequest{})
+	require.NoError(t, err)
+	require.Len(t, partitions.Partitions, 4)
+	require.NotEmpty(t, partitions.Worker)
+
+	w.stop()
+	_, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: commandID(4), Body: text("hi")})
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.Error(t, w.Check(ctx))
+}
+
+func TestSubmitNamesTheBadField(t *testing.T) {
+	id := conversation.DirectID("ann", "bob")
+	for field, request := range map[string]*deliveryv1.SubmitRequest{
+		"sender":            {Sender: "a.b", ConversationId: id, CommandId: commandID(1), Body: text("x")},
+		"command_id":        {Sender: "ann", ConversationId: id, CommandId: "1", Body: text("x")},
+		"body":              {Sender: "ann", ConversationId: id, CommandId: commandID(1)},
+		"body.message.text": {Sender: "ann", ConversationId: id, CommandId: commandID(1), Body: text("")},
+		"conversation_id":   {Sender: "ann", ConversationId: "live.>", CommandId: commandID(1), Body: text("x")},
+	} {
+		_, err := commandOf(request)
+		require.Equal(t, codes.InvalidArgument, status.Code(err))
+		require.Contains(t, status.Convert(err).Message(), field)
+	}
+	_, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", ConversationId: id, CommandId: commandID(1), Body: group("g")})
+	require.ErrorContains(t, err, "conversation_id")
+}
+
+// The broker goes away and comes back; what was accepted is committed and told.
+func TestBrokerRestart(t *testing.T) {
+	b := newBed(t, 2)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	require.EqualValues(t, 1, b.send(create).Seq)
+	for round := range 2 {
+		b.server.Shutdown()
+		b.server.WaitForShutdown()
+		b.eventually("the worker notices", func() bool { return w.Check(t.Context()) != nil })
+		b.startServer()
+		require.EqualValues(t, 2+round, b.send(command(create.ConversationId, "ann", 10+round, text("x"))).Seq)
+	}
+	b.awaitEvent(create.ConversationId, 3)
+	b.store.verify(t)
+}
+
+// One trace goes from the sender to the event and the result.
+func TestTraceGoesOn(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	b := newBed(t, 1)
+	w := b.startWorker(func(_ *Config, d *Deps) {
+		d.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	})
+	b.eventually("running", func() bool { return w.state(0) == "running" })
+	create := command("", "ann", 1, group("g"))
+	lives := make(chan *nats.Msg, 8)
+	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.ConversationId), lives)
+	require.NoError(t, err)
+	payload, err := create.MarshalVT()
+	require.NoError(t, err)
+	const traceID = "0af7651916cd43dd8448eb211c80319c"
+	_, err = b.js.PublishMsg(t.Context(), &nats.Msg{
+		Subject: broker.CommandSubject(0), Data: payload, Header: nats.Header{"traceparent": {"00-" + traceID + "-b7ad6b7169203331-01"}},
+	})
+	require.NoError(t, err)
+	var live brokerv1.Live
+	require.NoError(t, live.UnmarshalVT((<-lives).Data))
+	require.Len(t, live.Traceparents, 1)
+	require.Contains(t, live.Traceparents[0], traceID)
+	w.stop()
+	var apply, command sdktrace.ReadOnlySpan
+	for _, span := range spans.Ended() {
+		switch span.Name() {
+		case spanApply:
+			apply = span
+		case spanCommand:
+			command = span
+		}
+	}
+	require.NotNil(t, apply)
+	require.NotNil(t, command)
+	require.Equal(t, traceID, command.SpanContext().TraceID().String())
+	require.Equal(t, "b7ad6b7169203331", command.Parent().SpanID().String())
+	require.Len(t, apply.Links(), 1)
+	require.Equal(t, command.SpanContext(), apply.Links()[0].SpanContext)
+}
+
+func TestInboxesComeOutOfTheStreamAndAreChecked(t *testing.T) {
+	for _, good := range []string{"gateway-1", "a.b", "x_Y"} {
+		require.True(t, validInbox(good), good)
+	}
+	for _, bad := range []string{"", ".", "a.", ".a", "a..b", "a b", "a\r\nPUB x", "*", ">", "a.>", string(make([]byte, 201)), "é"} {
+		require.False(t, validInbox(bad), bad)
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	b := newBed(t, 1)
+	_, err := New(Config{MaxBatch: 5000}, Deps{NATS: b.nc, Broker: b.brokerConfig(), History: b.store})
+	require.ErrorContains(t, err, "max-batch")
+	_, err = New(Config{}, Deps{NATS: b.nc, History: b.store})
+	require.ErrorContains(t, err, "partitions")
+	name := workerName("pod-1.ns/é")
+	require.True(t, conversation.ValidUser(name), name)
+	require.NotEqual(t, name, workerName("pod-1.ns/é"))
+}
