@@ -1,0 +1,107 @@
+// Package postgrestest gives tests, benchmarks and fault runs a PostgreSQL of their own: a private server made from the binaries that
+// are installed, on a free loopback port, with its data in a temporary directory and durable as in production (fsync on).
+//
+// It never touches a server it did not start, with one exception: RUNNEL_TEST_POSTGRES_URL may name one on which the
+// user may create databases; then each test gets a fresh database there, dropped afterwards.
+package postgrestest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net/url"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Env names a server to use instead of starting one.
+const Env = "RUNNEL_TEST_POSTGRES_URL"
+
+// shared is the one server of a test process. It ends with the last test that uses it; the next one starts another.
+var shared struct {
+	sync.Mutex
+	users  int
+	server *Server
+	dir    string
+}
+
+// Start gives a test the URL of a fresh, empty database, which is dropped when the test ends. Tests of one process share
+// a server. Without an installed PostgreSQL and without RUNNEL_TEST_POSTGRES_URL the test is skipped, or fails where CI is set.
+func Start(tb testing.TB) string {
+	tb.Helper()
+	admin := os.Getenv(Env)
+	if admin == "" {
+		admin = acquire(tb)
+	}
+	name := "runnel_test_" + randomHex()
+	run(tb, admin, "CREATE DATABASE "+name)
+	tb.Cleanup(func() { run(tb, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	database, err := url.Parse(admin)
+	if err != nil {
+		tb.Fatalf("%s is not a URL", Env)
+	}
+	database.Path = "/" + name
+	return database.String()
+}
+
+// acquire starts the shared server or joins it.
+func acquire(tb testing.TB) (admin string) {
+	tb.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.users == 0 {
+		dir, err := os.MkdirTemp("", "runnel-postgres-")
+		if err != nil {
+			tb.Fatalf("make a directory for PostgreSQL: %v", err)
+		}
+		server, err := Run(context.Background(), dir)
+		if err != nil {
+			_ = os.RemoveAll(dir)
+			if errors.Is(err, ErrNotInstalled) && os.Getenv("CI") == "" {
+				tb.Skipf("%s skipped: %v", tb.Name(), err)
+			}
+			tb.Fatalf("start PostgreSQL: %v", err)
+		}
+		shared.server, shared.dir = server, dir
+	}
+	shared.users++
+	tb.Cleanup(release)
+	return shared.server.URL()
+}
+
+func release() {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.users--; shared.users > 0 {
+		return
+	}
+	_ = shared.server.Stop()
+	_ = os.RemoveAll(shared.dir)
+	shared.server, shared.dir = nil, ""
+}
+
+func run(tb testing.TB, admin, statement string) {
+	tb.Helper()
+	// Not the test's context: that has ended when cleanups run.
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		tb.Fatalf("connect to PostgreSQL: %v", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		tb.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func randomHex() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
