@@ -1,0 +1,5 @@
+//go:build runnel_bug_no_watermark_check
+
+package store
+
+const bugNoWatermarkCheck = true

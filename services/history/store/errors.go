@@ -1,0 +1,56 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+var (
+	// ErrSeqTaken says that an event's place in its log is not the next free one: another command has it, or there would be
+	// a hole before it.
+	ErrSeqTaken = errors.New("events do not continue the stored head of their conversation")
+	// ErrNotFound says that there is no such conversation, or that the viewer may not know.
+	ErrNotFound = errors.New("no such conversation, or the viewer may not see it")
+	// ErrTooLarge says that the answer would be too large for one message: ask for fewer at a time.
+	ErrTooLarge = errors.New("the answer would be too large: ask for fewer at a time")
+	// ErrUnavailable says that the database is closed, away or failing. The same call may succeed later; whether a write
+	// has happened is unknown.
+	ErrUnavailable = errors.New("the database is not available")
+	// ErrDefect says that the database refused what it should have taken; trying again will not help.
+	ErrDefect = errors.New("the database refused a statement")
+)
+
+// WatermarkError says that a batch was not made on the partition's present watermark: another worker has moved it.
+type WatermarkError struct {
+	Partition uint32
+	// Present is where the partition stands.
+	Present *historyv1.Watermark
+}
+
+func (e *WatermarkError) Error() string {
+	return fmt.Sprintf("partition %d stands at sequence %d of stream %q, not where the batch begins",
+		e.Partition, e.Present.GetSequence(), e.Present.GetStream())
+}
+
+// InvalidError names the field of a request that breaks its rule.
+type InvalidError struct {
+	Field string
+	// Rule says what would have been right; it never repeats the value.
+	Rule string
+}
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Rule }
+
+// Invalid makes an *InvalidError.
+func Invalid(field, format string, args ...any) error {
+	return &InvalidError{Field: field, Rule: fmt.Sprintf(format, args...)}
+}
+
+// PartitionsError is what opening a database with another number of partitions than it was made with gives.
+func PartitionsError(stored string, asked int) error {
+	return fmt.Errorf("the database was made with %s partitions, not %d: start every service with --history.partitions=%s; "+
+		"the number cannot change, because the order of a conversation rests on all its commands going through one partition",
+		stored, asked, stored)
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"slices"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// View is the part of a log that a viewer may see.
+type View struct {
+	stretches []stretch // rising, apart from each other
+	member    bool
+}
+
+type stretch struct{ first, last uint64 }
+
+// Whole is the view of one who may see everything up to head.
+func Whole(head uint64) View { return View{stretches: []stretch{{1, head}}} }
+
+// Admit adds a membership to a view, in order of joined: all of it from joined to left, the event that ended it, or to
+// head when left is nil and the membership lasts. head and all memberships must come from one snapshot, or an event that
+// came after leaving could be shown.
+func (v *View) Admit(joined uint64, left *uint64, head uint64) {
+	last := head
+	if left != nil {
+		last = *left
+	}
+	v.member = left == nil
+	if joined <= last {
+		v.stretches = append(v.stretches, stretch{joined, last})
+	}
+}
+
+// Empty reports whether there is nothing to see: the viewer never was a member.
+func (v *View) Empty() bool { return len(v.stretches) == 0 }
+
+// Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and hands each to take with the size of its
+// stored body, until take returns false.
+type Fetch func(first, last uint64, backward bool, limit int, take func(event *conversationv1.Event, size int) bool) error
+
+// eventOverhead stands for everything of an event but its body, when the size of a page is counted.
+const eventOverhead = 256
+
+// Page cuts a page out of what a viewer may see. What lies between the page's events and is not theirs to see is
+// reported as hidden, so that a reader can tell it from a hole. A rising page also reports what lies before the
+// viewer's first membership: that reader has to get past it.
+//
+// More is said only when the page is full. If rows are missing from the table, the reader is not sent round in
+// circles: it sees events that do not follow each other, or a head it did not reach.
+func Page(view View, request *historyv1.ReadRequest, fetch Fetch) (*historyv1.ReadResponse, error) {
+	page := &page{limit: Limit(request.GetLimit())}
+	page.Member = view.member
+	page.Head = view.stretches[len(view.stretches)-1].last
+	read := page.rising
+	if request.GetBackward() {
+		read = page.falling
+	}
+	if err := read(view, request, fetch); err != nil {
+		return nil, err
+	}
+	return &page.ReadResponse, nil
+}
+
+type page struct {
+	historyv1.ReadResponse
+	limit, size int
+	full        bool
+}
+
+func (p *page) take(event *conversationv1.Event, size int) bool {
+	p.Events = append(p.Events, event)
+	p.size += size + eventOverhead
+	p.full = len(p.Events) >= p.limit || p.size >= MaxPageBytes
+	return !p.full
+}
+
+func (p *page) hide(first, last uint64) {
+	p.Hidden = append(p.Hidden, &conversationv1.Range{First: first, Last: last})
+}
+
+func (p *page) rising(view View, request *historyv1.ReadRequest, fetch Fetch) error {
+	next := request.GetAfter() + 1
+	for _, visible := range view.stretches {
+		if p.full {
+			break
+		}
+		if visible.last < next {
+			continue
+		}
+		if visible.first > next {
+			p.hide(next, visible.first-1)
+			next = visible.first
+		}
+		if err := fetch(next, visible.last, false, p.limit-len(p.Events), p.take); err != nil {
+			return err
+		}
+		next = visible.last + 1
+	}
+	p.More = p.full && p.Events[len(p.Events)-1].GetSeq() < p.Head
+	return nil
+}
+
+func (p *page) falling(view View, request *historyv1.ReadRequest, fetch Fetch) error {
+	next := p.Head
+	if before := request.GetBefore(); before > 0 && before <= p.Head {
+		next = before - 1
+	}
+	for _, visible := range slices.Backward(view.stretches) {
+		if p.full {
+			break
+		}
+		if visible.first > next {
+			continue
+		}
+		if visible.last < next {
+			p.hide(visible.last+1, next)
+			next = visible.last
+		}
+		if err := fetch(visible.first, next, true, p.limit-len(p.Events), p.take); err != nil {
+			return err
+		}
+		next = visible.first - 1
+	}
+	slices.Reverse(p.Hidden)
+	p.More = p.full && p.Events[len(p.Events)-1].GetSeq() > view.stretches[0].first
+	return nil
+}

@@ -1,0 +1,189 @@
+// Package postgres keeps the history in PostgreSQL 15 or later: the store of several history services at a time. Appends are ordinary
+// concurrent transactions of one round trip each; PostgreSQL's own group commit shares the fsyncs. Every answered write is on disk
+// (synchronous_commit = on).
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// Config says where the database is.
+type Config struct {
+	URL            string        `help:"PostgreSQL connection URL, postgres://user:password@host/database." secret:""`
+	Connections    int           `help:"Most connections to PostgreSQL. A partition's append uses one at a time, so more than the number of partitions is of use only for reading." default:"20"`
+	ConnectTimeout time.Duration `help:"How long to wait for a new connection." default:"5s"`
+}
+
+// Store is a history in PostgreSQL.
+type Store struct {
+	pool *pgxpool.Pool
+}
+
+var _ store.Store = (*Store)(nil)
+
+// minVersion is the oldest PostgreSQL this is tested with.
+const minVersion = 150000
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Open connects and brings the schema up to date. partitions must be the number the database was made with. Several
+// processes may open the same new database at once.
+func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*Store, error) {
+	settings, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		// The text of pgx's error masks the password, but not one that it could not recognise as such.
+		return nil, errors.New("the PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
+	}
+	if cfg.Connections > 0 {
+		settings.MaxConns = int32(cfg.Connections)
+	}
+	if cfg.ConnectTimeout > 0 {
+		settings.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
+	}
+	params := settings.ConnConfig.RuntimeParams
+	params["application_name"] = "runnel-history"
+	// An acknowledged append must survive the machine; databases and roles can be set up with less.
+	params["synchronous_commit"] = "on"
+	params["default_transaction_isolation"] = "read committed"
+	// All queries are short and go by key. Compiling them, or scanning a table that has grown since it was last analysed,
+	// is never the better plan.
+	params["jit"], params["enable_seqscan"] = "off", "off"
+
+	pool, err := pgxpool.NewWithConfig(ctx, settings)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the PostgreSQL connections: %w", err)
+	}
+	s := &Store{pool: pool}
+	if err := s.prepare(ctx, partitions, log); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("open the PostgreSQL database %s at %s: %w", settings.ConnConfig.Database, settings.ConnConfig.Host, err)
+	}
+	log.InfoContext(ctx, "history is in PostgreSQL", "host", settings.ConnConfig.Host, "database", settings.ConnConfig.Database, "partitions", partitions)
+	return s, nil
+}
+
+func (s *Store) prepare(ctx context.Context, partitions int, log *slog.Logger) error {
+	if err := s.check(ctx, log); err != nil {
+		return err
+	}
+	db := stdlib.OpenDBFromPool(s.pool)
+	err := migrate(ctx, db)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return preparePartitions(ctx, tx, partitions) })
+	if err != nil {
+		return fmt.Errorf("prepare the partitions: %w", err)
+	}
+	return nil
+}
+
+// check refuses a server on which an answered write may not be on disk.
+func (s *Store) check(ctx context.Context, log *slog.Logger) error {
+	var version int
+	var synchronous, fsync string
+	err := s.pool.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, current_setting('synchronous_commit'), current_setting('fsync')").
+		Scan(&version, &synchronous, &fsync)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read its settings: %w", err)
+	case version < minVersion:
+		return fmt.Errorf("its version is %d; %d or later is needed", version/10000, minVersion/10000)
+	case synchronous != "on" && synchronous != "remote_apply":
+		return fmt.Errorf("synchronous_commit is %q and cannot be set to on: is there a connection pooler that drops settings?", synchronous)
+	}
+	if fsync != "on" {
+		log.WarnContext(ctx, "PostgreSQL runs with fsync off: committed messages are lost when its machine fails")
+	}
+	return nil
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	// Of several services that start at once one migrates, the others look again every second, for up to five minutes.
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	return err
+}
+
+func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
+	const insert = "INSERT INTO meta (key, value) VALUES ('partitions', $1) ON CONFLICT DO NOTHING"
+	asked := strconv.Itoa(partitions)
+	made, err := tx.Exec(ctx, insert, asked)
+	if err != nil {
+		return err
+	}
+	if made.RowsAffected() == 1 {
+		const each = "INSERT INTO %s (partition) SELECT generate_series(0, $1::int - 1)"
+		for _, table := range []string{"partitions", "leases"} {
+			if _, err := tx.Exec(ctx, fmt.Sprintf(each, table), partitions); err != nil {
+				return err
+			}
+		}
+	}
+	var stored string
+	if err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE key = 'partitions'").Scan(&stored); err != nil {
+		return err
+	}
+	if stored != asked {
+		return store.PartitionsError(stored, partitions)
+	}
+	if store.BugNoUniqueKey {
+		_, err = tx.Exec(ctx, "DROP INDEX events_command; CREATE INDEX events_command ON events (command_id, conversation_id, sender)")
+	}
+	return err
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error { return wrap("ping", s.pool.Ping(ctx)) }
+
+// Close waits for what is under way and closes all connections.
+func (s *Store) Close() error {
+	s.pool.Close()
+	return nil
+}
+
+// wrap says what was tried, and sorts errors into what may pass (ErrUnavailable) and what will not (ErrDefect).
+func wrap(tried string, err error) error {
+	var failed *pgconn.PgError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w", tried, err)
+	case errors.As(err, &failed) && len(failed.Code) == 5:
+		switch failed.Code[:2] {
+		case "22", "23", "42": // bad data, a constraint, a statement that does not fit the schema
+			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
+		}
+	}
+	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
+}

@@ -1,0 +1,80 @@
+package postgres_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/runnelhq/runnel/pkg/postgrestest"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/postgres"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+var subject = storetest.Subject{New: newDatabase}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestStore(t *testing.T) {
+	keepServer(t)
+	storetest.Run(t, subject)
+}
+
+func BenchmarkAppend(b *testing.B) {
+	keepServer(b)
+	storetest.Benchmark(b, subject)
+}
+
+// keepServer keeps the shared server running from the first subtest to the last.
+func keepServer(tb testing.TB) { postgrestest.Start(tb) }
+
+func newDatabase(tb testing.TB) *storetest.Database {
+	tb.Helper()
+	cfg := postgres.Config{URL: postgrestest.Start(tb)}
+	open := func(ctx context.Context, partitions int) (store.Store, error) {
+		return postgres.Open(ctx, cfg, partitions, slog.New(slog.DiscardHandler))
+	}
+	opened, err := open(tb.Context(), storetest.Partitions)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, opened.Close()) })
+	return &storetest.Database{
+		Store:  opened,
+		Reopen: open,
+		SetBody: func(tb testing.TB, id string, seq uint64, body []byte) {
+			tb.Helper()
+			exec(tb, cfg.URL, "UPDATE events SET body = $1 WHERE conversation_id = $2 AND seq = $3", body, id, seq)
+		},
+		Delete: func(tb testing.TB, id string, seq uint64) {
+			tb.Helper()
+			exec(tb, cfg.URL, "DELETE FROM events WHERE conversation_id = $1 AND seq = $2", id, seq)
+		},
+		DeadLetters: func(tb testing.TB) (n int) {
+			tb.Helper()
+			conn := raw(tb, cfg.URL)
+			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
+			require.NoError(tb, conn.QueryRow(tb.Context(), "SELECT count(*) FROM dead_letters").Scan(&n))
+			return n
+		},
+	}
+}
+
+func raw(tb testing.TB, url string) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), url)
+	require.NoError(tb, err)
+	return conn
+}
+
+func exec(tb testing.TB, url, statement string, args ...any) {
+	tb.Helper()
+	conn := raw(tb, url)
+	defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
+	tag, err := conn.Exec(tb.Context(), statement, args...)
+	require.NoError(tb, err)
+	require.Equal(tb, int64(1), tag.RowsAffected())
+}

@@ -1,0 +1,262 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// The queries. Each is one statement, hence one snapshot.
+const (
+	eventColumns = "events.conversation_id, seq, time_ms, events.sender, events.command_id::text, kind, body, salt, commitment, prev_hash, hash"
+	// A cursor that was never saved is all zeros.
+	cursorColumns = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
+
+	selectWatermark = "SELECT stream, sequence, time_ns FROM partitions WHERE partition = $1"
+	selectCommands  = "SELECT " + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS v (command_id, conversation_id, sender)
+		JOIN events USING (command_id, conversation_id, sender)`
+	selectRising  = "SELECT " + eventColumns + " FROM events WHERE conversation_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4"
+	selectFalling = "SELECT " + eventColumns + " FROM events WHERE conversation_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4"
+	selectHead    = "SELECT head FROM conversations WHERE conversation_id = $1"
+	selectView    = `SELECT joined_seq, left_seq, head FROM memberships JOIN conversations USING (conversation_id)
+		WHERE conversation_id = $1 AND user_id = $2 ORDER BY joined_seq`
+	selectStates = `SELECT conversations.conversation_id, kind, name, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + cursorColumns + `
+		FROM conversations
+		LEFT JOIN memberships ON memberships.conversation_id = conversations.conversation_id AND left_seq IS NULL
+		LEFT JOIN cursors ON cursors.conversation_id = conversations.conversation_id AND cursors.user_id = memberships.user_id
+		WHERE conversations.conversation_id = ANY ($1::text[])
+		ORDER BY conversations.conversation_id, memberships.user_id`
+	selectHeads = "SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id = ANY ($1::text[])"
+	selectList  = `SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
+			CASE WHEN kind = $1 THEN (SELECT peer.user_id FROM memberships AS peer
+				WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id AND peer.left_seq IS NULL LIMIT 1) END,
+			` + cursorColumns + `
+		FROM memberships JOIN conversations USING (conversation_id)
+		LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
+		WHERE memberships.user_id = $2 AND left_seq IS NULL AND memberships.conversation_id > $3
+		ORDER BY memberships.conversation_id LIMIT $4`
+	selectMembers = `SELECT memberships.user_id, joined_seq, ` + cursorColumns + `
+		FROM memberships LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
+		WHERE memberships.conversation_id = $1 AND memberships.user_id > $2 AND left_seq IS NULL
+		ORDER BY memberships.user_id LIMIT $3`
+	selectMember = "SELECT 1 FROM memberships WHERE user_id = $1 AND conversation_id = $2 AND left_seq IS NULL"
+)
+
+// each runs a query and calls row for every row, until it returns false.
+func (s *Store) each(ctx context.Context, row func(pgx.Rows) (bool, error), query string, args ...any) error {
+	rows, err := s.pool.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if more, err := row(rows); err != nil || !more {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// stored is an event with the size of its body in the table.
+type stored struct {
+	event *conversationv1.Event
+	size  int
+}
+
+// scanEvent reads a row that holds eventColumns, behind what before takes.
+func scanEvent(row pgx.Row, before ...any) (stored, error) {
+	event := &conversationv1.Event{}
+	var kind int32
+	var body []byte
+	err := row.Scan(append(before, &event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &event.CommandId, &kind, &body,
+		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash)...)
+	if err != nil {
+		return stored{}, err
+	}
+	event.Kind = conversationv1.EventKind(kind)
+	store.SetBody(event, body)
+	return stored{event, len(body)}, nil
+}
+
+// Watermark tells where a partition stands.
+func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
+	w := &historyv1.Watermark{}
+	err := s.pool.QueryRow(ctx, selectWatermark, partition).Scan(&w.Stream, &w.Sequence, &w.TimeNs)
+	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
+}
+
+// Conversations gives states, all from one statement.
+func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
+	var states []*historyv1.ConversationState
+	members := 0
+	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		next := &historyv1.ConversationState{}
+		var user *string
+		var joined *uint64
+		var kind int32
+		var count int
+		cursor := &conversationv1.Cursor{}
+		if err := rows.Scan(&next.ConversationId, &kind, &next.Name, &next.Creator, &next.Head, &next.HeadHash, &count, &user, &joined,
+			&cursor.DeliveredSeq, &cursor.DeliveredTimeMs, &cursor.ReadSeq, &cursor.ReadTimeMs); err != nil {
+			return false, err
+		}
+		if n := len(states); n == 0 || states[n-1].GetConversationId() != next.GetConversationId() {
+			if members += count; members > store.MaxStateMembers && n > 0 {
+				return false, store.ErrTooLarge
+			}
+			next.Kind = conversationv1.Kind(kind)
+			states = append(states, next)
+		}
+		if user != nil {
+			cursor.UserId = *user
+			state := states[len(states)-1]
+			state.Members = append(state.Members, &historyv1.Member{JoinedSeq: *joined, Cursor: cursor})
+		}
+		return true, nil
+	}, selectStates, ids)
+	return states, answer("read conversations", err)
+}
+
+// Commands gives the events that came of commands.
+func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*conversationv1.Event, error) {
+	n := len(keys)
+	ids, senders, commands := make([]string, n), make([]string, n), make([]pgtype.UUID, n)
+	for i, key := range keys {
+		command, valid := store.DecodeCommandID(key.GetCommandId())
+		ids[i], senders[i], commands[i] = key.GetConversationId(), key.GetSender(), pgtype.UUID{Bytes: command, Valid: valid}
+	}
+	var events []*conversationv1.Event
+	size := 0
+	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		found, err := scanEvent(rows)
+		if err != nil {
+			return false, err
+		}
+		if size += found.size; size > store.MaxCommandsBytes && len(events) > 0 {
+			return false, store.ErrTooLarge
+		}
+		events = append(events, found.event)
+		return true, nil
+	}, selectCommands, commands, ids, senders)
+	return events, answer("find commands", err)
+}
+
+// Read gives a page of a log.
+func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	view, err := s.view(ctx, request.GetConversationId(), request.GetViewer())
+	if err != nil {
+		return nil, answer("read what the viewer may see", err)
+	}
+	response, err := store.Page(view, request, func(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
+		query := selectRising
+		if backward {
+			query = selectFalling
+		}
+		return s.each(ctx, func(rows pgx.Rows) (bool, error) {
+			found, err := scanEvent(rows)
+			return err == nil && take(found.event, found.size), err
+		}, query, request.GetConversationId(), first, last, limit)
+	})
+	return response, wrap("read events of "+request.GetConversationId(), err)
+}
+
+func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, err error) {
+	if viewer == "" {
+		var head uint64
+		if err = s.pool.QueryRow(ctx, selectHead, id).Scan(&head); errors.Is(err, pgx.ErrNoRows) {
+			err = store.ErrNotFound
+		}
+		return store.Whole(head), err
+	}
+	err = s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		var joined, head uint64
+		var left *uint64
+		err := rows.Scan(&joined, &left, &head)
+		view.Admit(joined, left, head)
+		return err == nil, err
+	}, selectView, id, viewer)
+	if err == nil && view.Empty() {
+		err = store.ErrNotFound
+	}
+	return view, err
+}
+
+// Heads gives the newest seq of conversations.
+func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
+	heads := make([]*historyv1.Head, 0, len(ids))
+	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		head := &historyv1.Head{}
+		heads = append(heads, head)
+		return true, rows.Scan(&head.ConversationId, &head.Head, &head.HeadHash)
+	}, selectHeads, ids)
+	return heads, wrap("read heads", err)
+}
+
+// ListConversations gives a page of a user's conversations.
+func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
+	limit := store.Limit(request.GetLimit())
+	response := &historyv1.ListConversationsResponse{}
+	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		if response.More = len(response.GetConversations()) == limit; response.GetMore() {
+			return false, nil
+		}
+		summary := &historyv1.Summary{Cursor: &conversationv1.Cursor{UserId: request.GetUserId()}}
+		var kind int32
+		var peer pgtype.Text
+		err := rows.Scan(&summary.ConversationId, &kind, &summary.Name, &summary.Head, &summary.Members, &summary.JoinedSeq, &peer,
+			&summary.Cursor.DeliveredSeq, &summary.Cursor.DeliveredTimeMs, &summary.Cursor.ReadSeq, &summary.Cursor.ReadTimeMs)
+		summary.Kind, summary.Peer = conversationv1.Kind(kind), peer.String
+		response.Conversations = append(response.Conversations, summary)
+		return true, err
+	}, selectList, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1)
+	return response, wrap("list conversations", err)
+}
+
+// ListMembers gives a page of present members.
+func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
+	if err := s.mayList(ctx, request.GetConversationId(), request.GetViewer()); err != nil {
+		return nil, answer("look for the viewer among the members", err)
+	}
+	limit := store.Limit(request.GetLimit())
+	response := &historyv1.ListMembersResponse{}
+	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		if response.More = len(response.GetMembers()) == limit; response.GetMore() {
+			return false, nil
+		}
+		member := &historyv1.Member{Cursor: &conversationv1.Cursor{}}
+		response.Members = append(response.Members, member)
+		return true, rows.Scan(&member.Cursor.UserId, &member.JoinedSeq,
+			&member.Cursor.DeliveredSeq, &member.Cursor.DeliveredTimeMs, &member.Cursor.ReadSeq, &member.Cursor.ReadTimeMs)
+	}, selectMembers, request.GetConversationId(), request.GetAfter(), limit+1)
+	return response, wrap("list members", err)
+}
+
+func (s *Store) mayList(ctx context.Context, id, viewer string) error {
+	var found int64
+	query, args := selectHead, []any{id}
+	if viewer != "" {
+		query, args = selectMember, []any{viewer, id}
+	}
+	if err := s.pool.QueryRow(ctx, query, args...).Scan(&found); errors.Is(err, pgx.ErrNoRows) {
+		return store.ErrNotFound
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// answer passes on what is an answer, and wraps what is a failure.
+func answer(tried string, err error) error {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrTooLarge) {
+		return err
+	}
+	return wrap(tried, err)
+}

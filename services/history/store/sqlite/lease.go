@@ -1,0 +1,84 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// Lease is one write: it sees all leases and nobody comes between.
+func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
+	var response *historyv1.LeaseResponse
+	err := s.writer.do(ctx, func(w *writer) (err error) {
+		response, err = w.lease(s.now().UnixMilli(), request)
+		return err
+	}, nil)
+	if err != nil {
+		// The writer may still be at it after the context's end: response is not ours to read then.
+		return nil, wrap("lease", err)
+	}
+	return response, nil
+}
+
+func (w *writer) lease(nowMs int64, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
+	leases, err := w.readLeases()
+	if err != nil {
+		return nil, err
+	}
+	workers, err := w.readWorkers()
+	if err != nil {
+		return nil, err
+	}
+	changed, response := store.Assign(nowMs, leases, workers, request)
+	for _, lease := range changed {
+		if _, err := w.statements.setLease.ExecContext(background, lease.Worker, lease.UntilMs, lease.Partition); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := w.statements.dropWorkers.ExecContext(background, nowMs); err != nil {
+		return nil, err
+	}
+	if request.GetStopping() {
+		_, err = w.statements.dropWorker.ExecContext(background, request.GetWorker())
+	} else {
+		_, err = w.statements.setWorker.ExecContext(background, request.GetWorker(), nowMs+int64(request.GetTtlMs()))
+	}
+	return response, err
+}
+
+func (w *writer) readLeases() (leases []store.Lease, err error) {
+	rows, err := w.statements.leases.QueryContext(background)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var lease store.Lease
+		if err := rows.Scan(&lease.Partition, &lease.Worker, &lease.UntilMs); err != nil {
+			return nil, err
+		}
+		leases = append(leases, lease)
+	}
+	return leases, rows.Err()
+}
+
+func (w *writer) readWorkers() (workers map[string]int64, err error) {
+	rows, err := w.statements.workers.QueryContext(background)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	workers = map[string]int64{}
+	for rows.Next() {
+		var worker string
+		var seenUntil int64
+		if err := rows.Scan(&worker, &seenUntil); err != nil {
+			return nil, err
+		}
+		workers[worker] = seenUntil
+	}
+	return workers, rows.Err()
+}

@@ -1,0 +1,284 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+const (
+	selectWatermark = "SELECT stream, sequence, time_ns FROM partitions WHERE partition = ?"
+	selectEvent     = "SELECT conversation_id, seq, time_ms, sender, command_id, kind, body, salt, commitment, prev_hash, hash FROM events"
+	selectCommand   = selectEvent + " WHERE command_id = ? AND conversation_id = ? AND sender = ?"
+	// A cursor that was never saved is all zeros.
+	selectCursor = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
+)
+
+// readStatements are the queries, prepared on the pool. Each is one statement, hence one snapshot.
+type readStatements struct {
+	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
+}
+
+func prepareReads(ctx context.Context, db *sql.DB) (readStatements, error) {
+	p := &preparer{ctx: ctx, on: db}
+	s := readStatements{
+		watermark: p.stmt(selectWatermark),
+		command:   p.stmt(selectCommand),
+		rising:    p.stmt(selectEvent + " WHERE conversation_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"),
+		falling:   p.stmt(selectEvent + " WHERE conversation_id = ? AND seq BETWEEN ? AND ? ORDER BY seq DESC LIMIT ?"),
+		head:      p.stmt("SELECT head FROM conversations WHERE conversation_id = ?"),
+		view: p.stmt(`SELECT joined_seq, left_seq, head FROM memberships JOIN conversations USING (conversation_id)
+			WHERE conversation_id = ? AND user_id = ? ORDER BY joined_seq`),
+		states: p.stmt(`SELECT conversations.conversation_id, kind, name, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + selectCursor + `
+			FROM conversations
+			LEFT JOIN memberships ON memberships.conversation_id = conversations.conversation_id AND left_seq IS NULL
+			LEFT JOIN cursors ON cursors.conversation_id = conversations.conversation_id AND cursors.user_id = memberships.user_id
+			WHERE conversations.conversation_id IN (SELECT value FROM json_each(?))
+			ORDER BY conversations.conversation_id, memberships.user_id`),
+		heads: p.stmt("SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id IN (SELECT value FROM json_each(?))"),
+		list: p.stmt(`SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
+				iif(kind = ?, (SELECT peer.user_id FROM memberships AS peer
+					WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id AND peer.left_seq IS NULL LIMIT 1), NULL),
+				` + selectCursor + `
+			FROM memberships JOIN conversations USING (conversation_id)
+			LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
+			WHERE memberships.user_id = ? AND left_seq IS NULL AND memberships.conversation_id > ?
+			ORDER BY memberships.conversation_id LIMIT ?`),
+		members: p.stmt(`SELECT memberships.user_id, joined_seq, ` + selectCursor + `
+			FROM memberships LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
+			WHERE memberships.conversation_id = ? AND memberships.user_id > ? AND left_seq IS NULL
+			ORDER BY memberships.user_id LIMIT ?`),
+		member: p.stmt("SELECT 1 FROM memberships WHERE user_id = ? AND conversation_id = ? AND left_seq IS NULL"),
+	}
+	return s, p.err
+}
+
+// each runs a query and calls row for every row, until it returns false.
+func each(ctx context.Context, stmt *sql.Stmt, row func(*sql.Rows) (bool, error), args ...any) (err error) {
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if more, err := row(rows); err != nil || !more {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+type scanner interface{ Scan(dest ...any) error }
+
+// stored is an event with the size of its body in the table.
+type stored struct {
+	event *conversationv1.Event
+	size  int
+}
+
+func scanEvent(row scanner) (stored, error) {
+	event := &conversationv1.Event{}
+	var kind int32
+	var command, body []byte
+	err := row.Scan(&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, &kind, &body,
+		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash)
+	if err != nil {
+		return stored{}, err
+	}
+	event.Kind, event.CommandId = conversationv1.EventKind(kind), store.EncodeCommandID(command)
+	store.SetBody(event, body)
+	return stored{event, len(body)}, nil
+}
+
+func scanWatermark(row scanner) (*historyv1.Watermark, error) {
+	w := &historyv1.Watermark{}
+	err := row.Scan(&w.Stream, &w.Sequence, &w.TimeNs)
+	return w, err
+}
+
+// Watermark tells where a partition stands.
+func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
+	watermark, err := scanWatermark(s.read.watermark.QueryRowContext(ctx, partition))
+	return watermark, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
+}
+
+// Conversations gives states, all from one statement.
+func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
+	var states []*historyv1.ConversationState
+	members := 0
+	err := each(ctx, s.read.states, func(rows *sql.Rows) (bool, error) {
+		next := &historyv1.ConversationState{}
+		var user sql.NullString
+		var joined sql.NullInt64
+		var kind int32
+		var count int
+		cursor := &conversationv1.Cursor{}
+		if err := rows.Scan(&next.ConversationId, &kind, &next.Name, &next.Creator, &next.Head, &next.HeadHash, &count, &user, &joined,
+			&cursor.DeliveredSeq, &cursor.DeliveredTimeMs, &cursor.ReadSeq, &cursor.ReadTimeMs); err != nil {
+			return false, err
+		}
+		if n := len(states); n == 0 || states[n-1].GetConversationId() != next.GetConversationId() {
+			if members += count; members > store.MaxStateMembers && n > 0 {
+				return false, store.ErrTooLarge
+			}
+			next.Kind = conversationv1.Kind(kind)
+			states = append(states, next)
+		}
+		if user.Valid {
+			cursor.UserId = user.String
+			state := states[len(states)-1]
+			state.Members = append(state.Members, &historyv1.Member{JoinedSeq: uint64(joined.Int64), Cursor: cursor})
+		}
+		return true, nil
+	}, jsonList(ids))
+	return states, answer("read conversations", err)
+}
+
+// Commands gives the events that came of commands.
+func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*conversationv1.Event, error) {
+	var events []*conversationv1.Event
+	size := 0
+	for _, key := range keys {
+		id, _ := store.DecodeCommandID(key.GetCommandId())
+		found, err := scanEvent(s.read.command.QueryRowContext(ctx, id[:], key.GetConversationId(), key.GetSender()))
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return nil, wrap("find commands", err)
+		}
+		if size += found.size; size > store.MaxCommandsBytes && len(events) > 0 {
+			return nil, store.ErrTooLarge
+		}
+		events = append(events, found.event)
+	}
+	return events, nil
+}
+
+// Read gives a page of a log.
+func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	view, err := s.view(ctx, request.GetConversationId(), request.GetViewer())
+	if err != nil {
+		return nil, answer("read what the viewer may see", err)
+	}
+	response, err := store.Page(view, request, func(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
+		stmt := s.read.rising
+		if backward {
+			stmt = s.read.falling
+		}
+		return each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
+			found, err := scanEvent(rows)
+			return err == nil && take(found.event, found.size), err
+		}, request.GetConversationId(), int64(first), int64(last), limit)
+	})
+	return response, wrap("read events of "+request.GetConversationId(), err)
+}
+
+func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, err error) {
+	if viewer == "" {
+		var head uint64
+		if err = s.read.head.QueryRowContext(ctx, id).Scan(&head); errors.Is(err, sql.ErrNoRows) {
+			err = store.ErrNotFound
+		}
+		return store.Whole(head), err
+	}
+	err = each(ctx, s.read.view, func(rows *sql.Rows) (bool, error) {
+		var joined, head uint64
+		var left *uint64
+		err := rows.Scan(&joined, &left, &head)
+		view.Admit(joined, left, head)
+		return err == nil, err
+	}, id, viewer)
+	if err == nil && view.Empty() {
+		err = store.ErrNotFound
+	}
+	return view, err
+}
+
+// Heads gives the newest seq of conversations.
+func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
+	heads := make([]*historyv1.Head, 0, len(ids))
+	err := each(ctx, s.read.heads, func(rows *sql.Rows) (bool, error) {
+		head := &historyv1.Head{}
+		heads = append(heads, head)
+		return true, rows.Scan(&head.ConversationId, &head.Head, &head.HeadHash)
+	}, jsonList(ids))
+	return heads, wrap("read heads", err)
+}
+
+// ListConversations gives a page of a user's conversations.
+func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
+	limit := store.Limit(request.GetLimit())
+	response := &historyv1.ListConversationsResponse{}
+	err := each(ctx, s.read.list, func(rows *sql.Rows) (bool, error) {
+		if response.More = len(response.GetConversations()) == limit; response.GetMore() {
+			return false, nil
+		}
+		summary := &historyv1.Summary{Cursor: &conversationv1.Cursor{UserId: request.GetUserId()}}
+		var kind int32
+		var peer sql.NullString
+		err := rows.Scan(&summary.ConversationId, &kind, &summary.Name, &summary.Head, &summary.Members, &summary.JoinedSeq, &peer,
+			&summary.Cursor.DeliveredSeq, &summary.Cursor.DeliveredTimeMs, &summary.Cursor.ReadSeq, &summary.Cursor.ReadTimeMs)
+		summary.Kind, summary.Peer = conversationv1.Kind(kind), peer.String
+		response.Conversations = append(response.Conversations, summary)
+		return true, err
+	}, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1)
+	return response, wrap("list conversations", err)
+}
+
+// ListMembers gives a page of present members.
+func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
+	if err := s.mayList(ctx, request.GetConversationId(), request.GetViewer()); err != nil {
+		return nil, answer("look for the viewer among the members", err)
+	}
+	limit := store.Limit(request.GetLimit())
+	response := &historyv1.ListMembersResponse{}
+	err := each(ctx, s.read.members, func(rows *sql.Rows) (bool, error) {
+		if response.More = len(response.GetMembers()) == limit; response.GetMore() {
+			return false, nil
+		}
+		member := &historyv1.Member{Cursor: &conversationv1.Cursor{}}
+		response.Members = append(response.Members, member)
+		return true, rows.Scan(&member.Cursor.UserId, &member.JoinedSeq,
+			&member.Cursor.DeliveredSeq, &member.Cursor.DeliveredTimeMs, &member.Cursor.ReadSeq, &member.Cursor.ReadTimeMs)
+	}, request.GetConversationId(), request.GetAfter(), limit+1)
+	return response, wrap("list members", err)
+}
+
+func (s *Store) mayList(ctx context.Context, id, viewer string) error {
+	var found int64
+	stmt, args := s.read.head, []any{id}
+	if viewer != "" {
+		stmt, args = s.read.member, []any{viewer, id}
+	}
+	if err := stmt.QueryRowContext(ctx, args...).Scan(&found); errors.Is(err, sql.ErrNoRows) {
+		return store.ErrNotFound
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// answer passes on what is an answer, and wraps what is a failure.
+func answer(tried string, err error) error {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrTooLarge) {
+		return err
+	}
+	return wrap(tried, err)
+}
+
+// jsonList makes one parameter of many ids, so that one prepared statement takes any number of them.
+func jsonList(ids []string) string {
+	list, err := json.Marshal(ids)
+	if err != nil || len(ids) == 0 { // strings can always be encoded
+		return "[]"
+	}
+	return string(list)
+}

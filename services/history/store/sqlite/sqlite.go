@@ -1,0 +1,218 @@
+// Package sqlite keeps the history in one SQLite file: the store of a single machine, in pure Go. Every answered write is
+// on disk (WAL, synchronous=FULL); writes that arrive together share one commit (see writer). It is for one history service at a time;
+// several may read the file, and other programs may too.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// Config says where the database is. The zero value is not usable: Path is required.
+type Config struct {
+	Path string `help:"SQLite database file; made when it is not there." default:"history.db"`
+	// Now is the clock of leases and dead letters. Defaults to time.Now.
+	Now func() time.Time `kong:"-"`
+}
+
+// Store is a history in a SQLite file.
+type Store struct {
+	writer *writer
+	// readers is a pool of its own, so that reading never waits for a commit (WAL lets both go on).
+	readers *sql.DB
+	read    readStatements
+	now     func() time.Time
+}
+
+var _ store.Store = (*Store)(nil)
+
+// readConnections is the size of the read pool: reading is CPU, and there is no use in more of it than cores on the machines SQLite is for.
+const readConnections = 4
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Open opens or makes the database and brings its schema up to date. partitions must be the number it was made with.
+func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ *Store, err error) {
+	path, err := filepath.Abs(cfg.Path)
+	if err != nil {
+		return nil, fmt.Errorf("find the database file %q: %w", cfg.Path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("make the database's directory: %w", err)
+	}
+	// Made here so that nobody but its owner can read messages; SQLite gives the files beside it the same mode.
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the database file: %w", err)
+	}
+	if err := file.Close(); err != nil {
+		return nil, fmt.Errorf("close the database file: %w", err)
+	}
+	s := &Store{now: cfg.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open the SQLite database %s: %w", path, err), s.Close())
+		}
+	}()
+
+	db, err := sql.Open("sqlite", dsn(path, writePragmas))
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	if err := prepareSchema(ctx, db, partitions); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if s.writer, err = startWriter(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if s.readers, err = sql.Open("sqlite", dsn(path, readPragmas)); err != nil {
+		return nil, err
+	}
+	s.readers.SetMaxOpenConns(readConnections)
+	s.readers.SetMaxIdleConns(readConnections)
+	if s.read, err = prepareReads(ctx, s.readers); err != nil {
+		return nil, err
+	}
+	log.InfoContext(ctx, "history is in SQLite", "path", path, "partitions", partitions)
+	return s, nil
+}
+
+// Pragmas of the writer. The page cache (64 MiB) holds the pages that a busy installation appends to: with SQLite's default of 2 MiB most inserts read a page back first.
+// A checkpoint every 8000 pages (32 MiB) writes a page once that was committed many times; at the default of 1000 it took a third of the writer's CPU.
+// temp_store: what a savepoint has to remember stays in memory.
+var writePragmas = []string{
+	"busy_timeout(5000)", "journal_mode(wal)", "synchronous(full)", "cache_size(-65536)", "wal_autocheckpoint(8000)",
+	"journal_size_limit(67108864)", "temp_store(memory)",
+}
+
+var readPragmas = []string{"busy_timeout(5000)", "query_only(on)", "cache_size(-16384)", "temp_store(memory)"}
+
+func dsn(path string, pragmas []string) string {
+	uri := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{"_pragma": pragmas}.Encode()}
+	return uri.String()
+}
+
+func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
+	var journal string
+	var synchronous int
+	if err := errors.Join(
+		db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal),
+		db.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous),
+	); err != nil {
+		return fmt.Errorf("read its settings: %w", err)
+	}
+	if journal != "wal" || synchronous != 2 {
+		return fmt.Errorf("journal_mode is %s and synchronous %d, not wal and 2 (full): is it on a file system without shared memory?", journal, synchronous)
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	migrate, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	if err != nil {
+		return fmt.Errorf("prepare migrations: %w", err)
+	}
+	if _, err := migrate.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return preparePartitions(ctx, db, partitions)
+}
+
+func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var stored string
+	err = tx.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = 'partitions'").Scan(&stored)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		if _, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES ('partitions', ?)", strconv.Itoa(partitions)); err != nil {
+			return fmt.Errorf("store the number of partitions: %w", err)
+		}
+		for p := range partitions {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO partitions (partition) VALUES (?)", p); err != nil {
+				return fmt.Errorf("make partition %d: %w", p, err)
+			}
+			if _, err := tx.ExecContext(ctx, "INSERT INTO leases (partition) VALUES (?)", p); err != nil {
+				return fmt.Errorf("make the lease of partition %d: %w", p, err)
+			}
+		}
+	case err != nil:
+		return fmt.Errorf("read the number of partitions: %w", err)
+	case stored != strconv.Itoa(partitions):
+		return store.PartitionsError(stored, partitions)
+	}
+	if store.BugNoUniqueKey {
+		if _, err := tx.ExecContext(ctx, "DROP INDEX events_command; CREATE INDEX events_command ON events (command_id, conversation_id, sender)"); err != nil {
+			return fmt.Errorf("plant a bug: %w", err)
+		}
+	}
+	return tx.Commit()
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	return wrap("ping", s.readers.PingContext(ctx))
+}
+
+// Close commits what is queued, waits for the writer, and closes the file.
+func (s *Store) Close() error {
+	var errs []error
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// wrap says what was tried, and sorts errors into what may pass (ErrUnavailable) and what will not (ErrDefect).
+func wrap(tried string, err error) error {
+	var failed *sqlite.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w", tried, err)
+	case errors.As(err, &failed):
+		switch failed.Code() & 0xff {
+		case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE:
+			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
+		}
+	}
+	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
+}
+
+// violates reports whether a statement failed on a key that is taken.
+func violates(err error) bool {
+	var failed *sqlite.Error
+	if !errors.As(err, &failed) {
+		return false
+	}
+	code := failed.Code()
+	return code == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY || code == sqlite3.SQLITE_CONSTRAINT_UNIQUE
+}

@@ -1,0 +1,73 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/sqlite"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+var subject = storetest.Subject{New: newDatabase}
+
+func TestStore(t *testing.T) { storetest.Run(t, subject) }
+
+func BenchmarkAppend(b *testing.B) { storetest.Benchmark(b, subject) }
+
+func newDatabase(tb testing.TB) *storetest.Database {
+	tb.Helper()
+	cfg := sqlite.Config{Path: filepath.Join(tb.TempDir(), "a directory", "it's 100% history?.db")}
+	open := func(ctx context.Context, partitions int) (store.Store, error) {
+		return sqlite.Open(ctx, cfg, partitions, slog.New(slog.DiscardHandler))
+	}
+	opened, err := open(tb.Context(), storetest.Partitions)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, opened.Close()) })
+	return &storetest.Database{
+		Store:  opened,
+		Reopen: open,
+		SetBody: func(tb testing.TB, id string, seq uint64, body []byte) {
+			tb.Helper()
+			exec(tb, cfg.Path, "UPDATE events SET body = ? WHERE conversation_id = ? AND seq = ?", body, id, int64(seq))
+		},
+		Delete: func(tb testing.TB, id string, seq uint64) {
+			tb.Helper()
+			exec(tb, cfg.Path, "DELETE FROM events WHERE conversation_id = ? AND seq = ?", id, int64(seq))
+		},
+		DeadLetters: func(tb testing.TB) (n int) {
+			tb.Helper()
+			db := raw(tb, cfg.Path)
+			defer func() { require.NoError(tb, db.Close()) }()
+			require.NoError(tb, db.QueryRowContext(tb.Context(), "SELECT count(*) FROM dead_letters").Scan(&n))
+			return n
+		},
+	}
+}
+
+// raw opens the file as another program would.
+func raw(tb testing.TB, path string) *sql.DB {
+	tb.Helper()
+	db, err := sql.Open("sqlite", sqlite.DSN(path, []string{"busy_timeout(5000)"}))
+	require.NoError(tb, err)
+	return db
+}
+
+func exec(tb testing.TB, path, statement string, args ...any) {
+	tb.Helper()
+	db := raw(tb, path)
+	defer func() { require.NoError(tb, db.Close()) }()
+	result, err := db.ExecContext(tb.Context(), statement, args...)
+	require.NoError(tb, err)
+	changed, err := result.RowsAffected()
+	require.NoError(tb, err)
+	require.Equal(tb, int64(1), changed)
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

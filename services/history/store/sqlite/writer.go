@@ -1,0 +1,234 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+const (
+	// queueLength bounds the writes that wait; the caller of the next one waits to get in.
+	queueLength = 256
+	// maxGroup bounds the writes of one transaction, so that nobody's answer waits for an endless one.
+	maxGroup = 64
+)
+
+// writer owns the one connection that writes. It takes all writes that are waiting into one transaction, so that they
+// share one fsync: while that is under way the next group gathers, without any timer. Each write has a savepoint of its
+// own; one that is refused goes back to it and leaves the others untouched. Nobody is answered before the commit returned.
+type writer struct {
+	db         *sql.DB
+	conn       *sql.Conn
+	statements writeStatements
+	begin, commit, rollback,
+	savepoint, release, rollbackTo *sql.Stmt
+
+	queue chan *write
+	quit  chan struct{} // closed to stop; what is queued is still written
+	done  chan struct{} // closed when the goroutine has ended
+
+	closing sync.Once
+}
+
+// write is one unit: all of it is committed or none.
+type write struct {
+	ctx context.Context
+	// run writes. An error takes back everything it did.
+	run func(w *writer) error
+	// explain, when set, turns errClash of run into what to say; it runs after run was taken back, in the same transaction.
+	explain func(w *writer) error
+	err     chan error // of one element: the writer never waits for a caller
+}
+
+// errClash says that a write met a key or a head that it did not expect.
+var errClash = errors.New("clash with what is stored")
+
+// background is the context of everything the writer runs: a caller that gives up must not interrupt a transaction that
+// carries the writes of others.
+var background = context.Background()
+
+func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take the writing connection: %w", err)
+	}
+	w := &writer{
+		db: db, conn: conn,
+		queue: make(chan *write, queueLength), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	prepare := &preparer{ctx: ctx, on: conn}
+	w.begin, w.commit, w.rollback = prepare.stmt("BEGIN IMMEDIATE"), prepare.stmt("COMMIT"), prepare.stmt("ROLLBACK")
+	w.savepoint, w.release, w.rollbackTo = prepare.stmt("SAVEPOINT one"), prepare.stmt("RELEASE one"), prepare.stmt("ROLLBACK TO one")
+	w.statements.prepare(prepare)
+	if prepare.err != nil {
+		return nil, errors.Join(prepare.err, conn.Close())
+	}
+	go w.loop()
+	return w, nil
+}
+
+// do queues a write and waits for its outcome. When ctx ends first the outcome is unknown.
+func (w *writer) do(ctx context.Context, run, explain func(*writer) error) error {
+	one := &write{ctx: ctx, run: run, explain: explain, err: make(chan error, 1)}
+	select {
+	case <-w.quit:
+		return errClosed
+	default:
+	}
+	select {
+	case w.queue <- one:
+	case <-w.quit:
+		return errClosed
+	case <-ctx.Done():
+		return fmt.Errorf("wait to be written: %w", ctx.Err())
+	}
+	select {
+	case err := <-one.err:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the commit: %w", ctx.Err())
+	case <-w.done:
+		// The writer has ended; it may have answered before.
+		select {
+		case err := <-one.err:
+			return err
+		default:
+			return errClosed
+		}
+	}
+}
+
+var errClosed = fmt.Errorf("%w: it is closed", store.ErrUnavailable)
+
+// close writes what is queued and ends the writer. A second call does nothing more.
+func (w *writer) close() (err error) {
+	w.closing.Do(func() {
+		close(w.quit)
+		<-w.done
+		// Connection first: sql.DB waits for it.
+		err = errors.Join(w.conn.Close(), w.db.Close())
+	})
+	return err
+}
+
+func (w *writer) loop() {
+	defer close(w.done)
+	group := make([]*write, 0, maxGroup)
+	for {
+		select {
+		case one := <-w.queue:
+			group = append(group[:0], one)
+		case <-w.quit:
+			if group = w.gather(group[:0]); len(group) == 0 {
+				return
+			}
+		}
+		group = w.gather(group)
+		w.run(group)
+		clear(group)
+	}
+}
+
+// gather takes what is waiting, without waiting for more.
+func (w *writer) gather(group []*write) []*write {
+	for len(group) < maxGroup {
+		select {
+		case one := <-w.queue:
+			group = append(group, one)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// run commits a group and answers everybody in it.
+func (w *writer) run(group []*write) {
+	outcomes := make([]error, len(group))
+	err := w.transact(group, outcomes)
+	for i, one := range group {
+		if err != nil {
+			// Even a refusal cannot stand: it may rest on what an earlier write of the group did, which is undone now.
+			one.err <- err
+			continue
+		}
+		one.err <- outcomes[i]
+	}
+}
+
+// transact runs a group in one transaction. Its error concerns all of the group; outcomes are those of each.
+func (w *writer) transact(group []*write, outcomes []error) error {
+	if _, err := w.begin.ExecContext(background); err != nil {
+		// A transaction left open by a failed rollback is the one state that would not heal by itself.
+		_, _ = w.rollback.ExecContext(background)
+		return wrap("begin", err)
+	}
+	written := 0
+	for i, one := range group {
+		if err := one.ctx.Err(); err != nil {
+			outcomes[i] = err // its caller has gone; nothing was done
+			continue
+		}
+		taken, err := w.runOne(one, len(group) > 1, &outcomes[i])
+		if err != nil {
+			_, _ = w.rollback.ExecContext(background)
+			return err
+		}
+		if taken {
+			written++
+		}
+	}
+	if written == 0 {
+		_, err := w.rollback.ExecContext(background)
+		return wrap("roll back", err)
+	}
+	if _, err := w.commit.ExecContext(background); err != nil {
+		_, _ = w.rollback.ExecContext(background)
+		return wrap("commit", err)
+	}
+	return nil
+}
+
+// runOne runs one write of a group. The error means that the transaction cannot go on; the write's own outcome is
+// separate. A group of one needs no savepoint: taking it back is rolling back.
+func (w *writer) runOne(one *write, shared bool, outcome *error) (written bool, err error) {
+	if shared {
+		if _, err := w.savepoint.ExecContext(background); err != nil {
+			return false, wrap("set a savepoint", err)
+		}
+	}
+	*outcome = one.run(w)
+	if *outcome == nil {
+		if shared {
+			_, err = w.release.ExecContext(background)
+		}
+		return true, wrap("release a savepoint", err)
+	}
+	if err := w.takeBack(shared); err != nil {
+		// SQLite ends the whole transaction by itself when the disk is full or failing.
+		return false, errors.Join(err, *outcome)
+	}
+	if errors.Is(*outcome, errClash) && one.explain != nil {
+		*outcome = one.explain(w)
+	}
+	return false, nil
+}
+
+func (w *writer) takeBack(shared bool) error {
+	if shared {
+		if _, err := w.rollbackTo.ExecContext(background); err != nil {
+			return wrap("go back to a savepoint", err)
+		}
+		_, err := w.release.ExecContext(background)
+		return wrap("release a savepoint", err)
+	}
+	if _, err := w.rollback.ExecContext(background); err != nil {
+		return wrap("roll back", err)
+	}
+	_, err := w.begin.ExecContext(background)
+	return wrap("begin", err)
+}

@@ -1,0 +1,241 @@
+package storetest
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// group makes a store, a worker and a group of alice and bob.
+func group(t *testing.T, subject Subject) (*Database, *Worker, string) {
+	t.Helper()
+	db := subject.New(t)
+	worker := NewWorker(db, 3, &Clock{})
+	created := worker.Commit(t, worker.CreateGroup("alice", "our group", "bob"))
+	return db, worker, created[0].GetConversationId()
+}
+
+func requireWatermark(t *testing.T, s store.Store, partition uint32, want *historyv1.Watermark) {
+	t.Helper()
+	present, err := s.Watermark(t.Context(), partition)
+	require.NoError(t, err)
+	require.True(t, proto.Equal(want, present), "the watermark is %v, not %v", present, want)
+}
+
+func requireEvents(t *testing.T, want, got []*conversationv1.Event) {
+	t.Helper()
+	require.Len(t, got, len(want))
+	for i := range want {
+		require.True(t, proto.Equal(want[i], got[i]), "event %d is %v, not %v", i, got[i], want[i])
+	}
+}
+
+func testAppend(t *testing.T, subject Subject) {
+	t.Run("what was appended is read back as it was", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		want := ReadAll(t, db, id)
+		for i := range 30 { // one batch of several conversations, interleaved
+			worker.Commit(t, worker.CreateGroup("carol", "", "dave"))
+			message := worker.Command(id, []string{"alice", "bob"}[i%2], &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{
+				Text: "grüße\n\t🙂", ReplyTo: uint64(i % 2), Metadata: map[string]string{"a": "1", "b": ""},
+			}}})
+			want = append(want, worker.Commit(t, message, worker.Command(id, "bob", Rename("x")))...)
+		}
+		requireEvents(t, want, VerifyLog(t, db, id))
+		requireWatermark(t, db, 3, worker.Watermark)
+	})
+
+	t.Run("a partition begins without a watermark", func(t *testing.T) {
+		requireWatermark(t, subject.New(t), Partitions-1, &historyv1.Watermark{})
+	})
+
+	t.Run("a batch on a watermark that moved is refused, duplicates or not", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		zombie := worker.Fork()
+		same := worker.Command(id, "bob", Message("same"))
+		worker.Commit(t, same)
+		for name, expected := range map[string]*historyv1.Watermark{
+			"sequence": zombie.Watermark,
+			"stream":   {Stream: "1", Sequence: worker.Watermark.GetSequence()},
+			"none":     {},
+		} {
+			batch := zombie.Fork().Batch(zombie.Fork().Apply(t, same)...)
+			batch.Expected = expected
+			_, err := db.Append(t.Context(), batch)
+			var moved *store.WatermarkError
+			require.ErrorAs(t, err, &moved, name)
+			require.True(t, proto.Equal(worker.Watermark, moved.Present), "it tells where the partition stands")
+		}
+		require.Len(t, ReadAll(t, db, id), 2)
+		requireWatermark(t, db, 3, worker.Watermark)
+	})
+
+	t.Run("of appends that race on one watermark exactly one wins", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		for range 5 {
+			const racers = 8
+			var wins, losses int
+			var mu sync.Mutex
+			var running sync.WaitGroup
+			var won *Worker
+			for range racers {
+				racer := worker.Fork()
+				batch := racer.Batch(racer.Apply(t, racer.Command(id, "alice", Message("mine")))...)
+				running.Go(func() {
+					_, err := racer.Append(t.Context(), batch)
+					mu.Lock()
+					defer mu.Unlock()
+					var moved *store.WatermarkError
+					switch {
+					case err == nil:
+						wins, won = wins+1, racer
+					default:
+						require.ErrorAs(t, err, &moved)
+						losses++
+					}
+				})
+			}
+			running.Wait()
+			require.Equal(t, 1, wins)
+			require.Equal(t, racers-1, losses)
+			worker = won
+		}
+		require.Len(t, VerifyLog(t, db, id), 6)
+	})
+
+	t.Run("all commands that were committed before come back, and nothing is committed", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		one, two := worker.Command(id, "alice", Message("1")), worker.Command(id, "bob", Message("2"))
+		first := worker.Commit(t, one, two)
+		// The same id from another sender is another command.
+		other := worker.Command(id, "bob", Message("3"))
+		other.CommandId = one.GetCommandId()
+		batch := worker.Batch(worker.Fork().Apply(t, two, other, one)...)
+		duplicates, err := worker.Append(t.Context(), batch)
+		require.NoError(t, err)
+		require.Len(t, duplicates, 2)
+		require.Equal(t, []uint32{0, 2}, []uint32{duplicates[0].GetIndex(), duplicates[1].GetIndex()})
+		requireEvents(t, []*conversationv1.Event{first[1], first[0]}, []*conversationv1.Event{duplicates[0].GetFirst(), duplicates[1].GetFirst()})
+		requireWatermark(t, db, 3, worker.Watermark)
+		require.Len(t, ReadAll(t, db, id), 3)
+
+		worker.Commit(t, other)
+		require.Len(t, VerifyLog(t, db, id), 4)
+	})
+
+	t.Run("a create that is repeated comes back as a duplicate", func(t *testing.T) {
+		db := subject.New(t)
+		worker := NewWorker(db, 0, &Clock{})
+		create := worker.CreateGroup("alice", "g")
+		stale := worker.Fork()
+		first := worker.Commit(t, create)
+		stale.Watermark = worker.Watermark
+		duplicates, err := stale.Append(t.Context(), stale.Batch(stale.Apply(t, create)...))
+		require.NoError(t, err)
+		require.Len(t, duplicates, 1)
+		requireEvents(t, first, []*conversationv1.Event{duplicates[0].GetFirst()})
+	})
+
+	t.Run("no event takes a place that is not the next", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		stale := worker.Fork()
+		worker.Commit(t, worker.Command(id, "alice", Message("first")))
+		stale.Watermark = worker.Watermark
+		_, err := stale.Append(t.Context(), stale.Batch(stale.Apply(t, stale.Command(id, "bob", Message("same seq")))...))
+		require.ErrorIs(t, err, store.ErrSeqTaken)
+
+		ahead := worker.Fork()
+		ahead.Apply(t, ahead.Command(id, "alice", Message("never appended")))
+		_, err = ahead.Append(t.Context(), ahead.Batch(ahead.Apply(t, ahead.Command(id, "alice", Message("leaves a hole")))...))
+		require.ErrorIs(t, err, store.ErrSeqTaken)
+
+		elsewhere := worker.Fork()
+		created := elsewhere.Apply(t, elsewhere.CreateGroup("eve", "never appended"))[0].GetConversationId()
+		_, err = elsewhere.Append(t.Context(), elsewhere.Batch(elsewhere.Apply(t, elsewhere.Command(created, "eve", Message("of nothing")))...))
+		require.ErrorIs(t, err, store.ErrSeqTaken)
+
+		// A second create of the same conversation by another command.
+		direct := NewWorker(db, 7, worker.clock)
+		direct.Commit(t, direct.CreateDirect("alice", "bob"))
+		again := NewWorker(db, 7, worker.clock)
+		again.Watermark = direct.Watermark
+		_, err = again.Append(t.Context(), again.Batch(again.Apply(t, again.CreateDirect("bob", "alice"))...))
+		require.ErrorIs(t, err, store.ErrSeqTaken)
+
+		require.Len(t, VerifyLog(t, db, id), 2)
+		requireWatermark(t, db, 3, worker.Watermark)
+		requireWatermark(t, db, 7, direct.Watermark)
+	})
+
+	t.Run("a batch at odds with itself is invalid", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		var invalid *store.InvalidError
+		one := worker.Command(id, "alice", Message("1"))
+		_, err := db.Append(t.Context(), worker.Batch(worker.Fork().Apply(t, one, one)...))
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, "events[1].command_id", invalid.Field)
+
+		events := worker.Fork().Apply(t, one, worker.Command(id, "alice", Message("2")), worker.Command(id, "alice", Message("3")))
+		_, err = db.Append(t.Context(), worker.Batch(events[0], events[2]))
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, "events[1].seq", invalid.Field)
+		require.Len(t, ReadAll(t, db, id), 1)
+	})
+
+	t.Run("a batch of refusals moves the watermark, also back", func(t *testing.T) {
+		db, worker, _ := group(t, subject)
+		batch := worker.Batch()
+		batch.DeadLetters = []*historyv1.DeadLetter{{Sequence: 2, Reason: "undecodable", Payload: []byte{0xff}}, {Sequence: 3, Reason: "empty"}}
+		_, err := worker.Append(t.Context(), batch)
+		require.NoError(t, err)
+		require.Equal(t, 2, db.DeadLetters(t))
+
+		// After a lost tail of the stream the position goes back, and the same commands may come again.
+		back := &historyv1.AppendRequest{Partition: 3, Expected: worker.Watermark, Next: &historyv1.Watermark{Stream: "1790000000000000000", Sequence: 1}}
+		_, err = worker.Append(t.Context(), back)
+		require.NoError(t, err)
+		requireWatermark(t, db, 3, back.GetNext())
+		again := worker.Batch()
+		again.DeadLetters = batch.GetDeadLetters()
+		_, err = worker.Append(t.Context(), again)
+		require.NoError(t, err)
+		require.Equal(t, 2, db.DeadLetters(t))
+	})
+
+	t.Run("refused appends leave those beside them alone", func(t *testing.T) {
+		db := subject.New(t)
+		var running sync.WaitGroup
+		for p := range uint32(Partitions) {
+			worker := NewWorker(db, p, &Clock{n: int64(p) * 1_000_000})
+			running.Go(func() {
+				id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+				for range 20 {
+					events := worker.Commit(t, worker.Command(id, "alice", Message("good")))
+					// Three kinds of refusal, each in its own place of the transaction.
+					stale := worker.Fork()
+					stale.Watermark = &historyv1.Watermark{Stream: "1", Sequence: 1}
+					_, err := stale.Append(t.Context(), stale.Batch())
+					var moved *store.WatermarkError
+					require.ErrorAs(t, err, &moved)
+					again := worker.Batch(proto.CloneOf(events[0]))
+					again.Events[0].Seq++
+					duplicates, err := db.Append(t.Context(), again)
+					require.NoError(t, err)
+					require.Len(t, duplicates, 1)
+					ahead := worker.Batch(worker.Fork().Apply(t, worker.Command(id, "alice", Message("x")), worker.Command(id, "alice", Message("y")))[1])
+					_, err = db.Append(t.Context(), ahead)
+					require.ErrorIs(t, err, store.ErrSeqTaken)
+				}
+				require.Len(t, VerifyLog(t, db, id), 21)
+			})
+		}
+		running.Wait()
+	})
+}

@@ -1,0 +1,103 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+)
+
+// benchConversations is the number of groups in the first benchmark of DESIGN.md section 10.
+const benchConversations = 500
+
+// Benchmark measures appends of 1, 16 and 100 events, one partition at a time and all of them at once. Besides time per
+// append it reports events/s, the process's CPU per event (a PostgreSQL server's is not in it), and p50 and p99 of an append.
+func Benchmark(b *testing.B, subject Subject) {
+	for _, partitions := range []int{1, Partitions} {
+		for _, size := range []int{1, 16, 100} {
+			b.Run(fmt.Sprintf("partitions=%d/events=%d", partitions, size), func(b *testing.B) { benchmark(b, subject, partitions, size) })
+		}
+	}
+}
+
+func benchmark(b *testing.B, subject Subject, partitions, size int) {
+	db := subject.New(b)
+	lanes := make([]*lane, partitions)
+	for p := range lanes {
+		lanes[p] = newLane(b, db, uint32(p), benchConversations/partitions)
+	}
+	tokens := make(chan struct{}, b.N)
+	for range b.N {
+		tokens <- struct{}{}
+	}
+	close(tokens)
+	b.ResetTimer()
+	before := cpu()
+	var running sync.WaitGroup
+	for _, l := range lanes {
+		running.Go(func() {
+			for range tokens {
+				l.append(b, size)
+			}
+		})
+	}
+	running.Wait()
+	b.StopTimer()
+	spent := cpu() - before
+	var took []time.Duration
+	for _, l := range lanes {
+		took = append(took, l.took...)
+	}
+	slices.Sort(took)
+	events := float64(b.N * size)
+	b.ReportMetric(events/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64(spent.Microseconds())/events, "cpu-µs/event")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
+
+// lane is one partition's worker with its conversations.
+type lane struct {
+	*Worker
+	ids  []string
+	next int
+	took []time.Duration
+}
+
+func newLane(b *testing.B, db *Database, partition uint32, conversations int) *lane {
+	l := &lane{Worker: NewWorker(db, partition, &Clock{n: int64(partition) << 32})}
+	for range conversations {
+		create := l.CreateGroup("alice", "a group of four", "bob", "carol", "dave")
+		l.Commit(b, create)
+		l.ids = append(l.ids, create.GetConversationId())
+	}
+	return l
+}
+
+// text is a message of 128 bytes, as in the benchmarks of the peers.
+const text = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+
+func (l *lane) append(b *testing.B, size int) {
+	commands := make([]*brokerv1.Command, size)
+	for i := range commands {
+		l.next++
+		commands[i] = l.Command(l.ids[l.next*7919%len(l.ids)], "alice", Message(text))
+	}
+	batch := l.Batch(l.Apply(b, commands...)...)
+	begin := time.Now()
+	_, err := l.Append(b.Context(), batch)
+	l.took = append(l.took, time.Since(begin))
+	require.NoError(b, err)
+}
+
+func cpu() time.Duration {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

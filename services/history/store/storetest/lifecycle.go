@@ -1,0 +1,79 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+func testLifecycle(t *testing.T, subject Subject) {
+	t.Run("everything is there after opening again", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		want := worker.Commit(t, worker.Command(id, "alice", Message("kept")))
+		require.NoError(t, db.Close())
+		again, err := db.Reopen(t.Context(), Partitions)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, again.Close()) }()
+		requireEvents(t, want, VerifyLog(t, again, id)[1:])
+		requireWatermark(t, again, 3, worker.Watermark)
+	})
+
+	t.Run("another number of partitions is refused with what to do", func(t *testing.T) {
+		db := subject.New(t)
+		_, err := db.Reopen(t.Context(), Partitions/2)
+		require.ErrorContains(t, err, "made with 16 partitions, not 8")
+		require.ErrorContains(t, err, "--history.partitions=16")
+	})
+
+	t.Run("a closed store is unavailable", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		require.NoError(t, db.Ping(t.Context()))
+		require.NoError(t, db.Close())
+		ctx := t.Context()
+		calls := map[string]func() error{
+			"Append":    func() error { _, err := db.Append(ctx, worker.Batch()); return err },
+			"Watermark": func() error { _, err := db.Watermark(ctx, 0); return err },
+			"Lease": func() error {
+				_, err := db.Lease(ctx, &historyv1.LeaseRequest{Worker: "w", TtlMs: 1})
+				return err
+			},
+			"Conversations": func() error { _, err := db.Conversations(ctx, []string{id}); return err },
+			"Commands": func() error {
+				_, err := db.Commands(ctx, []*historyv1.CommandKey{{ConversationId: id, Sender: "a", CommandId: worker.clock.CommandID()}})
+				return err
+			},
+			"Read": func() error { _, err := db.Read(ctx, &historyv1.ReadRequest{ConversationId: id}); return err },
+			"ListConversations": func() error {
+				_, err := db.ListConversations(ctx, &historyv1.ListConversationsRequest{UserId: "alice"})
+				return err
+			},
+			"ListMembers": func() error {
+				_, err := db.ListMembers(ctx, &historyv1.ListMembersRequest{ConversationId: id})
+				return err
+			},
+			"Heads":       func() error { _, err := db.Heads(ctx, []string{id}); return err },
+			"SaveCursors": func() error { return db.SaveCursors(ctx, []*historyv1.CursorUpdate{cursor(id, "alice", 1, 1, 1, 1)}) },
+			"Ping":        func() error { return db.Ping(ctx) },
+		}
+		for name, call := range calls {
+			require.ErrorIs(t, call(), store.ErrUnavailable, name)
+		}
+	})
+
+	t.Run("a caller that has given up is told so", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := db.Append(ctx, worker.Batch(worker.Fork().Apply(t, worker.Command(id, "alice", Message("x")))...))
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = db.Read(ctx, &historyv1.ReadRequest{ConversationId: id})
+		require.ErrorIs(t, err, context.Canceled)
+		// The store is as good as before.
+		worker.Commit(t, worker.Command(id, "alice", Message("y")))
+	})
+}

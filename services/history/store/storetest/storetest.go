@@ -1,0 +1,210 @@
+// Package storetest is the conformance suite of the store: what every database behind it has to do, and benchmarks that
+// show what it costs. It builds its logs with the real rules of conversations, so chains verify.
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// Partitions is the number of partitions that Subject.Open is to ask for.
+const Partitions = 16
+
+// Subject is one implementation under test.
+type Subject struct {
+	// New makes an empty database and opens it; it is closed and removed with the test.
+	New func(tb testing.TB) *Database
+}
+
+// Database is one database of an implementation.
+type Database struct {
+	store.Store
+	// Reopen closes nothing: it opens the same database once more, for the given number of partitions.
+	Reopen func(ctx context.Context, partitions int) (store.Store, error)
+	// SetBody overwrites the stored body of an event behind the store's back.
+	SetBody func(tb testing.TB, conversationID string, seq uint64, body []byte)
+	// Delete removes an event behind the store's back.
+	Delete func(tb testing.TB, conversationID string, seq uint64)
+	// DeadLetters counts them.
+	DeadLetters func(tb testing.TB) int
+}
+
+// Run runs the whole suite.
+func Run(t *testing.T, subject Subject) {
+	for _, group := range []struct {
+		name  string
+		tests func(*testing.T, Subject)
+	}{
+		{"append", testAppend}, {"members", testMembers}, {"read", testRead}, {"lists", testLists}, {"cursors", testCursors},
+		{"lease", testLease}, {"lifecycle", testLifecycle}, {"invariants", testInvariants},
+	} {
+		t.Run(group.name, func(t *testing.T) { group.tests(t, subject) })
+	}
+}
+
+// Worker stands for a delivery worker: it applies commands to the states it believes in, and appends what comes of them.
+type Worker struct {
+	Store     store.Store
+	Partition uint32
+	Watermark *historyv1.Watermark
+	States    map[string]*conversation.State
+	clock     *Clock
+}
+
+// Clock numbers commands, so that ids and times rise. Workers of one test share it.
+type Clock struct{ n int64 }
+
+const firstMs = 1_790_000_000_000
+
+// CommandID makes the next id, a UUIDv7.
+func (c *Clock) CommandID() string {
+	c.n++
+	ms := firstMs + c.n
+	return fmt.Sprintf("%08x-%04x-7000-8000-%012x", ms>>16, ms&0xffff, c.n)
+}
+
+// NewWorker makes a worker of a partition that nothing was appended to.
+func NewWorker(s store.Store, partition uint32, clock *Clock) *Worker {
+	return &Worker{
+		Store: s, Partition: partition, Watermark: &historyv1.Watermark{},
+		States: map[string]*conversation.State{}, clock: clock,
+	}
+}
+
+// Fork is another worker with the same beliefs: the zombie and its successor.
+func (w *Worker) Fork() *Worker {
+	fork := *w
+	fork.States = map[string]*conversation.State{}
+	for id, state := range w.States {
+		fork.States[id] = state
+	}
+	return &fork
+}
+
+// Command makes a command with the next id.
+func (w *Worker) Command(id, sender string, body *conversationv1.Body) *brokerv1.Command {
+	return &brokerv1.Command{
+		ConversationId: id, Sender: sender, CommandId: w.clock.CommandID(), Body: body, Salt: make([]byte, chain.SaltSize),
+	}
+}
+
+// CreateGroup makes the command that creates a group.
+func (w *Worker) CreateGroup(sender, name string, members ...string) *brokerv1.Command {
+	command := w.Command("", sender, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members,
+	}}})
+	command.ConversationId = conversation.GroupID(sender, command.GetCommandId())
+	return command
+}
+
+// CreateDirect makes the command that creates the direct conversation of two.
+func (w *Worker) CreateDirect(sender, other string) *brokerv1.Command {
+	return w.Command(conversation.DirectID(sender, other), sender, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{other},
+	}}})
+}
+
+// Apply applies commands to what the worker believes, and moves that on. It returns the events; refusals end the test.
+func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversationv1.Event {
+	tb.Helper()
+	events := make([]*conversationv1.Event, len(commands))
+	for i, command := range commands {
+		next, event, refusal := conversation.Apply(w.States[command.GetConversationId()], command, firstMs+w.clock.n)
+		require.Nil(tb, refusal, "the test's own command was refused: %v", refusal)
+		w.States[command.GetConversationId()], events[i] = next, event
+	}
+	return events
+}
+
+// Batch makes the append of events on the worker's watermark.
+func (w *Worker) Batch(events ...*conversationv1.Event) *historyv1.AppendRequest {
+	next := &historyv1.Watermark{Stream: "1790000000000000000", Sequence: w.Watermark.GetSequence() + uint64(max(1, len(events)))}
+	next.TimeNs = int64(next.GetSequence())
+	return &historyv1.AppendRequest{Partition: w.Partition, Expected: w.Watermark, Next: next, Events: events}
+}
+
+// Append commits a batch and moves the worker's watermark when it was committed.
+func (w *Worker) Append(ctx context.Context, batch *historyv1.AppendRequest) ([]*historyv1.Duplicate, error) {
+	duplicates, err := w.Store.Append(ctx, batch)
+	if err == nil && len(duplicates) == 0 {
+		w.Watermark = batch.GetNext()
+	}
+	return duplicates, err
+}
+
+// Commit applies commands and appends them; anything but success ends the test.
+func (w *Worker) Commit(tb testing.TB, commands ...*brokerv1.Command) []*conversationv1.Event {
+	tb.Helper()
+	events := w.Apply(tb, commands...)
+	duplicates, err := w.Append(context.WithoutCancel(tb.Context()), w.Batch(events...))
+	require.NoError(tb, err)
+	require.Empty(tb, duplicates)
+	return events
+}
+
+// Message, Add, Remove, Leave and Rename make bodies.
+func Message(text string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
+}
+
+func Add(members ...string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: members}}}
+}
+
+func Remove(member string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: member}}}
+}
+
+func Leave() *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}
+}
+
+func Rename(name string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
+}
+
+// ReadAll reads a whole log page by page.
+func ReadAll(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
+	tb.Helper()
+	var events []*conversationv1.Event
+	for {
+		request := &historyv1.ReadRequest{ConversationId: id, After: uint64(len(events)), Limit: store.MaxPage}
+		page, err := s.Read(context.WithoutCancel(tb.Context()), request)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		require.NoError(tb, err)
+		events = append(events, page.GetEvents()...)
+		if !page.GetMore() {
+			return events
+		}
+	}
+}
+
+// VerifyLog checks I2 and I5 of one stored log: seq 1 to n without a hole, an unbroken chain, no command twice.
+func VerifyLog(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
+	tb.Helper()
+	events := ReadAll(tb, s, id)
+	verifier := chain.From(0, chain.Zero)
+	type key struct{ sender, command string }
+	seen := map[key]uint64{}
+	for _, event := range events {
+		require.NoError(tb, verifier.Next(event))
+		k := key{event.GetSender(), event.GetCommandId()}
+		require.Zero(tb, seen[k], "seq %d repeats the command of seq %d", event.GetSeq(), seen[k])
+		seen[k] = event.GetSeq()
+	}
+	return events
+}
