@@ -2,6 +2,8 @@ module github.com/runnelhq/runnel/services/e2e
 
 go 1.26.7
 
+tool github.com/nats-io/nats-server/v2
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/go-jose/go-jose/v4 v4.1.8

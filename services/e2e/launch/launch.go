@@ -1,0 +1,114 @@
+// Package launch runs Runnel as it is run in earnest: every service as a process of its own, with real NATS servers, SQLite
+// or PostgreSQL, on free loopback ports. Tests of the whole and the benchmark start it, look at what it costs, and end, kill or
+// pause its parts.
+//
+//	build.go     programs from the workspace, with build tags
+//	process.go   one program: Process
+//	postgres.go  one PostgreSQL server: Postgres
+//	proc.go      CPU and memory from the operating system, signals to whole families of processes
+//	suite.go     services that work together: Start, StartStandalone
+//
+// It never looks inside a service: what it knows of one comes from flags, signals, /readyz, /metrics and /proc.
+package launch
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Part is one running server of a suite. Its methods may be called by one goroutine at a time, except Usage and Name.
+type Part interface {
+	// Name tells it from the other parts: "gateway-1".
+	Name() string
+	// Restart starts it again after Stop or Kill, on the same ports and data, and waits until it is ready. A start that fails is
+	// repeated until ctx ends, as an orchestrator would.
+	Restart(ctx context.Context) error
+	// Stop asks it to end (SIGTERM) and waits. A part that does not end in time is killed, and that is an error.
+	Stop() error
+	// Kill ends it without warning (SIGKILL) and waits.
+	Kill()
+	// Pause stops it in the middle of whatever it does (SIGSTOP), children included; Resume lets it go on.
+	Pause()
+	Resume()
+	// Usage tells what it costs since it was last started.
+	Usage() (Usage, error)
+}
+
+// Usage is what a part costs, as the operating system counts it.
+type Usage struct {
+	// CPU is user and system time of the part and its children.
+	CPU time.Duration
+	// RSS is the memory held in RAM, in bytes; pages that the part's processes share are counted once.
+	RSS int64
+}
+
+// Add sums up.
+func (u Usage) Add(other Usage) Usage { return Usage{u.CPU + other.CPU, u.RSS + other.RSS} }
+
+// Total is the usage of several parts. One that is down counts for nothing.
+func Total(parts ...Part) Usage {
+	var total Usage
+	for _, part := range parts {
+		if usage, err := part.Usage(); err == nil {
+			total = total.Add(usage)
+		}
+	}
+	return total
+}
+
+const (
+	// pollInterval is how often a starting part is asked whether it is ready.
+	pollInterval = 20 * time.Millisecond
+	// restartPause is how long after a failed start the next one begins.
+	restartPause = 200 * time.Millisecond
+	// stopTimeout is how long a part may take to end by itself; a gateway drains for up to 10 s.
+	stopTimeout = 30 * time.Second
+)
+
+// freePort finds a loopback port that nobody listens on, outside of the range that the system takes for outgoing connections: a
+// restarted part must find its port free again.
+func freePort() (int, error) {
+	const lowest, highest = 15000, 32000
+	for range 100 {
+		port := lowest + mathrand.IntN(highest-lowest)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		return port, listener.Close()
+	}
+	return 0, errors.New("find a free port: none of a hundred was")
+}
+
+// address finds a free loopback address.
+func address() (string, error) {
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
+}
+
+// pause waits for d, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func newSecret() string {
+	var random [32]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return fmt.Sprintf("%x", random)
+}

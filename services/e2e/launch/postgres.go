@@ -1,0 +1,114 @@
+package launch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/runnelhq/runnel/pkg/postgrestest"
+)
+
+// Postgres is a private PostgreSQL server with its data in a directory of its own.
+type Postgres struct {
+	dir string
+
+	mu     sync.Mutex
+	server *postgrestest.Server // nil when down
+	url    string
+}
+
+// RunPostgres starts a server with its data in dir.
+func RunPostgres(ctx context.Context, dir string) (*Postgres, error) {
+	p := &Postgres{dir: dir}
+	if err := p.start(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Postgres) start(ctx context.Context) error {
+	server, err := postgrestest.Run(ctx, p.dir)
+	if err != nil {
+		return fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server, p.url = server, server.URL()
+	return nil
+}
+
+// URL is where it listens; the same over restarts.
+func (p *Postgres) URL() string { return p.url }
+
+// Name is "postgres".
+func (p *Postgres) Name() string { return "postgres" }
+
+// Restart is described at Part.
+func (p *Postgres) Restart(ctx context.Context) error {
+	for {
+		err := p.start(ctx)
+		if err == nil {
+			return nil
+		}
+		if pause(ctx, restartPause) != nil {
+			return err
+		}
+	}
+}
+
+// take gives the running server, and counts it as down; nil when it is.
+func (p *Postgres) take() *postgrestest.Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	server := p.server
+	p.server = nil
+	return server
+}
+
+// Stop is described at Part.
+func (p *Postgres) Stop() error {
+	p.Resume()
+	if server := p.take(); server != nil {
+		return server.Stop()
+	}
+	return nil
+}
+
+// Kill is described at Part.
+func (p *Postgres) Kill() {
+	if server := p.take(); server != nil {
+		server.Kill()
+	}
+}
+
+func (p *Postgres) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.server == nil {
+		return 0
+	}
+	return p.server.PID()
+}
+
+// Pause is described at Part.
+func (p *Postgres) Pause() {
+	if pid := p.pid(); pid != 0 {
+		pauseFamily(pid)
+	}
+}
+
+// Resume is described at Part.
+func (p *Postgres) Resume() {
+	if pid := p.pid(); pid != 0 {
+		resumeFamily(pid)
+	}
+}
+
+// Usage is described at Part.
+func (p *Postgres) Usage() (Usage, error) {
+	pid := p.pid()
+	if pid == 0 {
+		return Usage{}, fmt.Errorf("%s is not running", p.Name())
+	}
+	return usage(pid)
+}

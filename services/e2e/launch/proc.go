@@ -1,0 +1,108 @@
+package launch
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ticksPerSecond is the unit of CPU times in /proc; Linux has it fixed at 100 for programs.
+const ticksPerSecond = 100
+
+// family lists a process and all below it, parents first.
+func family(pid int) []int {
+	pids := []int{pid}
+	for i := 0; i < len(pids); i++ {
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pids[i]))
+		for _, thread := range threads {
+			list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pids[i], thread.Name()))
+			for _, field := range strings.Fields(string(list)) {
+				if child, err := strconv.Atoi(field); err == nil {
+					pids = append(pids, child)
+				}
+			}
+		}
+	}
+	return pids
+}
+
+// pauseFamily stops a process and all below it, parents first, so that none makes another one meanwhile.
+func pauseFamily(pid int) {
+	_ = syscall.Kill(pid, syscall.SIGSTOP)
+	for _, child := range family(pid)[1:] {
+		_ = syscall.Kill(child, syscall.SIGSTOP)
+	}
+}
+
+func resumeFamily(pid int) {
+	pids := family(pid)
+	for i := len(pids) - 1; i >= 0; i-- {
+		_ = syscall.Kill(pids[i], syscall.SIGCONT)
+	}
+}
+
+// usage sums up what a process and all below it cost, and what those cost that have ended and were waited for.
+func usage(pid int) (Usage, error) {
+	pids := family(pid)
+	var total Usage
+	for i, member := range pids {
+		ticks, err := cpuTicks(member)
+		if err != nil {
+			if i == 0 {
+				return Usage{}, err
+			}
+			continue // it has just ended, and its parent has its times
+		}
+		total.CPU += time.Duration(ticks) * (time.Second / ticksPerSecond)
+		if len(pids) == 1 {
+			total.RSS += memory(member, "status", "VmRSS:")
+		} else {
+			total.RSS += memory(member, "smaps_rollup", "Pss:")
+		}
+	}
+	return total, nil
+}
+
+// cpuTicks is user and system time of a process and of its children that it has waited for.
+func cpuTicks(pid int) (uint64, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read the times of a process: %w", err)
+	}
+	// The name is in parentheses and may hold anything; the state, field 3, comes after the last one.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	const utime, cstime = 14 - 3, 17 - 3
+	if len(fields) <= cstime {
+		return 0, fmt.Errorf("read the times of process %d: %q is not as expected", pid, stat)
+	}
+	var sum uint64
+	for _, field := range fields[utime : cstime+1] {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the times of process %d: %w", pid, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// memory reads one line of a file of a process that tells kilobytes; 0 when the process has ended.
+func memory(pid int, file, label string) int64 {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/%s", pid, file))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if rest, found := strings.CutPrefix(lines.Text(), label); found {
+			kilobytes, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kilobytes << 10
+		}
+	}
+	return 0
+}

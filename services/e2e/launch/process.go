@@ -1,0 +1,267 @@
+package launch
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Command says how a program is run.
+type Command struct {
+	// Name tells the process from others, in messages and file names.
+	Name string
+	// Path is the program, Args its arguments, Env what is added to the environment.
+	Path string
+	Args []string
+	Env  []string
+	// Log is the file that gets what the program prints; it is appended to.
+	Log string
+	// Ready is asked over HTTP until it answers 200, for example http://127.0.0.1:9090/readyz. Empty asks nothing.
+	Ready string
+	// Data is the directory with what the program keeps, if it has one of its own.
+	Data string
+	// Crashed is told when the process ends though nobody asked it to, after it had been ready. May be nil.
+	Crashed func(name string, err error)
+}
+
+// Process is a program that can be started again and again.
+//
+//	ended ──Restart──▶ starting ──ready──▶ running ──Stop, Kill, or by itself──▶ ended
+//	                     ▲    │                │  ▲
+//	                     └────┘ ended early    ▼  │
+//	                                          paused
+type Process struct {
+	Command
+
+	mu      sync.Mutex
+	process *os.Process
+	ended   chan struct{} // closed when the process has been waited for
+	state   *os.ProcessState
+	ready   bool
+	asked   bool // the end is wanted
+}
+
+// Run starts a program and waits until it is ready. A program that ends instead is an error with the end of its log.
+func Run(ctx context.Context, command Command) (*Process, error) {
+	p := &Process{Command: command}
+	if err := p.start(ctx); err != nil {
+		p.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Name is Command.Name.
+func (p *Process) Name() string { return p.Command.Name }
+
+// Restart is described at Part.
+func (p *Process) Restart(ctx context.Context) error {
+	for {
+		err := p.start(ctx)
+		if err == nil {
+			return nil
+		}
+		p.Kill()
+		if pause(ctx, restartPause) != nil {
+			return fmt.Errorf("restart: %w", err)
+		}
+	}
+}
+
+func (p *Process) start(ctx context.Context) error {
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log of %s: %w", p.Name(), err)
+	}
+	defer log.Close() // the process has its own copy
+	// Not bound to ctx: a process lives until Stop or Kill.
+	command := exec.Command(p.Path, p.Args...)
+	command.Env = append(os.Environ(), p.Env...)
+	command.Stdout, command.Stderr = log, log
+	// Of its own group: an interrupt at the terminal is for the harness, which ends the parts in order.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := command.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.Name(), err)
+	}
+	ended := make(chan struct{})
+	p.mu.Lock()
+	p.process, p.ended, p.state, p.ready, p.asked = command.Process, ended, nil, false, false
+	p.mu.Unlock()
+	go func() {
+		err := command.Wait()
+		p.mu.Lock()
+		p.state = command.ProcessState
+		crashed := p.ready && !p.asked
+		p.mu.Unlock()
+		close(ended)
+		if crashed && p.Crashed != nil {
+			p.Crashed(p.Name(), fmt.Errorf("%w; the end of its log:\n%s", errors.Join(errEnded, err), tail(p.Log)))
+		}
+	}()
+	if err := p.awaitReady(ctx, ended); err != nil {
+		return fmt.Errorf("%s: %w; the end of its log:\n%s", p.Name(), err, tail(p.Log))
+	}
+	p.mu.Lock()
+	p.ready = true
+	p.mu.Unlock()
+	return nil
+}
+
+var errEnded = errors.New("it ended by itself")
+
+func (p *Process) awaitReady(ctx context.Context, ended <-chan struct{}) error {
+	if p.Ready == "" {
+		return nil
+	}
+	var last error
+	for {
+		if last = ask(ctx, p.Ready); last == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("%w before it was ready: %s", errEnded, p.state)
+		default:
+		}
+		if err := pause(ctx, pollInterval); err != nil {
+			return fmt.Errorf("it is not ready: %w: %w", err, last)
+		}
+	}
+}
+
+// ask reports whether an address answers 200.
+func ask(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	return nil
+}
+
+// client keeps no connections: parts come and go, and a goroutine must not outlive the harness.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// Stop is described at Part.
+func (p *Process) Stop() error {
+	process, ended := p.ending()
+	if process == nil {
+		return nil
+	}
+	_ = process.Signal(syscall.SIGCONT) // it may be paused
+	_ = process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		p.Kill()
+		return fmt.Errorf("%s did not end within %v and was killed", p.Name(), stopTimeout)
+	}
+	if !p.state.Success() {
+		return fmt.Errorf("%s ended with %s; the end of its log:\n%s", p.Name(), p.state, tail(p.Log))
+	}
+	return nil
+}
+
+// Kill is described at Part.
+func (p *Process) Kill() {
+	process, ended := p.ending()
+	if process == nil {
+		return
+	}
+	_ = process.Kill()
+	<-ended
+}
+
+// ending notes that the end is wanted; nil when there is no process.
+func (p *Process) ending() (*os.Process, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = true
+	if p.process == nil || p.state != nil {
+		return nil, nil
+	}
+	return p.process, p.ended
+}
+
+// PID is the process id; 0 when it is not running.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process == nil || p.state != nil {
+		return 0
+	}
+	return p.process.Pid
+}
+
+// Pause is described at Part.
+func (p *Process) Pause() {
+	if pid := p.PID(); pid != 0 {
+		pauseFamily(pid)
+	}
+}
+
+// Resume is described at Part.
+func (p *Process) Resume() {
+	if pid := p.PID(); pid != 0 {
+		resumeFamily(pid)
+	}
+}
+
+// Usage is described at Part.
+func (p *Process) Usage() (Usage, error) {
+	pid := p.PID()
+	if pid == 0 {
+		return Usage{}, fmt.Errorf("%s is not running", p.Name())
+	}
+	return usage(pid)
+}
+
+// Metrics reads the process's /metrics: values by name, labels included as they stand there. Only for those with a Ready address.
+func (p *Process) Metrics(ctx context.Context) (map[string]float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(p.Ready, "/readyz")+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("read the metrics of %s: %w", p.Name(), err)
+	}
+	defer response.Body.Close()
+	samples := map[string]float64{}
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		line := lines.Text()
+		if end := strings.LastIndexByte(line, ' '); end > 0 && line[0] != '#' {
+			if value, err := strconv.ParseFloat(line[end+1:], 64); err == nil {
+				samples[line[:end]] = value
+			}
+		}
+	}
+	return samples, lines.Err()
+}
+
+func tail(path string) []byte {
+	text, _ := os.ReadFile(path)
+	const most = 2000
+	return text[max(0, len(text)-most):]
+}
