@@ -126,6 +126,7 @@ func (c *Client) merge(conv *stream, page *clientv1.Page) (seq uint64, err error
 // giveUp stops filling until there is a new reason to.
 func (c *Client) giveUp(conv *stream) {
 	conv.head, conv.held, conv.stuck = conv.last, nil, 0
+	delete(c.catchingUp, conv)
 	c.leaveIf(conv, true)
 }
 
@@ -179,7 +180,7 @@ func verifyPage(conversationID string, after uint64, page *clientv1.Page, backwa
 }
 
 // covered reports whether hidden stretches cover everything from seq up to but not including end.
-func covered(hidden []*streamv1.Range, seq, end uint64) bool {
+func covered(hidden []*conversationv1.Range, seq, end uint64) bool {
 	hidden = slices.Clone(hidden)
 	slices.SortFunc(hidden, func(a, b *conversationv1.Range) int {
 		if a.GetFirst() < b.GetFirst() {

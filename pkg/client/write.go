@@ -8,13 +8,6 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-const (
-	// Positions in one acknowledgement; the protocol allows 1000, but a frame should stay well below any limit of its size.
-	maxPositions = 200
-	// Events that are acknowledged without waiting any longer.
-	ackAtOnce = 64
-)
-
 // poke tells the writer that there is something to do.
 func (s *session) poke() {
 	select {
@@ -35,7 +28,7 @@ func (s *session) fail(err error) {
 func (s *session) write() {
 	// Closing ends the reader, too.
 	defer s.conn.Close()
-	timer := time.NewTimer(time.Hour)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var buf []byte
 	for {
@@ -59,7 +52,10 @@ func (s *session) write() {
 		if closing {
 			return
 		}
-		timer.Reset(time.Until(next))
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
 		select {
 		case <-s.wake:
 		case <-timer.C:
@@ -69,24 +65,19 @@ func (s *session) write() {
 	}
 }
 
-// tick does what is due and tells when to look again. The lock is held, as in all that follows.
+// tick does what is due and tells when to look again; zero for when it is poked. The lock is held, as in all that follows.
 func (s *session) tick(now time.Time) (next time.Time) {
 	c := s.client
-	next = now.Add(time.Hour)
 	sooner := func(t time.Time) {
-		if t.Before(next) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
 	}
 	if !s.scanAt.IsZero() && !now.Before(s.scanAt) {
 		c.scan(s, now)
 	}
-	if !s.scanAt.IsZero() {
-		sooner(s.scanAt)
-	}
-	if !s.ackAt.IsZero() {
-		sooner(s.ackAt)
-	}
+	sooner(s.scanAt)
+	sooner(s.ackAt)
 	if s.heartbeat > 0 {
 		silent := s.heard.Add(2 * s.heartbeat)
 		if !now.Before(silent) {

@@ -1,0 +1,373 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// gateway is the other end of connections that are kept in memory.
+type gateway struct {
+	codec frame.Codec
+	links chan *link
+
+	mu sync.Mutex
+	// down makes connecting fail.
+	down error
+	// dialed are the times of all attempts to connect.
+	dialed []time.Time
+}
+
+func newGateway() *gateway { return &gateway{links: make(chan *link, 1000)} }
+
+func (g *gateway) dial(ctx context.Context, _ string, header http.Header) (client.Conn, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dialed = append(g.dialed, time.Now())
+	if g.down != nil {
+		return nil, g.down
+	}
+	codec, ok := frame.CodecFor(header.Get("Sec-WebSocket-Protocol"))
+	if !ok {
+		return nil, errors.New("unknown subprotocol")
+	}
+	l := &link{codec: codec, toClient: make(chan []byte, 10_000), toServer: make(chan []byte, 10_000), closed: make(chan struct{})}
+	g.links <- l
+	return (*conn)(l), nil
+}
+
+func (g *gateway) setDown(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.down = err
+}
+
+// link is one connection, as the gateway sees it; conn is the same as the client sees it.
+type link struct {
+	codec              frame.Codec
+	toClient, toServer chan []byte
+	pending            []*clientv1.ClientFrame
+
+	once   sync.Once
+	closed chan struct{}
+	err    error
+}
+
+type conn link
+
+func (c *conn) ReadMessage() ([]byte, error) {
+	select {
+	case message := <-c.toClient:
+		return message, nil
+	default:
+	}
+	select {
+	case message := <-c.toClient:
+		return message, nil
+	case <-c.closed:
+		// What was said before the connection was closed still arrives.
+		select {
+		case message := <-c.toClient:
+			return message, nil
+		default:
+			return nil, c.err
+		}
+	}
+}
+
+func (c *conn) WriteMessage(message []byte) error {
+	select {
+	case <-c.closed:
+		return c.err
+	case c.toServer <- append([]byte(nil), message...):
+		return nil
+	}
+}
+
+func (c *conn) Close() error {
+	(*link)(c).end(errors.New("closed by the client"))
+	return nil
+}
+
+func (l *link) end(err error) {
+	l.once.Do(func() {
+		l.err = err
+		close(l.closed)
+	})
+}
+
+// cut ends the connection without a word, close with a close code.
+func (l *link) cut() { l.end(errors.New("connection reset")) }
+
+func (l *link) close(code errcode.CloseCode) {
+	l.end(&websocket.CloseError{Code: int(code), Text: code.String()})
+}
+
+func (l *link) send(frames ...*clientv1.ServerFrame) {
+	var message []byte
+	for _, f := range frames {
+		message = frame.AppendServer(message, l.codec, f)
+	}
+	select {
+	case l.toClient <- message:
+	case <-l.closed:
+	}
+}
+
+// next gives the next frame from the client; nil when the connection has ended.
+func (l *link) next() (*clientv1.ClientFrame, error) {
+	for len(l.pending) == 0 {
+		select {
+		case message := <-l.toServer:
+			if err := frame.DecodeClient(l.codec, message, func(f *clientv1.ClientFrame) error {
+				l.pending = append(l.pending, f)
+				return nil
+			}); err != nil {
+				return nil, err
+			}
+		case <-l.closed:
+			select {
+			case message := <-l.toServer:
+				l.toServer <- message
+			default:
+				return nil, nil
+			}
+		}
+	}
+	f := l.pending[0]
+	l.pending = l.pending[1:]
+	return f, nil
+}
+
+// recv gives the next frame from the client that is no acknowledgement or pong.
+func (l *link) recv(t *testing.T) *clientv1.ClientFrame {
+	t.Helper()
+	for {
+		f, err := l.next()
+		require.NoError(t, err)
+		require.NotNil(t, f, "the connection has ended")
+		if f.GetAck() == nil && f.GetPong() == nil {
+			return f
+		}
+	}
+}
+
+// recvAck gives the next acknowledgement.
+func (l *link) recvAck(t *testing.T) map[string]*clientv1.AckPosition {
+	t.Helper()
+	for {
+		f, err := l.next()
+		require.NoError(t, err)
+		require.NotNil(t, f, "the connection has ended")
+		if f.GetAck() != nil {
+			positions := map[string]*clientv1.AckPosition{}
+			for _, position := range f.GetAck().GetPositions() {
+				positions[position.GetConversationId()] = position
+			}
+			return positions
+		}
+	}
+}
+
+// silent requires that the client has nothing more to say now.
+func (l *link) silent(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	require.Empty(t, l.pending)
+	require.Empty(t, l.toServer)
+}
+
+// accept waits for a connection and answers its connect.
+func (g *gateway) accept(t *testing.T, connected *clientv1.Connected) (*link, *clientv1.Connect) {
+	t.Helper()
+	l := <-g.links
+	f := l.recv(t)
+	require.NotNil(t, f.GetConnect())
+	if connected.UserId == "" {
+		connected.UserId = "alice"
+	}
+	l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Connected{Connected: connected}})
+	return l, f.GetConnect()
+}
+
+func connected(conversations ...*clientv1.Conversation) *clientv1.Connected {
+	return &clientv1.Connected{Conversations: conversations}
+}
+
+// history is a conversation's log, made by the rules that the server follows.
+type history struct {
+	id     string
+	state  *conversation.State
+	events []*conversationv1.Event
+}
+
+func newHistory(n int) *history {
+	command := uuid.Must(uuid.NewV7()).String()
+	h := &history{id: conversation.GroupID("alice", command)}
+	if n > 0 {
+		h.apply("alice", command, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+			Kind: conversationv1.Kind_KIND_GROUP, Members: []string{"bob"},
+		}}})
+	}
+	h.grow(n - 1)
+	return h
+}
+
+func (h *history) apply(sender, command string, body *conversationv1.Body) (*conversationv1.Event, *conversationv1.Error) {
+	state, event, refusal := conversation.Apply(h.state, &brokerv1.Command{
+		ConversationId: h.id, Sender: sender, CommandId: command, Body: body, Salt: make([]byte, 16),
+	}, time.Now().UnixMilli())
+	if refusal != nil {
+		return nil, refusal
+	}
+	h.state = state
+	h.events = append(h.events, event)
+	return event, nil
+}
+
+func (h *history) grow(n int) {
+	for range n {
+		if _, refusal := h.apply("bob", uuid.Must(uuid.NewV7()).String(), text("hello")); refusal != nil {
+			panic(refusal.String())
+		}
+	}
+}
+
+func (h *history) head() uint64 { return uint64(len(h.events)) }
+
+func (h *history) info() *clientv1.Conversation {
+	return &clientv1.Conversation{ConversationId: h.id, Kind: conversationv1.Kind_KIND_GROUP, Head: h.head(), JoinedSeq: 1, Members: 2}
+}
+
+func (h *history) push(seq uint64) *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: h.events[seq-1]}}
+}
+
+func (h *history) beat() *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{
+		Heads: []*clientv1.Position{{ConversationId: h.id, Seq: h.head()}},
+	}}}
+}
+
+// page answers a read.
+func (h *history) page(f *clientv1.ClientFrame) *clientv1.ServerFrame {
+	page := &clientv1.Page{Head: h.head()}
+	for _, event := range h.events {
+		if event.GetSeq() <= f.GetRead().GetAfter() {
+			continue
+		}
+		if len(page.Events) == int(f.GetRead().GetLimit()) {
+			page.More = true
+			break
+		}
+		page.Events = append(page.Events, event)
+	}
+	return &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Page{Page: page}}
+}
+
+func text(s string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
+}
+
+func refuse(id uint64, code conversationv1.ErrorCode) *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{Code: code, Message: "no"}}}
+}
+
+func commit(f *clientv1.ClientFrame, seq uint64) *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{
+		ConversationId: f.GetSubmit().GetConversationId(), CommandId: f.GetSubmit().GetCommandId(), Seq: seq,
+	}}}
+}
+
+// view is what the application has seen.
+type view struct {
+	mu     sync.Mutex
+	events map[string][]*conversationv1.Event
+	states []client.State
+	broken []error
+	other  []string
+}
+
+func (v *view) note(what string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.other = append(v.other, what)
+}
+
+func (v *view) seqs(id string) []uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var seqs []uint64
+	for _, event := range v.events[id] {
+		seqs = append(seqs, event.GetSeq())
+	}
+	return seqs
+}
+
+func (v *view) seen() []client.State {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.states)
+}
+
+func upTo(first, last uint64) []uint64 {
+	var seqs []uint64
+	for seq := first; seq <= last; seq++ {
+		seqs = append(seqs, seq)
+	}
+	return seqs
+}
+
+// start starts a client whose waits between attempts are at their bounds.
+func start(t *testing.T, g *gateway, change ...func(*client.Config)) (*client.Client, *view) {
+	t.Helper()
+	v := &view{events: map[string][]*conversationv1.Event{}}
+	cfg := client.Config{
+		URL: "ws://gateway", DeviceID: "phone", Dial: g.dial,
+		Token:   func(context.Context) (string, error) { return "token", nil },
+		Backoff: client.Backoff{Random: func() float64 { return 1 }},
+		OnEvent: func(_ context.Context, event *conversationv1.Event) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.events[event.GetConversationId()] = append(v.events[event.GetConversationId()], event)
+		},
+		OnState: func(state client.State) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.states = append(v.states, state)
+		},
+		OnBroken: func(err error) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.broken = append(v.broken, err)
+		},
+	}
+	for _, change := range change {
+		change(&cfg)
+	}
+	c, err := client.New(cfg)
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	t.Cleanup(func() { _ = c.Close() })
+	return c, v
+}
