@@ -153,13 +153,22 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	<-accepted
 	first.Close()
 
-	applied := b.own(t)
-	outcome, err := b.submitter.Do(t.Context(), cmd("bob", "ann", 1), nil)
+	// The owner reads the stream, not the subject: only what is stored counts.
+	done := make(chan *conversationv1.Outcome, 1)
+	stored := make(chan struct{})
+	require.NoError(t, b.submitter.Submit(broker.Submission{
+		Command: cmd("bob", "ann", 1), Accepted: func() { close(stored) }, Done: func(o *conversationv1.Outcome) { done <- o },
+	}))
+	<-stored
+	stream, err := b.js.Stream(t.Context(), broker.StreamName(conversation.Partition(conversation.DirectID("bob", "ann"), partitions)))
 	require.NoError(t, err)
-	require.Equal(t, uint64(7), outcome.GetSeq())
-	repeats := applied()
-	require.NotEmpty(t, repeats)
-	require.Equal(t, "inbox", repeats[len(repeats)-1].GetInbox())
+	second, err := stream.GetMsg(t.Context(), 2)
+	require.NoError(t, err, "the repeat is in the stream for its owner to answer")
+	var command brokerv1.Command
+	require.NoError(t, command.UnmarshalVT(second.Data))
+	require.Equal(t, "inbox", command.GetInbox())
+	b.answer(cmd("bob", "ann", 1))
+	require.Equal(t, uint64(9), (<-done).GetSeq())
 }
 
 func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {

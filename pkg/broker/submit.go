@@ -272,7 +272,7 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		s.log.Debug("the broker did not take a command", "subject", msg.Header.Get("Status"), "answer", string(msg.Data))
 		return
 	}
-	if !c.republish && bytes.Contains(msg.Data, []byte(`"duplicate":true`)) {
+	if !c.republish && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
 		// It is in the stream already, perhaps since before this process started: nobody will answer that copy to us.
 		// Once more under another id makes the owner answer; the store's unique key keeps it from happening twice.
 		c.republish = true

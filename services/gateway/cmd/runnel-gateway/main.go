@@ -29,8 +29,8 @@ type config struct {
 	NATS      broker.Config         `embed:"" prefix:"nats."`
 	Gateway   gateway.Config        `embed:"" prefix:"gateway."`
 	Auth      auth.Config           `embed:"" prefix:"auth."`
-	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
-	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
+	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc." set:"rpc_listen=127.0.0.1:9002"`
+	Admin     telemetry.AdminConfig `embed:"" prefix:"admin." set:"admin_listen=127.0.0.1:9092"`
 	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
 }
 

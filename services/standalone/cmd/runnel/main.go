@@ -1,0 +1,111 @@
+// Command runnel is Runnel in one process, and what a person at a terminal uses with it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/standalone"
+)
+
+// cli is every command. Serving is what happens without one.
+type cli struct {
+	Serve  serveCommand  `cmd:"" default:"withargs" help:"Run gateway, delivery and history in this process (the default)."`
+	Token  tokenCommand  `cmd:"" help:"Print a development token for a user."`
+	Chat   chatCommand   `cmd:"" help:"Chat in the terminal."`
+	Verify verifyCommand `cmd:"" help:"Check the hash chain of a conversation, or of all conversations of a user."`
+}
+
+func main() {
+	var c cli
+	command := settings.Parse("runnel", "A self-hosted messaging backend: it loses nothing, shows everything, and starts with one command.", &c)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	command.BindTo(ctx, (*context.Context)(nil))
+	if err := command.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "runnel:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+type serveCommand struct {
+	standalone.Config `embed:""`
+}
+
+// Run serves until it is told to stop.
+func (s *serveCommand) Run(ctx context.Context) (err error) {
+	begun := time.Now()
+	tel, err := telemetry.Start(ctx, "runnel", s.Telemetry, os.Stderr)
+	if err != nil {
+		return fmt.Errorf("start telemetry: %w", err)
+	}
+	defer func() {
+		flush, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		err = errors.Join(err, tel.Shutdown(flush))
+	}()
+	server, err := standalone.New(ctx, s.Config, tel)
+	if err != nil {
+		return err
+	}
+	s.greet(server, time.Since(begun))
+	return server.Run(ctx)
+}
+
+func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) {
+	fmt.Printf("Runnel is ready after %s. Everything is kept in %s\n\n", took.Round(time.Millisecond), s.DataDir)
+	fmt.Printf("  Open in a browser   http://%s/\n", server.Addr())
+	if server.Development() {
+		fmt.Printf("  Chat in terminals   bin/runnel chat alice --with bob    and    bin/runnel chat bob --with alice\n")
+		fmt.Printf("  A token             bin/runnel token alice\n")
+	}
+	if admin := server.AdminAddr(); admin != "" {
+		fmt.Printf("  Look inside         http://%s/metrics and /readyz\n", admin)
+	}
+	fmt.Println("\nCtrl-C stops it.")
+	if server.Development() {
+		fmt.Println("No authentication is set: whoever is on this machine may sign in as anybody. For more, see auth settings in --help.")
+	}
+}
+
+type tokenCommand struct {
+	User    string        `arg:"" help:"User id: 1 to 64 characters A-Z a-z 0-9 _ -."`
+	TTL     time.Duration `name:"ttl" help:"How long the token is good." default:"24h"`
+	DataDir string        `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
+	Auth    auth.Config   `embed:"" prefix:"auth."`
+}
+
+// Run prints a token.
+func (t *tokenCommand) Run() error {
+	token, err := mint(t.Auth, t.DataDir, t.User, t.TTL)
+	if err != nil {
+		return err
+	}
+	fmt.Println(token)
+	return nil
+}
+
+// mint signs a token with the secret of the settings, or with the development secret.
+func mint(cfg auth.Config, dataDir, user string, ttl time.Duration) (string, error) {
+	secret := []byte(cfg.HMACSecret)
+	if len(secret) == 0 {
+		var err error
+		if secret, err = standalone.DevSecret(dataDir); err != nil {
+			return "", err
+		}
+	}
+	token, err := auth.Mint(secret, user, ttl, time.Now(), cfg.Audience, cfg.Issuer)
+	if err != nil {
+		return "", fmt.Errorf("make a token for %q: %w", user, err)
+	}
+	return token, nil
+}

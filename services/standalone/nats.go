@@ -1,0 +1,49 @@
+package standalone
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// natsReady is how long the embedded server may take to recover its streams.
+const natsReady = 30 * time.Second
+
+// startNATS starts a NATS server inside this process. It opens no port: clients reach it through memory.
+func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
+	ns, err := server.NewServer(&server.Options{
+		ServerName:   "runnel",
+		DontListen:   true,
+		JetStream:    true,
+		StoreDir:     filepath.Join(cfg.DataDir, "nats"),
+		NoSigs:       true,
+		SyncInterval: cfg.SyncInterval,
+		MaxPayload:   1 << 20,
+		// The default of three quarters of the free disk may be less than the streams reserve on a small machine.
+		JetStreamMaxStore: max(cfg.NATS.MaxBytes*int64(cfg.NATS.Partitions)*5/4, 1<<30),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the embedded NATS server: %w", err)
+	}
+	ns.SetLoggerV2(natsLog{log.With("part", "nats")}, false, false, false)
+	ns.Start()
+	if !ns.ReadyForConnections(natsReady) {
+		ns.Shutdown()
+		return nil, errors.New("the embedded NATS server did not become ready; see the log for its reason")
+	}
+	return ns, nil
+}
+
+// natsLog passes the server's warnings and errors on; what it notices in passing is for debugging.
+type natsLog struct{ log *slog.Logger }
+
+func (l natsLog) Noticef(format string, args ...any) { l.log.Debug(fmt.Sprintf(format, args...)) }
+func (l natsLog) Warnf(format string, args ...any)   { l.log.Warn(fmt.Sprintf(format, args...)) }
+func (l natsLog) Errorf(format string, args ...any)  { l.log.Error(fmt.Sprintf(format, args...)) }
+func (l natsLog) Fatalf(format string, args ...any)  { l.log.Error(fmt.Sprintf(format, args...)) }
+func (l natsLog) Debugf(format string, args ...any)  { l.log.Debug(fmt.Sprintf(format, args...)) }
+func (l natsLog) Tracef(format string, args ...any)  { l.log.Debug(fmt.Sprintf(format, args...)) }

@@ -1,0 +1,202 @@
+package standalone
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/delivery"
+	"github.com/runnelhq/runnel/services/gateway"
+	"github.com/runnelhq/runnel/services/history"
+)
+
+// Config is everything that can be set. The parts have the same names as in the single services.
+type Config struct {
+	DataDir      string        `help:"Directory for everything that is kept." default:"./runnel-data" type:"path"`
+	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed ones are synced always." default:"2m"`
+
+	NATS      broker.Config         `embed:"" prefix:"nats."`
+	Gateway   gateway.Config        `embed:"" prefix:"gateway."`
+	Delivery  delivery.Config       `embed:"" prefix:"delivery."`
+	History   history.Config        `embed:"" prefix:"history."`
+	Auth      auth.Config           `embed:"" prefix:"auth."`
+	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
+	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
+	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
+}
+
+// Standalone is all services in one process. Make it with New, then Run it once.
+type Standalone struct {
+	tel      *telemetry.Telemetry
+	nats     *server.Server
+	nc       *nats.Conn
+	store    history.Store
+	verifier *auth.Verifier
+	gateway  *gateway.Gateway
+	delivery *delivery.Service
+	rpc      *rpc.Server
+	admin    *telemetry.Admin
+	secret   []byte // the development secret; nil with a real authentication setting
+}
+
+// New starts what the services stand on and puts them together. Whatever was started before an error is stopped again.
+func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalone, err error) {
+	s := &Standalone{tel: tel}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if cfg.Auth.HMACSecret == "" && len(cfg.Auth.PublicKeyFiles) == 0 && cfg.Auth.JWKSFile == "" && cfg.Auth.JWKSURL == "" {
+		if s.secret, err = DevSecret(cfg.DataDir); err != nil {
+			return nil, err
+		}
+		cfg.Auth.HMACSecret = string(s.secret)
+	}
+	if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log}); err != nil {
+		return nil, fmt.Errorf("set up authentication: %w", err)
+	}
+	if s.nats, err = startNATS(cfg, tel.Log); err != nil {
+		return nil, err
+	}
+	if s.nc, err = broker.Connect(cfg.NATS, "runnel", tel.Log, nats.InProcessServer(s.nats)); err != nil {
+		return nil, err
+	}
+	if cfg.History.Database == "" {
+		cfg.History.Database = "sqlite:" + filepath.Join(cfg.DataDir, "history.db")
+	}
+	if s.store, err = history.Open(ctx, cfg.History, cfg.NATS.Partitions, tel.Log); err != nil {
+		return nil, err
+	}
+	// The services call each other through their generated clients, without a socket between them.
+	inproc := rpc.NewInproc(tel)
+	historyServer := history.New(cfg.History, s.store, tel.Log, tel.Registry)
+	historyv1.RegisterHistoryServiceServer(inproc, historyServer)
+	store := historyv1.NewHistoryServiceClient(inproc)
+	if s.delivery, err = delivery.New(cfg.Delivery, delivery.Deps{
+		NATS: s.nc, Broker: cfg.NATS, History: store, Log: tel.Log, Registerer: tel.Registry, TracerProvider: tel.TracerProvider,
+	}); err != nil {
+		return nil, err
+	}
+	site, err := pages(s.secret)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the chat page: %w", err)
+	}
+	if s.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
+		NATS: s.nc, Partitions: cfg.NATS.Partitions, History: store, Verifier: s.verifier, Log: tel.Log,
+		Registerer: tel.Registry, TracerProvider: tel.TracerProvider, Pages: site,
+	}); err != nil {
+		return nil, err
+	}
+	if s.rpc, err = rpc.NewServer(cfg.RPC, tel); err != nil {
+		return nil, err
+	}
+	historyv1.RegisterHistoryServiceServer(s.rpc, historyServer)
+	deliveryv1.RegisterDeliveryServiceServer(s.rpc, s.delivery)
+	gatewayv1.RegisterGatewayServiceServer(s.rpc, s.gateway.Server())
+	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, map[string]telemetry.Check{
+		"history": s.store.Ping,
+		"nats":    s.checkNATS,
+	})
+	return s, err
+}
+
+func (s *Standalone) checkNATS(context.Context) error {
+	if !s.nc.IsConnected() {
+		return errors.New("not connected")
+	}
+	return nil
+}
+
+// Addr is the address that clients and browsers connect to.
+func (s *Standalone) Addr() net.Addr { return s.gateway.Addr() }
+
+// AdminAddr is the address of the admin server; empty when it is off.
+func (s *Standalone) AdminAddr() string { return s.admin.Addr() }
+
+// Development reports whether the server signs in anybody on this machine, for want of an authentication setting.
+func (s *Standalone) Development() bool { return s.secret != nil }
+
+// Run serves until ctx ends: first the gateway drains, then delivery finishes what it has begun, then the rest stops.
+func (s *Standalone) Run(ctx context.Context) error {
+	defer s.close()
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBehind()
+	group, behind := errgroup.WithContext(behind)
+	group.Go(func() error { return s.delivery.Run(behind) })
+	group.Go(func() error { return s.rpc.Run(behind) })
+	group.Go(func() error { return s.admin.Run(behind) })
+	front, stopFront := context.WithCancel(ctx)
+	defer stopFront()
+	context.AfterFunc(behind, stopFront) // a part that failed takes the rest with it
+	context.AfterFunc(ctx, func() { s.admin.SetReady(false) })
+	err := s.gateway.Run(front)
+	stopBehind()
+	if failed := group.Wait(); failed != nil && !errors.Is(failed, context.Canceled) {
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+func (s *Standalone) close() {
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	if s.store != nil {
+		if err := s.store.Close(); err != nil {
+			s.tel.Log.Error("the store did not close cleanly", "error", err)
+		}
+	}
+	if s.nats != nil {
+		s.nats.Shutdown()
+		s.nats.WaitForShutdown()
+	}
+	if s.verifier != nil {
+		s.verifier.Close()
+	}
+}
+
+// DevSecret reads the secret that signs development tokens from the data directory, making it the first time.
+func DevSecret(dataDir string) ([]byte, error) {
+	path := filepath.Join(dataDir, "dev-secret")
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return []byte(strings.TrimSpace(string(data))), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read the development secret: %w", err)
+	}
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails (crypto/rand)
+	secret := []byte(hex.EncodeToString(random))
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := os.WriteFile(path, append(secret, '\n'), 0o600); err != nil {
+		return nil, fmt.Errorf("write the development secret: %w", err)
+	}
+	return secret, nil
+}

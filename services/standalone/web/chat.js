@@ -1,0 +1,201 @@
+// A small chat over the plain WebSocket protocol runnel.v1.json: one protobuf-JSON frame a line. It keeps what every
+// client must: a command keeps its id until it is committed, a conversation resumes after its last seq, repeats are
+// dropped, gaps are read, and what arrived is acknowledged.
+"use strict";
+
+const $ = id => document.getElementById(id);
+const conversations = new Map(); // id → {id, name, last, events, receipt, read}
+const open = new Map();          // request id → {command, done}
+const outbox = [];               // commands that are not committed yet, in order
+let socket, me, token, current, nextId = 1, attempt = 0, device = sessionStorage.device ||= "web-" + crypto.randomUUID().slice(0, 8);
+
+// A UUIDv7 (RFC 9562): 48 bits of time, then random.
+function uuid7() {
+  const b = crypto.getRandomValues(new Uint8Array(16)), now = Date.now();
+  for (let i = 0; i < 6; i++) b[i] = Math.floor(now / 2 ** (8 * (5 - i))) & 255;
+  b[6] = b[6] & 15 | 0x70; b[8] = b[8] & 63 | 0x80;
+  const h = [...b].map(x => x.toString(16).padStart(2, "0")).join("");
+  return [h.slice(0, 8), h.slice(8, 12), h.slice(12, 16), h.slice(16, 20), h.slice(20)].join("-");
+}
+
+async function fetchToken() {
+  const answer = await fetch("dev/token", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ user: me }) });
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return (await answer.json()).token;
+}
+
+async function connect() {
+  setState("connecting …");
+  try { token = await fetchToken(); } catch (error) {
+    if (attempt === 0) { $("problem").textContent = error.message; return setState("not connected"); }
+    return retry();
+  }
+  socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/v1/ws", ["runnel.v1.json"]);
+  socket.onopen = () => request({ connect: {
+    token, deviceId: device, start: "START_FIRST", client: "runnel-page/1",
+    resume: [...conversations.values()].map(c => ({ conversationId: c.id, seq: String(c.last) })),
+  } }, onConnected);
+  socket.onmessage = m => m.data.split("\n").filter(Boolean).forEach(line => onFrame(JSON.parse(line)));
+  socket.onclose = e => {
+    open.clear();
+    if (e.code >= 4500) return setState("closed: " + e.reason);
+    retry();
+  };
+}
+
+function retry(delay) {
+  const wait = delay ?? Math.random() * Math.min(20000, 300 * 2 ** attempt++);
+  setState("reconnecting …");
+  setTimeout(connect, wait);
+}
+
+function request(body, done) {
+  const id = String(nextId++);
+  open.set(id, done);
+  socket.send(JSON.stringify({ id, ...body }));
+}
+
+const handlers = {
+  event: e => onEvent(e),
+  receipt: r => { const c = conversations.get(r.conversationId); if (c) { c.receipt = r; render(); } },
+  attached: a => add(a.conversation),
+  hidden: h => { const c = conversations.get(h.conversationId); if (c) c.last = Math.max(c.last, Number(h.last)); },
+  detached: d => { conversations.delete(d.conversationId); if (current === d.conversationId) current = null; render(); },
+  heartbeat: h => { socket.send(JSON.stringify({ pong: {} })); (h.heads || []).forEach(p => catchUp(p.conversationId, Number(p.seq))); },
+  tokenExpiring: async () => { token = await fetchToken(); request({ refresh: { token } }, () => {}); },
+  goAway: () => {},
+};
+
+function onFrame(f) {
+  if (f.id && f.id !== "0") { const done = open.get(f.id); open.delete(f.id); return done?.(f); }
+  for (const kind in handlers) if (f[kind]) handlers[kind](f[kind]);
+}
+
+function onConnected(f) {
+  if (f.error) { $("problem").textContent = f.error.message; return; }
+  attempt = 0;
+  setState("connected");
+  $("signin").hidden = true; $("app").hidden = false; $("me").textContent = me;
+  (f.connected.conversations || []).forEach(add);
+  outbox.forEach(command => command.sent = false);
+  pump();
+  render();
+}
+
+function add(c) {
+  if (!conversations.has(c.conversationId)) {
+    conversations.set(c.conversationId, { id: c.conversationId, name: c.peer || c.name || "group", last: Number(c.joinedSeq) - 1, events: [], read: 0 });
+    current ||= c.conversationId;
+  }
+  render();
+}
+
+function onEvent(e) {
+  const c = conversations.get(e.conversationId), seq = Number(e.seq);
+  if (!c || seq <= c.last) return;                    // a repeat
+  if (seq > c.last + 1) return catchUp(c.id, seq);    // a gap
+  c.last = seq;
+  c.events.push(e);
+  ack(c);
+  render();
+}
+
+function catchUp(id, head) {
+  const c = conversations.get(id);
+  if (!c || head <= c.last || c.reading) return;
+  c.reading = true;
+  request({ read: { conversationId: id, after: String(c.last), limit: 500 } }, f => {
+    c.reading = false;
+    (f.page?.events || []).forEach(onEvent);
+  });
+}
+
+let ackTimer;
+function ack(c) {
+  if (document.visibilityState === "visible" && current === c.id) c.read = c.last;
+  ackTimer ||= setTimeout(() => {
+    ackTimer = null;
+    if (socket.readyState !== 1) return;
+    const positions = [...conversations.values()].map(c => ({ conversationId: c.id, delivered: String(c.last), ...(c.read && { read: String(c.read) }) }));
+    socket.send(JSON.stringify({ ack: { positions } }));
+  }, 200);
+}
+
+// A command leaves the outbox when it is committed or refused for good; one is under way at a time, so order is kept.
+function submit(command) { command.commandId = uuid7(); outbox.push(command); pump(); render(); }
+
+function pump() {
+  const command = outbox[0];
+  if (!command || command.sent || socket?.readyState !== 1) return;
+  command.sent = true;
+  const { conversationId, commandId, body } = command;
+  request({ submit: { ...(conversationId && { conversationId }), commandId, body } }, f => {
+    const refused = f.error || f.outcome?.error;
+    if (refused && ["ERROR_CODE_UNAVAILABLE", "ERROR_CODE_RATE_LIMITED", "ERROR_CODE_INTERNAL"].includes(refused.code)) {
+      command.sent = false;
+      return setTimeout(pump, Number(refused.retryAfterMs) || 1000);
+    }
+    outbox.shift();
+    if (refused && refused.code !== "ERROR_CODE_ALREADY_EXISTS") alert(refused.message);
+    if (command.body.create && f.outcome) current = f.outcome.conversationId;
+    pump();
+    render();
+  });
+}
+
+const count = (steps, seq) => { let k = 0; for (const s of steps || []) if (Number(s.seq) >= seq) k = s.members; return k; };
+
+function ticks(c, seq) {
+  const others = (c.receipt?.members || 1) - 1, seen = count(c.receipt?.read, seq) - 1, got = count(c.receipt?.delivered, seq) - 1;
+  if (seen > 0) return { text: `✓✓ read ${seen} of ${others}`, read: true };
+  if (got > 0) return { text: `✓✓ delivered ${got} of ${others}` };
+  return { text: "✓ sent" };
+}
+
+function row(kind, who, text, note, strong) {
+  const li = document.createElement("li"), small = document.createElement("small");
+  li.className = kind;
+  li.textContent = text;
+  small.textContent = (who ? who + " " : "") + (note || "");
+  if (strong) small.className = "read";
+  if (small.textContent.trim()) li.append(small);
+  return li;
+}
+
+function eventRow(c, e) {
+  const seq = Number(e.seq), time = new Date(Number(e.timeMs)).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const b = e.body || {};
+  if (b.message) {
+    const mine = e.sender === me, t = mine && ticks(c, seq);
+    return row(mine ? "mine" : "", mine ? "" : e.sender, b.message.text || "(no text)", time + (t ? " " + t.text : ""), t && t.read);
+  }
+  const notice = b.create ? "created the conversation" : b.addMembers ? "added " + b.addMembers.members.join(", ")
+    : b.removeMember ? "removed " + b.removeMember.member : b.leave ? "left" : b.rename ? "renamed it to " + b.rename.name : "erased a message";
+  return row("notice", "", e.sender + " " + notice);
+}
+
+function render() {
+  const c = conversations.get(current);
+  $("conversations").replaceChildren(...[...conversations.values()].map(x => {
+    const li = document.createElement("li"), b = document.createElement("button"), unread = x.events.filter(e => Number(e.seq) > x.read && e.sender !== me && e.body?.message).length;
+    b.textContent = x.name;
+    b.setAttribute("aria-current", x.id === current);
+    b.onclick = () => { current = x.id; x.read = x.last; ack(x); render(); };
+    if (unread && x.id !== current) { const n = document.createElement("span"); n.className = "unread"; n.textContent = unread; b.append(n); }
+    li.append(b);
+    return li;
+  }));
+  $("title").textContent = c ? c.name : "No conversation yet";
+  $("text").disabled = $("compose").querySelector("button").disabled = !c;
+  if (!c) return $("log").replaceChildren();
+  const waiting = outbox.filter(o => o.conversationId === c.id && o.body.message);
+  $("log").replaceChildren(...c.events.map(e => eventRow(c, e)), ...waiting.map(o => row("mine", "", o.body.message.text, "○ sending")));
+  $("log").scrollTop = $("log").scrollHeight;
+}
+
+function setState(text) { $("state").textContent = text; }
+
+$("signin").onsubmit = e => { e.preventDefault(); me = $("user").value; $("problem").textContent = ""; connect(); };
+$("open").onsubmit = e => { e.preventDefault(); submit({ body: { create: { kind: "KIND_DIRECT", members: [$("peer").value] } } }); $("peer").value = ""; };
+$("compose").onsubmit = e => { e.preventDefault(); submit({ conversationId: current, body: { message: { text: $("text").value } } }); $("text").value = ""; };
+document.addEventListener("visibilitychange", () => { const c = conversations.get(current); if (c) ack(c); });
