@@ -1,0 +1,180 @@
+package load
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// TextBytes is the size of every message's text.
+const TextBytes = 128
+
+// Client is one device of one user in one conversation. Make it with NewClient, and connect it with Loop.Connect; it may be
+// connected again after it was closed, and then resumes.
+//
+//	closed ──Connect──▶ dialing ──socket open──▶ upgrading ──101──▶ connecting ──connected──▶ open
+//	   ▲                                                                                       │
+//	   └──────────────────────── Close, or the server closed ──────────────────────────────────┘
+type Client struct {
+	// User and Conversation are whose device it is and what it listens to.
+	User, Conversation string
+	// Index is for the owner's use.
+	Index int
+
+	token      string
+	noReceipts bool
+
+	// Of the loop's goroutine.
+	state       state
+	addr        string
+	carry       []byte // the beginning of a frame whose end has not been read yet
+	known       bool   // seq is known, so connecting means resuming
+	seq         uint64 // every event up to this one has been received
+	ackWaiting  bool
+	connectedAt int64
+	closedAs    string // what the server said when it closed
+
+	// mu guards the socket's sending half: messages are submitted from other goroutines than the loop's.
+	mu      sync.Mutex
+	fd      int
+	payload []byte
+	framed  []byte
+	mask    [4]byte
+	random  rand.PCG
+}
+
+type state uint8
+
+const (
+	stateClosed state = iota
+	stateDialing
+	stateUpgrading
+	stateConnecting
+	stateOpen
+)
+
+// NewClient makes a client that is not connected. Without receipts it asks the server not to push any.
+func NewClient(user, token, conversation string, receipts bool) *Client {
+	c := &Client{User: user, Conversation: conversation, token: token, noReceipts: !receipts, fd: -1}
+	c.random.Seed(rand.Uint64(), rand.Uint64())
+	copy(c.mask[:], strconv.AppendUint(nil, rand.Uint64()|1<<63, 36))
+	return c
+}
+
+// Seq is the newest event received. Call it on the loop (Loop.Do) or when the client is closed.
+func (c *Client) Seq() uint64 { return c.seq }
+
+// ConnectedAt is when the last connection was authenticated. Call it on the loop.
+func (c *Client) ConnectedAt() int64 { return c.connectedAt }
+
+// Open reports whether the client is connected. Call it on the loop.
+func (c *Client) Open() bool { return c.state == stateOpen }
+
+// StartAt makes the client resume after seq when it connects next. The client must be closed.
+func (c *Client) StartAt(seq uint64) { c.seq, c.known = seq, true }
+
+// ErrClosed says that the client was not connected.
+var ErrClosed = errors.New("not connected")
+
+var padding = func() []byte {
+	const words = " the quick brown fox jumps over the lazy dog and runs on to the next hill where it rests for a while, then goes home again to sleep"
+	return []byte(words)
+}()
+
+// Submit sends a message. Its request id, and the digits its text begins with, are now: the time it counts as sent. No two
+// of a client may have the same.
+func (c *Client) Submit(now int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := append(c.payload[:0], `{"id":"`...)
+	p = strconv.AppendInt(p, now, 10)
+	p = append(p, `","submit":{"conversationId":"`...)
+	p = append(p, c.Conversation...)
+	p = append(p, `","commandId":"`...)
+	p = c.appendCommandID(p)
+	p = append(p, `","body":{"message":{"text":"`...)
+	begin := len(p)
+	p = strconv.AppendInt(p, now, 10)
+	p = append(p, padding[:TextBytes-(len(p)-begin)]...)
+	c.payload = append(p, `"}}}}`...)
+	return c.writeLocked(opText, c.payload)
+}
+
+// appendCommandID appends a new UUIDv7.
+func (c *Client) appendCommandID(dst []byte) []byte {
+	var id [16]byte
+	ms := uint64(time.Now().UnixMilli())
+	high, low := c.random.Uint64(), c.random.Uint64()
+	for i := range 6 {
+		id[i] = byte(ms >> (8 * (5 - i)))
+	}
+	id[6], id[7] = 0x70|byte(high>>8)&0xf, byte(high)
+	for i := range 8 {
+		id[8+i] = byte(low >> (8 * i))
+	}
+	id[8] = 0x80 | id[8]&0x3f
+	for i, b := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, []byte{b})
+	}
+	return dst
+}
+
+// connectLocked authenticates, and says what the client has.
+func (c *Client) sendConnect() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := append(c.payload[:0], `{"id":"1","connect":{"token":"`...)
+	p = append(p, c.token...)
+	p = append(p, `","deviceId":"bench"`...)
+	if c.known {
+		p = fmt.Appendf(p, `,"resume":[{"conversationId":"%s","seq":"%d"}]`, c.Conversation, c.seq)
+	}
+	if c.noReceipts {
+		p = append(p, `,"noReceipts":true`...)
+	}
+	c.payload = append(p, `}}`...)
+	return c.writeLocked(opText, c.payload)
+}
+
+// sendAck acknowledges everything received.
+func (c *Client) sendAck() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := append(c.payload[:0], `{"ack":{"positions":[{"conversationId":"`...)
+	p = append(p, c.Conversation...)
+	p = append(p, `","delivered":"`...)
+	p = strconv.AppendUint(p, c.seq, 10)
+	c.payload = append(p, `"}]}}`...)
+	return c.writeLocked(opText, c.payload)
+}
+
+func (c *Client) sendPong() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writeLocked(opText, []byte(`{"pong":{}}`))
+}
+
+// writeLocked writes one frame. A socket that does not take it whole means that the server has stopped reading, with
+// some megabytes on the way: no load of ours gets there while things are well.
+func (c *Client) writeLocked(opcode byte, payload []byte) error {
+	if c.fd < 0 {
+		return ErrClosed
+	}
+	c.framed = appendMasked(c.framed[:0], opcode, c.mask, payload)
+	n, err := syscall.Write(c.fd, c.framed)
+	switch {
+	case err != nil:
+		return fmt.Errorf("write to the server: %w", err)
+	case n < len(c.framed):
+		return errors.New("write to the server: the socket is full")
+	}
+	return nil
+}

@@ -1,0 +1,490 @@
+//go:build linux
+
+package load
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// ackDelay is how long the SDKs collect acknowledgements.
+	ackDelay = 200 * time.Millisecond
+	// readBytes is what one read takes at most. It fits the processor's cache, so that scanning costs little.
+	readBytes = 128 << 10
+	maxEvents = 512
+	// keptFailures bounds the failures that are kept word for word.
+	keptFailures = 5
+)
+
+// Handler is told what happens on a loop's connections. Its methods run on the loop: they must not block.
+// Every time is that of Now, taken when the bytes were read.
+type Handler interface {
+	// Event is an event of the client's conversation, the next one that it had not got. The event is valid until Event returns.
+	Event(c *Client, seq uint64, event []byte, now int64)
+	// Outcome answers a Submit: committed as seq, or refused with seq 0.
+	Outcome(c *Client, sent int64, seq uint64, now int64)
+	// Connected says that the client is authenticated.
+	Connected(c *Client, now int64)
+	// Closed says that the server closed the connection. Without a handler that expects it, this is a failure: return an error.
+	Closed(c *Client, reason string, now int64) error
+}
+
+// Loop serves the connections of all clients on one goroutine.
+type Loop struct {
+	epoll   int
+	wake    [2]int
+	clients []*Client // by file descriptor
+	buffer  []byte
+	acks    []dueAck // by rising time
+	handler atomic.Pointer[Handler]
+	done    chan struct{}
+	bytes   atomic.Uint64
+	repeats atomic.Uint64
+	pushes  atomic.Uint64
+
+	mu       sync.Mutex
+	posted   []func()
+	stopping bool
+	failed   int
+	failures []error
+}
+
+type dueAck struct {
+	client *Client
+	due    int64
+}
+
+// Now is the clock of a load: nanoseconds since the process began, never 0.
+func Now() int64 { return int64(time.Since(begun)) + 1 }
+
+var begun = time.Now()
+
+// NewLoop starts a loop; Close ends it.
+func NewLoop(handler Handler) (*Loop, error) {
+	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make an epoll instance: %w", err)
+	}
+	l := &Loop{epoll: epoll, buffer: make([]byte, readBytes), done: make(chan struct{})}
+	if err := syscall.Pipe2(l.wake[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		_ = syscall.Close(epoll)
+		return nil, fmt.Errorf("make a pipe: %w", err)
+	}
+	if err := l.watch(l.wake[0], syscall.EPOLLIN, syscall.EPOLL_CTL_ADD); err != nil {
+		l.release()
+		return nil, err
+	}
+	l.handler.Store(&handler)
+	go l.run()
+	return l, nil
+}
+
+// Handle replaces the handler. What is read from now on goes to the new one.
+func (l *Loop) Handle(handler Handler) { l.Do(func() { l.handler.Store(&handler) }) }
+
+// Do runs fn on the loop and waits for it. It must not be called on the loop.
+func (l *Loop) Do(fn func()) {
+	ran := make(chan struct{})
+	if !l.post(func() { fn(); close(ran) }) {
+		<-l.done
+		fn() // nobody else touches the clients any more
+		return
+	}
+	select {
+	case <-ran:
+	case <-l.done:
+	}
+}
+
+func (l *Loop) post(fn func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopping {
+		return false
+	}
+	l.posted = append(l.posted, fn)
+	if len(l.posted) == 1 {
+		_, _ = syscall.Write(l.wake[1], []byte{0}) // a full pipe wakes the loop just as well
+	}
+	return true
+}
+
+// Connect begins to connect a client to a gateway, host:port with an IPv4 address. Handler.Connected tells the end of it.
+func (l *Loop) Connect(c *Client, addr string) {
+	l.post(func() {
+		if err := l.dial(c, addr); err != nil {
+			l.drop(c, err.Error())
+		}
+	})
+}
+
+// ConnectHere is Connect for handlers.
+func (l *Loop) ConnectHere(c *Client, addr string) {
+	if err := l.dial(c, addr); err != nil {
+		l.drop(c, err.Error())
+	}
+}
+
+// Disconnect closes connections as clients that vanish do: without a word.
+func (l *Loop) Disconnect(clients ...*Client) {
+	l.Do(func() {
+		for _, c := range clients {
+			l.close(c)
+		}
+	})
+}
+
+// Failures are what was wrong so far: holes, unexpected frames and closes. Only the first few are kept word for word.
+func (l *Loop) Failures() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d failures, the first: %w", l.failed, errors.Join(l.failures...))
+}
+
+// Bytes, Repeats and Pushes count what was read: bytes, events that had been received before, and events of all kinds.
+func (l *Loop) Bytes() uint64   { return l.bytes.Load() }
+func (l *Loop) Repeats() uint64 { return l.repeats.Load() }
+func (l *Loop) Pushes() uint64  { return l.pushes.Load() }
+
+// Close ends all connections and waits for the loop.
+func (l *Loop) Close() {
+	l.post(func() {
+		for _, c := range l.clients {
+			if c != nil {
+				l.close(c)
+			}
+		}
+		l.mu.Lock()
+		l.stopping = true
+		l.mu.Unlock()
+	})
+	<-l.done
+}
+
+func (l *Loop) run() {
+	defer close(l.done)
+	defer l.release()
+	ready := make([]syscall.EpollEvent, maxEvents)
+	for {
+		n, err := syscall.EpollWait(l.epoll, ready, l.timeout())
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			l.fail(fmt.Errorf("wait for the network: %w", err))
+			return
+		}
+		for _, event := range ready[:max(n, 0)] {
+			if int(event.Fd) == l.wake[0] {
+				var drained [64]byte
+				_, _ = syscall.Read(l.wake[0], drained[:])
+				continue
+			}
+			if c := l.clients[event.Fd]; c != nil {
+				l.ready(c)
+			}
+		}
+		l.flushAcks()
+		l.mu.Lock()
+		posted := l.posted
+		l.posted = nil
+		l.mu.Unlock()
+		for _, fn := range posted {
+			fn()
+		}
+		l.mu.Lock()
+		stopping := l.stopping
+		l.mu.Unlock()
+		if stopping {
+			return
+		}
+	}
+}
+
+func (l *Loop) release() {
+	for _, fd := range []int{l.epoll, l.wake[0], l.wake[1]} {
+		_ = syscall.Close(fd)
+	}
+}
+
+// timeout is how long to wait for the network, in milliseconds.
+func (l *Loop) timeout() int {
+	if len(l.acks) == 0 {
+		return -1
+	}
+	return int(max(0, l.acks[0].due-Now())/int64(time.Millisecond)) + 1
+}
+
+func (l *Loop) watch(fd int, events uint32, op int) error {
+	if err := syscall.EpollCtl(l.epoll, op, fd, &syscall.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("watch a socket: %w", err)
+	}
+	return nil
+}
+
+func (l *Loop) dial(c *Client, addr string) error {
+	if c.state != stateClosed {
+		return fmt.Errorf("%s is connected already", c.User)
+	}
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return fmt.Errorf("the address of a gateway: %w", err)
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
+	}
+	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+	err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	if err == nil || errors.Is(err, syscall.EINPROGRESS) {
+		err = l.watch(fd, syscall.EPOLLOUT, syscall.EPOLL_CTL_ADD)
+	}
+	if err != nil {
+		_ = syscall.Close(fd)
+		return fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	for len(l.clients) <= fd {
+		l.clients = append(l.clients, nil)
+	}
+	l.clients[fd] = c
+	c.mu.Lock()
+	c.fd = fd
+	c.mu.Unlock()
+	c.state, c.addr, c.carry, c.closedAs = stateDialing, addr, nil, ""
+	return nil
+}
+
+// ready does what a readable, writable or broken socket asks for.
+func (l *Loop) ready(c *Client) {
+	if c.state == stateDialing {
+		code, err := syscall.GetsockoptInt(c.fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
+		if err == nil && code != 0 {
+			err = syscall.Errno(code)
+		}
+		if err == nil {
+			_, err = syscall.Write(c.fd, upgrade(c.addr))
+		}
+		if err == nil {
+			err = l.watch(c.fd, syscall.EPOLLIN, syscall.EPOLL_CTL_MOD)
+		}
+		if err != nil {
+			l.drop(c, fmt.Sprintf("connect to %s: %v", c.addr, err))
+			return
+		}
+		c.state = stateUpgrading
+		return
+	}
+	kept := copy(l.buffer, c.carry)
+	if kept == len(l.buffer) {
+		l.buffer = append(l.buffer, make([]byte, len(l.buffer))...) // a frame larger than all before
+	}
+	n, err := syscall.Read(c.fd, l.buffer[kept:])
+	switch {
+	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR):
+		return
+	case err != nil:
+		l.drop(c, err.Error())
+		return
+	case n == 0:
+		l.drop(c, "end of stream")
+		return
+	}
+	l.bytes.Add(uint64(n))
+	now := Now()
+	rest, err := l.take(c, l.buffer[:kept+n], now)
+	if err != nil {
+		l.fail(fmt.Errorf("%s: %w", c.User, err))
+		l.close(c)
+		return
+	}
+	if len(rest) == 0 {
+		c.carry = c.carry[:0]
+		if cap(c.carry) > 4<<10 && c.state != stateOpen {
+			c.carry = nil
+		}
+		return
+	}
+	c.carry = append(c.carry[:0], rest...)
+}
+
+// take handles what was read, and gives back the beginning of a frame whose end is missing.
+func (l *Loop) take(c *Client, data []byte, now int64) (rest []byte, err error) {
+	if c.state == stateUpgrading {
+		var whole bool
+		if data, whole, err = upgraded(data); err != nil || !whole {
+			return data, err
+		}
+		c.state = stateConnecting
+		if err := c.sendConnect(); err != nil {
+			return nil, err
+		}
+	}
+	handler := *l.handler.Load()
+	for {
+		opcode, payload, rest, whole, err := nextFrame(data)
+		if err != nil || !whole {
+			return rest, err
+		}
+		data = rest
+		switch opcode {
+		case opText:
+			if err := l.lines(c, payload, handler, now); err != nil {
+				return nil, err
+			}
+		case opClose:
+			if len(payload) >= 2 {
+				c.closedAs = fmt.Sprintf("%d %s", binary.BigEndian.Uint16(payload), payload[2:])
+			}
+		case opPing:
+			c.mu.Lock()
+			err := c.writeLocked(opPong, payload)
+			c.mu.Unlock()
+			if err != nil {
+				return nil, err
+			}
+		case opPong:
+		default:
+			return nil, fmt.Errorf("a WebSocket frame of type %d", opcode)
+		}
+		if c.state == stateClosed {
+			return nil, nil // the handler closed it
+		}
+	}
+}
+
+// lines handles the lines of one WebSocket message.
+func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) error {
+	for len(payload) > 0 {
+		line := payload
+		if end := bytes.IndexByte(payload, '\n'); end >= 0 {
+			line, payload = payload[:end], payload[end+1:]
+		} else {
+			payload = nil
+		}
+		what, id, body := classify(line)
+		switch what {
+		case kindEvent:
+			if err := l.event(c, body, handler, now); err != nil {
+				return err
+			}
+		case kindOutcome:
+			var seq uint64
+			if !bytes.Contains(body, errorKey) {
+				if at := bytes.Index(body, seqAfterOutcome); at >= 0 {
+					seq, _ = number(body[at+len(seqAfterOutcome):])
+				}
+			}
+			if seq == 0 {
+				l.fail(fmt.Errorf("%s: a message was refused: %s", c.User, line))
+			}
+			handler.Outcome(c, int64(id), seq, now)
+		case kindError:
+			l.fail(fmt.Errorf("%s: the server answers: %s", c.User, line))
+			if c.state == stateOpen {
+				handler.Outcome(c, int64(id), 0, now)
+			}
+		case kindConnected:
+			if !c.known {
+				c.seq, c.known = headOf(body), true
+			}
+			c.state, c.connectedAt = stateOpen, now
+			handler.Connected(c, now)
+		case kindHeartbeat:
+			if err := c.sendPong(); err != nil {
+				return err
+			}
+		case kindHidden, kindDetached:
+			return fmt.Errorf("the server says that the user is no member: %s", line)
+		case kindReceipt, kindGoAway, kindOther:
+		}
+	}
+	return nil
+}
+
+var seqAfterOutcome = []byte(`"seq":"`)
+
+func (l *Loop) event(c *Client, body []byte, handler Handler, now int64) error {
+	conversation, seq, ok := position(body)
+	if !ok || string(conversation) != c.Conversation {
+		return fmt.Errorf("an event of another conversation, or of another form: %.120s", body)
+	}
+	l.pushes.Add(1)
+	if seq <= c.seq {
+		l.repeats.Add(1)
+		return nil
+	}
+	if seq != c.seq+1 {
+		return fmt.Errorf("event %d came after event %d: the stream has a hole", seq, c.seq)
+	}
+	c.seq = seq
+	if !c.ackWaiting {
+		c.ackWaiting = true
+		l.acks = append(l.acks, dueAck{c, now + int64(ackDelay)})
+	}
+	handler.Event(c, seq, body, now)
+	return nil
+}
+
+func (l *Loop) flushAcks() {
+	if len(l.acks) == 0 {
+		return
+	}
+	now, n := Now(), 0
+	for n < len(l.acks) && l.acks[n].due <= now {
+		c := l.acks[n].client
+		n++
+		c.ackWaiting = false
+		if c.state != stateOpen {
+			continue
+		}
+		if err := c.sendAck(); err != nil {
+			l.drop(c, err.Error())
+		}
+	}
+	if n == len(l.acks) {
+		l.acks = l.acks[:0]
+	} else {
+		l.acks = l.acks[n:]
+	}
+}
+
+// drop closes a connection that the server, or the network, has ended.
+func (l *Loop) drop(c *Client, reason string) {
+	if c.closedAs != "" {
+		reason = c.closedAs
+	}
+	l.close(c)
+	handler := *l.handler.Load()
+	if err := handler.Closed(c, reason, Now()); err != nil {
+		l.fail(fmt.Errorf("%s: %w", c.User, err))
+	}
+}
+
+func (l *Loop) close(c *Client) {
+	c.mu.Lock()
+	fd := c.fd
+	c.fd = -1
+	c.mu.Unlock()
+	if fd >= 0 {
+		l.clients[fd] = nil
+		_ = syscall.Close(fd) // epoll forgets it too
+	}
+	c.state, c.carry = stateClosed, nil
+}
+
+func (l *Loop) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed++
+	if len(l.failures) < keptFailures {
+		l.failures = append(l.failures, err)
+	}
+}

@@ -1,0 +1,111 @@
+package load
+
+import "bytes"
+
+// kind is what a line from the server is about.
+type kind uint8
+
+const (
+	kindOther kind = iota // answers and pushes that a load has no use for
+	kindEvent
+	kindOutcome
+	kindConnected
+	kindHeartbeat
+	kindReceipt
+	kindError
+	kindHidden
+	kindDetached
+	kindGoAway
+)
+
+// kinds by the field that holds the message. Frequent ones first.
+var kinds = []struct {
+	key  []byte
+	kind kind
+}{
+	{[]byte(`"event":{`), kindEvent},
+	{[]byte(`"outcome":{`), kindOutcome},
+	{[]byte(`"receipt":{`), kindReceipt},
+	{[]byte(`"heartbeat":{`), kindHeartbeat},
+	{[]byte(`"connected":{`), kindConnected},
+	{[]byte(`"error":{`), kindError},
+	{[]byte(`"hidden":{`), kindHidden},
+	{[]byte(`"detached":{`), kindDetached},
+	{[]byte(`"goAway":{`), kindGoAway},
+}
+
+// classify tells what a line is about, the id of the request it answers (0 for a push), and what follows the key.
+func classify(line []byte) (what kind, id uint64, body []byte) {
+	if len(line) < 2 || line[0] != '{' {
+		return kindOther, 0, nil
+	}
+	rest := line[1:]
+	if after, found := bytes.CutPrefix(rest, idKey); found {
+		id, rest = number(after)
+		rest = bytes.TrimPrefix(rest, []byte(`",`))
+	}
+	for i := range kinds {
+		if body, found := bytes.CutPrefix(rest, kinds[i].key); found {
+			return kinds[i].kind, id, body
+		}
+	}
+	return kindOther, id, nil
+}
+
+var (
+	idKey           = []byte(`"id":"`)
+	conversationKey = []byte(`"conversationId":"`)
+	seqAfterID      = []byte(`","seq":"`)
+	textKey         = []byte(`"text":"`)
+	headKey         = []byte(`"head":`)
+	errorKey        = []byte(`"error":{`)
+)
+
+// number reads decimal digits.
+func number(text []byte) (n uint64, rest []byte) {
+	i := 0
+	for i < len(text) && text[i]-'0' <= 9 {
+		n = n*10 + uint64(text[i]-'0')
+		i++
+	}
+	return n, text[i:]
+}
+
+// position reads the conversation and the seq that an event begins with. It reports false when it begins otherwise.
+func position(body []byte) (conversation []byte, seq uint64, ok bool) {
+	rest, found := bytes.CutPrefix(body, conversationKey)
+	if !found {
+		return nil, 0, false
+	}
+	end := bytes.IndexByte(rest, '"')
+	if end < 0 {
+		return nil, 0, false
+	}
+	digits, found := bytes.CutPrefix(rest[end:], seqAfterID)
+	if !found {
+		return nil, 0, false
+	}
+	seq, _ = number(digits)
+	return rest[:end], seq, seq > 0
+}
+
+// SentAt reads when the message of an event was sent, as Submit wrote it into the text. It is 0 for other events.
+func SentAt(event []byte) int64 {
+	at := bytes.Index(event, textKey)
+	if at < 0 {
+		return 0
+	}
+	n, _ := number(event[at+len(textKey):])
+	return int64(n)
+}
+
+// headOf reads the head of the first conversation in the answer to connect; 0 when there is none.
+func headOf(connected []byte) uint64 {
+	at := bytes.Index(connected, headKey)
+	if at < 0 {
+		return 0
+	}
+	// The answer to connect is written by protojson, which puts in spaces as it likes.
+	head, _ := number(bytes.TrimLeft(connected[at+len(headKey):], ` "`))
+	return head
+}
