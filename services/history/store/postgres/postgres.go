@@ -63,9 +63,11 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 	// An acknowledged append must survive the machine; databases and roles can be set up with less.
 	params["synchronous_commit"] = "on"
 	params["default_transaction_isolation"] = "read committed"
-	// All queries are short and go by key. Compiling them, or scanning a table that has grown since it was last analysed,
-	// is never the better plan.
-	params["jit"], params["enable_seqscan"] = "off", "off"
+	// Every query is short and goes by key, so an index looked up for each key is always the right plan. A table that has grown
+	// since it was last analysed tempts the planner into reading and hashing all of it; compiling such queries costs more than running them.
+	for _, plan := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"} {
+		params[plan] = "off"
+	}
 
 	pool, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {

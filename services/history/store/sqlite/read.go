@@ -26,7 +26,7 @@ type readStatements struct {
 	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
 }
 
-func prepareReads(ctx context.Context, db *sql.DB) (readStatements, error) {
+func prepareReads(ctx context.Context, db connection) (readStatements, error) {
 	p := &preparer{ctx: ctx, on: db}
 	s := readStatements{
 		watermark: p.stmt(selectWatermark),
@@ -39,13 +39,14 @@ func prepareReads(ctx context.Context, db *sql.DB) (readStatements, error) {
 		states: p.stmt(`SELECT conversations.conversation_id, kind, name, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + selectCursor + `
 			FROM conversations
 			LEFT JOIN memberships ON memberships.conversation_id = conversations.conversation_id AND left_seq IS NULL
-			LEFT JOIN cursors ON cursors.conversation_id = conversations.conversation_id AND cursors.user_id = memberships.user_id
+			LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
 			WHERE conversations.conversation_id IN (SELECT value FROM json_each(?))
 			ORDER BY conversations.conversation_id, memberships.user_id`),
 		heads: p.stmt("SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id IN (SELECT value FROM json_each(?))"),
+		// Nobody leaves a direct conversation, so the peer needs no look at left_seq.
 		list: p.stmt(`SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
 				iif(kind = ?, (SELECT peer.user_id FROM memberships AS peer
-					WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id AND peer.left_seq IS NULL LIMIT 1), NULL),
+					WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1), NULL),
 				` + selectCursor + `
 			FROM memberships JOIN conversations USING (conversation_id)
 			LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id

@@ -7,12 +7,15 @@ import (
 	"strings"
 )
 
+// connection is what statements are prepared on: one connection, or a pool.
+type connection interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
+
 // preparer prepares statements until the first error, so that a list of them reads as a list.
 type preparer struct {
 	ctx context.Context
-	on  interface {
-		PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-	}
+	on  connection
 	err error
 }
 

@@ -1,0 +1,58 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// recorder notes what would be prepared.
+type recorder struct{ queries []string }
+
+func (r *recorder) PrepareContext(_ context.Context, query string) (*sql.Stmt, error) {
+	r.queries = append(r.queries, query)
+	return nil, nil //nolint:nilnil // nobody runs them
+}
+
+// TestEveryQueryGoesByKey asks SQLite how it would run each statement of the store: none may go through a whole table.
+func TestEveryQueryGoesByKey(t *testing.T) {
+	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "history.db")}, 16, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	recorder := &recorder{}
+	_, err = prepareReads(t.Context(), recorder)
+	require.NoError(t, err)
+	(&writeStatements{}).prepare(&preparer{ctx: t.Context(), on: recorder})
+	explained := 0
+	for _, query := range recorder.queries {
+		for _, step := range explain(t, s.readers, query) {
+			explained++
+			if table, whole := strings.CutPrefix(step, "SCAN "); whole {
+				for _, stored := range []string{"conversations", "events", "memberships", "peer", "cursors", "dead_letters"} {
+					require.False(t, strings.HasPrefix(table, stored), "%s\ngoes through all of %s", query, table)
+				}
+			}
+		}
+	}
+	require.Positive(t, explained)
+}
+
+func explain(t *testing.T, db *sql.DB, query string) (steps []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+	require.NoError(t, err, query)
+	defer func() { require.NoError(t, rows.Close()) }()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
+		steps = append(steps, detail)
+	}
+	require.NoError(t, rows.Err())
+	return steps
+}
