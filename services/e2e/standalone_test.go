@@ -123,21 +123,31 @@ type raw struct {
 
 func (s *suite) dial(codec frame.Codec) *raw {
 	s.t.Helper()
-	dialer := websocket.Dialer{Subprotocols: []string{codec.Subprotocol()}}
-	ws, response, err := dialer.DialContext(s.t.Context(), s.url(), nil)
-	require.NoError(s.t, err)
-	_ = response.Body.Close()
-	s.t.Cleanup(func() { _ = ws.Close() })
-	return &raw{t: s.t, ws: ws, codec: codec}
+	return dialAt(s.t, s.url(), codec)
 }
 
 func (s *suite) login(user string, codec frame.Codec, resume ...*clientv1.Position) *raw {
 	s.t.Helper()
-	r := s.dial(codec)
+	return loginAt(s.t, s.url(), user, codec, resume...)
+}
+
+func dialAt(t *testing.T, url string, codec frame.Codec) *raw {
+	t.Helper()
+	dialer := websocket.Dialer{Subprotocols: []string{codec.Subprotocol()}}
+	ws, response, err := dialer.DialContext(t.Context(), url, nil)
+	require.NoError(t, err)
+	_ = response.Body.Close()
+	t.Cleanup(func() { _ = ws.Close() })
+	return &raw{t: t, ws: ws, codec: codec}
+}
+
+func loginAt(t *testing.T, url, user string, codec frame.Codec, resume ...*clientv1.Position) *raw {
+	t.Helper()
+	r := dialAt(t, url, codec)
 	answer := r.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{
-		Token: token(s.t, user), DeviceId: "test", Start: clientv1.Start_START_FIRST, Resume: resume,
+		Token: token(t, user), DeviceId: "test", Start: clientv1.Start_START_FIRST, Resume: resume,
 	}}})
-	require.NotNil(s.t, answer.GetConnected(), "%v", answer)
+	require.NotNil(t, answer.GetConnected(), "%v", answer)
 	return r
 }
 
@@ -202,11 +212,16 @@ func (r *raw) closed() errcode.CloseCode {
 	r.t.Helper()
 	for {
 		if _, err := r.receive(); err != nil {
-			var closed *websocket.CloseError
-			require.ErrorAs(r.t, err, &closed)
-			return errcode.CloseCode(closed.Code)
+			return closeCode(r.t, err)
 		}
 	}
+}
+
+func closeCode(t *testing.T, err error) errcode.CloseCode {
+	t.Helper()
+	var closed *websocket.CloseError
+	require.ErrorAs(t, err, &closed)
+	return errcode.CloseCode(closed.Code)
 }
 
 func submit(conversationID string, body *conversationv1.Body) *clientv1.ClientFrame {

@@ -125,7 +125,7 @@ func (s *seat) queue(r *room, entries []*entry) {
 		return
 	}
 	messages(s.conn.codec, entries[:n], s.conn.enqueue)
-	s.sent = entries[n-1].event.GetSeq()
+	s.sent, r.awaiting = entries[n-1].event.GetSeq(), true
 	s.conn.gw.metrics.deliveries.Add(float64(n))
 	s.conn.gw.metrics.filled.Add(float64(n))
 	if s.retryAt == 0 {

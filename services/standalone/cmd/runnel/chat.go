@@ -129,7 +129,7 @@ func (c *chat) line(ctx context.Context, line string) {
 	case words[0] == "/group" && len(words) > 2:
 		var id string
 		if id, err = c.client.CreateGroup(ctx, words[1], words[2:]...); err == nil {
-			c.enter(id)
+			c.enter(id, words[1])
 		}
 	case words[0] == "/add" && len(words) == 2:
 		_, err = c.client.AddMembers(ctx, current, words[1])
@@ -157,14 +157,14 @@ func (c *chat) open(ctx context.Context, user string) {
 		c.print("! %v", err)
 		return
 	}
-	c.enter(id)
+	c.enter(id, user)
 }
 
-func (c *chat) enter(id string) {
+func (c *chat) enter(id, name string) {
 	c.mu.Lock()
 	c.current = id
 	c.mu.Unlock()
-	c.print("· you are talking in %s", c.name(id))
+	c.print("· you are talking with %s", name)
 	c.markRead(id)
 }
 
@@ -297,7 +297,7 @@ func (c *chat) goTo(word string) {
 		c.print("! there is no conversation %s; see /list", word)
 		return
 	}
-	c.enter(id)
+	c.enter(id, c.name(id))
 }
 
 func (c *chat) markRead(id string) {

@@ -1,0 +1,354 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/gateway"
+	"github.com/runnelhq/runnel/services/history"
+)
+
+// stage is a gateway with a real broker and a real store, and the test in the place of the delivery service: it decides
+// which live messages are lost, late or repeated.
+type stage struct {
+	suite
+	nc    *nats.Conn
+	store historyv1.HistoryServiceClient
+	gw    *gateway.Gateway
+	state *conversation.State
+	id    string
+	n     int
+	mark  map[int]*historyv1.Watermark
+}
+
+func newStage(t *testing.T, change func(*gateway.Config)) *stage {
+	t.Helper()
+	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
+	require.NoError(t, err)
+	ns.Start()
+	require.True(t, ns.ReadyForConnections(patience))
+	log := slog.New(slog.DiscardHandler)
+	nc, err := broker.Connect(broker.Config{}, "stage", log, nats.InProcessServer(ns))
+	require.NoError(t, err)
+	cfg := defaults(t)
+	cfg.History.Database = "sqlite:" + filepath.Join(t.TempDir(), "history.db")
+	store, err := history.Open(t.Context(), cfg.History, 1, log)
+	require.NoError(t, err)
+	inproc := rpc.NewInproc(telemetry.Discard())
+	historyv1.RegisterHistoryServiceServer(inproc, history.New(cfg.History, store, log, prometheus.NewRegistry()))
+	verifier, err := auth.New(cfg.Auth, auth.Options{})
+	require.NoError(t, err)
+	if change != nil {
+		change(&cfg.Gateway)
+	}
+	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, store: historyv1.NewHistoryServiceClient(inproc), mark: map[int]*historyv1.Watermark{}}
+	s.gw, err = gateway.New(cfg.Gateway, gateway.Deps{
+		NATS: nc, Partitions: 1, History: s.store, Verifier: verifier,
+		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.gw.Run(ctx) }()
+	var once sync.Once
+	s.stop = func() {
+		once.Do(func() {
+			cancel()
+			require.NoError(t, <-done)
+		})
+	}
+	t.Cleanup(func() {
+		s.stop()
+		nc.Close()
+		require.NoError(t, store.Close())
+		ns.Shutdown()
+		ns.WaitForShutdown()
+		verifier.Close()
+	})
+	return s
+}
+
+func (s *stage) url() string { return "ws://" + s.gw.Addr().String() + gateway.Path }
+
+func (s *stage) login(user string, resume ...*clientv1.Position) *raw {
+	s.t.Helper()
+	return loginAt(s.t, s.url(), user, frame.JSON, resume...)
+}
+
+// commit stores an event without telling anybody.
+func (s *stage) commit(sender string, body *conversationv1.Body) *conversationv1.Event {
+	s.t.Helper()
+	s.n++
+	command := &brokerv1.Command{
+		Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", s.n), Body: body, Salt: make([]byte, 16), ConversationId: s.id,
+	}
+	if create := body.GetCreate(); create != nil {
+		s.id = conversation.CreateID(sender, command.GetCommandId(), create)
+		command.ConversationId = s.id
+	}
+	next, event, refusal := conversation.Apply(s.state, command, time.Now().UnixMilli())
+	require.Nil(s.t, refusal)
+	s.state = next
+	mark := &historyv1.Watermark{Stream: "1", Sequence: uint64(s.n), TimeNs: int64(s.n)}
+	answer, err := s.store.Append(s.t.Context(), &historyv1.AppendRequest{Expected: s.mark[0], Next: mark, Events: []*conversationv1.Event{event}})
+	require.NoError(s.t, err)
+	require.Empty(s.t, answer.GetDuplicates())
+	s.mark[0] = mark
+	return event
+}
+
+// tell publishes events as a delivery worker does.
+func (s *stage) tell(events ...*conversationv1.Event) {
+	s.t.Helper()
+	data, err := (&brokerv1.Live{Events: events}).MarshalVT()
+	require.NoError(s.t, err)
+	require.NoError(s.t, s.nc.Publish(broker.LiveSubject(s.id), data))
+}
+
+// say commits a message and tells of it.
+func (s *stage) say(message string) {
+	s.t.Helper()
+	s.tell(s.commit("ann", text(message)))
+}
+
+// seqs reads pushed events until seq comes, and gives all of them in order.
+func (r *raw) seqs(last uint64) (seqs []uint64) {
+	r.t.Helper()
+	r.until(func(f *clientv1.ServerFrame) bool {
+		if f.GetEvent() != nil {
+			seqs = append(seqs, f.GetEvent().GetSeq())
+		}
+		return f.GetEvent().GetSeq() == last
+	})
+	return seqs
+}
+
+func TestALostLiveMessageIsReadFromHistory(t *testing.T) {
+	s := newStage(t, nil)
+	s.commit("ann", group("bob"))
+	bob := s.login("bob")
+	require.Equal(t, []uint64{1}, bob.seqs(1))
+	s.say("2")
+	s.commit("ann", text("3, lost"))
+	s.commit("ann", text("4, lost"))
+	s.say("5")
+	require.Equal(t, []uint64{2, 3, 4, 5}, bob.seqs(5))
+}
+
+func TestTheLossOfTheLastEventIsNoticed(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.Heartbeat = 200 * time.Millisecond })
+	s.commit("ann", group("bob"))
+	bob := s.login("bob")
+	bob.seqs(1)
+	s.commit("ann", text("2, lost"))
+	require.Equal(t, []uint64{2}, bob.seqs(2))
+}
+
+func TestRepeatedAndLateLiveMessagesAreDropped(t *testing.T) {
+	s := newStage(t, nil)
+	s.commit("ann", group("bob"))
+	bob := s.login("bob")
+	bob.seqs(1)
+	two, three := s.commit("ann", text("2")), s.commit("ann", text("3"))
+	s.tell(three)
+	s.tell(two, three)
+	s.tell(two)
+	s.tell(three)
+	s.say("4")
+	require.Equal(t, []uint64{2, 3, 4}, bob.seqs(4))
+}
+
+func TestAMemberAddedWithoutANoticeIsServed(t *testing.T) {
+	s := newStage(t, nil)
+	s.commit("ann", group())
+	ann, bob := s.login("ann"), s.login("bob")
+	ann.seqs(1)
+	s.tell(s.commit("ann", &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}}}}))
+	s.say("3")
+	require.Equal(t, []uint64{2, 3}, bob.seqs(3), "ann's room on this gateway knows of bob")
+}
+
+// TestUnacknowledgedEventsComeAgain has a client that never acknowledges: it gets the event again, and is closed at last.
+func TestUnacknowledgedEventsComeAgain(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.AckTimeout, cfg.AckTries = 100*time.Millisecond, 2 })
+	s.commit("ann", group("bob"))
+	bob := s.login("bob")
+	times := 0
+	for {
+		f, err := bob.receive()
+		if err != nil {
+			break
+		}
+		if f.GetEvent().GetSeq() == 1 {
+			times++
+		}
+	}
+	require.Equal(t, 3, times, "once, and two tries more")
+	require.Equal(t, errcode.CloseNoAck, s.lastClose(bob))
+}
+
+// lastClose gives the code that ended a connection that was read to its end.
+func (s *stage) lastClose(r *raw) errcode.CloseCode {
+	_, _, err := r.ws.ReadMessage()
+	return closeCode(s.t, err)
+}
+
+func TestAcknowledgedEventsDoNotComeAgain(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) {
+		cfg.AckTimeout, cfg.AckTries, cfg.Heartbeat = 100*time.Millisecond, 1, 500*time.Millisecond
+	})
+	s.commit("ann", group("bob"))
+	bob := s.login("bob")
+	bob.seqs(1)
+	bob.ackTo(s.id, 1)
+	beats := 0
+	bob.until(func(f *clientv1.ServerFrame) bool {
+		require.Nil(t, f.GetEvent())
+		if f.GetHeartbeat() != nil {
+			beats++
+			bob.send(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}})
+		}
+		return beats == 4
+	})
+}
+
+func (r *raw) ackTo(id string, seq uint64) {
+	r.t.Helper()
+	r.send(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: &clientv1.Ack{
+		Positions: []*clientv1.AckPosition{{ConversationId: id, Delivered: seq}},
+	}}})
+}
+
+func TestASilentClientIsClosed(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.Heartbeat = 100 * time.Millisecond })
+	bob := s.login("bob")
+	require.Equal(t, errcode.CloseNoPong, bob.closed())
+}
+
+func TestAClientThatSaysNothingIsClosed(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.ConnectTimeout = 10 * time.Millisecond })
+	require.Equal(t, errcode.CloseConnectTimeout, dialAt(t, s.url(), frame.JSON).closed())
+}
+
+// TestASlowClientIsClosedAndResumes has a client that reads nothing while far more is sent than sockets hold.
+func TestASlowClientIsClosedAndResumes(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 })
+	s.commit("ann", group("bob", "cem"))
+	slow, quick := s.login("bob"), s.login("cem")
+	slow.seqs(1)
+	large := strings.Repeat("x", 8000)
+	const events = 1500 // 12 MB: more than the socket buffers of both ends
+	quick.seqs(1)
+	for i := range events {
+		s.say(large)
+		quick.event(uint64(i + 2)) // others do not wait for the slow one
+	}
+	seen := uint64(1)
+	for {
+		f, err := slow.receive()
+		if err != nil {
+			require.Equal(t, errcode.CloseSlow, closeCode(t, err))
+			break
+		}
+		if f.GetEvent() != nil {
+			require.Equal(t, seen+1, f.GetEvent().GetSeq())
+			seen++
+		}
+	}
+	require.Less(t, seen, uint64(events+1))
+	rest := s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: seen}).seqs(events + 1)
+	require.Equal(t, seen+1, rest[0])
+	require.Len(t, rest, int(events+1-seen))
+}
+
+func TestTokensExpireOnALiveConnection(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.TokenWarning = time.Hour })
+	signed, err := auth.Mint([]byte(secret), "bob", 3*time.Second, time.Now(), "", "")
+	require.NoError(t, err)
+	connect := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: signed, DeviceId: "d"}}}
+	expiring := dialAt(t, s.url(), frame.JSON)
+	require.NotNil(t, expiring.ask(connect).GetConnected())
+	expiring.until(func(f *clientv1.ServerFrame) bool { return f.GetTokenExpiring() != nil })
+
+	refreshed := dialAt(t, s.url(), frame.JSON)
+	require.NotNil(t, refreshed.ask(connect).GetConnected())
+	answer := refreshed.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token(t, "bob")}}})
+	require.Greater(t, answer.GetRefreshed().GetTokenExpiresMs(), time.Now().Add(30*time.Minute).UnixMilli())
+
+	require.Equal(t, errcode.CloseTokenExpired, expiring.closed())
+	require.NotNil(t, refreshed.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}}).GetConversations())
+}
+
+func TestDrainTellsClientsToGoElsewhere(t *testing.T) {
+	s := newStage(t, nil)
+	bob := s.login("bob")
+	s.stop()
+	bob.until(func(f *clientv1.ServerFrame) bool { return f.GetGoAway() != nil })
+	require.Equal(t, errcode.CloseGoingAway, bob.closed())
+}
+
+func TestManyMissedEventsComeInOrderToManyClients(t *testing.T) {
+	s := newStage(t, nil)
+	s.commit("ann", group("bob"))
+	const events = 1500 // more than memory keeps
+	for range events {
+		s.commit("ann", text("m"))
+	}
+	var clients []*raw
+	for i := range 8 {
+		clients = append(clients, s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: uint64(i * 200)}))
+	}
+	for i, c := range clients {
+		seqs := c.seqs(events + 1)
+		require.Len(t, seqs, events+1-i*200)
+		for n, seq := range seqs {
+			require.Equal(t, uint64(i*200+n+1), seq)
+		}
+	}
+}
+
+func TestOperatorsSeeAndCloseConnections(t *testing.T) {
+	s := newStage(t, nil)
+	s.commit("ann", group("bob"))
+	bob := s.login("bob")
+	bob.seqs(1)
+	operator := s.gw.Server()
+	list, err := operator.ListConnections(t.Context(), &gatewayv1.ListConnectionsRequest{UserId: "bob"})
+	require.NoError(t, err)
+	require.Len(t, list.GetConnections(), 1)
+	id := list.GetConnections()[0].GetConnectionId()
+	one, err := operator.GetConnection(t.Context(), &gatewayv1.GetConnectionRequest{ConnectionId: id})
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), one.GetStandings()[0].GetSent())
+	require.Equal(t, "127.0.0.1", one.GetConnection().GetRemote())
+	closed, err := operator.Disconnect(t.Context(), &gatewayv1.DisconnectRequest{UserId: "bob", StayAway: true})
+	require.NoError(t, err)
+	require.Equal(t, uint32(1), closed.GetClosed())
+	require.Equal(t, errcode.CloseStayAway, bob.closed())
+	_, err = operator.Disconnect(t.Context(), &gatewayv1.DisconnectRequest{})
+	require.Error(t, err)
+}
