@@ -50,7 +50,7 @@ func Invalid(field, format string, args ...any) error {
 
 // PartitionsError is what opening a database with another number of partitions than it was made with gives.
 func PartitionsError(stored string, asked int) error {
-	return fmt.Errorf("the database was made with %s partitions, not %d: start every service with --history.partitions=%s; "+
+	return fmt.Errorf("the database was made with %s partitions, not %d: start every service with --nats.partitions=%s; "+
 		"the number cannot change, because the order of a conversation rests on all its commands going through one partition",
 		stored, asked, stored)
 }

@@ -45,6 +45,8 @@ type Store interface {
 	Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error)
 	// SaveCursors moves cursors forward. Each part (delivered, read) moves by itself, its time with it.
 	SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error
+	// Partitions is the number of partitions that the database was made with.
+	Partitions() int
 	// Ping reports whether the database answers.
 	Ping(ctx context.Context) error
 	// Close finishes what is queued and releases the database. Calls after it get ErrUnavailable.

@@ -4,6 +4,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -26,14 +27,24 @@ import (
 
 // Config says where the database is.
 type Config struct {
-	URL            string        `help:"PostgreSQL connection URL, postgres://user:password@host/database." secret:""`
-	Connections    int           `help:"Most connections to PostgreSQL. A partition's append uses one at a time, so more than the number of partitions is of use only for reading." default:"20"`
-	ConnectTimeout time.Duration `help:"How long to wait for a new connection." default:"5s"`
+	// URL is postgres://user:password@host/database. Required.
+	URL string
+	// Connections is the most connections to make. A partition's append uses one at a time, so more than there are
+	// partitions are of use only for reading. Defaults to 20.
+	Connections int
+	// ConnectTimeout is how long to wait for a new connection. Defaults to 5 s.
+	ConnectTimeout time.Duration
 }
+
+const (
+	defaultConnections    = 20
+	defaultConnectTimeout = 5 * time.Second
+)
 
 // Store is a history in PostgreSQL.
 type Store struct {
-	pool *pgxpool.Pool
+	pool       *pgxpool.Pool
+	partitions int
 }
 
 var _ store.Store = (*Store)(nil)
@@ -52,12 +63,8 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		// The text of pgx's error masks the password, but not one that it could not recognise as such.
 		return nil, errors.New("the PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
 	}
-	if cfg.Connections > 0 {
-		settings.MaxConns = int32(cfg.Connections)
-	}
-	if cfg.ConnectTimeout > 0 {
-		settings.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
-	}
+	settings.MaxConns = int32(cmp.Or(cfg.Connections, defaultConnections))
+	settings.ConnConfig.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, defaultConnectTimeout)
 	params := settings.ConnConfig.RuntimeParams
 	params["application_name"] = "runnel-history"
 	// An acknowledged append must survive the machine; databases and roles can be set up with less.
@@ -73,7 +80,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 	if err != nil {
 		return nil, fmt.Errorf("prepare the PostgreSQL connections: %w", err)
 	}
-	s := &Store{pool: pool}
+	s := &Store{pool: pool, partitions: partitions}
 	if err := s.prepare(ctx, partitions, log); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("open the PostgreSQL database %s at %s: %w", settings.ConnConfig.Database, settings.ConnConfig.Host, err)
@@ -163,6 +170,9 @@ func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
 	}
 	return err
 }
+
+// Partitions is the number of partitions that the database was made with.
+func (s *Store) Partitions() int { return s.partitions }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error { return wrap("ping", s.pool.Ping(ctx)) }

@@ -24,20 +24,22 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Config says where the database is. The zero value is not usable: Path is required.
+// Config says where the database is.
 type Config struct {
-	Path string `help:"SQLite database file; made when it is not there." default:"history.db"`
+	// Path is the file, made when it is not there. Required.
+	Path string
 	// Now is the clock of leases and dead letters. Defaults to time.Now.
-	Now func() time.Time `kong:"-"`
+	Now func() time.Time
 }
 
 // Store is a history in a SQLite file.
 type Store struct {
 	writer *writer
 	// readers is a pool of its own, so that reading never waits for a commit (WAL lets both go on).
-	readers *sql.DB
-	read    readStatements
-	now     func() time.Time
+	readers    *sql.DB
+	read       readStatements
+	now        func() time.Time
+	partitions int
 }
 
 var _ store.Store = (*Store)(nil)
@@ -65,7 +67,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("close the database file: %w", err)
 	}
-	s := &Store{now: cfg.Now}
+	s := &Store{now: cfg.Now, partitions: partitions}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -172,6 +174,9 @@ func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
 	}
 	return tx.Commit()
 }
+
+// Partitions is the number of partitions that the database was made with.
+func (s *Store) Partitions() int { return s.partitions }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {

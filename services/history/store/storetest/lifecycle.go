@@ -27,12 +27,13 @@ func testLifecycle(t *testing.T, subject Subject) {
 		db := subject.New(t)
 		_, err := db.Reopen(t.Context(), Partitions/2)
 		require.ErrorContains(t, err, "made with 16 partitions, not 8")
-		require.ErrorContains(t, err, "--history.partitions=16")
+		require.ErrorContains(t, err, "--nats.partitions=16")
 	})
 
 	t.Run("a closed store is unavailable", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		require.NoError(t, db.Ping(t.Context()))
+		require.Equal(t, Partitions, db.Partitions())
 		require.NoError(t, db.Close())
 		ctx := t.Context()
 		calls := map[string]func() error{

@@ -1,0 +1,53 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/postgres"
+	"github.com/runnelhq/runnel/services/history/store/sqlite"
+)
+
+// Config says where the history is kept.
+type Config struct {
+	// Database is sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE. Standalone defaults to a file in its data directory, the
+	// single service asks for it.
+	Database string `help:"Where the history is kept: sqlite:PATH for a file, or postgres://USER@HOST/DATABASE. With a password in it, give it by environment or settings file."`
+	// Connections is the most connections to PostgreSQL. Defaults to 20: one for each of 16 partitions, and some for reading.
+	Connections int `help:"Most connections to PostgreSQL." default:"20"`
+}
+
+// Store is where the history is kept; see the package store.
+type Store = store.Store
+
+// Open opens the database that cfg names, or makes it. partitions is the installation's number of partitions, which never
+// changes; a database that was made with another is refused.
+func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (Store, error) {
+	if partitions < 1 || partitions > maxPartitions {
+		return nil, fmt.Errorf("the number of partitions must be 1 to %d", maxPartitions)
+	}
+	if cfg.Connections < 0 || cfg.Connections > maxConnections {
+		return nil, fmt.Errorf("the number of connections to PostgreSQL must be 1 to %d", maxConnections)
+	}
+	scheme, path, _ := strings.Cut(cfg.Database, ":")
+	switch {
+	case scheme == "sqlite" && path != "":
+		return sqlite.Open(ctx, sqlite.Config{Path: strings.TrimPrefix(path, "//")}, partitions, log)
+	case scheme == "postgres" || scheme == "postgresql":
+		return postgres.Open(ctx, postgres.Config{URL: cfg.Database, Connections: cfg.Connections}, partitions, log)
+	case cfg.Database == "":
+		return nil, errors.New("no database is set: give --history.database sqlite:history.db, or postgres://user@host/database")
+	default:
+		// Not repeated: whatever it is, there may be a password in it.
+		return nil, errors.New("the database must be sqlite:PATH or postgres://USER@HOST/DATABASE")
+	}
+}
+
+const (
+	maxPartitions  = 1024
+	maxConnections = 1000
+)

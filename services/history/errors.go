@@ -1,0 +1,53 @@
+package history
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// refuse turns an error into the gRPC status that the caller gets, counts it, and logs the cause of those that are not
+// the caller's doing. What the database said stays here: it may hold addresses and content.
+func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
+	var invalid *store.InvalidError
+	var moved *store.WatermarkError
+	answer := func(r reason, code codes.Code, text string, details ...protoadapt.MessageV1) error {
+		op.refused[r].Inc()
+		st := status.New(code, text)
+		if detailed, err := st.WithDetails(details...); err == nil && len(details) > 0 {
+			st = detailed
+		}
+		return st.Err()
+	}
+	switch {
+	case errors.As(err, &invalid):
+		return answer(reasonInvalid, codes.InvalidArgument, invalid.Error())
+	case errors.As(err, &moved):
+		return answer(reasonWatermark, codes.Aborted, moved.Error(), protoadapt.MessageV1Of(moved.Present))
+	case errors.Is(err, store.ErrSeqTaken):
+		return answer(reasonSeqTaken, codes.FailedPrecondition, store.ErrSeqTaken.Error())
+	case errors.Is(err, store.ErrNotFound):
+		return answer(reasonNotFound, codes.NotFound, store.ErrNotFound.Error())
+	case errors.Is(err, store.ErrTooLarge):
+		return answer(reasonTooLarge, codes.ResourceExhausted, store.ErrTooLarge.Error())
+	case errors.Is(err, context.Canceled):
+		return answer(reasonGivenUp, codes.Canceled, "the caller gave up")
+	case errors.Is(err, context.DeadlineExceeded):
+		return answer(reasonGivenUp, codes.DeadlineExceeded, "the caller's deadline has passed")
+	case errors.Is(err, store.ErrDefect):
+		s.log.ErrorContext(ctx, "the database refused a statement", "operation", op.name, "error", err)
+		return answer(reasonDefect, codes.Internal, "the history's database refused the request; its log says why")
+	default:
+		// Everything unknown counts as passing: a worker gives up on a command that is refused for good, and must not
+		// because of a mishap.
+		op.logged.Do(func() {
+			s.log.WarnContext(ctx, "the database is not available", "operation", op.name, "error", err)
+		})
+		return answer(reasonUnavailable, codes.Unavailable, "the history's database is not available; try again")
+	}
+}

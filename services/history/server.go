@@ -1,0 +1,161 @@
+package history
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// Server is the history service over a store. It starts nothing and holds nothing: whoever opened the store closes it.
+type Server struct {
+	historyv1.UnimplementedHistoryServiceServer
+
+	store   store.Store
+	log     *slog.Logger
+	metrics *metrics
+}
+
+var _ historyv1.HistoryServiceServer = (*Server)(nil)
+
+// New makes the service. Its metrics are registered with registerer, once for each registerer.
+func New(_ Config, s Store, log *slog.Logger, registerer prometheus.Registerer) *Server {
+	return &Server{store: s, log: log, metrics: newMetrics(registerer)}
+}
+
+// do runs one call: the check of the request, then the store, measured, and its error translated.
+func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func() (T, error)) (T, error) {
+	var none T
+	if invalid != nil {
+		return none, s.refuse(ctx, op, invalid)
+	}
+	begin := time.Now()
+	answer, err := call()
+	op.seconds.Observe(time.Since(begin).Seconds())
+	if err != nil {
+		return none, s.refuse(ctx, op, err)
+	}
+	return answer, nil
+}
+
+// Append commits one batch of a partition, or nothing of it.
+func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	return do(ctx, s, s.metrics.append, s.checkAppend(request), func() (*historyv1.AppendResponse, error) {
+		duplicates, err := s.store.Append(ctx, withCleanReasons(request))
+		switch {
+		case err != nil:
+			return nil, err
+		case len(duplicates) > 0:
+			s.metrics.duplicates.Add(float64(len(duplicates)))
+		default:
+			s.metrics.appendEvents.Observe(float64(len(request.GetEvents())))
+		}
+		return &historyv1.AppendResponse{Duplicates: duplicates}, nil
+	})
+}
+
+// GetWatermark tells where a partition stands.
+func (s *Server) GetWatermark(ctx context.Context, request *historyv1.GetWatermarkRequest) (*historyv1.GetWatermarkResponse, error) {
+	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", request.GetPartition()), func() (*historyv1.GetWatermarkResponse, error) {
+		watermark, err := s.store.Watermark(ctx, request.GetPartition())
+		return &historyv1.GetWatermarkResponse{Watermark: watermark}, err
+	})
+}
+
+// Lease renews, releases and claims the leases of one worker.
+func (s *Server) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
+	return do(ctx, s, s.metrics.lease, s.checkLease(request), func() (*historyv1.LeaseResponse, error) {
+		return s.store.Lease(ctx, request)
+	})
+}
+
+// GetConversations gives the state that apply needs. RESOURCE_EXHAUSTED when the conversations have too many members for
+// one answer: ask for fewer at a time.
+func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetConversationsRequest) (*historyv1.GetConversationsResponse, error) {
+	return do(ctx, s, s.metrics.conversations, checkConversations(request.GetConversationIds()), func() (*historyv1.GetConversationsResponse, error) {
+		states, err := s.store.Conversations(ctx, request.GetConversationIds())
+		return &historyv1.GetConversationsResponse{Conversations: states}, err
+	})
+}
+
+// FindCommands gives the events that came of commands. RESOURCE_EXHAUSTED when they are too large for one answer: ask for fewer
+// at a time.
+func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindCommandsRequest) (*historyv1.FindCommandsResponse, error) {
+	return do(ctx, s, s.metrics.commands, checkCommands(request.GetCommands()), func() (*historyv1.FindCommandsResponse, error) {
+		events, err := s.store.Commands(ctx, request.GetCommands())
+		s.reportDamage(ctx, events)
+		return &historyv1.FindCommandsResponse{Events: events}, err
+	})
+}
+
+// Read gives a stretch of a log.
+func (s *Server) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	return do(ctx, s, s.metrics.read, checkRead(request), func() (*historyv1.ReadResponse, error) {
+		page, err := s.store.Read(ctx, request)
+		s.reportDamage(ctx, page.GetEvents())
+		return page, err
+	})
+}
+
+// reportDamage tells operators about events whose body cannot be decoded. Readers get them without body and commitment,
+// so that verification names them.
+func (s *Server) reportDamage(ctx context.Context, events []*conversationv1.Event) {
+	for _, event := range events {
+		if event.GetBody() == nil && len(event.GetCommitment()) == 0 {
+			s.metrics.damaged.Inc()
+			s.log.ErrorContext(ctx, "the stored body of an event cannot be decoded", "conversation", event.GetConversationId(), "seq", event.GetSeq())
+		}
+	}
+}
+
+// ListConversations gives the conversations that a user is a member of now.
+func (s *Server) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
+	invalid := checkUser("user_id", request.GetUserId())
+	if invalid == nil && request.GetAfter() != "" {
+		invalid = checkConversation("after", request.GetAfter())
+	}
+	if invalid == nil {
+		invalid = checkLimit(request.GetLimit())
+	}
+	return do(ctx, s, s.metrics.listConversations, invalid, func() (*historyv1.ListConversationsResponse, error) {
+		return s.store.ListConversations(ctx, request)
+	})
+}
+
+// ListMembers gives the present members with their cursors.
+func (s *Server) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
+	invalid := checkConversation("conversation_id", request.GetConversationId())
+	if invalid == nil {
+		invalid = checkOptionalUser("viewer", request.GetViewer())
+	}
+	if invalid == nil {
+		invalid = checkOptionalUser("after", request.GetAfter())
+	}
+	if invalid == nil {
+		invalid = checkLimit(request.GetLimit())
+	}
+	return do(ctx, s, s.metrics.listMembers, invalid, func() (*historyv1.ListMembersResponse, error) {
+		return s.store.ListMembers(ctx, request)
+	})
+}
+
+// Heads gives the newest seq of conversations.
+func (s *Server) Heads(ctx context.Context, request *historyv1.HeadsRequest) (*historyv1.HeadsResponse, error) {
+	return do(ctx, s, s.metrics.heads, checkConversations(request.GetConversationIds()), func() (*historyv1.HeadsResponse, error) {
+		heads, err := s.store.Heads(ctx, request.GetConversationIds())
+		return &historyv1.HeadsResponse{Heads: heads}, err
+	})
+}
+
+// SaveCursors moves cursors forward.
+func (s *Server) SaveCursors(ctx context.Context, request *historyv1.SaveCursorsRequest) (*historyv1.SaveCursorsResponse, error) {
+	return do(ctx, s, s.metrics.saveCursors, checkCursors(request.GetUpdates()), func() (*historyv1.SaveCursorsResponse, error) {
+		return &historyv1.SaveCursorsResponse{}, s.store.SaveCursors(ctx, request.GetUpdates())
+	})
+}

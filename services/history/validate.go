@@ -1,0 +1,257 @@
+package history
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+const (
+	// maxItems is the most events, dead letters, ids, commands or cursors in one request.
+	maxItems = 1000
+	// maxPayloadBytes is above any stream's message limit.
+	maxPayloadBytes = 1 << 20
+	maxReasonBytes  = 1024
+	maxWorkerBytes  = 128
+	maxTTLMs        = 600_000
+	maxStreamDigits = 20
+	// maxNumber is the largest number that databases take for a seq or sequence.
+	maxNumber = math.MaxInt64
+)
+
+func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
+	if err := s.checkPartition("partition", request.GetPartition()); err != nil {
+		return err
+	}
+	if err := checkWatermark("expected", request.GetExpected(), true); err != nil {
+		return err
+	}
+	if err := checkWatermark("next", request.GetNext(), false); err != nil {
+		return err
+	}
+	if err := checkCount("events", len(request.GetEvents())); err != nil {
+		return err
+	}
+	for i, event := range request.GetEvents() {
+		if field, rule := s.checkEvent(event, request.GetPartition()); rule != "" {
+			return store.Invalid(fmt.Sprintf("events[%d].%s", i, field), "%s", rule)
+		}
+	}
+	if err := checkCount("dead_letters", len(request.GetDeadLetters())); err != nil {
+		return err
+	}
+	for i, letter := range request.GetDeadLetters() {
+		if letter.GetSequence() == 0 || letter.GetSequence() > maxNumber {
+			return store.Invalid(fmt.Sprintf("dead_letters[%d].sequence", i), "must be 1 to 2^63-1")
+		}
+		if len(letter.GetPayload()) > maxPayloadBytes {
+			return store.Invalid(fmt.Sprintf("dead_letters[%d].payload", i), "must be at most %d bytes", maxPayloadBytes)
+		}
+	}
+	return nil
+}
+
+// checkEvent returns the field that breaks its rule, and the rule. It makes no error text unless there is an error: it runs for
+// every event that is stored. What a body may contain was checked when the command was applied.
+func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (field, rule string) {
+	switch id := event.GetConversationId(); {
+	case !conversation.ValidID(id):
+		return "conversation_id", "is not a conversation id"
+	case conversation.Partition(id, s.store.Partitions()) != int(partition):
+		return "conversation_id", "belongs to another partition"
+	case event.GetSeq() == 0 || event.GetSeq() > maxNumber:
+		return "seq", "must be 1 to 2^63-1"
+	case event.GetTimeMs() < 0:
+		return "time_ms", "must not be negative"
+	case !conversation.ValidUser(event.GetSender()):
+		return "sender", "is not a user id"
+	case !conversation.ValidCommandID(event.GetCommandId()):
+		return "command_id", "must be a UUIDv7 in canonical form"
+	case event.GetKind() == conversationv1.EventKind_EVENT_KIND_UNSPECIFIED || event.GetKind() != chain.KindOf(event.GetBody()):
+		return "kind", "must be that of the body"
+	case len(event.GetSalt()) != chain.SaltSize:
+		return "salt", "must be 16 bytes"
+	case len(event.GetCommitment()) != 0:
+		return "commitment", "is for erased events only"
+	case len(event.GetPrevHash()) != chain.Size:
+		return "prev_hash", "must be 32 bytes"
+	case len(event.GetHash()) != chain.Size:
+		return "hash", "must be 32 bytes"
+	}
+	return "", ""
+}
+
+// withCleanReasons gives the request with reasons that every database takes: they may come from anywhere, and to put a command
+// aside must not fail on them. The request itself is shared with the caller and is not changed.
+func withCleanReasons(request *historyv1.AppendRequest) *historyv1.AppendRequest {
+	if len(request.GetDeadLetters()) == 0 {
+		return request
+	}
+	clean := &historyv1.AppendRequest{
+		Partition: request.GetPartition(), Expected: request.GetExpected(), Next: request.GetNext(), Events: request.GetEvents(),
+		DeadLetters: make([]*historyv1.DeadLetter, len(request.GetDeadLetters())),
+	}
+	for i, letter := range request.GetDeadLetters() {
+		reason := strings.ReplaceAll(strings.ToValidUTF8(letter.GetReason(), "?"), "\x00", "?")
+		for len(reason) > maxReasonBytes {
+			_, last := utf8.DecodeLastRuneInString(reason)
+			reason = reason[:max(len(reason)-last, 0)]
+		}
+		clean.DeadLetters[i] = &historyv1.DeadLetter{Sequence: letter.GetSequence(), Reason: reason, Payload: letter.GetPayload()}
+	}
+	return clean
+}
+
+func (s *Server) checkPartition(field string, partition uint32) error {
+	if int(partition) >= s.store.Partitions() {
+		return store.Invalid(field, "must be below %d, the number of partitions", s.store.Partitions())
+	}
+	return nil
+}
+
+func checkWatermark(field string, watermark *historyv1.Watermark, mayBeNone bool) error {
+	stream := watermark.GetStream()
+	if stream == "" && watermark.GetSequence() == 0 && mayBeNone {
+		return nil
+	}
+	if stream == "" || len(stream) > maxStreamDigits || strings.Trim(stream, "0123456789") != "" {
+		return store.Invalid(field+".stream", "must be 1 to %d digits", maxStreamDigits)
+	}
+	if watermark.GetSequence() > maxNumber {
+		return store.Invalid(field+".sequence", "must be at most 2^63-1")
+	}
+	return nil
+}
+
+func checkCount(field string, n int) error {
+	if n > maxItems {
+		return store.Invalid(field, "must be at most %d", maxItems)
+	}
+	return nil
+}
+
+func checkLimit(limit uint32) error {
+	if limit > store.MaxPage {
+		return store.Invalid("limit", "must be at most %d", store.MaxPage)
+	}
+	return nil
+}
+
+func checkConversation(field, id string) error {
+	if !conversation.ValidID(id) {
+		return store.Invalid(field, "is not a conversation id")
+	}
+	return nil
+}
+
+func checkConversations(ids []string) error {
+	if err := checkCount("conversation_ids", len(ids)); err != nil {
+		return err
+	}
+	for i, id := range ids {
+		if !conversation.ValidID(id) {
+			return store.Invalid(fmt.Sprintf("conversation_ids[%d]", i), "is not a conversation id")
+		}
+	}
+	return nil
+}
+
+func checkUser(field, user string) error {
+	if !conversation.ValidUser(user) {
+		return store.Invalid(field, "is not a user id")
+	}
+	return nil
+}
+
+func checkOptionalUser(field, user string) error {
+	if user == "" {
+		return nil
+	}
+	return checkUser(field, user)
+}
+
+func (s *Server) checkLease(request *historyv1.LeaseRequest) error {
+	worker := request.GetWorker()
+	visible := func(r rune) bool { return r > ' ' && r <= '~' }
+	if worker == "" || len(worker) > maxWorkerBytes || strings.TrimFunc(worker, visible) != "" {
+		return store.Invalid("worker", "must be 1 to %d visible ASCII characters", maxWorkerBytes)
+	}
+	if ttl := request.GetTtlMs(); ttl == 0 || ttl > maxTTLMs {
+		return store.Invalid("ttl_ms", "must be 1 to %d", maxTTLMs)
+	}
+	if len(request.GetRelease()) > s.store.Partitions() {
+		return store.Invalid("release", "must be at most %d, the number of partitions", s.store.Partitions())
+	}
+	for i, partition := range request.GetRelease() {
+		if err := s.checkPartition(fmt.Sprintf("release[%d]", i), partition); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkCommands(keys []*historyv1.CommandKey) error {
+	if err := checkCount("commands", len(keys)); err != nil {
+		return err
+	}
+	for i, key := range keys {
+		switch {
+		case !conversation.ValidID(key.GetConversationId()):
+			return store.Invalid(fmt.Sprintf("commands[%d].conversation_id", i), "is not a conversation id")
+		case !conversation.ValidUser(key.GetSender()):
+			return store.Invalid(fmt.Sprintf("commands[%d].sender", i), "is not a user id")
+		case !conversation.ValidCommandID(key.GetCommandId()):
+			return store.Invalid(fmt.Sprintf("commands[%d].command_id", i), "must be a UUIDv7 in canonical form")
+		}
+	}
+	return nil
+}
+
+func checkRead(request *historyv1.ReadRequest) error {
+	if err := checkConversation("conversation_id", request.GetConversationId()); err != nil {
+		return err
+	}
+	if err := checkOptionalUser("viewer", request.GetViewer()); err != nil {
+		return err
+	}
+	if request.GetAfter() >= maxNumber {
+		return store.Invalid("after", "must be below 2^63-1")
+	}
+	if request.GetBefore() > maxNumber {
+		return store.Invalid("before", "must be at most 2^63-1")
+	}
+	return checkLimit(request.GetLimit())
+}
+
+func checkCursors(updates []*historyv1.CursorUpdate) error {
+	if err := checkCount("updates", len(updates)); err != nil {
+		return err
+	}
+	for i, update := range updates {
+		cursor := update.GetCursor()
+		field := func(name string) string { return fmt.Sprintf("updates[%d].%s", i, name) }
+		switch {
+		case !conversation.ValidID(update.GetConversationId()):
+			return store.Invalid(field("conversation_id"), "is not a conversation id")
+		case !conversation.ValidUser(cursor.GetUserId()):
+			return store.Invalid(field("cursor.user_id"), "is not a user id")
+		case cursor.GetDeliveredSeq() > maxNumber:
+			return store.Invalid(field("cursor.delivered_seq"), "must be at most 2^63-1")
+		case cursor.GetReadSeq() > maxNumber:
+			return store.Invalid(field("cursor.read_seq"), "must be at most 2^63-1")
+		case cursor.GetDeliveredTimeMs() < 0:
+			return store.Invalid(field("cursor.delivered_time_ms"), "must not be negative")
+		case cursor.GetReadTimeMs() < 0:
+			return store.Invalid(field("cursor.read_time_ms"), "must not be negative")
+		}
+	}
+	return nil
+}
