@@ -85,7 +85,7 @@ func (c *Client) filled(conv *stream, page *clientv1.Page) {
 	c.stats.PagesRead++
 	before := conv.last
 	seq, err := c.merge(conv, page)
-	c.proceed(conv, seq, err)
+	c.proceed(conv, seq, err, readEvent)
 	switch {
 	case err != nil || conv.gone || conv.broken || conv.filling || conv.queued || conv.last >= conv.head:
 	case conv.last > before:

@@ -64,10 +64,12 @@ func TestTheOrderSurvivesLostConnectionsAndTemporaryErrors(t *testing.T) {
 		l, _ := g.accept(t, connected())
 		tickets := []*client.Ticket{enqueue(t, c, "a", "1"), enqueue(t, c, "a", "2"), enqueue(t, c, "a", "3")}
 		first := l.recv(t)
+		lost := time.Now()
 		l.cut()
 
 		l, _ = g.accept(t, connected())
 		again := l.recv(t)
+		require.Equal(t, 200*time.Millisecond, time.Since(lost), "it does not wait for its own time-out")
 		require.Equal(t, first.GetSubmit().GetCommandId(), again.GetSubmit().GetCommandId())
 		refused := time.Now()
 		l.send(refuse(again.GetId(), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))

@@ -52,6 +52,14 @@ const (
 	fromList
 )
 
+// way is how an event comes.
+type way int
+
+const (
+	pushedEvent way = iota
+	readEvent
+)
+
 var errNoRoom = errors.New("no room for more events")
 
 // restore takes the positions of an earlier life.
@@ -132,7 +140,7 @@ func (c *Client) pushed(event *conversationv1.Event) {
 			c.owe(conv)
 		}
 	case seq == conv.last+1:
-		c.proceed(conv, seq, c.take(conv, event))
+		c.proceed(conv, seq, c.take(conv, event), pushedEvent)
 	default:
 		c.missing(conv, seq)
 		if n := len(conv.held); n < maxHeld && c.events < c.cfg.MaxEvents && (n == 0 || conv.held[n-1].GetSeq()+1 == seq) {
@@ -148,7 +156,7 @@ func (c *Client) hidden(hidden *clientv1.Hidden) {
 	case conv == nil || conv.broken || hidden.GetLast() <= conv.last:
 	case hidden.GetFirst() <= conv.last+1:
 		c.skip(conv, hidden.GetLast())
-		c.proceed(conv, conv.last, nil)
+		c.proceed(conv, conv.last, nil, pushedEvent)
 	default:
 		c.missing(conv, hidden.GetLast())
 	}
@@ -189,9 +197,10 @@ func (c *Client) skip(conv *stream, to uint64) {
 }
 
 // proceed goes on after an attempt to take the event seq: with the held events, with a fill, or not at all.
-func (c *Client) proceed(conv *stream, seq uint64, err error) {
+func (c *Client) proceed(conv *stream, seq uint64, err error, came way) {
 	for err == nil && len(conv.held) > 0 && conv.held[0].GetSeq() <= conv.last+1 {
 		event := conv.held[0]
+		came = pushedEvent
 		if seq = event.GetSeq(); seq > conv.last {
 			err = c.take(conv, event)
 		}
@@ -205,18 +214,19 @@ func (c *Client) proceed(conv *stream, seq uint64, err error) {
 		conv.held = nil
 		c.fill(conv, seq)
 	case err != nil:
-		c.doubt(conv, seq, err)
+		c.doubt(conv, seq, err, came)
 	case conv.last >= conv.head:
 		conv.stuck = 0
 		c.leaveIf(conv, conv.last >= conv.leaveAt)
 	}
 }
 
-// doubt reacts to an event that does not verify: it is read once more, and if that does not help, the conversation ends here.
-func (c *Client) doubt(conv *stream, seq uint64, err error) {
+// doubt reacts to an event that does not verify: it is read from history, once more if it was, and if that does not help, the
+// conversation ends here.
+func (c *Client) doubt(conv *stream, seq uint64, err error, came way) {
 	c.stats.ChainBreaks++
 	conv.held = nil
-	if !conv.doubted {
+	if !conv.doubted || came == pushedEvent {
 		conv.doubted = true
 		c.fill(conv, seq)
 		return

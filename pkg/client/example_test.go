@@ -1,0 +1,74 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/runnelhq/runnel/pkg/client"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// A program that shows what is said and says something itself.
+func Example() {
+	url, stop := exampleGateway()
+	defer stop()
+
+	ctx := context.Background()
+	shown := make(chan struct{})
+	c, err := client.New(client.Config{
+		URL:      url,
+		DeviceID: "laptop",
+		Token:    func(context.Context) (string, error) { return "a token of alice", nil },
+		OnEvent: func(_ context.Context, event *conversationv1.Event) {
+			if message := event.GetBody().GetMessage(); message != nil {
+				fmt.Printf("%d %s: %s\n", event.GetSeq(), event.GetSender(), message.GetText())
+				close(shown)
+			}
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.Start(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+
+	id, err := c.CreateGroup(ctx, "friends", "bob")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	outcome, err := c.Send(ctx, id, "hello")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	<-shown
+	fmt.Println("committed as", outcome.GetSeq())
+	// Output:
+	// 2 alice: hello
+	// committed as 2
+}
+
+// exampleGateway stands in for a real one.
+func exampleGateway() (url string, stop func()) {
+	var h *history
+	return serveWebSocket([]string{"runnel.v1.proto"}, func(f *clientv1.ClientFrame) ([]*clientv1.ServerFrame, error) {
+		switch {
+		case f.GetConnect() != nil:
+			return []*clientv1.ServerFrame{{Id: f.GetId(), Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{UserId: "alice"}}}}, nil
+		case f.GetSubmit().GetBody().GetCreate() != nil:
+			h = newHistory(1)
+			outcome := &conversationv1.Outcome{ConversationId: h.id, CommandId: f.GetSubmit().GetCommandId(), Seq: 1}
+			return []*clientv1.ServerFrame{attach(h.info()), h.push(1), {Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: outcome}}}, nil
+		case f.GetSubmit() != nil:
+			event, _ := h.apply("alice", f.GetSubmit().GetCommandId(), f.GetSubmit().GetBody())
+			return []*clientv1.ServerFrame{h.push(event.GetSeq()), commit(f, event.GetSeq())}, nil
+		}
+		return nil, nil
+	})
+}
