@@ -47,7 +47,7 @@ func dialWebSocket() DialFunc {
 		WriteBufferSize: writeBufferBytes, WriteBufferPool: &sync.Pool{},
 	}
 	return func(ctx context.Context, url string, header http.Header) (Conn, error) {
-		ws, response, err := dialer.DialContext(ctx, url, header)
+		ws, response, err := dialer.DialContext(ctx, url, header) //nolint:bodyclose // the dialer has read what there is of it
 		switch {
 		case response != nil && err != nil:
 			return nil, fmt.Errorf("dial gateway: answered with HTTP status %d: %w", response.StatusCode, err)

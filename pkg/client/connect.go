@@ -32,10 +32,9 @@ func (c *Client) connect(ctx context.Context) error {
 		s := &session{client: c, wake: make(chan struct{}, 1), done: make(chan struct{}), open: map[uint64]*request{}, lastID: connectID}
 		err := s.run(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // that the connection ended is what was asked for
 		}
-		var closed *ClosedError
-		if errors.As(err, &closed) {
+		if _, forGood := errors.AsType[*ClosedError](err); forGood {
 			return err
 		}
 		if !s.began.IsZero() && time.Since(s.began) >= goodConnection {
@@ -132,7 +131,7 @@ func (c *Client) introduce(token string) *clientv1.Connect {
 		Accepted: c.cfg.Accepted, NoReceipts: c.cfg.OnReceipt == nil, Client: c.cfg.Software,
 	}
 	for id, conv := range c.conversations {
-		if conv.followed = len(connect.Resume) < maxResume; !conv.followed {
+		if conv.followed = len(connect.GetResume()) < maxResume; !conv.followed {
 			continue
 		}
 		if resumeOffByOne && conv.last > 0 {

@@ -20,11 +20,11 @@ type notice struct {
 	conv   *stream
 	event  *conversationv1.Event
 	hidden *clientv1.Hidden
-	call   func()
+	call   func(ctx context.Context)
 }
 
 // notify queues a call. The lock is held.
-func (c *Client) notify(call func()) {
+func (c *Client) notify(call func(ctx context.Context)) {
 	c.others++
 	c.tellLater(notice{call: call})
 }
@@ -71,7 +71,7 @@ func (c *Client) tell(ctx context.Context, n notice) {
 	var position Position
 	switch {
 	case n.call != nil:
-		n.call()
+		n.call(ctx)
 		c.mu.Lock()
 		c.others--
 		c.mu.Unlock()
@@ -87,7 +87,7 @@ func (c *Client) tell(ctx context.Context, n notice) {
 		}
 		position = Position{Seq: n.hidden.GetLast()}
 	}
-	c.save(n.conv.id, position)
+	c.save(ctx, n.conv.id, position)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n.event != nil {
@@ -102,20 +102,20 @@ func (c *Client) tell(ctx context.Context, n notice) {
 
 // save keeps a position. Only the goroutine of the callbacks calls it. What was handed over is saved even while the client is
 // being closed.
-func (c *Client) save(conversationID string, position Position) {
+func (c *Client) save(ctx context.Context, conversationID string, position Position) {
 	if c.cfg.Cursors == nil {
 		return
 	}
-	if err := c.cfg.Cursors.Save(context.Background(), conversationID, position); err != nil {
+	if err := c.cfg.Cursors.Save(context.WithoutCancel(ctx), conversationID, position); err != nil {
 		c.cfg.Log.Error("could not save a position", "conversation_id", conversationID, "error", err)
 	}
 }
 
-func (c *Client) forget(conversationID string) {
+func (c *Client) forget(ctx context.Context, conversationID string) {
 	if c.cfg.Cursors == nil {
 		return
 	}
-	if err := c.cfg.Cursors.Forget(context.Background(), conversationID); err != nil {
+	if err := c.cfg.Cursors.Forget(context.WithoutCancel(ctx), conversationID); err != nil {
 		c.cfg.Log.Error("could not forget a position", "conversation_id", conversationID, "error", err)
 	}
 }

@@ -136,7 +136,7 @@ func verify(v *chain.Verifier, event *conversationv1.Event) error {
 	if event.GetBody() == nil || event.GetBody().GetAction() != nil {
 		return v.Next(event)
 	}
-	reason := ""
+	var reason string
 	switch {
 	case v.Hash() != nil && event.GetSeq() != v.Seq()+1:
 		reason = "an event was dropped, repeated or moved before it"

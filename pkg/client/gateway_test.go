@@ -28,7 +28,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // gateway is the other end of connections that are kept in memory.
 type gateway struct {
-	codec frame.Codec
 	links chan *link
 
 	mu sync.Mutex
@@ -203,7 +202,7 @@ func (g *gateway) accept(t *testing.T, connected *clientv1.Connected) (*link, *c
 	l := <-g.links
 	f := l.recv(t)
 	require.NotNil(t, f.GetConnect())
-	if connected.UserId == "" {
+	if connected.GetUserId() == "" {
 		connected.UserId = "alice"
 	}
 	l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Connected{Connected: connected}})
@@ -276,7 +275,7 @@ func (h *history) page(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 		if event.GetSeq() <= f.GetRead().GetAfter() {
 			continue
 		}
-		if len(page.Events) == int(f.GetRead().GetLimit()) {
+		if len(page.GetEvents()) == int(f.GetRead().GetLimit()) {
 			page.More = true
 			break
 		}
@@ -305,13 +304,6 @@ type view struct {
 	events map[string][]*conversationv1.Event
 	states []client.State
 	broken []error
-	other  []string
-}
-
-func (v *view) note(what string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.other = append(v.other, what)
 }
 
 func (v *view) seqs(id string) []uint64 {

@@ -76,7 +76,8 @@ func (f *faulty) run(stop <-chan struct{}) {
 	beat := time.NewTicker(2 * time.Second)
 	defer beat.Stop()
 	for {
-		var incoming, closed = chan []byte(nil), chan struct{}(nil)
+		var incoming chan []byte
+		var closed chan struct{}
 		if f.link != nil {
 			incoming, closed = f.link.toServer, f.link.closed
 		}
@@ -130,8 +131,6 @@ func (f *faulty) push() {
 func (f *faulty) spoil(what *clientv1.ServerFrame) {
 	l := f.link
 	switch f.next() {
-	case none, temporary:
-		l.send(what)
 	case drop:
 	case repeat:
 		l.send(what, what)
@@ -149,6 +148,8 @@ func (f *faulty) spoil(what *clientv1.ServerFrame) {
 		l.close(errcode.CloseSlow)
 	case goAway:
 		l.send(what, &clientv1.ServerFrame{Message: &clientv1.ServerFrame_GoAway{GoAway: &clientv1.GoAway{ReconnectDelayMs: 300}}})
+	default:
+		l.send(what)
 	}
 }
 
@@ -228,6 +229,7 @@ func TestAnyInterleavingIsSeenOnceAndInOrder(t *testing.T) {
 
 // play runs a script and tells what is wrong with what the application saw.
 func play(t *testing.T, s script) (problem string) {
+	t.Helper()
 	f := &faulty{gateway: newGateway(), t: t, h: newHistory(1), script: s, results: map[string]uint64{}}
 	stop, heal := make(chan struct{}), make(chan struct{})
 	f.heal = heal

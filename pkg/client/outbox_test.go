@@ -289,24 +289,26 @@ func TestCreating(t *testing.T) {
 		g := newGateway()
 		c, _ := start(t, g)
 		l, _ := g.accept(t, connected())
-		group, direct := make(chan string, 1), make(chan string, 1)
+		type created struct {
+			id  string
+			err error
+		}
+		done := make(chan created, 1)
 		go func() {
 			id, err := c.CreateGroup(t.Context(), "team", "bob")
-			require.NoError(t, err)
-			group <- id
+			done <- created{id, err}
 		}()
 		f := l.recv(t)
 		require.Empty(t, f.GetSubmit().GetConversationId())
 		require.Equal(t, []string{"bob"}, f.GetSubmit().GetBody().GetCreate().GetMembers())
 		l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{ConversationId: "new", Seq: 1}}})
-		require.Equal(t, "new", <-group)
+		require.Equal(t, created{"new", nil}, <-done)
 		go func() {
 			id, err := c.OpenDirect(t.Context(), "bob")
-			require.NoError(t, err)
-			direct <- id
+			done <- created{id, err}
 		}()
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS))
-		require.Equal(t, conversation.DirectID("alice", "bob"), <-direct)
+		require.Equal(t, created{conversation.DirectID("alice", "bob"), nil}, <-done)
 	})
 }
 

@@ -163,7 +163,7 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 	case *clientv1.ServerFrame_Accepted:
 		if r := s.open[m.Accepted.GetRequestId()]; r != nil && r.ticket != nil && c.cfg.OnAccepted != nil {
 			ticket := r.ticket
-			c.notify(func() { c.cfg.OnAccepted(ticket) })
+			c.notify(func(context.Context) { c.cfg.OnAccepted(ticket) })
 		}
 	case *clientv1.ServerFrame_Heartbeat:
 		s.owesPong = true

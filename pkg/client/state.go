@@ -1,5 +1,7 @@
 package client
 
+import "context"
+
 // State is how a client stands to its gateway.
 //
 //	  Start, or the wait is over      authenticated
@@ -63,6 +65,6 @@ func (c *Client) become(next State) {
 	}
 	// The last state is told when everything else is done; see deliver.
 	if next != Closed && c.cfg.OnState != nil {
-		c.notify(func() { c.cfg.OnState(next) })
+		c.notify(func(context.Context) { c.cfg.OnState(next) })
 	}
 }

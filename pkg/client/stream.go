@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 
 	"github.com/runnelhq/runnel/pkg/chain"
@@ -84,13 +85,13 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 		c.conversations[conv.id] = conv
 		base := Position{Seq: conv.last}
 		if c.cfg.Cursors != nil {
-			c.notify(func() { c.save(conv.id, base) })
+			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, base) })
 		}
 	}
 	if !conv.announced {
 		conv.announced = true
 		if c.cfg.OnAttached != nil {
-			c.notify(func() { c.cfg.OnAttached(info) })
+			c.notify(func(context.Context) { c.cfg.OnAttached(info) })
 		}
 	}
 	if info.GetHead() > conv.last {
@@ -234,7 +235,7 @@ func (c *Client) doubt(conv *stream, seq uint64, err error, came way) {
 	conv.broken = true
 	c.cfg.Log.Error("the log of a conversation contradicts itself", "error", err)
 	if c.cfg.OnBroken != nil {
-		c.notify(func() { c.cfg.OnBroken(err) })
+		c.notify(func(context.Context) { c.cfg.OnBroken(err) })
 	}
 	c.leaveIf(conv, true)
 }
@@ -289,8 +290,8 @@ func (c *Client) leaveIf(conv *stream, over bool) {
 	delete(c.conversations, conv.id)
 	delete(c.catchingUp, conv)
 	last := conv.leaveAt
-	c.notify(func() {
-		c.forget(conv.id)
+	c.notify(func(ctx context.Context) {
+		c.forget(ctx, conv.id)
 		if c.cfg.OnDetached != nil {
 			c.cfg.OnDetached(&clientv1.Detached{ConversationId: conv.id, Last: last})
 		}
@@ -334,7 +335,7 @@ func (c *Client) receipt(receipt *conversationv1.Receipt) {
 	if waiting {
 		return
 	}
-	c.notify(func() {
+	c.notify(func(context.Context) {
 		c.mu.Lock()
 		newest := c.receipts[conv.id]
 		delete(c.receipts, conv.id)

@@ -64,12 +64,12 @@ func TestAGapIsFilledBeforeWhatComesAfterIt(t *testing.T) {
 		require.Equal(t, upTo(1, 1), v.seqs(h.id))
 		// The page ends within the gap; the rest is asked for, and what came meanwhile is not.
 		page := h.page(read)
-		page.GetPage().Events, page.GetPage().More = page.GetPage().Events[:2], true
+		page.GetPage().Events, page.GetPage().More = page.GetPage().GetEvents()[:2], true
 		l.send(page)
 		read = l.recv(t)
 		require.Equal(t, uint64(3), read.GetRead().GetAfter())
 		page = h.page(read)
-		page.GetPage().Events, page.GetPage().More = page.GetPage().Events[:1], true
+		page.GetPage().Events, page.GetPage().More = page.GetPage().GetEvents()[:1], true
 		l.send(page)
 		l.silent(t)
 		require.Equal(t, upTo(1, 7), v.seqs(h.id))
@@ -194,9 +194,9 @@ func TestAnEventThatDoesNotVerifyIsReadAgain(t *testing.T) {
 func TestAConversationThatContradictsItselfTwiceStops(t *testing.T) {
 	for name, spoil := range map[string]func(page *clientv1.Page){
 		"changed": func(page *clientv1.Page) { page.Events[0] = tampered(page.GetEvents()[0]).GetEvent() },
-		"dropped": func(page *clientv1.Page) { page.Events = page.Events[1:] },
+		"dropped": func(page *clientv1.Page) { page.Events = page.GetEvents()[1:] },
 		"swapped": func(page *clientv1.Page) {
-			page.Events[0], page.Events[1] = proto.CloneOf(page.Events[1]), proto.CloneOf(page.Events[0])
+			page.Events[0], page.Events[1] = proto.CloneOf(page.GetEvents()[1]), proto.CloneOf(page.GetEvents()[0])
 			page.Events[0].Seq, page.Events[1].Seq = 2, 3
 		},
 	} {
@@ -263,6 +263,7 @@ func TestWhereConversationsBegin(t *testing.T) {
 }
 
 func startWith(t *testing.T, g *gateway, from clientv1.Start) (*client.Client, *view) {
+	t.Helper()
 	return start(t, g, func(cfg *client.Config) { cfg.Start = from })
 }
 
@@ -331,7 +332,7 @@ func TestAMembershipThatEnds(t *testing.T) {
 		l.send(h.push(1), h.push(2), &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id, Last: 4}}})
 		// The last events were lost; they are handed over before the end.
 		page := h.page(l.recv(t))
-		page.GetPage().Events = page.GetPage().Events[:2]
+		page.GetPage().Events = page.GetPage().GetEvents()[:2]
 		l.send(page)
 		l.send(h.push(4), h.push(5))
 		l.silent(t)
@@ -398,8 +399,10 @@ func TestPositionsOutliveTheProcess(t *testing.T) {
 		require.Equal(t, upTo(9, 9), v.seqs(h.id))
 	})
 	g := newGateway()
-	c, err := client.New(client.Config{URL: "ws://gateway", DeviceID: "phone", Dial: g.dial,
-		Token: func(context.Context) (string, error) { return "", nil }, Cursors: &memory{err: errors.New("disk")}})
+	c, err := client.New(client.Config{
+		URL: "ws://gateway", DeviceID: "phone", Dial: g.dial, Cursors: &memory{err: errors.New("disk")},
+		Token: func(context.Context) (string, error) { return "", nil },
+	})
 	require.NoError(t, err)
 	require.ErrorContains(t, c.Start(t.Context()), "disk")
 	<-c.Ended()
@@ -578,29 +581,36 @@ func TestListing(t *testing.T) {
 		g := newGateway()
 		c, _ := start(t, g)
 		l, _ := g.accept(t, connected())
+		var ids, members []string
+		done := make(chan error)
 		go func() {
-			for range 2 {
-				f := l.recv(t)
-				list := &clientv1.Conversations{Conversations: []*clientv1.Conversation{{ConversationId: f.GetListConversations().GetAfter() + "a"}}, More: f.GetListConversations().GetAfter() == ""}
-				l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Conversations{Conversations: list}})
+			for info, err := range c.Conversations(t.Context()) {
+				ids = append(ids, fmt.Sprint(info.GetConversationId(), err))
 			}
-			f := l.recv(t)
-			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Members{Members: &clientv1.Members{Members: []*conversationv1.Cursor{{UserId: "bob"}}}}})
-			l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND))
+			done <- nil
+			for member, err := range c.Members(t.Context(), "a") {
+				members = append(members, fmt.Sprint(member.GetUserId(), err))
+			}
+			done <- nil
+			for _, err := range c.Members(t.Context(), "b") {
+				done <- err
+			}
 		}()
-		var ids []string
-		for info, err := range c.Conversations(t.Context()) {
-			require.NoError(t, err)
-			ids = append(ids, info.GetConversationId())
+		for _, more := range []bool{true, false} {
+			f := l.recv(t)
+			list := &clientv1.Conversations{Conversations: []*clientv1.Conversation{{ConversationId: f.GetListConversations().GetAfter() + "a"}}, More: more}
+			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Conversations{Conversations: list}})
 		}
-		require.Equal(t, []string{"a", "aa"}, ids)
-		for member, err := range c.Members(t.Context(), "a") {
-			require.NoError(t, err)
-			require.Equal(t, "bob", member.GetUserId())
-		}
-		for _, err := range c.Members(t.Context(), "b") {
-			require.Error(t, err)
-		}
+		<-done
+		require.Equal(t, []string{"a<nil>", "aa<nil>"}, ids)
+		f := l.recv(t)
+		l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Members{Members: &clientv1.Members{Members: []*conversationv1.Cursor{{UserId: "bob"}}}}})
+		<-done
+		require.Equal(t, []string{"bob<nil>"}, members)
+		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND))
+		var refusal *client.RefusedError
+		require.ErrorAs(t, <-done, &refusal)
+
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		for _, err := range c.Members(ctx, "c") {

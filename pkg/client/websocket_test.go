@@ -41,8 +41,7 @@ func serveWebSocket(subprotocols []string, handle func(*clientv1.ClientFrame) ([
 				}
 				return errors.Join(ws.WriteMessage(codec.MessageType(), out), err)
 			})
-			var closed *websocket.CloseError
-			if errors.As(err, &closed) {
+			if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 				_ = ws.WriteMessage(websocket.CloseMessage, websocket.FormatCloseMessage(closed.Code, closed.Text))
 				return
 			}

@@ -105,7 +105,7 @@ func (s *scanner) clientFrame(frame *clientv1.ClientFrame) {
 		switch field {
 		case 1:
 			frame.Id = s.uint64()
-			s.id = frame.Id
+			s.id = frame.GetId()
 		case 2:
 			frame.Request = &clientv1.ClientFrame_Connect{Connect: s.connect()}
 		case 3:

@@ -85,7 +85,7 @@ func decodeServerJSON(data []byte, frame *clientv1.ServerFrame) *Error {
 		switch field {
 		case 1:
 			frame.Id = s.uint64()
-			s.id = frame.Id
+			s.id = frame.GetId()
 		case 2:
 			frame.Message = &clientv1.ServerFrame_Error{Error: s.error()}
 		case 5:

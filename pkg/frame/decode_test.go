@@ -373,6 +373,7 @@ func seeds(f *testing.F, codec frame.Codec) {
 }
 
 func requireTyped(t *testing.T, err error) {
+	t.Helper()
 	var typed *frame.Error
 	if err != nil && !errors.As(err, &typed) {
 		t.Fatal(fmt.Errorf("not a *frame.Error: %w", err))

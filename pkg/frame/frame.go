@@ -16,7 +16,7 @@ package frame
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
@@ -89,7 +89,7 @@ func (c *Codec) UnmarshalText(text []byte) error {
 	case "json":
 		*c = JSON
 	default:
-		return fmt.Errorf("codec must be proto or json")
+		return errors.New("codec must be proto or json")
 	}
 	return nil
 }
