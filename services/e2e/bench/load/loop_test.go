@@ -35,7 +35,7 @@ func newRecord() *record {
 	return &record{make(chan uint64, 100), make(chan uint64, 100), make(chan struct{}, 100), make(chan string, 100)}
 }
 
-func (r *record) Event(_ *Client, seq uint64, _ []byte, _ int64)   { r.events <- seq }
+func (r *record) Event(_ *Client, seq uint64, _ []byte, _ int64)  { r.events <- seq }
 func (r *record) Outcome(_ *Client, _ int64, seq uint64, _ int64) { r.outcomes <- seq }
 func (r *record) Connected(*Client, int64)                        { r.opened <- struct{}{} }
 func (r *record) Closed(_ *Client, reason string, _ int64) error {

@@ -57,6 +57,7 @@ var (
 	conversationKey = []byte(`"conversationId":"`)
 	seqAfterID      = []byte(`","seq":"`)
 	textKey         = []byte(`"text":"`)
+	senderKey       = []byte(`"sender":"`)
 	headKey         = []byte(`"head":`)
 	errorKey        = []byte(`"error":{`)
 )
@@ -108,4 +109,14 @@ func headOf(connected []byte) uint64 {
 	// The answer to connect is written by protojson, which puts in spaces as it likes.
 	head, _ := number(bytes.TrimLeft(connected[at+len(headKey):], ` "`))
 	return head
+}
+
+// SentBy reports whether an event was sent by a user.
+func SentBy(event []byte, user string) bool {
+	at := bytes.Index(event, senderKey)
+	if at < 0 {
+		return false
+	}
+	rest, found := bytes.CutPrefix(event[at+len(senderKey):], []byte(user))
+	return found && len(rest) > 0 && rest[0] == '"'
 }

@@ -1,0 +1,140 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// scenario is something that is measured, against a system of its own.
+type scenario struct {
+	number   int
+	title    string
+	separate bool // only with separate services
+	copies   int  // of gateways and workers
+	run      func(ctx context.Context, t *trial) error
+}
+
+var scenarios = []scenario{
+	{1, "groups at a fixed rate", false, 1, groupsPaced},
+	{2, "groups in a closed loop", false, 1, groupsClosed},
+	{3, "committed acks", false, 1, committedAcks},
+	{4, "one room flat out", false, 1, roomFlatOut},
+	{5, "one room at a fixed rate", false, 1, roomPaced},
+	{6, "idle connections", false, 1, idleConnections},
+	{7, "many clients return", false, 1, manyReturn},
+	{8, "one client returns after long", false, 1, oneReturns},
+	{9, "failover", true, 2, failover},
+}
+
+// trial is one scenario against one system.
+type trial struct {
+	Config
+	sizes
+	*system
+	name   string // for file names
+	mode   string
+	report *Report
+	out    io.Writer
+}
+
+// record keeps a figure of one run.
+func (t *trial) record(key, metric string, value float64) {
+	t.report.add(t.mode, key, metric, value)
+}
+
+// say shows progress.
+func (t *trial) say(format string, args ...any) {
+	fmt.Fprintf(t.out, "    %s\n", fmt.Sprintf(format, args...))
+}
+
+// window measures one run of a load that goes on by itself. In the last run it takes profiles, if they are wanted.
+func (t *trial) window(ctx context.Context, run int) (cost, error) {
+	return t.measure(ctx, func(ctx context.Context) error {
+		if t.Profile != "" && run == t.Runs-1 {
+			return t.profile(ctx, t.Profile, t.name, t.Window)
+		}
+		return pause(ctx, t.Window)
+	})
+}
+
+// Run measures what cfg asks for, and shows progress on out. An error of one scenario does not keep the others from being
+// measured; the report has what there is.
+func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
+	cfg, size := cfg.complete()
+	modes := []string{standalone, separate}
+	if cfg.Mode != "both" {
+		modes = []string{cfg.Mode}
+	}
+	dir := cfg.Keep
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "runnel-bench-"); err != nil {
+			return nil, fmt.Errorf("make a directory for data: %w", err)
+		}
+		defer os.RemoveAll(dir)
+	}
+	// The load generator allocates little; what it has is better left alone than collected while it measures.
+	defer debug.SetGCPercent(debug.SetGCPercent(800))
+
+	report = newReport(cfg)
+	var failed []error
+	for _, mode := range modes {
+		fmt.Fprintf(out, "building the programs for %s\n", mode)
+		binaries, err := launch.Build(ctx, filepath.Join(os.TempDir(), "runnel-bench-bin"), "", programs(mode)...)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range scenarios {
+			if (len(cfg.Only) > 0 && !slices.Contains(cfg.Only, s.number)) || (s.separate && mode != separate) {
+				continue
+			}
+			fmt.Fprintf(out, "%s, scenario %d: %s\n", mode, s.number, s.title)
+			t := &trial{Config: cfg, sizes: size, name: fmt.Sprintf("%s-%d", mode, s.number), mode: mode, report: report, out: out}
+			if err := t.against(ctx, s, binaries, filepath.Join(dir, t.name)); err != nil {
+				if ctx.Err() != nil {
+					return report, ctx.Err()
+				}
+				fmt.Fprintf(out, "    FAILED: %v\n", err)
+				failed = append(failed, fmt.Errorf("%s, scenario %d: %w", mode, s.number, err))
+			}
+		}
+	}
+	report.complete()
+	return report, errors.Join(failed...)
+}
+
+// against runs a scenario against a system of its own.
+func (t *trial) against(ctx context.Context, s scenario, binaries launch.Binaries, dir string) (err error) {
+	begun := time.Now()
+	if t.system, err = start(ctx, t.mode, binaries, dir, s.copies, t.Profile != ""); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, t.close())
+		if t.Keep == "" {
+			_ = os.RemoveAll(dir)
+		}
+	}()
+	if t.Postgres != nil && t.report.Machine.PostgreSQL == "" {
+		t.report.Machine.PostgreSQL = postgresVersion(ctx, t.Database)
+	}
+	t.say("%s are running after %s", strings.Join(names(t.Parts()), ", "), time.Since(begun).Round(10*time.Millisecond))
+	return s.run(ctx, t)
+}
+
+func names(parts []launch.Part) []string {
+	list := make([]string, len(parts))
+	for i, part := range parts {
+		list[i] = part.Name()
+	}
+	return list
+}

@@ -1,0 +1,65 @@
+package bench
+
+import "time"
+
+// Config says what is measured, and how long.
+type Config struct {
+	Mode   string        `help:"standalone (SQLite, NATS inside), separate (processes, PostgreSQL) or both." enum:"standalone,separate,both" default:"both"`
+	Only   []int         `help:"Numbers of scenarios, separated by commas; all without it."`
+	Runs   int           `help:"Runs of each scenario; medians and ranges are over them." default:"3"`
+	Window time.Duration `help:"How long each run measures." default:"8s"`
+	Warmup time.Duration `help:"How long the load runs before the first measurement." default:"2s"`
+	Quick  bool          `help:"One short run of each scenario, for a look."`
+	Smoke  bool          `help:"One tiny run of each scenario, in seconds, to see that all of it works. Its figures mean nothing."`
+
+	JSON    string `name:"json" help:"Write all figures to this file." type:"path" placeholder:"FILE"`
+	Write   bool   `help:"Write the tables of services/e2e/bench/README.md."`
+	Profile string `help:"Keep CPU and allocation profiles of every service during the last run in this directory. The figures suffer." type:"path" placeholder:"DIR"`
+	Keep    string `help:"Keep data and logs in this directory." type:"path" placeholder:"DIR"`
+}
+
+// sizes are how much there is of everything.
+type sizes struct {
+	groups, groupSize int
+	rate              int   // messages/s over all groups
+	ackRates          []int // likewise, for committed acks
+	room              int   // members of the one room
+	roomWindow        int   // messages on their way to the room, flat out
+	roomRate          int   // messages/s, paced
+	idle, idleGroup   int
+	idleRest          time.Duration // between connecting and weighing
+	back, missed      int
+	long              int
+	failGroups        int
+	failRate          int
+	failAfter         time.Duration // load goes on this long after a fault
+}
+
+// full is what the targets are stated for.
+var full = sizes{
+	groups: 500, groupSize: 4, rate: 1000, ackRates: []int{100, 1000, 2000},
+	room: 1000, roomWindow: 256, roomRate: 20,
+	idle: 10_000, idleGroup: 10, idleRest: 5 * time.Second,
+	back: 1000, missed: 100, long: 10_000,
+	failGroups: 100, failRate: 500, failAfter: 6 * time.Second,
+}
+
+// tiny touches everything in seconds.
+var tiny = sizes{
+	groups: 5, groupSize: 4, rate: 100, ackRates: []int{50, 100},
+	room: 20, roomWindow: 16, roomRate: 20,
+	idle: 100, idleGroup: 10, idleRest: 200 * time.Millisecond,
+	back: 20, missed: 20, long: 300,
+	failGroups: 5, failRate: 50, failAfter: 2500 * time.Millisecond,
+}
+
+func (c Config) complete() (Config, sizes) {
+	switch {
+	case c.Smoke:
+		c.Runs, c.Window, c.Warmup = 1, 300*time.Millisecond, 100*time.Millisecond
+		return c, tiny
+	case c.Quick:
+		c.Runs, c.Window, c.Warmup = 1, min(c.Window, 4*time.Second), min(c.Warmup, time.Second)
+	}
+	return c, full
+}

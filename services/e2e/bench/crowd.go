@@ -1,0 +1,164 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/bench/load"
+)
+
+// crowd is users in groups of one size, each with one client.
+type crowd struct {
+	system  *system
+	loop    *load.Loop
+	size    int
+	clients []*load.Client // those of a group side by side
+	heads   []atomic.Uint64
+}
+
+// settleTime is how long the last events of a load may take to reach everybody before they count as missing.
+const settleTime = 30 * time.Second
+
+// gather makes users and their groups. Nobody is connected yet.
+func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ *crowd, err error) {
+	c := &crowd{system: s, size: size, clients: make([]*load.Client, groups*size), heads: make([]atomic.Uint64, groups)}
+	making, group := errgroup.WithContext(ctx)
+	making.SetLimit(64)
+	for g := range groups {
+		making.Go(func() error {
+			users := make([]string, size)
+			for i := range users {
+				users[i] = fmt.Sprintf("u%d", g*size+i)
+			}
+			conversation, seq, err := s.submit(group, &deliveryv1.SubmitRequest{Sender: users[0], Body: &conversationv1.Body{
+				Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+					Kind: conversationv1.Kind_KIND_GROUP, Name: fmt.Sprintf("group %d", g), Members: users[1:],
+				}},
+			}})
+			if err != nil {
+				return fmt.Errorf("create group %d: %w", g, err)
+			}
+			c.heads[g].Store(seq)
+			for i, user := range users {
+				token, err := s.Token(user)
+				if err != nil {
+					return err
+				}
+				client := load.NewClient(user, token, conversation, receipts)
+				client.Index = g*size + i
+				c.clients[client.Index] = client
+			}
+			return nil
+		})
+	}
+	if err := making.Wait(); err != nil {
+		return nil, err
+	}
+	c.loop, err = load.NewLoop(&listener{})
+	return c, err
+}
+
+// close disconnects everybody.
+func (c *crowd) close() { c.loop.Close() }
+
+// listener hands what happens on to functions; those that are nil ignore it, except that a lost connection is a failure.
+type listener struct {
+	event     func(c *load.Client, seq uint64, event []byte, now int64)
+	outcome   func(c *load.Client, sent int64, seq uint64, now int64)
+	connected func(c *load.Client, now int64)
+	closed    func(c *load.Client, reason string, now int64) error
+}
+
+func (l *listener) Event(c *load.Client, seq uint64, event []byte, now int64) {
+	if l.event != nil {
+		l.event(c, seq, event, now)
+	}
+}
+
+func (l *listener) Outcome(c *load.Client, sent int64, seq uint64, now int64) {
+	if l.outcome != nil {
+		l.outcome(c, sent, seq, now)
+	}
+}
+
+func (l *listener) Connected(c *load.Client, now int64) {
+	if l.connected != nil {
+		l.connected(c, now)
+	}
+}
+
+func (l *listener) Closed(c *load.Client, reason string, now int64) error {
+	if l.closed != nil {
+		return l.closed(c, reason, now)
+	}
+	return fmt.Errorf("the connection was lost: %s", reason)
+}
+
+// everybody at once is how many may be connecting at a time when it does not matter.
+const everybody = 256
+
+// connect connects clients, so many at a time, spread over the gateways, and waits until all are authenticated.
+func (c *crowd) connect(ctx context.Context, clients []*load.Client, atOnce int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	done := make(chan struct{}, len(clients))
+	c.loop.Handle(&listener{connected: func(*load.Client, int64) { done <- struct{}{} }})
+	begun, finished := 0, 0
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for finished < len(clients) {
+		for begun < len(clients) && begun-finished < atOnce {
+			c.loop.Connect(clients[begun], c.system.gateways[clients[begun].Index%len(c.system.gateways)])
+			begun++
+		}
+		select {
+		case <-done:
+			finished++
+		case <-tick.C:
+			if err := c.loop.Failures(); err != nil {
+				return fmt.Errorf("connect: %w", err)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("connect: %d of %d are connected: %w", finished, len(clients), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// committed notes the outcome of a client's message.
+func (c *crowd) committed(client *load.Client, seq uint64) {
+	if head := &c.heads[client.Index/c.size]; seq > head.Load() {
+		head.Store(seq) // only the loop stores while a load runs
+	}
+}
+
+// settle waits until every client has everything that was committed in its group, and fails on whatever was wrong.
+func (c *crowd) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		var missing error
+		c.loop.Do(func() {
+			for _, client := range c.clients {
+				if head := c.heads[client.Index/c.size].Load(); client.Seq() < head {
+					missing = fmt.Errorf("%s has events up to %d of %d", client.User, client.Seq(), head)
+					return
+				}
+			}
+		})
+		if err := c.loop.Failures(); err != nil || missing == nil {
+			return err
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return errors.Join(missing, err)
+		}
+	}
+}

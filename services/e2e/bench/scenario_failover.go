@@ -1,0 +1,174 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/bench/load"
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// failover ends parts under a steady load.
+func failover(ctx context.Context, t *trial) error {
+	c, err := t.present(ctx, t.failGroups, t.groupSize, true)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	for run := range t.Runs {
+		for _, fault := range []struct {
+			key string
+			end func(*launch.Process) error
+		}{
+			{"worker killed", func(p *launch.Process) error { p.Kill(); return nil }},
+			{"worker stopped", (*launch.Process).Stop},
+		} {
+			if err := workerEnds(ctx, t, c, run, fault.key, fault.end); err != nil {
+				return fmt.Errorf("%s: %w", fault.key, err)
+			}
+		}
+		if err := gatewayDies(ctx, t, c, run); err != nil {
+			return fmt.Errorf("gateway killed: %w", err)
+		}
+	}
+	return nil
+}
+
+// talking keeps groups talking while fault does its worst, and for failAfter longer. It gives the longest that a send had to
+// wait for its outcome, and how many sends got none: the clients of the load do not ask again, the SDKs would.
+func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, string, int64) error, connected func(*load.Client, int64), fault func() error) (longest time.Duration, lost int64, err error) {
+	var answers atomic.Int64
+	waits := &histogram{}
+	c.loop.Handle(&listener{
+		outcome: func(client *load.Client, sent int64, seq uint64, now int64) {
+			c.committed(client, seq)
+			answers.Add(1)
+			waits.add(time.Duration(now - sent))
+		},
+		closed: closed, connected: connected,
+	})
+	var sends int64
+	groups := len(c.clients) / c.size
+	err = under(ctx, 1, t.Warmup, func(ctx context.Context) error {
+		_, err := load.Pace(ctx, t.failRate, func(i int) error {
+			// A client without a connection keeps what it has to say; that wait is counted as the gateway's, not here.
+			if c.clients[i%groups*c.size+i/groups%c.size].Submit(load.Now()) == nil {
+				sends++
+			}
+			return nil
+		})
+		return err
+	}, func(ctx context.Context, _ int) error {
+		if err := fault(); err != nil {
+			return err
+		}
+		return pause(ctx, t.failAfter)
+	}, c)
+	return waits.longest(), sends - answers.Load(), err
+}
+
+func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, end func(*launch.Process) error) error {
+	victim, err := t.busiestWorker(ctx)
+	if err != nil {
+		return err
+	}
+	longest, lost, err := talking(ctx, t, c, nil, nil, func() error { return end(victim) })
+	if err != nil {
+		return err
+	}
+	t.record(key, "time", ms(longest))
+	t.say("run %d: %s: a send waited for %.0f ms at most, %d got no answer", run+1, key, ms(longest), lost)
+	return victim.Restart(ctx)
+}
+
+// busiestWorker waits until the workers have shared out the partitions, and gives the one with most of them.
+func (t *trial) busiestWorker(ctx context.Context) (*launch.Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		counts := make([]int, len(t.Deliveries))
+		for i, p := range t.Deliveries {
+			owned, err := t.partitions(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			counts[i] = owned
+		}
+		if slices.Min(counts) > 0 {
+			return t.Deliveries[slices.Index(counts, slices.Max(counts))], nil
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return nil, fmt.Errorf("the workers own %v partitions: %w", counts, err)
+		}
+	}
+}
+
+// partitions counts the partitions that a worker runs.
+func (t *trial) partitions(ctx context.Context, p *launch.Process) (int, error) {
+	calls, err := dial(p)
+	if err != nil {
+		return 0, err
+	}
+	defer calls.Close()
+	list, err := deliveryv1.NewDeliveryServiceClient(calls).ListPartitions(ctx, &deliveryv1.ListPartitionsRequest{})
+	if err != nil {
+		return 0, fmt.Errorf("list the partitions of %s: %w", p.Name(), err)
+	}
+	running := 0
+	for _, partition := range list.GetPartitions() {
+		if partition.GetState() == "running" {
+			running++
+		}
+	}
+	return running, nil
+}
+
+// gatewayDies kills a gateway; its clients come back as the SDKs do, with full jitter, to another one.
+func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
+	victim := run % len(t.Gateways)
+	elsewhere := t.gateways[(victim+1)%len(t.gateways)]
+	var died atomic.Int64
+	var hit atomic.Int64
+	away := &histogram{}
+	tries := make([]int, len(c.clients)) // of the loop
+	closed := func(client *load.Client, _ string, _ int64) error {
+		if died.Load() == 0 {
+			return fmt.Errorf("the connection was lost before the gateway was killed")
+		}
+		if tries[client.Index] == 0 {
+			hit.Add(1)
+		}
+		const first, most = 200 * time.Millisecond, 20 * time.Second // as in pkg/client
+		bound := min(most, first<<min(tries[client.Index], 10))
+		tries[client.Index]++
+		time.AfterFunc(rand.N(bound), func() { c.loop.Connect(client, elsewhere) })
+		return nil
+	}
+	connected := func(_ *load.Client, now int64) { away.add(time.Duration(now - died.Load())) }
+	_, lost, err := talking(ctx, t, c, closed, connected, func() error {
+		died.Store(load.Now())
+		t.Gateways[victim].Kill()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if back := int64(away.count()); back < hit.Load() || back == 0 {
+		return fmt.Errorf("%d of %d clients are connected again", back, hit.Load())
+	}
+	t.record("gateway killed", "p50", ms(away.quantile(0.5)))
+	t.record("gateway killed", "last", ms(away.longest()))
+	t.say("run %d: gateway killed: %d clients live elsewhere, the median after %.0f ms, the last after %.0f ms; %d sends got no answer", run+1,
+		hit.Load(), ms(away.quantile(0.5)), ms(away.longest()), lost)
+	if err := t.Gateways[victim].Restart(ctx); err != nil {
+		return err
+	}
+	c.loop.Disconnect(c.clients...)
+	return c.connect(ctx, c.clients, everybody)
+}

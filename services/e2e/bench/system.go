@@ -1,0 +1,285 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// The modes.
+const (
+	standalone = "standalone"
+	separate   = "separate"
+)
+
+// system is a running Runnel.
+type system struct {
+	*launch.Suite
+	gateways []string // host:port
+	calls    *grpc.ClientConn
+	delivery deliveryv1.DeliveryServiceClient
+}
+
+// limits are flags of whatever serves clients: all clients of a load come from one address and talk faster than people.
+var limits = []string{
+	"--gateway.max-connections-per-ip=1000000", "--gateway.connect-rate-per-ip=1000000",
+	"--gateway.frame-rate=1000000", "--gateway.command-rate-per-user=1000000",
+}
+
+// programs of a mode.
+func programs(mode string) []string {
+	if mode == standalone {
+		return []string{launch.Standalone}
+	}
+	return []string{launch.Gateway, launch.Delivery, launch.History, launch.NATSServer}
+}
+
+// start starts a system with its data in dir, of so many gateways and workers if it is of separate services.
+func start(ctx context.Context, mode string, binaries launch.Binaries, dir string, copies int, profile bool) (*system, error) {
+	options := launch.Options{
+		Dir: dir, Binaries: binaries, Store: launch.PostgreSQL, NATSNodes: 1, Gateways: copies, Deliveries: copies, Histories: 1,
+		Flags: map[string][]string{launch.Standalone: limits, launch.Gateway: limits},
+	}
+	if profile {
+		for _, program := range []string{launch.Standalone, launch.Gateway, launch.Delivery, launch.History} {
+			options.Flags[program] = append(slices.Clone(options.Flags[program]), "--admin.pprof")
+		}
+	}
+	begin, workers := launch.Start, func(s *launch.Suite) []*launch.Process { return s.Deliveries }
+	if mode == standalone {
+		begin, workers = launch.StartStandalone, func(s *launch.Suite) []*launch.Process { return []*launch.Process{s.Standalone} }
+	}
+	suite, err := begin(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", mode, err)
+	}
+	s := &system{Suite: suite}
+	for _, url := range suite.URLs {
+		host, _, _ := strings.Cut(strings.TrimPrefix(url, "ws://"), "/")
+		s.gateways = append(s.gateways, host)
+	}
+	if s.calls, err = dial(workers(suite)[0]); err != nil {
+		return nil, errors.Join(err, suite.Stop())
+	}
+	s.delivery = deliveryv1.NewDeliveryServiceClient(s.calls)
+	return s, nil
+}
+
+// dial makes a gRPC connection to a process.
+func dial(p *launch.Process) (*grpc.ClientConn, error) {
+	calls, err := grpc.NewClient("passthrough:///"+flagOf(p, "rpc.listen"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("reach %s: %w", p.Name(), err)
+	}
+	return calls, nil
+}
+
+// flagOf is the value that a process was started with.
+func flagOf(p *launch.Process, flag string) string {
+	for _, arg := range p.Args {
+		if value, found := strings.CutPrefix(arg, "--"+flag+"="); found {
+			return value
+		}
+	}
+	return ""
+}
+
+func (s *system) close() error {
+	return errors.Join(s.calls.Close(), s.Stop())
+}
+
+// services are the processes that are Runnel's own, in the order of their start.
+func (s *system) services() []*launch.Process {
+	if s.Standalone != nil {
+		return []*launch.Process{s.Standalone}
+	}
+	return slices.Concat(s.Histories, s.Deliveries, s.Gateways)
+}
+
+// front are the processes that clients are connected to.
+func (s *system) front() []*launch.Process {
+	if s.Standalone != nil {
+		return []*launch.Process{s.Standalone}
+	}
+	return s.Gateways
+}
+
+// restart stops the services and starts them anew, with the memory of a fresh start.
+func (s *system) restart(ctx context.Context) error {
+	services := s.services()
+	for _, p := range slices.Backward(services) {
+		if err := p.Stop(); err != nil {
+			return fmt.Errorf("stop %s: %w", p.Name(), err)
+		}
+	}
+	for _, p := range services {
+		if err := p.Restart(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memory is the RSS of everything but the database.
+func (s *system) memory() int64 {
+	var parts []launch.Part
+	for _, part := range s.Parts() {
+		if part.Name() != "postgres" {
+			parts = append(parts, part)
+		}
+	}
+	return launch.Total(parts...).RSS
+}
+
+// awaitNobody waits until no client is connected any more.
+func (s *system) awaitNobody(ctx context.Context) error {
+	for {
+		var connections float64
+		for _, p := range s.front() {
+			metrics, err := p.Metrics(ctx)
+			if err != nil {
+				return err
+			}
+			connections += metrics["runnel_gateway_connections"]
+		}
+		if connections == 0 {
+			return nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("%v connections are left: %w", connections, err)
+		}
+	}
+}
+
+// submit sends a command as an internal service does, and waits until it is committed. It gives the conversation and the seq.
+func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) (conversation string, seq uint64, err error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", 0, fmt.Errorf("make a command id: %w", err)
+	}
+	request.CommandId = id.String()
+	for {
+		response, err := s.delivery.Submit(ctx, request)
+		switch {
+		case status.Code(err) == codes.Unavailable && pause(ctx, 50*time.Millisecond) == nil:
+			continue // the same id again
+		case err != nil:
+			return "", 0, fmt.Errorf("submit a command: %w", err)
+		case response.GetOutcome().GetError() != nil:
+			return "", 0, fmt.Errorf("submit a command: refused: %s", response.GetOutcome().GetError().GetMessage())
+		}
+		return response.GetOutcome().GetConversationId(), response.GetOutcome().GetSeq(), nil
+	}
+}
+
+// write has a user send messages one after the other, and gives the last one's seq.
+func (s *system) write(ctx context.Context, sender, conversation string, messages int) (seq uint64, err error) {
+	text := strings.Repeat("0123456789abcdef", 8)
+	for range messages {
+		_, seq, err = s.submit(ctx, &deliveryv1.SubmitRequest{Sender: sender, ConversationId: conversation, Body: &conversationv1.Body{
+			Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}},
+		}})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return seq, nil
+}
+
+// cost is what happened during a measurement.
+type cost struct {
+	elapsed time.Duration
+	cpu     time.Duration // of all server processes and their database
+	load    time.Duration // CPU of the load generator
+}
+
+// micros is the servers' CPU for one of n.
+func (c cost) micros(n float64) float64 { return float64(c.cpu.Nanoseconds()) / 1e3 / n }
+
+// rate is n a second.
+func (c cost) rate(n float64) float64 { return n / c.elapsed.Seconds() }
+
+// measure takes what the system costs while during runs.
+func (s *system) measure(ctx context.Context, during func(context.Context) error) (cost, error) {
+	parts := s.Parts()
+	begun, before, self := time.Now(), launch.Total(parts...), ownCPU()
+	err := during(ctx)
+	return cost{elapsed: time.Since(begun), cpu: launch.Total(parts...).CPU - before.CPU, load: ownCPU() - self}, err
+}
+
+// ownCPU is the time that this process has used.
+func ownCPU() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// profile fetches a CPU profile of every service over d, and then what each has allocated since its start.
+func (s *system) profile(ctx context.Context, dir, name string, d time.Duration) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make the directory for profiles: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range s.services() {
+		group.Go(func() error {
+			admin := strings.TrimSuffix(p.Ready, "/readyz") + "/debug/pprof/"
+			file := filepath.Join(dir, name+"."+p.Name())
+			if err := download(ctx, fmt.Sprintf("%sprofile?seconds=%d", admin, max(1, int(d.Seconds()))), file+".cpu"); err != nil {
+				return err
+			}
+			return download(ctx, admin+"allocs", file+".allocs")
+		})
+	}
+	return group.Wait()
+}
+
+func download(ctx context.Context, url, path string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("fetch a profile: %w", err)
+	}
+	defer response.Body.Close()
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("keep a profile: %w", err)
+	}
+	_, err = file.ReadFrom(response.Body)
+	return errors.Join(err, file.Close())
+}
+
+// pause waits for d, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,49 @@
+// Command bench measures Runnel; see services/e2e/bench/README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/runnelhq/runnel/services/e2e/bench"
+)
+
+func main() {
+	var cfg bench.Config
+	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Runnel against its targets: latency, throughput, CPU and memory."))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, cfg); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, cfg bench.Config) error {
+	report, err := bench.Run(ctx, cfg, os.Stderr)
+	if report == nil {
+		return err
+	}
+	report.Print(os.Stdout)
+	if cfg.JSON != "" {
+		err = errors.Join(err, report.WriteJSON(cfg.JSON))
+	}
+	if cfg.Write && err == nil {
+		module, failed := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "-m", "github.com/runnelhq/runnel/services/e2e").Output()
+		if failed != nil {
+			return fmt.Errorf("find the workspace: run this inside of it: %w", failed)
+		}
+		err = report.WriteREADME(filepath.Join(strings.TrimSpace(string(module)), "bench", "README.md"))
+	}
+	return err
+}
