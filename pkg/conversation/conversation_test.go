@@ -294,6 +294,18 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+func TestBeforeIsRightBefore(t *testing.T) {
+	for id, before := range map[string]string{
+		"g0123456789abcdefghijklmnop": "g0123456789abcdefghijklmnoo",
+		"g012345678900000000000000a0": "g0123456789000000000000009v",
+		"g00000000000000000000000000": "dvvvvvvvvvvvvvvvvvvvvvvvvvv",
+		"d00000000000000000000000000": "d00000000000000000000000000",
+	} {
+		require.Equal(t, before, conversation.Before(id))
+		require.True(t, conversation.ValidID(conversation.Before(id)))
+	}
+}
+
 func FuzzIDs(f *testing.F) {
 	for _, seed := range []string{"ann", "a.b", "*", ">", "a b", "\n", "d0123456789abcdefghijklmnop", commandID(7), strings.Repeat("a", 65), "ü"} {
 		f.Add(seed)

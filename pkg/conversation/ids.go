@@ -53,6 +53,29 @@ func ValidID(s string) bool {
 	return true
 }
 
+// Before is the valid id that sorts right before a valid one, with no other between: a keyset page after it begins with
+// the id itself. The very first id has none before it and is given back.
+func Before(id string) string {
+	digits := []byte(id)
+	for i := len(digits) - 1; i > 0; i-- {
+		switch digits[i] {
+		case '0':
+			digits[i] = 'v' // borrow from the digit before
+			continue
+		case 'a':
+			digits[i] = '9'
+		default:
+			digits[i]--
+		}
+		return string(digits)
+	}
+	if id[0] == directPrefix {
+		return id
+	}
+	digits[0] = directPrefix
+	return string(digits)
+}
+
 // ValidUser reports whether s can be a user or device id: 1 to 64 characters A-Z a-z 0-9 _ -.
 func ValidUser(s string) bool {
 	if len(s) == 0 || len(s) > MaxIDBytes {

@@ -246,7 +246,7 @@ func (c *conn) joinNow(conversationID string) {
 	defer cancel()
 	// The list by rising id begins right before the conversation: one row, with all that a seat needs.
 	list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: c.user.id, After: before(conversationID), Limit: 1,
+		UserId: c.user.id, After: conversation.Before(conversationID), Limit: 1,
 	})
 	if err != nil {
 		if c.ctx.Err() == nil {
@@ -276,10 +276,4 @@ func (c *conn) joinNow(conversationID string) {
 	if gone {
 		c.gw.hub.leave(s) // the connection ended in between and could not know of this seat
 	}
-}
-
-// before is a string that sorts right before a conversation id, with no other id between.
-func before(conversationID string) string {
-	last := len(conversationID) - 1
-	return conversationID[:last] + string(conversationID[last]-1) + "~"
 }
