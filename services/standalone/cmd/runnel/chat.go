@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,8 +61,10 @@ type sent struct {
 }
 
 // Run chats until the input ends.
-func (c *chatCommand) Run(ctx context.Context) error {
-	ch := &chat{me: c.User, out: os.Stdout, mine: map[string]map[uint64]*sent{}}
+func (c *chatCommand) Run(ctx context.Context) error { return c.chat(ctx, os.Stdin, os.Stdout) }
+
+func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) error {
+	ch := &chat{me: c.User, out: out, mine: map[string]map[uint64]*sent{}}
 	cl, err := client.New(client.Config{
 		URL: c.URL, Codec: c.Codec, DeviceID: "cli-" + uuid.NewString()[:8], Software: "runnel-chat/1", Start: clientv1.Start_START_FIRST,
 		Token: func(context.Context) (string, error) { return mint(c.Auth, c.DataDir, c.User, time.Hour) },
@@ -81,7 +84,7 @@ func (c *chatCommand) Run(ctx context.Context) error {
 	if err := cl.Start(ctx); err != nil {
 		return err
 	}
-	err = ch.talk(ctx, c.With, os.Stdin)
+	err = ch.talk(ctx, c.With, in)
 	return errors.Join(err, cl.Close())
 }
 
@@ -269,7 +272,15 @@ func (c *chat) attached(conversation *clientv1.Conversation) {
 }
 
 func (c *chat) detached(detached *clientv1.Detached) {
-	c.print("· you are no longer in %s", c.name(detached.GetConversationId()))
+	c.mu.Lock()
+	c.conversations = slices.DeleteFunc(c.conversations, func(conv *clientv1.Conversation) bool {
+		return conv.GetConversationId() == detached.GetConversationId()
+	})
+	if c.current == detached.GetConversationId() {
+		c.current = ""
+	}
+	c.mu.Unlock()
+	c.print("· you are no longer in a conversation; /list shows the others")
 }
 
 func (c *chat) list() {
