@@ -20,6 +20,8 @@ type Client struct {
 	state  State
 	err    error
 	userID string
+	// maxFrame is the largest message that the gateway takes, 0 when it is not known.
+	maxFrame int
 	// connected is closed while the state is Connected.
 	connected chan struct{}
 	// session is the connection, nil without one.
@@ -224,7 +226,7 @@ type Stats struct {
 	GapsSeen, PagesRead uint64
 	// EventsPutOff is the number of events that found no room before the callbacks; they are read again later.
 	EventsPutOff uint64
-	// StraysDropped is the number of events of conversations that the gateway had not named.
+	// StraysDropped is the number of events of conversations that the gateway had not named yet.
 	StraysDropped uint64
 	// ChainBreaks is how often an event contradicted the chain, also when reading it again cured that.
 	ChainBreaks uint64

@@ -16,6 +16,11 @@ import (
 const (
 	// Most positions that one connect frame may name; the protocol's limit.
 	maxResume = 5000
+	// What a gateway takes at least, for the first connect; later ones know.
+	leastFrame = 64 << 10
+	// What everything but the token and the positions takes of a connect frame, at most, and a position without its id, in
+	// either codec.
+	introduction, positionProto, positionJSON = 1024, 20, 56
 	// A connection that lived this long was a good one: the next wait begins small again.
 	goodConnection = 2 * time.Second
 	// The id of the connect request on every connection.
@@ -90,8 +95,7 @@ func (s *session) run(ctx context.Context) error {
 // authenticate sends connect and waits for the answer. Frames that came in the same message as the answer are given back.
 func (s *session) authenticate(token string) (early []*clientv1.ServerFrame, err error) {
 	c := s.client
-	connect := &clientv1.ClientFrame{Id: connectID, Request: &clientv1.ClientFrame_Connect{Connect: c.introduce(token)}}
-	s.start = connect.GetConnect().GetStart()
+	connect := &clientv1.ClientFrame{Id: connectID, Request: &clientv1.ClientFrame_Connect{Connect: s.introduce(token)}}
 	if err := s.conn.WriteMessage(frame.AppendClient(nil, c.cfg.Codec, connect)); err != nil {
 		return nil, fmt.Errorf("send connect: %w", err)
 	}
@@ -122,16 +126,25 @@ func (s *session) authenticate(token string) (early []*clientv1.ServerFrame, err
 	}
 }
 
-// introduce makes the connect message out of what the client has.
-func (c *Client) introduce(token string) *clientv1.Connect {
+// introduce makes the connect message out of what the client has. Conversations for which it has no room begin at their head,
+// as far as the gateway is concerned, and are read from where they are.
+func (s *session) introduce(token string) *clientv1.Connect {
+	c := s.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	s.start = c.startingPoint()
+	room, each := max(c.maxFrame, leastFrame)-introduction-len(token), positionProto
+	if c.cfg.Codec == frame.JSON {
+		each = positionJSON
+	}
 	connect := &clientv1.Connect{
-		Token: token, DeviceId: c.cfg.DeviceID, Start: c.startingPoint(),
+		Token: token, DeviceId: c.cfg.DeviceID, Start: s.start,
 		Accepted: c.cfg.Accepted, NoReceipts: c.cfg.OnReceipt == nil, Client: c.cfg.Software,
 	}
 	for id, conv := range c.conversations {
-		if conv.followed = len(connect.GetResume()) < maxResume; !conv.followed {
+		room -= len(id) + each
+		if conv.followed = room >= 0 && len(connect.GetResume()) < maxResume; !conv.followed {
+			s.crowded, connect.Start = true, clientv1.Start_START_HEAD
 			continue
 		}
 		if resumeOffByOne && conv.last > 0 {

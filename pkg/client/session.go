@@ -15,8 +15,10 @@ import (
 type session struct {
 	client *Client
 	conn   Conn
-	// start is what connect asked for.
-	start clientv1.Start
+	// start is where conversations begin that the client does not know; crowded that connect did not have room for all that it
+	// knows, so that the gateway was told to begin with heads instead.
+	start   clientv1.Start
+	crowded bool
 	// notBefore is how long the gateway asked to wait when it refused connect.
 	notBefore time.Duration
 	// wake tells the writer that there is something to do; done that the connection has ended.
@@ -25,9 +27,10 @@ type session struct {
 
 	began     time.Time
 	heartbeat time.Duration
-	maxFrame  int
 	open      map[uint64]*request
 	lastID    uint64
+	// strays are the first events of conversations that are not listed yet.
+	strays map[string]uint64
 	// heard is when the gateway last said anything.
 	heard time.Time
 	// comeBack is when to be connected anew, after go_away; zero without one.
@@ -108,7 +111,7 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 	s.began = time.Now()
 	s.heard = s.began
 	s.heartbeat = time.Duration(connected.GetHeartbeatMs()) * time.Millisecond
-	s.maxFrame = int(connected.GetMaxFrameBytes())
+	c.maxFrame = int(connected.GetMaxFrameBytes())
 	s.firstBeat = true
 	c.session = s
 	c.userID = connected.GetUserId()

@@ -81,7 +81,7 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 	conv := c.conversations[info.GetConversationId()]
 	known := conv != nil
 	if !known {
-		conv = &stream{id: info.GetConversationId(), last: c.base(s, info, from), followed: from != fromList}
+		conv = &stream{id: info.GetConversationId(), last: c.base(s, info, from), followed: from != fromList && !s.crowded}
 		c.conversations[conv.id] = conv
 		base := Position{Seq: conv.last}
 		if c.cfg.Cursors != nil {
@@ -116,13 +116,15 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 func (c *Client) base(s *session, info *clientv1.Conversation, from source) uint64 {
 	beforeJoin := max(info.GetJoinedSeq(), 1) - 1
 	switch {
-	case from == fromAttached && c.listed:
-		// All others are known, so this is a new one.
-		return beforeJoin
-	case s.start == clientv1.Start_START_FIRST:
+	case from == fromAttached || s.start == clientv1.Start_START_FIRST:
+		// What is attached was joined just now.
 		return beforeJoin
 	case s.start == clientv1.Start_START_DELIVERED:
 		return max(beforeJoin, info.GetCursor().GetDeliveredSeq())
+	}
+	// The head of a list is later than that at connect; what was pushed meanwhile shows it.
+	if first := s.strays[info.GetConversationId()]; from == fromList && first > 0 {
+		return min(info.GetHead(), first-1)
 	}
 	return info.GetHead()
 }
@@ -132,7 +134,7 @@ func (c *Client) pushed(event *conversationv1.Event) {
 	conv := c.conversations[event.GetConversationId()]
 	switch seq := event.GetSeq(); {
 	case conv == nil:
-		c.stats.StraysDropped++
+		c.stray(event)
 	case conv.broken:
 	case seq <= conv.last:
 		c.stats.RepeatsDropped++
@@ -148,6 +150,20 @@ func (c *Client) pushed(event *conversationv1.Event) {
 			conv.held = append(conv.held, event)
 		}
 	}
+}
+
+// stray takes an event of a conversation that the client does not know. It may be one that is about to be listed and that will be
+// read from there.
+func (c *Client) stray(event *conversationv1.Event) {
+	if s := c.session; !c.listed {
+		if s.strays == nil {
+			s.strays = map[string]uint64{}
+		}
+		if _, known := s.strays[event.GetConversationId()]; !known {
+			s.strays[event.GetConversationId()] = event.GetSeq()
+		}
+	}
+	c.stats.StraysDropped++
 }
 
 // hidden takes a stretch that the user may not see.
@@ -317,7 +333,7 @@ func (c *Client) listRest(s *session, after string) {
 			if answer.GetConversations().GetMore() && len(list) > 0 {
 				c.listRest(s, list[len(list)-1].GetConversationId())
 			} else {
-				c.listed = true
+				c.listed, s.strays = true, nil
 			}
 		},
 	})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -305,16 +306,60 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
 		f := l.recv(t)
 		require.Equal(t, first.id, f.GetListConversations().GetAfter())
+		// Pushed before the list is answered: it is in the head of the list, but not in that at connect.
+		rest.grow(1)
+		l.send(rest.push(3))
 		l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Conversations{Conversations: &clientv1.Conversations{
 			Conversations: []*clientv1.Conversation{rest.info()},
 		}}})
+		l.send(rest.page(l.recv(t)))
 		rest.grow(1)
-		l.send(rest.push(3), attach(joined.info()), joined.push(1), joined.push(2))
+		l.send(rest.push(4), attach(joined.info()), joined.push(1), joined.push(2))
 		l.silent(t)
-		require.Equal(t, upTo(3, 3), v.seqs(rest.id))
+		require.Equal(t, upTo(3, 4), v.seqs(rest.id))
 		require.Equal(t, upTo(1, 2), v.seqs(joined.id))
-		require.Zero(t, c.Stats().StraysDropped)
+		require.Equal(t, uint64(1), c.Stats().StraysDropped)
 	})
+}
+
+func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
+	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
+		synctest.Test(t, func(t *testing.T) {
+			g, h, joined := newGateway(), newHistory(9), newHistory(4)
+			positions := map[string]client.Position{}
+			for range 3000 {
+				positions[newHistory(0).id] = client.Position{Seq: 1 << 40}
+			}
+			c, v := start(t, g, func(cfg *client.Config) {
+				cfg.Codec, cfg.Start, cfg.Cursors = codec, clientv1.Start_START_FIRST, newMemory(positions)
+			})
+			l := <-g.links
+			message := <-l.toServer
+			require.LessOrEqual(t, len(message), 64<<10)
+			require.Greater(t, len(message), 48<<10, "the room is used")
+			l.toServer <- message
+			connect := l.recv(t)
+			named := resumed(connect.GetConnect())
+			require.Equal(t, clientv1.Start_START_HEAD, connect.GetConnect().GetStart())
+			for id := range positions {
+				if _, isNamed := named[id]; !isNamed {
+					h.id = id
+				}
+			}
+			require.NotEmpty(t, positions[h.id])
+			// One that was not named and one that is new: neither will be pushed from where the client wants it.
+			info := h.info()
+			info.Head = 1<<40 + 3
+			l.send(&clientv1.ServerFrame{Id: 1, Message: &clientv1.ServerFrame_Connected{Connected: connected(info, joined.info())}})
+			first, second := l.recv(t), l.recv(t)
+			require.Equal(t, h.id, first.GetRead().GetConversationId())
+			require.Equal(t, uint64(1<<40), first.GetRead().GetAfter())
+			l.send(joined.page(second))
+			l.silent(t)
+			require.Equal(t, upTo(1, 4), v.seqs(joined.id))
+			require.NoError(t, c.Close())
+		})
+	}
 }
 
 func TestAMembershipThatEnds(t *testing.T) {

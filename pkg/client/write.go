@@ -124,12 +124,12 @@ func (s *session) collect(buf []byte) []byte {
 		before := len(buf)
 		buf = frame.AppendClient(buf, codec, r.frame)
 		switch size := len(buf) - before; {
-		case s.maxFrame > 0 && size > s.maxFrame:
+		case c.maxFrame > 0 && size > c.maxFrame:
 			buf = buf[:before]
 			c.ready = c.ready[1:]
 			c.finish(r, nil, ErrTooLarge)
 			continue
-		case s.maxFrame > 0 && before > 0 && len(buf) > s.maxFrame:
+		case c.maxFrame > 0 && before > 0 && len(buf) > c.maxFrame:
 			// It goes into the next message.
 			return buf[:before]
 		}
