@@ -26,7 +26,7 @@ const patience = 20 * time.Second
 
 // bed is a test bed: a real NATS server in the process, the faked store, and somebody who listens to everything.
 type bed struct {
-	t          *testing.T
+	t          testing.TB
 	partitions int
 	dir        string
 	server     *server.Server
@@ -41,9 +41,11 @@ type bed struct {
 	receipts []*conversationv1.Receipt
 	joined   []*brokerv1.Joined
 	results  []*brokerv1.Result
+	// quiet, if set, gets the seq of each event instead of its being kept.
+	quiet func(seq uint64)
 }
 
-func newBed(t *testing.T, partitions int) *bed {
+func newBed(t testing.TB, partitions int) *bed {
 	b := &bed{t: t, partitions: partitions, dir: t.TempDir(), store: newFakeHistory(partitions), changed: make(chan struct{}, 1)}
 	b.startServer()
 	b.nc = b.connect()
@@ -53,6 +55,12 @@ func newBed(t *testing.T, partitions int) *bed {
 	b.subscribe("live.*", func(data []byte) {
 		var live brokerv1.Live
 		require.NoError(t, live.UnmarshalVT(data))
+		if b.quiet != nil {
+			if n := len(live.Events); n > 0 {
+				b.quiet(live.Events[n-1].Seq)
+			}
+			return
+		}
 		b.events = append(b.events, live.Events...)
 		if live.Receipt != nil {
 			b.receipts = append(b.receipts, live.Receipt)
@@ -81,7 +89,9 @@ func (b *bed) startServer() {
 	require.NoError(b.t, err)
 	s.Start()
 	require.True(b.t, s.ReadyForConnections(patience))
+	b.mu.Lock()
 	b.server = s
+	b.mu.Unlock()
 	b.t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 }
 

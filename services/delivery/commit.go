@@ -155,6 +155,9 @@ func (s *session) planFor(ctx context.Context, entries []entry, known *knowledge
 func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
 	o := s.owner
 	o.calm()
+	o.setPosition(s.position, s.last)
+	o.metrics.batch.Observe(float64(len(entries)))
+	o.metrics.count(batch.verdicts)
 	s.book.commit(batch.states, batch.events, o.now().UnixMilli())
 	if !bugFanoutBeforeCommit {
 		s.publisher.events(batch.events, trace.traceparents(batch.causes))
@@ -162,8 +165,6 @@ func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
 	if !bugAckBeforeCommit {
 		s.publisher.results(batch.answers(entries), trace.header())
 	}
-	o.metrics.batch.Observe(float64(len(entries)))
-	o.metrics.count(batch.verdicts)
 	for _, letter := range batch.letters {
 		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}

@@ -155,6 +155,12 @@ func (s *Service) Check(context.Context) error {
 	if !s.deps.NATS.IsConnected() {
 		return errors.New("not connected to NATS")
 	}
+	s.mu.Lock()
+	running := s.submitter != nil
+	s.mu.Unlock()
+	if !running {
+		return errors.New("not running")
+	}
 	if since := time.Since(s.keeper.lastRenewal()); since > s.cfg.LeaseTTL {
 		return fmt.Errorf("the history service was last reached %v ago", since.Round(time.Second))
 	}

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,12 +59,14 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 		b.forget()
 		b.putCommand(0, create)
 		b.putCommand(0, message)
-		again := b.resultOf(create)
-		require.EqualValues(t, 1, again.Seq)
-		require.True(t, again.Repeated, "it looks refused by the state that it led to")
-		again = b.resultOf(message)
-		require.EqualValues(t, 2, again.Seq)
-		require.True(t, again.Repeated)
+		// What a new owner tells once more is the first outcome itself, so wait for that of the repeat.
+		for c, seq := range map[*brokerv1.Command]uint64{create: 1, message: 2} {
+			b.await("the first outcome again", func() bool {
+				return slices.ContainsFunc(b.results, func(r *brokerv1.Result) bool {
+					return r.Outcome.CommandId == c.CommandId && r.Outcome.Repeated && r.Outcome.Seq == seq
+				})
+			})
+		}
 		w.stop()
 		w = b.startWorker(nil)
 	}
@@ -86,13 +89,15 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	b := newBed(t, 1)
 	create := command("", "ann", 1, group("g"))
 	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
 	b.store.fail(func(in *historyv1.AppendRequest) error { <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
+	t.Cleanup(open) // before the worker is stopped
 	b.putCommand(0, create)
 	for i := range 1000 {
 		b.putCommand(0, command(create.ConversationId, "ann", 10+i, text(fmt.Sprint(i))))
 	}
-	close(gate)
+	open()
 	b.awaitEvent(create.ConversationId, 1001)
 	b.store.verify(t)
 	b.store.mu.Lock()
@@ -107,8 +112,10 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	b := newBed(t, 1)
 	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
 	b.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
+	t.Cleanup(open) // before the worker is stopped
 	create := command("", "ann", 1, group("g"))
 	b.putCommand(0, create)
 	b.putCommand(0, command(create.ConversationId, "eve", 2, text("refused")))
@@ -118,7 +125,7 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	require.Empty(t, b.results)
 	require.Empty(t, b.events)
 	b.mu.Unlock()
-	close(gate)
+	open()
 	require.EqualValues(t, 1, b.resultOf(create).Seq)
 }
 
@@ -208,8 +215,10 @@ func TestHoleWhileReading(t *testing.T) {
 	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(0), Subjects: []string{broker.CommandSubject(0)}})
 	require.NoError(t, err)
 	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
 	b.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout, c.MaxBatch = patience, 1 })
+	t.Cleanup(open)                  // before the worker is stopped
 	payload := make([]byte, 100<<10) // large enough that the reader has not asked for all of them
 	for range 60 {
 		b.put(0, payload)
@@ -218,7 +227,7 @@ func TestHoleWhileReading(t *testing.T) {
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 	require.NoError(t, err)
 	require.NoError(t, stream.DeleteMsg(t.Context(), 55))
-	close(gate)
+	open()
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.EqualValues(t, 54, b.store.mark(0).Sequence)
 }

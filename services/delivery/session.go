@@ -23,6 +23,7 @@ type session struct {
 	identity  string
 	position  uint64 // the last sequence whose outcome is committed
 	takenOver uint64 // position at the takeover
+	last      uint64 // the stream's last sequence, when last heard of
 	opening   *entry
 	behind    uint64 // messages after the opening at the takeover
 	book      *book
@@ -123,9 +124,6 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 	if len(entries) == 0 {
 		return nil
 	}
-	if err := s.commit(ctx, entries, s.owner.cfg.MaxTries); err != nil {
-		return err
-	}
-	s.owner.setPosition(s.position, s.position+pending)
-	return nil
+	s.last = entries[len(entries)-1].sequence + pending
+	return s.commit(ctx, entries, s.owner.cfg.MaxTries)
 }

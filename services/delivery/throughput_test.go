@@ -1,0 +1,44 @@
+package delivery
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+// BenchmarkPartition has one owner commit a backlog of messages: everything a worker does for a message, with a real
+// broker and without a database.
+func BenchmarkPartition(b *testing.B) {
+	bed := newBed(b, 1)
+	require.NoError(b, broker.EnsureStreams(b.Context(), bed.js, bed.brokerConfig()))
+	create := command("", "ann", 1, group("g", "bob", "cid"))
+	bed.putCommand(0, create)
+	publisher, err := jetstream.New(bed.nc, jetstream.WithPublishAsyncMaxPending(1024))
+	require.NoError(b, err)
+	for i := range b.N {
+		payload, err := command(create.ConversationId, "ann", 10+i, text("a message of a usual length, somewhat more than a few words")).MarshalVT()
+		require.NoError(b, err)
+		_, err = publisher.PublishAsync(broker.CommandSubject(0), payload, jetstream.WithStallWait(time.Minute))
+		require.NoError(b, err)
+	}
+	<-publisher.PublishAsyncComplete()
+	done := make(chan struct{}, 1)
+	bed.quiet = func(seq uint64) {
+		if seq == uint64(b.N)+1 {
+			signal(done)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	bed.startWorker(nil)
+	<-done
+	b.StopTimer()
+	bed.store.mu.Lock()
+	b.ReportMetric(float64(b.N)/float64(bed.store.appends), "commands/append")
+	bed.store.mu.Unlock()
+	require.Len(b, bed.store.keys, b.N+1)
+}
