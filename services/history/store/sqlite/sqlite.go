@@ -186,11 +186,12 @@ func (s *Store) Ping(ctx context.Context) error {
 // Close commits what is queued, waits for the writer, and closes the file.
 func (s *Store) Close() error {
 	var errs []error
-	if s.writer != nil {
-		errs = append(errs, s.writer.close())
-	}
+	// Readers first: the last connection to close writes the WAL back into the file, which they may not.
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
+	}
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
 	}
 	return errors.Join(errs...)
 }
@@ -201,13 +202,21 @@ func wrap(tried string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrUnavailable):
 		return fmt.Errorf("%s: %w", tried, err)
 	case errors.As(err, &failed):
 		switch failed.Code() & 0xff {
 		case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE:
 			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
 		}
+	}
+	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
+}
+
+// broken is for what a transaction is made of: whatever the error's code, the write itself is not to blame.
+func broken(tried string, err error) error {
+	if err == nil {
+		return nil
 	}
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
 }

@@ -35,11 +35,11 @@ func newDatabase(tb testing.TB) *storetest.Database {
 		Reopen: open,
 		SetBody: func(tb testing.TB, id string, seq uint64, body []byte) {
 			tb.Helper()
-			exec(tb, cfg.Path, "UPDATE events SET body = ? WHERE conversation_id = ? AND seq = ?", body, id, int64(seq))
+			change(tb, cfg.Path, "UPDATE events SET body = ? WHERE conversation_id = ? AND seq = ?", body, id, int64(seq))
 		},
 		Delete: func(tb testing.TB, id string, seq uint64) {
 			tb.Helper()
-			exec(tb, cfg.Path, "DELETE FROM events WHERE conversation_id = ? AND seq = ?", id, int64(seq))
+			change(tb, cfg.Path, "DELETE FROM events WHERE conversation_id = ? AND seq = ?", id, int64(seq))
 		},
 		DeadLetters: func(tb testing.TB) (n int) {
 			tb.Helper()
@@ -59,7 +59,7 @@ func raw(tb testing.TB, path string) *sql.DB {
 	return db
 }
 
-func exec(tb testing.TB, path, statement string, args ...any) {
+func change(tb testing.TB, path, statement string, args ...any) {
 	tb.Helper()
 	db := raw(tb, path)
 	defer func() { require.NoError(tb, db.Close()) }()

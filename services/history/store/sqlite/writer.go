@@ -165,7 +165,7 @@ func (w *writer) transact(group []*write, outcomes []error) error {
 	if _, err := w.begin.ExecContext(background); err != nil {
 		// A transaction left open by a failed rollback is the one state that would not heal by itself.
 		_, _ = w.rollback.ExecContext(background)
-		return wrap("begin", err)
+		return broken("begin", err)
 	}
 	written := 0
 	for i, one := range group {
@@ -184,11 +184,11 @@ func (w *writer) transact(group []*write, outcomes []error) error {
 	}
 	if written == 0 {
 		_, err := w.rollback.ExecContext(background)
-		return wrap("roll back", err)
+		return broken("roll back", err)
 	}
 	if _, err := w.commit.ExecContext(background); err != nil {
 		_, _ = w.rollback.ExecContext(background)
-		return wrap("commit", err)
+		return broken("commit", err)
 	}
 	return nil
 }
@@ -198,7 +198,7 @@ func (w *writer) transact(group []*write, outcomes []error) error {
 func (w *writer) runOne(one *write, shared bool, outcome *error) (written bool, err error) {
 	if shared {
 		if _, err := w.savepoint.ExecContext(background); err != nil {
-			return false, wrap("set a savepoint", err)
+			return false, broken("set a savepoint", err)
 		}
 	}
 	*outcome = one.run(w)
@@ -206,7 +206,7 @@ func (w *writer) runOne(one *write, shared bool, outcome *error) (written bool, 
 		if shared {
 			_, err = w.release.ExecContext(background)
 		}
-		return true, wrap("release a savepoint", err)
+		return true, broken("release a savepoint", err)
 	}
 	if err := w.takeBack(shared); err != nil {
 		// SQLite ends the whole transaction by itself when the disk is full or failing.
@@ -221,14 +221,14 @@ func (w *writer) runOne(one *write, shared bool, outcome *error) (written bool, 
 func (w *writer) takeBack(shared bool) error {
 	if shared {
 		if _, err := w.rollbackTo.ExecContext(background); err != nil {
-			return wrap("go back to a savepoint", err)
+			return broken("go back to a savepoint", err)
 		}
 		_, err := w.release.ExecContext(background)
-		return wrap("release a savepoint", err)
+		return broken("release a savepoint", err)
 	}
 	if _, err := w.rollback.ExecContext(background); err != nil {
-		return wrap("roll back", err)
+		return broken("roll back", err)
 	}
 	_, err := w.begin.ExecContext(background)
-	return wrap("begin", err)
+	return broken("begin", err)
 }

@@ -68,10 +68,13 @@ type Clock struct{ n int64 }
 
 const firstMs = 1_790_000_000_000
 
-// CommandID makes the next id, a UUIDv7.
+// ClockAt makes a clock that begins after a number below 2^48: ids are apart where numbers are.
+func ClockAt(begin int64) *Clock { return &Clock{n: begin} }
+
+// CommandID makes the next id, a UUIDv7 whose last 48 bits are the clock's number.
 func (c *Clock) CommandID() string {
 	c.n++
-	ms := firstMs + c.n
+	ms := firstMs + c.n&0xffffff
 	return fmt.Sprintf("%08x-%04x-7000-8000-%012x", ms>>16, ms&0xffff, c.n)
 }
 

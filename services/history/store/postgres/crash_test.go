@@ -1,0 +1,77 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/postgrestest"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/postgres"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+// TestKill kills PostgreSQL under load: callers are told that it is unavailable, and what was acknowledged is there afterwards.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	server, err := postgrestest.Run(t.Context(), dir)
+	if errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	s := open(t, server.URL())
+	acked := make([]int, storetest.Partitions)
+	ids := make([]string, storetest.Partitions)
+	var total atomic.Int64
+	enough := make(chan struct{})
+	var running sync.WaitGroup
+	for p := range ids {
+		worker := storetest.NewWorker(s, uint32(p), storetest.ClockAt(int64(p)<<32))
+		ids[p] = worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+		running.Go(func() {
+			for {
+				batch := worker.Batch(worker.Apply(t, worker.Command(ids[p], "alice", storetest.Message("m")))...)
+				if _, err := worker.Append(context.WithoutCancel(t.Context()), batch); err != nil {
+					require.ErrorIs(t, err, store.ErrUnavailable)
+					require.NotErrorIs(t, err, store.ErrDefect)
+					return
+				}
+				acked[p]++
+				if total.Add(1) == 500 {
+					close(enough)
+				}
+			}
+		})
+	}
+	<-enough
+	server.Kill()
+	running.Wait()
+	require.ErrorIs(t, s.Ping(t.Context()), store.ErrUnavailable)
+	require.NoError(t, s.Close())
+
+	server, err = postgrestest.Run(t.Context(), dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, server.Stop()) }()
+	s = open(t, server.URL())
+	defer func() { require.NoError(t, s.Close()) }()
+	for p, id := range ids {
+		// One append may have been committed without the answer getting through.
+		events := len(storetest.VerifyLog(t, s, id))
+		require.GreaterOrEqual(t, events, acked[p]+1)
+		require.LessOrEqual(t, events, acked[p]+2)
+	}
+}
+
+func open(t *testing.T, url string) store.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: url}, storetest.Partitions, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return s
+}

@@ -1,0 +1,65 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+// TestFullDisk lets the database run full under concurrent appends. SQLite then ends the whole transaction by itself: every
+// append of the group must be told so, none of them may be there, and once there is space all goes on.
+func TestFullDisk(t *testing.T) {
+	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "history.db")}, storetest.Partitions, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	workers := make([]*storetest.Worker, storetest.Partitions)
+	ids := make([]string, len(workers))
+	for p := range workers {
+		workers[p] = storetest.NewWorker(s, uint32(p), storetest.ClockAt(int64(p)<<32))
+		ids[p] = workers[p].Commit(t, workers[p].CreateGroup("alice", "g"))[0].GetConversationId()
+	}
+	limitPages(t, s, 60)
+	var running sync.WaitGroup
+	acked := make([]int, len(workers))
+	for p, worker := range workers {
+		running.Go(func() {
+			for {
+				attempt := worker.Fork()
+				batch := attempt.Batch(attempt.Apply(t, attempt.Command(ids[p], "alice", storetest.Message(strings.Repeat("x", 8000))))...)
+				if _, err := s.Append(context.WithoutCancel(t.Context()), batch); err != nil {
+					require.ErrorIs(t, err, store.ErrUnavailable)
+					return
+				}
+				attempt.Watermark = batch.GetNext()
+				worker, acked[p] = attempt, acked[p]+1
+			}
+		})
+	}
+	running.Wait()
+	for p, id := range ids {
+		require.Len(t, storetest.VerifyLog(t, s, id), acked[p]+1, "exactly what was acknowledged is there")
+	}
+	limitPages(t, s, 1<<30)
+	again := storetest.NewWorker(s, 0, storetest.ClockAt(1<<45))
+	again.Watermark, err = s.Watermark(t.Context(), 0)
+	require.NoError(t, err)
+	again.Commit(t, again.CreateGroup("alice", "after"))
+}
+
+// limitPages makes the database full at so many pages. It goes through the writer, as everything on its connection.
+func limitPages(t *testing.T, s *Store, pages int) {
+	t.Helper()
+	require.NoError(t, s.writer.do(t.Context(), func(w *writer) error {
+		_, err := w.conn.ExecContext(background, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
+		return err
+	}, nil))
+}
