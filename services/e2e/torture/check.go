@@ -1,0 +1,340 @@
+package torture
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Content is what the database held in the end.
+type Content struct {
+	// Logs are all events of each conversation by rising seq, as far as the database's order goes.
+	Logs map[string][]*conversationv1.Event
+	// Heads are what the conversations' own rows say.
+	Heads map[string]Head
+	// Regressions are watermarks that moved back within one stream.
+	Regressions []string
+	// DeadLetters are commands that were put aside.
+	DeadLetters []string
+}
+
+// Head is where a conversation stands.
+type Head struct {
+	Seq  uint64
+	Hash []byte
+}
+
+// Check checks all invariants that a finished run can be judged by; I9 and I10 are measured while it runs.
+func Check(h History, c Content) []Violation {
+	var found []Violation
+	for _, check := range []func(History, Content) []Violation{
+		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckMembership, CheckChain, CheckWatermarks,
+	} {
+		found = append(found, check(h, c)...)
+	}
+	return found
+}
+
+func keyOf(event *conversationv1.Event) Key {
+	return Key{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
+}
+
+// byKey lists where each command is stored.
+func (c Content) byKey() map[Key][]uint64 {
+	stored := map[Key][]uint64{}
+	for _, log := range c.Logs {
+		for _, event := range log {
+			stored[keyOf(event)] = append(stored[keyOf(event)], event.GetSeq())
+		}
+	}
+	return stored
+}
+
+// bySeq gives an event; nil when the log has none.
+func (c Content) bySeq(conversation string, seq uint64) *conversationv1.Event {
+	log := c.Logs[conversation]
+	if seq >= 1 && seq <= uint64(len(log)) && log[seq-1].GetSeq() == seq {
+		return log[seq-1]
+	}
+	for _, event := range log {
+		if event.GetSeq() == seq {
+			return event
+		}
+	}
+	return nil
+}
+
+// CheckStoredOnce is I1: every committed command is stored once, with the seq that was acknowledged.
+func CheckStoredOnce(h History, c Content) (found []Violation) {
+	stored := c.byKey()
+	for _, answer := range h.Answers {
+		if answer.Seq > 0 && !slices.Equal(stored[answer.Key], []uint64{answer.Seq}) {
+			found = append(found, violation("I1", "%s was acknowledged with seq %d; it is stored with %v", answer.Key, answer.Seq, stored[answer.Key]))
+		}
+	}
+	return found
+}
+
+// CheckNoHoles is I2: seq is 1 to n without a hole, and n is the conversation's head.
+func CheckNoHoles(_ History, c Content) (found []Violation) {
+	for id, log := range c.Logs {
+		for i, event := range log {
+			if event.GetSeq() != uint64(i)+1 {
+				found = append(found, violation("I2", "in %s seq %d stands where %d belongs", id, event.GetSeq(), i+1))
+				break
+			}
+		}
+		if head := c.Heads[id]; head.Seq != uint64(len(log)) {
+			found = append(found, violation("I2", "%s has %d events and says its head is %d", id, len(log), head.Seq))
+		}
+	}
+	for id, head := range c.Heads {
+		if len(c.Logs[id]) == 0 {
+			found = append(found, violation("I2", "%s says its head is %d and has no events", id, head.Seq))
+		}
+	}
+	return found
+}
+
+// CheckSendOrder is I3: what one device sent to one conversation is stored in the order in which it was sent.
+func CheckSendOrder(h History, c Content) (found []Violation) {
+	type lane struct {
+		reader       Reader
+		conversation string
+	}
+	newest := map[lane]Attempt{}
+	for _, id := range slices.Sorted(maps.Keys(c.Logs)) {
+		for _, event := range c.Logs[id] {
+			attempt, known := h.Attempts[keyOf(event)]
+			if !known {
+				continue // I4 tells
+			}
+			l := lane{Reader{attempt.Key.Sender, attempt.Device}, id}
+			if before, any := newest[l]; any && before.Order > attempt.Order {
+				found = append(found, violation("I3", "in %s seq %d is command %d of %s, after its command %d", id, event.GetSeq(), attempt.Order, l.reader, before.Order))
+			}
+			newest[l] = attempt
+		}
+	}
+	return found
+}
+
+// CheckNothingInvented is I4: nothing is stored that nobody sent, and it is stored as it was sent.
+func CheckNothingInvented(h History, c Content) (found []Violation) {
+	for id, log := range c.Logs {
+		for _, event := range log {
+			attempt, known := h.Attempts[keyOf(event)]
+			switch {
+			case !known:
+				found = append(found, violation("I4", "%s seq %d: nobody sent %s", id, event.GetSeq(), keyOf(event)))
+			case !proto.Equal(attempt.Body, event.GetBody()):
+				found = append(found, violation("I4", "%s seq %d is not what was sent as %s", id, event.GetSeq(), keyOf(event)))
+			}
+		}
+	}
+	return found
+}
+
+// CheckKeys is I5: no command and no (conversation, seq) is stored twice.
+func CheckKeys(_ History, c Content) (found []Violation) {
+	for key, seqs := range c.byKey() {
+		if len(seqs) > 1 {
+			found = append(found, violation("I5", "%s is stored %d times: seq %v", key, len(seqs), seqs))
+		}
+	}
+	for id, log := range c.Logs {
+		seen := map[uint64]bool{}
+		for _, event := range log {
+			if seen[event.GetSeq()] {
+				found = append(found, violation("I5", "%s has seq %d twice", id, event.GetSeq()))
+			}
+			seen[event.GetSeq()] = true
+		}
+	}
+	return found
+}
+
+// CheckViews is I6: each reader's merged view equals the store, in order and complete: nothing dropped, nothing shown that is not
+// stored like that, nothing hidden that the user might see, and members have it up to the head.
+func CheckViews(h History, c Content) (found []Violation) {
+	memberships := Memberships(c)
+	for reader, items := range h.Shown {
+		views := map[string]*view{}
+		fail := func(id, format string, args ...any) {
+			found = append(found, violation("I6", "%s in %s: "+format, append([]any{reader, id}, args...)...))
+		}
+		for _, item := range items {
+			id := item.Conversation
+			if views[id] == nil {
+				views[id] = &view{}
+			}
+			if err := views[id].take(item); err != nil {
+				fail(id, "%v", err)
+			}
+			if problem := c.compare(item, memberships[id][reader.User]); problem != "" {
+				fail(id, "%s", problem)
+			}
+		}
+		for id, users := range memberships {
+			spans, v := users[reader.User], views[id]
+			if len(spans) == 0 {
+				continue
+			}
+			head := uint64(len(c.Logs[id]))
+			member := spans[len(spans)-1].Last == 0
+			switch {
+			case member && (v == nil || !v.known):
+				fail(id, "is a member in the end and was never told")
+			case member && v.last != head:
+				fail(id, "has it up to seq %d; the head is %d", v.last, head)
+			case !member && v != nil && v.known:
+				fail(id, "is no member since seq %d and was never told; has it up to %d", spans[len(spans)-1].Last, v.last)
+			}
+		}
+	}
+	for reader, items := range h.Observed {
+		for _, item := range items {
+			if problem := c.compare(item, memberships[item.Conversation][reader.User]); problem != "" {
+				found = append(found, violation("I6", "%s in %s: %s", reader, item.Conversation, problem))
+			}
+		}
+	}
+	return found
+}
+
+// compare says what is wrong with an item that was shown to a user with these memberships; empty when it is as in the store.
+func (c Content) compare(item Item, memberships []Span) string {
+	switch item.Kind {
+	case ItemEvent:
+		event := c.bySeq(item.Conversation, item.First)
+		if event == nil {
+			return fmt.Sprintf("was shown seq %d, which is not stored", item.First)
+		}
+		if hex.EncodeToString(event.GetHash()) != item.Hash {
+			return fmt.Sprintf("was shown another seq %d than is stored", item.First)
+		}
+	case ItemHidden:
+		for _, span := range memberships {
+			if from := max(span.First, item.First); from <= item.Last && span.holds(from) {
+				return fmt.Sprintf("seq %d to %d was hidden, but the user was a member from %d to %d", item.First, item.Last, span.First, span.Last)
+			}
+		}
+	}
+	return ""
+}
+
+// repeatGrace is how long after a fault a repetition may be answered by what a new owner publishes once more.
+const repeatGrace = 10 * time.Second
+
+// CheckRepeats is I7: a retry of a committed command returns the same seq and says that it is a repetition; with another body
+// it is refused as a conflict.
+func CheckRepeats(h History, _ Content) (found []Violation) {
+	first := map[Key]uint64{}
+	for _, answer := range h.Answers {
+		if answer.Seq == 0 || answer.OtherBody {
+			continue
+		}
+		if seq, known := first[answer.Key]; known && seq != answer.Seq {
+			found = append(found, violation("I7", "%s was committed with seq %d, and again with %d", answer.Key, seq, answer.Seq))
+			continue
+		}
+		first[answer.Key] = answer.Seq
+	}
+	for _, answer := range h.Answers {
+		switch {
+		case answer.OtherBody && answer.Code != conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT:
+			found = append(found, violation("I7", "%s was given again with another body: seq %d, %s", answer.Key, answer.Seq, answer.Code))
+		case answer.Again && !answer.OtherBody && answer.Seq == 0:
+			found = append(found, violation("I7", "%s was committed and is refused when repeated: %s", answer.Key, answer.Code))
+		case answer.Again && !answer.OtherBody && !answer.Repeated && !h.disturbed(answer):
+			// A new owner tells once more what was committed before it: that may come before the answer to the repetition.
+			found = append(found, violation("I7", "%s was repeated and is not said to be: seq %d", answer.Key, answer.Seq))
+		}
+	}
+	return found
+}
+
+// disturbed reports whether a fault lies near an answer's time.
+func (h History) disturbed(a Answer) bool {
+	return slices.ContainsFunc(h.Faults, func(f Interval) bool {
+		return f.From.Before(a.At) && f.To.Add(repeatGrace).After(a.Asked)
+	})
+}
+
+// CheckMembership is I8: nobody is shown an event of a time when they were no member.
+func CheckMembership(h History, c Content) (found []Violation) {
+	memberships := Memberships(c)
+	for _, readers := range []map[Reader][]Item{h.Shown, h.Observed} {
+		for reader, items := range readers {
+			for _, item := range items {
+				if item.Kind != ItemEvent {
+					continue
+				}
+				spans := memberships[item.Conversation][reader.User]
+				if !slices.ContainsFunc(spans, func(s Span) bool { return s.holds(item.First) }) {
+					found = append(found, violation("I8", "%s was shown seq %d of %s, and was a member only %v", reader, item.First, item.Conversation, spans))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// Memberships are the stretches of each conversation during which each user was a member, from the event that made them one to the
+// one that ended it, both included. They follow from the log alone.
+func Memberships(c Content) map[string]map[string][]Span {
+	all := make(map[string]map[string][]Span, len(c.Logs))
+	for id, log := range c.Logs {
+		users := map[string][]Span{}
+		for _, event := range log {
+			for _, joiner := range conversation.Joiners(event) {
+				users[joiner] = append(users[joiner], Span{First: event.GetSeq()})
+			}
+			if leaver := conversation.Leaver(event); leaver != "" && len(users[leaver]) > 0 {
+				users[leaver][len(users[leaver])-1].Last = event.GetSeq()
+			}
+		}
+		all[id] = users
+	}
+	return all
+}
+
+// CheckChain is promise 6: every log verifies from its first event to its head.
+func CheckChain(_ History, c Content) (found []Violation) {
+	for id, log := range c.Logs {
+		v := chain.From(0, chain.Zero)
+		for _, event := range log {
+			if err := v.Next(event); err != nil {
+				found = append(found, violation("chain", "%v", err))
+				break
+			}
+		}
+		if head := c.Heads[id]; v.Seq() == head.Seq && !bytes.Equal(v.Hash(), head.Hash) {
+			found = append(found, violation("chain", "%s: the hash of its head is not that of seq %d", id, head.Seq))
+		}
+	}
+	return found
+}
+
+// CheckWatermarks is what holds off zombies: a watermark never moves back within one stream. And no command of the load is so bad that
+// it is put aside.
+func CheckWatermarks(_ History, c Content) (found []Violation) {
+	for _, regression := range c.Regressions {
+		found = append(found, violation("watermark", "%s", regression))
+	}
+	if len(c.DeadLetters) > 0 {
+		found = append(found, violation("dead letter", "%s", strings.Join(c.DeadLetters, "; ")))
+	}
+	return found
+}

@@ -1,0 +1,75 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// dialer opens connections to one of several gateways, another one each time that the last one failed or died: what a load balancer in front of
+// them would do.
+type dialer struct {
+	urls []string
+
+	mu     sync.Mutex
+	random *rand.Rand
+}
+
+func newDialer(urls []string, seed uint64) *dialer {
+	return &dialer{urls: urls, random: rand.New(rand.NewPCG(seed, 2))}
+}
+
+func (d *dialer) pick() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.urls[d.random.IntN(len(d.urls))]
+}
+
+// dialTimeout is short: a paused gateway takes connections and says nothing.
+const dialTimeout = 2 * time.Second
+
+// dial is a client.DialFunc; the address it is given is not used.
+func (d *dialer) dial(ctx context.Context, _ string, header http.Header) (client.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	socket := &websocket.Dialer{ReadBufferSize: 4096, WriteBufferSize: 4096}
+	ws, response, err := socket.DialContext(ctx, d.pick(), header)
+	if response != nil {
+		defer response.Body.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial a gateway: %w", err)
+	}
+	codec, _ := frame.CodecFor(ws.Subprotocol())
+	return &conn{ws: ws, opcode: codec.MessageType()}, nil
+}
+
+// conn is a WebSocket as the client wants it.
+type conn struct {
+	ws     *websocket.Conn
+	opcode int
+}
+
+func (c *conn) ReadMessage() ([]byte, error) {
+	_, message, err := c.ws.ReadMessage()
+	return message, err
+}
+
+const writeTimeout = 5 * time.Second
+
+func (c *conn) WriteMessage(message []byte) error {
+	if err := c.ws.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	return c.ws.WriteMessage(c.opcode, message)
+}
+
+func (c *conn) Close() error { return c.ws.Close() }

@@ -1,0 +1,160 @@
+package torture
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"time"
+
+)
+
+// settle is I9: after the last fault everything works again, within a generous time. A fresh message in every conversation is committed,
+// everything that waited is answered, every member has everything on every device, and the store knows that they have.
+func (r *run) settle(ctx context.Context) {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, live)
+	defer cancel()
+	heads, members, err := r.database.Heads(ctx)
+	if err != nil {
+		r.record.Violated(violation("I9", "the database does not answer: %v", err))
+		return
+	}
+	fresh := 0
+	for id := range heads {
+		for _, d := range r.devices {
+			if _, member := members[id][d.reader.User]; !member {
+				continue
+			}
+			s, err := d.send(id, message("is everybody there?"))
+			if err != nil {
+				r.record.Violated(violation("I9", "%v", err))
+				return
+			}
+			fresh++
+			select {
+			case <-s.done:
+			case <-ctx.Done():
+				r.record.Violated(violation("I9", "%s was not answered within %v after the last fault", s.key, live))
+				return
+			}
+			// Whoever left meanwhile is refused; the next member is asked.
+			if s.answer.Seq > 0 {
+				break
+			}
+		}
+	}
+	r.report.LiveAfter = seconds(time.Since(begun))
+	r.say("a fresh message in each of %d conversations was committed within %v", fresh, time.Since(begun).Round(time.Millisecond))
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		for _, d := range r.devices {
+			d.waiting.Wait()
+		}
+	}()
+	select {
+	case <-answered:
+	case <-ctx.Done():
+		for _, d := range r.devices {
+			d.mu.Lock()
+			for _, s := range d.pending {
+				r.record.Violated(violation("I9", "%s was asked %v ago and has no answer", s.key, time.Since(s.asked).Round(time.Millisecond)))
+			}
+			d.mu.Unlock()
+		}
+		return
+	}
+	r.report.AnsweredAfter = seconds(time.Since(begun))
+	var missing []Violation
+	for {
+		if missing = r.missing(ctx); len(missing) == 0 {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+			continue
+		case <-ctx.Done():
+		}
+		r.record.Violated(missing...)
+		return
+	}
+	r.report.DeliveredAfter = seconds(time.Since(begun))
+	r.say("everything was answered, delivered and acknowledged within %v after the last fault", time.Since(begun).Round(time.Millisecond))
+}
+
+// missing tells what members do not have yet.
+func (r *run) missing(ctx context.Context) (missing []Violation) {
+	heads, members, err := r.database.Heads(context.WithoutCancel(ctx))
+	if err != nil {
+		return []Violation{violation("I9", "the database does not answer: %v", err)}
+	}
+	for id, head := range heads {
+		for _, d := range r.devices {
+			delivered, member := members[id][d.reader.User]
+			last, known := d.positionOf(id)
+			switch {
+			case !member && known:
+				missing = append(missing, violation("I9", "%s still has %s, up to seq %d, and is no member", d.reader, id, last))
+			case !member:
+			case !known:
+				missing = append(missing, violation("I9", "%s was never told of %s", d.reader, id))
+			case last != head:
+				missing = append(missing, violation("I9", "%s has %s up to seq %d; the head is %d", d.reader, id, last, head))
+			case delivered != head:
+				missing = append(missing, violation("I9", "the store has %s in %s at seq %d; it was shown %d", d.reader.User, id, delivered, last))
+			}
+		}
+		for _, o := range r.observers {
+			_, member := members[id][o.reader.User]
+			if last, known := o.positionOf(id); member && (!known || last != head) {
+				missing = append(missing, violation("I9", "%s has %s up to seq %d; the head is %d", o.reader, id, last, head))
+			}
+		}
+	}
+	return missing
+}
+
+// cost is what a gateway holds.
+type cost struct {
+	Goroutines float64 `json:"goroutines"`
+	RSS        int64   `json:"rss_bytes"`
+}
+
+func (r *run) gateways(ctx context.Context) []cost {
+	var costs []cost
+	for _, p := range r.suite.Gateways {
+		metrics, _ := p.Metrics(ctx) // one that does not answer counts as nothing, and is asked again
+		usage, _ := p.Usage()
+		costs = append(costs, cost{Goroutines: metrics["go_goroutines"], RSS: usage.RSS})
+	}
+	return costs
+}
+
+// cool is I10: without clients, gateways hold no connections and no rooms, and their goroutines are what they were.
+func (r *run) cool(ctx context.Context, before []cost) {
+	deadline := time.Now().Add(live)
+	for i, p := range r.suite.Gateways {
+		for {
+			metrics, err := p.Metrics(ctx)
+			connections, rooms, goroutines := metrics["runnel_gateway_connections"], metrics["runnel_gateway_rooms"], metrics["go_goroutines"]
+			if err == nil && connections == 0 && rooms == 0 && goroutines <= before[i].Goroutines+slack {
+				break
+			}
+			if time.Now().After(deadline) || ctx.Err() != nil {
+				r.record.Violated(violation("I10", "%s without clients: %v connections, %v rooms, %v goroutines (%v before; %v)",
+					p.Name(), connections, rooms, goroutines, before[i].Goroutines, err))
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	r.report.Before, r.report.After = before, r.gateways(ctx)
+}
+
+func countLines(path, text string) int {
+	log, _ := os.ReadFile(path)
+	return bytes.Count(log, []byte(text))
+}
+
+func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
+

@@ -1,0 +1,241 @@
+package torture
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of PostgreSQL
+	_ "modernc.org/sqlite"             // the driver of SQLite
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Database reads what is stored, past the history service. Its connections are its own.
+type Database struct {
+	driver, source string
+	// placeholder turns the n-th parameter into SQL.
+	placeholder func(n int) string
+
+	mu sync.Mutex
+	db *sql.DB // nil until it is needed
+}
+
+// OpenDatabase names a database as the history service does: "sqlite:PATH" or "postgres://…". It connects when it is first used.
+func OpenDatabase(location string) *Database {
+	if path, found := strings.CutPrefix(location, "sqlite:"); found {
+		return &Database{
+			driver: "sqlite", source: "file:" + path + "?_pragma=busy_timeout(5000)&_pragma=query_only(1)",
+			placeholder: func(int) string { return "?" },
+		}
+	}
+	return &Database{driver: "pgx", source: location, placeholder: func(n int) string { return fmt.Sprintf("$%d", n) }}
+}
+
+func (d *Database) open() (*sql.DB, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.db != nil {
+		return d.db, nil
+	}
+	db, err := sql.Open(d.driver, d.source)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	db.SetMaxOpenConns(4)
+	d.db = db
+	return db, nil
+}
+
+// Close gives up all connections; the next call makes new ones. With SQLite a history service that is killed must not find the file
+// open already when it comes back: somebody has to repair it, and that should be its own doing.
+func (d *Database) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.db == nil {
+		return nil
+	}
+	err := d.db.Close()
+	d.db = nil
+	return err
+}
+
+// Sighting is something that may only be seen when it is committed.
+type Sighting struct {
+	Conversation string
+	Seq          uint64
+	// Sender and Command are of an outcome, Hash of an event; empty ones are not compared.
+	Sender, Command, Hash string
+	// Who saw it.
+	Who string
+}
+
+// Committed tells whether the database has what was seen, as it was seen; problem says what it has instead.
+func (d *Database) Committed(ctx context.Context, s Sighting) (problem string, err error) {
+	db, err := d.open()
+	if err != nil {
+		return "", err
+	}
+	query := "SELECT sender, command_id, hash FROM events WHERE conversation_id = " + d.placeholder(1) + " AND seq = " + d.placeholder(2)
+	var sender string
+	var command uuid.UUID
+	var hash []byte
+	err = db.QueryRowContext(ctx, query, s.Conversation, int64(s.Seq)).Scan(&sender, &command, &hash)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return "is not in the database", nil
+	case err != nil:
+		return "", fmt.Errorf("look for an event: %w", err)
+	case s.Hash != "" && s.Hash != hex.EncodeToString(hash):
+		return "is another event in the database: command " + command.String() + " of " + sender, nil
+	case s.Command != "" && (s.Command != command.String() || s.Sender != sender):
+		return "is of another command in the database: " + command.String() + " of " + sender, nil
+	}
+	return "", nil
+}
+
+// Heads gives the newest seq of all conversations, and the present members of each with how far they have received it.
+func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
+	db, err := d.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	heads, members = map[string]uint64{}, map[string]map[string]uint64{}
+	err = each(ctx, db, "SELECT conversation_id, head FROM conversations", func(scan func(...any) error) error {
+		var id string
+		var head uint64
+		err := scan(&id, &head)
+		heads[id], members[id] = head, map[string]uint64{}
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = each(ctx, db, `SELECT m.conversation_id, m.user_id, COALESCE(c.delivered_seq, 0) FROM memberships m
+		LEFT JOIN cursors c ON c.conversation_id = m.conversation_id AND c.user_id = m.user_id WHERE m.left_seq IS NULL`,
+		func(scan func(...any) error) error {
+			var id, user string
+			var delivered uint64
+			err := scan(&id, &user, &delivered)
+			if members[id] == nil {
+				members[id] = map[string]uint64{} // made between the two queries
+			}
+			members[id][user] = delivered
+			return err
+		})
+	return heads, members, err
+}
+
+// Content reads everything.
+func (d *Database) Content(ctx context.Context) (Content, error) {
+	c := Content{Logs: map[string][]*conversationv1.Event{}, Heads: map[string]Head{}}
+	db, err := d.open()
+	if err != nil {
+		return c, err
+	}
+	err = each(ctx, db, "SELECT conversation_id, head, head_hash FROM conversations", func(scan func(...any) error) error {
+		var id string
+		var head Head
+		err := scan(&id, &head.Seq, &head.Hash)
+		c.Heads[id] = head
+		return err
+	})
+	if err != nil {
+		return c, err
+	}
+	err = each(ctx, db, `SELECT conversation_id, seq, time_ms, sender, command_id, kind, body, salt, commitment, prev_hash, hash
+		FROM events ORDER BY conversation_id, seq`, func(scan func(...any) error) error {
+		event := &conversationv1.Event{}
+		var command uuid.UUID
+		var body []byte
+		err := scan(&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, (*int32)(&event.Kind), &body,
+			&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash)
+		if err != nil {
+			return err
+		}
+		event.CommandId = command.String()
+		if body != nil {
+			event.Body = &conversationv1.Body{}
+			if err := event.Body.UnmarshalVT(body); err != nil {
+				return fmt.Errorf("decode the body of %s seq %d: %w", event.GetConversationId(), event.GetSeq(), err)
+			}
+		}
+		c.Logs[event.GetConversationId()] = append(c.Logs[event.GetConversationId()], event)
+		return nil
+	})
+	if err != nil {
+		return c, err
+	}
+	err = each(ctx, db, "SELECT partition, reason FROM dead_letters", func(scan func(...any) error) error {
+		var partition int
+		var reason string
+		err := scan(&partition, &reason)
+		c.DeadLetters = append(c.DeadLetters, fmt.Sprintf("partition %d: %s", partition, reason))
+		return err
+	})
+	if err != nil {
+		return c, err
+	}
+	err = each(ctx, db, "SELECT partition, stream, was, became FROM torture_regressions", func(scan func(...any) error) error {
+		var partition, was, became int64
+		var stream string
+		err := scan(&partition, &stream, &was, &became)
+		c.Regressions = append(c.Regressions, fmt.Sprintf("the watermark of partition %d went back from %d to %d", partition, was, became))
+		return err
+	})
+	return c, err
+}
+
+func each(ctx context.Context, db *sql.DB, query string, row func(scan func(...any) error) error) error {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return fmt.Errorf("read the database: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return fmt.Errorf("read the database: %w", err)
+		}
+	}
+	return rows.Err()
+}
+
+// watch are triggers that note every watermark that moves back within one stream.
+var watch = map[string][]string{
+	"sqlite": {
+		`CREATE TABLE torture_regressions (partition INTEGER, stream TEXT, was INTEGER, became INTEGER)`,
+		`CREATE TRIGGER torture_watermark AFTER UPDATE ON partitions
+		 WHEN NEW.stream = OLD.stream AND NEW.sequence < OLD.sequence BEGIN
+			INSERT INTO torture_regressions VALUES (NEW.partition, NEW.stream, OLD.sequence, NEW.sequence);
+		 END`,
+	},
+	"pgx": {
+		`CREATE TABLE torture_regressions (partition integer, stream text, was bigint, became bigint)`,
+		`CREATE FUNCTION torture_watermark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO torture_regressions VALUES (NEW.partition, NEW.stream, OLD.sequence, NEW.sequence);
+			RETURN NULL;
+		 END $$`,
+		`CREATE TRIGGER torture_watermark AFTER UPDATE ON partitions FOR EACH ROW
+		 WHEN (NEW.stream = OLD.stream AND NEW.sequence < OLD.sequence) EXECUTE FUNCTION torture_watermark()`,
+	},
+}
+
+// WatchWatermarks has the database itself note watermarks that move back. The history service must have made its tables.
+func (d *Database) WatchWatermarks(ctx context.Context) error {
+	db, err := sql.Open(d.driver, strings.TrimSuffix(d.source, "&_pragma=query_only(1)"))
+	if err != nil {
+		return fmt.Errorf("open the database: %w", err)
+	}
+	defer db.Close()
+	for _, statement := range watch[d.driver] {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("watch the watermarks: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package torture
+
+import "fmt"
+
+// view is how far one reader has one conversation, by what it was shown.
+type view struct {
+	known bool
+	// last is the newest seq; everything from base to last was shown or is hidden.
+	base, last uint64
+	// hidden are stretches that were not shown.
+	hidden []Span
+}
+
+// Span is a stretch of a log, both ends included; Last 0 is open.
+type Span struct{ First, Last uint64 }
+
+func (s Span) holds(seq uint64) bool { return seq >= s.First && (s.Last == 0 || seq <= s.Last) }
+
+// take moves on by one item. Each event must be the one after the last: the Go client drops repeats and fills gaps, so the application
+// sees each exactly once, in order. The error says what is wrong; the view goes on from there, so that one mistake is told once.
+func (v *view) take(item Item) error {
+	switch item.Kind {
+	case ItemAttached:
+		// A conversation that is known keeps its place: its program was started anew with it.
+		if !v.known {
+			*v = view{known: true, base: item.First, last: item.First - 1}
+		}
+	case ItemDetached:
+		known, last := v.known, v.last
+		*v = view{}
+		if known && item.Last > last {
+			return fmt.Errorf("detached at seq %d, but shown only up to %d", item.Last, last)
+		}
+	case ItemEvent:
+		known, last := v.known, v.last
+		v.known, v.last = true, item.First
+		switch {
+		case !known:
+			v.base = item.First
+			return fmt.Errorf("seq %d of a conversation that was not attached", item.First)
+		case item.First <= last:
+			return fmt.Errorf("seq %d again or out of order, after %d", item.First, last)
+		case item.First != last+1:
+			return fmt.Errorf("a hole: seq %d follows %d", item.First, last)
+		}
+	case ItemHidden:
+		last := v.last
+		v.last = item.Last
+		v.hidden = append(v.hidden, Span{item.First, item.Last})
+		if !v.known || item.First != last+1 || item.Last < item.First {
+			return fmt.Errorf("hidden stretch %d to %d follows %d", item.First, item.Last, last)
+		}
+	case ItemReopened:
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package torture
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Witness looks into the database the moment something was answered or shown: what is acknowledged or fanned out must be
+// committed by then. A look that finds nothing is a broken promise even when the commit follows a moment later.
+//
+//	saw ─▶ queue ─▶ looks one by one, each begun after the sighting ─▶ found: remembered, never looked for again
+//	                                                                └▶ missing: a violation
+type Witness struct {
+	database *Database
+	record   *Record
+	queue    chan sighted
+
+	mu    sync.Mutex
+	found map[string]struct{}
+	// looks is how many looks were taken; late how many of them had to wait for the database to be there.
+	looks, late int
+}
+
+type sighted struct {
+	Sighting
+	at time.Time
+}
+
+// queueLength bounds the sightings that wait. Beyond it whoever saw something waits, too.
+const queueLength = 8192
+
+// lateAfter is when a look counts as late: a commit that followed the sighting may have come first.
+const lateAfter = 100 * time.Millisecond
+
+// NewWitness makes a witness; Run it.
+func NewWitness(database *Database, record *Record) *Witness {
+	return &Witness{database: database, record: record, queue: make(chan sighted, queueLength), found: map[string]struct{}{}}
+}
+
+// Saw hands a sighting over. It blocks while too many wait; after Run has returned it must not be called.
+func (w *Witness) Saw(ctx context.Context, s Sighting) {
+	if w.knows(s) {
+		return
+	}
+	select {
+	case w.queue <- sighted{s, time.Now()}:
+	case <-ctx.Done():
+	}
+}
+
+func (s Sighting) id() string {
+	return s.Conversation + " " + strconv.FormatUint(s.Seq, 10) + " " + s.Hash + " " + s.Command + " " + s.Sender
+}
+
+func (w *Witness) knows(s Sighting) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, known := w.found[s.id()]
+	return known
+}
+
+// Run looks until the queue is closed by Finish, or ctx ends.
+func (w *Witness) Run(ctx context.Context) {
+	for {
+		select {
+		case s, open := <-w.queue:
+			if !open {
+				return
+			}
+			if !w.knows(s.Sighting) {
+				w.look(ctx, s)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Finish ends Run once everything that was seen has been looked for.
+func (w *Witness) Finish() { close(w.queue) }
+
+// retryPause is how long to wait for a database that is down or paused.
+const retryPause = 20 * time.Millisecond
+
+func (w *Witness) look(ctx context.Context, s sighted) {
+	for ctx.Err() == nil {
+		begun := time.Now()
+		problem, err := w.database.Committed(ctx, s.Sighting)
+		if err != nil {
+			timer := time.NewTimer(retryPause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+			continue
+		}
+		if problem != "" {
+			w.record.Violated(violation("witness", "%s saw seq %d of %s, which %s (looked %v after it came)",
+				s.Who, s.Seq, s.Conversation, problem, begun.Sub(s.at).Round(time.Microsecond)))
+		}
+		w.mu.Lock()
+		w.looks++
+		if time.Since(s.at) > lateAfter {
+			w.late++
+		}
+		if problem == "" {
+			w.found[s.id()] = struct{}{}
+		}
+		w.mu.Unlock()
+		return
+	}
+}
+
+// Looks tells how many looks were taken, and how many of them came late because the database was down.
+func (w *Witness) Looks() (looks, late int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.looks, w.late
+}
