@@ -75,7 +75,11 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 			continue
 		}
 		o.metrics.appendRetries.Inc()
-		switch faultOf(err) {
+		kind := faultOf(err)
+		if kind == faultTooMuch && len(entries) == 1 {
+			kind = faultPoison // it cannot be less
+		}
+		switch kind {
 		case faultMoved:
 			// The answer to an append may be lost though it was committed: then it was ourselves who moved the watermark.
 			if uncertain {
@@ -85,10 +89,7 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 		case faultTaken:
 			return false, fmt.Errorf("the store has other events than were expected: %w", err)
 		case faultTooMuch:
-			if len(entries) > 1 {
-				return false, nil
-			}
-			uncertain = true
+			return false, nil
 		case faultPoison:
 			if tries--; tries <= 0 {
 				if len(entries) > 1 {

@@ -117,7 +117,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: metrics,
 		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{},
 	}
-	s.keeper = newKeeper(deps.History, worker, cfg.LeaseTTL, deps.Log, s.begin, s.announce, deps.NATS.IsConnected)
+	s.keeper = newKeeper(deps.History, worker, deps.Broker.Partitions, cfg.LeaseTTL, deps.Log, s.begin, s.announce, deps.NATS.IsConnected)
 	return s, nil
 }
 

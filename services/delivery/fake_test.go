@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -289,7 +290,7 @@ func (f *fakeLeases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...g
 		}
 	}
 	for p := range uint32(f.partitions) {
-		if held < share && (f.owner[p] == "" || f.until[p].Before(now)) {
+		if held < share && (f.owner[p] == "" || f.until[p].Before(now)) && !slices.Contains(in.Release, p) {
 			f.owner[p], f.until[p] = in.Worker, until
 			held++
 		}

@@ -37,13 +37,14 @@ type tenure interface {
 // Two workers may work on a partition for a moment: the lease only keeps that rare. What keeps it harmless is the
 // watermark, which only one of them can move.
 type keeper struct {
-	store    leaser
-	worker   string
-	ttl      time.Duration
-	log      *slog.Logger
-	begin    func(partition int, ended func()) tenure
-	announce func()      // tells other workers that partitions are free
-	fit      func() bool // whether this worker can work at all; one that cannot gives its partitions to others
+	store      leaser
+	worker     string
+	partitions int
+	ttl        time.Duration
+	log        *slog.Logger
+	begin      func(partition int, ended func()) tenure
+	announce   func()      // tells other workers that partitions are free
+	fit        func() bool // whether this worker can work at all; one that cannot gives its partitions to others
 
 	// wake makes the keeper look at once: others gave partitions back, or a tenure of ours ended.
 	wake chan struct{}
@@ -64,9 +65,9 @@ func (k *keeper) lastRenewal() time.Time {
 	return time.Time{}
 }
 
-func newKeeper(store leaser, worker string, ttl time.Duration, log *slog.Logger, begin func(int, func()) tenure, announce func(), fit func() bool) *keeper {
+func newKeeper(store leaser, worker string, partitions int, ttl time.Duration, log *slog.Logger, begin func(int, func()) tenure, announce func(), fit func() bool) *keeper {
 	return &keeper{
-		store: store, worker: worker, ttl: ttl, log: log, begin: begin, announce: announce, fit: fit,
+		store: store, worker: worker, partitions: partitions, ttl: ttl, log: log, begin: begin, announce: announce, fit: fit,
 		wake: make(chan struct{}, 1), tenures: map[int]tenure{}, surplus: map[int]struct{}{},
 	}
 }
@@ -99,6 +100,9 @@ func (k *keeper) renew(ctx context.Context) {
 	unfit := now.Sub(k.fitAt) > k.ttl
 	if unfit {
 		k.stopAll("the connection to NATS is lost")
+		for p := range k.tenures {
+			k.surplus[p] = struct{}{}
+		}
 	}
 	release := k.reap()
 	call, cancel := context.WithTimeout(ctx, k.ttl/2)
@@ -199,9 +203,8 @@ func (k *keeper) stopAll(reason string) {
 	if len(k.tenures) > 0 {
 		k.log.Error("giving up all partitions", "reason", reason, "partitions", len(k.tenures))
 	}
-	for p, t := range k.tenures {
+	for _, t := range k.tenures {
 		t.Stop()
-		k.surplus[p] = struct{}{}
 	}
 }
 
@@ -210,17 +213,14 @@ func (k *keeper) leave(ctx context.Context) {
 	for _, t := range k.tenures {
 		t.Stop()
 	}
-	var release []uint32
-	for p, t := range k.tenures {
+	for _, t := range k.tenures {
 		<-t.Done()
-		release = append(release, uint32(p))
 	}
-	for p := range k.surplus {
-		if _, listed := k.tenures[p]; !listed {
-			release = append(release, uint32(p))
-		}
+	// All that there are, because a last call that was cut off may have claimed some; of others' none is given back.
+	release := make([]uint32, k.partitions)
+	for p := range release {
+		release[p] = uint32(p)
 	}
-	slices.Sort(release)
 	ctx, cancel := context.WithTimeout(ctx, k.ttl/2)
 	defer cancel()
 	_, err := k.store.Lease(ctx, &historyv1.LeaseRequest{

@@ -75,7 +75,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 			signal(other.wake)
 		}
 	}
-	k = newKeeper(mortal{s.store, dead}, name, 2*time.Second, slog.New(slog.DiscardHandler), begin, announce, fit)
+	k = newKeeper(mortal{s.store, dead}, name, s.store.partitions, 2*time.Second, slog.New(slog.DiscardHandler), begin, announce, fit)
 	s.mu.Lock()
 	s.keepers = append(s.keepers, k)
 	s.mu.Unlock()

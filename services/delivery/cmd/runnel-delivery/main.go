@@ -4,13 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"golang.org/x/sync/errgroup"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -23,29 +23,28 @@ import (
 )
 
 type config struct {
-	History struct {
-		Address string `help:"Address of the history service's gRPC server." default:"127.0.0.1:9001"`
-	} `embed:"" prefix:"history."`
+	HistoryAddress string `help:"gRPC address of the history service; dns:///name spreads calls over several." default:"127.0.0.1:9000"`
+
 	NATS      broker.Config         `embed:"" prefix:"nats."`
 	Delivery  delivery.Config       `embed:"" prefix:"delivery."`
-	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
-	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
+	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc." set:"rpc_listen=127.0.0.1:9001"`
+	Admin     telemetry.AdminConfig `embed:"" prefix:"admin." set:"admin_listen=127.0.0.1:9091"`
 	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
 }
 
 func main() {
 	var cfg config
-	settings.Parse("runnel-delivery", "Puts commands in order, has them committed, and sees them delivered.", &cfg,
-		kong.Vars{"rpc_listen": "127.0.0.1:9002", "admin_listen": "127.0.0.1:9092"})
+	settings.Parse("runnel-delivery", "Puts commands in order, has them committed, and sees them delivered.", &cfg)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, cfg); err != nil {
 		fmt.Fprintln(os.Stderr, "runnel-delivery:", err)
-		os.Exit(1) //nolint:gocritic // stop only restores the signal handlers, which end with the process
+		stop()
+		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, cfg config) error {
+func run(ctx context.Context, cfg config) (err error) {
 	tel, err := telemetry.Start(ctx, "runnel-delivery", cfg.Telemetry, os.Stderr)
 	if err != nil {
 		return err
@@ -53,14 +52,14 @@ func run(ctx context.Context, cfg config) error {
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		_ = tel.Shutdown(last) // reported by the exporter itself
+		err = errors.Join(err, tel.Shutdown(last))
 	}()
 	nc, err := broker.Connect(cfg.NATS, "runnel-delivery", tel.Log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	history, err := rpc.Dial(cfg.History.Address, tel)
+	history, err := rpc.Dial(cfg.HistoryAddress, tel)
 	if err != nil {
 		return err
 	}
