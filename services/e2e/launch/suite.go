@@ -28,6 +28,8 @@ const (
 const (
 	// secretVariable is where gateways find the secret that signs tokens.
 	secretVariable = "RUNNEL_AUTH_HMAC_SECRET"
+	// historyVariable is where gateways and workers find the history service.
+	historyVariable = "RUNNEL_HISTORY_ADDRESS"
 	// clientPath is where gateways take clients.
 	clientPath = "/v1/ws"
 )
@@ -116,7 +118,7 @@ func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 		return nil, err
 	}
 	data := filepath.Join(options.Dir, "standalone")
-	s.Standalone, err = b.service(ctx, Standalone, "standalone", map[string]string{"data-dir": data, "gateway.listen": listen})
+	s.Standalone, err = b.service(ctx, Standalone, "standalone", map[string]string{"data-dir": data, "gateway.listen": listen}, secretVariable+"="+s.secret)
 	s.URLs = []string{"ws://" + listen + clientPath}
 	s.Database = "sqlite:" + filepath.Join(data, "history.db")
 	return s, err
@@ -244,8 +246,8 @@ func (b *builder) startHistories(ctx context.Context) error {
 func (b *builder) startDeliveries(ctx context.Context) error {
 	for i := range b.Deliveries {
 		p, err := b.service(ctx, Delivery, "delivery-"+strconv.Itoa(i), map[string]string{
-			"nats.url": strings.Join(b.natsURL, ","), "nats.replicas": strconv.Itoa(b.NATSNodes), "history-address": b.histories[i%b.Histories],
-		})
+			"nats.url": strings.Join(b.natsURL, ","), "nats.replicas": strconv.Itoa(b.NATSNodes),
+		}, historyVariable+"="+b.histories[i%b.Histories])
 		if err != nil {
 			return err
 		}
@@ -261,8 +263,8 @@ func (b *builder) startGateways(ctx context.Context) error {
 			return err
 		}
 		p, err := b.service(ctx, Gateway, "gateway-"+strconv.Itoa(i), map[string]string{
-			"nats.url": strings.Join(b.natsURL, ","), "history-address": b.histories[i%b.Histories], "gateway.listen": listen,
-		})
+			"nats.url": strings.Join(b.natsURL, ","), "gateway.listen": listen,
+		}, historyVariable+"="+b.histories[i%b.Histories], secretVariable+"="+b.suite.secret)
 		if err != nil {
 			return err
 		}
@@ -273,7 +275,7 @@ func (b *builder) startGateways(ctx context.Context) error {
 }
 
 // service starts one of our programs with an admin port and an RPC port of its own.
-func (b *builder) service(ctx context.Context, program, name string, flags map[string]string) (*Process, error) {
+func (b *builder) service(ctx context.Context, program, name string, flags map[string]string, environment ...string) (*Process, error) {
 	admin, err := address()
 	if err != nil {
 		return nil, err
@@ -289,7 +291,7 @@ func (b *builder) service(ctx context.Context, program, name string, flags map[s
 	}
 	slices.Sort(args)
 	return Run(ctx, Command{
-		Name: name, Path: b.Binaries[program], Args: append(args, b.Flags[program]...), Env: []string{secretVariable + "=" + b.suite.secret},
+		Name: name, Path: b.Binaries[program], Args: append(args, b.Flags[program]...), Env: environment,
 		Log: b.log(name), Ready: "http://" + admin + "/readyz", Crashed: b.Crashed,
 	})
 }

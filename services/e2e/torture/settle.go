@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"time"
-
 )
 
 // settle is I9: after the last fault everything works again, within a generous time. A fresh message in every conversation is committed,
@@ -157,4 +156,3 @@ func countLines(path, text string) int {
 }
 
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
-
