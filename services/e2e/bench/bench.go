@@ -93,18 +93,13 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range scenarios {
-			if (len(cfg.Only) > 0 && !slices.Contains(cfg.Only, s.number)) || (s.separate && mode != separate) {
-				continue
-			}
-			fmt.Fprintf(out, "%s, scenario %d: %s\n", mode, s.number, s.title)
-			t := &trial{Config: cfg, sizes: size, name: fmt.Sprintf("%s-%d", mode, s.number), mode: mode, report: report, out: out}
-			if err := t.against(ctx, s, binaries, filepath.Join(dir, t.name)); err != nil {
+		for _, shared := range cfg.plan(mode) {
+			t := &trial{Config: cfg, sizes: size, mode: mode, report: report, out: out}
+			if err := t.against(ctx, shared, binaries, filepath.Join(dir, fmt.Sprintf("%s-%d", mode, shared[0].number))); err != nil {
 				if ctx.Err() != nil {
 					return report, ctx.Err()
 				}
-				fmt.Fprintf(out, "    FAILED: %v\n", err)
-				failed = append(failed, fmt.Errorf("%s, scenario %d: %w", mode, s.number, err))
+				failed = append(failed, err)
 			}
 		}
 	}
@@ -112,11 +107,31 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	return report, errors.Join(failed...)
 }
 
-// against runs a scenario against a system of its own.
-func (t *trial) against(ctx context.Context, s scenario, binaries launch.Binaries, dir string) (err error) {
+// plan lists the scenarios that are wanted, together where they share a system: each has one of its own, except when it is
+// only to be seen that they work.
+func (c Config) plan(mode string) [][]scenario {
+	var plan [][]scenario
+	for _, s := range scenarios {
+		switch {
+		case (len(c.Only) > 0 && !slices.Contains(c.Only, s.number)) || (s.separate && mode != separate):
+		case c.Smoke && len(plan) > 0:
+			plan[0] = append(plan[0], s)
+		default:
+			plan = append(plan, []scenario{s})
+		}
+	}
+	return plan
+}
+
+// against runs scenarios against a system of their own. One that fails does not keep the others from being run.
+func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.Binaries, dir string) (err error) {
+	copies := 1
+	for _, s := range shared {
+		copies = max(copies, s.copies)
+	}
 	begun := time.Now()
-	if t.system, err = start(ctx, t.mode, binaries, dir, s.copies, t.Profile != ""); err != nil {
-		return err
+	if t.system, err = start(ctx, t.mode, binaries, dir, copies, t.Profile != ""); err != nil {
+		return fmt.Errorf("scenario %d: %w", shared[0].number, err)
 	}
 	defer func() {
 		err = errors.Join(err, t.close())
@@ -127,8 +142,16 @@ func (t *trial) against(ctx context.Context, s scenario, binaries launch.Binarie
 	if t.Postgres != nil && t.report.Machine.PostgreSQL == "" {
 		t.report.Machine.PostgreSQL = postgresVersion(ctx, t.Database)
 	}
-	t.say("%s are running after %s", strings.Join(names(t.Parts()), ", "), time.Since(begun).Round(10*time.Millisecond))
-	return s.run(ctx, t)
+	fmt.Fprintf(t.out, "%s: running after %s: %s\n", t.mode, time.Since(begun).Round(10*time.Millisecond), strings.Join(names(t.Parts()), ", "))
+	for _, s := range shared {
+		fmt.Fprintf(t.out, "  scenario %d: %s\n", s.number, s.title)
+		t.name = fmt.Sprintf("%s-%d", t.mode, s.number)
+		if failed := s.run(ctx, t); failed != nil {
+			t.say("FAILED: %v", failed)
+			err = errors.Join(err, fmt.Errorf("%s, scenario %d failed, see above", t.mode, s.number))
+		}
+	}
+	return err
 }
 
 func names(parts []launch.Part) []string {

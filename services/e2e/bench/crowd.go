@@ -29,6 +29,7 @@ const settleTime = 30 * time.Second
 
 // gather makes users and their groups. Nobody is connected yet.
 func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ *crowd, err error) {
+	s.crowds++
 	c := &crowd{system: s, size: size, clients: make([]*load.Client, groups*size), heads: make([]atomic.Uint64, groups)}
 	making, group := errgroup.WithContext(ctx)
 	making.SetLimit(64)
@@ -36,7 +37,7 @@ func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ 
 		making.Go(func() error {
 			users := make([]string, size)
 			for i := range users {
-				users[i] = fmt.Sprintf("u%d", g*size+i)
+				users[i] = fmt.Sprintf("c%d-u%d", s.crowds, g*size+i)
 			}
 			conversation, seq, err := s.submit(group, &deliveryv1.SubmitRequest{Sender: users[0], Body: &conversationv1.Body{
 				Action: &conversationv1.Body_Create{Create: &conversationv1.Create{

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -23,13 +24,14 @@ func failover(ctx context.Context, t *trial) error {
 	defer c.close()
 	for run := range t.Runs {
 		for _, fault := range []struct {
-			key string
-			end func(*launch.Process) error
+			key   string
+			end   func(*launch.Process) error
+			after time.Duration // what the load goes on for, well above the target
 		}{
-			{"worker killed", func(p *launch.Process) error { p.Kill(); return nil }},
-			{"worker stopped", (*launch.Process).Stop},
+			{"worker killed", func(p *launch.Process) error { p.Kill(); return nil }, t.failAfter},
+			{"worker stopped", (*launch.Process).Stop, t.failAfter / 5},
 		} {
-			if err := workerEnds(ctx, t, c, run, fault.key, fault.end); err != nil {
+			if err := workerEnds(ctx, t, c, run, fault.key, fault.end, fault.after); err != nil {
 				return fmt.Errorf("%s: %w", fault.key, err)
 			}
 		}
@@ -40,9 +42,9 @@ func failover(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// talking keeps groups talking while fault does its worst, and for failAfter longer. It gives the longest that a send had to
+// talking keeps groups talking until fault has done its worst. It gives the longest that a send had to
 // wait for its outcome, and how many sends got none: the clients of the load do not ask again, the SDKs would.
-func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, string, int64) error, connected func(*load.Client, int64), fault func() error) (longest time.Duration, lost int64, err error) {
+func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, string, int64) error, connected func(*load.Client, int64), fault func(context.Context) error) (longest time.Duration, lost int64, err error) {
 	var answers atomic.Int64
 	waits := &histogram{}
 	c.loop.Handle(&listener{
@@ -65,20 +67,22 @@ func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, 
 		})
 		return err
 	}, func(ctx context.Context, _ int) error {
-		if err := fault(); err != nil {
-			return err
-		}
-		return pause(ctx, t.failAfter)
+		return fault(ctx)
 	}, c)
 	return waits.longest(), sends - answers.Load(), err
 }
 
-func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, end func(*launch.Process) error) error {
+func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, end func(*launch.Process) error, after time.Duration) error {
 	victim, err := t.busiestWorker(ctx)
 	if err != nil {
 		return err
 	}
-	longest, lost, err := talking(ctx, t, c, nil, nil, func() error { return end(victim) })
+	longest, lost, err := talking(ctx, t, c, nil, nil, func(ctx context.Context) error {
+		if err := end(victim); err != nil {
+			return err
+		}
+		return pause(ctx, after)
+	})
 	if err != nil {
 		return err
 	}
@@ -133,16 +137,18 @@ func (t *trial) partitions(ctx context.Context, p *launch.Process) (int, error) 
 func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 	victim := run % len(t.Gateways)
 	elsewhere := t.gateways[(victim+1)%len(t.gateways)]
+	var hit uint64
+	for _, client := range c.clients {
+		if client.Index%len(t.gateways) == victim {
+			hit++
+		}
+	}
 	var died atomic.Int64
-	var hit atomic.Int64
 	away := &histogram{}
 	tries := make([]int, len(c.clients)) // of the loop
 	closed := func(client *load.Client, _ string, _ int64) error {
-		if died.Load() == 0 {
-			return fmt.Errorf("the connection was lost before the gateway was killed")
-		}
-		if tries[client.Index] == 0 {
-			hit.Add(1)
+		if died.Load() == 0 || client.Index%len(t.gateways) != victim {
+			return errors.New("the connection of a gateway that was not killed was lost")
 		}
 		const first, most = 200 * time.Millisecond, 20 * time.Second // as in pkg/client
 		bound := min(most, first<<min(tries[client.Index], 10))
@@ -151,21 +157,25 @@ func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 		return nil
 	}
 	connected := func(_ *load.Client, now int64) { away.add(time.Duration(now - died.Load())) }
-	_, lost, err := talking(ctx, t, c, closed, connected, func() error {
+	_, lost, err := talking(ctx, t, c, closed, connected, func(ctx context.Context) error {
 		died.Store(load.Now())
 		t.Gateways[victim].Kill()
+		ctx, cancel := context.WithTimeout(ctx, settleTime)
+		defer cancel()
+		for away.count() < hit {
+			if err := pause(ctx, 10*time.Millisecond); err != nil {
+				return fmt.Errorf("%d of %d clients are connected again: %w", away.count(), hit, err)
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if back := int64(away.count()); back < hit.Load() || back == 0 {
-		return fmt.Errorf("%d of %d clients are connected again", back, hit.Load())
-	}
 	t.record("gateway killed", "p50", ms(away.quantile(0.5)))
 	t.record("gateway killed", "last", ms(away.longest()))
 	t.say("run %d: gateway killed: %d clients live elsewhere, the median after %.0f ms, the last after %.0f ms; %d sends got no answer", run+1,
-		hit.Load(), ms(away.quantile(0.5)), ms(away.longest()), lost)
+		hit, ms(away.quantile(0.5)), ms(away.longest()), lost)
 	if err := t.Gateways[victim].Restart(ctx); err != nil {
 		return err
 	}

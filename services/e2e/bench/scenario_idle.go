@@ -43,6 +43,9 @@ func idleConnections(ctx context.Context, t *trial) error {
 		t.record("idle", "cpu", spent.micros(n))
 		t.say("run %d: %.0f connections in %s, CPU %.0f µs each (load generator %.0f), RSS %.1f KiB each over %d MiB before", run+1, n,
 			spent.elapsed.Round(10*time.Millisecond), spent.micros(n), perUnit(spent.load, n), each, before>>20)
+		if err := t.sayMemory(ctx); err != nil {
+			return err
+		}
 		c.loop.Disconnect(c.clients...)
 		if err := c.loop.Failures(); err != nil {
 			return err
@@ -50,6 +53,21 @@ func idleConnections(ctx context.Context, t *trial) error {
 		if err := t.awaitNobody(ctx); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// sayMemory tells what the memory of the processes that clients are connected to is taken by.
+func (t *trial) sayMemory(ctx context.Context) error {
+	for _, p := range t.front() {
+		metrics, err := p.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		mib := func(name string) float64 { return metrics["go_memstats_"+name+"_bytes"] / (1 << 20) }
+		t.say("       %s: live and not yet collected %.0f MiB, heap in use %.0f, idle and not returned %.0f, stacks %.0f, other %.0f", p.Name(),
+			mib("heap_alloc"), mib("heap_inuse"), mib("heap_idle")-mib("heap_released"), mib("stack_inuse"),
+			mib("sys")-mib("heap_sys")-mib("stack_sys"))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -37,6 +38,7 @@ type system struct {
 	gateways []string // host:port
 	calls    *grpc.ClientConn
 	delivery deliveryv1.DeliveryServiceClient
+	crowds   int // so far; no user is in two
 }
 
 // limits are flags of whatever serves clients: all clients of a load come from one address and talk faster than people.
@@ -235,7 +237,8 @@ func ownCPU() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// profile fetches a CPU profile of every service over d, and then what each has allocated since its start.
+// profile keeps of every service a CPU profile over d, then what it has allocated since its start, and how much its metrics
+// rose meanwhile.
 func (s *system) profile(ctx context.Context, dir, name string, d time.Duration) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory for profiles: %w", err)
@@ -245,13 +248,35 @@ func (s *system) profile(ctx context.Context, dir, name string, d time.Duration)
 		group.Go(func() error {
 			admin := strings.TrimSuffix(p.Ready, "/readyz") + "/debug/pprof/"
 			file := filepath.Join(dir, name+"."+p.Name())
+			before, err := p.Metrics(ctx)
+			if err != nil {
+				return err
+			}
 			if err := download(ctx, fmt.Sprintf("%sprofile?seconds=%d", admin, max(1, int(d.Seconds()))), file+".cpu"); err != nil {
 				return err
 			}
-			return download(ctx, admin+"allocs", file+".allocs")
+			after, err := p.Metrics(ctx)
+			if err != nil {
+				return err
+			}
+			if err := download(ctx, admin+"allocs", file+".allocs"); err != nil {
+				return err
+			}
+			return os.WriteFile(file+".metrics", rises(before, after), 0o644)
 		})
 	}
 	return group.Wait()
+}
+
+// rises lists what metrics changed by, and what they came to.
+func rises(before, after map[string]float64) []byte {
+	var list []byte
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if rise := after[name] - before[name]; rise != 0 && !strings.Contains(name, "_bucket{") {
+			list = fmt.Appendf(list, "%-90s %+16.6g %16.6g\n", name, rise, after[name])
+		}
+	}
+	return list
 }
 
 func download(ctx context.Context, url, path string) error {
