@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -41,7 +40,7 @@ func (g *Gateway) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: 5 * time.Second,
-		ReadBufferSize:   1024,
+		ReadBufferSize:   512, // held for as long as the connection lives; most frames fit
 		WriteBufferSize:  1024,
 		WriteBufferPool:  &g.writeBuffers,
 		Subprotocols:     frame.Subprotocols(),
@@ -70,7 +69,6 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 		gw: g, id: uuid.NewString(), ws: ws, raw: ws.NetConn(), codec: codec, remote: remote, since: now,
 		done: make(chan struct{}), frames: rate.NewLimiter(rate.Limit(g.cfg.FrameRate), burst),
 	}
-	c.ctx, c.cancel = context.WithCancel(g.ctx)
 	c.lastHeard.Store(now.UnixNano())
 	if sc, ok := c.raw.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -88,7 +86,6 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 	if g.draining {
 		g.releasePeer(remote)
 		g.mu.Unlock()
-		c.cancel()
 		_ = ws.Close()
 		return
 	}
@@ -98,8 +95,11 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 	g.mu.Unlock()
 	g.metrics.connections.Set(float64(count))
 	g.metrics.connects.Inc()
-	// A goroutine of its own: the handler's stack has grown in net/http and would stay that large.
-	go c.read()
+	// The handler's stack has grown in net/http and grows more while the client is let in; a stack shrinks only when the
+	// collector comes by. The lasting reader begins with a small one of its own.
+	if c.letIn() {
+		go c.read()
+	}
 }
 
 // goAway asks the client to reconnect elsewhere, not all at the same moment, and closes the connection.

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -37,8 +36,6 @@ type conn struct {
 	remote string
 	since  time.Time
 	done   chan struct{} // closed when the connection is gone
-	ctx    context.Context
-	cancel context.CancelFunc
 
 	frames *rate.Limiter // of this connection
 	abuse  int           // refusals by rate in a row; the reader's own
@@ -85,35 +82,49 @@ const (
 	maxAbuse     = 200
 )
 
+// letIn reads until the client is connected, and reports whether it is: read goes on then. Otherwise the connection is gone.
+func (c *conn) letIn() bool {
+	for c.state.Load() != stateOpen {
+		if !c.readMessage() {
+			c.gone()
+			return false
+		}
+	}
+	return true
+}
+
 // read is the connection's one lasting goroutine: it handles frames until the connection ends, then cleans up.
 func (c *conn) read() {
-	defer c.gw.readers.Done()
-	defer c.gone()
-	for {
-		kind, reader, err := c.ws.NextReader()
-		if err != nil {
-			c.readFailed(err)
-			return
-		}
-		if kind != c.codec.MessageType() {
-			c.close(errcode.CloseProtocol, "wrong kind of WebSocket message for this subprotocol")
-			continue
-		}
-		buffer := c.gw.buffers.Get().(*[]byte)
-		data, err := readAll((*buffer)[:0], reader, c.gw.cfg.MaxFrameBytes)
-		*buffer = data[:0]
-		switch {
-		case errors.Is(err, errTooLarge):
-			c.close(errcode.CloseTooLarge, "the message is above the limit")
-		case err != nil:
-			c.gw.buffers.Put(buffer)
-			c.readFailed(err)
-			return
-		case !c.isClosing():
-			c.handleMessage(data)
-		}
-		c.gw.buffers.Put(buffer)
+	for c.readMessage() {
 	}
+	c.gone()
+}
+
+// readMessage reads and handles one WebSocket message. It reports false when there will be no more.
+func (c *conn) readMessage() bool {
+	kind, reader, err := c.ws.NextReader()
+	if err != nil {
+		c.readFailed(err)
+		return false
+	}
+	if kind != c.codec.MessageType() {
+		c.close(errcode.CloseProtocol, "wrong kind of WebSocket message for this subprotocol")
+		return true
+	}
+	buffer := c.gw.buffers.Get().(*[]byte)
+	defer c.gw.buffers.Put(buffer)
+	data, err := readAll((*buffer)[:0], reader, c.gw.cfg.MaxFrameBytes)
+	*buffer = data[:0]
+	switch {
+	case errors.Is(err, errTooLarge):
+		c.close(errcode.CloseTooLarge, "the message is above the limit")
+	case err != nil:
+		c.readFailed(err)
+		return false
+	case !c.isClosing():
+		c.handleMessage(data)
+	}
+	return true
 }
 
 var errTooLarge = errors.New("message too large")
@@ -141,6 +152,16 @@ func readAll(buf []byte, r io.Reader, limit int) ([]byte, error) {
 	}
 }
 
+// isGone reports whether the connection has ended.
+func (c *conn) isGone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (c *conn) isClosing() bool {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
@@ -157,11 +178,11 @@ func (c *conn) readFailed(err error) {
 
 // gone takes the connection out of everything. It runs on the reader, last.
 func (c *conn) gone() {
+	defer c.gw.readers.Done()
 	c.sendMu.Lock()
 	code := c.closeCode
 	c.dropLocked()
 	c.sendMu.Unlock()
-	c.cancel()
 	close(c.done)
 
 	c.mu.Lock()

@@ -30,7 +30,7 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 		c.close(errcode.CloseProtocol, "the connect frame breaks a rule")
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	claims, err := c.gw.verifier.Verify(ctx, request.GetToken())
 	if errors.Is(err, auth.ErrKeysUnavailable) {
@@ -242,14 +242,14 @@ func (c *conn) join(conversationID string) {
 
 // joinNow asks history for the membership, so that a notice that is late or repeated does no harm.
 func (c *conn) joinNow(conversationID string) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	// The list by rising id begins right before the conversation: one row, with all that a seat needs.
 	list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
 		UserId: c.user.id, After: conversation.Before(conversationID), Limit: 1,
 	})
 	if err != nil {
-		if c.ctx.Err() == nil {
+		if !c.isGone() {
 			c.gw.log.Warn("a joined conversation could not be looked up; the client is asked to reconnect", "connection", c.id, "error", err)
 			c.close(errcode.CloseUnavailable, "the history is away")
 		}

@@ -45,11 +45,11 @@ func (c *conn) fill() {
 			more, err := s.fillOnce()
 			c.flush()
 			if err != nil {
-				if c.ctx.Err() != nil {
+				if c.isGone() {
 					break
 				}
 				c.gw.log.Warn("a client could not be brought up to date yet", "connection", c.id, "conversation", s.room.Load().id, "error", err)
-				pause(c.ctx, wait/2+rand.N(wait/2+1))
+				pause(c.done, wait/2+rand.N(wait/2+1))
 				wait = min(2*wait, 2*time.Second)
 				continue
 			}
@@ -135,7 +135,7 @@ func (s *seat) queue(r *room, entries []*entry) {
 
 // fillPast queues events of earlier memberships, and says which stretches the user may not see.
 func (s *seat) fillPast(r *room, after uint64) error {
-	page, err := r.readPage(s.conn.ctx, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: after, Limit: maxMessageEvents})
+	page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: after, Limit: maxMessageEvents})
 	if err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (c *conn) fillFormer(conversationID string, after uint64) {
 			case isNotFound(err):
 				return
 			case err != nil:
-				pause(c.ctx, wait/2+rand.N(wait/2+1))
+				pause(c.done, wait/2+rand.N(wait/2+1))
 				wait = min(2*wait, 2*time.Second)
 				continue
 			case page.GetMember():
@@ -216,7 +216,7 @@ func (c *conn) fillFormer(conversationID string, after uint64) {
 }
 
 func (c *conn) readFormer(conversationID string, after uint64) (*historyv1.ReadResponse, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	return c.gw.history.Read(ctx, &historyv1.ReadRequest{ConversationId: conversationID, Viewer: c.user.id, After: after, Limit: maxMessageEvents})
 }

@@ -154,8 +154,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer g.nats.RemoveStatusListener(status)
 
 	var background sync.WaitGroup
-	for _, lane := range g.hub.lanes {
-		background.Go(func() { g.hub.work(g.ctx, lane) })
+	for i := range g.hub.lanes {
+		background.Go(func() { g.hub.work(g.ctx, &g.hub.lanes[i]) })
 	}
 	background.Go(func() { g.sweep(g.ctx) })
 	background.Go(func() { g.compareHeads(g.ctx) })
@@ -218,7 +218,7 @@ func (g *Gateway) drain() {
 	begun := time.Now()
 	for i, c := range conns {
 		if wait := window*time.Duration(i)/time.Duration(len(conns)) - time.Since(begun); wait > 0 {
-			pause(context.Background(), wait)
+			pause(nil, wait)
 		}
 		c.goAway()
 	}

@@ -94,7 +94,7 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 	salt := make([]byte, chain.SaltSize)
 	_, _ = rand.Read(salt) // never fails (crypto/rand)
 	begun := time.Now()
-	span, header := c.gw.trace.begin(c.ctx, conversationID, c.gw.partitions)
+	span, header := c.gw.trace.begin(c.gw.ctx, conversationID, c.gw.partitions)
 	submission := broker.Submission{
 		Command: &brokerv1.Command{
 			ConversationId: conversationID, Sender: c.user.id, CommandId: commandID, Body: body, Salt: salt,
@@ -102,7 +102,8 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		Header: header,
 		Done: func(outcome *conversationv1.Outcome) {
 			c.gw.metrics.outcome(outcome, time.Since(begun))
-			c.send(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome) }))
+			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome) }))
+			c.gw.hub.flushSoon(conversationID, c)
 			span.end(outcome)
 		},
 	}
@@ -131,7 +132,7 @@ func fieldPath(parent, field string) string {
 
 // refresh puts a newer token of the same user in force.
 func (c *conn) refresh(id uint64, r *clientv1.Refresh) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	claims, err := c.gw.verifier.Verify(ctx, r.GetToken())
 	switch {
@@ -261,7 +262,7 @@ func (c *conn) call(id uint64, do func(ctx context.Context) (*clientv1.ServerFra
 	}
 	c.gw.workers.Go(func() {
 		defer c.calls.Add(-1)
-		ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+		ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 		defer cancel()
 		answer, err := do(ctx)
 		if err != nil {
@@ -282,7 +283,7 @@ func (c *conn) refuseCall(id uint64, err error) {
 	case codes.InvalidArgument:
 		c.refuse(id, codeInvalid, "", "the request breaks a rule of the history service")
 	default:
-		if c.ctx.Err() == nil {
+		if !c.isGone() {
 			c.gw.log.Warn("a call of the history service failed", "connection", c.id, "error", err)
 		}
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", "the history is away; try again")

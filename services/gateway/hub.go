@@ -25,12 +25,19 @@ import (
 // go to a connection in one write; when it is not, the one there is goes at once.
 type hub struct {
 	gw          *Gateway
-	lanes       []chan *nats.Msg
+	lanes       []lane
 	loads       singleflight.Group
 	recentBytes atomic.Int64
 
 	mu    sync.Mutex
 	rooms map[string]*room
+}
+
+// lane is the way of the events of some conversations, and of the outcomes that their senders wait for: an outcome goes
+// out in one write with the event it belongs to, when both are there.
+type lane struct {
+	live    chan *nats.Msg
+	replies chan *conn
 }
 
 const (
@@ -42,29 +49,48 @@ const (
 )
 
 func newHub(gw *Gateway) *hub {
-	h := &hub{gw: gw, rooms: map[string]*room{}, lanes: make([]chan *nats.Msg, runtime.GOMAXPROCS(0))}
+	h := &hub{gw: gw, rooms: map[string]*room{}, lanes: make([]lane, runtime.GOMAXPROCS(0))}
 	for i := range h.lanes {
-		h.lanes[i] = make(chan *nats.Msg, laneCapacity)
+		h.lanes[i] = lane{live: make(chan *nats.Msg, laneCapacity), replies: make(chan *conn, laneCapacity)}
 	}
 	return h
 }
 
 // work delivers what comes in through one lane until ctx ends.
-func (h *hub) work(ctx context.Context, lane <-chan *nats.Msg) {
+func (h *hub) work(ctx context.Context, l *lane) {
 	var dirty []*conn
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case msg := <-lane:
+		case msg := <-l.live:
 			h.take(msg, &dirty)
+		case c := <-l.replies:
+			dirty = append(dirty, c)
 		}
-		for n := 1; n < laneDrain && len(lane) > 0; n++ {
-			h.take(<-lane, &dirty)
+		for n := 1; n < laneDrain && len(l.live) > 0; n++ {
+			h.take(<-l.live, &dirty)
+		}
+		for n := 0; n < laneDrain && len(l.replies) > 0; n++ {
+			dirty = append(dirty, <-l.replies)
 		}
 		flushAll(dirty)
 		clear(dirty)
 		dirty = dirty[:0]
+	}
+}
+
+// laneOf is the lane of a conversation; always the same, or its events would overtake each other.
+func (h *hub) laneOf(conversationID string) *lane {
+	return &h.lanes[int(conversationID[len(conversationID)-1])%len(h.lanes)]
+}
+
+// flushSoon has what was queued to a connection written together with what the conversation's lane has for it.
+func (h *hub) flushSoon(conversationID string, c *conn) {
+	select {
+	case h.laneOf(conversationID).replies <- c:
+	default:
+		c.flush() // the lane is far behind
 	}
 }
 
@@ -144,8 +170,7 @@ func (h *hub) enter(seats map[string]*seat, summaries []*historyv1.Summary) {
 }
 
 func (h *hub) subscribe(r *room) error {
-	lane := h.lanes[int(r.id[len(r.id)-1])%len(h.lanes)]
-	sub, err := h.gw.nats.ChanSubscribe(broker.LiveSubject(r.id), lane)
+	sub, err := h.gw.nats.ChanSubscribe(broker.LiveSubject(r.id), h.laneOf(r.id).live)
 	if err != nil {
 		return fmt.Errorf("subscribe to conversation %s: %w", r.id, err)
 	}
@@ -160,7 +185,7 @@ func (h *hub) open(fresh []*room) {
 	}
 	h.gw.workers.Go(func() {
 		for wait := 50 * time.Millisecond; h.gw.ctx.Err() == nil; wait = min(2*wait, 2*time.Second) {
-			pause(h.gw.ctx, wait/2+rand.N(wait/2+1))
+			pause(h.gw.ctx.Done(), wait/2+rand.N(wait/2+1))
 			err := h.openOnce(fresh)
 			if err == nil {
 				return

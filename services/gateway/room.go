@@ -305,10 +305,10 @@ func (r *room) catchUp() {
 		r.mu.Lock()
 		after := r.head
 		r.mu.Unlock()
-		page, err := r.readPage(ctx, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err != nil {
 			r.hub.gw.log.Warn("a gap could not be filled yet", "conversation", r.id, "after", after, "error", err)
-			pause(ctx, wait/2+rand.N(wait/2+1))
+			pause(ctx.Done(), wait/2+rand.N(wait/2+1))
 			wait = min(2*wait, 2*time.Second)
 			if r.empty() {
 				break
@@ -336,7 +336,7 @@ func (r *room) catchUp() {
 			return
 		}
 		if !page.GetMore() {
-			pause(ctx, wait/2+rand.N(wait/2+1))
+			pause(ctx.Done(), wait/2+rand.N(wait/2+1))
 			wait = min(2*wait, 2*time.Second)
 		}
 	}
@@ -351,8 +351,8 @@ func (r *room) empty() bool {
 	return len(r.seats) == 0
 }
 
-func (r *room) readPage(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.hub.gw.cfg.HistoryTimeout)
+func (r *room) readPage(request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	ctx, cancel := context.WithTimeout(r.hub.gw.ctx, r.hub.gw.cfg.HistoryTimeout)
 	defer cancel()
 	return r.hub.gw.history.Read(ctx, request)
 }
@@ -360,7 +360,7 @@ func (r *room) readPage(ctx context.Context, request *historyv1.ReadRequest) (*h
 // load reads the events after a seq for everybody in the room who needs them now, once.
 func (r *room) load(after uint64) ([]*entry, error) {
 	loaded, err, _ := r.hub.loads.Do(r.id+"/"+strconv.FormatUint(after, 10), func() (any, error) {
-		page, err := r.readPage(r.hub.gw.ctx, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err != nil {
 			return nil, err
 		}
@@ -401,12 +401,12 @@ func (r *room) firstRecent() uint64 {
 	return r.head + 1 - uint64(len(r.recent))
 }
 
-// pause waits, or returns early when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// pause waits, or returns early when done is closed.
+func pause(done <-chan struct{}, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-ctx.Done():
+	case <-done:
 	}
 }

@@ -102,10 +102,10 @@ func (c *conn) relist() {
 		select {
 		case c.gw.relists <- struct{}{}:
 			defer func() { <-c.gw.relists }()
-		case <-c.ctx.Done():
+		case <-c.done:
 			return
 		}
-		ctx, cancel := context.WithTimeout(c.ctx, c.gw.cfg.HistoryTimeout)
+		ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 		defer cancel()
 		summaries, err := c.gw.listAll(ctx, c.user.id)
 		if err != nil {
