@@ -22,6 +22,8 @@ type crowd struct {
 	size    int
 	clients []*load.Client // those of a group side by side
 	heads   []atomic.Uint64
+	sends   atomic.Int64
+	answers atomic.Int64
 }
 
 // settleTime is how long the last events of a load may take to reach everybody before they count as missing.
@@ -134,15 +136,43 @@ func (c *crowd) connect(ctx context.Context, clients []*load.Client, atOnce int)
 	return nil
 }
 
+// send has a client send a message.
+func (c *crowd) send(client *load.Client) error {
+	err := client.Submit(load.Now())
+	if err == nil {
+		c.sends.Add(1)
+	}
+	return err
+}
+
 // committed notes the outcome of a client's message.
 func (c *crowd) committed(client *load.Client, seq uint64) {
+	c.answers.Add(1)
 	if head := &c.heads[client.Index/c.size]; seq > head.Load() {
 		head.Store(seq) // only the loop stores while a load runs
 	}
 }
 
-// settle waits until every client has everything that was committed in its group, and fails on whatever was wrong.
+// settle waits until every send has its outcome and every client everything that was committed in its group, and fails on
+// whatever was wrong.
 func (c *crowd) settle(ctx context.Context) error {
+	if lost := c.unanswered(ctx, settleTime); lost > 0 {
+		return errors.Join(fmt.Errorf("%d sends got no outcome", lost), c.loop.Failures())
+	}
+	return c.wholeness(ctx)
+}
+
+// unanswered waits for the outcomes of what was sent, for so long, and tells how many are still missing.
+func (c *crowd) unanswered(ctx context.Context, patience time.Duration) int64 {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for c.answers.Load() < c.sends.Load() && c.loop.Failures() == nil && pause(ctx, 10*time.Millisecond) == nil {
+	}
+	return max(0, c.sends.Load()-c.answers.Load())
+}
+
+// wholeness waits until every client has everything that was committed in its group.
+func (c *crowd) wholeness(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for {

@@ -45,31 +45,29 @@ func failover(ctx context.Context, t *trial) error {
 // talking keeps groups talking until fault has done its worst. It gives the longest that a send had to
 // wait for its outcome, and how many sends got none: the clients of the load do not ask again, the SDKs would.
 func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, string, int64) error, connected func(*load.Client, int64), fault func(context.Context) error) (longest time.Duration, lost int64, err error) {
-	var answers atomic.Int64
 	waits := &histogram{}
 	c.loop.Handle(&listener{
 		outcome: func(client *load.Client, sent int64, seq uint64, now int64) {
 			c.committed(client, seq)
-			answers.Add(1)
 			waits.add(time.Duration(now - sent))
 		},
 		closed: closed, connected: connected,
 	})
-	var sends int64
 	groups := len(c.clients) / c.size
 	err = under(ctx, 1, t.Warmup, func(ctx context.Context) error {
 		_, err := load.Pace(ctx, t.failRate, func(i int) error {
 			// A client without a connection keeps what it has to say; that wait is counted as the gateway's, not here.
-			if c.clients[i%groups*c.size+i/groups%c.size].Submit(load.Now()) == nil {
-				sends++
-			}
+			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size])
 			return nil
 		})
 		return err
-	}, func(ctx context.Context, _ int) error {
-		return fault(ctx)
-	}, c)
-	return waits.longest(), sends - answers.Load(), err
+	}, func(ctx context.Context, _ int) error { return fault(ctx) }, c, func(ctx context.Context) error {
+		const patience = 2 * time.Second
+		lost = c.unanswered(ctx, patience)
+		c.answers.Add(lost) // given up
+		return c.wholeness(ctx)
+	})
+	return waits.longest(), lost, err
 }
 
 func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, end func(*launch.Process) error, after time.Duration) error {

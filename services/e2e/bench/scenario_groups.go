@@ -34,7 +34,7 @@ func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run 
 		groups := len(c.clients) / c.size
 		_, err := load.Pace(ctx, rate, func(i int) error {
 			// Each group in turn, and in it each member in turn.
-			return c.clients[i%groups*c.size+i/groups%c.size].Submit(load.Now())
+			return c.send(c.clients[i%groups*c.size+i/groups%c.size])
 		})
 		return err
 	}, func(ctx context.Context, run int) error {
@@ -49,11 +49,11 @@ func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run 
 			measured(run, seen, spent)
 		}
 		return err
-	}, c)
+	}, c, c.settle)
 }
 
-// under measures a load several times while it goes on, then ends it and sees that it was carried out rightly.
-func under(ctx context.Context, runs int, warmup time.Duration, play func(context.Context) error, measure func(ctx context.Context, run int) error, c *crowd) error {
+// under measures a load several times while it goes on, then ends it and has settle see that it was carried out rightly.
+func under(ctx context.Context, runs int, warmup time.Duration, play func(context.Context) error, measure func(ctx context.Context, run int) error, c *crowd, settle func(context.Context) error) error {
 	playing, stop := context.WithCancel(ctx)
 	defer stop()
 	played := make(chan error, 1)
@@ -72,7 +72,7 @@ func under(ctx context.Context, runs int, warmup time.Duration, play func(contex
 	if err != nil {
 		return err
 	}
-	return c.settle(ctx)
+	return settle(ctx)
 }
 
 func groupsPaced(ctx context.Context, t *trial) error {
@@ -147,13 +147,13 @@ func closedLoop(ctx context.Context, t *trial, c *crowd, receipts bool) error {
 		if ending.Load() {
 			return
 		}
-		if err := client.Submit(load.Now()); err != nil {
+		if err := c.send(client); err != nil {
 			unsent.Store(&err)
 		}
 	}})
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
 		for _, client := range c.clients {
-			if err := client.Submit(load.Now()); err != nil {
+			if err := c.send(client); err != nil {
 				return err
 			}
 		}
@@ -182,7 +182,7 @@ func closedLoop(ctx context.Context, t *trial, c *crowd, receipts bool) error {
 		t.say("%s, run %d: %.0f messages/s, CPU %.1f µs a message (load generator %.1f), ack p50 %.1f ms, p99 %.1f ms", key, run+1,
 			spent.rate(n), spent.micros(n), perUnit(spent.load, n), ms(seen.acks.quantile(0.5)), ms(seen.acks.quantile(0.99)))
 		return nil
-	}, c)
+	}, c, c.settle)
 }
 
 // talkers are connected clients in groups.

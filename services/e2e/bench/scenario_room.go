@@ -27,7 +27,7 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 			if deliveries.Add(1)%uint64(t.room) != 0 || ending.Load() {
 				return
 			}
-			if err := sender.Submit(load.Now()); err != nil {
+			if err := c.send(sender); err != nil {
 				unsent.Store(&err)
 			}
 		},
@@ -35,7 +35,7 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 	})
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
 		for range t.roomWindow {
-			if err := sender.Submit(load.Now()); err != nil {
+			if err := c.send(sender); err != nil {
 				return err
 			}
 		}
@@ -60,7 +60,7 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 		t.say("run %d: %.0f deliveries/s of %.0f bytes, CPU %.2f µs each (load generator %.2f)", run+1, spent.rate(n),
 			float64(c.loop.Bytes()-bytes)/n, spent.micros(n), perUnit(spent.load, n))
 		return nil
-	}, c)
+	}, c, c.settle)
 }
 
 // roomPaced has one member send at a fixed rate.
@@ -98,7 +98,7 @@ func pacedRoom(ctx context.Context, t *trial, c *crowd, key string) error {
 		outcome: func(client *load.Client, _ int64, seq uint64, _ int64) { c.committed(client, seq) },
 	})
 	return under(ctx, t.Runs, t.Warmup, func(ctx context.Context) error {
-		_, err := load.Pace(ctx, t.roomRate, func(int) error { return c.clients[0].Submit(load.Now()) })
+		_, err := load.Pace(ctx, t.roomRate, func(int) error { return c.send(c.clients[0]) })
 		return err
 	}, func(ctx context.Context, run int) error {
 		seen := &histogram{}
@@ -119,5 +119,5 @@ func pacedRoom(ctx context.Context, t *trial, c *crowd, key string) error {
 		t.say("%s, run %d: %.0f deliveries/s, p50 %.2f ms, p99 %.2f ms, CPU %.2f µs each (load generator %.2f)", key, run+1, spent.rate(n),
 			ms(p50), ms(p99), spent.micros(n), perUnit(spent.load, n))
 		return nil
-	}, c)
+	}, c, c.settle)
 }
