@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -104,28 +105,26 @@ func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
 			}
 			found, err := b.store.FindCommands(context.Background(), request)
 			require.NoError(t, err)
-			for _, event := range found.Events {
+			for _, event := range found.GetEvents() {
 				known.firsts[keyOfEvent(event)] = event
 			}
-			if len(found.Events) > 0 {
+			if len(found.GetEvents()) > 0 {
 				b.replans++
 				continue
 			}
 		}
-		next := &historyv1.Watermark{Stream: "1", Sequence: b.mark.Sequence + uint64(len(batch))}
+		next := &historyv1.Watermark{Stream: "1", Sequence: b.mark.GetSequence() + uint64(len(batch))}
 		answer, err := b.store.Append(context.Background(), &historyv1.AppendRequest{Expected: b.mark, Next: next, Events: p.events, DeadLetters: p.letters})
 		require.NoError(t, err)
-		if len(answer.Duplicates) > 0 {
-			for _, d := range answer.Duplicates {
-				known.firsts[keyOfEvent(p.events[d.Index])] = d.First
+		if len(answer.GetDuplicates()) > 0 {
+			for _, d := range answer.GetDuplicates() {
+				known.firsts[keyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
 			}
 			b.replans++
 			continue
 		}
 		b.mark = next
-		for id, state := range p.states {
-			b.states[id] = state
-		}
+		maps.Copy(b.states, p.states)
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {
 			if batch[i].command != nil {
@@ -217,7 +216,7 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 
 func TestRepeatInOneBatch(t *testing.T) {
 	create := command("", "ann", 1, group("g", "bob"))
-	id := create.ConversationId
+	id := create.GetConversationId()
 	other := command(id, "ann", 2, text("other"))
 	batch := entries(t, create, command(id, "ann", 2, text("first")), command(id, "ann", 2, text("first")), other)
 	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), func(string) *conversation.State { return nil })
@@ -230,7 +229,7 @@ func TestRepeatInOneBatch(t *testing.T) {
 
 func TestUnfitCommandsArePutAside(t *testing.T) {
 	good := command("", "ann", 1, group("g"))
-	home := conversation.Partition(good.ConversationId, 16)
+	home := conversation.Partition(good.GetConversationId(), 16)
 	strayID := 2
 	for conversation.Partition(conversation.GroupID("ann", commandID(strayID)), 16) == home {
 		strayID++
@@ -243,18 +242,18 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 	require.Len(t, p.events, 1)
 	var put []uint64
 	for _, letter := range p.letters {
-		put = append(put, letter.Sequence)
-		require.NotEmpty(t, letter.Reason)
+		put = append(put, letter.GetSequence())
+		require.NotEmpty(t, letter.GetReason())
 	}
 	require.Equal(t, []uint64{1, 3, 4, 5}, put)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, p.verdicts[0].outcome(batch[0].command).GetError().GetCode())
-	require.Equal(t, []byte("not a command"), p.letters[2].Payload)
+	require.Equal(t, []byte("not a command"), p.letters[2].GetPayload())
 }
 
 func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
 	batch := entries(t, command("", "ann", 1, group("g")), command("", "ann", 2, group("boom")), command("", "ann", 3, group("h")))
 	p := (&planner{partitions: 1, apply: func(s *conversation.State, c *brokerv1.Command, at int64) (*conversation.State, *conversationv1.Event, *conversationv1.Error) {
-		if c.Body.GetCreate().GetName() == "boom" {
+		if c.GetBody().GetCreate().GetName() == "boom" {
 			panic("a defect")
 		}
 		return conversation.Apply(s, c, at)
@@ -267,7 +266,7 @@ func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
 func BenchmarkPlan(b *testing.B) {
 	commands := []*brokerv1.Command{command("", "ann", 1, group("g", "bob"))}
 	for i := range 511 {
-		commands = append(commands, command(commands[0].ConversationId, "ann", i+2, text("a message of a usual length, somewhat more than a few words")))
+		commands = append(commands, command(commands[0].GetConversationId(), "ann", i+2, text("a message of a usual length, somewhat more than a few words")))
 	}
 	batch := entries(b, commands...)
 	p := planner{partitions: 1, apply: conversation.Apply}

@@ -45,40 +45,41 @@ type bed struct {
 	quiet func(seq uint64)
 }
 
-func newBed(t testing.TB, partitions int) *bed {
-	b := &bed{t: t, partitions: partitions, dir: t.TempDir(), store: newFakeHistory(partitions), changed: make(chan struct{}, 1)}
+func newBed(tb testing.TB, partitions int) *bed {
+	tb.Helper()
+	b := &bed{t: tb, partitions: partitions, dir: tb.TempDir(), store: newFakeHistory(partitions), changed: make(chan struct{}, 1)}
 	b.startServer()
 	b.nc = b.connect()
 	var err error
 	b.js, err = jetstream.New(b.nc)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	b.subscribe("live.*", func(data []byte) {
 		var live brokerv1.Live
-		require.NoError(t, live.UnmarshalVT(data))
+		require.NoError(tb, live.UnmarshalVT(data))
 		if b.quiet != nil {
-			if n := len(live.Events); n > 0 {
-				b.quiet(live.Events[n-1].Seq)
+			if n := len(live.GetEvents()); n > 0 {
+				b.quiet(live.GetEvents()[n-1].GetSeq())
 			}
 			return
 		}
-		b.events = append(b.events, live.Events...)
-		if live.Receipt != nil {
-			b.receipts = append(b.receipts, live.Receipt)
+		b.events = append(b.events, live.GetEvents()...)
+		if live.GetReceipt() != nil {
+			b.receipts = append(b.receipts, live.GetReceipt())
 		}
 	})
 	b.subscribe("result.>", func(data []byte) {
 		var results brokerv1.Results
-		require.NoError(t, results.UnmarshalVT(data))
-		b.results = append(b.results, results.Results...)
+		require.NoError(tb, results.UnmarshalVT(data))
+		b.results = append(b.results, results.GetResults()...)
 	})
 	b.subscribe(broker.JoinedSubject, func(data []byte) {
 		var joined brokerv1.Joined
-		require.NoError(t, joined.UnmarshalVT(data))
+		require.NoError(tb, joined.UnmarshalVT(data))
 		b.joined = append(b.joined, &joined)
 	})
 	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	t.Cleanup(b.submitter.Close)
+	require.NoError(tb, err)
+	tb.Cleanup(b.submitter.Close)
 	return b
 }
 
@@ -158,19 +159,20 @@ func (b *bed) send(c *brokerv1.Command) *conversationv1.Outcome {
 	return outcome
 }
 
-// put puts a message into a stream as it is, and gives its sequence.
-func (b *bed) put(partition int, payload []byte) uint64 {
+// put puts a message into the stream of partition 0 as it is, and gives its sequence.
+func (b *bed) put(payload []byte) uint64 {
 	b.t.Helper()
-	ack, err := b.js.Publish(b.t.Context(), broker.CommandSubject(partition), payload)
+	ack, err := b.js.Publish(b.t.Context(), broker.CommandSubject(0), payload)
 	require.NoError(b.t, err)
 	return ack.Sequence
 }
 
-func (b *bed) putCommand(partition int, c *brokerv1.Command) uint64 {
+// putCommand puts a command into the stream of partition 0.
+func (b *bed) putCommand(c *brokerv1.Command) uint64 {
 	b.t.Helper()
 	payload, err := c.MarshalVT()
 	require.NoError(b.t, err)
-	return b.put(partition, payload)
+	return b.put(payload)
 }
 
 // await waits until something that was told makes the condition true. The condition runs with mu held.
@@ -197,7 +199,7 @@ func (b *bed) awaitEvent(id string, seq uint64) {
 	b.t.Helper()
 	b.await("an event is told", func() bool {
 		for _, event := range b.events {
-			if event.ConversationId == id && event.Seq == seq {
+			if event.GetConversationId() == id && event.GetSeq() == seq {
 				return true
 			}
 		}
@@ -211,8 +213,8 @@ func (b *bed) resultOf(c *brokerv1.Command) *conversationv1.Outcome {
 	var outcome *conversationv1.Outcome
 	b.await("a result is told", func() bool {
 		for _, r := range b.results {
-			if r.Sender == c.Sender && r.Outcome.CommandId == c.CommandId {
-				outcome = r.Outcome
+			if r.GetSender() == c.GetSender() && r.GetOutcome().GetCommandId() == c.GetCommandId() {
+				outcome = r.GetOutcome()
 			}
 		}
 		return outcome != nil
@@ -235,15 +237,16 @@ func (b *bed) eventually(what string, condition func() bool) {
 
 func (w *worker) state(partition uint32) string {
 	answer, _ := w.ListPartitions(context.Background(), &deliveryv1.ListPartitionsRequest{})
-	for _, p := range answer.Partitions {
-		if p.Partition == partition {
-			return p.State
+	for _, p := range answer.GetPartitions() {
+		if p.GetPartition() == partition {
+			return p.GetState()
 		}
 	}
 	return ""
 }
 
-func (w *worker) count(name string) float64 {
+// count sums a metric over its labels; all of ours are whole numbers.
+func (w *worker) count(name string) int {
 	families, err := w.metrics.Gather()
 	if err != nil {
 		return -1
@@ -253,11 +256,11 @@ func (w *worker) count(name string) float64 {
 		if family.GetName() != "runnel_delivery_"+name {
 			continue
 		}
-		for _, m := range family.Metric {
+		for _, m := range family.GetMetric() {
 			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
-	return sum
+	return int(sum)
 }
 
 // InProcessConn connects to whichever server runs now, so that it can be replaced while clients stay.

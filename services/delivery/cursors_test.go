@@ -25,8 +25,8 @@ func (b *bed) acknowledge(partition int, acks ...*brokerv1.Ack) {
 // at gives how many members the newest receipt of a conversation counts at seq or beyond. Callers hold mu.
 func (b *bed) at(id string, seq uint64) (delivered, read uint32) {
 	for _, r := range b.receipts {
-		if r.ConversationId == id {
-			delivered, read = membersAt(r.Delivered, seq), membersAt(r.Read, seq)
+		if r.GetConversationId() == id {
+			delivered, read = membersAt(r.GetDelivered(), seq), membersAt(r.GetRead(), seq)
 		}
 	}
 	return delivered, read
@@ -35,8 +35,8 @@ func (b *bed) at(id string, seq uint64) (delivered, read uint32) {
 // membersAt counts as Receipt documents it: the members of the last step that is not below seq.
 func membersAt(steps []*conversationv1.Step, seq uint64) (n uint32) {
 	for _, step := range steps {
-		if step.Seq >= seq {
-			n = step.Members
+		if step.GetSeq() >= seq {
+			n = step.GetMembers()
 		}
 	}
 	return n
@@ -46,7 +46,7 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob", "cid"))
-	id := create.ConversationId
+	id := create.GetConversationId()
 	b.send(create)
 	b.send(command(id, "ann", 2, text("hello")))
 	b.await("the sender has what they sent", func() bool { d, r := b.at(id, 2); return d == 1 && r == 1 })
@@ -60,12 +60,12 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 		&brokerv1.Ack{ConversationId: "nonsense", UserId: "bob", ReadSeq: 2, DeliveredSeq: 2}, // no conversation
 	)
 	b.await("delivered to 3, read by 2", func() bool { d, r := b.at(id, 2); return d == 3 && r == 2 })
-	require.EqualValues(t, 2, b.store.cursor(id, "cid").ReadSeq)
-	require.EqualValues(t, 2, b.store.cursor(id, "cid").DeliveredSeq, "what was read was received")
-	require.NotZero(t, b.store.cursor(id, "cid").ReadTimeMs)
-	require.EqualValues(t, 2, b.store.cursor(id, "bob").DeliveredSeq)
-	require.Zero(t, b.store.cursor(id, "eve").DeliveredSeq)
-	require.EqualValues(t, 1, w.count("acks_dropped_total"))
+	require.EqualValues(t, 2, b.store.cursor(id, "cid").GetReadSeq())
+	require.EqualValues(t, 2, b.store.cursor(id, "cid").GetDeliveredSeq(), "what was read was received")
+	require.NotZero(t, b.store.cursor(id, "cid").GetReadTimeMs())
+	require.EqualValues(t, 2, b.store.cursor(id, "bob").GetDeliveredSeq())
+	require.Zero(t, b.store.cursor(id, "eve").GetDeliveredSeq())
+	require.Equal(t, 1, w.count("acks_dropped_total"))
 
 	// A new owner knows the cursors from the store; the conversation is loaded for the acknowledgement.
 	w.stop()
@@ -78,9 +78,9 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	defer b.mu.Unlock()
 	last := int64(0)
 	for _, r := range b.receipts {
-		require.Greater(t, r.Version, last)
-		require.EqualValues(t, 3, r.Members)
-		last = r.Version
+		require.Greater(t, r.GetVersion(), last)
+		require.EqualValues(t, 3, r.GetMembers())
+		last = r.GetVersion()
 	}
 }
 
@@ -88,9 +88,9 @@ func TestMembersComeAndGoInReceipts(t *testing.T) {
 	b := newBed(t, 1)
 	b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob"))
-	id := create.ConversationId
+	id := create.GetConversationId()
 	members := func(n uint32) func() bool {
-		return func() bool { return len(b.receipts) > 0 && b.receipts[len(b.receipts)-1].Members == n }
+		return func() bool { return len(b.receipts) > 0 && b.receipts[len(b.receipts)-1].GetMembers() == n }
 	}
 	b.send(create)
 	b.await("two", members(2))
@@ -116,9 +116,9 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 	b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob"))
 	b.send(create)
-	b.await("the receipt", func() bool { d, _ := b.at(create.ConversationId, 1); return d == 1 })
+	b.await("the receipt", func() bool { d, _ := b.at(create.GetConversationId(), 1); return d == 1 })
 	require.Zero(t, told)
-	require.EqualValues(t, 1, b.store.cursor(create.ConversationId, "ann").ReadSeq)
+	require.EqualValues(t, 1, b.store.cursor(create.GetConversationId(), "ann").GetReadSeq())
 }
 
 func TestStaircase(t *testing.T) {
@@ -131,17 +131,17 @@ func TestStaircase(t *testing.T) {
 		steps := staircase(at)
 		require.LessOrEqual(t, len(steps), maxSteps)
 		for i, step := range steps {
-			require.NotZero(t, step.Seq)
+			require.NotZero(t, step.GetSeq())
 			if i > 0 {
-				require.Less(t, step.Seq, steps[i-1].Seq)
+				require.Less(t, step.GetSeq(), steps[i-1].GetSeq())
 			}
 			var n uint32
 			for _, seq := range cursors {
-				if seq >= step.Seq {
+				if seq >= step.GetSeq() {
 					n++
 				}
 			}
-			require.Equal(t, n, step.Members)
+			require.Equal(t, n, step.GetMembers())
 		}
 	})
 }
@@ -150,7 +150,7 @@ func TestStaircase(t *testing.T) {
 func TestBookIsBounded(t *testing.T) {
 	b := newBook(50)
 	load := func(n int) string {
-		id := command("", "ann", n, nil).ConversationId
+		id := command("", "ann", n, nil).GetConversationId()
 		b.add([]string{id}, []*historyv1.ConversationState{{ConversationId: id, Head: 5, Members: []*historyv1.Member{
 			{JoinedSeq: 1, Cursor: &conversationv1.Cursor{UserId: "ann"}},
 		}}}, 0)
@@ -178,7 +178,7 @@ func TestWaitingAcknowledgementsAreBounded(t *testing.T) {
 	b := newBook(50)
 	dropped := 0
 	for n := range maxWanted + 100 {
-		dropped += b.acknowledge([]*brokerv1.Ack{{ConversationId: command("", "ann", n, nil).ConversationId, UserId: "ann", DeliveredSeq: 1}}, 1)
+		dropped += b.acknowledge([]*brokerv1.Ack{{ConversationId: command("", "ann", n, nil).GetConversationId(), UserId: "ann", DeliveredSeq: 1}}, 1)
 	}
 	require.Equal(t, 100, dropped)
 	require.Len(t, b.wants(1000), 1000)

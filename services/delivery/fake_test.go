@@ -58,7 +58,7 @@ func (f *fakeHistory) Append(_ context.Context, in *historyv1.AppendRequest, _ .
 		}
 	}
 	answer, err := f.append(in)
-	if err == nil && len(answer.Duplicates) == 0 && after != nil {
+	if err == nil && len(answer.GetDuplicates()) == 0 && after != nil {
 		err = after(in)
 	}
 	return answer, err
@@ -67,33 +67,33 @@ func (f *fakeHistory) Append(_ context.Context, in *historyv1.AppendRequest, _ .
 func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	mark := f.watermarks[in.Partition]
+	mark := f.watermarks[in.GetPartition()]
 	if mark.GetStream() != in.GetExpected().GetStream() || mark.GetSequence() != in.GetExpected().GetSequence() {
 		return nil, status.Error(codes.Aborted, "the watermark moved")
 	}
 	answer := &historyv1.AppendResponse{}
-	for i, event := range in.Events {
+	for i, event := range in.GetEvents() {
 		if first := f.keys[keyOfEvent(event)]; first != nil {
 			answer.Duplicates = append(answer.Duplicates, &historyv1.Duplicate{Index: uint32(i), First: first})
 		}
 	}
-	if len(answer.Duplicates) > 0 {
+	if len(answer.GetDuplicates()) > 0 {
 		return answer, nil
 	}
 	heads := map[string]uint64{}
-	for _, event := range in.Events {
-		head, seen := heads[event.ConversationId]
+	for _, event := range in.GetEvents() {
+		head, seen := heads[event.GetConversationId()]
 		if !seen {
-			head = uint64(len(f.logs[event.ConversationId]))
+			head = uint64(len(f.logs[event.GetConversationId()]))
 		}
-		if event.Seq != head+1 {
+		if event.GetSeq() != head+1 {
 			return nil, status.Error(codes.FailedPrecondition, "the seq is taken")
 		}
-		heads[event.ConversationId] = event.Seq
+		heads[event.GetConversationId()] = event.GetSeq()
 	}
-	for _, event := range in.Events {
+	for _, event := range in.GetEvents() {
 		event = proto.Clone(event).(*conversationv1.Event)
-		id := event.ConversationId
+		id := event.GetConversationId()
 		f.logs[id] = append(f.logs[id], event)
 		f.keys[keyOfEvent(event)] = event
 		state := f.states[id]
@@ -102,8 +102,8 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 		}
 		f.states[id] = conversation.Fold(state, event)
 	}
-	f.letters = append(f.letters, in.DeadLetters...)
-	f.watermarks[in.Partition] = proto.Clone(in.Next).(*historyv1.Watermark)
+	f.letters = append(f.letters, in.GetDeadLetters()...)
+	f.watermarks[in.GetPartition()] = proto.Clone(in.GetNext()).(*historyv1.Watermark)
 	f.appends++
 	return answer, nil
 }
@@ -111,7 +111,7 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 func (f *fakeHistory) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequest, _ ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	mark := f.watermarks[in.Partition]
+	mark := f.watermarks[in.GetPartition()]
 	if mark == nil {
 		mark = &historyv1.Watermark{}
 	}
@@ -122,7 +122,7 @@ func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConve
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	answer := &historyv1.GetConversationsResponse{}
-	for _, id := range in.ConversationIds {
+	for _, id := range in.GetConversationIds() {
 		if !conversation.ValidID(id) {
 			return nil, status.Error(codes.InvalidArgument, "conversation_ids")
 		}
@@ -149,8 +149,8 @@ func (f *fakeHistory) FindCommands(_ context.Context, in *historyv1.FindCommands
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	answer := &historyv1.FindCommandsResponse{}
-	for _, c := range in.Commands {
-		key := commandKey{c.ConversationId, c.Sender, c.CommandId}
+	for _, c := range in.GetCommands() {
+		key := commandKey{c.GetConversationId(), c.GetSender(), c.GetCommandId()}
 		if !key.committable() {
 			return nil, status.Error(codes.InvalidArgument, "commands")
 		}
@@ -169,18 +169,18 @@ func (f *fakeHistory) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRe
 			return nil, err
 		}
 	}
-	for _, u := range in.Updates {
-		key := cursorKey{u.ConversationId, u.Cursor.UserId}
+	for _, u := range in.GetUpdates() {
+		key := cursorKey{u.GetConversationId(), u.GetCursor().GetUserId()}
 		at := f.cursors[key]
 		if at == nil {
 			at = &conversationv1.Cursor{UserId: key.user}
 			f.cursors[key] = at
 		}
-		if u.Cursor.DeliveredSeq > at.DeliveredSeq {
-			at.DeliveredSeq, at.DeliveredTimeMs = u.Cursor.DeliveredSeq, u.Cursor.DeliveredTimeMs
+		if u.GetCursor().GetDeliveredSeq() > at.GetDeliveredSeq() {
+			at.DeliveredSeq, at.DeliveredTimeMs = u.GetCursor().GetDeliveredSeq(), u.GetCursor().GetDeliveredTimeMs()
 		}
-		if u.Cursor.ReadSeq > at.ReadSeq {
-			at.ReadSeq, at.ReadTimeMs = u.Cursor.ReadSeq, u.Cursor.ReadTimeMs
+		if u.GetCursor().GetReadSeq() > at.GetReadSeq() {
+			at.ReadSeq, at.ReadTimeMs = u.GetCursor().GetReadSeq(), u.GetCursor().GetReadTimeMs()
 		}
 	}
 	return &historyv1.SaveCursorsResponse{}, nil
@@ -197,16 +197,16 @@ func (f *fakeHistory) fail(before, after func(*historyv1.AppendRequest) error) {
 	f.before, f.after = before, after
 }
 
-func (f *fakeHistory) mark(partition uint32) *historyv1.Watermark {
+func (f *fakeHistory) mark() *historyv1.Watermark {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return proto.Clone(f.watermarks[partition]).(*historyv1.Watermark)
+	return proto.Clone(f.watermarks[0]).(*historyv1.Watermark)
 }
 
-func (f *fakeHistory) setMark(partition uint32, mark *historyv1.Watermark) {
+func (f *fakeHistory) setMark(mark *historyv1.Watermark) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.watermarks[partition] = mark
+	f.watermarks[0] = mark
 }
 
 func (f *fakeHistory) cursor(conversationID, user string) *conversationv1.Cursor {
@@ -233,7 +233,7 @@ func (f *fakeHistory) verify(t rapid.TB) {
 		var v chain.Verifier
 		for i, event := range log {
 			require.NoError(t, v.Next(event), "conversation %s", id)
-			require.EqualValues(t, i+1, event.Seq)
+			require.EqualValues(t, i+1, event.GetSeq())
 			require.False(t, keys[keyOfEvent(event)], "committed twice")
 			keys[keyOfEvent(event)] = true
 		}
@@ -261,17 +261,17 @@ func (f *fakeLeases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...g
 		return nil, status.Error(codes.Unavailable, "down")
 	}
 	now := time.Now()
-	until := now.Add(time.Duration(in.TtlMs) * time.Millisecond)
-	for _, p := range in.Release {
-		if f.owner[p] == in.Worker {
+	until := now.Add(time.Duration(in.GetTtlMs()) * time.Millisecond)
+	for _, p := range in.GetRelease() {
+		if f.owner[p] == in.GetWorker() {
 			delete(f.owner, p)
 		}
 	}
-	if in.Stopping {
-		delete(f.workers, in.Worker)
+	if in.GetStopping() {
+		delete(f.workers, in.GetWorker())
 		return &historyv1.LeaseResponse{}, nil
 	}
-	f.workers[in.Worker] = until
+	f.workers[in.GetWorker()] = until
 	live := 0
 	for w, seen := range f.workers {
 		if seen.Before(now) {
@@ -284,17 +284,17 @@ func (f *fakeLeases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...g
 	answer := &historyv1.LeaseResponse{Share: uint32(share)}
 	held := 0
 	for p := range uint32(f.partitions) {
-		if f.owner[p] == in.Worker {
+		if f.owner[p] == in.GetWorker() {
 			f.until[p] = until
 			held++
 		}
 	}
 	for p := range uint32(f.partitions) {
-		if held < share && (f.owner[p] == "" || f.until[p].Before(now)) && !slices.Contains(in.Release, p) {
-			f.owner[p], f.until[p] = in.Worker, until
+		if held < share && (f.owner[p] == "" || f.until[p].Before(now)) && !slices.Contains(in.GetRelease(), p) {
+			f.owner[p], f.until[p] = in.GetWorker(), until
 			held++
 		}
-		if f.owner[p] == in.Worker {
+		if f.owner[p] == in.GetWorker() {
 			answer.Held = append(answer.Held, p)
 		}
 	}

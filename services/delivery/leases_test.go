@@ -56,6 +56,7 @@ func (j *job) Confirm()              { j.confirms++ }
 
 // hire starts a worker. kill ends it without a word, stop cleanly.
 func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	dead := make(chan struct{})
 	var k *keeper

@@ -33,7 +33,7 @@ const (
 )
 
 const (
-	retryMin, retryMax = 50 * time.Millisecond, 2 * time.Second
+	retryFloor, retryCeiling = 50 * time.Millisecond, 2 * time.Second
 	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
 	holeRetry     = 5 * time.Second
 	alarmInterval = time.Minute
@@ -107,7 +107,7 @@ func (o *owner) run(ctx context.Context) {
 		if o.stopped() {
 			return
 		}
-		if time.Since(begun) > retryMax {
+		if time.Since(begun) > retryCeiling {
 			pause = backoff{}
 		}
 		switch {
@@ -232,11 +232,11 @@ func (o *owner) setPosition(watermark, last uint64) {
 	o.watermark, o.last = watermark, last
 }
 
-// backoff is exponential with full jitter, from retryMin to retryMax.
+// backoff is exponential with full jitter, from retryFloor to retryCeiling.
 type backoff struct{ tries int }
 
 func (b *backoff) next() time.Duration {
-	ceiling := min(retryMin<<min(b.tries, 10), retryMax)
+	ceiling := min(retryFloor<<min(b.tries, 10), retryCeiling)
 	b.tries++
 	return rand.N(ceiling) + 1
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,25 +27,25 @@ func TestCommandIsCommittedAndTold(t *testing.T) {
 	w := b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob"))
 	outcome := b.send(create)
-	require.Nil(t, outcome.Error)
-	require.EqualValues(t, 1, outcome.Seq)
-	id := create.ConversationId
+	require.Nil(t, outcome.GetError())
+	require.EqualValues(t, 1, outcome.GetSeq())
+	id := create.GetConversationId()
 	for i := range 20 {
 		outcome = b.send(command(id, "ann", 10+i, text(fmt.Sprint("message ", i))))
-		require.EqualValues(t, 2+i, outcome.Seq)
-		require.False(t, outcome.Repeated)
+		require.EqualValues(t, 2+i, outcome.GetSeq())
+		require.False(t, outcome.GetRepeated())
 	}
 	b.awaitEvent(id, 21)
 	b.await("the members are told to gateways", func() bool {
-		return len(b.joined) == 1 && b.joined[0].Seq == 1 && len(b.joined[0].UserIds) == 2
+		return len(b.joined) == 1 && b.joined[0].GetSeq() == 1 && len(b.joined[0].GetUserIds()) == 2
 	})
 	refused := b.send(command(id, "eve", 99, text("hi")))
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refused.Error.GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refused.GetError().GetCode())
 	b.store.verify(t)
-	require.EqualValues(t, 22, b.store.mark(0).Sequence)
-	require.EqualValues(t, 22, w.count("watermark"))
+	require.EqualValues(t, 22, b.store.mark().GetSequence())
+	require.Equal(t, 22, w.count("watermark"))
 	require.Equal(t, "running", w.state(0))
-	require.EqualValues(t, 22, w.count("commands_total"))
+	require.Equal(t, 22, w.count("commands_total"))
 }
 
 // The same command again, after any time and in another worker's hands, gets the first outcome.
@@ -52,18 +53,18 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob"))
-	message := command(create.ConversationId, "ann", 2, text("once"))
-	require.EqualValues(t, 1, b.send(create).Seq)
-	require.EqualValues(t, 2, b.send(message).Seq)
+	message := command(create.GetConversationId(), "ann", 2, text("once"))
+	require.EqualValues(t, 1, b.send(create).GetSeq())
+	require.EqualValues(t, 2, b.send(message).GetSeq())
 	for range 2 {
 		b.forget()
-		b.putCommand(0, create)
-		b.putCommand(0, message)
+		b.putCommand(create)
+		b.putCommand(message)
 		// What a new owner tells once more is the first outcome itself, so wait for that of the repeat.
 		for c, seq := range map[*brokerv1.Command]uint64{create: 1, message: 2} {
 			b.await("the first outcome again", func() bool {
 				return slices.ContainsFunc(b.results, func(r *brokerv1.Result) bool {
-					return r.Outcome.CommandId == c.CommandId && r.Outcome.Repeated && r.Outcome.Seq == seq
+					return r.GetOutcome().GetCommandId() == c.GetCommandId() && r.GetOutcome().GetRepeated() && r.GetOutcome().GetSeq() == seq
 				})
 			})
 		}
@@ -71,11 +72,11 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 		w = b.startWorker(nil)
 	}
 	b.forget()
-	conflicting := command(create.ConversationId, "ann", 2, text("something else"))
-	b.putCommand(0, conflicting)
+	conflicting := command(create.GetConversationId(), "ann", 2, text("something else"))
+	b.putCommand(conflicting)
 	b.await("the conflict is told", func() bool {
 		for _, r := range b.results {
-			if r.Outcome.Error.GetCode() == conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT {
+			if r.GetOutcome().GetError().GetCode() == conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT {
 				return true
 			}
 		}
@@ -93,17 +94,17 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	b.store.fail(func(in *historyv1.AppendRequest) error { <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
 	t.Cleanup(open) // before the worker is stopped
-	b.putCommand(0, create)
+	b.putCommand(create)
 	for i := range 1000 {
-		b.putCommand(0, command(create.ConversationId, "ann", 10+i, text(fmt.Sprint(i))))
+		b.putCommand(command(create.GetConversationId(), "ann", 10+i, text(strconv.Itoa(i))))
 	}
 	open()
-	b.awaitEvent(create.ConversationId, 1001)
+	b.awaitEvent(create.GetConversationId(), 1001)
 	b.store.verify(t)
 	b.store.mu.Lock()
 	defer b.store.mu.Unlock()
-	for i, event := range b.store.logs[create.ConversationId][1:] {
-		require.Equal(t, fmt.Sprint(i), event.Body.GetMessage().GetText())
+	for i, event := range b.store.logs[create.GetConversationId()][1:] {
+		require.Equal(t, strconv.Itoa(i), event.GetBody().GetMessage().GetText())
 	}
 	require.Less(t, b.store.appends, 100, "commands must share appends")
 }
@@ -117,8 +118,8 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
 	t.Cleanup(open) // before the worker is stopped
 	create := command("", "ann", 1, group("g"))
-	b.putCommand(0, create)
-	b.putCommand(0, command(create.ConversationId, "eve", 2, text("refused")))
+	b.putCommand(create)
+	b.putCommand(command(create.GetConversationId(), "eve", 2, text("refused")))
 	<-entered
 	require.NoError(t, b.nc.Flush())
 	b.mu.Lock()
@@ -126,7 +127,7 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	require.Empty(t, b.events)
 	b.mu.Unlock()
 	open()
-	require.EqualValues(t, 1, b.resultOf(create).Seq)
+	require.EqualValues(t, 1, b.resultOf(create).GetSeq())
 }
 
 // While the store is away commands wait; when it is back they are committed.
@@ -140,7 +141,7 @@ func TestStoreAway(t *testing.T) {
 		return nil
 	}, nil)
 	b.startWorker(nil)
-	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).Seq)
+	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).GetSeq())
 	b.store.verify(t)
 }
 
@@ -155,10 +156,10 @@ func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 	w := b.startWorker(nil)
 	create := command("", "ann", 1, group("g"))
 	outcome := b.send(create)
-	require.EqualValues(t, 1, outcome.Seq)
-	require.False(t, outcome.Repeated, "it is the first outcome, told by the next session")
-	b.awaitEvent(create.ConversationId, 1)
-	require.EqualValues(t, 2, w.count("takeovers_total"))
+	require.EqualValues(t, 1, outcome.GetSeq())
+	require.False(t, outcome.GetRepeated(), "it is the first outcome, told by the next session")
+	b.awaitEvent(create.GetConversationId(), 1)
+	require.Equal(t, 2, w.count("takeovers_total"))
 	b.store.verify(t)
 }
 
@@ -170,13 +171,13 @@ func TestZombie(t *testing.T) {
 		d.History = &split{fakeHistory: b.store, leases: newFakeLeases(1)}
 	})
 	create := command("", "ann", 1, group("g"))
-	require.EqualValues(t, 1, b.send(create).Seq)
+	require.EqualValues(t, 1, b.send(create).GetSeq())
 	for i := range 100 {
-		require.EqualValues(t, 2+i, b.send(command(create.ConversationId, "ann", 10+i, text("x"))).Seq)
+		require.EqualValues(t, 2+i, b.send(command(create.GetConversationId(), "ann", 10+i, text("x"))).GetSeq())
 	}
 	b.eventually("one of them was refused", func() bool { return a.count("superseded_total")+other.count("superseded_total") > 0 })
 	b.store.verify(t)
-	require.EqualValues(t, 101, b.store.mark(0).Sequence)
+	require.EqualValues(t, 101, b.store.mark().GetSequence())
 }
 
 // Messages that nobody committed are gone from the stream: that partition stops, the others go on.
@@ -190,23 +191,23 @@ func TestHoleStopsThePartition(t *testing.T) {
 	creates := make([]*brokerv1.Command, 2)
 	for n := 1; creates[0] == nil || creates[1] == nil; n++ {
 		c := command("", "ann", n, group("g"))
-		creates[conversation.Partition(c.ConversationId, 2)] = c
+		creates[conversation.Partition(c.GetConversationId(), 2)] = c
 	}
 	for _, c := range creates {
-		require.EqualValues(t, 1, b.send(c).Seq)
+		require.EqualValues(t, 1, b.send(c).GetSeq())
 	}
 	w.stop()
-	holed := b.putCommand(0, command(creates[0].ConversationId, "ann", 50, text("lost")))
-	b.putCommand(0, command(creates[0].ConversationId, "ann", 51, text("after it")))
+	holed := b.putCommand(command(creates[0].GetConversationId(), "ann", 50, text("lost")))
+	b.putCommand(command(creates[0].GetConversationId(), "ann", 51, text("after it")))
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 	require.NoError(t, err)
 	require.NoError(t, stream.DeleteMsg(t.Context(), holed))
 	w = b.startWorker(nil)
-	require.EqualValues(t, 2, b.send(command(creates[1].ConversationId, "ann", 52, text("the other partition"))).Seq)
+	require.EqualValues(t, 2, b.send(command(creates[1].GetConversationId(), "ann", 52, text("the other partition"))).GetSeq())
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 	require.Contains(t, w.state(0), fmt.Sprint("message ", holed))
-	require.Equal(t, holed-1, b.store.mark(0).Sequence)
+	require.Equal(t, holed-1, b.store.mark().GetSequence())
 }
 
 // A hole that appears before a running reader.
@@ -221,7 +222,7 @@ func TestHoleWhileReading(t *testing.T) {
 	t.Cleanup(open)                  // before the worker is stopped
 	payload := make([]byte, 100<<10) // large enough that the reader has not asked for all of them
 	for range 60 {
-		b.put(0, payload)
+		b.put(payload)
 	}
 	<-entered
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
@@ -229,7 +230,7 @@ func TestHoleWhileReading(t *testing.T) {
 	require.NoError(t, stream.DeleteMsg(t.Context(), 55))
 	open()
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
-	require.EqualValues(t, 54, b.store.mark(0).Sequence)
+	require.EqualValues(t, 54, b.store.mark().GetSequence())
 }
 
 // The stream is lost while the worker runs, and made anew: the watermark of the old one does not hide new commands.
@@ -239,14 +240,14 @@ func TestReplacedStream(t *testing.T) {
 	create := command("", "ann", 1, group("g"))
 	b.send(create)
 	for i := range 5 {
-		b.send(command(create.ConversationId, "ann", 10+i, text("before")))
+		b.send(command(create.GetConversationId(), "ann", 10+i, text("before")))
 	}
 	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
-	outcome := b.send(command(create.ConversationId, "ann", 20, text("after")))
-	require.EqualValues(t, 7, outcome.Seq)
+	outcome := b.send(command(create.GetConversationId(), "ann", 20, text("after")))
+	require.EqualValues(t, 7, outcome.GetSeq())
 	b.store.verify(t)
-	require.GreaterOrEqual(t, w.count("stream_replaced_total"), 1.0)
-	require.EqualValues(t, 1, b.store.mark(0).Sequence)
+	require.GreaterOrEqual(t, w.count("stream_replaced_total"), 1)
+	require.EqualValues(t, 1, b.store.mark().GetSequence())
 }
 
 // The broker lost messages at the end that were committed already, and has not taken others since.
@@ -256,14 +257,14 @@ func TestLostTail(t *testing.T) {
 	create := command("", "ann", 1, group("g"))
 	b.send(create)
 	w.stop()
-	mark := b.store.mark(0)
+	mark := b.store.mark()
 	mark.Sequence += 10
 	mark.TimeNs++
-	b.store.setMark(0, mark)
+	b.store.setMark(mark)
 	w = b.startWorker(nil)
-	require.EqualValues(t, 2, b.send(command(create.ConversationId, "ann", 2, text("x"))).Seq)
-	require.EqualValues(t, 1, w.count("stream_rewound_total"))
-	require.EqualValues(t, 2, b.store.mark(0).Sequence)
+	require.EqualValues(t, 2, b.send(command(create.GetConversationId(), "ann", 2, text("x"))).GetSeq())
+	require.Equal(t, 1, w.count("stream_rewound_total"))
+	require.EqualValues(t, 2, b.store.mark().GetSequence())
 	b.store.verify(t)
 }
 
@@ -274,19 +275,19 @@ func TestLostTailGrownAgain(t *testing.T) {
 	create := command("", "ann", 1, group("g"))
 	b.send(create)
 	w.stop()
-	mark := b.store.mark(0)
+	mark := b.store.mark()
 	grown := make([]*brokerv1.Command, 6)
 	for i := range grown {
-		grown[i] = command(create.ConversationId, "ann", 10+i, text("new"))
-		b.putCommand(0, grown[i])
+		grown[i] = command(create.GetConversationId(), "ann", 10+i, text("new"))
+		b.putCommand(grown[i])
 	}
 	mark.Sequence += 4 // as if four others had been committed before the broker forgot them
-	b.store.setMark(0, mark)
+	b.store.setMark(mark)
 	w = b.startWorker(nil)
 	for i, c := range grown {
-		require.EqualValues(t, 2+i, b.resultOf(c).Seq)
+		require.EqualValues(t, 2+i, b.resultOf(c).GetSeq())
 	}
-	require.EqualValues(t, 1, w.count("stream_rewound_total"))
+	require.Equal(t, 1, w.count("stream_rewound_total"))
 	b.store.verify(t)
 }
 
@@ -294,8 +295,8 @@ func TestLostTailGrownAgain(t *testing.T) {
 func TestDeadLetters(t *testing.T) {
 	b := newBed(t, 1)
 	poison := func(in *historyv1.AppendRequest) error {
-		for _, event := range in.Events {
-			if event.Body.GetMessage().GetText() == "poison" {
+		for _, event := range in.GetEvents() {
+			if event.GetBody().GetMessage().GetText() == "poison" {
 				return status.Error(codes.InvalidArgument, "events: cannot be stored")
 			}
 		}
@@ -303,35 +304,35 @@ func TestDeadLetters(t *testing.T) {
 	}
 	b.store.fail(poison, nil)
 	create := command("", "ann", 1, group("g"))
-	id := create.ConversationId
+	id := create.GetConversationId()
 	first := b.startWorker(nil)
 	b.eventually("the stream is made", func() bool { return first.state(0) == "running" })
 	first.stop()
-	b.putCommand(0, create)
-	garbage := b.put(0, []byte("\xff garbage"))
-	empty := b.put(0, nil)
+	b.putCommand(create)
+	garbage := b.put([]byte("\xff garbage"))
+	empty := b.put(nil)
 	bad := command(id, "ann", 5, text("poison"))
 	var want []*brokerv1.Command
 	for i := range 10 {
 		if i == 4 {
-			b.putCommand(0, bad)
+			b.putCommand(bad)
 		}
 		c := command(id, "ann", 10+i, text("fine"))
-		b.putCommand(0, c)
+		b.putCommand(c)
 		want = append(want, c)
 	}
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 2 })
 	for i, c := range want {
-		require.EqualValues(t, 2+i, b.resultOf(c).Seq)
+		require.EqualValues(t, 2+i, b.resultOf(c).GetSeq())
 	}
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).Error.GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
 	letters := b.store.deadLetters()
 	require.Len(t, letters, 3)
-	require.Equal(t, garbage, letters[0].Sequence)
-	require.Equal(t, []byte("\xff garbage"), letters[0].Payload)
-	require.Equal(t, empty, letters[1].Sequence)
-	require.Contains(t, letters[2].Reason, "cannot be stored")
-	require.EqualValues(t, 14, b.store.mark(0).Sequence)
+	require.Equal(t, garbage, letters[0].GetSequence())
+	require.Equal(t, []byte("\xff garbage"), letters[0].GetPayload())
+	require.Equal(t, empty, letters[1].GetSequence())
+	require.Contains(t, letters[2].GetReason(), "cannot be stored")
+	require.EqualValues(t, 14, b.store.mark().GetSequence())
 	b.store.verify(t)
 	require.Equal(t, "running", w.state(0))
 	require.Zero(t, w.count("partition_stopped"))
@@ -344,11 +345,11 @@ func TestStoreThatRefusesEverything(t *testing.T) {
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
 	create := command("", "ann", 1, group("g"))
 	b.eventually("the stream is there", func() bool { return w.state(0) == "running" })
-	b.putCommand(0, create)
+	b.putCommand(create)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	b.store.fail(nil, nil)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(create).Error.GetCode())
-	require.EqualValues(t, 1, b.send(command("", "ann", 2, group("h"))).Seq)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(create).GetError().GetCode())
+	require.EqualValues(t, 1, b.send(command("", "ann", 2, group("h"))).GetSeq())
 	b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 })
 }
 
@@ -363,19 +364,19 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 		signal(committed)
 		return status.Error(codes.Unavailable, "the worker dies with the answer on its way")
 	})
-	message := command(create.ConversationId, "bob", 2, text("hello"))
-	b.putCommand(0, message)
+	message := command(create.GetConversationId(), "bob", 2, text("hello"))
+	b.putCommand(message)
 	<-committed
 	w.stop()
 	b.store.fail(nil, nil)
 	b.forget()
 	w = b.startWorker(nil)
 	outcome := b.resultOf(message)
-	require.EqualValues(t, 2, outcome.Seq)
-	require.False(t, outcome.Repeated)
-	b.awaitEvent(create.ConversationId, 2)
+	require.EqualValues(t, 2, outcome.GetSeq())
+	require.False(t, outcome.GetRepeated())
+	b.awaitEvent(create.GetConversationId(), 2)
 	b.store.verify(t)
-	require.EqualValues(t, 2, w.count("republished_events_total"))
+	require.Equal(t, 2, w.count("republished_events_total"))
 }
 
 // A conflict at a conversation's seq means that what is in memory is wrong: it is thrown away.
@@ -387,8 +388,8 @@ func TestTakenSeqBeginsAnew(t *testing.T) {
 		return err
 	}, nil)
 	w := b.startWorker(nil)
-	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).Seq)
-	require.EqualValues(t, 2, w.count("takeovers_total"))
+	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).GetSeq())
+	require.Equal(t, 2, w.count("takeovers_total"))
 }
 
 // A worker that is stopped hands over to another one, and everything is committed once.
@@ -402,7 +403,7 @@ func TestHandover(t *testing.T) {
 		successor := b.startWorker(nil)
 		w.stop()
 		for i := range 20 {
-			require.Equal(t, next, b.send(command(create.ConversationId, "ann", 100*(round+1)+i, text("x"))).Seq)
+			require.Equal(t, next, b.send(command(create.GetConversationId(), "ann", 100*(round+1)+i, text("x"))).GetSeq())
 			next++
 		}
 		w = successor

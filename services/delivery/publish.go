@@ -58,9 +58,9 @@ func (p *publisher) results(answers []answer, header nats.Header) {
 			byInbox[a.inbox] = results
 		}
 		size := a.result.SizeVT()
-		if sizes[a.inbox] += size; sizes[a.inbox] > p.limit && len(results.Results) > 0 {
+		if sizes[a.inbox] += size; sizes[a.inbox] > p.limit && len(results.GetResults()) > 0 {
 			p.send(broker.ResultSubject(a.inbox), results, header)
-			results.Results, sizes[a.inbox] = results.Results[:0], size
+			results.Results, sizes[a.inbox] = results.GetResults()[:0], size
 		}
 		results.Results = append(results.Results, a.result)
 	}
@@ -78,11 +78,11 @@ func (p *publisher) events(events []*conversationv1.Event, traceparents []string
 	}
 	groups := make(map[string]*group, min(len(events), 64))
 	flush := func(g *group) {
-		if !slices.ContainsFunc(g.live.Traceparents, func(s string) bool { return s != "" }) {
+		if !slices.ContainsFunc(g.live.GetTraceparents(), func(s string) bool { return s != "" }) {
 			g.live.Traceparents = nil
 		}
-		p.send(broker.LiveSubject(g.live.Events[0].GetConversationId()), &g.live, nil)
-		g.live.Events, g.live.Traceparents, g.size = g.live.Events[:0], g.live.Traceparents[:0], 0
+		p.send(broker.LiveSubject(g.live.GetEvents()[0].GetConversationId()), &g.live, nil)
+		g.live.Events, g.live.Traceparents, g.size = g.live.GetEvents()[:0], g.live.GetTraceparents()[:0], 0
 	}
 	for i, event := range events {
 		// Before the event itself, so that gateways of new members listen as early as can be.
@@ -94,8 +94,8 @@ func (p *publisher) events(events []*conversationv1.Event, traceparents []string
 			g = &group{}
 			groups[event.GetConversationId()] = g
 		}
-		size, n := event.SizeVT(), len(g.live.Events)
-		if n > 0 && (g.size+size > p.limit || g.live.Events[n-1].GetSeq()+1 != event.GetSeq()) {
+		size, n := event.SizeVT(), len(g.live.GetEvents())
+		if n > 0 && (g.size+size > p.limit || g.live.GetEvents()[n-1].GetSeq()+1 != event.GetSeq()) {
 			flush(g)
 		}
 		g.live.Events = append(g.live.Events, event)
@@ -118,7 +118,7 @@ func (p *publisher) receipt(r *conversationv1.Receipt) {
 // message is what the generated messages have in common.
 type message interface {
 	SizeVT() int
-	MarshalToSizedBufferVT([]byte) (int, error)
+	MarshalToSizedBufferVT(buf []byte) (int, error)
 }
 
 // send publishes one message. A failure is counted and not returned: while the connection is away nothing can be told to

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/nats-io/nats.go"
-	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -40,13 +38,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 	if submitter == nil {
 		return nil, status.Error(codes.Unavailable, "this worker is not running; ask another one")
 	}
-	carrier := propagation.MapCarrier{}
-	propagator.Inject(ctx, carrier)
-	var header nats.Header
-	if carrier[headerTraceparent] != "" {
-		header = nats.Header{headerTraceparent: {carrier[headerTraceparent]}}
-	}
-	outcome, err := submitter.Do(ctx, command, header)
+	outcome, err := submitter.Do(ctx, command, headerOf(traceparentFrom(ctx)))
 	switch {
 	case errors.Is(err, broker.ErrBusy):
 		return nil, status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")

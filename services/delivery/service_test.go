@@ -33,19 +33,19 @@ func TestSubmitForServices(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	id := conversation.DirectID("ann", "bob")
-	require.Equal(t, id, answer.Outcome.ConversationId)
+	require.Equal(t, id, answer.GetOutcome().GetConversationId())
 	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: commandID(2), Body: text("hi")})
 	require.NoError(t, err)
-	require.EqualValues(t, 2, answer.Outcome.Seq)
+	require.EqualValues(t, 2, answer.GetOutcome().GetSeq())
 	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: id, CommandId: commandID(3), Body: text("hi")})
 	require.NoError(t, err)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, answer.Outcome.Error.GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, answer.GetOutcome().GetError().GetCode())
 	b.store.verify(t)
 
 	partitions, err := w.ListPartitions(ctx, &deliveryv1.ListPartitionsRequest{})
 	require.NoError(t, err)
-	require.Len(t, partitions.Partitions, 4)
-	require.NotEmpty(t, partitions.Worker)
+	require.Len(t, partitions.GetPartitions(), 4)
+	require.NotEmpty(t, partitions.GetWorker())
 
 	w.stop()
 	_, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: commandID(4), Body: text("hi")})
@@ -75,15 +75,15 @@ func TestBrokerRestart(t *testing.T) {
 	b := newBed(t, 2)
 	w := b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob"))
-	require.EqualValues(t, 1, b.send(create).Seq)
+	require.EqualValues(t, 1, b.send(create).GetSeq())
 	for round := range 2 {
 		b.server.Shutdown()
 		b.server.WaitForShutdown()
 		b.eventually("the worker notices", func() bool { return w.Check(t.Context()) != nil })
 		b.startServer()
-		require.EqualValues(t, 2+round, b.send(command(create.ConversationId, "ann", 10+round, text("x"))).Seq)
+		require.EqualValues(t, 2+round, b.send(command(create.GetConversationId(), "ann", 10+round, text("x"))).GetSeq())
 	}
-	b.awaitEvent(create.ConversationId, 3)
+	b.awaitEvent(create.GetConversationId(), 3)
 	b.store.verify(t)
 }
 
@@ -97,7 +97,7 @@ func TestTraceGoesOn(t *testing.T) {
 	b.eventually("running", func() bool { return w.state(0) == "running" })
 	create := command("", "ann", 1, group("g"))
 	lives := make(chan *nats.Msg, 8)
-	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.ConversationId), lives)
+	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
 	require.NoError(t, err)
 	payload, err := create.MarshalVT()
 	require.NoError(t, err)
@@ -108,8 +108,8 @@ func TestTraceGoesOn(t *testing.T) {
 	require.NoError(t, err)
 	var live brokerv1.Live
 	require.NoError(t, live.UnmarshalVT((<-lives).Data))
-	require.Len(t, live.Traceparents, 1)
-	require.Contains(t, live.Traceparents[0], traceID)
+	require.Len(t, live.GetTraceparents(), 1)
+	require.Contains(t, live.GetTraceparents()[0], traceID)
 	w.stop()
 	var apply, command sdktrace.ReadOnlySpan
 	for _, span := range spans.Ended() {

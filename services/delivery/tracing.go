@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
@@ -41,54 +40,63 @@ func traceparentOf(header nats.Header) string {
 // batchTrace is the trace of one batch: a span for the batch, linked to a span for each sampled command of it, which is
 // part of its sender's trace. Nil when no command of the batch is sampled; all methods then do nothing.
 type batchTrace struct {
-	span     trace.Span
-	commands map[int]trace.Span // by index of the entry
+	span        trace.Span
+	traceparent string              // of span
+	commands    map[int]commandSpan // by index of the entry
+}
+
+type commandSpan struct {
+	span        trace.Span
+	traceparent string
 }
 
 var propagator propagation.TraceContext
 
-// traceBatch costs nothing but a look at each entry when none is sampled.
+// traceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
 func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []entry) (context.Context, *batchTrace) {
-	var t *batchTrace
+	var commands map[int]commandSpan
 	var links []trace.Link
 	for i := range entries {
 		if entries[i].traceparent == "" {
 			continue
 		}
-		remote := propagator.Extract(context.Background(), propagation.MapCarrier{headerTraceparent: entries[i].traceparent})
+		remote := propagator.Extract(ctx, propagation.MapCarrier{headerTraceparent: entries[i].traceparent})
 		if !trace.SpanContextFromContext(remote).IsSampled() {
 			continue
 		}
-		if t == nil {
-			t = &batchTrace{commands: map[int]trace.Span{}}
+		if commands == nil {
+			commands = map[int]commandSpan{}
 		}
-		_, span := tracer.Start(remote, spanCommand, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(time.Now()),
-			trace.WithAttributes(
-				attrSystem.String("nats"), attrOperation.String("process"), attrDestination.String(stream),
-				attrConversation.String(entries[i].command.GetConversationId()), attrSequence.Int64(int64(entries[i].sequence)),
-			))
-		t.commands[i] = span
+		inside, span := tracer.Start(remote, spanCommand, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+			attrSystem.String("nats"), attrOperation.String("process"), attrDestination.String(stream),
+			attrConversation.String(entries[i].command.GetConversationId()), attrSequence.Int64(int64(entries[i].sequence)),
+		))
+		commands[i] = commandSpan{span, traceparentFrom(inside)}
 		links = append(links, trace.Link{SpanContext: span.SpanContext()})
 	}
-	if t == nil {
+	if commands == nil {
 		return ctx, nil
 	}
-	ctx, t.span = tracer.Start(ctx, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...),
-		trace.WithAttributes(
-			attrSystem.String("nats"), attrOperation.String("process"), attrDestination.String(stream),
-			attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
-		))
-	return ctx, t
+	ctx, span := tracer.Start(ctx, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
+		attrSystem.String("nats"), attrOperation.String("process"), attrDestination.String(stream),
+		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
+	))
+	return ctx, &batchTrace{span: span, traceparent: traceparentFrom(ctx), commands: commands} //nolint:spancheck // as above
 }
 
-// command gives the trace context that goes on with the outcome of an entry; empty when it is not sampled.
-func (t *batchTrace) command(i int) string {
-	if t == nil || t.commands[i] == nil {
-		return ""
-	}
+// traceparentFrom spells the trace context of ctx; empty when there is none.
+func traceparentFrom(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
-	propagator.Inject(trace.ContextWithSpan(context.Background(), t.commands[i]), carrier)
+	propagator.Inject(ctx, carrier)
 	return carrier[headerTraceparent]
+}
+
+// headerOf is the message header that hands a trace context on; nil when there is none.
+func headerOf(traceparent string) nats.Header {
+	if traceparent == "" {
+		return nil
+	}
+	return nats.Header{headerTraceparent: {traceparent}}
 }
 
 // header is the header for a message that carries outcomes of the batch; nil when nothing is sampled.
@@ -96,22 +104,7 @@ func (t *batchTrace) header() nats.Header {
 	if t == nil {
 		return nil
 	}
-	carrier := propagation.MapCarrier{}
-	propagator.Inject(trace.ContextWithSpan(context.Background(), t.span), carrier)
-	if carrier[headerTraceparent] == "" {
-		return nil
-	}
-	return nats.Header{headerTraceparent: {carrier[headerTraceparent]}}
-}
-
-func (t *batchTrace) end() {
-	if t == nil {
-		return
-	}
-	for _, span := range t.commands {
-		span.End()
-	}
-	t.span.End()
+	return headerOf(t.traceparent)
 }
 
 // traceparents gives the trace contexts of events by the entries they came of; nil when none is sampled.
@@ -121,7 +114,17 @@ func (t *batchTrace) traceparents(causes []int) []string {
 	}
 	all := make([]string, len(causes))
 	for i, cause := range causes {
-		all[i] = t.command(cause)
+		all[i] = t.commands[cause].traceparent
 	}
 	return all
+}
+
+func (t *batchTrace) end() {
+	if t == nil {
+		return
+	}
+	for _, command := range t.commands {
+		command.span.End()
+	}
+	t.span.End()
 }

@@ -36,10 +36,10 @@ func main() {
 	var cfg config
 	settings.Parse("runnel-delivery", "Puts commands in order, has them committed, and sees them delivered.", &cfg)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, cfg); err != nil {
+	err := run(ctx, cfg)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "runnel-delivery:", err)
-		stop()
 		os.Exit(1)
 	}
 }
