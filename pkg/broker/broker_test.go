@@ -171,6 +171,36 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 }
 
+// A result is told at most once. A client that asks again gets it told once more, but not with each question.
+func TestALostResultIsAskedForAgain(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{AskAgain: time.Nanosecond})
+	copies := make(chan struct{}, 10)
+	sub, err := b.nc.Subscribe("in.*", func(*nats.Msg) { copies <- struct{}{} })
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	accepted, done := make(chan struct{}, 10), make(chan *conversationv1.Outcome, 10)
+	submission := broker.Submission{Command: cmd("bob", "ann", 1), Accepted: func() { accepted <- struct{}{} }, Done: func(o *conversationv1.Outcome) { done <- o }}
+	require.NoError(t, b.submitter.Submit(submission))
+	<-copies
+	<-accepted // the owner's result is lost
+	require.NoError(t, b.submitter.Submit(submission))
+	<-copies
+	<-accepted
+	b.answer(cmd("bob", "ann", 1))
+	require.Equal(t, uint64(9), (<-done).GetSeq())
+	require.Equal(t, uint64(9), (<-done).GetSeq())
+	require.Zero(t, b.submitter.Pending())
+
+	patient := setup(t, broker.SubmitterConfig{AskAgain: time.Hour})
+	require.NoError(t, patient.submitter.Submit(submission))
+	<-accepted
+	require.NoError(t, patient.submitter.Submit(submission))
+	<-accepted
+	stream, err := patient.js.Stream(t.Context(), broker.StreamName(conversation.Partition(submission.Command.GetConversationId(), partitions)))
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), stream.CachedInfo().State.Msgs, "it joins the one under way")
+}
+
 func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{PublishTimeout: 50 * time.Millisecond, AcceptTimeout: 300 * time.Millisecond})
 	for p := range partitions {

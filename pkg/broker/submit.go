@@ -32,8 +32,12 @@ type SubmitterConfig struct {
 	// AcceptTimeout is how long a command may stay unacknowledged before it fails as unavailable. Defaults to 8 s.
 	AcceptTimeout time.Duration
 	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is
-	// away, sends stay accepted and a client that asks again joins the waiting command instead of adding a copy of it.
+	// away, sends stay accepted and a client that asks again joins the waiting command.
 	OutcomeTimeout time.Duration
+	// AskAgain is how long an accepted command waits before a client that asks again has it put into the stream once more:
+	// results are told at most once, and this one may have been lost. It doubles each time, so that an outage of the store does
+	// not fill the stream with copies. Defaults to 3 s.
+	AskAgain time.Duration
 }
 
 func (c SubmitterConfig) withDefaults() SubmitterConfig {
@@ -48,6 +52,9 @@ func (c SubmitterConfig) withDefaults() SubmitterConfig {
 	}
 	if c.OutcomeTimeout == 0 {
 		c.OutcomeTimeout = 60 * time.Second
+	}
+	if c.AskAgain == 0 {
+		c.AskAgain = 3 * time.Second
 	}
 	return c
 }
@@ -71,6 +78,8 @@ type Submission struct {
 //	Submit ─▶ queued ─▶ published ─PubAck─▶ accepted ─result─▶ done
 //	                     │   ▲ time-out: the same bytes and message id again
 //	                     └───┘ duplicate: once more under a new message id, so that the owner answers it
+//
+// An accepted command whose result seems to be lost is published once more in the same way when a client asks again.
 type Submitter struct {
 	cfg        SubmitterConfig
 	nc         *nats.Conn
@@ -106,6 +115,8 @@ type call struct {
 	republish bool // a duplicate was republished once already
 	tryAt     time.Time
 	deadline  time.Time
+	askAt     time.Time     // when a client that asks again is believed that the result was lost; only once accepted
+	patience  time.Duration // until the next askAt
 }
 
 // ErrBusy means that too many commands are under way: nothing was done, try again later.
@@ -186,6 +197,12 @@ func (s *Submitter) Submit(sub Submission) error {
 			c.waiters = c.waiters[1:]
 		}
 		c.waiters = append(c.waiters, sub)
+		if accepted && c.token == 0 && now.After(c.askAt) {
+			c.patience *= 2
+			c.askAt = now.Add(c.patience)
+			s.renewID(c)
+			s.publish(c, now)
+		}
 		s.mu.Unlock()
 		if accepted && sub.Accepted != nil {
 			sub.Accepted()
@@ -239,6 +256,12 @@ func messageID(key callKey) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
+// renewID gives the call's message another id, so that the broker stores it though it has it already; the store's unique
+// key keeps the command from happening twice. Callers hold mu.
+func (s *Submitter) renewID(c *call) {
+	c.message.Header.Set(headerMsgID, messageID(c.key)+"."+strconv.FormatUint(rand.Uint64(), 36))
+}
+
 // publish sends the call's message. Callers hold mu.
 func (s *Submitter) publish(c *call, now time.Time) {
 	delete(s.acks, c.token)
@@ -274,15 +297,21 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 	}
 	if !c.republish && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
 		// It is in the stream already, perhaps since before this process started: nobody will answer that copy to us.
-		// Once more under another id makes the owner answer; the store's unique key keeps it from happening twice.
+		// Once more under another id makes the owner answer.
 		c.republish = true
-		c.message.Header.Set(headerMsgID, c.message.Header.Get(headerMsgID)+"."+strconv.FormatUint(rand.Uint64(), 36))
+		s.renewID(c)
 		s.publish(c, now)
 		s.mu.Unlock()
 		return
 	}
 	delete(s.acks, token)
-	c.token, c.accepted, c.deadline = 0, true, now.Add(s.cfg.OutcomeTimeout)
+	c.token = 0
+	if c.accepted {
+		s.mu.Unlock()
+		return
+	}
+	c.accepted, c.deadline = true, now.Add(s.cfg.OutcomeTimeout)
+	c.patience, c.askAt = s.cfg.AskAgain, now.Add(s.cfg.AskAgain)
 	waiters := c.waiters
 	s.leaveLane(c, now)
 	s.mu.Unlock()
