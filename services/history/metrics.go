@@ -9,8 +9,8 @@ import (
 
 // metrics are what the service measures. Everything is resolved when it is made.
 type metrics struct {
-	appendEvents        prometheus.Observer
-	duplicates, damaged prometheus.Counter
+	appendEvents                 prometheus.Observer
+	duplicates, rewinds, damaged prometheus.Counter
 
 	append, watermark, lease, conversations, commands, read,
 	listConversations, listMembers, heads, saveCursors *operation
@@ -53,10 +53,13 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	duplicates := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "runnel_history_duplicates_total", Help: "Commands that had been committed before and were answered with their first outcome.",
 	})
+	rewinds := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "runnel_history_watermark_rewinds_total", Help: "Appends that moved a watermark back in its stream. Right only after the broker lost acknowledged commands.",
+	})
 	damaged := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "runnel_history_damaged_events_total", Help: "Events that were read and whose stored body cannot be decoded. Above 0 is an alarm: run runnel verify.",
 	})
-	registerer.MustRegister(seconds, refused, events, duplicates, damaged)
+	registerer.MustRegister(seconds, refused, events, duplicates, rewinds, damaged)
 
 	resolve := func(name string) *operation {
 		o := &operation{
@@ -71,7 +74,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		return o
 	}
 	return &metrics{
-		appendEvents: events, duplicates: duplicates, damaged: damaged,
+		appendEvents: events, duplicates: duplicates, rewinds: rewinds, damaged: damaged,
 		append: resolve("append"), watermark: resolve("watermark"), lease: resolve("lease"), conversations: resolve("conversations"),
 		commands: resolve("commands"), read: resolve("read"), listConversations: resolve("list_conversations"),
 		listMembers: resolve("list_members"), heads: resolve("heads"), saveCursors: resolve("save_cursors"),

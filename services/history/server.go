@@ -47,6 +47,11 @@ func do[T any](ctx context.Context, s *Server, op *operation, invalid error, cal
 // Append commits one batch of a partition, or nothing of it.
 func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	return do(ctx, s, s.metrics.append, s.checkAppend(request), func() (*historyv1.AppendResponse, error) {
+		present := request.GetExpected()
+		if store.BugNoWatermarkCheck {
+			// Nothing compares the two then, so that only this shows what the bug does.
+			present, _ = s.store.Watermark(ctx, request.GetPartition())
+		}
 		duplicates, err := s.store.Append(ctx, withCleanReasons(request))
 		switch {
 		case err != nil:
@@ -55,9 +60,20 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 			s.metrics.duplicates.Add(float64(len(duplicates)))
 		default:
 			s.metrics.appendEvents.Observe(float64(len(request.GetEvents())))
+			s.reportRewind(ctx, request, present)
 		}
 		return &historyv1.AppendResponse{Duplicates: duplicates}, nil
 	})
+}
+
+// reportRewind tells operators about a watermark that went back: the same commands will be looked at again. It is right after
+// the broker has lost what it had acknowledged, and wrong at any other time.
+func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequest, present *historyv1.Watermark) {
+	next := request.GetNext()
+	if next.GetStream() == present.GetStream() && next.GetSequence() < present.GetSequence() {
+		s.metrics.rewinds.Inc()
+		s.log.WarnContext(ctx, "a watermark went back", "partition", request.GetPartition(), "from", present.GetSequence(), "to", next.GetSequence())
+	}
 }
 
 // GetWatermark tells where a partition stands.

@@ -146,7 +146,7 @@ func TestTheWholeServiceOverASocket(t *testing.T) {
 	response, err = b.client.Append(t.Context(), again)
 	require.NoError(t, err)
 	require.Len(t, response.GetDuplicates(), 1)
-	require.Equal(t, float64(1), metric(t, b, "runnel_history_duplicates_total"))
+	require.Equal(t, 1, metric(t, b, "runnel_history_duplicates_total"))
 }
 
 func TestRefusals(t *testing.T) {
@@ -189,7 +189,20 @@ func TestAnAwayDatabaseIsUnavailableAndSaysNoMore(t *testing.T) {
 	}
 	require.Contains(t, b.log.String(), "operation=append")
 	require.Less(t, strings.Count(b.log.String(), "level=WARN"), 10, "an outage does not flood the log")
-	require.Equal(t, float64(50), metric(t, b, "runnel_history_refused_total", "append", "unavailable"))
+	require.Equal(t, 50, metric(t, b, "runnel_history_refused_total", "append", "unavailable"))
+}
+
+func TestAWatermarkThatGoesBackIsReported(t *testing.T) {
+	b := newBed(t)
+	at := func(stream string, sequence uint64) *historyv1.Watermark {
+		return &historyv1.Watermark{Stream: stream, Sequence: sequence}
+	}
+	for _, move := range [][2]*historyv1.Watermark{{nil, at("1", 9)}, {at("1", 9), at("1", 10)}, {at("1", 10), at("1", 7)}, {at("1", 7), at("2", 0)}} {
+		_, err := b.client.Append(t.Context(), &historyv1.AppendRequest{Expected: move[0], Next: move[1]})
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, metric(t, b, "runnel_history_watermark_rewinds_total"), "another stream is no rewind")
+	require.Contains(t, b.log.String(), "a watermark went back")
 }
 
 func TestDeadLettersAreTakenWhateverTheirReason(t *testing.T) {
@@ -247,7 +260,7 @@ func TestOpen(t *testing.T) {
 	require.ErrorContains(t, err, "partitions")
 }
 
-func metric(t *testing.T, b *bed, name string, labels ...string) float64 {
+func metric(t *testing.T, b *bed, name string, labels ...string) int {
 	t.Helper()
 	families, err := b.registry.Gather()
 	require.NoError(t, err)
@@ -258,7 +271,7 @@ func metric(t *testing.T, b *bed, name string, labels ...string) float64 {
 				values = append(values, label.GetValue())
 			}
 			if family.GetName() == name && strings.Join(values, ",") == strings.Join(labels, ",") {
-				return m.GetCounter().GetValue()
+				return int(m.GetCounter().GetValue())
 			}
 		}
 	}

@@ -56,6 +56,6 @@ func Assign(nowMs int64, leases []Lease, workers map[string]int64, request *hist
 			response.Held = append(response.Held, lease.Partition)
 		}
 	}
-	slices.Sort(response.Held)
+	slices.Sort(response.GetHeld())
 	return changed, response
 }

@@ -17,6 +17,8 @@ import (
 // Store is one database. All methods may be called concurrently. Requests are trusted to be well formed (the server
 // validates them at the edge); what only the database can tell comes back as one of this package's errors. Messages passed
 // in must not be changed afterwards, not even when the call has returned early because its context ended.
+//
+//nolint:interfacebloat // one method for each call of the service; splitting it would only spread it
 type Store interface {
 	// Append commits a batch or nothing of it. In this order: a moved watermark is a *WatermarkError; commands that were
 	// committed before are returned as duplicates, all of them, and nothing is committed; events that do not continue
@@ -54,13 +56,15 @@ type Store interface {
 }
 
 const (
-	// DefaultPage and MaxPage bound the items of a page.
+	// DefaultPage is the number of items of a page when the request does not say.
 	DefaultPage = 100
-	MaxPage     = 1000
+	// MaxPage is the most items of a page.
+	MaxPage = 1000
 	// MaxPageBytes is the size at which a page of events ends; the event that passes it is still part of the page.
 	MaxPageBytes = 1 << 20
-	// MaxStateMembers and MaxCommandsBytes keep one answer below the 8 MiB that a gRPC message may have.
-	MaxStateMembers  = 50_000
+	// MaxStateMembers keeps an answer of Conversations below the 8 MiB that a gRPC message may have.
+	MaxStateMembers = 50_000
+	// MaxCommandsBytes keeps an answer of Commands below it.
 	MaxCommandsBytes = 4 << 20
 )
 

@@ -35,10 +35,10 @@ func main() {
 	var cfg config
 	settings.Parse("runnel-history", "Stores the logs of conversations, cursors, and the watermark and lease of each partition.", &cfg)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, cfg); err != nil {
+	err := run(ctx, cfg)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "runnel-history:", err)
-		stop()
 		os.Exit(1)
 	}
 }
@@ -49,7 +49,7 @@ func run(ctx context.Context, cfg config) (err error) {
 		return fmt.Errorf("start telemetry: %w", err)
 	}
 	defer func() {
-		flush, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(flush))
 	}()

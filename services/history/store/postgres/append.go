@@ -36,7 +36,8 @@ const (
 	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, creator, head, head_hash, members, created_time_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
 	insertEvents = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash)
-		SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::uuid[], $6::int[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[])`
+		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[])`
 	alterConversation = `UPDATE conversations SET name = coalesce($1, name), members = members + $2 WHERE conversation_id = $3`
 	beginMemberships  = `INSERT INTO memberships (conversation_id, user_id, joined_seq) SELECT $1, unnest($2::text[]), $3`
 	endMembership     = `WITH ended AS (UPDATE memberships SET left_seq = $1 WHERE conversation_id = $2 AND user_id = $3 AND left_seq IS NULL RETURNING 1)
@@ -196,7 +197,7 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch) ([]*historyv1.D
 }
 
 const saveCursors = `INSERT INTO cursors AS present (conversation_id, user_id, delivered_seq, delivered_time_ms, read_seq, read_time_ms)
-	SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+	SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::bigint[]), unnest($4::bigint[]), unnest($5::bigint[]), unnest($6::bigint[])
 	ON CONFLICT (conversation_id, user_id) DO UPDATE SET
 		delivered_time_ms = CASE WHEN excluded.delivered_seq > present.delivered_seq THEN excluded.delivered_time_ms ELSE present.delivered_time_ms END,
 		delivered_seq = greatest(excluded.delivered_seq, present.delivered_seq),

@@ -30,8 +30,13 @@ func BenchmarkAppend(b *testing.B) {
 	storetest.Benchmark(b, subject)
 }
 
+func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
+
 // keepServer keeps the shared server running from the first subtest to the last.
-func keepServer(tb testing.TB) { postgrestest.Start(tb) }
+func keepServer(tb testing.TB) {
+	tb.Helper()
+	postgrestest.Start(tb)
+}
 
 func newDatabase(tb testing.TB) *storetest.Database {
 	tb.Helper()

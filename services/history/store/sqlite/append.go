@@ -66,35 +66,35 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 }
 
 // run does all of the append. Order matters: the watermark is the law, so it comes first.
-func (a *appending) run(w *writer) error {
+func (a *appending) run(ctx context.Context, w *writer) error {
 	a.duplicates = nil
-	if err := a.moveWatermark(w); err != nil {
+	if err := a.moveWatermark(ctx, w); err != nil {
 		return err
 	}
-	changed, err := w.statements.heads.exec(a.heads)
+	changed, err := w.statements.heads.exec(ctx, a.heads)
 	if err != nil {
 		return err
 	}
 	if changed != a.continued {
 		return errClash
 	}
-	if _, err := w.statements.conversations.exec(a.create); err != nil {
+	if _, err := w.statements.conversations.exec(ctx, a.create); err != nil {
 		return clash(err)
 	}
-	if _, err := w.statements.events.exec(a.events); err != nil {
+	if _, err := w.statements.events.exec(ctx, a.events); err != nil {
 		return clash(err)
 	}
 	for _, change := range a.altered {
 		name := sql.NullString{String: change.Name, Valid: change.Renamed}
-		if _, err := w.statements.alter.ExecContext(background, name, change.Members, change.ID); err != nil {
+		if _, err := w.statements.alter.ExecContext(ctx, name, change.Members, change.ID); err != nil {
 			return err
 		}
 	}
-	if err := a.moveMembers(w); err != nil {
+	if err := a.moveMembers(ctx, w); err != nil {
 		return err
 	}
 	for _, letter := range a.GetDeadLetters() {
-		if _, err := w.statements.deadLetter.ExecContext(background, a.GetPartition(), a.GetNext().GetStream(), int64(letter.GetSequence()),
+		if _, err := w.statements.deadLetter.ExecContext(ctx, a.GetPartition(), a.GetNext().GetStream(), int64(letter.GetSequence()),
 			letter.GetReason(), orEmpty(letter.GetPayload()), a.nowMs); err != nil {
 			return err
 		}
@@ -102,16 +102,16 @@ func (a *appending) run(w *writer) error {
 	return nil
 }
 
-func (a *appending) moveWatermark(w *writer) error {
+func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	present := a.GetExpected()
 	if store.BugNoWatermarkCheck {
 		var err error
-		if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(background, a.GetPartition())); err != nil {
+		if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, a.GetPartition())); err != nil {
 			return err
 		}
 	}
 	next := a.GetNext()
-	result, err := w.statements.moveWatermark.ExecContext(background, next.GetStream(), int64(next.GetSequence()), next.GetTimeNs(),
+	result, err := w.statements.moveWatermark.ExecContext(ctx, next.GetStream(), int64(next.GetSequence()), next.GetTimeNs(),
 		a.GetPartition(), present.GetStream(), int64(present.GetSequence()))
 	if err != nil {
 		return err
@@ -119,16 +119,16 @@ func (a *appending) moveWatermark(w *writer) error {
 	if moved, err := result.RowsAffected(); err != nil || moved == 1 {
 		return err
 	}
-	if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(background, a.GetPartition())); err != nil {
+	if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, a.GetPartition())); err != nil {
 		return err
 	}
 	return &store.WatermarkError{Partition: a.GetPartition(), Present: present}
 }
 
-func (a *appending) moveMembers(w *writer) error {
+func (a *appending) moveMembers(ctx context.Context, w *writer) error {
 	for _, membership := range a.Memberships {
 		if membership.Left != "" {
-			result, err := w.statements.leave.ExecContext(background, int64(membership.Seq), membership.ConversationID, membership.Left)
+			result, err := w.statements.leave.ExecContext(ctx, int64(membership.Seq), membership.ConversationID, membership.Left)
 			if err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func (a *appending) moveMembers(w *writer) error {
 		for _, user := range membership.Joined {
 			args = append(args, membership.ConversationID, user, int64(membership.Seq))
 		}
-		if _, err := w.statements.join.exec(args); violates(err) {
+		if _, err := w.statements.join.exec(ctx, args); violates(err) {
 			return store.Invalid("events", "make somebody a member who is one already")
 		} else if err != nil {
 			return err
@@ -151,11 +151,11 @@ func (a *appending) moveMembers(w *writer) error {
 }
 
 // explain says why an append clashed: with commands that were committed before, with itself, or with a head.
-func (a *appending) explain(w *writer) error {
+func (a *appending) explain(ctx context.Context, w *writer) error {
 	if !store.BugNoUniqueKey {
 		for i := range a.Rows {
 			row := &a.Rows[i]
-			first, err := scanEvent(w.statements.findCommand.QueryRowContext(background, row.CommandID[:], row.GetConversationId(), row.GetSender()))
+			first, err := scanEvent(w.statements.findCommand.QueryRowContext(ctx, row.CommandID[:], row.GetConversationId(), row.GetSender()))
 			if errors.Is(err, sql.ErrNoRows) {
 				continue
 			}
@@ -208,8 +208,8 @@ func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpda
 		args = append(args, update.GetConversationId(), cursor.GetUserId(), int64(cursor.GetDeliveredSeq()), cursor.GetDeliveredTimeMs(),
 			int64(cursor.GetReadSeq()), cursor.GetReadTimeMs())
 	}
-	return wrap("save cursors", s.writer.do(ctx, func(w *writer) error {
-		_, err := w.statements.cursors.exec(args)
+	return wrap("save cursors", s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		_, err := w.statements.cursors.exec(ctx, args)
 		return err
 	}, nil))
 }

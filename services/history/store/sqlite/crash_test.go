@@ -90,6 +90,7 @@ func TestCrashChild(t *testing.T) {
 }
 
 func appendForEver(t *testing.T, s store.Store, partition uint32, round int, out *lineWriter) {
+	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	clock := storetest.ClockAt(int64(round)<<40 | int64(partition)<<32)
 	worker := storetest.NewWorker(s, partition, clock)

@@ -58,8 +58,8 @@ func TestFullDisk(t *testing.T) {
 // limitPages makes the database full at so many pages. It goes through the writer, as everything on its connection.
 func limitPages(t *testing.T, s *Store, pages int) {
 	t.Helper()
-	require.NoError(t, s.writer.do(t.Context(), func(w *writer) error {
-		_, err := w.conn.ExecContext(background, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
+	require.NoError(t, s.writer.do(t.Context(), func(ctx context.Context, w *writer) error {
+		_, err := w.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
 		return err
 	}, nil))
 }

@@ -12,8 +12,8 @@ import (
 // Lease is one write: it sees all leases and nobody comes between.
 func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
 	var response *historyv1.LeaseResponse
-	err := s.writer.do(ctx, func(w *writer) (err error) {
-		response, err = w.lease(s.now().UnixMilli(), request)
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
+		response, err = w.lease(ctx, s.now().UnixMilli(), request)
 		return err
 	}, nil)
 	if err != nil {
@@ -23,34 +23,34 @@ func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*hi
 	return response, nil
 }
 
-func (w *writer) lease(nowMs int64, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
-	leases, err := w.readLeases()
+func (w *writer) lease(ctx context.Context, nowMs int64, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
+	leases, err := w.readLeases(ctx)
 	if err != nil {
 		return nil, err
 	}
-	workers, err := w.readWorkers()
+	workers, err := w.readWorkers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	changed, response := store.Assign(nowMs, leases, workers, request)
 	for _, lease := range changed {
-		if _, err := w.statements.setLease.ExecContext(background, lease.Worker, lease.UntilMs, lease.Partition); err != nil {
+		if _, err := w.statements.setLease.ExecContext(ctx, lease.Worker, lease.UntilMs, lease.Partition); err != nil {
 			return nil, err
 		}
 	}
-	if _, err := w.statements.dropWorkers.ExecContext(background, nowMs); err != nil {
+	if _, err := w.statements.dropWorkers.ExecContext(ctx, nowMs); err != nil {
 		return nil, err
 	}
 	if request.GetStopping() {
-		_, err = w.statements.dropWorker.ExecContext(background, request.GetWorker())
+		_, err = w.statements.dropWorker.ExecContext(ctx, request.GetWorker())
 	} else {
-		_, err = w.statements.setWorker.ExecContext(background, request.GetWorker(), nowMs+int64(request.GetTtlMs()))
+		_, err = w.statements.setWorker.ExecContext(ctx, request.GetWorker(), nowMs+int64(request.GetTtlMs()))
 	}
 	return response, err
 }
 
-func (w *writer) readLeases() (leases []store.Lease, err error) {
-	rows, err := w.statements.leases.QueryContext(background)
+func (w *writer) readLeases(ctx context.Context) (leases []store.Lease, err error) {
+	rows, err := w.statements.leases.QueryContext(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +65,8 @@ func (w *writer) readLeases() (leases []store.Lease, err error) {
 	return leases, rows.Err()
 }
 
-func (w *writer) readWorkers() (workers map[string]int64, err error) {
-	rows, err := w.statements.workers.QueryContext(background)
+func (w *writer) readWorkers(ctx context.Context) (workers map[string]int64, err error) {
+	rows, err := w.statements.workers.QueryContext(ctx)
 	if err != nil {
 		return nil, err
 	}

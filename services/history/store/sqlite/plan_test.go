@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"database/sql"
 	"log/slog"
 	"path/filepath"
@@ -11,25 +10,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recorder notes what would be prepared.
-type recorder struct{ queries []string }
-
-func (r *recorder) PrepareContext(_ context.Context, query string) (*sql.Stmt, error) {
-	r.queries = append(r.queries, query)
-	return nil, nil //nolint:nilnil // nobody runs them
-}
-
 // TestEveryQueryGoesByKey asks SQLite how it would run each statement of the store: none may go through a whole table.
 func TestEveryQueryGoesByKey(t *testing.T) {
 	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "history.db")}, 16, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
-	recorder := &recorder{}
-	_, err = prepareReads(t.Context(), recorder)
+	var queries []string
+	recorder := &preparer{prepare: func(query string) (*sql.Stmt, error) {
+		queries = append(queries, query)
+		return nil, nil
+	}}
+	_, err = prepareReads(recorder)
 	require.NoError(t, err)
-	(&writeStatements{}).prepare(&preparer{ctx: t.Context(), on: recorder})
+	(&writeStatements{}).prepare(recorder)
 	explained := 0
-	for _, query := range recorder.queries {
+	for _, query := range queries {
 		for _, step := range explain(t, s.readers, query) {
 			explained++
 			if table, whole := strings.CutPrefix(step, "SCAN "); whole {

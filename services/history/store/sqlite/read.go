@@ -26,8 +26,7 @@ type readStatements struct {
 	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
 }
 
-func prepareReads(ctx context.Context, db connection) (readStatements, error) {
-	p := &preparer{ctx: ctx, on: db}
+func prepareReads(p *preparer) (readStatements, error) {
 	s := readStatements{
 		watermark: p.stmt(selectWatermark),
 		command:   p.stmt(selectCommand),

@@ -93,7 +93,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	}
 	s.readers.SetMaxOpenConns(readConnections)
 	s.readers.SetMaxIdleConns(readConnections)
-	if s.read, err = prepareReads(ctx, s.readers); err != nil {
+	if s.read, err = prepareReads(preparing(ctx, s.readers)); err != nil {
 		return nil, err
 	}
 	log.InfoContext(ctx, "history is in SQLite", "path", path, "partitions", partitions)

@@ -21,6 +21,8 @@ func TestStore(t *testing.T) { storetest.Run(t, subject) }
 
 func BenchmarkAppend(b *testing.B) { storetest.Benchmark(b, subject) }
 
+func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
+
 func newDatabase(tb testing.TB) *storetest.Database {
 	tb.Helper()
 	cfg := sqlite.Config{Path: filepath.Join(tb.TempDir(), "a directory", "it's 100% history?.db")}

@@ -7,23 +7,25 @@ import (
 	"strings"
 )
 
-// connection is what statements are prepared on: one connection, or a pool.
-type connection interface {
-	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-}
-
 // preparer prepares statements until the first error, so that a list of them reads as a list.
 type preparer struct {
-	ctx context.Context
-	on  connection
-	err error
+	prepare func(query string) (*sql.Stmt, error)
+	err     error
+}
+
+// preparing prepares on a connection, or on a pool.
+func preparing(ctx context.Context, on interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+},
+) *preparer {
+	return &preparer{prepare: func(query string) (*sql.Stmt, error) { return on.PrepareContext(ctx, query) }}
 }
 
 func (p *preparer) stmt(query string) *sql.Stmt {
 	if p.err != nil {
 		return nil
 	}
-	stmt, err := p.on.PrepareContext(p.ctx, query)
+	stmt, err := p.prepare(query)
 	if err != nil {
 		p.err = fmt.Errorf("prepare %q: %w", query, err)
 	}
@@ -39,7 +41,7 @@ type manyRows struct {
 	width      int
 }
 
-// manyRows prepares before + row, row, … + after; row holds width parameters.
+// manyRows prepares before, then row once for each row, then after.
 func (p *preparer) manyRows(before, row, after string) manyRows {
 	m := manyRows{width: strings.Count(row, "?")}
 	for i, n := range rowCounts {
@@ -49,10 +51,10 @@ func (p *preparer) manyRows(before, row, after string) manyRows {
 }
 
 // exec runs the statement over all rows of args (width arguments a row) and returns how many rows it changed.
-func (m *manyRows) exec(args []any) (changed int, err error) {
+func (m *manyRows) exec(ctx context.Context, args []any) (changed int, err error) {
 	for i, n := range rowCounts {
 		for len(args) >= n*m.width {
-			result, err := m.statements[i].ExecContext(background, args[:n*m.width]...)
+			result, err := m.statements[i].ExecContext(ctx, args[:n*m.width]...)
 			if err != nil {
 				return changed, err
 			}

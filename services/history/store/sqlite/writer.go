@@ -36,20 +36,21 @@ type writer struct {
 
 // write is one unit: all of it is committed or none.
 type write struct {
-	ctx context.Context
+	// gone is not nil once the caller has given up.
+	gone func() error
 	// run writes. An error takes back everything it did.
-	run func(w *writer) error
+	run action
 	// explain, when set, turns errClash of run into what to say; it runs after run was taken back, in the same transaction.
-	explain func(w *writer) error
+	explain action
 	err     chan error // of one element: the writer never waits for a caller
 }
 
+// action runs SQL on the writer's connection. Its context is the writer's: a caller that gives up must not interrupt a transaction that
+// carries the writes of others.
+type action func(ctx context.Context, w *writer) error
+
 // errClash says that a write met a key or a head that it did not expect.
 var errClash = errors.New("clash with what is stored")
-
-// background is the context of everything the writer runs: a caller that gives up must not interrupt a transaction that
-// carries the writes of others.
-var background = context.Background()
 
 func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	conn, err := db.Conn(ctx)
@@ -60,20 +61,20 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		db: db, conn: conn,
 		queue: make(chan *write, queueLength), quit: make(chan struct{}), done: make(chan struct{}),
 	}
-	prepare := &preparer{ctx: ctx, on: conn}
+	prepare := preparing(ctx, conn)
 	w.begin, w.commit, w.rollback = prepare.stmt("BEGIN IMMEDIATE"), prepare.stmt("COMMIT"), prepare.stmt("ROLLBACK")
 	w.savepoint, w.release, w.rollbackTo = prepare.stmt("SAVEPOINT one"), prepare.stmt("RELEASE one"), prepare.stmt("ROLLBACK TO one")
 	w.statements.prepare(prepare)
 	if prepare.err != nil {
 		return nil, errors.Join(prepare.err, conn.Close())
 	}
-	go w.loop()
+	go w.loop(context.WithoutCancel(ctx))
 	return w, nil
 }
 
 // do queues a write and waits for its outcome. When ctx ends first the outcome is unknown.
-func (w *writer) do(ctx context.Context, run, explain func(*writer) error) error {
-	one := &write{ctx: ctx, run: run, explain: explain, err: make(chan error, 1)}
+func (w *writer) do(ctx context.Context, run, explain action) error {
+	one := &write{gone: ctx.Err, run: run, explain: explain, err: make(chan error, 1)}
 	select {
 	case <-w.quit:
 		return errClosed
@@ -115,7 +116,7 @@ func (w *writer) close() (err error) {
 	return err
 }
 
-func (w *writer) loop() {
+func (w *writer) loop(ctx context.Context) {
 	defer close(w.done)
 	group := make([]*write, 0, maxGroup)
 	for {
@@ -128,7 +129,7 @@ func (w *writer) loop() {
 			}
 		}
 		group = w.gather(group)
-		w.run(group)
+		w.run(ctx, group)
 		clear(group)
 	}
 }
@@ -147,9 +148,9 @@ func (w *writer) gather(group []*write) []*write {
 }
 
 // run commits a group and answers everybody in it.
-func (w *writer) run(group []*write) {
+func (w *writer) run(ctx context.Context, group []*write) {
 	outcomes := make([]error, len(group))
-	err := w.transact(group, outcomes)
+	err := w.transact(ctx, group, outcomes)
 	for i, one := range group {
 		if err != nil {
 			// Even a refusal cannot stand: it may rest on what an earlier write of the group did, which is undone now.
@@ -161,21 +162,21 @@ func (w *writer) run(group []*write) {
 }
 
 // transact runs a group in one transaction. Its error concerns all of the group; outcomes are those of each.
-func (w *writer) transact(group []*write, outcomes []error) error {
-	if _, err := w.begin.ExecContext(background); err != nil {
+func (w *writer) transact(ctx context.Context, group []*write, outcomes []error) error {
+	if _, err := w.begin.ExecContext(ctx); err != nil {
 		// A transaction left open by a failed rollback is the one state that would not heal by itself.
-		_, _ = w.rollback.ExecContext(background)
+		_, _ = w.rollback.ExecContext(ctx)
 		return broken("begin", err)
 	}
 	written := 0
 	for i, one := range group {
-		if err := one.ctx.Err(); err != nil {
+		if err := one.gone(); err != nil {
 			outcomes[i] = err // its caller has gone; nothing was done
 			continue
 		}
-		taken, err := w.runOne(one, len(group) > 1, &outcomes[i])
+		taken, err := w.runOne(ctx, one, len(group) > 1, &outcomes[i])
 		if err != nil {
-			_, _ = w.rollback.ExecContext(background)
+			_, _ = w.rollback.ExecContext(ctx)
 			return err
 		}
 		if taken {
@@ -183,11 +184,11 @@ func (w *writer) transact(group []*write, outcomes []error) error {
 		}
 	}
 	if written == 0 {
-		_, err := w.rollback.ExecContext(background)
+		_, err := w.rollback.ExecContext(ctx)
 		return broken("roll back", err)
 	}
-	if _, err := w.commit.ExecContext(background); err != nil {
-		_, _ = w.rollback.ExecContext(background)
+	if _, err := w.commit.ExecContext(ctx); err != nil {
+		_, _ = w.rollback.ExecContext(ctx)
 		return broken("commit", err)
 	}
 	return nil
@@ -195,40 +196,40 @@ func (w *writer) transact(group []*write, outcomes []error) error {
 
 // runOne runs one write of a group. The error means that the transaction cannot go on; the write's own outcome is
 // separate. A group of one needs no savepoint: taking it back is rolling back.
-func (w *writer) runOne(one *write, shared bool, outcome *error) (written bool, err error) {
+func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *error) (written bool, err error) {
 	if shared {
-		if _, err := w.savepoint.ExecContext(background); err != nil {
+		if _, err := w.savepoint.ExecContext(ctx); err != nil {
 			return false, broken("set a savepoint", err)
 		}
 	}
-	*outcome = one.run(w)
+	*outcome = one.run(ctx, w)
 	if *outcome == nil {
 		if shared {
-			_, err = w.release.ExecContext(background)
+			_, err = w.release.ExecContext(ctx)
 		}
 		return true, broken("release a savepoint", err)
 	}
-	if err := w.takeBack(shared); err != nil {
+	if err := w.takeBack(ctx, shared); err != nil {
 		// SQLite ends the whole transaction by itself when the disk is full or failing.
 		return false, errors.Join(err, *outcome)
 	}
 	if errors.Is(*outcome, errClash) && one.explain != nil {
-		*outcome = one.explain(w)
+		*outcome = one.explain(ctx, w)
 	}
 	return false, nil
 }
 
-func (w *writer) takeBack(shared bool) error {
+func (w *writer) takeBack(ctx context.Context, shared bool) error {
 	if shared {
-		if _, err := w.rollbackTo.ExecContext(background); err != nil {
+		if _, err := w.rollbackTo.ExecContext(ctx); err != nil {
 			return broken("go back to a savepoint", err)
 		}
-		_, err := w.release.ExecContext(background)
+		_, err := w.release.ExecContext(ctx)
 		return broken("release a savepoint", err)
 	}
-	if _, err := w.rollback.ExecContext(background); err != nil {
+	if _, err := w.rollback.ExecContext(ctx); err != nil {
 		return broken("roll back", err)
 	}
-	_, err := w.begin.ExecContext(background)
+	_, err := w.begin.ExecContext(ctx)
 	return broken("begin", err)
 }

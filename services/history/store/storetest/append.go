@@ -38,6 +38,7 @@ func requireEvents(t *testing.T, want, got []*conversationv1.Event) {
 }
 
 func testAppend(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("what was appended is read back as it was", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		want := ReadAll(t, db, id)
@@ -92,14 +93,13 @@ func testAppend(t *testing.T, subject Subject) {
 					_, err := racer.Append(t.Context(), batch)
 					mu.Lock()
 					defer mu.Unlock()
-					var moved *store.WatermarkError
-					switch {
-					case err == nil:
+					if err == nil {
 						wins, won = wins+1, racer
-					default:
-						require.ErrorAs(t, err, &moved)
-						losses++
+						return
 					}
+					var moved *store.WatermarkError
+					require.ErrorAs(t, err, &moved)
+					losses++
 				})
 			}
 			running.Wait()

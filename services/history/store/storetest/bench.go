@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
 // benchConversations is the number of groups in the first benchmark of DESIGN.md section 10.
@@ -27,6 +28,7 @@ func Benchmark(b *testing.B, subject Subject) {
 }
 
 func benchmark(b *testing.B, subject Subject, partitions, size int) {
+	b.Helper()
 	db := subject.New(b)
 	lanes := make([]*lane, partitions)
 	for p := range lanes {
@@ -71,6 +73,7 @@ type lane struct {
 }
 
 func newLane(b *testing.B, db *Database, partition uint32, conversations int) *lane {
+	b.Helper()
 	l := &lane{Worker: NewWorker(db, partition, &Clock{n: int64(partition) << 32})}
 	for range conversations {
 		create := l.CreateGroup("alice", "a group of four", "bob", "carol", "dave")
@@ -84,6 +87,7 @@ func newLane(b *testing.B, db *Database, partition uint32, conversations int) *l
 const text = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
 
 func (l *lane) append(b *testing.B, size int) {
+	b.Helper()
 	commands := make([]*brokerv1.Command, size)
 	for i := range commands {
 		l.next++
@@ -100,4 +104,23 @@ func cpu() time.Duration {
 	var usage syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// BenchmarkRead measures a page of the 100 newest events of one of 500 conversations, from as many readers as there are processors.
+func BenchmarkRead(b *testing.B, subject Subject) {
+	b.Helper()
+	db := subject.New(b)
+	l := newLane(b, db, 0, benchConversations)
+	for range 120 {
+		l.append(b, benchConversations)
+	}
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			page, err := db.Read(b.Context(), &historyv1.ReadRequest{ConversationId: l.ids[i*7919%len(l.ids)], Viewer: "bob", Backward: true, Limit: 100})
+			if err != nil || len(page.GetEvents()) != 100 {
+				b.Errorf("%d events, %v", len(page.GetEvents()), err)
+			}
+		}
+	})
 }

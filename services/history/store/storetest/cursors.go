@@ -18,6 +18,7 @@ func cursor(id, user string, delivered uint64, deliveredMs int64, read uint64, r
 }
 
 func testCursors(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("each part moves forward only, its time with it", func(t *testing.T) {
 		db, _, id := group(t, subject)
 		for _, step := range []struct {

@@ -19,6 +19,7 @@ import (
 // commands, on states and watermarks that may be stale. Whatever the store answers, I1 (what was acknowledged is stored
 // once, at the acknowledged seq), I2 (no hole) and I5 (no key twice) hold at the end.
 func testInvariants(t *testing.T, subject Subject) {
+	t.Helper()
 	db := subject.New(t)
 	run := uint32(0)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -79,7 +80,6 @@ func (m *model) step(rt *rapid.T) {
 		attempt := worker.Fork()
 		batch := attempt.Batch(attempt.Apply(m.t, commands...)...)
 		duplicates, err := attempt.Append(m.t.Context(), batch)
-		var moved *store.WatermarkError
 		switch {
 		case err == nil && len(duplicates) == 0:
 			m.workers[n] = attempt
@@ -91,7 +91,7 @@ func (m *model) step(rt *rapid.T) {
 			commands = m.drop(commands, duplicates)
 			continue
 		default:
-			if !errors.As(err, &moved) {
+			if _, moved := errors.AsType[*store.WatermarkError](err); !moved {
 				require.ErrorIs(m.t, err, store.ErrSeqTaken)
 			}
 			m.takeover(n)

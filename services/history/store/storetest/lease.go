@@ -24,6 +24,7 @@ func lease(t *testing.T, s store.Store, request *historyv1.LeaseRequest) *histor
 }
 
 func testLease(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("one takes all, two share, a stopping one hands over at once", func(t *testing.T) {
 		db := subject.New(t)
 		first := lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long})

@@ -12,6 +12,7 @@ import (
 )
 
 func testLifecycle(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("everything is there after opening again", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		want := worker.Commit(t, worker.Command(id, "alice", Message("kept")))

@@ -14,6 +14,7 @@ import (
 )
 
 func testLists(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("a user's conversations by rising id, those of now only", func(t *testing.T) {
 		db := subject.New(t)
 		worker := NewWorker(db, 0, &Clock{})

@@ -13,6 +13,7 @@ import (
 )
 
 func testMembers(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("the stored state is the one that apply has", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Add("carol", "dave")), worker.Command(id, "bob", Leave()),

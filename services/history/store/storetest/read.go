@@ -38,6 +38,7 @@ func seqs(page *historyv1.ReadResponse) string {
 }
 
 func testRead(t *testing.T, subject Subject) {
+	t.Helper()
 	t.Run("a viewer sees from joining to leaving, both included, each time", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		commands := []*brokerv1.Command{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,12 +44,19 @@ type Database struct {
 
 // Run runs the whole suite.
 func Run(t *testing.T, subject Subject) {
+	t.Helper()
 	for _, group := range []struct {
 		name  string
 		tests func(*testing.T, Subject)
 	}{
-		{"append", testAppend}, {"members", testMembers}, {"read", testRead}, {"lists", testLists}, {"cursors", testCursors},
-		{"lease", testLease}, {"lifecycle", testLifecycle}, {"invariants", testInvariants},
+		{"append", testAppend},
+		{"members", testMembers},
+		{"read", testRead},
+		{"lists", testLists},
+		{"cursors", testCursors},
+		{"lease", testLease},
+		{"lifecycle", testLifecycle},
+		{"invariants", testInvariants},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.tests(t, subject) })
 	}
@@ -89,10 +97,8 @@ func NewWorker(s store.Store, partition uint32, clock *Clock) *Worker {
 // Fork is another worker with the same beliefs: the zombie and its successor.
 func (w *Worker) Fork() *Worker {
 	fork := *w
-	fork.States = map[string]*conversation.State{}
-	for id, state := range w.States {
-		fork.States[id] = state
-	}
+	fork.States = make(map[string]*conversation.State, len(w.States))
+	maps.Copy(fork.States, w.States)
 	return &fork
 }
 
@@ -157,23 +163,27 @@ func (w *Worker) Commit(tb testing.TB, commands ...*brokerv1.Command) []*convers
 	return events
 }
 
-// Message, Add, Remove, Leave and Rename make bodies.
+// Message is the body of a message.
 func Message(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
 }
 
+// Add is the body that adds members.
 func Add(members ...string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: members}}}
 }
 
+// Remove is the body that removes a member.
 func Remove(member string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: member}}}
 }
 
+// Leave is the body with which the sender leaves.
 func Leave() *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}
 }
 
+// Rename is the body that gives another name.
 func Rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
