@@ -241,6 +241,20 @@ func (h *hub) leave(s *seat) {
 		r.seats[i], r.seats[last] = r.seats[last], nil
 		r.seats = r.seats[:last]
 	}
+	h.closeLocked(r)
+}
+
+// closeEmpty closes a room whose last member left the conversation rather than the gateway.
+func (h *hub) closeEmpty(r *room) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h.closeLocked(r)
+}
+
+// closeLocked closes a room without seats. Callers hold the hub's mu and the room's.
+func (h *hub) closeLocked(r *room) {
 	if len(r.seats) > 0 || h.rooms[r.id] != r {
 		return
 	}

@@ -28,6 +28,9 @@ func (g *Gateway) sweep(ctx context.Context) {
 			}
 			for _, r := range g.hub.all() {
 				r.retry(now)
+				if r.empty() {
+					g.hub.closeEmpty(r)
+				}
 			}
 		}
 	}
