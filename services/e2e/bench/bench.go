@@ -52,8 +52,8 @@ func (t *trial) record(key, metric string, value float64) {
 	t.report.add(t.mode, key, metric, value)
 }
 
-// say shows progress.
-func (t *trial) say(format string, args ...any) {
+// progressf shows how it is going.
+func (t *trial) progressf(format string, args ...any) {
 	fmt.Fprintf(t.out, "    %s\n", fmt.Sprintf(format, args...))
 }
 
@@ -147,7 +147,7 @@ func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.
 		fmt.Fprintf(t.out, "  scenario %d: %s\n", s.number, s.title)
 		t.name = fmt.Sprintf("%s-%d", t.mode, s.number)
 		if failed := s.run(ctx, t); failed != nil {
-			t.say("FAILED: %v", failed)
+			t.progressf("FAILED: %v", failed)
 			err = errors.Join(err, fmt.Errorf("%s, scenario %d failed, see above", t.mode, s.number))
 		}
 	}

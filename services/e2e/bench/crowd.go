@@ -105,11 +105,12 @@ func (l *listener) Closed(c *load.Client, reason string, now int64) error {
 	return fmt.Errorf("the connection was lost: %s", reason)
 }
 
-// everybody at once is how many may be connecting at a time when it does not matter.
-const everybody = 256
+// atOnce is how many are connecting at a time.
+const atOnce = 256
 
-// connect connects clients, so many at a time, spread over the gateways, and waits until all are authenticated.
-func (c *crowd) connect(ctx context.Context, clients []*load.Client, atOnce int) error {
+// connect connects everybody, spread over the gateways, and waits until all are authenticated.
+func (c *crowd) connect(ctx context.Context) error {
+	clients := c.clients
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	done := make(chan struct{}, len(clients))
@@ -166,9 +167,12 @@ func (c *crowd) settle(ctx context.Context) error {
 func (c *crowd) unanswered(ctx context.Context, patience time.Duration) int64 {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for c.answers.Load() < c.sends.Load() && c.loop.Failures() == nil && pause(ctx, 10*time.Millisecond) == nil {
+	for {
+		lost := max(0, c.sends.Load()-c.answers.Load())
+		if lost == 0 || c.loop.Failures() != nil || pause(ctx, 10*time.Millisecond) != nil {
+			return lost
+		}
 	}
-	return max(0, c.sends.Load()-c.answers.Load())
 }
 
 // wholeness waits until every client has everything that was committed in its group.

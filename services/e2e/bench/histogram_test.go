@@ -11,7 +11,7 @@ import (
 
 func TestBucketsCoverEverythingInOrder(t *testing.T) {
 	last := -1
-	for n := uint64(0); n < 1<<14; n++ {
+	for n := range uint64(1 << 14) {
 		b := bucket(n)
 		require.GreaterOrEqual(t, b, last)
 		require.LessOrEqual(t, b, last+1)

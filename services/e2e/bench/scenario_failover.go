@@ -85,7 +85,7 @@ func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, en
 		return err
 	}
 	t.record(key, "time", ms(longest))
-	t.say("run %d: %s: a send waited for %.0f ms at most, %d got no answer", run+1, key, ms(longest), lost)
+	t.progressf("run %d: %s: a send waited for %.0f ms at most, %d got no answer", run+1, key, ms(longest), lost)
 	return victim.Restart(ctx)
 }
 
@@ -172,11 +172,11 @@ func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 	}
 	t.record("gateway killed", "p50", ms(away.quantile(0.5)))
 	t.record("gateway killed", "last", ms(away.longest()))
-	t.say("run %d: gateway killed: %d clients live elsewhere, the median after %.0f ms, the last after %.0f ms; %d sends got no answer", run+1,
+	t.progressf("run %d: gateway killed: %d clients live elsewhere, the median after %.0f ms, the last after %.0f ms; %d sends got no answer", run+1,
 		hit, ms(away.quantile(0.5)), ms(away.longest()), lost)
 	if err := t.Gateways[victim].Restart(ctx); err != nil {
 		return err
 	}
 	c.loop.Disconnect(c.clients...)
-	return c.connect(ctx, c.clients, everybody)
+	return c.connect(ctx)
 }

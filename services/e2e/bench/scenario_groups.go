@@ -87,7 +87,7 @@ func groupsPaced(ctx context.Context, t *trial) error {
 		t.record("groups", "p50", ms(p50))
 		t.record("groups", "p99", ms(p99))
 		t.record("groups", "cpu", spent.micros(n))
-		t.say("run %d: %.0f messages/s, sender → receiver p50 %.2f ms, p99 %.2f ms, CPU %.0f µs a message (load generator %.0f)",
+		t.progressf("run %d: %.0f messages/s, sender → receiver p50 %.2f ms, p99 %.2f ms, CPU %.0f µs a message (load generator %.0f)",
 			run+1, spent.rate(n), ms(p50), ms(p99), spent.micros(n), perUnit(spent.load, n))
 	})
 }
@@ -104,7 +104,7 @@ func committedAcks(ctx context.Context, t *trial) error {
 			p50, p99 := seen.acks.quantile(0.5), seen.acks.quantile(0.99)
 			t.record(key, "p50", ms(p50))
 			t.record(key, "p99", ms(p99))
-			t.say("run %d: %.0f messages/s, committed ack p50 %.2f ms, p99 %.2f ms", run+1, spent.rate(float64(seen.acks.count())), ms(p50), ms(p99))
+			t.progressf("run %d: %.0f messages/s, committed ack p50 %.2f ms, p99 %.2f ms", run+1, spent.rate(float64(seen.acks.count())), ms(p50), ms(p99))
 		})
 		if err != nil {
 			return err
@@ -179,7 +179,7 @@ func closedLoop(ctx context.Context, t *trial, c *crowd, receipts bool) error {
 		t.record(key, "cpu", spent.micros(n))
 		t.record(key, "ack p50", ms(seen.acks.quantile(0.5)))
 		t.record(key, "ack p99", ms(seen.acks.quantile(0.99)))
-		t.say("%s, run %d: %.0f messages/s, CPU %.1f µs a message (load generator %.1f), ack p50 %.1f ms, p99 %.1f ms", key, run+1,
+		t.progressf("%s, run %d: %.0f messages/s, CPU %.1f µs a message (load generator %.1f), ack p50 %.1f ms, p99 %.1f ms", key, run+1,
 			spent.rate(n), spent.micros(n), perUnit(spent.load, n), ms(seen.acks.quantile(0.5)), ms(seen.acks.quantile(0.99)))
 		return nil
 	}, c, c.settle)
@@ -197,11 +197,11 @@ func (t *trial) present(ctx context.Context, groups, size int, receipts bool) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := c.connect(ctx, c.clients, everybody); err != nil {
+	if err := c.connect(ctx); err != nil {
 		c.close()
 		return nil, err
 	}
-	t.say("%d groups of %d are there and connected after %s", groups, size, time.Since(begun).Round(10*time.Millisecond))
+	t.progressf("%d groups of %d are there and connected after %s", groups, size, time.Since(begun).Round(10*time.Millisecond))
 	return c, nil
 }
 

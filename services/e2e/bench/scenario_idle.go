@@ -13,7 +13,7 @@ func idleConnections(ctx context.Context, t *trial) error {
 		return err
 	}
 	defer c.close()
-	t.say("%d groups of %d are there", t.idle/t.idleGroup, t.idleGroup)
+	t.progressf("%d groups of %d are there", t.idle/t.idleGroup, t.idleGroup)
 	for run := range t.Runs {
 		if err := t.restart(ctx); err != nil {
 			return err
@@ -21,11 +21,11 @@ func idleConnections(ctx context.Context, t *trial) error {
 		before := t.memory()
 		spent, err := t.measure(ctx, func(ctx context.Context) error {
 			if t.Profile == "" || run < t.Runs-1 {
-				return c.connect(ctx, c.clients, everybody)
+				return c.connect(ctx)
 			}
 			profiled := make(chan error, 1)
 			go func() { profiled <- t.profile(ctx, t.Profile, t.name, 3*time.Second) }()
-			err := c.connect(ctx, c.clients, everybody)
+			err := c.connect(ctx)
 			if failed := <-profiled; err == nil {
 				err = failed
 			}
@@ -41,7 +41,7 @@ func idleConnections(ctx context.Context, t *trial) error {
 		each := float64(t.memory()-before) / 1024 / n
 		t.record("idle", "memory", each)
 		t.record("idle", "cpu", spent.micros(n))
-		t.say("run %d: %.0f connections in %s, CPU %.0f µs each (load generator %.0f), RSS %.1f KiB each over %d MiB before", run+1, n,
+		t.progressf("run %d: %.0f connections in %s, CPU %.0f µs each (load generator %.0f), RSS %.1f KiB each over %d MiB before", run+1, n,
 			spent.elapsed.Round(10*time.Millisecond), spent.micros(n), perUnit(spent.load, n), each, before>>20)
 		if err := t.sayMemory(ctx); err != nil {
 			return err
@@ -65,7 +65,7 @@ func (t *trial) sayMemory(ctx context.Context) error {
 			return err
 		}
 		mib := func(name string) float64 { return metrics["go_memstats_"+name+"_bytes"] / (1 << 20) }
-		t.say("       %s: live and not yet collected %.0f MiB, heap in use %.0f, idle and not returned %.0f, stacks %.0f, other %.0f", p.Name(),
+		t.progressf("       %s: live and not yet collected %.0f MiB, heap in use %.0f, idle and not returned %.0f, stacks %.0f, other %.0f", p.Name(),
 			mib("heap_alloc"), mib("heap_inuse"), mib("heap_idle")-mib("heap_released"), mib("stack_inuse"),
 			mib("sys")-mib("heap_sys")-mib("stack_sys"))
 	}

@@ -33,7 +33,7 @@ func manyReturn(ctx context.Context, t *trial) error {
 			return err
 		}
 		t.record("return", "time", ms(took))
-		t.say("run %d: %d clients have all of %d events each after %.0f ms, CPU %.0f µs a client (load generator %.0f)", run+1, len(c.clients), t.missed,
+		t.progressf("run %d: %d clients have all of %d events each after %.0f ms, CPU %.0f µs a client (load generator %.0f)", run+1, len(c.clients), t.missed,
 			ms(took), spent.micros(float64(len(c.clients))), perUnit(spent.load, float64(len(c.clients))))
 	}
 	return c.settle(ctx)
@@ -61,7 +61,7 @@ func oneReturns(ctx context.Context, t *trial) error {
 	}
 	head := first + uint64(t.long/members*members)
 	c.heads[0].Store(head)
-	t.say("%d events are there", head-first)
+	t.progressf("%d events are there", head-first)
 	reader := c.clients[0]
 	for run := range t.Runs {
 		c.loop.Disconnect(reader)
@@ -74,7 +74,7 @@ func oneReturns(ctx context.Context, t *trial) error {
 			return err
 		}
 		t.record("long", "time", ms(took))
-		t.say("run %d: one client has %d events after %.0f ms, CPU %.1f µs an event (load generator %.1f)", run+1, head-first, ms(took),
+		t.progressf("run %d: one client has %d events after %.0f ms, CPU %.1f µs an event (load generator %.1f)", run+1, head-first, ms(took),
 			spent.micros(float64(head-first)), perUnit(spent.load, float64(head-first)))
 	}
 	return nil

@@ -57,7 +57,7 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 		}
 		t.record("flood", "rate", spent.rate(n))
 		t.record("flood", "cpu", spent.micros(n))
-		t.say("run %d: %.0f deliveries/s of %.0f bytes, CPU %.2f µs each (load generator %.2f)", run+1, spent.rate(n),
+		t.progressf("run %d: %.0f deliveries/s of %.0f bytes, CPU %.2f µs each (load generator %.2f)", run+1, spent.rate(n),
 			float64(c.loop.Bytes()-bytes)/n, spent.micros(n), perUnit(spent.load, n))
 		return nil
 	}, c, c.settle)
@@ -116,7 +116,7 @@ func pacedRoom(ctx context.Context, t *trial, c *crowd, key string) error {
 		t.record(key, "p50", ms(p50))
 		t.record(key, "p99", ms(p99))
 		t.record(key, "cpu", spent.micros(n))
-		t.say("%s, run %d: %.0f deliveries/s, p50 %.2f ms, p99 %.2f ms, CPU %.2f µs each (load generator %.2f)", key, run+1, spent.rate(n),
+		t.progressf("%s, run %d: %.0f deliveries/s, p50 %.2f ms, p99 %.2f ms, CPU %.2f µs each (load generator %.2f)", key, run+1, spent.rate(n),
 			ms(p50), ms(p99), spent.micros(n), perUnit(spent.load, n))
 		return nil
 	}, c, c.settle)

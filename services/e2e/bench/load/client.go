@@ -91,7 +91,8 @@ var padding = func() []byte {
 func (c *Client) Submit(now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := append(c.payload[:0], `{"id":"`...)
+	p := c.payload[:0]
+	p = append(p, `{"id":"`...)
 	p = strconv.AppendInt(p, now, 10)
 	p = append(p, `","submit":{"conversationId":"`...)
 	p = append(p, c.Conversation...)
@@ -101,7 +102,8 @@ func (c *Client) Submit(now int64) error {
 	begin := len(p)
 	p = strconv.AppendInt(p, now, 10)
 	p = append(p, padding[:TextBytes-(len(p)-begin)]...)
-	c.payload = append(p, `"}}}}`...)
+	p = append(p, `"}}}}`...)
+	c.payload = p
 	return c.writeLocked(opText, c.payload)
 }
 
@@ -127,11 +129,12 @@ func (c *Client) appendCommandID(dst []byte) []byte {
 	return dst
 }
 
-// connectLocked authenticates, and says what the client has.
+// sendConnect authenticates, and says what the client has.
 func (c *Client) sendConnect() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := append(c.payload[:0], `{"id":"1","connect":{"token":"`...)
+	p := c.payload[:0]
+	p = append(p, `{"id":"1","connect":{"token":"`...)
 	p = append(p, c.token...)
 	p = append(p, `","deviceId":"bench"`...)
 	if c.known {
@@ -140,7 +143,8 @@ func (c *Client) sendConnect() error {
 	if c.noReceipts {
 		p = append(p, `,"noReceipts":true`...)
 	}
-	c.payload = append(p, `}}`...)
+	p = append(p, `}}`...)
+	c.payload = p
 	return c.writeLocked(opText, c.payload)
 }
 
@@ -148,11 +152,13 @@ func (c *Client) sendConnect() error {
 func (c *Client) sendAck() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := append(c.payload[:0], `{"ack":{"positions":[{"conversationId":"`...)
+	p := c.payload[:0]
+	p = append(p, `{"ack":{"positions":[{"conversationId":"`...)
 	p = append(p, c.Conversation...)
 	p = append(p, `","delivered":"`...)
 	p = strconv.AppendUint(p, c.seq, 10)
-	c.payload = append(p, `"}]}}`...)
+	p = append(p, `"}]}}`...)
+	c.payload = p
 	return c.writeLocked(opText, c.payload)
 }
 

@@ -43,8 +43,12 @@ func TestLinesAreToldApartAsTheGatewayWritesThem(t *testing.T) {
 		Outcome: &conversationv1.Outcome{ConversationId: conversationID, CommandId: "0193", Seq: 7},
 	}}))
 	require.Equal(t, kindOutcome, what)
-	require.EqualValues(t, uint64(1<<63+5), id)
-	require.NotContains(t, string(body), string(errorKey))
+	require.Equal(t, uint64(1<<63+5), id)
+	require.EqualValues(t, 7, seqOf(body))
+	_, _, body = classify(line(&clientv1.ServerFrame{Id: 5, Message: &clientv1.ServerFrame_Outcome{
+		Outcome: &conversationv1.Outcome{ConversationId: conversationID, Error: &conversationv1.Error{Message: `"seq":"7"`}},
+	}}))
+	require.Zero(t, seqOf(body))
 
 	what, id, body = classify(line(&clientv1.ServerFrame{Id: 1, Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{
 		ConnectionId: "c", Conversations: []*clientv1.Conversation{{ConversationId: conversationID, Head: 99}},
@@ -130,10 +134,11 @@ func TestFramesAreFoundHoweverTheyAreCut(t *testing.T) {
 		require.Equal(t, want, got)
 		require.Empty(t, carry)
 	}
-	_, _, _, _, err := nextFrame([]byte{0x01, 0x00})
-	require.ErrorIs(t, err, errFraming)
-	_, _, _, _, err = nextFrame([]byte{0x81, 0x85, 1, 2, 3, 4})
-	require.ErrorIs(t, err, errFraming)
+	for _, wrong := range [][]byte{{0x01, 0x00}, {0x81, 0x85, 1, 2, 3, 4}, {0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255}} {
+		_, _, _, whole, err := nextFrame(wrong)
+		require.ErrorIs(t, err, errFraming)
+		require.False(t, whole)
+	}
 }
 
 func TestTheHandshakeIsReadHoweverItIsCut(t *testing.T) {

@@ -48,7 +48,6 @@ type Loop struct {
 	done    chan struct{}
 	bytes   atomic.Uint64
 	repeats atomic.Uint64
-	pushes  atomic.Uint64
 
 	mu       sync.Mutex
 	posted   []func()
@@ -152,10 +151,11 @@ func (l *Loop) Failures() error {
 	return fmt.Errorf("%d failures, the first: %w", l.failed, errors.Join(l.failures...))
 }
 
-// Bytes, Repeats and Pushes count what was read: bytes, events that had been received before, and events of all kinds.
-func (l *Loop) Bytes() uint64   { return l.bytes.Load() }
+// Bytes counts what was read from all connections.
+func (l *Loop) Bytes() uint64 { return l.bytes.Load() }
+
+// Repeats counts events that had been received before.
 func (l *Loop) Repeats() uint64 { return l.repeats.Load() }
-func (l *Loop) Pushes() uint64  { return l.pushes.Load() }
 
 // Close ends all connections and waits for the loop.
 func (l *Loop) Close() {
@@ -376,12 +376,7 @@ func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) erro
 				return err
 			}
 		case kindOutcome:
-			var seq uint64
-			if !bytes.Contains(body, errorKey) {
-				if at := bytes.Index(body, seqAfterOutcome); at >= 0 {
-					seq, _ = number(body[at+len(seqAfterOutcome):])
-				}
-			}
+			seq := seqOf(body)
 			if seq == 0 {
 				l.fail(fmt.Errorf("%s: a message was refused: %s", c.User, line))
 			}
@@ -409,14 +404,11 @@ func (l *Loop) lines(c *Client, payload []byte, handler Handler, now int64) erro
 	return nil
 }
 
-var seqAfterOutcome = []byte(`"seq":"`)
-
 func (l *Loop) event(c *Client, body []byte, handler Handler, now int64) error {
 	conversation, seq, ok := position(body)
 	if !ok || string(conversation) != c.Conversation {
 		return fmt.Errorf("an event of another conversation, or of another form: %.120s", body)
 	}
-	l.pushes.Add(1)
 	if seq <= c.seq {
 		l.repeats.Add(1)
 		return nil

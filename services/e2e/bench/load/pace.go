@@ -19,11 +19,11 @@ func Pace(ctx context.Context, perSecond int, send func(i int) error) (int, erro
 			// Not a timer: the runtime's are as coarse as epoll's milliseconds. A signal may cut the sleep short.
 			request := syscall.NsecToTimespec(min(wait, int64(50*time.Millisecond)))
 			_ = syscall.Nanosleep(&request, nil)
-			if ctx.Err() != nil {
+			if ended(ctx) {
 				return i, nil
 			}
 		}
-		if ctx.Err() != nil {
+		if ended(ctx) {
 			return i, nil
 		}
 		if err := send(i); err != nil {
@@ -31,3 +31,5 @@ func Pace(ctx context.Context, perSecond int, send func(i int) error) (int, erro
 		}
 	}
 }
+
+func ended(ctx context.Context) bool { return ctx.Err() != nil }

@@ -55,6 +55,7 @@ func classify(line []byte) (what kind, id uint64, body []byte) {
 var (
 	idKey           = []byte(`"id":"`)
 	conversationKey = []byte(`"conversationId":"`)
+	seqKey          = []byte(`"seq":"`)
 	seqAfterID      = []byte(`","seq":"`)
 	textKey         = []byte(`"text":"`)
 	senderKey       = []byte(`"sender":"`)
@@ -90,33 +91,34 @@ func position(body []byte) (conversation []byte, seq uint64, ok bool) {
 	return rest[:end], seq, seq > 0
 }
 
-// SentAt reads when the message of an event was sent, as Submit wrote it into the text. It is 0 for other events.
-func SentAt(event []byte) int64 {
-	at := bytes.Index(event, textKey)
-	if at < 0 {
+// seqOf reads the seq of an outcome; 0 when it was refused.
+func seqOf(outcome []byte) uint64 {
+	if bytes.Contains(outcome, errorKey) {
 		return 0
 	}
-	n, _ := number(event[at+len(textKey):])
+	_, digits, _ := bytes.Cut(outcome, seqKey)
+	seq, _ := number(digits)
+	return seq
+}
+
+// SentAt reads when the message of an event was sent, as Submit wrote it into the text. It is 0 for other events.
+func SentAt(event []byte) int64 {
+	_, text, _ := bytes.Cut(event, textKey)
+	n, _ := number(text)
 	return int64(n)
 }
 
 // headOf reads the head of the first conversation in the answer to connect; 0 when there is none.
 func headOf(connected []byte) uint64 {
-	at := bytes.Index(connected, headKey)
-	if at < 0 {
-		return 0
-	}
+	_, rest, _ := bytes.Cut(connected, headKey)
 	// The answer to connect is written by protojson, which puts in spaces as it likes.
-	head, _ := number(bytes.TrimLeft(connected[at+len(headKey):], ` "`))
+	head, _ := number(bytes.TrimLeft(rest, ` "`))
 	return head
 }
 
 // SentBy reports whether an event was sent by a user.
 func SentBy(event []byte, user string) bool {
-	at := bytes.Index(event, senderKey)
-	if at < 0 {
-		return false
-	}
-	rest, found := bytes.CutPrefix(event[at+len(senderKey):], []byte(user))
+	_, sender, _ := bytes.Cut(event, senderKey)
+	rest, found := bytes.CutPrefix(sender, []byte(user))
 	return found && len(rest) > 0 && rest[0] == '"'
 }

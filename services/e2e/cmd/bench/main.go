@@ -21,10 +21,10 @@ func main() {
 	var cfg bench.Config
 	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Runnel against its targets: latency, throughput, CPU and memory."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, cfg); err != nil {
+	err := run(ctx, cfg)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
 		os.Exit(1)
 	}
 }
