@@ -55,7 +55,8 @@ func acquire(tb testing.TB) (admin string) {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.users == 0 {
-		dir, err := os.MkdirTemp("", "runnel-postgres-")
+		// Not the test's own directory: the server outlives the test that happens to start it.
+		dir, err := os.MkdirTemp("", "runnel-postgres-") //nolint:usetesting // see above
 		if err != nil {
 			tb.Fatalf("make a directory for PostgreSQL: %v", err)
 		}

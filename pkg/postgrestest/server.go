@@ -40,8 +40,8 @@ type Server struct {
 }
 
 // Run starts a PostgreSQL on a free loopback port with its data in dir, which is initialised when it holds none, and
-// waits until it answers. Run again on the same directory, it has the same URL. It refuses to run as root, so for root it runs as the user postgres, or nobody, who is given the directory dir/data.
-// Its log is dir/postgres.log.
+// waits until it answers. Run again on the same directory, it has the same URL. PostgreSQL refuses to run as root, so for
+// root it runs as the user postgres, or nobody, who is given the directory dir/data. Its log is dir/postgres.log.
 func Run(ctx context.Context, dir string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -51,10 +51,7 @@ func Run(ctx context.Context, dir string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the directory %q: %w", dir, err)
 	}
-	owner, err := unprivileged()
-	if err != nil {
-		return nil, err
-	}
+	owner := unprivileged()
 	data := filepath.Join(dir, "data")
 	if err := initialise(ctx, bin, data, owner); err != nil {
 		return nil, err
@@ -69,7 +66,7 @@ func Run(ctx context.Context, dir string) (*Server, error) {
 	}
 	defer func() { _ = log.Close() }() // the process has its own copy
 	// Not bound to ctx: a server lives until Stop or Kill.
-	process := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port), //nolint:gosec,noctx // a test program, its own arguments
+	process := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", strconv.Itoa(port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200")
 	process.Stdout, process.Stderr = log, log
 	process.Dir = dir
@@ -134,7 +131,7 @@ func (s *Server) Kill() {
 // childrenOf lists a process's children where the system has /proc; elsewhere they end by themselves when they notice.
 func childrenOf(pid int) (children []int) {
 	list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, field := range strings.Fields(string(list)) {
+	for field := range strings.FieldsSeq(string(list)) {
 		if child, err := strconv.Atoi(field); err == nil {
 			children = append(children, child)
 		}
@@ -195,9 +192,9 @@ func binaries() (string, error) {
 }
 
 // unprivileged is whom the server runs as; nil for the present user.
-func unprivileged() (*syscall.Credential, error) {
+func unprivileged() *syscall.Credential {
 	if os.Geteuid() != 0 {
-		return nil, nil //nolint:nilnil // no other user needed
+		return nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		account, err := user.Lookup(name)
@@ -207,11 +204,11 @@ func unprivileged() (*syscall.Credential, error) {
 		uid, errUID := strconv.ParseUint(account.Uid, 10, 32)
 		gid, errGID := strconv.ParseUint(account.Gid, 10, 32)
 		if errUID == nil && errGID == nil && uid != 0 {
-			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: true}, nil
+			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: true}
 		}
 	}
 	const nobody = 65534
-	return &syscall.Credential{Uid: nobody, Gid: nobody, NoSetGroups: true}, nil
+	return &syscall.Credential{Uid: nobody, Gid: nobody, NoSetGroups: true}
 }
 
 func attributes(owner *syscall.Credential) *syscall.SysProcAttr {
@@ -239,7 +236,7 @@ func initialise(ctx context.Context, bin, data string, owner *syscall.Credential
 		}
 	}
 	// --no-sync spares a second; the cluster is made durable by the server's first checkpoint.
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", superuser, "--auth=trust", //nolint:gosec // a test program
+	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", superuser, "--auth=trust",
 		"--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	initdb.SysProcAttr = attributes(owner)
 	initdb.Dir = data
@@ -258,7 +255,7 @@ func within(dir, root string) bool {
 // portOf is the port that the server in dir had before, so that its URL stays the same over restarts, or a free one for a new server.
 func portOf(ctx context.Context, dir string) (int, error) {
 	path := filepath.Join(dir, "port")
-	if text, err := os.ReadFile(path); err == nil { //nolint:gosec // our own file
+	if text, err := os.ReadFile(path); err == nil {
 		return strconv.Atoi(string(text))
 	}
 	port, err := freePort(ctx)
@@ -279,7 +276,7 @@ func freePort(ctx context.Context) (int, error) {
 }
 
 func tail(path string) []byte {
-	text, _ := os.ReadFile(path) //nolint:gosec // our own log
+	text, _ := os.ReadFile(path)
 	const most = 2000
 	if len(text) > most {
 		text = text[len(text)-most:]

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -26,7 +27,8 @@ func TestKill(t *testing.T) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)
-	s := open(t, server.URL())
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: server.URL()}, storetest.Partitions, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
 	acked := make([]int, storetest.Partitions)
 	ids := make([]string, storetest.Partitions)
 	var total atomic.Int64
@@ -54,24 +56,16 @@ func TestKill(t *testing.T) {
 	server.Kill()
 	running.Wait()
 	require.ErrorIs(t, s.Ping(t.Context()), store.ErrUnavailable)
-	require.NoError(t, s.Close())
 
 	server, err = postgrestest.Run(t.Context(), dir)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Stop()) }()
-	s = open(t, server.URL())
 	defer func() { require.NoError(t, s.Close()) }()
+	require.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, time.Minute, 10*time.Millisecond, "it finds its server again by itself")
 	for p, id := range ids {
 		// One append may have been committed without the answer getting through.
 		events := len(storetest.VerifyLog(t, s, id))
 		require.GreaterOrEqual(t, events, acked[p]+1)
 		require.LessOrEqual(t, events, acked[p]+2)
 	}
-}
-
-func open(t *testing.T, url string) store.Store {
-	t.Helper()
-	s, err := postgres.Open(t.Context(), postgres.Config{URL: url}, storetest.Partitions, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	return s
 }
