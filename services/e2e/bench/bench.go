@@ -70,16 +70,24 @@ func (t *trial) window(ctx context.Context, run int) (cost, error) {
 // Run measures what cfg asks for, and shows progress on out. An error of one scenario does not keep the others from being
 // measured; the report has what there is.
 func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
-	cfg, size := cfg.complete()
+	cfg, size, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
 	modes := []string{standalone, separate}
 	if cfg.Mode != "both" {
 		modes = []string{cfg.Mode}
 	}
-	dir := cfg.Keep
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "runnel-bench-"); err != nil {
-			return nil, fmt.Errorf("make a directory for data: %w", err)
+	if cfg.Keep != "" {
+		if err := os.MkdirAll(cfg.Keep, 0o755); err != nil {
+			return nil, fmt.Errorf("make the directory for data: %w", err)
 		}
+	}
+	dir, err := os.MkdirTemp(cfg.Keep, "runnel-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for data: %w", err)
+	}
+	if cfg.Keep == "" {
 		defer os.RemoveAll(dir)
 	}
 	// The load generator allocates little; what it has is better left alone than collected while it measures.

@@ -1,6 +1,11 @@
 package bench
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Config says what is measured, and how long.
 type Config struct {
@@ -15,7 +20,7 @@ type Config struct {
 	JSON    string `name:"json" help:"Write all figures to this file." type:"path" placeholder:"FILE"`
 	Write   bool   `help:"Write the tables of services/e2e/bench/README.md."`
 	Profile string `help:"Keep CPU and allocation profiles of every service during the last run in this directory. The figures suffer." type:"path" placeholder:"DIR"`
-	Keep    string `help:"Keep data and logs in this directory." type:"path" placeholder:"DIR"`
+	Keep    string `help:"Keep data and logs in a new directory below this one." type:"path" placeholder:"DIR"`
 }
 
 // sizes are how much there is of everything.
@@ -53,13 +58,21 @@ var tiny = sizes{
 	failGroups: 5, failRate: 50, failAfter: 2500 * time.Millisecond,
 }
 
-func (c Config) complete() (Config, sizes) {
+func (c Config) complete() (Config, sizes, error) {
+	for _, number := range c.Only {
+		if !slices.ContainsFunc(scenarios, func(s scenario) bool { return s.number == number }) {
+			return c, full, fmt.Errorf("--only: there is no scenario %d; they are 1 to %d", number, len(scenarios))
+		}
+	}
+	if c.Runs < 1 || c.Window < 100*time.Millisecond {
+		return c, full, errors.New("--runs must be at least 1, --window at least 100ms")
+	}
 	switch {
 	case c.Smoke:
 		c.Runs, c.Window, c.Warmup = 1, 300*time.Millisecond, 100*time.Millisecond
-		return c, tiny
+		return c, tiny, nil
 	case c.Quick:
 		c.Runs, c.Window, c.Warmup = 1, min(c.Window, 4*time.Second), min(c.Warmup, time.Second)
 	}
-	return c, full
+	return c, full, nil
 }

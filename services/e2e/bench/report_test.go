@@ -82,6 +82,16 @@ func TestEveryRowBelongsToAScenario(t *testing.T) {
 	}
 }
 
+func TestNonsenseIsRefused(t *testing.T) {
+	good := Config{Runs: 1, Window: time.Second}
+	_, _, err := good.complete()
+	require.NoError(t, err)
+	for _, bad := range []Config{{}, {Runs: 1, Window: 1}, {Runs: 1, Window: time.Second, Only: []int{1, 10}}} {
+		_, _, err := bad.complete()
+		require.Error(t, err)
+	}
+}
+
 func TestOnlyASmokeRunSharesItsSystem(t *testing.T) {
 	require.Len(t, Config{}.plan(standalone), len(scenarios)-1)
 	require.Len(t, Config{}.plan(separate), len(scenarios))
