@@ -89,11 +89,17 @@ func (s *session) flushCursors(ctx context.Context) {
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
+	var next time.Time
 	for {
 		select {
 		case <-ctx.Done():
 		case <-s.book.flush:
-			timer.Reset(s.owner.cfg.FlushInterval)
+			// A receipt costs every member a write, so a lively conversation gets one a second; a quiet one gets it while
+			// the sender still looks.
+			interval := s.owner.cfg.FlushInterval
+			wait := max(interval/10, time.Until(next))
+			next = time.Now().Add(wait + interval)
+			timer.Reset(wait)
 			select {
 			case <-ctx.Done():
 			case <-timer.C:
