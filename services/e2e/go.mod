@@ -6,28 +6,28 @@ tool github.com/nats-io/nats-server/v2
 
 require (
 	github.com/alecthomas/kong v1.17.0
-	github.com/go-jose/go-jose/v4 v4.1.8
+	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/google/uuid v1.6.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
-	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10
-	github.com/pressly/goose/v3 v3.29.0
+	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
+	github.com/pressly/goose/v3 v3.29.0 // indirect
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
-	go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc v0.72.0
-	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0
-	go.opentelemetry.io/otel/sdk v1.47.0
+	go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc v0.72.0 // indirect
+	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0 // indirect
+	go.opentelemetry.io/otel/sdk v1.47.0 // indirect
 	go.uber.org/goleak v1.3.0
-	go.yaml.in/yaml/v3 v3.0.6
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/sync v0.24.0
-	golang.org/x/time v0.16.0
+	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	modernc.org/sqlite v1.60.1
-	pgregory.net/rapid v1.3.0
 )
+
 require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -75,14 +75,25 @@ require (
 )
 
 require github.com/runnelhq/runnel/proto v0.0.0
+
 replace github.com/runnelhq/runnel/proto => ../../proto
+
 require github.com/runnelhq/runnel/pkg v0.0.0
+
 replace github.com/runnelhq/runnel/pkg => ../../pkg
+
 require github.com/runnelhq/runnel/services/gateway v0.0.0
+
 replace github.com/runnelhq/runnel/services/gateway => ../gateway
+
 require github.com/runnelhq/runnel/services/delivery v0.0.0
+
 replace github.com/runnelhq/runnel/services/delivery => ../delivery
+
 require github.com/runnelhq/runnel/services/history v0.0.0
+
 replace github.com/runnelhq/runnel/services/history => ../history
+
 require github.com/runnelhq/runnel/services/standalone v0.0.0
+
 replace github.com/runnelhq/runnel/services/standalone => ../standalone

@@ -583,7 +583,7 @@ type ServerFrame_Detached struct {
 }
 
 type ServerFrame_Attached struct {
-	// Push: the user became a member (or was one at connect beyond the first page); events follow.
+	// Push: the user became a member while connected; events follow.
 	Attached *Attached `protobuf:"bytes,17,opt,name=attached,proto3,oneof"`
 }
 
@@ -1203,18 +1203,18 @@ func (x *Accepted) GetRequestId() uint64 {
 	return 0
 }
 
-// Read asks for a stretch of a conversation's log. Without after and before: the newest events.
+// Read asks for a stretch of a conversation's log: rising after a seq, or falling before one.
 type Read struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Events with a seq above this one, oldest first.
+	// Events with a seq above this one, oldest first; 0 begins with the first. Not together with before or backward.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
-	// Events with a seq below this one, newest first; 0 for the newest. Not together with after.
+	// Events with a seq below this one, newest first; implies backward.
 	Before uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
 	// At most this many, 1 to 500; 0 for 50.
 	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Read in falling order (before) rather than rising (after).
+	// Read in falling order; without before, from the newest.
 	Backward      bool `protobuf:"varint,5,opt,name=backward,proto3" json:"backward,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
