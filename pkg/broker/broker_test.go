@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -33,23 +34,23 @@ type bundle struct {
 	submitter *broker.Submitter
 }
 
-func setup(t testing.TB, cfg broker.SubmitterConfig) *bundle {
-	t.Helper()
-	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
-	require.NoError(t, err)
+func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
+	tb.Helper()
+	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true})
+	require.NoError(tb, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
-	b := &bundle{t: t, server: ns}
+	require.True(tb, ns.ReadyForConnections(10*time.Second))
+	b := &bundle{t: tb, server: ns}
 	b.nc, err = broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(ns))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	b.js, err = jetstream.New(b.nc)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	settings := broker.Config{Partitions: partitions, Replicas: 1, MaxBytes: 1 << 30, MaxAge: time.Hour, DuplicateWindow: 2 * time.Minute}
-	require.NoError(t, broker.EnsureStreams(t.Context(), b.js, settings))
-	require.NoError(t, broker.EnsureStreams(t.Context(), b.js, settings), "again, as every start does")
+	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings))
+	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings), "again, as every start does")
 	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "inbox", cfg, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
-	t.Cleanup(func() {
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
 		b.submitter.Close()
 		b.nc.Close()
 		ns.Shutdown()
@@ -58,16 +59,17 @@ func setup(t testing.TB, cfg broker.SubmitterConfig) *bundle {
 	return b
 }
 
-// cmd is the n-th command of a sender to a conversation.
-func cmd(to, sender string, n int) *brokerv1.Command {
+// cmd is the n-th command of a sender to bob.
+func cmd(sender string, n int) *brokerv1.Command {
 	return &brokerv1.Command{
-		ConversationId: conversation.DirectID(to, sender), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
-		Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: fmt.Sprint(n)}}},
+		ConversationId: conversation.DirectID("bob", sender), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
+		Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: strconv.Itoa(n)}}},
 	}
 }
 
 // own plays the owner of all partitions: it answers every command with its stream sequence.
-func (b *bundle) own(t testing.TB) (applied func() []*brokerv1.Command) {
+func (b *bundle) own(tb testing.TB) (applied func() []*brokerv1.Command) {
+	tb.Helper()
 	commands := make(chan *brokerv1.Command, 1000)
 	sub, err := b.nc.Subscribe("in.*", func(msg *nats.Msg) {
 		var command brokerv1.Command
@@ -82,8 +84,8 @@ func (b *bundle) own(t testing.TB) (applied func() []*brokerv1.Command) {
 			_ = b.nc.Publish(broker.ResultSubject(command.GetInbox()), data)
 		}
 	})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	require.NoError(tb, err)
+	tb.Cleanup(func() { _ = sub.Unsubscribe() })
 	return func() (all []*brokerv1.Command) {
 		for len(commands) > 0 {
 			all = append(all, <-commands)
@@ -100,7 +102,7 @@ func TestCommandsOfASenderStayInOrder(t *testing.T) {
 	accepted := make(chan struct{}, n)
 	for i := range n {
 		require.NoError(t, b.submitter.Submit(broker.Submission{
-			Command:  cmd("bob", "ann", i),
+			Command:  cmd("ann", i),
 			Accepted: func() { accepted <- struct{}{} },
 			Done:     func(o *conversationv1.Outcome) { done <- o },
 		}))
@@ -109,7 +111,7 @@ func TestCommandsOfASenderStayInOrder(t *testing.T) {
 		require.Equal(t, uint64(7), (<-done).GetSeq())
 	}
 	for i, command := range applied() {
-		require.Equal(t, fmt.Sprint(i), command.GetBody().GetMessage().GetText())
+		require.Equal(t, strconv.Itoa(i), command.GetBody().GetMessage().GetText())
 	}
 	require.Zero(t, b.submitter.Pending())
 }
@@ -119,7 +121,7 @@ func TestARepeatJoinsTheCommandUnderWay(t *testing.T) {
 	accepted, done := make(chan struct{}, 3), make(chan *conversationv1.Outcome, 3)
 	submission := func() broker.Submission {
 		return broker.Submission{
-			Command:  cmd("bob", "ann", 1),
+			Command:  cmd("ann", 1),
 			Accepted: func() { accepted <- struct{}{} }, Done: func(o *conversationv1.Outcome) { done <- o },
 		}
 	}
@@ -130,7 +132,7 @@ func TestARepeatJoinsTheCommandUnderWay(t *testing.T) {
 	other := submission()
 	other.Command.Body.GetMessage().Text = "something else"
 	require.ErrorIs(t, b.submitter.Submit(other), broker.ErrConflict)
-	b.answer(cmd("bob", "ann", 1))
+	b.answer(cmd("ann", 1))
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 	require.Equal(t, uint64(9), (<-done).GetSeq(), "everybody who waits is told")
 }
@@ -149,7 +151,7 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	first, err := broker.NewSubmitter(b.nc, partitions, "gone", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	accepted := make(chan struct{})
-	require.NoError(t, first.Submit(broker.Submission{Command: cmd("bob", "ann", 1), Accepted: func() { close(accepted) }}))
+	require.NoError(t, first.Submit(broker.Submission{Command: cmd("ann", 1), Accepted: func() { close(accepted) }}))
 	<-accepted
 	first.Close()
 
@@ -157,7 +159,7 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	done := make(chan *conversationv1.Outcome, 1)
 	stored := make(chan struct{})
 	require.NoError(t, b.submitter.Submit(broker.Submission{
-		Command: cmd("bob", "ann", 1), Accepted: func() { close(stored) }, Done: func(o *conversationv1.Outcome) { done <- o },
+		Command: cmd("ann", 1), Accepted: func() { close(stored) }, Done: func(o *conversationv1.Outcome) { done <- o },
 	}))
 	<-stored
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(conversation.Partition(conversation.DirectID("bob", "ann"), partitions)))
@@ -167,7 +169,7 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	var command brokerv1.Command
 	require.NoError(t, command.UnmarshalVT(second.Data))
 	require.Equal(t, "inbox", command.GetInbox())
-	b.answer(cmd("bob", "ann", 1))
+	b.answer(cmd("ann", 1))
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 }
 
@@ -179,14 +181,14 @@ func TestALostResultIsAskedForAgain(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = sub.Unsubscribe() })
 	accepted, done := make(chan struct{}, 10), make(chan *conversationv1.Outcome, 10)
-	submission := broker.Submission{Command: cmd("bob", "ann", 1), Accepted: func() { accepted <- struct{}{} }, Done: func(o *conversationv1.Outcome) { done <- o }}
+	submission := broker.Submission{Command: cmd("ann", 1), Accepted: func() { accepted <- struct{}{} }, Done: func(o *conversationv1.Outcome) { done <- o }}
 	require.NoError(t, b.submitter.Submit(submission))
 	<-copies
 	<-accepted // the owner's result is lost
 	require.NoError(t, b.submitter.Submit(submission))
 	<-copies
 	<-accepted
-	b.answer(cmd("bob", "ann", 1))
+	b.answer(cmd("ann", 1))
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 	require.Zero(t, b.submitter.Pending())
@@ -208,7 +210,7 @@ func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {
 	}
 	done := make(chan *conversationv1.Outcome, 2)
 	for i := range 2 {
-		require.NoError(t, b.submitter.Submit(broker.Submission{Command: cmd("bob", "ann", i), Done: func(o *conversationv1.Outcome) { done <- o }}))
+		require.NoError(t, b.submitter.Submit(broker.Submission{Command: cmd("ann", i), Done: func(o *conversationv1.Outcome) { done <- o }}))
 	}
 	for range 2 {
 		outcome := <-done
@@ -220,15 +222,15 @@ func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {
 
 func TestPendingCommandsAreBounded(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{MaxPending: 1})
-	require.NoError(t, b.submitter.Submit(broker.Submission{Command: cmd("bob", "ann", 1), Done: func(*conversationv1.Outcome) {}}))
-	require.ErrorIs(t, b.submitter.Submit(broker.Submission{Command: cmd("bob", "ann", 2)}), broker.ErrBusy)
+	require.NoError(t, b.submitter.Submit(broker.Submission{Command: cmd("ann", 1), Done: func(*conversationv1.Outcome) {}}))
+	require.ErrorIs(t, b.submitter.Submit(broker.Submission{Command: cmd("ann", 2)}), broker.ErrBusy)
 }
 
 func TestDoEndsWithItsContext(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := b.submitter.Do(ctx, cmd("bob", "ann", 1), nil)
+	_, err := b.submitter.Do(ctx, cmd("ann", 1), nil)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -253,7 +255,7 @@ func BenchmarkSubmit(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		under <- struct{}{}
 		require.NoError(b, bundle.submitter.Submit(broker.Submission{
-			Command: cmd("bob", fmt.Sprintf("u%d", i%1000), i), Done: func(*conversationv1.Outcome) { <-under },
+			Command: cmd(fmt.Sprintf("u%d", i%1000), i), Done: func(*conversationv1.Outcome) { <-under },
 		}))
 	}
 }

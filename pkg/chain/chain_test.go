@@ -61,8 +61,7 @@ func log() []*conversationv1.Event {
 			Kind: chain.KindOf(body), Body: body, Salt: bytes.Repeat([]byte{byte(i)}, chain.SaltSize), PrevHash: prev,
 		}
 		hash := chain.Hash(event)
-		event.Hash = hash[:]
-		prev = event.Hash
+		event.Hash, prev = hash[:], hash[:]
 		events = append(events, event)
 	}
 	return events

@@ -2,6 +2,8 @@ package conversation_test
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -144,7 +146,7 @@ func TestGroupsHaveALimit(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group(members...)))
 	require.Equal(t, limit, r.apply("ann", add("one-more")).GetCode())
-	require.Equal(t, invalid, (&room{}).apply("ann", group(append(members, "one-more")...)).GetCode())
+	require.Equal(t, invalid, (&room{}).apply("ann", group(slices.Concat(members, []string{"one-more"})...)).GetCode())
 }
 
 func TestReplyMustNameAnEarlierEvent(t *testing.T) {
@@ -176,7 +178,7 @@ func TestValidateNamesTheField(t *testing.T) {
 	}
 	many := &conversationv1.Message{Metadata: map[string]string{}}
 	for i := range conversation.MaxMetadataEntries + 1 {
-		many.Metadata[fmt.Sprint(i)] = ""
+		many.Metadata[strconv.Itoa(i)] = ""
 	}
 	for name, c := range map[string]struct {
 		body  *conversationv1.Body

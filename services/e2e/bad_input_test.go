@@ -35,7 +35,8 @@ func TestBadFramesAreRefusedByField(t *testing.T) {
 		return fmt.Sprintf(`{"id":"7","submit":{"conversationId":%q,"commandId":%q,"body":%s}}`, conversationID, commandID, body)
 	}
 	message := func(text string) string {
-		quoted, _ := json.Marshal(text)
+		quoted, err := json.Marshal(text)
+		require.NoError(t, err)
 		return fmt.Sprintf(`{"message":{"text":%s}}`, quoted)
 	}
 	for name, c := range map[string]struct{ frame, field string }{
@@ -204,7 +205,7 @@ func TestHandshakesAreRefusedWithAReason(t *testing.T) {
 		cfg.Gateway.AllowedOrigins = []string{"https://chat.example.com"}
 		cfg.Gateway.MaxConnectionsPerIP = 3
 	})
-	dial := func(origin string, subprotocols ...string) (*websocket.Conn, int) {
+	dial := func(origin string, subprotocols ...string) int {
 		header := http.Header{}
 		if origin != "" {
 			header.Set("Origin", origin)
@@ -215,7 +216,7 @@ func TestHandshakesAreRefusedWithAReason(t *testing.T) {
 			t.Cleanup(func() { _ = ws.Close() })
 		}
 		defer func() { _ = response.Body.Close() }()
-		return ws, response.StatusCode
+		return response.StatusCode
 	}
 	json := frame.JSON.Subprotocol()
 	for name, c := range map[string]struct {
@@ -229,12 +230,12 @@ func TestHandshakesAreRefusedWithAReason(t *testing.T) {
 		"no subprotocol":        {"", nil, http.StatusBadRequest},
 		"another subprotocol":   {"", []string{"mqtt"}, http.StatusBadRequest},
 	} {
-		_, status := dial(c.origin, c.subprotocols...)
+		status := dial(c.origin, c.subprotocols...)
 		require.Equal(t, c.status, status, name)
 	}
-	_, status := dial("", json)
+	status := dial("", json)
 	require.Equal(t, http.StatusSwitchingProtocols, status)
-	_, status = dial("", json)
+	status = dial("", json)
 	require.Equal(t, http.StatusTooManyRequests, status, "the fourth connection of this address")
 }
 

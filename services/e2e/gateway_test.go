@@ -99,9 +99,10 @@ func (s *stage) login(user string, resume ...*clientv1.Position) *raw {
 	return loginAt(s.t, s.url(), user, frame.JSON, resume...)
 }
 
-// commit stores an event without telling anybody.
-func (s *stage) commit(sender string, body *conversationv1.Body) *conversationv1.Event {
+// commit stores an event of ann's without telling anybody.
+func (s *stage) commit(body *conversationv1.Body) *conversationv1.Event {
 	s.t.Helper()
+	const sender = "ann"
 	s.n++
 	command := &brokerv1.Command{
 		Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", s.n), Body: body, Salt: make([]byte, 16), ConversationId: s.id,
@@ -132,7 +133,7 @@ func (s *stage) tell(events ...*conversationv1.Event) {
 // say commits a message and tells of it.
 func (s *stage) say(message string) {
 	s.t.Helper()
-	s.tell(s.commit("ann", text(message)))
+	s.tell(s.commit(text(message)))
 }
 
 // seqs reads pushed events until seq comes, and gives all of them in order.
@@ -149,31 +150,31 @@ func (r *raw) seqs(last uint64) (seqs []uint64) {
 
 func TestALostLiveMessageIsReadFromHistory(t *testing.T) {
 	s := newStage(t, nil)
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	bob := s.login("bob")
 	require.Equal(t, []uint64{1}, bob.seqs(1))
 	s.say("2")
-	s.commit("ann", text("3, lost"))
-	s.commit("ann", text("4, lost"))
+	s.commit(text("3, lost"))
+	s.commit(text("4, lost"))
 	s.say("5")
 	require.Equal(t, []uint64{2, 3, 4, 5}, bob.seqs(5))
 }
 
 func TestTheLossOfTheLastEventIsNoticed(t *testing.T) {
 	s := newStage(t, func(cfg *gateway.Config) { cfg.Heartbeat = 200 * time.Millisecond })
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	bob := s.login("bob")
 	bob.seqs(1)
-	s.commit("ann", text("2, lost"))
+	s.commit(text("2, lost"))
 	require.Equal(t, []uint64{2}, bob.seqs(2))
 }
 
 func TestRepeatedAndLateLiveMessagesAreDropped(t *testing.T) {
 	s := newStage(t, nil)
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	bob := s.login("bob")
 	bob.seqs(1)
-	two, three := s.commit("ann", text("2")), s.commit("ann", text("3"))
+	two, three := s.commit(text("2")), s.commit(text("3"))
 	s.tell(three)
 	s.tell(two, three)
 	s.tell(two)
@@ -184,10 +185,10 @@ func TestRepeatedAndLateLiveMessagesAreDropped(t *testing.T) {
 
 func TestAMemberAddedWithoutANoticeIsServed(t *testing.T) {
 	s := newStage(t, nil)
-	s.commit("ann", group())
+	s.commit(group())
 	ann, bob := s.login("ann"), s.login("bob")
 	ann.seqs(1)
-	s.tell(s.commit("ann", &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}}}}))
+	s.tell(s.commit(&conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}}}}))
 	s.say("3")
 	require.Equal(t, []uint64{2, 3}, bob.seqs(3), "ann's room on this gateway knows of bob")
 }
@@ -195,7 +196,7 @@ func TestAMemberAddedWithoutANoticeIsServed(t *testing.T) {
 // TestUnacknowledgedEventsComeAgain has a client that never acknowledges: it gets the event again, and is closed at last.
 func TestUnacknowledgedEventsComeAgain(t *testing.T) {
 	s := newStage(t, func(cfg *gateway.Config) { cfg.AckTimeout, cfg.AckTries = 100*time.Millisecond, 2 })
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	bob := s.login("bob")
 	times := 0
 	for {
@@ -221,7 +222,7 @@ func TestAcknowledgedEventsDoNotComeAgain(t *testing.T) {
 	s := newStage(t, func(cfg *gateway.Config) {
 		cfg.AckTimeout, cfg.AckTries, cfg.Heartbeat = 100*time.Millisecond, 1, 500*time.Millisecond
 	})
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	bob := s.login("bob")
 	bob.seqs(1)
 	bob.ackTo(s.id, 1)
@@ -257,7 +258,7 @@ func TestAClientThatSaysNothingIsClosed(t *testing.T) {
 // TestASlowClientIsClosedAndResumes has a client that reads nothing while far more is sent than sockets hold.
 func TestASlowClientIsClosedAndResumes(t *testing.T) {
 	s := newStage(t, func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 })
-	s.commit("ann", group("bob", "cem"))
+	s.commit(group("bob", "cem"))
 	slow, quick := s.login("bob"), s.login("cem")
 	slow.seqs(1)
 	large := strings.Repeat("x", 8000)
@@ -328,10 +329,10 @@ func TestDrainTellsClientsToGoElsewhere(t *testing.T) {
 
 func TestManyMissedEventsComeInOrderToManyClients(t *testing.T) {
 	s := newStage(t, nil)
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	const events = 1500 // more than memory keeps
 	for range events {
-		s.commit("ann", text("m"))
+		s.commit(text("m"))
 	}
 	var clients []*raw
 	for i := range 8 {
@@ -348,7 +349,7 @@ func TestManyMissedEventsComeInOrderToManyClients(t *testing.T) {
 
 func TestOperatorsSeeAndCloseConnections(t *testing.T) {
 	s := newStage(t, nil)
-	s.commit("ann", group("bob"))
+	s.commit(group("bob"))
 	bob := s.login("bob")
 	bob.seqs(1)
 	operator := s.gw.Server()

@@ -105,10 +105,10 @@ func run(t *testing.T, cfg standalone.Config) *suite {
 
 func (s *suite) url() string { return "ws://" + s.s.Addr().String() + gateway.Path }
 
-func token(t testing.TB, user string) string {
-	t.Helper()
+func token(tb testing.TB, user string) string {
+	tb.Helper()
 	signed, err := auth.Mint([]byte(secret), user, time.Hour, time.Now(), "", "")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return signed
 }
 

@@ -37,8 +37,8 @@ func (a *acks) add(conversationID, userID string, delivered, read uint64) {
 		ack = &brokerv1.Ack{ConversationId: conversationID, UserId: userID}
 		a.news[key] = ack
 	}
-	ack.DeliveredSeq = max(ack.DeliveredSeq, delivered)
-	ack.ReadSeq = max(ack.ReadSeq, read)
+	ack.DeliveredSeq = max(ack.GetDeliveredSeq(), delivered)
+	ack.ReadSeq = max(ack.GetReadSeq(), read)
 }
 
 // run passes acks on until ctx ends, and then once more.

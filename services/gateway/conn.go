@@ -111,7 +111,7 @@ func (c *conn) readMessage() bool {
 		c.close(errcode.CloseProtocol, "wrong kind of WebSocket message for this subprotocol")
 		return true
 	}
-	buffer := c.gw.buffers.Get().(*[]byte)
+	buffer := c.gw.takeBuffer()
 	defer c.gw.buffers.Put(buffer)
 	data, err := readAll((*buffer)[:0], reader, c.gw.cfg.MaxFrameBytes)
 	*buffer = data[:0]
@@ -170,8 +170,7 @@ func (c *conn) isClosing() bool {
 
 // readFailed notes why reading ended, unless the connection was being closed anyway.
 func (c *conn) readFailed(err error) {
-	var closed *websocket.CloseError
-	if errors.As(err, &closed) {
+	if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 		c.close(errcode.CloseCode(closed.Code), "")
 	}
 }

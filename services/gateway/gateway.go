@@ -68,7 +68,7 @@ type Gateway struct {
 	writeBuffers sync.Pool
 
 	// ctx is the life of everything that serves connections; it ends after the drain.
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // connections are served by callbacks that bring no context of their own
 	cancel context.CancelFunc
 
 	// readers, writers and workers are the goroutines of connections; Run waits for all of them.
@@ -87,8 +87,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
 		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider),
 		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), relists: make(chan struct{}, maxRelists),
-		buffers: sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }},
-		conns:   map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
+		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
 	}
 	g.log = deps.Log.With("gateway", g.id)
 	g.hub = newHub(g)
@@ -108,6 +107,15 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	return g, nil
+}
+
+// takeBuffer gives a buffer for reading a message; the caller puts it back into buffers.
+func (g *Gateway) takeBuffer() *[]byte {
+	if buffer, ok := g.buffers.Get().(*[]byte); ok {
+		return buffer
+	}
+	buffer := make([]byte, 0, 1024)
+	return &buffer
 }
 
 // ID names this gateway: its inbox for outcomes, in logs and for operators. It is new with every start.

@@ -376,7 +376,8 @@ func (r *room) load(after uint64) ([]*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return loaded.([]*entry), nil
+	entries, _ := loaded.([]*entry) // nothing else is ever loaded
+	return entries, nil
 }
 
 // prepend keeps events that come right before the recent ones, so that the next one to return finds them in memory.

@@ -61,7 +61,7 @@ func (a *attempt) write(data []byte) (rest []byte, err error) {
 	switch {
 	case err != nil:
 		return data, err
-	case a.err == syscall.EAGAIN || a.err == syscall.EINTR:
+	case errors.Is(a.err, syscall.EAGAIN) || errors.Is(a.err, syscall.EINTR):
 		return data, nil
 	case a.err != nil:
 		return data, a.err

@@ -64,17 +64,17 @@ func (s *Server) Disconnect(_ context.Context, request *gatewayv1.DisconnectRequ
 	if request.GetStayAway() {
 		code = errcode.CloseStayAway
 	}
-	answer := &gatewayv1.DisconnectResponse{}
+	closed := uint32(0)
 	for _, c := range s.gw.connections() {
 		if c.id == request.GetConnectionId() || (request.GetUserId() != "" && c.userID() == request.GetUserId()) {
 			c.close(code, "closed by an operator")
-			answer.Closed++
+			closed++
 		}
 	}
-	if answer.Closed == 0 && request.GetConnectionId() != "" {
+	if closed == 0 && request.GetConnectionId() != "" {
 		return nil, status.Error(codes.NotFound, "no such connection on this gateway")
 	}
-	return answer, nil
+	return &gatewayv1.DisconnectResponse{Closed: closed}, nil
 }
 
 func (g *Gateway) connection(id string) *conn {

@@ -38,10 +38,10 @@ func main() {
 	var cfg config
 	settings.Parse("runnel-gateway", "Terminates client connections: authenticates them, takes their commands to NATS and pushes events to them.", &cfg)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, cfg); err != nil {
+	err := run(ctx, cfg)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "runnel-gateway:", err)
-		stop()
 		os.Exit(1)
 	}
 }

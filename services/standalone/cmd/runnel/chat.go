@@ -74,8 +74,8 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 		OnReceipt:  ch.receipt,
 		OnAttached: ch.attached,
 		OnDetached: ch.detached,
-		OnState:    func(state client.State) { ch.print("· %s", state) },
-		OnBroken:   func(err error) { ch.print("! the log does not verify: %v", err) },
+		OnState:    func(state client.State) { ch.printf("· %s", state) },
+		OnBroken:   func(err error) { ch.printf("! the log does not verify: %v", err) },
 	})
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 }
 
 func (c *chat) talk(ctx context.Context, with string, in io.Reader) error {
-	c.print("%s", chatHelp)
+	c.printf("%s", chatHelp)
 	if err := c.client.Ready(ctx); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
@@ -143,21 +143,21 @@ func (c *chat) line(ctx context.Context, line string) {
 	case words[0] == "/go" && len(words) == 2:
 		c.goTo(words[1])
 	case line[0] == '/':
-		c.print("%s", chatHelp)
+		c.printf("%s", chatHelp)
 	case current == "":
-		c.print("! say /open USER first")
+		c.printf("! say /open USER first")
 	default:
 		c.send(ctx, current, line)
 	}
 	if err != nil {
-		c.print("! %v", err)
+		c.printf("! %v", err)
 	}
 }
 
 func (c *chat) open(ctx context.Context, user string) {
 	id, err := c.client.OpenDirect(ctx, user)
 	if err != nil {
-		c.print("! %v", err)
+		c.printf("! %v", err)
 		return
 	}
 	c.enter(id, user)
@@ -167,22 +167,22 @@ func (c *chat) enter(id, name string) {
 	c.mu.Lock()
 	c.current = id
 	c.mu.Unlock()
-	c.print("· you are talking with %s", name)
+	c.printf("· you are talking with %s", name)
 	c.markRead(id)
 }
 
 // send puts a line into the outbox; its ticks are printed as they change.
 func (c *chat) send(ctx context.Context, id, text string) {
-	c.print("○ %s", text)
+	c.printf("○ %s", text)
 	ticket, err := c.client.Enqueue(id, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}})
 	if err != nil {
-		c.print("! %v", err)
+		c.printf("! %v", err)
 		return
 	}
 	go func() { // ends with the ticket, which ends with the client
 		outcome, err := ticket.Wait(ctx)
 		if err != nil {
-			c.print("! %q was not sent: %v", text, err)
+			c.printf("! %q was not sent: %v", text, err)
 			return
 		}
 		c.tick(id, outcome.GetSeq(), text, "✓ committed as "+strconv.FormatUint(outcome.GetSeq(), 10))
@@ -201,7 +201,7 @@ func (c *chat) tick(id string, seq uint64, text, ticks string) {
 	c.mine[id][seq].ticks = ticks
 	c.mu.Unlock()
 	if changed {
-		c.print("  %s: %s", ticks, text)
+		c.printf("  %s: %s", ticks, text)
 	}
 }
 
@@ -213,15 +213,15 @@ func (c *chat) event(event *conversationv1.Event) {
 	case body.GetMessage() != nil && who == c.me:
 		return // shown when it was written
 	case body.GetMessage() != nil:
-		c.print("%s [%s] %s: %s", at, where, who, body.GetMessage().GetText())
+		c.printf("%s [%s] %s: %s", at, where, who, body.GetMessage().GetText())
 	case body.GetCreate() != nil:
-		c.print("%s [%s] %s created it", at, where, who)
+		c.printf("%s [%s] %s created it", at, where, who)
 	case body.GetAddMembers() != nil:
-		c.print("%s [%s] %s added %s", at, where, who, strings.Join(body.GetAddMembers().GetMembers(), ", "))
+		c.printf("%s [%s] %s added %s", at, where, who, strings.Join(body.GetAddMembers().GetMembers(), ", "))
 	case conversation.Leaver(event) != "":
-		c.print("%s [%s] %s is out", at, where, conversation.Leaver(event))
+		c.printf("%s [%s] %s is out", at, where, conversation.Leaver(event))
 	case body.GetRename() != nil:
-		c.print("%s [%s] %s renamed it to %s", at, where, who, body.GetRename().GetName())
+		c.printf("%s [%s] %s renamed it to %s", at, where, who, body.GetRename().GetName())
 	}
 	c.mu.Lock()
 	reading := c.current == event.GetConversationId()
@@ -280,7 +280,7 @@ func (c *chat) detached(detached *clientv1.Detached) {
 		c.current = ""
 	}
 	c.mu.Unlock()
-	c.print("· you are no longer in a conversation; /list shows the others")
+	c.printf("· you are no longer in a conversation; /list shows the others")
 }
 
 func (c *chat) list() {
@@ -305,7 +305,7 @@ func (c *chat) goTo(word string) {
 	}
 	c.mu.Unlock()
 	if !valid {
-		c.print("! there is no conversation %s; see /list", word)
+		c.printf("! there is no conversation %s; see /list", word)
 		return
 	}
 	c.enter(id, c.name(id))
@@ -339,7 +339,7 @@ func label(conv *clientv1.Conversation) string {
 	}
 }
 
-func (c *chat) print(format string, args ...any) {
+func (c *chat) printf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Fprintf(c.out, format+"\n", args...)

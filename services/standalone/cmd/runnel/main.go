@@ -28,11 +28,11 @@ func main() {
 	var c cli
 	command := settings.Parse("runnel", "A self-hosted messaging backend: it loses nothing, shows everything, and starts with one command.", &c)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	command.BindTo(ctx, (*context.Context)(nil))
-	if err := command.Run(); err != nil {
+	err := command.Run()
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "runnel:", err)
-		stop()
 		os.Exit(1)
 	}
 }
