@@ -234,6 +234,10 @@ func (c Content) compare(item Item, memberships []Span) string {
 	return ""
 }
 
+func committedTwice(key Key, first, second uint64) Violation {
+	return violation("I7", "%s was committed with seq %d, and again with %d", key, first, second)
+}
+
 // repeatGrace is how long after a fault a repetition may be answered by what a new owner publishes once more.
 const repeatGrace = 10 * time.Second
 
@@ -246,18 +250,19 @@ func CheckRepeats(h History, _ Content) (found []Violation) {
 			continue
 		}
 		if seq, known := first[answer.Key]; known && seq != answer.Seq {
-			found = append(found, violation("I7", "%s was committed with seq %d, and again with %d", answer.Key, seq, answer.Seq))
+			found = append(found, committedTwice(answer.Key, seq, answer.Seq))
 			continue
 		}
 		first[answer.Key] = answer.Seq
 	}
 	for _, answer := range h.Answers {
 		switch {
-		case answer.OtherBody && answer.Code != conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT:
+		case !answer.Again:
+		case answer.OtherBody && answer.Code != conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT && !h.masked(answer):
 			found = append(found, violation("I7", "%s was given again with another body: seq %d, %s", answer.Key, answer.Seq, answer.Code))
-		case answer.Again && !answer.OtherBody && answer.Seq == 0:
+		case !answer.OtherBody && answer.Seq == 0:
 			found = append(found, violation("I7", "%s was committed and is refused when repeated: %s", answer.Key, answer.Code))
-		case answer.Again && !answer.OtherBody && !answer.Repeated && !h.disturbed(answer):
+		case !answer.OtherBody && !answer.Repeated && !h.disturbed(answer):
 			// A new owner tells once more what was committed before it: that may come before the answer to the repetition.
 			found = append(found, violation("I7", "%s was repeated and is not said to be: seq %d", answer.Key, answer.Seq))
 		}
@@ -271,6 +276,11 @@ func (h History) disturbed(a Answer) bool {
 		return f.From.Before(a.At) && f.To.Add(repeatGrace).After(a.Asked)
 	})
 }
+
+// masked reports whether a conflict was answered with the first outcome by a new owner, who tells once more what was committed before it:
+// a result does not say which submission of a command it answers. Nothing is stored twice by that; it is counted and reported, and
+// a conflict that nobody could mask must be refused.
+func (h History) masked(a Answer) bool { return a.Seq > 0 && !a.Repeated && h.disturbed(a) }
 
 // CheckMembership is I8: nobody is shown an event of a time when they were no member.
 func CheckMembership(h History, c Content) (found []Violation) {
@@ -327,11 +337,13 @@ func CheckChain(_ History, c Content) (found []Violation) {
 	return found
 }
 
+func wentBack(regression string) Violation { return violation("watermark", "%s", regression) }
+
 // CheckWatermarks is what holds off zombies: a watermark never moves back within one stream. And no command of the load is so bad that
 // it is put aside.
 func CheckWatermarks(_ History, c Content) (found []Violation) {
 	for _, regression := range c.Regressions {
-		found = append(found, violation("watermark", "%s", regression))
+		found = append(found, wentBack(regression))
 	}
 	if len(c.DeadLetters) > 0 {
 		found = append(found, violation("dead letter", "%s", strings.Join(c.DeadLetters, "; ")))

@@ -90,6 +90,7 @@ type Record struct {
 	answers    []Answer
 	shown      map[Reader][]Item
 	observed   map[Reader][]Item
+	first      map[Key]uint64 // the seq of each committed command when it was first told
 	faults     []Interval
 	violations []Violation
 	broken     chan struct{} // closed with the first violation
@@ -100,7 +101,7 @@ type Interval struct{ From, To time.Time }
 
 // NewRecord makes an empty record.
 func NewRecord() *Record {
-	return &Record{attempts: map[Key]Attempt{}, shown: map[Reader][]Item{}, observed: map[Reader][]Item{}, broken: make(chan struct{})}
+	return &Record{attempts: map[Key]Attempt{}, shown: map[Reader][]Item{}, observed: map[Reader][]Item{}, first: map[Key]uint64{}, broken: make(chan struct{})}
 }
 
 // Attempted notes a command before it is sent.
@@ -110,11 +111,18 @@ func (r *Record) Attempted(a Attempt) {
 	r.attempts[a.Key] = a
 }
 
-// Answered notes an answer.
+// Answered notes an answer. A command that was committed twice is seen at once.
 func (r *Record) Answered(a Answer) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.answers = append(r.answers, a)
+	seq, told := r.first[a.Key]
+	if !told && a.Seq > 0 {
+		r.first[a.Key] = a.Seq
+	}
+	r.mu.Unlock()
+	if told && a.Seq > 0 && seq != a.Seq {
+		r.Violated(committedTwice(a.Key, seq, a.Seq))
+	}
 }
 
 // Shown notes what a reader was shown.

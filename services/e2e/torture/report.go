@@ -26,6 +26,8 @@ type Report struct {
 	Events    int     `json:"events_stored"`
 	Logs      int     `json:"conversations"`
 	Repeats   int     `json:"repeats"`
+	// Masked are conflicting repetitions that got the first outcome from a new owner instead of being refused.
+	Masked int `json:"masked_conflicts"`
 	// Looks into the database at the moment of a sighting, and how many of them waited for the database.
 	Looks     int `json:"looks"`
 	LateLooks int `json:"late_looks"`
@@ -89,6 +91,9 @@ func (r *Report) finish(violations []Violation, h History, took time.Duration) {
 	r.Seconds = seconds(took)
 	r.Sent = len(h.Attempts)
 	for _, answer := range h.Answers {
+		if answer.OtherBody && h.masked(answer) {
+			r.Masked++
+		}
 		switch {
 		case answer.Again:
 			r.Repeats++
@@ -119,7 +124,8 @@ func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %d NATS server(s), seed %d, %.0f s\n", r.Store, r.NATSNodes, r.Seed, r.Seconds)
 	fmt.Fprintf(w, "  %d commands: %d committed, %d refused, %d given again; %d events stored in %d conversations; %d shown\n",
 		r.Sent, r.Committed, r.Refused, r.Repeats, r.Events, r.Logs, r.Shown)
-	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed\n", r.Looks, r.LateLooks, r.Rewinds)
+	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d conflicts masked by a takeover\n",
+		r.Looks, r.LateLooks, r.Rewinds, r.Masked)
 	for _, name := range slices.SortedFunc(maps.Keys(r.Faults), func(a, b string) int { return cmp.Compare(a, b) }) {
 		fmt.Fprintf(w, "  %3d × %-16s longest wait for an answer %.2f s\n", r.Faults[name], name, r.Waits[name])
 	}

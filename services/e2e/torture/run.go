@@ -275,6 +275,7 @@ func (r *run) torture(ctx context.Context) {
 	}
 	load.Go(func() { found(loading, source(2000), r.devices) })
 	load.Go(func() { r.progress(loading) })
+	load.Go(func() { r.watchWatermarks(loading) })
 
 	i := injector{suite: r.suite, record: r.record, restart: restarting, before: r.beforeFault, after: r.afterFault}
 	faults := Schedule(r.random, names(r.suite.Parts()), r.Duration, r.Wipe && r.NATSNodes == 1)
@@ -308,6 +309,23 @@ func (r *run) progress(ctx context.Context) {
 			looks, late := r.witness.Looks()
 			r.say("sent %d, committed %d, refused %d, shown %d; looked %d times into the database, %d late; %d violations",
 				sent, committed, refused, shown, looks, late, len(r.record.Violations()))
+		}
+	}
+}
+
+// watchWatermarks sees a watermark that went back as soon as the database tells, so that a run with FailFast need not go on.
+func (r *run) watchWatermarks(ctx context.Context) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			regressions, _ := r.database.Regressions(ctx) // when it is down, the next time
+			for _, regression := range r.unexplained(regressions) {
+				r.record.Violated(wentBack(regression))
+			}
 		}
 	}
 }

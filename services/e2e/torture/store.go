@@ -181,14 +181,23 @@ func (d *Database) Content(ctx context.Context) (Content, error) {
 	if err != nil {
 		return c, err
 	}
-	err = each(ctx, db, "SELECT partition, stream, was, became FROM torture_regressions", func(scan func(...any) error) error {
+	c.Regressions, err = d.Regressions(ctx)
+	return c, err
+}
+
+// Regressions tells of watermarks that went back. WatchWatermarks must have been called.
+func (d *Database) Regressions(ctx context.Context) (regressions []string, err error) {
+	db, err := d.open()
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, db, "SELECT partition, was, became FROM torture_regressions ORDER BY partition, was, became", func(scan func(...any) error) error {
 		var partition, was, became int64
-		var stream string
-		err := scan(&partition, &stream, &was, &became)
-		c.Regressions = append(c.Regressions, fmt.Sprintf("the watermark of partition %d went back from %d to %d", partition, was, became))
+		err := scan(&partition, &was, &became)
+		regressions = append(regressions, fmt.Sprintf("that of partition %d went back from %d to %d", partition, was, became))
 		return err
 	})
-	return c, err
+	return regressions, err
 }
 
 func each(ctx context.Context, db *sql.DB, query string, row func(scan func(...any) error) error) error {

@@ -1,0 +1,245 @@
+package torture
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+const conflict = conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT
+
+var (
+	ann, bob, cem = Reader{"ann", "phone"}, Reader{"bob", "phone"}, Reader{"cem", "phone"}
+	// late is cem's laptop, which was off while cem was out of the group.
+	late = Reader{"cem", "laptop"}
+	eye  = Reader{"bob", "observer"}
+)
+
+// good is a small history in which every promise was kept:
+//
+//	1 ann creates the group with bob and cem   4 ann removes cem   6 ann adds cem
+//	2 ann writes   3 bob writes                5 ann writes        7 bob writes
+func good(t *testing.T) (History, Content, string) {
+	t.Helper()
+	h := History{Attempts: map[Key]Attempt{}, Shown: map[Reader][]Item{}, Observed: map[Reader][]Item{}}
+	var state *conversation.State
+	var log []*conversationv1.Event
+	var id string
+	orders := map[string]int{}
+	for n, step := range []struct {
+		sender string
+		body   *conversationv1.Body
+	}{
+		{"ann", group("group", "bob", "cem")},
+		{"ann", message("one")},
+		{"bob", message("two")},
+		{"ann", remove("cem")},
+		{"ann", message("three")},
+		{"ann", add("cem")},
+		{"bob", message("four")},
+	} {
+		command := &brokerv1.Command{
+			ConversationId: id, Sender: step.sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n), Body: step.body, Salt: make([]byte, chain.SaltSize),
+		}
+		if create := step.body.GetCreate(); create != nil {
+			id = conversation.CreateID(step.sender, command.GetCommandId(), create)
+			command.ConversationId = id
+		}
+		next, event, refusal := conversation.Apply(state, command, int64(n))
+		require.Nil(t, refusal)
+		state, log = next, append(log, event)
+		orders[step.sender]++
+		key := keyOf(event)
+		h.Attempts[key] = Attempt{Key: key, Body: proto.CloneOf(step.body), Device: "phone", Order: orders[step.sender]}
+		at := time.Unix(int64(100*n), 0)
+		h.Answers = append(h.Answers, Answer{Key: key, Asked: at, At: at, Seq: event.GetSeq()})
+	}
+	c := Content{Logs: map[string][]*conversationv1.Event{id: log}, Heads: map[string]Head{id: {Seq: 7, Hash: state.HeadHash}}}
+	attached := func(seq uint64) Item { return Item{Kind: ItemAttached, Conversation: id, First: seq} }
+	event := func(seq uint64) Item {
+		return Item{Kind: ItemEvent, Conversation: id, First: seq, Hash: hex.EncodeToString(log[seq-1].GetHash())}
+	}
+	all := []Item{attached(1), event(1), event(2), event(3), event(4), event(5), event(6), event(7)}
+	h.Shown[ann], h.Shown[bob] = all, slices.Clone(all)
+	h.Shown[cem] = []Item{
+		attached(1), event(1), event(2), event(3), event(4), {Kind: ItemDetached, Conversation: id, Last: 4}, attached(6), event(6), event(7),
+	}
+	h.Shown[late] = []Item{
+		attached(1), event(1), event(2), {Kind: ItemReopened, Conversation: id}, attached(6), event(3), event(4),
+		{Kind: ItemHidden, Conversation: id, First: 5, Last: 5}, event(6), event(7),
+	}
+	h.Observed[eye] = []Item{event(3), event(3), event(4)}
+	first, at := h.Answers[1], time.Unix(10_000, 0)
+	h.Answers = append(h.Answers,
+		Answer{Key: first.Key, Asked: at, At: at, Seq: first.Seq, Repeated: true, Again: true},
+		Answer{Key: first.Key, Asked: at, At: at, Code: conflict, Again: true, OtherBody: true},
+	)
+	return h, c, id
+}
+
+func TestAGoodHistoryPasses(t *testing.T) {
+	h, c, _ := good(t)
+	require.Empty(t, Check(h, c))
+}
+
+func TestEveryBrokenPromiseIsFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		invariant string
+		spoil     func(h *History, c *Content, id string)
+	}{
+		"an acknowledged command is not stored": {"I1", func(_ *History, c *Content, id string) {
+			c.Logs[id] = c.Logs[id][:6]
+		}},
+		"an acknowledged command is stored elsewhere": {"I1", func(h *History, _ *Content, _ string) {
+			h.Answers[2].Seq = 4
+		}},
+		"a seq is missing": {"I2", func(_ *History, c *Content, id string) {
+			c.Logs[id] = slices.Delete(c.Logs[id], 2, 3)
+		}},
+		"the head is beyond the log": {"I2", func(_ *History, c *Content, id string) {
+			c.Heads[id] = Head{8, c.Heads[id].Hash}
+		}},
+		"a conversation lost all its events": {"I2", func(_ *History, c *Content, _ string) {
+			c.Heads["gone"] = Head{Seq: 1}
+		}},
+		"a sender's messages are swapped": {"I3", func(h *History, c *Content, id string) {
+			one, three := keyOf(c.Logs[id][1]), keyOf(c.Logs[id][4])
+			a, b := h.Attempts[one], h.Attempts[three]
+			a.Order, b.Order = b.Order, a.Order
+			h.Attempts[one], h.Attempts[three] = a, b
+		}},
+		"something is stored that nobody sent": {"I4", func(h *History, c *Content, id string) {
+			delete(h.Attempts, keyOf(c.Logs[id][6]))
+		}},
+		"something else is stored than was sent": {"I4", func(h *History, c *Content, id string) {
+			a := h.Attempts[keyOf(c.Logs[id][6])]
+			a.Body = message("what bob really wrote")
+			h.Attempts[a.Key] = a
+		}},
+		"a command is stored twice": {"I5", func(_ *History, c *Content, id string) {
+			again := proto.CloneOf(c.Logs[id][6])
+			again.Seq = 8
+			c.Logs[id] = append(c.Logs[id], again)
+		}},
+		"a seq is stored twice": {"I5", func(_ *History, c *Content, id string) {
+			other := proto.CloneOf(c.Logs[id][6])
+			other.CommandId = "0192f3c0-0000-7000-8000-ffffffffffff"
+			c.Logs[id] = append(c.Logs[id], other)
+		}},
+		"a reader misses the last event": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[bob] = h.Shown[bob][:7]
+		}},
+		"a reader has a hole": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[bob] = slices.Delete(h.Shown[bob], 4, 5)
+		}},
+		"a reader is shown an event twice": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[bob] = slices.Insert(h.Shown[bob], 4, h.Shown[bob][3])
+		}},
+		"a reader is shown events out of order": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[bob][3], h.Shown[bob][4] = h.Shown[bob][4], h.Shown[bob][3]
+		}},
+		"a reader is shown what is not stored": {"I6", func(h *History, _ *Content, id string) {
+			h.Shown[bob] = append(h.Shown[bob], Item{Kind: ItemEvent, Conversation: id, First: 8})
+		}},
+		"a reader is shown other content than is stored": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[bob][3].Hash = "00"
+		}},
+		"an observer is shown other content than is stored": {"I6", func(h *History, _ *Content, _ string) {
+			h.Observed[eye][0].Hash = "00"
+		}},
+		"a reader is denied what they may see": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[late][7].First = 4
+		}},
+		"a member is never told": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[bob] = nil
+		}},
+		"a detachment comes too early": {"I6", func(h *History, _ *Content, _ string) {
+			h.Shown[cem] = slices.Delete(h.Shown[cem], 4, 5)
+		}},
+		"a former member is never told": {"I6", func(h *History, c *Content, id string) {
+			c.Logs[id], c.Heads[id] = c.Logs[id][:5], Head{5, c.Logs[id][4].GetHash()}
+			h.Shown[late] = h.Shown[late][:7]
+		}},
+		"a repetition gives another seq": {"I7", func(h *History, _ *Content, _ string) {
+			h.Answers[7].Seq = 3
+		}},
+		"a repetition is refused": {"I7", func(h *History, _ *Content, _ string) {
+			h.Answers[7].Seq, h.Answers[7].Code = 0, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND
+		}},
+		"a repetition is not said to be one": {"I7", func(h *History, _ *Content, _ string) {
+			h.Answers[7].Repeated = false
+		}},
+		"another body is taken": {"I7", func(h *History, _ *Content, _ string) {
+			h.Answers[8].Code, h.Answers[8].Seq = 0, 2
+		}},
+		"another body is refused for another reason": {"I7", func(h *History, _ *Content, _ string) {
+			h.Answers[8].Code = conversationv1.ErrorCode_ERROR_CODE_INVALID
+		}},
+		"somebody is shown what came after they left": {"I8", func(h *History, _ *Content, _ string) {
+			h.Shown[cem] = slices.Insert(h.Shown[cem], 5, h.Shown[bob][5])
+		}},
+		"an observer is shown what was before they joined": {"I8", func(h *History, _ *Content, _ string) {
+			h.Observed[Reader{"cem", "observer"}] = []Item{h.Shown[bob][5]}
+		}},
+		"somebody is shown a conversation of others": {"I8", func(h *History, _ *Content, _ string) {
+			h.Shown[Reader{"eve", "phone"}] = h.Shown[bob][:2]
+		}},
+		"a body is changed": {"chain", func(h *History, c *Content, id string) {
+			c.Logs[id][1].Body = message("One")
+		}},
+		"the head's hash is another": {"chain", func(_ *History, c *Content, id string) {
+			c.Heads[id] = Head{7, make([]byte, chain.Size)}
+		}},
+		"a watermark goes back": {"watermark", func(_ *History, c *Content, _ string) {
+			c.Regressions = []string{"that of partition 3 went back from 9 to 8"}
+		}},
+		"a command is put aside": {"dead letter", func(_ *History, c *Content, _ string) {
+			c.DeadLetters = []string{"partition 3: too strange"}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, c, id := good(t)
+			test.spoil(&h, &c, id)
+			report := Report{Violations: Check(h, c)}
+			require.Contains(t, report.Invariants(), test.invariant, "%v", report.Violations)
+		})
+	}
+}
+
+func TestATakeoverMayAnswerARepetitionWithTheFirstOutcome(t *testing.T) {
+	h, c, _ := good(t)
+	h.Answers[7].Repeated = false
+	h.Answers[8].Code, h.Answers[8].Seq = 0, 2
+	at := h.Answers[7].Asked
+	h.Faults = []Interval{{at.Add(-3 * time.Second), at.Add(-2 * time.Second)}}
+	require.Empty(t, Check(h, c))
+	h.Faults[0].To = at.Add(-repeatGrace - time.Second)
+	require.Len(t, Check(h, c), 2)
+}
+
+func TestMembershipsFollowFromTheLog(t *testing.T) {
+	_, c, id := good(t)
+	require.Equal(t, map[string][]Span{"ann": {{1, 0}}, "bob": {{1, 0}}, "cem": {{1, 4}, {6, 0}}}, Memberships(c)[id])
+}
+
+func TestTheRecordSeesACommandCommittedTwiceAtOnce(t *testing.T) {
+	r := NewRecord()
+	key := Key{"g", "ann", "1"}
+	r.Answered(Answer{Key: key, Seq: 4})
+	r.Answered(Answer{Key: key, Seq: 4, Repeated: true})
+	require.Empty(t, r.Violations())
+	r.Answered(Answer{Key: key, Seq: 9})
+	<-r.Broken()
+	require.Equal(t, "I7", r.Violations()[0].Invariant)
+}
