@@ -18,22 +18,26 @@ import (
 // scenario is something that is measured, against a system of its own.
 type scenario struct {
 	number   int
+	name     string // for files
 	title    string
+	extra    bool // a variant that is left out of a quick look
 	separate bool // only with separate services
 	copies   int  // of gateways and workers
 	run      func(ctx context.Context, t *trial) error
 }
 
 var scenarios = []scenario{
-	{1, "groups at a fixed rate", false, 1, groupsPaced},
-	{2, "groups in a closed loop", false, 1, groupsClosed},
-	{3, "committed acks", false, 1, committedAcks},
-	{4, "one room flat out", false, 1, roomFlatOut},
-	{5, "one room at a fixed rate", false, 1, roomPaced},
-	{6, "idle connections", false, 1, idleConnections},
-	{7, "many clients return", false, 1, manyReturn},
-	{8, "one client returns after long", false, 1, oneReturns},
-	{9, "failover", true, 2, failover},
+	{1, "groups", "groups at a fixed rate", false, false, 1, groupsPaced},
+	{2, "closed", "groups in a closed loop", false, false, 1, groupsClosed},
+	{2, "closed-no-receipts", "groups in a closed loop, without receipts", true, false, 1, groupsClosedWithoutReceipts},
+	{3, "acks", "committed acks", false, false, 1, committedAcks},
+	{4, "flood", "one room flat out", false, false, 1, roomFlatOut},
+	{5, "room", "one room at a fixed rate", false, false, 1, roomPaced},
+	{5, "room-no-receipts", "one room at a fixed rate, without receipts", true, false, 1, roomPacedWithoutReceipts},
+	{6, "idle", "idle connections", false, false, 1, idleConnections},
+	{7, "return", "many clients return", false, false, 1, manyReturn},
+	{8, "long", "one client returns after long", false, false, 1, oneReturns},
+	{9, "failover", "failover", false, true, 2, failover},
 }
 
 // trial is one scenario against one system.
@@ -103,7 +107,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 		}
 		for _, shared := range cfg.plan(mode) {
 			t := &trial{Config: cfg, sizes: size, mode: mode, report: report, out: out}
-			if err := t.against(ctx, shared, binaries, filepath.Join(dir, fmt.Sprintf("%s-%d", mode, shared[0].number))); err != nil {
+			if err := t.against(ctx, shared, binaries, filepath.Join(dir, mode+"-"+shared[0].name)); err != nil {
 				if ctx.Err() != nil {
 					return report, ctx.Err()
 				}
@@ -121,7 +125,8 @@ func (c Config) plan(mode string) [][]scenario {
 	var plan [][]scenario
 	for _, s := range scenarios {
 		switch {
-		case (len(c.Only) > 0 && !slices.Contains(c.Only, s.number)) || (s.separate && mode != separate):
+		case (len(c.Only) > 0 && !slices.Contains(c.Only, s.number)) || (s.separate && mode != separate),
+			s.extra && (c.Quick || c.Smoke):
 		case c.Smoke && len(plan) > 0:
 			plan[0] = append(plan[0], s)
 		default:
@@ -153,7 +158,7 @@ func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.
 	fmt.Fprintf(t.out, "%s: running after %s: %s\n", t.mode, time.Since(begun).Round(10*time.Millisecond), strings.Join(names(t.Parts()), ", "))
 	for _, s := range shared {
 		fmt.Fprintf(t.out, "  scenario %d: %s\n", s.number, s.title)
-		t.name = fmt.Sprintf("%s-%d", t.mode, s.number)
+		t.name = t.mode + "-" + s.name
 		if failed := s.run(ctx, t); failed != nil {
 			t.progressf("FAILED: %v", failed)
 			err = errors.Join(err, fmt.Errorf("%s, scenario %d failed, see above", t.mode, s.number))

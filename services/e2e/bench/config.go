@@ -61,7 +61,7 @@ var tiny = sizes{
 func (c Config) complete() (Config, sizes, error) {
 	for _, number := range c.Only {
 		if !slices.ContainsFunc(scenarios, func(s scenario) bool { return s.number == number }) {
-			return c, full, fmt.Errorf("--only: there is no scenario %d; they are 1 to %d", number, len(scenarios))
+			return c, full, fmt.Errorf("--only: there is no scenario %d; they are 1 to %d", number, scenarios[len(scenarios)-1].number)
 		}
 	}
 	if c.Runs < 1 || c.Window < 100*time.Millisecond {

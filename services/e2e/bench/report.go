@@ -141,7 +141,7 @@ func (r *Report) Print(out io.Writer) {
 			default:
 				verdict = "target " + number(f.Target) + ": MISSED"
 			}
-			fmt.Fprintf(out, "  %-78s %26s %-12s %s\n", row.what, withRange(f), row.unit, verdict)
+			fmt.Fprintf(out, "  %-78s %34s %-12s %s\n", row.what, withRange(f), row.unit, verdict)
 		}
 	}
 }

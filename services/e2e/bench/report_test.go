@@ -95,8 +95,9 @@ func TestNonsenseIsRefused(t *testing.T) {
 func TestOnlyASmokeRunSharesItsSystem(t *testing.T) {
 	require.Len(t, Config{}.plan(standalone), len(scenarios)-1)
 	require.Len(t, Config{}.plan(separate), len(scenarios))
-	require.Len(t, Config{Only: []int{2, 9}}.plan(separate), 2)
+	require.Len(t, Config{Only: []int{2, 9}}.plan(separate), 3)
+	require.Len(t, Config{Quick: true, Only: []int{2, 9}}.plan(separate), 2)
 	require.Empty(t, Config{Only: []int{9}}.plan(standalone))
 	require.Len(t, Config{Smoke: true}.plan(separate), 1)
-	require.Len(t, Config{Smoke: true}.plan(separate)[0], len(scenarios))
+	require.Len(t, Config{Smoke: true}.plan(separate)[0], 9)
 }

@@ -114,29 +114,18 @@ func committedAcks(ctx context.Context, t *trial) error {
 }
 
 // groupsClosed has every client send its next message when the last one is committed.
-func groupsClosed(ctx context.Context, t *trial) error {
-	for _, receipts := range []bool{true, false} {
-		if !receipts && (t.Quick || t.Smoke) {
-			break
-		}
-		c, err := t.talkers(ctx, receipts)
-		if err != nil {
-			return err
-		}
-		err = closedLoop(ctx, t, c, receipts)
-		c.close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+func groupsClosed(ctx context.Context, t *trial) error { return closedLoop(ctx, t, "closed", true) }
+
+func groupsClosedWithoutReceipts(ctx context.Context, t *trial) error {
+	return closedLoop(ctx, t, "closed, no receipts", false)
 }
 
-func closedLoop(ctx context.Context, t *trial, c *crowd, receipts bool) error {
-	key := "closed"
-	if !receipts {
-		key += ", no receipts"
+func closedLoop(ctx context.Context, t *trial, key string, receipts bool) error {
+	c, err := t.talkers(ctx, receipts)
+	if err != nil {
+		return err
 	}
+	defer c.close()
 	var current atomic.Pointer[talk]
 	current.Store(&talk{})
 	var ending atomic.Bool
@@ -179,7 +168,7 @@ func closedLoop(ctx context.Context, t *trial, c *crowd, receipts bool) error {
 		t.record(key, "cpu", spent.micros(n))
 		t.record(key, "ack p50", ms(seen.acks.quantile(0.5)))
 		t.record(key, "ack p99", ms(seen.acks.quantile(0.99)))
-		t.progressf("%s, run %d: %.0f messages/s, CPU %.1f µs a message (load generator %.1f), ack p50 %.1f ms, p99 %.1f ms", key, run+1,
+		t.progressf("run %d: %.0f messages/s, CPU %.1f µs a message (load generator %.1f), ack p50 %.1f ms, p99 %.1f ms", run+1,
 			spent.rate(n), spent.micros(n), perUnit(spent.load, n), ms(seen.acks.quantile(0.5)), ms(seen.acks.quantile(0.99)))
 		return nil
 	}, c, c.settle)

@@ -64,29 +64,18 @@ func roomFlatOut(ctx context.Context, t *trial) error {
 }
 
 // roomPaced has one member send at a fixed rate.
-func roomPaced(ctx context.Context, t *trial) error {
-	for _, receipts := range []bool{true, false} {
-		if !receipts && (t.Quick || t.Smoke) {
-			break
-		}
-		key := "room"
-		if !receipts {
-			key += ", no receipts"
-		}
-		c, err := t.present(ctx, 1, t.room, receipts)
-		if err != nil {
-			return err
-		}
-		err = pacedRoom(ctx, t, c, key)
-		c.close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+func roomPaced(ctx context.Context, t *trial) error { return pacedRoom(ctx, t, "room", true) }
+
+func roomPacedWithoutReceipts(ctx context.Context, t *trial) error {
+	return pacedRoom(ctx, t, "room, no receipts", false)
 }
 
-func pacedRoom(ctx context.Context, t *trial, c *crowd, key string) error {
+func pacedRoom(ctx context.Context, t *trial, key string, receipts bool) error {
+	c, err := t.present(ctx, 1, t.room, receipts)
+	if err != nil {
+		return err
+	}
+	defer c.close()
 	var current atomic.Pointer[histogram]
 	current.Store(&histogram{})
 	c.loop.Handle(&listener{
@@ -116,7 +105,7 @@ func pacedRoom(ctx context.Context, t *trial, c *crowd, key string) error {
 		t.record(key, "p50", ms(p50))
 		t.record(key, "p99", ms(p99))
 		t.record(key, "cpu", spent.micros(n))
-		t.progressf("%s, run %d: %.0f deliveries/s, p50 %.2f ms, p99 %.2f ms, CPU %.2f µs each (load generator %.2f)", key, run+1, spent.rate(n),
+		t.progressf("run %d: %.0f deliveries/s, p50 %.2f ms, p99 %.2f ms, CPU %.2f µs each (load generator %.2f)", run+1, spent.rate(n),
 			ms(p50), ms(p99), spent.micros(n), perUnit(spent.load, n))
 		return nil
 	}, c, c.settle)
