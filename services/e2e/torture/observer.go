@@ -153,9 +153,6 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 			return broken("connected twice")
 		}
 		l.connected = true
-		for _, id := range m.Connected.GetUnknown() {
-			return broken("%s is said to be unknown; it was received up to seq %d", id, l.resumed[id])
-		}
 		maps.Copy(l.at, l.resumed)
 		for _, c := range m.Connected.GetConversations() {
 			if _, named := l.resumed[c.GetConversationId()]; !named {
@@ -170,6 +167,9 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 		l.at[id], l.gone[id] = base, false
 	case *clientv1.ServerFrame_Detached:
 		id, last := m.Detached.GetConversationId(), m.Detached.GetLast()
+		if last == 0 {
+			return broken("%s is said to be unknown; it was received up to seq %d", id, l.resumed[id])
+		}
 		if at, known := l.at[id]; known && !l.gone[id] && at < last {
 			return broken("%s was detached with seq %d, having sent only up to %d", id, last, at)
 		}

@@ -1,0 +1,118 @@
+package torture
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/postgrestest"
+	"github.com/runnelhq/runnel/services/history"
+)
+
+func onBoth(t *testing.T, test func(t *testing.T, location string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+filepath.Join(t.TempDir(), "history.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, postgrestest.Start(t)) })
+}
+
+// stored puts the good history into a database that the history service made.
+func stored(t *testing.T, location string) (*Database, History, Content, string) {
+	t.Helper()
+	h, c, id := good(t)
+	store, err := history.Open(t.Context(), history.Config{Database: location, Connections: 2}, 1, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	_, err = store.Append(t.Context(), &historyv1.AppendRequest{
+		Expected: &historyv1.Watermark{}, Next: &historyv1.Watermark{Stream: "1", Sequence: 7, TimeNs: 1}, Events: c.Logs[id],
+	})
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+	d := OpenDatabase(location)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d, h, c, id
+}
+
+func change(t *testing.T, d *Database, statement string) {
+	t.Helper()
+	db, err := sql.Open(d.driver, strings.TrimSuffix(d.source, "&_pragma=query_only(1)"))
+	require.NoError(t, err)
+	defer db.Close()
+	_, err = db.ExecContext(t.Context(), statement)
+	require.NoError(t, err)
+}
+
+func TestTheDatabaseIsReadAsItWasWritten(t *testing.T) {
+	onBoth(t, func(t *testing.T, location string) {
+		d, h, want, id := stored(t, location)
+		require.NoError(t, d.WatchWatermarks(t.Context()))
+		content, err := d.Content(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, Check(h, content))
+		require.Len(t, content.Logs[id], len(want.Logs[id]))
+		heads, members, err := d.Heads(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, map[string]uint64{id: 7}, heads)
+		require.Equal(t, map[string]map[string]uint64{id: {"ann": 0, "bob": 0, "cem": 0}}, members)
+		require.NoError(t, d.Close(), "and it can be opened again")
+		_, err = d.Content(t.Context())
+		require.NoError(t, err)
+	})
+}
+
+func TestWatermarksThatGoBackAreNoted(t *testing.T) {
+	onBoth(t, func(t *testing.T, location string) {
+		d, _, _, _ := stored(t, location)
+		require.NoError(t, d.WatchWatermarks(t.Context()))
+		change(t, d, "UPDATE partitions SET sequence = 9 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET stream = '2', sequence = 3 WHERE partition = 0")
+		regressions, err := d.Regressions(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, regressions, "forward, or in another stream")
+		change(t, d, "UPDATE partitions SET sequence = 2 WHERE partition = 0")
+		regressions, err = d.Regressions(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"that of partition 0 went back from 3 to 2"}, regressions)
+	})
+}
+
+func TestTheWitnessFindsWhatIsCommittedAndNothingElse(t *testing.T) {
+	onBoth(t, func(t *testing.T, location string) {
+		d, _, c, id := stored(t, location)
+		event := c.Logs[id][1]
+		seen := Sighting{Conversation: id, Seq: 2, Hash: hex.EncodeToString(event.GetHash()), Who: "ann/phone"}
+		outcome := Sighting{Conversation: id, Seq: 2, Sender: "ann", Command: event.GetCommandId(), Who: "ann/phone"}
+		future, forged, other := seen, seen, outcome
+		future.Seq, forged.Hash, other.Command = 8, "00", c.Logs[id][2].GetCommandId()
+		for _, test := range []struct {
+			sighting Sighting
+			problem  string
+		}{
+			{seen, ""},
+			{outcome, ""},
+			{future, "is not in the database"},
+			{forged, "is another event in the database"},
+			{other, "is of another command in the database"},
+		} {
+			record := NewRecord()
+			w := NewWitness(d, record)
+			w.Saw(t.Context(), test.sighting)
+			w.Finish()
+			w.Run(context.Background())
+			if test.problem == "" {
+				require.Empty(t, record.Violations())
+			} else {
+				require.Len(t, record.Violations(), 1)
+				require.Contains(t, record.Violations()[0].What, test.problem)
+			}
+			looks, _ := w.Looks()
+			require.Equal(t, 1, looks)
+		}
+	})
+}
