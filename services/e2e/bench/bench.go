@@ -63,13 +63,27 @@ func (t *trial) progressf(format string, args ...any) {
 
 // window measures one run of a load that goes on by itself. In the last run it takes profiles, if they are wanted.
 func (t *trial) window(ctx context.Context, run int) (cost, error) {
-	return t.measure(ctx, func(ctx context.Context) error {
+	return t.watched(ctx, func(ctx context.Context) error {
 		if t.Profile != "" && run == t.Runs-1 {
 			return t.profile(ctx, t.Profile, t.name, t.Window)
 		}
 		return pause(ctx, t.Window)
 	})
 }
+
+// watched measures, and says so when something else was busy on the machine meanwhile.
+func (t *trial) watched(ctx context.Context, during func(context.Context) error) (cost, error) {
+	spent, err := t.measure(ctx, during)
+	others := spent.others.Seconds() / spent.elapsed.Seconds()
+	t.report.OtherCores = max(t.report.OtherCores, others)
+	if others > disturbing && !t.Smoke {
+		t.progressf("DISTURBED: something else took %.2f processors during the next run", others)
+	}
+	return spent, err
+}
+
+// disturbing is how many processors others may take before figures are doubtful.
+const disturbing = 0.1
 
 // Run measures what cfg asks for, and shows progress on out. An error of one scenario does not keep the others from being
 // measured; the report has what there is.

@@ -43,7 +43,8 @@ func (r *Report) markdown() string {
 	if m.PostgreSQL != "" {
 		fmt.Fprintf(&b, ", PostgreSQL %s", m.PostgreSQL)
 	}
-	fmt.Fprintf(&b, ". Median of %d runs of %s s (lowest–highest). **Bold** misses its target.\n\n", r.Options.Runs, number(r.Options.Window))
+	fmt.Fprintf(&b, ". Median of %d runs of %s s (lowest–highest); other programs took at most %.2f processors. **Bold** misses its target.\n\n",
+		r.Options.Runs, number(r.Options.Window), r.OtherCores)
 	b.WriteString("| | what | unit | Centrifugo memory | Centrifugo Redis always · PostgreSQL | Tinode | target | Runnel standalone | Runnel separate, PostgreSQL |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|---|\n")
 	for _, row := range rows {

@@ -20,7 +20,9 @@ type Report struct {
 	Date    time.Time `json:"date"`
 	Machine Machine   `json:"machine"`
 	Options Options   `json:"options"`
-	Figures []*Figure `json:"figures"`
+	// OtherCores is how many processors other programs took, in the worst run: above a tenth the figures are doubtful.
+	OtherCores float64   `json:"other_cores"`
+	Figures    []*Figure `json:"figures"`
 }
 
 // Machine is what it was measured on.
@@ -143,6 +145,9 @@ func (r *Report) Print(out io.Writer) {
 			}
 			fmt.Fprintf(out, "  %-78s %34s %-12s %s\n", row.what, withRange(f), row.unit, verdict)
 		}
+	}
+	if r.OtherCores > disturbing && !r.Options.Smoke {
+		fmt.Fprintf(out, "\nDISTURBED: other programs took up to %.2f processors. Measure again when the machine is quiet.\n", r.OtherCores)
 	}
 }
 

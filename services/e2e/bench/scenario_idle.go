@@ -19,7 +19,7 @@ func idleConnections(ctx context.Context, t *trial) error {
 			return err
 		}
 		before := t.memory()
-		spent, err := t.measure(ctx, func(ctx context.Context) error {
+		spent, err := t.watched(ctx, func(ctx context.Context) error {
 			if t.Profile == "" || run < t.Runs-1 {
 				return c.connect(ctx)
 			}

@@ -90,7 +90,7 @@ func (t *trial) comeBack(ctx context.Context, c *crowd, clients []*load.Client, 
 			whole <- now
 		}
 	}})
-	spent, err = t.measure(ctx, func(ctx context.Context) error {
+	spent, err = t.watched(ctx, func(ctx context.Context) error {
 		begun := load.Now()
 		for _, client := range clients {
 			c.loop.Connect(client, t.gateways[client.Index%len(t.gateways)])

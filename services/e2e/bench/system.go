@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -212,6 +213,7 @@ type cost struct {
 	elapsed time.Duration
 	cpu     time.Duration // of all server processes and their database
 	load    time.Duration // CPU of the load generator
+	others  time.Duration // CPU of everything else on the machine: what makes figures doubtful
 }
 
 // micros is the servers' CPU for one of n.
@@ -223,9 +225,25 @@ func (c cost) rate(n float64) float64 { return n / c.elapsed.Seconds() }
 // measure takes what the system costs while during runs.
 func (s *system) measure(ctx context.Context, during func(context.Context) error) (cost, error) {
 	parts := s.Parts()
-	begun, before, self := time.Now(), launch.Total(parts...), ownCPU()
+	begun, machine, before, self := time.Now(), machineCPU(), launch.Total(parts...), ownCPU()
 	err := during(ctx)
-	return cost{elapsed: time.Since(begun), cpu: launch.Total(parts...).CPU - before.CPU, load: ownCPU() - self}, err
+	spent := cost{elapsed: time.Since(begun), cpu: launch.Total(parts...).CPU - before.CPU, load: ownCPU() - self}
+	spent.others = max(0, machineCPU()-machine-spent.cpu-spent.load)
+	return spent, err
+}
+
+// machineCPU is the time that all processors together were busy, or were taken by other virtual machines.
+func machineCPU() time.Duration {
+	fields := strings.Fields(firstLine("/proc/stat")) // cpu user nice system idle iowait irq softirq steal …
+	const idle, iowait, last = 4, 5, 8
+	var ticks int64
+	for i := 1; i <= last && i < len(fields); i++ {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
+		if err == nil && i != idle && i != iowait {
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * (time.Second / 100)
 }
 
 // ownCPU is the time that this process has used.
