@@ -35,6 +35,8 @@ func Connect(cfg Config, name string, log *slog.Logger, extra ...nats.Option) (*
 		nats.ReconnectJitter(200*time.Millisecond, 200*time.Millisecond),
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(2 * time.Second),
+		// A server that takes nothing any more counts as gone; the default would hold up every publisher for a minute.
+		nats.FlusherTimeout(2 * time.Second),
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {

@@ -126,8 +126,10 @@ var ErrBusy = errors.New("too many commands are under way")
 var ErrConflict = errors.New("the command id is in use with another body")
 
 const (
-	sweepInterval      = 100 * time.Millisecond
-	headerMsgID        = "Nats-Msg-Id"
+	sweepInterval = 100 * time.Millisecond
+	headerMsgID   = "Nats-Msg-Id"
+	// maxWaiters bounds those who wait for one command: clients that ask again after losing a connection.
+	maxWaiters         = 8
 	headerExpectStream = "Nats-Expected-Stream"
 )
 
@@ -193,7 +195,9 @@ func (s *Submitter) Submit(sub Submission) error {
 			return ErrConflict
 		}
 		// A client asks again after it lost its connection or its patience; older waiters are mostly gone.
-		if len(c.waiters) >= 8 {
+		var displaced *call
+		if len(c.waiters) >= maxWaiters {
+			displaced = &call{key: c.key, waiters: c.waiters[:1:1]}
 			c.waiters = c.waiters[1:]
 		}
 		c.waiters = append(c.waiters, sub)
@@ -204,6 +208,9 @@ func (s *Submitter) Submit(sub Submission) error {
 			s.publish(c, now)
 		}
 		s.mu.Unlock()
+		if displaced != nil {
+			displaced.finish(displaced.unknown())
+		}
 		if accepted && sub.Accepted != nil {
 			sub.Accepted()
 		}
@@ -344,6 +351,18 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 	}
 }
 
+// unknown is the outcome for those who waited in vain.
+func (c *call) unknown() *conversationv1.Outcome {
+	return &conversationv1.Outcome{
+		ConversationId: c.key.conversation, CommandId: c.key.command,
+		Error: &conversationv1.Error{
+			Code:         conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE,
+			Message:      "it is not known yet whether this was done; send it again with the same command id",
+			RetryAfterMs: 1000,
+		},
+	}
+}
+
 func (c *call) finish(outcome *conversationv1.Outcome) {
 	for _, w := range c.waiters {
 		w.Done(outcome)
@@ -394,14 +413,7 @@ func (s *Submitter) sweep() {
 			return
 		case now := <-ticker.C:
 			for _, c := range s.sweepOnce(now) {
-				c.finish(&conversationv1.Outcome{
-					ConversationId: c.key.conversation, CommandId: c.key.command,
-					Error: &conversationv1.Error{
-						Code:         conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE,
-						Message:      "it is not known yet whether this was done; send it again with the same command id",
-						RetryAfterMs: 1000,
-					},
-				})
+				c.finish(c.unknown())
 			}
 		}
 	}

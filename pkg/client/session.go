@@ -116,12 +116,6 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 	c.session = s
 	c.userID = connected.GetUserId()
 	c.become(Connected)
-	for _, id := range connected.GetUnknown() {
-		if conv := c.conversations[id]; conv != nil {
-			c.cfg.Log.Warn("the server does not know a conversation of this client", "conversation_id", id)
-			c.detach(conv, 0)
-		}
-	}
 	for _, info := range connected.GetConversations() {
 		c.meet(s, info, fromConnected)
 	}
@@ -181,6 +175,9 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 		c.meet(s, m.Attached.GetConversation(), fromAttached)
 	case *clientv1.ServerFrame_Detached:
 		if conv := c.conversations[m.Detached.GetConversationId()]; conv != nil {
+			if m.Detached.GetLast() == 0 {
+				c.cfg.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.id)
+			}
 			c.detach(conv, m.Detached.GetLast())
 		}
 	}

@@ -373,7 +373,8 @@ func TestAMembershipThatEnds(t *testing.T) {
 				detached = append(detached, fmt.Sprint(d.GetConversationId(), d.GetLast()))
 			}
 		})
-		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{h.info()}, Unknown: []string{unknown.id}})
+		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{h.info()}})
+		l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: unknown.id}}})
 		l.send(h.push(1), h.push(2), &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id, Last: 4}}})
 		// The last events were lost; they are handed over before the end.
 		page := h.page(l.recv(t))

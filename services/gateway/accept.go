@@ -77,7 +77,9 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 	}
 	// gorilla/websocket would answer control frames itself, in the middle of our writes.
 	ws.SetPingHandler(func(data string) error {
-		c.send(appendFrame(nil, websocket.PongMessage, []byte(data)))
+		if c.withinRate() {
+			c.send(appendFrame(nil, websocket.PongMessage, []byte(data)))
+		}
 		return nil
 	})
 	ws.SetCloseHandler(func(int, string) error { return nil })

@@ -12,7 +12,8 @@ import (
 )
 
 // acks collects how far users got and passes it on to the owners of the partitions, the newest values only. What is lost
-// on the way does no harm: acks are cumulative and the next one carries it.
+// on the way, for example because a partition has no owner right now, goes out again with the next ack of the user, or
+// with the next heartbeat (conn.standing).
 type acks struct {
 	gw *Gateway
 
@@ -89,7 +90,9 @@ func (a *acks) publish(partition int, batch []*brokerv1.Ack) {
 		err = a.gw.nats.Publish(broker.AckSubject(partition), data)
 	}
 	if err != nil {
-		// The next ack of each user carries this one's news, and clients that hear of no progress are no worse off.
-		a.gw.log.Debug("acks were not passed on", "partition", partition, "error", err)
+		a.gw.log.Debug("acks are not passed on now", "partition", partition, "error", err)
+		for _, ack := range batch {
+			a.add(ack.GetConversationId(), ack.GetUserId(), ack.GetDeliveredSeq(), ack.GetReadSeq())
+		}
 	}
 }

@@ -65,7 +65,8 @@ type conn struct {
 	seats   map[string]*seat // by conversation
 	behind  []*seat          // waiting for the filler
 	filling bool
-	joins   []string // conversations joined while connecting
+	joins   []string        // conversations joined while connecting
+	joining map[string]bool // conversations being looked up; true when there was another notice meanwhile
 }
 
 const (
@@ -127,7 +128,10 @@ func (c *conn) readMessage() bool {
 	return true
 }
 
-var errTooLarge = errors.New("message too large")
+var (
+	errTooLarge = errors.New("message too large")
+	errClosing  = errors.New("the connection is being closed")
+)
 
 // readAll reads a message of at most limit bytes into buf. On errTooLarge the rest of the message is discarded.
 func readAll(buf []byte, r io.Reader, limit int) ([]byte, error) {
@@ -204,10 +208,13 @@ func (c *conn) handleMessage(data []byte) {
 			if c.admit(f) {
 				c.handle(f)
 			}
+			if c.isClosing() {
+				return errClosing // what follows in the message is no longer heard
+			}
 			return nil
 		})
-		var bad *frame.Error
-		if !errors.As(err, &bad) {
+		bad, isBad := errors.AsType[*frame.Error](err)
+		if !isBad {
 			return
 		}
 		c.refuse(bad.ID, conversationv1.ErrorCode_ERROR_CODE_INVALID, bad.Field, bad.Message)
@@ -221,22 +228,32 @@ func (c *conn) handleMessage(data []byte) {
 	}
 }
 
-// admit applies the connection's frame rate. Pongs and acks are counted, but never refused: dropping them would hurt
-// more than taking them.
+// admit applies the connection's frame rate. Pongs and acks above it count as abuse, but are taken: dropping them would
+// hurt more.
 func (c *conn) admit(f *clientv1.ClientFrame) bool {
-	if c.frames.Allow() {
-		c.abuse = 0
+	if c.withinRate() {
 		return true
 	}
+	if c.isClosing() {
+		return false
+	}
 	if f.GetAck() != nil || f.GetPong() != nil {
+		return true
+	}
+	c.limited(f.GetId(), "too many frames on this connection")
+	return false
+}
+
+// withinRate counts one frame, WebSocket pings among them, and closes the connection of who ignores the rate for good.
+func (c *conn) withinRate() bool {
+	if c.frames.Allow() {
+		c.abuse = 0
 		return true
 	}
 	c.gw.metrics.refused("frame_rate")
 	if c.abuse++; c.abuse > maxAbuse {
 		c.close(errcode.CloseFlood, "too many frames")
-		return false
 	}
-	c.limited(f.GetId(), "too many frames on this connection")
 	return false
 }
 

@@ -20,6 +20,8 @@ const (
 	maxResume          = 5000
 	maxClientName      = 64
 	firstConversations = 500
+	// maxSeq is beyond what the store can number.
+	maxSeq = 1 << 62
 )
 
 // connect authenticates the connection, tells the client where its conversations stand, and takes its seats in them.
@@ -63,8 +65,8 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 		c.unavailable(id, "the history is away; reconnect")
 		return
 	}
-	plan := c.planResume(ctx, request, summaries)
-	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Connected{Connected: c.connected(summaries, plan.unknown)}})
+	plan := planResume(request, summaries)
+	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Connected{Connected: c.connected(summaries)}})
 	c.takeSeats(summaries, plan)
 }
 
@@ -84,6 +86,9 @@ func checkConnect(request *clientv1.Connect) (field, rule string) {
 	for i, p := range request.GetResume() {
 		if !conversation.ValidID(p.GetConversationId()) {
 			return fmt.Sprintf("resume[%d].conversation_id", i), "is not a conversation id"
+		}
+		if p.GetSeq() >= maxSeq {
+			return fmt.Sprintf("resume[%d].seq", i), "is beyond any event"
 		}
 	}
 	if len(request.GetClient()) > maxClientName {
@@ -129,13 +134,12 @@ func (g *Gateway) listAll(ctx context.Context, userID string) ([]*historyv1.Summ
 
 // resumePlan is where each conversation begins on this connection.
 type resumePlan struct {
-	from    map[string]uint64 // conversation to the last seq that the client has, for those it named
-	start   clientv1.Start
-	former  []*clientv1.Position // named, but the user is no member now
-	unknown []string             // named, but the user never was a member
+	from   map[string]uint64 // conversation to the last seq that the client has, for those it named
+	start  clientv1.Start
+	former []*clientv1.Position // named, but the user is no member now, and perhaps never was
 }
 
-func (c *conn) planResume(ctx context.Context, request *clientv1.Connect, summaries []*historyv1.Summary) resumePlan {
+func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resumePlan {
 	plan := resumePlan{start: request.GetStart()}
 	if len(request.GetResume()) == 0 {
 		return plan
@@ -148,13 +152,6 @@ func (c *conn) planResume(ctx context.Context, request *clientv1.Connect, summar
 	for _, p := range request.GetResume() {
 		if _, is := member[p.GetConversationId()]; is {
 			plan.from[p.GetConversationId()] = p.GetSeq()
-			continue
-		}
-		_, err := c.gw.history.Read(ctx, &historyv1.ReadRequest{
-			ConversationId: p.GetConversationId(), Viewer: c.user.id, After: p.GetSeq(), Limit: 1,
-		})
-		if isNotFound(err) {
-			plan.unknown = append(plan.unknown, p.GetConversationId())
 		} else {
 			plan.former = append(plan.former, p)
 		}
@@ -180,7 +177,7 @@ func (p resumePlan) base(s *historyv1.Summary) uint64 {
 	}
 }
 
-func (c *conn) connected(summaries []*historyv1.Summary, unknown []string) *clientv1.Connected {
+func (c *conn) connected(summaries []*historyv1.Summary) *clientv1.Connected {
 	first := summaries[:min(len(summaries), firstConversations)]
 	answer := &clientv1.Connected{
 		ConnectionId: c.id, UserId: c.user.id,
@@ -190,7 +187,6 @@ func (c *conn) connected(summaries []*historyv1.Summary, unknown []string) *clie
 		MaxFrameBytes:  uint32(c.gw.cfg.MaxFrameBytes),
 		Conversations:  make([]*clientv1.Conversation, 0, len(first)),
 		More:           len(summaries) > len(first),
-		Unknown:        unknown,
 	}
 	for _, s := range first {
 		answer.Conversations = append(answer.Conversations, clientConversation(s))
@@ -219,8 +215,8 @@ func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
 	for _, conversationID := range joins {
 		c.join(conversationID)
 	}
-	for _, p := range plan.former {
-		c.fillFormer(p.GetConversationId(), p.GetSeq())
+	if len(plan.former) > 0 {
+		c.gw.workers.Go(func() { c.fillFormer(plan.former) })
 	}
 }
 
@@ -233,11 +229,47 @@ func (c *conn) join(conversationID string) {
 		return
 	}
 	_, seated := c.seats[conversationID]
-	c.mu.Unlock()
-	if seated {
-		return
+	_, underWay := c.joining[conversationID]
+	if seated || underWay || c.isGone() {
+		if underWay {
+			c.joining[conversationID] = true
+		}
+		c.mu.Unlock()
+		return // a seat that is being given up asks once more itself (detached)
 	}
-	c.gw.workers.Go(func() { c.joinNow(conversationID) })
+	if c.joining == nil {
+		c.joining = map[string]bool{}
+	}
+	c.joining[conversationID] = false
+	c.mu.Unlock()
+	c.gw.workers.Go(func() {
+		for again := true; again; {
+			if !c.gw.takeTurn(c) {
+				return
+			}
+			c.joinNow(conversationID)
+			<-c.gw.turns
+			c.mu.Lock()
+			again = c.joining[conversationID]
+			if again {
+				c.joining[conversationID] = false
+			} else {
+				delete(c.joining, conversationID)
+			}
+			c.mu.Unlock()
+		}
+	})
+}
+
+// takeTurn waits for one of the turns that looking up memberships is bounded by; whoever got one gives it back. It reports
+// false when the connection ended first.
+func (g *Gateway) takeTurn(c *conn) bool {
+	select {
+	case g.turns <- struct{}{}:
+		return true
+	case <-c.done:
+		return false
+	}
 }
 
 // joinNow asks history for the membership, so that a notice that is late or repeated does no harm.

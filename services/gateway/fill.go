@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
@@ -96,7 +98,7 @@ func (s *seat) caughtUp(r *room) bool {
 	if s.until != 0 && s.sent >= s.until {
 		if i := slices.Index(r.seats, s); i >= 0 {
 			r.seats = slices.Delete(r.seats, i, i+1)
-			s.conn.detached(r.id, s.until)
+			s.conn.detached(s, r.id)
 		}
 		return true
 	}
@@ -120,11 +122,18 @@ func (s *seat) queue(r *room, entries []*entry) {
 		}
 		size += e.size
 		n++
+		// The room may have taken this event before the seat was there: then nobody has told the seat.
+		if e.event.GetSeq() >= s.from && conversation.Leaver(e.event) == s.conn.user.id {
+			if s.until == 0 {
+				s.until = e.event.GetSeq()
+			}
+			break
+		}
 	}
 	if n == 0 {
 		return
 	}
-	messages(s.conn.codec, entries[:n], s.conn.enqueue)
+	messages(s.conn.codec, entries[:n], func(message []byte) { s.conn.enqueue(message) })
 	s.sent, r.awaiting = entries[n-1].event.GetSeq(), true
 	s.conn.gw.metrics.deliveries.Add(float64(n))
 	s.conn.gw.metrics.filled.Add(float64(n))
@@ -145,8 +154,12 @@ func (s *seat) fillPast(r *room, after uint64) error {
 		return nil
 	}
 	stop := s.from - 1
+	last := lastOf(page, stop)
+	if last <= after {
+		return fmt.Errorf("history has nothing after %d, though there should be", after)
+	}
 	s.conn.queuePast(r.id, page, stop)
-	s.sent = lastOf(page, stop)
+	s.sent = last
 	return nil
 }
 
@@ -188,31 +201,53 @@ func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
 	return min(last, stop)
 }
 
-// fillFormer sends a client what it has not got of a conversation that its user left or was removed from meanwhile.
-func (c *conn) fillFormer(conversationID string, after uint64) {
-	c.gw.workers.Go(func() {
-		for wait := 50 * time.Millisecond; c.waitForRoom(); {
-			page, err := c.readFormer(conversationID, after)
-			switch {
-			case isNotFound(err):
-				return
-			case err != nil:
-				pause(c.done, wait/2+rand.N(wait/2+1))
-				wait = min(2*wait, 2*time.Second)
-				continue
-			case page.GetMember():
-				return // a member again: the joined notice has led to a seat
-			}
-			c.queuePast(conversationID, page, ^uint64(0))
-			after = max(after, lastOf(page, ^uint64(0)))
-			if !page.GetMore() {
-				c.detached(conversationID, page.GetHead())
-				c.flush()
-				return
-			}
-			c.flush()
+// fillFormer sends a client what it has not got of conversations that its user left or was removed from meanwhile, one
+// after the other, and tells it of those that it cannot know.
+func (c *conn) fillFormer(positions []*clientv1.Position) {
+	for _, p := range positions {
+		if !c.gw.takeTurn(c) {
+			return
 		}
-	})
+		c.fillFormerOne(p.GetConversationId(), p.GetSeq())
+		<-c.gw.turns
+	}
+}
+
+func (c *conn) fillFormerOne(conversationID string, after uint64) {
+	for wait := 50 * time.Millisecond; c.waitForRoom(); {
+		page, err := c.readFormer(conversationID, after)
+		switch {
+		case isNotFound(err):
+			c.endFormer(conversationID, 0)
+			return
+		case err != nil:
+			c.gw.log.Warn("a client could not be told of a former conversation yet", "connection", c.id, "conversation", conversationID, "error", err)
+			pause(c.done, wait/2+rand.N(wait/2+1))
+			wait = min(2*wait, 2*time.Second)
+			continue
+		case page.GetMember():
+			c.join(conversationID) // a member again
+			return
+		}
+		c.queuePast(conversationID, page, ^uint64(0))
+		after = max(after, lastOf(page, ^uint64(0)))
+		if !page.GetMore() {
+			c.endFormer(conversationID, page.GetHead())
+			return
+		}
+		c.flush()
+	}
+}
+
+// endFormer tells the client that nothing more comes, unless the user has become a member again meanwhile.
+func (c *conn) endFormer(conversationID string, last uint64) {
+	c.mu.Lock()
+	_, seated := c.seats[conversationID]
+	c.mu.Unlock()
+	if !seated {
+		c.enqueue(c.encodeDetached(conversationID, last))
+	}
+	c.flush()
 }
 
 func (c *conn) readFormer(conversationID string, after uint64) (*historyv1.ReadResponse, error) {
@@ -232,6 +267,7 @@ func (s *seat) acknowledged(delivered, read uint64, now time.Time, timeout time.
 	if r.ready && max(delivered, read) > max(r.head, r.seen) {
 		return false
 	}
+	s.read = max(s.read, read)
 	if delivered > s.acked {
 		s.acked, s.tries, s.retryAt = delivered, 0, 0
 		if s.acked < s.sent {
@@ -273,8 +309,9 @@ func (r *room) retry(now time.Time) {
 	r.awaiting = awaiting
 }
 
-// heads lists, for a heartbeat, where conversations stand that moved since the last one.
-func (c *conn) heads() []*clientv1.Position {
+// standing lists, for a heartbeat, where conversations stand that moved since the last one. It also passes the client's
+// acknowledgements on once more where they moved: the first time they may have been lost.
+func (c *conn) standing() []*clientv1.Position {
 	c.mu.Lock()
 	seats := make([]*seat, 0, len(c.seats))
 	for _, s := range c.seats {
@@ -288,6 +325,10 @@ func (c *conn) heads() []*clientv1.Position {
 			continue
 		}
 		r.mu.Lock()
+		if passed := s.acked + s.read; passed > s.passed {
+			s.passed = passed
+			c.gw.acks.add(r.id, c.user.id, s.acked, s.read)
+		}
 		// A seat that is behind is told when it has caught up: until then the client would ask for what is on its way.
 		if r.ready && !s.behind && r.head > s.told {
 			s.told = r.head

@@ -63,7 +63,7 @@ type Gateway struct {
 	acks       *acks
 	lost       chan struct{} // something may have been lost on NATS
 	buffers    sync.Pool
-	relists    chan struct{} // bounds the lists of conversations read at once
+	turns      chan struct{} // bounds the memberships looked up at once
 	// writeBuffers is what gorilla/websocket takes a buffer from when it writes, which it does for the handshake only.
 	writeBuffers sync.Pool
 
@@ -86,7 +86,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
 		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider),
-		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), relists: make(chan struct{}, maxRelists),
+		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
 		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
 	}
 	g.log = deps.Log.With("gateway", g.id)
@@ -182,9 +182,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	_ = g.server.Close() // the listener is gone; errors of closing idle HTTP connections mean nothing
 	g.cancel()
 	g.readers.Wait()
+	background.Wait() // before workers: what runs in the background starts them
 	g.workers.Wait()
 	g.writers.Wait()
-	background.Wait()
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve clients: %w", err)
 	}
@@ -267,9 +267,7 @@ func (g *Gateway) forget(c *conn, code errcode.CloseCode) {
 	if u := c.user; u != nil {
 		userID = u.id
 		delete(u.conns, c)
-		if len(u.conns) == 0 {
-			delete(g.users, u.id)
-		}
+		g.purgeUser(u)
 	}
 	g.releasePeer(c.remote)
 	count := len(g.conns)
@@ -277,6 +275,28 @@ func (g *Gateway) forget(c *conn, code errcode.CloseCode) {
 	g.metrics.connections.Set(float64(count))
 	g.metrics.closed(code)
 	g.log.Debug("a connection ended", "connection", c.id, "user", userID, "code", code.String(), "lasted", time.Since(c.since).Round(time.Millisecond).String())
+}
+
+// purgeUser forgets a user without connections, once their allowance is full again: or connecting anew would get around the
+// rate. Callers hold mu.
+func (g *Gateway) purgeUser(u *user) {
+	if len(u.conns) == 0 && u.commands.Tokens() >= float64(u.commands.Burst()) {
+		delete(g.users, u.id)
+	}
+}
+
+// purge forgets the users and addresses whose allowance has filled up since they went.
+func (g *Gateway) purge() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, u := range g.users {
+		g.purgeUser(u)
+	}
+	for remote, p := range g.peers {
+		if p.conns <= 0 && p.attempts.Tokens() >= float64(p.attempts.Burst()) {
+			delete(g.peers, remote)
+		}
+	}
 }
 
 func (g *Gateway) connections() []*conn {

@@ -16,6 +16,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -33,7 +34,7 @@ func (c *conn) handle(f *clientv1.ClientFrame) {
 	id := f.GetId()
 	if c.state.Load() != stateOpen {
 		connect, isConnect := f.GetRequest().(*clientv1.ClientFrame_Connect)
-		if !isConnect {
+		if !isConnect || c.state.Load() != stateAccepted {
 			c.refuse(id, codeProtocol, "", "the first frame must be connect")
 			c.close(errcode.CloseProtocol, "the first frame must be connect")
 			return
@@ -116,8 +117,10 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 	}
 	switch err := c.gw.submitter.Submit(submission); {
 	case errors.Is(err, broker.ErrConflict):
+		span.abandon(err)
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "submit.command_id", "the id is in use with another body")
 	case err != nil:
+		span.abandon(err)
 		c.gw.metrics.refused("busy")
 		c.limited(id, "the gateway has too many commands under way")
 	}
@@ -130,22 +133,24 @@ func fieldPath(parent, field string) string {
 	return parent + "." + field
 }
 
-// refresh puts a newer token of the same user in force.
+// refresh puts a newer token of the same user in force. Its keys may have to be fetched, so it does not hold up the reader.
 func (c *conn) refresh(id uint64, r *clientv1.Refresh) {
-	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
-	defer cancel()
-	claims, err := c.gw.verifier.Verify(ctx, r.GetToken())
-	switch {
-	case err != nil:
-		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "refresh.token", tokenProblem(err))
-	case claims.User != c.user.id:
-		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
-	default:
-		c.setExpiry(claims)
-		c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
-			Refreshed: &clientv1.Refreshed{TokenExpiresMs: c.expires.Load()},
-		}})
-	}
+	c.background(id, func(ctx context.Context) {
+		claims, err := c.gw.verifier.Verify(ctx, r.GetToken())
+		switch {
+		case errors.Is(err, auth.ErrKeysUnavailable):
+			c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", "the keys to check tokens with are away; try again")
+		case err != nil:
+			c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "refresh.token", tokenProblem(err))
+		case claims.User != c.user.id:
+			c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
+		default:
+			c.setExpiry(claims)
+			c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
+				Refreshed: &clientv1.Refreshed{TokenExpiresMs: c.expires.Load()},
+			}})
+		}
+	})
 }
 
 func (c *conn) readPage(id uint64, r *clientv1.Read) {
@@ -252,18 +257,9 @@ func (c *conn) listMembers(id uint64, r *clientv1.ListMembers) {
 	})
 }
 
-// call runs a call of history off the reader and sends its answer.
+// call runs a call of history and sends its answer.
 func (c *conn) call(id uint64, do func(ctx context.Context) (*clientv1.ServerFrame, error)) {
-	if c.calls.Add(1) > maxCalls {
-		c.calls.Add(-1)
-		c.gw.metrics.refused("calls")
-		c.limited(id, "too many reads at once on this connection")
-		return
-	}
-	c.gw.workers.Go(func() {
-		defer c.calls.Add(-1)
-		ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
-		defer cancel()
+	c.background(id, func(ctx context.Context) {
 		answer, err := do(ctx)
 		if err != nil {
 			c.refuseCall(id, err)
@@ -272,6 +268,22 @@ func (c *conn) call(id uint64, do func(ctx context.Context) (*clientv1.ServerFra
 		if c.waitForRoom() {
 			c.reply(answer)
 		}
+	})
+}
+
+// background does what calls other services off the reader, a few at a time.
+func (c *conn) background(id uint64, do func(ctx context.Context)) {
+	if c.calls.Add(1) > maxCalls {
+		c.calls.Add(-1)
+		c.gw.metrics.refused("calls")
+		c.limited(id, "too many requests of this kind at once on this connection")
+		return
+	}
+	c.gw.workers.Go(func() {
+		defer c.calls.Add(-1)
+		ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
+		defer cancel()
+		do(ctx)
 	})
 }
 
@@ -306,7 +318,7 @@ func (c *conn) ack(id uint64, a *clientv1.Ack) {
 		}
 		if !s.acknowledged(p.GetDelivered(), p.GetRead(), now, c.gw.cfg.AckTimeout) {
 			c.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", i), "is beyond the newest event")
-			continue
+			return // one answer; what follows in this frame is not looked at
 		}
 		c.gw.acks.add(p.GetConversationId(), c.user.id, p.GetDelivered(), p.GetRead())
 	}

@@ -12,12 +12,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
 // hub holds the rooms. Messages of live subjects come in through a few lanes, a conversation always through the same, and
@@ -26,7 +26,6 @@ import (
 type hub struct {
 	gw          *Gateway
 	lanes       []lane
-	loads       singleflight.Group
 	recentBytes atomic.Int64
 
 	mu    sync.Mutex
@@ -42,8 +41,10 @@ type lane struct {
 
 const (
 	laneCapacity = 16384
-	// laneDrain bounds how many messages a worker takes before it writes.
-	laneDrain = 256
+	// laneDrain and laneDrainBytes bound what a worker takes before it writes: more would fill send queues though nobody
+	// is slow.
+	laneDrain      = 256
+	laneDrainBytes = 64 << 10
 	// headsPerCall is how many conversations one call of history compares.
 	headsPerCall = 500
 )
@@ -60,16 +61,20 @@ func newHub(gw *Gateway) *hub {
 func (h *hub) work(ctx context.Context, l *lane) {
 	var dirty []*conn
 	for {
+		size := 0
 		select {
 		case <-ctx.Done():
 			return
 		case msg := <-l.live:
+			size = len(msg.Data)
 			h.take(msg, &dirty)
 		case c := <-l.replies:
 			dirty = append(dirty, c)
 		}
-		for n := 1; n < laneDrain && len(l.live) > 0; n++ {
-			h.take(<-l.live, &dirty)
+		for n := 1; n < laneDrain && size < laneDrainBytes && len(l.live) > 0; n++ {
+			msg := <-l.live
+			size += len(msg.Data)
+			h.take(msg, &dirty)
 		}
 		for n := 0; n < laneDrain && len(l.replies) > 0; n++ {
 			dirty = append(dirty, <-l.replies)
@@ -82,7 +87,7 @@ func (h *hub) work(ctx context.Context, l *lane) {
 
 // laneOf is the lane of a conversation; always the same, or its events would overtake each other.
 func (h *hub) laneOf(conversationID string) *lane {
-	return &h.lanes[int(conversationID[len(conversationID)-1])%len(h.lanes)]
+	return &h.lanes[conversation.Partition(conversationID, len(h.lanes))]
 }
 
 // flushSoon has what was queued to a connection written together with what the conversation's lane has for it.
@@ -258,6 +263,7 @@ func (h *hub) closeLocked(r *room) {
 	if len(r.seats) > 0 || h.rooms[r.id] != r {
 		return
 	}
+	r.closed = true
 	delete(h.rooms, r.id)
 	h.gw.metrics.rooms.Set(float64(len(h.rooms)))
 	_ = r.sub.Unsubscribe() // fails only when the connection is closed, which ends it as well

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/singleflight"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -23,12 +25,14 @@ import (
 //
 //	opening ──head known──▶ ready ◀──▶ catching up (an event is missing: history is read until it is found)
 type room struct {
-	hub *hub
-	id  string
-	sub *nats.Subscription // guarded by hub.mu
+	hub   *hub
+	id    string
+	sub   *nats.Subscription // guarded by hub.mu
+	loads singleflight.Group // of pages, by the seq they begin after
 
 	mu       sync.Mutex
 	ready    bool
+	closed   bool // out of the hub: nothing is kept any more
 	catching bool
 	head     uint64 // the newest event taken
 	seen     uint64 // the newest seq heard of; above head while something is missing
@@ -50,6 +54,9 @@ func newEntry(event *conversationv1.Event) *entry {
 	return &entry{event: event, size: event.SizeVT()}
 }
 
+// weight is about what the entry takes in memory with its encodings.
+func (e *entry) weight() int { return 4*e.size + 256 }
+
 func (e *entry) frame(codec frame.Codec) []byte {
 	if e.wire[codec] == nil {
 		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event)
@@ -65,6 +72,8 @@ type seat struct {
 	until  uint64 // last seq of the membership when it has ended; 0 while it lasts
 	sent   uint64 // every event up to this one was queued to the connection
 	acked  uint64
+	read   uint64
+	passed uint64 // acked and read, added up, when they were last passed on with a heartbeat
 	told   uint64 // the head that the last heartbeat told
 	behind bool   // the filler brings it up to the head
 	tries  int
@@ -151,6 +160,12 @@ func (r *room) fanOut(events []*conversationv1.Event, dirty *[]*conn) {
 	}
 	r.remember(entries)
 	r.head, r.awaiting = last, true
+	size := 0
+	for _, e := range entries {
+		size += e.size
+	}
+	// A long stretch, read after an outage, would fill the queues of connections that are not slow: fillers take their time.
+	large := size > r.hub.gw.cfg.SendQueueBytes/4
 	var wire [2][][]byte
 	retryAt := time.Now().Add(r.hub.gw.cfg.AckTimeout).UnixNano()
 	delivered := 0
@@ -158,7 +173,7 @@ func (r *room) fanOut(events []*conversationv1.Event, dirty *[]*conn) {
 		switch {
 		case s.behind || s.sent >= last:
 			continue
-		case s.sent+1 != first:
+		case s.sent+1 != first || large:
 			r.putBehind(s)
 			continue
 		}
@@ -167,23 +182,27 @@ func (r *room) fanOut(events []*conversationv1.Event, dirty *[]*conn) {
 			messages(codec, entries, func(message []byte) { wire[codec] = append(wire[codec], message) })
 		}
 		for _, message := range wire[codec] {
-			s.conn.enqueue(message)
+			if s.conn.enqueue(message) {
+				*dirty = append(*dirty, s.conn)
+			}
 		}
 		s.sent = last
 		if s.retryAt == 0 {
 			s.retryAt = retryAt
 		}
 		delivered += len(events)
-		*dirty = append(*dirty, s.conn)
 	}
 	r.hub.gw.metrics.deliveries.Add(float64(delivered))
 }
 
 // remember keeps recent events within the room's share of the memory for them.
 func (r *room) remember(entries []*entry) {
+	if r.closed {
+		return
+	}
 	r.recent = append(r.recent, entries...)
 	for _, e := range entries {
-		r.grow(e.size)
+		r.grow(e.weight())
 	}
 	r.trim()
 }
@@ -202,12 +221,11 @@ func (r *room) trim() {
 	drop := 0
 	for len(r.recent)-drop > maxRecentEvents ||
 		(len(r.recent)-drop > minRecentEvents && r.hub.recentBytes.Load() > int64(r.hub.gw.cfg.RecentBytes)) {
-		r.grow(-r.recent[drop].size)
+		r.grow(-r.recent[drop].weight())
 		drop++
 	}
-	if drop > 0 {
-		r.recent = append([]*entry(nil), r.recent[drop:]...)
-	}
+	clear(r.recent[:drop]) // the array goes when append outgrows it
+	r.recent = r.recent[drop:]
 }
 
 // detach ends the membership of a user at seq. Those of their seats that are behind go on until they have reached it.
@@ -218,26 +236,36 @@ func (r *room) detach(userID string, seq uint64, dirty *[]*conn) {
 			kept = append(kept, s)
 			continue
 		}
-		s.until = seq
+		if s.until == 0 {
+			s.until = seq // a later one ends a membership that is not this seat's
+		}
 		if s.behind {
 			kept = append(kept, s)
 			continue
 		}
-		s.conn.detached(r.id, seq)
+		s.conn.detached(s, r.id)
 		*dirty = append(*dirty, s.conn)
 	}
 	clear(r.seats[len(kept):])
 	r.seats = kept
 }
 
-// detached tells the client that nothing more comes of a conversation, and forgets the seat.
-func (c *conn) detached(conversationID string, last uint64) {
-	c.enqueue(c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
-		ConversationId: conversationID, Last: last,
-	}}}))
+// detached tells the client that nothing more comes of a conversation, and forgets the seat. The user may have become a
+// member again while the seat was still there, so that the notice of it was taken for an old one: history is asked.
+func (c *conn) detached(s *seat, conversationID string) {
+	c.enqueue(c.encodeDetached(conversationID, s.until))
 	c.mu.Lock()
-	delete(c.seats, conversationID)
+	if c.seats[conversationID] == s {
+		delete(c.seats, conversationID)
+	}
 	c.mu.Unlock()
+	c.join(conversationID)
+}
+
+func (c *conn) encodeDetached(conversationID string, last uint64) []byte {
+	return c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
+		ConversationId: conversationID, Last: last,
+	}}})
 }
 
 // takeReceipt pushes a receipt to everybody in the room, unless a newer one was pushed already.
@@ -250,15 +278,16 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 	r.receipt = receipt.GetVersion()
 	var wire [2][]byte
 	for _, s := range r.seats {
-		if s.conn.noReceipts {
+		if s.conn.noReceipts || s.until != 0 {
 			continue
 		}
 		codec := s.conn.codec
 		if wire[codec] == nil {
 			wire[codec] = wrap(codec, func(dst []byte) []byte { return frame.AppendReceipt(dst, codec, receipt) })
 		}
-		s.conn.enqueue(wire[codec])
-		*dirty = append(*dirty, s.conn)
+		if s.conn.enqueue(wire[codec]) {
+			*dirty = append(*dirty, s.conn)
+		}
 	}
 }
 
@@ -359,10 +388,13 @@ func (r *room) readPage(request *historyv1.ReadRequest) (*historyv1.ReadResponse
 
 // load reads the events after a seq for everybody in the room who needs them now, once.
 func (r *room) load(after uint64) ([]*entry, error) {
-	loaded, err, _ := r.hub.loads.Do(r.id+"/"+strconv.FormatUint(after, 10), func() (any, error) {
+	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
 		page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err != nil {
 			return nil, err
+		}
+		if len(page.GetEvents()) == 0 {
+			return nil, fmt.Errorf("history has no event after %d, though there should be", after)
 		}
 		entries := make([]*entry, len(page.GetEvents()))
 		for i, event := range page.GetEvents() {
@@ -387,12 +419,12 @@ func (r *room) prepend(entries []*entry) {
 		end++
 	}
 	entries = entries[:end]
-	if end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecent() || len(r.recent)+end > maxRecentEvents {
+	if r.closed || end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecent() || len(r.recent)+end > maxRecentEvents {
 		return
 	}
 	r.recent = append(entries[:end:end], r.recent...)
 	for _, e := range entries {
-		r.grow(e.size)
+		r.grow(e.weight())
 	}
 	r.trim()
 }

@@ -26,7 +26,8 @@ const closeGrace = 3 * time.Second
 // It writes to the socket beside gorilla/websocket, which only reads: frames of a room are made once and shared.
 type outbox struct {
 	queue   [][]byte
-	queued  int // bytes in queue and in the writer's hands
+	queued  int  // bytes in queue and in the writer's hands
+	begun   bool // the first of queue is the rest of frames that were written in part
 	writing bool
 	closing bool // nothing may be queued any more
 	try     attempt
@@ -69,18 +70,20 @@ func (a *attempt) write(data []byte) (rest []byte, err error) {
 	return data[a.n:], nil
 }
 
-// enqueue adds ready-made frames without writing them. The caller calls flush when it has no more for this connection.
-func (c *conn) enqueue(frames []byte) {
+// enqueue adds ready-made frames without writing them. It reports whether they are the first: then the caller calls flush
+// when it has no more for this connection. Otherwise somebody else does, or the writer is at it.
+func (c *conn) enqueue(frames []byte) (first bool) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	if c.out.closing {
-		return
+		return false
 	}
 	c.out.queue = append(c.out.queue, frames)
 	c.out.queued += len(frames)
 	if c.out.queued > c.gw.cfg.SendQueueBytes && c.out.writing {
 		c.closeLocked(errcode.CloseSlow, "too much is waiting to be read")
 	}
+	return len(c.out.queue) == 1 && !c.out.writing
 }
 
 // send writes ready-made frames, or queues them behind those that wait already.
@@ -107,6 +110,7 @@ func (c *conn) flushLocked() {
 		for _, frames := range o.queue {
 			data = append(data, frames...)
 		}
+		clear(o.queue[1:])
 		o.queue = append(o.queue[:0], data)
 	}
 	rest, err := o.try.write(data)
@@ -123,12 +127,13 @@ func (c *conn) flushLocked() {
 		if cap(o.queue) > 4 {
 			o.queue = nil // idle connections hold no buffers
 		}
+		c.signalDrainedLocked()
 		return
 	}
 	if len(rest) == 0 {
 		o.queue = o.queue[1:]
 	} else {
-		o.queue[0] = rest
+		o.queue[0], o.begun = rest, len(rest) < len(data)
 	}
 	o.writing = true
 	c.gw.writers.Add(1)
@@ -152,7 +157,7 @@ func (c *conn) drain() {
 			return
 		}
 		backlog := net.Buffers(o.queue)
-		o.queue = nil
+		o.queue, o.begun = nil, false
 		size := 0
 		for _, frames := range backlog {
 			size += len(frames)
@@ -236,10 +241,14 @@ func (c *conn) closeLocked(code errcode.CloseCode, reason string) {
 	c.out.closing = true
 	// What was not begun is dropped: the client resumes. For a slow client that is the point of closing.
 	if code == errcode.CloseSlow {
-		for _, frames := range c.out.queue {
+		keep := 0
+		if c.out.begun {
+			keep = 1 // or the close frame would land in the middle of another
+		}
+		for _, frames := range c.out.queue[keep:] {
 			c.out.queued -= len(frames)
 		}
-		c.out.queue = nil
+		c.out.queue = c.out.queue[:keep]
 	}
 	frame := appendFrame(nil, websocket.CloseMessage, websocket.FormatCloseMessage(int(code), reason))
 	c.out.queue = append(c.out.queue, frame)

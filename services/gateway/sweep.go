@@ -32,6 +32,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 					g.hub.closeEmpty(r)
 				}
 			}
+			g.purge()
 		}
 	}
 }
@@ -87,7 +88,7 @@ func (c *conn) tend(now time.Time) {
 	c.nextBeat.Store(now.Add(c.gw.cfg.Heartbeat).UnixNano())
 	beats := c.beats.Add(1)
 	c.beatPending.Add(1)
-	c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: c.heads()}}})
+	c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: c.standing()}}})
 	if beats%relistBeats == 0 {
 		c.relist()
 	}
@@ -97,17 +98,15 @@ func (c *conn) tend(now time.Time) {
 // conversation that was lost, with nobody else of it on this gateway, is made up for then.
 const relistBeats = 4
 
-// maxRelists bounds how many of these lists are read at once: after an outage of NATS every connection asks for one.
-const maxRelists = 16
+// maxTurns bounds how many memberships are looked up at once: after an outage of NATS every connection asks.
+const maxTurns = 16
 
 func (c *conn) relist() {
 	c.gw.workers.Go(func() {
-		select {
-		case c.gw.relists <- struct{}{}:
-			defer func() { <-c.gw.relists }()
-		case <-c.done:
+		if !c.gw.takeTurn(c) {
 			return
 		}
+		defer func() { <-c.gw.turns }()
 		ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 		defer cancel()
 		summaries, err := c.gw.listAll(ctx, c.user.id)

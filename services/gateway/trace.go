@@ -53,6 +53,14 @@ func (s submitSpan) accepted() {
 	}
 }
 
+// abandon ends the span of a command that did not get on its way.
+func (s submitSpan) abandon(err error) {
+	if s.span != nil {
+		s.span.SetStatus(codes.Error, err.Error())
+		s.span.End()
+	}
+}
+
 func (s submitSpan) end(outcome *conversationv1.Outcome) {
 	if s.span == nil {
 		return

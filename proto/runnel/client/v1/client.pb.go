@@ -792,9 +792,7 @@ type Connected struct {
 	// The user's conversations, by id; at most 500.
 	Conversations []*Conversation `protobuf:"bytes,7,rep,name=conversations,proto3" json:"conversations,omitempty"`
 	// There are more: list_conversations after the last one. Their events are pushed all the same.
-	More bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
-	// Conversations of resume that do not exist or that the user was never a member of.
-	Unknown       []string `protobuf:"bytes,9,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	More          bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,13 +881,6 @@ func (x *Connected) GetMore() bool {
 		return x.More
 	}
 	return false
-}
-
-func (x *Connected) GetUnknown() []string {
-	if x != nil {
-		return x.Unknown
-	}
-	return nil
 }
 
 // Conversation is a conversation as one member sees it.
@@ -1093,7 +1084,9 @@ func (x *Refreshed) GetTokenExpiresMs() int64 {
 	return 0
 }
 
-// Submit is a command. The sender is the authenticated user; a client cannot name another.
+// Submit is a command. The sender is the authenticated user; a client cannot name another. Commands are committed in the
+// order in which they were sent as long as all succeed. A client that must keep order through refusals and lost
+// connections sends the next command to a conversation when it has the outcome of the one before.
 type Submit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation. Empty exactly when the body is create: the id then follows from the command.
@@ -1157,7 +1150,8 @@ func (x *Submit) GetBody() *v1.Body {
 	return nil
 }
 
-// Accepted says that the broker holds the command. It is no promise that it will be committed.
+// Accepted says that the broker holds the command. It is no promise that it will be committed. When the outcome is there
+// just as fast, it may come after it.
 type Accepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the submit request.
@@ -1941,7 +1935,8 @@ type Detached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The last seq the user may see: the event that ended the membership.
+	// The last seq the user may see: the event that ended the membership. 0 for a conversation of resume that does not
+	// exist or that the user never was a member of.
 	Last          uint64 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2084,7 +2079,7 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x06client\x18\a \x01(\tR\x06client\"E\n" +
 	"\bPosition\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xd8\x02\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xbe\x02\n" +
 	"\tConnected\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\tR\fconnectionId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12!\n" +
@@ -2093,8 +2088,7 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x0eserver_time_ms\x18\x05 \x01(\x03R\fserverTimeMs\x12&\n" +
 	"\x0fmax_frame_bytes\x18\x06 \x01(\rR\rmaxFrameBytes\x12D\n" +
 	"\rconversations\x18\a \x03(\v2\x1e.runnel.client.v1.ConversationR\rconversations\x12\x12\n" +
-	"\x04more\x18\b \x01(\bR\x04more\x12\x18\n" +
-	"\aunknown\x18\t \x03(\tR\aunknown\"\x96\x02\n" +
+	"\x04more\x18\b \x01(\bR\x04more\"\x96\x02\n" +
 	"\fConversation\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +

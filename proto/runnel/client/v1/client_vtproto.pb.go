@@ -888,15 +888,6 @@ func (m *Connected) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
-	if len(m.Unknown) > 0 {
-		for iNdEx := len(m.Unknown) - 1; iNdEx >= 0; iNdEx-- {
-			i -= len(m.Unknown[iNdEx])
-			copy(dAtA[i:], m.Unknown[iNdEx])
-			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.Unknown[iNdEx])))
-			i--
-			dAtA[i] = 0x4a
-		}
-	}
 	if m.More {
 		i--
 		if m.More {
@@ -2484,12 +2475,6 @@ func (m *Connected) SizeVT() (n int) {
 	}
 	if m.More {
 		n += 2
-	}
-	if len(m.Unknown) > 0 {
-		for _, s := range m.Unknown {
-			l = len(s)
-			n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-		}
 	}
 	n += len(m.unknownFields)
 	return n
@@ -4647,38 +4632,6 @@ func (m *Connected) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.More = bool(v != 0)
-		case 9:
-			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Unknown", wireType)
-			}
-			var stringLen uint64
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				stringLen |= uint64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-			intStringLen := int(stringLen)
-			if intStringLen < 0 {
-				return protohelpers.ErrInvalidLength
-			}
-			postIndex := iNdEx + intStringLen
-			if postIndex < 0 {
-				return protohelpers.ErrInvalidLength
-			}
-			if postIndex > l {
-				return io.ErrUnexpectedEOF
-			}
-			m.Unknown = append(m.Unknown, string(dAtA[iNdEx:postIndex]))
-			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
