@@ -36,13 +36,14 @@ import (
 // which live messages are lost, late or repeated.
 type stage struct {
 	suite
-	nc    *nats.Conn
-	store historyv1.HistoryServiceClient
-	gw    *gateway.Gateway
-	state *conversation.State
-	id    string
-	n     int
-	mark  map[int]*historyv1.Watermark
+	nc       *nats.Conn
+	history  *interposed
+	registry *prometheus.Registry
+	gw       *gateway.Gateway
+	state    *conversation.State
+	id       string
+	n        int
+	mark     map[int]*historyv1.Watermark
 }
 
 func newStage(t *testing.T, change func(*gateway.Config)) *stage {
@@ -65,10 +66,10 @@ func newStage(t *testing.T, change func(*gateway.Config)) *stage {
 	if change != nil {
 		change(&cfg.Gateway)
 	}
-	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, store: historyv1.NewHistoryServiceClient(inproc), mark: map[int]*historyv1.Watermark{}}
+	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(), history: &interposed{HistoryServiceClient: historyv1.NewHistoryServiceClient(inproc)}, mark: map[int]*historyv1.Watermark{}}
 	s.gw, err = gateway.New(cfg.Gateway, gateway.Deps{
-		NATS: nc, Partitions: 1, History: s.store, Verifier: verifier,
-		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: prometheus.NewRegistry(),
+		NATS: nc, Partitions: 1, History: s.history, Verifier: verifier,
+		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: s.registry,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -115,7 +116,7 @@ func (s *stage) commit(body *conversationv1.Body) *conversationv1.Event {
 	require.Nil(s.t, refusal)
 	s.state = next
 	mark := &historyv1.Watermark{Stream: "1", Sequence: uint64(s.n), TimeNs: int64(s.n)}
-	answer, err := s.store.Append(s.t.Context(), &historyv1.AppendRequest{Expected: s.mark[0], Next: mark, Events: []*conversationv1.Event{event}})
+	answer, err := s.history.Append(s.t.Context(), &historyv1.AppendRequest{Expected: s.mark[0], Next: mark, Events: []*conversationv1.Event{event}})
 	require.NoError(s.t, err)
 	require.Empty(s.t, answer.GetDuplicates())
 	s.mark[0] = mark
