@@ -222,7 +222,7 @@ func TestATakeoverMayAnswerARepetitionWithTheFirstOutcome(t *testing.T) {
 	h.Answers[7].Repeated = false
 	h.Answers[8].Code, h.Answers[8].Seq = 0, 2
 	at := h.Answers[7].Asked
-	h.Faults = []Interval{{at.Add(-3 * time.Second), at.Add(-2 * time.Second)}}
+	h.Faults = []Interval{{"kill delivery", at.Add(-3 * time.Second), at.Add(-2 * time.Second)}}
 	require.Empty(t, Check(h, c))
 	h.Faults[0].To = at.Add(-repeatGrace - time.Second)
 	require.Len(t, Check(h, c), 2)
@@ -242,4 +242,22 @@ func TestTheRecordSeesACommandCommittedTwiceAtOnce(t *testing.T) {
 	r.Answered(Answer{Key: key, Seq: 9})
 	<-r.Broken()
 	require.Equal(t, "I7", r.Violations()[0].Invariant)
+}
+
+func TestWaitsAreThoseOfAFaultAlone(t *testing.T) {
+	at := func(s float64) time.Time { return time.Unix(1000, int64(s*1e9)) }
+	h := History{
+		Faults: []Interval{{"kill delivery", at(0), at(1)}, {"pause nats", at(10), at(12)}, {"kill gateway", at(11), at(12)}},
+		Answers: []Answer{
+			{Asked: at(0.5), At: at(2.5), Seq: 1},
+			{Asked: at(0.6), At: at(10.5), Seq: 2}, // another fault came before it was answered
+			{Asked: at(3), At: at(9), Seq: 3},      // given long after the fault
+			{Asked: at(10.1), At: at(10.9), Seq: 4},
+			{Asked: at(11.1), At: at(11.2), Seq: 5},
+		},
+	}
+	var r Report
+	r.finish(nil, h, time.Minute)
+	require.Equal(t, map[string]int{"kill delivery": 1, "pause nats": 1, "kill gateway": 1}, r.Faults)
+	require.Equal(t, map[string]float64{"kill delivery": 2, "pause nats": 0.8}, r.Waits)
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,12 @@ func (f Fault) String() string {
 		return fmt.Sprintf("%s %s", f.Kind, f.Part)
 	}
 	return fmt.Sprintf("%s %s for %v", f.Kind, f.Part, f.For.Round(10*time.Millisecond))
+}
+
+// name leaves out which of several parts it was.
+func (f Fault) name() string {
+	kind, _, _ := strings.Cut(f.Part, "-")
+	return string(f.Kind) + " " + kind
 }
 
 // Bounds of a schedule.
@@ -187,6 +194,6 @@ func (i *injector) inflict(ctx context.Context, part launch.Part, fault Fault) {
 	if err != nil {
 		i.record.Violated(violation("I9", "%s does not come back: %v", fault.Part, err))
 	}
-	i.record.Fault(begun, time.Now())
+	i.record.Fault(fault.name(), begun, time.Now())
 	i.after(fault, time.Since(ended))
 }

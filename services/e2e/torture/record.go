@@ -97,7 +97,11 @@ type Record struct {
 }
 
 // Interval is a time during which something was wrong on purpose.
-type Interval struct{ From, To time.Time }
+type Interval struct {
+	// Name says what was done to what: "kill gateway".
+	Name     string
+	From, To time.Time
+}
 
 // NewRecord makes an empty record.
 func NewRecord() *Record {
@@ -140,10 +144,10 @@ func (r *Record) Observed(reader Reader, item Item) {
 }
 
 // Fault notes a time in which something was wrong on purpose.
-func (r *Record) Fault(from, to time.Time) {
+func (r *Record) Fault(name string, from, to time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.faults = append(r.faults, Interval{from, to})
+	r.faults = append(r.faults, Interval{name, from, to})
 }
 
 // maxViolations are kept: a broken build breaks its promises thousands of times.

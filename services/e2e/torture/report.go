@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -34,7 +33,8 @@ type Report struct {
 	// Rewinds are losses of the broker that workers noticed.
 	Rewinds int `json:"rewinds"`
 
-	// Faults by what was done to what; Waits is the longest that a command given within the first second of one waited for its answer.
+	// Faults by what was done to what; Waits is the longest that a command given within the first second of one waited for its answer, as far
+	// as no other fault came near.
 	Faults map[string]int     `json:"faults"`
 	Waits  map[string]float64 `json:"longest_wait_seconds"`
 
@@ -47,14 +47,6 @@ type Report struct {
 	After  []cost `json:"gateways_after"`
 
 	Violations []Violation `json:"violations"`
-
-	mu     sync.Mutex
-	events []faultEvent
-}
-
-type faultEvent struct {
-	name string
-	at   time.Time
 }
 
 // Green tells that no promise was broken.
@@ -67,14 +59,6 @@ func (r *Report) Invariants() string {
 		broken[v.Invariant] = true
 	}
 	return strings.Join(slices.Sorted(maps.Keys(broken)), " ")
-}
-
-// fault notes a fault that begins.
-func (r *Report) fault(f Fault) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	kind, _, _ := strings.Cut(f.Part, "-")
-	r.events = append(r.events, faultEvent{string(f.Kind) + " " + kind, time.Now()})
 }
 
 // stored notes what the database held.
@@ -106,17 +90,26 @@ func (r *Report) finish(violations []Violation, h History, took time.Duration) {
 	for _, items := range h.Shown {
 		r.Shown += len(items)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.Faults, r.Waits = map[string]int{}, map[string]float64{}
-	for _, e := range r.events {
-		r.Faults[e.name]++
+	for i, fault := range h.Faults {
+		r.Faults[fault.Name]++
 		for _, answer := range h.Answers {
-			if answer.Asked.After(e.at) && answer.Asked.Before(e.at.Add(time.Second)) {
-				r.Waits[e.name] = max(r.Waits[e.name], seconds(answer.At.Sub(answer.Asked)))
+			if answer.Asked.Before(fault.From) || answer.Asked.After(fault.From.Add(time.Second)) || h.another(i, answer.At) {
+				continue
 			}
+			r.Waits[fault.Name] = max(r.Waits[fault.Name], seconds(answer.At.Sub(answer.Asked)))
 		}
 	}
+}
+
+// another tells whether another fault than the i-th lies near its beginning or before an answer.
+func (h History) another(i int, answered time.Time) bool {
+	for j, other := range h.Faults {
+		if j != i && other.From.Before(answered) && other.To.Add(time.Second).After(h.Faults[i].From) {
+			return true
+		}
+	}
+	return false
 }
 
 // Print writes the report for a person.
@@ -127,7 +120,11 @@ func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d conflicts masked by a takeover\n",
 		r.Looks, r.LateLooks, r.Rewinds, r.Masked)
 	for _, name := range slices.SortedFunc(maps.Keys(r.Faults), func(a, b string) int { return cmp.Compare(a, b) }) {
-		fmt.Fprintf(w, "  %3d × %-16s longest wait for an answer %.2f s\n", r.Faults[name], name, r.Waits[name])
+		wait := "never alone"
+		if longest, alone := r.Waits[name]; alone {
+			wait = fmt.Sprintf("alone: longest wait for an answer %.2f s", longest)
+		}
+		fmt.Fprintf(w, "  %3d × %-16s %s\n", r.Faults[name], name, wait)
 	}
 	fmt.Fprintf(w, "  after the last fault: live in %.2f s, all answered in %.2f s, all delivered in %.2f s\n", r.LiveAfter, r.AnsweredAfter, r.DeliveredAfter)
 	for i := range r.After {

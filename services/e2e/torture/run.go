@@ -285,7 +285,6 @@ func (r *run) torture(ctx context.Context) {
 
 func (r *run) beforeFault(f Fault) {
 	r.say("%s", f)
-	r.report.fault(f)
 	if f.Kind == FaultKill && strings.HasPrefix(f.Part, "history") {
 		r.database.Close()
 	}
