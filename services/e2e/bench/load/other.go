@@ -1,0 +1,28 @@
+//go:build !linux
+
+package load
+
+import (
+	"context"
+	"errors"
+)
+
+// Loop needs Linux; this one only lets the rest be compiled elsewhere.
+type Loop struct{}
+
+var errLinux = errors.New("the load generator needs Linux")
+
+// NewLoop fails.
+func NewLoop(Handler) (*Loop, error) { return nil, errLinux }
+
+func (*Loop) Handle(Handler)          {}
+func (*Loop) Do(func())               {}
+func (*Loop) Connect(*Client, string) {}
+func (*Loop) Disconnect(...*Client)   {}
+func (*Loop) Failures() error         { return errLinux }
+func (*Loop) Bytes() uint64           { return 0 }
+func (*Loop) Repeats() uint64         { return 0 }
+func (*Loop) Close()                  {}
+
+// Pace fails.
+func Pace(context.Context, int, func(int) error) (int, error) { return 0, errLinux }
