@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -98,7 +99,8 @@ func (s *session) flushCursors(ctx context.Context) {
 			// the sender still looks.
 			interval := s.owner.cfg.FlushInterval
 			wait := max(interval/10, time.Until(next))
-			next = time.Now().Add(wait + interval)
+			// Not all partitions in the same moment: their receipts would hold up the messages between them.
+			next = time.Now().Add(wait + interval/2 + rand.N(interval+1))
 			timer.Reset(wait)
 			select {
 			case <-ctx.Done():

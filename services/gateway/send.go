@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -104,16 +105,22 @@ func (c *conn) flushLocked() {
 	if o.writing || len(o.queue) == 0 {
 		return
 	}
-	data := o.queue[0]
+	data, joined := o.queue[0], false
 	if len(o.queue) > 1 && o.queued <= joinBytes {
-		data = make([]byte, 0, o.queued)
+		buffer := c.gw.takeBuffer()
+		defer c.gw.buffers.Put(buffer)
+		data, joined = (*buffer)[:0], true
 		for _, frames := range o.queue {
 			data = append(data, frames...)
 		}
+		*buffer = data
 		clear(o.queue[1:])
-		o.queue = append(o.queue[:0], data)
+		o.queue = o.queue[:1]
 	}
 	rest, err := o.try.write(data)
+	if joined && len(rest) > 0 {
+		rest = bytes.Clone(rest) // the buffer goes back
+	}
 	if err != nil {
 		c.dropLocked()
 		return
