@@ -273,6 +273,10 @@ func (d *device) repeat(s *sending, otherBody bool) {
 	body := s.body
 	if otherBody = otherBody && s.target != ""; otherBody {
 		body = message("not what was sent first")
+		// Two bodies under one id at the same time: then either may be the one that is refused. So it is never repeated any more.
+		d.mu.Lock()
+		d.committed = slices.DeleteFunc(slices.Clone(d.committed), func(other *sending) bool { return other == s })
+		d.mu.Unlock()
 	}
 	d.opening.Lock()
 	ticket, err := d.client.EnqueueID(s.target, s.key.Command, body)
