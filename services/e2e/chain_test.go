@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -143,7 +142,7 @@ func TestTamperingWithTheDatabaseIsNamedBySeq(t *testing.T) {
 			l.tamper(t, test.statements...)
 			var broken *chain.Broken
 			err := l.verify(t.Context())
-			require.True(t, errors.As(err, &broken), "%v", err)
+			require.ErrorAs(t, err, &broken)
 			require.Equal(t, test.seq, broken.Seq, "%v", broken)
 			require.Equal(t, l.id, broken.ConversationID)
 		})

@@ -14,8 +14,8 @@ package launch
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	mathrand "math/rand/v2"
 	"net"
 	"strconv"
@@ -110,5 +110,5 @@ func pause(ctx context.Context, d time.Duration) error {
 func newSecret() string {
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails
-	return fmt.Sprintf("%x", random)
+	return hex.EncodeToString(random[:])
 }

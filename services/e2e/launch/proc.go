@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,7 +22,7 @@ func family(pid int) []int {
 		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pids[i]))
 		for _, thread := range threads {
 			list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pids[i], thread.Name()))
-			for _, field := range strings.Fields(string(list)) {
+			for field := range strings.FieldsSeq(string(list)) {
 				if child, err := strconv.Atoi(field); err == nil {
 					pids = append(pids, child)
 				}
@@ -41,8 +42,8 @@ func pauseFamily(pid int) {
 
 func resumeFamily(pid int) {
 	pids := family(pid)
-	for i := len(pids) - 1; i >= 0; i-- {
-		_ = syscall.Kill(pids[i], syscall.SIGCONT)
+	for _, member := range slices.Backward(pids) {
+		_ = syscall.Kill(member, syscall.SIGCONT)
 	}
 }
 

@@ -35,7 +35,7 @@ func serve(address string) int {
 	mux.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "# HELP x about x\nx 42\ny{label=\"z\"} 1\ngo_goroutines 1.2e+01\n")
+		fmt.Fprintf(w, "# HELP x something\nx 42\ny{label=\"z\"} 1\ngo_goroutines 1.2e+01\n")
 	})
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

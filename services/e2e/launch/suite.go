@@ -70,7 +70,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("launch: find the directory: %w", err)
 	}
 	o.Dir = dir
-	return o, os.MkdirAll(dir, 0o755) //nolint:gosec // PostgreSQL's own user must get through
+	// PostgreSQL's own user must get through.
+	return o, os.MkdirAll(dir, 0o755)
 }
 
 // Suite is a set of services that work together.
@@ -179,7 +180,7 @@ func (b *builder) startStore(ctx context.Context) (err error) {
 		return nil
 	}
 	dir := filepath.Join(b.Dir, "postgres")
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's own user must get through
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of PostgreSQL: %w", err)
 	}
 	if b.suite.Postgres, err = RunPostgres(ctx, dir); err != nil {

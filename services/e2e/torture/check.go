@@ -121,7 +121,7 @@ func CheckSendOrder(h History, c Content) (found []Violation) {
 				continue // I4 tells
 			}
 			l := lane{Reader{attempt.Key.Sender, attempt.Device}, id}
-			if before, any := newest[l]; any && before.Order > attempt.Order {
+			if before, known := newest[l]; known && before.Order > attempt.Order {
 				found = append(found, violation("I3", "in %s seq %d is command %d of %s, after its command %d", id, event.GetSeq(), attempt.Order, l.reader, before.Order))
 			}
 			newest[l] = attempt
@@ -216,6 +216,7 @@ func CheckViews(h History, c Content) (found []Violation) {
 // compare says what is wrong with an item that was shown to a user with these memberships; empty when it is as in the store.
 func (c Content) compare(item Item, memberships []Span) string {
 	switch item.Kind {
+	default:
 	case ItemEvent:
 		event := c.bySeq(item.Conversation, item.First)
 		if event == nil {

@@ -76,8 +76,11 @@ func good(t *testing.T) (History, Content, string) {
 		attached(1), event(1), event(2), event(3), event(4), {Kind: ItemDetached, Conversation: id, Last: 4}, attached(6), event(6), event(7),
 	}
 	h.Shown[late] = []Item{
-		attached(1), event(1), event(2), {Kind: ItemReopened, Conversation: id}, attached(6), event(3), event(4),
-		{Kind: ItemHidden, Conversation: id, First: 5, Last: 5}, event(6), event(7),
+		attached(1), event(1), event(2),
+		{Kind: ItemReopened, Conversation: id},
+		attached(6), event(3), event(4),
+		{Kind: ItemHidden, Conversation: id, First: 5, Last: 5},
+		event(6), event(7),
 	}
 	h.Observed[eye] = []Item{event(3), event(3), event(4)}
 	first, at := h.Answers[1], time.Unix(10_000, 0)

@@ -36,7 +36,7 @@ type device struct {
 	reader Reader
 	codec  frame.Codec
 	// ctx is the life of the load.
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a device's programs come and go, and its callbacks have no other
 
 	// opening is held while the program is started anew.
 	opening sync.Mutex

@@ -1,7 +1,6 @@
 package torture
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -119,7 +118,7 @@ func (r *Report) Print(w io.Writer) {
 		r.Sent, r.Committed, r.Refused, r.Repeats, r.Events, r.Logs, r.Shown)
 	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d conflicts masked by a takeover\n",
 		r.Looks, r.LateLooks, r.Rewinds, r.Masked)
-	for _, name := range slices.SortedFunc(maps.Keys(r.Faults), func(a, b string) int { return cmp.Compare(a, b) }) {
+	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		wait := "never alone"
 		if longest, alone := r.Waits[name]; alone {
 			wait = fmt.Sprintf("alone: longest wait for an answer %.2f s", longest)

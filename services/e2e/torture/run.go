@@ -97,7 +97,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.say("started: %s", strings.Join(names(r.suite.Parts()), " "))
+	r.sayf("started: %s", strings.Join(names(r.suite.Parts()), " "))
 	r.database = OpenDatabase(r.suite.Database)
 	r.witness = NewWitness(r.database, r.record)
 	if err := r.database.WatchWatermarks(starting); err != nil {
@@ -154,7 +154,7 @@ func (r *run) carryOut(ctx context.Context) error {
 		return err
 	}
 	r.cool(ctx, before)
-	r.say("stopping and checking")
+	r.sayf("stopping and checking")
 	if err := r.stopServices(); err != nil {
 		r.record.Violated(violation("clean stop", "%v", err))
 	}
@@ -239,7 +239,7 @@ func (r *run) people(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	r.say("%d devices and %d observers are connected, %d conversations made", len(r.devices), len(r.observers), len(made))
+	r.sayf("%d devices and %d observers are connected, %d conversations made", len(r.devices), len(r.observers), len(made))
 	return nil
 }
 
@@ -284,14 +284,14 @@ func (r *run) torture(ctx context.Context) {
 }
 
 func (r *run) beforeFault(f Fault) {
-	r.say("%s", f)
+	r.sayf("%s", f)
 	if f.Kind == FaultKill && strings.HasPrefix(f.Part, "history") {
 		r.database.Close()
 	}
 }
 
 func (r *run) afterFault(f Fault, took time.Duration) {
-	r.say("  %s works again after %v", f.Part, took.Round(time.Millisecond))
+	r.sayf("  %s works again after %v", f.Part, took.Round(time.Millisecond))
 }
 
 const progressInterval = 5 * time.Second
@@ -306,7 +306,7 @@ func (r *run) progress(ctx context.Context) {
 		case <-ticker.C:
 			sent, committed, refused, shown := r.record.counts()
 			looks, late := r.witness.Looks()
-			r.say("sent %d, committed %d, refused %d, shown %d; looked %d times into the database, %d late; %d violations",
+			r.sayf("sent %d, committed %d, refused %d, shown %d; looked %d times into the database, %d late; %d violations",
 				sent, committed, refused, shown, looks, late, len(r.record.Violations()))
 		}
 	}
@@ -329,7 +329,7 @@ func (r *run) watchWatermarks(ctx context.Context) {
 	}
 }
 
-func (r *run) say(format string, args ...any) {
+func (r *run) sayf(format string, args ...any) {
 	fmt.Fprintf(r.out, "%7.2fs  %s\n", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 

@@ -43,7 +43,7 @@ func (r *run) settle(ctx context.Context) {
 		}
 	}
 	r.report.LiveAfter = seconds(time.Since(begun))
-	r.say("a fresh message in each of %d conversations was committed within %v", fresh, time.Since(begun).Round(time.Millisecond))
+	r.sayf("a fresh message in each of %d conversations was committed within %v", fresh, time.Since(begun).Round(time.Millisecond))
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -78,7 +78,7 @@ func (r *run) settle(ctx context.Context) {
 		return
 	}
 	r.report.DeliveredAfter = seconds(time.Since(begun))
-	r.say("everything was answered, delivered and acknowledged within %v after the last fault", time.Since(begun).Round(time.Millisecond))
+	r.sayf("everything was answered, delivered and acknowledged within %v after the last fault", time.Since(begun).Round(time.Millisecond))
 }
 
 // missing tells what members do not have yet.

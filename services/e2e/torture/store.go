@@ -161,7 +161,7 @@ func (d *Database) Content(ctx context.Context) (Content, error) {
 		event.CommandId = command.String()
 		if body != nil {
 			event.Body = &conversationv1.Body{}
-			if err := event.Body.UnmarshalVT(body); err != nil {
+			if err := event.GetBody().UnmarshalVT(body); err != nil {
 				return fmt.Errorf("decode the body of %s seq %d: %w", event.GetConversationId(), event.GetSeq(), err)
 			}
 		}

@@ -50,6 +50,7 @@ func change(t *testing.T, d *Database, statement string) {
 
 func TestTheDatabaseIsReadAsItWasWritten(t *testing.T) {
 	onBoth(t, func(t *testing.T, location string) {
+		t.Helper()
 		d, h, want, id := stored(t, location)
 		require.NoError(t, d.WatchWatermarks(t.Context()))
 		content, err := d.Content(t.Context())
@@ -68,6 +69,7 @@ func TestTheDatabaseIsReadAsItWasWritten(t *testing.T) {
 
 func TestWatermarksThatGoBackAreNoted(t *testing.T) {
 	onBoth(t, func(t *testing.T, location string) {
+		t.Helper()
 		d, _, _, _ := stored(t, location)
 		require.NoError(t, d.WatchWatermarks(t.Context()))
 		change(t, d, "UPDATE partitions SET sequence = 9 WHERE partition = 0")
@@ -84,6 +86,7 @@ func TestWatermarksThatGoBackAreNoted(t *testing.T) {
 
 func TestTheWitnessFindsWhatIsCommittedAndNothingElse(t *testing.T) {
 	onBoth(t, func(t *testing.T, location string) {
+		t.Helper()
 		d, _, c, id := stored(t, location)
 		event := c.Logs[id][1]
 		seen := Sighting{Conversation: id, Seq: 2, Hash: hex.EncodeToString(event.GetHash()), Who: "ann/phone"}

@@ -16,10 +16,10 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/torture"
 )
 
-// bug is a planted bug and the program that it is built into; none for the client, which is part of this program.
-type bug struct{ tag, program string }
+// planted names the build tag of a bug and the program that it is built into; none for the client, which is part of this program.
+type planted struct{ tag, program string }
 
-var bugs = []bug{
+var bugs = []planted{
 	{"runnel_bug_ack_before_commit", launch.Delivery},
 	{"runnel_bug_fanout_before_commit", launch.Delivery},
 	{"runnel_bug_no_watermark_check", launch.History},
@@ -98,7 +98,7 @@ func verdict(isGreen bool) string {
 	return "red"
 }
 
-func (c *cli) runBug(ctx context.Context, dir string, plain launch.Binaries, b bug) (*torture.Report, error) {
+func (c *cli) runBug(ctx context.Context, dir string, plain launch.Binaries, b planted) (*torture.Report, error) {
 	if b.program == "" {
 		return c.runClientBug(ctx, dir, plain, b.tag)
 	}
@@ -130,7 +130,7 @@ func (c *cli) runClientBug(ctx context.Context, dir string, plain launch.Binarie
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	err := command.Run()
 	var exit *exec.ExitError
-	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == red) {
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != red) {
 		return nil, fmt.Errorf("run the build with the bug: %w", err)
 	}
 	text, err := os.ReadFile(summary)
