@@ -274,7 +274,8 @@ func TestASlowClientIsClosedAndResumes(t *testing.T) {
 		say()
 	}
 	for range 16 { // twice what may wait
-		say()
+		s.say(large)
+		events++
 	}
 	seen := uint64(1)
 	for {
@@ -288,6 +289,7 @@ func TestASlowClientIsClosedAndResumes(t *testing.T) {
 			seen++
 		}
 	}
+	quick.event(events)
 	require.Less(t, seen, events)
 	rest := s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: seen}).seqs(events)
 	require.Equal(t, seen+1, rest[0])
