@@ -61,7 +61,6 @@ require (
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
-	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
@@ -94,6 +93,9 @@ require github.com/runnelhq/runnel/services/history v0.0.0
 
 replace github.com/runnelhq/runnel/services/history => ../history
 
-require github.com/runnelhq/runnel/services/standalone v0.0.0
+require (
+	github.com/runnelhq/runnel/services/standalone v0.0.0
+	go.opentelemetry.io/proto/otlp v1.11.0
+)
 
 replace github.com/runnelhq/runnel/services/standalone => ../standalone

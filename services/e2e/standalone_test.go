@@ -85,7 +85,8 @@ func start(t *testing.T, change func(*standalone.Config)) *suite {
 func run(t *testing.T, cfg standalone.Config) *suite {
 	t.Helper()
 	logs := &syncBuffer{}
-	tel, err := telemetry.Start(t.Context(), "test", telemetry.Config{LogLevel: "debug", LogFormat: "json"}, logs)
+	cfg.Telemetry.LogLevel, cfg.Telemetry.LogFormat = "debug", "json"
+	tel, err := telemetry.Start(t.Context(), "test", cfg.Telemetry, logs)
 	require.NoError(t, err)
 	s, err := standalone.New(t.Context(), cfg, tel)
 	require.NoError(t, err)

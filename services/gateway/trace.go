@@ -41,7 +41,7 @@ func (t tracer) begin(ctx context.Context, conversationID string, partitions int
 		return submitSpan{}, nil
 	}
 	subject := broker.CommandSubject(conversation.Partition(conversationID, partitions))
-	ctx, span := t.tracer.Start(ctx, "submit", //nolint:spancheck // ended with the outcome, by submitSpan.end
+	ctx, span := t.tracer.Start(ctx, "runnel.gateway.submit", //nolint:spancheck // ended with the outcome, by submitSpan.end
 		trace.WithSpanKind(trace.SpanKindProducer),
 		telemetry.Send(subject), trace.WithAttributes(attribute.String("runnel.conversation_id", conversationID)))
 	return submitSpan{span}, telemetry.InjectHeader(ctx, nil) //nolint:spancheck // as above
@@ -86,7 +86,7 @@ func (t tracer) fanOut(ctx context.Context, live *brokerv1.Live) fanOutSpans {
 			continue
 		}
 		event := live.GetEvents()[i]
-		_, span := t.tracer.Start(telemetry.WithTraceparent(ctx, parent), "fan out", trace.WithSpanKind(trace.SpanKindConsumer),
+		_, span := t.tracer.Start(telemetry.WithTraceparent(ctx, parent), "runnel.gateway.fan_out", trace.WithSpanKind(trace.SpanKindConsumer),
 			telemetry.Process(broker.LiveSubject(event.GetConversationId())), trace.WithAttributes(
 				attribute.String("runnel.conversation_id", event.GetConversationId()),
 				attribute.Int64("runnel.seq", int64(event.GetSeq())),
