@@ -29,7 +29,7 @@ build: ## Build the four binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ $(BINARIES)
 
 ##@ Proving it
-.PHONY: test test-unit torture-short torture fuzz cover bench
+.PHONY: test test-unit torture-short torture-prove torture fuzz cover bench
 test: ## Everything CI runs: the checks, the tests, the short torture run
 	@scripts/test.sh
 
@@ -38,6 +38,9 @@ test-unit: $(TESTERS) ## The tests of every module with the race detector (ARGS 
 
 torture-short: ## About two minutes of killing processes under load (ARGS)
 	go run ./services/e2e/cmd/torture --short $(ARGS)
+
+torture-prove: ## The torture run must find every planted bug, and nothing without one (ARGS)
+	go run ./services/e2e/cmd/torture --prove $(ARGS)
 
 torture: ## The long form, with a NATS cluster and PostgreSQL (ARGS)
 	go run ./services/e2e/cmd/torture $(ARGS)

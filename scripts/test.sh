@@ -13,5 +13,7 @@ step "go.mod files are tidy" run tidy-check
 step "vet, with and without planted bugs" run vet
 step "lint" run lint
 step "tests with the race detector" run test-unit
+step "the benchmark works (figures mean nothing)" run bench ARGS="--smoke"
 step "short torture run" run torture-short
+step "planted bugs turn the torture run red" run torture-prove
 summary "make test"
