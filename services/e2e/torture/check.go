@@ -39,7 +39,7 @@ type Head struct {
 func Check(h History, c Content) []Violation {
 	var found []Violation
 	for _, check := range []func(History, Content) []Violation{
-		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckMembership, CheckChain, CheckWatermarks,
+		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckRefusals, CheckMembership, CheckChain, CheckWatermarks,
 	} {
 		found = append(found, check(h, c)...)
 	}
@@ -107,18 +107,19 @@ func CheckNoHoles(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckSendOrder is I3: what one device sent to one conversation is stored in the order in which it was sent.
+// CheckSendOrder is I3: what one device sent to one conversation is stored in the order in which it was sent. A command that was
+// refused has no place in that order; CheckRefusals looks at it.
 func CheckSendOrder(h History, c Content) (found []Violation) {
 	type lane struct {
 		reader       Reader
 		conversation string
 	}
-	newest := map[lane]Attempt{}
+	newest, refused := map[lane]Attempt{}, h.refused()
 	for _, id := range slices.Sorted(maps.Keys(c.Logs)) {
 		for _, event := range c.Logs[id] {
 			attempt, known := h.Attempts[keyOf(event)]
-			if !known {
-				continue // I4 tells
+			if _, no := refused[attempt.Key]; !known || no {
+				continue // I4 tells of what nobody sent
 			}
 			l := lane{Reader{attempt.Key.Sender, attempt.Device}, id}
 			if before, known := newest[l]; known && before.Order > attempt.Order {
@@ -269,6 +270,39 @@ func CheckRepeats(h History, _ Content) (found []Violation) {
 		}
 	}
 	return found
+}
+
+// refused are the refusals that devices were told for commands that had not been answered before.
+func (h History) refused() map[Key]Answer {
+	refused := map[Key]Answer{}
+	for _, answer := range h.Answers {
+		if answer.Seq == 0 && !answer.Again {
+			refused[answer.Key] = answer
+		}
+	}
+	return refused
+}
+
+// CheckRefusals is that a refusal is final: what was refused is not stored. Except near a fault: refusals are not kept anywhere, so another copy of
+// the command that was on its way through a gateway that stood still is judged by the state that it finds. That is counted and reported.
+func CheckRefusals(h History, c Content) (found []Violation) {
+	for _, answer := range overtaken(h, c) {
+		if !h.disturbed(answer) {
+			found = append(found, violation("refusal", "%s was refused (%s) and is stored all the same", answer.Key, answer.Code))
+		}
+	}
+	return found
+}
+
+// overtaken are refusals of commands that are stored.
+func overtaken(h History, c Content) (answers []Answer) {
+	stored := c.byKey()
+	for key, answer := range h.refused() {
+		if len(stored[key]) > 0 {
+			answers = append(answers, answer)
+		}
+	}
+	return answers
 }
 
 // disturbed reports whether a fault lies near an answer's time.

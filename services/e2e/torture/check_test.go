@@ -122,6 +122,9 @@ func TestEveryBrokenPromiseIsFound(t *testing.T) {
 			a.Order, b.Order = b.Order, a.Order
 			h.Attempts[one], h.Attempts[three] = a, b
 		}},
+		"a refused command is stored": {"refusal", func(h *History, _ *Content, _ string) {
+			h.Answers[3].Seq, h.Answers[3].Code = 0, conversationv1.ErrorCode_ERROR_CODE_CONFLICT
+		}},
 		"something is stored that nobody sent": {"I4", func(h *History, c *Content, id string) {
 			delete(h.Attempts, keyOf(c.Logs[id][6]))
 		}},
@@ -229,6 +232,18 @@ func TestATakeoverMayAnswerARepetitionWithTheFirstOutcome(t *testing.T) {
 	require.Empty(t, Check(h, c))
 	h.Faults[0].To = at.Add(-repeatGrace - time.Second)
 	require.Len(t, Check(h, c), 2)
+}
+
+func TestACopyThatComesLateMayOvertakeARefusalNearAFault(t *testing.T) {
+	h, c, id := good(t)
+	h.Answers[3].Seq, h.Answers[3].Code = 0, conversationv1.ErrorCode_ERROR_CODE_CONFLICT
+	late := h.Attempts[keyOf(c.Logs[id][3])]
+	late.Order = 9
+	h.Attempts[late.Key] = late
+	at := h.Answers[3].Asked
+	h.Faults = []Interval{{"pause gateway", at.Add(-time.Second), at.Add(5 * time.Second)}}
+	require.Empty(t, Check(h, c))
+	require.Len(t, overtaken(h, c), 1)
 }
 
 func TestMembershipsFollowFromTheLog(t *testing.T) {

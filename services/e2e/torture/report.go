@@ -26,6 +26,8 @@ type Report struct {
 	Repeats   int     `json:"repeats"`
 	// Masked are conflicting repetitions that got the first outcome from a new owner instead of being refused.
 	Masked int `json:"masked_conflicts"`
+	// Overtaken are commands that were refused near a fault and carried out later, when another copy of them arrived.
+	Overtaken int `json:"overtaken_refusals"`
 	// Looks into the database at the moment of a sighting, and how many of them waited for the database.
 	Looks     int `json:"looks"`
 	LateLooks int `json:"late_looks"`
@@ -61,7 +63,8 @@ func (r *Report) Invariants() string {
 }
 
 // stored notes what the database held.
-func (r *Report) stored(c Content) {
+func (r *Report) stored(h History, c Content) {
+	r.Overtaken = len(overtaken(h, c))
 	r.Logs = len(c.Logs)
 	for _, log := range c.Logs {
 		r.Events += len(log)
@@ -116,8 +119,8 @@ func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %d NATS server(s), seed %d, %.0f s\n", r.Store, r.NATSNodes, r.Seed, r.Seconds)
 	fmt.Fprintf(w, "  %d commands: %d committed, %d refused, %d given again; %d events stored in %d conversations; %d shown\n",
 		r.Sent, r.Committed, r.Refused, r.Repeats, r.Events, r.Logs, r.Shown)
-	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d conflicts masked by a takeover\n",
-		r.Looks, r.LateLooks, r.Rewinds, r.Masked)
+	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d conflicts masked by a takeover; %d refusals overtaken\n",
+		r.Looks, r.LateLooks, r.Rewinds, r.Masked, r.Overtaken)
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		wait := "never alone"
 		if longest, alone := r.Waits[name]; alone {

@@ -164,7 +164,7 @@ func (r *run) carryOut(ctx context.Context) error {
 	}
 	content.Regressions = r.unexplained(content.Regressions)
 	r.record.Violated(Check(r.record.History(), content)...)
-	r.report.stored(content)
+	r.report.stored(r.record.History(), content)
 	return nil
 }
 
