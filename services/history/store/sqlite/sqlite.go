@@ -34,7 +34,8 @@ type Config struct {
 
 // Store is a history in a SQLite file.
 type Store struct {
-	writer *writer
+	writer       *writer
+	checkpointer *checkpointer
 	// readers is a pool of its own, so that reading never waits for a commit (WAL lets both go on).
 	readers    *sql.DB
 	read       readStatements
@@ -88,6 +89,12 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	if s.writer, err = startWriter(ctx, db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	copying, err := sql.Open("sqlite", dsn(path, writePragmas))
+	if err != nil {
+		return nil, err
+	}
+	copying.SetMaxOpenConns(1)
+	s.checkpointer = startCheckpointer(ctx, copying, s.writer, log)
 	if s.readers, err = sql.Open("sqlite", dsn(path, readPragmas)); err != nil {
 		return nil, err
 	}
@@ -101,10 +108,10 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 }
 
 // Pragmas of the writer. The page cache (64 MiB) holds the pages that a busy installation appends to: with SQLite's default of 2 MiB most inserts read a page back first.
-// A checkpoint every 8000 pages (32 MiB) writes a page once that was committed many times; at the default of 1000 it took a third of the writer's CPU.
+// wal_autocheckpoint is for when the checkpointer does not keep up: 64000 pages are 256 MiB.
 // temp_store: what a savepoint has to remember stays in memory.
 var writePragmas = []string{
-	"busy_timeout(5000)", "journal_mode(wal)", "synchronous(full)", "cache_size(-65536)", "wal_autocheckpoint(8000)",
+	"busy_timeout(5000)", "journal_mode(wal)", "synchronous(full)", "cache_size(-65536)", "wal_autocheckpoint(64000)",
 	"journal_size_limit(67108864)", "temp_store(memory)",
 }
 
@@ -189,6 +196,9 @@ func (s *Store) Close() error {
 	// Readers first: the last connection to close writes the WAL back into the file, which they may not.
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
+	}
+	if s.checkpointer != nil {
+		errs = append(errs, s.checkpointer.close())
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.close())

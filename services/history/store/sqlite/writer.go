@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -27,9 +28,11 @@ type writer struct {
 	begin, commit, rollback,
 	savepoint, release, rollbackTo *sql.Stmt
 
-	queue chan *write
-	quit  chan struct{} // closed to stop; what is queued is still written
-	done  chan struct{} // closed when the goroutine has ended
+	queue   chan *write
+	restart chan struct{} // asks to copy the rest of the write-ahead log; see checkpointer
+	commits atomic.Uint64
+	quit    chan struct{} // closed to stop; what is queued is still written
+	done    chan struct{} // closed when the goroutine has ended
 
 	closing sync.Once
 }
@@ -59,7 +62,7 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	}
 	w := &writer{
 		db: db, conn: conn,
-		queue: make(chan *write, queueLength), quit: make(chan struct{}), done: make(chan struct{}),
+		queue: make(chan *write, queueLength), restart: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	prepare := preparing(ctx, conn)
 	w.begin, w.commit, w.rollback = prepare.stmt("BEGIN IMMEDIATE"), prepare.stmt("COMMIT"), prepare.stmt("ROLLBACK")
@@ -123,6 +126,10 @@ func (w *writer) loop(ctx context.Context) {
 		select {
 		case one := <-w.queue:
 			group = append(group[:0], one)
+		case <-w.restart:
+			// When it fails the log stays long, and SQLite itself copies it in the end (wal_autocheckpoint).
+			_, _ = checkpoint(ctx, w.conn)
+			continue
 		case <-w.quit:
 			if group = w.gather(group[:0]); len(group) == 0 {
 				return
@@ -191,6 +198,7 @@ func (w *writer) transact(ctx context.Context, group []*write, outcomes []error)
 		_, _ = w.rollback.ExecContext(ctx)
 		return broken("commit", err)
 	}
+	w.commits.Add(1)
 	return nil
 }
 

@@ -1,0 +1,88 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	checkpointInterval = 250 * time.Millisecond
+	// restartPages is the length of the write-ahead log, in pages of 4 KiB, at which it is to begin again from its start.
+	restartPages = 8000
+)
+
+// checkpointer copies what was committed from the write-ahead log into the database file, on a connection of its own and
+// beside the writer: done by the writer itself, as SQLite does by default, every message behind it waits for tens of
+// milliseconds. A log that is written to all the time is never copied to its end this way; when it has grown long the
+// writer is asked to copy the little that is left, which lets it begin the log again.
+type checkpointer struct {
+	db     *sql.DB
+	writer *writer
+	log    *slog.Logger
+	quit   chan struct{}
+	done   chan struct{}
+
+	closing sync.Once
+}
+
+func startCheckpointer(ctx context.Context, db *sql.DB, w *writer, log *slog.Logger) *checkpointer {
+	c := &checkpointer{db: db, writer: w, log: log, quit: make(chan struct{}), done: make(chan struct{})}
+	go c.loop(context.WithoutCancel(ctx))
+	return c
+}
+
+func (c *checkpointer) loop(ctx context.Context) {
+	defer close(c.done)
+	ticker := time.NewTicker(checkpointInterval)
+	defer ticker.Stop()
+	var seen uint64
+	for {
+		select {
+		case <-c.quit:
+			return
+		case <-ticker.C:
+		}
+		commits := c.writer.commits.Load()
+		if commits == seen {
+			continue
+		}
+		seen = commits
+		pages, err := checkpoint(ctx, c.db)
+		if err == nil && pages > restartPages {
+			// Once more for what was committed meanwhile, so that next to nothing is left for the writer.
+			if _, err = checkpoint(ctx, c.db); err == nil {
+				select {
+				case c.writer.restart <- struct{}{}:
+				default: // asked already
+				}
+			}
+		}
+		if err != nil {
+			c.log.WarnContext(ctx, "the write-ahead log was not copied; it is tried again", "error", err)
+		}
+	}
+}
+
+func (c *checkpointer) close() (err error) {
+	c.closing.Do(func() {
+		close(c.quit)
+		<-c.done
+		err = c.db.Close()
+	})
+	return err
+}
+
+// execer is a connection or a pool.
+type execer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// checkpoint copies what it can without making anybody wait, and gives the length of the log in pages.
+func checkpoint(ctx context.Context, db execer) (pages int, err error) {
+	var busy, copied int
+	err = db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &copied)
+	return pages, wrap("copy the write-ahead log", err)
+}
