@@ -12,6 +12,8 @@ const (
 	checkpointInterval = 250 * time.Millisecond
 	// restartPages is the length of the write-ahead log, in pages of 4 KiB, at which it is to begin again from its start.
 	restartPages = 8000
+	// autocheckpointPages is the length at which SQLite has the writer copy all of it: 256 MiB.
+	autocheckpointPages = 64000
 )
 
 // checkpointer copies what was committed from the write-ahead log into the database file, on a connection of its own and

@@ -108,10 +108,10 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 }
 
 // Pragmas of the writer. The page cache (64 MiB) holds the pages that a busy installation appends to: with SQLite's default of 2 MiB most inserts read a page back first.
-// wal_autocheckpoint is for when the checkpointer does not keep up: 64000 pages are 256 MiB.
+// wal_autocheckpoint is for when the checkpointer does not keep up.
 // temp_store: what a savepoint has to remember stays in memory.
 var writePragmas = []string{
-	"busy_timeout(5000)", "journal_mode(wal)", "synchronous(full)", "cache_size(-65536)", "wal_autocheckpoint(64000)",
+	"busy_timeout(5000)", "journal_mode(wal)", "synchronous(full)", "cache_size(-65536)", fmt.Sprintf("wal_autocheckpoint(%d)", autocheckpointPages),
 	"journal_size_limit(67108864)", "temp_store(memory)",
 }
 
