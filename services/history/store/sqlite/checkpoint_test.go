@@ -37,12 +37,13 @@ func TestTheLogBeginsAgainUnderConstantWriting(t *testing.T) {
 		require.NoError(t, err)
 		return string(header[16:24])
 	}
-	first := salt()
+	first, longest := salt(), int64(0)
 	for begun := time.Now(); salt() == first; {
 		require.Less(t, time.Since(begun), time.Minute, "the log never began again")
 		write("INSERT OR REPLACE INTO filler VALUES (1, randomblob(400000))") // about 100 pages
+		info, err := os.Stat(path + "-wal")
+		require.NoError(t, err)
+		longest = max(longest, info.Size())
 	}
-	info, err := os.Stat(path + "-wal")
-	require.NoError(t, err)
-	require.Less(t, info.Size(), int64(autocheckpointPages*4096*9/10), "it was not SQLite's own checkpoint that ended it")
+	require.Less(t, longest, int64(autocheckpointPages*4096*9/10), "it was not SQLite's own checkpoint that ended it")
 }
