@@ -126,6 +126,7 @@ func (c *cli) runClientBug(ctx context.Context, dir string, plain launch.Binarie
 	command := exec.CommandContext(ctx, program, "--store=sqlite", "--nats-nodes=1", "--short", "--duration="+bugDuration.String(), "--fail-fast",
 		"--seed="+strconv.FormatUint(c.Seed, 10), "--bin="+filepath.Dir(plain[launch.Gateway]), "--json="+summary)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	command.Env = append(os.Environ(), "TMPDIR="+dir) // what a red run keeps goes with the rest
 	// An interrupt lets it end its processes.
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	err := command.Run()
