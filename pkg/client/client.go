@@ -116,13 +116,16 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) Close() error {
 	c.mu.Lock()
 	stop := c.stop
-	c.mu.Unlock()
 	if stop == nil {
-		if c.shut(nil) {
+		// Under one lock with the look at stop: a Start at the same moment finds it closed.
+		first := c.shutLocked(nil)
+		c.mu.Unlock()
+		if first {
 			close(c.ended)
 		}
 		return nil
 	}
+	c.mu.Unlock()
 	stop()
 	<-c.ended
 	return c.Err()
@@ -132,6 +135,10 @@ func (c *Client) Close() error {
 func (c *Client) shut(err error) (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.shutLocked(err)
+}
+
+func (c *Client) shutLocked(err error) (first bool) {
 	if c.state == Closed {
 		return false
 	}

@@ -88,6 +88,10 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, base) })
 		}
 	}
+	if conv.leaving && info.GetJoinedSeq() > conv.leaveAt {
+		// A member again before everything of the membership before was handed over: it goes on.
+		conv.leaving, conv.leaveAt = false, 0
+	}
 	if !conv.announced {
 		conv.announced = true
 		if c.cfg.OnAttached != nil {
@@ -104,10 +108,11 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 		c.cfg.Log.Error("the server has less of a conversation than this client", "conversation_id", conv.id, "head", info.GetHead(), "seq", conv.last)
 	}
 	// What the last connection acknowledged may have been lost with it.
-	if cursor := info.GetCursor(); cursor.GetDeliveredSeq() < conv.delivered {
-		c.owe(conv)
-	} else if cursor.GetReadSeq() < conv.read {
+	if info.GetCursor().GetReadSeq() < conv.read {
 		conv.readOwed = true
+		c.owe(conv)
+	}
+	if info.GetCursor().GetDeliveredSeq() < conv.delivered {
 		c.owe(conv)
 	}
 }

@@ -45,6 +45,7 @@ type book struct {
 	young, old map[string]*page
 	members    int                        // in young
 	dirty      map[string]*page           // those with moved cursors or a receipt due
+	saving     map[string]*page           // those whose moves are on their way to the store
 	wanted     map[string][]*brokerv1.Ack // by conversation that is not in memory
 	waiting    int                        // acknowledgements in wanted
 
@@ -55,7 +56,7 @@ type book struct {
 func newBook(capacity int) *book {
 	return &book{
 		capacity: capacity,
-		young:    map[string]*page{}, old: map[string]*page{}, dirty: map[string]*page{},
+		young:    map[string]*page{}, old: map[string]*page{}, dirty: map[string]*page{}, saving: map[string]*page{},
 		wanted: map[string][]*brokerv1.Ack{},
 		load:   make(chan struct{}, 1), flush: make(chan struct{}, 1),
 	}
@@ -173,9 +174,13 @@ func (b *book) trim() {
 		return
 	}
 	b.old, b.young, b.members = b.young, make(map[string]*page, len(b.young)), 0
-	for id, p := range b.dirty {
-		delete(b.old, id)
-		b.put(id, p)
+	for _, kept := range []map[string]*page{b.dirty, b.saving} {
+		for id, p := range kept {
+			if _, forgotten := b.old[id]; forgotten {
+				delete(b.old, id)
+				b.put(id, p)
+			}
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ type Config struct {
 	AppendTimeout time.Duration `help:"How long to wait for the store before asking it again." default:"5s"`
 	MaxTries      int           `help:"How often the store may find fault with a command before it is put aside as a dead letter." default:"5"`
 
-	RepublishCommands int `help:"How many of the last committed commands a new owner publishes the outcomes of once more." default:"256"`
+	RepublishCommands int `help:"How many of the last committed commands a new owner publishes the outcomes of once more. At least as many as one append of the owner before may hold." default:"1000"`
 
 	CacheMembers  int           `help:"About how many conversations' members each partition keeps in memory." default:"20000"`
 	FlushInterval time.Duration `help:"How often at most moved cursors are stored and told to members; after a quiet time the first go within a tenth of it." default:"1s"`
@@ -31,7 +31,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxBatchBytes, 1<<20)
 	set(&c.AppendTimeout, 5*time.Second)
 	set(&c.MaxTries, 5)
-	set(&c.RepublishCommands, 256)
+	set(&c.RepublishCommands, 1000)
 	set(&c.CacheMembers, 20000)
 	set(&c.FlushInterval, time.Second)
 	return c

@@ -35,12 +35,20 @@ func (b *book) collect(m *moves, now time.Time) {
 		for user := range p.moved {
 			m.cursors[cursorKey{id, user}] = p.cursors[user]
 		}
+		b.saving[id] = p
 		p.version = max(p.version+1, now.UnixMicro())
 		m.receipts[id] = receipt(id, p)
 		clear(p.moved)
 		p.changed = false
 	}
 	clear(b.dirty)
+}
+
+// saved says that all that was collected is stored: the pages may be forgotten and read again.
+func (b *book) saved() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.saving)
 }
 
 // receipt takes a conversation's receipt. Callers hold the book's mu.
@@ -141,6 +149,7 @@ func (s *session) storeCursors(ctx context.Context, m *moves, publish *publisher
 		}
 		s.owner.metrics.flushed.Observe(float64(len(chunk)))
 	}
+	s.book.saved()
 	for _, r := range m.receipts {
 		publish.receipt(r)
 	}

@@ -171,6 +171,11 @@ func TestBookIsBounded(t *testing.T) {
 	for n := range 1000 {
 		load(n + 2000)
 	}
+	require.NotNil(t, b.state(kept), "read again now, it would be behind what is being stored")
+	b.saved()
+	for n := range 1000 {
+		load(n + 4000)
+	}
 	require.Nil(t, b.state(kept))
 }
 

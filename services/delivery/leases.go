@@ -136,6 +136,14 @@ func (k *keeper) renew(ctx context.Context) {
 	}
 	if !unfit {
 		k.settle(answer)
+		return
+	}
+	// A claim whose answer was lost: nobody works on it here, and renewing keeps others from it.
+	for _, p := range answer.GetHeld() {
+		if _, begun := k.tenures[int(p)]; !begun {
+			k.surplus[int(p)] = struct{}{}
+			signal(k.wake)
+		}
 	}
 }
 

@@ -268,7 +268,9 @@ func faultOf(err error) fault {
 		return faultTaken
 	case codes.ResourceExhausted:
 		return faultTooMuch
-	case codes.InvalidArgument, codes.Internal, codes.OutOfRange, codes.Unimplemented, codes.DataLoss:
+	case codes.InvalidArgument:
+		// Only what the history service itself finds wrong with a request. Internal, Unimplemented and the like also come from
+		// proxies and half-finished rollouts, and no command must be lost to a mishap.
 		return faultPoison
 	default:
 		return faultAway

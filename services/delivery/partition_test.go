@@ -341,7 +341,7 @@ func TestDeadLetters(t *testing.T) {
 // A store that takes nothing at all is nobody's fault but its own: nothing is lost, and when it gives in all goes on.
 func TestStoreThatRefusesEverything(t *testing.T) {
 	b := newBed(t, 1)
-	b.store.fail(func(*historyv1.AppendRequest) error { return status.Error(codes.Internal, "broken") }, nil)
+	b.store.fail(func(*historyv1.AppendRequest) error { return status.Error(codes.InvalidArgument, "broken") }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
 	create := command("", "ann", 1, group("g"))
 	b.eventually("the stream is there", func() bool { return w.state(0) == "running" })

@@ -92,6 +92,7 @@ func (s *session) loop(ctx context.Context) error {
 			if err := s.load(ctx, s.book.wants(maxLookup)); err != nil {
 				return err
 			}
+			s.book.trim()
 		case <-s.intake.ready:
 			entries, pending, err := s.intake.take(spare)
 			if err != nil {

@@ -41,7 +41,9 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		return answer(reasonGivenUp, codes.DeadlineExceeded, "the caller's deadline has passed")
 	case errors.Is(err, store.ErrDefect):
 		s.log.ErrorContext(ctx, "the database refused a statement", "operation", op.name, "error", err)
-		return answer(reasonDefect, codes.Internal, "the history's database refused the request; its log says why")
+		// The caller's request cannot be stored as it is, whatever is tried: to it that is an invalid argument. Internal would
+		// look like any mishap on the way.
+		return answer(reasonDefect, codes.InvalidArgument, "the history's database refused the request; its log says why")
 	default:
 		// Everything unknown counts as passing: a worker gives up on a command that is refused for good, and must not
 		// because of a mishap.

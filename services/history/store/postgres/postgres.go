@@ -193,7 +193,7 @@ func wrap(tried string, err error) error {
 		return fmt.Errorf("%s: %w", tried, err)
 	case errors.As(err, &failed) && len(failed.Code) == 5:
 		switch failed.Code[:2] {
-		case "22", "23", "42": // bad data, a constraint, a statement that does not fit the schema
+		case "22", "23": // bad data, a constraint; a missing table or grant (42) is the operator's to mend, and passes
 			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
 		}
 	}

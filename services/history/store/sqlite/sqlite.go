@@ -216,7 +216,7 @@ func wrap(tried string, err error) error {
 		return fmt.Errorf("%s: %w", tried, err)
 	case errors.As(err, &failed):
 		switch failed.Code() & 0xff {
-		case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE, sqlite3.SQLITE_MISUSE:
+		case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
 			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
 		}
 	}
