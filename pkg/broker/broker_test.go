@@ -137,10 +137,13 @@ func TestARepeatJoinsTheCommandUnderWay(t *testing.T) {
 	require.Equal(t, uint64(9), (<-done).GetSeq(), "everybody who waits is told")
 }
 
-func (b *bundle) answer(command *brokerv1.Command) {
-	data, err := (&brokerv1.Results{Results: []*brokerv1.Result{{Sender: command.GetSender(), Outcome: &conversationv1.Outcome{
-		ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(), Seq: 9,
-	}}}}).MarshalVT()
+func (b *bundle) answer(command *brokerv1.Command) { b.answerWith(command, 9) }
+
+func (b *bundle) answerWith(command *brokerv1.Command, seq uint64) {
+	data, err := (&brokerv1.Results{Results: []*brokerv1.Result{{
+		Sender: command.GetSender(), Salt: command.GetSalt(),
+		Outcome: &conversationv1.Outcome{ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(), Seq: seq},
+	}}}).MarshalVT()
 	require.NoError(b.t, err)
 	require.NoError(b.t, b.nc.Publish(broker.ResultSubject("inbox"), data))
 }
@@ -258,4 +261,21 @@ func BenchmarkSubmit(b *testing.B) {
 			Command: cmd(fmt.Sprintf("u%d", i%1000), i), Done: func(*conversationv1.Outcome) { <-under },
 		}))
 	}
+}
+
+// An answer to an earlier copy of a command, with another body, is not the answer to the one under way.
+func TestTheAnswerToAnotherCopyIsNotTaken(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	command := cmd("ann", 1)
+	command.Salt = []byte("salt of this one")
+	done, accepted := make(chan *conversationv1.Outcome, 1), make(chan struct{})
+	require.NoError(t, b.submitter.Submit(broker.Submission{
+		Command: command, Accepted: func() { close(accepted) }, Done: func(o *conversationv1.Outcome) { done <- o },
+	}))
+	<-accepted
+	other, mine := cmd("ann", 1), cmd("ann", 1)
+	other.Salt, mine.Salt = []byte("salt of another"), command.GetSalt()
+	b.answerWith(other, 5)
+	b.answerWith(mine, 9)
+	require.Equal(t, uint64(9), (<-done).GetSeq())
 }

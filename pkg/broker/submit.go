@@ -341,6 +341,9 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 		key := callKey{laneKey{outcome.GetConversationId(), result.GetSender()}, outcome.GetCommandId()}
 		s.mu.Lock()
 		c := s.calls[key]
+		if c != nil && !bytes.Equal(c.command.GetSalt(), result.GetSalt()) {
+			c = nil // the answer to another copy of the command, perhaps with another body
+		}
 		if c != nil {
 			s.forget(c, now)
 		}

@@ -12,7 +12,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// both delivered and read were lost with the connection
+// What was delivered and what was read went out in one frame, which was lost with the connection.
 func TestAReadThatWasLostWithItsDeliveryIsSaidAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(3)
@@ -31,7 +31,7 @@ func TestAReadThatWasLostWithItsDeliveryIsSaidAgain(t *testing.T) {
 	})
 }
 
-// removed and added again while the callbacks are behind
+// The user is removed and added again while the callbacks are behind.
 func TestBeingAddedAgainWhileBehindGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(8)

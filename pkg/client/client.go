@@ -132,12 +132,13 @@ func (c *Client) Close() error {
 }
 
 // shut fails everything that waits, the first time it is called. The error is nil when the program wanted it.
-func (c *Client) shut(err error) (first bool) {
+func (c *Client) shut(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.shutLocked(err)
+	c.shutLocked(err)
 }
 
+// shutLocked is shut under the lock; it reports whether this was the first time.
 func (c *Client) shutLocked(err error) (first bool) {
 	if c.state == Closed {
 		return false

@@ -176,7 +176,7 @@ func (p *plan) answers(entries []entry) []answer {
 	answers := make([]answer, 0, len(entries))
 	for i := range entries {
 		if command := entries[i].command; command.GetInbox() != "" {
-			answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command)}})
+			answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
 		}
 	}
 	return answers
@@ -260,7 +260,7 @@ func (s *session) republish(ctx context.Context, entries []entry) error {
 		v.repeat(first, command)
 		// An event bears the time of the message it came of.
 		v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeNs/1e6
-		answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command)}})
+		answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command), Salt: command.GetSalt()}})
 	}
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
 		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))

@@ -62,12 +62,12 @@ func (h *interposed) Read(ctx context.Context, r *historyv1.ReadRequest, o ...gr
 	return h.HistoryServiceClient.Read(ctx, r, o...)
 }
 
-func removal(member string) *conversationv1.Body {
-	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: member}}}
+func removeBob() *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "bob"}}}
 }
 
-func addition(member string) *conversationv1.Body {
-	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{member}}}}
+func addBob() *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}}}}
 }
 
 // untilDetached gives the seqs that were pushed before the membership ended.
@@ -88,7 +88,7 @@ func TestARemovalWhileConnectingEndsTheSeat(t *testing.T) {
 	s := newStage(t, nil)
 	s.commit(group("bob"))
 	s.history.beforeHeads(func() {
-		s.commit(removal("bob")) // 2
+		s.commit(removeBob()) // 2
 		s.commit(text("secret 3"))
 	})
 	bob := s.login("bob")
@@ -117,7 +117,7 @@ func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
 	s.commit(text("2"))
 	ann := s.login("ann", &clientv1.Position{ConversationId: s.id, Seq: 2})
 	s.history.beforeFill(func() {
-		s.tell(s.commit(removal("bob")), s.commit(text("secret 4")), s.commit(addition("bob")), s.commit(removal("bob")))
+		s.tell(s.commit(removeBob()), s.commit(text("secret 4")), s.commit(addBob()), s.commit(removeBob()))
 		ann.seqs(6)
 	})
 	bob := s.login("bob")
@@ -131,7 +131,7 @@ func TestComingBackWhileBehindIsNotMissed(t *testing.T) {
 	s.commit(text("2"))
 	ann := s.login("ann", &clientv1.Position{ConversationId: s.id, Seq: 2})
 	s.history.beforeFill(func() {
-		s.tell(s.commit(removal("bob")), s.commit(addition("bob")))
+		s.tell(s.commit(removeBob()), s.commit(addBob()))
 		ann.seqs(4)
 	})
 	bob := s.login("bob")
@@ -145,7 +145,7 @@ func TestARoomClosesWhenItsLastMemberHereLeaves(t *testing.T) {
 	s.commit(group("bob"))
 	bob := s.login("bob")
 	bob.seqs(1)
-	s.tell(s.commit(removal("bob")))
+	s.tell(s.commit(removeBob()))
 	bob.untilDetached()
 	require.Eventually(t, func() bool {
 		return s.gauge("runnel_gateway_rooms") == 0

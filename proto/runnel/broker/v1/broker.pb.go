@@ -231,7 +231,10 @@ type Result struct {
 	// User who sent the command; with conversation and command id it identifies the command.
 	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
 	// What became of it.
-	Outcome       *v1.Outcome `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Outcome *v1.Outcome `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Salt of the command that is answered: it tells copies of a command with different bodies apart. An answer to one must
+	// not be taken for the answer to the other.
+	Salt          []byte `protobuf:"bytes,3,opt,name=salt,proto3" json:"salt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +279,13 @@ func (x *Result) GetSender() string {
 func (x *Result) GetOutcome() *v1.Outcome {
 	if x != nil {
 		return x.Outcome
+	}
+	return nil
+}
+
+func (x *Result) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
 	}
 	return nil
 }
@@ -481,10 +491,11 @@ const file_runnel_broker_v1_broker_proto_rawDesc = "" +
 	"\areceipt\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.ReceiptR\areceipt\x12\"\n" +
 	"\ftraceparents\x18\x03 \x03(\tR\ftraceparents\"=\n" +
 	"\aResults\x122\n" +
-	"\aresults\x18\x01 \x03(\v2\x18.runnel.broker.v1.ResultR\aresults\"[\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.runnel.broker.v1.ResultR\aresults\"o\n" +
 	"\x06Result\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x129\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.OutcomeR\aoutcome\"1\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.OutcomeR\aoutcome\x12\x12\n" +
+	"\x04salt\x18\x03 \x01(\fR\x04salt\"1\n" +
 	"\x04Acks\x12)\n" +
 	"\x04acks\x18\x01 \x03(\v2\x15.runnel.broker.v1.AckR\x04acks\"\x87\x01\n" +
 	"\x03Ack\x12'\n" +
