@@ -17,5 +17,8 @@
 // Resuming, filling a gap and sending again what was not acknowledged are one mechanism: a seat is put behind, at some
 // seq, and its filler brings it up to the room's head.
 //
+// What a connection does not acknowledge is sent again from here, not by the delivery service: the gateway knows for each
+// device what was sent and acknowledged, delivery only knows users.
+//
 // Locks: hub.mu before room.mu before conn.sendMu; conn.mu is never held while any of them is taken.
 package gateway
