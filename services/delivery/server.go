@@ -18,6 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
 // Register adds the gRPC service to a server.
@@ -38,7 +39,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 	if submitter == nil {
 		return nil, status.Error(codes.Unavailable, "this worker is not running; ask another one")
 	}
-	outcome, err := submitter.Do(ctx, command, headerOf(traceparentFrom(ctx)))
+	outcome, err := submitter.Do(ctx, command, telemetry.InjectHeader(ctx, nil))
 	switch {
 	case errors.Is(err, broker.ErrBusy):
 		return nil, status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")

@@ -5,19 +5,17 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Names of spans and attributes. The messaging conventions of OpenTelemetry are not stable yet: change them only here.
+// Names of spans and attributes; those of the messaging conventions are in telemetry.
 const (
 	scopeName   = "github.com/runnelhq/runnel/services/delivery"
 	spanApply   = "runnel.delivery.apply"
 	spanCommand = "runnel.delivery.command"
 
-	attrSystem       = attribute.Key("messaging.system")
-	attrOperation    = attribute.Key("messaging.operation.type")
-	attrDestination  = attribute.Key("messaging.destination.name")
 	attrBatchSize    = attribute.Key("messaging.batch.message_count")
 	attrPartition    = attribute.Key("runnel.partition")
 	attrConversation = attribute.Key("runnel.conversation.id")
@@ -50,8 +48,6 @@ type commandSpan struct {
 	traceparent string
 }
 
-var propagator propagation.TraceContext
-
 // traceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
 func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []entry) (context.Context, *batchTrace) {
 	var commands map[int]commandSpan
@@ -60,51 +56,34 @@ func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 		if entries[i].traceparent == "" {
 			continue
 		}
-		remote := propagator.Extract(ctx, propagation.MapCarrier{headerTraceparent: entries[i].traceparent})
+		remote := telemetry.WithTraceparent(ctx, entries[i].traceparent)
 		if !trace.SpanContextFromContext(remote).IsSampled() {
 			continue
 		}
 		if commands == nil {
 			commands = map[int]commandSpan{}
 		}
-		inside, span := tracer.Start(remote, spanCommand, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-			attrSystem.String("nats"), attrOperation.String("process"), attrDestination.String(stream),
+		inside, span := tracer.Start(remote, spanCommand, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
 			attrConversation.String(entries[i].command.GetConversationId()), attrSequence.Int64(int64(entries[i].sequence)),
 		))
-		commands[i] = commandSpan{span, traceparentFrom(inside)}
+		commands[i] = commandSpan{span, telemetry.Traceparent(inside)}
 		links = append(links, trace.Link{SpanContext: span.SpanContext()})
 	}
 	if commands == nil {
 		return ctx, nil
 	}
-	ctx, span := tracer.Start(ctx, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
-		attrSystem.String("nats"), attrOperation.String("process"), attrDestination.String(stream),
+	ctx, span := tracer.Start(ctx, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
 		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
 	))
-	return ctx, &batchTrace{span: span, traceparent: traceparentFrom(ctx), commands: commands} //nolint:spancheck // as above
-}
-
-// traceparentFrom spells the trace context of ctx; empty when there is none.
-func traceparentFrom(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagator.Inject(ctx, carrier)
-	return carrier[headerTraceparent]
-}
-
-// headerOf is the message header that hands a trace context on; nil when there is none.
-func headerOf(traceparent string) nats.Header {
-	if traceparent == "" {
-		return nil
-	}
-	return nats.Header{headerTraceparent: {traceparent}}
+	return ctx, &batchTrace{span: span, traceparent: telemetry.Traceparent(ctx), commands: commands} //nolint:spancheck // as above
 }
 
 // header is the header for a message that carries outcomes of the batch; nil when nothing is sampled.
 func (t *batchTrace) header() nats.Header {
-	if t == nil {
+	if t == nil || t.traceparent == "" {
 		return nil
 	}
-	return headerOf(t.traceparent)
+	return nats.Header{headerTraceparent: {t.traceparent}}
 }
 
 // traceparents gives the trace contexts of events by the entries they came of; nil when none is sampled.
