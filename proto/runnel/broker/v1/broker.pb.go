@@ -123,7 +123,12 @@ type Live struct {
 	// The newest receipt; absent when only events are carried.
 	Receipt *v1.Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// W3C trace contexts of the events, by index; an empty string for an event that is not sampled, the list empty when none is.
-	Traceparents  []string `protobuf:"bytes,3,rep,name=traceparents,proto3" json:"traceparents,omitempty"`
+	Traceparents []string `protobuf:"bytes,3,rep,name=traceparents,proto3" json:"traceparents,omitempty"`
+	// Worker that committed the events, by its name in leases; for explaining what became of an event when the worker is gone.
+	Worker string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
+	// When it had the answer to the commit, Unix time in nanoseconds by the worker's clock; 0 for events told again after a
+	// takeover.
+	CommittedNs   int64 `protobuf:"varint,5,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +184,20 @@ func (x *Live) GetTraceparents() []string {
 	return nil
 }
 
+func (x *Live) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Live) GetCommittedNs() int64 {
+	if x != nil {
+		return x.CommittedNs
+	}
+	return 0
+}
+
 // Results is published on result.<inbox>: outcomes of commands that came in through that inbox.
 type Results struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -225,6 +244,136 @@ func (x *Results) GetResults() []*Result {
 	return nil
 }
 
+// Revoked is published on revoked after the store holds it: gateways close the user's connections and refuse the tokens
+// issued before. It may be lost; gateways also ask the store when a client connects, and every few seconds.
+type Revoked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Tokens issued at or before this time are refused, Unix time in milliseconds.
+	BeforeMs      int64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revoked) Reset() {
+	*x = Revoked{}
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revoked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revoked) ProtoMessage() {}
+
+func (x *Revoked) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revoked.ProtoReflect.Descriptor instead.
+func (*Revoked) Descriptor() ([]byte, []int) {
+	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Revoked) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Revoked) GetBeforeMs() int64 {
+	if x != nil {
+		return x.BeforeMs
+	}
+	return 0
+}
+
+// Alive is published on ops.alive by every gateway and worker, every few seconds and whenever it is asked for, so that an
+// answer put together from all of them can say who is missing.
+type Alive struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the instance, new with every start.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// "gateway" or "delivery".
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Since when, Unix time in milliseconds.
+	StartedMs int64 `protobuf:"varint,3,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	// It is being stopped: do not wait for it any more.
+	Leaving       bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alive) Reset() {
+	*x = Alive{}
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alive) ProtoMessage() {}
+
+func (x *Alive) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alive.ProtoReflect.Descriptor instead.
+func (*Alive) Descriptor() ([]byte, []int) {
+	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Alive) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Alive) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Alive) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *Alive) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 // Result is one outcome, addressed to the sender it belongs to.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -241,7 +390,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[3]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +402,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[3]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +415,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{3}
+	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Result) GetSender() string {
@@ -301,7 +450,7 @@ type Acks struct {
 
 func (x *Acks) Reset() {
 	*x = Acks{}
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[4]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +462,7 @@ func (x *Acks) String() string {
 func (*Acks) ProtoMessage() {}
 
 func (x *Acks) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[4]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +475,7 @@ func (x *Acks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acks.ProtoReflect.Descriptor instead.
 func (*Acks) Descriptor() ([]byte, []int) {
-	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{4}
+	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Acks) GetAcks() []*Ack {
@@ -353,7 +502,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[5]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +514,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[5]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +527,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{5}
+	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ack) GetConversationId() string {
@@ -424,7 +573,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[6]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +585,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_broker_v1_broker_proto_msgTypes[6]
+	mi := &file_runnel_broker_v1_broker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +598,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{6}
+	return file_runnel_broker_v1_broker_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Joined) GetConversationId() string {
@@ -485,13 +634,24 @@ const file_runnel_broker_v1_broker_proto_rawDesc = "" +
 	"command_id\x18\x03 \x01(\tR\tcommandId\x120\n" +
 	"\x04body\x18\x04 \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\x12\x12\n" +
 	"\x04salt\x18\x05 \x01(\fR\x04salt\x12\x14\n" +
-	"\x05inbox\x18\x06 \x01(\tR\x05inbox\"\x9c\x01\n" +
+	"\x05inbox\x18\x06 \x01(\tR\x05inbox\"\xd7\x01\n" +
 	"\x04Live\x125\n" +
 	"\x06events\x18\x01 \x03(\v2\x1d.runnel.conversation.v1.EventR\x06events\x129\n" +
 	"\areceipt\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.ReceiptR\areceipt\x12\"\n" +
-	"\ftraceparents\x18\x03 \x03(\tR\ftraceparents\"=\n" +
+	"\ftraceparents\x18\x03 \x03(\tR\ftraceparents\x12\x16\n" +
+	"\x06worker\x18\x04 \x01(\tR\x06worker\x12!\n" +
+	"\fcommitted_ns\x18\x05 \x01(\x03R\vcommittedNs\"=\n" +
 	"\aResults\x122\n" +
-	"\aresults\x18\x01 \x03(\v2\x18.runnel.broker.v1.ResultR\aresults\"o\n" +
+	"\aresults\x18\x01 \x03(\v2\x18.runnel.broker.v1.ResultR\aresults\"?\n" +
+	"\aRevoked\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n" +
+	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs\"v\n" +
+	"\x05Alive\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x03 \x01(\x03R\tstartedMs\x12\x18\n" +
+	"\aleaving\x18\x04 \x01(\bR\aleaving\"o\n" +
 	"\x06Result\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x129\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.OutcomeR\aoutcome\x12\x12\n" +
@@ -520,27 +680,29 @@ func file_runnel_broker_v1_broker_proto_rawDescGZIP() []byte {
 	return file_runnel_broker_v1_broker_proto_rawDescData
 }
 
-var file_runnel_broker_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_runnel_broker_v1_broker_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_runnel_broker_v1_broker_proto_goTypes = []any{
 	(*Command)(nil),    // 0: runnel.broker.v1.Command
 	(*Live)(nil),       // 1: runnel.broker.v1.Live
 	(*Results)(nil),    // 2: runnel.broker.v1.Results
-	(*Result)(nil),     // 3: runnel.broker.v1.Result
-	(*Acks)(nil),       // 4: runnel.broker.v1.Acks
-	(*Ack)(nil),        // 5: runnel.broker.v1.Ack
-	(*Joined)(nil),     // 6: runnel.broker.v1.Joined
-	(*v1.Body)(nil),    // 7: runnel.conversation.v1.Body
-	(*v1.Event)(nil),   // 8: runnel.conversation.v1.Event
-	(*v1.Receipt)(nil), // 9: runnel.conversation.v1.Receipt
-	(*v1.Outcome)(nil), // 10: runnel.conversation.v1.Outcome
+	(*Revoked)(nil),    // 3: runnel.broker.v1.Revoked
+	(*Alive)(nil),      // 4: runnel.broker.v1.Alive
+	(*Result)(nil),     // 5: runnel.broker.v1.Result
+	(*Acks)(nil),       // 6: runnel.broker.v1.Acks
+	(*Ack)(nil),        // 7: runnel.broker.v1.Ack
+	(*Joined)(nil),     // 8: runnel.broker.v1.Joined
+	(*v1.Body)(nil),    // 9: runnel.conversation.v1.Body
+	(*v1.Event)(nil),   // 10: runnel.conversation.v1.Event
+	(*v1.Receipt)(nil), // 11: runnel.conversation.v1.Receipt
+	(*v1.Outcome)(nil), // 12: runnel.conversation.v1.Outcome
 }
 var file_runnel_broker_v1_broker_proto_depIdxs = []int32{
-	7,  // 0: runnel.broker.v1.Command.body:type_name -> runnel.conversation.v1.Body
-	8,  // 1: runnel.broker.v1.Live.events:type_name -> runnel.conversation.v1.Event
-	9,  // 2: runnel.broker.v1.Live.receipt:type_name -> runnel.conversation.v1.Receipt
-	3,  // 3: runnel.broker.v1.Results.results:type_name -> runnel.broker.v1.Result
-	10, // 4: runnel.broker.v1.Result.outcome:type_name -> runnel.conversation.v1.Outcome
-	5,  // 5: runnel.broker.v1.Acks.acks:type_name -> runnel.broker.v1.Ack
+	9,  // 0: runnel.broker.v1.Command.body:type_name -> runnel.conversation.v1.Body
+	10, // 1: runnel.broker.v1.Live.events:type_name -> runnel.conversation.v1.Event
+	11, // 2: runnel.broker.v1.Live.receipt:type_name -> runnel.conversation.v1.Receipt
+	5,  // 3: runnel.broker.v1.Results.results:type_name -> runnel.broker.v1.Result
+	12, // 4: runnel.broker.v1.Result.outcome:type_name -> runnel.conversation.v1.Outcome
+	7,  // 5: runnel.broker.v1.Acks.acks:type_name -> runnel.broker.v1.Ack
 	6,  // [6:6] is the sub-list for method output_type
 	6,  // [6:6] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
@@ -559,7 +721,7 @@ func file_runnel_broker_v1_broker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_broker_v1_broker_proto_rawDesc), len(file_runnel_broker_v1_broker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

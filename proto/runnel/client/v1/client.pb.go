@@ -310,7 +310,10 @@ type ServerFrame struct {
 	//	*ServerFrame_Hidden
 	//	*ServerFrame_Detached
 	//	*ServerFrame_Attached
-	Message       isServerFrame_Message `protobuf_oneof:"message"`
+	Message isServerFrame_Message `protobuf_oneof:"message"`
+	// W3C trace context, with the answer to a submit and with an event, when the command was sampled; otherwise empty. Of an
+	// answer it names the trace to look up; a receiver's own span may go on from that of an event.
+	Traceparent   string `protobuf:"bytes,18,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,6 +504,13 @@ func (x *ServerFrame) GetAttached() *Attached {
 		}
 	}
 	return nil
+}
+
+func (x *ServerFrame) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type isServerFrame_Message interface {
@@ -1094,7 +1104,10 @@ type Submit struct {
 	// UUIDv7 in canonical lower-case form, chosen once for this command and kept for every retry.
 	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// What to do.
-	Body          *v1.Body `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	Body *v1.Body `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	// W3C trace context of the client's own span, for example 00-<32 hex digits>-<16 hex digits>-01; may be empty. The
+	// gateway goes on with the trace when it trusts clients to ask for that, and begins one of its own otherwise.
+	Traceparent   string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1148,6 +1161,13 @@ func (x *Submit) GetBody() *v1.Body {
 		return x.Body
 	}
 	return nil
+}
+
+func (x *Submit) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // Accepted says that the broker holds the command. It is no promise that it will be committed. When the outcome is there
@@ -2047,7 +2067,7 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\flist_members\x18\a \x01(\v2\x1d.runnel.client.v1.ListMembersH\x00R\vlistMembers\x12)\n" +
 	"\x03ack\x18\b \x01(\v2\x15.runnel.client.v1.AckH\x00R\x03ack\x12,\n" +
 	"\x04pong\x18\t \x01(\v2\x16.runnel.client.v1.PongH\x00R\x04pongB\t\n" +
-	"\arequest\"\xd6\a\n" +
+	"\arequest\"\xf8\a\n" +
 	"\vServerFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\x05error\x18\x02 \x01(\v2\x1d.runnel.conversation.v1.ErrorH\x00R\x05error\x12;\n" +
@@ -2066,7 +2086,8 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\ago_away\x18\x0e \x01(\v2\x18.runnel.client.v1.GoAwayH\x00R\x06goAway\x122\n" +
 	"\x06hidden\x18\x0f \x01(\v2\x18.runnel.client.v1.HiddenH\x00R\x06hidden\x128\n" +
 	"\bdetached\x18\x10 \x01(\v2\x1a.runnel.client.v1.DetachedH\x00R\bdetached\x128\n" +
-	"\battached\x18\x11 \x01(\v2\x1a.runnel.client.v1.AttachedH\x00R\battachedB\t\n" +
+	"\battached\x18\x11 \x01(\v2\x1a.runnel.client.v1.AttachedH\x00R\battached\x12 \n" +
+	"\vtraceparent\x18\x12 \x01(\tR\vtraceparentB\t\n" +
 	"\amessage\"\xf4\x01\n" +
 	"\aConnect\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1b\n" +
@@ -2102,12 +2123,13 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\aRefresh\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"5\n" +
 	"\tRefreshed\x12(\n" +
-	"\x10token_expires_ms\x18\x01 \x01(\x03R\x0etokenExpiresMs\"\x82\x01\n" +
+	"\x10token_expires_ms\x18\x01 \x01(\x03R\x0etokenExpiresMs\"\xa4\x01\n" +
 	"\x06Submit\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x02 \x01(\tR\tcommandId\x120\n" +
-	"\x04body\x18\x03 \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\")\n" +
+	"\x04body\x18\x03 \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\x12 \n" +
+	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\")\n" +
 	"\bAccepted\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\"\x8f\x01\n" +

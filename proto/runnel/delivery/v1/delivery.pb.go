@@ -308,6 +308,253 @@ func (x *Partition) GetState() string {
 	return ""
 }
 
+// ExplainRequest names an event.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// The event's seq.
+	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_runnel_delivery_v1_delivery_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_delivery_v1_delivery_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_delivery_v1_delivery_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExplainRequest) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// ExplainResponse is what the worker remembers. Memory is bounded: nothing can be concluded from silence about a time
+// before remembers_since_ms.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The worker's name in leases.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Commits are remembered since this time, Unix time in milliseconds; never before the worker's start.
+	RemembersSinceMs int64 `protobuf:"varint,2,opt,name=remembers_since_ms,json=remembersSinceMs,proto3" json:"remembers_since_ms,omitempty"`
+	// The commit, when this worker made it and remembers.
+	Commit *Commit `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Conversation's partition.
+	Partition uint32 `protobuf:"varint,4,opt,name=partition,proto3" json:"partition,omitempty"`
+	// This worker owns the partition now.
+	Owner bool `protobuf:"varint,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	// When the event was told again after a takeover or a lost connection, Unix time in nanoseconds; 0 for not.
+	RepublishedNs int64 `protobuf:"varint,6,opt,name=republished_ns,json=republishedNs,proto3" json:"republished_ns,omitempty"`
+	// Cursor of each member that the worker has in memory, when it owns the partition.
+	Cursors       []*v1.Cursor `protobuf:"bytes,7,rep,name=cursors,proto3" json:"cursors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_runnel_delivery_v1_delivery_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_delivery_v1_delivery_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_delivery_v1_delivery_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExplainResponse) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetRemembersSinceMs() int64 {
+	if x != nil {
+		return x.RemembersSinceMs
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetCommit() *Commit {
+	if x != nil {
+		return x.Commit
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetOwner() bool {
+	if x != nil {
+		return x.Owner
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetRepublishedNs() int64 {
+	if x != nil {
+		return x.RepublishedNs
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetCursors() []*v1.Cursor {
+	if x != nil {
+		return x.Cursors
+	}
+	return nil
+}
+
+// Commit is one event's way through a worker.
+type Commit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stream sequence of its command.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When the broker took the command, Unix time in nanoseconds.
+	AcceptedNs int64 `protobuf:"varint,2,opt,name=accepted_ns,json=acceptedNs,proto3" json:"accepted_ns,omitempty"`
+	// When the worker had the commit, Unix time in nanoseconds.
+	CommittedNs int64 `protobuf:"varint,3,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
+	// When the event was handed to the broker for the gateways, Unix time in nanoseconds; 0 when that failed.
+	PublishedNs int64 `protobuf:"varint,4,opt,name=published_ns,json=publishedNs,proto3" json:"published_ns,omitempty"`
+	// Commands in its batch.
+	Batch uint32 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
+	// W3C trace context when it was sampled.
+	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Commit) Reset() {
+	*x = Commit{}
+	mi := &file_runnel_delivery_v1_delivery_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Commit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Commit) ProtoMessage() {}
+
+func (x *Commit) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_delivery_v1_delivery_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Commit.ProtoReflect.Descriptor instead.
+func (*Commit) Descriptor() ([]byte, []int) {
+	return file_runnel_delivery_v1_delivery_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Commit) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Commit) GetAcceptedNs() int64 {
+	if x != nil {
+		return x.AcceptedNs
+	}
+	return 0
+}
+
+func (x *Commit) GetCommittedNs() int64 {
+	if x != nil {
+		return x.CommittedNs
+	}
+	return 0
+}
+
+func (x *Commit) GetPublishedNs() int64 {
+	if x != nil {
+		return x.PublishedNs
+	}
+	return 0
+}
+
+func (x *Commit) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *Commit) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
 var File_runnel_delivery_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_runnel_delivery_v1_delivery_proto_rawDesc = "" +
@@ -332,10 +579,30 @@ const file_runnel_delivery_v1_delivery_proto_rawDesc = "" +
 	"\twatermark\x18\x02 \x01(\x04R\twatermark\x12\x1f\n" +
 	"\vstream_last\x18\x03 \x01(\x04R\n" +
 	"streamLast\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\tR\x05state2\xcb\x01\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\"K\n" +
+	"\x0eExplainRequest\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xa0\x02\n" +
+	"\x0fExplainResponse\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12,\n" +
+	"\x12remembers_since_ms\x18\x02 \x01(\x03R\x10remembersSinceMs\x122\n" +
+	"\x06commit\x18\x03 \x01(\v2\x1a.runnel.delivery.v1.CommitR\x06commit\x12\x1c\n" +
+	"\tpartition\x18\x04 \x01(\rR\tpartition\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\bR\x05owner\x12%\n" +
+	"\x0erepublished_ns\x18\x06 \x01(\x03R\rrepublishedNs\x128\n" +
+	"\acursors\x18\a \x03(\v2\x1e.runnel.conversation.v1.CursorR\acursors\"\xc3\x01\n" +
+	"\x06Commit\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
+	"\vaccepted_ns\x18\x02 \x01(\x03R\n" +
+	"acceptedNs\x12!\n" +
+	"\fcommitted_ns\x18\x03 \x01(\x03R\vcommittedNs\x12!\n" +
+	"\fpublished_ns\x18\x04 \x01(\x03R\vpublishedNs\x12\x14\n" +
+	"\x05batch\x18\x05 \x01(\rR\x05batch\x12 \n" +
+	"\vtraceparent\x18\x06 \x01(\tR\vtraceparent2\x9f\x02\n" +
 	"\x0fDeliveryService\x12O\n" +
 	"\x06Submit\x12!.runnel.delivery.v1.SubmitRequest\x1a\".runnel.delivery.v1.SubmitResponse\x12g\n" +
-	"\x0eListPartitions\x12).runnel.delivery.v1.ListPartitionsRequest\x1a*.runnel.delivery.v1.ListPartitionsResponseB@Z>github.com/runnelhq/runnel/proto/runnel/delivery/v1;deliveryv1b\x06proto3"
+	"\x0eListPartitions\x12).runnel.delivery.v1.ListPartitionsRequest\x1a*.runnel.delivery.v1.ListPartitionsResponse\x12R\n" +
+	"\aExplain\x12\".runnel.delivery.v1.ExplainRequest\x1a#.runnel.delivery.v1.ExplainResponseB@Z>github.com/runnelhq/runnel/proto/runnel/delivery/v1;deliveryv1b\x06proto3"
 
 var (
 	file_runnel_delivery_v1_delivery_proto_rawDescOnce sync.Once
@@ -349,29 +616,37 @@ func file_runnel_delivery_v1_delivery_proto_rawDescGZIP() []byte {
 	return file_runnel_delivery_v1_delivery_proto_rawDescData
 }
 
-var file_runnel_delivery_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_runnel_delivery_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_runnel_delivery_v1_delivery_proto_goTypes = []any{
 	(*SubmitRequest)(nil),          // 0: runnel.delivery.v1.SubmitRequest
 	(*SubmitResponse)(nil),         // 1: runnel.delivery.v1.SubmitResponse
 	(*ListPartitionsRequest)(nil),  // 2: runnel.delivery.v1.ListPartitionsRequest
 	(*ListPartitionsResponse)(nil), // 3: runnel.delivery.v1.ListPartitionsResponse
 	(*Partition)(nil),              // 4: runnel.delivery.v1.Partition
-	(*v1.Body)(nil),                // 5: runnel.conversation.v1.Body
-	(*v1.Outcome)(nil),             // 6: runnel.conversation.v1.Outcome
+	(*ExplainRequest)(nil),         // 5: runnel.delivery.v1.ExplainRequest
+	(*ExplainResponse)(nil),        // 6: runnel.delivery.v1.ExplainResponse
+	(*Commit)(nil),                 // 7: runnel.delivery.v1.Commit
+	(*v1.Body)(nil),                // 8: runnel.conversation.v1.Body
+	(*v1.Outcome)(nil),             // 9: runnel.conversation.v1.Outcome
+	(*v1.Cursor)(nil),              // 10: runnel.conversation.v1.Cursor
 }
 var file_runnel_delivery_v1_delivery_proto_depIdxs = []int32{
-	5, // 0: runnel.delivery.v1.SubmitRequest.body:type_name -> runnel.conversation.v1.Body
-	6, // 1: runnel.delivery.v1.SubmitResponse.outcome:type_name -> runnel.conversation.v1.Outcome
-	4, // 2: runnel.delivery.v1.ListPartitionsResponse.partitions:type_name -> runnel.delivery.v1.Partition
-	0, // 3: runnel.delivery.v1.DeliveryService.Submit:input_type -> runnel.delivery.v1.SubmitRequest
-	2, // 4: runnel.delivery.v1.DeliveryService.ListPartitions:input_type -> runnel.delivery.v1.ListPartitionsRequest
-	1, // 5: runnel.delivery.v1.DeliveryService.Submit:output_type -> runnel.delivery.v1.SubmitResponse
-	3, // 6: runnel.delivery.v1.DeliveryService.ListPartitions:output_type -> runnel.delivery.v1.ListPartitionsResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8,  // 0: runnel.delivery.v1.SubmitRequest.body:type_name -> runnel.conversation.v1.Body
+	9,  // 1: runnel.delivery.v1.SubmitResponse.outcome:type_name -> runnel.conversation.v1.Outcome
+	4,  // 2: runnel.delivery.v1.ListPartitionsResponse.partitions:type_name -> runnel.delivery.v1.Partition
+	7,  // 3: runnel.delivery.v1.ExplainResponse.commit:type_name -> runnel.delivery.v1.Commit
+	10, // 4: runnel.delivery.v1.ExplainResponse.cursors:type_name -> runnel.conversation.v1.Cursor
+	0,  // 5: runnel.delivery.v1.DeliveryService.Submit:input_type -> runnel.delivery.v1.SubmitRequest
+	2,  // 6: runnel.delivery.v1.DeliveryService.ListPartitions:input_type -> runnel.delivery.v1.ListPartitionsRequest
+	5,  // 7: runnel.delivery.v1.DeliveryService.Explain:input_type -> runnel.delivery.v1.ExplainRequest
+	1,  // 8: runnel.delivery.v1.DeliveryService.Submit:output_type -> runnel.delivery.v1.SubmitResponse
+	3,  // 9: runnel.delivery.v1.DeliveryService.ListPartitions:output_type -> runnel.delivery.v1.ListPartitionsResponse
+	6,  // 10: runnel.delivery.v1.DeliveryService.Explain:output_type -> runnel.delivery.v1.ExplainResponse
+	8,  // [8:11] is the sub-list for method output_type
+	5,  // [5:8] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_runnel_delivery_v1_delivery_proto_init() }
@@ -385,7 +660,7 @@ func file_runnel_delivery_v1_delivery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_delivery_v1_delivery_proto_rawDesc), len(file_runnel_delivery_v1_delivery_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

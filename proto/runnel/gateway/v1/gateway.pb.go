@@ -23,6 +23,91 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What happened.
+type StepKind int32
+
+const (
+	// Not set.
+	StepKind_STEP_KIND_UNSPECIFIED StepKind = 0
+	// The event came in on live.<conversation>.
+	StepKind_STEP_KIND_ROUTED StepKind = 1
+	// It was found missing: a later one came, or the store's head was beyond.
+	StepKind_STEP_KIND_MISSED StepKind = 2
+	// It was read from history for everybody in the room.
+	StepKind_STEP_KIND_GAP_FILLED StepKind = 3
+	// It was queued to the connection, which stood right before it.
+	StepKind_STEP_KIND_QUEUED StepKind = 4
+	// The connection was behind; the event was read from memory or history and queued.
+	StepKind_STEP_KIND_CAUGHT_UP StepKind = 5
+	// What was queued up to then was handed to the operating system.
+	StepKind_STEP_KIND_WRITTEN StepKind = 6
+	// The client acknowledged it.
+	StepKind_STEP_KIND_ACKNOWLEDGED StepKind = 7
+	// It was not acknowledged in time and is sent again.
+	StepKind_STEP_KIND_RETRIED StepKind = 8
+	// The user may not see it; the client was told of a hidden stretch.
+	StepKind_STEP_KIND_HIDDEN StepKind = 9
+	// The client said on connecting that it had it already.
+	StepKind_STEP_KIND_RESUMED_BEYOND StepKind = 10
+)
+
+// Enum value maps for StepKind.
+var (
+	StepKind_name = map[int32]string{
+		0:  "STEP_KIND_UNSPECIFIED",
+		1:  "STEP_KIND_ROUTED",
+		2:  "STEP_KIND_MISSED",
+		3:  "STEP_KIND_GAP_FILLED",
+		4:  "STEP_KIND_QUEUED",
+		5:  "STEP_KIND_CAUGHT_UP",
+		6:  "STEP_KIND_WRITTEN",
+		7:  "STEP_KIND_ACKNOWLEDGED",
+		8:  "STEP_KIND_RETRIED",
+		9:  "STEP_KIND_HIDDEN",
+		10: "STEP_KIND_RESUMED_BEYOND",
+	}
+	StepKind_value = map[string]int32{
+		"STEP_KIND_UNSPECIFIED":    0,
+		"STEP_KIND_ROUTED":         1,
+		"STEP_KIND_MISSED":         2,
+		"STEP_KIND_GAP_FILLED":     3,
+		"STEP_KIND_QUEUED":         4,
+		"STEP_KIND_CAUGHT_UP":      5,
+		"STEP_KIND_WRITTEN":        6,
+		"STEP_KIND_ACKNOWLEDGED":   7,
+		"STEP_KIND_RETRIED":        8,
+		"STEP_KIND_HIDDEN":         9,
+		"STEP_KIND_RESUMED_BEYOND": 10,
+	}
+)
+
+func (x StepKind) Enum() *StepKind {
+	p := new(StepKind)
+	*p = x
+	return p
+}
+
+func (x StepKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StepKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_runnel_gateway_v1_gateway_proto_enumTypes[0].Descriptor()
+}
+
+func (StepKind) Type() protoreflect.EnumType {
+	return &file_runnel_gateway_v1_gateway_proto_enumTypes[0]
+}
+
+func (x StepKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StepKind.Descriptor instead.
+func (StepKind) EnumDescriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{0}
+}
+
 // ListConnectionsRequest asks for a page of connections.
 type ListConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -562,6 +647,509 @@ func (x *DisconnectResponse) GetClosed() uint32 {
 	return 0
 }
 
+// ExplainRequest asks about one event on its way to one user.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User who should have got it.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// The event's seq.
+	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExplainRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// ExplainResponse is what the gateway remembers. Memory is bounded: remembers_since_ms says how far back it reaches, and
+// nothing can be concluded from silence about a time before.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The gateway's name.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Since when the gateway runs, Unix time in milliseconds.
+	StartedMs int64 `protobuf:"varint,2,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	// Steps of events are remembered since this time, Unix time in milliseconds.
+	RemembersSinceMs int64 `protobuf:"varint,3,opt,name=remembers_since_ms,json=remembersSinceMs,proto3" json:"remembers_since_ms,omitempty"`
+	// Ended connections are remembered since this time, Unix time in milliseconds.
+	ConnectionsSinceMs int64 `protobuf:"varint,4,opt,name=connections_since_ms,json=connectionsSinceMs,proto3" json:"connections_since_ms,omitempty"`
+	// What happened to the event in this gateway's room of the conversation, oldest first.
+	Steps []*Step `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`
+	// The user's connections that were there since connections_since_ms, oldest first, at most 100, with what happened to the
+	// event on each.
+	Trails []*Trail `protobuf:"bytes,6,rep,name=trails,proto3" json:"trails,omitempty"`
+	// Worker that committed the event, when it came live; empty when not known.
+	Worker string `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
+	// When that worker had the commit, Unix time in nanoseconds; 0 when not known.
+	CommittedNs   int64 `protobuf:"varint,8,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExplainResponse) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetRemembersSinceMs() int64 {
+	if x != nil {
+		return x.RemembersSinceMs
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetConnectionsSinceMs() int64 {
+	if x != nil {
+		return x.ConnectionsSinceMs
+	}
+	return 0
+}
+
+func (x *ExplainResponse) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetTrails() []*Trail {
+	if x != nil {
+		return x.Trails
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetCommittedNs() int64 {
+	if x != nil {
+		return x.CommittedNs
+	}
+	return 0
+}
+
+// Trail is what happened to one event on one connection.
+type Trail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the connection.
+	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
+	// Device.
+	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// When it was accepted, Unix time in milliseconds.
+	OpenedMs int64 `protobuf:"varint,3,opt,name=opened_ms,json=openedMs,proto3" json:"opened_ms,omitempty"`
+	// When it ended; 0 while it lives.
+	ClosedMs int64 `protobuf:"varint,4,opt,name=closed_ms,json=closedMs,proto3" json:"closed_ms,omitempty"`
+	// WebSocket close code; 0 while it lives.
+	CloseCode uint32 `protobuf:"varint,5,opt,name=close_code,json=closeCode,proto3" json:"close_code,omitempty"`
+	// Why it was closed, by the catalogue of close codes.
+	CloseReason string `protobuf:"bytes,6,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`
+	// Whether it listened to the conversation when last seen, and where it stood then.
+	Standing *Standing `protobuf:"bytes,7,opt,name=standing,proto3" json:"standing,omitempty"`
+	// Steps on this connection, oldest first, at most 100.
+	Steps         []*Step `protobuf:"bytes,8,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trail) Reset() {
+	*x = Trail{}
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trail) ProtoMessage() {}
+
+func (x *Trail) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trail.ProtoReflect.Descriptor instead.
+func (*Trail) Descriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Trail) GetConnectionId() string {
+	if x != nil {
+		return x.ConnectionId
+	}
+	return ""
+}
+
+func (x *Trail) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *Trail) GetOpenedMs() int64 {
+	if x != nil {
+		return x.OpenedMs
+	}
+	return 0
+}
+
+func (x *Trail) GetClosedMs() int64 {
+	if x != nil {
+		return x.ClosedMs
+	}
+	return 0
+}
+
+func (x *Trail) GetCloseCode() uint32 {
+	if x != nil {
+		return x.CloseCode
+	}
+	return 0
+}
+
+func (x *Trail) GetCloseReason() string {
+	if x != nil {
+		return x.CloseReason
+	}
+	return ""
+}
+
+func (x *Trail) GetStanding() *Standing {
+	if x != nil {
+		return x.Standing
+	}
+	return nil
+}
+
+func (x *Trail) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// Step is one thing that happened, to a stretch of events.
+type Step struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What.
+	Kind StepKind `protobuf:"varint,1,opt,name=kind,proto3,enum=runnel.gateway.v1.StepKind" json:"kind,omitempty"`
+	// When, Unix time in nanoseconds by the gateway's clock.
+	TimeNs int64 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	// First seq of the stretch.
+	First uint64 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
+	// Last seq of the stretch.
+	Last          uint64 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Step) GetKind() StepKind {
+	if x != nil {
+		return x.Kind
+	}
+	return StepKind_STEP_KIND_UNSPECIFIED
+}
+
+func (x *Step) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+func (x *Step) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Step) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// GetGatewayRequest asks for the gateway's own description.
+type GetGatewayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGatewayRequest) Reset() {
+	*x = GetGatewayRequest{}
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGatewayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGatewayRequest) ProtoMessage() {}
+
+func (x *GetGatewayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGatewayRequest.ProtoReflect.Descriptor instead.
+func (*GetGatewayRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{12}
+}
+
+// GetGatewayResponse describes a gateway.
+type GetGatewayResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, new with every start.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Since when it runs, Unix time in milliseconds.
+	StartedMs int64 `protobuf:"varint,2,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	// Live connections.
+	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
+	// Users that have one.
+	Users uint32 `protobuf:"varint,4,opt,name=users,proto3" json:"users,omitempty"`
+	// Conversations that somebody here listens to.
+	Conversations uint32 `protobuf:"varint,5,opt,name=conversations,proto3" json:"conversations,omitempty"`
+	// Bytes waiting in send queues.
+	QueuedBytes uint64 `protobuf:"varint,6,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`
+	// It is being stopped.
+	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Version of the program.
+	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGatewayResponse) Reset() {
+	*x = GetGatewayResponse{}
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGatewayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGatewayResponse) ProtoMessage() {}
+
+func (x *GetGatewayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_gateway_v1_gateway_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGatewayResponse.ProtoReflect.Descriptor instead.
+func (*GetGatewayResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_gateway_v1_gateway_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetGatewayResponse) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *GetGatewayResponse) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *GetGatewayResponse) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *GetGatewayResponse) GetUsers() uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
+func (x *GetGatewayResponse) GetConversations() uint32 {
+	if x != nil {
+		return x.Conversations
+	}
+	return 0
+}
+
+func (x *GetGatewayResponse) GetQueuedBytes() uint64 {
+	if x != nil {
+		return x.QueuedBytes
+	}
+	return 0
+}
+
+func (x *GetGatewayResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *GetGatewayResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 var File_runnel_gateway_v1_gateway_proto protoreflect.FileDescriptor
 
 const file_runnel_gateway_v1_gateway_proto_rawDesc = "" +
@@ -605,12 +1193,68 @@ const file_runnel_gateway_v1_gateway_proto_rawDesc = "" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1b\n" +
 	"\tstay_away\x18\x03 \x01(\bR\bstayAway\",\n" +
 	"\x12DisconnectResponse\x12\x16\n" +
-	"\x06closed\x18\x01 \x01(\rR\x06closed2\xb9\x02\n" +
+	"\x06closed\x18\x01 \x01(\rR\x06closed\"d\n" +
+	"\x0eExplainRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12'\n" +
+	"\x0fconversation_id\x18\x02 \x01(\tR\x0econversationId\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\xc6\x02\n" +
+	"\x0fExplainResponse\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x02 \x01(\x03R\tstartedMs\x12,\n" +
+	"\x12remembers_since_ms\x18\x03 \x01(\x03R\x10remembersSinceMs\x120\n" +
+	"\x14connections_since_ms\x18\x04 \x01(\x03R\x12connectionsSinceMs\x12-\n" +
+	"\x05steps\x18\x05 \x03(\v2\x17.runnel.gateway.v1.StepR\x05steps\x120\n" +
+	"\x06trails\x18\x06 \x03(\v2\x18.runnel.gateway.v1.TrailR\x06trails\x12\x16\n" +
+	"\x06worker\x18\a \x01(\tR\x06worker\x12!\n" +
+	"\fcommitted_ns\x18\b \x01(\x03R\vcommittedNs\"\xad\x02\n" +
+	"\x05Trail\x12#\n" +
+	"\rconnection_id\x18\x01 \x01(\tR\fconnectionId\x12\x1b\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1b\n" +
+	"\topened_ms\x18\x03 \x01(\x03R\bopenedMs\x12\x1b\n" +
+	"\tclosed_ms\x18\x04 \x01(\x03R\bclosedMs\x12\x1d\n" +
+	"\n" +
+	"close_code\x18\x05 \x01(\rR\tcloseCode\x12!\n" +
+	"\fclose_reason\x18\x06 \x01(\tR\vcloseReason\x127\n" +
+	"\bstanding\x18\a \x01(\v2\x1b.runnel.gateway.v1.StandingR\bstanding\x12-\n" +
+	"\x05steps\x18\b \x03(\v2\x17.runnel.gateway.v1.StepR\x05steps\"z\n" +
+	"\x04Step\x12/\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1b.runnel.gateway.v1.StepKindR\x04kind\x12\x17\n" +
+	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last\"\x13\n" +
+	"\x11GetGatewayRequest\"\x84\x02\n" +
+	"\x12GetGatewayResponse\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\x02 \x01(\x03R\tstartedMs\x12 \n" +
+	"\vconnections\x18\x03 \x01(\rR\vconnections\x12\x14\n" +
+	"\x05users\x18\x04 \x01(\rR\x05users\x12$\n" +
+	"\rconversations\x18\x05 \x01(\rR\rconversations\x12!\n" +
+	"\fqueued_bytes\x18\x06 \x01(\x04R\vqueuedBytes\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversion*\x98\x02\n" +
+	"\bStepKind\x12\x19\n" +
+	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10STEP_KIND_ROUTED\x10\x01\x12\x14\n" +
+	"\x10STEP_KIND_MISSED\x10\x02\x12\x18\n" +
+	"\x14STEP_KIND_GAP_FILLED\x10\x03\x12\x14\n" +
+	"\x10STEP_KIND_QUEUED\x10\x04\x12\x17\n" +
+	"\x13STEP_KIND_CAUGHT_UP\x10\x05\x12\x15\n" +
+	"\x11STEP_KIND_WRITTEN\x10\x06\x12\x1a\n" +
+	"\x16STEP_KIND_ACKNOWLEDGED\x10\a\x12\x15\n" +
+	"\x11STEP_KIND_RETRIED\x10\b\x12\x14\n" +
+	"\x10STEP_KIND_HIDDEN\x10\t\x12\x1c\n" +
+	"\x18STEP_KIND_RESUMED_BEYOND\x10\n" +
+	"2\xe6\x03\n" +
 	"\x0eGatewayService\x12h\n" +
 	"\x0fListConnections\x12).runnel.gateway.v1.ListConnectionsRequest\x1a*.runnel.gateway.v1.ListConnectionsResponse\x12b\n" +
 	"\rGetConnection\x12'.runnel.gateway.v1.GetConnectionRequest\x1a(.runnel.gateway.v1.GetConnectionResponse\x12Y\n" +
 	"\n" +
-	"Disconnect\x12$.runnel.gateway.v1.DisconnectRequest\x1a%.runnel.gateway.v1.DisconnectResponseB>Z<github.com/runnelhq/runnel/proto/runnel/gateway/v1;gatewayv1b\x06proto3"
+	"Disconnect\x12$.runnel.gateway.v1.DisconnectRequest\x1a%.runnel.gateway.v1.DisconnectResponse\x12P\n" +
+	"\aExplain\x12!.runnel.gateway.v1.ExplainRequest\x1a\".runnel.gateway.v1.ExplainResponse\x12Y\n" +
+	"\n" +
+	"GetGateway\x12$.runnel.gateway.v1.GetGatewayRequest\x1a%.runnel.gateway.v1.GetGatewayResponseB>Z<github.com/runnelhq/runnel/proto/runnel/gateway/v1;gatewayv1b\x06proto3"
 
 var (
 	file_runnel_gateway_v1_gateway_proto_rawDescOnce sync.Once
@@ -624,32 +1268,49 @@ func file_runnel_gateway_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_runnel_gateway_v1_gateway_proto_rawDescData
 }
 
-var file_runnel_gateway_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_runnel_gateway_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_runnel_gateway_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_runnel_gateway_v1_gateway_proto_goTypes = []any{
-	(*ListConnectionsRequest)(nil),  // 0: runnel.gateway.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 1: runnel.gateway.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 2: runnel.gateway.v1.Connection
-	(*GetConnectionRequest)(nil),    // 3: runnel.gateway.v1.GetConnectionRequest
-	(*GetConnectionResponse)(nil),   // 4: runnel.gateway.v1.GetConnectionResponse
-	(*Standing)(nil),                // 5: runnel.gateway.v1.Standing
-	(*DisconnectRequest)(nil),       // 6: runnel.gateway.v1.DisconnectRequest
-	(*DisconnectResponse)(nil),      // 7: runnel.gateway.v1.DisconnectResponse
+	(StepKind)(0),                   // 0: runnel.gateway.v1.StepKind
+	(*ListConnectionsRequest)(nil),  // 1: runnel.gateway.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 2: runnel.gateway.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 3: runnel.gateway.v1.Connection
+	(*GetConnectionRequest)(nil),    // 4: runnel.gateway.v1.GetConnectionRequest
+	(*GetConnectionResponse)(nil),   // 5: runnel.gateway.v1.GetConnectionResponse
+	(*Standing)(nil),                // 6: runnel.gateway.v1.Standing
+	(*DisconnectRequest)(nil),       // 7: runnel.gateway.v1.DisconnectRequest
+	(*DisconnectResponse)(nil),      // 8: runnel.gateway.v1.DisconnectResponse
+	(*ExplainRequest)(nil),          // 9: runnel.gateway.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 10: runnel.gateway.v1.ExplainResponse
+	(*Trail)(nil),                   // 11: runnel.gateway.v1.Trail
+	(*Step)(nil),                    // 12: runnel.gateway.v1.Step
+	(*GetGatewayRequest)(nil),       // 13: runnel.gateway.v1.GetGatewayRequest
+	(*GetGatewayResponse)(nil),      // 14: runnel.gateway.v1.GetGatewayResponse
 }
 var file_runnel_gateway_v1_gateway_proto_depIdxs = []int32{
-	2, // 0: runnel.gateway.v1.ListConnectionsResponse.connections:type_name -> runnel.gateway.v1.Connection
-	2, // 1: runnel.gateway.v1.GetConnectionResponse.connection:type_name -> runnel.gateway.v1.Connection
-	5, // 2: runnel.gateway.v1.GetConnectionResponse.standings:type_name -> runnel.gateway.v1.Standing
-	0, // 3: runnel.gateway.v1.GatewayService.ListConnections:input_type -> runnel.gateway.v1.ListConnectionsRequest
-	3, // 4: runnel.gateway.v1.GatewayService.GetConnection:input_type -> runnel.gateway.v1.GetConnectionRequest
-	6, // 5: runnel.gateway.v1.GatewayService.Disconnect:input_type -> runnel.gateway.v1.DisconnectRequest
-	1, // 6: runnel.gateway.v1.GatewayService.ListConnections:output_type -> runnel.gateway.v1.ListConnectionsResponse
-	4, // 7: runnel.gateway.v1.GatewayService.GetConnection:output_type -> runnel.gateway.v1.GetConnectionResponse
-	7, // 8: runnel.gateway.v1.GatewayService.Disconnect:output_type -> runnel.gateway.v1.DisconnectResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3,  // 0: runnel.gateway.v1.ListConnectionsResponse.connections:type_name -> runnel.gateway.v1.Connection
+	3,  // 1: runnel.gateway.v1.GetConnectionResponse.connection:type_name -> runnel.gateway.v1.Connection
+	6,  // 2: runnel.gateway.v1.GetConnectionResponse.standings:type_name -> runnel.gateway.v1.Standing
+	12, // 3: runnel.gateway.v1.ExplainResponse.steps:type_name -> runnel.gateway.v1.Step
+	11, // 4: runnel.gateway.v1.ExplainResponse.trails:type_name -> runnel.gateway.v1.Trail
+	6,  // 5: runnel.gateway.v1.Trail.standing:type_name -> runnel.gateway.v1.Standing
+	12, // 6: runnel.gateway.v1.Trail.steps:type_name -> runnel.gateway.v1.Step
+	0,  // 7: runnel.gateway.v1.Step.kind:type_name -> runnel.gateway.v1.StepKind
+	1,  // 8: runnel.gateway.v1.GatewayService.ListConnections:input_type -> runnel.gateway.v1.ListConnectionsRequest
+	4,  // 9: runnel.gateway.v1.GatewayService.GetConnection:input_type -> runnel.gateway.v1.GetConnectionRequest
+	7,  // 10: runnel.gateway.v1.GatewayService.Disconnect:input_type -> runnel.gateway.v1.DisconnectRequest
+	9,  // 11: runnel.gateway.v1.GatewayService.Explain:input_type -> runnel.gateway.v1.ExplainRequest
+	13, // 12: runnel.gateway.v1.GatewayService.GetGateway:input_type -> runnel.gateway.v1.GetGatewayRequest
+	2,  // 13: runnel.gateway.v1.GatewayService.ListConnections:output_type -> runnel.gateway.v1.ListConnectionsResponse
+	5,  // 14: runnel.gateway.v1.GatewayService.GetConnection:output_type -> runnel.gateway.v1.GetConnectionResponse
+	8,  // 15: runnel.gateway.v1.GatewayService.Disconnect:output_type -> runnel.gateway.v1.DisconnectResponse
+	10, // 16: runnel.gateway.v1.GatewayService.Explain:output_type -> runnel.gateway.v1.ExplainResponse
+	14, // 17: runnel.gateway.v1.GatewayService.GetGateway:output_type -> runnel.gateway.v1.GetGatewayResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_runnel_gateway_v1_gateway_proto_init() }
@@ -662,13 +1323,14 @@ func file_runnel_gateway_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_gateway_v1_gateway_proto_rawDesc), len(file_runnel_gateway_v1_gateway_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   8,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_runnel_gateway_v1_gateway_proto_goTypes,
 		DependencyIndexes: file_runnel_gateway_v1_gateway_proto_depIdxs,
+		EnumInfos:         file_runnel_gateway_v1_gateway_proto_enumTypes,
 		MessageInfos:      file_runnel_gateway_v1_gateway_proto_msgTypes,
 	}.Build()
 	File_runnel_gateway_v1_gateway_proto = out.File

@@ -24,6 +24,8 @@ const (
 	GatewayService_ListConnections_FullMethodName = "/runnel.gateway.v1.GatewayService/ListConnections"
 	GatewayService_GetConnection_FullMethodName   = "/runnel.gateway.v1.GatewayService/GetConnection"
 	GatewayService_Disconnect_FullMethodName      = "/runnel.gateway.v1.GatewayService/Disconnect"
+	GatewayService_Explain_FullMethodName         = "/runnel.gateway.v1.GatewayService/Explain"
+	GatewayService_GetGateway_FullMethodName      = "/runnel.gateway.v1.GatewayService/GetGateway"
 )
 
 // GatewayServiceClient is the client API for GatewayService service.
@@ -38,6 +40,10 @@ type GatewayServiceClient interface {
 	GetConnection(ctx context.Context, in *GetConnectionRequest, opts ...grpc.CallOption) (*GetConnectionResponse, error)
 	// Disconnect closes connections by id or by user and tells how many.
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
+	// Explain tells what this gateway remembers of one event and one user.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// GetGateway tells what this gateway is and does.
+	GetGateway(ctx context.Context, in *GetGatewayRequest, opts ...grpc.CallOption) (*GetGatewayResponse, error)
 }
 
 type gatewayServiceClient struct {
@@ -78,6 +84,26 @@ func (c *gatewayServiceClient) Disconnect(ctx context.Context, in *DisconnectReq
 	return out, nil
 }
 
+func (c *gatewayServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, GatewayService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) GetGateway(ctx context.Context, in *GetGatewayRequest, opts ...grpc.CallOption) (*GetGatewayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetGatewayResponse)
+	err := c.cc.Invoke(ctx, GatewayService_GetGateway_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GatewayServiceServer is the server API for GatewayService service.
 // All implementations must embed UnimplementedGatewayServiceServer
 // for forward compatibility.
@@ -90,6 +116,10 @@ type GatewayServiceServer interface {
 	GetConnection(context.Context, *GetConnectionRequest) (*GetConnectionResponse, error)
 	// Disconnect closes connections by id or by user and tells how many.
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
+	// Explain tells what this gateway remembers of one event and one user.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// GetGateway tells what this gateway is and does.
+	GetGateway(context.Context, *GetGatewayRequest) (*GetGatewayResponse, error)
 	mustEmbedUnimplementedGatewayServiceServer()
 }
 
@@ -108,6 +138,12 @@ func (UnimplementedGatewayServiceServer) GetConnection(context.Context, *GetConn
 }
 func (UnimplementedGatewayServiceServer) Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Disconnect not implemented")
+}
+func (UnimplementedGatewayServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedGatewayServiceServer) GetGateway(context.Context, *GetGatewayRequest) (*GetGatewayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGateway not implemented")
 }
 func (UnimplementedGatewayServiceServer) mustEmbedUnimplementedGatewayServiceServer() {}
 func (UnimplementedGatewayServiceServer) testEmbeddedByValue()                        {}
@@ -184,6 +220,42 @@ func _GatewayService_Disconnect_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GatewayService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_GetGateway_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGatewayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).GetGateway(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_GetGateway_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).GetGateway(ctx, req.(*GetGatewayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GatewayService_ServiceDesc is the grpc.ServiceDesc for GatewayService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +274,14 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Disconnect",
 			Handler:    _GatewayService_Disconnect_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _GatewayService_Explain_Handler,
+		},
+		{
+			MethodName: "GetGateway",
+			Handler:    _GatewayService_GetGateway_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

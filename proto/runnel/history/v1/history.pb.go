@@ -506,7 +506,11 @@ type LeaseResponse struct {
 	// Partitions it holds, rising.
 	Held []uint32 `protobuf:"varint,1,rep,packed,name=held,proto3" json:"held,omitempty"`
 	// How many it should hold at most, so that all live workers share evenly; it gives back what is above, one by one.
-	Share         uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
+	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
+	// Partitions among held that an operator wants elsewhere, on a worker that is live: to be given back now.
+	HandOver []uint32 `protobuf:"varint,3,rep,packed,name=hand_over,json=handOver,proto3" json:"hand_over,omitempty"`
+	// Partitions among held that an operator moved here: what is above the share is taken from the others first.
+	Pinned        []uint32 `protobuf:"varint,4,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -553,6 +557,20 @@ func (x *LeaseResponse) GetShare() uint32 {
 		return x.Share
 	}
 	return 0
+}
+
+func (x *LeaseResponse) GetHandOver() []uint32 {
+	if x != nil {
+		return x.HandOver
+	}
+	return nil
+}
+
+func (x *LeaseResponse) GetPinned() []uint32 {
+	if x != nil {
+		return x.Pinned
+	}
+	return nil
 }
 
 // GetConversationsRequest names conversations.
@@ -1202,9 +1220,12 @@ type ListConversationsResponse struct {
 	// By rising id.
 	Conversations []*Summary `protobuf:"bytes,1,rep,name=conversations,proto3" json:"conversations,omitempty"`
 	// There are more.
-	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// Tokens of this user issued at or before this time are refused, Unix time in milliseconds; 0 when none were revoked.
+	// It comes with the list because every connection needs both.
+	RevokedBeforeMs int64 `protobuf:"varint,3,opt,name=revoked_before_ms,json=revokedBeforeMs,proto3" json:"revoked_before_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListConversationsResponse) Reset() {
@@ -1249,6 +1270,13 @@ func (x *ListConversationsResponse) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *ListConversationsResponse) GetRevokedBeforeMs() int64 {
+	if x != nil {
+		return x.RevokedBeforeMs
+	}
+	return 0
 }
 
 // Summary is a conversation as one of its members sees it.
@@ -1782,6 +1810,969 @@ func (*SaveCursorsResponse) Descriptor() ([]byte, []int) {
 	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{28}
 }
 
+// ListDeadLettersRequest asks for a page.
+type ListDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only of this partition; absent for all.
+	Partition *uint32 `protobuf:"varint,1,opt,name=partition,proto3,oneof" json:"partition,omitempty"`
+	// Only ids above this one; empty to begin.
+	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// At most this many, 1 to 1000; 0 for 100.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersRequest) Reset() {
+	*x = ListDeadLettersRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersRequest) ProtoMessage() {}
+
+func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListDeadLettersRequest) GetPartition() uint32 {
+	if x != nil && x.Partition != nil {
+		return *x.Partition
+	}
+	return 0
+}
+
+func (x *ListDeadLettersRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ListDeadLettersRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListDeadLettersResponse is a page.
+type ListDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By rising id, payloads left out.
+	DeadLetters []*StoredDeadLetter `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// There are more.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersResponse) Reset() {
+	*x = ListDeadLettersResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersResponse) ProtoMessage() {}
+
+func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListDeadLettersResponse) GetDeadLetters() []*StoredDeadLetter {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return nil
+}
+
+func (x *ListDeadLettersResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// StoredDeadLetter is a dead letter as the store holds it.
+type StoredDeadLetter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "<partition>-<stream>-<sequence>", the numbers padded so that ids sort.
+	DeadLetterId string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Identity of the stream it came from, as in Watermark.
+	Stream string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Sequence, reason and payload.
+	Letter *DeadLetter `protobuf:"bytes,4,opt,name=letter,proto3" json:"letter,omitempty"`
+	// When it was put aside, by the store's clock, Unix time in milliseconds; 0 when not known.
+	TimeMs int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// Size of the payload in bytes, also where it is left out.
+	PayloadBytes  uint64 `protobuf:"varint,6,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredDeadLetter) Reset() {
+	*x = StoredDeadLetter{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredDeadLetter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredDeadLetter) ProtoMessage() {}
+
+func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredDeadLetter.ProtoReflect.Descriptor instead.
+func (*StoredDeadLetter) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StoredDeadLetter) GetDeadLetterId() string {
+	if x != nil {
+		return x.DeadLetterId
+	}
+	return ""
+}
+
+func (x *StoredDeadLetter) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *StoredDeadLetter) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *StoredDeadLetter) GetLetter() *DeadLetter {
+	if x != nil {
+		return x.Letter
+	}
+	return nil
+}
+
+func (x *StoredDeadLetter) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *StoredDeadLetter) GetPayloadBytes() uint64 {
+	if x != nil {
+		return x.PayloadBytes
+	}
+	return 0
+}
+
+// GetDeadLetterRequest names one.
+type GetDeadLetterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeadLetterRequest) Reset() {
+	*x = GetDeadLetterRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeadLetterRequest) ProtoMessage() {}
+
+func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetDeadLetterRequest) GetDeadLetterId() string {
+	if x != nil {
+		return x.DeadLetterId
+	}
+	return ""
+}
+
+// GetDeadLetterResponse is one with its payload.
+type GetDeadLetterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The dead letter.
+	DeadLetter    *StoredDeadLetter `protobuf:"bytes,1,opt,name=dead_letter,json=deadLetter,proto3" json:"dead_letter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeadLetterResponse) Reset() {
+	*x = GetDeadLetterResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeadLetterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeadLetterResponse) ProtoMessage() {}
+
+func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
+func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
+	if x != nil {
+		return x.DeadLetter
+	}
+	return nil
+}
+
+// DropDeadLetterRequest names one.
+type DropDeadLetterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	DeadLetterId  string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDeadLetterRequest) Reset() {
+	*x = DropDeadLetterRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDeadLetterRequest) ProtoMessage() {}
+
+func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*DropDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DropDeadLetterRequest) GetDeadLetterId() string {
+	if x != nil {
+		return x.DeadLetterId
+	}
+	return ""
+}
+
+// DropDeadLetterResponse says that it is gone.
+type DropDeadLetterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropDeadLetterResponse) Reset() {
+	*x = DropDeadLetterResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropDeadLetterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropDeadLetterResponse) ProtoMessage() {}
+
+func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropDeadLetterResponse.ProtoReflect.Descriptor instead.
+func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
+}
+
+// ListLeasesRequest asks for all.
+type ListLeasesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLeasesRequest) Reset() {
+	*x = ListLeasesRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLeasesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLeasesRequest) ProtoMessage() {}
+
+func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
+func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
+}
+
+// ListLeasesResponse tells who holds what.
+type ListLeasesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Workers that are live, by name.
+	Workers []*Worker `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
+	// Partitions that somebody holds or held, by number.
+	Leases        []*PartitionLease `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLeasesResponse) Reset() {
+	*x = ListLeasesResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLeasesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLeasesResponse) ProtoMessage() {}
+
+func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
+func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListLeasesResponse) GetWorkers() []*Worker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *ListLeasesResponse) GetLeases() []*PartitionLease {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+// Worker is a delivery worker as the store sees it.
+type Worker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name.
+	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// How long its sign of life still counts, in milliseconds.
+	LiveForMs     int64 `protobuf:"varint,2,opt,name=live_for_ms,json=liveForMs,proto3" json:"live_for_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Worker) Reset() {
+	*x = Worker{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Worker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Worker) ProtoMessage() {}
+
+func (x *Worker) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Worker.ProtoReflect.Descriptor instead.
+func (*Worker) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Worker) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Worker) GetLiveForMs() int64 {
+	if x != nil {
+		return x.LiveForMs
+	}
+	return 0
+}
+
+// PartitionLease is who holds a partition.
+type PartitionLease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Who holds it, or held it last; empty for nobody.
+	Worker string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	// How long the lease lasts from now, in milliseconds; 0 or less when it ran out.
+	LiveForMs int64 `protobuf:"varint,3,opt,name=live_for_ms,json=liveForMs,proto3" json:"live_for_ms,omitempty"`
+	// The worker that an operator wants it on; empty for any.
+	Wanted string `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// Watermark of the partition.
+	Watermark     *Watermark `protobuf:"bytes,5,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionLease) Reset() {
+	*x = PartitionLease{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionLease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionLease) ProtoMessage() {}
+
+func (x *PartitionLease) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionLease.ProtoReflect.Descriptor instead.
+func (*PartitionLease) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PartitionLease) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *PartitionLease) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *PartitionLease) GetLiveForMs() int64 {
+	if x != nil {
+		return x.LiveForMs
+	}
+	return 0
+}
+
+func (x *PartitionLease) GetWanted() string {
+	if x != nil {
+		return x.Wanted
+	}
+	return ""
+}
+
+func (x *PartitionLease) GetWatermark() *Watermark {
+	if x != nil {
+		return x.Watermark
+	}
+	return nil
+}
+
+// MovePartitionRequest says where a partition should be.
+type MovePartitionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Worker that shall hold it; empty lets any again.
+	Worker        string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovePartitionRequest) Reset() {
+	*x = MovePartitionRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovePartitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovePartitionRequest) ProtoMessage() {}
+
+func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovePartitionRequest.ProtoReflect.Descriptor instead.
+func (*MovePartitionRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *MovePartitionRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *MovePartitionRequest) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+// MovePartitionResponse says that the wish is stored.
+type MovePartitionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MovePartitionResponse) Reset() {
+	*x = MovePartitionResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MovePartitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MovePartitionResponse) ProtoMessage() {}
+
+func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MovePartitionResponse.ProtoReflect.Descriptor instead.
+func (*MovePartitionResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
+}
+
+// RevokeUserRequest names a user.
+type RevokeUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeUserRequest) Reset() {
+	*x = RevokeUserRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeUserRequest) ProtoMessage() {}
+
+func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeUserRequest.ProtoReflect.Descriptor instead.
+func (*RevokeUserRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RevokeUserRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// RevokeUserResponse tells what is in force now.
+type RevokeUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tokens issued at or before this time are refused, Unix time in milliseconds by the store's clock.
+	BeforeMs      int64 `protobuf:"varint,1,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeUserResponse) Reset() {
+	*x = RevokeUserResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeUserResponse) ProtoMessage() {}
+
+func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeUserResponse.ProtoReflect.Descriptor instead.
+func (*RevokeUserResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RevokeUserResponse) GetBeforeMs() int64 {
+	if x != nil {
+		return x.BeforeMs
+	}
+	return 0
+}
+
+// GetRevocationsRequest asks for what is new.
+type GetRevocationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only revocations made after this time, as in the last answer's version; 0 for all.
+	SinceMs int64 `protobuf:"varint,1,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	// Only this user's; empty for all.
+	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRevocationsRequest) Reset() {
+	*x = GetRevocationsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRevocationsRequest) ProtoMessage() {}
+
+func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*GetRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *GetRevocationsRequest) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *GetRevocationsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// GetRevocationsResponse tells what was revoked, oldest first, at most 1000.
+type GetRevocationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Users with the time that is in force.
+	Revocations []*Revocation `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	// There are more: ask again since the last one's time.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRevocationsResponse) Reset() {
+	*x = GetRevocationsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRevocationsResponse) ProtoMessage() {}
+
+func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*GetRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *GetRevocationsResponse) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+func (x *GetRevocationsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Revocation is what is in force for one user.
+type Revocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Tokens issued at or before this time are refused, Unix time in milliseconds.
+	BeforeMs      int64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Revocation) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Revocation) GetBeforeMs() int64 {
+	if x != nil {
+		return x.BeforeMs
+	}
+	return 0
+}
+
 var File_runnel_history_v1_history_proto protoreflect.FileDescriptor
 
 const file_runnel_history_v1_history_proto_rawDesc = "" +
@@ -1817,10 +2808,12 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\rR\x05ttlMs\x12\x18\n" +
 	"\arelease\x18\x03 \x03(\rR\arelease\x12\x1a\n" +
-	"\bstopping\x18\x04 \x01(\bR\bstopping\"9\n" +
+	"\bstopping\x18\x04 \x01(\bR\bstopping\"n\n" +
 	"\rLeaseResponse\x12\x12\n" +
 	"\x04held\x18\x01 \x03(\rR\x04held\x12\x14\n" +
-	"\x05share\x18\x02 \x01(\rR\x05share\"D\n" +
+	"\x05share\x18\x02 \x01(\rR\x05share\x12\x1b\n" +
+	"\thand_over\x18\x03 \x03(\rR\bhandOver\x12\x16\n" +
+	"\x06pinned\x18\x04 \x03(\rR\x06pinned\"D\n" +
 	"\x17GetConversationsRequest\x12)\n" +
 	"\x10conversation_ids\x18\x01 \x03(\tR\x0fconversationIds\"f\n" +
 	"\x18GetConversationsResponse\x12J\n" +
@@ -1863,10 +2856,11 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x18ListConversationsRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"q\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x9d\x01\n" +
 	"\x19ListConversationsResponse\x12@\n" +
 	"\rconversations\x18\x01 \x03(\v2\x1a.runnel.history.v1.SummaryR\rconversations\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\x91\x02\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12*\n" +
+	"\x11revoked_before_ms\x18\x03 \x01(\x03R\x0frevokedBeforeMs\"\x91\x02\n" +
 	"\aSummary\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -1898,7 +2892,62 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\fCursorUpdate\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x126\n" +
 	"\x06cursor\x18\x02 \x01(\v2\x1e.runnel.conversation.v1.CursorR\x06cursor\"\x15\n" +
-	"\x13SaveCursorsResponse2\x9b\a\n" +
+	"\x13SaveCursorsResponse\"u\n" +
+	"\x16ListDeadLettersRequest\x12!\n" +
+	"\tpartition\x18\x01 \x01(\rH\x00R\tpartition\x88\x01\x01\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limitB\f\n" +
+	"\n" +
+	"_partition\"u\n" +
+	"\x17ListDeadLettersResponse\x12F\n" +
+	"\fdead_letters\x18\x01 \x03(\v2#.runnel.history.v1.StoredDeadLetterR\vdeadLetters\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xe3\x01\n" +
+	"\x10StoredDeadLetter\x12$\n" +
+	"\x0edead_letter_id\x18\x01 \x01(\tR\fdeadLetterId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\rR\tpartition\x12\x16\n" +
+	"\x06stream\x18\x03 \x01(\tR\x06stream\x125\n" +
+	"\x06letter\x18\x04 \x01(\v2\x1d.runnel.history.v1.DeadLetterR\x06letter\x12\x17\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\x12#\n" +
+	"\rpayload_bytes\x18\x06 \x01(\x04R\fpayloadBytes\"<\n" +
+	"\x14GetDeadLetterRequest\x12$\n" +
+	"\x0edead_letter_id\x18\x01 \x01(\tR\fdeadLetterId\"]\n" +
+	"\x15GetDeadLetterResponse\x12D\n" +
+	"\vdead_letter\x18\x01 \x01(\v2#.runnel.history.v1.StoredDeadLetterR\n" +
+	"deadLetter\"=\n" +
+	"\x15DropDeadLetterRequest\x12$\n" +
+	"\x0edead_letter_id\x18\x01 \x01(\tR\fdeadLetterId\"\x18\n" +
+	"\x16DropDeadLetterResponse\"\x13\n" +
+	"\x11ListLeasesRequest\"\x84\x01\n" +
+	"\x12ListLeasesResponse\x123\n" +
+	"\aworkers\x18\x01 \x03(\v2\x19.runnel.history.v1.WorkerR\aworkers\x129\n" +
+	"\x06leases\x18\x02 \x03(\v2!.runnel.history.v1.PartitionLeaseR\x06leases\"@\n" +
+	"\x06Worker\x12\x16\n" +
+	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1e\n" +
+	"\vlive_for_ms\x18\x02 \x01(\x03R\tliveForMs\"\xba\x01\n" +
+	"\x0ePartitionLease\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x1e\n" +
+	"\vlive_for_ms\x18\x03 \x01(\x03R\tliveForMs\x12\x16\n" +
+	"\x06wanted\x18\x04 \x01(\tR\x06wanted\x12:\n" +
+	"\twatermark\x18\x05 \x01(\v2\x1c.runnel.history.v1.WatermarkR\twatermark\"L\n" +
+	"\x14MovePartitionRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x16\n" +
+	"\x06worker\x18\x02 \x01(\tR\x06worker\"\x17\n" +
+	"\x15MovePartitionResponse\",\n" +
+	"\x11RevokeUserRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"1\n" +
+	"\x12RevokeUserResponse\x12\x1b\n" +
+	"\tbefore_ms\x18\x01 \x01(\x03R\bbeforeMs\"K\n" +
+	"\x15GetRevocationsRequest\x12\x19\n" +
+	"\bsince_ms\x18\x01 \x01(\x03R\asinceMs\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\"m\n" +
+	"\x16GetRevocationsResponse\x12?\n" +
+	"\vrevocations\x18\x01 \x03(\v2\x1d.runnel.history.v1.RevocationR\vrevocations\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"B\n" +
+	"\n" +
+	"Revocation\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n" +
+	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs2\xd1\f\n" +
 	"\x0eHistoryService\x12M\n" +
 	"\x06Append\x12 .runnel.history.v1.AppendRequest\x1a!.runnel.history.v1.AppendResponse\x12_\n" +
 	"\fGetWatermark\x12&.runnel.history.v1.GetWatermarkRequest\x1a'.runnel.history.v1.GetWatermarkResponse\x12J\n" +
@@ -1909,7 +2958,16 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x11ListConversations\x12+.runnel.history.v1.ListConversationsRequest\x1a,.runnel.history.v1.ListConversationsResponse\x12\\\n" +
 	"\vListMembers\x12%.runnel.history.v1.ListMembersRequest\x1a&.runnel.history.v1.ListMembersResponse\x12J\n" +
 	"\x05Heads\x12\x1f.runnel.history.v1.HeadsRequest\x1a .runnel.history.v1.HeadsResponse\x12\\\n" +
-	"\vSaveCursors\x12%.runnel.history.v1.SaveCursorsRequest\x1a&.runnel.history.v1.SaveCursorsResponseB>Z<github.com/runnelhq/runnel/proto/runnel/history/v1;historyv1b\x06proto3"
+	"\vSaveCursors\x12%.runnel.history.v1.SaveCursorsRequest\x1a&.runnel.history.v1.SaveCursorsResponse\x12h\n" +
+	"\x0fListDeadLetters\x12).runnel.history.v1.ListDeadLettersRequest\x1a*.runnel.history.v1.ListDeadLettersResponse\x12b\n" +
+	"\rGetDeadLetter\x12'.runnel.history.v1.GetDeadLetterRequest\x1a(.runnel.history.v1.GetDeadLetterResponse\x12e\n" +
+	"\x0eDropDeadLetter\x12(.runnel.history.v1.DropDeadLetterRequest\x1a).runnel.history.v1.DropDeadLetterResponse\x12Y\n" +
+	"\n" +
+	"ListLeases\x12$.runnel.history.v1.ListLeasesRequest\x1a%.runnel.history.v1.ListLeasesResponse\x12b\n" +
+	"\rMovePartition\x12'.runnel.history.v1.MovePartitionRequest\x1a(.runnel.history.v1.MovePartitionResponse\x12Y\n" +
+	"\n" +
+	"RevokeUser\x12$.runnel.history.v1.RevokeUserRequest\x1a%.runnel.history.v1.RevokeUserResponse\x12e\n" +
+	"\x0eGetRevocations\x12(.runnel.history.v1.GetRevocationsRequest\x1a).runnel.history.v1.GetRevocationsResponseB>Z<github.com/runnelhq/runnel/proto/runnel/history/v1;historyv1b\x06proto3"
 
 var (
 	file_runnel_history_v1_history_proto_rawDescOnce sync.Once
@@ -1923,7 +2981,7 @@ func file_runnel_history_v1_history_proto_rawDescGZIP() []byte {
 	return file_runnel_history_v1_history_proto_rawDescData
 }
 
-var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*Watermark)(nil),                 // 0: runnel.history.v1.Watermark
 	(*DeadLetter)(nil),                // 1: runnel.history.v1.DeadLetter
@@ -1954,59 +3012,98 @@ var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*SaveCursorsRequest)(nil),        // 26: runnel.history.v1.SaveCursorsRequest
 	(*CursorUpdate)(nil),              // 27: runnel.history.v1.CursorUpdate
 	(*SaveCursorsResponse)(nil),       // 28: runnel.history.v1.SaveCursorsResponse
-	(*v1.Event)(nil),                  // 29: runnel.conversation.v1.Event
-	(v1.Kind)(0),                      // 30: runnel.conversation.v1.Kind
-	(*v1.Cursor)(nil),                 // 31: runnel.conversation.v1.Cursor
-	(*v1.Range)(nil),                  // 32: runnel.conversation.v1.Range
+	(*ListDeadLettersRequest)(nil),    // 29: runnel.history.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 30: runnel.history.v1.ListDeadLettersResponse
+	(*StoredDeadLetter)(nil),          // 31: runnel.history.v1.StoredDeadLetter
+	(*GetDeadLetterRequest)(nil),      // 32: runnel.history.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 33: runnel.history.v1.GetDeadLetterResponse
+	(*DropDeadLetterRequest)(nil),     // 34: runnel.history.v1.DropDeadLetterRequest
+	(*DropDeadLetterResponse)(nil),    // 35: runnel.history.v1.DropDeadLetterResponse
+	(*ListLeasesRequest)(nil),         // 36: runnel.history.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),        // 37: runnel.history.v1.ListLeasesResponse
+	(*Worker)(nil),                    // 38: runnel.history.v1.Worker
+	(*PartitionLease)(nil),            // 39: runnel.history.v1.PartitionLease
+	(*MovePartitionRequest)(nil),      // 40: runnel.history.v1.MovePartitionRequest
+	(*MovePartitionResponse)(nil),     // 41: runnel.history.v1.MovePartitionResponse
+	(*RevokeUserRequest)(nil),         // 42: runnel.history.v1.RevokeUserRequest
+	(*RevokeUserResponse)(nil),        // 43: runnel.history.v1.RevokeUserResponse
+	(*GetRevocationsRequest)(nil),     // 44: runnel.history.v1.GetRevocationsRequest
+	(*GetRevocationsResponse)(nil),    // 45: runnel.history.v1.GetRevocationsResponse
+	(*Revocation)(nil),                // 46: runnel.history.v1.Revocation
+	(*v1.Event)(nil),                  // 47: runnel.conversation.v1.Event
+	(v1.Kind)(0),                      // 48: runnel.conversation.v1.Kind
+	(*v1.Cursor)(nil),                 // 49: runnel.conversation.v1.Cursor
+	(*v1.Range)(nil),                  // 50: runnel.conversation.v1.Range
 }
 var file_runnel_history_v1_history_proto_depIdxs = []int32{
 	0,  // 0: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
 	0,  // 1: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
-	29, // 2: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
+	47, // 2: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
 	1,  // 3: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
 	4,  // 4: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
-	29, // 5: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
+	47, // 5: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
 	0,  // 6: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
 	11, // 7: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
-	30, // 8: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
+	48, // 8: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
 	12, // 9: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
-	31, // 10: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
+	49, // 10: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
 	14, // 11: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
-	29, // 12: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
-	29, // 13: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
-	32, // 14: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
+	47, // 12: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
+	47, // 13: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
+	50, // 14: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
 	20, // 15: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	30, // 16: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
-	31, // 17: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
+	48, // 16: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
+	49, // 17: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
 	12, // 18: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
 	25, // 19: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
 	27, // 20: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
-	31, // 21: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
-	2,  // 22: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
-	5,  // 23: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
-	7,  // 24: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
-	9,  // 25: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
-	13, // 26: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
-	16, // 27: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
-	18, // 28: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
-	21, // 29: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
-	23, // 30: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
-	26, // 31: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
-	3,  // 32: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
-	6,  // 33: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
-	8,  // 34: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
-	10, // 35: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
-	15, // 36: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
-	17, // 37: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
-	19, // 38: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
-	22, // 39: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
-	24, // 40: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
-	28, // 41: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
-	32, // [32:42] is the sub-list for method output_type
-	22, // [22:32] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	49, // 21: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
+	31, // 22: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	1,  // 23: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
+	31, // 24: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	38, // 25: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
+	39, // 26: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
+	0,  // 27: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
+	46, // 28: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
+	2,  // 29: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
+	5,  // 30: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
+	7,  // 31: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
+	9,  // 32: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
+	13, // 33: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
+	16, // 34: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
+	18, // 35: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
+	21, // 36: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
+	23, // 37: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
+	26, // 38: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
+	29, // 39: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
+	32, // 40: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
+	34, // 41: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
+	36, // 42: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
+	40, // 43: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
+	42, // 44: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
+	44, // 45: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
+	3,  // 46: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
+	6,  // 47: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
+	8,  // 48: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
+	10, // 49: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
+	15, // 50: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
+	17, // 51: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
+	19, // 52: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
+	22, // 53: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
+	24, // 54: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
+	28, // 55: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
+	30, // 56: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
+	33, // 57: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
+	35, // 58: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
+	37, // 59: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
+	41, // 60: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
+	43, // 61: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
+	45, // 62: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
+	46, // [46:63] is the sub-list for method output_type
+	29, // [29:46] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_runnel_history_v1_history_proto_init() }
@@ -2014,13 +3111,14 @@ func file_runnel_history_v1_history_proto_init() {
 	if File_runnel_history_v1_history_proto != nil {
 		return
 	}
+	file_runnel_history_v1_history_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_history_v1_history_proto_rawDesc), len(file_runnel_history_v1_history_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
