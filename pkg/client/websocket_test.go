@@ -129,7 +129,7 @@ func BenchmarkReceiveEvents(b *testing.B) {
 			h.grow(b.N - 1)
 			var messages [][]byte
 			for seq := range b.N {
-				messages = append(messages, frame.AppendEvent(nil, frame.Proto, h.events[seq]))
+				messages = append(messages, frame.AppendEvent(nil, frame.Proto, h.events[seq], ""))
 			}
 			require.NoError(b, c.Start(b.Context()))
 			l := <-g.links

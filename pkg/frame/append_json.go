@@ -53,6 +53,7 @@ func appendServerJSON(dst []byte, frame *clientv1.ServerFrame) []byte {
 	case *clientv1.ServerFrame_Attached:
 		dst = appendRareJSON(appendKey(dst, "attached"), m.Attached)
 	}
+	dst = appendTextField(dst, "traceparent", frame.GetTraceparent())
 	return append(dst, '}', '\n')
 }
 
@@ -66,7 +67,7 @@ func appendClientJSON(dst []byte, frame *clientv1.ClientFrame) []byte {
 		if m.Submit.GetBody() != nil {
 			dst = appendBodyJSON(appendKey(dst, "body"), m.Submit.GetBody())
 		}
-		dst = append(dst, '}')
+		dst = append(appendTextField(dst, "traceparent", m.Submit.GetTraceparent()), '}')
 	case *clientv1.ClientFrame_Ack:
 		dst = append(appendKey(dst, "ack"), '{')
 		if len(m.Ack.GetPositions()) > 0 {

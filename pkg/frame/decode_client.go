@@ -36,6 +36,7 @@ var (
 		1: {"conversationId", "conversation_id"},
 		2: {"commandId", "command_id"},
 		3: {"body", "body"},
+		4: {"traceparent", "traceparent"},
 	}
 	readNames = names{
 		1: {"conversationId", "conversation_id"},
@@ -180,6 +181,8 @@ func (s *scanner) submit() *clientv1.Submit {
 			m.CommandId = s.text()
 		case 3:
 			m.Body = s.body()
+		case 4:
+			m.Traceparent = s.text()
 		}
 	}
 	return m

@@ -28,6 +28,7 @@ var (
 		15: {"hidden", "hidden"},
 		16: {"detached", "detached"},
 		17: {"attached", "attached"},
+		18: {"traceparent", "traceparent"},
 	}
 	eventNames = names{
 		1:  {"conversationId", "conversation_id"},
@@ -96,6 +97,8 @@ func decodeServerJSON(data []byte, frame *clientv1.ServerFrame) *Error {
 			frame.Message = &clientv1.ServerFrame_Event{Event: s.event()}
 		case 10:
 			frame.Message = &clientv1.ServerFrame_Receipt{Receipt: s.receipt()}
+		case 18:
+			frame.Traceparent = s.text()
 		default:
 			s.rare(field, frame)
 		}

@@ -129,6 +129,47 @@ func TestBadJSONIsRefusedByField(t *testing.T) {
 	}
 }
 
+func TestATraceparentIsExactlyRightOrRefused(t *testing.T) {
+	ask := func(codec frame.Codec, text string) (*clientv1.Submit, error) {
+		submit := submitFrame()
+		submit.GetSubmit().Traceparent = text
+		frames, err := decodeClient(codec, frame.AppendClient(nil, codec, submit))
+		if err != nil {
+			require.Empty(t, frames)
+			return nil, err
+		}
+		return frames[0].GetSubmit(), nil
+	}
+	const zeros = "00000000000000000000000000000000"
+	for _, codec := range codecs() {
+		for _, good := range []string{"", traceparent, strings.TrimSuffix(traceparent, "01") + "00", strings.TrimSuffix(traceparent, "01") + "ff"} {
+			submit, err := ask(codec, good)
+			require.NoError(t, err, good)
+			require.Equal(t, good, submit.GetTraceparent())
+		}
+		for name, bad := range map[string]string{
+			"short":               traceparent[:54],
+			"long":                traceparent + "0",
+			"other version":       "01" + traceparent[2:],
+			"upper case":          strings.ToUpper(traceparent),
+			"no hex in the trace": strings.Replace(traceparent, "0af", "0ag", 1),
+			"no hex in the span":  strings.Replace(traceparent, "b7a", "\n7a", 1),
+			"no hex in the flags": traceparent[:54] + "x",
+			"trace of zeros":      "00-" + zeros + traceparent[35:],
+			"span of zeros":       traceparent[:36] + zeros[:16] + "-01",
+			"no first dash":       strings.Replace(traceparent, "-", "0", 1),
+			"no second dash":      traceparent[:35] + "0" + traceparent[36:],
+			"no third dash":       traceparent[:52] + "0" + traceparent[53:],
+			"very long":           strings.Repeat("0", 10_000),
+		} {
+			_, err := ask(codec, bad)
+			refused := requireRefused(t, err, "submit.traceparent", "must be a W3C trace context")
+			require.Equal(t, uint64(12), refused.ID, name)
+			require.NotContains(t, refused.Error(), bad, name)
+		}
+	}
+}
+
 func requireRefused(t *testing.T, err error, field, message string) *frame.Error {
 	t.Helper()
 	var refused *frame.Error
@@ -293,7 +334,7 @@ func TestSubprotocols(t *testing.T) {
 func submitFrame() *clientv1.ClientFrame {
 	event := chatEvent()
 	return &clientv1.ClientFrame{Id: 12, Request: &clientv1.ClientFrame_Submit{Submit: &clientv1.Submit{
-		ConversationId: event.GetConversationId(), CommandId: event.GetCommandId(), Body: event.GetBody(),
+		ConversationId: event.GetConversationId(), CommandId: event.GetCommandId(), Body: event.GetBody(), Traceparent: traceparent,
 	}}}
 }
 
@@ -344,8 +385,8 @@ func FuzzDecodeClientProto(f *testing.F) {
 
 func FuzzDecodeServer(f *testing.F) {
 	for _, codec := range codecs() {
-		data := frame.AppendEvent(nil, codec, chatEvent())
-		data = frame.AppendOutcome(data, codec, 3, &conversationv1.Outcome{Error: &conversationv1.Error{Code: 9, RetryAfterMs: 7}})
+		data := frame.AppendEvent(nil, codec, chatEvent(), traceparent)
+		data = frame.AppendOutcome(data, codec, 3, &conversationv1.Outcome{Error: &conversationv1.Error{Code: 9, RetryAfterMs: 7}}, traceparent)
 		f.Add(codec == frame.JSON, frame.AppendReceipt(data, codec, &conversationv1.Receipt{Read: []*conversationv1.Step{{Seq: 1}}}))
 	}
 	f.Fuzz(func(t *testing.T, json bool, data []byte) {

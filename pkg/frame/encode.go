@@ -22,22 +22,24 @@ func AppendServer(dst []byte, codec Codec, frame *clientv1.ServerFrame) []byte {
 	return appendProto(dst, frame)
 }
 
-// AppendEvent is AppendServer for the push of an event.
-func AppendEvent(dst []byte, codec Codec, event *conversationv1.Event) []byte {
+// AppendEvent is AppendServer for the push of an event, with the trace of the command behind it; empty for none.
+func AppendEvent(dst []byte, codec Codec, event *conversationv1.Event, traceparent string) []byte {
 	if codec == JSON {
 		dst = append(dst, `{"event":`...)
-		return append(appendEventJSON(dst, event), '}', '\n')
+		dst = appendTextField(appendEventJSON(dst, event), "traceparent", traceparent)
+		return append(dst, '}', '\n')
 	}
-	return appendProtoField(dst, 0, 9, event)
+	return appendProtoField(dst, 0, 9, event, traceparent)
 }
 
-// AppendOutcome is AppendServer for the answer to a submit with that id.
-func AppendOutcome(dst []byte, codec Codec, id uint64, outcome *conversationv1.Outcome) []byte {
+// AppendOutcome is AppendServer for the answer to a submit with that id, with the trace of the command; empty for none.
+func AppendOutcome(dst []byte, codec Codec, id uint64, outcome *conversationv1.Outcome, traceparent string) []byte {
 	if codec == JSON {
 		dst = appendUintField(append(dst, '{'), "id", id)
-		return append(appendOutcomeJSON(appendKey(dst, "outcome"), outcome), '}', '\n')
+		dst = appendTextField(appendOutcomeJSON(appendKey(dst, "outcome"), outcome), "traceparent", traceparent)
+		return append(dst, '}', '\n')
 	}
-	return appendProtoField(dst, id, 5, outcome)
+	return appendProtoField(dst, id, 5, outcome, traceparent)
 }
 
 // AppendReceipt is AppendServer for the push of a receipt.
@@ -46,5 +48,5 @@ func AppendReceipt(dst []byte, codec Codec, receipt *conversationv1.Receipt) []b
 		dst = append(dst, `{"receipt":`...)
 		return append(appendReceiptJSON(dst, receipt), '}', '\n')
 	}
-	return appendProtoField(dst, 0, 10, receipt)
+	return appendProtoField(dst, 0, 10, receipt, "")
 }

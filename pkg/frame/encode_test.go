@@ -76,12 +76,13 @@ func TestShortcutsEncodeTheSameFrames(t *testing.T) {
 		fill(t, outcome.ProtoReflect())
 		fill(t, receipt.ProtoReflect())
 		id := rapid.Uint64().Draw(t, "id")
+		parent := rapid.SampledFrom([]string{"", traceparent}).Draw(t, "traceparent")
 		for _, codec := range codecs() {
 			got := &clientv1.ServerFrame{}
-			plain(t, codec, frame.AppendEvent(nil, codec, event), got)
-			same(t, &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: event}}, got)
-			plain(t, codec, frame.AppendOutcome(nil, codec, id, outcome), got)
-			same(t, &clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Outcome{Outcome: outcome}}, got)
+			plain(t, codec, frame.AppendEvent(nil, codec, event, parent), got)
+			same(t, &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: event}, Traceparent: parent}, got)
+			plain(t, codec, frame.AppendOutcome(nil, codec, id, outcome, parent), got)
+			same(t, &clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Outcome{Outcome: outcome}, Traceparent: parent}, got)
 			plain(t, codec, frame.AppendReceipt(nil, codec, receipt), got)
 			same(t, &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Receipt{Receipt: receipt}}, got)
 		}
@@ -92,7 +93,7 @@ func TestFramesConcatenate(t *testing.T) {
 	for _, codec := range codecs() {
 		var data []byte
 		for id := range uint64(5) {
-			data = frame.AppendOutcome(data, codec, id+1, &conversationv1.Outcome{Seq: id})
+			data = frame.AppendOutcome(data, codec, id+1, &conversationv1.Outcome{Seq: id}, "")
 		}
 		var ids []uint64
 		require.NoError(t, frame.DecodeServer(codec, data, func(f *clientv1.ServerFrame) error {
@@ -104,11 +105,13 @@ func TestFramesConcatenate(t *testing.T) {
 }
 
 func TestTextThatIsNotUTF8IsMadeValid(t *testing.T) {
-	data := frame.AppendEvent(nil, frame.JSON, &conversationv1.Event{Sender: "a\xffb\xe2\x82"})
+	data := frame.AppendEvent(nil, frame.JSON, &conversationv1.Event{Sender: "a\xffb\xe2\x82"}, "")
 	got := &clientv1.ServerFrame{}
 	plain(t, frame.JSON, data, got)
 	require.Equal(t, "a\uFFFDb\uFFFD\uFFFD", got.GetEvent().GetSender())
 }
+
+const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func chatEvent() *conversationv1.Event {
 	return &conversationv1.Event{
@@ -124,7 +127,7 @@ func chatEvent() *conversationv1.Event {
 func TestEncodingEventsDoesNotAllocate(t *testing.T) {
 	event, buf := chatEvent(), make([]byte, 0, 4096)
 	for _, codec := range codecs() {
-		require.Zero(t, testing.AllocsPerRun(100, func() { frame.AppendEvent(buf, codec, event) }), codec)
+		require.Zero(t, testing.AllocsPerRun(100, func() { frame.AppendEvent(buf, codec, event, traceparent) }), codec)
 	}
 }
 
@@ -135,7 +138,7 @@ func BenchmarkAppendEvent(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 0, 4096)
 			for b.Loop() {
-				buf = frame.AppendEvent(buf[:0], codec, event)
+				buf = frame.AppendEvent(buf[:0], codec, event, "")
 			}
 		})
 	}
@@ -155,7 +158,7 @@ func BenchmarkAppendOutcome(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 0, 4096)
 			for b.Loop() {
-				buf = frame.AppendOutcome(buf[:0], codec, 12345, outcome)
+				buf = frame.AppendOutcome(buf[:0], codec, 12345, outcome, "")
 			}
 		})
 	}
@@ -163,7 +166,7 @@ func BenchmarkAppendOutcome(b *testing.B) {
 
 func BenchmarkDecodeServerEvent(b *testing.B) {
 	for _, codec := range codecs() {
-		data := frame.AppendEvent(nil, codec, chatEvent())
+		data := frame.AppendEvent(nil, codec, chatEvent(), "")
 		b.Run(codec.String(), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -11,7 +11,8 @@
 // A server decodes strictly: what this version does not know is refused with an *Error that names the field. A client
 // decodes leniently: what a newer server adds is passed over. Neither ever panics, and errors never repeat what was in
 // the data. The package knows frames, not connections: it does no I/O, and it does not judge values (the ranges and
-// lengths of fields), only their types.
+// lengths of fields), only their types. The one exception is submit.traceparent, which is no part of the command, so that
+// nobody behind would judge it: a frame that is handed over has it empty or in W3C form.
 package frame
 
 import (
@@ -131,6 +132,9 @@ func DecodeClient(codec Codec, data []byte, fn func(*clientv1.ClientFrame) error
 			err = decodeClientJSON(one, frame)
 		} else {
 			err = decodeClientProto(one, frame)
+		}
+		if err == nil {
+			err = checkTraceparent(frame)
 		}
 		if err != nil {
 			err.Rest = rest

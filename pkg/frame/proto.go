@@ -22,19 +22,30 @@ func appendProto(dst []byte, message sized) []byte {
 	return appendSized(dst, message, size)
 }
 
-// appendProtoField appends the ServerFrame with that id and that field of its oneof, without making the ServerFrame.
-func appendProtoField(dst []byte, id uint64, field protowire.Number, message sized) []byte {
+// traceparentField is the number of traceparent in a ServerFrame.
+const traceparentField = 18
+
+// appendProtoField appends the ServerFrame with that id, that field of its oneof and that traceparent, without making the
+// ServerFrame.
+func appendProtoField(dst []byte, id uint64, field protowire.Number, message sized, traceparent string) []byte {
 	size := message.SizeVT()
 	length := protowire.SizeTag(field) + protowire.SizeBytes(size)
 	if id != 0 {
 		length += protowire.SizeTag(1) + protowire.SizeVarint(id)
+	}
+	if traceparent != "" {
+		length += protowire.SizeTag(traceparentField) + protowire.SizeBytes(len(traceparent))
 	}
 	dst = protowire.AppendVarint(dst, uint64(length))
 	if id != 0 {
 		dst = protowire.AppendVarint(protowire.AppendTag(dst, 1, protowire.VarintType), id)
 	}
 	dst = protowire.AppendVarint(protowire.AppendTag(dst, field, protowire.BytesType), uint64(size))
-	return appendSized(dst, message, size)
+	dst = appendSized(dst, message, size)
+	if traceparent != "" {
+		dst = protowire.AppendString(protowire.AppendTag(dst, traceparentField, protowire.BytesType), traceparent)
+	}
+	return dst
 }
 
 func appendSized(dst []byte, message sized, size int) []byte {

@@ -38,6 +38,8 @@ func fill(t *rapid.T, m protoreflect.Message) {
 			}
 		case field.Message() != nil:
 			fill(t, m.Mutable(field).Message())
+		case field.FullName() == "runnel.client.v1.Submit.traceparent":
+			m.Set(field, protoreflect.ValueOfString(rapid.StringMatching("00-[0-9a-f]{31}1-[0-9a-f]{15}1-[0-9a-f]{2}").Draw(t, "traceparent")))
 		default:
 			m.Set(field, scalar(t, field))
 		}

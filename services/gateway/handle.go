@@ -103,7 +103,7 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		Header: header,
 		Done: func(outcome *conversationv1.Outcome) {
 			c.gw.metrics.outcome(outcome, time.Since(begun))
-			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome) }))
+			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, "") }))
 			c.gw.hub.flushSoon(conversationID, c)
 			span.end(outcome)
 		},

@@ -59,7 +59,7 @@ func (e *entry) weight() int { return 4*e.size + 256 }
 
 func (e *entry) frame(codec frame.Codec) []byte {
 	if e.wire[codec] == nil {
-		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event)
+		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event, "")
 	}
 	return e.wire[codec]
 }
