@@ -1,0 +1,244 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+)
+
+const (
+	aliveSubject = "ops.alive"
+	whoSubject   = "ops.who"
+	allPrefix    = "ops.all."
+	onePrefix    = "ops.one."
+)
+
+const (
+	// beat is how often an instance says that it is there; after lifetime without a word it counts as gone.
+	beat     = 5 * time.Second
+	lifetime = 3*beat + time.Second
+	// settle is what instances get to say that they are there, when nobody of a service is known.
+	settle = 300 * time.Millisecond
+	// maxMembers bounds what is remembered of others.
+	maxMembers = 4096
+	// maxAnswering bounds the questions that are answered at once; above it one is told to ask again.
+	maxAnswering = 16
+	// defaultTimeout is what a handler gets when the question does not say.
+	defaultTimeout = 2 * time.Second
+	maxTimeout     = 30 * time.Second
+)
+
+// Config says who an instance is. All fields are required.
+type Config struct {
+	// NATS is closed by the caller, after Run has returned.
+	NATS *nats.Conn
+	// Service is "gateway" or "delivery"; Instance a name that is new with every start. Both become part of subjects:
+	// letters, digits, - and _.
+	Service, Instance string
+	Log               *slog.Logger
+}
+
+// Member is an instance that was heard of lately.
+type Member struct {
+	Instance, Service string
+	Started           time.Time
+}
+
+// Fleet is one instance among all. It is a grpc.ServiceRegistrar. Asking works while Run does.
+type Fleet struct {
+	cfg     Config
+	started time.Time
+	methods map[string]method // by name without package and service; written before Run
+
+	answering sync.WaitGroup
+	turns     chan struct{}
+
+	mu      sync.Mutex
+	members map[string]member
+	asked   time.Time     // when everybody was last asked to say that they are there
+	heard   chan struct{} // closed and replaced when a member appears
+}
+
+type member struct {
+	Member
+
+	lastHeard time.Time
+}
+
+type method struct {
+	handle grpc.MethodHandler
+	impl   any
+}
+
+var _ grpc.ServiceRegistrar = (*Fleet)(nil)
+
+// New makes an instance that is not heard of before Run.
+func New(cfg Config) *Fleet {
+	return &Fleet{
+		cfg: cfg, started: time.Now(), methods: map[string]method{}, turns: make(chan struct{}, maxAnswering),
+		members: map[string]member{}, heard: make(chan struct{}),
+	}
+}
+
+// RegisterService adds what can be asked of this instance; all is added before Run. Like gRPC's it does not return from a
+// mistake in the program.
+func (f *Fleet) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	if want := reflect.TypeOf(desc.HandlerType).Elem(); !reflect.TypeOf(impl).Implements(want) {
+		panic(fmt.Sprintf("fleet: %T does not implement %v", impl, want)) //nolint:forbidigo // as gRPC: the interface has no error
+	}
+	for _, m := range desc.Methods {
+		if _, twice := f.methods[m.MethodName]; twice {
+			panic("fleet: two services have the method " + m.MethodName) //nolint:forbidigo // as gRPC: the interface has no error
+		}
+		f.methods[m.MethodName] = method{m.Handler, impl}
+	}
+}
+
+// Run makes the instance heard of and answers questions until ctx ends; it returns when the last answer is given.
+func (f *Fleet) Run(ctx context.Context) error {
+	subscriptions := []struct {
+		subject string
+		take    nats.MsgHandler
+	}{
+		{aliveSubject, f.hear},
+		{whoSubject, func(*nats.Msg) { f.announce(false) }},
+		{allPrefix + f.cfg.Service + ".*", func(msg *nats.Msg) { f.take(ctx, msg) }},
+		{onePrefix + f.cfg.Instance + "." + f.cfg.Service + ".*", func(msg *nats.Msg) { f.take(ctx, msg) }},
+	}
+	defer f.answering.Wait()
+	for _, s := range subscriptions {
+		sub, err := f.cfg.NATS.Subscribe(s.subject, s.take)
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", s.subject, err)
+		}
+		ended := make(chan struct{})
+		sub.SetClosedHandler(func(string) { close(ended) })
+		defer func() {
+			if sub.Unsubscribe() == nil {
+				<-ended // no question is taken any more, so that answering can be waited for
+			}
+		}()
+	}
+	f.announce(false)
+	f.askWho()
+	for {
+		timer := time.NewTimer(beat*3/4 + rand.N(beat/2))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			f.announce(true)
+			return nil
+		case <-timer.C:
+			f.announce(false)
+			f.expire()
+		}
+	}
+}
+
+// announce says that this instance is there, or about to leave. It is lost while the connection is away; the next comes soon.
+func (f *Fleet) announce(leaving bool) {
+	data, err := (&brokerv1.Alive{
+		Instance: f.cfg.Instance, Service: f.cfg.Service, StartedMs: f.started.UnixMilli(), Leaving: leaving,
+	}).MarshalVT()
+	if err == nil {
+		err = f.cfg.NATS.Publish(aliveSubject, data)
+	}
+	if err != nil {
+		f.cfg.Log.Debug("could not say that this instance is there", "error", err)
+	}
+}
+
+func (f *Fleet) hear(msg *nats.Msg) {
+	var alive brokerv1.Alive
+	if err := proto.Unmarshal(msg.Data, &alive); err != nil {
+		f.cfg.Log.Warn("a sign of life cannot be decoded", "error", err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, known := f.members[alive.GetInstance()]
+	switch {
+	case alive.GetLeaving():
+		delete(f.members, alive.GetInstance())
+	case known || len(f.members) < maxMembers:
+		f.members[alive.GetInstance()] = member{
+			Member:    Member{Instance: alive.GetInstance(), Service: alive.GetService(), Started: time.UnixMilli(alive.GetStartedMs())},
+			lastHeard: time.Now(),
+		}
+	}
+	if !known {
+		close(f.heard)
+		f.heard = make(chan struct{})
+	}
+}
+
+func (f *Fleet) expire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for instance, m := range f.members {
+		if time.Since(m.lastHeard) > lifetime {
+			delete(f.members, instance)
+		}
+	}
+}
+
+// Members are the instances of a service that were heard of lately, by name.
+func (f *Fleet) Members(service string) []Member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found []Member
+	for _, m := range f.members {
+		if m.Service == service && time.Since(m.lastHeard) <= lifetime {
+			found = append(found, m.Member)
+		}
+	}
+	slices.SortFunc(found, func(a, b Member) int { return strings.Compare(a.Instance, b.Instance) })
+	return found
+}
+
+// askWho has everybody say that they are there, at most once in a while.
+func (f *Fleet) askWho() {
+	f.mu.Lock()
+	recently := time.Since(f.asked) < settle
+	if !recently {
+		f.asked = time.Now()
+	}
+	f.mu.Unlock()
+	if !recently {
+		_ = f.cfg.NATS.Publish(whoSubject, nil) // lost like any question while the connection is away
+	}
+}
+
+// expected are the instances whose answers to wait for. When none is known, those that are there get a moment to say so.
+func (f *Fleet) expected(ctx context.Context, service string) []Member {
+	patience := time.NewTimer(settle)
+	defer patience.Stop()
+	for {
+		f.mu.Lock()
+		heard := f.heard
+		f.mu.Unlock()
+		if members := f.Members(service); len(members) > 0 {
+			return members
+		}
+		f.askWho()
+		select {
+		case <-heard:
+		case <-patience.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

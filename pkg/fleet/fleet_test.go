@@ -1,0 +1,229 @@
+package fleet_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/fleet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// gateway answers with its name, waits, fails or panics, as the user it is asked about says.
+type gateway struct {
+	gatewayv1.UnimplementedGatewayServiceServer
+
+	name    string
+	entered chan struct{}
+}
+
+func (g *gateway) Explain(ctx context.Context, request *gatewayv1.ExplainRequest) (*gatewayv1.ExplainResponse, error) {
+	verb, whom, _ := strings.Cut(request.GetUserId(), ":")
+	if whom != "" && whom != g.name {
+		verb = ""
+	}
+	switch verb {
+	case "silent":
+		if g.entered != nil {
+			g.entered <- struct{}{}
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case "fail":
+		return nil, status.Error(codes.NotFound, "no such\nconnection")
+	case "panic":
+		panic("out of its mind")
+	case "large":
+		return &gatewayv1.ExplainResponse{Gateway: strings.Repeat("x", 2<<20)}, nil
+	}
+	return &gatewayv1.ExplainResponse{Gateway: g.name, StartedMs: int64(request.GetSeq())}, nil
+}
+
+type fixture struct {
+	t  *testing.T
+	nc func() *nats.Conn
+}
+
+func setup(t *testing.T) *fixture {
+	t.Helper()
+	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
+	require.NoError(t, err)
+	ns.Start()
+	require.True(t, ns.ReadyForConnections(10*time.Second))
+	t.Cleanup(func() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	})
+	return &fixture{t: t, nc: func() *nats.Conn {
+		nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(ns))
+		require.NoError(t, err)
+		t.Cleanup(nc.Close)
+		return nc
+	}}
+}
+
+// run starts an instance; the function that is returned stops it.
+func (x *fixture) run(service, instance string, impl gatewayv1.GatewayServiceServer) (*fleet.Fleet, func()) {
+	x.t.Helper()
+	f := fleet.New(fleet.Config{NATS: x.nc(), Service: service, Instance: instance, Log: slog.New(slog.DiscardHandler)})
+	if impl != nil {
+		gatewayv1.RegisterGatewayServiceServer(f, impl)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(x.t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	stopped := false
+	stop := func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		require.NoError(x.t, <-ended)
+	}
+	x.t.Cleanup(stop)
+	return f, stop
+}
+
+// known waits until the instance has heard of as many gateways.
+func (x *fixture) known(f *fleet.Fleet, count int) {
+	x.t.Helper()
+	require.Eventually(x.t, func() bool { return len(f.Members("gateway")) == count }, 10*time.Second, time.Millisecond)
+}
+
+func explain(t *testing.T, f *fleet.Fleet, user string) []fleet.Answer[gatewayv1.ExplainResponse] {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	answers, err := fleet.AskAll[gatewayv1.ExplainResponse](ctx, f, "gateway", "Explain", &gatewayv1.ExplainRequest{UserId: user, Seq: 7})
+	require.NoError(t, err)
+	return answers
+}
+
+func TestAskAll(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	require.Empty(t, explain(t, asker, "ann"), "nobody is there")
+	for i := range 3 {
+		name := fmt.Sprintf("gw-%d", i)
+		x.run("gateway", name, &gateway{name: name})
+	}
+	x.known(asker, 3)
+	answers := explain(t, asker, "ann")
+	require.Len(t, answers, 3)
+	for i, answer := range answers {
+		require.NoError(t, answer.Err)
+		require.Equal(t, fmt.Sprintf("gw-%d", i), answer.Instance)
+		require.Equal(t, answer.Instance, answer.Response.GetGateway())
+		require.EqualValues(t, 7, answer.Response.GetStartedMs())
+	}
+}
+
+func TestOneThatFails(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	x.run("gateway", "a", &gateway{name: "a"})
+	x.run("gateway", "b", &gateway{name: "b"})
+	x.known(asker, 2)
+	for user, want := range map[string]codes.Code{"fail:b": codes.NotFound, "panic:b": codes.Internal, "large:b": codes.ResourceExhausted} {
+		answers := explain(t, asker, user)
+		require.Len(t, answers, 2)
+		require.NoError(t, answers[0].Err)
+		require.Equal(t, want, status.Code(answers[1].Err), user)
+		require.NotContains(t, answers[1].Err.Error(), "mind", "what panics is for the log")
+	}
+}
+
+// An instance that does not answer is named, and the others' answers are there all the same.
+func TestOneThatIsSilent(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	silent := &gateway{name: "b", entered: make(chan struct{}, 1)}
+	x.run("gateway", "a", &gateway{name: "a"})
+	x.run("gateway", "b", silent)
+	x.known(asker, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	answers, err := fleet.AskAll[gatewayv1.ExplainResponse](ctx, asker, "gateway", "Explain", &gatewayv1.ExplainRequest{UserId: "silent:b"})
+	require.NoError(t, err)
+	<-silent.entered
+	require.Len(t, answers, 2)
+	require.NoError(t, answers[0].Err)
+	require.Equal(t, "b", answers[1].Instance)
+	require.Equal(t, codes.DeadlineExceeded, status.Code(answers[1].Err))
+}
+
+// One that stopped properly is not waited for.
+func TestLeaving(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	x.run("gateway", "a", &gateway{name: "a"})
+	_, stop := x.run("gateway", "b", &gateway{name: "b"})
+	x.known(asker, 2)
+	stop()
+	x.known(asker, 1)
+	require.Len(t, explain(t, asker, "ann"), 1)
+}
+
+func TestAskOne(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	x.run("gateway", "a", &gateway{name: "a"})
+	x.run("gateway", "b", &gateway{name: "b"})
+	x.known(asker, 2)
+	ask := func(instance, method, user string) (*gatewayv1.ExplainResponse, error) {
+		return fleet.AskOne[gatewayv1.ExplainResponse](t.Context(), asker, instance, "gateway", method, &gatewayv1.ExplainRequest{UserId: user})
+	}
+	answer, err := ask("b", "Explain", "")
+	require.NoError(t, err)
+	require.Equal(t, "b", answer.GetGateway())
+	_, err = ask("c", "Explain", "")
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	_, err = ask("a", "Divine", "")
+	require.Equal(t, codes.Unimplemented, status.Code(err))
+	_, err = ask("a", "GetGateway", "")
+	require.Equal(t, codes.Unimplemented, status.Code(err), "the service has it, this implementation does not")
+	_, err = ask("a", "Explain", "fail")
+	require.Equal(t, codes.NotFound, status.Code(err))
+}
+
+// More questions at once than are answered at once are refused, not queued.
+func TestTooManyQuestions(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	const turns = 16
+	busy := &gateway{name: "a", entered: make(chan struct{}, turns)}
+	x.run("gateway", "a", busy)
+	x.known(asker, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{}, turns)
+	for range turns {
+		go func() {
+			_, _ = fleet.AskOne[gatewayv1.ExplainResponse](ctx, asker, "a", "gateway", "Explain", &gatewayv1.ExplainRequest{UserId: "silent"})
+			ended <- struct{}{}
+		}()
+	}
+	for range turns {
+		<-busy.entered
+	}
+	_, err := fleet.AskOne[gatewayv1.ExplainResponse](t.Context(), asker, "a", "gateway", "Explain", &gatewayv1.ExplainRequest{})
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	cancel()
+	for range turns {
+		<-ended
+	}
+}
