@@ -25,11 +25,19 @@ const (
 
 // AdminConfig says where operators look at a service.
 type AdminConfig struct {
-	// Listen is host:port; empty means no admin server. It asks nobody who they are: keep it off public networks.
-	Listen string `help:"Address of the admin server (metrics, health); empty for none." default:"${admin_listen=127.0.0.1:9090}"`
-	// Pprof adds Go's profiles under /debug/pprof/. Defaults to false: a profile shows what is in memory.
-	Pprof bool `help:"Serve Go profiles under /debug/pprof/."`
+	// Listen is host:port; empty means no admin server. On an address that is not loopback a token is required.
+	Listen string `help:"Address of the admin server (metrics, health, status page); empty for none." default:"${admin_listen=127.0.0.1:9090}"`
+	// Token is what callers must show, 16 characters or more: as a bearer token, or as the password of any user. Only what
+	// probes ask (/livez, /readyz, /healthz) is open to everybody. Required unless Listen is loopback; where it is set, it
+	// holds on loopback as well.
+	Token string `help:"Token that the admin server asks for, 16 characters or more; required unless it listens on loopback." secret:""`
+	// Pprof serves Go's profiles under /debug/pprof/. Defaults to true: when a service is in trouble is no time to restart
+	// it, and who can ask has the token or is on the machine.
+	Pprof bool `help:"Serve Go profiles under /debug/pprof/." default:"true" negatable:""`
 }
+
+// minToken is the shortest token that is accepted: shorter ones are guessed.
+const minToken = 16
 
 // Check tells whether something the service needs is there. It must return when its context ends.
 type Check = func(ctx context.Context) error
@@ -39,7 +47,11 @@ type Check = func(ctx context.Context) error
 //	/metrics           metrics in Prometheus or OpenMetrics form
 //	/livez, /healthz   200 as long as the process answers; never depends on anything else
 //	/readyz            200 when the service can do its work, 503 with the reasons when not
+//	/debug/pprof/      Go's profiles
+//
+// and what the service adds with Handle. All but the second and third ask for the token.
 type Admin struct {
+	probes   *http.ServeMux // open to everybody; hands everything else to mux, behind the guard
 	mux      *http.ServeMux
 	server   *http.Server
 	listener net.Listener // nil when off
@@ -50,14 +62,18 @@ type Admin struct {
 // NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
 // are what readiness depends on, by name.
 func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, error) {
+	if cfg.Token != "" && len(cfg.Token) < minToken {
+		return nil, fmt.Errorf("admin server: the token has %d characters; at least %d are needed", len(cfg.Token), minToken)
+	}
 	a := &Admin{mux: http.NewServeMux(), checks: checks}
 	errorLog := slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)
 	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
 	}))
-	a.Handle("GET /livez", http.HandlerFunc(live))
-	a.Handle("GET /healthz", http.HandlerFunc(live))
-	a.Handle("GET /readyz", http.HandlerFunc(a.ready))
+	a.probes = http.NewServeMux()
+	a.probes.HandleFunc("GET /livez", live)
+	a.probes.HandleFunc("GET /healthz", live)
+	a.probes.HandleFunc("GET /readyz", a.ready)
 	if cfg.Pprof {
 		a.Handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
 		a.Handle("/debug/pprof/cmdline", http.HandlerFunc(pprof.Cmdline))
@@ -72,8 +88,13 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if err != nil {
 		return nil, fmt.Errorf("admin server: %w", err)
 	}
+	if cfg.Token == "" && !isLoopback(listener.Addr()) {
+		_ = listener.Close()
+		return nil, fmt.Errorf("admin server: %s can be reached from other machines, and there is no token; set RUNNEL_ADMIN_TOKEN or RUNNEL_ADMIN_TOKEN_FILE, or listen on 127.0.0.1", cfg.Listen)
+	}
 	a.listener = listener
-	a.server = &http.Server{Handler: a.mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
+	a.probes.Handle("/", guard(cfg.Token, a.mux))
+	a.server = &http.Server{Handler: a.probes, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
 	return a, nil
 }
 

@@ -86,7 +86,7 @@ func TestAdmin(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	require.Equal(t, "0", body)
 	code, _, _ = get(t, base+"/debug/pprof/", "")
-	require.Equal(t, http.StatusNotFound, code, "profiles are off unless asked for")
+	require.Equal(t, http.StatusNotFound, code, "profiles can be turned off")
 }
 
 func TestAdminPprof(t *testing.T) {
@@ -133,4 +133,53 @@ func TestAdminPortTaken(t *testing.T) {
 	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, nil)
 	_, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: admin.Addr()}, telemetry.Discard(), nil)
 	require.ErrorContains(t, err, "admin server")
+}
+
+func TestAdminAsksForTheToken(t *testing.T) {
+	const token = "0123456789abcdef"
+	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0", Token: token, Pprof: true}, nil)
+	ask := func(path string, show func(*http.Request)) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin.Addr()+path, nil)
+		require.NoError(t, err)
+		show(request)
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		return response.StatusCode
+	}
+	nothing := func(*http.Request) {}
+	for _, path := range []string{"/livez", "/readyz", "/healthz"} {
+		require.Equal(t, http.StatusOK, ask(path, nothing), "probes show nothing")
+	}
+	for _, path := range []string{"/metrics", "/debug/pprof/", "/partitions"} {
+		require.Equal(t, http.StatusUnauthorized, ask(path, nothing))
+		require.Equal(t, http.StatusUnauthorized, ask(path, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token+"x") }))
+		require.Equal(t, http.StatusUnauthorized, ask(path, func(r *http.Request) { r.Header.Set("Authorization", "Bearer ") }))
+		require.Equal(t, http.StatusUnauthorized, ask(path, func(r *http.Request) { r.SetBasicAuth(token, "") }))
+		require.Equal(t, http.StatusOK, ask(path, func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }))
+		require.Equal(t, http.StatusOK, ask(path, func(r *http.Request) { r.SetBasicAuth("anybody", token) }))
+	}
+	require.Equal(t, http.StatusNotFound, ask("/elsewhere", func(r *http.Request) { r.SetBasicAuth("anybody", token) }))
+}
+
+// A page of another site may have its name point to this machine; it must learn nothing.
+func TestAdminWithoutATokenIsForThisMachine(t *testing.T) {
+	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, nil)
+	for host, want := range map[string]int{"localhost:9090": 200, "127.0.0.1": 200, "[::1]:9090": 200, "evil.example": 403, "localhost.evil.example:9090": 403} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin.Addr()+"/metrics", nil)
+		require.NoError(t, err)
+		request.Host = host
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, want, response.StatusCode, host)
+	}
+}
+
+func TestAdminOffLoopbackNeedsAToken(t *testing.T) {
+	_, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: "0.0.0.0:0"}, telemetry.Discard(), nil)
+	require.ErrorContains(t, err, "RUNNEL_ADMIN_TOKEN")
+	_, err = telemetry.NewAdmin(telemetry.AdminConfig{Listen: "127.0.0.1:0", Token: "short"}, telemetry.Discard(), nil)
+	require.ErrorContains(t, err, "at least 16")
+	startAdmin(t, telemetry.AdminConfig{Listen: "0.0.0.0:0", Token: "0123456789abcdef"}, nil)
 }
