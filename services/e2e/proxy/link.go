@@ -1,0 +1,206 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// link is one connection through a proxy.
+//
+//	accepted ──dialled──▶ carrying ──both ends done──▶ gone
+//	    │                    ├── bytes were lost, one end has left: stays, half-open, until the loss is over
+//	    └── target away ─────┴── reset, hung up ──────▶ gone
+//
+// Two goroutines, one for each way.
+type link struct {
+	proxy *Proxy
+	near  *net.TCPConn // the side that has connected
+	done  chan struct{}
+	end   context.CancelFunc
+	ctx   context.Context //nolint:containedctx // the life of the connection, for the dial
+	once  sync.Once
+
+	mu  sync.Mutex
+	far *net.TCPConn // the target; nil before it was reached
+
+	// lost says which way bytes were lost. Guarded by Proxy.mu.
+	lost struct{ up, down bool }
+}
+
+func newLink(p *Proxy, near *net.TCPConn) *link {
+	l := &link{proxy: p, near: near, done: make(chan struct{})}
+	l.ctx, l.end = context.WithCancel(context.Background())
+	return l
+}
+
+// carry is the life of the link.
+func (l *link) carry() {
+	defer l.proxy.forget(l)
+	defer l.hangup()
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(l.ctx, "tcp", l.proxy.target)
+	if err != nil {
+		l.reset() // as if nobody listened
+		return
+	}
+	far, _ := conn.(*net.TCPConn)
+	l.mu.Lock()
+	l.far = far
+	l.mu.Unlock()
+	if l.isDone() {
+		_ = far.Close() // it ended while the target was dialled, and nobody knew of this half
+		return
+	}
+	for _, conn := range []*net.TCPConn{l.near, far} {
+		_ = conn.SetReadBuffer(bufferBytes)
+		_ = conn.SetWriteBuffer(bufferBytes)
+	}
+	var ways sync.WaitGroup
+	ways.Go(func() { l.pump(l.near, far, func(w Weather) Flow { return w.Up }, &l.lost.up) })
+	ways.Go(func() { l.pump(far, l.near, func(w Weather) Flow { return w.Down }, &l.lost.down) })
+	ways.Wait()
+	if l.half() {
+		<-l.done
+	}
+}
+
+func (l *link) isDone() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// half reports whether bytes, or the end of the connection, were lost on the way.
+func (l *link) half() bool {
+	l.proxy.mu.Lock()
+	defer l.proxy.mu.Unlock()
+	return l.lost.up || l.lost.down
+}
+
+// pump carries bytes one way until the connection ends.
+func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
+	buffer := make([]byte, chunkBytes)
+	for {
+		n, err := from.Read(buffer)
+		at := time.Now()
+		if n > 0 && !l.pass(buffer[:n], at, to, way, lost) {
+			return
+		}
+		switch {
+		case err == nil:
+			continue
+		case !l.pass(nil, at, to, way, lost): // the end travels as bytes do
+		case errors.Is(err, io.EOF):
+			_ = to.CloseWrite()
+		default:
+			l.reset()
+		}
+		return
+	}
+}
+
+// pass brings bytes, or with none the end of the connection, through the weather. It reports false when there is nothing
+// more to do: the end was lost, or the link has gone.
+func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weather) Flow, lost *bool) bool {
+	isEnd := len(data) == 0
+	for {
+		flow, changed := l.weather(way, lost)
+		switch {
+		case flow.Hold:
+			if !l.wait(changed, nil) {
+				return false
+			}
+			continue
+		case flow.Lose:
+			return !isEnd
+		}
+		if wait := flow.Delay - time.Since(since); wait > 0 {
+			timer := time.NewTimer(wait)
+			there := l.wait(changed, timer.C)
+			timer.Stop()
+			if !there {
+				return false
+			}
+			continue
+		}
+		if isEnd {
+			return true
+		}
+		piece, rest := data, time.Duration(0)
+		if flow.Rate > 0 {
+			const pieces = 20 // a second
+			piece = data[:min(len(data), max(1, flow.Rate/pieces))]
+			rest = time.Duration(len(piece)) * time.Second / time.Duration(flow.Rate)
+		}
+		if _, err := to.Write(piece); err != nil {
+			l.reset()
+			return false
+		}
+		if data = data[len(piece):]; rest > 0 {
+			timer := time.NewTimer(rest)
+			there := l.wait(changed, timer.C)
+			timer.Stop()
+			if !there {
+				return false
+			}
+		}
+		if len(data) == 0 {
+			return true
+		}
+	}
+}
+
+// weather is what becomes of bytes now, and what is closed when that changes. That bytes are lost is noted under the same lock
+// under which the weather changes, so that no link is overlooked when the loss is over.
+func (l *link) weather(way func(Weather) Flow, lost *bool) (Flow, <-chan struct{}) {
+	l.proxy.mu.Lock()
+	defer l.proxy.mu.Unlock()
+	flow := way(l.proxy.weather)
+	if flow.Lose && !flow.Hold {
+		*lost = true
+	}
+	return flow, l.proxy.changed
+}
+
+// wait waits for a change of the weather or for a timer. It reports false when the link has gone.
+func (l *link) wait(changed <-chan struct{}, timer <-chan time.Time) bool {
+	select {
+	case <-changed:
+		return true
+	case <-timer:
+		return true
+	case <-l.done:
+		return false
+	}
+}
+
+// reset ends both halves with RST.
+func (l *link) reset() {
+	l.finish(func(conn *net.TCPConn) { _ = conn.SetLinger(0) })
+}
+
+// hangup ends both halves in order.
+func (l *link) hangup() { l.finish(func(*net.TCPConn) {}) }
+
+func (l *link) finish(prepare func(*net.TCPConn)) {
+	l.once.Do(func() {
+		close(l.done)
+		l.end()
+		l.mu.Lock()
+		far := l.far
+		l.mu.Unlock()
+		for _, conn := range []*net.TCPConn{l.near, far} {
+			if conn != nil {
+				prepare(conn)
+				_ = conn.Close()
+			}
+		}
+	})
+}
