@@ -22,10 +22,11 @@ type link struct {
 	done  chan struct{}
 	end   context.CancelFunc
 	ctx   context.Context //nolint:containedctx // the life of the connection, for the dial
-	once  sync.Once
 
-	mu  sync.Mutex
-	far *net.TCPConn // the target; nil before it was reached
+	mu     sync.Mutex
+	far    *net.TCPConn // the target; nil before it was reached
+	gone   bool
+	abrupt bool // it went with RST
 
 	// lost says which way bytes were lost. Guarded by Proxy.mu.
 	lost struct{ up, down bool }
@@ -48,11 +49,7 @@ func (l *link) carry() {
 		return
 	}
 	far, _ := conn.(*net.TCPConn)
-	l.mu.Lock()
-	l.far = far
-	l.mu.Unlock()
-	if l.isDone() {
-		_ = far.Close() // it ended while the target was dialled, and nobody knew of this half
+	if !l.reached(far) {
 		return
 	}
 	for _, conn := range []*net.TCPConn{l.near, far} {
@@ -68,13 +65,16 @@ func (l *link) carry() {
 	}
 }
 
-func (l *link) isDone() bool {
-	select {
-	case <-l.done:
-		return true
-	default:
+// reached notes the other half. When the link ended while the target was dialled, that half ends as the first one did.
+func (l *link) reached(far *net.TCPConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		shut(far, l.abrupt)
 		return false
 	}
+	l.far = far
+	return true
 }
 
 // half reports whether bytes, or the end of the connection, were lost on the way.
@@ -182,25 +182,29 @@ func (l *link) wait(changed <-chan struct{}, timer <-chan time.Time) bool {
 }
 
 // reset ends both halves with RST.
-func (l *link) reset() {
-	l.finish(func(conn *net.TCPConn) { _ = conn.SetLinger(0) })
-}
+func (l *link) reset() { l.finish(true) }
 
 // hangup ends both halves in order.
-func (l *link) hangup() { l.finish(func(*net.TCPConn) {}) }
+func (l *link) hangup() { l.finish(false) }
 
-func (l *link) finish(prepare func(*net.TCPConn)) {
-	l.once.Do(func() {
-		close(l.done)
-		l.end()
-		l.mu.Lock()
-		far := l.far
-		l.mu.Unlock()
-		for _, conn := range []*net.TCPConn{l.near, far} {
-			if conn != nil {
-				prepare(conn)
-				_ = conn.Close()
-			}
-		}
-	})
+func (l *link) finish(abrupt bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return
+	}
+	l.gone, l.abrupt = true, abrupt
+	close(l.done)
+	l.end()
+	shut(l.near, abrupt)
+	if l.far != nil {
+		shut(l.far, abrupt)
+	}
+}
+
+func shut(conn *net.TCPConn, abrupt bool) {
+	if abrupt {
+		_ = conn.SetLinger(0)
+	}
+	_ = conn.Close()
 }

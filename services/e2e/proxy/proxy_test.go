@@ -30,11 +30,12 @@ func newBed(t *testing.T) *bed {
 	require.NoError(t, err)
 	p, err := proxy.Listen(target.Addr().String())
 	require.NoError(t, err)
+	b := &bed{p, target}
 	t.Cleanup(func() {
 		p.Close()
-		require.NoError(t, target.Close())
+		require.NoError(t, b.target.Close())
 	})
-	return &bed{p, target}
+	return b
 }
 
 // connect gives both ends of a connection through the proxy.
