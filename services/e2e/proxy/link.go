@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -20,8 +19,6 @@ type link struct {
 	proxy *Proxy
 	near  *net.TCPConn // the side that has connected
 	done  chan struct{}
-	end   context.CancelFunc
-	ctx   context.Context //nolint:containedctx // the life of the connection, for the dial
 
 	mu     sync.Mutex
 	far    *net.TCPConn // the target; nil before it was reached
@@ -33,17 +30,15 @@ type link struct {
 }
 
 func newLink(p *Proxy, near *net.TCPConn) *link {
-	l := &link{proxy: p, near: near, done: make(chan struct{})}
-	l.ctx, l.end = context.WithCancel(context.Background())
-	return l
+	return &link{proxy: p, near: near, done: make(chan struct{})}
 }
 
 // carry is the life of the link.
 func (l *link) carry() {
 	defer l.proxy.forget(l)
 	defer l.hangup()
-	dialer := net.Dialer{Timeout: dialTimeout}
-	conn, err := dialer.DialContext(l.ctx, "tcp", l.proxy.target)
+	// Not ended with the link: a dial that is given up hangs up in order, and what is reset must be reset on both sides.
+	conn, err := net.DialTimeout("tcp", l.proxy.target, dialTimeout)
 	if err != nil {
 		l.reset() // as if nobody listened
 		return
@@ -195,7 +190,6 @@ func (l *link) finish(abrupt bool) {
 	}
 	l.gone, l.abrupt = true, abrupt
 	close(l.done)
-	l.end()
 	shut(l.near, abrupt)
 	if l.far != nil {
 		shut(l.far, abrupt)
