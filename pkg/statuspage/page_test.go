@@ -1,0 +1,158 @@
+package statuspage_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/statuspage"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// answer is /status.json as the page's script reads it.
+type answer struct {
+	Title  string `json:"title"`
+	Charts []struct {
+		Points []*float64 `json:"points"`
+	} `json:"charts"`
+	Tables []statuspage.Table `json:"tables"`
+}
+
+func get(t *testing.T, page http.Handler, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	page.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+	return recorder
+}
+
+func status(t *testing.T, page http.Handler) answer {
+	t.Helper()
+	response := get(t, page, "/status.json")
+	require.Equal(t, http.StatusOK, response.Code)
+	var a answer
+	require.NoError(t, json.Unmarshal(response.Body.Bytes(), &a))
+	return a
+}
+
+func TestChartsFollowTheMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		connections := prometheus.NewGauge(prometheus.GaugeOpts{Name: "connections", Help: "Live ones."})
+		frames := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "frames_total", Help: "By direction."}, []string{"direction"})
+		latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "seconds", Help: "By rung.", Buckets: []float64{.001, .01, .1}}, []string{"rung"})
+		registry.MustRegister(connections, frames, latency)
+		page := statuspage.New(statuspage.Config{
+			Title: "test", Gatherer: registry, Log: slog.New(slog.DiscardHandler),
+			Charts: []statuspage.Chart{
+				{Title: "connections", Metric: "connections"},
+				{Title: "frames in", Metric: "frames_total", Label: "direction", Is: "in", Kind: statuspage.Rate, Unit: "/s"},
+				{Title: "all frames", Metric: "frames_total", Kind: statuspage.Rate, Unit: "/s"},
+				{Title: "committed", Metric: "seconds", Label: "rung", Is: "committed", Kind: statuspage.P99, Unit: "s"},
+				{Title: "nothing", Metric: "not_there", Kind: statuspage.Rate},
+			},
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- page.Run(ctx) }()
+		synctest.Wait()
+
+		connections.Set(7)
+		frames.WithLabelValues("in").Add(50)
+		frames.WithLabelValues("out").Add(100)
+		for range 98 {
+			latency.WithLabelValues("committed").Observe(0.0005)
+		}
+		latency.WithLabelValues("committed").Observe(0.05)
+		latency.WithLabelValues("committed").Observe(0.05)
+		latency.WithLabelValues("accepted").Observe(5)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		frames.WithLabelValues("in").Add(5)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+
+		a := status(t, page)
+		require.Equal(t, "test", a.Title)
+		last := func(chart, back int) *float64 { return a.Charts[chart].Points[len(a.Charts[chart].Points)-1-back] }
+		require.InDelta(t, 7, *last(0, 0), 0)
+		require.InDelta(t, 1, *last(1, 0), 1e-9)
+		require.Nil(t, last(1, 1), "a series that was not there before has no rate yet")
+		require.InDelta(t, 1, *last(2, 0), 1e-9)
+		require.Nil(t, last(3, 0), "nothing was observed in the last five seconds")
+		require.Nil(t, last(4, 0))
+
+		for range 100 {
+			latency.WithLabelValues("committed").Observe(0.0005)
+		}
+		latency.WithLabelValues("committed").Observe(0.05)
+		latency.WithLabelValues("committed").Observe(0.05)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		a = status(t, page)
+		require.InDelta(t, 0.1, *last(3, 0), 0, "the bound of the bucket that holds it")
+
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		a = status(t, page)
+		require.Len(t, a.Charts[0].Points, 360, "half an hour and no more")
+
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+type gateway struct {
+	gatewayv1.UnimplementedGatewayServiceServer
+
+	answer *gatewayv1.ListConnectionsResponse
+}
+
+func (g gateway) ListConnections(context.Context, *gatewayv1.ListConnectionsRequest) (*gatewayv1.ListConnectionsResponse, error) {
+	return g.answer, nil
+}
+
+func TestTables(t *testing.T) {
+	page := statuspage.New(statuspage.Config{
+		Title: "test", Gatherer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		Tables: []statuspage.Source{
+			statuspage.Connections(gateway{answer: &gatewayv1.ListConnectionsResponse{
+				Connections: []*gatewayv1.Connection{{ConnectionId: "c1", UserId: "ann", DeviceId: "phone", SinceMs: time.Now().UnixMilli()}}, More: true,
+			}}),
+			func(context.Context) (statuspage.Table, error) {
+				return statuspage.Table{Title: "Partitions"}, errors.New("history is away")
+			},
+		},
+	})
+	tables := status(t, page).Tables
+	require.Len(t, tables, 2)
+	require.Equal(t, []string{"c1", "ann", "phone"}, tables[0].Rows[0][:3])
+	require.Contains(t, tables[0].Note, "the first 100")
+	require.Equal(t, "Partitions", tables[1].Title)
+	require.Contains(t, tables[1].Note, "history is away")
+}
+
+func TestPageLoadsNothingFromElsewhere(t *testing.T) {
+	page := statuspage.New(statuspage.Config{Title: "test", Gatherer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+	for path, contentType := range map[string]string{"/": "text/html", "/status.js": "text/javascript", "/status.css": "text/css"} {
+		response := get(t, page, path)
+		require.Equal(t, http.StatusOK, response.Code)
+		require.Contains(t, response.Header().Get("Content-Type"), contentType)
+		require.Contains(t, response.Header().Get("Content-Security-Policy"), "default-src 'none'")
+		require.NotContains(t, response.Body.String(), "innerHTML", "names come from clients")
+		require.NotContains(t, response.Body.String(), "https://")
+	}
+	require.Equal(t, http.StatusNotFound, get(t, page, "/elsewhere").Code)
+}
