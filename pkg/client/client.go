@@ -5,14 +5,18 @@ import (
 	"fmt"
 	"sync"
 
+	"go.opentelemetry.io/otel/trace"
+
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 // Client is one device of one user. It is safe for concurrent use.
 type Client struct {
-	cfg  Config
-	stop context.CancelFunc
+	cfg Config
+	// tracer is nil without a TracerProvider.
+	tracer trace.Tracer
+	stop   context.CancelFunc
 	// ended is closed when everything of the client has ended.
 	ended chan struct{}
 
@@ -59,11 +63,15 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
+	c := &Client{
 		cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{}), wake: make(chan struct{}, 1),
 		requests: map[*request]struct{}{}, outbox: map[string][]*Ticket{},
 		conversations: map[string]*stream{}, catchingUp: map[*stream]catchUp{}, receipts: map[string]*conversationv1.Receipt{},
-	}, nil
+	}
+	if cfg.TracerProvider != nil {
+		c.tracer = cfg.TracerProvider.Tracer(scopeName)
+	}
+	return c, nil
 }
 
 // Start loads the positions and begins to connect, and to connect again until Close or until ctx ends. It does not wait for a

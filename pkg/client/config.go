@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
@@ -39,12 +42,19 @@ type Config struct {
 	Start clientv1.Start `kong:"-"`
 	// Cursors keeps positions beyond the life of the process. Defaults to none.
 	Cursors Cursors `kong:"-"`
+	// TLS says whom wss:// connections trust and who they are, for a gateway with a certificate of a private authority. Defaults
+	// to the system's authorities. Not used by a Dial of the program's own.
+	TLS *tls.Config `kong:"-"`
+	// TracerProvider makes a span of each command and of each event that belongs to a recorded trace; see TraceID. Its processors
+	// must not block: they are called while the client is locked. Defaults to none, which costs nothing.
+	TracerProvider trace.TracerProvider `kong:"-"`
 	// Log gets what an operator of the program may want to know. Defaults to nowhere.
 	Log *slog.Logger `kong:"-"`
 	// Dial opens connections. Defaults to WebSocket.
 	Dial DialFunc `kong:"-"`
 
-	// OnEvent gets each event. It is acknowledged when OnEvent returns. The context ends with Close.
+	// OnEvent gets each event. It is acknowledged when OnEvent returns. The context ends with Close; it has the trace of the
+	// event, if there is one, for TraceID and Traceparent.
 	OnEvent func(ctx context.Context, event *conversationv1.Event) `kong:"-"`
 	// OnReceipt gets the newest receipt of a conversation; older ones may be passed over. Without it none are asked for.
 	OnReceipt func(receipt *conversationv1.Receipt) `kong:"-"`
@@ -133,7 +143,7 @@ func (cfg Config) complete() (Config, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = dialWebSocket()
+		cfg.Dial = dialWebSocket(cfg.TLS)
 	}
 	return cfg, nil
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -40,11 +41,11 @@ type Conn interface {
 }
 
 // dialWebSocket gives the default of Config.Dial.
-func dialWebSocket() DialFunc {
+func dialWebSocket(trust *tls.Config) DialFunc {
 	// Write buffers are taken from the pool for the time of one write only.
 	dialer := &websocket.Dialer{
 		Proxy: http.ProxyFromEnvironment, ReadBufferSize: readBufferBytes,
-		WriteBufferSize: writeBufferBytes, WriteBufferPool: &sync.Pool{},
+		WriteBufferSize: writeBufferBytes, WriteBufferPool: &sync.Pool{}, TLSClientConfig: trust,
 	}
 	return func(ctx context.Context, url string, header http.Header) (Conn, error) {
 		ws, response, err := dialer.DialContext(ctx, url, header) //nolint:bodyclose // the dialer has read what there is of it

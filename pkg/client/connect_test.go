@@ -178,6 +178,26 @@ func TestGoAwayIsFollowedAfterItsDelay(t *testing.T) {
 	}
 }
 
+func TestAfterGoAwayWaitsBeginSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		start(t, g)
+		l, _ := g.accept(t, connected())
+		told := time.Now()
+		l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_GoAway{GoAway: &clientv1.GoAway{ReconnectDelayMs: 3500}}})
+		g.setDown(errors.New("refused"))
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		var after []time.Duration
+		for _, at := range g.dialed[1:] {
+			after = append(after, at.Sub(told))
+		}
+		ms := time.Millisecond
+		require.Equal(t, []time.Duration{3500 * ms, 3700 * ms}, after, "when the one it goes to is away, too, it backs off as always")
+		g.setDown(nil)
+	})
+}
+
 func TestCloseCodesDecide(t *testing.T) {
 	for _, code := range []errcode.CloseCode{1001, 1006, errcode.CloseSlow, errcode.CloseTokenExpired, 4499, 5000} {
 		synctest.Test(t, func(t *testing.T) {

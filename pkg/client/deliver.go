@@ -19,6 +19,7 @@ const (
 type notice struct {
 	conv   *stream
 	event  *conversationv1.Event
+	origin *origin
 	hidden *clientv1.Hidden
 	call   func(ctx context.Context)
 }
@@ -77,8 +78,12 @@ func (c *Client) tell(ctx context.Context, n notice) {
 		c.mu.Unlock()
 		return
 	case n.event != nil:
+		inside, span := c.beginReceive(ctx, n)
+		if span != nil {
+			defer span.End()
+		}
 		if c.cfg.OnEvent != nil {
-			c.cfg.OnEvent(ctx, n.event)
+			c.cfg.OnEvent(inside, n.event)
 		}
 		position = Position{Seq: n.event.GetSeq(), Hash: n.event.GetHash()}
 	case n.hidden != nil:

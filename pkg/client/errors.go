@@ -38,6 +38,8 @@ type RefusedError struct {
 	Field string
 	// RetryAfter is how long to wait before another try; 0 when waiting does not help.
 	RetryAfter time.Duration
+	// TraceID names the trace in which the way of the request can be looked up, as 32 hex digits; empty for none.
+	TraceID string
 }
 
 func refused(e *conversationv1.Error) *RefusedError {

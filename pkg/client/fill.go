@@ -115,12 +115,23 @@ func (c *Client) merge(conv *stream, page *clientv1.Page) (seq uint64, err error
 		case events[0].GetSeq() <= conv.last:
 			events = events[1:]
 		default:
-			if err := c.take(conv, events[0]); err != nil {
+			if err := c.take(conv, conv.asRead(events[0])); err != nil {
 				return events[0].GetSeq(), err
 			}
 			events = events[1:]
 		}
 	}
+}
+
+// asRead is an event of a page. If it is held as well, the held copy knows its trace; those before it are of no more use.
+func (conv *stream) asRead(event *conversationv1.Event) arrival {
+	for len(conv.held) > 0 && conv.held[0].event.GetSeq() < event.GetSeq() {
+		conv.held = conv.held[1:]
+	}
+	if len(conv.held) > 0 && conv.held[0].event.GetSeq() == event.GetSeq() {
+		return arrival{event: event, origin: conv.held[0].origin}
+	}
+	return arrival{event: event}
 }
 
 // giveUp stops filling until there is a new reason to.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -31,6 +32,9 @@ type Ticket struct {
 	shared  bool
 	outcome *conversationv1.Outcome
 	err     error
+	// span covers the command, nil without a tracer; parent is how it is told to the gateway, traceID the trace to look up.
+	span            trace.Span
+	parent, traceID string
 }
 
 // Done is closed when the outcome is known.
@@ -48,8 +52,23 @@ func (t *Ticket) Wait(ctx context.Context) (*conversationv1.Outcome, error) {
 	}
 }
 
-func (t *Ticket) resolve(outcome *conversationv1.Outcome, err error) {
-	t.outcome, t.err = outcome, err
+// TraceID names the trace in which the way of the command can be looked up, as 32 hex digits: the one that the gateway answered
+// with, or the client's own. It is empty until Done is closed, and afterwards when there is no such trace.
+func (t *Ticket) TraceID() string {
+	select {
+	case <-t.done:
+		return t.traceID
+	default:
+		return ""
+	}
+}
+
+// resolve ends the command. The answer is nil when there was none.
+func (t *Ticket) resolve(answer *clientv1.ServerFrame, err error) {
+	if t.err = err; err == nil {
+		t.outcome = answer.GetOutcome()
+	}
+	t.endSend(answer.GetTraceparent(), t.outcome, err)
 	close(t.done)
 }
 
@@ -76,7 +95,7 @@ func (c *Client) Submit(ctx context.Context, conversationID string, body *conver
 // SubmitID is Submit with a command id of the caller's: a UUIDv7 in canonical lower-case form. The same id of the same command
 // has the same outcome, after any time and however often it is given.
 func (c *Client) SubmitID(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
-	ticket, err := c.EnqueueID(conversationID, commandID, body)
+	ticket, err := c.enqueue(ctx, conversationID, commandID, body)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +117,11 @@ func (c *Client) Enqueue(conversationID string, body *conversationv1.Body) (*Tic
 
 // EnqueueID is Enqueue with a command id of the caller's. If that command is in the outbox already, its ticket is given.
 func (c *Client) EnqueueID(conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
+	return c.enqueue(context.Background(), conversationID, commandID, body)
+}
+
+// enqueue is EnqueueID below the span of a context.
+func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
 	if !conversation.ValidCommandID(commandID) {
 		return nil, errors.New("client: the command id must be a UUIDv7 in canonical lower-case form")
 	}
@@ -127,6 +151,7 @@ func (c *Client) EnqueueID(conversationID, commandID string, body *conversationv
 	if c.tickets >= c.cfg.MaxOutbox {
 		return nil, ErrOutboxFull
 	}
+	ticket.beginSend(ctx, c.tracer)
 	c.tickets++
 	c.outbox[ticket.key()] = append(waiting, ticket)
 	if len(waiting) == 0 {
@@ -140,17 +165,13 @@ func (c *Client) submit(ticket *Ticket) {
 	ticket.request = &request{
 		ticket: ticket,
 		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: &clientv1.Submit{
-			ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body,
+			ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
 		}}},
 		done: func(answer *clientv1.ServerFrame, err error) {
 			if err == nil && answer.GetOutcome() == nil {
 				err = errAnswer
 			}
-			if err != nil {
-				ticket.resolve(nil, err)
-			} else {
-				ticket.resolve(answer.GetOutcome(), nil)
-			}
+			ticket.resolve(answer, err)
 			c.leave(ticket)
 		},
 	}

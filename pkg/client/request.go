@@ -77,6 +77,9 @@ func (c *Client) finish(r *request, answer *clientv1.ServerFrame, err error) {
 func (c *Client) sent(s *session, r *request) {
 	if r.tries++; r.tries > 1 {
 		c.stats.Retries++
+		r.ticket.happened("sent again")
+	} else {
+		r.ticket.happened("sent")
 	}
 	r.ready, r.open = false, true
 	r.due = time.Now().Add(c.cfg.RequestTimeout)
@@ -102,6 +105,7 @@ func (c *Client) answered(s *session, f *clientv1.ServerFrame) {
 		return
 	}
 	refusal := refused(failure)
+	refusal.TraceID = traceID(parse(f.GetTraceparent()))
 	if !refusal.temporary() {
 		c.finish(r, f, refusal)
 		return

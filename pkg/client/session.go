@@ -122,7 +122,7 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 	if !connected.GetMore() {
 		c.listed = true
 	} else if list := connected.GetConversations(); len(list) > 0 {
-		c.listRest(s, list[len(list)-1].GetConversationId())
+		c.listRest(s, list[len(list)-1].GetConversationId(), 0)
 	}
 	if c.stats.Connects++; c.stats.Connects > 1 {
 		c.stats.Reconnects++
@@ -154,13 +154,16 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 	}
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Event:
-		c.pushed(m.Event)
+		c.pushed(arrived(f, s.heard))
 	case *clientv1.ServerFrame_Receipt:
 		c.receipt(m.Receipt)
 	case *clientv1.ServerFrame_Accepted:
-		if r := s.open[m.Accepted.GetRequestId()]; r != nil && r.ticket != nil && c.cfg.OnAccepted != nil {
+		if r := s.open[m.Accepted.GetRequestId()]; r != nil && r.ticket != nil {
 			ticket := r.ticket
-			c.notify(func(context.Context) { c.cfg.OnAccepted(ticket) })
+			ticket.happened("accepted")
+			if c.cfg.OnAccepted != nil {
+				c.notify(func(context.Context) { c.cfg.OnAccepted(ticket) })
+			}
 		}
 	case *clientv1.ServerFrame_Heartbeat:
 		s.owesPong = true

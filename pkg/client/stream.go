@@ -24,7 +24,7 @@ type stream struct {
 	// head is the newest seq that is known to exist, as far as it matters for filling.
 	head uint64
 	// held are events beyond a gap, without a hole among themselves.
-	held []*conversationv1.Event
+	held []arrival
 	// queued says that it waits to be filled, filling that a page is asked for, and stuck how many pages in a row brought nothing.
 	queued, filling bool
 	stuck           int
@@ -135,7 +135,8 @@ func (c *Client) base(s *session, info *clientv1.Conversation, from source) uint
 }
 
 // pushed takes an event that the gateway pushed.
-func (c *Client) pushed(event *conversationv1.Event) {
+func (c *Client) pushed(came arrival) {
+	event := came.event
 	conv := c.conversations[event.GetConversationId()]
 	switch seq := event.GetSeq(); {
 	case conv == nil:
@@ -148,11 +149,11 @@ func (c *Client) pushed(event *conversationv1.Event) {
 			c.owe(conv)
 		}
 	case seq == conv.last+1:
-		c.proceed(conv, seq, c.take(conv, event), pushedEvent)
+		c.proceed(conv, seq, c.take(conv, came), pushedEvent)
 	default:
 		c.missing(conv, seq)
-		if n := len(conv.held); n < maxHeld && c.events < c.cfg.MaxEvents && (n == 0 || conv.held[n-1].GetSeq()+1 == seq) {
-			conv.held = append(conv.held, event)
+		if n := len(conv.held); n < maxHeld && c.events < c.cfg.MaxEvents && (n == 0 || conv.held[n-1].event.GetSeq()+1 == seq) {
+			conv.held = append(conv.held, came)
 		}
 	}
 }
@@ -185,7 +186,8 @@ func (c *Client) hidden(hidden *clientv1.Hidden) {
 }
 
 // take hands the event after last to the callbacks, if it verifies and there is room.
-func (c *Client) take(conv *stream, event *conversationv1.Event) error {
+func (c *Client) take(conv *stream, came arrival) error {
+	event := came.event
 	if c.events >= c.cfg.MaxEvents {
 		c.stats.EventsPutOff++
 		return errNoRoom
@@ -204,7 +206,7 @@ func (c *Client) take(conv *stream, event *conversationv1.Event) error {
 	conv.last, conv.doubted = event.GetSeq(), false
 	c.events++
 	c.stats.Events++
-	c.tellLater(notice{conv: conv, event: event})
+	c.tellLater(notice{conv: conv, event: event, origin: came.origin})
 	return nil
 }
 
@@ -220,11 +222,11 @@ func (c *Client) skip(conv *stream, to uint64) {
 
 // proceed goes on after an attempt to take the event seq: with the held events, with a fill, or not at all.
 func (c *Client) proceed(conv *stream, seq uint64, err error, came way) {
-	for err == nil && len(conv.held) > 0 && conv.held[0].GetSeq() <= conv.last+1 {
-		event := conv.held[0]
+	for err == nil && len(conv.held) > 0 && conv.held[0].event.GetSeq() <= conv.last+1 {
+		next := conv.held[0]
 		came = pushedEvent
-		if seq = event.GetSeq(); seq > conv.last {
-			err = c.take(conv, event)
+		if seq = next.event.GetSeq(); seq > conv.last {
+			err = c.take(conv, next)
 		}
 		conv.held = conv.held[1:]
 	}
@@ -320,15 +322,25 @@ func (c *Client) leaveIf(conv *stream, over bool) {
 }
 
 // listRest goes through the conversations that Connected had no room for.
-func (c *Client) listRest(s *session, after string) {
-	c.ask(&request{
+//
+// They matter too much to give up on the first refusal: without them the client does not know what it lacks. So it asks, more and
+// more rarely, for as long as the connection lasts; the next one begins anew.
+func (c *Client) listRest(s *session, after string, refusals int) {
+	r := &request{
 		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{
 			ListConversations: &clientv1.ListConversations{After: after, Limit: maxPage},
 		}},
 		once: true,
 		done: func(answer *clientv1.ServerFrame, err error) {
-			if err != nil {
-				// The next connection begins anew.
+			if err == nil && answer.GetConversations() == nil {
+				err = errAnswer
+			}
+			switch {
+			case err != nil && c.session != s:
+				return
+			case err != nil:
+				c.cfg.Log.Warn("could not list all conversations", "error", err)
+				c.listRest(s, after, refusals+1)
 				return
 			}
 			list := answer.GetConversations().GetConversations()
@@ -336,12 +348,17 @@ func (c *Client) listRest(s *session, after string) {
 				c.meet(s, info, fromList)
 			}
 			if answer.GetConversations().GetMore() && len(list) > 0 {
-				c.listRest(s, list[len(list)-1].GetConversationId())
+				c.listRest(s, list[len(list)-1].GetConversationId(), 0)
 			} else {
 				c.listed, s.strays = true, nil
 			}
 		},
-	})
+	}
+	if refusals == 0 {
+		c.ask(r)
+	} else {
+		c.askAfter(r, c.cfg.Backoff.wait(refusals-1))
+	}
 }
 
 // receipt takes a receipt. Only the newest one of a conversation waits for the callback.

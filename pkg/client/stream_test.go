@@ -322,6 +322,70 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 	})
 }
 
+func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, first, second, third := newGateway(), newHistory(2), newHistory(2), newHistory(2)
+		c, v := start(t, g, fromFirst)
+		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
+		page := func(f *clientv1.ClientFrame, h *history, more bool) {
+			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Conversations{Conversations: &clientv1.Conversations{
+				Conversations: []*clientv1.Conversation{h.info()}, More: more,
+			}}})
+		}
+		// For good, as far as the gateway can tell, and with an answer to something else.
+		f := l.recv(t)
+		for _, wait := range []time.Duration{200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond} {
+			refused := time.Now()
+			if wait == 400*time.Millisecond {
+				l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Refreshed{Refreshed: &clientv1.Refreshed{}}})
+			} else {
+				l.send(refuse(f.GetId(), conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN))
+			}
+			f = nextList(t, l)
+			require.Equal(t, wait, time.Since(refused))
+			require.Equal(t, first.id, f.GetListConversations().GetAfter())
+		}
+		page(f, second, true)
+		f = nextList(t, l)
+		require.Equal(t, second.id, f.GetListConversations().GetAfter())
+		refused := time.Now()
+		l.send(refuse(f.GetId(), conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN))
+		f = nextList(t, l)
+		require.Equal(t, 200*time.Millisecond, time.Since(refused), "what went well makes the waits small again")
+		require.Equal(t, second.id, f.GetListConversations().GetAfter(), "it goes on where it was")
+		page(f, third, false)
+		synctest.Wait()
+		_, known := c.Position(third.id)
+		require.True(t, known)
+
+		// A connection that ends meanwhile ends the asking.
+		l.cut()
+		l, _ = g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
+		l.send(refuse(nextList(t, l).GetId(), conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN))
+		synctest.Wait()
+		l.cut()
+		l, _ = g.accept(t, connected(first.info(), second.info(), third.info()))
+		l.send(first.push(1), first.push(2))
+		time.Sleep(time.Minute)
+		require.Equal(t, upTo(1, 2), v.seqs(first.id))
+		for len(l.toServer) > 0 || len(l.pending) > 0 {
+			f, err := l.next()
+			require.NoError(t, err)
+			require.Nil(t, f.GetListConversations())
+		}
+	})
+}
+
+// nextList gives the next request for a list; reads are passed over.
+func nextList(t *testing.T, l *link) *clientv1.ClientFrame {
+	t.Helper()
+	for {
+		if f := l.recv(t); f.GetListConversations() != nil {
+			return f
+		}
+	}
+}
+
 func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
 	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
 		synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,10 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,7 +23,12 @@ import (
 
 // serveWebSocket accepts WebSocket connections on a real socket and answers each frame, until handle gives an error.
 func serveWebSocket(subprotocols []string, handle func(*clientv1.ClientFrame) ([]*clientv1.ServerFrame, error)) (url string, stop func()) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(webSocketHandler(subprotocols, handle))
+	return strings.Replace(server.URL, "http:", "ws:", 1), server.Close
+}
+
+func webSocketHandler(subprotocols []string, handle func(*clientv1.ClientFrame) ([]*clientv1.ServerFrame, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		upgrader := websocket.Upgrader{Subprotocols: subprotocols}
 		ws, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
@@ -46,8 +54,58 @@ func serveWebSocket(subprotocols []string, handle func(*clientv1.ClientFrame) ([
 				return
 			}
 		}
+	}
+}
+
+func TestOverTLSWithAnAuthorityOfOnesOwn(t *testing.T) {
+	server := httptest.NewUnstartedServer(webSocketHandler([]string{"runnel.v1.proto"}, func(f *clientv1.ClientFrame) ([]*clientv1.ServerFrame, error) {
+		return []*clientv1.ServerFrame{{Id: f.GetId(), Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{UserId: "alice"}}}}, nil
 	}))
-	return strings.Replace(server.URL, "http:", "ws:", 1), server.Close
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the client that does not trust it is noted
+	server.StartTLS()
+	defer server.Close()
+	authority := x509.NewCertPool()
+	authority.AddCert(server.Certificate())
+	run := func(trust *tls.Config) (*client.Client, *failures) {
+		failed := &failures{came: make(chan struct{})}
+		c, err := client.New(client.Config{
+			URL: strings.Replace(server.URL, "https:", "wss:", 1), DeviceID: "phone", TLS: trust, Log: slog.New(failed),
+			Token: func(context.Context) (string, error) { return "token", nil },
+		})
+		require.NoError(t, err)
+		require.NoError(t, c.Start(t.Context()))
+		return c, failed
+	}
+	trusting, _ := run(&tls.Config{RootCAs: authority, MinVersion: tls.VersionTLS13})
+	require.NoError(t, trusting.Ready(t.Context()))
+	require.NoError(t, trusting.Close())
+
+	stranger, failed := run(nil)
+	<-failed.came
+	require.Contains(t, failed.first, "certificate")
+	require.NotEqual(t, client.Connected, stranger.State())
+	require.NoError(t, stranger.Close())
+}
+
+// failures keeps the error of the first line of a log.
+type failures struct {
+	slog.Handler
+
+	came  chan struct{}
+	first string
+}
+
+func (*failures) Enabled(context.Context, slog.Level) bool { return true }
+
+func (f *failures) Handle(_ context.Context, line slog.Record) error {
+	line.Attrs(func(a slog.Attr) bool {
+		if a.Key == "error" && f.first == "" {
+			f.first = a.Value.String()
+			close(f.came)
+		}
+		return true
+	})
+	return nil
 }
 
 func TestOverARealSocket(t *testing.T) {
