@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,10 +10,12 @@ import (
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/stats"
 
+	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -26,12 +29,40 @@ var reconnect = grpc.ConnectParams{
 	MinConnectTimeout: 2 * time.Second,
 }
 
+// ClientConfig says what is called, and with what patience.
+type ClientConfig struct {
+	// Service is the role of what is called: what its certificate must prove, and its name in metrics and logs. Required.
+	Service Role
+	// TLS names the certificate to show and the authorities to believe. Defaults to none: the connection is not encrypted.
+	TLS certs.Config
+	// Timeout is for calls whose context has no deadline. Defaults to 10 s.
+	Timeout time.Duration
+	// MaxInFlight bounds the calls under way; further ones wait a moment, and are refused with RESOURCE_EXHAUSTED when too many
+	// do. Defaults to 512.
+	MaxInFlight int
+}
+
+func (c ClientConfig) withDefaults() ClientConfig {
+	if c.Timeout <= 0 {
+		c.Timeout = 10 * time.Second
+	}
+	if c.MaxInFlight <= 0 {
+		c.MaxInFlight = 512
+	}
+	return c
+}
+
 // Dial makes a connection to a service; target is host:port, or any form gRPC knows, such as dns:///history:9000 for every
 // address behind a name. It connects in the background, so the service need not be there yet; until it is, calls fail with
-// UNAVAILABLE at once. The caller closes the connection.
-func Dial(target string, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
+// UNAVAILABLE at once. So they do for a moment when too many have failed: see breaker. The caller closes the connection.
+func Dial(target string, cfg ClientConfig, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
+	cfg = cfg.withDefaults()
+	transport, err := clientTransport(cfg, tel)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %q: %w", target, err)
+	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultServiceConfig(roundRobin),
 		grpc.WithDisableServiceConfig(), // a TXT record must not change how the services talk
 		grpc.WithConnectParams(reconnect),
@@ -41,6 +72,7 @@ func Dial(target string, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*g
 			grpc.MaxCallRecvMsgSize(MaxMessageBytes),
 			grpc.MaxCallSendMsgSize(MaxMessageBytes),
 		),
+		grpc.WithChainUnaryInterceptor(newBreaker(string(cfg.Service), cfg, tel).unary),
 	}
 	if tel.Tracing() {
 		options = append(options, grpc.WithStatsHandler(otelgrpc.NewClientHandler(traced(tel)...)))
@@ -50,6 +82,19 @@ func Dial(target string, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*g
 		return nil, fmt.Errorf("connecting to %q: %w", target, err)
 	}
 	return conn, nil
+}
+
+func clientTransport(cfg ClientConfig, tel *telemetry.Telemetry) (credentials.TransportCredentials, error) {
+	bundle, err := loadMutual(cfg.TLS, tel)
+	switch {
+	case err != nil:
+		return nil, err
+	case bundle == nil:
+		return insecure.NewCredentials(), nil
+	case cfg.Service == "":
+		return nil, errors.New("with TLS the role of the service must be known")
+	}
+	return mutual{bundle: bundle, service: cfg.Service}, nil
 }
 
 // traced sets up OpenTelemetry's handlers without its globals. Metrics are ours, see observer; gRPC's own services, which

@@ -1,12 +1,23 @@
 // Package rpc is how services of Runnel call each other: a gRPC server and client set up alike everywhere, and Inproc, which
 // makes the same calls without a socket when the services share a process.
 //
+//	server.go     Server: listens, serves, stops
+//	client.go     Dial
+//	policy.go     which role may call which method, in one table
+//	guard.go      asks the table for each call
+//	transport.go  mutual TLS with certificates that may change
+//	breaker.go    what a caller does about a dependency that fails or hangs
+//	bulkhead.go   bounds on calls in flight, of a caller and of a server
+//	observer.go   metrics, and errors that callers may see
+//	inproc.go     Inproc
+//
 // A service registers its implementation with a grpc.ServiceRegistrar and calls others through the generated clients over a
 // grpc.ClientConnInterface; whether these are a Server and the connection of Dial, or one Inproc, is decided where the
 // process is put together. Both ways give the same errors, the same metrics and the same traces.
 //
-// The package knows no service and no method. It neither authenticates nor encrypts: the network between the services is
-// trusted for now, and the default address is the machine's own.
+// With certificates (package certs) both sides prove who they are, and a method answers only the roles that the table
+// names. Without, a server listens on the machine's own addresses, and elsewhere only when it is told to. The package
+// knows the names of methods and nothing else of a service; who a user is and may do is not its business.
 package rpc
 
 // MaxMessageBytes is the largest message either way. A page of history and a batch of commands stay well below.

@@ -67,7 +67,7 @@ func overNetwork(tb testing.TB, tel *telemetry.Telemetry, service *history) grpc
 	require.NoError(tb, err)
 	historyv1.RegisterHistoryServiceServer(server, service)
 	stop := serve(tb, server)
-	conn, err := rpc.Dial(server.Addr(), tel)
+	conn, err := rpc.Dial(server.Addr(), rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		require.NoError(tb, conn.Close())

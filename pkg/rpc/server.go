@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -22,12 +23,22 @@ const (
 	// pingAfter and pingTimeout find a peer that vanished without a word. gRPC does not ping more often than every 10 s.
 	pingAfter, pingTimeout = 10 * time.Second, 5 * time.Second
 	defaultStopTimeout     = 5 * time.Second
+	defaultMaxInFlight     = 512
+	// maxConnectionAge has clients connect anew now and then, without a call lost: they look up the addresses behind a name
+	// again, find servers that were added, and show the certificate that they have by then.
+	maxConnectionAge = 10 * time.Minute
 )
 
 // ServerConfig says where a service is called.
 type ServerConfig struct {
 	// Listen is host:port.
-	Listen string `help:"Address of the gRPC server. It asks nobody who they are: keep it off public networks." default:"${rpc_listen=127.0.0.1:9000}"`
+	Listen string `help:"Address of the gRPC server. One that other machines can reach needs the TLS settings." default:"${rpc_listen=127.0.0.1:9000}"`
+	// TLS makes callers prove who they are, and the server too. Defaults to none: no encryption, and everybody may call.
+	TLS certs.Config `embed:"" prefix:"tls."`
+	// Plaintext lets the server listen without TLS on an address that other machines can reach.
+	Plaintext bool `help:"Serve other machines without TLS: whoever reaches the address may then read and write everything."`
+	// MaxInFlight bounds the calls of one method that are handled at once. Defaults to 512.
+	MaxInFlight int `help:"Most calls of one method handled at once; further ones wait a moment, then are refused." default:"512"`
 	// StopTimeout is what calls in flight get to finish when the server is stopped. Defaults to 5 s.
 	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s"`
 }
@@ -38,29 +49,48 @@ type Server struct {
 	listener    net.Listener
 	health      *health.Server
 	observer    *observer
+	handlers    *handlers
 	stopTimeout time.Duration
 }
 
 // NewServer listens already, so that a taken port is found before the service starts; Run serves, and closes.
 func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerOption) (*Server, error) {
+	bundle, err := loadMutual(cfg.TLS, tel)
+	if err != nil {
+		return nil, fmt.Errorf("gRPC server: %w", err)
+	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("gRPC server: %w", err)
 	}
+	if bundle == nil && !cfg.Plaintext && !isLoopback(listener.Addr()) {
+		_ = listener.Close() // the reason below matters more
+		return nil, fmt.Errorf("gRPC server: %s can be reached by other machines, which nothing would ask who they are: "+
+			"set cert-file, key-file and ca-file under rpc.tls, or listen on 127.0.0.1, or say --rpc.plaintext where the network itself keeps strangers out", cfg.Listen)
+	}
 	if cfg.StopTimeout <= 0 {
 		cfg.StopTimeout = defaultStopTimeout
 	}
-	observer := newObserver(tel)
+	if cfg.MaxInFlight <= 0 {
+		cfg.MaxInFlight = defaultMaxInFlight
+	}
+	observer, guard := newObserver(tel), newGuard(bundle != nil, tel)
+	handlers := &handlers{size: cfg.MaxInFlight, methods: map[string]*bulkhead{}, tel: tel}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: pingAfter, Timeout: pingTimeout, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: time.Minute,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(observer.unary),
-		grpc.ChainStreamInterceptor(observer.stream),
+		grpc.ChainUnaryInterceptor(observer.unary, guard.unary, handlers.unary),
+		grpc.ChainStreamInterceptor(observer.stream, guard.stream),
 		grpc.WaitForHandlers(true), // so that Run returns only when nothing of a service runs any more
+	}
+	if bundle != nil {
+		options = append(options, grpc.Creds(mutual{bundle: bundle}))
 	}
 	if tel.Tracing() {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(traced(tel)...)))
@@ -70,6 +100,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		listener:    listener,
 		health:      health.NewServer(),
 		observer:    observer,
+		handlers:    handlers,
 		stopTimeout: cfg.StopTimeout,
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
@@ -80,6 +111,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 // RegisterService adds a service and reports it as healthy. It must not be called any more once Run is.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.observer.add(desc)
+	s.handlers.add(desc)
 	s.grpc.RegisterService(desc, impl)
 	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 }

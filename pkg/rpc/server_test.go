@@ -24,7 +24,7 @@ func TestHealthAndReflection(t *testing.T) {
 	require.NoError(t, err)
 	historyv1.RegisterHistoryServiceServer(server, &history{})
 	stop := serve(t, server)
-	conn, err := rpc.Dial(server.Addr(), tel)
+	conn, err := rpc.Dial(server.Addr(), rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	require.NoError(t, err)
 	defer func() {
 		require.NoError(t, conn.Close())
@@ -88,7 +88,7 @@ func startCall(t *testing.T, stopTimeout time.Duration) (stop func() error, rele
 		},
 	})
 	stop = serve(t, server)
-	conn, err := rpc.Dial(server.Addr(), tel)
+	conn, err := rpc.Dial(server.Addr(), rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	go func() {
@@ -127,7 +127,7 @@ func TestClientOutlivesTheServer(t *testing.T) {
 		return server.Addr(), serve(t, server)
 	}
 	addr, stop := start("127.0.0.1:0")
-	conn, err := rpc.Dial(addr, tel)
+	conn, err := rpc.Dial(addr, rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	client := historyv1.NewHistoryServiceClient(conn)

@@ -36,10 +36,17 @@ func TestSharedSettings(t *testing.T) {
     sample-ratio: 0.1
 admin:
     listen: 127.0.0.1:9090
-    pprof: false
+    token: ""
+    pprof: true
 history:
     rpc:
         listen: 127.0.0.1:9002
+        tls:
+            cert-file: ""
+            key-file: ""
+            ca-file: ""
+        plaintext: false
+        max-in-flight: 512
         stop-timeout: 5s
 auth:
     hmac-secret: ""

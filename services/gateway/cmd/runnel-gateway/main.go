@@ -66,7 +66,7 @@ func run(ctx context.Context, cfg config) (err error) {
 		return err
 	}
 	defer nc.Close()
-	history, err := rpc.Dial(cfg.HistoryAddress, tel)
+	history, err := rpc.Dial(cfg.HistoryAddress, rpc.ClientConfig{Service: rpc.RoleHistory, TLS: cfg.RPC.TLS}, tel)
 	if err != nil {
 		return fmt.Errorf("dial the history service: %w", err)
 	}

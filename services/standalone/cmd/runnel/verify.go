@@ -25,7 +25,7 @@ type verifyCommand struct {
 // Run checks conversations and fails when one is broken.
 func (v *verifyCommand) Run(ctx context.Context) (err error) {
 	tel := telemetry.Discard()
-	conn, err := rpc.Dial(v.HistoryAddress, tel)
+	conn, err := rpc.Dial(v.HistoryAddress, rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	if err != nil {
 		return fmt.Errorf("dial the history service: %w", err)
 	}

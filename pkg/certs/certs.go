@@ -1,0 +1,237 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config names the files of one side of mutual TLS. Without any there is no TLS.
+type Config struct {
+	// CertFile and KeyFile are PEM files; the first has the chain after the certificate.
+	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
+	KeyFile  string `help:"Key of the certificate (PEM)."`
+	// CAFile is a PEM file; to replace an authority it holds the old one and the new one for a while.
+	CAFile string `name:"ca-file" help:"Authorities that the other side's certificate must come from (PEM). Read again when it changes."`
+}
+
+// KeyPair names the files of a server whose clients show no certificates. Without any there is no TLS.
+type KeyPair struct {
+	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
+	KeyFile  string `help:"Key of the certificate (PEM)."`
+}
+
+// Config is the key pair as a Config without authorities.
+func (k KeyPair) Config() Config { return Config{CertFile: k.CertFile, KeyFile: k.KeyFile} }
+
+// Empty reports whether no file is named.
+func (c Config) Empty() bool { return c == Config{} }
+
+// Mutual reports whether both sides can be proved; it fails when the files named are only part of what that takes.
+func (c Config) Mutual() (bool, error) {
+	if c.Empty() {
+		return false, nil
+	}
+	if c.CertFile == "" || c.KeyFile == "" || c.CAFile == "" {
+		return false, errors.New("TLS between services needs all of cert-file, key-file and ca-file, or none of them")
+	}
+	return true, nil
+}
+
+// Options are what a Bundle tells about itself through. All are required.
+type Options struct {
+	// Use tells the certificate from others of the process: rpc, clients or nats.
+	Use        string
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// recheck is how often the files are looked at, when they are needed more often.
+const recheck = time.Second
+
+// Bundle is what the files hold. It is safe for concurrent use.
+type Bundle struct {
+	cfg    Config
+	log    *slog.Logger
+	expiry *prometheus.Desc
+
+	mu      sync.Mutex
+	content content
+	seen    []os.FileInfo // the files that content was read from
+	failed  []os.FileInfo // the files that were complained about
+	checked time.Time
+}
+
+// content is what was read together.
+type content struct {
+	certificate *tls.Certificate // nil without a certificate
+	roots       *x509.CertPool   // nil without authorities
+}
+
+// Load reads the files for the first time; a file that cannot be used is an error then. A certificate needs its key, and
+// authorities may stand alone.
+func Load(cfg Config, options Options) (*Bundle, error) {
+	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
+		return nil, errors.New("a certificate file and a key file belong together; one of them is missing")
+	}
+	b := &Bundle{
+		cfg: cfg, log: options.Log.With("certificate", options.Use),
+		expiry: prometheus.NewDesc("runnel_tls_certificate_expiry_seconds",
+			"When the certificate in use runs out, as Unix time.", nil, prometheus.Labels{"use": options.Use}),
+	}
+	seen, err := b.look()
+	if err != nil {
+		return nil, err
+	}
+	if b.content, err = b.read(); err != nil {
+		return nil, err
+	}
+	b.seen, b.checked = seen, time.Now()
+	if cfg.CertFile == "" {
+		return b, nil
+	}
+	var taken prometheus.AlreadyRegisteredError
+	if err := options.Registerer.Register(b); err != nil && !errors.As(err, &taken) { // a server and a client may share files
+		return nil, fmt.Errorf("register the metric of certificate %s: %w", cfg.CertFile, err)
+	}
+	return b, nil
+}
+
+// Certificate is the one in force; nil when the bundle has none.
+func (b *Bundle) Certificate() *tls.Certificate { return b.current().certificate }
+
+// Roots are the authorities in force; nil when the bundle has none, which stands for those of the system.
+func (b *Bundle) Roots() *x509.CertPool { return b.current().roots }
+
+// ForServices is how a server meets services: TLS 1.3, and a certificate from them that one of the authorities signed. It
+// holds for one handshake, so that the next one sees files that changed.
+func (b *Bundle) ForServices() *tls.Config {
+	c := b.current()
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: certificates(c), ClientCAs: c.roots,
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		SessionTicketsDisabled: true, // a resumed session would not show the certificate again
+	}
+}
+
+// ToService is how a client meets the service whose certificate must have that name: TLS 1.3, with the client's own
+// certificate. It holds for one handshake, as ForServices.
+func (b *Bundle) ToService(name string) *tls.Config {
+	c := b.current()
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: certificates(c), RootCAs: c.roots, ServerName: name}
+}
+
+// ForClients is how a server meets the world, which shows no certificates: TLS 1.2 or later. It holds for any number of
+// handshakes, and lets clients resume sessions, so that many who come back at once cost less.
+func (b *Bundle) ForClients() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return b.Certificate(), nil },
+	}
+}
+
+func certificates(c content) []tls.Certificate {
+	if c.certificate == nil {
+		return nil
+	}
+	return []tls.Certificate{*c.certificate}
+}
+
+// current looks at the files if it is time, and gives what is in force.
+func (b *Bundle) current() content {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if now.Sub(b.checked) < recheck {
+		return b.content
+	}
+	b.checked = now
+	files, err := b.look() // before reading: what is written meanwhile is a change the next time
+	if err == nil && same(files, b.seen) {
+		return b.content
+	}
+	var next content
+	if err == nil {
+		next, err = b.read()
+	}
+	if err != nil {
+		// Tried again every time, since files are often replaced one after the other; complained about once.
+		if b.failed == nil || !same(files, b.failed) {
+			b.failed = slices.Clone(files)
+			b.log.Error("new certificate files cannot be used; those before stay in force", "error", err)
+		}
+		return b.content
+	}
+	b.content, b.seen, b.failed = next, files, nil
+	if c := next.certificate; c != nil {
+		b.log.Info("certificate files were read again", "expires", c.Leaf.NotAfter)
+	} else {
+		b.log.Info("certificate files were read again")
+	}
+	return b.content
+}
+
+// look gives the state of the files, with an empty place for each that is not there. Links are followed: that is how
+// Kubernetes replaces a secret.
+func (b *Bundle) look() (files []os.FileInfo, err error) {
+	files = make([]os.FileInfo, 0, 3)
+	for _, path := range []string{b.cfg.CertFile, b.cfg.KeyFile, b.cfg.CAFile} {
+		if path == "" {
+			continue
+		}
+		info, failed := os.Stat(path)
+		err = errors.Join(err, failed)
+		files = append(files, info)
+	}
+	return files, err
+}
+
+func same(a, b []os.FileInfo) bool {
+	return slices.EqualFunc(a, b, func(x, y os.FileInfo) bool {
+		if x == nil || y == nil {
+			return x == nil && y == nil
+		}
+		return os.SameFile(x, y) && x.Size() == y.Size() && x.ModTime().Equal(y.ModTime())
+	})
+}
+
+func (b *Bundle) read() (c content, err error) {
+	if b.cfg.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(b.cfg.CertFile, b.cfg.KeyFile)
+		if err != nil {
+			return c, fmt.Errorf("load certificate %s with key %s: %w", b.cfg.CertFile, b.cfg.KeyFile, err)
+		}
+		if end := pair.Leaf.NotAfter; time.Now().After(end) {
+			return c, fmt.Errorf("load certificate %s: it ran out on %s", b.cfg.CertFile, end.Format(time.RFC3339))
+		}
+		c.certificate = &pair
+	}
+	if b.cfg.CAFile != "" {
+		pem, err := os.ReadFile(b.cfg.CAFile)
+		if err != nil {
+			return c, fmt.Errorf("load authorities: %w", err)
+		}
+		c.roots = x509.NewCertPool()
+		if !c.roots.AppendCertsFromPEM(pem) {
+			return c, fmt.Errorf("load authorities: %s holds no certificate", b.cfg.CAFile)
+		}
+	}
+	return c, nil
+}
+
+// Describe is part of prometheus.Collector.
+func (b *Bundle) Describe(descs chan<- *prometheus.Desc) { descs <- b.expiry }
+
+// Collect is part of prometheus.Collector. Looking at the files here makes a bad one known though nobody connects.
+func (b *Bundle) Collect(metrics chan<- prometheus.Metric) {
+	expiry := float64(b.Certificate().Leaf.NotAfter.Unix())
+	metrics <- prometheus.MustNewConstMetric(b.expiry, prometheus.GaugeValue, expiry)
+}

@@ -1,0 +1,41 @@
+// Package certstest makes real certificates for tests. It is never part of a program.
+package certstest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/certs/devca"
+)
+
+// CA is an authority of one test.
+type CA struct {
+	tb testing.TB
+	ca *devca.CA
+}
+
+// New makes an authority that nobody else trusts.
+func New(tb testing.TB) CA {
+	tb.Helper()
+	ca, err := devca.New(tb.Name())
+	require.NoError(tb, err)
+	return CA{tb, ca}
+}
+
+// Issue writes a certificate for these names (DNS names, IP addresses, URIs), good for an hour, with its key and the
+// authority to dir; again, it replaces the files.
+func (c CA) Issue(dir string, names ...string) certs.Config {
+	c.tb.Helper()
+	return c.IssueFor(time.Hour, dir, names...)
+}
+
+// IssueFor is Issue with a lifetime; a negative one gives a certificate that has run out.
+func (c CA) IssueFor(lifetime time.Duration, dir string, names ...string) certs.Config {
+	c.tb.Helper()
+	cfg, err := c.ca.Issue(dir, devca.Request{Names: names, Lifetime: lifetime})
+	require.NoError(c.tb, err)
+	return cfg
+}

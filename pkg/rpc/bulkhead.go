@@ -1,0 +1,103 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// queueFactor is how many calls may wait for each that may be in flight, and queueTime how long: a crowd that comes at
+// once is served one after the other, and a pile that only grows is refused.
+const (
+	queueFactor = 8
+	queueTime   = time.Second
+)
+
+// bulkhead bounds calls in flight. Further ones wait a moment; those beyond the queue are refused at once.
+type bulkhead struct {
+	slots    chan struct{}
+	waiting  atomic.Int64
+	inflight prometheus.Gauge
+}
+
+func newBulkhead(size int, inflight prometheus.Gauge) *bulkhead {
+	return &bulkhead{slots: make(chan struct{}, size), inflight: inflight}
+}
+
+// enter takes a slot, which leave gives back. It reports false when there is none.
+func (b *bulkhead) enter(ctx context.Context) bool {
+	select {
+	case b.slots <- struct{}{}:
+	default:
+		if !b.wait(ctx) {
+			return false
+		}
+	}
+	b.inflight.Inc()
+	return true
+}
+
+func (b *bulkhead) wait(ctx context.Context) bool {
+	defer b.waiting.Add(-1)
+	if b.waiting.Add(1) > queueFactor*int64(cap(b.slots)) {
+		return false
+	}
+	patience := time.NewTimer(queueTime)
+	defer patience.Stop()
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	case <-patience.C:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (b *bulkhead) leave() {
+	<-b.slots
+	b.inflight.Dec()
+}
+
+// inflightGauge counts calls in flight, a caller's by whom it calls and a server's without.
+func inflightGauge(tel *telemetry.Telemetry, side, service string) prometheus.Gauge {
+	return register(tel.Registry, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "runnel_rpc_inflight", Help: "Calls under way: side client by the service called, side server by the service that answers.",
+	}, []string{"side", "service"})).WithLabelValues(side, service)
+}
+
+// handlers bounds what a server does at once, of each method by itself: a flood of reads must not keep out the renewal of a
+// lease.
+type handlers struct {
+	size    int
+	methods map[string]*bulkhead // written before the first call only
+	tel     *telemetry.Telemetry
+}
+
+func (h *handlers) add(desc *grpc.ServiceDesc) {
+	name := desc.ServiceName[strings.LastIndexByte(desc.ServiceName, '.')+1:]
+	inflight := inflightGauge(h.tel, "server", name)
+	for _, m := range desc.Methods {
+		h.methods[fullMethod(desc, m.MethodName)] = newBulkhead(h.size, inflight)
+	}
+}
+
+func (h *handlers) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	b := h.methods[info.FullMethod]
+	if b == nil { // gRPC's own services
+		return handle(ctx, request)
+	}
+	if !b.enter(ctx) {
+		return nil, status.Error(codes.ResourceExhausted, "too many calls at once; try again later")
+	}
+	defer b.leave()
+	return handle(ctx, request)
+}

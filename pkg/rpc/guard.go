@@ -1,0 +1,113 @@
+package rpc
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// guard lets a call through when the policy names a role of the caller. Without TLS it knows nobody, and lets everybody
+// through whom the address of the server lets come, except that operators' methods answer only callers on this machine.
+type guard struct {
+	mutual  bool
+	log     *slog.Logger
+	refused *prometheus.CounterVec
+	// lines bounds what a caller that does not give up adds to the log; the counter has them all.
+	lines *rate.Limiter
+}
+
+func newGuard(mutual bool, tel *telemetry.Telemetry) *guard {
+	return &guard{
+		mutual: mutual, log: tel.Log, lines: rate.NewLimiter(1, 20),
+		refused: register(tel.Registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "runnel_rpc_refused_total", Help: "Calls that were refused because the caller's certificate does not allow them.",
+		}, []string{"method"})),
+	}
+}
+
+func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if err := g.check(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return handle(ctx, request)
+}
+
+func (g *guard) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if err := g.check(stream.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return handle(service, stream)
+}
+
+func (g *guard) check(ctx context.Context, method string) error {
+	if g.allows(ctx, method) {
+		return nil
+	}
+	g.refused.WithLabelValues(method).Inc() // only methods that are registered come here
+	caller := Caller(ctx)
+	if g.lines.Allow() {
+		g.log.WarnContext(ctx, "a call was refused", "method", method, "caller", caller)
+	}
+	return status.Errorf(codes.PermissionDenied, "%s may not call %s", caller, method)
+}
+
+func (g *guard) allows(ctx context.Context, method string) bool {
+	if !g.mutual {
+		return !strings.HasPrefix(method, adminService) || fromLoopback(ctx)
+	}
+	certificate := certificateOf(ctx)
+	return certificate != nil && slices.ContainsFunc(policy[method], func(role Role) bool {
+		return role == anyRole || slices.Contains(certificate.DNSNames, string(role))
+	})
+}
+
+// certificateOf is what the caller has proved with; nil when it did not.
+func certificateOf(ctx context.Context) *x509.Certificate {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.VerifiedChains[0]) == 0 {
+		return nil
+	}
+	return info.State.VerifiedChains[0][0]
+}
+
+func fromLoopback(ctx context.Context) bool {
+	p, ok := peer.FromContext(ctx)
+	return ok && isLoopback(p.Addr)
+}
+
+func isLoopback(address net.Addr) bool {
+	tcp, ok := address.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// Caller names who makes a call, for logs: the names in the certificate, URIs first, or else the address it comes from.
+func Caller(ctx context.Context) string {
+	if certificate := certificateOf(ctx); certificate != nil {
+		names := make([]string, 0, len(certificate.URIs)+len(certificate.DNSNames))
+		for _, uri := range certificate.URIs {
+			names = append(names, uri.String())
+		}
+		return strings.Join(append(names, certificate.DNSNames...), ",")
+	}
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return "this process"
+}
