@@ -5,6 +5,8 @@
 //	build.go     programs from the workspace, with build tags
 //	process.go   one program: Process
 //	postgres.go  one PostgreSQL server: Postgres
+//	nats.go      NATS servers, one or a cluster
+//	links.go     the network between the parts: a proxy on every connection
 //	proc.go      CPU and memory from the operating system, signals to whole families of processes
 //	suite.go     services that work together: Start, StartStandalone
 //

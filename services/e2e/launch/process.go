@@ -161,20 +161,23 @@ func ask(ctx context.Context, url string) error {
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Stop is described at Part.
-func (p *Process) Stop() error {
+func (p *Process) Stop() error { return p.end(syscall.SIGTERM, stopTimeout) }
+
+// end sends a signal that asks for the end, and waits for it.
+func (p *Process) end(signal os.Signal, timeout time.Duration) error {
 	process, ended := p.ending()
 	if process == nil {
 		return nil
 	}
 	_ = process.Signal(syscall.SIGCONT) // it may be paused
-	_ = process.Signal(syscall.SIGTERM)
-	timer := time.NewTimer(stopTimeout)
+	_ = process.Signal(signal)
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case <-ended:
 	case <-timer.C:
 		p.Kill()
-		return fmt.Errorf("%s did not end within %v and was killed", p.Name(), stopTimeout)
+		return fmt.Errorf("%s did not end within %v and was killed", p.Name(), timeout)
 	}
 	if !p.state.Success() {
 		return fmt.Errorf("%s ended with %s; the end of its log:\n%s", p.Name(), p.state, tail(p.Log))

@@ -8,10 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/runnelhq/runnel/pkg/auth"
 )
@@ -47,8 +44,16 @@ type Options struct {
 	// Gateways and Deliveries default to 2, Histories to 1; more than 1 only with PostgreSQL. Gateway and delivery i
 	// talk to history i modulo their number.
 	Gateways, Deliveries, Histories int
-	// Flags are added to those of a program, by its name.
+	// Flags are added to those of a program, by its name; not to NATS servers, which have a configuration of their own.
 	Flags map[string][]string
+	// NATSSync is the sync_interval of the NATS servers: "always", or a duration. Empty is the server's default of two minutes.
+	NATSSync string
+	// LazyDatabase lets PostgreSQL acknowledge what it has not synced: fsync off.
+	LazyDatabase bool
+	// DataDir gives the directory for the data of "nats-0", "nats-1" …, "postgres", and "sqlite". Defaults to one in Dir of that name.
+	DataDir func(part string) string
+	// Proxied puts a proxy on every connection between two parts, and before the gateways: see Suite.Links.
+	Proxied bool
 	// Crashed is told when a process of a service ends though nobody asked it to. May be nil.
 	Crashed func(name string, err error)
 }
@@ -70,6 +75,9 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("launch: find the directory: %w", err)
 	}
 	o.Dir = dir
+	if o.DataDir == nil {
+		o.DataDir = func(part string) string { return filepath.Join(o.Dir, part) }
+	}
 	// PostgreSQL's own user must get through.
 	return o, os.MkdirAll(dir, 0o755)
 }
@@ -82,12 +90,16 @@ type Suite struct {
 	// Standalone is the only part of StartStandalone.
 	Standalone *Process
 
-	// URLs are the addresses of the gateways for clients: ws://…/v1/ws.
-	URLs []string
+	// URLs are the addresses of the gateways for clients: ws://…/v1/ws. With Options.Proxied a proxy is behind each;
+	// Direct are those without.
+	URLs, Direct []string
+	// Links are the proxies between the parts.
+	Links []*Link
 	// Database is where everything is stored: "sqlite:PATH" or "postgres://…".
 	Database string
 
-	secret string
+	secret  string
+	natsURL []string // of the servers themselves
 }
 
 // Start starts everything as processes of their own and waits until all are ready. Stop it when done.
@@ -155,6 +167,7 @@ func (s *Suite) Stop() error {
 	for _, part := range parts {
 		failed = append(failed, part.Stop())
 	}
+	s.closeLinks()
 	return errors.Join(failed...)
 }
 
@@ -163,23 +176,23 @@ func (s *Suite) Kill() {
 	for _, part := range s.Parts() {
 		part.Kill()
 	}
+	s.closeLinks()
 }
 
 // builder starts the parts of a suite one after the other.
 type builder struct {
 	Options
 	suite *Suite
-	// natsURL and histories are addresses of what was started.
-	natsURL   []string
+	// histories are addresses of what was started.
 	histories []string
 }
 
 func (b *builder) startStore(ctx context.Context) (err error) {
 	if b.Store == SQLite {
-		b.suite.Database = "sqlite:" + filepath.Join(b.Dir, "history.db")
+		b.suite.Database = "sqlite:" + filepath.Join(b.DataDir("sqlite"), "history.db")
 		return nil
 	}
-	dir := filepath.Join(b.Dir, "postgres")
+	dir := b.DataDir("postgres")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory of PostgreSQL: %w", err)
 	}
@@ -187,45 +200,10 @@ func (b *builder) startStore(ctx context.Context) (err error) {
 		return err
 	}
 	b.suite.Database = b.suite.Postgres.URL()
+	if b.LazyDatabase {
+		return b.suite.Postgres.syncNothing(ctx)
+	}
 	return nil
-}
-
-func (b *builder) startNATS(ctx context.Context) error {
-	var ports, monitors, routes []int
-	var list []string
-	for range b.NATSNodes {
-		for _, field := range []*[]int{&ports, &monitors, &routes} {
-			port, err := freePort()
-			if err != nil {
-				return err
-			}
-			*field = append(*field, port)
-		}
-		list = append(list, fmt.Sprintf("nats://127.0.0.1:%d", routes[len(routes)-1]))
-	}
-	b.suite.NATS = make([]*Process, b.NATSNodes)
-	group, starting := errgroup.WithContext(ctx) // a node of a cluster is ready when others are
-	for i := range b.NATSNodes {
-		name := "nats-" + strconv.Itoa(i)
-		data := filepath.Join(b.Dir, name)
-		args := []string{"-a", "127.0.0.1", "-p", strconv.Itoa(ports[i]), "-m", strconv.Itoa(monitors[i]), "-n", name, "-js", "-sd", data}
-		if b.NATSNodes > 1 {
-			args = append(args, "--cluster_name", "runnel", "--cluster", list[i], "--routes", strings.Join(list, ","))
-		}
-		group.Go(func() (err error) {
-			b.suite.NATS[i], err = Run(starting, Command{
-				Name: name, Path: b.Binaries[NATSServer], Args: append(args, b.Flags[NATSServer]...), Log: b.log(name), Data: data,
-				Ready: fmt.Sprintf("http://127.0.0.1:%d/healthz?js-server-only=true", monitors[i]), Crashed: b.Crashed,
-			})
-			return err
-		})
-	}
-	err := group.Wait()
-	b.suite.NATS = slices.DeleteFunc(b.suite.NATS, func(p *Process) bool { return p == nil })
-	for _, port := range ports {
-		b.natsURL = append(b.natsURL, fmt.Sprintf("nats://127.0.0.1:%d", port))
-	}
-	return err
 }
 
 func (b *builder) startHistories(ctx context.Context) error {
@@ -234,7 +212,12 @@ func (b *builder) startHistories(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p, err := b.service(ctx, History, "history-"+strconv.Itoa(i), map[string]string{"history.database": b.suite.Database, "rpc.listen": listen})
+		name := "history-" + strconv.Itoa(i)
+		database, err := b.database(name)
+		if err != nil {
+			return err
+		}
+		p, err := b.service(ctx, History, name, map[string]string{"history.database": database, "rpc.listen": listen})
 		if err != nil {
 			return err
 		}
@@ -246,9 +229,14 @@ func (b *builder) startHistories(ctx context.Context) error {
 
 func (b *builder) startDeliveries(ctx context.Context) error {
 	for i := range b.Deliveries {
-		p, err := b.service(ctx, Delivery, "delivery-"+strconv.Itoa(i), map[string]string{
-			"nats.url": strings.Join(b.natsURL, ","), "nats.replicas": strconv.Itoa(b.NATSNodes),
-		}, historyVariable+"="+b.histories[i%b.Histories])
+		name := "delivery-" + strconv.Itoa(i)
+		servers, history, err := b.behind(name, i)
+		if err != nil {
+			return err
+		}
+		p, err := b.service(ctx, Delivery, name, map[string]string{
+			"nats.url": servers, "nats.replicas": strconv.Itoa(b.NATSNodes),
+		}, historyVariable+"="+history)
 		if err != nil {
 			return err
 		}
@@ -263,14 +251,24 @@ func (b *builder) startGateways(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p, err := b.service(ctx, Gateway, "gateway-"+strconv.Itoa(i), map[string]string{
-			"nats.url": strings.Join(b.natsURL, ","), "gateway.listen": listen,
-		}, historyVariable+"="+b.histories[i%b.Histories], secretVariable+"="+b.suite.secret)
+		name := "gateway-" + strconv.Itoa(i)
+		servers, history, err := b.behind(name, i)
+		if err != nil {
+			return err
+		}
+		front, err := b.link(Clients, name, listen)
+		if err != nil {
+			return err
+		}
+		p, err := b.service(ctx, Gateway, name, map[string]string{
+			"nats.url": servers, "gateway.listen": listen,
+		}, historyVariable+"="+history, secretVariable+"="+b.suite.secret)
 		if err != nil {
 			return err
 		}
 		b.suite.Gateways = append(b.suite.Gateways, p)
-		b.suite.URLs = append(b.suite.URLs, "ws://"+listen+clientPath)
+		b.suite.URLs = append(b.suite.URLs, "ws://"+front+clientPath)
+		b.suite.Direct = append(b.suite.Direct, "ws://"+listen+clientPath)
 	}
 	return nil
 }
