@@ -22,8 +22,8 @@ const (
 	spanSend    = "runnel.client.send"
 	spanReceive = "runnel.client.receive"
 
-	attrConversation = attribute.Key("runnel.conversation_id")
-	attrCommand      = attribute.Key("runnel.command_id")
+	attrConversation = attribute.Key("runnel.conversation.id")
+	attrCommand      = attribute.Key("runnel.command.id")
 	attrSeq          = attribute.Key("runnel.seq")
 )
 

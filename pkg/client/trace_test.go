@@ -85,7 +85,7 @@ func TestACommandHasOneSpanOverAllItsTries(t *testing.T) {
 		require.Equal(t, "00-"+send.SpanContext().TraceID().String()+"-"+send.SpanContext().SpanID().String()+"-01", parent)
 		require.Equal(t, []string{"sent", "sent again", "accepted"}, notes(send))
 		require.Equal(t, map[attribute.Key]any{
-			"runnel.conversation_id": "a", "runnel.command_id": first.GetSubmit().GetCommandId(), "runnel.seq": int64(7),
+			"runnel.conversation.id": "a", "runnel.command.id": first.GetSubmit().GetCommandId(), "runnel.seq": int64(7),
 		}, attributes(send))
 		require.Equal(t, codes.Unset, send.Status().Code)
 	})
@@ -196,7 +196,7 @@ func TestAReceivedEventGoesOnWithItsTrace(t *testing.T) {
 		require.Equal(t, otherTraceID, receive.SpanContext().TraceID().String())
 		require.Equal(t, otherSpanID, receive.Parent().SpanID().String())
 		require.Equal(t, came, receive.StartTime().Round(0), "it begins with the arrival")
-		require.Equal(t, map[attribute.Key]any{"runnel.conversation_id": h.id, "runnel.seq": int64(3)}, attributes(receive))
+		require.Equal(t, map[attribute.Key]any{"runnel.conversation.id": h.id, "runnel.seq": int64(3)}, attributes(receive))
 		inside := "00-" + otherTraceID + "-" + receive.SpanContext().SpanID().String() + "-01"
 		require.Equal(t, []seen{{}, {}, {otherTraceID, inside}, {}}, took)
 	})
