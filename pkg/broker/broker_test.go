@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -41,7 +42,7 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 	ns.Start()
 	require.True(tb, ns.ReadyForConnections(10*time.Second))
 	b := &bundle{t: tb, server: ns}
-	b.nc, err = broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(ns))
+	b.nc, err = broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns))
 	require.NoError(tb, err)
 	b.js, err = jetstream.New(b.nc)
 	require.NoError(tb, err)

@@ -2,19 +2,34 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/runnelhq/runnel/pkg/certs"
 )
 
 // Config says how to reach NATS and what the partitions' streams look like. Every service of one installation must
 // have the same Partitions.
 type Config struct {
-	URL        string `help:"NATS servers, separated by commas." default:"nats://127.0.0.1:4222"`
-	Partitions int    `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
+	// URL may begin with tls://, which insists on TLS; a server that has TLS is never spoken to without.
+	URL string `help:"NATS servers, separated by commas; tls://host insists on TLS." default:"nats://127.0.0.1:4222"`
+	// TLS may name authorities only, which are believed instead of those of the system, or a certificate to show as well.
+	TLS certs.Config `embed:"" prefix:"tls."`
+	// NkeySeedFile and CredsFile are two ways to say who we are; at most one of them is set. They are read at each connection.
+	NkeySeedFile string `help:"File with the nkey seed of this service's NATS user."`
+	CredsFile    string `help:"File with the NATS credentials (JWT and seed) of this service's user."`
+
+	Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
 
 	Replicas        int           `help:"Copies of each stream: 1 on a single NATS server, 3 in a cluster." default:"1"`
 	MaxBytes        int64         `help:"Most bytes of each partition's stream; beyond it sends are refused until the store catches up." default:"268435456"`
@@ -27,10 +42,20 @@ const MaxCommandBytes = 192 << 10
 
 // Connect connects to NATS and keeps reconnecting for as long as the connection is not closed. While disconnected a
 // publish fails at once instead of being buffered: the callers know what to try again.
-func Connect(cfg Config, name string, log *slog.Logger, extra ...nats.Option) (*nats.Conn, error) {
+//
+// The name is that of the service, "runnel-gateway" for example. Answers to its requests come to _INBOX_gateway, so that
+// the permissions of one service's user do not let it read what others are answered.
+func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Registerer, extra ...nats.Option) (*nats.Conn, error) {
+	secured, err := secure(cfg, log, registerer)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
 	options := append([]nats.Option{
 		nats.Name(name),
+		nats.CustomInboxPrefix("_INBOX_" + strings.TrimPrefix(name, "runnel-")),
 		nats.MaxReconnects(-1),
+		// A server whose users or certificates are being replaced may refuse us twice. That is no reason to stay away for good.
+		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(200*time.Millisecond, 200*time.Millisecond),
 		nats.ReconnectBufSize(-1),
@@ -52,12 +77,59 @@ func Connect(cfg Config, name string, log *slog.Logger, extra ...nats.Option) (*
 			}
 			log.Warn("NATS reported an error", "subject", subject, "error", err)
 		}),
-	}, extra...)
-	nc, err := nats.Connect(cfg.URL, options...)
+	}, secured...)
+	nc, err := nats.Connect(cfg.URL, append(options, extra...)...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", cfg.URL, err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", masked(cfg.URL), maskedError(err))
 	}
 	return nc, nil
+}
+
+// secure gives the options for TLS and for who we are. Files are read again with each connection, so that they can be
+// replaced; only a seed for another user takes a restart.
+func secure(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (options []nats.Option, err error) {
+	if cfg.NkeySeedFile != "" && cfg.CredsFile != "" {
+		return nil, errors.New("an nkey seed file and a credentials file are set; choose one")
+	}
+	if cfg.NkeySeedFile != "" {
+		nkey, err := nats.NkeyOptionFromSeed(cfg.NkeySeedFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the nkey seed %s: %w", cfg.NkeySeedFile, err)
+		}
+		options = append(options, nkey)
+	}
+	if cfg.CredsFile != "" {
+		options = append(options, nats.UserCredentials(cfg.CredsFile))
+	}
+	if cfg.TLS.Empty() {
+		return options, nil
+	}
+	bundle, err := certs.Load(cfg.TLS, certs.Options{Use: "nats", Log: log, Registerer: registerer})
+	if err != nil {
+		return nil, err
+	}
+	var certificate nats.TLSCertHandler
+	if cfg.TLS.CertFile != "" {
+		certificate = func() (tls.Certificate, error) { return *bundle.Certificate(), nil }
+	}
+	var roots nats.RootCAsHandler
+	if cfg.TLS.CAFile != "" {
+		roots = func() (*x509.CertPool, error) { return bundle.Roots(), nil }
+	}
+	return append(options, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS13}), nats.ClientTLSConfig(certificate, roots)), nil
+}
+
+// userinfo finds what stands before the host in a URL: a password, or a token.
+var userinfo = regexp.MustCompile(`://[^\s,]*@`)
+
+func masked(text string) string { return userinfo.ReplaceAllString(text, "://********@") }
+
+// maskedError hides what an error quotes of a URL with a password.
+func maskedError(err error) error {
+	if text := err.Error(); masked(text) != text {
+		return errors.New(masked(text))
+	}
+	return err
 }
 
 // EnsureStreams creates the streams of all partitions, or checks that those that exist have the settings the promises

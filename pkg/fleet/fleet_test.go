@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
@@ -69,7 +70,7 @@ func setup(t *testing.T) *fixture {
 		ns.WaitForShutdown()
 	})
 	return &fixture{t: t, nc: func() *nats.Conn {
-		nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(ns))
+		nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns))
 		require.NoError(t, err)
 		t.Cleanup(nc.Close)
 		return nc

@@ -97,7 +97,7 @@ func (b *bed) startServer() {
 }
 
 func (b *bed) connect() *nats.Conn {
-	nc, err := broker.Connect(broker.Config{URL: nats.DefaultURL}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(b))
+	nc, err := broker.Connect(broker.Config{URL: nats.DefaultURL}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(b))
 	require.NoError(b.t, err)
 	b.t.Cleanup(nc.Close)
 	return nc

@@ -68,7 +68,7 @@ func newFloor(t *testing.T) *floor {
 
 func (f *floor) connect() *nats.Conn {
 	f.t.Helper()
-	nc, err := broker.Connect(broker.Config{URL: nats.DefaultURL}, "test", slog.New(slog.DiscardHandler), nats.InProcessServer(f.nats))
+	nc, err := broker.Connect(broker.Config{URL: nats.DefaultURL}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(f.nats))
 	require.NoError(f.t, err)
 	f.t.Cleanup(nc.Close)
 	return nc

@@ -53,7 +53,7 @@ func newStage(t *testing.T, change func(*gateway.Config)) *stage {
 	ns.Start()
 	require.True(t, ns.ReadyForConnections(patience))
 	log := slog.New(slog.DiscardHandler)
-	nc, err := broker.Connect(broker.Config{}, "stage", log, nats.InProcessServer(ns))
+	nc, err := broker.Connect(broker.Config{}, "stage", log, prometheus.NewRegistry(), nats.InProcessServer(ns))
 	require.NoError(t, err)
 	cfg := defaults(t)
 	cfg.History.Database = "sqlite:" + filepath.Join(t.TempDir(), "history.db")

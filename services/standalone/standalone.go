@@ -82,7 +82,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if s.nats, err = startNATS(cfg, tel.Log); err != nil {
 		return nil, err
 	}
-	if s.nc, err = broker.Connect(cfg.NATS, "runnel", tel.Log, nats.InProcessServer(s.nats)); err != nil {
+	if s.nc, err = broker.Connect(cfg.NATS, "runnel", tel.Log, tel.Registry, nats.InProcessServer(s.nats)); err != nil {
 		return nil, err
 	}
 	if cfg.History.Database == "" {

@@ -54,7 +54,7 @@ func run(ctx context.Context, cfg config) (err error) {
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(last))
 	}()
-	nc, err := broker.Connect(cfg.NATS, "runnel-delivery", tel.Log)
+	nc, err := broker.Connect(cfg.NATS, "runnel-delivery", tel.Log, tel.Registry)
 	if err != nil {
 		return err
 	}

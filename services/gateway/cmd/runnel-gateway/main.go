@@ -61,7 +61,7 @@ func run(ctx context.Context, cfg config) (err error) {
 		return fmt.Errorf("set up authentication: %w", err)
 	}
 	defer verifier.Close()
-	nc, err := broker.Connect(cfg.NATS, "runnel-gateway", tel.Log)
+	nc, err := broker.Connect(cfg.NATS, "runnel-gateway", tel.Log, tel.Registry)
 	if err != nil {
 		return err
 	}
