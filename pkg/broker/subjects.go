@@ -23,6 +23,10 @@ func AckSubject(partition int) string { return "ack." + strconv.Itoa(partition) 
 // ResultSubject carries brokerv1.Results for one submitter.
 func ResultSubject(inbox string) string { return resultPrefix + inbox }
 
+// GatewayInbox is the inbox for the outcomes of what a gateway submits. The word in front keeps apart what gateways may
+// receive from what others may: see deploy/nats.
+func GatewayInbox(id string) string { return "gateway." + id }
+
 // LiveSubject carries brokerv1.Live of a conversation. The id must be valid (conversation.ValidID): it becomes part of a subject.
 func LiveSubject(conversationID string) string { return livePrefix + conversationID }
 

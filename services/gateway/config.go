@@ -1,12 +1,17 @@
 package gateway
 
-import "time"
+import (
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/certs"
+)
 
 // Config tunes a gateway. The zero value is not useful; the defaults stand in the tags.
 type Config struct {
-	Listen         string   `help:"Address that clients connect to." default:"127.0.0.1:8080"`
-	AllowedOrigins []string `help:"Origins of web pages that may connect, for example https://chat.example.com; * allows all. Pages of the gateway's own host always may."`
-	TrustedProxies int      `help:"Number of proxies in front that append to X-Forwarded-For; 0 ignores the header." default:"0"`
+	Listen         string        `help:"Address that clients connect to." default:"127.0.0.1:8080"`
+	TLS            certs.KeyPair `embed:"" prefix:"tls."`
+	AllowedOrigins []string      `help:"Origins of web pages that may connect, for example https://chat.example.com; * allows all. Pages of the gateway's own host always may."`
+	TrustedProxies int           `help:"Number of proxies in front that append to X-Forwarded-For; 0 ignores the header." default:"0"`
 
 	MaxConnections        int     `help:"Most connections of this gateway." default:"100000"`
 	MaxConnectionsPerUser int     `help:"Most connections of one user on this gateway." default:"50"`

@@ -92,9 +92,9 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	g.log = deps.Log.With("gateway", g.id)
 	g.hub = newHub(g)
 	g.acks = &acks{gw: g, news: map[ackKey]*brokerv1.Ack{}}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	listener, err := listen(cfg, deps)
 	if err != nil {
-		return nil, fmt.Errorf("listen for clients: %w", err)
+		return nil, err
 	}
 	g.listener = listener
 	mux := http.NewServeMux()
@@ -145,7 +145,7 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 func (g *Gateway) Run(ctx context.Context) error {
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer g.cancel()
-	submitter, err := broker.NewSubmitter(g.nats, g.partitions, g.id, broker.SubmitterConfig{}, g.log)
+	submitter, err := broker.NewSubmitter(g.nats, g.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{}, g.log)
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
