@@ -16,8 +16,8 @@ import (
 // store may find fault with a batch tries times; then the batch is halved until the one command that is to blame
 // stands alone, and is put aside.
 func (s *session) commit(ctx context.Context, entries []entry, tries int) error {
-	spanCtx, trace := traceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
-	committed, err := s.tryCommit(spanCtx, entries, tries, trace)
+	tracing, trace := traceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
+	committed, err := s.tryCommit(tracing, entries, tries, trace)
 	trace.end()
 	if err != nil || committed {
 		return err
@@ -53,13 +53,15 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 			s.publisher.results(batch.answers(entries), nil)
 		}
 		if bugFanoutBeforeCommit {
-			s.publisher.events(batch.events, nil)
+			s.publisher.events(batch.events, telling{})
 		}
 		last := &entries[len(entries)-1]
 		next := &historyv1.Watermark{Stream: s.identity, Sequence: last.sequence, TimeNs: last.timeNs}
-		answer, err := s.append(ctx, &historyv1.AppendRequest{
+		tracing, end := trace.appending(ctx)
+		answer, err := s.append(tracing, &historyv1.AppendRequest{
 			Partition: uint32(o.partition), Expected: s.expected, Next: next, Events: batch.events, DeadLetters: batch.letters,
 		})
+		end(err)
 		if err == nil {
 			if len(answer.GetDuplicates()) == 0 {
 				s.expected, s.position = next, last.sequence
@@ -107,6 +109,7 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 		if o.stopped() {
 			return false, fmt.Errorf("%w: %w", errStopping, err)
 		}
+		o.look(ctx)
 	}
 }
 
@@ -155,17 +158,24 @@ func (s *session) planFor(ctx context.Context, entries []entry, known *knowledge
 // committed makes the batch part of what the session knows, and tells everybody.
 func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
 	o := s.owner
+	now := o.now()
 	o.calm()
 	o.setPosition(s.position, s.last)
 	o.metrics.batch.Observe(float64(len(entries)))
 	o.metrics.count(batch.verdicts)
-	s.book.commit(batch.states, batch.events, o.now().UnixMilli())
+	o.metrics.timed(entries, now)
+	s.book.commit(batch.states, batch.events, now.UnixMilli())
+	trace.publishing(entries, batch.verdicts)
+	done := commit{entries: entries, plan: batch, traceparents: trace.traceparents(entries, batch.causes), committed: now}
 	if !bugFanoutBeforeCommit {
-		s.publisher.events(batch.events, trace.traceparents(batch.causes))
+		done.unpublished = s.publisher.events(batch.events, telling{committed: now, traceparents: done.traceparents})
 	}
 	if !bugAckBeforeCommit {
 		s.publisher.results(batch.answers(entries), trace.header())
 	}
+	done.published = o.now()
+	o.metrics.publishTime.Observe(done.published.Sub(now).Seconds())
+	o.recorder.committed(&done)
 	for _, letter := range batch.letters {
 		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}
@@ -265,8 +275,9 @@ func (s *session) republish(ctx context.Context, entries []entry) error {
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
 		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))
 	})
-	s.publisher.events(events, nil)
+	unpublished := s.publisher.events(events, telling{})
 	s.publisher.results(answers, nil)
 	s.owner.metrics.republished.Add(float64(len(events)))
+	s.owner.recorder.republished(events, s.owner.now(), unpublished)
 	return nil
 }

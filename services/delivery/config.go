@@ -20,7 +20,9 @@ type Config struct {
 
 	RepublishCommands int `help:"How many of the last committed commands a new owner publishes the outcomes of once more. At least as many as one append of the owner before may hold." default:"1000"`
 
-	CacheMembers  int           `help:"About how many conversations' members each partition keeps in memory." default:"20000"`
+	CacheMembers   int `help:"About how many conversations' members each partition keeps in memory." default:"20000"`
+	ExplainEntries int `help:"Commits that are remembered for explaining what became of an event; each takes about 80 bytes." default:"50000"`
+
 	FlushInterval time.Duration `help:"How often at most moved cursors are stored and told to members; after a quiet time the first go within a tenth of it." default:"1s"`
 }
 
@@ -33,6 +35,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxTries, 5)
 	set(&c.RepublishCommands, 1000)
 	set(&c.CacheMembers, 20000)
+	set(&c.ExplainEntries, 50000)
 	set(&c.FlushInterval, time.Second)
 	return c
 }
@@ -47,6 +50,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("max-batch-bytes is %d: must be 1 to 4194304, to fit in one gRPC message", c.MaxBatchBytes)
 	case c.MaxTries < 1:
 		return fmt.Errorf("max-tries is %d: must be at least 1", c.MaxTries)
+	case c.ExplainEntries < 1 || c.ExplainEntries > 10_000_000:
+		return fmt.Errorf("explain-entries is %d: must be 1 to 10000000", c.ExplainEntries)
 	case c.RepublishCommands < 0:
 		return fmt.Errorf("republish-commands is %d: must not be negative", c.RepublishCommands)
 	}

@@ -78,14 +78,15 @@ func (d Deps) withDefaults() Deps {
 type Service struct {
 	deliveryv1.UnimplementedDeliveryServiceServer
 
-	cfg     Config
-	deps    Deps
-	worker  string
-	js      jetstream.JetStream
-	metrics *metrics
-	tracer  trace.Tracer
-	keeper  *keeper
-	running sync.WaitGroup // owners
+	cfg      Config
+	deps     Deps
+	worker   string
+	js       jetstream.JetStream
+	metrics  *metrics
+	recorder *recorder
+	tracer   trace.Tracer
+	keeper   *keeper
+	running  sync.WaitGroup // owners
 
 	making sync.Mutex // held while streams are made
 
@@ -107,17 +108,18 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	metrics, err := newMetrics(deps.Registerer)
+	recorder := newRecorder(cfg.ExplainEntries, deps.Now())
+	metrics, err := newMetrics(deps.Registerer, recorder.since)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	worker := workerName(cfg.Name)
 	deps.Log = deps.Log.With("worker", worker)
 	s := &Service{
-		cfg: cfg, deps: deps, worker: worker, js: js, metrics: metrics,
+		cfg: cfg, deps: deps, worker: worker, js: js, metrics: metrics, recorder: recorder,
 		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{},
 	}
-	s.keeper = newKeeper(deps.History, worker, deps.Broker.Partitions, cfg.LeaseTTL, deps.Log, s.begin, s.announce, deps.NATS.IsConnected)
+	s.keeper = newKeeper(deps.History, worker, deps.Broker.Partitions, cfg.LeaseTTL, deps.Log, metrics, s.begin, s.announce, deps.NATS.IsConnected)
 	return s, nil
 }
 
@@ -171,10 +173,10 @@ func (s *Service) Check(context.Context) error {
 func (s *Service) begin(partition int, ended func()) tenure {
 	ctx, cancel := context.WithCancel(context.Background()) // ended by the owner's Stop, after a time to finish
 	o := &owner{
-		partition: partition, partitions: s.deps.Broker.Partitions, cfg: s.cfg,
+		worker: s.worker, partition: partition, partitions: s.deps.Broker.Partitions, cfg: s.cfg,
 		nc: s.deps.NATS, js: s.js, history: s.deps.History, ensure: s.ensureStreams,
 		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.partition(partition),
-		tracer: s.tracer, now: s.deps.Now,
+		recorder: s.recorder, tracer: s.tracer, now: s.deps.Now,
 		planner:  planner{partition: partition, partitions: s.deps.Broker.Partitions, apply: conversation.Apply},
 		stopping: make(chan struct{}), cutOff: cancel, confirmation: make(chan struct{}, 1), resyncs: make(chan struct{}, 1),
 		finished: make(chan struct{}), state: stateStarting,

@@ -247,11 +247,12 @@ type fakeLeases struct {
 	owner      map[uint32]string
 	until      map[uint32]time.Time
 	workers    map[string]time.Time
+	wanted     map[uint32]string
 	down       bool
 }
 
 func newFakeLeases(partitions int) *fakeLeases {
-	return &fakeLeases{partitions: partitions, owner: map[uint32]string{}, until: map[uint32]time.Time{}, workers: map[string]time.Time{}}
+	return &fakeLeases{partitions: partitions, owner: map[uint32]string{}, until: map[uint32]time.Time{}, workers: map[string]time.Time{}, wanted: map[uint32]string{}}
 }
 
 func (f *fakeLeases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
@@ -290,15 +291,32 @@ func (f *fakeLeases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...g
 		}
 	}
 	for p := range uint32(f.partitions) {
-		if held < share && (f.owner[p] == "" || f.until[p].Before(now)) && !slices.Contains(in.GetRelease(), p) {
+		_, wantedLive := f.workers[f.wanted[p]]
+		mine := f.wanted[p] == in.GetWorker()
+		free := f.owner[p] == "" || f.until[p].Before(now)
+		if free && !slices.Contains(in.GetRelease(), p) && (mine || (held < share && !wantedLive)) {
 			f.owner[p], f.until[p] = in.GetWorker(), until
 			held++
 		}
-		if f.owner[p] == in.GetWorker() {
-			answer.Held = append(answer.Held, p)
+		if f.owner[p] != in.GetWorker() {
+			continue
+		}
+		answer.Held = append(answer.Held, p)
+		switch {
+		case mine:
+			answer.Pinned = append(answer.Pinned, p)
+		case wantedLive:
+			answer.HandOver = append(answer.HandOver, p)
 		}
 	}
 	return answer, nil
+}
+
+// want says which worker a partition shall be on; empty for any.
+func (f *fakeLeases) want(partition uint32, worker string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted[partition] = worker
 }
 
 func (f *fakeLeases) take(partition uint32, worker string) {

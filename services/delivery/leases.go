@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -32,7 +33,8 @@ type tenure interface {
 }
 
 // keeper keeps the leases of one worker: it begins the work on partitions that the store gives to it, ends the work on
-// those that it takes away, and hands back what is above its share.
+// those that it takes away, hands back what is above its share, and what an operator wants on another worker. What an
+// operator moved here is kept before anything else, and even above the share.
 //
 // Two workers may work on a partition for a moment: the lease only keeps that rare. What keeps it harmless is the
 // watermark, which only one of them can move.
@@ -42,6 +44,7 @@ type keeper struct {
 	partitions int
 	ttl        time.Duration
 	log        *slog.Logger
+	metrics    *metrics
 	begin      func(partition int, ended func()) tenure
 	announce   func()      // tells other workers that partitions are free
 	fit        func() bool // whether this worker can work at all; one that cannot gives its partitions to others
@@ -65,9 +68,9 @@ func (k *keeper) lastRenewal() time.Time {
 	return time.Time{}
 }
 
-func newKeeper(store leaser, worker string, partitions int, ttl time.Duration, log *slog.Logger, begin func(int, func()) tenure, announce func(), fit func() bool) *keeper {
+func newKeeper(store leaser, worker string, partitions int, ttl time.Duration, log *slog.Logger, metrics *metrics, begin func(int, func()) tenure, announce func(), fit func() bool) *keeper {
 	return &keeper{
-		store: store, worker: worker, partitions: partitions, ttl: ttl, log: log, begin: begin, announce: announce, fit: fit,
+		store: store, worker: worker, partitions: partitions, ttl: ttl, log: log, metrics: metrics, begin: begin, announce: announce, fit: fit,
 		wake: make(chan struct{}, 1), tenures: map[int]tenure{}, surplus: map[int]struct{}{},
 	}
 }
@@ -114,6 +117,7 @@ func (k *keeper) renew(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		k.metrics.leaseFailures.Inc()
 		if !k.failing {
 			k.failing = true
 			k.log.Warn("could not renew the leases; trying again", "error", err)
@@ -180,14 +184,24 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 			t.Stop()
 		}
 	}
+	wantedElsewhere, pinned := answer.GetHandOver(), answer.GetPinned()
+	// What is pinned counts first, so that the others are what is above the share.
+	order := slices.SortedFunc(maps.Keys(held), func(a, b int) int {
+		return cmp.Or(rank(pinned, a)-rank(pinned, b), a-b)
+	})
 	working, again := 0, false
-	for _, p := range slices.Sorted(maps.Keys(held)) {
+	for _, p := range order {
 		if _, leaving := k.surplus[p]; leaving {
 			continue
 		}
 		t, begun := k.tenures[p]
+		handOver := slices.Contains(wantedElsewhere, uint32(p))
 		switch {
-		case working >= int(answer.GetShare()):
+		case handOver || (working >= int(answer.GetShare()) && !slices.Contains(pinned, uint32(p))):
+			if handOver {
+				k.metrics.moves.Inc()
+				k.log.Info("handing a partition over, as an operator wants", "partition", p)
+			}
 			k.surplus[p] = struct{}{}
 			if begun {
 				t.Stop()
@@ -205,6 +219,13 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 	if again {
 		signal(k.wake) // to give back what was never begun
 	}
+}
+
+func rank(pinned []uint32, partition int) int {
+	if slices.Contains(pinned, uint32(partition)) {
+		return 0
+	}
+	return 1
 }
 
 func (k *keeper) stopAll(reason string) {

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
 
@@ -76,7 +78,9 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 			signal(other.wake)
 		}
 	}
-	k = newKeeper(mortal{s.store, dead}, name, s.store.partitions, 2*time.Second, slog.New(slog.DiscardHandler), begin, announce, fit)
+	metrics, err := newMetrics(prometheus.NewRegistry(), time.Now)
+	require.NoError(t, err)
+	k = newKeeper(mortal{s.store, dead}, name, s.store.partitions, 2*time.Second, slog.New(slog.DiscardHandler), metrics, begin, announce, fit)
 	s.mu.Lock()
 	s.keepers = append(s.keepers, k)
 	s.mu.Unlock()
@@ -209,6 +213,93 @@ func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		require.False(t, s.twice)
+	})
+}
+
+// move is what an operator's MovePartition does: the wish is stored, and all workers are woken.
+func (s *site) move(partition uint32, worker string) {
+	s.store.want(partition, worker)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.keepers {
+		signal(k.wake)
+	}
+}
+
+// worksOn tells who works on a partition.
+func (s *site) worksOn(p int) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.working[p]
+}
+
+func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(16)
+		s.hire(t, "a", always)
+		s.hire(t, "b", always)
+		pass(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
+		var moved uint32
+		for s.worksOn(int(moved)) != "a" {
+			moved++
+		}
+
+		before := time.Now()
+		s.move(moved, "b")
+		for s.worksOn(int(moved)) != "b" {
+			pass(time.Millisecond)
+			synctest.Wait()
+			require.Less(t, time.Since(before), 300*time.Millisecond)
+		}
+		require.InDelta(t, 1, testutil.ToFloat64(s.keepers[0].metrics.moves), 0)
+		require.Zero(t, testutil.ToFloat64(s.keepers[1].metrics.moves))
+		pass(5 * time.Second)
+		synctest.Wait()
+		require.Equal(t, "b", s.worksOn(int(moved)), "what was moved stays")
+		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread(), "another one was given back for it")
+		require.False(t, s.twice)
+	})
+}
+
+// Whatever is moved to a worker stays there, even above its share, while the worker is live; then others take it.
+func TestMovedPartitionsMayBeAboveTheShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(4)
+		s.hire(t, "a", always)
+		stopB, _ := s.hire(t, "b", always)
+		pass(3 * time.Second)
+		for p := range uint32(3) {
+			s.move(p, "b")
+		}
+		pass(5 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 1, "b": 3}, s.spread())
+		for p := range 3 {
+			require.Equal(t, "b", s.worksOn(p))
+		}
+		s.move(0, "") // anybody may have it again
+		pass(5 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
+		stopB()
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 4}, s.spread())
+		require.False(t, s.twice)
+	})
+}
+
+func TestFailedRenewalsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(1)
+		s.hire(t, "a", always)
+		synctest.Wait()
+		require.Zero(t, testutil.ToFloat64(s.keepers[0].metrics.leaseFailures))
+		s.store.setDown(true)
+		pass(1100 * time.Millisecond)
+		synctest.Wait()
+		require.InDelta(t, 2, testutil.ToFloat64(s.keepers[0].metrics.leaseFailures), 0)
 	})
 }
 

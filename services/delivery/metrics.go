@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,13 +13,21 @@ import (
 // metrics are all of the service's metrics, resolved once.
 type metrics struct {
 	owned     prometheus.Gauge
+	ownership *prometheus.GaugeVec
 	watermark *prometheus.GaugeVec
 	lag       *prometheus.GaugeVec
+	intake    *prometheus.GaugeVec
 	stopped   *prometheus.GaugeVec
+
+	leaseFailures prometheus.Counter
+	moves         prometheus.Counter
 
 	batch         prometheus.Histogram
 	appendTime    prometheus.Histogram
 	appendRetries prometheus.Counter
+	readRetries   prometheus.Counter
+	commitTime    prometheus.Histogram
+	publishTime   prometheus.Histogram
 	committed     prometheus.Counter
 	repeated      prometheus.Counter
 	deadLettered  prometheus.Counter
@@ -37,7 +46,8 @@ type metrics struct {
 	flushFailures   prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+// newMetrics registers the metrics. since is the time from which on commits are remembered.
+func newMetrics(reg prometheus.Registerer, since func() time.Time) (*metrics, error) {
 	var all []prometheus.Collector
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "runnel_delivery_" + name, Help: help})
@@ -58,17 +68,28 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Name: "runnel_delivery_commands_total", Help: "Commands by outcome: committed, repeated, dead_lettered, or the code they were refused with.",
 	}, []string{"outcome"})
 	owned := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runnel_delivery_partitions_owned", Help: "Partitions this worker works on."})
-	all = append(all, commands, owned)
+	window := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "runnel_delivery_explain_window_seconds", Help: "How far back this worker remembers commits, for explaining what became of an event.",
+	}, func() float64 { return time.Since(since()).Seconds() })
+	all = append(all, commands, owned, window)
 	sizes := prometheus.ExponentialBuckets(1, 2, 11)
 	m := &metrics{
 		owned:     owned,
+		ownership: perPartition("partition_owned", "1 for each partition this worker works on."),
 		watermark: perPartition("watermark", "Last committed stream sequence of each partition this worker owns."),
 		lag:       perPartition("lag_commands", "Commands in the stream that are not committed yet, when last looked at."),
+		intake:    perPartition("intake_commands", "Commands that were read from the stream and wait for the append in flight."),
 		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, or a store that refuses everything."),
+
+		leaseFailures: counter("lease_renewal_failures_total", "Renewals of the leases that failed."),
+		moves:         counter("moves_total", "Partitions that were given up because an operator wanted them on another worker."),
 
 		batch:         histogram("batch_commands", "Commands in one append.", sizes),
 		appendTime:    histogram("append_seconds", "Time of one append, as the worker sees it.", prometheus.ExponentialBuckets(0.0002, 2, 16)),
 		appendRetries: counter("append_retries_total", "Appends that had to be tried again."),
+		readRetries:   counter("read_retries_total", "Questions to the store that had to be asked again."),
+		commitTime:    histogram("accepted_to_committed_seconds", "Time from the broker's taking of a command until its outcome was committed, by the clocks of both.", prometheus.ExponentialBuckets(0.0005, 2, 18)),
+		publishTime:   histogram("committed_to_published_seconds", "Time from a commit until the broker had all that is told of it.", prometheus.ExponentialBuckets(0.00002, 2, 16)),
 		committed:     commands.WithLabelValues("committed"),
 		repeated:      commands.WithLabelValues("repeated"),
 		deadLettered:  commands.WithLabelValues("dead_lettered"),
@@ -121,23 +142,33 @@ func (m *metrics) count(verdicts []verdict) {
 	m.deadLettered.Add(float64(dead))
 }
 
+// timed observes how long the commands of a batch took until they were committed. The broker's clock may be ahead of ours.
+func (m *metrics) timed(entries []entry, committed time.Time) {
+	now := committed.UnixNano()
+	for i := range entries {
+		m.commitTime.Observe(float64(max(now-entries[i].timeNs, 0)) / 1e9)
+	}
+}
+
 // gauges are one partition's gauges, resolved once for each time it is owned.
 type gauges struct {
-	watermark, lag, stopped prometheus.Gauge
-	forget                  func()
+	owned, watermark, lag, intake, stopped prometheus.Gauge
+	forget                                 func()
 }
 
 func (m *metrics) partition(p int) gauges {
 	label := strconv.Itoa(p)
 	return gauges{
+		owned:     m.ownership.WithLabelValues(label),
+		intake:    m.intake.WithLabelValues(label),
 		watermark: m.watermark.WithLabelValues(label),
 		lag:       m.lag.WithLabelValues(label),
 		stopped:   m.stopped.WithLabelValues(label),
 		// Who does not own a partition must not report on it: the owner's figures would be drowned by old ones.
 		forget: func() {
-			m.watermark.DeleteLabelValues(label)
-			m.lag.DeleteLabelValues(label)
-			m.stopped.DeleteLabelValues(label)
+			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.intake, m.stopped} {
+				g.DeleteLabelValues(label)
+			}
 		},
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
 )
 
 // Why a session ends.
@@ -36,6 +38,7 @@ const (
 	retryFloor, retryCeiling = 50 * time.Millisecond, 2 * time.Second
 	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
 	holeRetry     = 5 * time.Second
+	lookTimeout   = 250 * time.Millisecond
 	alarmInterval = time.Minute
 )
 
@@ -49,6 +52,7 @@ const (
 //	            ├──── hole: stopped with an alarm, look again now and then
 //	          stop ─▶ the append in flight is finished and told ─▶ done
 type owner struct {
+	worker       string
 	partition    int
 	partitions   int
 	cfg          Config
@@ -59,6 +63,7 @@ type owner struct {
 	log          *slog.Logger
 	metrics      *metrics
 	gauges       gauges
+	recorder     *recorder
 	tracer       trace.Tracer
 	now          func() time.Time
 	planner      planner
@@ -74,6 +79,8 @@ type owner struct {
 	state     string
 	watermark uint64
 	last      uint64
+	placed    bool  // watermark and last were set
+	book      *book // of the session that runs; nil between sessions
 }
 
 // Stop asks the owner to finish what is in flight and end. It does not wait.
@@ -96,6 +103,7 @@ func (o *owner) resync() { signal(o.resyncs) }
 // run works until Stop. It gives back everything it holds.
 func (o *owner) run(ctx context.Context) {
 	defer close(o.finished)
+	o.gauges.owned.Set(1)
 	defer o.gauges.forget()
 	var pause backoff
 	for {
@@ -125,6 +133,7 @@ func (o *owner) run(ctx context.Context) {
 		default:
 			o.log.Warn("the partition is interrupted; trying again", "error", err)
 			o.sleep(pause.next())
+			o.look(ctx)
 		}
 	}
 }
@@ -140,6 +149,8 @@ func (o *owner) session(ctx context.Context) error {
 	}
 	o.metrics.takeovers.Inc()
 	s := newSession(o, at)
+	o.setBook(s.book)
+	defer o.setBook(nil)
 
 	acks, err := s.listen()
 	if err != nil {
@@ -161,7 +172,6 @@ func (o *owner) session(ctx context.Context) error {
 	}
 	defer stop()
 
-	o.setPosition(at.sequence, at.last)
 	o.calm()
 	o.setState(stateRunning)
 	o.log.Info("took over the partition", "watermark", at.sequence, "stream_last", at.last)
@@ -223,13 +233,35 @@ func (o *owner) setState(state string) {
 	o.state = state
 }
 
+func (o *owner) setBook(b *book) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.book = b
+}
+
+// look finds out how long the stream has grown, for the lag, while nothing can be committed. It may fail: it is asked again.
+func (o *owner) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	stream, err := o.js.Stream(ctx, broker.StreamName(o.partition))
+	if err != nil {
+		return
+	}
+	o.mu.Lock()
+	watermark, placed := o.watermark, o.placed
+	o.mu.Unlock()
+	if placed {
+		o.setPosition(watermark, stream.CachedInfo().State.LastSeq)
+	}
+}
+
 func (o *owner) setPosition(watermark, last uint64) {
 	last = max(last, watermark)
 	o.gauges.watermark.Set(float64(watermark))
 	o.gauges.lag.Set(float64(last - watermark))
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.watermark, o.last = watermark, last
+	o.watermark, o.last, o.placed = watermark, last, true
 }
 
 // backoff is exponential with full jitter, from retryFloor to retryCeiling.
@@ -297,6 +329,7 @@ func ask[T any](ctx context.Context, o *owner, what string, items []T, call func
 			}
 			return ask(ctx, o, what, items[half:], call)
 		}
+		o.metrics.readRetries.Inc()
 		if pause.tries == 0 {
 			o.log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}
@@ -304,5 +337,6 @@ func ask[T any](ctx context.Context, o *owner, what string, items []T, call func
 		if o.stopped() {
 			return fmt.Errorf("%w while the store did not answer: %w", errStopping, err)
 		}
+		o.look(ctx)
 	}
 }

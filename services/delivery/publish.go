@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -26,6 +27,7 @@ type publisher struct {
 	nc      *nats.Conn
 	log     *slog.Logger
 	metrics *metrics
+	worker  string
 	limit   int
 	scratch []byte
 }
@@ -35,7 +37,7 @@ func newPublisher(o *owner) *publisher {
 	if most := int(o.nc.MaxPayload()); most > 2*publishMargin {
 		limit = min(limit, most-publishMargin)
 	}
-	return &publisher{nc: o.nc, log: o.log, metrics: o.metrics, limit: limit}
+	return &publisher{nc: o.nc, log: o.log, metrics: o.metrics, worker: o.worker, limit: limit}
 }
 
 // answer is an outcome on its way to the inbox its command came in through.
@@ -69,9 +71,17 @@ func (p *publisher) results(answers []answer, header nats.Header) {
 	}
 }
 
-// events sends events, given in rising seq for each conversation, and who became a member by them. traceparents is by
-// index, or nil.
-func (p *publisher) events(events []*conversationv1.Event, traceparents []string) {
+// telling is how events are told.
+type telling struct {
+	// committed is when this worker had the answer to their commit; zero for events that are told again.
+	committed time.Time
+	// traceparents is by index of the events; nil when none is sampled.
+	traceparents []string
+}
+
+// events sends events, given in rising seq for each conversation, and who became a member by them. It gives the
+// conversations of which something could not be sent; nil for none.
+func (p *publisher) events(events []*conversationv1.Event, how telling) (unpublished map[string]struct{}) {
 	type group struct {
 		live brokerv1.Live
 		size int
@@ -81,7 +91,13 @@ func (p *publisher) events(events []*conversationv1.Event, traceparents []string
 		if !slices.ContainsFunc(g.live.GetTraceparents(), func(s string) bool { return s != "" }) {
 			g.live.Traceparents = nil
 		}
-		p.send(broker.LiveSubject(g.live.GetEvents()[0].GetConversationId()), &g.live, nil)
+		id := g.live.GetEvents()[0].GetConversationId()
+		if !p.send(broker.LiveSubject(id), &g.live, nil) {
+			if unpublished == nil {
+				unpublished = map[string]struct{}{}
+			}
+			unpublished[id] = struct{}{}
+		}
 		g.live.Events, g.live.Traceparents, g.size = g.live.GetEvents()[:0], g.live.GetTraceparents()[:0], 0
 	}
 	for i, event := range events {
@@ -92,6 +108,9 @@ func (p *publisher) events(events []*conversationv1.Event, traceparents []string
 		g := groups[event.GetConversationId()]
 		if g == nil {
 			g = &group{}
+			if !how.committed.IsZero() {
+				g.live.Worker, g.live.CommittedNs = p.worker, how.committed.UnixNano()
+			}
 			groups[event.GetConversationId()] = g
 		}
 		size, n := event.SizeVT(), len(g.live.GetEvents())
@@ -100,13 +119,14 @@ func (p *publisher) events(events []*conversationv1.Event, traceparents []string
 		}
 		g.live.Events = append(g.live.Events, event)
 		g.size += size
-		if traceparents != nil {
-			g.live.Traceparents = append(g.live.Traceparents, traceparents[i])
+		if how.traceparents != nil {
+			g.live.Traceparents = append(g.live.Traceparents, how.traceparents[i])
 		}
 	}
 	for _, g := range groups {
 		flush(g)
 	}
+	return unpublished
 }
 
 // receipt sends a conversation's receipt.
@@ -121,9 +141,9 @@ type message interface {
 	MarshalToSizedBufferVT(buf []byte) (int, error)
 }
 
-// send publishes one message. A failure is counted and not returned: while the connection is away nothing can be told to
-// anybody, and when it is back the session starts anew and sends the latest again.
-func (p *publisher) send(subject string, m message, header nats.Header) {
+// send publishes one message and reports whether it did. A failure is counted, and nobody has to try again: while the
+// connection is away nothing can be told to anybody, and when it is back the session starts anew and sends the latest again.
+func (p *publisher) send(subject string, m message, header nats.Header) bool {
 	size := m.SizeVT()
 	if cap(p.scratch) < size {
 		p.scratch = make([]byte, size+size/4)
@@ -138,6 +158,7 @@ func (p *publisher) send(subject string, m message, header nats.Header) {
 		p.metrics.publishFailures.Inc()
 		p.log.Debug("could not publish", "error", err)
 	}
+	return err == nil
 }
 
 // validInbox reports whether an inbox fits in a subject. It comes out of the stream, which is an input too.

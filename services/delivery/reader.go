@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 )
@@ -20,6 +21,7 @@ var errGap = errors.New("the broker left out messages")
 // appended the next one gathers here. It holds one batch; when it is full the reader waits, and the broker with it.
 type intake struct {
 	maxEntries, maxBytes int
+	depth                prometheus.Gauge
 
 	mu      sync.Mutex
 	entries []entry
@@ -31,8 +33,8 @@ type intake struct {
 	room  chan struct{} // a token when entries were taken
 }
 
-func newIntake(maxEntries, maxBytes int) *intake {
-	return &intake{maxEntries: maxEntries, maxBytes: maxBytes, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+func newIntake(maxEntries, maxBytes int, depth prometheus.Gauge) *intake {
+	return &intake{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
 // put adds an entry and waits for room if need be. It reports whether it did; it does not once ctx has ended.
@@ -43,6 +45,7 @@ func (q *intake) put(ctx context.Context, e entry, pending uint64) bool {
 			q.entries = append(q.entries, e)
 			q.bytes += len(e.payload)
 			q.pending = pending
+			q.depth.Set(float64(len(q.entries)))
 			q.mu.Unlock()
 			signal(q.ready)
 			return true
@@ -72,6 +75,7 @@ func (q *intake) take(spare []entry) (entries []entry, pending uint64, err error
 	defer q.mu.Unlock()
 	clear(spare)
 	entries, q.entries, q.bytes = q.entries, spare[:0], 0
+	q.depth.Set(0)
 	if len(entries) == 0 {
 		return entries, 0, q.err
 	}

@@ -5,18 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
-	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
@@ -85,47 +80,6 @@ func TestBrokerRestart(t *testing.T) {
 	}
 	b.awaitEvent(create.GetConversationId(), 3)
 	b.store.verify(t)
-}
-
-// One trace goes from the sender to the event and the result.
-func TestTraceGoesOn(t *testing.T) {
-	spans := tracetest.NewSpanRecorder()
-	b := newBed(t, 1)
-	w := b.startWorker(func(_ *Config, d *Deps) {
-		d.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
-	})
-	b.eventually("running", func() bool { return w.state(0) == "running" })
-	create := command("", "ann", 1, group("g"))
-	lives := make(chan *nats.Msg, 8)
-	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
-	require.NoError(t, err)
-	payload, err := create.MarshalVT()
-	require.NoError(t, err)
-	const traceID = "0af7651916cd43dd8448eb211c80319c"
-	_, err = b.js.PublishMsg(t.Context(), &nats.Msg{
-		Subject: broker.CommandSubject(0), Data: payload, Header: nats.Header{"traceparent": {"00-" + traceID + "-b7ad6b7169203331-01"}},
-	})
-	require.NoError(t, err)
-	var live brokerv1.Live
-	require.NoError(t, live.UnmarshalVT((<-lives).Data))
-	require.Len(t, live.GetTraceparents(), 1)
-	require.Contains(t, live.GetTraceparents()[0], traceID)
-	w.stop()
-	var apply, command sdktrace.ReadOnlySpan
-	for _, span := range spans.Ended() {
-		switch span.Name() {
-		case spanApply:
-			apply = span
-		case spanCommand:
-			command = span
-		}
-	}
-	require.NotNil(t, apply)
-	require.NotNil(t, command)
-	require.Equal(t, traceID, command.SpanContext().TraceID().String())
-	require.Equal(t, "b7ad6b7169203331", command.Parent().SpanID().String())
-	require.Len(t, apply.Links(), 1)
-	require.Equal(t, command.SpanContext(), apply.Links()[0].SpanContext)
 }
 
 func TestInboxesComeOutOfTheStreamAndAreChecked(t *testing.T) {

@@ -39,7 +39,7 @@ func newSession(o *owner, at *place) *session {
 	return &session{
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: at.opening, behind: behind,
-		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes), publisher: newPublisher(o),
+		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.intake), publisher: newPublisher(o),
 	}
 }
 
@@ -126,5 +126,6 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 		return nil
 	}
 	s.last = entries[len(entries)-1].sequence + pending
+	s.owner.setPosition(s.position, s.last)
 	return s.commit(ctx, entries, s.owner.cfg.MaxTries)
 }

@@ -79,6 +79,7 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 				"watermark", stored.GetSequence(), "stream_last", at.last, "continue_after", at.sequence)
 		}
 	}
+	o.setPosition(at.sequence, at.last)
 	if at.sequence < at.last {
 		message, err := stream.GetMsg(ctx, at.sequence+1)
 		switch {

@@ -5,97 +5,188 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
 // Names of spans and attributes; those of the messaging conventions are in telemetry.
+//
+//	in the sender's trace   apply ─┬─▶ append ──▶ the store, when no other command of the batch is sampled
+//	                          ┆    └─▶ publish ─▶ the receivers' gateways
+//	linked with each apply  batch ──────────────▶ the store, when several are
 const (
 	scopeName   = "github.com/runnelhq/runnel/services/delivery"
 	spanApply   = "runnel.delivery.apply"
-	spanCommand = "runnel.delivery.command"
+	spanAppend  = "runnel.delivery.append"
+	spanPublish = "runnel.delivery.publish"
+	spanBatch   = "runnel.delivery.batch"
 
 	attrBatchSize    = attribute.Key("messaging.batch.message_count")
 	attrPartition    = attribute.Key("runnel.partition")
 	attrConversation = attribute.Key("runnel.conversation.id")
+	attrCommand      = attribute.Key("runnel.command.id")
+	attrSeq          = attribute.Key("runnel.seq")
 	attrSequence     = attribute.Key("runnel.stream.sequence")
 
 	headerTraceparent = "traceparent"
 )
 
+// traceparentSize is how long a trace context of the W3C's version 00 is.
+const traceparentSize = 55
+
+// maxTraced bounds the commands of one batch that get spans of their own. The traces of further ones go through the worker
+// without leaving anything here.
+const maxTraced = 32
+
 // traceparentOf finds the trace context of a message. HTTP-style carriers spell the key with a capital.
 func traceparentOf(header nats.Header) string {
-	if values := header[headerTraceparent]; len(values) > 0 {
-		return values[0]
-	}
-	if values := header["Traceparent"]; len(values) > 0 {
-		return values[0]
+	for _, key := range [...]string{headerTraceparent, "Traceparent"} {
+		if values := header[key]; len(values) > 0 && len(values[0]) == traceparentSize {
+			return values[0]
+		}
 	}
 	return ""
 }
 
-// batchTrace is the trace of one batch: a span for the batch, linked to a span for each sampled command of it, which is
-// part of its sender's trace. Nil when no command of the batch is sampled; all methods then do nothing.
+// batchTrace is the trace of one batch: for each sampled command of it a span in its sender's trace, and one for the batch,
+// which is linked with each. Nil when no command of the batch is sampled; all methods then do nothing.
 type batchTrace struct {
-	span        trace.Span
-	traceparent string              // of span
-	commands    map[int]commandSpan // by index of the entry
+	tracer   trace.Tracer
+	span     trace.Span
+	commands map[int]*commandTrace // by index of the entry
 }
 
-type commandSpan struct {
-	span        trace.Span
-	traceparent string
+// commandTrace is one sampled command in its batch.
+type commandTrace struct {
+	apply     trace.Span
+	publish   trace.Span // nil until it is told what came of the command
+	published string     // traceparent of publish, which receivers go on from
 }
 
 // traceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
 func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []entry) (context.Context, *batchTrace) {
-	var commands map[int]commandSpan
+	var commands map[int]*commandTrace
 	var links []trace.Link
+	var first context.Context
 	for i := range entries {
-		if entries[i].traceparent == "" {
+		if entries[i].traceparent == "" || len(links) == maxTraced {
 			continue
 		}
 		remote := telemetry.WithTraceparent(ctx, entries[i].traceparent)
 		if !trace.SpanContextFromContext(remote).IsSampled() {
 			continue
 		}
-		if commands == nil {
-			commands = map[int]commandSpan{}
-		}
-		inside, span := tracer.Start(remote, spanCommand, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
-			attrConversation.String(entries[i].command.GetConversationId()), attrSequence.Int64(int64(entries[i].sequence)),
+		inside, apply := tracer.Start(remote, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
+			attrPartition.Int(partition), attrSequence.Int64(int64(entries[i].sequence)),
+			attrConversation.String(entries[i].command.GetConversationId()), attrCommand.String(entries[i].command.GetCommandId()),
 		))
-		commands[i] = commandSpan{span, telemetry.Traceparent(inside)}
-		links = append(links, trace.Link{SpanContext: span.SpanContext()})
+		if !apply.IsRecording() {
+			return ctx, nil //nolint:spancheck // this worker makes no traces; the senders' go on without it
+		}
+		if first == nil {
+			first, commands = inside, map[int]*commandTrace{}
+		}
+		commands[i] = &commandTrace{apply: apply}
+		links = append(links, trace.Link{SpanContext: apply.SpanContext()})
 	}
-	if commands == nil {
-		return ctx, nil
+	if first == nil {
+		return ctx, nil //nolint:spancheck // there is none
 	}
-	ctx, span := tracer.Start(ctx, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
+	// In the first one's trace, because a trace of its own would be recorded by chance and not because its commands are.
+	ctx, span := tracer.Start(first, spanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
 		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
 	))
-	return ctx, &batchTrace{span: span, traceparent: telemetry.Traceparent(ctx), commands: commands} //nolint:spancheck // as above
-}
-
-// header is the header for a message that carries outcomes of the batch; nil when nothing is sampled.
-func (t *batchTrace) header() nats.Header {
-	if t == nil || t.traceparent == "" {
-		return nil
+	for _, command := range commands {
+		command.apply.AddLink(trace.Link{SpanContext: span.SpanContext()})
 	}
-	return nats.Header{headerTraceparent: {t.traceparent}}
+	return ctx, &batchTrace{tracer: tracer, span: span, commands: commands} //nolint:spancheck // as above
 }
 
-// traceparents gives the trace contexts of events by the entries they came of; nil when none is sampled.
-func (t *batchTrace) traceparents(causes []int) []string {
+// appending begins the spans of one append. The context goes to the store: it continues the trace of the only sampled
+// command, or the batch's when several share the append. The function ends the spans.
+func (t *batchTrace) appending(ctx context.Context) (context.Context, func(error)) {
+	if t == nil {
+		return ctx, func(error) {}
+	}
+	spans := make([]trace.Span, 0, len(t.commands))
+	for _, command := range t.commands {
+		inside, span := t.tracer.Start(trace.ContextWithSpan(ctx, command.apply), spanAppend) //nolint:spancheck // the function ends it
+		spans = append(spans, span)
+		if len(t.commands) == 1 {
+			ctx = inside
+		}
+	}
+	return ctx, func(err error) { //nolint:spancheck // as above
+		for _, span := range spans {
+			if err != nil {
+				span.SetStatus(codes.Error, "the store did not take it")
+			}
+			span.End()
+		}
+	}
+}
+
+// publishing begins the spans of telling everybody, and says what came of the commands. end ends them.
+func (t *batchTrace) publishing(entries []entry, verdicts []verdict) {
+	if t == nil {
+		return
+	}
+	for i, command := range t.commands {
+		inside, span := t.tracer.Start(trace.ContextWithSpan(context.Background(), command.apply), spanPublish,
+			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(entries[i].command.GetConversationId())))
+		command.publish, command.published = span, telemetry.Traceparent(inside)
+		switch v := &verdicts[i]; {
+		case v.event != nil:
+			command.apply.SetAttributes(attrSeq.Int64(int64(v.event.GetSeq())))
+		case v.refusal != nil:
+			command.apply.SetStatus(codes.Error, errcode.Name(v.refusal.GetCode()))
+		default:
+			command.apply.SetStatus(codes.Error, "dead-lettered")
+		}
+	}
+}
+
+// of gives the trace context that what came of the command at index i carries on; empty when it is not sampled.
+func (t *batchTrace) of(i int, e *entry) string {
+	if t != nil {
+		if command := t.commands[i]; command != nil {
+			return command.published
+		}
+	}
+	return e.traceparent
+}
+
+// traceparents gives the trace contexts of a plan's events; nil when none is sampled.
+func (t *batchTrace) traceparents(entries []entry, causes []int) []string {
+	var all []string
+	for i, cause := range causes {
+		if traceparent := t.of(cause, &entries[cause]); traceparent != "" {
+			if all == nil {
+				all = make([]string, len(causes))
+			}
+			all[i] = traceparent
+		}
+	}
+	return all
+}
+
+// header is the header for a message that carries outcomes of the batch: the trace of the only sampled command, or that of
+// the batch. Nil when nothing is sampled.
+func (t *batchTrace) header() nats.Header {
 	if t == nil {
 		return nil
 	}
-	all := make([]string, len(causes))
-	for i, cause := range causes {
-		all[i] = t.commands[cause].traceparent
+	ctx := trace.ContextWithSpan(context.Background(), t.span)
+	if len(t.commands) == 1 {
+		for _, only := range t.commands {
+			ctx = trace.ContextWithSpan(ctx, only.publish)
+		}
 	}
-	return all
+	return telemetry.InjectHeader(ctx, nil)
 }
 
 func (t *batchTrace) end() {
@@ -103,7 +194,10 @@ func (t *batchTrace) end() {
 		return
 	}
 	for _, command := range t.commands {
-		command.span.End()
+		if command.publish != nil {
+			command.publish.End()
+		}
+		command.apply.End()
 	}
 	t.span.End()
 }

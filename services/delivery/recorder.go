@@ -1,0 +1,209 @@
+package delivery
+
+import (
+	"hash/maphash"
+	"math"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// recorder remembers the last commits of a worker, so that it can be asked later what became of one event. Its memory is
+// taken once and never grows: the newest commit takes the place of the oldest, and since says how far back it reaches.
+//
+// An event is known by the hash of its conversation's id and its seq. Two conversations with the same 64-bit hash would be
+// taken for one; the hash is seeded anew with every start, so nobody can bring that about.
+type recorder struct {
+	seed maphash.Seed
+
+	mu      sync.Mutex
+	records []record // a ring
+	written int      // records ever written; the next goes to written % len(records)
+	buckets []uint32 // 1 + index of the newest record of a chain; 0 for none
+	// traces are those of the sampled records. A ring as well, and a small one, because most records have none.
+	traces []recordTrace
+	traced int // traces ever written
+	// forgotten is the latest time of a record that is gone. Everything later is still here.
+	forgotten time.Time
+}
+
+// record is one event. Eighty bytes with its share of buckets and traces.
+type record struct {
+	conversation, seq uint64
+	sequence          uint64 // in the stream
+	acceptedNs        int64
+	committedNs       int64 // 0 when it was only told again: another session or worker committed it
+	republishedNs     int64
+	trace             int    // 1 + number of its trace; 0 for none
+	publishedAfter    uint32 // microseconds after committedNs, saturated; 0 for never
+	older             uint32 // 1 + index of the next older record in the chain; 0 for none
+	batch             uint16
+}
+
+type recordTrace struct {
+	traceID trace.TraceID
+	spanID  trace.SpanID
+}
+
+// recordsPerTrace is how many records share one place for a trace.
+const recordsPerTrace = 16
+
+func newRecorder(entries int, started time.Time) *recorder {
+	buckets := 1
+	for buckets < entries {
+		buckets *= 2
+	}
+	return &recorder{
+		seed: maphash.MakeSeed(), forgotten: started,
+		records: make([]record, entries), buckets: make([]uint32, buckets), traces: make([]recordTrace, entries/recordsPerTrace+1),
+	}
+}
+
+// commit is a committed batch on its way into the recorder.
+type commit struct {
+	entries      []entry
+	plan         *plan
+	traceparents []string // by index of the plan's events; nil when none is sampled
+	// committed and published are when the store had answered and when the broker had everything.
+	committed, published time.Time
+	// unpublished are the conversations whose events the broker has not got.
+	unpublished map[string]struct{}
+}
+
+// committed remembers the events of a batch.
+func (r *recorder) committed(c *commit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	after := uint32(min(max(c.published.Sub(c.committed).Microseconds(), 1), math.MaxUint32))
+	for i, event := range c.plan.events {
+		cause := &c.entries[c.plan.causes[i]]
+		next := record{
+			conversation: r.hash(event.GetConversationId()), seq: event.GetSeq(), sequence: cause.sequence,
+			acceptedNs: cause.timeNs, committedNs: c.committed.UnixNano(), publishedAfter: after,
+			batch: uint16(min(len(c.entries), math.MaxUint16)),
+		}
+		if _, failed := c.unpublished[event.GetConversationId()]; failed {
+			next.publishedAfter = 0
+		}
+		if c.traceparents != nil {
+			next.trace = r.remember(c.traceparents[i])
+		}
+		r.add(next)
+	}
+}
+
+// republished remembers that events were told again.
+func (r *recorder) republished(events []*conversationv1.Event, now time.Time, unpublished map[string]struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, event := range events {
+		if _, failed := unpublished[event.GetConversationId()]; failed {
+			continue
+		}
+		conversation := r.hash(event.GetConversationId())
+		if known := r.find(conversation, event.GetSeq()); known != nil {
+			known.republishedNs = now.UnixNano()
+			continue
+		}
+		r.add(record{conversation: conversation, seq: event.GetSeq(), republishedNs: now.UnixNano()})
+	}
+}
+
+// explain puts what is remembered of an event into an answer.
+func (r *recorder) explain(conversationID string, seq uint64, answer *deliveryv1.ExplainResponse) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// Rounded up: nothing is said to be remembered that is not.
+	answer.RemembersSinceMs = r.forgotten.UnixMilli() + 1
+	known := r.find(r.hash(conversationID), seq)
+	if known == nil {
+		return
+	}
+	answer.RepublishedNs = known.republishedNs
+	if known.committedNs == 0 {
+		return
+	}
+	answer.Commit = &deliveryv1.Commit{
+		Sequence: known.sequence, AcceptedNs: known.acceptedNs, CommittedNs: known.committedNs, Batch: uint32(known.batch),
+		Traceparent: r.traceparent(known),
+	}
+	if known.publishedAfter > 0 {
+		answer.Commit.PublishedNs = known.committedNs + int64(known.publishedAfter)*1000
+	}
+}
+
+// since is the time from which on everything is remembered.
+func (r *recorder) since() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.forgotten
+}
+
+// Callers of what follows hold mu, except of hash.
+
+func (r *recorder) hash(conversationID string) uint64 { return maphash.String(r.seed, conversationID) }
+
+// bucket is where the chain of an event begins. The hash has random high bits, so its seqs spread.
+func (r *recorder) bucket(conversation, seq uint64) *uint32 {
+	return &r.buckets[(conversation+seq)&uint64(len(r.buckets)-1)]
+}
+
+func (r *recorder) find(conversation, seq uint64) *record {
+	for next := *r.bucket(conversation, seq); next != 0; next = r.records[next-1].older {
+		if known := &r.records[next-1]; known.conversation == conversation && known.seq == seq {
+			return known
+		}
+	}
+	return nil
+}
+
+func (r *recorder) add(next record) {
+	index := r.written % len(r.records)
+	if r.written >= len(r.records) {
+		r.forget(index)
+	}
+	head := r.bucket(next.conversation, next.seq)
+	next.older = *head
+	r.records[index] = next
+	*head = uint32(index) + 1
+	r.written++
+}
+
+// forget takes the oldest record out of its chain, of which it is the last.
+func (r *recorder) forget(index int) {
+	gone := &r.records[index]
+	at := r.bucket(gone.conversation, gone.seq)
+	for *at != uint32(index)+1 {
+		at = &r.records[*at-1].older
+	}
+	*at = 0
+	if last := time.Unix(0, max(gone.committedNs, gone.republishedNs)); last.After(r.forgotten) {
+		r.forgotten = last
+	}
+}
+
+// remember keeps a trace and gives its number plus 1; 0 for none.
+func (r *recorder) remember(traceparent string) int {
+	link, sampled := telemetry.Link(traceparent)
+	if !sampled {
+		return 0
+	}
+	r.traces[r.traced%len(r.traces)] = recordTrace{link.SpanContext.TraceID(), link.SpanContext.SpanID()}
+	r.traced++
+	return r.traced
+}
+
+// traceparent is the trace of a record; empty when it has none or it was forgotten.
+func (r *recorder) traceparent(known *record) string {
+	if known.trace == 0 || known.trace+len(r.traces) <= r.traced {
+		return ""
+	}
+	kept := r.traces[(known.trace-1)%len(r.traces)]
+	return "00-" + kept.traceID.String() + "-" + kept.spanID.String() + "-01"
+}

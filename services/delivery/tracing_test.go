@@ -1,0 +1,199 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// traced is the store as it sees the traces of the appends.
+type traced struct {
+	*fakeHistory
+
+	mu      sync.Mutex
+	appends []trace.SpanContext
+}
+
+func (s *traced) Append(ctx context.Context, in *historyv1.AppendRequest, opts ...grpc.CallOption) (*historyv1.AppendResponse, error) {
+	answer, err := s.fakeHistory.Append(ctx, in, opts...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.appends = append(s.appends, trace.SpanContextFromContext(ctx))
+	return answer, err
+}
+
+// tracing is a worker whose spans are recorded.
+type tracing struct {
+	*bed
+
+	worker *worker
+	store  *traced
+	spans  *tracetest.SpanRecorder
+}
+
+func newTracing(t *testing.T) *tracing {
+	t.Helper()
+	b := newBed(t, 1)
+	x := &tracing{bed: b, store: &traced{fakeHistory: b.store}, spans: tracetest.NewSpanRecorder()}
+	x.worker = b.startWorker(func(_ *Config, d *Deps) {
+		d.History = x.store
+		d.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(x.spans))
+	})
+	b.eventually("running", func() bool { return x.worker.state(0) == "running" })
+	return x
+}
+
+// traceparent is the trace of the n-th sender.
+func traceparent(n int) string { return fmt.Sprintf("00-%032x-%016x-01", n+0xabc, n+0xdef) }
+
+// putTraced puts a command with a trace into the stream of partition 0.
+func (b *bed) putTraced(c *brokerv1.Command, traceparent string) {
+	b.t.Helper()
+	payload, err := c.MarshalVT()
+	require.NoError(b.t, err)
+	_, err = b.js.PublishMsg(b.t.Context(), &nats.Msg{
+		Subject: broker.CommandSubject(0), Data: payload, Header: nats.Header{"traceparent": {traceparent}},
+	})
+	require.NoError(b.t, err)
+}
+
+// ended stops the worker and gives its spans by name.
+func (x *tracing) ended() map[string][]sdktrace.ReadOnlySpan {
+	x.worker.stop()
+	spans := map[string][]sdktrace.ReadOnlySpan{}
+	for _, span := range x.spans.Ended() {
+		spans[span.Name()] = append(spans[span.Name()], span)
+	}
+	return spans
+}
+
+func linked(span sdktrace.ReadOnlySpan, to trace.SpanContext) bool {
+	for _, link := range span.Links() {
+		if link.SpanContext.Equal(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// One trace goes from the sender through everything a worker does to those who receive the event.
+func TestOneTraceThroughTheWorker(t *testing.T) {
+	x := newTracing(t)
+	create := command("", "ann", 1, group("g"))
+	lives, results := make(chan *nats.Msg, 8), make(chan *nats.Msg, 8)
+	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
+	require.NoError(t, err)
+	_, err = x.nc.ChanSubscribe(broker.ResultSubject(create.GetInbox()), results)
+	require.NoError(t, err)
+	x.putTraced(create, traceparent(1))
+	var live brokerv1.Live
+	require.NoError(t, live.UnmarshalVT((<-lives).Data))
+	result := <-results
+	spans := x.ended()
+
+	apply, appended, publish, batch := spans[spanApply][0], spans[spanAppend][0], spans[spanPublish][0], spans[spanBatch][0]
+	for name, list := range spans {
+		require.Len(t, list, 1, name)
+		require.Equal(t, traceparent(1)[3:35], list[0].SpanContext().TraceID().String(), name)
+	}
+	require.Equal(t, traceparent(1)[36:52], apply.Parent().SpanID().String())
+	require.Equal(t, apply.SpanContext().SpanID(), appended.Parent().SpanID())
+	require.Equal(t, apply.SpanContext().SpanID(), publish.Parent().SpanID())
+	require.True(t, linked(apply, batch.SpanContext()))
+	require.True(t, linked(batch, apply.SpanContext()))
+	require.Equal(t, appended.SpanContext().SpanID(), x.store.appends[0].SpanID(), "the store continues the append")
+	want := telemetry.Traceparent(trace.ContextWithSpanContext(t.Context(), publish.SpanContext()))
+	require.Equal(t, []string{want}, live.GetTraceparents(), "the gateways continue the publish")
+	require.Equal(t, want, result.Header.Get("traceparent"))
+	attributes := map[string]string{}
+	for _, attribute := range apply.Attributes() {
+		attributes[string(attribute.Key)] = attribute.Value.Emit()
+	}
+	require.Equal(t, create.GetConversationId(), attributes["runnel.conversation.id"])
+	require.Equal(t, create.GetCommandId(), attributes["runnel.command.id"])
+	require.Equal(t, "1", attributes["runnel.seq"])
+	require.Equal(t, "0", attributes["runnel.partition"])
+}
+
+// Commands that share an append have their own spans of it, up to a number; the traces of the others go through.
+func TestManyTracesInOneBatch(t *testing.T) {
+	x := newTracing(t)
+	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open) // before the worker is stopped
+	x.bed.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
+	create := command("", "ann", 1, group("g"))
+	x.putCommand(create)
+	<-entered // until the gate opens, everything gathers in one batch
+	const many = maxTraced + 8
+	lives := make(chan *nats.Msg, 64)
+	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
+	require.NoError(t, err)
+	for i := range many {
+		x.putTraced(command(create.GetConversationId(), "ann", 10+i, text("x")), traceparent(i))
+	}
+	x.eventually("all are read", func() bool { return x.worker.count("intake_commands") == many })
+	open()
+	x.awaitEvent(create.GetConversationId(), many+1)
+	spans := x.ended()
+
+	require.Len(t, spans[spanApply], maxTraced)
+	require.Len(t, spans[spanAppend], maxTraced)
+	require.Len(t, spans[spanPublish], maxTraced)
+	require.Len(t, spans[spanBatch], 1)
+	batch := spans[spanBatch][0]
+	for _, apply := range spans[spanApply] {
+		require.True(t, linked(apply, batch.SpanContext()))
+		require.True(t, linked(batch, apply.SpanContext()))
+	}
+	last := x.store.appends[len(x.store.appends)-1]
+	require.Equal(t, batch.SpanContext().SpanID(), last.SpanID(), "the store continues the batch")
+	var traceparents []string
+	for len(traceparents) < many {
+		var live brokerv1.Live
+		require.NoError(t, live.UnmarshalVT((<-lives).Data))
+		traceparents = append(traceparents, live.GetTraceparents()...)
+	}
+	for i, got := range traceparents {
+		require.Equal(t, traceparent(i)[3:35], got[3:35], "event %d carries its own trace", i)
+	}
+}
+
+// A worker that makes no traces leaves those of the senders whole, and what is no trace context is dropped.
+func TestTracesGoThroughAWorkerThatMakesNone(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	b.eventually("running", func() bool { return w.state(0) == "running" })
+	create := command("", "ann", 1, group("g"))
+	lives := make(chan *nats.Msg, 8)
+	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
+	require.NoError(t, err)
+	for n, given := range []string{traceparent(1), "much too long to be one, which would be told to every gateway there is"} {
+		c := create
+		if n > 0 {
+			c = command(create.GetConversationId(), "ann", 10+n, text("x"))
+		}
+		b.putTraced(c, given)
+		var live brokerv1.Live
+		require.NoError(t, live.UnmarshalVT((<-lives).Data))
+		if n == 0 {
+			require.Equal(t, []string{given}, live.GetTraceparents())
+		} else {
+			require.Empty(t, live.GetTraceparents())
+		}
+	}
+}
