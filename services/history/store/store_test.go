@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -13,71 +12,6 @@ import (
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
-
-// TestLeases lets workers come, go, fall silent and misbehave, and checks after each request that its answer is the
-// table, that nobody lost a lease that had not run out, and at the end that the live ones share evenly.
-func TestLeases(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		const ttl = 2000
-		now := int64(1_790_000_000_000)
-		leases := make([]store.Lease, rapid.IntRange(1, 20).Draw(t, "partitions"))
-		for p := range leases {
-			leases[p].Partition = uint32(p)
-		}
-		workers := map[string]int64{}
-		call := func(request *historyv1.LeaseRequest) *historyv1.LeaseResponse {
-			changed, response := store.Assign(now, leases, workers, request)
-			for _, lease := range changed {
-				before := leases[lease.Partition]
-				stolen := before.Worker != request.GetWorker() && before.Worker != "" && before.UntilMs > now
-				require.False(t, stolen, "a lease that had not run out went to another")
-				leases[lease.Partition] = lease
-			}
-			workers[request.GetWorker()] = now + ttl
-			if request.GetStopping() {
-				delete(workers, request.GetWorker())
-			}
-			var held []uint32
-			for _, lease := range leases {
-				if lease.Worker == request.GetWorker() {
-					require.Equal(t, now+ttl, lease.UntilMs, "what is held is renewed")
-					held = append(held, lease.Partition)
-				}
-			}
-			require.Equal(t, held, response.GetHeld())
-			require.True(t, slices.IsSorted(response.GetHeld()))
-			return response
-		}
-		names := []string{"a", "b", "c"}
-		for range rapid.IntRange(0, 30).Draw(t, "steps") {
-			now += rapid.Int64Range(0, 900).Draw(t, "pass")
-			request := &historyv1.LeaseRequest{Worker: rapid.SampledFrom(names).Draw(t, "worker"), TtlMs: ttl, Stopping: rapid.Bool().Draw(t, "stopping")}
-			for range rapid.IntRange(0, 3).Draw(t, "releases") {
-				request.Release = append(request.Release, rapid.Uint32Range(0, uint32(len(leases)-1)).Draw(t, "release"))
-			}
-			for _, p := range call(request).GetHeld() {
-				require.NotContains(t, request.GetRelease(), p, "what it gave back it does not get in the same call")
-			}
-		}
-		// The well-behaved form: everybody calls in turn and gives back what is above its share.
-		release := map[string][]uint32{}
-		for range 8 {
-			for _, name := range names {
-				now += 100
-				response := call(&historyv1.LeaseRequest{Worker: name, TtlMs: ttl, Release: release[name]})
-				release[name] = response.GetHeld()[min(len(response.GetHeld()), int(response.GetShare())):]
-			}
-		}
-		share := (len(leases) + 2) / 3
-		total := 0
-		for _, name := range names {
-			response := call(&historyv1.LeaseRequest{Worker: name, TtlMs: ttl})
-			require.LessOrEqual(t, len(response.GetHeld()), share)
-			total += len(response.GetHeld())
-		}
-		require.Equal(t, len(leases), total)
-	})
-}
 
 func TestMergedCursorsAreTheFurthestOfEach(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
