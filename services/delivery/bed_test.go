@@ -38,6 +38,7 @@ type bed struct {
 	mu       sync.Mutex
 	changed  chan struct{}
 	events   []*conversationv1.Event // as they were told, with repeats
+	lives    []*brokerv1.Live        // those with events
 	receipts []*conversationv1.Receipt
 	joined   []*brokerv1.Joined
 	results  []*brokerv1.Result
@@ -63,6 +64,9 @@ func newBed(tb testing.TB, partitions int) *bed {
 			return
 		}
 		b.events = append(b.events, live.GetEvents()...)
+		if len(live.GetEvents()) > 0 {
+			b.lives = append(b.lives, &live)
+		}
 		if live.GetReceipt() != nil {
 			b.receipts = append(b.receipts, live.GetReceipt())
 		}
@@ -226,7 +230,7 @@ func (b *bed) resultOf(c *brokerv1.Command) *conversationv1.Outcome {
 func (b *bed) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.events, b.results, b.receipts, b.joined = nil, nil, nil, nil
+	b.events, b.lives, b.results, b.receipts, b.joined = nil, nil, nil, nil, nil
 }
 
 // eventually waits for something that nobody tells about.

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
@@ -88,6 +90,27 @@ func (b *book) state(id string) *conversation.State {
 		return p.state
 	}
 	return nil
+}
+
+// cursors gives the cursors of a conversation's members by rising user id. Asking does not count as use.
+func (b *book) cursors(id string) []*conversationv1.Cursor {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.young[id]
+	if p == nil {
+		p = b.old[id]
+	}
+	if p == nil {
+		return nil
+	}
+	all := make([]*conversationv1.Cursor, 0, len(p.cursors))
+	for _, user := range slices.Sorted(maps.Keys(p.cursors)) {
+		at := p.cursors[user]
+		all = append(all, &conversationv1.Cursor{
+			UserId: user, DeliveredSeq: at.delivered, DeliveredTimeMs: at.deliveredTime, ReadSeq: at.read, ReadTimeMs: at.readTime,
+		})
+	}
+	return all
 }
 
 // missing appends the ids to dst that are not in memory.

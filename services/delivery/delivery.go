@@ -12,7 +12,10 @@
 //	book.go       states and cursors in memory
 //	cursors.go    acknowledgements become stored cursors and receipts
 //	publish.go    what gateways are told
+//	recorder.go   what became of the latest events, for explaining it later
+//	tracing.go    spans
 //	server.go     the gRPC service
+//	admin/        what operators ask and order of the installation as a whole
 //
 // It holds nothing that cannot be had from the store again, never talks to clients and owns no SQL. What it promises
 // rests on the watermark alone: an append is refused unless its worker knows what was committed last.

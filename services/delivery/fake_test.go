@@ -349,3 +349,17 @@ func (m mortal) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...g
 func (s *split) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
 	return s.leases.Lease(ctx, in, opts...)
 }
+
+// reluctant is the store that does not always answer questions about conversations.
+type reluctant struct {
+	*fakeHistory
+
+	refuse func() error
+}
+
+func (r *reluctant) GetConversations(ctx context.Context, in *historyv1.GetConversationsRequest, opts ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
+	if err := r.refuse(); err != nil {
+		return nil, err
+	}
+	return r.fakeHistory.GetConversations(ctx, in, opts...)
+}

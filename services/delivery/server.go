@@ -91,6 +91,39 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	}, nil
 }
 
+// Explain tells what this worker remembers of the commit of one event. It takes no part in the work: nothing is loaded for it.
+func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest) (*deliveryv1.ExplainResponse, error) {
+	id := request.GetConversationId()
+	if !conversation.ValidID(id) {
+		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be d or g and 26 digits 0-9 a-v")
+	}
+	if request.GetSeq() == 0 {
+		return nil, status.Error(codes.InvalidArgument, "seq: begins with 1")
+	}
+	partition := conversation.Partition(id, s.deps.Broker.Partitions)
+	answer := &deliveryv1.ExplainResponse{Worker: s.worker, Partition: uint32(partition)}
+	s.recorder.explain(id, request.GetSeq(), answer)
+	s.mu.Lock()
+	owner := s.owners[partition]
+	s.mu.Unlock()
+	if owner != nil {
+		answer.Owner = true
+		answer.Cursors = owner.cursors(id)
+	}
+	return answer, nil
+}
+
+// cursors are those of a conversation's members, by rising user id, as far as they are in memory.
+func (o *owner) cursors(conversationID string) []*conversationv1.Cursor {
+	o.mu.Lock()
+	book := o.book
+	o.mu.Unlock()
+	if book == nil {
+		return nil
+	}
+	return book.cursors(conversationID)
+}
+
 // ListPartitions tells what this worker owns.
 func (s *Service) ListPartitions(context.Context, *deliveryv1.ListPartitionsRequest) (*deliveryv1.ListPartitionsResponse, error) {
 	s.mu.Lock()

@@ -1,0 +1,97 @@
+package delivery
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// metric gives one metric: the value of a counter or gauge, the number of observations of a histogram. label is the value of
+// its only label; empty for a metric without one. It is -1 when there is no such metric.
+func (w *worker) metric(name, label string) float64 {
+	families, err := w.metrics.Gather()
+	if err != nil {
+		return -1
+	}
+	for _, family := range families {
+		if family.GetName() != "runnel_delivery_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if label != "" && (len(m.GetLabel()) == 0 || m.GetLabel()[0].GetValue() != label) {
+				continue
+			}
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return -1
+}
+
+// While the store is away an operator sees what waits, and for whom; afterwards what it came to.
+func TestMetricsOfAnOutage(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	b.eventually("running", func() bool { return w.state(0) == "running" })
+	require.InDelta(t, 1, w.metric("partitions_owned", ""), 0)
+	require.InDelta(t, 1, w.metric("partition_owned", "0"), 0)
+	require.InDelta(t, 0, w.metric("lag_commands", "0"), 0)
+	require.GreaterOrEqual(t, w.metric("explain_window_seconds", ""), 0.0)
+
+	create := command("", "ann", 1, group("g"))
+	id := create.GetConversationId()
+	var away atomic.Bool
+	away.Store(true)
+	b.store.fail(func(*historyv1.AppendRequest) error {
+		if away.Load() {
+			return status.Error(codes.Unavailable, "away")
+		}
+		return nil
+	}, nil)
+	b.putCommand(create)
+	b.eventually("it is tried", func() bool { return w.metric("append_retries_total", "") > 0 })
+	message := command(id, "ann", 2, text("x"))
+	b.putCommand(message)
+	b.putCommand(message)                              // repeated
+	b.putCommand(command(id, "ann", 2, text("other"))) // conflict
+	b.putCommand(command(id, "eve", 3, text("x")))     // refused
+	b.put([]byte("\xff"))                              // dead letter
+	b.eventually("the lag grows while nothing can be committed", func() bool { return w.metric("lag_commands", "0") == 6 })
+	b.eventually("the rest waits", func() bool { return w.metric("intake_commands", "0") == 5 })
+	require.InDelta(t, 0, w.metric("batch_commands", ""), 0)
+	away.Store(false)
+	b.eventually("all is committed", func() bool { return w.metric("lag_commands", "0") == 0 })
+	for outcome, want := range map[string]float64{"committed": 2, "repeated": 1, "idempotency_conflict": 1, "not_found": 1, "dead_lettered": 1} {
+		require.InDelta(t, want, w.metric("commands_total", outcome), 0, outcome)
+	}
+	require.InDelta(t, 0, w.metric("intake_commands", "0"), 0)
+	require.InDelta(t, 2, w.metric("batch_commands", ""), 0)
+	require.Greater(t, w.metric("append_seconds", ""), 2.0)
+	require.InDelta(t, 6, w.metric("accepted_to_committed_seconds", ""), 0)
+	b.eventually("it is told", func() bool { return w.metric("committed_to_published_seconds", "") == 2 })
+	require.InDelta(t, 1, w.metric("takeovers_total", ""), 0)
+
+	w.stop()
+	for _, name := range []string{"partition_owned", "lag_commands", "intake_commands", "watermark", "partition_stopped"} {
+		require.InDelta(t, -1, w.metric(name, "0"), 0, "%s: who does not own a partition does not report on it", name)
+	}
+	require.InDelta(t, 0, w.metric("partitions_owned", ""), 0)
+}
+
+func TestMetricsOfQuestions(t *testing.T) {
+	b := newBed(t, 1)
+	var once sync.Once
+	asked := &reluctant{fakeHistory: b.store, refuse: func() (err error) {
+		once.Do(func() { err = status.Error(codes.Unavailable, "away") })
+		return err
+	}}
+	w := b.startWorker(func(_ *Config, d *Deps) { d.History = asked })
+	b.send(command("", "ann", 1, group("g")))
+	require.InDelta(t, 1, w.metric("read_retries_total", ""), 0)
+	require.InDelta(t, 0, w.metric("append_retries_total", ""), 0)
+}
