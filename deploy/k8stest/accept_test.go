@@ -1,0 +1,153 @@
+package k8stest
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+)
+
+// strict offers documents to the API server without storing them. What `kubectl apply --validate=strict` would refuse, an
+// unknown field or a key that occurs twice, is an error, and warnings are kept.
+type strict struct {
+	client *rest.RESTClient
+	mapper meta.RESTMapper
+
+	mu       sync.Mutex
+	warnings []string
+}
+
+func newStrict(t *testing.T) *strict {
+	t.Helper()
+	s := &strict{}
+	config := rest.CopyConfig(cluster.Rest)
+	config.WarningHandler = s
+	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	var err error
+	s.client, err = rest.UnversionedRESTClientFor(config)
+	require.NoError(t, err)
+	groups, err := restmapper.GetAPIGroupResources(cluster.Client.Discovery())
+	require.NoError(t, err)
+	s.mapper = restmapper.NewDiscoveryRESTMapper(groups)
+	return s
+}
+
+// HandleWarningHeader is called by the client.
+func (s *strict) HandleWarningHeader(code int, _, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warnings = append(s.warnings, text)
+}
+
+// offer returns what the API server says to a document as it stands, in text.
+func (s *strict) offer(ctx context.Context, t *testing.T, d document) (warnings []string, err error) {
+	t.Helper()
+	kind := d.GroupVersionKind()
+	mapping, err := s.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	require.NoError(t, err, "%s is not known here", kind)
+	path := "/apis/" + kind.Group + "/" + kind.Version
+	if kind.Group == "" {
+		path = "/api/" + kind.Version
+	}
+	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+		path += "/namespaces/" + d.GetNamespace()
+	}
+	s.warnings = nil
+	err = s.client.Verb(http.MethodPost).AbsPath(path, mapping.Resource.Resource).
+		Param("dryRun", "All").Param("fieldValidation", "Strict").
+		SetHeader("Content-Type", "application/yaml").Body(d.text).
+		Do(ctx).Error()
+	return s.warnings, err
+}
+
+// The sets of values whose objects the API server must take.
+var variants = map[string][]string{
+	"defaults": nil,
+	"trial":    {"--values", root("deploy", "helm", "values-trial.yaml")},
+	"everything chosen": {
+		"--set", "gateway.clientTLSSecret=chat-tls,gateway.allowedOrigins={https://chat.example.com}",
+		"--set", "auth.jwksURL=https://issuer.example.com/jwks.json,auth.issuer=https://issuer.example.com,auth.audience=chat",
+		"--set", "telemetry.otlpEndpoint=http://collector.observability:4317,admin.pprof=true",
+		"--set", "image.pullSecrets={registry},topologySpread.whenUnsatisfiable=DoNotSchedule,ingress.className=nginx",
+		"--set", "nats.storage.className=fast,gateway.nodeSelector.disk=fast,delivery.priorityClassName=high,history.extraEnv.TZ=UTC",
+		"--set-json", `gateway.tolerations=[{"key":"chat","operator":"Exists"}]`,
+		"--set-json", `networkPolicy.postgresTo=[{"ipBlock":{"cidr":"10.1.2.0/24"}}]`,
+	},
+	"the least": {
+		"--set", "nats.enabled=false,nats.url=tls://nats.example.com:4222,nats.auth.enabled=false",
+		"--set", "rpc.tls.enabled=false,ingress.enabled=false,gateway.autoscaling.enabled=false",
+		"--set", "networkPolicy.enabled=false,podDisruptionBudgets.enabled=false",
+	},
+}
+
+func TestStrictValidation(t *testing.T) {
+	ctx := deadline(t)
+	namespace := newNamespace(ctx, t)
+	server := newStrict(t)
+	for name, values := range variants {
+		t.Run("takes every object without a warning/"+name, func(t *testing.T) {
+			for _, d := range render(ctx, t, namespace, values...) {
+				warnings, err := server.offer(ctx, t, d)
+				require.NoError(t, err, "%s %s", d.GetKind(), d.GetName())
+				require.Empty(t, warnings, "%s %s", d.GetKind(), d.GetName())
+			}
+		})
+	}
+	all := render(ctx, t, namespace)
+	t.Run("refuses doubled keys and unknown fields", func(t *testing.T) {
+		for _, d := range all {
+			_, err := server.offer(ctx, t, document{d.Unstructured, append([]byte("kind: "+d.GetKind()+"\n"), d.text...)})
+			require.ErrorContains(t, err, `key "kind" already set`, "%s %s", d.GetKind(), d.GetName())
+			_, err = server.offer(ctx, t, document{d.Unstructured, append([]byte("kinds: true\n"), d.text...)})
+			require.ErrorContains(t, err, `unknown field "kinds"`, "%s %s", d.GetKind(), d.GetName())
+		}
+	})
+	for field, kind := range mistypable {
+		t.Run("refuses a mistyped field/"+field, func(t *testing.T) {
+			seen := false
+			for _, d := range all {
+				mistyped := bytes.ReplaceAll(d.text, []byte(field+":"), []byte(field+"s:"))
+				if d.GetKind() != kind || bytes.Equal(mistyped, d.text) {
+					continue
+				}
+				seen = true
+				_, err := server.offer(ctx, t, document{d.Unstructured, mistyped})
+				require.ErrorContains(t, err, field+"s", "%s %s", d.GetKind(), d.GetName())
+			}
+			require.True(t, seen, "no %s has the field", kind)
+		})
+	}
+	// A Deployment is stored whatever the API server thinks of its pods: a warning is all that it says, so it must be seen.
+	t.Run("warns of pods that it would refuse", func(t *testing.T) {
+		for _, d := range all {
+			if d.GetKind() != "Deployment" {
+				continue
+			}
+			loose := bytes.ReplaceAll(d.text, []byte("runAsNonRoot: true"), nil)
+			warnings, err := server.offer(ctx, t, document{d.Unstructured, loose})
+			require.NoError(t, err)
+			require.Len(t, warnings, 1)
+			require.Contains(t, warnings[0], "would violate PodSecurity")
+		}
+	})
+}
+
+// mistypable are fields deep inside objects of a kind.
+var mistypable = map[string]string{
+	"failureThreshold":             "Deployment",
+	"maxSkew":                      "Deployment",
+	"volumeClaimTemplates":         "StatefulSet",
+	"unhealthyPodEvictionPolicy":   "PodDisruptionBudget",
+	"stabilizationWindowSeconds":   "HorizontalPodAutoscaler",
+	"namespaceSelector":            "NetworkPolicy",
+	"targetPort":                   "Service",
+	"pathType":                     "Ingress",
+	"automountServiceAccountToken": "ServiceAccount",
+}

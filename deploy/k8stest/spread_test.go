@@ -1,0 +1,88 @@
+package k8stest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+func TestPodsAreSpreadOverZonesAndNodes(t *testing.T) {
+	ctx := deadline(t)
+	r := install(ctx, t, "--set", "gateway.autoscaling.enabled=false,gateway.replicas=6,delivery.replicas=3")
+	// Of components whose pods are fewer than the zones, each has a zone to itself.
+	for component, zonesUsed := range map[string]int{"gateway": 3, "delivery": 3, "history": 2, "nats": 3} {
+		pods := r.pods(ctx, t, component)
+		byZone, byNode := place(t, pods)
+		require.Len(t, byZone, zonesUsed, "%s: %v", component, byZone)
+		require.LessOrEqual(t, skew(byZone), 1, "%s: %v", component, byZone)
+		if component == "nats" {
+			require.Len(t, byNode, len(pods), "no two NATS servers on one node: %v", byNode)
+		}
+	}
+}
+
+// TestWithoutTheChartsWordPodsPileUp shows that the scheduler used here spreads nothing by itself.
+func TestWithoutTheChartsWordPodsPileUp(t *testing.T) {
+	ctx := deadline(t)
+	r := install(ctx, t)
+	deployments := cluster.Client.AppsV1().Deployments(r.namespace)
+	deployment, err := deployments.Get(ctx, "runnel-delivery", meta.GetOptions{})
+	require.NoError(t, err)
+	loose := deployment.DeepCopy()
+	loose.ObjectMeta = meta.ObjectMeta{Name: "loose"}
+	loose.Spec.Template.Spec.TopologySpreadConstraints = nil
+	own := map[string]string{"loose": "true"}
+	loose.Spec.Template.Labels, loose.Spec.Selector.MatchLabels = own, own
+	replicas := int32(3)
+	loose.Spec.Replicas = &replicas
+	_, err = deployments.Create(ctx, loose, meta.CreateOptions{})
+	require.NoError(t, err)
+	var pods *core.PodList
+	eventually(ctx, t, "the loose pods are placed", func(ctx context.Context) error {
+		pods, err = cluster.Client.CoreV1().Pods(r.namespace).List(ctx, meta.ListOptions{LabelSelector: labels.SelectorFromSet(own).String()})
+		if err != nil {
+			return err
+		}
+		if len(pods.Items) < int(replicas) {
+			return fmt.Errorf("%d of %d pods are there", len(pods.Items), replicas)
+		}
+		for _, pod := range pods.Items {
+			if pod.Spec.NodeName == "" {
+				return fmt.Errorf("%s has no node", pod.Name)
+			}
+		}
+		return nil
+	})
+	byZone, byNode := place(t, pods.Items)
+	require.Len(t, byNode, 1, "%v %v", byZone, byNode)
+}
+
+// place counts pods by zone and by node.
+func place(t *testing.T, pods []core.Pod) (byZone, byNode map[string]int) {
+	t.Helper()
+	byZone, byNode = map[string]int{}, map[string]int{}
+	for _, pod := range pods {
+		require.NotEmpty(t, pod.Spec.NodeName, pod.Name)
+		byNode[pod.Spec.NodeName]++
+		byZone["zone-"+strings.TrimRight(pod.Spec.NodeName, "0123456789")]++
+	}
+	return byZone, byNode
+}
+
+// skew is the difference between the fullest and the emptiest zone that is used.
+func skew(counts map[string]int) int {
+	least, most := -1, 0
+	for _, count := range counts {
+		most = max(most, count)
+		if least < 0 || count < least {
+			least = count
+		}
+	}
+	return most - least
+}
