@@ -1,0 +1,149 @@
+// Package process is the shell around a service: settings that all services share, telemetry, the gRPC server, the admin
+// server, signals, and an end in order. A main says what is inside:
+//
+//	process.Main("runnel-history", cfg.Config, func(ctx context.Context, p *process.Process) error {
+//		store, err := history.Open(ctx, …)
+//		if err != nil {
+//			return err
+//		}
+//		p.AtEnd(store.Close)
+//		historyv1.RegisterHistoryServiceServer(p.Server, history.New(…))
+//		p.Check("database", store.Ping)
+//		return nil
+//	})
+//
+// It knows no service. What a service needs besides (a broker, a store, a verifier of tokens) is made in its own main.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// Config is what the settings of every service have in common. The addresses have their defaults from the embedding struct.
+type Config struct {
+	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
+	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
+	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
+}
+
+// flushTime is what the last spans get to leave the process.
+const flushTime = 3 * time.Second
+
+// Process is one that is being put together, and then runs.
+type Process struct {
+	// Telemetry, Server and Admin are there from the start. Services are registered, and pages added, while putting together.
+	Telemetry *telemetry.Telemetry
+	Server    *rpc.Server
+	Admin     *telemetry.Admin
+
+	cfg    Config
+	checks map[string]telemetry.Check // the admin server has it, and reads it when it runs
+	runs   []func(context.Context) error
+	ends   []func() error
+}
+
+// Main runs a service until the process is interrupted or asked to end, and exits: with 0 when all went well, else with 1 and
+// the reason on standard error.
+func Main(name string, cfg Config, assemble func(context.Context, *Process) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := Run(ctx, name, cfg, os.Stderr, assemble)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// Run is Main without signals and exit; the log goes to log. It returns when ctx has ended, or a part has failed, and
+// everything that was started has stopped.
+//
+//	assemble ──▶ run ──ctx ends──▶ unready ──▶ what the service runs ends ──▶ gRPC and admin server end ──▶ AtEnd
+func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble func(context.Context, *Process) error) (err error) {
+	p := &Process{cfg: cfg, checks: map[string]telemetry.Check{}}
+	defer func() { err = errors.Join(err, p.end()) }()
+	if p.Telemetry, err = telemetry.Start(ctx, name, cfg.Telemetry, log); err != nil {
+		return fmt.Errorf("start telemetry: %w", err)
+	}
+	p.AtEnd(func() error {
+		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
+		defer cancel()
+		return p.Telemetry.Shutdown(flush)
+	})
+	// Both listen from here on, so that a taken port is found first; what cannot be put together ends with the process.
+	if p.Server, err = rpc.NewServer(cfg.RPC, p.Telemetry); err != nil {
+		return err
+	}
+	if p.Admin, err = telemetry.NewAdmin(cfg.Admin, p.Telemetry, p.checks); err != nil {
+		return err
+	}
+	if err := assemble(ctx, p); err != nil {
+		return err
+	}
+	return p.run(ctx)
+}
+
+// run runs the two servers behind what the service runs: a service that drains can still be looked at.
+func (p *Process) run(ctx context.Context) error {
+	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBehind()
+	servers, behind := errgroup.WithContext(behind)
+	servers.Go(func() error { return p.Server.Run(behind) })
+	servers.Go(func() error { return p.Admin.Run(behind) })
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	context.AfterFunc(behind, stop) // a server that failed takes the rest with it
+	service, ctx := errgroup.WithContext(ctx)
+	for _, run := range p.runs {
+		service.Go(func() error { return run(ctx) })
+	}
+	service.Go(func() error {
+		<-ctx.Done()
+		p.Admin.SetReady(false)
+		return nil
+	})
+	err := service.Wait()
+	stopBehind()
+	return errors.Join(err, servers.Wait())
+}
+
+// Go adds something that runs for as long as the process; it returns soon after its context has ended. When one fails all end.
+func (p *Process) Go(run func(context.Context) error) { p.runs = append(p.runs, run) }
+
+// AtEnd adds what is to be closed when nothing runs any more, last added first.
+func (p *Process) AtEnd(end func() error) { p.ends = append(p.ends, end) }
+
+// Check adds something that readiness depends on.
+func (p *Process) Check(name string, check telemetry.Check) { p.checks[name] = check }
+
+// Dial makes a connection to another service, with the certificate that the process serves with. It is closed at the end.
+func (p *Process) Dial(address string, service rpc.Role) (grpc.ClientConnInterface, error) {
+	conn, err := rpc.Dial(address, rpc.ClientConfig{Service: service, TLS: p.cfg.RPC.TLS}, p.Telemetry)
+	if err != nil {
+		return nil, err
+	}
+	p.AtEnd(conn.Close)
+	return conn, nil
+}
+
+func (p *Process) end() error {
+	var failed []error
+	for _, end := range slices.Backward(p.ends) {
+		failed = append(failed, end())
+	}
+	return errors.Join(failed...)
+}
