@@ -111,7 +111,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 // wal_autocheckpoint is for when the checkpointer does not keep up.
 // temp_store: what a savepoint has to remember stays in memory.
 var writePragmas = []string{
-	"busy_timeout(5000)", "journal_mode(wal)", "synchronous(full)", "cache_size(-65536)", fmt.Sprintf("wal_autocheckpoint(%d)", autocheckpointPages),
+	"busy_timeout(5000)", "journal_mode(wal)", synchronous, "cache_size(-65536)", fmt.Sprintf("wal_autocheckpoint(%d)", autocheckpointPages),
 	"journal_size_limit(67108864)", "temp_store(memory)",
 }
 
@@ -124,15 +124,15 @@ func dsn(path string, pragmas []string) string {
 
 func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
 	var journal string
-	var synchronous int
+	var level int
 	if err := errors.Join(
 		db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal),
-		db.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous),
+		db.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&level),
 	); err != nil {
 		return fmt.Errorf("read its settings: %w", err)
 	}
-	if journal != "wal" || synchronous != 2 {
-		return fmt.Errorf("journal_mode is %s and synchronous %d, not wal and 2 (full): is it on a file system without shared memory?", journal, synchronous)
+	if journal != "wal" || level != synchronousLevel {
+		return fmt.Errorf("journal_mode is %s and synchronous %d, not wal and %d: is it on a file system without shared memory?", journal, level, synchronousLevel)
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
