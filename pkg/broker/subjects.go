@@ -7,6 +7,8 @@ const (
 	JoinedSubject = "joined"
 	// ReleasedSubject carries nothing: it only wakes workers that look for free partitions.
 	ReleasedSubject = "lease.released"
+	// RevokedSubject carries brokerv1.Revoked.
+	RevokedSubject = "revoked"
 
 	livePrefix, resultPrefix = "live.", "result."
 )
