@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -14,9 +15,6 @@ import (
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
 
-	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-
-	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
@@ -32,10 +30,14 @@ const maxPeers = 100_000
 // accept upgrades one HTTP request to a connection, or says why not.
 func (g *Gateway) accept(w http.ResponseWriter, r *http.Request) {
 	remote := g.remote(r)
-	if status, reason := g.admitPeer(remote); status != 0 {
-		g.metrics.refused(reason)
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, reason, status)
+	if refusal := g.admitPeer(remote); refusal != nil {
+		refusal.count(g.metrics)
+		if refusal.ofAddress {
+			g.suspectProxy(r)
+		}
+		// Not all in the same second: who is refused now would be refused together again.
+		w.Header().Set("Retry-After", strconv.Itoa(1+rand.N(5)))
+		http.Error(w, refusal.reason, refusal.status)
 		return
 	}
 	upgrader := websocket.Upgrader{
@@ -48,13 +50,14 @@ func (g *Gateway) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	if !slices.ContainsFunc(websocket.Subprotocols(r), func(p string) bool { _, ok := frame.CodecFor(p); return ok }) {
 		g.refusePeer(remote)
+		g.metrics.rejects[rejectSubprotocol].Inc()
 		http.Error(w, "name the WebSocket subprotocol "+strings.Join(frame.Subprotocols(), " or "), http.StatusBadRequest)
 		return
 	}
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		g.refusePeer(remote) // Upgrade has answered
-		g.metrics.refused("handshake")
+		g.metrics.rejects[rejectHandshake].Inc()
 		return
 	}
 	codec, _ := frame.CodecFor(ws.Subprotocol())
@@ -91,6 +94,8 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 		_ = ws.Close()
 		return
 	}
+	g.accepted++
+	c.number = g.accepted
 	g.conns[c.id] = c
 	count := len(g.conns)
 	g.readers.Add(1)
@@ -104,19 +109,17 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 	}
 }
 
-// goAway asks the client to reconnect elsewhere, not all at the same moment, and closes the connection.
-func (c *conn) goAway() {
-	delay := rand.N(uint32(1000))
-	c.send(c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_GoAway{GoAway: &clientv1.GoAway{ReconnectDelayMs: delay}}}))
-	c.close(errcode.CloseGoingAway, "the gateway is being stopped")
-}
-
-// remote is the client's address without port: the peer's, or what the trusted proxies in front say.
+// remote is the client's address without port: the peer's, or what the trusted proxies in front say. Each of them appends
+// who it was called by; what is further left anybody could have written.
 func (g *Gateway) remote(r *http.Request) string {
 	if n := g.cfg.TrustedProxies; n > 0 {
 		hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 		if len(hops) >= n {
-			if ip := net.ParseIP(strings.TrimSpace(hops[len(hops)-n])); ip != nil {
+			hop := strings.TrimSpace(hops[len(hops)-n])
+			if host, _, err := net.SplitHostPort(hop); err == nil {
+				hop = host // some proxies write the port as well
+			}
+			if ip := net.ParseIP(strings.Trim(hop, "[]")); ip != nil {
 				return ip.String()
 			}
 		}
@@ -144,15 +147,48 @@ func (g *Gateway) originAllowed(r *http.Request) bool {
 	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
-// admitPeer counts a new connection of an address, or gives the HTTP status and the reason to refuse it.
-func (g *Gateway) admitPeer(remote string) (status int, reason string) {
+// refusal is why a connection is not taken.
+type refusal struct {
+	status    int
+	reason    string
+	because   reject
+	limit     limit // with rejectLimit
+	ofAddress bool  // the limit is one of an address
+}
+
+var (
+	refusedDraining = &refusal{http.StatusServiceUnavailable, "the gateway is being stopped", rejectDraining, 0, false}
+	refusedFull     = &refusal{http.StatusServiceUnavailable, "the gateway is full", rejectLimit, limitConnections, false}
+	refusedStorm    = &refusal{http.StatusServiceUnavailable, "too many new connections at once", rejectLimit, limitConnectRate, false}
+	refusedAddress  = &refusal{http.StatusTooManyRequests, "too many connections from this address", rejectLimit, limitIPConnections, true}
+	refusedRate     = &refusal{http.StatusTooManyRequests, "too many new connections from this address", rejectLimit, limitIPConnectRate, true}
+)
+
+func (r *refusal) count(m *metrics) {
+	m.rejects[r.because].Inc()
+	if r.because == rejectLimit {
+		m.limits[r.limit].Inc()
+	}
+}
+
+// suspectProxy tells the operator when it looks as if clients came through a proxy that is not known here: then all of them
+// seem to have one address, and share its limits.
+func (g *Gateway) suspectProxy(r *http.Request) {
+	if g.cfg.TrustedProxies == 0 && r.Header.Get("X-Forwarded-For") != "" && g.suspected.Allow() {
+		g.log.Warn("connections through a proxy are refused by the limits for one address; count the proxies in --gateway.trusted-proxies",
+			"proxy", r.RemoteAddr)
+	}
+}
+
+// admitPeer counts a new connection of an address, or says why it is refused.
+func (g *Gateway) admitPeer(remote string) *refusal {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.draining {
-		return http.StatusServiceUnavailable, "the gateway is being stopped"
+		return refusedDraining
 	}
 	if len(g.conns) >= g.cfg.MaxConnections {
-		return http.StatusServiceUnavailable, "the gateway is full"
+		return refusedFull
 	}
 	p := g.peers[remote]
 	if p == nil {
@@ -168,12 +204,14 @@ func (g *Gateway) admitPeer(remote string) (status int, reason string) {
 	}
 	switch {
 	case p.conns >= g.cfg.MaxConnectionsPerIP:
-		return http.StatusTooManyRequests, "too many connections from this address"
-	case !p.attempts.Allow():
-		return http.StatusTooManyRequests, "too many new connections from this address"
+		return refusedAddress
+	case !p.attempts.Allow(): // before the gateway's own rate, or one address could use that up
+		return refusedRate
+	case g.connectRate != nil && !g.connectRate.Allow():
+		return refusedStorm
 	}
 	p.conns++
-	return 0, ""
+	return nil
 }
 
 func (g *Gateway) refusePeer(remote string) {

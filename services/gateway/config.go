@@ -17,6 +17,7 @@ type Config struct {
 	MaxConnectionsPerUser int     `help:"Most connections of one user on this gateway." default:"50"`
 	MaxConnectionsPerIP   int     `help:"Most connections from one address." default:"5000"`
 	ConnectRatePerIP      float64 `help:"New connections a second from one address, after a burst of ten times that." default:"200"`
+	ConnectRate           float64 `help:"New connections a second of this gateway, after a burst of twice that; 0 for any number. Who comes above it is asked to come back: when many clients return at once, the history service is not flooded." default:"5000"`
 	FrameRate             float64 `help:"Frames a second from one connection, after a burst of ten times that." default:"50"`
 	CommandRatePerUser    float64 `help:"Commands a second of one user, after a burst of ten times that." default:"20"`
 	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client." default:"65536"`
@@ -31,6 +32,13 @@ type Config struct {
 	TokenWarning   time.Duration `help:"Time before a token's expiry at which the client is warned." default:"60s"`
 	WriteTimeout   time.Duration `help:"Time for a full socket to take its backlog before the connection counts as dead." default:"15s"`
 	HistoryTimeout time.Duration `help:"Time for one call of the history service." default:"5s"`
-	Drain          time.Duration `help:"Longest time over which connections are closed when the gateway stops." default:"10s"`
-	DrainRate      int           `help:"Connections closed a second when the gateway stops, as far as the time allows." default:"500"`
+	Drain          time.Duration `help:"Longest time over which connections are closed when the gateway stops. It wins over drain-rate; the process needs up to 5s more to end." default:"10s"`
+	DrainRate      int           `help:"Clients a second that come back elsewhere when the gateway stops. If drain is too short for it, those closed too early are asked to wait, up to 30s." default:"500"`
+
+	RevocationInterval time.Duration `help:"Interval at which revocations are read from the history service, for notices that were lost; notices act at once." default:"10s"`
+
+	ExplainEntries int `help:"Steps of events that are kept for explaining what became of them, 32 bytes each; 0 keeps none. Delivering an event to a connection takes three." default:"196608"`
+
+	ClientTraceRate        float64 `help:"Commands a second whose trace goes on with that of the client's own span, because it is sampled; the others begin a trace here. 0 trusts no client." default:"100"`
+	ClientTraceRatePerUser float64 `help:"The same for one user." default:"10"`
 }

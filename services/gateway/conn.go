@@ -30,6 +30,7 @@ import (
 type conn struct {
 	gw     *Gateway
 	id     string
+	number uint32          // stands for id in the recorder
 	ws     *websocket.Conn // reading only
 	raw    net.Conn
 	codec  frame.Codec
@@ -49,6 +50,7 @@ type conn struct {
 	noReceipts bool
 
 	state       atomic.Int32
+	issued      int64         // unix ms at which the token was issued, 0 for unknown; guarded by Gateway.mu
 	calls       atomic.Int32  // calls of history under way
 	lastHeard   atomic.Int64  // unix ns of the last frame
 	nextBeat    atomic.Int64  // unix ns of the next heartbeat
@@ -118,6 +120,7 @@ func (c *conn) readMessage() bool {
 	*buffer = data[:0]
 	switch {
 	case errors.Is(err, errTooLarge):
+		c.gw.metrics.limits[limitFrameBytes].Inc()
 		c.close(errcode.CloseTooLarge, "the message is above the limit")
 	case err != nil:
 		c.readFailed(err)
@@ -192,6 +195,12 @@ func (c *conn) gone() {
 	seats := c.seats
 	c.seats, c.behind = nil, nil
 	c.mu.Unlock()
+	if c.user != nil {
+		c.gw.endings.add(ended{
+			user: c.user.id, device: c.device, id: c.id, number: c.number, opened: c.since, closed: time.Now(), code: code,
+			standings: leftStandings(seats),
+		})
+	}
 	for _, s := range seats {
 		c.gw.hub.leave(s)
 	}
@@ -250,7 +259,7 @@ func (c *conn) withinRate() bool {
 		c.abuse = 0
 		return true
 	}
-	c.gw.metrics.refused("frame_rate")
+	c.gw.metrics.limits[limitFrameRate].Inc()
 	if c.abuse++; c.abuse > maxAbuse {
 		c.close(errcode.CloseFlood, "too many frames")
 	}
@@ -264,6 +273,7 @@ func (c *conn) reply(f *clientv1.ServerFrame) {
 
 // encode makes the ready WebSocket frame of a server frame.
 func (c *conn) encode(f *clientv1.ServerFrame) []byte {
+	c.gw.metrics.framesOut.Inc()
 	return wrap(c.codec, func(dst []byte) []byte { return frame.AppendServer(dst, c.codec, f) })
 }
 
@@ -280,13 +290,14 @@ func wrap(codec frame.Codec, fill func([]byte) []byte) []byte {
 }
 
 func (c *conn) refuse(id uint64, code conversationv1.ErrorCode, field, message string) {
-	c.gw.metrics.refused(errcode.Name(code))
+	c.gw.metrics.refused(code)
 	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
 		Code: code, Field: field, Message: message,
 	}}})
 }
 
 func (c *conn) limited(id uint64, message string) {
+	c.gw.metrics.refused(conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED)
 	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
 		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: 1000,
 	}}})
@@ -296,7 +307,10 @@ func (c *conn) limited(id uint64, message string) {
 type user struct {
 	id       string
 	commands *rate.Limiter
+	traces   *rate.Limiter      // traces of this user's that are gone on with; nil without tracing
 	conns    map[*conn]struct{} // guarded by Gateway.mu
+	// revoked is the time up to which issued tokens are refused, unix ms, as far as this gateway has heard; guarded by Gateway.mu.
+	revoked int64
 }
 
 func (c *conn) setExpiry(claims auth.Claims) {

@@ -8,6 +8,7 @@ import (
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
@@ -28,6 +29,7 @@ const (
 // It runs on the reader: nothing else of this client is handled before it is done.
 func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	if field, rule := checkConnect(request); field != "" {
+		c.gw.metrics.rejects[rejectProtocol].Inc()
 		c.refuse(id, codeInvalid, "connect."+field, rule)
 		c.close(errcode.CloseProtocol, "the connect frame breaks a rule")
 		return
@@ -43,10 +45,11 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	if err != nil {
 		c.gw.log.Info("a token was refused", "connection", c.id, "remote", c.remote, "reason", tokenProblem(err))
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "connect.token", tokenProblem(err))
-		code := errcode.CloseUnauthenticated
+		code, because := errcode.CloseUnauthenticated, rejectToken
 		if errors.Is(err, auth.ErrExpired) {
-			code = errcode.CloseTokenExpired // a new token helps: reconnect
+			code, because = errcode.CloseTokenExpired, rejectExpired // a new token helps: reconnect
 		}
+		c.gw.metrics.rejects[because].Inc()
 		c.close(code, "the token was refused")
 		return
 	}
@@ -54,15 +57,24 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	c.accepted, c.noReceipts = request.GetAccepted(), request.GetNoReceipts()
 	c.setExpiry(claims)
 	// From here on a joined notice finds this connection; it is kept until the seats are taken.
-	if !c.gw.enroll(c, claims.User) {
+	if !c.gw.enroll(c, claims) {
+		c.gw.metrics.rejects[rejectLimit].Inc()
+		c.gw.metrics.limits[limitUserConnections].Inc()
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_LIMIT, "", "the user has too many connections")
 		c.close(errcode.CloseOverloaded, "the user has too many connections")
 		return
 	}
-	summaries, err := c.gw.listAll(ctx, claims.User)
+	summaries, revokedBefore, err := c.gw.listAll(ctx, claims.User)
 	if err != nil {
 		c.gw.log.Warn("a client could not connect", "connection", c.id, "error", err)
 		c.unavailable(id, "the history is away; reconnect")
+		return
+	}
+	if c.gw.revoke(claims.User, revokedBefore, c); c.gw.isRevoked(c) {
+		c.gw.log.Info("a token was refused", "connection", c.id, "remote", c.remote, "reason", tokenRevoked)
+		c.gw.metrics.rejects[rejectRevoked].Inc()
+		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "connect.token", tokenRevoked)
+		c.close(errcode.CloseUnauthenticated, tokenRevoked)
 		return
 	}
 	plan := planResume(request, summaries)
@@ -72,6 +84,7 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 
 // unavailable answers a connect that cannot be carried out now, and asks the client to come back.
 func (c *conn) unavailable(id uint64, message string) {
+	c.gw.metrics.rejects[rejectUnavailable].Inc()
 	c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", message)
 	c.close(errcode.CloseUnavailable, message)
 }
@@ -115,18 +128,18 @@ func tokenProblem(err error) string {
 	return "the token could not be checked"
 }
 
-// listAll reads all conversations of a user.
-func (g *Gateway) listAll(ctx context.Context, userID string) ([]*historyv1.Summary, error) {
-	var all []*historyv1.Summary
+// listAll reads all conversations of a user, and the time up to which their tokens are revoked.
+func (g *Gateway) listAll(ctx context.Context, userID string) (all []*historyv1.Summary, revokedBefore int64, err error) {
 	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: 1000}
 	for {
+		g.metrics.reads[readList].Inc()
 		page, err := g.history.ListConversations(ctx, request)
 		if err != nil {
-			return nil, fmt.Errorf("list conversations of a user: %w", err)
+			return nil, 0, fmt.Errorf("list conversations of a user: %w", err)
 		}
-		all = append(all, page.GetConversations()...)
+		all, revokedBefore = append(all, page.GetConversations()...), max(revokedBefore, page.GetRevokedBeforeMs())
 		if !page.GetMore() || len(page.GetConversations()) == 0 {
-			return all, nil
+			return all, revokedBefore, nil
 		}
 		request.After = all[len(all)-1].GetConversationId()
 	}
@@ -196,8 +209,11 @@ func (c *conn) connected(summaries []*historyv1.Summary) *clientv1.Connected {
 
 // takeSeats begins to listen to all conversations. A conversation joined since the list was read comes in by its notice.
 func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
-	seats := make(map[string]*seat, len(summaries))
+	seats, now := make(map[string]*seat, len(summaries)), time.Now()
 	for _, s := range summaries {
+		if _, named := plan.from[s.GetConversationId()]; named && plan.base(s) > 0 {
+			c.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, c.gw.recorder.key(s.GetConversationId()), c.number, 0, 1, plan.base(s))
+		}
 		seats[s.GetConversationId()] = &seat{conn: c, from: s.GetJoinedSeq(), sent: plan.base(s), acked: plan.base(s), told: s.GetHead()}
 	}
 	c.mu.Lock()
@@ -210,7 +226,6 @@ func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
 	c.joins = nil
 	c.state.Store(stateOpen)
 	c.mu.Unlock()
-	now := time.Now()
 	c.nextBeat.Store(now.Add(c.gw.firstBeat()).UnixNano())
 	for _, conversationID := range joins {
 		c.join(conversationID)
@@ -277,6 +292,7 @@ func (c *conn) joinNow(conversationID string) {
 	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	// The list by rising id begins right before the conversation: one row, with all that a seat needs.
+	c.gw.metrics.reads[readList].Inc()
 	list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
 		UserId: c.user.id, After: conversation.Before(conversationID), Limit: 1,
 	})

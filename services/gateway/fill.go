@@ -8,6 +8,7 @@ import (
 	"time"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -96,6 +97,7 @@ func (s *seat) fillOnce() (more bool, err error) {
 // caughtUp makes the seat live, or ends it, when it has got everything that is for it. Callers hold the room's mu.
 func (s *seat) caughtUp(r *room) bool {
 	if s.until != 0 && s.sent >= s.until {
+		s.abandon(forever, "the membership ended")
 		if i := slices.Index(r.seats, s); i >= 0 {
 			r.seats = slices.Delete(r.seats, i, i+1)
 			s.conn.detached(s, r.id)
@@ -133,18 +135,28 @@ func (s *seat) queue(r *room, entries []*entry) {
 	if n == 0 {
 		return
 	}
-	messages(s.conn.codec, entries[:n], func(message []byte) { s.conn.enqueue(message) })
-	s.sent, r.awaiting = entries[n-1].event.GetSeq(), true
-	s.conn.gw.metrics.deliveries.Add(float64(n))
-	s.conn.gw.metrics.filled.Add(float64(n))
+	now, gw := time.Now(), s.conn.gw
+	followed := s.follow(entries[:n], now)
+	var mark uint32
+	messages(s.conn.codec, entries[:n], func(message []byte) {
+		mark, _ = s.conn.enqueueEvents(message, followed)
+		followed = nil // all in the first message: they are few, and the rest follows at once
+	})
+	s.sent, r.awaiting = entries[n-1].seq(), true
+	if mark != 0 {
+		gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.conn.number, mark, entries[0].seq(), s.sent)
+	}
+	gw.metrics.deliveries.Add(float64(n))
+	gw.metrics.framesOut.Add(float64(n))
+	gw.metrics.filled.Add(float64(n))
 	if s.retryAt == 0 {
-		s.retryAt = time.Now().Add(s.conn.gw.cfg.AckTimeout).UnixNano()
+		s.retryAt = now.Add(gw.cfg.AckTimeout).UnixNano()
 	}
 }
 
 // fillPast queues events of earlier memberships, and says which stretches the user may not see.
 func (s *seat) fillPast(r *room, after uint64) error {
-	page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: after, Limit: maxMessageEvents})
+	page, err := r.readPage(readPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: after, Limit: maxMessageEvents})
 	if err != nil {
 		return err
 	}
@@ -158,16 +170,19 @@ func (s *seat) fillPast(r *room, after uint64) error {
 	if last <= after {
 		return fmt.Errorf("history has nothing after %d, though there should be", after)
 	}
-	s.conn.queuePast(r.id, page, stop)
+	s.conn.queuePast(r.id, r.key, page, stop)
 	s.sent = last
 	return nil
 }
 
 // queuePast queues a page as its viewer may see it, up to and including stop.
-func (c *conn) queuePast(conversationID string, page *historyv1.ReadResponse, stop uint64) {
+func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.ReadResponse, stop uint64) {
 	events, hidden := page.GetEvents(), page.GetHidden()
+	now, recorder := time.Now(), c.gw.recorder
 	for len(events) > 0 || len(hidden) > 0 {
 		var f *clientv1.ServerFrame
+		var kind gatewayv1.StepKind
+		var first, last uint64
 		if len(hidden) == 0 || (len(events) > 0 && events[0].GetSeq() < hidden[0].GetFirst()) {
 			event := events[0]
 			events = events[1:]
@@ -175,17 +190,21 @@ func (c *conn) queuePast(conversationID string, page *historyv1.ReadResponse, st
 				return
 			}
 			f = &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: event}}
+			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, event.GetSeq(), event.GetSeq()
 		} else {
 			stretch := hidden[0]
 			hidden = hidden[1:]
 			if stretch.GetFirst() > stop {
 				return
 			}
+			kind, first, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, stretch.GetFirst(), min(stretch.GetLast(), stop)
 			f = &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
-				ConversationId: conversationID, First: stretch.GetFirst(), Last: min(stretch.GetLast(), stop),
+				ConversationId: conversationID, First: first, Last: last,
 			}}}
 		}
-		c.enqueue(c.encode(f))
+		if mark, _ := c.enqueueEvents(c.encode(f), nil); mark != 0 {
+			recorder.seat(kind, now, key, c.number, mark, first, last)
+		}
 	}
 }
 
@@ -229,7 +248,7 @@ func (c *conn) fillFormerOne(conversationID string, after uint64) {
 			c.join(conversationID) // a member again
 			return
 		}
-		c.queuePast(conversationID, page, ^uint64(0))
+		c.queuePast(conversationID, c.gw.recorder.key(conversationID), page, ^uint64(0))
 		after = max(after, lastOf(page, ^uint64(0)))
 		if !page.GetMore() {
 			c.endFormer(conversationID, page.GetHead())
@@ -253,6 +272,7 @@ func (c *conn) endFormer(conversationID string, last uint64) {
 func (c *conn) readFormer(conversationID string, after uint64) (*historyv1.ReadResponse, error) {
 	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
+	c.gw.metrics.reads[readPast].Inc()
 	return c.gw.history.Read(ctx, &historyv1.ReadRequest{ConversationId: conversationID, Viewer: c.user.id, After: after, Limit: maxMessageEvents})
 }
 
@@ -269,12 +289,30 @@ func (s *seat) acknowledged(delivered, read uint64, now time.Time, timeout time.
 	}
 	s.read = max(s.read, read)
 	if delivered > s.acked {
+		r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, now, r.key, s.conn.number, 0, s.acked+1, delivered)
+		r.delivered(s, delivered, now)
+		if s.followed != nil {
+			s.unfollow(delivered)
+		}
 		s.acked, s.tries, s.retryAt = delivered, 0, 0
 		if s.acked < s.sent {
 			s.retryAt = now.Add(timeout).UnixNano()
 		}
 	}
 	return true
+}
+
+// delivered measures how long it took until somebody other than its sender had an event, for events that somebody was sent
+// at once. Callers hold mu.
+func (r *room) delivered(s *seat, seq uint64, now time.Time) {
+	if seq > r.head || seq < r.firstRecent() {
+		return
+	}
+	e := r.recent[seq-r.firstRecent()]
+	if e.pending && e.event.GetSender() != s.conn.user.id {
+		e.pending = false
+		r.hub.gw.metrics.delivered.Observe(max(0, now.Sub(time.UnixMilli(e.event.GetTimeMs())).Seconds()))
+	}
 }
 
 // retry sends what stayed unacknowledged again, with exponential backoff and jitter, and closes connections that do not
@@ -292,6 +330,9 @@ func (r *room) retry(now time.Time) {
 			continue
 		}
 		awaiting = true
+		if s.followed != nil {
+			s.abandon(now.Add(-followFor), "not acknowledged for too long")
+		}
 		if s.behind || s.retryAt == 0 || now.UnixNano() < s.retryAt {
 			continue
 		}
@@ -303,6 +344,7 @@ func (r *room) retry(now time.Time) {
 		backoff := cfg.AckTimeout << s.tries
 		s.retryAt = now.Add(backoff/2 + rand.N(backoff/2+1)).UnixNano()
 		r.hub.gw.metrics.retries.Inc()
+		r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_RETRIED, now, r.key, s.conn.number, 0, s.acked+1, s.sent)
 		s.sent = max(s.acked, s.from-1)
 		r.putBehind(s)
 	}

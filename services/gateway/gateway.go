@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,13 +57,16 @@ type Gateway struct {
 	log        *slog.Logger
 	metrics    *metrics
 	trace      tracer
+	recorder   *recorder
+	endings    *endings
 	id         string
 	listener   net.Listener
 	server     *http.Server
-	submitter  *broker.Submitter
+	submitter  atomic.Pointer[broker.Submitter] // from Run on
 	hub        *hub
 	acks       *acks
 	lost       chan struct{} // something may have been lost on NATS
+	unheard    chan struct{} // a notice of revoked tokens may have been lost on NATS
 	buffers    sync.Pool
 	turns      chan struct{} // bounds the memberships looked up at once
 	// writeBuffers is what gorilla/websocket takes a buffer from when it writes, which it does for the handshake only.
@@ -74,8 +79,12 @@ type Gateway struct {
 	// readers, writers and workers are the goroutines of connections; Run waits for all of them.
 	readers, writers, workers sync.WaitGroup
 
+	connectRate *rate.Limiter // nil for any
+	suspected   *rate.Limiter // of telling about proxies
+
 	mu       sync.Mutex
 	draining bool
+	accepted uint32 // connections so far
 	conns    map[string]*conn
 	users    map[string]*user
 	peers    map[string]*peer
@@ -85,9 +94,14 @@ type Gateway struct {
 func New(cfg Config, deps Deps) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
-		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider),
-		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
-		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
+		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider, cfg),
+		recorder: newRecorder(cfg.ExplainEntries), endings: newEndings(cfg.ExplainEntries),
+		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), unheard: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
+		suspected: rate.NewLimiter(rate.Every(time.Minute), 1),
+		conns:     map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
+	}
+	if cfg.ConnectRate > 0 {
+		g.connectRate = rate.NewLimiter(rate.Limit(cfg.ConnectRate), int(math.Ceil(2*cfg.ConnectRate)))
 	}
 	g.log = deps.Log.With("gateway", g.id)
 	g.hub = newHub(g)
@@ -150,14 +164,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	defer submitter.Close()
-	g.submitter = submitter
+	g.submitter.Store(submitter)
 	g.metrics.watch(g)
 
-	joined, err := g.nats.Subscribe(broker.JoinedSubject, g.onJoined)
-	if err != nil {
-		return fmt.Errorf("subscribe to joined: %w", err)
+	for subject, take := range map[string]nats.MsgHandler{broker.JoinedSubject: g.onJoined, broker.RevokedSubject: g.onRevoked} {
+		sub, err := g.nats.Subscribe(subject, take)
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is closed
 	}
-	defer func() { _ = joined.Unsubscribe() }() // fails only when the connection is closed
 	status := g.nats.StatusChanged(nats.CONNECTED)
 	defer g.nats.RemoveStatusListener(status)
 
@@ -169,6 +185,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.compareHeads(g.ctx) })
 	background.Go(func() { g.acks.run(g.ctx) })
 	background.Go(func() { g.watchNATS(g.ctx, status) })
+	background.Go(func() { g.watchRevocations(g.ctx) })
 
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(g.listener) }()
@@ -198,9 +215,11 @@ func (g *Gateway) watchNATS(ctx context.Context, status <-chan nats.Status) {
 		case <-ctx.Done():
 			return
 		case <-status:
-			select {
-			case g.lost <- struct{}{}:
-			default:
+			for _, signal := range []chan struct{}{g.lost, g.unheard} {
+				select {
+				case signal <- struct{}{}:
+				default:
+				}
 			}
 			for _, c := range g.connections() {
 				if c.state.Load() == stateOpen {
@@ -211,52 +230,30 @@ func (g *Gateway) watchNATS(ctx context.Context, status <-chan nats.Status) {
 	}
 }
 
-// drain closes all connections with a request to go elsewhere, at the configured rate.
-func (g *Gateway) drain() {
-	g.mu.Lock()
-	g.draining = true
-	g.mu.Unlock()
-	_ = g.listener.Close() // a second close by the server changes nothing
-	conns := g.connections()
-	if len(conns) == 0 {
-		return
-	}
-	window := min(g.cfg.Drain, time.Duration(len(conns))*time.Second/time.Duration(max(g.cfg.DrainRate, 1)))
-	g.log.Info("draining", "connections", len(conns), "over", window.Round(time.Millisecond).String())
-	begun := time.Now()
-	for i, c := range conns {
-		if wait := window*time.Duration(i)/time.Duration(len(conns)) - time.Since(begun); wait > 0 {
-			pause(nil, wait)
-		}
-		c.goAway()
-	}
-	deadline := time.NewTimer(closeGrace + time.Second)
-	defer deadline.Stop()
-	for _, c := range conns {
-		select {
-		case <-c.done:
-		case <-deadline.C:
-			return // g.cancel and the readers' deadlines end the rest
-		}
-	}
-}
-
 // enroll makes the connection one of its user's. It reports false when the user has too many.
-func (g *Gateway) enroll(c *conn, userID string) bool {
+func (g *Gateway) enroll(c *conn, claims auth.Claims) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	u := g.users[userID]
+	u := g.users[claims.User]
 	if u == nil {
 		burst := int(10 * g.cfg.CommandRatePerUser)
-		u = &user{id: userID, commands: rate.NewLimiter(rate.Limit(g.cfg.CommandRatePerUser), burst), conns: map[*conn]struct{}{}}
-		g.users[userID] = u
+		u = &user{id: claims.User, commands: rate.NewLimiter(rate.Limit(g.cfg.CommandRatePerUser), burst), conns: map[*conn]struct{}{}}
+		if g.trace.on {
+			u.traces = limiter(g.cfg.ClientTraceRatePerUser)
+		}
+		g.users[claims.User] = u
 	}
 	if len(u.conns) >= g.cfg.MaxConnectionsPerUser {
 		return false
 	}
 	u.conns[c] = struct{}{}
-	c.user = u
+	c.user, c.issued = u, issuedMs(claims)
 	return true
+}
+
+// limiter allows so many a second, after a burst of as many; 0 allows none.
+func limiter(perSecond float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }
 
 // forget takes a connection that is gone out of all tables.

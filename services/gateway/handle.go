@@ -35,6 +35,7 @@ func (c *conn) handle(f *clientv1.ClientFrame) {
 	if c.state.Load() != stateOpen {
 		connect, isConnect := f.GetRequest().(*clientv1.ClientFrame_Connect)
 		if !isConnect || c.state.Load() != stateAccepted {
+			c.gw.metrics.rejects[rejectProtocol].Inc()
 			c.refuse(id, codeProtocol, "", "the first frame must be connect")
 			c.close(errcode.CloseProtocol, "the first frame must be connect")
 			return
@@ -88,14 +89,14 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		return
 	}
 	if !c.user.commands.Allow() {
-		c.gw.metrics.refused("command_rate")
+		c.gw.metrics.limits[limitCommandRate].Inc()
 		c.limited(id, "too many commands of this user")
 		return
 	}
 	salt := make([]byte, chain.SaltSize)
 	_, _ = rand.Read(salt) // never fails (crypto/rand)
 	begun := time.Now()
-	span, header := c.gw.trace.begin(c.gw.ctx, conversationID, c.gw.partitions)
+	span, header := c.gw.trace.begin(c.gw.ctx, c.user, s, conversationID, c.gw.partitions)
 	submission := broker.Submission{
 		Command: &brokerv1.Command{
 			ConversationId: conversationID, Sender: c.user.id, CommandId: commandID, Body: body, Salt: salt,
@@ -103,7 +104,8 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		Header: header,
 		Done: func(outcome *conversationv1.Outcome) {
 			c.gw.metrics.outcome(outcome, time.Since(begun))
-			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, "") }))
+			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, span.parent) }))
+			c.gw.metrics.framesOut.Inc()
 			c.gw.hub.flushSoon(conversationID, c)
 			span.end(outcome)
 		},
@@ -115,13 +117,13 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 			c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Accepted{Accepted: &clientv1.Accepted{RequestId: id}}})
 		}
 	}
-	switch err := c.gw.submitter.Submit(submission); {
+	switch err := c.gw.submitter.Load().Submit(submission); {
 	case errors.Is(err, broker.ErrConflict):
 		span.abandon(err)
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "submit.command_id", "the id is in use with another body")
 	case err != nil:
 		span.abandon(err)
-		c.gw.metrics.refused("busy")
+		c.gw.metrics.limits[limitPendingCommands].Inc()
 		c.limited(id, "the gateway has too many commands under way")
 	}
 }
@@ -145,12 +147,25 @@ func (c *conn) refresh(id uint64, r *clientv1.Refresh) {
 		case claims.User != c.user.id:
 			c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
 		default:
-			c.setExpiry(claims)
-			c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
-				Refreshed: &clientv1.Refreshed{TokenExpiresMs: c.expires.Load()},
-			}})
+			c.renew(ctx, id, claims)
 		}
 	})
+}
+
+// renew puts a good token in force, unless it was revoked.
+func (c *conn) renew(ctx context.Context, id uint64, claims auth.Claims) {
+	if err := c.gw.askRevocation(ctx, c.user.id); err != nil {
+		c.refuseCall(id, err)
+		return
+	}
+	if !c.gw.replaceToken(c, claims) {
+		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "refresh.token", tokenRevoked)
+		return
+	}
+	c.setExpiry(claims)
+	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
+		Refreshed: &clientv1.Refreshed{TokenExpiresMs: c.expires.Load()},
+	}})
 }
 
 func (c *conn) readPage(id uint64, r *clientv1.Read) {
@@ -170,6 +185,7 @@ func (c *conn) readPage(id uint64, r *clientv1.Read) {
 		limit = 50
 	}
 	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
+		c.gw.metrics.reads[readClient].Inc()
 		page, err := c.gw.history.Read(ctx, &historyv1.ReadRequest{
 			ConversationId: r.GetConversationId(), Viewer: c.user.id,
 			After: r.GetAfter(), Before: r.GetBefore(), Limit: limit,
@@ -212,6 +228,7 @@ func (c *conn) listConversations(id uint64, r *clientv1.ListConversations) {
 		return
 	}
 	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
+		c.gw.metrics.reads[readList].Inc()
 		list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
 			UserId: c.user.id, After: r.GetAfter(), Limit: r.GetLimit(),
 		})
@@ -241,6 +258,7 @@ func (c *conn) listMembers(id uint64, r *clientv1.ListMembers) {
 		return
 	}
 	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
+		c.gw.metrics.reads[readMembers].Inc()
 		list, err := c.gw.history.ListMembers(ctx, &historyv1.ListMembersRequest{
 			ConversationId: r.GetConversationId(), Viewer: c.user.id, After: r.GetAfter(), Limit: r.GetLimit(),
 		})
@@ -275,7 +293,7 @@ func (c *conn) call(id uint64, do func(ctx context.Context) (*clientv1.ServerFra
 func (c *conn) background(id uint64, do func(ctx context.Context)) {
 	if c.calls.Add(1) > maxCalls {
 		c.calls.Add(-1)
-		c.gw.metrics.refused("calls")
+		c.gw.metrics.limits[limitCalls].Inc()
 		c.limited(id, "too many requests of this kind at once on this connection")
 		return
 	}

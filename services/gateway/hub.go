@@ -111,12 +111,20 @@ func (h *hub) take(msg *nats.Msg, dirty *[]*conn) {
 	if r == nil {
 		return // everybody left meanwhile
 	}
-	spans := h.gw.trace.fanOut(h.gw.ctx, &live)
-	r.live(live.GetEvents(), dirty)
+	traces := h.gw.trace.fanOut(h.gw.ctx, &live)
+	entries := newEntries(live.GetEvents())
+	for i, t := range traces {
+		entries[i].trace = t
+	}
+	r.live(&live, entries, dirty)
 	if live.GetReceipt() != nil {
 		r.takeReceipt(live.GetReceipt(), dirty)
 	}
-	spans.end()
+	for _, t := range traces {
+		if t != nil {
+			t.end(0) // it was a repeat, or came before one that is missing
+		}
+	}
 }
 
 // flushAll writes what was queued to connections. Many of them are shared among the processors: the writes are system
@@ -149,7 +157,7 @@ func (h *hub) enter(seats map[string]*seat, summaries []*historyv1.Summary) {
 		h.mu.Lock()
 		r := h.rooms[summary.GetConversationId()]
 		if r == nil {
-			r = &room{hub: h, id: summary.GetConversationId()}
+			r = &room{hub: h, id: summary.GetConversationId(), key: h.gw.recorder.key(summary.GetConversationId())}
 			if err := h.subscribe(r); err != nil {
 				// Only a closed connection refuses subscriptions: the gateway is stopping.
 				h.mu.Unlock()
@@ -218,6 +226,7 @@ func (h *hub) readHeads(ctx context.Context, rooms []*room, tell func(*room, uin
 			ids[i] = r.id
 			byID[r.id] = r
 		}
+		h.gw.metrics.reads[readHeads].Inc()
 		heads, err := h.gw.history.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: ids})
 		if err != nil {
 			return fmt.Errorf("read heads: %w", err)
@@ -241,6 +250,7 @@ func (h *hub) leave(s *seat) {
 	defer h.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s.abandon(forever, "the connection ended")
 	if i := slices.Index(r.seats, s); i >= 0 {
 		last := len(r.seats) - 1
 		r.seats[i], r.seats[last] = r.seats[last], nil
@@ -269,6 +279,12 @@ func (h *hub) closeLocked(r *room) {
 	_ = r.sub.Unsubscribe() // fails only when the connection is closed, which ends it as well
 	r.grow(-r.bytes)
 	r.recent = nil
+}
+
+func (h *hub) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.rooms)
 }
 
 func (h *hub) all() []*room {

@@ -12,8 +12,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/singleflight"
 
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -27,6 +29,7 @@ import (
 type room struct {
 	hub   *hub
 	id    string
+	key   roomKey            // stands for id in the recorder
 	sub   *nats.Subscription // guarded by hub.mu
 	loads singleflight.Group // of pages, by the seq they begin after
 
@@ -36,6 +39,7 @@ type room struct {
 	catching bool
 	head     uint64 // the newest event taken
 	seen     uint64 // the newest seq heard of; above head while something is missing
+	missed   uint64 // the newest seq that was noted as missing
 	seats    []*seat
 	recent   []*entry // contiguous, the last one is head; may be empty
 	bytes    int      // of recent
@@ -46,20 +50,37 @@ type room struct {
 // entry is an event with its encodings, each made once when first needed. Guarded by the room's mu.
 type entry struct {
 	event *conversationv1.Event
+	trace *eventTrace // nil when it is not sampled
 	size  int
 	wire  [2][]byte // the frame, by codec, without a WebSocket header
+	// pending: somebody other than its sender was sent it at once, and nobody has acknowledged it yet.
+	pending bool
 }
 
 func newEntry(event *conversationv1.Event) *entry {
 	return &entry{event: event, size: event.SizeVT()}
 }
 
+func newEntries(events []*conversationv1.Event) []*entry {
+	entries := make([]*entry, len(events))
+	for i, event := range events {
+		entries[i] = newEntry(event)
+	}
+	return entries
+}
+
+func (e *entry) seq() uint64 { return e.event.GetSeq() }
+
 // weight is about what the entry takes in memory with its encodings.
 func (e *entry) weight() int { return 4*e.size + 256 }
 
 func (e *entry) frame(codec frame.Codec) []byte {
 	if e.wire[codec] == nil {
-		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event, "")
+		parent := ""
+		if e.trace != nil {
+			parent = e.trace.parent
+		}
+		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event, parent)
 	}
 	return e.wire[codec]
 }
@@ -79,6 +100,12 @@ type seat struct {
 	tries  int
 	// retryAt is when the events after acked are sent again, unix ns; 0 when there are none.
 	retryAt int64
+	// followed are deliveries of sampled events on their way.
+	followed []*delivery
+}
+
+func (s *seat) standing(r *room) *gatewayv1.Standing {
+	return &gatewayv1.Standing{ConversationId: r.id, Head: r.head, Sent: s.sent, Acknowledged: s.acked, Retries: uint32(s.tries)}
 }
 
 // Bounds of one WebSocket message with several events.
@@ -106,69 +133,76 @@ func messages(codec frame.Codec, entries []*entry, queue func([]byte)) {
 }
 
 // live takes events from live.<conversation>. Connections that got something are added to dirty, for flushing.
-func (r *room) live(events []*conversationv1.Event, dirty *[]*conn) {
-	if len(events) == 0 {
+func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
+	if len(entries) == 0 {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seen = max(r.seen, events[len(events)-1].GetSeq())
-	if !r.ready {
+	last := entries[len(entries)-1].seq()
+	r.seen = max(r.seen, last)
+	known := 0
+	for known < len(entries) && entries[known].seq() <= r.head {
+		known++
+	}
+	if known > 0 {
+		r.hub.gw.metrics.repeats.Add(float64(known))
+	}
+	if entries = entries[known:]; len(entries) == 0 {
 		return
 	}
-	for len(events) > 0 && events[0].GetSeq() <= r.head {
-		events = events[1:]
+	first, recorder := entries[0].seq(), r.hub.gw.recorder
+	recorder.room(gatewayv1.StepKind_STEP_KIND_ROUTED, time.Now(), r.key, first, last)
+	if message.GetWorker() != "" {
+		recorder.committed(r.key, message.GetWorker(), message.GetCommittedNs(), first, last)
 	}
-	if len(events) == 0 {
-		return
-	}
-	if events[0].GetSeq() != r.head+1 {
+	switch {
+	case !r.ready:
+	case first != r.head+1:
 		r.hub.gw.metrics.gaps.Inc()
 		r.catchUpLocked()
-		return
+	default:
+		r.advance(entries, dirty)
 	}
-	r.advance(events, dirty)
 }
 
 // advance takes events that follow the head without a gap. An event that ends a membership closes a stretch: those after it are not for
 // that user.
-func (r *room) advance(events []*conversationv1.Event, dirty *[]*conn) {
+func (r *room) advance(entries []*entry, dirty *[]*conn) {
 	begin := 0
-	for i, event := range events {
-		leaver := conversation.Leaver(event)
-		if leaver == "" && i+1 < len(events) {
+	for i, e := range entries {
+		leaver := conversation.Leaver(e.event)
+		if leaver == "" && i+1 < len(entries) {
 			continue
 		}
-		r.fanOut(events[begin:i+1], dirty)
+		r.fanOut(entries[begin:i+1], dirty)
 		begin = i + 1
 		if leaver != "" {
-			r.detach(leaver, event.GetSeq(), dirty)
+			r.detach(leaver, e.seq(), dirty)
 		}
 	}
-	for _, event := range events {
-		for _, joiner := range conversation.Joiners(event) {
+	for _, e := range entries {
+		for _, joiner := range conversation.Joiners(e.event) {
 			r.hub.gw.joined(joiner, r.id)
 		}
 	}
 }
 
-func (r *room) fanOut(events []*conversationv1.Event, dirty *[]*conn) {
-	first, last := events[0].GetSeq(), events[len(events)-1].GetSeq()
-	entries := make([]*entry, len(events))
-	for i, event := range events {
-		entries[i] = newEntry(event)
-	}
+func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
+	first, last := entries[0].seq(), entries[len(entries)-1].seq()
 	r.remember(entries)
 	r.head, r.awaiting = last, true
-	size := 0
+	size, sampled := 0, false
 	for _, e := range entries {
 		size += e.size
+		sampled = sampled || e.trace != nil
 	}
 	// A long stretch, read after an outage, would fill the queues of connections that are not slow: fillers take their time.
 	large := size > r.hub.gw.cfg.SendQueueBytes/4
 	var wire [2][][]byte
-	retryAt := time.Now().Add(r.hub.gw.cfg.AckTimeout).UnixNano()
-	delivered := 0
+	now, newest := time.Now(), entries[len(entries)-1]
+	retryAt := now.Add(r.hub.gw.cfg.AckTimeout).UnixNano()
+	receivers := 0
 	for _, s := range r.seats {
 		switch {
 		case s.behind || s.sent >= last:
@@ -181,18 +215,40 @@ func (r *room) fanOut(events []*conversationv1.Event, dirty *[]*conn) {
 		if wire[codec] == nil {
 			messages(codec, entries, func(message []byte) { wire[codec] = append(wire[codec], message) })
 		}
-		for _, message := range wire[codec] {
-			if s.conn.enqueue(message) {
+		var followed []*delivery
+		if sampled {
+			followed = s.follow(entries, now)
+		}
+		var mark uint32
+		for i, message := range wire[codec] {
+			var toFollow []*delivery
+			if i == len(wire[codec])-1 {
+				toFollow = followed
+			}
+			queued, idle := s.conn.enqueueEvents(message, toFollow)
+			if mark = queued; idle {
 				*dirty = append(*dirty, s.conn)
 			}
 		}
 		s.sent = last
+		if mark != 0 {
+			r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_QUEUED, now, r.key, s.conn.number, mark, first, last)
+		}
 		if s.retryAt == 0 {
 			s.retryAt = retryAt
 		}
-		delivered += len(events)
+		newest.pending = newest.pending || s.conn.user.id != newest.event.GetSender()
+		receivers++
 	}
-	r.hub.gw.metrics.deliveries.Add(float64(delivered))
+	if sampled {
+		for _, e := range entries {
+			if e.trace != nil {
+				e.trace.end(receivers)
+			}
+		}
+	}
+	r.hub.gw.metrics.deliveries.Add(float64(receivers * len(entries)))
+	r.hub.gw.metrics.framesOut.Add(float64(receivers * len(entries)))
 }
 
 // remember keeps recent events within the room's share of the memory for them.
@@ -243,6 +299,7 @@ func (r *room) detach(userID string, seq uint64, dirty *[]*conn) {
 			kept = append(kept, s)
 			continue
 		}
+		s.abandon(forever, "the membership ended")
 		s.conn.detached(s, r.id)
 		*dirty = append(*dirty, s.conn)
 	}
@@ -277,10 +334,12 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 	}
 	r.receipt = receipt.GetVersion()
 	var wire [2][]byte
+	receivers := 0
 	for _, s := range r.seats {
 		if s.conn.noReceipts || s.until != 0 {
 			continue
 		}
+		receivers++
 		codec := s.conn.codec
 		if wire[codec] == nil {
 			wire[codec] = wrap(codec, func(dst []byte) []byte { return frame.AppendReceipt(dst, codec, receipt) })
@@ -289,6 +348,7 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 			*dirty = append(*dirty, s.conn)
 		}
 	}
+	r.hub.gw.metrics.framesOut.Add(float64(receivers))
 }
 
 // noteHead compares with what the store says: the loss of the last event is noticed here.
@@ -300,6 +360,9 @@ func (r *room) noteHead(head uint64) {
 		r.catchUpLocked()
 	}
 }
+
+// forever is later than anything that was begun.
+var forever = time.Unix(1<<40, 0)
 
 // open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between.
 func (r *room) open(head uint64) {
@@ -321,6 +384,10 @@ func (r *room) open(head uint64) {
 
 // catchUpLocked reads what is missing from history, on a goroutine of its own.
 func (r *room) catchUpLocked() {
+	if first := max(r.head, r.missed) + 1; first <= r.seen {
+		r.hub.gw.recorder.room(gatewayv1.StepKind_STEP_KIND_MISSED, time.Now(), r.key, first, r.seen)
+		r.missed = r.seen
+	}
 	if r.catching {
 		return
 	}
@@ -334,7 +401,7 @@ func (r *room) catchUp() {
 		r.mu.Lock()
 		after := r.head
 		r.mu.Unlock()
-		page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		page, err := r.readPage(readGap, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err != nil {
 			r.hub.gw.log.Warn("a gap could not be filled yet", "conversation", r.id, "after", after, "error", err)
 			pause(ctx.Done(), wait/2+rand.N(wait/2+1))
@@ -352,7 +419,8 @@ func (r *room) catchUp() {
 		}
 		if len(events) > 0 && events[0].GetSeq() == r.head+1 {
 			r.hub.gw.metrics.gapEvents.Add(float64(len(events)))
-			r.advance(events, &dirty)
+			r.hub.gw.recorder.room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, events[0].GetSeq(), events[len(events)-1].GetSeq())
+			r.advance(newEntries(events), &dirty)
 		}
 		// A live event may speak of a commit that this read did not see yet; then it is read again, after a pause.
 		done := r.head >= r.seen || len(r.seats) == 0
@@ -380,7 +448,8 @@ func (r *room) empty() bool {
 	return len(r.seats) == 0
 }
 
-func (r *room) readPage(request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+func (r *room) readPage(purpose readPurpose, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	r.hub.gw.metrics.reads[purpose].Inc()
 	ctx, cancel := context.WithTimeout(r.hub.gw.ctx, r.hub.gw.cfg.HistoryTimeout)
 	defer cancel()
 	return r.hub.gw.history.Read(ctx, request)
@@ -389,17 +458,14 @@ func (r *room) readPage(request *historyv1.ReadRequest) (*historyv1.ReadResponse
 // load reads the events after a seq for everybody in the room who needs them now, once.
 func (r *room) load(after uint64) ([]*entry, error) {
 	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
-		page, err := r.readPage(&historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		page, err := r.readPage(readBehind, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err != nil {
 			return nil, err
 		}
 		if len(page.GetEvents()) == 0 {
 			return nil, fmt.Errorf("history has no event after %d, though there should be", after)
 		}
-		entries := make([]*entry, len(page.GetEvents()))
-		for i, event := range page.GetEvents() {
-			entries[i] = newEntry(event)
-		}
+		entries := newEntries(page.GetEvents())
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.prepend(entries)

@@ -26,13 +26,19 @@ const closeGrace = 3 * time.Second
 //
 // It writes to the socket beside gorilla/websocket, which only reads: frames of a room are made once and shared.
 type outbox struct {
-	queue   [][]byte
-	queued  int  // bytes in queue and in the writer's hands
-	begun   bool // the first of queue is the rest of frames that were written in part
-	writing bool
-	closing bool // nothing may be queued any more
-	try     attempt
-	drained chan struct{} // signalled when the writer is done, for fillers that wait; made when first needed
+	queue  [][]byte
+	queued int // bytes in queue and in the writer's hands
+	// mark counts what was queued, so that it can be told what was written: mark of the last one queued, of the last one
+	// that carried events, and that up to which writing was noted.
+	mark, events, noted uint32
+	taken               uint32 // mark up to which the writer has taken the queue
+	cut                 bool   // what was queued after taken was dropped
+	followed            []*delivery
+	begun               bool // the first of queue is the rest of frames that were written in part
+	writing             bool
+	closing             bool // nothing may be queued any more
+	try                 attempt
+	drained             chan struct{} // signalled when the writer is done, for fillers that wait; made when first needed
 }
 
 // attempt is one non-blocking write, kept in the connection so that a write allocates nothing.
@@ -76,12 +82,37 @@ func (a *attempt) write(data []byte) (rest []byte, err error) {
 func (c *conn) enqueue(frames []byte) (first bool) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	if c.out.closing {
-		return false
+	return !c.out.closing && c.enqueueLocked(frames)
+}
+
+// enqueueEvents is enqueue for frames that explain what became of events. It gives their mark, 0 when they were not queued.
+func (c *conn) enqueueEvents(frames []byte, followed []*delivery) (mark uint32, first bool) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	o := &c.out
+	if o.closing {
+		for _, d := range followed {
+			d.abandon(closedBefore)
+		}
+		return 0, false
 	}
+	for _, d := range followed {
+		d.mark = o.mark + 1
+	}
+	o.followed = append(o.followed, followed...)
+	o.events = o.mark + 1
+	return o.events, c.enqueueLocked(frames)
+}
+
+const closedBefore = "the connection was closed before it was written"
+
+// enqueueLocked queues frames of a connection that is not closing.
+func (c *conn) enqueueLocked(frames []byte) (first bool) {
+	c.out.mark++
 	c.out.queue = append(c.out.queue, frames)
 	c.out.queued += len(frames)
 	if c.out.queued > c.gw.cfg.SendQueueBytes && c.out.writing {
+		c.gw.metrics.limits[limitSendQueue].Inc()
 		c.closeLocked(errcode.CloseSlow, "too much is waiting to be read")
 	}
 	return len(c.out.queue) == 1 && !c.out.writing
@@ -129,6 +160,7 @@ func (c *conn) flushLocked() {
 	c.gw.metrics.writes.Inc()
 	c.gw.metrics.bytesOut.Add(float64(len(data) - len(rest)))
 	if len(rest) == 0 && len(o.queue) == 1 {
+		c.handedOver(o.mark)
 		o.queue[0] = nil
 		o.queue = o.queue[:0]
 		if cap(o.queue) > 4 {
@@ -147,6 +179,41 @@ func (c *conn) flushLocked() {
 	go c.drain()
 }
 
+// handedOver notes that everything queued up to a mark was taken by the operating system. Callers hold sendMu.
+func (c *conn) handedOver(mark uint32) {
+	o := &c.out
+	if o.events == o.noted || int32(mark-o.noted) <= 0 || (o.cut && int32(mark-o.taken) > 0) {
+		return
+	}
+	c.gw.recorder.written(time.Now(), c.number, mark)
+	o.noted = mark
+	if int32(o.events-mark) <= 0 {
+		o.events = mark
+	}
+	for len(o.followed) > 0 && int32(o.followed[0].mark-mark) <= 0 {
+		o.followed[0].written()
+		o.followed = o.followed[1:]
+	}
+	if len(o.followed) == 0 {
+		o.followed = nil
+	}
+}
+
+// cutOff notes that what was queued after a mark will never be handed over. Callers hold sendMu.
+func (c *conn) cutOff(after uint32) {
+	o := &c.out
+	o.cut, o.taken = true, after
+	for i, d := range o.followed {
+		if int32(d.mark-after) > 0 {
+			for _, lost := range o.followed[i:] {
+				lost.abandon(closedBefore)
+			}
+			o.followed = o.followed[:i]
+			return
+		}
+	}
+}
+
 // joinBytes is the backlog up to which joining frames into one buffer is cheaper than a vectored write.
 const joinBytes = 32 << 10
 
@@ -163,7 +230,10 @@ func (c *conn) drain() {
 			c.sendMu.Unlock()
 			return
 		}
-		backlog := net.Buffers(o.queue)
+		backlog, mark := net.Buffers(o.queue), o.mark
+		if !o.cut {
+			o.taken = mark
+		}
 		o.queue, o.begun = nil, false
 		size := 0
 		for _, frames := range backlog {
@@ -191,6 +261,7 @@ func (c *conn) drain() {
 			c.sendMu.Unlock()
 			return
 		}
+		c.handedOver(mark)
 		c.signalDrainedLocked()
 		c.sendMu.Unlock()
 	}
@@ -233,16 +304,16 @@ func (c *conn) signalDrainedLocked() {
 	}
 }
 
-// close says goodbye with a code and lets the reader end the connection. Later calls change nothing.
-func (c *conn) close(code errcode.CloseCode, reason string) {
+// close says goodbye with a code and lets the reader end the connection. Later calls change nothing and report false.
+func (c *conn) close(code errcode.CloseCode, reason string) bool {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	c.closeLocked(code, reason)
+	return c.closeLocked(code, reason)
 }
 
-func (c *conn) closeLocked(code errcode.CloseCode, reason string) {
+func (c *conn) closeLocked(code errcode.CloseCode, reason string) bool {
 	if c.out.closing {
-		return
+		return false
 	}
 	c.noteClosedLocked(code)
 	c.out.closing = true
@@ -256,6 +327,7 @@ func (c *conn) closeLocked(code errcode.CloseCode, reason string) {
 			c.out.queued -= len(frames)
 		}
 		c.out.queue = c.out.queue[:keep]
+		c.cutOff(c.out.taken)
 	}
 	frame := appendFrame(nil, websocket.CloseMessage, websocket.FormatCloseMessage(int(code), reason))
 	c.out.queue = append(c.out.queue, frame)
@@ -268,12 +340,14 @@ func (c *conn) closeLocked(code errcode.CloseCode, reason string) {
 	// The reader ends when the client answers the close frame, or at this deadline.
 	_ = c.raw.SetReadDeadline(time.Now().Add(closeGrace))
 	c.signalDrainedLocked()
+	return true
 }
 
 // dropLocked ends a connection whose socket failed; there is nobody to say goodbye to.
 func (c *conn) dropLocked() {
 	c.out.closing = true
 	c.out.queue, c.out.queued = nil, 0
+	c.cutOff(c.out.noted)
 	_ = c.raw.Close()
 	c.signalDrainedLocked()
 }

@@ -124,9 +124,7 @@ func (c *conn) standings() []*gatewayv1.Standing {
 			continue
 		}
 		r.mu.Lock()
-		standings = append(standings, &gatewayv1.Standing{
-			ConversationId: r.id, Head: r.head, Sent: s.sent, Acknowledged: s.acked, Retries: uint32(s.tries),
-		})
+		standings = append(standings, s.standing(r))
 		r.mu.Unlock()
 	}
 	slices.SortFunc(standings, func(a, b *gatewayv1.Standing) int {

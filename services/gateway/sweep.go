@@ -109,10 +109,11 @@ func (c *conn) relist() {
 		defer func() { <-c.gw.turns }()
 		ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 		defer cancel()
-		summaries, err := c.gw.listAll(ctx, c.user.id)
+		summaries, revokedBefore, err := c.gw.listAll(ctx, c.user.id)
 		if err != nil {
 			return // the next time
 		}
+		c.gw.revoke(c.user.id, revokedBefore, nil)
 		for _, s := range summaries {
 			c.join(s.GetConversationId())
 		}

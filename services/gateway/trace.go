@@ -8,8 +8,10 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/time/rate"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
@@ -18,86 +20,156 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
+// Names of spans and attributes; those of the messaging conventions are in telemetry. A user's id is in none of them.
+//
+//	runnel.gateway.receive          a command, from its frame to its outcome
+//	└─ runnel.gateway.publish       until the broker holds it; what the delivery worker does hangs below
+//	   ┊
+//	   └─ runnel.gateway.fan_out    on each gateway with members: from the live message to the queues
+//	      └─ runnel.gateway.write   to one connection: from its queue to the operating system
+//	         └─ runnel.gateway.acknowledge   until the client said that it has it
+const (
+	scopeName       = "github.com/runnelhq/runnel/services/gateway"
+	spanReceive     = "runnel.gateway.receive"
+	spanPublish     = "runnel.gateway.publish"
+	spanFanOut      = "runnel.gateway.fan_out"
+	spanWrite       = "runnel.gateway.write"
+	spanAcknowledge = "runnel.gateway.acknowledge"
+
+	attrConversation = attribute.Key("runnel.conversation.id")
+	attrSeq          = attribute.Key("runnel.seq")
+	attrCommand      = attribute.Key("runnel.command.id")
+	attrConnection   = attribute.Key("runnel.connection.id")
+	attrConnections  = attribute.Key("runnel.connections")
+)
+
 // tracer makes the gateway's spans. Without a provider nothing is recorded and nothing is allocated.
+//
+// A command goes on with the trace of the client's own span, so that a send is one trace from the client to each receiver.
+// But it is not the client who decides how much is recorded: a sampled span of a client counts only as often as the rates of
+// its user and of the gateway allow. What is above them begins a trace of the gateway's own, sampled by its own ratio and
+// linked to the client's; so does what a client did not sample.
 type tracer struct {
-	tracer trace.Tracer
-	on     bool
+	tracer  trace.Tracer
+	on      bool
+	clients *rate.Limiter // traces of clients that are gone on with; those of one user are in user
+	// following bounds the deliveries that are followed at once.
+	following chan struct{}
 }
 
-func newTracer(provider trace.TracerProvider) tracer {
+func newTracer(provider trace.TracerProvider, cfg Config) tracer {
 	if provider == nil {
 		provider = noop.NewTracerProvider()
 	}
 	_, silent := provider.(noop.TracerProvider)
-	return tracer{tracer: provider.Tracer("github.com/runnelhq/runnel/services/gateway"), on: !silent}
+	return tracer{
+		tracer: provider.Tracer(scopeName), on: !silent,
+		clients: limiter(cfg.ClientTraceRate), following: make(chan struct{}, maxFollowed),
+	}
 }
 
 // submitSpan covers a command from its frame to its outcome.
-type submitSpan struct{ span trace.Span }
+type submitSpan struct {
+	receive, publish trace.Span // nil when the command is not sampled
+	parent           string     // names the trace, for the client; empty when it is not sampled
+}
 
-// begin starts the span of a command and gives the header that carries its context to the delivery worker.
-func (t tracer) begin(ctx context.Context, conversationID string, partitions int) (submitSpan, nats.Header) {
+// begin starts the spans of a command and gives the header that carries their context to the delivery worker.
+func (t *tracer) begin(ctx context.Context, u *user, s *clientv1.Submit, conversationID string, partitions int) (submitSpan, nats.Header) {
 	if !t.on {
 		return submitSpan{}, nil
 	}
+	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+		attrConversation.String(conversationID), attrCommand.String(s.GetCommandId()),
+	)}
+	client := telemetry.WithTraceparent(ctx, s.GetTraceparent())
+	switch remote := trace.SpanContextFromContext(client); {
+	case !remote.IsSampled():
+	case u.traces.Allow() && t.clients.Allow():
+		ctx = client
+	default:
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: remote}))
+	}
+	ctx, receive := t.tracer.Start(ctx, spanReceive, options...) //nolint:spancheck // ended with the outcome, by submitSpan.end
+	if !receive.SpanContext().IsSampled() {
+		receive.End()
+		return submitSpan{}, nil //nolint:spancheck // as above
+	}
+	span := submitSpan{receive: receive, parent: telemetry.Traceparent(ctx)}
 	subject := broker.CommandSubject(conversation.Partition(conversationID, partitions))
-	ctx, span := t.tracer.Start(ctx, "runnel.gateway.submit", //nolint:spancheck // ended with the outcome, by submitSpan.end
-		trace.WithSpanKind(trace.SpanKindProducer),
-		telemetry.Send(subject), trace.WithAttributes(attribute.String("runnel.conversation_id", conversationID)))
-	return submitSpan{span}, telemetry.InjectHeader(ctx, nil) //nolint:spancheck // as above
+	ctx, span.publish = t.tracer.Start(ctx, spanPublish, trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(subject)) //nolint:spancheck // ended by accepted or end
+	return span, telemetry.InjectHeader(ctx, nil)                                                                             //nolint:spancheck // as above
 }
 
+// accepted ends the publishing; the outcome may have come before.
 func (s submitSpan) accepted() {
-	if s.span != nil {
-		s.span.AddEvent("accepted")
+	if s.publish != nil {
+		s.publish.End()
 	}
 }
 
-// abandon ends the span of a command that did not get on its way.
+// abandon ends the spans of a command that did not get on its way.
 func (s submitSpan) abandon(err error) {
-	if s.span != nil {
-		s.span.SetStatus(codes.Error, err.Error())
-		s.span.End()
+	if s.receive == nil {
+		return
 	}
+	s.publish.SetStatus(codes.Error, err.Error())
+	s.publish.End()
+	s.receive.SetStatus(codes.Error, err.Error())
+	s.receive.End()
 }
 
 func (s submitSpan) end(outcome *conversationv1.Outcome) {
-	if s.span == nil {
+	if s.receive == nil {
 		return
 	}
 	if e := outcome.GetError(); e != nil {
-		s.span.SetStatus(codes.Error, errcode.Name(e.GetCode()))
+		s.receive.SetStatus(codes.Error, errcode.Name(e.GetCode()))
 	} else {
-		s.span.SetAttributes(attribute.Int64("runnel.seq", int64(outcome.GetSeq())))
+		s.receive.SetAttributes(attrSeq.Int64(int64(outcome.GetSeq())))
 	}
-	s.span.End()
+	s.publish.End()
+	s.receive.End()
 }
 
-// fanOutSpans are the spans of one live message, one for each sampled event in it.
-type fanOutSpans []trace.Span
+// eventTrace is the trace of one sampled event on this gateway. Guarded by the mu of the event's room once it is there.
+type eventTrace struct {
+	parent string // names fan_out: the parent of what receivers do
+	fanOut trace.SpanContext
+	span   trace.Span // fan_out itself; nil once it has ended
+	writes int        // connections that were followed
+}
 
-func (t tracer) fanOut(ctx context.Context, live *brokerv1.Live) fanOutSpans {
+// fanOut begins a span for each sampled event of a live message. The result has one element for each event, or is nil.
+func (t *tracer) fanOut(ctx context.Context, live *brokerv1.Live) []*eventTrace {
 	if !t.on || len(live.GetTraceparents()) == 0 {
 		return nil
 	}
-	var spans fanOutSpans
-	for i, parent := range live.GetTraceparents() {
-		if parent == "" || i >= len(live.GetEvents()) {
+	var traces []*eventTrace
+	for i, event := range live.GetEvents() {
+		if i >= len(live.GetTraceparents()) || live.GetTraceparents()[i] == "" {
 			continue
 		}
-		event := live.GetEvents()[i]
-		_, span := t.tracer.Start(telemetry.WithTraceparent(ctx, parent), "runnel.gateway.fan_out", trace.WithSpanKind(trace.SpanKindConsumer),
-			telemetry.Process(broker.LiveSubject(event.GetConversationId())), trace.WithAttributes(
-				attribute.String("runnel.conversation_id", event.GetConversationId()),
-				attribute.Int64("runnel.seq", int64(event.GetSeq())),
-			))
-		spans = append(spans, span)
+		inside, span := t.tracer.Start(telemetry.WithTraceparent(ctx, live.GetTraceparents()[i]), spanFanOut, //nolint:spancheck // ended by end
+			trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(broker.LiveSubject(event.GetConversationId())),
+			trace.WithAttributes(attrConversation.String(event.GetConversationId()), attrSeq.Int64(int64(event.GetSeq()))))
+		if !span.SpanContext().IsSampled() {
+			span.End()
+			continue
+		}
+		if traces == nil {
+			traces = make([]*eventTrace, len(live.GetEvents()))
+		}
+		traces[i] = &eventTrace{parent: telemetry.Traceparent(inside), fanOut: span.SpanContext(), span: span}
 	}
-	return spans
+	return traces //nolint:spancheck // as above
 }
 
-func (s fanOutSpans) end() {
-	for _, span := range s {
-		span.End()
+// end ends the fan-out of an event.
+func (e *eventTrace) end(connections int) {
+	if e.span != nil {
+		e.span.SetAttributes(attrConnections.Int(connections))
+		e.span.End()
+		e.span = nil
 	}
 }

@@ -1,0 +1,177 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Debug shows one gateway from the inside, as JSON. It is for the admin port, which asks who is there; it changes nothing.
+//
+//	GET /debug/connections?user=&after=&limit=   connections, by id
+//	GET /debug/connections/{id}                  one, with where it stands in its conversations
+//	GET /debug/users/{id}                        all of a user, and what of their tokens is revoked
+//	GET /debug/conversations/{id}                what the gateway holds of a conversation
+func (g *Gateway) Debug() http.Handler {
+	mux := http.NewServeMux()
+	server := g.Server()
+	mux.HandleFunc("GET /debug/connections", func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		limit, err := strconv.ParseUint(orZero(query.Get("limit")), 10, 32)
+		if err != nil {
+			answer(w, nil, status.Error(codes.InvalidArgument, "limit: is not a number"))
+			return
+		}
+		list, err := server.ListConnections(r.Context(), &gatewayv1.ListConnectionsRequest{
+			UserId: query.Get("user"), After: query.Get("after"), Limit: uint32(limit),
+		})
+		answer(w, list, err)
+	})
+	mux.HandleFunc("GET /debug/connections/{id}", func(w http.ResponseWriter, r *http.Request) {
+		one, err := server.GetConnection(r.Context(), &gatewayv1.GetConnectionRequest{ConnectionId: r.PathValue("id")})
+		answer(w, one, err)
+	})
+	mux.HandleFunc("GET /debug/users/{id}", func(w http.ResponseWriter, r *http.Request) {
+		shown, err := g.showUser(r.PathValue("id"))
+		answer(w, shown, err)
+	})
+	mux.HandleFunc("GET /debug/conversations/{id}", func(w http.ResponseWriter, r *http.Request) {
+		shown, err := g.showRoom(r.PathValue("id"))
+		answer(w, shown, err)
+	})
+	return mux
+}
+
+func orZero(number string) string {
+	if number == "" {
+		return "0"
+	}
+	return number
+}
+
+// message has protojson write a generated message inside of what encoding/json writes.
+type message struct{ proto.Message }
+
+// MarshalJSON implements json.Marshaler.
+func (m message) MarshalJSON() ([]byte, error) {
+	return protojson.MarshalOptions{UseProtoNames: true}.Marshal(m.Message)
+}
+
+// answer writes a value, or an error with the status that fits its code.
+func answer(w http.ResponseWriter, value any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if err != nil {
+		switch status.Code(err) {
+		case codes.NotFound:
+			w.WriteHeader(http.StatusNotFound)
+		case codes.InvalidArgument:
+			w.WriteHeader(http.StatusBadRequest)
+		default:
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		value = map[string]string{"error": status.Convert(err).Message()}
+	} else if m, is := value.(proto.Message); is {
+		value = message{m}
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(value) // the caller went away
+}
+
+type shownUser struct {
+	User string `json:"user"`
+	// RevokedBeforeMs is what this gateway has heard; the store knows for sure.
+	RevokedBeforeMs int64     `json:"revoked_before_ms,omitempty"`
+	Connections     []message `json:"connections"`
+}
+
+func (g *Gateway) showUser(userID string) (*shownUser, error) {
+	if !conversation.ValidUser(userID) {
+		return nil, status.Error(codes.InvalidArgument, "is not a user id")
+	}
+	conns := g.connectionsOf(userID)
+	if len(conns) == 0 {
+		return nil, status.Error(codes.NotFound, "the user has no connection to this gateway")
+	}
+	shown := &shownUser{User: userID}
+	for _, c := range conns {
+		shown.Connections = append(shown.Connections, message{c.describe()})
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if u := g.users[userID]; u != nil {
+		shown.RevokedBeforeMs = u.revoked
+	}
+	return shown, nil
+}
+
+type shownRoom struct {
+	Conversation string `json:"conversation"`
+	Ready        bool   `json:"ready"`
+	// Head is the newest event taken, Seen the newest heard of: above Head while something is missing.
+	Head uint64 `json:"head"`
+	Seen uint64 `json:"seen"`
+	// Catching: what is missing is being read from the history service.
+	Catching bool `json:"catching"`
+	// RecentFrom is the oldest event in memory, 0 when there is none.
+	RecentFrom  uint64      `json:"recent_from,omitempty"`
+	Recent      int         `json:"recent"`
+	RecentBytes int         `json:"recent_bytes"`
+	Seats       []shownSeat `json:"seats"`
+	// MoreSeats are not listed.
+	MoreSeats int `json:"more_seats,omitempty"`
+}
+
+type shownSeat struct {
+	Connection string `json:"connection"`
+	User       string `json:"user"`
+	From       uint64 `json:"from"`
+	Until      uint64 `json:"until,omitempty"`
+	Sent       uint64 `json:"sent"`
+	Acked      uint64 `json:"acknowledged"`
+	Read       uint64 `json:"read"`
+	Behind     bool   `json:"behind"`
+	Retries    int    `json:"retries"`
+}
+
+func (g *Gateway) showRoom(conversationID string) (*shownRoom, error) {
+	if !conversation.ValidID(conversationID) {
+		return nil, status.Error(codes.InvalidArgument, "is not a conversation id")
+	}
+	g.hub.mu.Lock()
+	r := g.hub.rooms[conversationID]
+	g.hub.mu.Unlock()
+	if r == nil {
+		return nil, status.Error(codes.NotFound, "nobody here listens to this conversation")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	shown := &shownRoom{
+		Conversation: r.id, Ready: r.ready, Head: r.head, Seen: r.seen, Catching: r.catching,
+		Recent: len(r.recent), RecentBytes: r.bytes, Seats: []shownSeat{},
+	}
+	if len(r.recent) > 0 {
+		shown.RecentFrom = r.firstRecent()
+	}
+	for _, s := range r.seats[:min(len(r.seats), maxStandings)] {
+		shown.Seats = append(shown.Seats, shownSeat{
+			Connection: s.conn.id, User: s.conn.user.id, From: s.from, Until: s.until, Sent: s.sent, Acked: s.acked,
+			Read: s.read, Behind: s.behind, Retries: s.tries,
+		})
+	}
+	shown.MoreSeats = len(r.seats) - len(shown.Seats)
+	slices.SortFunc(shown.Seats, func(a, b shownSeat) int { return strings.Compare(a.Connection, b.Connection) })
+	return shown, nil
+}

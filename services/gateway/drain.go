@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+)
+
+// maxReconnectDelay bounds how long a client may be asked to stay away: for its user that is an outage.
+const maxReconnectDelay = 30 * time.Second
+
+// farewells is the plan of a drain. Clients come back elsewhere at a rate, each at a moment of its own. Its connection is
+// closed at that moment as long as the window lasts that long; otherwise the window is shared out evenly, and each client is
+// asked to wait until its moment comes, but never too long.
+type farewells struct {
+	count  int
+	rate   int
+	window time.Duration
+}
+
+// over is how long closing takes.
+func (f farewells) over() time.Duration { return min(f.window, f.comeback(f.count)) }
+
+// comeback is when the client of the i-th connection should come back, counted from the beginning.
+func (f farewells) comeback(i int) time.Duration {
+	return time.Duration(i) * time.Second / time.Duration(max(f.rate, 1))
+}
+
+// closing is when the i-th connection is closed.
+func (f farewells) closing(i int) time.Duration {
+	return f.over() * time.Duration(i) / time.Duration(max(f.count, 1))
+}
+
+// delay is what the i-th client is asked to wait when it is closed after so long.
+func (f farewells) delay(i int, elapsed time.Duration) time.Duration {
+	return min(max(f.comeback(i)-elapsed, 0), maxReconnectDelay)
+}
+
+// drain closes all connections with a request to go elsewhere, spread over time. It takes the configured time at most, and
+// then closeGrace and a second for those that do not answer.
+func (g *Gateway) drain() {
+	g.mu.Lock()
+	g.draining = true
+	g.mu.Unlock()
+	_ = g.listener.Close() // a second close by the server changes nothing
+	conns := g.connections()
+	if len(conns) == 0 {
+		return
+	}
+	plan := farewells{count: len(conns), rate: g.cfg.DrainRate, window: g.cfg.Drain}
+	g.log.Info("draining", "connections", len(conns), "over", plan.over().Round(time.Millisecond).String())
+	begun := time.Now()
+	for i, c := range conns {
+		if wait := plan.closing(i) - time.Since(begun); wait > 0 {
+			pause(nil, wait)
+		}
+		g.metrics.drainLeft.Set(float64(len(conns) - i))
+		c.goAway(plan.delay(i, time.Since(begun)))
+	}
+	g.metrics.drainLeft.Set(0)
+	deadline := time.NewTimer(closeGrace + time.Second)
+	defer deadline.Stop()
+	for _, c := range conns {
+		select {
+		case <-c.done:
+		case <-deadline.C:
+			return // g.cancel and the readers' deadlines end the rest
+		}
+	}
+}
+
+// goAway asks the client to reconnect elsewhere after a while, and closes the connection.
+func (c *conn) goAway(delay time.Duration) {
+	c.send(c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_GoAway{GoAway: &clientv1.GoAway{ReconnectDelayMs: uint32(delay.Milliseconds())}}}))
+	c.close(errcode.CloseGoingAway, "the gateway is being stopped")
+}

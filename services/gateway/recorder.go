@@ -1,0 +1,195 @@
+package gateway
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+)
+
+// recorder is the gateway's flight recorder: it keeps the last steps of events, so that it can be told after the fact why
+// somebody did or did not get one. Its memory is fixed from the start; the newest step takes the place of the oldest.
+//
+// A step is one entry however many events it is about, and noting one allocates nothing. Delivering an event to a
+// connection takes three: queued, written, acknowledged. So ExplainEntries at its default reach back over the last 65,000
+// deliveries: eleven minutes at a hundred a second, a minute at a thousand. Whoever needs more sets more, at 32 bytes each.
+//
+// Each shard is a ring with a lock of its own. All steps of a connection are in one shard, and so are all of a room: what is
+// asked about one user and one conversation is found by looking through a few shards.
+type recorder struct {
+	started time.Time
+	seed    maphash.Seed
+	shards  []shard // empty when nothing is recorded
+	workers workers
+}
+
+const recorderShards = 16
+
+type shard struct {
+	mu    sync.Mutex
+	ring  []step
+	next  int
+	since int64 // time of the newest step that was overwritten; 0 before any was
+
+	_ [64]byte // shards are written by different processors: no two share a cache line
+}
+
+// step is one entry. Which fields it uses follows from its kind.
+type step struct {
+	at   int64  // unix ns
+	last uint64 // the stretch's last seq
+	what uint32 // kind in the low byte, above it the stretch's length less one
+	room uint32 // half of the room's key
+	conn uint32 // number of the connection; of stepCommitted, of the worker
+	mark uint32 // how far the connection's send queue was; of steps of a whole room, the key's other half
+}
+
+// stepCommitted is no step of this gateway: it keeps what a live message tells of the commit.
+const stepCommitted gatewayv1.StepKind = 0xff
+
+const (
+	kindBits = 8
+	// maxStretch is the most events that one entry is about; longer stretches take several.
+	maxStretch = 1 << (32 - kindBits)
+)
+
+func newRecorder(entries int) *recorder {
+	r := &recorder{started: time.Now(), seed: maphash.MakeSeed()}
+	if size := entries / recorderShards; size > 0 {
+		r.shards = make([]shard, recorderShards)
+		for i := range r.shards {
+			r.shards[i].ring = make([]step, 0, size)
+		}
+	}
+	return r
+}
+
+// roomKey stands for a conversation in steps. The seed keeps anybody from choosing ids that look alike.
+type roomKey uint64
+
+func (r *recorder) key(conversationID string) roomKey {
+	return roomKey(maphash.String(r.seed, conversationID))
+}
+
+func (r *recorder) on() bool { return len(r.shards) > 0 }
+
+// room notes a step of a whole room.
+func (r *recorder) room(kind gatewayv1.StepKind, at time.Time, key roomKey, first, last uint64) {
+	if r.on() {
+		r.note(r.ofRoom(key), kind, step{at: at.UnixNano(), room: uint32(key), mark: uint32(key >> 32)}, first, last)
+	}
+}
+
+// committed notes what a live message tells of the commit of its events.
+func (r *recorder) committed(key roomKey, worker string, at int64, first, last uint64) {
+	if r.on() {
+		r.note(r.ofRoom(key), stepCommitted, step{at: at, room: uint32(key), mark: uint32(key >> 32), conn: r.workers.number(worker)}, first, last)
+	}
+}
+
+// seat notes a step of one connection in one room.
+func (r *recorder) seat(kind gatewayv1.StepKind, at time.Time, key roomKey, conn, mark uint32, first, last uint64) {
+	if r.on() {
+		r.note(r.ofConn(conn), kind, step{at: at.UnixNano(), room: uint32(key), conn: conn, mark: mark}, first, last)
+	}
+}
+
+// written notes that everything queued to a connection up to a mark was handed to the operating system.
+func (r *recorder) written(at time.Time, conn, mark uint32) {
+	if r.on() {
+		r.note(r.ofConn(conn), gatewayv1.StepKind_STEP_KIND_WRITTEN, step{at: at.UnixNano(), conn: conn, mark: mark}, 0, 0)
+	}
+}
+
+func (r *recorder) ofRoom(key roomKey) *shard   { return &r.shards[uint64(key)%uint64(len(r.shards))] }
+func (r *recorder) ofConn(number uint32) *shard { return &r.shards[number%uint32(len(r.shards))] }
+
+// note adds a step for a stretch, in pieces when one entry cannot hold it.
+func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		n := min(last-first, maxStretch-1)
+		entry.last, entry.what = first+n, uint32(kind)&(1<<kindBits-1)|uint32(n)<<kindBits
+		if len(s.ring) < cap(s.ring) {
+			s.ring = append(s.ring, entry)
+		} else {
+			if oldest := &s.ring[s.next]; oldest.kind() != stepCommitted { // whose time is by another clock
+				s.since = max(s.since, oldest.at)
+			}
+			s.ring[s.next] = entry
+			s.next = (s.next + 1) % len(s.ring)
+		}
+		if first += n + 1; first > last {
+			return
+		}
+	}
+}
+
+func (s *step) kind() gatewayv1.StepKind { return gatewayv1.StepKind(s.what & (1<<kindBits - 1)) }
+func (s *step) first() uint64            { return s.last - uint64(s.what>>kindBits) }
+func (s *step) covers(seq uint64) bool   { return s.first() <= seq && seq <= s.last }
+
+func (s *step) isOf(key roomKey) bool {
+	return s.room == uint32(key) && s.mark == uint32(key>>32)
+}
+
+// look calls see for every step in the shard, oldest first, and gives the time since which nothing was forgotten.
+func (s *shard) look(see func(*step)) (since int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.ring {
+		see(&s.ring[(s.next+i)%len(s.ring)])
+	}
+	return s.since
+}
+
+// since is the time from which on nothing was forgotten anywhere.
+func (r *recorder) since() time.Time {
+	since := r.started
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		if t := time.Unix(0, s.since); s.since != 0 && t.After(since) {
+			since = t
+		}
+		s.mu.Unlock()
+	}
+	return since
+}
+
+// workers gives numbers to the names of delivery workers. There are a few at a time, and a new one with every start.
+type workers struct {
+	mu    sync.Mutex
+	names []string // the newest last
+	first uint32   // number of names[0]
+}
+
+// maxWorkers bounds the names that are remembered.
+const maxWorkers = 256
+
+func (w *workers) number(name string) uint32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := len(w.names) - 1; i >= 0; i-- {
+		if w.names[i] == name {
+			return w.first + uint32(i)
+		}
+	}
+	if w.names = append(w.names, name); len(w.names) > maxWorkers {
+		w.names = w.names[1:]
+		w.first++
+	}
+	return w.first + uint32(len(w.names)-1)
+}
+
+// name is empty for a number whose name was forgotten.
+func (w *workers) name(number uint32) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if i := int64(number) - int64(w.first); i >= 0 && i < int64(len(w.names)) {
+		return w.names[i]
+	}
+	return ""
+}
