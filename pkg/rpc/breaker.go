@@ -2,12 +2,11 @@ package rpc
 
 import (
 	"context"
-	"errors"
-	"log/slog"
+	"sync/atomic"
 	"time"
 
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sony/gobreaker/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,9 +15,11 @@ import (
 )
 
 const (
-	// The breaker opens when at least half of the calls of the last few seconds failed, and these were not just a handful.
-	breakerWindow, breakerBucket = 4 * time.Second, 500 * time.Millisecond
-	breakerLeast                 = 20
+	// The breaker opens when at least half of the calls that ended in the last few seconds failed, and these were not just a
+	// handful.
+	breakerWindow = 4 * time.Second
+	breakerShare  = 0.5
+	breakerLeast  = 20
 	// breakerPause and probeTimeout together keep a service from being taken for away 3 s after it is back: a call that tries
 	// whether it is may hang as the others did.
 	breakerPause = 500 * time.Millisecond
@@ -33,7 +34,8 @@ const (
 //	  │                                   └──────────────────┘        │
 //	  └───────────────────────────────────────────────────────────────┘
 type breaker struct {
-	breaker  *gobreaker.TwoStepCircuitBreaker[struct{}]
+	circuit  circuitbreaker.CircuitBreaker[any]
+	changes  atomic.Uint64 // of the circuit's state: what was begun before the last one says nothing about now
 	bulkhead *bulkhead
 	timeout  time.Duration
 	// open and full count calls that were not made.
@@ -41,40 +43,34 @@ type breaker struct {
 }
 
 func newBreaker(service string, cfg ClientConfig, tel *telemetry.Telemetry) *breaker {
-	state := register(tel.Registry, prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "runnel_rpc_breaker_state", Help: "Whether a service is called: 0 yes, 1 one call tries it, 2 no, it failed too often.",
-	}, []string{"service"})).WithLabelValues(service)
 	rejected := register(tel.Registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "runnel_rpc_breaker_rejected_total", Help: "Calls that were not made: open, since the service failed too often; full, since too many were under way.",
 	}, []string{"service", "reason"}))
-	return &breaker{
+	b := &breaker{
 		bulkhead: newBulkhead(cfg.MaxInFlight, inflightGauge(tel, "client", service)),
 		timeout:  cfg.Timeout,
 		open:     rejected.WithLabelValues(service, "open"),
 		full:     rejected.WithLabelValues(service, "full"),
-		breaker: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-			Name: service, MaxRequests: 1, Interval: breakerWindow, BucketPeriod: breakerBucket, Timeout: breakerPause,
-			ReadyToTrip: func(c gobreaker.Counts) bool {
-				return c.TotalFailures >= breakerLeast && c.TotalFailures >= c.TotalSuccesses
-			},
-			IsSuccessful:  func(err error) bool { return !isFailure(err) },
-			IsExcluded:    isSilent,
-			OnStateChange: func(name string, _, to gobreaker.State) { report(tel.Log, state, name, to) },
-		}),
 	}
-}
-
-func report(log *slog.Logger, gauge prometheus.Gauge, service string, to gobreaker.State) {
-	switch to {
-	case gobreaker.StateClosed:
-		gauge.Set(0)
-		log.Info("calling a service again", "service", service)
-	case gobreaker.StateHalfOpen:
-		gauge.Set(1)
-	case gobreaker.StateOpen:
-		gauge.Set(2)
-		log.Warn("a service fails too often; not calling it for a moment", "service", service)
-	}
+	b.circuit = circuitbreaker.NewBuilder[any]().
+		WithFailureRateThreshold(breakerShare, breakerLeast, breakerWindow).
+		WithSuccessThreshold(1).
+		WithDelay(breakerPause).
+		OnStateChanged(func(event circuitbreaker.StateChangedEvent) {
+			b.changes.Add(1)
+			switch event.NewState {
+			case circuitbreaker.OpenState:
+				tel.Log.Warn("a service fails too often; not calling it for a moment", "service", service)
+			case circuitbreaker.ClosedState:
+				tel.Log.Info("calling a service again", "service", service)
+			case circuitbreaker.HalfOpenState:
+			}
+		}).Build()
+	register(tel.Registry, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "runnel_rpc_breaker_state", Help: "Whether a service is called: 0 yes, 1 no, it failed too often, 2 one call tries it.",
+		ConstLabels: prometheus.Labels{"service": service},
+	}, func() float64 { return float64(b.circuit.State()) }))
+	return b
 }
 
 // isFailure tells the answers of a service that is away, hangs or has too much to do. Others are answers.
@@ -93,24 +89,17 @@ var (
 	errFull = status.Error(codes.ResourceExhausted, "too many calls of the service are under way; try again later")
 )
 
-// isSilent tells outcomes that say nothing about the service.
-func isSilent(err error) bool {
-	return errors.Is(err, errOpen) || errors.Is(err, errFull) || status.Code(err) == codes.Canceled
-}
-
 func (b *breaker) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	if isGRPC(method) { // whoever asks for health wants to know, not to be spared
 		return invoke(ctx, method, request, reply, conn, options...)
 	}
-	done, err := b.breaker.Allow()
-	if err != nil {
+	if !b.circuit.TryAcquirePermit() {
 		b.open.Inc()
 		return errOpen
 	}
-	probing := b.breaker.State() == gobreaker.StateHalfOpen
+	began, probing := b.changes.Load(), b.circuit.IsHalfOpen()
 	leave, err := b.enter(ctx, probing)
 	if err != nil {
-		done(err)
 		return err
 	}
 	defer leave()
@@ -124,8 +113,22 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 		defer cancel()
 	}
 	err = invoke(ctx, method, request, reply, conn, options...)
-	done(err)
+	if b.changes.Load() == began {
+		b.record(err, probing)
+	}
 	return err
+}
+
+// record counts the outcome of a call.
+func (b *breaker) record(err error, probing bool) {
+	switch {
+	case isFailure(err):
+		b.circuit.RecordFailure()
+	case status.Code(err) != codes.Canceled:
+		b.circuit.RecordSuccess()
+	case probing: // the caller went away, which says nothing; but somebody else has to try then
+		b.circuit.RecordFailure()
+	}
 }
 
 // enter takes a place among the calls in flight. The one that tries a service needs none: those that hang may hold them all.
@@ -140,7 +143,7 @@ func (b *breaker) enter(ctx context.Context, probing bool) (leave func(), err er
 		b.full.Inc()
 		return nil, errFull
 	}
-	if b.breaker.State() == gobreaker.StateOpen { // since it began to wait
+	if b.circuit.IsOpen() { // since it began to wait
 		b.bulkhead.leave()
 		b.open.Inc()
 		return nil, errOpen

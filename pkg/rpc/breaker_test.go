@@ -1,0 +1,332 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// dependency is what a breaker stands before: answer decides what calls get.
+type dependency struct {
+	*breaker
+
+	tel *telemetry.Telemetry
+
+	mu     sync.Mutex
+	answer func(context.Context) error
+	calls  int
+}
+
+func newDependency(cfg ClientConfig) *dependency {
+	d := &dependency{tel: telemetry.Discard(), answer: succeed}
+	d.breaker = newBreaker("history", cfg.withDefaults(), d.tel)
+	return d
+}
+
+func (d *dependency) does(answer func(context.Context) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.answer = answer
+}
+
+func (d *dependency) call(ctx context.Context) error {
+	return d.unary(ctx, "/service/method", nil, nil, nil, func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+		d.mu.Lock()
+		d.calls++
+		answer := d.answer
+		d.mu.Unlock()
+		return answer(ctx)
+	})
+}
+
+// made is how many calls reached the dependency since it was last asked.
+func (d *dependency) made() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.calls
+	d.calls = 0
+	return n
+}
+
+func (d *dependency) state(t *testing.T) float64 {
+	t.Helper()
+	families, err := d.tel.Registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if family.GetName() == "runnel_rpc_breaker_state" {
+			return family.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("there is no metric of the state")
+	return 0
+}
+
+func succeed(context.Context) error { return nil }
+
+func fail(code codes.Code) func(context.Context) error {
+	return func(context.Context) error { return status.Error(code, "no") }
+}
+
+// hang answers as gRPC does when a server does not.
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return status.FromContextError(ctx.Err()).Err()
+}
+
+// crash has the dependency fail until the breaker opens.
+func (d *dependency) crash(t *testing.T) {
+	t.Helper()
+	d.does(fail(codes.Unavailable))
+	for range breakerLeast {
+		require.Equal(t, codes.Unavailable, status.Code(d.call(t.Context())))
+	}
+	require.Equal(t, breakerLeast, d.made())
+	require.InDelta(t, 1, d.state(t), 0)
+}
+
+func TestTheBreakerOpensAndTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{})
+		d.crash(t)
+		require.Equal(t, codes.Unavailable, status.Code(d.call(t.Context())))
+		require.Zero(t, d.made(), "no call is made")
+		require.InDelta(t, 1, testutil.ToFloat64(d.open), 0)
+
+		time.Sleep(breakerPause + 1)
+		for range 5 {
+			require.Equal(t, codes.Unavailable, status.Code(d.call(t.Context())))
+		}
+		require.Equal(t, 1, d.made(), "one call tries, and fails")
+
+		d.does(succeed)
+		time.Sleep(breakerPause + 1)
+		for range 5 {
+			require.NoError(t, d.call(t.Context()))
+		}
+		require.Equal(t, 5, d.made(), "one that succeeds is enough")
+		require.InDelta(t, 0, d.state(t), 0)
+	})
+}
+
+func TestAnswersAreNoFailures(t *testing.T) {
+	for _, code := range []codes.Code{codes.Aborted, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied, codes.Internal, codes.Canceled} {
+		d := newDependency(ClientConfig{})
+		d.does(fail(code))
+		for range 10 * breakerLeast {
+			require.Equal(t, code, status.Code(d.call(t.Context())))
+		}
+		require.Equal(t, 10*breakerLeast, d.made(), code)
+	}
+	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted} {
+		d := newDependency(ClientConfig{})
+		d.does(fail(code))
+		for range 10 * breakerLeast {
+			_ = d.call(t.Context())
+		}
+		require.Equal(t, breakerLeast, d.made(), code)
+	}
+}
+
+// A service of which fewer than half of the calls fail is called on.
+func TestSomeFailuresAreNotEnough(t *testing.T) {
+	d := newDependency(ClientConfig{})
+	n := 0
+	d.does(func(context.Context) error {
+		if n++; n%5 < 2 {
+			return status.Error(codes.Unavailable, "no")
+		}
+		return nil
+	})
+	for range 500 {
+		_ = d.call(t.Context())
+	}
+	require.Equal(t, 500, d.made())
+}
+
+// What was good long ago does not keep a service that hangs from being noticed.
+func TestAServiceThatHangsIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{Timeout: 5 * time.Second})
+		for range 10_000 {
+			require.NoError(t, d.call(t.Context()))
+		}
+		d.does(hang)
+		var calling sync.WaitGroup
+		for range breakerLeast {
+			calling.Go(func() {
+				if code := status.Code(d.call(context.Background())); code != codes.DeadlineExceeded {
+					t.Errorf("a call without a deadline ended with %v", code)
+				}
+			})
+		}
+		begun := time.Now()
+		calling.Wait()
+		require.Equal(t, 5*time.Second, time.Since(begun), "a call without a deadline has one")
+		d.made()
+		require.Equal(t, codes.Unavailable, status.Code(d.call(t.Context())))
+		require.Zero(t, d.made())
+
+		// It is back while a call that tries it hangs.
+		time.Sleep(breakerPause + 1)
+		calling.Go(func() { _ = d.call(context.Background()) })
+		synctest.Wait()
+		d.does(succeed)
+		back := time.Now()
+		for d.call(t.Context()) != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.LessOrEqual(t, time.Since(back), 3*time.Second, "it is used again soon")
+		calling.Wait()
+	})
+}
+
+func TestACallersOwnDeadlineHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{Timeout: time.Second})
+		d.does(hang)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begun := time.Now()
+		require.Equal(t, codes.DeadlineExceeded, status.Code(d.call(ctx)))
+		require.Equal(t, time.Minute, time.Since(begun))
+	})
+}
+
+// Calls in flight are bounded, those that wait for a place are, and so is the time they wait.
+func TestCallsDoNotPileUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 4
+		d := newDependency(ClientConfig{MaxInFlight: size, Timeout: time.Hour})
+		release := make(chan struct{})
+		d.does(func(context.Context) error { <-release; return nil })
+		results := make(chan error, 1000)
+		var calling sync.WaitGroup
+		begun := time.Now()
+		start := func(n int) {
+			for range n {
+				calling.Go(func() { results <- d.call(context.Background()) })
+			}
+			synctest.Wait()
+		}
+		start(size + queueFactor*size)
+		require.Equal(t, size, d.made())
+		require.Empty(t, results)
+		require.InDelta(t, size, testutil.ToFloat64(d.bulkhead.inflight), 0)
+		start(3)
+		require.Len(t, results, 3, "beyond the queue calls are refused at once")
+		for range 3 {
+			require.Equal(t, codes.ResourceExhausted, status.Code(<-results))
+		}
+		require.Equal(t, begun, time.Now())
+
+		time.Sleep(queueTime)
+		synctest.Wait()
+		require.Len(t, results, queueFactor*size, "nobody waits for long")
+		for range queueFactor * size {
+			require.Equal(t, codes.ResourceExhausted, status.Code(<-results))
+		}
+		start(1)
+		close(release)
+		calling.Wait()
+		for range size + 1 {
+			require.NoError(t, <-results)
+		}
+		require.InDelta(t, 0, testutil.ToFloat64(d.bulkhead.inflight), 0)
+		require.InDelta(t, 3+queueFactor*size, testutil.ToFloat64(d.full), 0)
+		require.InDelta(t, 0, d.state(t), 0, "calls that were not made say nothing about the service")
+	})
+}
+
+// Calls that hang may hold all places; the one that tries the service must get through all the same.
+func TestATryNeedsNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{})
+		d.crash(t)
+		for range cap(d.bulkhead.slots) {
+			require.True(t, d.bulkhead.enter(t.Context()))
+		}
+		time.Sleep(breakerPause + 1)
+		d.does(succeed)
+		begun := time.Now()
+		require.NoError(t, d.call(t.Context()))
+		require.Equal(t, begun, time.Now())
+	})
+}
+
+func TestACallThatWaitedIsNotMadeWhenTheBreakerOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{MaxInFlight: 1})
+		require.True(t, d.bulkhead.enter(t.Context()))
+		waited := make(chan error, 1)
+		go func() { waited <- d.call(context.Background()) }()
+		synctest.Wait()
+		d.circuit.Open()
+		d.bulkhead.leave()
+		require.ErrorIs(t, <-waited, errOpen)
+		require.Zero(t, d.made())
+	})
+}
+
+// Calls that began before the service was given up end one after the other; they do not have it given up again.
+func TestWhatBeganBeforeSaysNothingAboutNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{})
+		release := make(chan struct{})
+		d.does(func(context.Context) error { <-release; return status.Error(codes.Unavailable, "late") })
+		var late sync.WaitGroup
+		for range 5 * breakerLeast {
+			late.Go(func() { _ = d.call(context.Background()) })
+		}
+		synctest.Wait()
+		d.made()
+		d.crash(t)
+		time.Sleep(breakerPause + 1)
+		d.does(succeed)
+		require.NoError(t, d.call(t.Context()))
+		close(release)
+		late.Wait()
+		require.NoError(t, d.call(t.Context()))
+		require.InDelta(t, 0, d.state(t), 0)
+	})
+}
+
+// A caller that goes away while its call tries the service lets another one try.
+func TestATryThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{})
+		d.crash(t)
+		time.Sleep(breakerPause + 1)
+		d.does(hang)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- d.call(ctx) }()
+		synctest.Wait()
+		cancel()
+		require.Equal(t, codes.Canceled, status.Code(<-ended))
+		d.does(succeed)
+		time.Sleep(breakerPause + 1)
+		require.NoError(t, d.call(t.Context()))
+	})
+}
+
+// Health is asked to learn how a service is, and answered by it.
+func TestHealthIsAlwaysAsked(t *testing.T) {
+	d := newDependency(ClientConfig{})
+	d.crash(t)
+	asked := errors.New("asked")
+	err := d.unary(metadata.NewOutgoingContext(t.Context(), nil), "/grpc.health.v1.Health/Check", nil, nil, nil,
+		func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return asked })
+	require.ErrorIs(t, err, asked)
+}
