@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,14 +13,12 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-// strict offers documents to the API server without storing them. What `kubectl apply --validate=strict` would refuse, an
+// strict sends documents to the API server as they were rendered. What `kubectl apply --validate=strict` would refuse, an
 // unknown field or a key that occurs twice, is an error, and warnings are kept.
 type strict struct {
-	client *rest.RESTClient
-	mapper meta.RESTMapper
-
-	mu       sync.Mutex
-	warnings []string
+	client   *rest.RESTClient
+	mapper   meta.RESTMapper
+	warnings []string // of the last call
 }
 
 func newStrict(t *testing.T) *strict {
@@ -39,15 +36,24 @@ func newStrict(t *testing.T) *strict {
 	return s
 }
 
-// HandleWarningHeader is called by the client.
+// HandleWarningHeader is called by the client during a call.
 func (s *strict) HandleWarningHeader(code int, _, text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.warnings = append(s.warnings, text)
 }
 
-// offer returns what the API server says to a document as it stands, in text.
+// offer returns what the API server says to a new object, without storing it.
 func (s *strict) offer(ctx context.Context, t *testing.T, d document) (warnings []string, err error) {
+	t.Helper()
+	return s.send(ctx, t, d, "All")
+}
+
+// create stores a new object.
+func (s *strict) create(ctx context.Context, t *testing.T, d document) (warnings []string, err error) {
+	t.Helper()
+	return s.send(ctx, t, d)
+}
+
+func (s *strict) send(ctx context.Context, t *testing.T, d document, dryRun ...string) (warnings []string, err error) {
 	t.Helper()
 	kind := d.GroupVersionKind()
 	mapping, err := s.mapper.RESTMapping(kind.GroupKind(), kind.Version)
@@ -59,11 +65,13 @@ func (s *strict) offer(ctx context.Context, t *testing.T, d document) (warnings 
 	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
 		path += "/namespaces/" + d.GetNamespace()
 	}
+	request := s.client.Verb(http.MethodPost).AbsPath(path, mapping.Resource.Resource).
+		Param("fieldValidation", "Strict").SetHeader("Content-Type", "application/yaml").Body(d.text)
+	for _, stage := range dryRun {
+		request = request.Param("dryRun", stage)
+	}
 	s.warnings = nil
-	err = s.client.Verb(http.MethodPost).AbsPath(path, mapping.Resource.Resource).
-		Param("dryRun", "All").Param("fieldValidation", "Strict").
-		SetHeader("Content-Type", "application/yaml").Body(d.text).
-		Do(ctx).Error()
+	err = request.Do(ctx).Error()
 	return s.warnings, err
 }
 

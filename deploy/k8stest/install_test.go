@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	resources "k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 )
 
 func TestInstallServesAndUninstallLeavesOnlyData(t *testing.T) {
@@ -85,7 +86,9 @@ func leadsTo(ctx context.Context, namespace, service string, pods, ports int) er
 // objects are all in the namespace and all that are in none, as "resource name", except what comes and goes by itself.
 func (r *release) objects(ctx context.Context, t *testing.T) []string {
 	t.Helper()
-	client, err := metadata.NewForConfig(cluster.Rest)
+	config := rest.CopyConfig(cluster.Rest)
+	config.WarningHandler = rest.NoWarnings{} // all kinds are listed, deprecated ones too
+	client, err := metadata.NewForConfig(config)
 	require.NoError(t, err)
 	_, lists, err := cluster.Client.Discovery().ServerGroupsAndResources()
 	require.NoError(t, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	core "k8s.io/api/core/v1"
 	storage "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -48,29 +49,36 @@ func newNamespace(ctx context.Context, t *testing.T) string {
 	for _, mode := range []string{"enforce", "warn", "audit"} {
 		labels["pod-security.kubernetes.io/"+mode] = "restricted"
 	}
-	namespaces := cluster.Client.CoreV1().Namespaces()
-	_, err := namespaces.Create(ctx, &core.Namespace{ObjectMeta: meta.ObjectMeta{Name: name, Labels: labels}}, meta.CreateOptions{})
+	_, err := cluster.Client.CoreV1().Namespaces().
+		Create(ctx, &core.Namespace{ObjectMeta: meta.ObjectMeta{Name: name, Labels: labels}}, meta.CreateOptions{})
 	require.NoError(t, err)
-	volumes := cluster.Client.CoreV1().PersistentVolumes()
+	furnish(ctx, t, name)
+	return name
+}
+
+// furnish makes volumes for NATS and removes them, and the namespace with all that is in it, after the test.
+func furnish(ctx context.Context, t *testing.T, namespace string) {
+	t.Helper()
+	namespaces, volumes := cluster.Client.CoreV1().Namespaces(), cluster.Client.CoreV1().PersistentVolumes()
 	for zone := range zones {
-		require.NoError(t, cluster.AddVolume(ctx, name+"-"+zone, storageClass, zone, resource.MustParse("100Gi")))
+		require.NoError(t, cluster.AddVolume(ctx, namespace+"-"+zone, storageClass, zone, resource.MustParse("100Gi")))
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), waitTimeout)
 		defer cancel()
-		require.NoError(t, namespaces.Delete(ctx, name, meta.DeleteOptions{}))
+		require.NoError(t, namespaces.Delete(ctx, namespace, meta.DeleteOptions{}))
+		// The next test finds empty nodes.
 		eventually(ctx, t, "the namespace is gone", func(ctx context.Context) error {
-			_, err := namespaces.Get(ctx, name, meta.GetOptions{})
-			if err == nil {
-				return errors.New("it is still there")
+			_, err := namespaces.Get(ctx, namespace, meta.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil
 			}
-			return nil
+			return errors.Join(errors.New("it is still there"), err)
 		})
 		for zone := range zones {
-			require.NoError(t, volumes.Delete(ctx, name+"-"+zone, meta.DeleteOptions{}))
+			require.NoError(t, volumes.Delete(ctx, namespace+"-"+zone, meta.DeleteOptions{}))
 		}
 	})
-	return name
 }
 
 // addStorageClass adds the default class of the cluster, whose volumes are made by newNamespace.
@@ -211,8 +219,11 @@ func eventually(ctx context.Context, t *testing.T, what string, check func(conte
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, waitPoll, waitTimeout, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
+		err := check(ctx)
+		if err == nil || ctx.Err() == nil {
+			last = err // else the time was up in the middle of a call, which explains nothing
+		}
+		return err == nil, nil
 	})
 	require.NoError(t, err, "waited in vain until %s: %v", what, last)
 }
