@@ -13,6 +13,10 @@ var (
 	ErrSeqTaken = errors.New("events do not continue the stored head of their conversation")
 	// ErrNotFound says that there is no such conversation, or that the viewer may not know.
 	ErrNotFound = errors.New("no such conversation, or the viewer may not see it")
+	// ErrNoDeadLetter says that there is no such dead letter, or not any more.
+	ErrNoDeadLetter = errors.New("no such dead letter")
+	// ErrNoWorker says that no live worker has this name.
+	ErrNoWorker = errors.New("no such worker is live")
 	// ErrTooLarge says that the answer would be too large for one message: ask for fewer at a time.
 	ErrTooLarge = errors.New("the answer would be too large: ask for fewer at a time")
 	// ErrUnavailable says that the database is closed, away or failing. The same call may succeed later; whether a write

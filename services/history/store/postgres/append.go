@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -80,14 +81,16 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) ([
 }
 
 func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
-	results := s.pool.SendBatch(ctx, batch)
-	for range batch.Len() {
-		if _, err := results.Exec(); err != nil {
-			_ = results.Close() // says the same again
-			return err
+	return s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		results := conn.SendBatch(ctx, batch)
+		for range batch.Len() {
+			if _, err := results.Exec(); err != nil {
+				_ = results.Close() // says the same again
+				return err
+			}
 		}
-	}
-	return results.Close() // the commit
+		return results.Close() // the commit
+	})
 }
 
 // statements is the append as SQL. Order matters: the watermark is the law, so it comes first, and its row is the lock
@@ -174,7 +177,7 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch) ([]*historyv1.D
 	var duplicates []*historyv1.Duplicate
 	if !store.BugNoUniqueKey {
 		ids, senders, commands := keys(batch)
-		err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+		err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 			var index int64
 			found, err := scanEvent(rows, &index)
 			if err != nil {
@@ -205,7 +208,8 @@ const saveCursors = `INSERT INTO cursors AS present (conversation_id, user_id, d
 		read_seq = greatest(excluded.read_seq, present.read_seq)
 	WHERE excluded.delivered_seq > present.delivered_seq OR excluded.read_seq > present.read_seq`
 
-// SaveCursors moves cursors with one statement.
+// SaveCursors moves cursors with one statement. Its rows are ordered (MergeCursors), so that two of them cannot each hold
+// what the other waits for.
 func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error {
 	merged := store.MergeCursors(updates)
 	if len(merged) == 0 {
@@ -220,6 +224,9 @@ func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpda
 		delivered[i], deliveredMs[i] = int64(cursor.GetDeliveredSeq()), cursor.GetDeliveredTimeMs()
 		read[i], readMs[i] = int64(cursor.GetReadSeq()), cursor.GetReadTimeMs()
 	}
-	_, err := s.pool.Exec(ctx, saveCursors, ids, users, delivered, deliveredMs, read, readMs)
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		_, err := conn.Exec(ctx, saveCursors, ids, users, delivered, deliveredMs, read, readMs)
+		return err
+	})
 	return wrap("save cursors", err)
 }

@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -14,14 +16,16 @@ import (
 // is read only once they are held, so that no wait makes a request believe in an older now than the one before it.
 func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
 	var response *historyv1.LeaseResponse
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		nowMs, leases, workers, err := readLeases(ctx, tx)
-		if err != nil {
-			return err
-		}
-		var changed []store.Lease
-		changed, response = store.Assign(nowMs, leases, workers, request)
-		return tx.SendBatch(ctx, writeLeases(nowMs, changed, request)).Close()
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			nowMs, leases, workers, err := readLeases(ctx, tx)
+			if err != nil {
+				return err
+			}
+			var changed []store.Lease
+			changed, response = store.Assign(nowMs, leases, workers, request)
+			return tx.SendBatch(ctx, writeLeases(nowMs, changed, request)).Close()
+		})
 	})
 	if err != nil {
 		return nil, wrap("lease", err)
@@ -32,11 +36,11 @@ func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*hi
 func readLeases(ctx context.Context, tx pgx.Tx) (nowMs int64, leases []store.Lease, workers map[string]int64, err error) {
 	workers = map[string]int64{}
 	sql := &pgx.Batch{}
-	sql.Queue("SELECT partition, worker, until_ms FROM leases ORDER BY partition FOR UPDATE").Query(func(rows pgx.Rows) error {
+	sql.Queue("SELECT partition, worker, until_ms, wanted FROM leases ORDER BY partition FOR UPDATE").Query(func(rows pgx.Rows) error {
 		leases, err = pgx.CollectRows(rows, pgx.RowToStructByPos[store.Lease])
 		return err
 	})
-	sql.Queue("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").QueryRow(func(row pgx.Row) error { return row.Scan(&nowMs) })
+	sql.Queue("SELECT " + clockMs).QueryRow(func(row pgx.Row) error { return row.Scan(&nowMs) })
 	sql.Queue("SELECT worker, seen_until_ms FROM workers").Query(func(rows pgx.Rows) error {
 		var worker string
 		var seenUntil int64
@@ -51,14 +55,15 @@ func readLeases(ctx context.Context, tx pgx.Tx) (nowMs int64, leases []store.Lea
 }
 
 func writeLeases(nowMs int64, changed []store.Lease, request *historyv1.LeaseRequest) *pgx.Batch {
-	partitions, workers, untils := make([]int32, len(changed)), make([]string, len(changed)), make([]int64, len(changed))
+	n := len(changed)
+	partitions, workers, untils, wanted := make([]int32, n), make([]string, n), make([]int64, n), make([]string, n)
 	for i, lease := range changed {
-		partitions[i], workers[i], untils[i] = int32(lease.Partition), lease.Worker, lease.UntilMs
+		partitions[i], workers[i], untils[i], wanted[i] = int32(lease.Partition), lease.Worker, lease.UntilMs, lease.Wanted
 	}
 	sql := &pgx.Batch{}
-	sql.Queue(`UPDATE leases SET worker = v.worker, until_ms = v.until_ms
-		FROM unnest($1::int[], $2::text[], $3::bigint[]) AS v (partition, worker, until_ms) WHERE leases.partition = v.partition`,
-		partitions, workers, untils)
+	sql.Queue(`UPDATE leases SET worker = v.worker, until_ms = v.until_ms, wanted = v.wanted
+		FROM unnest($1::int[], $2::text[], $3::bigint[], $4::text[]) AS v (partition, worker, until_ms, wanted) WHERE leases.partition = v.partition`,
+		partitions, workers, untils, wanted)
 	sql.Queue("DELETE FROM workers WHERE seen_until_ms <= $1", nowMs)
 	if request.GetStopping() {
 		sql.Queue("DELETE FROM workers WHERE worker = $1", request.GetWorker())
@@ -67,4 +72,43 @@ func writeLeases(nowMs int64, changed []store.Lease, request *historyv1.LeaseReq
 			request.GetWorker(), nowMs+int64(request.GetTtlMs()))
 	}
 	return sql
+}
+
+const (
+	// clockMs is the store's clock.
+	clockMs    = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+	listLeases = `SELECT partition, worker, CASE worker WHEN '' THEN 0 ELSE until_ms - ` + clockMs + ` END, wanted, stream, sequence, time_ns
+		FROM leases JOIN partitions USING (partition) ORDER BY partition`
+	listWorkers = `SELECT worker, seen_until_ms - now.ms FROM workers, (SELECT ` + clockMs + `) AS now (ms) WHERE seen_until_ms > now.ms ORDER BY worker`
+	setWanted   = `UPDATE leases SET wanted = $2
+		WHERE partition = $1 AND ($2 = '' OR EXISTS (SELECT 1 FROM workers WHERE worker = $2 AND seen_until_ms > ` + clockMs + `))`
+)
+
+// Leases is two queries in one round trip; what changes between them shows in the next answer.
+func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
+	response := &historyv1.ListLeasesResponse{}
+	sql := &pgx.Batch{}
+	sql.Queue(listLeases).Query(func(rows pgx.Rows) error {
+		return every(rows, func() error {
+			lease := &historyv1.PartitionLease{Watermark: &historyv1.Watermark{}}
+			response.Leases = append(response.Leases, lease)
+			return rows.Scan(&lease.Partition, &lease.Worker, &lease.LiveForMs, &lease.Wanted,
+				&lease.Watermark.Stream, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
+		})
+	})
+	sql.Queue(listWorkers).Query(func(rows pgx.Rows) error {
+		return every(rows, func() error {
+			worker := &historyv1.Worker{}
+			response.Workers = append(response.Workers, worker)
+			return rows.Scan(&worker.Worker, &worker.LiveForMs)
+		})
+	})
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.SendBatch(ctx, sql).Close() })
+	return response, wrap("list leases", err)
+}
+
+// Move stores a wish, if its worker is live. One that stops at the same moment may get it nevertheless; the next Lease
+// of anybody forgets it.
+func (s *Store) Move(ctx context.Context, partition uint32, worker string) error {
+	return s.change(ctx, fmt.Sprintf("move partition %d", partition), store.ErrNoWorker, setWanted, partition, worker)
 }

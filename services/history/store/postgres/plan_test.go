@@ -24,7 +24,8 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 		"moveHeads": moveHeads, "selectDuplicates": selectDuplicates, "endMembership": endMembership, "alterConversation": alterConversation,
 		"selectCommands": selectCommands, "selectRising": selectRising, "selectFalling": selectFalling, "selectHead": selectHead,
 		"selectView": selectView, "selectStates": selectStates, "selectHeads": selectHeads, "selectList": selectList,
-		"selectMembers": selectMembers, "selectMember": selectMember,
+		"selectMembers": selectMembers, "selectMember": selectMember, "selectDeadLetters": selectDeadLetters, "selectDeadLetter": selectDeadLetter, "deleteDeadLetter": deleteDeadLetter,
+		"selectRevoked": selectRevoked, "selectRevocations": selectRevocations, "selectRevocation": selectRevocation, "revoke": revoke, "setWanted": setWanted,
 	} {
 		plan := explain(t, s, query)
 		require.NotContains(t, plan, "Seq Scan", "%s:\n%s", name, plan)

@@ -32,18 +32,36 @@ type Config struct {
 	// Connections is the most connections to make. A partition's append uses one at a time, so more than there are
 	// partitions are of use only for reading. Defaults to 20.
 	Connections int
-	// ConnectTimeout is how long to wait for a new connection. Defaults to 5 s.
+	// ConnectTimeout is how long to try to make a new connection. Defaults to 5 s.
 	ConnectTimeout time.Duration
+	// AcquireTimeout is how long a call waits for a connection before it is told that the database is not available.
+	// Defaults to 2 s.
+	AcquireTimeout time.Duration
 }
 
 const (
 	defaultConnections    = 20
 	defaultConnectTimeout = 5 * time.Second
+	defaultAcquireTimeout = 2 * time.Second
 )
+
+// guards are session settings that end what would hold up others; the URL may set them otherwise. The values leave room for
+// a slow disk: statements here take milliseconds.
+var guards = map[string]string{
+	// A caller has given up long before.
+	"statement_timeout": "10s",
+	// What an append waits for is the commit of another one on its partition.
+	"lock_timeout": "3s",
+	// A history service that vanished in the middle of Lease holds all leases.
+	"idle_in_transaction_session_timeout": "5s",
+	// One that vanished in the middle of sending an append holds its partition, and only its silence shows it: by default
+	// for two hours.
+	"tcp_keepalives_idle": "5s", "tcp_keepalives_interval": "2s", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
+}
 
 // Store is a history in PostgreSQL.
 type Store struct {
-	pool       *pgxpool.Pool
+	pool       *pool
 	partitions int
 }
 
@@ -76,29 +94,40 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		params[plan] = "off"
 	}
 
-	pool, err := pgxpool.NewWithConfig(ctx, settings)
+	// Migrations may take longer than a call.
+	migrating := settings.ConnConfig.Copy()
+	for guard, value := range guards {
+		if _, set := params[guard]; !set {
+			params[guard] = value
+		}
+	}
+	patience := cmp.Or(cfg.AcquireTimeout, defaultAcquireTimeout)
+	// An idle connection whose server vanished must not use up the patience of who gets it.
+	settings.PingTimeout = patience / 4
+
+	connections, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the PostgreSQL connections: %w", err)
 	}
-	s := &Store{pool: pool, partitions: partitions}
-	if err := s.prepare(ctx, partitions, log); err != nil {
-		pool.Close()
+	s := &Store{pool: newPool(connections, patience), partitions: partitions}
+	if err := s.prepare(ctx, migrating, log); err != nil {
+		connections.Close()
 		return nil, fmt.Errorf("open the PostgreSQL database %s at %s: %w", settings.ConnConfig.Database, settings.ConnConfig.Host, err)
 	}
 	log.InfoContext(ctx, "history is in PostgreSQL", "host", settings.ConnConfig.Host, "database", settings.ConnConfig.Database, "partitions", partitions)
 	return s, nil
 }
 
-func (s *Store) prepare(ctx context.Context, partitions int, log *slog.Logger) error {
+func (s *Store) prepare(ctx context.Context, migrating *pgx.ConnConfig, log *slog.Logger) error {
 	if err := s.check(ctx, log); err != nil {
 		return err
 	}
-	db := stdlib.OpenDBFromPool(s.pool)
+	db := stdlib.OpenDB(*migrating)
 	err := migrate(ctx, db)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return preparePartitions(ctx, tx, partitions) })
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return preparePartitions(ctx, tx, s.partitions) })
 	if err != nil {
 		return fmt.Errorf("prepare the partitions: %w", err)
 	}
@@ -175,7 +204,9 @@ func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
 func (s *Store) Partitions() int { return s.partitions }
 
 // Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return wrap("ping", s.pool.Ping(ctx)) }
+func (s *Store) Ping(ctx context.Context) error {
+	return wrap("ping", s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.Ping(ctx) }))
+}
 
 // Close waits for what is under way and closes all connections.
 func (s *Store) Close() error {
@@ -189,7 +220,7 @@ func wrap(tried string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrUnavailable):
 		return fmt.Errorf("%s: %w", tried, err)
 	case errors.As(err, &failed) && len(failed.Code) == 5:
 		switch failed.Code[:2] {

@@ -58,13 +58,6 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			tb.Helper()
 			exec(tb, cfg.URL, "DELETE FROM events WHERE conversation_id = $1 AND seq = $2", id, seq)
 		},
-		DeadLetters: func(tb testing.TB) (n int) {
-			tb.Helper()
-			conn := raw(tb, cfg.URL)
-			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
-			require.NoError(tb, conn.QueryRow(tb.Context(), "SELECT count(*) FROM dead_letters").Scan(&n))
-			return n
-		},
 	}
 }
 

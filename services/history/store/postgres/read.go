@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -52,21 +53,49 @@ const (
 		WHERE memberships.conversation_id = $1 AND memberships.user_id > $2 AND ` + present + `
 		ORDER BY memberships.user_id LIMIT $3`
 	selectMember = "SELECT 1 FROM memberships WHERE user_id = $1 AND conversation_id = $2 AND left_seq IS NULL"
+	// One row in any case.
+	selectRevoked = "SELECT coalesce((SELECT before_ms FROM revocations WHERE user_id = $1), 0)"
 )
 
-// each runs a query and calls row for every row, until it returns false.
-func (s *Store) each(ctx context.Context, row func(pgx.Rows) (bool, error), query string, args ...any) error {
-	rows, err := s.pool.Query(ctx, query, args...)
+// each runs a query on a connection of its own, and calls row for every row until it returns false.
+func (s *Store) each(ctx context.Context, on lane, row func(pgx.Rows) (bool, error), query string, args ...any) error {
+	return on(ctx, func(conn *pgxpool.Conn) error { return each(ctx, conn, row, query, args...) })
+}
+
+func each(ctx context.Context, conn *pgxpool.Conn, row func(pgx.Rows) (bool, error), query string, args ...any) error {
+	rows, err := conn.Query(ctx, query, args...)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
+	return until(rows, func() (bool, error) { return row(rows) })
+}
+
+// until calls row for every row until it returns false.
+func until(rows pgx.Rows, row func() (bool, error)) error {
 	for rows.Next() {
-		if more, err := row(rows); err != nil || !more {
+		if more, err := row(); err != nil || !more {
 			return err
 		}
 	}
 	return rows.Err()
+}
+
+// every calls row for every row.
+func every(rows pgx.Rows, row func() error) error {
+	return until(rows, func() (bool, error) { return true, row() })
+}
+
+// change runs a statement that is to change one row; none says that there is no such row.
+func (s *Store) change(ctx context.Context, tried string, none error, statement string, args ...any) error {
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		tag, err := conn.Exec(ctx, statement, args...)
+		if err == nil && tag.RowsAffected() == 0 {
+			return none
+		}
+		return err
+	})
+	return answer(tried, err)
 }
 
 // stored is an event with the size of its body in the table.
@@ -93,7 +122,9 @@ func scanEvent(row pgx.Row, before ...any) (stored, error) {
 // Watermark tells where a partition stands.
 func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
 	w := &historyv1.Watermark{}
-	err := s.pool.QueryRow(ctx, selectWatermark, partition).Scan(&w.Stream, &w.Sequence, &w.TimeNs)
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, selectWatermark, partition).Scan(&w.Stream, &w.Sequence, &w.TimeNs)
+	})
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
@@ -101,7 +132,7 @@ func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Wat
 func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
-	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 		next := &historyv1.ConversationState{}
 		var user *string
 		var joined *uint64
@@ -139,7 +170,7 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 	}
 	var events []*conversationv1.Event
 	size := 0
-	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 		found, err := scanEvent(rows)
 		if err != nil {
 			return false, err
@@ -155,32 +186,36 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 
 // Read gives a page of a log.
 func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	view, err := s.view(ctx, request.GetConversationId(), request.GetViewer())
-	if err != nil {
-		return nil, answer("read what the viewer may see", err)
-	}
-	response, err := store.Page(view, request, func(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
-		query := selectRising
-		if backward {
-			query = selectFalling
+	var response *historyv1.ReadResponse
+	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
+		view, err := view(ctx, conn, request.GetConversationId(), request.GetViewer())
+		if err != nil {
+			return err
 		}
-		return s.each(ctx, func(rows pgx.Rows) (bool, error) {
-			found, err := scanEvent(rows)
-			return err == nil && take(found.event, found.size), err
-		}, query, request.GetConversationId(), first, last, limit)
+		response, err = store.Page(view, request, func(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
+			query := selectRising
+			if backward {
+				query = selectFalling
+			}
+			return each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+				found, err := scanEvent(rows)
+				return err == nil && take(found.event, found.size), err
+			}, query, request.GetConversationId(), first, last, limit)
+		})
+		return err
 	})
-	return response, wrap("read events of "+request.GetConversationId(), err)
+	return response, answer("read events of "+request.GetConversationId(), err)
 }
 
-func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, err error) {
+func view(ctx context.Context, conn *pgxpool.Conn, id, viewer string) (view store.View, err error) {
 	if viewer == "" {
 		var head uint64
-		if err = s.pool.QueryRow(ctx, selectHead, id).Scan(&head); errors.Is(err, pgx.ErrNoRows) {
+		if err = conn.QueryRow(ctx, selectHead, id).Scan(&head); errors.Is(err, pgx.ErrNoRows) {
 			err = store.ErrNotFound
 		}
 		return store.Whole(head), err
 	}
-	err = s.each(ctx, func(rows pgx.Rows) (bool, error) {
+	err = each(ctx, conn, func(rows pgx.Rows) (bool, error) {
 		var joined, head uint64
 		var left *uint64
 		err := rows.Scan(&joined, &left, &head)
@@ -196,7 +231,7 @@ func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, e
 // Heads gives the newest seq of conversations.
 func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
 	heads := make([]*historyv1.Head, 0, len(ids))
-	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
+	err := s.each(ctx, s.pool.reading, func(rows pgx.Rows) (bool, error) {
 		head := &historyv1.Head{}
 		heads = append(heads, head)
 		return true, rows.Scan(&head.ConversationId, &head.Head, &head.HeadHash)
@@ -208,48 +243,55 @@ func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, err
 func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListConversationsResponse{}
-	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
-		if response.More = len(response.GetConversations()) == limit; response.GetMore() {
-			return false, nil
-		}
-		summary := &historyv1.Summary{Cursor: &conversationv1.Cursor{UserId: request.GetUserId()}}
-		var kind int32
-		var peer pgtype.Text
-		err := rows.Scan(&summary.ConversationId, &kind, &summary.Name, &summary.Head, &summary.Members, &summary.JoinedSeq, &peer,
-			&summary.Cursor.DeliveredSeq, &summary.Cursor.DeliveredTimeMs, &summary.Cursor.ReadSeq, &summary.Cursor.ReadTimeMs)
-		summary.Kind, summary.Peer = conversationv1.Kind(kind), peer.String
-		response.Conversations = append(response.Conversations, summary)
-		return true, err
-	}, selectList, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1)
+	sql := &pgx.Batch{}
+	sql.Queue(selectList, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1).Query(func(rows pgx.Rows) error {
+		return until(rows, func() (bool, error) {
+			if response.More = len(response.GetConversations()) == limit; response.GetMore() {
+				return false, nil
+			}
+			summary := &historyv1.Summary{Cursor: &conversationv1.Cursor{UserId: request.GetUserId()}}
+			var kind int32
+			var peer pgtype.Text
+			err := rows.Scan(&summary.ConversationId, &kind, &summary.Name, &summary.Head, &summary.Members, &summary.JoinedSeq, &peer,
+				&summary.Cursor.DeliveredSeq, &summary.Cursor.DeliveredTimeMs, &summary.Cursor.ReadSeq, &summary.Cursor.ReadTimeMs)
+			summary.Kind, summary.Peer = conversationv1.Kind(kind), peer.String
+			response.Conversations = append(response.Conversations, summary)
+			return true, err
+		})
+	})
+	sql.Queue(selectRevoked, request.GetUserId()).QueryRow(func(row pgx.Row) error { return row.Scan(&response.RevokedBeforeMs) })
+	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error { return conn.SendBatch(ctx, sql).Close() })
 	return response, wrap("list conversations", err)
 }
 
 // ListMembers gives a page of present members.
 func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
-	if err := s.mayList(ctx, request.GetConversationId(), request.GetViewer()); err != nil {
-		return nil, answer("look for the viewer among the members", err)
-	}
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListMembersResponse{}
-	err := s.each(ctx, func(rows pgx.Rows) (bool, error) {
-		if response.More = len(response.GetMembers()) == limit; response.GetMore() {
-			return false, nil
+	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
+		if err := mayList(ctx, conn, request.GetConversationId(), request.GetViewer()); err != nil {
+			return err
 		}
-		member := &historyv1.Member{Cursor: &conversationv1.Cursor{}}
-		response.Members = append(response.Members, member)
-		return true, rows.Scan(&member.Cursor.UserId, &member.JoinedSeq,
-			&member.Cursor.DeliveredSeq, &member.Cursor.DeliveredTimeMs, &member.Cursor.ReadSeq, &member.Cursor.ReadTimeMs)
-	}, selectMembers, request.GetConversationId(), request.GetAfter(), limit+1)
-	return response, wrap("list members", err)
+		return each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+			if response.More = len(response.GetMembers()) == limit; response.GetMore() {
+				return false, nil
+			}
+			member := &historyv1.Member{Cursor: &conversationv1.Cursor{}}
+			response.Members = append(response.Members, member)
+			return true, rows.Scan(&member.Cursor.UserId, &member.JoinedSeq,
+				&member.Cursor.DeliveredSeq, &member.Cursor.DeliveredTimeMs, &member.Cursor.ReadSeq, &member.Cursor.ReadTimeMs)
+		}, selectMembers, request.GetConversationId(), request.GetAfter(), limit+1)
+	})
+	return response, answer("list members", err)
 }
 
-func (s *Store) mayList(ctx context.Context, id, viewer string) error {
+func mayList(ctx context.Context, conn *pgxpool.Conn, id, viewer string) error {
 	var found int64
 	query, args := selectHead, []any{id}
 	if viewer != "" {
 		query, args = selectMember, []any{viewer, id}
 	}
-	if err := s.pool.QueryRow(ctx, query, args...).Scan(&found); errors.Is(err, pgx.ErrNoRows) {
+	if err := conn.QueryRow(ctx, query, args...).Scan(&found); errors.Is(err, pgx.ErrNoRows) {
 		return store.ErrNotFound
 	} else if err != nil {
 		return err
@@ -259,8 +301,10 @@ func (s *Store) mayList(ctx context.Context, id, viewer string) error {
 
 // answer passes on what is an answer, and wraps what is a failure.
 func answer(tried string, err error) error {
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrTooLarge) {
-		return err
+	for _, answer := range []error{store.ErrNotFound, store.ErrTooLarge, store.ErrNoDeadLetter, store.ErrNoWorker} {
+		if errors.Is(err, answer) {
+			return err
+		}
 	}
 	return wrap(tried, err)
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,8 @@ type checkpointer struct {
 	log    *slog.Logger
 	quit   chan struct{}
 	done   chan struct{}
+
+	copies, failed atomic.Uint64
 
 	closing sync.Once
 }
@@ -62,7 +65,10 @@ func (c *checkpointer) loop(ctx context.Context) {
 				}
 			}
 		}
-		if err != nil {
+		if err == nil {
+			c.copies.Add(1)
+		} else {
+			c.failed.Add(1)
 			c.log.WarnContext(ctx, "the write-ahead log was not copied; it is tried again", "error", err)
 		}
 	}

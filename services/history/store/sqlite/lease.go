@@ -2,7 +2,9 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -34,7 +36,7 @@ func (w *writer) lease(ctx context.Context, nowMs int64, request *historyv1.Leas
 	}
 	changed, response := store.Assign(nowMs, leases, workers, request)
 	for _, lease := range changed {
-		if _, err := w.statements.setLease.ExecContext(ctx, lease.Worker, lease.UntilMs, lease.Partition); err != nil {
+		if _, err := w.statements.setLease.ExecContext(ctx, lease.Worker, lease.UntilMs, lease.Wanted, lease.Partition); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +59,7 @@ func (w *writer) readLeases(ctx context.Context) (leases []store.Lease, err erro
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var lease store.Lease
-		if err := rows.Scan(&lease.Partition, &lease.Worker, &lease.UntilMs); err != nil {
+		if err := rows.Scan(&lease.Partition, &lease.Worker, &lease.UntilMs, &lease.Wanted); err != nil {
 			return nil, err
 		}
 		leases = append(leases, lease)
@@ -81,4 +83,43 @@ func (w *writer) readWorkers(ctx context.Context) (workers map[string]int64, err
 		workers[worker] = seenUntil
 	}
 	return workers, rows.Err()
+}
+
+// Leases is two queries; what changes between them shows in the next answer.
+func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
+	nowMs := s.now().UnixMilli()
+	response := &historyv1.ListLeasesResponse{}
+	err := each(ctx, s.read.listLeases, func(rows *sql.Rows) (bool, error) {
+		lease := &historyv1.PartitionLease{Watermark: &historyv1.Watermark{}}
+		response.Leases = append(response.Leases, lease)
+		var untilMs int64
+		err := rows.Scan(&lease.Partition, &lease.Worker, &untilMs, &lease.Wanted, &lease.Watermark.Stream, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
+		if lease.GetWorker() != "" {
+			lease.LiveForMs = untilMs - nowMs
+		}
+		return true, err
+	})
+	if err == nil {
+		err = each(ctx, s.read.listWorkers, func(rows *sql.Rows) (bool, error) {
+			worker := &historyv1.Worker{}
+			response.Workers = append(response.Workers, worker)
+			return true, rows.Scan(&worker.Worker, &worker.LiveForMs)
+		}, nowMs)
+	}
+	return response, wrap("list leases", err)
+}
+
+// Move stores a wish, if its worker is live.
+func (s *Store) Move(ctx context.Context, partition uint32, worker string) error {
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		result, err := w.statements.setWanted.ExecContext(ctx, worker, partition, worker, worker, s.now().UnixMilli())
+		if err != nil {
+			return err
+		}
+		if moved, err := result.RowsAffected(); err != nil || moved == 1 {
+			return err
+		}
+		return store.ErrNoWorker
+	}, nil)
+	return answer(fmt.Sprintf("move partition %d", partition), err)
 }

@@ -26,6 +26,8 @@ const (
 // statement anew for every call, which took four fifths of a short query's time.
 type readStatements struct {
 	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
+
+	listLeases, listWorkers, deadLetters, deadLetter, revoked, revocations, revocation *sql.Stmt
 }
 
 func prepareReads(p *preparer) (readStatements, error) {
@@ -58,6 +60,15 @@ func prepareReads(p *preparer) (readStatements, error) {
 			WHERE memberships.conversation_id = ? AND memberships.user_id > (? || '') AND left_seq IS NULL
 			ORDER BY memberships.user_id LIMIT (? + 0)`),
 		member: p.stmt("SELECT 1 FROM memberships WHERE user_id = ? AND conversation_id = ? AND left_seq IS NULL"),
+
+		listLeases:  p.stmt("SELECT partition, worker, until_ms, wanted, stream, sequence, time_ns FROM leases JOIN partitions USING (partition) ORDER BY partition"),
+		listWorkers: p.stmt("SELECT worker, seen_until_ms - ?1 FROM workers WHERE seen_until_ms > ?1 ORDER BY worker"),
+		deadLetters: p.stmt(`SELECT partition, stream, sequence, reason, time_ms, length(payload) FROM dead_letters
+			WHERE (partition, stream, sequence) > (?, ?, ?) AND partition <= (? + 0) ORDER BY partition, stream, sequence LIMIT (? + 0)`),
+		deadLetter:  p.stmt("SELECT reason, time_ms, payload FROM dead_letters WHERE partition = ? AND stream = ? AND sequence = ?"),
+		revoked:     p.stmt("SELECT before_ms FROM revocations WHERE user_id = ?"),
+		revocations: p.stmt("SELECT user_id, before_ms FROM revocations WHERE before_ms > (? + 0) ORDER BY before_ms LIMIT (? + 0)"),
+		revocation:  p.stmt("SELECT user_id, before_ms FROM revocations WHERE user_id = ? AND before_ms > (? + 0)"),
 	}
 	return s, p.err
 }
@@ -232,6 +243,12 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 		response.Conversations = append(response.Conversations, summary)
 		return true, err
 	}, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1)
+	if err == nil {
+		err = s.read.revoked.QueryRowContext(ctx, request.GetUserId()).Scan(&response.RevokedBeforeMs)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = nil
+		}
+	}
 	return response, wrap("list conversations", err)
 }
 
@@ -270,8 +287,10 @@ func (s *Store) mayList(ctx context.Context, id, viewer string) error {
 
 // answer passes on what is an answer, and wraps what is a failure.
 func answer(tried string, err error) error {
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrTooLarge) {
-		return err
+	for _, answer := range []error{store.ErrNotFound, store.ErrTooLarge, store.ErrNoDeadLetter, store.ErrNoWorker} {
+		if errors.Is(err, answer) {
+			return err
+		}
 	}
 	return wrap(tried, err)
 }

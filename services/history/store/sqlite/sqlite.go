@@ -40,6 +40,7 @@ type Store struct {
 	readers    *sql.DB
 	read       readStatements
 	now        func() time.Time
+	path       string
 	partitions int
 }
 
@@ -68,7 +69,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	if err := file.Close(); err != nil {
 		return nil, fmt.Errorf("close the database file: %w", err)
 	}
-	s := &Store{now: cfg.Now, partitions: partitions}
+	s := &Store{now: cfg.Now, path: path, partitions: partitions}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -188,6 +189,29 @@ func (s *Store) Partitions() int { return s.partitions }
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	return wrap("ping", s.readers.PingContext(ctx))
+}
+
+// Stats tells how the file and the connections that read are doing.
+func (s *Store) Stats() store.Stats {
+	readers := s.readers.Stats()
+	return store.Stats{
+		Backend: "sqlite",
+		Busy:    readers.InUse, Open: readers.OpenConnections, MaxConnections: readers.MaxOpenConnections,
+		Waiting: len(s.writer.queue),
+		File: store.FileStats{
+			DatabaseBytes: size(s.path), LogBytes: size(s.path + "-wal"),
+			Commits: s.writer.commits.Load(), Copies: s.checkpointer.copies.Load(), FailedCopies: s.checkpointer.failed.Load(),
+		},
+	}
+}
+
+// size is that of a file; 0 when it is not there.
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // Close commits what is queued, waits for the writer, and closes the file.

@@ -43,13 +43,6 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			tb.Helper()
 			change(tb, cfg.Path, "DELETE FROM events WHERE conversation_id = ? AND seq = ?", id, int64(seq))
 		},
-		DeadLetters: func(tb testing.TB) (n int) {
-			tb.Helper()
-			db := raw(tb, cfg.Path)
-			defer func() { require.NoError(tb, db.Close()) }()
-			require.NoError(tb, db.QueryRowContext(tb.Context(), "SELECT count(*) FROM dead_letters").Scan(&n))
-			return n
-		},
 	}
 }
 

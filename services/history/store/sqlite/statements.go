@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+
+	"github.com/runnelhq/runnel/services/history/store"
 )
 
 // preparer prepares statements until the first error, so that a list of them reads as a list.
@@ -80,9 +82,10 @@ type writeStatements struct {
 	findCommand                  *sql.Stmt
 	cursors                      manyRows
 	leases, workers              *sql.Stmt
-	setLease                     *sql.Stmt
+	setLease, setWanted          *sql.Stmt
 	setWorker, dropWorker        *sql.Stmt
 	dropWorkers                  *sql.Stmt
+	dropDeadLetter, revoke       *sql.Stmt
 }
 
 func (s *writeStatements) prepare(p *preparer) {
@@ -106,10 +109,16 @@ func (s *writeStatements) prepare(p *preparer) {
 			read_time_ms = iif(excluded.read_seq > read_seq, excluded.read_time_ms, read_time_ms),
 			read_seq = max(excluded.read_seq, read_seq)
 		WHERE excluded.delivered_seq > delivered_seq OR excluded.read_seq > read_seq`)
-	s.leases = p.stmt("SELECT partition, worker, until_ms FROM leases ORDER BY partition")
+	s.leases = p.stmt("SELECT partition, worker, until_ms, wanted FROM leases ORDER BY partition")
 	s.workers = p.stmt("SELECT worker, seen_until_ms FROM workers")
-	s.setLease = p.stmt("UPDATE leases SET worker = ?, until_ms = ? WHERE partition = ?")
+	s.setLease = p.stmt("UPDATE leases SET worker = ?, until_ms = ?, wanted = ? WHERE partition = ?")
+	s.setWanted = p.stmt(`UPDATE leases SET wanted = ? WHERE partition = ?
+		AND (? = '' OR EXISTS (SELECT 1 FROM workers WHERE worker = ? AND seen_until_ms > (? + 0)))`)
 	s.setWorker = p.stmt("INSERT OR REPLACE INTO workers (worker, seen_until_ms) VALUES (?, ?)")
 	s.dropWorker = p.stmt("DELETE FROM workers WHERE worker = ?")
 	s.dropWorkers = p.stmt("DELETE FROM workers WHERE seen_until_ms <= ?")
+	s.dropDeadLetter = p.stmt("DELETE FROM dead_letters WHERE partition = ? AND stream = ? AND sequence = ?")
+	s.revoke = p.stmt(fmt.Sprintf(`INSERT INTO revocations (user_id, before_ms)
+		VALUES (?1, max(?2, 1 + coalesce((SELECT max(before_ms) FROM revocations WHERE before_ms <= ?2 + %d), 0)))
+		ON CONFLICT (user_id) DO UPDATE SET before_ms = max(excluded.before_ms, before_ms) RETURNING before_ms`, store.MaxRevocationLeadMs))
 }

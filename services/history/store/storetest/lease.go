@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -97,4 +98,84 @@ func testLease(t *testing.T, subject Subject) {
 		require.Len(t, all, Partitions)
 		require.Len(t, slices.Compact(all), Partitions)
 	})
+
+	t.Run("a wish moves a partition, and ends with its worker", func(t *testing.T) {
+		db := subject.New(t)
+		lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long})
+		lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long})
+		require.ErrorIs(t, db.Move(t.Context(), 5, "nobody"), store.ErrNoWorker)
+		require.NoError(t, db.Move(t.Context(), 5, "b"))
+		require.Equal(t, "b", leases(t, db).GetLeases()[5].GetWanted())
+		require.Equal(t, []uint32{5}, lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long}).GetHandOver())
+		lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long, Release: []uint32{5, 6}})
+		moved := lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long})
+		require.Equal(t, []uint32{5, 6}, moved.GetHeld())
+		require.Equal(t, []uint32{5}, moved.GetPinned())
+
+		require.NoError(t, db.Move(t.Context(), 5, ""))
+		require.Empty(t, lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long}).GetPinned())
+		require.NoError(t, db.Move(t.Context(), 0, "b"))
+		lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long, Stopping: true, Release: []uint32{5, 6}})
+		require.Empty(t, leases(t, db).GetLeases()[0].GetWanted())
+		require.ErrorIs(t, db.Move(t.Context(), 0, "b"), store.ErrNoWorker, "one that stops is not live")
+		require.NoError(t, db.Move(t.Context(), 0, ""), "a wish can be taken back whoever is live")
+	})
+
+	t.Run("a wish for a silent worker is forgotten", func(t *testing.T) {
+		db := subject.New(t)
+		lease(t, db, &historyv1.LeaseRequest{Worker: "stays", TtlMs: long})
+		require.Eventually(t, func() bool { // that short, it may be over before the wish is stored
+			lease(t, db, &historyv1.LeaseRequest{Worker: "silent", TtlMs: 50})
+			return db.Move(t.Context(), 3, "silent") == nil
+		}, time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool {
+			lease(t, db, &historyv1.LeaseRequest{Worker: "stays", TtlMs: long})
+			return leases(t, db).GetLeases()[3].GetWanted() == ""
+		}, time.Minute, time.Millisecond)
+		require.ErrorIs(t, db.Move(t.Context(), 3, "silent"), store.ErrNoWorker)
+	})
+
+	t.Run("leases are listed with who is live and where each partition stands", func(t *testing.T) {
+		db := subject.New(t)
+		none := leases(t, db)
+		require.Empty(t, none.GetWorkers())
+		require.Len(t, none.GetLeases(), Partitions)
+		for p, free := range none.GetLeases() {
+			require.True(t, proto.Equal(&historyv1.PartitionLease{Partition: uint32(p), Watermark: &historyv1.Watermark{}}, free), "%v", free)
+		}
+		worker := NewWorker(db, 7, &Clock{})
+		worker.Commit(t, worker.CreateGroup("alice", "g"))
+		lease(t, db, &historyv1.LeaseRequest{Worker: "z", TtlMs: long})
+		lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long})
+		lease(t, db, &historyv1.LeaseRequest{Worker: "z", TtlMs: long, Release: []uint32{9}})
+		require.NoError(t, db.Move(t.Context(), 9, "z"))
+		all := leases(t, db)
+		require.Len(t, all.GetWorkers(), 2)
+		require.Equal(t, "a", all.GetWorkers()[0].GetWorker())
+		require.Equal(t, "z", all.GetWorkers()[1].GetWorker())
+		for _, live := range all.GetWorkers() {
+			require.Positive(t, live.GetLiveForMs())
+			require.LessOrEqual(t, live.GetLiveForMs(), int64(long))
+		}
+		require.True(t, proto.Equal(worker.Watermark, all.GetLeases()[7].GetWatermark()))
+		require.Equal(t, "z", all.GetLeases()[7].GetWorker())
+		require.Positive(t, all.GetLeases()[7].GetLiveForMs())
+		require.Empty(t, all.GetLeases()[9].GetWorker())
+		require.Zero(t, all.GetLeases()[9].GetLiveForMs())
+		require.Equal(t, "z", all.GetLeases()[9].GetWanted())
+
+		lease(t, db, &historyv1.LeaseRequest{Worker: "z", TtlMs: 1})
+		require.Eventually(t, func() bool {
+			all = leases(t, db)
+			return len(all.GetWorkers()) == 1 && all.GetLeases()[0].GetLiveForMs() <= 0
+		}, time.Minute, time.Millisecond)
+		require.Equal(t, "z", all.GetLeases()[0].GetWorker(), "it says who held it last")
+	})
+}
+
+func leases(t *testing.T, s store.Store) *historyv1.ListLeasesResponse {
+	t.Helper()
+	response, err := s.Leases(t.Context())
+	require.NoError(t, err)
+	return response
 }

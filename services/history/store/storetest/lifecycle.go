@@ -58,9 +58,16 @@ func testLifecycle(t *testing.T, subject Subject) {
 				_, err := db.ListMembers(ctx, &historyv1.ListMembersRequest{ConversationId: id})
 				return err
 			},
-			"Heads":       func() error { _, err := db.Heads(ctx, []string{id}); return err },
-			"SaveCursors": func() error { return db.SaveCursors(ctx, []*historyv1.CursorUpdate{cursor(id, "alice", 1, 1, 1, 1)}) },
-			"Ping":        func() error { return db.Ping(ctx) },
+			"Heads":          func() error { _, err := db.Heads(ctx, []string{id}); return err },
+			"SaveCursors":    func() error { return db.SaveCursors(ctx, []*historyv1.CursorUpdate{cursor(id, "alice", 1, 1, 1, 1)}) },
+			"Leases":         func() error { _, err := db.Leases(ctx); return err },
+			"Move":           func() error { return db.Move(ctx, 0, "") },
+			"DeadLetters":    func() error { _, err := db.DeadLetters(ctx, &historyv1.ListDeadLettersRequest{}); return err },
+			"DeadLetter":     func() error { _, err := db.DeadLetter(ctx, store.DeadLetterKey{Stream: "1"}); return err },
+			"DropDeadLetter": func() error { return db.DropDeadLetter(ctx, store.DeadLetterKey{Stream: "1"}) },
+			"Revoke":         func() error { _, err := db.Revoke(ctx, "alice"); return err },
+			"Revocations":    func() error { _, err := db.Revocations(ctx, &historyv1.GetRevocationsRequest{}); return err },
+			"Ping":           func() error { return db.Ping(ctx) },
 		}
 		for name, call := range calls {
 			require.ErrorIs(t, call(), store.ErrUnavailable, name)

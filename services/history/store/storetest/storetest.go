@@ -38,8 +38,6 @@ type Database struct {
 	SetBody func(tb testing.TB, conversationID string, seq uint64, body []byte)
 	// Delete removes an event behind the store's back.
 	Delete func(tb testing.TB, conversationID string, seq uint64)
-	// DeadLetters counts them.
-	DeadLetters func(tb testing.TB) int
 }
 
 // Run runs the whole suite.
@@ -55,6 +53,8 @@ func Run(t *testing.T, subject Subject) {
 		{"lists", testLists},
 		{"cursors", testCursors},
 		{"lease", testLease},
+		{"dead letters", testDeadLetters},
+		{"revocations", testRevocations},
 		{"lifecycle", testLifecycle},
 		{"invariants", testInvariants},
 	} {

@@ -1,0 +1,89 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// DeadLetters gives a page of what was put aside, by rising id.
+func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error) {
+	limit := store.Limit(request.GetLimit())
+	after, last := store.DeadLetterRange(request, s.partitions)
+	response := &historyv1.ListDeadLettersResponse{}
+	err := each(ctx, s.read.deadLetters, func(rows *sql.Rows) (bool, error) {
+		if response.More = len(response.GetDeadLetters()) == limit; response.GetMore() {
+			return false, nil
+		}
+		var key store.DeadLetterKey
+		letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
+		response.DeadLetters = append(response.DeadLetters, letter)
+		err := rows.Scan(&key.Partition, &key.Stream, &key.Sequence, &letter.Letter.Reason, &letter.TimeMs, &letter.PayloadBytes)
+		key.Fill(letter)
+		return true, err
+	}, after.Partition, after.Stream, int64(after.Sequence), last, limit+1)
+	return response, wrap("list dead letters", err)
+}
+
+// DeadLetter gives one with its payload.
+func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*historyv1.StoredDeadLetter, error) {
+	letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
+	err := s.read.deadLetter.QueryRowContext(ctx, key.Partition, key.Stream, int64(key.Sequence)).
+		Scan(&letter.Letter.Reason, &letter.TimeMs, &letter.Letter.Payload)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, store.ErrNoDeadLetter
+	}
+	key.Fill(letter)
+	letter.PayloadBytes = uint64(len(letter.GetLetter().GetPayload()))
+	return letter, wrap("read dead letter "+key.ID(), err)
+}
+
+// DropDeadLetter forgets one.
+func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) error {
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		result, err := w.statements.dropDeadLetter.ExecContext(ctx, key.Partition, key.Stream, int64(key.Sequence))
+		if err != nil {
+			return err
+		}
+		if dropped, err := result.RowsAffected(); err != nil || dropped == 1 {
+			return err
+		}
+		return store.ErrNoDeadLetter
+	}, nil)
+	return answer("drop dead letter "+key.ID(), err)
+}
+
+// Revoke is a write like any other: the writer's order is the order of the times.
+func (s *Store) Revoke(ctx context.Context, user string) (int64, error) {
+	var beforeMs int64
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		return w.statements.revoke.QueryRowContext(ctx, user, s.now().UnixMilli()).Scan(&beforeMs)
+	}, nil)
+	if err != nil {
+		// The writer may still be at it after the context's end: beforeMs is not ours to read then.
+		return 0, wrap("revoke a user's tokens", err)
+	}
+	return beforeMs, nil
+}
+
+// Revocations gives what was revoked after a time, oldest first.
+func (s *Store) Revocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error) {
+	stmt, args := s.read.revocations, []any{request.GetSinceMs(), store.MaxPage + 1}
+	if user := request.GetUserId(); user != "" {
+		stmt, args = s.read.revocation, []any{user, request.GetSinceMs()}
+	}
+	response := &historyv1.GetRevocationsResponse{}
+	err := each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
+		if response.More = len(response.GetRevocations()) == store.MaxPage; response.GetMore() {
+			return false, nil
+		}
+		revocation := &historyv1.Revocation{}
+		response.Revocations = append(response.Revocations, revocation)
+		return true, rows.Scan(&revocation.UserId, &revocation.BeforeMs)
+	}, args...)
+	return response, wrap("read revocations", err)
+}

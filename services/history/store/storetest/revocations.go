@@ -1,0 +1,133 @@
+package storetest
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+func revoke(t require.TestingT, tb testing.TB, s store.Store, user string) int64 {
+	beforeMs, err := s.Revoke(tb.Context(), user)
+	require.NoError(t, err)
+	return beforeMs
+}
+
+// revocations asks page by page for what is new since a time, as a gateway that missed notices does.
+func revocations(t *testing.T, s store.Store, sinceMs int64) []*historyv1.Revocation {
+	t.Helper()
+	var all []*historyv1.Revocation
+	for {
+		page, err := s.Revocations(t.Context(), &historyv1.GetRevocationsRequest{SinceMs: sinceMs})
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(page.GetRevocations()), store.MaxPage)
+		for _, revocation := range page.GetRevocations() {
+			require.Greater(t, revocation.GetBeforeMs(), sinceMs, "times rise from one to the next")
+			sinceMs = revocation.GetBeforeMs()
+			all = append(all, revocation)
+		}
+		if !page.GetMore() {
+			return all
+		}
+	}
+}
+
+func revokedBefore(t *testing.T, s store.Store, user string) int64 {
+	t.Helper()
+	list, err := s.ListConversations(t.Context(), &historyv1.ListConversationsRequest{UserId: user})
+	require.NoError(t, err)
+	return list.GetRevokedBeforeMs()
+}
+
+func testRevocations(t *testing.T, subject Subject) {
+	t.Helper()
+	t.Run("it comes with the list of conversations, also with an empty one", func(t *testing.T) {
+		db, _, _ := group(t, subject)
+		require.Zero(t, revokedBefore(t, db, "alice"))
+		begun := time.Now().UnixMilli()
+		alice, nobody := revoke(t, t, db, "alice"), revoke(t, t, db, "nobody")
+		require.InDelta(t, begun, alice, float64(time.Hour.Milliseconds()))
+		require.Equal(t, alice, revokedBefore(t, db, "alice"))
+		require.Equal(t, nobody, revokedBefore(t, db, "nobody"))
+		require.Zero(t, revokedBefore(t, db, "bob"))
+		require.Less(t, alice, nobody)
+
+		again := revoke(t, t, db, "alice")
+		require.Greater(t, again, nobody)
+		require.Equal(t, again, revokedBefore(t, db, "alice"))
+		all := revocations(t, db, 0)
+		require.Len(t, all, 2, "of each user only what is in force")
+		require.Equal(t, "nobody", all[0].GetUserId())
+		require.Equal(t, "alice", all[1].GetUserId())
+		require.Len(t, revocations(t, db, nobody), 1)
+		require.Empty(t, revocations(t, db, again))
+	})
+
+	t.Run("of one user", func(t *testing.T) {
+		db := subject.New(t)
+		alice := revoke(t, t, db, "alice")
+		revoke(t, t, db, "bob")
+		for since, want := range map[int64]int{0: 1, alice - 1: 1, alice: 0} {
+			page, err := db.Revocations(t.Context(), &historyv1.GetRevocationsRequest{UserId: "alice", SinceMs: since})
+			require.NoError(t, err)
+			require.Len(t, page.GetRevocations(), want)
+		}
+	})
+
+	t.Run("nothing is skipped between pages, however many come at once, and by whoever follows along", func(t *testing.T) {
+		db := subject.New(t)
+		storm(t, db, db)
+	})
+}
+
+// storm revokes many users at once through some stores, while somebody follows along through the first.
+func storm(t *testing.T, stores ...store.Store) {
+	t.Helper()
+	const each, revokers = 300, 4
+	done := make(chan struct{})
+	seen := map[string]int64{}
+	var following, running sync.WaitGroup
+	following.Go(func() {
+		var since int64
+		for last := false; ; {
+			for _, revocation := range revocations(t, stores[0], since) {
+				seen[revocation.GetUserId()], since = revocation.GetBeforeMs(), revocation.GetBeforeMs()
+			}
+			if last {
+				return
+			}
+			select {
+			case <-done:
+				last = true
+			default:
+			}
+		}
+	})
+	want := make([]map[string]int64, revokers)
+	for r := range want {
+		want[r] = map[string]int64{}
+		running.Go(func() {
+			for i := range each {
+				user := fmt.Sprintf("user-%d-%d", r, i)
+				want[r][user] = revoke(t, t, stores[r%len(stores)], user)
+			}
+		})
+	}
+	running.Wait()
+	close(done)
+	following.Wait()
+	all := map[string]int64{}
+	for _, some := range want {
+		for user, beforeMs := range some {
+			all[user] = beforeMs
+		}
+	}
+	require.Equal(t, all, seen)
+	require.Len(t, revocations(t, stores[0], 0), each*revokers)
+}
