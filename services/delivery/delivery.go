@@ -44,6 +44,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/services/delivery/admin"
 )
 
 // Deps are what a worker works with. NATS and History are required.
@@ -89,6 +91,8 @@ type Service struct {
 	recorder *recorder
 	tracer   trace.Tracer
 	keeper   *keeper
+	fleet    *fleet.Fleet
+	admin    *admin.Server
 	running  sync.WaitGroup // owners
 
 	making sync.Mutex // held while streams are made
@@ -123,8 +127,16 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{},
 	}
 	s.keeper = newKeeper(deps.History, worker, deps.Broker.Partitions, cfg.LeaseTTL, deps.Log, metrics, s.begin, s.announce, deps.NATS.IsConnected)
+	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
+	s.fleet.RegisterService(questions(), s)
+	s.admin = admin.New(admin.Deps{
+		History: deps.History, Fleet: s.fleet, Submit: s.do, NATS: deps.NATS, Partitions: deps.Broker.Partitions, Log: deps.Log,
+	})
 	return s, nil
 }
+
+// Name is this worker's name in leases and for operators. It is new with every start.
+func (s *Service) Name() string { return s.worker }
 
 // Run works until ctx ends, then hands everything over. It may be called once.
 func (s *Service) Run(ctx context.Context) error {
@@ -146,6 +158,11 @@ func (s *Service) Run(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { s.watchConnection(watching) })
+	watcher.Go(func() {
+		if err := s.fleet.Run(watching); err != nil {
+			s.deps.Log.Error("operators cannot ask this worker", "error", err) // commits go on
+		}
+	})
 	defer watcher.Wait()
 	defer cancel()
 

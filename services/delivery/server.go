@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/nats-io/nats.go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,9 +22,30 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Register adds the gRPC service to a server.
+// Register adds the gRPC services to a server: DeliveryService, and AdminService for operators.
 func (s *Service) Register(server grpc.ServiceRegistrar) {
 	deliveryv1.RegisterDeliveryServiceServer(server, s)
+	s.admin.Register(server)
+}
+
+// questions is what other workers may ask this one over NATS on behalf of an operator: all that only tells.
+func questions() *grpc.ServiceDesc {
+	desc := deliveryv1.DeliveryService_ServiceDesc
+	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Submit" })
+	return &desc
+}
+
+var errNotRunning = status.Error(codes.Unavailable, "this worker is not running; ask another one")
+
+// do has a command carried out.
+func (s *Service) do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
+	s.mu.Lock()
+	submitter := s.submitter
+	s.mu.Unlock()
+	if submitter == nil {
+		return nil, errNotRunning
+	}
+	return submitter.Do(ctx, command, header)
 }
 
 // Submit takes a service's command the same way as a client's: through the stream, so that it stands in one order with
@@ -33,14 +55,10 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	submitter := s.submitter
-	s.mu.Unlock()
-	if submitter == nil {
-		return nil, status.Error(codes.Unavailable, "this worker is not running; ask another one")
-	}
-	outcome, err := submitter.Do(ctx, command, telemetry.InjectHeader(ctx, nil))
+	outcome, err := s.do(ctx, command, telemetry.InjectHeader(ctx, nil))
 	switch {
+	case errors.Is(err, errNotRunning):
+		return nil, errNotRunning
 	case errors.Is(err, broker.ErrBusy):
 		return nil, status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")
 	case errors.Is(err, broker.ErrConflict):

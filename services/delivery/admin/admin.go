@@ -1,0 +1,145 @@
+// Package admin is what operators ask and order of an installation as a whole: who is connected where, who owns which
+// partition, why a user did or did not get an event; close, revoke, move, try again.
+//
+// Every delivery worker serves it and any one will do: it keeps nothing. What it says is put together from the store and
+// from what gateways and workers answer over NATS, within two seconds; who did not answer is named, never left out. It
+// decides nothing about messages and never shows what somebody wrote, except the body of one dead letter that is asked for.
+//
+//	connections.go    connections and users
+//	conversations.go  conversations and members; verify.go their hash chains
+//	partitions.go     who owns what, and moves
+//	deadletters.go    commands that were put aside
+//	explain.go        facts about one event and one user ─▶ verdict.go: what decides, pure ─▶ timeline.go
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/pkg/rpc"
+)
+
+// Deps are what the service works with. All are required.
+type Deps struct {
+	// History is the store.
+	History historyv1.HistoryServiceClient
+	// Fleet asks gateways and workers; it is run by the caller.
+	Fleet *fleet.Fleet
+	// Submit puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do.
+	Submit func(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error)
+	// NATS carries notices.
+	NATS *nats.Conn
+	// Partitions is their number.
+	Partitions int
+	Log        *slog.Logger
+}
+
+// Server is the AdminService. It is safe for concurrent use.
+type Server struct {
+	adminv1.UnimplementedAdminServiceServer
+
+	Deps
+}
+
+// New makes a server.
+func New(deps Deps) *Server { return &Server{Deps: deps} }
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(server grpc.ServiceRegistrar) {
+	adminv1.RegisterAdminServiceServer(server, s)
+}
+
+const (
+	serviceGateway, serviceDelivery = "gateway", "delivery"
+
+	// callTimeout bounds a call that comes without a deadline, gatherTimeout the wait for the answers of instances.
+	callTimeout   = 30 * time.Second
+	gatherTimeout = 2 * time.Second
+
+	// flushTimeout is how long a notice may take to leave for NATS.
+	flushTimeout = 500 * time.Millisecond
+)
+
+// gather bounds the wait for answers. Of a caller's deadline a part is kept, so that an answer with what is missing
+// comes before it.
+func gather(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, set := ctx.Deadline(); set {
+		most = min(most, time.Until(deadline)*4/5)
+	}
+	return context.WithTimeout(ctx, most)
+}
+
+// from is what one instance answered.
+type from[T any] struct {
+	instance string
+	said     *T
+}
+
+// askAll asks all instances of a service, and gives the answers by name. Who did not answer, or answered with another
+// error than NOT_FOUND, is missing. The error has a gRPC code.
+func askAll[T any, M interface {
+	*T
+	proto.Message
+}](ctx context.Context, s *Server, service, method string, request proto.Message) ([]from[T], []*adminv1.Missing, error) {
+	ctx, cancel := gather(ctx, gatherTimeout)
+	defer cancel()
+	answers, err := fleet.AskAll[T, M](ctx, s.Fleet, service, method, request)
+	if err != nil {
+		s.Log.WarnContext(ctx, "cannot ask over NATS", "service", service, "method", method, "error", err)
+		return nil, nil, status.Errorf(codes.Unavailable, "the %s instances cannot be asked over NATS", service)
+	}
+	var found []from[T]
+	var missing []*adminv1.Missing
+	for _, answer := range answers {
+		switch {
+		case answer.Err == nil:
+			found = append(found, from[T]{answer.Instance, answer.Response})
+		case status.Code(answer.Err) != codes.NotFound:
+			missing = append(missing, &adminv1.Missing{Instance: answer.Instance, Service: service, Reason: reason(answer.Err)})
+		}
+	}
+	return found, missing, nil
+}
+
+// reason is an error for a person.
+func reason(err error) string {
+	if message := status.Convert(err).Message(); message != "" {
+		return message
+	}
+	return status.Code(err).String()
+}
+
+// acted logs what an operator did.
+func (s *Server) acted(ctx context.Context, what string, args ...any) {
+	s.Log.InfoContext(ctx, "an operator acted", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
+}
+
+// notify publishes a notice and sees it off. It may be lost all the same: whoever needs it also looks by themselves.
+func (s *Server) notify(ctx context.Context, subject string, data []byte) {
+	err := s.NATS.Publish(subject, data)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+		defer cancel()
+		err = s.NATS.FlushWithContext(ctx)
+	}
+	if err != nil {
+		s.Log.WarnContext(ctx, "a notice may not have got out", "subject", subject, "error", err)
+	}
+}
+
+func invalid(message string) error { return status.Error(codes.InvalidArgument, message) }
+
+func isNotFound(err error) bool { return status.Code(err) == codes.NotFound }

@@ -1,0 +1,101 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// shownMembers is how many members come with a conversation's state; ListMembers has them all.
+const shownMembers = 100
+
+var errNoConversation = status.Error(codes.NotFound, "there is no such conversation")
+
+// ListConversations gives the conversations that a user is a member of.
+func (s *Server) ListConversations(ctx context.Context, request *adminv1.ListConversationsRequest) (*adminv1.ListConversationsResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	page, err := s.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
+		UserId: request.GetUserId(), After: request.GetAfter(), Limit: request.GetLimit(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.ListConversationsResponse{Conversations: page.GetConversations(), More: page.GetMore()}, nil
+}
+
+// GetConversation gives the state of one conversation, and who works on it.
+func (s *Server) GetConversation(ctx context.Context, request *adminv1.GetConversationRequest) (*adminv1.GetConversationResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	id := request.GetConversationId()
+	if !conversation.ValidID(id) {
+		return nil, invalidID()
+	}
+	found, err := s.History.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: []string{id}})
+	if err != nil {
+		return nil, err
+	}
+	if len(found.GetConversations()) == 0 {
+		return nil, errNoConversation
+	}
+	leases, err := s.History.ListLeases(ctx, &historyv1.ListLeasesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	state := found.GetConversations()[0]
+	members := slices.SortedFunc(slices.Values(state.GetMembers()), func(a, b *historyv1.Member) int {
+		return cmp.Compare(a.GetCursor().GetUserId(), b.GetCursor().GetUserId())
+	})
+	partition := conversation.Partition(id, s.Partitions)
+	response := &adminv1.GetConversationResponse{
+		Members: uint32(len(members)), Partition: uint32(partition), Owner: ownerOf(leases, uint32(partition)),
+		State: &historyv1.ConversationState{
+			ConversationId: id, Kind: state.GetKind(), Name: state.GetName(), Creator: state.GetCreator(), Head: state.GetHead(),
+			HeadHash: state.GetHeadHash(), Members: members[:min(len(members), shownMembers)],
+		},
+	}
+	return response, nil
+}
+
+// ListMembers gives a conversation's members with their cursors.
+func (s *Server) ListMembers(ctx context.Context, request *adminv1.ListMembersRequest) (*adminv1.ListMembersResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	page, err := s.History.ListMembers(ctx, &historyv1.ListMembersRequest{
+		ConversationId: request.GetConversationId(), After: request.GetAfter(), Limit: request.GetLimit(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	head, err := s.head(ctx, request.GetConversationId())
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.ListMembersResponse{Members: page.GetMembers(), More: page.GetMore(), Head: head.GetHead()}, nil
+}
+
+// head gives where a conversation stands, or NOT_FOUND.
+func (s *Server) head(ctx context.Context, id string) (*historyv1.Head, error) {
+	if !conversation.ValidID(id) {
+		return nil, invalidID()
+	}
+	found, err := s.History.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: []string{id}})
+	if err != nil {
+		return nil, err
+	}
+	if len(found.GetHeads()) == 0 {
+		return nil, errNoConversation
+	}
+	return found.GetHeads()[0], nil
+}
+
+func invalidID() error { return invalid("conversation_id: must be d or g and 26 digits 0-9 a-v") }

@@ -1,0 +1,162 @@
+package admin
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// headerMsgID is what the broker knows repeats of a message by.
+const headerMsgID = "Nats-Msg-Id"
+
+// ListDeadLetters gives commands that were put aside, without their payloads.
+func (s *Server) ListDeadLetters(ctx context.Context, request *adminv1.ListDeadLettersRequest) (*adminv1.ListDeadLettersResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	page, err := s.History.ListDeadLetters(ctx, &historyv1.ListDeadLettersRequest{
+		Partition: request.Partition, After: request.GetAfter(), Limit: request.GetLimit(), //nolint:protogetter // absent is not 0
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.ListDeadLettersResponse{DeadLetters: page.GetDeadLetters(), More: page.GetMore()}, nil
+}
+
+// GetDeadLetter gives one, with the command in it when it can be decoded.
+func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLetterRequest) (*adminv1.GetDeadLetterResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	letter, err := s.letter(ctx, request.GetDeadLetterId())
+	if err != nil {
+		return nil, err
+	}
+	response := &adminv1.GetDeadLetterResponse{DeadLetter: letter}
+	if command := commandIn(letter); command != nil {
+		response.ConversationId, response.Sender = command.GetConversationId(), command.GetSender()
+		response.CommandId, response.Body = command.GetCommandId(), command.GetBody()
+	}
+	return response, nil
+}
+
+// RetryDeadLetter sends the command again, as the same command: had it been committed in the meantime, for its sender has
+// tried again, the first outcome comes back. It is forgotten once it has an outcome that is not a dead letter anew.
+func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDeadLetterRequest) (*adminv1.RetryDeadLetterResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	letter, err := s.letter(ctx, request.GetDeadLetterId())
+	if err != nil {
+		return nil, err
+	}
+	command, err := again(letter)
+	if err != nil {
+		return nil, err
+	}
+	// Under a message id of its own, or the broker may take it for the copy that was put aside.
+	header := nats.Header{headerMsgID: {"retry." + rand.Text()}}
+	outcome, err := s.Submit(ctx, command, telemetry.InjectHeader(ctx, header))
+	if err != nil {
+		return nil, s.unsent(ctx, err)
+	}
+	code := outcome.GetError().GetCode()
+	s.acted(ctx, "retry a dead letter", "dead_letter", request.GetDeadLetterId(), "conversation", command.GetConversationId(),
+		"command", command.GetCommandId(), "seq", outcome.GetSeq(), "refused", outcome.GetError() != nil, "code", code.String())
+	switch code {
+	case conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE:
+		return nil, status.Error(codes.Unavailable, "it is not known whether the command was carried out; the dead letter is kept, retry it")
+	case conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED:
+		return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
+	default:
+	}
+	// It has its outcome whether or not the caller still waits.
+	dropping, done := context.WithTimeout(context.WithoutCancel(ctx), gatherTimeout)
+	defer done()
+	_, err = s.History.DropDeadLetter(dropping, &historyv1.DropDeadLetterRequest{DeadLetterId: request.GetDeadLetterId()})
+	if err != nil && !isNotFound(err) {
+		return nil, status.Error(codes.Unavailable, "the command has its outcome, but the dead letter could not be dropped; drop it, or retry it: it is the same command")
+	}
+	return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
+}
+
+// unsent gives the error of a command that has no outcome.
+func (s *Server) unsent(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, broker.ErrBusy):
+		return status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")
+	case errors.Is(err, broker.ErrConflict):
+		return status.Error(codes.Aborted, "a command with the same id and another body is under way; try again later")
+	case ctx.Err() != nil:
+		return status.Error(status.FromContextError(ctx.Err()).Code(), "it is not known whether the command was carried out; the dead letter is kept, retry it")
+	}
+	if _, coded := status.FromError(err); coded {
+		return err
+	}
+	s.Log.WarnContext(ctx, "a dead letter could not be sent again", "error", err)
+	return status.Error(codes.Unavailable, "the command could not be sent; the dead letter is kept")
+}
+
+// DropDeadLetter forgets one, for good.
+func (s *Server) DropDeadLetter(ctx context.Context, request *adminv1.DropDeadLetterRequest) (*adminv1.DropDeadLetterResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if request.GetDeadLetterId() == "" {
+		return nil, invalid("dead_letter_id: must be set")
+	}
+	if _, err := s.History.DropDeadLetter(ctx, &historyv1.DropDeadLetterRequest{DeadLetterId: request.GetDeadLetterId()}); err != nil {
+		return nil, err
+	}
+	s.acted(ctx, "drop a dead letter", "dead_letter", request.GetDeadLetterId())
+	return &adminv1.DropDeadLetterResponse{}, nil
+}
+
+func (s *Server) letter(ctx context.Context, id string) (*historyv1.StoredDeadLetter, error) {
+	if id == "" {
+		return nil, invalid("dead_letter_id: must be set")
+	}
+	found, err := s.History.GetDeadLetter(ctx, &historyv1.GetDeadLetterRequest{DeadLetterId: id})
+	if err != nil {
+		return nil, err
+	}
+	return found.GetDeadLetter(), nil
+}
+
+// commandIn decodes the command that was put aside; nil when it is none.
+func commandIn(letter *historyv1.StoredDeadLetter) *brokerv1.Command {
+	payload := letter.GetLetter().GetPayload()
+	command := &brokerv1.Command{}
+	if len(payload) == 0 || command.UnmarshalVT(payload) != nil {
+		return nil
+	}
+	return command
+}
+
+// again makes the same command anew: to the inbox of whoever sends it, and with another salt, which tells its answer apart
+// from one to the copy that was put aside.
+func again(letter *historyv1.StoredDeadLetter) (*brokerv1.Command, error) {
+	command := commandIn(letter)
+	if command == nil {
+		return nil, status.Error(codes.FailedPrecondition, "what was put aside is no command; it can only be dropped")
+	}
+	if !conversation.ValidID(command.GetConversationId()) || !conversation.ValidUser(command.GetSender()) || !conversation.ValidCommandID(command.GetCommandId()) {
+		return nil, status.Error(codes.FailedPrecondition, "the command's ids are malformed; it can only be dropped")
+	}
+	salt := make([]byte, chain.SaltSize)
+	_, _ = rand.Read(salt) // never fails
+	return &brokerv1.Command{
+		ConversationId: command.GetConversationId(), Sender: command.GetSender(), CommandId: command.GetCommandId(),
+		Body: command.GetBody(), Salt: salt,
+	}, nil
+}

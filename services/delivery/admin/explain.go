@@ -1,0 +1,174 @@
+package admin
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// facts are everything that is known of one event and one user. What decides follows from them alone.
+type facts struct {
+	user, conversation string
+	seq, head          uint64
+
+	// event is its header; nil when it is not committed.
+	event *conversationv1.Event
+	// visible: the user was a member at that seq. joined is the seq that made them a member the last time, 0 when they are
+	// none now; last the newest seq that they may see.
+	visible, member bool
+	joined, last    uint64
+	// cursor is the user's in the store; nil for no member.
+	cursor *conversationv1.Cursor
+
+	// partition is how the conversation's partition is, when the event is not committed.
+	partition *adminv1.Partition
+	gateways  []*gatewayv1.ExplainResponse
+	workers   []*deliveryv1.ExplainResponse
+	missing   []*adminv1.Missing
+}
+
+// Explain tells why a user did or did not get an event.
+func (s *Server) Explain(ctx context.Context, request *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	switch {
+	case !conversation.ValidUser(request.GetUserId()):
+		return nil, invalid("user_id: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+	case request.GetSeq() == 0:
+		return nil, invalid("seq: begins with 1")
+	}
+	f := &facts{user: request.GetUserId(), conversation: request.GetConversationId(), seq: request.GetSeq()}
+	head, err := s.head(ctx, f.conversation)
+	if err != nil {
+		return nil, err
+	}
+	if f.head = head.GetHead(); f.seq > f.head {
+		err = s.notYet(ctx, f)
+	} else if err = s.stored(ctx, f); err == nil {
+		err = s.remembered(ctx, f)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.explain(), nil
+}
+
+// notYet finds out what holds up an event that is not committed.
+func (s *Server) notYet(ctx context.Context, f *facts) error {
+	partitions, err := s.ListPartitions(ctx, &adminv1.ListPartitionsRequest{})
+	if err != nil {
+		return err
+	}
+	f.partition = partitions.GetPartitions()[conversation.Partition(f.conversation, s.Partitions)]
+	f.missing = partitions.GetMissing()
+	return nil
+}
+
+// stored asks the store.
+func (s *Server) stored(ctx context.Context, f *facts) error {
+	log, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: f.conversation, After: f.seq - 1, Limit: 1})
+	if err != nil {
+		return err
+	}
+	for _, event := range log.GetEvents() {
+		if event.GetSeq() == f.seq {
+			f.event = &conversationv1.Event{
+				ConversationId: event.GetConversationId(), Seq: event.GetSeq(), TimeMs: event.GetTimeMs(), Sender: event.GetSender(),
+				CommandId: event.GetCommandId(), Kind: event.GetKind(), PrevHash: event.GetPrevHash(), Hash: event.GetHash(),
+			}
+		}
+	}
+	seen, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: f.conversation, Viewer: f.user, After: f.seq - 1, Limit: 1})
+	switch {
+	case isNotFound(err):
+		return nil // never was a member
+	case err != nil:
+		return err
+	}
+	f.visible = slices.ContainsFunc(seen.GetEvents(), func(event *conversationv1.Event) bool { return event.GetSeq() == f.seq })
+	f.member, f.last = seen.GetMember(), seen.GetHead()
+	if !f.member {
+		return nil
+	}
+	mine, err := s.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
+		UserId: f.user, After: conversation.Before(f.conversation), Limit: 1,
+	})
+	if err != nil {
+		return err
+	}
+	for _, summary := range mine.GetConversations() {
+		if summary.GetConversationId() == f.conversation {
+			f.joined, f.cursor = summary.GetJoinedSeq(), summary.GetCursor()
+		}
+	}
+	return nil
+}
+
+// remembered asks all gateways and workers.
+func (s *Server) remembered(ctx context.Context, f *facts) error {
+	var gateways []from[gatewayv1.ExplainResponse]
+	var workers []from[deliveryv1.ExplainResponse]
+	var silentGateways, silentWorkers []*adminv1.Missing
+	group, asking := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		gateways, silentGateways, err = askAll[gatewayv1.ExplainResponse](asking, s, serviceGateway, "Explain",
+			&gatewayv1.ExplainRequest{UserId: f.user, ConversationId: f.conversation, Seq: f.seq})
+		return err
+	})
+	group.Go(func() (err error) {
+		workers, silentWorkers, err = askAll[deliveryv1.ExplainResponse](asking, s, serviceDelivery, "Explain",
+			&deliveryv1.ExplainRequest{ConversationId: f.conversation, Seq: f.seq})
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, gateway := range gateways {
+		f.gateways = append(f.gateways, gateway.said)
+	}
+	for _, worker := range workers {
+		// Of the members' cursors only this user's is anybody's business here.
+		worker.said.Cursors = slices.DeleteFunc(worker.said.GetCursors(), func(c *conversationv1.Cursor) bool { return c.GetUserId() != f.user })
+		f.workers = append(f.workers, worker.said)
+	}
+	f.missing = slices.Concat(silentGateways, silentWorkers)
+	slices.SortFunc(f.missing, func(a, b *adminv1.Missing) int { return strings.Compare(a.GetInstance(), b.GetInstance()) })
+	return nil
+}
+
+// explain is the answer.
+func (f *facts) explain() *adminv1.ExplainResponse {
+	found := f.verdict()
+	response := &adminv1.ExplainResponse{
+		Verdict: found.verdict, Summary: found.summary, FilledLater: found.filledLater, Retries: f.retries(),
+		Event: f.event, Cursor: f.cursor, Head: f.head,
+		Gateways: f.gateways, Workers: f.workers, Missing: f.missing, Timeline: f.timeline(),
+	}
+	response.Worker, response.Commit = f.commit()
+	return response
+}
+
+// commit is who committed the event and what is remembered of it, by that worker or else by a gateway.
+func (f *facts) commit() (worker string, commit *deliveryv1.Commit) {
+	for _, w := range f.workers {
+		if w.GetCommit() != nil {
+			return w.GetWorker(), w.GetCommit()
+		}
+	}
+	for _, g := range f.gateways {
+		if g.GetWorker() != "" {
+			return g.GetWorker(), &deliveryv1.Commit{CommittedNs: g.GetCommittedNs()}
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,165 @@
+package admin
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+const (
+	// moveTimeout is how long a handover is waited for, movePoll how often the store is asked.
+	moveTimeout = 10 * time.Second
+	movePoll    = 25 * time.Millisecond
+	// maxCounted is how far dead letters are counted for the overview.
+	maxCounted = 1000
+
+	stateNoOwner, stateUnknown = "no owner", "unknown"
+)
+
+// GetStatus tells who is there.
+func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
+	gateways, missing, err := askAll[gatewayv1.GetGatewayResponse](ctx, s, serviceGateway, "GetGateway", &gatewayv1.GetGatewayRequest{})
+	if err != nil {
+		return nil, err
+	}
+	partitions, err := s.ListPartitions(ctx, &adminv1.ListPartitionsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	letters, err := s.History.ListDeadLetters(ctx, &historyv1.ListDeadLettersRequest{Limit: maxCounted})
+	if err != nil {
+		return nil, err
+	}
+	response := &adminv1.GetStatusResponse{
+		Workers: partitions.GetWorkers(), Partitions: partitions.GetPartitions(), Missing: append(missing, partitions.GetMissing()...),
+		DeadLetters: uint32(len(letters.GetDeadLetters())),
+	}
+	for _, gateway := range gateways {
+		response.Gateways = append(response.Gateways, gateway.said)
+	}
+	return response, nil
+}
+
+// ListPartitions gives every partition with its owner and lag: who holds it is the store's word, how it is its owner's.
+func (s *Server) ListPartitions(ctx context.Context, _ *adminv1.ListPartitionsRequest) (*adminv1.ListPartitionsResponse, error) {
+	workers, missing, err := askAll[deliveryv1.ListPartitionsResponse](ctx, s, serviceDelivery, "ListPartitions", &deliveryv1.ListPartitionsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	leases, err := s.History.ListLeases(ctx, &historyv1.ListLeasesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return overview(s.Partitions, leases, workers, missing), nil
+}
+
+// overview puts together what the store and the workers say of the partitions.
+func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []from[deliveryv1.ListPartitionsResponse], missing []*adminv1.Missing) *adminv1.ListPartitionsResponse {
+	response := &adminv1.ListPartitionsResponse{Workers: leases.GetWorkers(), Missing: missing}
+	said := map[string]*deliveryv1.ListPartitionsResponse{}
+	for _, worker := range workers {
+		said[worker.instance] = worker.said
+	}
+	for _, worker := range leases.GetWorkers() {
+		known := said[worker.GetWorker()] != nil || slices.ContainsFunc(missing, func(m *adminv1.Missing) bool { return m.GetInstance() == worker.GetWorker() })
+		if !known {
+			response.Missing = append(response.Missing, &adminv1.Missing{
+				Instance: worker.GetWorker(), Service: serviceDelivery, Reason: "renews its leases in the store, but is not heard of on NATS",
+			})
+		}
+	}
+	for number := range uint32(partitions) {
+		p := &adminv1.Partition{Partition: number, Owner: ownerOf(leases, number), State: stateNoOwner}
+		if lease := leaseOf(leases, number); lease != nil {
+			p.Wanted, p.Watermark = lease.GetWanted(), lease.GetWatermark().GetSequence()
+		}
+		if p.GetOwner() != "" {
+			p.State = stateUnknown
+		}
+		if owner := said[p.GetOwner()]; owner != nil {
+			// It has the lease and has not begun yet, unless it says more.
+			p.State = "starting"
+			for _, mine := range owner.GetPartitions() {
+				if mine.GetPartition() == number {
+					p.State, p.StreamLast = mine.GetState(), mine.GetStreamLast()
+				}
+			}
+		}
+		p.Lag = max(p.GetStreamLast(), p.GetWatermark()) - p.GetWatermark()
+		response.Partitions = append(response.Partitions, p)
+	}
+	slices.SortFunc(response.Missing, func(a, b *adminv1.Missing) int { return strings.Compare(a.GetInstance(), b.GetInstance()) })
+	return response
+}
+
+func leaseOf(leases *historyv1.ListLeasesResponse, partition uint32) *historyv1.PartitionLease {
+	for _, lease := range leases.GetLeases() {
+		if lease.GetPartition() == partition {
+			return lease
+		}
+	}
+	return nil
+}
+
+// ownerOf is the worker whose lease of a partition is in force; empty for nobody.
+func ownerOf(leases *historyv1.ListLeasesResponse, partition uint32) string {
+	if lease := leaseOf(leases, partition); lease.GetLiveForMs() > 0 {
+		return lease.GetWorker()
+	}
+	return ""
+}
+
+// MovePartition has a partition handed to another worker: the wish is stored, all workers are woken to learn of it at once,
+// and the handover is waited for.
+func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartitionRequest) (*adminv1.MovePartitionResponse, error) {
+	partition, worker := request.GetPartition(), request.GetWorker()
+	if partition >= uint32(s.Partitions) {
+		return nil, invalid("partition: there is no such partition")
+	}
+	ctx, cancel := gather(ctx, moveTimeout)
+	defer cancel()
+	if _, err := s.History.MovePartition(ctx, &historyv1.MovePartitionRequest{Partition: partition, Worker: worker}); err != nil {
+		return nil, err
+	}
+	s.notify(ctx, broker.ReleasedSubject, nil)
+	moved, err := s.awaitOwner(ctx, partition, worker)
+	s.acted(ctx, "move", "partition", partition, "worker", worker, "moved", moved)
+	if err != nil {
+		return nil, err
+	}
+	return &adminv1.MovePartitionResponse{Moved: moved}, nil
+}
+
+// awaitOwner waits until a worker has a partition; any will do when it is empty. It reports false when ctx ends first.
+func (s *Server) awaitOwner(ctx context.Context, partition uint32, worker string) (bool, error) {
+	ticker := time.NewTicker(movePoll)
+	defer ticker.Stop()
+	for {
+		leases, err := s.History.ListLeases(ctx, &historyv1.ListLeasesRequest{})
+		switch owner := ownerOf(leases, partition); {
+		case ctx.Err() != nil:
+			return false, nil
+		case err != nil:
+			return false, err
+		case owner == worker || (worker == "" && owner != ""):
+			return true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-ticker.C:
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+)
+
+// maxTimeline bounds the entries of a timeline: an answer is for a person.
+const maxTimeline = 1000
+
+var steps = map[gatewayv1.StepKind]string{
+	gatewayv1.StepKind_STEP_KIND_ROUTED:         "came in live",
+	gatewayv1.StepKind_STEP_KIND_MISSED:         "was found missing",
+	gatewayv1.StepKind_STEP_KIND_GAP_FILLED:     "was read from history for everybody here",
+	gatewayv1.StepKind_STEP_KIND_QUEUED:         "was queued",
+	gatewayv1.StepKind_STEP_KIND_CAUGHT_UP:      "was read for a connection that was behind, and queued",
+	gatewayv1.StepKind_STEP_KIND_WRITTEN:        "was written",
+	gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED:   "was acknowledged",
+	gatewayv1.StepKind_STEP_KIND_RETRIED:        "was not acknowledged in time, and is sent again",
+	gatewayv1.StepKind_STEP_KIND_HIDDEN:         "is in a stretch that was hidden from the user",
+	gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND: "was there already, the client said on connecting",
+}
+
+// timeline is everything that is known, by time. Each entry's time is by the clock of where it happened, so neighbours from
+// different places may be the other way round.
+func (f *facts) timeline() []*adminv1.TimelineEntry {
+	var entries []*adminv1.TimelineEntry
+	add := func(ns int64, where, what string) {
+		if ns != 0 {
+			entries = append(entries, &adminv1.TimelineEntry{TimeNs: ns, Where: where, What: what})
+		}
+	}
+	const store, broker = "history", "broker"
+	if worker, commit := f.commit(); commit != nil {
+		add(commit.GetAcceptedNs(), broker, fmt.Sprintf("took the command as message %d of its partition", commit.GetSequence()))
+		what := "committed it"
+		if commit.GetBatch() > 0 {
+			what = fmt.Sprintf("committed it, in a batch of %d", commit.GetBatch())
+		}
+		add(commit.GetCommittedNs(), worker, what)
+		add(commit.GetPublishedNs(), worker, "handed it to the broker for the gateways")
+	} else if f.event != nil {
+		add(f.event.GetTimeMs()*1e6, broker, "took the command")
+	}
+	for _, w := range f.workers {
+		add(w.GetRepublishedNs(), w.GetWorker(), "told it again, after taking the partition over or being connected again")
+	}
+	for _, g := range f.gateways {
+		for _, step := range g.GetSteps() {
+			add(step.GetTimeNs(), g.GetGateway(), steps[step.GetKind()])
+		}
+		for _, t := range g.GetTrails() {
+			where := fmt.Sprintf("connection %s (device %s)", t.GetConnectionId(), t.GetDeviceId())
+			add(t.GetOpenedMs()*1e6, g.GetGateway(), where+" was opened")
+			add(t.GetClosedMs()*1e6, g.GetGateway(), fmt.Sprintf("%s ended: %d, %s", where, t.GetCloseCode(), t.GetCloseReason()))
+			for _, step := range t.GetSteps() {
+				add(step.GetTimeNs(), g.GetGateway(), steps[step.GetKind()]+": "+where)
+			}
+		}
+	}
+	if f.cursor.GetDeliveredSeq() >= f.seq {
+		add(f.cursor.GetDeliveredTimeMs()*1e6, store, fmt.Sprintf("the user's cursor came to %d", f.cursor.GetDeliveredSeq()))
+	}
+	if f.cursor.GetReadSeq() >= f.seq {
+		add(f.cursor.GetReadTimeMs()*1e6, store, fmt.Sprintf("the user has read up to %d", f.cursor.GetReadSeq()))
+	}
+	slices.SortStableFunc(entries, func(a, b *adminv1.TimelineEntry) int { return cmp.Compare(a.GetTimeNs(), b.GetTimeNs()) })
+	return entries[:min(len(entries), maxTimeline)]
+}

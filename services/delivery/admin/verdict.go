@@ -1,0 +1,376 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+)
+
+// finding is what decides why a user did or did not get an event.
+type finding struct {
+	verdict     adminv1.Verdict
+	summary     string
+	filledLater bool
+}
+
+// reach is how far an event got on one connection.
+type reach int
+
+const (
+	reachNothing reach = iota // its gateway has not got it
+	reachGateway              // its gateway has it, the connection is behind
+	reachQueued
+	reachWritten
+	reachAcknowledged
+)
+
+// trail is one connection of the user, and how far the event got on it.
+type trail struct {
+	*gatewayv1.Trail
+
+	gateway *gatewayv1.ExplainResponse
+	reach   reach
+	at      int64 // when it got that far, Unix nanoseconds; 0 for not known
+	// filled: it came in another way than live.
+	filled bool
+}
+
+func (t *trail) live() bool { return t.GetClosedMs() == 0 }
+
+func (t *trail) String() string {
+	return fmt.Sprintf("connection %s (device %s) on gateway %s", t.GetConnectionId(), t.GetDeviceId(), t.gateway.GetGateway())
+}
+
+// verdict finds the hop that decides. The order is that of certainty: what the store says, what a device said, what is on
+// its way now, what went wrong before, and last that nothing is known.
+//
+//	not committed ─▶ not a member ─▶ acknowledged ─▶ connected now: written, queued, or lost before its gateway
+//	─▶ was connected: why that ended ─▶ offline, or nobody knows
+func (f *facts) verdict() finding {
+	if f.event == nil && f.seq > f.head {
+		return f.notCommitted()
+	}
+	if !f.visible {
+		return f.notMember()
+	}
+	trails := f.trails()
+	if found, yes := f.acknowledged(trails); yes {
+		return found
+	}
+	var living, gone []*trail
+	for _, t := range trails {
+		switch {
+		case t.live():
+			living = append(living, t)
+		case t.GetClosedMs() >= f.committedNs()/1e6:
+			gone = append(gone, t) // one that ended before has nothing to do with it
+		}
+	}
+	if len(living) > 0 {
+		return f.onItsWay(slices.MaxFunc(living, func(a, b *trail) int { return cmp.Compare(a.reach, b.reach) }))
+	}
+	if silent := f.silentGateways(); len(silent) > 0 {
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
+			"%s has not acknowledged it, and has no connection on the gateways that answered. No answer from %s, where one may be.", f.user, strings.Join(silent, ", "))}
+	}
+	if len(gone) > 0 {
+		return f.lost(slices.MaxFunc(gone, func(a, b *trail) int { return cmp.Compare(a.GetClosedMs(), b.GetClosedMs()) }))
+	}
+	return f.offline()
+}
+
+func (f *facts) notCommitted() finding {
+	summary := fmt.Sprintf("The newest event of the conversation is %d: %d is not committed.", f.head, f.seq)
+	if p := f.partition; p != nil {
+		switch {
+		case p.GetOwner() == "":
+			summary += fmt.Sprintf(" Nobody owns its partition %d: nothing is committed there until a worker takes it over.", p.GetPartition())
+		case p.GetLag() > 0 || p.GetState() != "running":
+			summary += fmt.Sprintf(" Its partition %d (owner %s) is %s, and %d commands wait.", p.GetPartition(), p.GetOwner(), p.GetState(), p.GetLag())
+		default:
+			summary += fmt.Sprintf(" Its partition %d (owner %s) is running, and no command waits: nobody has sent it.", p.GetPartition(), p.GetOwner())
+		}
+	}
+	return finding{verdict: adminv1.Verdict_VERDICT_NOT_COMMITTED, summary: summary}
+}
+
+func (f *facts) notMember() finding {
+	summary := fmt.Sprintf("%s was not a member when %d was committed, and may not see it.", f.user, f.seq)
+	switch {
+	case f.member && f.joined > f.seq:
+		summary += fmt.Sprintf(" The present membership began with %d.", f.joined)
+	case !f.member && f.last > 0 && f.last < f.seq:
+		summary += fmt.Sprintf(" The last membership ended with %d.", f.last)
+	case !f.member && f.last == 0:
+		summary = fmt.Sprintf("%s never was a member of this conversation.", f.user)
+	}
+	return finding{verdict: adminv1.Verdict_VERDICT_NOT_MEMBER, summary: summary}
+}
+
+// acknowledged looks for a device that said that it has the event.
+func (f *facts) acknowledged(trails []*trail) (finding, bool) {
+	found := finding{verdict: adminv1.Verdict_VERDICT_ACKNOWLEDGED}
+	var first *trail
+	for _, t := range trails {
+		if t.reach == reachAcknowledged && (first == nil || (t.at != 0 && t.at < first.at) || first.at == 0) {
+			first = t
+		}
+	}
+	switch cursor, at := f.received(); {
+	case first != nil:
+		found.filledLater = first.filled
+		found.summary = fmt.Sprintf("%s has it: acknowledged%s by %s.", f.user, f.when(first.at), first)
+	case f.event.GetSender() == f.user && cursor >= f.seq:
+		found.summary = fmt.Sprintf("%s has it: it is their own, and counts as received since its commit.", f.user)
+	case cursor >= f.seq:
+		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. On which connection nobody remembers.", f.user, cursor, f.when(at))
+	default:
+		return found, false
+	}
+	if found.filledLater {
+		found.summary += " It did not come live; it was found missing and read from history."
+	}
+	return found, true
+}
+
+// onItsWay is about the connection on which the event got farthest, of those that live.
+func (f *facts) onItsWay(t *trail) finding {
+	found := finding{filledLater: t.filled && t.reach >= reachQueued}
+	switch t.reach {
+	case reachWritten, reachAcknowledged:
+		found.verdict = adminv1.Verdict_VERDICT_WRITTEN
+		found.summary = fmt.Sprintf("It was written to %s%s, and is not acknowledged.", t, f.when(t.at))
+		if n := f.retries(); n > 0 {
+			found.summary += fmt.Sprintf(" It was sent again %d times.", n)
+		}
+	case reachQueued:
+		found.verdict = adminv1.Verdict_VERDICT_QUEUED
+		found.summary = fmt.Sprintf("It waits in the queue of %s%s: the connection is slow.", t, f.when(t.at))
+	case reachGateway:
+		found.verdict = adminv1.Verdict_VERDICT_QUEUED
+		found.summary = fmt.Sprintf("Its gateway has it, but %s is at %d and gets what it misses in order: it is slow, or history is.", t, t.GetStanding().GetSent())
+	default:
+		return f.neverCame(t)
+	}
+	if found.filledLater {
+		found.summary += " It did not come live; it was found missing and read from history."
+	}
+	return found
+}
+
+// neverCame is about a live connection whose gateway has not got the event: who had it last?
+func (f *facts) neverCame(t *trail) finding {
+	if !covers(t.gateway.GetRemembersSinceMs(), f.committedNs()) && t.GetStanding() == nil {
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
+			"%s does not listen to the conversation now, and its gateway remembers only what happened since %s.", t, clock(t.gateway.GetRemembersSinceMs()*1e6))}
+	}
+	behind, then := fmt.Sprintf("%s has not got it", t), "It is read from history within a heartbeat."
+	switch {
+	case !f.member:
+		behind, then = fmt.Sprintf("%s did not get it", t), fmt.Sprintf("%s is no member any more: nothing is made up for.", f.user)
+	case t.GetStanding() == nil:
+		behind = fmt.Sprintf("%s does not listen to the conversation", t)
+	}
+	if f.told() {
+		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf(
+			"It was handed to the broker, and lost between there and the gateway: %s. %s", behind, then)}
+	}
+	for _, w := range f.workers {
+		if c := w.GetCommit(); c != nil {
+			return finding{verdict: adminv1.Verdict_VERDICT_NOT_PUBLISHED, summary: fmt.Sprintf(
+				"Worker %s committed it%s and could not hand it to the broker: %s. The worker tells it again once it is connected again. %s",
+				w.GetWorker(), f.when(c.GetCommittedNs()), behind, then)}
+		}
+	}
+	if silent := f.silentWorkers(); len(silent) > 0 {
+		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf(
+			"%s. Whether it was handed to the broker is not known: no answer from %s. %s", behind, strings.Join(silent, ", "), then)}
+	}
+	return finding{verdict: adminv1.Verdict_VERDICT_NOT_PUBLISHED, summary: fmt.Sprintf(
+		"It is committed, but no worker that is there remembers handing it to the broker, and no gateway got it: the worker that committed it is gone, or has forgotten. "+
+			"%s. The partition's next owner tells it again. %s", behind, then)}
+}
+
+// told reports whether the broker is known to have got it.
+func (f *facts) told() bool {
+	for _, w := range f.workers {
+		if w.GetCommit().GetPublishedNs() != 0 || w.GetRepublishedNs() != 0 {
+			return true
+		}
+	}
+	return slices.ContainsFunc(f.gateways, func(g *gatewayv1.ExplainResponse) bool {
+		return slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED))
+	})
+}
+
+// lost is about the user's last connection, which ended before the event was acknowledged on it.
+func (f *facts) lost(t *trail) finding {
+	got := map[reach]string{
+		reachNothing: "had not come to its gateway", reachGateway: "was not queued to it yet", reachQueued: "was queued and not written",
+		reachWritten: "was written and not acknowledged",
+	}[t.reach]
+	found := finding{filledLater: t.filled && t.reach >= reachQueued}
+	then := fmt.Sprintf("%s has not come back since; it is waiting for them in history.", f.user)
+	switch code := errcode.CloseCode(t.GetCloseCode()); code {
+	case errcode.CloseSlow:
+		found.verdict = adminv1.Verdict_VERDICT_SLOW_CLOSED
+		found.summary = fmt.Sprintf("%s was closed%s because its queue was full: it read too slowly. The event %s. %s", t, f.when(t.GetClosedMs()*1e6), got, then)
+	case errcode.CloseNoAck:
+		found.verdict = adminv1.Verdict_VERDICT_NOT_ACKNOWLEDGED
+		found.summary = fmt.Sprintf("%s was closed as dead%s: it acknowledged nothing, and the event was sent again %d times. %s", t, f.when(t.GetClosedMs()*1e6), f.retries(), then)
+	default:
+		found.verdict = adminv1.Verdict_VERDICT_CONNECTION_LOST
+		found.summary = fmt.Sprintf("%s ended%s (%d, %s). The event %s. %s", t, f.when(t.GetClosedMs()*1e6), t.GetCloseCode(), t.GetCloseReason(), got, then)
+	}
+	return found
+}
+
+func (f *facts) offline() finding {
+	if len(f.gateways) == 0 {
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf("%s has not acknowledged it, and there is no gateway to ask.", f.user)}
+	}
+	var since int64
+	for _, g := range f.gateways {
+		since = max(since, g.GetConnectionsSinceMs())
+	}
+	if !covers(since, f.committedNs()) {
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
+			"%s has not acknowledged it, is offline now, and was since %s. Whether there was a connection between the commit at %s and then nobody remembers.",
+			f.user, clock(since*1e6), clock(f.committedNs()))}
+	}
+	return finding{verdict: adminv1.Verdict_VERDICT_OFFLINE, summary: fmt.Sprintf(
+		"%s has had no connection since it was committed at %s. It is waiting for them in history.", f.user, clock(f.committedNs()))}
+}
+
+// trails are the user's connections that can have to do with the event.
+func (f *facts) trails() []*trail {
+	var trails []*trail
+	for _, g := range f.gateways {
+		for _, of := range g.GetTrails() {
+			trails = append(trails, f.follow(g, of))
+		}
+	}
+	return trails
+}
+
+// follow finds out how far the event got on a connection.
+func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail {
+	t := &trail{Trail: of, gateway: g}
+	var live, fromStore bool
+	for _, step := range of.GetSteps() {
+		if !f.about(step) {
+			continue
+		}
+		var got reach
+		switch step.GetKind() {
+		case gatewayv1.StepKind_STEP_KIND_QUEUED:
+			got, live = reachQueued, true
+		case gatewayv1.StepKind_STEP_KIND_CAUGHT_UP:
+			got, fromStore = reachQueued, true
+		case gatewayv1.StepKind_STEP_KIND_WRITTEN:
+			got = reachWritten
+		case gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND:
+			got = reachAcknowledged
+		default: // says nothing about how far
+		}
+		if got > t.reach {
+			t.reach, t.at = got, step.GetTimeNs()
+		}
+	}
+	// What was queued to a connection in its turn may itself have come to the gateway from history.
+	came := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED))
+	filled := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_GAP_FILLED))
+	t.filled = (fromStore && !live) || (live && filled && !came)
+	// Steps are forgotten sooner than where a connection stands.
+	if standing := of.GetStanding(); standing != nil {
+		switch {
+		case standing.GetAcknowledged() >= f.seq:
+			t.reach = max(t.reach, reachAcknowledged)
+		case standing.GetSent() >= f.seq && t.reach < reachQueued:
+			t.reach = reachWritten
+		case standing.GetHead() >= f.seq:
+			t.reach = max(t.reach, reachGateway)
+		}
+	}
+	return t
+}
+
+func (f *facts) about(step *gatewayv1.Step) bool {
+	return step.GetFirst() <= f.seq && f.seq <= step.GetLast()
+}
+
+func (f *facts) is(kind gatewayv1.StepKind) func(*gatewayv1.Step) bool {
+	return func(step *gatewayv1.Step) bool { return step.GetKind() == kind && f.about(step) }
+}
+
+// retries is how often the event was sent again, to all connections of the user.
+func (f *facts) retries() (n uint32) {
+	for _, g := range f.gateways {
+		for _, t := range g.GetTrails() {
+			for _, step := range t.GetSteps() {
+				if f.is(gatewayv1.StepKind_STEP_KIND_RETRIED)(step) {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// received is how far the user has received, and when that last moved: the store's cursor, or the owner's, which is ahead of it
+// for a moment.
+func (f *facts) received() (seq uint64, atNs int64) {
+	seq, atNs = f.cursor.GetDeliveredSeq(), f.cursor.GetDeliveredTimeMs()*1e6
+	for _, w := range f.workers {
+		for _, c := range w.GetCursors() {
+			if c.GetUserId() == f.user && c.GetDeliveredSeq() > seq {
+				seq, atNs = c.GetDeliveredSeq(), c.GetDeliveredTimeMs()*1e6
+			}
+		}
+	}
+	return seq, atNs
+}
+
+// committedNs is when the event was committed; when nobody remembers, when the broker took its command, shortly before.
+func (f *facts) committedNs() int64 {
+	if _, commit := f.commit(); commit.GetCommittedNs() != 0 {
+		return commit.GetCommittedNs()
+	}
+	return f.event.GetTimeMs() * 1e6
+}
+
+func (f *facts) silentGateways() []string { return f.silent(serviceGateway) }
+func (f *facts) silentWorkers() []string  { return f.silent(serviceDelivery) }
+
+func (f *facts) silent(service string) (instances []string) {
+	for _, m := range f.missing {
+		if m.GetService() == service {
+			instances = append(instances, service+" "+m.GetInstance())
+		}
+	}
+	return instances
+}
+
+// when is a time for a person, and how long after the commit that was; empty when it is not known.
+func (f *facts) when(ns int64) string {
+	if ns == 0 {
+		return ""
+	}
+	text := " at " + clock(ns)
+	if _, commit := f.commit(); commit.GetCommittedNs() != 0 && ns > commit.GetCommittedNs() {
+		text += fmt.Sprintf(", %v after its commit,", time.Duration(ns-commit.GetCommittedNs()).Round(10*time.Microsecond))
+	}
+	return text
+}
+
+// covers reports whether a memory that reaches back to a time reaches back to an event.
+func covers(sinceMs, eventNs int64) bool { return sinceMs*1e6 <= eventNs }
+
+func clock(ns int64) string { return time.Unix(0, ns).UTC().Format("2006-01-02 15:04:05.000 UTC") }

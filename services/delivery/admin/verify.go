@@ -1,0 +1,133 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+)
+
+const (
+	// maxStretch is the most events that are checked in one call, maxFaults the most faults that are named.
+	maxStretch, maxFaults = 10_000, 100
+	readPage              = 1000
+)
+
+// VerifyConversation checks a stretch of the log: contiguous, and every hash right, up to the head that the conversation
+// has when the call begins. What is wrong is named, and checking goes on behind it.
+func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.VerifyConversationRequest) (*adminv1.VerifyConversationResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if len(request.GetAfterHash()) != 0 && len(request.GetAfterHash()) != chain.Size {
+		return nil, invalid("after_hash: must be empty or 32 bytes")
+	}
+	head, err := s.head(ctx, request.GetConversationId())
+	if err != nil {
+		return nil, err
+	}
+	if request.GetAfter() > head.GetHead() {
+		return nil, invalid("after: is beyond the newest seq")
+	}
+	c := &check{conversation: request.GetConversationId(), head: head, response: &adminv1.VerifyConversationResponse{
+		Head: head.GetHead(), Checked: request.GetAfter(), CheckedHash: request.GetAfterHash(),
+	}}
+	if err := s.begin(ctx, c); err != nil {
+		return nil, err
+	}
+	until := min(head.GetHead(), request.GetAfter()+maxStretch)
+	for c.response.GetChecked() < until {
+		page, err := s.History.Read(ctx, &historyv1.ReadRequest{
+			ConversationId: c.conversation, After: c.response.GetChecked(), Limit: uint32(min(readPage, until-c.response.GetChecked())),
+		})
+		if err != nil {
+			return nil, err
+		}
+		if events := page.GetEvents(); len(events) == 0 || events[0].GetSeq() > until {
+			c.missing(until)
+		}
+		for _, event := range page.GetEvents() {
+			if event.GetSeq() <= until {
+				c.event(event)
+			}
+		}
+	}
+	return c.response, nil
+}
+
+// check is one stretch under way.
+type check struct {
+	conversation string
+	head         *historyv1.Head
+	response     *adminv1.VerifyConversationResponse
+}
+
+// begin finds the hash that the stretch must follow on.
+func (s *Server) begin(ctx context.Context, c *check) error {
+	switch after := c.response.GetChecked(); {
+	case after == 0:
+		c.response.CheckedHash = chain.Zero
+	case len(c.response.GetCheckedHash()) == 0:
+		page, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: c.conversation, After: after - 1, Limit: 1})
+		if err != nil {
+			return err
+		}
+		if events := page.GetEvents(); len(events) > 0 && events[0].GetSeq() == after {
+			c.response.CheckedHash = events[0].GetHash()
+		}
+	}
+	return nil
+}
+
+// event checks the next event that is there.
+func (c *check) event(event *conversationv1.Event) {
+	if event.GetBody() == nil && len(event.GetCommitment()) > 0 {
+		c.response.Erased++
+	}
+	if missed := event.GetSeq() - c.response.GetChecked() - 1; missed > 0 {
+		c.gap(event.GetSeq() - 1)
+	}
+	var v chain.Verifier
+	if before := c.response.GetCheckedHash(); before != nil {
+		v = *chain.From(c.response.GetChecked(), before)
+	}
+	var broken *chain.Broken
+	if err := v.Next(event); errors.As(err, &broken) {
+		c.fault(event.GetSeq(), broken.Reason)
+	}
+	if event.GetSeq() == c.head.GetHead() && !bytes.Equal(event.GetHash(), c.head.GetHeadHash()) {
+		c.fault(event.GetSeq(), "its hash is not the one that the conversation's head has")
+	}
+	// Behind a fault the stored hash is taken on trust, or one fault would make everything after it look wrong.
+	c.response.Checked, c.response.CheckedHash = event.GetSeq(), event.GetHash()
+}
+
+// gap notes that everything up to a seq is not there. What follows it has nothing to follow on.
+func (c *check) gap(last uint64) {
+	first := c.response.GetChecked() + 1
+	if first == last {
+		c.fault(first, "it is missing")
+	} else {
+		c.fault(first, fmt.Sprintf("%d to %d are missing", first, last))
+	}
+	c.response.Checked, c.response.CheckedHash = last, nil
+}
+
+// missing notes that the stretch ends before its end.
+func (c *check) missing(until uint64) {
+	c.gap(until)
+	if until == c.head.GetHead() {
+		c.response.CheckedHash = c.head.GetHeadHash()
+	}
+}
+
+func (c *check) fault(seq uint64, problem string) {
+	if len(c.response.GetFaults()) < maxFaults {
+		c.response.Faults = append(c.response.Faults, &adminv1.Fault{Seq: seq, Problem: problem})
+	}
+}
