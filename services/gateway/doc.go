@@ -20,5 +20,9 @@
 // What a connection does not acknowledge is sent again from here, not by the delivery service: the gateway knows for each
 // device what was sent and acknowledged, delivery only knows users.
 //
-// Locks: hub.mu before room.mu before conn.sendMu; conn.mu is never held while any of them is taken.
+// What operators see: counters (metrics), spans of sampled messages (trace, follow), the last steps of every event
+// (recorder, explain), connections and conversations as they are now (server, debug).
+//
+// Locks: hub.mu before room.mu before conn.sendMu; conn.mu is never held while any of them is taken. The locks of recorder,
+// endings and delivery are taken last: nothing is called while one of them is held.
 package gateway

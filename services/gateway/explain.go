@@ -13,6 +13,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
 // Bounds of an explanation.
@@ -102,10 +103,7 @@ const closeAbnormal = 1006
 func (e *ended) subject(conversationID string) subject {
 	trail := &gatewayv1.Trail{
 		ConnectionId: e.id, DeviceId: e.device, OpenedMs: e.opened.UnixMilli(), ClosedMs: e.closed.UnixMilli(),
-		CloseCode: uint32(e.code), CloseReason: e.code.String(),
-	}
-	if e.code == 0 {
-		trail.CloseCode, trail.CloseReason = closeAbnormal, "lost"
+		CloseCode: uint32(cmp.Or(e.code, closeAbnormal)), CloseReason: closeReason(e.code),
 	}
 	for _, s := range e.standings {
 		if s.GetConversationId() == conversationID {
@@ -113,6 +111,18 @@ func (e *ended) subject(conversationID string) subject {
 		}
 	}
 	return subject{e.number, trail}
+}
+
+// closeReason is the name of a close code in the catalogue. Those below it are of WebSocket itself: clients close with them.
+func closeReason(code errcode.CloseCode) string {
+	switch {
+	case code == 0 || code == closeAbnormal:
+		return "lost"
+	case code < errcode.CloseGoingAway:
+		return "client"
+	default:
+		return code.String()
+	}
 }
 
 // explainRoom adds what happened to an event in a room. It gives the time since which all is remembered.

@@ -22,11 +22,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -186,6 +188,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.acks.run(g.ctx) })
 	background.Go(func() { g.watchNATS(g.ctx, status) })
 	background.Go(func() { g.watchRevocations(g.ctx) })
+	background.Go(func() { g.answerOperators(g.ctx) })
 
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(g.listener) }()
@@ -206,6 +209,15 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return fmt.Errorf("serve clients: %w", err)
 	}
 	return nil
+}
+
+// answerOperators answers what is asked of all gateways over NATS, as Server does over gRPC.
+func (g *Gateway) answerOperators(ctx context.Context) {
+	instance := fleet.New(fleet.Config{NATS: g.nats, Service: "gateway", Instance: g.id, Log: g.log})
+	gatewayv1.RegisterGatewayServiceServer(instance, g.Server())
+	if err := instance.Run(ctx); err != nil {
+		g.log.Error("operators' questions over NATS are not answered", "error", err)
+	}
 }
 
 // watchNATS has everything compared with the store after the connection to NATS was lost: live messages were missed.
