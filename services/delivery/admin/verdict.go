@@ -147,8 +147,8 @@ func (f *facts) onItsWay(t *trail) finding {
 	case reachWritten, reachAcknowledged:
 		found.verdict = adminv1.Verdict_VERDICT_WRITTEN
 		found.summary = fmt.Sprintf("It was written to %s%s, and is not acknowledged.", t, f.when(t.at))
-		if n := f.retries(); n > 0 {
-			found.summary += fmt.Sprintf(" It was sent again %d times.", n)
+		if f.retries() > 0 {
+			found.summary += fmt.Sprintf(" It %s.", f.sentAgain())
 		}
 	case reachQueued:
 		found.verdict = adminv1.Verdict_VERDICT_QUEUED
@@ -224,7 +224,7 @@ func (f *facts) lost(t *trail) finding {
 		found.summary = fmt.Sprintf("%s was closed%s because its queue was full: it read too slowly. The event %s. %s", t, f.when(t.GetClosedMs()*1e6), got, then)
 	case errcode.CloseNoAck:
 		found.verdict = adminv1.Verdict_VERDICT_NOT_ACKNOWLEDGED
-		found.summary = fmt.Sprintf("%s was closed as dead%s: it acknowledged nothing, and the event was sent again %d times. %s", t, f.when(t.GetClosedMs()*1e6), f.retries(), then)
+		found.summary = fmt.Sprintf("%s was closed as dead%s: the event was not acknowledged and %s. %s", t, f.when(t.GetClosedMs()*1e6), f.sentAgain(), then)
 	default:
 		found.verdict = adminv1.Verdict_VERDICT_CONNECTION_LOST
 		found.summary = fmt.Sprintf("%s ended%s (%d, %s). The event %s. %s", t, f.when(t.GetClosedMs()*1e6), t.GetCloseCode(), t.GetCloseReason(), got, then)
@@ -365,9 +365,21 @@ func (f *facts) when(ns int64) string {
 	}
 	text := " at " + clock(ns)
 	if _, commit := f.commit(); commit.GetCommittedNs() != 0 && ns > commit.GetCommittedNs() {
-		text += fmt.Sprintf(", %v after its commit,", time.Duration(ns-commit.GetCommittedNs()).Round(10*time.Microsecond))
+		text += fmt.Sprintf(" (%v after the commit)", time.Duration(ns-commit.GetCommittedNs()).Round(10*time.Microsecond))
 	}
 	return text
+}
+
+// sentAgain is how often the event was sent again, for a person.
+func (f *facts) sentAgain() string {
+	switch n := f.retries(); n {
+	case 0:
+		return "was not sent again"
+	case 1:
+		return "was sent again once"
+	default:
+		return fmt.Sprintf("was sent again %d times", n)
+	}
 }
 
 // covers reports whether a memory that reaches back to a time reaches back to an event.
