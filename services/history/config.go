@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/runnelhq/runnel/services/history/store"
 	"github.com/runnelhq/runnel/services/history/store/postgres"
@@ -19,6 +20,8 @@ type Config struct {
 	Database string `help:"Where the history is kept: sqlite:PATH for a file, or postgres://USER@HOST/DATABASE. With a password in it, give it by environment or settings file."`
 	// Connections is the most connections to PostgreSQL. Defaults to 20: one for each of 16 partitions, and some for reading.
 	Connections int `help:"Most connections to PostgreSQL." default:"20"`
+	// Timeout is the longest that one call may take, also when its caller would wait longer. Defaults to 10 s.
+	Timeout time.Duration `help:"Longest that one call may take, also when its caller would wait longer." default:"10s"`
 }
 
 // Store is where the history is kept; see the package store.
@@ -32,6 +35,9 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (St
 	}
 	if cfg.Connections < 0 || cfg.Connections > maxConnections {
 		return nil, fmt.Errorf("the number of connections to PostgreSQL must be 1 to %d", maxConnections)
+	}
+	if cfg.Timeout < 0 {
+		return nil, errors.New("the time that a call may take must not be negative")
 	}
 	scheme, path, _ := strings.Cut(cfg.Database, ":")
 	switch {
@@ -50,4 +56,5 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (St
 const (
 	maxPartitions  = 1024
 	maxConnections = 1000
+	defaultTimeout = 10 * time.Second
 )

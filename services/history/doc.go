@@ -5,7 +5,8 @@
 // ordered and permitted by delivery. Neighbours: package store holds the interface of the database and its two
 // implementations.
 //
-//	server.go     the methods
+//	server.go     the methods that gateways and delivery call all the time
+//	operators.go  the methods for operators, and revocations
 //	validate.go   what a request must look like
 //	errors.go     errors to gRPC codes, once
 //	metrics.go    what is measured

@@ -12,7 +12,7 @@ import (
 )
 
 // refuse turns an error into the gRPC status that the caller gets, counts it, and logs the cause of those that are not
-// the caller's doing. What the database said stays here: it may hold addresses and content.
+// the caller's doing. ctx is the caller's, without what the service itself limits. What the database said stays here: it may hold addresses and content.
 func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	var invalid *store.InvalidError
 	var moved *store.WatermarkError
@@ -33,11 +33,15 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		return answer(reasonSeqTaken, codes.FailedPrecondition, store.ErrSeqTaken.Error())
 	case errors.Is(err, store.ErrNotFound):
 		return answer(reasonNotFound, codes.NotFound, store.ErrNotFound.Error())
+	case errors.Is(err, store.ErrNoDeadLetter):
+		return answer(reasonNotFound, codes.NotFound, store.ErrNoDeadLetter.Error())
+	case errors.Is(err, store.ErrNoWorker):
+		return answer(reasonNotFound, codes.NotFound, store.ErrNoWorker.Error())
 	case errors.Is(err, store.ErrTooLarge):
 		return answer(reasonTooLarge, codes.ResourceExhausted, store.ErrTooLarge.Error())
-	case errors.Is(err, context.Canceled):
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return answer(reasonGivenUp, codes.Canceled, "the caller gave up")
-	case errors.Is(err, context.DeadlineExceeded):
+	case ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded):
 		return answer(reasonGivenUp, codes.DeadlineExceeded, "the caller's deadline has passed")
 	case errors.Is(err, store.ErrDefect):
 		s.log.ErrorContext(ctx, "the database refused a statement", "operation", op.name, "error", err)
@@ -45,8 +49,8 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		// look like any mishap on the way.
 		return answer(reasonDefect, codes.InvalidArgument, "the history's database refused the request; its log says why")
 	default:
-		// Everything unknown counts as passing: a worker gives up on a command that is refused for good, and must not
-		// because of a mishap.
+		// Everything unknown counts as passing, and so does a call that took longer than it may here: a worker gives up on a
+		// command that is refused for good, and must not because of a mishap.
 		op.logged.Do(func() {
 			s.log.WarnContext(ctx, "the database is not available", "operation", op.name, "error", err)
 		})

@@ -5,15 +5,19 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"github.com/runnelhq/runnel/services/history/store"
 )
 
 // metrics are what the service measures. Everything is resolved when it is made.
 type metrics struct {
 	appendEvents                 prometheus.Observer
 	duplicates, rewinds, damaged prometheus.Counter
+	deadLetters                  prometheus.Counter
 
 	append, watermark, lease, conversations, commands, read,
-	listConversations, listMembers, heads, saveCursors *operation
+	listConversations, listMembers, heads, saveCursors,
+	listLeases, movePartition, listDeadLetters, getDeadLetter, dropDeadLetter, revokeUser, getRevocations *operation
 }
 
 // operation is one method.
@@ -39,11 +43,12 @@ const (
 	reasonDefect      reason = "defect"
 )
 
-func newMetrics(registerer prometheus.Registerer) *metrics {
+func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
+	backend := s.Stats().Backend
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "runnel_history_operation_seconds", Help: "Time the store took, by operation; append is the commit that a sender waits for.",
+		Name: "runnel_history_operation_seconds", Help: "Time the store took, by database and operation; append is the commit that a sender waits for.",
 		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
-	}, []string{"operation"})
+	}, []string{"backend", "operation"})
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "runnel_history_refused_total", Help: "Calls that were not answered, by operation and reason; watermark means that another worker owns the partition now.",
 	}, []string{"operation", "reason"})
@@ -59,11 +64,14 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	damaged := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "runnel_history_damaged_events_total", Help: "Events that were read and whose stored body cannot be decoded. Above 0 is an alarm: run runnel verify.",
 	})
-	registerer.MustRegister(seconds, refused, events, duplicates, rewinds, damaged)
+	deadLetters := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "runnel_history_dead_letters_total", Help: "Commands that were put aside. Each is a message that somebody sent and nobody got: see runnel admin dead-letters.",
+	})
+	registerer.MustRegister(seconds, refused, events, duplicates, rewinds, damaged, deadLetters, newStatsCollector(s))
 
 	resolve := func(name string) *operation {
 		o := &operation{
-			name: name, seconds: seconds.WithLabelValues(name), refused: map[reason]prometheus.Counter{},
+			name: name, seconds: seconds.WithLabelValues(backend, name), refused: map[reason]prometheus.Counter{},
 			logged: rate.Sometimes{First: 1, Interval: time.Second},
 		}
 		for _, r := range []reason{
@@ -74,9 +82,72 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		return o
 	}
 	return &metrics{
-		appendEvents: events, duplicates: duplicates, rewinds: rewinds, damaged: damaged,
+		appendEvents: events, duplicates: duplicates, rewinds: rewinds, damaged: damaged, deadLetters: deadLetters,
 		append: resolve("append"), watermark: resolve("watermark"), lease: resolve("lease"), conversations: resolve("conversations"),
 		commands: resolve("commands"), read: resolve("read"), listConversations: resolve("list_conversations"),
 		listMembers: resolve("list_members"), heads: resolve("heads"), saveCursors: resolve("save_cursors"),
+		listLeases: resolve("list_leases"), movePartition: resolve("move_partition"), listDeadLetters: resolve("list_dead_letters"),
+		getDeadLetter: resolve("get_dead_letter"), dropDeadLetter: resolve("drop_dead_letter"), revokeUser: resolve("revoke_user"),
+		getRevocations: resolve("get_revocations"),
 	}
+}
+
+// statsCollector asks the store how it is doing at every scrape.
+type statsCollector struct {
+	store store.Store
+
+	connections, limit, waiting, givenUp               *prometheus.Desc
+	databaseBytes, logBytes, commits, copies, uncopied *prometheus.Desc
+}
+
+func newStatsCollector(s store.Store) *statsCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("runnel_history_"+name, help, labels, nil)
+	}
+	return &statsCollector{
+		store:       s,
+		connections: desc("connections", "Connections to the database that are made, busy or idle. Of SQLite, those that read.", "state"),
+		limit:       desc("connections_limit", "The most connections that are made."),
+		waiting:     desc("waiting", "Calls that wait for a connection to PostgreSQL, or for SQLite's writer."),
+		givenUp:     desc("connection_timeouts_total", "Calls that got no connection to PostgreSQL in time and were refused as unavailable."),
+
+		databaseBytes: desc("sqlite_database_bytes", "Size of the SQLite file."),
+		logBytes:      desc("sqlite_log_bytes", "Size of the SQLite file's write-ahead log. It begins again at about 32 MiB; one that keeps growing is not copied."),
+		commits:       desc("sqlite_commits_total", "Transactions committed; appends and cursors that arrive together share one."),
+		copies:        desc("sqlite_checkpoints_total", "Times that the write-ahead log was copied into the SQLite file."),
+		uncopied:      desc("sqlite_checkpoint_failures_total", "Times that the write-ahead log could not be copied into the SQLite file."),
+	}
+}
+
+// Describe says what there may be; a database tells only what it has.
+func (c *statsCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{
+		c.connections, c.limit, c.waiting, c.givenUp, c.databaseBytes, c.logBytes, c.commits, c.copies, c.uncopied,
+	} {
+		descs <- desc
+	}
+}
+
+// Collect asks.
+func (c *statsCollector) Collect(metrics chan<- prometheus.Metric) {
+	stats := c.store.Stats()
+	gauge := func(desc *prometheus.Desc, value int64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
+	}
+	counter := func(desc *prometheus.Desc, value uint64) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
+	}
+	gauge(c.connections, int64(stats.Busy), "busy")
+	gauge(c.connections, int64(stats.Open-stats.Busy), "idle")
+	gauge(c.limit, int64(stats.MaxConnections))
+	gauge(c.waiting, int64(stats.Waiting))
+	if stats.Backend != "sqlite" {
+		counter(c.givenUp, stats.GivenUp)
+		return
+	}
+	gauge(c.databaseBytes, stats.File.DatabaseBytes)
+	gauge(c.logBytes, stats.File.LogBytes)
+	counter(c.commits, stats.File.Commits)
+	counter(c.copies, stats.File.Copies)
+	counter(c.uncopied, stats.File.FailedCopies)
 }

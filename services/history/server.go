@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -19,24 +20,27 @@ type Server struct {
 
 	store   store.Store
 	log     *slog.Logger
+	timeout time.Duration
 	metrics *metrics
 }
 
 var _ historyv1.HistoryServiceServer = (*Server)(nil)
 
 // New makes the service. Its metrics are registered with registerer, once for each registerer.
-func New(_ Config, s Store, log *slog.Logger, registerer prometheus.Registerer) *Server {
-	return &Server{store: s, log: log, metrics: newMetrics(registerer)}
+func New(cfg Config, s Store, log *slog.Logger, registerer prometheus.Registerer) *Server {
+	return &Server{store: s, log: log, timeout: cmp.Or(cfg.Timeout, defaultTimeout), metrics: newMetrics(registerer, s)}
 }
 
 // do runs one call: the check of the request, then the store, measured, and its error translated.
-func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func() (T, error)) (T, error) {
+func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func(ctx context.Context) (T, error)) (T, error) {
 	var none T
 	if invalid != nil {
 		return none, s.refuse(ctx, op, invalid)
 	}
 	begin := time.Now()
-	answer, err := call()
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	answer, err := call(limited)
 	op.seconds.Observe(time.Since(begin).Seconds())
 	if err != nil {
 		return none, s.refuse(ctx, op, err)
@@ -46,7 +50,7 @@ func do[T any](ctx context.Context, s *Server, op *operation, invalid error, cal
 
 // Append commits one batch of a partition, or nothing of it.
 func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
-	return do(ctx, s, s.metrics.append, s.checkAppend(request), func() (*historyv1.AppendResponse, error) {
+	return do(ctx, s, s.metrics.append, s.checkAppend(request), func(ctx context.Context) (*historyv1.AppendResponse, error) {
 		present := request.GetExpected()
 		if store.BugNoWatermarkCheck {
 			// Nothing compares the two then, so that only this shows what the bug does.
@@ -60,6 +64,7 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 			s.metrics.duplicates.Add(float64(len(duplicates)))
 		default:
 			s.metrics.appendEvents.Observe(float64(len(request.GetEvents())))
+			s.metrics.deadLetters.Add(float64(len(request.GetDeadLetters())))
 			s.reportRewind(ctx, request, present)
 		}
 		return &historyv1.AppendResponse{Duplicates: duplicates}, nil
@@ -78,7 +83,7 @@ func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequ
 
 // GetWatermark tells where a partition stands.
 func (s *Server) GetWatermark(ctx context.Context, request *historyv1.GetWatermarkRequest) (*historyv1.GetWatermarkResponse, error) {
-	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", request.GetPartition()), func() (*historyv1.GetWatermarkResponse, error) {
+	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", request.GetPartition()), func(ctx context.Context) (*historyv1.GetWatermarkResponse, error) {
 		watermark, err := s.store.Watermark(ctx, request.GetPartition())
 		return &historyv1.GetWatermarkResponse{Watermark: watermark}, err
 	})
@@ -86,7 +91,7 @@ func (s *Server) GetWatermark(ctx context.Context, request *historyv1.GetWaterma
 
 // Lease renews, releases and claims the leases of one worker.
 func (s *Server) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
-	return do(ctx, s, s.metrics.lease, s.checkLease(request), func() (*historyv1.LeaseResponse, error) {
+	return do(ctx, s, s.metrics.lease, s.checkLease(request), func(ctx context.Context) (*historyv1.LeaseResponse, error) {
 		return s.store.Lease(ctx, request)
 	})
 }
@@ -94,7 +99,7 @@ func (s *Server) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*h
 // GetConversations gives the state that apply needs. RESOURCE_EXHAUSTED when the conversations have too many members for
 // one answer: ask for fewer at a time.
 func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetConversationsRequest) (*historyv1.GetConversationsResponse, error) {
-	return do(ctx, s, s.metrics.conversations, checkConversations(request.GetConversationIds()), func() (*historyv1.GetConversationsResponse, error) {
+	return do(ctx, s, s.metrics.conversations, checkConversations(request.GetConversationIds()), func(ctx context.Context) (*historyv1.GetConversationsResponse, error) {
 		states, err := s.store.Conversations(ctx, request.GetConversationIds())
 		return &historyv1.GetConversationsResponse{Conversations: states}, err
 	})
@@ -103,7 +108,7 @@ func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetCon
 // FindCommands gives the events that came of commands. RESOURCE_EXHAUSTED when they are too large for one answer: ask for fewer
 // at a time.
 func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindCommandsRequest) (*historyv1.FindCommandsResponse, error) {
-	return do(ctx, s, s.metrics.commands, checkCommands(request.GetCommands()), func() (*historyv1.FindCommandsResponse, error) {
+	return do(ctx, s, s.metrics.commands, checkCommands(request.GetCommands()), func(ctx context.Context) (*historyv1.FindCommandsResponse, error) {
 		events, err := s.store.Commands(ctx, request.GetCommands())
 		s.reportDamage(ctx, events)
 		return &historyv1.FindCommandsResponse{Events: events}, err
@@ -112,7 +117,7 @@ func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindComman
 
 // Read gives a stretch of a log.
 func (s *Server) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	return do(ctx, s, s.metrics.read, checkRead(request), func() (*historyv1.ReadResponse, error) {
+	return do(ctx, s, s.metrics.read, checkRead(request), func(ctx context.Context) (*historyv1.ReadResponse, error) {
 		page, err := s.store.Read(ctx, request)
 		s.reportDamage(ctx, page.GetEvents())
 		return page, err
@@ -139,7 +144,7 @@ func (s *Server) ListConversations(ctx context.Context, request *historyv1.ListC
 	if invalid == nil {
 		invalid = checkLimit(request.GetLimit())
 	}
-	return do(ctx, s, s.metrics.listConversations, invalid, func() (*historyv1.ListConversationsResponse, error) {
+	return do(ctx, s, s.metrics.listConversations, invalid, func(ctx context.Context) (*historyv1.ListConversationsResponse, error) {
 		return s.store.ListConversations(ctx, request)
 	})
 }
@@ -156,14 +161,14 @@ func (s *Server) ListMembers(ctx context.Context, request *historyv1.ListMembers
 	if invalid == nil {
 		invalid = checkLimit(request.GetLimit())
 	}
-	return do(ctx, s, s.metrics.listMembers, invalid, func() (*historyv1.ListMembersResponse, error) {
+	return do(ctx, s, s.metrics.listMembers, invalid, func(ctx context.Context) (*historyv1.ListMembersResponse, error) {
 		return s.store.ListMembers(ctx, request)
 	})
 }
 
 // Heads gives the newest seq of conversations.
 func (s *Server) Heads(ctx context.Context, request *historyv1.HeadsRequest) (*historyv1.HeadsResponse, error) {
-	return do(ctx, s, s.metrics.heads, checkConversations(request.GetConversationIds()), func() (*historyv1.HeadsResponse, error) {
+	return do(ctx, s, s.metrics.heads, checkConversations(request.GetConversationIds()), func(ctx context.Context) (*historyv1.HeadsResponse, error) {
 		heads, err := s.store.Heads(ctx, request.GetConversationIds())
 		return &historyv1.HeadsResponse{Heads: heads}, err
 	})
@@ -171,7 +176,7 @@ func (s *Server) Heads(ctx context.Context, request *historyv1.HeadsRequest) (*h
 
 // SaveCursors moves cursors forward.
 func (s *Server) SaveCursors(ctx context.Context, request *historyv1.SaveCursorsRequest) (*historyv1.SaveCursorsResponse, error) {
-	return do(ctx, s, s.metrics.saveCursors, checkCursors(request.GetUpdates()), func() (*historyv1.SaveCursorsResponse, error) {
+	return do(ctx, s, s.metrics.saveCursors, checkCursors(request.GetUpdates()), func(ctx context.Context) (*historyv1.SaveCursorsResponse, error) {
 		return &historyv1.SaveCursorsResponse{}, s.store.SaveCursors(ctx, request.GetUpdates())
 	})
 }

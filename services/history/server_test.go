@@ -32,6 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // bed is a service over SQLite, called over a socket.
 type bed struct {
 	client   historyv1.HistoryServiceClient
+	server   *history.Server
 	store    history.Store
 	registry *prometheus.Registry
 	log      *syncBuffer
@@ -65,7 +66,8 @@ func newBed(t *testing.T) *bed {
 	t.Cleanup(func() { require.NoError(t, b.store.Close()) })
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, telemetry.Discard())
 	require.NoError(t, err)
-	historyv1.RegisterHistoryServiceServer(server, history.New(cfg, b.store, log, b.registry))
+	b.server = history.New(cfg, b.store, log, b.registry)
+	historyv1.RegisterHistoryServiceServer(server, b.server)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
@@ -181,8 +183,8 @@ func TestAnAwayDatabaseIsUnavailableAndSaysNoMore(t *testing.T) {
 	b := newBed(t)
 	require.NoError(t, b.store.Close())
 	_, batch := creation(t)
-	for range 50 {
-		_, err := b.client.Append(t.Context(), batch)
+	for range 50 { // without a client, which would stop asking
+		_, err := b.server.Append(t.Context(), batch)
 		st := requireCode(t, codes.Unavailable, err)
 		require.NotContains(t, st.Message(), "sql")
 		require.NotContains(t, st.Message(), "closed")

@@ -178,11 +178,17 @@ func checkOptionalUser(field, user string) error {
 	return checkUser(field, user)
 }
 
-func (s *Server) checkLease(request *historyv1.LeaseRequest) error {
-	worker := request.GetWorker()
+func checkWorker(worker string) error {
 	visible := func(r rune) bool { return r > ' ' && r <= '~' }
 	if worker == "" || len(worker) > maxWorkerBytes || strings.TrimFunc(worker, visible) != "" {
 		return store.Invalid("worker", "must be 1 to %d visible ASCII characters", maxWorkerBytes)
+	}
+	return nil
+}
+
+func (s *Server) checkLease(request *historyv1.LeaseRequest) error {
+	if err := checkWorker(request.GetWorker()); err != nil {
+		return err
 	}
 	if ttl := request.GetTtlMs(); ttl == 0 || ttl > maxTTLMs {
 		return store.Invalid("ttl_ms", "must be 1 to %d", maxTTLMs)

@@ -102,6 +102,17 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		{"viewer", &historyv1.ListMembersRequest{ConversationId: id, Viewer: "*"}},
 		{"after", &historyv1.ListMembersRequest{ConversationId: id, After: "*"}},
 		{"limit", &historyv1.ListMembersRequest{ConversationId: id, Limit: 1001}},
+		{"partition", &historyv1.MovePartitionRequest{Partition: storetest.Partitions}},
+		{"worker", &historyv1.MovePartitionRequest{Worker: "two words"}},
+		{"partition", &historyv1.ListDeadLettersRequest{Partition: proto.Uint32(storetest.Partitions)}},
+		{"after", &historyv1.ListDeadLettersRequest{After: "3-1-1"}},
+		{"limit", &historyv1.ListDeadLettersRequest{Limit: 1001}},
+		{"dead_letter_id", &historyv1.GetDeadLetterRequest{}},
+		{"dead_letter_id", &historyv1.DropDeadLetterRequest{DeadLetterId: "0003-'; DROP TABLE events--0000000000000000001"}},
+		{"user_id", &historyv1.RevokeUserRequest{}},
+		{"user_id", &historyv1.RevokeUserRequest{UserId: "*"}},
+		{"user_id", &historyv1.GetRevocationsRequest{UserId: "*"}},
+		{"since_ms", &historyv1.GetRevocationsRequest{SinceMs: -1}},
 		{"updates", &historyv1.SaveCursorsRequest{Updates: make([]*historyv1.CursorUpdate, 1001)}},
 		{"updates[0].conversation_id", save("", &conversationv1.Cursor{UserId: "bob"})},
 		{"updates[0].cursor.user_id", save(id, nil)},
@@ -138,6 +149,18 @@ func call(t *testing.T, b *bed, request proto.Message) (err error) {
 		_, err = b.client.ListMembers(ctx, r)
 	case *historyv1.SaveCursorsRequest:
 		_, err = b.client.SaveCursors(ctx, r)
+	case *historyv1.MovePartitionRequest:
+		_, err = b.client.MovePartition(ctx, r)
+	case *historyv1.ListDeadLettersRequest:
+		_, err = b.client.ListDeadLetters(ctx, r)
+	case *historyv1.GetDeadLetterRequest:
+		_, err = b.client.GetDeadLetter(ctx, r)
+	case *historyv1.DropDeadLetterRequest:
+		_, err = b.client.DropDeadLetter(ctx, r)
+	case *historyv1.RevokeUserRequest:
+		_, err = b.client.RevokeUser(ctx, r)
+	case *historyv1.GetRevocationsRequest:
+		_, err = b.client.GetRevocations(ctx, r)
 	default:
 		require.Fail(t, "no method takes this")
 	}
