@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# manifests.sh        renders the Helm chart into deploy/manifests, after copying the alert rules into the chart
+# manifests.sh        renders the Helm chart into deploy/manifests, after copying into the chart what it shares with others:
+#                     the alert rules and the users of NATS
 # manifests.sh check  renders into a directory of its own and fails if the tree differs; changes nothing
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,8 +10,9 @@ fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 mkdir -p "$fresh/deploy/helm" "$fresh/deploy/manifests"
 
-# A chart reads only files of its own, so the rules are copied into it. Tests of the rules stay where they are.
+# A chart reads only files of its own. Tests of the rules stay where they are.
 cp -R deploy/helm/runnel "$fresh/deploy/helm/"
+cp deploy/nats/users.conf "$fresh/deploy/helm/runnel/files/users.conf"
 rm -rf "$fresh/deploy/helm/runnel/files/alerts"
 mkdir -p "$fresh/deploy/helm/runnel/files/alerts"
 for rules in deploy/alerts/*.yaml deploy/alerts/*.yml; do
@@ -52,8 +54,8 @@ while read -r file; do
 		rm "$file"
 		echo "removed $file: nothing leads to it any more"
 	fi
-done < <( (find deploy/manifests deploy/helm/runnel/files/alerts -type f 2>/dev/null || true
-	cd "$fresh" && find deploy/manifests deploy/helm/runnel/files/alerts -type f) | sort -u)
+done < <( (find deploy/manifests deploy/helm/runnel/files/alerts deploy/helm/runnel/files/users.conf -type f 2>/dev/null || true
+	cd "$fresh" && find deploy/manifests deploy/helm/runnel/files/alerts deploy/helm/runnel/files/users.conf -type f) | sort -u)
 
 if [[ ${1:-} == check ]] && ((stale)); then
 	# shellcheck disable=SC2016

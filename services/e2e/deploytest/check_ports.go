@@ -1,0 +1,123 @@
+package deploytest
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// checkPorts: containers declare what their programs listen on, and whatever leads to a port leads to one that is there.
+func checkPorts(in *inspection) {
+	for _, w := range in.services() {
+		listening := map[string]bool{}
+		for name, address := range in.settings(w) {
+			if !strings.HasSuffix(name, ".listen") || address == "" {
+				continue
+			}
+			host, port, _ := net.SplitHostPort(address)
+			if host != "" {
+				in.failf("%s listens on %s for %s, where no other pod can reach it", w.Name, address, name)
+			}
+			listening[port] = true
+		}
+		declared := map[string]bool{}
+		for _, port := range w.Container().Ports {
+			declared[fmt.Sprint(port.ContainerPort)] = true
+		}
+		if !maps.Equal(listening, declared) {
+			in.failf("%s listens on the ports %v and declares %v", w.Name, slices.Sorted(maps.Keys(listening)), slices.Sorted(maps.Keys(declared)))
+		}
+	}
+	for _, service := range in.Services {
+		for _, port := range service.Spec.Ports {
+			if _, _, err := in.dial(fmt.Sprintf("%s:%d", service.Name, port.Port)); err != nil {
+				in.failf("the Service %s: %w", service.Name, err)
+			}
+		}
+	}
+	for _, ingress := range in.Ingresses {
+		for _, rule := range ingress.Spec.Rules {
+			for _, route := range rule.HTTP.Paths {
+				in.checkBackend(ingress.Name, route.Backend.Service.Name, route.Backend.Service.Port.Name)
+			}
+		}
+	}
+	for _, w := range in.services() {
+		settings := in.settings(w)
+		for setting, expected := range map[string]struct {
+			component, port string
+		}{"history-address": {history, "rpc"}, "nats.url": {natsName, "client"}} {
+			for address := range strings.SplitSeq(settings[setting], ",") {
+				_, address, _ = strings.Cut(address, "://")
+				address = strings.TrimPrefix(address, "/")
+				if address == "" || expected.component == natsName && in.workload(natsName) == nil {
+					continue
+				}
+				target, port, err := in.dial(address)
+				switch {
+				case err != nil:
+					in.failf("%s of %s is %s: %w", setting, w.Name, address, err)
+				case target.Component() != expected.component || portName(target, port) != expected.port:
+					in.failf("%s of %s leads to %s on port %d", setting, w.Name, target.Name, port)
+				}
+			}
+		}
+	}
+}
+
+func (in *inspection) checkBackend(ingress, name, port string) {
+	service := in.service(name)
+	if service == nil {
+		in.failf("the Ingress %s leads to the Service %s, which is not there", ingress, name)
+		return
+	}
+	i := slices.IndexFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Name == port })
+	if i < 0 {
+		in.failf("the Ingress %s leads to port %q of the Service %s, which has no such port", ingress, port, name)
+		return
+	}
+	target, number, err := in.dial(fmt.Sprintf("%s:%d", name, service.Spec.Ports[i].Port))
+	if err == nil && (target.Component() != gateway || portName(target, number) != "clients") {
+		in.failf("the Ingress %s leads to %s on port %d, not to the clients' port of the gateway", ingress, target.Name, number)
+	}
+}
+
+func portName(w *Workload, number int32) string {
+	for _, port := range w.Container().Ports {
+		if port.ContainerPort == number {
+			return port.Name
+		}
+	}
+	return ""
+}
+
+// checkProbes: each probe asks a port of the container for a path that answers to somebody without a token, and a pod that
+// only waits for others is not restarted.
+func checkProbes(in *inspection) {
+	for _, w := range in.Workloads {
+		container := w.Container()
+		for name, probe := range map[string]*corev1.Probe{
+			"startup": container.StartupProbe, "liveness": container.LivenessProbe, "readiness": container.ReadinessProbe,
+		} {
+			if probe == nil || probe.HTTPGet == nil {
+				in.failf("%s has no %s probe over HTTP", w.Name, name)
+				continue
+			}
+			port := portName(w, w.port(probe.HTTPGet.Port))
+			if want := map[bool]string{true: "monitor", false: "admin"}[w.Component() == natsName]; port != want {
+				in.failf("the %s probe of %s asks the port %s, not %s", name, w.Name, probe.HTTPGet.Port.String(), want)
+			}
+			if got := in.Answers(w.Component(), probe.HTTPGet.Path); got != 200 {
+				in.failf("the %s probe of %s asks for %s, which answers %d", name, w.Name, probe.HTTPGet.Path, got)
+			}
+		}
+		if live, ready := container.LivenessProbe, container.ReadinessProbe; live != nil && ready != nil &&
+			live.HTTPGet != nil && ready.HTTPGet != nil && live.HTTPGet.Path == ready.HTTPGet.Path {
+			in.failf("%s is restarted when it is not ready: both probes ask for %s", w.Name, live.HTTPGet.Path)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package deploytest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// checkRollout: new pods before old ones go, and evictions one by one.
+func checkRollout(in *inspection) {
+	for _, w := range in.services() {
+		if w.Rollout == nil || w.Rollout.MaxUnavailable == nil || w.Rollout.MaxUnavailable.String() != "0" ||
+			w.Rollout.MaxSurge == nil || w.Rollout.MaxSurge.String() == "0" {
+			in.failf("a rollout of %s takes pods away before others are there", w.Name)
+		}
+	}
+	for _, budget := range in.Budgets {
+		if budget.Spec.MaxUnavailable == nil || budget.Spec.MaxUnavailable.String() != "1" || budget.Spec.MinAvailable != nil {
+			in.failf("the PodDisruptionBudget %s must let one pod go, and no more", budget.Name)
+		}
+		if policy := budget.Spec.UnhealthyPodEvictionPolicy; policy == nil || *policy != policyv1.AlwaysAllow {
+			in.failf("the PodDisruptionBudget %s holds back a node for pods that are broken anyway", budget.Name)
+		}
+	}
+}
+
+// checkGrace: the kubelet waits for what a pod does when it is stopped.
+func checkGrace(in *inspection) {
+	for _, w := range in.Workloads {
+		var grace time.Duration
+		if w.Pod.Spec.TerminationGracePeriodSeconds != nil {
+			grace = time.Duration(*w.Pod.Spec.TerminationGracePeriodSeconds) * time.Second
+		}
+		hook := w.Container().Lifecycle
+		if hook == nil || hook.PreStop == nil {
+			in.failf("%s has no preStop hook", w.Name)
+			continue
+		}
+		if w.Component() == natsName {
+			in.checkLameDuck(w, hook.PreStop.Exec, grace)
+			continue
+		}
+		if hook.PreStop.Sleep == nil || hook.PreStop.Sleep.Seconds < 5 {
+			in.failf("%s goes before the nodes know that it does", w.Name)
+			continue
+		}
+		stop := time.Duration(0)
+		settings := in.settings(w)
+		for _, name := range []string{"gateway.drain", "rpc.stop-timeout", "delivery.stop-timeout"} {
+			if took, err := time.ParseDuration(settings[name]); err == nil {
+				stop = max(stop, took)
+			}
+		}
+		// What is left flushes traces, and lets the slowest of the connections' goroutines end.
+		const margin = 10 * time.Second
+		if pause := time.Duration(hook.PreStop.Sleep.Seconds) * time.Second; grace < pause+stop+margin {
+			in.failf("%s is killed after %v, and needs %v + %v + %v", w.Name, grace, pause, stop, margin)
+		}
+	}
+}
+
+func (in *inspection) checkLameDuck(w *Workload, hook *corev1.ExecAction, grace time.Duration) {
+	options, err := in.natsOptions(w)
+	if err != nil {
+		return // checkNATS tells
+	}
+	if want := []string{"nats-server", "--signal", "ldm=" + options.PidFile}; hook == nil || !slices.Equal(hook.Command, want) {
+		in.failf("the preStop hook of %s must be %v", w.Name, want)
+	}
+	const margin = 15 * time.Second
+	if grace < options.LameDuckDuration+margin {
+		in.failf("%s is killed after %v; it is a lame duck for %v", w.Name, grace, options.LameDuckDuration)
+	}
+}
+
+// checkAutoscaling: the target is there and nobody else sets its size; the figures exist; shrinking is slow.
+func checkAutoscaling(in *inspection) {
+	for _, scaler := range in.Autoscalers {
+		target := scaler.Spec.ScaleTargetRef
+		i := slices.IndexFunc(in.Workloads, func(w *Workload) bool { return w.Name == target.Name && w.Kind == target.Kind })
+		if i < 0 {
+			in.failf("%s scales the %s %s, which is not there", scaler.Name, target.Kind, target.Name)
+			continue
+		}
+		w := in.Workloads[i]
+		if w.Replicas != nil {
+			in.failf("%s has a number of replicas, which every upgrade would go back to", w.Name)
+		}
+		if scaler.Spec.MinReplicas == nil || *scaler.Spec.MinReplicas < 2 || scaler.Spec.MaxReplicas < *scaler.Spec.MinReplicas {
+			in.failf("%s must keep two pods at least", scaler.Name)
+		}
+		byPods := false
+		for _, metric := range scaler.Spec.Metrics {
+			if metric.Type != autoscalingv2.PodsMetricSourceType {
+				continue
+			}
+			byPods = true
+			if name := metric.Pods.Metric.Name; !in.Metrics(w.Component())[name] {
+				in.failf("%s scales by %s, which %s does not export", scaler.Name, name, w.Name)
+			}
+			if limit := in.settings(w)["gateway.max-connections"]; !metric.Pods.Target.AverageValue.IsZero() && limit != "" {
+				if most := quantity(limit); metric.Pods.Target.AverageValue.Value()*3/2 > most {
+					in.failf("%s aims at %s connections of %d that a gateway takes: too few are left for those of a neighbour that dies",
+						scaler.Name, metric.Pods.Target.AverageValue, most)
+				}
+			}
+		}
+		if !byPods {
+			in.failf("%s does not scale by what the pods hold", scaler.Name)
+		}
+		behaviour := scaler.Spec.Behavior
+		if behaviour == nil || behaviour.ScaleDown == nil || behaviour.ScaleDown.StabilizationWindowSeconds == nil ||
+			*behaviour.ScaleDown.StabilizationWindowSeconds < 600 || len(behaviour.ScaleDown.Policies) == 0 {
+			in.failf("%s shrinks at once", scaler.Name)
+		}
+	}
+	for _, w := range in.services() {
+		scaled := slices.ContainsFunc(in.Autoscalers, func(s *autoscalingv2.HorizontalPodAutoscaler) bool { return s.Spec.ScaleTargetRef.Name == w.Name })
+		if w.Replicas == nil && !scaled {
+			in.failf("nothing says how many pods %s has", w.Name)
+		}
+	}
+}
+
+// checkMonitoring: every service is scraped once, with the token, and alerts are whole.
+func checkMonitoring(in *inspection) {
+	for _, monitor := range in.ServiceMonitors {
+		scraped := map[string]int{}
+		for _, service := range in.Services {
+			if !matches(&monitor.Spec.Selector, service.Labels) {
+				continue
+			}
+			for _, endpoint := range monitor.Spec.Endpoints {
+				for _, port := range service.Spec.Ports {
+					if port.Name != endpoint.Port {
+						continue
+					}
+					if w, err := in.only(&metav1.LabelSelector{MatchLabels: service.Spec.Selector}); err == nil {
+						scraped[w.Component()]++
+					}
+				}
+			}
+		}
+		for _, component := range []string{gateway, delivery, history} {
+			if scraped[component] != 1 {
+				in.failf("%s is scraped %d times", component, scraped[component])
+			}
+		}
+		for _, endpoint := range monitor.Spec.Endpoints {
+			if status := in.Answers(gateway, endpoint.Path); status != 401 {
+				in.failf("%s answers %d to somebody without a token", endpoint.Path, status)
+			}
+			in.checkScrapeToken(monitor.Metadata.Name, endpoint.Authorization != nil,
+				endpoint.Authorization != nil && in.mounts(endpoint.Authorization.Credentials.Name, endpoint.Authorization.Credentials.Key))
+		}
+	}
+	for _, rule := range in.Rules {
+		groups, alerts := map[string]bool{}, map[string]bool{}
+		for _, group := range rule.Spec.Groups {
+			if groups[group.Name] {
+				in.failf("the group %s is there twice", group.Name)
+			}
+			groups[group.Name] = true
+			for _, r := range group.Rules {
+				if strings.TrimSpace(r.Expr) == "" || (r.Alert == "") == (r.Record == "") {
+					in.failf("a rule of %s is not whole: %+v", group.Name, r)
+				}
+				if r.Alert != "" && alerts[r.Alert] {
+					in.failf("the alert %s is there twice", r.Alert)
+				}
+				alerts[r.Alert] = true
+			}
+		}
+	}
+}
+
+func (in *inspection) checkScrapeToken(monitor string, given, theirs bool) {
+	if !given {
+		in.failf("%s shows no token, and gets nothing", monitor)
+	} else if !theirs {
+		in.failf("%s shows a token that is not the one the services ask for", monitor)
+	}
+}
+
+// mounts reports whether the services' admin token comes from this key of this Secret.
+func (in *inspection) mounts(secret, key string) bool {
+	return !slices.ContainsFunc(in.services(), func(w *Workload) bool {
+		return !slices.ContainsFunc(w.Pod.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Secret != nil && v.Secret.SecretName == secret && slices.Equal(keys(v), []string{key})
+		})
+	})
+}

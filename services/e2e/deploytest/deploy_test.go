@@ -1,0 +1,200 @@
+package deploytest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestInstallations runs the trial installation as processes, and compares every installation with what they really have.
+func TestInstallations(t *testing.T) {
+	facts := gather(t)
+	t.Run("production", func(t *testing.T) { require.Empty(t, facts.inspect(decode(t, production(t)))) })
+	t.Run("trial", func(t *testing.T) { require.Empty(t, facts.inspect(decode(t, manifest(t, "trial.yaml")))) })
+	t.Run("variants", func(t *testing.T) { testVariants(t, facts) })
+	t.Run("mutations", func(t *testing.T) { testMutations(t, facts) })
+	t.Run("ports", func(t *testing.T) { testListeners(t, facts) })
+	t.Run("metrics", func(t *testing.T) { testMetricsWantToken(t, facts) })
+	t.Run("compose", func(t *testing.T) { testCompose(t, facts.Facts) })
+	t.Run("secured", func(t *testing.T) { testSecured(t, facts.Facts) })
+}
+
+// bed is the trial installation, running.
+type bed struct {
+	Facts
+
+	trial   *Objects
+	running *Running
+}
+
+func (b bed) inspect(o *Objects) []error { return Inspect(o, b.Facts) }
+
+// deployDir is deploy/ of the repository.
+const deployDir = "../../../deploy"
+
+func manifest(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(deployDir, "manifests", name))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// production is a whole installation: with certificates by cert-manager and scraped by the Prometheus operator.
+func production(t *testing.T) string {
+	t.Helper()
+	return manifest(t, "runnel.yaml") + "\n---\n" + manifest(t, "certificates.yaml") + "\n---\n" + manifest(t, "monitoring.yaml")
+}
+
+func decode(t *testing.T, text string) *Objects {
+	t.Helper()
+	objects, err := Decode([]byte(text))
+	require.NoError(t, err)
+	return objects
+}
+
+// gather builds the programs and starts the trial installation.
+func gather(t *testing.T) bed {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	t.Cleanup(cancel)
+	programs, err := Programs(ctx, t.TempDir())
+	require.NoError(t, err)
+	secrets, err := NewVault(t.TempDir())
+	require.NoError(t, err)
+	b := bed{trial: decode(t, manifest(t, "trial.yaml")), Facts: Facts{Programs: programs, Secrets: secrets, Scratch: t.TempDir}}
+	b.running, err = Run(ctx, b.trial, b.Facts)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.running.Stop()) })
+	b.Answers = func(component, path string) int {
+		status, _, err := b.running.Get(component, path, "")
+		require.NoError(t, err)
+		return status
+	}
+	b.Metrics = func(component string) map[string]bool {
+		_, body, err := b.running.Get(component, "/metrics", b.token(t))
+		require.NoError(t, err)
+		names := map[string]bool{}
+		for line := range strings.Lines(body) {
+			if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
+				name, _, _ := strings.Cut(rest, " ")
+				names[name] = true
+			}
+		}
+		return names
+	}
+	return b
+}
+
+func (b bed) token(t *testing.T) string {
+	t.Helper()
+	token, err := b.Secrets("runnel-admin", "token")
+	require.NoError(t, err)
+	return token
+}
+
+// testMetricsWantToken: the token of the Secret that the manifests name is the one the services ask for.
+func testMetricsWantToken(t *testing.T, b bed) {
+	for _, component := range []string{gateway, delivery, history} {
+		require.Equal(t, 401, b.Answers(component, "/metrics"))
+		require.Contains(t, b.Metrics(component), "go_goroutines")
+	}
+	require.Contains(t, b.Metrics(gateway), "runnel_gateway_connections")
+}
+
+// testListeners: the programs listen on what their settings say, and on nothing else.
+func testListeners(t *testing.T, b bed) {
+	for _, component := range []string{gateway, delivery, history} {
+		listening, err := listeners(b.running.Processes[component].PID())
+		require.NoError(t, err)
+		var told []string
+		for _, address := range b.running.Addresses[component] {
+			told = append(told, address)
+		}
+		require.ElementsMatch(t, told, listening, component)
+		require.Len(t, told, len(b.trial.workload(component).Container().Ports))
+	}
+}
+
+// helm is the pinned helm. On a machine of a developer it may be missing: what is checked in is checked then, but not what else the
+// chart can render.
+func helm(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../../.tools/bin/helm")
+	require.NoError(t, err)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		require.Empty(t, os.Getenv("CI"), "helm is not built: make tools")
+		t.Skip("helm is not built (make tools): the chart is not rendered")
+	}
+	return path
+}
+
+// render has helm make an installation of the chart.
+func render(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	args = append([]string{"template", "runnel", deployDir + "/helm/runnel", "--namespace", "runnel"}, args...)
+	output, err := exec.CommandContext(t.Context(), helm(t), args...).CombinedOutput()
+	return string(output), err
+}
+
+// testVariants renders the chart in the ways that operators want it, and in those that it must refuse.
+func testVariants(t *testing.T, b bed) {
+	trial := []string{"--values", deployDir + "/helm/values-trial.yaml"}
+	for name, args := range map[string][]string{
+		"another name":         {"--set", "fullnameOverride=chat,nameOverride=chat"},
+		"external NATS":        {"--set", "nats.enabled=false,nats.url=tls://nats.example.com:4222"},
+		"five NATS servers":    {"--set", "nats.replicas=5"},
+		"a slow drain":         {"--set", "gateway.drainSeconds=300,delivery.stopSeconds=60,history.stopSeconds=20,nats.lameDuckSeconds=120"},
+		"no autoscaling":       {"--set", "gateway.autoscaling.enabled=false,gateway.replicas=7"},
+		"TLS at the gateway":   {"--set", "gateway.clientTLSSecret=clients-tls,ingress.enabled=false"},
+		"keys of an issuer":    {"--set", "auth.hmacSecret.name=,auth.jwksURL=https://issuer.example.com/jwks.json,auth.issuer=https://issuer.example.com,auth.audience=chat"},
+		"keys in a Secret":     {"--set", "auth.hmacSecret.name=,auth.jwksSecret.name=keys"},
+		"traces":               {"--set", "telemetry.otlpEndpoint=http://collector.observability:4317,telemetry.logLevel=debug", "--set-json", "telemetry.sampleRatio=0.5"},
+		"settings by name":     {"--set-string", "gateway.extraEnv.RUNNEL_GATEWAY_FRAME_RATE=100"},
+		"origins":              {"--set", "gateway.allowedOrigins={https://a.example.com,https://b.example.com}"},
+		"no policies":          {"--set", "networkPolicy.enabled=false,podDisruptionBudgets.enabled=false"},
+		"less memory":          {"--set", "gateway.resources.limits.memory=700Mi,history.resources.limits.memory=300000000"},
+		"plaintext":            {"--set", "rpc.tls.enabled=false,nats.tls.enabled=false,nats.auth.enabled=false"},
+		"placed":               {"--set", "gateway.nodeSelector.pool=edge,gateway.priorityClassName=high,gateway.tolerations[0].operator=Exists,gateway.podAnnotations.a=b,image.pullSecrets={registry}"},
+		"trial, two of each":   append(trial, "--set", "gateway.replicas=2,delivery.replicas=2,history.replicas=2"),
+		"trial, namespace":     append(trial, "--set", "namespace.create=true"),
+		"certificates, others": {"--set", "certManager.enabled=true,certManager.issuerRef.kind=ClusterIssuer,rpc.tls.secrets.gateway=gw-cert"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := render(t, args...)
+			require.NoError(t, err, text)
+			require.Empty(t, b.inspect(decode(t, text)))
+		})
+	}
+	for name, args := range map[string][]string{
+		"additional properties 'replica' not allowed": {"--set", "gateway.replica=3"},
+		"must know whose tokens":                      {"--set", "auth.hmacSecret.name="},
+		"nats.url must name a NATS cluster":           {"--set", "nats.enabled=false"},
+		"/nats/url":                                   {"--set", "nats.url=nats://user:password@a:4222"},
+		"/nats/lameDuckSeconds":                       {"--set", "nats.lameDuckSeconds=10"},
+		"/networkPolicy/clientsFrom":                  {"--set-json", "networkPolicy.clientsFrom=[]"},
+		"/gateway/autoscaling":                        {"--set", "gateway.autoscaling.scaleDownStabilizationSeconds=0"},
+	} {
+		t.Run("refused: "+name, func(t *testing.T) {
+			text, err := render(t, args...)
+			require.Error(t, err)
+			require.Contains(t, text, name)
+		})
+	}
+}
+
+// TestManifestsAreFresh: what is checked in is what the chart renders today.
+func TestManifestsAreFresh(t *testing.T) {
+	helm(t)
+	output, err := exec.CommandContext(t.Context(), "../../../scripts/manifests.sh", "check").CombinedOutput()
+	require.NoError(t, err, string(output))
+}
