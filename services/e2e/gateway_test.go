@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -48,6 +49,11 @@ type stage struct {
 
 func newStage(t *testing.T, change func(*gateway.Config)) *stage {
 	t.Helper()
+	return newTracedStage(t, change, nil)
+}
+
+func newTracedStage(t *testing.T, change func(*gateway.Config), provider trace.TracerProvider) *stage {
+	t.Helper()
 	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
 	require.NoError(t, err)
 	ns.Start()
@@ -69,7 +75,7 @@ func newStage(t *testing.T, change func(*gateway.Config)) *stage {
 	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(), history: &interposed{HistoryServiceClient: historyv1.NewHistoryServiceClient(inproc)}, mark: map[int]*historyv1.Watermark{}}
 	s.gw, err = gateway.New(cfg.Gateway, gateway.Deps{
 		NATS: nc, Partitions: 1, History: s.history, Verifier: verifier,
-		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: s.registry,
+		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: s.registry, TracerProvider: provider,
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

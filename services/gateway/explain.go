@@ -127,7 +127,7 @@ func closeReason(code errcode.CloseCode) string {
 
 // explainRoom adds what happened to an event in a room. It gives the time since which all is remembered.
 func (r *recorder) explainRoom(answer *gatewayv1.ExplainResponse, key roomKey, seq uint64) (since int64) {
-	if !r.on() {
+	if !r.on {
 		return time.Now().UnixNano()
 	}
 	since = r.ofRoom(key).look(func(s *step) {
@@ -149,7 +149,7 @@ func (r *recorder) explainRoom(answer *gatewayv1.ExplainResponse, key roomKey, s
 
 // explainConn adds what happened to an event on a connection.
 func (r *recorder) explainConn(trail *gatewayv1.Trail, number uint32, key roomKey, seq uint64) (since int64) {
-	if !r.on() {
+	if !r.on {
 		return time.Now().UnixNano()
 	}
 	var queued, writes []step

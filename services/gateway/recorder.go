@@ -20,11 +20,12 @@ import (
 type recorder struct {
 	started time.Time
 	seed    maphash.Seed
-	shards  []shard // empty when nothing is recorded
+	shards  [recorderShards]shard
+	on      bool
 	workers workers
 }
 
-const recorderShards = 16
+const recorderShards = 16 // a power of two: finding one takes no division
 
 type shard struct {
 	mu    sync.Mutex
@@ -57,7 +58,7 @@ const (
 func newRecorder(entries int) *recorder {
 	r := &recorder{started: time.Now(), seed: maphash.MakeSeed()}
 	if size := entries / recorderShards; size > 0 {
-		r.shards = make([]shard, recorderShards)
+		r.on = true
 		for i := range r.shards {
 			r.shards[i].ring = make([]step, 0, size)
 		}
@@ -72,38 +73,36 @@ func (r *recorder) key(conversationID string) roomKey {
 	return roomKey(maphash.String(r.seed, conversationID))
 }
 
-func (r *recorder) on() bool { return len(r.shards) > 0 }
-
 // room notes a step of a whole room.
 func (r *recorder) room(kind gatewayv1.StepKind, at time.Time, key roomKey, first, last uint64) {
-	if r.on() {
+	if r.on {
 		r.note(r.ofRoom(key), kind, step{at: at.UnixNano(), room: uint32(key), mark: uint32(key >> 32)}, first, last)
 	}
 }
 
 // committed notes what a live message tells of the commit of its events.
 func (r *recorder) committed(key roomKey, worker string, at int64, first, last uint64) {
-	if r.on() {
+	if r.on {
 		r.note(r.ofRoom(key), stepCommitted, step{at: at, room: uint32(key), mark: uint32(key >> 32), conn: r.workers.number(worker)}, first, last)
 	}
 }
 
 // seat notes a step of one connection in one room.
 func (r *recorder) seat(kind gatewayv1.StepKind, at time.Time, key roomKey, conn, mark uint32, first, last uint64) {
-	if r.on() {
+	if r.on {
 		r.note(r.ofConn(conn), kind, step{at: at.UnixNano(), room: uint32(key), conn: conn, mark: mark}, first, last)
 	}
 }
 
 // written notes that everything queued to a connection up to a mark was handed to the operating system.
-func (r *recorder) written(at time.Time, conn, mark uint32) {
-	if r.on() {
-		r.note(r.ofConn(conn), gatewayv1.StepKind_STEP_KIND_WRITTEN, step{at: at.UnixNano(), conn: conn, mark: mark}, 0, 0)
+func (r *recorder) written(conn, mark uint32) {
+	if r.on {
+		r.note(r.ofConn(conn), gatewayv1.StepKind_STEP_KIND_WRITTEN, step{at: time.Now().UnixNano(), conn: conn, mark: mark}, 0, 0)
 	}
 }
 
-func (r *recorder) ofRoom(key roomKey) *shard   { return &r.shards[uint64(key)%uint64(len(r.shards))] }
-func (r *recorder) ofConn(number uint32) *shard { return &r.shards[number%uint32(len(r.shards))] }
+func (r *recorder) ofRoom(key roomKey) *shard   { return &r.shards[key%recorderShards] }
+func (r *recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
 
 // note adds a step for a stretch, in pieces when one entry cannot hold it.
 func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
@@ -119,7 +118,9 @@ func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, la
 				s.since = max(s.since, oldest.at)
 			}
 			s.ring[s.next] = entry
-			s.next = (s.next + 1) % len(s.ring)
+			if s.next++; s.next == len(s.ring) {
+				s.next = 0
+			}
 		}
 		if first += n + 1; first > last {
 			return

@@ -185,7 +185,7 @@ func (c *conn) handedOver(mark uint32) {
 	if o.events == o.noted || int32(mark-o.noted) <= 0 || (o.cut && int32(mark-o.taken) > 0) {
 		return
 	}
-	c.gw.recorder.written(time.Now(), c.number, mark)
+	c.gw.recorder.written(c.number, mark)
 	o.noted = mark
 	if int32(o.events-mark) <= 0 {
 		o.events = mark
