@@ -1,0 +1,45 @@
+// Command certs makes certificates and nkeys for trying out an installation that is secured: see package devkeys for what it
+// writes where. They are for development; nothing protects them but the permissions of their files.
+//
+//	go run ./services/e2e/cmd/certs --dir keys --host localhost --host 127.0.0.1
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/runnelhq/runnel/services/e2e/devkeys"
+)
+
+type cli struct {
+	Dir      string        `help:"Directory to write to; it must not exist, so that nothing that is in use is replaced." required:"" type:"path"`
+	Host     []string      `help:"Names and addresses at which NATS and the gateways are reached." default:"localhost,127.0.0.1"`
+	Lifetime time.Duration `help:"How long certificates are good." default:"720h"`
+}
+
+func main() {
+	var c cli
+	kong.Parse(&c, kong.Name("certs"), kong.Description("Make development certificates and nkeys for all parts of Runnel."))
+	if err := c.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "certs:", err)
+		os.Exit(1)
+	}
+	fmt.Println("written to", c.Dir)
+}
+
+func (c *cli) run() error {
+	_, err := os.Stat(c.Dir)
+	if err == nil {
+		return fmt.Errorf("%s exists already", c.Dir)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err = devkeys.Make(c.Dir, c.Host, c.Lifetime)
+	return err
+}
