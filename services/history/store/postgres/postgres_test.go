@@ -25,6 +25,12 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, subject)
 }
 
+// TestTwoServices opens the same database twice, as two history services do.
+func TestTwoServices(t *testing.T) {
+	keepServer(t)
+	storetest.RunShared(t, subject)
+}
+
 func BenchmarkAppend(b *testing.B) {
 	keepServer(b)
 	storetest.Benchmark(b, subject)

@@ -80,34 +80,7 @@ func testAppend(t *testing.T, subject Subject) {
 
 	t.Run("of appends that race on one watermark exactly one wins", func(t *testing.T) {
 		db, worker, id := group(t, subject)
-		for range 5 {
-			const racers = 8
-			var wins, losses int
-			var mu sync.Mutex
-			var running sync.WaitGroup
-			var won *Worker
-			for range racers {
-				racer := worker.Fork()
-				batch := racer.Batch(racer.Apply(t, racer.Command(id, "alice", Message("mine")))...)
-				running.Go(func() {
-					_, err := racer.Append(t.Context(), batch)
-					mu.Lock()
-					defer mu.Unlock()
-					if err == nil {
-						wins, won = wins+1, racer
-						return
-					}
-					var moved *store.WatermarkError
-					require.ErrorAs(t, err, &moved)
-					losses++
-				})
-			}
-			running.Wait()
-			require.Equal(t, 1, wins)
-			require.Equal(t, racers-1, losses)
-			worker = won
-		}
-		require.Len(t, VerifyLog(t, db, id), 6)
+		race(t, worker, id, db)
 	})
 
 	t.Run("all commands that were committed before come back, and nothing is committed", func(t *testing.T) {
@@ -238,4 +211,38 @@ func testAppend(t *testing.T, subject Subject) {
 		}
 		running.Wait()
 	})
+}
+
+// race lets workers with the same beliefs append at once, through the stores in turn.
+func race(t *testing.T, worker *Worker, id string, stores ...store.Store) {
+	t.Helper()
+	for range 5 {
+		const racers = 8
+		var wins, losses int
+		var mu sync.Mutex
+		var running sync.WaitGroup
+		var won *Worker
+		for r := range racers {
+			racer := worker.Fork()
+			racer.Store = stores[r%len(stores)]
+			batch := racer.Batch(racer.Apply(t, racer.Command(id, "alice", Message("mine")))...)
+			running.Go(func() {
+				_, err := racer.Append(t.Context(), batch)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					wins, won = wins+1, racer
+					return
+				}
+				var moved *store.WatermarkError
+				require.ErrorAs(t, err, &moved)
+				losses++
+			})
+		}
+		running.Wait()
+		require.Equal(t, 1, wins)
+		require.Equal(t, racers-1, losses)
+		worker = won
+	}
+	require.Len(t, VerifyLog(t, stores[0], id), 6)
 }

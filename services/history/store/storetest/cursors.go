@@ -9,6 +9,8 @@ import (
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
 )
 
 func cursor(id, user string, delivered uint64, deliveredMs int64, read uint64, readMs int64) *historyv1.CursorUpdate {
@@ -46,34 +48,40 @@ func testCursors(t *testing.T, subject Subject) {
 
 	t.Run("many at once, from many, in any order", func(t *testing.T) {
 		db := subject.New(t)
-		worker := NewWorker(db, 0, &Clock{})
-		var ids []string
-		for range 50 {
-			ids = append(ids, worker.Commit(t, worker.CreateGroup("alice", "", "bob"))[0].GetConversationId())
-		}
-		var running sync.WaitGroup
-		for g := range 4 {
-			running.Go(func() {
-				for round := range uint64(5) {
-					var updates []*historyv1.CursorUpdate
-					for i := range ids {
-						if g%2 == 1 {
-							i = len(ids) - 1 - i
-						}
-						updates = append(updates, cursor(ids[i], "alice", round+1, 1, 0, 0), cursor(ids[i], "bob", round+2, 1, round+1, 1))
-					}
-					require.NoError(t, db.SaveCursors(t.Context(), updates))
-				}
-			})
-		}
-		running.Wait()
-		states, err := db.Conversations(t.Context(), ids)
-		require.NoError(t, err)
-		require.Len(t, states, 50)
-		for _, state := range states {
-			require.Equal(t, uint64(5), state.GetMembers()[0].GetCursor().GetDeliveredSeq())
-			require.Equal(t, uint64(6), state.GetMembers()[1].GetCursor().GetDeliveredSeq())
-			require.Equal(t, uint64(5), state.GetMembers()[1].GetCursor().GetReadSeq())
-		}
+		saveAtOnce(t, db)
 	})
+}
+
+// saveAtOnce lets several save the same cursors in opposite orders, through the stores in turn.
+func saveAtOnce(t *testing.T, stores ...store.Store) {
+	t.Helper()
+	worker := NewWorker(stores[0], 0, &Clock{})
+	var ids []string
+	for range 50 {
+		ids = append(ids, worker.Commit(t, worker.CreateGroup("alice", "", "bob"))[0].GetConversationId())
+	}
+	var running sync.WaitGroup
+	for g := range 4 {
+		running.Go(func() {
+			for round := range uint64(5) {
+				var updates []*historyv1.CursorUpdate
+				for i := range ids {
+					if g%2 == 1 {
+						i = len(ids) - 1 - i
+					}
+					updates = append(updates, cursor(ids[i], "alice", round+1, 1, 0, 0), cursor(ids[i], "bob", round+2, 1, round+1, 1))
+				}
+				require.NoError(t, stores[g%len(stores)].SaveCursors(t.Context(), updates))
+			}
+		})
+	}
+	running.Wait()
+	states, err := stores[0].Conversations(t.Context(), ids)
+	require.NoError(t, err)
+	require.Len(t, states, 50)
+	for _, state := range states {
+		require.Equal(t, uint64(5), state.GetMembers()[0].GetCursor().GetDeliveredSeq())
+		require.Equal(t, uint64(6), state.GetMembers()[1].GetCursor().GetDeliveredSeq())
+		require.Equal(t, uint64(5), state.GetMembers()[1].GetCursor().GetReadSeq())
+	}
 }

@@ -21,12 +21,18 @@ import (
 func testInvariants(t *testing.T, subject Subject) {
 	t.Helper()
 	db := subject.New(t)
+	invariants(t, db, db)
+}
+
+// invariants lets the two workers go through a store each, of one database.
+func invariants(t *testing.T, stores ...store.Store) {
+	t.Helper()
 	run := uint32(0)
 	rapid.Check(t, func(rt *rapid.T) {
 		// A partition and new conversations for each run, of one database: making one is what takes long.
 		run++
-		model := &model{t: t, db: db, acked: map[string]uint64{}}
-		model.workers[0] = NewWorker(db, run%Partitions, &Clock{n: int64(run) * 1_000_000})
+		model := &model{t: t, acked: map[string]uint64{}}
+		model.workers[0] = NewWorker(stores[0], run%Partitions, &Clock{n: int64(run) * 1_000_000})
 		model.takeover(0)
 		for range 2 {
 			create := model.workers[0].CreateGroup("alice", "g", "bob")
@@ -36,6 +42,7 @@ func testInvariants(t *testing.T, subject Subject) {
 			}
 		}
 		model.workers[1] = model.workers[0].Fork()
+		model.workers[1].Store = stores[1]
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			model.step(rt)
 		}
@@ -45,7 +52,6 @@ func testInvariants(t *testing.T, subject Subject) {
 
 type model struct {
 	t       *testing.T
-	db      *Database
 	workers [2]*Worker
 	ids     []string
 	sent    []*brokerv1.Command
@@ -130,9 +136,9 @@ func (m *model) drop(commands []*brokerv1.Command, duplicates []*historyv1.Dupli
 // takeover makes a worker believe what is stored.
 func (m *model) takeover(n int) {
 	ctx := context.WithoutCancel(m.t.Context())
-	watermark, err := m.db.Watermark(ctx, m.workers[n].Partition)
+	watermark, err := m.workers[n].Store.Watermark(ctx, m.workers[n].Partition)
 	require.NoError(m.t, err)
-	states, err := m.db.Conversations(ctx, m.ids)
+	states, err := m.workers[n].Store.Conversations(ctx, m.ids)
 	require.NoError(m.t, err)
 	worker := m.workers[n].Fork()
 	worker.Watermark = watermark
@@ -145,11 +151,13 @@ func (m *model) takeover(n int) {
 }
 
 func (m *model) check() {
-	stored := map[string]uint64{}
-	for _, id := range m.ids {
-		for _, event := range VerifyLog(m.t, m.db, id) {
-			stored[key(id, event.GetSender(), event.GetCommandId())] = event.GetSeq()
+	for _, worker := range m.workers {
+		stored := map[string]uint64{}
+		for _, id := range m.ids {
+			for _, event := range VerifyLog(m.t, worker.Store, id) {
+				stored[key(id, event.GetSender(), event.GetCommandId())] = event.GetSeq()
+			}
 		}
+		require.Equal(m.t, m.acked, stored)
 	}
-	require.Equal(m.t, m.acked, stored)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -60,6 +61,55 @@ func Run(t *testing.T, subject Subject) {
 	} {
 		t.Run(group.name, func(t *testing.T) { group.tests(t, subject) })
 	}
+}
+
+// RunShared runs what matters when several services open one database: that each of them alone makes the same promises
+// and no two of them wait for each other.
+func RunShared(t *testing.T, subject Subject) {
+	t.Helper()
+	pair := func(t *testing.T) (one, other store.Store) {
+		t.Helper()
+		db := subject.New(t)
+		other, err := db.Reopen(t.Context(), Partitions)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, other.Close()) })
+		return db, other
+	}
+	t.Run("of appends that race on one watermark exactly one wins", func(t *testing.T) {
+		one, other := pair(t)
+		worker := NewWorker(one, 3, &Clock{})
+		id := worker.Commit(t, worker.CreateGroup("alice", "our group", "bob"))[0].GetConversationId()
+		race(t, worker, id, one, other)
+	})
+	t.Run("invariants", func(t *testing.T) {
+		one, other := pair(t)
+		invariants(t, one, other)
+	})
+	t.Run("cursors", func(t *testing.T) {
+		one, other := pair(t)
+		saveAtOnce(t, one, other)
+	})
+	t.Run("leases", func(t *testing.T) {
+		one, other := pair(t)
+		crowd(t, one, other)
+	})
+	t.Run("revocations", func(t *testing.T) {
+		one, other := pair(t)
+		storm(t, one, other)
+	})
+	t.Run("all of it at once", func(t *testing.T) {
+		one, other := pair(t)
+		var running sync.WaitGroup
+		running.Go(func() { saveAtOnce(t, one, other) })
+		running.Go(func() { crowd(t, other, one) })
+		running.Go(func() { storm(t, one, other) })
+		running.Go(func() {
+			worker := NewWorker(other, 3, ClockAt(1<<40))
+			id := worker.Commit(t, worker.CreateGroup("alice", "our group", "bob"))[0].GetConversationId()
+			race(t, worker, id, other, one)
+		})
+		running.Wait()
+	})
 }
 
 // Worker stands for a delivery worker: it applies commands to the states it believes in, and appends what comes of them.
