@@ -148,21 +148,8 @@ func TestARoomClosesWhenItsLastMemberHereLeaves(t *testing.T) {
 	s.tell(s.commit(removeBob()))
 	bob.untilDetached()
 	require.Eventually(t, func() bool {
-		return s.gauge("runnel_gateway_rooms") == 0
+		return s.counter("runnel_gateway_rooms") == 0
 	}, patience, patience/1000)
-}
-
-func (s *stage) gauge(name string) float64 {
-	s.t.Helper()
-	families, err := s.registry.Gather()
-	require.NoError(s.t, err)
-	for _, family := range families {
-		if family.GetName() == name {
-			return family.GetMetric()[0].GetGauge().GetValue()
-		}
-	}
-	s.t.Fatalf("there is no metric %s", name)
-	return 0
 }
 
 func TestNamedConversationsThatOneCannotKnowAreSaidToBeUnknown(t *testing.T) {

@@ -20,6 +20,7 @@ type Config struct {
 	ConnectRate           float64 `help:"New connections a second of this gateway, after a burst of twice that; 0 for any number. Who comes above it is asked to come back: when many clients return at once, the history service is not flooded." default:"5000"`
 	FrameRate             float64 `help:"Frames a second from one connection, after a burst of ten times that." default:"50"`
 	CommandRatePerUser    float64 `help:"Commands a second of one user, after a burst of ten times that." default:"20"`
+	MaxCommands           int     `help:"Most commands of this gateway on their way to an outcome." default:"65536"`
 	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client." default:"65536"`
 
 	SendQueueBytes int `help:"Most bytes waiting for one connection; a client that lets more pile up is closed and resumes." default:"262144"`

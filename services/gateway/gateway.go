@@ -161,7 +161,7 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 func (g *Gateway) Run(ctx context.Context) error {
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer g.cancel()
-	submitter, err := broker.NewSubmitter(g.nats, g.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{}, g.log)
+	submitter, err := broker.NewSubmitter(g.nats, g.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{MaxPending: g.cfg.MaxCommands}, g.log)
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}

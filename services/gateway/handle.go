@@ -123,7 +123,7 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "submit.command_id", "the id is in use with another body")
 	case err != nil:
 		span.abandon(err)
-		c.gw.metrics.limits[limitPendingCommands].Inc()
+		c.gw.metrics.limits[limitCommands].Inc()
 		c.limited(id, "the gateway has too many commands under way")
 	}
 }

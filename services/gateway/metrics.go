@@ -42,7 +42,7 @@ const (
 	limitFrameRate
 	limitFrameBytes
 	limitCommandRate
-	limitPendingCommands
+	limitCommands
 	limitCalls
 	limitSendQueue
 	numLimits
@@ -51,7 +51,7 @@ const (
 // The names are those of the settings, where there is one.
 var limitNames = [numLimits]string{
 	"max_connections", "connect_rate", "max_connections_per_user", "max_connections_per_ip", "connect_rate_per_ip",
-	"frame_rate", "max_frame_bytes", "command_rate_per_user", "pending_commands", "calls_per_connection", "send_queue_bytes",
+	"frame_rate", "max_frame_bytes", "command_rate_per_user", "max_commands", "calls_per_connection", "send_queue_bytes",
 }
 
 // reject is why a connection was not taken, or not let in.

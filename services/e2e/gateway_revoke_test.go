@@ -1,0 +1,201 @@
+package e2e_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/services/gateway"
+)
+
+// revoke makes a user's tokens worthless in the store, without telling anybody.
+func (s *stage) revoke(user string) (before int64) {
+	s.t.Helper()
+	answer, err := s.history.RevokeUser(s.t.Context(), &historyv1.RevokeUserRequest{UserId: user})
+	require.NoError(s.t, err)
+	return answer.GetBeforeMs()
+}
+
+// tellRevoked publishes the notice of a revocation.
+func (s *stage) tellRevoked(user string, before int64) {
+	s.t.Helper()
+	data, err := (&brokerv1.Revoked{UserId: user, BeforeMs: before}).MarshalVT()
+	require.NoError(s.t, err)
+	require.NoError(s.t, s.nc.Publish(broker.RevokedSubject, data))
+}
+
+// issued makes a token that was issued at a time.
+func issued(t *testing.T, user string, at time.Time) string {
+	t.Helper()
+	signed, err := auth.Mint([]byte(secret), user, 2*time.Hour, at, "", "")
+	require.NoError(t, err)
+	return signed
+}
+
+// undated makes a token that does not say when it was issued.
+func undated(t *testing.T, user string) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(secret)}, nil)
+	require.NoError(t, err)
+	signed, err := jwt.Signed(signer).Claims(jwt.Claims{Subject: user, Expiry: jwt.NewNumericDate(time.Now().Add(time.Hour))}).Serialize()
+	require.NoError(t, err)
+	return signed
+}
+
+func connectWith(token string) *clientv1.ClientFrame {
+	return &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token, DeviceId: "d"}}}
+}
+
+func (s *stage) loginWith(token string) *raw {
+	s.t.Helper()
+	r := dialAt(s.t, s.url(), frame.JSON)
+	require.NotNil(s.t, r.ask(connectWith(token)).GetConnected())
+	return r
+}
+
+// withoutNotices keeps the gateway from learning of revocations in time by reading them.
+func withoutReading(cfg *gateway.Config) { cfg.RevocationInterval = time.Hour }
+
+// later is a time at which tokens are issued after everything that is revoked in a test. The verifier takes it, because
+// clocks differ.
+func later() time.Time { return time.Now().Add(10 * time.Second) }
+
+func TestARevokedTokenIsRefused(t *testing.T) {
+	s := newStage(t, withoutReading)
+	s.revoke("bob")
+	for name, token := range map[string]string{
+		"issued before": issued(t, "bob", time.Now().Add(-time.Minute)), "does not say when": undated(t, "bob"),
+	} {
+		bob := dialAt(t, s.url(), frame.JSON)
+		answer := bob.ask(connectWith(token)).GetError()
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, answer.GetCode(), name)
+		require.Equal(t, "the token was revoked", answer.GetMessage())
+		code := bob.closed()
+		require.Equal(t, errcode.CloseUnauthenticated, code)
+		require.False(t, code.Reconnect(), "the same token would be refused again")
+	}
+	s.loginWith(issued(t, "bob", later()))
+	s.loginWith(undated(t, "cem"))
+}
+
+func TestANoticeClosesTheUsersConnections(t *testing.T) {
+	s := newStage(t, withoutReading)
+	old := s.loginWith(issued(t, "bob", time.Now().Add(-time.Minute)))
+	unknown := s.loginWith(undated(t, "bob"))
+	renewed := s.loginWith(issued(t, "bob", time.Now().Add(-time.Minute)))
+	other := s.loginWith(undated(t, "cem"))
+	answer := renewed.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, "bob", later())}}})
+	require.NotNil(t, answer.GetRefreshed(), "%v", answer)
+	s.tellRevoked("bob", s.revoke("bob"))
+	require.Equal(t, errcode.CloseUnauthenticated, old.closed())
+	require.Equal(t, errcode.CloseUnauthenticated, unknown.closed())
+	for _, r := range []*raw{renewed, other} {
+		require.NotNil(t, r.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}}).GetConversations())
+	}
+	require.Equal(t, 2.0, s.counter("runnel_gateway_revoked_total"))
+}
+
+func TestALostNoticeIsMadeUpFor(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.RevocationInterval = 20 * time.Millisecond })
+	first, second := s.loginWith(undated(t, "bob")), s.loginWith(undated(t, "cem"))
+	s.revoke("bob")
+	require.Equal(t, errcode.CloseUnauthenticated, first.closed())
+	s.revoke("cem")
+	require.Equal(t, errcode.CloseUnauthenticated, second.closed())
+}
+
+func TestRefreshRefusesARevokedToken(t *testing.T) {
+	s := newStage(t, withoutReading)
+	bob := s.loginWith(issued(t, "bob", later()))
+	s.revoke("bob")
+	refresh := func(token string) *clientv1.ServerFrame {
+		return bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}})
+	}
+	require.Equal(t, "the token was revoked", refresh(issued(t, "bob", time.Now().Add(-time.Minute))).GetError().GetMessage())
+	require.Equal(t, "the token was revoked", refresh(undated(t, "bob")).GetError().GetMessage())
+	require.NotNil(t, refresh(issued(t, "bob", later())).GetRefreshed(), "the connection lives on")
+}
+
+// between is the real history, with something that happens right after an answer was made, and before the gateway has it.
+type between struct {
+	historyv1.HistoryServiceClient
+
+	mu         sync.Mutex
+	afterList  func()
+	afterAsked func()
+}
+
+func (h *between) take(hook *func()) {
+	h.mu.Lock()
+	happen := *hook
+	*hook = nil
+	h.mu.Unlock()
+	if happen != nil {
+		happen()
+	}
+}
+
+func (h *between) set(hook *func(), happen func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	*hook = happen
+}
+
+func (h *between) ListConversations(ctx context.Context, r *historyv1.ListConversationsRequest, o ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
+	answer, err := h.HistoryServiceClient.ListConversations(ctx, r, o...)
+	h.take(&h.afterList)
+	return answer, err
+}
+
+func (h *between) GetRevocations(ctx context.Context, r *historyv1.GetRevocationsRequest, o ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error) {
+	answer, err := h.HistoryServiceClient.GetRevocations(ctx, r, o...)
+	if r.GetUserId() != "" {
+		h.take(&h.afterAsked)
+	}
+	return answer, err
+}
+
+// TestANoticeFindsAConnectionThatIsBeingMade has the notice come after the store said that nothing is revoked, and before
+// the client is let in.
+func TestANoticeFindsAConnectionThatIsBeingMade(t *testing.T) {
+	s := newStage(t, withoutReading)
+	gap := &between{HistoryServiceClient: s.history.HistoryServiceClient}
+	s.history.HistoryServiceClient = gap
+	gap.set(&gap.afterList, func() {
+		s.tellRevoked("bob", s.revoke("bob"))
+		require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
+	})
+	bob := dialAt(t, s.url(), frame.JSON)
+	bob.send(connectWith(undated(t, "bob")))
+	require.Equal(t, errcode.CloseUnauthenticated, bob.closed())
+}
+
+// TestANoticeFindsATokenThatIsBeingReplaced does the same to a refresh, by a token that is older than the one in force.
+func TestANoticeFindsATokenThatIsBeingReplaced(t *testing.T) {
+	s := newStage(t, withoutReading)
+	gap := &between{HistoryServiceClient: s.history.HistoryServiceClient}
+	s.history.HistoryServiceClient = gap
+	bob, dave := s.loginWith(issued(t, "bob", later())), s.loginWith(undated(t, "bob"))
+	gap.set(&gap.afterAsked, func() {
+		s.tellRevoked("bob", s.revoke("bob"))
+		require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
+	})
+	answer := bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, "bob", time.Now().Add(-time.Minute))}}})
+	require.Equal(t, "the token was revoked", answer.GetError().GetMessage())
+	require.Equal(t, errcode.CloseUnauthenticated, dave.closed(), "another connection of the same user, by which the notice is known to have come")
+}
