@@ -61,9 +61,9 @@ func saveAtOnce(t *testing.T, stores ...store.Store) {
 		ids = append(ids, worker.Commit(t, worker.CreateGroup("alice", "", "bob"))[0].GetConversationId())
 	}
 	var running sync.WaitGroup
-	for g := range 4 {
+	for g := range 8 {
 		running.Go(func() {
-			for round := range uint64(5) {
+			for round := range uint64(20) {
 				var updates []*historyv1.CursorUpdate
 				for i := range ids {
 					if g%2 == 1 {
@@ -80,8 +80,8 @@ func saveAtOnce(t *testing.T, stores ...store.Store) {
 	require.NoError(t, err)
 	require.Len(t, states, 50)
 	for _, state := range states {
-		require.Equal(t, uint64(5), state.GetMembers()[0].GetCursor().GetDeliveredSeq())
-		require.Equal(t, uint64(6), state.GetMembers()[1].GetCursor().GetDeliveredSeq())
-		require.Equal(t, uint64(5), state.GetMembers()[1].GetCursor().GetReadSeq())
+		require.Equal(t, uint64(20), state.GetMembers()[0].GetCursor().GetDeliveredSeq())
+		require.Equal(t, uint64(21), state.GetMembers()[1].GetCursor().GetDeliveredSeq())
+		require.Equal(t, uint64(20), state.GetMembers()[1].GetCursor().GetReadSeq())
 	}
 }
