@@ -17,7 +17,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -115,7 +114,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, err
 	}
 	historyv1.RegisterHistoryServiceServer(s.rpc, historyServer)
-	deliveryv1.RegisterDeliveryServiceServer(s.rpc, s.delivery)
+	s.delivery.Register(s.rpc)
 	gatewayv1.RegisterGatewayServiceServer(s.rpc, s.gateway.Server())
 	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, map[string]telemetry.Check{
 		"history": s.store.Ping,
@@ -133,6 +132,9 @@ func (s *Standalone) checkNATS(context.Context) error {
 
 // Addr is the address that clients and browsers connect to.
 func (s *Standalone) Addr() net.Addr { return s.gateway.Addr() }
+
+// RPCAddr is the address that services and `runnel admin` call.
+func (s *Standalone) RPCAddr() string { return s.rpc.Addr() }
 
 // AdminAddr is the address of the admin server; empty when it is off.
 func (s *Standalone) AdminAddr() string { return s.admin.Addr() }

@@ -10,10 +10,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/standalone"
+	"github.com/runnelhq/runnel/services/standalone/admincli"
 )
 
 // cli is every command. Serving is what happens without one.
@@ -22,6 +25,8 @@ type cli struct {
 	Token  tokenCommand  `cmd:"" help:"Print a development token for a user."`
 	Chat   chatCommand   `cmd:"" help:"Chat in the terminal."`
 	Verify verifyCommand `cmd:"" help:"Check the hash chain of a conversation, or of all conversations of a user."`
+
+	Admin admincli.Command `cmd:"" help:"See and steer a running installation, of one process or many."`
 }
 
 func main() {
@@ -29,12 +34,22 @@ func main() {
 	command := settings.Parse("runnel", "A self-hosted messaging backend: it loses nothing, shows everything, and starts with one command.", &c)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	command.BindTo(ctx, (*context.Context)(nil))
+	command.Bind(&admincli.Console{Out: os.Stdout, Err: os.Stderr, Now: time.Now, Zone: time.Local})
 	err := command.Run()
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runnel:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// exitCode is 1, unless the error has a code of its own.
+func exitCode(err error) int {
+	var coder kong.ExitCoder
+	if errors.As(err, &coder) {
+		return coder.ExitCode()
+	}
+	return 1
 }
 
 type serveCommand struct {

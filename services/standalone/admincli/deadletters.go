@@ -1,0 +1,191 @@
+package admincli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+)
+
+type deadLetters struct {
+	List  listDeadLetters `cmd:"" help:"List dead letters."`
+	Show  showDeadLetter  `cmd:"" help:"Show one with the command in it."`
+	Retry retryDeadLetter `cmd:"" help:"Send the command again; the dead letter goes when it has an outcome."`
+	Drop  dropDeadLetter  `cmd:"" help:"Forget one, for good."`
+}
+
+type listDeadLetters struct {
+	Partition *uint32 `help:"Only of this partition." placeholder:"NUMBER"`
+	Limit     uint32  `help:"At most this many." default:"1000"`
+}
+
+func (*listDeadLetters) Help() string {
+	return `A dead letter is a command that failed again and again for a reason of its own and was put aside, so that its partition could
+go on. Its sender was told.
+
+  runnel admin dead-letters list --partition 3`
+}
+
+// Run lists dead letters.
+func (l *listDeadLetters) Run(ctx context.Context, c *Command, console *Console) error {
+	return c.run(console, func(s *session) error {
+		all := &adminv1.ListDeadLettersResponse{}
+		more, err := turn(ctx, l.Limit, func(ctx context.Context, limit uint32) (int, bool, error) {
+			request := &adminv1.ListDeadLettersRequest{Partition: l.Partition, Limit: limit}
+			if n := len(all.GetDeadLetters()); n > 0 {
+				request.After = all.GetDeadLetters()[n-1].GetDeadLetterId()
+			}
+			answer, err := s.admin.ListDeadLetters(ctx, request)
+			all.DeadLetters = append(all.DeadLetters, answer.GetDeadLetters()...)
+			return len(answer.GetDeadLetters()), answer.GetMore(), err
+		})
+		if err != nil {
+			return err
+		}
+		all.More = more
+		defer s.noteMore(more)
+		return s.print(all, func(p *page) {
+			if len(all.GetDeadLetters()) == 0 {
+				p.line("no dead letters")
+				return
+			}
+			p.row("DEAD LETTER", "PARTITION", "SIZE", "PUT ASIDE", "REASON")
+			for _, letter := range all.GetDeadLetters() {
+				p.row(letter.GetDeadLetterId(), number(letter.GetPartition()), size(letter.GetPayloadBytes()),
+					p.moment(letter.GetTimeMs()), letter.GetLetter().GetReason())
+			}
+		})
+	})
+}
+
+type showDeadLetter struct {
+	ID string `arg:"" help:"Id of the dead letter."`
+}
+
+func (*showDeadLetter) Help() string {
+	return `Shows what the sender wrote: mind who looks over your shoulder.
+
+  runnel admin dead-letters show 003-5Jd0-00000000000000000881`
+}
+
+// Run shows a dead letter.
+func (w *showDeadLetter) Run(ctx context.Context, c *Command, console *Console) error {
+	return c.run(console, func(s *session) error {
+		answer, err := s.admin.GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: w.ID})
+		if err != nil {
+			return err
+		}
+		body, err := indented(answer.GetBody())
+		if err != nil {
+			return err
+		}
+		return s.print(answer, func(p *page) {
+			letter := answer.GetDeadLetter()
+			p.row("dead letter", letter.GetDeadLetterId())
+			p.row("partition", number(letter.GetPartition()))
+			p.row("stream", letter.GetStream())
+			p.row("sequence", number(letter.GetLetter().GetSequence()))
+			p.row("put aside", p.moment(letter.GetTimeMs()))
+			p.row("reason", letter.GetLetter().GetReason())
+			p.row("size", size(letter.GetPayloadBytes()))
+			if answer.GetConversationId() == "" {
+				p.gap()
+				p.line("It is no command that this version can decode: it cannot be retried, only dropped. --json shows its bytes.")
+				return
+			}
+			p.row("conversation", answer.GetConversationId())
+			p.row("sender", answer.GetSender())
+			p.row("command", answer.GetCommandId())
+			p.gap()
+			for _, line := range body {
+				p.line("%s", line)
+			}
+		})
+	})
+}
+
+// indented is a body as lines of JSON.
+func indented(body *conversationv1.Body) ([]string, error) {
+	text, err := protojson.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("print the command: %w", err)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, text, "", "  "); err != nil {
+		return nil, fmt.Errorf("print the command: %w", err)
+	}
+	var lines []string
+	for line := range bytes.Lines(pretty.Bytes()) {
+		lines = append(lines, string(bytes.TrimSuffix(line, []byte("\n"))))
+	}
+	return lines, nil
+}
+
+type retryDeadLetter struct {
+	ID string `arg:"" help:"Id of the dead letter."`
+}
+
+func (*retryDeadLetter) Help() string {
+	return `Safe to do twice: a command that was committed in the meantime is not committed again. Ends with 1 when the command is refused.
+
+  runnel admin dead-letters retry 003-5Jd0-00000000000000000881`
+}
+
+// Run retries a dead letter.
+func (r *retryDeadLetter) Run(ctx context.Context, c *Command, console *Console) error {
+	return c.run(console, func(s *session) error {
+		answer, err := s.admin.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: r.ID})
+		if err != nil {
+			return err
+		}
+		result := answer.GetOutcome()
+		if err := s.print(answer, func(p *page) {
+			switch {
+			case result.GetError() != nil:
+			case result.GetRepeated():
+				p.line("it had been committed already, as seq %d of %s", result.GetSeq(), result.GetConversationId())
+			default:
+				p.line("committed as seq %d of %s", result.GetSeq(), result.GetConversationId())
+			}
+		}); err != nil {
+			return err
+		}
+		if refusal := result.GetError(); refusal != nil {
+			return failed("refused: %s: %s", errcode.Name(refusal.GetCode()), clean(cmp.Or(refusal.GetMessage(), "no reason was given")))
+		}
+		return nil
+	})
+}
+
+type dropDeadLetter struct {
+	ID  string `arg:"" help:"Id of the dead letter."`
+	Yes bool   `help:"Yes, for good."`
+}
+
+func (*dropDeadLetter) Help() string {
+	return `What was in it is gone for good. Its sender was told, when it was put aside, that it failed.
+
+  runnel admin dead-letters drop 003-5Jd0-00000000000000000881 --yes`
+}
+
+// Run drops a dead letter.
+func (d *dropDeadLetter) Run(ctx context.Context, c *Command, console *Console) error {
+	if !d.Yes {
+		return usage("what is dropped is gone for good: say --yes, or look at it first with runnel admin dead-letters show %s", clean(d.ID))
+	}
+	return c.run(console, func(s *session) error {
+		answer, err := s.admin.DropDeadLetter(ctx, &adminv1.DropDeadLetterRequest{DeadLetterId: d.ID})
+		if err != nil {
+			return err
+		}
+		return s.print(answer, func(p *page) { p.line("dropped %s", d.ID) })
+	})
+}

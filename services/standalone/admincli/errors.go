@@ -1,0 +1,62 @@
+package admincli
+
+import (
+	"errors"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+)
+
+// explainError makes of what gRPC says something that tells an operator what to do next. Errors of the commands themselves do so
+// already.
+func (c *Command) explainError(err error) error {
+	var own *outcome
+	if err == nil || errors.As(err, &own) {
+		return err
+	}
+	s, ok := grpcstatus.FromError(err)
+	if !ok {
+		return err
+	}
+	where, message := strings.Join(c.Address, " or "), clean(s.Message())
+	switch s.Code() {
+	case codes.Unavailable:
+		return failed("nobody answers at %s: %s\n%s", where, message, c.hint(message))
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return failed("refused: %s\n%s", message, c.certificateHint())
+	case codes.Unimplemented:
+		return failed("what answers at %s does not do this: %s\nIs it a delivery worker, and of this version? Set another --address", where, message)
+	case codes.DeadlineExceeded:
+		return failed("no answer within %s: %s\nWait longer with --timeout; \"runnel admin status\" tells who does not answer", c.Timeout, message)
+	case codes.ResourceExhausted:
+		return failed("the worker is busy: %s\nTry again in a moment", message)
+	default:
+		return failed("%s", message)
+	}
+}
+
+// hint is for a server that cannot be reached.
+func (c *Command) hint(message string) string {
+	tls := strings.Contains(message, "tls: ") || strings.Contains(message, "x509: ") || strings.Contains(message, "handshake")
+	switch {
+	case strings.Contains(message, "does not look like a TLS handshake"):
+		return "The worker speaks without TLS: leave the --tls flags out, or set TLS up between the services (rpc.tls)"
+	case tls && !c.TLS.Empty():
+		return "Is --tls.ca-file the authority of the worker's certificate, and " + c.TLS.ServerName +
+			" (--tls.server-name) one of its names? Does --tls.cert-file come from the worker's authority, and is it still valid?"
+	case tls, c.TLS.Empty() && strings.Contains(message, "error reading server preface"):
+		return "The worker wants TLS: set --tls.cert-file, --tls.key-file and --tls.ca-file"
+	case !c.TLS.Empty():
+		return "Is --address the gRPC address of a delivery worker (9001 by default, 9000 for standalone and in Kubernetes), is it running, and with TLS?"
+	default:
+		return "Is --address the gRPC address of a delivery worker (9001 by default, 9000 for standalone and in Kubernetes), and is it running?"
+	}
+}
+
+func (c *Command) certificateHint() string {
+	if c.TLS.Empty() {
+		return "Without TLS, workers answer operators on their own machine only: run this there, or set up TLS between the services"
+	}
+	return "Operators need a certificate with the DNS name runnel-admin; shown was " + c.TLS.CertFile
+}

@@ -1,0 +1,151 @@
+package admincli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// print shows an answer: as JSON, or as the page that draw makes of it.
+func (s *session) print(answer proto.Message, draw func(p *page)) error {
+	if s.json {
+		return printJSON(s.Out, answer)
+	}
+	p := &page{console: s.Console, out: tabwriter.NewWriter(s.Out, 0, 0, 2, ' ', 0)}
+	draw(p)
+	return p.out.Flush()
+}
+
+// printJSON writes one object on one line. protojson varies its white space on purpose; a script that compares wants none.
+func printJSON(w io.Writer, answer proto.Message) error {
+	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, text); err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	line.WriteByte('\n')
+	_, err = w.Write(line.Bytes())
+	return err
+}
+
+// note says something beside the answer, where it does not get into a script's way.
+func (s *session) note(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.Err, format+"\n", args...)
+}
+
+// page is what a person reads. What goes into it is kept until it is flushed, and writes to it do not fail before.
+type page struct {
+	console Console
+	out     *tabwriter.Writer
+}
+
+// row is a line of a table, the first one its head. A line without cells ends the table.
+func (p *page) row(cells ...string) {
+	for i, cell := range cells {
+		cells[i] = clean(cell)
+		if cells[i] == "" {
+			cells[i] = "-" // an empty cell at the end would leave white space
+		}
+	}
+	_, _ = fmt.Fprintln(p.out, strings.Join(cells, "\t"))
+}
+
+// gap is an empty line.
+func (p *page) gap() { p.row() }
+
+// line is text that is no table.
+func (p *page) line(format string, args ...any) {
+	for i, arg := range args {
+		if text, ok := arg.(string); ok {
+			args[i] = clean(text)
+		}
+	}
+	_, _ = fmt.Fprintf(p.out, format+"\n", args...)
+}
+
+// moment is a time of the servers: the local time, and how long ago that is; "-" for none.
+func (p *page) moment(unixMS int64) string {
+	if unixMS == 0 {
+		return ""
+	}
+	t := time.UnixMilli(unixMS)
+	return t.In(p.console.Zone).Format(time.RFC3339) + " (" + ago(p.console.Now().Sub(t)) + ")"
+}
+
+func ago(d time.Duration) string {
+	// Clocks of two machines differ a little, so that what just happened may seem to lie ahead.
+	if d < 0 && d > -2*time.Second {
+		d = 0
+	}
+	if d < 0 {
+		return "in " + span(-d)
+	}
+	if d < time.Second {
+		return "now"
+	}
+	return span(d) + " ago"
+}
+
+// span is a duration in its two largest units.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	default:
+		return fmt.Sprintf("%dd%02dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	}
+}
+
+// size is a number of bytes for a person.
+func size(n uint64) string {
+	const unit = 1024
+	if n < unit {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	value, units := float64(n)/unit, "KMGTPE"
+	for value >= unit && len(units) > 1 {
+		value, units = value/unit, units[1:]
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[0])
+}
+
+func number[N uint32 | uint64 | int](n N) string { return strconv.FormatUint(uint64(n), 10) }
+
+// word is the name of an enumeration's value without the enumeration's name: KIND_GROUP is group.
+func word(value fmt.Stringer, prefix string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(value.String(), prefix), "_", " "))
+}
+
+// plural is "1 connection", "2 connections".
+func plural[N uint32 | uint64 | int](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(n) + " " + one + "s"
+}
+
+// clean keeps what users chose (names, devices) from steering the operator's terminal or breaking a table.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}

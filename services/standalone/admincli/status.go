@@ -1,0 +1,104 @@
+package admincli
+
+import (
+	"context"
+	"time"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+type status struct{}
+
+func (*status) Help() string {
+	return `The first thing to look at. Partitions that run without anybody waiting are only counted.
+
+  runnel admin status`
+}
+
+// Run shows who is there.
+func (*status) Run(ctx context.Context, c *Command, console *Console) error {
+	return c.run(console, func(s *session) error {
+		answer, err := s.admin.GetStatus(ctx, &adminv1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		if err := s.print(answer, func(p *page) { drawStatus(p, answer) }); err != nil {
+			return err
+		}
+		return complete(answer.GetMissing())
+	})
+}
+
+func drawStatus(p *page, answer *adminv1.GetStatusResponse) {
+	if len(answer.GetGateways()) == 0 {
+		p.line("no gateways: clients cannot connect")
+	} else {
+		drawGateways(p, answer.GetGateways())
+	}
+	p.gap()
+	drawWorkers(p, answer.GetWorkers(), answer.GetPartitions())
+	p.gap()
+	drawBacklog(p, answer.GetPartitions())
+	switch n := answer.GetDeadLetters(); {
+	case n >= 1000:
+		p.line("1000 dead letters or more: see runnel admin dead-letters list")
+	case n > 0:
+		p.line("%s: see runnel admin dead-letters list", plural(n, "dead letter"))
+	default:
+		p.line("no dead letters")
+	}
+}
+
+func drawGateways(p *page, list []*gatewayv1.GetGatewayResponse) {
+	p.row("GATEWAY", "CONNECTIONS", "USERS", "CONVERSATIONS", "QUEUED", "STATE", "VERSION", "STARTED")
+	for _, g := range list {
+		state := "serving"
+		if g.GetDraining() {
+			state = "draining"
+		}
+		p.row(g.GetGateway(), number(g.GetConnections()), number(g.GetUsers()), number(g.GetConversations()), size(g.GetQueuedBytes()),
+			state, g.GetVersion(), p.moment(g.GetStartedMs()))
+	}
+}
+
+// drawBacklog counts the partitions and shows those that somebody may have to look at.
+func drawBacklog(p *page, list []*adminv1.Partition) {
+	var rest []*adminv1.Partition
+	var lag uint64
+	for _, partition := range list {
+		lag += partition.GetLag()
+		if !quiet(partition) {
+			rest = append(rest, partition)
+		}
+	}
+	p.line("%s, %d running with nobody waiting; %s waiting in all", plural(len(list), "partition"), len(list)-len(rest), plural(lag, "command"))
+	if len(rest) > 0 {
+		p.gap()
+		drawPartitions(p, rest)
+		p.gap()
+	}
+}
+
+// quiet is a partition that needs nobody's attention.
+func quiet(p *adminv1.Partition) bool { return p.GetState() == "running" && p.GetLag() == 0 }
+
+func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Partition) {
+	if len(workers) == 0 {
+		p.line("no workers: nothing is committed")
+		return
+	}
+	p.row("WORKER", "PARTITIONS", "LAG", "LEASE LASTS")
+	for _, worker := range workers {
+		var owned int
+		var lag uint64
+		for _, partition := range partitions {
+			if partition.GetOwner() == worker.GetWorker() {
+				owned++
+				lag += partition.GetLag()
+			}
+		}
+		p.row(worker.GetWorker(), number(owned), number(lag), (time.Duration(worker.GetLiveForMs()) * time.Millisecond).Round(100*time.Millisecond).String())
+	}
+}

@@ -1,0 +1,81 @@
+package admincli
+
+import (
+	"context"
+	"time"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+)
+
+const (
+	// progressEvery is how often a long check says how far it is.
+	progressEvery = 2 * time.Second
+	// maxFaults is when a check has found enough.
+	maxFaults = 1000
+)
+
+type verifyConversation struct {
+	ID string `arg:"" help:"Id of the conversation."`
+}
+
+func (*verifyConversation) Help() string {
+	return `Reads the whole log, from the first event to the newest one, where the workers are; ends with 1 when anything is wrong. Content
+that was erased is no fault.
+
+  runnel admin conversations verify g1a2b3c4d5e6f7g8h9i0j1k2l3m`
+}
+
+// Run checks a log, one stretch after the other.
+func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Console) error {
+	return c.run(console, func(s *session) error {
+		whole := &adminv1.VerifyConversationResponse{}
+		told, end := s.Now(), uint64(0)
+		for {
+			answer, err := s.admin.VerifyConversation(ctx, &adminv1.VerifyConversationRequest{
+				ConversationId: v.ID, After: whole.GetChecked(), AfterHash: whole.GetCheckedHash(),
+			})
+			if err != nil {
+				return err
+			}
+			stands := answer.GetChecked() <= whole.GetChecked()
+			whole.Checked, whole.CheckedHash, whole.Head = answer.GetChecked(), answer.GetCheckedHash(), answer.GetHead()
+			whole.Faults, whole.Erased = append(whole.GetFaults(), answer.GetFaults()...), whole.GetErased()+answer.GetErased()
+			if end == 0 {
+				end = whole.GetHead() // what is written meanwhile must not keep the check from ending
+			}
+			if whole.GetChecked() >= end || len(whole.GetFaults()) >= maxFaults {
+				break
+			}
+			if stands {
+				if len(whole.GetFaults()) > 0 {
+					break // it cannot be read beyond its faults
+				}
+				return failed("the check does not get beyond seq %d of %d", whole.GetChecked(), whole.GetHead())
+			}
+			if now := s.Now(); now.Sub(told) >= progressEvery {
+				told = now
+				s.note("%d of %d events checked", whole.GetChecked(), whole.GetHead())
+			}
+		}
+		if err := s.print(whole, func(p *page) { drawVerified(p, v.ID, whole) }); err != nil {
+			return err
+		}
+		if n := len(whole.GetFaults()); n > 0 {
+			return failed("the log of %s is not right: %s", clean(v.ID), plural(n, "fault"))
+		}
+		return nil
+	})
+}
+
+func drawVerified(p *page, id string, whole *adminv1.VerifyConversationResponse) {
+	if len(whole.GetFaults()) == 0 {
+		p.line("%s: %s, %d of them erased: no hole, and every hash is right", id, plural(whole.GetChecked(), "event"), whole.GetErased())
+		return
+	}
+	p.row("SEQ", "PROBLEM")
+	for _, fault := range whole.GetFaults() {
+		p.row(number(fault.GetSeq()), fault.GetProblem())
+	}
+	p.gap()
+	p.line("%s: checked up to seq %d of %d", id, whole.GetChecked(), whole.GetHead())
+}
