@@ -14,8 +14,10 @@ package devkeys
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,21 +51,8 @@ type Ring struct {
 // Make writes everything to dir. Hosts are the names and addresses at which NATS and the gateways are reached.
 func Make(dir string, hosts []string, lifetime time.Duration) (*Ring, error) {
 	r := &Ring{dir: dir, hosts: hosts, lifetime: lifetime}
-	for name, ca := range map[string]**devca.CA{"services": &r.services, "clients": &r.clients, "NATS": &r.nats} {
-		var err error
-		if *ca, err = devca.New("Runnel development: " + name); err != nil {
-			return nil, err
-		}
-	}
-	for name := range roles {
-		if err := r.Renew(name); err != nil {
-			return nil, err
-		}
-	}
-	for _, name := range []string{Clients, NATS} {
-		if err := r.Renew(name); err != nil {
-			return nil, err
-		}
+	if err := r.Replace(); err != nil {
+		return nil, err
 	}
 	var environment strings.Builder
 	for _, name := range []string{"gateway", "delivery"} {
@@ -77,6 +66,23 @@ func Make(dir string, hosts []string, lifetime time.Duration) (*Ring, error) {
 		return nil, fmt.Errorf("write the names of NATS's users: %w", err)
 	}
 	return r, nil
+}
+
+// Replace makes new authorities and new certificates from them; what the old ones signed is believed no more by whoever reads
+// the new files.
+func (r *Ring) Replace() error {
+	for name, ca := range map[string]**devca.CA{"services": &r.services, "clients": &r.clients, "NATS": &r.nats} {
+		var err error
+		if *ca, err = devca.New("Runnel development: " + name); err != nil {
+			return err
+		}
+	}
+	for _, name := range append(slices.Collect(maps.Keys(roles)), Clients, NATS) {
+		if err := r.Renew(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Renew replaces the certificate of one directory by a new one.
