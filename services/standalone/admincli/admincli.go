@@ -68,12 +68,10 @@ type TLS struct {
 	ServerName string `help:"DNS name that the worker's certificate must have." default:"runnel-delivery"`
 }
 
-// Console is what a command prints to, and the clock that ages are told by.
+// Console is what a command prints to, and the clock that ages are told by; times are told in its zone.
 type Console struct {
 	Out, Err io.Writer
 	Now      func() time.Time
-	// Zone is that of times in tables.
-	Zone *time.Location
 }
 
 // session is one run of a command.

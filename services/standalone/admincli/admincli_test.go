@@ -3,6 +3,7 @@ package admincli_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -212,12 +213,12 @@ func TestVerifyGoesOnToTheHeadAndTellsHowFarItIs(t *testing.T) {
 	head := uint64(25_000)
 	w := &worker{answer: func(request proto.Message) (proto.Message, error) {
 		r := request.(*adminv1.VerifyConversationRequest)
-		if r.GetAfter() > 0 && string(r.GetAfterHash()) != fmt.Sprint(r.GetAfter()) {
+		if r.GetAfter() > 0 && string(r.GetAfterHash()) != strconv.FormatUint(r.GetAfter(), 10) {
 			return nil, fmt.Errorf("went on after %d with hash %q", r.GetAfter(), r.GetAfterHash())
 		}
 		checked := min(r.GetAfter()+10_000, head)
 		head += 100 // somebody writes meanwhile
-		return &adminv1.VerifyConversationResponse{Checked: checked, CheckedHash: []byte(fmt.Sprint(checked)), Head: head, Erased: 1}, nil
+		return &adminv1.VerifyConversationResponse{Checked: checked, CheckedHash: strconv.AppendUint(nil, checked, 10), Head: head, Erased: 1}, nil
 	}}
 	address := serve(t, w)
 	got := run(t, time.Second, "--address", address, "conversations", "verify", conversationID)

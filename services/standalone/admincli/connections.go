@@ -39,7 +39,7 @@ func (l *listConnections) Run(ctx context.Context, c *Command, console *Console)
 			return err
 		}
 		for _, gateway := range answer.GetMore() {
-			s.note("There are more on %s: set --limit (up to %d), --user or --on.", clean(gateway), maxPage)
+			s.notef("There are more on %s: set --limit (up to %d), --user or --on.", clean(gateway), maxPage)
 		}
 		return complete(answer.GetMissing())
 	})
@@ -47,7 +47,7 @@ func (l *listConnections) Run(ctx context.Context, c *Command, console *Console)
 
 func drawConnections(p *page, list []*adminv1.Connection) {
 	if len(list) == 0 {
-		p.line("no connections")
+		p.linef("no connections")
 		return
 	}
 	p.row("CONNECTION", "USER", "DEVICE", "GATEWAY", "REMOTE", "CLIENT", "PROTOCOL", "CONVERSATIONS", "QUEUED", "SINCE")
@@ -95,7 +95,7 @@ func (i *inspectConnection) Run(ctx context.Context, c *Command, console *Consol
 					number(above(at.GetHead(), at.GetSent())), number(above(at.GetSent(), at.GetAcknowledged())), number(at.GetRetries()))
 			}
 			if more := int(conn.GetConversations()) - len(answer.GetStandings()); more > 0 {
-				p.line("and %d more", more)
+				p.linef("and %d more", more)
 			}
 		})
 	})
@@ -130,7 +130,7 @@ func (d *disconnect) Run(ctx context.Context, c *Command, console *Console) erro
 		if err != nil {
 			return err
 		}
-		if err := s.print(answer, func(p *page) { p.line("closed %s", plural(answer.GetClosed(), "connection")) }); err != nil {
+		if err := s.print(answer, func(p *page) { p.linef("closed %s", plural(answer.GetClosed(), "connection")) }); err != nil {
 			return err
 		}
 		if err := complete(answer.GetMissing()); err != nil {

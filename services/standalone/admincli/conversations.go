@@ -47,7 +47,7 @@ func (l *listConversations) Run(ctx context.Context, c *Command, console *Consol
 		defer s.noteMore(more)
 		return s.print(all, func(p *page) {
 			if len(all.GetConversations()) == 0 {
-				p.line("no conversations")
+				p.linef("no conversations")
 				return
 			}
 			p.row("CONVERSATION", "KIND", "NAME", "MEMBERS", "JOINED AT", "HEAD", "NOT RECEIVED", "UNREAD")
@@ -66,7 +66,7 @@ func (l *listConversations) Run(ctx context.Context, c *Command, console *Consol
 
 func (s *session) noteMore(more bool) {
 	if more {
-		s.note("There are more: set --limit.")
+		s.notef("There are more: set --limit.")
 	}
 }
 
@@ -101,7 +101,7 @@ func (w *showConversation) Run(ctx context.Context, c *Command, console *Console
 			p.gap()
 			drawMembers(p, state.GetMembers(), state.GetHead())
 			if more := int(answer.GetMembers()) - len(state.GetMembers()); more > 0 {
-				p.line("and %d more: see runnel admin conversations members %s", more, state.GetConversationId())
+				p.linef("and %d more: see runnel admin conversations members %s", more, state.GetConversationId())
 			}
 		})
 	})
@@ -142,7 +142,7 @@ func (l *listMembers) Run(ctx context.Context, c *Command, console *Console) err
 
 func drawMembers(p *page, members []*historyv1.Member, head uint64) {
 	if len(members) == 0 {
-		p.line("no members")
+		p.linef("no members")
 		return
 	}
 	p.row("MEMBER", "JOINED AT", "RECEIVED", "READ", "NOT RECEIVED", "LAST RECEIVED")

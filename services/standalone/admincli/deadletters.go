@@ -54,7 +54,7 @@ func (l *listDeadLetters) Run(ctx context.Context, c *Command, console *Console)
 		defer s.noteMore(more)
 		return s.print(all, func(p *page) {
 			if len(all.GetDeadLetters()) == 0 {
-				p.line("no dead letters")
+				p.linef("no dead letters")
 				return
 			}
 			p.row("DEAD LETTER", "PARTITION", "SIZE", "PUT ASIDE", "REASON")
@@ -98,7 +98,7 @@ func (w *showDeadLetter) Run(ctx context.Context, c *Command, console *Console) 
 			p.row("size", size(letter.GetPayloadBytes()))
 			if answer.GetConversationId() == "" {
 				p.gap()
-				p.line("It is no command that this version can decode: it cannot be retried, only dropped. --json shows its bytes.")
+				p.linef("It is no command that this version can decode: it cannot be retried, only dropped. --json shows its bytes.")
 				return
 			}
 			p.row("conversation", answer.GetConversationId())
@@ -106,7 +106,7 @@ func (w *showDeadLetter) Run(ctx context.Context, c *Command, console *Console) 
 			p.row("command", answer.GetCommandId())
 			p.gap()
 			for _, line := range body {
-				p.line("%s", line)
+				p.linef("%s", line)
 			}
 		})
 	})
@@ -151,9 +151,9 @@ func (r *retryDeadLetter) Run(ctx context.Context, c *Command, console *Console)
 			switch {
 			case result.GetError() != nil:
 			case result.GetRepeated():
-				p.line("it had been committed already, as seq %d of %s", result.GetSeq(), result.GetConversationId())
+				p.linef("it had been committed already, as seq %d of %s", result.GetSeq(), result.GetConversationId())
 			default:
-				p.line("committed as seq %d of %s", result.GetSeq(), result.GetConversationId())
+				p.linef("committed as seq %d of %s", result.GetSeq(), result.GetConversationId())
 			}
 		}); err != nil {
 			return err
@@ -186,6 +186,6 @@ func (d *dropDeadLetter) Run(ctx context.Context, c *Command, console *Console) 
 		if err != nil {
 			return err
 		}
-		return s.print(answer, func(p *page) { p.line("dropped %s", d.ID) })
+		return s.print(answer, func(p *page) { p.linef("dropped %s", d.ID) })
 	})
 }

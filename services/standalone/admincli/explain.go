@@ -38,7 +38,7 @@ func (e *explain) Run(ctx context.Context, c *Command, console *Console) error {
 }
 
 func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
-	p.line("%s: %s", strings.ToUpper(word(answer.GetVerdict(), "VERDICT_")), answer.GetSummary())
+	p.linef("%s: %s", strings.ToUpper(word(answer.GetVerdict(), "VERDICT_")), answer.GetSummary())
 	p.gap()
 	p.row("event", fmt.Sprintf("%d of %s, whose newest is %d", e.Seq, e.Conversation, answer.GetHead()))
 	if event := answer.GetEvent(); event != nil {
@@ -76,14 +76,14 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 // drawTimeline tells the distances between steps: times of day hide what took long.
 func drawTimeline(p *page, timeline []*adminv1.TimelineEntry) {
 	if len(timeline) == 0 {
-		p.line("nobody remembers anything of its way")
+		p.linef("nobody remembers anything of its way")
 		p.gap()
 		return
 	}
 	p.row("TIME", "AFTER", "WHERE", "WHAT")
 	first := timeline[0].GetTimeNs()
 	for _, entry := range timeline {
-		p.row(time.Unix(0, entry.GetTimeNs()).In(p.console.Zone).Format("2006-01-02T15:04:05.000Z07:00"),
+		p.row(time.Unix(0, entry.GetTimeNs()).In(p.console.Now().Location()).Format("2006-01-02T15:04:05.000Z07:00"),
 			distance(time.Duration(entry.GetTimeNs()-first)), entry.GetWhere(), entry.GetWhat())
 	}
 	p.gap()
@@ -105,11 +105,11 @@ func distance(d time.Duration) string {
 
 // drawTrails shows the user's connections.
 func drawTrails(p *page, answer *adminv1.ExplainResponse) {
-	var any bool
+	var headed bool
 	for _, gateway := range answer.GetGateways() {
 		for _, trail := range gateway.GetTrails() {
-			if !any {
-				any = true
+			if !headed {
+				headed = true
 				p.row("CONNECTION", "DEVICE", "GATEWAY", "SENT", "ACKNOWLEDGED", "OPENED", "CLOSED")
 			}
 			closed := "open"
@@ -123,7 +123,7 @@ func drawTrails(p *page, answer *adminv1.ExplainResponse) {
 			p.row(trail.GetConnectionId(), trail.GetDeviceId(), gateway.GetGateway(), sent, acknowledged, p.moment(trail.GetOpenedMs()), closed)
 		}
 	}
-	if any {
+	if headed {
 		p.gap()
 	}
 }

@@ -166,8 +166,8 @@ func run(t *testing.T, step time.Duration, args ...string) result {
 		Admin admincli.Command `cmd:""`
 	}
 	var out, errs bytes.Buffer
-	at := now
-	console := &admincli.Console{Out: &out, Err: &errs, Zone: time.FixedZone("here", 3600), Now: func() time.Time {
+	at := now.In(time.FixedZone("here", 3600))
+	console := &admincli.Console{Out: &out, Err: &errs, Now: func() time.Time {
 		defer func() { at = at.Add(step) }()
 		return at
 	}}

@@ -40,8 +40,8 @@ func printJSON(w io.Writer, answer proto.Message) error {
 	return err
 }
 
-// note says something beside the answer, where it does not get into a script's way.
-func (s *session) note(format string, args ...any) {
+// notef says something beside the answer, where it does not get into a script's way.
+func (s *session) notef(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.Err, format+"\n", args...)
 }
 
@@ -65,8 +65,8 @@ func (p *page) row(cells ...string) {
 // gap is an empty line.
 func (p *page) gap() { p.row() }
 
-// line is text that is no table.
-func (p *page) line(format string, args ...any) {
+// linef is text that is no table.
+func (p *page) linef(format string, args ...any) {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
 			args[i] = clean(text)
@@ -81,7 +81,7 @@ func (p *page) moment(unixMS int64) string {
 		return ""
 	}
 	t := time.UnixMilli(unixMS)
-	return t.In(p.console.Zone).Format(time.RFC3339) + " (" + ago(p.console.Now().Sub(t)) + ")"
+	return t.In(p.console.Now().Location()).Format(time.RFC3339) + " (" + ago(p.console.Now().Sub(t)) + ")"
 }
 
 func ago(d time.Duration) string {

@@ -76,9 +76,9 @@ func (m *movePartition) Run(ctx context.Context, c *Command, console *Console) e
 		if err := s.print(answer, func(p *page) {
 			switch {
 			case m.Any:
-				p.line("any worker may have partition %d", m.Partition)
+				p.linef("any worker may have partition %d", m.Partition)
 			case answer.GetMoved():
-				p.line("partition %d is on %s", m.Partition, m.Worker)
+				p.linef("partition %d is on %s", m.Partition, m.Worker)
 			}
 		}); err != nil {
 			return err

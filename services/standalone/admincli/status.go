@@ -33,7 +33,7 @@ func (*status) Run(ctx context.Context, c *Command, console *Console) error {
 
 func drawStatus(p *page, answer *adminv1.GetStatusResponse) {
 	if len(answer.GetGateways()) == 0 {
-		p.line("no gateways: clients cannot connect")
+		p.linef("no gateways: clients cannot connect")
 	} else {
 		drawGateways(p, answer.GetGateways())
 	}
@@ -43,11 +43,11 @@ func drawStatus(p *page, answer *adminv1.GetStatusResponse) {
 	drawBacklog(p, answer.GetPartitions())
 	switch n := answer.GetDeadLetters(); {
 	case n >= 1000:
-		p.line("1000 dead letters or more: see runnel admin dead-letters list")
+		p.linef("1000 dead letters or more: see runnel admin dead-letters list")
 	case n > 0:
-		p.line("%s: see runnel admin dead-letters list", plural(n, "dead letter"))
+		p.linef("%s: see runnel admin dead-letters list", plural(n, "dead letter"))
 	default:
-		p.line("no dead letters")
+		p.linef("no dead letters")
 	}
 }
 
@@ -73,7 +73,7 @@ func drawBacklog(p *page, list []*adminv1.Partition) {
 			rest = append(rest, partition)
 		}
 	}
-	p.line("%s, %d running with nobody waiting; %s waiting in all", plural(len(list), "partition"), len(list)-len(rest), plural(lag, "command"))
+	p.linef("%s, %d running with nobody waiting; %s waiting in all", plural(len(list), "partition"), len(list)-len(rest), plural(lag, "command"))
 	if len(rest) > 0 {
 		p.gap()
 		drawPartitions(p, rest)
@@ -86,7 +86,7 @@ func quiet(p *adminv1.Partition) bool { return p.GetState() == "running" && p.Ge
 
 func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Partition) {
 	if len(workers) == 0 {
-		p.line("no workers: nothing is committed")
+		p.linef("no workers: nothing is committed")
 		return
 	}
 	p.row("WORKER", "PARTITIONS", "LAG", "LEASE LASTS")

@@ -68,12 +68,12 @@ func (u *revokeUser) Run(ctx context.Context, c *Command, console *Console) erro
 			return err
 		}
 		if err := s.print(answer, func(p *page) {
-			p.line("closed %s; tokens issued at or before %s are refused", plural(answer.GetClosed(), "connection"), cmp.Or(p.moment(answer.GetBeforeMs()), "-"))
+			p.linef("closed %s; tokens issued at or before %s are refused", plural(answer.GetClosed(), "connection"), cmp.Or(p.moment(answer.GetBeforeMs()), "-"))
 		}); err != nil {
 			return err
 		}
 		if len(answer.GetMissing()) > 0 {
-			s.note("Gateways that did not answer learn of it from the store within seconds.")
+			s.notef("Gateways that did not answer learn of it from the store within seconds.")
 		}
 		return complete(answer.GetMissing())
 	})

@@ -54,7 +54,7 @@ func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Conso
 			}
 			if now := s.Now(); now.Sub(told) >= progressEvery {
 				told = now
-				s.note("%d of %d events checked", whole.GetChecked(), whole.GetHead())
+				s.notef("%d of %d events checked", whole.GetChecked(), whole.GetHead())
 			}
 		}
 		if err := s.print(whole, func(p *page) { drawVerified(p, v.ID, whole) }); err != nil {
@@ -69,7 +69,7 @@ func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Conso
 
 func drawVerified(p *page, id string, whole *adminv1.VerifyConversationResponse) {
 	if len(whole.GetFaults()) == 0 {
-		p.line("%s: %s, %d of them erased: no hole, and every hash is right", id, plural(whole.GetChecked(), "event"), whole.GetErased())
+		p.linef("%s: %s, %d of them erased: no hole, and every hash is right", id, plural(whole.GetChecked(), "event"), whole.GetErased())
 		return
 	}
 	p.row("SEQ", "PROBLEM")
@@ -77,5 +77,5 @@ func drawVerified(p *page, id string, whole *adminv1.VerifyConversationResponse)
 		p.row(number(fault.GetSeq()), fault.GetProblem())
 	}
 	p.gap()
-	p.line("%s: checked up to seq %d of %d", id, whole.GetChecked(), whole.GetHead())
+	p.linef("%s: checked up to seq %d of %d", id, whole.GetChecked(), whole.GetHead())
 }

@@ -37,7 +37,7 @@ func (o operator) run(args ...string) (out string, err error) {
 	command, err := parser.Parse(append([]string{"admin", "--address", o.address, "--timeout", "30s"}, args...))
 	require.NoError(o.t, err)
 	command.BindTo(o.t.Context(), (*context.Context)(nil))
-	command.Bind(&admincli.Console{Out: &printed, Err: &errs, Now: time.Now, Zone: time.UTC})
+	command.Bind(&admincli.Console{Out: &printed, Err: &errs, Now: time.Now})
 	err = command.Run()
 	return printed.String(), err
 }
@@ -101,10 +101,12 @@ func TestAnOperatorSeesAndSteersAStandalone(t *testing.T) {
 	<-delivered
 
 	o := operator{t, server.RPCAddr()}
-	for !strings.Contains(o.must("status"), "2 partitions, 2 running with nobody waiting; 0 commands waiting in all\nno dead letters\n") {
+	var status string
+	for !strings.Contains(status, "2 partitions, 2 running with nobody waiting; 0 commands waiting in all\nno dead letters\n") {
+		status = o.must("status")
 	}
-	require.Regexp(t, `(?m)^gw-\S+ +2 +2 +1 `, o.must("status"))
-	worker := regexp.MustCompile(`(?m)^(worker-1-\S+) +2 +0 `).FindStringSubmatch(o.must("status"))[1]
+	require.Regexp(t, `(?m)^gw-\S+ +2 +2 +1 `, status)
+	worker := regexp.MustCompile(`(?m)^(worker-1-\S+) +2 +0 `).FindStringSubmatch(status)[1]
 	list := o.must("connections", "list", "--gateway", "", "--user", "bob")
 	require.Contains(t, list, " bob ")
 	require.NotContains(t, list, "alice")

@@ -34,7 +34,7 @@ func main() {
 	command := settings.Parse("runnel", "A self-hosted messaging backend: it loses nothing, shows everything, and starts with one command.", &c)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	command.BindTo(ctx, (*context.Context)(nil))
-	command.Bind(&admincli.Console{Out: os.Stdout, Err: os.Stderr, Now: time.Now, Zone: time.Local})
+	command.Bind(&admincli.Console{Out: os.Stdout, Err: os.Stderr, Now: time.Now})
 	err := command.Run()
 	stop()
 	if err != nil {
