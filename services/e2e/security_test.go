@@ -140,7 +140,7 @@ func (f *fortress) person(user string) person {
 	})
 	require.NoError(f.t, err)
 	require.NoError(f.t, c.Start(context.WithoutCancel(f.t.Context()))) // it lives until it is closed
-	f.t.Cleanup(func() { require.NoError(f.t, c.Close()) })
+	f.t.Cleanup(func() { _ = c.Close() }) // tells how it ended; of one that is locked out with an error
 	return person{c, heard}
 }
 
