@@ -58,6 +58,7 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 	for name, check := range gw.Checks() {
 		p.Check(name, check)
 	}
+	p.Admin.Handle("/debug/", gw.Debug())
 	p.Go(gw.Run)
 	return nil
 }
