@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -206,6 +207,16 @@ func (p *Process) ending() (*os.Process, <-chan struct{}) {
 	return p.process, p.ended
 }
 
+// Flag is the value that a program was started with; empty when it was not.
+func (p *Process) Flag(name string) string {
+	for _, arg := range p.Args {
+		if value, found := strings.CutPrefix(arg, "--"+name+"="); found {
+			return value
+		}
+	}
+	return ""
+}
+
 // PID is the process id; 0 when it is not running.
 func (p *Process) PID() int {
 	p.mu.Lock()
@@ -261,6 +272,21 @@ func (p *Process) Metrics(ctx context.Context) (map[string]float64, error) {
 		}
 	}
 	return samples, lines.Err()
+}
+
+// Profile reads a profile of the process as text. Only for those of our services that were started with --admin.pprof.
+func (p *Process) Profile(ctx context.Context, name string) ([]byte, error) {
+	address := strings.TrimSuffix(p.Ready, "/readyz") + "/debug/pprof/" + name + "?debug=1"
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("read a profile of %s: %w", p.Name(), err)
+	}
+	defer response.Body.Close()
+	return io.ReadAll(response.Body)
 }
 
 func tail(path string) []byte {

@@ -46,6 +46,15 @@ func Check(h History, c Content) []Violation {
 	return found
 }
 
+// CheckSurvival is what holds at every moment at which the store can be read, whatever happened to it: what was acknowledged is there,
+// once, and every log is whole.
+func CheckSurvival(h History, c Content) (found []Violation) {
+	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckChain} {
+		found = append(found, check(h, c)...)
+	}
+	return found
+}
+
 func keyOf(event *conversationv1.Event) Key {
 	return Key{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
 }
@@ -240,8 +249,8 @@ func committedTwice(key Key, first, second uint64) Violation {
 	return violation("I7", "%s was committed with seq %d, and again with %d", key, first, second)
 }
 
-// repeatGrace is how long after a fault a repetition may be answered by what a new owner publishes once more.
-const repeatGrace = 10 * time.Second
+// faultGrace is how long after a fault a copy of a command may still arrive that it held back.
+const faultGrace = 10 * time.Second
 
 // CheckRepeats is I7: a retry of a committed command returns the same seq and says that it is a repetition; with another body
 // it is refused as a conflict.
@@ -260,12 +269,11 @@ func CheckRepeats(h History, _ Content) (found []Violation) {
 	for _, answer := range h.Answers {
 		switch {
 		case !answer.Again:
-		case answer.OtherBody && answer.Code != conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT && !h.masked(answer):
+		case answer.OtherBody && answer.Code != conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT:
 			found = append(found, violation("I7", "%s was given again with another body: seq %d, %s", answer.Key, answer.Seq, answer.Code))
 		case !answer.OtherBody && answer.Seq == 0:
 			found = append(found, violation("I7", "%s was committed and is refused when repeated: %s", answer.Key, answer.Code))
-		case !answer.OtherBody && !answer.Repeated && !h.disturbed(answer):
-			// A new owner tells once more what was committed before it: that may come before the answer to the repetition.
+		case !answer.OtherBody && !answer.Repeated:
 			found = append(found, violation("I7", "%s was repeated and is not said to be: seq %d", answer.Key, answer.Seq))
 		}
 	}
@@ -308,14 +316,9 @@ func overtaken(h History, c Content) (answers []Answer) {
 // disturbed reports whether a fault lies near an answer's time.
 func (h History) disturbed(a Answer) bool {
 	return slices.ContainsFunc(h.Faults, func(f Interval) bool {
-		return f.From.Before(a.At) && f.To.Add(repeatGrace).After(a.Asked)
+		return f.From.Before(a.At) && f.To.Add(faultGrace).After(a.Asked)
 	})
 }
-
-// masked reports whether a conflict was answered with the first outcome by a new owner, who tells once more what was committed before it:
-// a result does not say which submission of a command it answers. Nothing is stored twice by that; it is counted and reported, and
-// a conflict that nobody could mask must be refused.
-func (h History) masked(a Answer) bool { return a.Seq > 0 && !a.Repeated && h.disturbed(a) }
 
 // CheckMembership is I8: nobody is shown an event of a time when they were no member.
 func CheckMembership(h History, c Content) (found []Violation) {

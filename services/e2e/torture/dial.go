@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -18,13 +19,23 @@ import (
 // them would do.
 type dialer struct {
 	urls []string
+	// sockets makes the connections below; nil makes ordinary ones.
+	sockets *net.Dialer
 
 	mu     sync.Mutex
 	random *rand.Rand
+	made   int
 }
 
-func newDialer(urls []string, seed uint64) *dialer {
-	return &dialer{urls: urls, random: rand.New(rand.NewPCG(seed, 2))}
+func newDialer(urls []string, seed uint64, sockets *net.Dialer) *dialer {
+	return &dialer{urls: urls, sockets: sockets, random: rand.New(rand.NewPCG(seed, 2))}
+}
+
+// connections is how many have been made.
+func (d *dialer) connections() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.made
 }
 
 func (d *dialer) pick() string {
@@ -41,6 +52,9 @@ func (d *dialer) dial(ctx context.Context, _ string, header http.Header) (client
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	socket := &websocket.Dialer{ReadBufferSize: 4096, WriteBufferSize: 4096}
+	if d.sockets != nil {
+		socket.NetDialContext = d.sockets.DialContext
+	}
 	ws, response, err := socket.DialContext(ctx, d.pick(), header)
 	if response != nil {
 		defer response.Body.Close()
@@ -48,6 +62,9 @@ func (d *dialer) dial(ctx context.Context, _ string, header http.Header) (client
 	if err != nil {
 		return nil, fmt.Errorf("dial a gateway: %w", err)
 	}
+	d.mu.Lock()
+	d.made++
+	d.mu.Unlock()
 	codec, _ := frame.CodecFor(ws.Subprotocol())
 	return &conn{ws: ws, opcode: codec.MessageType()}, nil
 }

@@ -1,22 +1,17 @@
 package torture
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/runnelhq/runnel/services/e2e/launch"
+	"github.com/runnelhq/runnel/services/e2e/proxy"
 )
 
 // FaultKind is what is done to a part.
 type FaultKind string
 
-// The faults.
+// The faults of one process.
 const (
 	// FaultKill is SIGKILL; the part is started again after For.
 	FaultKill FaultKind = "kill"
@@ -26,174 +21,138 @@ const (
 	FaultPause FaultKind = "pause"
 	// FaultWipe is SIGKILL and the loss of all that the part kept: only for NATS, whose streams are then made anew.
 	FaultWipe FaultKind = "wipe"
+	// FaultZombie is a pause of a worker beyond its lease; when it goes on, it commits what others have committed, and must be refused.
+	FaultZombie FaultKind = "zombie"
+	// FaultLameDuck has a NATS server hand over and leave; it is started again at once.
+	FaultLameDuck FaultKind = "lame duck"
 )
+
+// The faults of several at once.
+const (
+	// FaultLeader is SIGKILL for the NATS server that leads some partition's stream, started again after For.
+	FaultLeader FaultKind = "kill leader"
+	// FaultRoll is SIGTERM and a new start for all of a kind, one after the other, each when the one before works again.
+	FaultRoll FaultKind = "roll"
+	// FaultStorm makes all clients reconnect at once: all gateways are killed (Part gateway), or all connections reset (Part clients).
+	FaultStorm FaultKind = "storm"
+	// FaultNetwork is Trouble on the network between Part and Other for For.
+	FaultNetwork FaultKind = "network"
+	// FaultSlow has a client stop reading until the gateway closes its connection; then it resumes.
+	FaultSlow FaultKind = "slow reader"
+	// FaultFull fills the volume of Part for For.
+	FaultFull FaultKind = "full disk"
+	// FaultPower is the loss of power: what was not synced to the volumes is gone. Part is all, nats or database.
+	FaultPower FaultKind = "power loss"
+)
+
+// everything is the Part of a fault that hits all there is.
+const everything = "all"
+
+// Trouble is what is wrong with a network.
+type Trouble string
+
+// The troubles. Up is from the side that connects, Down back to it.
+const (
+	TroubleCut      Trouble = "cut"   // reset, and refused
+	TroubleReset    Trouble = "reset" // once
+	TroubleHold     Trouble = "hold"
+	TroubleHoldUp   Trouble = "hold up"
+	TroubleHoldDown Trouble = "hold down"
+	TroubleLose     Trouble = "lose"
+	TroubleLoseUp   Trouble = "lose up"
+	TroubleLoseDown Trouble = "lose down"
+	TroubleDelay    Trouble = "delay"
+	TroubleTrickle  Trouble = "trickle"
+)
+
+// Troubles are all of them.
+var Troubles = []Trouble{
+	TroubleCut, TroubleReset, TroubleHold, TroubleHoldUp, TroubleHoldDown, TroubleLose, TroubleLoseUp, TroubleLoseDown, TroubleDelay, TroubleTrickle,
+}
+
+// weather is what a proxy does, and whether connections that are there are reset first.
+func (t Trouble) weather() (w proxy.Weather, reset bool) {
+	hold, lose := proxy.Flow{Hold: true}, proxy.Flow{Lose: true}
+	long, thin := proxy.Flow{Delay: 60 * time.Millisecond}, proxy.Flow{Rate: 16 << 10}
+	switch t {
+	case TroubleCut:
+		return proxy.Weather{Refuse: true}, true
+	case TroubleReset:
+		return proxy.Weather{}, true
+	case TroubleHold:
+		return proxy.Weather{Up: hold, Down: hold}, false
+	case TroubleHoldUp:
+		return proxy.Weather{Up: hold}, false
+	case TroubleHoldDown:
+		return proxy.Weather{Down: hold}, false
+	case TroubleLose:
+		return proxy.Weather{Up: lose, Down: lose}, false
+	case TroubleLoseUp:
+		return proxy.Weather{Up: lose}, false
+	case TroubleLoseDown:
+		return proxy.Weather{Down: lose}, false
+	case TroubleDelay:
+		return proxy.Weather{Up: long, Down: long}, false
+	case TroubleTrickle:
+		return proxy.Weather{Up: thin, Down: thin}, false
+	}
+	return proxy.Weather{}, false
+}
 
 // Fault is one thing that goes wrong.
 type Fault struct {
+	// At is when, in a schedule.
 	At   time.Duration
 	Kind FaultKind
 	Part string
-	For  time.Duration
+	// Other and Trouble are of FaultNetwork.
+	Other   string
+	Trouble Trouble
+	// Partition is of FaultLeader: whose leader it is.
+	Partition int
+	For       time.Duration
 }
 
 func (f Fault) String() string {
-	if f.Kind == FaultStop {
-		return fmt.Sprintf("%s %s", f.Kind, f.Part)
+	what := fmt.Sprintf("%s %s", f.Kind, f.Part)
+	if f.Kind == FaultNetwork {
+		what = fmt.Sprintf("%s %s–%s", f.Trouble, f.Part, f.Other)
 	}
-	return fmt.Sprintf("%s %s for %v", f.Kind, f.Part, f.For.Round(10*time.Millisecond))
+	if f.For == 0 {
+		return what
+	}
+	return fmt.Sprintf("%s for %v", what, f.For.Round(10*time.Millisecond))
 }
 
 // name leaves out which of several parts it was.
 func (f Fault) name() string {
-	kind, _, _ := strings.Cut(f.Part, "-")
-	return string(f.Kind) + " " + kind
+	part, _, _ := strings.Cut(f.Part, "-")
+	if f.Kind != FaultNetwork {
+		return string(f.Kind) + " " + part
+	}
+	other, _, _ := strings.Cut(f.Other, "-")
+	return string(f.Trouble) + " " + part + "–" + other
 }
 
-// Bounds of a schedule.
-const (
-	maxDown      = 2 // parts that are down or paused at a time
-	firstFault   = 3 * time.Second
-	maxPause     = 6 * time.Second
-	maxDowntime  = 2 * time.Second
-	restartGuess = 1500 * time.Millisecond // until a part that is started again is taken to work
-)
-
-// Schedule draws faults from a source of random numbers, by rising time. The first ones are always the same scenarios, each of which a
-// planted bug cannot survive: a paused store (acks must not run ahead), a paused worker that comes back as a zombie, a
-// killed gateway and a killed worker.
-func Schedule(random *rand.Rand, parts []string, duration time.Duration, wipe bool) []Fault {
-	var faults []Fault
-	at := firstFault
-	for _, fixed := range []Fault{
-		{Kind: FaultPause, Part: "history-0", For: 2500 * time.Millisecond},
-		{Kind: FaultPause, Part: "delivery-0", For: 4 * time.Second},
-		{Kind: FaultKill, Part: "gateway-0", For: time.Second},
-		{Kind: FaultKill, Part: "delivery-1", For: time.Second},
-	} {
-		if slices.Contains(parts, fixed.Part) && at+fixed.For < duration {
-			fixed.At = at
-			faults = append(faults, fixed)
-			at += fixed.For + 700*time.Millisecond
+// claims are what nothing else may be done to at the same time: parts by name or kind, networks, everything.
+func (f Fault) claims() []string {
+	switch f.Kind {
+	default:
+		return []string{f.Part}
+	case FaultNetwork:
+		return []string{"network"}
+	case FaultZombie:
+		return []string{f.Part, "network"}
+	case FaultStorm:
+		if f.Part != "gateway" {
+			return []string{"network"}
 		}
+		return []string{f.Part}
+	case FaultSlow:
+		return []string{"gateway", "network"}
+	case FaultFull:
+		return []string{f.Part, "history"} // an SQLite file is the history service's
+	case FaultPower:
+		return []string{everything}
 	}
-	for at < duration {
-		f := Fault{At: at, Part: parts[random.IntN(len(parts))]}
-		switch n := random.IntN(10); {
-		case n < 4:
-			f.Kind, f.For = FaultKill, time.Duration(random.Int64N(int64(maxDowntime)))
-		case n < 8:
-			f.Kind, f.For = FaultPause, 300*time.Millisecond+time.Duration(random.Int64N(int64(maxPause-300*time.Millisecond)))
-		default:
-			f.Kind = FaultStop
-		}
-		if wipe && f.Kind == FaultKill && f.Part == "nats-0" && random.IntN(2) == 0 {
-			f.Kind = FaultWipe
-		}
-		if f.At+f.For < duration && fits(faults, f) {
-			faults = append(faults, f)
-		}
-		at += 300*time.Millisecond + time.Duration(random.Int64N(int64(2500*time.Millisecond)))
-	}
-	return faults
-}
-
-// fits reports whether a fault leaves enough parts up, and its own part was up before.
-func fits(faults []Fault, f Fault) bool {
-	down := 0
-	for _, other := range faults {
-		if other.At+other.For+restartGuess > f.At {
-			if other.Part == f.Part {
-				return false
-			}
-			down++
-		}
-	}
-	return down < maxDown
-}
-
-// injector carries out a schedule.
-type injector struct {
-	suite  *launch.Suite
-	record *Record
-	// before is told of each fault before it happens.
-	before func(Fault)
-	// after is told of each fault when the part works again, and how long that took from the end of the fault.
-	after func(Fault, time.Duration)
-	// restart bounds the time until a part works again.
-	restart time.Duration
-}
-
-// run carries out faults at their times after begun, and returns when every part works again. When ctx ends no further fault begins.
-func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
-	parts := map[string]launch.Part{}
-	for _, part := range i.suite.Parts() {
-		parts[part.Name()] = part
-	}
-	var going sync.WaitGroup
-	defer going.Wait()
-	busy := map[string]chan struct{}{} // by part, closed when its last fault is over
-	down := make(chan struct{}, maxDown)
-	for _, fault := range faults {
-		part := parts[fault.Part]
-		select {
-		case <-time.After(time.Until(begun.Add(fault.At))):
-		case <-ctx.Done():
-			return
-		}
-		// A restart may take longer than was guessed; then the next fault waits.
-		if last := busy[fault.Part]; last != nil {
-			<-last
-		}
-		down <- struct{}{}
-		over := make(chan struct{})
-		busy[fault.Part] = over
-		going.Go(func() {
-			defer close(over)
-			defer func() { <-down }()
-			i.inflict(ctx, part, fault)
-		})
-	}
-}
-
-func (i *injector) inflict(ctx context.Context, part launch.Part, fault Fault) {
-	i.before(fault)
-	begun := time.Now()
-	wait := func() {
-		select {
-		case <-time.After(fault.For):
-		case <-ctx.Done():
-		}
-	}
-	restart, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.restart)
-	defer cancel()
-	ended := begun
-	var err error
-	switch fault.Kind {
-	case FaultPause:
-		part.Pause()
-		wait()
-		part.Resume()
-		ended = time.Now()
-	case FaultStop:
-		if err = part.Stop(); err != nil {
-			i.record.Violated(violation("clean stop", "%v", err))
-		}
-		ended = time.Now()
-		err = part.Restart(restart)
-	case FaultWipe, FaultKill:
-		part.Kill()
-		if process, ok := part.(*launch.Process); ok && fault.Kind == FaultWipe {
-			err = os.RemoveAll(process.Data)
-		}
-		wait()
-		ended = time.Now()
-		if err == nil {
-			err = part.Restart(restart)
-		}
-	}
-	if err != nil {
-		i.record.Violated(violation("I9", "%s does not come back: %v", fault.Part, err))
-	}
-	i.record.Fault(fault.name(), begun, time.Now())
-	i.after(fault, time.Since(ended))
 }

@@ -25,6 +25,11 @@ type observer struct {
 	reader Reader
 	codec  frame.Codec
 	random *rand.Rand
+	// stays says that it leaves its connections only when it must; gate, which may be nil, holds it up before it reads; ended, which may
+	// be nil, is told how each connection ended.
+	stays bool
+	gate  func(context.Context)
+	ended func(error)
 
 	mu sync.Mutex
 	// has is how far each conversation was received, over all connections.
@@ -43,12 +48,18 @@ func (o *observer) run(ctx context.Context, settle <-chan struct{}) {
 		stay, cancel := context.WithTimeout(ctx, 200*time.Millisecond+time.Duration(o.random.Int64N(int64(4*time.Second))))
 		select {
 		case <-settle:
+			o.stays = true
+		default:
+		}
+		if o.stays {
 			cancel()
 			stay, cancel = context.WithCancel(ctx)
-		default:
 		}
 		err := o.connection(stay)
 		cancel()
+		if o.ended != nil {
+			o.ended(err)
+		}
 		if errors.Is(err, errBroken) {
 			o.record.Violated(violation("gateway", "%s: %v", o.reader, err))
 		}
@@ -107,8 +118,11 @@ func (o *observer) connection(ctx context.Context) error {
 	if err := write(&clientv1.ClientFrame{Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: connect}}); err != nil {
 		return err
 	}
-	acks := o.random.IntN(3) > 0 // one that never acknowledges gets everything again, and is closed in the end
+	acks := o.stays || o.random.IntN(3) > 0 // one that never acknowledges gets everything again, and is closed in the end
 	for {
+		if o.gate != nil {
+			o.gate(ctx)
+		}
 		data, err := socket.ReadMessage()
 		if err != nil {
 			return err

@@ -11,10 +11,15 @@ import (
 
 // Report is the verdict of one run, and what it was based on.
 type Report struct {
+	Name      string `json:"name"`
 	Seed      uint64 `json:"seed"`
 	Store     string `json:"store"`
 	NATSNodes int    `json:"nats_nodes"`
+	Plan      Plan   `json:"plan"`
+	Lazy      Lazy   `json:"lazy,omitempty"`
 	Dir       string `json:"dir"`
+	// Skipped says why the run was not made; it is neither green nor red then.
+	Skipped string `json:"skipped,omitempty"`
 
 	Seconds   float64 `json:"seconds"`
 	Sent      int     `json:"sent"`
@@ -24,8 +29,11 @@ type Report struct {
 	Events    int     `json:"events_stored"`
 	Logs      int     `json:"conversations"`
 	Repeats   int     `json:"repeats"`
-	// Masked are conflicting repetitions that got the first outcome from a new owner instead of being refused.
-	Masked int `json:"masked_conflicts"`
+	// Conflicts are repetitions with another body, refused.
+	Conflicts int `json:"conflicts"`
+	// Resumed are connections of clients beyond their first.
+	Resumed int `json:"resumed"`
+	Counts
 	// Overtaken are commands that were refused near a fault and carried out later, when another copy of them arrived.
 	Overtaken int `json:"overtaken_refusals"`
 	// Looks into the database at the moment of a sighting, and how many of them waited for the database.
@@ -43,15 +51,31 @@ type Report struct {
 	LiveAfter      float64 `json:"live_after_seconds"`
 	AnsweredAfter  float64 `json:"answered_after_seconds"`
 	DeliveredAfter float64 `json:"delivered_after_seconds"`
-	// Gateways before they had clients and after.
-	Before []cost `json:"gateways_before"`
-	After  []cost `json:"gateways_after"`
+	// Roll is of a roll only.
+	Roll *RollReport `json:"roll,omitempty"`
+
+	// Costs are what services held before they had clients and after.
+	Costs []Costs `json:"costs"`
 
 	Violations []Violation `json:"violations"`
+	// Noticed is what a negative control found to be lost; a run that is none has nothing there.
+	Noticed []Violation `json:"noticed,omitempty"`
 }
 
-// Green tells that no promise was broken.
-func (r *Report) Green() bool { return len(r.Violations) == 0 }
+// Green tells that the run was made and no promise was broken.
+func (r *Report) Green() bool { return r.Skipped == "" && len(r.Violations) == 0 }
+
+// Verdict is "green", "RED" or "skipped".
+func (r *Report) Verdict() string {
+	switch {
+	case r.Skipped != "":
+		return "skipped"
+	case r.Green():
+		return "green"
+	default:
+		return "RED"
+	}
+}
 
 // Invariants names what was broken, each once.
 func (r *Report) Invariants() string {
@@ -77,8 +101,8 @@ func (r *Report) finish(violations []Violation, h History, took time.Duration) {
 	r.Seconds = seconds(took)
 	r.Sent = len(h.Attempts)
 	for _, answer := range h.Answers {
-		if answer.OtherBody && h.masked(answer) {
-			r.Masked++
+		if answer.OtherBody && answer.Seq == 0 {
+			r.Conflicts++
 		}
 		switch {
 		case answer.Again:
@@ -116,22 +140,35 @@ func (h History) another(i int, answered time.Time) bool {
 
 // Print writes the report for a person.
 func (r *Report) Print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s, %d NATS server(s), seed %d, %.0f s\n", r.Store, r.NATSNodes, r.Seed, r.Seconds)
-	fmt.Fprintf(w, "  %d commands: %d committed, %d refused, %d given again; %d events stored in %d conversations; %d shown\n",
-		r.Sent, r.Committed, r.Refused, r.Repeats, r.Events, r.Logs, r.Shown)
-	fmt.Fprintf(w, "  %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d conflicts masked by a takeover; %d refusals overtaken\n",
-		r.Looks, r.LateLooks, r.Rewinds, r.Masked, r.Overtaken)
+	fmt.Fprintf(w, "\n%s: %s, %d NATS server(s), seed %d, %.0f s\n", r.Name, r.Store, r.NATSNodes, r.Seed, r.Seconds)
+	if r.Skipped != "" {
+		fmt.Fprintf(w, "  %s\n", r.Skipped)
+		return
+	}
+	fmt.Fprintf(w, "  %d commands: %d committed, %d refused, %d given again, %d of them with another body and refused; %d events stored in %d conversations; %d shown\n",
+		r.Sent, r.Committed, r.Refused, r.Repeats, r.Conflicts, r.Events, r.Logs, r.Shown)
+	fmt.Fprintf(w, "  %d connections resumed; %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d refusals overtaken\n",
+		r.Resumed, r.Looks, r.LateLooks, r.Rewinds, r.Overtaken)
+	r.Counts.print(w)
+	if r.Roll != nil {
+		r.Roll.print(w)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		wait := "never alone"
 		if longest, alone := r.Waits[name]; alone {
 			wait = fmt.Sprintf("alone: longest wait for an answer %.2f s", longest)
 		}
-		fmt.Fprintf(w, "  %3d × %-16s %s\n", r.Faults[name], name, wait)
+		fmt.Fprintf(w, "  %3d × %-26s %s\n", r.Faults[name], name, wait)
+	}
+	if len(r.Noticed) > 0 {
+		fmt.Fprintf(w, "  green: the control lost what it had acknowledged, and that was noticed (at most %d are counted: %d), first:\n    %s\n",
+			maxViolations, len(r.Noticed), r.Noticed[0])
+		return
 	}
 	fmt.Fprintf(w, "  after the last fault: live in %.2f s, all answered in %.2f s, all delivered in %.2f s\n", r.LiveAfter, r.AnsweredAfter, r.DeliveredAfter)
-	for i := range r.After {
-		fmt.Fprintf(w, "  gateway-%d before and after its clients: %v and %v goroutines, %d and %d MiB\n", i,
-			r.Before[i].Goroutines, r.After[i].Goroutines, r.Before[i].RSS>>20, r.After[i].RSS>>20)
+	for _, c := range r.Costs {
+		fmt.Fprintf(w, "  %s before and after clients: %v and %v goroutines, %.0f and %.0f MiB\n", c.Service,
+			c.Before.Goroutines, c.After.Goroutines, c.Before.RSS/(1<<20), c.After.RSS/(1<<20))
 	}
 	if r.Green() {
 		fmt.Fprintf(w, "  green: every promise was kept\n")
@@ -141,4 +178,36 @@ func (r *Report) Print(w io.Writer) {
 	for _, v := range r.Violations {
 		fmt.Fprintf(w, "    %s\n", v)
 	}
+}
+
+func (c Counts) print(w io.Writer) {
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		text string
+	}{
+		{c.Zombies, "%d commits of zombies refused"},
+		{c.Slow, "%d connections closed as slow"},
+		{c.SlowTold, "%d of them told so"},
+		{c.Cut, "%d connections cut in the network"},
+		{c.Powerless, "%d losses of power survived"},
+		{c.Survived, "%d acknowledgements checked after them"},
+	} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf(part.text, part.n))
+		}
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(w, "  %s\n", strings.Join(parts, ", "))
+	}
+}
+
+func (r *RollReport) print(w io.Writer) {
+	fmt.Fprintf(w, "  %d gateways replaced under %d clients in %.1f s; %d sent away, at most %d a second (drain rate %d); %d dropped; %d came back, at most %d a second; %d events came twice\n",
+		r.Gateways, r.Clients, r.Seconds, r.SentAway, r.PeakAway, r.DrainRate, r.Dropped, r.Back, r.PeakBack, r.Repeats)
+	fmt.Fprintf(w, "  calls of the history a second before and during the roll:")
+	for _, operation := range slices.Sorted(maps.Keys(r.Rolling)) {
+		fmt.Fprintf(w, " %s %.0f → %.0f;", operation, r.Calm[operation], r.Rolling[operation])
+	}
+	fmt.Fprintln(w)
 }

@@ -2,20 +2,52 @@ package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// Plan says what goes wrong in a run.
+type Plan string
+
+// The plans.
+const (
+	// PlanRandom kills, stops and pauses parts at random times.
+	PlanRandom Plan = "random"
+	// PlanTour has each kind of fault once, one after the other: see Tour. It wants PostgreSQL and a cluster of NATS servers.
+	PlanTour Plan = "tour"
+	// PlanMix draws from all kinds, two at a time: see Mix. It wants PostgreSQL.
+	PlanMix Plan = "mix"
+	// PlanOutages has full disks and losses of power: see Outages. It needs Linux and root, as PlanPower does.
+	PlanOutages Plan = "outages"
+	// PlanPower is one loss of power of everything.
+	PlanPower Plan = "power"
+)
+
+// Lazy says who acknowledges what it has not synced: the negative control of a loss of power.
+type Lazy string
+
+// Who is lazy.
+const (
+	LazyNobody   Lazy = ""
+	LazyDatabase Lazy = "database" // for SQLite the history service must be built with its bug
+	LazyNATS     Lazy = "nats"
 )
 
 // Config says what one run is like.
 type Config struct {
+	// Name tells it from others.
+	Name string
 	// Dir gets data and logs.
 	Dir string
 	// Binaries are the programs, built with whatever tags.
@@ -23,22 +55,45 @@ type Config struct {
 	Store    launch.Store
 	// NATSNodes is 1 or 3.
 	NATSNodes int
-	// Duration is how long load and faults go on.
+	// Plan defaults to PlanRandom.
+	Plan Plan
+	// Duration is how long load and faults go on, for plans that do not end by themselves.
 	Duration time.Duration
 	// Seed decides the faults and what is sent when. What comes of it also depends on the machine.
 	Seed uint64
-	// Wipe lets NATS lose its store now and then, on a single node.
+	// Wipe lets NATS lose its store now and then, on a single node; PlanRandom only.
 	Wipe bool
+	// Lazy makes the run a negative control: it is green when what is lost by laziness was noticed.
+	Lazy Lazy
 	// FailFast ends the run with the first broken promise.
 	FailFast bool
+}
+
+// profiles lets processes that do not come to rest say why.
+const profiles = "--admin.pprof"
+
+// proxied says whether the network is one that can fail.
+func (c Config) proxied() bool { return c.Plan == PlanTour || c.Plan == PlanMix }
+
+// volumes are the parts whose data lies on file systems that can fail.
+func (c Config) volumes() []string {
+	if c.Plan != PlanOutages && c.Plan != PlanPower {
+		return nil
+	}
+	parts := []string{string(c.Store)}
+	for i := range c.NATSNodes {
+		parts = append(parts, "nats-"+strconv.Itoa(i))
+	}
+	return parts
 }
 
 // Bounds of what a run waits for. Times are reported, and only these generous ones are asserted.
 const (
 	live       = 30 * time.Second // until everything works again after the last fault
 	restarting = 60 * time.Second // until a part answers that was started again
+	giveUp     = 15 * time.Second // until a database counts as destroyed that was lazy
 	setup      = 90 * time.Second
-	slack      = 25 // goroutines that a gateway may have more than before it had clients
+	longest    = 10 * time.Minute // for a plan that ends by itself
 )
 
 // run is one run.
@@ -51,21 +106,33 @@ type run struct {
 	database *Database
 	witness  *Witness
 	suite    *launch.Suite
+	disks    volumes
 	report   *Report
 
+	dialer    *dialer
 	devices   []*device
 	observers []*observer
+	slow      *slowReader
 	// groups are the first conversations, made before anything goes wrong.
 	groups []*churn
+	// genuine is how many promises were broken before the power of a negative control failed.
+	genuine int
 }
 
 // Run starts everything, tortures it, and gives the verdict. The error is about the run itself: what it found is in the report.
-// Progress goes to out.
-func Run(ctx context.Context, cfg Config, out io.Writer) (*Report, error) {
+// ErrSkipped says that it cannot be made here. Progress goes to out.
+func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
+	if cfg.Plan == "" {
+		cfg.Plan = PlanRandom
+	}
 	r := &run{
 		Config: cfg, out: out, begun: time.Now(), random: rand.New(rand.NewPCG(cfg.Seed, 1)), record: NewRecord(),
-		report: &Report{Seed: cfg.Seed, Store: string(cfg.Store), NATSNodes: cfg.NATSNodes, Dir: cfg.Dir},
+		report: &Report{
+			Name: cfg.Name, Seed: cfg.Seed, Store: string(cfg.Store), NATSNodes: cfg.NATSNodes, Plan: cfg.Plan, Lazy: cfg.Lazy, Dir: cfg.Dir,
+		},
 	}
+	// Whatever happens: first the processes end, then what they lie on goes away.
+	defer func() { err = errors.Join(err, r.disks.unmount()) }()
 	if err := r.start(ctx); err != nil {
 		return nil, err
 	}
@@ -74,30 +141,53 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (*Report, error) {
 	if err := r.carryOut(ctx); err != nil {
 		return nil, err
 	}
-	r.report.finish(r.record.Violations(), r.record.History(), time.Since(r.begun))
+	violations := r.record.Violations()
+	if r.Lazy == LazyDatabase {
+		r.report.Noticed, violations = violations[r.genuine:], violations[:r.genuine]
+		if len(r.report.Noticed) == 0 {
+			violations = append(violations, violation("control", "the database syncs nothing and has lost power, and everything is still there: nothing was shown"))
+		}
+	}
+	r.report.finish(violations, r.record.History(), time.Since(r.begun))
 	return r.report, nil
 }
 
 func (r *run) start(ctx context.Context) (err error) {
 	starting, cancel := context.WithTimeout(ctx, setup)
 	defer cancel()
-	histories := 1
-	if r.Store == launch.PostgreSQL {
-		histories = 2
-	}
-	r.suite, err = launch.Start(starting, launch.Options{
-		Dir: r.Dir, Binaries: r.Binaries, Store: r.Store, NATSNodes: r.NATSNodes, Histories: histories,
+	options := launch.Options{
+		Dir: r.Dir, Binaries: r.Binaries, Store: r.Store, NATSNodes: r.NATSNodes, Histories: 1, Proxied: r.proxied(),
 		Flags: map[string][]string{
-			launch.Gateway: {"--gateway.heartbeat=2s", "--gateway.ack-timeout=3s", "--gateway.command-rate-per-user=200"},
+			launch.Gateway: {
+				"--gateway.heartbeat=2s", "--gateway.ack-timeout=3s", "--gateway.command-rate-per-user=200", "--gateway.send-queue-bytes=65536",
+				profiles,
+			},
 			// So short that the broker does not hide commands given twice from the store's unique key.
-			launch.Delivery: {"--nats.duplicate-window=1s"},
+			launch.Delivery: {"--nats.duplicate-window=1s", profiles},
+			launch.History:  {profiles},
 		},
-		Crashed: func(name string, err error) { r.record.Violated(violation("crash", "%s: %v", name, err)) },
-	})
-	if err != nil {
+		LazyDatabase: r.Lazy == LazyDatabase && r.Store == launch.PostgreSQL,
+		Crashed:      func(name string, err error) { r.record.Violated(violation("crash", "%s: %v", name, err)) },
+	}
+	if r.Store == launch.PostgreSQL {
+		options.Histories = 2
+	}
+	if parts := r.Config.volumes(); parts != nil {
+		if err := os.MkdirAll(r.Dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's own user must get through
+			return fmt.Errorf("make the directory of the run: %w", err)
+		}
+		if r.disks, err = mountVolumes(r.Dir, parts...); err != nil {
+			return err
+		}
+		options.DataDir = r.disks.data
+		if r.Lazy != LazyNATS {
+			options.NATSSync = "always"
+		}
+	}
+	if r.suite, err = launch.Start(starting, options); err != nil {
 		return err
 	}
-	r.sayf("started: %s", strings.Join(names(r.suite.Parts()), " "))
+	r.sayf("started %s: %s", r.Name, strings.Join(names(r.suite.Parts()), " "))
 	r.database = OpenDatabase(r.suite.Database)
 	r.witness = NewWitness(r.database, r.record)
 	if err := r.database.WatchWatermarks(starting); err != nil {
@@ -117,7 +207,7 @@ func names(parts []launch.Part) []string {
 
 // carryOut is the run itself, between start and verdict.
 func (r *run) carryOut(ctx context.Context) error {
-	before := r.gateways(ctx)
+	r.warm(ctx)
 	// life is that of the clients; it ends after the load.
 	life, end := context.WithCancel(ctx)
 	defer end()
@@ -150,10 +240,16 @@ func (r *run) carryOut(ctx context.Context) error {
 	r.witness.Finish()
 	watching.Wait()
 	r.report.Looks, r.report.LateLooks = r.witness.Looks()
+	r.report.Resumed = r.resumed()
 	if err != nil || r.stopped(ctx) {
 		return err
 	}
-	r.cool(ctx, before)
+	return r.conclude(ctx)
+}
+
+// conclude stops the services and compares what was recorded with what is stored.
+func (r *run) conclude(ctx context.Context) error {
+	r.cool(ctx)
 	r.sayf("stopping and checking")
 	if err := r.stopServices(); err != nil {
 		r.record.Violated(violation("clean stop", "%v", err))
@@ -165,98 +261,50 @@ func (r *run) carryOut(ctx context.Context) error {
 	content.Regressions = r.unexplained(content.Regressions)
 	r.record.Violated(Check(r.record.History(), content)...)
 	r.report.stored(r.record.History(), content)
+	switch {
+	case r.Lazy == LazyNATS && r.report.Rewinds == 0:
+		r.record.Violated(violation("control", "NATS lost power with two minutes between its syncs, and no worker noticed a loss: nothing was shown"))
+	case r.Lazy == LazyNobody && r.disks != nil && r.report.Rewinds > 0:
+		r.record.Violated(violation("power", "NATS syncs always, and workers noticed %d times that it lost what it had acknowledged", r.report.Rewinds))
+	}
 	return nil
 }
 
-// stopped tells that there is no use in going on.
+// stopped tells that there is no use in going on: it is interrupted, one broken promise was enough, or a negative control has lost
+// what it was to lose.
 func (r *run) stopped(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return true
 	}
 	select {
 	case <-r.record.Broken():
-		return r.FailFast
+		return r.failFast()
 	default:
-		return false
+		return r.Lazy == LazyDatabase
 	}
 }
 
-// The people of a run.
-const (
-	peopleCount   = 12
-	groupCount    = 5
-	directCount   = 3
-	churningCount = 2
-	observerCount = 3
-)
+// failFast says whether the first broken promise ends the run. What a lazy database has lost makes everything after it wrong.
+func (r *run) failFast() bool { return r.FailFast || r.Lazy == LazyDatabase }
 
-// people opens the devices and makes the first conversations, while nothing goes wrong yet.
-func (r *run) people(ctx context.Context) error {
-	shared := &world{record: r.record, witness: r.witness, dialer: newDialer(r.suite.URLs, r.Seed), token: r.suite.Token}
-	codecs := []frame.Codec{frame.Proto, frame.JSON}
-	for i := range peopleCount {
-		user := fmt.Sprintf("user%02d", i)
-		for n := range 1 + (i+1)%2 {
-			d := newDevice(ctx, shared, Reader{user, fmt.Sprintf("device%d", n)}, codecs[(i+n)%2])
-			if err := d.open(); err != nil {
-				return err
-			}
-			r.devices = append(r.devices, d)
-		}
-		if len(r.observers) < observerCount && i%3 == 0 {
-			r.observers = append(r.observers, newObserver(shared, Reader{user, "observer"}, codecs[len(r.observers)%2], r.Seed+uint64(i)))
-		}
+// resumed counts the connections of clients beyond their first.
+func (r *run) resumed() int {
+	connections := r.dialer.connections()
+	if r.slow != nil {
+		connections += r.slow.dialer.connections()
 	}
-	var made []*sending
-	for i := range groupCount + directCount {
-		order := r.random.Perm(len(r.devices))
-		owner, others := r.devices[order[0]], users(r.devices, order)
-		body := direct(others[0])
-		if i < groupCount {
-			others = others[:2+r.random.IntN(3)]
-			body = group(fmt.Sprintf("group %d", i), others...)
-		}
-		s, err := owner.send("", body)
-		if err != nil {
-			return err
-		}
-		made = append(made, s)
-		if i < churningCount {
-			c := &churn{id: s.key.Conversation, owner: owner}
-			for _, user := range others {
-				c.others = append(c.others, r.deviceOf(user))
-			}
-			r.groups = append(r.groups, c)
-		}
-	}
-	deadline := time.After(live)
-	for _, s := range made {
-		select {
-		case <-s.done:
-		case <-deadline:
-			return fmt.Errorf("%s was not answered within %v, with nothing wrong: see the logs in %s", s.key, live, r.Dir)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	r.sayf("%d devices and %d observers are connected, %d conversations made", len(r.devices), len(r.observers), len(made))
-	return nil
+	return max(0, connections-len(r.devices)-len(r.observers))
 }
 
-func (r *run) deviceOf(user string) *device {
-	for _, d := range r.devices {
-		if d.reader.User == user {
-			return d
-		}
-	}
-	return nil
-}
-
-// torture puts load on the suite and inflicts faults on it for the run's duration.
+// torture puts load on the suite and inflicts faults on it, until the plan or its time is at its end.
 func (r *run) torture(ctx context.Context) {
-	loading, stop := context.WithTimeout(ctx, r.Duration)
+	duration := r.Duration
+	if r.Plan != PlanRandom && r.Plan != PlanMix {
+		duration = longest
+	}
+	loading, stop := context.WithTimeout(ctx, duration)
 	defer stop()
-	if r.FailFast {
+	if r.failFast() {
 		go func() {
 			select {
 			case <-r.record.Broken():
@@ -276,22 +324,62 @@ func (r *run) torture(ctx context.Context) {
 	load.Go(func() { found(loading, source(2000), r.devices) })
 	load.Go(func() { r.progress(loading) })
 	load.Go(func() { r.watchWatermarks(loading) })
-
-	i := injector{suite: r.suite, record: r.record, restart: restarting, before: r.beforeFault, after: r.afterFault}
-	faults := Schedule(r.random, names(r.suite.Parts()), r.Duration, r.Wipe && r.NATSNodes == 1)
-	i.run(loading, time.Now(), faults)
+	r.inflict(loading)
+	stop()
 	load.Wait()
+}
+
+// inflict carries out the plan.
+func (r *run) inflict(ctx context.Context) {
+	i := &injector{
+		suite: r.suite, record: r.record, database: r.database, volumes: r.disks, slow: r.slow, restart: restarting,
+		before: r.beforeFault, after: r.afterFault, shown: r.Plan == PlanTour,
+	}
+	if r.Lazy == LazyDatabase {
+		i.restart = giveUp
+	}
+	parts := names(r.suite.Parts())
+	rest := func() time.Duration { return 700 * time.Millisecond }
+	// Made without syncing, as tests' databases are.
+	if err := r.disks.sync(); err != nil {
+		r.record.Violated(violation("I9", "%v", err))
+		return
+	}
+	switch r.Plan {
+	case PlanTour:
+		i.lane(ctx, rest, list(Tour(r.random)))
+	case PlanOutages:
+		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Outages(r.random, r.Store, r.NATSNodes)))
+	case PlanPower:
+		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list([]Fault{{Kind: FaultPower, Part: everything}}))
+	case PlanMix:
+		var lanes sync.WaitGroup
+		for n := range uint64(maxDown) {
+			random := rand.New(rand.NewPCG(r.Seed, 5000+n))
+			lanes.Go(func() {
+				i.lane(ctx, func() time.Duration { return rest() + time.Duration(random.Int64N(int64(2*rest()))) }, Mix(random, parts))
+			})
+		}
+		lanes.Wait()
+	case PlanRandom:
+		i.run(ctx, time.Now(), Schedule(r.random, parts, r.Duration, r.Wipe && r.NATSNodes == 1))
+		<-ctx.Done() // the load goes on for as long as it was to
+	}
+	r.report.Counts = i.Counts()
 }
 
 func (r *run) beforeFault(f Fault) {
 	r.sayf("%s", f)
-	if f.Kind == FaultKill && strings.HasPrefix(f.Part, "history") {
+	switch {
+	case f.Kind == FaultKill && strings.HasPrefix(f.Part, "history"):
 		r.database.Close()
+	case f.Kind == FaultPower:
+		r.genuine = len(r.record.Violations())
 	}
 }
 
 func (r *run) afterFault(f Fault, took time.Duration) {
-	r.sayf("  %s works again after %v", f.Part, took.Round(time.Millisecond))
+	r.sayf("  %s: works again after %v", f.name(), took.Round(time.Millisecond))
 }
 
 const progressInterval = 5 * time.Second
@@ -335,11 +423,9 @@ func (r *run) sayf(format string, args ...any) {
 
 func (r *run) stopServices() error {
 	// The database outlives the services: what they stored is read from it.
-	for _, processes := range [][]*launch.Process{r.suite.Gateways, r.suite.Deliveries, r.suite.Histories, r.suite.NATS} {
-		for _, p := range processes {
-			if err := p.Stop(); err != nil {
-				return err
-			}
+	for _, p := range slices.Concat(r.suite.Gateways, r.suite.Deliveries, r.suite.Histories, r.suite.NATS) {
+		if err := p.Stop(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -347,12 +433,14 @@ func (r *run) stopServices() error {
 
 // unexplained leaves out watermarks that went back because the broker lost the end of a stream, which the worker notices and says.
 func (r *run) unexplained(regressions []string) []string {
-	explained := 0
+	rewound, replaced := 0, 0
 	for _, p := range r.suite.Deliveries {
-		explained += countLines(filepath.Join(r.Dir, p.Name()+".log"), "the broker lost messages it had acknowledged")
+		log := filepath.Join(r.Dir, p.Name()+".log")
+		rewound += countLines(log, "the broker lost messages it had acknowledged")
+		replaced += countLines(log, "the stream was lost and made anew")
 	}
-	r.report.Rewinds = explained
-	if len(regressions) <= explained {
+	r.report.Rewinds = rewound + replaced
+	if len(regressions) <= rewound {
 		return nil
 	}
 	return regressions

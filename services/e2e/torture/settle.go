@@ -1,9 +1,7 @@
 package torture
 
 import (
-	"bytes"
 	"context"
-	"os"
 	"time"
 )
 
@@ -112,47 +110,3 @@ func (r *run) missing(ctx context.Context) (missing []Violation) {
 	}
 	return missing
 }
-
-// cost is what a gateway holds.
-type cost struct {
-	Goroutines float64 `json:"goroutines"`
-	RSS        int64   `json:"rss_bytes"`
-}
-
-func (r *run) gateways(ctx context.Context) []cost {
-	var costs []cost
-	for _, p := range r.suite.Gateways {
-		metrics, _ := p.Metrics(ctx) // one that does not answer counts as nothing, and is asked again
-		usage, _ := p.Usage()
-		costs = append(costs, cost{Goroutines: metrics["go_goroutines"], RSS: usage.RSS})
-	}
-	return costs
-}
-
-// cool is I10: without clients, gateways hold no connections and no rooms, and their goroutines are what they were.
-func (r *run) cool(ctx context.Context, before []cost) {
-	deadline := time.Now().Add(live)
-	for i, p := range r.suite.Gateways {
-		for {
-			metrics, err := p.Metrics(ctx)
-			connections, rooms, goroutines := metrics["runnel_gateway_connections"], metrics["runnel_gateway_rooms"], metrics["go_goroutines"]
-			if err == nil && connections == 0 && rooms == 0 && goroutines <= before[i].Goroutines+slack {
-				break
-			}
-			if time.Now().After(deadline) || ctx.Err() != nil {
-				r.record.Violated(violation("I10", "%s without clients: %v connections, %v rooms, %v goroutines (%v before; %v)",
-					p.Name(), connections, rooms, goroutines, before[i].Goroutines, err))
-				break
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-	}
-	r.report.Before, r.report.After = before, r.gateways(ctx)
-}
-
-func countLines(path, text string) int {
-	log, _ := os.ReadFile(path)
-	return bytes.Count(log, []byte(text))
-}
-
-func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }

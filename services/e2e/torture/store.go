@@ -22,9 +22,13 @@ type Database struct {
 	// placeholder turns the n-th parameter into SQL.
 	placeholder func(n int) string
 
-	mu sync.Mutex
-	db *sql.DB // nil until it is needed
+	mu   sync.Mutex
+	db   *sql.DB // nil until it is needed
+	away bool
 }
+
+// errAway says that the database is being taken away on purpose.
+var errAway = errors.New("the database is away")
 
 // OpenDatabase names a database as the history service does: "sqlite:PATH" or "postgres://…". It connects when it is first used.
 func OpenDatabase(location string) *Database {
@@ -40,7 +44,10 @@ func OpenDatabase(location string) *Database {
 func (d *Database) open() (*sql.DB, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.db != nil {
+	switch {
+	case d.away:
+		return nil, errAway
+	case d.db != nil:
 		return d.db, nil
 	}
 	db, err := sql.Open(d.driver, d.source)
@@ -63,6 +70,21 @@ func (d *Database) Close() error {
 	err := d.db.Close()
 	d.db = nil
 	return err
+}
+
+// Away gives up all connections and makes none until Back: what the database lies on is taken away.
+func (d *Database) Away() error {
+	d.mu.Lock()
+	d.away = true
+	d.mu.Unlock()
+	return d.Close()
+}
+
+// Back ends Away.
+func (d *Database) Back() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.away = false
 }
 
 // Sighting is something that may only be seen when it is committed.

@@ -1,10 +1,13 @@
 // Command torture kills and pauses the parts of Runnel at random, under load, and checks that every promise was kept.
 //
-//	go run ./services/e2e/cmd/torture --short    about two minutes: SQLite, then PostgreSQL
-//	go run ./services/e2e/cmd/torture            longer, with the loss of the broker's store and a cluster of three
+//	go run ./services/e2e/cmd/torture --short    about two minutes: each kind of fault at least once
+//	go run ./services/e2e/cmd/torture            random faults for longer, with the loss of the broker's store and a cluster of three
+//	go run ./services/e2e/cmd/torture --long     round after round of everything, alone and mixed, until --budget is spent
+//	go run ./services/e2e/cmd/torture --roll     all gateways are replaced under 5,000 clients
 //	go run ./services/e2e/cmd/torture --prove    each planted bug must be found, and a build without one pass
 //
-// It exits with 0 when every promise was kept, 1 when one was broken or the run failed, 2 when it was called wrongly.
+// Losses of power and full disks need Linux and root; without them those runs are skipped, and counted as skipped. It exits with 0
+// when every promise was kept, 1 when one was broken or a run failed, 2 when it was called wrongly.
 package main
 
 import (
@@ -12,6 +15,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -27,11 +32,18 @@ import (
 )
 
 type cli struct {
-	Short     bool          `help:"The form for every day: two runs of 45 s each, one NATS server."`
-	Duration  time.Duration `help:"How long load and faults go on in each run; the default is 45s with --short, else 5m."`
+	Short     bool          `help:"The form for every day: random faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and its control, a small roll."`
+	Long      bool          `help:"Round after round of everything, until --budget is spent."`
+	Budget    time.Duration `help:"How long --long goes on; the round that has begun is finished." default:"30m"`
+	Roll      bool          `help:"Only roll all gateways under --clients clients, while messages flow."`
+	Clients   int           `help:"Connected clients of --roll." default:"5000"`
+	Gateways  int           `help:"Gateways of --roll." default:"3"`
+	Plan      string        `help:"Only one run, of this plan: random, tour, mix, outages or power." enum:"random,tour,mix,outages,power," default:""`
+	Lazy      string        `help:"Who does not sync in --plan=power: database or nats. Losing something is what is expected then." enum:"database,nats," default:""`
+	Duration  time.Duration `help:"How long load and faults go on in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
 	Seed      uint64        `help:"Decides the faults and what is sent when; 0 draws one."`
 	Store     string        `help:"Only this store: sqlite or postgres. Without it both." enum:"sqlite,postgres," default:""`
-	NATSNodes int           `name:"nats-nodes" help:"NATS servers, 1 or 3; without it 1, except that the long form has 3 with PostgreSQL." default:"0"`
+	NATSNodes int           `name:"nats-nodes" help:"NATS servers, 1 or 3, instead of what is planned." default:"0"`
 	Tags      string        `help:"Build tags for the services, separated by commas: planted bugs. (One in the client needs go run -tags.)"`
 	FailFast  bool          `help:"End a run with the first broken promise."`
 	Keep      bool          `help:"Keep logs and data of green runs, too."`
@@ -60,6 +72,9 @@ func main() {
 		os.Exit(usage)
 	}
 	_, err = parser.Parse(os.Args[1:])
+	if err == nil && c.Lazy != "" && c.Plan != string(torture.PlanPower) {
+		err = errors.New("--lazy is of --plan=power")
+	}
 	if err == nil && c.NATSNodes != 0 && c.NATSNodes != 1 && c.NATSNodes != 3 {
 		err = errors.New("--nats-nodes must be 1 or 3")
 	}
@@ -93,38 +108,130 @@ func (c *cli) run(ctx context.Context) (code int, err error) {
 	if c.Prove {
 		return c.prove(ctx, dir)
 	}
-	binaries, err := c.binaries(ctx, dir)
+	binaries, err := c.binaries(ctx, filepath.Join(dir, "bin"), c.Tags)
 	if err != nil {
 		return red, err
 	}
-	var reports []*torture.Report
-	for _, cfg := range c.plan() {
-		cfg.Dir, cfg.Binaries = filepath.Join(dir, string(cfg.Store)), binaries
-		report, err := torture.Run(ctx, cfg, os.Stdout)
-		switch {
-		case errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("CI") == "":
-			fmt.Println("the run on PostgreSQL is skipped:", err)
-			continue
-		case err != nil:
-			return red, err
-		case ctx.Err() != nil:
-			return red, fmt.Errorf("ended before it was done: %w", ctx.Err())
+	b := bench{cli: c, dir: dir, binaries: binaries}
+	if err := b.everything(ctx); err != nil {
+		return red, err
+	}
+	code = summary(os.Stdout, b.reports)
+	return code, c.summarise(b.reports)
+}
+
+// bench is where runs are made, one after the other.
+type bench struct {
+	*cli
+	dir      string
+	binaries launch.Binaries
+	lazy     launch.Binaries // with an SQLite that does not sync; made when needed
+	reports  []*torture.Report
+}
+
+// everything makes all runs that are asked for.
+func (b *bench) everything(ctx context.Context) error {
+	begun := time.Now()
+	if b.Roll {
+		return b.roll(ctx, b.Clients)
+	}
+	runs := b.plan()
+	if !b.Long {
+		for _, cfg := range runs {
+			if err := b.run(ctx, cfg); err != nil {
+				return err
+			}
 		}
-		report.Print(os.Stdout)
-		reports = append(reports, report)
-		if !report.Green() {
-			code = red
+		if b.Short && b.Store == "" {
+			return b.roll(ctx, shortRoll)
+		}
+		return nil
+	}
+	if err := b.roll(ctx, b.Clients); err != nil {
+		return err
+	}
+	for n := 0; time.Since(begun) < b.Budget; n++ {
+		cfg := round(runs, b.Seed, n)
+		fmt.Printf("\n== %s: seed %d; %v of %v are spent\n", cfg.Name, cfg.Seed, time.Since(begun).Round(time.Second), b.Budget)
+		if err := b.run(ctx, cfg); err != nil {
+			return err
 		}
 	}
-	return code, c.summarise(reports)
+	return nil
+}
+
+// shortRoll is how many clients see a roll in the short form.
+const shortRoll = 300
+
+// run makes one run. What cannot be made on this machine is noted as skipped.
+func (b *bench) run(ctx context.Context, cfg torture.Config) (err error) {
+	cfg.Dir, cfg.Binaries = b.place(), b.binaries
+	if cfg.Lazy == torture.LazyDatabase && cfg.Store == launch.SQLite {
+		if cfg.Binaries, err = b.lazyBinaries(ctx); err != nil {
+			return err
+		}
+	}
+	report, err := torture.Run(ctx, cfg, os.Stdout)
+	return b.note(ctx, report, err, torture.Report{Name: cfg.Name, Seed: cfg.Seed, Store: string(cfg.Store), NATSNodes: cfg.NATSNodes, Plan: cfg.Plan, Lazy: cfg.Lazy})
+}
+
+// place is the directory of the next run.
+func (b *bench) place() string { return filepath.Join(b.dir, fmt.Sprintf("run-%d", len(b.reports)+1)) }
+
+// roll replaces all gateways under so many clients.
+func (b *bench) roll(ctx context.Context, clients int) error {
+	report, err := torture.Roll(ctx, torture.RollConfig{
+		Dir: b.place(), Binaries: b.binaries, Clients: clients, Gateways: b.Gateways, Seed: b.Seed,
+	}, os.Stdout)
+	return b.note(ctx, report, err, torture.Report{Name: "roll", Seed: b.Seed, Store: string(launch.PostgreSQL)})
+}
+
+// note keeps what came of a run; instead is its report when it could not be made.
+func (b *bench) note(ctx context.Context, report *torture.Report, err error, instead torture.Report) error {
+	switch {
+	case errors.Is(err, torture.ErrSkipped), errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("CI") == "":
+		instead.Skipped = err.Error()
+		report = &instead
+	case err != nil:
+		return fmt.Errorf("%s: %w", instead.Name, err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("ended before it was done: %w", ctx.Err())
+	}
+	report.Print(os.Stdout)
+	b.reports = append(b.reports, report)
+	return b.tidy(report)
+}
+
+// tidy takes away what a green run leaves behind: a long form would fill the disk.
+func (b *bench) tidy(report *torture.Report) error {
+	if b.Keep || report.Verdict() == "RED" || report.Dir == "" {
+		return nil
+	}
+	return os.RemoveAll(report.Dir)
+}
+
+// summary prints one line for each run, and gives the exit code.
+func summary(w io.Writer, reports []*torture.Report) (code int) {
+	verdicts := map[string]int{}
+	fmt.Fprintf(w, "\n%-44s %-9s %-5s %-11s %s\n", "run", "store", "NATS", "seed", "verdict")
+	for _, r := range reports {
+		note := r.Skipped
+		if len(r.Violations) > 0 {
+			code, note = red, r.Invariants()+"; data in "+r.Dir
+		}
+		fmt.Fprintf(w, "%-44s %-9s %-5d %-11d %-8s %s\n", r.Name, r.Store, r.NATSNodes, r.Seed, r.Verdict(), note)
+		verdicts[r.Verdict()]++
+	}
+	fmt.Fprintf(w, "%d green, %d red, %d skipped\n", verdicts["green"], verdicts["RED"], verdicts["skipped"])
+	return code
 }
 
 // services are the programs that a run needs.
 var services = []string{launch.NATSServer, launch.History, launch.Delivery, launch.Gateway}
 
-func (c *cli) binaries(ctx context.Context, dir string) (launch.Binaries, error) {
+func (c *cli) binaries(ctx context.Context, dir, tags string) (launch.Binaries, error) {
 	if c.Bin == "" {
-		return launch.Build(ctx, filepath.Join(dir, "bin"), c.Tags, services...)
+		return launch.Build(ctx, dir, tags, services...)
 	}
 	binaries := launch.Binaries{}
 	for _, name := range services {
@@ -133,32 +240,20 @@ func (c *cli) binaries(ctx context.Context, dir string) (launch.Binaries, error)
 	return binaries, nil
 }
 
-// plan lists the runs.
-func (c *cli) plan() []torture.Config {
-	duration := c.Duration
-	if duration == 0 {
-		duration = 5 * time.Minute
-		if c.Short {
-			duration = 45 * time.Second
-		}
+// lazyTag plants an SQLite that does not sync.
+const lazyTag = "runnel_bug_lazy_sync"
+
+func (b *bench) lazyBinaries(ctx context.Context) (launch.Binaries, error) {
+	if b.lazy != nil {
+		return b.lazy, nil
 	}
-	var runs []torture.Config
-	for _, store := range []launch.Store{launch.SQLite, launch.PostgreSQL} {
-		if c.Store != "" && c.Store != string(store) {
-			continue
-		}
-		nodes := c.NATSNodes
-		if nodes == 0 {
-			nodes = 1
-			if store == launch.PostgreSQL && !c.Short {
-				nodes = 3
-			}
-		}
-		runs = append(runs, torture.Config{
-			Store: store, NATSNodes: nodes, Duration: duration, Seed: c.Seed, Wipe: !c.Short, FailFast: c.FailFast,
-		})
+	built, err := launch.Build(ctx, filepath.Join(b.dir, lazyTag), lazyTag, launch.History)
+	if err != nil {
+		return nil, err
 	}
-	return runs
+	b.lazy = maps.Clone(b.binaries)
+	maps.Copy(b.lazy, built)
+	return b.lazy, nil
 }
 
 func (c *cli) summarise(summary any) error {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+	"github.com/runnelhq/runnel/services/e2e/torture"
+)
+
+const (
+	shortDuration = 25 * time.Second
+	fullDuration  = 5 * time.Minute
+	roundDuration = 90 * time.Second
+)
+
+// short is the form for every day: a single machine's faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and
+// its control.
+func short(duration time.Duration) []torture.Config {
+	return []torture.Config{
+		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration},
+		{Name: "tour", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanTour},
+		{Name: "power loss", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower},
+		{Name: "power loss, lazy database", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyDatabase},
+	}
+}
+
+// full is random faults for longer, with the loss of the broker's store and a cluster of three.
+func full(duration time.Duration) []torture.Config {
+	return []torture.Config{
+		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, Wipe: true},
+		{Name: "random faults, cluster", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanRandom, Duration: duration},
+	}
+}
+
+// rounds are those of the long form, which goes through them again and again, each time with other seeds.
+func rounds(duration time.Duration) []torture.Config {
+	return []torture.Config{
+		{Name: "tour", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanTour},
+		{Name: "mix, cluster", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanMix, Duration: duration},
+		{Name: "outages", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanOutages},
+		{Name: "outages", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanOutages},
+		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, Wipe: true},
+		{Name: "mix", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanMix, Duration: duration},
+		{Name: "power loss, lazy database", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyDatabase},
+		{Name: "power loss, lazy database", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyDatabase},
+		{Name: "power loss, lazy NATS", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyNATS},
+	}
+}
+
+// plan lists the runs that are asked for; the long form goes on after them.
+func (c *cli) plan() []torture.Config {
+	runs := full(orElse(c.Duration, fullDuration))
+	switch {
+	case c.Plan != "":
+		runs = []torture.Config{{
+			Name: c.Plan, Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.Plan(c.Plan), Lazy: torture.Lazy(c.Lazy), Duration: orElse(c.Duration, roundDuration),
+		}}
+		if c.Store != "" {
+			runs[0].Store = launch.Store(c.Store)
+		}
+	case c.Short:
+		runs = short(orElse(c.Duration, shortDuration))
+	case c.Long:
+		runs = rounds(orElse(c.Duration, roundDuration))
+	}
+	var chosen []torture.Config
+	for _, cfg := range runs {
+		if c.Store != "" && c.Store != string(cfg.Store) {
+			continue
+		}
+		if c.NATSNodes != 0 && cfg.Plan != torture.PlanTour {
+			cfg.NATSNodes = c.NATSNodes
+		}
+		cfg.Seed, cfg.FailFast = c.Seed, c.FailFast
+		chosen = append(chosen, cfg)
+	}
+	return chosen
+}
+
+func orElse(d, other time.Duration) time.Duration {
+	if d == 0 {
+		return other
+	}
+	return d
+}
+
+// round gives the n-th run of the long form: its plan, with a seed of its own that tells it again alone.
+func round(runs []torture.Config, seed uint64, n int) torture.Config {
+	cfg := runs[n%len(runs)]
+	cfg.Seed = rand.New(rand.NewPCG(seed, uint64(n))).Uint64N(1e9) + 1
+	cfg.Name = fmt.Sprintf("round %d, %s", n+1, cfg.Name)
+	return cfg
+}

@@ -1,0 +1,156 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/e2e/launch"
+	"github.com/runnelhq/runnel/services/e2e/proxy"
+)
+
+// partitions are those of a suite: the default.
+const partitions = 16
+
+// leader kills the server that leads a partition's stream.
+func (i *injector) leader(ctx, restart context.Context, fault Fault) (time.Time, error) {
+	finding, cancel := context.WithTimeout(restart, 10*time.Second)
+	defer cancel()
+	leader, err := i.suite.StreamLeader(finding, broker.StreamName(fault.Partition))
+	if err != nil {
+		return time.Now(), fmt.Errorf("find a leader: %w", err)
+	}
+	leader.Kill()
+	_ = wait(ctx, fault.For)
+	ended := time.Now()
+	return ended, i.again(restart, leader)
+}
+
+// roll stops all of a kind, one after the other, each when the one before works again.
+func (i *injector) roll(restart context.Context, fault Fault) (ended time.Time, err error) {
+	for _, part := range i.parts(fault.Part) {
+		i.clean(part.Stop())
+		ended = time.Now()
+		if err := i.again(restart, part); err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// storm sends all clients looking for a gateway at the same moment.
+func (i *injector) storm(restart context.Context, fault Fault) (time.Time, error) {
+	if fault.Part == launch.Clients {
+		for _, l := range i.suite.Between(launch.Clients, "gateway") {
+			cut := l.Reset()
+			i.count(func(c *Counts) { c.Cut += cut })
+		}
+		return time.Now(), nil
+	}
+	parts := i.parts(fault.Part)
+	var dying sync.WaitGroup
+	for _, part := range parts {
+		dying.Go(part.Kill)
+	}
+	dying.Wait()
+	ended := time.Now()
+	group, restarting := errgroup.WithContext(restart)
+	for _, part := range parts {
+		group.Go(func() error { return part.Restart(restarting) })
+	}
+	return ended, group.Wait()
+}
+
+// network makes trouble between two parts, whichever connects to the other.
+func (i *injector) network(ctx context.Context, fault Fault) (time.Time, error) {
+	links := i.suite.Between(fault.Part, fault.Other)
+	if len(links) == 0 {
+		return time.Now(), fmt.Errorf("there is no network between %s and %s", fault.Part, fault.Other)
+	}
+	weather, reset := fault.Trouble.weather()
+	for _, l := range links {
+		l.Set(weather)
+		if reset {
+			cut := l.Reset()
+			i.count(func(c *Counts) { c.Cut += cut })
+		}
+	}
+	_ = wait(ctx, fault.For)
+	setAll(links, proxy.Weather{})
+	return time.Now(), nil
+}
+
+const (
+	// refusedMetric is how many batches a history service refused because another worker had moved the watermark.
+	refusedMetric = `runnel_history_refused_total{operation="append",reason="watermark"}`
+	// zombieTries is how often a worker is made a zombie until it has something to commit at the moment it wakes up.
+	zombieTries = 4
+	// holdBefore is how long its commits gather in the network before it freezes; well within its lease.
+	holdBefore = 300 * time.Millisecond
+	// zombieTime is how long a worker that goes on may take to notice that it is none any more.
+	zombieTime = 2 * time.Second
+)
+
+// zombie pauses a worker beyond its lease. Others take its partitions and go on; when it wakes up with commands in its hands, it
+// tries to commit them, and the watermark must hold it off. Often it notices in time that its lease is gone; so after the first
+// time its commits are held in the network when it freezes, and arrive when others have gone on.
+func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (time.Time, error) {
+	worker, ok := part.(*launch.Process)
+	if !ok {
+		return time.Now(), fmt.Errorf("%s is no worker", part.Name())
+	}
+	links := i.suite.Between(part.Name(), "history")
+	for try := range zombieTries {
+		before := i.refusals(ctx)
+		if try > 0 && len(links) > 0 {
+			setAll(links, proxy.Weather{Up: proxy.Flow{Hold: true}})
+			_ = wait(ctx, holdBefore)
+		}
+		worker.Pause()
+		_ = wait(ctx, fault.For)
+		setAll(links, proxy.Weather{})
+		worker.Resume()
+		ended := time.Now()
+		if refused := i.awaitRefusal(ctx, before); refused > 0 {
+			i.count(func(c *Counts) { c.Zombies += refused })
+			return ended, nil
+		}
+		if !i.shown || ctx.Err() != nil {
+			return ended, nil
+		}
+	}
+	i.record.Violated(violation("zombie", "%s was paused beyond its lease %d times under load, and not one commit of it was refused: nothing was shown",
+		part.Name(), zombieTries))
+	return time.Now(), nil
+}
+
+// awaitRefusal waits a while for commits to be refused, and tells how many were.
+func (i *injector) awaitRefusal(ctx context.Context, before float64) int {
+	ctx, cancel := context.WithTimeout(ctx, zombieTime)
+	defer cancel()
+	for wait(ctx, 100*time.Millisecond) == nil {
+		if now := i.refusals(ctx); now > before {
+			return int(now - before)
+		}
+	}
+	return 0
+}
+
+// refusals are those of all history services.
+func (i *injector) refusals(ctx context.Context) (sum float64) {
+	for _, p := range i.suite.Histories {
+		metrics, _ := p.Metrics(ctx) // one that is down refuses nothing
+		sum += metrics[refusedMetric]
+	}
+	return sum
+}
+
+func setAll(links []*launch.Link, weather proxy.Weather) {
+	for _, l := range links {
+		l.Set(weather)
+	}
+}

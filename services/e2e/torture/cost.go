@@ -1,0 +1,148 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// Cost is what the processes of one service hold together, as they say themselves.
+type Cost struct {
+	Goroutines float64 `json:"goroutines"`
+	RSS        float64 `json:"rss_bytes"`
+}
+
+// Costs are those of a service before it had clients and after.
+type Costs struct {
+	Service string `json:"service"`
+	Before  Cost   `json:"before"`
+	After   Cost   `json:"after"`
+}
+
+const (
+	// slack are goroutines that a process may have more than before it had clients.
+	slack = 25
+	// steady is how often in a row a service must have as many goroutines before they count as what it has at rest.
+	steady = 8
+	// growth is memory that it may hold more: a gateway keeps up to 64 MiB of recent events, and what Go has freed goes back slowly.
+	growth = 192 << 20
+)
+
+// services are the processes that are watched for leaks, by what they are.
+func (r *run) services() map[string][]*launch.Process {
+	return map[string][]*launch.Process{"gateway": r.suite.Gateways, "delivery": r.suite.Deliveries, "history": r.suite.Histories}
+}
+
+// look reads what a service holds, and whether it is at rest: no connections and no rooms, and every partition at work somewhere.
+func look(ctx context.Context, service string, processes []*launch.Process) (cost Cost, atRest bool, err error) {
+	var connections, rooms float64
+	working := 0
+	for _, p := range processes {
+		metrics, err := p.Metrics(ctx)
+		if err != nil {
+			return cost, false, err
+		}
+		cost.Goroutines += metrics["go_goroutines"]
+		cost.RSS += metrics["process_resident_memory_bytes"]
+		connections += metrics["runnel_gateway_connections"]
+		rooms += metrics["runnel_gateway_rooms"]
+		if service == "delivery" {
+			running, err := atWork(ctx, p)
+			if err != nil {
+				return cost, false, err
+			}
+			working += running
+		}
+	}
+	return cost, connections == 0 && rooms == 0 && (service != "delivery" || working == partitions), nil
+}
+
+// atWork counts the partitions that a worker reads.
+func atWork(ctx context.Context, worker *launch.Process) (running int, err error) {
+	conn, err := grpc.NewClient("passthrough:///"+worker.Flag("rpc.listen"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, fmt.Errorf("reach %s: %w", worker.Name(), err)
+	}
+	defer conn.Close()
+	list, err := deliveryv1.NewDeliveryServiceClient(conn).ListPartitions(ctx, &deliveryv1.ListPartitionsRequest{})
+	for _, p := range list.GetPartitions() {
+		if p.GetState() == "running" {
+			running++
+		}
+	}
+	return running, err
+}
+
+// warm takes what services hold before anybody uses them.
+func (r *run) warm(ctx context.Context) {
+	for service, processes := range r.services() {
+		var before Cost
+		var same int
+		ready := until(ctx, func() bool {
+			cost, atRest, err := look(ctx, service, processes)
+			if same++; err != nil || !atRest || cost.Goroutines != before.Goroutines {
+				same = 0
+			}
+			before = cost
+			return same >= steady
+		})
+		if !ready {
+			r.record.Violated(violation("I9", "the %s processes did not come to rest before anybody used them", service))
+		}
+		r.report.Costs = append(r.report.Costs, Costs{Service: service, Before: before})
+	}
+}
+
+// cool is I10: without clients, services hold no connections and no rooms, and their goroutines and memory are about what they were.
+func (r *run) cool(ctx context.Context) {
+	for i := range r.report.Costs {
+		costs := &r.report.Costs[i]
+		processes := r.services()[costs.Service]
+		each := float64(len(processes))
+		var atRest bool
+		var err error
+		cooled := until(ctx, func() bool {
+			costs.After, atRest, err = look(ctx, costs.Service, processes)
+			return err == nil && atRest && costs.After.Goroutines <= costs.Before.Goroutines+slack*each && costs.After.RSS <= costs.Before.RSS+growth*each
+		})
+		if !cooled {
+			r.record.Violated(violation("I10", "the %s processes without clients: at rest %v, %v goroutines and %.0f MiB (before %v and %.0f MiB; %v)",
+				costs.Service, atRest, costs.After.Goroutines, costs.After.RSS/(1<<20), costs.Before.Goroutines, costs.Before.RSS/(1<<20), err))
+			for _, p := range processes {
+				r.keepProfile(ctx, p)
+			}
+		}
+	}
+}
+
+// keepProfile writes what the goroutines of a process do beside its log.
+func (r *run) keepProfile(ctx context.Context, p *launch.Process) {
+	profile, err := p.Profile(ctx, "goroutine")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.Dir, p.Name()+".goroutines"), profile, 0o600)
+	}
+	if err != nil {
+		r.sayf("the goroutines of %s are not known: %v", p.Name(), err)
+	}
+}
+
+// until asks until the answer is yes, for a generous time.
+func until(ctx context.Context, is func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, live)
+	defer cancel()
+	for !is() {
+		if wait(ctx, 50*time.Millisecond) != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,230 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/runnelhq/runnel/services/e2e/bench/load"
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+// crowd is many clients that listen, each in one conversation, over connections that cost little. They go where gateways take
+// clients, and come back when they are sent away. That each gets its conversation whole and in order is checked below, in load.
+type crowd struct {
+	loop     *load.Loop
+	gateways []string // host:port
+
+	clients       []*load.Client
+	conversations []string
+
+	mu sync.Mutex
+	// random, taking and the rest belong to whoever holds mu: timers and the loop.
+	random *rand.Rand
+	taking []bool // by gateway: it takes clients
+	timers sync.WaitGroup
+	ending bool
+	open   int
+	isOpen []bool // by client
+	// away and back are when clients were sent away and came back, after all were connected for the first time.
+	gathered   bool
+	away, back []int64
+	dropped    int
+	lastDrop   string
+}
+
+func newCrowd(suite *launch.Suite, seed uint64) (*crowd, error) {
+	c := &crowd{random: rand.New(rand.NewPCG(seed, 7))}
+	for _, url := range suite.URLs {
+		host, _, _ := strings.Cut(strings.TrimPrefix(url, "ws://"), "/")
+		c.gateways, c.taking = append(c.gateways, host), append(c.taking, true)
+	}
+	var err error
+	c.loop, err = load.NewLoop(c)
+	return c, err
+}
+
+// add makes a client one of the crowd. Not connected yet.
+func (c *crowd) add(client *load.Client) {
+	client.Index = len(c.clients)
+	c.clients, c.isOpen = append(c.clients, client), append(c.isOpen, false)
+	if n := len(c.conversations); n == 0 || c.conversations[n-1] != client.Conversation {
+		c.conversations = append(c.conversations, client.Conversation)
+	}
+}
+
+// atOnce is how many connect at a time in the beginning.
+const atOnce = 256
+
+// connect connects everybody, spread over the gateways.
+func (c *crowd) connect(ctx context.Context) error {
+	for begun := 0; c.connected() < len(c.clients); {
+		for begun < len(c.clients) && begun-c.connected() < atOnce {
+			c.loop.Connect(c.clients[begun], c.gateways[begun%len(c.gateways)])
+			begun++
+		}
+		if err := errors.Join(c.loop.Failures(), wait(ctx, 5*time.Millisecond)); err != nil {
+			return fmt.Errorf("%d of %d clients are connected: %w", c.connected(), len(c.clients), err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gathered, c.dropped = true, 0
+	return nil
+}
+
+func (c *crowd) connected() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
+}
+
+// leave and enter say that a gateway takes no clients any more, and takes them again: what a load balancer knows from /readyz.
+func (c *crowd) leave(gateway int) { c.set(gateway, false) }
+func (c *crowd) enter(gateway int) { c.set(gateway, true) }
+
+func (c *crowd) set(gateway int, taking bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taking[gateway] = taking
+}
+
+// Event implements load.Handler.
+func (c *crowd) Event(*load.Client, uint64, []byte, int64) {}
+
+// Outcome implements load.Handler; nobody here sends.
+func (c *crowd) Outcome(*load.Client, int64, uint64, int64) {}
+
+// Connected implements load.Handler.
+func (c *crowd) Connected(client *load.Client, now int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open++
+	c.isOpen[client.Index] = true
+	if c.gathered {
+		c.back = append(c.back, now)
+	}
+}
+
+// goingAway is how the code begins with which a gateway sends its clients away.
+const goingAway = "4000"
+
+// Closed implements load.Handler: the client comes back elsewhere.
+func (c *crowd) Closed(client *load.Client, reason string, now int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wasOpen := c.isOpen[client.Index]
+	if wasOpen {
+		c.isOpen[client.Index] = false
+		c.open--
+	}
+	delay := time.Duration(c.random.Int64N(int64(awayDelay)))
+	switch {
+	case strings.HasPrefix(reason, goingAway):
+		c.away = append(c.away, now)
+	case wasOpen:
+		c.dropped++
+		c.lastDrop = client.User + ": " + reason
+	}
+	if c.ending {
+		return nil
+	}
+	to := c.elsewhereLocked()
+	c.timers.Add(1)
+	time.AfterFunc(delay, func() {
+		defer c.timers.Done()
+		c.loop.Connect(client, to())
+	})
+	return nil
+}
+
+// elsewhereLocked gives a way to choose a gateway that takes clients at the time of asking.
+func (c *crowd) elsewhereLocked() func() string {
+	return func() string {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		first := c.random.IntN(len(c.gateways))
+		for n := range c.gateways {
+			if at := (first + n) % len(c.gateways); c.taking[at] {
+				return c.gateways[at]
+			}
+		}
+		return c.gateways[first]
+	}
+}
+
+// settle waits until everybody is connected and has everything that is stored.
+func (c *crowd) settle(ctx context.Context, r *run) {
+	begun := time.Now()
+	heads, _, err := r.database.Heads(ctx)
+	if err != nil {
+		r.record.Violated(violation("I9", "the database does not answer: %v", err))
+		return
+	}
+	var missing string
+	whole := until(ctx, func() bool {
+		missing = ""
+		c.loop.Do(func() {
+			for _, client := range c.clients {
+				if head := heads[client.Conversation]; client.Seq() != head || !client.Open() {
+					missing = fmt.Sprintf("%s has events up to %d of %d, connected: %v", client.User, client.Seq(), head, client.Open())
+					return
+				}
+			}
+		})
+		return missing == "" || c.loop.Failures() != nil
+	})
+	if !whole {
+		r.record.Violated(violation("I9", "%v after the last gateway was replaced: %s", live, missing))
+	}
+	if err := c.loop.Failures(); err != nil {
+		r.record.Violated(violation("I6", "the listeners: %v", err))
+	}
+	c.mu.Lock()
+	dropped, last := c.dropped, c.lastDrop
+	c.mu.Unlock()
+	if dropped > 0 {
+		r.record.Violated(violation("roll", "%d connections ended without being sent away, the last one: %s", dropped, last))
+	}
+	r.sayf("all %d clients have everything after %v", len(c.clients), time.Since(begun).Round(time.Millisecond))
+}
+
+// close ends all connections and everything that was started.
+func (c *crowd) close() {
+	c.mu.Lock()
+	c.ending = true
+	c.mu.Unlock()
+	c.timers.Wait()
+	c.loop.Close()
+}
+
+// report fills in what the clients saw.
+func (c *crowd) report(cfg RollConfig, report *RollReport) *RollReport {
+	if report == nil {
+		report = &RollReport{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	report.Clients, report.Gateways, report.DrainRate = cfg.Clients, cfg.Gateways, cfg.drainRate()
+	report.SentAway, report.Dropped, report.Back = len(c.away), c.dropped, len(c.back)
+	report.PeakAway, report.PeakBack = peak(c.away), peak(c.back)
+	report.Repeats = c.loop.Repeats()
+	return report
+}
+
+// peak is the most that happened within any one second.
+func peak(at []int64) (most int) {
+	at = slices.Sorted(slices.Values(at))
+	for first, last := 0, 0; last < len(at); last++ {
+		for at[last]-at[first] >= int64(time.Second) {
+			first++
+		}
+		most = max(most, last-first+1)
+	}
+	return most
+}

@@ -1,0 +1,129 @@
+package torture
+
+import (
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+const (
+	// zombiePause is well beyond the lease of a partition, 2 s, with time for the others to go on.
+	zombiePause = 4 * time.Second
+	// shortest and longest are how long a network is in trouble. Services notice within seconds that the other side is gone, or never.
+	shortestTrouble = time.Second
+	longestTrouble  = 6 * time.Second
+)
+
+// wires are the pairs of parts that talk to each other. One of several is named where the others must be able to go on.
+var wires = [][2]string{
+	{"gateway-0", "nats"},
+	{"delivery-1", "nats"},
+	{"gateway-1", "history"},
+	{"delivery-0", "history"},
+	{"history-0", "postgres"},
+	{"nats-1", "nats"},
+	{"history", "postgres"},
+	{"delivery", "nats"},
+	{"delivery-0", "nats-0"},
+	{launch.Clients, "gateway-0"},
+	{launch.Clients, "gateway"},
+}
+
+// Tour has each kind of fault once, in an order that a seed decides: the faults that need a cluster of NATS servers, PostgreSQL, several of
+// everything and proxies.
+func Tour(random *rand.Rand) []Fault {
+	// One of the ways to lose touch for each part of the way of a message; which one is a matter of the seed.
+	trouble := func(a, b string) Fault {
+		return Fault{Kind: FaultNetwork, Part: a, Other: b, Trouble: pick(random, Troubles...), For: 1500 * time.Millisecond}
+	}
+	tour := []Fault{
+		{Kind: FaultLeader, Part: "nats", Partition: random.IntN(partitions), For: 500 * time.Millisecond},
+		{Kind: FaultZombie, Part: pick(random, "delivery-0", "delivery-1"), For: zombiePause},
+		trouble(pick(random, "gateway-0", "gateway-1", "delivery-0", "delivery-1"), "nats"),
+		trouble(pick(random, "gateway-0", "gateway-1", "delivery-0", "delivery-1"), "history"),
+		trouble(pick(random, "history-0", "history-1", "history"), "postgres"),
+		{Kind: FaultNetwork, Part: pick(random, "nats-0", "nats-1", "nats-2"), Other: "nats", Trouble: pick(random, TroubleHold, TroubleLose, TroubleCut), For: 2500 * time.Millisecond},
+		{Kind: FaultNetwork, Part: launch.Clients, Other: "gateway-0", Trouble: pick(random, TroubleHold, TroubleLose, TroubleTrickle), For: 3 * time.Second},
+		{Kind: FaultRoll, Part: "gateway"},
+		{Kind: FaultStorm, Part: "gateway"},
+		{Kind: FaultStorm, Part: launch.Clients},
+		{Kind: FaultSlow, Part: "gateway-0"},
+		{Kind: pick(random, FaultKill, FaultStop), Part: "postgres"},
+	}
+	random.Shuffle(len(tour), func(i, j int) { tour[i], tour[j] = tour[j], tour[i] })
+	return tour
+}
+
+// Outages are losses of power and full disks, one after the other.
+func Outages(random *rand.Rand, store launch.Store, nodes int) []Fault {
+	database := string(store)
+	full := func(part string) Fault {
+		return Fault{Kind: FaultFull, Part: part, For: time.Second + time.Duration(random.Int64N(int64(2*time.Second)))}
+	}
+	outages := []Fault{
+		{Kind: FaultPower, Part: everything},
+		full("nats-" + string(rune('0'+random.IntN(nodes)))),
+		{Kind: FaultPower, Part: "database"},
+		full(database),
+		{Kind: FaultPower, Part: "nats"},
+		{Kind: FaultPower, Part: everything},
+	}
+	random.Shuffle(len(outages), func(i, j int) { outages[i], outages[j] = outages[j], outages[i] })
+	return outages
+}
+
+// Mix draws faults without end for a system of these parts. Two lanes of it go on at a time, so that one fault meets another.
+func Mix(random *rand.Rand, parts []string) func() (Fault, bool) {
+	nodes := 0
+	for _, part := range parts {
+		if strings.HasPrefix(part, "nats") {
+			nodes++
+		}
+	}
+	return func() (Fault, bool) {
+		between := func(a, b time.Duration) time.Duration { return a + time.Duration(random.Int64N(int64(b-a))) }
+		switch n := random.IntN(20); {
+		case n < 7:
+			wire := wires[random.IntN(len(wires))]
+			return Fault{
+				Kind: FaultNetwork, Part: wire[0], Other: wire[1], Trouble: pick(random, Troubles...), For: between(shortestTrouble, longestTrouble),
+			}, true
+		case n < 10:
+			return Fault{Kind: FaultKill, Part: pick(random, parts...), For: between(0, maxDowntime)}, true
+		case n < 12:
+			return Fault{Kind: FaultPause, Part: pick(random, parts...), For: between(300*time.Millisecond, maxPause)}, true
+		case n < 13:
+			return Fault{Kind: FaultStop, Part: pick(random, parts...)}, true
+		case n < 14:
+			return Fault{Kind: FaultZombie, Part: pick(random, "delivery-0", "delivery-1"), For: zombiePause}, true
+		case n < 15:
+			return Fault{Kind: FaultRoll, Part: pick(random, "gateway", "delivery", "history", "nats")}, true
+		case n < 16:
+			return Fault{Kind: FaultStorm, Part: pick(random, "gateway", launch.Clients)}, true
+		case n < 17:
+			return Fault{Kind: FaultSlow, Part: "gateway-0"}, true
+		case nodes < 3:
+			return Fault{Kind: FaultKill, Part: "nats-0", For: between(0, maxDowntime)}, true
+		case n < 19:
+			return Fault{Kind: FaultLeader, Part: "nats", Partition: random.IntN(partitions), For: between(0, maxDowntime)}, true
+		default:
+			return Fault{Kind: FaultLameDuck, Part: pick(random, "nats-0", "nats-1", "nats-2")}, true
+		}
+	}
+}
+
+// list gives faults one after the other.
+func list(faults []Fault) func() (Fault, bool) {
+	return func() (Fault, bool) {
+		if len(faults) == 0 {
+			return Fault{}, false
+		}
+		first := faults[0]
+		faults = faults[1:]
+		return first, true
+	}
+}
+
+func pick[T any](random *rand.Rand, from ...T) T { return from[random.IntN(len(from))] }
