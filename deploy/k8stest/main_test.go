@@ -16,6 +16,9 @@ import (
 // cluster is what every test installs into; each has a namespace of its own.
 var cluster *controlplane.ControlPlane
 
+// interrupted ends with the first interrupt, which also ends the cluster.
+var interrupted context.Context
+
 // zones are uneven on purpose: filling nodes evenly is not the same as spreading over zones.
 var zones = map[string][]string{
 	"zone-a": {"a1", "a2", "a3"},
@@ -24,8 +27,9 @@ var zones = map[string][]string{
 }
 
 func TestMain(m *testing.M) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := runTests(ctx, m)
+	var stop context.CancelFunc
+	interrupted, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) //nolint:fatcontext // TestMain has no other way to the tests
+	code, err := runTests(interrupted, m)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -71,7 +71,9 @@ func moduleDir(ctx context.Context, t *testing.T, module string) string {
 	command.Dir, command.Env = "crds", append(os.Environ(), "GOWORK=off")
 	output, err := command.Output()
 	require.NoError(t, err, "download %s: %s", module, output)
-	var downloaded struct{ Dir string }
+	var downloaded struct {
+		Dir string `json:"Dir"` //nolint:tagliatelle // the go command's name
+	}
 	require.NoError(t, json.Unmarshal(output, &downloaded))
 	return downloaded.Dir
 }

@@ -2,6 +2,7 @@ package k8stest
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"testing"
 
@@ -34,9 +35,7 @@ func (r *release) follow(ctx context.Context, t *testing.T) *readiness {
 	for i := range list.Items {
 		f.count(&list.Items[i], serves(&list.Items[i]))
 	}
-	for component, count := range f.now {
-		f.least[component] = count
-	}
+	maps.Copy(f.least, f.now)
 	f.watch, err = pods.Watch(ctx, meta.ListOptions{ResourceVersion: list.ResourceVersion})
 	require.NoError(t, err)
 	go f.run()
@@ -83,11 +82,7 @@ func (f *readiness) fewest(t *testing.T) map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	require.NoError(t, f.err)
-	least := map[string]int{}
-	for component, count := range f.least {
-		least[component] = count
-	}
-	return least
+	return maps.Clone(f.least)
 }
 
 func (f *readiness) stop(t *testing.T) {

@@ -112,9 +112,9 @@ func (r *release) upgrade(ctx context.Context, t *testing.T, args ...string) {
 	r.helm(ctx, t, append([]string{"upgrade", releaseName, chart(), "--reuse-values"}, args...)...)
 }
 
-func (r *release) helm(ctx context.Context, t *testing.T, args ...string) string {
+func (r *release) helm(ctx context.Context, t *testing.T, args ...string) {
 	t.Helper()
-	return helm(ctx, t, append(args, "--namespace", r.namespace, "--kubeconfig", cluster.Kubeconfig)...)
+	helm(ctx, t, append(args, "--namespace", r.namespace, "--kubeconfig", cluster.Kubeconfig)...)
 }
 
 // awaitReady waits until every component has at least the pods it is to have, all ready.
@@ -210,7 +210,11 @@ func documents(t *testing.T, stream string) []document {
 func deadline(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
-	t.Cleanup(cancel)
+	detach := context.AfterFunc(interrupted, cancel)
+	t.Cleanup(func() {
+		detach()
+		cancel()
+	})
 	return ctx
 }
 

@@ -2,6 +2,7 @@ package k8stest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func TestRolloutNeverServesWithFewer(t *testing.T) {
 						return nil
 					}
 				}
-				return fmt.Errorf("there is none")
+				return errors.New("there is none")
 			})
 		}
 		r.helm(ctx, t, "rollback", releaseName)

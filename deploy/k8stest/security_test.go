@@ -8,13 +8,12 @@ import (
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 // loosened are the ways of a pod to get around the restricted standard.
 var loosened = map[string]func(*core.PodSpec){
 	"may run as root":        func(p *core.PodSpec) { p.SecurityContext.RunAsNonRoot = nil },
-	"runs as root":           func(p *core.PodSpec) { p.SecurityContext.RunAsUser = ptr.To(int64(0)) },
+	"runs as root":           func(p *core.PodSpec) { p.SecurityContext.RunAsUser = new(int64(0)) },
 	"has no seccomp profile": func(p *core.PodSpec) { p.SecurityContext.SeccompProfile = nil },
 	"keeps capabilities":     func(p *core.PodSpec) { p.Containers[0].SecurityContext.Capabilities = nil },
 	"adds a capability": func(p *core.PodSpec) {

@@ -14,7 +14,7 @@ import (
 
 func TestPodsAreSpreadOverZones(t *testing.T) {
 	ctx := deadline(t)
-	r := install(ctx, t, "--set", "gateway.autoscaling.enabled=false,gateway.replicas=6,delivery.replicas=3")
+	r := install(ctx, t, "--set", "gateway.autoscaling.enabled=false,gateway.replicas=5,delivery.replicas=3")
 	for component, zonesUsed := range map[string]int{"gateway": 3, "delivery": 3, "history": 2, "nats": 3} {
 		byZone, byNode := place(t, r.pods(ctx, t, component))
 		require.Len(t, byZone, zonesUsed, "%s: %v", component, byZone)
@@ -24,9 +24,9 @@ func TestPodsAreSpreadOverZones(t *testing.T) {
 	}
 	t.Run("evenly if the operator insists", func(t *testing.T) {
 		r.upgrade(ctx, t, "--set", "topologySpread.whenUnsatisfiable=DoNotSchedule")
-		r.awaitImage(ctx, t, "")
+		r.awaitImage(ctx, t, "") // whatever it is
 		byZone, _ := place(t, r.pods(ctx, t, "gateway"))
-		require.Equal(t, map[string]int{"zone-a": 2, "zone-b": 2, "zone-c": 2}, byZone)
+		require.Equal(t, map[string]int{"zone-a": 2, "zone-b": 2, "zone-c": 1}, byZone)
 	})
 }
 
@@ -66,11 +66,14 @@ func TestWithoutTheChartsWordPodsPileUp(t *testing.T) {
 	require.Len(t, byNode, 1, "%v %v", byZone, byNode)
 }
 
-// place counts pods by zone and by node.
+// place counts the pods that stay by zone and by node.
 func place(t *testing.T, pods []core.Pod) (byZone, byNode map[string]int) {
 	t.Helper()
 	byZone, byNode = map[string]int{}, map[string]int{}
 	for _, pod := range pods {
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
 		require.NotEmpty(t, pod.Spec.NodeName, pod.Name)
 		byNode[pod.Spec.NodeName]++
 		byZone["zone-"+strings.TrimRight(pod.Spec.NodeName, "0123456789")]++

@@ -206,7 +206,7 @@ func (c *ControlPlane) startControllers(ctx context.Context) error {
 		"--service-account-private-key-file", c.file("accounts.key"), "--root-ca-file", c.file("ca.crt"),
 		"--horizontal-pod-autoscaler-sync-period", "1s",
 		"--horizontal-pod-autoscaler-initial-readiness-delay", "0s",
-		"--concurrent-gc-syncs", "4",
+		"--node-monitor-grace-period", "5m", // a machine that was too busy for a minute has not lost its nodes
 	)
 }
 
@@ -229,6 +229,7 @@ func (c *ControlPlane) startKwok(ctx context.Context) error {
 	return c.run(ctx, running, "kwok",
 		"--kubeconfig", c.Kubeconfig, "--config", c.file("stages.yaml"),
 		"--manage-all-nodes", "--cidr", "10.244.0.0/16", "--node-ip", "10.0.0.1",
+		"--node-lease-duration-seconds", "40",
 	)
 }
 

@@ -33,8 +33,8 @@ func start(dir, name, path string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create the log of %s: %w", name, err)
 	}
-	defer log.Close() // the process has its own copy
-	command := exec.Command(path, args...)
+	defer log.Close()                      // the process has its own copy
+	command := exec.Command(path, args...) //nolint:gosec,noctx // the test's own programs, which live until stop
 	command.Dir, command.Stdout, command.Stderr = dir, log, log
 	// A home of its own: kwok and the others read configuration from there if there is any.
 	command.Env = []string{"HOME=" + dir, "PATH=/usr/bin:/bin", "TMPDIR=" + dir}
