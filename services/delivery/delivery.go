@@ -116,7 +116,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	recorder := newRecorder(cfg.ExplainEntries, deps.Now())
-	metrics, err := newMetrics(deps.Registerer, recorder.since)
+	metrics, err := newMetrics(deps.Registerer, deps.Broker.Partitions, recorder.since)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}

@@ -189,6 +189,7 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 	order := slices.SortedFunc(maps.Keys(held), func(a, b int) int {
 		return cmp.Or(rank(pinned, a)-rank(pinned, b), a-b)
 	})
+	var taken []int
 	working, again := 0, false
 	for _, p := range order {
 		if _, leaving := k.surplus[p]; leaving {
@@ -213,8 +214,12 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 			t.Confirm()
 		default:
 			k.tenures[p] = k.begin(p, func() { signal(k.wake) })
+			taken = append(taken, p)
 		}
 		working++
+	}
+	if len(taken) > 0 {
+		k.log.Info("taking over partitions", "partitions", taken, "working_on", working)
 	}
 	if again {
 		signal(k.wake) // to give back what was never begun

@@ -78,7 +78,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 			signal(other.wake)
 		}
 	}
-	metrics, err := newMetrics(prometheus.NewRegistry(), time.Now)
+	metrics, err := newMetrics(prometheus.NewRegistry(), 4, time.Now)
 	require.NoError(t, err)
 	k = newKeeper(mortal{s.store, dead}, name, s.store.partitions, 2*time.Second, slog.New(slog.DiscardHandler), metrics, begin, announce, fit)
 	s.mu.Lock()

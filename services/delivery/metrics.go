@@ -17,6 +17,7 @@ type metrics struct {
 	watermark *prometheus.GaugeVec
 	lag       *prometheus.GaugeVec
 	intake    *prometheus.GaugeVec
+	fill      *prometheus.GaugeVec
 	stopped   *prometheus.GaugeVec
 
 	leaseFailures prometheus.Counter
@@ -47,7 +48,7 @@ type metrics struct {
 }
 
 // newMetrics registers the metrics. since is the time from which on commits are remembered.
-func newMetrics(reg prometheus.Registerer, since func() time.Time) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, partitions int, since func() time.Time) (*metrics, error) {
 	var all []prometheus.Collector
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "runnel_delivery_" + name, Help: help})
@@ -71,7 +72,9 @@ func newMetrics(reg prometheus.Registerer, since func() time.Time) (*metrics, er
 	window := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "runnel_delivery_explain_window_seconds", Help: "How far back this worker remembers commits, for explaining what became of an event.",
 	}, func() float64 { return time.Since(since()).Seconds() })
-	all = append(all, commands, owned, window)
+	total := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runnel_delivery_partitions", Help: "Partitions of the installation, whoever works on them."})
+	total.Set(float64(partitions))
+	all = append(all, commands, owned, total, window)
 	sizes := prometheus.ExponentialBuckets(1, 2, 11)
 	m := &metrics{
 		owned:     owned,
@@ -79,6 +82,7 @@ func newMetrics(reg prometheus.Registerer, since func() time.Time) (*metrics, er
 		watermark: perPartition("watermark", "Last committed stream sequence of each partition this worker owns."),
 		lag:       perPartition("lag_commands", "Commands in the stream that are not committed yet, when last looked at."),
 		intake:    perPartition("intake_commands", "Commands that were read from the stream and wait for the append in flight."),
+		fill:      perPartition("stream_fill_ratio", "How full each partition's stream is: bytes it holds of those it may; at 1 commands are refused until the oldest are above its age."),
 		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, or a store that refuses everything."),
 
 		leaseFailures: counter("lease_renewal_failures_total", "Renewals of the leases that failed."),
@@ -152,8 +156,8 @@ func (m *metrics) timed(entries []entry, committed time.Time) {
 
 // gauges are one partition's gauges, resolved once for each time it is owned.
 type gauges struct {
-	owned, watermark, lag, intake, stopped prometheus.Gauge
-	forget                                 func()
+	owned, watermark, lag, intake, fill, stopped prometheus.Gauge
+	forget                                       func()
 }
 
 func (m *metrics) partition(p int) gauges {
@@ -163,10 +167,11 @@ func (m *metrics) partition(p int) gauges {
 		intake:    m.intake.WithLabelValues(label),
 		watermark: m.watermark.WithLabelValues(label),
 		lag:       m.lag.WithLabelValues(label),
+		fill:      m.fill.WithLabelValues(label),
 		stopped:   m.stopped.WithLabelValues(label),
 		// Who does not own a partition must not report on it: the owner's figures would be drowned by old ones.
 		forget: func() {
-			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.intake, m.stopped} {
+			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.intake, m.fill, m.stopped} {
 				g.DeleteLabelValues(label)
 			}
 		},

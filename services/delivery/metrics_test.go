@@ -41,6 +41,8 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	require.InDelta(t, 1, w.metric("partitions_owned", ""), 0)
 	require.InDelta(t, 1, w.metric("partition_owned", "0"), 0)
 	require.InDelta(t, 0, w.metric("lag_commands", "0"), 0)
+	require.InDelta(t, 1, w.metric("partitions", ""), 0)
+	require.GreaterOrEqual(t, w.metric("stream_fill_ratio", "0"), 0.0)
 	require.GreaterOrEqual(t, w.metric("explain_window_seconds", ""), 0.0)
 
 	create := command("", "ann", 1, group("g"))

@@ -37,9 +37,11 @@ const (
 const (
 	retryFloor, retryCeiling = 50 * time.Millisecond, 2 * time.Second
 	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
-	holeRetry     = 5 * time.Second
-	lookTimeout   = 250 * time.Millisecond
-	alarmInterval = time.Minute
+	holeRetry   = 5 * time.Second
+	lookTimeout = 250 * time.Millisecond
+	// measureInterval is how often the stream's size is looked at; it fills over hours.
+	measureInterval = 30 * time.Second
+	alarmInterval   = time.Minute
 )
 
 // owner works on one partition for as long as it is this worker's. Its life is a row of sessions; each begins with a
@@ -162,6 +164,7 @@ func (o *owner) session(ctx context.Context) error {
 	flushing, endFlushing := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
 	flusher.Go(func() { s.flushCursors(flushing) })
+	flusher.Go(func() { o.measureStream(flushing) })
 	defer flusher.Wait()
 	defer endFlushing()
 
@@ -174,7 +177,7 @@ func (o *owner) session(ctx context.Context) error {
 
 	o.calm()
 	o.setState(stateRunning)
-	o.log.Info("took over the partition", "watermark", at.sequence, "stream_last", at.last)
+	o.log.Debug("took over the partition", "watermark", at.sequence, "stream_last", at.last)
 	return s.loop(ctx)
 }
 
@@ -252,6 +255,28 @@ func (o *owner) look(ctx context.Context) {
 	o.mu.Unlock()
 	if placed {
 		o.setPosition(watermark, stream.CachedInfo().State.LastSeq)
+	}
+}
+
+// measureStream tells how full the stream is until ctx ends. Its messages stay until they are above its age, committed or
+// not, so it fills when it was made too small for the traffic.
+func (o *owner) measureStream(ctx context.Context) {
+	ticker := time.NewTicker(measureInterval)
+	defer ticker.Stop()
+	for {
+		stream, err := o.js.Stream(ctx, broker.StreamName(o.partition))
+		if err == nil {
+			if info := stream.CachedInfo(); info.Config.MaxBytes > 0 {
+				o.gauges.fill.Set(float64(info.State.Bytes) / float64(info.Config.MaxBytes))
+			}
+		} else if ctx.Err() == nil {
+			o.log.Debug("could not look how full the stream is", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
 	}
 }
 
