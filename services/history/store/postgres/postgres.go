@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -222,11 +223,16 @@ func wrap(tried string, err error) error {
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrUnavailable):
 		return fmt.Errorf("%s: %w", tried, err)
-	case errors.As(err, &failed) && len(failed.Code) == 5:
-		switch failed.Code[:2] {
-		case "22", "23": // bad data, a constraint; a missing table or grant (42) is the operator's to mend, and passes
-			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
-		}
+	case errors.As(err, &failed) && lasting(failed.Code):
+		return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
 	}
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
+}
+
+// lasting reports whether an error is about what was sent, so that sending it again cannot help: bad data or a constraint.
+// Everything else counts as passing: a restart, a standby, a full disk, a deadlock, a time-out, and also a missing table or
+// grant, which is the operator's to mend. A command that is taken for bad is put aside for good, and none may be
+// because of the database's own trouble.
+func lasting(code string) bool {
+	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23")
 }

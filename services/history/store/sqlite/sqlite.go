@@ -238,13 +238,21 @@ func wrap(tried string, err error) error {
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, store.ErrUnavailable):
 		return fmt.Errorf("%s: %w", tried, err)
-	case errors.As(err, &failed):
-		switch failed.Code() & 0xff {
-		case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
-			return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
-		}
+	case errors.As(err, &failed) && lasting(failed.Code()):
+		return fmt.Errorf("%s: %w: %w", tried, store.ErrDefect, err)
 	}
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
+}
+
+// lasting reports whether an error is about what was written, so that writing it again cannot help. Everything else counts
+// as passing, a full or failing disk above all: a command that is taken for bad is put aside for good, and none may be
+// because of the database's own trouble.
+func lasting(code int) bool {
+	switch code & 0xff { // the rest tells kinds of it apart
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
+		return true
+	}
+	return false
 }
 
 // broken is for what a transaction is made of: whatever the error's code, the write itself is not to blame.

@@ -46,6 +46,18 @@ func newDatabase(tb testing.TB) *storetest.Database {
 	}
 }
 
+// TestCloseLetsGoOfTheFiles: SQLite removes the write-ahead log with the last connection, so one that is left shows.
+func TestCloseLetsGoOfTheFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	worker := storetest.NewWorker(s, 0, storetest.ClockAt(0))
+	storetest.VerifyLog(t, s, worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId())
+	require.FileExists(t, path+"-wal")
+	require.NoError(t, s.Close())
+	require.NoFileExists(t, path+"-wal")
+}
+
 // raw opens the file as another program would.
 func raw(tb testing.TB, path string) *sql.DB {
 	tb.Helper()

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -11,8 +12,9 @@ import (
 
 // preparer prepares statements until the first error, so that a list of them reads as a list.
 type preparer struct {
-	prepare func(query string) (*sql.Stmt, error)
-	err     error
+	prepare  func(query string) (*sql.Stmt, error)
+	prepared []*sql.Stmt
+	err      error
 }
 
 // preparing prepares on a connection, or on a pool.
@@ -30,8 +32,20 @@ func (p *preparer) stmt(query string) *sql.Stmt {
 	stmt, err := p.prepare(query)
 	if err != nil {
 		p.err = fmt.Errorf("prepare %q: %w", query, err)
+		return nil
 	}
+	p.prepared = append(p.prepared, stmt)
 	return stmt
+}
+
+// close closes what was prepared. A pool does it by itself, a connection does not, and SQLite keeps one that has
+// statements open together with its files.
+func (p *preparer) close() error {
+	var errs []error
+	for _, stmt := range p.prepared {
+		errs = append(errs, stmt.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // rowCounts are the row counts that statements of many rows are prepared for, falling. 100 rows take 64 + 16 + 16 + 4.

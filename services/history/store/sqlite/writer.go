@@ -24,6 +24,7 @@ const (
 type writer struct {
 	db         *sql.DB
 	conn       *sql.Conn
+	prepared   *preparer
 	statements writeStatements
 	begin, commit, rollback,
 	savepoint, release, rollbackTo *sql.Stmt
@@ -68,8 +69,9 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	w.begin, w.commit, w.rollback = prepare.stmt("BEGIN IMMEDIATE"), prepare.stmt("COMMIT"), prepare.stmt("ROLLBACK")
 	w.savepoint, w.release, w.rollbackTo = prepare.stmt("SAVEPOINT one"), prepare.stmt("RELEASE one"), prepare.stmt("ROLLBACK TO one")
 	w.statements.prepare(prepare)
+	w.prepared = prepare
 	if prepare.err != nil {
-		return nil, errors.Join(prepare.err, conn.Close())
+		return nil, errors.Join(prepare.err, prepare.close(), conn.Close())
 	}
 	go w.loop(context.WithoutCancel(ctx))
 	return w, nil
@@ -114,7 +116,7 @@ func (w *writer) close() (err error) {
 		close(w.quit)
 		<-w.done
 		// Connection first: sql.DB waits for it.
-		err = errors.Join(w.conn.Close(), w.db.Close())
+		err = errors.Join(w.prepared.close(), w.conn.Close(), w.db.Close())
 	})
 	return err
 }

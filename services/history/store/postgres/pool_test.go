@@ -1,0 +1,116 @@
+package postgres
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/postgrestest"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+func open(t *testing.T, cfg Config) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), cfg, storetest.Partitions, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// hold keeps connections of a lane until release is called.
+func hold(t *testing.T, on lane, n int) (release func()) {
+	t.Helper()
+	var holding, taking sync.WaitGroup
+	done := make(chan struct{})
+	for range n {
+		taking.Add(1)
+		holding.Go(func() {
+			require.NoError(t, on(t.Context(), func(*pgxpool.Conn) error {
+				taking.Done()
+				<-done
+				return nil
+			}))
+		})
+	}
+	taking.Wait()
+	return func() {
+		close(done)
+		holding.Wait()
+	}
+}
+
+func TestNobodyWaitsLongForAConnection(t *testing.T) {
+	s := open(t, Config{URL: postgrestest.Start(t), Connections: 2, AcquireTimeout: 20 * time.Millisecond})
+	release := hold(t, s.pool.working, 2)
+	require.Equal(t, store.Stats{Backend: "postgres", Busy: 2, Open: 2, MaxConnections: 2}, s.Stats())
+	_, err := s.Heads(t.Context(), []string{"x"})
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.NotErrorIs(t, err, context.DeadlineExceeded, "it is not the caller's deadline that has passed")
+	_, err = s.Watermark(t.Context(), 0)
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.Equal(t, uint64(2), s.Stats().GivenUp)
+
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.Watermark(cancelled, 0)
+	require.ErrorIs(t, err, context.Canceled)
+	release()
+	_, err = s.Watermark(t.Context(), 0)
+	require.NoError(t, err)
+	require.Zero(t, s.Stats().Waiting)
+}
+
+func TestReadingForClientsLeavesConnectionsForTheLog(t *testing.T) {
+	s := open(t, Config{URL: postgrestest.Start(t), Connections: 4, AcquireTimeout: 20 * time.Millisecond})
+	release := hold(t, s.pool.reading, 2)
+	defer release()
+	_, err := s.Heads(t.Context(), []string{"x"})
+	require.ErrorIs(t, err, store.ErrUnavailable, "all that may read are reading")
+	worker := storetest.NewWorker(s, 0, storetest.ClockAt(0))
+	worker.Commit(t, worker.CreateGroup("alice", "g"))
+	_, err = s.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "w", TtlMs: 1000})
+	require.NoError(t, err)
+}
+
+func TestSessionsAreGuarded(t *testing.T) {
+	url := postgrestest.Start(t)
+	show := func(s *Store, name string) (value string) {
+		require.NoError(t, s.pool.QueryRow(t.Context(), "SELECT current_setting($1)", name).Scan(&value))
+		return value
+	}
+	s := open(t, Config{URL: url})
+	for name, want := range guards {
+		if name == "tcp_keepalives_count" || name == "tcp_user_timeout" || name == "tcp_keepalives_idle" || name == "tcp_keepalives_interval" {
+			want = map[string]string{"5s": "5", "2s": "2", "3": "3", "10s": "10000"}[want] // shown as the system has it
+		}
+		require.Equal(t, want, show(s, name), name)
+	}
+	s = open(t, Config{URL: url + "&statement_timeout=7s"})
+	require.Equal(t, "7s", show(s, "statement_timeout"), "the operator knows better")
+}
+
+// TestASessionThatVanishedHoldsNothingForLong leaves a transaction open that has locked all leases, as a service does whose
+// network breaks in the middle of Lease.
+func TestASessionThatVanishedHoldsNothingForLong(t *testing.T) {
+	s := open(t, Config{URL: postgrestest.Start(t) + "&idle_in_transaction_session_timeout=300ms&lock_timeout=50ms"})
+	gone, err := s.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer gone.Release()
+	_, err = gone.Exec(t.Context(), "BEGIN; SELECT FROM leases FOR UPDATE")
+	require.NoError(t, err)
+	request := &historyv1.LeaseRequest{Worker: "w", TtlMs: 1000}
+	_, err = s.Lease(t.Context(), request)
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.Eventually(t, func() bool {
+		_, err := s.Lease(t.Context(), request)
+		return err == nil
+	}, time.Minute, time.Millisecond)
+}

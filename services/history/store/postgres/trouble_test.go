@@ -1,0 +1,236 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/runnelhq/runnel/pkg/postgrestest"
+
+	"github.com/runnelhq/runnel/services/history/store"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+// load appends to some partitions, as delivery does: an error that may pass is followed by a look at the watermark, which
+// says whether the batch was committed, and by the next batch.
+type load struct {
+	t       *testing.T
+	s       *Store
+	stop    atomic.Bool
+	running sync.WaitGroup
+	acked   [4]atomic.Int64
+	refused atomic.Int64
+	ids     [4]string
+}
+
+func startLoad(t *testing.T, s *Store) *load {
+	t.Helper()
+	l := &load{t: t, s: s}
+	for p := range l.ids {
+		worker := storetest.NewWorker(s, uint32(p), storetest.ClockAt(int64(p)<<32))
+		l.ids[p] = worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+		l.running.Go(func() { l.append(p, worker) })
+	}
+	return l
+}
+
+func (l *load) append(p int, worker *storetest.Worker) {
+	ctx := context.WithoutCancel(l.t.Context())
+	for !l.stop.Load() {
+		attempt := worker.Fork()
+		batch := attempt.Batch(attempt.Apply(l.t, attempt.Command(l.ids[p], "alice", storetest.Message("m")))...)
+		_, err := attempt.Append(ctx, batch)
+		if err != nil {
+			l.refused.Add(1)
+			require.ErrorIs(l.t, err, store.ErrUnavailable)
+			require.NotErrorIs(l.t, err, store.ErrDefect)
+			watermark, err := l.s.Watermark(ctx, uint32(p))
+			for err != nil {
+				require.ErrorIs(l.t, err, store.ErrUnavailable)
+				watermark, err = l.s.Watermark(ctx, uint32(p))
+			}
+			if !proto.Equal(watermark, batch.GetNext()) {
+				continue
+			}
+			attempt.Watermark = watermark
+		}
+		worker = attempt
+		l.acked[p].Add(1)
+	}
+}
+
+// total waits until so many more have been committed.
+func (l *load) more(n int64) {
+	l.t.Helper()
+	total := func() (n int64) {
+		for p := range l.acked {
+			n += l.acked[p].Load()
+		}
+		return n
+	}
+	begun := total()
+	require.Eventually(l.t, func() bool { return total() >= begun+n }, time.Minute, time.Millisecond)
+}
+
+func (l *load) verify() {
+	l.t.Helper()
+	l.stop.Store(true)
+	l.running.Wait()
+	for p, id := range l.ids {
+		require.Len(l.t, storetest.VerifyLog(l.t, l.s, id), int(l.acked[p].Load())+1)
+	}
+}
+
+// TestTerminatedSessions ends all sessions again and again under load (57P01): callers are told to try again, and nothing that
+// was acknowledged is lost or doubled.
+func TestTerminatedSessions(t *testing.T) {
+	at := postgrestest.Start(t)
+	s := open(t, Config{URL: at})
+	l := startLoad(t, s)
+	operator, err := pgx.Connect(t.Context(), at)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, operator.Close(t.Context())) }()
+	for range 5 {
+		l.more(20)
+		_, err := operator.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'runnel-history' AND datname = current_database()")
+		require.NoError(t, err)
+	}
+	l.more(20)
+	l.verify()
+	require.Positive(t, l.refused.Load())
+}
+
+// TestRestart stops PostgreSQL as an operator does and starts it again, under load: 57P01, then refused connections, then
+// "the database system is starting up".
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	server := run(t, dir)
+	s := open(t, Config{URL: server.URL(), AcquireTimeout: 100 * time.Millisecond})
+	l := startLoad(t, s)
+	l.more(50)
+	before := l.refused.Load()
+	require.NoError(t, server.Stop())
+	require.Eventually(t, func() bool { return l.refused.Load() > before }, time.Minute, time.Millisecond)
+	server = run(t, dir)
+	l.more(50)
+	l.verify()
+	require.NoError(t, s.Close())
+	require.NoError(t, server.Stop())
+}
+
+func run(t *testing.T, dir string) *postgrestest.Server {
+	t.Helper()
+	postgrestest.Start(t) // skips where there is none
+	server, err := postgrestest.Run(t.Context(), dir)
+	require.NoError(t, err)
+	return server
+}
+
+// TestStandby turns the database read-only, as a primary is after a failover, and back. Sessions stay what they were when they
+// were made, so writing goes on only because the store lets go of them.
+func TestStandby(t *testing.T) {
+	at := postgrestest.Start(t)
+	parsed, err := url.Parse(at)
+	require.NoError(t, err)
+	database := strings.TrimPrefix(parsed.Path, "/")
+	s := open(t, Config{URL: at, Connections: 4})
+	worker := storetest.NewWorker(s, 0, storetest.ClockAt(0))
+	id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+	operator, err := pgx.Connect(t.Context(), at)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, operator.Close(t.Context())) }()
+	_, err = operator.Exec(t.Context(), fmt.Sprintf("ALTER DATABASE %s SET default_transaction_read_only = on", database))
+	require.NoError(t, err)
+	s.pool.Reset()
+	attempt := worker.Fork()
+	batch := attempt.Batch(attempt.Apply(t, attempt.Command(id, "alice", storetest.Message("m")))...)
+	_, err = attempt.Append(t.Context(), batch)
+	require.ErrorIs(t, err, store.ErrUnavailable)
+	require.ErrorContains(t, err, codeReadOnly)
+	require.Len(t, storetest.ReadAll(t, s, id), 1, "reading goes on")
+
+	_, err = operator.Exec(t.Context(), fmt.Sprintf("SET default_transaction_read_only = off; ALTER DATABASE %s RESET default_transaction_read_only", database))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := attempt.Append(t.Context(), batch)
+		return err == nil
+	}, time.Minute, time.Millisecond)
+	require.Len(t, storetest.VerifyLog(t, s, id), 2)
+}
+
+// TestFullTablespace fills the file system that the tables are on (53100): callers are told to try again, and with space
+// writing goes on without a restart.
+func TestFullTablespace(t *testing.T) {
+	dir := t.TempDir()
+	server := run(t, dir)
+	stopped := false
+	stop := func() {
+		if !stopped {
+			stopped = true
+			require.NoError(t, server.Stop())
+		}
+	}
+	defer stop()
+	owner, err := os.Stat(filepath.Join(dir, "data"))
+	require.NoError(t, err)
+	small := filepath.Join(dir, "small")
+	require.NoError(t, os.Mkdir(small, 0o700))
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=16m,mode=0700,uid=%d", owner.Sys().(*syscall.Stat_t).Uid)); err != nil {
+		t.Skip("a file system of its own needs root: ", err)
+	}
+	defer func() {
+		stop()
+		require.NoError(t, syscall.Unmount(small, 0))
+	}()
+	operator, err := pgx.Connect(t.Context(), server.URL())
+	require.NoError(t, err)
+	_, err = operator.Exec(t.Context(), "CREATE TABLESPACE small LOCATION '"+small+"'")
+	require.NoError(t, err)
+	require.NoError(t, operator.Close(t.Context()))
+	s := open(t, Config{URL: server.URL() + "&default_tablespace=small"})
+	defer func() { require.NoError(t, s.Close()) }()
+	worker := storetest.NewWorker(s, 0, storetest.ClockAt(0))
+	id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+	filler := filepath.Join(small, "filler")
+	require.NoError(t, os.WriteFile(filler, make([]byte, 12<<20), 0o600))
+
+	acked, refused := 1, 0
+	for refused < 20 {
+		attempt := worker.Fork()
+		batch := attempt.Batch(attempt.Apply(t, attempt.Command(id, "alice", storetest.Message(incompressible(4000))))...)
+		if _, err := attempt.Append(t.Context(), batch); err != nil {
+			require.ErrorIs(t, err, store.ErrUnavailable)
+			require.ErrorContains(t, err, "53100")
+			refused++
+			continue
+		}
+		worker, acked = attempt, acked+1
+	}
+	require.Len(t, storetest.VerifyLog(t, s, id), acked, "exactly what was acknowledged is there")
+	require.NoError(t, os.Remove(filler))
+	for range 20 {
+		worker.Commit(t, worker.Command(id, "alice", storetest.Message("after")))
+	}
+	require.Len(t, storetest.VerifyLog(t, s, id), acked+20)
+}
+
+// incompressible is text that PostgreSQL cannot make any smaller.
+func incompressible(bytes int) string {
+	random := make([]byte, bytes/2)
+	_, _ = rand.Read(random) // never fails
+	return hex.EncodeToString(random)
+}
