@@ -27,14 +27,14 @@ import (
 )
 
 // counter is the value of a counter, or the number of observations of a histogram. Labels are given as key=value.
-func (s *stage) counter(name string, labels ...string) float64 {
+func (s *stage) counter(name string, labels ...string) int {
 	s.t.Helper()
 	value, found := s.metric(name, labels...)
 	require.True(s.t, found, "there is no metric %s %v", name, labels)
 	return value
 }
 
-func (s *stage) metric(name string, labels ...string) (value float64, found bool) {
+func (s *stage) metric(name string, labels ...string) (value int, found bool) {
 	s.t.Helper()
 	families, err := s.registry.Gather()
 	require.NoError(s.t, err)
@@ -46,7 +46,7 @@ func (s *stage) metric(name string, labels ...string) (value float64, found bool
 			if !hasLabels(m, labels) {
 				continue
 			}
-			return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount()), true
+			return int(m.GetCounter().GetValue()) + int(m.GetGauge().GetValue()) + int(m.GetHistogram().GetSampleCount()), true
 		}
 	}
 	return 0, false
@@ -75,11 +75,11 @@ func (s *stage) series() map[string]float64 {
 	all := map[string]float64{}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			name := family.GetName()
+			name := []string{family.GetName()}
 			for _, label := range m.GetLabel() {
-				name += "{" + label.GetName() + "=" + label.GetValue() + "}"
+				name = append(name, "{", label.GetName(), "=", label.GetValue(), "}")
 			}
-			all[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			all[strings.Join(name, "")] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
 	return all
@@ -114,14 +114,14 @@ func (h *away) ListMembers(ctx context.Context, r *historyv1.ListMembersRequest,
 	return h.HistoryServiceClient.ListMembers(ctx, r, o...)
 }
 
-// refusedDial connects in vain and gives the answer to the handshake.
-func (s *stage) refusedDial(header http.Header) *http.Response {
+// refusedDial connects in vain and gives the status and the header of the answer to the handshake.
+func (s *stage) refusedDial(header http.Header) (int, http.Header) {
 	s.t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{frame.JSON.Subprotocol()}}
 	_, response, err := dialer.DialContext(s.t.Context(), s.url(), header)
 	require.ErrorIs(s.t, err, websocket.ErrBadHandshake)
 	_ = response.Body.Close()
-	return response
+	return response.StatusCode, response.Header
 }
 
 func listMembers(id string) *clientv1.ClientFrame {
@@ -131,11 +131,11 @@ func listMembers(id string) *clientv1.ClientFrame {
 // TestEveryMetricMoves does everything that is counted, and looks whether it was.
 func TestEveryMetricMoves(t *testing.T) {
 	seen := map[string]bool{}
-	scene := func(name string, change func(*gateway.Config), play func(t *testing.T, s *stage)) {
+	scene := func(name string, change func(*gateway.Config), play func(s *stage)) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, change)
 			s.commit(group("bob"))
-			play(t, s)
+			play(s)
 			s.moved(seen)
 		})
 	}
@@ -143,7 +143,8 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.Eventually(s.t, func() bool { return s.counter(name, labels...) > 0 }, patience, patience/3000, "%s %v", name, labels)
 	}
 
-	scene("a conversation", nil, func(t *testing.T, s *stage) {
+	scene("a conversation", nil, func(s *stage) {
+		t := s.t
 		s.answerCommands()
 		ann, bob := s.login("ann"), s.login("bob")
 		ann.seqs(1)
@@ -160,31 +161,34 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.NotNil(t, ann.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: s.id}}}).GetPage())
 		require.NotNil(t, ann.ask(listMembers(s.id)).GetMembers())
 		require.NotNil(t, ann.ask(submit("nonsense", text("6"))).GetError())
-		require.Equal(t, 2.0, s.counter("runnel_gateway_connections"))
-		require.Equal(t, 2.0, s.counter("runnel_gateway_connects_total"))
-		require.Equal(t, 1.0, s.counter("runnel_gateway_gaps_total"))
-		require.Equal(t, 2.0, s.counter("runnel_gateway_gap_events_total"))
-		require.Equal(t, 1.0, s.counter("runnel_gateway_repeats_total"))
-		require.Equal(t, 8.0, s.counter("runnel_gateway_deliveries_total"), "four events to two")
-		require.Equal(t, 2.0, s.counter("runnel_gateway_filled_total"))
-		require.Equal(t, 1.0, s.counter("runnel_gateway_refusals_total", "reason=invalid"))
-		require.Equal(t, 1.0, s.counter("runnel_gateway_commands_total", "outcome=committed"))
+		require.Equal(t, 2, s.counter("runnel_gateway_connections"))
+		require.Equal(t, 2, s.counter("runnel_gateway_connects_total"))
+		require.Equal(t, 1, s.counter("runnel_gateway_gaps_total"))
+		require.Equal(t, 2, s.counter("runnel_gateway_gap_events_total"))
+		require.Equal(t, 1, s.counter("runnel_gateway_repeats_total"))
+		require.Equal(t, 8, s.counter("runnel_gateway_deliveries_total"), "four events to two")
+		require.Equal(t, 2, s.counter("runnel_gateway_filled_total"))
+		require.Equal(t, 1, s.counter("runnel_gateway_refusals_total", "reason=invalid"))
+		require.Equal(t, 1, s.counter("runnel_gateway_commands_total", "outcome=committed"))
 		until(s, "runnel_gateway_command_seconds", "rung=delivered")
 		until(s, "runnel_gateway_command_seconds", "rung=accepted")
 	})
-	scene("coming back after a while", nil, func(t *testing.T, s *stage) {
+	scene("coming back after a while", nil, func(s *stage) {
+		t := s.t
 		s.commit(removeBob())
 		s.commit(addBob())
 		s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: 0}).seqs(3)
 		require.NoError(t, s.login("cem").ws.Close())
 		until(s, "runnel_gateway_closes_total", "code=other")
-		require.Equal(t, 1.0, s.counter("runnel_gateway_history_calls_total", "purpose=past"))
+		require.Equal(t, 1, s.counter("runnel_gateway_history_calls_total", "purpose=past"))
 	})
-	scene("no acknowledgement", func(cfg *gateway.Config) { cfg.AckTimeout = 50 * time.Millisecond }, func(t *testing.T, s *stage) {
+	scene("no acknowledgement", func(cfg *gateway.Config) { cfg.AckTimeout = 50 * time.Millisecond }, func(s *stage) {
+		t := s.t
 		s.login("bob")
 		until(s, "runnel_gateway_retries_total")
 	})
-	scene("nothing is read", func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 }, func(t *testing.T, s *stage) {
+	scene("nothing is read", func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 }, func(s *stage) {
+		t := s.t
 		slow := s.login("bob")
 		slow.seqs(1)
 		for large := strings.Repeat("x", 8000); s.counter("runnel_gateway_limit_refusals_total", "limit=send_queue_bytes") == 0; {
@@ -194,30 +198,35 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.Equal(t, errcode.CloseSlow, slow.closed())
 		until(s, "runnel_gateway_closes_total", "code=slow")
 	})
-	scene("commands without a broker", func(cfg *gateway.Config) { cfg.MaxCommands = 1 }, func(t *testing.T, s *stage) {
+	scene("commands without a broker", func(cfg *gateway.Config) { cfg.MaxCommands = 1 }, func(s *stage) {
+		t := s.t
 		ann := s.login("ann")
 		ann.send(submit(s.id, text("waits")))
 		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, ann.ask(submit(s.id, text("too many"))).GetError().GetCode())
-		require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit=max_commands"))
-		require.Equal(t, 1.0, s.counter("runnel_gateway_commands_pending"))
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=max_commands"))
+		require.Equal(t, 1, s.counter("runnel_gateway_commands_pending"))
 	})
-	scene("too many commands", func(cfg *gateway.Config) { cfg.CommandRatePerUser = 0.1 }, func(t *testing.T, s *stage) {
+	scene("too many commands", func(cfg *gateway.Config) { cfg.CommandRatePerUser = 0.1 }, func(s *stage) {
+		t := s.t
 		ann := s.login("ann")
 		ann.send(submit(s.id, text("one")))
 		require.NotNil(t, ann.ask(submit(s.id, text("two"))).GetError())
-		require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit=command_rate_per_user"))
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=command_rate_per_user"))
 	})
-	scene("too many frames", func(cfg *gateway.Config) { cfg.FrameRate = 0.1 }, func(t *testing.T, s *stage) {
+	scene("too many frames", func(cfg *gateway.Config) { cfg.FrameRate = 0.1 }, func(s *stage) {
+		t := s.t
 		require.NotNil(t, s.login("ann").ask(listMembers(s.id)).GetError())
-		require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit=frame_rate"))
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=frame_rate"))
 	})
-	scene("a large frame", func(cfg *gateway.Config) { cfg.MaxFrameBytes = 1000 }, func(t *testing.T, s *stage) {
+	scene("a large frame", func(cfg *gateway.Config) { cfg.MaxFrameBytes = 1000 }, func(s *stage) {
+		t := s.t
 		ann := s.login("ann")
 		ann.send(submit(s.id, text(strings.Repeat("x", 2000))))
 		require.Equal(t, errcode.CloseTooLarge, ann.closed())
-		require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit=max_frame_bytes"))
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=max_frame_bytes"))
 	})
-	scene("too many calls", nil, func(t *testing.T, s *stage) {
+	scene("too many calls", nil, func(s *stage) {
+		t := s.t
 		slow := &away{HistoryServiceClient: s.history.HistoryServiceClient, goOn: make(chan struct{})}
 		s.history.HistoryServiceClient = slow
 		ann := s.login("ann")
@@ -226,7 +235,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		}
 		require.NotNil(t, ann.ask(listMembers(s.id)).GetError())
 		close(slow.goOn)
-		require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit=calls_per_connection"))
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=calls_per_connection"))
 	})
 	for limit, c := range map[string]struct {
 		change func(*gateway.Config)
@@ -237,48 +246,53 @@ func TestEveryMetricMoves(t *testing.T) {
 		"max_connections_per_ip": {func(cfg *gateway.Config) { cfg.MaxConnectionsPerIP = 1 }, http.StatusTooManyRequests},
 		"connect_rate_per_ip":    {func(cfg *gateway.Config) { cfg.ConnectRatePerIP = 0.1 }, http.StatusTooManyRequests},
 	} {
-		scene(limit, c.change, func(t *testing.T, s *stage) {
+		scene(limit, c.change, func(s *stage) {
+			t := s.t
 			s.login("ann")
-			refused := s.refusedDial(nil)
-			require.Equal(t, c.status, refused.StatusCode)
-			after, err := strconv.Atoi(refused.Header.Get("Retry-After"))
+			code, header := s.refusedDial(nil)
+			require.Equal(t, c.status, code)
+			after, err := strconv.Atoi(header.Get("Retry-After"))
 			require.NoError(t, err)
 			require.Positive(t, after)
-			require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit="+limit))
-			require.Equal(t, 1.0, s.counter("runnel_gateway_connects_refused_total", "reason=limit"))
+			require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit="+limit))
+			require.Equal(t, 1, s.counter("runnel_gateway_connects_refused_total", "reason=limit"))
 		})
 	}
-	scene("max_connections_per_user", func(cfg *gateway.Config) { cfg.MaxConnectionsPerUser = 1 }, func(t *testing.T, s *stage) {
+	scene("max_connections_per_user", func(cfg *gateway.Config) { cfg.MaxConnectionsPerUser = 1 }, func(s *stage) {
+		t := s.t
 		s.login("ann")
 		again := dialAt(t, s.url(), frame.JSON)
 		require.NotNil(t, again.ask(connectWith(token(t, "ann"))).GetError())
 		require.Equal(t, errcode.CloseOverloaded, again.closed())
-		require.Equal(t, 1.0, s.counter("runnel_gateway_limit_refusals_total", "limit=max_connections_per_user"))
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=max_connections_per_user"))
 	})
-	scene("connections that are not let in", nil, func(t *testing.T, s *stage) {
+	scene("connections that are not let in", nil, func(s *stage) {
+		t := s.t
 		s.refusedDial(http.Header{"Origin": {"https://elsewhere.example"}})
 		response, err := http.Get("http" + strings.TrimPrefix(s.url(), "ws"))
 		require.NoError(t, err)
 		_ = response.Body.Close()
 		early := dialAt(t, s.url(), frame.JSON)
 		require.NotNil(t, early.ask(listMembers(s.id)).GetError())
-		for _, refused := range []string{"nonsense", issued(t, "bob", time.Now().Add(-3*time.Hour))} {
+		for _, refused := range []string{"nonsense", issued(t, time.Now().Add(-3*time.Hour))} {
 			require.NotNil(t, dialAt(t, s.url(), frame.JSON).ask(connectWith(refused)).GetError())
 		}
 		s.loginWith(undated(t, "bob"))
-		s.tellRevoked("bob", s.revoke("bob"))
+		s.tellRevoked(s.revoke("bob"))
 		until(s, "runnel_gateway_revoked_total")
 		require.NotNil(t, dialAt(t, s.url(), frame.JSON).ask(connectWith(undated(t, "bob"))).GetError())
 		s.history.HistoryServiceClient = &away{HistoryServiceClient: s.history.HistoryServiceClient}
 		require.NotNil(t, dialAt(t, s.url(), frame.JSON).ask(connectWith(token(t, "ann"))).GetError())
 		for _, reason := range []string{"handshake", "subprotocol", "protocol", "token", "token_expired", "token_revoked", "unavailable"} {
-			require.Equal(t, 1.0, s.counter("runnel_gateway_connects_refused_total", "reason="+reason), reason)
+			require.Equal(t, 1, s.counter("runnel_gateway_connects_refused_total", "reason="+reason), reason)
 		}
 	})
-	scene("reading revocations", func(cfg *gateway.Config) { cfg.RevocationInterval = 10 * time.Millisecond }, func(t *testing.T, s *stage) {
+	scene("reading revocations", func(cfg *gateway.Config) { cfg.RevocationInterval = 10 * time.Millisecond }, func(s *stage) {
+		t := s.t
 		until(s, "runnel_gateway_history_calls_total", "purpose=revocations")
 	})
-	scene("a drain", func(cfg *gateway.Config) { cfg.DrainRate = 1 }, func(t *testing.T, s *stage) {
+	scene("a drain", func(cfg *gateway.Config) { cfg.DrainRate = 1 }, func(s *stage) {
+		t := s.t
 		s.login("ann")
 		s.login("bob")
 		late, err := net.Dial("tcp", s.gw.Addr().String())
@@ -302,7 +316,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		s.moved(seen)
 		<-stopped
 		require.Zero(t, s.counter("runnel_gateway_drain_left"))
-		require.Equal(t, 2.0, s.counter("runnel_gateway_closes_total", "code=going_away"))
+		require.Equal(t, 2, s.counter("runnel_gateway_closes_total", "code=going_away"))
 	})
 
 	var still []string

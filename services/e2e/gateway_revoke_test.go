@@ -31,18 +31,18 @@ func (s *stage) revoke(user string) (before int64) {
 	return answer.GetBeforeMs()
 }
 
-// tellRevoked publishes the notice of a revocation.
-func (s *stage) tellRevoked(user string, before int64) {
+// tellRevoked publishes the notice that bob's tokens were revoked.
+func (s *stage) tellRevoked(before int64) {
 	s.t.Helper()
-	data, err := (&brokerv1.Revoked{UserId: user, BeforeMs: before}).MarshalVT()
+	data, err := (&brokerv1.Revoked{UserId: "bob", BeforeMs: before}).MarshalVT()
 	require.NoError(s.t, err)
 	require.NoError(s.t, s.nc.Publish(broker.RevokedSubject, data))
 }
 
-// issued makes a token that was issued at a time.
-func issued(t *testing.T, user string, at time.Time) string {
+// issued makes a token of bob's that was issued at a time.
+func issued(t *testing.T, at time.Time) string {
 	t.Helper()
-	signed, err := auth.Mint([]byte(secret), user, 2*time.Hour, at, "", "")
+	signed, err := auth.Mint([]byte(secret), "bob", 2*time.Hour, at, "", "")
 	require.NoError(t, err)
 	return signed
 }
@@ -68,7 +68,7 @@ func (s *stage) loginWith(token string) *raw {
 	return r
 }
 
-// withoutNotices keeps the gateway from learning of revocations in time by reading them.
+// withoutReading keeps the gateway from learning of revocations in time by reading them.
 func withoutReading(cfg *gateway.Config) { cfg.RevocationInterval = time.Hour }
 
 // later is a time at which tokens are issued after everything that is revoked in a test. The verifier takes it, because
@@ -79,7 +79,7 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 	s := newStage(t, withoutReading)
 	s.revoke("bob")
 	for name, token := range map[string]string{
-		"issued before": issued(t, "bob", time.Now().Add(-time.Minute)), "does not say when": undated(t, "bob"),
+		"issued before": issued(t, time.Now().Add(-time.Minute)), "does not say when": undated(t, "bob"),
 	} {
 		bob := dialAt(t, s.url(), frame.JSON)
 		answer := bob.ask(connectWith(token)).GetError()
@@ -89,25 +89,25 @@ func TestARevokedTokenIsRefused(t *testing.T) {
 		require.Equal(t, errcode.CloseUnauthenticated, code)
 		require.False(t, code.Reconnect(), "the same token would be refused again")
 	}
-	s.loginWith(issued(t, "bob", later()))
+	s.loginWith(issued(t, later()))
 	s.loginWith(undated(t, "cem"))
 }
 
 func TestANoticeClosesTheUsersConnections(t *testing.T) {
 	s := newStage(t, withoutReading)
-	old := s.loginWith(issued(t, "bob", time.Now().Add(-time.Minute)))
+	old := s.loginWith(issued(t, time.Now().Add(-time.Minute)))
 	unknown := s.loginWith(undated(t, "bob"))
-	renewed := s.loginWith(issued(t, "bob", time.Now().Add(-time.Minute)))
+	renewed := s.loginWith(issued(t, time.Now().Add(-time.Minute)))
 	other := s.loginWith(undated(t, "cem"))
-	answer := renewed.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, "bob", later())}}})
+	answer := renewed.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, later())}}})
 	require.NotNil(t, answer.GetRefreshed(), "%v", answer)
-	s.tellRevoked("bob", s.revoke("bob"))
+	s.tellRevoked(s.revoke("bob"))
 	require.Equal(t, errcode.CloseUnauthenticated, old.closed())
 	require.Equal(t, errcode.CloseUnauthenticated, unknown.closed())
 	for _, r := range []*raw{renewed, other} {
 		require.NotNil(t, r.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}}).GetConversations())
 	}
-	require.Equal(t, 2.0, s.counter("runnel_gateway_revoked_total"))
+	require.Equal(t, 2, s.counter("runnel_gateway_revoked_total"))
 }
 
 func TestALostNoticeIsMadeUpFor(t *testing.T) {
@@ -121,14 +121,14 @@ func TestALostNoticeIsMadeUpFor(t *testing.T) {
 
 func TestRefreshRefusesARevokedToken(t *testing.T) {
 	s := newStage(t, withoutReading)
-	bob := s.loginWith(issued(t, "bob", later()))
+	bob := s.loginWith(issued(t, later()))
 	s.revoke("bob")
 	refresh := func(token string) *clientv1.ServerFrame {
 		return bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}})
 	}
-	require.Equal(t, "the token was revoked", refresh(issued(t, "bob", time.Now().Add(-time.Minute))).GetError().GetMessage())
+	require.Equal(t, "the token was revoked", refresh(issued(t, time.Now().Add(-time.Minute))).GetError().GetMessage())
 	require.Equal(t, "the token was revoked", refresh(undated(t, "bob")).GetError().GetMessage())
-	require.NotNil(t, refresh(issued(t, "bob", later())).GetRefreshed(), "the connection lives on")
+	require.NotNil(t, refresh(issued(t, later())).GetRefreshed(), "the connection lives on")
 }
 
 // between is the real history, with something that happens right after an answer was made, and before the gateway has it.
@@ -177,7 +177,7 @@ func TestANoticeFindsAConnectionThatIsBeingMade(t *testing.T) {
 	gap := &between{HistoryServiceClient: s.history.HistoryServiceClient}
 	s.history.HistoryServiceClient = gap
 	gap.set(&gap.afterList, func() {
-		s.tellRevoked("bob", s.revoke("bob"))
+		s.tellRevoked(s.revoke("bob"))
 		require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
 	})
 	bob := dialAt(t, s.url(), frame.JSON)
@@ -190,12 +190,12 @@ func TestANoticeFindsATokenThatIsBeingReplaced(t *testing.T) {
 	s := newStage(t, withoutReading)
 	gap := &between{HistoryServiceClient: s.history.HistoryServiceClient}
 	s.history.HistoryServiceClient = gap
-	bob, dave := s.loginWith(issued(t, "bob", later())), s.loginWith(undated(t, "bob"))
+	bob, dave := s.loginWith(issued(t, later())), s.loginWith(undated(t, "bob"))
 	gap.set(&gap.afterAsked, func() {
-		s.tellRevoked("bob", s.revoke("bob"))
+		s.tellRevoked(s.revoke("bob"))
 		require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
 	})
-	answer := bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, "bob", time.Now().Add(-time.Minute))}}})
+	answer := bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, time.Now().Add(-time.Minute))}}})
 	require.Equal(t, "the token was revoked", answer.GetError().GetMessage())
 	require.Equal(t, errcode.CloseUnauthenticated, dave.closed(), "another connection of the same user, by which the notice is known to have come")
 }

@@ -11,31 +11,32 @@ import (
 // maxReconnectDelay bounds how long a client may be asked to stay away: for its user that is an outage.
 const maxReconnectDelay = 30 * time.Second
 
-// farewells is the plan of a drain. Clients come back elsewhere at a rate, each at a moment of its own. Its connection is
-// closed at that moment as long as the window lasts that long; otherwise the window is shared out evenly, and each client is
-// asked to wait until its moment comes, but never too long.
+// farewells is the plan of a drain. Clients come back elsewhere one after the other at a rate, each at a moment of its own.
+// Its connection is closed at that moment if the window is long enough for all; otherwise connections are closed faster, evenly
+// over the window, and each client is asked to wait for its moment. For those who wait that is an outage, so where the rate
+// would make it too long, it is the rate that gives way.
 type farewells struct {
 	count  int
 	rate   int
 	window time.Duration
 }
 
-// over is how long closing takes.
-func (f farewells) over() time.Duration { return min(f.window, f.comeback(f.count)) }
-
-// comeback is when the client of the i-th connection should come back, counted from the beginning.
-func (f farewells) comeback(i int) time.Duration {
-	return time.Duration(i) * time.Second / time.Duration(max(f.rate, 1))
+// back is how long it takes until all have come back.
+func (f farewells) back() time.Duration {
+	return min(time.Duration(f.count)*time.Second/time.Duration(max(f.rate, 1)), f.window+maxReconnectDelay)
 }
 
-// closing is when the i-th connection is closed.
+// over is how long closing takes.
+func (f farewells) over() time.Duration { return min(f.back(), f.window) }
+
+// closing is when the i-th connection is closed, counted from the beginning.
 func (f farewells) closing(i int) time.Duration {
 	return f.over() * time.Duration(i) / time.Duration(max(f.count, 1))
 }
 
 // delay is what the i-th client is asked to wait when it is closed after so long.
 func (f farewells) delay(i int, elapsed time.Duration) time.Duration {
-	return min(max(f.comeback(i)-elapsed, 0), maxReconnectDelay)
+	return max(f.back()*time.Duration(i)/time.Duration(max(f.count, 1))-elapsed, 0)
 }
 
 // drain closes all connections with a request to go elsewhere, spread over time. It takes the configured time at most, and

@@ -63,8 +63,9 @@ type subject struct {
 
 // living gives the connections of a user that are there now.
 func (g *Gateway) living(userID, conversationID string) []subject {
-	subjects := []subject{}
-	for _, c := range g.connectionsOf(userID) {
+	conns := g.connectionsOf(userID)
+	subjects := make([]subject, 0, len(conns))
+	for _, c := range conns {
 		c.mu.Lock()
 		seat := c.seats[conversationID]
 		c.mu.Unlock()

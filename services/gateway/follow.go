@@ -51,7 +51,7 @@ func (s *seat) follow(entries []*entry, now time.Time) (followed []*delivery) {
 		}
 		e.trace.writes++
 		d := &delivery{tracer: t, seq: e.event.GetSeq(), begun: now}
-		_, d.write = t.tracer.Start(trace.ContextWithSpanContext(context.Background(), e.trace.fanOut), spanWrite, trace.WithTimestamp(now),
+		_, d.write = t.tracer.Start(trace.ContextWithSpanContext(context.Background(), e.trace.fanOut), spanWrite, trace.WithTimestamp(now), //nolint:spancheck // ended by written or abandon
 			trace.WithAttributes(
 				attrConversation.String(e.event.GetConversationId()), attrSeq.Int64(int64(d.seq)), attrConnection.String(s.conn.id),
 			))
@@ -69,7 +69,7 @@ func (d *delivery) written() {
 		return
 	}
 	d.write.End()
-	_, d.acknowledge = d.tracer.tracer.Start(trace.ContextWithSpanContext(context.Background(), d.write.SpanContext()), spanAcknowledge)
+	_, d.acknowledge = d.tracer.tracer.Start(trace.ContextWithSpanContext(context.Background(), d.write.SpanContext()), spanAcknowledge) //nolint:spancheck // ended by acknowledged or abandon
 	if d.acked {
 		d.endLocked("")
 	}

@@ -198,18 +198,22 @@ func (m *metrics) watch(g *Gateway) {
 		}
 		return 0
 	})
-	m.registerer.MustRegister(&queues{
-		gw:    g,
-		bytes: prometheus.NewDesc("runnel_gateway_send_queue_bytes", "Bytes waiting in the send queues of all connections.", nil, nil),
-		most:  prometheus.NewDesc("runnel_gateway_send_queue_max_bytes", "Bytes waiting in the fullest send queue.", nil, nil),
-		lane:  prometheus.NewDesc("runnel_gateway_lane_messages", "Live messages waiting to be handed out, by lane.", []string{"lane"}, nil),
-	})
+	m.registerer.MustRegister(newQueues(g))
 }
 
 // queues measures what waits, when somebody asks.
 type queues struct {
 	gw                *Gateway
 	bytes, most, lane *prometheus.Desc
+}
+
+func newQueues(g *Gateway) *queues {
+	return &queues{
+		gw:    g,
+		bytes: prometheus.NewDesc("runnel_gateway_send_queue_bytes", "Bytes waiting in the send queues of all connections.", nil, nil),
+		most:  prometheus.NewDesc("runnel_gateway_send_queue_max_bytes", "Bytes waiting in the fullest send queue.", nil, nil),
+		lane:  prometheus.NewDesc("runnel_gateway_lane_messages", "Live messages waiting to be handed out, by lane.", []string{"lane"}, nil),
+	}
 }
 
 // Describe implements prometheus.Collector.

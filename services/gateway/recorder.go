@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -173,8 +174,8 @@ const maxWorkers = 256
 func (w *workers) number(name string) uint32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := len(w.names) - 1; i >= 0; i-- {
-		if w.names[i] == name {
+	for i, known := range slices.Backward(w.names) {
+		if known == name {
 			return w.first + uint32(i)
 		}
 	}

@@ -90,15 +90,15 @@ func (t *tracer) begin(ctx context.Context, u *user, s *clientv1.Submit, convers
 	default:
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: remote}))
 	}
-	ctx, receive := t.tracer.Start(ctx, spanReceive, options...) //nolint:spancheck // ended with the outcome, by submitSpan.end
+	ctx, receive := t.tracer.Start(ctx, spanReceive, options...)
 	if !receive.SpanContext().IsSampled() {
 		receive.End()
-		return submitSpan{}, nil //nolint:spancheck // as above
+		return submitSpan{}, nil
 	}
 	span := submitSpan{receive: receive, parent: telemetry.Traceparent(ctx)}
 	subject := broker.CommandSubject(conversation.Partition(conversationID, partitions))
 	ctx, span.publish = t.tracer.Start(ctx, spanPublish, trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(subject)) //nolint:spancheck // ended by accepted or end
-	return span, telemetry.InjectHeader(ctx, nil)                                                                             //nolint:spancheck // as above
+	return span, telemetry.InjectHeader(ctx, nil)
 }
 
 // accepted ends the publishing; the outcome may have come before.
@@ -150,7 +150,7 @@ func (t *tracer) fanOut(ctx context.Context, live *brokerv1.Live) []*eventTrace 
 		if i >= len(live.GetTraceparents()) || live.GetTraceparents()[i] == "" {
 			continue
 		}
-		inside, span := t.tracer.Start(telemetry.WithTraceparent(ctx, live.GetTraceparents()[i]), spanFanOut, //nolint:spancheck // ended by end
+		inside, span := t.tracer.Start(telemetry.WithTraceparent(ctx, live.GetTraceparents()[i]), spanFanOut,
 			trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(broker.LiveSubject(event.GetConversationId())),
 			trace.WithAttributes(attrConversation.String(event.GetConversationId()), attrSeq.Int64(int64(event.GetSeq()))))
 		if !span.SpanContext().IsSampled() {
@@ -162,7 +162,7 @@ func (t *tracer) fanOut(ctx context.Context, live *brokerv1.Live) []*eventTrace 
 		}
 		traces[i] = &eventTrace{parent: telemetry.Traceparent(inside), fanOut: span.SpanContext(), span: span}
 	}
-	return traces //nolint:spancheck // as above
+	return traces
 }
 
 // end ends the fan-out of an event.
