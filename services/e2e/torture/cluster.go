@@ -18,16 +18,29 @@ const partitions = 16
 
 // leader kills the server that leads a partition's stream.
 func (i *injector) leader(ctx, restart context.Context, fault Fault) (time.Time, error) {
-	finding, cancel := context.WithTimeout(restart, 10*time.Second)
-	defer cancel()
-	leader, err := i.suite.StreamLeader(finding, broker.StreamName(fault.Partition))
+	leader, err := i.findLeader(restart, broker.StreamName(fault.Partition))
 	if err != nil {
-		return time.Now(), fmt.Errorf("find a leader: %w", err)
+		return time.Now(), err
 	}
 	leader.Kill()
 	_ = wait(ctx, fault.For)
 	ended := time.Now()
 	return ended, i.again(restart, leader)
+}
+
+// findLeader asks until there is one: after the faults before, an election may be going on, for up to nine seconds each.
+func (i *injector) findLeader(ctx context.Context, stream string) (*launch.Process, error) {
+	for {
+		asking, cancel := context.WithTimeout(ctx, 3*time.Second)
+		leader, err := i.suite.StreamLeader(asking, stream)
+		cancel()
+		if err == nil {
+			return leader, nil
+		}
+		if wait(ctx, 100*time.Millisecond) != nil {
+			return nil, fmt.Errorf("find a leader: %w", err)
+		}
+	}
 }
 
 // roll stops all of a kind, one after the other, each when the one before works again.
@@ -96,8 +109,8 @@ const (
 )
 
 // zombie pauses a worker beyond its lease. Others take its partitions and go on; when it wakes up with commands in its hands, it
-// tries to commit them, and the watermark must hold it off. Often it notices in time that its lease is gone; so after the first
-// time its commits are held in the network when it freezes, and arrive when others have gone on.
+// tries to commit them, and the watermark must hold it off. Often it notices in time that its lease is gone; so where a refusal
+// is to be shown its commits are held in the network when it freezes, and arrive when others have gone on.
 func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (time.Time, error) {
 	worker, ok := part.(*launch.Process)
 	if !ok {
@@ -106,7 +119,7 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 	links := i.suite.Between(part.Name(), "history")
 	for try := range zombieTries {
 		before := i.refusals(ctx)
-		if try > 0 && len(links) > 0 {
+		if held := i.shown || try > 0; held && len(links) > 0 {
 			setAll(links, proxy.Weather{Up: proxy.Flow{Hold: true}})
 			_ = wait(ctx, holdBefore)
 		}

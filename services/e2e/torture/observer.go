@@ -36,6 +36,9 @@ type observer struct {
 	has map[string]uint64
 	// connections counts them.
 	connections int
+	// leave ends the present connection, which online says is authenticated; nil while there is none.
+	leave  context.CancelFunc
+	online bool
 }
 
 func newObserver(w *world, reader Reader, codec frame.Codec, seed uint64) *observer {
@@ -55,8 +58,14 @@ func (o *observer) run(ctx context.Context, settle <-chan struct{}) {
 			cancel()
 			stay, cancel = context.WithCancel(ctx)
 		}
+		o.mu.Lock()
+		o.leave = cancel
+		o.mu.Unlock()
 		err := o.connection(stay)
 		cancel()
+		o.mu.Lock()
+		o.leave, o.online = nil, false
+		o.mu.Unlock()
 		if o.ended != nil {
 			o.ended(err)
 		}
@@ -74,6 +83,28 @@ var errBroken = errors.New("the protocol was broken")
 
 func broken(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errBroken}, args...)...)
+}
+
+// anew has the observer make a new connection, and waits until that one is authenticated.
+func (o *observer) anew(ctx context.Context) error {
+	o.mu.Lock()
+	if o.leave != nil {
+		o.leave()
+	}
+	o.online = false
+	before := o.connections
+	o.mu.Unlock()
+	for {
+		o.mu.Lock()
+		there := o.online && o.connections > before
+		o.mu.Unlock()
+		if there {
+			return nil
+		}
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("%s does not get a connection: %w", o.reader, err)
+		}
+	}
 }
 
 // positionOf is how far a conversation was received; false when it is not known.
@@ -167,6 +198,9 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 			return broken("connected twice")
 		}
 		l.connected = true
+		l.mu.Lock()
+		l.online = true
+		l.mu.Unlock()
 		maps.Copy(l.at, l.resumed)
 		for _, c := range m.Connected.GetConversations() {
 			if _, named := l.resumed[c.GetConversationId()]; !named {

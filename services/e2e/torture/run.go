@@ -347,7 +347,8 @@ func (r *run) inflict(ctx context.Context) {
 	}
 	switch r.Plan {
 	case PlanTour:
-		i.lane(ctx, rest, list(Tour(r.random)))
+		// So far apart that each fault's effect on waits is its own.
+		i.lane(ctx, func() time.Duration { return 1100 * time.Millisecond }, list(Tour(r.random)))
 	case PlanOutages:
 		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Outages(r.random, r.Store, r.NATSNodes)))
 	case PlanPower:

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,11 +83,14 @@ func Mix(random *rand.Rand, parts []string) func() (Fault, bool) {
 			nodes++
 		}
 	}
+	there := slices.DeleteFunc(slices.Clone(wires), func(w [2]string) bool {
+		return w[0] == "nats-1" && nodes < 3
+	})
 	return func() (Fault, bool) {
 		between := func(a, b time.Duration) time.Duration { return a + time.Duration(random.Int64N(int64(b-a))) }
 		switch n := random.IntN(20); {
 		case n < 7:
-			wire := wires[random.IntN(len(wires))]
+			wire := pick(random, there...)
 			return Fault{
 				Kind: FaultNetwork, Part: wire[0], Other: wire[1], Trouble: pick(random, Troubles...), For: between(shortestTrouble, longestTrouble),
 			}, true

@@ -87,8 +87,12 @@ func (s *slowReader) meet(ctx context.Context, i *injector) (time.Time, error) {
 	return time.Now(), nil
 }
 
-// stumble stops reading while so many messages are written, and then reads on until it has them all.
+// stumble stops reading while so many messages are written, and then reads on until it has them all. On a new connection, to
+// which the system does not give much memory yet.
 func (s *slowReader) stumble(ctx context.Context, messages int) error {
+	if err := s.anew(ctx); err != nil {
+		return err
+	}
 	reading := make(chan struct{})
 	s.mu.Lock()
 	s.reading = reading

@@ -17,7 +17,7 @@ type volumes map[string]*volume
 const (
 	// volumeBytes holds a PostgreSQL with some of its logs.
 	volumeBytes = 320 << 20
-	// unmountTime bounds the wait for the last process to let go of a volume. After that it is taken from under it.
+	// unmountTime is far above what a killed process takes to go.
 	unmountTime = 10 * time.Second
 )
 

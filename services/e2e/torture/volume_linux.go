@@ -17,6 +17,8 @@ import (
 type volume struct {
 	image, dir string
 	mounted    bool
+	// patience bounds the wait for the last process to let go of it. After that it is taken from under it.
+	patience time.Duration
 }
 
 // canMount says what is missing for volumes.
@@ -44,7 +46,7 @@ func makeVolume(image, dir string, size int64) (*volume, error) {
 	if err := execute("mkfs.ext4", "-q", "-F", "-m", "0", image); err != nil {
 		return nil, err
 	}
-	v := &volume{image: image, dir: dir}
+	v := &volume{image: image, dir: dir, patience: unmountTime}
 	if err := v.mount(); err != nil {
 		// Containers often have root and no loop devices.
 		return nil, fmt.Errorf("%w: needs loop devices: %w", ErrSkipped, err)
@@ -72,7 +74,7 @@ func (v *volume) unmount() error {
 		switch {
 		case err == nil:
 			return nil
-		case !errors.Is(err, syscall.EBUSY) || time.Since(begun) > unmountTime:
+		case !errors.Is(err, syscall.EBUSY) || time.Since(begun) > v.patience:
 			return errors.Join(fmt.Errorf("unmount %s: %w", v.dir, err), syscall.Unmount(v.dir, syscall.MNT_DETACH))
 		}
 	}

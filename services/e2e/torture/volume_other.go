@@ -2,9 +2,15 @@
 
 package torture
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
-type volume struct{ dir string }
+type volume struct {
+	dir      string
+	patience time.Duration
+}
 
 func canMount() error { return fmt.Errorf("%w: needs Linux", ErrSkipped) }
 
