@@ -183,7 +183,6 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.Equal(t, 1, s.counter("runnel_gateway_history_calls_total", "purpose=past"))
 	})
 	scene("no acknowledgement", func(cfg *gateway.Config) { cfg.AckTimeout = 50 * time.Millisecond }, func(s *stage) {
-		t := s.t
 		s.login("bob")
 		until(s, "runnel_gateway_retries_total")
 	})
@@ -288,7 +287,6 @@ func TestEveryMetricMoves(t *testing.T) {
 		}
 	})
 	scene("reading revocations", func(cfg *gateway.Config) { cfg.RevocationInterval = 10 * time.Millisecond }, func(s *stage) {
-		t := s.t
 		until(s, "runnel_gateway_history_calls_total", "purpose=revocations")
 	})
 	scene("a drain", func(cfg *gateway.Config) { cfg.DrainRate = 1 }, func(s *stage) {
