@@ -30,6 +30,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -129,6 +130,15 @@ func (p *Process) AtEnd(end func() error) { p.ends = append(p.ends, end) }
 
 // Check adds something that readiness depends on.
 func (p *Process) Check(name string, check telemetry.Check) { p.checks[name] = check }
+
+// StatusPage puts a page with these curves and tables at the root of the admin server.
+func (p *Process) StatusPage(title string, charts []statuspage.Chart, tables ...statuspage.Source) {
+	page := statuspage.New(statuspage.Config{
+		Title: title, Gatherer: p.Telemetry.Registry, Charts: charts, Tables: tables, Log: p.Telemetry.Log,
+	})
+	p.Admin.Handle("/", page)
+	p.Go(page.Run)
+}
 
 // Dial makes a connection to another service, with the certificate that the process serves with. It is closed at the end.
 func (p *Process) Dial(address string, service rpc.Role) (grpc.ClientConnInterface, error) {

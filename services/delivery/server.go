@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
@@ -27,6 +28,9 @@ func (s *Service) Register(server grpc.ServiceRegistrar) {
 	deliveryv1.RegisterDeliveryServiceServer(server, s)
 	s.admin.Register(server)
 }
+
+// Admin is the AdminService that Register adds.
+func (s *Service) Admin() adminv1.AdminServiceServer { return s.admin }
 
 // questions is what other workers may ask this one over NATS on behalf of an operator: all that only tells.
 func questions() *grpc.ServiceDesc {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
@@ -55,6 +57,7 @@ type Standalone struct {
 	delivery *delivery.Service
 	rpc      *rpc.Server
 	admin    *telemetry.Admin
+	status   *statuspage.Page
 	secret   []byte // the development secret; nil with a real authentication setting
 }
 
@@ -120,7 +123,17 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		"history": s.store.Ping,
 		"nats":    s.checkNATS,
 	})
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	s.status = statuspage.New(statuspage.Config{
+		Title: "Runnel", Gatherer: tel.Registry, Log: tel.Log,
+		Charts: slices.Concat(statuspage.GatewayCharts(), statuspage.DeliveryCharts(), statuspage.HistoryCharts()),
+		Tables: []statuspage.Source{statuspage.Connections(s.gateway.Server()), statuspage.Partitions(s.delivery.Admin())},
+	})
+	s.admin.Handle("/", s.status)
+	s.admin.Handle("/debug/", s.gateway.Debug())
+	return s, nil
 }
 
 func (s *Standalone) checkNATS(context.Context) error {
@@ -151,6 +164,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 	group.Go(func() error { return s.delivery.Run(behind) })
 	group.Go(func() error { return s.rpc.Run(behind) })
 	group.Go(func() error { return s.admin.Run(behind) })
+	group.Go(func() error { return s.status.Run(behind) })
 	front, stopFront := context.WithCancel(ctx)
 	defer stopFront()
 	context.AfterFunc(behind, stopFront) // a part that failed takes the rest with it

@@ -11,6 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/delivery"
 )
 
@@ -19,7 +20,7 @@ type config struct {
 
 	NATS     broker.Config   `embed:"" prefix:"nats."`
 	Delivery delivery.Config `embed:"" prefix:"delivery."`
-	Process  process.Config  `embed:"" set:"rpc_listen=127.0.0.1:9001" set:"admin_listen=127.0.0.1:9091"`
+	Process  process.Config  `embed:"" set:"rpc_listen=127.0.0.1:9001" set:"admin_listen=127.0.0.1:9091"` //nolint:staticcheck // kong takes several
 }
 
 func main() {
@@ -48,6 +49,7 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 	}
 	worker.Register(p.Server)
 	p.Check("delivery", worker.Check)
+	p.StatusPage("runnel-delivery "+worker.Name(), statuspage.DeliveryCharts(), statuspage.Partitions(worker.Admin()))
 	p.Go(worker.Run)
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
@@ -22,7 +23,7 @@ type config struct {
 	NATS    broker.Config  `embed:"" prefix:"nats."`
 	Gateway gateway.Config `embed:"" prefix:"gateway."`
 	Auth    auth.Config    `embed:"" prefix:"auth."`
-	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9002" set:"admin_listen=127.0.0.1:9092"`
+	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9002" set:"admin_listen=127.0.0.1:9092"` //nolint:staticcheck // kong takes several
 }
 
 func main() {
@@ -59,6 +60,7 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 		p.Check(name, check)
 	}
 	p.Admin.Handle("/debug/", gw.Debug())
+	p.StatusPage("runnel-gateway "+gw.ID(), statuspage.GatewayCharts(), statuspage.Connections(gw.Server()))
 	p.Go(gw.Run)
 	return nil
 }

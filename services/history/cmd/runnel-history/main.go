@@ -8,6 +8,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/history"
 )
 
@@ -17,7 +18,7 @@ type config struct {
 		Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
 	} `embed:"" prefix:"nats."`
 	History history.Config `embed:"" prefix:"history."`
-	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9000" set:"admin_listen=127.0.0.1:9090"`
+	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9000" set:"admin_listen=127.0.0.1:9090"` //nolint:staticcheck // kong takes several
 }
 
 func main() {
@@ -35,5 +36,6 @@ func (cfg config) assemble(ctx context.Context, p *process.Process) error {
 	p.AtEnd(store.Close)
 	p.Check("database", store.Ping)
 	historyv1.RegisterHistoryServiceServer(p.Server, history.New(cfg.History, store, tel.Log, tel.Registry))
+	p.StatusPage("runnel-history", statuspage.HistoryCharts())
 	return nil
 }
