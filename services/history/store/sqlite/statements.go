@@ -41,7 +41,7 @@ func (p *preparer) stmt(query string) *sql.Stmt {
 // close closes what was prepared. A pool does it by itself, a connection does not, and SQLite keeps one that has
 // statements open together with its files.
 func (p *preparer) close() error {
-	var errs []error
+	errs := make([]error, 0, len(p.prepared))
 	for _, stmt := range p.prepared {
 		errs = append(errs, stmt.Close())
 	}

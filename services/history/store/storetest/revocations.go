@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -13,8 +14,9 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-func revoke(t require.TestingT, tb testing.TB, s store.Store, user string) int64 {
-	beforeMs, err := s.Revoke(tb.Context(), user)
+func revoke(t *testing.T, s store.Store, user string) int64 {
+	t.Helper()
+	beforeMs, err := s.Revoke(t.Context(), user)
 	require.NoError(t, err)
 	return beforeMs
 }
@@ -51,14 +53,14 @@ func testRevocations(t *testing.T, subject Subject) {
 		db, _, _ := group(t, subject)
 		require.Zero(t, revokedBefore(t, db, "alice"))
 		begun := time.Now().UnixMilli()
-		alice, nobody := revoke(t, t, db, "alice"), revoke(t, t, db, "nobody")
+		alice, nobody := revoke(t, db, "alice"), revoke(t, db, "nobody")
 		require.InDelta(t, begun, alice, float64(time.Hour.Milliseconds()))
 		require.Equal(t, alice, revokedBefore(t, db, "alice"))
 		require.Equal(t, nobody, revokedBefore(t, db, "nobody"))
 		require.Zero(t, revokedBefore(t, db, "bob"))
 		require.Less(t, alice, nobody)
 
-		again := revoke(t, t, db, "alice")
+		again := revoke(t, db, "alice")
 		require.Greater(t, again, nobody)
 		require.Equal(t, again, revokedBefore(t, db, "alice"))
 		all := revocations(t, db, 0)
@@ -71,8 +73,8 @@ func testRevocations(t *testing.T, subject Subject) {
 
 	t.Run("of one user", func(t *testing.T) {
 		db := subject.New(t)
-		alice := revoke(t, t, db, "alice")
-		revoke(t, t, db, "bob")
+		alice := revoke(t, db, "alice")
+		revoke(t, db, "bob")
 		for since, want := range map[int64]int{0: 1, alice - 1: 1, alice: 0} {
 			page, err := db.Revocations(t.Context(), &historyv1.GetRevocationsRequest{UserId: "alice", SinceMs: since})
 			require.NoError(t, err)
@@ -115,7 +117,7 @@ func storm(t *testing.T, stores ...store.Store) {
 		running.Go(func() {
 			for i := range each {
 				user := fmt.Sprintf("user-%d-%d", r, i)
-				want[r][user] = revoke(t, t, stores[r%len(stores)], user)
+				want[r][user] = revoke(t, stores[r%len(stores)], user)
 			}
 		})
 	}
@@ -124,9 +126,7 @@ func storm(t *testing.T, stores ...store.Store) {
 	following.Wait()
 	all := map[string]int64{}
 	for _, some := range want {
-		for user, beforeMs := range some {
-			all[user] = beforeMs
-		}
+		maps.Copy(all, some)
 	}
 	require.Equal(t, all, seen)
 	require.Len(t, revocations(t, stores[0], 0), each*revokers)
