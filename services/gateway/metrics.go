@@ -188,6 +188,7 @@ func (m *metrics) watch(g *Gateway) {
 		}, value))
 	}
 	gauge("commands_pending", "Commands on their way.", func() float64 { return float64(g.submitter.Load().Pending()) })
+	gauge("max_connections", "Connections that the gateway takes at most.", func() float64 { return float64(g.cfg.MaxConnections) })
 	gauge("recent_bytes", "Size of recent events kept in memory.", func() float64 { return float64(g.hub.recentBytes.Load()) })
 	gauge("explain_window_seconds", "How far back all steps of events are remembered.", func() float64 {
 		return time.Since(g.recorder.since()).Seconds()
