@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	_ "google.golang.org/grpc/health/grpc_health_v1"
 	_ "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	_ "google.golang.org/grpc/reflection/grpc_reflection_v1alpha" //nolint:staticcheck // the server offers it to older tools
+	_ "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 

@@ -29,8 +29,8 @@ func (m mutual) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, 
 	return credentials.NewTLS(m.bundle.ForServices()).ServerHandshake(conn)
 }
 
-func (m mutual) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: string(m.service)}
+func (mutual) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (m mutual) Clone() credentials.TransportCredentials { return m }

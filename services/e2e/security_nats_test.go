@@ -76,9 +76,9 @@ func natsAs(ring *devkeys.Ring, url, service string) broker.Config {
 	return cfg
 }
 
-func connectNATS(t *testing.T, cfg broker.Config, service string, extra ...nats.Option) *nats.Conn {
+func connectNATS(t *testing.T, cfg broker.Config, service string) *nats.Conn {
 	t.Helper()
-	nc, err := broker.Connect(cfg, "runnel-"+service, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), extra...)
+	nc, err := broker.Connect(cfg, "runnel-"+service, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	return nc
@@ -232,7 +232,7 @@ func TestAClusterOfSecuredServers(t *testing.T) {
 		defer conn.Close()
 		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
 		peer := tls.Client(conn, &tls.Config{
-			InsecureSkipVerify:   true, //nolint:gosec // an intruder believes anybody
+			InsecureSkipVerify:   true, // an intruder believes anybody
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
 		})
 		_, err = peer.Read(make([]byte, 1)) // a server that lets another one in says who it is

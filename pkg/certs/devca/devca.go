@@ -98,7 +98,7 @@ func (ca *CA) Issue(dir string, request Request) (certs.Config, error) {
 	if err != nil {
 		return cfg, fmt.Errorf("encode the key for %q: %w", request.Names, err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return cfg, fmt.Errorf("make the directory of a certificate: %w", err)
 	}
 	for _, file := range []struct {
