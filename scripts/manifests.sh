@@ -33,7 +33,7 @@ render() {
 
 render runnel.yaml 'A production installation with the default values; its Secrets must exist before (deploy/README.md).' \
 	--set namespace.create=true
-render certificates.yaml 'The certificates that runnel.yaml wants, made by cert-manager from an Issuer runnel-ca.' \
+render certificates.yaml 'The certificates that runnel.yaml wants, made by cert-manager from the Issuers runnel-ca and runnel-nats-ca.' \
 	--set certManager.enabled=true --show-only templates/certificates.yaml
 render monitoring.yaml 'What the Prometheus operator scrapes and alerts on; its CRDs must be there.' \
 	--set monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true --show-only templates/monitoring.yaml

@@ -35,7 +35,7 @@ func Build(ctx context.Context, workspace, dir, program string, platform v1.Plat
 
 // compile runs the go command in a directory, with a workspace or without.
 func compile(ctx context.Context, dir, workspace, pkg, output string, platform v1.Platform) error {
-	command := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-o", output, pkg)...)
+	command := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-o", output, pkg)...) //nolint:gosec // the program is one of the workspace
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK="+workspace, "GOFLAGS=", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
 	if text, err := command.CombinedOutput(); err != nil {

@@ -187,22 +187,22 @@ func checkRuns(t *testing.T, root, program string) {
 
 // TestReproducible: built again elsewhere, an image is the same to the last bit; another content is another digest.
 func TestReproducible(t *testing.T) {
-	make := func(spec Spec) v1.Hash {
+	digestOf := func(spec Spec) v1.Hash {
 		image, err := makeImage(t.Context(), workspace, spec)
 		require.NoError(t, err)
 		digest, err := WriteLayout(t.TempDir(), "registry.example.com/runnel-history:1.2.3", []v1.Image{image})
 		require.NoError(t, err)
 		return digest
 	}
-	first := make(spec("runnel-history"))
+	first := digestOf(spec("runnel-history"))
 	t.Setenv("TMPDIR", t.TempDir())
 	t.Setenv("HOME", t.TempDir()) // the caches stay where go env has them
 	t.Setenv("GOCACHE", goEnv(t, "GOCACHE"))
 	t.Setenv("GOPATH", goEnv(t, "GOPATH"))
-	require.Equal(t, first, make(spec("runnel-history")))
+	require.Equal(t, first, digestOf(spec("runnel-history")))
 	changed := spec("runnel-history")
 	changed.Version = "1.2.4"
-	require.NotEqual(t, first, make(changed))
+	require.NotEqual(t, first, digestOf(changed))
 }
 
 func goEnv(t *testing.T, name string) string {
@@ -265,9 +265,9 @@ func TestSeveralPlatforms(t *testing.T) {
 }
 
 func TestRunRefuses(t *testing.T) {
-	require.ErrorContains(t, run(t.Context(), []string{"--out", t.TempDir()}), "--version is required")
-	require.ErrorContains(t, run(t.Context(), []string{"--out", t.TempDir(), "--workspace", workspace, "--version", "1", "runnel-nothing"}), "0 packages are called so")
-	require.ErrorContains(t, run(t.Context(), []string{"--version", "1", "--platform", "plan9/386"}), "not of the form")
+	require.ErrorContains(t, run(t.Context(), []string{"--out", t.TempDir()}, io.Discard), "--version is required")
+	require.ErrorContains(t, run(t.Context(), []string{"--out", t.TempDir(), "--workspace", workspace, "--version", "1", "runnel-nothing"}, io.Discard), "0 packages are called so")
+	require.ErrorContains(t, run(t.Context(), []string{"--version", "1", "--platform", "plan9/386"}, io.Discard), "not of the form")
 }
 
 // TestDockerfile: no engine here can run it, so it is compared with what is known to work: the same flags, user, entrypoint and files.

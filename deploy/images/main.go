@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,7 +23,7 @@ var programs = []string{"runnel", "runnel-gateway", "runnel-delivery", "runnel-h
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:])
+	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "images:", err)
@@ -30,7 +31,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, args []string, printed io.Writer) error {
 	flags := flag.NewFlagSet("images", flag.ContinueOnError)
 	out := flags.String("out", "bin/images", "directory for an OCI layout of each program")
 	workspace := flags.String("workspace", ".", "directory with go.work")
@@ -75,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 				return err
 			}
 		}
-		fmt.Printf("%s@%s\n", name, digest)
+		fmt.Fprintf(printed, "%s@%s\n", name, digest)
 	}
 	return nil
 }
@@ -96,7 +97,7 @@ func makeImage(ctx context.Context, workspace string, spec Spec) (v1.Image, erro
 
 // revision is the commit that is built and its time. SOURCE_DATE_EPOCH beats the time, as everywhere.
 func revision(ctx context.Context, workspace string) (commit string, at time.Time, err error) {
-	output, err := exec.CommandContext(ctx, "git", "-C", workspace, "log", "-1", "--format=%H %ct").Output()
+	output, err := exec.CommandContext(ctx, "git", "-C", workspace, "log", "-1", "--format=%H %ct").Output() //nolint:gosec // whoever builds says where
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("ask git what is built: %w", err)
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/url"
@@ -29,7 +30,8 @@ func ask(address string, patience time.Duration) error {
 	if err != nil || target.Scheme != "http" || target.Port() == "" {
 		return fmt.Errorf("%q is not of the form http://HOST:PORT/PATH", address)
 	}
-	connection, err := net.DialTimeout("tcp", target.Host, patience)
+	dialer := net.Dialer{Timeout: patience}
+	connection, err := dialer.DialContext(context.Background(), "tcp", target.Host)
 	if err != nil {
 		return err
 	}

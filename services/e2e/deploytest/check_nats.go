@@ -134,7 +134,7 @@ func checkNATS(in *inspection) {
 // by itself.
 func (in *inspection) checkStorage(w *Workload, options *server.Options) {
 	owner := in.settings(in.workload(delivery))
-	copies := fmt.Sprint(*w.Replicas)
+	copies := strconv.Itoa(int(*w.Replicas))
 	if owner["nats.replicas"] != copies {
 		in.failf("delivery makes streams with %s copies on %s servers", owner["nats.replicas"], copies)
 	}
@@ -156,13 +156,14 @@ func (in *inspection) checkStorage(w *Workload, options *server.Options) {
 
 // checkCertificates: where cert-manager makes them, each has the names that its peers check, and lands where it is mounted.
 func checkCertificates(in *inspection) {
+	issuers := map[string]string{} // of NATS and of the services
 	for _, certificate := range in.Certificates {
 		spec := certificate.Spec
 		component := certificate.Metadata.Labels[componentLabel]
 		proof := &x509.Certificate{DNSNames: spec.DNSNames}
 		switch w := in.workload(component); {
 		case component == natsName && w != nil:
-			for _, address := range strings.Split(in.settings(in.workload(gateway))["nats.url"], ",") {
+			for address := range strings.SplitSeq(in.settings(in.workload(gateway))["nats.url"], ",") {
 				host, _, _ := net.SplitHostPort(strings.TrimPrefix(address, "tls://"))
 				if err := proof.VerifyHostname(host); err != nil {
 					in.failf("%s: %w", certificate.Metadata.Name, err)
@@ -181,10 +182,20 @@ func checkCertificates(in *inspection) {
 		default:
 			in.failf("%s is for nothing here", certificate.Metadata.Name)
 		}
+		issuers[certificate.Metadata.Labels[componentLabel]] = spec.IssuerRef.Kind + " " + spec.IssuerRef.Name
 		for _, usage := range []string{"server auth", "client auth"} {
 			if !slices.Contains(spec.Usages, usage) {
 				in.failf("%s is not good for %s", certificate.Metadata.Name, usage)
 			}
+		}
+	}
+	in.checkIssuers(issuers)
+}
+
+func (in *inspection) checkIssuers(issuers map[string]string) {
+	for component, issuer := range issuers {
+		if component != natsName && issuer == issuers[natsName] {
+			in.failf("NATS takes %s for one of its servers: both have certificates of the %s", component, issuer)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +27,7 @@ func checkPorts(in *inspection) {
 		}
 		declared := map[string]bool{}
 		for _, port := range w.Container().Ports {
-			declared[fmt.Sprint(port.ContainerPort)] = true
+			declared[strconv.Itoa(int(port.ContainerPort))] = true
 		}
 		if !maps.Equal(listening, declared) {
 			in.failf("%s listens on the ports %v and declares %v", w.Name, slices.Sorted(maps.Keys(listening)), slices.Sorted(maps.Keys(declared)))
@@ -47,24 +48,26 @@ func checkPorts(in *inspection) {
 		}
 	}
 	for _, w := range in.services() {
-		settings := in.settings(w)
-		for setting, expected := range map[string]struct {
-			component, port string
-		}{"history-address": {history, "rpc"}, "nats.url": {natsName, "client"}} {
-			for address := range strings.SplitSeq(settings[setting], ",") {
-				_, address, _ = strings.Cut(address, "://")
-				address = strings.TrimPrefix(address, "/")
-				if address == "" || expected.component == natsName && in.workload(natsName) == nil {
-					continue
-				}
-				target, port, err := in.dial(address)
-				switch {
-				case err != nil:
-					in.failf("%s of %s is %s: %w", setting, w.Name, address, err)
-				case target.Component() != expected.component || portName(target, port) != expected.port:
-					in.failf("%s of %s leads to %s on port %d", setting, w.Name, target.Name, port)
-				}
-			}
+		in.checkAddress(w, "history-address", history, "rpc")
+		in.checkAddress(w, "nats.url", natsName, "client")
+	}
+}
+
+// checkAddress: a setting with addresses leads to a port of a component. What the installation does not run is elsewhere.
+func (in *inspection) checkAddress(w *Workload, setting, component, port string) {
+	addresses := in.settings(w)[setting]
+	if addresses == "" || in.workload(component) == nil {
+		return
+	}
+	for address := range strings.SplitSeq(addresses, ",") {
+		_, address, _ = strings.Cut(address, "://")
+		address = strings.TrimPrefix(address, "/")
+		target, number, err := in.dial(address)
+		switch {
+		case err != nil:
+			in.failf("%s of %s is %s: %w", setting, w.Name, address, err)
+		case target.Component() != component || portName(target, number) != port:
+			in.failf("%s of %s leads to %s on port %d", setting, w.Name, target.Name, number)
 		}
 	}
 }

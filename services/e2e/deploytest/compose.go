@@ -1,3 +1,4 @@
+//nolint:tagliatelle // the names are those of compose files
 package deploytest
 
 import (
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +21,7 @@ import (
 // Compose is a compose file, as far as ours goes.
 type Compose struct {
 	Name     string                              `yaml:"name"`
-	Service  any                                 `yaml:"x-service"` //nolint:tagliatelle // their way to share
+	Service  any                                 `yaml:"x-service"`
 	Services map[string]*ComposeService          `yaml:"services"`
 	Volumes  map[string]any                      `yaml:"volumes"`
 	Secrets  map[string]struct{ File string }    `yaml:"secrets"`
@@ -32,9 +34,9 @@ type ComposeService struct {
 	Command     []string `yaml:"command"`
 	Restart     string   `yaml:"restart"`
 	User        string   `yaml:"user"`
-	ReadOnly    bool     `yaml:"read_only"`    //nolint:tagliatelle // theirs
-	CapDrop     []string `yaml:"cap_drop"`     //nolint:tagliatelle // theirs
-	SecurityOpt []string `yaml:"security_opt"` //nolint:tagliatelle // theirs
+	ReadOnly    bool     `yaml:"read_only"`
+	CapDrop     []string `yaml:"cap_drop"`
+	SecurityOpt []string `yaml:"security_opt"`
 	Init        bool     `yaml:"init"`
 	Build       *struct {
 		Context    string            `yaml:"context"`
@@ -49,15 +51,15 @@ type ComposeService struct {
 	} `yaml:"configs"`
 	Ports           []string `yaml:"ports"`
 	Volumes         []string `yaml:"volumes"`
-	StopGracePeriod string   `yaml:"stop_grace_period"` //nolint:tagliatelle // theirs
+	StopGracePeriod string   `yaml:"stop_grace_period"`
 	Healthcheck     *struct {
 		Test        []string `yaml:"test"`
 		Interval    string   `yaml:"interval"`
 		Timeout     string   `yaml:"timeout"`
 		Retries     int      `yaml:"retries"`
-		StartPeriod string   `yaml:"start_period"` //nolint:tagliatelle // theirs
+		StartPeriod string   `yaml:"start_period"`
 	} `yaml:"healthcheck"`
-	DependsOn map[string]struct{ Condition string } `yaml:"depends_on"` //nolint:tagliatelle // theirs
+	DependsOn map[string]struct{ Condition string } `yaml:"depends_on"`
 }
 
 // DecodeCompose reads a compose file strictly.
@@ -241,7 +243,7 @@ func (c *Compose) natsPort(dir string) (string, error) {
 	if !options.SyncAlways || options.NoJetStreamStrict || options.MaxPayload != 256<<10 || options.StoreDir != "/data" {
 		return "", errors.New("the NATS server keeps nothing safe")
 	}
-	return fmt.Sprint(options.Port), nil
+	return strconv.Itoa(options.Port), nil
 }
 
 // reaches follows an address to a service that listens there and that is waited for, directly or by what is waited for.

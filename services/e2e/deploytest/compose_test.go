@@ -12,6 +12,7 @@ import (
 
 // testCompose checks the compose file, which nothing here can run: there is no container engine on the machines that run the tests.
 func testCompose(t *testing.T, facts Facts) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(deployDir, "compose.yaml"))
 	require.NoError(t, err)
 	inspect := func(text string) error {

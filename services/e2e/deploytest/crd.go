@@ -1,3 +1,4 @@
+//nolint:tagliatelle // the names are those of the custom resources
 package deploytest
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,7 +46,7 @@ type PrometheusRule struct {
 				Record        string            `json:"record,omitempty"`
 				Expr          string            `json:"expr"`
 				For           string            `json:"for,omitempty"`
-				KeepFiringFor string            `json:"keep_firing_for,omitempty"` //nolint:tagliatelle // their name
+				KeepFiringFor string            `json:"keep_firing_for,omitempty"`
 				Labels        map[string]string `json:"labels,omitempty"`
 				Annotations   map[string]string `json:"annotations,omitempty"`
 			} `json:"rules"`

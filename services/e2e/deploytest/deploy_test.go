@@ -104,6 +104,7 @@ func (b bed) token(t *testing.T) string {
 
 // testMetricsWantToken: the token of the Secret that the manifests name is the one the services ask for.
 func testMetricsWantToken(t *testing.T, b bed) {
+	t.Helper()
 	for _, component := range []string{gateway, delivery, history} {
 		require.Equal(t, 401, b.Answers(component, "/metrics"))
 		require.Contains(t, b.Metrics(component), "go_goroutines")
@@ -113,6 +114,7 @@ func testMetricsWantToken(t *testing.T, b bed) {
 
 // testListeners: the programs listen on what their settings say, and on nothing else.
 func testListeners(t *testing.T, b bed) {
+	t.Helper()
 	for _, component := range []string{gateway, delivery, history} {
 		listening, err := listeners(b.running.Processes[component].PID())
 		require.NoError(t, err)
@@ -148,6 +150,7 @@ func render(t *testing.T, args ...string) (string, error) {
 
 // testVariants renders the chart in the ways that operators want it, and in those that it must refuse.
 func testVariants(t *testing.T, b bed) {
+	t.Helper()
 	trial := []string{"--values", deployDir + "/helm/values-trial.yaml"}
 	for name, args := range map[string][]string{
 		"another name":         {"--set", "fullnameOverride=chat,nameOverride=chat"},
@@ -175,6 +178,8 @@ func testVariants(t *testing.T, b bed) {
 			require.Empty(t, b.inspect(decode(t, text)))
 		})
 	}
+	lint, err := exec.CommandContext(t.Context(), helm(t), "lint", "--strict", deployDir+"/helm/runnel").CombinedOutput()
+	require.NoError(t, err, string(lint))
 	for name, args := range map[string][]string{
 		"additional properties 'replica' not allowed": {"--set", "gateway.replica=3"},
 		"must know whose tokens":                      {"--set", "auth.hmacSecret.name="},

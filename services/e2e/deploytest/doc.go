@@ -6,9 +6,11 @@
 //	objects.go    Objects: an installation, and what selects what
 //	program.go    Program: one of our binaries, asked for its settings
 //	check.go      Checks: the list; each compares an installation with itself or with what the binaries really have
-//	check_*.go    selectors, ports, environment, pods, rollouts, the network, NATS, what is only seen while it runs
+//	check_*.go    selectors, ports, environment, pods, rollouts, monitoring, the network, NATS
+//	vault.go      the Secrets that an operator would make
 //	run.go        Run: an installation as processes of this machine, each with the environment its manifest gives it
-//	compose.go    the same for the compose file
+//	listeners.go  what a process listens on
+//	compose.go    the same checks for the compose file
 //
 // Every check has a mutation that it must find (mutations_test.go). What only a control plane can tell, such as whether
 // objects are admitted and pods scheduled, is tested in deploy/k8stest.

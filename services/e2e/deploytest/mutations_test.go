@@ -161,6 +161,7 @@ var mutations = []mutation{
 	{"Certificate/runnel-admin", `- "runnel-admin"`, `- "runnel-history"`, "certificates: runnel-admin names [runnel-history], not the role of operators"},
 	{"Certificate/runnel-nats", `- "*.runnel-nats"`, "", "certificates: runnel-nats: x509"},
 	{"Certificate/runnel-nats", "usages: [digital signature, server auth, client auth]", "usages: [server auth]", "certificates: runnel-nats is not good for client auth"},
+	{"Certificate/runnel-nats", "name: runnel-nats-ca", "name: runnel-ca", "certificates: NATS takes gateway for one of its servers"},
 	{"Certificate/runnel-history", "secretName: runnel-history-tls", "secretName: history-tls", "certificates: runnel-history does not mount history-tls"},
 
 	{"ServiceMonitor/runnel", "port: admin", "port: metrics", "monitoring: gateway is scraped 0 times"},
@@ -172,6 +173,7 @@ var mutations = []mutation{
 
 // testMutations proves that each check can fail.
 func testMutations(t *testing.T, b bed) {
+	t.Helper()
 	whole := production(t)
 	for _, m := range strictness {
 		t.Run("strict "+m.object+" "+m.finding, func(t *testing.T) {

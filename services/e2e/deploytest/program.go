@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -29,7 +30,7 @@ type Program struct {
 
 // Programs builds and asks all binaries that are deployed, by name.
 func Programs(ctx context.Context, dir string) (map[string]*Program, error) {
-	built, err := launch.Build(ctx, dir, "", launch.Gateway, launch.Delivery, launch.History, launch.Standalone)
+	built, err := launch.Build(ctx, dir, "", launch.Gateway, launch.Delivery, launch.History)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +148,7 @@ func (w *Workload) value(env corev1.EnvVar, before map[string]string, secrets Se
 		if divisor.IsZero() {
 			divisor = resource.MustParse("1")
 		}
-		return fmt.Sprint((limit.Value() + divisor.Value() - 1) / divisor.Value()), nil
+		return strconv.FormatInt((limit.Value()+divisor.Value()-1)/divisor.Value(), 10), nil
 	default:
 		return "", fmt.Errorf("%s comes from a source that no check here knows", env.Name)
 	}
