@@ -31,8 +31,6 @@ type Costs struct {
 const (
 	// slack are goroutines that a process may have more than before it had clients.
 	slack = 25
-	// steady is how often in a row a service must have as many goroutines before they count as what it has at rest.
-	steady = 8
 	// growth is memory that it may hold more: a gateway keeps up to 64 MiB of recent events, and what Go has freed goes back slowly.
 	growth = 192 << 20
 )
@@ -86,14 +84,10 @@ func atWork(ctx context.Context, worker *launch.Process) (running int, err error
 func (r *run) warm(ctx context.Context) {
 	for service, processes := range r.services() {
 		var before Cost
-		var same int
 		ready := until(ctx, func() bool {
 			cost, atRest, err := look(ctx, service, processes)
-			if same++; err != nil || !atRest || cost.Goroutines != before.Goroutines {
-				same = 0
-			}
 			before = cost
-			return same >= steady
+			return err == nil && atRest
 		})
 		if !ready {
 			r.record.Violated(violation("I9", "the %s processes did not come to rest before anybody used them", service))

@@ -133,7 +133,7 @@ type bench struct {
 func (b *bench) everything(ctx context.Context) error {
 	begun := time.Now()
 	if b.Roll {
-		return b.roll(ctx, b.Clients)
+		return b.roll(ctx, b.Clients, b.Gateways)
 	}
 	runs := b.plan()
 	if !b.Long {
@@ -143,11 +143,11 @@ func (b *bench) everything(ctx context.Context) error {
 			}
 		}
 		if b.Short && b.Store == "" {
-			return b.roll(ctx, shortRoll)
+			return b.roll(ctx, shortRoll, 2)
 		}
 		return nil
 	}
-	if err := b.roll(ctx, b.Clients); err != nil {
+	if err := b.roll(ctx, b.Clients, b.Gateways); err != nil {
 		return err
 	}
 	for n := 0; time.Since(begun) < b.Budget; n++ {
@@ -178,10 +178,10 @@ func (b *bench) run(ctx context.Context, cfg torture.Config) (err error) {
 // place is the directory of the next run.
 func (b *bench) place() string { return filepath.Join(b.dir, fmt.Sprintf("run-%d", len(b.reports)+1)) }
 
-// roll replaces all gateways under so many clients.
-func (b *bench) roll(ctx context.Context, clients int) error {
+// roll replaces so many gateways under so many clients.
+func (b *bench) roll(ctx context.Context, clients, gateways int) error {
 	report, err := torture.Roll(ctx, torture.RollConfig{
-		Dir: b.place(), Binaries: b.binaries, Clients: clients, Gateways: b.Gateways, Seed: b.Seed,
+		Dir: b.place(), Binaries: b.binaries, Clients: clients, Gateways: gateways, Seed: b.Seed,
 	}, os.Stdout)
 	return b.note(ctx, report, err, torture.Report{Name: "roll", Seed: b.Seed, Store: string(launch.PostgreSQL)})
 }
