@@ -13,6 +13,9 @@
 //     way, and it is sent again with the same id until it is committed or refused for good.
 //   - Nothing that the chain of hashes contradicts is handed over (package chain).
 //
+// With Config.TracerProvider, each command is a span that ends with its outcome, and each event of a recorded trace one that hangs
+// below what the gateways did; TraceID names the trace, on a Ticket, on a RefusedError and in the context of OnEvent.
+//
 // What it never does: keep the outbox or the events on disk, guess an outcome, or log tokens and messages.
 //
 // Goroutines: one reads and owns the connection's life, one writes, one calls the callbacks. Callbacks are therefore called

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
@@ -77,7 +78,9 @@ func TestOverTLSWithAnAuthorityOfOnesOwn(t *testing.T) {
 		return c, failed
 	}
 	trusting, _ := run(&tls.Config{RootCAs: authority, MinVersion: tls.VersionTLS13})
-	require.NoError(t, trusting.Ready(t.Context()))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, trusting.Ready(ctx))
 	require.NoError(t, trusting.Close())
 
 	stranger, failed := run(nil)

@@ -30,6 +30,9 @@ const (
 	ExitIncomplete = 3
 )
 
+// DefaultStandalone is where the one process that is everything is asked when nothing else is said.
+const DefaultStandalone = "127.0.0.1:9000"
+
 // Command is `runnel admin` with everything below it.
 type Command struct {
 	// Address defaults to a worker of its own on this machine, or else to the one process that is everything.

@@ -18,6 +18,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/standalone/admincli"
 )
 
@@ -308,4 +309,15 @@ func TestEveryCommandTeaches(t *testing.T) {
 		got := run(t, 0, append(strings.Fields(args), "--help")...)
 		require.Contains(t, got.out, "\n    runnel admin "+args, "an example")
 	}
+}
+
+func TestAStandaloneIsFoundByDefault(t *testing.T) {
+	var cli struct {
+		Admin admincli.Command `cmd:""`
+	}
+	parser, err := settings.New("runnel", "", &cli)
+	require.NoError(t, err)
+	_, err = parser.Parse([]string{"admin", "status"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"127.0.0.1:9001", admincli.DefaultStandalone}, cli.Admin.Address)
 }

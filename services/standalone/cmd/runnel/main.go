@@ -86,6 +86,11 @@ func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) 
 	if admin := server.AdminAddr(); admin != "" {
 		fmt.Printf("  Look inside         http://%s/metrics and /readyz\n", admin)
 	}
+	address := ""
+	if server.RPCAddr() != admincli.DefaultStandalone {
+		address = "--address " + server.RPCAddr() + " "
+	}
+	fmt.Printf("  Ask and steer       bin/runnel admin %sstatus    and what else runnel admin --help shows\n", address)
 	fmt.Println("\nCtrl-C stops it.")
 	if server.Development() {
 		fmt.Println("No authentication is set: whoever is on this machine may sign in as anybody. For more, see auth settings in --help.")

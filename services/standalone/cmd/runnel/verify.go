@@ -10,6 +10,7 @@ import (
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/rpc"
@@ -17,15 +18,16 @@ import (
 )
 
 type verifyCommand struct {
-	What           string `arg:"" help:"Conversation id, or a user id for all conversations of that user."`
-	HistoryAddress string `help:"gRPC address of the history service." default:"127.0.0.1:9000"`
-	JSON           bool   `name:"json" help:"Print one JSON object a conversation."`
+	What           string       `arg:"" help:"Conversation id, or a user id for all conversations of that user."`
+	HistoryAddress string       `help:"gRPC address of the history service." default:"127.0.0.1:9000"`
+	TLS            certs.Config `embed:"" prefix:"tls."`
+	JSON           bool         `name:"json" help:"Print one JSON object a conversation."`
 }
 
 // Run checks conversations and fails when one is broken.
 func (v *verifyCommand) Run(ctx context.Context) (err error) {
 	tel := telemetry.Discard()
-	conn, err := rpc.Dial(v.HistoryAddress, rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
+	conn, err := rpc.Dial(v.HistoryAddress, rpc.ClientConfig{Service: rpc.RoleHistory, TLS: v.TLS}, tel)
 	if err != nil {
 		return fmt.Errorf("dial the history service: %w", err)
 	}
