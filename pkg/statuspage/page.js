@@ -2,7 +2,8 @@
 // Draws what /status.json says, every five seconds. All text goes through textContent: names come from clients.
 
 const byId = id => document.getElementById(id)
-const width = 360, height = 64
+const height = 64
+const atLeast = 60 // points across a chart, so that the first minutes are not squeezed into its edge
 
 function element(name, props = {}, ...children) {
   const e = Object.assign(document.createElement(name), props)
@@ -38,6 +39,7 @@ function duration(ms) {
 }
 
 function drawChart(chart, stepMs) {
+  const width = Math.max(atLeast, chart.points.length)
   const known = chart.points.filter(p => p !== null)
   const top = Math.max(...known, 0) || 1
   const x = i => width - (chart.points.length - 1 - i)
