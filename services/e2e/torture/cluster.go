@@ -128,11 +128,9 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 		setAll(links, proxy.Weather{})
 		worker.Resume()
 		ended := time.Now()
-		if refused := i.awaitRefusal(ctx, before); refused > 0 {
-			i.count(func(c *Counts) { c.Zombies += refused })
-			return ended, nil
-		}
-		if !i.shown || ctx.Err() != nil {
+		refused := i.awaitRefusal(ctx, before)
+		i.count(func(c *Counts) { c.Zombies += refused })
+		if stopped := ctx.Err() != nil; stopped || refused > 0 || !i.shown {
 			return ended, nil
 		}
 	}

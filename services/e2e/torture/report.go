@@ -149,7 +149,7 @@ func (r *Report) Print(w io.Writer) {
 		r.Sent, r.Committed, r.Refused, r.Repeats, r.Conflicts, r.Events, r.Logs, r.Shown)
 	fmt.Fprintf(w, "  %d connections resumed; %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d refusals overtaken\n",
 		r.Resumed, r.Looks, r.LateLooks, r.Rewinds, r.Overtaken)
-	r.Counts.print(w)
+	r.printCounts(w)
 	if r.Roll != nil {
 		r.Roll.print(w)
 	}
@@ -180,7 +180,7 @@ func (r *Report) Print(w io.Writer) {
 	}
 }
 
-func (c Counts) print(w io.Writer) {
+func (c Counts) printCounts(w io.Writer) {
 	var parts []string
 	for _, part := range []struct {
 		n    int

@@ -191,7 +191,7 @@ func (r *rolling) gather(ctx context.Context) error {
 			members = append(members, fmt.Sprintf("listener%d", n))
 		}
 		// Several at a time, each its sender's turn.
-		id, err := r.make(ctx, r.devices[first/rollGroup%rollSenders], group(fmt.Sprintf("group of %s", members[0]), members...))
+		id, err := r.make(ctx, r.devices[first/rollGroup%rollSenders], group("group of "+members[0], members...))
 		if err != nil {
 			return err
 		}

@@ -172,8 +172,8 @@ func (r *run) start(ctx context.Context) (err error) {
 	if r.Store == launch.PostgreSQL {
 		options.Histories = 2
 	}
-	if parts := r.Config.volumes(); parts != nil {
-		if err := os.MkdirAll(r.Dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's own user must get through
+	if parts := r.volumes(); parts != nil {
+		if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 			return fmt.Errorf("make the directory of the run: %w", err)
 		}
 		if r.disks, err = mountVolumes(r.Dir, parts...); err != nil {

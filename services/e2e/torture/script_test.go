@@ -26,7 +26,7 @@ func TestATourGoesEverywhere(t *testing.T) {
 		for _, f := range Tour(seeded(seed)) {
 			seen[string(f.Kind)] = true
 			if f.Kind == FaultNetwork {
-				seen[kindOf(f.Part)+" "+kindOf(f.Other)] = true
+				seen[kindOf(f.Part)+"–"+kindOf(f.Other)] = true
 				troubles[f.Trouble] = true
 			}
 			if f.Kind == FaultStorm {
@@ -34,7 +34,7 @@ func TestATourGoesEverywhere(t *testing.T) {
 			}
 		}
 		for _, want := range []string{
-			"kill leader", "zombie", "roll", "storm gateway", "storm clients", "slow reader", "history postgres", "nats nats", "clients gateway",
+			"kill leader", "zombie", "roll", "storm gateway", "storm clients", "slow reader", "history–postgres", "nats–nats", "clients–gateway",
 		} {
 			require.True(t, seen[want], "seed %d: %s", seed, want)
 		}

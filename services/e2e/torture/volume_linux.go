@@ -52,7 +52,7 @@ func makeVolume(image, dir string, size int64) (*volume, error) {
 		return nil, fmt.Errorf("%w: needs loop devices: %w", ErrSkipped, err)
 	}
 	// PostgreSQL runs as a user of its own.
-	return v, errors.Join(os.Chmod(dir, 0o755), os.RemoveAll(filepath.Join(dir, "lost+found"))) //nolint:gosec // see above
+	return v, errors.Join(os.Chmod(dir, 0o755), os.RemoveAll(filepath.Join(dir, "lost+found")))
 }
 
 func (v *volume) mount() error {
