@@ -130,7 +130,7 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 		ended := time.Now()
 		refused := i.awaitRefusal(ctx, before)
 		i.count(func(c *Counts) { c.Zombies += refused })
-		if stopped := ctx.Err() != nil; stopped || refused > 0 || !i.shown {
+		if refused > 0 || !i.shown || over(ctx) {
 			return ended, nil
 		}
 	}

@@ -212,6 +212,9 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// over reports whether there is no more time.
+func over(ctx context.Context) bool { return ctx.Err() != nil }
+
 // claims keep faults apart that would hit the same.
 type claims struct {
 	mu      sync.Mutex
