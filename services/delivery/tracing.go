@@ -71,7 +71,7 @@ type commandTrace struct {
 func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []entry) (context.Context, *batchTrace) {
 	var commands map[int]*commandTrace
 	var links []trace.Link
-	var first context.Context
+	var first trace.Span
 	for i := range entries {
 		if entries[i].traceparent == "" || len(links) == maxTraced {
 			continue
@@ -80,30 +80,30 @@ func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 		if !trace.SpanContextFromContext(remote).IsSampled() {
 			continue
 		}
-		inside, apply := tracer.Start(remote, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
+		_, apply := tracer.Start(remote, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
 			attrPartition.Int(partition), attrSequence.Int64(int64(entries[i].sequence)),
 			attrConversation.String(entries[i].command.GetConversationId()), attrCommand.String(entries[i].command.GetCommandId()),
 		))
 		if !apply.IsRecording() {
-			return ctx, nil //nolint:spancheck // this worker makes no traces; the senders' go on without it
+			return ctx, nil // this worker makes no traces; the senders' go on without it
 		}
 		if first == nil {
-			first, commands = inside, map[int]*commandTrace{}
+			first, commands = apply, map[int]*commandTrace{}
 		}
 		commands[i] = &commandTrace{apply: apply}
 		links = append(links, trace.Link{SpanContext: apply.SpanContext()})
 	}
 	if first == nil {
-		return ctx, nil //nolint:spancheck // there is none
+		return ctx, nil
 	}
 	// In the first one's trace, because a trace of its own would be recorded by chance and not because its commands are.
-	ctx, span := tracer.Start(first, spanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes( //nolint:spancheck // batchTrace.end ends it
+	ctx, span := tracer.Start(trace.ContextWithSpan(ctx, first), spanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes(
 		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
 	))
 	for _, command := range commands {
 		command.apply.AddLink(trace.Link{SpanContext: span.SpanContext()})
 	}
-	return ctx, &batchTrace{tracer: tracer, span: span, commands: commands} //nolint:spancheck // as above
+	return ctx, &batchTrace{tracer: tracer, span: span, commands: commands}
 }
 
 // appending begins the spans of one append. The context goes to the store: it continues the trace of the only sampled
@@ -114,13 +114,13 @@ func (t *batchTrace) appending(ctx context.Context) (context.Context, func(error
 	}
 	spans := make([]trace.Span, 0, len(t.commands))
 	for _, command := range t.commands {
-		inside, span := t.tracer.Start(trace.ContextWithSpan(ctx, command.apply), spanAppend) //nolint:spancheck // the function ends it
+		_, span := t.tracer.Start(trace.ContextWithSpan(ctx, command.apply), spanAppend)
 		spans = append(spans, span)
-		if len(t.commands) == 1 {
-			ctx = inside
-		}
 	}
-	return ctx, func(err error) { //nolint:spancheck // as above
+	if len(spans) == 1 {
+		ctx = trace.ContextWithSpan(ctx, spans[0])
+	}
+	return ctx, func(err error) {
 		for _, span := range spans {
 			if err != nil {
 				span.SetStatus(codes.Error, "the store did not take it")
@@ -180,13 +180,13 @@ func (t *batchTrace) header() nats.Header {
 	if t == nil {
 		return nil
 	}
-	ctx := trace.ContextWithSpan(context.Background(), t.span)
+	span := t.span
 	if len(t.commands) == 1 {
 		for _, only := range t.commands {
-			ctx = trace.ContextWithSpan(ctx, only.publish)
+			span = only.publish
 		}
 	}
-	return telemetry.InjectHeader(ctx, nil)
+	return telemetry.InjectHeader(trace.ContextWithSpan(context.Background(), span), nil)
 }
 
 func (t *batchTrace) end() {

@@ -121,7 +121,7 @@ func TestOneTraceThroughTheWorker(t *testing.T) {
 	require.Equal(t, want, result.Header.Get("traceparent"))
 	attributes := map[string]string{}
 	for _, attribute := range apply.Attributes() {
-		attributes[string(attribute.Key)] = attribute.Value.Emit()
+		attributes[string(attribute.Key)] = attribute.Value.String()
 	}
 	require.Equal(t, create.GetConversationId(), attributes["runnel.conversation.id"])
 	require.Equal(t, create.GetCommandId(), attributes["runnel.command.id"])

@@ -143,15 +143,15 @@ func (h *house) ready(c *clerk) *adminv1.GetStatusResponse {
 // newGroup makes a group of ann's and gives its id.
 func (h *house) newGroup(members ...string) string {
 	h.t.Helper()
-	return h.must("ann", "", group(members...)).GetConversationId()
+	return h.say("", group(members...)).GetConversationId()
 }
 
-// must sends a command that must be committed.
-func (h *house) must(sender, id string, body *conversationv1.Body) *conversationv1.Outcome {
+// say sends a command of ann's, which must be committed.
+func (h *house) say(id string, body *conversationv1.Body) *conversationv1.Outcome {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
 	defer cancel()
-	outcome, err := h.send(ctx, sender, id, uuid.Must(uuid.NewV7()).String(), body)
+	outcome, err := h.send(ctx, "ann", id, uuid.Must(uuid.NewV7()).String(), body)
 	require.NoError(h.t, err)
 	return outcome
 }
@@ -372,11 +372,12 @@ func TestMovePartition(t *testing.T) {
 		state, err := b.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: id})
 		require.NoError(t, err)
 		require.Equal(t, to.name, state.GetOwner())
-		h.must("ann", id, text("goes on"))
+		h.say(id, text("goes on"))
 	}
 	list, err := a.ListPartitions(ctx, &adminv1.ListPartitionsRequest{})
 	require.NoError(t, err)
-	require.Equal(t, a.name, list.GetPartitions()[partition].GetWanted())
+	on := list.GetPartitions()[partition].GetWanted()
+	require.Equal(t, a.name, on)
 	answer, err := a.MovePartition(ctx, &adminv1.MovePartitionRequest{Partition: partition})
 	require.NoError(t, err)
 	require.True(t, answer.GetMoved())

@@ -73,7 +73,7 @@ func TestExplainWhatWentWell(t *testing.T) {
 	id := h.newGroup("bob")
 	bob := second.login(t, "bob")
 	bob.seqs(1)
-	h.must("ann", id, text("hello"))
+	h.say(id, text("hello"))
 	bob.event(2)
 	bob.ackTo(id, 2)
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
@@ -238,12 +238,12 @@ func TestExplainALostMessage(t *testing.T) {
 	bob := d.login(t, "bob")
 	bob.seqs(1)
 	found := h.lose(id)
-	h.must("ann", id, text("lost"))
+	h.say(id, text("lost"))
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_NOT_ROUTED)
 	require.Contains(t, answer.GetSummary(), "handed to the broker, and lost")
 	require.Equal(t, c.name, answer.GetWorker())
 	found()
-	h.must("ann", id, text("comes"))
+	h.say(id, text("comes"))
 	bob.event(3)
 	answer = c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_WRITTEN)
 	require.True(t, answer.GetFilledLater())
@@ -263,12 +263,12 @@ func TestExplainAClientThatReadsNothing(t *testing.T) {
 	id := h.newGroup("bob", "cem")
 	slow, quick := d.login(t, "bob"), d.login(t, "cem")
 	slow.seqs(1)
-	require.NoError(t, slow.ws.NetConn().(*net.TCPConn).SetReadBuffer(4096)) //nolint:forcetypeassert // it is one; so little fills it soon
+	require.NoError(t, slow.ws.NetConn().(*net.TCPConn).SetReadBuffer(4096)) // so little is full soon
 	quick.seqs(1)
 	large := strings.Repeat("x", 8000)
 	seq := uint64(1)
 	say := func() {
-		seq = h.must("ann", id, text(large)).GetSeq()
+		seq = h.say(id, text(large)).GetSeq()
 		quick.event(seq) // so the gateway has it
 	}
 	// Until the sockets are full: an event still waits when everybody else has the next one.
@@ -312,7 +312,7 @@ func TestExplainAClientThatAcknowledgesNothing(t *testing.T) {
 	id := h.newGroup("bob")
 	bob := d.login(t, "bob")
 	bob.seqs(1)
-	h.must("ann", id, text("hello"))
+	h.say(id, text("hello"))
 	bob.event(2)
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_WRITTEN)
 	require.Contains(t, answer.GetSummary(), "not acknowledged")
@@ -330,14 +330,14 @@ func TestExplainAConnectionThatBroke(t *testing.T) {
 	id := h.newGroup("bob")
 	bob := d.login(t, "bob")
 	bob.seqs(1)
-	h.must("ann", id, text("hello"))
+	h.say(id, text("hello"))
 	bob.event(2)
 	require.NoError(t, bob.ws.NetConn().Close())
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_CONNECTION_LOST)
 	require.Contains(t, answer.GetSummary(), "written and not acknowledged")
 	// What is said after that, they were offline for.
 	h.gone(c, "bob", 0)
-	h.must("ann", id, text("are you there?"))
+	h.say(id, text("are you there?"))
 	answer = c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_OFFLINE)
 	require.Contains(t, answer.GetSummary(), "no connection since")
 }
@@ -350,16 +350,16 @@ func TestExplainWhoMaySeeIt(t *testing.T) {
 	id := h.newGroup("bob", "cem")
 	bob := d.login(t, "bob")
 	bob.seqs(1)
-	h.must("ann", id, text("before")) // 2
+	h.say(id, text("before")) // 2
 	bob.event(2)
 	bob.ackTo(id, 2)
 	c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
-	h.must("ann", id, removeBob()) // 3
+	h.say(id, removeBob()) // 3
 	bob.until(func(f *clientv1.ServerFrame) bool { return f.GetDetached() != nil })
-	h.must("ann", id, text("secret")) // 4
-	h.must("ann", id, addBob())       // 5
+	h.say(id, text("secret")) // 4
+	h.say(id, addBob())       // 5
 	bob.event(5)
-	h.must("ann", id, removeBob()) // 6
+	h.say(id, removeBob()) // 6
 
 	require.Contains(t, c.explained(t, "eve", id, 2, adminv1.Verdict_VERDICT_NOT_MEMBER).GetSummary(), "never was a member")
 	c.explained(t, "bob", id, 4, adminv1.Verdict_VERDICT_NOT_MEMBER)
@@ -367,7 +367,7 @@ func TestExplainWhoMaySeeIt(t *testing.T) {
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
 	require.Nil(t, answer.GetCursor())
 	c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_WRITTEN)
-	h.must("ann", id, text("secret")) // 7
+	h.say(id, text("secret")) // 7
 	require.Contains(t, c.explained(t, "bob", id, 7, adminv1.Verdict_VERDICT_NOT_MEMBER).GetSummary(), "ended with 6")
 	c.explained(t, "cem", id, 7, adminv1.Verdict_VERDICT_OFFLINE)
 }

@@ -28,7 +28,7 @@ func (s *Server) ListDeadLetters(ctx context.Context, request *adminv1.ListDeadL
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	page, err := s.History.ListDeadLetters(ctx, &historyv1.ListDeadLettersRequest{
-		Partition: request.Partition, After: request.GetAfter(), Limit: request.GetLimit(), //nolint:protogetter // absent is not 0
+		Partition: request.Partition, After: request.GetAfter(), Limit: request.GetLimit(),
 	})
 	if err != nil {
 		return nil, err

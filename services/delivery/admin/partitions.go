@@ -100,7 +100,7 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 		p.Lag = max(p.GetStreamLast(), p.GetWatermark()) - p.GetWatermark()
 		response.Partitions = append(response.Partitions, p)
 	}
-	slices.SortFunc(response.Missing, func(a, b *adminv1.Missing) int { return strings.Compare(a.GetInstance(), b.GetInstance()) })
+	slices.SortFunc(response.GetMissing(), func(a, b *adminv1.Missing) int { return strings.Compare(a.GetInstance(), b.GetInstance()) })
 	return response
 }
 

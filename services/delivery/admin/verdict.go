@@ -109,7 +109,7 @@ func (f *facts) notMember() finding {
 	case !f.member && f.last > 0 && f.last < f.seq:
 		summary += fmt.Sprintf(" The last membership ended with %d.", f.last)
 	case !f.member && f.last == 0:
-		summary = fmt.Sprintf("%s never was a member of this conversation.", f.user)
+		summary = f.user + " never was a member of this conversation."
 	}
 	return finding{verdict: adminv1.Verdict_VERDICT_NOT_MEMBER, summary: summary}
 }
@@ -128,7 +128,7 @@ func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 		found.filledLater = first.filled
 		found.summary = fmt.Sprintf("%s has it: acknowledged%s by %s.", f.user, f.when(first.at), first)
 	case f.event.GetSender() == f.user && cursor >= f.seq:
-		found.summary = fmt.Sprintf("%s has it: it is their own, and counts as received since its commit.", f.user)
+		found.summary = f.user + " has it: it is their own, and counts as received since its commit."
 	case cursor >= f.seq:
 		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. On which connection nobody remembers.", f.user, cursor, f.when(at))
 	default:
@@ -174,7 +174,7 @@ func (f *facts) neverCame(t *trail) finding {
 	behind, then := fmt.Sprintf("%s has not got it", t), "It is read from history within a heartbeat."
 	switch {
 	case !f.member:
-		behind, then = fmt.Sprintf("%s did not get it", t), fmt.Sprintf("%s is no member any more: nothing is made up for.", f.user)
+		behind, then = fmt.Sprintf("%s did not get it", t), f.user+" is no member any more: nothing is made up for."
 	case t.GetStanding() == nil:
 		behind = fmt.Sprintf("%s does not listen to the conversation", t)
 	}
@@ -217,7 +217,7 @@ func (f *facts) lost(t *trail) finding {
 		reachWritten: "was written and not acknowledged",
 	}[t.reach]
 	found := finding{filledLater: t.filled && t.reach >= reachQueued}
-	then := fmt.Sprintf("%s has not come back since; it is waiting for them in history.", f.user)
+	then := f.user + " has not come back since; it is waiting for them in history."
 	switch code := errcode.CloseCode(t.GetCloseCode()); code {
 	case errcode.CloseSlow:
 		found.verdict = adminv1.Verdict_VERDICT_SLOW_CLOSED
@@ -234,7 +234,7 @@ func (f *facts) lost(t *trail) finding {
 
 func (f *facts) offline() finding {
 	if len(f.gateways) == 0 {
-		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf("%s has not acknowledged it, and there is no gateway to ask.", f.user)}
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: f.user + " has not acknowledged it, and there is no gateway to ask."}
 	}
 	var since int64
 	for _, g := range f.gateways {
