@@ -65,15 +65,13 @@ func listensOn(t *testing.T, p *launch.Process) string {
 
 // TestTheCommandLineSeesAndSteersSeveralProcesses asks one worker of two gateways and two workers, each a process of its own.
 func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
-	binaries, err := launch.Build(t.Context(), filepath.Join(t.TempDir(), "bin"), "",
-		launch.Gateway, launch.Delivery, launch.History, launch.NATSServer, launch.Standalone)
-	require.NoError(t, err)
+	programs := binaries(t, launch.Gateway, launch.Delivery, launch.History, launch.NATSServer, launch.Standalone)
 	starting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	suite, err := launch.Start(starting, launch.Options{Dir: t.TempDir(), Binaries: binaries})
+	suite, err := launch.Start(starting, launch.Options{Dir: t.TempDir(), Binaries: programs})
 	require.NoError(t, err)
 	t.Cleanup(suite.Kill)
-	m := terminal{t, binaries[launch.Standalone], listensOn(t, suite.Deliveries[0])}
+	m := terminal{t, programs[launch.Standalone], listensOn(t, suite.Deliveries[0])}
 
 	// The work is spread over both before anything is moved.
 	var list *adminv1.ListPartitionsResponse

@@ -139,11 +139,10 @@ func alertQueries(t *testing.T) []string {
 // observedSuite runs two gateways, two workers and a history service between which something has happened.
 func observedSuite(t *testing.T) *launch.Suite {
 	t.Helper()
-	binaries, err := launch.Build(t.Context(), filepath.Join(t.TempDir(), "bin"), "", launch.Gateway, launch.Delivery, launch.History, launch.NATSServer)
-	require.NoError(t, err)
+	programs := binaries(t, launch.Gateway, launch.Delivery, launch.History, launch.NATSServer)
 	dir := t.TempDir()
 	certificate := certstest.New(t).Issue(dir, "127.0.0.1")
-	suite, err := launch.Start(t.Context(), launch.Options{Dir: dir, Binaries: binaries, Flags: map[string][]string{
+	suite, err := launch.Start(t.Context(), launch.Options{Dir: dir, Binaries: programs, Flags: map[string][]string{
 		launch.Gateway: {"--gateway.tls.cert-file=" + certificate.CertFile, "--gateway.tls.key-file=" + certificate.KeyFile},
 	}})
 	require.NoError(t, err)

@@ -49,18 +49,17 @@ type fortress struct {
 func newFortress(t *testing.T) *fortress {
 	t.Helper()
 	f := &fortress{t: t, dir: t.TempDir(), ring: newRing(t)}
-	binaries, err := launch.Build(t.Context(), filepath.Join(f.dir, "bin"), "", launch.History, launch.Delivery, launch.Gateway)
-	require.NoError(t, err)
+	programs := binaries(t, launch.History, launch.Delivery, launch.Gateway)
 	f.nats = startSecuredNATS(t, "secured.conf", natsEnvironment(t, f.ring, "n1", filepath.Join(f.dir, "nats")))
 	require.True(t, f.nats.ReadyForConnections(patience))
 	f.historyAddr, f.deliveryAddr, f.gatewayAddr = f.address(), f.address(), f.address()
 	secretFile := filepath.Join(f.dir, "secret")
 	require.NoError(t, os.WriteFile(secretFile, []byte(secret), 0o600))
 
-	f.history = f.run(binaries, launch.History, f.historyAddr, nil, "--history.database=sqlite:"+filepath.Join(f.dir, "history.db"))
-	f.delivery = f.run(binaries, launch.Delivery, f.deliveryAddr, nil, f.broker("delivery")...)
+	f.history = f.run(programs, launch.History, f.historyAddr, nil, "--history.database=sqlite:"+filepath.Join(f.dir, "history.db"))
+	f.delivery = f.run(programs, launch.Delivery, f.deliveryAddr, nil, f.broker("delivery")...)
 	clients := f.ring.Files(devkeys.Clients)
-	f.gateway = f.run(binaries, launch.Gateway, f.address(), []string{"RUNNEL_AUTH_HMAC_SECRET_FILE=" + secretFile}, append(f.broker("gateway"),
+	f.gateway = f.run(programs, launch.Gateway, f.address(), []string{"RUNNEL_AUTH_HMAC_SECRET_FILE=" + secretFile}, append(f.broker("gateway"),
 		"--gateway.listen="+f.gatewayAddr, "--gateway.tls.cert-file="+clients.CertFile, "--gateway.tls.key-file="+clients.KeyFile)...)
 	return f
 }
@@ -81,12 +80,12 @@ func (f *fortress) broker(service string) []string {
 	}
 }
 
-func (f *fortress) run(binaries launch.Binaries, program, listen string, environment []string, flags ...string) *launch.Process {
+func (f *fortress) run(programs launch.Binaries, program, listen string, environment []string, flags ...string) *launch.Process {
 	f.t.Helper()
 	name := strings.TrimPrefix(program, "runnel-")
 	files, admin := f.ring.Files(name), f.address()
 	p, err := launch.Run(f.t.Context(), launch.Command{
-		Name: name, Path: binaries[program], Env: environment, Log: f.log(name), Ready: "http://" + admin + "/readyz",
+		Name: name, Path: programs[program], Env: environment, Log: f.log(name), Ready: "http://" + admin + "/readyz",
 		Args: append([]string{
 			"--nats.partitions=2", "--admin.listen=" + admin, "--rpc.listen=" + listen,
 			"--rpc.tls.cert-file=" + files.CertFile, "--rpc.tls.key-file=" + files.KeyFile, "--rpc.tls.ca-file=" + files.CAFile,

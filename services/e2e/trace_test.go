@@ -104,13 +104,12 @@ func (p *tracedClient) send(t *testing.T, id, said string, both ...*tracedClient
 func TestOneSampledSendIsOneTrace(t *testing.T) {
 	spans := otlptest.Start(t)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-	binaries, err := launch.Build(t.Context(), filepath.Join(t.TempDir(), "bin"), "", launch.Gateway, launch.Delivery, launch.History, launch.NATSServer)
-	require.NoError(t, err)
+	programs := binaries(t, launch.Gateway, launch.Delivery, launch.History, launch.NATSServer)
 	exporting := []string{"--telemetry.otlp-endpoint=" + spans.Endpoint(), "--telemetry.sample-ratio=0"}
 	starting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	suite, err := launch.Start(starting, launch.Options{
-		Dir: t.TempDir(), Binaries: binaries, Deliveries: 1,
+		Dir: t.TempDir(), Binaries: programs, Deliveries: 1,
 		Flags: map[string][]string{launch.Gateway: exporting, launch.Delivery: exporting, launch.History: exporting},
 	})
 	require.NoError(t, err)
