@@ -45,7 +45,7 @@ var policy = map[string][]Role{
 	"/runnel.history.v1.HistoryService/Read":              verifiers,
 	"/runnel.history.v1.HistoryService/ListConversations": verifiers,
 	"/runnel.history.v1.HistoryService/ListMembers":       readers,
-	"/runnel.history.v1.HistoryService/Heads":             readers,
+	"/runnel.history.v1.HistoryService/Heads":             verifiers,
 
 	// What operators do goes through AdminService, which the workers answer.
 	"/runnel.history.v1.HistoryService/ListDeadLetters": workers,
