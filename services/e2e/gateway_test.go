@@ -336,6 +336,22 @@ func TestDrainTellsClientsToGoElsewhere(t *testing.T) {
 	require.Equal(t, errcode.CloseGoingAway, bob.closed())
 }
 
+func TestADrainThatIsTooShortAsksClientsToWait(t *testing.T) {
+	s := newStage(t, func(cfg *gateway.Config) { cfg.Drain, cfg.DrainRate = time.Millisecond, 1 })
+	var clients []*raw
+	for range 5 {
+		clients = append(clients, s.login("bob"))
+	}
+	s.stop()
+	longest := uint32(0)
+	for _, c := range clients {
+		delay := c.until(func(f *clientv1.ServerFrame) bool { return f.GetGoAway() != nil }).GetGoAway().GetReconnectDelayMs()
+		require.Less(t, delay, uint32(5000), "each in a second of its own")
+		longest = max(longest, delay)
+	}
+	require.NotZero(t, longest)
+}
+
 func TestManyMissedEventsComeInOrderToManyClients(t *testing.T) {
 	s := newStage(t, nil)
 	s.commit(group("bob"))
