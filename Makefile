@@ -17,6 +17,7 @@ GO_VERSION := $(shell go env GOVERSION)
 BUF := .tools/bin/.buf-$(GO_VERSION)
 LINTERS := .tools/bin/.lint-$(GO_VERSION)
 TESTERS := .tools/bin/.test-$(GO_VERSION)
+HELM := .tools/bin/.k8s-$(GO_VERSION)
 
 ##@ Using it
 .PHONY: run build
@@ -29,12 +30,18 @@ build: ## Build the four binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ $(BINARIES)
 
 ##@ Proving it
-.PHONY: test test-unit torture-short torture-prove torture fuzz cover bench
+.PHONY: test test-unit test-images test-k8s torture-short torture-prove torture torture-long torture-roll fuzz cover bench
 test: ## Everything CI runs: the checks, the tests, the short torture run
 	@scripts/test.sh
 
 test-unit: $(TESTERS) ## The tests of every module with the race detector (ARGS to go test)
 	@scripts/unit.sh $(ARGS)
+
+test-images: ## The container images and what assembles them
+	@scripts/images.sh test
+
+test-k8s: ## The chart in a real Kubernetes control plane, built here; minutes the first time (ARGS to go test)
+	@scripts/k8s.sh $(ARGS)
 
 torture-short: ## About two minutes of killing processes under load (ARGS)
 	go run ./services/e2e/cmd/torture --short $(ARGS)
@@ -42,8 +49,14 @@ torture-short: ## About two minutes of killing processes under load (ARGS)
 torture-prove: ## The torture run must find every planted bug, and nothing without one (ARGS)
 	go run ./services/e2e/cmd/torture --prove $(ARGS)
 
-torture: ## The long form, with a NATS cluster and PostgreSQL (ARGS)
+torture: ## One run of any kind; see ARGS=--help
 	go run ./services/e2e/cmd/torture $(ARGS)
+
+torture-long: ## Round after round of every fault, until BUDGET=30m is spent (ARGS)
+	go run ./services/e2e/cmd/torture --long --budget $(or $(BUDGET),30m) $(ARGS)
+
+torture-roll: ## Replace all gateways under 5,000 connected clients (ARGS)
+	go run ./services/e2e/cmd/torture --roll $(ARGS)
 
 fuzz: ## Every fuzz target for FUZZTIME=10s each
 	@scripts/fuzz.sh
@@ -73,6 +86,17 @@ tidy: ## go mod tidy in every module of the workspace
 tidy-check: ## Fail where tidy would change something
 	@scripts/tidy.sh check
 
+##@ Deploying it
+.PHONY: manifests manifests-check images
+manifests: $(HELM) ## Render the Helm chart into deploy/manifests
+	@scripts/manifests.sh
+
+manifests-check: $(HELM) ## Fail if the manifests do not follow from the chart; changes nothing
+	@scripts/manifests.sh check
+
+images: ## Assemble the container images into bin/images, without a container engine (ARGS)
+	@scripts/images.sh $(ARGS)
+
 ##@ Schema and tools
 .PHONY: generate generate-check release-schema tools clean help
 generate: $(BUF) ## Generate the Go code of proto/
@@ -84,7 +108,7 @@ generate-check: $(BUF) ## Fail if the generated code is stale; changes nothing
 release-schema: $(BUF) ## Make today's schema the one that later changes must not break
 	cd proto && ../.tools/bin/buf build --exclude-source-info -o released.binpb
 
-tools: $(BUF) $(LINTERS) $(TESTERS) ## Build the pinned tools into .tools/bin
+tools: $(BUF) $(LINTERS) $(TESTERS) $(HELM) ## Build the pinned tools into .tools/bin
 	@:
 
 .tools/bin/.%-$(GO_VERSION): scripts/tools/%/go.mod scripts/tools/%/go.sum
@@ -94,4 +118,4 @@ clean: ## Remove what was built, the tools too
 	rm -rf bin .tools
 
 help: ## This list
-	@sed -nE -e 's/^##@ (.*)/\n\1/p' -e 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE -e 's/^##@ (.*)/\n\1/p' -e 's/^([a-z0-9-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18

@@ -10,9 +10,11 @@ run() { make --no-print-directory "$@"; }
 step "tools (the first build takes minutes)" run tools
 step "generated code is fresh" run generate-check
 step "go.mod files are tidy" run tidy-check
+step "manifests follow from the chart" run manifests-check
 step "vet, with and without planted bugs" run vet
 step "lint" run lint
 step "tests with the race detector" run test-unit
+step "container images" run test-images
 step "the benchmark works (figures mean nothing)" run bench ARGS="--smoke"
 step "short torture run" run torture-short
 step "planted bugs turn the torture run red" run torture-prove
