@@ -19,10 +19,13 @@ import (
 func TestInstallServesAndUninstallLeavesOnlyData(t *testing.T) {
 	ctx := deadline(t)
 	r := &release{namespace: newNamespace(ctx, t)}
-	before := r.objects(ctx, t)
+	before, err := r.objects(ctx)
+	require.NoError(t, err)
 	r.helm(ctx, t, "install", releaseName, chart(), "--wait", "--timeout", waitTimeout.String())
 	r.awaitReady(ctx, t)
-	require.Greater(t, len(r.objects(ctx, t)), len(before)+20)
+	installed, err := r.objects(ctx)
+	require.NoError(t, err)
+	require.Greater(t, len(installed), len(before)+20)
 
 	t.Run("every service leads to every pod of its component", func(t *testing.T) {
 		services, err := cluster.Client.CoreV1().Services(r.namespace).List(ctx, meta.ListOptions{})
@@ -49,7 +52,11 @@ func TestInstallServesAndUninstallLeavesOnlyData(t *testing.T) {
 	r.helm(ctx, t, "uninstall", releaseName, "--wait", "--timeout", waitTimeout.String())
 	var left []string
 	eventually(ctx, t, "nothing but the claims of NATS is left", func(ctx context.Context) error {
-		left = slices.DeleteFunc(r.objects(ctx, t), func(object string) bool { return slices.Contains(before, object) })
+		now, err := r.objects(ctx)
+		if err != nil {
+			return err
+		}
+		left = slices.DeleteFunc(now, func(object string) bool { return slices.Contains(before, object) })
 		for _, object := range left {
 			if !strings.HasPrefix(object, "persistentvolumeclaims data-runnel-nats-") {
 				return fmt.Errorf("left: %s", strings.Join(left, ", "))
@@ -84,19 +91,23 @@ func leadsTo(ctx context.Context, namespace, service string, pods, ports int) er
 }
 
 // objects are all in the namespace and all that are in none, as "resource name", except what comes and goes by itself.
-func (r *release) objects(ctx context.Context, t *testing.T) []string {
-	t.Helper()
+func (r *release) objects(ctx context.Context) ([]string, error) {
 	config := rest.CopyConfig(cluster.Rest)
 	config.WarningHandler = rest.NoWarnings{} // all kinds are listed, deprecated ones too
 	client, err := metadata.NewForConfig(config)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
 	_, lists, err := cluster.Client.Discovery().ServerGroupsAndResources()
-	require.NoError(t, err)
-	lists = resources.FilteredBy(resources.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists)
+	if err != nil {
+		return nil, err
+	}
 	var all []string
-	for _, list := range lists {
+	for _, list := range resources.FilteredBy(resources.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
-		require.NoError(t, err)
+		if err != nil {
+			return nil, err
+		}
 		for _, kind := range list.APIResources {
 			if kind.Name == "events" || kind.Name == "leases" {
 				continue
@@ -106,11 +117,13 @@ func (r *release) objects(ctx context.Context, t *testing.T) []string {
 				namespace = ""
 			}
 			found, err := client.Resource(version.WithResource(kind.Name)).Namespace(namespace).List(ctx, meta.ListOptions{})
-			require.NoError(t, err, kind.Name)
+			if err != nil {
+				return nil, fmt.Errorf("list %s: %w", kind.Name, err)
+			}
 			for _, object := range found.Items {
 				all = append(all, kind.Name+" "+object.Name)
 			}
 		}
 	}
-	return all
+	return all, nil
 }

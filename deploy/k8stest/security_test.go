@@ -43,6 +43,16 @@ func TestPodsObeyTheRestrictedStandard(t *testing.T) {
 				require.ErrorContains(t, err, `violates PodSecurity "restricted`, "a pod that %s", way)
 			}
 		})
+		t.Run(component+" has no token and cannot write its image", func(t *testing.T) {
+			require.NotEqual(t, "default", pod.Spec.ServiceAccountName)
+			for _, volume := range pod.Spec.Volumes {
+				// Where the API server's own admission would have put the token of the service account.
+				require.Nil(t, volume.Projected, volume.Name)
+			}
+			for _, container := range pod.Spec.Containers {
+				require.True(t, *container.SecurityContext.ReadOnlyRootFilesystem, container.Name)
+			}
+		})
 	}
 }
 
@@ -53,21 +63,4 @@ func offerPod(ctx context.Context, namespace string, like *core.Pod, change func
 	change(&pod.Spec)
 	_, err := cluster.Client.CoreV1().Pods(namespace).Create(ctx, pod, meta.CreateOptions{DryRun: []string{meta.DryRunAll}})
 	return err
-}
-
-func TestPodsHaveNoTokenAndCannotWriteTheirImage(t *testing.T) {
-	ctx := deadline(t)
-	r := install(ctx, t)
-	for component := range components {
-		for _, pod := range r.pods(ctx, t, component) {
-			require.NotEqual(t, "default", pod.Spec.ServiceAccountName, pod.Name)
-			for _, volume := range pod.Spec.Volumes {
-				// This is where the API server's own admission would have put the token of the service account.
-				require.Nil(t, volume.Projected, "%s has the volume %s", pod.Name, volume.Name)
-			}
-			for _, container := range pod.Spec.Containers {
-				require.True(t, *container.SecurityContext.ReadOnlyRootFilesystem, pod.Name)
-			}
-		}
-	}
 }

@@ -28,12 +28,16 @@ func TestPodsAreSpreadOverZones(t *testing.T) {
 		byZone, _ := place(t, r.pods(ctx, t, "gateway"))
 		require.Equal(t, map[string]int{"zone-a": 2, "zone-b": 2, "zone-c": 1}, byZone)
 	})
+	// The scheduler used here spreads nothing by itself.
+	t.Run("which they are not without the chart's word", func(t *testing.T) {
+		byZone, byNode := place(t, r.unspread(ctx, t, 3))
+		require.Len(t, byNode, 1, "%v %v", byZone, byNode)
+	})
 }
 
-// TestWithoutTheChartsWordPodsPileUp shows that the scheduler used here spreads nothing by itself.
-func TestWithoutTheChartsWordPodsPileUp(t *testing.T) {
-	ctx := deadline(t)
-	r := install(ctx, t)
+// unspread runs so many pods of delivery, but without its constraints, until each has a node.
+func (r *release) unspread(ctx context.Context, t *testing.T, replicas int32) []core.Pod {
+	t.Helper()
 	deployments := cluster.Client.AppsV1().Deployments(r.namespace)
 	deployment, err := deployments.Get(ctx, "runnel-delivery", meta.GetOptions{})
 	require.NoError(t, err)
@@ -42,7 +46,6 @@ func TestWithoutTheChartsWordPodsPileUp(t *testing.T) {
 	loose.Spec.Template.Spec.TopologySpreadConstraints = nil
 	own := map[string]string{"loose": "true"}
 	loose.Spec.Template.Labels, loose.Spec.Selector.MatchLabels = own, own
-	replicas := int32(3)
 	loose.Spec.Replicas = &replicas
 	_, err = deployments.Create(ctx, loose, meta.CreateOptions{})
 	require.NoError(t, err)
@@ -62,8 +65,7 @@ func TestWithoutTheChartsWordPodsPileUp(t *testing.T) {
 		}
 		return nil
 	})
-	byZone, byNode := place(t, pods.Items)
-	require.Len(t, byNode, 1, "%v %v", byZone, byNode)
+	return pods.Items
 }
 
 // place counts the pods that stay by zone and by node.
