@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -251,15 +252,17 @@ func (r *rolling) roll(ctx context.Context) error {
 	return nil
 }
 
+// operationOf finds the operation that a count of calls of the history is about.
+var operationOf = regexp.MustCompile(`^runnel_history_operation_seconds_count\{.*operation="([a-z_]+)"`)
+
 // reads counts the calls of the history by operation.
 func (r *rolling) reads(ctx context.Context) map[string]float64 {
-	const prefix = `runnel_history_operation_seconds_count{operation="`
 	calls := map[string]float64{}
 	for _, p := range r.suite.Histories {
 		metrics, _ := p.Metrics(ctx)
 		for name, value := range metrics {
-			if operation, found := strings.CutPrefix(name, prefix); found {
-				calls[strings.TrimSuffix(operation, `"}`)] += value
+			if found := operationOf.FindStringSubmatch(name); found != nil {
+				calls[found[1]] += value
 			}
 		}
 	}

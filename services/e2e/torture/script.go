@@ -32,21 +32,27 @@ var wires = [][2]string{
 	{launch.Clients, "gateway"},
 }
 
+// network is trouble between two parts; a reset is over at once.
+func network(a, b string, trouble Trouble, d time.Duration) Fault {
+	if trouble == TroubleReset {
+		d = 0
+	}
+	return Fault{Kind: FaultNetwork, Part: a, Other: b, Trouble: trouble, For: d}
+}
+
 // Tour has each kind of fault once, in an order that a seed decides: the faults that need a cluster of NATS servers, PostgreSQL, several of
 // everything and proxies.
 func Tour(random *rand.Rand) []Fault {
 	// One of the ways to lose touch for each part of the way of a message; which one is a matter of the seed.
-	trouble := func(a, b string) Fault {
-		return Fault{Kind: FaultNetwork, Part: a, Other: b, Trouble: pick(random, Troubles...), For: 1500 * time.Millisecond}
-	}
+	trouble := func(a, b string) Fault { return network(a, b, pick(random, Troubles...), 1500*time.Millisecond) }
 	tour := []Fault{
 		{Kind: FaultLeader, Part: "nats", Partition: random.IntN(partitions), For: 500 * time.Millisecond},
 		{Kind: FaultZombie, Part: pick(random, "delivery-0", "delivery-1"), For: zombiePause},
 		trouble(pick(random, "gateway-0", "gateway-1", "delivery-0", "delivery-1"), "nats"),
 		trouble(pick(random, "gateway-0", "gateway-1", "delivery-0", "delivery-1"), "history"),
 		trouble(pick(random, "history-0", "history-1", "history"), "postgres"),
-		{Kind: FaultNetwork, Part: pick(random, "nats-0", "nats-1", "nats-2"), Other: "nats", Trouble: pick(random, TroubleHold, TroubleLose, TroubleCut), For: 2500 * time.Millisecond},
-		{Kind: FaultNetwork, Part: launch.Clients, Other: "gateway-0", Trouble: pick(random, TroubleHold, TroubleLose, TroubleTrickle), For: 3 * time.Second},
+		network(pick(random, "nats-0", "nats-1", "nats-2"), "nats", pick(random, TroubleHold, TroubleLose, TroubleCut), 2500*time.Millisecond),
+		network(launch.Clients, "gateway-0", pick(random, TroubleHold, TroubleLose, TroubleTrickle), 3*time.Second),
 		{Kind: FaultRoll, Part: "gateway"},
 		{Kind: FaultStorm, Part: "gateway"},
 		{Kind: FaultStorm, Part: launch.Clients},
@@ -91,9 +97,7 @@ func Mix(random *rand.Rand, parts []string) func() (Fault, bool) {
 		switch n := random.IntN(20); {
 		case n < 7:
 			wire := pick(random, there...)
-			return Fault{
-				Kind: FaultNetwork, Part: wire[0], Other: wire[1], Trouble: pick(random, Troubles...), For: between(shortestTrouble, longestTrouble),
-			}, true
+			return network(wire[0], wire[1], pick(random, Troubles...), between(shortestTrouble, longestTrouble)), true
 		case n < 10:
 			return Fault{Kind: FaultKill, Part: pick(random, parts...), For: between(0, maxDowntime)}, true
 		case n < 12:

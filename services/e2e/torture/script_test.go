@@ -70,7 +70,7 @@ func TestAMixNamesOnlyWhatIsThere(t *testing.T) {
 		require.Contains(t, ends, f.Part)
 		if f.Kind == FaultNetwork {
 			require.Contains(t, ends, f.Other)
-			require.Positive(t, f.For)
+			require.Equal(t, f.Trouble == TroubleReset, f.For == 0)
 		}
 		kinds[f.Kind] = true
 	}
