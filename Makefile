@@ -34,7 +34,7 @@ build: ## Build the four binaries into bin/
 test: ## Everything CI runs: the checks, the tests, the short torture run
 	@scripts/test.sh
 
-test-unit: $(TESTERS) ## The tests of every module with the race detector (ARGS to go test)
+test-unit: $(TESTERS) $(HELM) ## The tests of every module with the race detector (ARGS to go test)
 	@scripts/unit.sh $(ARGS)
 
 test-images: ## The container images and what assembles them
