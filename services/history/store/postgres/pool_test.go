@@ -25,22 +25,43 @@ func open(t *testing.T, cfg Config) *Store {
 	return s
 }
 
+// patience is what an idle connection never takes, also on a busy machine.
+const patience = time.Second
+
+// warm has all connections made: making one may take longer than patience.
+func warm(t *testing.T, s *Store) {
+	t.Helper()
+	conns := make([]*pgxpool.Conn, s.pool.Config().MaxConns)
+	for i := range conns {
+		var err error
+		conns[i], err = s.pool.Acquire(t.Context())
+		require.NoError(t, err)
+	}
+	for _, conn := range conns {
+		conn.Release()
+	}
+}
+
 // hold keeps connections of a lane until release is called.
 func hold(t *testing.T, on lane, n int) (release func()) {
 	t.Helper()
-	var holding, taking sync.WaitGroup
-	done := make(chan struct{})
+	var holding sync.WaitGroup
+	taken, done := make(chan error, n), make(chan struct{})
 	for range n {
-		taking.Add(1)
 		holding.Go(func() {
-			require.NoError(t, on(t.Context(), func(*pgxpool.Conn) error {
-				taking.Done()
+			err := on(t.Context(), func(*pgxpool.Conn) error {
+				taken <- nil
 				<-done
 				return nil
-			}))
+			})
+			if err != nil {
+				taken <- err
+			}
 		})
 	}
-	taking.Wait()
+	for range n {
+		require.NoError(t, <-taken)
+	}
 	return func() {
 		close(done)
 		holding.Wait()
@@ -48,7 +69,8 @@ func hold(t *testing.T, on lane, n int) (release func()) {
 }
 
 func TestNobodyWaitsLongForAConnection(t *testing.T) {
-	s := open(t, Config{URL: postgrestest.Start(t), Connections: 2, AcquireTimeout: 20 * time.Millisecond})
+	s := open(t, Config{URL: postgrestest.Start(t), Connections: 2, AcquireTimeout: patience})
+	warm(t, s)
 	release := hold(t, s.pool.working, 2)
 	require.Equal(t, store.Stats{Backend: "postgres", Busy: 2, Open: 2, MaxConnections: 2}, s.Stats())
 	_, err := s.Heads(t.Context(), []string{"x"})
@@ -69,7 +91,8 @@ func TestNobodyWaitsLongForAConnection(t *testing.T) {
 }
 
 func TestReadingForClientsLeavesConnectionsForTheLog(t *testing.T) {
-	s := open(t, Config{URL: postgrestest.Start(t), Connections: 4, AcquireTimeout: 20 * time.Millisecond})
+	s := open(t, Config{URL: postgrestest.Start(t), Connections: 4, AcquireTimeout: patience})
+	warm(t, s)
 	release := hold(t, s.pool.reading, 2)
 	defer release()
 	_, err := s.Heads(t.Context(), []string{"x"})

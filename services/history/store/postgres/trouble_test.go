@@ -114,7 +114,7 @@ func TestTerminatedSessions(t *testing.T) {
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	server := run(t, dir)
-	s := open(t, Config{URL: server.URL(), AcquireTimeout: 100 * time.Millisecond})
+	s := open(t, Config{URL: server.URL(), AcquireTimeout: 500 * time.Millisecond})
 	l := startLoad(t, s)
 	l.more(50)
 	before := l.refused.Load()

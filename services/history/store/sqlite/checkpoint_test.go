@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -38,8 +37,7 @@ func TestTheLogBeginsAgainUnderConstantWriting(t *testing.T) {
 		return string(header[16:24])
 	}
 	first, longest := salt(), int64(0)
-	for begun := time.Now(); salt() == first; {
-		require.Less(t, time.Since(begun), time.Minute, "the log never began again")
+	for salt() == first { // at the latest SQLite's own checkpoint ends it
 		write("INSERT OR REPLACE INTO filler VALUES (1, randomblob(400000))") // about 100 pages
 		info, err := os.Stat(path + "-wal")
 		require.NoError(t, err)
