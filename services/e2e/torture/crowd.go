@@ -161,7 +161,7 @@ func (c *crowd) elsewhereLocked() func() string {
 // settle waits until everybody is connected and has everything that is stored.
 func (c *crowd) settle(ctx context.Context, r *run) {
 	begun := time.Now()
-	heads, _, err := r.database.Heads(ctx)
+	heads, _, err := r.heads(ctx)
 	if err != nil {
 		r.record.Violated(violation("I9", "the database does not answer: %v", err))
 		return

@@ -254,6 +254,7 @@ func (r *run) conclude(ctx context.Context) error {
 	if err := r.stopServices(); err != nil {
 		r.record.Violated(violation("clean stop", "%v", err))
 	}
+	r.database.Close() // connections from before a restart of the database
 	content, err := r.database.Content(ctx)
 	if err != nil {
 		return fmt.Errorf("read the database in the end: %w", err)

@@ -11,7 +11,7 @@ func (r *run) settle(ctx context.Context) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, live)
 	defer cancel()
-	heads, members, err := r.database.Heads(ctx)
+	heads, members, err := r.heads(ctx)
 	if err != nil {
 		r.record.Violated(violation("I9", "the database does not answer: %v", err))
 		return
@@ -77,6 +77,15 @@ func (r *run) settle(ctx context.Context) {
 	}
 	r.report.DeliveredAfter = seconds(time.Since(begun))
 	r.sayf("everything was answered, delivered and acknowledged within %v after the last fault", time.Since(begun).Round(time.Millisecond))
+}
+
+// heads asks until the database answers: what is left of connections to it may be from before its restart.
+func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
+	for {
+		if heads, members, err = r.database.Heads(ctx); err == nil || wait(ctx, 50*time.Millisecond) != nil {
+			return heads, members, err
+		}
+	}
 }
 
 // missing tells what members do not have yet.
