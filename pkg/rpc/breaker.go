@@ -76,7 +76,7 @@ func newBreaker(service string, cfg ClientConfig, tel *telemetry.Telemetry) *bre
 // isFailure tells the answers of a service that is away, hangs or has too much to do. Others are answers.
 func isFailure(err error) bool {
 	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
+	case codes.Unavailable, codes.DeadlineExceeded:
 		return true
 	default:
 		return false
@@ -86,7 +86,7 @@ func isFailure(err error) bool {
 // errOpen and errFull say that a call was not made, which is no answer of the service.
 var (
 	errOpen = status.Error(codes.Unavailable, "the service failed too often just now; it is tried again in a moment")
-	errFull = status.Error(codes.ResourceExhausted, "too many calls of the service are under way; try again later")
+	errFull = status.Error(codes.Unavailable, "too many calls of the service are under way; try again later")
 )
 
 func (b *breaker) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {

@@ -121,7 +121,7 @@ func TestTheBreakerOpensAndTriesAgain(t *testing.T) {
 }
 
 func TestAnswersAreNoFailures(t *testing.T) {
-	for _, code := range []codes.Code{codes.Aborted, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied, codes.Internal, codes.Canceled} {
+	for _, code := range []codes.Code{codes.Aborted, codes.NotFound, codes.InvalidArgument, codes.PermissionDenied, codes.Internal, codes.Canceled, codes.ResourceExhausted} {
 		d := newDependency(ClientConfig{})
 		d.does(fail(code))
 		for range 10 * breakerLeast {
@@ -129,7 +129,7 @@ func TestAnswersAreNoFailures(t *testing.T) {
 		}
 		require.Equal(t, 10*breakerLeast, d.made(), code)
 	}
-	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted} {
+	for _, code := range []codes.Code{codes.Unavailable, codes.DeadlineExceeded} {
 		d := newDependency(ClientConfig{})
 		d.does(fail(code))
 		for range 10 * breakerLeast {
@@ -227,7 +227,7 @@ func TestCallsDoNotPileUp(t *testing.T) {
 		start(3)
 		require.Len(t, results, 3, "beyond the queue calls are refused at once")
 		for range 3 {
-			require.Equal(t, codes.ResourceExhausted, status.Code(<-results))
+			require.Equal(t, codes.Unavailable, status.Code(<-results))
 		}
 		require.Equal(t, begun, time.Now())
 
@@ -235,7 +235,7 @@ func TestCallsDoNotPileUp(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, results, queueFactor*size, "nobody waits for long")
 		for range queueFactor * size {
-			require.Equal(t, codes.ResourceExhausted, status.Code(<-results))
+			require.Equal(t, codes.Unavailable, status.Code(<-results))
 		}
 		start(1)
 		close(release)

@@ -96,7 +96,8 @@ func (h *handlers) unary(ctx context.Context, request any, info *grpc.UnaryServe
 		return handle(ctx, request)
 	}
 	if !b.enter(ctx) {
-		return nil, status.Error(codes.ResourceExhausted, "too many calls at once; try again later")
+		// Not RESOURCE_EXHAUSTED, which says that what was asked is too large: no caller may find fault with that.
+		return nil, status.Error(codes.Unavailable, "too many calls at once; try again later")
 	}
 	defer b.leave()
 	return handle(ctx, request)

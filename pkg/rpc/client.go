@@ -37,7 +37,7 @@ type ClientConfig struct {
 	TLS certs.Config
 	// Timeout is for calls whose context has no deadline. Defaults to 10 s.
 	Timeout time.Duration
-	// MaxInFlight bounds the calls under way; further ones wait a moment, and are refused with RESOURCE_EXHAUSTED when too many
+	// MaxInFlight bounds the calls under way; further ones wait a moment, and are refused with UNAVAILABLE when too many
 	// do. Defaults to 512.
 	MaxInFlight int
 }
