@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -85,15 +84,27 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	require.InDelta(t, 0, w.metric("partitions_owned", ""), 0)
 }
 
+// The same while questions are not answered: what cannot be looked up cannot be committed either.
 func TestMetricsOfQuestions(t *testing.T) {
 	b := newBed(t, 1)
-	var once sync.Once
-	asked := &reluctant{fakeHistory: b.store, refuse: func() (err error) {
-		once.Do(func() { err = status.Error(codes.Unavailable, "away") })
-		return err
-	}}
-	w := b.startWorker(func(_ *Config, d *Deps) { d.History = asked })
-	b.send(command("", "ann", 1, group("g")))
-	require.InDelta(t, 1, w.metric("read_retries_total", ""), 0)
+	var away atomic.Bool
+	w := b.startWorker(func(_ *Config, d *Deps) {
+		d.History = &reluctant{fakeHistory: b.store, refuse: func() error {
+			if away.Load() {
+				return status.Error(codes.Unavailable, "away")
+			}
+			return nil
+		}}
+	})
+	b.eventually("running", func() bool { return w.state(0) == "running" })
+	away.Store(true)
+	create := command("", "ann", 1, group("g"))
+	b.putCommand(create)
+	b.eventually("it is asked again", func() bool { return w.metric("read_retries_total", "") > 0 })
+	b.putCommand(command(create.GetConversationId(), "ann", 2, text("x")))
+	b.eventually("the lag grows", func() bool { return w.metric("lag_commands", "0") == 2 })
+	away.Store(false)
+	b.awaitEvent(create.GetConversationId(), 2)
+	b.eventually("nothing waits", func() bool { return w.metric("lag_commands", "0") == 0 })
 	require.InDelta(t, 0, w.metric("append_retries_total", ""), 0)
 }

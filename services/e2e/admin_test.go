@@ -359,7 +359,9 @@ func TestRevokedUserIsGone(t *testing.T) {
 
 func TestMovePartition(t *testing.T) {
 	h := newHouse(t)
-	a, b := h.clerk(nil), h.clerk(nil)
+	// They renew so rarely that only a notice has them look in time.
+	rarely := func(cfg *delivery.Config, _ *delivery.Deps) { cfg.LeaseTTL = time.Minute }
+	a, b := h.clerk(rarely), h.clerk(rarely)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	h.ready(a)
