@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
@@ -107,7 +108,7 @@ func TestANoticeClosesTheUsersConnections(t *testing.T) {
 	for _, r := range []*raw{renewed, other} {
 		require.NotNil(t, r.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}}).GetConversations())
 	}
-	require.Equal(t, 2, s.counter("runnel_gateway_revoked_total"))
+	require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 2 }, patience, patience/3000)
 }
 
 func TestALostNoticeIsMadeUpFor(t *testing.T) {
@@ -178,7 +179,7 @@ func TestANoticeFindsAConnectionThatIsBeingMade(t *testing.T) {
 	s.history.HistoryServiceClient = gap
 	gap.set(&gap.afterList, func() {
 		s.tellRevoked(s.revoke("bob"))
-		require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
+		assert.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
 	})
 	bob := dialAt(t, s.url(), frame.JSON)
 	bob.send(connectWith(undated(t, "bob")))
@@ -193,7 +194,7 @@ func TestANoticeFindsATokenThatIsBeingReplaced(t *testing.T) {
 	bob, dave := s.loginWith(issued(t, later())), s.loginWith(undated(t, "bob"))
 	gap.set(&gap.afterAsked, func() {
 		s.tellRevoked(s.revoke("bob"))
-		require.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
+		assert.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
 	})
 	answer := bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, time.Now().Add(-time.Minute))}}})
 	require.Equal(t, "the token was revoked", answer.GetError().GetMessage())
