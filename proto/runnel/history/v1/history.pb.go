@@ -505,7 +505,8 @@ type LeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partitions it holds, rising.
 	Held []uint32 `protobuf:"varint,1,rep,packed,name=held,proto3" json:"held,omitempty"`
-	// How many it should hold at most, so that all live workers share evenly; it gives back what is above, one by one.
+	// How many this worker should hold at most, so that all live workers share evenly to within one; it gives back what is
+	// above, one by one. What is pinned here counts; what it is to hand over does not.
 	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
 	// Partitions among held that an operator wants elsewhere, on a worker that is live: to be given back now.
 	HandOver []uint32 `protobuf:"varint,3,rep,packed,name=hand_over,json=handOver,proto3" json:"hand_over,omitempty"`
@@ -1932,7 +1933,7 @@ func (x *ListDeadLettersResponse) GetMore() bool {
 // StoredDeadLetter is a dead letter as the store holds it.
 type StoredDeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "<partition>-<stream>-<sequence>", the numbers padded so that ids sort.
+	// "<partition>-<stream>-<sequence>", partition and sequence padded so that ids sort as their parts do.
 	DeadLetterId string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
@@ -2611,7 +2612,7 @@ func (x *RevokeUserResponse) GetBeforeMs() int64 {
 // GetRevocationsRequest asks for what is new.
 type GetRevocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only revocations made after this time, as in the last answer's version; 0 for all.
+	// Only revocations with a time above this one, such as that of the last one in the answer before; 0 for all.
 	SinceMs int64 `protobuf:"varint,1,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	// Only this user's; empty for all.
 	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
