@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"strconv"
@@ -58,13 +59,25 @@ func (f *Fleet) answer(ctx context.Context, msg *nats.Msg) (response proto.Messa
 		return nil
 	}, nil)
 	if err != nil {
-		return nil, err
+		return nil, f.refine(ctx, name, err)
 	}
 	response, ok := answer.(proto.Message)
 	if !ok {
 		return nil, status.Errorf(codes.Internal, "%T is no protobuf message", answer)
 	}
 	return response, nil
+}
+
+// refine keeps errors that carry a gRPC code, gives the ends of contexts theirs, and hides everything else, as package rpc does.
+func (f *Fleet) refine(ctx context.Context, method string, err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return status.FromContextError(err).Err()
+	}
+	f.cfg.Log.ErrorContext(ctx, "a question failed with an error that has no gRPC code", "method", method, "error", err)
+	return status.Error(codes.Internal, "internal error")
 }
 
 // reply sends an answer. One that is lost counts as silence at the other end.

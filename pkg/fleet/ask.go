@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,7 +103,7 @@ func (f *Fleet) ask(ctx context.Context, subject string, request proto.Message, 
 	if err != nil {
 		return fmt.Errorf("encode the question: %w", err)
 	}
-	inbox := f.cfg.NATS.NewRespInbox()
+	inbox := answerPrefix + rand.Text() // nobody else's answers, and nobody can guess where these go
 	answers, err := f.cfg.NATS.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)

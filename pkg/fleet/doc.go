@@ -16,7 +16,9 @@
 //	ops.who                                 everybody says at once that they are there
 //	ops.all.<service>.<method>              a question to all instances of a service
 //	ops.one.<instance>.<service>.<method>   a question to one
+//	ops.answer.<random>                     answers to one question
 //
-// Who may ask is decided by the permissions on ops.all and ops.one, see deploy/nats. A question may be lost; the answer then
-// says who is missing. It is for operators: nothing on the way of a message uses it.
+// Who may ask is decided by the permissions on ops.all and ops.one, who may answer by those on ops.answer, see deploy/nats.
+// Answers do not go to inboxes: to let gateways publish there would let them answer for anybody. A question may be lost; the
+// answer then says who is missing. It is for operators: nothing on the way of a message uses it.
 package fleet

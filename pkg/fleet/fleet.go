@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
 const (
@@ -23,6 +25,7 @@ const (
 	whoSubject   = "ops.who"
 	allPrefix    = "ops.all."
 	onePrefix    = "ops.one."
+	answerPrefix = "ops.answer."
 )
 
 const (
@@ -31,6 +34,9 @@ const (
 	lifetime = 3*beat + time.Second
 	// settle is what instances get to say that they are there, when nobody of a service is known.
 	settle = 300 * time.Millisecond
+	// gap is the least time between two times that an instance says so because it was asked: everybody may ask, and everybody
+	// hears every answer.
+	gap = settle / 6
 	// maxMembers bounds what is remembered of others.
 	maxMembers = 4096
 	// maxAnswering bounds the questions that are answered at once; above it one is told to ask again.
@@ -44,8 +50,8 @@ const (
 type Config struct {
 	// NATS is closed by the caller, after Run has returned.
 	NATS *nats.Conn
-	// Service is "gateway" or "delivery"; Instance a name that is new with every start. Both become part of subjects:
-	// letters, digits, - and _.
+	// Service is "gateway" or "delivery"; Instance a name that is new with every start. Both become part of subjects: at most
+	// 64 letters, digits, - and _.
 	Service, Instance string
 	Log               *slog.Logger
 }
@@ -64,6 +70,7 @@ type Fleet struct {
 
 	answering sync.WaitGroup
 	turns     chan struct{}
+	called    chan struct{} // holds a token when somebody wants to know who is there
 
 	mu      sync.Mutex
 	members map[string]member
@@ -88,7 +95,7 @@ var _ grpc.ServiceRegistrar = (*Fleet)(nil)
 func New(cfg Config) *Fleet {
 	return &Fleet{
 		cfg: cfg, started: time.Now(), methods: map[string]method{}, turns: make(chan struct{}, maxAnswering),
-		members: map[string]member{}, heard: make(chan struct{}),
+		called: make(chan struct{}, 1), members: map[string]member{}, heard: make(chan struct{}),
 	}
 }
 
@@ -113,7 +120,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		take    nats.MsgHandler
 	}{
 		{aliveSubject, f.hear},
-		{whoSubject, func(*nats.Msg) { f.announce(false) }},
+		{whoSubject, func(*nats.Msg) { f.call() }},
 		{allPrefix + f.cfg.Service + ".*", func(msg *nats.Msg) { f.take(ctx, msg) }},
 		{onePrefix + f.cfg.Instance + "." + f.cfg.Service + ".*", func(msg *nats.Msg) { f.take(ctx, msg) }},
 	}
@@ -133,17 +140,41 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 	f.announce(false)
 	f.askWho()
+	f.sayAlive(ctx)
+	return nil
+}
+
+// sayAlive has the instance heard of until ctx ends: now and then, and when it is asked to, but for a moment after that.
+func (f *Fleet) sayAlive(ctx context.Context) {
+	called := f.called
+	var rested <-chan time.Time
+	timer := time.NewTimer(nextBeat())
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(beat*3/4 + rand.N(beat/2))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			f.announce(true)
-			return nil
+			return
 		case <-timer.C:
 			f.announce(false)
 			f.expire()
+			timer.Reset(nextBeat())
+		case <-called:
+			f.announce(false)
+			called, rested = nil, time.After(gap)
+		case <-rested:
+			called = f.called
 		}
+	}
+}
+
+// nextBeat keeps instances that began together from speaking together.
+func nextBeat() time.Duration { return beat*3/4 + rand.N(beat/2) }
+
+func (f *Fleet) call() {
+	select {
+	case f.called <- struct{}{}:
+	default:
 	}
 }
 
@@ -165,6 +196,9 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	if err := proto.Unmarshal(msg.Data, &alive); err != nil {
 		f.cfg.Log.Warn("a sign of life cannot be decoded", "error", err)
 		return
+	}
+	if !conversation.ValidUser(alive.GetInstance()) || !conversation.ValidUser(alive.GetService()) {
+		return // not from an instance: theirs fit in subjects, and in memory
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

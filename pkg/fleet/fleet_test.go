@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
@@ -46,6 +48,8 @@ func (g *gateway) Explain(ctx context.Context, request *gatewayv1.ExplainRequest
 		return nil, ctx.Err()
 	case "fail":
 		return nil, status.Error(codes.NotFound, "no such\nconnection")
+	case "plain":
+		return nil, errors.New("out of its mind")
 	case "panic":
 		panic("out of its mind")
 	case "large":
@@ -140,12 +144,12 @@ func TestOneThatFails(t *testing.T) {
 	x.run("gateway", "a", &gateway{name: "a"})
 	x.run("gateway", "b", &gateway{name: "b"})
 	x.known(asker, 2)
-	for user, want := range map[string]codes.Code{"fail:b": codes.NotFound, "panic:b": codes.Internal, "large:b": codes.ResourceExhausted} {
+	for user, want := range map[string]codes.Code{"fail:b": codes.NotFound, "panic:b": codes.Internal, "plain:b": codes.Internal, "large:b": codes.ResourceExhausted} {
 		answers := explain(t, asker, user)
 		require.Len(t, answers, 2)
 		require.NoError(t, answers[0].Err)
 		require.Equal(t, want, status.Code(answers[1].Err), user)
-		require.NotContains(t, answers[1].Err.Error(), "mind", "what panics is for the log")
+		require.NotContains(t, answers[1].Err.Error(), "mind", "what has no code is for the log")
 	}
 }
 
@@ -227,4 +231,55 @@ func TestTooManyQuestions(t *testing.T) {
 	for range turns {
 		<-ended
 	}
+}
+
+// publish has a stranger say something on a subject of the fleet.
+func (x *fixture) publish(subject string, alive ...*brokerv1.Alive) {
+	x.t.Helper()
+	nc := x.nc()
+	for _, a := range alive {
+		data, err := a.MarshalVT()
+		require.NoError(x.t, err)
+		require.NoError(x.t, nc.Publish(subject, data))
+	}
+	require.NoError(x.t, nc.Flush())
+}
+
+// Names come from others and are remembered, so that they must not be of any size; and they become part of subjects.
+func TestNamesThatAreNone(t *testing.T) {
+	x := setup(t)
+	asker, _ := x.run("delivery", "d", nil)
+	x.run("gateway", "a", &gateway{name: "a"})
+	x.known(asker, 1) // it listens
+	long := strings.Repeat("x", 65)
+	x.publish("ops.alive",
+		&brokerv1.Alive{Instance: long, Service: "gateway"}, &brokerv1.Alive{Instance: "c", Service: long},
+		&brokerv1.Alive{Instance: "", Service: "gateway"}, &brokerv1.Alive{Instance: "a.>", Service: "gateway"},
+		&brokerv1.Alive{Instance: "b", Service: "gateway"})
+	x.known(asker, 2)
+	require.Equal(t, "b", asker.Members("gateway")[1].Instance)
+	require.Empty(t, asker.Members(long))
+}
+
+// However often everybody is asked to say that they are there, they do not say so more than a few times a second: each says it
+// to all others.
+func TestEverybodyIsAskedTooOften(t *testing.T) {
+	x := setup(t)
+	listener := x.nc()
+	said, err := listener.SubscribeSync("ops.alive")
+	require.NoError(t, err)
+	require.NoError(t, listener.Flush())
+	x.run("gateway", "a", &gateway{name: "a"})
+	for range 2 { // at the start, and because it asked everybody itself
+		_, err = said.NextMsg(10 * time.Second)
+		require.NoError(t, err)
+	}
+	const calls = 10_000
+	x.publish("ops.who", make([]*brokerv1.Alive, calls)...)
+	_, err = said.NextMsg(10 * time.Second)
+	require.NoError(t, err, "the last call is answered")
+	require.NoError(t, listener.Flush())
+	pending, _, err := said.Pending()
+	require.NoError(t, err)
+	require.Less(t, pending, calls/10)
 }

@@ -113,7 +113,7 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 			},
 			subscribe: []string{
 				">", "*", "in.>", "in.*", "in.0", "ack.*", "result.>", "result.*", "ops.>", "ops.all.>", "ops.all.delivery.*",
-				"_INBOX.>", "_INBOX_delivery.>", "$JS.>", "$SYS.>",
+				"ops.answer.*", "_INBOX.>", "_INBOX_delivery.>", "$JS.>", "$SYS.>",
 			},
 		},
 		"delivery": {
@@ -152,6 +152,22 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), stream.CachedInfo().State.FirstSeq, "nothing was lost")
 	require.GreaterOrEqual(t, stream.CachedInfo().State.Msgs, uint64(2))
+	// Nor may who hears a message answer on whatever subject its sender named: a gateway could send itself one that names any.
+	for _, reply := range []string{"revoked", "live.d1", "ops.all.gateway.Disconnect", "$JS.API.STREAM.DELETE.IN_0", "_INBOX_delivery.x"} {
+		nc := connectNATS(t, natsAs(ring, url, "gateway"), "gateway")
+		heard, err := nc.SubscribeSync("ops.alive")
+		require.NoError(t, err)
+		require.NoError(t, nc.PublishRequest("ops.alive", reply, nil))
+		msg, err := heard.NextMsg(patience)
+		require.NoError(t, err)
+		require.NoError(t, msg.Respond([]byte("forged")))
+		require.NoError(t, nc.Flush())
+		require.ErrorIs(t, nc.LastError(), nats.ErrPermissionViolation, "answers on %s", reply)
+		nc.Close()
+	}
+	require.NoError(t, gateway.Publish("ops.answer.q", nil), "operators' questions are answered on subjects for that")
+	require.NoError(t, gateway.Flush())
+	require.NoError(t, gateway.LastError())
 	// What the files refuse to a user the streams refuse to everybody.
 	require.True(t, stream.CachedInfo().Config.DenyPurge && stream.CachedInfo().Config.DenyDelete)
 }
