@@ -6,11 +6,19 @@
 //	check.go     the invariants, each a pure function over the record and the store's content
 //	store.go     the database, read directly: never through the history service
 //	witness.go   reads the database the moment something is answered or shown: is it committed?
-//	faults.go    the schedule of faults, drawn from a seed, and carrying it out
+//	faults.go    what can go wrong
+//	schedule.go  faults at random times; script.go: each kind once, and mixes without end; both drawn from a seed
+//	inject.go    carrying faults out, several at a time where they do not hit the same
+//	cluster.go   those of several parts and of the network; disk.go: full disks and losses of power
+//	volume.go    file systems of their own for that, ext4 in a file: Linux and root
+//	people.go    who is there: devices, observers, conversations
 //	devices.go   the load: users with devices, through the Go client
 //	churn.go     the load: members that come and go
 //	observer.go  the protocol spoken by hand, so that the client's healing cannot hide a gateway's mistake
+//	slow.go      an observer that stops reading
+//	settle.go    whether everything works again; cost.go: whether everything was given back
 //	run.go       one run from start to verdict
+//	roll.go      another kind of run: all gateways are replaced under thousands of clients; crowd.go: those
 //
 // Nothing here knows how a service works inside. A run is judged by what came over the protocol and what stands in the database.
 package torture

@@ -56,7 +56,7 @@ func (r *run) people(ctx context.Context) error {
 			r.groups = append(r.groups, c)
 		}
 	}
-	if r.Plan == PlanTour || r.Plan == PlanMix {
+	if r.proxied() {
 		if err := r.slowPeople(ctx, shared); err != nil {
 			return err
 		}

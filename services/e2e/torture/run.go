@@ -26,6 +26,8 @@ const (
 	PlanRandom Plan = "random"
 	// PlanTour has each kind of fault once, one after the other: see Tour. It wants PostgreSQL and a cluster of NATS servers.
 	PlanTour Plan = "tour"
+	// PlanGrandTour is a longer one: see GrandTour.
+	PlanGrandTour Plan = "grand-tour"
 	// PlanMix draws from all kinds, two at a time: see Mix. It wants PostgreSQL.
 	PlanMix Plan = "mix"
 	// PlanOutages has full disks and losses of power: see Outages. It needs Linux and root, as PlanPower does.
@@ -72,8 +74,11 @@ type Config struct {
 // profiles lets processes that do not come to rest say why.
 const profiles = "--admin.pprof"
 
+// toured says whether each kind of fault comes alone, and must show what it is for.
+func (c Config) toured() bool { return c.Plan == PlanTour || c.Plan == PlanGrandTour }
+
 // proxied says whether the network is one that can fail.
-func (c Config) proxied() bool { return c.Plan == PlanTour || c.Plan == PlanMix }
+func (c Config) proxied() bool { return c.toured() || c.Plan == PlanMix }
 
 // volumes are the parts whose data lies on file systems that can fail.
 func (c Config) volumes() []string {
@@ -334,7 +339,7 @@ func (r *run) torture(ctx context.Context) {
 func (r *run) inflict(ctx context.Context) {
 	i := &injector{
 		suite: r.suite, record: r.record, database: r.database, volumes: r.disks, slow: r.slow, restart: restarting,
-		before: r.beforeFault, after: r.afterFault, shown: r.Plan == PlanTour,
+		before: r.beforeFault, after: r.afterFault, shown: r.toured(),
 	}
 	if r.Lazy == LazyDatabase {
 		i.restart = giveUp
@@ -347,9 +352,13 @@ func (r *run) inflict(ctx context.Context) {
 		return
 	}
 	switch r.Plan {
-	case PlanTour:
+	case PlanTour, PlanGrandTour:
+		faults := Tour
+		if r.Plan == PlanGrandTour {
+			faults = GrandTour
+		}
 		// So far apart that each fault's effect on waits is its own.
-		i.lane(ctx, func() time.Duration { return 1100 * time.Millisecond }, list(Tour(r.random)))
+		i.lane(ctx, func() time.Duration { return 1100 * time.Millisecond }, list(faults(r.random)))
 	case PlanOutages:
 		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Outages(r.random, r.Store, r.NATSNodes)))
 	case PlanPower:

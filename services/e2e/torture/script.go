@@ -63,6 +63,26 @@ func Tour(random *rand.Rand) []Fault {
 	return tour
 }
 
+// GrandTour is a tour with what takes longer: trouble on every wire, every kind of part rolled, NATS servers sent into lame-duck mode, both
+// ways of restarting PostgreSQL.
+func GrandTour(random *rand.Rand) []Fault {
+	tour := append(
+		Tour(random),
+		Fault{Kind: FaultLameDuck, Part: pick(random, "nats-0", "nats-1", "nats-2")},
+		Fault{Kind: FaultRoll, Part: "nats"},
+		Fault{Kind: FaultRoll, Part: "delivery"},
+		Fault{Kind: FaultRoll, Part: "history"},
+		Fault{Kind: FaultStop, Part: "postgres"},
+		Fault{Kind: FaultKill, Part: "postgres", For: time.Second},
+		Fault{Kind: FaultPause, Part: "postgres", For: 2 * time.Second},
+	)
+	for _, wire := range wires {
+		tour = append(tour, network(wire[0], wire[1], pick(random, Troubles...), shortestTrouble+time.Duration(random.Int64N(int64(longestTrouble-shortestTrouble)))))
+	}
+	random.Shuffle(len(tour), func(i, j int) { tour[i], tour[j] = tour[j], tour[i] })
+	return tour
+}
+
 // Outages are losses of power and full disks, one after the other.
 func Outages(random *rand.Rand, store launch.Store, nodes int) []Fault {
 	database := string(store)

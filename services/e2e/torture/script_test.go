@@ -45,6 +45,19 @@ func TestATourGoesEverywhere(t *testing.T) {
 	}
 }
 
+func TestAGrandTourGoesOverEveryWire(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range GrandTour(seeded(1)) {
+		seen[string(f.Kind)+" "+f.Part+" "+f.Other] = true
+	}
+	for _, wire := range wires {
+		require.True(t, seen["network "+wire[0]+" "+wire[1]], "%v", wire)
+	}
+	for _, want := range []string{"roll nats ", "roll delivery ", "roll history ", "roll gateway ", "stop postgres ", "kill postgres ", "kill leader nats "} {
+		require.True(t, seen[want], want)
+	}
+}
+
 func kindOf(part string) string {
 	kind, _, _ := strings.Cut(part, "-")
 	return kind

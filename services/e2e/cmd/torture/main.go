@@ -38,7 +38,7 @@ type cli struct {
 	Roll      bool          `help:"Only roll all gateways under --clients clients, while messages flow."`
 	Clients   int           `help:"Connected clients of --roll." default:"5000"`
 	Gateways  int           `help:"Gateways of --roll." default:"3"`
-	Plan      string        `help:"Only one run, of this plan: random, tour, mix, outages or power." enum:"random,tour,mix,outages,power," default:""`
+	Plan      string        `help:"Only one run, of this plan: random, tour, grand-tour, mix, outages or power." enum:"random,tour,grand-tour,mix,outages,power," default:""`
 	Lazy      string        `help:"Who does not sync in --plan=power: database or nats. Losing something is what is expected then." enum:"database,nats," default:""`
 	Duration  time.Duration `help:"How long load and faults go on in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
 	Seed      uint64        `help:"Decides the faults and what is sent when; 0 draws one."`

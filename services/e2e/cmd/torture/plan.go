@@ -37,7 +37,7 @@ func full(duration time.Duration) []torture.Config {
 // rounds are those of the long form, which goes through them again and again, each time with other seeds.
 func rounds(duration time.Duration) []torture.Config {
 	return []torture.Config{
-		{Name: "tour", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanTour},
+		{Name: "grand tour", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanGrandTour},
 		{Name: "mix, cluster", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanMix, Duration: duration},
 		{Name: "outages", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanOutages},
 		{Name: "outages", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanOutages},
@@ -70,7 +70,7 @@ func (c *cli) plan() []torture.Config {
 		if c.Store != "" && c.Store != string(cfg.Store) {
 			continue
 		}
-		if c.NATSNodes != 0 && cfg.Plan != torture.PlanTour {
+		if c.NATSNodes != 0 && cfg.Plan != torture.PlanTour && cfg.Plan != torture.PlanGrandTour {
 			cfg.NATSNodes = c.NATSNodes
 		}
 		cfg.Seed, cfg.FailFast = c.Seed, c.FailFast
