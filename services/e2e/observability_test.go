@@ -73,7 +73,7 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	}
 	require.NoError(t, errors.Join(wrong...))
 	require.Error(t, p.look("runnel_gateway_connection"), "a metric that does not exist is noticed")
-	require.Error(t, p.look(`runnel_gateway_command_seconds_bucket{rung="commited"}`), "a label that does not exist is noticed")
+	require.Error(t, p.look(`runnel_gateway_command_seconds_bucket{rung="sent"}`), "a label that does not exist is noticed")
 	require.Error(t, p.look("sum(rate(x[5m])"), "a query that is none is noticed")
 }
 

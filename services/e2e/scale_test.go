@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -89,12 +90,12 @@ func natsCluster(t *testing.T) string {
 	for range nodes {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		port := listener.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener
+		port := listener.Addr().(*net.TCPAddr).Port
 		ports = append(ports, port)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
 		require.NoError(t, listener.Close())
 	}
-	servers := ""
+	servers := make([]string, 0, nodes)
 	for i := range nodes {
 		ns, err := server.NewServer(&server.Options{
 			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(),
@@ -104,9 +105,9 @@ func natsCluster(t *testing.T) string {
 		ns.Start()
 		t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
 		require.True(t, ns.ReadyForConnections(patience))
-		servers += "," + ns.ClientURL()
+		servers = append(servers, ns.ClientURL())
 	}
-	return servers[1:]
+	return strings.Join(servers, ",")
 }
 
 func (w *wide) join() *nats.Conn {

@@ -29,14 +29,15 @@ count.
   value: $(MEMORY_LIMIT_MIB)000000
 {{- end -}}
 
-{{/* "runnel.spread" (list $ component): over zones, then over nodes. */}}
+{{/* "runnel.spread" (list $ component): over zones, then over nodes. Nodes are a wish always: where zones have unequal numbers
+     of them, both together as a must would leave a pod without a place. */}}
 {{- define "runnel.spread" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
 - maxSkew: 1
   topologyKey: {{ . }}
-  whenUnsatisfiable: {{ $root.Values.topologySpread.whenUnsatisfiable }}
+  whenUnsatisfiable: {{ if eq . "kubernetes.io/hostname" }}ScheduleAnyway{{ else }}{{ $root.Values.topologySpread.whenUnsatisfiable }}{{ end }}
   labelSelector:
     matchLabels:
       {{- include "runnel.selector" (list $root $component) | nindent 6 }}
