@@ -119,15 +119,31 @@ func secure(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (opt
 	return append(options, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS13}), nats.ClientTLSConfig(certificate, roots)), nil
 }
 
-// userinfo finds what stands before the host in a URL: a password, or a token.
-var userinfo = regexp.MustCompile(`://[^\s,]*@`)
+const mask = "********"
 
-func masked(text string) string { return userinfo.ReplaceAllString(text, "://********@") }
+// masked is a list of servers without what stands before the hosts: passwords, or tokens. NATS takes servers without a
+// scheme, too.
+func masked(list string) string {
+	servers := strings.Split(list, ",")
+	for i, server := range servers {
+		begin := 0
+		if scheme := strings.Index(server, "://"); scheme >= 0 {
+			begin = scheme + len("://")
+		}
+		if at := strings.LastIndexByte(server, '@'); at >= begin {
+			servers[i] = server[:begin] + mask + server[at:]
+		}
+	}
+	return strings.Join(servers, ",")
+}
+
+// userinfo finds a password or token in a URL that an error quotes.
+var userinfo = regexp.MustCompile(`://[^\s,]*@`)
 
 // maskedError hides what an error quotes of a URL with a password.
 func maskedError(err error) error {
-	if text := err.Error(); masked(text) != text {
-		return errors.New(masked(text))
+	if text := err.Error(); userinfo.MatchString(text) {
+		return errors.New(userinfo.ReplaceAllString(text, "://"+mask+"@"))
 	}
 	return err
 }

@@ -65,7 +65,8 @@ func TestConnectShowsTheCertificateOfTheDay(t *testing.T) {
 func TestConnectTellsNoSecrets(t *testing.T) {
 	for _, url := range []string{
 		"nats://runnel:hunter2@127.0.0.1:1", "nats://hunter2@127.0.0.1:1", "nats://127.0.0.1:1,nats://runnel:hunter2@127.0.0.1:2",
-		"nats://runnel:hun%ter2@127.0.0.1:1", "nats://runnel:hunter2@127.0.0.1:port", "nats://runnel:hunter2@more@127.0.0.1:1",
+		"nats://runnel:hun%ter2@127.0.0.1:1", "nats://runnel:hunter2@127.0.0.1:port", "runnel:hunter2@127.0.0.1:1", "127.0.0.1:1,hunter2@127.0.0.1:2",
+		"runnel:hun%ter2@127.0.0.1:1", "nats://runnel:hunter2@more@127.0.0.1:1",
 	} {
 		var log bytes.Buffer
 		_, err := broker.Connect(broker.Config{URL: url}, "test", slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())

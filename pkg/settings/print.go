@@ -14,8 +14,8 @@ import (
 // mask stands for a secret wherever settings are shown. Its length says nothing about the secret's.
 const mask = "********"
 
-// passwordInURL finds the password in scheme://user:password@host.
-var passwordInURL = regexp.MustCompile(`(://[^:/@\s]*:)[^@/\s]+@`)
+// passwordNamed finds a password that stands behind its name: in the query of a URL, or in a list of words.
+var passwordNamed = regexp.MustCompile(`((?:^|[?&\s])\w*password=)[^&\s]*`)
 
 // printConfig is the flag --print-config.
 type printConfig bool
@@ -103,9 +103,35 @@ func shown(flag *kong.Flag) (*yaml.Node, error) {
 
 func hidePasswords(node *yaml.Node) {
 	if node.Kind == yaml.ScalarNode {
-		node.Value = passwordInURL.ReplaceAllString(node.Value, "${1}"+mask+"@")
+		addresses := strings.Split(node.Value, ",")
+		for i, address := range addresses {
+			addresses[i] = hideCredentials(address)
+		}
+		node.Value = passwordNamed.ReplaceAllString(strings.Join(addresses, ","), "${1}"+mask)
 	}
 	for _, content := range node.Content {
 		hidePasswords(content)
 	}
+}
+
+// hideCredentials masks the password in scheme://user:password@host, and all that stands before the host when it is one
+// word: to NATS that is a token. The scheme may be missing. A password is not always escaped as it should be, so it goes up
+// to the last @; rather too much is hidden than too little.
+func hideCredentials(address string) string {
+	begin := 0
+	if scheme := strings.Index(address, "://"); scheme >= 0 {
+		begin = scheme + len("://")
+	}
+	at := strings.LastIndexByte(address, '@')
+	if at < begin {
+		return address
+	}
+	user, _, password := strings.Cut(address[begin:at], ":")
+	switch {
+	case strings.ContainsAny(user, "/?# "):
+		return address // what stands before the @ is no user
+	case password:
+		begin += len(user) + len(":")
+	}
+	return address[:begin] + mask + address[at:]
 }

@@ -15,7 +15,7 @@
 //
 // A string field tagged secret:"" is taken from the environment, from the file that <ENVIRONMENT VARIABLE>_FILE names, or
 // from the settings file, never from a flag, which every user of the machine could read. --print-config, which prints the
-// settings in force as YAML, masks secrets, and passwords in URLs.
+// settings in force as YAML, masks secrets, and passwords and tokens in URLs.
 //
 // The package never looks at what settings mean; it keeps no state outside the parser it makes.
 package settings

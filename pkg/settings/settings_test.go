@@ -212,6 +212,27 @@ auth:
 	})
 }
 
+// Credentials in addresses are hidden wherever a server takes them, also where a password should have been escaped.
+func TestPrintConfigHidesCredentials(t *testing.T) {
+	for set, want := range map[string]string{
+		"nats://broker:4222":                                "nats://broker:4222",
+		"nats://t0ken@broker:4222":                          "nats://********@broker:4222",
+		"t0ken@broker:4222":                                 "'********@broker:4222'",
+		"user:pa55@broker:4222":                             "user:********@broker:4222",
+		"nats://a:4222,nats://user:pa55@b:4222,tls://t0k@c": "nats://a:4222,nats://user:********@b:4222,tls://********@c",
+		"nats://user:pa@55@broker:4222":                     "nats://user:********@broker:4222",
+		"postgres://user:pa/55+=@db/runnel?sslmode=require": "postgres://user:********@db/runnel?sslmode=require",
+		"postgres://db/runnel?user=u&password=pa55&x=y":     "postgres://db/runnel?user=u&password=********&x=y",
+		"host=db user=u password=pa55":                      "host=db user=u password=********",
+		"https://issuer.example/@tenant/jwks.json":          "https://issuer.example/@tenant/jwks.json",
+	} {
+		t.Setenv("NATS_URL", set)
+		require.Contains(t, run(t, "--print-config").stdout, "nats-url: "+want+"\n")
+	}
+	t.Setenv("NATS_URL", "nats://broker")
+	require.NotContains(t, run(t, "--print-config", "--gateway.origins=https://user:pa55@a.example").stdout, "pa55")
+}
+
 func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{"help.txt": {"--help"}, "help-token.txt": {"token", "--help"}} {
 		got := run(t, args...)
