@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -46,16 +47,19 @@ type Check = func(ctx context.Context) error
 //
 //	/metrics           metrics in Prometheus or OpenMetrics form
 //	/livez, /healthz   200 as long as the process answers; never depends on anything else
-//	/readyz            200 when the service can do its work, 503 with the reasons when not
+//	/readyz            200 when the service can do its work, 503 when not, with the reasons for who shows the token
 //	/debug/pprof/      Go's profiles
 //
 // and what the service adds with Handle. All but the second and third ask for the token.
 type Admin struct {
 	probes   *http.ServeMux // open to everybody; hands everything else to mux, behind the guard
 	mux      *http.ServeMux
+	guard    guard
 	server   *http.Server
 	listener net.Listener // nil when off
 	checks   map[string]Check
+	checking singleflight.Group
+	running  context.Context //nolint:containedctx // what requests share ends with the server, not with one of them
 	draining atomic.Bool
 }
 
@@ -65,7 +69,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if cfg.Token != "" && len(cfg.Token) < minToken {
 		return nil, fmt.Errorf("admin server: the token has %d characters; at least %d are needed", len(cfg.Token), minToken)
 	}
-	a := &Admin{mux: http.NewServeMux(), checks: checks}
+	a := &Admin{mux: http.NewServeMux(), guard: newGuard(cfg.Token), checks: checks, running: context.Background()}
 	errorLog := slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)
 	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
@@ -93,7 +97,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 		return nil, fmt.Errorf("admin server: %s can be reached from other machines, and there is no token; set RUNNEL_ADMIN_TOKEN or RUNNEL_ADMIN_TOKEN_FILE, or listen on 127.0.0.1", cfg.Listen)
 	}
 	a.listener = listener
-	a.probes.Handle("/", guard(cfg.Token, a.mux))
+	a.probes.Handle("/", a.guard.before(a.mux))
 	a.server = &http.Server{Handler: a.probes, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
 	return a, nil
 }
@@ -119,6 +123,7 @@ func (a *Admin) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	a.running = ctx
 	a.server.BaseContext = func(net.Listener) context.Context { return ctx }
 	served := make(chan error, 1)
 	go func() { served <- a.server.Serve(a.listener) }()
@@ -151,7 +156,10 @@ type readiness struct {
 }
 
 func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
-	answer := a.check(r.Context())
+	answer := a.check()
+	if !a.guard.lets(r) {
+		answer = answer.withoutReasons()
+	}
 	body, err := json.Marshal(answer)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -165,26 +173,51 @@ func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// check runs the checks side by side: what is slow must not hide what is broken.
-func (a *Admin) check(ctx context.Context) readiness {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	answer := readiness{Draining: a.draining.Load(), Checks: make(map[string]string, len(a.checks))}
+// withoutReasons is what anybody may know: reasons may name hosts and addresses.
+func (r readiness) withoutReasons() readiness {
+	checks := make(map[string]string, len(r.Checks))
+	for name, result := range r.Checks {
+		if result != checkPassed {
+			result = "failed"
+		}
+		checks[name] = result
+	}
+	r.Checks = checks
+	return r
+}
+
+const checkPassed = "ok"
+
+// check tells how the service is. Anybody may ask and checks call other services, so who asks meanwhile gets the same answer.
+func (a *Admin) check() readiness {
+	results, _, _ := a.checking.Do("", func() (any, error) { return a.runChecks(), nil })
+	answer := readiness{Draining: a.draining.Load()}
+	answer.Checks, _ = results.(map[string]string) // always is one
 	answer.Ready = !answer.Draining
+	for _, result := range answer.Checks {
+		answer.Ready = answer.Ready && result == checkPassed
+	}
+	return answer
+}
+
+// runChecks runs the checks side by side: what is slow must not hide what is broken.
+func (a *Admin) runChecks() map[string]string {
+	ctx, cancel := context.WithTimeout(a.running, checkTimeout)
+	defer cancel()
+	results := make(map[string]string, len(a.checks))
 	var mu sync.Mutex
 	var running sync.WaitGroup
 	for name, check := range a.checks {
 		running.Go(func() {
-			err := check(ctx)
+			result := checkPassed
+			if err := check(ctx); err != nil {
+				result = err.Error()
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			answer.Checks[name] = "ok"
-			if err != nil {
-				answer.Checks[name] = err.Error()
-				answer.Ready = false
-			}
+			results[name] = result
 		})
 	}
 	running.Wait()
-	return answer
+	return results
 }

@@ -1,0 +1,80 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+// askReady asks as a prober would, or an operator with the token.
+func askReady(ctx context.Context, a *Admin, token string) *httptest.ResponseRecorder {
+	request := httptest.NewRequestWithContext(ctx, http.MethodGet, "/readyz", http.NoBody)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	recorder := httptest.NewRecorder()
+	a.probes.ServeHTTP(recorder, request)
+	return recorder
+}
+
+// Reasons may name hosts and addresses. Who does not show the token learns that something is wrong, and what.
+func TestReasonsAreForOperators(t *testing.T) {
+	const token = "0123456789abcdef"
+	a, err := NewAdmin(AdminConfig{Listen: "127.0.0.1:0", Token: token}, Discard(), map[string]Check{
+		"nats":    func(context.Context) error { return nil },
+		"history": func(context.Context) error { return errors.New("dial tcp 10.1.2.3:5432: connection refused") },
+	})
+	require.NoError(t, err)
+	defer a.listener.Close()
+	for shown, reason := range map[string]string{token: "dial tcp 10.1.2.3:5432: connection refused", "": "failed", token + "x": "failed"} {
+		response := askReady(t.Context(), a, shown)
+		require.Equal(t, http.StatusServiceUnavailable, response.Code)
+		require.JSONEq(t, `{"ready":false,"draining":false,"checks":{"nats":"ok","history":"`+reason+`"}}`, response.Body.String())
+	}
+}
+
+// Everybody may ask whether a service is ready. However many do, what it depends on is asked once; and one who goes away takes
+// no answer from the others.
+func TestAFloodOfProbesIsOneCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		release, running := make(chan struct{}), 0
+		a, err := NewAdmin(AdminConfig{}, Discard(), map[string]Check{"store": func(ctx context.Context) error {
+			mu.Lock()
+			running++
+			mu.Unlock()
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}})
+		require.NoError(t, err)
+		first, leave := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		asking.Go(func() { askReady(first, a, "") })
+		synctest.Wait()
+		codes := make(chan int, 100)
+		for range cap(codes) {
+			asking.Go(func() { codes <- askReady(t.Context(), a, "").Code })
+		}
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		mu.Lock()
+		require.Equal(t, 1, running)
+		mu.Unlock()
+		close(release)
+		asking.Wait()
+		for range cap(codes) {
+			require.Equal(t, http.StatusOK, <-codes)
+		}
+	})
+}
