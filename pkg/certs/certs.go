@@ -162,6 +162,9 @@ func (b *Bundle) current() content {
 	if err == nil {
 		next, err = b.read()
 	}
+	if err == nil {
+		err = next.early()
+	}
 	if err != nil {
 		// Tried again every time, since files are often replaced one after the other; complained about once.
 		if b.failed == nil || !same(files, b.failed) {
@@ -225,6 +228,15 @@ func (b *Bundle) read() (c content, err error) {
 		}
 	}
 	return c, nil
+}
+
+// early says that the certificate is not good yet: the other sides would refuse it while that in force may still be good.
+// At the start there is nothing better, and the clock that is wrong may be this one's.
+func (c content) early() error {
+	if c.certificate != nil && time.Now().Before(c.certificate.Leaf.NotBefore) {
+		return fmt.Errorf("the certificate begins to be good on %s", c.certificate.Leaf.NotBefore.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // Describe is part of prometheus.Collector.

@@ -184,6 +184,11 @@ func TestALinkThatIsMovedIsAChange(t *testing.T) {
 }
 
 func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
+	early := certstest.New(t).Issue(t.TempDir(), "runnel-history") // synctest's clock is behind this one
+	earlyCert, err := os.ReadFile(early.CertFile)
+	require.NoError(t, err)
+	earlyKey, err := os.ReadFile(early.KeyFile)
+	require.NoError(t, err)
 	synctest.Test(t, func(t *testing.T) {
 		ca, dir, spare := certstest.New(t), t.TempDir(), t.TempDir()
 		cfg := ca.Issue(dir, "runnel-history")
@@ -210,6 +215,7 @@ func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
 			"half written":  {map[string][]byte{cfg.CertFile: good[cfg.CertFile][:100]}, "failed to find any PEM data"},
 			"another's key": {map[string][]byte{cfg.KeyFile: key}, "does not match"},
 			"expired":       {map[string][]byte{cfg.CertFile: old, cfg.KeyFile: oldKey}, "ran out"},
+			"not good yet":  {map[string][]byte{cfg.CertFile: earlyCert, cfg.KeyFile: earlyKey}, "begins to be good"},
 			"no authority":  {map[string][]byte{cfg.CAFile: []byte("nothing\n")}, "holds no certificate"},
 			"gone":          {map[string][]byte{cfg.CertFile: nil}, "no such file"},
 		} {
