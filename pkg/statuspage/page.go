@@ -169,7 +169,7 @@ func (p *Page) curves() []curve {
 	for i, chart := range p.cfg.Charts {
 		curves[i] = curve{Title: chart.Title, Unit: chart.Unit, Points: make([]*float64, len(p.points[i]))}
 		for j, point := range p.points[i] {
-			if !math.IsNaN(point) {
+			if !math.IsNaN(point) && !math.IsInf(point, 0) { // JSON has neither
 				curves[i].Points[j] = &point
 			}
 		}

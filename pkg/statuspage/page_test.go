@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -155,4 +156,24 @@ func TestPageLoadsNothingFromElsewhere(t *testing.T) {
 		require.NotContains(t, response.Body.String(), "https://")
 	}
 	require.Equal(t, http.StatusNotFound, get(t, page, "/elsewhere").Code)
+}
+
+// A gauge may be infinite, which JSON has no word for; the rest of the page is there all the same.
+func TestAnInfiniteValueIsNotDrawn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "ratio", Help: "Of nothing."})
+		registry.MustRegister(gauge)
+		gauge.Set(math.Inf(1))
+		page := statuspage.New(statuspage.Config{
+			Title: "test", Gatherer: registry, Charts: []statuspage.Chart{{Title: "ratio", Metric: "ratio"}}, Log: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- page.Run(ctx) }()
+		synctest.Wait()
+		require.Equal(t, []*float64{nil}, status(t, page).Charts[0].Points)
+		cancel()
+		require.NoError(t, <-ended)
+	})
 }
