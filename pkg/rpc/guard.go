@@ -38,6 +38,13 @@ func newGuard(mutual bool, tel *telemetry.Telemetry) *guard {
 	}
 }
 
+// add makes the counters of a service's methods, so that the first refusal is a change that an alert can see.
+func (g *guard) add(desc *grpc.ServiceDesc) {
+	for _, m := range desc.Methods {
+		g.refused.WithLabelValues(fullMethod(desc, m.MethodName))
+	}
+}
+
 func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	if err := g.check(ctx, info.FullMethod); err != nil {
 		return nil, err

@@ -50,6 +50,7 @@ type Server struct {
 	listener    net.Listener
 	health      *health.Server
 	observer    *observer
+	guard       *guard
 	handlers    *handlers
 	stopTimeout time.Duration
 }
@@ -101,6 +102,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		listener:    listener,
 		health:      health.NewServer(),
 		observer:    observer,
+		guard:       guard,
 		handlers:    handlers,
 		stopTimeout: cfg.StopTimeout,
 	}
@@ -112,6 +114,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 // RegisterService adds a service and reports it as healthy. It must not be called any more once Run is.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.observer.add(desc)
+	s.guard.add(desc)
 	s.handlers.add(desc)
 	s.grpc.RegisterService(desc, impl)
 	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
