@@ -284,8 +284,10 @@ func (s *seat) acknowledged(delivered, read uint64, now time.Time, timeout time.
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ready && max(delivered, read) > max(r.head, r.seen) {
-		return false
+	// The list of conversations may be ahead of what came live. A room that is not ready does not know how far its log
+	// reaches: then the owner of the conversation is left to judge, and nothing is noted here.
+	if max(delivered, read) > max(r.head, r.seen, s.told) {
+		return !r.ready
 	}
 	s.read = max(s.read, read)
 	if delivered > s.acked {

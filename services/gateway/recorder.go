@@ -105,8 +105,12 @@ func (r *recorder) written(conn, mark uint32) {
 func (r *recorder) ofRoom(key roomKey) *shard   { return &r.shards[key%recorderShards] }
 func (r *recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
 
-// note adds a step for a stretch, in pieces when one entry cannot hold it.
+// note adds a step for a stretch, in pieces when one entry cannot hold it. Of a stretch that would fill the ring more than
+// once the end is kept.
 func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
+	if most := uint64(cap(s.ring)) * maxStretch; last-first >= most {
+		first = last - most + 1
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -123,9 +127,10 @@ func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, la
 				s.next = 0
 			}
 		}
-		if first += n + 1; first > last {
+		if entry.last == last {
 			return
 		}
+		first += n + 1
 	}
 }
 

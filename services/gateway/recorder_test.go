@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"math"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -172,4 +173,14 @@ func BenchmarkRecorder(b *testing.B) {
 			r.trail(5, key, 1)
 		}
 	})
+}
+
+// A stretch is only as good as who names it: however long it is said to be, noting it ends.
+func TestRecorderBoundsAStretch(t *testing.T) {
+	r := newRecorder(recorderShards * 4)
+	key := r.key("c")
+	r.room(stepRouted, time.Now(), key, 1, math.MaxUint64)
+	answer := &gatewayv1.ExplainResponse{}
+	r.explainRoom(answer, key, math.MaxUint64)
+	require.Len(t, answer.GetSteps(), 1, "its end is kept")
 }
