@@ -64,14 +64,16 @@ func (s *Server) Disconnect(_ context.Context, request *gatewayv1.DisconnectRequ
 	if request.GetStayAway() {
 		code = errcode.CloseStayAway
 	}
-	closed := uint32(0)
+	closed, found := uint32(0), false
 	for _, c := range s.gw.connections() {
 		if c.id == request.GetConnectionId() || (request.GetUserId() != "" && c.userID() == request.GetUserId()) {
-			c.close(code, "closed by an operator")
-			closed++
+			found = true
+			if c.close(code, "closed by an operator") { // not one that is closing already
+				closed++
+			}
 		}
 	}
-	if closed == 0 && request.GetConnectionId() != "" {
+	if !found && request.GetConnectionId() != "" {
 		return nil, status.Error(codes.NotFound, "no such connection on this gateway")
 	}
 	return &gatewayv1.DisconnectResponse{Closed: closed}, nil

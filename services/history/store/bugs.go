@@ -7,6 +7,7 @@ package store
 //	                                and the watermark can go back
 //	runnel_bug_no_unique_key        a command that was committed before is committed again: the key of events is made
 //	                                not unique when the database is opened
+//	runnel_bug_lazy_sync            SQLite does not sync what it commits (in package sqlite)
 const (
 	BugNoWatermarkCheck = bugNoWatermarkCheck
 	BugNoUniqueKey      = bugNoUniqueKey
