@@ -36,6 +36,7 @@ func (l *Loop) take(c *Client, data []byte, now int64) (rest []byte, err error) 
 			if len(payload) >= 2 {
 				c.closedAs = fmt.Sprintf("%d %s", binary.BigEndian.Uint16(payload), payload[2:])
 			}
+			l.drop(c, "closed") // as clients do; the server would wait for it
 		case opPing:
 			c.mu.Lock()
 			err := c.writeLocked(opPong, payload)
