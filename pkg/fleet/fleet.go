@@ -29,9 +29,11 @@ const (
 )
 
 const (
-	// beat is how often an instance says that it is there; after lifetime without a word it counts as gone.
+	// beat is how often an instance says that it is there; after lifetime without a word it counts as gone. For as long as
+	// doubt it may still be at work, with only its connection to NATS away.
 	beat     = 5 * time.Second
 	lifetime = 3*beat + time.Second
+	doubt    = 10 * time.Minute
 	// settle is what instances get to say that they are there, when nobody of a service is known.
 	settle = 300 * time.Millisecond
 	// gap is the least time between two times that an instance says so because it was asked: everybody may ask, and everybody
@@ -72,16 +74,45 @@ type Fleet struct {
 	turns     chan struct{}
 	called    chan struct{} // holds a token when somebody wants to know who is there
 
-	mu      sync.Mutex
-	members map[string]member
-	asked   time.Time     // when everybody was last asked to say that they are there
-	heard   chan struct{} // closed and replaced when a member appears
+	mu        sync.Mutex
+	listening time.Time         // since when; zero before Run
+	members   map[string]member // those that are gone, too, while there is room
+	forgotten time.Time         // the latest that somebody went who is not remembered
+	asked     time.Time         // when everybody was last asked to say that they are there
+	heard     chan struct{}     // closed and replaced when a member appears
 }
 
 type member struct {
 	Member
 
 	lastHeard time.Time
+	left      time.Time // when it said that it leaves; zero when it did not
+}
+
+func (m member) isThere(now time.Time) bool {
+	return m.left.IsZero() && now.Sub(m.lastHeard) <= lifetime
+}
+
+// gone is until when one that is not there may have been at work.
+func (m member) gone(now time.Time) time.Time {
+	if !m.left.IsZero() {
+		return m.left
+	}
+	return earlier(now, m.lastHeard.Add(doubt))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 type method struct {
@@ -138,6 +169,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 			}
 		}()
 	}
+	f.mu.Lock()
+	f.listening = time.Now()
+	f.mu.Unlock()
 	f.announce(false)
 	f.askWho()
 	f.sayAlive(ctx)
@@ -157,7 +191,6 @@ func (f *Fleet) sayAlive(ctx context.Context) {
 			return
 		case <-timer.C:
 			f.announce(false)
-			f.expire()
 			timer.Reset(nextBeat())
 		case <-called:
 			f.announce(false)
@@ -200,41 +233,72 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	if !conversation.ValidUser(alive.GetInstance()) || !conversation.ValidUser(alive.GetService()) {
 		return // not from an instance: theirs fit in subjects, and in memory
 	}
+	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, known := f.members[alive.GetInstance()]
-	switch {
-	case alive.GetLeaving():
-		delete(f.members, alive.GetInstance())
-	case known || len(f.members) < maxMembers:
-		f.members[alive.GetInstance()] = member{
-			Member:    Member{Instance: alive.GetInstance(), Service: alive.GetService(), Started: time.UnixMilli(alive.GetStartedMs())},
-			lastHeard: time.Now(),
-		}
+	before, known := f.members[alive.GetInstance()]
+	if !known && !f.makeRoom(now) {
+		return
 	}
-	if !known {
+	m := member{
+		Member:    Member{Instance: alive.GetInstance(), Service: alive.GetService(), Started: time.UnixMilli(alive.GetStartedMs())},
+		lastHeard: now,
+	}
+	if alive.GetLeaving() {
+		m.left = now
+	}
+	f.members[m.Instance] = m
+	if m.isThere(now) && !before.isThere(now) {
 		close(f.heard)
 		f.heard = make(chan struct{})
 	}
 }
 
-func (f *Fleet) expire() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// makeRoom forgets who is gone when there is no room for one more. It reports false when there is none even so; whoever
+// asks then knows less. Callers hold mu.
+func (f *Fleet) makeRoom(now time.Time) bool {
+	if len(f.members) < maxMembers {
+		return true
+	}
 	for instance, m := range f.members {
-		if time.Since(m.lastHeard) > lifetime {
+		if !m.isThere(now) {
+			f.forgotten = later(f.forgotten, m.gone(now))
 			delete(f.members, instance)
 		}
 	}
+	if len(f.members) < maxMembers {
+		return true
+	}
+	f.forgotten = now
+	return false
+}
+
+// Settled is since when no instance of a service is gone: whoever was there after it is among the Members now. What an
+// instance that is gone knew of an earlier time nobody knows.
+func (f *Fleet) Settled(service string) time.Time {
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.listening.IsZero() {
+		return now
+	}
+	settled := later(f.listening, f.forgotten)
+	for _, m := range f.members {
+		if m.Service == service && !m.isThere(now) {
+			settled = later(settled, m.gone(now))
+		}
+	}
+	return settled
 }
 
 // Members are the instances of a service that were heard of lately, by name.
 func (f *Fleet) Members(service string) []Member {
+	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var found []Member
 	for _, m := range f.members {
-		if m.Service == service && time.Since(m.lastHeard) <= lifetime {
+		if m.Service == service && m.isThere(now) {
 			found = append(found, m.Member)
 		}
 	}

@@ -391,3 +391,22 @@ func TestExplainWithAGatewayThatIsSilent(t *testing.T) {
 	require.Contains(t, answer.GetSummary(), "gw-silent")
 	c.explained(t, "cem", id, 1, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
 }
+
+// What a gateway knew that has stopped nobody knows: that the others never saw the user says nothing.
+func TestExplainWithAGatewayThatHasGone(t *testing.T) {
+	h := newHouse(t)
+	c := h.clerk(nil)
+	first, _ := h.door(nil), h.door(nil)
+	h.ready(c)
+	id := h.newGroup("bob")
+	bob := first.login(t, "bob")
+	bob.seqs(1)
+	h.say(id, text("hello"))
+	bob.event(2)
+	c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_WRITTEN)
+	first.stop()
+	h.gateways--
+	require.Contains(t, c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_UNKNOWN).GetSummary(), "nobody remembers")
+	h.say(id, text("are you there?"))
+	c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_OFFLINE)
+}

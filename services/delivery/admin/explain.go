@@ -33,6 +33,8 @@ type facts struct {
 	// partition is how the conversation's partition is, when the event is not committed.
 	partition *adminv1.Partition
 	gateways  []*gatewayv1.ExplainResponse
+	// settledMs is since when no gateway is gone: what one knew that is, nobody knows.
+	settledMs int64
 	workers   []*deliveryv1.ExplainResponse
 	missing   []*adminv1.Missing
 }
@@ -133,6 +135,7 @@ func (s *Server) remembered(ctx context.Context, f *facts) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	f.settledMs = s.Fleet.Settled(serviceGateway).UnixMilli()
 	for _, gateway := range gateways {
 		f.gateways = append(f.gateways, gateway.said)
 	}

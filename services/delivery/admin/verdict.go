@@ -218,6 +218,9 @@ func (f *facts) lost(t *trail) finding {
 	}[t.reach]
 	found := finding{filledLater: t.filled && t.reach >= reachQueued}
 	then := f.user + " has not come back since; it is waiting for them in history."
+	if t.GetClosedMs() < f.settledMs {
+		then = fmt.Sprintf("Whether %s came back before %s nobody remembers: a gateway may have gone. It is waiting for them in history.", f.user, clock(f.settledMs*1e6))
+	}
 	switch code := errcode.CloseCode(t.GetCloseCode()); code {
 	case errcode.CloseSlow:
 		found.verdict = adminv1.Verdict_VERDICT_SLOW_CLOSED
@@ -236,7 +239,7 @@ func (f *facts) offline() finding {
 	if len(f.gateways) == 0 {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: f.user + " has not acknowledged it, and there is no gateway to ask."}
 	}
-	var since int64
+	since := f.settledMs
 	for _, g := range f.gateways {
 		since = max(since, g.GetConnectionsSinceMs())
 	}

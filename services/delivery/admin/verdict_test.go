@@ -329,6 +329,12 @@ func TestVerdict(t *testing.T) {
 				f.missing = []*adminv1.Missing{silent(serviceGateway, "gw-b"), silent(serviceDelivery, "w-c")}
 			}), unknown, "No answer from gateway gw-b", false,
 		},
+		"was connected, and a gateway has gone since": {
+			about(func(f *facts) {
+				f.gateways = []*gatewayv1.ExplainResponse{routed(closed(at(6, 6, 4, stepQueued), errcode.CloseSlow, 50))}
+				f.settledMs = base + 60
+			}), slowClosed, "Whether bob came back before", false,
+		},
 
 		// Nothing.
 		"offline": {
@@ -341,6 +347,9 @@ func TestVerdict(t *testing.T) {
 			about(func(f *facts) {
 				f.gateways, f.missing = []*gatewayv1.ExplainResponse{without()}, []*adminv1.Missing{silent(serviceGateway, "gw-b")}
 			}), unknown, "No answer from gateway gw-b", false,
+		},
+		"offline, and a gateway has gone since": {
+			about(func(f *facts) { f.gateways, f.settledMs = []*gatewayv1.ExplainResponse{without()}, base+60 }), unknown, "nobody remembers", false,
 		},
 		"offline now, before that nobody remembers": {
 			with(forgetful()), unknown, "nobody remembers", false,
