@@ -23,8 +23,10 @@ const (
 	maxStreams = 1000
 	// pingAfter and pingTimeout find a peer that vanished without a word. gRPC does not ping more often than every 10 s.
 	pingAfter, pingTimeout = 10 * time.Second, 5 * time.Second
-	defaultStopTimeout     = 5 * time.Second
-	defaultMaxInFlight     = 512
+	// handshakeTimeout is what who connects gets to say who they are. gRPC would keep a stranger for two minutes.
+	handshakeTimeout   = 5 * time.Second
+	defaultStopTimeout = 5 * time.Second
+	defaultMaxInFlight = 512
 	// maxConnectionAge has clients connect anew now and then, without a call lost: they look up the addresses behind a name
 	// again, find servers that were added, and show the certificate that they have by then.
 	maxConnectionAge = 10 * time.Minute
@@ -83,6 +85,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: pingAfter, Timeout: pingTimeout, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: time.Minute,
 		}),

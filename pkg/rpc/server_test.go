@@ -2,6 +2,8 @@ package rpc_test
 
 import (
 	"context"
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -147,4 +149,18 @@ func TestClientOutlivesTheServer(t *testing.T) {
 func TestBadAddress(t *testing.T) {
 	_, err := rpc.NewServer(rpc.ServerConfig{Listen: "nowhere"}, telemetry.Discard())
 	require.ErrorContains(t, err, "gRPC server")
+}
+
+// Who connects and does not say who they are is not waited for: nobody has proved anything yet.
+func TestAStrangerWhoSaysNothing(t *testing.T) {
+	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, telemetry.Discard())
+	require.NoError(t, err)
+	stop := serve(t, server)
+	conn, err := net.Dial("tcp", server.Addr())
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, err = io.Copy(io.Discard, conn)
+	require.NoError(t, err, "the server ends the connection, before a minute is over")
+	require.NoError(t, stop())
 }
