@@ -2,7 +2,7 @@ package rpc
 
 import (
 	"context"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -21,70 +21,84 @@ const (
 	breakerShare  = 0.5
 	breakerLeast  = 20
 	// breakerPause and probeTimeout together keep a service from being taken for away 3 s after it is back: a call that tries
-	// whether it is may hang as the others did.
+	// whether it is may hang as the others did, and then another one tries.
 	breakerPause = 500 * time.Millisecond
 	probeTimeout = 2 * time.Second
 )
 
 // breaker stands before every call of one connection: it gives calls a deadline, bounds those in flight, and stops
-// calling a service that fails or hangs, so that callers learn at once and the service gets room to recover.
-//
-//	closed ──half of the calls failed──▶ open ──pause──▶ half open: one call tries
-//	  ▲                                   ▲                  │ failed │ succeeded
-//	  │                                   └──────────────────┘        │
-//	  └───────────────────────────────────────────────────────────────┘
+// calling a service that fails or hangs, so that callers learn at once and the service gets room to recover. It does so for
+// each method by itself: that reads fail, of which there may be too many, must not keep commits and leases from a
+// service that would carry them out.
 type breaker struct {
-	circuit  circuitbreaker.CircuitBreaker[any]
-	changes  atomic.Uint64 // of the circuit's state: what was begun before the last one says nothing about now
-	bulkhead *bulkhead
-	timeout  time.Duration
+	service  string
+	cfg      ClientConfig
+	tel      *telemetry.Telemetry
+	inflight prometheus.Gauge
 	// open and full count calls that were not made.
 	open, full prometheus.Counter
+
+	mu    sync.Mutex
+	gates map[string]*gate // by method, of which a program has a few
+}
+
+// gate is what calls of one method pass.
+type gate struct {
+	*circuit
+
+	bulkhead *bulkhead
 }
 
 func newBreaker(service string, cfg ClientConfig, tel *telemetry.Telemetry) *breaker {
 	rejected := register(tel.Registry, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "runnel_rpc_breaker_rejected_total", Help: "Calls that were not made: open, since the service failed too often; full, since too many were under way.",
+		Name: "runnel_rpc_breaker_rejected_total", Help: "Calls that were not made: open, since the method failed too often; full, since too many were under way.",
 	}, []string{"service", "reason"}))
 	b := &breaker{
-		bulkhead: newBulkhead(cfg.MaxInFlight, inflightGauge(tel, "client", service)),
-		timeout:  cfg.Timeout,
+		service: service, cfg: cfg, tel: tel, gates: map[string]*gate{},
+		inflight: inflightGauge(tel, "client", service),
 		open:     rejected.WithLabelValues(service, "open"),
 		full:     rejected.WithLabelValues(service, "full"),
 	}
-	b.circuit = circuitbreaker.NewBuilder[any]().
-		WithFailureRateThreshold(breakerShare, breakerLeast, breakerWindow).
-		WithSuccessThreshold(1).
-		WithDelay(breakerPause).
-		OnStateChanged(func(event circuitbreaker.StateChangedEvent) {
-			b.changes.Add(1)
-			switch event.NewState {
-			case circuitbreaker.OpenState:
-				tel.Log.Warn("a service fails too often; not calling it for a moment", "service", service)
-			case circuitbreaker.ClosedState:
-				tel.Log.Info("calling a service again", "service", service)
-			case circuitbreaker.HalfOpenState:
-			}
-		}).Build()
 	register(tel.Registry, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "runnel_rpc_breaker_state", Help: "Whether a service is called: 0 yes, 1 no, it failed too often, 2 one call tries it.",
+		Name: "runnel_rpc_breaker_state", Help: "Whether a service is called: 0 yes; 1 no, a method of it that is asked for failed too often; 2 one call tries it.",
 		ConstLabels: prometheus.Labels{"service": service},
-	}, func() float64 { return float64(b.circuit.State()) }))
+	}, func() float64 { return float64(b.state()) }))
 	return b
 }
 
-// isFailure tells the answers of a service that is away, hangs or has too much to do. Others are answers.
-func isFailure(err error) bool {
-	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded:
-		return true
-	default:
-		return false
+func (b *breaker) gate(method string) *gate {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.gates[method]
+	if g == nil {
+		log := b.tel.Log.With("service", b.service, "method", method)
+		g = &gate{newCircuit(log), newBulkhead(b.cfg.MaxInFlight, b.inflight)}
+		b.gates[method] = g
 	}
+	return g
 }
 
-// errOpen and errFull say that a call was not made, which is no answer of the service.
+// state is that of the method that is worst off.
+func (b *breaker) state() circuitbreaker.State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	worst := circuitbreaker.ClosedState
+	for _, g := range b.gates {
+		switch g.state() {
+		case circuitbreaker.OpenState:
+			return circuitbreaker.OpenState
+		case circuitbreaker.HalfOpenState:
+			worst = circuitbreaker.HalfOpenState
+		case circuitbreaker.ClosedState:
+		}
+	}
+	return worst
+}
+
+// errOpen and errFull say that a call was not made, which is no answer of the service; errSlow that a call that tries the
+// service has none yet.
 var (
+	errSlow = status.Error(codes.DeadlineExceeded, "no answer yet")
 	errOpen = status.Error(codes.Unavailable, "the service failed too often just now; it is tried again in a moment")
 	errFull = status.Error(codes.Unavailable, "too many calls of the service are under way; try again later")
 )
@@ -93,60 +107,48 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 	if isGRPC(method) { // whoever asks for health wants to know, not to be spared
 		return invoke(ctx, method, request, reply, conn, options...)
 	}
-	if !b.circuit.TryAcquirePermit() {
+	g := b.gate(method)
+	call, admitted := g.admit()
+	if !admitted {
 		b.open.Inc()
 		return errOpen
 	}
-	began, probing := b.changes.Load(), b.circuit.IsHalfOpen()
-	leave, err := b.enter(ctx, probing)
+	leave, err := b.enter(ctx, g, call)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if _, limited := ctx.Deadline(); probing || !limited {
-		timeout := b.timeout
-		if probing {
-			timeout = probeTimeout
-		}
+	if call.tries {
+		// It keeps the deadline that its caller gave it, for a service that is slow is not away. But others may try meanwhile.
+		impatience := time.AfterFunc(probeTimeout, func() { g.ended(call, errSlow) })
+		defer impatience.Stop()
+	}
+	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout) // a shorter one of the caller's holds
+		ctx, cancel = context.WithTimeout(ctx, b.cfg.Timeout)
 		defer cancel()
 	}
 	err = invoke(ctx, method, request, reply, conn, options...)
-	if b.changes.Load() == began {
-		b.record(err, probing)
-	}
+	g.ended(call, err)
 	return err
 }
 
-// record counts the outcome of a call.
-func (b *breaker) record(err error, probing bool) {
-	switch {
-	case isFailure(err):
-		b.circuit.RecordFailure()
-	case status.Code(err) != codes.Canceled:
-		b.circuit.RecordSuccess()
-	case probing: // the caller went away, which says nothing; but somebody else has to try then
-		b.circuit.RecordFailure()
-	}
-}
-
 // enter takes a place among the calls in flight. The one that tries a service needs none: those that hang may hold them all.
-func (b *breaker) enter(ctx context.Context, probing bool) (leave func(), err error) {
-	if probing {
+func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(), err error) {
+	if call.tries {
 		return func() {}, nil
 	}
-	if !b.bulkhead.enter(ctx) {
+	if !g.bulkhead.enter(ctx) {
 		if err := ctx.Err(); err != nil {
 			return nil, status.FromContextError(err).Err()
 		}
 		b.full.Inc()
 		return nil, errFull
 	}
-	if b.circuit.IsOpen() { // since it began to wait
-		b.bulkhead.leave()
+	if g.isOpen() { // since it began to wait
+		g.bulkhead.leave()
 		b.open.Inc()
 		return nil, errOpen
 	}
-	return b.bulkhead.leave, nil
+	return g.bulkhead.leave, nil
 }

@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -41,8 +43,12 @@ func (d *dependency) does(answer func(context.Context) error) {
 	d.answer = answer
 }
 
-func (d *dependency) call(ctx context.Context) error {
-	return d.unary(ctx, "/service/method", nil, nil, nil, func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+const called = "/service/method"
+
+func (d *dependency) call(ctx context.Context) error { return d.callOf(ctx, called) }
+
+func (d *dependency) callOf(ctx context.Context, method string) error {
+	return d.unary(ctx, method, nil, nil, nil, func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
 		d.mu.Lock()
 		d.calls++
 		answer := d.answer
@@ -223,7 +229,7 @@ func TestCallsDoNotPileUp(t *testing.T) {
 		start(size + queueFactor*size)
 		require.Equal(t, size, d.made())
 		require.Empty(t, results)
-		require.InDelta(t, size, testutil.ToFloat64(d.bulkhead.inflight), 0)
+		require.InDelta(t, size, testutil.ToFloat64(d.inflight), 0)
 		start(3)
 		require.Len(t, results, 3, "beyond the queue calls are refused at once")
 		for range 3 {
@@ -243,7 +249,7 @@ func TestCallsDoNotPileUp(t *testing.T) {
 		for range size + 1 {
 			require.NoError(t, <-results)
 		}
-		require.InDelta(t, 0, testutil.ToFloat64(d.bulkhead.inflight), 0)
+		require.InDelta(t, 0, testutil.ToFloat64(d.inflight), 0)
 		require.InDelta(t, 3+queueFactor*size, testutil.ToFloat64(d.full), 0)
 		require.InDelta(t, 0, d.state(t), 0, "calls that were not made say nothing about the service")
 	})
@@ -254,8 +260,8 @@ func TestATryNeedsNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
 		d.crash(t)
-		for range cap(d.bulkhead.slots) {
-			require.True(t, d.bulkhead.enter(t.Context()))
+		for range cap(d.gate(called).bulkhead.slots) {
+			require.True(t, d.gate(called).bulkhead.enter(t.Context()))
 		}
 		time.Sleep(breakerPause + 1)
 		d.does(succeed)
@@ -268,12 +274,12 @@ func TestATryNeedsNoPlace(t *testing.T) {
 func TestACallThatWaitedIsNotMadeWhenTheBreakerOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{MaxInFlight: 1})
-		require.True(t, d.bulkhead.enter(t.Context()))
+		require.True(t, d.gate(called).bulkhead.enter(t.Context()))
 		waited := make(chan error, 1)
 		go func() { waited <- d.call(context.Background()) }()
 		synctest.Wait()
-		d.circuit.Open()
-		d.bulkhead.leave()
+		d.gate(called).breaker.Open()
+		d.gate(called).bulkhead.leave()
 		require.ErrorIs(t, <-waited, errOpen)
 		require.Zero(t, d.made())
 	})
@@ -330,3 +336,109 @@ func TestHealthIsAlwaysAsked(t *testing.T) {
 		func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return asked })
 	require.ErrorIs(t, err, asked)
 }
+
+// A flood of reads that fail must not stop commits and the renewal of leases.
+func TestEachMethodIsJudgedByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{MaxInFlight: 1})
+		d.crash(t)
+		d.does(succeed)
+		require.ErrorIs(t, d.call(t.Context()), errOpen)
+		require.NoError(t, d.callOf(t.Context(), "/service/other"), "another method is called")
+		require.InDelta(t, 1, d.state(t), 0, "a person sees that something is wrong")
+		time.Sleep(breakerPause + 1)
+		require.NoError(t, d.call(t.Context()))
+		require.InDelta(t, 0, d.state(t), 0)
+
+		// Nor do calls that hang take the places of another method's.
+		require.True(t, d.gate(called).bulkhead.enter(t.Context()))
+		begun := time.Now()
+		require.NoError(t, d.callOf(t.Context(), "/service/other"))
+		require.Equal(t, begun, time.Now())
+	})
+}
+
+// Who tries a service keeps the time that its caller has for it: a store that is slow after its return is not given up for good.
+func TestATryMayBeSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{})
+		d.crash(t)
+		const slow = probeTimeout + time.Second
+		d.does(func(ctx context.Context) error {
+			select {
+			case <-time.After(slow):
+				return nil
+			case <-ctx.Done():
+				return hang(ctx)
+			}
+		})
+		time.Sleep(breakerPause + 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- d.call(ctx) }()
+		time.Sleep(probeTimeout + breakerPause + 1)
+		synctest.Wait()
+		require.Empty(t, ended)
+		d.made()
+		go func() { _ = d.call(ctx) }() // others may try meanwhile
+		synctest.Wait()
+		require.Equal(t, 1, d.made())
+		require.NoError(t, <-ended)
+		require.InDelta(t, 0, d.state(t), 0, "its answer counts")
+	})
+}
+
+// A method that failed once and is not asked for any more is nothing to wake anybody for.
+func TestAMethodThatNobodyAsksForIsNoTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDependency(ClientConfig{})
+		d.crash(t)
+		time.Sleep(breakerWindow)
+		require.InDelta(t, 1, d.state(t), 0)
+		time.Sleep(time.Millisecond)
+		require.InDelta(t, 0, d.state(t), 0)
+		_ = d.call(t.Context()) // tries, and fails
+		require.InDelta(t, 1, d.state(t), 0)
+	})
+}
+
+// However many callers there are at the moment at which one may try: one of them does, and its outcome counts. Were it not
+// counted, nobody could ever try again.
+func TestATryIsNeverLost(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			tel := telemetry.Discard()
+			tel.Log = slog.New(yielding{slog.DiscardHandler})
+			d := &dependency{tel: tel, breaker: newBreaker("history", ClientConfig{}.withDefaults(), tel)}
+			d.crash(t)
+			d.does(func(context.Context) error {
+				time.Sleep(time.Millisecond)
+				return status.Error(codes.Unavailable, "no")
+			})
+			time.Sleep(breakerPause + 1)
+			var calling sync.WaitGroup
+			for range 8 {
+				calling.Go(func() { _ = d.call(t.Context()) })
+			}
+			calling.Wait()
+			d.does(succeed)
+			time.Sleep(breakerPause + 1)
+			require.NoError(t, d.call(t.Context()))
+		})
+	}
+}
+
+// yielding lets others go first whenever something is logged, which is when the state of a circuit changes.
+type yielding struct{ slog.Handler }
+
+func (yielding) Enabled(context.Context, slog.Level) bool { return true }
+
+func (yielding) Handle(context.Context, slog.Record) error {
+	for range 100 {
+		runtime.Gosched()
+	}
+	return nil
+}
+
+func (y yielding) WithAttrs([]slog.Attr) slog.Handler { return y }

@@ -37,8 +37,8 @@ type ClientConfig struct {
 	TLS certs.Config
 	// Timeout is for calls whose context has no deadline. Defaults to 10 s.
 	Timeout time.Duration
-	// MaxInFlight bounds the calls under way; further ones wait a moment, and are refused with UNAVAILABLE when too many
-	// do. Defaults to 512.
+	// MaxInFlight bounds the calls of each method that are under way; further ones wait a moment, and are refused with
+	// UNAVAILABLE when too many do. Defaults to 512.
 	MaxInFlight int
 }
 
@@ -54,7 +54,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 
 // Dial makes a connection to a service; target is host:port, or any form gRPC knows, such as dns:///history:9000 for every
 // address behind a name. It connects in the background, so the service need not be there yet; until it is, calls fail with
-// UNAVAILABLE at once. So they do for a moment when too many have failed: see breaker. The caller closes the connection.
+// UNAVAILABLE at once. So do those of a method for a moment when too many of it have failed: see breaker. The caller closes the connection.
 func Dial(target string, cfg ClientConfig, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 	cfg = cfg.withDefaults()
 	transport, err := clientTransport(cfg, tel)

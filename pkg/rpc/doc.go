@@ -7,6 +7,7 @@
 //	guard.go      asks the table for each call
 //	transport.go  mutual TLS with certificates that may change
 //	breaker.go    what a caller does about a dependency that fails or hangs
+//	circuit.go    whether a method is called
 //	bulkhead.go   bounds on calls in flight, of a caller and of a server
 //	observer.go   metrics, and errors that callers may see
 //	inproc.go     Inproc

@@ -1,0 +1,105 @@
+package rpc
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// circuit is whether a method is called.
+//
+//	closed ──half of the calls failed──▶ open ──pause──▶ half open: one call tries
+//	  ▲                                   ▲                  │ failed, or takes long │ succeeded
+//	  │                                   └──────────────────┘                       │
+//	  └──────────────────────────────────────────────────────────────────────────────┘
+type circuit struct {
+	mu      sync.Mutex // around all of breaker that changes it, so that a state and what it lets through are seen as one
+	breaker circuitbreaker.CircuitBreaker[any]
+	changes uint64    // of the state
+	asked   time.Time // when a call was last asked for while it was not closed
+}
+
+// attempt is a call that was let through.
+type attempt struct {
+	began uint64 // changes at that time: what was begun before the last one says nothing about now
+	tries bool   // it is the one that tries whether the service is back
+}
+
+func newCircuit(log *slog.Logger) *circuit {
+	c := &circuit{}
+	c.breaker = circuitbreaker.NewBuilder[any]().
+		WithFailureRateThreshold(breakerShare, breakerLeast, breakerWindow).
+		WithSuccessThreshold(1).
+		WithDelay(breakerPause).
+		OnStateChanged(func(event circuitbreaker.StateChangedEvent) {
+			switch event.NewState { // mu is held
+			case circuitbreaker.OpenState:
+				c.asked = time.Now()
+				log.Warn("a service fails too often; not calling it for a moment")
+			case circuitbreaker.ClosedState:
+				log.Info("calling a service again")
+			case circuitbreaker.HalfOpenState:
+				log.Debug("trying a service again")
+			}
+			c.changes++
+		}).Build()
+	return c
+}
+
+// admit asks whether a call may be made. One that was must be told to ended.
+func (c *circuit) admit() (attempt, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	admitted := c.breaker.TryAcquirePermit()
+	tries := c.breaker.IsHalfOpen()
+	if !admitted || tries {
+		c.asked = time.Now()
+	}
+	return attempt{c.changes, tries}, admitted
+}
+
+// ended tells the outcome of a call. Of several for the same call the first one counts, and an answer that comes late.
+func (c *circuit) ended(call attempt, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.changes != call.began:
+		if call.tries && !isFailure(err) && !isCanceled(err) {
+			c.breaker.Close() // slow, but there
+		}
+	case isFailure(err):
+		c.breaker.RecordFailure()
+	case !isCanceled(err):
+		c.breaker.RecordSuccess()
+	case call.tries: // the caller went away, which says nothing; but somebody else has to try then
+		c.breaker.RecordFailure()
+	}
+}
+
+func (c *circuit) isOpen() bool { return c.breaker.IsOpen() }
+
+// state is for people: a method that failed and that nobody has asked for since is no trouble of theirs.
+func (c *circuit) state() circuitbreaker.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.breaker.IsOpen() && time.Since(c.asked) > breakerWindow {
+		return circuitbreaker.ClosedState
+	}
+	return c.breaker.State()
+}
+
+// isFailure tells the answers of a service that is away, hangs or has too much to do. Others are answers.
+func isFailure(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded:
+		return true
+	default:
+		return false
+	}
+}
+
+func isCanceled(err error) bool { return status.Code(err) == codes.Canceled }
