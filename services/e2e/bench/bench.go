@@ -157,7 +157,19 @@ func (t *trial) against(ctx context.Context, shared []scenario, binaries launch.
 		copies = max(copies, s.copies)
 	}
 	begun := time.Now()
-	if t.system, err = start(ctx, t.mode, binaries, dir, copies, t.Profile != ""); err != nil {
+	var traces *sink
+	var flags []string
+	if t.SampleRatio > 0 {
+		if traces, err = newSink(); err != nil {
+			return err
+		}
+		defer func() {
+			t.progressf("%d spans came to the collector", traces.spans.Load())
+			err = errors.Join(err, traces.close())
+		}()
+		flags = traces.flags(t.SampleRatio)
+	}
+	if t.system, err = start(ctx, t.mode, binaries, dir, copies, t.Profile != "", flags); err != nil {
 		return fmt.Errorf("scenario %d: %w", shared[0].number, err)
 	}
 	defer func() {

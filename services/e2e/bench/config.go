@@ -17,6 +17,8 @@ type Config struct {
 	Quick  bool          `help:"One short run of each scenario, for a look."`
 	Smoke  bool          `help:"One tiny run of each scenario, in seconds, to see that all of it works. Its figures mean nothing."`
 
+	SampleRatio float64 `help:"Have the services record this share of traces and send them to a collector that only counts them; 0 makes none. The tables are without."`
+
 	JSON    string `name:"json" help:"Write all figures to this file." type:"path" placeholder:"FILE"`
 	Write   bool   `help:"Write the tables of services/e2e/bench/README.md."`
 	Profile string `help:"Keep CPU and allocation profiles of every service during the last run in this directory. The figures suffer." type:"path" placeholder:"DIR"`

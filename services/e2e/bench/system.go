@@ -56,16 +56,18 @@ func programs(mode string) []string {
 	return []string{launch.Gateway, launch.Delivery, launch.History, launch.NATSServer}
 }
 
-// start starts a system with its data in dir, of so many gateways and workers if it is of separate services.
-func start(ctx context.Context, mode string, binaries launch.Binaries, dir string, copies int, profile bool) (*system, error) {
+// start starts a system with its data in dir, of so many gateways and workers if it is of separate services. All services
+// get the extra flags.
+func start(ctx context.Context, mode string, binaries launch.Binaries, dir string, copies int, profile bool, extra []string) (*system, error) {
 	options := launch.Options{
 		Dir: dir, Binaries: binaries, Store: launch.PostgreSQL, NATSNodes: 1, Gateways: copies, Deliveries: copies, Histories: 1,
 		Flags: map[string][]string{launch.Standalone: limits, launch.Gateway: limits},
 	}
 	if profile {
-		for _, program := range []string{launch.Standalone, launch.Gateway, launch.Delivery, launch.History} {
-			options.Flags[program] = append(slices.Clone(options.Flags[program]), "--admin.pprof")
-		}
+		extra = append(slices.Clone(extra), "--admin.pprof")
+	}
+	for _, program := range []string{launch.Standalone, launch.Gateway, launch.Delivery, launch.History} {
+		options.Flags[program] = append(slices.Clone(options.Flags[program]), extra...)
 	}
 	begin, workers := launch.Start, func(s *launch.Suite) []*launch.Process { return s.Deliveries }
 	if mode == standalone {
