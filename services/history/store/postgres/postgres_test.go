@@ -64,6 +64,15 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			tb.Helper()
 			exec(tb, cfg.URL, "DELETE FROM events WHERE conversation_id = $1 AND seq = $2", id, seq)
 		},
+		BackToVersion1: func(tb testing.TB) {
+			tb.Helper()
+			conn := raw(tb, cfg.URL)
+			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
+			_, err := conn.Exec(tb.Context(), `ALTER TABLE leases DROP COLUMN wanted; DROP TABLE revocations;
+				ALTER TABLE dead_letters ALTER COLUMN stream TYPE text COLLATE "default";
+				DELETE FROM goose_db_version WHERE version_id > 1`)
+			require.NoError(tb, err)
+		},
 	}
 }
 

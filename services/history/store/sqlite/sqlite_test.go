@@ -43,6 +43,14 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			tb.Helper()
 			change(tb, cfg.Path, "DELETE FROM events WHERE conversation_id = ? AND seq = ?", id, int64(seq))
 		},
+		BackToVersion1: func(tb testing.TB) {
+			tb.Helper()
+			db := raw(tb, cfg.Path)
+			defer func() { require.NoError(tb, db.Close()) }()
+			_, err := db.ExecContext(tb.Context(), `ALTER TABLE leases DROP COLUMN wanted; DROP TABLE revocations;
+				DELETE FROM goose_db_version WHERE version_id > 1`)
+			require.NoError(tb, err)
+		},
 	}
 }
 

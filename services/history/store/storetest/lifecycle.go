@@ -24,6 +24,40 @@ func testLifecycle(t *testing.T, subject Subject) {
 		requireWatermark(t, again, 3, worker.Watermark)
 	})
 
+	t.Run("a database of version 1 keeps what it has and gains what is new", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		want := worker.Commit(t, worker.Command(id, "alice", Message("kept")))
+		putAside(t, worker, worker.Watermark.GetStream(), &historyv1.DeadLetter{Sequence: 10, Reason: "ten", Payload: []byte("p")}, &historyv1.DeadLetter{Sequence: 9, Reason: "nine"})
+		letters := deadLetters(t, db, &historyv1.ListDeadLettersRequest{})
+		require.Len(t, letters, 2)
+		held := lease(t, db, &historyv1.LeaseRequest{Worker: "w", TtlMs: long}).GetHeld()
+		require.Len(t, held, Partitions)
+		db.BackToVersion1(t)
+		_, err := db.Leases(t.Context())
+		require.ErrorIs(t, err, store.ErrUnavailable, "it has not got what is new")
+
+		upgraded, err := db.Reopen(t.Context(), Partitions)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, upgraded.Close()) }()
+		requireEvents(t, want, VerifyLog(t, upgraded, id)[1:])
+		requireWatermark(t, upgraded, 3, worker.Watermark)
+		require.Equal(t, letters, deadLetters(t, upgraded, &historyv1.ListDeadLettersRequest{}))
+		leases, err := upgraded.Leases(t.Context())
+		require.NoError(t, err)
+		for _, of := range leases.GetLeases() {
+			require.Equal(t, "w", of.GetWorker())
+			require.Empty(t, of.GetWanted())
+		}
+		require.NoError(t, upgraded.Move(t.Context(), 2, "w"))
+		require.Equal(t, []uint32{2}, lease(t, upgraded, &historyv1.LeaseRequest{Worker: "w", TtlMs: long}).GetPinned())
+		before, err := upgraded.Revoke(t.Context(), "alice")
+		require.NoError(t, err)
+		require.Positive(t, before)
+		worker.Store = upgraded
+		worker.Commit(t, worker.Command(id, "alice", Message("goes on")))
+		VerifyLog(t, upgraded, id)
+	})
+
 	t.Run("another number of partitions is refused with what to do", func(t *testing.T) {
 		db := subject.New(t)
 		_, err := db.Reopen(t.Context(), Partitions/2)

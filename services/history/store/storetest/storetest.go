@@ -39,6 +39,8 @@ type Database struct {
 	SetBody func(tb testing.TB, conversationID string, seq uint64, body []byte)
 	// Delete removes an event behind the store's back.
 	Delete func(tb testing.TB, conversationID string, seq uint64)
+	// BackToVersion1 takes the schema back to what its first version made.
+	BackToVersion1 func(tb testing.TB)
 }
 
 // Run runs the whole suite.
