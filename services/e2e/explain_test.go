@@ -406,7 +406,9 @@ func TestExplainWithAGatewayThatHasGone(t *testing.T) {
 	c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_WRITTEN)
 	first.stop()
 	h.gateways--
-	require.Contains(t, c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_UNKNOWN).GetSummary(), "nobody remembers")
+	require.Eventually(t, func() bool { // once it is known that it has gone; until then it is silent
+		return strings.Contains(c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_UNKNOWN).GetSummary(), "nobody remembers")
+	}, patience, 10*time.Millisecond)
 	h.say(id, text("are you there?"))
 	c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_OFFLINE)
 }

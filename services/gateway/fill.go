@@ -224,11 +224,7 @@ func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
 // after the other, and tells it of those that it cannot know.
 func (c *conn) fillFormer(positions []*clientv1.Position) {
 	for _, p := range positions {
-		if !c.gw.takeTurn(c) {
-			return
-		}
 		c.fillFormerOne(p.GetConversationId(), p.GetSeq())
-		<-c.gw.turns
 	}
 }
 
@@ -238,6 +234,8 @@ func (c *conn) fillFormerOne(conversationID string, after uint64) {
 		switch {
 		case isNotFound(err):
 			c.endFormer(conversationID, 0)
+			return
+		case err != nil && c.isGone():
 			return
 		case err != nil:
 			c.gw.log.Warn("a client could not be told of a former conversation yet", "connection", c.id, "conversation", conversationID, "error", err)
@@ -269,7 +267,12 @@ func (c *conn) endFormer(conversationID string, last uint64) {
 	c.flush()
 }
 
+// readFormer takes its turn for the reading alone: a client that is slow to take what was read must hold up nobody.
 func (c *conn) readFormer(conversationID string, after uint64) (*historyv1.ReadResponse, error) {
+	if !c.gw.takeTurn(c) {
+		return nil, errClosing
+	}
+	defer func() { <-c.gw.turns }()
 	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	c.gw.metrics.reads[readPast].Inc()
