@@ -290,6 +290,69 @@ func TestMovedPartitionsMayBeAboveTheShare(t *testing.T) {
 	})
 }
 
+// A partition that is handed over to a worker that dies meanwhile is nobody's no longer than one whose owner died.
+func TestAMoveToAWorkerThatDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(4)
+		s.hire(t, "a", always)
+		_, killB := s.hire(t, "b", always)
+		pass(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
+		var moved uint32
+		for s.worksOn(int(moved)) != "a" {
+			moved++
+		}
+		killed := time.Now()
+		killB()
+		s.move(moved, "b")
+		pass(500 * time.Millisecond)
+		synctest.Wait()
+		require.Empty(t, s.worksOn(int(moved)), "a gave it up, and b is not known to be dead yet")
+		pass(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 4}, s.spread())
+		for p, since := range s.since {
+			require.LessOrEqual(t, since.Sub(killed), 3*time.Second, "partition %d", p)
+		}
+		require.False(t, s.twice)
+	})
+}
+
+// Two that are moved to each other's worker at the same moment pass each other, and nothing moves after that.
+func TestMovesThatCross(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(4)
+		s.hire(t, "a", always)
+		s.hire(t, "b", always)
+		pass(3 * time.Second)
+		synctest.Wait()
+		before := map[int]string{}
+		other := map[string]string{"a": "b", "b": "a"}
+		for p := range 4 {
+			before[p] = s.worksOn(p)
+		}
+		moved := map[string]int{}
+		for p, worker := range before {
+			moved[worker] = p
+		}
+		begun := time.Now()
+		for worker, p := range moved {
+			s.move(uint32(p), other[worker])
+		}
+		pass(5 * time.Second)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
+		for worker, p := range moved {
+			require.Equal(t, other[worker], s.worksOn(p))
+		}
+		for p, since := range s.since {
+			require.Less(t, since.Sub(begun), time.Second, "partition %d", p)
+		}
+		require.False(t, s.twice)
+	})
+}
+
 func TestFailedRenewalsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(1)
