@@ -178,6 +178,13 @@ func (f *facts) neverCame(t *trail) finding {
 	case t.GetStanding() == nil:
 		behind = fmt.Sprintf("%s does not listen to the conversation", t)
 	}
+	if standing := t.GetStanding(); standing != nil && slices.ContainsFunc(t.gateway.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED)) {
+		why := fmt.Sprintf("has the conversation up to %d only: one before it was lost, and what is missing is not read from history yet", standing.GetHead())
+		if standing.GetHead() == 0 {
+			why = "could not ask history yet where the conversation stands"
+		}
+		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf("It came live to the gateway, which %s. %s. %s", why, behind, then)}
+	}
 	if f.told() {
 		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf(
 			"It was handed to the broker, and lost between there and the gateway: %s. %s", behind, then)}
@@ -294,8 +301,8 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 	// Steps are forgotten sooner than where a connection stands.
 	if standing := of.GetStanding(); standing != nil {
 		switch {
-		case standing.GetAcknowledged() >= f.seq:
-			t.reach = max(t.reach, reachAcknowledged)
+		case standing.GetAcknowledged() >= f.seq && t.reach < reachAcknowledged:
+			t.reach, t.at = reachAcknowledged, 0
 		case standing.GetSent() >= f.seq && t.reach < reachQueued:
 			t.reach = reachWritten
 		case standing.GetHead() >= f.seq:

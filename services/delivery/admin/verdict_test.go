@@ -203,6 +203,9 @@ func TestVerdict(t *testing.T) {
 				f.missing = []*adminv1.Missing{silent(serviceGateway, "gw-b")}
 			}), acknowledged, "", false,
 		},
+		"acknowledged, and when is forgotten": {
+			with(routed(at(6, 6, 6, stepQueued, stepWritten))), acknowledged, "bob has it: acknowledged by connection c1", false,
+		},
 		"acknowledged by one of two devices": {
 			with(routed(at(6, 6, 4, stepQueued, stepWritten)), gateway("gw-b", path(stepRouted), at(6, 6, 6, stepQueued, stepWritten, stepAcked))),
 			acknowledged, "gw-b", false,
@@ -264,6 +267,12 @@ func TestVerdict(t *testing.T) {
 		// Lost before its gateway.
 		"published, not routed": {
 			with(without(at(4, 4, 4))), notRouted, "handed to the broker", false,
+		},
+		"routed, and held back because one before it was lost": {
+			with(routed(at(3, 3, 3))), notRouted, "came live to the gateway, which has the conversation up to 3 only", false,
+		},
+		"routed, and held back because history is away": {
+			with(routed(at(0, 4, 4))), notRouted, "could not ask history yet", false,
 		},
 		"routed to another gateway only": {
 			about(func(f *facts) {
