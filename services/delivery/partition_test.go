@@ -376,7 +376,8 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	require.False(t, outcome.GetRepeated())
 	b.awaitEvent(create.GetConversationId(), 2)
 	b.store.verify(t)
-	require.Equal(t, 2, w.count("republished_events_total"))
+	// It is counted after it is told.
+	b.eventually("what was told again is counted", func() bool { return w.count("republished_events_total") == 2 })
 }
 
 // A conflict at a conversation's seq means that what is in memory is wrong: it is thrown away.
