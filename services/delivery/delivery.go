@@ -184,7 +184,7 @@ func (s *Service) Check(context.Context) error {
 		return errors.New("not running")
 	}
 	if since := time.Since(s.keeper.lastRenewal()); since > s.cfg.LeaseTTL {
-		return fmt.Errorf("the history service was last reached %v ago", since.Round(time.Second))
+		return fmt.Errorf("the history service last renewed the leases %v ago: it or its database is away", since.Round(time.Second))
 	}
 	return nil
 }

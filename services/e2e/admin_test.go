@@ -523,6 +523,20 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	_, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
 	requireCode(t, codes.NotFound, err)
 
+	// One that is refused stays: it may be the only copy of what somebody wrote.
+	payload, err = (&brokerv1.Command{
+		ConversationId: id, Sender: "eve", CommandId: uuid.Must(uuid.NewV7()).String(), Body: text("let me in"), Salt: make([]byte, chain.SaltSize),
+	}).MarshalVT()
+	require.NoError(t, err)
+	put((home+1)%h.partitions, payload)
+	letter = letters(1)[0]
+	retried, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
+	require.NoError(t, err)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, retried.GetOutcome().GetError().GetCode())
+	letters(1)
+	_, err = c.DropDeadLetter(ctx, &adminv1.DropDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
+	require.NoError(t, err)
+
 	// One that is put aside again stays, until what was wrong is put right. It was sent through the submitter, so the broker
 	// remembers its message id.
 	poison := uuid.Must(uuid.NewV7()).String()

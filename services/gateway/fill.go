@@ -160,6 +160,7 @@ func (s *seat) fillPast(r *room, after uint64) error {
 	if err != nil {
 		return err
 	}
+	trimPage(page, s.conn.gw.pastBytes())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.sent != after {
@@ -174,6 +175,10 @@ func (s *seat) fillPast(r *room, after uint64) error {
 	s.sent = last
 	return nil
 }
+
+// pastBytes is how large a page of the past may be at most: large events must not fill the send queue of a client that is
+// not slow.
+func (g *Gateway) pastBytes() int { return g.cfg.SendQueueBytes / 4 }
 
 // queuePast queues a page as its viewer may see it, up to and including stop.
 func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.ReadResponse, stop uint64) {
@@ -246,6 +251,7 @@ func (c *conn) fillFormerOne(conversationID string, after uint64) {
 			c.join(conversationID) // a member again
 			return
 		}
+		trimPage(page, c.gw.pastBytes())
 		c.queuePast(conversationID, c.gw.recorder.key(conversationID), page, ^uint64(0))
 		after = max(after, lastOf(page, ^uint64(0)))
 		if !page.GetMore() {

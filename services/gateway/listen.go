@@ -21,7 +21,7 @@ func listen(cfg Config, deps Deps) (net.Listener, error) {
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen for clients: %w", err)
+		return nil, fmt.Errorf("listen for clients (--gateway.listen): %w", err)
 	}
 	if secured != nil {
 		return tls.NewListener(listener, secured), nil

@@ -108,11 +108,11 @@ func (r *recorder) ofConn(number uint32) *shard { return &r.shards[number%record
 // note adds a step for a stretch, in pieces when one entry cannot hold it. Of a stretch that would fill the ring more than
 // once the end is kept.
 func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if most := uint64(cap(s.ring)) * maxStretch; last-first >= most {
 		first = last - most + 1
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for {
 		n := min(last-first, maxStretch-1)
 		entry.last, entry.what = first+n, uint32(kind)&(1<<kindBits-1)|uint32(n)<<kindBits

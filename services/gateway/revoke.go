@@ -145,7 +145,7 @@ func (g *Gateway) readRevocations(ctx context.Context, since int64) (newest int6
 		g.metrics.reads[readRevocations].Inc()
 		page, err := g.history.GetRevocations(ctx, &historyv1.GetRevocationsRequest{SinceMs: since})
 		if err != nil && !tooOld(err) {
-			return newest, fmt.Errorf("read revoked tokens since %d: %w", since, err)
+			return newest, fmt.Errorf("read revoked tokens since %s: %w", time.UnixMilli(since).UTC().Format(time.RFC3339), err)
 		}
 		for _, r := range page.GetRevocations() {
 			g.revoke(r.GetUserId(), r.GetBeforeMs(), nil)

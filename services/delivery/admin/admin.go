@@ -98,7 +98,7 @@ func askAll[T any, M interface {
 	defer cancel()
 	answers, err := fleet.AskAll[T, M](ctx, s.Fleet, service, method, request)
 	if err != nil {
-		s.Log.WarnContext(ctx, "cannot ask over NATS", "service", service, "method", method, "error", err)
+		s.Log.WarnContext(ctx, "cannot ask over NATS", "asked", service, "method", method, "error", err)
 		return nil, nil, status.Errorf(codes.Unavailable, "the %s instances cannot be asked over NATS", service)
 	}
 	var found []from[T]

@@ -53,7 +53,7 @@ func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLett
 }
 
 // RetryDeadLetter sends the command again, as the same command: had it been committed in the meantime, for its sender has
-// tried again, the first outcome comes back. It is forgotten once it has an outcome that is not a dead letter anew.
+// tried again, the first outcome comes back. It is forgotten once it is committed.
 func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDeadLetterRequest) (*adminv1.RetryDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -77,16 +77,17 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 	switch code {
 	case conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE:
 		return nil, status.Error(codes.Unavailable, "it is not known whether the command was carried out; the dead letter is kept, retry it")
-	case conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED:
-		return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
+	case conversationv1.ErrorCode_ERROR_CODE_UNSPECIFIED: // committed
 	default:
+		// Refused, for now at least: what was sent is nowhere else, so it stays until somebody drops it.
+		return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
 	}
-	// It has its outcome whether or not the caller still waits.
+	// It is committed whether or not the caller still waits.
 	dropping, done := context.WithTimeout(context.WithoutCancel(ctx), gatherTimeout)
 	defer done()
 	_, err = s.History.DropDeadLetter(dropping, &historyv1.DropDeadLetterRequest{DeadLetterId: request.GetDeadLetterId()})
 	if err != nil && !isNotFound(err) {
-		return nil, status.Error(codes.Unavailable, "the command has its outcome, but the dead letter could not be dropped; drop it, or retry it: it is the same command")
+		return nil, status.Error(codes.Unavailable, "the command is committed, but the dead letter could not be dropped; drop it, or retry it: it is the same command")
 	}
 	return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
 }

@@ -269,7 +269,7 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		worker *worker
 		want   []string
 	}{
-		"unavailable": {refusing(codes.Unavailable, "the store is away"), []string{"nobody answers at 127.0.0.1:", "the store is away", "--address"}},
+		"unavailable": {refusing(codes.Unavailable, "the store is away"), []string{"the worker at 127.0.0.1:", "answers", "the store is away", "/readyz"}},
 		"refused":     {refusing(codes.PermissionDenied, "runnel-gateway may not"), []string{"runnel-gateway may not", "own machine"}},
 		"another":     {nil, []string{"does not do this", "--address"}},
 		"slow":        {refusing(codes.DeadlineExceeded, "too late"), []string{"no answer within 5s", "--timeout"}},

@@ -22,6 +22,9 @@ func (c *Command) explainError(err error) error {
 	where, message := strings.Join(c.Address, " or "), clean(s.Message())
 	switch s.Code() {
 	case codes.Unavailable:
+		if answered(message) {
+			return failed("the worker at %s answers, but cannot tell: %s\nWhat it stands on is away: /readyz of its admin port, and of history's, says what", where, message)
+		}
 		return failed("nobody answers at %s: %s\n%s", where, message, c.hint(message))
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return failed("refused: %s\n%s", message, c.certificateHint())
@@ -34,6 +37,17 @@ func (c *Command) explainError(err error) error {
 	default:
 		return failed("%s", message)
 	}
+}
+
+// answered reports whether a worker said that something behind it is away. What gRPC itself says of a worker that cannot be reached
+// has these words in it.
+func answered(message string) bool {
+	for _, words := range []string{"connection", "transport", "name resolver", "produced zero addresses", "error reading"} {
+		if strings.Contains(message, words) {
+			return false
+		}
+	}
+	return true
 }
 
 // hint is for a server that cannot be reached.

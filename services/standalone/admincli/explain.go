@@ -60,7 +60,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 	if cursor := answer.GetCursor(); cursor != nil {
 		p.row("received up to", fmt.Sprintf("%d, last at %s", cursor.GetDeliveredSeq(), cmp.Or(p.moment(cursor.GetDeliveredTimeMs()), "no time")))
 		p.row("read up to", number(cursor.GetReadSeq()))
-	} else {
+	} else if answer.GetVerdict() != adminv1.Verdict_VERDICT_NOT_COMMITTED { // where nobody was asked
 		p.row("received up to", "no member")
 	}
 	p.row("sent again", plural(answer.GetRetries(), "time"))

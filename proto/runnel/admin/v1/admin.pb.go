@@ -2092,7 +2092,7 @@ func (x *RetryDeadLetterRequest) GetDeadLetterId() string {
 // RetryDeadLetterResponse is what came of it.
 type RetryDeadLetterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The outcome; dead-lettered again is an outcome with that error, and a new dead letter is there.
+	// The outcome. When it is refused the dead letter is kept; dead-lettered again is a refusal too, and there is a new one besides.
 	Outcome       *v12.Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -75,7 +75,7 @@ type AdminServiceClient interface {
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
 	// GetDeadLetter gives one, with the command in it when it can be decoded.
 	GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error)
-	// RetryDeadLetter sends the command again, and drops the dead letter when it has an outcome. FAILED_PRECONDITION when the
+	// RetryDeadLetter sends the command again, and drops the dead letter when it is committed. FAILED_PRECONDITION when the
 	// payload is no command.
 	RetryDeadLetter(ctx context.Context, in *RetryDeadLetterRequest, opts ...grpc.CallOption) (*RetryDeadLetterResponse, error)
 	// DropDeadLetter forgets one, for good.
@@ -296,7 +296,7 @@ type AdminServiceServer interface {
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
 	// GetDeadLetter gives one, with the command in it when it can be decoded.
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error)
-	// RetryDeadLetter sends the command again, and drops the dead letter when it has an outcome. FAILED_PRECONDITION when the
+	// RetryDeadLetter sends the command again, and drops the dead letter when it is committed. FAILED_PRECONDITION when the
 	// payload is no command.
 	RetryDeadLetter(context.Context, *RetryDeadLetterRequest) (*RetryDeadLetterResponse, error)
 	// DropDeadLetter forgets one, for good.

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +27,7 @@ type chatCommand struct {
 	User    string      `arg:"" help:"Who you are."`
 	With    string      `help:"User to write to. Without it, use /open USER." placeholder:"USER"`
 	URL     string      `name:"url" help:"WebSocket address of the gateway." default:"ws://127.0.0.1:8080/v1/ws"`
-	Codec   frame.Codec `help:"Encoding on the wire: proto or json." default:"proto"`
+	Codec   frame.Codec `help:"Encoding on the wire: proto or json." default:"proto" placeholder:"CODEC"`
 	DataDir string      `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
 	Auth    auth.Config `embed:"" prefix:"auth."`
 }
@@ -40,6 +39,7 @@ const chatHelp = `Write a line to send it. Commands:
   /list                 show your conversations
   /go N                 talk in conversation N of the list
   /leave                leave the group
+  /help                 show this
   /quit                 end
 Ticks: ○ sending  ✓ committed  ✓✓ delivered k of n  ✓✓ read k of n`
 
@@ -85,7 +85,10 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 		return err
 	}
 	err = ch.talk(ctx, c.With, in)
-	return errors.Join(err, cl.Close())
+	if ended := cl.Close(); err == nil { // else it is the same once more
+		err = ended
+	}
+	return err
 }
 
 func (c *chat) talk(ctx context.Context, with string, in io.Reader) error {
@@ -142,8 +145,10 @@ func (c *chat) line(ctx context.Context, line string) {
 		c.list()
 	case words[0] == "/go" && len(words) == 2:
 		c.goTo(words[1])
-	case line[0] == '/':
+	case words[0] == "/help":
 		c.printf("%s", chatHelp)
+	case line[0] == '/':
+		c.printf("! there is no command like this; /help shows all")
 	case current == "":
 		c.printf("! say /open USER first")
 	default:

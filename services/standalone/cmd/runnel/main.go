@@ -84,7 +84,7 @@ func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) 
 		fmt.Printf("  A token             bin/runnel token alice\n")
 	}
 	if admin := server.AdminAddr(); admin != "" {
-		fmt.Printf("  Look inside         http://%s/metrics and /readyz\n", admin)
+		fmt.Printf("  Look inside         http://%s/ (the status page; /metrics and /readyz beside it)\n", admin)
 	}
 	address := ""
 	if server.RPCAddr() != admincli.DefaultStandalone {
