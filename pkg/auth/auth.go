@@ -124,7 +124,7 @@ func New(cfg Config, opts Options) (*Verifier, error) {
 		}
 	}
 	if len(v.static) == 0 && v.remote == nil {
-		return nil, errors.New("there is no key to verify tokens with: set an HMAC secret, public key files, a JWKS file or a JWKS URL")
+		return nil, errors.New("there is no key to verify tokens with: set RUNNEL_AUTH_HMAC_SECRET or RUNNEL_AUTH_HMAC_SECRET_FILE, or --auth.public-key-files, --auth.jwks-file or --auth.jwks-url")
 	}
 	return v, nil
 }

@@ -59,7 +59,7 @@ func staticKeys(cfg Config, log *slog.Logger) ([]key, error) {
 	var keys []key
 	if cfg.HMACSecret != "" {
 		if len(cfg.HMACSecret) < MinSecretBytes {
-			return nil, fmt.Errorf("the HMAC secret is shorter than %d bytes", MinSecretBytes)
+			return nil, fmt.Errorf("the HMAC secret (RUNNEL_AUTH_HMAC_SECRET) is shorter than %d bytes", MinSecretBytes)
 		}
 		keys = append(keys, key{algorithm: jose.HS256, material: []byte(cfg.HMACSecret)})
 	}

@@ -65,7 +65,9 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			log.Warn("lost the connection to NATS", "error", err)
+			if err != nil { // else we closed it
+				log.Warn("lost the connection to NATS", "error", err)
+			}
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) {
 			log.Info("connected to NATS again", "server", c.ConnectedServerName())

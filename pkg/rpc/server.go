@@ -65,7 +65,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("gRPC server: %w", err)
+		return nil, fmt.Errorf("gRPC server (--rpc.listen): %w", err)
 	}
 	if bundle == nil && !cfg.Plaintext && !isLoopback(listener.Addr()) {
 		_ = listener.Close() // the reason below matters more

@@ -90,7 +90,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("admin server: %w", err)
+		return nil, fmt.Errorf("admin server (--admin.listen): %w", err)
 	}
 	if cfg.Token == "" && !isLoopback(listener.Addr()) {
 		_ = listener.Close()
