@@ -192,7 +192,7 @@ func TestOneSampledSendIsOneTrace(t *testing.T) {
 	}
 	for _, name := range []string{"runnel.client.send", "runnel.gateway.receive", "runnel.delivery.apply", "runnel.gateway.fan_out", "runnel.client.receive"} {
 		for _, span := range trace.Named(name) {
-			require.Equal(t, int64(2), span.Attributes["runnel.seq"], name)
+			require.Equal(t, int64(3), span.Attributes["runnel.seq"], name)
 			require.Equal(t, id, span.Attributes["runnel.conversation.id"], name)
 		}
 	}
