@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/certs"
@@ -42,4 +43,28 @@ type Config struct {
 
 	ClientTraceRate        float64 `help:"Commands a second whose trace goes on with that of the client's own span, because it is sampled; the others begin a trace here. 0 trusts no client." default:"100"`
 	ClientTraceRatePerUser float64 `help:"The same for one user." default:"10"`
+}
+
+// leastInterval is the shortest time that a setting may ask something to be done every so often, or wait for.
+const leastInterval = time.Millisecond
+
+// validate refuses what would hang or flood.
+func (c Config) validate() error {
+	for name, value := range map[string]time.Duration{
+		"connect-timeout": c.ConnectTimeout, "heartbeat": c.Heartbeat, "ack-timeout": c.AckTimeout, "write-timeout": c.WriteTimeout,
+		"history-timeout": c.HistoryTimeout, "revocation-interval": c.RevocationInterval,
+	} {
+		if value < leastInterval {
+			return fmt.Errorf("gateway.%s is %v: must be at least %v", name, value, leastInterval)
+		}
+	}
+	for name, value := range map[string]int{
+		"max-connections": c.MaxConnections, "max-connections-per-user": c.MaxConnectionsPerUser, "max-connections-per-ip": c.MaxConnectionsPerIP,
+		"max-frame-bytes": c.MaxFrameBytes, "send-queue-bytes": c.SendQueueBytes,
+	} {
+		if value < 1 {
+			return fmt.Errorf("gateway.%s is %d: must be at least 1", name, value)
+		}
+	}
+	return nil
 }

@@ -94,6 +94,9 @@ type Gateway struct {
 
 // New makes a gateway that listens already, so that its address is known, but takes no connection before Run.
 func New(cfg Config, deps Deps) (*Gateway, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configuration of the gateway: %w", err)
+	}
 	g := &Gateway{
 		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
 		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider, cfg),

@@ -1,0 +1,30 @@
+package gateway
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+)
+
+func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*Config){
+		"heartbeat":           func(c *Config) { c.Heartbeat = 0 },
+		"revocation-interval": func(c *Config) { c.RevocationInterval = 0 },
+		"history-timeout":     func(c *Config) { c.HistoryTimeout = -1 },
+		"max-connections":     func(c *Config) { c.MaxConnections = 0 },
+		"send-queue-bytes":    func(c *Config) { c.SendQueueBytes = -5 },
+	} {
+		var cfg Config
+		parser, err := kong.New(&cfg)
+		require.NoError(t, err)
+		_, err = parser.Parse(nil)
+		require.NoError(t, err)
+		require.NoError(t, cfg.validate(), "the defaults are good")
+		spoil(&cfg)
+		_, err = New(cfg, Deps{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+		require.ErrorContains(t, err, "gateway."+name)
+	}
+}
