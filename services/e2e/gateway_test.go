@@ -264,7 +264,10 @@ func TestAClientThatSaysNothingIsClosed(t *testing.T) {
 
 // TestASlowClientIsClosedAndResumes has a client that reads nothing while far more is sent than sockets hold.
 func TestASlowClientIsClosedAndResumes(t *testing.T) {
-	s := newStage(t, func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 })
+	s := newStage(t, func(cfg *gateway.Config) {
+		cfg.SendQueueBytes = 64 << 10
+		cfg.AckTimeout = time.Hour // however long it takes to fill the sockets, nothing is sent again meanwhile
+	})
 	s.commit(group("bob", "cem"))
 	slow, quick := s.login("bob"), s.login("cem")
 	slow.seqs(1)
