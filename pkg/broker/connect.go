@@ -181,3 +181,16 @@ func streamConfig(cfg Config, partition int) jetstream.StreamConfig {
 		AllowDirect: false,
 	}
 }
+
+// Allowed tells whether NATS has refused anything that was asked for over this connection, as it does when a service shows
+// another one's nkey. It is asked after everything was subscribed to: a service that hears nothing must not look healthy.
+func Allowed(nc *nats.Conn) error {
+	const patience = 2 * time.Second
+	if err := nc.FlushTimeout(patience); err != nil {
+		return nil //nolint:nilerr // the connection is away, which shows by itself
+	}
+	if err := nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
+		return fmt.Errorf("NATS refuses what this service needs; is it another one's nkey or credentials? %w", err)
+	}
+	return nil
+}

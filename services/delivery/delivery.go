@@ -155,6 +155,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	defer func() { _ = released.Unsubscribe() }() // fails only when the connection is closed
 
+	if err := broker.Allowed(nc); err != nil {
+		return err
+	}
 	watching, cancel := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() { s.watchConnection(watching) })

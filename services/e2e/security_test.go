@@ -297,3 +297,20 @@ func (f *fortress) replace(t *testing.T, ann, bob person, id string) {
 	require.Equal(t, gatewayPID, f.gateway.PID())
 	require.Equal(t, deliveryPID, f.delivery.PID())
 }
+
+// A rollout with the keys of two services mixed up stops at once, instead of bringing up services that hear nothing.
+func TestAServiceWithAnothersKeyDoesNotStart(t *testing.T) {
+	f := newFortress(t)
+	for program, another := range map[string]string{launch.Gateway: "delivery", launch.Delivery: "gateway"} {
+		files := f.ring.Files(strings.TrimPrefix(program, "runnel-"))
+		admin := f.address()
+		_, err := launch.Run(t.Context(), launch.Command{
+			Name: "mistaken", Path: binaries(t, program)[program], Log: f.log("mistaken-" + program), Ready: "http://" + admin + "/readyz",
+			Env: []string{"RUNNEL_AUTH_HMAC_SECRET=" + secret},
+			Args: append(f.broker(another), "--nats.partitions=2", "--admin.listen="+admin, "--rpc.listen="+f.address(),
+				"--rpc.tls.cert-file="+files.CertFile, "--rpc.tls.key-file="+files.KeyFile, "--rpc.tls.ca-file="+files.CAFile,
+				"--"+strings.TrimPrefix(program, "runnel-")+map[string]string{launch.Gateway: ".listen=" + f.address(), launch.Delivery: ".name=mistaken"}[program]),
+		})
+		require.ErrorContains(t, err, "NATS refuses what this service needs", program)
+	}
+}

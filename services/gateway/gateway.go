@@ -179,6 +179,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		}
 		defer func() { _ = sub.Unsubscribe() }() // fails only when the connection is closed
 	}
+	if err := broker.Allowed(g.nats); err != nil {
+		return err
+	}
 	status := g.nats.StatusChanged(nats.CONNECTED)
 	defer g.nats.RemoveStatusListener(status)
 

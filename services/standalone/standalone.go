@@ -49,6 +49,7 @@ type Config struct {
 // Standalone is all services in one process. Make it with New, then Run it once.
 type Standalone struct {
 	tel      *telemetry.Telemetry
+	lock     *os.File // of the data directory
 	nats     *server.Server
 	nc       *nats.Conn
 	store    history.Store
@@ -71,6 +72,9 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	}()
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if s.lock, err = lockDir(cfg.DataDir); err != nil {
+		return nil, err
 	}
 	if cfg.Auth.HMACSecret == "" && len(cfg.Auth.PublicKeyFiles) == 0 && cfg.Auth.JWKSFile == "" && cfg.Auth.JWKSURL == "" {
 		if s.secret, err = DevSecret(cfg.DataDir); err != nil {
@@ -192,6 +196,9 @@ func (s *Standalone) close() {
 	}
 	if s.verifier != nil {
 		s.verifier.Close()
+	}
+	if s.lock != nil {
+		_ = s.lock.Close() // gives the directory back
 	}
 }
 
