@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/auth"
@@ -273,8 +276,18 @@ func (b *builder) startGateways(ctx context.Context) error {
 	return nil
 }
 
-// service starts one of our programs with an admin port and an RPC port of its own.
+// service starts one of our programs with an admin port and an RPC port of its own. Between finding a port and listening on
+// it another process may take it; then others are found.
 func (b *builder) service(ctx context.Context, program, name string, flags map[string]string, environment ...string) (*Process, error) {
+	for tries := 3; ; tries-- {
+		p, err := b.try(ctx, program, name, maps.Clone(flags), environment...)
+		if err == nil || tries <= 1 || !strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
+			return p, err
+		}
+	}
+}
+
+func (b *builder) try(ctx context.Context, program, name string, flags map[string]string, environment ...string) (*Process, error) {
 	admin, err := address()
 	if err != nil {
 		return nil, err
