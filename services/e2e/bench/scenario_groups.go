@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
+	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // talk is what was seen of conversations during one measurement.
@@ -58,7 +59,7 @@ func under(ctx context.Context, runs int, warmup time.Duration, play func(contex
 	defer stop()
 	played := make(chan error, 1)
 	go func() { played <- play(playing) }()
-	err := pause(ctx, warmup)
+	err := launch.Pause(ctx, warmup)
 	for run := 0; run < runs && err == nil; run++ {
 		err = measure(ctx, run)
 	}

@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"time"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // idleConnections weighs connections that do nothing. The services are started anew before each run, so that neither making the
@@ -34,7 +36,7 @@ func idleConnections(ctx context.Context, t *trial) error {
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, t.idleRest); err != nil {
+		if err := launch.Pause(ctx, t.idleRest); err != nil {
 			return err
 		}
 		n := float64(len(c.clients))

@@ -169,7 +169,7 @@ func (s *system) awaitNobody(ctx context.Context) error {
 		if connections == 0 {
 			return nil
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := launch.Pause(ctx, 20*time.Millisecond); err != nil {
 			return fmt.Errorf("%v connections are left: %w", connections, err)
 		}
 	}
@@ -185,7 +185,7 @@ func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) 
 	for {
 		response, err := s.delivery.Submit(ctx, request)
 		switch {
-		case status.Code(err) == codes.Unavailable && pause(ctx, 50*time.Millisecond) == nil:
+		case status.Code(err) == codes.Unavailable && launch.Pause(ctx, 50*time.Millisecond) == nil:
 			continue // the same id again
 		case err != nil:
 			return "", 0, fmt.Errorf("submit a command: %w", err)
@@ -315,16 +315,4 @@ func download(ctx context.Context, url, path string) error {
 	}
 	_, err = file.ReadFrom(response.Body)
 	return errors.Join(err, file.Close())
-}
-
-// pause waits for d, or less when ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -67,7 +67,7 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 	defer going.Wait()
 	down := make(chan struct{}, maxDown)
 	for _, fault := range faults {
-		if wait(ctx, time.Until(begun.Add(fault.At))) != nil {
+		if launch.Pause(ctx, time.Until(begun.Add(fault.At))) != nil {
 			return
 		}
 		// A restart may take longer than was guessed; then the next fault waits.
@@ -89,7 +89,7 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 func (i *injector) lane(ctx context.Context, rest func() time.Duration, next func() (Fault, bool)) {
 	for {
 		fault, more := next()
-		if !more || wait(ctx, rest()) != nil {
+		if !more || launch.Pause(ctx, rest()) != nil {
 			return
 		}
 		release, err := i.claimed.take(ctx, fault.claims())
@@ -139,7 +139,7 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 	switch fault.Kind {
 	case FaultPause:
 		part.Pause()
-		_ = wait(ctx, fault.For)
+		_ = launch.Pause(ctx, fault.For)
 		part.Resume()
 		return time.Now(), nil
 	case FaultZombie:
@@ -156,7 +156,7 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 				return time.Now(), err
 			}
 		}
-		_ = wait(ctx, fault.For)
+		_ = launch.Pause(ctx, fault.For)
 	default:
 		return time.Now(), fmt.Errorf("there is no fault %q", fault.Kind)
 	}
@@ -198,18 +198,6 @@ func (i *injector) parts(kind string) []launch.Part {
 		of, _, _ := strings.Cut(p.Name(), "-")
 		return of != kind
 	})
-}
-
-// wait waits for d, or less when ctx ends.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // over reports whether there is no more time.

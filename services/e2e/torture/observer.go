@@ -15,6 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // observer speaks the protocol by hand and comes back again and again with the positions it has. It holds the gateway to its own promise:
@@ -101,7 +102,7 @@ func (o *observer) anew(ctx context.Context) error {
 		if there {
 			return nil
 		}
-		if err := wait(ctx, 10*time.Millisecond); err != nil {
+		if err := launch.Pause(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("%s does not get a connection: %w", o.reader, err)
 		}
 	}

@@ -3,6 +3,8 @@ package torture
 import (
 	"context"
 	"time"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
 // settle is I9: after the last fault everything works again, within a generous time. A fresh message in every conversation is committed,
@@ -82,7 +84,7 @@ func (r *run) settle(ctx context.Context) {
 // heads asks until the database answers: what is left of connections to it may be from before its restart.
 func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
 	for {
-		if heads, members, err = r.database.Heads(ctx); err == nil || wait(ctx, 50*time.Millisecond) != nil {
+		if heads, members, err = r.database.Heads(ctx); err == nil || launch.Pause(ctx, 50*time.Millisecond) != nil {
 			return heads, members, err
 		}
 	}
