@@ -67,7 +67,7 @@ func (t *trial) window(ctx context.Context, run int) (cost, error) {
 		if t.Profile != "" && run == t.Runs-1 {
 			return t.profile(ctx, t.Profile, t.name, t.Window)
 		}
-		return launch.Pause(ctx, t.Window)
+		return launch.Sleep(ctx, t.Window)
 	})
 }
 

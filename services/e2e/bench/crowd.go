@@ -170,7 +170,7 @@ func (c *crowd) unanswered(ctx context.Context, patience time.Duration) int64 {
 	defer cancel()
 	for {
 		lost := max(0, c.sends.Load()-c.answers.Load())
-		if lost == 0 || c.loop.Failures() != nil || launch.Pause(ctx, 10*time.Millisecond) != nil {
+		if lost == 0 || c.loop.Failures() != nil || launch.Sleep(ctx, 10*time.Millisecond) != nil {
 			return lost
 		}
 	}
@@ -193,7 +193,7 @@ func (c *crowd) wholeness(ctx context.Context) error {
 		if err := c.loop.Failures(); err != nil || missing == nil {
 			return err
 		}
-		if err := launch.Pause(ctx, 10*time.Millisecond); err != nil {
+		if err := launch.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return errors.Join(missing, err)
 		}
 	}

@@ -79,7 +79,7 @@ func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, en
 		if err := end(victim); err != nil {
 			return err
 		}
-		return launch.Pause(ctx, after)
+		return launch.Sleep(ctx, after)
 	})
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func (t *trial) busiestWorker(ctx context.Context) (*launch.Process, error) {
 		if slices.Min(counts) > 0 {
 			return t.Deliveries[slices.Index(counts, slices.Max(counts))], nil
 		}
-		if err := launch.Pause(ctx, 50*time.Millisecond); err != nil {
+		if err := launch.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, fmt.Errorf("the workers own %v partitions: %w", counts, err)
 		}
 	}
@@ -161,7 +161,7 @@ func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 		ctx, cancel := context.WithTimeout(ctx, settleTime)
 		defer cancel()
 		for away.count() < hit {
-			if err := launch.Pause(ctx, 10*time.Millisecond); err != nil {
+			if err := launch.Sleep(ctx, 10*time.Millisecond); err != nil {
 				return fmt.Errorf("%d of %d clients are connected again: %w", away.count(), hit, err)
 			}
 		}

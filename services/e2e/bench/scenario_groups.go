@@ -59,7 +59,7 @@ func under(ctx context.Context, runs int, warmup time.Duration, play func(contex
 	defer stop()
 	played := make(chan error, 1)
 	go func() { played <- play(playing) }()
-	err := launch.Pause(ctx, warmup)
+	err := launch.Sleep(ctx, warmup)
 	for run := 0; run < runs && err == nil; run++ {
 		err = measure(ctx, run)
 	}

@@ -36,7 +36,7 @@ func idleConnections(ctx context.Context, t *trial) error {
 		if err != nil {
 			return err
 		}
-		if err := launch.Pause(ctx, t.idleRest); err != nil {
+		if err := launch.Sleep(ctx, t.idleRest); err != nil {
 			return err
 		}
 		n := float64(len(c.clients))

@@ -169,7 +169,7 @@ func (s *system) awaitNobody(ctx context.Context) error {
 		if connections == 0 {
 			return nil
 		}
-		if err := launch.Pause(ctx, 20*time.Millisecond); err != nil {
+		if err := launch.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return fmt.Errorf("%v connections are left: %w", connections, err)
 		}
 	}
@@ -185,7 +185,7 @@ func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) 
 	for {
 		response, err := s.delivery.Submit(ctx, request)
 		switch {
-		case status.Code(err) == codes.Unavailable && launch.Pause(ctx, 50*time.Millisecond) == nil:
+		case status.Code(err) == codes.Unavailable && launch.Sleep(ctx, 50*time.Millisecond) == nil:
 			continue // the same id again
 		case err != nil:
 			return "", 0, fmt.Errorf("submit a command: %w", err)

@@ -97,8 +97,8 @@ func address() (string, error) {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
 }
 
-// Pause waits for d, or less when ctx ends; then it gives its error.
-func Pause(ctx context.Context, d time.Duration) error {
+// Sleep waits for d, or less when ctx ends; then it gives its error.
+func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

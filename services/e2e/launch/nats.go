@@ -143,7 +143,7 @@ func (s *Suite) AwaitNATS(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			if waiting := Pause(ctx, pollInterval); waiting != nil {
+			if waiting := Sleep(ctx, pollInterval); waiting != nil {
 				return fmt.Errorf("%s is behind: %w", p.Name(), errors.Join(waiting, err))
 			}
 		}

@@ -69,7 +69,7 @@ func (p *Postgres) Restart(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if Pause(ctx, restartPause) != nil {
+		if Sleep(ctx, restartPause) != nil {
 			return err
 		}
 	}

@@ -38,6 +38,23 @@ func pauseFamily(pid int) {
 	for _, child := range family(pid)[1:] {
 		_ = syscall.Kill(child, syscall.SIGSTOP)
 	}
+	// A signal is only sent: until every thread has taken it, the process may still answer somebody.
+	for range 1000 {
+		if !slices.ContainsFunc(family(pid), moves) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// moves reports whether some thread of a process is neither stopped nor ended.
+func moves(pid int) bool {
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return slices.ContainsFunc(threads, func(thread os.DirEntry) bool {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread.Name()))
+		_, state, found := bytes.Cut(stat, []byte(") "))
+		return found && len(state) > 0 && !strings.ContainsRune("TtZX", rune(state[0]))
+	})
 }
 
 func resumeFamily(pid int) {

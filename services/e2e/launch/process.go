@@ -72,7 +72,7 @@ func (p *Process) Restart(ctx context.Context) error {
 			return nil
 		}
 		p.Kill()
-		if Pause(ctx, restartPause) != nil {
+		if Sleep(ctx, restartPause) != nil {
 			return fmt.Errorf("restart: %w", err)
 		}
 	}
@@ -133,7 +133,7 @@ func (p *Process) awaitReady(ctx context.Context, ended <-chan struct{}) error {
 			return fmt.Errorf("%w before it was ready: %s", errEnded, p.state)
 		default:
 		}
-		if err := Pause(ctx, pollInterval); err != nil {
+		if err := Sleep(ctx, pollInterval); err != nil {
 			return fmt.Errorf("it is not ready: %w: %w", err, last)
 		}
 	}

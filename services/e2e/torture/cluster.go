@@ -23,7 +23,7 @@ func (i *injector) leader(ctx, restart context.Context, fault Fault) (time.Time,
 		return time.Now(), err
 	}
 	leader.Kill()
-	_ = launch.Pause(ctx, fault.For)
+	_ = launch.Sleep(ctx, fault.For)
 	ended := time.Now()
 	return ended, i.again(restart, leader)
 }
@@ -37,7 +37,7 @@ func (i *injector) findLeader(ctx context.Context, stream string) (*launch.Proce
 		if err == nil {
 			return leader, nil
 		}
-		if launch.Pause(ctx, 100*time.Millisecond) != nil {
+		if launch.Sleep(ctx, 100*time.Millisecond) != nil {
 			return nil, fmt.Errorf("find a leader: %w", err)
 		}
 	}
@@ -92,7 +92,7 @@ func (i *injector) network(ctx context.Context, fault Fault) (time.Time, error) 
 			i.count(func(c *Counts) { c.Cut += cut })
 		}
 	}
-	_ = launch.Pause(ctx, fault.For)
+	_ = launch.Sleep(ctx, fault.For)
 	setAll(links, proxy.Weather{})
 	return time.Now(), nil
 }
@@ -121,10 +121,10 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 		before := i.refusals(ctx)
 		if held := i.shown || try > 0; held && len(links) > 0 {
 			setAll(links, proxy.Weather{Up: proxy.Flow{Hold: true}})
-			_ = launch.Pause(ctx, holdBefore)
+			_ = launch.Sleep(ctx, holdBefore)
 		}
 		worker.Pause()
-		_ = launch.Pause(ctx, fault.For)
+		_ = launch.Sleep(ctx, fault.For)
 		setAll(links, proxy.Weather{})
 		worker.Resume()
 		ended := time.Now()
@@ -143,7 +143,7 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 func (i *injector) awaitRefusal(ctx context.Context, before float64) int {
 	ctx, cancel := context.WithTimeout(ctx, zombieTime)
 	defer cancel()
-	for launch.Pause(ctx, 100*time.Millisecond) == nil {
+	for launch.Sleep(ctx, 100*time.Millisecond) == nil {
 		if now := i.refusals(ctx); now > before {
 			return int(now - before)
 		}

@@ -134,7 +134,7 @@ func until(ctx context.Context, is func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, live)
 	defer cancel()
 	for !is() {
-		if launch.Pause(ctx, 50*time.Millisecond) != nil {
+		if launch.Sleep(ctx, 50*time.Millisecond) != nil {
 			return false
 		}
 	}

@@ -68,7 +68,7 @@ func (c *crowd) connect(ctx context.Context) error {
 			c.loop.Connect(c.clients[begun], c.gateways[begun%len(c.gateways)])
 			begun++
 		}
-		if err := errors.Join(c.loop.Failures(), launch.Pause(ctx, 5*time.Millisecond)); err != nil {
+		if err := errors.Join(c.loop.Failures(), launch.Sleep(ctx, 5*time.Millisecond)); err != nil {
 			return fmt.Errorf("%d of %d clients are connected: %w", c.connected(), len(c.clients), err)
 		}
 	}

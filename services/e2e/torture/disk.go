@@ -24,7 +24,7 @@ func (i *injector) fill(ctx, restart context.Context, fault Fault) (time.Time, e
 	if err := v.fill(); err != nil {
 		return time.Now(), fmt.Errorf("fill the volume of %s: %w", fault.Part, err)
 	}
-	_ = launch.Pause(ctx, fault.For)
+	_ = launch.Sleep(ctx, fault.For)
 	if err := v.free(); err != nil {
 		return time.Now(), fmt.Errorf("free the volume of %s: %w", fault.Part, err)
 	}
@@ -48,7 +48,7 @@ func (i *injector) heals(ctx context.Context) bool {
 		if _, _, err := i.database.Heads(ctx); err == nil {
 			return true
 		}
-		if launch.Pause(ctx, 50*time.Millisecond) != nil {
+		if launch.Sleep(ctx, 50*time.Millisecond) != nil {
 			return false
 		}
 	}

@@ -67,7 +67,7 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 	defer going.Wait()
 	down := make(chan struct{}, maxDown)
 	for _, fault := range faults {
-		if launch.Pause(ctx, time.Until(begun.Add(fault.At))) != nil {
+		if launch.Sleep(ctx, time.Until(begun.Add(fault.At))) != nil {
 			return
 		}
 		// A restart may take longer than was guessed; then the next fault waits.
@@ -89,7 +89,7 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 func (i *injector) lane(ctx context.Context, rest func() time.Duration, next func() (Fault, bool)) {
 	for {
 		fault, more := next()
-		if !more || launch.Pause(ctx, rest()) != nil {
+		if !more || launch.Sleep(ctx, rest()) != nil {
 			return
 		}
 		release, err := i.claimed.take(ctx, fault.claims())
@@ -139,7 +139,7 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 	switch fault.Kind {
 	case FaultPause:
 		part.Pause()
-		_ = launch.Pause(ctx, fault.For)
+		_ = launch.Sleep(ctx, fault.For)
 		part.Resume()
 		return time.Now(), nil
 	case FaultZombie:
@@ -156,7 +156,7 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 				return time.Now(), err
 			}
 		}
-		_ = launch.Pause(ctx, fault.For)
+		_ = launch.Sleep(ctx, fault.For)
 	default:
 		return time.Now(), fmt.Errorf("there is no fault %q", fault.Kind)
 	}

@@ -102,7 +102,7 @@ func (o *observer) anew(ctx context.Context) error {
 		if there {
 			return nil
 		}
-		if err := launch.Pause(ctx, 10*time.Millisecond); err != nil {
+		if err := launch.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("%s does not get a connection: %w", o.reader, err)
 		}
 	}

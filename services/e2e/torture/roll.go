@@ -159,13 +159,13 @@ func (r *rolling) perform(ctx context.Context) error {
 	r.report.Roll = report
 	reads := r.reads(ctx)
 	begun := time.Now()
-	_ = launch.Pause(ctx, rollCalm)
+	_ = launch.Sleep(ctx, rollCalm)
 	report.Calm, reads = r.rate(ctx, reads, begun)
 	begun = time.Now()
 	err := r.roll(ctx)
 	report.Seconds = seconds(time.Since(begun))
 	report.Rolling, _ = r.rate(ctx, reads, begun)
-	_ = launch.Pause(ctx, 2*awayDelay)
+	_ = launch.Sleep(ctx, 2*awayDelay)
 	stop()
 	load.Wait()
 	if err != nil || ctx.Err() != nil {
@@ -216,7 +216,7 @@ func (r *rolling) write(ctx context.Context, d *device, groups []string, sender 
 		}
 	}
 	const each = rollSenders * time.Second / rollRate
-	for n := 0; len(own) > 0 && launch.Pause(ctx, each/2+rand.N(each)) == nil; n++ {
+	for n := 0; len(own) > 0 && launch.Sleep(ctx, each/2+rand.N(each)) == nil; n++ {
 		d.mu.Lock()
 		busy := len(d.pending) >= maxPending
 		d.mu.Unlock()

@@ -84,7 +84,7 @@ func (r *run) settle(ctx context.Context) {
 // heads asks until the database answers: what is left of connections to it may be from before its restart.
 func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
 	for {
-		if heads, members, err = r.database.Heads(ctx); err == nil || launch.Pause(ctx, 50*time.Millisecond) != nil {
+		if heads, members, err = r.database.Heads(ctx); err == nil || launch.Sleep(ctx, 50*time.Millisecond) != nil {
 			return heads, members, err
 		}
 	}

@@ -130,7 +130,7 @@ func (s *slowReader) caughtUp(ctx context.Context, last uint64) error {
 		if seq, _ := s.positionOf(s.id); seq >= last {
 			return nil
 		}
-		if launch.Pause(ctx, 20*time.Millisecond) != nil {
+		if launch.Sleep(ctx, 20*time.Millisecond) != nil {
 			return errors.New("the reader went on and did not catch up")
 		}
 	}
