@@ -1,28 +1,19 @@
-// Package chain computes and checks the hash chain of a conversation's log, so that whoever holds a stretch of it can tell
-// that nothing in it was dropped, changed or reordered, even after content was erased from it.
+// Package chain computes and checks the hash chain of a conversation's log. A reader that holds a stretch of the log can
+// check that no event in it was dropped, changed or reordered, even after content was erased from it.
 //
-// It never touches a network or a store, and it does not hash protobuf bytes: those differ between libraries. What is
-// hashed is a canonical encoding of fields, each preceded by its length:
+// It never touches a network or a store, and it never decodes or encodes a body: the body is hashed as the bytes that were
+// admitted, so a body with fields that this build does not know verifies like any other. Each part is preceded by its length:
 //
 //	uint(n)   n as 8 bytes, big endian
 //	bytes(b)  uint(len(b)), then b; text is its UTF-8 bytes
-//	list(l)   uint(len(l)), then each element
-//	map(m)    uint(len(m)), then bytes(key) bytes(value) by rising key, compared bytewise
 //
-//	content    = uint(kind) and the fields of the body, in the order of their proto numbers:
-//	  created          uint(conversation kind) bytes(name) list(bytes(member))
-//	  message          bytes(text) uint(reply_to) map(metadata)
-//	  members_added    list(bytes(member))
-//	  member_removed   bytes(member)
-//	  member_left      nothing
-//	  renamed          bytes(name)
-//	commitment = SHA-256( bytes("runnel.content.v1") bytes(salt) content )
-//	hash       = SHA-256( bytes("runnel.event.v1") bytes(conversation_id) uint(seq) uint(time_ms) bytes(sender)
-//	                      bytes(command_id) uint(kind) bytes(commitment) bytes(prev_hash) )
+//	commitment = SHA-256( bytes("runnel.content.v2") bytes(salt) bytes(body) )
+//	hash       = SHA-256( bytes("runnel.event.v2") uint(format) bytes(conversation_id) uint(seq) uint(time_ms) bytes(sender)
+//	                      bytes(command_id) uint(kind) bytes(commitment) bytes(prev_hash) bytes(header_extra) )
 //
-// prev_hash of seq 1 is 32 zero bytes. Erasing an event removes its body and salt and keeps the commitment: the hash
-// still verifies, and without the salt the commitment does not give away what the content was. The files in testdata/ are
-// test vectors for other languages.
+// That is format 2, the only one so far. prev_hash of seq 1 is 32 zero bytes. Erasing an event removes its body and salt and
+// keeps the commitment: the hash still verifies, and without the salt the commitment does not reveal the content. The files
+// in testdata/ are test vectors for other languages; testdata/README.md describes them.
 package chain
 
 import (
@@ -30,96 +21,95 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"slices"
-	"strings"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 const (
+	// Format is the format of the events that this build makes.
+	Format = 2
 	// Size is the length of a hash, a commitment and a prev_hash in bytes.
 	Size = sha256.Size
-	// SaltSize is the length of an event's salt in bytes.
+	// SaltSize is the length in bytes of the salts that gateways make. Salts of MinSaltSize to MaxSaltSize are accepted.
 	SaltSize = 16
+	// MinSaltSize is the shortest salt of an event, in bytes.
+	MinSaltSize = 16
+	// MaxSaltSize is the longest salt of an event, in bytes.
+	MaxSaltSize = 32
+	// PrefixSize is the length in bytes of the part of a hash that a client sends with its resume position.
+	PrefixSize = 8
 
-	contentDomain = "runnel.content.v1"
-	eventDomain   = "runnel.event.v1"
+	contentDomain = "runnel.content.v2"
+	eventDomain   = "runnel.event.v2"
 )
 
-// Zero is the prev_hash of seq 1.
+// Zero is the prev_hash of seq 1. It must not be written to.
 var Zero = make([]byte, Size)
 
-// KindOf gives the event kind that a body leads to; EVENT_KIND_UNSPECIFIED for a body without an action.
-func KindOf(body *conversationv1.Body) conversationv1.EventKind {
-	switch body.GetAction().(type) {
-	case *conversationv1.Body_Create:
-		return conversationv1.EventKind_EVENT_KIND_CREATED
-	case *conversationv1.Body_Message:
-		return conversationv1.EventKind_EVENT_KIND_MESSAGE
-	case *conversationv1.Body_AddMembers:
-		return conversationv1.EventKind_EVENT_KIND_MEMBERS_ADDED
-	case *conversationv1.Body_RemoveMember:
-		return conversationv1.EventKind_EVENT_KIND_MEMBER_REMOVED
-	case *conversationv1.Body_Leave:
-		return conversationv1.EventKind_EVENT_KIND_MEMBER_LEFT
-	case *conversationv1.Body_Rename:
-		return conversationv1.EventKind_EVENT_KIND_RENAMED
+// Content is what a verifier can say about the content of an event whose place in the log verified.
+type Content uint8
+
+const (
+	// Verified content gives the event's commitment.
+	Verified Content = iota
+	// NotChecked content was not looked at: the event came without the bytes of its body, or has a format that this build does
+	// not know.
+	NotChecked
+	// Erased content is gone: the event has a commitment, and neither body nor salt.
+	Erased
+)
+
+// String is the name for logs and tables.
+func (c Content) String() string {
+	switch c {
+	case Verified:
+		return "content verified"
+	case NotChecked:
+		return "content not checked"
 	default:
-		return conversationv1.EventKind_EVENT_KIND_UNSPECIFIED
+		return "erased"
 	}
 }
 
-// AppendContent appends the canonical encoding of a body to dst.
-func AppendContent(dst []byte, body *conversationv1.Body) []byte {
-	dst = appendUint(dst, uint64(KindOf(body)))
-	switch action := body.GetAction().(type) {
-	case *conversationv1.Body_Create:
-		dst = appendUint(dst, uint64(action.Create.GetKind()))
-		dst = appendText(dst, action.Create.GetName())
-		dst = appendList(dst, action.Create.GetMembers())
-	case *conversationv1.Body_Message:
-		dst = appendText(dst, action.Message.GetText())
-		dst = appendUint(dst, action.Message.GetReplyTo())
-		dst = appendMap(dst, action.Message.GetMetadata())
-	case *conversationv1.Body_AddMembers:
-		dst = appendList(dst, action.AddMembers.GetMembers())
-	case *conversationv1.Body_RemoveMember:
-		dst = appendText(dst, action.RemoveMember.GetMember())
-	case *conversationv1.Body_Rename:
-		dst = appendText(dst, action.Rename.GetName())
-	}
-	return dst
-}
-
-// Commitment is the salted commitment to a body.
-func Commitment(salt []byte, body *conversationv1.Body) [Size]byte {
+// Commitment is the salted commitment to the bytes of a body.
+func Commitment(salt, body []byte) [Size]byte {
 	var stack [512]byte
 	buf := appendText(stack[:0], contentDomain)
 	buf = appendBytes(buf, salt)
-	buf = AppendContent(buf, body)
+	buf = appendBytes(buf, body)
 	return sha256.Sum256(buf)
 }
 
-// Hash is the hash of an event's header. It takes the commitment from salt and body, or the event's own commitment when
-// the body was erased.
+// Hash is the hash of an event's header. It uses the event's commitment and does not look at body and salt.
 func Hash(event *conversationv1.Event) [Size]byte {
-	commitment := event.GetCommitment()
-	if event.GetBody() != nil {
-		sum := Commitment(event.GetSalt(), event.GetBody())
-		commitment = sum[:]
-	}
 	var stack [512]byte
 	buf := appendText(stack[:0], eventDomain)
+	buf = appendUint(buf, uint64(event.GetFormat()))
 	buf = appendText(buf, event.GetConversationId())
 	buf = appendUint(buf, event.GetSeq())
 	buf = appendUint(buf, uint64(event.GetTimeMs()))
 	buf = appendText(buf, event.GetSender())
 	buf = appendText(buf, event.GetCommandId())
 	buf = appendUint(buf, uint64(event.GetKind()))
-	buf = appendBytes(buf, commitment)
+	buf = appendBytes(buf, event.GetCommitment())
 	buf = appendBytes(buf, event.GetPrevHash())
+	buf = appendBytes(buf, event.GetHeaderExtra())
 	return sha256.Sum256(buf)
 }
+
+// Seal sets format, commitment and hash of a new event. All other fields must be set.
+func Seal(event *conversationv1.Event) {
+	var sums [2 * Size]byte // one allocation for both
+	commitment := Commitment(event.GetSalt(), event.GetBody())
+	copy(sums[:], commitment[:])
+	event.Format, event.Commitment = Format, sums[:Size:Size]
+	hash := Hash(event)
+	copy(sums[Size:], hash[:])
+	event.Hash = sums[Size:]
+}
+
+// Erase removes body and salt of an event and keeps its commitment.
+func Erase(event *conversationv1.Event) { event.Body, event.Salt = nil, nil }
 
 // Broken says which event does not verify, and why. It is the only error that this package returns.
 type Broken struct {
@@ -137,8 +127,13 @@ func (b *Broken) Error() string {
 // Verifier checks a stretch of one conversation's log, event by event in rising order. The zero value accepts any event
 // as the first and takes that event's prev_hash on trust, unless it is seq 1. It is not safe for concurrent use.
 type Verifier struct {
-	seq  uint64
-	hash []byte
+	// HeadersOnly accepts events that come with a salt and without the bytes of their body, as a JSON client gets them that did
+	// not ask for the bytes. Their content is NotChecked. Otherwise such an event is Broken.
+	HeadersOnly bool
+
+	seq    uint64
+	hash   []byte
+	format uint32
 }
 
 // From makes a verifier that continues after the event seq with that hash.
@@ -146,13 +141,15 @@ func From(seq uint64, hash []byte) *Verifier {
 	return &Verifier{seq: seq, hash: hash}
 }
 
-// Next checks one more event. The error is a *Broken.
-func (v *Verifier) Next(event *conversationv1.Event) error {
-	if reason := v.check(event); reason != "" {
-		return &Broken{ConversationID: event.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
+// Next checks one more event. The error is a *Broken. An event of a format that this build does not know is NotChecked, not
+// broken: its own hash is taken on trust, and the next event must name it.
+func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
+	content, reason := v.check(event)
+	if reason != "" {
+		return content, &Broken{ConversationID: event.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
 	}
-	v.seq, v.hash = event.GetSeq(), event.GetHash()
-	return nil
+	v.seq, v.hash, v.format = event.GetSeq(), event.GetHash(), event.GetFormat()
+	return content, nil
 }
 
 // Skip forgets the event before: the next one may have any seq and its prev_hash is taken on trust. It is for
@@ -165,26 +162,60 @@ func (v *Verifier) Seq() uint64 { return v.seq }
 // Hash is the hash of the last event that verified; nil when there was none.
 func (v *Verifier) Hash() []byte { return v.hash }
 
-func (v *Verifier) check(event *conversationv1.Event) string {
-	if v.hash != nil && event.GetSeq() != v.seq+1 {
-		return fmt.Sprintf("follows seq %d: an event was dropped, repeated or moved", v.seq)
+// check returns the verdict on an event's content, and why its place does not verify; empty when it does.
+func (v *Verifier) check(event *conversationv1.Event) (Content, string) {
+	switch {
+	case v.hash != nil && event.GetSeq() != v.seq+1:
+		return NotChecked, fmt.Sprintf("follows seq %d: an event was dropped, repeated or moved", v.seq)
+	case event.GetFormat() < Format:
+		return NotChecked, "its format does not exist"
+	case event.GetFormat() < v.format:
+		return NotChecked, "its format is lower than that of the event before it"
+	case v.hash != nil && !bytes.Equal(event.GetPrevHash(), v.hash):
+		return NotChecked, "its prev_hash is not the hash of the event before it"
+	case event.GetFormat() > Format:
+		if len(event.GetHash()) == 0 {
+			return NotChecked, "it has no hash"
+		}
+		return NotChecked, ""
 	}
-	if body := event.GetBody(); body != nil && KindOf(body) != event.GetKind() {
-		return "its kind is not that of its body"
+	if reason := v.checkHeader(event); reason != "" {
+		return NotChecked, reason
 	}
-	if event.GetBody() == nil && len(event.GetCommitment()) != Size {
-		return "it has neither a body nor the commitment to an erased one"
+	return v.checkContent(event)
+}
+
+func (v *Verifier) checkHeader(event *conversationv1.Event) string {
+	switch {
+	case len(event.GetCommitment()) != Size:
+		return "it has no commitment to its content"
+	case len(event.GetPrevHash()) != Size:
+		return "its prev_hash does not have 32 bytes"
+	case event.GetSeq() == 1 && !bytes.Equal(event.GetPrevHash(), Zero):
+		return "the first event's prev_hash is not zero"
 	}
 	if sum := Hash(event); !bytes.Equal(sum[:], event.GetHash()) {
 		return "its hash does not match its fields: something in it was changed"
 	}
-	switch {
-	case v.hash != nil && !bytes.Equal(event.GetPrevHash(), v.hash):
-		return "its prev_hash is not the hash of the event before it"
-	case event.GetSeq() == 1 && !bytes.Equal(event.GetPrevHash(), Zero):
-		return "the first event's prev_hash is not zero"
-	}
 	return ""
+}
+
+func (v *Verifier) checkContent(event *conversationv1.Event) (Content, string) {
+	body, salt := event.GetBody(), event.GetSalt()
+	switch {
+	case len(body) == 0 && len(salt) == 0:
+		return Erased, ""
+	case len(body) == 0 && v.HeadersOnly:
+		return NotChecked, ""
+	case len(body) == 0:
+		return NotChecked, "it has a salt and no body: its content was removed without erasing it"
+	case len(salt) < MinSaltSize || len(salt) > MaxSaltSize:
+		return NotChecked, "its salt does not have 16 to 32 bytes"
+	}
+	if sum := Commitment(salt, body); !bytes.Equal(sum[:], event.GetCommitment()) {
+		return NotChecked, "its content does not match its commitment: the content was changed"
+	}
+	return Verified, ""
 }
 
 func appendUint(dst []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(dst, n) }
@@ -195,25 +226,4 @@ func appendBytes(dst, b []byte) []byte {
 
 func appendText(dst []byte, s string) []byte {
 	return append(appendUint(dst, uint64(len(s))), s...)
-}
-
-func appendList(dst []byte, list []string) []byte {
-	dst = appendUint(dst, uint64(len(list)))
-	for _, s := range list {
-		dst = appendText(dst, s)
-	}
-	return dst
-}
-
-func appendMap(dst []byte, m map[string]string) []byte {
-	dst = appendUint(dst, uint64(len(m)))
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, strings.Compare)
-	for _, k := range keys {
-		dst = appendText(appendText(dst, k), m[k])
-	}
-	return dst
 }

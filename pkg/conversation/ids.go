@@ -40,9 +40,10 @@ func makeID(prefix byte, parts ...string) string {
 	return string(prefix) + idEncoding.EncodeToString(sum[:16])
 }
 
-// ValidID reports whether s has the form of a conversation id: d or g and 26 digits 0-9 a-v.
+// ValidID reports whether s has the form of a conversation id: a letter a-z and 26 digits 0-9 a-v. Every part accepts all
+// such ids; only AdmissibleID is narrower, and only gateways ask it.
 func ValidID(s string) bool {
-	if len(s) != 1+idDigits || (s[0] != directPrefix && s[0] != groupPrefix) {
+	if len(s) != 1+idDigits || s[0] < 'a' || s[0] > 'z' {
 		return false
 	}
 	for i := 1; i < len(s); i++ {
@@ -51,6 +52,11 @@ func ValidID(s string) bool {
 		}
 	}
 	return true
+}
+
+// AdmissibleID reports whether s is the id of a conversation that this build can create: d or g and 26 digits 0-9 a-v.
+func AdmissibleID(s string) bool {
+	return ValidID(s) && (s[0] == directPrefix || s[0] == groupPrefix)
 }
 
 // Before is the valid id that sorts right before a valid one, with no other between: a keyset page after it begins with
@@ -69,10 +75,10 @@ func Before(id string) string {
 		}
 		return string(digits)
 	}
-	if id[0] == directPrefix {
+	if id[0] == 'a' {
 		return id
 	}
-	digits[0] = directPrefix
+	digits[0]--
 	return string(digits)
 }
 
@@ -90,9 +96,10 @@ func ValidUser(s string) bool {
 	return true
 }
 
-// ValidCommandID reports whether s is a UUID version 7 in canonical lower-case form (RFC 9562, section 5.7).
+// ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). Every part accepts all of
+// them; only AdmissibleCommandID is narrower, and only gateways ask it.
 func ValidCommandID(s string) bool {
-	if len(s) != 36 || s[14] != '7' || strings.IndexByte("89ab", s[19]) < 0 {
+	if len(s) != 36 {
 		return false
 	}
 	for i := range len(s) {
@@ -107,6 +114,14 @@ func ValidCommandID(s string) bool {
 	}
 	return true
 }
+
+// AdmissibleCommandID reports whether s is a UUID version 7 in canonical lower-case form (RFC 9562, section 5.7).
+func AdmissibleCommandID(s string) bool {
+	return ValidCommandID(s) && s[14] == '7' && strings.IndexByte("89ab", s[19]) >= 0
+}
+
+// ValidSender reports whether s can be the sender of a command: a user, or ServerUser.
+func ValidSender(s string) bool { return ValidUser(s) || s == ServerUser }
 
 // Partition is the partition that a conversation belongs to, of n. It must never change for an existing installation:
 // the order of a conversation rests on all its commands going through one stream.

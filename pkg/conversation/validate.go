@@ -2,7 +2,6 @@ package conversation
 
 import (
 	"fmt"
-	"slices"
 	"unicode"
 	"unicode/utf8"
 
@@ -19,6 +18,12 @@ const (
 	MaxMembersPerAdd      = 100
 	// MaxMembers is the most members of a group.
 	MaxMembers = 2000
+	// MaxEmojiBytes is the longest reaction.
+	MaxEmojiBytes = 64
+	// MaxReactionsPerUser is the most reactions of one user to one message.
+	MaxReactionsPerUser = 12
+	// MaxEraseSeqs is the most seqs of one erase command.
+	MaxEraseSeqs = 1000
 )
 
 // FieldError says which field of a command breaks its rule.
@@ -37,60 +42,25 @@ func invalid(field, format string, args ...any) *FieldError {
 
 // Validate checks what can be checked of a body without knowing the conversation. Gateways call it at the edge; apply
 // calls it again, because the stream is an input too.
-func Validate(sender string, body *conversationv1.Body) *FieldError {
-	switch action := body.GetAction().(type) {
-	case *conversationv1.Body_Create:
-		return validateCreate(sender, action.Create)
-	case *conversationv1.Body_Message:
-		return validateMessage(action.Message)
-	case *conversationv1.Body_AddMembers:
-		return validateMembers("add_members.members", action.AddMembers.GetMembers(), 1, MaxMembersPerAdd)
-	case *conversationv1.Body_RemoveMember:
-		switch member := action.RemoveMember.GetMember(); {
-		case !ValidUser(member):
-			return invalid("remove_member.member", "must be 1 to %d characters A-Z a-z 0-9 _ -", MaxIDBytes)
-		case member == sender:
-			return invalid("remove_member.member", "is the sender; use leave")
-		}
-		return nil
-	case *conversationv1.Body_Leave:
-		return nil
-	case *conversationv1.Body_Rename:
-		if action.Rename.GetName() == "" {
-			return invalid("rename.name", "must not be empty")
-		}
-		return validateName("rename.name", action.Rename.GetName())
-	default:
+func Validate(sender UserID, body *conversationv1.Body) *FieldError {
+	r := rowOf(KindOf(body))
+	if r == nil {
 		return invalid("", "must have exactly one action")
 	}
+	return r.rules.validate(sender, body)
 }
 
-func validateCreate(sender string, create *conversationv1.Create) *FieldError {
-	least, most := 0, MaxMembers-1
-	switch create.GetKind() {
-	case conversationv1.Kind_KIND_DIRECT:
-		least, most = 1, 1
-		if create.GetName() != "" {
-			return invalid("create.name", "must be empty for a direct conversation")
-		}
-	case conversationv1.Kind_KIND_GROUP:
-		if err := validateName("create.name", create.GetName()); err != nil {
-			return err
-		}
-	default:
-		return invalid("create.kind", "must be KIND_DIRECT or KIND_GROUP")
-	}
-	if slices.Contains(create.GetMembers(), sender) {
-		return invalid("create.members", "must not name the sender, who is a member anyway")
-	}
-	return validateMembers("create.members", create.GetMembers(), least, most)
+// MayAsk reports whether a user of any role may send commands of this body's kind. Gateways refuse the others at the edge.
+func MayAsk(body *conversationv1.Body) bool {
+	r := rowOf(KindOf(body))
+	return r != nil && r.roles&AnyUser != 0
 }
 
-func validateMembers(field string, members []string, least, most int) *FieldError {
+func validateMembers(field string, members []UserID, least, most int) *FieldError {
 	if len(members) < least || len(members) > most {
 		return invalid(field, "must have %d to %d entries", least, most)
 	}
-	seen := make(map[string]struct{}, len(members))
+	seen := make(map[UserID]struct{}, len(members))
 	for i, member := range members {
 		if !ValidUser(member) {
 			return invalid(fmt.Sprintf("%s[%d]", field, i), "must be 1 to %d characters A-Z a-z 0-9 _ -", MaxIDBytes)
@@ -103,25 +73,25 @@ func validateMembers(field string, members []string, least, most int) *FieldErro
 	return nil
 }
 
-func validateMessage(message *conversationv1.Message) *FieldError {
-	text, metadata := message.GetText(), message.GetMetadata()
+// validateContent checks what a message and its edits have in common.
+func validateContent(field, text string, metadata map[string]string) *FieldError {
 	switch {
 	case text == "" && len(metadata) == 0:
-		return invalid("message.text", "must not be empty unless metadata is set")
+		return invalid(field+".text", "must not be empty unless metadata is set")
 	case len(text) > MaxTextBytes:
-		return invalid("message.text", "must be at most %d bytes", MaxTextBytes)
+		return invalid(field+".text", "must be at most %d bytes", MaxTextBytes)
 	case !validText(text, true):
-		return invalid("message.text", "must be UTF-8 without control characters other than tab and line feed")
+		return invalid(field+".text", "must be UTF-8 without control characters other than tab and line feed")
 	case len(metadata) > MaxMetadataEntries:
-		return invalid("message.metadata", "must have at most %d entries", MaxMetadataEntries)
+		return invalid(field+".metadata", "must have at most %d entries", MaxMetadataEntries)
 	}
 	for key, value := range metadata {
 		switch {
 		case !validKey(key):
-			return invalid("message.metadata", "keys must be 1 to %d characters A-Z a-z 0-9 _ . -", MaxMetadataKeyBytes)
+			return invalid(field+".metadata", "keys must be 1 to %d characters A-Z a-z 0-9 _ . -", MaxMetadataKeyBytes)
 		case len(value) > MaxMetadataValueBytes || !utf8.ValidString(value):
 			// The key is valid by now, so it is safe to repeat.
-			return invalid("message.metadata."+key, "must be at most %d bytes of UTF-8", MaxMetadataValueBytes)
+			return invalid(field+".metadata."+key, "must be at most %d bytes of UTF-8", MaxMetadataValueBytes)
 		}
 	}
 	return nil
@@ -130,6 +100,13 @@ func validateMessage(message *conversationv1.Message) *FieldError {
 func validateName(field, name string) *FieldError {
 	if len(name) > MaxNameBytes || !validText(name, false) {
 		return invalid(field, "must be at most %d bytes of UTF-8 without control characters", MaxNameBytes)
+	}
+	return nil
+}
+
+func validateTarget(field string, target uint64) *FieldError {
+	if target == 0 {
+		return invalid(field, "must be the seq of a message")
 	}
 	return nil
 }

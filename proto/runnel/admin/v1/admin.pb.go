@@ -2500,6 +2500,465 @@ func (x *TimelineEntry) GetWhat() string {
 	return ""
 }
 
+// GetLevelRequest asks for everything.
+type GetLevelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLevelRequest) Reset() {
+	*x = GetLevelRequest{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLevelRequest) ProtoMessage() {}
+
+func (x *GetLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLevelRequest.ProtoReflect.Descriptor instead.
+func (*GetLevelRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+// GetLevelResponse is the level and what the parts know.
+type GetLevelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The installation's level.
+	Level uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	// Live gateways and workers, by name.
+	Parts []*PartLevel `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Who did not answer.
+	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLevelResponse) Reset() {
+	*x = GetLevelResponse{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLevelResponse) ProtoMessage() {}
+
+func (x *GetLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLevelResponse.ProtoReflect.Descriptor instead.
+func (*GetLevelResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GetLevelResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *GetLevelResponse) GetParts() []*PartLevel {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *GetLevelResponse) GetMissing() []*Missing {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// PartLevel is the highest level that a live part knows.
+type PartLevel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the instance.
+	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// "gateway" or "delivery".
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// The highest level that it knows.
+	Level         uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartLevel) Reset() {
+	*x = PartLevel{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartLevel) ProtoMessage() {}
+
+func (x *PartLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartLevel.ProtoReflect.Descriptor instead.
+func (*PartLevel) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PartLevel) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *PartLevel) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PartLevel) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// RaiseLevelRequest names the new level.
+type RaiseLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The level.
+	Level         uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelRequest) Reset() {
+	*x = RaiseLevelRequest{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelRequest) ProtoMessage() {}
+
+func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
+func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RaiseLevelRequest) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// RaiseLevelResponse is the level that is in force.
+type RaiseLevelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The level.
+	Level         uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelResponse) Reset() {
+	*x = RaiseLevelResponse{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelResponse) ProtoMessage() {}
+
+func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelResponse.ProtoReflect.Descriptor instead.
+func (*RaiseLevelResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RaiseLevelResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// EraseRequest says what to erase.
+type EraseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// UUIDv7 in canonical lower-case form, kept for every retry.
+	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// What to erase.
+	Erase         *v12.Erase `protobuf:"bytes,3,opt,name=erase,proto3" json:"erase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseRequest) Reset() {
+	*x = EraseRequest{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseRequest) ProtoMessage() {}
+
+func (x *EraseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseRequest.ProtoReflect.Descriptor instead.
+func (*EraseRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *EraseRequest) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *EraseRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *EraseRequest) GetErase() *v12.Erase {
+	if x != nil {
+		return x.Erase
+	}
+	return nil
+}
+
+// EraseResponse is what came of it.
+type EraseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Committed with its seq, or refused with its reason.
+	Outcome       *v12.Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseResponse) Reset() {
+	*x = EraseResponse{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseResponse) ProtoMessage() {}
+
+func (x *EraseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseResponse.ProtoReflect.Descriptor instead.
+func (*EraseResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *EraseResponse) GetOutcome() *v12.Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// MarkBackupRequest marks what is committed now.
+type MarkBackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The watermarks when the backup was begun; empty for the present ones.
+	Marks         []*v11.BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkBackupRequest) Reset() {
+	*x = MarkBackupRequest{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkBackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkBackupRequest) ProtoMessage() {}
+
+func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkBackupRequest.ProtoReflect.Descriptor instead.
+func (*MarkBackupRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *MarkBackupRequest) GetMarks() []*v11.BackupMark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// MarkBackupResponse says what is recorded.
+type MarkBackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By partition.
+	Marks         []*v11.BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkBackupResponse) Reset() {
+	*x = MarkBackupResponse{}
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkBackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkBackupResponse) ProtoMessage() {}
+
+func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_admin_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkBackupResponse.ProtoReflect.Descriptor instead.
+func (*MarkBackupResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *MarkBackupResponse) GetMarks() []*v11.BackupMark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
 var File_runnel_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_runnel_admin_v1_admin_proto_rawDesc = "" +
@@ -2663,7 +3122,31 @@ const file_runnel_admin_v1_admin_proto_rawDesc = "" +
 	"\rTimelineEntry\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x03R\x06timeNs\x12\x14\n" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x12\n" +
-	"\x04what\x18\x03 \x01(\tR\x04what*\xc9\x02\n" +
+	"\x04what\x18\x03 \x01(\tR\x04what\"\x11\n" +
+	"\x0fGetLevelRequest\"\x8e\x01\n" +
+	"\x10GetLevelResponse\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\x120\n" +
+	"\x05parts\x18\x02 \x03(\v2\x1a.runnel.admin.v1.PartLevelR\x05parts\x122\n" +
+	"\amissing\x18\x03 \x03(\v2\x18.runnel.admin.v1.MissingR\amissing\"W\n" +
+	"\tPartLevel\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level\")\n" +
+	"\x11RaiseLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"*\n" +
+	"\x12RaiseLevelResponse\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"\x8b\x01\n" +
+	"\fEraseRequest\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x02 \x01(\tR\tcommandId\x123\n" +
+	"\x05erase\x18\x03 \x01(\v2\x1d.runnel.conversation.v1.EraseR\x05erase\"J\n" +
+	"\rEraseResponse\x129\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x1f.runnel.conversation.v1.OutcomeR\aoutcome\"H\n" +
+	"\x11MarkBackupRequest\x123\n" +
+	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks\"I\n" +
+	"\x12MarkBackupResponse\x123\n" +
+	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks*\xc9\x02\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14VERDICT_ACKNOWLEDGED\x10\x01\x12\x13\n" +
@@ -2678,7 +3161,7 @@ const file_runnel_admin_v1_admin_proto_rawDesc = "" +
 	"\x15VERDICT_NOT_COMMITTED\x10\n" +
 	"\x12\x13\n" +
 	"\x0fVERDICT_UNKNOWN\x10\v\x12\x1b\n" +
-	"\x17VERDICT_CONNECTION_LOST\x10\f2\xdf\f\n" +
+	"\x17VERDICT_CONNECTION_LOST\x10\f2\xa6\x0f\n" +
 	"\fAdminService\x12R\n" +
 	"\tGetStatus\x12!.runnel.admin.v1.GetStatusRequest\x1a\".runnel.admin.v1.GetStatusResponse\x12d\n" +
 	"\x0fListConnections\x12'.runnel.admin.v1.ListConnectionsRequest\x1a(.runnel.admin.v1.ListConnectionsResponse\x12^\n" +
@@ -2698,7 +3181,13 @@ const file_runnel_admin_v1_admin_proto_rawDesc = "" +
 	"\rGetDeadLetter\x12%.runnel.admin.v1.GetDeadLetterRequest\x1a&.runnel.admin.v1.GetDeadLetterResponse\x12d\n" +
 	"\x0fRetryDeadLetter\x12'.runnel.admin.v1.RetryDeadLetterRequest\x1a(.runnel.admin.v1.RetryDeadLetterResponse\x12a\n" +
 	"\x0eDropDeadLetter\x12&.runnel.admin.v1.DropDeadLetterRequest\x1a'.runnel.admin.v1.DropDeadLetterResponse\x12L\n" +
-	"\aExplain\x12\x1f.runnel.admin.v1.ExplainRequest\x1a .runnel.admin.v1.ExplainResponseB:Z8github.com/runnelhq/runnel/proto/runnel/admin/v1;adminv1b\x06proto3"
+	"\aExplain\x12\x1f.runnel.admin.v1.ExplainRequest\x1a .runnel.admin.v1.ExplainResponse\x12O\n" +
+	"\bGetLevel\x12 .runnel.admin.v1.GetLevelRequest\x1a!.runnel.admin.v1.GetLevelResponse\x12U\n" +
+	"\n" +
+	"RaiseLevel\x12\".runnel.admin.v1.RaiseLevelRequest\x1a#.runnel.admin.v1.RaiseLevelResponse\x12F\n" +
+	"\x05Erase\x12\x1d.runnel.admin.v1.EraseRequest\x1a\x1e.runnel.admin.v1.EraseResponse\x12U\n" +
+	"\n" +
+	"MarkBackup\x12\".runnel.admin.v1.MarkBackupRequest\x1a#.runnel.admin.v1.MarkBackupResponseB:Z8github.com/runnelhq/runnel/proto/runnel/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_runnel_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -2713,7 +3202,7 @@ func file_runnel_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_runnel_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_runnel_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_runnel_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_runnel_admin_v1_admin_proto_goTypes = []any{
 	(Verdict)(0),                       // 0: runnel.admin.v1.Verdict
 	(*Missing)(nil),                    // 1: runnel.admin.v1.Missing
@@ -2755,94 +3244,119 @@ var file_runnel_admin_v1_admin_proto_goTypes = []any{
 	(*ExplainRequest)(nil),             // 37: runnel.admin.v1.ExplainRequest
 	(*ExplainResponse)(nil),            // 38: runnel.admin.v1.ExplainResponse
 	(*TimelineEntry)(nil),              // 39: runnel.admin.v1.TimelineEntry
-	(*v1.GetGatewayResponse)(nil),      // 40: runnel.gateway.v1.GetGatewayResponse
-	(*v11.Worker)(nil),                 // 41: runnel.history.v1.Worker
-	(*v1.Connection)(nil),              // 42: runnel.gateway.v1.Connection
-	(*v1.Standing)(nil),                // 43: runnel.gateway.v1.Standing
-	(*v11.Summary)(nil),                // 44: runnel.history.v1.Summary
-	(*v11.ConversationState)(nil),      // 45: runnel.history.v1.ConversationState
-	(*v11.Member)(nil),                 // 46: runnel.history.v1.Member
-	(*v11.StoredDeadLetter)(nil),       // 47: runnel.history.v1.StoredDeadLetter
-	(*v12.Body)(nil),                   // 48: runnel.conversation.v1.Body
-	(*v12.Outcome)(nil),                // 49: runnel.conversation.v1.Outcome
-	(*v12.Event)(nil),                  // 50: runnel.conversation.v1.Event
-	(*v13.Commit)(nil),                 // 51: runnel.delivery.v1.Commit
-	(*v12.Cursor)(nil),                 // 52: runnel.conversation.v1.Cursor
-	(*v1.ExplainResponse)(nil),         // 53: runnel.gateway.v1.ExplainResponse
-	(*v13.ExplainResponse)(nil),        // 54: runnel.delivery.v1.ExplainResponse
+	(*GetLevelRequest)(nil),            // 40: runnel.admin.v1.GetLevelRequest
+	(*GetLevelResponse)(nil),           // 41: runnel.admin.v1.GetLevelResponse
+	(*PartLevel)(nil),                  // 42: runnel.admin.v1.PartLevel
+	(*RaiseLevelRequest)(nil),          // 43: runnel.admin.v1.RaiseLevelRequest
+	(*RaiseLevelResponse)(nil),         // 44: runnel.admin.v1.RaiseLevelResponse
+	(*EraseRequest)(nil),               // 45: runnel.admin.v1.EraseRequest
+	(*EraseResponse)(nil),              // 46: runnel.admin.v1.EraseResponse
+	(*MarkBackupRequest)(nil),          // 47: runnel.admin.v1.MarkBackupRequest
+	(*MarkBackupResponse)(nil),         // 48: runnel.admin.v1.MarkBackupResponse
+	(*v1.GetGatewayResponse)(nil),      // 49: runnel.gateway.v1.GetGatewayResponse
+	(*v11.Worker)(nil),                 // 50: runnel.history.v1.Worker
+	(*v1.Connection)(nil),              // 51: runnel.gateway.v1.Connection
+	(*v1.Standing)(nil),                // 52: runnel.gateway.v1.Standing
+	(*v11.Summary)(nil),                // 53: runnel.history.v1.Summary
+	(*v11.ConversationState)(nil),      // 54: runnel.history.v1.ConversationState
+	(*v11.Member)(nil),                 // 55: runnel.history.v1.Member
+	(*v11.StoredDeadLetter)(nil),       // 56: runnel.history.v1.StoredDeadLetter
+	(*v12.Body)(nil),                   // 57: runnel.conversation.v1.Body
+	(*v12.Outcome)(nil),                // 58: runnel.conversation.v1.Outcome
+	(*v12.Event)(nil),                  // 59: runnel.conversation.v1.Event
+	(*v13.Commit)(nil),                 // 60: runnel.delivery.v1.Commit
+	(*v12.Cursor)(nil),                 // 61: runnel.conversation.v1.Cursor
+	(*v1.ExplainResponse)(nil),         // 62: runnel.gateway.v1.ExplainResponse
+	(*v13.ExplainResponse)(nil),        // 63: runnel.delivery.v1.ExplainResponse
+	(*v12.Erase)(nil),                  // 64: runnel.conversation.v1.Erase
+	(*v11.BackupMark)(nil),             // 65: runnel.history.v1.BackupMark
 }
 var file_runnel_admin_v1_admin_proto_depIdxs = []int32{
-	40, // 0: runnel.admin.v1.GetStatusResponse.gateways:type_name -> runnel.gateway.v1.GetGatewayResponse
-	41, // 1: runnel.admin.v1.GetStatusResponse.workers:type_name -> runnel.history.v1.Worker
+	49, // 0: runnel.admin.v1.GetStatusResponse.gateways:type_name -> runnel.gateway.v1.GetGatewayResponse
+	50, // 1: runnel.admin.v1.GetStatusResponse.workers:type_name -> runnel.history.v1.Worker
 	26, // 2: runnel.admin.v1.GetStatusResponse.partitions:type_name -> runnel.admin.v1.Partition
 	1,  // 3: runnel.admin.v1.GetStatusResponse.missing:type_name -> runnel.admin.v1.Missing
 	6,  // 4: runnel.admin.v1.ListConnectionsResponse.connections:type_name -> runnel.admin.v1.Connection
 	1,  // 5: runnel.admin.v1.ListConnectionsResponse.missing:type_name -> runnel.admin.v1.Missing
-	42, // 6: runnel.admin.v1.Connection.connection:type_name -> runnel.gateway.v1.Connection
+	51, // 6: runnel.admin.v1.Connection.connection:type_name -> runnel.gateway.v1.Connection
 	6,  // 7: runnel.admin.v1.GetConnectionResponse.connection:type_name -> runnel.admin.v1.Connection
-	43, // 8: runnel.admin.v1.GetConnectionResponse.standings:type_name -> runnel.gateway.v1.Standing
+	52, // 8: runnel.admin.v1.GetConnectionResponse.standings:type_name -> runnel.gateway.v1.Standing
 	1,  // 9: runnel.admin.v1.DisconnectResponse.missing:type_name -> runnel.admin.v1.Missing
 	6,  // 10: runnel.admin.v1.GetUserResponse.connections:type_name -> runnel.admin.v1.Connection
 	1,  // 11: runnel.admin.v1.GetUserResponse.missing:type_name -> runnel.admin.v1.Missing
 	1,  // 12: runnel.admin.v1.RevokeUserResponse.missing:type_name -> runnel.admin.v1.Missing
-	44, // 13: runnel.admin.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	45, // 14: runnel.admin.v1.GetConversationResponse.state:type_name -> runnel.history.v1.ConversationState
-	46, // 15: runnel.admin.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	53, // 13: runnel.admin.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
+	54, // 14: runnel.admin.v1.GetConversationResponse.state:type_name -> runnel.history.v1.ConversationState
+	55, // 15: runnel.admin.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
 	23, // 16: runnel.admin.v1.VerifyConversationResponse.faults:type_name -> runnel.admin.v1.Fault
 	26, // 17: runnel.admin.v1.ListPartitionsResponse.partitions:type_name -> runnel.admin.v1.Partition
-	41, // 18: runnel.admin.v1.ListPartitionsResponse.workers:type_name -> runnel.history.v1.Worker
+	50, // 18: runnel.admin.v1.ListPartitionsResponse.workers:type_name -> runnel.history.v1.Worker
 	1,  // 19: runnel.admin.v1.ListPartitionsResponse.missing:type_name -> runnel.admin.v1.Missing
-	47, // 20: runnel.admin.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	47, // 21: runnel.admin.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	48, // 22: runnel.admin.v1.GetDeadLetterResponse.body:type_name -> runnel.conversation.v1.Body
-	49, // 23: runnel.admin.v1.RetryDeadLetterResponse.outcome:type_name -> runnel.conversation.v1.Outcome
+	56, // 20: runnel.admin.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	56, // 21: runnel.admin.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	57, // 22: runnel.admin.v1.GetDeadLetterResponse.body:type_name -> runnel.conversation.v1.Body
+	58, // 23: runnel.admin.v1.RetryDeadLetterResponse.outcome:type_name -> runnel.conversation.v1.Outcome
 	0,  // 24: runnel.admin.v1.ExplainResponse.verdict:type_name -> runnel.admin.v1.Verdict
-	50, // 25: runnel.admin.v1.ExplainResponse.event:type_name -> runnel.conversation.v1.Event
-	51, // 26: runnel.admin.v1.ExplainResponse.commit:type_name -> runnel.delivery.v1.Commit
-	52, // 27: runnel.admin.v1.ExplainResponse.cursor:type_name -> runnel.conversation.v1.Cursor
-	53, // 28: runnel.admin.v1.ExplainResponse.gateways:type_name -> runnel.gateway.v1.ExplainResponse
-	54, // 29: runnel.admin.v1.ExplainResponse.workers:type_name -> runnel.delivery.v1.ExplainResponse
+	59, // 25: runnel.admin.v1.ExplainResponse.event:type_name -> runnel.conversation.v1.Event
+	60, // 26: runnel.admin.v1.ExplainResponse.commit:type_name -> runnel.delivery.v1.Commit
+	61, // 27: runnel.admin.v1.ExplainResponse.cursor:type_name -> runnel.conversation.v1.Cursor
+	62, // 28: runnel.admin.v1.ExplainResponse.gateways:type_name -> runnel.gateway.v1.ExplainResponse
+	63, // 29: runnel.admin.v1.ExplainResponse.workers:type_name -> runnel.delivery.v1.ExplainResponse
 	1,  // 30: runnel.admin.v1.ExplainResponse.missing:type_name -> runnel.admin.v1.Missing
 	39, // 31: runnel.admin.v1.ExplainResponse.timeline:type_name -> runnel.admin.v1.TimelineEntry
-	2,  // 32: runnel.admin.v1.AdminService.GetStatus:input_type -> runnel.admin.v1.GetStatusRequest
-	4,  // 33: runnel.admin.v1.AdminService.ListConnections:input_type -> runnel.admin.v1.ListConnectionsRequest
-	7,  // 34: runnel.admin.v1.AdminService.GetConnection:input_type -> runnel.admin.v1.GetConnectionRequest
-	9,  // 35: runnel.admin.v1.AdminService.Disconnect:input_type -> runnel.admin.v1.DisconnectRequest
-	11, // 36: runnel.admin.v1.AdminService.GetUser:input_type -> runnel.admin.v1.GetUserRequest
-	13, // 37: runnel.admin.v1.AdminService.RevokeUser:input_type -> runnel.admin.v1.RevokeUserRequest
-	15, // 38: runnel.admin.v1.AdminService.ListConversations:input_type -> runnel.admin.v1.ListConversationsRequest
-	17, // 39: runnel.admin.v1.AdminService.GetConversation:input_type -> runnel.admin.v1.GetConversationRequest
-	19, // 40: runnel.admin.v1.AdminService.ListMembers:input_type -> runnel.admin.v1.ListMembersRequest
-	21, // 41: runnel.admin.v1.AdminService.VerifyConversation:input_type -> runnel.admin.v1.VerifyConversationRequest
-	24, // 42: runnel.admin.v1.AdminService.ListPartitions:input_type -> runnel.admin.v1.ListPartitionsRequest
-	27, // 43: runnel.admin.v1.AdminService.MovePartition:input_type -> runnel.admin.v1.MovePartitionRequest
-	29, // 44: runnel.admin.v1.AdminService.ListDeadLetters:input_type -> runnel.admin.v1.ListDeadLettersRequest
-	31, // 45: runnel.admin.v1.AdminService.GetDeadLetter:input_type -> runnel.admin.v1.GetDeadLetterRequest
-	33, // 46: runnel.admin.v1.AdminService.RetryDeadLetter:input_type -> runnel.admin.v1.RetryDeadLetterRequest
-	35, // 47: runnel.admin.v1.AdminService.DropDeadLetter:input_type -> runnel.admin.v1.DropDeadLetterRequest
-	37, // 48: runnel.admin.v1.AdminService.Explain:input_type -> runnel.admin.v1.ExplainRequest
-	3,  // 49: runnel.admin.v1.AdminService.GetStatus:output_type -> runnel.admin.v1.GetStatusResponse
-	5,  // 50: runnel.admin.v1.AdminService.ListConnections:output_type -> runnel.admin.v1.ListConnectionsResponse
-	8,  // 51: runnel.admin.v1.AdminService.GetConnection:output_type -> runnel.admin.v1.GetConnectionResponse
-	10, // 52: runnel.admin.v1.AdminService.Disconnect:output_type -> runnel.admin.v1.DisconnectResponse
-	12, // 53: runnel.admin.v1.AdminService.GetUser:output_type -> runnel.admin.v1.GetUserResponse
-	14, // 54: runnel.admin.v1.AdminService.RevokeUser:output_type -> runnel.admin.v1.RevokeUserResponse
-	16, // 55: runnel.admin.v1.AdminService.ListConversations:output_type -> runnel.admin.v1.ListConversationsResponse
-	18, // 56: runnel.admin.v1.AdminService.GetConversation:output_type -> runnel.admin.v1.GetConversationResponse
-	20, // 57: runnel.admin.v1.AdminService.ListMembers:output_type -> runnel.admin.v1.ListMembersResponse
-	22, // 58: runnel.admin.v1.AdminService.VerifyConversation:output_type -> runnel.admin.v1.VerifyConversationResponse
-	25, // 59: runnel.admin.v1.AdminService.ListPartitions:output_type -> runnel.admin.v1.ListPartitionsResponse
-	28, // 60: runnel.admin.v1.AdminService.MovePartition:output_type -> runnel.admin.v1.MovePartitionResponse
-	30, // 61: runnel.admin.v1.AdminService.ListDeadLetters:output_type -> runnel.admin.v1.ListDeadLettersResponse
-	32, // 62: runnel.admin.v1.AdminService.GetDeadLetter:output_type -> runnel.admin.v1.GetDeadLetterResponse
-	34, // 63: runnel.admin.v1.AdminService.RetryDeadLetter:output_type -> runnel.admin.v1.RetryDeadLetterResponse
-	36, // 64: runnel.admin.v1.AdminService.DropDeadLetter:output_type -> runnel.admin.v1.DropDeadLetterResponse
-	38, // 65: runnel.admin.v1.AdminService.Explain:output_type -> runnel.admin.v1.ExplainResponse
-	49, // [49:66] is the sub-list for method output_type
-	32, // [32:49] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	42, // 32: runnel.admin.v1.GetLevelResponse.parts:type_name -> runnel.admin.v1.PartLevel
+	1,  // 33: runnel.admin.v1.GetLevelResponse.missing:type_name -> runnel.admin.v1.Missing
+	64, // 34: runnel.admin.v1.EraseRequest.erase:type_name -> runnel.conversation.v1.Erase
+	58, // 35: runnel.admin.v1.EraseResponse.outcome:type_name -> runnel.conversation.v1.Outcome
+	65, // 36: runnel.admin.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	65, // 37: runnel.admin.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	2,  // 38: runnel.admin.v1.AdminService.GetStatus:input_type -> runnel.admin.v1.GetStatusRequest
+	4,  // 39: runnel.admin.v1.AdminService.ListConnections:input_type -> runnel.admin.v1.ListConnectionsRequest
+	7,  // 40: runnel.admin.v1.AdminService.GetConnection:input_type -> runnel.admin.v1.GetConnectionRequest
+	9,  // 41: runnel.admin.v1.AdminService.Disconnect:input_type -> runnel.admin.v1.DisconnectRequest
+	11, // 42: runnel.admin.v1.AdminService.GetUser:input_type -> runnel.admin.v1.GetUserRequest
+	13, // 43: runnel.admin.v1.AdminService.RevokeUser:input_type -> runnel.admin.v1.RevokeUserRequest
+	15, // 44: runnel.admin.v1.AdminService.ListConversations:input_type -> runnel.admin.v1.ListConversationsRequest
+	17, // 45: runnel.admin.v1.AdminService.GetConversation:input_type -> runnel.admin.v1.GetConversationRequest
+	19, // 46: runnel.admin.v1.AdminService.ListMembers:input_type -> runnel.admin.v1.ListMembersRequest
+	21, // 47: runnel.admin.v1.AdminService.VerifyConversation:input_type -> runnel.admin.v1.VerifyConversationRequest
+	24, // 48: runnel.admin.v1.AdminService.ListPartitions:input_type -> runnel.admin.v1.ListPartitionsRequest
+	27, // 49: runnel.admin.v1.AdminService.MovePartition:input_type -> runnel.admin.v1.MovePartitionRequest
+	29, // 50: runnel.admin.v1.AdminService.ListDeadLetters:input_type -> runnel.admin.v1.ListDeadLettersRequest
+	31, // 51: runnel.admin.v1.AdminService.GetDeadLetter:input_type -> runnel.admin.v1.GetDeadLetterRequest
+	33, // 52: runnel.admin.v1.AdminService.RetryDeadLetter:input_type -> runnel.admin.v1.RetryDeadLetterRequest
+	35, // 53: runnel.admin.v1.AdminService.DropDeadLetter:input_type -> runnel.admin.v1.DropDeadLetterRequest
+	37, // 54: runnel.admin.v1.AdminService.Explain:input_type -> runnel.admin.v1.ExplainRequest
+	40, // 55: runnel.admin.v1.AdminService.GetLevel:input_type -> runnel.admin.v1.GetLevelRequest
+	43, // 56: runnel.admin.v1.AdminService.RaiseLevel:input_type -> runnel.admin.v1.RaiseLevelRequest
+	45, // 57: runnel.admin.v1.AdminService.Erase:input_type -> runnel.admin.v1.EraseRequest
+	47, // 58: runnel.admin.v1.AdminService.MarkBackup:input_type -> runnel.admin.v1.MarkBackupRequest
+	3,  // 59: runnel.admin.v1.AdminService.GetStatus:output_type -> runnel.admin.v1.GetStatusResponse
+	5,  // 60: runnel.admin.v1.AdminService.ListConnections:output_type -> runnel.admin.v1.ListConnectionsResponse
+	8,  // 61: runnel.admin.v1.AdminService.GetConnection:output_type -> runnel.admin.v1.GetConnectionResponse
+	10, // 62: runnel.admin.v1.AdminService.Disconnect:output_type -> runnel.admin.v1.DisconnectResponse
+	12, // 63: runnel.admin.v1.AdminService.GetUser:output_type -> runnel.admin.v1.GetUserResponse
+	14, // 64: runnel.admin.v1.AdminService.RevokeUser:output_type -> runnel.admin.v1.RevokeUserResponse
+	16, // 65: runnel.admin.v1.AdminService.ListConversations:output_type -> runnel.admin.v1.ListConversationsResponse
+	18, // 66: runnel.admin.v1.AdminService.GetConversation:output_type -> runnel.admin.v1.GetConversationResponse
+	20, // 67: runnel.admin.v1.AdminService.ListMembers:output_type -> runnel.admin.v1.ListMembersResponse
+	22, // 68: runnel.admin.v1.AdminService.VerifyConversation:output_type -> runnel.admin.v1.VerifyConversationResponse
+	25, // 69: runnel.admin.v1.AdminService.ListPartitions:output_type -> runnel.admin.v1.ListPartitionsResponse
+	28, // 70: runnel.admin.v1.AdminService.MovePartition:output_type -> runnel.admin.v1.MovePartitionResponse
+	30, // 71: runnel.admin.v1.AdminService.ListDeadLetters:output_type -> runnel.admin.v1.ListDeadLettersResponse
+	32, // 72: runnel.admin.v1.AdminService.GetDeadLetter:output_type -> runnel.admin.v1.GetDeadLetterResponse
+	34, // 73: runnel.admin.v1.AdminService.RetryDeadLetter:output_type -> runnel.admin.v1.RetryDeadLetterResponse
+	36, // 74: runnel.admin.v1.AdminService.DropDeadLetter:output_type -> runnel.admin.v1.DropDeadLetterResponse
+	38, // 75: runnel.admin.v1.AdminService.Explain:output_type -> runnel.admin.v1.ExplainResponse
+	41, // 76: runnel.admin.v1.AdminService.GetLevel:output_type -> runnel.admin.v1.GetLevelResponse
+	44, // 77: runnel.admin.v1.AdminService.RaiseLevel:output_type -> runnel.admin.v1.RaiseLevelResponse
+	46, // 78: runnel.admin.v1.AdminService.Erase:output_type -> runnel.admin.v1.EraseResponse
+	48, // 79: runnel.admin.v1.AdminService.MarkBackup:output_type -> runnel.admin.v1.MarkBackupResponse
+	59, // [59:80] is the sub-list for method output_type
+	38, // [38:59] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_runnel_admin_v1_admin_proto_init() }
@@ -2857,7 +3371,7 @@ func file_runnel_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_admin_v1_admin_proto_rawDesc), len(file_runnel_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

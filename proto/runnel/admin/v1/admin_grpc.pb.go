@@ -39,6 +39,10 @@ const (
 	AdminService_RetryDeadLetter_FullMethodName    = "/runnel.admin.v1.AdminService/RetryDeadLetter"
 	AdminService_DropDeadLetter_FullMethodName     = "/runnel.admin.v1.AdminService/DropDeadLetter"
 	AdminService_Explain_FullMethodName            = "/runnel.admin.v1.AdminService/Explain"
+	AdminService_GetLevel_FullMethodName           = "/runnel.admin.v1.AdminService/GetLevel"
+	AdminService_RaiseLevel_FullMethodName         = "/runnel.admin.v1.AdminService/RaiseLevel"
+	AdminService_Erase_FullMethodName              = "/runnel.admin.v1.AdminService/Erase"
+	AdminService_MarkBackup_FullMethodName         = "/runnel.admin.v1.AdminService/MarkBackup"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -82,6 +86,15 @@ type AdminServiceClient interface {
 	DropDeadLetter(ctx context.Context, in *DropDeadLetterRequest, opts ...grpc.CallOption) (*DropDeadLetterResponse, error)
 	// Explain tells why a user did or did not get an event. NOT_FOUND when the conversation does not exist.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// GetLevel returns the installation's protocol level, and what its parts know.
+	GetLevel(ctx context.Context, in *GetLevelRequest, opts ...grpc.CallOption) (*GetLevelResponse, error)
+	// RaiseLevel raises the installation's protocol level; it never falls. FAILED_PRECONDITION when a part that is live does not
+	// know the level, or did not answer.
+	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error)
+	// Erase erases content of one conversation, for good. Call it again with the same command id when it fails.
+	Erase(ctx context.Context, in *EraseRequest, opts ...grpc.CallOption) (*EraseResponse, error)
+	// MarkBackup records that a backup holds all that is committed now.
+	MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error)
 }
 
 type adminServiceClient struct {
@@ -262,6 +275,46 @@ func (c *adminServiceClient) Explain(ctx context.Context, in *ExplainRequest, op
 	return out, nil
 }
 
+func (c *adminServiceClient) GetLevel(ctx context.Context, in *GetLevelRequest, opts ...grpc.CallOption) (*GetLevelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLevelResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RaiseLevelResponse)
+	err := c.cc.Invoke(ctx, AdminService_RaiseLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Erase(ctx context.Context, in *EraseRequest, opts ...grpc.CallOption) (*EraseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EraseResponse)
+	err := c.cc.Invoke(ctx, AdminService_Erase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MarkBackupResponse)
+	err := c.cc.Invoke(ctx, AdminService_MarkBackup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -303,6 +356,15 @@ type AdminServiceServer interface {
 	DropDeadLetter(context.Context, *DropDeadLetterRequest) (*DropDeadLetterResponse, error)
 	// Explain tells why a user did or did not get an event. NOT_FOUND when the conversation does not exist.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// GetLevel returns the installation's protocol level, and what its parts know.
+	GetLevel(context.Context, *GetLevelRequest) (*GetLevelResponse, error)
+	// RaiseLevel raises the installation's protocol level; it never falls. FAILED_PRECONDITION when a part that is live does not
+	// know the level, or did not answer.
+	RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error)
+	// Erase erases content of one conversation, for good. Call it again with the same command id when it fails.
+	Erase(context.Context, *EraseRequest) (*EraseResponse, error)
+	// MarkBackup records that a backup holds all that is committed now.
+	MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -363,6 +425,18 @@ func (UnimplementedAdminServiceServer) DropDeadLetter(context.Context, *DropDead
 }
 func (UnimplementedAdminServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedAdminServiceServer) GetLevel(context.Context, *GetLevelRequest) (*GetLevelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLevel not implemented")
+}
+func (UnimplementedAdminServiceServer) RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RaiseLevel not implemented")
+}
+func (UnimplementedAdminServiceServer) Erase(context.Context, *EraseRequest) (*EraseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Erase not implemented")
+}
+func (UnimplementedAdminServiceServer) MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkBackup not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -691,6 +765,78 @@ func _AdminService_Explain_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_GetLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetLevel(ctx, req.(*GetLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_RaiseLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RaiseLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RaiseLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RaiseLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RaiseLevel(ctx, req.(*RaiseLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Erase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Erase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Erase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Erase(ctx, req.(*EraseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_MarkBackup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarkBackupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).MarkBackup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_MarkBackup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).MarkBackup(ctx, req.(*MarkBackupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -765,6 +911,22 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _AdminService_Explain_Handler,
+		},
+		{
+			MethodName: "GetLevel",
+			Handler:    _AdminService_GetLevel_Handler,
+		},
+		{
+			MethodName: "RaiseLevel",
+			Handler:    _AdminService_RaiseLevel_Handler,
+		},
+		{
+			MethodName: "Erase",
+			Handler:    _AdminService_Erase_Handler,
+		},
+		{
+			MethodName: "MarkBackup",
+			Handler:    _AdminService_MarkBackup_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -33,12 +33,20 @@ type Command struct {
 	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Client-chosen id, a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What to do.
-	Body *v1.Body `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
-	// 16 random bytes from the gateway for the event's commitment.
+	// What to do: an encoded runnel.conversation.v1.Body in canonical form. It is stored, hashed and forwarded unchanged.
+	Body []byte `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	// 16 to 32 random bytes from the gateway for the event's commitment.
 	Salt []byte `protobuf:"bytes,5,opt,name=salt,proto3" json:"salt,omitempty"`
 	// Inbox that the outcome is sent to: the id in result.<inbox>. Empty when nobody waits.
-	Inbox         string `protobuf:"bytes,6,opt,name=inbox,proto3" json:"inbox,omitempty"`
+	Inbox string `protobuf:"bytes,6,opt,name=inbox,proto3" json:"inbox,omitempty"`
+	// How often the client received a refusal of this command id; 0 for most. A refusal holds for its attempt and those below.
+	Attempt uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// When this gateway admitted the command, Unix time in milliseconds by its clock. The same in all its copies.
+	AdmittedMs int64 `protobuf:"varint,8,opt,name=admitted_ms,json=admittedMs,proto3" json:"admitted_ms,omitempty"`
+	// By stream time: a copy that is taken later than this is not carried out, Unix time in milliseconds; admitted_ms + 2 minutes.
+	NotAfterMs int64 `protobuf:"varint,9,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
+	// The protocol level that a worker needs to judge the command.
+	Level         uint32 `protobuf:"varint,10,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -94,7 +102,7 @@ func (x *Command) GetCommandId() string {
 	return ""
 }
 
-func (x *Command) GetBody() *v1.Body {
+func (x *Command) GetBody() []byte {
 	if x != nil {
 		return x.Body
 	}
@@ -115,6 +123,34 @@ func (x *Command) GetInbox() string {
 	return ""
 }
 
+func (x *Command) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Command) GetAdmittedMs() int64 {
+	if x != nil {
+		return x.AdmittedMs
+	}
+	return 0
+}
+
+func (x *Command) GetNotAfterMs() int64 {
+	if x != nil {
+		return x.NotAfterMs
+	}
+	return 0
+}
+
+func (x *Command) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // Live is published on live.<conversation> after a commit. It may be lost or repeated; readers order it by seq.
 type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -126,7 +162,7 @@ type Live struct {
 	Traceparents []string `protobuf:"bytes,3,rep,name=traceparents,proto3" json:"traceparents,omitempty"`
 	// Worker that committed the events, by its name in leases; for explaining what became of an event when the worker is gone.
 	Worker string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
-	// When it had the answer to the commit, Unix time in nanoseconds by the worker's clock; 0 for events told again after a
+	// When it had the answer to the commit, Unix time in nanoseconds by the worker's clock; 0 for events published again after a
 	// takeover.
 	CommittedNs   int64 `protobuf:"varint,5,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -311,7 +347,9 @@ type Alive struct {
 	// Since when, Unix time in milliseconds.
 	StartedMs int64 `protobuf:"varint,3,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	// It is being stopped: do not wait for it any more.
-	Leaving       bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Leaving bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// The highest protocol level that it knows.
+	Level         uint32 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +410,13 @@ func (x *Alive) GetLeaving() bool {
 		return x.Leaving
 	}
 	return false
+}
+
+func (x *Alive) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 // Result is one outcome, addressed to the sender it belongs to.
@@ -626,15 +671,22 @@ var File_runnel_broker_v1_broker_proto protoreflect.FileDescriptor
 
 const file_runnel_broker_v1_broker_proto_rawDesc = "" +
 	"\n" +
-	"\x1drunnel/broker/v1/broker.proto\x12\x10runnel.broker.v1\x1a)runnel/conversation/v1/conversation.proto\"\xc5\x01\n" +
+	"\x1drunnel/broker/v1/broker.proto\x12\x10runnel.broker.v1\x1a)runnel/conversation/v1/conversation.proto\"\x9a\x02\n" +
 	"\aCommand\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x16\n" +
 	"\x06sender\x18\x02 \x01(\tR\x06sender\x12\x1d\n" +
 	"\n" +
-	"command_id\x18\x03 \x01(\tR\tcommandId\x120\n" +
-	"\x04body\x18\x04 \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\x12\x12\n" +
+	"command_id\x18\x03 \x01(\tR\tcommandId\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12\x12\n" +
 	"\x04salt\x18\x05 \x01(\fR\x04salt\x12\x14\n" +
-	"\x05inbox\x18\x06 \x01(\tR\x05inbox\"\xd7\x01\n" +
+	"\x05inbox\x18\x06 \x01(\tR\x05inbox\x12\x18\n" +
+	"\aattempt\x18\a \x01(\rR\aattempt\x12\x1f\n" +
+	"\vadmitted_ms\x18\b \x01(\x03R\n" +
+	"admittedMs\x12 \n" +
+	"\fnot_after_ms\x18\t \x01(\x03R\n" +
+	"notAfterMs\x12\x14\n" +
+	"\x05level\x18\n" +
+	" \x01(\rR\x05level\"\xd7\x01\n" +
 	"\x04Live\x125\n" +
 	"\x06events\x18\x01 \x03(\v2\x1d.runnel.conversation.v1.EventR\x06events\x129\n" +
 	"\areceipt\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.ReceiptR\areceipt\x12\"\n" +
@@ -645,13 +697,14 @@ const file_runnel_broker_v1_broker_proto_rawDesc = "" +
 	"\aresults\x18\x01 \x03(\v2\x18.runnel.broker.v1.ResultR\aresults\"?\n" +
 	"\aRevoked\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs\"v\n" +
+	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs\"\x8c\x01\n" +
 	"\x05Alive\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1d\n" +
 	"\n" +
 	"started_ms\x18\x03 \x01(\x03R\tstartedMs\x12\x18\n" +
-	"\aleaving\x18\x04 \x01(\bR\aleaving\"o\n" +
+	"\aleaving\x18\x04 \x01(\bR\aleaving\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\"o\n" +
 	"\x06Result\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x129\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.OutcomeR\aoutcome\x12\x12\n" +
@@ -691,23 +744,21 @@ var file_runnel_broker_v1_broker_proto_goTypes = []any{
 	(*Acks)(nil),       // 6: runnel.broker.v1.Acks
 	(*Ack)(nil),        // 7: runnel.broker.v1.Ack
 	(*Joined)(nil),     // 8: runnel.broker.v1.Joined
-	(*v1.Body)(nil),    // 9: runnel.conversation.v1.Body
-	(*v1.Event)(nil),   // 10: runnel.conversation.v1.Event
-	(*v1.Receipt)(nil), // 11: runnel.conversation.v1.Receipt
-	(*v1.Outcome)(nil), // 12: runnel.conversation.v1.Outcome
+	(*v1.Event)(nil),   // 9: runnel.conversation.v1.Event
+	(*v1.Receipt)(nil), // 10: runnel.conversation.v1.Receipt
+	(*v1.Outcome)(nil), // 11: runnel.conversation.v1.Outcome
 }
 var file_runnel_broker_v1_broker_proto_depIdxs = []int32{
-	9,  // 0: runnel.broker.v1.Command.body:type_name -> runnel.conversation.v1.Body
-	10, // 1: runnel.broker.v1.Live.events:type_name -> runnel.conversation.v1.Event
-	11, // 2: runnel.broker.v1.Live.receipt:type_name -> runnel.conversation.v1.Receipt
-	5,  // 3: runnel.broker.v1.Results.results:type_name -> runnel.broker.v1.Result
-	12, // 4: runnel.broker.v1.Result.outcome:type_name -> runnel.conversation.v1.Outcome
-	7,  // 5: runnel.broker.v1.Acks.acks:type_name -> runnel.broker.v1.Ack
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	9,  // 0: runnel.broker.v1.Live.events:type_name -> runnel.conversation.v1.Event
+	10, // 1: runnel.broker.v1.Live.receipt:type_name -> runnel.conversation.v1.Receipt
+	5,  // 2: runnel.broker.v1.Results.results:type_name -> runnel.broker.v1.Result
+	11, // 3: runnel.broker.v1.Result.outcome:type_name -> runnel.conversation.v1.Outcome
+	7,  // 4: runnel.broker.v1.Acks.acks:type_name -> runnel.broker.v1.Ack
+	5,  // [5:5] is the sub-list for method output_type
+	5,  // [5:5] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_runnel_broker_v1_broker_proto_init() }

@@ -104,6 +104,7 @@ type ClientFrame struct {
 	//	*ClientFrame_ListMembers
 	//	*ClientFrame_Ack
 	//	*ClientFrame_Pong
+	//	*ClientFrame_ReadMessages
 	Request       isClientFrame_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -225,6 +226,15 @@ func (x *ClientFrame) GetPong() *Pong {
 	return nil
 }
 
+func (x *ClientFrame) GetReadMessages() *ReadMessages {
+	if x != nil {
+		if x, ok := x.Request.(*ClientFrame_ReadMessages); ok {
+			return x.ReadMessages
+		}
+	}
+	return nil
+}
+
 type isClientFrame_Request interface {
 	isClientFrame_Request()
 }
@@ -269,6 +279,11 @@ type ClientFrame_Pong struct {
 	Pong *Pong `protobuf:"bytes,9,opt,name=pong,proto3,oneof"`
 }
 
+type ClientFrame_ReadMessages struct {
+	// Read messages as they are now.
+	ReadMessages *ReadMessages `protobuf:"bytes,10,opt,name=read_messages,json=readMessages,proto3,oneof"`
+}
+
 func (*ClientFrame_Connect) isClientFrame_Request() {}
 
 func (*ClientFrame_Refresh) isClientFrame_Request() {}
@@ -284,6 +299,8 @@ func (*ClientFrame_ListMembers) isClientFrame_Request() {}
 func (*ClientFrame_Ack) isClientFrame_Request() {}
 
 func (*ClientFrame_Pong) isClientFrame_Request() {}
+
+func (*ClientFrame_ReadMessages) isClientFrame_Request() {}
 
 // ServerFrame is what a gateway says. A client ignores what it does not know.
 type ServerFrame struct {
@@ -310,6 +327,8 @@ type ServerFrame struct {
 	//	*ServerFrame_Hidden
 	//	*ServerFrame_Detached
 	//	*ServerFrame_Attached
+	//	*ServerFrame_Forked
+	//	*ServerFrame_Messages
 	Message isServerFrame_Message `protobuf_oneof:"message"`
 	// W3C trace context, with the answer to a submit and with an event, when the command was sampled; otherwise empty. Of an
 	// answer it names the trace to look up; a receiver's own span may go on from that of an event.
@@ -425,7 +444,7 @@ func (x *ServerFrame) GetMembers() *Members {
 	return nil
 }
 
-func (x *ServerFrame) GetEvent() *v1.Event {
+func (x *ServerFrame) GetEvent() *Event {
 	if x != nil {
 		if x, ok := x.Message.(*ServerFrame_Event); ok {
 			return x.Event
@@ -506,6 +525,24 @@ func (x *ServerFrame) GetAttached() *Attached {
 	return nil
 }
 
+func (x *ServerFrame) GetForked() *Forked {
+	if x != nil {
+		if x, ok := x.Message.(*ServerFrame_Forked); ok {
+			return x.Forked
+		}
+	}
+	return nil
+}
+
+func (x *ServerFrame) GetMessages() *Messages {
+	if x != nil {
+		if x, ok := x.Message.(*ServerFrame_Messages); ok {
+			return x.Messages
+		}
+	}
+	return nil
+}
+
 func (x *ServerFrame) GetTraceparent() string {
 	if x != nil {
 		return x.Traceparent
@@ -554,7 +591,7 @@ type ServerFrame_Members struct {
 
 type ServerFrame_Event struct {
 	// Push: an event of one of the user's conversations.
-	Event *v1.Event `protobuf:"bytes,9,opt,name=event,proto3,oneof"`
+	Event *Event `protobuf:"bytes,9,opt,name=event,proto3,oneof"`
 }
 
 type ServerFrame_Receipt struct {
@@ -597,6 +634,16 @@ type ServerFrame_Attached struct {
 	Attached *Attached `protobuf:"bytes,17,opt,name=attached,proto3,oneof"`
 }
 
+type ServerFrame_Forked struct {
+	// Push: the client's position of a conversation is not on the server's log.
+	Forked *Forked `protobuf:"bytes,19,opt,name=forked,proto3,oneof"`
+}
+
+type ServerFrame_Messages struct {
+	// Answer to read_messages.
+	Messages *Messages `protobuf:"bytes,20,opt,name=messages,proto3,oneof"`
+}
+
 func (*ServerFrame_Error) isServerFrame_Message() {}
 
 func (*ServerFrame_Connected) isServerFrame_Message() {}
@@ -629,6 +676,10 @@ func (*ServerFrame_Detached) isServerFrame_Message() {}
 
 func (*ServerFrame_Attached) isServerFrame_Message() {}
 
+func (*ServerFrame_Forked) isServerFrame_Message() {}
+
+func (*ServerFrame_Messages) isServerFrame_Message() {}
+
 // Connect authenticates the connection and says what the client has already.
 type Connect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -645,7 +696,9 @@ type Connect struct {
 	// Do not push receipts.
 	NoReceipts bool `protobuf:"varint,6,opt,name=no_receipts,json=noReceipts,proto3" json:"no_receipts,omitempty"`
 	// Name and version of the client software, at most 64 printable ASCII characters; for operators.
-	Client        string `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"`
+	Client string `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"`
+	// Only for JSON: send Event.body_bytes with every event, so that the client can verify its content.
+	BodyBytes     bool `protobuf:"varint,8,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -729,13 +782,23 @@ func (x *Connect) GetClient() string {
 	return ""
 }
 
+func (x *Connect) GetBodyBytes() bool {
+	if x != nil {
+		return x.BodyBytes
+	}
+	return false
+}
+
 // Position is how far somebody has a conversation.
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// The last seq that is known; 0 for none.
-	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	// The first 8 bytes of the hash of the event at seq; empty when it is not known. In Connect.resume it lets the server see
+	// that the client is on another branch of the log.
+	Hash          []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -784,6 +847,13 @@ func (x *Position) GetSeq() uint64 {
 	return 0
 }
 
+func (x *Position) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 // Connected says that the connection is authenticated and what its rules are.
 type Connected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -802,7 +872,9 @@ type Connected struct {
 	// The user's conversations, by id; at most 500.
 	Conversations []*Conversation `protobuf:"bytes,7,rep,name=conversations,proto3" json:"conversations,omitempty"`
 	// There are more: list_conversations after the last one. Their events are pushed all the same.
-	More          bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,8,opt,name=more,proto3" json:"more,omitempty"`
+	// The installation's protocol level: kinds of a higher level are refused.
+	Level         uint32 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -891,6 +963,13 @@ func (x *Connected) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *Connected) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 // Conversation is a conversation as one member sees it.
@@ -1107,7 +1186,10 @@ type Submit struct {
 	Body *v1.Body `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
 	// W3C trace context of the client's own span, for example 00-<32 hex digits>-<16 hex digits>-01; may be empty. The
 	// gateway goes on with the trace when it trusts clients to ask for that, and begins one of its own otherwise.
-	Traceparent   string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// 0. Raised by one each time an outcome of this command id with an error other than UNAVAILABLE was received and the client
+	// sends the command again. A refusal is final for its attempt: no copy of that attempt is committed after it.
+	Attempt       uint32 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1168,6 +1250,13 @@ func (x *Submit) GetTraceparent() string {
 		return x.Traceparent
 	}
 	return ""
+}
+
+func (x *Submit) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 // Accepted says that the broker holds the command. It is no promise that it will be committed. When the outcome is there
@@ -1303,7 +1392,7 @@ func (x *Read) GetBackward() bool {
 type Page struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events, in the order asked for.
-	Events []*v1.Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// Stretches within this page that the user may not see.
 	Hidden []*v1.Range `protobuf:"bytes,2,rep,name=hidden,proto3" json:"hidden,omitempty"`
 	// The conversation's newest seq that the user may see.
@@ -1344,7 +1433,7 @@ func (*Page) Descriptor() ([]byte, []int) {
 	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *Page) GetEvents() []*v1.Event {
+func (x *Page) GetEvents() []*Event {
 	if x != nil {
 		return x.Events
 	}
@@ -2052,11 +2141,590 @@ func (x *Attached) GetConversation() *Conversation {
 	return nil
 }
 
+// Event is runnel.conversation.v1.Event with its body decoded. The field numbers are the same, so that a gateway forwards the
+// stored bytes to protobuf clients.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation the event belongs to.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// Place in the conversation's log: 1, 2, 3 ... without a hole.
+	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	// When the broker took the command, Unix time in milliseconds. Does not decide order; seq does.
+	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// User id of the sender.
+	Sender string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Id of the command it came of: a UUIDv7 in canonical lower-case form.
+	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// What it is about; set even when the body was erased.
+	Kind v1.EventKind `protobuf:"varint,6,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
+	// What was done. Absent when it was erased; without an action when it is newer than the reader.
+	Body *v1.Body `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
+	// 16 to 32 random bytes that salt the commitment to the body. Empty when the body was erased.
+	Salt []byte `protobuf:"bytes,8,opt,name=salt,proto3" json:"salt,omitempty"`
+	// Commitment to salt and body, 32 bytes. Always set.
+	Commitment []byte `protobuf:"bytes,9,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// Hash of the event before it, 32 bytes; 32 zero bytes for seq 1.
+	PrevHash []byte `protobuf:"bytes,10,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
+	// Hash of this event's header, 32 bytes.
+	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	// How commitment and hash are made; 2 today.
+	Format uint32 `protobuf:"varint,12,opt,name=format,proto3" json:"format,omitempty"`
+	// Empty, or an encoded runnel.conversation.v1.Targets.
+	HeaderExtra []byte `protobuf:"bytes,13,opt,name=header_extra,json=headerExtra,proto3" json:"header_extra,omitempty"`
+	// The bytes of the body as they are stored and hashed. On protobuf connections they are the bytes of field 7, and this field
+	// is not sent. On JSON connections it is sent when Connect.body_bytes asked for it; a client without the bytes cannot
+	// check the content against the commitment.
+	BodyBytes     []byte `protobuf:"bytes,14,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Event) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *Event) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Event) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Event) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *Event) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *Event) GetKind() v1.EventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return v1.EventKind(0)
+}
+
+func (x *Event) GetBody() *v1.Body {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Event) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *Event) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
+func (x *Event) GetPrevHash() []byte {
+	if x != nil {
+		return x.PrevHash
+	}
+	return nil
+}
+
+func (x *Event) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Event) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Event) GetHeaderExtra() []byte {
+	if x != nil {
+		return x.HeaderExtra
+	}
+	return nil
+}
+
+func (x *Event) GetBodyBytes() []byte {
+	if x != nil {
+		return x.BodyBytes
+	}
+	return nil
+}
+
+// ReadMessages asks for messages as they are now: with their edits, reactions and number of answers. Only members may.
+type ReadMessages struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// Messages with a seq above this one, oldest first; 0 begins with the first. Not together with before or backward.
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Messages with a seq below this one, newest first; implies backward.
+	Before uint64 `protobuf:"varint,3,opt,name=before,proto3" json:"before,omitempty"`
+	// At most this many, 1 to 200; 0 for 50.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Read in falling order; without before, from the newest.
+	Backward      bool `protobuf:"varint,5,opt,name=backward,proto3" json:"backward,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMessages) Reset() {
+	*x = ReadMessages{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMessages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMessages) ProtoMessage() {}
+
+func (x *ReadMessages) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMessages.ProtoReflect.Descriptor instead.
+func (*ReadMessages) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReadMessages) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *ReadMessages) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReadMessages) GetBefore() uint64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ReadMessages) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ReadMessages) GetBackward() bool {
+	if x != nil {
+		return x.Backward
+	}
+	return false
+}
+
+// Messages is a page of messages, all as of one moment.
+type Messages struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order asked for.
+	Messages []*MessageView `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The conversation's newest seq at that moment: events above it change what is here.
+	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	// There is more in this direction: continue after (or before) the seq of the last message.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Messages) Reset() {
+	*x = Messages{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Messages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Messages) ProtoMessage() {}
+
+func (x *Messages) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Messages.ProtoReflect.Descriptor instead.
+func (*Messages) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Messages) GetMessages() []*MessageView {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *Messages) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *Messages) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// MessageView is a message as it is now.
+type MessageView struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message.
+	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// When it was sent, Unix time in milliseconds.
+	TimeMs int64 `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// User id of the sender.
+	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Its newest content. Absent when it was deleted or erased.
+	Message *v1.Message `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// seq of the newest edit; 0 when it was not edited.
+	EditSeq uint64 `protobuf:"varint,5,opt,name=edit_seq,json=editSeq,proto3" json:"edit_seq,omitempty"`
+	// When it was edited last, Unix time in milliseconds; 0 for never.
+	EditTimeMs int64 `protobuf:"varint,6,opt,name=edit_time_ms,json=editTimeMs,proto3" json:"edit_time_ms,omitempty"`
+	// seq of the event that deleted it; 0 when it was not deleted.
+	DeletedSeq uint64 `protobuf:"varint,7,opt,name=deleted_seq,json=deletedSeq,proto3" json:"deleted_seq,omitempty"`
+	// Its content was erased.
+	Erased bool `protobuf:"varint,8,opt,name=erased,proto3" json:"erased,omitempty"`
+	// Reactions, most frequent first, at most 50.
+	Reactions []*ReactionSummary `protobuf:"bytes,9,rep,name=reactions,proto3" json:"reactions,omitempty"`
+	// Number of messages that answer it.
+	Replies uint32 `protobuf:"varint,10,opt,name=replies,proto3" json:"replies,omitempty"`
+	// seq of the newest answer; 0 for none.
+	LastReplySeq  uint64 `protobuf:"varint,11,opt,name=last_reply_seq,json=lastReplySeq,proto3" json:"last_reply_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageView) Reset() {
+	*x = MessageView{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageView) ProtoMessage() {}
+
+func (x *MessageView) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageView.ProtoReflect.Descriptor instead.
+func (*MessageView) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *MessageView) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessageView) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *MessageView) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *MessageView) GetMessage() *v1.Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *MessageView) GetEditSeq() uint64 {
+	if x != nil {
+		return x.EditSeq
+	}
+	return 0
+}
+
+func (x *MessageView) GetEditTimeMs() int64 {
+	if x != nil {
+		return x.EditTimeMs
+	}
+	return 0
+}
+
+func (x *MessageView) GetDeletedSeq() uint64 {
+	if x != nil {
+		return x.DeletedSeq
+	}
+	return 0
+}
+
+func (x *MessageView) GetErased() bool {
+	if x != nil {
+		return x.Erased
+	}
+	return false
+}
+
+func (x *MessageView) GetReactions() []*ReactionSummary {
+	if x != nil {
+		return x.Reactions
+	}
+	return nil
+}
+
+func (x *MessageView) GetReplies() uint32 {
+	if x != nil {
+		return x.Replies
+	}
+	return 0
+}
+
+func (x *MessageView) GetLastReplySeq() uint64 {
+	if x != nil {
+		return x.LastReplySeq
+	}
+	return 0
+}
+
+// ReactionSummary is how often one reaction was given to a message.
+type ReactionSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reaction.
+	Emoji string `protobuf:"bytes,1,opt,name=emoji,proto3" json:"emoji,omitempty"`
+	// Number of users.
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The reader is one of them.
+	Mine          bool `protobuf:"varint,3,opt,name=mine,proto3" json:"mine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReactionSummary) Reset() {
+	*x = ReactionSummary{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReactionSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReactionSummary) ProtoMessage() {}
+
+func (x *ReactionSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReactionSummary.ProtoReflect.Descriptor instead.
+func (*ReactionSummary) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ReactionSummary) GetEmoji() string {
+	if x != nil {
+		return x.Emoji
+	}
+	return ""
+}
+
+func (x *ReactionSummary) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ReactionSummary) GetMine() bool {
+	if x != nil {
+		return x.Mine
+	}
+	return false
+}
+
+// Forked says that the client's position is not on the server's log: the client is beyond its end, or has another event at
+// that seq, because the server was restored from a backup or lost events. Nothing more is pushed for the conversation on this
+// connection. The client finds the last event that both have by reading, drops what follows it, tells the program, and
+// resumes from there with a new connection or by reading.
+type Forked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// The server's newest seq.
+	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	// The position that the client gave.
+	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forked) Reset() {
+	*x = Forked{}
+	mi := &file_runnel_client_v1_client_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forked) ProtoMessage() {}
+
+func (x *Forked) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_client_v1_client_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forked.ProtoReflect.Descriptor instead.
+func (*Forked) Descriptor() ([]byte, []int) {
+	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Forked) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *Forked) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *Forked) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 var File_runnel_client_v1_client_proto protoreflect.FileDescriptor
 
 const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\n" +
-	"\x1drunnel/client/v1/client.proto\x12\x10runnel.client.v1\x1a)runnel/conversation/v1/conversation.proto\"\xeb\x03\n" +
+	"\x1drunnel/client/v1/client.proto\x12\x10runnel.client.v1\x1a)runnel/conversation/v1/conversation.proto\"\xb2\x04\n" +
 	"\vClientFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aconnect\x18\x02 \x01(\v2\x19.runnel.client.v1.ConnectH\x00R\aconnect\x125\n" +
@@ -2066,8 +2734,10 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x12list_conversations\x18\x06 \x01(\v2#.runnel.client.v1.ListConversationsH\x00R\x11listConversations\x12B\n" +
 	"\flist_members\x18\a \x01(\v2\x1d.runnel.client.v1.ListMembersH\x00R\vlistMembers\x12)\n" +
 	"\x03ack\x18\b \x01(\v2\x15.runnel.client.v1.AckH\x00R\x03ack\x12,\n" +
-	"\x04pong\x18\t \x01(\v2\x16.runnel.client.v1.PongH\x00R\x04pongB\t\n" +
-	"\arequest\"\xf8\a\n" +
+	"\x04pong\x18\t \x01(\v2\x16.runnel.client.v1.PongH\x00R\x04pong\x12E\n" +
+	"\rread_messages\x18\n" +
+	" \x01(\v2\x1e.runnel.client.v1.ReadMessagesH\x00R\freadMessagesB\t\n" +
+	"\arequest\"\xe0\b\n" +
 	"\vServerFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\x05error\x18\x02 \x01(\v2\x1d.runnel.conversation.v1.ErrorH\x00R\x05error\x12;\n" +
@@ -2076,8 +2746,8 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\aoutcome\x18\x05 \x01(\v2\x1f.runnel.conversation.v1.OutcomeH\x00R\aoutcome\x12,\n" +
 	"\x04page\x18\x06 \x01(\v2\x16.runnel.client.v1.PageH\x00R\x04page\x12G\n" +
 	"\rconversations\x18\a \x01(\v2\x1f.runnel.client.v1.ConversationsH\x00R\rconversations\x125\n" +
-	"\amembers\x18\b \x01(\v2\x19.runnel.client.v1.MembersH\x00R\amembers\x125\n" +
-	"\x05event\x18\t \x01(\v2\x1d.runnel.conversation.v1.EventH\x00R\x05event\x12;\n" +
+	"\amembers\x18\b \x01(\v2\x19.runnel.client.v1.MembersH\x00R\amembers\x12/\n" +
+	"\x05event\x18\t \x01(\v2\x17.runnel.client.v1.EventH\x00R\x05event\x12;\n" +
 	"\areceipt\x18\n" +
 	" \x01(\v2\x1f.runnel.conversation.v1.ReceiptH\x00R\areceipt\x128\n" +
 	"\baccepted\x18\v \x01(\v2\x1a.runnel.client.v1.AcceptedH\x00R\baccepted\x12;\n" +
@@ -2086,9 +2756,11 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\ago_away\x18\x0e \x01(\v2\x18.runnel.client.v1.GoAwayH\x00R\x06goAway\x122\n" +
 	"\x06hidden\x18\x0f \x01(\v2\x18.runnel.client.v1.HiddenH\x00R\x06hidden\x128\n" +
 	"\bdetached\x18\x10 \x01(\v2\x1a.runnel.client.v1.DetachedH\x00R\bdetached\x128\n" +
-	"\battached\x18\x11 \x01(\v2\x1a.runnel.client.v1.AttachedH\x00R\battached\x12 \n" +
+	"\battached\x18\x11 \x01(\v2\x1a.runnel.client.v1.AttachedH\x00R\battached\x122\n" +
+	"\x06forked\x18\x13 \x01(\v2\x18.runnel.client.v1.ForkedH\x00R\x06forked\x128\n" +
+	"\bmessages\x18\x14 \x01(\v2\x1a.runnel.client.v1.MessagesH\x00R\bmessages\x12 \n" +
 	"\vtraceparent\x18\x12 \x01(\tR\vtraceparentB\t\n" +
-	"\amessage\"\xf4\x01\n" +
+	"\amessage\"\x93\x02\n" +
 	"\aConnect\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x122\n" +
@@ -2097,10 +2769,13 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\baccepted\x18\x05 \x01(\bR\baccepted\x12\x1f\n" +
 	"\vno_receipts\x18\x06 \x01(\bR\n" +
 	"noReceipts\x12\x16\n" +
-	"\x06client\x18\a \x01(\tR\x06client\"E\n" +
+	"\x06client\x18\a \x01(\tR\x06client\x12\x1d\n" +
+	"\n" +
+	"body_bytes\x18\b \x01(\bR\tbodyBytes\"Y\n" +
 	"\bPosition\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xbe\x02\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"\xd4\x02\n" +
 	"\tConnected\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\tR\fconnectionId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12!\n" +
@@ -2109,7 +2784,8 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x0eserver_time_ms\x18\x05 \x01(\x03R\fserverTimeMs\x12&\n" +
 	"\x0fmax_frame_bytes\x18\x06 \x01(\rR\rmaxFrameBytes\x12D\n" +
 	"\rconversations\x18\a \x03(\v2\x1e.runnel.client.v1.ConversationR\rconversations\x12\x12\n" +
-	"\x04more\x18\b \x01(\bR\x04more\"\x96\x02\n" +
+	"\x04more\x18\b \x01(\bR\x04more\x12\x14\n" +
+	"\x05level\x18\t \x01(\rR\x05level\"\x96\x02\n" +
 	"\fConversation\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -2123,13 +2799,14 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\aRefresh\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"5\n" +
 	"\tRefreshed\x12(\n" +
-	"\x10token_expires_ms\x18\x01 \x01(\x03R\x0etokenExpiresMs\"\xa4\x01\n" +
+	"\x10token_expires_ms\x18\x01 \x01(\x03R\x0etokenExpiresMs\"\xbe\x01\n" +
 	"\x06Submit\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x02 \x01(\tR\tcommandId\x120\n" +
 	"\x04body\x18\x03 \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\x12 \n" +
-	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\")\n" +
+	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\x12\x18\n" +
+	"\aattempt\x18\x05 \x01(\rR\aattempt\")\n" +
 	"\bAccepted\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\"\x8f\x01\n" +
@@ -2138,9 +2815,9 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x16\n" +
 	"\x06before\x18\x03 \x01(\x04R\x06before\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1a\n" +
-	"\bbackward\x18\x05 \x01(\bR\bbackward\"\x9c\x01\n" +
-	"\x04Page\x125\n" +
-	"\x06events\x18\x01 \x03(\v2\x1d.runnel.conversation.v1.EventR\x06events\x125\n" +
+	"\bbackward\x18\x05 \x01(\bR\bbackward\"\x96\x01\n" +
+	"\x04Page\x12/\n" +
+	"\x06events\x18\x01 \x03(\v2\x17.runnel.client.v1.EventR\x06events\x125\n" +
 	"\x06hidden\x18\x02 \x03(\v2\x1d.runnel.conversation.v1.RangeR\x06hidden\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\x04R\x04head\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\"?\n" +
@@ -2179,7 +2856,60 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\"N\n" +
 	"\bAttached\x12B\n" +
-	"\fconversation\x18\x01 \x01(\v2\x1e.runnel.client.v1.ConversationR\fconversation*T\n" +
+	"\fconversation\x18\x01 \x01(\v2\x1e.runnel.client.v1.ConversationR\fconversation\"\xba\x03\n" +
+	"\x05Event\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12\x16\n" +
+	"\x06sender\x18\x04 \x01(\tR\x06sender\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x05 \x01(\tR\tcommandId\x125\n" +
+	"\x04kind\x18\x06 \x01(\x0e2!.runnel.conversation.v1.EventKindR\x04kind\x120\n" +
+	"\x04body\x18\a \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\x12\x12\n" +
+	"\x04salt\x18\b \x01(\fR\x04salt\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\t \x01(\fR\n" +
+	"commitment\x12\x1b\n" +
+	"\tprev_hash\x18\n" +
+	" \x01(\fR\bprevHash\x12\x12\n" +
+	"\x04hash\x18\v \x01(\fR\x04hash\x12\x16\n" +
+	"\x06format\x18\f \x01(\rR\x06format\x12!\n" +
+	"\fheader_extra\x18\r \x01(\fR\vheaderExtra\x12\x1d\n" +
+	"\n" +
+	"body_bytes\x18\x0e \x01(\fR\tbodyBytes\"\x97\x01\n" +
+	"\fReadMessages\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\x04R\x06before\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1a\n" +
+	"\bbackward\x18\x05 \x01(\bR\bbackward\"m\n" +
+	"\bMessages\x129\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1d.runnel.client.v1.MessageViewR\bmessages\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\x04R\x04head\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\x82\x03\n" +
+	"\vMessageView\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x17\n" +
+	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x16\n" +
+	"\x06sender\x18\x03 \x01(\tR\x06sender\x129\n" +
+	"\amessage\x18\x04 \x01(\v2\x1f.runnel.conversation.v1.MessageR\amessage\x12\x19\n" +
+	"\bedit_seq\x18\x05 \x01(\x04R\aeditSeq\x12 \n" +
+	"\fedit_time_ms\x18\x06 \x01(\x03R\n" +
+	"editTimeMs\x12\x1f\n" +
+	"\vdeleted_seq\x18\a \x01(\x04R\n" +
+	"deletedSeq\x12\x16\n" +
+	"\x06erased\x18\b \x01(\bR\x06erased\x12?\n" +
+	"\treactions\x18\t \x03(\v2!.runnel.client.v1.ReactionSummaryR\treactions\x12\x18\n" +
+	"\areplies\x18\n" +
+	" \x01(\rR\areplies\x12$\n" +
+	"\x0elast_reply_seq\x18\v \x01(\x04R\flastReplySeq\"Q\n" +
+	"\x0fReactionSummary\x12\x14\n" +
+	"\x05emoji\x18\x01 \x01(\tR\x05emoji\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
+	"\x04mine\x18\x03 \x01(\bR\x04mine\"W\n" +
+	"\x06Forked\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\x04R\x04head\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq*T\n" +
 	"\x05Start\x12\x15\n" +
 	"\x11START_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2200,7 +2930,7 @@ func file_runnel_client_v1_client_proto_rawDescGZIP() []byte {
 }
 
 var file_runnel_client_v1_client_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_runnel_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_runnel_client_v1_client_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_runnel_client_v1_client_proto_goTypes = []any{
 	(Start)(0),                // 0: runnel.client.v1.Start
 	(*ClientFrame)(nil),       // 1: runnel.client.v1.ClientFrame
@@ -2228,14 +2958,21 @@ var file_runnel_client_v1_client_proto_goTypes = []any{
 	(*Hidden)(nil),            // 23: runnel.client.v1.Hidden
 	(*Detached)(nil),          // 24: runnel.client.v1.Detached
 	(*Attached)(nil),          // 25: runnel.client.v1.Attached
-	(*v1.Error)(nil),          // 26: runnel.conversation.v1.Error
-	(*v1.Outcome)(nil),        // 27: runnel.conversation.v1.Outcome
-	(*v1.Event)(nil),          // 28: runnel.conversation.v1.Event
-	(*v1.Receipt)(nil),        // 29: runnel.conversation.v1.Receipt
-	(v1.Kind)(0),              // 30: runnel.conversation.v1.Kind
-	(*v1.Cursor)(nil),         // 31: runnel.conversation.v1.Cursor
-	(*v1.Body)(nil),           // 32: runnel.conversation.v1.Body
-	(*v1.Range)(nil),          // 33: runnel.conversation.v1.Range
+	(*Event)(nil),             // 26: runnel.client.v1.Event
+	(*ReadMessages)(nil),      // 27: runnel.client.v1.ReadMessages
+	(*Messages)(nil),          // 28: runnel.client.v1.Messages
+	(*MessageView)(nil),       // 29: runnel.client.v1.MessageView
+	(*ReactionSummary)(nil),   // 30: runnel.client.v1.ReactionSummary
+	(*Forked)(nil),            // 31: runnel.client.v1.Forked
+	(*v1.Error)(nil),          // 32: runnel.conversation.v1.Error
+	(*v1.Outcome)(nil),        // 33: runnel.conversation.v1.Outcome
+	(*v1.Receipt)(nil),        // 34: runnel.conversation.v1.Receipt
+	(v1.Kind)(0),              // 35: runnel.conversation.v1.Kind
+	(*v1.Cursor)(nil),         // 36: runnel.conversation.v1.Cursor
+	(*v1.Body)(nil),           // 37: runnel.conversation.v1.Body
+	(*v1.Range)(nil),          // 38: runnel.conversation.v1.Range
+	(v1.EventKind)(0),         // 39: runnel.conversation.v1.EventKind
+	(*v1.Message)(nil),        // 40: runnel.conversation.v1.Message
 }
 var file_runnel_client_v1_client_proto_depIdxs = []int32{
 	3,  // 0: runnel.client.v1.ClientFrame.connect:type_name -> runnel.client.v1.Connect
@@ -2246,40 +2983,48 @@ var file_runnel_client_v1_client_proto_depIdxs = []int32{
 	15, // 5: runnel.client.v1.ClientFrame.list_members:type_name -> runnel.client.v1.ListMembers
 	17, // 6: runnel.client.v1.ClientFrame.ack:type_name -> runnel.client.v1.Ack
 	20, // 7: runnel.client.v1.ClientFrame.pong:type_name -> runnel.client.v1.Pong
-	26, // 8: runnel.client.v1.ServerFrame.error:type_name -> runnel.conversation.v1.Error
-	5,  // 9: runnel.client.v1.ServerFrame.connected:type_name -> runnel.client.v1.Connected
-	8,  // 10: runnel.client.v1.ServerFrame.refreshed:type_name -> runnel.client.v1.Refreshed
-	27, // 11: runnel.client.v1.ServerFrame.outcome:type_name -> runnel.conversation.v1.Outcome
-	12, // 12: runnel.client.v1.ServerFrame.page:type_name -> runnel.client.v1.Page
-	14, // 13: runnel.client.v1.ServerFrame.conversations:type_name -> runnel.client.v1.Conversations
-	16, // 14: runnel.client.v1.ServerFrame.members:type_name -> runnel.client.v1.Members
-	28, // 15: runnel.client.v1.ServerFrame.event:type_name -> runnel.conversation.v1.Event
-	29, // 16: runnel.client.v1.ServerFrame.receipt:type_name -> runnel.conversation.v1.Receipt
-	10, // 17: runnel.client.v1.ServerFrame.accepted:type_name -> runnel.client.v1.Accepted
-	19, // 18: runnel.client.v1.ServerFrame.heartbeat:type_name -> runnel.client.v1.Heartbeat
-	21, // 19: runnel.client.v1.ServerFrame.token_expiring:type_name -> runnel.client.v1.TokenExpiring
-	22, // 20: runnel.client.v1.ServerFrame.go_away:type_name -> runnel.client.v1.GoAway
-	23, // 21: runnel.client.v1.ServerFrame.hidden:type_name -> runnel.client.v1.Hidden
-	24, // 22: runnel.client.v1.ServerFrame.detached:type_name -> runnel.client.v1.Detached
-	25, // 23: runnel.client.v1.ServerFrame.attached:type_name -> runnel.client.v1.Attached
-	4,  // 24: runnel.client.v1.Connect.resume:type_name -> runnel.client.v1.Position
-	0,  // 25: runnel.client.v1.Connect.start:type_name -> runnel.client.v1.Start
-	6,  // 26: runnel.client.v1.Connected.conversations:type_name -> runnel.client.v1.Conversation
-	30, // 27: runnel.client.v1.Conversation.kind:type_name -> runnel.conversation.v1.Kind
-	31, // 28: runnel.client.v1.Conversation.cursor:type_name -> runnel.conversation.v1.Cursor
-	32, // 29: runnel.client.v1.Submit.body:type_name -> runnel.conversation.v1.Body
-	28, // 30: runnel.client.v1.Page.events:type_name -> runnel.conversation.v1.Event
-	33, // 31: runnel.client.v1.Page.hidden:type_name -> runnel.conversation.v1.Range
-	6,  // 32: runnel.client.v1.Conversations.conversations:type_name -> runnel.client.v1.Conversation
-	31, // 33: runnel.client.v1.Members.members:type_name -> runnel.conversation.v1.Cursor
-	18, // 34: runnel.client.v1.Ack.positions:type_name -> runnel.client.v1.AckPosition
-	4,  // 35: runnel.client.v1.Heartbeat.heads:type_name -> runnel.client.v1.Position
-	6,  // 36: runnel.client.v1.Attached.conversation:type_name -> runnel.client.v1.Conversation
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	27, // 8: runnel.client.v1.ClientFrame.read_messages:type_name -> runnel.client.v1.ReadMessages
+	32, // 9: runnel.client.v1.ServerFrame.error:type_name -> runnel.conversation.v1.Error
+	5,  // 10: runnel.client.v1.ServerFrame.connected:type_name -> runnel.client.v1.Connected
+	8,  // 11: runnel.client.v1.ServerFrame.refreshed:type_name -> runnel.client.v1.Refreshed
+	33, // 12: runnel.client.v1.ServerFrame.outcome:type_name -> runnel.conversation.v1.Outcome
+	12, // 13: runnel.client.v1.ServerFrame.page:type_name -> runnel.client.v1.Page
+	14, // 14: runnel.client.v1.ServerFrame.conversations:type_name -> runnel.client.v1.Conversations
+	16, // 15: runnel.client.v1.ServerFrame.members:type_name -> runnel.client.v1.Members
+	26, // 16: runnel.client.v1.ServerFrame.event:type_name -> runnel.client.v1.Event
+	34, // 17: runnel.client.v1.ServerFrame.receipt:type_name -> runnel.conversation.v1.Receipt
+	10, // 18: runnel.client.v1.ServerFrame.accepted:type_name -> runnel.client.v1.Accepted
+	19, // 19: runnel.client.v1.ServerFrame.heartbeat:type_name -> runnel.client.v1.Heartbeat
+	21, // 20: runnel.client.v1.ServerFrame.token_expiring:type_name -> runnel.client.v1.TokenExpiring
+	22, // 21: runnel.client.v1.ServerFrame.go_away:type_name -> runnel.client.v1.GoAway
+	23, // 22: runnel.client.v1.ServerFrame.hidden:type_name -> runnel.client.v1.Hidden
+	24, // 23: runnel.client.v1.ServerFrame.detached:type_name -> runnel.client.v1.Detached
+	25, // 24: runnel.client.v1.ServerFrame.attached:type_name -> runnel.client.v1.Attached
+	31, // 25: runnel.client.v1.ServerFrame.forked:type_name -> runnel.client.v1.Forked
+	28, // 26: runnel.client.v1.ServerFrame.messages:type_name -> runnel.client.v1.Messages
+	4,  // 27: runnel.client.v1.Connect.resume:type_name -> runnel.client.v1.Position
+	0,  // 28: runnel.client.v1.Connect.start:type_name -> runnel.client.v1.Start
+	6,  // 29: runnel.client.v1.Connected.conversations:type_name -> runnel.client.v1.Conversation
+	35, // 30: runnel.client.v1.Conversation.kind:type_name -> runnel.conversation.v1.Kind
+	36, // 31: runnel.client.v1.Conversation.cursor:type_name -> runnel.conversation.v1.Cursor
+	37, // 32: runnel.client.v1.Submit.body:type_name -> runnel.conversation.v1.Body
+	26, // 33: runnel.client.v1.Page.events:type_name -> runnel.client.v1.Event
+	38, // 34: runnel.client.v1.Page.hidden:type_name -> runnel.conversation.v1.Range
+	6,  // 35: runnel.client.v1.Conversations.conversations:type_name -> runnel.client.v1.Conversation
+	36, // 36: runnel.client.v1.Members.members:type_name -> runnel.conversation.v1.Cursor
+	18, // 37: runnel.client.v1.Ack.positions:type_name -> runnel.client.v1.AckPosition
+	4,  // 38: runnel.client.v1.Heartbeat.heads:type_name -> runnel.client.v1.Position
+	6,  // 39: runnel.client.v1.Attached.conversation:type_name -> runnel.client.v1.Conversation
+	39, // 40: runnel.client.v1.Event.kind:type_name -> runnel.conversation.v1.EventKind
+	37, // 41: runnel.client.v1.Event.body:type_name -> runnel.conversation.v1.Body
+	29, // 42: runnel.client.v1.Messages.messages:type_name -> runnel.client.v1.MessageView
+	40, // 43: runnel.client.v1.MessageView.message:type_name -> runnel.conversation.v1.Message
+	30, // 44: runnel.client.v1.MessageView.reactions:type_name -> runnel.client.v1.ReactionSummary
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_runnel_client_v1_client_proto_init() }
@@ -2296,6 +3041,7 @@ func file_runnel_client_v1_client_proto_init() {
 		(*ClientFrame_ListMembers)(nil),
 		(*ClientFrame_Ack)(nil),
 		(*ClientFrame_Pong)(nil),
+		(*ClientFrame_ReadMessages)(nil),
 	}
 	file_runnel_client_v1_client_proto_msgTypes[1].OneofWrappers = []any{
 		(*ServerFrame_Error)(nil),
@@ -2314,6 +3060,8 @@ func file_runnel_client_v1_client_proto_init() {
 		(*ServerFrame_Hidden)(nil),
 		(*ServerFrame_Detached)(nil),
 		(*ServerFrame_Attached)(nil),
+		(*ServerFrame_Forked)(nil),
+		(*ServerFrame_Messages)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2321,7 +3069,7 @@ func file_runnel_client_v1_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_client_v1_client_proto_rawDesc), len(file_runnel_client_v1_client_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -99,18 +99,30 @@ const (
 	EventKind_EVENT_KIND_MEMBER_LEFT EventKind = 5
 	// The conversation got another name.
 	EventKind_EVENT_KIND_RENAMED EventKind = 6
+	// A message got another content.
+	EventKind_EVENT_KIND_EDITED EventKind = 7
+	// A message was deleted for everyone.
+	EventKind_EVENT_KIND_DELETED EventKind = 8
+	// A member reacted to a message, or took a reaction back.
+	EventKind_EVENT_KIND_REACTED EventKind = 9
+	// Content was erased from the log.
+	EventKind_EVENT_KIND_ERASED EventKind = 10
 )
 
 // Enum value maps for EventKind.
 var (
 	EventKind_name = map[int32]string{
-		0: "EVENT_KIND_UNSPECIFIED",
-		1: "EVENT_KIND_CREATED",
-		2: "EVENT_KIND_MESSAGE",
-		3: "EVENT_KIND_MEMBERS_ADDED",
-		4: "EVENT_KIND_MEMBER_REMOVED",
-		5: "EVENT_KIND_MEMBER_LEFT",
-		6: "EVENT_KIND_RENAMED",
+		0:  "EVENT_KIND_UNSPECIFIED",
+		1:  "EVENT_KIND_CREATED",
+		2:  "EVENT_KIND_MESSAGE",
+		3:  "EVENT_KIND_MEMBERS_ADDED",
+		4:  "EVENT_KIND_MEMBER_REMOVED",
+		5:  "EVENT_KIND_MEMBER_LEFT",
+		6:  "EVENT_KIND_RENAMED",
+		7:  "EVENT_KIND_EDITED",
+		8:  "EVENT_KIND_DELETED",
+		9:  "EVENT_KIND_REACTED",
+		10: "EVENT_KIND_ERASED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":    0,
@@ -120,6 +132,10 @@ var (
 		"EVENT_KIND_MEMBER_REMOVED": 4,
 		"EVENT_KIND_MEMBER_LEFT":    5,
 		"EVENT_KIND_RENAMED":        6,
+		"EVENT_KIND_EDITED":         7,
+		"EVENT_KIND_DELETED":        8,
+		"EVENT_KIND_REACTED":        9,
+		"EVENT_KIND_ERASED":         10,
 	}
 )
 
@@ -247,11 +263,16 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{2}
 }
 
-// Body says what to do (in a command) and what was done (in the event that came of it). An event's body is its command's
-// body unchanged, so that a repeated command can be compared with its first outcome.
+// Body says what to do (in a command) and what was done (in the event that came of it). The gateway that admits a command
+// encodes its body once, canonically; from then on the bytes are stored, hashed and forwarded unchanged, and decoded only to
+// be understood. A part that meets a field or an action that is newer than itself keeps the bytes.
+//
+// Canonical: fields by rising number, at every depth; fields at their implicit default left out; maps sorted by key; repeated
+// scalars packed; no field twice and none that the gateway does not know; text valid UTF-8. Floats and groups are not used.
 type Body struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one is set. Its number is the EventKind of the event that comes of it.
+	// Exactly one is set. Its number is the EventKind of the event that comes of it. Actions have the numbers 1 to 999, fields
+	// beside the action 1000 and up. No number is ever used again.
 	//
 	// Types that are valid to be assigned to Action:
 	//
@@ -261,6 +282,10 @@ type Body struct {
 	//	*Body_RemoveMember
 	//	*Body_Leave
 	//	*Body_Rename
+	//	*Body_Edit
+	//	*Body_Delete
+	//	*Body_React
+	//	*Body_Erase
 	Action        isBody_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -357,6 +382,42 @@ func (x *Body) GetRename() *Rename {
 	return nil
 }
 
+func (x *Body) GetEdit() *Edit {
+	if x != nil {
+		if x, ok := x.Action.(*Body_Edit); ok {
+			return x.Edit
+		}
+	}
+	return nil
+}
+
+func (x *Body) GetDelete() *Delete {
+	if x != nil {
+		if x, ok := x.Action.(*Body_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+func (x *Body) GetReact() *React {
+	if x != nil {
+		if x, ok := x.Action.(*Body_React); ok {
+			return x.React
+		}
+	}
+	return nil
+}
+
+func (x *Body) GetErase() *Erase {
+	if x != nil {
+		if x, ok := x.Action.(*Body_Erase); ok {
+			return x.Erase
+		}
+	}
+	return nil
+}
+
 type isBody_Action interface {
 	isBody_Action()
 }
@@ -391,6 +452,26 @@ type Body_Rename struct {
 	Rename *Rename `protobuf:"bytes,6,opt,name=rename,proto3,oneof"`
 }
 
+type Body_Edit struct {
+	// Give a message another content.
+	Edit *Edit `protobuf:"bytes,7,opt,name=edit,proto3,oneof"`
+}
+
+type Body_Delete struct {
+	// Delete a message for everyone.
+	Delete *Delete `protobuf:"bytes,8,opt,name=delete,proto3,oneof"`
+}
+
+type Body_React struct {
+	// React to a message, or take a reaction back.
+	React *React `protobuf:"bytes,9,opt,name=react,proto3,oneof"`
+}
+
+type Body_Erase struct {
+	// Erase content from the log. Only internal services may.
+	Erase *Erase `protobuf:"bytes,10,opt,name=erase,proto3,oneof"`
+}
+
 func (*Body_Create) isBody_Action() {}
 
 func (*Body_Message) isBody_Action() {}
@@ -402,6 +483,14 @@ func (*Body_RemoveMember) isBody_Action() {}
 func (*Body_Leave) isBody_Action() {}
 
 func (*Body_Rename) isBody_Action() {}
+
+func (*Body_Edit) isBody_Action() {}
+
+func (*Body_Delete) isBody_Action() {}
+
+func (*Body_React) isBody_Action() {}
+
+func (*Body_Erase) isBody_Action() {}
 
 // Create makes a conversation; the sender becomes a member of it.
 type Create struct {
@@ -706,7 +795,303 @@ func (x *Rename) GetName() string {
 	return ""
 }
 
-// Event is the committed outcome of a command: one numbered, hash-chained entry of a conversation's log.
+// Edit replaces the content of a message. Only its sender may. What the message answers stays as it was.
+type Edit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message; not that of an edit of it.
+	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
+	// The new text; the rules of Message.text.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// The new attributes; the rules of Message.metadata.
+	Metadata      map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Edit) Reset() {
+	*x = Edit{}
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Edit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Edit) ProtoMessage() {}
+
+func (x *Edit) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Edit.ProtoReflect.Descriptor instead.
+func (*Edit) Descriptor() ([]byte, []int) {
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Edit) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Edit) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Edit) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+// Delete deletes a message for everyone: its content and that of its edits is erased from the store. Its sender may, and
+// the owner of the group.
+type Delete struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message; not that of an edit of it.
+	Target        uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delete) Reset() {
+	*x = Delete{}
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delete) ProtoMessage() {}
+
+func (x *Delete) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delete.ProtoReflect.Descriptor instead.
+func (*Delete) Descriptor() ([]byte, []int) {
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Delete) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+// React adds a reaction of the sender to a message, or takes it back.
+type React struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message.
+	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
+	// The reaction: 1 to 64 bytes of UTF-8 without control characters or white space, usually one emoji.
+	Emoji string `protobuf:"bytes,2,opt,name=emoji,proto3" json:"emoji,omitempty"`
+	// Take the reaction back instead of adding it.
+	Remove        bool `protobuf:"varint,3,opt,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *React) Reset() {
+	*x = React{}
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *React) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*React) ProtoMessage() {}
+
+func (x *React) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use React.ProtoReflect.Descriptor instead.
+func (*React) Descriptor() ([]byte, []int) {
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *React) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *React) GetEmoji() string {
+	if x != nil {
+		return x.Emoji
+	}
+	return ""
+}
+
+func (x *React) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+// Erase removes body and salt of events of this conversation that lie before the erase event. Exactly one field is set.
+// Events that hold no content (who joined, what was deleted) stay as they are.
+type Erase struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// These events; 1 to 1000, rising.
+	Seqs []uint64 `protobuf:"varint,1,rep,packed,name=seqs,proto3" json:"seqs,omitempty"`
+	// All events of this user.
+	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// All events with a time before this, Unix time in milliseconds.
+	BeforeMs      int64 `protobuf:"varint,3,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erase) Reset() {
+	*x = Erase{}
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erase) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erase) ProtoMessage() {}
+
+func (x *Erase) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erase.ProtoReflect.Descriptor instead.
+func (*Erase) Descriptor() ([]byte, []int) {
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Erase) GetSeqs() []uint64 {
+	if x != nil {
+		return x.Seqs
+	}
+	return nil
+}
+
+func (x *Erase) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *Erase) GetBeforeMs() int64 {
+	if x != nil {
+		return x.BeforeMs
+	}
+	return 0
+}
+
+// Targets is what Event.header_extra holds: the places in the log that an event refers to. They outlive the event's body.
+type Targets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The seqs, in an order that the kind defines.
+	Seqs []uint64 `protobuf:"varint,1,rep,packed,name=seqs,proto3" json:"seqs,omitempty"`
+	// Users that the event makes members; only of a create, whose body may be erased.
+	Users         []string `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Targets) Reset() {
+	*x = Targets{}
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Targets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Targets) ProtoMessage() {}
+
+func (x *Targets) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Targets.ProtoReflect.Descriptor instead.
+func (*Targets) Descriptor() ([]byte, []int) {
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Targets) GetSeqs() []uint64 {
+	if x != nil {
+		return x.Seqs
+	}
+	return nil
+}
+
+func (x *Targets) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// Event is the committed outcome of a command: one numbered, hash-chained entry of a conversation's log. The client protocol
+// has a message of the same field numbers in which the body is decoded.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation the event belongs to.
@@ -715,29 +1100,33 @@ type Event struct {
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	// When the broker took the command, Unix time in milliseconds. Does not decide order; seq does.
 	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// User id of who asked for it.
+	// User id of the sender.
 	Sender string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Id of the command it came of: a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
 	// What it is about; set even when the body was erased.
 	Kind EventKind `protobuf:"varint,6,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
-	// What was done. Absent when it was erased.
-	Body *Body `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
-	// 16 random bytes that salt the commitment to the body. Absent when the body was erased.
+	// What was done: the bytes of the command's Body, unchanged. Empty when it was erased.
+	Body []byte `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
+	// 16 to 32 random bytes that salt the commitment to the body. Empty when the body was erased.
 	Salt []byte `protobuf:"bytes,8,opt,name=salt,proto3" json:"salt,omitempty"`
-	// Commitment to salt and body, 32 bytes. Set only when the body was erased; otherwise it is computed from them.
+	// Commitment to salt and body, 32 bytes. Always set.
 	Commitment []byte `protobuf:"bytes,9,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	// Hash of the event before it, 32 bytes; 32 zero bytes for seq 1.
 	PrevHash []byte `protobuf:"bytes,10,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
 	// Hash of this event's header, 32 bytes; see the package chain for the encoding.
-	Hash          []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	// How commitment and hash are made; 2 today. It never falls within a conversation.
+	Format uint32 `protobuf:"varint,12,opt,name=format,proto3" json:"format,omitempty"`
+	// Empty, or an encoded Targets. Part of the hashed header, so it stays when the body is erased.
+	HeaderExtra   []byte `protobuf:"bytes,13,opt,name=header_extra,json=headerExtra,proto3" json:"header_extra,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[7]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +1138,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[7]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +1151,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{7}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetConversationId() string {
@@ -807,7 +1196,7 @@ func (x *Event) GetKind() EventKind {
 	return EventKind_EVENT_KIND_UNSPECIFIED
 }
 
-func (x *Event) GetBody() *Body {
+func (x *Event) GetBody() []byte {
 	if x != nil {
 		return x.Body
 	}
@@ -842,6 +1231,20 @@ func (x *Event) GetHash() []byte {
 	return nil
 }
 
+func (x *Event) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Event) GetHeaderExtra() []byte {
+	if x != nil {
+		return x.HeaderExtra
+	}
+	return nil
+}
+
 // Range is a stretch of seq numbers, both ends included.
 type Range struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -855,7 +1258,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[8]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +1270,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[8]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1283,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{8}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Range) GetFirst() uint64 {
@@ -916,7 +1319,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[9]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1331,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[9]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1344,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{9}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Cursor) GetUserId() string {
@@ -992,7 +1395,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[10]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1407,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[10]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1420,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{10}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Step) GetSeq() uint64 {
@@ -1054,7 +1457,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[11]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1469,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[11]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1482,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{11}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Receipt) GetConversationId() string {
@@ -1134,7 +1537,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[12]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1549,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[12]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1562,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{12}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -1190,7 +1593,8 @@ func (x *Error) GetRetryAfterMs() uint32 {
 	return 0
 }
 
-// Outcome is what became of a command: exactly one of committed or refused.
+// Outcome is what became of a command: exactly one of committed or refused. An error whose code is UNAVAILABLE means that the
+// outcome is not known: it is no refusal.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation of the command. For a create, the id of the new conversation.
@@ -1211,7 +1615,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[13]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1627,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[13]
+	mi := &file_runnel_conversation_v1_conversation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1640,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{13}
+	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Outcome) GetConversationId() string {
@@ -1285,7 +1689,7 @@ var File_runnel_conversation_v1_conversation_proto protoreflect.FileDescriptor
 
 const file_runnel_conversation_v1_conversation_proto_rawDesc = "" +
 	"\n" +
-	")runnel/conversation/v1/conversation.proto\x12\x16runnel.conversation.v1\"\x8c\x03\n" +
+	")runnel/conversation/v1/conversation.proto\x12\x16runnel.conversation.v1\"\xe8\x04\n" +
 	"\x04Body\x128\n" +
 	"\x06create\x18\x01 \x01(\v2\x1e.runnel.conversation.v1.CreateH\x00R\x06create\x12;\n" +
 	"\amessage\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.MessageH\x00R\amessage\x12E\n" +
@@ -1293,7 +1697,12 @@ const file_runnel_conversation_v1_conversation_proto_rawDesc = "" +
 	"addMembers\x12K\n" +
 	"\rremove_member\x18\x04 \x01(\v2$.runnel.conversation.v1.RemoveMemberH\x00R\fremoveMember\x125\n" +
 	"\x05leave\x18\x05 \x01(\v2\x1d.runnel.conversation.v1.LeaveH\x00R\x05leave\x128\n" +
-	"\x06rename\x18\x06 \x01(\v2\x1e.runnel.conversation.v1.RenameH\x00R\x06renameB\b\n" +
+	"\x06rename\x18\x06 \x01(\v2\x1e.runnel.conversation.v1.RenameH\x00R\x06rename\x122\n" +
+	"\x04edit\x18\a \x01(\v2\x1c.runnel.conversation.v1.EditH\x00R\x04edit\x128\n" +
+	"\x06delete\x18\b \x01(\v2\x1e.runnel.conversation.v1.DeleteH\x00R\x06delete\x125\n" +
+	"\x05react\x18\t \x01(\v2\x1d.runnel.conversation.v1.ReactH\x00R\x05react\x125\n" +
+	"\x05erase\x18\n" +
+	" \x01(\v2\x1d.runnel.conversation.v1.EraseH\x00R\x05eraseB\b\n" +
 	"\x06action\"h\n" +
 	"\x06Create\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -1313,7 +1722,27 @@ const file_runnel_conversation_v1_conversation_proto_rawDesc = "" +
 	"\x06member\x18\x01 \x01(\tR\x06member\"\a\n" +
 	"\x05Leave\"\x1c\n" +
 	"\x06Rename\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xe0\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xb7\x01\n" +
+	"\x04Edit\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\x04R\x06target\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12F\n" +
+	"\bmetadata\x18\x03 \x03(\v2*.runnel.conversation.v1.Edit.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\" \n" +
+	"\x06Delete\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\x04R\x06target\"M\n" +
+	"\x05React\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\x04R\x06target\x12\x14\n" +
+	"\x05emoji\x18\x02 \x01(\tR\x05emoji\x12\x16\n" +
+	"\x06remove\x18\x03 \x01(\bR\x06remove\"P\n" +
+	"\x05Erase\x12\x12\n" +
+	"\x04seqs\x18\x01 \x03(\x04R\x04seqs\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\tR\x06sender\x12\x1b\n" +
+	"\tbefore_ms\x18\x03 \x01(\x03R\bbeforeMs\"3\n" +
+	"\aTargets\x12\x12\n" +
+	"\x04seqs\x18\x01 \x03(\x04R\x04seqs\x12\x14\n" +
+	"\x05users\x18\x02 \x03(\tR\x05users\"\x83\x03\n" +
 	"\x05Event\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x17\n" +
@@ -1321,15 +1750,17 @@ const file_runnel_conversation_v1_conversation_proto_rawDesc = "" +
 	"\x06sender\x18\x04 \x01(\tR\x06sender\x12\x1d\n" +
 	"\n" +
 	"command_id\x18\x05 \x01(\tR\tcommandId\x125\n" +
-	"\x04kind\x18\x06 \x01(\x0e2!.runnel.conversation.v1.EventKindR\x04kind\x120\n" +
-	"\x04body\x18\a \x01(\v2\x1c.runnel.conversation.v1.BodyR\x04body\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\x0e2!.runnel.conversation.v1.EventKindR\x04kind\x12\x12\n" +
+	"\x04body\x18\a \x01(\fR\x04body\x12\x12\n" +
 	"\x04salt\x18\b \x01(\fR\x04salt\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\t \x01(\fR\n" +
 	"commitment\x12\x1b\n" +
 	"\tprev_hash\x18\n" +
 	" \x01(\fR\bprevHash\x12\x12\n" +
-	"\x04hash\x18\v \x01(\fR\x04hash\"1\n" +
+	"\x04hash\x18\v \x01(\fR\x04hash\x12\x16\n" +
+	"\x06format\x18\f \x01(\rR\x06format\x12!\n" +
+	"\fheader_extra\x18\r \x01(\fR\vheaderExtraJ\x04\b\x0e\x10\x0f\"1\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\"\xaf\x01\n" +
@@ -1367,7 +1798,7 @@ const file_runnel_conversation_v1_conversation_proto_rawDesc = "" +
 	"\vKIND_DIRECT\x10\x01\x12\x0e\n" +
 	"\n" +
 	"KIND_GROUP\x10\x02\x12\x10\n" +
-	"\fKIND_CHANNEL\x10\x03*\xc8\x01\n" +
+	"\fKIND_CHANNEL\x10\x03*\xa6\x02\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_CREATED\x10\x01\x12\x16\n" +
@@ -1375,7 +1806,12 @@ const file_runnel_conversation_v1_conversation_proto_rawDesc = "" +
 	"\x18EVENT_KIND_MEMBERS_ADDED\x10\x03\x12\x1d\n" +
 	"\x19EVENT_KIND_MEMBER_REMOVED\x10\x04\x12\x1a\n" +
 	"\x16EVENT_KIND_MEMBER_LEFT\x10\x05\x12\x16\n" +
-	"\x12EVENT_KIND_RENAMED\x10\x06*\x8f\x03\n" +
+	"\x12EVENT_KIND_RENAMED\x10\x06\x12\x15\n" +
+	"\x11EVENT_KIND_EDITED\x10\a\x12\x16\n" +
+	"\x12EVENT_KIND_DELETED\x10\b\x12\x16\n" +
+	"\x12EVENT_KIND_REACTED\x10\t\x12\x15\n" +
+	"\x11EVENT_KIND_ERASED\x10\n" +
+	"*\x8f\x03\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_INVALID\x10\x01\x12\x18\n" +
@@ -1406,7 +1842,7 @@ func file_runnel_conversation_v1_conversation_proto_rawDescGZIP() []byte {
 }
 
 var file_runnel_conversation_v1_conversation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_runnel_conversation_v1_conversation_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_runnel_conversation_v1_conversation_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_runnel_conversation_v1_conversation_proto_goTypes = []any{
 	(Kind)(0),            // 0: runnel.conversation.v1.Kind
 	(EventKind)(0),       // 1: runnel.conversation.v1.EventKind
@@ -1418,14 +1854,20 @@ var file_runnel_conversation_v1_conversation_proto_goTypes = []any{
 	(*RemoveMember)(nil), // 7: runnel.conversation.v1.RemoveMember
 	(*Leave)(nil),        // 8: runnel.conversation.v1.Leave
 	(*Rename)(nil),       // 9: runnel.conversation.v1.Rename
-	(*Event)(nil),        // 10: runnel.conversation.v1.Event
-	(*Range)(nil),        // 11: runnel.conversation.v1.Range
-	(*Cursor)(nil),       // 12: runnel.conversation.v1.Cursor
-	(*Step)(nil),         // 13: runnel.conversation.v1.Step
-	(*Receipt)(nil),      // 14: runnel.conversation.v1.Receipt
-	(*Error)(nil),        // 15: runnel.conversation.v1.Error
-	(*Outcome)(nil),      // 16: runnel.conversation.v1.Outcome
-	nil,                  // 17: runnel.conversation.v1.Message.MetadataEntry
+	(*Edit)(nil),         // 10: runnel.conversation.v1.Edit
+	(*Delete)(nil),       // 11: runnel.conversation.v1.Delete
+	(*React)(nil),        // 12: runnel.conversation.v1.React
+	(*Erase)(nil),        // 13: runnel.conversation.v1.Erase
+	(*Targets)(nil),      // 14: runnel.conversation.v1.Targets
+	(*Event)(nil),        // 15: runnel.conversation.v1.Event
+	(*Range)(nil),        // 16: runnel.conversation.v1.Range
+	(*Cursor)(nil),       // 17: runnel.conversation.v1.Cursor
+	(*Step)(nil),         // 18: runnel.conversation.v1.Step
+	(*Receipt)(nil),      // 19: runnel.conversation.v1.Receipt
+	(*Error)(nil),        // 20: runnel.conversation.v1.Error
+	(*Outcome)(nil),      // 21: runnel.conversation.v1.Outcome
+	nil,                  // 22: runnel.conversation.v1.Message.MetadataEntry
+	nil,                  // 23: runnel.conversation.v1.Edit.MetadataEntry
 }
 var file_runnel_conversation_v1_conversation_proto_depIdxs = []int32{
 	4,  // 0: runnel.conversation.v1.Body.create:type_name -> runnel.conversation.v1.Create
@@ -1434,19 +1876,23 @@ var file_runnel_conversation_v1_conversation_proto_depIdxs = []int32{
 	7,  // 3: runnel.conversation.v1.Body.remove_member:type_name -> runnel.conversation.v1.RemoveMember
 	8,  // 4: runnel.conversation.v1.Body.leave:type_name -> runnel.conversation.v1.Leave
 	9,  // 5: runnel.conversation.v1.Body.rename:type_name -> runnel.conversation.v1.Rename
-	0,  // 6: runnel.conversation.v1.Create.kind:type_name -> runnel.conversation.v1.Kind
-	17, // 7: runnel.conversation.v1.Message.metadata:type_name -> runnel.conversation.v1.Message.MetadataEntry
-	1,  // 8: runnel.conversation.v1.Event.kind:type_name -> runnel.conversation.v1.EventKind
-	3,  // 9: runnel.conversation.v1.Event.body:type_name -> runnel.conversation.v1.Body
-	13, // 10: runnel.conversation.v1.Receipt.delivered:type_name -> runnel.conversation.v1.Step
-	13, // 11: runnel.conversation.v1.Receipt.read:type_name -> runnel.conversation.v1.Step
-	2,  // 12: runnel.conversation.v1.Error.code:type_name -> runnel.conversation.v1.ErrorCode
-	15, // 13: runnel.conversation.v1.Outcome.error:type_name -> runnel.conversation.v1.Error
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 6: runnel.conversation.v1.Body.edit:type_name -> runnel.conversation.v1.Edit
+	11, // 7: runnel.conversation.v1.Body.delete:type_name -> runnel.conversation.v1.Delete
+	12, // 8: runnel.conversation.v1.Body.react:type_name -> runnel.conversation.v1.React
+	13, // 9: runnel.conversation.v1.Body.erase:type_name -> runnel.conversation.v1.Erase
+	0,  // 10: runnel.conversation.v1.Create.kind:type_name -> runnel.conversation.v1.Kind
+	22, // 11: runnel.conversation.v1.Message.metadata:type_name -> runnel.conversation.v1.Message.MetadataEntry
+	23, // 12: runnel.conversation.v1.Edit.metadata:type_name -> runnel.conversation.v1.Edit.MetadataEntry
+	1,  // 13: runnel.conversation.v1.Event.kind:type_name -> runnel.conversation.v1.EventKind
+	18, // 14: runnel.conversation.v1.Receipt.delivered:type_name -> runnel.conversation.v1.Step
+	18, // 15: runnel.conversation.v1.Receipt.read:type_name -> runnel.conversation.v1.Step
+	2,  // 16: runnel.conversation.v1.Error.code:type_name -> runnel.conversation.v1.ErrorCode
+	20, // 17: runnel.conversation.v1.Outcome.error:type_name -> runnel.conversation.v1.Error
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_runnel_conversation_v1_conversation_proto_init() }
@@ -1461,6 +1907,10 @@ func file_runnel_conversation_v1_conversation_proto_init() {
 		(*Body_RemoveMember)(nil),
 		(*Body_Leave)(nil),
 		(*Body_Rename)(nil),
+		(*Body_Edit)(nil),
+		(*Body_Delete)(nil),
+		(*Body_React)(nil),
+		(*Body_Erase)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1468,7 +1918,7 @@ func file_runnel_conversation_v1_conversation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_conversation_v1_conversation_proto_rawDesc), len(file_runnel_conversation_v1_conversation_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

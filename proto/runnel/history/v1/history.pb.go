@@ -32,7 +32,9 @@ type Watermark struct {
 	// Stream sequence; 0 for none.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The broker's time of that message, Unix time in nanoseconds; shows a stream that lost its tail and grew again.
-	TimeNs        int64 `protobuf:"varint,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	TimeNs int64 `protobuf:"varint,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	// The epoch that the position belongs to; 0 before the first append. The store assigns it.
+	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -88,6 +90,871 @@ func (x *Watermark) GetTimeNs() int64 {
 	return 0
 }
 
+func (x *Watermark) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// Position is the place of a command in a partition's stream: it rises strictly within a partition and never repeats.
+type Position struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rises when the stream is replaced, loses its tail, or the database is restored.
+	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Stream sequence.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Position) Reset() {
+	*x = Position{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Position) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Position) ProtoMessage() {}
+
+func (x *Position) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Position.ProtoReflect.Descriptor instead.
+func (*Position) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Position) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Position) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// Refusal is a command that was refused, kept for 10 minutes of stream time so that no later copy of it is committed.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The command.
+	Command *CommandKey `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// Its attempt.
+	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Commitment to its salt and body, 32 bytes.
+	Commitment []byte `protobuf:"bytes,3,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// What was answered.
+	Error *v1.Error `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// When the broker took it, Unix time in milliseconds.
+	TimeMs        int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Refusal) GetCommand() *CommandKey {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Refusal) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Refusal) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
+func (x *Refusal) GetError() *v1.Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *Refusal) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// Effect is what an event does to rows beside its own. The kinds of events compute effects; the store carries them out in the
+// order given, in the transaction of the append, and knows no kinds.
+type Effect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index in AppendRequest.events of the event that it comes of.
+	Event uint32 `protobuf:"varint,1,opt,name=event,proto3" json:"event,omitempty"`
+	// Exactly one is set.
+	//
+	// Types that are valid to be assigned to Effect:
+	//
+	//	*Effect_CreateConversation
+	//	*Effect_SetName
+	//	*Effect_BeginMemberships
+	//	*Effect_EndMembership
+	//	*Effect_PutMessage
+	//	*Effect_PutReaction
+	//	*Effect_DropReactions
+	//	*Effect_EraseEvents
+	Effect        isEffect_Effect `protobuf_oneof:"effect"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect) Reset() {
+	*x = Effect{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect) ProtoMessage() {}
+
+func (x *Effect) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect.ProtoReflect.Descriptor instead.
+func (*Effect) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Effect) GetEvent() uint32 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
+}
+
+func (x *Effect) GetEffect() isEffect_Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+func (x *Effect) GetCreateConversation() *CreateConversation {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_CreateConversation); ok {
+			return x.CreateConversation
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetSetName() *SetName {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_SetName); ok {
+			return x.SetName
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetBeginMemberships() *BeginMemberships {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_BeginMemberships); ok {
+			return x.BeginMemberships
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetEndMembership() *EndMembership {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_EndMembership); ok {
+			return x.EndMembership
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetPutMessage() *MessageRow {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_PutMessage); ok {
+			return x.PutMessage
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetPutReaction() *Reaction {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_PutReaction); ok {
+			return x.PutReaction
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetDropReactions() *DropReactions {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_DropReactions); ok {
+			return x.DropReactions
+		}
+	}
+	return nil
+}
+
+func (x *Effect) GetEraseEvents() *EraseEvents {
+	if x != nil {
+		if x, ok := x.Effect.(*Effect_EraseEvents); ok {
+			return x.EraseEvents
+		}
+	}
+	return nil
+}
+
+type isEffect_Effect interface {
+	isEffect_Effect()
+}
+
+type Effect_CreateConversation struct {
+	// Make the conversation.
+	CreateConversation *CreateConversation `protobuf:"bytes,2,opt,name=create_conversation,json=createConversation,proto3,oneof"`
+}
+
+type Effect_SetName struct {
+	// Set its name.
+	SetName *SetName `protobuf:"bytes,3,opt,name=set_name,json=setName,proto3,oneof"`
+}
+
+type Effect_BeginMemberships struct {
+	// Users become members.
+	BeginMemberships *BeginMemberships `protobuf:"bytes,4,opt,name=begin_memberships,json=beginMemberships,proto3,oneof"`
+}
+
+type Effect_EndMembership struct {
+	// A user stops being a member.
+	EndMembership *EndMembership `protobuf:"bytes,5,opt,name=end_membership,json=endMembership,proto3,oneof"`
+}
+
+type Effect_PutMessage struct {
+	// Store a message's view row.
+	PutMessage *MessageRow `protobuf:"bytes,6,opt,name=put_message,json=putMessage,proto3,oneof"`
+}
+
+type Effect_PutReaction struct {
+	// Store a reaction.
+	PutReaction *Reaction `protobuf:"bytes,7,opt,name=put_reaction,json=putReaction,proto3,oneof"`
+}
+
+type Effect_DropReactions struct {
+	// Remove reactions.
+	DropReactions *DropReactions `protobuf:"bytes,8,opt,name=drop_reactions,json=dropReactions,proto3,oneof"`
+}
+
+type Effect_EraseEvents struct {
+	// Erase content.
+	EraseEvents *EraseEvents `protobuf:"bytes,9,opt,name=erase_events,json=eraseEvents,proto3,oneof"`
+}
+
+func (*Effect_CreateConversation) isEffect_Effect() {}
+
+func (*Effect_SetName) isEffect_Effect() {}
+
+func (*Effect_BeginMemberships) isEffect_Effect() {}
+
+func (*Effect_EndMembership) isEffect_Effect() {}
+
+func (*Effect_PutMessage) isEffect_Effect() {}
+
+func (*Effect_PutReaction) isEffect_Effect() {}
+
+func (*Effect_DropReactions) isEffect_Effect() {}
+
+func (*Effect_EraseEvents) isEffect_Effect() {}
+
+// CreateConversation makes the row of a conversation.
+type CreateConversation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind.
+	Kind          v1.Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=runnel.conversation.v1.Kind" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateConversation) Reset() {
+	*x = CreateConversation{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateConversation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateConversation) ProtoMessage() {}
+
+func (x *CreateConversation) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateConversation.ProtoReflect.Descriptor instead.
+func (*CreateConversation) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateConversation) GetKind() v1.Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return v1.Kind(0)
+}
+
+// SetName sets the name of a conversation, as given by the event or as it is after an erasure.
+type SetName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// seq of the event that the name comes from; its sender and its time. An erased name has them too.
+	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Sender of that event.
+	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Time of that event.
+	TimeMs        int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetName) Reset() {
+	*x = SetName{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetName) ProtoMessage() {}
+
+func (x *SetName) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetName.ProtoReflect.Descriptor instead.
+func (*SetName) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SetName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetName) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SetName) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *SetName) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// BeginMemberships makes users members at the event's seq.
+type BeginMemberships struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User ids.
+	UserIds       []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginMemberships) Reset() {
+	*x = BeginMemberships{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginMemberships) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginMemberships) ProtoMessage() {}
+
+func (x *BeginMemberships) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginMemberships.ProtoReflect.Descriptor instead.
+func (*BeginMemberships) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *BeginMemberships) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+// EndMembership ends a membership at the event's seq.
+type EndMembership struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User id.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndMembership) Reset() {
+	*x = EndMembership{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndMembership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndMembership) ProtoMessage() {}
+
+func (x *EndMembership) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndMembership.ProtoReflect.Descriptor instead.
+func (*EndMembership) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *EndMembership) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// MessageRow is the view row of a message. A message has none until it is first edited, deleted or answered.
+type MessageRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message.
+	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// seq of the newest edit; 0 for none.
+	EditSeq uint64 `protobuf:"varint,2,opt,name=edit_seq,json=editSeq,proto3" json:"edit_seq,omitempty"`
+	// Time of the newest edit; 0 for none.
+	EditTimeMs int64 `protobuf:"varint,3,opt,name=edit_time_ms,json=editTimeMs,proto3" json:"edit_time_ms,omitempty"`
+	// seq of the event that deleted it; 0 for none.
+	DeletedSeq uint64 `protobuf:"varint,4,opt,name=deleted_seq,json=deletedSeq,proto3" json:"deleted_seq,omitempty"`
+	// Number of messages that answer it.
+	Replies uint32 `protobuf:"varint,5,opt,name=replies,proto3" json:"replies,omitempty"`
+	// seq of the newest answer.
+	LastReplySeq  uint64 `protobuf:"varint,6,opt,name=last_reply_seq,json=lastReplySeq,proto3" json:"last_reply_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageRow) Reset() {
+	*x = MessageRow{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageRow) ProtoMessage() {}
+
+func (x *MessageRow) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageRow.ProtoReflect.Descriptor instead.
+func (*MessageRow) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MessageRow) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessageRow) GetEditSeq() uint64 {
+	if x != nil {
+		return x.EditSeq
+	}
+	return 0
+}
+
+func (x *MessageRow) GetEditTimeMs() int64 {
+	if x != nil {
+		return x.EditTimeMs
+	}
+	return 0
+}
+
+func (x *MessageRow) GetDeletedSeq() uint64 {
+	if x != nil {
+		return x.DeletedSeq
+	}
+	return 0
+}
+
+func (x *MessageRow) GetReplies() uint32 {
+	if x != nil {
+		return x.Replies
+	}
+	return 0
+}
+
+func (x *MessageRow) GetLastReplySeq() uint64 {
+	if x != nil {
+		return x.LastReplySeq
+	}
+	return 0
+}
+
+// Reaction is one reaction of one user to one message.
+type Reaction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message.
+	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
+	// User.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The reaction.
+	Emoji string `protobuf:"bytes,3,opt,name=emoji,proto3" json:"emoji,omitempty"`
+	// seq of the event that added it.
+	Seq           uint64 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reaction) Reset() {
+	*x = Reaction{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reaction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reaction) ProtoMessage() {}
+
+func (x *Reaction) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reaction.ProtoReflect.Descriptor instead.
+func (*Reaction) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Reaction) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *Reaction) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Reaction) GetEmoji() string {
+	if x != nil {
+		return x.Emoji
+	}
+	return ""
+}
+
+func (x *Reaction) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// DropReactions removes reactions to one message.
+type DropReactions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seq of the message.
+	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Only the one that this event added; 0 for all.
+	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropReactions) Reset() {
+	*x = DropReactions{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropReactions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropReactions) ProtoMessage() {}
+
+func (x *DropReactions) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropReactions.ProtoReflect.Descriptor instead.
+func (*DropReactions) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DropReactions) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *DropReactions) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// EraseEvents removes body and salt of events of the conversation, keeps their commitment, and removes reactions that came of
+// them. Of seqs, sender and before_ms at least one is set; an event must fit all that are set.
+type EraseEvents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Events with these seqs.
+	Seqs []uint64 `protobuf:"varint,1,rep,packed,name=seqs,proto3" json:"seqs,omitempty"`
+	// Events of this sender.
+	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Events with a time before this, Unix time in milliseconds.
+	BeforeMs int64 `protobuf:"varint,3,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	// With seqs: also the events whose first target is one of them.
+	Targeting bool `protobuf:"varint,4,opt,name=targeting,proto3" json:"targeting,omitempty"`
+	// Only events of these kinds.
+	Kinds []v1.EventKind `protobuf:"varint,5,rep,packed,name=kinds,proto3,enum=runnel.conversation.v1.EventKind" json:"kinds,omitempty"`
+	// Only events with a seq below this one.
+	Below         uint64 `protobuf:"varint,6,opt,name=below,proto3" json:"below,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseEvents) Reset() {
+	*x = EraseEvents{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseEvents) ProtoMessage() {}
+
+func (x *EraseEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseEvents.ProtoReflect.Descriptor instead.
+func (*EraseEvents) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EraseEvents) GetSeqs() []uint64 {
+	if x != nil {
+		return x.Seqs
+	}
+	return nil
+}
+
+func (x *EraseEvents) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *EraseEvents) GetBeforeMs() int64 {
+	if x != nil {
+		return x.BeforeMs
+	}
+	return 0
+}
+
+func (x *EraseEvents) GetTargeting() bool {
+	if x != nil {
+		return x.Targeting
+	}
+	return false
+}
+
+func (x *EraseEvents) GetKinds() []v1.EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *EraseEvents) GetBelow() uint64 {
+	if x != nil {
+		return x.Below
+	}
+	return 0
+}
+
 // DeadLetter is a command that could not be applied.
 type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -103,7 +970,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[1]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -115,7 +982,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[1]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -128,7 +995,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{1}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeadLetter) GetSequence() uint64 {
@@ -164,14 +1031,23 @@ type AppendRequest struct {
 	// Events, per conversation in rising seq following its stored head. May be empty (a batch of refusals).
 	Events []*v1.Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// Commands put aside by this batch.
-	DeadLetters   []*DeadLetter `protobuf:"bytes,5,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	DeadLetters []*DeadLetter `protobuf:"bytes,5,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Stream sequence of each event's command, by index; rising, above expected unless an epoch begins, and at most next.
+	Sequences []uint64 `protobuf:"varint,6,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
+	// What the events do beside being stored.
+	Effects []*Effect `protobuf:"bytes,7,rep,name=effects,proto3" json:"effects,omitempty"`
+	// Commands that this batch refuses.
+	Refusals []*Refusal `protobuf:"bytes,8,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// The watermark belongs to a stream that was replaced or rewound: next begins a new epoch. The first append of a partition
+	// begins one as well.
+	BeginEpoch    bool `protobuf:"varint,9,opt,name=begin_epoch,json=beginEpoch,proto3" json:"begin_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[2]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -183,7 +1059,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[2]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -196,7 +1072,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{2}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AppendRequest) GetPartition() uint32 {
@@ -234,18 +1110,48 @@ func (x *AppendRequest) GetDeadLetters() []*DeadLetter {
 	return nil
 }
 
+func (x *AppendRequest) GetSequences() []uint64 {
+	if x != nil {
+		return x.Sequences
+	}
+	return nil
+}
+
+func (x *AppendRequest) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+func (x *AppendRequest) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+func (x *AppendRequest) GetBeginEpoch() bool {
+	if x != nil {
+		return x.BeginEpoch
+	}
+	return false
+}
+
 // AppendResponse says whether the batch was committed.
 type AppendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the batch is committed. Otherwise nothing is: these commands of the batch had been committed before.
-	Duplicates    []*Duplicate `protobuf:"bytes,1,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
+	Duplicates []*Duplicate `protobuf:"bytes,1,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// The epoch of the watermark after the batch; 0 when nothing was committed.
+	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[3]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +1163,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[3]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +1176,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{3}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AppendResponse) GetDuplicates() []*Duplicate {
@@ -278,6 +1184,13 @@ func (x *AppendResponse) GetDuplicates() []*Duplicate {
 		return x.Duplicates
 	}
 	return nil
+}
+
+func (x *AppendResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 // Duplicate names a command that has its outcome already.
@@ -293,7 +1206,7 @@ type Duplicate struct {
 
 func (x *Duplicate) Reset() {
 	*x = Duplicate{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[4]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +1218,7 @@ func (x *Duplicate) String() string {
 func (*Duplicate) ProtoMessage() {}
 
 func (x *Duplicate) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[4]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +1231,7 @@ func (x *Duplicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Duplicate.ProtoReflect.Descriptor instead.
 func (*Duplicate) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{4}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Duplicate) GetIndex() uint32 {
@@ -346,7 +1259,7 @@ type GetWatermarkRequest struct {
 
 func (x *GetWatermarkRequest) Reset() {
 	*x = GetWatermarkRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[5]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +1271,7 @@ func (x *GetWatermarkRequest) String() string {
 func (*GetWatermarkRequest) ProtoMessage() {}
 
 func (x *GetWatermarkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[5]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +1284,7 @@ func (x *GetWatermarkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWatermarkRequest.ProtoReflect.Descriptor instead.
 func (*GetWatermarkRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{5}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetWatermarkRequest) GetPartition() uint32 {
@@ -385,14 +1298,16 @@ func (x *GetWatermarkRequest) GetPartition() uint32 {
 type GetWatermarkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its watermark.
-	Watermark     *Watermark `protobuf:"bytes,1,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	Watermark *Watermark `protobuf:"bytes,1,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	// The watermark that the last backup holds; absent when none was ever marked.
+	Backup        *Watermark `protobuf:"bytes,2,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetWatermarkResponse) Reset() {
 	*x = GetWatermarkResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[6]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +1319,7 @@ func (x *GetWatermarkResponse) String() string {
 func (*GetWatermarkResponse) ProtoMessage() {}
 
 func (x *GetWatermarkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[6]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,12 +1332,19 @@ func (x *GetWatermarkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWatermarkResponse.ProtoReflect.Descriptor instead.
 func (*GetWatermarkResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{6}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetWatermarkResponse) GetWatermark() *Watermark {
 	if x != nil {
 		return x.Watermark
+	}
+	return nil
+}
+
+func (x *GetWatermarkResponse) GetBackup() *Watermark {
+	if x != nil {
+		return x.Backup
 	}
 	return nil
 }
@@ -444,7 +1366,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[7]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +1378,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[7]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +1391,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{7}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LeaseRequest) GetWorker() string {
@@ -518,7 +1440,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[8]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +1452,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[8]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +1465,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{8}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LeaseResponse) GetHeld() []uint32 {
@@ -585,7 +1507,7 @@ type GetConversationsRequest struct {
 
 func (x *GetConversationsRequest) Reset() {
 	*x = GetConversationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[9]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +1519,7 @@ func (x *GetConversationsRequest) String() string {
 func (*GetConversationsRequest) ProtoMessage() {}
 
 func (x *GetConversationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[9]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +1532,7 @@ func (x *GetConversationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConversationsRequest.ProtoReflect.Descriptor instead.
 func (*GetConversationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{9}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetConversationsRequest) GetConversationIds() []string {
@@ -631,7 +1553,7 @@ type GetConversationsResponse struct {
 
 func (x *GetConversationsResponse) Reset() {
 	*x = GetConversationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[10]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +1565,7 @@ func (x *GetConversationsResponse) String() string {
 func (*GetConversationsResponse) ProtoMessage() {}
 
 func (x *GetConversationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[10]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +1578,7 @@ func (x *GetConversationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConversationsResponse.ProtoReflect.Descriptor instead.
 func (*GetConversationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{10}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetConversationsResponse) GetConversations() []*ConversationState {
@@ -682,14 +1604,16 @@ type ConversationState struct {
 	// Hash of the newest event.
 	HeadHash []byte `protobuf:"bytes,6,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
 	// Present members.
-	Members       []*Member `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
+	Members []*Member `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
+	// The event that the name comes from, its sender and its time.
+	NameSource    *SetName `protobuf:"bytes,8,opt,name=name_source,json=nameSource,proto3" json:"name_source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConversationState) Reset() {
 	*x = ConversationState{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[11]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +1625,7 @@ func (x *ConversationState) String() string {
 func (*ConversationState) ProtoMessage() {}
 
 func (x *ConversationState) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[11]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +1638,7 @@ func (x *ConversationState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConversationState.ProtoReflect.Descriptor instead.
 func (*ConversationState) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{11}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConversationState) GetConversationId() string {
@@ -766,6 +1690,13 @@ func (x *ConversationState) GetMembers() []*Member {
 	return nil
 }
 
+func (x *ConversationState) GetNameSource() *SetName {
+	if x != nil {
+		return x.NameSource
+	}
+	return nil
+}
+
 // Member is a present member.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -779,7 +1710,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[12]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1722,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[12]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1735,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{12}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Member) GetJoinedSeq() uint64 {
@@ -832,7 +1763,7 @@ type FindCommandsRequest struct {
 
 func (x *FindCommandsRequest) Reset() {
 	*x = FindCommandsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[13]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1775,7 @@ func (x *FindCommandsRequest) String() string {
 func (*FindCommandsRequest) ProtoMessage() {}
 
 func (x *FindCommandsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[13]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1788,7 @@ func (x *FindCommandsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindCommandsRequest.ProtoReflect.Descriptor instead.
 func (*FindCommandsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{13}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FindCommandsRequest) GetCommands() []*CommandKey {
@@ -882,7 +1813,7 @@ type CommandKey struct {
 
 func (x *CommandKey) Reset() {
 	*x = CommandKey{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[14]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1825,7 @@ func (x *CommandKey) String() string {
 func (*CommandKey) ProtoMessage() {}
 
 func (x *CommandKey) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[14]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1838,7 @@ func (x *CommandKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandKey.ProtoReflect.Descriptor instead.
 func (*CommandKey) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{14}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommandKey) GetConversationId() string {
@@ -942,7 +1873,7 @@ type FindCommandsResponse struct {
 
 func (x *FindCommandsResponse) Reset() {
 	*x = FindCommandsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[15]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1885,7 @@ func (x *FindCommandsResponse) String() string {
 func (*FindCommandsResponse) ProtoMessage() {}
 
 func (x *FindCommandsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[15]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1898,7 @@ func (x *FindCommandsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindCommandsResponse.ProtoReflect.Descriptor instead.
 func (*FindCommandsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{15}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FindCommandsResponse) GetEvents() []*v1.Event {
@@ -998,7 +1929,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[16]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1941,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[16]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1954,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{16}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadRequest) GetConversationId() string {
@@ -1088,7 +2019,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[17]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +2031,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[17]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +2044,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{17}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadResponse) GetEvents() []*v1.Event {
@@ -1166,7 +2097,7 @@ type ListConversationsRequest struct {
 
 func (x *ListConversationsRequest) Reset() {
 	*x = ListConversationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[18]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +2109,7 @@ func (x *ListConversationsRequest) String() string {
 func (*ListConversationsRequest) ProtoMessage() {}
 
 func (x *ListConversationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[18]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +2122,7 @@ func (x *ListConversationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConversationsRequest.ProtoReflect.Descriptor instead.
 func (*ListConversationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{18}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListConversationsRequest) GetUserId() string {
@@ -1231,7 +2162,7 @@ type ListConversationsResponse struct {
 
 func (x *ListConversationsResponse) Reset() {
 	*x = ListConversationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[19]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +2174,7 @@ func (x *ListConversationsResponse) String() string {
 func (*ListConversationsResponse) ProtoMessage() {}
 
 func (x *ListConversationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[19]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +2187,7 @@ func (x *ListConversationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConversationsResponse.ProtoReflect.Descriptor instead.
 func (*ListConversationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{19}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListConversationsResponse) GetConversations() []*Summary {
@@ -1305,7 +2236,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[20]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +2248,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[20]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +2261,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{20}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Summary) GetConversationId() string {
@@ -1406,7 +2337,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[21]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +2349,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[21]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +2362,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{21}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListMembersRequest) GetConversationId() string {
@@ -1475,7 +2406,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[22]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +2418,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[22]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +2431,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{22}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -1528,7 +2459,7 @@ type HeadsRequest struct {
 
 func (x *HeadsRequest) Reset() {
 	*x = HeadsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +2471,7 @@ func (x *HeadsRequest) String() string {
 func (*HeadsRequest) ProtoMessage() {}
 
 func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +2484,7 @@ func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsRequest.ProtoReflect.Descriptor instead.
 func (*HeadsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{23}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HeadsRequest) GetConversationIds() []string {
@@ -1574,7 +2505,7 @@ type HeadsResponse struct {
 
 func (x *HeadsResponse) Reset() {
 	*x = HeadsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +2517,7 @@ func (x *HeadsResponse) String() string {
 func (*HeadsResponse) ProtoMessage() {}
 
 func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +2530,7 @@ func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsResponse.ProtoReflect.Descriptor instead.
 func (*HeadsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{24}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HeadsResponse) GetHeads() []*Head {
@@ -1624,7 +2555,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +2567,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +2580,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{25}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Head) GetConversationId() string {
@@ -1684,7 +2615,7 @@ type SaveCursorsRequest struct {
 
 func (x *SaveCursorsRequest) Reset() {
 	*x = SaveCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +2627,7 @@ func (x *SaveCursorsRequest) String() string {
 func (*SaveCursorsRequest) ProtoMessage() {}
 
 func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +2640,7 @@ func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsRequest.ProtoReflect.Descriptor instead.
 func (*SaveCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{26}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SaveCursorsRequest) GetUpdates() []*CursorUpdate {
@@ -1732,7 +2663,7 @@ type CursorUpdate struct {
 
 func (x *CursorUpdate) Reset() {
 	*x = CursorUpdate{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +2675,7 @@ func (x *CursorUpdate) String() string {
 func (*CursorUpdate) ProtoMessage() {}
 
 func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +2688,7 @@ func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CursorUpdate.ProtoReflect.Descriptor instead.
 func (*CursorUpdate) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{27}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CursorUpdate) GetConversationId() string {
@@ -1783,7 +2714,7 @@ type SaveCursorsResponse struct {
 
 func (x *SaveCursorsResponse) Reset() {
 	*x = SaveCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +2726,7 @@ func (x *SaveCursorsResponse) String() string {
 func (*SaveCursorsResponse) ProtoMessage() {}
 
 func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +2739,7 @@ func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsResponse.ProtoReflect.Descriptor instead.
 func (*SaveCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{28}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
 }
 
 // ListDeadLettersRequest asks for a page.
@@ -1826,7 +2757,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2769,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2782,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{29}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListDeadLettersRequest) GetPartition() uint32 {
@@ -1888,7 +2819,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2831,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2844,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{30}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*StoredDeadLetter {
@@ -1951,7 +2882,7 @@ type StoredDeadLetter struct {
 
 func (x *StoredDeadLetter) Reset() {
 	*x = StoredDeadLetter{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2894,7 @@ func (x *StoredDeadLetter) String() string {
 func (*StoredDeadLetter) ProtoMessage() {}
 
 func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2907,7 @@ func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeadLetter.ProtoReflect.Descriptor instead.
 func (*StoredDeadLetter) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{31}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StoredDeadLetter) GetDeadLetterId() string {
@@ -2032,7 +2963,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2975,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2988,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetDeadLetterRequest) GetDeadLetterId() string {
@@ -2078,7 +3009,7 @@ type GetDeadLetterResponse struct {
 
 func (x *GetDeadLetterResponse) Reset() {
 	*x = GetDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +3021,7 @@ func (x *GetDeadLetterResponse) String() string {
 func (*GetDeadLetterResponse) ProtoMessage() {}
 
 func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +3034,7 @@ func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
@@ -2124,7 +3055,7 @@ type DropDeadLetterRequest struct {
 
 func (x *DropDeadLetterRequest) Reset() {
 	*x = DropDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +3067,7 @@ func (x *DropDeadLetterRequest) String() string {
 func (*DropDeadLetterRequest) ProtoMessage() {}
 
 func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +3080,7 @@ func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DropDeadLetterRequest) GetDeadLetterId() string {
@@ -2168,7 +3099,7 @@ type DropDeadLetterResponse struct {
 
 func (x *DropDeadLetterResponse) Reset() {
 	*x = DropDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +3111,7 @@ func (x *DropDeadLetterResponse) String() string {
 func (*DropDeadLetterResponse) ProtoMessage() {}
 
 func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +3124,7 @@ func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
 }
 
 // ListLeasesRequest asks for all.
@@ -2205,7 +3136,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +3148,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +3161,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
 }
 
 // ListLeasesResponse tells who holds what.
@@ -2246,7 +3177,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +3189,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +3202,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListLeasesResponse) GetWorkers() []*Worker {
@@ -2301,7 +3232,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +3244,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +3257,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Worker) GetWorker() string {
@@ -2362,7 +3293,7 @@ type PartitionLease struct {
 
 func (x *PartitionLease) Reset() {
 	*x = PartitionLease{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2374,7 +3305,7 @@ func (x *PartitionLease) String() string {
 func (*PartitionLease) ProtoMessage() {}
 
 func (x *PartitionLease) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2387,7 +3318,7 @@ func (x *PartitionLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLease.ProtoReflect.Descriptor instead.
 func (*PartitionLease) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PartitionLease) GetPartition() uint32 {
@@ -2438,7 +3369,7 @@ type MovePartitionRequest struct {
 
 func (x *MovePartitionRequest) Reset() {
 	*x = MovePartitionRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +3381,7 @@ func (x *MovePartitionRequest) String() string {
 func (*MovePartitionRequest) ProtoMessage() {}
 
 func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +3394,7 @@ func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionRequest.ProtoReflect.Descriptor instead.
 func (*MovePartitionRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *MovePartitionRequest) GetPartition() uint32 {
@@ -2489,7 +3420,7 @@ type MovePartitionResponse struct {
 
 func (x *MovePartitionResponse) Reset() {
 	*x = MovePartitionResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +3432,7 @@ func (x *MovePartitionResponse) String() string {
 func (*MovePartitionResponse) ProtoMessage() {}
 
 func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +3445,7 @@ func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionResponse.ProtoReflect.Descriptor instead.
 func (*MovePartitionResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
 }
 
 // RevokeUserRequest names a user.
@@ -2528,7 +3459,7 @@ type RevokeUserRequest struct {
 
 func (x *RevokeUserRequest) Reset() {
 	*x = RevokeUserRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2540,7 +3471,7 @@ func (x *RevokeUserRequest) String() string {
 func (*RevokeUserRequest) ProtoMessage() {}
 
 func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2553,7 +3484,7 @@ func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserRequest.ProtoReflect.Descriptor instead.
 func (*RevokeUserRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RevokeUserRequest) GetUserId() string {
@@ -2574,7 +3505,7 @@ type RevokeUserResponse struct {
 
 func (x *RevokeUserResponse) Reset() {
 	*x = RevokeUserResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +3517,7 @@ func (x *RevokeUserResponse) String() string {
 func (*RevokeUserResponse) ProtoMessage() {}
 
 func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +3530,7 @@ func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserResponse.ProtoReflect.Descriptor instead.
 func (*RevokeUserResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RevokeUserResponse) GetBeforeMs() int64 {
@@ -2622,7 +3553,7 @@ type GetRevocationsRequest struct {
 
 func (x *GetRevocationsRequest) Reset() {
 	*x = GetRevocationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +3565,7 @@ func (x *GetRevocationsRequest) String() string {
 func (*GetRevocationsRequest) ProtoMessage() {}
 
 func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +3578,7 @@ func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*GetRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetRevocationsRequest) GetSinceMs() int64 {
@@ -2677,7 +3608,7 @@ type GetRevocationsResponse struct {
 
 func (x *GetRevocationsResponse) Reset() {
 	*x = GetRevocationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +3620,7 @@ func (x *GetRevocationsResponse) String() string {
 func (*GetRevocationsResponse) ProtoMessage() {}
 
 func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +3633,7 @@ func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*GetRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetRevocationsResponse) GetRevocations() []*Revocation {
@@ -2732,7 +3663,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +3675,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +3688,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -2774,37 +3705,1607 @@ func (x *Revocation) GetBeforeMs() int64 {
 	return 0
 }
 
+// GetFactsRequest names what is needed.
+type GetFactsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000.
+	Needs         []*Need `protobuf:"bytes,1,rep,name=needs,proto3" json:"needs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFactsRequest) Reset() {
+	*x = GetFactsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFactsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFactsRequest) ProtoMessage() {}
+
+func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFactsRequest.ProtoReflect.Descriptor instead.
+func (*GetFactsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *GetFactsRequest) GetNeeds() []*Need {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+// Need names a message, and a user whose reactions to it are needed.
+type Need struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// seq of the message.
+	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	// With the reactions of this user; empty for none.
+	UserId        string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Need) Reset() {
+	*x = Need{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Need) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Need) ProtoMessage() {}
+
+func (x *Need) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Need.ProtoReflect.Descriptor instead.
+func (*Need) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Need) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *Need) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Need) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// GetFactsResponse holds what exists.
+type GetFactsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By the order of the needs; those that do not exist are left out.
+	Facts         []*Fact `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFactsResponse) Reset() {
+	*x = GetFactsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFactsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFactsResponse) ProtoMessage() {}
+
+func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFactsResponse.ProtoReflect.Descriptor instead.
+func (*GetFactsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *GetFactsResponse) GetFacts() []*Fact {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+// Fact is what the rules may know of a message.
+type Fact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index in GetFactsRequest.needs.
+	Need uint32 `protobuf:"varint,1,opt,name=need,proto3" json:"need,omitempty"`
+	// Kind of the event.
+	Kind v1.EventKind `protobuf:"varint,2,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
+	// Its sender.
+	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Its time.
+	TimeMs int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// Its body was erased.
+	Erased bool `protobuf:"varint,5,opt,name=erased,proto3" json:"erased,omitempty"`
+	// Its view row; absent when it has none.
+	Row *MessageRow `protobuf:"bytes,6,opt,name=row,proto3" json:"row,omitempty"`
+	// Reactions of the user in need, by rising seq.
+	Reactions     []*Reaction `protobuf:"bytes,7,rep,name=reactions,proto3" json:"reactions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fact) Reset() {
+	*x = Fact{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fact) ProtoMessage() {}
+
+func (x *Fact) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fact.ProtoReflect.Descriptor instead.
+func (*Fact) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *Fact) GetNeed() uint32 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
+}
+
+func (x *Fact) GetKind() v1.EventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return v1.EventKind(0)
+}
+
+func (x *Fact) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *Fact) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Fact) GetErased() bool {
+	if x != nil {
+		return x.Erased
+	}
+	return false
+}
+
+func (x *Fact) GetRow() *MessageRow {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *Fact) GetReactions() []*Reaction {
+	if x != nil {
+		return x.Reactions
+	}
+	return nil
+}
+
+// ReadMessagesRequest asks for messages.
+type ReadMessagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// The reader; must be a member.
+	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
+	// Rising order: only seq above this one.
+	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
+	// Falling order: only seq below this one; 0 begins at the newest.
+	Before uint64 `protobuf:"varint,4,opt,name=before,proto3" json:"before,omitempty"`
+	// At most this many, 1 to 200; 0 for 50. A page also ends at about 1 MiB.
+	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Falling order instead of rising.
+	Backward bool `protobuf:"varint,6,opt,name=backward,proto3" json:"backward,omitempty"`
+	// Kinds of events that are messages.
+	Kinds         []v1.EventKind `protobuf:"varint,7,rep,packed,name=kinds,proto3,enum=runnel.conversation.v1.EventKind" json:"kinds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMessagesRequest) Reset() {
+	*x = ReadMessagesRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMessagesRequest) ProtoMessage() {}
+
+func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMessagesRequest.ProtoReflect.Descriptor instead.
+func (*ReadMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ReadMessagesRequest) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *ReadMessagesRequest) GetViewer() string {
+	if x != nil {
+		return x.Viewer
+	}
+	return ""
+}
+
+func (x *ReadMessagesRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReadMessagesRequest) GetBefore() uint64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ReadMessagesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ReadMessagesRequest) GetBackward() bool {
+	if x != nil {
+		return x.Backward
+	}
+	return false
+}
+
+func (x *ReadMessagesRequest) GetKinds() []v1.EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+// ReadMessagesResponse is a page, from one snapshot.
+type ReadMessagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order asked for.
+	Messages []*StoredMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The conversation's newest seq.
+	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
+	// There is more in this direction.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadMessagesResponse) Reset() {
+	*x = ReadMessagesResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadMessagesResponse) ProtoMessage() {}
+
+func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadMessagesResponse.ProtoReflect.Descriptor instead.
+func (*ReadMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ReadMessagesResponse) GetMessages() []*StoredMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *ReadMessagesResponse) GetHead() uint64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *ReadMessagesResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// StoredMessage is a message with its rows.
+type StoredMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event that sent it.
+	Event *v1.Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// The event of the newest edit; absent when it was not edited.
+	Edit *v1.Event `protobuf:"bytes,2,opt,name=edit,proto3" json:"edit,omitempty"`
+	// Its view row; absent when it has none.
+	Row *MessageRow `protobuf:"bytes,3,opt,name=row,proto3" json:"row,omitempty"`
+	// Reactions, most frequent first, at most 50.
+	Reactions     []*ReactionCount `protobuf:"bytes,4,rep,name=reactions,proto3" json:"reactions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredMessage) Reset() {
+	*x = StoredMessage{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredMessage) ProtoMessage() {}
+
+func (x *StoredMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredMessage.ProtoReflect.Descriptor instead.
+func (*StoredMessage) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *StoredMessage) GetEvent() *v1.Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *StoredMessage) GetEdit() *v1.Event {
+	if x != nil {
+		return x.Edit
+	}
+	return nil
+}
+
+func (x *StoredMessage) GetRow() *MessageRow {
+	if x != nil {
+		return x.Row
+	}
+	return nil
+}
+
+func (x *StoredMessage) GetReactions() []*ReactionCount {
+	if x != nil {
+		return x.Reactions
+	}
+	return nil
+}
+
+// ReactionCount is how often one reaction was given.
+type ReactionCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reaction.
+	Emoji string `protobuf:"bytes,1,opt,name=emoji,proto3" json:"emoji,omitempty"`
+	// Number of users.
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The viewer is one of them.
+	Mine          bool `protobuf:"varint,3,opt,name=mine,proto3" json:"mine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReactionCount) Reset() {
+	*x = ReactionCount{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReactionCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReactionCount) ProtoMessage() {}
+
+func (x *ReactionCount) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReactionCount.ProtoReflect.Descriptor instead.
+func (*ReactionCount) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ReactionCount) GetEmoji() string {
+	if x != nil {
+		return x.Emoji
+	}
+	return ""
+}
+
+func (x *ReactionCount) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ReactionCount) GetMine() bool {
+	if x != nil {
+		return x.Mine
+	}
+	return false
+}
+
+// ListRefusalsRequest asks for a page.
+type ListRefusalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Only those after this one; absent to begin.
+	After *CommandKey `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// At most this many, 1 to 1000; 0 for 100.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusalsRequest) Reset() {
+	*x = ListRefusalsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusalsRequest) ProtoMessage() {}
+
+func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
+func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *ListRefusalsRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ListRefusalsRequest) GetAfter() *CommandKey {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListRefusalsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// ListRefusalsResponse is a page.
+type ListRefusalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By rising conversation, sender and command id.
+	Refusals []*Refusal `protobuf:"bytes,1,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// There are more.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusalsResponse) Reset() {
+	*x = ListRefusalsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusalsResponse) ProtoMessage() {}
+
+func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
+func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ListRefusalsResponse) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+func (x *ListRefusalsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// ReadFeedRequest asks for what follows a position.
+type ReadFeedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Only events after this one; absent to begin with the first.
+	After *Position `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// At most this many, 1 to 1000; 0 for 100. A page also ends at about 1 MiB.
+	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Wait up to this long for the first event, in milliseconds, at most 60000; 0 answers at once.
+	WaitMs        uint32 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFeedRequest) Reset() {
+	*x = ReadFeedRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFeedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFeedRequest) ProtoMessage() {}
+
+func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFeedRequest.ProtoReflect.Descriptor instead.
+func (*ReadFeedRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ReadFeedRequest) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ReadFeedRequest) GetAfter() *Position {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ReadFeedRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ReadFeedRequest) GetWaitMs() uint32 {
+	if x != nil {
+		return x.WaitMs
+	}
+	return 0
+}
+
+// ReadFeedResponse is a stretch of the feed.
+type ReadFeedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By rising position.
+	Entries []*FeedEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// There is more at once.
+	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// The partition's watermark: after the entries of the last page, everything up to it was seen.
+	Watermark     *Position `protobuf:"bytes,3,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFeedResponse) Reset() {
+	*x = ReadFeedResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFeedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFeedResponse) ProtoMessage() {}
+
+func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFeedResponse.ProtoReflect.Descriptor instead.
+func (*ReadFeedResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ReadFeedResponse) GetEntries() []*FeedEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *ReadFeedResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *ReadFeedResponse) GetWatermark() *Position {
+	if x != nil {
+		return x.Watermark
+	}
+	return nil
+}
+
+// FeedEntry is one committed event with its position.
+type FeedEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Position.
+	Position *Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
+	// The event.
+	Event         *v1.Event `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FeedEntry) Reset() {
+	*x = FeedEntry{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FeedEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FeedEntry) ProtoMessage() {}
+
+func (x *FeedEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FeedEntry.ProtoReflect.Descriptor instead.
+func (*FeedEntry) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *FeedEntry) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *FeedEntry) GetEvent() *v1.Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+// Fork says that a position is not on a partition's log.
+type Fork struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The position that was asked for.
+	Asked *Position `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
+	// The last position of the log at or below it: what lies above was undone. Absent when nothing is left.
+	Last          *Position `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fork) Reset() {
+	*x = Fork{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fork) ProtoMessage() {}
+
+func (x *Fork) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fork.ProtoReflect.Descriptor instead.
+func (*Fork) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *Fork) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Fork) GetAsked() *Position {
+	if x != nil {
+		return x.Asked
+	}
+	return nil
+}
+
+func (x *Fork) GetLast() *Position {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+// GetFeedCursorsRequest names a reader.
+type GetFeedCursorsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the reader: 1 to 64 characters A-Z a-z 0-9 _ . -.
+	Reader        string `protobuf:"bytes,1,opt,name=reader,proto3" json:"reader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFeedCursorsRequest) Reset() {
+	*x = GetFeedCursorsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFeedCursorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFeedCursorsRequest) ProtoMessage() {}
+
+func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFeedCursorsRequest.ProtoReflect.Descriptor instead.
+func (*GetFeedCursorsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *GetFeedCursorsRequest) GetReader() string {
+	if x != nil {
+		return x.Reader
+	}
+	return ""
+}
+
+// GetFeedCursorsResponse is how far the reader is.
+type GetFeedCursorsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By partition.
+	Cursors       []*FeedCursor `protobuf:"bytes,1,rep,name=cursors,proto3" json:"cursors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFeedCursorsResponse) Reset() {
+	*x = GetFeedCursorsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFeedCursorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFeedCursorsResponse) ProtoMessage() {}
+
+func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFeedCursorsResponse.ProtoReflect.Descriptor instead.
+func (*GetFeedCursorsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *GetFeedCursorsResponse) GetCursors() []*FeedCursor {
+	if x != nil {
+		return x.Cursors
+	}
+	return nil
+}
+
+// FeedCursor is how far a reader is in one partition.
+type FeedCursor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// The last position that it is done with.
+	Position      *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FeedCursor) Reset() {
+	*x = FeedCursor{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FeedCursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FeedCursor) ProtoMessage() {}
+
+func (x *FeedCursor) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FeedCursor.ProtoReflect.Descriptor instead.
+func (*FeedCursor) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *FeedCursor) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *FeedCursor) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+// SaveFeedCursorRequest says how far a reader is.
+type SaveFeedCursorRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the reader: 1 to 64 characters A-Z a-z 0-9 _ . -.
+	Reader string `protobuf:"bytes,1,opt,name=reader,proto3" json:"reader,omitempty"`
+	// Where it is.
+	Cursor        *FeedCursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveFeedCursorRequest) Reset() {
+	*x = SaveFeedCursorRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveFeedCursorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveFeedCursorRequest) ProtoMessage() {}
+
+func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveFeedCursorRequest.ProtoReflect.Descriptor instead.
+func (*SaveFeedCursorRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *SaveFeedCursorRequest) GetReader() string {
+	if x != nil {
+		return x.Reader
+	}
+	return ""
+}
+
+func (x *SaveFeedCursorRequest) GetCursor() *FeedCursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+// SaveFeedCursorResponse says that it is stored.
+type SaveFeedCursorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveFeedCursorResponse) Reset() {
+	*x = SaveFeedCursorResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveFeedCursorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveFeedCursorResponse) ProtoMessage() {}
+
+func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveFeedCursorResponse.ProtoReflect.Descriptor instead.
+func (*SaveFeedCursorResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
+}
+
+// GetInstallationRequest asks for everything.
+type GetInstallationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetInstallationRequest) Reset() {
+	*x = GetInstallationRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetInstallationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetInstallationRequest) ProtoMessage() {}
+
+func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetInstallationRequest.ProtoReflect.Descriptor instead.
+func (*GetInstallationRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
+}
+
+// GetInstallationResponse is what all parts must agree on.
+type GetInstallationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of partitions.
+	Partitions uint32 `protobuf:"varint,1,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	// Protocol level: which kinds and fields may be admitted.
+	Level         uint32 `protobuf:"varint,2,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetInstallationResponse) Reset() {
+	*x = GetInstallationResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetInstallationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetInstallationResponse) ProtoMessage() {}
+
+func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetInstallationResponse.ProtoReflect.Descriptor instead.
+func (*GetInstallationResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *GetInstallationResponse) GetPartitions() uint32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *GetInstallationResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// RaiseLevelRequest names the new level.
+type RaiseLevelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The level.
+	Level         uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelRequest) Reset() {
+	*x = RaiseLevelRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelRequest) ProtoMessage() {}
+
+func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
+func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *RaiseLevelRequest) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// RaiseLevelResponse is the level that is in force.
+type RaiseLevelResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The level.
+	Level         uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevelResponse) Reset() {
+	*x = RaiseLevelResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevelResponse) ProtoMessage() {}
+
+func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevelResponse.ProtoReflect.Descriptor instead.
+func (*RaiseLevelResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *RaiseLevelResponse) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// MarkBackupRequest names what the backup holds.
+type MarkBackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The watermarks when the backup was begun, as GetWatermark returned them, by partition; empty for the present ones, for a
+	// backup that was begun just now.
+	Marks         []*BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkBackupRequest) Reset() {
+	*x = MarkBackupRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkBackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkBackupRequest) ProtoMessage() {}
+
+func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkBackupRequest.ProtoReflect.Descriptor instead.
+func (*MarkBackupRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *MarkBackupRequest) GetMarks() []*BackupMark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// BackupMark is a partition's watermark in a backup.
+type BackupMark struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Partition.
+	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Watermark.
+	Watermark     *Watermark `protobuf:"bytes,2,opt,name=watermark,proto3" json:"watermark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupMark) Reset() {
+	*x = BackupMark{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupMark) ProtoMessage() {}
+
+func (x *BackupMark) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupMark.ProtoReflect.Descriptor instead.
+func (*BackupMark) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *BackupMark) GetPartition() uint32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *BackupMark) GetWatermark() *Watermark {
+	if x != nil {
+		return x.Watermark
+	}
+	return nil
+}
+
+// MarkBackupResponse says what is recorded.
+type MarkBackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By partition.
+	Marks         []*BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MarkBackupResponse) Reset() {
+	*x = MarkBackupResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarkBackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarkBackupResponse) ProtoMessage() {}
+
+func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MarkBackupResponse.ProtoReflect.Descriptor instead.
+func (*MarkBackupResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *MarkBackupResponse) GetMarks() []*BackupMark {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
 var File_runnel_history_v1_history_proto protoreflect.FileDescriptor
 
 const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\n" +
-	"\x1frunnel/history/v1/history.proto\x12\x11runnel.history.v1\x1a)runnel/conversation/v1/conversation.proto\"X\n" +
+	"\x1frunnel/history/v1/history.proto\x12\x11runnel.history.v1\x1a)runnel/conversation/v1/conversation.proto\"n\n" +
 	"\tWatermark\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x17\n" +
-	"\atime_ns\x18\x03 \x01(\x03R\x06timeNs\"Z\n" +
+	"\atime_ns\x18\x03 \x01(\x03R\x06timeNs\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"<\n" +
+	"\bPosition\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xca\x01\n" +
+	"\aRefusal\x127\n" +
+	"\acommand\x18\x01 \x01(\v2\x1d.runnel.history.v1.CommandKeyR\acommand\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x03 \x01(\fR\n" +
+	"commitment\x123\n" +
+	"\x05error\x18\x04 \x01(\v2\x1d.runnel.conversation.v1.ErrorR\x05error\x12\x17\n" +
+	"\atime_ms\x18\x05 \x01(\x03R\x06timeMs\"\xee\x04\n" +
+	"\x06Effect\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\rR\x05event\x12X\n" +
+	"\x13create_conversation\x18\x02 \x01(\v2%.runnel.history.v1.CreateConversationH\x00R\x12createConversation\x127\n" +
+	"\bset_name\x18\x03 \x01(\v2\x1a.runnel.history.v1.SetNameH\x00R\asetName\x12R\n" +
+	"\x11begin_memberships\x18\x04 \x01(\v2#.runnel.history.v1.BeginMembershipsH\x00R\x10beginMemberships\x12I\n" +
+	"\x0eend_membership\x18\x05 \x01(\v2 .runnel.history.v1.EndMembershipH\x00R\rendMembership\x12@\n" +
+	"\vput_message\x18\x06 \x01(\v2\x1d.runnel.history.v1.MessageRowH\x00R\n" +
+	"putMessage\x12@\n" +
+	"\fput_reaction\x18\a \x01(\v2\x1b.runnel.history.v1.ReactionH\x00R\vputReaction\x12I\n" +
+	"\x0edrop_reactions\x18\b \x01(\v2 .runnel.history.v1.DropReactionsH\x00R\rdropReactions\x12C\n" +
+	"\ferase_events\x18\t \x01(\v2\x1e.runnel.history.v1.EraseEventsH\x00R\veraseEventsB\b\n" +
+	"\x06effect\"F\n" +
+	"\x12CreateConversation\x120\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\"`\n" +
+	"\aSetName\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06sender\x18\x03 \x01(\tR\x06sender\x12\x17\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"-\n" +
+	"\x10BeginMemberships\x12\x19\n" +
+	"\buser_ids\x18\x01 \x03(\tR\auserIds\"(\n" +
+	"\rEndMembership\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"\xbc\x01\n" +
+	"\n" +
+	"MessageRow\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x19\n" +
+	"\bedit_seq\x18\x02 \x01(\x04R\aeditSeq\x12 \n" +
+	"\fedit_time_ms\x18\x03 \x01(\x03R\n" +
+	"editTimeMs\x12\x1f\n" +
+	"\vdeleted_seq\x18\x04 \x01(\x04R\n" +
+	"deletedSeq\x12\x18\n" +
+	"\areplies\x18\x05 \x01(\rR\areplies\x12$\n" +
+	"\x0elast_reply_seq\x18\x06 \x01(\x04R\flastReplySeq\"c\n" +
+	"\bReaction\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\x04R\x06target\x12\x17\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x14\n" +
+	"\x05emoji\x18\x03 \x01(\tR\x05emoji\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\"9\n" +
+	"\rDropReactions\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\x04R\x06target\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xc3\x01\n" +
+	"\vEraseEvents\x12\x12\n" +
+	"\x04seqs\x18\x01 \x03(\x04R\x04seqs\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\tR\x06sender\x12\x1b\n" +
+	"\tbefore_ms\x18\x03 \x01(\x03R\bbeforeMs\x12\x1c\n" +
+	"\ttargeting\x18\x04 \x01(\bR\ttargeting\x127\n" +
+	"\x05kinds\x18\x05 \x03(\x0e2!.runnel.conversation.v1.EventKindR\x05kinds\x12\x14\n" +
+	"\x05below\x18\x06 \x01(\x04R\x05below\"Z\n" +
 	"\n" +
 	"DeadLetter\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\apayload\x18\x03 \x01(\fR\apayload\"\x92\x02\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"\xbe\x03\n" +
 	"\rAppendRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x128\n" +
 	"\bexpected\x18\x02 \x01(\v2\x1c.runnel.history.v1.WatermarkR\bexpected\x120\n" +
 	"\x04next\x18\x03 \x01(\v2\x1c.runnel.history.v1.WatermarkR\x04next\x125\n" +
 	"\x06events\x18\x04 \x03(\v2\x1d.runnel.conversation.v1.EventR\x06events\x12@\n" +
-	"\fdead_letters\x18\x05 \x03(\v2\x1d.runnel.history.v1.DeadLetterR\vdeadLetters\"N\n" +
+	"\fdead_letters\x18\x05 \x03(\v2\x1d.runnel.history.v1.DeadLetterR\vdeadLetters\x12\x1c\n" +
+	"\tsequences\x18\x06 \x03(\x04R\tsequences\x123\n" +
+	"\aeffects\x18\a \x03(\v2\x19.runnel.history.v1.EffectR\aeffects\x126\n" +
+	"\brefusals\x18\b \x03(\v2\x1a.runnel.history.v1.RefusalR\brefusals\x12\x1f\n" +
+	"\vbegin_epoch\x18\t \x01(\bR\n" +
+	"beginEpoch\"d\n" +
 	"\x0eAppendResponse\x12<\n" +
 	"\n" +
 	"duplicates\x18\x01 \x03(\v2\x1c.runnel.history.v1.DuplicateR\n" +
-	"duplicates\"V\n" +
+	"duplicates\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"V\n" +
 	"\tDuplicate\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x123\n" +
 	"\x05first\x18\x02 \x01(\v2\x1d.runnel.conversation.v1.EventR\x05first\"3\n" +
 	"\x13GetWatermarkRequest\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\rR\tpartition\"R\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\"\x88\x01\n" +
 	"\x14GetWatermarkResponse\x12:\n" +
-	"\twatermark\x18\x01 \x01(\v2\x1c.runnel.history.v1.WatermarkR\twatermark\"s\n" +
+	"\twatermark\x18\x01 \x01(\v2\x1c.runnel.history.v1.WatermarkR\twatermark\x124\n" +
+	"\x06backup\x18\x02 \x01(\v2\x1c.runnel.history.v1.WatermarkR\x06backup\"s\n" +
 	"\fLeaseRequest\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\rR\x05ttlMs\x12\x18\n" +
@@ -2818,7 +5319,7 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x17GetConversationsRequest\x12)\n" +
 	"\x10conversation_ids\x18\x01 \x03(\tR\x0fconversationIds\"f\n" +
 	"\x18GetConversationsResponse\x12J\n" +
-	"\rconversations\x18\x01 \x03(\v2$.runnel.history.v1.ConversationStateR\rconversations\"\x82\x02\n" +
+	"\rconversations\x18\x01 \x03(\v2$.runnel.history.v1.ConversationStateR\rconversations\"\xbf\x02\n" +
 	"\x11ConversationState\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -2826,7 +5327,9 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\acreator\x18\x04 \x01(\tR\acreator\x12\x12\n" +
 	"\x04head\x18\x05 \x01(\x04R\x04head\x12\x1b\n" +
 	"\thead_hash\x18\x06 \x01(\fR\bheadHash\x123\n" +
-	"\amembers\x18\a \x03(\v2\x19.runnel.history.v1.MemberR\amembers\"_\n" +
+	"\amembers\x18\a \x03(\v2\x19.runnel.history.v1.MemberR\amembers\x12;\n" +
+	"\vname_source\x18\b \x01(\v2\x1a.runnel.history.v1.SetNameR\n" +
+	"nameSource\"_\n" +
 	"\x06Member\x12\x1d\n" +
 	"\n" +
 	"joined_seq\x18\x01 \x01(\x04R\tjoinedSeq\x126\n" +
@@ -2948,7 +5451,97 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\n" +
 	"Revocation\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs2\xd1\f\n" +
+	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs\"@\n" +
+	"\x0fGetFactsRequest\x12-\n" +
+	"\x05needs\x18\x01 \x03(\v2\x17.runnel.history.v1.NeedR\x05needs\"Z\n" +
+	"\x04Need\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\"A\n" +
+	"\x10GetFactsResponse\x12-\n" +
+	"\x05facts\x18\x01 \x03(\v2\x17.runnel.history.v1.FactR\x05facts\"\x86\x02\n" +
+	"\x04Fact\x12\x12\n" +
+	"\x04need\x18\x01 \x01(\rR\x04need\x125\n" +
+	"\x04kind\x18\x02 \x01(\x0e2!.runnel.conversation.v1.EventKindR\x04kind\x12\x16\n" +
+	"\x06sender\x18\x03 \x01(\tR\x06sender\x12\x17\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\x12\x16\n" +
+	"\x06erased\x18\x05 \x01(\bR\x06erased\x12/\n" +
+	"\x03row\x18\x06 \x01(\v2\x1d.runnel.history.v1.MessageRowR\x03row\x129\n" +
+	"\treactions\x18\a \x03(\v2\x1b.runnel.history.v1.ReactionR\treactions\"\xef\x01\n" +
+	"\x13ReadMessagesRequest\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x16\n" +
+	"\x06viewer\x18\x02 \x01(\tR\x06viewer\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\x04R\x06before\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x1a\n" +
+	"\bbackward\x18\x06 \x01(\bR\bbackward\x127\n" +
+	"\x05kinds\x18\a \x03(\x0e2!.runnel.conversation.v1.EventKindR\x05kinds\"|\n" +
+	"\x14ReadMessagesResponse\x12<\n" +
+	"\bmessages\x18\x01 \x03(\v2 .runnel.history.v1.StoredMessageR\bmessages\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\x04R\x04head\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"\xe8\x01\n" +
+	"\rStoredMessage\x123\n" +
+	"\x05event\x18\x01 \x01(\v2\x1d.runnel.conversation.v1.EventR\x05event\x121\n" +
+	"\x04edit\x18\x02 \x01(\v2\x1d.runnel.conversation.v1.EventR\x04edit\x12/\n" +
+	"\x03row\x18\x03 \x01(\v2\x1d.runnel.history.v1.MessageRowR\x03row\x12>\n" +
+	"\treactions\x18\x04 \x03(\v2 .runnel.history.v1.ReactionCountR\treactions\"O\n" +
+	"\rReactionCount\x12\x14\n" +
+	"\x05emoji\x18\x01 \x01(\tR\x05emoji\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x12\n" +
+	"\x04mine\x18\x03 \x01(\bR\x04mine\"~\n" +
+	"\x13ListRefusalsRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x123\n" +
+	"\x05after\x18\x02 \x01(\v2\x1d.runnel.history.v1.CommandKeyR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"b\n" +
+	"\x14ListRefusalsResponse\x126\n" +
+	"\brefusals\x18\x01 \x03(\v2\x1a.runnel.history.v1.RefusalR\brefusals\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x91\x01\n" +
+	"\x0fReadFeedRequest\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x121\n" +
+	"\x05after\x18\x02 \x01(\v2\x1b.runnel.history.v1.PositionR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x17\n" +
+	"\await_ms\x18\x04 \x01(\rR\x06waitMs\"\x99\x01\n" +
+	"\x10ReadFeedResponse\x126\n" +
+	"\aentries\x18\x01 \x03(\v2\x1c.runnel.history.v1.FeedEntryR\aentries\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x129\n" +
+	"\twatermark\x18\x03 \x01(\v2\x1b.runnel.history.v1.PositionR\twatermark\"y\n" +
+	"\tFeedEntry\x127\n" +
+	"\bposition\x18\x01 \x01(\v2\x1b.runnel.history.v1.PositionR\bposition\x123\n" +
+	"\x05event\x18\x02 \x01(\v2\x1d.runnel.conversation.v1.EventR\x05event\"\x88\x01\n" +
+	"\x04Fork\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x121\n" +
+	"\x05asked\x18\x02 \x01(\v2\x1b.runnel.history.v1.PositionR\x05asked\x12/\n" +
+	"\x04last\x18\x03 \x01(\v2\x1b.runnel.history.v1.PositionR\x04last\"/\n" +
+	"\x15GetFeedCursorsRequest\x12\x16\n" +
+	"\x06reader\x18\x01 \x01(\tR\x06reader\"Q\n" +
+	"\x16GetFeedCursorsResponse\x127\n" +
+	"\acursors\x18\x01 \x03(\v2\x1d.runnel.history.v1.FeedCursorR\acursors\"c\n" +
+	"\n" +
+	"FeedCursor\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x127\n" +
+	"\bposition\x18\x02 \x01(\v2\x1b.runnel.history.v1.PositionR\bposition\"f\n" +
+	"\x15SaveFeedCursorRequest\x12\x16\n" +
+	"\x06reader\x18\x01 \x01(\tR\x06reader\x125\n" +
+	"\x06cursor\x18\x02 \x01(\v2\x1d.runnel.history.v1.FeedCursorR\x06cursor\"\x18\n" +
+	"\x16SaveFeedCursorResponse\"\x18\n" +
+	"\x16GetInstallationRequest\"O\n" +
+	"\x17GetInstallationResponse\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\x01 \x01(\rR\n" +
+	"partitions\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\rR\x05level\")\n" +
+	"\x11RaiseLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"*\n" +
+	"\x12RaiseLevelResponse\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"H\n" +
+	"\x11MarkBackupRequest\x123\n" +
+	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks\"f\n" +
+	"\n" +
+	"BackupMark\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\rR\tpartition\x12:\n" +
+	"\twatermark\x18\x02 \x01(\v2\x1c.runnel.history.v1.WatermarkR\twatermark\"I\n" +
+	"\x12MarkBackupResponse\x123\n" +
+	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks2\xab\x13\n" +
 	"\x0eHistoryService\x12M\n" +
 	"\x06Append\x12 .runnel.history.v1.AppendRequest\x1a!.runnel.history.v1.AppendResponse\x12_\n" +
 	"\fGetWatermark\x12&.runnel.history.v1.GetWatermarkRequest\x1a'.runnel.history.v1.GetWatermarkResponse\x12J\n" +
@@ -2968,7 +5561,18 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\rMovePartition\x12'.runnel.history.v1.MovePartitionRequest\x1a(.runnel.history.v1.MovePartitionResponse\x12Y\n" +
 	"\n" +
 	"RevokeUser\x12$.runnel.history.v1.RevokeUserRequest\x1a%.runnel.history.v1.RevokeUserResponse\x12e\n" +
-	"\x0eGetRevocations\x12(.runnel.history.v1.GetRevocationsRequest\x1a).runnel.history.v1.GetRevocationsResponseB>Z<github.com/runnelhq/runnel/proto/runnel/history/v1;historyv1b\x06proto3"
+	"\x0eGetRevocations\x12(.runnel.history.v1.GetRevocationsRequest\x1a).runnel.history.v1.GetRevocationsResponse\x12S\n" +
+	"\bGetFacts\x12\".runnel.history.v1.GetFactsRequest\x1a#.runnel.history.v1.GetFactsResponse\x12_\n" +
+	"\fReadMessages\x12&.runnel.history.v1.ReadMessagesRequest\x1a'.runnel.history.v1.ReadMessagesResponse\x12_\n" +
+	"\fListRefusals\x12&.runnel.history.v1.ListRefusalsRequest\x1a'.runnel.history.v1.ListRefusalsResponse\x12S\n" +
+	"\bReadFeed\x12\".runnel.history.v1.ReadFeedRequest\x1a#.runnel.history.v1.ReadFeedResponse\x12e\n" +
+	"\x0eGetFeedCursors\x12(.runnel.history.v1.GetFeedCursorsRequest\x1a).runnel.history.v1.GetFeedCursorsResponse\x12e\n" +
+	"\x0eSaveFeedCursor\x12(.runnel.history.v1.SaveFeedCursorRequest\x1a).runnel.history.v1.SaveFeedCursorResponse\x12h\n" +
+	"\x0fGetInstallation\x12).runnel.history.v1.GetInstallationRequest\x1a*.runnel.history.v1.GetInstallationResponse\x12Y\n" +
+	"\n" +
+	"RaiseLevel\x12$.runnel.history.v1.RaiseLevelRequest\x1a%.runnel.history.v1.RaiseLevelResponse\x12Y\n" +
+	"\n" +
+	"MarkBackup\x12$.runnel.history.v1.MarkBackupRequest\x1a%.runnel.history.v1.MarkBackupResponseB>Z<github.com/runnelhq/runnel/proto/runnel/history/v1;historyv1b\x06proto3"
 
 var (
 	file_runnel_history_v1_history_proto_rawDescOnce sync.Once
@@ -2982,129 +5586,228 @@ func file_runnel_history_v1_history_proto_rawDescGZIP() []byte {
 	return file_runnel_history_v1_history_proto_rawDescData
 }
 
-var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*Watermark)(nil),                 // 0: runnel.history.v1.Watermark
-	(*DeadLetter)(nil),                // 1: runnel.history.v1.DeadLetter
-	(*AppendRequest)(nil),             // 2: runnel.history.v1.AppendRequest
-	(*AppendResponse)(nil),            // 3: runnel.history.v1.AppendResponse
-	(*Duplicate)(nil),                 // 4: runnel.history.v1.Duplicate
-	(*GetWatermarkRequest)(nil),       // 5: runnel.history.v1.GetWatermarkRequest
-	(*GetWatermarkResponse)(nil),      // 6: runnel.history.v1.GetWatermarkResponse
-	(*LeaseRequest)(nil),              // 7: runnel.history.v1.LeaseRequest
-	(*LeaseResponse)(nil),             // 8: runnel.history.v1.LeaseResponse
-	(*GetConversationsRequest)(nil),   // 9: runnel.history.v1.GetConversationsRequest
-	(*GetConversationsResponse)(nil),  // 10: runnel.history.v1.GetConversationsResponse
-	(*ConversationState)(nil),         // 11: runnel.history.v1.ConversationState
-	(*Member)(nil),                    // 12: runnel.history.v1.Member
-	(*FindCommandsRequest)(nil),       // 13: runnel.history.v1.FindCommandsRequest
-	(*CommandKey)(nil),                // 14: runnel.history.v1.CommandKey
-	(*FindCommandsResponse)(nil),      // 15: runnel.history.v1.FindCommandsResponse
-	(*ReadRequest)(nil),               // 16: runnel.history.v1.ReadRequest
-	(*ReadResponse)(nil),              // 17: runnel.history.v1.ReadResponse
-	(*ListConversationsRequest)(nil),  // 18: runnel.history.v1.ListConversationsRequest
-	(*ListConversationsResponse)(nil), // 19: runnel.history.v1.ListConversationsResponse
-	(*Summary)(nil),                   // 20: runnel.history.v1.Summary
-	(*ListMembersRequest)(nil),        // 21: runnel.history.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),       // 22: runnel.history.v1.ListMembersResponse
-	(*HeadsRequest)(nil),              // 23: runnel.history.v1.HeadsRequest
-	(*HeadsResponse)(nil),             // 24: runnel.history.v1.HeadsResponse
-	(*Head)(nil),                      // 25: runnel.history.v1.Head
-	(*SaveCursorsRequest)(nil),        // 26: runnel.history.v1.SaveCursorsRequest
-	(*CursorUpdate)(nil),              // 27: runnel.history.v1.CursorUpdate
-	(*SaveCursorsResponse)(nil),       // 28: runnel.history.v1.SaveCursorsResponse
-	(*ListDeadLettersRequest)(nil),    // 29: runnel.history.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 30: runnel.history.v1.ListDeadLettersResponse
-	(*StoredDeadLetter)(nil),          // 31: runnel.history.v1.StoredDeadLetter
-	(*GetDeadLetterRequest)(nil),      // 32: runnel.history.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),     // 33: runnel.history.v1.GetDeadLetterResponse
-	(*DropDeadLetterRequest)(nil),     // 34: runnel.history.v1.DropDeadLetterRequest
-	(*DropDeadLetterResponse)(nil),    // 35: runnel.history.v1.DropDeadLetterResponse
-	(*ListLeasesRequest)(nil),         // 36: runnel.history.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),        // 37: runnel.history.v1.ListLeasesResponse
-	(*Worker)(nil),                    // 38: runnel.history.v1.Worker
-	(*PartitionLease)(nil),            // 39: runnel.history.v1.PartitionLease
-	(*MovePartitionRequest)(nil),      // 40: runnel.history.v1.MovePartitionRequest
-	(*MovePartitionResponse)(nil),     // 41: runnel.history.v1.MovePartitionResponse
-	(*RevokeUserRequest)(nil),         // 42: runnel.history.v1.RevokeUserRequest
-	(*RevokeUserResponse)(nil),        // 43: runnel.history.v1.RevokeUserResponse
-	(*GetRevocationsRequest)(nil),     // 44: runnel.history.v1.GetRevocationsRequest
-	(*GetRevocationsResponse)(nil),    // 45: runnel.history.v1.GetRevocationsResponse
-	(*Revocation)(nil),                // 46: runnel.history.v1.Revocation
-	(*v1.Event)(nil),                  // 47: runnel.conversation.v1.Event
-	(v1.Kind)(0),                      // 48: runnel.conversation.v1.Kind
-	(*v1.Cursor)(nil),                 // 49: runnel.conversation.v1.Cursor
-	(*v1.Range)(nil),                  // 50: runnel.conversation.v1.Range
+	(*Position)(nil),                  // 1: runnel.history.v1.Position
+	(*Refusal)(nil),                   // 2: runnel.history.v1.Refusal
+	(*Effect)(nil),                    // 3: runnel.history.v1.Effect
+	(*CreateConversation)(nil),        // 4: runnel.history.v1.CreateConversation
+	(*SetName)(nil),                   // 5: runnel.history.v1.SetName
+	(*BeginMemberships)(nil),          // 6: runnel.history.v1.BeginMemberships
+	(*EndMembership)(nil),             // 7: runnel.history.v1.EndMembership
+	(*MessageRow)(nil),                // 8: runnel.history.v1.MessageRow
+	(*Reaction)(nil),                  // 9: runnel.history.v1.Reaction
+	(*DropReactions)(nil),             // 10: runnel.history.v1.DropReactions
+	(*EraseEvents)(nil),               // 11: runnel.history.v1.EraseEvents
+	(*DeadLetter)(nil),                // 12: runnel.history.v1.DeadLetter
+	(*AppendRequest)(nil),             // 13: runnel.history.v1.AppendRequest
+	(*AppendResponse)(nil),            // 14: runnel.history.v1.AppendResponse
+	(*Duplicate)(nil),                 // 15: runnel.history.v1.Duplicate
+	(*GetWatermarkRequest)(nil),       // 16: runnel.history.v1.GetWatermarkRequest
+	(*GetWatermarkResponse)(nil),      // 17: runnel.history.v1.GetWatermarkResponse
+	(*LeaseRequest)(nil),              // 18: runnel.history.v1.LeaseRequest
+	(*LeaseResponse)(nil),             // 19: runnel.history.v1.LeaseResponse
+	(*GetConversationsRequest)(nil),   // 20: runnel.history.v1.GetConversationsRequest
+	(*GetConversationsResponse)(nil),  // 21: runnel.history.v1.GetConversationsResponse
+	(*ConversationState)(nil),         // 22: runnel.history.v1.ConversationState
+	(*Member)(nil),                    // 23: runnel.history.v1.Member
+	(*FindCommandsRequest)(nil),       // 24: runnel.history.v1.FindCommandsRequest
+	(*CommandKey)(nil),                // 25: runnel.history.v1.CommandKey
+	(*FindCommandsResponse)(nil),      // 26: runnel.history.v1.FindCommandsResponse
+	(*ReadRequest)(nil),               // 27: runnel.history.v1.ReadRequest
+	(*ReadResponse)(nil),              // 28: runnel.history.v1.ReadResponse
+	(*ListConversationsRequest)(nil),  // 29: runnel.history.v1.ListConversationsRequest
+	(*ListConversationsResponse)(nil), // 30: runnel.history.v1.ListConversationsResponse
+	(*Summary)(nil),                   // 31: runnel.history.v1.Summary
+	(*ListMembersRequest)(nil),        // 32: runnel.history.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),       // 33: runnel.history.v1.ListMembersResponse
+	(*HeadsRequest)(nil),              // 34: runnel.history.v1.HeadsRequest
+	(*HeadsResponse)(nil),             // 35: runnel.history.v1.HeadsResponse
+	(*Head)(nil),                      // 36: runnel.history.v1.Head
+	(*SaveCursorsRequest)(nil),        // 37: runnel.history.v1.SaveCursorsRequest
+	(*CursorUpdate)(nil),              // 38: runnel.history.v1.CursorUpdate
+	(*SaveCursorsResponse)(nil),       // 39: runnel.history.v1.SaveCursorsResponse
+	(*ListDeadLettersRequest)(nil),    // 40: runnel.history.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 41: runnel.history.v1.ListDeadLettersResponse
+	(*StoredDeadLetter)(nil),          // 42: runnel.history.v1.StoredDeadLetter
+	(*GetDeadLetterRequest)(nil),      // 43: runnel.history.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 44: runnel.history.v1.GetDeadLetterResponse
+	(*DropDeadLetterRequest)(nil),     // 45: runnel.history.v1.DropDeadLetterRequest
+	(*DropDeadLetterResponse)(nil),    // 46: runnel.history.v1.DropDeadLetterResponse
+	(*ListLeasesRequest)(nil),         // 47: runnel.history.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),        // 48: runnel.history.v1.ListLeasesResponse
+	(*Worker)(nil),                    // 49: runnel.history.v1.Worker
+	(*PartitionLease)(nil),            // 50: runnel.history.v1.PartitionLease
+	(*MovePartitionRequest)(nil),      // 51: runnel.history.v1.MovePartitionRequest
+	(*MovePartitionResponse)(nil),     // 52: runnel.history.v1.MovePartitionResponse
+	(*RevokeUserRequest)(nil),         // 53: runnel.history.v1.RevokeUserRequest
+	(*RevokeUserResponse)(nil),        // 54: runnel.history.v1.RevokeUserResponse
+	(*GetRevocationsRequest)(nil),     // 55: runnel.history.v1.GetRevocationsRequest
+	(*GetRevocationsResponse)(nil),    // 56: runnel.history.v1.GetRevocationsResponse
+	(*Revocation)(nil),                // 57: runnel.history.v1.Revocation
+	(*GetFactsRequest)(nil),           // 58: runnel.history.v1.GetFactsRequest
+	(*Need)(nil),                      // 59: runnel.history.v1.Need
+	(*GetFactsResponse)(nil),          // 60: runnel.history.v1.GetFactsResponse
+	(*Fact)(nil),                      // 61: runnel.history.v1.Fact
+	(*ReadMessagesRequest)(nil),       // 62: runnel.history.v1.ReadMessagesRequest
+	(*ReadMessagesResponse)(nil),      // 63: runnel.history.v1.ReadMessagesResponse
+	(*StoredMessage)(nil),             // 64: runnel.history.v1.StoredMessage
+	(*ReactionCount)(nil),             // 65: runnel.history.v1.ReactionCount
+	(*ListRefusalsRequest)(nil),       // 66: runnel.history.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),      // 67: runnel.history.v1.ListRefusalsResponse
+	(*ReadFeedRequest)(nil),           // 68: runnel.history.v1.ReadFeedRequest
+	(*ReadFeedResponse)(nil),          // 69: runnel.history.v1.ReadFeedResponse
+	(*FeedEntry)(nil),                 // 70: runnel.history.v1.FeedEntry
+	(*Fork)(nil),                      // 71: runnel.history.v1.Fork
+	(*GetFeedCursorsRequest)(nil),     // 72: runnel.history.v1.GetFeedCursorsRequest
+	(*GetFeedCursorsResponse)(nil),    // 73: runnel.history.v1.GetFeedCursorsResponse
+	(*FeedCursor)(nil),                // 74: runnel.history.v1.FeedCursor
+	(*SaveFeedCursorRequest)(nil),     // 75: runnel.history.v1.SaveFeedCursorRequest
+	(*SaveFeedCursorResponse)(nil),    // 76: runnel.history.v1.SaveFeedCursorResponse
+	(*GetInstallationRequest)(nil),    // 77: runnel.history.v1.GetInstallationRequest
+	(*GetInstallationResponse)(nil),   // 78: runnel.history.v1.GetInstallationResponse
+	(*RaiseLevelRequest)(nil),         // 79: runnel.history.v1.RaiseLevelRequest
+	(*RaiseLevelResponse)(nil),        // 80: runnel.history.v1.RaiseLevelResponse
+	(*MarkBackupRequest)(nil),         // 81: runnel.history.v1.MarkBackupRequest
+	(*BackupMark)(nil),                // 82: runnel.history.v1.BackupMark
+	(*MarkBackupResponse)(nil),        // 83: runnel.history.v1.MarkBackupResponse
+	(*v1.Error)(nil),                  // 84: runnel.conversation.v1.Error
+	(v1.Kind)(0),                      // 85: runnel.conversation.v1.Kind
+	(v1.EventKind)(0),                 // 86: runnel.conversation.v1.EventKind
+	(*v1.Event)(nil),                  // 87: runnel.conversation.v1.Event
+	(*v1.Cursor)(nil),                 // 88: runnel.conversation.v1.Cursor
+	(*v1.Range)(nil),                  // 89: runnel.conversation.v1.Range
 }
 var file_runnel_history_v1_history_proto_depIdxs = []int32{
-	0,  // 0: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
-	0,  // 1: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
-	47, // 2: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
-	1,  // 3: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
-	4,  // 4: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
-	47, // 5: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
-	0,  // 6: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
-	11, // 7: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
-	48, // 8: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
-	12, // 9: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
-	49, // 10: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
-	14, // 11: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
-	47, // 12: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
-	47, // 13: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
-	50, // 14: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
-	20, // 15: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	48, // 16: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
-	49, // 17: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
-	12, // 18: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
-	25, // 19: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
-	27, // 20: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
-	49, // 21: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
-	31, // 22: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	1,  // 23: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
-	31, // 24: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	38, // 25: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
-	39, // 26: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
-	0,  // 27: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
-	46, // 28: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
-	2,  // 29: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
-	5,  // 30: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
-	7,  // 31: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
-	9,  // 32: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
-	13, // 33: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
-	16, // 34: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
-	18, // 35: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
-	21, // 36: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
-	23, // 37: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
-	26, // 38: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
-	29, // 39: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
-	32, // 40: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
-	34, // 41: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
-	36, // 42: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
-	40, // 43: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
-	42, // 44: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
-	44, // 45: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
-	3,  // 46: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
-	6,  // 47: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
-	8,  // 48: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
-	10, // 49: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
-	15, // 50: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
-	17, // 51: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
-	19, // 52: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
-	22, // 53: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
-	24, // 54: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
-	28, // 55: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
-	30, // 56: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
-	33, // 57: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
-	35, // 58: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
-	37, // 59: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
-	41, // 60: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
-	43, // 61: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
-	45, // 62: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
-	46, // [46:63] is the sub-list for method output_type
-	29, // [29:46] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	25, // 0: runnel.history.v1.Refusal.command:type_name -> runnel.history.v1.CommandKey
+	84, // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
+	4,  // 2: runnel.history.v1.Effect.create_conversation:type_name -> runnel.history.v1.CreateConversation
+	5,  // 3: runnel.history.v1.Effect.set_name:type_name -> runnel.history.v1.SetName
+	6,  // 4: runnel.history.v1.Effect.begin_memberships:type_name -> runnel.history.v1.BeginMemberships
+	7,  // 5: runnel.history.v1.Effect.end_membership:type_name -> runnel.history.v1.EndMembership
+	8,  // 6: runnel.history.v1.Effect.put_message:type_name -> runnel.history.v1.MessageRow
+	9,  // 7: runnel.history.v1.Effect.put_reaction:type_name -> runnel.history.v1.Reaction
+	10, // 8: runnel.history.v1.Effect.drop_reactions:type_name -> runnel.history.v1.DropReactions
+	11, // 9: runnel.history.v1.Effect.erase_events:type_name -> runnel.history.v1.EraseEvents
+	85, // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
+	86, // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
+	0,  // 12: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
+	0,  // 13: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
+	87, // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
+	12, // 15: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
+	3,  // 16: runnel.history.v1.AppendRequest.effects:type_name -> runnel.history.v1.Effect
+	2,  // 17: runnel.history.v1.AppendRequest.refusals:type_name -> runnel.history.v1.Refusal
+	15, // 18: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
+	87, // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
+	0,  // 20: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
+	0,  // 21: runnel.history.v1.GetWatermarkResponse.backup:type_name -> runnel.history.v1.Watermark
+	22, // 22: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
+	85, // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
+	23, // 24: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
+	5,  // 25: runnel.history.v1.ConversationState.name_source:type_name -> runnel.history.v1.SetName
+	88, // 26: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
+	25, // 27: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
+	87, // 28: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
+	87, // 29: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
+	89, // 30: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
+	31, // 31: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
+	85, // 32: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
+	88, // 33: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
+	23, // 34: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	36, // 35: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
+	38, // 36: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
+	88, // 37: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
+	42, // 38: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	12, // 39: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
+	42, // 40: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	49, // 41: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
+	50, // 42: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
+	0,  // 43: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
+	57, // 44: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
+	59, // 45: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
+	61, // 46: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
+	86, // 47: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
+	8,  // 48: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
+	9,  // 49: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
+	86, // 50: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
+	64, // 51: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
+	87, // 52: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
+	87, // 53: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
+	8,  // 54: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
+	65, // 55: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
+	25, // 56: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
+	2,  // 57: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
+	1,  // 58: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
+	70, // 59: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
+	1,  // 60: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
+	1,  // 61: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
+	87, // 62: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
+	1,  // 63: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
+	1,  // 64: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
+	74, // 65: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
+	1,  // 66: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
+	74, // 67: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
+	82, // 68: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	0,  // 69: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
+	82, // 70: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	13, // 71: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
+	16, // 72: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
+	18, // 73: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
+	20, // 74: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
+	24, // 75: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
+	27, // 76: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
+	29, // 77: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
+	32, // 78: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
+	34, // 79: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
+	37, // 80: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
+	40, // 81: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
+	43, // 82: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
+	45, // 83: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
+	47, // 84: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
+	51, // 85: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
+	53, // 86: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
+	55, // 87: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
+	58, // 88: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
+	62, // 89: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
+	66, // 90: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
+	68, // 91: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
+	72, // 92: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
+	75, // 93: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
+	77, // 94: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
+	79, // 95: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
+	81, // 96: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
+	14, // 97: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
+	17, // 98: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
+	19, // 99: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
+	21, // 100: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
+	26, // 101: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
+	28, // 102: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
+	30, // 103: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
+	33, // 104: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
+	35, // 105: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
+	39, // 106: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
+	41, // 107: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
+	44, // 108: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
+	46, // 109: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
+	48, // 110: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
+	52, // 111: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
+	54, // 112: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
+	56, // 113: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
+	60, // 114: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
+	63, // 115: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
+	67, // 116: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
+	69, // 117: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
+	73, // 118: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
+	76, // 119: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
+	78, // 120: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
+	80, // 121: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
+	83, // 122: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
+	97, // [97:123] is the sub-list for method output_type
+	71, // [71:97] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_runnel_history_v1_history_proto_init() }
@@ -3112,14 +5815,24 @@ func file_runnel_history_v1_history_proto_init() {
 	if File_runnel_history_v1_history_proto != nil {
 		return
 	}
-	file_runnel_history_v1_history_proto_msgTypes[29].OneofWrappers = []any{}
+	file_runnel_history_v1_history_proto_msgTypes[3].OneofWrappers = []any{
+		(*Effect_CreateConversation)(nil),
+		(*Effect_SetName)(nil),
+		(*Effect_BeginMemberships)(nil),
+		(*Effect_EndMembership)(nil),
+		(*Effect_PutMessage)(nil),
+		(*Effect_PutReaction)(nil),
+		(*Effect_DropReactions)(nil),
+		(*Effect_EraseEvents)(nil),
+	}
+	file_runnel_history_v1_history_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_history_v1_history_proto_rawDesc), len(file_runnel_history_v1_history_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,15 @@ const (
 	HistoryService_MovePartition_FullMethodName     = "/runnel.history.v1.HistoryService/MovePartition"
 	HistoryService_RevokeUser_FullMethodName        = "/runnel.history.v1.HistoryService/RevokeUser"
 	HistoryService_GetRevocations_FullMethodName    = "/runnel.history.v1.HistoryService/GetRevocations"
+	HistoryService_GetFacts_FullMethodName          = "/runnel.history.v1.HistoryService/GetFacts"
+	HistoryService_ReadMessages_FullMethodName      = "/runnel.history.v1.HistoryService/ReadMessages"
+	HistoryService_ListRefusals_FullMethodName      = "/runnel.history.v1.HistoryService/ListRefusals"
+	HistoryService_ReadFeed_FullMethodName          = "/runnel.history.v1.HistoryService/ReadFeed"
+	HistoryService_GetFeedCursors_FullMethodName    = "/runnel.history.v1.HistoryService/GetFeedCursors"
+	HistoryService_SaveFeedCursor_FullMethodName    = "/runnel.history.v1.HistoryService/SaveFeedCursor"
+	HistoryService_GetInstallation_FullMethodName   = "/runnel.history.v1.HistoryService/GetInstallation"
+	HistoryService_RaiseLevel_FullMethodName        = "/runnel.history.v1.HistoryService/RaiseLevel"
+	HistoryService_MarkBackup_FullMethodName        = "/runnel.history.v1.HistoryService/MarkBackup"
 )
 
 // HistoryServiceClient is the client API for HistoryService service.
@@ -83,6 +92,25 @@ type HistoryServiceClient interface {
 	RevokeUser(ctx context.Context, in *RevokeUserRequest, opts ...grpc.CallOption) (*RevokeUserResponse, error)
 	// GetRevocations gives what was revoked since a time, so that a gateway that missed a notice catches up.
 	GetRevocations(ctx context.Context, in *GetRevocationsRequest, opts ...grpc.CallOption) (*GetRevocationsResponse, error)
+	// GetFacts returns what commands refer to: messages and reactions. Those that do not exist are left out.
+	GetFacts(ctx context.Context, in *GetFactsRequest, opts ...grpc.CallOption) (*GetFactsResponse, error)
+	// ReadMessages returns a page of messages as they are now. NOT_FOUND when the viewer is not a member now.
+	ReadMessages(ctx context.Context, in *ReadMessagesRequest, opts ...grpc.CallOption) (*ReadMessagesResponse, error)
+	// ListRefusals returns the refusals of a partition that are remembered, by rising id.
+	ListRefusals(ctx context.Context, in *ListRefusalsRequest, opts ...grpc.CallOption) (*ListRefusalsResponse, error)
+	// ReadFeed returns committed events of a partition after a position, and waits for the next one when there is none yet.
+	// FAILED_PRECONDITION with a Fork as detail when the position is not on the partition's log.
+	ReadFeed(ctx context.Context, in *ReadFeedRequest, opts ...grpc.CallOption) (*ReadFeedResponse, error)
+	// GetFeedCursors returns the cursors of a reader. Partitions that it never saved are left out.
+	GetFeedCursors(ctx context.Context, in *GetFeedCursorsRequest, opts ...grpc.CallOption) (*GetFeedCursorsResponse, error)
+	// SaveFeedCursor stores how far a reader is. It may move back: a reader that was told of a fork begins again.
+	SaveFeedCursor(ctx context.Context, in *SaveFeedCursorRequest, opts ...grpc.CallOption) (*SaveFeedCursorResponse, error)
+	// GetInstallation returns what all parts of the installation must agree on.
+	GetInstallation(ctx context.Context, in *GetInstallationRequest, opts ...grpc.CallOption) (*GetInstallationResponse, error)
+	// RaiseLevel raises the protocol level. It never falls: a lower level is FAILED_PRECONDITION.
+	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error)
+	// MarkBackup records that a backup holds everything up to the present watermarks: what lies before is purged from the streams.
+	MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error)
 }
 
 type historyServiceClient struct {
@@ -263,6 +291,96 @@ func (c *historyServiceClient) GetRevocations(ctx context.Context, in *GetRevoca
 	return out, nil
 }
 
+func (c *historyServiceClient) GetFacts(ctx context.Context, in *GetFactsRequest, opts ...grpc.CallOption) (*GetFactsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFactsResponse)
+	err := c.cc.Invoke(ctx, HistoryService_GetFacts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) ReadMessages(ctx context.Context, in *ReadMessagesRequest, opts ...grpc.CallOption) (*ReadMessagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadMessagesResponse)
+	err := c.cc.Invoke(ctx, HistoryService_ReadMessages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) ListRefusals(ctx context.Context, in *ListRefusalsRequest, opts ...grpc.CallOption) (*ListRefusalsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRefusalsResponse)
+	err := c.cc.Invoke(ctx, HistoryService_ListRefusals_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) ReadFeed(ctx context.Context, in *ReadFeedRequest, opts ...grpc.CallOption) (*ReadFeedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadFeedResponse)
+	err := c.cc.Invoke(ctx, HistoryService_ReadFeed_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) GetFeedCursors(ctx context.Context, in *GetFeedCursorsRequest, opts ...grpc.CallOption) (*GetFeedCursorsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFeedCursorsResponse)
+	err := c.cc.Invoke(ctx, HistoryService_GetFeedCursors_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) SaveFeedCursor(ctx context.Context, in *SaveFeedCursorRequest, opts ...grpc.CallOption) (*SaveFeedCursorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SaveFeedCursorResponse)
+	err := c.cc.Invoke(ctx, HistoryService_SaveFeedCursor_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) GetInstallation(ctx context.Context, in *GetInstallationRequest, opts ...grpc.CallOption) (*GetInstallationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetInstallationResponse)
+	err := c.cc.Invoke(ctx, HistoryService_GetInstallation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RaiseLevelResponse)
+	err := c.cc.Invoke(ctx, HistoryService_RaiseLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MarkBackupResponse)
+	err := c.cc.Invoke(ctx, HistoryService_MarkBackup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HistoryServiceServer is the server API for HistoryService service.
 // All implementations must embed UnimplementedHistoryServiceServer
 // for forward compatibility.
@@ -306,6 +424,25 @@ type HistoryServiceServer interface {
 	RevokeUser(context.Context, *RevokeUserRequest) (*RevokeUserResponse, error)
 	// GetRevocations gives what was revoked since a time, so that a gateway that missed a notice catches up.
 	GetRevocations(context.Context, *GetRevocationsRequest) (*GetRevocationsResponse, error)
+	// GetFacts returns what commands refer to: messages and reactions. Those that do not exist are left out.
+	GetFacts(context.Context, *GetFactsRequest) (*GetFactsResponse, error)
+	// ReadMessages returns a page of messages as they are now. NOT_FOUND when the viewer is not a member now.
+	ReadMessages(context.Context, *ReadMessagesRequest) (*ReadMessagesResponse, error)
+	// ListRefusals returns the refusals of a partition that are remembered, by rising id.
+	ListRefusals(context.Context, *ListRefusalsRequest) (*ListRefusalsResponse, error)
+	// ReadFeed returns committed events of a partition after a position, and waits for the next one when there is none yet.
+	// FAILED_PRECONDITION with a Fork as detail when the position is not on the partition's log.
+	ReadFeed(context.Context, *ReadFeedRequest) (*ReadFeedResponse, error)
+	// GetFeedCursors returns the cursors of a reader. Partitions that it never saved are left out.
+	GetFeedCursors(context.Context, *GetFeedCursorsRequest) (*GetFeedCursorsResponse, error)
+	// SaveFeedCursor stores how far a reader is. It may move back: a reader that was told of a fork begins again.
+	SaveFeedCursor(context.Context, *SaveFeedCursorRequest) (*SaveFeedCursorResponse, error)
+	// GetInstallation returns what all parts of the installation must agree on.
+	GetInstallation(context.Context, *GetInstallationRequest) (*GetInstallationResponse, error)
+	// RaiseLevel raises the protocol level. It never falls: a lower level is FAILED_PRECONDITION.
+	RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error)
+	// MarkBackup records that a backup holds everything up to the present watermarks: what lies before is purged from the streams.
+	MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error)
 	mustEmbedUnimplementedHistoryServiceServer()
 }
 
@@ -366,6 +503,33 @@ func (UnimplementedHistoryServiceServer) RevokeUser(context.Context, *RevokeUser
 }
 func (UnimplementedHistoryServiceServer) GetRevocations(context.Context, *GetRevocationsRequest) (*GetRevocationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRevocations not implemented")
+}
+func (UnimplementedHistoryServiceServer) GetFacts(context.Context, *GetFactsRequest) (*GetFactsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFacts not implemented")
+}
+func (UnimplementedHistoryServiceServer) ReadMessages(context.Context, *ReadMessagesRequest) (*ReadMessagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadMessages not implemented")
+}
+func (UnimplementedHistoryServiceServer) ListRefusals(context.Context, *ListRefusalsRequest) (*ListRefusalsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRefusals not implemented")
+}
+func (UnimplementedHistoryServiceServer) ReadFeed(context.Context, *ReadFeedRequest) (*ReadFeedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadFeed not implemented")
+}
+func (UnimplementedHistoryServiceServer) GetFeedCursors(context.Context, *GetFeedCursorsRequest) (*GetFeedCursorsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFeedCursors not implemented")
+}
+func (UnimplementedHistoryServiceServer) SaveFeedCursor(context.Context, *SaveFeedCursorRequest) (*SaveFeedCursorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SaveFeedCursor not implemented")
+}
+func (UnimplementedHistoryServiceServer) GetInstallation(context.Context, *GetInstallationRequest) (*GetInstallationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetInstallation not implemented")
+}
+func (UnimplementedHistoryServiceServer) RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RaiseLevel not implemented")
+}
+func (UnimplementedHistoryServiceServer) MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkBackup not implemented")
 }
 func (UnimplementedHistoryServiceServer) mustEmbedUnimplementedHistoryServiceServer() {}
 func (UnimplementedHistoryServiceServer) testEmbeddedByValue()                        {}
@@ -694,6 +858,168 @@ func _HistoryService_GetRevocations_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _HistoryService_GetFacts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFactsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).GetFacts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_GetFacts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).GetFacts(ctx, req.(*GetFactsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_ReadMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadMessagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).ReadMessages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_ReadMessages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).ReadMessages(ctx, req.(*ReadMessagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_ListRefusals_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRefusalsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).ListRefusals(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_ListRefusals_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).ListRefusals(ctx, req.(*ListRefusalsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_ReadFeed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadFeedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).ReadFeed(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_ReadFeed_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).ReadFeed(ctx, req.(*ReadFeedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_GetFeedCursors_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFeedCursorsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).GetFeedCursors(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_GetFeedCursors_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).GetFeedCursors(ctx, req.(*GetFeedCursorsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_SaveFeedCursor_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SaveFeedCursorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).SaveFeedCursor(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_SaveFeedCursor_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).SaveFeedCursor(ctx, req.(*SaveFeedCursorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_GetInstallation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetInstallationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).GetInstallation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_GetInstallation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).GetInstallation(ctx, req.(*GetInstallationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_RaiseLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RaiseLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).RaiseLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_RaiseLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).RaiseLevel(ctx, req.(*RaiseLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_MarkBackup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MarkBackupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).MarkBackup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_MarkBackup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).MarkBackup(ctx, req.(*MarkBackupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // HistoryService_ServiceDesc is the grpc.ServiceDesc for HistoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -768,6 +1094,42 @@ var HistoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetRevocations",
 			Handler:    _HistoryService_GetRevocations_Handler,
+		},
+		{
+			MethodName: "GetFacts",
+			Handler:    _HistoryService_GetFacts_Handler,
+		},
+		{
+			MethodName: "ReadMessages",
+			Handler:    _HistoryService_ReadMessages_Handler,
+		},
+		{
+			MethodName: "ListRefusals",
+			Handler:    _HistoryService_ListRefusals_Handler,
+		},
+		{
+			MethodName: "ReadFeed",
+			Handler:    _HistoryService_ReadFeed_Handler,
+		},
+		{
+			MethodName: "GetFeedCursors",
+			Handler:    _HistoryService_GetFeedCursors_Handler,
+		},
+		{
+			MethodName: "SaveFeedCursor",
+			Handler:    _HistoryService_SaveFeedCursor_Handler,
+		},
+		{
+			MethodName: "GetInstallation",
+			Handler:    _HistoryService_GetInstallation_Handler,
+		},
+		{
+			MethodName: "RaiseLevel",
+			Handler:    _HistoryService_RaiseLevel_Handler,
+		},
+		{
+			MethodName: "MarkBackup",
+			Handler:    _HistoryService_MarkBackup_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

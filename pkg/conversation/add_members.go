@@ -1,0 +1,46 @@
+package conversation
+
+import (
+	"maps"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// addMembersKind adds users to a group.
+type addMembersKind struct{ none }
+
+func (addMembersKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+	return validateMembers("add_members.members", body.GetAddMembers().GetMembers(), 1, MaxMembersPerAdd)
+}
+
+func (addMembersKind) check(r *request) *conversationv1.Error {
+	added := r.body.GetAddMembers().GetMembers()
+	for _, member := range added {
+		if _, already := r.state.Members[member]; already {
+			return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.add_members.members", "one of them is a member already")
+		}
+	}
+	if len(r.state.Members)+len(added) > MaxMembers {
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.add_members.members", "the group would have too many members")
+	}
+	return nil
+}
+
+func (addMembersKind) fold(next *State, o *occurrence) {
+	next.Members = maps.Clone(next.Members)
+	if next.Members == nil {
+		next.Members = map[UserID]uint64{}
+	}
+	for _, member := range o.body.GetAddMembers().GetMembers() {
+		next.Members[member] = o.event.GetSeq()
+	}
+}
+
+func (addMembersKind) members(o *occurrence) (joined []UserID, left UserID) {
+	return o.body.GetAddMembers().GetMembers(), ""
+}
+
+func (addMembersKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
+	return []*historyv1.Effect{begin(o.body.GetAddMembers().GetMembers())}
+}

@@ -1,0 +1,50 @@
+package conversation
+
+import (
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// deleteKind deletes a message for everyone: its content, that of its edits and that of its reactions is erased. Targets:
+// seqs[0] is the message.
+type deleteKind struct{ none }
+
+func (deleteKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+	return validateTarget("delete.target", body.GetDelete().GetTarget())
+}
+
+func (deleteKind) needs(_ UserID, body *conversationv1.Body) []Need {
+	return []Need{{Seq: body.GetDelete().GetTarget()}}
+}
+
+func (deleteKind) check(r *request) *conversationv1.Error {
+	message, refusal := r.message("body.delete.target", r.body.GetDelete().GetTarget())
+	switch {
+	case refusal != nil:
+		return refusal
+	case message.Sender != r.sender && (r.role != RoleOwner || r.state.Kind == conversationv1.Kind_KIND_DIRECT):
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body.delete.target", "only its sender or the owner of the group may delete a message")
+	}
+	return nil
+}
+
+func (deleteKind) targets(r *request) *conversationv1.Targets {
+	return &conversationv1.Targets{Seqs: []uint64{r.body.GetDelete().GetTarget()}}
+}
+
+func (deleteKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
+	effects := changeRow(o, o.target(), func(row *historyv1.MessageRow) { row.DeletedSeq = o.event.GetSeq() })
+	return append(effects,
+		&historyv1.Effect{Effect: &historyv1.Effect_DropReactions{DropReactions: &historyv1.DropReactions{Target: o.target()}}},
+		// Answers target the message as well, and stay: only what belongs to the message itself goes.
+		erase(&historyv1.EraseEvents{Seqs: []uint64{o.target()}, Below: o.event.GetSeq(), Kinds: MessageKinds()}),
+		erase(&historyv1.EraseEvents{
+			Seqs: []uint64{o.target()}, Targeting: true, Below: o.event.GetSeq(),
+			Kinds: []conversationv1.EventKind{conversationv1.EventKind_EVENT_KIND_EDITED, conversationv1.EventKind_EVENT_KIND_REACTED},
+		}),
+	)
+}
+
+func erase(events *historyv1.EraseEvents) *historyv1.Effect {
+	return &historyv1.Effect{Effect: &historyv1.Effect_EraseEvents{EraseEvents: events}}
+}

@@ -1,0 +1,45 @@
+package conversation
+
+import (
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// editKind replaces the content of the sender's own message. Targets: seqs[0] is the message. When the newest edit of a
+// message is erased the message reads as erased; an older content does not come back.
+type editKind struct{ none }
+
+func (editKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+	edit := body.GetEdit()
+	if err := validateTarget("edit.target", edit.GetTarget()); err != nil {
+		return err
+	}
+	return validateContent("edit", edit.GetText(), edit.GetMetadata())
+}
+
+func (editKind) needs(_ UserID, body *conversationv1.Body) []Need {
+	return []Need{{Seq: body.GetEdit().GetTarget()}}
+}
+
+func (editKind) check(r *request) *conversationv1.Error {
+	message, refusal := r.message("body.edit.target", r.body.GetEdit().GetTarget())
+	switch {
+	case refusal != nil:
+		return refusal
+	case message.Sender != r.sender:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body.edit.target", "only its sender may edit a message")
+	case message.Erased:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.edit.target", "the message was erased")
+	}
+	return nil
+}
+
+func (editKind) targets(r *request) *conversationv1.Targets {
+	return &conversationv1.Targets{Seqs: []uint64{r.body.GetEdit().GetTarget()}}
+}
+
+func (editKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
+	return changeRow(o, o.target(), func(row *historyv1.MessageRow) {
+		row.EditSeq, row.EditTimeMs = o.event.GetSeq(), o.event.GetTimeMs()
+	})
+}

@@ -1,0 +1,66 @@
+package conversation
+
+import (
+	"slices"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// eraseKind erases the content of earlier events. Its body names them and cannot be erased itself.
+type eraseKind struct{ none }
+
+func (eraseKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+	e := body.GetErase()
+	set := 0
+	for _, given := range []bool{len(e.GetSeqs()) > 0, e.GetSender() != "", e.GetBeforeMs() != 0} {
+		if given {
+			set++
+		}
+	}
+	switch {
+	case set != 1:
+		return invalid("erase", "must name exactly one of seqs, sender and before_ms")
+	case len(e.GetSeqs()) > MaxEraseSeqs:
+		return invalid("erase.seqs", "must have at most %d entries", MaxEraseSeqs)
+	case e.GetSender() != "" && !ValidUser(e.GetSender()):
+		return invalid("erase.sender", "must be 1 to %d characters A-Z a-z 0-9 _ -", MaxIDBytes)
+	case e.GetBeforeMs() < 0:
+		return invalid("erase.before_ms", "must not be negative")
+	}
+	for i, seq := range e.GetSeqs() {
+		if seq == 0 || (i > 0 && seq <= e.GetSeqs()[i-1]) {
+			return invalid("erase.seqs", "must rise, from 1")
+		}
+	}
+	return nil
+}
+
+func (eraseKind) check(r *request) *conversationv1.Error {
+	if seqs := r.body.GetErase().GetSeqs(); len(seqs) > 0 && seqs[len(seqs)-1] > r.state.Head {
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.erase.seqs", "names an event that does not exist yet")
+	}
+	return nil
+}
+
+func (k eraseKind) fold(next *State, o *occurrence) {
+	if k.covers(o.body.GetErase(), next.NameSource) {
+		next.Name = ""
+	}
+}
+
+func (k eraseKind) effects(before *State, o *occurrence) []*historyv1.Effect {
+	e := o.body.GetErase()
+	effects := []*historyv1.Effect{erase(&historyv1.EraseEvents{
+		Seqs: e.GetSeqs(), Sender: e.GetSender(), BeforeMs: e.GetBeforeMs(), Kinds: contentKinds(), Below: o.event.GetSeq(),
+	})}
+	if k.covers(e, before.NameSource) && before.Name != "" {
+		effects = append(effects, setName("", before.NameSource))
+	}
+	return effects
+}
+
+// covers reports whether the event that gave the conversation its name is erased.
+func (eraseKind) covers(e *conversationv1.Erase, source NameSource) bool {
+	return slices.Contains(e.GetSeqs(), source.Seq) || (e.GetSender() != "" && e.GetSender() == source.Sender) || source.TimeMs < e.GetBeforeMs()
+}

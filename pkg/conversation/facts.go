@@ -1,0 +1,183 @@
+package conversation
+
+import (
+	"slices"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Need names a message that a command refers to, and whose reactions to it must be known; User is empty for nobody's.
+type Need struct {
+	Seq  uint64
+	User UserID
+}
+
+// Needs names what must be in the facts before a command of this body is applied; empty for most commands. A seq above the
+// conversation's head names nothing, or an event of the same batch.
+func Needs(sender UserID, body *conversationv1.Body) []Need {
+	if r := rowOf(KindOf(body)); r != nil {
+		return r.rules.needs(sender, body)
+	}
+	return nil
+}
+
+// Fact is what the rules know of an event that is referred to. It is never changed.
+type Fact struct {
+	Kind   conversationv1.EventKind
+	Sender UserID
+	TimeMs int64
+	// Erased says that the event's own body is gone.
+	Erased bool
+	// Row is the view row; its zero value (with Seq set) when there is none.
+	Row *historyv1.MessageRow
+}
+
+// Facts are what the rules know of one conversation beyond its state: the messages that commands refer to. A nil Facts
+// knows nothing. Facts over a base read through to it and never write to it, so a batch that is not committed is dropped by
+// forgetting its Facts. It is not safe for concurrent use.
+type Facts struct {
+	base      *Facts
+	events    map[uint64]*Fact
+	reactions map[Need][]*historyv1.Reaction
+}
+
+// NewFacts makes Facts over a base, which may be nil.
+func NewFacts(base *Facts) *Facts {
+	return &Facts{base: base, events: map[uint64]*Fact{}, reactions: map[Need][]*historyv1.Reaction{}}
+}
+
+// Len is the number of entries, without those of the base.
+func (f *Facts) Len() int {
+	if f == nil {
+		return 0
+	}
+	return len(f.events) + len(f.reactions)
+}
+
+// Knows reports whether a need was loaded, or found missing in the store.
+func (f *Facts) Knows(need Need) bool {
+	if f.event(need.Seq) == nil {
+		return false
+	}
+	return need.User == "" || f.knowsReactions(need)
+}
+
+func (f *Facts) knowsReactions(need Need) bool {
+	for ; f != nil; f = f.base {
+		if _, known := f.reactions[need]; known {
+			return true
+		}
+	}
+	return false
+}
+
+// Load adds what the store answered to a need.
+func (f *Facts) Load(need Need, fact *historyv1.Fact) {
+	row := fact.GetRow()
+	if row == nil {
+		row = &historyv1.MessageRow{Seq: need.Seq}
+	}
+	f.events[need.Seq] = &Fact{
+		Kind: fact.GetKind(), Sender: fact.GetSender(), TimeMs: fact.GetTimeMs(), Erased: fact.GetErased(), Row: row,
+	}
+	if need.User != "" {
+		f.reactions[need] = fact.GetReactions()
+	}
+}
+
+// Add notes an event and its effects, so that later commands of the batch can refer to them.
+func (f *Facts) Add(event *conversationv1.Event, effects []*historyv1.Effect) {
+	f.events[event.GetSeq()] = &Fact{
+		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Row: &historyv1.MessageRow{Seq: event.GetSeq()},
+	}
+	for _, effect := range effects {
+		switch e := effect.GetEffect().(type) {
+		case *historyv1.Effect_PutMessage:
+			if old := f.event(e.PutMessage.GetSeq()); old != nil {
+				changed := *old
+				changed.Row = e.PutMessage
+				f.events[e.PutMessage.GetSeq()] = &changed
+			}
+		case *historyv1.Effect_PutReaction:
+			need := Need{e.PutReaction.GetTarget(), e.PutReaction.GetUserId()}
+			f.reactions[need] = append(slices.Clip(f.reactionsOf(need)), e.PutReaction)
+		case *historyv1.Effect_DropReactions:
+			f.drop(e.DropReactions)
+		case *historyv1.Effect_EraseEvents:
+			f.erase(e.EraseEvents)
+		}
+	}
+}
+
+// drop removes one reaction. When all reactions to a message go, the message was deleted, and nothing asks for them again.
+func (f *Facts) drop(dropped *historyv1.DropReactions) {
+	if dropped.GetSeq() == 0 {
+		return
+	}
+	for layer := f; layer != nil; layer = layer.base {
+		for need, reactions := range layer.reactions {
+			if need.Seq != dropped.GetTarget() || !slices.ContainsFunc(reactions, func(r *historyv1.Reaction) bool { return r.GetSeq() == dropped.GetSeq() }) {
+				continue
+			}
+			f.reactions[need] = slices.DeleteFunc(slices.Clone(f.reactionsOf(need)), func(r *historyv1.Reaction) bool { return r.GetSeq() == dropped.GetSeq() })
+			return
+		}
+	}
+}
+
+// erase notes what is known to be erased by seq. An erasure by sender or time reaches further than what is in memory, so
+// IsErasure ends a batch, and the owner forgets the facts of the conversation after it.
+func (f *Facts) erase(erased *historyv1.EraseEvents) {
+	for _, seq := range erased.GetSeqs() {
+		if old := f.event(seq); old != nil && slices.Contains(erased.GetKinds(), old.Kind) {
+			changed := *old
+			changed.Erased = true
+			f.events[seq] = &changed
+		}
+	}
+}
+
+// Merge moves the entries of f into its base, which must not be nil; f must not be used afterwards.
+func (f *Facts) Merge() *Facts {
+	for seq, fact := range f.events {
+		f.base.events[seq] = fact
+	}
+	for need, reactions := range f.reactions {
+		f.base.reactions[need] = reactions
+	}
+	return f.base
+}
+
+// event returns what is known of an event; nil when nothing is.
+func (f *Facts) event(seq uint64) *Fact {
+	for ; f != nil; f = f.base {
+		if fact := f.events[seq]; fact != nil {
+			return fact
+		}
+	}
+	return nil
+}
+
+func (f *Facts) reactionsOf(need Need) []*historyv1.Reaction {
+	for ; f != nil; f = f.base {
+		if reactions, known := f.reactions[need]; known {
+			return reactions
+		}
+	}
+	return nil
+}
+
+// message returns a message that a command refers to, or why it cannot.
+func (r *request) message(field string, seq uint64) (*Fact, *conversationv1.Error) {
+	fact := r.facts.event(seq)
+	switch {
+	case seq > r.state.Head:
+		return nil, refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, field, "names an event that does not exist yet")
+	case fact == nil || rowOf(fact.Kind) == nil || !rowOf(fact.Kind).message:
+		return nil, refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, field, "must name a message")
+	case fact.Row.GetDeletedSeq() != 0:
+		return nil, refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, field, "the message was deleted")
+	}
+	return fact, nil
+}

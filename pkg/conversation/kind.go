@@ -1,0 +1,63 @@
+package conversation
+
+import (
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// rules are what one kind of command does. All methods are pure: they change none of their arguments but next in fold.
+// A kind embeds none and defines only what it needs.
+type rules interface {
+	// validate checks what can be checked of a body without knowing the conversation. Field paths begin with the name of the
+	// action, for example "message.text".
+	validate(sender UserID, body *conversationv1.Body) *FieldError
+	// needs names the messages that check, targets and effects look at in request.facts.
+	needs(sender UserID, body *conversationv1.Body) []Need
+	// check decides whether a valid command is allowed. The table's roles were checked before.
+	check(r *request) *conversationv1.Error
+	// targets returns what Event.header_extra holds: all that fold and effects need once the body is erased. nil for nothing.
+	targets(r *request) *conversationv1.Targets
+	// fold changes the state after the event. It must come to the same from targets alone when the body was erased, except
+	// where the kind says otherwise.
+	fold(next *State, o *occurrence)
+	// members names the users whose membership the event begins, and the user whose membership it ends; both mostly empty.
+	members(o *occurrence) (joined []UserID, left UserID)
+	// effects are the rows that the event writes beside its own. before is the state before the event.
+	effects(before *State, o *occurrence) []*historyv1.Effect
+}
+
+// request is a command where it is judged.
+type request struct {
+	state  *State
+	facts  *Facts
+	sender UserID
+	role   Role
+	body   *conversationv1.Body
+	// id is the conversation of the command, commandID its own id.
+	id, commandID string
+}
+
+// occurrence is an event with its parts decoded.
+type occurrence struct {
+	event *conversationv1.Event
+	// body is nil when it was erased.
+	body *conversationv1.Body
+	// targets is empty, never nil, when the event has none.
+	targets *conversationv1.Targets
+	// facts are those before the event.
+	facts *Facts
+}
+
+// none is a kind that needs nothing, refers to nothing and changes nothing.
+type none struct{}
+
+func (none) validate(UserID, *conversationv1.Body) *FieldError  { return nil }
+func (none) needs(UserID, *conversationv1.Body) []Need          { return nil }
+func (none) check(*request) *conversationv1.Error               { return nil }
+func (none) targets(*request) *conversationv1.Targets           { return nil }
+func (none) fold(*State, *occurrence)                           {}
+func (none) members(*occurrence) (joined []UserID, left UserID) { return nil, "" }
+func (none) effects(*State, *occurrence) []*historyv1.Effect    { return nil }
+
+// UserID identifies a user. It is an alias, because the protocol carries it as text.
+type UserID = string

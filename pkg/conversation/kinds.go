@@ -1,0 +1,160 @@
+package conversation
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Level is a protocol level: which kinds, fields and id forms may be admitted. An installation has one, see
+// GetInstallation of the history service. Each build knows the kinds up to its MaxLevel.
+type Level uint32
+
+// MinLevel is the level of a new installation's predecessor of which nothing is left, and the lowest there is.
+const MinLevel Level = 1
+
+// Class says what may happen to the content of a kind's events.
+type Class uint8
+
+const (
+	// Content can be erased: the body holds free text.
+	Content Class = iota
+	// Structure cannot be erased: the body holds ids and seqs only.
+	Structure
+)
+
+// row is one kind of the table.
+type row struct {
+	// kind is the number of the action in Body.
+	kind  conversationv1.EventKind
+	rules rules
+	class Class
+	// level is the lowest level at which the kind is admitted.
+	level Level
+	// roles may ask for it. Their order of judgement is in apply.go.
+	roles Roles
+	// inDirect says that it is allowed in direct conversations.
+	inDirect bool
+	// message says that its events are messages: ReadMessages lists them, and they can be edited, deleted and reacted to.
+	message bool
+	// membership says that its events begin or end memberships.
+	membership bool
+	// doc is one sentence for the table in README.md.
+	doc string
+}
+
+// table lists every kind, by number. A kind that Body has and this table lacks fails a test.
+func table() []row {
+	return []row{
+		{kind: 1, rules: createKind{}, class: Content, level: 1, roles: AnyUser, inDirect: true, membership: true, doc: "Creates a conversation; the sender becomes a member and, of a group, its owner."},
+		{kind: 2, rules: messageKind{}, class: Content, level: 1, roles: Members, inDirect: true, message: true, doc: "Sends a message."},
+		{kind: 3, rules: addMembersKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Adds users to a group."},
+		{kind: 4, rules: removeMemberKind{}, class: Structure, level: 1, roles: Owners, membership: true, doc: "Removes another member from a group."},
+		{kind: 5, rules: leaveKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Leaves a group."},
+		{kind: 6, rules: renameKind{}, class: Content, level: 1, roles: Members, doc: "Gives a group another name."},
+		{kind: 7, rules: editKind{}, class: Content, level: 1, roles: Members, inDirect: true, doc: "Replaces the content of the sender's own message."},
+		{kind: 8, rules: deleteKind{}, class: Structure, level: 1, roles: Members, inDirect: true, doc: "Deletes a message for everyone: the sender's own, or as the owner of the group anybody's."},
+		{kind: 9, rules: reactKind{}, class: Content, level: 1, roles: Members, inDirect: true, doc: "Adds a reaction to a message, or takes it back."},
+		{kind: 10, rules: eraseKind{}, class: Structure, level: 1, roles: Server, inDirect: true, doc: "Erases content from the log."},
+	}
+}
+
+// rows is the table by kind; index 0 is no kind.
+var rows = func() []*row {
+	byKind := make([]*row, 0, 16)
+	for _, r := range append(table(), nextKinds()...) {
+		for len(byKind) <= int(r.kind) {
+			byKind = append(byKind, nil)
+		}
+		byKind[r.kind] = &r
+	}
+	return byKind
+}()
+
+// rowOf returns the row of a kind; nil for a kind that this build does not know.
+func rowOf(kind conversationv1.EventKind) *row {
+	if kind < 0 || int(kind) >= len(rows) {
+		return nil
+	}
+	return rows[kind]
+}
+
+// MaxLevel is the highest level that this build knows.
+func MaxLevel() Level {
+	highest := MinLevel
+	for _, r := range rows {
+		if r != nil {
+			highest = max(highest, r.level)
+		}
+	}
+	return highest
+}
+
+// LevelOf is the lowest level at which a body may be admitted; 0 for a body whose kind this build does not know.
+func LevelOf(body *conversationv1.Body) Level {
+	r := rowOf(KindOf(body))
+	if r == nil {
+		return 0
+	}
+	return r.level
+}
+
+// Kinds lists the kinds that this build knows, by number.
+func Kinds() []conversationv1.EventKind {
+	var kinds []conversationv1.EventKind
+	for _, r := range rows {
+		if r != nil {
+			kinds = append(kinds, r.kind)
+		}
+	}
+	return kinds
+}
+
+// MessageKinds are the kinds whose events are messages.
+func MessageKinds() []conversationv1.EventKind {
+	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return !rowOf(kind).message })
+}
+
+// contentKinds are the kinds whose events can be erased.
+func contentKinds() []conversationv1.EventKind {
+	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return rowOf(kind).class != Content })
+}
+
+// KindOf is the kind of the event that a body leads to; EVENT_KIND_UNSPECIFIED for a body without an action, or with one
+// that this build does not know.
+func KindOf(body *conversationv1.Body) conversationv1.EventKind {
+	message := body.ProtoReflect()
+	if field := message.WhichOneof(message.Descriptor().Oneofs().Get(0)); field != nil {
+		return conversationv1.EventKind(field.Number())
+	}
+	return conversationv1.EventKind_EVENT_KIND_UNSPECIFIED
+}
+
+// KindOfBytes is the kind of an encoded body, also of one that this build does not know; EVENT_KIND_UNSPECIFIED when it has
+// no action or more than one, or cannot be decoded.
+func KindOfBytes(body []byte) conversationv1.EventKind {
+	var kind conversationv1.EventKind
+	for len(body) > 0 {
+		number, wireType, n := protowire.ConsumeTag(body)
+		if n < 0 {
+			return conversationv1.EventKind_EVENT_KIND_UNSPECIFIED
+		}
+		if number <= maxAction {
+			if kind != 0 || wireType != protowire.BytesType {
+				return conversationv1.EventKind_EVENT_KIND_UNSPECIFIED
+			}
+			kind = conversationv1.EventKind(number)
+		}
+		size := protowire.ConsumeFieldValue(number, wireType, body[n:])
+		if size < 0 {
+			return conversationv1.EventKind_EVENT_KIND_UNSPECIFIED
+		}
+		body = body[n+size:]
+	}
+	return kind
+}
+
+// maxAction is the highest field number of an action in Body.
+const maxAction = 999

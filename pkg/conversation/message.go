@@ -1,0 +1,72 @@
+package conversation
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// messageKind sends a message. Targets: seqs[0] is the message that it answers, so that threads outlive erased answers.
+type messageKind struct{ none }
+
+func (messageKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+	return validateContent("message", body.GetMessage().GetText(), body.GetMessage().GetMetadata())
+}
+
+func (messageKind) needs(_ UserID, body *conversationv1.Body) []Need {
+	if answered := body.GetMessage().GetReplyTo(); answered != 0 {
+		return []Need{{Seq: answered}}
+	}
+	return nil
+}
+
+func (messageKind) check(r *request) *conversationv1.Error {
+	answered := r.body.GetMessage().GetReplyTo()
+	switch {
+	case answered == 0:
+		return nil
+	case answered > r.state.Head:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.message.reply_to", "names an event that does not exist yet")
+	}
+	if fact := r.facts.event(answered); fact == nil || rowOf(fact.Kind) == nil || !rowOf(fact.Kind).message {
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.message.reply_to", "must name a message")
+	}
+	return nil // a deleted message can still be answered: its thread goes on
+}
+
+func (messageKind) targets(r *request) *conversationv1.Targets {
+	if answered := r.body.GetMessage().GetReplyTo(); answered != 0 {
+		return &conversationv1.Targets{Seqs: []uint64{answered}}
+	}
+	return nil
+}
+
+func (messageKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
+	if len(o.targets.GetSeqs()) == 0 {
+		return nil
+	}
+	return changeRow(o, o.targets.GetSeqs()[0], func(row *historyv1.MessageRow) {
+		row.Replies++
+		row.LastReplySeq = o.event.GetSeq()
+	})
+}
+
+// changeRow is the effect that changes the view row of a message.
+func changeRow(o *occurrence, seq uint64, change func(*historyv1.MessageRow)) []*historyv1.Effect {
+	fact := o.facts.event(seq)
+	if fact == nil {
+		return nil
+	}
+	row := proto.Clone(fact.Row).(*historyv1.MessageRow) //nolint:forcetypeassert // a clone has the type of its original
+	change(row)
+	return []*historyv1.Effect{{Effect: &historyv1.Effect_PutMessage{PutMessage: row}}}
+}
+
+// target is the first target of an event; 0 when it has none.
+func (o *occurrence) target() uint64 {
+	if seqs := o.targets.GetSeqs(); len(seqs) > 0 {
+		return seqs[0]
+	}
+	return 0
+}

@@ -1,0 +1,87 @@
+package conversation
+
+import (
+	"unicode"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// reactKind adds a reaction to a message, or takes it back. Targets: seqs[0] is the message, seqs[1] the event that added
+// the reaction which is taken back; so an erased event still says what it took back. An erased event that added a
+// reaction adds none.
+type reactKind struct{ none }
+
+func (reactKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+	react := body.GetReact()
+	if err := validateTarget("react.target", react.GetTarget()); err != nil {
+		return err
+	}
+	emoji := react.GetEmoji()
+	valid := emoji != "" && len(emoji) <= MaxEmojiBytes && validText(emoji, false)
+	for _, r := range emoji {
+		valid = valid && !unicode.IsSpace(r)
+	}
+	if !valid {
+		return invalid("react.emoji", "must be 1 to %d bytes of UTF-8 without control characters or white space", MaxEmojiBytes)
+	}
+	return nil
+}
+
+func (reactKind) needs(sender UserID, body *conversationv1.Body) []Need {
+	return []Need{{Seq: body.GetReact().GetTarget(), User: sender}}
+}
+
+func (k reactKind) check(r *request) *conversationv1.Error {
+	react := r.body.GetReact()
+	message, refusal := r.message("body.react.target", react.GetTarget())
+	if refusal != nil {
+		return refusal
+	}
+	added := k.added(r)
+	switch {
+	case react.GetRemove() && added == 0:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have not given this reaction")
+	case react.GetRemove():
+		return nil
+	case added != 0:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have given this reaction already")
+	case message.Erased:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.target", "the message was erased")
+	case len(r.facts.reactionsOf(Need{react.GetTarget(), r.sender})) >= MaxReactionsPerUser:
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.react", "you have given this message too many reactions")
+	}
+	return nil
+}
+
+// added is the seq of the event that added this reaction of the sender; 0 when there is none.
+func (reactKind) added(r *request) uint64 {
+	react := r.body.GetReact()
+	for _, reaction := range r.facts.reactionsOf(Need{react.GetTarget(), r.sender}) {
+		if reaction.GetEmoji() == react.GetEmoji() {
+			return reaction.GetSeq()
+		}
+	}
+	return 0
+}
+
+func (k reactKind) targets(r *request) *conversationv1.Targets {
+	targets := &conversationv1.Targets{Seqs: []uint64{r.body.GetReact().GetTarget()}}
+	if r.body.GetReact().GetRemove() {
+		targets.Seqs = append(targets.Seqs, k.added(r))
+	}
+	return targets
+}
+
+func (reactKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
+	seqs := o.targets.GetSeqs()
+	switch {
+	case len(seqs) == 2:
+		return []*historyv1.Effect{{Effect: &historyv1.Effect_DropReactions{DropReactions: &historyv1.DropReactions{Target: seqs[0], Seq: seqs[1]}}}}
+	case o.body == nil:
+		return nil
+	}
+	return []*historyv1.Effect{{Effect: &historyv1.Effect_PutReaction{PutReaction: &historyv1.Reaction{
+		Target: o.target(), UserId: o.event.GetSender(), Emoji: o.body.GetReact().GetEmoji(), Seq: o.event.GetSeq(),
+	}}}}
+}

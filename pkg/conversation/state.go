@@ -1,0 +1,100 @@
+package conversation
+
+import (
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// State is all that apply knows of a conversation. A State is never changed: apply makes a new one, so a batch that is
+// not committed is dropped by forgetting it. The zero value (or nil) is a conversation that does not exist.
+type State struct {
+	Kind    conversationv1.Kind
+	Name    string
+	Creator UserID
+	Head    uint64
+	// HeadHash is the hash of the event at Head, nil when Head is 0.
+	HeadHash []byte
+	// NameSource is the event that Name comes from, so that erasing the event erases the name.
+	NameSource NameSource
+	// Members maps each present member to the seq of the event that made them one. Shared between States; never written to.
+	Members map[UserID]uint64
+}
+
+// NameSource names the event that gave a conversation its name.
+type NameSource struct {
+	Seq    uint64
+	Sender UserID
+	TimeMs int64
+}
+
+// Owner is the member who may remove others: the creator, or when they left, whoever has been a member longest (ties go
+// to the lower user id). Empty when there are no members. It follows from the state, so no command has to hand it on.
+func (s *State) Owner() UserID {
+	if _, stayed := s.Members[s.Creator]; stayed {
+		return s.Creator
+	}
+	var owner UserID
+	var since uint64
+	for member, joined := range s.Members {
+		if owner == "" || joined < since || (joined == since && member < owner) {
+			owner, since = member, joined
+		}
+	}
+	return owner
+}
+
+// Fold is the state after a committed event. It panics on an event of a kind that this build does not know: parts below the
+// installation's level do not start, so they never meet one.
+func Fold(state *State, event *conversationv1.Event) *State {
+	if state == nil {
+		state = &State{}
+	}
+	return fold(state, open(event, nil))
+}
+
+func fold(state *State, o *occurrence) *State {
+	next := *state
+	next.Head, next.HeadHash = o.event.GetSeq(), o.event.GetHash()
+	rowOf(o.event.GetKind()).rules.fold(&next, o)
+	return &next
+}
+
+// open decodes the parts of a committed event. A body that cannot be decoded counts as erased: verification names it.
+func open(event *conversationv1.Event, facts *Facts) *occurrence {
+	o := &occurrence{event: event, targets: noTargets, facts: facts}
+	if len(event.GetBody()) > 0 {
+		body := &conversationv1.Body{}
+		if body.UnmarshalVT(event.GetBody()) == nil {
+			o.body = body
+		}
+	}
+	if len(event.GetHeaderExtra()) > 0 {
+		targets := &conversationv1.Targets{}
+		if targets.UnmarshalVT(event.GetHeaderExtra()) == nil {
+			o.targets = targets
+		}
+	}
+	return o
+}
+
+var noTargets = &conversationv1.Targets{}
+
+// Joiners names the users whose membership an event begins; empty for most events.
+func Joiners(event *conversationv1.Event) []UserID {
+	joined, _ := Memberships(event)
+	return joined
+}
+
+// Leaver names the user whose membership an event ends; empty for most events.
+func Leaver(event *conversationv1.Event) UserID {
+	_, left := Memberships(event)
+	return left
+}
+
+// Memberships names the users whose membership an event begins and the user whose membership it ends. It decodes only events
+// that can do either, so it is cheap for messages.
+func Memberships(event *conversationv1.Event) (joined []UserID, left UserID) {
+	if r := rowOf(event.GetKind()); r != nil && r.membership {
+		return r.rules.members(open(event, nil))
+	}
+	return nil, ""
+}
