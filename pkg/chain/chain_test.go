@@ -3,15 +3,9 @@ package chain_test
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
-	"flag"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -19,145 +13,180 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// update writes the vectors anew. They are a contract with other languages: a change that needs it breaks every client.
-var update = flag.Bool("update", false, "write testdata/vectors.json anew")
+const conversationID = "g0123456789abcdefghijklmnop"
 
-// vector is one event of the test vectors, with every intermediate result in hexadecimal.
-type vector struct {
-	Name       string          `json:"name"`
-	Event      json.RawMessage `json:"event"`
-	Content    string          `json:"content,omitempty"`
-	Commitment string          `json:"commitment"`
-	Hash       string          `json:"hash"`
-}
+// newer is a body with an action and a field that no build knows: Body.action 998, and field 1500 beside it.
+var newer = []byte{0xb2, 0x3e, 0x03, 0x0a, 0x01, 'x', 0xe0, 0x5d, 0x01}
 
-func bodies() map[string]*conversationv1.Body {
-	return map[string]*conversationv1.Body{
-		"1 created": {Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
-			Kind: conversationv1.Kind_KIND_GROUP, Name: "Zürich 🌉", Members: []string{"bob", "carol"},
-		}}},
-		"2 message": {Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "hello\n<&>\u2028", ReplyTo: 1}}},
-		"3 metadata": {Action: &conversationv1.Body_Message{Message: &conversationv1.Message{
-			Metadata: map[string]string{"b": "2", "a": "", "B": "π", "a.b": "x"},
-		}}},
-		"4 members added":  {Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"dave"}}}},
-		"5 member removed": {Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "dave"}}},
-		"6 member left":    {Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}},
-		"7 renamed":        {Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: "n"}}},
-	}
-}
-
-var names = []string{"1 created", "2 message", "3 metadata", "4 members added", "5 member removed", "6 member left", "7 renamed"}
-
-// log makes a chained log of one event of each kind.
-func log() []*conversationv1.Event {
-	var events []*conversationv1.Event
-	prev := chain.Zero
-	for i, name := range names {
-		body := bodies()[name]
-		event := &conversationv1.Event{
-			ConversationId: "g0123456789abcdefghijklmnop", Seq: uint64(i + 1), TimeMs: 1790000000000 + int64(i),
-			Sender: "alice", CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012d", i),
-			Kind: chain.KindOf(body), Body: body, Salt: bytes.Repeat([]byte{byte(i)}, chain.SaltSize), PrevHash: prev,
-		}
-		hash := chain.Hash(event)
-		event.Hash, prev = hash[:], hash[:]
-		events = append(events, event)
-	}
-	return events
-}
-
-func TestVectors(t *testing.T) {
-	var got []vector
-	for i, event := range log() {
-		commitment := chain.Commitment(event.GetSalt(), event.GetBody())
-		raw, err := protojson.Marshal(event)
-		require.NoError(t, err)
-		var compact bytes.Buffer // protojson varies its spaces on purpose
-		require.NoError(t, json.Compact(&compact, raw))
-		got = append(got, vector{
-			Name: names[i], Event: compact.Bytes(),
-			Content:    hex.EncodeToString(chain.AppendContent(nil, event.GetBody())),
-			Commitment: hex.EncodeToString(commitment[:]), Hash: hex.EncodeToString(event.GetHash()),
-		})
-	}
-	path := filepath.Join("testdata", "vectors.json")
-	if *update {
-		data, err := json.MarshalIndent(got, "", "  ")
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(path, append(data, '\n'), 0o600))
-	}
-	data, err := os.ReadFile(path)
+func body(t testing.TB, b *conversationv1.Body) []byte {
+	t.Helper()
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(b)
 	require.NoError(t, err)
-	var want []vector
-	require.NoError(t, json.Unmarshal(data, &want))
-	require.Len(t, got, len(want))
-	for i := range want {
-		require.JSONEq(t, string(want[i].Event), string(got[i].Event), want[i].Name)
-		require.Equal(t, want[i].Content, got[i].Content, want[i].Name)
-		require.Equal(t, want[i].Commitment, got[i].Commitment, want[i].Name)
-		require.Equal(t, want[i].Hash, got[i].Hash, want[i].Name)
-
-		var event conversationv1.Event
-		require.NoError(t, protojson.Unmarshal(want[i].Event, &event))
-		sum := chain.Hash(&event)
-		require.Equal(t, want[i].Hash, hex.EncodeToString(sum[:]), "from the file: %s", want[i].Name)
-	}
+	return encoded
 }
 
-func verify(events []*conversationv1.Event) error {
+func message(t testing.TB, m *conversationv1.Message) []byte {
+	t.Helper()
+	return body(t, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: m}})
+}
+
+// log is a conversation as it comes from an installation.
+type log struct{ events []*conversationv1.Event }
+
+func (l *log) add(kind conversationv1.EventKind, encoded []byte, extra *conversationv1.Targets, saltSize int) *conversationv1.Event {
+	seq := uint64(len(l.events) + 1)
+	prev := chain.Zero
+	if seq > 1 {
+		prev = l.events[seq-2].GetHash()
+	}
+	event := &conversationv1.Event{
+		ConversationId: conversationID, Seq: seq, TimeMs: 1790000000000 + int64(seq), Sender: "alice",
+		CommandId: "0192f3c0-0000-7000-8000-00000000000" + string(rune('0'+seq)), Kind: kind,
+		Body: encoded, Salt: bytes.Repeat([]byte{byte(seq)}, saltSize), PrevHash: prev,
+	}
+	if extra != nil {
+		event.HeaderExtra, _ = proto.MarshalOptions{Deterministic: true}.Marshal(extra)
+	}
+	chain.Seal(event)
+	l.events = append(l.events, event)
+	return event
+}
+
+// intact makes a log with an event of every shape.
+func intact(t testing.TB) *log {
+	t.Helper()
+	l := &log{}
+	l.add(1, body(t, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		Kind: conversationv1.Kind_KIND_GROUP, Name: "Zürich 🌉", Members: []string{"bob", "carol"},
+	}}}), &conversationv1.Targets{Seqs: []uint64{2}, Users: []string{"bob", "carol"}}, 16)
+	l.add(2, message(t, &conversationv1.Message{Text: "hello\n<&>\u2028", Metadata: map[string]string{"b": "2", "a": "", "B": "π", "a.b": "x"}}), nil, 16)
+	l.add(7, body(t, &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "bye"}}}),
+		&conversationv1.Targets{Seqs: []uint64{2}}, 16)
+	l.add(2, append(message(t, &conversationv1.Message{Text: "with a newer field"}), 0xe0, 0x5d, 0x01), nil, 32)
+	l.add(998, newer, nil, 16)
+	l.add(5, body(t, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}), nil, 16)
+	return l
+}
+
+func verify(events []*conversationv1.Event) (contents []chain.Content, err error) {
 	var v chain.Verifier
 	for _, event := range events {
-		if err := v.Next(event); err != nil {
-			return err
+		content, err := v.Next(event)
+		if err != nil {
+			return contents, err
 		}
+		contents = append(contents, content)
 	}
-	return nil
+	return contents, nil
 }
 
-func TestVerifierTakesAnIntactLog(t *testing.T) {
-	events := log()
-	require.NoError(t, verify(events))
-	require.NoError(t, verify(events[3:]), "a stretch verifies without what came before")
-	require.NoError(t, chain.From(2, events[1].GetHash()).Next(events[2]))
+func TestVerifierAcceptsAnIntactLog(t *testing.T) {
+	events := intact(t).events
+	contents, err := verify(events)
+	require.NoError(t, err)
+	for i, content := range contents {
+		require.Equal(t, chain.Verified, content, "seq %d", i+1)
+	}
+	_, err = verify(events[3:])
+	require.NoError(t, err, "a stretch verifies without what came before")
+	_, err = chain.From(2, events[1].GetHash()).Next(events[2])
+	require.NoError(t, err)
 }
 
 func TestErasedEventStillVerifiesAndShows(t *testing.T) {
-	events := log()
-	sum := chain.Commitment(events[1].GetSalt(), events[1].GetBody())
-	events[1].Commitment, events[1].Body, events[1].Salt = sum[:], nil, nil
-	require.NoError(t, verify(events))
-	require.Equal(t, conversationv1.EventKind_EVENT_KIND_MESSAGE, events[1].GetKind())
+	events := intact(t).events
+	chain.Erase(events[1])
+	contents, err := verify(events)
+	require.NoError(t, err)
+	require.Equal(t, chain.Erased, contents[1])
+	require.Equal(t, chain.Verified, contents[2])
 }
 
-// TestVerifierNamesEveryBreak changes each field of an event in turn, drops, swaps and repeats events.
-func TestVerifierNamesEveryBreak(t *testing.T) {
-	const at = 2 // index; seq 3
-	changes := map[string]func(*conversationv1.Event){
-		"conversation": func(e *conversationv1.Event) { e.ConversationId = "g0123456789abcdefghijklmnoq" },
-		"seq":          func(e *conversationv1.Event) { e.Seq++ },
-		"time":         func(e *conversationv1.Event) { e.TimeMs++ },
-		"sender":       func(e *conversationv1.Event) { e.Sender = "mallory" },
-		"command":      func(e *conversationv1.Event) { e.CommandId = "0192f3c0-0000-7000-8000-ffffffffffff" },
-		"kind":         func(e *conversationv1.Event) { e.Kind = conversationv1.EventKind_EVENT_KIND_RENAMED },
-		"body":         func(e *conversationv1.Event) { e.Body.GetMessage().Metadata["a"] = "!" },
-		"body gone":    func(e *conversationv1.Event) { e.Body = nil },
-		"salt":         func(e *conversationv1.Event) { e.Salt[0] ^= 1 },
-		"prev_hash":    func(e *conversationv1.Event) { e.PrevHash = bytes.Repeat([]byte{9}, chain.Size) },
-		"hash":         func(e *conversationv1.Event) { e.Hash[0] ^= 1 },
-		"forged": func(e *conversationv1.Event) { // consistent in itself, but not what came after the event before
-			e.PrevHash = chain.Zero
+// TestAnUnknownFormatIsNotTampering: a newer part may seal events in a way that this build cannot recompute.
+func TestAnUnknownFormatIsNotTampering(t *testing.T) {
+	l := intact(t)
+	event := l.add(2, message(t, &conversationv1.Message{Text: "of the future"}), nil, 16)
+	event.Format, event.Hash, event.Commitment, event.Salt = 3, bytes.Repeat([]byte{7}, 48), []byte{1}, make([]byte, 64)
+	next := l.add(2, message(t, &conversationv1.Message{Text: "after it"}), nil, 16)
+	next.Format, next.Hash = 3, []byte{9}
+	contents, err := verify(l.events)
+	require.NoError(t, err)
+	require.Equal(t, []chain.Content{chain.NotChecked, chain.NotChecked}, contents[6:])
+
+	next.PrevHash = chain.Zero
+	_, err = verify(l.events)
+	require.Error(t, err, "the next event must name it all the same")
+
+	next.PrevHash, next.Format = event.GetHash(), 2
+	chain.Seal(next)
+	_, err = verify(l.events)
+	require.Error(t, err, "a format never falls")
+}
+
+// TestAMissingBodyIsNotPassed: a server that removes bodies without erasing them must not get past a verifier (a JSON
+// client that did not ask for the bytes is told that nothing was checked).
+func TestAMissingBodyIsNotPassed(t *testing.T) {
+	events := intact(t).events
+	events[1].Body = nil
+	_, err := verify(events)
+	require.Error(t, err)
+
+	headers := chain.Verifier{HeadersOnly: true}
+	for i, event := range events {
+		content, err := headers.Next(event)
+		require.NoError(t, err)
+		if i == 1 {
+			require.Equal(t, chain.NotChecked, content)
+		}
+	}
+}
+
+// changes are all the ways of changing one event.
+func changes() map[string]func(*conversationv1.Event) {
+	reseal := func(change func(*conversationv1.Event)) func(*conversationv1.Event) {
+		return func(e *conversationv1.Event) {
+			change(e)
 			sum := chain.Hash(e)
 			e.Hash = sum[:]
-		},
+		}
 	}
-	for name, change := range changes {
+	return map[string]func(*conversationv1.Event){
+		"conversation":     func(e *conversationv1.Event) { e.ConversationId = "g0123456789abcdefghijklmnoq" },
+		"seq":              func(e *conversationv1.Event) { e.Seq++ },
+		"time":             func(e *conversationv1.Event) { e.TimeMs++ },
+		"sender":           func(e *conversationv1.Event) { e.Sender = "mallory" },
+		"command":          func(e *conversationv1.Event) { e.CommandId = "0192f3c0-0000-7000-8000-ffffffffffff" },
+		"kind":             func(e *conversationv1.Event) { e.Kind = conversationv1.EventKind_EVENT_KIND_RENAMED },
+		"body":             func(e *conversationv1.Event) { e.Body[len(e.GetBody())-1] ^= 1 },
+		"body emptied":     func(e *conversationv1.Event) { e.Body = []byte{} },
+		"body gone":        func(e *conversationv1.Event) { e.Body = nil },
+		"salt":             func(e *conversationv1.Event) { e.Salt[0] ^= 1 },
+		"salt gone":        func(e *conversationv1.Event) { e.Salt = nil },
+		"salt too long":    func(e *conversationv1.Event) { e.Salt = make([]byte, 33) },
+		"commitment":       func(e *conversationv1.Event) { e.Commitment[0] ^= 1 },
+		"commitment gone":  func(e *conversationv1.Event) { e.Commitment = nil },
+		"all content gone": func(e *conversationv1.Event) { e.Body, e.Salt, e.Commitment = nil, nil, nil },
+		"header_extra":     func(e *conversationv1.Event) { e.HeaderExtra[len(e.GetHeaderExtra())-1] ^= 1 },
+		"extra gone":       func(e *conversationv1.Event) { e.HeaderExtra = nil },
+		"prev_hash":        func(e *conversationv1.Event) { e.PrevHash = bytes.Repeat([]byte{9}, chain.Size) },
+		"hash":             func(e *conversationv1.Event) { e.Hash[0] ^= 1 },
+		"no format":        func(e *conversationv1.Event) { e.Format = 0 },
+		"format of before": func(e *conversationv1.Event) { e.Format = 1 },
+		// Consistent in itself, but not what follows the event before it.
+		"forged":                     reseal(func(e *conversationv1.Event) { e.PrevHash = chain.Zero }),
+		"resealed over another body": reseal(func(e *conversationv1.Event) { e.Body[len(e.GetBody())-1] ^= 1 }),
+	}
+}
+
+func TestVerifierNamesEveryBreak(t *testing.T) {
+	const at = 2 // index; seq 3, which has targets
+	for name, change := range changes() {
 		t.Run(name, func(t *testing.T) {
-			events := log()
-			events[at] = proto.Clone(events[at]).(*conversationv1.Event)
+			events := intact(t).events
 			change(events[at])
+			_, err := verify(events)
 			var broken *chain.Broken
-			require.ErrorAs(t, verify(events), &broken)
+			require.ErrorAs(t, err, &broken)
 			require.Equal(t, events[at].GetSeq(), broken.Seq)
 		})
 	}
@@ -167,26 +196,44 @@ func TestVerifierNamesEveryBreak(t *testing.T) {
 		"repeated": func(e []*conversationv1.Event) []*conversationv1.Event { return append(e[:at+1:at+1], e[at:]...) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			events := reorder(log())
+			_, err := verify(reorder(intact(t).events))
 			var broken *chain.Broken
-			require.ErrorAs(t, verify(events), &broken)
-			require.Contains(t, []uint64{at + 1, at + 2}, broken.Seq)
+			require.ErrorAs(t, err, &broken)
 		})
 	}
+	t.Run("first event with a predecessor", func(t *testing.T) {
+		first := intact(t).events[0]
+		first.PrevHash = bytes.Repeat([]byte{1}, chain.Size)
+		chain.Seal(first)
+		_, err := verify([]*conversationv1.Event{first})
+		require.Error(t, err)
+	})
 }
 
-func TestSkipStartsAfresh(t *testing.T) {
-	events := log()
+func TestSkipTakesTheNextOnTrust(t *testing.T) {
+	events := intact(t).events
 	var v chain.Verifier
-	require.NoError(t, v.Next(events[0]))
+	_, err := v.Next(events[0])
+	require.NoError(t, err)
 	v.Skip()
-	require.NoError(t, v.Next(events[4]), "hidden events lie between")
+	_, err = v.Next(events[3])
+	require.NoError(t, err)
+	require.Equal(t, uint64(4), v.Seq())
 }
 
-func BenchmarkHash(b *testing.B) {
-	event := log()[1]
+// TestPartsAreHashedWithTheirLength: text must not be able to move from one part into the next.
+func TestPartsAreHashedWithTheirLength(t *testing.T) {
+	a, b := chain.Commitment([]byte("ab"), []byte("c")), chain.Commitment([]byte("a"), []byte("bc"))
+	require.NotEqual(t, hex.EncodeToString(a[:]), hex.EncodeToString(b[:]))
+	one := &conversationv1.Event{Sender: "ab", CommandId: "c"}
+	two := &conversationv1.Event{Sender: "a", CommandId: "bc"}
+	require.NotEqual(t, chain.Hash(one), chain.Hash(two))
+}
+
+func BenchmarkSeal(b *testing.B) {
+	event := intact(b).events[1]
 	b.ReportAllocs()
 	for b.Loop() {
-		chain.Hash(event)
+		chain.Seal(event)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 	"pgregory.net/rapid"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
@@ -54,29 +55,39 @@ func rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
 
-// room is a conversation that commands are applied to one by one.
+// room is a conversation that commands are applied to one by one, with a store in memory.
 type room struct {
-	id     string
-	state  *conversation.State
-	events []*conversationv1.Event
-	n      int
+	id    string
+	state *conversation.State
+	n     int
+	store
 }
 
 func commandID(n int) string { return fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n) }
 
 func (r *room) apply(sender string, body *conversationv1.Body) *conversationv1.Error {
 	r.n++
+	encoded, err := conversation.EncodeBody(body)
+	if err != nil {
+		panic(err)
+	}
 	command := &brokerv1.Command{
-		ConversationId: r.id, Sender: sender, CommandId: commandID(r.n), Body: body, Salt: make([]byte, chain.SaltSize),
+		ConversationId: r.id, Sender: sender, CommandId: commandID(r.n), Body: encoded, Salt: make([]byte, chain.SaltSize),
 	}
 	if c := body.GetCreate(); c != nil && r.id == "" && conversation.Validate(sender, body) == nil {
 		command.ConversationId = conversation.CreateID(sender, command.GetCommandId(), c)
 		r.id = command.GetConversationId()
 	}
-	next, event, refusal := conversation.Apply(r.state, command, int64(1000+r.n))
-	r.state = next
-	if event != nil {
-		r.events = append(r.events, event)
+	facts := conversation.NewFacts(nil)
+	for _, need := range conversation.Needs(sender, body) {
+		if fact := r.fact(need); fact != nil {
+			facts.Load(need, fact)
+		}
+	}
+	result, refusal := conversation.Apply(r.state, facts, command, body, int64(1000+r.n))
+	r.state = result.State
+	if refusal == nil {
+		r.commit(result.Event, result.Effects)
 	}
 	return refusal
 }
@@ -93,6 +104,7 @@ func TestApplyDecidesWhoMayDoWhat(t *testing.T) {
 			{"ann", text("hi"), 0},
 			{"eve", text("let me in"), notFound},
 			{"bob", remove("cem"), forbidden},
+			{"eve", edit(2, "mine now"), notFound},
 			{"bob", add("dan"), 0},
 			{"bob", add("dan"), conflict},
 			{"ann", remove("cem"), 0},
@@ -149,14 +161,19 @@ func TestGroupsHaveALimit(t *testing.T) {
 	require.Equal(t, invalid, (&room{}).apply("ann", group(slices.Concat(members, []string{"one-more"})...)).GetCode())
 }
 
-func TestReplyMustNameAnEarlierEvent(t *testing.T) {
+func TestReplyMustNameAMessage(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("ann", text("first")))
 	reply := func(to uint64) *conversationv1.Body {
 		return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "re", ReplyTo: to}}}
 	}
-	require.Nil(t, r.apply("ann", reply(1)))
-	require.Equal(t, invalid, r.apply("ann", reply(3)).GetCode())
+	require.Equal(t, invalid, r.apply("ann", reply(1)).GetCode())
+	require.Nil(t, r.apply("ann", reply(2)))
+	require.Nil(t, r.apply("bob", reply(2)))
+	require.Equal(t, invalid, r.apply("ann", reply(5)).GetCode())
+	require.Equal(t, uint32(2), r.rows[2].GetReplies())
+	require.Equal(t, uint64(4), r.rows[2].GetLastReplySeq())
 }
 
 func TestConflictsComparesBodies(t *testing.T) {
@@ -164,11 +181,29 @@ func TestConflictsComparesBodies(t *testing.T) {
 	require.Nil(t, r.apply("ann", group("bob")))
 	require.Nil(t, r.apply("ann", text("one")))
 	first := r.events[1]
-	require.False(t, conversation.Conflicts(first, text("one")))
-	require.True(t, conversation.Conflicts(first, text("two")))
-	require.True(t, conversation.Conflicts(first, leave()))
-	first.Body, first.Salt = nil, nil
-	require.False(t, conversation.Conflicts(first, text("two")), "nothing is left to compare with")
+	require.False(t, conversation.Conflicts(first, command(t, text("one"))))
+	require.True(t, conversation.Conflicts(first, command(t, text("two"))))
+	require.True(t, conversation.Conflicts(first, command(t, leave())))
+
+	// The same fields in another order: a client or gateway that encodes differently.
+	other := command(t, text("one"))
+	inner := protowire.AppendTag(nil, 2, protowire.VarintType)
+	inner = protowire.AppendVarint(inner, 0) // an implicit default that should have been left out
+	inner = protowire.AppendString(protowire.AppendTag(inner, 1, protowire.BytesType), "one")
+	other.Body = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), inner)
+	require.False(t, conversation.Conflicts(first, other), "canonically they are the same")
+	other.Body = append(other.GetBody(), 0xe0, 0x5d, 0x01)
+	require.True(t, conversation.Conflicts(first, other), "a field that this build does not know may mean anything")
+
+	chain.Erase(first)
+	require.False(t, conversation.Conflicts(first, command(t, text("two"))), "nothing is left to compare with")
+}
+
+func command(t *testing.T, body *conversationv1.Body) *brokerv1.Command {
+	t.Helper()
+	encoded, err := conversation.EncodeBody(body)
+	require.NoError(t, err)
+	return &brokerv1.Command{Body: encoded}
 }
 
 func TestValidateNamesTheField(t *testing.T) {
@@ -231,9 +266,17 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 		for range rapid.IntRange(0, 60).Draw(t, "commands") {
 			sender := rapid.SampledFrom(users).Draw(t, "sender")
 			other := rapid.SampledFrom(users).Draw(t, "other")
+			target := rapid.Uint64Range(0, r.state.Head+1).Draw(t, "target")
+			emoji := rapid.SampledFrom([]string{"👍", "🎉"}).Draw(t, "emoji")
 			body := rapid.SampledFrom([]*conversationv1.Body{
-				text("hello"), text(""), add(other), remove(other), leave(), rename("x"), group(other),
+				text("hello"), text(""), add(other), remove(other), leave(), rename("x"), group(other), reply(target),
+				edit(target, "changed"), remove(other), del(target), react(target, emoji), unreact(target, emoji),
+				erase(&conversationv1.Erase{Seqs: []uint64{target}}), erase(&conversationv1.Erase{Sender: other}),
+				erase(&conversationv1.Erase{BeforeMs: int64(1000 + target)}),
 			}).Draw(t, "body")
+			if body.GetErase() != nil && rapid.IntRange(0, 3).Draw(t, "server") > 0 {
+				sender = conversation.ServerUser
+			}
 			before := r.state
 			head, memberCount := before.Head, len(before.Members)
 			owner := before.Owner()
@@ -244,7 +287,7 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 				require.Same(t, before, r.state, "a refusal changes nothing")
 				continue
 			}
-			require.True(t, members[sender], "only members act")
+			require.True(t, members[sender] || sender == conversation.ServerUser && body.GetErase() != nil, "only members act")
 			switch {
 			case body.GetAddMembers() != nil:
 				members[other] = true
@@ -257,13 +300,16 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 			require.Equal(t, head+1, r.state.Head)
 		}
 		var v chain.Verifier
-		folded := &conversation.State{}
 		for i, event := range r.events {
 			require.Equal(t, uint64(i+1), event.GetSeq(), "no hole")
-			require.NoError(t, v.Next(event))
-			folded = conversation.Fold(folded, event)
+			content, err := v.Next(event)
+			require.NoError(t, err)
+			require.Equal(t, len(event.GetBody()) == 0, content == chain.Erased)
 		}
-		require.Equal(t, r.state, folded, "the log alone gives the state")
+		folded, rebuilt := replay(r.events)
+		require.Equal(t, r.state, folded, "the log alone gives the state, whatever was erased from it")
+		require.Equal(t, r.rows, rebuilt.rows, "and the view rows")
+		require.Equal(t, r.reactions, rebuilt.reactions, "and the reactions")
 		require.Len(t, r.state.Members, len(members))
 		for member := range members {
 			require.Contains(t, r.state.Members, member)
@@ -282,11 +328,21 @@ func TestIDs(t *testing.T) {
 	require.NotEqual(t, conversation.GroupID("ann", commandID(1)), conversation.GroupID("bob", commandID(1)))
 	require.True(t, conversation.ValidCommandID(commandID(1)))
 	for _, bad := range []string{
-		"", "0192F3C0-0000-7000-8000-000000000000", "0192f3c0-0000-4000-8000-000000000000",
-		"0192f3c0-0000-7000-c000-000000000000", "0192f3c000007000800000000000000000000", "0192f3c0-0000-7000-8000-00000000000\n",
+		"", "0192F3C0-0000-7000-8000-000000000000",
+		"0192f3c000007000800000000000000000000", "0192f3c0-0000-7000-8000-00000000000\n",
 	} {
 		require.False(t, conversation.ValidCommandID(bad), "%q", bad)
 	}
+	require.True(t, conversation.AdmissibleCommandID(commandID(1)))
+	for _, bad := range []string{"0192f3c0-0000-4000-8000-000000000000", "0192f3c0-0000-7000-c000-000000000000"} {
+		require.False(t, conversation.AdmissibleCommandID(bad), "%q", bad)
+		require.True(t, conversation.ValidCommandID(bad), "%q: any UUID is accepted behind the gateway", bad)
+	}
+	later := "x" + conversation.DirectID("ann", "bob")[1:]
+	require.True(t, conversation.ValidID(later), "a form of a later version")
+	require.False(t, conversation.AdmissibleID(later))
+	require.True(t, conversation.AdmissibleID(conversation.DirectID("ann", "bob")))
+	require.False(t, conversation.ValidUser(conversation.ServerUser), "no token can name the server")
 	counts := make([]int, 16)
 	for i := range 16000 {
 		counts[conversation.Partition(conversation.GroupID("ann", commandID(i)), 16)]++
@@ -300,8 +356,8 @@ func TestBeforeIsRightBefore(t *testing.T) {
 	for id, before := range map[string]string{
 		"g0123456789abcdefghijklmnop": "g0123456789abcdefghijklmnoo",
 		"g012345678900000000000000a0": "g0123456789000000000000009v",
-		"g00000000000000000000000000": "dvvvvvvvvvvvvvvvvvvvvvvvvvv",
-		"d00000000000000000000000000": "d00000000000000000000000000",
+		"g00000000000000000000000000": "fvvvvvvvvvvvvvvvvvvvvvvvvvv",
+		"a00000000000000000000000000": "a00000000000000000000000000",
 	} {
 		require.Equal(t, before, conversation.Before(id))
 		require.True(t, conversation.ValidID(conversation.Before(id)))

@@ -55,7 +55,7 @@ func (f *Facts) Len() int {
 	return len(f.events) + len(f.reactions)
 }
 
-// Knows reports whether a need was loaded, or found missing in the store.
+// Knows reports whether a need is known already.
 func (f *Facts) Knows(need Need) bool {
 	if f.event(need.Seq) == nil {
 		return false
@@ -89,7 +89,8 @@ func (f *Facts) Load(need Need, fact *historyv1.Fact) {
 // Add notes an event and its effects, so that later commands of the batch can refer to them.
 func (f *Facts) Add(event *conversationv1.Event, effects []*historyv1.Effect) {
 	f.events[event.GetSeq()] = &Fact{
-		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Row: &historyv1.MessageRow{Seq: event.GetSeq()},
+		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0,
+		Row: &historyv1.MessageRow{Seq: event.GetSeq()},
 	}
 	for _, effect := range effects {
 		switch e := effect.GetEffect().(type) {

@@ -158,3 +158,29 @@ func KindOfBytes(body []byte) conversationv1.EventKind {
 
 // maxAction is the highest field number of an action in Body.
 const maxAction = 999
+
+// Description is what people and programs may know of a kind.
+type Description struct {
+	Class Class
+	// Level is the lowest level at which the kind is admitted.
+	Level Level
+	Roles Roles
+	// InDirect says that it is allowed in direct conversations.
+	InDirect bool
+	// Doc is one sentence.
+	Doc string
+}
+
+// Describe returns the description of a kind and the name of its action in Body; the zero value for a kind that this build
+// does not know.
+func Describe(kind conversationv1.EventKind) (Description, string) {
+	r := rowOf(kind)
+	if r == nil {
+		return Description{}, ""
+	}
+	var name string
+	if field := (&conversationv1.Body{}).ProtoReflect().Descriptor().Fields().ByNumber(protowire.Number(kind)); field != nil {
+		name = string(field.Name())
+	}
+	return Description{Class: r.class, Level: r.level, Roles: r.roles, InDirect: r.inDirect, Doc: r.doc}, name
+}

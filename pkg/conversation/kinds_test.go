@@ -1,0 +1,271 @@
+package conversation_test
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+var update = flag.Bool("update", false, "write the table of README.md anew")
+
+func edit(target uint64, s string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: target, Text: s}}}
+}
+
+func del(target uint64) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}}
+}
+
+func react(target uint64, emoji string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_React{React: &conversationv1.React{Target: target, Emoji: emoji}}}
+}
+
+func unreact(target uint64, emoji string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_React{React: &conversationv1.React{Target: target, Emoji: emoji, Remove: true}}}
+}
+
+func reply(to uint64) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "re", ReplyTo: to}}}
+}
+
+func erase(e *conversationv1.Erase) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: e}}
+}
+
+// vectorFile holds one body of each kind: in protobuf JSON and as canonical bytes.
+const vectorFile = "kinds.json"
+
+type kindVector struct {
+	Body      json.RawMessage `json:"body"`
+	Canonical string          `json:"canonical"`
+}
+
+// TestEveryActionIsComplete: each field of Body's oneof has a number that is an EventKind and an action's, a row in the table,
+// a sentence of documentation, roles, and a vector.
+func TestEveryActionIsComplete(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", vectorFile))
+	require.NoError(t, err)
+	vectors := map[string]kindVector{}
+	require.NoError(t, json.Unmarshal(data, &vectors))
+
+	fields := (&conversationv1.Body{}).ProtoReflect().Descriptor().Oneofs().ByName("action").Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		name := string(field.Name())
+		kind := conversationv1.EventKind(field.Number())
+		t.Run(name, func(t *testing.T) {
+			require.Contains(t, conversation.Kinds(), kind, "has no row in the table of kinds.go")
+			require.NotEmpty(t, conversationv1.EventKind_name[int32(kind)], "is no EventKind")
+			require.Less(t, int(kind), 1000)
+			described, _ := conversation.Describe(kind)
+			require.NotEmpty(t, described.Doc)
+			require.NotEmpty(t, described.Roles.Names())
+			require.GreaterOrEqual(t, described.Level, conversation.MinLevel)
+
+			vector, there := vectors[name]
+			require.True(t, there, "has no vector in testdata/%s", vectorFile)
+			body := &conversationv1.Body{}
+			require.NoError(t, protojson.Unmarshal(vector.Body, body))
+			require.Equal(t, kind, conversation.KindOf(body))
+			encoded, err := conversation.EncodeBody(body)
+			require.NoError(t, err)
+			require.Equal(t, vector.Canonical, hex.EncodeToString(encoded))
+			require.Equal(t, kind, conversation.KindOfBytes(encoded))
+			require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), encoded))
+			if described.Class == conversation.Structure {
+				require.Nil(t, freeText(body.ProtoReflect()), "a structure body holds ids and seqs only")
+			}
+		})
+	}
+	require.Len(t, vectors, fields.Len())
+	require.Len(t, conversation.Kinds(), fields.Len(), "the table has a kind that Body has not")
+}
+
+// TestTheReadmeListsEveryKind: the table in README.md is written from the table that decides.
+func TestTheReadmeListsEveryKind(t *testing.T) {
+	const begin, end = "<!-- kinds -->\n", "<!-- /kinds -->\n"
+	var table strings.Builder
+	table.WriteString("| kind | number | body | who may | direct | level | |\n|---|---|---|---|---|---|---|\n")
+	for _, kind := range conversation.Kinds() {
+		d, name := conversation.Describe(kind)
+		body, direct := "content", "no"
+		if d.Class == conversation.Structure {
+			body = "structure"
+		}
+		if d.InDirect {
+			direct = "yes"
+		}
+		fmt.Fprintf(&table, "| `%s` | %d | %s | %s | %s | %d | %s |\n", name, kind, body, strings.Join(d.Roles.Names(), ", "), direct, d.Level, d.Doc)
+	}
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	before, rest, found := strings.Cut(string(text), begin)
+	require.True(t, found)
+	inside, after, found := strings.Cut(rest, end)
+	require.True(t, found)
+	if *update {
+		require.NoError(t, os.WriteFile("README.md", []byte(before+begin+table.String()+end+after), 0o600))
+		return
+	}
+	require.Equal(t, table.String(), inside, "write it anew with `go test ./pkg/conversation -update`")
+}
+
+func TestEditsDeletesAndReactions(t *testing.T) {
+	type step struct {
+		sender string
+		body   *conversationv1.Body
+		code   conversationv1.ErrorCode
+	}
+	var r room
+	for i, s := range []step{
+		{"ann", group("bob", "cem"), 0},
+		{"ann", text("helo"), 0}, // 2
+		{"bob", edit(2, "stolen"), forbidden},
+		{"ann", edit(1, "a name?"), invalid},
+		{"ann", edit(9, "later"), invalid},
+		{"ann", edit(0, "nothing"), invalid},
+		{"ann", edit(2, "hello"), 0}, // 3
+		{"ann", edit(3, "an edit of an edit"), invalid},
+		{"bob", react(2, "👍"), 0}, // 4
+		{"bob", react(2, "👍"), conflict},
+		{"bob", react(2, "a b"), invalid},
+		{"cem", unreact(2, "👍"), conflict},
+		{"cem", react(2, "👍"), 0},   // 5
+		{"bob", unreact(2, "👍"), 0}, // 6
+		{"bob", unreact(2, "👍"), conflict},
+		{"cem", reply(2), 0}, // 7
+		{"bob", del(2), forbidden},
+		{"ann", del(2), 0}, // 8
+		{"ann", del(2), conflict},
+		{"ann", edit(2, "back"), conflict},
+		{"bob", react(2, "🎉"), conflict},
+		{"bob", reply(2), 0},                                                      // 9: the thread goes on
+		{"ann", del(7), 0},                                                        // 10: the owner may
+		{"ann", erase(&conversationv1.Erase{Sender: "bob"}), forbidden},           // clients never
+		{conversation.ServerUser, erase(&conversationv1.Erase{Sender: "bob"}), 0}, // 11
+		{conversation.ServerUser, text("hello"), forbidden},                       // and the server only that
+		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{99}}), invalid},
+	} {
+		require.Equal(t, s.code, r.apply(s.sender, s.body).GetCode(), "step %d", i)
+	}
+	for seq, erased := range map[uint64]bool{1: false, 2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 8: false, 9: true} {
+		require.Equal(t, erased, len(r.events[seq-1].GetBody()) == 0, "seq %d", seq)
+	}
+	require.Empty(t, r.reactions)
+	view := conversation.View(r.view(2))
+	require.Equal(t, uint64(8), view.GetDeletedSeq())
+	require.Equal(t, uint32(2), view.GetReplies())
+	require.Nil(t, view.GetMessage())
+}
+
+func TestAViewShowsTheNewestContent(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("ann", text("first")))
+	require.Nil(t, r.apply("bob", reply(2)))
+	require.Nil(t, r.apply("bob", edit(3, "better")))
+	view := conversation.View(r.view(3))
+	require.Equal(t, "better", view.GetMessage().GetText())
+	require.Equal(t, uint64(2), view.GetMessage().GetReplyTo(), "what it answers stays")
+	require.Equal(t, uint64(4), view.GetEditSeq())
+	require.Equal(t, "first", conversation.View(r.view(2)).GetMessage().GetText())
+
+	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})))
+	view = conversation.View(r.view(3))
+	require.True(t, view.GetErased(), "an older content does not come back")
+	require.Nil(t, view.GetMessage())
+}
+
+// TestAnErasedRemovalStaysRemoved: what an erased event took back must not come back with a rebuild.
+func TestAnErasedRemovalStaysRemoved(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("ann", text("first")))
+	require.Nil(t, r.apply("bob", react(2, "👍")))
+	require.Nil(t, r.apply("bob", unreact(2, "👍")))
+	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})))
+	_, rebuilt := replay(r.events)
+	require.Empty(t, rebuilt.reactions)
+}
+
+func TestErasingTheNameErasesIt(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("bob", rename("secret plans")))
+	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Sender: "bob"})))
+	require.Empty(t, r.state.Name)
+	require.Nil(t, r.apply("ann", rename("plans")))
+	require.Equal(t, "plans", r.state.Name)
+}
+
+func TestReactionsOfAUserAreLimited(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("ann", text("first")))
+	for i := range conversation.MaxReactionsPerUser {
+		require.Nil(t, r.apply("bob", react(2, fmt.Sprint(i))))
+	}
+	require.Equal(t, limit, r.apply("bob", react(2, "x")).GetCode())
+	require.Nil(t, r.apply("ann", react(2, "x")))
+}
+
+// TestAKindOfTheFutureIsNotJudged: a part that does not know a kind must not refuse it.
+func TestAKindOfTheFutureIsNotJudged(t *testing.T) {
+	future := protowire.AppendBytes(protowire.AppendTag(nil, 998, protowire.BytesType), nil)
+	c := command(t, text("x"))
+	require.False(t, conversation.TooNew(c))
+	c.Level = uint32(conversation.MaxLevel()) + 1
+	require.True(t, conversation.TooNew(c), "of a higher level")
+	c.Level, c.Body = 1, future
+	require.True(t, conversation.TooNew(c), "of an unknown kind")
+	require.Equal(t, conversationv1.EventKind(998), conversation.KindOfBytes(future))
+	require.Zero(t, conversation.KindOfBytes(append(future, c.GetBody()...)), "with a second action it is none")
+	require.Zero(t, conversation.KindOfBytes([]byte{0xff}))
+}
+
+// TestARetriedMapIsTheSame: the canonical encoding does not depend on the order of a map.
+func TestARetriedMapIsTheSame(t *testing.T) {
+	body := &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Metadata: map[string]string{}}}}
+	for i := range conversation.MaxMetadataEntries {
+		body.GetMessage().Metadata[fmt.Sprint(i)] = "v"
+	}
+	first, err := conversation.EncodeBody(body)
+	require.NoError(t, err)
+	for range 20 {
+		again, err := conversation.EncodeBody(proto.Clone(body).(*conversationv1.Body))
+		require.NoError(t, err)
+		require.Equal(t, first, again)
+	}
+	require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), first))
+}
+
+// TestAnErasedLogFoldsToTheSameMembers: nothing that decides who is a member can be erased.
+func TestAnErasedLogFoldsToTheSameMembers(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("bob", add("cem")))
+	require.Nil(t, r.apply("ann", remove("bob")))
+	members := r.state.Members
+	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{BeforeMs: 1 << 40})))
+	require.Empty(t, r.events[0].GetBody())
+	state, _ := replay(r.events)
+	require.Equal(t, members, state.Members)
+	require.Equal(t, conversationv1.Kind_KIND_GROUP, state.Kind)
+	require.Equal(t, []string{"ann", "bob"}, conversation.Joiners(r.events[0]))
+	require.NoError(t, func() error { _, err := chain.From(0, chain.Zero).Next(r.events[0]); return err }())
+}
