@@ -12,7 +12,7 @@ import (
 // GetInstallation of the history service. Each build knows the kinds up to its MaxLevel.
 type Level uint32
 
-// MinLevel is the level of a new installation's predecessor of which nothing is left, and the lowest there is.
+// MinLevel is the lowest level.
 const MinLevel Level = 1
 
 // Class says what may happen to the content of a kind's events.
@@ -98,7 +98,16 @@ func LevelOf(body *conversationv1.Body) Level {
 	if r == nil {
 		return 0
 	}
+	if byField, ok := r.rules.(leveled); ok {
+		return max(r.level, byField.levelOf(body))
+	}
 	return r.level
+}
+
+// leveled is a kind with fields that came after it and that change how it is judged: a body that has them needs a higher level
+// than the kind itself.
+type leveled interface {
+	levelOf(body *conversationv1.Body) Level
 }
 
 // Kinds lists the kinds that this build knows, by number.

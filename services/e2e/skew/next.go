@@ -1,0 +1,130 @@
+package skew
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+var (
+	//go:embed testdata/note.go.txt
+	noteRules []byte
+	//go:embed testdata/kinds_next.go.txt
+	nextRow []byte
+)
+
+// proto is what the next version adds to the schema: each line goes after the line that it is keyed by.
+var proto = map[string]string{
+	"    Erase erase = 10;\n":           "    // Put a note into the log.\n    Note note = 11;\n",
+	"  EVENT_KIND_ERASED = 10;\n":       "  // A note.\n  EVENT_KIND_NOTED = 11;\n",
+	"  uint64 reply_to = 2;\n":          "  // How the message should be shown; it changes nothing else, so it needs no level.\n  string hint = 4;\n",
+	"package runnel.conversation.v1;\n": "\n// Note is a note.\nmessage Note {\n  // Text.\n  string text = 1;\n}\n",
+}
+
+// Next makes the source of the next version in a directory, from the workspace that root is.
+func Next(ctx context.Context, root, dir string) error {
+	buf := filepath.Join(root, ".tools", "bin", "buf")
+	if _, err := os.Stat(buf); err != nil {
+		return fmt.Errorf("the schema cannot be compiled, run `make tools` first: %w", err)
+	}
+	for _, part := range []string{"proto", "pkg", "services", "scripts", "go.work", "go.work.sum"} {
+		if err := copyTree(filepath.Join(root, part), filepath.Join(dir, part)); err != nil {
+			return err
+		}
+	}
+	if err := os.Symlink(filepath.Join(root, ".tools"), filepath.Join(dir, ".tools")); err != nil {
+		return err
+	}
+	schema := filepath.Join(dir, "proto/runnel/conversation/v1/conversation.proto")
+	text, err := os.ReadFile(schema)
+	if err != nil {
+		return err
+	}
+	for after, added := range proto {
+		before, rest, found := strings.Cut(string(text), after)
+		if !found {
+			return fmt.Errorf("the schema has no line %q to add to", after)
+		}
+		if strings.HasPrefix(after, "package") { // messages go behind all that the file header has
+			text = []byte(string(text) + added)
+			continue
+		}
+		text = []byte(before + after + added + rest)
+	}
+	rules := filepath.Join(dir, "pkg/conversation")
+	err = errors.Join(
+		os.WriteFile(schema, text, 0o600),
+		os.WriteFile(filepath.Join(rules, "note.go"), noteRules, 0o600),
+		os.WriteFile(filepath.Join(rules, "kinds_next.go"), nextRow, 0o600),
+	)
+	if err != nil {
+		return err
+	}
+	return run(ctx, dir, "scripts/generate.sh")
+}
+
+// Programs are what is built of each version.
+var Programs = map[string]string{
+	launch.Gateway:    "./services/gateway/cmd/runnel-gateway",
+	launch.Delivery:   "./services/delivery/cmd/runnel-delivery",
+	launch.History:    "./services/history/cmd/runnel-history",
+	launch.Standalone: "./services/standalone/cmd/runnel",
+	"skewclient":      "./services/e2e/cmd/skewclient",
+}
+
+// Build builds all programs of the workspace in source into dir.
+func Build(ctx context.Context, source, dir string) (launch.Binaries, error) {
+	binaries := launch.Binaries{}
+	for name, pkg := range Programs {
+		binaries[name] = filepath.Join(dir, name)
+		// -trimpath lets both versions share what is the same in them.
+		if err := run(ctx, source, "go", "build", "-trimpath", "-o", binaries[name], pkg); err != nil {
+			return nil, err
+		}
+	}
+	return binaries, nil
+}
+
+func run(ctx context.Context, dir, program string, args ...string) error {
+	command := exec.CommandContext(ctx, program, args...)
+	command.Dir = dir
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, bytes.TrimSpace(output))
+	}
+	return nil
+}
+
+// copyTree copies a file, or a directory with all in it.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, relative)
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		info, err := entry.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, content, info.Mode().Perm())
+	})
+}
