@@ -64,8 +64,14 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 func cmd(sender string, n int) *brokerv1.Command {
 	return &brokerv1.Command{
 		ConversationId: conversation.DirectID("bob", sender), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
-		Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: strconv.Itoa(n)}}},
+		Body: message(strconv.Itoa(n)), Level: 1,
 	}
+}
+
+// message is an encoded body.
+func message(text string) []byte {
+	body, _ := conversation.EncodeBody(&conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}})
+	return body
 }
 
 // own plays the owner of all partitions: it answers every command with its stream sequence.
@@ -112,7 +118,7 @@ func TestCommandsOfASenderStayInOrder(t *testing.T) {
 		require.Equal(t, uint64(7), (<-done).GetSeq())
 	}
 	for i, command := range applied() {
-		require.Equal(t, strconv.Itoa(i), command.GetBody().GetMessage().GetText())
+		require.Equal(t, message(strconv.Itoa(i)), command.GetBody())
 	}
 	require.Zero(t, b.submitter.Pending())
 }
@@ -131,7 +137,7 @@ func TestARepeatJoinsTheCommandUnderWay(t *testing.T) {
 	require.NoError(t, b.submitter.Submit(submission()))
 	<-accepted
 	other := submission()
-	other.Command.Body.GetMessage().Text = "something else"
+	other.Command.Body = message("something else")
 	require.ErrorIs(t, b.submitter.Submit(other), broker.ErrConflict)
 	b.answer(cmd("ann", 1))
 	require.Equal(t, uint64(9), (<-done).GetSeq())
@@ -242,12 +248,34 @@ func TestStreamsForgetNothing(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 	require.NoError(t, err)
-	require.Error(t, stream.Purge(t.Context()), "purging is denied")
 	cfg := stream.CachedInfo().Config
+	require.False(t, cfg.DenyPurge, "the owner makes room for new commands; that no one else does is for users.conf")
 	require.True(t, cfg.DenyDelete)
 	require.Equal(t, jetstream.DiscardNew, cfg.Discard)
 	require.Equal(t, jetstream.LimitsPolicy, cfg.Retention)
 	require.False(t, cfg.AllowDirect)
+}
+
+// A stream of an early version cannot be used, and the error says what to do.
+func TestAStreamThatDeniesPurgingIsRefused(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	settings := broker.Config{Partitions: partitions + 1, Replicas: 1, MaxBytes: 1 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute}
+	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: broker.StreamName(partitions), Subjects: []string{broker.CommandSubject(partitions)}, DenyPurge: true,
+	})
+	require.NoError(t, err)
+	require.ErrorIs(t, broker.EnsureStreams(t.Context(), b.js, settings), broker.ErrStreamOutdated)
+}
+
+// Streams that exist get the settings of today.
+func TestExistingStreamsAreUpdated(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	settings := broker.Config{Partitions: partitions, Replicas: 1, MaxBytes: 1 << 20, MaxAge: 2 * time.Hour, DuplicateWindow: time.Minute}
+	require.NoError(t, broker.EnsureStreams(t.Context(), b.js, settings))
+	stream, err := b.js.Stream(t.Context(), broker.StreamName(1))
+	require.NoError(t, err)
+	require.Equal(t, int64(1<<20), stream.CachedInfo().Config.MaxBytes)
+	require.Equal(t, 2*time.Hour, stream.CachedInfo().Config.MaxAge)
 }
 
 // BenchmarkSubmit is one command's way to the stream and its outcome's way back, with 512 under way.

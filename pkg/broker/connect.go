@@ -32,8 +32,8 @@ type Config struct {
 	Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
 
 	Replicas        int           `help:"Copies of each stream: 1 on a single NATS server, 3 in a cluster." default:"1"`
-	MaxBytes        int64         `help:"Most bytes of each partition's stream; beyond it sends are refused until the store catches up." default:"268435456"`
-	MaxAge          time.Duration `help:"How long commands stay in the stream; must outlast the longest outage of the database." default:"72h"`
+	MaxBytes        int64         `help:"Most bytes of each partition's stream. Committed commands make room; new ones are refused only while it is full of commands that are not committed." default:"268435456"`
+	MaxAge          time.Duration `help:"How long a command stays in the stream at most; must outlast the longest outage of the database." default:"72h"`
 	DuplicateWindow time.Duration `help:"How long NATS remembers message ids. Repeats after it are recognised by the history store." default:"2m"`
 }
 
@@ -150,18 +150,32 @@ func maskedError(err error) error {
 	return err
 }
 
-// EnsureStreams creates the streams of all partitions, or checks that those that exist have the settings the promises
-// rest on. It is safe to call from several processes at once.
+// ErrStreamOutdated means that a stream was made by a version of Runnel before purging by its owner, and cannot be used.
+var ErrStreamOutdated = errors.New("the stream denies purging, as those of early versions of Runnel did, and NATS cannot lift that; " +
+	"let the installation commit everything with the version that made it, then delete the stream: it is made anew")
+
+// EnsureStreams creates the streams of all partitions, and gives those that exist the settings that the promises rest on. It
+// is safe to call from several processes at once.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	for p := range cfg.Partitions {
-		if _, err := js.CreateOrUpdateStream(ctx, streamConfig(cfg, p)); err != nil {
+		_, err := js.CreateOrUpdateStream(ctx, streamConfig(cfg, p))
+		if err != nil && isOutdated(ctx, js, p) {
+			err = ErrStreamOutdated
+		}
+		if err != nil {
 			return fmt.Errorf("make stream %s: %w", StreamName(p), err)
 		}
 	}
 	return nil
 }
 
-// streamConfig is what DESIGN asks of a partition's stream: an append-only log that refuses rather than forgets.
+func isOutdated(ctx context.Context, js jetstream.JetStream, partition int) bool {
+	stream, err := js.Stream(ctx, StreamName(partition))
+	return err == nil && stream.CachedInfo().Config.DenyPurge
+}
+
+// streamConfig is what DESIGN asks of a partition's stream: an append-only log that refuses rather than forgets. Only the
+// partition's owner purges it, and only what is committed.
 func streamConfig(cfg Config, partition int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        StreamName(partition),
@@ -177,7 +191,7 @@ func streamConfig(cfg Config, partition int) jetstream.StreamConfig {
 		Discard:     jetstream.DiscardNew,
 		Duplicates:  cfg.DuplicateWindow,
 		DenyDelete:  true,
-		DenyPurge:   true,
+		DenyPurge:   false,
 		AllowDirect: false,
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -61,7 +60,8 @@ func (c SubmitterConfig) withDefaults() SubmitterConfig {
 
 // Submission is one command on its way. Its ids must be valid.
 type Submission struct {
-	// Command is published as it is, with the submitter's inbox filled in. Not to be changed afterwards.
+	// Command is what is published. The submitter sets its inbox, admitted_ms and not_after_ms; the caller sets the rest, and
+	// changes nothing afterwards.
 	Command *brokerv1.Command
 	// Header is added to the message's header: trace context. May be nil.
 	Header nats.Header
@@ -80,6 +80,13 @@ type Submission struct {
 //	                     └───┘ duplicate: once more under a new message id, so that the owner answers it
 //
 // An accepted command whose result seems to be lost is published once more in the same way when a client asks again.
+//
+// All copies of a call are the same bytes: attempt, admission time, not_after and salt included. None is published after
+// not_after. The stream may still take the last one later than that; then the owner does not carry it out.
+//
+// A client that asks again for a command under way joins its call. If it asks with a higher attempt, it has received a
+// refusal of the one under way: that call is superseded. Its waiters are told that the outcome is unknown, and the new call
+// follows it into the stream.
 type Submitter struct {
 	cfg        SubmitterConfig
 	nc         *nats.Conn
@@ -93,7 +100,7 @@ type Submitter struct {
 
 	mu    sync.Mutex
 	next  uint64
-	calls map[callKey]*call
+	calls map[callKey]*call   // the newest attempt of each command
 	acks  map[uint64]*call    // calls waiting for a PubAck, by the token in its reply subject
 	lanes map[laneKey][]*call // first of each is in flight, the others wait for it
 }
@@ -106,24 +113,29 @@ type callKey struct {
 }
 
 type call struct {
-	key       callKey
-	command   *brokerv1.Command
-	message   *nats.Msg
-	waiters   []Submission
-	token     uint64 // of the publish in flight; 0 when there is none
-	accepted  bool
-	republish bool // a duplicate was republished once already
-	tryAt     time.Time
-	deadline  time.Time
-	askAt     time.Time     // when a client that asks again is believed that the result was lost; only once accepted
-	patience  time.Duration // until the next askAt
+	key        callKey
+	command    *brokerv1.Command
+	message    *nats.Msg
+	waiters    []Submission
+	token      uint64 // of the publish in flight; 0 when there is none
+	accepted   bool
+	republish  bool // a duplicate was republished once already
+	superseded bool // by a call of a higher attempt: nobody waits, and it is no longer in calls
+	tryAt      time.Time
+	deadline   time.Time
+	notAfter   time.Time     // no copy is published later
+	askAt      time.Time     // from when on a repeated command means that the client did not receive the result; only once accepted
+	patience   time.Duration // until the next askAt
 }
 
 // ErrBusy means that too many commands are under way: nothing was done, try again later.
 var ErrBusy = errors.New("too many commands are under way")
 
-// ErrConflict means that a command with the same id and another body is under way.
+// ErrConflict means that a command with the same id and another body is under way, in this attempt or a later one.
 var ErrConflict = errors.New("the command id is in use with another body")
+
+// CopyLifetime is how long after the admission of a command copies of it may enter the stream.
+const CopyLifetime = 2 * time.Minute
 
 const (
 	sweepInterval = 100 * time.Millisecond
@@ -182,55 +194,25 @@ func (s *Submitter) Pending() int {
 // Submit takes a command on its way, or joins the same command if it is under way. It does not block. The error is
 // ErrBusy or ErrConflict; then nothing was done.
 func (s *Submitter) Submit(sub Submission) error {
-	command := sub.Command
-	key := callKey{laneKey{command.GetConversationId(), command.GetSender()}, command.GetCommandId()}
-	command.Inbox = s.inbox
+	key := callKey{laneKey{sub.Command.GetConversationId(), sub.Command.GetSender()}, sub.Command.GetCommandId()}
 	now := time.Now()
 
 	s.mu.Lock()
-	if c, underWay := s.calls[key]; underWay {
-		accepted := c.accepted
-		if !proto.Equal(c.command.GetBody(), command.GetBody()) {
-			s.mu.Unlock()
-			return ErrConflict
-		}
-		// A client asks again after it lost its connection or its patience; older waiters are mostly gone.
-		var displaced *call
-		if len(c.waiters) >= maxWaiters {
-			displaced = &call{key: c.key, waiters: c.waiters[:1:1]}
-			c.waiters = c.waiters[1:]
-		}
-		c.waiters = append(c.waiters, sub)
-		if accepted && c.token == 0 && now.After(c.askAt) {
-			c.patience *= 2
-			c.askAt = now.Add(c.patience)
-			s.renewID(c)
-			s.publish(c, now)
-		}
-		s.mu.Unlock()
-		if displaced != nil {
-			displaced.finish(displaced.unknown())
-		}
-		if accepted && sub.Accepted != nil {
-			sub.Accepted()
-		}
-		return nil
+	underWay := s.calls[key]
+	if underWay != nil && sub.Command.GetAttempt() <= underWay.command.GetAttempt() {
+		return s.joinAndUnlock(underWay, sub, now)
 	}
-	if len(s.calls) >= s.cfg.MaxPending {
+	if underWay == nil && len(s.calls) >= s.cfg.MaxPending {
 		s.mu.Unlock()
 		return ErrBusy
 	}
-	payload, err := command.MarshalVT()
+	c, err := s.newCall(key, sub, now)
 	if err != nil {
 		s.mu.Unlock()
-		return fmt.Errorf("encode command: %w", err)
+		return err
 	}
-	partition := conversation.Partition(command.GetConversationId(), s.partitions)
-	header := nats.Header{headerMsgID: {messageID(key)}, headerExpectStream: {StreamName(partition)}}
-	maps.Copy(header, sub.Header)
-	c := &call{
-		key: key, command: command, waiters: []Submission{sub}, deadline: now.Add(s.cfg.AcceptTimeout),
-		message: &nats.Msg{Subject: CommandSubject(partition), Header: header, Data: payload},
+	if underWay != nil {
+		s.supersede(underWay, now)
 	}
 	s.calls[key] = c
 	s.lanes[key.laneKey] = append(s.lanes[key.laneKey], c)
@@ -238,7 +220,70 @@ func (s *Submitter) Submit(sub Submission) error {
 		s.publish(c, now)
 	}
 	s.mu.Unlock()
+	if underWay != nil {
+		underWay.finish(underWay.unknown())
+	}
 	return nil
+}
+
+// newCall makes the call of a command, with the message that all its copies are.
+func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, error) {
+	command, notAfter := sub.Command, now.Add(CopyLifetime)
+	command.Inbox = s.inbox
+	command.AdmittedMs, command.NotAfterMs = now.UnixMilli(), notAfter.UnixMilli()
+	payload, err := command.MarshalVT()
+	if err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
+	}
+	partition := conversation.Partition(command.GetConversationId(), s.partitions)
+	header := nats.Header{headerMsgID: {messageID(key, command.GetAttempt())}, headerExpectStream: {StreamName(partition)}}
+	maps.Copy(header, sub.Header)
+	return &call{
+		key: key, command: command, waiters: []Submission{sub}, deadline: now.Add(min(s.cfg.AcceptTimeout, CopyLifetime)), notAfter: notAfter,
+		message: &nats.Msg{Subject: CommandSubject(partition), Header: header, Data: payload},
+	}, nil
+}
+
+// joinAndUnlock has a client wait for a command that is under way: a client asks again after it lost its connection or its
+// patience. Callers hold mu, which is given up.
+func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error {
+	if !conversation.SameBody(c.command.GetBody(), sub.Command.GetBody()) {
+		s.mu.Unlock()
+		return ErrConflict
+	}
+	// Older waiters are mostly gone.
+	var displaced *call
+	if len(c.waiters) >= maxWaiters {
+		displaced = &call{key: c.key, waiters: c.waiters[:1:1]}
+		c.waiters = c.waiters[1:]
+	}
+	c.waiters = append(c.waiters, sub)
+	accepted := c.accepted
+	if accepted && c.token == 0 && now.After(c.askAt) {
+		c.patience *= 2
+		c.askAt = now.Add(c.patience)
+		s.renewID(c)
+		s.publish(c, now)
+	}
+	s.mu.Unlock()
+	if displaced != nil {
+		displaced.finish(displaced.unknown())
+	}
+	if accepted && sub.Accepted != nil {
+		sub.Accepted()
+	}
+	return nil
+}
+
+// supersede makes room for a call of the same command with a higher attempt. The old call is not published again. If it is
+// being published, it keeps its place in the lane until the broker has answered or the time for that is over, so that the
+// new call follows it into the stream. Callers hold mu.
+func (s *Submitter) supersede(c *call, now time.Time) {
+	c.superseded = true
+	delete(s.calls, c.key)
+	if c.token == 0 || c.accepted {
+		s.retire(c, now)
+	}
 }
 
 // Do submits a command and waits for its outcome. When ctx ends first the outcome is unknown.
@@ -256,21 +301,28 @@ func (s *Submitter) Do(ctx context.Context, command *brokerv1.Command, header na
 	}
 }
 
-// messageID is what JetStream drops repeats by. It is a hash over all that identifies the command, so that no user can
-// suppress another's, and nothing a client wrote ends up in a header.
-func messageID(key callKey) string {
-	sum := sha256.Sum256([]byte(key.conversation + "\x00" + key.sender + "\x00" + key.command))
+// messageID is what JetStream drops repeats by. It is a hash over all that identifies an attempt of the command, so that no
+// user can suppress another's, and nothing a client wrote ends up in a header.
+func messageID(key callKey, attempt uint32) string {
+	var stack [192]byte // a conversation id, a user id and a UUID fit
+	buf := append(append(stack[:0], key.conversation...), 0)
+	buf = append(append(buf, key.sender...), 0)
+	buf = append(append(buf, key.command...), 0)
+	sum := sha256.Sum256(strconv.AppendUint(buf, uint64(attempt), 10))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // renewID gives the call's message another id, so that the broker stores it though it has it already; the store's unique
 // key keeps the command from happening twice. Callers hold mu.
 func (s *Submitter) renewID(c *call) {
-	c.message.Header.Set(headerMsgID, messageID(c.key)+"."+strconv.FormatUint(rand.Uint64(), 36))
+	c.message.Header.Set(headerMsgID, messageID(c.key, c.command.GetAttempt())+"."+strconv.FormatUint(rand.Uint64(), 36))
 }
 
-// publish sends the call's message. Callers hold mu.
+// publish sends the call's message, unless it is too late for that; the call then ends at its deadline. Callers hold mu.
 func (s *Submitter) publish(c *call, now time.Time) {
+	if now.After(c.notAfter) {
+		return
+	}
 	delete(s.acks, c.token)
 	s.next++
 	c.token = s.next
@@ -295,6 +347,11 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		s.mu.Unlock()
 		return
 	}
+	if c.superseded {
+		s.retire(c, now)
+		s.mu.Unlock()
+		return
+	}
 	// Anything but a stored or duplicate message is no verdict: an error of the moment (no leader, full, in process).
 	if !bytes.Contains(msg.Data, []byte(`"seq":`)) || bytes.Contains(msg.Data, []byte(`"error":`)) {
 		c.tryAt = now.Add(50*time.Millisecond + rand.N(100*time.Millisecond))
@@ -302,7 +359,7 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		s.log.Debug("the broker did not take a command", "subject", msg.Header.Get("Status"), "answer", string(msg.Data))
 		return
 	}
-	if !c.republish && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
+	if !c.republish && !now.After(c.notAfter) && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
 		// It is in the stream already, perhaps since before this process started: nobody will answer that copy to us.
 		// Once more under another id makes the owner answer.
 		c.republish = true
@@ -375,6 +432,11 @@ func (c *call) finish(outcome *conversationv1.Outcome) {
 // forget takes the call out of all tables. Callers hold mu.
 func (s *Submitter) forget(c *call, now time.Time) {
 	delete(s.calls, c.key)
+	s.retire(c, now)
+}
+
+// retire ends the publishing of a call and gives up its place in the lane. Callers hold mu.
+func (s *Submitter) retire(c *call, now time.Time) {
 	if c.token != 0 {
 		delete(s.acks, c.token)
 		c.token = 0
@@ -426,27 +488,40 @@ func (s *Submitter) sweepOnce(now time.Time) (overdue []*call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.acks {
-		if now.After(c.tryAt) && now.Before(c.deadline) {
+		switch {
+		case !now.After(c.tryAt):
+		case c.superseded:
+			s.retire(c, now)
+		case now.Before(c.deadline):
 			s.publish(c, now)
 		}
 	}
 	for _, c := range s.calls {
-		if !now.After(c.deadline) {
+		switch {
+		case !now.After(c.deadline):
+		case c.accepted:
+			s.forget(c, now)
+			overdue = append(overdue, c)
+		default:
+			overdue = s.failLane(c, now, overdue)
+		}
+	}
+	return overdue
+}
+
+// failLane gives up a call that was not accepted in time and those queued behind it: passing it would break the sender's
+// order. Callers hold mu.
+func (s *Submitter) failLane(c *call, now time.Time, overdue []*call) []*call {
+	lane := s.lanes[c.key.laneKey]
+	delete(s.lanes, c.key.laneKey)
+	for _, queued := range lane {
+		queued.accepted = true // out of the lane
+		if queued.superseded { // out of calls, and nobody waits
+			s.retire(queued, now)
 			continue
 		}
-		// Commands queued behind one that was not accepted fail with it: passing it would break the sender's order.
-		if !c.accepted {
-			lane := s.lanes[c.key.laneKey]
-			delete(s.lanes, c.key.laneKey)
-			for _, queued := range lane {
-				queued.accepted = true // out of the lane
-				s.forget(queued, now)
-				overdue = append(overdue, queued)
-			}
-			continue
-		}
-		s.forget(c, now)
-		overdue = append(overdue, c)
+		s.forget(queued, now)
+		overdue = append(overdue, queued)
 	}
 	return overdue
 }

@@ -62,6 +62,8 @@ type Config struct {
 type Member struct {
 	Instance, Service string
 	Started           time.Time
+	// Level is the highest protocol level that it knows.
+	Level conversation.Level
 }
 
 // Fleet is one instance among all. It is a grpc.ServiceRegistrar. Asking works while Run does.
@@ -215,6 +217,7 @@ func (f *Fleet) call() {
 func (f *Fleet) announce(leaving bool) {
 	data, err := (&brokerv1.Alive{
 		Instance: f.cfg.Instance, Service: f.cfg.Service, StartedMs: f.started.UnixMilli(), Leaving: leaving,
+		Level: uint32(conversation.MaxLevel()),
 	}).MarshalVT()
 	if err == nil {
 		err = f.cfg.NATS.Publish(aliveSubject, data)
@@ -241,7 +244,10 @@ func (f *Fleet) hear(msg *nats.Msg) {
 		return
 	}
 	m := member{
-		Member:    Member{Instance: alive.GetInstance(), Service: alive.GetService(), Started: time.UnixMilli(alive.GetStartedMs())},
+		Member: Member{
+			Instance: alive.GetInstance(), Service: alive.GetService(), Started: time.UnixMilli(alive.GetStartedMs()),
+			Level: conversation.Level(alive.GetLevel()),
+		},
 		lastHeard: now,
 	}
 	if alive.GetLeaving() {

@@ -21,6 +21,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 )
 
@@ -255,9 +256,11 @@ func TestNamesThatAreNone(t *testing.T) {
 	x.publish("ops.alive",
 		&brokerv1.Alive{Instance: long, Service: "gateway"}, &brokerv1.Alive{Instance: "c", Service: long},
 		&brokerv1.Alive{Instance: "", Service: "gateway"}, &brokerv1.Alive{Instance: "a.>", Service: "gateway"},
-		&brokerv1.Alive{Instance: "b", Service: "gateway"})
+		&brokerv1.Alive{Instance: "b", Service: "gateway", Level: 7})
 	x.known(asker, 2)
 	require.Equal(t, "b", asker.Members("gateway")[1].Instance)
+	require.Equal(t, conversation.MaxLevel(), asker.Members("gateway")[0].Level, "an instance says which level it knows")
+	require.Equal(t, conversation.Level(7), asker.Members("gateway")[1].Level)
 	require.Empty(t, asker.Members(long))
 }
 
