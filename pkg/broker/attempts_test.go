@@ -84,7 +84,11 @@ func TestAHigherAttemptKeepsTheOrderOfSubmit(t *testing.T) {
 	_, _, queued := b.asked(2, 0)
 	_, _, again := b.asked(1, 1)
 	requireUnknown(t, <-first)
-	require.Empty(t, queued, "one publish is in flight at most")
+	hold.take(1)
+	require.NoError(t, b.nc.Flush())
+	waiting, _, err := hold.sub.Pending()
+	require.NoError(t, err)
+	require.Zero(t, waiting, "one publish is in flight at most")
 	hold.release()
 	<-queued
 	<-again

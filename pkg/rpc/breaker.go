@@ -108,6 +108,9 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 		return invoke(ctx, method, request, reply, conn, options...)
 	}
 	g := b.gate(method)
+	if wait := waitOf(request); wait > 0 {
+		return b.poll(ctx, g, wait, func(ctx context.Context) error { return invoke(ctx, method, request, reply, conn, options...) })
+	}
 	call, admitted := g.admit()
 	if !admitted {
 		b.open.Inc()
@@ -123,14 +126,19 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 		impatience := time.AfterFunc(probeTimeout, func() { g.ended(call, errSlow) })
 		defer impatience.Stop()
 	}
-	if _, limited := ctx.Deadline(); !limited {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.cfg.Timeout)
-		defer cancel()
-	}
+	ctx, cancel := b.limit(ctx, 0)
+	defer cancel()
 	err = invoke(ctx, method, request, reply, conn, options...)
 	g.ended(call, err)
 	return err
+}
+
+// limit gives a call a deadline unless its caller did: the timeout, and what the service may wait on purpose.
+func (b *breaker) limit(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	if _, limited := ctx.Deadline(); limited {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, b.cfg.Timeout+wait)
 }
 
 // enter takes a place among the calls in flight. The one that tries a service needs none: those that hang may hold them all.
@@ -139,11 +147,7 @@ func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(
 		return func() {}, nil
 	}
 	if !g.bulkhead.enter(ctx) {
-		if err := ctx.Err(); err != nil {
-			return nil, status.FromContextError(err).Err()
-		}
-		b.full.Inc()
-		return nil, errFull
+		return nil, b.notEntered(ctx)
 	}
 	if g.isOpen() { // since it began to wait
 		g.bulkhead.leave()
@@ -151,4 +155,13 @@ func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(
 		return nil, errOpen
 	}
 	return g.bulkhead.leave, nil
+}
+
+// notEntered is why a call found no place among those in flight.
+func (b *breaker) notEntered(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return status.FromContextError(err).Err()
+	}
+	b.full.Inc()
+	return errFull
 }

@@ -12,7 +12,7 @@ const (
 	RoleHistory  Role = "runnel-history"
 	// RoleAdmin is that of operators and their tools.
 	RoleAdmin Role = "runnel-admin"
-	// RoleService is that of services of the house that send on behalf of users.
+	// RoleService is that of services of the house that send on behalf of users, or read what was committed.
 	RoleService Role = "runnel-service"
 
 	// anyRole in the table stands for whoever has a valid certificate.
@@ -26,6 +26,8 @@ var (
 	askers    = []Role{RoleDelivery, RoleAdmin}
 	senders   = []Role{RoleService, RoleAdmin}
 	operators = []Role{RoleAdmin}
+	followers = []Role{RoleDelivery, RoleService}              // they follow the feed: indexers, hooks and bridges are services
+	parts     = []Role{RoleGateway, RoleDelivery, RoleService} // they agree with the store on partitions and level before they start
 	everybody = []Role{anyRole}
 )
 
@@ -41,11 +43,19 @@ var policy = map[string][]Role{
 	"/runnel.history.v1.HistoryService/GetConversations": workers,
 	"/runnel.history.v1.HistoryService/FindCommands":     workers,
 	"/runnel.history.v1.HistoryService/SaveCursors":      workers,
+	"/runnel.history.v1.HistoryService/GetFacts":         workers,
+	"/runnel.history.v1.HistoryService/ListRefusals":     workers,
 
 	"/runnel.history.v1.HistoryService/Read":              verifiers,
 	"/runnel.history.v1.HistoryService/ListConversations": verifiers,
 	"/runnel.history.v1.HistoryService/ListMembers":       readers,
 	"/runnel.history.v1.HistoryService/Heads":             verifiers,
+	"/runnel.history.v1.HistoryService/ReadMessages":      readers,
+
+	"/runnel.history.v1.HistoryService/ReadFeed":        followers,
+	"/runnel.history.v1.HistoryService/GetFeedCursors":  followers,
+	"/runnel.history.v1.HistoryService/SaveFeedCursor":  followers,
+	"/runnel.history.v1.HistoryService/GetInstallation": parts,
 
 	// What operators do goes through AdminService, which the workers answer.
 	"/runnel.history.v1.HistoryService/ListDeadLetters": workers,
@@ -55,6 +65,8 @@ var policy = map[string][]Role{
 	"/runnel.history.v1.HistoryService/MovePartition":   workers,
 	"/runnel.history.v1.HistoryService/RevokeUser":      workers,
 	"/runnel.history.v1.HistoryService/GetRevocations":  readers,
+	"/runnel.history.v1.HistoryService/RaiseLevel":      workers,
+	"/runnel.history.v1.HistoryService/MarkBackup":      workers,
 
 	"/runnel.delivery.v1.DeliveryService/Submit":         senders,
 	"/runnel.delivery.v1.DeliveryService/ListPartitions": askers,
@@ -83,6 +95,10 @@ var policy = map[string][]Role{
 	adminService + "RetryDeadLetter":    operators,
 	adminService + "DropDeadLetter":     operators,
 	adminService + "Explain":            operators,
+	adminService + "GetLevel":           operators,
+	adminService + "RaiseLevel":         operators,
+	adminService + "Erase":              operators,
+	adminService + "MarkBackup":         operators,
 
 	"/grpc.health.v1.Health/Check": everybody,
 	"/grpc.health.v1.Health/List":  everybody,

@@ -52,6 +52,14 @@ func TestThePolicyOfWhatMatters(t *testing.T) {
 		"/runnel.history.v1.HistoryService/Lease":    {RoleDelivery},
 		"/runnel.delivery.v1.DeliveryService/Submit": {RoleService, RoleAdmin},
 		"/runnel.admin.v1.AdminService/RevokeUser":   {RoleAdmin},
+		// What destroys content or lets streams be purged is ordered by operators, and carried out by workers alone.
+		"/runnel.admin.v1.AdminService/Erase":          {RoleAdmin},
+		"/runnel.admin.v1.AdminService/MarkBackup":     {RoleAdmin},
+		"/runnel.admin.v1.AdminService/RaiseLevel":     {RoleAdmin},
+		"/runnel.history.v1.HistoryService/MarkBackup": {RoleDelivery},
+		"/runnel.history.v1.HistoryService/RaiseLevel": {RoleDelivery},
+		// The feed is everything that everybody says.
+		"/runnel.history.v1.HistoryService/ReadFeed": {RoleDelivery, RoleService},
 	} {
 		require.Equal(t, roles, policy[method], method)
 	}

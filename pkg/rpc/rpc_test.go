@@ -266,6 +266,7 @@ func TestTracesGoOn(t *testing.T) {
 
 // batch is an append of n messages of 128 bytes.
 func batch(n int) *historyv1.AppendRequest {
+	body, _ := (&conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: strings.Repeat("x", 128)}}}).MarshalVT()
 	request := &historyv1.AppendRequest{
 		Partition: 7,
 		Expected:  &historyv1.Watermark{Stream: "1700000000000000000", Sequence: 41},
@@ -275,7 +276,7 @@ func batch(n int) *historyv1.AppendRequest {
 		request.Events = append(request.Events, &conversationv1.Event{
 			ConversationId: "g0123456789abcdefghijklmnop", Seq: uint64(i + 1), TimeMs: 1_700_000_000_000, Sender: "ann",
 			CommandId: "0190b0a0-0000-7000-8000-000000000000", Kind: conversationv1.EventKind_EVENT_KIND_MESSAGE,
-			Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: strings.Repeat("x", 128)}}},
+			Body: body, Commitment: make([]byte, 32), Format: 2,
 			Salt: make([]byte, 16), PrevHash: make([]byte, 32), Hash: make([]byte, 32),
 		})
 	}

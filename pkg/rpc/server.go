@@ -54,6 +54,7 @@ type Server struct {
 	observer    *observer
 	guard       *guard
 	handlers    *handlers
+	polls       *polls
 	stopTimeout time.Duration
 }
 
@@ -79,7 +80,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		cfg.MaxInFlight = defaultMaxInFlight
 	}
 	observer, guard := newObserver(tel), newGuard(bundle != nil, tel)
-	handlers := &handlers{size: cfg.MaxInFlight, methods: map[string]*bulkhead{}, tel: tel}
+	handlers, polls := &handlers{size: cfg.MaxInFlight, methods: map[string]*bulkhead{}, tel: tel}, newPolls()
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
@@ -90,7 +91,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 			Time: pingAfter, Timeout: pingTimeout, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: time.Minute,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(observer.unary, guard.unary, handlers.unary),
+		grpc.ChainUnaryInterceptor(observer.unary, guard.unary, handlers.unary, polls.unary),
 		grpc.ChainStreamInterceptor(observer.stream, guard.stream),
 		grpc.WaitForHandlers(true), // so that Run returns only when nothing of a service runs any more
 	}
@@ -107,6 +108,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		observer:    observer,
 		guard:       guard,
 		handlers:    handlers,
+		polls:       polls,
 		stopTimeout: cfg.StopTimeout,
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
@@ -135,9 +137,10 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
-// Run serves until ctx ends. Then it reports itself as not serving, takes no new calls, lets those in flight finish for
-// the stop timeout, cancels the rest and waits for them. It is called once.
+// Run serves until ctx ends. Then it reports itself as not serving, takes no new calls, ends long polls,
+// lets other calls in flight finish for the stop timeout, cancels the rest and waits for them. It is called once.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.polls.stop()
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.listener) }()
 	select {
@@ -146,6 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.SetServing(false)
+	s.polls.stop()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

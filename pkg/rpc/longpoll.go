@@ -1,0 +1,63 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// longPoll is a request that the service may leave unanswered on purpose for as long as it says, until there is something
+// to answer. Any request with a field wait_ms is one when that is set.
+type longPoll interface{ GetWaitMs() uint32 }
+
+// waitOf is how long a service may leave a request unanswered on purpose; 0 for all but long polls.
+func waitOf(request any) time.Duration {
+	if poll, ok := request.(longPoll); ok {
+		return time.Duration(poll.GetWaitMs()) * time.Millisecond
+	}
+	return 0
+}
+
+// poll makes a long poll. It passes the bulkhead of its method, and not the circuit: after a failure a circuit lets one call
+// through, and all others would have to wait for what that one waits for. Pollers are few, and pause after an error.
+func (b *breaker) poll(ctx context.Context, g *gate, wait time.Duration, invoke func(context.Context) error) error {
+	if !g.bulkhead.enter(ctx) {
+		return b.notEntered(ctx)
+	}
+	defer g.bulkhead.leave()
+	ctx, cancel := b.limit(ctx, wait)
+	defer cancel()
+	return invoke(ctx)
+}
+
+// errStopping is the answer to a long poll when the server stops.
+var errStopping = status.Error(codes.Unavailable, "the service is being stopped; ask again")
+
+// polls ends long polls when the server stops: those who wait for something that may never happen would hold up the stop.
+type polls struct {
+	stopping context.Context //nolint:containedctx // it ends when the server begins to stop, which no call's context tells
+	stop     context.CancelFunc
+}
+
+func newPolls() *polls {
+	p := &polls{}
+	p.stopping, p.stop = context.WithCancel(context.Background())
+	return p
+}
+
+func (p *polls) unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if waitOf(request) == 0 {
+		return handle(ctx, request)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.stopping, cancel)()
+	response, err := handle(ctx, request)
+	if err != nil && p.stopping.Err() != nil {
+		return nil, errStopping
+	}
+	return response, err
+}
