@@ -8,59 +8,39 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// entry is one message of a partition's stream.
-type entry struct {
-	sequence uint64
-	timeNs   int64 // the broker's
-	// command is nil when the payload cannot be decoded.
-	command *brokerv1.Command
-	payload []byte
-	// traceparent is the W3C trace context the message came with; empty for most.
-	traceparent string
-}
-
-// commandKey identifies a command for as long as its conversation lives.
-type commandKey struct{ conversation, sender, command string }
-
-func keyOf(command *brokerv1.Command) commandKey {
-	return commandKey{command.GetConversationId(), command.GetSender(), command.GetCommandId()}
-}
-
-func keyOfEvent(event *conversationv1.Event) commandKey {
-	return commandKey{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
-}
-
-// committable reports whether a command with this key can have been committed; the store refuses to look for others.
-func (k commandKey) committable() bool {
-	return conversation.ValidID(k.conversation) && conversation.ValidUser(k.sender) && conversation.ValidCommandID(k.command)
-}
-
-// verdict is what becomes of one command: exactly one of event, refusal and dead is set.
-type verdict struct {
-	event    *conversationv1.Event
-	repeated bool // event was there before this command
-	refusal  *conversationv1.Error
-	dead     string // why the command is put aside
-}
-
-// plan is what a batch of commands comes to. It holds for the states it was made on and changes nothing by itself.
+// plan is what a batch of commands comes to. It holds for the world it was made on and changes nothing by itself.
 type plan struct {
 	// verdicts are in the order of the entries.
 	verdicts []verdict
-	// events are the new events in stream order; causes[i] is the index of the entry that events[i] came of.
-	events []*conversationv1.Event
-	causes []int
-	// letters are the commands to put aside.
-	letters []*historyv1.DeadLetter
+	// events are the new events in stream order; causes[i] is the index of the entry that events[i] came of, sequences[i] its
+	// place in the stream.
+	events    []*conversationv1.Event
+	causes    []int
+	sequences []uint64
+	// effects are what the events write beside themselves.
+	effects []*historyv1.Effect
+	// letters are the commands to put aside, refusals those that are answered with an error and must not happen later.
+	letters  []*historyv1.DeadLetter
+	refusals []*historyv1.Refusal
 	// states are the states of the conversations that change, as they are after the batch.
 	states map[string]*conversation.State
+	// facts are those of conversations in which commands of the batch refer to messages, over the ones in memory.
+	facts map[string]*conversation.Facts
 }
 
-// knowledge is what is known about commands of a batch beyond the conversations' states. It grows while the batch is
-// tried: the store names duplicates, and commands that it does not take are condemned.
+// world is what a planner looks at: what is committed, as far as it is in memory.
+type world struct {
+	state    func(id string) *conversation.State
+	facts    func(id string) *conversation.Facts
+	refusals *refusals
+}
+
+// knowledge is what is known about commands of a batch beyond the world. It grows while the batch is tried: the store names
+// duplicates, and commands that it does not take are condemned.
 type knowledge struct {
 	firsts    map[commandKey]*conversationv1.Event
 	condemned map[uint64]string // by stream sequence: why
@@ -75,100 +55,198 @@ func newKnowledge() *knowledge {
 	}
 }
 
-// planner makes plans for one partition. It is pure: the same entries, knowledge and states give the same plan.
+// planner makes plans for one partition. It is pure: the same entries, knowledge and world give the same plan.
 //
-// A batch comes to the same log as its commands one by one, wherever batches are cut: a repeat of a command that was
-// committed, in this batch or long ago, gets the first outcome, and a repeat of one that was refused is tried again.
+// Each command is judged by what comes first in this list:
+//
+//	committed before      the first outcome again, or a conflict when its body was another
+//	refusal remembered    for this attempt or a higher one: that refusal
+//	too late              by the stream's time: unknown. That is no refusal, and it is not remembered
+//	otherwise             it is carried out, refused, or put aside; the last two are remembered
+//
+// A batch comes to the same log and the same answers as its commands one by one, wherever batches are cut.
 type planner struct {
 	partition, partitions int
-	apply                 func(*conversation.State, *brokerv1.Command, int64) (*conversation.State, *conversationv1.Event, *conversationv1.Error)
+	apply                 func(*conversation.State, *conversation.Facts, *brokerv1.Command, *conversationv1.Body, int64) (conversation.Result, *conversationv1.Error)
 }
 
-func (p *planner) plan(entries []entry, known *knowledge, state func(id string) *conversation.State) *plan {
-	result := &plan{
-		verdicts: make([]verdict, len(entries)),
-		events:   make([]*conversationv1.Event, 0, len(entries)),
-		causes:   make([]int, 0, len(entries)),
-		states:   make(map[string]*conversation.State, min(len(entries), 64)),
+// drafting is a plan in the making.
+type drafting struct {
+	*planner
+	*plan
+
+	world world
+	known *knowledge
+	made  map[commandKey]*conversationv1.Event
+	// refused are the refusals of this batch, by command; nil while there is none.
+	refused map[commandKey]*refused
+}
+
+func (p *planner) plan(entries []entry, known *knowledge, w world) *plan {
+	d := &drafting{
+		planner: p, world: w, known: known,
+		plan: &plan{
+			verdicts:  make([]verdict, len(entries)),
+			events:    make([]*conversationv1.Event, 0, len(entries)),
+			causes:    make([]int, 0, len(entries)),
+			sequences: make([]uint64, 0, len(entries)),
+			states:    make(map[string]*conversation.State, min(len(entries), 64)),
+			facts:     layers(entries, w.facts),
+		},
+		made: make(map[commandKey]*conversationv1.Event, len(entries)),
 	}
-	made := make(map[commandKey]*conversationv1.Event, len(entries))
 	for i := range entries {
-		e, v := &entries[i], &result.verdicts[i]
-		if v.dead = p.unfit(e, known); v.dead != "" {
-			result.letters = append(result.letters, &historyv1.DeadLetter{Sequence: e.sequence, Reason: v.dead, Payload: e.payload})
-			continue
-		}
-		key := keyOf(e.command)
-		first := known.firsts[key]
-		if first == nil {
-			first = made[key]
-		}
-		if first != nil {
-			v.repeat(first, e.command)
-			continue
-		}
-		before, changed := result.states[key.conversation]
-		if !changed {
-			before = state(key.conversation)
-		}
-		after, err := p.carryOut(before, e, v)
-		switch {
-		case err != nil:
-			v.dead = err.Error()
-			result.letters = append(result.letters, &historyv1.DeadLetter{Sequence: e.sequence, Reason: v.dead, Payload: e.payload})
-		case v.event != nil:
-			result.states[key.conversation] = after
-			result.events = append(result.events, v.event)
-			result.causes = append(result.causes, i)
-			made[key] = v.event
-		}
+		d.judge(i, &entries[i])
 	}
-	return result
+	return d.plan
 }
 
-// unfit says why a message cannot be applied at all; empty for nearly every one.
-func (p *planner) unfit(e *entry, known *knowledge) string {
+// layers are Facts over those in memory, for each conversation in which a command refers to a message. A batch without such
+// commands has none, so that a plain message costs nothing.
+func layers(entries []entry, base func(id string) *conversation.Facts) map[string]*conversation.Facts {
+	var facts map[string]*conversation.Facts
+	for i := range entries {
+		if len(entries[i].needs) == 0 {
+			continue
+		}
+		id := entries[i].command.GetConversationId()
+		if facts[id] != nil {
+			continue
+		}
+		if facts == nil {
+			facts = map[string]*conversation.Facts{}
+		}
+		facts[id] = conversation.NewFacts(base(id))
+	}
+	return facts
+}
+
+// judge decides what becomes of one command.
+func (d *drafting) judge(i int, e *entry) {
+	v := &d.verdicts[i]
+	if v.dead = d.unfit(e); v.dead != "" {
+		v.unfit = true
+		d.putAside(e, v)
+		return
+	}
+	key := keyOf(e.command)
+	first := d.known.firsts[key]
+	if first == nil {
+		first = d.made[key]
+	}
+	if first != nil {
+		v.repeat(first, e.command)
+		return
+	}
+	if v.refusal = d.remembered(key, e); v.refusal != nil {
+		v.remembered = true
+		return
+	}
+	if v.late = e.late(); v.late {
+		return
+	}
+	if v.dead = d.known.condemned[e.sequence]; v.dead == "" {
+		d.carryOut(i, key, e, v)
+	}
+	if v.refusal != nil || v.dead != "" {
+		d.remember(key, e, v)
+	}
+	if v.dead != "" {
+		d.putAside(e, v)
+	}
+}
+
+// unfit says why a message can never be committed here; empty for nearly every one.
+func (d *drafting) unfit(e *entry) string {
 	switch {
 	case e.command == nil:
 		return "the payload is not a command"
-	case conversation.Partition(e.command.GetConversationId(), p.partitions) != p.partition:
+	case conversation.Partition(e.command.GetConversationId(), d.partitions) != d.partition:
 		return "the conversation belongs to another partition"
 	}
-	return known.condemned[e.sequence]
+	return ""
+}
+
+func (d *drafting) putAside(e *entry, v *verdict) {
+	d.letters = append(d.letters, &historyv1.DeadLetter{Sequence: e.sequence, Reason: v.dead, Payload: e.payload})
+}
+
+// remembered returns the refusal that holds for a command; nil for none.
+func (d *drafting) remembered(key commandKey, e *entry) *conversationv1.Error {
+	if known := d.refused[key]; known != nil && !bugRefusalForgotten && known.holds(e.command.GetAttempt(), e.timeMs()) {
+		return known.err
+	}
+	return d.world.refusals.find(key, e.command.GetAttempt(), e.timeMs())
+}
+
+// remember has a refusal stored with the batch. When there is no room for it the command's outcome stays unknown: no copy
+// of it is promised never to happen. A command that can never be committed need not be remembered.
+func (d *drafting) remember(key commandKey, e *entry, v *verdict) {
+	if !key.committable() {
+		return
+	}
+	if v.unremembered = !d.world.refusals.room(e.timeMs(), d.refusals); v.unremembered {
+		return
+	}
+	if d.refused == nil {
+		d.refused = map[commandKey]*refused{}
+	}
+	refusal := v.err()
+	d.refused[key] = &refused{key: key, attempt: e.command.GetAttempt(), timeMs: e.timeMs(), err: refusal}
+	commitment := chain.Commitment(e.command.GetSalt(), e.command.GetBody())
+	d.refusals = append(d.refusals, &historyv1.Refusal{
+		Command: key.proto(), Attempt: e.command.GetAttempt(), Commitment: commitment[:], Error: refusal, TimeMs: e.timeMs(),
+	})
 }
 
 // carryOut applies one command. Apply is total by contract; should it panic all the same, one command must not stop a
 // partition. It is pure, so there is no point in trying again.
-func (p *planner) carryOut(before *conversation.State, e *entry, v *verdict) (after *conversation.State, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			*v = verdict{}
-			after, err = nil, fmt.Errorf("applying it panicked: %.200s", strings.ToValidUTF8(fmt.Sprint(r), "?"))
-		}
-	}()
-	after, v.event, v.refusal = p.apply(before, e.command, e.timeNs/1e6)
-	return after, nil
-}
-
-// repeat answers a command with the outcome that its first copy had.
-func (v *verdict) repeat(first *conversationv1.Event, command *brokerv1.Command) {
-	if conversation.Conflicts(first, command.GetBody()) {
-		v.refusal = &conversationv1.Error{
-			Code:    conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT,
-			Field:   "command_id",
-			Message: "the command id was used before with another body; choose a new id for a new command",
-		}
+func (d *drafting) carryOut(i int, key commandKey, e *entry, v *verdict) {
+	before, changed := d.states[key.conversation]
+	if !changed {
+		before = d.world.state(key.conversation)
+	}
+	facts := d.facts[key.conversation]
+	result, refusal, err := d.applied(before, facts, e)
+	switch {
+	case err != nil:
+		v.dead = err.Error()
+		return
+	case refusal != nil:
+		v.refusal = refusal
 		return
 	}
-	v.event, v.repeated = first, true
+	v.event = result.Event
+	if facts != nil {
+		facts.Add(result.Event, result.Effects)
+	}
+	for _, effect := range result.Effects {
+		effect.Event = uint32(len(d.events))
+		d.effects = append(d.effects, effect)
+	}
+	d.states[key.conversation] = result.State
+	d.events = append(d.events, result.Event)
+	d.causes = append(d.causes, i)
+	d.sequences = append(d.sequences, e.sequence)
+	d.made[key] = result.Event
 }
 
-// doubtful names the refused commands that nobody has asked the store about: a retry of a committed create, leave or
-// add looks refused by the state that it led to itself.
+func (d *drafting) applied(before *conversation.State, facts *conversation.Facts, e *entry) (result conversation.Result, refusal *conversationv1.Error, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("applying it panicked: %.200s", strings.ToValidUTF8(fmt.Sprint(r), "?"))
+		}
+	}()
+	result, refusal = d.apply(before, facts, e.command, e.body, e.timeMs())
+	return result, refusal, nil
+}
+
+// doubtful names the commands without an event that nobody has asked the store about. A retry of a committed create, leave
+// or add looks refused by the state that it led to itself, and "committed before" wins over all else.
 func (p *plan) doubtful(entries []entry, known *knowledge) []commandKey {
 	var keys []commandKey
 	for i := range p.verdicts {
-		if p.verdicts[i].refusal == nil {
+		if v := &p.verdicts[i]; v.event != nil || v.unfit {
 			continue
 		}
 		key := keyOf(entries[i].command)
@@ -181,19 +259,16 @@ func (p *plan) doubtful(entries []entry, known *knowledge) []commandKey {
 	return keys
 }
 
-// outcome is the verdict in the words of the protocol.
-func (v *verdict) outcome(command *brokerv1.Command) *conversationv1.Outcome {
-	outcome := &conversationv1.Outcome{ConversationId: command.GetConversationId(), CommandId: command.GetCommandId()}
-	switch {
-	case v.event != nil:
-		outcome.Seq, outcome.TimeMs, outcome.Repeated = v.event.GetSeq(), v.event.GetTimeMs(), v.repeated
-	case v.refusal != nil:
-		outcome.Error = v.refusal
-	default:
-		outcome.Error = &conversationv1.Error{
-			Code:    conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED,
-			Message: "the command could not be carried out and was put aside for an operator",
+// cut is where a batch must end at the latest: behind the first command that erases content, since what that covers is known
+// only to the store, or before the first one that this build cannot judge.
+func cut(entries []entry) int {
+	for i := range entries {
+		switch e := &entries[i]; {
+		case e.tooNew:
+			return i
+		case conversation.IsErasure(e.body):
+			return i + 1
 		}
 	}
-	return outcome
+	return len(entries)
 }

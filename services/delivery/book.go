@@ -20,13 +20,17 @@ const maxWanted = 8192
 type page struct {
 	// state is the committed state; nil for a conversation that does not exist.
 	state *conversation.State
+	// facts are what is known of messages that commands referred to; nil for none.
+	facts *conversation.Facts
 	// cursors are those of the present members.
 	cursors map[string]cursor
 	// moved names the members whose cursors are ahead of the store; changed asks for a receipt.
 	moved   map[string]struct{}
 	changed bool
-	version int64 // of the last receipt
 }
+
+// weight is what a page counts towards the book's capacity.
+func (p *page) weight() int { return 1 + len(p.cursors) + p.facts.Len() }
 
 type cursor struct {
 	delivered, read         uint64
@@ -45,7 +49,7 @@ type book struct {
 
 	mu         sync.Mutex
 	young, old map[string]*page
-	members    int                        // in young
+	weight     int                        // of the pages in young
 	dirty      map[string]*page           // those with moved cursors or a receipt due
 	saving     map[string]*page           // those whose moves are on their way to the store
 	wanted     map[string][]*brokerv1.Ack // by conversation that is not in memory
@@ -79,7 +83,7 @@ func (b *book) find(id string) *page {
 
 func (b *book) put(id string, p *page) {
 	b.young[id] = p
-	b.members += 1 + len(p.cursors)
+	b.weight += p.weight()
 }
 
 // state gives the committed state of a conversation that is in memory.
@@ -134,6 +138,9 @@ func (b *book) add(ids []string, found []*historyv1.ConversationState, nowMs int
 		p := &page{
 			state: &conversation.State{
 				Kind: c.GetKind(), Name: c.GetName(), Creator: c.GetCreator(), Head: c.GetHead(), HeadHash: c.GetHeadHash(),
+				NameSource: conversation.NameSource{
+					Seq: c.GetNameSource().GetSeq(), Sender: c.GetNameSource().GetSender(), TimeMs: c.GetNameSource().GetTimeMs(),
+				},
 				Members: make(map[string]uint64, len(c.GetMembers())),
 			},
 			cursors: make(map[string]cursor, len(c.GetMembers())),
@@ -158,27 +165,33 @@ func (b *book) add(ids []string, found []*historyv1.ConversationState, nowMs int
 	}
 }
 
-// commit makes the states after a committed batch the present ones, and moves the cursors that events move by themselves.
-func (b *book) commit(states map[string]*conversation.State, events []*conversationv1.Event, nowMs int64) {
+// commit makes the states and facts after a committed batch the present ones, and moves the cursors that events move by
+// themselves.
+func (b *book) commit(batch *plan, nowMs int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for id, state := range states {
+	for id, state := range batch.states {
 		b.find(id).state = state
 	}
-	for _, event := range events {
+	b.mergeFacts(batch)
+	for _, event := range batch.events {
 		p := b.young[event.GetConversationId()]
-		for _, user := range conversation.Joiners(event) {
+		joined, left := conversation.Memberships(event)
+		for _, user := range joined {
 			if p.cursors == nil {
 				p.cursors = map[string]cursor{}
 			}
 			if _, present := p.cursors[user]; !present {
 				p.cursors[user] = cursor{}
-				b.members++
+				b.weight++
 			}
 		}
-		if user := conversation.Leaver(event); user != "" {
-			delete(p.cursors, user)
-			delete(p.moved, user)
+		if left != "" {
+			if _, present := p.cursors[left]; present {
+				delete(p.cursors, left)
+				b.weight--
+			}
+			delete(p.moved, left)
 		}
 		// What somebody did, they have seen. A leaver is no member any more: no cursor, but the count of members changed.
 		b.move(p, &brokerv1.Ack{
@@ -193,10 +206,10 @@ func (b *book) commit(states map[string]*conversation.State, events []*conversat
 func (b *book) trim() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.members <= b.capacity {
+	if b.weight <= b.capacity {
 		return
 	}
-	b.old, b.young, b.members = b.young, make(map[string]*page, len(b.young)), 0
+	b.old, b.young, b.weight = b.young, make(map[string]*page, len(b.young)), 0
 	for _, kept := range []map[string]*page{b.dirty, b.saving} {
 		for id, p := range kept {
 			if _, forgotten := b.old[id]; forgotten {

@@ -35,10 +35,13 @@ func (s *session) commit(ctx context.Context, entries []entry, tries int) error 
 	return nil
 }
 
-// tryCommit commits the batch as a whole. It gives false when the batch must be halved.
+// tryCommit commits the batch as a whole. It returns false if the batch must be split.
 func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, trace *batchTrace) (bool, error) {
 	o := s.owner
 	if err := s.loadFor(ctx, entries); err != nil {
+		return false, err
+	}
+	if err := s.loadFacts(ctx, entries); err != nil {
 		return false, err
 	}
 	known := newKnowledge()
@@ -59,12 +62,16 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 		next := &historyv1.Watermark{Stream: s.identity, Sequence: last.sequence, TimeNs: last.timeNs}
 		tracing, end := trace.appending(ctx)
 		answer, err := s.append(tracing, &historyv1.AppendRequest{
-			Partition: uint32(o.partition), Expected: s.expected, Next: next, Events: batch.events, DeadLetters: batch.letters,
+			Partition: uint32(o.partition), Expected: s.expected, Next: next, BeginEpoch: s.beginEpoch,
+			Events: batch.events, Sequences: batch.sequences, Effects: batch.effects, DeadLetters: batch.letters, Refusals: batch.refusals,
 		})
 		end(err)
 		if err == nil {
 			if len(answer.GetDuplicates()) == 0 {
-				s.expected, s.position = next, last.sequence
+				next.Epoch = answer.GetEpoch()
+				s.expected, s.position, s.beginEpoch = next, last.sequence, false
+				o.acknowledged.set(next)
+				o.room.mark.Store(next)
 				s.committed(entries, batch, trace)
 				return true, nil
 			}
@@ -137,7 +144,7 @@ func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) 
 // planFor plans the batch, having asked the store about commands that look refused.
 func (s *session) planFor(ctx context.Context, entries []entry, known *knowledge) (*plan, error) {
 	for {
-		batch := s.owner.planner.plan(entries, known, s.book.state)
+		batch := s.owner.planner.plan(entries, known, world{state: s.book.state, facts: s.book.facts, refusals: s.refusals})
 		doubtful := batch.doubtful(entries, known)
 		if len(doubtful) == 0 {
 			return batch, nil
@@ -164,7 +171,9 @@ func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
 	o.metrics.batch.Observe(float64(len(entries)))
 	o.metrics.count(batch.verdicts)
 	o.metrics.timed(entries, now)
-	s.book.commit(batch.states, batch.events, now.UnixMilli())
+	s.book.commit(batch, now.UnixMilli())
+	s.refusals.add(batch.refusals, entries[len(entries)-1].timeMs())
+	o.gauges.refusals.Set(float64(s.refusals.size()))
 	trace.publishing(entries, batch.verdicts)
 	done := commit{entries: entries, plan: batch, traceparents: trace.traceparents(entries, batch.causes), committed: now}
 	if !bugFanoutBeforeCommit {
@@ -224,7 +233,7 @@ func (s *session) find(ctx context.Context, keys []commandKey) ([]*conversationv
 	err := ask(ctx, s.owner, "first outcomes", keys, func(ctx context.Context, keys []commandKey) error {
 		request := &historyv1.FindCommandsRequest{Commands: make([]*historyv1.CommandKey, len(keys))}
 		for i, key := range keys {
-			request.Commands[i] = &historyv1.CommandKey{ConversationId: key.conversation, Sender: key.sender, CommandId: key.command}
+			request.Commands[i] = key.proto()
 		}
 		answer, err := s.owner.history.FindCommands(ctx, request)
 		if err == nil {
@@ -236,7 +245,7 @@ func (s *session) find(ctx context.Context, keys []commandKey) ([]*conversationv
 }
 
 // republish tells once more what came of commands that were committed before the takeover: their owner may have died
-// between the commit and the telling. Refusals are not stored; who waits for one asks again.
+// between the commit and the telling. Refusals that are remembered are told, too.
 func (s *session) republish(ctx context.Context, entries []entry) error {
 	keys := make([]commandKey, 0, len(entries))
 	seen := make(map[commandKey]struct{}, len(entries))
@@ -262,14 +271,17 @@ func (s *session) republish(ctx context.Context, entries []entry) error {
 	answers := make([]answer, 0, len(entries))
 	for i := range entries {
 		command := entries[i].command
-		first := firsts[keyOf(command)]
-		if first == nil || command.GetInbox() == "" {
+		if command.GetInbox() == "" {
 			continue
 		}
 		var v verdict
-		v.repeat(first, command)
-		// An event bears the time of the message it came of.
-		v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeNs/1e6
+		if first := firsts[keyOf(command)]; first != nil {
+			v.repeat(first, command)
+			// An event bears the time of the message it came of.
+			v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeMs()
+		} else if v.refusal = s.refusals.find(keyOf(command), command.GetAttempt(), entries[i].timeMs()); v.refusal == nil {
+			continue
+		}
 		answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command), Salt: command.GetSalt()}})
 	}
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {

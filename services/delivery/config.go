@@ -23,6 +23,9 @@ type Config struct {
 	CacheMembers   int `help:"About how many conversations' members each partition keeps in memory." default:"20000"`
 	ExplainEntries int `help:"Commits that are remembered for explaining what became of an event; each takes about 80 bytes." default:"50000"`
 
+	MaxRefusals   int           `help:"Refusals that are remembered of each partition, for 10 minutes. Above it a command that would be refused is answered as unknown, and its client asks again." default:"100000"`
+	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; it is also done at once when the stream is nearly full. Those that the last marked backup does not hold, and the last 10000, stay until the stream is 90 % full; while no backup was ever marked, those of the last hour." default:"30s"`
+
 	FlushInterval time.Duration `help:"How often at most moved cursors are stored and told to members; after a quiet time the first go within a tenth of it." default:"1s"`
 }
 
@@ -36,6 +39,8 @@ func (c Config) withDefaults() Config {
 	set(&c.RepublishCommands, 1000)
 	set(&c.CacheMembers, 20000)
 	set(&c.ExplainEntries, 50000)
+	set(&c.MaxRefusals, 100_000)
+	set(&c.PurgeInterval, 30*time.Second)
 	set(&c.FlushInterval, time.Second)
 	return c
 }
@@ -52,6 +57,10 @@ func (c Config) validate() error {
 		return fmt.Errorf("max-tries is %d: must be at least 1", c.MaxTries)
 	case c.ExplainEntries < 1 || c.ExplainEntries > 10_000_000:
 		return fmt.Errorf("explain-entries is %d: must be 1 to 10000000", c.ExplainEntries)
+	case c.MaxRefusals < 1 || c.MaxRefusals > 10_000_000:
+		return fmt.Errorf("max-refusals is %d: must be 1 to 10000000", c.MaxRefusals)
+	case c.PurgeInterval < time.Millisecond || c.PurgeInterval > time.Hour:
+		return fmt.Errorf("purge-interval is %v: must be 1ms to 1h", c.PurgeInterval)
 	case c.RepublishCommands < 0:
 		return fmt.Errorf("republish-commands is %d: must not be negative", c.RepublishCommands)
 	}

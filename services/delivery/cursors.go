@@ -28,7 +28,7 @@ type moves struct {
 
 // collect adds to m what moved since the last time. The receipts are taken at the same moment, so that they never tell
 // of a cursor that is not stored with them.
-func (b *book) collect(m *moves, now time.Time) {
+func (b *book) collect(m *moves) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, p := range b.dirty {
@@ -36,7 +36,6 @@ func (b *book) collect(m *moves, now time.Time) {
 			m.cursors[cursorKey{id, user}] = p.cursors[user]
 		}
 		b.saving[id] = p
-		p.version = max(p.version+1, now.UnixMicro())
 		m.receipts[id] = receipt(id, p)
 		clear(p.moved)
 		p.changed = false
@@ -52,14 +51,24 @@ func (b *book) saved() {
 }
 
 // receipt takes a conversation's receipt. Callers hold the book's mu.
+//
+// Its version follows from what it tells, so that it rises over takeovers without a clock: the sum of all cursors, plus
+// head times (head + 1). Cursors only move forward, and a receipt tells of none that is not stored. When a member leaves, the
+// sum falls by at most twice the head before; but then the head has risen, and the product by more than that. Equal versions
+// tell the same. It fits for heads below 2^31.
 func receipt(id string, p *page) *conversationv1.Receipt {
 	delivered, read := make(map[uint64]uint32, 8), make(map[uint64]uint32, 8)
+	var sum uint64
 	for _, at := range p.cursors {
 		delivered[at.delivered]++
 		read[at.read]++
+		sum += at.delivered + at.read
+	}
+	if p.state != nil {
+		sum += p.state.Head * (p.state.Head + 1)
 	}
 	return &conversationv1.Receipt{
-		ConversationId: id, Members: uint32(len(p.cursors)), Delivered: staircase(delivered), Read: staircase(read), Version: p.version,
+		ConversationId: id, Members: uint32(len(p.cursors)), Delivered: staircase(delivered), Read: staircase(read), Version: int64(sum),
 	}
 }
 
@@ -120,7 +129,7 @@ func (s *session) flushCursors(ctx context.Context) {
 			patience = lastFlush
 		}
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-		s.book.collect(pending, s.owner.now())
+		s.book.collect(pending)
 		err := s.storeCursors(call, pending, publish)
 		cancel()
 		switch {

@@ -7,10 +7,16 @@
 //	takeover.go   where to go on: the watermark against the stream
 //	session.go    one session: read, commit, tell                      session
 //	reader.go     the stream, in order, into a bounded intake
+//	entry.go      a message of the stream, decoded
 //	batch.go      a batch of commands and states become a plan         pure
+//	verdict.go    what becomes of one command, and what its sender is told
 //	commit.go     the plan becomes an append, with all that can go wrong
-//	book.go       states and cursors in memory
+//	refusals.go   refusals that no later copy of a command may get around
+//	book.go       states and cursors in memory; facts.go: what commands refer to
 //	cursors.go    acknowledgements become stored cursors and receipts
+//	room.go       committed commands are purged, so that streams never refuse new ones because of them
+//	level.go      the installation's protocol level, and commands of newer versions
+//	clocks.go     admission times and the stream's compared
 //	publish.go    what gateways are told
 //	recorder.go   what became of the latest events, for explaining it later
 //	tracing.go    spans
@@ -31,6 +37,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -94,12 +101,15 @@ type Service struct {
 	fleet    *fleet.Fleet
 	admin    *admin.Server
 	running  sync.WaitGroup // owners
+	level    atomic.Uint32  // the installation's, as last heard of
 
 	making sync.Mutex // held while streams are made
 
 	mu        sync.Mutex
 	submitter *broker.Submitter // nil while not running
 	owners    map[int]*owner
+	// acknowledged are the last watermarks by partition, also of those that are not ours any more.
+	acknowledged map[int]*acknowledged
 }
 
 // New makes a worker. Nothing happens until Run.
@@ -124,7 +134,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	deps.Log = deps.Log.With("worker", worker)
 	s := &Service{
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: metrics, recorder: recorder,
-		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{},
+		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{}, acknowledged: map[int]*acknowledged{},
 	}
 	s.keeper = newKeeper(deps.History, worker, deps.Broker.Partitions, cfg.LeaseTTL, deps.Log, metrics, s.begin, s.announce, deps.NATS.IsConnected)
 	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
@@ -138,8 +148,12 @@ func New(cfg Config, deps Deps) (*Service, error) {
 // Name is this worker's name in leases and for operators. It is new with every start.
 func (s *Service) Name() string { return s.worker }
 
-// Run works until ctx ends, then hands everything over. It may be called once.
+// Run works until ctx ends, then hands everything over. It may be called once. It fails with ErrLevel or ErrPartitions when
+// the worker does not fit the installation.
 func (s *Service) Run(ctx context.Context) error {
+	if err := s.awaitInstallation(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
 	nc := s.deps.NATS
 	submitter, err := broker.NewSubmitter(nc, s.deps.Broker.Partitions, s.worker, broker.SubmitterConfig{}, s.deps.Log)
 	if err != nil {
@@ -202,9 +216,14 @@ func (s *Service) begin(partition int, ended func()) tenure {
 		recorder: s.recorder, tracer: s.tracer, now: s.deps.Now,
 		planner:  planner{partition: partition, partitions: s.deps.Broker.Partitions, apply: conversation.Apply},
 		stopping: make(chan struct{}), cutOff: cancel, confirmation: make(chan struct{}, 1), resyncs: make(chan struct{}, 1),
-		finished: make(chan struct{}), state: stateStarting,
+		finished: make(chan struct{}), state: stateStarting, handOver: s.handOver,
 	}
+	o.room = newRoom(o)
 	s.mu.Lock()
+	if s.acknowledged[partition] == nil {
+		s.acknowledged[partition] = &acknowledged{}
+	}
+	o.acknowledged = s.acknowledged[partition]
 	s.owners[partition] = o
 	s.mu.Unlock()
 	s.metrics.owned.Inc()

@@ -19,6 +19,8 @@ type metrics struct {
 	intake    *prometheus.GaugeVec
 	fill      *prometheus.GaugeVec
 	stopped   *prometheus.GaugeVec
+	window    *prometheus.GaugeVec
+	refusals  *prometheus.GaugeVec
 
 	leaseFailures prometheus.Counter
 	moves         prometheus.Counter
@@ -32,7 +34,15 @@ type metrics struct {
 	committed     prometheus.Counter
 	repeated      prometheus.Counter
 	deadLettered  prometheus.Counter
+	late          prometheus.Counter
 	refused       map[conversationv1.ErrorCode]prometheus.Counter
+	unremembered  prometheus.Counter
+	clockSkew     prometheus.Counter
+
+	purged        prometheus.Counter
+	purgedEarly   prometheus.Counter
+	purgeFailures prometheus.Counter
+	tooNew        prometheus.Counter
 
 	takeovers   prometheus.Counter
 	superseded  prometheus.Counter
@@ -66,7 +76,7 @@ func newMetrics(reg prometheus.Registerer, partitions int, since func() time.Tim
 		return g
 	}
 	commands := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "runnel_delivery_commands_total", Help: "Commands by outcome: committed, repeated, dead_lettered, or the code they were refused with.",
+		Name: "runnel_delivery_commands_total", Help: "Commands by outcome: committed, repeated, dead_lettered, late (not carried out, for their gateway had given them up), or the code they were refused with.",
 	}, []string{"outcome"})
 	owned := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runnel_delivery_partitions_owned", Help: "Partitions this worker works on."})
 	window := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -82,8 +92,10 @@ func newMetrics(reg prometheus.Registerer, partitions int, since func() time.Tim
 		watermark: perPartition("watermark", "Last committed stream sequence of each partition this worker owns."),
 		lag:       perPartition("lag_commands", "Commands in the stream that are not committed yet, when last looked at."),
 		intake:    perPartition("intake_commands", "Commands that were read from the stream and wait for the append in flight."),
-		fill:      perPartition("stream_fill_ratio", "How full each partition's stream is: bytes it holds of those it may; at 1 commands are refused until the oldest are above its age."),
-		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, or a store that refuses everything."),
+		fill:      perPartition("stream_fill_ratio", "How full each partition's stream is: bytes it holds of those it may. Above 0.9 committed commands are purged that a restore might need; at 1 new commands are refused."),
+		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, a command of a newer version, clocks that disagree, or a store that refuses everything."),
+		window:    perPartition("restore_window_seconds", "How far behind the watermark of each partition a restored database may be and still catch up from the stream."),
+		refusals:  perPartition("refusals_remembered", "Refusals of each partition that no later copy of the command may get around."),
 
 		leaseFailures: counter("lease_renewal_failures_total", "Renewals of the leases that failed."),
 		moves:         counter("moves_total", "Partitions that were given up because an operator wanted them on another worker."),
@@ -97,7 +109,15 @@ func newMetrics(reg prometheus.Registerer, partitions int, since func() time.Tim
 		committed:     commands.WithLabelValues("committed"),
 		repeated:      commands.WithLabelValues("repeated"),
 		deadLettered:  commands.WithLabelValues("dead_lettered"),
+		late:          commands.WithLabelValues("late"),
 		refused:       map[conversationv1.ErrorCode]prometheus.Counter{},
+		unremembered:  counter("refusals_unremembered_total", "Commands that would have been refused and were answered as unknown, because there was no room to remember the refusal."),
+		clockSkew:     counter("clock_skew_commands_total", "Commands that entered the stream more than 30 s before or after their gateway admitted them."),
+
+		purged:        counter("purged_messages_total", "Committed commands that were purged from the streams."),
+		purgedEarly:   counter("purged_early_messages_total", "Committed commands that were purged because a stream was nearly full, although a restore from the last backup would need them."),
+		purgeFailures: counter("purge_failures_total", "Times that a stream could not be looked at or purged."),
+		tooNew:        counter("too_new_total", "Times that a partition was stopped or handed over because of a command of a newer version."),
 
 		takeovers:   counter("takeovers_total", "Times that work on a partition was begun."),
 		superseded:  counter("superseded_total", "Appends refused because another worker had moved the watermark."),
@@ -126,16 +146,22 @@ func newMetrics(reg prometheus.Registerer, partitions int, since func() time.Tim
 
 // count counts the verdicts of a committed batch.
 func (m *metrics) count(verdicts []verdict) {
-	var committed, repeated, dead int
+	var committed, repeated, dead, late, unremembered int
 	for i := range verdicts {
 		switch v := &verdicts[i]; {
 		case v.event != nil && v.repeated:
 			repeated++
 		case v.event != nil:
 			committed++
+		case v.late:
+			late++
+		case v.unremembered:
+			unremembered++
 		case v.refusal != nil:
 			if c := m.refused[v.refusal.GetCode()]; c != nil {
 				c.Inc()
+			} else {
+				dead++ // an earlier copy was put aside
 			}
 		default:
 			dead++
@@ -144,6 +170,8 @@ func (m *metrics) count(verdicts []verdict) {
 	m.committed.Add(float64(committed))
 	m.repeated.Add(float64(repeated))
 	m.deadLettered.Add(float64(dead))
+	m.late.Add(float64(late))
+	m.unremembered.Add(float64(unremembered))
 }
 
 // timed observes how long the commands of a batch took until they were committed. The broker's clock may be ahead of ours.
@@ -156,8 +184,9 @@ func (m *metrics) timed(entries []entry, committed time.Time) {
 
 // gauges are one partition's gauges, resolved once for each time it is owned.
 type gauges struct {
-	owned, watermark, lag, intake, fill, stopped prometheus.Gauge
-	forget                                       func()
+	owned, watermark, lag, intake, fill, stopped, window, refusals prometheus.Gauge
+
+	forget func()
 }
 
 func (m *metrics) partition(p int) gauges {
@@ -169,9 +198,11 @@ func (m *metrics) partition(p int) gauges {
 		lag:       m.lag.WithLabelValues(label),
 		fill:      m.fill.WithLabelValues(label),
 		stopped:   m.stopped.WithLabelValues(label),
+		window:    m.window.WithLabelValues(label),
+		refusals:  m.refusals.WithLabelValues(label),
 		// Who does not own a partition must not report on it: the owner's figures would be drowned by old ones.
 		forget: func() {
-			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.intake, m.fill, m.stopped} {
+			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.intake, m.fill, m.stopped, m.window, m.refusals} {
 				g.DeleteLabelValues(label)
 			}
 		},

@@ -18,6 +18,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
 // Why a session ends.
@@ -39,8 +40,6 @@ const (
 	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
 	holeRetry   = 5 * time.Second
 	lookTimeout = 250 * time.Millisecond
-	// measureInterval is how often the stream's size is looked at; it fills over hours.
-	measureInterval = 30 * time.Second
 	alarmInterval   = time.Minute
 )
 
@@ -51,7 +50,8 @@ const (
 //	            ▲                          │ anything unexpected: forget everything, begin anew
 //	            ├──────────────────────────┘
 //	            ├──── superseded: wait until the lease says again that the partition is ours
-//	            ├──── hole: stopped with an alarm, look again now and then
+//	            ├──── hole, clocks that disagree, or a command of a newer version: stopped with an alarm, look again
+//	            │     now and then
 //	          stop ─▶ the append in flight is finished and told ─▶ done
 type owner struct {
 	worker       string
@@ -69,6 +69,11 @@ type owner struct {
 	tracer       trace.Tracer
 	now          func() time.Time
 	planner      planner
+	room         *room
+	clocks       clocks
+	acknowledged *acknowledged
+	// handOver moves the partition to a worker that knows a level; it reports false when there is none.
+	handOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
 	alarmed      time.Time
 	stopping     chan struct{}
 	stopOnce     sync.Once
@@ -129,7 +134,7 @@ func (o *owner) run(ctx context.Context) {
 			o.metrics.superseded.Inc()
 			o.log.Warn("gave the partition up until the lease is confirmed", "reason", err)
 			o.awaitConfirmation()
-		case errors.Is(err, errHole):
+		case errors.Is(err, errHole), errors.Is(err, errClocks), errors.Is(err, errTooNew):
 			o.alarm(err)
 			o.sleep(holeRetry)
 		default:
@@ -151,6 +156,9 @@ func (o *owner) session(ctx context.Context) error {
 	}
 	o.metrics.takeovers.Inc()
 	s := newSession(o, at)
+	if err := s.loadRefusals(ctx, at.stored.GetTimeNs()/1e6); err != nil {
+		return err
+	}
 	o.setBook(s.book)
 	defer o.setBook(nil)
 
@@ -164,12 +172,12 @@ func (o *owner) session(ctx context.Context) error {
 	flushing, endFlushing := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
 	flusher.Go(func() { s.flushCursors(flushing) })
-	flusher.Go(func() { o.measureStream(flushing) })
+	o.room.begin(at.stored, at.backup)
+	flusher.Go(func() { o.room.keep(flushing, s.identity) })
 	defer flusher.Wait()
 	defer endFlushing()
 
-	from := max(at.first, at.sequence+1-min(at.sequence, uint64(o.cfg.RepublishCommands)))
-	stop, err := s.read(ctx, from)
+	stop, err := s.read(ctx, at.from)
 	if err != nil {
 		return err
 	}
@@ -255,28 +263,6 @@ func (o *owner) look(ctx context.Context) {
 	o.mu.Unlock()
 	if placed {
 		o.setPosition(watermark, stream.CachedInfo().State.LastSeq)
-	}
-}
-
-// measureStream tells how full the stream is until ctx ends. Its messages stay until they are above its age, committed or
-// not, so it fills when it was made too small for the traffic.
-func (o *owner) measureStream(ctx context.Context) {
-	ticker := time.NewTicker(measureInterval)
-	defer ticker.Stop()
-	for {
-		stream, err := o.js.Stream(ctx, broker.StreamName(o.partition))
-		if err == nil {
-			if info := stream.CachedInfo(); info.Config.MaxBytes > 0 {
-				o.gauges.fill.Set(float64(info.State.Bytes) / float64(info.Config.MaxBytes))
-			}
-		} else if ctx.Err() == nil {
-			o.log.Debug("could not look how full the stream is", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-
-	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 )
 
 // errGap means that the broker left out a sequence. Whether the message is gone or was only not delivered is for the
@@ -167,14 +165,4 @@ func (r *reader) take(ctx context.Context, msg jetstream.Msg) {
 	e := decode(sequence, meta.Timestamp.UnixNano(), msg.Data())
 	e.traceparent = traceparentOf(msg.Headers())
 	r.intake.put(ctx, e, meta.NumPending)
-}
-
-// decode makes an entry of a message. A payload that is no command is an entry too: it is put aside in its turn.
-func decode(sequence uint64, timeNs int64, payload []byte) entry {
-	e := entry{sequence: sequence, timeNs: timeNs, payload: payload}
-	command := new(brokerv1.Command)
-	if err := command.UnmarshalVT(payload); err == nil && len(payload) > 0 {
-		e.command = command
-	}
-	return e
 }

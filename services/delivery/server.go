@@ -59,6 +59,10 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 	if err != nil {
 		return nil, err
 	}
+	if !s.admits(ctx, conversation.Level(command.GetLevel())) {
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"body: needs protocol level %d; raise the installation's with runnel admin level --raise %d", command.GetLevel(), command.GetLevel())
+	}
 	outcome, err := s.do(ctx, command, telemetry.InjectHeader(ctx, nil))
 	switch {
 	case errors.Is(err, errNotRunning):
@@ -90,26 +94,32 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	if !conversation.ValidUser(sender) {
 		return nil, status.Error(codes.InvalidArgument, "sender: must be 1 to 64 characters A-Z a-z 0-9 _ -")
 	}
-	if !conversation.ValidCommandID(request.GetCommandId()) {
+	if !conversation.AdmissibleCommandID(request.GetCommandId()) {
 		return nil, status.Error(codes.InvalidArgument, "command_id: must be a UUID version 7 in canonical lower-case form")
+	}
+	if hasUnknownFields(request.GetBody().ProtoReflect()) {
+		return nil, status.Error(codes.InvalidArgument, "body: has a field that this version does not know")
 	}
 	if err := conversation.Validate(sender, request.GetBody()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, "body."+err.Error())
 	}
 	switch create := request.GetBody().GetCreate(); {
-	case create == nil && !conversation.ValidID(id):
+	case create == nil && !conversation.AdmissibleID(id):
 		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be d or g and 26 digits 0-9 a-v")
 	case create != nil && id != "":
 		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be empty for create; it follows from the command")
-	case create != nil && create.GetKind() == conversationv1.Kind_KIND_DIRECT:
-		id = conversation.DirectID(sender, create.GetMembers()[0])
 	case create != nil:
-		id = conversation.GroupID(sender, request.GetCommandId())
+		id = conversation.CreateID(sender, request.GetCommandId(), create)
+	}
+	body, err := conversation.EncodeBody(request.GetBody())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, "body: cannot be encoded: its text must be UTF-8")
 	}
 	salt := make([]byte, chain.SaltSize)
 	_, _ = rand.Read(salt) // never fails
 	return &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: request.GetCommandId(), Body: request.GetBody(), Salt: salt,
+		ConversationId: id, Sender: sender, CommandId: request.GetCommandId(), Body: body, Salt: salt,
+		Level: uint32(conversation.LevelOf(request.GetBody())),
 	}, nil
 }
 

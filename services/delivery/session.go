@@ -26,7 +26,12 @@ type session struct {
 	last      uint64 // the stream's last sequence, when last heard of
 	opening   *entry
 	behind    uint64 // messages after the opening at the takeover
+	// beginEpoch says that the first append begins an epoch.
+	beginEpoch bool
+	// checked says that what is passed over at the takeover must agree with the commands' admission times.
+	checked   bool
 	book      *book
+	refusals  *refusals
 	intake    *intake
 	publisher *publisher
 }
@@ -39,6 +44,7 @@ func newSession(o *owner, at *place) *session {
 	return &session{
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: at.opening, behind: behind,
+		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
 		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.intake), publisher: newPublisher(o),
 	}
 }
@@ -114,7 +120,7 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 		old++
 	}
 	if old > 0 {
-		if err := s.republish(ctx, entries[:old]); err != nil {
+		if err := s.passOver(ctx, entries[:old]); err != nil {
 			return err
 		}
 		entries = entries[old:]
@@ -127,5 +133,36 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 	}
 	s.last = entries[len(entries)-1].sequence + pending
 	s.owner.setPosition(s.position, s.last)
-	return s.commit(ctx, entries, s.owner.cfg.MaxTries)
+	s.owner.watchClocks(entries)
+	s.owner.room.grow(entries)
+	for len(entries) > 0 {
+		n := cut(entries)
+		if n == 0 {
+			return s.owner.cannotJudge(ctx, &entries[0])
+		}
+		if err := s.commit(ctx, entries[:n], s.owner.cfg.MaxTries); err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// passOver tells the outcomes of messages that count as committed at the takeover.
+func (s *session) passOver(ctx context.Context, entries []entry) error {
+	if s.checked {
+		for i := range entries {
+			if err := agrees(&entries[i]); err != nil {
+				return err
+			}
+		}
+	}
+	// Of a stream that was replaced all are read, to be checked; only the newest are told.
+	for len(entries) > 0 && entries[0].sequence+uint64(s.owner.cfg.RepublishCommands) <= s.takenOver {
+		entries = entries[1:]
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return s.republish(ctx, entries)
 }

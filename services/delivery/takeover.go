@@ -25,22 +25,36 @@ type place struct {
 	// identity is that of the stream as it is now; sequence the last one whose outcome counts as committed.
 	identity string
 	sequence uint64
+	// beginEpoch says that positions up to here may come again: the first append begins an epoch.
+	beginEpoch bool
+	// checked says that messages up to sequence count as committed by their time alone, so the admission times that the
+	// commands carry must agree.
+	checked bool
+	// from is where to begin to read.
+	from uint64
 	// first and last are the bounds of the stream.
 	first, last uint64
 	// opening is the message after sequence; nil when there is none yet. It is read on its own, because its absence is
 	// what tells a hole from messages that were merely not delivered.
 	opening *entry
+	// backup is the watermark that the last backup holds; nil when none was ever marked.
+	backup *historyv1.Watermark
 }
 
 // takeOver finds the place to go on from, by comparing the watermark with the stream.
 //
 //	no watermark              begin at 0
-//	watermark of another      the stream was lost and made anew: alarm, begin at 0. What was committed is in the store,
-//	stream                    what was only accepted comes again from the clients' outboxes.
+//	watermark of another      the stream was lost and made anew: alarm, begin after the messages that are not newer than the
+//	stream                    watermark, which are old ones that the broker recovered. What was committed is in the store,
+//	                          what was only accepted comes again from the clients' outboxes.
 //	stream ends before it,    the broker lost messages that it had acknowledged, and may have stored others since:
 //	or has another message    alarm, go back to before the first message that is newer than the watermark.
 //	at it                     Repeating is safe: what was committed is answered with its first outcome.
+//	watermark before the      the database was restored, or failed over to an old replica: alarm, go on from there.
+//	one we had acknowledged
 //	message after it gone     a hole: errHole
+//
+// Unless the stream has the watermark and the database has what was acknowledged, the first append begins an epoch.
 func (o *owner) takeOver(ctx context.Context) (*place, error) {
 	answer, err := o.history.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(o.partition)})
 	if err != nil {
@@ -56,43 +70,80 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 	}
 	info := stream.CachedInfo()
 	at := &place{
-		stored: stored, identity: strconv.FormatInt(info.Created.UnixNano(), 10),
+		stored: stored, identity: identityOf(info), backup: answer.GetBackup(),
 		first: max(info.State.FirstSeq, 1), last: info.State.LastSeq,
 	}
-	switch {
-	case stored.GetStream() == "":
-	case stored.GetStream() != at.identity:
-		o.metrics.replaced.Inc()
-		o.log.Error("the stream was lost and made anew; committed messages are safe, accepted ones come again from clients",
-			"watermark", stored.GetSequence(), "watermark_stream", stored.GetStream(), "stream", at.identity)
-	default:
-		lost, err := lostTail(ctx, stream, at)
-		if err != nil {
-			return nil, err
-		}
-		if at.sequence = stored.GetSequence(); lost {
-			if at.sequence, err = rewind(ctx, stream, at); err != nil {
-				return nil, err
-			}
-			o.metrics.rewound.Inc()
-			o.log.Error("the broker lost messages it had acknowledged; committed ones are safe, accepted ones come again from clients",
-				"watermark", stored.GetSequence(), "stream_last", at.last, "continue_after", at.sequence)
-		}
+	if had := o.acknowledged.get(); before(stored, had) {
+		at.beginEpoch = true
+		o.log.Error("the database has an older state than was committed; it was restored, or a replica that was behind took over. "+
+			"Commands since then are committed again from the stream",
+			"watermark", stored.GetSequence(), "epoch", stored.GetEpoch(), "acknowledged", had.GetSequence(), "acknowledged_epoch", had.GetEpoch())
+	} else {
+		o.acknowledged.set(stored)
+	}
+	if err := o.locate(ctx, stream, at); err != nil {
+		return nil, err
 	}
 	o.setPosition(at.sequence, at.last)
 	if at.sequence < at.last {
 		message, err := stream.GetMsg(ctx, at.sequence+1)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
-			return nil, fmt.Errorf("%w: message %d is missing; the stream has %d to %d", errHole, at.sequence+1, at.first, at.last)
+			return nil, fmt.Errorf("%w: message %d is missing; the stream has %d to %d. Bring it back from another replica of the stream, "+
+				"or give it up with runnel-history accept-loss %d", errHole, at.sequence+1, at.first, at.last, o.partition)
 		case err != nil:
 			return nil, fmt.Errorf("get message %d: %w", at.sequence+1, err)
 		}
 		e := decode(message.Sequence, message.Time.UnixNano(), message.Data)
 		e.traceparent = traceparentOf(message.Header)
+		if e.tooNew {
+			return nil, o.cannotJudge(ctx, &e)
+		}
 		at.opening = &e
 	}
 	return at, nil
+}
+
+// locate finds the last message whose outcome counts as committed.
+func (o *owner) locate(ctx context.Context, stream jetstream.Stream, at *place) (err error) {
+	switch {
+	case at.stored.GetStream() == "":
+		at.beginEpoch = true
+	case at.stored.GetStream() != at.identity:
+		at.beginEpoch, at.checked = true, true
+		if at.sequence, err = rewind(ctx, stream, at); err != nil {
+			return err
+		}
+		if at.sequence < at.first {
+			at.sequence = 0 // nothing in it is old; what came before its first message is a hole
+		}
+		o.metrics.replaced.Inc()
+		o.log.Error("the stream was lost and made anew; committed messages are safe, accepted ones come again from clients",
+			"watermark", at.stored.GetSequence(), "watermark_stream", at.stored.GetStream(), "stream", at.identity, "continue_after", at.sequence)
+	default:
+		lost, err := lostTail(ctx, stream, at)
+		if err != nil {
+			return err
+		}
+		if at.sequence = at.stored.GetSequence(); lost {
+			at.beginEpoch, at.checked = true, true
+			if at.sequence, err = rewind(ctx, stream, at); err != nil {
+				return err
+			}
+			o.metrics.rewound.Inc()
+			o.log.Error("the broker lost messages it had acknowledged; committed ones are safe, accepted ones come again from clients",
+				"watermark", at.stored.GetSequence(), "stream_last", at.last, "continue_after", at.sequence)
+		}
+	}
+	at.from = max(at.first, at.sequence+1-min(at.sequence, uint64(o.cfg.RepublishCommands)))
+	if at.stored.GetStream() != at.identity {
+		at.from = at.first
+	}
+	return nil
+}
+
+func identityOf(info *jetstream.StreamInfo) string {
+	return strconv.FormatInt(info.Created.UnixNano(), 10)
 }
 
 // stream looks at the partition's stream, and makes it if it does not exist.

@@ -9,6 +9,8 @@
 //	conversations.go  conversations and members; verify.go their hash chains
 //	partitions.go     who owns what, and moves
 //	deadletters.go    commands that were put aside
+//	level.go          the protocol level
+//	erase.go          erasure of content; backup.go: backups
 //	explain.go        facts about one event and one user ─▶ verdict.go: what decides, pure ─▶ timeline.go
 package admin
 

@@ -47,13 +47,17 @@ func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLett
 	response := &adminv1.GetDeadLetterResponse{DeadLetter: letter}
 	if command := commandIn(letter); command != nil {
 		response.ConversationId, response.Sender = command.GetConversationId(), command.GetSender()
-		response.CommandId, response.Body = command.GetCommandId(), command.GetBody()
+		response.CommandId = command.GetCommandId()
+		if body, err := conversation.DecodeBody(command.GetBody()); err == nil {
+			response.Body = body
+		}
 	}
 	return response, nil
 }
 
-// RetryDeadLetter sends the command again, as the same command: had it been committed in the meantime, for its sender has
-// tried again, the first outcome comes back. It is forgotten once it is committed.
+// RetryDeadLetter sends the command again, as the same command in its next attempt: had it been committed in the meantime, for
+// its sender has tried again, the first outcome comes back. It is forgotten once it is committed. A refusal of the retry is
+// remembered like any other, so another retry gets the same one for ten minutes.
 func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDeadLetterRequest) (*adminv1.RetryDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -69,7 +73,7 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 	header := nats.Header{headerMsgID: {"retry." + rand.Text()}}
 	outcome, err := s.Submit(ctx, command, telemetry.InjectHeader(ctx, header))
 	if err != nil {
-		return nil, s.unsent(ctx, err)
+		return nil, s.unsent(ctx, err, "the dead letter is kept, retry it")
 	}
 	code := outcome.GetError().GetCode()
 	s.acted(ctx, "retry a dead letter", "dead_letter", request.GetDeadLetterId(), "conversation", command.GetConversationId(),
@@ -92,21 +96,21 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 	return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
 }
 
-// unsent gives the error of a command that has no outcome.
-func (s *Server) unsent(ctx context.Context, err error) error {
+// unsent returns the error of a command that has no outcome. next says what to do about it.
+func (s *Server) unsent(ctx context.Context, err error, next string) error {
 	switch {
 	case errors.Is(err, broker.ErrBusy):
 		return status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")
 	case errors.Is(err, broker.ErrConflict):
 		return status.Error(codes.Aborted, "a command with the same id and another body is under way; try again later")
 	case ctx.Err() != nil:
-		return status.Error(status.FromContextError(ctx.Err()).Code(), "it is not known whether the command was carried out; the dead letter is kept, retry it")
+		return status.Error(status.FromContextError(ctx.Err()).Code(), "it is not known whether the command was carried out; "+next)
 	}
 	if _, coded := status.FromError(err); coded {
 		return err
 	}
-	s.Log.WarnContext(ctx, "a dead letter could not be sent again", "error", err)
-	return status.Error(codes.Unavailable, "the command could not be sent; the dead letter is kept")
+	s.Log.WarnContext(ctx, "an operator's command could not be sent", "error", err)
+	return status.Error(codes.Unavailable, "the command could not be sent; "+next)
 }
 
 // DropDeadLetter forgets one, for good.
@@ -144,20 +148,21 @@ func commandIn(letter *historyv1.StoredDeadLetter) *brokerv1.Command {
 	return command
 }
 
-// again makes the same command anew: to the inbox of whoever sends it, and with another salt, which tells its answer apart
-// from one to the copy that was put aside.
+// again makes the same command anew: to the inbox of whoever sends it, with another salt, which tells its answer apart from
+// one to the copy that was put aside, and in the next attempt, for which the copy's refusal does not hold. The bytes of the
+// body stay as they are.
 func again(letter *historyv1.StoredDeadLetter) (*brokerv1.Command, error) {
 	command := commandIn(letter)
 	if command == nil {
 		return nil, status.Error(codes.FailedPrecondition, "what was put aside is no command; it can only be dropped")
 	}
-	if !conversation.ValidID(command.GetConversationId()) || !conversation.ValidUser(command.GetSender()) || !conversation.ValidCommandID(command.GetCommandId()) {
+	if !conversation.ValidID(command.GetConversationId()) || !conversation.ValidSender(command.GetSender()) || !conversation.ValidCommandID(command.GetCommandId()) {
 		return nil, status.Error(codes.FailedPrecondition, "the command's ids are malformed; it can only be dropped")
 	}
 	salt := make([]byte, chain.SaltSize)
 	_, _ = rand.Read(salt) // never fails
 	return &brokerv1.Command{
 		ConversationId: command.GetConversationId(), Sender: command.GetSender(), CommandId: command.GetCommandId(),
-		Body: command.GetBody(), Salt: salt,
+		Body: command.GetBody(), Salt: salt, Attempt: command.GetAttempt() + 1, Level: command.GetLevel(),
 	}, nil
 }

@@ -86,7 +86,8 @@ func (s *Server) stored(ctx context.Context, f *facts) error {
 		if event.GetSeq() == f.seq {
 			f.event = &conversationv1.Event{
 				ConversationId: event.GetConversationId(), Seq: event.GetSeq(), TimeMs: event.GetTimeMs(), Sender: event.GetSender(),
-				CommandId: event.GetCommandId(), Kind: event.GetKind(), PrevHash: event.GetPrevHash(), Hash: event.GetHash(),
+				CommandId: event.GetCommandId(), Kind: event.GetKind(), Commitment: event.GetCommitment(), PrevHash: event.GetPrevHash(),
+				Hash: event.GetHash(), Format: event.GetFormat(), HeaderExtra: event.GetHeaderExtra(),
 			}
 		}
 	}

@@ -65,6 +65,7 @@ type check struct {
 	conversation string
 	head         *historyv1.Head
 	response     *adminv1.VerifyConversationResponse
+	notChecked   uint64
 }
 
 // begin finds the hash that the stretch must follow on.
@@ -86,9 +87,6 @@ func (s *Server) begin(ctx context.Context, c *check) error {
 
 // event checks the next event that is there.
 func (c *check) event(event *conversationv1.Event) {
-	if event.GetBody() == nil && len(event.GetCommitment()) > 0 {
-		c.response.Erased++
-	}
 	if missed := event.GetSeq() - c.response.GetChecked() - 1; missed > 0 {
 		c.gap(event.GetSeq() - 1)
 	}
@@ -97,14 +95,28 @@ func (c *check) event(event *conversationv1.Event) {
 		v = *chain.From(c.response.GetChecked(), before)
 	}
 	var broken *chain.Broken
-	if err := v.Next(event); errors.As(err, &broken) {
+	switch content, err := v.Next(event); {
+	case errors.As(err, &broken):
 		c.fault(event.GetSeq(), broken.Reason)
+	case content == chain.Erased:
+		c.response.Erased++
+	case content == chain.NotChecked:
+		c.unchecked(event)
 	}
 	if event.GetSeq() == c.head.GetHead() && !bytes.Equal(event.GetHash(), c.head.GetHeadHash()) {
 		c.fault(event.GetSeq(), "its hash is not the one that the conversation's head has")
 	}
 	// Behind a fault the stored hash is taken on trust, or one fault would make everything after it look wrong.
 	c.response.Checked, c.response.CheckedHash = event.GetSeq(), event.GetHash()
+}
+
+// unchecked notes an event that this build cannot check. It is no proof of tampering, but the log is not shown to be right.
+func (c *check) unchecked(event *conversationv1.Event) {
+	c.notChecked++
+	if c.notChecked == 1 {
+		c.fault(event.GetSeq(), fmt.Sprintf("cannot be checked from here by this version: its format is %d, this version knows %d. That is no sign of tampering",
+			event.GetFormat(), chain.Format))
+	}
 }
 
 // gap notes that everything up to a seq is not there. What follows it has nothing to follow on.

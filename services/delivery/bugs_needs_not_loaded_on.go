@@ -1,0 +1,5 @@
+//go:build runnel_bug_needs_not_loaded
+
+package delivery
+
+const bugNeedsNotLoaded = true

@@ -1,0 +1,5 @@
+//go:build runnel_bug_purge_above_watermark
+
+package delivery
+
+const bugPurgeAboveWatermark = true

@@ -1,0 +1,5 @@
+//go:build !runnel_bug_refusal_forgotten
+
+package delivery
+
+const bugRefusalForgotten = false

@@ -1,0 +1,168 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// errTooNew means that a command cannot be judged by this build. It is neither refused nor put aside: a newer worker can.
+var errTooNew = errors.New("a command is of a newer version than this worker")
+
+const (
+	// installationTimeout is how long the history service may take to tell what the installation is, and installationRetry how
+	// long to wait until it is asked again.
+	installationTimeout = 5 * time.Second
+	installationRetry   = time.Second
+	handOverTimeout     = 5 * time.Second
+)
+
+// ErrLevel means that this build is older than the installation's protocol level allows.
+var ErrLevel = errors.New("the installation's protocol level is higher than this version knows; start the version that raised it, or a newer one")
+
+// ErrPartitions means that this worker and the history service do not have the same number of partitions.
+var ErrPartitions = errors.New("the number of partitions is not that of the history service")
+
+// RaiseLevel raises the installation's protocol level to the highest that this build knows, after saying so, and returns the
+// level in force. Only a process that is all parts of its installation may call it: others may not know the level.
+func RaiseLevel(ctx context.Context, history historyv1.HistoryServiceClient, log *slog.Logger) (conversation.Level, error) {
+	installation, err := history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
+	if err != nil {
+		return 0, fmt.Errorf("get the installation's level: %w", err)
+	}
+	level, most := conversation.Level(installation.GetLevel()), conversation.MaxLevel()
+	switch {
+	case level > most:
+		return level, fmt.Errorf("%w: level %d, this version knows %d", ErrLevel, level, most)
+	case level == most:
+		return level, nil
+	}
+	log.InfoContext(ctx, "raising the protocol level; older versions cannot use this data any more", "from", level, "to", most)
+	raised, err := history.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{Level: uint32(most)})
+	if err != nil {
+		return level, fmt.Errorf("raise the installation's level from %d to %d: %w", level, most, err)
+	}
+	return conversation.Level(raised.GetLevel()), nil
+}
+
+// awaitInstallation learns what the installation is, and fails when this worker does not fit. It waits for a history service
+// that is away.
+func (s *Service) awaitInstallation(ctx context.Context) error {
+	for complained := false; ; {
+		installation, err := s.installation(ctx)
+		if err == nil {
+			return s.fits(installation)
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // stopped before it began
+		}
+		if !complained {
+			complained = true
+			s.deps.Log.Warn("the history service is unavailable; trying again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(installationRetry):
+		}
+	}
+}
+
+func (s *Service) installation(ctx context.Context) (*historyv1.GetInstallationResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, installationTimeout)
+	defer cancel()
+	installation, err := s.deps.History.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
+	if err == nil {
+		s.level.Store(installation.GetLevel())
+	}
+	return installation, err
+}
+
+// fits checks that this worker may take part in an installation.
+func (s *Service) fits(installation *historyv1.GetInstallationResponse) error {
+	if level := conversation.Level(installation.GetLevel()); level > conversation.MaxLevel() {
+		return fmt.Errorf("%w: level %d, this version knows %d", ErrLevel, level, conversation.MaxLevel())
+	}
+	if theirs := int(installation.GetPartitions()); theirs != s.deps.Broker.Partitions {
+		return fmt.Errorf("%w: this worker has %d (nats.partitions), history %d; it is fixed for the life of an installation",
+			ErrPartitions, s.deps.Broker.Partitions, theirs)
+	}
+	return nil
+}
+
+// admits reports whether the installation's level allows a level. The level only rises, so it is looked up anew when it seems
+// too low.
+func (s *Service) admits(ctx context.Context, level conversation.Level) bool {
+	if level > conversation.Level(s.level.Load()) {
+		if _, err := s.installation(ctx); err != nil {
+			return false
+		}
+	}
+	return level <= conversation.Level(s.level.Load())
+}
+
+// handOver has a partition moved to a live worker that knows a level. It returns its name, empty when there is none.
+func (s *Service) handOver(ctx context.Context, partition int, level conversation.Level) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	var able []string
+	for _, member := range s.fleet.Members("delivery") {
+		if member.Level >= level && member.Instance != s.worker {
+			able = append(able, member.Instance)
+		}
+	}
+	if len(able) == 0 {
+		return "", nil
+	}
+	worker := able[rand.N(len(able))]
+	_, err := s.deps.History.MovePartition(ctx, &historyv1.MovePartitionRequest{Partition: uint32(partition), Worker: worker})
+	if err != nil {
+		return "", fmt.Errorf("move partition %d to %s: %w", partition, worker, err)
+	}
+	return worker, nil
+}
+
+// cannotJudge hands the partition to a newer worker, if there is one, and says why it stands still.
+func (o *owner) cannotJudge(ctx context.Context, e *entry) error {
+	o.metrics.tooNew.Inc()
+	level := max(conversation.Level(e.command.GetLevel()), conversation.MaxLevel()+1)
+	worker, err := o.handOver(ctx, o.partition, level)
+	switch {
+	case err != nil:
+		o.log.Warn("could not hand the partition over to a newer worker", "error", err)
+	case worker != "":
+		return fmt.Errorf("%w: message %d is of level %d, this version knows %d; the partition goes to %s, which knows it",
+			errTooNew, e.sequence, level, conversation.MaxLevel(), worker)
+	}
+	return fmt.Errorf("%w: message %d is of level %d, this version knows %d. Start workers of the version that knows level %d",
+		errTooNew, e.sequence, level, conversation.MaxLevel(), level)
+}
+
+// hasUnknownFields reports whether a message holds fields that this build does not know, at any depth.
+func hasUnknownFields(m protoreflect.Message) (found bool) {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.IsMap() || field.Message() == nil:
+		case field.IsList():
+			for i := range value.List().Len() {
+				found = found || hasUnknownFields(value.List().Get(i).Message())
+			}
+		default:
+			found = hasUnknownFields(value.Message())
+		}
+		return !found
+	})
+	return found
+}

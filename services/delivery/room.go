@@ -1,0 +1,232 @@
+package delivery
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+const (
+	// keptCommands is how many committed commands stay in a stream even though a backup holds their outcome.
+	keptCommands = 10_000
+	// keptWithoutBackup is how long committed commands stay while no backup was ever marked, by the stream's time.
+	keptWithoutBackup = time.Hour
+	// pressedFill is how full a stream may be before committed commands are purged although a restore might need them, and
+	// relievedFill how full it is afterwards.
+	pressedFill, relievedFill = 0.9, 0.75
+	// lookFill is how full a stream must seem to be looked at before its time.
+	lookFill = 0.8
+	// leastBetweenLooks bounds how often it is looked at then.
+	leastBetweenLooks = 100 * time.Millisecond
+	// entryOverhead is about what a message takes in a stream beside its payload.
+	entryOverhead = 256
+	roomTimeout   = 5 * time.Second
+)
+
+// extent is what a stream holds.
+type extent struct {
+	first, last, messages uint64
+	bytes, maxBytes       uint64
+}
+
+func (x extent) fill() float64 {
+	if x.maxBytes == 0 {
+		return 0
+	}
+	return float64(x.bytes) / float64(x.maxBytes)
+}
+
+// purgeBelow is where a stream's owner may purge: everything with a lower sequence goes. pressed says that the stream is so
+// full that the bound gave way. The result is never above the watermark, so neither the message at it nor one that is not
+// committed is ever purged.
+//
+//	committed  is the watermark, in the stream that is looked at
+//	backup     is the watermark that the last backup holds; nil when none was ever marked
+//	recent     is the first sequence that is not older than keptWithoutBackup; only used when there is no backup
+//
+// A backup of another stream or epoch covers nothing that is in this one.
+func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1.Watermark, recent uint64) (bound uint64, pressed bool) {
+	if bugPurgeAboveWatermark {
+		return stream.last + 1, false
+	}
+	switch {
+	case backup == nil:
+		bound = recent
+	case backup.GetStream() == committed.GetStream() && backup.GetEpoch() == committed.GetEpoch():
+		bound = backup.GetSequence()
+	}
+	mark := committed.GetSequence()
+	bound = min(bound, mark-min(mark, keptCommands))
+	if stream.fill() <= pressedFill || stream.messages == 0 {
+		return bound, false
+	}
+	perMessage := max(stream.bytes/stream.messages, 1)
+	excess := stream.bytes - uint64(relievedFill*float64(stream.maxBytes))
+	needed := min(stream.first+(excess+perMessage-1)/perMessage, mark)
+	if needed <= bound {
+		return bound, false
+	}
+	return needed, true
+}
+
+// room keeps the stream of one partition from filling up with what is committed. It looks at the stream now and then, and at
+// once when it seems to be nearly full. grow is called by the apply loop, keep runs on a goroutine of its own.
+type room struct {
+	o *owner
+	// free is how many bytes may still be read before the stream is looked at.
+	free atomic.Int64
+	// mark is the watermark that the session knows to be committed.
+	mark atomic.Pointer[historyv1.Watermark]
+	look chan struct{} // a token when the stream is to be looked at
+	// what follows belongs to keep
+	backup  *historyv1.Watermark
+	alarmed time.Time
+}
+
+func newRoom(o *owner) *room {
+	r := &room{o: o, look: make(chan struct{}, 1)}
+	r.free.Store(math.MaxInt64)
+	return r
+}
+
+// grow notes that the stream holds more messages.
+func (r *room) grow(entries []entry) {
+	var bytes int64
+	for i := range entries {
+		bytes += int64(len(entries[i].payload)) + entryOverhead
+	}
+	if r.free.Add(-bytes) < 0 {
+		signal(r.look)
+	}
+}
+
+// begin is called by a session before keep, with what the store has.
+func (r *room) begin(stored, backup *historyv1.Watermark) {
+	r.mark.Store(stored)
+	r.backup = backup
+	drain(r.look)
+}
+
+// keep works until ctx ends, for the stream with this identity.
+func (r *room) keep(ctx context.Context, identity string) {
+	timer := time.NewTicker(r.o.cfg.PurgeInterval)
+	defer timer.Stop()
+	for {
+		if err := r.makeRoom(ctx, identity); err != nil && ctx.Err() == nil {
+			r.o.metrics.purgeFailures.Inc()
+			r.complain("could not make room in the stream; it fills up, and refuses new commands when it is full", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(leastBetweenLooks):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			r.askBackup(ctx)
+		case <-r.look:
+		}
+	}
+}
+
+// askBackup learns of a newer backup. While the store does not answer, the one before counts: its bound is lower.
+func (r *room) askBackup(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+	defer cancel()
+	answer, err := r.o.history.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(r.o.partition)})
+	if err == nil {
+		r.backup = answer.GetBackup()
+	}
+}
+
+// makeRoom looks at the stream and purges what may be purged.
+func (r *room) makeRoom(ctx context.Context, identity string) error {
+	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+	defer cancel()
+	stream, err := r.o.js.Stream(ctx, broker.StreamName(r.o.partition))
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	if identityOf(info) != identity {
+		return nil // another one: the next session finds out
+	}
+	now := r.measure(info)
+	committed := r.mark.Load()
+	if committed.GetStream() != identity || committed.GetSequence() <= now.first || now.messages == 0 {
+		return nil
+	}
+	recent, err := r.recent(ctx, stream, committed, now)
+	if err != nil {
+		return err
+	}
+	bound, pressed := purgeBelow(committed, now, r.backup, recent)
+	if bound <= now.first {
+		return nil
+	}
+	// The message at the watermark proves that the stream is the one whose outcomes are committed.
+	if lost, err := lostTail(ctx, stream, &place{stored: committed, first: now.first, last: now.last}); err != nil || lost {
+		return err
+	}
+	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
+		return err
+	}
+	r.o.metrics.purged.Add(float64(bound - now.first))
+	if pressed {
+		r.o.metrics.purgedEarly.Add(float64(bound - now.first))
+		r.complain("the stream was nearly full: committed commands were purged that a restore from the last backup would need. "+
+			"Mark backups more often (runnel admin backup mark), or give the streams more bytes (nats.max-bytes)",
+			"fill", now.fill(), "purged_below", bound)
+	}
+	if info, err = stream.Info(ctx); err == nil {
+		r.measure(info)
+	}
+	return nil
+}
+
+// measure notes how full the stream is, and how far back a restored database could catch up from it.
+func (r *room) measure(info *jetstream.StreamInfo) extent {
+	now := extent{
+		first: info.State.FirstSeq, last: info.State.LastSeq, messages: info.State.Msgs,
+		bytes: info.State.Bytes, maxBytes: uint64(max(info.Config.MaxBytes, 0)),
+	}
+	r.free.Store(math.MaxInt64)
+	if now.maxBytes > 0 {
+		r.o.gauges.fill.Set(now.fill())
+		r.free.Store(max(int64(lookFill*float64(now.maxBytes))-int64(now.bytes), int64(now.maxBytes/64)))
+	}
+	if committed := r.mark.Load(); committed.GetTimeNs() != 0 && now.messages > 0 {
+		r.o.gauges.window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
+	}
+	return now
+}
+
+// recent finds the first message that is not older than keptWithoutBackup, by the stream's time.
+func (r *room) recent(ctx context.Context, stream jetstream.Stream, committed *historyv1.Watermark, now extent) (uint64, error) {
+	if r.backup != nil || committed.GetSequence() <= now.first+keptCommands {
+		return 0, nil // it decides nothing
+	}
+	at := &place{
+		stored: &historyv1.Watermark{TimeNs: committed.GetTimeNs() - int64(keptWithoutBackup) - 1},
+		first:  now.first, last: committed.GetSequence(),
+	}
+	last, err := rewind(ctx, stream, at)
+	return last + 1, err
+}
+
+// complain logs an alarm, at most once in alarmInterval.
+func (r *room) complain(message string, args ...any) {
+	if now := r.o.now(); now.Sub(r.alarmed) >= alarmInterval {
+		r.alarmed = now
+		r.o.log.Error(message, args...)
+	}
+}
