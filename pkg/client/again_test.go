@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -39,7 +40,7 @@ func TestBeingAddedAgainWhileBehindGoesOn(t *testing.T) {
 		_, v := start(t, g, fromFirst, func(cfg *client.Config) {
 			cfg.MaxEvents = 2
 			on := cfg.OnEvent
-			cfg.OnEvent = func(ctx context.Context, e *conversationv1.Event) { <-gate; on(ctx, e) }
+			cfg.OnEvent = func(ctx context.Context, e client.Event) { <-gate; on(ctx, e) }
 		})
 		info := h.info()
 		info.Head = 4
@@ -63,7 +64,7 @@ func TestBeingAddedAgainWhileBehindGoesOn(t *testing.T) {
 			page := &clientv1.Page{Head: 6, Hidden: []*conversationv1.Range{{First: 5, Last: 5}}}
 			for _, e := range h.events[:6] {
 				if e.GetSeq() > f.GetRead().GetAfter() && e.GetSeq() != 5 {
-					page.Events = append(page.Events, e)
+					page.Events = append(page.Events, frame.ToClient(e))
 				}
 			}
 			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Page{Page: page}})

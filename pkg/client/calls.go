@@ -33,6 +33,35 @@ func (c *Client) Send(ctx context.Context, conversationID, text string, options 
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: message}})
 }
 
+// Edit replaces the content of the user's own message target. What the message answers stays as it was, so ReplyTo has no effect.
+func (c *Client) Edit(ctx context.Context, conversationID string, target uint64, text string, options ...SendOption) (*conversationv1.Outcome, error) {
+	content := &conversationv1.Message{Text: text}
+	for _, option := range options {
+		option(content)
+	}
+	edit := &conversationv1.Edit{Target: target, Text: text, Metadata: content.GetMetadata()}
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: edit}})
+}
+
+// Delete deletes the message target for everyone: its content is erased from the log. Its sender may, and the owner of a group.
+func (c *Client) Delete(ctx context.Context, conversationID string, target uint64) (*conversationv1.Outcome, error) {
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}})
+}
+
+// React adds a reaction to the message target, usually one emoji.
+func (c *Client) React(ctx context.Context, conversationID string, target uint64, emoji string) (*conversationv1.Outcome, error) {
+	return c.react(ctx, conversationID, &conversationv1.React{Target: target, Emoji: emoji})
+}
+
+// Unreact takes a reaction of the user to the message target back.
+func (c *Client) Unreact(ctx context.Context, conversationID string, target uint64, emoji string) (*conversationv1.Outcome, error) {
+	return c.react(ctx, conversationID, &conversationv1.React{Target: target, Emoji: emoji, Remove: true})
+}
+
+func (c *Client) react(ctx context.Context, conversationID string, react *conversationv1.React) (*conversationv1.Outcome, error) {
+	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_React{React: react}})
+}
+
 // CreateGroup creates a group of the user and the members, and gives its id.
 func (c *Client) CreateGroup(ctx context.Context, name string, members ...string) (conversationID string, err error) {
 	outcome, err := c.create(ctx, &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members})
@@ -80,17 +109,17 @@ func (c *Client) Rename(ctx context.Context, conversationID, name string) (*conv
 // to the gateway. Unless Config.SkipVerify is set, a page that contradicts itself is an error that wraps a *chain.Broken.
 //
 // Like every call that only asks, it waits for a connection and tries again when the refusal is temporary, until ctx ends.
-func (c *Client) ReadAfter(ctx context.Context, conversationID string, after uint64, limit int) (*clientv1.Page, error) {
+func (c *Client) ReadAfter(ctx context.Context, conversationID string, after uint64, limit int) (*Page, error) {
 	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
 }
 
 // ReadBefore reads a page of at most limit events before a seq, newest first; 0 begins with the newest one. Otherwise it is
 // like ReadAfter.
-func (c *Client) ReadBefore(ctx context.Context, conversationID string, before uint64, limit int) (*clientv1.Page, error) {
+func (c *Client) ReadBefore(ctx context.Context, conversationID string, before uint64, limit int) (*Page, error) {
 	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
 }
 
-func (c *Client) read(ctx context.Context, read *clientv1.Read) (*clientv1.Page, error) {
+func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
 	answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}})
 	if err != nil {
 		return nil, fmt.Errorf("client: read: %w", err)
@@ -99,12 +128,35 @@ func (c *Client) read(ctx context.Context, read *clientv1.Read) (*clientv1.Page,
 	if page == nil {
 		return nil, fmt.Errorf("client: read: %w", errAnswer)
 	}
-	if !c.cfg.SkipVerify {
-		if err := verifyPage(read.GetConversationId(), read.GetAfter(), page, read.GetBackward()); err != nil {
-			return nil, fmt.Errorf("client: read: %w", err)
-		}
+	checked, err := c.checkPage(read, page)
+	if err != nil {
+		return nil, fmt.Errorf("client: read: %w", err)
 	}
-	return page, nil
+	return checked, nil
+}
+
+// ReadMessagesAfter reads a page of at most limit messages after a seq as they are now, oldest first: with their edits, reactions
+// and number of answers. 0 begins with the first one; a limit of 0 leaves it to the gateway. Events above the page's head change
+// what is in it. Unlike events, messages as they are now cannot be verified.
+func (c *Client) ReadMessagesAfter(ctx context.Context, conversationID string, after uint64, limit int) (*clientv1.Messages, error) {
+	return c.readMessages(ctx, &clientv1.ReadMessages{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
+}
+
+// ReadMessagesBefore reads a page of at most limit messages before a seq, newest first; 0 begins with the newest one. Otherwise it
+// is like ReadMessagesAfter.
+func (c *Client) ReadMessagesBefore(ctx context.Context, conversationID string, before uint64, limit int) (*clientv1.Messages, error) {
+	return c.readMessages(ctx, &clientv1.ReadMessages{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
+}
+
+func (c *Client) readMessages(ctx context.Context, read *clientv1.ReadMessages) (*clientv1.Messages, error) {
+	answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ReadMessages{ReadMessages: read}})
+	if err != nil {
+		return nil, fmt.Errorf("client: read messages: %w", err)
+	}
+	if answer.GetMessages() == nil {
+		return nil, fmt.Errorf("client: read messages: %w", errAnswer)
+	}
+	return answer.GetMessages(), nil
 }
 
 // Conversations goes through the user's conversations by rising id. It ends with the first error.

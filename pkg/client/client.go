@@ -39,6 +39,8 @@ type Client struct {
 	ready    []*request
 	outbox   map[string][]*Ticket
 	tickets  int
+	refusals refusals
+	record   record
 
 	// What the gateway says of conversations; see stream.
 	conversations map[string]*stream
@@ -47,6 +49,9 @@ type Client struct {
 	catchingUp    map[*stream]catchUp
 	unacked       []*stream
 	unackedEvents int
+	// Conversations of which history is asked whether the log went back: those that wait, and how many are asked about now.
+	suspects []*stream
+	searches int
 
 	// What callbacks are told; see deliver.
 	// Of what was queued and not told yet, events are events and others are other notices.
@@ -246,6 +251,8 @@ type Stats struct {
 	StraysDropped uint64
 	// ChainBreaks is how often an event contradicted the chain, also when reading it again cured that.
 	ChainBreaks uint64
+	// Forks is how often the server's log of a conversation went back.
+	Forks uint64
 	// Retries is how often a request was sent again, Timeouts how often because there was no answer in time.
 	Retries, Timeouts uint64
 	// Acks is the number of acknowledgement frames.

@@ -40,7 +40,8 @@ type Config struct {
 	// Start says where conversations begin that this client knows nothing of yet. Defaults to START_HEAD. A conversation that
 	// the user joins while the client runs begins with the event that made them a member, whatever Start says.
 	Start clientv1.Start `kong:"-"`
-	// Cursors keeps positions beyond the life of the process. Defaults to none.
+	// Cursors keeps positions beyond the life of the process. Defaults to none. Only the newest position is kept, so when the
+	// server's log went back while the process did not run, OnForked may name 0 and all events come again.
 	Cursors Cursors `kong:"-"`
 	// TLS says whom wss:// connections trust and who they are, for a gateway with a certificate of a private authority. Defaults
 	// to the system's authorities. Not used by a Dial of the program's own.
@@ -53,9 +54,9 @@ type Config struct {
 	// Dial opens connections. Defaults to WebSocket.
 	Dial DialFunc `kong:"-"`
 
-	// OnEvent gets each event. It is acknowledged when OnEvent returns. The context ends with Close; it has the trace of the
-	// event, if there is one, for TraceID and Traceparent.
-	OnEvent func(ctx context.Context, event *conversationv1.Event) `kong:"-"`
+	// OnEvent gets each event, with what is known of its content. An event is acknowledged when OnEvent returns. The context ends
+	// with Close; it has the trace of the event, if there is one, for TraceID and Traceparent.
+	OnEvent func(ctx context.Context, event Event) `kong:"-"`
 	// OnReceipt gets the newest receipt of a conversation; older ones may be passed over. Without it none are asked for.
 	OnReceipt func(receipt *conversationv1.Receipt) `kong:"-"`
 	// OnState gets each state that the client comes into.
@@ -69,8 +70,11 @@ type Config struct {
 	OnDetached func(detached *clientv1.Detached) `kong:"-"`
 	// OnAccepted is told that the broker holds the command of a ticket. Only with Accepted.
 	OnAccepted func(ticket *Ticket) `kong:"-"`
-	// OnBroken gets a *chain.Broken when a conversation's log contradicts itself, also when read a second time. Nothing more
-	// of that conversation is handed over.
+	// OnForked is told that the server's log of a conversation went back: it was restored from a backup or lost events. The
+	// program drops what it has of the conversation above fork.To; what the server has there now follows.
+	OnForked func(fork Fork) `kong:"-"`
+	// OnBroken gets a *chain.Broken when a conversation's log contradicts itself, also when read a second time, although the
+	// server did not go back. Nothing more of that conversation is handed over.
 	OnBroken func(err error) `kong:"-"`
 }
 
@@ -124,6 +128,9 @@ func (cfg Config) complete() (Config, error) {
 	}
 	if cfg.Token == nil {
 		return cfg, errors.New("client: Token must be set")
+	}
+	if cfg.Codec == frame.JSONWithBytes {
+		cfg.Codec = frame.JSON // the same on the wire; SkipVerify decides whether bytes are asked for
 	}
 	setDefault(&cfg.Software, "runnel-go")
 	setDefault(&cfg.ConnectTimeout, 10*time.Second)

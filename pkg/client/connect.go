@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,10 @@ const (
 	maxResume = 5000
 	// What a gateway takes at least, for the first connect; later ones know.
 	leastFrame = 64 << 10
-	// What everything but the token and the positions takes of a connect frame, at most, and a position without its id, in
-	// either codec.
+	// What everything but the token and the positions takes of a connect frame, at most; a position without its id and hash,
+	// in either codec; and a hash.
 	introduction, positionProto, positionJSON = 1024, 20, 56
+	hashProto, hashJSON                       = 10, 24
 	// A connection that lived this long was a good one: the next wait begins small again.
 	goodConnection = 2 * time.Second
 	// The id of the connect request on every connection.
@@ -133,16 +135,20 @@ func (s *session) introduce(token string) *clientv1.Connect {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.start = c.startingPoint()
-	room, each := max(c.maxFrame, leastFrame)-introduction-len(token), positionProto
-	if c.cfg.Codec == frame.JSON {
-		each = positionJSON
+	room, each, eachHash := max(c.maxFrame, leastFrame)-introduction-len(token), positionProto, hashProto
+	if c.cfg.Codec != frame.Proto {
+		each, eachHash = positionJSON, hashJSON
 	}
 	connect := &clientv1.Connect{
 		Token: token, DeviceId: c.cfg.DeviceID, Start: s.start,
 		Accepted: c.cfg.Accepted, NoReceipts: c.cfg.OnReceipt == nil, Client: c.cfg.Software,
+		BodyBytes: c.cfg.Codec != frame.Proto && !c.cfg.SkipVerify,
 	}
 	for id, conv := range c.conversations {
-		room -= len(id) + each
+		had := conv.trail.at(conv.last)
+		if room -= len(id) + each; had != nil {
+			room -= eachHash
+		}
 		if conv.followed = room >= 0 && len(connect.GetResume()) < maxResume; !conv.followed {
 			s.crowded, connect.Start = true, clientv1.Start_START_HEAD
 			continue
@@ -150,8 +156,13 @@ func (s *session) introduce(token string) *clientv1.Connect {
 		if resumeOffByOne && conv.last > 0 {
 			conv.last++
 			conv.verifier.Skip()
+			had = nil
 		}
-		connect.Resume = append(connect.Resume, &clientv1.Position{ConversationId: id, Seq: conv.last})
+		position := &clientv1.Position{ConversationId: id, Seq: conv.last}
+		if had != nil {
+			position.Hash = bytes.Clone(had.hash[:])
+		}
+		connect.Resume = append(connect.Resume, position)
 	}
 	return connect
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 const (
@@ -17,8 +16,10 @@ const (
 
 // notice is one thing that callbacks are told: an event, a hidden stretch, or a call.
 type notice struct {
-	conv   *stream
-	event  *conversationv1.Event
+	conv *stream
+	// branch is stream.branch when it was queued: what is told of a branch that was left moves no position.
+	branch int
+	event  Event
 	origin *origin
 	hidden *clientv1.Hidden
 	call   func(ctx context.Context)
@@ -77,7 +78,7 @@ func (c *Client) tell(ctx context.Context, n notice) {
 		c.others--
 		c.mu.Unlock()
 		return
-	case n.event != nil:
+	case n.event.Event != nil:
 		inside, span := c.beginReceive(ctx, n)
 		if span != nil {
 			defer span.End()
@@ -95,13 +96,15 @@ func (c *Client) tell(ctx context.Context, n notice) {
 	c.save(ctx, n.conv.id, position)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n.event != nil {
+	if n.event.Event != nil {
 		c.events--
 	} else {
 		c.others--
 	}
-	n.conv.delivered = position.Seq
-	c.owe(n.conv)
+	if n.branch == n.conv.branch {
+		n.conv.delivered = position.Seq
+		c.owe(n.conv)
+	}
 	c.pump()
 }
 

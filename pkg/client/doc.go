@@ -11,7 +11,11 @@
 //     long as the process lives. After a crash, events whose position was not saved yet (Config.Cursors) come again.
 //   - Commands of one conversation are committed in the order in which they were given to the outbox: at most one is on its
 //     way, and it is sent again with the same id until it is committed or refused for good.
-//   - Nothing that the chain of hashes contradicts is handed over (package chain).
+//   - Nothing that the chain of hashes contradicts is handed over (package chain). Event.Content tells of each event whether its
+//     content was verified, was erased from the log, or has a format that is newer than this client.
+//   - When the server's log of a conversation went back, the client finds the last event in common, tells the program what was
+//     undone (Config.OnForked), sends its own commands again, and goes on from there.
+//   - A refusal is final: a command that was refused is judged anew only when it is given to the outbox again.
 //
 // With Config.TracerProvider, each command is a span that ends with its outcome, and each event of a recorded trace one that hangs
 // below what the gateways did; TraceID names the trace, on a Ticket, on a RefusedError and in the context of OnEvent.

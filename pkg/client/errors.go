@@ -16,15 +16,18 @@ var (
 	ErrOutboxFull = errors.New("client: outbox is full")
 	// ErrTooLarge says that a request is larger than the gateway takes; it was not sent.
 	ErrTooLarge = errors.New("client: request is larger than the gateway takes")
-	// ErrOutcomeUnknown says that the wait ended but the command may have been sent. It stays in the outbox and may yet be
-	// committed; SubmitID with its id waits for it again.
+	// ErrOutcomeUnknown says that the wait ended but the command may have been sent, so it may yet be committed. Unless the error
+	// is an *UnconfirmedError, the command stays in the outbox. SubmitID with its id waits for it again.
 	ErrOutcomeUnknown = errors.New("client: outcome is not known yet")
+	// ErrUndone says that a command was not sent again after a fork, because it refers to an event that was undone.
+	ErrUndone = errors.New("client: the event that the command refers to was undone")
 
 	errStarted        = errors.New("client: was started already")
 	errSilent         = errors.New("gateway has been silent for two heartbeats")
 	errLeft           = errors.New("gateway asked to go away")
 	errSlow           = errors.New("callbacks are too slow for what the gateway says")
 	errConnectionLost = errors.New("connection was lost")
+	errForked         = errors.New("the server's log went back")
 	errAnswer         = errors.New("gateway gave another answer than was asked for")
 )
 
@@ -61,6 +64,21 @@ func (e *RefusedError) Error() string {
 func (e *RefusedError) temporary() bool {
 	return errcode.Temporary(e.Code) || e.Code == conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED
 }
+
+// UnconfirmedError says that gateways kept refusing to take a command that an earlier connection had sent already: for example
+// an older gateway that does not know its kind. That earlier copy may have been committed. It is ErrOutcomeUnknown; the
+// command is no longer in the outbox.
+type UnconfirmedError struct {
+	// Cause is the last refusal: a *RefusedError, or ErrTooLarge.
+	Cause error
+}
+
+func (e *UnconfirmedError) Error() string {
+	return "client: the command was sent, and whether it was committed is not known: sending it again failed: " + e.Cause.Error()
+}
+
+// Is makes the error match ErrOutcomeUnknown. The cause is not matched: it is not the outcome of the command.
+func (e *UnconfirmedError) Is(target error) bool { return target == ErrOutcomeUnknown }
 
 // ClosedError says that the gateway closed the connection with a code that asks clients to stay away: something has to change
 // before another client may try.

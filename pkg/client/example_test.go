@@ -20,7 +20,7 @@ func Example() {
 		URL:      url,
 		DeviceID: "laptop",
 		Token:    func(context.Context) (string, error) { return "a token of alice", nil },
-		OnEvent: func(_ context.Context, event *conversationv1.Event) {
+		OnEvent: func(_ context.Context, event client.Event) {
 			if message := event.GetBody().GetMessage(); message != nil {
 				fmt.Printf("%d %s: %s\n", event.GetSeq(), event.GetSender(), message.GetText())
 				close(shown)

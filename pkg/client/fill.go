@@ -1,10 +1,8 @@
 package client
 
 import (
-	"bytes"
 	"slices"
 
-	"github.com/runnelhq/runnel/pkg/chain"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -21,7 +19,7 @@ const (
 
 // missing notes that events up to head are missing and gets them. The lock is held, as in all that follows.
 func (c *Client) missing(conv *stream, head uint64) {
-	if !conv.filling && !conv.queued && !conv.broken {
+	if !conv.filling && !conv.queued && !conv.broken && conv.search == nil {
 		c.stats.GapsSeen++
 	}
 	c.fill(conv, head)
@@ -30,7 +28,7 @@ func (c *Client) missing(conv *stream, head uint64) {
 // fill gets the events after last up to head by reading, when it is the conversation's turn and the callbacks have room.
 func (c *Client) fill(conv *stream, head uint64) {
 	conv.head = max(conv.head, head)
-	if conv.filling || conv.queued || conv.broken || conv.gone {
+	if conv.filling || conv.queued || conv.broken || conv.gone || conv.search != nil {
 		return
 	}
 	conv.queued = true
@@ -45,7 +43,7 @@ func (c *Client) pump() {
 		if c.behind = c.behind[1:]; len(c.behind) == 0 {
 			c.behind = nil
 		}
-		if conv.queued = false; conv.gone || conv.broken {
+		if conv.queued = false; conv.gone || conv.broken || conv.search != nil {
 			continue
 		}
 		c.ask(c.pageAfter(conv))
@@ -79,7 +77,7 @@ func (c *Client) pageAfter(conv *stream) *request {
 
 // filled takes a page.
 func (c *Client) filled(conv *stream, page *clientv1.Page) {
-	if conv.gone || conv.broken {
+	if conv.gone || conv.broken || conv.search != nil {
 		return
 	}
 	c.stats.PagesRead++
@@ -87,7 +85,7 @@ func (c *Client) filled(conv *stream, page *clientv1.Page) {
 	seq, err := c.merge(conv, page)
 	c.proceed(conv, seq, err, readEvent)
 	switch {
-	case err != nil || conv.gone || conv.broken || conv.filling || conv.queued || conv.last >= conv.head:
+	case err != nil || conv.gone || conv.broken || conv.search != nil || conv.filling || conv.queued || conv.last >= conv.head:
 	case conv.last > before:
 		conv.stuck = 0
 		c.fill(conv, conv.head)
@@ -124,7 +122,7 @@ func (c *Client) merge(conv *stream, page *clientv1.Page) (seq uint64, err error
 }
 
 // asRead is an event of a page. If it is held as well, the held copy knows its trace; those before it are of no more use.
-func (conv *stream) asRead(event *conversationv1.Event) arrival {
+func (conv *stream) asRead(event *clientv1.Event) arrival {
 	for len(conv.held) > 0 && conv.held[0].event.GetSeq() < event.GetSeq() {
 		conv.held = conv.held[1:]
 	}
@@ -139,55 +137,6 @@ func (c *Client) giveUp(conv *stream) {
 	conv.head, conv.held, conv.stuck = conv.last, nil, 0
 	delete(c.catchingUp, conv)
 	c.leaveIf(conv, true)
-}
-
-// verify checks an event. One of a kind that is newer than this client cannot be recomputed, but its place in the chain can be
-// checked.
-func verify(v *chain.Verifier, event *conversationv1.Event) error {
-	if event.GetBody() == nil || event.GetBody().GetAction() != nil {
-		return v.Next(event)
-	}
-	var reason string
-	switch {
-	case v.Hash() != nil && event.GetSeq() != v.Seq()+1:
-		reason = "an event was dropped, repeated or moved before it"
-	case v.Hash() != nil && !bytes.Equal(event.GetPrevHash(), v.Hash()):
-		reason = "its prev_hash is not the hash of the event before it"
-	case len(event.GetHash()) != chain.Size:
-		reason = "it has no hash"
-	default:
-		*v = *chain.From(event.GetSeq(), event.GetHash())
-		return nil
-	}
-	return &chain.Broken{ConversationID: event.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
-}
-
-// verifyPage checks a page that a program asked for.
-func verifyPage(conversationID string, after uint64, page *clientv1.Page, backward bool) error {
-	events := page.GetEvents()
-	if backward {
-		events = slices.Clone(events)
-		slices.Reverse(events)
-	}
-	var v chain.Verifier
-	// Where a page begins that does not begin after a seq is up to the server.
-	last, anywhere := after, backward
-	for _, event := range events {
-		if event.GetConversationId() != conversationID {
-			return &chain.Broken{ConversationID: conversationID, Seq: event.GetSeq(), Reason: "it belongs to another conversation"}
-		}
-		if event.GetSeq() != last+1 && !anywhere {
-			if !covered(page.GetHidden(), last+1, event.GetSeq()) {
-				return &chain.Broken{ConversationID: conversationID, Seq: event.GetSeq(), Reason: "the log has a hole before it"}
-			}
-			v.Skip()
-		}
-		if err := verify(&v, event); err != nil {
-			return err
-		}
-		last, anywhere = event.GetSeq(), false
-	}
-	return nil
 }
 
 // covered reports whether hidden stretches cover everything from seq up to but not including end.

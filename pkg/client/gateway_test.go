@@ -22,6 +22,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -139,6 +140,9 @@ func (l *link) next() (*clientv1.ClientFrame, error) {
 		select {
 		case message := <-l.toServer:
 			if err := frame.DecodeClient(l.codec, message, func(f *clientv1.ClientFrame) error {
+				if f.GetConnect().GetBodyBytes() {
+					l.codec = l.codec.WithBytes()
+				}
 				l.pending = append(l.pending, f)
 				return nil
 			}); err != nil {
@@ -233,15 +237,26 @@ func newHistory(n int) *history {
 }
 
 func (h *history) apply(sender, command string, body *conversationv1.Body) (*conversationv1.Event, *conversationv1.Error) {
-	state, event, refusal := conversation.Apply(h.state, &brokerv1.Command{
-		ConversationId: h.id, Sender: sender, CommandId: command, Body: body, Salt: make([]byte, 16),
-	}, time.Now().UnixMilli())
+	encoded, err := conversation.EncodeBody(body)
+	if err != nil {
+		panic(err)
+	}
+	facts := conversation.NewFacts(nil)
+	for _, need := range conversation.Needs(sender, body) {
+		if need.Seq <= h.head() {
+			event := h.events[need.Seq-1]
+			facts.Load(need, &historyv1.Fact{Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs()})
+		}
+	}
+	result, refusal := conversation.Apply(h.state, facts, &brokerv1.Command{
+		ConversationId: h.id, Sender: sender, CommandId: command, Body: encoded, Salt: make([]byte, 16),
+	}, body, time.Now().UnixMilli())
 	if refusal != nil {
 		return nil, refusal
 	}
-	h.state = state
-	h.events = append(h.events, event)
-	return event, nil
+	h.state = result.State
+	h.events = append(h.events, result.Event)
+	return result.Event, nil
 }
 
 func (h *history) grow(n int) {
@@ -259,7 +274,23 @@ func (h *history) info() *clientv1.Conversation {
 }
 
 func (h *history) push(seq uint64) *clientv1.ServerFrame {
-	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: h.events[seq-1]}}
+	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: frame.ToClient(h.events[seq-1])}}
+}
+
+// back undoes everything above seq, as a restored backup does.
+func (h *history) back(seq uint64) {
+	h.events, h.state = h.events[:seq:seq], nil
+	for _, event := range h.events {
+		h.state = conversation.Fold(h.state, event)
+	}
+}
+
+// sent are events as clients get them.
+func sent(events ...*conversationv1.Event) (decoded []*clientv1.Event) {
+	for _, event := range events {
+		decoded = append(decoded, frame.ToClient(event))
+	}
+	return decoded
 }
 
 func (h *history) beat() *clientv1.ServerFrame {
@@ -279,7 +310,7 @@ func (h *history) page(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 			page.More = true
 			break
 		}
-		page.Events = append(page.Events, event)
+		page.Events = append(page.Events, frame.ToClient(event))
 	}
 	return &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Page{Page: page}}
 }
@@ -301,7 +332,7 @@ func commit(f *clientv1.ClientFrame, seq uint64) *clientv1.ServerFrame {
 // view is what the application has seen.
 type view struct {
 	mu     sync.Mutex
-	events map[string][]*conversationv1.Event
+	events map[string][]client.Event
 	states []client.State
 	broken []error
 }
@@ -333,12 +364,12 @@ func upTo(first, last uint64) []uint64 {
 // start starts a client whose waits between attempts are at their bounds.
 func start(t *testing.T, g *gateway, change ...func(*client.Config)) (*client.Client, *view) {
 	t.Helper()
-	v := &view{events: map[string][]*conversationv1.Event{}}
+	v := &view{events: map[string][]client.Event{}}
 	cfg := client.Config{
 		URL: "ws://gateway", DeviceID: "phone", Dial: g.dial,
 		Token:   func(context.Context) (string, error) { return "token", nil },
 		Backoff: client.Backoff{Random: func() float64 { return 1 }},
-		OnEvent: func(_ context.Context, event *conversationv1.Event) {
+		OnEvent: func(_ context.Context, event client.Event) {
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.events[event.GetConversationId()] = append(v.events[event.GetConversationId()], event)

@@ -242,7 +242,7 @@ func play(t *testing.T, s script) (problem string) {
 		cfg.MaxEvents = s.maxRoom
 		cfg.Backoff.Max = time.Second
 		if see := cfg.OnEvent; s.slow {
-			cfg.OnEvent = func(ctx context.Context, event *conversationv1.Event) {
+			cfg.OnEvent = func(ctx context.Context, event client.Event) {
 				time.Sleep(70 * time.Millisecond)
 				see(ctx, event)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
@@ -25,7 +26,15 @@ type Ticket struct {
 	// CommandID is the id under which it can be repeated.
 	CommandID string
 
-	body    *conversationv1.Body
+	body *conversationv1.Body
+	// lane is the conversation that a create is put in order with, when it is sent again after a fork.
+	lane string
+	// attempt is how often the command was refused; unconfirmed says that the outcome of a copy is not known, rejected since
+	// when gateways refuse to take it all the same. See answered.
+	attempt     uint32
+	unconfirmed bool
+	rejected    time.Time
+
 	done    chan struct{}
 	request *request
 	// shared says that more than one caller may wait for it.
@@ -41,8 +50,8 @@ type Ticket struct {
 func (t *Ticket) Done() <-chan struct{} { return t.done }
 
 // Wait waits for the outcome. The error is a *RefusedError when the command was refused for good, ErrClosed or a *ClosedError
-// when the client ended first, or wraps ErrOutcomeUnknown and the context's error when ctx ended first; the command then
-// stays in the outbox.
+// when the client ended first, an *UnconfirmedError when gateways kept refusing to take a command that had been sent before, or
+// wraps ErrOutcomeUnknown and the context's error when ctx ended first; the command then stays in the outbox.
 func (t *Ticket) Wait(ctx context.Context) (*conversationv1.Outcome, error) {
 	select {
 	case <-t.done:
@@ -74,11 +83,17 @@ func (t *Ticket) resolve(answer *clientv1.ServerFrame, err error) {
 
 // key is what commands are put in order by.
 func (t *Ticket) key() string {
-	if t.ConversationID == "" {
+	switch {
+	case t.lane != "":
+		return t.lane
+	case t.ConversationID == "":
 		return t.CommandID
 	}
 	return t.ConversationID
 }
+
+// id names the command.
+func (t *Ticket) id() commandKey { return commandKey{t.ConversationID, t.CommandID} }
 
 // Submit gives a command to the outbox and waits for its outcome: it is committed when the error is nil. When ctx ends, the wait
 // ends, but a command that may have been sent is not taken back: the error wraps ErrOutcomeUnknown. A command that was never
@@ -93,7 +108,8 @@ func (c *Client) Submit(ctx context.Context, conversationID string, body *conver
 }
 
 // SubmitID is Submit with a command id of the caller's: a UUIDv7 in canonical lower-case form. The same id of the same command
-// has the same outcome, after any time and however often it is given.
+// has the same outcome once it is committed, after any time and however often it is given. A command that was refused is
+// judged anew when it is given again.
 func (c *Client) SubmitID(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	ticket, err := c.enqueue(ctx, conversationID, commandID, body)
 	if err != nil {
@@ -122,7 +138,7 @@ func (c *Client) EnqueueID(conversationID, commandID string, body *conversationv
 
 // enqueue is EnqueueID below the span of a context.
 func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
-	if !conversation.ValidCommandID(commandID) {
+	if !conversation.AdmissibleCommandID(commandID) {
 		return nil, errors.New("client: the command id must be a UUIDv7 in canonical lower-case form")
 	}
 	ticket := &Ticket{ConversationID: conversationID, CommandID: commandID, body: body, done: make(chan struct{})}
@@ -151,6 +167,8 @@ func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, 
 	if c.tickets >= c.cfg.MaxOutbox {
 		return nil, ErrOutboxFull
 	}
+	before := c.refusals.find(ticket.id(), time.Now())
+	ticket.attempt, ticket.unconfirmed = before.attempt, before.unconfirmed
 	ticket.beginSend(ctx, c.tracer)
 	c.tickets++
 	c.outbox[ticket.key()] = append(waiting, ticket)
@@ -162,20 +180,44 @@ func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, 
 
 // submit begins to send the oldest command of a conversation. The lock is held.
 func (c *Client) submit(ticket *Ticket) {
+	submit := &clientv1.Submit{
+		ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
+	}
 	ticket.request = &request{
 		ticket: ticket,
-		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: &clientv1.Submit{
-			ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
-		}}},
+		frame:  &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: submit}},
+		aim:    func() { submit.Attempt = ticket.attempt },
 		done: func(answer *clientv1.ServerFrame, err error) {
 			if err == nil && answer.GetOutcome() == nil {
 				err = errAnswer
 			}
+			c.remember(ticket, answer, err)
 			ticket.resolve(answer, err)
 			c.leave(ticket)
 		},
 	}
 	c.ask(ticket.request)
+}
+
+// remember keeps what is known of a command that leaves the outbox, for when it is given again or undone.
+func (c *Client) remember(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
+	switch {
+	case err == nil:
+		c.refusals.forget(ticket.id())
+		c.record.add(committed{
+			conversationID: answer.GetOutcome().GetConversationId(), commandID: ticket.CommandID,
+			seq: answer.GetOutcome().GetSeq(), body: ticket.body,
+		})
+	case ticket.attempt > 0 || ticket.unconfirmed:
+		c.refusals.keep(ticket.id(), past{attempt: ticket.attempt, unconfirmed: ticket.unconfirmed, at: time.Now()})
+	}
+}
+
+// recall takes back the request of a command that was never sent; it is begun again when it is the command's turn.
+func (c *Client) recall(ticket *Ticket) {
+	delete(c.requests, ticket.request)
+	ticket.request.ready = false
+	ticket.request = nil
 }
 
 // leave takes a command out of the outbox and begins the next one. The lock is held.

@@ -319,7 +319,7 @@ func TestACallbackMayWaitForAnOutcome(t *testing.T) {
 		answered := make(chan error, 3)
 		c, _ = start(t, g, func(cfg *client.Config) {
 			cfg.Start = clientv1.Start_START_FIRST
-			cfg.OnEvent = func(ctx context.Context, event *conversationv1.Event) {
+			cfg.OnEvent = func(ctx context.Context, event client.Event) {
 				_, err := c.Send(ctx, h.id, "echo", client.ReplyTo(event.GetSeq()))
 				answered <- err
 			}
@@ -335,6 +335,7 @@ func TestACallbackMayWaitForAnOutcome(t *testing.T) {
 				l, _ = g.accept(t, connected(h.info()))
 				f = l.recv(t)
 			}
+			h.grow(1)
 			l.send(commit(f, seq+4))
 			require.NoError(t, <-answered)
 		}

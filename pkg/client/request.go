@@ -53,6 +53,9 @@ func (c *Client) makeReady(r *request) {
 	if r.ready {
 		return
 	}
+	if r.open && r.ticket != nil {
+		r.ticket.unconfirmed = true // it was sent and there was no answer
+	}
 	r.ready, r.open = true, false
 	c.ready = append(c.ready, r)
 	if c.session != nil {
@@ -106,11 +109,24 @@ func (c *Client) answered(s *session, f *clientv1.ServerFrame) {
 	}
 	refusal := refused(failure)
 	refusal.TraceID = traceID(parse(f.GetTraceparent()))
-	if !refusal.temporary() {
+	again := refusal.temporary()
+	if r.ticket != nil {
+		again = r.ticket.refused(f.GetOutcome() != nil, refusal) || again
+	}
+	if !again {
 		c.finish(r, f, refusal)
 		return
 	}
-	r.due = time.Now().Add(max(c.cfg.Backoff.wait(r.tries-1), refusal.RetryAfter))
+	c.tryLater(s, r, refusal.RetryAfter, refusal)
+}
+
+// tryLater makes a request wait before it is sent again. A command that gateways refused to take for too long ends.
+func (c *Client) tryLater(s *session, r *request, atLeast time.Duration, cause error) {
+	if r.ticket != nil && !r.ticket.rejected.IsZero() && time.Since(r.ticket.rejected) >= rejectedFor {
+		c.finish(r, nil, &UnconfirmedError{Cause: cause})
+		return
+	}
+	r.due = time.Now().Add(max(c.cfg.Backoff.wait(r.tries-1), atLeast))
 	s.remind(r.due)
 }
 

@@ -39,7 +39,9 @@ type session struct {
 	scanAt, ackAt time.Time
 	owesPong      bool
 	// firstBeat says that no heartbeat came yet.
-	firstBeat  bool
+	firstBeat bool
+	// rejoin says that the client connects anew when it knows how far it has its conversations.
+	rejoin     bool
 	refreshing bool
 	closing    bool
 	failure    error
@@ -176,10 +178,20 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 		c.hidden(m.Hidden)
 	case *clientv1.ServerFrame_Attached:
 		c.meet(s, m.Attached.GetConversation(), fromAttached)
+	case *clientv1.ServerFrame_Forked:
+		// Nothing more of it is pushed on this connection, whatever history says.
+		s.rejoin = true
+		if conv := c.conversations[m.Forked.GetConversationId()]; conv != nil && !conv.gone {
+			c.suspect(conv, nil)
+		}
+		c.rejoin()
 	case *clientv1.ServerFrame_Detached:
 		if conv := c.conversations[m.Detached.GetConversationId()]; conv != nil {
 			if m.Detached.GetLast() == 0 {
 				c.cfg.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.id)
+				if c.record.created(conv.id) {
+					c.rewind(conv, 0, nil)
+				}
 			}
 			c.detach(conv, m.Detached.GetLast())
 		}

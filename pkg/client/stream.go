@@ -30,6 +30,13 @@ type stream struct {
 	stuck           int
 	// doubted says that an event did not verify and is read once more; broken that this did not help.
 	doubted, broken bool
+	// search is the search for the last event in common with the server, nil while nothing is wrong; see fork.go.
+	search *search
+	// trail is what the client had; joined the first seq that the user may see, as far as it is known.
+	trail  trail
+	joined uint64
+	// branch counts how often the log went back.
+	branch int
 	// followed says that this connection pushes what comes after last.
 	followed bool
 	// announced says that OnAttached was told.
@@ -71,6 +78,7 @@ func (c *Client) restore(positions map[string]Position) {
 		conv := &stream{id: id, last: position.Seq, delivered: position.Seq}
 		if len(position.Hash) == chain.Size {
 			conv.verifier = *chain.From(position.Seq, position.Hash)
+			conv.trail.add(position.Seq, position.Hash)
 		}
 		c.conversations[id] = conv
 	}
@@ -88,6 +96,9 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, base) })
 		}
 	}
+	if conv.joined == 0 {
+		conv.joined = info.GetJoinedSeq()
+	}
 	if conv.leaving && info.GetJoinedSeq() > conv.leaveAt {
 		// A member again before everything of the membership before was handed over: it goes on.
 		conv.leaving, conv.leaveAt = false, 0
@@ -98,14 +109,17 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 			c.notify(func(context.Context) { c.cfg.OnAttached(info) })
 		}
 	}
-	if info.GetHead() > conv.last {
-		if conv.followed {
-			c.catchingUp[conv] = catchUp{to: info.GetHead(), was: conv.last}
-		} else {
-			c.fill(conv, info.GetHead())
-		}
-	} else if info.GetHead() < conv.last {
-		c.cfg.Log.Error("the server has less of a conversation than this client", "conversation_id", conv.id, "head", info.GetHead(), "seq", conv.last)
+	switch {
+	case conv.search != nil:
+		conv.head = max(conv.head, info.GetHead())
+	case known && (info.GetHead() < conv.last || (from == fromConnected && info.GetHead() < c.record.newest(conv.id))):
+		// What was pushed meanwhile may be newer than a list, so history decides.
+		conv.head = max(conv.head, info.GetHead())
+		c.suspect(conv, nil)
+	case info.GetHead() > conv.last && conv.followed:
+		c.catchingUp[conv] = catchUp{to: info.GetHead(), was: conv.last}
+	case info.GetHead() > conv.last:
+		c.fill(conv, info.GetHead())
 	}
 	// What the last connection acknowledged may have been lost with it.
 	if info.GetCursor().GetReadSeq() < conv.read {
@@ -142,7 +156,13 @@ func (c *Client) pushed(came arrival) {
 	case conv == nil:
 		c.stray(event)
 	case conv.broken:
+	case conv.search != nil:
+		conv.head = max(conv.head, seq)
 	case seq <= conv.last:
+		if had := conv.trail.at(seq); had != nil && !had.is(event.GetHash()) {
+			c.suspect(conv, nil)
+			return
+		}
 		c.stats.RepeatsDropped++
 		if seq <= conv.delivered {
 			// The gateway does not know that it was received.
@@ -160,7 +180,7 @@ func (c *Client) pushed(came arrival) {
 
 // stray takes an event of a conversation that the client does not know. It may be one that is about to be listed and that will be
 // read from there.
-func (c *Client) stray(event *conversationv1.Event) {
+func (c *Client) stray(event *clientv1.Event) {
 	if s := c.session; !c.listed {
 		if s.strays == nil {
 			s.strays = map[string]uint64{}
@@ -177,6 +197,8 @@ func (c *Client) hidden(hidden *clientv1.Hidden) {
 	conv := c.conversations[hidden.GetConversationId()]
 	switch {
 	case conv == nil || conv.broken || hidden.GetLast() <= conv.last:
+	case conv.search != nil:
+		conv.head = max(conv.head, hidden.GetLast())
 	case hidden.GetFirst() <= conv.last+1:
 		c.skip(conv, hidden.GetLast())
 		c.proceed(conv, conv.last, nil, pushedEvent)
@@ -198,15 +220,18 @@ func (c *Client) take(conv *stream, came arrival) error {
 	if event.GetConversationId() != conv.id {
 		return &chain.Broken{ConversationID: conv.id, Seq: event.GetSeq(), Reason: "it belongs to another conversation"}
 	}
-	if !c.cfg.SkipVerify {
-		if err := verify(&conv.verifier, event); err != nil {
-			return err
-		}
+	content, err := c.check(&conv.verifier, event)
+	if err != nil {
+		return err
 	}
+	if len(conv.trail.marks) == 0 && event.GetSeq() > 1 {
+		conv.trail.add(event.GetSeq()-1, event.GetPrevHash())
+	}
+	conv.trail.add(event.GetSeq(), event.GetHash())
 	conv.last, conv.doubted = event.GetSeq(), false
 	c.events++
 	c.stats.Events++
-	c.tellLater(notice{conv: conv, event: event, origin: came.origin})
+	c.tellLater(notice{conv: conv, branch: conv.branch, event: Event{Event: event, Content: content}, origin: came.origin})
 	return nil
 }
 
@@ -217,7 +242,7 @@ func (c *Client) skip(conv *stream, to uint64) {
 	conv.verifier.Skip()
 	c.stats.Hidden++
 	c.others++
-	c.tellLater(notice{conv: conv, hidden: hidden})
+	c.tellLater(notice{conv: conv, branch: conv.branch, hidden: hidden})
 }
 
 // proceed goes on after an attempt to take the event seq: with the held events, with a fill, or not at all.
@@ -245,8 +270,8 @@ func (c *Client) proceed(conv *stream, seq uint64, err error, came way) {
 	}
 }
 
-// doubt reacts to an event that does not verify: it is read from history, once more if it was, and if that does not help, the
-// conversation ends here.
+// doubt reacts to an event that does not verify: it is read from history, once more if it was. If that does not help, either the
+// server is on another branch of the log, or the conversation ends here.
 func (c *Client) doubt(conv *stream, seq uint64, err error, came way) {
 	c.stats.ChainBreaks++
 	conv.held = nil
@@ -255,6 +280,11 @@ func (c *Client) doubt(conv *stream, seq uint64, err error, came way) {
 		c.fill(conv, seq)
 		return
 	}
+	c.suspect(conv, err)
+}
+
+// breakOff ends a conversation whose log contradicts itself.
+func (c *Client) breakOff(conv *stream, err error) {
 	conv.broken = true
 	c.cfg.Log.Error("the log of a conversation contradicts itself", "error", err)
 	if c.cfg.OnBroken != nil {
@@ -268,6 +298,10 @@ func (c *Client) compare(heads []*clientv1.Position) {
 	for _, head := range heads {
 		conv := c.conversations[head.GetConversationId()]
 		if conv == nil || head.GetSeq() <= conv.last {
+			continue
+		}
+		if conv.search != nil {
+			conv.head = max(conv.head, head.GetSeq())
 			continue
 		}
 		if catch, coming := c.catchingUp[conv]; coming {

@@ -91,7 +91,7 @@ func reasonOf(err error) string {
 
 // arrival is an event as it came.
 type arrival struct {
-	event *conversationv1.Event
+	event *clientv1.Event
 	// origin is nil for an event that belongs to no trace, and for one that was read: pages carry none.
 	origin *origin
 }

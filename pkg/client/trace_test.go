@@ -172,7 +172,7 @@ func TestAReceivedEventGoesOnWithItsTrace(t *testing.T) {
 		release := make(chan struct{})
 		start(t, g, fromFirst, func(cfg *client.Config) {
 			cfg.TracerProvider = provider
-			cfg.OnEvent = func(ctx context.Context, _ *conversationv1.Event) {
+			cfg.OnEvent = func(ctx context.Context, _ client.Event) {
 				<-release
 				took = append(took, seen{client.TraceID(ctx), client.Traceparent(ctx)})
 			}
@@ -207,7 +207,7 @@ func TestWithoutATracerTheApplicationHasTheTraceOfAnEvent(t *testing.T) {
 		g, h := newGateway(), newHistory(1)
 		took := make(chan error, 1)
 		start(t, g, fromFirst, func(cfg *client.Config) {
-			cfg.OnEvent = func(ctx context.Context, _ *conversationv1.Event) {
+			cfg.OnEvent = func(ctx context.Context, _ client.Event) {
 				if client.TraceID(ctx) != otherTraceID || client.Traceparent(ctx) != otherTrace {
 					took <- errors.New(client.Traceparent(ctx))
 					return

@@ -19,7 +19,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 // serveWebSocket accepts WebSocket connections on a real socket and answers each frame, until handle gives an error.
@@ -43,6 +42,9 @@ func webSocketHandler(subprotocols []string, handle func(*clientv1.ClientFrame) 
 				return
 			}
 			err = frame.DecodeClient(codec, message, func(f *clientv1.ClientFrame) error {
+				if f.GetConnect().GetBodyBytes() {
+					codec = codec.WithBytes()
+				}
 				answers, err := handle(f)
 				var out []byte
 				for _, answer := range answers {
@@ -131,10 +133,10 @@ func TestOverARealSocket(t *testing.T) {
 			return nil, nil
 		})
 		defer stop()
-		events := make(chan *conversationv1.Event, 1)
+		events := make(chan client.Event, 1)
 		c, err := client.New(client.Config{
 			URL: url, DeviceID: "phone", Codec: codec, Token: func(context.Context) (string, error) { return "token", nil },
-			OnEvent: func(_ context.Context, event *conversationv1.Event) { events <- event },
+			OnEvent: func(_ context.Context, event client.Event) { events <- event },
 		})
 		require.NoError(t, err)
 		require.NoError(t, c.Start(t.Context()))
@@ -180,7 +182,7 @@ func BenchmarkReceiveEvents(b *testing.B) {
 			c, err := client.New(client.Config{
 				URL: "ws://gateway", DeviceID: "phone", Dial: g.dial, SkipVerify: !verify, Start: clientv1.Start_START_FIRST, MaxEvents: 1 << 30,
 				Token: func(context.Context) (string, error) { return "token", nil },
-				OnEvent: func(_ context.Context, event *conversationv1.Event) {
+				OnEvent: func(_ context.Context, event client.Event) {
 					if event.GetSeq() == uint64(b.N) {
 						close(seen)
 					}

@@ -127,7 +127,12 @@ func (s *session) collect(buf []byte) []byte {
 		case c.maxFrame > 0 && size > c.maxFrame:
 			buf = buf[:before]
 			c.ready = c.ready[1:]
-			c.finish(r, nil, ErrTooLarge)
+			if r.ticket != nil && r.ticket.rejectedAgain() {
+				r.ready = false
+				c.tryLater(s, r, 0, ErrTooLarge)
+			} else {
+				c.finish(r, nil, ErrTooLarge)
+			}
 			continue
 		case c.maxFrame > 0 && before > 0 && len(buf) > c.maxFrame:
 			// It goes into the next message.

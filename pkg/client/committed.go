@@ -1,0 +1,70 @@
+package client
+
+import (
+	"slices"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+const (
+	// Committed commands that are kept to be sent again after a fork.
+	maxCommitted      = 1000
+	maxCommittedBytes = 1 << 20
+)
+
+// committed is a command of this client that was committed.
+type committed struct {
+	conversationID, commandID string
+	seq                       uint64
+	body                      *conversationv1.Body
+	size                      int
+}
+
+// record keeps the newest committed commands, bounded in number and size; the oldest are forgotten first.
+type record struct {
+	commands []committed
+	bytes    int
+}
+
+func (r *record) add(command committed) {
+	command.size = command.body.SizeVT()
+	r.commands = append(r.commands, command)
+	r.bytes += command.size
+	for len(r.commands) > maxCommitted || r.bytes > maxCommittedBytes {
+		r.bytes -= r.commands[0].size
+		r.commands[0] = committed{}
+		r.commands = r.commands[1:]
+	}
+}
+
+// take removes the commands of a conversation above a seq, and returns them in the order of their commit.
+func (r *record) take(conversationID string, above uint64) (taken []committed) {
+	kept := r.commands[:0:0]
+	for _, command := range r.commands {
+		if command.conversationID != conversationID || command.seq <= above {
+			kept = append(kept, command)
+			continue
+		}
+		r.bytes -= command.size
+		taken = append(taken, command)
+	}
+	r.commands = kept
+	return taken
+}
+
+// newest is the newest seq of a committed command of a conversation; 0 for none.
+func (r *record) newest(conversationID string) (seq uint64) {
+	for _, command := range r.commands {
+		if command.conversationID == conversationID {
+			seq = max(seq, command.seq)
+		}
+	}
+	return seq
+}
+
+// created reports whether the creation of a conversation is among the commands.
+func (r *record) created(conversationID string) bool {
+	return slices.ContainsFunc(r.commands, func(command committed) bool {
+		return command.conversationID == conversationID && command.body.GetCreate() != nil
+	})
+}

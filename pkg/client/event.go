@@ -1,0 +1,96 @@
+package client
+
+import (
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Event is an event with what the client can say about its content.
+type Event struct {
+	*clientv1.Event
+	// Content is chain.Verified when the body is the one that was committed, chain.Erased when the content was erased from
+	// the log, and chain.NotChecked when the event has a format that is newer than this client, or with Config.SkipVerify.
+	Content chain.Content
+}
+
+// Page is a stretch of a log that a program read.
+type Page struct {
+	// Events are in the order asked for.
+	Events []Event
+	// Hidden are stretches within this page that the user may not see.
+	Hidden []*conversationv1.Range
+	// Head is the newest seq that the user may see.
+	Head uint64
+	// More says that there is more in this direction: continue after (or before) the last seq of Events or Hidden.
+	More bool
+}
+
+// check verifies that an event is the next one of a log, and what its content is. The error is a *chain.Broken.
+func (c *Client) check(v *chain.Verifier, event *clientv1.Event) (chain.Content, error) {
+	if c.cfg.SkipVerify {
+		if event.GetBody() == nil && len(event.GetSalt()) == 0 {
+			return chain.Erased, nil
+		}
+		return chain.NotChecked, nil
+	}
+	content, err := v.Next(frame.FromClient(event))
+	switch {
+	case err != nil:
+		return content, err
+	case content == chain.Erased:
+		event.Body = nil
+	case c.cfg.Codec != frame.Proto && len(event.GetBodyBytes()) > 0:
+		// JSON has the body twice. Only the bytes were checked, so the program gets what they say. Bytes that this client cannot
+		// read are a body without an action, like those of a newer kind.
+		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
+			event.Body = &conversationv1.Body{}
+		}
+	}
+	return content, nil
+}
+
+// checkPage verifies a page that a program asked for.
+func (c *Client) checkPage(read *clientv1.Read, page *clientv1.Page) (*Page, error) {
+	checked := &Page{
+		Events: make([]Event, len(page.GetEvents())), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
+	}
+	var v chain.Verifier
+	// Where a page begins that does not begin after a seq is up to the server.
+	last, anywhere := read.GetAfter(), read.GetBackward()
+	for i, event := range page.GetEvents() {
+		place := i
+		if read.GetBackward() {
+			place = len(checked.Events) - 1 - i
+			event = page.GetEvents()[place]
+		}
+		if !c.cfg.SkipVerify {
+			if reason := misplaced(read.GetConversationId(), event, last, anywhere, page.GetHidden()); reason != "" {
+				return nil, &chain.Broken{ConversationID: read.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
+			}
+		}
+		if event.GetSeq() != last+1 {
+			v.Skip()
+		}
+		content, err := c.check(&v, event)
+		if err != nil {
+			return nil, err
+		}
+		checked.Events[place] = Event{Event: event, Content: content}
+		last, anywhere = event.GetSeq(), false
+	}
+	return checked, nil
+}
+
+// misplaced returns why an event cannot come after last in a page; empty when it can.
+func misplaced(conversationID string, event *clientv1.Event, last uint64, anywhere bool, hidden []*conversationv1.Range) string {
+	switch {
+	case event.GetConversationId() != conversationID:
+		return "it belongs to another conversation"
+	case event.GetSeq() != last+1 && !anywhere && !covered(hidden, last+1, event.GetSeq()):
+		return "the log has a hole before it"
+	}
+	return ""
+}

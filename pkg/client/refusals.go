@@ -1,0 +1,59 @@
+package client
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// How long a refused command id is remembered; the server remembers it for as long.
+	refusedFor = 10 * time.Minute
+	// Command ids that are remembered at the same time.
+	maxRefused = 1000
+)
+
+// past is what the client knows of a command id that left the outbox without being committed.
+type past struct {
+	// attempt is the number of refusals that were received.
+	attempt uint32
+	// unconfirmed says that the outcome of a copy is not known.
+	unconfirmed bool
+	at          time.Time
+}
+
+// refusals remembers command ids, so that a repeated command says how often it was refused. The oldest are forgotten first.
+type refusals struct {
+	byID  map[commandKey]past
+	order []commandKey
+}
+
+// commandKey names a command; the sender is always the user.
+type commandKey struct{ conversationID, commandID string }
+
+// keep remembers a command. Remembering it again renews it.
+func (r *refusals) keep(key commandKey, p past) {
+	if r.byID == nil {
+		r.byID = map[commandKey]past{}
+	}
+	r.forget(key)
+	r.byID[key] = p
+	r.order = append(r.order, key)
+	for len(r.order) > maxRefused || p.at.Sub(r.byID[r.order[0]].at) >= refusedFor {
+		r.forget(r.order[0])
+	}
+}
+
+// find returns what is known of a command id.
+func (r *refusals) find(key commandKey, now time.Time) past {
+	if p, known := r.byID[key]; known && now.Sub(p.at) < refusedFor {
+		return p
+	}
+	return past{}
+}
+
+func (r *refusals) forget(key commandKey) {
+	if _, known := r.byID[key]; known {
+		delete(r.byID, key)
+		r.order = slices.Delete(r.order, slices.Index(r.order, key), slices.Index(r.order, key)+1)
+	}
+}
