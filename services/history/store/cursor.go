@@ -2,11 +2,18 @@ package store
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
+
+// Cursors knows how far members have received and read.
+type Cursors interface {
+	// SaveCursors moves cursors forward. Each part (delivered, read) moves by itself, its time with it.
+	SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error
+}
 
 // MergeCursors makes at most one update for each conversation and user, ordered by both: one statement may touch a row
 // only once, and two writers that lock rows in the same order cannot wait for each other. Updates that move nothing are

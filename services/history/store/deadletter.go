@@ -1,12 +1,23 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
+
+// DeadLetters knows the commands that were put aside.
+type DeadLetters interface {
+	// DeadLetters gives a page of what was put aside, without payloads.
+	DeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error)
+	// DeadLetter gives one with its payload. ErrNoDeadLetter when it is not there.
+	DeadLetter(ctx context.Context, key DeadLetterKey) (*historyv1.StoredDeadLetter, error)
+	// DropDeadLetter forgets one for good. ErrNoDeadLetter when it is not there.
+	DropDeadLetter(ctx context.Context, key DeadLetterKey) error
+}
 
 // DeadLetterKey is what a dead letter is stored under.
 type DeadLetterKey struct {

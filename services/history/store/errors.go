@@ -11,6 +11,11 @@ var (
 	// ErrSeqTaken says that an event's place in its log is not the next free one: another command has it, or there would be
 	// a hole before it.
 	ErrSeqTaken = errors.New("events do not continue the stored head of their conversation")
+	// ErrPosition says that a position does not rise: another event has it, or the watermark goes back or to another stream
+	// although no epoch begins.
+	ErrPosition = errors.New("positions must rise: a batch goes on from the watermark, or it begins an epoch")
+	// ErrLevel says that the protocol level would fall.
+	ErrLevel = errors.New("the installation's protocol level is higher already, and it never falls")
 	// ErrNotFound says that there is no such conversation, or that the viewer may not know.
 	ErrNotFound = errors.New("no such conversation, or the viewer may not see it")
 	// ErrNoDeadLetter says that there is no such dead letter, or not any more.
@@ -26,6 +31,22 @@ var (
 	ErrDefect = errors.New("the database refused a statement")
 )
 
+// IsAnswer reports whether an error is an answer to a request, and not a failure of the database.
+func IsAnswer(err error) bool {
+	var moved *WatermarkError
+	var invalid *InvalidError
+	var fork *ForkError
+	if errors.As(err, &moved) || errors.As(err, &invalid) || errors.As(err, &fork) {
+		return true
+	}
+	for _, answer := range []error{ErrSeqTaken, ErrPosition, ErrLevel, ErrNotFound, ErrTooLarge, ErrNoDeadLetter, ErrNoWorker} {
+		if errors.Is(err, answer) {
+			return true
+		}
+	}
+	return false
+}
+
 // WatermarkError says that a batch was not made on the partition's present watermark: another worker has moved it.
 type WatermarkError struct {
 	Partition uint32
@@ -34,8 +55,8 @@ type WatermarkError struct {
 }
 
 func (e *WatermarkError) Error() string {
-	return fmt.Sprintf("partition %d stands at sequence %d of stream %q, not where the batch begins",
-		e.Partition, e.Present.GetSequence(), e.Present.GetStream())
+	return fmt.Sprintf("partition %d stands at sequence %d of stream %q in epoch %d, not where the batch begins",
+		e.Partition, e.Present.GetSequence(), e.Present.GetStream(), e.Present.GetEpoch())
 }
 
 // InvalidError names the field of a request that breaks its rule.

@@ -1,10 +1,21 @@
 package store
 
 import (
+	"context"
 	"slices"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
+
+// Leases knows who works on which partition.
+type Leases interface {
+	// Lease renews, releases and claims by the store's own clock; see Assign.
+	Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error)
+	// Leases gives all partitions with their leases, wishes and watermarks, and the workers that are live.
+	Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error)
+	// Move stores the wish that a worker hold a partition; an empty worker takes the wish back. ErrNoWorker when it is not live.
+	Move(ctx context.Context, partition uint32, worker string) error
+}
 
 // Lease is who works on a partition, and until when. Times are the store's, Unix time in milliseconds.
 type Lease struct {

@@ -35,9 +35,14 @@ func (v *View) Admit(joined uint64, left *uint64, head uint64) {
 // Empty reports whether there is nothing to see: the viewer never was a member.
 func (v *View) Empty() bool { return len(v.stretches) == 0 }
 
+// Member reports whether the viewer is a member now.
+func (v *View) Member() bool { return v.member }
+
 // Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and hands each to take with the size of its
 // stored body, until take returns false.
-type Fetch func(first, last uint64, backward bool, limit int, take func(event *conversationv1.Event, size int) bool) error
+type Fetch func(first, last uint64, backward bool, limit int, take takeEvent) error
+
+type takeEvent = func(event *conversationv1.Event, size int) bool
 
 // eventOverhead stands for everything of an event but its body, when the size of a page is counted.
 const eventOverhead = 256

@@ -4,9 +4,12 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"github.com/runnelhq/runnel/pkg/conversation"
+	"google.golang.org/protobuf/encoding/protowire"
+
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
 )
 
 // Batch is an append taken apart into what has to be written. Making it needs no database, so it is done before a
@@ -17,70 +20,79 @@ type Batch struct {
 	Rows []Row
 	// Changes holds one entry for each conversation of the batch, in order of first appearance.
 	Changes []Change
-	// Memberships begin and end in this order.
-	Memberships []Membership
+	// Effects are those that are not part of Changes, in their order.
+	Effects []Effect
 }
 
 // Row is what an event looks like in a table, as far as it differs from the message.
 type Row struct {
 	*conversationv1.Event
 	CommandID [16]byte
-	Body      []byte
+	// Sequence is the stream sequence of its command.
+	Sequence uint64
+	// Commitment is stored only when it cannot be computed from salt and body.
+	Commitment []byte
+	// Target is the first seq in the event's header_extra; 0 for none.
+	Target uint64
 }
 
-// Change is what a batch does to one conversation.
+// Plain reports whether the event has nothing but what every message has.
+func (r *Row) Plain() bool {
+	return r.Commitment == nil && r.Target == 0 && len(r.GetHeaderExtra()) == 0 && r.GetFormat() == chain.Format
+}
+
+// Change is what a batch does to the row of one conversation.
 type Change struct {
 	ID string
 	// First and Last are the batch's first and last seq of it; First is 1 when the batch creates it.
 	First, Last uint64
-	// Hash is that of the event at Last.
-	Hash []byte
+	// Hash and Sequence are those of the event at Last.
+	Hash     []byte
+	Sequence uint64
 	// Kind, Creator and CreatedMs are set when the batch creates it.
 	Kind      conversationv1.Kind
 	Creator   string
 	CreatedMs int64
-	// Name is the name after the batch, if Renamed.
-	Name    string
-	Renamed bool
+	// Name is the name after the batch and where it comes from; nil when it stays.
+	Name *historyv1.SetName
 	// Members is by how many the number of members rises (or falls).
 	Members int
+
+	created bool
 }
 
 // Creates reports whether the batch creates the conversation.
 func (c *Change) Creates() bool { return c.First == 1 }
 
-// Membership is the beginning or end of memberships by one event.
-type Membership struct {
-	ConversationID string
-	Seq            uint64
-	// Joined became members at Seq. Empty when Left is set.
-	Joined []string
-	// Left stopped being a member at Seq.
-	Left string
+// Effect is what an event writes beside its own row and that of its conversation.
+type Effect struct {
+	*historyv1.Effect
+	// Row is the event that it comes of.
+	Row *Row
 }
 
-// Plan takes a batch apart. The error is an *InvalidError: per conversation, seq must rise by one, and seq 1 and only seq 1
-// creates.
+// Begins reports whether the batch begins an epoch: it is told to, or it is the first of its partition.
+func (b *Batch) Begins() bool { return b.GetBeginEpoch() || b.GetExpected().GetEpoch() == 0 }
+
+// Plan takes a batch apart. The error is an *InvalidError, or ErrPosition: per conversation, seq must rise by one, seq 1 and
+// only seq 1 creates, and positions rise.
 func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 	events := request.GetEvents()
 	batch := &Batch{AppendRequest: request, Rows: make([]Row, len(events)), Changes: make([]Change, 0, len(events))}
-	size := 0
-	for _, event := range events {
-		size += event.GetBody().SizeVT()
+	if err := batch.checkPositions(); err != nil {
+		return nil, err
 	}
-	bodies := make([]byte, size) // one allocation for all bodies
 	index := make(map[string]int, len(events))
 	for i, event := range events {
 		row := &batch.Rows[i]
-		row.Event = event
+		row.Event, row.Sequence = event, request.GetSequences()[i]
 		if !decodeCommandID(&row.CommandID, event.GetCommandId()) {
 			return nil, Invalid(fmt.Sprintf("events[%d].command_id", i), "must be a UUID")
 		}
-		n := event.GetBody().SizeVT()
-		if _, err := event.GetBody().MarshalToSizedBufferVT(bodies[:n]); err != nil {
-			return nil, Invalid(fmt.Sprintf("events[%d].body", i), "cannot be encoded")
+		if len(event.GetBody()) == 0 || event.GetFormat() != chain.Format {
+			row.Commitment = event.GetCommitment()
 		}
-		row.Body, bodies = bodies[:n:n], bodies[n:]
+		row.Target = firstTarget(event.GetHeaderExtra())
 
 		at, seen := index[event.GetConversationId()]
 		if !seen {
@@ -88,38 +100,115 @@ func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 			index[event.GetConversationId()] = at
 			batch.Changes = append(batch.Changes, Change{ID: event.GetConversationId(), First: event.GetSeq()})
 		}
-		if reason := batch.note(&batch.Changes[at], event, seen); reason != "" {
-			return nil, Invalid(fmt.Sprintf("events[%d].seq", i), "%s", reason)
+		change := &batch.Changes[at]
+		if seen && event.GetSeq() != change.Last+1 {
+			return nil, Invalid(fmt.Sprintf("events[%d].seq", i), "must be %d, to follow the conversation's event before it", change.Last+1)
 		}
+		change.Last, change.Hash, change.Sequence = event.GetSeq(), event.GetHash(), row.Sequence
+	}
+	if err := batch.planEffects(index); err != nil {
+		return nil, err
 	}
 	return batch, nil
 }
 
-// note adds one event to the change of its conversation.
-func (b *Batch) note(change *Change, event *conversationv1.Event, seen bool) string {
-	if seen && event.GetSeq() != change.Last+1 {
-		return fmt.Sprintf("must be %d, to follow the conversation's event before it", change.Last+1)
+// checkPositions checks that the watermark and the positions of events rise, unless the batch begins an epoch.
+func (b *Batch) checkPositions() error {
+	if len(b.GetSequences()) != len(b.GetEvents()) {
+		return Invalid("sequences", "must be one for each event")
 	}
-	change.Last, change.Hash = event.GetSeq(), event.GetHash()
-	create := event.GetBody().GetCreate()
-	if (create != nil) != (event.GetSeq() == 1) {
-		return "seq 1 creates the conversation, and nothing else does"
+	expected, next := b.GetExpected(), b.GetNext()
+	last := uint64(0)
+	if !b.Begins() {
+		if next.GetStream() != expected.GetStream() || next.GetSequence() < expected.GetSequence() {
+			return fmt.Errorf("%w: the watermark goes from %d of stream %q to %d of stream %q", ErrPosition,
+				expected.GetSequence(), expected.GetStream(), next.GetSequence(), next.GetStream())
+		}
+		last = expected.GetSequence()
 	}
-	if create != nil {
-		change.Kind, change.Name, change.Creator, change.CreatedMs = create.GetKind(), create.GetName(), event.GetSender(), event.GetTimeMs()
+	for i, sequence := range b.GetSequences() {
+		if sequence <= last || sequence > next.GetSequence() {
+			return fmt.Errorf("%w: sequences[%d] is %d, which is not above %d and at most %d", ErrPosition, i, sequence, last, next.GetSequence())
+		}
+		last = sequence
 	}
-	if rename := event.GetBody().GetRename(); rename != nil {
-		change.Name, change.Renamed = rename.GetName(), true
+	return nil
+}
+
+// planEffects puts what effects do to rows of conversations into the changes, and lists the rest in order.
+func (b *Batch) planEffects(index map[string]int) error {
+	for i, effect := range b.GetEffects() {
+		if int(effect.GetEvent()) >= len(b.Rows) {
+			return Invalid(fmt.Sprintf("effects[%d].event", i), "must be the index of an event")
+		}
+		row := &b.Rows[effect.GetEvent()]
+		change := &b.Changes[index[row.GetConversationId()]]
+		switch e := effect.GetEffect().(type) {
+		case *historyv1.Effect_CreateConversation:
+			if row.GetSeq() != 1 {
+				return Invalid(fmt.Sprintf("effects[%d].create_conversation", i), "must come of seq 1")
+			}
+			change.created = true
+			change.Kind, change.Creator, change.CreatedMs = e.CreateConversation.GetKind(), row.GetSender(), row.GetTimeMs()
+			continue
+		case *historyv1.Effect_SetName:
+			change.Name = e.SetName
+			continue
+		case *historyv1.Effect_BeginMemberships:
+			change.Members += len(e.BeginMemberships.GetUserIds())
+		case *historyv1.Effect_EndMembership:
+			change.Members--
+		case *historyv1.Effect_EraseEvents:
+			if err := CheckErase(fmt.Sprintf("effects[%d].erase_events", i), e.EraseEvents); err != nil {
+				return err
+			}
+		}
+		b.Effects = append(b.Effects, Effect{Effect: effect, Row: row})
 	}
-	if joined := conversation.Joiners(event); len(joined) > 0 {
-		change.Members += len(joined)
-		b.Memberships = append(b.Memberships, Membership{ConversationID: change.ID, Seq: event.GetSeq(), Joined: joined})
+	for i := range b.Changes {
+		if change := &b.Changes[i]; change.Creates() != change.created {
+			return Invalid("events", "seq 1 creates the conversation by an effect, and nothing else does")
+		}
 	}
-	if left := conversation.Leaver(event); left != "" {
-		change.Members--
-		b.Memberships = append(b.Memberships, Membership{ConversationID: change.ID, Seq: event.GetSeq(), Left: left})
+	return nil
+}
+
+// CheckErase returns an *InvalidError when an erasure does not say what it is to erase.
+func CheckErase(field string, erase *historyv1.EraseEvents) error {
+	if len(erase.GetSeqs()) == 0 && erase.GetSender() == "" && erase.GetBeforeMs() <= 0 {
+		return Invalid(field, "must name seqs, a sender or a time")
 	}
-	return ""
+	return nil
+}
+
+// firstTarget is the first of the seqs in an encoded Targets; 0 when there is none. Of what this build does not know it looks
+// at nothing.
+func firstTarget(extra []byte) uint64 {
+	const seqs = 1 // the field's number
+	for len(extra) > 0 {
+		number, wireType, n := protowire.ConsumeTag(extra)
+		if n < 0 {
+			return 0
+		}
+		extra = extra[n:]
+		if number == seqs {
+			if wireType == protowire.BytesType { // packed
+				if extra, n = protowire.ConsumeBytes(extra); n < 0 {
+					return 0
+				}
+			}
+			target, n := protowire.ConsumeVarint(extra)
+			if n < 0 || target > 1<<63-1 {
+				return 0
+			}
+			return target
+		}
+		if n = protowire.ConsumeFieldValue(number, wireType, extra); n < 0 {
+			return 0
+		}
+		extra = extra[n:]
+	}
+	return 0
 }
 
 // Repeated gives an *InvalidError when two events of the batch have the same command, and nil otherwise. It is
@@ -179,16 +268,11 @@ func EncodeCommandID(id []byte) string {
 	return string(text[:])
 }
 
-// SetBody decodes a stored body into its event; nil is an erased one. What cannot be decoded leaves the event without body and
-// commitment: verification then names it, and nobody takes it for erased.
-func SetBody(event *conversationv1.Event, stored []byte) {
-	if stored == nil {
-		return
+// Complete sets the commitment of an event that was read. It is stored only where it does not follow from salt and body.
+// An event whose row has neither comes without one: verification then names it, and nobody takes it for erased.
+func Complete(event *conversationv1.Event) {
+	if len(event.GetCommitment()) == 0 && len(event.GetBody()) > 0 {
+		commitment := chain.Commitment(event.GetSalt(), event.GetBody())
+		event.Commitment = commitment[:]
 	}
-	body := &conversationv1.Body{}
-	if err := body.UnmarshalVT(stored); err != nil {
-		event.Commitment = nil
-		return
-	}
-	event.Body = body
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/chain"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -68,12 +69,15 @@ func TestCommandIDsKeepTheirForm(t *testing.T) {
 	require.Equal(t, "ff", store.EncodeCommandID([]byte{0xff}), "a damaged id is no id")
 }
 
-func TestABodyThatCannotBeDecodedDoesNotPassForErased(t *testing.T) {
-	event := &conversationv1.Event{Commitment: []byte{1}}
-	store.SetBody(event, []byte{0xff})
-	require.Nil(t, event.GetBody())
-	require.Nil(t, event.GetCommitment())
+func TestACommitmentIsComputedOnlyWhereItFollows(t *testing.T) {
+	event := &conversationv1.Event{Body: []byte{1}, Salt: make([]byte, 16)}
+	store.Complete(event)
+	want := chain.Commitment(event.GetSalt(), event.GetBody())
+	require.Equal(t, want[:], event.GetCommitment())
+	lost := &conversationv1.Event{}
+	store.Complete(lost)
+	require.Nil(t, lost.GetCommitment(), "nobody takes it for erased")
 	erased := &conversationv1.Event{Commitment: []byte{1}}
-	store.SetBody(erased, nil)
+	store.Complete(erased)
 	require.Equal(t, []byte{1}, erased.GetCommitment())
 }

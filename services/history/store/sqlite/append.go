@@ -12,7 +12,7 @@ import (
 )
 
 // Append commits a batch. What does not need the transaction is done before, by the caller: the writer only runs SQL.
-func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) ([]*historyv1.Duplicate, error) {
+func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
 		return nil, err
@@ -20,45 +20,63 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) ([
 	a := newAppending(batch, s.now().UnixMilli())
 	tried := fmt.Sprintf("append to partition %d", request.GetPartition())
 	if err := s.writer.do(ctx, a.run, a.explain); err != nil {
-		if a.refusal(err) {
-			return nil, err
-		}
-		return nil, wrap(tried, err)
+		return nil, answer(tried, err)
 	}
-	return a.duplicates, nil
+	if len(a.duplicates) > 0 {
+		return &historyv1.AppendResponse{Duplicates: a.duplicates}, nil
+	}
+	if store.BugEffectsOutsideTransaction {
+		if err := s.writer.do(ctx, a.runEffects, nil); err != nil {
+			return nil, wrap(tried, err)
+		}
+	}
+	s.bells.Ring(request.GetPartition())
+	return &historyv1.AppendResponse{Epoch: a.epoch}, nil
 }
 
 // appending is a batch as arguments of statements.
 type appending struct {
 	*store.Batch
-	nowMs                 int64
-	events, heads, create []any
-	continued             int // conversations that existed before
-	altered               []*store.Change
-	duplicates            []*historyv1.Duplicate
+	nowMs int64
+	// epoch is that of the batch's positions.
+	epoch uint64
+	// plain are the arguments of events that have nothing but what every message has; full those of the others.
+	plain, full, heads, create []any
+	continued                  int // conversations that existed before
+	altered                    []*store.Change
+	duplicates                 []*historyv1.Duplicate
 }
 
 func newAppending(batch *store.Batch, nowMs int64) *appending {
 	a := &appending{
-		Batch: batch, nowMs: nowMs,
-		events: make([]any, 0, 10*len(batch.Rows)),
-		heads:  make([]any, 0, 4*len(batch.Changes)),
+		Batch: batch, nowMs: nowMs, epoch: batch.GetExpected().GetEpoch(),
+		plain: make([]any, 0, plainColumns*len(batch.Rows)),
+		heads: make([]any, 0, 5*len(batch.Changes)),
+	}
+	if batch.Begins() && !store.BugPositionReused || a.epoch == 0 {
+		a.epoch = store.NextEpoch(a.epoch, nowMs)
 	}
 	for i := range batch.Rows {
 		row := &batch.Rows[i]
-		a.events = append(a.events, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
-			int64(row.GetKind()), row.Body, row.GetSalt(), row.GetPrevHash(), row.GetHash())
+		if row.Plain() {
+			a.plain = append(a.plain, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
+				int64(row.GetKind()), row.GetBody(), row.GetSalt(), row.GetPrevHash(), row.GetHash(), int64(row.Sequence))
+			continue
+		}
+		a.full = append(a.full, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
+			int64(row.GetKind()), orNull(row.GetBody()), orNull(row.GetSalt()), row.GetPrevHash(), row.GetHash(), int64(row.Sequence),
+			int64(row.GetFormat()), orNull(row.Commitment), orNull(row.GetHeaderExtra()), sql.NullInt64{Int64: int64(row.Target), Valid: row.Target > 0})
 	}
 	for i := range batch.Changes {
 		change := &batch.Changes[i]
 		if change.Creates() {
-			a.create = append(a.create, change.ID, int64(change.Kind), change.Name, change.Creator, int64(change.Last), change.Hash,
-				int64(change.Members), change.CreatedMs)
+			a.create = append(a.create, change.ID, int64(change.Kind), change.Name.GetName(), int64(change.Name.GetSeq()), change.Name.GetSender(),
+				change.Name.GetTimeMs(), change.Creator, int64(change.Last), change.Hash, int64(change.Members), change.CreatedMs, int64(change.Sequence))
 			continue
 		}
 		a.continued++
-		a.heads = append(a.heads, change.ID, int64(change.Last), change.Hash, int64(change.First-1))
-		if change.Renamed || change.Members != 0 {
+		a.heads = append(a.heads, change.ID, int64(change.Last), change.Hash, int64(change.First-1), int64(change.Sequence))
+		if change.Name != nil || change.Members != 0 {
 			a.altered = append(a.altered, change)
 		}
 	}
@@ -71,26 +89,38 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	if err := a.moveWatermark(ctx, w); err != nil {
 		return err
 	}
-	changed, err := w.statements.heads.exec(ctx, a.heads)
+	changed, err := w.statements.heads.exec(ctx, a.heads, int64(a.epoch))
 	if err != nil {
 		return err
 	}
 	if changed != a.continued {
 		return errClash
 	}
-	if _, err := w.statements.conversations.exec(ctx, a.create); err != nil {
+	if _, err := w.statements.conversations.exec(ctx, a.create, int64(a.epoch)); err != nil {
 		return clash(err)
 	}
-	if _, err := w.statements.events.exec(ctx, a.events); err != nil {
+	if _, err := w.statements.plainEvents.exec(ctx, a.plain, a.GetPartition(), int64(a.epoch)); err != nil {
+		return clash(err)
+	}
+	if _, err := w.statements.fullEvents.exec(ctx, a.full, a.GetPartition(), int64(a.epoch)); err != nil {
 		return clash(err)
 	}
 	for _, change := range a.altered {
-		name := sql.NullString{String: change.Name, Valid: change.Renamed}
-		if _, err := w.statements.alter.ExecContext(ctx, name, change.Members, change.ID); err != nil {
+		name := sql.NullString{String: change.Name.GetName(), Valid: change.Name != nil}
+		if _, err := w.statements.alter.ExecContext(ctx, name, int64(change.Name.GetSeq()), change.Name.GetSender(), change.Name.GetTimeMs(),
+			change.Members, change.ID); err != nil {
 			return err
 		}
 	}
-	if err := a.moveMembers(ctx, w); err != nil {
+	if err := a.runMemberships(ctx, w); err != nil {
+		return err
+	}
+	if !store.BugEffectsOutsideTransaction {
+		if err := a.runEffects(ctx, w); err != nil {
+			return err
+		}
+	}
+	if err := a.refuse(ctx, w); err != nil {
 		return err
 	}
 	for _, letter := range a.GetDeadLetters() {
@@ -102,6 +132,7 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	return nil
 }
 
+// moveWatermark moves the partition on if it stands where the batch begins, and begins an epoch if the batch does.
 func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	present := a.GetExpected()
 	if store.BugNoWatermarkCheck {
@@ -109,15 +140,21 @@ func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 		if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, a.GetPartition())); err != nil {
 			return err
 		}
+		a.epoch = max(a.epoch, present.GetEpoch())
 	}
 	next := a.GetNext()
-	result, err := w.statements.moveWatermark.ExecContext(ctx, next.GetStream(), int64(next.GetSequence()), next.GetTimeNs(),
-		a.GetPartition(), present.GetStream(), int64(present.GetSequence()))
+	result, err := w.statements.moveWatermark.ExecContext(ctx, next.GetStream(), int64(a.epoch), int64(next.GetSequence()), next.GetTimeNs(),
+		a.GetPartition(), present.GetStream(), int64(present.GetEpoch()), int64(present.GetSequence()))
 	if err != nil {
 		return err
 	}
-	if moved, err := result.RowsAffected(); err != nil || moved == 1 {
+	switch moved, err := result.RowsAffected(); {
+	case err != nil:
 		return err
+	case moved == 1 && a.epoch == present.GetEpoch():
+		return nil
+	case moved == 1:
+		return w.beginEpoch(ctx, a.GetPartition(), present, &historyv1.Watermark{Stream: next.GetStream(), Epoch: a.epoch})
 	}
 	if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, a.GetPartition())); err != nil {
 		return err
@@ -125,29 +162,31 @@ func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	return &store.WatermarkError{Partition: a.GetPartition(), Present: present}
 }
 
-func (a *appending) moveMembers(ctx context.Context, w *writer) error {
-	for _, membership := range a.Memberships {
-		if membership.Left != "" {
-			result, err := w.statements.leave.ExecContext(ctx, int64(membership.Seq), membership.ConversationID, membership.Left)
-			if err != nil {
-				return err
-			}
-			if ended, err := result.RowsAffected(); err != nil || ended != 1 {
-				return errors.Join(err, store.Invalid("events", "end the membership of somebody who is not a member"))
-			}
-			continue
-		}
-		args := make([]any, 0, 3*len(membership.Joined))
-		for _, user := range membership.Joined {
-			args = append(args, membership.ConversationID, user, int64(membership.Seq))
-		}
-		if _, err := w.statements.join.exec(ctx, args); violates(err) {
-			return store.Invalid("events", "make somebody a member who is one already")
-		} else if err != nil {
+// beginEpoch ends the epoch of one watermark and begins that of another.
+func (w *writer) beginEpoch(ctx context.Context, partition uint32, old, next *historyv1.Watermark) error {
+	if _, err := w.statements.endEpoch.ExecContext(ctx, int64(old.GetSequence()), partition, int64(old.GetEpoch())); err != nil {
+		return err
+	}
+	_, err := w.statements.beginEpoch.ExecContext(ctx, partition, int64(next.GetEpoch()), next.GetStream())
+	return err
+}
+
+// refuse stores the refusals of the batch, and removes some that are too old to matter.
+func (a *appending) refuse(ctx context.Context, w *writer) error {
+	if len(a.GetRefusals()) == 0 {
+		return nil
+	}
+	for _, refusal := range a.GetRefusals() {
+		id, _ := store.DecodeCommandID(refusal.GetCommand().GetCommandId())
+		if _, err := w.statements.refusal.ExecContext(ctx, a.GetPartition(), refusal.GetCommand().GetConversationId(), refusal.GetCommand().GetSender(),
+			id[:], int64(refusal.GetAttempt()), orEmpty(refusal.GetCommitment()), int64(refusal.GetError().GetCode()), refusal.GetError().GetMessage(),
+			refusal.GetError().GetField(), refusal.GetTimeMs()); err != nil {
 			return err
 		}
 	}
-	return nil
+	beforeMs, limit := store.DropRefusals(a.AppendRequest)
+	_, err := w.statements.dropRefusals.ExecContext(ctx, a.GetPartition(), beforeMs, limit)
+	return err
 }
 
 // explain says why an append clashed: with commands that were committed before, with itself, or with a head.
@@ -171,14 +210,18 @@ func (a *appending) explain(ctx context.Context, w *writer) error {
 	if err := a.Repeated(); err != nil {
 		return err
 	}
+	if len(a.Rows) > 0 {
+		var taken int64
+		err := w.statements.positionTaken.QueryRowContext(ctx, a.GetPartition(), int64(a.epoch), int64(a.Rows[0].Sequence),
+			int64(a.Rows[len(a.Rows)-1].Sequence)).Scan(&taken)
+		if err == nil {
+			return store.ErrPosition
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return wrap("look for positions that are taken", err)
+		}
+	}
 	return store.ErrSeqTaken
-}
-
-// refusal reports whether an error is an answer, and not a failure of the database.
-func (a *appending) refusal(err error) bool {
-	var watermark *store.WatermarkError
-	var invalid *store.InvalidError
-	return errors.As(err, &watermark) || errors.As(err, &invalid) || errors.Is(err, store.ErrSeqTaken)
 }
 
 func clash(err error) error {
@@ -192,6 +235,14 @@ func clash(err error) error {
 func orEmpty(b []byte) []byte {
 	if b == nil {
 		return []byte{}
+	}
+	return b
+}
+
+// orNull makes NULL of an empty value.
+func orNull(b []byte) any {
+	if len(b) == 0 {
+		return nil
 	}
 	return b
 }

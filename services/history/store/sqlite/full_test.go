@@ -35,11 +35,10 @@ func TestFullDisk(t *testing.T) {
 			for {
 				attempt := worker.Fork()
 				batch := attempt.Batch(attempt.Apply(t, attempt.Command(ids[p], "alice", storetest.Message(strings.Repeat("x", 8000))))...)
-				if _, err := s.Append(context.WithoutCancel(t.Context()), batch); err != nil {
+				if _, err := attempt.Append(context.WithoutCancel(t.Context()), batch); err != nil {
 					require.ErrorIs(t, err, store.ErrUnavailable)
 					return
 				}
-				attempt.Watermark = batch.GetNext()
 				worker, acked[p] = attempt, acked[p]+1
 			}
 		})

@@ -28,8 +28,9 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 		for _, step := range explain(t, s.readers, query) {
 			explained++
 			if table, whole := strings.CutPrefix(step, "SCAN "); whole {
-				for _, stored := range []string{"conversations", "events", "memberships", "peer", "cursors", "dead_letters"} {
-					require.False(t, strings.HasPrefix(table, stored), "%s\ngoes through all of %s", query, table)
+				for _, stored := range []string{"conversations", "events", "memberships", "peer", "cursors", "dead_letters", "message_views", "reactions", "refusals", "e", "d", "m", "r"} {
+					name, _, _ := strings.Cut(table, " ")
+					require.NotEqual(t, stored, name, "%s\ngoes through all of %s", query, table)
 				}
 			}
 		}

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	selectWatermark = "SELECT stream, sequence, time_ns FROM partitions WHERE partition = ?"
-	selectEvent     = "SELECT conversation_id, seq, time_ms, sender, command_id, kind, body, salt, commitment, prev_hash, hash FROM events"
+	selectWatermark = "SELECT stream, epoch, sequence, time_ns FROM partitions WHERE partition = ?"
+	eventColumns    = "e.conversation_id, e.seq, e.time_ms, e.sender, e.command_id, e.kind, e.format, e.body, e.salt, e.commitment, e.prev_hash, e.hash, e.header_extra"
+	selectEvent     = "SELECT " + eventColumns + " FROM events AS e"
 	selectCommand   = selectEvent + " WHERE command_id = ? AND conversation_id = ? AND sender = ?"
 	// A cursor that was never saved is all zeros.
 	selectCursor = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
@@ -28,6 +29,10 @@ type readStatements struct {
 	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
 
 	listLeases, listWorkers, deadLetters, deadLetter, revoked, revocations, revocation *sql.Stmt
+
+	views viewReads
+	feed  feedReads
+	other otherReads
 }
 
 func prepareReads(p *preparer) (readStatements, error) {
@@ -39,7 +44,7 @@ func prepareReads(p *preparer) (readStatements, error) {
 		head:      p.stmt("SELECT head FROM conversations WHERE conversation_id = ?"),
 		view: p.stmt(`SELECT joined_seq, left_seq, head FROM memberships JOIN conversations USING (conversation_id)
 			WHERE conversation_id = ? AND user_id = ? ORDER BY joined_seq`),
-		states: p.stmt(`SELECT conversations.conversation_id, kind, name, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + selectCursor + `
+		states: p.stmt(`SELECT conversations.conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + selectCursor + `
 			FROM conversations
 			LEFT JOIN memberships ON memberships.conversation_id = conversations.conversation_id AND left_seq IS NULL
 			LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
@@ -61,7 +66,7 @@ func prepareReads(p *preparer) (readStatements, error) {
 			ORDER BY memberships.user_id LIMIT (? + 0)`),
 		member: p.stmt("SELECT 1 FROM memberships WHERE user_id = ? AND conversation_id = ? AND left_seq IS NULL"),
 
-		listLeases:  p.stmt("SELECT partition, worker, until_ms, wanted, stream, sequence, time_ns FROM leases JOIN partitions USING (partition) ORDER BY partition"),
+		listLeases:  p.stmt("SELECT partition, worker, until_ms, wanted, stream, epoch, sequence, time_ns FROM leases JOIN partitions USING (partition) ORDER BY partition"),
 		listWorkers: p.stmt("SELECT worker, seen_until_ms - ?1 FROM workers WHERE seen_until_ms > ?1 ORDER BY worker"),
 		deadLetters: p.stmt(`SELECT partition, stream, sequence, reason, time_ms, length(payload) FROM dead_letters
 			WHERE (partition, stream, sequence) > (?, ?, ?) AND partition <= (? + 0) ORDER BY partition, stream, sequence LIMIT (? + 0)`),
@@ -70,6 +75,9 @@ func prepareReads(p *preparer) (readStatements, error) {
 		revocations: p.stmt("SELECT user_id, before_ms FROM revocations WHERE before_ms > (? + 0) ORDER BY before_ms LIMIT (? + 0)"),
 		revocation:  p.stmt("SELECT user_id, before_ms FROM revocations WHERE user_id = ? AND before_ms > (? + 0)"),
 	}
+	s.views.prepare(p)
+	s.feed.prepare(p)
+	s.other.prepare(p)
 	return s, p.err
 }
 
@@ -96,23 +104,26 @@ type stored struct {
 	size  int
 }
 
-func scanEvent(row scanner) (stored, error) {
+// scanEvent reads a row that holds eventColumns, and behind them what after takes.
+func scanEvent(row scanner, after ...any) (stored, error) {
 	event := &conversationv1.Event{}
 	var kind int32
-	var command, body []byte
-	err := row.Scan(&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, &kind, &body,
-		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash)
+	var command []byte
+	err := row.Scan(append([]any{
+		&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, &kind, &event.Format, &event.Body,
+		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash, &event.HeaderExtra,
+	}, after...)...)
 	if err != nil {
 		return stored{}, err
 	}
 	event.Kind, event.CommandId = conversationv1.EventKind(kind), store.EncodeCommandID(command)
-	store.SetBody(event, body)
-	return stored{event, len(body)}, nil
+	store.Complete(event)
+	return stored{event, len(event.GetBody())}, nil
 }
 
 func scanWatermark(row scanner) (*historyv1.Watermark, error) {
 	w := &historyv1.Watermark{}
-	err := row.Scan(&w.Stream, &w.Sequence, &w.TimeNs)
+	err := row.Scan(&w.Stream, &w.Epoch, &w.Sequence, &w.TimeNs)
 	return w, err
 }
 
@@ -127,13 +138,14 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 	var states []*historyv1.ConversationState
 	members := 0
 	err := each(ctx, s.read.states, func(rows *sql.Rows) (bool, error) {
-		next := &historyv1.ConversationState{}
+		next := &historyv1.ConversationState{NameSource: &historyv1.SetName{}}
 		var user sql.NullString
 		var joined sql.NullInt64
 		var kind int32
 		var count int
 		cursor := &conversationv1.Cursor{}
-		if err := rows.Scan(&next.ConversationId, &kind, &next.Name, &next.Creator, &next.Head, &next.HeadHash, &count, &user, &joined,
+		if err := rows.Scan(&next.ConversationId, &kind, &next.Name, &next.NameSource.Seq, &next.NameSource.Sender, &next.NameSource.TimeMs,
+			&next.Creator, &next.Head, &next.HeadHash, &count, &user, &joined,
 			&cursor.DeliveredSeq, &cursor.DeliveredTimeMs, &cursor.ReadSeq, &cursor.ReadTimeMs); err != nil {
 			return false, err
 		}
@@ -141,7 +153,7 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 			if members += count; members > store.MaxStateMembers && n > 0 {
 				return false, store.ErrTooLarge
 			}
-			next.Kind = conversationv1.Kind(kind)
+			next.Kind, next.NameSource.Name = conversationv1.Kind(kind), next.GetName()
 			states = append(states, next)
 		}
 		if user.Valid {
@@ -202,7 +214,11 @@ func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, e
 		}
 		return store.Whole(head), err
 	}
-	err = each(ctx, s.read.view, func(rows *sql.Rows) (bool, error) {
+	return readView(ctx, s.read.view, id, viewer)
+}
+
+func readView(ctx context.Context, stmt *sql.Stmt, id, viewer string) (view store.View, err error) {
+	err = each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
 		var joined, head uint64
 		var left *uint64
 		err := rows.Scan(&joined, &left, &head)
@@ -287,10 +303,8 @@ func (s *Store) mayList(ctx context.Context, id, viewer string) error {
 
 // answer passes on what is an answer, and wraps what is a failure.
 func answer(tried string, err error) error {
-	for _, answer := range []error{store.ErrNotFound, store.ErrTooLarge, store.ErrNoDeadLetter, store.ErrNoWorker} {
-		if errors.Is(err, answer) {
-			return err
-		}
+	if store.IsAnswer(err) {
+		return err
 	}
 	return wrap(tried, err)
 }

@@ -21,6 +21,8 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
+
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
@@ -42,6 +44,7 @@ type Store struct {
 	now        func() time.Time
 	path       string
 	partitions int
+	bells      store.Bells
 }
 
 var _ store.Store = (*Store)(nil)
@@ -135,6 +138,9 @@ func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
 	if journal != "wal" || level != synchronousLevel {
 		return fmt.Errorf("journal_mode is %s and synchronous %d, not wal and %d: is it on a file system without shared memory?", journal, level, synchronousLevel)
 	}
+	if err := refuseFormer(ctx, db); err != nil {
+		return err
+	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -147,6 +153,19 @@ func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return preparePartitions(ctx, db, partitions)
+}
+
+// refuseFormer refuses a database whose events have no format: it was made before there was one.
+func refuseFormer(ctx context.Context, db *sql.DB) error {
+	var columns, format int
+	err := db.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = 'format') FROM pragma_table_info('events')").Scan(&columns, &format)
+	if err != nil {
+		return fmt.Errorf("look at its schema: %w", err)
+	}
+	if columns > 0 && format == 0 {
+		return store.ErrFormer
+	}
+	return nil
 }
 
 func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
@@ -162,6 +181,9 @@ func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES ('partitions', ?)", strconv.Itoa(partitions)); err != nil {
 			return fmt.Errorf("store the number of partitions: %w", err)
 		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO meta (key, value) VALUES ('level', ?)", store.LevelText(conversation.MaxLevel())); err != nil {
+			return fmt.Errorf("store the protocol level: %w", err)
+		}
 		for p := range partitions {
 			if _, err := tx.ExecContext(ctx, "INSERT INTO partitions (partition) VALUES (?)", p); err != nil {
 				return fmt.Errorf("make partition %d: %w", p, err)
@@ -175,8 +197,20 @@ func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
 	case stored != strconv.Itoa(partitions):
 		return store.PartitionsError(stored, partitions)
 	}
-	if store.BugNoUniqueKey {
-		if _, err := tx.ExecContext(ctx, "DROP INDEX events_command; CREATE INDEX events_command ON events (command_id, conversation_id, sender)"); err != nil {
+	var level string
+	if err := tx.QueryRowContext(ctx, selectLevel).Scan(&level); err != nil {
+		return fmt.Errorf("read the protocol level: %w", err)
+	}
+	switch parsed, err := store.ParseLevel(level); {
+	case err != nil:
+		return err
+	default:
+		if err := store.CheckLevel(parsed); err != nil {
+			return err
+		}
+	}
+	if planted := store.PlantedIndexes(); planted != "" {
+		if _, err := tx.ExecContext(ctx, planted); err != nil {
 			return fmt.Errorf("plant a bug: %w", err)
 		}
 	}

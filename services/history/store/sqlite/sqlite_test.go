@@ -43,13 +43,29 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			tb.Helper()
 			change(tb, cfg.Path, "DELETE FROM events WHERE conversation_id = ? AND seq = ?", id, int64(seq))
 		},
-		BackToVersion1: func(tb testing.TB) {
+		Exec: func(tb testing.TB, statement string) {
 			tb.Helper()
 			db := raw(tb, cfg.Path)
 			defer func() { require.NoError(tb, db.Close()) }()
-			_, err := db.ExecContext(tb.Context(), `ALTER TABLE leases DROP COLUMN wanted; DROP TABLE revocations;
-				DELETE FROM goose_db_version WHERE version_id > 1`)
+			_, err := db.ExecContext(tb.Context(), statement)
 			require.NoError(tb, err)
+		},
+		Count: func(tb testing.TB, query string) (n int) {
+			tb.Helper()
+			db := raw(tb, cfg.Path)
+			defer func() { require.NoError(tb, db.Close()) }()
+			require.NoError(tb, db.QueryRowContext(tb.Context(), query).Scan(&n))
+			return n
+		},
+		OpenFormer: func(tb testing.TB) error {
+			tb.Helper()
+			path := filepath.Join(tb.TempDir(), "former.db")
+			db := raw(tb, path)
+			_, err := db.ExecContext(tb.Context(), storetest.FormerEvents)
+			require.NoError(tb, err)
+			require.NoError(tb, db.Close())
+			_, err = sqlite.Open(tb.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))
+			return err
 		},
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/runnelhq/runnel/pkg/chain"
+
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
@@ -57,20 +59,26 @@ type manyRows struct {
 	width      int
 }
 
-// manyRows prepares before, then row once for each row, then after.
+// manyRows prepares before, then row once for each row, then after. ?1 and ?2 in row are arguments that all rows share; the
+// others must follow them in the first row.
 func (p *preparer) manyRows(before, row, after string) manyRows {
-	m := manyRows{width: strings.Count(row, "?")}
+	m := manyRows{width: strings.Count(row, "?") - strings.Count(row, "?1") - strings.Count(row, "?2")}
 	for i, n := range rowCounts {
 		m.statements[i] = p.stmt(before + strings.TrimSuffix(strings.Repeat(row+",", n), ",") + after)
 	}
 	return m
 }
 
-// exec runs the statement over all rows of args (width arguments a row) and returns how many rows it changed.
-func (m *manyRows) exec(ctx context.Context, args []any) (changed int, err error) {
+// exec runs the statement over all rows of args (width arguments a row) and returns how many rows it changed. shared are the
+// arguments ?1, ?2 … that all rows have in common.
+func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed int, err error) {
 	for i, n := range rowCounts {
 		for len(args) >= n*m.width {
-			result, err := m.statements[i].ExecContext(ctx, args[:n*m.width]...)
+			these := args[:n*m.width]
+			if len(shared) > 0 {
+				these = append(append(make([]any, 0, len(shared)+n*m.width), shared...), these...)
+			}
+			result, err := m.statements[i].ExecContext(ctx, these...)
 			if err != nil {
 				return changed, err
 			}
@@ -85,35 +93,61 @@ func (m *manyRows) exec(ctx context.Context, args []any) (changed int, err error
 	return changed, nil
 }
 
+// plainColumns is the number of arguments of a plain event.
+const plainColumns = 11
+
 // writeStatements are everything the writer runs, prepared once on its connection.
 type writeStatements struct {
-	moveWatermark, readWatermark *sql.Stmt
-	events, conversations, heads manyRows
-	alter                        *sql.Stmt
-	join                         manyRows
-	leave                        *sql.Stmt
-	deadLetter                   *sql.Stmt
-	findCommand                  *sql.Stmt
-	cursors                      manyRows
-	leases, workers              *sql.Stmt
-	setLease, setWanted          *sql.Stmt
-	setWorker, dropWorker        *sql.Stmt
-	dropWorkers                  *sql.Stmt
-	dropDeadLetter, revoke       *sql.Stmt
+	moveWatermark, readWatermark, endEpoch, beginEpoch *sql.Stmt
+	heads, conversations, plainEvents, fullEvents      manyRows
+	alter                                              *sql.Stmt
+	join                                               manyRows
+	leave                                              *sql.Stmt
+	views                                              viewStatements
+	refusal, dropRefusals                              *sql.Stmt
+	deadLetter                                         *sql.Stmt
+	findCommand, positionTaken                         *sql.Stmt
+	cursors                                            manyRows
+	leases, workers                                    *sql.Stmt
+	setLease, setWanted                                *sql.Stmt
+	setWorker, dropWorker                              *sql.Stmt
+	dropWorkers                                        *sql.Stmt
+	dropDeadLetter, revoke                             *sql.Stmt
+	feedCursor                                         *sql.Stmt
+	installation                                       installationStatements
 }
 
 func (s *writeStatements) prepare(p *preparer) {
-	s.moveWatermark = p.stmt("UPDATE partitions SET stream = ?, sequence = ?, time_ns = ? WHERE partition = ? AND stream = ? AND sequence = ?")
+	s.moveWatermark = p.stmt(`UPDATE partitions SET stream = ?, epoch = ?, sequence = ?, time_ns = ?
+		WHERE partition = ? AND stream = ? AND epoch = ? AND sequence = ?`)
 	s.readWatermark = p.stmt(selectWatermark)
+	s.endEpoch = p.stmt("UPDATE epochs SET last_sequence = ? WHERE partition = ? AND epoch = ?")
+	s.beginEpoch = p.stmt("INSERT INTO epochs (partition, epoch, stream) VALUES (?, ?, ?)")
 	// OR FAIL leaves the rows before a clash in place. The append is taken back as a whole anyway, and SQLite is spared a
-	// journal for each statement.
-	s.events = p.manyRows("INSERT OR FAIL INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash) VALUES ", "(?,?,?,?,?,?,?,?,?,?)", "")
-	s.conversations = p.manyRows("INSERT OR FAIL INTO conversations (conversation_id, kind, name, creator, head, head_hash, members, created_time_ms) VALUES ", "(?,?,?,?,?,?,?,?)", "")
-	s.heads = p.manyRows("UPDATE conversations SET head = v.column2, head_hash = v.column3 FROM (VALUES ", "(?,?,?,?)",
+	// journal for each statement. Most events are plain; what only others have is left out of their statement, because every argument costs.
+	s.plainEvents = p.manyRows(fmt.Sprintf(`INSERT OR FAIL INTO events (partition, epoch, format, conversation_id, seq, time_ms, sender, command_id, kind,
+		body, salt, prev_hash, hash, sequence) VALUES `), fmt.Sprintf("(?1,?2,%d,?,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
+	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, conversation_id, seq, time_ms, sender, command_id, kind,
+		body, salt, prev_hash, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
+	s.conversations = p.manyRows(`INSERT OR FAIL INTO conversations (epoch, conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator,
+		head, head_hash, members, created_time_ms, sequence) VALUES `, "(?1,?,?,?,?,?,?,?,?,?,?,?,?)", "")
+	s.heads = p.manyRows("UPDATE conversations SET epoch = ?1, head = v.column2, head_hash = v.column3, sequence = v.column5 FROM (VALUES ", "(?,?,?,?,?)",
 		") AS v WHERE conversation_id = v.column1 AND head = v.column4")
-	s.alter = p.stmt("UPDATE conversations SET name = coalesce(?, name), members = members + ? WHERE conversation_id = ?")
-	s.join = p.manyRows("INSERT OR FAIL INTO memberships (conversation_id, user_id, joined_seq) VALUES ", "(?,?,?)", "")
-	s.leave = p.stmt("UPDATE memberships SET left_seq = ? WHERE conversation_id = ? AND user_id = ? AND left_seq IS NULL")
+	s.alter = p.stmt(`UPDATE conversations SET name = coalesce(?1, name), name_seq = iif(?1 IS NULL, name_seq, ?2),
+		name_sender = iif(?1 IS NULL, name_sender, ?3), name_time_ms = iif(?1 IS NULL, name_time_ms, ?4), members = members + ?5
+		WHERE conversation_id = ?6`)
+	s.join = p.manyRows("INSERT OR FAIL INTO memberships (conversation_id, user_id, joined_seq, joined_epoch, joined_sequence) VALUES ", "(?,?,?,?,?)", "")
+	s.leave = p.stmt("UPDATE memberships SET left_seq = ?, left_epoch = ?, left_sequence = ? WHERE conversation_id = ? AND user_id = ? AND left_seq IS NULL")
+	s.views.prepare(p)
+	s.refusal = p.stmt(`INSERT INTO refusals (partition, conversation_id, sender, command_id, attempt, commitment, code, message, field, time_ms)
+		VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (partition, conversation_id, sender, command_id) DO UPDATE SET attempt = excluded.attempt,
+		commitment = excluded.commitment, code = excluded.code, message = excluded.message, field = excluded.field, time_ms = excluded.time_ms
+		WHERE excluded.attempt > refusals.attempt`)
+	s.dropRefusals = p.stmt(`DELETE FROM refusals WHERE (partition, conversation_id, sender, command_id) IN
+		(SELECT partition, conversation_id, sender, command_id FROM refusals WHERE partition = ? AND time_ms < (? + 0) ORDER BY time_ms LIMIT (? + 0))`)
+	s.positionTaken = p.stmt("SELECT 1 FROM events WHERE partition = ? AND epoch = ? AND sequence BETWEEN (? + 0) AND (? + 0) LIMIT 1")
+	s.feedCursor = p.stmt("INSERT OR REPLACE INTO feed_cursors (reader, partition, epoch, sequence) VALUES (?, ?, ?, ?)")
+	s.installation.prepare(p)
 	s.deadLetter = p.stmt("INSERT OR REPLACE INTO dead_letters (partition, stream, sequence, reason, payload, time_ms) VALUES (?,?,?,?,?,?)")
 	s.findCommand = p.stmt(selectCommand)
 	s.cursors = p.manyRows("INSERT INTO cursors (conversation_id, user_id, delivered_seq, delivered_time_ms, read_seq, read_time_ms) VALUES ", "(?,?,?,?,?,?)",

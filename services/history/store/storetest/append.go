@@ -45,7 +45,7 @@ func testAppend(t *testing.T, subject Subject) {
 		for i := range 30 { // one batch of several conversations, interleaved
 			worker.Commit(t, worker.CreateGroup("carol", "", "dave"))
 			message := worker.Command(id, []string{"alice", "bob"}[i%2], &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{
-				Text: "grüße\n\t🙂", ReplyTo: uint64(i % 2), Metadata: map[string]string{"a": "1", "b": ""},
+				Text: "grüße\n\t🙂", ReplyTo: uint64(i % 2 * 2), Metadata: map[string]string{"a": "1", "b": ""},
 			}}})
 			want = append(want, worker.Commit(t, message, worker.Command(id, "bob", Rename("x")))...)
 		}
@@ -64,11 +64,13 @@ func testAppend(t *testing.T, subject Subject) {
 		worker.Commit(t, same)
 		for name, expected := range map[string]*historyv1.Watermark{
 			"sequence": zombie.Watermark,
-			"stream":   {Stream: "1", Sequence: worker.Watermark.GetSequence()},
+			"stream":   {Stream: "1", Sequence: worker.Watermark.GetSequence(), Epoch: worker.Watermark.GetEpoch()},
+			"epoch":    {Stream: worker.Watermark.GetStream(), Sequence: worker.Watermark.GetSequence(), Epoch: worker.Watermark.GetEpoch() - 1},
 			"none":     {},
 		} {
-			batch := zombie.Fork().Batch(zombie.Fork().Apply(t, same)...)
-			batch.Expected = expected
+			batch := zombie.Batch(zombie.Fork().Apply(t, same)...)
+			batch.Expected, batch.Next.Sequence, batch.Sequences = expected, worker.Watermark.GetSequence()+1, []uint64{worker.Watermark.GetSequence() + 1}
+			batch.BeginEpoch = true
 			_, err := db.Append(t.Context(), batch)
 			var moved *store.WatermarkError
 			require.ErrorAs(t, err, &moved, name)
@@ -162,7 +164,7 @@ func testAppend(t *testing.T, subject Subject) {
 		require.Len(t, ReadAll(t, db, id), 1)
 	})
 
-	t.Run("a batch of refusals moves the watermark, also back", func(t *testing.T) {
+	t.Run("a batch without events moves the watermark and keeps dead letters", func(t *testing.T) {
 		db, worker, _ := group(t, subject)
 		batch := worker.Batch()
 		batch.DeadLetters = []*historyv1.DeadLetter{{Sequence: 2, Reason: "undecodable", Payload: []byte{0xff}}, {Sequence: 3, Reason: "empty"}}
@@ -170,11 +172,12 @@ func testAppend(t *testing.T, subject Subject) {
 		require.NoError(t, err)
 		require.Len(t, deadLetters(t, db, &historyv1.ListDeadLettersRequest{}), 2)
 
-		// After a lost tail of the stream the position goes back, and the same commands may come again.
-		back := &historyv1.AppendRequest{Partition: 3, Expected: worker.Watermark, Next: &historyv1.Watermark{Stream: "1790000000000000000", Sequence: 1}}
+		// After a lost tail of the stream the position goes back, in a new epoch, and the same commands may come again.
+		back := &historyv1.AppendRequest{Partition: 3, Expected: worker.Watermark, Next: &historyv1.Watermark{Stream: "1790000000000000000", Sequence: 1}, BeginEpoch: true}
 		_, err = worker.Append(t.Context(), back)
 		require.NoError(t, err)
-		requireWatermark(t, db, 3, back.GetNext())
+		requireWatermark(t, db, 3, worker.Watermark)
+		require.Equal(t, uint64(1), worker.Watermark.GetSequence())
 		again := worker.Batch()
 		again.DeadLetters = batch.GetDeadLetters()
 		_, err = worker.Append(t.Context(), again)
@@ -193,15 +196,15 @@ func testAppend(t *testing.T, subject Subject) {
 					events := worker.Commit(t, worker.Command(id, "alice", Message("good")))
 					// Three kinds of refusal, each in its own place of the transaction.
 					stale := worker.Fork()
-					stale.Watermark = &historyv1.Watermark{Stream: "1", Sequence: 1}
+					stale.Watermark = &historyv1.Watermark{Stream: worker.Watermark.GetStream(), Sequence: 1, Epoch: 1}
 					_, err := stale.Append(t.Context(), stale.Batch())
 					var moved *store.WatermarkError
 					require.ErrorAs(t, err, &moved)
 					again := worker.Batch(proto.CloneOf(events[0]))
 					again.Events[0].Seq++
-					duplicates, err := db.Append(t.Context(), again)
+					response, err := db.Append(t.Context(), again)
 					require.NoError(t, err)
-					require.Len(t, duplicates, 1)
+					require.Len(t, response.GetDuplicates(), 1)
 					ahead := worker.Batch(worker.Fork().Apply(t, worker.Command(id, "alice", Message("x")), worker.Command(id, "alice", Message("y")))[1])
 					_, err = db.Append(t.Context(), ahead)
 					require.ErrorIs(t, err, store.ErrSeqTaken)

@@ -17,6 +17,7 @@ import (
 func putAside(t *testing.T, worker *Worker, stream string, letters ...*historyv1.DeadLetter) {
 	t.Helper()
 	batch := worker.Batch()
+	batch.BeginEpoch = stream != worker.Watermark.GetStream()
 	batch.Next.Stream, batch.DeadLetters = stream, letters
 	_, err := worker.Append(t.Context(), batch)
 	require.NoError(t, err)

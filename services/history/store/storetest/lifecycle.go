@@ -24,38 +24,10 @@ func testLifecycle(t *testing.T, subject Subject) {
 		requireWatermark(t, again, 3, worker.Watermark)
 	})
 
-	t.Run("a database of version 1 keeps what it has and gains what is new", func(t *testing.T) {
-		db, worker, id := group(t, subject)
-		want := worker.Commit(t, worker.Command(id, "alice", Message("kept")))
-		putAside(t, worker, worker.Watermark.GetStream(), &historyv1.DeadLetter{Sequence: 10, Reason: "ten", Payload: []byte("p")}, &historyv1.DeadLetter{Sequence: 9, Reason: "nine"})
-		letters := deadLetters(t, db, &historyv1.ListDeadLettersRequest{})
-		require.Len(t, letters, 2)
-		held := lease(t, db, &historyv1.LeaseRequest{Worker: "w", TtlMs: long}).GetHeld()
-		require.Len(t, held, Partitions)
-		db.BackToVersion1(t)
-		_, err := db.Leases(t.Context())
-		require.ErrorIs(t, err, store.ErrUnavailable, "it has not got what is new")
-
-		upgraded, err := db.Reopen(t.Context(), Partitions)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, upgraded.Close()) }()
-		requireEvents(t, want, VerifyLog(t, upgraded, id)[1:])
-		requireWatermark(t, upgraded, 3, worker.Watermark)
-		require.Equal(t, letters, deadLetters(t, upgraded, &historyv1.ListDeadLettersRequest{}))
-		leases, err := upgraded.Leases(t.Context())
-		require.NoError(t, err)
-		for _, of := range leases.GetLeases() {
-			require.Equal(t, "w", of.GetWorker())
-			require.Empty(t, of.GetWanted())
-		}
-		require.NoError(t, upgraded.Move(t.Context(), 2, "w"))
-		require.Equal(t, []uint32{2}, lease(t, upgraded, &historyv1.LeaseRequest{Worker: "w", TtlMs: long}).GetPinned())
-		before, err := upgraded.Revoke(t.Context(), "alice")
-		require.NoError(t, err)
-		require.Positive(t, before)
-		worker.Store = upgraded
-		worker.Commit(t, worker.Command(id, "alice", Message("goes on")))
-		VerifyLog(t, upgraded, id)
+	t.Run("a database of the former schema is refused with what to do", func(t *testing.T) {
+		err := subject.New(t).OpenFormer(t)
+		require.ErrorIs(t, err, store.ErrFormer)
+		require.ErrorContains(t, err, "start with a new data directory")
 	})
 
 	t.Run("another number of partitions is refused with what to do", func(t *testing.T) {
@@ -101,7 +73,26 @@ func testLifecycle(t *testing.T, subject Subject) {
 			"DropDeadLetter": func() error { return db.DropDeadLetter(ctx, store.DeadLetterKey{Stream: "1"}) },
 			"Revoke":         func() error { _, err := db.Revoke(ctx, "alice"); return err },
 			"Revocations":    func() error { _, err := db.Revocations(ctx, &historyv1.GetRevocationsRequest{}); return err },
-			"Ping":           func() error { return db.Ping(ctx) },
+			"Facts":          func() error { _, err := db.Facts(ctx, []*historyv1.Need{{ConversationId: id, Seq: 1}}); return err },
+			"ReadMessages": func() error {
+				_, err := db.ReadMessages(ctx, &historyv1.ReadMessagesRequest{ConversationId: id, Viewer: "alice"})
+				return err
+			},
+			"ReplaceViews":    func() error { _, err := db.ReplaceViews(ctx, id, 1, nil, nil); return err },
+			"ConversationIDs": func() error { _, err := db.ConversationIDs(ctx, ""); return err },
+			"Refusals":        func() error { _, err := db.Refusals(ctx, &historyv1.ListRefusalsRequest{}); return err },
+			"ReadFeed":        func() error { _, err := db.ReadFeed(ctx, 3, nil, 1); return err },
+			"FeedCursors":     func() error { _, err := db.FeedCursors(ctx, "r"); return err },
+			"SaveFeedCursor":  func() error { return db.SaveFeedCursor(ctx, "r", &historyv1.FeedCursor{}) },
+			"Level":           func() error { _, err := db.Level(ctx); return err },
+			"RaiseLevel":      func() error { return db.RaiseLevel(ctx, 1) },
+			"MarkBackup":      func() error { _, err := db.MarkBackup(ctx, nil); return err },
+			"BackupMark":      func() error { _, err := db.BackupMark(ctx, 3); return err },
+			"RaiseEpochs":     func() error { _, err := db.RaiseEpochs(ctx); return err },
+			"AcceptLoss":      func() error { _, err := db.AcceptLoss(ctx, 3, 99); return err },
+			"EraseAgain":      func() error { _, err := db.EraseAgain(ctx, id, &historyv1.EraseEvents{Sender: "alice"}); return err },
+			"Hashes":          func() error { _, err := db.Hashes(ctx, id, []uint64{1}); return err },
+			"Ping":            func() error { return db.Ping(ctx) },
 		}
 		for name, call := range calls {
 			require.ErrorIs(t, call(), store.ErrUnavailable, name)

@@ -4,9 +4,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -28,6 +28,9 @@ func testMembers(t *testing.T, subject Subject) {
 		want, got := worker.States[id], states[0]
 		require.Equal(t, want.Kind, got.GetKind())
 		require.Equal(t, want.Name, got.GetName())
+		require.True(t, proto.Equal(&historyv1.SetName{
+			Name: want.Name, Seq: want.NameSource.Seq, Sender: want.NameSource.Sender, TimeMs: want.NameSource.TimeMs,
+		}, got.GetNameSource()), "%v", got.GetNameSource())
 		require.Equal(t, want.Creator, got.GetCreator())
 		require.Equal(t, want.Head, got.GetHead())
 		require.Equal(t, want.HeadHash, got.GetHeadHash())
@@ -64,10 +67,13 @@ func testMembers(t *testing.T, subject Subject) {
 
 	t.Run("memberships that cannot be are refused", func(t *testing.T) {
 		db, worker, id := group(t, subject)
-		for name, body := range map[string]*conversationv1.Body{"join twice": Add("bob"), "leave twice": Remove("stranger")} {
-			event := worker.Fork().Apply(t, worker.Command(id, "alice", Message("to be replaced")))[0]
-			event.Body = body
-			_, err := db.Append(t.Context(), worker.Batch(event))
+		for name, effect := range map[string]*historyv1.Effect{
+			"join twice":  {Effect: &historyv1.Effect_BeginMemberships{BeginMemberships: &historyv1.BeginMemberships{UserIds: []string{"bob"}}}},
+			"leave twice": {Effect: &historyv1.Effect_EndMembership{EndMembership: &historyv1.EndMembership{UserId: "stranger"}}},
+		} {
+			batch := worker.Batch(worker.Fork().Apply(t, worker.Command(id, "alice", Message("with a wrong effect")))...)
+			batch.Effects = []*historyv1.Effect{effect}
+			_, err := db.Append(t.Context(), batch)
 			var invalid *store.InvalidError
 			require.ErrorAs(t, err, &invalid, name)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -39,9 +40,16 @@ type Database struct {
 	SetBody func(tb testing.TB, conversationID string, seq uint64, body []byte)
 	// Delete removes an event behind the store's back.
 	Delete func(tb testing.TB, conversationID string, seq uint64)
-	// BackToVersion1 takes the schema back to what its first version made.
-	BackToVersion1 func(tb testing.TB)
+	// Exec runs a statement behind the store's back, in a form that both databases understand.
+	Exec func(tb testing.TB, statement string)
+	// Count runs a query for one number behind the store's back.
+	Count func(tb testing.TB, query string) int
+	// OpenFormer makes a database of the former schema and tries to open it.
+	OpenFormer func(tb testing.TB) error
 }
+
+// FormerEvents makes what tells a database of the former schema: events without a format.
+const FormerEvents = "CREATE TABLE events (conversation_id text, seq bigint, body bytea)"
 
 // Run runs the whole suite.
 func Run(t *testing.T, subject Subject) {
@@ -121,6 +129,8 @@ type Worker struct {
 	Watermark *historyv1.Watermark
 	States    map[string]*conversation.State
 	clock     *Clock
+	// effects are those of the events that were applied, by event; shared between forks.
+	effects *sync.Map
 }
 
 // Clock numbers commands, so that ids and times rise. Workers of one test share it.
@@ -142,7 +152,7 @@ func (c *Clock) CommandID() string {
 func NewWorker(s store.Store, partition uint32, clock *Clock) *Worker {
 	return &Worker{
 		Store: s, Partition: partition, Watermark: &historyv1.Watermark{},
-		States: map[string]*conversation.State{}, clock: clock,
+		States: map[string]*conversation.State{}, clock: clock, effects: &sync.Map{},
 	}
 }
 
@@ -156,8 +166,12 @@ func (w *Worker) Fork() *Worker {
 
 // Command makes a command with the next id.
 func (w *Worker) Command(id, sender string, body *conversationv1.Body) *brokerv1.Command {
+	encoded, err := conversation.EncodeBody(body)
+	if err != nil {
+		panic(err) //nolint:forbidigo // the test's own body
+	}
 	return &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: w.clock.CommandID(), Body: body, Salt: make([]byte, chain.SaltSize),
+		ConversationId: id, Sender: sender, CommandId: w.clock.CommandID(), Body: encoded, Salt: make([]byte, chain.SaltSize),
 	}
 }
 
@@ -181,28 +195,64 @@ func (w *Worker) CreateDirect(sender, other string) *brokerv1.Command {
 func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversationv1.Event {
 	tb.Helper()
 	events := make([]*conversationv1.Event, len(commands))
+	facts := map[string]*conversation.Facts{}
 	for i, command := range commands {
-		next, event, refusal := conversation.Apply(w.States[command.GetConversationId()], command, firstMs+w.clock.n)
+		id := command.GetConversationId()
+		body, err := conversation.DecodeBody(command.GetBody())
+		require.NoError(tb, err)
+		if facts[id] == nil {
+			facts[id] = conversation.NewFacts(nil)
+		}
+		w.load(tb, id, facts[id], conversation.Needs(command.GetSender(), body))
+		result, refusal := conversation.Apply(w.States[id], facts[id], command, body, firstMs+w.clock.n)
 		require.Nil(tb, refusal, "the test's own command was refused: %v", refusal)
-		w.States[command.GetConversationId()], events[i] = next, event
+		facts[id].Add(result.Event, result.Effects)
+		w.States[id], events[i] = result.State, result.Event
+		w.effects.Store(result.Event, result.Effects)
 	}
 	return events
 }
 
-// Batch makes the append of events on the worker's watermark.
+// load asks the store for what commands refer to and what is not of the same batch.
+func (w *Worker) load(tb testing.TB, id string, facts *conversation.Facts, needs []conversation.Need) {
+	tb.Helper()
+	for _, need := range needs {
+		if facts.Knows(need) {
+			continue
+		}
+		found, err := w.Store.Facts(context.WithoutCancel(tb.Context()), []*historyv1.Need{{ConversationId: id, Seq: need.Seq, UserId: need.User}})
+		require.NoError(tb, err)
+		for _, fact := range found {
+			facts.Load(need, fact)
+		}
+	}
+}
+
+// Batch makes the append of events on the worker's watermark, with their effects.
 func (w *Worker) Batch(events ...*conversationv1.Event) *historyv1.AppendRequest {
-	next := &historyv1.Watermark{Stream: "1790000000000000000", Sequence: w.Watermark.GetSequence() + uint64(max(1, len(events)))}
-	next.TimeNs = int64(next.GetSequence())
-	return &historyv1.AppendRequest{Partition: w.Partition, Expected: w.Watermark, Next: next, Events: events}
+	begin := w.Watermark.GetSequence()
+	next := &historyv1.Watermark{Stream: "1790000000000000000", Sequence: begin + uint64(max(1, len(events)))}
+	next.TimeNs = firstMs*1_000_000 + int64(next.GetSequence())
+	batch := &historyv1.AppendRequest{Partition: w.Partition, Expected: w.Watermark, Next: next, Events: events}
+	for i, event := range events {
+		batch.Sequences = append(batch.Sequences, begin+uint64(i)+1)
+		effects, _ := w.effects.Load(event)
+		of, _ := effects.([]*historyv1.Effect)
+		for _, effect := range of {
+			batch.Effects = append(batch.Effects, &historyv1.Effect{Event: uint32(i), Effect: effect.GetEffect()})
+		}
+	}
+	return batch
 }
 
 // Append commits a batch and moves the worker's watermark when it was committed.
 func (w *Worker) Append(ctx context.Context, batch *historyv1.AppendRequest) ([]*historyv1.Duplicate, error) {
-	duplicates, err := w.Store.Append(ctx, batch)
-	if err == nil && len(duplicates) == 0 {
-		w.Watermark = batch.GetNext()
+	response, err := w.Store.Append(ctx, batch)
+	if err == nil && len(response.GetDuplicates()) == 0 {
+		w.Watermark = proto.CloneOf(batch.GetNext())
+		w.Watermark.Epoch = response.GetEpoch()
 	}
-	return duplicates, err
+	return response.GetDuplicates(), err
 }
 
 // Commit applies commands and appends them; anything but success ends the test.
@@ -240,6 +290,31 @@ func Rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
 
+// Reply is the body of a message that answers another one.
+func Reply(text string, to uint64) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text, ReplyTo: to}}}
+}
+
+// Edit is the body that gives a message another content.
+func Edit(target uint64, text string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: target, Text: text}}}
+}
+
+// Delete is the body that deletes a message.
+func Delete(target uint64) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}}
+}
+
+// React is the body that adds a reaction, or takes it back.
+func React(target uint64, emoji string, remove bool) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_React{React: &conversationv1.React{Target: target, Emoji: emoji, Remove: remove}}}
+}
+
+// Erase is the body that erases content; its sender is conversation.ServerUser.
+func Erase(erase *conversationv1.Erase) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: erase}}
+}
+
 // ReadAll reads a whole log page by page.
 func ReadAll(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
 	tb.Helper()
@@ -266,7 +341,8 @@ func VerifyLog(tb testing.TB, s store.Store, id string) []*conversationv1.Event 
 	type key struct{ sender, command string }
 	seen := map[key]uint64{}
 	for _, event := range events {
-		require.NoError(tb, verifier.Next(event))
+		_, err := verifier.Next(event)
+		require.NoError(tb, err)
 		k := key{event.GetSender(), event.GetCommandId()}
 		require.Zero(tb, seen[k], "seq %d repeats the command of seq %d", event.GetSeq(), seen[k])
 		seen[k] = event.GetSeq()

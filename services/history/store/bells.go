@@ -1,0 +1,41 @@
+package store
+
+import (
+	"sync"
+	"time"
+)
+
+// FeedRecheck is how often a reader that waits looks again, in case that the news of an append was lost.
+const FeedRecheck = 2 * time.Second
+
+// Bells wake readers of the feed, one bell for each partition. An append without readers that wait costs one lock and
+// nothing else.
+type Bells struct {
+	mu    sync.Mutex
+	bells map[uint32]chan struct{}
+}
+
+// Bell is closed by the next Ring for the partition.
+func (b *Bells) Bell(partition uint32) <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bell := b.bells[partition]
+	if bell == nil {
+		bell = make(chan struct{})
+		if b.bells == nil {
+			b.bells = map[uint32]chan struct{}{}
+		}
+		b.bells[partition] = bell
+	}
+	return bell
+}
+
+// Ring wakes whoever waits for the partition.
+func (b *Bells) Ring(partition uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bell := b.bells[partition]; bell != nil {
+		close(bell)
+		delete(b.bells, partition)
+	}
+}

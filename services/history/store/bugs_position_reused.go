@@ -1,0 +1,5 @@
+//go:build runnel_bug_position_reused
+
+package store
+
+const bugPositionReused = true

@@ -1,0 +1,92 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Feed gives the committed events of a partition by position.
+type Feed interface {
+	// ReadFeed gives what there is now after a position, without waiting; nil is the beginning. *ForkError when the position
+	// is not on the partition's log.
+	ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error)
+	// FeedBell is closed after the next append to a partition. Ask for it before reading, so that nothing is missed. It may
+	// not be closed for appends of other processes: look again every FeedRecheck.
+	FeedBell(partition uint32) <-chan struct{}
+	// FeedCursors gives how far a reader is; partitions that it never saved are left out.
+	FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error)
+	// SaveFeedCursor stores how far a reader is.
+	SaveFeedCursor(ctx context.Context, reader string, cursor *historyv1.FeedCursor) error
+}
+
+// ForkError says that a position is not on a partition's log: the log went back to before it.
+type ForkError struct {
+	*historyv1.Fork
+}
+
+func (e *ForkError) Error() string {
+	return fmt.Sprintf("position (%d, %d) is not on the log of partition %d: the log went back", e.GetAsked().GetEpoch(), e.GetAsked().GetSequence(), e.GetPartition())
+}
+
+// Epoch is one epoch of a partition.
+type Epoch struct {
+	Epoch uint64
+	// Last is the last sequence of the epoch; of the present one that of the watermark.
+	Last uint64
+}
+
+// CheckPosition returns a *ForkError when a position is not on the log. below is the newest epoch of the partition that is
+// not above the position's; its zero value when there is none.
+func CheckPosition(partition uint32, asked *historyv1.Position, below Epoch) error {
+	if asked == nil || (below.Epoch == asked.GetEpoch() && asked.GetSequence() <= below.Last) {
+		return nil
+	}
+	fork := &historyv1.Fork{Partition: partition, Asked: asked}
+	if below.Epoch > 0 {
+		fork.Last = &historyv1.Position{Epoch: below.Epoch, Sequence: below.Last}
+	}
+	return &ForkError{fork}
+}
+
+// FeedPage collects a page of the feed.
+type FeedPage struct {
+	response historyv1.ReadFeedResponse
+	limit    int
+	size     int
+}
+
+// NewFeedPage begins a page of at most limit events, up to the partition's watermark.
+func NewFeedPage(limit int, watermark *historyv1.Watermark) *FeedPage {
+	page := &FeedPage{limit: limit}
+	page.response.Watermark = &historyv1.Position{Epoch: watermark.GetEpoch(), Sequence: watermark.GetSequence()}
+	return page
+}
+
+// Take adds an event with the size of its stored body, and returns false when the page is full; the events behind it are more.
+func (p *FeedPage) Take(entry *historyv1.FeedEntry, size int) bool {
+	if len(p.response.GetEntries()) >= p.limit || p.size >= MaxPageBytes {
+		p.response.More = true
+		return false
+	}
+	p.size += size + eventOverhead
+	if BugFeedSkips && entry.GetPosition().GetSequence()%20 == 19 {
+		return true
+	}
+	p.response.Entries = append(p.response.Entries, entry)
+	return true
+}
+
+// Response is the page.
+func (p *FeedPage) Response() *historyv1.ReadFeedResponse { return &p.response }
+
+// ComparePositions orders positions; nil comes before all.
+func ComparePositions(a, b interface {
+	GetEpoch() uint64
+	GetSequence() uint64
+},
+) int {
+	return cmp.Or(cmp.Compare(a.GetEpoch(), b.GetEpoch()), cmp.Compare(a.GetSequence(), b.GetSequence()))
+}

@@ -1,0 +1,105 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// RaiseEpochs begins a new epoch everywhere, in one write.
+func (s *Store) RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error) {
+	var raised []*historyv1.BackupMark
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		marks, err := readMarks(ctx, w.statements.installation.watermarks)
+		if err != nil {
+			return err
+		}
+		for _, mark := range marks {
+			if err := w.raiseEpoch(ctx, mark, mark.GetWatermark().GetSequence(), s.now().UnixMilli()); err != nil {
+				return err
+			}
+		}
+		raised = marks
+		return nil
+	}, nil)
+	if err != nil {
+		return nil, wrap("raise the epochs", err)
+	}
+	return raised, nil
+}
+
+// raiseEpoch begins a new epoch in which the partition stands at a sequence, and notes it in the mark.
+func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, sequence uint64, nowMs int64) error {
+	at := mark.GetWatermark()
+	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: store.NextEpoch(at.GetEpoch(), nowMs), Sequence: sequence, TimeNs: at.GetTimeNs()}
+	if err := w.beginEpoch(ctx, mark.GetPartition(), at, next); err != nil {
+		return err
+	}
+	mark.Watermark = next
+	_, err := w.statements.installation.setWatermark.ExecContext(ctx, int64(next.GetEpoch()), int64(sequence), mark.GetPartition())
+	return err
+}
+
+// AcceptLoss moves a watermark over what is lost.
+func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64) (*store.Loss, error) {
+	var loss *store.Loss
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		present, err := scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, partition))
+		if err != nil {
+			return err
+		}
+		if err := store.CheckLoss(present, through); err != nil {
+			return err
+		}
+		nowMs := s.now().UnixMilli()
+		mark := &historyv1.BackupMark{Partition: partition, Watermark: present}
+		if err := w.raiseEpoch(ctx, mark, through, nowMs); err != nil {
+			return err
+		}
+		accepted := store.Loss{
+			Partition: partition, Stream: present.GetStream(), First: present.GetSequence() + 1, Last: through, Epoch: mark.GetWatermark().GetEpoch(),
+		}
+		if _, err := w.statements.installation.loss.ExecContext(ctx, partition, int64(accepted.Epoch), accepted.Stream, int64(accepted.First), int64(accepted.Last), nowMs); err != nil {
+			return err
+		}
+		loss = &accepted
+		return nil
+	}, nil)
+	if err != nil {
+		return nil, answer(fmt.Sprintf("accept a loss in partition %d", partition), err)
+	}
+	return loss, nil
+}
+
+// EraseAgain carries out an erasure outside of any append.
+func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (int, error) {
+	if err := store.CheckErase("erase_events", erase); err != nil {
+		return 0, err
+	}
+	var erased int
+	err := s.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
+		erased, err = w.statements.views.erase(ctx, id, erase)
+		return err
+	}, nil)
+	if err != nil {
+		return 0, wrap("erase in "+id, err)
+	}
+	return erased, nil
+}
+
+// Hashes gives the hashes of events.
+func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint64][]byte, error) {
+	hashes := make(map[uint64][]byte, len(seqs))
+	err := each(ctx, s.read.other.hashes, func(rows *sql.Rows) (bool, error) {
+		var seq uint64
+		var hash []byte
+		err := rows.Scan(&seq, &hash)
+		hashes[seq] = hash
+		return true, err
+	}, id, jsonNumbers(seqs))
+	return hashes, wrap("read hashes of "+id, err)
+}

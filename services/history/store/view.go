@@ -1,0 +1,77 @@
+package store
+
+import (
+	"context"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Views knows what the logs amount to now.
+type Views interface {
+	// Facts gives what is known of messages that commands refer to; those that do not exist are left out.
+	Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error)
+	// ReadMessages gives a page of messages as they are now, from one snapshot. ErrNotFound when the viewer is not a member now.
+	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error)
+	// ReplaceViews puts view rows and reactions of one conversation in the place of those stored, if its head is this one;
+	// otherwise it changes nothing and returns false.
+	ReplaceViews(ctx context.Context, conversationID string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
+	// ConversationIDs gives ids of conversations above one, rising, at most MaxPage.
+	ConversationIDs(ctx context.Context, after string) ([]string, error)
+}
+
+const (
+	// DefaultMessages is the number of messages of a page when the request does not say.
+	DefaultMessages = 50
+	// MaxMessages is the most messages of a page.
+	MaxMessages = 200
+	// MaxReactions is the most different reactions that are given for a message.
+	MaxReactions = 50
+)
+
+// MessagesLimit is the number of messages to give when a request asks for n; n is at most MaxMessages.
+func MessagesLimit(n uint32) int {
+	if n == 0 {
+		return DefaultMessages
+	}
+	return int(n)
+}
+
+// MessagePage cuts a page of messages out of what a viewer may see. fetch reads the messages of a stretch and hands each to
+// take with its size, as Fetch does for events.
+func MessagePage(
+	view View, request *historyv1.ReadMessagesRequest,
+	fetch func(first, last uint64, backward bool, limit int, take func(message *historyv1.StoredMessage, size int) bool) error,
+) (*historyv1.ReadMessagesResponse, error) {
+	limit := MessagesLimit(request.GetLimit())
+	response := &historyv1.ReadMessagesResponse{}
+	// One more than asked for tells whether there is more: what follows the last message may be no message.
+	page, err := Page(view, &historyv1.ReadRequest{
+		After: request.GetAfter(), Before: request.GetBefore(), Backward: request.GetBackward(), Limit: uint32(limit + 1),
+	}, func(first, last uint64, backward bool, limit int, take takeEvent) error {
+		return fetch(first, last, backward, limit, func(message *historyv1.StoredMessage, size int) bool {
+			response.Messages = append(response.Messages, message)
+			return take(message.GetEvent(), size)
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	response.Head, response.More = page.GetHead(), page.GetMore()
+	if len(response.GetMessages()) > limit {
+		response.Messages, response.More = response.GetMessages()[:limit], true
+	}
+	return response, nil
+}
+
+// AddReactions gives each message its reactions. counts must come by target, then most frequent first.
+func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target uint64, count *historyv1.ReactionCount)) error) error {
+	bySeq := make(map[uint64]*historyv1.StoredMessage, len(messages))
+	for _, message := range messages {
+		bySeq[message.GetEvent().GetSeq()] = message
+	}
+	return each(func(target uint64, count *historyv1.ReactionCount) {
+		if message := bySeq[target]; message != nil && len(message.GetReactions()) < MaxReactions {
+			message.Reactions = append(message.Reactions, count)
+		}
+	})
+}
