@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
@@ -80,6 +81,8 @@ type drafting struct {
 	made  map[commandKey]*conversationv1.Event
 	// refused are the refusals of this batch, by command; nil while there is none.
 	refused map[commandKey]*refused
+	// erased is what this batch erases, by conversation; nil while there is nothing.
+	erased map[string][]*historyv1.EraseEvents
 }
 
 func (p *planner) plan(entries []entry, known *knowledge, w world) *plan {
@@ -135,7 +138,7 @@ func (d *drafting) judge(i int, e *entry) {
 		first = d.made[key]
 	}
 	if first != nil {
-		v.repeat(first, e.command)
+		v.repeat(first, e.command, d.erases(first))
 		return
 	}
 	if v.refusal = d.remembered(key, e); v.refusal != nil {
@@ -223,12 +226,44 @@ func (d *drafting) carryOut(i int, key commandKey, e *entry, v *verdict) {
 	for _, effect := range result.Effects {
 		effect.Event = uint32(len(d.events))
 		d.effects = append(d.effects, effect)
+		if erased := effect.GetEraseEvents(); erased != nil {
+			if d.erased == nil {
+				d.erased = map[string][]*historyv1.EraseEvents{}
+			}
+			d.erased[key.conversation] = append(d.erased[key.conversation], erased)
+		}
 	}
 	d.states[key.conversation] = result.State
 	d.events = append(d.events, result.Event)
 	d.causes = append(d.causes, i)
 	d.sequences = append(d.sequences, e.sequence)
 	d.made[key] = result.Event
+}
+
+// erases reports whether a command of this batch erases an event.
+func (d *drafting) erases(event *conversationv1.Event) bool {
+	for _, erased := range d.erased[event.GetConversationId()] {
+		if covers(erased, event) {
+			return true
+		}
+	}
+	return false
+}
+
+// covers reports whether an erasure reaches an event of its conversation.
+func covers(erased *historyv1.EraseEvents, event *conversationv1.Event) bool {
+	subject := event.GetSeq()
+	if erased.GetTargeting() {
+		targets := &conversationv1.Targets{}
+		if targets.UnmarshalVT(event.GetHeaderExtra()) != nil || len(targets.GetSeqs()) == 0 {
+			return false
+		}
+		subject = targets.GetSeqs()[0]
+	}
+	return event.GetSeq() < erased.GetBelow() && slices.Contains(erased.GetKinds(), event.GetKind()) &&
+		(len(erased.GetSeqs()) == 0 || slices.Contains(erased.GetSeqs(), subject)) &&
+		(erased.GetSender() == "" || erased.GetSender() == event.GetSender()) &&
+		(erased.GetBeforeMs() == 0 || event.GetTimeMs() < erased.GetBeforeMs())
 }
 
 func (d *drafting) applied(before *conversation.State, facts *conversation.Facts, e *entry) (result conversation.Result, refusal *conversationv1.Error, err error) {

@@ -3,7 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"maps"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,11 +32,27 @@ func group(name string, members ...string) *conversationv1.Body {
 
 func command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
 	if id == "" {
-		id = conversation.GroupID(sender, commandID(n))
+		id = conversation.CreateID(sender, commandID(n), body.GetCreate())
 	}
 	salt := make([]byte, chain.SaltSize)
 	salt[0], salt[1] = byte(n), byte(n>>8)
-	return &brokerv1.Command{ConversationId: id, Sender: sender, CommandId: commandID(n), Body: body, Salt: salt, Inbox: "inbox"}
+	encoded, err := conversation.EncodeBody(body)
+	if err != nil {
+		panic(err)
+	}
+	return &brokerv1.Command{
+		ConversationId: id, Sender: sender, CommandId: commandID(n), Body: encoded, Salt: salt, Inbox: "inbox",
+		Level: uint32(conversation.LevelOf(body)),
+	}
+}
+
+// decoded is the body of an event or command.
+func decoded(body []byte) *conversationv1.Body {
+	b, err := conversation.DecodeBody(body)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 func entries(t rapid.TB, commands ...*brokerv1.Command) []entry {
@@ -49,59 +65,154 @@ func entries(t rapid.TB, commands ...*brokerv1.Command) []entry {
 	return list
 }
 
-// oneByOne is what a stream of commands must come to, in the plainest way: the meaning of the rules, without batches.
+// oneByOne is what a stream of commands must come to, in the plainest way: the meaning of the rules, without batches and
+// without a cache.
 type oneByOne struct {
-	states map[string]*conversation.State
-	firsts map[commandKey]*conversationv1.Event
-	log    []*conversationv1.Event
+	store    *fakeHistory
+	refusals []*refused // all there ever were
+	limit    int
 }
 
-func newOneByOne() *oneByOne {
-	return &oneByOne{states: map[string]*conversation.State{}, firsts: map[commandKey]*conversationv1.Event{}}
-}
+func newOneByOne(limit int) *oneByOne { return &oneByOne{store: newFakeHistory(1), limit: limit} }
 
-func (o *oneByOne) do(e entry) *conversationv1.Outcome {
-	var v verdict
-	key := keyOf(e.command)
-	switch first := o.firsts[key]; {
-	case e.command == nil:
+func (o *oneByOne) do(t rapid.TB, e entry) *conversationv1.Outcome {
+	if e.command == nil {
 		return nil
-	case first != nil:
-		v.repeat(first, e.command)
-	default:
-		next, event, refusal := conversation.Apply(o.states[key.conversation], e.command, e.timeNs/1e6)
-		if v = (verdict{event: event, refusal: refusal}); event != nil {
-			o.states[key.conversation], o.firsts[key] = next, event
-			o.log = append(o.log, event)
+	}
+	key := keyOf(e.command)
+	var v verdict
+	if first := o.store.keys[key]; first != nil {
+		v.repeat(first, e.command, false)
+		return v.outcome(e.command)
+	}
+	live := 0
+	for _, r := range slices.Backward(o.refusals) {
+		if e.timeMs()-r.timeMs > refusalMemory.Milliseconds() {
+			continue
+		}
+		if live++; r.key == key && r.attempt >= e.command.GetAttempt() {
+			v.refusal = r.err
+			return v.outcome(e.command)
+		}
+	}
+	if v.late = e.command.GetNotAfterMs() != 0 && e.timeMs() > e.command.GetNotAfterMs(); v.late {
+		return v.outcome(e.command)
+	}
+	result, refusal := conversation.Apply(o.store.states[key.conversation], o.facts(t, e), e.command, e.body, e.timeMs())
+	if refusal == nil {
+		v.event = result.Event
+		o.store.put(t, e.sequence, result)
+		return v.outcome(e.command)
+	}
+	v.refusal = refusal
+	if key.committable() {
+		if v.unremembered = live >= o.limit; !v.unremembered {
+			o.refusals = append(o.refusals, &refused{key: key, attempt: e.command.GetAttempt(), timeMs: e.timeMs(), err: refusal})
 		}
 	}
 	return v.outcome(e.command)
 }
 
-// inBatches does with a store what a session does: plan, ask about refusals, append, learn of duplicates, again.
-type inBatches struct {
-	store   *fakeHistory
-	planner planner
-	states  map[string]*conversation.State
-	mark    *historyv1.Watermark
-	replans int
+// facts asks the store for all that the command needs, at once.
+func (o *oneByOne) facts(t rapid.TB, e entry) *conversation.Facts {
+	facts := conversation.NewFacts(nil)
+	for _, n := range e.needs {
+		answer, err := o.store.GetFacts(context.Background(), &historyv1.GetFactsRequest{Needs: []*historyv1.Need{
+			{ConversationId: e.command.GetConversationId(), Seq: n.Seq, UserId: n.User},
+		}})
+		require.NoError(t, err)
+		for _, fact := range answer.GetFacts() {
+			facts.Load(n, fact)
+		}
+	}
+	return facts
 }
 
-func newInBatches() *inBatches {
-	return &inBatches{
-		store: newFakeHistory(1), planner: planner{partition: 0, partitions: 1, apply: conversation.Apply},
-		states: map[string]*conversation.State{}, mark: &historyv1.Watermark{},
+// put appends one event.
+func (f *fakeHistory) put(t rapid.TB, sequence uint64, result conversation.Result) {
+	mark := f.watermarks[0]
+	answer, err := f.append(&historyv1.AppendRequest{
+		Expected: mark, Next: &historyv1.Watermark{Stream: "1", Sequence: sequence, TimeNs: result.Event.GetTimeMs() * 1e6}, BeginEpoch: mark == nil,
+		Events: []*conversationv1.Event{result.Event}, Sequences: []uint64{sequence}, Effects: result.Effects,
+	})
+	require.NoError(t, err)
+	require.Empty(t, answer.GetDuplicates())
+}
+
+// inBatches does with a store what a session does: load, plan, ask about refusals, append, learn of duplicates, again.
+type inBatches struct {
+	store    *fakeHistory
+	planner  planner
+	book     *book
+	refusals *refusals
+	limit    int
+	mark     *historyv1.Watermark
+	replans  int
+}
+
+func newInBatches(limit int) *inBatches {
+	b := &inBatches{
+		store: newFakeHistory(1), planner: planner{partition: 0, partitions: 1, apply: conversation.Apply}, limit: limit, mark: &historyv1.Watermark{},
 	}
+	b.takeOver()
+	return b
+}
+
+// takeOver forgets everything, as a new owner knows nothing, and learns what the store has.
+func (b *inBatches) takeOver() {
+	b.book, b.refusals = newBook(1000), newRefusals(b.limit)
+	remembered, _ := b.store.ListRefusals(context.Background(), &historyv1.ListRefusalsRequest{Limit: 1000})
+	b.refusals.load(remembered.GetRefusals(), b.mark.GetTimeNs()/1e6)
+}
+
+func (b *inBatches) world() world {
+	return world{state: b.book.state, facts: b.book.facts, refusals: b.refusals}
+}
+
+func (b *inBatches) load(t rapid.TB, batch []entry) {
+	wanted := map[string]struct{}{}
+	for i := range batch {
+		if key := keyOf(batch[i].command); key.committable() {
+			wanted[key.conversation] = struct{}{}
+		}
+	}
+	ids := b.book.missing(nil, wanted)
+	found, err := b.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
+	require.NoError(t, err)
+	b.book.add(ids, found.GetConversations(), 0)
+	needs := b.book.unknown(batch)
+	if bugNeedsNotLoaded {
+		return
+	}
+	request := &historyv1.GetFactsRequest{}
+	for _, n := range needs {
+		request.Needs = append(request.Needs, &historyv1.Need{ConversationId: n.conversation, Seq: n.Seq, UserId: n.User})
+	}
+	facts, err := b.store.GetFacts(context.Background(), request)
+	require.NoError(t, err)
+	require.Len(t, facts.GetFacts(), len(needs))
+	b.book.addFacts(needs, facts.GetFacts())
 }
 
 func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
+	var outcomes []*conversationv1.Outcome
+	for len(batch) > 0 {
+		n := cut(batch)
+		outcomes = append(outcomes, b.commit(t, batch[:n])...)
+		batch = batch[n:]
+	}
+	return outcomes
+}
+
+func (b *inBatches) commit(t rapid.TB, batch []entry) []*conversationv1.Outcome {
+	b.load(t, batch)
 	known := newKnowledge()
 	for {
-		p := b.planner.plan(batch, known, func(id string) *conversation.State { return b.states[id] })
+		p := b.planner.plan(batch, known, b.world())
 		if keys := p.doubtful(batch, known); len(keys) > 0 {
 			request := &historyv1.FindCommandsRequest{}
 			for _, k := range keys {
-				request.Commands = append(request.Commands, &historyv1.CommandKey{ConversationId: k.conversation, Sender: k.sender, CommandId: k.command})
+				request.Commands = append(request.Commands, k.proto())
 			}
 			found, err := b.store.FindCommands(context.Background(), request)
 			require.NoError(t, err)
@@ -113,8 +224,12 @@ func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
 				continue
 			}
 		}
-		next := &historyv1.Watermark{Stream: "1", Sequence: b.mark.GetSequence() + uint64(len(batch))}
-		answer, err := b.store.Append(context.Background(), &historyv1.AppendRequest{Expected: b.mark, Next: next, Events: p.events, DeadLetters: p.letters})
+		last := batch[len(batch)-1]
+		next := &historyv1.Watermark{Stream: "1", Sequence: last.sequence, TimeNs: last.timeNs}
+		answer, err := b.store.Append(context.Background(), &historyv1.AppendRequest{
+			Expected: b.mark, Next: next, BeginEpoch: b.mark.GetStream() == "", Events: p.events, Sequences: p.sequences, Effects: p.effects,
+			DeadLetters: p.letters, Refusals: p.refusals,
+		})
 		require.NoError(t, err)
 		if len(answer.GetDuplicates()) > 0 {
 			for _, d := range answer.GetDuplicates() {
@@ -123,8 +238,10 @@ func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
 			b.replans++
 			continue
 		}
+		next.Epoch = answer.GetEpoch()
 		b.mark = next
-		maps.Copy(b.states, p.states)
+		b.book.commit(p, 0)
+		b.refusals.add(p.refusals, last.timeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {
 			if batch[i].command != nil {
@@ -135,7 +252,8 @@ func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
 	}
 }
 
-// anyCommands draws commands of a few users in a few conversations, many of them repeats, some with another body.
+// anyCommands draws commands of a few users in a few conversations, many of them repeats, some with another body or in
+// another attempt.
 func anyCommands(t *rapid.T) []*brokerv1.Command {
 	users := []string{"ann", "bob", "cid", "dan"}
 	user := rapid.SampledFrom(users)
@@ -150,19 +268,23 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 		}}),
 	}
 	for i := range rapid.IntRange(1, 60).Draw(t, "length") {
-		kind := rapid.IntRange(0, 11).Draw(t, "kind")
-		if kind <= 3 {
-			earlier := rapid.SampledFrom(commands).Draw(t, "repeated")
-			if kind == 0 {
-				earlier = proto.Clone(earlier).(*brokerv1.Command)
-				earlier.Body = text("something else")
+		kind := rapid.IntRange(0, 17).Draw(t, "kind")
+		if kind <= 4 {
+			earlier := proto.Clone(rapid.SampledFrom(commands).Draw(t, "repeated")).(*brokerv1.Command)
+			switch kind {
+			case 0:
+				earlier.Body = command("", "ann", 1, text("something else")).GetBody()
+			case 1:
+				earlier.Attempt = uint32(rapid.IntRange(0, 2).Draw(t, "attempt"))
 			}
 			commands = append(commands, earlier)
 			continue
 		}
+		sender := user.Draw(t, "sender")
+		target := uint64(rapid.IntRange(0, 12).Draw(t, "target"))
 		var body *conversationv1.Body
 		switch kind {
-		case 4, 5:
+		case 5:
 			body = &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{user.Draw(t, "added")}}}}
 		case 6:
 			body = &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: user.Draw(t, "removed")}}}
@@ -170,48 +292,127 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 			body = &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}
 		case 8:
 			body = &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: rapid.SampledFrom([]string{"", "new", "newer"}).Draw(t, "name")}}}
+		case 9:
+			body = &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: target, Text: "edited"}}}
+		case 10:
+			body = &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}}
+		case 11, 12:
+			body = react(target, rapid.SampledFrom([]string{"+1", "-1"}).Draw(t, "emoji"), rapid.Bool().Draw(t, "taken back"))
+		case 13:
+			body = text("an answer")
+			body.GetMessage().ReplyTo = target
+		case 14:
+			sender = conversation.ServerUser
+			body = rapid.SampledFrom([]*conversationv1.Body{
+				erase(&conversationv1.Erase{Seqs: []uint64{target}}), erase(&conversationv1.Erase{Sender: "bob"}), erase(&conversationv1.Erase{BeforeMs: int64(target)}),
+			}).Draw(t, "erase")
 		default:
 			body = text(rapid.SampledFrom([]string{"", "hello", "world"}).Draw(t, "text"))
 		}
-		commands = append(commands, command(rapid.SampledFrom(conversations).Draw(t, "conversation"), user.Draw(t, "sender"), 100+i, body))
+		commands = append(commands, command(rapid.SampledFrom(conversations).Draw(t, "conversation"), sender, 100+i, body))
 	}
 	return commands
 }
 
-// However a stream is cut into batches, and whatever of it comes a second time, the log and the answers are those of its
-// commands one by one.
+func react(target uint64, emoji string, remove bool) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_React{React: &conversationv1.React{Target: target, Emoji: emoji, Remove: remove}}}
+}
+
+func erase(e *conversationv1.Erase) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: e}}
+}
+
+// stream puts commands into a stream at times that mostly follow closely and sometimes are minutes apart.
+func stream(t *rapid.T, commands []*brokerv1.Command) []entry {
+	list := entries(t, commands...)
+	var ms int64
+	for i := range list {
+		ms++
+		if rapid.IntRange(0, 9).Draw(t, "pause") == 0 {
+			ms += int64(rapid.IntRange(0, 7*60_000).Draw(t, "pause of"))
+		}
+		list[i].timeNs = ms * 1e6
+		if rapid.IntRange(0, 3).Draw(t, "deadline") == 0 {
+			list[i].command.NotAfterMs = max(ms+int64(rapid.IntRange(-2, 1).Draw(t, "left")), 1)
+		}
+	}
+	return list
+}
+
+// However a stream is cut into batches, and whatever of it comes a second time, the log, the views and the answers are those
+// of its commands one by one.
 func TestBatchesEqualOneByOne(t *testing.T) {
-	replans := 0
+	replans, unremembered, remembered := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		stream := entries(t, anyCommands(t)...)
+		stream := stream(t, anyCommands(t))
 		if rapid.Bool().Draw(t, "garbage") {
 			at := rapid.IntRange(0, len(stream)-1).Draw(t, "at")
-			stream[at].command, stream[at].payload = nil, []byte{0xff}
+			garbage := decode(stream[at].sequence, stream[at].timeNs, []byte{0xff})
+			stream[at] = garbage
 		}
-		if from := rapid.IntRange(0, len(stream)-1).Draw(t, "again from"); rapid.Bool().Draw(t, "rewound") {
-			stream = append(stream, stream[from:]...)
+		if from := rapid.IntRange(0, len(stream)-1).Draw(t, "again from"); rapid.Bool().Draw(t, "again") {
+			last := stream[len(stream)-1]
+			for i, e := range stream[from:] {
+				e.sequence, e.timeNs = last.sequence+uint64(i)+1, last.timeNs+int64(i)*1e6
+				stream = append(stream, e)
+			}
 		}
-		plain, batched := newOneByOne(), newInBatches()
+		limit := rapid.SampledFrom([]int{1, 3, 1000}).Draw(t, "limit")
+		plain, batched := newOneByOne(limit), newInBatches(limit)
 		for rest := stream; len(rest) > 0; {
 			n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
 			outcomes := batched.do(t, rest[:n])
 			for i, e := range rest[:n] {
-				want := plain.do(e)
+				want := plain.do(t, e)
 				require.True(t, proto.Equal(want, outcomes[i]), "message %d: want %v, got %v", e.sequence, want, outcomes[i])
+				if want.GetError() == errUnknown && !e.late() {
+					unremembered++
+				}
 			}
 			rest = rest[n:]
-			if rapid.IntRange(0, 4).Draw(t, "new owner") == 0 {
-				batched.states = batched.store.states
+			if rapid.IntRange(0, 4).Draw(t, "new owner") == 0 && limit == 1000 {
+				batched.takeOver()
 			}
+			remembered += len(batched.refusals.latest)
 		}
 		replans += batched.replans
 		batched.store.verify(t) // I2, I5 and the chain
-		require.Len(t, batched.store.keys, len(plain.log))
-		for _, event := range plain.log { // I1, I3, I4
-			require.True(t, proto.Equal(event, batched.store.keys[keyOfEvent(event)]))
-		}
+		plain.store.same(t, batched.store)
 	})
 	require.Positive(t, replans, "the test never met a duplicate")
+	require.Positive(t, unremembered, "the test never lacked room for a refusal")
+	require.Positive(t, remembered)
+}
+
+// same checks that two stores have the same logs and views.
+func (f *fakeHistory) same(t rapid.TB, other *fakeHistory) {
+	require.Len(t, other.logs, len(f.logs))
+	require.Len(t, other.keys, len(f.keys))
+	for id, log := range f.logs { // I1, I3, I4
+		require.Len(t, other.logs[id], len(log))
+		for i, event := range log {
+			require.True(t, proto.Equal(event, other.logs[id][i]), "seq %d: want %v, got %v", i+1, event, other.logs[id][i])
+		}
+	}
+	for id, view := range f.views { // I11
+		require.Len(t, other.views[id].rows, len(view.rows))
+		for seq, row := range view.rows {
+			require.True(t, proto.Equal(row, other.views[id].rows[seq]), "want %v, got %v", row, other.views[id].rows[seq])
+		}
+		for seq, reactions := range view.reactions {
+			require.Len(t, other.views[id].reactions[seq], len(reactions))
+			for i, reaction := range reactions {
+				require.True(t, proto.Equal(reaction, other.views[id].reactions[seq][i]))
+			}
+		}
+	}
+}
+
+// nothing is the world of a partition in which nothing was committed.
+func nothing() world {
+	return world{
+		state: func(string) *conversation.State { return nil }, facts: func(string) *conversation.Facts { return nil }, refusals: newRefusals(1000),
+	}
 }
 
 func TestRepeatInOneBatch(t *testing.T) {
@@ -219,7 +420,7 @@ func TestRepeatInOneBatch(t *testing.T) {
 	id := create.GetConversationId()
 	other := command(id, "ann", 2, text("other"))
 	batch := entries(t, create, command(id, "ann", 2, text("first")), command(id, "ann", 2, text("first")), other)
-	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), func(string) *conversation.State { return nil })
+	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), nothing())
 	require.Len(t, p.events, 2)
 	require.False(t, p.verdicts[1].repeated)
 	require.True(t, p.verdicts[2].repeated)
@@ -234,11 +435,11 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 	for conversation.Partition(conversation.GroupID("ann", commandID(strayID)), 16) == home {
 		strayID++
 	}
-	batch := entries(t, command("", "ann", strayID, group("stray")), good, good)
+	batch := entries(t, command("", "ann", strayID, group("stray")), good, command(good.GetConversationId(), "ann", 900, text("x")))
 	batch = append(batch, decode(4, 4e6, []byte("not a command")), decode(5, 5e6, nil))
 	known := newKnowledge()
 	known.condemned[3] = "condemned"
-	p := (&planner{partition: home, partitions: 16, apply: conversation.Apply}).plan(batch, known, func(string) *conversation.State { return nil })
+	p := (&planner{partition: home, partitions: 16, apply: conversation.Apply}).plan(batch, known, nothing())
 	require.Len(t, p.events, 1)
 	var put []uint64
 	for _, letter := range p.letters {
@@ -252,12 +453,12 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 
 func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
 	batch := entries(t, command("", "ann", 1, group("g")), command("", "ann", 2, group("boom")), command("", "ann", 3, group("h")))
-	p := (&planner{partitions: 1, apply: func(s *conversation.State, c *brokerv1.Command, at int64) (*conversation.State, *conversationv1.Event, *conversationv1.Error) {
-		if c.GetBody().GetCreate().GetName() == "boom" {
+	p := (&planner{partitions: 1, apply: func(s *conversation.State, f *conversation.Facts, c *brokerv1.Command, b *conversationv1.Body, at int64) (conversation.Result, *conversationv1.Error) {
+		if b.GetCreate().GetName() == "boom" {
 			panic("a defect")
 		}
-		return conversation.Apply(s, c, at)
-	}}).plan(batch, newKnowledge(), func(string) *conversation.State { return nil })
+		return conversation.Apply(s, f, c, b, at)
+	}}).plan(batch, newKnowledge(), nothing())
 	require.Len(t, p.events, 2)
 	require.Len(t, p.letters, 1)
 	require.Equal(t, "applying it panicked: a defect", p.verdicts[1].dead)
@@ -272,7 +473,7 @@ func BenchmarkPlan(b *testing.B) {
 	p := planner{partitions: 1, apply: conversation.Apply}
 	b.ReportAllocs()
 	for b.Loop() {
-		p.plan(batch, newKnowledge(), func(string) *conversation.State { return nil })
+		p.plan(batch, newKnowledge(), nothing())
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/512, "ns/command")
 }

@@ -276,7 +276,7 @@ func (s *session) republish(ctx context.Context, entries []entry) error {
 		}
 		var v verdict
 		if first := firsts[keyOf(command)]; first != nil {
-			v.repeat(first, command)
+			v.repeat(first, command, false)
 			// An event bears the time of the message it came of.
 			v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeMs()
 		} else if v.refusal = s.refusals.find(keyOf(command), command.GetAttempt(), entries[i].timeMs()); v.refusal == nil {

@@ -165,7 +165,7 @@ func TestBookIsBounded(t *testing.T) {
 	}
 	require.NotNil(t, b.state(kept))
 	pending := &moves{cursors: map[cursorKey]cursor{}, receipts: map[string]*conversationv1.Receipt{}}
-	b.collect(pending, testTime)
+	b.collect(pending)
 	require.EqualValues(t, 3, pending.cursors[cursorKey{kept, "ann"}].delivered)
 	require.Len(t, pending.receipts, 1)
 	for n := range 1000 {

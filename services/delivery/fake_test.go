@@ -33,8 +33,16 @@ type fakeHistory struct {
 	keys       map[commandKey]*conversationv1.Event
 	cursors    map[cursorKey]*conversationv1.Cursor
 	letters    []*historyv1.DeadLetter
+	refusals   map[commandKey]*historyv1.Refusal
+	views      map[string]*fakeView
+	backups    map[uint32]*historyv1.Watermark
+	positions  map[uint32][]*historyv1.Position // of events, as they were appended
 	leases     *fakeLeases
-	appends    int // that were committed
+	partitions int
+	level      uint32
+	clock      uint64 // the store's, for epochs
+	appends    int    // that were committed
+	asked      int    // needs that were asked for
 
 	// before is asked at each append; its error is given instead of committing. after is asked once it is committed.
 	before, after func(*historyv1.AppendRequest) error
@@ -45,6 +53,8 @@ func newFakeHistory(partitions int) *fakeHistory {
 	return &fakeHistory{
 		watermarks: map[uint32]*historyv1.Watermark{}, logs: map[string][]*conversationv1.Event{}, states: map[string]*conversation.State{},
 		keys: map[commandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: newFakeLeases(partitions),
+		refusals: map[commandKey]*historyv1.Refusal{}, views: map[string]*fakeView{}, backups: map[uint32]*historyv1.Watermark{},
+		positions: map[uint32][]*historyv1.Position{}, partitions: partitions, level: uint32(conversation.MaxLevel()),
 	}
 }
 
@@ -68,8 +78,11 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	mark := f.watermarks[in.GetPartition()]
-	if mark.GetStream() != in.GetExpected().GetStream() || mark.GetSequence() != in.GetExpected().GetSequence() {
+	if mark.GetStream() != in.GetExpected().GetStream() || mark.GetSequence() != in.GetExpected().GetSequence() || mark.GetEpoch() != in.GetExpected().GetEpoch() {
 		return nil, status.Error(codes.Aborted, "the watermark moved")
+	}
+	if err := checkRequest(in, mark); err != nil {
+		return nil, err
 	}
 	answer := &historyv1.AppendResponse{}
 	for i, event := range in.GetEvents() {
@@ -102,10 +115,61 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 		}
 		f.states[id] = conversation.Fold(state, event)
 	}
+	f.carryOut(in)
+	for key, refusal := range f.refusals {
+		if in.GetNext().GetTimeNs()/1e6-refusal.GetTimeMs() > refusalMemory.Milliseconds() {
+			delete(f.refusals, key)
+		}
+	}
+	for _, refusal := range in.GetRefusals() {
+		f.refusals[keyOfProto(refusal.GetCommand())] = refusal
+	}
 	f.letters = append(f.letters, in.GetDeadLetters()...)
-	f.watermarks[in.GetPartition()] = proto.Clone(in.GetNext()).(*historyv1.Watermark)
+	next := proto.Clone(in.GetNext()).(*historyv1.Watermark)
+	if next.Epoch = mark.GetEpoch(); in.GetBeginEpoch() || mark == nil {
+		f.clock++
+		next.Epoch = max(mark.GetEpoch()+1, f.clock)
+	}
+	for _, sequence := range in.GetSequences() {
+		f.positions[in.GetPartition()] = append(f.positions[in.GetPartition()], &historyv1.Position{Epoch: next.GetEpoch(), Sequence: sequence})
+	}
+	f.watermarks[in.GetPartition()] = next
 	f.appends++
+	answer.Epoch = next.GetEpoch()
 	return answer, nil
+}
+
+// checkRequest refuses what the store refuses of a request that makes no sense.
+func checkRequest(in *historyv1.AppendRequest, mark *historyv1.Watermark) error {
+	invalid := func(what string) error { return status.Error(codes.InvalidArgument, what) }
+	if len(in.GetSequences()) != len(in.GetEvents()) {
+		return invalid("sequences: one for each event")
+	}
+	begins := in.GetBeginEpoch() || mark == nil
+	if !begins && mark.GetStream() != in.GetNext().GetStream() {
+		return invalid("next: another stream without another epoch")
+	}
+	before := uint64(0)
+	if !begins {
+		before = mark.GetSequence()
+	}
+	for _, sequence := range in.GetSequences() {
+		if sequence <= before || sequence > in.GetNext().GetSequence() {
+			return invalid("sequences: must rise, above expected, and not above next")
+		}
+		before = sequence
+	}
+	for _, effect := range in.GetEffects() {
+		if int(effect.GetEvent()) >= len(in.GetEvents()) || effect.GetEffect() == nil {
+			return invalid("effects")
+		}
+	}
+	for _, refusal := range in.GetRefusals() {
+		if !keyOfProto(refusal.GetCommand()).committable() || len(refusal.GetCommitment()) != chain.Size || refusal.GetError() == nil || refusal.GetTimeMs() == 0 {
+			return invalid("refusals")
+		}
+	}
+	return nil
 }
 
 func (f *fakeHistory) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequest, _ ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
@@ -115,7 +179,7 @@ func (f *fakeHistory) GetWatermark(_ context.Context, in *historyv1.GetWatermark
 	if mark == nil {
 		mark = &historyv1.Watermark{}
 	}
-	return &historyv1.GetWatermarkResponse{Watermark: proto.Clone(mark).(*historyv1.Watermark)}, nil
+	return &historyv1.GetWatermarkResponse{Watermark: proto.Clone(mark).(*historyv1.Watermark), Backup: f.backups[in.GetPartition()]}, nil
 }
 
 func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConversationsRequest, _ ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
@@ -132,6 +196,7 @@ func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConve
 		}
 		c := &historyv1.ConversationState{
 			ConversationId: id, Kind: state.Kind, Name: state.Name, Creator: state.Creator, Head: state.Head, HeadHash: state.HeadHash,
+			NameSource: &historyv1.SetName{Name: state.Name, Seq: state.NameSource.Seq, Sender: state.NameSource.Sender, TimeMs: state.NameSource.TimeMs},
 		}
 		for user, joined := range state.Members {
 			at := f.cursors[cursorKey{id, user}]
@@ -232,7 +297,9 @@ func (f *fakeHistory) verify(t rapid.TB) {
 	for id, log := range f.logs {
 		var v chain.Verifier
 		for i, event := range log {
-			require.NoError(t, v.Next(event), "conversation %s", id)
+			content, err := v.Next(event)
+			require.NoError(t, err, "conversation %s", id)
+			require.NotEqual(t, chain.NotChecked, content)
 			require.EqualValues(t, i+1, event.GetSeq())
 			require.False(t, keys[keyOfEvent(event)], "committed twice")
 			keys[keyOfEvent(event)] = true

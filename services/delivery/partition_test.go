@@ -104,7 +104,7 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	b.store.mu.Lock()
 	defer b.store.mu.Unlock()
 	for i, event := range b.store.logs[create.GetConversationId()][1:] {
-		require.Equal(t, strconv.Itoa(i), event.GetBody().GetMessage().GetText())
+		require.Equal(t, strconv.Itoa(i), decoded(event.GetBody()).GetMessage().GetText())
 	}
 	require.Less(t, b.store.appends, 100, "commands must share appends")
 }
@@ -296,7 +296,7 @@ func TestDeadLetters(t *testing.T) {
 	b := newBed(t, 1)
 	poison := func(in *historyv1.AppendRequest) error {
 		for _, event := range in.GetEvents() {
-			if event.GetBody().GetMessage().GetText() == "poison" {
+			if decoded(event.GetBody()).GetMessage().GetText() == "poison" {
 				return status.Error(codes.InvalidArgument, "events: cannot be stored")
 			}
 		}

@@ -21,9 +21,9 @@ type verdict struct {
 	unremembered bool
 }
 
-// repeat answers a command with the outcome that its first copy had.
-func (v *verdict) repeat(first *conversationv1.Event, command *brokerv1.Command) {
-	if conversation.Conflicts(first, command) {
+// repeat answers a command with the outcome that its first copy had. With an erased body nothing can conflict.
+func (v *verdict) repeat(first *conversationv1.Event, command *brokerv1.Command, erased bool) {
+	if !erased && conversation.Conflicts(first, command) {
 		v.refusal = &conversationv1.Error{
 			Code:    conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT,
 			Field:   "command_id",

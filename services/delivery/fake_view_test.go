@@ -1,0 +1,171 @@
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// fakeView is what effects write of one conversation.
+type fakeView struct {
+	rows      map[uint64]*historyv1.MessageRow
+	reactions map[uint64][]*historyv1.Reaction // by message
+}
+
+// carryOut carries out the effects of an append. Callers hold mu.
+func (f *fakeHistory) carryOut(in *historyv1.AppendRequest) {
+	for _, effect := range in.GetEffects() {
+		event := in.GetEvents()[effect.GetEvent()]
+		id := event.GetConversationId()
+		view := f.views[id]
+		if view == nil {
+			view = &fakeView{rows: map[uint64]*historyv1.MessageRow{}, reactions: map[uint64][]*historyv1.Reaction{}}
+			f.views[id] = view
+		}
+		switch e := effect.GetEffect().(type) {
+		case *historyv1.Effect_PutMessage:
+			view.rows[e.PutMessage.GetSeq()] = proto.Clone(e.PutMessage).(*historyv1.MessageRow)
+		case *historyv1.Effect_PutReaction:
+			view.reactions[e.PutReaction.GetTarget()] = append(view.reactions[e.PutReaction.GetTarget()], e.PutReaction)
+		case *historyv1.Effect_DropReactions:
+			drop := e.DropReactions
+			view.reactions[drop.GetTarget()] = slices.DeleteFunc(slices.Clone(view.reactions[drop.GetTarget()]), func(r *historyv1.Reaction) bool {
+				return drop.GetSeq() == 0 || r.GetSeq() == drop.GetSeq()
+			})
+		case *historyv1.Effect_EraseEvents:
+			f.erase(id, view, e.EraseEvents)
+		}
+	}
+}
+
+func (f *fakeHistory) erase(id string, view *fakeView, erased *historyv1.EraseEvents) {
+	for i, event := range f.logs[id] {
+		subject := event.GetSeq()
+		if erased.GetTargeting() {
+			targets := &conversationv1.Targets{}
+			if targets.UnmarshalVT(event.GetHeaderExtra()) != nil || len(targets.GetSeqs()) == 0 {
+				continue
+			}
+			subject = targets.GetSeqs()[0]
+		}
+		switch {
+		case event.GetSeq() >= erased.GetBelow(), !slices.Contains(erased.GetKinds(), event.GetKind()),
+			len(erased.GetSeqs()) > 0 && !slices.Contains(erased.GetSeqs(), subject),
+			erased.GetSender() != "" && erased.GetSender() != event.GetSender(),
+			erased.GetBeforeMs() != 0 && event.GetTimeMs() >= erased.GetBeforeMs():
+			continue
+		}
+		gone := proto.Clone(event).(*conversationv1.Event)
+		chain.Erase(gone)
+		f.logs[id][i], f.keys[keyOfEvent(gone)] = gone, gone
+		for target, reactions := range view.reactions {
+			view.reactions[target] = slices.DeleteFunc(slices.Clone(reactions), func(r *historyv1.Reaction) bool { return r.GetSeq() == gone.GetSeq() })
+		}
+	}
+}
+
+func (f *fakeHistory) GetFacts(_ context.Context, in *historyv1.GetFactsRequest, _ ...grpc.CallOption) (*historyv1.GetFactsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(in.GetNeeds()) > 1000 {
+		return nil, status.Error(codes.InvalidArgument, "needs: at most 1000")
+	}
+	f.asked += len(in.GetNeeds())
+	answer := &historyv1.GetFactsResponse{}
+	for i, n := range in.GetNeeds() {
+		log := f.logs[n.GetConversationId()]
+		if n.GetSeq() == 0 || n.GetSeq() > uint64(len(log)) {
+			continue
+		}
+		event := log[n.GetSeq()-1]
+		fact := &historyv1.Fact{
+			Need: uint32(i), Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0,
+		}
+		if view := f.views[n.GetConversationId()]; view != nil {
+			fact.Row = view.rows[n.GetSeq()]
+			for _, r := range view.reactions[n.GetSeq()] {
+				if n.GetUserId() != "" && r.GetUserId() == n.GetUserId() {
+					fact.Reactions = append(fact.Reactions, r)
+				}
+			}
+		}
+		answer.Facts = append(answer.Facts, fact)
+	}
+	return answer, nil
+}
+
+func (f *fakeHistory) ListRefusals(_ context.Context, in *historyv1.ListRefusalsRequest, _ ...grpc.CallOption) (*historyv1.ListRefusalsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*historyv1.Refusal
+	for key, refusal := range f.refusals {
+		after := in.GetAfter() == nil || compareKeys(key, keyOfProto(in.GetAfter())) > 0
+		if after && conversation.Partition(key.conversation, f.partitions) == int(in.GetPartition()) {
+			all = append(all, refusal)
+		}
+	}
+	slices.SortFunc(all, func(a, b *historyv1.Refusal) int { return compareKeys(keyOfProto(a.GetCommand()), keyOfProto(b.GetCommand())) })
+	n := min(int(in.GetLimit()), len(all))
+	return &historyv1.ListRefusalsResponse{Refusals: all[:n], More: n < len(all)}, nil
+}
+
+func compareKeys(a, b commandKey) int {
+	return cmp.Or(cmp.Compare(a.conversation, b.conversation), cmp.Compare(a.sender, b.sender), cmp.Compare(a.command, b.command))
+}
+
+func (f *fakeHistory) GetInstallation(context.Context, *historyv1.GetInstallationRequest, ...grpc.CallOption) (*historyv1.GetInstallationResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &historyv1.GetInstallationResponse{Partitions: uint32(f.partitions), Level: f.level}, nil
+}
+
+func (f *fakeHistory) RaiseLevel(_ context.Context, in *historyv1.RaiseLevelRequest, _ ...grpc.CallOption) (*historyv1.RaiseLevelResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if in.GetLevel() < f.level {
+		return nil, status.Error(codes.FailedPrecondition, "the level never falls")
+	}
+	f.level = in.GetLevel()
+	return &historyv1.RaiseLevelResponse{Level: f.level}, nil
+}
+
+func (f *fakeHistory) MarkBackup(_ context.Context, in *historyv1.MarkBackupRequest, _ ...grpc.CallOption) (*historyv1.MarkBackupResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &historyv1.MarkBackupResponse{Marks: in.GetMarks()}
+	if len(in.GetMarks()) == 0 {
+		for p, mark := range f.watermarks {
+			answer.Marks = append(answer.Marks, &historyv1.BackupMark{Partition: p, Watermark: mark})
+		}
+	}
+	for _, mark := range answer.GetMarks() {
+		f.backups[mark.GetPartition()] = mark.GetWatermark()
+	}
+	return answer, nil
+}
+
+func (f *fakeHistory) ListLeases(context.Context, *historyv1.ListLeasesRequest, ...grpc.CallOption) (*historyv1.ListLeasesResponse, error) {
+	f.leases.mu.Lock()
+	defer f.leases.mu.Unlock()
+	answer := &historyv1.ListLeasesResponse{}
+	for worker := range f.leases.workers {
+		answer.Workers = append(answer.Workers, &historyv1.Worker{Worker: worker, LiveForMs: 1000})
+	}
+	return answer, nil
+}
+
+func (f *fakeHistory) MovePartition(_ context.Context, in *historyv1.MovePartitionRequest, _ ...grpc.CallOption) (*historyv1.MovePartitionResponse, error) {
+	f.leases.want(in.GetPartition(), in.GetWorker())
+	return &historyv1.MovePartitionResponse{}, nil
+}
