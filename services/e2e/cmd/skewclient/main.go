@@ -1,0 +1,80 @@
+// Command skewclient is a client for tests of mixed versions. It reads bodies of commands from standard input, one in
+// protobuf JSON a line, sends each, and prints what came of it. It prints every event with the verdict on its content. It is
+// built with either version's schema and knows no kind by name.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/services/e2e/skew"
+)
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "skewclient:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	url := flag.String("url", "", "WebSocket address of a gateway")
+	conversation := flag.String("conversation", "", "conversation to send to")
+	device := flag.String("device", "skew", "name of the device")
+	asJSON := flag.Bool("json", false, "use JSON frames")
+	flag.Parse()
+
+	var mu sync.Mutex
+	out := json.NewEncoder(os.Stdout)
+	say := func(line skew.Line) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = out.Encode(line) // the test that reads it is gone
+	}
+	codec := frame.Proto
+	if *asJSON {
+		codec = frame.JSON
+	}
+	c, err := client.New(client.Config{
+		URL: *url, DeviceID: *device, Codec: codec, Start: clientv1.Start_START_FIRST,
+		Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Token: func(context.Context) (string, error) { return os.Getenv("SKEW_TOKEN"), nil },
+		OnEvent: func(_ context.Context, event *client.Event) {
+			say(skew.Line{Seq: event.GetSeq(), Kind: int32(event.GetKind()), Content: event.Content.String(), Known: event.GetBody().GetAction() != nil})
+		},
+		OnBroken: func(err error) { say(skew.Line{Broken: err.Error()}) },
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.Start(ctx); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		body := &conversationv1.Body{}
+		if err := protojson.Unmarshal(lines.Bytes(), body); err != nil {
+			return fmt.Errorf("read a body: %w", err)
+		}
+		outcome, err := c.Submit(ctx, *conversation, body)
+		if err != nil {
+			say(skew.Line{Refused: err.Error()})
+			continue
+		}
+		say(skew.Line{Committed: outcome.GetSeq()})
+	}
+	return c.Close()
+}
