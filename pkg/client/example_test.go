@@ -54,6 +54,62 @@ func Example() {
 	// committed as 2
 }
 
+// A message that is edited, gets a reaction and is deleted, and what is read of it each time.
+func ExampleClient_ReadMessagesAfter() {
+	url, stop := exampleGateway()
+	defer stop()
+
+	ctx := context.Background()
+	c, err := client.New(client.Config{
+		URL: url, DeviceID: "laptop", Token: func(context.Context) (string, error) { return "a token of alice", nil },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.Start(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+
+	id, err := c.CreateGroup(ctx, "friends", "bob")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	show := func(outcome *conversationv1.Outcome, err error) uint64 {
+		if err != nil {
+			fmt.Println(err)
+			return 0
+		}
+		page, err := c.ReadMessagesAfter(ctx, id, 0, 10)
+		if err != nil {
+			fmt.Println(err)
+			return 0
+		}
+		for _, message := range page.GetMessages() {
+			fmt.Printf("%d %q edited=%t deleted=%t", message.GetSeq(), message.GetMessage().GetText(), message.GetEditSeq() != 0, message.GetDeletedSeq() != 0)
+			for _, reaction := range message.GetReactions() {
+				fmt.Printf(" %s×%d", reaction.GetEmoji(), reaction.GetCount())
+			}
+			fmt.Println()
+		}
+		return outcome.GetSeq()
+	}
+	message := show(c.Send(ctx, id, "helo"))
+	show(c.Edit(ctx, id, message, "hello"))
+	show(c.React(ctx, id, message, "👋"))
+	show(c.Unreact(ctx, id, message, "👋"))
+	show(c.Delete(ctx, id, message))
+	// Output:
+	// 2 "helo" edited=false deleted=false
+	// 2 "hello" edited=true deleted=false
+	// 2 "hello" edited=true deleted=false 👋×1
+	// 2 "hello" edited=true deleted=false
+	// 2 "" edited=true deleted=true
+}
+
 // exampleGateway stands in for a real one.
 func exampleGateway() (url string, stop func()) {
 	var h *history
@@ -65,8 +121,13 @@ func exampleGateway() (url string, stop func()) {
 			h = newHistory(1)
 			outcome := &conversationv1.Outcome{ConversationId: h.id, CommandId: f.GetSubmit().GetCommandId(), Seq: 1}
 			return []*clientv1.ServerFrame{attach(h.info()), h.push(1), {Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: outcome}}}, nil
+		case f.GetReadMessages() != nil:
+			return []*clientv1.ServerFrame{{Id: f.GetId(), Message: &clientv1.ServerFrame_Messages{Messages: h.messages()}}}, nil
 		case f.GetSubmit() != nil:
-			event, _ := h.apply("alice", f.GetSubmit().GetCommandId(), f.GetSubmit().GetBody())
+			event, refusal := h.apply("alice", f.GetSubmit().GetCommandId(), f.GetSubmit().GetBody())
+			if refusal != nil {
+				return []*clientv1.ServerFrame{{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{Error: refusal}}}}, nil
+			}
 			return []*clientv1.ServerFrame{h.push(event.GetSeq()), commit(f, event.GetSeq())}, nil
 		}
 		return nil, nil

@@ -244,8 +244,11 @@ func (h *history) apply(sender, command string, body *conversationv1.Body) (*con
 	facts := conversation.NewFacts(nil)
 	for _, need := range conversation.Needs(sender, body) {
 		if need.Seq <= h.head() {
-			event := h.events[need.Seq-1]
-			facts.Load(need, &historyv1.Fact{Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs()})
+			stored := h.stored(need.Seq)
+			facts.Load(need, &historyv1.Fact{
+				Kind: stored.GetEvent().GetKind(), Sender: stored.GetEvent().GetSender(), TimeMs: stored.GetEvent().GetTimeMs(), Row: stored.GetRow(),
+				Reactions: h.reactions(need.Seq, need.User),
+			})
 		}
 	}
 	result, refusal := conversation.Apply(h.state, facts, &brokerv1.Command{
@@ -257,6 +260,53 @@ func (h *history) apply(sender, command string, body *conversationv1.Body) (*con
 	h.state = result.State
 	h.events = append(h.events, result.Event)
 	return result.Event, nil
+}
+
+// stored is a message as a store has it, found by looking at every event after it.
+func (h *history) stored(seq uint64) *historyv1.StoredMessage {
+	message := &historyv1.StoredMessage{Event: h.events[seq-1], Row: &historyv1.MessageRow{Seq: seq}}
+	for _, event := range h.events[seq:] {
+		body, err := conversation.DecodeBody(event.GetBody())
+		switch {
+		case err != nil:
+			panic(err)
+		case body.GetEdit().GetTarget() == seq:
+			message.Edit, message.Row.EditSeq, message.Row.EditTimeMs = event, event.GetSeq(), event.GetTimeMs()
+		case body.GetDelete().GetTarget() == seq:
+			message.Row.DeletedSeq = event.GetSeq()
+		}
+	}
+	for _, r := range h.reactions(seq, "alice") {
+		message.Reactions = append(message.Reactions, &historyv1.ReactionCount{Emoji: r.GetEmoji(), Count: 1, Mine: true})
+	}
+	return message
+}
+
+// reactions are those of one user to a message.
+func (h *history) reactions(seq uint64, user string) (reactions []*historyv1.Reaction) {
+	for _, event := range h.events[seq:] {
+		body, _ := conversation.DecodeBody(event.GetBody())
+		react := body.GetReact()
+		switch {
+		case react.GetTarget() != seq || event.GetSender() != user:
+		case react.GetRemove():
+			reactions = slices.DeleteFunc(reactions, func(r *historyv1.Reaction) bool { return r.GetEmoji() == react.GetEmoji() })
+		default:
+			reactions = append(reactions, &historyv1.Reaction{Target: seq, UserId: user, Emoji: react.GetEmoji(), Seq: event.GetSeq()})
+		}
+	}
+	return reactions
+}
+
+// messages are all messages as they are now.
+func (h *history) messages() *clientv1.Messages {
+	page := &clientv1.Messages{Head: h.head()}
+	for _, event := range h.events {
+		if event.GetKind() == conversationv1.EventKind_EVENT_KIND_MESSAGE {
+			page.Messages = append(page.Messages, conversation.View(h.stored(event.GetSeq())))
+		}
+	}
+	return page
 }
 
 func (h *history) grow(n int) {

@@ -129,6 +129,7 @@ func (s *session) collect(buf []byte) []byte {
 			c.ready = c.ready[1:]
 			if r.ticket != nil && r.ticket.rejectedAgain() {
 				r.ready = false
+				r.tries++
 				c.tryLater(s, r, 0, ErrTooLarge)
 			} else {
 				c.finish(r, nil, ErrTooLarge)

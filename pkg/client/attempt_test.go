@@ -1,0 +1,215 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/client"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// refuseForGood is an outcome of the conversation, unlike refuse, which is an error of the gateway.
+func refuseForGood(f *clientv1.ClientFrame, code conversationv1.ErrorCode) *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{
+		ConversationId: f.GetSubmit().GetConversationId(), CommandId: f.GetSubmit().GetCommandId(), Error: &conversationv1.Error{Code: code},
+	}}}
+}
+
+func give(t *testing.T, c *client.Client, id string) *client.Ticket {
+	t.Helper()
+	ticket, err := c.EnqueueID("a", id, text("hello"))
+	require.NoError(t, err)
+	return ticket
+}
+
+func TestARepeatedCommandSaysHowOftenItWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		c, _ := start(t, g)
+		l, _ := g.accept(t, connected())
+		id := uuid.Must(uuid.NewV7()).String()
+		for attempt := range uint32(3) {
+			ticket := give(t, c, id)
+			f := l.recv(t)
+			require.Equal(t, attempt, f.GetSubmit().GetAttempt())
+			// A connection that is lost, and an outcome that is not known, are no refusals.
+			l.cut()
+			l, _ = g.accept(t, connected())
+			f = l.recv(t)
+			require.Equal(t, attempt, f.GetSubmit().GetAttempt())
+			l.send(refuseForGood(f, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))
+			f = l.recv(t)
+			require.Equal(t, attempt, f.GetSubmit().GetAttempt())
+			l.send(refuseForGood(f, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND))
+			_, err := ticket.Wait(t.Context())
+			var refusal *client.RefusedError
+			require.ErrorAs(t, err, &refusal)
+		}
+		// Committed, the id begins anew; so does one that was refused long ago, which the server has forgotten as well.
+		ticket := give(t, c, id)
+		l.send(commit(l.recv(t), 1))
+		_, err := ticket.Wait(t.Context())
+		require.NoError(t, err)
+		give(t, c, id)
+		f := l.recv(t)
+		require.Zero(t, f.GetSubmit().GetAttempt())
+		l.send(refuseForGood(f, conversationv1.ErrorCode_ERROR_CODE_CONFLICT))
+		synctest.Wait()
+		time.Sleep(10 * time.Minute)
+		give(t, c, id)
+		require.Zero(t, l.recv(t).GetSubmit().GetAttempt())
+	})
+}
+
+func TestATemporaryRefusalOfTheConversationRaisesTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		c, _ := start(t, g)
+		l, _ := g.accept(t, connected())
+		enqueue(t, c, "a", "hello")
+		l.send(refuseForGood(l.recv(t), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
+		f := l.recv(t)
+		require.Equal(t, uint32(1), f.GetSubmit().GetAttempt())
+		// The gateway's own limit does not.
+		l.send(refuse(f.GetId(), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
+		require.Equal(t, uint32(1), l.recv(t).GetSubmit().GetAttempt())
+	})
+}
+
+func TestRememberedRefusalsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		c, _ := start(t, g)
+		l, _ := g.accept(t, connected())
+		first, second := uuid.Must(uuid.NewV7()).String(), uuid.Must(uuid.NewV7()).String()
+		refused := func(id string, attempt uint32) {
+			ticket := give(t, c, id)
+			f := l.recv(t)
+			require.Equal(t, attempt, f.GetSubmit().GetAttempt())
+			l.send(refuseForGood(f, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND))
+			<-ticket.Done()
+		}
+		refused(first, 0)
+		refused(second, 0)
+		refused(first, 1) // renewed
+		for range 999 {
+			refused(uuid.Must(uuid.NewV7()).String(), 0)
+		}
+		refused(first, 2)
+		refused(second, 0)
+	})
+}
+
+// An older gateway does not know the kind of a command that a newer one took.
+func TestAGatewayThatDoesNotTakeACommandDoesNotDecideAboutEarlierCopies(t *testing.T) {
+	for name, lose := range map[string]func(l *link, f *clientv1.ClientFrame){
+		"the connection is lost": func(l *link, _ *clientv1.ClientFrame) { l.cut() },
+		"there is no answer":     func(*link, *clientv1.ClientFrame) {},
+		"the outcome is unknown": func(l *link, f *clientv1.ClientFrame) {
+			l.send(refuseForGood(f, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGateway()
+				c, _ := start(t, g)
+				l, _ := g.accept(t, connected())
+				ticket := enqueue(t, c, "a", "hello")
+				lose(l, l.recv(t))
+				if name == "the connection is lost" {
+					l, _ = g.accept(t, connected())
+				}
+				for range 3 {
+					l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
+				}
+				l.send(commit(l.recv(t), 7))
+				outcome, err := ticket.Wait(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, uint64(7), outcome.GetSeq())
+			})
+		})
+	}
+}
+
+func TestACommandThatNoGatewayTakesAgainEndsUnconfirmed(t *testing.T) {
+	for _, how := range []string{"invalid", "too large"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGateway()
+				c, _ := start(t, g)
+				l, _ := g.accept(t, connected())
+				id := uuid.Must(uuid.NewV7()).String()
+				ticket, next := give(t, c, id), enqueue(t, c, "a", "")
+				l.recv(t)
+				l.cut()
+				began := time.Now()
+				if how == "too large" {
+					_, _ = g.accept(t, &clientv1.Connected{MaxFrameBytes: 40})
+				} else {
+					l, _ = g.accept(t, connected())
+				}
+				refusals := 0
+				for how == "invalid" {
+					f := l.recv(t)
+					if f.GetSubmit().GetCommandId() != id {
+						l.send(commit(f, 1))
+						break
+					}
+					refusals++
+					l.send(refuse(f.GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
+				}
+				_, err := ticket.Wait(t.Context())
+				require.ErrorIs(t, err, client.ErrOutcomeUnknown)
+				var unconfirmed *client.UnconfirmedError
+				require.ErrorAs(t, err, &unconfirmed)
+				var refusal *client.RefusedError
+				require.NotErrorAs(t, err, &refusal, "a program must not take it for an outcome")
+				require.InDelta(t, 5*time.Minute, time.Since(began), float64(30*time.Second))
+				if how == "too large" {
+					require.ErrorIs(t, unconfirmed.Cause, client.ErrTooLarge)
+					return
+				}
+				require.Less(t, refusals, 30, "it backs off")
+				<-next.Done()
+
+				// Given again, what was sent is not forgotten.
+				ticket = give(t, c, id)
+				l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
+				l.send(commit(l.recv(t), 7))
+				_, err = ticket.Wait(t.Context())
+				require.NoError(t, err)
+			})
+		})
+	}
+}
+
+func TestAGatewaysRefusalOfAFirstCopyIsFinal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		c, _ := start(t, g)
+		l, _ := g.accept(t, connected())
+		ticket := enqueue(t, c, "a", "hello")
+		// What the gateway's limits kept away was not sent.
+		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
+		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
+		_, err := ticket.Wait(t.Context())
+		var refusal *client.RefusedError
+		require.ErrorAs(t, err, &refusal, fmt.Sprint(errors.Unwrap(err)))
+		// Nor was a copy that the conversation refused left behind.
+		ticket = enqueue(t, c, "a", "hello")
+		l.recv(t)
+		l.cut()
+		l, _ = g.accept(t, connected())
+		l.send(refuseForGood(l.recv(t), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
+		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
+		_, err = ticket.Wait(t.Context())
+		require.ErrorAs(t, err, &refusal)
+	})
+}

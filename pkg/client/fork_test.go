@@ -1,0 +1,428 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// forks keeps what a program was told, in order: "seq" for an event and "from>to" for a fork.
+type forks struct {
+	told  []string
+	forks []client.Fork
+}
+
+func (f *forks) watch(cfg *client.Config) {
+	cfg.OnEvent = func(_ context.Context, event client.Event) { f.told = append(f.told, fmt.Sprint(event.GetSeq())) }
+	cfg.OnForked = func(fork client.Fork) {
+		f.told = append(f.told, fmt.Sprintf("%d>%d", fork.From, fork.To))
+		f.forks = append(f.forks, fork)
+	}
+}
+
+func forked(h *history, seq uint64) *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{ConversationId: h.id, Head: h.head(), Seq: seq}}}
+}
+
+func positionOf(connect *clientv1.Connect, h *history) *clientv1.Position {
+	for _, position := range connect.GetResume() {
+		if position.GetConversationId() == h.id {
+			return position
+		}
+	}
+	return nil
+}
+
+// answerReads answers everything that the client reads until it says something else, which is given back; nil when the
+// connection ended.
+func (l *link) answerReads(t *testing.T, h *history) (f *clientv1.ClientFrame, reads []uint64) {
+	t.Helper()
+	for {
+		f, err := l.next()
+		require.NoError(t, err)
+		switch {
+		case f == nil:
+			synctest.Wait()
+			return nil, reads
+		case f.GetRead() != nil:
+			reads = append(reads, f.GetRead().GetAfter()+1)
+			l.send(h.page(f))
+		case f.GetAck() == nil && f.GetPong() == nil:
+			return f, reads
+		}
+	}
+}
+
+func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
+	for name, tell := range map[string]func(l *link, h *history){
+		"a push says so":              func(l *link, h *history) { l.send(forked(h, 50)) },
+		"the head is below":           func(*link, *history) {},
+		"a repeated event is another": nil,
+		"an event does not chain":     nil,
+	} {
+		for _, grown := range []int{0, 5, 40} {
+			t.Run(fmt.Sprint(name, " ", grown), func(t *testing.T) {
+				if grown != 0 && name == "the head is below" && grown > 10 {
+					t.Skip("the head is not below")
+				}
+				synctest.Test(t, func(t *testing.T) {
+					g, h, other := newGateway(), newHistory(50), newHistory(2)
+					var f forks
+					c, _ := start(t, g, fromFirst, f.watch, func(cfg *client.Config) { cfg.Cursors = newMemory(map[string]client.Position{}) })
+					l, _ := g.accept(t, connected(h.info(), other.info()))
+					for seq := range uint64(50) {
+						l.send(h.push(seq + 1))
+					}
+					synctest.Wait()
+					last := h.events[49].GetHash()
+
+					h.back(40)
+					h.grow(grown)
+					if tell != nil {
+						l.cut()
+						var connect *clientv1.Connect
+						l, connect = g.accept(t, connected(h.info(), other.info()))
+						require.Equal(t, last[:chain.PrefixSize], positionOf(connect, h).GetHash())
+						tell(l, h)
+					} else if grown == 0 {
+						return
+					} else if name == "a repeated event is another" {
+						l.send(h.push(41))
+					} else {
+						h.grow(51)
+						l.send(h.push(51))
+					}
+					f2, reads := l.answerReads(t, h)
+					require.Nil(t, f2, "it connects anew")
+					require.Less(t, len(reads), 12, "few reads: %v", reads)
+
+					l, connect := g.accept(t, connected(h.info(), other.info()))
+					require.Equal(t, uint64(40), positionOf(connect, h).GetSeq())
+					require.Equal(t, h.events[39].GetHash()[:chain.PrefixSize], positionOf(connect, h).GetHash())
+					f.told = f.told[len(f.told)-2:]
+					require.Equal(t, []string{"50", "50>40"}, f.told)
+					h.grow(1)
+					for seq := uint64(41); seq <= h.head(); seq++ {
+						l.send(h.push(seq))
+					}
+					l.silentButPong(t)
+					require.Len(t, f.told, int(h.head()-40)+2)
+					require.Equal(t, "41", f.told[2])
+					seq, _ := c.Position(h.id)
+					require.Equal(t, h.head(), seq)
+					require.Equal(t, uint64(1), c.Stats().Forks)
+				})
+			})
+		}
+	}
+}
+
+// The server lost so much that the client has to look far back, where it remembers few events.
+func TestTheLastCommonEventIsFoundFarBack(t *testing.T) {
+	for _, back := range []uint64{1, 3, 500, 1000, 1500, 1999} {
+		synctest.Test(t, func(t *testing.T) {
+			g, h := newGateway(), newHistory(2000)
+			var f forks
+			_, _ = start(t, g, fromFirst, f.watch, func(cfg *client.Config) { cfg.MaxEvents = 3000 })
+			l, _ := g.accept(t, connected(h.info()))
+			for seq := range uint64(2000) {
+				l.send(h.push(seq + 1))
+			}
+			synctest.Wait()
+			h.back(back)
+			h.grow(2001 - int(back))
+			l.send(forked(h, 2000))
+			end, reads := l.answerReads(t, h)
+			require.Nil(t, end)
+			require.Less(t, len(reads), 16)
+			require.Len(t, f.forks, 1)
+			require.LessOrEqual(t, f.forks[0].To, back)
+			// Marks are two to four each time that the distance doubles.
+			lost := 2000 - back
+			require.LessOrEqual(t, 2000-f.forks[0].To, max(2*lost, lost+32), "%d of %d", f.forks[0].To, back)
+			_, connect := g.accept(t, connected(h.info()))
+			require.Equal(t, f.forks[0].To, connect.GetResume()[0].GetSeq())
+		})
+	}
+}
+
+func TestAfterARestartOnlyTheNewestEventIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(9)
+		cursors := newMemory(map[string]client.Position{h.id: {Seq: 9, Hash: h.events[8].GetHash()}})
+		var f forks
+		_, _ = start(t, g, f.watch, func(cfg *client.Config) { cfg.Cursors = cursors })
+		h.back(6)
+		info := h.info()
+		info.JoinedSeq = 3
+		l, _ := g.accept(t, connected(info))
+		_, _ = l.answerReads(t, h)
+		require.Equal(t, []string{"9>2"}, f.told)
+		require.Equal(t, client.Position{Seq: 2}, cursors.positions[h.id])
+	})
+}
+
+func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(5)
+		var f forks
+		_, v := start(t, g, fromFirst, func(cfg *client.Config) { cfg.OnForked = func(fork client.Fork) { f.forks = append(f.forks, fork) } })
+		l, _ := g.accept(t, connected(h.info()))
+		for seq := range uint64(5) {
+			l.send(h.push(seq + 1))
+		}
+		synctest.Wait()
+		l.cut()
+		// A gateway whose list is older than what the client has.
+		info := h.info()
+		info.Head = 3
+		l, _ = g.accept(t, connected(info))
+		h.grow(3)
+		l.send(h.push(6)) // not taken while history is asked
+		l.send(h.page(l.recv(t)))
+		f1 := l.recv(t)
+		require.Equal(t, uint64(5), f1.GetRead().GetAfter())
+		l.send(h.page(f1))
+		l.silent(t)
+		// One that repeats an event with a hash that nobody made.
+		odd := h.push(4)
+		odd.GetEvent().Hash = make([]byte, chain.Size)
+		l.send(odd)
+		l.send(h.page(l.recv(t)))
+		l.silent(t)
+		require.Empty(t, f.forks)
+		require.Empty(t, v.broken)
+		require.Equal(t, upTo(1, 8), v.seqs(h.id))
+		// One that says that it is forked, and pushes nothing more: the client comes back.
+		l.send(forked(h, 8))
+		_, _ = l.answerReads(t, h)
+		_, connect := g.accept(t, connected(h.info()))
+		require.Equal(t, uint64(8), connect.GetResume()[0].GetSeq())
+		require.Empty(t, f.forks)
+	})
+}
+
+// serve commits what the client says, once per command id, until the connection ends or it has nothing more to say.
+func (h *history) serve(t *testing.T, l *link) (said []string) {
+	t.Helper()
+	for {
+		synctest.Wait()
+		if len(l.pending)+len(l.toServer) == 0 {
+			return said
+		}
+		f, err := l.next()
+		require.NoError(t, err)
+		switch {
+		case f.GetRead() != nil:
+			l.send(h.page(f))
+		case f.GetSubmit() != nil:
+			event, refusal := h.apply("alice", f.GetSubmit().GetCommandId(), f.GetSubmit().GetBody())
+			require.Nil(t, refusal)
+			said = append(said, f.GetSubmit().GetCommandId())
+			l.send(commit(f, event.GetSeq()), h.push(event.GetSeq()))
+		}
+	}
+}
+
+func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(3)
+		var f forks
+		c, _ := start(t, g, fromFirst, f.watch)
+		l, _ := g.accept(t, connected(h.info()))
+		l.send(h.push(1), h.push(2), h.push(3))
+		kept := enqueue(t, c, h.id, "kept") // 4
+		h.serve(t, l)
+		first := enqueue(t, c, h.id, "first") // 5
+		h.serve(t, l)
+		give := func(body *conversationv1.Body) *client.Ticket {
+			ticket, err := c.Enqueue(h.id, body)
+			require.NoError(t, err)
+			h.serve(t, l)
+			return ticket
+		}
+		answerLost := give(&conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "answer", ReplyTo: 5}}}) // 6
+		editLost := give(&conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 5, Text: "edited"}}})             // 7
+		editKept := give(&conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 4, Text: "edited"}}})             // 8
+		last := give(&conversationv1.Body{Action: &conversationv1.Body_React{React: &conversationv1.React{Target: 3, Emoji: "👍"}}})                  // 9
+		require.Equal(t, uint64(9), h.head())
+		l.cut()
+		synctest.Wait()
+		unsent := enqueue(t, c, h.id, "unsent")
+
+		h.back(4)
+		l, _ = g.accept(t, connected(h.info()))
+		require.Equal(t, "unsent", said(l.recv(t)), "it is on its way before the fork is known")
+		l.send(forked(h, 9))
+		_, _ = l.answerReads(t, h)
+		l, _ = g.accept(t, connected(h.info()))
+		order := h.serve(t, l)
+		require.Equal(t, []string{unsent.CommandID, first.CommandID, answerLost.CommandID, editKept.CommandID, last.CommandID}, order)
+		require.Len(t, f.forks, 1)
+		require.Equal(t, uint64(9), f.forks[0].From)
+		require.Equal(t, uint64(4), f.forks[0].To)
+		var ids []string
+		for _, ticket := range f.forks[0].Commands {
+			ids = append(ids, ticket.CommandID)
+			_, err := ticket.Wait(t.Context())
+			if ticket.CommandID == editLost.CommandID {
+				require.ErrorIs(t, err, client.ErrUndone, "it would edit whatever is there now")
+			} else {
+				require.NoError(t, err)
+			}
+		}
+		require.Equal(t, []string{first.CommandID, answerLost.CommandID, editLost.CommandID, editKept.CommandID, last.CommandID}, ids)
+		require.NotContains(t, order, kept.CommandID)
+		body, err := decode(h.events[6])
+		require.NoError(t, err)
+		require.Equal(t, "answer", body.GetMessage().GetText())
+		require.Zero(t, body.GetMessage().GetReplyTo(), "what it answered was undone")
+		_, err = unsent.Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"9>4", "5", "6", "7", "8", "9"}, f.told[len(f.told)-6:])
+	})
+}
+
+func TestCommandsThatWaitGoAfterThoseThatAreSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(3)
+		c, _ := start(t, g, fromFirst)
+		l, _ := g.accept(t, connected(h.info()))
+		l.send(h.push(1), h.push(2), h.push(3))
+		first := enqueue(t, c, h.id, "first")
+		h.serve(t, l)
+		h.back(3)
+		l.send(forked(h, 4))
+		_, _ = l.answerReads(t, h)
+		<-l.closed
+		second := enqueue(t, c, h.id, "second")
+		l, _ = g.accept(t, connected(h.info()))
+		require.Equal(t, []string{first.CommandID, second.CommandID}, h.serve(t, l))
+	})
+}
+
+// The outcome is known, the event is not here yet, and the server loses it.
+func TestACommittedCommandWhoseEventNeverCameIsSentAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(3)
+		var f forks
+		c, _ := start(t, g, fromFirst, f.watch)
+		l, _ := g.accept(t, connected(h.info()))
+		l.send(h.push(1), h.push(2), h.push(3))
+		ticket := enqueue(t, c, h.id, "hello")
+		l.send(commit(l.recv(t), 4))
+		<-ticket.Done()
+		l.cut()
+		l, _ = g.accept(t, connected(h.info()))
+		_, _ = l.answerReads(t, h)
+		l, _ = g.accept(t, connected(h.info()))
+		require.Equal(t, []string{ticket.CommandID}, h.serve(t, l))
+		require.Equal(t, []string{"1", "2", "3", "4>3", "4"}, f.told)
+	})
+}
+
+func TestAConversationThatIsGoneIsCreatedAgainByItsCreator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		var f forks
+		c, _ := start(t, g, f.watch)
+		l, _ := g.accept(t, connected())
+		done := make(chan string, 1)
+		go func() {
+			id, _ := c.CreateGroup(t.Context(), "team", "bob")
+			done <- id
+		}()
+		create := l.recv(t)
+		command, body := create.GetSubmit().GetCommandId(), create.GetSubmit().GetBody()
+		h := newHistory(0)
+		h.id = conversation.GroupID("alice", command)
+		made := func(f *clientv1.ClientFrame) {
+			_, refusal := h.apply("alice", command, body)
+			require.Nil(t, refusal)
+			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{ConversationId: h.id, CommandId: command, Seq: 1}}},
+				attach(h.info()), h.push(1))
+		}
+		made(create)
+		<-done
+		message := enqueue(t, c, h.id, "hello")
+		h.serve(t, l)
+		l.cut()
+		h.back(0)
+		l, _ = g.accept(t, connected())
+		l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id}}})
+		<-l.closed
+		l, _ = g.accept(t, connected())
+		again := l.recv(t)
+		require.Equal(t, command, again.GetSubmit().GetCommandId())
+		require.Empty(t, again.GetSubmit().GetConversationId())
+		l.silent(t) // the message waits for it
+		made(again)
+		require.Equal(t, []string{message.CommandID}, h.serve(t, l))
+		require.Equal(t, []string{"1", "2", "2>0", "1", "2"}, f.told)
+	})
+}
+
+// What was queued for a slow program is told before the fork, and moves no position after it.
+func TestAForkIsToldInOrderToASlowProgram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(8)
+		var f forks
+		let := make(chan struct{})
+		cursors := newMemory(map[string]client.Position{})
+		_, _ = start(t, g, fromFirst, f.watch, func(cfg *client.Config) {
+			cfg.Cursors = cursors
+			see := cfg.OnEvent
+			cfg.OnEvent = func(ctx context.Context, event client.Event) { <-let; see(ctx, event) }
+		})
+		l, _ := g.accept(t, connected(h.info()))
+		for seq := range uint64(8) {
+			l.send(h.push(seq + 1))
+		}
+		synctest.Wait()
+		h.back(5)
+		l.send(forked(h, 8))
+		_, _ = l.answerReads(t, h)
+		l, _ = g.accept(t, connected(h.info()))
+		h.grow(1)
+		l.send(h.push(6))
+		synctest.Wait()
+		close(let)
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"1", "2", "3", "4", "5", "6", "7", "8", "8>5", "6"}, f.told)
+		require.Equal(t, client.Position{Seq: 6, Hash: h.events[5].GetHash()}, cursors.positions[h.id])
+		require.Equal(t, uint64(6), l.recvAck(t)[h.id].GetDelivered())
+	})
+}
+
+func TestAServerThatContradictsItselfIsNoFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(5)
+		var f forks
+		_, v := start(t, g, fromFirst, func(cfg *client.Config) { cfg.OnForked = func(fork client.Fork) { f.forks = append(f.forks, fork) } })
+		l, _ := g.accept(t, connected(h.info()))
+		l.send(h.push(1), h.push(2), h.push(3))
+		forged := proto.CloneOf(h.events[3])
+		forged.CommandId = uuid.Must(uuid.NewV7()).String()
+		l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: frame.ToClient(forged)}})
+		page := h.page(l.recv(t))
+		page.GetPage().Events[0] = frame.ToClient(forged)
+		l.send(page)
+		l.send(h.page(l.recv(t)))
+		l.silent(t)
+		require.Len(t, v.broken, 1)
+		require.Empty(t, f.forks)
+	})
+}
