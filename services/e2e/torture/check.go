@@ -7,9 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
@@ -17,29 +14,12 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Content is what the database held in the end.
-type Content struct {
-	// Logs are all events of each conversation by rising seq, as far as the database's order goes.
-	Logs map[string][]*conversationv1.Event
-	// Heads are what the conversations' own rows say.
-	Heads map[string]Head
-	// Regressions are watermarks that moved back within one stream.
-	Regressions []string
-	// DeadLetters are commands that were put aside.
-	DeadLetters []string
-}
-
-// Head is where a conversation stands.
-type Head struct {
-	Seq  uint64
-	Hash []byte
-}
-
 // Check checks all invariants that a finished run can be judged by; I9 and I10 are measured while it runs.
 func Check(h History, c Content) []Violation {
 	var found []Violation
 	for _, check := range []func(History, Content) []Violation{
-		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckRefusals, CheckMembership, CheckChain, CheckWatermarks,
+		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckMembership, CheckReplay, CheckFeed, CheckRefusals,
+		CheckChain, CheckPositions, CheckWatermarks,
 	} {
 		found = append(found, check(h, c)...)
 	}
@@ -47,9 +27,9 @@ func Check(h History, c Content) []Violation {
 }
 
 // CheckSurvival is what holds at every moment at which the store can be read, whatever happened to it: what was acknowledged is there,
-// once, and every log is whole.
+// once, every log is whole, and so is what follows from it.
 func CheckSurvival(h History, c Content) (found []Violation) {
-	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckChain} {
+	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckReplay, CheckChain, CheckPositions} {
 		found = append(found, check(h, c)...)
 	}
 	return found
@@ -117,7 +97,7 @@ func CheckNoHoles(_ History, c Content) (found []Violation) {
 }
 
 // CheckSendOrder is I3: what one device sent to one conversation is stored in the order in which it was sent. A command that was
-// refused has no place in that order; CheckRefusals looks at it.
+// refused has no place in that order: it may be given again later, as another attempt.
 func CheckSendOrder(h History, c Content) (found []Violation) {
 	type lane struct {
 		reader       Reader
@@ -140,7 +120,7 @@ func CheckSendOrder(h History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckNothingInvented is I4: nothing is stored that nobody sent, and it is stored as it was sent.
+// CheckNothingInvented is I4: nothing is stored that nobody sent, and as far as it was not erased it is stored as it was sent.
 func CheckNothingInvented(h History, c Content) (found []Violation) {
 	for id, log := range c.Logs {
 		for _, event := range log {
@@ -148,7 +128,7 @@ func CheckNothingInvented(h History, c Content) (found []Violation) {
 			switch {
 			case !known:
 				found = append(found, violation("I4", "%s seq %d: nobody sent %s", id, event.GetSeq(), keyOf(event)))
-			case !proto.Equal(attempt.Body, event.GetBody()):
+			case len(event.GetBody()) > 0 && !bytes.Equal(attempt.Body, event.GetBody()):
 				found = append(found, violation("I4", "%s seq %d is not what was sent as %s", id, event.GetSeq(), keyOf(event)))
 			}
 		}
@@ -192,7 +172,7 @@ func CheckViews(h History, c Content) (found []Violation) {
 			if err := views[id].take(item); err != nil {
 				fail(id, "%v", err)
 			}
-			if problem := c.compare(item, memberships[id][reader.User]); problem != "" {
+			if problem := h.compare(c, item, memberships[id][reader.User]); problem != "" {
 				fail(id, "%s", problem)
 			}
 		}
@@ -215,7 +195,7 @@ func CheckViews(h History, c Content) (found []Violation) {
 	}
 	for reader, items := range h.Observed {
 		for _, item := range items {
-			if problem := c.compare(item, memberships[item.Conversation][reader.User]); problem != "" {
+			if problem := h.compare(c, item, memberships[item.Conversation][reader.User]); problem != "" {
 				found = append(found, violation("I6", "%s in %s: %s", reader, item.Conversation, problem))
 			}
 		}
@@ -224,7 +204,7 @@ func CheckViews(h History, c Content) (found []Violation) {
 }
 
 // compare says what is wrong with an item that was shown to a user with these memberships; empty when it is as in the store.
-func (c Content) compare(item Item, memberships []Span) string {
+func (h History) compare(c Content, item Item, memberships []Span) string {
 	switch item.Kind {
 	default:
 	case ItemEvent:
@@ -234,6 +214,17 @@ func (c Content) compare(item Item, memberships []Span) string {
 		}
 		if hex.EncodeToString(event.GetHash()) != item.Hash {
 			return fmt.Sprintf("was shown another seq %d than is stored", item.First)
+		}
+		// What was erased since was shown as it was sent.
+		body := event.GetBody()
+		if len(body) == 0 {
+			body = h.Attempts[keyOf(event)].Body
+		}
+		switch {
+		case item.Content == "" && len(event.GetBody()) > 0:
+			return fmt.Sprintf("was shown seq %d without its content, which is stored", item.First)
+		case item.Content != "" && item.Content != digest(body):
+			return fmt.Sprintf("was shown seq %d with another content than it was given", item.First)
 		}
 	case ItemHidden:
 		for _, span := range memberships {
@@ -248,9 +239,6 @@ func (c Content) compare(item Item, memberships []Span) string {
 func committedTwice(key Key, first, second uint64) Violation {
 	return violation("I7", "%s was committed with seq %d, and again with %d", key, first, second)
 }
-
-// faultGrace is how long after a fault a copy of a command may still arrive that it held back.
-const faultGrace = 10 * time.Second
 
 // CheckRepeats is I7: a retry of a committed command returns the same seq and says that it is a repetition; with another body
 // it is refused as a conflict.
@@ -280,24 +268,22 @@ func CheckRepeats(h History, _ Content) (found []Violation) {
 	return found
 }
 
-// refused are the refusals that devices were told for commands that had not been answered before.
+// refused are the commands whose newest attempt was refused, leaving out repetitions of what had been answered.
 func (h History) refused() map[Key]Answer {
 	refused := map[Key]Answer{}
 	for _, answer := range h.Answers {
-		if answer.Seq == 0 && !answer.Again {
+		if answer.Seq == 0 && !answer.Again && answer.Attempt == h.Attempts[answer.Key].Newest {
 			refused[answer.Key] = answer
 		}
 	}
 	return refused
 }
 
-// CheckRefusals is that a refusal is final: what was refused is not stored. Except near a fault: refusals are not kept anywhere, so another copy of
-// the command that was on its way through a gateway that stood still is judged by the state that it finds. That is counted and reported.
+// CheckRefusals is I13: a refusal is final. No command is stored after a refusal of its newest attempt was answered, whatever copies of it
+// were still on their way.
 func CheckRefusals(h History, c Content) (found []Violation) {
 	for _, answer := range overtaken(h, c) {
-		if !h.disturbed(answer) {
-			found = append(found, violation("refusal", "%s was refused (%s) and is stored all the same", answer.Key, answer.Code))
-		}
+		found = append(found, violation("I13", "%s was refused (%s) and is stored all the same", answer.Key, answer.Code))
 	}
 	return found
 }
@@ -311,13 +297,6 @@ func overtaken(h History, c Content) (answers []Answer) {
 		}
 	}
 	return answers
-}
-
-// disturbed reports whether a fault lies near an answer's time.
-func (h History) disturbed(a Answer) bool {
-	return slices.ContainsFunc(h.Faults, func(f Interval) bool {
-		return f.From.Before(a.At) && f.To.Add(faultGrace).After(a.Asked)
-	})
 }
 
 // CheckMembership is I8: nobody is shown an event of a time when they were no member.
@@ -363,7 +342,7 @@ func CheckChain(_ History, c Content) (found []Violation) {
 	for id, log := range c.Logs {
 		v := chain.From(0, chain.Zero)
 		for _, event := range log {
-			if err := v.Next(event); err != nil {
+			if _, err := v.Next(event); err != nil {
 				found = append(found, violation("chain", "%v", err))
 				break
 			}
@@ -377,8 +356,8 @@ func CheckChain(_ History, c Content) (found []Violation) {
 
 func wentBack(regression string) Violation { return violation("watermark", "%s", regression) }
 
-// CheckWatermarks is what holds off zombies: a watermark never moves back within one stream. And no command of the load is so bad that
-// it is put aside.
+// CheckWatermarks is what holds off zombies: a watermark moves back only into a higher epoch. And no command of the load is so bad
+// that it is put aside.
 func CheckWatermarks(_ History, c Content) (found []Violation) {
 	for _, regression := range c.Regressions {
 		found = append(found, wentBack(regression))

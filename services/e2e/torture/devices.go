@@ -46,6 +46,7 @@ type device struct {
 	mu        sync.Mutex
 	views     map[string]*view
 	orders    map[string]int
+	messages  map[string]*recent
 	pending   []*sending // in the order they were given
 	committed []*sending
 
@@ -69,7 +70,7 @@ type sending struct {
 func newDevice(ctx context.Context, w *world, reader Reader, codec frame.Codec) *device {
 	return &device{
 		world: w, ctx: ctx, reader: reader, codec: codec, kept: positions{byID: map[string]client.Position{}},
-		views: map[string]*view{}, orders: map[string]int{},
+		views: map[string]*view{}, orders: map[string]int{}, messages: map[string]*recent{},
 	}
 }
 
@@ -92,6 +93,9 @@ func (d *device) open() error {
 			d.shown(Item{Kind: ItemDetached, Conversation: x.GetConversationId(), Last: x.GetLast()})
 		},
 		OnReceipt: func(*conversationv1.Receipt) {},
+		OnForked: func(fork client.Fork) {
+			d.record.Violated(violation("fork", "%s was told that %s went back from seq %d to %d", d.reader, fork.ConversationID, fork.From, fork.To))
+		},
 		OnBroken: func(err error) {
 			d.record.Violated(violation("chain", "%s: %v", d.reader, err))
 		},
@@ -141,13 +145,23 @@ func (d *device) close() error {
 	return d.client.Close()
 }
 
-func (d *device) onEvent(ctx context.Context, event *conversationv1.Event) {
+func (d *device) onEvent(ctx context.Context, event client.Event) {
 	hash := hex.EncodeToString(event.GetHash())
 	d.witness.Saw(ctx, Sighting{
 		Conversation: event.GetConversationId(), Seq: event.GetSeq(), Hash: hash,
 		Sender: event.GetSender(), Command: event.GetCommandId(), Who: d.reader.String(),
 	})
-	d.shown(Item{Kind: ItemEvent, Conversation: event.GetConversationId(), First: event.GetSeq(), Hash: hash})
+	d.shown(Item{Kind: ItemEvent, Conversation: event.GetConversationId(), First: event.GetSeq(), Hash: hash, Content: content(event.GetBody())})
+	if event.GetKind() == conversationv1.EventKind_EVENT_KIND_MESSAGE {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		messages := d.messages[event.GetConversationId()]
+		if messages == nil {
+			messages = &recent{}
+			d.messages[event.GetConversationId()] = messages
+		}
+		messages.add(event.GetSeq(), event.GetSender() == d.reader.User)
+	}
 }
 
 // shown notes what the application was shown, and whether it may follow what it was shown before.
@@ -206,7 +220,7 @@ func (d *device) send(target string, body *conversationv1.Body) (*sending, error
 	defer d.opening.Unlock()
 	d.mu.Lock()
 	d.orders[s.key.Conversation]++
-	d.record.Attempted(Attempt{Key: s.key, Body: body, Device: d.reader.Device, Order: d.orders[s.key.Conversation]})
+	d.record.Attempted(Attempt{Key: s.key, Body: encoded(body), Device: d.reader.Device, Order: d.orders[s.key.Conversation]})
 	d.mu.Unlock()
 	ticket, err := d.client.EnqueueID(s.target, s.key.Command, body)
 	if err != nil {
@@ -325,7 +339,7 @@ func (d *device) load(ctx context.Context, random *rand.Rand) {
 		case roll < 12:
 			err = d.reopen()
 		case !busy:
-			_, err = d.send(id, message(fmt.Sprintf("%s/%d %s", d.reader, n, strings.Repeat("x", random.IntN(200)))))
+			_, err = d.send(id, d.compose(random, id, fmt.Sprintf("%s/%d %s", d.reader, n, strings.Repeat("x", random.IntN(200)))))
 		}
 		if err != nil {
 			d.record.Violated(violation("client", "%s: %v", d.reader, err))

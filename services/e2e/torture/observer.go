@@ -14,7 +14,6 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
@@ -261,11 +260,11 @@ func (l *link) follow(id string, first, last uint64) error {
 	return nil
 }
 
-func (l *link) saw(ctx context.Context, event *conversationv1.Event) {
+func (l *link) saw(ctx context.Context, event *clientv1.Event) {
 	hash := hex.EncodeToString(event.GetHash())
 	l.witness.Saw(ctx, Sighting{
 		Conversation: event.GetConversationId(), Seq: event.GetSeq(), Hash: hash,
 		Sender: event.GetSender(), Command: event.GetCommandId(), Who: l.reader.String(),
 	})
-	l.record.Observed(l.reader, Item{Kind: ItemEvent, Conversation: event.GetConversationId(), First: event.GetSeq(), Hash: hash})
+	l.record.Observed(l.reader, Item{Kind: ItemEvent, Conversation: event.GetConversationId(), First: event.GetSeq(), Hash: hash, Content: content(event.GetBody())})
 }

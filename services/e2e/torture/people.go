@@ -56,6 +56,12 @@ func (r *run) people(ctx context.Context) error {
 			r.groups = append(r.groups, c)
 		}
 	}
+	owner := r.devices[0]
+	id, err := r.make(ctx, owner, group("door", r.devices[len(r.devices)-1].reader.User))
+	if err != nil {
+		return err
+	}
+	r.latecomer = &latecomer{world: shared, owner: owner, id: id}
 	if r.proxied() {
 		if err := r.slowPeople(ctx, shared); err != nil {
 			return err
@@ -63,6 +69,15 @@ func (r *run) people(ctx context.Context) error {
 	}
 	r.sayf("%d devices and %d observers are connected", len(r.devices), len(r.observers))
 	return nil
+}
+
+// operators are those who are no clients: who erases, and who reads the feed.
+func (r *run) operators() (err error) {
+	if r.eraser, err = newEraser(&world{record: r.record}, r.suite.Deliveries); err != nil {
+		return err
+	}
+	r.feed, err = newFeed(r.record, r.suite.Histories)
+	return err
 }
 
 // slowPeople are one who reads slowly and one who writes to them.

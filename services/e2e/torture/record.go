@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
 // Key identifies a command.
@@ -24,11 +27,14 @@ func (r Reader) String() string { return r.User + "/" + r.Device }
 
 // Attempt is a command as it was first given to the outbox. It is recorded before anything is sent.
 type Attempt struct {
-	Key  Key
-	Body *conversationv1.Body
+	Key Key
+	// Body is its body, encoded canonically.
+	Body []byte
 	// Device gave it, as the Order-th command of that device in that conversation.
 	Device string
 	Order  int
+	// Newest is the highest attempt that was asked for: how many refusals of the command had been received by then.
+	Newest uint32
 }
 
 // Answer is what came back, for the first time or for a deliberate repetition.
@@ -40,6 +46,8 @@ type Answer struct {
 	Seq      uint64
 	Repeated bool
 	Code     conversationv1.ErrorCode
+	// Attempt is how many refusals of the command had been received when it was given.
+	Attempt uint32
 	// Again says that the command had been answered as committed before; OtherBody that it was given another body then.
 	Again, OtherBody bool
 }
@@ -68,11 +76,40 @@ type Item struct {
 	First, Last  uint64
 	// Hash is that of an event.
 	Hash string
+	// Content is the digest of an event's body as it was shown; empty when it was shown as erased.
+	Content string
+}
+
+// digest stands for an encoded body.
+func digest(body []byte) string {
+	sum := sha256.Sum256(body)
+	return string(sum[:16])
+}
+
+// encoded is a body as a gateway admits it.
+func encoded(body *conversationv1.Body) []byte {
+	bytes, err := conversation.EncodeBody(body)
+	if err != nil {
+		panic(err) // the load makes valid ones only
+	}
+	return bytes
+}
+
+// content is the digest of a body that was shown; empty for one that was erased.
+func content(body *conversationv1.Body) string {
+	if body == nil {
+		return ""
+	}
+	bytes, err := conversation.EncodeBody(body)
+	if err != nil {
+		return err.Error() // like no digest
+	}
+	return digest(bytes)
 }
 
 // Violation is one broken promise.
 type Violation struct {
-	// Invariant is "I1" to "I10", or what else was broken: "witness", "watermark", "chain", "crash".
+	// Invariant is "I1" to "I13", or what else was broken: "witness", "watermark", "chain", "crash".
 	Invariant string `json:"invariant"`
 	What      string `json:"what"`
 }
@@ -91,6 +128,9 @@ type Record struct {
 	shown      map[Reader][]Item
 	observed   map[Reader][]Item
 	first      map[Key]uint64 // the seq of each committed command when it was first told
+	refusals   map[Key]uint32 // 1 + the highest attempt of each command that was refused
+	fed        map[uint32][]Fed
+	forks      int
 	faults     []Interval
 	violations []Violation
 	broken     chan struct{} // closed with the first violation
@@ -105,7 +145,10 @@ type Interval struct {
 
 // NewRecord makes an empty record.
 func NewRecord() *Record {
-	return &Record{attempts: map[Key]Attempt{}, shown: map[Reader][]Item{}, observed: map[Reader][]Item{}, first: map[Key]uint64{}, broken: make(chan struct{})}
+	return &Record{
+		attempts: map[Key]Attempt{}, shown: map[Reader][]Item{}, observed: map[Reader][]Item{}, first: map[Key]uint64{}, refusals: map[Key]uint32{},
+		fed: map[uint32][]Fed{}, broken: make(chan struct{}),
+	}
 }
 
 // Attempted notes a command before it is sent.
@@ -115,18 +158,52 @@ func (r *Record) Attempted(a Attempt) {
 	r.attempts[a.Key] = a
 }
 
-// Answered notes an answer. A command that was committed twice is seen at once.
+// Asked notes that a command is given again after a refusal, before that is sent.
+func (r *Record) Asked(key Key, attempt uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.attempts[key]
+	a.Newest = max(a.Newest, attempt)
+	r.attempts[key] = a
+}
+
+// Answered notes an answer. A command that was committed twice, or after it was refused, is seen at once; and so is a
+// refusal that no command of the load deserves.
 func (r *Record) Answered(a Answer) {
 	r.mu.Lock()
 	r.answers = append(r.answers, a)
 	seq, told := r.first[a.Key]
-	if !told && a.Seq > 0 {
+	refused := r.refusals[a.Key]
+	switch {
+	case a.Again:
+	case a.Seq == 0:
+		r.refusals[a.Key] = max(refused, a.Attempt+1)
+	case !told:
 		r.first[a.Key] = a.Seq
 	}
 	r.mu.Unlock()
-	if told && a.Seq > 0 && seq != a.Seq {
+	switch {
+	case told && a.Seq > 0 && seq != a.Seq:
 		r.Violated(committedTwice(a.Key, seq, a.Seq))
+	case a.Seq > 0 && !a.Again && a.Attempt < refused:
+		r.Violated(violation("I13", "attempt %d of %s was refused, and was committed afterwards with seq %d", a.Attempt, a.Key, a.Seq))
+	case a.Code == conversationv1.ErrorCode_ERROR_CODE_INVALID:
+		r.Violated(violation("judgement", "%s was refused as invalid, and everything that it names exists", a.Key))
 	}
+}
+
+// Fed notes an event that the reader of a partition's feed was given.
+func (r *Record) Fed(partition uint32, entry Fed) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fed[partition] = append(r.fed[partition], entry)
+}
+
+// Forked notes that a reader of a feed was told that the log went back.
+func (r *Record) Forked() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forks++
 }
 
 // Shown notes what a reader was shown.
@@ -183,6 +260,10 @@ type History struct {
 	Answers  []Answer
 	// Shown is what the devices' applications were shown, in order; Observed what observers were shown, with repeats.
 	Shown, Observed map[Reader][]Item
+	// Fed is what the readers of the feed were given, by partition, with repeats; nil when there were none. Forks is how often they were
+	// told that the log went back.
+	Fed   map[uint32][]Fed
+	Forks int
 
 	Faults []Interval
 }
@@ -191,10 +272,17 @@ type History struct {
 func (r *Record) History() History {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return History{
-		Attempts: maps.Clone(r.attempts), Answers: slices.Clone(r.answers), Faults: slices.Clone(r.faults),
+	h := History{
+		Attempts: maps.Clone(r.attempts), Answers: slices.Clone(r.answers), Faults: slices.Clone(r.faults), Forks: r.forks,
 		Shown: cloneItems(r.shown), Observed: cloneItems(r.observed),
 	}
+	if len(r.fed) > 0 {
+		h.Fed = make(map[uint32][]Fed, len(r.fed))
+		for partition, entries := range r.fed {
+			h.Fed[partition] = slices.Clone(entries)
+		}
+	}
+	return h
 }
 
 func cloneItems(items map[Reader][]Item) map[Reader][]Item {

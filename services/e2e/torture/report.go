@@ -34,8 +34,12 @@ type Report struct {
 	// Resumed are connections of clients beyond their first.
 	Resumed int `json:"resumed"`
 	Counts
-	// Overtaken are commands that were refused near a fault and carried out later, when another copy of them arrived.
-	Overtaken int `json:"overtaken_refusals"`
+	// Erased are events whose content was erased, Fed events that readers of the feed were given, Forks how often those were told that the
+	// log went back, Snapshots conversations that were checked while they were written.
+	Erased    int `json:"events_erased"`
+	Fed       int `json:"events_fed"`
+	Forks     int `json:"feed_forks"`
+	Snapshots int `json:"snapshots"`
 	// Looks into the database at the moment of a sighting, and how many of them waited for the database.
 	Looks     int `json:"looks"`
 	LateLooks int `json:"late_looks"`
@@ -88,10 +92,17 @@ func (r *Report) Invariants() string {
 
 // stored notes what the database held.
 func (r *Report) stored(h History, c Content) {
-	r.Overtaken = len(overtaken(h, c))
-	r.Logs = len(c.Logs)
+	r.Logs, r.Forks = len(c.Logs), h.Forks
 	for _, log := range c.Logs {
 		r.Events += len(log)
+		for _, event := range log {
+			if len(event.GetBody()) == 0 {
+				r.Erased++
+			}
+		}
+	}
+	for _, entries := range h.Fed {
+		r.Fed += len(entries)
 	}
 }
 
@@ -147,8 +158,10 @@ func (r *Report) Print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  %d commands: %d committed, %d refused, %d given again, %d of them with another body and refused; %d events stored in %d conversations; %d shown\n",
 		r.Sent, r.Committed, r.Refused, r.Repeats, r.Conflicts, r.Events, r.Logs, r.Shown)
-	fmt.Fprintf(w, "  %d connections resumed; %d looks into the database, %d of them late because it was down; %d losses of the broker noticed; %d refusals overtaken\n",
-		r.Resumed, r.Looks, r.LateLooks, r.Rewinds, r.Overtaken)
+	fmt.Fprintf(w, "  %d connections resumed; %d looks into the database, %d of them late because it was down; %d losses of the broker noticed\n",
+		r.Resumed, r.Looks, r.LateLooks, r.Rewinds)
+	fmt.Fprintf(w, "  %d events erased; %d events read from the feed, %d forks of it; %d conversations checked while they were written\n",
+		r.Erased, r.Fed, r.Forks, r.Snapshots)
 	r.printCounts(w)
 	if r.Roll != nil {
 		r.Roll.print(w)

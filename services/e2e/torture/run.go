@@ -34,6 +34,8 @@ const (
 	PlanOutages Plan = "outages"
 	// PlanPower is one loss of power of everything.
 	PlanPower Plan = "power"
+	// PlanWipe has NATS lose its store, again and again: see Wipes. It wants a single NATS server.
+	PlanWipe Plan = "wipe"
 )
 
 // Lazy says who acknowledges what it has not synced: the negative control of a loss of power.
@@ -65,6 +67,8 @@ type Config struct {
 	Seed uint64
 	// Wipe lets NATS lose its store now and then, on a single node; PlanRandom only.
 	Wipe bool
+	// StreamBytes is the size of each partition's stream. Defaults to 1 MiB: so small that committed commands must make room.
+	StreamBytes int64
 	// Lazy makes the run a negative control: it is green when what is lost by laziness was noticed.
 	Lazy Lazy
 	// FailFast ends the run with the first broken promise.
@@ -119,7 +123,10 @@ type run struct {
 	observers []*observer
 	slow      *slowReader
 	// groups are the first conversations, made before anything goes wrong.
-	groups []*churn
+	groups    []*churn
+	latecomer *latecomer
+	eraser    *eraser
+	feed      *feed
 	// genuine is how many promises were broken before the power of a negative control failed.
 	genuine int
 }
@@ -129,6 +136,9 @@ type run struct {
 func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
 	if cfg.Plan == "" {
 		cfg.Plan = PlanRandom
+	}
+	if cfg.StreamBytes == 0 {
+		cfg.StreamBytes = 1 << 20
 	}
 	r := &run{
 		Config: cfg, out: out, begun: time.Now(), random: rand.New(rand.NewPCG(cfg.Seed, 1)), record: NewRecord(),
@@ -168,8 +178,10 @@ func (r *run) start(ctx context.Context) (err error) {
 				profiles,
 			},
 			// So short that the broker does not hide commands given twice from the store's unique key.
-			launch.Delivery: {"--nats.duplicate-window=1s", profiles},
-			launch.History:  {profiles},
+			launch.Delivery: {
+				"--nats.duplicate-window=1s", "--nats.max-bytes=" + strconv.FormatInt(r.StreamBytes, 10), "--delivery.purge-interval=1s", profiles,
+			},
+			launch.History: {profiles},
 		},
 		LazyDatabase: r.Lazy == LazyDatabase && r.Store == launch.PostgreSQL,
 		Crashed:      func(name string, err error) { r.record.Violated(violation("crash", "%s: %v", name, err)) },
@@ -220,16 +232,31 @@ func (r *run) carryOut(ctx context.Context) error {
 	watching.Go(func() { r.witness.Run(context.WithoutCancel(life)) })
 
 	err := r.people(life)
+	if err == nil {
+		err = r.operators()
+	}
 	settle := make(chan struct{})
 	var observing sync.WaitGroup
 	if err == nil {
+		defer r.feed.close()
+		defer r.eraser.close()
 		for _, o := range r.observers {
 			observing.Go(func() { o.run(life, settle) })
+		}
+		reading, stop := context.WithCancel(life)
+		var readers sync.WaitGroup
+		for partition := range uint32(partitions) {
+			readers.Go(func() { r.feed.run(reading, partition, rand.New(rand.NewPCG(r.Seed, 4000+uint64(partition)))) })
 		}
 		r.torture(life)
 		close(settle)
 		if !r.stopped(ctx) {
 			r.settle(life)
+		}
+		stop()
+		readers.Wait()
+		if !r.stopped(ctx) {
+			r.feed.catchUp(life, partitions)
 		}
 	}
 	for _, d := range r.devices {
@@ -264,7 +291,7 @@ func (r *run) conclude(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the database in the end: %w", err)
 	}
-	content.Regressions = r.unexplained(content.Regressions)
+	r.report.Rewinds = r.rewinds()
 	r.record.Violated(Check(r.record.History(), content)...)
 	r.report.stored(r.record.History(), content)
 	switch {
@@ -328,6 +355,9 @@ func (r *run) torture(ctx context.Context) {
 		load.Go(func() { c.run(loading, source(uint64(1000+i))) })
 	}
 	load.Go(func() { found(loading, source(2000), r.devices) })
+	load.Go(func() { r.eraser.run(loading, source(2001), r.devices) })
+	load.Go(func() { r.latecomer.run(loading) })
+	load.Go(func() { r.snapshots(loading, source(2002)) })
 	load.Go(func() { r.progress(loading) })
 	load.Go(func() { r.watchWatermarks(loading) })
 	r.inflict(loading)
@@ -359,6 +389,8 @@ func (r *run) inflict(ctx context.Context) {
 		}
 		// So far apart that each fault's effect on waits is its own.
 		i.lane(ctx, func() time.Duration { return 1100 * time.Millisecond }, list(faults(r.random)))
+	case PlanWipe:
+		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Wipes()))
 	case PlanOutages:
 		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Outages(r.random, r.Store, r.NATSNodes)))
 	case PlanPower:
@@ -421,7 +453,7 @@ func (r *run) watchWatermarks(ctx context.Context) {
 			return
 		case <-ticker.C:
 			regressions, _ := r.database.Regressions(ctx) // when it is down, the next time
-			for _, regression := range r.unexplained(regressions) {
+			for _, regression := range regressions {
 				r.record.Violated(wentBack(regression))
 			}
 		}
@@ -442,17 +474,11 @@ func (r *run) stopServices() error {
 	return nil
 }
 
-// unexplained leaves out watermarks that went back because the broker lost the end of a stream, which the worker notices and says.
-func (r *run) unexplained(regressions []string) []string {
-	rewound, replaced := 0, 0
+// rewinds counts how often workers noticed that the broker lost the end of a stream, or all of it.
+func (r *run) rewinds() (count int) {
 	for _, p := range r.suite.Deliveries {
 		log := filepath.Join(r.Dir, p.Name()+".log")
-		rewound += countLines(log, "the broker lost messages it had acknowledged")
-		replaced += countLines(log, "the stream was lost and made anew")
+		count += countLines(log, "the broker lost messages it had acknowledged") + countLines(log, "the stream was lost and made anew")
 	}
-	r.report.Rewinds = rewound + replaced
-	if len(regressions) <= rewound {
-		return nil
-	}
-	return regressions
+	return count
 }

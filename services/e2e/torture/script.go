@@ -101,6 +101,12 @@ func Outages(random *rand.Rand, store launch.Store, nodes int) []Fault {
 	return outages
 }
 
+// Wipes are losses of all that a single NATS server kept, with kills of who must go on from what the database has.
+func Wipes() []Fault {
+	wipe := Fault{Kind: FaultWipe, Part: "nats-0", For: 300 * time.Millisecond}
+	return []Fault{wipe, {Kind: FaultKill, Part: "delivery-0"}, wipe, {Kind: FaultKill, Part: "history-0"}, wipe}
+}
+
 // Mix draws faults without end for a system of these parts. Two lanes of it go on at a time, so that one fault meets another.
 func Mix(random *rand.Rand, parts []string) func() (Fault, bool) {
 	nodes := 0

@@ -12,8 +12,6 @@ import (
 	"github.com/google/uuid"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of PostgreSQL
 	_ "modernc.org/sqlite"             // the driver of SQLite
-
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 // Database reads what is stored, past the history service. Its connections are its own.
@@ -128,7 +126,8 @@ func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members 
 		return nil, nil, err
 	}
 	heads, members = map[string]uint64{}, map[string]map[string]uint64{}
-	err = each(ctx, db, "SELECT conversation_id, head FROM conversations", func(scan func(...any) error) error {
+	all := reading{db: db}
+	err = all.each(ctx, "SELECT conversation_id, head FROM conversations", func(scan func(...any) error) error {
 		var id string
 		var head uint64
 		err := scan(&id, &head)
@@ -138,7 +137,7 @@ func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members 
 	if err != nil {
 		return nil, nil, err
 	}
-	err = each(ctx, db, `SELECT m.conversation_id, m.user_id, COALESCE(c.delivered_seq, 0) FROM memberships m
+	err = all.each(ctx, `SELECT m.conversation_id, m.user_id, COALESCE(c.delivered_seq, 0) FROM memberships m
 		LEFT JOIN cursors c ON c.conversation_id = m.conversation_id AND c.user_id = m.user_id WHERE m.left_seq IS NULL`,
 		func(scan func(...any) error) error {
 			var id, user string
@@ -154,57 +153,34 @@ func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members 
 }
 
 // Content reads everything.
-func (d *Database) Content(ctx context.Context) (Content, error) {
-	c := Content{Logs: map[string][]*conversationv1.Event{}, Heads: map[string]Head{}}
+func (d *Database) Content(ctx context.Context) (c Content, err error) {
 	db, err := d.open()
 	if err != nil {
 		return c, err
 	}
-	err = each(ctx, db, "SELECT conversation_id, head, head_hash FROM conversations", func(scan func(...any) error) error {
-		var id string
-		var head Head
-		err := scan(&id, &head.Seq, &head.Hash)
-		c.Heads[id] = head
-		return err
-	})
-	if err != nil {
-		return c, err
-	}
-	err = each(ctx, db, `SELECT conversation_id, seq, time_ms, sender, command_id, kind, body, salt, commitment, prev_hash, hash
-		FROM events ORDER BY conversation_id, seq`, func(scan func(...any) error) error {
-		event := &conversationv1.Event{}
-		var command uuid.UUID
-		var body []byte
-		err := scan(&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, (*int32)(&event.Kind), &body,
-			&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash)
-		if err != nil {
-			return err
-		}
-		event.CommandId = command.String()
-		if body != nil {
-			event.Body = &conversationv1.Body{}
-			if err := event.GetBody().UnmarshalVT(body); err != nil {
-				return fmt.Errorf("decode the body of %s seq %d: %w", event.GetConversationId(), event.GetSeq(), err)
-			}
-		}
-		c.Logs[event.GetConversationId()] = append(c.Logs[event.GetConversationId()], event)
-		return nil
-	})
-	if err != nil {
-		return c, err
-	}
-	err = each(ctx, db, "SELECT partition, reason FROM dead_letters", func(scan func(...any) error) error {
-		var partition int
-		var reason string
-		err := scan(&partition, &reason)
-		c.DeadLetters = append(c.DeadLetters, fmt.Sprintf("partition %d: %s", partition, reason))
-		return err
-	})
-	if err != nil {
+	if c, err = (reading{db: db}).content(ctx); err != nil {
 		return c, err
 	}
 	c.Regressions, err = d.Regressions(ctx)
 	return c, err
+}
+
+// Snapshot reads one conversation as it is at one moment, whatever is being written.
+func (d *Database) Snapshot(ctx context.Context, conversation string) (c Content, err error) {
+	db, err := d.open()
+	if err != nil {
+		return c, err
+	}
+	options := &sql.TxOptions{ReadOnly: true}
+	if d.driver == "pgx" {
+		options.Isolation = sql.LevelRepeatableRead // that of SQLite is stricter anyway
+	}
+	tx, err := db.BeginTx(ctx, options)
+	if err != nil {
+		return c, fmt.Errorf("begin a snapshot: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	return reading{db: tx, where: " WHERE conversation_id = " + d.placeholder(1), args: []any{conversation}}.content(ctx)
 }
 
 // Regressions tells of watermarks that went back. WatchWatermarks must have been called.
@@ -213,46 +189,33 @@ func (d *Database) Regressions(ctx context.Context) (regressions []string, err e
 	if err != nil {
 		return nil, err
 	}
-	err = each(ctx, db, "SELECT partition, was, became FROM torture_regressions ORDER BY partition, was, became", func(scan func(...any) error) error {
-		var partition, was, became int64
-		err := scan(&partition, &was, &became)
-		regressions = append(regressions, fmt.Sprintf("that of partition %d went back from %d to %d", partition, was, became))
+	query := "SELECT partition, was_epoch, was, epoch, became FROM torture_regressions ORDER BY partition, was_epoch, was, epoch, became"
+	err = reading{db: db}.each(ctx, query, func(scan func(...any) error) error {
+		var partition, wasEpoch, was, epoch, became int64
+		err := scan(&partition, &wasEpoch, &was, &epoch, &became)
+		regressions = append(regressions, fmt.Sprintf("the watermark of partition %d went back from (%d, %d) to (%d, %d)", partition, wasEpoch, was, epoch, became))
 		return err
 	})
 	return regressions, err
 }
 
-func each(ctx context.Context, db *sql.DB, query string, row func(scan func(...any) error) error) error {
-	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
-		return fmt.Errorf("read the database: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return fmt.Errorf("read the database: %w", err)
-		}
-	}
-	return rows.Err()
-}
-
-// watch are triggers that note every watermark that moves back within one stream.
+// watch are triggers that note every watermark that moves back: within one epoch, or to a lower one.
 var watch = map[string][]string{
 	"sqlite": {
-		`CREATE TABLE torture_regressions (partition INTEGER, stream TEXT, was INTEGER, became INTEGER)`,
+		`CREATE TABLE torture_regressions (partition INTEGER, was_epoch INTEGER, was INTEGER, epoch INTEGER, became INTEGER)`,
 		`CREATE TRIGGER torture_watermark AFTER UPDATE ON partitions
-		 WHEN NEW.stream = OLD.stream AND NEW.sequence < OLD.sequence BEGIN
-			INSERT INTO torture_regressions VALUES (NEW.partition, NEW.stream, OLD.sequence, NEW.sequence);
+		 WHEN (NEW.epoch, NEW.sequence) < (OLD.epoch, OLD.sequence) BEGIN
+			INSERT INTO torture_regressions VALUES (NEW.partition, OLD.epoch, OLD.sequence, NEW.epoch, NEW.sequence);
 		 END`,
 	},
 	"pgx": {
-		`CREATE TABLE torture_regressions (partition integer, stream text, was bigint, became bigint)`,
+		`CREATE TABLE torture_regressions (partition integer, was_epoch bigint, was bigint, epoch bigint, became bigint)`,
 		`CREATE FUNCTION torture_watermark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			INSERT INTO torture_regressions VALUES (NEW.partition, NEW.stream, OLD.sequence, NEW.sequence);
+			INSERT INTO torture_regressions VALUES (NEW.partition, OLD.epoch, OLD.sequence, NEW.epoch, NEW.sequence);
 			RETURN NULL;
 		 END $$`,
 		`CREATE TRIGGER torture_watermark AFTER UPDATE ON partitions FOR EACH ROW
-		 WHEN (NEW.stream = OLD.stream AND NEW.sequence < OLD.sequence) EXECUTE FUNCTION torture_watermark()`,
+		 WHEN ((NEW.epoch, NEW.sequence) < (OLD.epoch, OLD.sequence)) EXECUTE FUNCTION torture_watermark()`,
 	},
 }
 

@@ -27,11 +27,10 @@ func onBoth(t *testing.T, test func(t *testing.T, location string)) {
 func stored(t *testing.T, location string) (*Database, History, Content, string) {
 	t.Helper()
 	h, c, id := good(t)
+	request := keeping(t, c, id)
 	store, err := history.Open(t.Context(), history.Config{Database: location, Connections: 2}, 1, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	_, err = store.Append(t.Context(), &historyv1.AppendRequest{
-		Expected: &historyv1.Watermark{}, Next: &historyv1.Watermark{Stream: "1", Sequence: 7, TimeNs: 1}, Events: c.Logs[id],
-	})
+	_, err = store.Append(t.Context(), request)
 	require.NoError(t, err)
 	require.NoError(t, store.Close())
 	d := OpenDatabase(location)
@@ -55,6 +54,11 @@ func TestTheDatabaseIsReadAsItWasWritten(t *testing.T) {
 		require.NoError(t, d.WatchWatermarks(t.Context()))
 		content, err := d.Content(t.Context())
 		require.NoError(t, err)
+		h.Fed = map[uint32][]Fed{0: nil}
+		for _, place := range content.Places {
+			require.NotZero(t, place.Position.Epoch)
+			h.Fed[0] = append(h.Fed[0], Fed{place.Position, id, place.Seq, hex.EncodeToString(want.Logs[id][place.Seq-1].GetHash())})
+		}
 		require.Empty(t, Check(h, content))
 		require.Len(t, content.Logs[id], len(want.Logs[id]))
 		heads, members, err := d.Heads(t.Context())
@@ -67,20 +71,39 @@ func TestTheDatabaseIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
+func TestASnapshotIsOneConversation(t *testing.T) {
+	onBoth(t, func(t *testing.T, location string) {
+		t.Helper()
+		d, _, want, id := stored(t, location)
+		content, err := d.Snapshot(t.Context(), id)
+		require.NoError(t, err)
+		require.Len(t, content.Logs[id], len(want.Logs[id]))
+		require.Empty(t, CheckSnapshot(content))
+		content, err = d.Snapshot(t.Context(), "another")
+		require.NoError(t, err)
+		require.Empty(t, content.Logs)
+		change(t, d, "INSERT INTO message_views VALUES ('"+id+"', 2, 3, 0, 0, 0, 0)")
+		content, err = d.Snapshot(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, "I11", CheckSnapshot(content)[0].Invariant)
+	})
+}
+
 func TestWatermarksThatGoBackAreNoted(t *testing.T) {
 	onBoth(t, func(t *testing.T, location string) {
 		t.Helper()
 		d, _, _, _ := stored(t, location)
 		require.NoError(t, d.WatchWatermarks(t.Context()))
-		change(t, d, "UPDATE partitions SET sequence = 9 WHERE partition = 0")
-		change(t, d, "UPDATE partitions SET stream = '2', sequence = 3 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET epoch = 7, sequence = 9 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET stream = '2', epoch = 8, sequence = 3 WHERE partition = 0")
 		regressions, err := d.Regressions(t.Context())
 		require.NoError(t, err)
-		require.Empty(t, regressions, "forward, or in another stream")
+		require.Empty(t, regressions, "forward, or into a higher epoch")
 		change(t, d, "UPDATE partitions SET sequence = 2 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET epoch = 7, sequence = 100 WHERE partition = 0")
 		regressions, err = d.Regressions(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []string{"that of partition 0 went back from 3 to 2"}, regressions)
+		require.Equal(t, []string{"the watermark of partition 0 went back from (8, 2) to (7, 100)", "the watermark of partition 0 went back from (8, 3) to (8, 2)"}, regressions)
 	})
 }
 
