@@ -94,14 +94,20 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if cfg.History.Database == "" {
 		cfg.History.Database = "sqlite:" + filepath.Join(cfg.DataDir, "history.db")
 	}
-	if s.store, err = history.Open(ctx, cfg.History, cfg.NATS.Partitions, tel.Log); err != nil {
-		return nil, err
+	opened, err := history.Open(ctx, cfg.History, cfg.NATS.Partitions, tel.Log)
+	if err != nil {
+		return nil, fmt.Errorf("open the history: %w", err)
 	}
+	s.store = opened // only now: close must not meet a store that was not opened
 	// The services call each other through their generated clients, without a socket between them.
 	inproc := rpc.NewInproc(tel)
 	historyServer := history.New(cfg.History, s.store, tel.Log, tel.Registry)
 	historyv1.RegisterHistoryServiceServer(inproc, historyServer)
 	store := historyv1.NewHistoryServiceClient(inproc)
+	// All parts are this process, so nobody is left who does not know the level.
+	if _, err := delivery.RaiseLevel(ctx, store, tel.Log); err != nil {
+		return nil, err
+	}
 	if s.delivery, err = delivery.New(cfg.Delivery, delivery.Deps{
 		NATS: s.nc, Broker: cfg.NATS, History: store, Log: tel.Log, Registerer: tel.Registry, TracerProvider: tel.TracerProvider,
 	}); err != nil {

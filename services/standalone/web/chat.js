@@ -4,7 +4,7 @@
 "use strict";
 
 const $ = id => document.getElementById(id);
-const conversations = new Map(); // id → {id, name, last, events, receipt, read}
+const conversations = new Map(); // id → {id, name, joined, last, hash, events, changes, receipt, read}
 const open = new Map();          // request id → {command, done}
 const outbox = [];               // commands that are not committed yet, in order
 let socket, me, token, current, nextId = 1, attempt = 0, device = sessionStorage.device ||= "web-" + crypto.randomUUID().slice(0, 8);
@@ -33,7 +33,7 @@ async function connect() {
   socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/v1/ws", ["runnel.v1.json"]);
   socket.onopen = () => request({ connect: {
     token, deviceId: device, start: "START_FIRST", client: "runnel-page/1",
-    resume: [...conversations.values()].map(c => ({ conversationId: c.id, seq: String(c.last) })),
+    resume: [...conversations.values()].map(c => ({ conversationId: c.id, seq: String(c.last), ...(c.hash && { hash: c.hash }) })),
   } }, onConnected);
   socket.onmessage = m => m.data.split("\n").filter(Boolean).forEach(line => onFrame(JSON.parse(line)));
   socket.onclose = e => {
@@ -59,7 +59,8 @@ const handlers = {
   event: e => onEvent(e),
   receipt: r => { const c = conversations.get(r.conversationId); if (c) { c.receipt = r; render(); } },
   attached: a => add(a.conversation),
-  hidden: h => { const c = conversations.get(h.conversationId); if (c) c.last = Math.max(c.last, Number(h.last)); },
+  hidden: h => { const c = conversations.get(h.conversationId); if (c && Number(h.last) > c.last) { c.last = Number(h.last); c.hash = ""; } },
+  forked: f => { const c = conversations.get(f.conversationId); if (c) { restart(c); socket.close(); } },
   detached: d => { conversations.delete(d.conversationId); if (current === d.conversationId) current = null; render(); },
   heartbeat: h => { socket.send(JSON.stringify({ pong: {} })); (h.heads || []).forEach(p => catchUp(p.conversationId, Number(p.seq))); },
   tokenExpiring: async () => { token = await fetchToken(); request({ refresh: { token } }, () => {}); },
@@ -84,10 +85,31 @@ function onConnected(f) {
 
 function add(c) {
   if (!conversations.has(c.conversationId)) {
-    conversations.set(c.conversationId, { id: c.conversationId, name: c.peer || c.name || "group", last: Number(c.joinedSeq) - 1, events: [], read: 0 });
+    conversations.set(c.conversationId, restart({ id: c.conversationId, name: c.peer || c.name || "group", joined: Number(c.joinedSeq) }));
     current ||= c.conversationId;
   }
   render();
+}
+
+// Begins a conversation with its first event: at first, and when the server's log went back and what the page has is not in it.
+function restart(c) { return Object.assign(c, { last: c.joined - 1, hash: "", events: [], changes: new Map(), read: 0 }); }
+
+// What was done to a message after it was sent.
+function changesOf(c, seq) {
+  if (!c.changes.has(seq)) c.changes.set(seq, { reactions: new Map() });
+  return c.changes.get(seq);
+}
+
+function apply(c, e) {
+  const { edit, delete: deletion, react } = e.body || {};
+  if (edit) changesOf(c, Number(edit.target)).text = edit.text || "(no text)";
+  if (deletion) { const m = changesOf(c, Number(deletion.target)); m.deleted = true; m.reactions.clear(); }
+  if (react) {
+    const { reactions } = changesOf(c, Number(react.target));
+    if (!reactions.has(react.emoji)) reactions.set(react.emoji, new Set());
+    reactions.get(react.emoji)[react.remove ? "delete" : "add"](e.sender);
+    if (!reactions.get(react.emoji).size) reactions.delete(react.emoji);
+  }
 }
 
 function onEvent(e) {
@@ -95,7 +117,9 @@ function onEvent(e) {
   if (!c || seq <= c.last) return;                    // a repeat
   if (seq > c.last + 1) return catchUp(c.id, seq);    // a gap
   c.last = seq;
+  c.hash = btoa(atob(e.hash).slice(0, 8));             // lets the server see that its log went back
   c.events.push(e);
+  apply(c, e);
   ack(c);
   render();
 }
@@ -165,13 +189,43 @@ function row(kind, who, text, note, strong) {
 function eventRow(c, e) {
   const seq = Number(e.seq), time = new Date(Number(e.timeMs)).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const b = e.body || {};
-  if (b.message) {
-    const mine = e.sender === me, t = mine && ticks(c, seq);
-    return row(mine ? "mine" : "", mine ? "" : e.sender, b.message.text || "(no text)", time + (t ? " " + t.text : ""), t && t.read);
+  if (e.kind === "EVENT_KIND_MESSAGE") {
+    const mine = e.sender === me, t = mine && ticks(c, seq), m = c.changes.get(seq) || { reactions: new Map() };
+    const gone = m.deleted ? "(deleted)" : !b.message && !m.text ? "(erased)" : "";
+    const text = gone || m.text || b.message.text || "(no text)";
+    const li = row((mine ? "mine" : "") + (gone ? " gone" : ""), mine ? "" : e.sender, text, time + (m.text && !gone ? " edited" : "") + (t ? " " + t.text : ""), t && t.read);
+    if (!gone) li.append(actions(c, seq, mine, text, m.reactions));
+    return li;
   }
+  if (b.edit || b.delete || b.react || ["EVENT_KIND_EDITED", "EVENT_KIND_REACTED"].includes(e.kind)) return null; // shown at their message
   const notice = b.create ? "created the conversation" : b.addMembers ? "added " + b.addMembers.members.join(", ")
-    : b.removeMember ? "removed " + b.removeMember.member : b.leave ? "left" : b.rename ? "renamed it to " + b.rename.name : "erased a message";
+    : b.removeMember ? "removed " + b.removeMember.member : b.leave ? "left" : b.rename ? "renamed it to " + b.rename.name
+    : b.erase ? "erased content" : e.body ? "did something that this page does not know" : "did something that was erased";
   return row("notice", "", e.sender + " " + notice);
+}
+
+// Reactions to a message, and what can be done with it.
+function actions(c, target, mine, text, reactions) {
+  const span = document.createElement("span"), all = new Map(reactions);
+  span.className = "actions";
+  const button = (label, title, body, pressed) => {
+    const b = document.createElement("button");
+    b.textContent = label;
+    b.title = title;
+    b.setAttribute("aria-pressed", Boolean(pressed));
+    b.onclick = () => { const made = body(); if (made) submit({ conversationId: c.id, body: made }); };
+    span.append(b);
+  };
+  if (!all.has("👍")) all.set("👍", new Set());
+  for (const [emoji, users] of all) {
+    const remove = users.has(me);
+    button(emoji + (users.size ? " " + users.size : ""), [...users].join(", ") || "React", () => ({ react: { target: String(target), emoji, ...(remove && { remove }) } }), remove);
+  }
+  if (mine) {
+    button("✎", "Edit", () => { const t = prompt("New text", text); return t && { edit: { target: String(target), text: t } }; });
+    button("✕", "Delete for everyone", () => confirm("Delete this message for everyone?") && { delete: { target: String(target) } });
+  }
+  return span;
 }
 
 function render() {
@@ -189,7 +243,7 @@ function render() {
   $("text").disabled = $("compose").querySelector("button").disabled = !c;
   if (!c) return $("log").replaceChildren();
   const waiting = outbox.filter(o => o.conversationId === c.id && o.body.message);
-  $("log").replaceChildren(...c.events.map(e => eventRow(c, e)), ...waiting.map(o => row("mine", "", o.body.message.text, "○ sending")));
+  $("log").replaceChildren(...c.events.map(e => eventRow(c, e)).filter(Boolean), ...waiting.map(o => row("mine", "", o.body.message.text, "○ sending")));
   $("log").scrollTop = $("log").scrollHeight;
 }
 

@@ -19,7 +19,6 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/client"
-	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
@@ -39,6 +38,10 @@ const chatHelp = `Write a line to send it. Commands:
   /list                 show your conversations
   /go N                 talk in conversation N of the list
   /leave                leave the group
+  /edit N TEXT          give your message #N another text
+  /delete N             delete message #N for everyone
+  /react N EMOJI        react to message #N
+  /unreact N EMOJI      take your reaction back
   /help                 show this
   /quit                 end
 Ticks: ○ sending  ✓ committed  ✓✓ delivered k of n  ✓✓ read k of n`
@@ -67,14 +70,13 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 	ch := &chat{me: c.User, out: out, mine: map[string]map[uint64]*sent{}}
 	cl, err := client.New(client.Config{
 		URL: c.URL, Codec: c.Codec, DeviceID: "cli-" + uuid.NewString()[:8], Software: "runnel-chat/1", Start: clientv1.Start_START_FIRST,
-		Token: func(context.Context) (string, error) { return mint(c.Auth, c.DataDir, c.User, time.Hour) },
-		OnEvent: func(_ context.Context, event *conversationv1.Event) {
-			ch.event(event)
-		},
+		Token:      func(context.Context) (string, error) { return mint(c.Auth, c.DataDir, c.User, time.Hour) },
+		OnEvent:    func(_ context.Context, event client.Event) { ch.event(event) },
 		OnReceipt:  ch.receipt,
 		OnAttached: ch.attached,
 		OnDetached: ch.detached,
 		OnState:    func(state client.State) { ch.printf("· %s", state) },
+		OnForked:   ch.forked,
 		OnBroken:   func(err error) { ch.printf("! the log does not verify: %v", err) },
 	})
 	if err != nil {
@@ -141,6 +143,8 @@ func (c *chat) line(ctx context.Context, line string) {
 		_, err = c.client.AddMembers(ctx, current, words[1])
 	case words[0] == "/leave":
 		_, err = c.client.Leave(ctx, current)
+	case slices.Contains(changes, words[0]) && current != "":
+		err = c.change(ctx, current, line)
 	case words[0] == "/list":
 		c.list()
 	case words[0] == "/go" && len(words) == 2:
@@ -207,32 +211,6 @@ func (c *chat) tick(id string, seq uint64, text, ticks string) {
 	c.mu.Unlock()
 	if changed {
 		c.printf("  %s: %s", ticks, text)
-	}
-}
-
-func (c *chat) event(event *conversationv1.Event) {
-	at := time.UnixMilli(event.GetTimeMs()).Format("15:04")
-	where, who := c.name(event.GetConversationId()), event.GetSender()
-	body := event.GetBody()
-	switch {
-	case body.GetMessage() != nil && who == c.me:
-		return // shown when it was written
-	case body.GetMessage() != nil:
-		c.printf("%s [%s] %s: %s", at, where, who, body.GetMessage().GetText())
-	case body.GetCreate() != nil:
-		c.printf("%s [%s] %s created it", at, where, who)
-	case body.GetAddMembers() != nil:
-		c.printf("%s [%s] %s added %s", at, where, who, strings.Join(body.GetAddMembers().GetMembers(), ", "))
-	case conversation.Leaver(event) != "":
-		c.printf("%s [%s] %s is out", at, where, conversation.Leaver(event))
-	case body.GetRename() != nil:
-		c.printf("%s [%s] %s renamed it to %s", at, where, who, body.GetRename().GetName())
-	}
-	c.mu.Lock()
-	reading := c.current == event.GetConversationId()
-	c.mu.Unlock()
-	if reading {
-		c.client.MarkRead(event.GetConversationId(), event.GetSeq())
 	}
 }
 

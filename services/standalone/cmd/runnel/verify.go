@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -41,16 +42,19 @@ func (v *verifyCommand) Run(ctx context.Context) (err error) {
 	}
 	broken := 0
 	for _, id := range ids {
-		events, err := verify(ctx, history, id)
+		counts, err := verify(ctx, history, id)
 		var found *chain.Broken
 		switch {
 		case errors.As(err, &found):
 			broken++
-			v.report(id, events, found)
+			err = v.report(id, counts, found)
 		case err != nil:
-			return fmt.Errorf("verify %s: %w", id, err)
+			err = fmt.Errorf("verify %s: %w", id, err)
 		default:
-			v.report(id, events, nil)
+			err = v.report(id, counts, nil)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if broken > 0 {
@@ -59,17 +63,54 @@ func (v *verifyCommand) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-func (v *verifyCommand) report(id string, events uint64, broken *chain.Broken) {
-	switch {
-	case v.JSON && broken == nil:
-		fmt.Printf(`{"conversation":%q,"events":%d,"verified":true}`+"\n", id, events)
-	case v.JSON:
-		fmt.Printf(`{"conversation":%q,"events":%d,"verified":false,"seq":%d,"reason":%q}`+"\n", id, events, broken.Seq, broken.Reason)
-	case broken == nil:
-		fmt.Printf("%s  %8d events  verified\n", id, events)
-	default:
-		fmt.Printf("%s  %8d events  BROKEN at seq %d: %s\n", id, events, broken.Seq, broken.Reason)
+// counts is what the events of one log are, up to the first that does not verify.
+type counts struct {
+	verified, notChecked, erased uint64
+}
+
+func (c *counts) add(content chain.Content) {
+	switch content {
+	case chain.Verified:
+		c.verified++
+	case chain.NotChecked:
+		c.notChecked++
+	case chain.Erased:
+		c.erased++
 	}
+}
+
+// report is what is said of one conversation; the names of its fields are those of --json.
+type report struct {
+	Conversation string `json:"conversation"`
+	// Events is the number of events whose place in the log verifies.
+	Events uint64 `json:"events"`
+	// ContentVerified, ContentNotChecked and Erased say what is known of their content.
+	ContentVerified   uint64 `json:"content_verified"`
+	ContentNotChecked uint64 `json:"content_not_checked"`
+	Erased            uint64 `json:"erased"`
+	Verified          bool   `json:"verified"`
+	// Seq and Reason name the event that was tampered with.
+	Seq    uint64 `json:"seq,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (v *verifyCommand) report(id string, c counts, broken *chain.Broken) error {
+	r := report{
+		Conversation: id, Events: c.verified + c.notChecked + c.erased,
+		ContentVerified: c.verified, ContentNotChecked: c.notChecked, Erased: c.erased, Verified: broken == nil,
+	}
+	if broken != nil {
+		r.Seq, r.Reason = broken.Seq, broken.Reason
+	}
+	if v.JSON {
+		return json.NewEncoder(os.Stdout).Encode(r)
+	}
+	end := "no hole, and every hash is right"
+	if broken != nil {
+		end = fmt.Sprintf("TAMPERED WITH at seq %d: %s", r.Seq, r.Reason)
+	}
+	_, err := fmt.Printf("%s  %8d events: %d verified, %d not checked, %d erased; %s\n", id, r.Events, c.verified, c.notChecked, c.erased, end)
+	return err
 }
 
 func conversationsOf(ctx context.Context, history historyv1.HistoryServiceClient, user string) ([]string, error) {
@@ -94,13 +135,13 @@ func conversationsOf(ctx context.Context, history historyv1.HistoryServiceClient
 const progressEvery = 2 * time.Second
 
 // verify reads a whole log and checks every event, that none is missing at the end, and the hash of the head.
-func verify(ctx context.Context, history historyv1.HistoryServiceClient, id string) (uint64, error) {
+func verify(ctx context.Context, history historyv1.HistoryServiceClient, id string) (c counts, err error) {
 	heads, err := history.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: []string{id}})
 	if err != nil {
-		return 0, fmt.Errorf("read the head: %w", err)
+		return c, fmt.Errorf("read the head: %w", err)
 	}
 	if len(heads.GetHeads()) == 0 {
-		return 0, errors.New("there is no such conversation")
+		return c, errors.New("there is no such conversation")
 	}
 	head := heads.GetHeads()[0]
 	// The first event must be seq 1 with nothing before it, so the chain begins at a seq 0 whose hash is zero.
@@ -109,23 +150,25 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 	for v.Seq() < head.GetHead() {
 		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.Seq(), Limit: 1000})
 		if err != nil {
-			return v.Seq(), fmt.Errorf("read after seq %d: %w", v.Seq(), err)
+			return c, fmt.Errorf("read after seq %d: %w", v.Seq(), err)
 		}
 		for _, event := range page.GetEvents() {
-			if err := v.Next(event); err != nil {
-				return v.Seq(), err
+			content, err := v.Next(event)
+			if err != nil {
+				return c, err
 			}
+			c.add(content)
 			if v.Seq() == head.GetHead() && !bytes.Equal(event.GetHash(), head.GetHeadHash()) {
-				return v.Seq(), &chain.Broken{ConversationID: id, Seq: v.Seq(), Reason: "it is not the event that the conversation's head was taken from"}
+				return c, &chain.Broken{ConversationID: id, Seq: v.Seq(), Reason: "it is not the event that the conversation's head was taken from"}
 			}
 		}
 		if len(page.GetEvents()) == 0 {
-			return v.Seq(), &chain.Broken{ConversationID: id, Seq: v.Seq() + 1, Reason: fmt.Sprintf("it is missing, with all up to seq %d", head.GetHead())}
+			return c, &chain.Broken{ConversationID: id, Seq: v.Seq() + 1, Reason: fmt.Sprintf("it is missing, with all up to seq %d", head.GetHead())}
 		}
 		if time.Since(told) > progressEvery {
 			told = time.Now()
 			fmt.Fprintf(os.Stderr, "%s: %d of %d events\n", id, v.Seq(), head.GetHead())
 		}
 	}
-	return v.Seq(), nil
+	return c, nil
 }

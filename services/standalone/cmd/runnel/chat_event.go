@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// changes are the commands that change a message; each names the message by its number.
+var changes = []string{"/edit", "/delete", "/react", "/unreact"}
+
+// change carries out one of changes.
+func (c *chat) change(ctx context.Context, id, line string) (err error) {
+	command, rest, _ := strings.Cut(line, " ")
+	number, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	rest = strings.TrimSpace(rest)
+	target, parseErr := strconv.ParseUint(strings.TrimPrefix(number, "#"), 10, 64)
+	if parseErr != nil || (rest == "") != (command == "/delete") {
+		return fmt.Errorf("%s needs the number of a message and what the help says; see /help", command)
+	}
+	switch command {
+	case "/edit":
+		_, err = c.client.Edit(ctx, id, target, rest)
+	case "/delete":
+		_, err = c.client.Delete(ctx, id, target)
+	case "/react":
+		_, err = c.client.React(ctx, id, target, rest)
+	default:
+		_, err = c.client.Unreact(ctx, id, target, rest)
+	}
+	return err
+}
+
+// event shows an event.
+func (c *chat) event(event client.Event) {
+	if text := c.describe(event); text != "" {
+		at := time.UnixMilli(event.GetTimeMs()).Format("15:04")
+		c.printf("%s [%s] %s", at, c.name(event.GetConversationId()), text)
+	}
+	c.mu.Lock()
+	reading := c.current == event.GetConversationId()
+	c.mu.Unlock()
+	if reading {
+		c.client.MarkRead(event.GetConversationId(), event.GetSeq())
+	}
+}
+
+// describe is the line that shows an event; empty for one that was shown when it was written.
+func (c *chat) describe(event client.Event) string {
+	who, body := event.GetSender(), event.GetBody()
+	switch {
+	case !slices.Contains(conversation.Kinds(), event.GetKind()):
+		return fmt.Sprintf("#%d %s did something that this version does not know", event.GetSeq(), who)
+	case event.Content == chain.Erased:
+		return fmt.Sprintf("#%d %s: (erased)", event.GetSeq(), who)
+	case body.GetMessage() != nil && who == c.me:
+		return ""
+	case body.GetMessage() != nil:
+		return fmt.Sprintf("#%d %s: %s", event.GetSeq(), who, body.GetMessage().GetText())
+	case body.GetEdit() != nil:
+		return fmt.Sprintf("%s edited #%d: %s", who, body.GetEdit().GetTarget(), body.GetEdit().GetText())
+	case body.GetDelete() != nil:
+		return fmt.Sprintf("%s deleted #%d", who, body.GetDelete().GetTarget())
+	case body.GetReact().GetRemove():
+		return fmt.Sprintf("%s took %s back from #%d", who, body.GetReact().GetEmoji(), body.GetReact().GetTarget())
+	case body.GetReact() != nil:
+		return fmt.Sprintf("%s reacted to #%d with %s", who, body.GetReact().GetTarget(), body.GetReact().GetEmoji())
+	case body.GetCreate() != nil:
+		return who + " created it"
+	case body.GetAddMembers() != nil:
+		return fmt.Sprintf("%s added %s", who, strings.Join(body.GetAddMembers().GetMembers(), ", "))
+	case conversation.Leaver(frame.FromClient(event.Event)) != "":
+		return conversation.Leaver(frame.FromClient(event.Event)) + " is out"
+	case body.GetRename() != nil:
+		return fmt.Sprintf("%s renamed it to %s", who, body.GetRename().GetName())
+	case body.GetErase() != nil:
+		return "the server erased content"
+	}
+	return ""
+}
+
+// forked shows that the server lost events, and what becomes of the user's own.
+func (c *chat) forked(fork client.Fork) {
+	c.mu.Lock()
+	for seq := range c.mine[fork.ConversationID] {
+		if seq > fork.To {
+			delete(c.mine[fork.ConversationID], seq)
+		}
+	}
+	c.mu.Unlock()
+	c.printf("! [%s] the server's log went back from #%d to #%d; what is above #%d is undone, and your own %d commands above it are sent again",
+		c.name(fork.ConversationID), fork.From, fork.To, fork.To, len(fork.Commands))
+	for _, ticket := range fork.Commands {
+		go func() { // ends with the ticket, which ends with the client
+			<-ticket.Done()
+			if _, err := ticket.Wait(context.Background()); err != nil {
+				c.printf("! a command was not committed again: %v", err)
+			}
+		}()
+	}
+}
