@@ -13,23 +13,25 @@ type Code struct {
 	Name string
 	// Temporary says that the same request may succeed later without being changed.
 	Temporary bool
+	// Meaning is for documentation: why it happens and what a client does about it.
+	Meaning string
 }
 
 // Codes is every error code by rising number.
 var Codes = []Code{
-	{conversationv1.ErrorCode_ERROR_CODE_INVALID, "invalid", false},
-	{conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "not_found", false},
-	{conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "forbidden", false},
-	{conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "already_exists", false},
-	{conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "idempotency_conflict", false},
-	{conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "conflict", false},
-	{conversationv1.ErrorCode_ERROR_CODE_LIMIT, "limit", false},
-	{conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, "rate_limited", true},
-	{conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "unavailable", true},
-	{conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "unauthenticated", false},
-	{conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, "dead_lettered", false},
-	{conversationv1.ErrorCode_ERROR_CODE_INTERNAL, "internal", true},
-	{conversationv1.ErrorCode_ERROR_CODE_PROTOCOL, "protocol", false},
+	{conversationv1.ErrorCode_ERROR_CODE_INVALID, "invalid", false, "A field breaks its rule. Correct the request; the error's field names it."},
+	{conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "not_found", false, "The conversation does not exist, or the user is not a member of it."},
+	{conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "forbidden", false, "The user is a member, but not allowed to do this."},
+	{conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "already_exists", false, "What was to be created exists. Use it."},
+	{conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "idempotency_conflict", false, "The command id was used with another body. Choose a new id for a new command."},
+	{conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "conflict", false, "The state of the conversation does not allow it. Read the newest events."},
+	{conversationv1.ErrorCode_ERROR_CODE_LIMIT, "limit", false, "A limit of the conversation is reached."},
+	{conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, "rate_limited", true, "Too many requests. Wait for the error's retry_after_ms."},
+	{conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "unavailable", true, "A part behind the gateway is unavailable and the outcome is unknown. Send the same command again, with the same id and attempt."},
+	{conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "unauthenticated", false, "The token is missing, forged, expired or for another service. Get a new one."},
+	{conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, "dead_lettered", false, "The command failed repeatedly and was set aside for an operator."},
+	{conversationv1.ErrorCode_ERROR_CODE_INTERNAL, "internal", true, "A defect of the server. Try again later."},
+	{conversationv1.ErrorCode_ERROR_CODE_PROTOCOL, "protocol", false, "The frame does not fit the state of the connection. This is a defect of the client."},
 }
 
 // Name gives the name of an error code; "unknown" for one this version does not know.
@@ -57,67 +59,64 @@ func Temporary(code conversationv1.ErrorCode) bool {
 // reconnect, 4500 to 4999 do not.
 type CloseCode int
 
-// Close codes that a client answers by reconnecting.
+// Close codes. CloseCodes says what they mean.
 const (
-	CloseGoingAway    CloseCode = 4000 // the gateway is being stopped
-	CloseSlow         CloseCode = 4001 // the client did not read fast enough; nothing is lost, resume
-	CloseNoAck        CloseCode = 4002 // events stayed unacknowledged after the last try
-	CloseNoPong       CloseCode = 4003 // heartbeats stayed unanswered
-	CloseDisconnected CloseCode = 4004 // an operator closed it
-	CloseOverloaded   CloseCode = 4005 // the gateway or the user has too many connections
-	CloseTokenExpired CloseCode = 4006 // reconnect with a new token
-	CloseInternal     CloseCode = 4007 // a defect of the server
-	CloseUnavailable  CloseCode = 4008 // a part behind the gateway is away
+	CloseGoingAway    CloseCode = 4000
+	CloseSlow         CloseCode = 4001
+	CloseNoAck        CloseCode = 4002
+	CloseNoPong       CloseCode = 4003
+	CloseDisconnected CloseCode = 4004
+	CloseOverloaded   CloseCode = 4005
+	CloseTokenExpired CloseCode = 4006
+	CloseInternal     CloseCode = 4007
+	CloseUnavailable  CloseCode = 4008
+
+	CloseProtocol        CloseCode = 4500
+	CloseUnauthenticated CloseCode = 4501
+	CloseTooLarge        CloseCode = 4502
+	CloseFlood           CloseCode = 4503
+	CloseConnectTimeout  CloseCode = 4504
+	CloseStayAway        CloseCode = 4505
 )
 
-// Close codes that a client does not answer by reconnecting: something has to change first.
-const (
-	CloseProtocol        CloseCode = 4500 // a frame that no correct client sends
-	CloseUnauthenticated CloseCode = 4501 // the token is missing, forged or not meant for this service
-	CloseTooLarge        CloseCode = 4502 // a frame above the limit
-	CloseFlood           CloseCode = 4503 // the rate limit was ignored again and again
-	CloseConnectTimeout  CloseCode = 4504 // no connect frame in time
-	CloseStayAway        CloseCode = 4505 // an operator closed it and asked the client to stay away
-)
+// Close describes one close code.
+type Close struct {
+	Code CloseCode
+	// Name is what logs, metrics and documentation call it.
+	Name string
+	// Meaning is for documentation: why the connection was closed.
+	Meaning string
+}
+
+// CloseCodes is every close code by rising number.
+var CloseCodes = []Close{
+	{CloseGoingAway, "going_away", "The gateway is being stopped."},
+	{CloseSlow, "slow", "The client did not read fast enough. Nothing is lost: resume."},
+	{CloseNoAck, "no_ack", "Events stayed unacknowledged after the last try."},
+	{CloseNoPong, "no_pong", "Heartbeats stayed unanswered."},
+	{CloseDisconnected, "disconnected", "An operator closed the connection."},
+	{CloseOverloaded, "overloaded", "The gateway or the user has too many connections."},
+	{CloseTokenExpired, "token_expired", "The token has expired. Reconnect with a new one."},
+	{CloseInternal, "internal", "A defect of the server."},
+	{CloseUnavailable, "unavailable", "A part behind the gateway is unavailable."},
+	{CloseProtocol, "protocol", "The client sent a frame that no correct client sends."},
+	{CloseUnauthenticated, "unauthenticated", "The token is missing, forged or for another service."},
+	{CloseTooLarge, "too_large", "A frame is above the size limit."},
+	{CloseFlood, "flood", "The client kept exceeding the rate limit."},
+	{CloseConnectTimeout, "connect_timeout", "No connect frame came in time."},
+	{CloseStayAway, "stay_away", "An operator closed the connection and asked the client to stay away."},
+}
 
 // Reconnect reports whether a client that was closed with this code should connect again by itself. Codes outside 4500
 // to 4999, those of WebSocket itself among them, mean the connection was lost: reconnect.
 func (c CloseCode) Reconnect() bool { return c < 4500 || c > 4999 }
 
-// String is the name used in logs and metrics.
+// String is the name used in logs and metrics; "other" for a code this version does not know.
 func (c CloseCode) String() string {
-	switch c {
-	case CloseGoingAway:
-		return "going_away"
-	case CloseSlow:
-		return "slow"
-	case CloseNoAck:
-		return "no_ack"
-	case CloseNoPong:
-		return "no_pong"
-	case CloseDisconnected:
-		return "disconnected"
-	case CloseOverloaded:
-		return "overloaded"
-	case CloseTokenExpired:
-		return "token_expired"
-	case CloseInternal:
-		return "internal"
-	case CloseUnavailable:
-		return "unavailable"
-	case CloseProtocol:
-		return "protocol"
-	case CloseUnauthenticated:
-		return "unauthenticated"
-	case CloseTooLarge:
-		return "too_large"
-	case CloseFlood:
-		return "flood"
-	case CloseConnectTimeout:
-		return "connect_timeout"
-	case CloseStayAway:
-		return "stay_away"
-	default:
-		return "other"
+	for _, known := range CloseCodes {
+		if known.Code == c {
+			return known.Name
+		}
 	}
+	return "other"
 }

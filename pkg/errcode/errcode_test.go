@@ -1,6 +1,7 @@
 package errcode_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +21,10 @@ func TestCatalogueCoversTheProtocol(t *testing.T) {
 		}
 	}
 	require.Len(t, errcode.Codes, len(names))
+	require.True(t, slices.IsSortedFunc(errcode.Codes, func(a, b errcode.Code) int { return int(a.Code - b.Code) }))
+	for _, code := range errcode.Codes {
+		require.NotEmpty(t, code.Meaning, code.Name)
+	}
 	require.True(t, errcode.Temporary(conversationv1.ErrorCode(999)), "what a newer server says is worth another try")
 	require.True(t, errcode.Temporary(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))
 	require.False(t, errcode.Temporary(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN))
@@ -33,4 +38,16 @@ func TestRangeDecidesAboutReconnecting(t *testing.T) {
 	}
 	require.Equal(t, "slow", errcode.CloseSlow.String())
 	require.Equal(t, "other", errcode.CloseCode(4321).String())
+}
+
+func TestCloseCodesAreSortedAndNamed(t *testing.T) {
+	names := map[string]bool{}
+	last := errcode.CloseCode(3999)
+	for _, code := range errcode.CloseCodes {
+		require.Greater(t, code.Code, last)
+		require.NotEmpty(t, code.Meaning, code.Name)
+		require.False(t, names[code.Name], "a name stands for one code")
+		require.Equal(t, code.Name, code.Code.String())
+		names[code.Name], last = true, code.Code
+	}
 }

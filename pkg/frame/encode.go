@@ -7,46 +7,100 @@ import (
 
 // AppendClient appends a client's frame with its framing to dst.
 func AppendClient(dst []byte, codec Codec, frame *clientv1.ClientFrame) []byte {
-	if codec == JSON {
-		return appendClientJSON(dst, frame)
+	if codec.isJSON() {
+		return append(appendClientFrameJSON(dst, frame), '\n')
 	}
 	return appendProto(dst, frame)
 }
 
-// AppendServer appends a server's frame with its framing to dst. Text that is not UTF-8 is a defect of the server and is
-// made valid in JSON.
+// AppendServer appends a server's frame with its framing to dst. Text that is not UTF-8 is a defect of the server; JSON gets
+// U+FFFD in its place. Event.BodyBytes goes where the codec has a place for it: Proto sends it as the body, JSONWithBytes
+// beside the body, JSON not at all.
 func AppendServer(dst []byte, codec Codec, frame *clientv1.ServerFrame) []byte {
-	if codec == JSON {
+	switch {
+	case codec != JSONWithBytes && hasBodyBytes(frame):
+		return appendStored(dst, codec, frame)
+	case codec.isJSON():
 		return appendServerJSON(dst, frame)
+	default:
+		return appendProto(dst, frame)
 	}
-	return appendProto(dst, frame)
 }
 
-// AppendEvent is AppendServer for the push of an event, with the trace of the command behind it; empty for none.
+// AppendEvent appends the frame that pushes a stored event. traceparent is the trace of its command; empty for none.
+//
+// Proto sends the body's bytes as they are. JSON decodes them: what this version does not know of the body is left out,
+// and all other fields of the event are sent.
 func AppendEvent(dst []byte, codec Codec, event *conversationv1.Event, traceparent string) []byte {
-	if codec == JSON {
-		dst = append(dst, `{"event":`...)
-		dst = appendTextField(appendEventJSON(dst, event), "traceparent", traceparent)
-		return append(dst, '}', '\n')
-	}
-	return appendProtoField(dst, 0, 9, event, traceparent)
+	return appendEvent(dst, codec, 0, event, traceparent)
 }
 
-// AppendOutcome is AppendServer for the answer to a submit with that id, with the trace of the command; empty for none.
+func appendEvent(dst []byte, codec Codec, id uint64, event *conversationv1.Event, traceparent string) []byte {
+	if !codec.isJSON() {
+		return appendProtoField(dst, id, eventField, event, traceparent)
+	}
+	var decoded clientv1.Event
+	setEvent(&decoded, codec, event)
+	return appendServerJSON(dst, &clientv1.ServerFrame{
+		Id: id, Message: &clientv1.ServerFrame_Event{Event: &decoded}, Traceparent: traceparent,
+	})
+}
+
+// Page is clientv1.Page with events as they are stored.
+type Page struct {
+	// Events are in the order asked for.
+	Events []*conversationv1.Event
+	// Hidden are the stretches within the page that the user may not see.
+	Hidden []*conversationv1.Range
+	// Head is the newest seq that the user may see.
+	Head uint64
+	// More says that the log goes on in this direction.
+	More bool
+}
+
+// AppendPage appends the frame that answers the read request with that id. It treats bodies as AppendEvent does.
+func AppendPage(dst []byte, codec Codec, id uint64, page *Page) []byte {
+	return appendPage(dst, codec, id, page, "")
+}
+
+func appendPage(dst []byte, codec Codec, id uint64, page *Page, traceparent string) []byte {
+	if !codec.isJSON() {
+		return appendProtoField(dst, id, pageField, &storedPage{
+			events: page.Events, rest: &clientv1.Page{Hidden: page.Hidden, Head: page.Head, More: page.More},
+		}, traceparent)
+	}
+	decoded := make([]clientv1.Event, len(page.Events))
+	events := make([]*clientv1.Event, len(page.Events))
+	for i, event := range page.Events {
+		events[i] = &decoded[i]
+		setEvent(events[i], codec, event)
+	}
+	return appendServerJSON(dst, &clientv1.ServerFrame{
+		Id: id, Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{
+			Events: events, Hidden: page.Hidden, Head: page.Head, More: page.More,
+		}}, Traceparent: traceparent,
+	})
+}
+
+// AppendOutcome appends the frame that answers the submit request with that id. traceparent is the trace of the command;
+// empty for none.
 func AppendOutcome(dst []byte, codec Codec, id uint64, outcome *conversationv1.Outcome, traceparent string) []byte {
-	if codec == JSON {
-		dst = appendUintField(append(dst, '{'), "id", id)
-		dst = appendTextField(appendOutcomeJSON(appendKey(dst, "outcome"), outcome), "traceparent", traceparent)
-		return append(dst, '}', '\n')
+	if !codec.isJSON() {
+		return appendProtoField(dst, id, outcomeField, outcome, traceparent)
 	}
-	return appendProtoField(dst, id, 5, outcome, traceparent)
+	return appendServerJSON(dst, &clientv1.ServerFrame{
+		Id: id, Message: &clientv1.ServerFrame_Outcome{Outcome: outcome}, Traceparent: traceparent,
+	})
 }
 
-// AppendReceipt is AppendServer for the push of a receipt.
+// AppendReceipt appends the frame that pushes a receipt.
 func AppendReceipt(dst []byte, codec Codec, receipt *conversationv1.Receipt) []byte {
-	if codec == JSON {
-		dst = append(dst, `{"receipt":`...)
-		return append(appendReceiptJSON(dst, receipt), '}', '\n')
+	if !codec.isJSON() {
+		return appendProtoField(dst, 0, receiptField, receipt, "")
 	}
-	return appendProtoField(dst, 0, 10, receipt, "")
+	return appendServerJSON(dst, &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Receipt{Receipt: receipt}})
+}
+
+func appendServerJSON(dst []byte, frame *clientv1.ServerFrame) []byte {
+	return append(appendServerFrameJSON(dst, frame), '\n')
 }

@@ -13,7 +13,7 @@ func checkFraming(codec Codec, data []byte) *Error {
 	if len(data) == 0 {
 		return &Error{Message: "the message carries no frame"}
 	}
-	if codec == JSON {
+	if codec.isJSON() {
 		lines := bytes.Count(data, []byte{'\n'})
 		if data[len(data)-1] != '\n' {
 			lines++
@@ -39,7 +39,7 @@ func checkFraming(codec Codec, data []byte) *Error {
 // split cuts the first frame off a message, without its framing. For Proto the frame is nil when the framing is broken,
 // and never nil otherwise.
 func split(codec Codec, data []byte) (one, rest []byte) {
-	if codec == JSON {
+	if codec.isJSON() {
 		one, rest, _ = bytes.Cut(data, []byte{'\n'})
 		return one, rest
 	}

@@ -33,6 +33,9 @@ func (p *path) pop() { p.depth-- }
 // at says which element of the list that the path ends in is being decoded.
 func (p *path) at(index int) { p.steps[p.depth-1].place = index + 1 }
 
+// next goes to the element after it.
+func (p *path) next() { p.steps[p.depth-1].place++ }
+
 func (p *path) String() string {
 	var text []byte
 	for i, step := range p.steps[:p.depth] {

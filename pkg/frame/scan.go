@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"bytes"
 	"encoding/base64"
 	"math"
 	"slices"
@@ -9,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// scanner reads the JSON of one frame from left to right, along the schema and never deeper than it: there is no tree, no
-// reflection, and nothing that input can make grow. The first error sticks; after it every method returns zero values and
-// every loop ends, so that the code that decodes reads like the schema.
+// scanner reads the JSON of one frame from left to right, along the schema and never deeper than it. There is no tree, no
+// reflection, and nothing that input can make grow. There is a generated method for each message; this file holds what they
+// share. The first error is kept; after it every method returns zero values and every loop ends.
 type scanner struct {
 	data []byte
 	pos  int
@@ -23,9 +24,6 @@ type scanner struct {
 	// scratch holds the last text that had escapes in it.
 	scratch []byte
 }
-
-// names are the fields of one message by proto number: the JSON name and the proto name. Protobuf JSON takes either.
-type names [][2]string
 
 func (s *scanner) fail(message string) {
 	if s.err == nil {
@@ -90,79 +88,88 @@ func (s *scanner) literal(word string) bool {
 
 const notJSON = "is not valid JSON"
 
-// object reads an object and yields the proto number of each field that is there, at its value.
-func (s *scanner) object(known names) func(yield func(int) bool) {
-	return func(yield func(int) bool) {
-		if !s.expect('{', "must be an object") || s.take('}') {
-			return
-		}
-		var seen uint64
-		for {
-			if s.peek() != '"' {
-				s.fail(notJSON)
-				return
-			}
-			number := known.find(s.bytes())
-			if !s.expect(':', notJSON) {
-				return
-			}
-			switch {
-			case number == 0 && s.strict:
-				s.fail("holds a field that this version does not know")
-				return
-			case number == 0:
-				s.skip()
-			default:
-				if !s.path.push(known[number][1]) {
-					s.fail("is nested too deep")
-					return
-				}
-				if seen&(1<<number) != 0 {
-					s.fail("is given twice")
-					return
-				}
-				seen |= 1 << number
-				if !s.null() && !yield(number) {
-					return
-				}
-				if s.err != nil {
-					return
-				}
-				s.path.pop()
-			}
-			if s.take('}') {
-				return
-			}
-			if !s.expect(',', notJSON) {
-				return
-			}
-		}
+// open begins an object. It returns false if the object is empty.
+func (s *scanner) open() bool { return s.expect('{', "must be an object") && !s.take('}') }
+
+// more goes to the next field of an object. It returns false if there is none.
+func (s *scanner) more() bool {
+	if s.take('}') {
+		return false
 	}
+	return s.expect(',', notJSON)
 }
 
-// array reads an array and yields the index of each element, at its value.
-func (s *scanner) array(yield func(int) bool) {
-	if !s.expect('[', "must be an array") || s.take(']') {
+// key reads a field's name and the colon after it. What it returns is valid until the next text is read; nil after an error.
+func (s *scanner) key() []byte {
+	if s.peek() != '"' {
+		s.fail(notJSON)
+		return nil
+	}
+	key := s.bytes()
+	if !s.expect(':', notJSON) {
+		return nil
+	}
+	return key
+}
+
+// enter begins a field whose key was read, and leave ends it. Each field of a message has a bit in seen. It returns false
+// if there is no value to read: after an error, and if the value is null, which stands for a field that is not set.
+func (s *scanner) enter(name string, seen *uint64, bit uint64) bool {
+	if !s.path.push(name) {
+		s.fail(tooDeep)
+		return false
+	}
+	if *seen&bit != 0 {
+		s.fail(givenTwice)
+		return false
+	}
+	*seen |= bit
+	if s.null() {
+		s.leave()
+		return false
+	}
+	return true
+}
+
+// choose is enter for a field of a oneof. chosen says that a choice was made already.
+func (s *scanner) choose(name string, seen *uint64, bit uint64, chosen bool) bool {
+	if !s.enter(name, seen, bit) {
+		return false
+	}
+	if chosen {
+		s.fail(secondChoice)
+		return false
+	}
+	return true
+}
+
+func (s *scanner) leave() { s.path.pop() }
+
+// unknown refuses the field whose key was read, or passes over its value.
+func (s *scanner) unknown() {
+	if s.strict {
+		s.fail(unknownField)
 		return
 	}
-	for index := 0; ; index++ {
-		s.path.at(index)
-		if !yield(index) || s.err != nil || s.take(']') {
-			return
-		}
-		if !s.expect(',', notJSON) {
-			return
-		}
-	}
+	s.skip()
 }
 
-func (n names) find(key []byte) int {
-	for number, name := range n {
-		if len(key) > 0 && (string(key) == name[0] || string(key) == name[1]) {
-			return number
-		}
+// openList begins an array, which is the value of the field that was entered. It returns false if the array is empty.
+func (s *scanner) openList() bool {
+	if !s.expect('[', "must be an array") || s.take(']') {
+		return false
 	}
-	return 0
+	s.path.at(0)
+	return true
+}
+
+// moreElements goes to the next element of an array. It returns false if there is none.
+func (s *scanner) moreElements() bool {
+	if s.take(']') || !s.expect(',', notJSON) {
+		return false
+	}
+	s.path.next()
+	return true
 }
 
 // text reads a string.
@@ -177,22 +184,26 @@ func (s *scanner) text() string {
 // bytes reads a string, which must be next, up to its closing quote. What it returns is valid until the next call.
 func (s *scanner) bytes() []byte {
 	start := s.pos + 1
+	text := s.data[start:]
 	ascii := true
-	for i := start; i < len(s.data); i++ {
-		switch c := s.data[i]; {
+	for i, c := range text {
+		if !special[c] {
+			continue
+		}
+		switch {
 		case c == '"':
-			s.pos = i + 1
-			if !ascii && !utf8.Valid(s.data[start:i]) {
-				s.fail("is not valid UTF-8")
+			s.pos = start + i + 1
+			if !ascii && !utf8.Valid(text[:i]) {
+				s.fail(notUTF8)
 				return nil
 			}
-			return s.data[start:i]
+			return text[:i]
 		case c == '\\':
-			return s.escaped(start, i)
+			return s.escaped(start, start+i)
 		case c < ' ':
 			s.fail(notJSON)
 			return nil
-		case c >= utf8.RuneSelf:
+		default:
 			ascii = false
 		}
 	}
@@ -209,7 +220,7 @@ func (s *scanner) escaped(start, i int) []byte {
 		case c == '"':
 			s.pos = i + 1
 			if !utf8.Valid(s.scratch) {
-				s.fail("is not valid UTF-8")
+				s.fail(notUTF8)
 				return nil
 			}
 			return s.scratch
@@ -339,18 +350,21 @@ func (s *scanner) uint(limit uint64) uint64 {
 func (s *scanner) uint64() uint64 { return s.uint(math.MaxUint64) }
 func (s *scanner) uint32() uint32 { return uint32(s.uint(math.MaxUint32)) }
 
-func (s *scanner) int64() int64 {
+func (s *scanner) int(bits int) int64 {
 	digits := s.integer()
 	if s.err != nil {
 		return 0
 	}
-	n, err := strconv.ParseInt(string(digits), 10, 64)
+	n, err := strconv.ParseInt(string(digits), 10, bits)
 	if err != nil {
-		s.fail("must be a whole number of 64 bits")
+		s.fail("must be a whole number of " + strconv.Itoa(bits) + " bits")
 		return 0
 	}
 	return n
 }
+
+func (s *scanner) int64() int64 { return s.int(64) }
+func (s *scanner) int32() int32 { return int32(s.int(32)) }
 
 func (s *scanner) bool() bool {
 	switch {
@@ -363,75 +377,44 @@ func (s *scanner) bool() bool {
 	return false
 }
 
-// enum reads a value of an enumeration by its name or its number. A value that is not known is refused, or 0 when not strict.
-func (s *scanner) enum(byName map[string]int32, byNumber map[int32]string) int32 {
-	var n int32
-	var known bool
+// enum reads a value of an enum, by its name or its number. A value that this version does not know is refused. If the
+// scanner is not strict, its number is kept, and its name is passed over: known is then false.
+func (s *scanner) enum(byName map[string]int32, byNumber map[int32]string) (n int32, known bool) {
 	if s.peek() == '"' {
 		n, known = byName[string(s.bytes())]
 	} else if v := s.int64(); v == int64(int32(v)) {
 		n = int32(v)
 		_, known = byNumber[n]
+		known = known || !s.strict
 	}
 	if !known && s.strict {
-		s.fail("is a value that this version does not know")
+		s.fail(unknownValue)
 	}
-	if !known {
-		return 0
-	}
-	return n
+	return n, known
 }
 
-// base64 reads bytes in standard base64.
+// base64 reads bytes: in the standard alphabet or that for URLs, with or without padding.
 func (s *scanner) base64() []byte {
 	if s.peek() != '"' {
 		s.fail("must be a string")
 		return nil
 	}
 	text := s.bytes()
-	out, err := base64.StdEncoding.AppendDecode(make([]byte, 0, base64.StdEncoding.DecodedLen(len(text))), text)
+	encoding := base64.StdEncoding
+	switch padded := len(text)%4 == 0; {
+	case bytes.ContainsAny(text, "-_") && padded:
+		encoding = base64.URLEncoding
+	case bytes.ContainsAny(text, "-_"):
+		encoding = base64.RawURLEncoding
+	case !padded:
+		encoding = base64.RawStdEncoding
+	}
+	out, err := encoding.AppendDecode(make([]byte, 0, encoding.DecodedLen(len(text))), text)
 	if err != nil {
 		s.fail("must be base64")
 		return nil
 	}
 	return out
-}
-
-// textMap reads an object of strings.
-func (s *scanner) textMap() map[string]string {
-	if !s.expect('{', "must be an object") {
-		return nil
-	}
-	m := map[string]string{}
-	if s.take('}') {
-		return m
-	}
-	for {
-		if s.peek() != '"' {
-			s.fail(notJSON)
-			return nil
-		}
-		key := string(s.bytes())
-		if _, twice := m[key]; twice {
-			s.fail("has a key twice")
-		}
-		if !s.expect(':', notJSON) {
-			return nil
-		}
-		m[key] = s.text()
-		if s.take('}') || !s.expect(',', notJSON) {
-			return m
-		}
-	}
-}
-
-// texts reads an array of strings.
-func (s *scanner) texts() []string {
-	var list []string
-	for range s.array {
-		list = append(list, s.text())
-	}
-	return list
 }
 
 // skip passes over a value that is not known, however deep, without recursion.
@@ -485,12 +468,4 @@ func (s *scanner) word() bool {
 		s.pos++
 	}
 	return s.pos > start
-}
-
-// raw is the value that comes next, as it is.
-func (s *scanner) raw() []byte {
-	s.space()
-	start := s.pos
-	s.skip()
-	return s.data[start:s.pos]
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -11,30 +12,41 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// The tables are written by hand; a field that is added to the schema must be added to them and to what reads them.
-func TestTablesAreThoseOfTheSchema(t *testing.T) {
-	for m, table := range map[proto.Message]names{
-		&clientv1.ClientFrame{}: clientFrameNames, &clientv1.Connect{}: connectNames, &clientv1.Position{}: positionNames,
-		&clientv1.Refresh{}: refreshNames, &clientv1.Submit{}: submitNames, &clientv1.Read{}: readNames,
-		&clientv1.ListConversations{}: listConversationsNames, &clientv1.ListMembers{}: listMembersNames,
-		&clientv1.Ack{}: ackNames, &clientv1.AckPosition{}: ackPositionNames, &clientv1.Pong{}: pongNames,
-		&clientv1.ServerFrame{}: serverFrameNames, &clientv1.Page{}: pageNames,
-		&conversationv1.Body{}: bodyNames, &conversationv1.Create{}: createNames, &conversationv1.Message{}: messageNames,
-		&conversationv1.AddMembers{}: addMembersNames, &conversationv1.RemoveMember{}: removeMemberNames,
-		&conversationv1.Leave{}: leaveNames, &conversationv1.Rename{}: renameNames, &conversationv1.Event{}: eventNames,
-		&conversationv1.Error{}: errorNames, &conversationv1.Outcome{}: outcomeNames, &conversationv1.Receipt{}: receiptNames,
-		&conversationv1.Step{}: stepNames, &conversationv1.Range{}: rangeNames,
+func TestFieldNumbersAreThoseOfTheSchema(t *testing.T) {
+	for _, c := range []struct {
+		message proto.Message
+		name    protoreflect.Name
+		number  protowire.Number
+	}{
+		{&clientv1.ServerFrame{}, "id", idField},
+		{&clientv1.ServerFrame{}, "outcome", outcomeField},
+		{&clientv1.ServerFrame{}, "page", pageField},
+		{&clientv1.ServerFrame{}, "event", eventField},
+		{&clientv1.ServerFrame{}, "receipt", receiptField},
+		{&clientv1.ServerFrame{}, "traceparent", traceparentField},
+		{&clientv1.Page{}, "events", pageEventsField},
+		{&clientv1.Event{}, "body", eventBodyField},
+		{&conversationv1.Event{}, "body", eventBodyField},
 	} {
-		schema := m.ProtoReflect().Descriptor()
-		want := names{}
-		for i := range schema.Fields().Len() {
-			field := schema.Fields().Get(i)
-			for len(want) <= int(field.Number()) {
-				want = append(want, [2]string{})
-			}
-			want[field.Number()] = [2]string{field.JSONName(), string(field.Name())}
+		field := c.message.ProtoReflect().Descriptor().Fields().ByName(c.name)
+		require.NotNil(t, field, c.name)
+		require.Equal(t, c.number, field.Number(), field.FullName())
+	}
+}
+
+// The two events differ in the type of the body, in body_bytes and in kind_number, and in nothing else.
+func TestEventsHaveTheSameFields(t *testing.T) {
+	stored, sent := (&conversationv1.Event{}).ProtoReflect().Descriptor().Fields(), (&clientv1.Event{}).ProtoReflect().Descriptor().Fields()
+	require.Equal(t, stored.Len()+2, sent.Len())
+	for i := range stored.Len() {
+		a := stored.Get(i)
+		b := sent.ByNumber(a.Number())
+		require.NotNil(t, b, a.FullName())
+		require.Equal(t, a.Name(), b.Name())
+		require.Equal(t, a.Cardinality(), b.Cardinality())
+		if a.Number() != eventBodyField {
+			require.Equal(t, a.Kind(), b.Kind(), a.FullName())
 		}
-		require.Equal(t, want, table, schema.FullName())
 	}
 }
 

@@ -2174,7 +2174,10 @@ type Event struct {
 	// The bytes of the body as they are stored and hashed. On protobuf connections they are the bytes of field 7, and this field
 	// is not sent. On JSON connections it is sent when Connect.body_bytes asked for it; a client without the bytes cannot
 	// check the content against the commitment.
-	BodyBytes     []byte `protobuf:"bytes,14,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
+	BodyBytes []byte `protobuf:"bytes,14,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
+	// The number of kind, which is what the hash covers. Sent together with body_bytes: a JSON client that is older than the kind
+	// does not know its name.
+	KindNumber    uint32 `protobuf:"varint,15,opt,name=kind_number,json=kindNumber,proto3" json:"kind_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2305,6 +2308,13 @@ func (x *Event) GetBodyBytes() []byte {
 		return x.BodyBytes
 	}
 	return nil
+}
+
+func (x *Event) GetKindNumber() uint32 {
+	if x != nil {
+		return x.KindNumber
+	}
+	return 0
 }
 
 // ReadMessages asks for messages as they are now: with their edits, reactions and number of answers. Only members may.
@@ -2856,7 +2866,7 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\"N\n" +
 	"\bAttached\x12B\n" +
-	"\fconversation\x18\x01 \x01(\v2\x1e.runnel.client.v1.ConversationR\fconversation\"\xba\x03\n" +
+	"\fconversation\x18\x01 \x01(\v2\x1e.runnel.client.v1.ConversationR\fconversation\"\xdb\x03\n" +
 	"\x05Event\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x17\n" +
@@ -2876,7 +2886,9 @@ const file_runnel_client_v1_client_proto_rawDesc = "" +
 	"\x06format\x18\f \x01(\rR\x06format\x12!\n" +
 	"\fheader_extra\x18\r \x01(\fR\vheaderExtra\x12\x1d\n" +
 	"\n" +
-	"body_bytes\x18\x0e \x01(\fR\tbodyBytes\"\x97\x01\n" +
+	"body_bytes\x18\x0e \x01(\fR\tbodyBytes\x12\x1f\n" +
+	"\vkind_number\x18\x0f \x01(\rR\n" +
+	"kindNumber\"\x97\x01\n" +
 	"\fReadMessages\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x16\n" +

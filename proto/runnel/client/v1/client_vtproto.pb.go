@@ -2121,6 +2121,11 @@ func (m *Event) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.KindNumber != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.KindNumber))
+		i--
+		dAtA[i] = 0x78
+	}
 	if len(m.BodyBytes) > 0 {
 		i -= len(m.BodyBytes)
 		copy(dAtA[i:], m.BodyBytes)
@@ -3576,6 +3581,9 @@ func (m *Event) SizeVT() (n int) {
 	l = len(m.BodyBytes)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
+	}
+	if m.KindNumber != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.KindNumber))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8431,6 +8439,25 @@ func (m *Event) UnmarshalVT(dAtA []byte) error {
 				m.BodyBytes = []byte{}
 			}
 			iNdEx = postIndex
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field KindNumber", wireType)
+			}
+			m.KindNumber = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.KindNumber |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -1,0 +1,99 @@
+package frame
+
+import (
+	"bytes"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+)
+
+// setBodyBytes gives the events of a frame the bytes of their bodies as they are in data, which the frame was decoded from.
+// It returns false if a body is there twice: no bytes would be those of the decoded body then.
+func setBodyBytes(frame *clientv1.ServerFrame, data []byte) bool {
+	switch m := frame.GetMessage().(type) {
+	case *clientv1.ServerFrame_Event:
+		content, ok := only(data, eventField)
+		return ok && setBody(m.Event, content)
+	case *clientv1.ServerFrame_Page:
+		content, ok := only(data, pageField)
+		return ok && setBodies(m.Page.GetEvents(), content)
+	default:
+		return true
+	}
+}
+
+func setBodies(events []*clientv1.Event, page []byte) bool {
+	for len(page) > 0 {
+		number, content, rest := nextField(page)
+		if rest == nil {
+			return false
+		}
+		page = rest
+		if number != pageEventsField {
+			continue
+		}
+		if len(events) == 0 || !setBody(events[0], content) {
+			return false
+		}
+		events = events[1:]
+	}
+	return true
+}
+
+func setBody(event *clientv1.Event, data []byte) bool {
+	body, ok := only(data, eventBodyField)
+	event.BodyBytes = bytes.Clone(body)
+	return ok
+}
+
+// only finds the content of a field; nil if it is not there. It returns false if it is there twice.
+func only(data []byte, wanted protowire.Number) (content []byte, ok bool) {
+	for len(data) > 0 {
+		number, value, rest := nextField(data)
+		if rest == nil {
+			return nil, false
+		}
+		data = rest
+		if number != wanted {
+			continue
+		}
+		if content != nil || value == nil {
+			return nil, false
+		}
+		content = value
+	}
+	return content, true
+}
+
+// nextField reads a field of a message: its number, its content if it has a length, and what follows it. content is nil for
+// a field without a length, and rest is nil if data is not protobuf.
+func nextField(data []byte) (number protowire.Number, content, rest []byte) {
+	// The fields of an event have a tag of one byte, and are varints or have a length.
+	if tag := data[0]; tag >= 1<<3 && tag < 0x80 && tag&7 <= byte(protowire.BytesType) && tag&7 != byte(protowire.Fixed64Type) {
+		v, n := protowire.ConsumeVarint(data[1:])
+		if n < 0 {
+			return 0, nil, nil
+		}
+		number, rest = protowire.Number(tag>>3), data[1+n:]
+		if tag&7 == byte(protowire.VarintType) {
+			return number, nil, rest
+		}
+		if v > uint64(len(rest)) {
+			return 0, nil, nil
+		}
+		return number, rest[:v], rest[v:]
+	}
+	number, kind, n := protowire.ConsumeTag(data)
+	if n < 0 {
+		return 0, nil, nil
+	}
+	data = data[n:]
+	if n = protowire.ConsumeFieldValue(number, kind, data); n < 0 {
+		return 0, nil, nil
+	}
+	if kind == protowire.BytesType {
+		content, _ = protowire.ConsumeBytes(data)
+	}
+	return number, content, data[n:]
+}

@@ -1,0 +1,111 @@
+package frame
+
+import (
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// A stored event holds its body as bytes, which are hashed. The client protocol's event holds the decoded body, and the
+// bytes beside it. This file converts one into the other. A test checks that no field is forgotten.
+
+// ToClient decodes a stored event. Its BodyBytes are those of the event, not a copy. What this version does not know of the
+// body is in BodyBytes only.
+func ToClient(event *conversationv1.Event) *clientv1.Event {
+	decoded := &clientv1.Event{}
+	setEvent(decoded, JSONWithBytes, event)
+	decoded.KindNumber = 0 // a Go program has it in Kind
+	return decoded
+}
+
+// FromClient gives the event as it is stored, so that it can be verified. Its body is BodyBytes, not a copy and never the
+// decoded body encoded again: it is empty if the event came without the bytes.
+func FromClient(event *clientv1.Event) *conversationv1.Event {
+	kind := event.GetKind()
+	if event.GetKindNumber() != 0 {
+		kind = conversationv1.EventKind(event.GetKindNumber())
+	}
+	return &conversationv1.Event{
+		ConversationId: event.GetConversationId(),
+		Seq:            event.GetSeq(),
+		TimeMs:         event.GetTimeMs(),
+		Sender:         event.GetSender(),
+		CommandId:      event.GetCommandId(),
+		Kind:           kind,
+		Body:           event.GetBodyBytes(),
+		Salt:           event.GetSalt(),
+		Commitment:     event.GetCommitment(),
+		PrevHash:       event.GetPrevHash(),
+		Hash:           event.GetHash(),
+		Format:         event.GetFormat(),
+		HeaderExtra:    event.GetHeaderExtra(),
+	}
+}
+
+// setEvent decodes a stored event into an empty one, for the codec that it will be encoded with.
+func setEvent(decoded *clientv1.Event, codec Codec, event *conversationv1.Event) {
+	decoded.ConversationId = event.GetConversationId()
+	decoded.Seq = event.GetSeq()
+	decoded.TimeMs = event.GetTimeMs()
+	decoded.Sender = event.GetSender()
+	decoded.CommandId = event.GetCommandId()
+	decoded.Kind = event.GetKind()
+	decoded.Salt = event.GetSalt()
+	decoded.Commitment = event.GetCommitment()
+	decoded.PrevHash = event.GetPrevHash()
+	decoded.Hash = event.GetHash()
+	decoded.Format = event.GetFormat()
+	decoded.HeaderExtra = event.GetHeaderExtra()
+	if codec == JSONWithBytes {
+		decoded.KindNumber = uint32(event.GetKind())
+	}
+	if len(event.GetBody()) == 0 {
+		return // erased
+	}
+	body := &conversationv1.Body{}
+	// The bytes were admitted by a gateway, so an error means that this version cannot read them. What it has read until
+	// then is sent: the event must not get lost.
+	_ = body.UnmarshalVT(event.GetBody())
+	decoded.Body = body
+	if codec == JSONWithBytes {
+		decoded.BodyBytes = event.GetBody()
+	}
+}
+
+// hasBodyBytes says whether an event of the frame has BodyBytes.
+func hasBodyBytes(frame *clientv1.ServerFrame) bool {
+	switch m := frame.GetMessage().(type) {
+	case *clientv1.ServerFrame_Event:
+		return m.Event.GetBodyBytes() != nil
+	case *clientv1.ServerFrame_Page:
+		for _, event := range m.Page.GetEvents() {
+			if event.GetBodyBytes() != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// appendStored encodes a frame whose events have BodyBytes as the frame of the stored events.
+func appendStored(dst []byte, codec Codec, frame *clientv1.ServerFrame) []byte {
+	if event := frame.GetEvent(); event != nil {
+		return appendEvent(dst, codec, frame.GetId(), stored(event), frame.GetTraceparent())
+	}
+	page := frame.GetPage()
+	events := make([]*conversationv1.Event, len(page.GetEvents()))
+	for i, event := range page.GetEvents() {
+		events[i] = stored(event)
+	}
+	return appendPage(dst, codec, frame.GetId(), &Page{
+		Events: events, Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
+	}, frame.GetTraceparent())
+}
+
+// stored is FromClient that encodes the body of an event without BodyBytes.
+func stored(event *clientv1.Event) *conversationv1.Event {
+	m := FromClient(event)
+	if m.GetBody() == nil && event.GetBody() != nil {
+		m.Body, _ = event.GetBody().MarshalVT() // it fails only for messages that vtprotobuf did not generate
+	}
+	return m
+}
