@@ -16,6 +16,8 @@ import (
 func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	var invalid *store.InvalidError
 	var moved *store.WatermarkError
+	var fork *store.ForkError
+	var level *levelError
 	answer := func(r reason, code codes.Code, text string, details ...protoadapt.MessageV1) error {
 		op.refused[r].Inc()
 		st := status.New(code, text)
@@ -31,6 +33,14 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		return answer(reasonWatermark, codes.Aborted, moved.Error(), protoadapt.MessageV1Of(moved.Present))
 	case errors.Is(err, store.ErrSeqTaken):
 		return answer(reasonSeqTaken, codes.FailedPrecondition, store.ErrSeqTaken.Error())
+	case errors.Is(err, store.ErrPosition):
+		return answer(reasonPosition, codes.FailedPrecondition, err.Error())
+	case errors.As(err, &fork):
+		return answer(reasonFork, codes.FailedPrecondition, fork.Error(), protoadapt.MessageV1Of(fork.Fork))
+	case errors.Is(err, store.ErrLevel):
+		return answer(reasonLevel, codes.FailedPrecondition, store.ErrLevel.Error())
+	case errors.As(err, &level):
+		return answer(reasonLevel, codes.FailedPrecondition, level.Error())
 	case errors.Is(err, store.ErrNotFound):
 		return answer(reasonNotFound, codes.NotFound, store.ErrNotFound.Error())
 	case errors.Is(err, store.ErrNoDeadLetter):

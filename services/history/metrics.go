@@ -13,11 +13,12 @@ import (
 type metrics struct {
 	appendEvents                 prometheus.Observer
 	duplicates, rewinds, damaged prometheus.Counter
-	deadLetters                  prometheus.Counter
+	deadLetters, refusals        prometheus.Counter
 
 	append, watermark, lease, conversations, commands, read,
 	listConversations, listMembers, heads, saveCursors,
-	listLeases, movePartition, listDeadLetters, getDeadLetter, dropDeadLetter, revokeUser, getRevocations *operation
+	listLeases, movePartition, listDeadLetters, getDeadLetter, dropDeadLetter, revokeUser, getRevocations,
+	facts, readMessages, listRefusals, readFeed, getFeedCursors, saveFeedCursor, getInstallation, raiseLevel, markBackup *operation
 }
 
 // operation is one method.
@@ -36,6 +37,9 @@ const (
 	reasonInvalid     reason = "invalid"
 	reasonWatermark   reason = "watermark"
 	reasonSeqTaken    reason = "seq_taken"
+	reasonPosition    reason = "position"
+	reasonFork        reason = "fork"
+	reasonLevel       reason = "level"
 	reasonNotFound    reason = "not_found"
 	reasonTooLarge    reason = "too_large"
 	reasonGivenUp     reason = "given_up"
@@ -62,12 +66,15 @@ func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
 		Name: "runnel_history_watermark_rewinds_total", Help: "Appends that moved a watermark back in its stream. Right only after the broker lost acknowledged commands.",
 	})
 	damaged := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "runnel_history_damaged_events_total", Help: "Events that were read and whose stored body cannot be decoded. Above 0 is an alarm: run runnel verify.",
+		Name: "runnel_history_damaged_events_total", Help: "Events that were read and whose stored body is not of their kind, or is gone without having been erased. Above 0 is an alarm: run runnel verify.",
 	})
 	deadLetters := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "runnel_history_dead_letters_total", Help: "Commands that were put aside. Each is a message that somebody sent and nobody got: see runnel admin dead-letters.",
 	})
-	registerer.MustRegister(seconds, refused, events, duplicates, rewinds, damaged, deadLetters, newStatsCollector(s))
+	refusals := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "runnel_history_refusals_total", Help: "Refusals of commands that were stored, so that no later copy of the command is committed.",
+	})
+	registerer.MustRegister(seconds, refused, events, duplicates, rewinds, damaged, deadLetters, refusals, newStatsCollector(s))
 
 	resolve := func(name string) *operation {
 		o := &operation{
@@ -75,20 +82,23 @@ func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
 			logged: rate.Sometimes{First: 1, Interval: time.Second},
 		}
 		for _, r := range []reason{
-			reasonInvalid, reasonWatermark, reasonSeqTaken, reasonNotFound, reasonTooLarge, reasonGivenUp, reasonUnavailable, reasonDefect,
+			reasonInvalid, reasonWatermark, reasonSeqTaken, reasonPosition, reasonFork, reasonLevel, reasonNotFound, reasonTooLarge, reasonGivenUp, reasonUnavailable, reasonDefect,
 		} {
 			o.refused[r] = refused.WithLabelValues(name, string(r))
 		}
 		return o
 	}
 	return &metrics{
-		appendEvents: events, duplicates: duplicates, rewinds: rewinds, damaged: damaged, deadLetters: deadLetters,
+		appendEvents: events, duplicates: duplicates, rewinds: rewinds, damaged: damaged, deadLetters: deadLetters, refusals: refusals,
 		append: resolve("append"), watermark: resolve("watermark"), lease: resolve("lease"), conversations: resolve("conversations"),
 		commands: resolve("commands"), read: resolve("read"), listConversations: resolve("list_conversations"),
 		listMembers: resolve("list_members"), heads: resolve("heads"), saveCursors: resolve("save_cursors"),
 		listLeases: resolve("list_leases"), movePartition: resolve("move_partition"), listDeadLetters: resolve("list_dead_letters"),
 		getDeadLetter: resolve("get_dead_letter"), dropDeadLetter: resolve("drop_dead_letter"), revokeUser: resolve("revoke_user"),
-		getRevocations: resolve("get_revocations"),
+		getRevocations: resolve("get_revocations"), facts: resolve("facts"), readMessages: resolve("read_messages"),
+		listRefusals: resolve("list_refusals"), readFeed: resolve("read_feed"), getFeedCursors: resolve("get_feed_cursors"),
+		saveFeedCursor: resolve("save_feed_cursor"), getInstallation: resolve("get_installation"), raiseLevel: resolve("raise_level"),
+		markBackup: resolve("mark_backup"),
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -64,10 +66,10 @@ func TestEveryMetricMoves(t *testing.T) {
 	ctx := t.Context()
 	worker, batch := creation(t, "bob")
 	id := batch.GetEvents()[0].GetConversationId()
-	_, err := b.client.Append(ctx, batch)
+	response, err := b.client.Append(ctx, batch)
 	require.NoError(t, err)
 	note("append_events{}", "operation_seconds{sqlite,append}", "sqlite_commits_total{}")
-	worker.Watermark = batch.GetNext()
+	worker.Watermark = after(batch, response)
 
 	again := worker.Batch(batch.GetEvents()...)
 	_, err = b.client.Append(ctx, again)
@@ -76,15 +78,20 @@ func TestEveryMetricMoves(t *testing.T) {
 
 	put := worker.Batch()
 	put.DeadLetters = []*historyv1.DeadLetter{{Sequence: 1}, {Sequence: 2}}
-	_, err = b.client.Append(ctx, put)
+	put.Refusals = []*historyv1.Refusal{refusal(id, "alice", batch.GetEvents()[0].GetCommandId())}
+	response, err = b.client.Append(ctx, put)
 	require.NoError(t, err)
-	note("dead_letters_total{}")
+	note("dead_letters_total{}", "refusals_total{}")
 	require.InDelta(t, 2, before["dead_letters_total{}"], 0)
 
-	worker.Watermark = put.GetNext()
+	worker.Watermark = after(put, response)
 	back := worker.Batch()
-	back.Next.Sequence = 1
+	back.Next.Sequence = 0
 	_, err = b.client.Append(ctx, back)
+	require.Error(t, err)
+	note("refused_total{append,position}")
+	back.BeginEpoch, back.Next.Sequence = true, 1
+	response, err = b.client.Append(ctx, back)
 	require.NoError(t, err)
 	note("watermark_rewinds_total{}")
 
@@ -226,6 +233,65 @@ func TestEveryMetricMoves(t *testing.T) {
 				return err
 			},
 		},
+		{
+			"facts",
+			func() error { _, err := b.client.GetFacts(ctx, &historyv1.GetFactsRequest{}); return err },
+			func() error {
+				_, err := b.client.GetFacts(ctx, &historyv1.GetFactsRequest{Needs: []*historyv1.Need{{}}})
+				return err
+			},
+		},
+		{
+			"read_messages",
+			func() error {
+				_, err := b.client.ReadMessages(ctx, &historyv1.ReadMessagesRequest{ConversationId: id, Viewer: "bob", Kinds: conversation.MessageKinds()})
+				return err
+			},
+			func() error { _, err := b.client.ReadMessages(ctx, &historyv1.ReadMessagesRequest{}); return err },
+		},
+		{
+			"list_refusals",
+			func() error { _, err := b.client.ListRefusals(ctx, &historyv1.ListRefusalsRequest{}); return err },
+			func() error {
+				_, err := b.client.ListRefusals(ctx, &historyv1.ListRefusalsRequest{Partition: 99})
+				return err
+			},
+		},
+		{
+			"read_feed",
+			func() error { _, err := b.client.ReadFeed(ctx, &historyv1.ReadFeedRequest{}); return err },
+			func() error { _, err := b.client.ReadFeed(ctx, &historyv1.ReadFeedRequest{Partition: 99}); return err },
+		},
+		{
+			"get_feed_cursors",
+			func() error {
+				_, err := b.client.GetFeedCursors(ctx, &historyv1.GetFeedCursorsRequest{Reader: "r"})
+				return err
+			},
+			func() error { _, err := b.client.GetFeedCursors(ctx, &historyv1.GetFeedCursorsRequest{}); return err },
+		},
+		{
+			"save_feed_cursor",
+			func() error {
+				_, err := b.client.SaveFeedCursor(ctx, &historyv1.SaveFeedCursorRequest{Reader: "r"})
+				return err
+			},
+			func() error { _, err := b.client.SaveFeedCursor(ctx, &historyv1.SaveFeedCursorRequest{}); return err },
+		},
+		{"get_installation", func() error { _, err := b.client.GetInstallation(ctx, &historyv1.GetInstallationRequest{}); return err }, nil},
+		{
+			"raise_level",
+			func() error { _, err := b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{Level: 1}); return err },
+			func() error { _, err := b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{}); return err },
+		},
+		{
+			"mark_backup",
+			func() error { _, err := b.client.MarkBackup(ctx, &historyv1.MarkBackupRequest{}); return err },
+			func() error {
+				_, err := b.client.MarkBackup(ctx, &historyv1.MarkBackupRequest{Marks: []*historyv1.BackupMark{{Partition: 99}}})
+				return err
+			},
+		},
 	} {
 		if op.good != nil {
 			require.NoError(t, op.good(), op.name)
@@ -243,7 +309,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	}
 	_, err = b.client.Append(ctx, batch)
 	refuse("append", "watermark", err)
-	worker.Watermark = back.GetNext()
+	worker.Watermark = after(back, response)
 	worker.Apply(t, worker.Command(id, "alice", storetest.Message("never appended")))
 	_, err = b.client.Append(ctx, worker.Batch(worker.Apply(t, worker.Command(id, "alice", storetest.Message("a hole before it")))...))
 	refuse("append", "seq_taken", err)
@@ -251,6 +317,10 @@ func TestEveryMetricMoves(t *testing.T) {
 	refuse("read", "not_found", err)
 	_, err = b.client.GetDeadLetter(ctx, &historyv1.GetDeadLetterRequest{DeadLetterId: letter})
 	refuse("get_dead_letter", "not_found", err)
+	_, err = b.client.ReadFeed(ctx, &historyv1.ReadFeedRequest{Partition: worker.Partition, After: &historyv1.Position{Epoch: 1, Sequence: 1}})
+	refuse("read_feed", "fork", err)
+	_, err = b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{Level: 99})
+	refuse("raise_level", "level", err)
 
 	require.Eventually(t, func() bool { return readings(t, b.registry)["sqlite_checkpoints_total{}"] > 0 }, time.Minute, time.Millisecond)
 	moved["sqlite_checkpoints_total{}"] = true
@@ -304,6 +374,14 @@ func TestEveryMetricMoves(t *testing.T) {
 	}
 	slices.Sort(never)
 	require.Empty(t, never)
+}
+
+// refusal is one that is well formed.
+func refusal(id, sender, command string) *historyv1.Refusal {
+	return &historyv1.Refusal{
+		Command:    &historyv1.CommandKey{ConversationId: id, Sender: sender, CommandId: command},
+		Commitment: make([]byte, chain.Size), Error: &conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, Message: "no"},
+	}
 }
 
 // faultyStore answers as databases do that have their troubles.

@@ -4,17 +4,18 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/services/history/ledger"
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Server is the history service over a store. It starts nothing and holds nothing: whoever opened the store closes it.
+// Server is the history service over a store. It starts nothing: whoever opened the store closes it.
 type Server struct {
 	historyv1.UnimplementedHistoryServiceServer
 
@@ -22,14 +23,24 @@ type Server struct {
 	log     *slog.Logger
 	timeout time.Duration
 	metrics *metrics
+	ledger  *ledger.Ledger
+	// closing is closed when calls that wait are to return.
+	closing   chan struct{}
+	closeOnce sync.Once
 }
 
 var _ historyv1.HistoryServiceServer = (*Server)(nil)
 
 // New makes the service. Its metrics are registered with registerer, once for each registerer.
 func New(cfg Config, s Store, log *slog.Logger, registerer prometheus.Registerer) *Server {
-	return &Server{store: s, log: log, timeout: cmp.Or(cfg.Timeout, defaultTimeout), metrics: newMetrics(registerer, s)}
+	return &Server{
+		store: s, log: log, timeout: cmp.Or(cfg.Timeout, defaultTimeout), metrics: newMetrics(registerer, s),
+		ledger: ledger.New(cfg.EraseLedger), closing: make(chan struct{}),
+	}
 }
+
+// Close ends the calls that wait for something, so that a server that stops does not wait for them. All others go on.
+func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closing) }) }
 
 // do runs one call: the check of the request, then the store, measured, and its error translated.
 func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func(ctx context.Context) (T, error)) (T, error) {
@@ -56,18 +67,22 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 			// Nothing compares the two then, so that only this shows what the bug does.
 			present, _ = s.store.Watermark(ctx, request.GetPartition())
 		}
-		duplicates, err := s.store.Append(ctx, withCleanReasons(request))
+		if err := s.recordErasures(ctx, request); err != nil {
+			return nil, err
+		}
+		response, err := s.store.Append(ctx, withCleanReasons(request))
 		switch {
 		case err != nil:
 			return nil, err
-		case len(duplicates) > 0:
-			s.metrics.duplicates.Add(float64(len(duplicates)))
+		case len(response.GetDuplicates()) > 0:
+			s.metrics.duplicates.Add(float64(len(response.GetDuplicates())))
 		default:
 			s.metrics.appendEvents.Observe(float64(len(request.GetEvents())))
 			s.metrics.deadLetters.Add(float64(len(request.GetDeadLetters())))
+			s.metrics.refusals.Add(float64(len(request.GetRefusals())))
 			s.reportRewind(ctx, request, present)
 		}
-		return &historyv1.AppendResponse{Duplicates: duplicates}, nil
+		return response, nil
 	})
 }
 
@@ -85,7 +100,11 @@ func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequ
 func (s *Server) GetWatermark(ctx context.Context, request *historyv1.GetWatermarkRequest) (*historyv1.GetWatermarkResponse, error) {
 	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", request.GetPartition()), func(ctx context.Context) (*historyv1.GetWatermarkResponse, error) {
 		watermark, err := s.store.Watermark(ctx, request.GetPartition())
-		return &historyv1.GetWatermarkResponse{Watermark: watermark}, err
+		if err != nil {
+			return nil, err
+		}
+		backup, err := s.store.BackupMark(ctx, request.GetPartition())
+		return &historyv1.GetWatermarkResponse{Watermark: watermark, Backup: backup}, err
 	})
 }
 
@@ -110,7 +129,9 @@ func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetCon
 func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindCommandsRequest) (*historyv1.FindCommandsResponse, error) {
 	return do(ctx, s, s.metrics.commands, checkCommands(request.GetCommands()), func(ctx context.Context) (*historyv1.FindCommandsResponse, error) {
 		events, err := s.store.Commands(ctx, request.GetCommands())
-		s.reportDamage(ctx, events)
+		for _, event := range events {
+			s.reportDamage(ctx, event)
+		}
 		return &historyv1.FindCommandsResponse{Events: events}, err
 	})
 }
@@ -119,20 +140,11 @@ func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindComman
 func (s *Server) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
 	return do(ctx, s, s.metrics.read, checkRead(request), func(ctx context.Context) (*historyv1.ReadResponse, error) {
 		page, err := s.store.Read(ctx, request)
-		s.reportDamage(ctx, page.GetEvents())
+		for _, event := range page.GetEvents() {
+			s.reportDamage(ctx, event)
+		}
 		return page, err
 	})
-}
-
-// reportDamage tells operators about events whose body cannot be decoded. Readers get them without body and commitment,
-// so that verification names them.
-func (s *Server) reportDamage(ctx context.Context, events []*conversationv1.Event) {
-	for _, event := range events {
-		if event.GetBody() == nil && len(event.GetCommitment()) == 0 {
-			s.metrics.damaged.Inc()
-			s.log.ErrorContext(ctx, "the stored body of an event cannot be decoded", "conversation", event.GetConversationId(), "seq", event.GetSeq())
-		}
-	}
 }
 
 // ListConversations gives the conversations that a user is a member of now.

@@ -91,6 +91,13 @@ func creation(t *testing.T, members ...string) (*storetest.Worker, *historyv1.Ap
 	return worker, worker.Batch(worker.Apply(t, create)...)
 }
 
+// after is the watermark after an append.
+func after(batch *historyv1.AppendRequest, response *historyv1.AppendResponse) *historyv1.Watermark {
+	watermark := proto.CloneOf(batch.GetNext())
+	watermark.Epoch = response.GetEpoch()
+	return watermark
+}
+
 func requireCode(t *testing.T, want codes.Code, err error) *status.Status {
 	t.Helper()
 	st, _ := status.FromError(err)
@@ -105,11 +112,13 @@ func TestTheWholeServiceOverASocket(t *testing.T) {
 	response, err := b.client.Append(t.Context(), batch)
 	require.NoError(t, err)
 	require.Empty(t, response.GetDuplicates())
-	worker.Watermark = batch.GetNext()
+	require.Positive(t, response.GetEpoch())
+	worker.Watermark = after(batch, response)
 
 	watermark, err := b.client.GetWatermark(t.Context(), &historyv1.GetWatermarkRequest{Partition: worker.Partition})
 	require.NoError(t, err)
-	require.True(t, proto.Equal(batch.GetNext(), watermark.GetWatermark()))
+	require.True(t, proto.Equal(worker.Watermark, watermark.GetWatermark()))
+	require.Nil(t, watermark.GetBackup())
 
 	_, err = b.client.SaveCursors(t.Context(), &historyv1.SaveCursorsRequest{Updates: []*historyv1.CursorUpdate{
 		{ConversationId: id, Cursor: &conversationv1.Cursor{UserId: "bob", DeliveredSeq: 1, DeliveredTimeMs: 7}},
@@ -144,7 +153,8 @@ func TestTheWholeServiceOverASocket(t *testing.T) {
 
 	// The same command once more, on the watermark as it is now.
 	again := proto.CloneOf(batch)
-	again.Expected, again.Next = batch.GetNext(), &historyv1.Watermark{Stream: batch.GetNext().GetStream(), Sequence: 9}
+	again.Expected, again.Next = worker.Watermark, &historyv1.Watermark{Stream: batch.GetNext().GetStream(), Sequence: 9}
+	again.Sequences = []uint64{9}
 	response, err = b.client.Append(t.Context(), again)
 	require.NoError(t, err)
 	require.Len(t, response.GetDuplicates(), 1)
@@ -155,15 +165,20 @@ func TestRefusals(t *testing.T) {
 	b := newBed(t)
 	worker, batch := creation(t, "bob")
 	id := batch.GetEvents()[0].GetConversationId()
-	_, err := b.client.Append(t.Context(), batch)
+	response, err := b.client.Append(t.Context(), batch)
 	require.NoError(t, err)
+	worker.Watermark = after(batch, response)
 
 	_, err = b.client.Append(t.Context(), batch)
 	st := requireCode(t, codes.Aborted, err)
 	require.Len(t, st.Details(), 1, "it carries the present watermark")
-	require.True(t, proto.Equal(batch.GetNext(), st.Details()[0].(*historyv1.Watermark)))
+	require.True(t, proto.Equal(worker.Watermark, st.Details()[0].(*historyv1.Watermark)))
 
-	worker.Watermark = batch.GetNext()
+	back := worker.Batch()
+	back.Next.Sequence = 0
+	_, err = b.client.Append(t.Context(), back)
+	require.Contains(t, requireCode(t, codes.FailedPrecondition, err).Message(), "positions must rise")
+
 	worker.Apply(t, worker.Command(id, "alice", storetest.Message("never appended")))
 	_, err = b.client.Append(t.Context(), worker.Batch(worker.Apply(t, worker.Command(id, "alice", storetest.Message("a hole before it")))...))
 	requireCode(t, codes.FailedPrecondition, err)
@@ -196,12 +211,13 @@ func TestAnAwayDatabaseIsUnavailableAndSaysNoMore(t *testing.T) {
 
 func TestAWatermarkThatGoesBackIsReported(t *testing.T) {
 	b := newBed(t)
-	at := func(stream string, sequence uint64) *historyv1.Watermark {
-		return &historyv1.Watermark{Stream: stream, Sequence: sequence}
-	}
-	for _, move := range [][2]*historyv1.Watermark{{nil, at("1", 9)}, {at("1", 9), at("1", 10)}, {at("1", 10), at("1", 7)}, {at("1", 7), at("2", 0)}} {
-		_, err := b.client.Append(t.Context(), &historyv1.AppendRequest{Expected: move[0], Next: move[1]})
+	var present *historyv1.Watermark
+	for _, next := range []*historyv1.Watermark{{Stream: "1", Sequence: 9}, {Stream: "1", Sequence: 10}, {Stream: "1", Sequence: 7}, {Stream: "2"}} {
+		goesBack := next.GetStream() != present.GetStream() || next.GetSequence() < present.GetSequence()
+		batch := &historyv1.AppendRequest{Expected: present, Next: next, BeginEpoch: present != nil && goesBack}
+		response, err := b.client.Append(t.Context(), batch)
 		require.NoError(t, err)
+		present = after(batch, response)
 	}
 	require.Equal(t, 1, metric(t, b, "runnel_history_watermark_rewinds_total"), "another stream is no rewind")
 	require.Contains(t, b.log.String(), "a watermark went back")
@@ -240,7 +256,7 @@ type damagedStore struct{ history.Store }
 func (s damagedStore) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
 	page, err := s.Store.Read(ctx, request)
 	for _, event := range page.GetEvents() {
-		event.Body = nil
+		event.Body, event.Commitment = nil, nil
 	}
 	return page, err
 }

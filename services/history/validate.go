@@ -1,6 +1,7 @@
 package history
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strings"
@@ -23,6 +24,11 @@ const (
 	maxWorkerBytes  = 128
 	maxTTLMs        = 600_000
 	maxStreamDigits = 20
+	maxReaderBytes  = 64
+	maxWaitMs       = 60_000
+	// maxExtraBytes is above what the kinds with the most targets have.
+	maxExtraBytes = 1 << 20
+	maxFormat     = math.MaxInt16
 	// maxNumber is the largest number that databases take for a seq or sequence.
 	maxNumber = math.MaxInt64
 )
@@ -45,6 +51,12 @@ func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
 			return store.Invalid(fmt.Sprintf("events[%d].%s", i, field), "%s", rule)
 		}
 	}
+	if err := checkEffects(request); err != nil {
+		return err
+	}
+	if err := s.checkRefusals(request); err != nil {
+		return err
+	}
 	if err := checkCount("dead_letters", len(request.GetDeadLetters())); err != nil {
 		return err
 	}
@@ -60,7 +72,8 @@ func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
 }
 
 // checkEvent returns the field that breaks its rule, and the rule. It makes no error text unless there is an error: it runs for
-// every event that is stored. What a body may contain was checked when the command was applied.
+// every event that is stored. What a body may contain was checked when the command was applied, by a worker that may be
+// newer than this service.
 func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (field, rule string) {
 	switch id := event.GetConversationId(); {
 	case !conversation.ValidID(id):
@@ -71,20 +84,44 @@ func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (fiel
 		return "seq", "must be 1 to 2^63-1"
 	case event.GetTimeMs() < 0:
 		return "time_ms", "must not be negative"
-	case !conversation.ValidUser(event.GetSender()):
+	case !conversation.ValidSender(event.GetSender()):
 		return "sender", "is not a user id"
 	case !conversation.ValidCommandID(event.GetCommandId()):
-		return "command_id", "must be a UUIDv7 in canonical form"
-	case event.GetKind() == conversationv1.EventKind_EVENT_KIND_UNSPECIFIED || event.GetKind() != chain.KindOf(event.GetBody()):
-		return "kind", "must be that of the body"
-	case len(event.GetSalt()) != chain.SaltSize:
-		return "salt", "must be 16 bytes"
-	case len(event.GetCommitment()) != 0:
-		return "commitment", "is for erased events only"
+		return "command_id", "must be a UUID in canonical form"
+	case event.GetFormat() < chain.Format || event.GetFormat() > maxFormat:
+		return "format", "must be 2 or higher"
+	case event.GetKind() <= conversationv1.EventKind_EVENT_KIND_UNSPECIFIED:
+		return "kind", "must be set"
 	case len(event.GetPrevHash()) != chain.Size:
 		return "prev_hash", "must be 32 bytes"
 	case len(event.GetHash()) != chain.Size:
 		return "hash", "must be 32 bytes"
+	case len(event.GetHeaderExtra()) > maxExtraBytes:
+		return "header_extra", "must be at most 1 MiB"
+	}
+	return checkContent(event)
+}
+
+// checkContent checks body, salt and commitment. A commitment that is not stored is computed when the event is read, so it
+// must be that of salt and body now.
+func checkContent(event *conversationv1.Event) (field, rule string) {
+	body, salt := event.GetBody(), event.GetSalt()
+	switch {
+	case len(event.GetCommitment()) != chain.Size:
+		return "commitment", "must be 32 bytes"
+	case len(body) == 0 && len(salt) != 0:
+		return "salt", "must be empty without a body"
+	case len(body) == 0:
+		return "", ""
+	case len(salt) < chain.MinSaltSize || len(salt) > chain.MaxSaltSize:
+		return "salt", "must be 16 to 32 bytes"
+	case event.GetKind() != conversation.KindOfBytes(body):
+		return "kind", "must be that of the body"
+	case event.GetFormat() != chain.Format:
+		return "", ""
+	}
+	if commitment := chain.Commitment(salt, body); !bytes.Equal(commitment[:], event.GetCommitment()) {
+		return "commitment", "must be that of salt and body"
 	}
 	return "", ""
 }
@@ -97,6 +134,7 @@ func withCleanReasons(request *historyv1.AppendRequest) *historyv1.AppendRequest
 	}
 	clean := &historyv1.AppendRequest{
 		Partition: request.GetPartition(), Expected: request.GetExpected(), Next: request.GetNext(), Events: request.GetEvents(),
+		Sequences: request.GetSequences(), Effects: request.GetEffects(), Refusals: request.GetRefusals(), BeginEpoch: request.GetBeginEpoch(),
 		DeadLetters: make([]*historyv1.DeadLetter, len(request.GetDeadLetters())),
 	}
 	for i, letter := range request.GetDeadLetters() {
@@ -119,7 +157,7 @@ func (s *Server) checkPartition(field string, partition uint32) error {
 
 func checkWatermark(field string, watermark *historyv1.Watermark, mayBeNone bool) error {
 	stream := watermark.GetStream()
-	if stream == "" && watermark.GetSequence() == 0 && mayBeNone {
+	if stream == "" && watermark.GetSequence() == 0 && watermark.GetEpoch() == 0 && mayBeNone {
 		return nil
 	}
 	if stream == "" || len(stream) > maxStreamDigits || strings.Trim(stream, "0123456789") != "" {
@@ -127,6 +165,9 @@ func checkWatermark(field string, watermark *historyv1.Watermark, mayBeNone bool
 	}
 	if watermark.GetSequence() > maxNumber {
 		return store.Invalid(field+".sequence", "must be at most 2^63-1")
+	}
+	if watermark.GetEpoch() > maxNumber {
+		return store.Invalid(field+".epoch", "must be at most 2^63-1")
 	}
 	return nil
 }
@@ -209,32 +250,47 @@ func checkCommands(keys []*historyv1.CommandKey) error {
 		return err
 	}
 	for i, key := range keys {
-		switch {
-		case !conversation.ValidID(key.GetConversationId()):
-			return store.Invalid(fmt.Sprintf("commands[%d].conversation_id", i), "is not a conversation id")
-		case !conversation.ValidUser(key.GetSender()):
-			return store.Invalid(fmt.Sprintf("commands[%d].sender", i), "is not a user id")
-		case !conversation.ValidCommandID(key.GetCommandId()):
-			return store.Invalid(fmt.Sprintf("commands[%d].command_id", i), "must be a UUIDv7 in canonical form")
+		if field, rule := checkKey(key); rule != "" {
+			return store.Invalid(fmt.Sprintf("commands[%d].%s", i, field), "%s", rule)
 		}
 	}
 	return nil
 }
 
-func checkRead(request *historyv1.ReadRequest) error {
-	if err := checkConversation("conversation_id", request.GetConversationId()); err != nil {
-		return err
+func checkKey(key *historyv1.CommandKey) (field, rule string) {
+	switch {
+	case !conversation.ValidID(key.GetConversationId()):
+		return "conversation_id", "is not a conversation id"
+	case !conversation.ValidSender(key.GetSender()):
+		return "sender", "is not a user id"
+	case !conversation.ValidCommandID(key.GetCommandId()):
+		return "command_id", "must be a UUID in canonical form"
 	}
+	return "", ""
+}
+
+func checkRead(request *historyv1.ReadRequest) error {
 	if err := checkOptionalUser("viewer", request.GetViewer()); err != nil {
 		return err
 	}
-	if request.GetAfter() >= maxNumber {
-		return store.Invalid("after", "must be below 2^63-1")
-	}
-	if request.GetBefore() > maxNumber {
-		return store.Invalid("before", "must be at most 2^63-1")
+	if err := checkStretch(request.GetConversationId(), request.GetAfter(), request.GetBefore()); err != nil {
+		return err
 	}
 	return checkLimit(request.GetLimit())
+}
+
+// checkStretch checks where a page of a log begins.
+func checkStretch(id string, after, before uint64) error {
+	if err := checkConversation("conversation_id", id); err != nil {
+		return err
+	}
+	if after >= maxNumber {
+		return store.Invalid("after", "must be below 2^63-1")
+	}
+	if before > maxNumber {
+		return store.Invalid("before", "must be at most 2^63-1")
+	}
+	return nil
 }
 
 func checkCursors(updates []*historyv1.CursorUpdate) error {

@@ -12,6 +12,8 @@ import (
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/chain"
+
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
@@ -21,28 +23,47 @@ const (
 	requireHeads     = "heads"
 	requireMember    = "member"
 
-	codeRequired       = "RN001"
-	codeUnique         = "23505"
-	keyMembership      = "memberships_pkey"
-	keyPresentMembers  = "memberships_present"
-	moveWatermark      = `WITH moved AS (UPDATE partitions SET stream = $1, sequence = $2, time_ns = $3 WHERE partition = $4`
-	onExpected         = ` AND stream = $5 AND sequence = $6`
+	codeRequired      = "RN001"
+	codeUnique        = "23505"
+	keyMembership     = "memberships_pkey"
+	keyPresentMembers = "memberships_present"
+	keyPosition       = "events_position"
+
+	moveWatermark      = `WITH moved AS (UPDATE partitions SET stream = $1, epoch = $2, sequence = $3, time_ns = $4 WHERE partition = $5`
+	onExpected         = ` AND stream = $6 AND epoch = $7 AND sequence = $8`
 	returningWatermark = ` RETURNING 1) SELECT runnel_require(count(*) = 1, '` + requireWatermark + `') FROM moved`
+	endEpoch           = "UPDATE epochs SET last_sequence = $1 WHERE partition = $2 AND epoch = $3"
+	beginEpoch         = "INSERT INTO epochs (partition, epoch, stream) VALUES ($1, $2, $3)"
 
 	moveHeads = `WITH moved AS (
-		UPDATE conversations SET head = v.head, head_hash = v.hash
-		FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[]) AS v (id, head, hash, before)
+		UPDATE conversations SET head = v.head, head_hash = v.hash, epoch = $6, sequence = v.sequence
+		FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $7::bigint[]) AS v (id, head, hash, before, sequence)
 		WHERE conversation_id = v.id AND conversations.head = v.before RETURNING 1)
 		SELECT runnel_require(count(*) = $5, '` + requireHeads + `') FROM moved`
-	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, creator, head, head_hash, members, created_time_ms)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
-	insertEvents = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash)
+	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash,
+		members, created_time_ms, epoch, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+	// Most events are plain; what only others have is left out of their statement.
+	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash, sequence, partition, epoch, format)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[])`
-	alterConversation = `UPDATE conversations SET name = coalesce($1, name), members = members + $2 WHERE conversation_id = $3`
-	beginMemberships  = `INSERT INTO memberships (conversation_id, user_id, joined_seq) SELECT $1, unnest($2::text[]), $3`
-	endMembership     = `WITH ended AS (UPDATE memberships SET left_seq = $1 WHERE conversation_id = $2 AND user_id = $3 AND left_seq IS NULL RETURNING 1)
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[]), unnest($11::bigint[]), $12, $13, $14`
+	insertFull = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash, sequence, partition, epoch,
+			format, commitment, header_extra, target)
+		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[]), unnest($11::bigint[]), $12, $13,
+			unnest($14::smallint[]), unnest($15::bytea[]), unnest($16::bytea[]), nullif(unnest($17::bigint[]), 0)`
+	alterConversation = `UPDATE conversations SET name = coalesce($1, name), name_seq = CASE WHEN $1 IS NULL THEN name_seq ELSE $2 END,
+		name_sender = CASE WHEN $1 IS NULL THEN name_sender ELSE $3 END, name_time_ms = CASE WHEN $1 IS NULL THEN name_time_ms ELSE $4 END,
+		members = members + $5 WHERE conversation_id = $6`
+	beginMemberships = `INSERT INTO memberships (conversation_id, user_id, joined_seq, joined_epoch, joined_sequence) SELECT $1, unnest($2::text[]), $3, $4, $5`
+	endMembership    = `WITH ended AS (UPDATE memberships SET left_seq = $1, left_epoch = $4, left_sequence = $5
+		WHERE conversation_id = $2 AND user_id = $3 AND left_seq IS NULL RETURNING 1)
 		SELECT runnel_require(count(*) = 1, '` + requireMember + `') FROM ended`
+	insertRefusal = `INSERT INTO refusals AS present (partition, conversation_id, sender, command_id, attempt, commitment, code, message, field, time_ms)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (partition, conversation_id, sender, command_id) DO UPDATE SET attempt = excluded.attempt,
+		commitment = excluded.commitment, code = excluded.code, message = excluded.message, field = excluded.field, time_ms = excluded.time_ms
+		WHERE excluded.attempt > present.attempt`
+	dropRefusals = `DELETE FROM refusals WHERE (partition, conversation_id, sender, command_id) IN
+		(SELECT partition, conversation_id, sender, command_id FROM refusals WHERE partition = $1 AND time_ms < $2 ORDER BY time_ms LIMIT $3)`
 	insertDeadLetter = `INSERT INTO dead_letters (partition, stream, sequence, reason, payload) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (partition, stream, sequence) DO UPDATE SET reason = excluded.reason, payload = excluded.payload, time = excluded.time`
 	selectDuplicates = `SELECT ordinality - 1, ` + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[])
@@ -51,16 +72,29 @@ const (
 )
 
 // Append commits a batch in one round trip: its statements are sent at once and, as nothing but the end of the sending
-// commits them, the first that fails takes back all. Only a refused batch costs more.
-func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) ([]*historyv1.Duplicate, error) {
+// commits them, the first that fails takes back all. A refused batch costs more, and so does one that begins an epoch.
+func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
 		return nil, err
 	}
 	tried := fmt.Sprintf("append to partition %d", request.GetPartition())
-	err = s.send(ctx, statements(batch))
+	epoch, err := s.epochOf(ctx, batch)
+	if err != nil {
+		return nil, wrap(tried, err)
+	}
+	err = s.send(ctx, statements(batch, epoch))
+	if err == nil && store.BugEffectsOutsideTransaction {
+		effects := &pgx.Batch{}
+		queueEffects(effects, batch)
+		err = s.send(ctx, effects)
+	}
+	if err == nil {
+		s.appended(request.GetPartition())
+		return &historyv1.AppendResponse{Epoch: epoch}, nil
+	}
 	var failed *pgconn.PgError
-	if err == nil || !errors.As(err, &failed) {
+	if !errors.As(err, &failed) {
 		return nil, wrap(tried, err)
 	}
 	switch {
@@ -74,10 +108,31 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) ([
 		return nil, store.Invalid("events", "end the membership of somebody who is not a member")
 	case failed.Code == codeUnique && (failed.ConstraintName == keyMembership || failed.ConstraintName == keyPresentMembers):
 		return nil, store.Invalid("events", "make somebody a member who is one already")
+	case failed.Code == codeUnique && failed.ConstraintName == keyPosition:
+		return s.explain(ctx, batch, store.ErrPosition)
 	case failed.Code == codeRequired && failed.Message == requireHeads, failed.Code == codeUnique:
-		return s.explain(ctx, batch)
+		return s.explain(ctx, batch, store.ErrSeqTaken)
 	}
 	return nil, wrap(tried, err)
+}
+
+// epochOf is the epoch of a batch's positions. One that begins needs the store's clock; that somebody else begins the same
+// one at the same time the watermark keeps from happening.
+func (s *Store) epochOf(ctx context.Context, batch *store.Batch) (uint64, error) {
+	epoch := batch.GetExpected().GetEpoch()
+	if store.BugNoWatermarkCheck {
+		present, err := s.Watermark(ctx, batch.GetPartition())
+		if err != nil {
+			return 0, err
+		}
+		epoch = present.GetEpoch()
+	}
+	if epoch > 0 && (!batch.Begins() || store.BugPositionReused) {
+		return epoch, nil
+	}
+	var nowMs int64
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.QueryRow(ctx, "SELECT "+clockMs).Scan(&nowMs) })
+	return store.NextEpoch(epoch, nowMs), err
 }
 
 func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
@@ -95,71 +150,150 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 
 // statements is the append as SQL. Order matters: the watermark is the law, so it comes first, and its row is the lock
 // that makes the appends of a partition follow each other.
-func statements(batch *store.Batch) *pgx.Batch {
+func statements(batch *store.Batch, epoch uint64) *pgx.Batch {
 	sql := &pgx.Batch{}
 	expected, next := batch.GetExpected(), batch.GetNext()
 	if store.BugNoWatermarkCheck {
-		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), next.GetSequence(), next.GetTimeNs(), batch.GetPartition())
+		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), epoch, next.GetSequence(), next.GetTimeNs(), batch.GetPartition())
 	} else {
-		sql.Queue(moveWatermark+onExpected+returningWatermark, next.GetStream(), next.GetSequence(), next.GetTimeNs(),
-			batch.GetPartition(), expected.GetStream(), expected.GetSequence())
+		sql.Queue(moveWatermark+onExpected+returningWatermark, next.GetStream(), epoch, next.GetSequence(), next.GetTimeNs(),
+			batch.GetPartition(), expected.GetStream(), expected.GetEpoch(), expected.GetSequence())
 	}
-	queueConversations(sql, batch)
-	queueEvents(sql, batch)
+	if batch.Begins() && epoch != expected.GetEpoch() {
+		sql.Queue(endEpoch, expected.GetSequence(), batch.GetPartition(), expected.GetEpoch())
+		sql.Queue(beginEpoch, batch.GetPartition(), epoch, next.GetStream())
+	}
+	queueConversations(sql, batch, epoch)
+	queueEvents(sql, batch, epoch)
 	for i := range batch.Changes {
-		if change := &batch.Changes[i]; !change.Creates() && (change.Renamed || change.Members != 0) {
-			sql.Queue(alterConversation, pgtype.Text{String: change.Name, Valid: change.Renamed}, change.Members, change.ID)
+		if change := &batch.Changes[i]; !change.Creates() && (change.Name != nil || change.Members != 0) {
+			sql.Queue(alterConversation, pgtype.Text{String: change.Name.GetName(), Valid: change.Name != nil}, change.Name.GetSeq(),
+				change.Name.GetSender(), change.Name.GetTimeMs(), change.Members, change.ID)
 		}
 	}
-	for _, membership := range batch.Memberships {
-		if membership.Left != "" {
-			sql.Queue(endMembership, membership.Seq, membership.ConversationID, membership.Left)
-		} else {
-			sql.Queue(beginMemberships, membership.ConversationID, membership.Joined, membership.Seq)
-		}
+	queueMemberships(sql, batch, epoch)
+	if !store.BugEffectsOutsideTransaction {
+		queueEffects(sql, batch)
 	}
+	queueRefusals(sql, batch)
 	for _, letter := range batch.GetDeadLetters() {
-		payload := letter.GetPayload()
-		if payload == nil {
-			payload = []byte{}
-		}
-		sql.Queue(insertDeadLetter, batch.GetPartition(), next.GetStream(), letter.GetSequence(), letter.GetReason(), payload)
+		sql.Queue(insertDeadLetter, batch.GetPartition(), next.GetStream(), letter.GetSequence(), letter.GetReason(), orEmpty(letter.GetPayload()))
 	}
 	return sql
 }
 
-func queueConversations(sql *pgx.Batch, batch *store.Batch) {
+// orEmpty makes NULL, which the driver makes of a nil slice, an empty value.
+func orEmpty(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// orNull makes NULL of an empty value.
+func orNull(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+func queueRefusals(sql *pgx.Batch, batch *store.Batch) {
+	if len(batch.GetRefusals()) == 0 {
+		return
+	}
+	for _, refusal := range batch.GetRefusals() {
+		command, valid := store.DecodeCommandID(refusal.GetCommand().GetCommandId())
+		sql.Queue(insertRefusal, batch.GetPartition(), refusal.GetCommand().GetConversationId(), refusal.GetCommand().GetSender(),
+			pgtype.UUID{Bytes: command, Valid: valid}, refusal.GetAttempt(), orEmpty(refusal.GetCommitment()), int32(refusal.GetError().GetCode()),
+			refusal.GetError().GetMessage(), refusal.GetError().GetField(), refusal.GetTimeMs())
+	}
+	beforeMs, limit := store.DropRefusals(batch.AppendRequest)
+	sql.Queue(dropRefusals, batch.GetPartition(), beforeMs, limit)
+}
+
+func queueConversations(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 	n := len(batch.Changes)
-	ids, heads, hashes, befores := make([]string, 0, n), make([]int64, 0, n), make([][]byte, 0, n), make([]int64, 0, n)
+	ids, heads, hashes, befores, sequences := make([]string, 0, n), make([]int64, 0, n), make([][]byte, 0, n), make([]int64, 0, n), make([]int64, 0, n)
 	for i := range batch.Changes {
 		change := &batch.Changes[i]
 		if change.Creates() {
-			sql.Queue(insertConversation, change.ID, int32(change.Kind), change.Name, change.Creator, change.Last, change.Hash,
-				change.Members, change.CreatedMs)
+			sql.Queue(insertConversation, change.ID, int32(change.Kind), change.Name.GetName(), change.Name.GetSeq(), change.Name.GetSender(),
+				change.Name.GetTimeMs(), change.Creator, change.Last, change.Hash, change.Members, change.CreatedMs, epoch, change.Sequence)
 			continue
 		}
 		ids, heads = append(ids, change.ID), append(heads, int64(change.Last))
 		hashes, befores = append(hashes, change.Hash), append(befores, int64(change.First-1))
+		sequences = append(sequences, int64(change.Sequence))
 	}
 	if len(ids) > 0 {
-		sql.Queue(moveHeads, ids, heads, hashes, befores, len(ids))
+		sql.Queue(moveHeads, ids, heads, hashes, befores, len(ids), epoch, sequences)
 	}
 }
 
-func queueEvents(sql *pgx.Batch, batch *store.Batch) {
-	n := len(batch.Rows)
-	if n == 0 {
+// queueEvents inserts the events, plain ones apart when there are others.
+func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
+	full := 0
+	for i := range batch.Rows {
+		if !batch.Rows[i].Plain() {
+			full++
+		}
+	}
+	if n := len(batch.Rows) - full; n > 0 {
+		c := newColumns(n)
+		for i := range batch.Rows {
+			if row := &batch.Rows[i]; row.Plain() {
+				c.add(row)
+			}
+		}
+		sql.Queue(insertPlain, append(c.args(), batch.GetPartition(), epoch, chain.Format)...)
+	}
+	if full == 0 {
 		return
 	}
-	ids, senders, commands := keys(batch)
-	seqs, times, kinds := make([]int64, n), make([]int64, n), make([]int32, n)
-	bodies, salts, prevs, hashes := make([][]byte, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
+	c := newColumns(full)
+	formats, targets := make([]int16, 0, full), make([]int64, 0, full)
+	commitments, extras := make([][]byte, 0, full), make([][]byte, 0, full)
 	for i := range batch.Rows {
 		row := &batch.Rows[i]
-		seqs[i], times[i], kinds[i] = int64(row.GetSeq()), row.GetTimeMs(), int32(row.GetKind())
-		bodies[i], salts[i], prevs[i], hashes[i] = row.Body, row.GetSalt(), row.GetPrevHash(), row.GetHash()
+		if row.Plain() {
+			continue
+		}
+		c.add(row)
+		formats, targets = append(formats, int16(row.GetFormat())), append(targets, int64(row.Target))
+		commitments, extras = append(commitments, orNull(row.Commitment)), append(extras, orNull(row.GetHeaderExtra()))
 	}
-	sql.Queue(insertEvents, ids, seqs, times, senders, commands, kinds, bodies, salts, prevs, hashes)
+	sql.Queue(insertFull, append(c.args(), batch.GetPartition(), epoch, formats, commitments, extras, targets)...)
+}
+
+// columns are events column by column.
+type columns struct {
+	ids, senders               []string
+	commands                   []pgtype.UUID
+	seqs, times, sequences     []int64
+	kinds                      []int32
+	bodies, salts, prevs, hash [][]byte
+}
+
+func newColumns(n int) *columns {
+	return &columns{
+		ids: make([]string, 0, n), senders: make([]string, 0, n), commands: make([]pgtype.UUID, 0, n),
+		seqs: make([]int64, 0, n), times: make([]int64, 0, n), sequences: make([]int64, 0, n), kinds: make([]int32, 0, n),
+		bodies: make([][]byte, 0, n), salts: make([][]byte, 0, n), prevs: make([][]byte, 0, n), hash: make([][]byte, 0, n),
+	}
+}
+
+func (c *columns) add(row *store.Row) {
+	c.ids, c.senders = append(c.ids, row.GetConversationId()), append(c.senders, row.GetSender())
+	c.commands = append(c.commands, pgtype.UUID{Bytes: row.CommandID, Valid: true})
+	c.seqs, c.times, c.sequences = append(c.seqs, int64(row.GetSeq())), append(c.times, row.GetTimeMs()), append(c.sequences, int64(row.Sequence))
+	c.kinds = append(c.kinds, int32(row.GetKind()))
+	c.bodies, c.salts = append(c.bodies, orNull(row.GetBody())), append(c.salts, orNull(row.GetSalt()))
+	c.prevs, c.hash = append(c.prevs, row.GetPrevHash()), append(c.hash, row.GetHash())
+}
+
+func (c *columns) args() []any {
+	return []any{c.ids, c.seqs, c.times, c.senders, c.commands, c.kinds, c.bodies, c.salts, c.prevs, c.hash, c.sequences}
 }
 
 func keys(batch *store.Batch) (ids, senders []string, commands []pgtype.UUID) {
@@ -172,8 +306,8 @@ func keys(batch *store.Batch) (ids, senders []string, commands []pgtype.UUID) {
 	return ids, senders, commands
 }
 
-// explain says why an append clashed: with commands that were committed before, with itself, or with a head.
-func (s *Store) explain(ctx context.Context, batch *store.Batch) ([]*historyv1.Duplicate, error) {
+// explain says why an append clashed: with commands that were committed before, with itself, or, otherwise, with a head or a position.
+func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error) (*historyv1.AppendResponse, error) {
 	var duplicates []*historyv1.Duplicate
 	if !store.BugNoUniqueKey {
 		ids, senders, commands := keys(batch)
@@ -191,12 +325,12 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch) ([]*historyv1.D
 		}
 	}
 	if len(duplicates) > 0 {
-		return duplicates, nil
+		return &historyv1.AppendResponse{Duplicates: duplicates}, nil
 	}
 	if err := batch.Repeated(); err != nil {
 		return nil, err
 	}
-	return nil, store.ErrSeqTaken
+	return nil, otherwise
 }
 
 const saveCursors = `INSERT INTO cursors AS present (conversation_id, user_id, delivered_seq, delivered_time_ms, read_seq, read_time_ms)

@@ -77,7 +77,7 @@ func writeLeases(nowMs int64, changed []store.Lease, request *historyv1.LeaseReq
 const (
 	// clockMs is the store's clock.
 	clockMs    = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-	listLeases = `SELECT partition, worker, CASE worker WHEN '' THEN 0 ELSE until_ms - ` + clockMs + ` END, wanted, stream, sequence, time_ns
+	listLeases = `SELECT partition, worker, CASE worker WHEN '' THEN 0 ELSE until_ms - ` + clockMs + ` END, wanted, stream, epoch, sequence, time_ns
 		FROM leases JOIN partitions USING (partition) ORDER BY partition`
 	listWorkers = `SELECT worker, seen_until_ms - now.ms FROM workers, (SELECT ` + clockMs + `) AS now (ms) WHERE seen_until_ms > now.ms ORDER BY worker`
 	setWanted   = `UPDATE leases SET wanted = $2
@@ -93,7 +93,7 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 			lease := &historyv1.PartitionLease{Watermark: &historyv1.Watermark{}}
 			response.Leases = append(response.Leases, lease)
 			return rows.Scan(&lease.Partition, &lease.Worker, &lease.LiveForMs, &lease.Wanted,
-				&lease.Watermark.Stream, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
+				&lease.Watermark.Stream, &lease.Watermark.Epoch, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
 		})
 	})
 	sql.Queue(listWorkers).Query(func(rows pgx.Rows) error {

@@ -23,6 +23,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
+
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
@@ -30,7 +32,7 @@ import (
 type Config struct {
 	// URL is postgres://user:password@host/database. Required.
 	URL string
-	// Connections is the most connections to make. A partition's append uses one at a time, so more than there are
+	// Connections is the most connections to make, beside one that listens for news of other services. A partition's append uses one at a time, so more than there are
 	// partitions are of use only for reading. Defaults to 20.
 	Connections int
 	// ConnectTimeout is how long to try to make a new connection. Defaults to 5 s.
@@ -64,6 +66,8 @@ var guards = map[string]string{
 type Store struct {
 	pool       *pool
 	partitions int
+	bells      store.Bells
+	news       *news
 }
 
 var _ store.Store = (*Store)(nil)
@@ -115,12 +119,16 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		connections.Close()
 		return nil, fmt.Errorf("open the PostgreSQL database %s at %s: %w", settings.ConnConfig.Database, settings.ConnConfig.Host, err)
 	}
+	s.news = startNews(ctx, s, settings.ConnConfig, log)
 	log.InfoContext(ctx, "history is in PostgreSQL", "host", settings.ConnConfig.Host, "database", settings.ConnConfig.Database, "partitions", partitions)
 	return s, nil
 }
 
 func (s *Store) prepare(ctx context.Context, migrating *pgx.ConnConfig, log *slog.Logger) error {
 	if err := s.check(ctx, log); err != nil {
+		return err
+	}
+	if err := s.refuseFormer(ctx); err != nil {
 		return err
 	}
 	db := stdlib.OpenDB(*migrating)
@@ -151,6 +159,20 @@ func (s *Store) check(ctx context.Context, log *slog.Logger) error {
 	}
 	if fsync != "on" {
 		log.WarnContext(ctx, "PostgreSQL runs with fsync off: committed messages are lost when its machine fails")
+	}
+	return nil
+}
+
+// refuseFormer refuses a database whose events have no format: it was made before there was one.
+func (s *Store) refuseFormer(ctx context.Context) error {
+	var former bool
+	err := s.pool.QueryRow(ctx, `SELECT to_regclass('events') IS NOT NULL AND NOT EXISTS
+		(SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('events') AND attname = 'format')`).Scan(&former)
+	if err != nil {
+		return fmt.Errorf("look at its schema: %w", err)
+	}
+	if former {
+		return store.ErrFormer
 	}
 	return nil
 }
@@ -187,16 +209,26 @@ func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
 				return err
 			}
 		}
+		if _, err := tx.Exec(ctx, "INSERT INTO meta (key, value) VALUES ('level', $1)", store.LevelText(conversation.MaxLevel())); err != nil {
+			return err
+		}
 	}
-	var stored string
+	var stored, level string
 	if err := tx.QueryRow(ctx, "SELECT value FROM meta WHERE key = 'partitions'").Scan(&stored); err != nil {
 		return err
 	}
 	if stored != asked {
 		return store.PartitionsError(stored, partitions)
 	}
-	if store.BugNoUniqueKey {
-		_, err = tx.Exec(ctx, "DROP INDEX events_command; CREATE INDEX events_command ON events (command_id, conversation_id, sender)")
+	if err := tx.QueryRow(ctx, selectLevel).Scan(&level); err != nil {
+		return err
+	}
+	parsed, err := store.ParseLevel(level)
+	if err == nil {
+		err = store.CheckLevel(parsed)
+	}
+	if planted := store.PlantedIndexes(); err == nil && planted != "" {
+		_, err = tx.Exec(ctx, planted)
 	}
 	return err
 }
@@ -211,6 +243,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Close waits for what is under way and closes all connections.
 func (s *Store) Close() error {
+	s.news.close()
 	s.pool.Close()
 	return nil
 }

@@ -64,14 +64,29 @@ func newDatabase(tb testing.TB) *storetest.Database {
 			tb.Helper()
 			exec(tb, cfg.URL, "DELETE FROM events WHERE conversation_id = $1 AND seq = $2", id, seq)
 		},
-		BackToVersion1: func(tb testing.TB) {
+		Exec: func(tb testing.TB, statement string) {
 			tb.Helper()
 			conn := raw(tb, cfg.URL)
 			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
-			_, err := conn.Exec(tb.Context(), `ALTER TABLE leases DROP COLUMN wanted; DROP TABLE revocations;
-				ALTER TABLE dead_letters ALTER COLUMN stream TYPE text COLLATE "default";
-				DELETE FROM goose_db_version WHERE version_id > 1`)
+			_, err := conn.Exec(tb.Context(), statement)
 			require.NoError(tb, err)
+		},
+		Count: func(tb testing.TB, query string) (n int) {
+			tb.Helper()
+			conn := raw(tb, cfg.URL)
+			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
+			require.NoError(tb, conn.QueryRow(tb.Context(), query).Scan(&n))
+			return n
+		},
+		OpenFormer: func(tb testing.TB) error {
+			tb.Helper()
+			former := postgres.Config{URL: postgrestest.Start(tb)}
+			conn := raw(tb, former.URL)
+			_, err := conn.Exec(tb.Context(), storetest.FormerEvents)
+			require.NoError(tb, err)
+			require.NoError(tb, conn.Close(tb.Context()))
+			_, err = postgres.Open(tb.Context(), former, storetest.Partitions, slog.New(slog.DiscardHandler))
+			return err
 		},
 	}
 }

@@ -17,11 +17,11 @@ import (
 
 // The queries. Each is one statement, hence one snapshot.
 const (
-	eventColumns = "events.conversation_id, seq, time_ms, events.sender, events.command_id::text, kind, body, salt, commitment, prev_hash, hash"
+	eventColumns = "events.conversation_id, events.seq, events.time_ms, events.sender, events.command_id::text, events.kind, events.format, events.body, events.salt, events.commitment, events.prev_hash, events.hash, events.header_extra"
 	// A cursor that was never saved is all zeros.
 	cursorColumns = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
 
-	selectWatermark = "SELECT stream, sequence, time_ns FROM partitions WHERE partition = $1"
+	selectWatermark = "SELECT stream, epoch, sequence, time_ns FROM partitions WHERE partition = $1"
 	selectCommands  = "SELECT " + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS v (command_id, conversation_id, sender)
 		JOIN events USING (command_id, conversation_id, sender)`
 	selectRising  = "SELECT " + eventColumns + " FROM events WHERE conversation_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4"
@@ -32,7 +32,7 @@ const (
 	// present is left_seq IS NULL in words that do not fit the partial index: while the table is small the planner would read all of that
 	// index, and keep doing so when it has grown.
 	present      = "coalesce(left_seq, 0) = 0"
-	selectStates = `SELECT conversations.conversation_id, kind, name, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + cursorColumns + `
+	selectStates = `SELECT conversations.conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + cursorColumns + `
 		FROM conversations
 		LEFT JOIN memberships ON memberships.conversation_id = conversations.conversation_id AND ` + present + `
 		LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
@@ -62,7 +62,13 @@ func (s *Store) each(ctx context.Context, on lane, row func(pgx.Rows) (bool, err
 	return on(ctx, func(conn *pgxpool.Conn) error { return each(ctx, conn, row, query, args...) })
 }
 
-func each(ctx context.Context, conn *pgxpool.Conn, row func(pgx.Rows) (bool, error), query string, args ...any) error {
+// querier is a connection or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func each(ctx context.Context, conn querier, row func(pgx.Rows) (bool, error), query string, args ...any) error {
 	rows, err := conn.Query(ctx, query, args...)
 	if err != nil {
 		return err
@@ -106,24 +112,32 @@ type stored struct {
 
 // scanEvent reads a row that holds eventColumns, behind what before takes.
 func scanEvent(row pgx.Row, before ...any) (stored, error) {
-	event := &conversationv1.Event{}
-	var kind int32
-	var body []byte
-	err := row.Scan(append(before, &event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &event.CommandId, &kind, &body,
-		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash)...)
-	if err != nil {
+	event, kind := &conversationv1.Event{}, int32(0)
+	if err := row.Scan(append(before, eventDest(event, &kind)...)...); err != nil {
 		return stored{}, err
 	}
+	return finish(event, kind), nil
+}
+
+// eventDest is where eventColumns go.
+func eventDest(event *conversationv1.Event, kind *int32) []any {
+	return []any{
+		&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &event.CommandId, kind, &event.Format, &event.Body,
+		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash, &event.HeaderExtra,
+	}
+}
+
+func finish(event *conversationv1.Event, kind int32) stored {
 	event.Kind = conversationv1.EventKind(kind)
-	store.SetBody(event, body)
-	return stored{event, len(body)}, nil
+	store.Complete(event)
+	return stored{event, len(event.GetBody())}
 }
 
 // Watermark tells where a partition stands.
 func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
 	w := &historyv1.Watermark{}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, selectWatermark, partition).Scan(&w.Stream, &w.Sequence, &w.TimeNs)
+		return conn.QueryRow(ctx, selectWatermark, partition).Scan(&w.Stream, &w.Epoch, &w.Sequence, &w.TimeNs)
 	})
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
@@ -133,13 +147,14 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 	var states []*historyv1.ConversationState
 	members := 0
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
-		next := &historyv1.ConversationState{}
+		next := &historyv1.ConversationState{NameSource: &historyv1.SetName{}}
 		var user *string
 		var joined *uint64
 		var kind int32
 		var count int
 		cursor := &conversationv1.Cursor{}
-		if err := rows.Scan(&next.ConversationId, &kind, &next.Name, &next.Creator, &next.Head, &next.HeadHash, &count, &user, &joined,
+		if err := rows.Scan(&next.ConversationId, &kind, &next.Name, &next.NameSource.Seq, &next.NameSource.Sender, &next.NameSource.TimeMs,
+			&next.Creator, &next.Head, &next.HeadHash, &count, &user, &joined,
 			&cursor.DeliveredSeq, &cursor.DeliveredTimeMs, &cursor.ReadSeq, &cursor.ReadTimeMs); err != nil {
 			return false, err
 		}
@@ -147,7 +162,7 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 			if members += count; members > store.MaxStateMembers && n > 0 {
 				return false, store.ErrTooLarge
 			}
-			next.Kind = conversationv1.Kind(kind)
+			next.Kind, next.NameSource.Name = conversationv1.Kind(kind), next.GetName()
 			states = append(states, next)
 		}
 		if user != nil {
@@ -207,7 +222,7 @@ func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*hist
 	return response, answer("read events of "+request.GetConversationId(), err)
 }
 
-func view(ctx context.Context, conn *pgxpool.Conn, id, viewer string) (view store.View, err error) {
+func view(ctx context.Context, conn querier, id, viewer string) (view store.View, err error) {
 	if viewer == "" {
 		var head uint64
 		if err = conn.QueryRow(ctx, selectHead, id).Scan(&head); errors.Is(err, pgx.ErrNoRows) {
@@ -301,10 +316,8 @@ func mayList(ctx context.Context, conn *pgxpool.Conn, id, viewer string) error {
 
 // answer passes on what is an answer, and wraps what is a failure.
 func answer(tried string, err error) error {
-	for _, answer := range []error{store.ErrNotFound, store.ErrTooLarge, store.ErrNoDeadLetter, store.ErrNoWorker} {
-		if errors.Is(err, answer) {
-			return err
-		}
+	if store.IsAnswer(err) {
+		return err
 	}
 	return wrap(tried, err)
 }

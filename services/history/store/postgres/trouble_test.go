@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 
@@ -58,7 +57,7 @@ func (l *load) append(p int, worker *storetest.Worker) {
 				require.ErrorIs(l.t, err, store.ErrUnavailable)
 				watermark, err = l.s.Watermark(ctx, uint32(p))
 			}
-			if !proto.Equal(watermark, batch.GetNext()) {
+			if watermark.GetSequence() != batch.GetNext().GetSequence() {
 				continue
 			}
 			attempt.Watermark = watermark

@@ -1,0 +1,72 @@
+package history
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// GetInstallation returns what all parts must agree on.
+func (s *Server) GetInstallation(ctx context.Context, _ *historyv1.GetInstallationRequest) (*historyv1.GetInstallationResponse, error) {
+	return do(ctx, s, s.metrics.getInstallation, nil, func(ctx context.Context) (*historyv1.GetInstallationResponse, error) {
+		level, err := s.store.Level(ctx)
+		return &historyv1.GetInstallationResponse{Partitions: uint32(s.store.Partitions()), Level: uint32(level)}, err
+	})
+}
+
+// RaiseLevel raises the protocol level. A level that this build does not know is refused: the service could not open its
+// database again.
+func (s *Server) RaiseLevel(ctx context.Context, request *historyv1.RaiseLevelRequest) (*historyv1.RaiseLevelResponse, error) {
+	return do(ctx, s, s.metrics.raiseLevel, checkLevel(request.GetLevel()), func(ctx context.Context) (*historyv1.RaiseLevelResponse, error) {
+		level := conversation.Level(request.GetLevel())
+		if err := s.store.RaiseLevel(ctx, level); err != nil {
+			return nil, err
+		}
+		s.log.InfoContext(ctx, "the installation's protocol level is raised", "level", level)
+		return &historyv1.RaiseLevelResponse{Level: request.GetLevel()}, nil
+	})
+}
+
+// MarkBackup records what a backup holds.
+func (s *Server) MarkBackup(ctx context.Context, request *historyv1.MarkBackupRequest) (*historyv1.MarkBackupResponse, error) {
+	return do(ctx, s, s.metrics.markBackup, s.checkMarks(request.GetMarks()), func(ctx context.Context) (*historyv1.MarkBackupResponse, error) {
+		marks, err := s.store.MarkBackup(ctx, request.GetMarks())
+		return &historyv1.MarkBackupResponse{Marks: marks}, err
+	})
+}
+
+// levelError says that this build does not know a level.
+type levelError struct{ level, highest conversation.Level }
+
+func (e *levelError) Error() string {
+	return fmt.Sprintf("this build of the history service knows protocol levels up to %d, not %d: install a later version everywhere first", e.highest, e.level)
+}
+
+func checkLevel(level uint32) error {
+	switch asked := conversation.Level(level); {
+	case asked < conversation.MinLevel:
+		return store.Invalid("level", "must be %d or higher", conversation.MinLevel)
+	case asked > conversation.MaxLevel():
+		return &levelError{asked, conversation.MaxLevel()}
+	}
+	return nil
+}
+
+func (s *Server) checkMarks(marks []*historyv1.BackupMark) error {
+	if len(marks) > s.store.Partitions() {
+		return store.Invalid("marks", "must be at most %d, the number of partitions", s.store.Partitions())
+	}
+	for i, mark := range marks {
+		if err := s.checkPartition(fmt.Sprintf("marks[%d].partition", i), mark.GetPartition()); err != nil {
+			return err
+		}
+		if err := checkWatermark(fmt.Sprintf("marks[%d].watermark", i), mark.GetWatermark(), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Store is what applying a ledger needs of the store.
+type Store interface {
+	Hashes(ctx context.Context, conversationID string, seqs []uint64) (map[uint64][]byte, error)
+	EraseAgain(ctx context.Context, conversationID string, erase *historyv1.EraseEvents) (int, error)
+}
+
+// Apply carries out all entries again, and returns how many events lost their content. An entry that was carried out before
+// changes nothing. Events that are not there, or are others than those that were erased, are passed over.
+func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err error) {
+	for _, entry := range entries {
+		erase := &historyv1.EraseEvents{
+			Sender: entry.Sender, BeforeMs: entry.BeforeMs, Targeting: entry.Targeting, Kinds: entry.Kinds, Below: entry.Below,
+		}
+		if len(entry.Seqs) > 0 {
+			if erase.Seqs, err = same(ctx, store, entry); err != nil {
+				return erased, err
+			}
+			if len(erase.GetSeqs()) == 0 {
+				continue
+			}
+		}
+		n, err := store.EraseAgain(ctx, entry.ConversationID, erase)
+		if err != nil {
+			return erased, fmt.Errorf("erase again what seq %d of %s erased: %w", entry.Seq, entry.ConversationID, err)
+		}
+		erased += n
+	}
+	return erased, nil
+}
+
+// same are the seqs of an entry whose events are those that were erased.
+func same(ctx context.Context, store Store, entry Entry) (seqs []uint64, err error) {
+	hashes, err := store.Hashes(ctx, entry.ConversationID, entry.Seqs)
+	if err != nil {
+		return nil, err
+	}
+	for i, seq := range entry.Seqs {
+		if hash := hashes[seq]; len(hash) > 0 && i < len(entry.Hashes) && entry.Hashes[i] == prefix(hash) {
+			seqs = append(seqs, seq)
+		}
+	}
+	return seqs, nil
+}

@@ -1,0 +1,143 @@
+// Package rebuild makes the views of conversations anew from their logs: view rows of messages and reactions. It works while
+// the services run: the views of one conversation are built beside those that are stored and put in their place at a
+// stated head, in one transaction with the check that the conversation still has that head.
+package rebuild
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// Store is what rebuilding needs of the store.
+type Store interface {
+	Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error)
+	ReplaceViews(ctx context.Context, conversationID string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
+	ConversationIDs(ctx context.Context, after string) ([]string, error)
+}
+
+// Result is what was rebuilt.
+type Result struct {
+	Conversations, Events, Rows, Reactions int
+}
+
+// All rebuilds the views of all conversations. progress is called after each with the head at which its views were put in place.
+func All(ctx context.Context, s Store, progress func(id string, head uint64)) (Result, error) {
+	var result Result
+	for after := ""; ; {
+		ids, err := s.ConversationIDs(ctx, after)
+		if err != nil || len(ids) == 0 {
+			return result, err
+		}
+		for _, id := range ids {
+			built, err := one(ctx, s, id)
+			if err != nil {
+				return result, fmt.Errorf("rebuild the views of %s: %w", id, err)
+			}
+			result.Conversations++
+			result.Events += int(built.head)
+			result.Rows += len(built.rows)
+			result.Reactions += len(built.reactions)
+			progress(id, built.head)
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+// one rebuilds the views of one conversation. When it moves on meanwhile its new events are added.
+func one(ctx context.Context, s Store, id string) (*views, error) {
+	v := &views{rows: map[uint64]*historyv1.MessageRow{}, reactions: map[uint64]*historyv1.Reaction{}}
+	for {
+		page, err := s.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.head, Limit: store.MaxPage})
+		if err != nil {
+			return nil, err
+		}
+		for _, event := range page.GetEvents() {
+			if event.GetSeq() != v.head+1 {
+				return nil, fmt.Errorf("seq %d is followed by %d: events are missing from the log; run runnel verify", v.head, event.GetSeq())
+			}
+			v.replay(event)
+		}
+		if page.GetMore() {
+			continue
+		}
+		done, err := s.ReplaceViews(ctx, id, v.head, v.messageRows(), v.reactionRows())
+		if err != nil || done {
+			return v, err
+		}
+		if len(page.GetEvents()) == 0 && page.GetHead() > v.head {
+			return nil, fmt.Errorf("the log ends at seq %d and its head is %d: events are missing from the log; run runnel verify", v.head, page.GetHead())
+		}
+	}
+}
+
+// views are those of one conversation, up to a head.
+type views struct {
+	head      uint64
+	state     *conversation.State
+	rows      map[uint64]*historyv1.MessageRow
+	reactions map[uint64]*historyv1.Reaction // by the seq of the event that added it
+}
+
+// replay adds what an event does.
+func (v *views) replay(event *conversationv1.Event) {
+	// What an event refers to is all that its effects look at.
+	facts := conversation.NewFacts(nil)
+	targets := &conversationv1.Targets{}
+	if err := targets.UnmarshalVT(event.GetHeaderExtra()); err == nil {
+		for _, seq := range targets.GetSeqs() {
+			facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: v.rows[seq]})
+		}
+	}
+	var effects []*historyv1.Effect
+	v.state, effects = conversation.Replay(v.state, facts, event)
+	v.head = event.GetSeq()
+	for _, effect := range effects {
+		switch e := effect.GetEffect().(type) {
+		case *historyv1.Effect_PutMessage:
+			v.rows[e.PutMessage.GetSeq()] = e.PutMessage
+		case *historyv1.Effect_PutReaction:
+			v.reactions[e.PutReaction.GetSeq()] = e.PutReaction
+		case *historyv1.Effect_DropReactions:
+			v.drop(e.DropReactions)
+		}
+		// An erasure needs nothing: what it erased has no body any more, and so no reaction came of it.
+	}
+}
+
+func (v *views) drop(dropped *historyv1.DropReactions) {
+	if seq := dropped.GetSeq(); seq > 0 {
+		delete(v.reactions, seq)
+		return
+	}
+	for seq, reaction := range v.reactions {
+		if reaction.GetTarget() == dropped.GetTarget() {
+			delete(v.reactions, seq)
+		}
+	}
+}
+
+func (v *views) messageRows() []*historyv1.MessageRow {
+	rows := make([]*historyv1.MessageRow, 0, len(v.rows))
+	for _, row := range v.rows {
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(a, b *historyv1.MessageRow) int { return cmp.Compare(a.GetSeq(), b.GetSeq()) })
+	return rows
+}
+
+func (v *views) reactionRows() []*historyv1.Reaction {
+	reactions := make([]*historyv1.Reaction, 0, len(v.reactions))
+	for _, reaction := range v.reactions {
+		reactions = append(reactions, reaction)
+	}
+	slices.SortFunc(reactions, func(a, b *historyv1.Reaction) int { return cmp.Compare(a.GetSeq(), b.GetSeq()) })
+	return reactions
+}

@@ -1,0 +1,97 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+const (
+	// The present epoch ends at the watermark.
+	selectEpoch = `SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
+		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = $1 AND epoch <= $2)
+		WHERE p.partition = $1`
+	selectFeed = "SELECT events.epoch, events.sequence, " + eventColumns + ` FROM events
+		WHERE events.partition = $1 AND (events.epoch, events.sequence) > ($2::bigint, $3::bigint)
+		AND (events.epoch, events.sequence) <= ($4::bigint, $5::bigint) ORDER BY events.partition, events.epoch, events.sequence LIMIT $6`
+	selectFeedCursors = "SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = $1 ORDER BY partition"
+	saveFeedCursor    = `INSERT INTO feed_cursors (reader, partition, epoch, sequence) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (reader, partition) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence`
+	selectRefusals = `SELECT conversation_id, sender, command_id::text, attempt, commitment, code, message, field, time_ms FROM refusals
+		WHERE partition = $1 AND (conversation_id, sender, command_id) > ($2, $3, $4::uuid) ORDER BY partition, conversation_id, sender, command_id LIMIT $5`
+)
+
+// ReadFeed reads up to the watermark that it found first, so that two queries do for one snapshot.
+func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
+	var page *store.FeedPage
+	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
+		watermark, epoch, last := &historyv1.Watermark{}, pgtype.Int8{}, pgtype.Int8{}
+		err := conn.QueryRow(ctx, selectEpoch, partition, after.GetEpoch()).
+			Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &epoch, &last)
+		if err == nil {
+			err = store.CheckPosition(partition, after, store.Epoch{Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)})
+		}
+		if err != nil {
+			return err
+		}
+		page = store.NewFeedPage(limit, watermark)
+		return each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+			entry := &historyv1.FeedEntry{Position: &historyv1.Position{}}
+			found, err := scanEvent(rows, &entry.Position.Epoch, &entry.Position.Sequence)
+			entry.Event = found.event
+			return err == nil && page.Take(entry, found.size), err
+		}, selectFeed, partition, after.GetEpoch(), after.GetSequence(), watermark.GetEpoch(), watermark.GetSequence(), limit+1)
+	})
+	if err != nil {
+		return nil, answer(fmt.Sprintf("read the feed of partition %d", partition), err)
+	}
+	return page.Response(), nil
+}
+
+// FeedCursors gives how far a reader is.
+func (s *Store) FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error) {
+	var cursors []*historyv1.FeedCursor
+	err := s.each(ctx, s.pool.reading, func(rows pgx.Rows) (bool, error) {
+		cursor := &historyv1.FeedCursor{Position: &historyv1.Position{}}
+		cursors = append(cursors, cursor)
+		return true, rows.Scan(&cursor.Partition, &cursor.Position.Epoch, &cursor.Position.Sequence)
+	}, selectFeedCursors, reader)
+	return cursors, wrap("read feed cursors", err)
+}
+
+// SaveFeedCursor stores how far a reader is.
+func (s *Store) SaveFeedCursor(ctx context.Context, reader string, cursor *historyv1.FeedCursor) error {
+	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		_, err := conn.Exec(ctx, saveFeedCursor, reader, cursor.GetPartition(), cursor.GetPosition().GetEpoch(), cursor.GetPosition().GetSequence())
+		return err
+	})
+	return wrap("save a feed cursor", err)
+}
+
+// Refusals gives a page of the refusals of a partition.
+func (s *Store) Refusals(ctx context.Context, request *historyv1.ListRefusalsRequest) (*historyv1.ListRefusalsResponse, error) {
+	limit := store.Limit(request.GetLimit())
+	response := &historyv1.ListRefusalsResponse{}
+	after := request.GetAfter()
+	command, _ := store.DecodeCommandID(after.GetCommandId())
+	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
+		if response.More = len(response.GetRefusals()) == limit; response.GetMore() {
+			return false, nil
+		}
+		refusal, code := &historyv1.Refusal{Command: &historyv1.CommandKey{}, Error: &conversationv1.Error{}}, int32(0)
+		err := rows.Scan(&refusal.Command.ConversationId, &refusal.Command.Sender, &refusal.Command.CommandId, &refusal.Attempt, &refusal.Commitment,
+			&code, &refusal.Error.Message, &refusal.Error.Field, &refusal.TimeMs)
+		refusal.Error.Code = conversationv1.ErrorCode(code)
+		response.Refusals = append(response.Refusals, refusal)
+		return true, err
+	}, selectRefusals, request.GetPartition(), after.GetConversationId(), after.GetSender(), pgtype.UUID{Bytes: command, Valid: true}, limit+1)
+	return response, wrap("list refusals", err)
+}

@@ -1,0 +1,117 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+const (
+	lockWatermarks = "SELECT partition, stream, epoch, sequence, time_ns FROM partitions WHERE epoch > 0 ORDER BY partition FOR UPDATE"
+	lockWatermark  = selectWatermark + " FOR UPDATE"
+	setWatermark   = "UPDATE partitions SET epoch = $1, sequence = $2 WHERE partition = $3"
+	insertLoss     = "INSERT INTO losses (partition, epoch, stream, first_sequence, last_sequence) VALUES ($1, $2, $3, $4, $5)"
+	selectHashes   = "SELECT seq, hash FROM events WHERE conversation_id = $1 AND seq = ANY ($2::bigint[])"
+)
+
+// RaiseEpochs begins a new epoch everywhere, in one transaction. The rows of partitions are locked first, so appends wait.
+func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		if raised, err = readMarks(ctx, tx, lockWatermarks); err != nil {
+			return err
+		}
+		for _, mark := range raised {
+			if err := raiseEpoch(ctx, tx, mark, mark.GetWatermark().GetSequence()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return raised, wrap("raise the epochs", err)
+}
+
+// raiseEpoch begins a new epoch in which the partition stands at a sequence, and notes it in the mark.
+func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequence uint64) error {
+	var nowMs int64
+	if err := tx.QueryRow(ctx, "SELECT "+clockMs).Scan(&nowMs); err != nil {
+		return err
+	}
+	at := mark.GetWatermark()
+	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: store.NextEpoch(at.GetEpoch(), nowMs), Sequence: sequence, TimeNs: at.GetTimeNs()}
+	if _, err := tx.Exec(ctx, endEpoch, at.GetSequence(), mark.GetPartition(), at.GetEpoch()); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, beginEpoch, mark.GetPartition(), next.GetEpoch(), next.GetStream()); err != nil {
+		return err
+	}
+	mark.Watermark = next
+	_, err := tx.Exec(ctx, setWatermark, next.GetEpoch(), sequence, mark.GetPartition())
+	return err
+}
+
+// AcceptLoss moves a watermark over what is lost.
+func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64) (loss *store.Loss, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		present := &historyv1.Watermark{}
+		if err := tx.QueryRow(ctx, lockWatermark, partition).Scan(&present.Stream, &present.Epoch, &present.Sequence, &present.TimeNs); err != nil {
+			return err
+		}
+		if err := store.CheckLoss(present, through); err != nil {
+			return err
+		}
+		mark := &historyv1.BackupMark{Partition: partition, Watermark: present}
+		if err := raiseEpoch(ctx, tx, mark, through); err != nil {
+			return err
+		}
+		loss = &store.Loss{
+			Partition: partition, Stream: present.GetStream(), First: present.GetSequence() + 1, Last: through, Epoch: mark.GetWatermark().GetEpoch(),
+		}
+		_, err := tx.Exec(ctx, insertLoss, partition, loss.Epoch, loss.Stream, loss.First, loss.Last)
+		return err
+	})
+	if err != nil {
+		return nil, answer(fmt.Sprintf("accept a loss in partition %d", partition), err)
+	}
+	return loss, nil
+}
+
+// EraseAgain carries out an erasure outside of any append.
+func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (erased int, err error) {
+	if err := store.CheckErase("erase_events", erase); err != nil {
+		return 0, err
+	}
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		erased = 0
+		for _, step := range eraseSteps(erase) {
+			args := eraseArgs(id, erase)
+			if _, err := tx.Exec(ctx, dropErased+eraseWhere+step+")", args...); err != nil {
+				return err
+			}
+			tag, err := tx.Exec(ctx, eraseSet+eraseWhere+step+" AND body IS NOT NULL", args...)
+			if err != nil {
+				return err
+			}
+			erased += int(tag.RowsAffected())
+		}
+		return nil
+	})
+	return erased, wrap("erase in "+id, err)
+}
+
+// Hashes gives the hashes of events.
+func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint64][]byte, error) {
+	hashes := make(map[uint64][]byte, len(seqs))
+	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
+		var seq uint64
+		var hash []byte
+		err := rows.Scan(&seq, &hash)
+		hashes[seq] = hash
+		return true, err
+	}, selectHashes, id, numbers[int64](seqs))
+	return hashes, wrap("read hashes of "+id, err)
+}

@@ -1,0 +1,155 @@
+package history
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+const (
+	// maxEffects is the most effects of one append.
+	maxEffects = 8 * maxItems
+	// maxUsers is above the most members that one event can add.
+	maxUsers = 100_000
+	// maxTextBytes is above any name, emoji or text of an error.
+	maxTextBytes = 4096
+)
+
+// checkEffects checks that every effect says what it has to, in values that databases take. What it means was decided by
+// the kind that it comes of.
+func checkEffects(request *historyv1.AppendRequest) error {
+	if len(request.GetEffects()) > maxEffects {
+		return store.Invalid("effects", "must be at most %d", maxEffects)
+	}
+	for i, effect := range request.GetEffects() {
+		if int(effect.GetEvent()) >= len(request.GetEvents()) {
+			return store.Invalid(fmt.Sprintf("effects[%d].event", i), "must be the index of an event")
+		}
+		if field, rule := checkEffect(effect); rule != "" {
+			return store.Invalid(fmt.Sprintf("effects[%d].%s", i, field), "%s", rule)
+		}
+	}
+	return nil
+}
+
+func checkEffect(effect *historyv1.Effect) (field, rule string) {
+	switch e := effect.GetEffect().(type) {
+	case *historyv1.Effect_CreateConversation:
+		if e.CreateConversation.GetKind() == 0 {
+			return "create_conversation.kind", "must be set"
+		}
+	case *historyv1.Effect_SetName:
+		switch name := e.SetName; {
+		case !storable(name.GetName()):
+			return "set_name.name", "must be at most 4096 bytes of UTF-8 without NUL"
+		case name.GetSeq() == 0 || name.GetSeq() > maxNumber || !conversation.ValidSender(name.GetSender()) || name.GetTimeMs() < 0:
+			return "set_name", "must name the event that the name comes from"
+		}
+	case *historyv1.Effect_BeginMemberships:
+		if len(e.BeginMemberships.GetUserIds()) > maxUsers {
+			return "begin_memberships.user_ids", "must be at most 100000"
+		}
+		for _, user := range e.BeginMemberships.GetUserIds() {
+			if !conversation.ValidUser(user) {
+				return "begin_memberships.user_ids", "must be user ids"
+			}
+		}
+	case *historyv1.Effect_EndMembership:
+		if !conversation.ValidUser(e.EndMembership.GetUserId()) {
+			return "end_membership.user_id", "is not a user id"
+		}
+	default:
+		return checkViewEffect(effect)
+	}
+	return "", ""
+}
+
+func checkViewEffect(effect *historyv1.Effect) (field, rule string) {
+	switch e := effect.GetEffect().(type) {
+	case *historyv1.Effect_PutMessage:
+		row := e.PutMessage
+		if row.GetSeq() == 0 || max(row.GetSeq(), row.GetEditSeq(), row.GetDeletedSeq(), row.GetLastReplySeq()) > maxNumber {
+			return "put_message", "must have seqs of 1 to 2^63-1"
+		}
+	case *historyv1.Effect_PutReaction:
+		switch reaction := e.PutReaction; {
+		case reaction.GetTarget() == 0 || reaction.GetSeq() == 0 || max(reaction.GetTarget(), reaction.GetSeq()) > maxNumber:
+			return "put_reaction", "must have seqs of 1 to 2^63-1"
+		case !conversation.ValidSender(reaction.GetUserId()):
+			return "put_reaction.user_id", "is not a user id"
+		case reaction.GetEmoji() == "" || !storable(reaction.GetEmoji()):
+			return "put_reaction.emoji", "must be 1 to 4096 bytes of UTF-8 without NUL"
+		}
+	case *historyv1.Effect_DropReactions:
+		if drop := e.DropReactions; drop.GetTarget() == 0 || max(drop.GetTarget(), drop.GetSeq()) > maxNumber {
+			return "drop_reactions", "must have seqs of 1 to 2^63-1"
+		}
+	case *historyv1.Effect_EraseEvents:
+		return checkErase(e.EraseEvents)
+	default:
+		return "effect", "must be one that this version knows"
+	}
+	return "", ""
+}
+
+func checkErase(erase *historyv1.EraseEvents) (field, rule string) {
+	switch {
+	case len(erase.GetSeqs()) == 0 && erase.GetSender() == "" && erase.GetBeforeMs() <= 0:
+		return "erase_events", "must name seqs, a sender or a time"
+	case len(erase.GetSeqs()) > maxItems:
+		return "erase_events.seqs", "must be at most 1000"
+	case erase.GetSender() != "" && !conversation.ValidSender(erase.GetSender()):
+		return "erase_events.sender", "is not a user id"
+	case len(erase.GetKinds()) == 0 || len(erase.GetKinds()) > maxItems:
+		return "erase_events.kinds", "must be 1 to 1000"
+	case erase.GetBelow() == 0 || erase.GetBelow() > maxNumber:
+		return "erase_events.below", "must be 1 to 2^63-1"
+	}
+	for _, seq := range erase.GetSeqs() {
+		if seq == 0 || seq > maxNumber {
+			return "erase_events.seqs", "must be 1 to 2^63-1"
+		}
+	}
+	return "", ""
+}
+
+// checkRefusals checks the refusals of an append.
+func (s *Server) checkRefusals(request *historyv1.AppendRequest) error {
+	if err := checkCount("refusals", len(request.GetRefusals())); err != nil {
+		return err
+	}
+	for i, refusal := range request.GetRefusals() {
+		field, rule := checkKey(refusal.GetCommand())
+		switch {
+		case rule != "":
+			field = "command." + field
+		case conversation.Partition(refusal.GetCommand().GetConversationId(), s.store.Partitions()) != int(request.GetPartition()):
+			field, rule = "command.conversation_id", "belongs to another partition"
+		case len(refusal.GetCommitment()) != chain.Size:
+			field, rule = "commitment", "must be 32 bytes"
+		case refusal.GetError().GetCode() == 0:
+			field, rule = "error.code", "must be set"
+		case !storable(refusal.GetError().GetMessage()):
+			field, rule = "error.message", "must be at most 4096 bytes of UTF-8 without NUL"
+		case !storable(refusal.GetError().GetField()):
+			field, rule = "error.field", "must be at most 4096 bytes of UTF-8 without NUL"
+		case refusal.GetTimeMs() < 0:
+			field, rule = "time_ms", "must not be negative"
+		}
+		if rule != "" {
+			return store.Invalid(fmt.Sprintf("refusals[%d].%s", i, field), "%s", rule)
+		}
+	}
+	return nil
+}
+
+// storable reports whether every database takes a text.
+func storable(text string) bool {
+	return len(text) <= maxTextBytes && utf8.ValidString(text) && !strings.Contains(text, "\x00")
+}
