@@ -3,6 +3,8 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +28,9 @@ type forks struct {
 }
 
 func (f *forks) watch(cfg *client.Config) {
-	cfg.OnEvent = func(_ context.Context, event client.Event) { f.told = append(f.told, fmt.Sprint(event.GetSeq())) }
+	cfg.OnEvent = func(_ context.Context, event client.Event) {
+		f.told = append(f.told, strconv.FormatUint(event.GetSeq(), 10))
+	}
 	cfg.OnForked = func(fork client.Fork) {
 		f.told = append(f.told, fmt.Sprintf("%d>%d", fork.From, fork.To))
 		f.forks = append(f.forks, fork)
@@ -67,67 +71,73 @@ func (l *link) answerReads(t *testing.T, h *history) (f *clientv1.ClientFrame, r
 }
 
 func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
-	for name, tell := range map[string]func(l *link, h *history){
-		"a push says so":              func(l *link, h *history) { l.send(forked(h, 50)) },
-		"the head is below":           func(*link, *history) {},
-		"a repeated event is another": nil,
-		"an event does not chain":     nil,
+	for _, test := range []struct {
+		name string
+		// grown is how many events the server has made since.
+		grown int
+		// show is how the client comes to see it.
+		show func(t *testing.T, g *gateway, l *link, h *history) *link
+	}{
+		{"a push says so, it ends lower", 0, reconnectTold},
+		{"a push says so, it is on another branch", 40, reconnectTold},
+		{"the head is below", 0, reconnected},
+		{"the head is below, on another branch", 5, reconnected},
+		{"a repeated event is another", 1, func(_ *testing.T, _ *gateway, l *link, h *history) *link { l.send(h.push(41)); return l }},
+		{"an event does not chain", 12, func(_ *testing.T, _ *gateway, l *link, h *history) *link { l.send(h.push(51)); return l }},
 	} {
-		for _, grown := range []int{0, 5, 40} {
-			t.Run(fmt.Sprint(name, " ", grown), func(t *testing.T) {
-				if grown != 0 && name == "the head is below" && grown > 10 {
-					t.Skip("the head is not below")
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g, h := newGateway(), newHistory(50)
+				var f forks
+				c, _ := start(t, g, fromFirst, f.watch, func(cfg *client.Config) { cfg.Cursors = newMemory(map[string]client.Position{}) })
+				l, _ := g.accept(t, connected(h.info()))
+				for seq := range uint64(50) {
+					l.send(h.push(seq + 1))
 				}
-				synctest.Test(t, func(t *testing.T) {
-					g, h, other := newGateway(), newHistory(50), newHistory(2)
-					var f forks
-					c, _ := start(t, g, fromFirst, f.watch, func(cfg *client.Config) { cfg.Cursors = newMemory(map[string]client.Position{}) })
-					l, _ := g.accept(t, connected(h.info(), other.info()))
-					for seq := range uint64(50) {
-						l.send(h.push(seq + 1))
-					}
-					synctest.Wait()
-					last := h.events[49].GetHash()
+				synctest.Wait()
+				h.back(40)
+				h.grow(test.grown)
 
-					h.back(40)
-					h.grow(grown)
-					if tell != nil {
-						l.cut()
-						var connect *clientv1.Connect
-						l, connect = g.accept(t, connected(h.info(), other.info()))
-						require.Equal(t, last[:chain.PrefixSize], positionOf(connect, h).GetHash())
-						tell(l, h)
-					} else if grown == 0 {
-						return
-					} else if name == "a repeated event is another" {
-						l.send(h.push(41))
-					} else {
-						h.grow(51)
-						l.send(h.push(51))
-					}
-					f2, reads := l.answerReads(t, h)
-					require.Nil(t, f2, "it connects anew")
-					require.Less(t, len(reads), 12, "few reads: %v", reads)
+				l = test.show(t, g, l, h)
+				said, reads := l.answerReads(t, h)
+				require.Nil(t, said, "it connects anew")
+				require.Less(t, len(reads), 12, "few reads: %v", reads)
+				l, connect := g.accept(t, connected(h.info()))
+				require.Equal(t, uint64(40), positionOf(connect, h).GetSeq())
+				require.Equal(t, h.events[39].GetHash()[:chain.PrefixSize], positionOf(connect, h).GetHash())
+				f.told = f.told[len(f.told)-2:]
+				require.Equal(t, []string{"50", "50>40"}, f.told)
 
-					l, connect := g.accept(t, connected(h.info(), other.info()))
-					require.Equal(t, uint64(40), positionOf(connect, h).GetSeq())
-					require.Equal(t, h.events[39].GetHash()[:chain.PrefixSize], positionOf(connect, h).GetHash())
-					f.told = f.told[len(f.told)-2:]
-					require.Equal(t, []string{"50", "50>40"}, f.told)
-					h.grow(1)
-					for seq := uint64(41); seq <= h.head(); seq++ {
-						l.send(h.push(seq))
-					}
-					l.silentButPong(t)
-					require.Len(t, f.told, int(h.head()-40)+2)
-					require.Equal(t, "41", f.told[2])
-					seq, _ := c.Position(h.id)
-					require.Equal(t, h.head(), seq)
-					require.Equal(t, uint64(1), c.Stats().Forks)
-				})
+				h.grow(1)
+				for seq := uint64(41); seq <= h.head(); seq++ {
+					l.send(h.push(seq))
+				}
+				l.silentButPong(t)
+				require.Len(t, f.told, int(h.head()-40)+2)
+				require.Equal(t, "41", f.told[2])
+				seq, _ := c.Position(h.id)
+				require.Equal(t, h.head(), seq)
+				require.Equal(t, uint64(1), c.Stats().Forks)
 			})
-		}
+		})
 	}
+}
+
+// reconnected connects the client again, with the position that it has.
+func reconnected(t *testing.T, g *gateway, l *link, h *history) *link {
+	t.Helper()
+	l.cut()
+	l, connect := g.accept(t, connected(h.info()))
+	require.Equal(t, uint64(50), positionOf(connect, h).GetSeq())
+	require.Len(t, positionOf(connect, h).GetHash(), chain.PrefixSize)
+	return l
+}
+
+func reconnectTold(t *testing.T, g *gateway, l *link, h *history) *link {
+	t.Helper()
+	l = reconnected(t, g, l, h)
+	l.send(forked(h, 50))
+	return l
 }
 
 // The server lost so much that the client has to look far back, where it remembers few events.
@@ -425,4 +435,27 @@ func TestAServerThatContradictsItselfIsNoFork(t *testing.T) {
 		require.Len(t, v.broken, 1)
 		require.Empty(t, f.forks)
 	})
+}
+
+func TestCommittedCommandsAreKeptWithinBounds(t *testing.T) {
+	for size, want := range map[int]int{1: 1000, 8000: 130} {
+		synctest.Test(t, func(t *testing.T) {
+			g, h := newGateway(), newHistory(1)
+			var f forks
+			c, _ := start(t, g, fromFirst, f.watch)
+			l, _ := g.accept(t, connected(h.info()))
+			l.send(h.push(1))
+			for i := range 1010 {
+				enqueue(t, c, h.id, strings.Repeat(fmt.Sprint(i%10), size))
+				h.serve(t, l)
+			}
+			newest := h.events[len(h.events)-1].GetCommandId()
+			h.back(1)
+			l.send(forked(h, 1011))
+			_, _ = l.answerReads(t, h)
+			require.Len(t, f.forks, 1)
+			require.InDelta(t, want, len(f.forks[0].Commands), 1)
+			require.Equal(t, newest, f.forks[0].Commands[len(f.forks[0].Commands)-1].CommandID)
+		})
+	}
 }

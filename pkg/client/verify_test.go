@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -80,41 +81,38 @@ func TestAProgramLearnsWhatIsKnownOfEachEvent(t *testing.T) {
 				require.Nil(t, v.events[h.id][3].GetBody().GetAction())
 				require.Nil(t, v.events[h.id][5].GetBody())
 
-				// The same of a page, in either direction.
 				for _, backward := range []bool{false, true} {
-					pages := make(chan *client.Page, 1)
-					go func() {
-						page, err := c.ReadAfter(t.Context(), h.id, 0, 0)
-						if backward {
-							page, err = c.ReadBefore(t.Context(), h.id, 0, 0)
-						}
-						if err == nil {
-							pages <- page
-						}
-						close(pages)
-					}()
-					answer := h.page(l.recv(t))
-					answer.GetPage().Events = sent(h.events...)
-					l.send(answer)
-					if backward {
-						f := l.recv(t)
-						events := sent(h.events...)
-						answer = &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{}}}
-						for i := range events {
-							answer.GetPage().Events = append(answer.GetPage().GetEvents(), events[len(events)-1-i])
-						}
-						l.send(answer)
-					}
-					page := <-pages
-					require.NotNil(t, page)
-					require.Len(t, page.Events, 8)
-					for _, event := range page.Events {
+					for _, event := range readAll(t, c, l, h, backward).Events {
 						require.Equal(t, want[event.GetSeq()-1], event.Content, event.GetSeq())
 					}
 				}
 			})
 		})
 	}
+}
+
+// readAll reads the whole log as one page.
+func readAll(t *testing.T, c *client.Client, l *link, h *history, backward bool) (page *client.Page) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		if backward {
+			page, err = c.ReadBefore(t.Context(), h.id, 0, 0)
+		} else {
+			page, err = c.ReadAfter(t.Context(), h.id, 0, 0)
+		}
+		done <- err
+	}()
+	f := l.recv(t)
+	events := sent(h.events...)
+	if backward {
+		slices.Reverse(events)
+	}
+	l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{Events: events, Head: h.head()}}})
+	require.NoError(t, <-done)
+	require.Len(t, page.Events, len(events))
+	return page
 }
 
 func TestWhatAServerTakesAwayOrChangesIsTampering(t *testing.T) {
