@@ -141,8 +141,13 @@ func (d *drafting) judge(i int, e *entry) {
 		v.repeat(first, e.command, d.erases(first))
 		return
 	}
-	if v.refusal = d.remembered(key, e); v.refusal != nil {
-		v.remembered = true
+	if known := d.remembered(key, e); known != nil {
+		v.refusal, v.remembered = known.err, true
+		if known.stale(e.timeMs()) {
+			again := *known
+			again.timeMs = e.timeMs()
+			d.remember(&again, v)
+		}
 		return
 	}
 	if v.late = e.late(); v.late {
@@ -152,7 +157,8 @@ func (d *drafting) judge(i int, e *entry) {
 		d.carryOut(i, key, e, v)
 	}
 	if v.refusal != nil || v.dead != "" {
-		d.remember(key, e, v)
+		commitment := chain.Commitment(e.command.GetSalt(), e.command.GetBody())
+		d.remember(&refused{key: key, attempt: e.command.GetAttempt(), timeMs: e.timeMs(), err: v.err(), commitment: commitment[:]}, v)
 	}
 	if v.dead != "" {
 		d.putAside(e, v)
@@ -175,31 +181,27 @@ func (d *drafting) putAside(e *entry, v *verdict) {
 }
 
 // remembered returns the refusal that holds for a command; nil for none.
-func (d *drafting) remembered(key commandKey, e *entry) *conversationv1.Error {
+func (d *drafting) remembered(key commandKey, e *entry) *refused {
 	if known := d.refused[key]; known != nil && !bugRefusalForgotten && known.holds(e.command.GetAttempt(), e.timeMs()) {
-		return known.err
+		return known
 	}
 	return d.world.refusals.find(key, e.command.GetAttempt(), e.timeMs())
 }
 
 // remember has a refusal stored with the batch. When there is no room for it the command's outcome stays unknown: no copy
 // of it is promised never to happen. A command that can never be committed need not be remembered.
-func (d *drafting) remember(key commandKey, e *entry, v *verdict) {
-	if !key.committable() {
+func (d *drafting) remember(r *refused, v *verdict) {
+	if !r.key.committable() {
 		return
 	}
-	if v.unremembered = !d.world.refusals.room(e.timeMs(), d.refusals); v.unremembered {
+	if v.unremembered = !d.world.refusals.room(r.timeMs, d.refusals); v.unremembered {
 		return
 	}
 	if d.refused == nil {
 		d.refused = map[commandKey]*refused{}
 	}
-	refusal := v.err()
-	d.refused[key] = &refused{key: key, attempt: e.command.GetAttempt(), timeMs: e.timeMs(), err: refusal}
-	commitment := chain.Commitment(e.command.GetSalt(), e.command.GetBody())
-	d.refusals = append(d.refusals, &historyv1.Refusal{
-		Command: key.proto(), Attempt: e.command.GetAttempt(), Commitment: commitment[:], Error: refusal, TimeMs: e.timeMs(),
-	})
+	d.refused[r.key] = r
+	d.refusals = append(d.refusals, r.proto())
 }
 
 // carryOut applies one command. Apply is total by contract; should it panic all the same, one command must not stop a

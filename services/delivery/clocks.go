@@ -51,14 +51,15 @@ func (e *entry) skew() time.Duration {
 	return time.Duration(e.timeMs()-e.command.GetAdmittedMs()) * time.Millisecond
 }
 
-// agrees checks that a message that is passed over because of its time is as old as it looks. A gateway's copies may enter
-// the stream until not_after, so a command may be later than its admission, but hardly earlier. What is no command was nobody's.
+// agrees checks that a message that is passed over because of its time is as old as it looks. One that was admitted later
+// than the stream says it was taken is new, and a clock is wrong. One that was admitted long before may be a late copy; it is old
+// either way. What is no command was nobody's.
 func agrees(e *entry) error {
-	admitted := e.command.GetAdmittedMs()
-	latest := max(admitted, e.command.GetNotAfterMs()) + maxSkew.Milliseconds()
-	if e.command == nil || (admitted-maxSkew.Milliseconds() <= e.timeMs() && e.timeMs() <= latest) {
+	if e.command == nil || (e.command.GetAdmittedMs() != 0 && e.skew() >= -maxSkew) {
 		return nil
 	}
 	return fmt.Errorf("%w: message %d has the stream's time %v and was admitted at %v. Correct the clocks; then give up what cannot be told apart with runnel-history accept-loss",
-		errClocks, e.sequence, time.UnixMilli(e.timeMs()).UTC().Format(time.RFC3339), time.UnixMilli(admitted).UTC().Format(time.RFC3339))
+		errClocks, e.sequence, moment(e.timeMs()), moment(e.command.GetAdmittedMs()))
 }
+
+func moment(unixMs int64) string { return time.UnixMilli(unixMs).UTC().Format(time.RFC3339) }

@@ -279,7 +279,9 @@ func (s *session) republish(ctx context.Context, entries []entry) error {
 			v.repeat(first, command, false)
 			// An event bears the time of the message it came of.
 			v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeMs()
-		} else if v.refusal = s.refusals.find(keyOf(command), command.GetAttempt(), entries[i].timeMs()); v.refusal == nil {
+		} else if known := s.refusals.find(keyOf(command), command.GetAttempt(), entries[i].timeMs()); known != nil && !known.stale(entries[i].timeMs()) {
+			v.refusal = known.err
+		} else {
 			continue
 		}
 		answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command), Salt: command.GetSalt()}})

@@ -31,7 +31,12 @@ var noBody = &conversationv1.Body{}
 // decode makes an entry of a message. A payload that is no command is an entry too: it is put aside in its turn.
 func decode(sequence uint64, timeNs int64, payload []byte) entry {
 	e := entry{sequence: sequence, timeNs: timeNs, payload: payload, body: noBody}
-	command := new(brokerv1.Command)
+	// One allocation for both; they live equally long.
+	decoded := new(struct {
+		command brokerv1.Command
+		body    conversationv1.Body
+	})
+	command, body := &decoded.command, &decoded.body
 	if len(payload) == 0 || command.UnmarshalVT(payload) != nil {
 		return e
 	}
@@ -39,7 +44,7 @@ func decode(sequence uint64, timeNs int64, payload []byte) entry {
 	if e.tooNew = conversation.TooNew(command); e.tooNew || conversation.KindOfBytes(command.GetBody()) == 0 {
 		return e
 	}
-	if body, err := conversation.DecodeBody(command.GetBody()); err == nil {
+	if body.UnmarshalVT(command.GetBody()) == nil {
 		e.body = body
 		e.needs = conversation.Needs(command.GetSender(), body)
 	}

@@ -12,9 +12,14 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// refusalMemory is for how long, by stream time, a refusal is remembered: at least twice the time that copies of a command
-// may take into the stream, the longest wait for an outcome, and the clocks' difference that raises an alarm.
-const refusalMemory = 10 * time.Minute
+const (
+	// refusalMemory is for how long, by stream time, a refusal is remembered.
+	refusalMemory = 10 * time.Minute
+	// refusalLeft is for how long a refusal must still be remembered when it is answered to a later copy: twice the time that
+	// copies of a command may take into the stream, the longest wait for an outcome, and the clocks' difference that raises an
+	// alarm. Whoever receives that answer may have other copies on their way.
+	refusalLeft = 6 * time.Minute
+)
 
 // refusals are the refusals of a partition that no later copy of a command may get around. They are in the store as well:
 // they become known here when their append is committed, or at a takeover. What is known at a stream time does not depend on
@@ -35,6 +40,8 @@ type refused struct {
 	attempt uint32
 	timeMs  int64
 	err     *conversationv1.Error
+	// commitment is that of the copy that was refused first.
+	commitment []byte
 }
 
 func newRefusals(limit int) *refusals {
@@ -42,18 +49,27 @@ func newRefusals(limit int) *refusals {
 }
 
 // find returns the refusal that holds for an attempt of a command at a stream time: one of this attempt or a higher one.
-func (r *refusals) find(key commandKey, attempt uint32, nowMs int64) *conversationv1.Error {
+func (r *refusals) find(key commandKey, attempt uint32, nowMs int64) *refused {
 	if len(r.latest) == 0 || bugRefusalForgotten {
 		return nil
 	}
 	if known := r.latest[key]; known != nil && known.holds(attempt, nowMs) {
-		return known.err
+		return known
 	}
 	return nil
 }
 
 func (r *refused) holds(attempt uint32, nowMs int64) bool {
 	return r.attempt >= attempt && nowMs-r.timeMs <= refusalMemory.Milliseconds()
+}
+
+// stale reports whether a refusal must be remembered anew when it is answered again.
+func (r *refused) stale(nowMs int64) bool {
+	return nowMs-r.timeMs > (refusalMemory - refusalLeft).Milliseconds()
+}
+
+func (r *refused) proto() *historyv1.Refusal {
+	return &historyv1.Refusal{Command: r.key.proto(), Attempt: r.attempt, Commitment: r.commitment, Error: r.err, TimeMs: r.timeMs}
 }
 
 // room reports whether one more refusal can be remembered at a stream time, beside those that a batch adds already.
@@ -68,7 +84,10 @@ func (r *refusals) room(nowMs int64, batch []*historyv1.Refusal) bool {
 // add remembers refusals, and forgets those that are too old by the stream's time.
 func (r *refusals) add(list []*historyv1.Refusal, nowMs int64) {
 	for _, refusal := range list {
-		next := &refused{key: keyOfProto(refusal.GetCommand()), attempt: refusal.GetAttempt(), timeMs: refusal.GetTimeMs(), err: refusal.GetError()}
+		next := &refused{
+			key: keyOfProto(refusal.GetCommand()), attempt: refusal.GetAttempt(), timeMs: refusal.GetTimeMs(),
+			err: refusal.GetError(), commitment: refusal.GetCommitment(),
+		}
 		r.byTime = append(r.byTime, next)
 		if known := r.latest[next.key]; known == nil || known.attempt <= next.attempt || !known.holds(0, next.timeMs) {
 			r.latest[next.key] = next

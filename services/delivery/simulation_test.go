@@ -1,0 +1,440 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// simulation is an installation of one partition whose parts do one step at a time, in any order: clients that ask again,
+// gateways whose copies of a command wander, a stream that may lose its tail or be replaced, workers that take over, die and
+// do not hear the answer to an append, and a database that may be restored. The planner, the memory of refusals and the
+// store's contract are the real ones.
+type simulation struct {
+	choose func(n int) int // one of 0 to n-1
+	forget bool            // planted: refusals are not remembered
+
+	nowMs    int64
+	store    *fakeHistory
+	stream   simStream
+	workers  []*simWorker
+	asks     map[commandKey]*simAsk
+	wander   []*brokerv1.Command // copies on their way into the stream
+	commands int
+	snapshot *simSnapshot
+	owed     int64 // the newest watermark before a restore
+	broken   string
+	seen     simSeen
+}
+
+// simSeen counts what a run met, so that a test can see that it met it.
+type simSeen struct{ refusals, remembered, late, repeated, takeovers, uncertain, superseded, lost, restored, retried int }
+
+type simStream struct {
+	identity int
+	entries  []entry // contiguous from sequence 1
+}
+
+// simAsk is what a client knows of a command.
+type simAsk struct {
+	command *brokerv1.Command // without what the gateway adds
+	attempt uint32
+	// refused is the highest attempt of which a refusal was received, plus 1; 0 for none.
+	refused   uint32
+	committed bool
+}
+
+type simWorker struct {
+	*inBatches
+	position uint64
+	stream   int
+	begin    bool
+	working  bool
+	had      *historyv1.Watermark // acknowledged, over takeovers
+}
+
+type simSnapshot struct {
+	store  *fakeHistory
+	stream int
+}
+
+// longestWait is how long a gateway waits for an outcome after the admission.
+const longestWait = 68_000
+
+var simGroup = conversation.GroupID("ann", commandID(1))
+
+func newSimulation(choose func(int) int) *simulation {
+	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: newFakeHistory(1), asks: map[commandKey]*simAsk{}}
+	s.stream.identity = 1
+	for range 2 {
+		s.workers = append(s.workers, &simWorker{inBatches: newInBatches(1000)})
+	}
+	s.ask(command("", "ann", 1, group("g", "bob")))
+	return s
+}
+
+// ask lets a client ask for a command: again in the same attempt, as long as it has received no refusal of it.
+func (s *simulation) ask(c *brokerv1.Command) {
+	key := keyOf(c)
+	a := s.asks[key]
+	if a == nil {
+		a = &simAsk{command: c}
+		s.asks[key] = a
+	}
+	if a.refused > a.attempt {
+		a.attempt++
+		s.seen.retried++
+	}
+	copied := proto.Clone(c).(*brokerv1.Command)
+	copied.Attempt = a.attempt
+	copied.AdmittedMs = s.nowMs + int64(s.choose(3)-1)*20_000 // clocks of gateways differ
+	copied.NotAfterMs = copied.AdmittedMs + broker.CopyLifetime.Milliseconds()
+	copied.Salt = make([]byte, chain.SaltSize)
+	copied.Salt[0] = byte(s.choose(256))
+	s.wander = append(s.wander, copied)
+	if s.choose(3) == 0 { // the gateway publishes it twice
+		s.wander = append(s.wander, copied)
+	}
+}
+
+func (s *simulation) step() {
+	switch s.choose(16) {
+	case 0:
+		s.nowMs += int64(s.choose(3)) * 60_000
+	case 1, 2:
+		s.newCommand()
+	case 3, 4:
+		if keys := s.open(); len(keys) > 0 {
+			s.ask(s.asks[keys[s.choose(len(keys))]].command)
+		}
+	case 5, 6, 7, 8:
+		s.publish()
+	case 9:
+		w := s.workers[s.choose(len(s.workers))]
+		s.takeOver(w)
+	case 10:
+		s.workers[s.choose(len(s.workers))].working = false
+	case 11:
+		s.disturb()
+	default:
+		w := s.workers[s.choose(len(s.workers))]
+		if !w.working {
+			s.takeOver(w)
+		}
+		s.work(w)
+	}
+	s.nowMs += int64(1 + s.choose(2000))
+}
+
+// open are the commands that clients still ask for, in a stable order.
+func (s *simulation) open() []commandKey {
+	var keys []commandKey
+	for key, a := range s.asks {
+		if !a.committed {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func (s *simulation) newCommand() {
+	if len(s.asks) > 12 {
+		return
+	}
+	s.commands++
+	n := 100 + s.commands
+	switch s.choose(4) {
+	case 0:
+		s.ask(command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"eve"}}}}))
+	case 1:
+		s.ask(command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "eve"}}}))
+	default:
+		s.ask(command(simGroup, "eve", n, text("hi")))
+	}
+}
+
+// publish takes one of the wandering copies into the stream, or loses it.
+func (s *simulation) publish() {
+	if len(s.wander) == 0 {
+		return
+	}
+	i := s.choose(len(s.wander))
+	c := s.wander[i]
+	s.wander = slices.Delete(s.wander, i, i+1)
+	if s.choose(10) == 0 {
+		return
+	}
+	timeMs := s.nowMs
+	if n := len(s.stream.entries); n > 0 {
+		timeMs = max(timeMs, s.stream.entries[n-1].timeMs()+1)
+	}
+	payload, err := c.MarshalVT()
+	if err != nil {
+		panic(err)
+	}
+	s.stream.entries = append(s.stream.entries, decode(uint64(len(s.stream.entries))+1, timeMs*1e6, payload))
+}
+
+// disturb has the broker or the database lose something. Whoever works notices: connections break.
+func (s *simulation) disturb() {
+	kept := len(s.stream.entries) - s.choose(len(s.stream.entries)+1)
+	what := s.choose(4)
+	if what < 2 && s.store.watermarks[0].GetTimeNs() < s.owed {
+		return // what was committed before a restore is in the stream alone: it must not be lost as well
+	}
+	switch what {
+	case 0: // the tail is lost
+		s.stream.entries = slices.Clone(s.stream.entries[:kept])
+		s.seen.lost++
+		s.snapshot = nil
+	case 1: // made anew, with some old messages in it
+		s.stream = simStream{identity: s.stream.identity + 1, entries: slices.Clone(s.stream.entries[:kept])}
+		s.seen.lost++
+		s.snapshot = nil
+	case 2:
+		s.snapshot = &simSnapshot{store: s.store.clone(), stream: s.stream.identity}
+		return
+	case 3:
+		if s.snapshot == nil || s.snapshot.stream != s.stream.identity {
+			return
+		}
+		s.owed = max(s.owed, s.store.watermarks[0].GetTimeNs())
+		s.store = s.snapshot.store.clone()
+		s.seen.restored++
+	}
+	for _, w := range s.workers {
+		w.working = false
+	}
+}
+
+// takeOver finds the place of a worker as owner.takeOver does, and has it learn what the store has.
+func (s *simulation) takeOver(w *simWorker) {
+	s.seen.takeovers++
+	w.store = s.store
+	answer, _ := s.store.GetWatermark(context.Background(), &historyv1.GetWatermarkRequest{})
+	w.mark = answer.GetWatermark()
+	w.begin, w.stream, w.working = false, s.stream.identity, true
+	if w.begin = before(w.mark, w.had); !w.begin {
+		w.had = w.mark
+	}
+	w.inBatches.takeOver()
+	mark := w.mark
+	switch lost := mark.GetSequence() > uint64(len(s.stream.entries)) ||
+		(mark.GetSequence() > 0 && s.stream.entries[mark.GetSequence()-1].timeNs != mark.GetTimeNs()); {
+	case mark.GetStream() == "":
+		w.position, w.begin = 0, true
+	case mark.GetStream() != fmt.Sprint(s.stream.identity) || lost:
+		w.begin, w.position = true, 0
+		for _, e := range s.stream.entries {
+			if e.timeNs <= mark.GetTimeNs() {
+				w.position = e.sequence
+				if err := agrees(&e); err != nil {
+					s.broken = "clocks: " + err.Error()
+				}
+			}
+		}
+	default:
+		w.position = mark.GetSequence()
+	}
+}
+
+// work has a worker commit one batch and tell of it.
+func (s *simulation) work(w *simWorker) {
+	if w.stream != s.stream.identity || w.position >= uint64(len(s.stream.entries)) {
+		return
+	}
+	batch := s.stream.entries[w.position:]
+	batch = batch[:1+s.choose(len(batch))]
+	batch = batch[:cut(batch)]
+	if s.forget {
+		w.refusals = newRefusals(1000)
+	}
+	heard := s.choose(5) > 0
+	verdicts, ok := w.appendOnce(fmt.Sprint(w.stream), batch, w.begin)
+	switch {
+	case !ok:
+		s.seen.superseded++
+		w.working = false
+	case !heard: // committed, and the worker does not know
+		s.check(batch, verdicts, false)
+		s.seen.uncertain++
+		w.working = false
+	default:
+		w.begin, w.had = false, w.mark
+		w.position = batch[len(batch)-1].sequence
+		s.check(batch, verdicts, true)
+	}
+}
+
+// appendOnce plans and appends; it reports false when another worker moved the watermark.
+func (w *simWorker) appendOnce(stream string, batch []entry, begin bool) ([]verdict, bool) {
+	ids := w.book.missing(nil, map[string]struct{}{simGroup: {}})
+	found, _ := w.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
+	w.book.add(ids, found.GetConversations(), 0)
+	known := newKnowledge()
+	for {
+		p := w.planner.plan(batch, known, w.world())
+		request := &historyv1.FindCommandsRequest{}
+		for _, k := range p.doubtful(batch, known) {
+			request.Commands = append(request.Commands, k.proto())
+		}
+		firsts, _ := w.store.FindCommands(context.Background(), request)
+		for _, event := range firsts.GetEvents() {
+			known.firsts[keyOfEvent(event)] = event
+		}
+		if len(firsts.GetEvents()) > 0 {
+			continue
+		}
+		last := batch[len(batch)-1]
+		next := &historyv1.Watermark{Stream: stream, Sequence: last.sequence, TimeNs: last.timeNs}
+		answer, err := w.store.Append(context.Background(), &historyv1.AppendRequest{
+			Expected: w.mark, Next: next, BeginEpoch: begin, Events: p.events, Sequences: p.sequences, Effects: p.effects,
+			DeadLetters: p.letters, Refusals: p.refusals,
+		})
+		if err != nil {
+			return nil, false
+		}
+		for _, d := range answer.GetDuplicates() {
+			known.firsts[keyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
+		}
+		if len(answer.GetDuplicates()) > 0 {
+			continue
+		}
+		next.Epoch = answer.GetEpoch()
+		w.mark = next
+		w.book.commit(p, 0)
+		w.refusals.add(p.refusals, last.timeMs())
+		return p.verdicts, true
+	}
+}
+
+// check compares what was committed with what clients were told before, and then has them told: an answer may be lost, and
+// a gateway that has given the command up does not take it.
+func (s *simulation) check(batch []entry, verdicts []verdict, told bool) {
+	for i := range verdicts {
+		v, c := &verdicts[i], batch[i].command
+		a := s.asks[keyOf(c)]
+		switch {
+		case v.event != nil && !v.repeated:
+			if a.refused > c.GetAttempt() {
+				s.broken = fmt.Sprintf("command %s is committed in attempt %d, after a refusal of attempt %d was received", c.GetCommandId(), c.GetAttempt(), a.refused-1)
+			}
+		case v.event != nil:
+			s.seen.repeated++
+		case v.late:
+			s.seen.late++
+		case v.remembered:
+			s.seen.remembered++
+		default:
+			s.seen.refusals++
+		}
+		if first := s.store.keys[keyOf(c)]; v.event == nil && v.err() != errUnknown && first != nil && first.GetTimeMs() < batch[i].timeMs() {
+			s.broken = fmt.Sprintf("command %s is refused although it was committed", c.GetCommandId())
+		}
+		if !told || s.choose(3) == 0 || s.nowMs > c.GetAdmittedMs()+longestWait {
+			continue
+		}
+		if v.event != nil {
+			a.committed = true
+		} else if v.err() != errUnknown {
+			a.refused = max(a.refused, c.GetAttempt()+1)
+		}
+	}
+}
+
+// clone is a copy of the store, for a backup. What is never changed is shared.
+func (f *fakeHistory) clone() *fakeHistory {
+	c := newFakeHistory(f.partitions)
+	for p, mark := range f.watermarks {
+		c.watermarks[p] = mark
+	}
+	for id, log := range f.logs {
+		c.logs[id] = slices.Clone(log)
+	}
+	for id, state := range f.states {
+		c.states[id] = state
+	}
+	for key, event := range f.keys {
+		c.keys[key] = event
+	}
+	for key, refusal := range f.refusals {
+		c.refusals[key] = refusal
+	}
+	c.clock = f.clock + 1000 // time goes on while a database is restored
+	return c
+}
+
+func (s *simulation) run(steps int) {
+	for range steps {
+		if s.step(); s.broken != "" {
+			return
+		}
+	}
+}
+
+// I13: no command is committed after a refusal of that attempt was received, whatever the parts do; and each once.
+func TestNoCommandIsCommittedAfterItsRefusal(t *testing.T) {
+	var seen simSeen
+	rapid.Check(t, func(t *rapid.T) {
+		choice := rapid.IntRange(0, 1<<20)
+		s := newSimulation(func(n int) int { return choice.Draw(t, "choice") % n })
+		s.run(120)
+		require.Empty(t, s.broken)
+		s.store.verify(t)
+	})
+	// Many more from a plain generator, which is faster and does not shrink.
+	for seed := range uint64(400) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		s := newSimulation(random.IntN)
+		s.run(400)
+		require.Empty(t, s.broken, "seed %d", seed)
+		seen.add(s.seen)
+	}
+	for what, n := range map[string]int{
+		"refusals": seen.refusals, "remembered": seen.remembered, "late": seen.late, "repeated": seen.repeated, "takeovers": seen.takeovers,
+		"uncertain": seen.uncertain, "superseded": seen.superseded, "lost": seen.lost, "restored": seen.restored, "retried": seen.retried,
+	} {
+		require.Greater(t, n, 100, what)
+	}
+}
+
+func (s *simSeen) add(other simSeen) {
+	s.refusals += other.refusals
+	s.remembered += other.remembered
+	s.late += other.late
+	s.repeated += other.repeated
+	s.takeovers += other.takeovers
+	s.uncertain += other.uncertain
+	s.superseded += other.superseded
+	s.lost += other.lost
+	s.restored += other.restored
+	s.retried += other.retried
+}
+
+// The simulation notices when refusals are not remembered.
+func TestSimulationNoticesForgottenRefusals(t *testing.T) {
+	for seed := range uint64(400) {
+		s := newSimulation(rand.New(rand.NewPCG(seed, 1)).IntN)
+		s.forget = true
+		if s.run(400); s.broken != "" {
+			require.Contains(t, s.broken, "after a refusal")
+			return
+		}
+	}
+	require.Fail(t, "no run broke the promise")
+}
