@@ -11,12 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
-	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/history"
@@ -43,24 +40,13 @@ func newLedger(t *testing.T) *ledger {
 	historyv1.RegisterHistoryServiceServer(inproc, history.New(cfg, store, log, prometheus.NewRegistry()))
 	l.history = historyv1.NewHistoryServiceClient(inproc)
 
-	create := &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Name: "ledger", Members: []string{"bob"}}
-	var state *conversation.State
-	request := &historyv1.AppendRequest{Expected: &historyv1.Watermark{}, Next: &historyv1.Watermark{Stream: "1", Sequence: ledgerLength, TimeNs: 1}}
-	for n := range ledgerLength {
-		command := &brokerv1.Command{
-			ConversationId: l.id, Sender: "ann", CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n), Salt: make([]byte, chain.SaltSize),
-			Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: fmt.Sprintf("entry %d", n)}}},
-		}
-		if n == 0 {
-			command.Body = &conversationv1.Body{Action: &conversationv1.Body_Create{Create: create}}
-			l.id = conversation.CreateID("ann", command.GetCommandId(), create)
-			command.ConversationId = l.id
-		}
-		next, event, refusal := conversation.Apply(state, command, 1000)
-		require.Nil(t, refusal)
-		state = next
-		request.Events = append(request.Events, event)
+	w := newWorker(t)
+	request := &historyv1.AppendRequest{Expected: &historyv1.Watermark{}}
+	w.apply("ann", group("bob"), 1000, request)
+	for n := 1; n < ledgerLength; n++ {
+		w.apply("ann", text(fmt.Sprintf("entry %d", n)), 1000, request)
 	}
+	l.id = w.id
 	answer, err := l.history.Append(t.Context(), request)
 	require.NoError(t, err)
 	require.Empty(t, answer.GetDuplicates())
@@ -91,7 +77,7 @@ func (l *ledger) verify(ctx context.Context) error {
 			return err
 		}
 		for _, event := range page.GetEvents() {
-			if err := v.Next(event); err != nil {
+			if _, err := v.Next(event); err != nil {
 				return err
 			}
 		}

@@ -33,15 +33,25 @@ import (
 type floor struct {
 	t          *testing.T
 	partitions int
-	nats       *server.Server
-	history    historyv1.HistoryServiceClient
-	submitter  *broker.Submitter
-	nc         *nats.Conn
+	// maxBytes is the size of each partition's stream.
+	maxBytes int64
+	// file is the database.
+	file      string
+	nats      *server.Server
+	history   historyv1.HistoryServiceClient
+	submitter *broker.Submitter
+	nc        *nats.Conn
 }
 
 func newFloor(t *testing.T) *floor {
 	t.Helper()
-	f := &floor{t: t, partitions: 4}
+	return newFloorOf(t, 4, 64<<20)
+}
+
+// newFloorOf makes a floor with so many partitions, whose streams hold so many bytes.
+func newFloorOf(t *testing.T, partitions int, maxBytes int64) *floor {
+	t.Helper()
+	f := &floor{t: t, partitions: partitions, maxBytes: maxBytes, file: filepath.Join(t.TempDir(), "history.db")}
 	var err error
 	f.nats, err = server.NewServer(&server.Options{
 		ServerName: "floor", DontListen: true, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
@@ -52,7 +62,7 @@ func newFloor(t *testing.T) *floor {
 	require.True(t, f.nats.ReadyForConnections(patience))
 	tel, err := telemetry.Start(t.Context(), "test", telemetry.Config{LogLevel: "warn", LogFormat: "text"}, t.Output())
 	require.NoError(t, err)
-	cfg := history.Config{Database: "sqlite:" + filepath.Join(t.TempDir(), "history.db"), Connections: 4}
+	cfg := history.Config{Database: "sqlite:" + f.file, Connections: 4}
 	store, err := history.Open(t.Context(), cfg, f.partitions, tel.Log)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
@@ -79,7 +89,7 @@ func (f *floor) hire() (stop func()) {
 	f.t.Helper()
 	worker, err := delivery.New(delivery.Config{FlushInterval: 10 * time.Millisecond}, delivery.Deps{
 		NATS:    f.connect(),
-		Broker:  broker.Config{Partitions: f.partitions, Replicas: 1, MaxBytes: 64 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute},
+		Broker:  broker.Config{Partitions: f.partitions, Replicas: 1, MaxBytes: f.maxBytes, MaxAge: time.Hour, DuplicateWindow: time.Minute},
 		History: f.history,
 	})
 	require.NoError(f.t, err)
@@ -99,7 +109,7 @@ func (f *floor) send(ctx context.Context, sender, id, commandID string, body *co
 		id = conversation.GroupID(sender, commandID)
 	}
 	outcome, err := f.submitter.Do(ctx, &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: commandID, Body: body, Salt: make([]byte, chain.SaltSize),
+		ConversationId: id, Sender: sender, CommandId: commandID, Body: encoded(f.t, body), Salt: make([]byte, chain.SaltSize),
 	}, nil)
 	if err == nil && outcome.GetError() != nil {
 		err = fmt.Errorf("refused: %v", outcome.GetError())
@@ -170,7 +180,8 @@ func TestWorkersComeAndGoOverSQLite(t *testing.T) {
 		require.Len(t, page.GetEvents(), messages)
 		var v chain.Verifier
 		for i, event := range page.GetEvents() {
-			require.NoError(t, v.Next(event))
+			_, err := v.Next(event)
+			require.NoError(t, err)
 			require.Equal(t, want[i].command, event.GetCommandId())
 		}
 	}

@@ -41,10 +41,9 @@ type stage struct {
 	history  *interposed
 	registry *prometheus.Registry
 	gw       *gateway.Gateway
-	state    *conversation.State
+	worker   *worker
 	id       string
-	n        int
-	mark     map[int]*historyv1.Watermark
+	mark     *historyv1.Watermark
 }
 
 func newStage(t *testing.T, change func(*gateway.Config)) *stage {
@@ -72,7 +71,7 @@ func newTracedStage(t *testing.T, change func(*gateway.Config), provider trace.T
 	if change != nil {
 		change(&cfg.Gateway)
 	}
-	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(), history: &interposed{HistoryServiceClient: historyv1.NewHistoryServiceClient(inproc)}, mark: map[int]*historyv1.Watermark{}}
+	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(), history: &interposed{HistoryServiceClient: historyv1.NewHistoryServiceClient(inproc)}, worker: newWorker(t)}
 	s.gw, err = gateway.New(cfg.Gateway, gateway.Deps{
 		NATS: nc, Partitions: 1, History: s.history, Verifier: verifier,
 		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: s.registry, TracerProvider: provider,
@@ -109,23 +108,13 @@ func (s *stage) login(user string, resume ...*clientv1.Position) *raw {
 // commit stores an event of ann's without telling anybody.
 func (s *stage) commit(body *conversationv1.Body) *conversationv1.Event {
 	s.t.Helper()
-	const sender = "ann"
-	s.n++
-	command := &brokerv1.Command{
-		Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", s.n), Body: body, Salt: make([]byte, 16), ConversationId: s.id,
-	}
-	if create := body.GetCreate(); create != nil {
-		s.id = conversation.CreateID(sender, command.GetCommandId(), create)
-		command.ConversationId = s.id
-	}
-	next, event, refusal := conversation.Apply(s.state, command, time.Now().UnixMilli())
-	require.Nil(s.t, refusal)
-	s.state = next
-	mark := &historyv1.Watermark{Stream: "1", Sequence: uint64(s.n), TimeNs: int64(s.n)}
-	answer, err := s.history.Append(s.t.Context(), &historyv1.AppendRequest{Expected: s.mark[0], Next: mark, Events: []*conversationv1.Event{event}})
+	request := &historyv1.AppendRequest{Expected: s.mark}
+	event := s.worker.apply("ann", body, time.Now().UnixMilli(), request)
+	s.id = s.worker.id
+	answer, err := s.history.Append(s.t.Context(), request)
 	require.NoError(s.t, err)
 	require.Empty(s.t, answer.GetDuplicates())
-	s.mark[0] = mark
+	s.mark = request.GetNext()
 	return event
 }
 

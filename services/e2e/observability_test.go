@@ -148,12 +148,12 @@ func observedSuite(t *testing.T) *launch.Suite {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, suite.Stop()) })
 
-	received := make(chan *conversationv1.Event, 16)
+	received := make(chan client.Event, 16)
 	pem, err := os.ReadFile(certificate.CAFile)
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(pem))
-	connect := func(user, address string, onEvent func(context.Context, *conversationv1.Event)) *client.Client {
+	connect := func(user, address string, onEvent func(context.Context, client.Event)) *client.Client {
 		c, err := client.New(client.Config{
 			URL: strings.Replace(address, "ws://", "wss://", 1), TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, DeviceID: "test", OnEvent: onEvent, Start: clientv1.Start_START_FIRST,
 			Token: func(context.Context) (string, error) { return suite.Token(user) },
@@ -163,8 +163,8 @@ func observedSuite(t *testing.T) *launch.Suite {
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
-	ann := connect("ann", suite.URLs[0], func(context.Context, *conversationv1.Event) {})
-	connect("bob", suite.URLs[1], func(_ context.Context, event *conversationv1.Event) { received <- event })
+	ann := connect("ann", suite.URLs[0], func(context.Context, client.Event) {})
+	connect("bob", suite.URLs[1], func(_ context.Context, event client.Event) { received <- event })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	result, err := ann.Submit(ctx, "", group("bob"))

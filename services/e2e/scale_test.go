@@ -248,7 +248,8 @@ func TestPartitionsFollowTheWorkers(t *testing.T) {
 			require.NoError(t, err)
 			require.NotEmpty(t, page.GetEvents())
 			for _, event := range page.GetEvents() {
-				require.NoError(t, v.Next(event))
+				_, err := v.Next(event)
+				require.NoError(t, err)
 			}
 			after = page.GetEvents()[len(page.GetEvents())-1].GetSeq()
 			require.False(t, after == r.count && page.GetMore(), "more events than were sent")

@@ -131,7 +131,7 @@ func (f *fortress) person(user string) person {
 	c, err := client.New(client.Config{
 		URL: "wss://" + f.gatewayAddr + gateway.Path, DeviceID: "device", TLS: f.trust(),
 		Token: func(context.Context) (string, error) { return token(f.t, user), nil },
-		OnEvent: func(_ context.Context, event *conversationv1.Event) {
+		OnEvent: func(_ context.Context, event client.Event) {
 			if message := event.GetBody().GetMessage(); message != nil {
 				heard <- message.GetText()
 			}

@@ -203,7 +203,7 @@ func (r *raw) ask(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 	return r.until(func(answer *clientv1.ServerFrame) bool { return answer.GetId() == f.GetId() })
 }
 
-func (r *raw) event(seq uint64) *conversationv1.Event {
+func (r *raw) event(seq uint64) *clientv1.Event {
 	r.t.Helper()
 	return r.until(func(f *clientv1.ServerFrame) bool { return f.GetEvent().GetSeq() == seq }).GetEvent()
 }
@@ -358,8 +358,8 @@ func TestEverythingIsThereAfterARestart(t *testing.T) {
 
 func TestTheGoClientAgainstTheRealThing(t *testing.T) {
 	s := start(t, nil)
-	events := make(chan *conversationv1.Event, 1000)
-	connect := func(user string, onEvent func(context.Context, *conversationv1.Event)) *client.Client {
+	events := make(chan client.Event, 1000)
+	connect := func(user string, onEvent func(context.Context, client.Event)) *client.Client {
 		c, err := client.New(client.Config{
 			URL: s.url(), DeviceID: user + "-1", Start: clientv1.Start_START_FIRST, OnEvent: onEvent,
 			Token: func(context.Context) (string, error) { return token(t, user), nil },
@@ -370,7 +370,7 @@ func TestTheGoClientAgainstTheRealThing(t *testing.T) {
 		require.NoError(t, c.Ready(t.Context()))
 		return c
 	}
-	connect("bob", func(_ context.Context, e *conversationv1.Event) { events <- e })
+	connect("bob", func(_ context.Context, e client.Event) { events <- e })
 	ann := connect("ann", nil)
 	id, err := ann.OpenDirect(t.Context(), "bob")
 	require.NoError(t, err)

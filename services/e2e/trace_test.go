@@ -60,7 +60,7 @@ func newTraced(t *testing.T, suite *launch.Suite, gateway int, user string, trac
 	p.Client, err = client.New(client.Config{
 		URL: suite.URLs[gateway], DeviceID: user + "-phone", AckDelay: -1, TracerProvider: tel.TracerProvider,
 		Token: func(context.Context) (string, error) { return suite.Token(user) },
-		OnEvent: func(ctx context.Context, event *conversationv1.Event) {
+		OnEvent: func(ctx context.Context, event client.Event) {
 			p.events <- received{event.GetSeq(), client.TraceID(ctx)}
 		},
 	})

@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/client"
@@ -64,8 +63,8 @@ func testSecured(t *testing.T, facts Facts) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, running.Stop()) }()
 
-	received := make(chan *conversationv1.Event, 16)
-	connect := func(user string, onEvent func(context.Context, *conversationv1.Event)) *client.Client {
+	received := make(chan client.Event, 16)
+	connect := func(user string, onEvent func(context.Context, client.Event)) *client.Client {
 		secret, err := facts.Secrets("runnel-auth", "hmac-secret")
 		require.NoError(t, err)
 		c, err := client.New(client.Config{
@@ -78,7 +77,7 @@ func testSecured(t *testing.T, facts Facts) {
 		require.NoError(t, c.Start(ctx))
 		return c
 	}
-	bob := connect("bob", func(_ context.Context, event *conversationv1.Event) { received <- event })
+	bob := connect("bob", func(_ context.Context, event client.Event) { received <- event })
 	defer func() { require.NoError(t, bob.Close()) }()
 	require.NoError(t, bob.Ready(ctx))
 	alice := connect("alice", nil)

@@ -65,10 +65,10 @@ func (e *eraser) run(ctx context.Context, random *rand.Rand, devices []*device) 
 
 // choose draws what to erase of a conversation that goes up to a seq at least.
 func choose(random *rand.Rand, last uint64, user string) *conversationv1.Erase {
-	switch roll := random.IntN(20); {
-	case roll == 0:
+	switch random.IntN(20) {
+	case 0:
 		return &conversationv1.Erase{Sender: user}
-	case roll == 1:
+	case 1:
 		return &conversationv1.Erase{BeforeMs: time.Now().Add(-eraseAge).UnixMilli()}
 	default:
 		var seqs []uint64

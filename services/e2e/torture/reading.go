@@ -72,11 +72,15 @@ type Place struct {
 }
 
 // of gives the views of a conversation, and makes them when there are none yet.
-func (c *Content) of(conversation string) *Views {
-	if c.Views[conversation] == nil {
-		c.Views[conversation] = newViews()
+func (c Content) of(conversation string) *Views {
+	views := c.Views[conversation]
+	if views == nil {
+		views = newViews()
+		if c.Views != nil {
+			c.Views[conversation] = views
+		}
 	}
-	return c.Views[conversation]
+	return views
 }
 
 // reading reads the database or one conversation of it.

@@ -11,8 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
-
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 	"github.com/runnelhq/runnel/services/history"
 )
@@ -94,16 +92,16 @@ func TestWatermarksThatGoBackAreNoted(t *testing.T) {
 		t.Helper()
 		d, _, _, _ := stored(t, location)
 		require.NoError(t, d.WatchWatermarks(t.Context()))
-		change(t, d, "UPDATE partitions SET epoch = 7, sequence = 9 WHERE partition = 0")
-		change(t, d, "UPDATE partitions SET stream = '2', epoch = 8, sequence = 3 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET epoch = 9000000000007, sequence = 9 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET stream = '2', epoch = 9000000000008, sequence = 3 WHERE partition = 0")
 		regressions, err := d.Regressions(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, regressions, "forward, or into a higher epoch")
 		change(t, d, "UPDATE partitions SET sequence = 2 WHERE partition = 0")
-		change(t, d, "UPDATE partitions SET epoch = 7, sequence = 100 WHERE partition = 0")
+		change(t, d, "UPDATE partitions SET epoch = 9000000000007, sequence = 100 WHERE partition = 0")
 		regressions, err = d.Regressions(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []string{"the watermark of partition 0 went back from (8, 2) to (7, 100)", "the watermark of partition 0 went back from (8, 3) to (8, 2)"}, regressions)
+		require.Equal(t, []string{"the watermark of partition 0 went back from (9000000000008, 2) to (9000000000007, 100)", "the watermark of partition 0 went back from (9000000000008, 3) to (9000000000008, 2)"}, regressions)
 	})
 }
 

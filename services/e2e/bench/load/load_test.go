@@ -22,7 +22,7 @@ func line(f *clientv1.ServerFrame) []byte {
 }
 
 func event(seq uint64, text string) *clientv1.ServerFrame {
-	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: &conversationv1.Event{
+	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: &clientv1.Event{
 		ConversationId: conversationID, Seq: seq, TimeMs: 1732000000000, Sender: "u1", CommandId: "0193",
 		Kind: conversationv1.EventKind_EVENT_KIND_MESSAGE, PrevHash: make([]byte, 32), Hash: make([]byte, 32),
 		Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}},

@@ -1,0 +1,177 @@
+package e2e_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/services/standalone"
+)
+
+// restorable is a standalone Runnel at a fixed address, whose data directory can be put back.
+type restorable struct {
+	*suite
+
+	cfg    standalone.Config
+	backup string
+}
+
+func newRestorable(t *testing.T) *restorable {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	cfg := defaults(t)
+	cfg.DataDir, cfg.Gateway.Listen = filepath.Join(t.TempDir(), "data"), listener.Addr().String()
+	require.NoError(t, listener.Close())
+	r := &restorable{cfg: cfg, backup: filepath.Join(t.TempDir(), "backup")}
+	r.suite = run(t, cfg)
+	return r
+}
+
+// keep makes a backup; everything stands still meanwhile.
+func (r *restorable) keep() {
+	r.t.Helper()
+	r.stop()
+	require.NoError(r.t, os.CopyFS(r.backup, os.DirFS(r.cfg.DataDir)))
+	r.suite = run(r.t, r.cfg)
+}
+
+// restore puts the backup back: all of it, or only the files whose names begin with a prefix.
+func (r *restorable) restore(prefix string) {
+	r.t.Helper()
+	r.stop()
+	r.put(prefix)
+	r.suite = run(r.t, r.cfg)
+}
+
+func (r *restorable) put(prefix string) {
+	r.t.Helper()
+	if prefix == "" {
+		require.NoError(r.t, os.RemoveAll(r.cfg.DataDir))
+		require.NoError(r.t, os.CopyFS(r.cfg.DataDir, os.DirFS(r.backup)))
+		return
+	}
+	for _, dir := range []string{r.cfg.DataDir, r.backup} {
+		entries, err := os.ReadDir(dir)
+		require.NoError(r.t, err)
+		for _, entry := range entries {
+			switch name := entry.Name(); {
+			case !strings.HasPrefix(name, prefix):
+			case dir == r.cfg.DataDir:
+				require.NoError(r.t, os.Remove(filepath.Join(dir, name)))
+			default:
+				data, err := os.ReadFile(filepath.Join(dir, name))
+				require.NoError(r.t, err)
+				require.NoError(r.t, os.WriteFile(filepath.Join(r.cfg.DataDir, name), data, 0o600))
+			}
+		}
+	}
+}
+
+// prepare has bob make a group with ann, and both write. Seq 7 is the last one in the backup; 11 is the newest, and bob's.
+func (r *restorable) prepare(bob *program) (id string) {
+	r.t.Helper()
+	ctx, cancel := bob.patient()
+	defer cancel()
+	id, err := bob.CreateGroup(ctx, "group", "ann")
+	require.NoError(r.t, err)
+	ann := r.login("ann", frame.JSON)
+	for range 5 {
+		ann.ask(submit(id, text("kept")))
+	}
+	require.EqualValues(r.t, 7, bob.done(id, text("kept, of bob")))
+	r.keep()
+	ann = r.login("ann", frame.JSON)
+	for range 3 {
+		ann.ask(submit(id, text("undone")))
+	}
+	require.EqualValues(r.t, 11, bob.done(id, text("undone, of bob")))
+	require.Len(r.t, bob.upTo(11), 11)
+	return id
+}
+
+// FINDINGS A3: a client that is connected while the whole installation goes back drops what was undone, tells the program, sends
+// its own again, and gets what comes next.
+func TestAClientIsToldThatTheLogWentBack(t *testing.T) {
+	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
+		t.Run(codec.String(), func(t *testing.T) {
+			r := newRestorable(t)
+			bob := open(t, r.url(), "bob", codec, nil)
+			id := r.prepare(bob)
+			r.restore("")
+			ctx, cancel := bob.patient()
+			defer cancel()
+			var fork client.Fork
+			select {
+			case fork = <-bob.forks:
+			case <-ctx.Done():
+				require.NoError(t, ctx.Err(), "bob was not told")
+			}
+			require.Equal(t, id, fork.ConversationID)
+			require.EqualValues(t, 11, fork.From)
+			require.EqualValues(t, 7, fork.To)
+			require.Len(t, fork.Commands, 1)
+			outcome, err := fork.Commands[0].Wait(ctx)
+			require.NoError(t, err)
+			require.EqualValues(t, 8, outcome.GetSeq())
+
+			ann := r.login("ann", frame.JSON)
+			require.EqualValues(t, 9, ann.ask(submit(id, text("after"))).GetOutcome().GetSeq())
+			events := bob.upTo(9)
+			require.EqualValues(t, 8, events[0].GetSeq())
+			require.Equal(t, "undone, of bob", events[0].GetBody().GetMessage().GetText())
+			require.Equal(t, "after", events[1].GetBody().GetMessage().GetText())
+			require.EqualValues(t, 10, bob.done(id, text("and on")))
+			require.Empty(t, bob.forks, "told once")
+			log, err := bob.ReadAfter(ctx, id, 0, 100)
+			require.NoError(t, err)
+			require.Len(t, log.Events, 10)
+		})
+	}
+}
+
+// A program that was not running meanwhile finds another branch that is longer than its own.
+func TestAClientThatComesBackFindsAnotherBranch(t *testing.T) {
+	r := newRestorable(t)
+	bob := open(t, r.url(), "bob", frame.Proto, nil)
+	id := r.prepare(bob)
+	require.NoError(t, bob.Close())
+	r.restore("")
+	ann := r.login("ann", frame.JSON)
+	for seq := uint64(8); seq <= 14; seq++ {
+		require.Equal(t, seq, ann.ask(submit(id, text("the other branch"))).GetOutcome().GetSeq())
+	}
+	again := open(t, r.url(), "bob", frame.Proto, bob.kept)
+	events := again.upTo(14)
+	fork := <-again.forks
+	require.Equal(t, id, fork.ConversationID)
+	require.LessOrEqual(t, fork.To, uint64(7), "nothing above is in common")
+	require.Equal(t, fork.To+1, max(events[0].GetSeq(), 1))
+	require.EqualValues(t, 15, again.done(id, text("here I am")))
+	require.EqualValues(t, 15, again.next().GetSeq())
+}
+
+// Of a database that is older than its streams nothing is lost, and nothing happens twice.
+func TestAnOlderDatabaseCatchesUpFromTheStreams(t *testing.T) {
+	r := newRestorable(t)
+	bob := open(t, r.url(), "bob", frame.Proto, nil)
+	id := r.prepare(bob)
+	r.restore("history.db")
+	ctx, cancel := bob.patient()
+	defer cancel()
+	ann := r.login("ann", frame.JSON)
+	require.EqualValues(t, 12, ann.ask(submit(id, text("after"))).GetOutcome().GetSeq())
+	require.EqualValues(t, 13, bob.done(id, text("and on")))
+	for bob.next().GetSeq() != 13 { // after a fork that was none: the same events come again
+	}
+	log, err := bob.ReadAfter(ctx, id, 0, 100)
+	require.NoError(t, err)
+	require.Len(t, log.Events, 13)
+	require.Equal(t, "undone, of bob", log.Events[10].GetBody().GetMessage().GetText())
+}
