@@ -69,7 +69,7 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 	now := time.Now()
 	burst := int(10 * g.cfg.FrameRate)
 	c := &conn{
-		gw: g, id: uuid.NewString(), ws: ws, raw: ws.NetConn(), codec: codec, remote: remote, since: now,
+		gw: g, id: uuid.NewString(), ws: ws, raw: ws.NetConn(), codec: codec, events: codec, remote: remote, since: now,
 		done: make(chan struct{}), frames: rate.NewLimiter(rate.Limit(g.cfg.FrameRate), burst),
 	}
 	c.lastHeard.Store(now.UnixNano())
@@ -157,6 +157,7 @@ type refusal struct {
 }
 
 var (
+	refusedUnready  = &refusal{http.StatusServiceUnavailable, "the gateway is not ready", rejectUnavailable, 0, false}
 	refusedDraining = &refusal{http.StatusServiceUnavailable, "the gateway is being stopped", rejectDraining, 0, false}
 	refusedFull     = &refusal{http.StatusServiceUnavailable, "the gateway is full", rejectLimit, limitConnections, false}
 	refusedStorm    = &refusal{http.StatusServiceUnavailable, "too many new connections at once", rejectLimit, limitConnectRate, false}
@@ -186,6 +187,9 @@ func (g *Gateway) admitPeer(remote string) *refusal {
 	defer g.mu.Unlock()
 	if g.draining {
 		return refusedDraining
+	}
+	if g.level() == 0 {
+		return refusedUnready
 	}
 	if len(g.conns) >= g.cfg.MaxConnections {
 		return refusedFull

@@ -33,7 +33,7 @@ type conn struct {
 	number uint32          // stands for id in the recorder
 	ws     *websocket.Conn // reading only
 	raw    net.Conn
-	codec  frame.Codec
+	codec  frame.Codec // of the subprotocol
 	remote string
 	since  time.Time
 	done   chan struct{} // closed when the connection is gone
@@ -41,6 +41,7 @@ type conn struct {
 	frames *rate.Limiter // of this connection
 	abuse  int           // refusals by rate in a row; the reader's own
 	bad    int           // frames that could not be decoded; the reader's own
+	early  int           // acknowledgements in a row with a position that does not exist; the reader's own
 
 	// Written once by the reader before state becomes open, read by anybody afterwards.
 	user       *user
@@ -48,6 +49,7 @@ type conn struct {
 	client     string
 	accepted   bool
 	noReceipts bool
+	events     frame.Codec // how events are encoded: codec, or codec with the bytes of bodies
 
 	state       atomic.Int32
 	issued      int64         // unix ms at which the token was issued, 0 for unknown; guarded by Gateway.mu
@@ -67,8 +69,9 @@ type conn struct {
 	seats   map[string]*seat // by conversation
 	behind  []*seat          // waiting for the filler
 	filling bool
-	joins   []string        // conversations joined while connecting
-	joining map[string]bool // conversations being looked up; true when there was another notice meanwhile
+	forks   map[string]struct{} // conversations in which the client is on another branch: nothing more is pushed of them
+	joins   []string            // conversations joined while connecting
+	joining map[string]bool     // conversations being looked up; true when there was another notice meanwhile
 }
 
 const (
@@ -83,6 +86,9 @@ const (
 	// maxBadFrames and maxAbuse are how much nonsense, and how many refusals by rate in a row, end a connection.
 	maxBadFrames = 10
 	maxAbuse     = 200
+	// maxEarlyAcks is how many acknowledgements in a row may name an event that does not exist. An honest client that reads ahead
+	// of what it is sent may name some that this gateway has not heard of yet.
+	maxEarlyAcks = 100
 )
 
 // letIn reads until the client is connected, and reports whether it is: read goes on then. Otherwise the connection is gone.
@@ -226,7 +232,8 @@ func (c *conn) handleMessage(data []byte) {
 		if !isBad {
 			return
 		}
-		c.refuse(bad.ID, conversationv1.ErrorCode_ERROR_CODE_INVALID, bad.Field, bad.Message)
+		// A frame whose id could not be read is answered all the same: its sender may wait for an answer.
+		c.sendError(bad.ID, conversationv1.ErrorCode_ERROR_CODE_INVALID, bad.Field, bad.Message)
 		if c.bad++; c.bad >= maxBadFrames || c.state.Load() != stateOpen {
 			c.close(errcode.CloseProtocol, "frames could not be decoded")
 			return
@@ -253,7 +260,7 @@ func (c *conn) admit(f *clientv1.ClientFrame) bool {
 	return false
 }
 
-// withinRate counts one frame, WebSocket pings among them, and closes the connection of who ignores the rate for good.
+// withinRate counts one frame, WebSocket pings among them, and closes a connection that keeps exceeding the rate limit.
 func (c *conn) withinRate() bool {
 	if c.frames.Allow() {
 		c.abuse = 0
@@ -289,7 +296,16 @@ func wrap(codec frame.Codec, fill func([]byte) []byte) []byte {
 	return buf[start:]
 }
 
+// refuse answers a request with an error. A frame without an id gets no answer.
 func (c *conn) refuse(id uint64, code conversationv1.ErrorCode, field, message string) {
+	if id == 0 {
+		c.gw.metrics.refused(code)
+		return
+	}
+	c.sendError(id, code, field, message)
+}
+
+func (c *conn) sendError(id uint64, code conversationv1.ErrorCode, field, message string) {
 	c.gw.metrics.refused(code)
 	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
 		Code: code, Field: field, Message: message,
@@ -298,6 +314,9 @@ func (c *conn) refuse(id uint64, code conversationv1.ErrorCode, field, message s
 
 func (c *conn) limited(id uint64, message string) {
 	c.gw.metrics.refused(conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED)
+	if id == 0 {
+		return
+	}
 	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
 		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: 1000,
 	}}})

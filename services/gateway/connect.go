@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
@@ -55,6 +56,9 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	}
 	c.device, c.client = request.GetDeviceId(), request.GetClient()
 	c.accepted, c.noReceipts = request.GetAccepted(), request.GetNoReceipts()
+	if request.GetBodyBytes() {
+		c.events = c.codec.WithBytes()
+	}
 	c.setExpiry(claims)
 	// From here on a joined notice finds this connection; it is kept until the seats are taken.
 	if !c.gw.enroll(c, claims) {
@@ -103,6 +107,9 @@ func checkConnect(request *clientv1.Connect) (field, rule string) {
 		if p.GetSeq() >= maxSeq {
 			return fmt.Sprintf("resume[%d].seq", i), "is beyond any event"
 		}
+		if n := len(p.GetHash()); n != 0 && n != chain.PrefixSize {
+			return fmt.Sprintf("resume[%d].hash", i), fmt.Sprintf("must be empty, or the first %d bytes of the event's hash", chain.PrefixSize)
+		}
 	}
 	if len(request.GetClient()) > maxClientName {
 		return "client", fmt.Sprintf("must be at most %d characters", maxClientName)
@@ -147,7 +154,7 @@ func (g *Gateway) listAll(ctx context.Context, userID string) (all []*historyv1.
 
 // resumePlan is where each conversation begins on this connection.
 type resumePlan struct {
-	from   map[string]uint64 // conversation to the last seq that the client has, for those it named
+	from   map[string]*clientv1.Position // by conversation, what the client has of those that it named
 	start  clientv1.Start
 	former []*clientv1.Position // named, but the user is no member now, and perhaps never was
 }
@@ -157,14 +164,14 @@ func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resum
 	if len(request.GetResume()) == 0 {
 		return plan
 	}
-	plan.from = make(map[string]uint64, len(request.GetResume()))
+	plan.from = make(map[string]*clientv1.Position, len(request.GetResume()))
 	member := make(map[string]struct{}, len(summaries))
 	for _, s := range summaries {
 		member[s.GetConversationId()] = struct{}{}
 	}
 	for _, p := range request.GetResume() {
 		if _, is := member[p.GetConversationId()]; is {
-			plan.from[p.GetConversationId()] = p.GetSeq()
+			plan.from[p.GetConversationId()] = p
 		} else {
 			plan.former = append(plan.former, p)
 		}
@@ -174,7 +181,8 @@ func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resum
 
 // base is the last seq that the client is taken to have.
 func (p resumePlan) base(s *historyv1.Summary) uint64 {
-	if seq, named := p.from[s.GetConversationId()]; named {
+	if position, named := p.from[s.GetConversationId()]; named {
+		seq := position.GetSeq()
 		if bugResumeOffByOne {
 			seq++
 		}
@@ -200,6 +208,7 @@ func (c *conn) connected(summaries []*historyv1.Summary) *clientv1.Connected {
 		MaxFrameBytes:  uint32(c.gw.cfg.MaxFrameBytes),
 		Conversations:  make([]*clientv1.Conversation, 0, len(first)),
 		More:           len(summaries) > len(first),
+		Level:          uint32(c.gw.level()),
 	}
 	for _, s := range first {
 		answer.Conversations = append(answer.Conversations, clientConversation(s))
@@ -210,16 +219,27 @@ func (c *conn) connected(summaries []*historyv1.Summary) *clientv1.Connected {
 // takeSeats begins to listen to all conversations. A conversation joined since the list was read comes in by its notice.
 func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
 	seats, now := make(map[string]*seat, len(summaries)), time.Now()
+	seated := make([]*historyv1.Summary, 0, len(summaries))
 	for _, s := range summaries {
-		if _, named := plan.from[s.GetConversationId()]; named && plan.base(s) > 0 {
-			c.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, c.gw.recorder.key(s.GetConversationId()), c.number, 0, 1, plan.base(s))
+		position, base := plan.from[s.GetConversationId()], plan.base(s)
+		if position.GetSeq() > s.GetHead() {
+			c.forked(s.GetConversationId(), s.GetHead(), position.GetSeq()) // what was committed is in the list
+			continue
 		}
-		seats[s.GetConversationId()] = &seat{conn: c, from: s.GetJoinedSeq(), sent: plan.base(s), acked: plan.base(s), told: s.GetHead()}
+		if position != nil && base > 0 {
+			c.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, c.gw.recorder.key(s.GetConversationId()), c.number, 0, 1, base)
+		}
+		seat := &seat{conn: c, from: s.GetJoinedSeq(), sent: base, acked: base, top: base, told: s.GetHead()}
+		if position.GetSeq() > 0 {
+			seat.top, seat.topHash = position.GetSeq(), prefix(position.GetHash())
+		}
+		seats[s.GetConversationId()] = seat
+		seated = append(seated, s)
 	}
 	c.mu.Lock()
 	c.seats = seats
 	c.mu.Unlock()
-	c.gw.hub.enter(seats, summaries)
+	c.gw.hub.enter(seats, seated)
 
 	c.mu.Lock()
 	joins := c.joins
@@ -244,8 +264,9 @@ func (c *conn) join(conversationID string) {
 		return
 	}
 	_, seated := c.seats[conversationID]
+	_, forked := c.forks[conversationID]
 	_, underWay := c.joining[conversationID]
-	if seated || underWay || c.isGone() {
+	if seated || forked || underWay || c.isGone() {
 		if underWay {
 			c.joining[conversationID] = true
 		}
@@ -308,9 +329,10 @@ func (c *conn) joinNow(conversationID string) {
 	}
 	summary := list.GetConversations()[0]
 	base := summary.GetJoinedSeq() - 1
-	s := &seat{conn: c, from: summary.GetJoinedSeq(), sent: base, acked: base, told: summary.GetHead()}
+	s := &seat{conn: c, from: summary.GetJoinedSeq(), sent: base, acked: base, top: base, told: summary.GetHead()}
 	c.mu.Lock()
-	if _, seated := c.seats[conversationID]; seated || c.seats == nil {
+	_, seated := c.seats[conversationID]
+	if _, forked := c.forks[conversationID]; seated || forked || c.seats == nil {
 		c.mu.Unlock()
 		return
 	}

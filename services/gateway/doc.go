@@ -17,6 +17,11 @@
 // Resuming, filling a gap and sending again what was not acknowledged are one mechanism: a seat is put behind, at some
 // seq, and its filler brings it up to the room's head.
 //
+// What is read from history is checked for holes before it is pushed (page), and a client whose position is on another branch
+// of the log than the store's is told so (fork).
+//
+// Commands are admitted up to the installation's protocol level (installation, submit); from then on their bodies are bytes.
+//
 // What a connection does not acknowledge is sent again from here, not by the delivery service: the gateway knows for each
 // device what was sent and acknowledged, delivery only knows users.
 //

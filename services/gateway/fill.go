@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -11,8 +11,8 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
-	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
 )
 
 // putBehind marks a seat as behind and wakes its connection's filler. Callers hold the room's mu.
@@ -51,7 +51,7 @@ func (c *conn) fill() {
 				if c.isGone() {
 					break
 				}
-				c.gw.log.Warn("a client could not be brought up to date yet", "connection", c.id, "conversation", s.room.Load().id, "error", err)
+				c.gw.readFailed(err, "a client could not be brought up to date yet", "connection", c.id, "conversation", s.room.Load().id)
 				pause(c.done, wait/2+rand.N(wait/2+1))
 				wait = min(2*wait, 2*time.Second)
 				continue
@@ -69,7 +69,7 @@ func (s *seat) fillOnce() (more bool, err error) {
 	r.mu.Lock()
 	after := s.sent
 	switch {
-	case s.caughtUp(r):
+	case s.forked || s.caughtUp(r):
 		r.mu.Unlock()
 		return false, nil
 	case after+1 < s.from:
@@ -79,7 +79,7 @@ func (s *seat) fillOnce() (more bool, err error) {
 	case after+1 >= r.firstRecent():
 		s.queue(r, r.recent[after+1-r.firstRecent():])
 		r.mu.Unlock()
-		return true, nil
+		return true, nil // the next time says whether there is more
 	}
 	r.mu.Unlock()
 	entries, err := r.load(after)
@@ -88,7 +88,7 @@ func (s *seat) fillOnce() (more bool, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.sent == after { // else it was put back meanwhile, to send again
+	if s.sent == after && r.ready { // else it was put back meanwhile, to send again, or the room begins anew
 		s.queue(r, entries)
 	}
 	return true, nil
@@ -96,6 +96,10 @@ func (s *seat) fillOnce() (more bool, err error) {
 
 // caughtUp makes the seat live, or ends it, when it has got everything that is for it. Callers hold the room's mu.
 func (s *seat) caughtUp(r *room) bool {
+	if !r.ready {
+		s.behind = false // the room begins anew, and then looks at all its seats
+		return true
+	}
 	if s.until != 0 && s.sent >= s.until {
 		s.abandon(forever, "the membership ended")
 		if i := slices.Index(r.seats, s); i >= 0 {
@@ -108,11 +112,33 @@ func (s *seat) caughtUp(r *room) bool {
 		return false
 	}
 	s.behind = false
+	if s.top == r.head && r.isForked(s) {
+		r.fork(s)
+	}
 	return true
+}
+
+// elsewhere reports whether the client has another event at its top than the log. entries follow what was sent. Callers hold
+// the room's mu.
+func (s *seat) elsewhere(entries []*entry) bool {
+	switch first := entries[0].seq(); {
+	case s.topHash == 0:
+		return false
+	case s.top+1 == first:
+		return prefix(entries[0].event.GetPrevHash()) != s.topHash
+	case s.top >= first && s.top-first < uint64(len(entries)):
+		return prefix(entries[s.top-first].event.GetHash()) != s.topHash
+	default:
+		return false
+	}
 }
 
 // queue sends one message's worth of entries that follow what was sent. Callers hold the room's mu.
 func (s *seat) queue(r *room, entries []*entry) {
+	if s.elsewhere(entries) {
+		r.fork(s)
+		return
+	}
 	last := r.head
 	if s.until != 0 {
 		last = min(last, s.until)
@@ -125,7 +151,7 @@ func (s *seat) queue(r *room, entries []*entry) {
 		size += e.size
 		n++
 		// The room may have taken this event before the seat was there: then nobody has told the seat.
-		if e.event.GetSeq() >= s.from && conversation.Leaver(e.event) == s.conn.user.id {
+		if e.left != "" && e.event.GetSeq() >= s.from && e.left == s.conn.user.id {
 			if s.until == 0 {
 				s.until = e.event.GetSeq()
 			}
@@ -138,11 +164,12 @@ func (s *seat) queue(r *room, entries []*entry) {
 	now, gw := time.Now(), s.conn.gw
 	followed := s.follow(entries[:n], now)
 	var mark uint32
-	messages(s.conn.codec, entries[:n], func(message []byte) {
+	messages(s.conn.events, entries[:n], func(message []byte) {
 		mark, _ = s.conn.enqueueEvents(message, followed)
 		followed = nil // all in the first message: they are few, and the rest follows at once
 	})
-	s.sent, r.awaiting = entries[n-1].seq(), true
+	s.give(entries[n-1].seq(), entries[n-1].event.GetHash())
+	r.awaiting = true
 	if mark != 0 {
 		gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.conn.number, mark, entries[0].seq(), s.sent)
 	}
@@ -156,36 +183,80 @@ func (s *seat) queue(r *room, entries []*entry) {
 
 // fillPast queues events of earlier memberships, and says which stretches the user may not see.
 func (s *seat) fillPast(r *room, after uint64) error {
-	page, err := r.readPage(readPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: after, Limit: maxMessageEvents})
+	r.mu.Lock()
+	begin, hash := after, uint64(0)
+	if s.top == after && after > 0 {
+		hash = s.topHash
+	}
+	if hash != 0 {
+		begin-- // the event that the client has is read as well, for its hash
+	}
+	r.mu.Unlock()
+	page, err := r.readPage(readPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: begin, Limit: maxMessageEvents})
+	if err == nil {
+		err = checkRising(r.id, page, begin)
+	}
 	if err != nil {
 		return err
 	}
-	trimPage(page, s.conn.gw.pastBytes())
+	differs := hash != 0 && takePosition(page, after, hash)
+	trimPage(page, s.conn.pageBytes())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.sent != after {
+	if s.sent != after || s.forked || !r.ready {
+		return nil
+	}
+	if differs {
+		r.fork(s)
 		return nil
 	}
 	stop := s.from - 1
 	last := lastOf(page, stop)
 	if last <= after {
-		return fmt.Errorf("history has nothing after %d, though there should be", after)
+		return &holeError{r.id, after + 1}
 	}
 	s.conn.queuePast(r.id, r.key, page, stop)
-	s.sent = last
+	s.give(last, hashIn(page, last))
 	return nil
 }
 
-// pastBytes is how large a page of the past may be at most: large events must not fill the send queue of a client that is
-// not slow.
-func (g *Gateway) pastBytes() int { return g.cfg.SendQueueBytes / 4 }
+// hashIn is the hash of an event of a page; nil when the page does not have it.
+func hashIn(page *historyv1.ReadResponse, seq uint64) []byte {
+	for _, event := range slices.Backward(page.GetEvents()) {
+		if event.GetSeq() == seq {
+			return event.GetHash()
+		}
+	}
+	return nil
+}
+
+// pageBytes is how large a page of the past may be at most: large events must not fill the send queue of a client that is not
+// slow.
+func (c *conn) pageBytes() int {
+	if c.events == frame.JSONWithBytes {
+		return c.gw.cfg.SendQueueBytes / 8 // each body is in it twice
+	}
+	return c.gw.cfg.SendQueueBytes / 4
+}
+
+// readFailed logs why something could not be read from the store. A hole in a log is worse than an outage: it does not go
+// away by itself.
+func (g *Gateway) readFailed(err error, message string, args ...any) {
+	args = append(args, "error", err)
+	if _, missing := errors.AsType[*holeError](err); missing {
+		g.metrics.holes.Inc()
+		g.log.Error(message, args...)
+		return
+	}
+	g.log.Warn(message, args...)
+}
 
 // queuePast queues a page as its viewer may see it, up to and including stop.
 func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.ReadResponse, stop uint64) {
 	events, hidden := page.GetEvents(), page.GetHidden()
 	now, recorder := time.Now(), c.gw.recorder
 	for len(events) > 0 || len(hidden) > 0 {
-		var f *clientv1.ServerFrame
+		var message []byte
 		var kind gatewayv1.StepKind
 		var first, last uint64
 		if len(hidden) == 0 || (len(events) > 0 && events[0].GetSeq() < hidden[0].GetFirst()) {
@@ -194,7 +265,8 @@ func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.Rea
 			if event.GetSeq() > stop {
 				return
 			}
-			f = &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: event}}
+			c.gw.metrics.framesOut.Inc()
+			message = wrap(c.events, func(dst []byte) []byte { return frame.AppendEvent(dst, c.events, event, "") })
 			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, event.GetSeq(), event.GetSeq()
 		} else {
 			stretch := hidden[0]
@@ -203,39 +275,35 @@ func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.Rea
 				return
 			}
 			kind, first, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, stretch.GetFirst(), min(stretch.GetLast(), stop)
-			f = &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
+			message = c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
 				ConversationId: conversationID, First: first, Last: last,
-			}}}
+			}}})
 		}
-		if mark, _ := c.enqueueEvents(c.encode(f), nil); mark != 0 {
+		if mark, _ := c.enqueueEvents(message, nil); mark != 0 {
 			recorder.seat(kind, now, key, c.number, mark, first, last)
 		}
 	}
-}
-
-// lastOf is the last seq that a rising page covers, at most stop.
-func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
-	var last uint64
-	if n := len(page.GetEvents()); n > 0 {
-		last = page.GetEvents()[n-1].GetSeq()
-	}
-	if n := len(page.GetHidden()); n > 0 {
-		last = max(last, page.GetHidden()[n-1].GetLast())
-	}
-	return min(last, stop)
 }
 
 // fillFormer sends a client what it has not got of conversations that its user left or was removed from meanwhile, one
 // after the other, and tells it of those that it cannot know.
 func (c *conn) fillFormer(positions []*clientv1.Position) {
 	for _, p := range positions {
-		c.fillFormerOne(p.GetConversationId(), p.GetSeq())
+		c.fillFormerOne(p)
 	}
 }
 
-func (c *conn) fillFormerOne(conversationID string, after uint64) {
+func (c *conn) fillFormerOne(p *clientv1.Position) {
+	conversationID, after, hash := p.GetConversationId(), p.GetSeq(), prefix(p.GetHash())
 	for wait := 50 * time.Millisecond; c.waitForRoom(); {
-		page, err := c.readFormer(conversationID, after)
+		begin := after
+		if hash != 0 && after > 0 {
+			begin-- // the event that the client has is read as well, for its hash
+		}
+		page, err := c.readFormer(conversationID, begin)
+		if err == nil && !page.GetMember() {
+			err = checkRising(conversationID, page, begin)
+		}
 		switch {
 		case isNotFound(err):
 			c.endFormer(conversationID, 0)
@@ -243,7 +311,7 @@ func (c *conn) fillFormerOne(conversationID string, after uint64) {
 		case err != nil && c.isGone():
 			return
 		case err != nil:
-			c.gw.log.Warn("a client could not be told of a former conversation yet", "connection", c.id, "conversation", conversationID, "error", err)
+			c.gw.readFailed(err, "a client could not be told of a former conversation yet", "connection", c.id, "conversation", conversationID)
 			pause(c.done, wait/2+rand.N(wait/2+1))
 			wait = min(2*wait, 2*time.Second)
 			continue
@@ -251,7 +319,12 @@ func (c *conn) fillFormerOne(conversationID string, after uint64) {
 			c.join(conversationID) // a member again
 			return
 		}
-		trimPage(page, c.gw.pastBytes())
+		if after > page.GetHead() || (begin < after && takePosition(page, after, hash)) {
+			c.forked(conversationID, page.GetHead(), after)
+			return
+		}
+		hash = 0 // it is the client's own position that is judged, once
+		trimPage(page, c.pageBytes())
 		c.queuePast(conversationID, c.gw.recorder.key(conversationID), page, ^uint64(0))
 		after = max(after, lastOf(page, ^uint64(0)))
 		if !page.GetMore() {

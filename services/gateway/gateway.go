@@ -22,11 +22,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/telemetry"
@@ -71,6 +73,9 @@ type Gateway struct {
 	unheard    chan struct{} // a notice of revoked tokens may have been lost on NATS
 	buffers    sync.Pool
 	turns      chan struct{} // bounds the memberships looked up at once
+	// installationLevel is what level returns.
+	installationLevel atomic.Uint32
+	messageKinds      []conversationv1.EventKind
 	// writeBuffers is what gorilla/websocket takes a buffer from when it writes, which it does for the handshake only.
 	writeBuffers sync.Pool
 
@@ -102,8 +107,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider, cfg),
 		recorder: newRecorder(cfg.ExplainEntries), endings: newEndings(cfg.ExplainEntries),
 		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), unheard: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
-		suspected: rate.NewLimiter(rate.Every(time.Minute), 1),
-		conns:     map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
+		suspected: rate.NewLimiter(rate.Every(time.Minute), 1), messageKinds: conversation.MessageKinds(),
+		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
 	}
 	if cfg.ConnectRate > 0 {
 		g.connectRate = rate.NewLimiter(rate.Limit(cfg.ConnectRate), int(math.Ceil(2*cfg.ConnectRate)))
@@ -153,8 +158,13 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 			return nil
 		},
 		"history": func(ctx context.Context) error {
-			_, err := g.history.Heads(ctx, &historyv1.HeadsRequest{})
-			return err
+			if _, err := g.history.Heads(ctx, &historyv1.HeadsRequest{}); err != nil {
+				return err
+			}
+			if g.level() == 0 {
+				return errors.New("the installation's protocol level is not known yet")
+			}
+			return nil
 		},
 	}
 }
@@ -164,6 +174,13 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 func (g *Gateway) Run(ctx context.Context) error {
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer g.cancel()
+	// Clients are refused until the store has answered this. It may be away when the gateway starts.
+	switch err := g.agree(ctx); {
+	case errors.Is(err, ErrMismatch):
+		return err
+	case err != nil && ctx.Err() == nil:
+		g.log.Warn("clients are refused until the history service is there", "error", err)
+	}
 	submitter, err := broker.NewSubmitter(g.nats, g.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{MaxPending: g.cfg.MaxCommands}, g.log)
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
@@ -195,12 +212,20 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.watchNATS(g.ctx, status) })
 	background.Go(func() { g.watchRevocations(g.ctx) })
 	background.Go(func() { g.answerOperators(g.ctx) })
+	misfit := make(chan error, 1)
+	background.Go(func() {
+		if err := g.watchInstallation(g.ctx); err != nil {
+			misfit <- err
+		}
+	})
 
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(g.listener) }()
 	g.log.Info("serving clients", "address", g.listener.Addr().String())
 	select {
 	case err = <-served:
+	case err = <-misfit:
+		g.log.Error("the gateway stops", "error", err)
 	case <-ctx.Done():
 		err = nil
 	}
@@ -211,6 +236,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background.Wait() // before workers: what runs in the background starts them
 	g.workers.Wait()
 	g.writers.Wait()
+	if errors.Is(err, ErrMismatch) {
+		return err
+	}
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve clients: %w", err)
 	}

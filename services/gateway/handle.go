@@ -2,31 +2,26 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
-	"github.com/runnelhq/runnel/pkg/broker"
-	"github.com/runnelhq/runnel/pkg/chain"
-	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
-	"github.com/runnelhq/runnel/pkg/frame"
 )
 
 const (
 	codeInvalid  = conversationv1.ErrorCode_ERROR_CODE_INVALID
 	codeProtocol = conversationv1.ErrorCode_ERROR_CODE_PROTOCOL
+
+	// maxAckPositions is the most positions of one acknowledgement.
+	maxAckPositions = 1000
 )
 
 // handle carries out one frame. It runs on the reader and does not block on other services, except for connect.
@@ -53,6 +48,8 @@ func (c *conn) handle(f *clientv1.ClientFrame) {
 		c.submit(id, request.Submit)
 	case *clientv1.ClientFrame_Read:
 		c.readPage(id, request.Read)
+	case *clientv1.ClientFrame_ReadMessages:
+		c.readMessages(id, request.ReadMessages)
 	case *clientv1.ClientFrame_ListConversations:
 		c.listConversations(id, request.ListConversations)
 	case *clientv1.ClientFrame_ListMembers:
@@ -64,75 +61,6 @@ func (c *conn) handle(f *clientv1.ClientFrame) {
 	default:
 		c.refuse(id, codeInvalid, "", "the frame has no request")
 	}
-}
-
-// submit takes a command to the broker; the answer is sent when its outcome arrives.
-func (c *conn) submit(id uint64, s *clientv1.Submit) {
-	body, commandID := s.GetBody(), s.GetCommandId()
-	if !conversation.ValidCommandID(commandID) {
-		c.refuse(id, codeInvalid, "submit.command_id", "must be a UUIDv7 in canonical lower-case form")
-		return
-	}
-	if err := conversation.Validate(c.user.id, body); err != nil {
-		c.refuse(id, codeInvalid, fieldPath("submit.body", err.Field), err.Rule)
-		return
-	}
-	conversationID := s.GetConversationId()
-	if create := body.GetCreate(); create != nil {
-		if conversationID != "" {
-			c.refuse(id, codeInvalid, "submit.conversation_id", "must be empty for create: the id follows from the command")
-			return
-		}
-		conversationID = conversation.CreateID(c.user.id, commandID, create)
-	} else if !conversation.ValidID(conversationID) {
-		c.refuse(id, codeInvalid, "submit.conversation_id", "is not a conversation id")
-		return
-	}
-	if !c.user.commands.Allow() {
-		c.gw.metrics.limits[limitCommandRate].Inc()
-		c.limited(id, "too many commands of this user")
-		return
-	}
-	salt := make([]byte, chain.SaltSize)
-	_, _ = rand.Read(salt) // never fails (crypto/rand)
-	begun := time.Now()
-	span, header := c.gw.trace.begin(c.gw.ctx, c.user, s, conversationID, c.gw.partitions)
-	submission := broker.Submission{
-		Command: &brokerv1.Command{
-			ConversationId: conversationID, Sender: c.user.id, CommandId: commandID, Body: body, Salt: salt,
-		},
-		Header: header,
-		Done: func(outcome *conversationv1.Outcome) {
-			c.gw.metrics.outcome(outcome, time.Since(begun))
-			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, span.parent) }))
-			c.gw.metrics.framesOut.Inc()
-			c.gw.hub.flushSoon(conversationID, c)
-			span.end(outcome)
-		},
-	}
-	submission.Accepted = func() {
-		c.gw.metrics.accepted.Observe(time.Since(begun).Seconds())
-		span.accepted()
-		if c.accepted {
-			c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Accepted{Accepted: &clientv1.Accepted{RequestId: id}}})
-		}
-	}
-	switch err := c.gw.submitter.Load().Submit(submission); {
-	case errors.Is(err, broker.ErrConflict):
-		span.abandon(err)
-		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "submit.command_id", "the id is in use with another body")
-	case err != nil:
-		span.abandon(err)
-		c.gw.metrics.limits[limitCommands].Inc()
-		c.limited(id, "the gateway has too many commands under way")
-	}
-}
-
-func fieldPath(parent, field string) string {
-	if field == "" {
-		return parent
-	}
-	return parent + "." + field
 }
 
 // refresh puts a newer token of the same user in force. Its keys may have to be fetched, so it does not hold up the reader.
@@ -166,113 +94,6 @@ func (c *conn) renew(ctx context.Context, id uint64, claims auth.Claims) {
 	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
 		Refreshed: &clientv1.Refreshed{TokenExpiresMs: c.expires.Load()},
 	}})
-}
-
-func (c *conn) readPage(id uint64, r *clientv1.Read) {
-	switch {
-	case !conversation.ValidID(r.GetConversationId()):
-		c.refuse(id, codeInvalid, "read.conversation_id", "is not a conversation id")
-		return
-	case r.GetLimit() > 500:
-		c.refuse(id, codeInvalid, "read.limit", "must be at most 500")
-		return
-	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
-		c.refuse(id, codeInvalid, "read.after", "cannot be used together with before or backward")
-		return
-	}
-	limit := r.GetLimit()
-	if limit == 0 {
-		limit = 50
-	}
-	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
-		c.gw.metrics.reads[readClient].Inc()
-		page, err := c.gw.history.Read(ctx, &historyv1.ReadRequest{
-			ConversationId: r.GetConversationId(), Viewer: c.user.id,
-			After: r.GetAfter(), Before: r.GetBefore(), Limit: limit,
-			Backward: r.GetBackward() || r.GetBefore() != 0,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read conversation: %w", err)
-		}
-		trimPage(page, c.gw.cfg.SendQueueBytes/4)
-		return &clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{
-			Events: page.GetEvents(), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
-		}}}, nil
-	})
-}
-
-// trimPage shortens a page to about limit bytes, so that an answer never fills the send queue by itself.
-func trimPage(page *historyv1.ReadResponse, limit int) {
-	size := 0
-	for i, event := range page.GetEvents() {
-		if size += event.SizeVT(); size <= limit || i == 0 {
-			continue
-		}
-		cut := page.GetEvents()[i].GetSeq()
-		backward := cut < page.GetEvents()[0].GetSeq()
-		page.Events, page.More = page.GetEvents()[:i], true
-		page.Hidden = slices.DeleteFunc(page.GetHidden(), func(r *conversationv1.Range) bool {
-			return (backward && r.GetFirst() < cut) || (!backward && r.GetLast() > cut)
-		})
-		return
-	}
-}
-
-func (c *conn) listConversations(id uint64, r *clientv1.ListConversations) {
-	switch {
-	case r.GetAfter() != "" && !conversation.ValidID(r.GetAfter()):
-		c.refuse(id, codeInvalid, "list_conversations.after", "is not a conversation id")
-		return
-	case r.GetLimit() > 500:
-		c.refuse(id, codeInvalid, "list_conversations.limit", "must be at most 500")
-		return
-	}
-	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
-		c.gw.metrics.reads[readList].Inc()
-		list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
-			UserId: c.user.id, After: r.GetAfter(), Limit: r.GetLimit(),
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list conversations: %w", err)
-		}
-		conversations := make([]*clientv1.Conversation, 0, len(list.GetConversations()))
-		for _, s := range list.GetConversations() {
-			conversations = append(conversations, clientConversation(s))
-		}
-		return &clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Conversations{
-			Conversations: &clientv1.Conversations{Conversations: conversations, More: list.GetMore()},
-		}}, nil
-	})
-}
-
-func (c *conn) listMembers(id uint64, r *clientv1.ListMembers) {
-	switch {
-	case !conversation.ValidID(r.GetConversationId()):
-		c.refuse(id, codeInvalid, "list_members.conversation_id", "is not a conversation id")
-		return
-	case r.GetAfter() != "" && !conversation.ValidUser(r.GetAfter()):
-		c.refuse(id, codeInvalid, "list_members.after", "is not a user id")
-		return
-	case r.GetLimit() > 500:
-		c.refuse(id, codeInvalid, "list_members.limit", "must be at most 500")
-		return
-	}
-	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
-		c.gw.metrics.reads[readMembers].Inc()
-		list, err := c.gw.history.ListMembers(ctx, &historyv1.ListMembersRequest{
-			ConversationId: r.GetConversationId(), Viewer: c.user.id, After: r.GetAfter(), Limit: r.GetLimit(),
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list members: %w", err)
-		}
-		members := make([]*conversationv1.Cursor, 0, len(list.GetMembers()))
-		for _, m := range list.GetMembers() {
-			members = append(members, m.GetCursor())
-		}
-		return &clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Members{
-			Members: &clientv1.Members{Members: members, More: list.GetMore()},
-		}}, nil
-	})
 }
 
 // call runs a call of history and sends its answer.
@@ -320,13 +141,17 @@ func (c *conn) refuseCall(id uint64, err error) {
 	}
 }
 
-// ack notes how far the client has received and read, and passes it on.
+// ack notes how far the client has received and read, and passes it on. A position that does not exist is skipped, and not
+// answered unless the frame has an id: acknowledgements have none.
 func (c *conn) ack(id uint64, a *clientv1.Ack) {
-	if len(a.GetPositions()) > 1000 {
-		c.refuse(id, codeInvalid, "ack.positions", "must have at most 1000 entries")
+	if len(a.GetPositions()) > maxAckPositions {
+		c.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries", maxAckPositions))
+		if c.bad++; c.bad >= maxBadFrames {
+			c.close(errcode.CloseProtocol, "acknowledgements break a rule")
+		}
 		return
 	}
-	now := time.Now()
+	now, firstBad := time.Now(), -1
 	for i, p := range a.GetPositions() {
 		c.mu.Lock()
 		s := c.seats[p.GetConversationId()]
@@ -335,16 +160,20 @@ func (c *conn) ack(id uint64, a *clientv1.Ack) {
 			continue // left meanwhile, or never a member: nobody's cursor moves
 		}
 		if !s.acknowledged(p.GetDelivered(), p.GetRead(), now, c.gw.cfg.AckTimeout) {
-			c.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", i), "is beyond the newest event")
-			return // one answer; what follows in this frame is not looked at
+			c.gw.metrics.earlyAcks.Inc()
+			if firstBad < 0 {
+				firstBad = i
+			}
+			continue
 		}
 		c.gw.acks.add(p.GetConversationId(), c.user.id, p.GetDelivered(), p.GetRead())
 	}
-}
-
-func clientConversation(s *historyv1.Summary) *clientv1.Conversation {
-	return &clientv1.Conversation{
-		ConversationId: s.GetConversationId(), Kind: s.GetKind(), Name: s.GetName(), Head: s.GetHead(),
-		JoinedSeq: s.GetJoinedSeq(), Cursor: s.GetCursor(), Members: s.GetMembers(), Peer: s.GetPeer(),
+	if firstBad < 0 {
+		c.early = 0
+		return
+	}
+	c.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", firstBad), "is beyond the newest event")
+	if c.early++; c.early >= maxEarlyAcks {
+		c.close(errcode.CloseProtocol, "acknowledgements name events that do not exist")
 	}
 }

@@ -172,13 +172,25 @@ func (h *hub) enter(seats map[string]*seat, summaries []*historyv1.Summary) {
 		h.mu.Unlock()
 		s.room.Store(r)
 		r.seats = append(r.seats, s)
-		if r.ready && s.sent < r.head {
-			r.putBehind(s)
-		}
+		r.welcome(s, summary.GetHead())
 		r.mu.Unlock()
 	}
 	if len(fresh) > 0 {
 		h.open(fresh)
+	}
+}
+
+// welcome begins with a new seat. listed is the head in the list of conversations that the seat comes from. Callers hold mu.
+func (r *room) welcome(s *seat, listed uint64) {
+	head := r.head
+	r.hear(listed)
+	switch {
+	case !r.ready: // it will look at all its seats
+	case listed < head:
+		r.doubt() // it took more since the list was read, or the store went back
+		r.place(s)
+	default:
+		r.place(s)
 	}
 }
 
@@ -217,24 +229,24 @@ func (h *hub) openOnce(fresh []*room) error {
 	return h.readHeads(ctx, fresh, (*room).open)
 }
 
-// readHeads asks history where rooms stand and tells each of those that exist.
-func (h *hub) readHeads(ctx context.Context, rooms []*room, tell func(*room, uint64)) error {
+// readHeads asks history where rooms stand and tells each of them: nil when the conversation does not exist.
+func (h *hub) readHeads(ctx context.Context, rooms []*room, tell func(*room, *historyv1.Head)) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
-		byID := make(map[string]*room, len(part))
 		ids := make([]string, len(part))
 		for i, r := range part {
 			ids[i] = r.id
-			byID[r.id] = r
 		}
 		h.gw.metrics.reads[readHeads].Inc()
 		heads, err := h.gw.history.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: ids})
 		if err != nil {
 			return fmt.Errorf("read heads: %w", err)
 		}
+		byID := make(map[string]*historyv1.Head, len(part))
 		for _, head := range heads.GetHeads() {
-			if r := byID[head.GetConversationId()]; r != nil {
-				tell(r, head.GetHead())
-			}
+			byID[head.GetConversationId()] = head
+		}
+		for _, r := range part {
+			tell(r, byID[r.id])
 		}
 	}
 	return nil
@@ -297,11 +309,25 @@ func (h *hub) all() []*room {
 	return rooms
 }
 
-// compare asks history for the heads of all rooms, so that the loss of the last live message of a conversation is noticed.
+// compare asks history for the heads of all rooms, so that the loss of the last live message of a conversation is noticed, and
+// a store that went back.
 func (h *hub) compare(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, h.gw.cfg.Heartbeat)
 	defer cancel()
-	if err := h.readHeads(ctx, h.all(), (*room).noteHead); err != nil && ctx.Err() == nil {
+	if err := h.compareRooms(ctx, h.all()); err != nil && ctx.Err() == nil {
 		h.gw.log.Warn("heads could not be compared", "error", err)
 	}
+}
+
+func (h *hub) compareRooms(ctx context.Context, rooms []*room) error {
+	for part := range slices.Chunk(rooms, headsPerCall) {
+		before := make(map[*room]standpoint, len(part)) // what was taken by then is in the store, or it went back
+		for _, r := range part {
+			before[r] = r.standpoint()
+		}
+		if err := h.readHeads(ctx, part, func(r *room, head *historyv1.Head) { r.compare(before[r], head) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }

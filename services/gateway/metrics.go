@@ -20,6 +20,8 @@ type metrics struct {
 	framesOut, bytesOut, writes    prometheus.Counter
 	deliveries, retries, repeats   prometheus.Counter
 	gaps, gapEvents, filled        prometheus.Counter
+	forks, reloads, holes          prometheus.Counter
+	earlyAcks                      prometheus.Counter
 	accepted, committed, delivered prometheus.Observer
 	closes                         map[errcode.CloseCode]prometheus.Counter
 	closesOther                    prometheus.Counter
@@ -86,10 +88,12 @@ const (
 	readMembers
 	readHeads
 	readRevocations
+	readInstallation
+	readViews
 	numReads
 )
 
-var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations"}
+var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations", "installation", "views"}
 
 // latencyBuckets begin where a standalone server answers and end where a client gives up.
 var latencyBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
@@ -132,6 +136,10 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	m.gaps = counter("gaps_total", "Live messages that did not follow what was known.")
 	m.gapEvents = counter("gap_events_total", "Events read from history to fill such gaps.")
 	m.filled = counter("filled_total", "Events queued by fillers: resumed, repeated or late.")
+	m.forks = counter("forks_total", "Clients told that their position is not on the log: the store was restored, or lost events.")
+	m.reloads = counter("reloads_total", "Conversations read anew because the store has another log than the one that clients were sent.")
+	m.holes = counter("holes_total", "Reads of history in which an event was missing; each is tried again.")
+	m.earlyAcks = counter("ack_positions_skipped_total", "Positions of acknowledgements that name an event which does not exist.")
 	closes := vector("closes_total", "Connections ended, by close code.", "code")
 	for _, code := range closeCodes {
 		m.closes[code] = closes.WithLabelValues(code.String())
@@ -192,6 +200,9 @@ func (m *metrics) watch(g *Gateway) {
 	gauge("recent_bytes", "Size of recent events kept in memory.", func() float64 { return float64(g.hub.recentBytes.Load()) })
 	gauge("explain_window_seconds", "How far back all steps of events are remembered.", func() float64 {
 		return time.Since(g.recorder.since()).Seconds()
+	})
+	gauge("level", "The installation's protocol level as this gateway knows it; 0 before the history service has answered.", func() float64 {
+		return float64(g.level())
 	})
 	gauge("draining", "1 while the gateway is being stopped.", func() float64 {
 		if g.isDraining() {

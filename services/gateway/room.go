@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -26,6 +26,8 @@ import (
 // seq, so membership is right at every event, and nobody gets an event of a time when they were no member.
 //
 //	opening ──head known──▶ ready ◀──▶ catching up (an event is missing: history is read until it is found)
+//	   ▲                      │
+//	   └────── reload ────────┘ the store has another log than the one in memory: see fork.go
 type room struct {
 	hub   *hub
 	id    string
@@ -38,27 +40,34 @@ type room struct {
 	closed   bool // out of the hub: nothing is kept any more
 	catching bool
 	head     uint64 // the newest event taken
+	headHash []byte // of that event; empty when it is not known
 	seen     uint64 // the newest seq heard of; above head while something is missing
 	missed   uint64 // the newest seq that was noted as missing
 	seats    []*seat
-	recent   []*entry // contiguous, the last one is head; may be empty
-	bytes    int      // of recent
-	receipt  int64    // version of the newest receipt
-	awaiting bool     // some seat may have unacknowledged events
+	recent   []*entry  // contiguous, the last one is head; may be empty
+	bytes    int       // of recent
+	receipt  int64     // version of the newest receipt
+	awaiting bool      // some seat may have unacknowledged events
+	doubtAt  time.Time // from when on the store may be asked again whether the room is on its log
 }
 
 // entry is an event with its encodings, each made once when first needed. Guarded by the room's mu.
 type entry struct {
 	event *conversationv1.Event
-	trace *eventTrace // nil when it is not sampled
-	size  int
-	wire  [2][]byte // the frame, by codec, without a WebSocket header
+	// joined are the users whose membership it begins, left the one whose membership it ends; both mostly empty.
+	joined []conversation.UserID
+	left   conversation.UserID
+	trace  *eventTrace // nil when it is not sampled
+	size   int
+	wire   [frame.NumCodecs][]byte // the frame, by codec, without a WebSocket header
 	// pending: somebody other than its sender was sent it at once, and nobody has acknowledged it yet.
 	pending bool
 }
 
 func newEntry(event *conversationv1.Event) *entry {
-	return &entry{event: event, size: event.SizeVT()}
+	e := &entry{event: event, size: event.SizeVT()}
+	e.joined, e.left = conversation.Memberships(event)
+	return e
 }
 
 func newEntries(events []*conversationv1.Event) []*entry {
@@ -87,21 +96,34 @@ func (e *entry) frame(codec frame.Codec) []byte {
 
 // seat is a connection's place in a room. Guarded by the room's mu.
 type seat struct {
-	conn   *conn
-	room   atomic.Pointer[room]
-	from   uint64 // first seq of the present membership
-	until  uint64 // last seq of the membership when it has ended; 0 while it lasts
-	sent   uint64 // every event up to this one was queued to the connection
-	acked  uint64
-	read   uint64
-	passed uint64 // acked and read, added up, when they were last passed on with a heartbeat
-	told   uint64 // the head that the last heartbeat told
-	behind bool   // the filler brings it up to the head
-	tries  int
+	conn  *conn
+	room  atomic.Pointer[room]
+	from  uint64 // first seq of the present membership
+	until uint64 // last seq of the membership when it has ended; 0 while it lasts
+	sent  uint64 // every event up to this one was queued to the connection
+	// top is the highest seq that the client has or was sent, topHash the beginning of the hash of that event; 0 when it is not
+	// known. sent is lower while events are sent again.
+	top, topHash uint64
+	forked       bool // given up: the client is on another branch of the log
+	acked        uint64
+	read         uint64
+	passed       uint64 // acked and read, added up, when they were last passed on with a heartbeat
+	told         uint64 // the head that the last heartbeat told
+	behind       bool   // the filler brings it up to the head
+	tries        int
 	// retryAt is when the events after acked are sent again, unix ns; 0 when there are none.
 	retryAt int64
 	// followed are deliveries of sampled events on their way.
 	followed []*delivery
+}
+
+// give notes that the client was sent everything up to an event, whose hash may be empty when it is not known. Callers hold the
+// room's mu.
+func (s *seat) give(seq uint64, hash []byte) {
+	s.sent = seq
+	if seq >= s.top {
+		s.top, s.topHash = seq, prefix(hash)
+	}
 }
 
 func (s *seat) standing(r *room) *gatewayv1.Standing {
@@ -140,6 +162,10 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last := entries[len(entries)-1].seq()
+	if r.ready && r.differs(entries) {
+		r.reload()
+		return
+	}
 	r.seen = max(r.seen, last)
 	known := 0
 	for known < len(entries) && entries[known].seq() <= r.head {
@@ -149,6 +175,9 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 		r.hub.gw.metrics.repeats.Add(float64(known))
 	}
 	if entries = entries[known:]; len(entries) == 0 {
+		if r.hashAt(last) == nil {
+			r.doubt() // older than what is in memory: published again after a takeover, or of a log that went back
+		}
 		return
 	}
 	first, recorder := entries[0].seq(), r.hub.gw.recorder
@@ -161,6 +190,8 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 	case first != r.head+1:
 		r.hub.gw.metrics.gaps.Inc()
 		r.catchUpLocked()
+	case !chained(r.headHash, entries):
+		r.reload()
 	default:
 		r.advance(entries, dirty)
 	}
@@ -171,18 +202,17 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 func (r *room) advance(entries []*entry, dirty *[]*conn) {
 	begin := 0
 	for i, e := range entries {
-		leaver := conversation.Leaver(e.event)
-		if leaver == "" && i+1 < len(entries) {
+		if e.left == "" && i+1 < len(entries) {
 			continue
 		}
 		r.fanOut(entries[begin:i+1], dirty)
 		begin = i + 1
-		if leaver != "" {
-			r.detach(leaver, e.seq(), dirty)
+		if e.left != "" {
+			r.detach(e.left, e.seq(), dirty)
 		}
 	}
 	for _, e := range entries {
-		for _, joiner := range conversation.Joiners(e.event) {
+		for _, joiner := range e.joined {
 			r.hub.gw.joined(joiner, r.id)
 		}
 	}
@@ -190,8 +220,9 @@ func (r *room) advance(entries []*entry, dirty *[]*conn) {
 
 func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 	first, last := entries[0].seq(), entries[len(entries)-1].seq()
+	before, hash := prefix(entries[0].event.GetPrevHash()), entries[len(entries)-1].event.GetHash()
 	r.remember(entries)
-	r.head, r.awaiting = last, true
+	r.head, r.headHash, r.awaiting = last, hash, true
 	size, sampled := 0, false
 	for _, e := range entries {
 		size += e.size
@@ -199,19 +230,26 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 	}
 	// A long stretch, read after an outage, would fill the queues of connections that are not slow: fillers take their time.
 	large := size > r.hub.gw.cfg.SendQueueBytes/4
-	var wire [2][][]byte
+	var wire [frame.NumCodecs][][]byte
+	var elsewhere []*seat // whose clients are on another branch
 	now, newest := time.Now(), entries[len(entries)-1]
 	retryAt := now.Add(r.hub.gw.cfg.AckTimeout).UnixNano()
 	receivers := 0
 	for _, s := range r.seats {
 		switch {
 		case s.behind || s.sent >= last:
+			if s.top == last && r.isForked(s) { // it was ahead of the room
+				elsewhere = append(elsewhere, s)
+			}
 			continue
-		case s.sent+1 != first || large:
+		case s.sent+1 != first || s.top >= first || large:
 			r.putBehind(s)
 			continue
+		case s.topHash != 0 && s.topHash != before:
+			elsewhere = append(elsewhere, s)
+			continue
 		}
-		codec := s.conn.codec
+		codec := s.conn.events
 		if wire[codec] == nil {
 			messages(codec, entries, func(message []byte) { wire[codec] = append(wire[codec], message) })
 		}
@@ -230,7 +268,7 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 				*dirty = append(*dirty, s.conn)
 			}
 		}
-		s.sent = last
+		s.give(last, hash)
 		if mark != 0 {
 			r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_QUEUED, now, r.key, s.conn.number, mark, first, last)
 		}
@@ -239,6 +277,9 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 		}
 		newest.pending = newest.pending || s.conn.user.id != newest.event.GetSender()
 		receivers++
+	}
+	for _, s := range elsewhere {
+		r.fork(s)
 	}
 	if sampled {
 		for _, e := range entries {
@@ -333,7 +374,7 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 		return
 	}
 	r.receipt = receipt.GetVersion()
-	var wire [2][]byte
+	var wire [frame.NumCodecs][]byte
 	receivers := 0
 	for _, s := range r.seats {
 		if s.conn.noReceipts || s.until != 0 {
@@ -351,32 +392,19 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 	r.hub.gw.metrics.framesOut.Add(float64(receivers))
 }
 
-// noteHead compares with what the store says: the loss of the last event is noticed here.
-func (r *room) noteHead(head uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen = max(r.seen, head)
-	if r.ready && r.seen > r.head {
-		r.catchUpLocked()
-	}
-}
-
 // forever is later than anything that was begun.
 var forever = time.Unix(1<<40, 0)
 
-// open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between.
-func (r *room) open(head uint64) {
+// open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between. The head
+// is nil when the conversation does not exist (any more).
+func (r *room) open(head *historyv1.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ready {
 		return
 	}
-	r.ready, r.head = true, head
-	for _, s := range r.seats {
-		if s.sent < r.head {
-			r.putBehind(s)
-		}
-	}
+	r.ready, r.head, r.headHash = true, head.GetHead(), head.GetHeadHash()
+	r.placeAll()
 	if r.seen > r.head {
 		r.catchUpLocked()
 	}
@@ -396,15 +424,18 @@ func (r *room) catchUpLocked() {
 }
 
 func (r *room) catchUp() {
-	ctx := r.hub.gw.ctx
-	for wait := 50 * time.Millisecond; ctx.Err() == nil; {
+	gw := r.hub.gw
+	for wait := 50 * time.Millisecond; gw.ctx.Err() == nil; {
 		r.mu.Lock()
-		after := r.head
+		after, heard := r.head, r.seen
 		r.mu.Unlock()
 		page, err := r.readPage(readGap, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		if err == nil {
+			err = checkRising(r.id, page, after)
+		}
 		if err != nil {
-			r.hub.gw.log.Warn("a gap could not be filled yet", "conversation", r.id, "after", after, "error", err)
-			pause(ctx.Done(), wait/2+rand.N(wait/2+1))
+			gw.readFailed(err, "a gap could not be filled yet", "conversation", r.id, "after", after)
+			pause(gw.ctx.Done(), wait/2+rand.N(wait/2+1))
 			wait = min(2*wait, 2*time.Second)
 			if r.empty() {
 				break
@@ -413,17 +444,9 @@ func (r *room) catchUp() {
 		}
 		var dirty []*conn
 		r.mu.Lock()
-		events := page.GetEvents()
-		for len(events) > 0 && events[0].GetSeq() <= r.head {
-			events = events[1:]
-		}
-		if len(events) > 0 && events[0].GetSeq() == r.head+1 {
-			r.hub.gw.metrics.gapEvents.Add(float64(len(events)))
-			r.hub.gw.recorder.room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, events[0].GetSeq(), events[len(events)-1].GetSeq())
-			r.advance(newEntries(events), &dirty)
-		}
-		// A live event may speak of a commit that this read did not see yet; then it is read again, after a pause.
-		done := r.head >= r.seen || len(r.seats) == 0
+		r.takePage(newEntries(page.GetEvents()), &dirty)
+		r.miss(after, heard, page.GetHead())
+		done := !r.ready || r.head >= r.seen || len(r.seats) == 0
 		if done {
 			r.catching = false
 		}
@@ -433,13 +456,44 @@ func (r *room) catchUp() {
 			return
 		}
 		if !page.GetMore() {
-			pause(ctx.Done(), wait/2+rand.N(wait/2+1))
+			pause(gw.ctx.Done(), wait/2+rand.N(wait/2+1))
 			wait = min(2*wait, 2*time.Second)
 		}
 	}
 	r.mu.Lock()
 	r.catching = false
 	r.mu.Unlock()
+}
+
+// miss holds what the room had taken and heard of, before the store was asked, to the head that the store has. An event is
+// heard of only after it was committed, so what the store does not have is gone. Callers hold mu.
+func (r *room) miss(taken, heard, head uint64) {
+	switch {
+	case !r.ready || r.head < taken: // it began anew meanwhile
+	case head < taken:
+		r.reload()
+	case head < heard && head == r.head:
+		r.seen = r.head
+		r.placeAll()
+	}
+}
+
+// takePage takes what a page has beyond the head. Callers hold mu.
+func (r *room) takePage(entries []*entry, dirty *[]*conn) {
+	for len(entries) > 0 && entries[0].seq() <= r.head {
+		entries = entries[1:]
+	}
+	if !r.ready || len(entries) == 0 || entries[0].seq() != r.head+1 {
+		return
+	}
+	if !chained(r.headHash, entries) {
+		r.reload()
+		return
+	}
+	first, last := entries[0].seq(), entries[len(entries)-1].seq()
+	r.hub.gw.metrics.gapEvents.Add(float64(len(entries)))
+	r.hub.gw.recorder.room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, first, last)
+	r.advance(entries, dirty)
 }
 
 func (r *room) empty() bool {
@@ -455,6 +509,9 @@ func (r *room) readPage(purpose readPurpose, request *historyv1.ReadRequest) (*h
 	return r.hub.gw.history.Read(ctx, request)
 }
 
+// errReloaded says that a room had to begin anew while its events were read.
+var errReloaded = errors.New("the log of the conversation is not the one that clients were sent")
+
 // load reads the events after a seq for everybody in the room who needs them now, once.
 func (r *room) load(after uint64) ([]*entry, error) {
 	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
@@ -462,12 +519,19 @@ func (r *room) load(after uint64) ([]*entry, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkRising(r.id, page, after); err != nil {
+			return nil, err
+		}
 		if len(page.GetEvents()) == 0 {
-			return nil, fmt.Errorf("history has no event after %d, though there should be", after)
+			return nil, &holeError{r.id, after + 1}
 		}
 		entries := newEntries(page.GetEvents())
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.ready && r.differs(entries) {
+			r.reload()
+			return nil, errReloaded
+		}
 		r.prepend(entries)
 		return entries, nil
 	})
@@ -485,7 +549,10 @@ func (r *room) prepend(entries []*entry) {
 		end++
 	}
 	entries = entries[:end]
-	if r.closed || end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecent() || len(r.recent)+end > maxRecentEvents {
+	if r.closed || !r.ready || end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecent() || len(r.recent)+end > maxRecentEvents {
+		return
+	}
+	if len(r.recent) > 0 && !chained(entries[end-1].event.GetHash(), r.recent[:1]) {
 		return
 	}
 	r.recent = append(entries[:end:end], r.recent...)

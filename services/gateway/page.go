@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// holeError says that an event is missing in what the store returned. Nothing is passed over: the page is read again.
+type holeError struct {
+	conversation string
+	seq          uint64
+}
+
+func (e *holeError) Error() string {
+	return fmt.Sprintf("the history service has no event %d of conversation %s, though it has later ones", e.seq, e.conversation)
+}
+
+// checkRising returns a *holeError unless the events and hidden stretches of a rising page follow after without a hole, and
+// reach the head when the page says that there is no more.
+func checkRising(conversationID string, page *historyv1.ReadResponse, after uint64) error {
+	next, hidden := after+1, page.GetHidden()
+	for _, event := range page.GetEvents() {
+		next, hidden = passHidden(next, hidden)
+		if event.GetSeq() != next {
+			return &holeError{conversationID, next}
+		}
+		next++
+	}
+	if next, hidden = passHidden(next, hidden); len(hidden) > 0 || (!page.GetMore() && next <= page.GetHead()) {
+		return &holeError{conversationID, next}
+	}
+	return nil
+}
+
+// passHidden is where a rising page goes on after the hidden stretches that begin at next.
+func passHidden(next uint64, hidden []*conversationv1.Range) (uint64, []*conversationv1.Range) {
+	for len(hidden) > 0 && hidden[0].GetFirst() <= next {
+		next, hidden = max(next, hidden[0].GetLast()+1), hidden[1:]
+	}
+	return next, hidden
+}
+
+// checkFalling is checkRising for a falling page, which begins below before, or at the page's head when that is 0.
+func checkFalling(conversationID string, page *historyv1.ReadResponse, before uint64) error {
+	next := page.GetHead()
+	if before > 0 && before <= next {
+		next = before - 1
+	}
+	hidden := page.GetHidden()
+	pass := func() {
+		for len(hidden) > 0 && hidden[len(hidden)-1].GetLast() >= next {
+			next, hidden = min(next, hidden[len(hidden)-1].GetFirst()-1), hidden[:len(hidden)-1]
+		}
+	}
+	for _, event := range page.GetEvents() {
+		pass()
+		if event.GetSeq() != next {
+			return &holeError{conversationID, next}
+		}
+		next--
+	}
+	if pass(); len(hidden) > 0 {
+		return &holeError{conversationID, next}
+	}
+	return nil
+}
+
+// trimPage shortens a page to about limit bytes, so that an answer never fills the send queue by itself.
+func trimPage(page *historyv1.ReadResponse, limit int) {
+	size := 0
+	for i, event := range page.GetEvents() {
+		if size += event.SizeVT(); size <= limit || i == 0 {
+			continue
+		}
+		cut := page.GetEvents()[i].GetSeq()
+		backward := cut < page.GetEvents()[0].GetSeq()
+		page.Events, page.More = page.GetEvents()[:i], true
+		page.Hidden = slices.DeleteFunc(page.GetHidden(), func(r *conversationv1.Range) bool {
+			return (backward && r.GetFirst() < cut) || (!backward && r.GetLast() > cut)
+		})
+		return
+	}
+}
+
+// lastOf is the last seq that a rising page covers, at most stop.
+func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
+	var last uint64
+	if n := len(page.GetEvents()); n > 0 {
+		last = page.GetEvents()[n-1].GetSeq()
+	}
+	if n := len(page.GetHidden()); n > 0 {
+		last = max(last, page.GetHidden()[n-1].GetLast())
+	}
+	return min(last, stop)
+}
+
+// takePosition takes the event at a client's position off the front of a rising page that was read to include it, and reports
+// whether it is another event than the client has. An event that the client may not see is not judged.
+func takePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool) {
+	if events := page.GetEvents(); len(events) > 0 && events[0].GetSeq() == seq {
+		page.Events = events[1:]
+		differs = prefix(events[0].GetHash()) != hash
+	}
+	if hidden := page.GetHidden(); len(hidden) > 0 && hidden[0].GetFirst() <= seq {
+		rest := &conversationv1.Range{First: seq + 1, Last: hidden[0].GetLast()}
+		page.Hidden = hidden[1:]
+		if rest.GetFirst() <= rest.GetLast() {
+			page.Hidden = append([]*conversationv1.Range{rest}, page.Hidden...)
+		}
+	}
+	return differs
+}
+
+// chained reports whether entries are contiguous, each with the hash of the one before it, and the first with prev. An empty
+// prev is not known and fits everything.
+func chained(prev []byte, entries []*entry) bool {
+	for i, e := range entries {
+		if i > 0 && e.seq() != entries[i-1].seq()+1 {
+			return false
+		}
+		if len(prev) > 0 && !bytes.Equal(prev, e.event.GetPrevHash()) {
+			return false
+		}
+		prev = e.event.GetHash()
+	}
+	return true
+}
