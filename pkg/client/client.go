@@ -49,6 +49,7 @@ type Client struct {
 	catchingUp    map[*stream]catchUp
 	unacked       []*stream
 	unackedEvents int
+	checker       *checker
 	// Conversations of which history is asked whether the log went back: those that wait, and how many are asked about now.
 	suspects []*stream
 	searches int
@@ -73,6 +74,7 @@ func New(cfg Config) (*Client, error) {
 		requests: map[*request]struct{}{}, outbox: map[string][]*Ticket{},
 		conversations: map[string]*stream{}, catchingUp: map[*stream]catchUp{}, receipts: map[string]*conversationv1.Receipt{},
 	}
+	c.checker = c.newChecker()
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer(scopeName)
 	}

@@ -28,21 +28,33 @@ type Page struct {
 	More bool
 }
 
+// checker verifies events. It keeps the stored form of the last one, so that an event costs no allocation. It is not safe for
+// concurrent use.
+type checker struct {
+	codec  frame.Codec
+	skip   bool
+	stored conversationv1.Event
+}
+
+func (c *Client) newChecker() *checker {
+	return &checker{codec: c.cfg.Codec, skip: c.cfg.SkipVerify}
+}
+
 // check verifies that an event is the next one of a log, and what its content is. The error is a *chain.Broken.
-func (c *Client) check(v *chain.Verifier, event *clientv1.Event) (chain.Content, error) {
-	if c.cfg.SkipVerify {
+func (c *checker) check(v *chain.Verifier, event *clientv1.Event) (chain.Content, error) {
+	if c.skip {
 		if event.GetBody() == nil && len(event.GetSalt()) == 0 {
 			return chain.Erased, nil
 		}
 		return chain.NotChecked, nil
 	}
-	content, err := v.Next(frame.FromClient(event))
+	content, err := v.Next(c.storedForm(event))
 	switch {
 	case err != nil:
 		return content, err
 	case content == chain.Erased:
 		event.Body = nil
-	case c.cfg.Codec != frame.Proto && len(event.GetBodyBytes()) > 0:
+	case c.codec != frame.Proto && len(event.GetBodyBytes()) > 0:
 		// JSON has the body twice. Only the bytes were checked, so the program gets what they say. Bytes that this client cannot
 		// read are a body without an action, like those of a newer kind.
 		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
@@ -52,12 +64,23 @@ func (c *Client) check(v *chain.Verifier, event *clientv1.Event) (chain.Content,
 	return content, nil
 }
 
+// storedForm is frame.FromClient into an event that is used again. A field that is forgotten here makes every hash wrong.
+func (c *checker) storedForm(event *clientv1.Event) *conversationv1.Event {
+	s := &c.stored
+	s.ConversationId, s.Seq, s.TimeMs, s.Sender = event.GetConversationId(), event.GetSeq(), event.GetTimeMs(), event.GetSender()
+	s.CommandId, s.Kind, s.Body, s.Salt = event.GetCommandId(), event.GetKind(), event.GetBodyBytes(), event.GetSalt()
+	s.Commitment, s.PrevHash, s.Hash = event.GetCommitment(), event.GetPrevHash(), event.GetHash()
+	s.Format, s.HeaderExtra = event.GetFormat(), event.GetHeaderExtra()
+	return s
+}
+
 // checkPage verifies a page that a program asked for.
 func (c *Client) checkPage(read *clientv1.Read, page *clientv1.Page) (*Page, error) {
 	checked := &Page{
 		Events: make([]Event, len(page.GetEvents())), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
 	}
 	var v chain.Verifier
+	checker := c.newChecker()
 	// Where a page begins that does not begin after a seq is up to the server.
 	last, anywhere := read.GetAfter(), read.GetBackward()
 	for i, event := range page.GetEvents() {
@@ -74,7 +97,7 @@ func (c *Client) checkPage(read *clientv1.Read, page *clientv1.Page) (*Page, err
 		if event.GetSeq() != last+1 {
 			v.Skip()
 		}
-		content, err := c.check(&v, event)
+		content, err := checker.check(&v, event)
 		if err != nil {
 			return nil, err
 		}

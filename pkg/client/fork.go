@@ -236,7 +236,7 @@ func (c *Client) rewind(conv *stream, to uint64, hash []byte) {
 	c.found(conv)
 }
 
-// again puts commands that were undone into the outbox, before those that wait.
+// again puts commands that were undone into the outbox, before those that wait and after one that is on its way.
 func (c *Client) again(conv *stream, to uint64, undone []committed) []*Ticket {
 	if len(undone) == 0 {
 		return nil
@@ -263,17 +263,12 @@ func (c *Client) again(conv *stream, to uint64, undone []committed) []*Ticket {
 		return all
 	}
 	c.tickets += len(queue)
-	waiting, first := c.outbox[conv.id], 0
-	if len(waiting) > 0 && waiting[0].request != nil {
-		if waiting[0].request.tries > 0 {
-			first = 1 // it is on its way
-		} else {
-			c.recall(waiting[0])
-		}
-	}
-	c.outbox[conv.id] = slices.Insert(waiting, first, queue...)
-	if first == 0 {
-		c.submit(c.outbox[conv.id][0])
+	waiting := c.outbox[conv.id]
+	if len(waiting) > 0 {
+		c.outbox[conv.id] = slices.Insert(waiting, 1, queue...) // the first is on its way
+	} else {
+		c.outbox[conv.id] = queue
+		c.submit(queue[0])
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -89,7 +90,8 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g, h := newGateway(), newHistory(50)
 				var f forks
-				c, _ := start(t, g, fromFirst, f.watch, func(cfg *client.Config) { cfg.Cursors = newMemory(map[string]client.Position{}) })
+				cursors := newMemory(map[string]client.Position{})
+				c, _ := start(t, g, fromFirst, f.watch, func(cfg *client.Config) { cfg.Cursors = cursors })
 				l, _ := g.accept(t, connected(h.info()))
 				for seq := range uint64(50) {
 					l.send(h.push(seq + 1))
@@ -102,6 +104,7 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 				said, reads := l.answerReads(t, h)
 				require.Nil(t, said, "it connects anew")
 				require.Less(t, len(reads), 12, "few reads: %v", reads)
+				require.Equal(t, client.Position{Seq: 40, Hash: h.events[39].GetHash()}, cursors.positions[h.id])
 				l, connect := g.accept(t, connected(h.info()))
 				require.Equal(t, uint64(40), positionOf(connect, h).GetSeq())
 				require.Equal(t, h.events[39].GetHash()[:chain.PrefixSize], positionOf(connect, h).GetHash())
@@ -109,15 +112,22 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 				require.Equal(t, []string{"50", "50>40"}, f.told)
 
 				h.grow(1)
-				for seq := uint64(41); seq <= h.head(); seq++ {
-					l.send(h.push(seq))
-				}
+				// What follows must chain to the event in common.
+				astray := frame.ToClient(proto.CloneOf(h.events[40]))
+				astray.PrevHash = make([]byte, chain.Size)
+				sum := chain.Hash(frame.FromClient(astray))
+				astray.Hash = sum[:]
+				l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: astray}})
+				l.send(h.page(l.recv(t)))
 				l.silentButPong(t)
 				require.Len(t, f.told, int(h.head()-40)+2)
 				require.Equal(t, "41", f.told[2])
 				seq, _ := c.Position(h.id)
 				require.Equal(t, h.head(), seq)
 				require.Equal(t, uint64(1), c.Stats().Forks)
+				l.cut()
+				_, connect = g.accept(t, connected(h.info()))
+				require.Equal(t, h.events[h.head()-1].GetHash()[:chain.PrefixSize], positionOf(connect, h).GetHash())
 			})
 		})
 	}
@@ -158,6 +168,8 @@ func TestTheLastCommonEventIsFoundFarBack(t *testing.T) {
 			end, reads := l.answerReads(t, h)
 			require.Nil(t, end)
 			require.Less(t, len(reads), 16)
+			slices.Sort(reads)
+			require.Len(t, slices.Compact(slices.Clone(reads)), len(reads), "nothing is read twice: %v", reads)
 			require.Len(t, f.forks, 1)
 			require.LessOrEqual(t, f.forks[0].To, back)
 			// Marks are two to four each time that the distance doubles.
@@ -415,6 +427,57 @@ func TestAForkIsToldInOrderToASlowProgram(t *testing.T) {
 		require.Equal(t, client.Position{Seq: 6, Hash: h.events[5].GetHash()}, cursors.positions[h.id])
 		require.Equal(t, uint64(6), l.recvAck(t)[h.id].GetDelivered())
 	})
+}
+
+func TestNothingThatWasUndoneIsAcknowledged(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			g, h := newGateway(), newHistory(8)
+			var f forks
+			events, goOn := make(chan struct{}), make(chan struct{})
+			_, _ = start(t, g, fromFirst, f.watch, func(cfg *client.Config) {
+				see, on := cfg.OnEvent, cfg.OnForked
+				cfg.OnEvent = func(ctx context.Context, event client.Event) {
+					if slow {
+						<-events
+					}
+					see(ctx, event)
+				}
+				cfg.OnForked = func(fork client.Fork) { <-goOn; on(fork) }
+			})
+			l, _ := g.accept(t, connected(h.info()))
+			for seq := range uint64(8) {
+				l.send(h.push(seq + 1))
+			}
+			synctest.Wait()
+			h.back(5)
+			l.send(forked(h, 8))
+			_, _ = l.answerReads(t, h)
+			info := h.info()
+			info.Cursor = &conversationv1.Cursor{DeliveredSeq: 4}
+			l, _ = g.accept(t, connected(info))
+			close(events)
+			h.grow(2)
+			if !slow {
+				l.send(h.push(6), h.push(7))
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			for len(l.toServer)+len(l.pending) > 0 {
+				ack, err := l.next()
+				require.NoError(t, err)
+				for _, position := range ack.GetAck().GetPositions() {
+					require.LessOrEqual(t, position.GetDelivered(), uint64(5))
+				}
+			}
+			close(goOn)
+			if slow {
+				require.Equal(t, uint64(5), l.recvAck(t)[h.id].GetDelivered())
+				l.send(h.push(6), h.push(7))
+			}
+			require.Equal(t, uint64(7), l.recvAck(t)[h.id].GetDelivered())
+		})
+	}
 }
 
 func TestAServerThatContradictsItselfIsNoFork(t *testing.T) {

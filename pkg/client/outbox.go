@@ -213,13 +213,6 @@ func (c *Client) remember(ticket *Ticket, answer *clientv1.ServerFrame, err erro
 	}
 }
 
-// recall takes back the request of a command that was never sent; it is begun again when it is the command's turn.
-func (c *Client) recall(ticket *Ticket) {
-	delete(c.requests, ticket.request)
-	ticket.request.ready = false
-	ticket.request = nil
-}
-
 // leave takes a command out of the outbox and begins the next one. The lock is held.
 func (c *Client) leave(ticket *Ticket) {
 	c.tickets--

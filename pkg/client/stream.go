@@ -220,7 +220,7 @@ func (c *Client) take(conv *stream, came arrival) error {
 	if event.GetConversationId() != conv.id {
 		return &chain.Broken{ConversationID: conv.id, Seq: event.GetSeq(), Reason: "it belongs to another conversation"}
 	}
-	content, err := c.check(&conv.verifier, event)
+	content, err := c.checker.check(&conv.verifier, event)
 	if err != nil {
 		return err
 	}
