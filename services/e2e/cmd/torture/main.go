@@ -38,7 +38,7 @@ type cli struct {
 	Roll      bool          `help:"Only roll all gateways under --clients clients, while messages flow."`
 	Clients   int           `help:"Connected clients of --roll." default:"5000"`
 	Gateways  int           `help:"Gateways of --roll." default:"3"`
-	Plan      string        `help:"Only one run, of this plan: random, tour, grand-tour, mix, outages or power." enum:"random,tour,grand-tour,mix,outages,power," default:""`
+	Plan      string        `help:"Only one run, of this plan: random, tour, grand-tour, mix, outages, power or wipe." enum:"random,tour,grand-tour,mix,outages,power,wipe," default:""`
 	Lazy      string        `help:"Who does not sync in --plan=power: database or nats. Losing something is what is expected then." enum:"database,nats," default:""`
 	Duration  time.Duration `help:"How long load and faults go on in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
 	Seed      uint64        `help:"Decides the faults and what is sent when; 0 draws one."`
@@ -47,6 +47,7 @@ type cli struct {
 	Tags      string        `help:"Build tags for the services, separated by commas: planted bugs. (One in the client needs go run -tags.)"`
 	FailFast  bool          `help:"End a run with the first broken promise."`
 	Keep      bool          `help:"Keep logs and data of green runs, too."`
+	Bug       string        `help:"Only this planted bug of --prove, by its build tag." default:""`
 	Prove     bool          `help:"Run with each planted bug, which must be found, and then without any."`
 	JSON      string        `name:"json" help:"File for a summary; - for standard output." type:"path"`
 	Bin       string        `help:"Take the programs from this directory instead of building them." type:"existingdir"`

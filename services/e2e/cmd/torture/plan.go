@@ -13,13 +13,15 @@ const (
 	shortDuration = 25 * time.Second
 	fullDuration  = 5 * time.Minute
 	roundDuration = 90 * time.Second
+	// smallStream is so small that committed commands must make room all the time.
+	smallStream = 64 << 10
 )
 
 // short is the form for every day: a single machine's faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and
 // its control.
 func short(duration time.Duration) []torture.Config {
 	return []torture.Config{
-		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration},
+		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, StreamBytes: smallStream},
 		{Name: "tour", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanTour},
 		{Name: "power loss", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower},
 		{Name: "power loss, lazy database", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyDatabase},
@@ -29,7 +31,7 @@ func short(duration time.Duration) []torture.Config {
 // full is random faults for longer, with the loss of the broker's store and a cluster of three.
 func full(duration time.Duration) []torture.Config {
 	return []torture.Config{
-		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, Wipe: true},
+		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, Wipe: true, StreamBytes: smallStream},
 		{Name: "random faults, cluster", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanRandom, Duration: duration},
 	}
 }
@@ -42,6 +44,7 @@ func rounds(duration time.Duration) []torture.Config {
 		{Name: "outages", Store: launch.PostgreSQL, NATSNodes: 3, Plan: torture.PlanOutages},
 		{Name: "outages", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanOutages},
 		{Name: "random faults", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanRandom, Duration: duration, Wipe: true},
+		{Name: "wipe", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanWipe},
 		{Name: "mix", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanMix, Duration: duration},
 		{Name: "power loss, lazy database", Store: launch.PostgreSQL, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyDatabase},
 		{Name: "power loss, lazy database", Store: launch.SQLite, NATSNodes: 1, Plan: torture.PlanPower, Lazy: torture.LazyDatabase},
@@ -69,6 +72,9 @@ func (c *cli) plan() []torture.Config {
 	for _, cfg := range runs {
 		if c.Store != "" && c.Store != string(cfg.Store) {
 			continue
+		}
+		if cfg.Plan == torture.PlanWipe {
+			cfg.NATSNodes = 1 // in a cluster the others have it all
 		}
 		if c.NATSNodes != 0 && cfg.Plan != torture.PlanTour && cfg.Plan != torture.PlanGrandTour {
 			cfg.NATSNodes = c.NATSNodes
