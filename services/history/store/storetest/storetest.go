@@ -59,7 +59,16 @@ func Run(t *testing.T, subject Subject) {
 		tests func(*testing.T, Subject)
 	}{
 		{"append", testAppend},
+		{"positions", testPositions},
 		{"members", testMembers},
+		{"effects", testEffects},
+		{"messages", testMessages},
+		{"erasure", testErasure},
+		{"refusals", testRefusals},
+		{"feed", testFeed},
+		{"installation", testInstallation},
+		{"recovery", testRecovery},
+		{"rebuild", testRebuild},
 		{"read", testRead},
 		{"lists", testLists},
 		{"cursors", testCursors},
@@ -106,6 +115,10 @@ func RunShared(t *testing.T, subject Subject) {
 	t.Run("revocations", func(t *testing.T) {
 		one, other := pair(t)
 		storm(t, one, other)
+	})
+	t.Run("appends of another service wake readers of the feed", func(t *testing.T) {
+		one, other := pair(t)
+		wakeAcross(t, one, other)
 	})
 	t.Run("all of it at once", func(t *testing.T) {
 		one, other := pair(t)
@@ -197,20 +210,31 @@ func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversa
 	events := make([]*conversationv1.Event, len(commands))
 	facts := map[string]*conversation.Facts{}
 	for i, command := range commands {
-		id := command.GetConversationId()
-		body, err := conversation.DecodeBody(command.GetBody())
-		require.NoError(tb, err)
-		if facts[id] == nil {
-			facts[id] = conversation.NewFacts(nil)
-		}
-		w.load(tb, id, facts[id], conversation.Needs(command.GetSender(), body))
-		result, refusal := conversation.Apply(w.States[id], facts[id], command, body, firstMs+w.clock.n)
+		event, refusal := w.apply(tb, command, facts)
 		require.Nil(tb, refusal, "the test's own command was refused: %v", refusal)
-		facts[id].Add(result.Event, result.Effects)
-		w.States[id], events[i] = result.State, result.Event
-		w.effects.Store(result.Event, result.Effects)
+		events[i] = event
 	}
 	return events
+}
+
+// apply applies one command of a batch. facts are what is known of its conversations from the commands before.
+func (w *Worker) apply(tb testing.TB, command *brokerv1.Command, facts map[string]*conversation.Facts) (*conversationv1.Event, *conversationv1.Error) {
+	tb.Helper()
+	id := command.GetConversationId()
+	body, err := conversation.DecodeBody(command.GetBody())
+	require.NoError(tb, err)
+	if facts[id] == nil {
+		facts[id] = conversation.NewFacts(nil)
+	}
+	w.load(tb, id, facts[id], conversation.Needs(command.GetSender(), body))
+	result, refusal := conversation.Apply(w.States[id], facts[id], command, body, firstMs+w.clock.n)
+	if refusal != nil {
+		return nil, refusal
+	}
+	facts[id].Add(result.Event, result.Effects)
+	w.States[id] = result.State
+	w.effects.Store(result.Event, result.Effects)
+	return result.Event, nil
 }
 
 // load asks the store for what commands refer to and what is not of the same batch.
