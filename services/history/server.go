@@ -39,8 +39,12 @@ func New(cfg Config, s Store, log *slog.Logger, registerer prometheus.Registerer
 	}
 }
 
-// Close ends the calls that wait for something, so that a server that stops does not wait for them. All others go on.
-func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closing) }) }
+// Close ends the calls that wait for something, so that a server that stops does not wait for them, and closes the erase
+// ledger. All other calls go on.
+func (s *Server) Close() error {
+	s.closeOnce.Do(func() { close(s.closing) })
+	return s.ledger.Close()
+}
 
 // do runs one call: the check of the request, then the store, measured, and its error translated.
 func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func(ctx context.Context) (T, error)) (T, error) {

@@ -1,41 +1,74 @@
-// Command runnel-history runs the history service over a SQLite file or PostgreSQL. With PostgreSQL any number may run.
+// Command runnel-history runs the history service over a SQLite file or PostgreSQL, with PostgreSQL any number of them, and
+// does what an operator needs the database itself for: after a restore, after a loss, and around backups.
 package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
-	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+	"github.com/alecthomas/kong"
 
-	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/settings"
-	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/history"
 )
 
-type config struct {
+// cli is every command. Serving is what happens without one.
+type cli struct {
+	database `embed:""`
+
+	Serve      serveCommand      `cmd:"" default:"withargs" help:"Run the history service (the default)."`
+	Restored   restoredCommand   `cmd:"" help:"Run this once after the database was restored from a backup or failed over, before the services start."`
+	AcceptLoss acceptLossCommand `cmd:"" help:"Give up commands that a stream has lost, so that a stopped partition goes on."`
+	Rebuild    rebuildCommand    `cmd:"" help:"Make all views (edits, deletions, threads, reactions) anew from the logs, while the services run."`
+	Backup     backupCommand     `cmd:"" help:"Tell Runnel about backups of the database."`
+}
+
+// database says which database a command is about.
+type database struct {
 	// History does not speak to NATS; the number of partitions has its name there, and must be the same in all services.
 	NATS struct {
 		Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
 	} `embed:"" prefix:"nats."`
 	History history.Config `embed:"" prefix:"history."`
-	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9000" set:"admin_listen=127.0.0.1:9090"` //nolint:staticcheck // kong takes several
+}
+
+// open opens the database for a command that is not the service. What it logs goes to standard error.
+func (d *database) open(ctx context.Context) (history.Store, error) {
+	return history.Open(ctx, d.History, d.NATS.Partitions, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 }
 
 func main() {
-	var cfg config
-	settings.Parse("runnel-history", "Stores the logs of conversations, cursors, and the watermark and lease of each partition.", &cfg)
-	process.Main("runnel-history", cfg.Process, cfg.assemble)
+	var c cli
+	command := settings.Parse("runnel-history", "Stores the logs of conversations, cursors, and the watermark and lease of each partition.", &c)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, &c, command, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runnel-history:", err)
+		os.Exit(1)
+	}
 }
 
-func (cfg config) assemble(ctx context.Context, p *process.Process) error {
-	tel := p.Telemetry
-	store, err := history.Open(ctx, cfg.History, cfg.NATS.Partitions, tel.Log)
+// run runs the command that was chosen.
+func run(ctx context.Context, c *cli, command *kong.Context, out io.Writer) error {
+	command.BindTo(ctx, (*context.Context)(nil))
+	command.BindTo(out, (*io.Writer)(nil))
+	command.Bind(&c.database)
+	return command.Run()
+}
+
+// with opens the database, runs something and closes it.
+func (d *database) with(ctx context.Context, run func(history.Store) error) (err error) {
+	store, err := d.open(ctx)
 	if err != nil {
 		return err
 	}
-	p.AtEnd(store.Close)
-	p.Check("database", store.Ping)
-	historyv1.RegisterHistoryServiceServer(p.Server, history.New(cfg.History, store, tel.Log, tel.Registry))
-	p.StatusPage("runnel-history", statuspage.HistoryCharts())
-	return nil
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return run(store)
 }

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/runnelhq/runnel/services/history"
+	"github.com/runnelhq/runnel/services/history/rebuild"
+)
+
+// rebuildCommand makes the views anew.
+type rebuildCommand struct {
+	Verbose bool `help:"Print every conversation with the seq up to which its views were made."`
+}
+
+// Help is shown by --help.
+func (*rebuildCommand) Help() string {
+	return `The logs are the truth; what readers see of edits, deletions, threads and reactions is made from them when messages are
+committed. This command makes all of it anew, conversation by conversation. It is safe while the services run: readers see
+the old rows of a conversation or the new ones, and both are complete. It is needed only when rows were damaged, or when the
+notes of a release ask for it.`
+}
+
+// Run rebuilds.
+func (r *rebuildCommand) Run(ctx context.Context, d *database, out io.Writer) error {
+	return d.with(ctx, func(store history.Store) error {
+		result, err := rebuild.All(ctx, store, func(id string, head uint64) {
+			if r.Verbose {
+				fmt.Fprintf(out, "%s: seq %d\n", id, head)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%d conversations with %d events: %d view rows and %d reactions\n", result.Conversations, result.Events, result.Rows, result.Reactions)
+		return nil
+	})
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/runnelhq/runnel/services/history"
+	"github.com/runnelhq/runnel/services/history/ledger"
+)
+
+// restoredCommand is for a database that went back.
+type restoredCommand struct {
+	Ledgers []string `arg:"" optional:"" name:"ledger" help:"Erase ledgers to apply, besides the one that --history.erase-ledger names: those of the other history services." type:"existingfile"`
+}
+
+// Help is shown by --help.
+func (*restoredCommand) Help() string {
+	return `A database cannot know that it went back in time: that it was restored from a backup, or that it is a replica that had not
+received everything. Readers and clients that are ahead of it would silently wait for what never comes.
+
+What to do:
+  1. Stop all gateways, delivery workers and history services.
+  2. Restore the database.
+  3. Run "runnel-history restored" with the settings of the history service. It
+       - erases again what the erase ledger says was erased, so that nobody reads it,
+       - begins a new epoch in every partition, so that readers that are ahead are told of a fork.
+  4. Start the services. Delivery workers commit again what the streams still hold after the backup.
+
+Running it twice does no harm.`
+}
+
+// Run applies the ledgers, then raises the epochs.
+func (r *restoredCommand) Run(ctx context.Context, d *database, out io.Writer) error {
+	return d.with(ctx, func(store history.Store) error {
+		ledgers := r.Ledgers
+		if d.History.EraseLedger != "" {
+			ledgers = append([]string{d.History.EraseLedger}, ledgers...)
+		}
+		for _, path := range ledgers {
+			entries, damaged, err := ledger.Read(path)
+			if err != nil {
+				return fmt.Errorf("read the erase ledger: %w", err)
+			}
+			erased, err := ledger.Apply(ctx, store, entries)
+			if err != nil {
+				return fmt.Errorf("apply the erase ledger %s: %w", path, err)
+			}
+			fmt.Fprintf(out, "%s: %d erasures applied, %d events lost their content\n", path, len(entries), erased)
+			if damaged > 0 {
+				fmt.Fprintf(out, "%s: %d lines are damaged and were passed over\n", path, damaged)
+			}
+		}
+		if len(ledgers) == 0 {
+			fmt.Fprintln(out, "No erase ledger is set: what was erased after the backup was made is back.")
+		}
+		raised, err := store.RaiseEpochs(ctx)
+		if err != nil {
+			return err
+		}
+		for _, mark := range raised {
+			fmt.Fprintf(out, "partition %d: epoch %d begins after sequence %d\n", mark.GetPartition(), mark.GetWatermark().GetEpoch(), mark.GetWatermark().GetSequence())
+		}
+		fmt.Fprintln(out, "Done. Start the services.")
+		return nil
+	})
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/process"
+	"github.com/runnelhq/runnel/pkg/statuspage"
+	"github.com/runnelhq/runnel/services/history"
+)
+
+// serveCommand is the service.
+type serveCommand struct {
+	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9000" set:"admin_listen=127.0.0.1:9090"` //nolint:staticcheck // kong takes several
+}
+
+// Run serves until the process is told to end. It exits by itself when something fails.
+func (s *serveCommand) Run(d *database) {
+	process.Main("runnel-history", s.Process, d.assemble)
+}
+
+func (d *database) assemble(ctx context.Context, p *process.Process) error {
+	tel := p.Telemetry
+	store, err := history.Open(ctx, d.History, d.NATS.Partitions, tel.Log)
+	if err != nil {
+		return err
+	}
+	p.AtEnd(store.Close)
+	p.Check("database", store.Ping)
+	server := history.New(d.History, store, tel.Log, tel.Registry)
+	p.Go(func(ctx context.Context) error {
+		<-ctx.Done()
+		return server.Close()
+	})
+	historyv1.RegisterHistoryServiceServer(p.Server, server)
+	p.StatusPage("runnel-history", statuspage.HistoryCharts())
+	return nil
+}
