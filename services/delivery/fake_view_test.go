@@ -115,7 +115,9 @@ func (f *fakeHistory) ListRefusals(_ context.Context, in *historyv1.ListRefusals
 			all = append(all, refusal)
 		}
 	}
-	slices.SortFunc(all, func(a, b *historyv1.Refusal) int { return compareKeys(keyOfProto(a.GetCommand()), keyOfProto(b.GetCommand())) })
+	slices.SortFunc(all, func(a, b *historyv1.Refusal) int {
+		return compareKeys(keyOfProto(a.GetCommand()), keyOfProto(b.GetCommand()))
+	})
 	n := min(int(in.GetLimit()), len(all))
 	return &historyv1.ListRefusalsResponse{Refusals: all[:n], More: n < len(all)}, nil
 }

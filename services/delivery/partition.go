@@ -38,9 +38,9 @@ const (
 const (
 	retryFloor, retryCeiling = 50 * time.Millisecond, 2 * time.Second
 	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
-	holeRetry   = 5 * time.Second
-	lookTimeout = 250 * time.Millisecond
-	alarmInterval   = time.Minute
+	holeRetry     = 5 * time.Second
+	lookTimeout   = 250 * time.Millisecond
+	alarmInterval = time.Minute
 )
 
 // owner works on one partition for as long as it is this worker's. Its life is a row of sessions; each begins with a

@@ -291,17 +291,19 @@ func TestLostTailGrownAgain(t *testing.T) {
 	b.store.verify(t)
 }
 
+// poison is a store that finds fault with one message.
+func poison(in *historyv1.AppendRequest) error {
+	for _, event := range in.GetEvents() {
+		if decoded(event.GetBody()).GetMessage().GetText() == "poison" {
+			return status.Error(codes.InvalidArgument, "events: cannot be stored")
+		}
+	}
+	return nil
+}
+
 // What cannot be carried out is put aside with its reason, and the partition goes on.
 func TestDeadLetters(t *testing.T) {
 	b := newBed(t, 1)
-	poison := func(in *historyv1.AppendRequest) error {
-		for _, event := range in.GetEvents() {
-			if decoded(event.GetBody()).GetMessage().GetText() == "poison" {
-				return status.Error(codes.InvalidArgument, "events: cannot be stored")
-			}
-		}
-		return nil
-	}
 	b.store.fail(poison, nil)
 	create := command("", "ann", 1, group("g"))
 	id := create.GetConversationId()

@@ -24,7 +24,12 @@ const (
 	// lookFill is how full a stream must seem to be looked at before its time.
 	lookFill = 0.8
 	// leastBetweenLooks bounds how often it is looked at then.
-	leastBetweenLooks = 100 * time.Millisecond
+	leastBetweenLooks = 2 * time.Millisecond
+	// watchFill is how full, and watchBytes how small a stream is that is looked at every watchInterval: it could fill up while
+	// the store is away and nothing is read.
+	watchFill     = 0.5
+	watchBytes    = 64 << 20
+	watchInterval = time.Second
 	// entryOverhead is about what a message takes in a stream beside its payload.
 	entryOverhead = 256
 	roomTimeout   = 5 * time.Second
@@ -116,26 +121,42 @@ func (r *room) begin(stored, backup *historyv1.Watermark) {
 
 // keep works until ctx ends, for the stream with this identity.
 func (r *room) keep(ctx context.Context, identity string) {
-	timer := time.NewTicker(r.o.cfg.PurgeInterval)
-	defer timer.Stop()
+	asked := time.Now()
 	for {
-		if err := r.makeRoom(ctx, identity); err != nil && ctx.Err() == nil {
+		now, err := r.makeRoom(ctx, identity)
+		if err != nil && ctx.Err() == nil {
 			r.o.metrics.purgeFailures.Inc()
 			r.complain("could not make room in the stream; it fills up, and refuses new commands when it is full", "error", err)
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, leastBetweenLooks, nil) || !pause(ctx, r.interval(now), r.look) {
 			return
-		case <-time.After(leastBetweenLooks):
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
+		if time.Since(asked) >= r.o.cfg.PurgeInterval {
+			asked = time.Now()
 			r.askBackup(ctx)
-		case <-r.look:
 		}
 	}
+}
+
+// interval is when to look at a stream again if nothing happens.
+func (r *room) interval(now extent) time.Duration {
+	if now.maxBytes > 0 && (now.maxBytes <= watchBytes || now.fill() >= watchFill) {
+		return min(watchInterval, r.o.cfg.PurgeInterval)
+	}
+	return r.o.cfg.PurgeInterval
+}
+
+// pause waits until d is over or there is a token in wake; it reports false when ctx has ended.
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+	case <-wake:
+	}
+	return true
 }
 
 // askBackup learns of a newer backup. While the store does not answer, the one before counts: its bound is lower.
@@ -148,37 +169,37 @@ func (r *room) askBackup(ctx context.Context) {
 	}
 }
 
-// makeRoom looks at the stream and purges what may be purged.
-func (r *room) makeRoom(ctx context.Context, identity string) error {
+// makeRoom looks at the stream and purges what may be purged. It returns what the stream held.
+func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err error) {
 	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
 	defer cancel()
 	stream, err := r.o.js.Stream(ctx, broker.StreamName(r.o.partition))
 	if err != nil {
-		return err
+		return now, err
 	}
 	info := stream.CachedInfo()
 	if identityOf(info) != identity {
-		return nil // another one: the next session finds out
+		return now, nil // another one: the next session finds out
 	}
-	now := r.measure(info)
+	now = r.measure(info)
 	committed := r.mark.Load()
 	if committed.GetStream() != identity || committed.GetSequence() <= now.first || now.messages == 0 {
-		return nil
+		return now, nil
 	}
 	recent, err := r.recent(ctx, stream, committed, now)
 	if err != nil {
-		return err
+		return now, err
 	}
 	bound, pressed := purgeBelow(committed, now, r.backup, recent)
 	if bound <= now.first {
-		return nil
+		return now, nil
 	}
 	// The message at the watermark proves that the stream is the one whose outcomes are committed.
 	if lost, err := lostTail(ctx, stream, &place{stored: committed, first: now.first, last: now.last}); err != nil || lost {
-		return err
+		return now, err
 	}
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
-		return err
+		return now, err
 	}
 	r.o.metrics.purged.Add(float64(bound - now.first))
 	if pressed {
@@ -190,7 +211,7 @@ func (r *room) makeRoom(ctx context.Context, identity string) error {
 	if info, err = stream.Info(ctx); err == nil {
 		r.measure(info)
 	}
-	return nil
+	return now, nil
 }
 
 // measure notes how full the stream is, and how far back a restored database could catch up from it.

@@ -1,0 +1,221 @@
+package delivery
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+)
+
+// rising checks that the positions of all events rise, as the store demands of them.
+func (f *fakeHistory) rising(t testing.TB) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, positions := range f.positions {
+		var last *historyv1.Position
+		for _, at := range positions {
+			require.True(t, last == nil || before(
+				&historyv1.Watermark{Epoch: last.GetEpoch(), Sequence: last.GetSequence()},
+				&historyv1.Watermark{Epoch: at.GetEpoch(), Sequence: at.GetSequence()},
+			), "%v after %v", at, last)
+			last = at
+		}
+	}
+}
+
+// The first append, one in a replaced stream and one after a rewind begin an epoch; others do not. A batch of only refusals
+// begins it as well.
+func TestEpochs(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	first := b.store.mark()
+	require.NotZero(t, first.GetEpoch())
+	b.send(command(create.GetConversationId(), "ann", 2, text("x")))
+	require.Equal(t, first.GetEpoch(), b.store.mark().GetEpoch())
+
+	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	b.sendOnce(command(create.GetConversationId(), "eve", 3, text("refused")))
+	replaced := b.store.mark()
+	require.Equal(t, first.GetEpoch()+1, replaced.GetEpoch())
+	require.EqualValues(t, 3, b.send(command(create.GetConversationId(), "ann", 4, text("x"))).GetSeq())
+	require.Equal(t, replaced.GetEpoch(), b.store.mark().GetEpoch(), "one epoch for one stream")
+
+	w.stop()
+	mark := b.store.mark()
+	mark.Sequence += 10
+	mark.TimeNs++
+	b.store.setMark(mark)
+	b.startWorker(nil)
+	require.EqualValues(t, 4, b.send(command(create.GetConversationId(), "ann", 5, text("x"))).GetSeq())
+	require.Equal(t, replaced.GetEpoch()+1, b.store.mark().GetEpoch())
+	b.store.verify(t)
+	b.store.rising(t)
+}
+
+// An owner that sees the database go back behind what it was told is committed raises the epoch, and the stream brings back
+// what the database lost.
+func TestDatabaseGoesBack(t *testing.T) {
+	b := newBed(t, 1)
+	b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	id := create.GetConversationId()
+	b.send(create)
+	b.store.mu.Lock()
+	backup := b.store.clone()
+	b.store.mu.Unlock()
+	for i := range 3 {
+		b.send(command(id, "ann", 10+i, text("x")))
+	}
+	before := b.store.mark()
+	b.store.mu.Lock()
+	b.store.watermarks, b.store.logs, b.store.keys, b.store.states = backup.watermarks, backup.logs, backup.keys, backup.states
+	b.store.mu.Unlock()
+	require.EqualValues(t, 5, b.send(command(id, "ann", 20, text("y"))).GetSeq())
+	require.Greater(t, b.store.mark().GetEpoch(), before.GetEpoch())
+	b.store.verify(t)
+	require.Len(t, b.store.logs[id], 5)
+}
+
+// A stream that was made anew with old messages in it does not repeat them: those that were refused stay refused.
+func TestReplacedStreamWithOldMessages(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	id := create.GetConversationId()
+	b.send(create)
+	b.send(command(id, "eve", 2, text("refused")))
+	b.send(command(id, "ann", 3, add("eve")))
+	w.stop()
+	mark := b.store.mark()
+	mark.Stream = "another"
+	b.store.setMark(mark)
+	b.store.mu.Lock()
+	clear(b.store.refusals) // even if it were not remembered
+	b.store.mu.Unlock()
+	b.forget()
+	w = b.startWorker(nil)
+	require.EqualValues(t, 3, b.send(command(id, "ann", 4, text("after it"))).GetSeq())
+	require.Equal(t, 1, w.count("stream_replaced_total"))
+	require.Equal(t, mark.GetEpoch()+1, b.store.mark().GetEpoch())
+	b.store.verify(t)
+	b.store.rising(t)
+}
+
+// Messages that look old by the broker's time and were admitted later than that are not passed over: the partition stops.
+func TestClocksThatDisagreeStopThePartition(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	w.stop()
+	fresh := command(create.GetConversationId(), "ann", 2, text("new, by the gateway's clock"))
+	fresh.AdmittedMs = time.Now().Add(time.Hour).UnixMilli()
+	b.putCommand(fresh)
+	mark := b.store.mark()
+	mark.Stream, mark.TimeNs = "another", time.Now().Add(time.Hour).UnixNano()
+	b.store.setMark(mark)
+	w = b.startWorker(nil)
+	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+	require.Contains(t, w.state(0), "message 2")
+	require.Contains(t, w.state(0), "accept-loss")
+	require.Equal(t, mark.GetSequence(), b.store.mark().GetSequence())
+}
+
+func TestAgreement(t *testing.T) {
+	entryAt := func(stream, admitted time.Duration) *entry {
+		return &entry{timeNs: int64(time.Hour + stream), command: &brokerv1.Command{AdmittedMs: (time.Hour + admitted).Milliseconds()}}
+	}
+	require.NoError(t, agrees(entryAt(0, 0)))
+	require.NoError(t, agrees(entryAt(0, 30*time.Second)))
+	require.NoError(t, agrees(entryAt(5*time.Minute, 0)), "a late copy is old")
+	require.ErrorIs(t, agrees(entryAt(0, 31*time.Second)), errClocks)
+	require.ErrorIs(t, agrees(&entry{command: &brokerv1.Command{}}), errClocks, "nothing to compare with")
+	require.NoError(t, agrees(&entry{}), "no command")
+}
+
+// A replaced stream that begins above 1 with new messages lacks the ones before.
+func TestReplacedStreamWithAHole(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	w.stop()
+	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(0), Subjects: []string{broker.CommandSubject(0)}, FirstSeq: 50})
+	require.NoError(t, err)
+	b.putCommand(command(create.GetConversationId(), "ann", 2, text("x")))
+	w = b.startWorker(nil)
+	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+	require.Contains(t, w.state(0), "message 1 is missing")
+}
+
+func TestBefore(t *testing.T) {
+	at := func(epoch, sequence uint64) *historyv1.Watermark {
+		return &historyv1.Watermark{Epoch: epoch, Sequence: sequence}
+	}
+	require.True(t, before(at(1, 9), at(2, 1)))
+	require.True(t, before(at(1, 8), at(1, 9)))
+	require.False(t, before(at(1, 9), at(1, 9)))
+	require.False(t, before(at(2, 1), at(1, 9)))
+	require.False(t, before(at(1, 1), nil))
+}
+
+// The version of receipts rises with whatever happens, over takeovers too, and needs no clock.
+func TestReceiptVersionsRise(t *testing.T) {
+	create := command("", "ann", 1, group("g", "bob", "cid"))
+	id := create.GetConversationId()
+	b := newInBatches(1000)
+	var last *conversationv1.Receipt
+	check := func() {
+		r := receipt(id, b.book.young[id])
+		if last != nil {
+			require.True(t, r.GetVersion() > last.GetVersion() || proto.Equal(r, last), "%v after %v", r, last)
+		}
+		last = r
+	}
+	n := 1
+	do := func(sender string, body *conversationv1.Body) {
+		n++
+		c := command(id, sender, n, body)
+		if n == 2 {
+			c = create
+		}
+		payload, err := c.MarshalVT()
+		require.NoError(t, err)
+		b.do(t, []entry{decode(uint64(n), int64(n)*1e6, payload)})
+		check()
+	}
+	read := func(user string, seq uint64) {
+		b.book.acknowledge([]*brokerv1.Ack{{ConversationId: id, UserId: user, ReadSeq: seq}}, 1)
+		check()
+		b.store.cursors[cursorKey{id, user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
+	}
+	for round := range 20 {
+		do("ann", text("x"))
+		head := b.book.young[id].state.Head
+		read("bob", head)
+		read("cid", head-1)
+		read("cid", head)
+		do("bob", &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}})
+		do("ann", add("bob"))
+		if round%3 == 0 {
+			// What is in memory and was told is stored; the next owner knows it from there.
+			for user, at := range b.book.young[id].cursors {
+				b.store.cursors[cursorKey{id, user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.delivered, ReadSeq: at.read}
+			}
+			b.takeOver()
+			b.load(t, entries(t, command(id, "ann", 999, text("y"))))
+			check()
+		}
+	}
+}

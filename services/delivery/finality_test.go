@@ -1,0 +1,209 @@
+package delivery
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+func add(members ...string) *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: members}}}
+}
+
+// sendOnce sends a command that was never answered before, and forgets what was told until then.
+func (b *bed) sendOnce(c *brokerv1.Command) *conversationv1.Outcome {
+	b.forget()
+	return b.send(c)
+}
+
+// FINDINGS 8a: a copy of a refused command that comes later does not find a member, until the sender asks again on purpose.
+func TestRefusalIsFinalOverTakeovers(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	id := create.GetConversationId()
+	b.send(create)
+	hello := command(id, "eve", 2, text("hello"))
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(hello).GetError().GetCode())
+	require.EqualValues(t, 2, b.send(command(id, "ann", 3, add("eve"))).GetSeq())
+	for range 2 {
+		b.forget()
+		b.putCommand(hello) // another gateway's copy
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.resultOf(hello).GetError().GetCode())
+		w.stop()
+		b.forget()
+		w = b.startWorker(nil)
+		// The new owner tells the refusal again, too.
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.resultOf(hello).GetError().GetCode())
+	}
+	require.Equal(t, 1, w.count("refusals_remembered"))
+	hello.Attempt = 1
+	require.EqualValues(t, 3, b.sendOnce(hello).GetSeq())
+	hello.Attempt = 0
+	b.forget()
+	b.putCommand(hello)
+	require.EqualValues(t, 3, b.resultOf(hello).GetSeq(), "committed before wins over the remembered refusal")
+	b.store.verify(t)
+}
+
+// A refusal is told once the append that remembers it is committed, also when the batch holds nothing else.
+func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
+	b := newBed(t, 1)
+	b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	appended := make(chan *historyv1.AppendRequest, 1)
+	gate := make(chan struct{})
+	b.store.fail(func(in *historyv1.AppendRequest) error {
+		appended <- in
+		<-gate
+		return nil
+	}, nil)
+	refused := command(create.GetConversationId(), "eve", 2, text("x"))
+	b.forget()
+	b.putCommand(refused)
+	in := <-appended
+	require.Empty(t, in.GetEvents())
+	require.Len(t, in.GetRefusals(), 1)
+	require.Equal(t, commandID(2), in.GetRefusals()[0].GetCommand().GetCommandId())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, in.GetRefusals()[0].GetError().GetCode())
+	require.NoError(t, b.nc.Flush())
+	b.mu.Lock()
+	require.Empty(t, b.results)
+	b.mu.Unlock()
+	b.store.fail(nil, nil)
+	close(gate)
+	b.resultOf(refused)
+}
+
+// A dead letter is a refusal as well: a copy is not carried out, and put aside only once.
+func TestDeadLetterIsFinal(t *testing.T) {
+	b := newBed(t, 1)
+	create := command("", "ann", 1, group("g"))
+	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
+	b.send(create)
+	b.store.fail(poison, nil)
+	bad := command(create.GetConversationId(), "ann", 2, text("poison"))
+	b.putCommand(bad)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
+	b.store.fail(nil, nil)
+	b.forget()
+	b.putCommand(bad)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
+	require.Len(t, b.store.deadLetters(), 1)
+	bad.Attempt = 1
+	require.EqualValues(t, 2, b.sendOnce(bad).GetSeq())
+	require.Equal(t, 4, w.count("commands_total"))
+}
+
+// A copy that enters the stream too late is not carried out, and that is no refusal.
+func TestLateCopyIsUnknown(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	late := command(create.GetConversationId(), "ann", 2, text("late"))
+	late.AdmittedMs = time.Now().Add(-3 * time.Minute).UnixMilli()
+	late.NotAfterMs = time.Now().Add(-time.Minute).UnixMilli()
+	b.putCommand(late)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, b.resultOf(late).GetError().GetCode())
+	require.Equal(t, 1, w.count("clock_skew_commands_total"))
+	require.Zero(t, w.count("refusals_remembered"))
+	require.EqualValues(t, 2, b.sendOnce(late).GetSeq(), "asked again, it is carried out")
+	late.NotAfterMs = 1
+	b.forget()
+	b.putCommand(late)
+	require.EqualValues(t, 2, b.resultOf(late).GetSeq(), "committed before wins over too late")
+}
+
+// Without room to remember a refusal nothing is promised.
+func TestNoRoomForRefusals(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxRefusals = 1 })
+	create := command("", "ann", 1, group("g"))
+	id := create.GetConversationId()
+	b.send(create)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(command(id, "eve", 2, text("x"))).GetError().GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, b.send(command(id, "eve", 3, text("x"))).GetError().GetCode())
+	require.Equal(t, 1, w.count("refusals_unremembered_total"))
+	require.Len(t, b.store.refusals, 1)
+}
+
+// Commands that refer to messages find them: in memory, in the store, and in their own batch.
+func TestNeedsAreLoaded(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g", "bob"))
+	id := create.GetConversationId()
+	b.send(create)
+	b.send(command(id, "ann", 2, text("hello"))) // seq 2
+	edit := &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "hello, all"}}}
+	require.EqualValues(t, 3, b.send(command(id, "ann", 3, edit)).GetSeq())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, b.send(command(id, "bob", 4, edit)).GetError().GetCode())
+	require.EqualValues(t, 4, b.send(command(id, "bob", 5, react(2, "+1", false))).GetSeq())
+	asked := b.asked()
+	require.EqualValues(t, 5, b.send(command(id, "bob", 6, react(2, "+1", true))).GetSeq())
+	require.Equal(t, asked, b.asked(), "what is in memory is not asked for")
+	w.stop()
+	b.startWorker(nil)
+	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
+	require.EqualValues(t, 6, b.send(command(id, "ann", 7, remove)).GetSeq())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, b.send(command(id, "bob", 8, react(2, "+1", false))).GetError().GetCode())
+	b.store.mu.Lock()
+	require.Empty(t, b.store.logs[id][1].GetBody(), "erased in the append's transaction")
+	require.Empty(t, b.store.logs[id][2].GetBody(), "its edit, too")
+	require.EqualValues(t, 6, b.store.views[id].rows[2].GetDeletedSeq())
+	b.store.mu.Unlock()
+	b.store.verify(t)
+}
+
+func (b *bed) asked() int {
+	b.store.mu.Lock()
+	defer b.store.mu.Unlock()
+	return b.store.asked
+}
+
+// A plain message costs nothing for what others may refer to.
+func TestPlainMessagesKeepNoFacts(t *testing.T) {
+	create := command("", "ann", 1, group("g"))
+	batch := entries(t, create, command(create.GetConversationId(), "ann", 2, text("hi")))
+	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), nothing())
+	require.Nil(t, p.facts)
+	require.Len(t, p.effects, 3, "those of the create")
+}
+
+// Facts in memory are bounded, and forgotten after an erasure.
+func TestFactsAreBounded(t *testing.T) {
+	b := newInBatches(1000)
+	commands := []*brokerv1.Command{command("", "ann", 1, group("g"))}
+	id := commands[0].GetConversationId()
+	for i := range 300 {
+		commands = append(commands, command(id, "ann", 10+i, text("x")))
+	}
+	for i := range 10 {
+		commands = append(commands, command(id, "ann", 500+i, react(uint64(2+i), "+1", false)))
+	}
+	commands = append(commands, command(id, conversation.ServerUser, 600, erase(&conversationv1.Erase{Sender: "ann"})), command(id, "ann", 601, react(20, "+1", false)))
+	list := entries(t, commands...)
+	b.do(t, list[:301])
+	require.Zero(t, b.book.facts(id).Len())
+	before := b.book.weight
+	b.do(t, list[301:306])
+	require.Positive(t, b.book.facts(id).Len())
+	require.Equal(t, before+b.book.facts(id).Len(), b.book.weight, "they count towards the capacity")
+	outcomes := b.do(t, list[306:])
+	require.NotZero(t, outcomes[5].GetSeq())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, outcomes[6].GetError().GetCode(), "the message was erased before it")
+
+	all := newInBatches(1000)
+	all.do(t, list[:311])
+	require.Zero(t, all.book.facts(id).Len(), "too many are not kept")
+	require.Equal(t, 2, all.book.weight)
+}

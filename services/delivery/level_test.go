@@ -1,0 +1,146 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// newer is a command of a kind that this build does not know.
+func newer(id string, n int) *brokerv1.Command {
+	c := command(id, "ann", n, text("x"))
+	c.Body = protowire.AppendBytes(protowire.AppendTag(nil, 700, protowire.BytesType), []byte("new"))
+	c.Level = uint32(conversation.MaxLevel()) + 1
+	return c
+}
+
+// A command of a newer version is neither refused nor put aside nor passed over: what comes before it is committed, and the
+// partition stops.
+func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
+	for name, change := range map[string]func(*brokerv1.Command){
+		"kind":  func(c *brokerv1.Command) { c.Level = 0 },
+		"level": func(c *brokerv1.Command) { c.Body = command("", "ann", 1, text("known")).GetBody() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, 1)
+			w := b.startWorker(nil)
+			create := command("", "ann", 1, group("g"))
+			b.send(create)
+			w.stop()
+			b.putCommand(command(create.GetConversationId(), "ann", 2, text("before it")))
+			c := newer(create.GetConversationId(), 3)
+			change(c)
+			at := b.putCommand(c)
+			b.putCommand(command(create.GetConversationId(), "ann", 4, text("after it")))
+			w = b.startWorker(nil)
+			b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+			require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
+			require.Contains(t, w.state(0), "Start workers of the version that knows level 2")
+			require.Equal(t, at-1, b.store.mark().GetSequence())
+			require.Empty(t, b.store.deadLetters())
+			require.Positive(t, w.count("too_new_total"))
+			b.mu.Lock()
+			for _, r := range b.results {
+				require.NotEqual(t, commandID(3), r.GetOutcome().GetCommandId())
+			}
+			b.mu.Unlock()
+		})
+	}
+}
+
+// The partition goes to a live worker that knows the level.
+func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	alive, err := (&brokerv1.Alive{Instance: "newer", Service: "delivery", Level: uint32(conversation.MaxLevel()) + 1}).MarshalVT()
+	require.NoError(t, err)
+	b.eventually("the newer worker is heard of", func() bool {
+		require.NoError(t, b.nc.Publish("ops.alive", alive))
+		return len(w.fleet.Members("delivery")) == 2
+	})
+	b.putCommand(newer(create.GetConversationId(), 2))
+	b.eventually("it is moved", func() bool {
+		b.store.leases.mu.Lock()
+		defer b.store.leases.mu.Unlock()
+		return b.store.leases.wanted[0] == "newer"
+	})
+	b.eventually("it says so", func() bool { return strings.Contains(w.state(0), "the partition goes to newer") })
+}
+
+// A worker that does not fit the installation does not start.
+func TestWorkerThatDoesNotFit(t *testing.T) {
+	b := newBed(t, 2)
+	run := func(partitions int) error {
+		cfg := b.brokerConfig()
+		cfg.Partitions = partitions
+		s, err := New(Config{}, Deps{NATS: b.connect(), Broker: cfg, History: b.store})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return s.Run(ctx)
+	}
+	require.ErrorIs(t, run(3), ErrPartitions)
+	b.store.level = uint32(conversation.MaxLevel()) + 1
+	require.ErrorIs(t, run(2), ErrLevel)
+}
+
+func TestRaiseLevelOfAStandalone(t *testing.T) {
+	store := newFakeHistory(1)
+	store.level = 0
+	for range 2 {
+		level, err := RaiseLevel(t.Context(), store, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		require.Equal(t, conversation.MaxLevel(), level)
+	}
+	store.level = uint32(conversation.MaxLevel()) + 1
+	_, err := RaiseLevel(t.Context(), store, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, err, ErrLevel)
+}
+
+// Submit admits what the installation's level allows and refuses what it does not know.
+func TestSubmitAdmits(t *testing.T) {
+	b := newBed(t, 1)
+	b.store.level = 0
+	w := b.startWorker(nil)
+	b.eventually("running", func() bool { return w.state(0) == "running" })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request := &deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(1), Body: group("g")}
+	_, err := w.Submit(ctx, request)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	b.store.mu.Lock()
+	b.store.level = 1
+	b.store.mu.Unlock()
+	answer, err := w.Submit(ctx, request)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, answer.GetOutcome().GetSeq())
+
+	for _, body := range []*conversationv1.Body{group("h"), text("x")} {
+		nested := body.GetCreate().ProtoReflect()
+		if body.GetCreate() == nil {
+			nested = body.ProtoReflect()
+		}
+		nested.SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1))
+		_, err = commandOf(&deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(2), Body: body})
+		require.Equal(t, codes.InvalidArgument, status.Code(err))
+		require.ErrorContains(t, err, "does not know")
+	}
+	c, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(3), Body: group("g", "bob")})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, c.GetLevel())
+	require.Equal(t, command("", "ann", 3, group("g", "bob")).GetBody(), c.GetBody())
+}
