@@ -380,7 +380,8 @@ func TestEveryMetricMoves(t *testing.T) {
 func refusal(id, sender, command string) *historyv1.Refusal {
 	return &historyv1.Refusal{
 		Command:    &historyv1.CommandKey{ConversationId: id, Sender: sender, CommandId: command},
-		Commitment: make([]byte, chain.Size), Error: &conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, Message: "no"},
+		Commitment: make([]byte, chain.Size), TimeMs: 1_790_000_000_000,
+		Error: &conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, Message: "no"},
 	}
 }
 

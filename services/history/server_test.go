@@ -3,6 +3,7 @@ package history_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -304,4 +305,13 @@ func TestMetricNamesAreWellFormed(t *testing.T) {
 	problems, err := testutil.GatherAndLint(b.registry)
 	require.NoError(t, err)
 	require.Empty(t, problems)
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func decodeHex(t *testing.T, text string) []byte {
+	t.Helper()
+	decoded, err := hex.DecodeString(text)
+	require.NoError(t, err)
+	return decoded
 }

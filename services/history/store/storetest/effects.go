@@ -41,8 +41,11 @@ func testEffects(t *testing.T, subject Subject) {
 			worker.Command(id, "alice", React(2, "👍", false)))
 
 		found, err := db.Facts(t.Context(), []*historyv1.Need{
-			{ConversationId: id, Seq: 99}, {ConversationId: id, Seq: 2, UserId: "bob"}, {ConversationId: "g00000000000000000000000000", Seq: 2},
-			{ConversationId: id, Seq: 3}, {ConversationId: id, Seq: 2, UserId: "carol"},
+			{ConversationId: id, Seq: 99},
+			{ConversationId: id, Seq: 2, UserId: "bob"},
+			{ConversationId: "g00000000000000000000000000", Seq: 2},
+			{ConversationId: id, Seq: 3},
+			{ConversationId: id, Seq: 2, UserId: "carol"},
 		})
 		require.NoError(t, err)
 		require.Len(t, found, 3)
