@@ -1,0 +1,208 @@
+package delivery
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+func (f *fakeHistory) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &historyv1.HeadsResponse{}
+	for _, id := range in.GetConversationIds() {
+		if state := f.states[id]; state != nil {
+			answer.Heads = append(answer.Heads, &historyv1.Head{ConversationId: id, Head: state.Head, HeadHash: state.HeadHash})
+		}
+	}
+	return answer, nil
+}
+
+func (f *fakeHistory) Read(_ context.Context, in *historyv1.ReadRequest, _ ...grpc.CallOption) (*historyv1.ReadResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	log := f.logs[in.GetConversationId()]
+	from := min(int(in.GetAfter()), len(log))
+	return &historyv1.ReadResponse{Events: log[from:min(from+int(in.GetLimit()), len(log))]}, nil
+}
+
+func (f *fakeHistory) GetDeadLetter(_ context.Context, in *historyv1.GetDeadLetterRequest, _ ...grpc.CallOption) (*historyv1.GetDeadLetterResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.letters) == 0 {
+		return nil, status.Error(codes.NotFound, "there is no such dead letter")
+	}
+	return &historyv1.GetDeadLetterResponse{DeadLetter: &historyv1.StoredDeadLetter{DeadLetterId: in.GetDeadLetterId(), Letter: f.letters[0]}}, nil
+}
+
+func (f *fakeHistory) DropDeadLetter(context.Context, *historyv1.DropDeadLetterRequest, ...grpc.CallOption) (*historyv1.DropDeadLetterResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.letters = nil
+	return &historyv1.DropDeadLetterResponse{}, nil
+}
+
+func (b *bed) alive(alive *brokerv1.Alive) {
+	b.t.Helper()
+	data, err := alive.MarshalVT()
+	require.NoError(b.t, err)
+	require.NoError(b.t, b.nc.Publish("ops.alive", data))
+	require.NoError(b.t, b.nc.Flush())
+}
+
+func TestOperatorErases(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("secret name", "bob"))
+	id := create.GetConversationId()
+	b.send(create)
+	b.send(command(id, "ann", 2, text("one")))
+	b.send(command(id, "bob", 3, text("two")))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request := &adminv1.EraseRequest{ConversationId: id, CommandId: commandID(4), Erase: &conversationv1.Erase{Sender: "ann"}}
+	for range 2 {
+		answer, err := w.Admin().Erase(ctx, request)
+		require.NoError(t, err)
+		require.EqualValues(t, 4, answer.GetOutcome().GetSeq())
+	}
+	b.store.mu.Lock()
+	require.Empty(t, b.store.logs[id][1].GetBody())
+	require.NotEmpty(t, b.store.logs[id][2].GetBody())
+	require.Equal(t, conversation.ServerUser, b.store.logs[id][3].GetSender())
+	b.store.mu.Unlock()
+	verified, err := w.Admin().VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
+	require.NoError(t, err)
+	require.Empty(t, verified.GetFaults())
+	require.EqualValues(t, 2, verified.GetErased())
+	require.EqualValues(t, 4, verified.GetChecked())
+
+	answer, err := w.Admin().Erase(ctx, &adminv1.EraseRequest{ConversationId: id, CommandId: commandID(5), Erase: &conversationv1.Erase{Seqs: []uint64{99}}})
+	require.NoError(t, err)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_INVALID, answer.GetOutcome().GetError().GetCode())
+	for field, wrong := range map[string]*adminv1.EraseRequest{
+		"conversation_id": {ConversationId: "x", CommandId: commandID(4), Erase: request.GetErase()},
+		"command_id":      {ConversationId: id, CommandId: "x", Erase: request.GetErase()},
+		"erase":           {ConversationId: id, CommandId: commandID(4)},
+		"erase.seqs":      {ConversationId: id, CommandId: commandID(4), Erase: &conversationv1.Erase{Seqs: []uint64{2, 1}}},
+	} {
+		_, err := w.Admin().Erase(ctx, wrong)
+		require.Equal(t, codes.InvalidArgument, status.Code(err), field)
+		require.Contains(t, status.Convert(err).Message(), field)
+	}
+}
+
+// What cannot be checked by this version is not said to be right, and tampering is told apart from it.
+func TestOperatorVerifies(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	create := command("", "ann", 1, group("g"))
+	id := create.GetConversationId()
+	b.send(create)
+	b.send(command(id, "ann", 2, text("one")))
+	b.send(command(id, "ann", 3, text("two")))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	verify := func(change func(*conversationv1.Event)) []*adminv1.Fault {
+		b.store.mu.Lock()
+		kept := b.store.logs[id][1]
+		changed := proto.Clone(kept).(*conversationv1.Event)
+		change(changed)
+		b.store.logs[id][1] = changed
+		b.store.mu.Unlock()
+		answer, err := w.Admin().VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
+		require.NoError(t, err)
+		require.EqualValues(t, 3, answer.GetChecked())
+		b.store.mu.Lock()
+		b.store.logs[id][1] = kept
+		b.store.mu.Unlock()
+		return answer.GetFaults()
+	}
+	require.Empty(t, verify(func(*conversationv1.Event) {}))
+	faults := verify(func(e *conversationv1.Event) { e.Body = nil })
+	require.Len(t, faults, 1)
+	require.Contains(t, faults[0].GetProblem(), "without erasing it")
+	require.Len(t, verify(func(e *conversationv1.Event) { e.Body = command("", "ann", 1, text("other")).GetBody() }), 1)
+	faults = verify(func(e *conversationv1.Event) { e.Format = 3 })
+	require.Contains(t, faults[0].GetProblem(), "its format is 3")
+	require.EqualValues(t, 2, faults[0].GetSeq())
+}
+
+func TestOperatorRaisesTheLevel(t *testing.T) {
+	b := newBed(t, 1)
+	b.store.level = 0
+	w := b.startWorker(nil)
+	b.eventually("running", func() bool { return w.state(0) == "running" })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	b.eventually("it has heard of itself", func() bool {
+		answer, err := w.Admin().GetLevel(ctx, &adminv1.GetLevelRequest{})
+		require.NoError(t, err)
+		return len(answer.GetParts()) == 1 && len(answer.GetMissing()) == 0 && answer.GetParts()[0].GetLevel() == uint32(conversation.MaxLevel())
+	})
+	_, err := w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: uint32(conversation.MaxLevel()) + 1})
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.Contains(t, status.Convert(err).Message(), w.Name())
+	_, err = w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+
+	b.alive(&brokerv1.Alive{Instance: "gw", Service: "gateway", StartedMs: time.Now().UnixMilli(), Level: 1})
+	b.eventually("a silent gateway is heard of", func() bool { return len(w.fleet.Members("gateway")) == 1 })
+	_, err = w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.Contains(t, status.Convert(err).Message(), "gw")
+	b.alive(&brokerv1.Alive{Instance: "gw", Service: "gateway", Leaving: true})
+	b.eventually("it is gone", func() bool { return len(w.fleet.Members("gateway")) == 0 })
+	raised, err := w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, raised.GetLevel())
+	require.EqualValues(t, 1, b.store.level)
+}
+
+func TestOperatorMarksABackup(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(nil)
+	b.send(command("", "ann", 1, group("g")))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answer, err := w.Admin().MarkBackup(ctx, &adminv1.MarkBackupRequest{})
+	require.NoError(t, err)
+	require.Len(t, answer.GetMarks(), 1)
+	require.EqualValues(t, 1, answer.GetMarks()[0].GetWatermark().GetSequence())
+}
+
+// A dead letter is retried in the next attempt: the refusal of the one that was put aside does not hold for it.
+func TestOperatorRetriesADeadLetter(t *testing.T) {
+	b := newBed(t, 1)
+	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
+	create := command("", "ann", 1, group("g"))
+	b.send(create)
+	b.store.fail(poison, nil)
+	bad := command(create.GetConversationId(), "ann", 2, text("poison"))
+	b.putCommand(bad)
+	b.resultOf(bad)
+	b.store.fail(nil, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	shown, err := w.Admin().GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: "1"})
+	require.NoError(t, err)
+	require.Equal(t, "poison", shown.GetBody().GetMessage().GetText())
+	answer, err := w.Admin().RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: "1"})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, answer.GetOutcome().GetSeq())
+	require.Empty(t, b.store.deadLetters())
+	require.Equal(t, bad.GetBody(), b.store.logs[create.GetConversationId()][1].GetBody())
+}
