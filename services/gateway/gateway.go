@@ -174,6 +174,7 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 func (g *Gateway) Run(ctx context.Context) error {
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer g.cancel()
+	defer func() { _ = g.listener.Close() }() // a second close changes nothing
 	// Clients are refused until the store has answered this. It may be away when the gateway starts.
 	switch err := g.agree(ctx); {
 	case errors.Is(err, ErrMismatch):

@@ -1,0 +1,308 @@
+package gateway
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// A client that comes back is held to the hash of its position: at the head, in memory, and where history is read.
+func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
+	good := branch(nil, 6, "kept")
+	undone := branch(good[:3], 9, "undone")
+	grown := branch(good, 2000, "kept")
+	for name, c := range map[string]struct {
+		log  []*conversationv1.Event
+		live int // events that come live after the room is there, and are in memory
+		has  *clientv1.Position
+		head uint64
+	}{
+		"beyond the end":                    {good, 0, position(undone[8]), 6},
+		"beyond the end, without a hash":    {good, 0, &clientv1.Position{ConversationId: groupID, Seq: 9}, 6},
+		"another event at the head":         {good, 0, position(undone[5]), 6},
+		"another event before the head":     {good, 0, position(undone[3]), 6},
+		"another event in memory":           {good, 4, position(undone[4]), 6},
+		"another event right before memory": {good, 2, position(undone[3]), 6},
+		"another event far back":            {grown, 0, position(undone[5]), 2000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.store.put(c.log[:len(c.log)-c.live])
+			r := s.room(groupID)
+			first := s.client("bob", frame.Proto)
+			first.resume()
+			s.store.put(c.log)
+			s.live(r, c.log[len(c.log)-c.live:]...)
+			first.seqs(c.live)
+
+			ann := s.client("ann", frame.JSON)
+			ann.resume(c.has)
+			ann.requireForked(groupID, c.head, c.has.GetSeq())
+			more := branch(c.log, len(c.log)+1, "new")
+			s.store.put(more)
+			s.live(r, more[len(more)-1])
+			first.seqs(1)
+			ann.join(groupID) // a notice, or the comparison of the list
+			ann.quiet()
+			require.Nil(t, ann.seat(groupID))
+			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.forks), 0)
+		})
+	}
+}
+
+// A client that is where it says is sent what follows, and costs no read of its own for the comparison.
+func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
+	log := branch(nil, 6, "kept")
+	for name, has := range map[string]*clientv1.Position{
+		"with its hash": position(log[3]), "without a hash": {ConversationId: groupID, Seq: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.store.put(log)
+			r := s.room(groupID)
+			ann := s.client("ann", frame.Proto)
+			ann.resume(has)
+			require.Equal(t, []uint64{5, 6}, ann.seqs(2))
+			s.store.set(func() { require.Equal(t, 1, s.store.reads) })
+
+			atHead := s.client("bob", frame.Proto)
+			atHead.resume(position(log[5]))
+			more := branch(log, 7, "new")
+			s.store.put(more)
+			s.live(r, more[6])
+			require.Equal(t, []uint64{7}, ann.seqs(1))
+			require.Equal(t, []uint64{7}, atHead.seqs(1))
+			require.Zero(t, testutil.ToFloat64(s.g.metrics.forks))
+			require.Zero(t, testutil.ToFloat64(s.g.metrics.reloads))
+		})
+	}
+}
+
+// A client may know more than the gateway does: it was connected to another one. That is no fork, until the events come and
+// are others.
+func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
+	for name, other := range map[string]bool{"and right": false, "and on another branch": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			log := branch(nil, 6, "kept")
+			s.store.put(log[:4])
+			r := s.room(groupID)
+			s.store.put(log)
+			s.store.set(func() { s.store.down = true })
+			ann := s.client("ann", frame.Proto)
+			has := position(log[5])
+			if other {
+				has = position(branch(log[:4], 6, "undone")[5])
+			}
+			ann.takeSeats(
+				[]*historyv1.Summary{{ConversationId: groupID, Head: 6, JoinedSeq: 1}},
+				resumePlan{from: map[string]*clientv1.Position{groupID: has}},
+			)
+			ann.quiet()
+			s.store.set(func() { s.store.down = false })
+			if other {
+				ann.requireForked(groupID, 6, 6)
+				return
+			}
+			more := branch(log, 7, "new")
+			s.store.put(more)
+			s.live(r, more[6])
+			require.Equal(t, []uint64{7}, ann.seqs(1))
+		})
+	}
+}
+
+// wentBack is a room in which ann has everything of a log, and bob nothing after its third event, which he was sent.
+func wentBack(t *testing.T) (s *stage, r *room, kept, undone []*conversationv1.Event, ann, bob *client) {
+	t.Helper()
+	s = newStage(t)
+	kept = branch(nil, 3, "kept")
+	undone = branch(kept, 8, "undone")
+	s.store.put(kept)
+	r = s.room(groupID)
+	bob = s.client("bob", frame.Proto)
+	bob.resume(position(kept[2]))
+	r.mu.Lock()
+	bob.seats[groupID].behind = true // his filler is slow
+	r.mu.Unlock()
+	ann = s.client("ann", frame.JSON)
+	ann.resume()
+	s.live(r, undone[3:]...)
+	ann.seqs(5)
+	return s, r, kept, undone, ann, bob
+}
+
+// goOn lets bob's filler work again.
+func goOn(r *room, bob *client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := bob.seats[groupID]
+	s.behind = false
+	r.putBehind(s)
+}
+
+// The store goes back and goes on with other events. Whoever was sent what is gone is told; the others miss nothing.
+func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
+	for name, notice := range map[string]func(s *stage, r *room, anew []*conversationv1.Event){
+		"by the next event, at another seq": func(s *stage, r *room, anew []*conversationv1.Event) { s.live(r, anew[3]) },
+		"by the next event, beyond the head": func(s *stage, r *room, anew []*conversationv1.Event) {
+			anew = branch(anew, 9, "anew")
+			s.store.put(anew)
+			s.live(r, anew[8])
+		},
+		"by a gap that is read": func(s *stage, r *room, anew []*conversationv1.Event) {
+			anew = branch(anew, 11, "anew")
+			s.store.put(anew)
+			s.live(r, anew[10])
+		},
+		"by comparing heads": func(s *stage, _ *room, _ []*conversationv1.Event) { s.g.hub.compare(s.t.Context()) },
+		"by the head's hash": func(s *stage, _ *room, anew []*conversationv1.Event) {
+			s.store.put(branch(anew, 8, "anew"))
+			s.g.hub.compare(s.t.Context())
+		},
+		"by somebody who connects": func(s *stage, _ *room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, r, kept, _, ann, bob := wentBack(t)
+			anew := branch(kept, 4, "anew")
+			s.store.put(anew)
+			notice(s, r, anew)
+			f := ann.next().GetForked()
+			require.Equal(t, uint64(8), f.GetSeq())
+			s.store.set(func() { anew = s.store.log })
+			require.Equal(t, uint64(len(anew)), f.GetHead())
+			goOn(r, bob)
+			for i := 3; i < len(anew); i++ {
+				event := bob.next().GetEvent()
+				require.Equal(t, anew[i].GetHash(), event.GetHash(), "seq %d", i+1)
+			}
+			more := branch(anew, len(anew)+1, "more")
+			s.store.put(more)
+			s.live(r, more[len(more)-1])
+			require.Equal(t, []uint64{uint64(len(more))}, bob.seqs(1))
+			ann.quiet()
+			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
+		})
+	}
+}
+
+// An event of the dead branch that comes late does not keep the room waiting for it, nor a client that has it unaware.
+func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
+	s := newStage(t)
+	kept := branch(nil, 3, "kept")
+	undone := branch(kept, 8, "undone")
+	s.store.put(kept)
+	r := s.room(groupID)
+	ann := s.client("ann", frame.Proto)
+	ann.resume(position(kept[2]))
+	s.live(r, undone[6]) // 4 to 6 are missing, in the store, too
+	require.Eventually(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return !r.catching && r.seen == 3
+	}, patience, time.Millisecond)
+	anew := branch(kept, 4, "anew")
+	s.store.put(anew)
+	s.live(r, anew[3])
+	require.Equal(t, anew[3].GetHash(), ann.next().GetEvent().GetHash())
+}
+
+// A conversation that the store does not know any more has no position.
+func TestAConversationThatIsGoneForksItsClients(t *testing.T) {
+	s, _, _, _, ann, _ := wentBack(t)
+	s.store.put(nil)
+	s.g.hub.compare(t.Context())
+	ann.requireForked(groupID, 0, 8)
+}
+
+// While the store is away a room that has to begin anew waits for it.
+func TestAReloadWaitsForTheStore(t *testing.T) {
+	s, r, kept, _, ann, _ := wentBack(t)
+	s.store.put(branch(kept, 4, "anew"))
+	s.store.set(func() { s.store.down = true })
+	s.live(r, branch(kept, 4, "anew")[3])
+	require.Eventually(t, func() bool {
+		return testutil.ToFloat64(s.g.metrics.reads[readHeads]) > 2
+	}, patience, time.Millisecond)
+	ann.quiet()
+	s.store.set(func() { s.store.down = false })
+	ann.requireForked(groupID, 4, 8)
+}
+
+// The position may lie before the membership of today, where the client sees only what its user may see.
+func TestAPositionBeforeTheMembershipIsJudged(t *testing.T) {
+	log := branch(nil, 8, "kept")
+	undone := branch(log[:1], 8, "undone")
+	for name, c := range map[string]struct {
+		has  *clientv1.Position
+		want func(c *client)
+	}{
+		"right": {position(log[1]), func(c *client) {
+			require.Equal(t, []uint64{3}, c.seqs(1))
+			require.Equal(t, uint64(4), c.next().GetHidden().GetFirst())
+			require.Equal(t, []uint64{6, 7, 8}, c.seqs(3))
+		}},
+		"at the end of the earlier one": {position(log[2]), func(c *client) {
+			require.Equal(t, uint64(4), c.next().GetHidden().GetFirst())
+			require.Equal(t, []uint64{6, 7, 8}, c.seqs(3))
+		}},
+		"hidden from them": {&clientv1.Position{ConversationId: groupID, Seq: 4, Hash: position(undone[3]).GetHash()}, func(c *client) {
+			require.Equal(t, uint64(5), c.next().GetHidden().GetFirst())
+			require.Equal(t, []uint64{6, 7, 8}, c.seqs(3))
+		}},
+		"another event": {position(undone[1]), func(c *client) { c.requireForked(groupID, 8, 2) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.store.put(log)
+			s.store.set(func() { s.store.earlier, s.store.joined = 3, 6 })
+			s.room(groupID)
+			ann := s.client("ann", frame.Proto)
+			ann.resume(c.has)
+			c.want(ann)
+			ann.quiet()
+		})
+	}
+}
+
+// A conversation that the user left has a log, too.
+func TestAFormerConversationMayFork(t *testing.T) {
+	log := branch(nil, 6, "kept")
+	undone := branch(log[:2], 9, "undone")
+	for name, c := range map[string]struct {
+		has    *clientv1.Position
+		forked bool
+	}{
+		"right":          {position(log[3]), false},
+		"without a hash": {&clientv1.Position{ConversationId: groupID, Seq: 4}, false},
+		"another event":  {position(undone[3]), true},
+		"at the end":     {position(undone[5]), true},
+		"beyond the end": {position(undone[8]), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.store.put(log)
+			s.store.set(func() { s.store.left = 6 })
+			ann := s.client("ann", frame.JSON)
+			ann.resume(c.has)
+			if c.forked {
+				ann.requireForked(groupID, 6, c.has.GetSeq())
+				s.store.set(func() { s.store.left = 0 })
+				ann.join(groupID)
+				ann.quiet()
+				require.Nil(t, ann.seat(groupID))
+				return
+			}
+			require.Equal(t, []uint64{5, 6}, ann.seqs(2))
+			require.Equal(t, uint64(6), ann.next().GetDetached().GetLast())
+		})
+	}
+}

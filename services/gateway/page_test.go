@@ -1,0 +1,98 @@
+package gateway
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+func pageOf(head uint64, more bool, hidden []*conversationv1.Range, seqs ...uint64) *historyv1.ReadResponse {
+	page := &historyv1.ReadResponse{Head: head, More: more, Hidden: hidden}
+	for _, seq := range seqs {
+		page.Events = append(page.Events, &conversationv1.Event{ConversationId: groupID, Seq: seq})
+	}
+	return page
+}
+
+func hiddenFrom(first, last uint64) *conversationv1.Range {
+	return &conversationv1.Range{First: first, Last: last}
+}
+
+func TestPagesAreCheckedForHoles(t *testing.T) {
+	type ranges = []*conversationv1.Range
+	for name, c := range map[string]struct {
+		page    *historyv1.ReadResponse
+		from    uint64
+		falling bool
+		missing uint64 // 0 for none
+	}{
+		"rising":                          {pageOf(9, true, nil, 4, 5, 6), 3, false, 0},
+		"nothing more":                    {pageOf(3, false, nil), 3, false, 0},
+		"beyond the head":                 {pageOf(3, false, nil), 8, false, 0},
+		"hidden first":                    {pageOf(6, false, ranges{hiddenFrom(4, 5)}, 6), 3, false, 0},
+		"hidden between":                  {pageOf(9, true, ranges{hiddenFrom(5, 7)}, 4, 8), 3, false, 0},
+		"hidden last":                     {pageOf(7, true, ranges{hiddenFrom(5, 7)}, 4), 3, false, 0},
+		"a hole at the beginning":         {pageOf(9, true, nil, 5, 6), 3, false, 4},
+		"a hole in the middle":            {pageOf(9, true, nil, 4, 6), 3, false, 5},
+		"a hole before hidden events":     {pageOf(9, true, ranges{hiddenFrom(6, 7)}, 4), 3, false, 5},
+		"a hole after hidden events":      {pageOf(9, true, ranges{hiddenFrom(4, 5)}, 7), 3, false, 6},
+		"a hole at the end":               {pageOf(6, false, nil, 4, 5), 3, false, 6},
+		"nothing where there should be":   {pageOf(6, false, nil), 3, false, 4},
+		"an event twice":                  {pageOf(9, true, nil, 4, 4), 3, false, 5},
+		"falling":                         {pageOf(9, true, nil, 6, 5, 4), 7, true, 0},
+		"falling from the head":           {pageOf(9, true, nil, 9, 8), 0, true, 0},
+		"falling from beyond the head":    {pageOf(9, true, nil, 9, 8), 70, true, 0},
+		"falling, hidden between":         {pageOf(9, true, ranges{hiddenFrom(1, 2), hiddenFrom(5, 7)}, 9, 8, 4, 3), 0, true, 0},
+		"falling, a hole":                 {pageOf(9, true, nil, 9, 7), 0, true, 8},
+		"falling, a hole after hidden":    {pageOf(9, true, ranges{hiddenFrom(8, 9)}, 6), 0, true, 7},
+		"falling, a hole before hidden":   {pageOf(9, true, ranges{hiddenFrom(5, 7)}, 9), 0, true, 8},
+		"falling, a hole right at before": {pageOf(9, true, nil, 5), 7, true, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check := checkRising
+			if c.falling {
+				check = checkFalling
+			}
+			err := check(groupID, c.page, c.from)
+			if c.missing == 0 {
+				require.NoError(t, err)
+				return
+			}
+			var hole *holeError
+			require.ErrorAs(t, err, &hole)
+			require.Equal(t, c.missing, hole.seq)
+			require.ErrorContains(t, err, groupID)
+		})
+	}
+}
+
+func TestTheEventAtThePositionIsTakenOff(t *testing.T) {
+	log := branch(nil, 5, "x")
+	page := &historyv1.ReadResponse{Events: log[2:]}
+	require.False(t, takePosition(page, 3, prefix(log[2].GetHash())))
+	require.Equal(t, log[3:], page.GetEvents())
+	page = &historyv1.ReadResponse{Events: log[2:]}
+	require.True(t, takePosition(page, 3, prefix(log[3].GetHash())))
+
+	page = &historyv1.ReadResponse{Events: log[4:], Hidden: []*conversationv1.Range{hiddenFrom(2, 4)}}
+	require.False(t, takePosition(page, 2, 7), "what is hidden is not judged")
+	require.Len(t, page.GetEvents(), 1)
+	require.Equal(t, uint64(3), page.GetHidden()[0].GetFirst())
+	page = &historyv1.ReadResponse{Hidden: []*conversationv1.Range{hiddenFrom(2, 2)}}
+	require.False(t, takePosition(page, 2, 7))
+	require.Empty(t, page.GetHidden())
+}
+
+func TestEventsOfALiveMessageAreAChain(t *testing.T) {
+	log := branch(nil, 5, "x")
+	entries := newEntries(log)
+	require.True(t, chained(nil, entries))
+	require.True(t, chained(log[1].GetHash(), entries[2:]))
+	require.False(t, chained(log[2].GetHash(), entries[2:]))
+	require.False(t, chained(nil, []*entry{entries[0], entries[2]}))
+	other := newEntries(branch(log[:2], 4, "y"))
+	require.False(t, chained(nil, []*entry{entries[2], other[3]}))
+}
