@@ -49,6 +49,9 @@ type Command struct {
 	Partitions    partitions    `cmd:"" help:"Partitions: list, move."`
 	DeadLetters   deadLetters   `cmd:"" help:"Commands that were put aside: list, show, retry, drop."`
 	Explain       explain       `cmd:"" help:"Why a user did or did not get an event."`
+	Level         level         `cmd:"" help:"Protocol level: show, raise."`
+	Erase         erase         `cmd:"" help:"Erase content of a conversation, for good."`
+	Backup        backup        `cmd:"" help:"Backups: mark."`
 }
 
 // Help is the long text of --help.

@@ -2,6 +2,8 @@ package admincli_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,6 +146,23 @@ func TestTablesAndJSON(t *testing.T) {
 	}}}, "dead-letters", "retry", "x")
 	both(t, "dead-letters-drop", &adminv1.DropDeadLetterResponse{}, "dead-letters", "drop", "003-5Jd0-00000000000000000881", "--yes")
 
+	both(t, "level", &adminv1.GetLevelResponse{Level: 1, Parts: []*adminv1.PartLevel{
+		{Instance: "worker-1", Service: "delivery", Level: 2}, {Instance: "gateway-a", Service: "gateway", Level: 1},
+	}}, "level")
+	both(t, "level-missing", &adminv1.GetLevelResponse{Level: 1, Missing: missing()}, "level")
+	both(t, "level-raise", &adminv1.RaiseLevelResponse{Level: 2}, "level", "--raise", "2")
+	both(t, "erase", &adminv1.EraseResponse{Outcome: &conversationv1.Outcome{ConversationId: conversationID, Seq: 45}}, "erase", conversationID, "--seq", "4,7", "--yes")
+	both(t, "erase-repeated", &adminv1.EraseResponse{Outcome: &conversationv1.Outcome{ConversationId: conversationID, Seq: 45, Repeated: true}},
+		"erase", conversationID, "--sender", "bob", "--yes")
+	both(t, "erase-refused", &adminv1.EraseResponse{Outcome: &conversationv1.Outcome{Error: &conversationv1.Error{
+		Code: conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, Message: "no such conversation",
+	}}}, "erase", conversationID, "--before", "2026-01-31", "--yes")
+	both(t, "backup-mark", &adminv1.MarkBackupResponse{Marks: []*historyv1.BackupMark{
+		{Watermark: &historyv1.Watermark{Stream: "1790000000000000000", Epoch: 1790000000123, Sequence: 881, TimeNs: ms(time.Minute) * 1e6}},
+		{Partition: 1, Watermark: &historyv1.Watermark{Stream: "1790000000000000001", Epoch: 1790000000124, Sequence: 12, TimeNs: ms(time.Hour) * 1e6}},
+	}}, "backup", "mark")
+	both(t, "backup-mark-nothing", &adminv1.MarkBackupResponse{}, "backup", "mark")
+
 	explained := explanation()
 	both(t, "explain", explained, "explain", "--user", "bob", "--conversation", conversationID, "--seq", "42")
 	both(t, "explain-nothing", &adminv1.ExplainResponse{
@@ -241,6 +260,49 @@ func TestVerifyGoesOnToTheHeadAndTellsHowFarItIs(t *testing.T) {
 	require.Len(t, many.asked, 10, "a thousand faults are enough")
 }
 
+func TestWhatToErase(t *testing.T) {
+	w := answering(&adminv1.EraseResponse{Outcome: &conversationv1.Outcome{ConversationId: conversationID, Seq: 45}})
+	address := serve(t, w)
+	zone := time.FixedZone("here", 3600)
+	for flags, want := range map[string]*conversationv1.Erase{
+		"--seq 4,7 --seq 9":             {Seqs: []uint64{4, 7, 9}},
+		"--sender bob":                  {Sender: "bob"},
+		"--before 2026-01-31":           {BeforeMs: time.Date(2026, 1, 31, 0, 0, 0, 0, zone).UnixMilli()},
+		"--before 2026-01-31T12:00:00Z": {BeforeMs: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC).UnixMilli()},
+	} {
+		w.asked = nil
+		got := run(t, 0, append([]string{"--address", address, "erase", conversationID, "--yes"}, strings.Fields(flags)...)...)
+		require.Zero(t, got.code, got.err)
+		asked := w.asked[0].(*adminv1.EraseRequest)
+		require.True(t, proto.Equal(want, asked.GetErase()), "%s: %v", flags, asked.GetErase())
+		require.Len(t, asked.GetCommandId(), 36)
+	}
+	w.asked = nil
+	run(t, 0, "--address", address, "erase", conversationID, "--seq", "1", "--yes", "--command-id", commandID)
+	require.Equal(t, commandID, w.asked[0].(*adminv1.EraseRequest).GetCommandId())
+
+	lost := run(t, 0, "--address", serve(t, refusing(codes.Unavailable, "the store is away")), "erase", conversationID, "--seq", "1", "--yes")
+	require.Equal(t, admincli.ExitFailed, lost.code)
+	require.Contains(t, lost.err, "--command-id 0")
+}
+
+func TestMarksOfWhenTheBackupWasBegun(t *testing.T) {
+	w := answering(&adminv1.MarkBackupResponse{})
+	address := serve(t, w)
+	path := filepath.Join(t.TempDir(), "marks.json")
+	require.NoError(t, os.WriteFile(path, []byte(`{"marks":[{"partition":3,"watermark":{"stream":"s","sequence":"7","epoch":"2"}}]}`), 0o600))
+	got := run(t, 0, "--address", address, "backup", "mark", path)
+	require.Zero(t, got.code, got.err)
+	marks := w.asked[0].(*adminv1.MarkBackupRequest).GetMarks()
+	require.Len(t, marks, 1)
+	require.EqualValues(t, 7, marks[0].GetWatermark().GetSequence())
+	for _, wrong := range []string{"{", `{"marks":[]}`} {
+		require.NoError(t, os.WriteFile(path, []byte(wrong), 0o600))
+		require.Equal(t, admincli.ExitUsage, run(t, 0, "--address", address, "backup", "mark", path).code)
+	}
+	require.Len(t, w.asked, 1)
+}
+
 func TestCommandLinesThatMakeNoSense(t *testing.T) {
 	for _, args := range [][]string{
 		{},
@@ -254,6 +316,12 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"partitions", "move", "x", "worker-1"},
 		{"dead-letters", "drop", "003-5Jd0-00000000000000000881"},
 		{"explain", "--user", "bob"},
+		{"level", "--raise", "x"},
+		{"erase", conversationID, "--yes"},
+		{"erase", conversationID, "--seq", "4"},
+		{"erase", conversationID, "--seq", "4", "--sender", "bob", "--yes"},
+		{"erase", conversationID, "--before", "yesterday", "--yes"},
+		{"backup", "mark", "no such file"},
 		{"explain", "--user", "bob", "--conversation", conversationID, "--seq", "-1"},
 	} {
 		w := answering(nil)
@@ -304,7 +372,7 @@ func TestEveryCommandTeaches(t *testing.T) {
 	for _, args := range []string{
 		"", "status", "connections list", "connections inspect", "connections disconnect", "users sessions", "users revoke",
 		"conversations list", "conversations show", "conversations members", "conversations verify", "partitions list", "partitions move",
-		"dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters drop", "explain",
+		"dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters drop", "explain", "level", "erase", "backup mark",
 	} {
 		got := run(t, 0, append(strings.Fields(args), "--help")...)
 		require.Contains(t, got.out, "\n    runnel admin "+args, "an example")

@@ -135,7 +135,7 @@ type retryDeadLetter struct {
 
 func (*retryDeadLetter) Help() string {
 	return `Safe to do twice: a command that was committed in the meantime is not committed again. When the command is refused the
-dead letter is kept, and the exit code is 1.
+dead letter is kept, and the exit code is 1; another retry within ten minutes is refused the same way.
 
   runnel admin dead-letters retry 003-5Jd0-00000000000000000881`
 }

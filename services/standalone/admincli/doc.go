@@ -3,7 +3,8 @@
 //	admincli.go       the command, its connection, exit codes
 //	page.go           how answers look: aligned tables, or one JSON object with --json
 //	errors.go         errors that say what to do next
-//	status.go, connections.go, users.go, conversations.go, verify.go, partitions.go, deadletters.go, explain.go
+//	status.go, connections.go, users.go, conversations.go, verify.go, partitions.go, deadletters.go, explain.go,
+//	level.go, erase.go, backup.go
 //	                  one file for each group of commands
 //
 // Every command is one question to the AdminService (proto/runnel/admin/v1), which any delivery worker answers, or as many as it

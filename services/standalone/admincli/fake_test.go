@@ -122,6 +122,22 @@ func (w *worker) Explain(_ context.Context, r *adminv1.ExplainRequest) (*adminv1
 	return ask[*adminv1.ExplainResponse](w, r)
 }
 
+func (w *worker) GetLevel(_ context.Context, r *adminv1.GetLevelRequest) (*adminv1.GetLevelResponse, error) {
+	return ask[*adminv1.GetLevelResponse](w, r)
+}
+
+func (w *worker) RaiseLevel(_ context.Context, r *adminv1.RaiseLevelRequest) (*adminv1.RaiseLevelResponse, error) {
+	return ask[*adminv1.RaiseLevelResponse](w, r)
+}
+
+func (w *worker) Erase(_ context.Context, r *adminv1.EraseRequest) (*adminv1.EraseResponse, error) {
+	return ask[*adminv1.EraseResponse](w, r)
+}
+
+func (w *worker) MarkBackup(_ context.Context, r *adminv1.MarkBackupRequest) (*adminv1.MarkBackupResponse, error) {
+	return ask[*adminv1.MarkBackupResponse](w, r)
+}
+
 // answering gives the same answer to everything.
 func answering(answer proto.Message) *worker {
 	return &worker{answer: func(proto.Message) (proto.Message, error) { return answer, nil }}
