@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -26,7 +27,9 @@ type verifyCommand struct {
 }
 
 // Run checks conversations and fails when one is broken.
-func (v *verifyCommand) Run(ctx context.Context) (err error) {
+func (v *verifyCommand) Run(ctx context.Context) error { return v.run(ctx, os.Stdout) }
+
+func (v *verifyCommand) run(ctx context.Context, out io.Writer) (err error) {
 	tel := telemetry.Discard()
 	conn, err := rpc.Dial(v.HistoryAddress, rpc.ClientConfig{Service: rpc.RoleHistory, TLS: v.TLS}, tel)
 	if err != nil {
@@ -47,11 +50,11 @@ func (v *verifyCommand) Run(ctx context.Context) (err error) {
 		switch {
 		case errors.As(err, &found):
 			broken++
-			err = v.report(id, counts, found)
+			err = v.report(out, id, counts, found)
 		case err != nil:
 			err = fmt.Errorf("verify %s: %w", id, err)
 		default:
-			err = v.report(id, counts, nil)
+			err = v.report(out, id, counts, nil)
 		}
 		if err != nil {
 			return err
@@ -94,7 +97,7 @@ type report struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-func (v *verifyCommand) report(id string, c counts, broken *chain.Broken) error {
+func (v *verifyCommand) report(out io.Writer, id string, c counts, broken *chain.Broken) error {
 	r := report{
 		Conversation: id, Events: c.verified + c.notChecked + c.erased,
 		ContentVerified: c.verified, ContentNotChecked: c.notChecked, Erased: c.erased, Verified: broken == nil,
@@ -103,13 +106,13 @@ func (v *verifyCommand) report(id string, c counts, broken *chain.Broken) error 
 		r.Seq, r.Reason = broken.Seq, broken.Reason
 	}
 	if v.JSON {
-		return json.NewEncoder(os.Stdout).Encode(r)
+		return json.NewEncoder(out).Encode(r)
 	}
 	end := "no hole, and every hash is right"
 	if broken != nil {
 		end = fmt.Sprintf("TAMPERED WITH at seq %d: %s", r.Seq, r.Reason)
 	}
-	_, err := fmt.Printf("%s  %8d events: %d verified, %d not checked, %d erased; %s\n", id, r.Events, c.verified, c.notChecked, c.erased, end)
+	_, err := fmt.Fprintf(out, "%s  %8d events: %d verified, %d not checked, %d erased; %s\n", id, r.Events, c.verified, c.notChecked, c.erased, end)
 	return err
 }
 
