@@ -58,7 +58,7 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 }
 
 // Replay is the state after a committed event, and the effects that it had, as a rebuild of the views needs them. facts hold
-// what the event refers to.
+// the view rows of the messages that the event's targets name, and nothing else.
 func Replay(state *State, facts *Facts, event *conversationv1.Event) (*State, []*historyv1.Effect) {
 	if state == nil {
 		state = &State{}
@@ -102,7 +102,7 @@ func (r *request) permitted(kind *row) *conversationv1.Error {
 		// One answer for "does not exist" and "not yours", so that ids cannot be probed.
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "conversation_id", "no such conversation, or you are not a member of it")
 	case !kind.inDirect && r.state.Kind == conversationv1.Kind_KIND_DIRECT:
-		return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body", "a direct conversation has the same two members and no name for as long as it exists")
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body", "is not possible in a direct conversation: it has the same two members and no name for as long as it exists")
 	case !kind.roles.Has(r.role):
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body", "your role in this conversation does not allow it")
 	}

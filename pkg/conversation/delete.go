@@ -40,7 +40,7 @@ func (deleteKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 		erase(&historyv1.EraseEvents{Seqs: []uint64{o.target()}, Below: o.event.GetSeq(), Kinds: MessageKinds()}),
 		erase(&historyv1.EraseEvents{
 			Seqs: []uint64{o.target()}, Targeting: true, Below: o.event.GetSeq(),
-			Kinds: []conversationv1.EventKind{conversationv1.EventKind_EVENT_KIND_EDITED, conversationv1.EventKind_EVENT_KIND_REACTED},
+			Kinds: kindsThat(func(r *row) bool { return r.belongs && r.class == Content }),
 		}),
 	)
 }

@@ -43,3 +43,11 @@ func (editKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 		row.EditSeq, row.EditTimeMs = o.event.GetSeq(), o.event.GetTimeMs()
 	})
 }
+
+func (editKind) content(body *conversationv1.Body) *conversationv1.Message {
+	edit := body.GetEdit()
+	if edit == nil {
+		return nil
+	}
+	return &conversationv1.Message{Text: edit.GetText(), Metadata: edit.GetMetadata()}
+}

@@ -52,7 +52,7 @@ func (k eraseKind) fold(next *State, o *occurrence) {
 func (k eraseKind) effects(before *State, o *occurrence) []*historyv1.Effect {
 	e := o.body.GetErase()
 	effects := []*historyv1.Effect{erase(&historyv1.EraseEvents{
-		Seqs: e.GetSeqs(), Sender: e.GetSender(), BeforeMs: e.GetBeforeMs(), Kinds: contentKinds(), Below: o.event.GetSeq(),
+		Seqs: e.GetSeqs(), Sender: e.GetSender(), BeforeMs: e.GetBeforeMs(), Kinds: kindsThat(func(r *row) bool { return r.class == Content }), Below: o.event.GetSeq(),
 	})}
 	if k.covers(e, before.NameSource) && before.Name != "" {
 		effects = append(effects, setName("", before.NameSource))

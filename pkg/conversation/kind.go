@@ -11,18 +11,21 @@ type rules interface {
 	// validate checks what can be checked of a body without knowing the conversation. Field paths begin with the name of the
 	// action, for example "message.text".
 	validate(sender UserID, body *conversationv1.Body) *FieldError
-	// needs names the messages that check, targets and effects look at in request.facts.
+	// needs names the messages that check and targets look at in request.facts.
 	needs(sender UserID, body *conversationv1.Body) []Need
 	// check decides whether a valid command is allowed. The table's roles were checked before.
 	check(r *request) *conversationv1.Error
-	// targets returns what Event.header_extra holds: all that fold and effects need once the body is erased. nil for nothing.
+	// targets returns what Event.header_extra holds: every message that effects looks at, that which the event is about first,
+	// and all that fold and effects need once the body is erased. nil for nothing.
 	targets(r *request) *conversationv1.Targets
-	// fold changes the state after the event. It must come to the same from targets alone when the body was erased, except
-	// where the kind says otherwise.
+	// fold changes the state after the event. Once the body is erased it must come to the same from targets, but for the erased
+	// text itself. It must not write into a map of the state, which other states share. A new field of State must be stored with
+	// the conversation: a worker loads states, it does not replay logs.
 	fold(next *State, o *occurrence)
 	// members names the users whose membership the event begins, and the user whose membership it ends; both mostly empty.
 	members(o *occurrence) (joined []UserID, left UserID)
-	// effects are the rows that the event writes beside its own. before is the state before the event.
+	// effects are the rows that the event writes beside its own. before is the state before the event. Of other messages it may
+	// look only at the view rows of those that targets names: a rebuild of the views has no more.
 	effects(before *State, o *occurrence) []*historyv1.Effect
 }
 

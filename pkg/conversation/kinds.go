@@ -20,7 +20,7 @@ type Class uint8
 
 const (
 	// Content can be erased: the body holds free text.
-	Content Class = iota
+	Content Class = 1 + iota
 	// Structure cannot be erased: the body holds ids and seqs only.
 	Structure
 )
@@ -39,6 +39,8 @@ type row struct {
 	inDirect bool
 	// message says that its events are messages: ReadMessages lists them, and they can be edited, deleted and reacted to.
 	message bool
+	// belongs says that its events belong to the message that is their first target: deleting the message erases their content.
+	belongs bool
 	// membership says that its events begin or end memberships.
 	membership bool
 	// doc is one sentence for the table in README.md.
@@ -54,9 +56,9 @@ func table() []row {
 		{kind: 4, rules: removeMemberKind{}, class: Structure, level: 1, roles: Owners, membership: true, doc: "Removes another member from a group."},
 		{kind: 5, rules: leaveKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Leaves a group."},
 		{kind: 6, rules: renameKind{}, class: Content, level: 1, roles: Members, doc: "Gives a group another name."},
-		{kind: 7, rules: editKind{}, class: Content, level: 1, roles: Members, inDirect: true, doc: "Replaces the content of the sender's own message."},
+		{kind: 7, rules: editKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Replaces the content of the sender's own message."},
 		{kind: 8, rules: deleteKind{}, class: Structure, level: 1, roles: Members, inDirect: true, doc: "Deletes a message for everyone: the sender's own, or as the owner of the group anybody's."},
-		{kind: 9, rules: reactKind{}, class: Content, level: 1, roles: Members, inDirect: true, doc: "Adds a reaction to a message, or takes it back."},
+		{kind: 9, rules: reactKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Adds a reaction to a message, or takes it back."},
 		{kind: 10, rules: eraseKind{}, class: Structure, level: 1, roles: Server, inDirect: true, doc: "Erases content from the log."},
 	}
 }
@@ -82,7 +84,10 @@ func rowOf(kind conversationv1.EventKind) *row {
 }
 
 // MaxLevel is the highest level that this build knows.
-func MaxLevel() Level {
+func MaxLevel() Level { return maxLevel }
+
+// maxLevel is asked for with every command.
+var maxLevel = func() Level {
 	highest := MinLevel
 	for _, r := range rows {
 		if r != nil {
@@ -90,7 +95,7 @@ func MaxLevel() Level {
 		}
 	}
 	return highest
-}
+}()
 
 // LevelOf is the lowest level at which a body may be admitted; 0 for a body whose kind this build does not know.
 func LevelOf(body *conversationv1.Body) Level {
@@ -123,12 +128,12 @@ func Kinds() []conversationv1.EventKind {
 
 // MessageKinds are the kinds whose events are messages.
 func MessageKinds() []conversationv1.EventKind {
-	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return !rowOf(kind).message })
+	return kindsThat(func(r *row) bool { return r.message })
 }
 
-// contentKinds are the kinds whose events can be erased.
-func contentKinds() []conversationv1.EventKind {
-	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return rowOf(kind).class != Content })
+// kindsThat lists the kinds whose row fits, by number.
+func kindsThat(fits func(*row) bool) []conversationv1.EventKind {
+	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return !fits(rowOf(kind)) })
 }
 
 // KindOf is the kind of the event that a body leads to; EVENT_KIND_UNSPECIFIED for a body without an action, or with one

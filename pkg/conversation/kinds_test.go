@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
@@ -70,12 +72,13 @@ func TestEveryActionIsComplete(t *testing.T) {
 		kind := conversationv1.EventKind(field.Number())
 		t.Run(name, func(t *testing.T) {
 			require.Contains(t, conversation.Kinds(), kind, "has no row in the table of kinds.go")
-			require.NotEmpty(t, conversationv1.EventKind_name[int32(kind)], "is no EventKind")
-			require.Less(t, int(kind), 1000)
+			require.NotEmpty(t, conversationv1.EventKind_name[int32(kind)], "there is no EventKind with the number %d", kind)
+			require.Less(t, int(kind), 1000, "numbers of actions are below 1000")
 			described, _ := conversation.Describe(kind)
-			require.NotEmpty(t, described.Doc)
-			require.NotEmpty(t, described.Roles.Names())
-			require.GreaterOrEqual(t, described.Level, conversation.MinLevel)
+			require.NotEmpty(t, described.Doc, "the row has no doc")
+			require.NotEmpty(t, described.Roles.Names(), "the row has no roles")
+			require.NotZero(t, described.Class, "the row has no class")
+			require.GreaterOrEqual(t, described.Level, conversation.MinLevel, "the row has no level")
 
 			vector, there := vectors[name]
 			require.True(t, there, "has no vector in testdata/%s", vectorFile)
@@ -84,7 +87,7 @@ func TestEveryActionIsComplete(t *testing.T) {
 			require.Equal(t, kind, conversation.KindOf(body))
 			encoded, err := conversation.EncodeBody(body)
 			require.NoError(t, err)
-			require.Equal(t, vector.Canonical, hex.EncodeToString(encoded))
+			require.Equal(t, vector.Canonical, hex.EncodeToString(encoded), "the vector's canonical bytes; copy the actual ones if they begin with the field's number")
 			require.Equal(t, kind, conversation.KindOfBytes(encoded))
 			require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), encoded))
 			if described.Class == conversation.Structure {
@@ -92,8 +95,12 @@ func TestEveryActionIsComplete(t *testing.T) {
 			}
 		})
 	}
-	require.Len(t, vectors, fields.Len())
-	require.Len(t, conversation.Kinds(), fields.Len(), "the table has a kind that Body has not")
+	for name := range vectors {
+		require.NotNil(t, fields.ByName(protoreflect.Name(name)), "testdata/%s has a vector %s that Body has not", vectorFile, name)
+	}
+	for _, kind := range conversation.Kinds() {
+		require.NotNil(t, fields.ByNumber(protoreflect.FieldNumber(kind)), "the table has the kind %d that Body has not", kind)
+	}
 }
 
 // TestTheReadmeListsEveryKind: the table in README.md is written from the table that decides.
@@ -123,6 +130,40 @@ func TestTheReadmeListsEveryKind(t *testing.T) {
 		return
 	}
 	require.Equal(t, table.String(), inside, "write it anew with `go test ./pkg/conversation -update`")
+}
+
+// TestTheRowSaysWhatChangesMembers: gateways and workers look for memberships only where the row says that there are some.
+func TestTheRowSaysWhatChangesMembers(t *testing.T) {
+	seen := map[conversationv1.EventKind]bool{}
+	var r room
+	for _, s := range []struct {
+		sender string
+		body   *conversationv1.Body
+	}{
+		{"ann", group("bob")},
+		{"ann", add("cem")},
+		{"ann", remove("cem")},
+		{"bob", leave()},
+		{"ann", text("x")},
+		{"ann", rename("x")},
+		{"ann", edit(5, "y")},
+		{"ann", react(5, "👍")},
+		{"ann", del(5)},
+		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{5}})},
+	} {
+		var before map[string]uint64
+		if r.state != nil {
+			before = r.state.Members
+		}
+		require.Nil(t, r.apply(s.sender, s.body))
+		event := r.events[len(r.events)-1]
+		joined, left := conversation.Memberships(event)
+		seen[event.GetKind()] = true
+		require.Equal(t, !maps.Equal(before, r.state.Members), len(joined) > 0 || left != "", "%v: set membership in its row, or leave members out", event.GetKind())
+	}
+	for _, kind := range conversation.Kinds() {
+		require.True(t, seen[kind], "kind %d is missing from this test", kind)
+	}
 }
 
 func TestEditsDeletesAndReactions(t *testing.T) {

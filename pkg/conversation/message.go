@@ -70,3 +70,7 @@ func (o *occurrence) target() uint64 {
 	}
 	return 0
 }
+
+func (messageKind) content(body *conversationv1.Body) *conversationv1.Message {
+	return body.GetMessage()
+}

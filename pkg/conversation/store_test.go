@@ -101,10 +101,14 @@ func (s *store) view(seq uint64) *historyv1.StoredMessage {
 
 // replay makes the state and the rows anew from a log.
 func replay(events []*conversationv1.Event) (*conversation.State, *store) {
-	state, rebuilt, facts := &conversation.State{}, &store{}, conversation.NewFacts(nil)
+	state, rebuilt := &conversation.State{}, &store{}
 	for _, event := range events {
+		facts, targets := conversation.NewFacts(nil), &conversationv1.Targets{}
+		_ = proto.Unmarshal(event.GetHeaderExtra(), targets)
+		for _, seq := range targets.GetSeqs() {
+			facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: rebuilt.rows[seq]}) // what history's rebuild knows
+		}
 		next, effects := conversation.Replay(state, facts, event)
-		facts.Add(event, effects)
 		for _, effect := range effects {
 			if effect.GetEraseEvents() == nil { // what was erased is gone already
 				rebuilt.carryOut([]*historyv1.Effect{effect})

@@ -34,11 +34,18 @@ func View(stored *historyv1.StoredMessage) *clientv1.MessageView {
 	return view
 }
 
-// content is what a message event or an edit of it says; nil when that is not known.
+// worded is a kind whose events give a message its content.
+type worded interface {
+	// content is what the message says after the event.
+	content(body *conversationv1.Body) *conversationv1.Message
+}
+
+// content is what an event says; nil when that is not known.
 func content(event *conversationv1.Event) *conversationv1.Message {
-	body := open(event, nil).body
-	if edit := body.GetEdit(); edit != nil {
-		return &conversationv1.Message{Text: edit.GetText(), Metadata: edit.GetMetadata()}
+	if r := rowOf(event.GetKind()); r != nil {
+		if kind, ok := r.rules.(worded); ok {
+			return kind.content(open(event, nil).body)
+		}
 	}
-	return body.GetMessage()
+	return nil
 }

@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
@@ -24,11 +26,14 @@ var (
 
 // proto is what the next version adds to the schema: each line goes after the line that it is keyed by.
 var proto = map[string]string{
-	"    Erase erase = 10;\n":           "    // Put a note into the log.\n    Note note = 11;\n",
-	"  EVENT_KIND_ERASED = 10;\n":       "  // A note.\n  EVENT_KIND_NOTED = 11;\n",
+	"    Erase erase = 10;\n":           "    // Put a note into the log.\n    Note note = 900;\n",
+	"  EVENT_KIND_ERASED = 10;\n":       "  // A note.\n  EVENT_KIND_NOTED = 900;\n",
 	"  uint64 reply_to = 2;\n":          "  // How the message should be shown; it changes nothing else, so it needs no level.\n  string hint = 4;\n",
 	"package runnel.conversation.v1;\n": "\n// Note is a note.\nmessage Note {\n  // Text.\n  string text = 1;\n}\n",
 }
+
+// NextLevel is the level of the next version.
+func NextLevel() conversation.Level { return conversation.MaxLevel() + 1 }
 
 // Next makes the source of the next version in a directory, from the workspace that root is.
 func Next(ctx context.Context, root, dir string) error {
@@ -64,7 +69,7 @@ func Next(ctx context.Context, root, dir string) error {
 	err = errors.Join(
 		os.WriteFile(schema, text, 0o600),
 		os.WriteFile(filepath.Join(rules, "note.go"), noteRules, 0o600),
-		os.WriteFile(filepath.Join(rules, "kinds_next.go"), nextRow, 0o600),
+		os.WriteFile(filepath.Join(rules, "kinds_next.go"), bytes.ReplaceAll(nextRow, []byte("NEXT_LEVEL"), []byte(strconv.Itoa(int(NextLevel())))), 0o600),
 	)
 	if err != nil {
 		return err
