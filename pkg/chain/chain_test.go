@@ -18,16 +18,16 @@ const conversationID = "g0123456789abcdefghijklmnop"
 // newer is a body with an action and a field that no build knows: Body.action 998, and field 1500 beside it.
 var newer = []byte{0xb2, 0x3e, 0x03, 0x0a, 0x01, 'x', 0xe0, 0x5d, 0x01}
 
-func body(t testing.TB, b *conversationv1.Body) []byte {
-	t.Helper()
+func body(tb testing.TB, b *conversationv1.Body) []byte {
+	tb.Helper()
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(b)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return encoded
 }
 
-func message(t testing.TB, m *conversationv1.Message) []byte {
-	t.Helper()
-	return body(t, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: m}})
+func message(tb testing.TB, m *conversationv1.Message) []byte {
+	tb.Helper()
+	return body(tb, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: m}})
 }
 
 // log is a conversation as it comes from an installation.
@@ -53,18 +53,18 @@ func (l *log) add(kind conversationv1.EventKind, encoded []byte, extra *conversa
 }
 
 // intact makes a log with an event of every shape.
-func intact(t testing.TB) *log {
-	t.Helper()
+func intact(tb testing.TB) *log {
+	tb.Helper()
 	l := &log{}
-	l.add(1, body(t, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+	l.add(1, body(tb, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 		Kind: conversationv1.Kind_KIND_GROUP, Name: "Zürich 🌉", Members: []string{"bob", "carol"},
 	}}}), &conversationv1.Targets{Seqs: []uint64{2}, Users: []string{"bob", "carol"}}, 16)
-	l.add(2, message(t, &conversationv1.Message{Text: "hello\n<&>\u2028", Metadata: map[string]string{"b": "2", "a": "", "B": "π", "a.b": "x"}}), nil, 16)
-	l.add(7, body(t, &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "bye"}}}),
+	l.add(2, message(tb, &conversationv1.Message{Text: "hello\n<&>\u2028", Metadata: map[string]string{"b": "2", "a": "", "B": "π", "a.b": "x"}}), nil, 16)
+	l.add(7, body(tb, &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "bye"}}}),
 		&conversationv1.Targets{Seqs: []uint64{2}}, 16)
-	l.add(2, append(message(t, &conversationv1.Message{Text: "with a newer field"}), 0xe0, 0x5d, 0x01), nil, 32)
+	l.add(2, append(message(tb, &conversationv1.Message{Text: "with a newer field"}), 0xe0, 0x5d, 0x01), nil, 32)
 	l.add(998, newer, nil, 16)
-	l.add(5, body(t, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}), nil, 16)
+	l.add(5, body(tb, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}), nil, 16)
 	return l
 }
 

@@ -125,8 +125,7 @@ func judge(t *testing.T, v *vector, events []*conversationv1.Event) {
 	for _, content := range contents {
 		v.Contents = append(v.Contents, content.String())
 	}
-	var broken *chain.Broken
-	if errors.As(err, &broken) {
+	if broken, ok := errors.AsType[*chain.Broken](err); ok {
 		v.BrokenSeq = broken.Seq
 		return
 	}

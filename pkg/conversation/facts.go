@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"maps"
 	"slices"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -141,12 +142,8 @@ func (f *Facts) erase(erased *historyv1.EraseEvents) {
 
 // Merge moves the entries of f into its base, which must not be nil; f must not be used afterwards.
 func (f *Facts) Merge() *Facts {
-	for seq, fact := range f.events {
-		f.base.events[seq] = fact
-	}
-	for need, reactions := range f.reactions {
-		f.base.reactions[need] = reactions
-	}
+	maps.Copy(f.base.events, f.events)
+	maps.Copy(f.base.reactions, f.reactions)
 	return f.base
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -259,7 +260,7 @@ func TestReactionsOfAUserAreLimited(t *testing.T) {
 	require.Nil(t, r.apply("ann", group("bob")))
 	require.Nil(t, r.apply("ann", text("first")))
 	for i := range conversation.MaxReactionsPerUser {
-		require.Nil(t, r.apply("bob", react(2, fmt.Sprint(i))))
+		require.Nil(t, r.apply("bob", react(2, strconv.Itoa(i))))
 	}
 	require.Equal(t, limit, r.apply("bob", react(2, "x")).GetCode())
 	require.Nil(t, r.apply("ann", react(2, "x")))
@@ -283,7 +284,7 @@ func TestAKindOfTheFutureIsNotJudged(t *testing.T) {
 func TestARetriedMapIsTheSame(t *testing.T) {
 	body := &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Metadata: map[string]string{}}}}
 	for i := range conversation.MaxMetadataEntries {
-		body.GetMessage().Metadata[fmt.Sprint(i)] = "v"
+		body.GetMessage().Metadata[strconv.Itoa(i)] = "v"
 	}
 	first, err := conversation.EncodeBody(body)
 	require.NoError(t, err)
