@@ -164,12 +164,12 @@ func newInBatches(limit int) *inBatches {
 	b := &inBatches{
 		store: newFakeHistory(1), planner: planner{partition: 0, partitions: 1, apply: conversation.Apply}, limit: limit, mark: &historyv1.Watermark{},
 	}
-	b.takeOver()
+	b.forgetAndLearn()
 	return b
 }
 
-// takeOver forgets everything, as a new owner knows nothing, and learns what the store has.
-func (b *inBatches) takeOver() {
+// forgetAndLearn forgets everything, as a new owner knows nothing, and learns what the store has.
+func (b *inBatches) forgetAndLearn() {
 	b.book, b.refusals = newBook(1000), newRefusals(b.limit)
 	remembered, _ := b.store.ListRefusals(context.Background(), &historyv1.ListRefusalsRequest{Limit: 1000})
 	b.refusals.load(remembered.GetRefusals(), b.mark.GetTimeNs()/1e6)
@@ -381,7 +381,7 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 			}
 			rest = rest[n:]
 			if rapid.IntRange(0, 4).Draw(t, "new owner") == 0 && limit == 1000 {
-				batched.takeOver()
+				batched.forgetAndLearn()
 			}
 			remembered += len(batched.refusals.latest)
 		}

@@ -58,8 +58,8 @@ func agrees(e *entry) error {
 	if e.command == nil || (e.command.GetAdmittedMs() != 0 && e.skew() >= -maxSkew) {
 		return nil
 	}
-	return fmt.Errorf("%w: message %d has the stream's time %v and was admitted at %v. Correct the clocks; then give up what cannot be told apart with runnel-history accept-loss",
-		errClocks, e.sequence, moment(e.timeMs()), moment(e.command.GetAdmittedMs()))
+	return fmt.Errorf("%w: message %d has the stream's time %v and was admitted at %v. Correct the clocks; then delete the stream: "+
+		"it is made anew, and clients send again what was not committed", errClocks, e.sequence, moment(e.timeMs()), moment(e.command.GetAdmittedMs()))
 }
 
 func moment(unixMs int64) string { return time.UnixMilli(unixMs).UTC().Format(time.RFC3339) }

@@ -58,28 +58,18 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 		if bugFanoutBeforeCommit {
 			s.publisher.events(batch.events, telling{})
 		}
-		last := &entries[len(entries)-1]
-		next := &historyv1.Watermark{Stream: s.identity, Sequence: last.sequence, TimeNs: last.timeNs}
+		request := s.request(entries, batch)
 		tracing, end := trace.appending(ctx)
-		answer, err := s.append(tracing, &historyv1.AppendRequest{
-			Partition: uint32(o.partition), Expected: s.expected, Next: next, BeginEpoch: s.beginEpoch,
-			Events: batch.events, Sequences: batch.sequences, Effects: batch.effects, DeadLetters: batch.letters, Refusals: batch.refusals,
-		})
+		answer, err := s.append(tracing, request)
 		end(err)
 		if err == nil {
 			if len(answer.GetDuplicates()) == 0 {
-				next.Epoch = answer.GetEpoch()
-				s.expected, s.position, s.beginEpoch = next, last.sequence, false
-				o.acknowledged.set(next)
-				o.room.mark.Store(next)
+				s.acknowledged(request.GetNext(), answer.GetEpoch())
 				s.committed(entries, batch, trace)
 				return true, nil
 			}
-			for _, d := range answer.GetDuplicates() {
-				if int(d.GetIndex()) >= len(batch.events) || d.GetFirst() == nil {
-					return false, fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(batch.events))
-				}
-				known.firsts[keyOfEvent(batch.events[d.GetIndex()])] = d.GetFirst()
+			if err := known.learn(batch, answer.GetDuplicates()); err != nil {
+				return false, err
 			}
 			continue
 		}
@@ -118,6 +108,35 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 		}
 		o.look(ctx)
 	}
+}
+
+// request is the append of a batch.
+func (s *session) request(entries []entry, batch *plan) *historyv1.AppendRequest {
+	last := &entries[len(entries)-1]
+	return &historyv1.AppendRequest{
+		Partition: uint32(s.owner.partition), Expected: s.expected, BeginEpoch: s.beginEpoch,
+		Next:   &historyv1.Watermark{Stream: s.identity, Sequence: last.sequence, TimeNs: last.timeNs},
+		Events: batch.events, Sequences: batch.sequences, Effects: batch.effects, DeadLetters: batch.letters, Refusals: batch.refusals,
+	}
+}
+
+// acknowledged notes the watermark that the store has now.
+func (s *session) acknowledged(mark *historyv1.Watermark, epoch uint64) {
+	mark.Epoch = epoch
+	s.expected, s.position, s.beginEpoch = mark, mark.GetSequence(), false
+	s.owner.acknowledged.set(mark)
+	s.owner.room.mark.Store(mark)
+}
+
+// learn notes commands of a batch that had been committed before.
+func (k *knowledge) learn(batch *plan, duplicates []*historyv1.Duplicate) error {
+	for _, d := range duplicates {
+		if int(d.GetIndex()) >= len(batch.events) || d.GetFirst() == nil {
+			return fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(batch.events))
+		}
+		k.firsts[keyOfEvent(batch.events[d.GetIndex()])] = d.GetFirst()
+	}
+	return nil
 }
 
 // condemn marks a command to be put aside. When the store does not even take the dead letter, something is wrong that

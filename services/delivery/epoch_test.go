@@ -16,7 +16,8 @@ import (
 )
 
 // rising checks that the positions of all events rise, as the store demands of them.
-func (f *fakeHistory) rising(t testing.TB) {
+func (f *fakeHistory) rising(t *testing.T) {
+	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, positions := range f.positions {
@@ -127,7 +128,7 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	w = b.startWorker(nil)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.Contains(t, w.state(0), "message 2")
-	require.Contains(t, w.state(0), "accept-loss")
+	require.Contains(t, w.state(0), "delete the stream")
 	require.Equal(t, mark.GetSequence(), b.store.mark().GetSequence())
 }
 
@@ -156,7 +157,8 @@ func TestReplacedStreamWithAHole(t *testing.T) {
 	b.putCommand(command(create.GetConversationId(), "ann", 2, text("x")))
 	w = b.startWorker(nil)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
-	require.Contains(t, w.state(0), "message 1 is missing")
+	require.Contains(t, w.state(0), "messages 1 to 49 are missing")
+	require.Contains(t, w.state(0), "delete the stream", "no sequence of the new stream can be given up")
 }
 
 func TestBefore(t *testing.T) {
@@ -213,7 +215,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 			for user, at := range b.book.young[id].cursors {
 				b.store.cursors[cursorKey{id, user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.delivered, ReadSeq: at.read}
 			}
-			b.takeOver()
+			b.forgetAndLearn()
 			b.load(t, entries(t, command(id, "ann", 999, text("y"))))
 			check()
 		}

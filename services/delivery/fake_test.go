@@ -122,7 +122,11 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 		}
 	}
 	for _, refusal := range in.GetRefusals() {
-		f.refusals[keyOfProto(refusal.GetCommand())] = refusal
+		// A later refusal replaces an earlier one, of the same attempt too: it is remembered for longer.
+		present := f.refusals[keyOfProto(refusal.GetCommand())]
+		if present == nil || refusal.GetAttempt() > present.GetAttempt() || refusal.GetTimeMs() > present.GetTimeMs() {
+			f.refusals[keyOfProto(refusal.GetCommand())] = refusal
+		}
 	}
 	f.letters = append(f.letters, in.GetDeadLetters()...)
 	next := proto.Clone(in.GetNext()).(*historyv1.Watermark)

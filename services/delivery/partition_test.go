@@ -207,6 +207,7 @@ func TestHoleStopsThePartition(t *testing.T) {
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 	require.Contains(t, w.state(0), fmt.Sprint("message ", holed))
+	require.Contains(t, w.state(0), fmt.Sprintf("runnel-history accept-loss 0 --through %d", holed))
 	require.Equal(t, holed-1, b.store.mark().GetSequence())
 }
 

@@ -3,8 +3,10 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -102,7 +104,7 @@ func (s *simulation) ask(c *brokerv1.Command) {
 	copied := proto.Clone(c).(*brokerv1.Command)
 	copied.Attempt = a.attempt
 	copied.AdmittedMs = s.nowMs + int64(s.choose(3)-1)*20_000 // clocks of gateways differ
-	copied.NotAfterMs = copied.AdmittedMs + broker.CopyLifetime.Milliseconds()
+	copied.NotAfterMs = copied.GetAdmittedMs() + broker.CopyLifetime.Milliseconds()
 	copied.Salt = make([]byte, chain.SaltSize)
 	copied.Salt[0] = byte(s.choose(256))
 	s.wander = append(s.wander, copied)
@@ -232,13 +234,13 @@ func (s *simulation) takeOver(w *simWorker) {
 	if w.begin = before(w.mark, w.had); !w.begin {
 		w.had = w.mark
 	}
-	w.inBatches.takeOver()
+	w.forgetAndLearn()
 	mark := w.mark
 	switch lost := mark.GetSequence() > uint64(len(s.stream.entries)) ||
 		(mark.GetSequence() > 0 && s.stream.entries[mark.GetSequence()-1].timeNs != mark.GetTimeNs()); {
 	case mark.GetStream() == "":
 		w.position, w.begin = 0, true
-	case mark.GetStream() != fmt.Sprint(s.stream.identity) || lost:
+	case mark.GetStream() != strconv.Itoa(s.stream.identity) || lost:
 		w.begin, w.position = true, 0
 		for _, e := range s.stream.entries {
 			if e.timeNs <= mark.GetTimeNs() {
@@ -265,7 +267,7 @@ func (s *simulation) work(w *simWorker) {
 		w.refusals = newRefusals(1000)
 	}
 	heard := s.choose(5) > 0
-	verdicts, ok := w.appendOnce(fmt.Sprint(w.stream), batch, w.begin)
+	verdicts, ok := w.appendOnce(strconv.Itoa(w.stream), batch, w.begin)
 	switch {
 	case !ok:
 		s.seen.superseded++
@@ -360,21 +362,13 @@ func (s *simulation) check(batch []entry, verdicts []verdict, told bool) {
 // clone is a copy of the store, for a backup. What is never changed is shared.
 func (f *fakeHistory) clone() *fakeHistory {
 	c := newFakeHistory(f.partitions)
-	for p, mark := range f.watermarks {
-		c.watermarks[p] = mark
-	}
 	for id, log := range f.logs {
 		c.logs[id] = slices.Clone(log)
 	}
-	for id, state := range f.states {
-		c.states[id] = state
-	}
-	for key, event := range f.keys {
-		c.keys[key] = event
-	}
-	for key, refusal := range f.refusals {
-		c.refusals[key] = refusal
-	}
+	maps.Copy(c.watermarks, f.watermarks)
+	maps.Copy(c.states, f.states)
+	maps.Copy(c.keys, f.keys)
+	maps.Copy(c.refusals, f.refusals)
 	c.clock = f.clock + 1000 // time goes on while a database is restored
 	return c
 }

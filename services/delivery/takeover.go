@@ -50,8 +50,8 @@ type place struct {
 //	stream ends before it,    the broker lost messages that it had acknowledged, and may have stored others since:
 //	or has another message    alarm, go back to before the first message that is newer than the watermark.
 //	at it                     Repeating is safe: what was committed is answered with its first outcome.
-//	watermark before the      the database was restored, or failed over to an old replica: alarm, go on from there.
-//	one we had acknowledged
+//	watermark lower than      the database was restored, or failed over to an old replica: alarm, go on from there.
+//	one acknowledged to us
 //	message after it gone     a hole: errHole
 //
 // Unless the stream has the watermark and the database has what was acknowledged, the first append begins an epoch.
@@ -89,8 +89,7 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 		message, err := stream.GetMsg(ctx, at.sequence+1)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
-			return nil, fmt.Errorf("%w: message %d is missing; the stream has %d to %d. Bring it back from another replica of the stream, "+
-				"or give it up with runnel-history accept-loss %d", errHole, at.sequence+1, at.first, at.last, o.partition)
+			return nil, o.hole(ctx, stream, at)
 		case err != nil:
 			return nil, fmt.Errorf("get message %d: %w", at.sequence+1, err)
 		}
@@ -102,6 +101,23 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 		at.opening = &e
 	}
 	return at, nil
+}
+
+// hole says what is missing, and what to do about it.
+func (o *owner) hole(ctx context.Context, stream jetstream.Stream, at *place) error {
+	through := at.last
+	if next, err := stream.GetMsg(ctx, at.sequence+1, jetstream.WithGetMsgSubject(broker.CommandSubject(o.partition))); err == nil {
+		through = next.Sequence - 1
+	}
+	what := fmt.Sprintf("message %d is missing", at.sequence+1)
+	if through > at.sequence+1 {
+		what = fmt.Sprintf("messages %d to %d are missing", at.sequence+1, through)
+	}
+	wayOut := fmt.Sprintf("give them up with runnel-history accept-loss %d --through %d", o.partition, through)
+	if at.stored.GetStream() != at.identity && at.stored.GetStream() != "" {
+		wayOut = "delete the stream: it is made anew, and clients send again what was not committed"
+	}
+	return fmt.Errorf("%w: %s; the stream has %d to %d. Bring them back from another replica of the stream, or %s", errHole, what, at.first, at.last, wayOut)
 }
 
 // locate finds the last message whose outcome counts as committed.

@@ -58,7 +58,8 @@ func (s *Server) RaiseLevel(ctx context.Context, request *adminv1.RaiseLevelRequ
 
 // mayRaise says why the level cannot be raised; nil when it can.
 func mayRaise(level conversation.Level, parts []*adminv1.PartLevel, missing []*adminv1.Missing) error {
-	var behind, silent []string
+	var behind []string
+	silent := make([]string, 0, len(missing))
 	for _, part := range parts {
 		if conversation.Level(part.GetLevel()) < level {
 			behind = append(behind, fmt.Sprintf("%s %s (level %d)", part.GetService(), part.GetInstance(), part.GetLevel()))
