@@ -187,13 +187,56 @@ func TestAfterARestartOnlyTheNewestEventIsRemembered(t *testing.T) {
 		cursors := newMemory(map[string]client.Position{h.id: {Seq: 9, Hash: h.events[8].GetHash()}})
 		var f forks
 		_, _ = start(t, g, f.watch, func(cfg *client.Config) { cfg.Cursors = cursors })
-		h.back(6)
 		info := h.info()
-		info.JoinedSeq = 3
-		l, _ := g.accept(t, connected(info))
+		info.JoinedSeq, info.Head = 3, 6
+		last := h.events[8].GetHash()
+		h.back(6)
+		l, connect := g.accept(t, connected(info))
+		require.Equal(t, last[:chain.PrefixSize], positionOf(connect, h).GetHash())
 		_, _ = l.answerReads(t, h)
 		require.Equal(t, []string{"9>2"}, f.told)
 		require.Equal(t, client.Position{Seq: 2}, cursors.positions[h.id])
+	})
+}
+
+// The first event names the one before it, which the program never saw.
+func TestTheEventBeforeTheFirstIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(6)
+		var f forks
+		_, _ = start(t, g, f.watch)
+		l, _ := g.accept(t, connected(h.info()))
+		h.grow(2)
+		l.send(h.push(7), h.push(8))
+		synctest.Wait()
+		h.back(6)
+		h.grow(3)
+		l.send(forked(h, 8))
+		_, _ = l.answerReads(t, h)
+		require.Equal(t, []string{"7", "8", "8>6"}, f.told)
+	})
+}
+
+func TestNothingIsTakenWhileHistoryIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(5)
+		_, v := start(t, g, fromFirst)
+		l, _ := g.accept(t, connected(h.info()))
+		l.send(h.push(1), h.push(4))
+		gap := l.recv(t)
+		l.send(forked(h, 1))
+		probe := l.recv(t)
+		l.send(h.page(gap), h.push(2), hide(h, 2, 3), h.beat())
+		l.silentButPong(t)
+		require.Equal(t, upTo(1, 1), v.seqs(h.id))
+		l.send(h.page(probe))
+		_, _ = l.answerReads(t, h)
+		l, _ = g.accept(t, connected(h.info()))
+		for seq := uint64(2); seq <= 5; seq++ {
+			l.send(h.push(seq))
+		}
+		require.Empty(t, h.serve(t, l))
+		require.Equal(t, upTo(1, 5), v.seqs(h.id))
 	})
 }
 
@@ -509,7 +552,7 @@ func TestCommittedCommandsAreKeptWithinBounds(t *testing.T) {
 			l, _ := g.accept(t, connected(h.info()))
 			l.send(h.push(1))
 			for i := range 1010 {
-				enqueue(t, c, h.id, strings.Repeat(fmt.Sprint(i%10), size))
+				enqueue(t, c, h.id, strings.Repeat(strconv.Itoa(i%10), size))
 				h.serve(t, l)
 			}
 			newest := h.events[len(h.events)-1].GetCommandId()

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -380,8 +381,12 @@ func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g, h, joined := newGateway(), newHistory(9), newHistory(4)
 			positions := map[string]client.Position{}
-			for range 3000 {
-				positions[newHistory(0).id] = client.Position{Seq: 1 << 40}
+			for i := range 3000 {
+				hash := bytes.Repeat([]byte{0xff}, chain.Size)
+				if i%2 == 0 {
+					hash = nil
+				}
+				positions[newHistory(0).id] = client.Position{Seq: 1 << 40, Hash: hash}
 			}
 			c, v := start(t, g, func(cfg *client.Config) {
 				cfg.Codec, cfg.Start, cfg.Cursors = codec, clientv1.Start_START_FIRST, newMemory(positions)

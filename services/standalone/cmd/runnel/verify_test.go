@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"testing"
 
@@ -78,7 +77,7 @@ func TestVerifyNamesWhatWasTamperedWith(t *testing.T) {
 			test.spoil(l)
 			c, err := verify(t.Context(), l, "g")
 			var broken *chain.Broken
-			require.True(t, errors.As(err, &broken), "%v", err)
+			require.ErrorAs(t, err, &broken)
 			require.Equal(t, test.seq, broken.Seq)
 			require.Equal(t, test.seq-1, c.verified+c.notChecked+c.erased)
 			var out strings.Builder

@@ -1,0 +1,56 @@
+package standalone
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/history/store/storetest"
+)
+
+// configure is the default configuration, on ports of its own, with everything in one directory.
+func configure(t *testing.T, dir string) Config {
+	t.Helper()
+	var cfg Config
+	parser, err := settings.New("test", "", &cfg)
+	require.NoError(t, err)
+	_, err = parser.Parse(nil)
+	require.NoError(t, err)
+	cfg.DataDir, cfg.NATS.Partitions = dir, 2
+	cfg.Gateway.Listen, cfg.RPC.Listen, cfg.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0", ""
+	return cfg
+}
+
+func TestAStandaloneHasTheLevelOfItsBuild(t *testing.T) {
+	s, err := New(t.Context(), configure(t, t.TempDir()), telemetry.Discard())
+	require.NoError(t, err)
+	defer s.close()
+	level, err := s.store.Level(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, conversation.MaxLevel(), level)
+}
+
+// A database of before the event format could grow is refused with a message that says what to do, and its directory
+// can be used again without it.
+func TestADataDirectoryOfTheFormerFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "history.db")
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), storetest.FormerEvents)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	_, err = New(t.Context(), configure(t, dir), telemetry.Discard())
+	require.ErrorContains(t, err, "open the history: ")
+	require.ErrorContains(t, err, "start with a new data directory")
+	require.NoError(t, os.Remove(path))
+	s, err := New(t.Context(), configure(t, dir), telemetry.Discard())
+	require.NoError(t, err)
+	s.close()
+}
