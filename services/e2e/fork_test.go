@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +28,7 @@ func newRestorable(t *testing.T) *restorable {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	cfg := defaults(t)
+	cfg.Gateway.Drain = 100 * time.Millisecond // nobody goes elsewhere
 	cfg.DataDir, cfg.Gateway.Listen = filepath.Join(t.TempDir(), "data"), listener.Addr().String()
 	require.NoError(t, listener.Close())
 	r := &restorable{cfg: cfg, backup: filepath.Join(t.TempDir(), "backup")}

@@ -24,7 +24,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/certs/certstest"
 	"github.com/runnelhq/runnel/pkg/client"

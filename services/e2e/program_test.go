@@ -5,6 +5,7 @@ import (
 	"maps"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -35,6 +36,7 @@ func open(t *testing.T, url, user string, codec frame.Codec, positions *kept) *p
 	var err error
 	p.Client, err = client.New(client.Config{
 		URL: url, DeviceID: user + "-phone", Codec: codec, Start: clientv1.Start_START_FIRST, Cursors: positions,
+		Backoff:  client.Backoff{Min: 20 * time.Millisecond, Max: 500 * time.Millisecond},
 		Token:    func(context.Context) (string, error) { return token(t, user), nil },
 		OnEvent:  func(_ context.Context, event client.Event) { p.events <- event },
 		OnForked: func(fork client.Fork) { p.forks <- fork },

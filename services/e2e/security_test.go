@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 

@@ -7,8 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/e2e/launch"
