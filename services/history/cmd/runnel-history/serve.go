@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -15,9 +16,9 @@ type serveCommand struct {
 	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9000" set:"admin_listen=127.0.0.1:9090"` //nolint:staticcheck // kong takes several
 }
 
-// Run serves until the process is told to end. It exits by itself when something fails.
-func (s *serveCommand) Run(d *database) {
-	process.Main("runnel-history", s.Process, d.assemble)
+// Run serves until the process is told to end, or something fails.
+func (s *serveCommand) Run(ctx context.Context, d *database) error {
+	return process.Run(ctx, "runnel-history", s.Process, os.Stderr, d.assemble)
 }
 
 func (d *database) assemble(ctx context.Context, p *process.Process) error {
