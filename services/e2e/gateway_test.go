@@ -113,6 +113,7 @@ func (s *stage) commit(body *conversationv1.Body) *conversationv1.Event {
 	require.NoError(s.t, err)
 	require.Empty(s.t, answer.GetDuplicates())
 	s.mark = request.GetNext()
+	s.mark.Epoch = answer.GetEpoch()
 	return event
 }
 

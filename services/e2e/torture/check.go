@@ -241,8 +241,8 @@ func committedTwice(key Key, first, second uint64) Violation {
 }
 
 // CheckRepeats is I7: a retry of a committed command returns the same seq and says that it is a repetition; with another body
-// it is refused as a conflict.
-func CheckRepeats(h History, _ Content) (found []Violation) {
+// it is refused as a conflict, unless the first one was erased: then nothing is left to compare with.
+func CheckRepeats(h History, c Content) (found []Violation) {
 	first := map[Key]uint64{}
 	for _, answer := range h.Answers {
 		if answer.Seq == 0 || answer.OtherBody {
@@ -257,6 +257,7 @@ func CheckRepeats(h History, _ Content) (found []Violation) {
 	for _, answer := range h.Answers {
 		switch {
 		case !answer.Again:
+		case answer.OtherBody && answer.Repeated && len(c.bySeq(answer.Key.Conversation, answer.Seq).GetBody()) == 0:
 		case answer.OtherBody && answer.Code != conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT:
 			found = append(found, violation("I7", "%s was given again with another body: seq %d, %s", answer.Key, answer.Seq, answer.Code))
 		case !answer.OtherBody && answer.Seq == 0:

@@ -308,6 +308,17 @@ func TestTheRecordSeesARefusalThatNobodyDeserves(t *testing.T) {
 	require.Equal(t, "judgement", r.Violations()[0].Invariant)
 }
 
+func TestNothingConflictsWithWhatWasErased(t *testing.T) {
+	h, c, id := good(t)
+	other := &h.Answers[len(h.Answers)-1]
+	other.Code, other.Seq, other.Repeated = 0, 2, true
+	require.Equal(t, "I7", (&Report{Violations: CheckRepeats(h, c)}).Invariants())
+	chain.Erase(c.Logs[id][1])
+	require.Empty(t, CheckRepeats(h, c))
+	other.Seq = 3
+	require.NotEmpty(t, CheckRepeats(h, c), "it must be the first outcome")
+}
+
 func TestMembershipsFollowFromTheLog(t *testing.T) {
 	_, c, id := good(t)
 	require.Equal(t, map[string][]Span{"ann": {{1, 0}}, "bob": {{1, 0}}, "cem": {{1, 4}, {6, 0}}}, Memberships(c)[id])
