@@ -17,28 +17,32 @@ func ToClient(event *conversationv1.Event) *clientv1.Event {
 	return decoded
 }
 
-// FromClient gives the event as it is stored, so that it can be verified. Its body is BodyBytes, not a copy and never the
+// FromClient returns the event as it is stored, so that it can be verified. Its body is BodyBytes, not a copy and never the
 // decoded body encoded again: it is empty if the event came without the bytes.
 func FromClient(event *clientv1.Event) *conversationv1.Event {
-	kind := event.GetKind()
+	stored := &conversationv1.Event{}
+	SetStored(stored, event)
+	return stored
+}
+
+// SetStored is FromClient into an event of the caller's, of which every field is overwritten.
+func SetStored(stored *conversationv1.Event, event *clientv1.Event) {
+	stored.ConversationId = event.GetConversationId()
+	stored.Seq = event.GetSeq()
+	stored.TimeMs = event.GetTimeMs()
+	stored.Sender = event.GetSender()
+	stored.CommandId = event.GetCommandId()
+	stored.Kind = event.GetKind()
 	if event.GetKindNumber() != 0 {
-		kind = conversationv1.EventKind(event.GetKindNumber())
+		stored.Kind = conversationv1.EventKind(event.GetKindNumber())
 	}
-	return &conversationv1.Event{
-		ConversationId: event.GetConversationId(),
-		Seq:            event.GetSeq(),
-		TimeMs:         event.GetTimeMs(),
-		Sender:         event.GetSender(),
-		CommandId:      event.GetCommandId(),
-		Kind:           kind,
-		Body:           event.GetBodyBytes(),
-		Salt:           event.GetSalt(),
-		Commitment:     event.GetCommitment(),
-		PrevHash:       event.GetPrevHash(),
-		Hash:           event.GetHash(),
-		Format:         event.GetFormat(),
-		HeaderExtra:    event.GetHeaderExtra(),
-	}
+	stored.Body = event.GetBodyBytes()
+	stored.Salt = event.GetSalt()
+	stored.Commitment = event.GetCommitment()
+	stored.PrevHash = event.GetPrevHash()
+	stored.Hash = event.GetHash()
+	stored.Format = event.GetFormat()
+	stored.HeaderExtra = event.GetHeaderExtra()
 }
 
 // setEvent decodes a stored event into an empty one, for the codec that it will be encoded with.
