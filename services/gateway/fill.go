@@ -94,12 +94,9 @@ func (s *seat) fillOnce() (more bool, err error) {
 	return true, nil
 }
 
-// caughtUp makes the seat live, or ends it, when it has got everything that is for it. Callers hold the room's mu.
+// caughtUp makes the seat live, or ends it, when it has got everything that is for it. A room that begins anew has no events,
+// and puts its seats behind again afterwards. Callers hold the room's mu.
 func (s *seat) caughtUp(r *room) bool {
-	if !r.ready {
-		s.behind = false // the room begins anew, and then looks at all its seats
-		return true
-	}
 	if s.until != 0 && s.sent >= s.until {
 		s.abandon(forever, "the membership ended")
 		if i := slices.Index(r.seats, s); i >= 0 {
@@ -112,9 +109,6 @@ func (s *seat) caughtUp(r *room) bool {
 		return false
 	}
 	s.behind = false
-	if s.top == r.head && r.isForked(s) {
-		r.fork(s)
-	}
 	return true
 }
 

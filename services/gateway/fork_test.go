@@ -50,7 +50,11 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 			s.store.put(more)
 			s.live(r, more[len(more)-1])
 			first.seqs(1)
+			s.g.workers.Wait()
+			s.store.set(func() { s.store.lists = 0 })
 			ann.join(groupID) // a notice, or the comparison of the list
+			s.g.workers.Wait()
+			s.store.set(func() { require.Zero(t, s.store.lists, "it is not even looked up") })
 			ann.quiet()
 			require.Nil(t, ann.seat(groupID))
 			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.forks), 0)
@@ -89,7 +93,12 @@ func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
 // A client may know more than the gateway does: it was connected to another one. That is no fork, until the events come and
 // are others.
 func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
-	for name, other := range map[string]bool{"and right": false, "and on another branch": true} {
+	for name, c := range map[string]struct {
+		other, lost bool
+		head        uint64
+	}{
+		"and right": {}, "and on another branch": {other: true, head: 6}, "and have what is lost": {lost: true, head: 4},
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			log := branch(nil, 6, "kept")
@@ -99,7 +108,7 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 			s.store.set(func() { s.store.down = true })
 			ann := s.client("ann", frame.Proto)
 			has := position(log[5])
-			if other {
+			if c.other {
 				has = position(branch(log[:4], 6, "undone")[5])
 			}
 			ann.takeSeats(
@@ -107,9 +116,12 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 				resumePlan{from: map[string]*clientv1.Position{groupID: has}},
 			)
 			ann.quiet()
+			if c.lost {
+				s.store.put(log[:4])
+			}
 			s.store.set(func() { s.store.down = false })
-			if other {
-				ann.requireForked(groupID, 6, 6)
+			if c.other || c.lost {
+				ann.requireForked(groupID, c.head, 6)
 				return
 			}
 			more := branch(log, 7, "new")
@@ -168,6 +180,12 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 			s.store.put(branch(anew, 8, "anew"))
 			s.g.hub.compare(s.t.Context())
 		},
+		"by a gap whose events are gone": func(s *stage, r *room, _ []*conversationv1.Event) {
+			r.mu.Lock()
+			gone := branch(newLog(r), 10, "undone")
+			r.mu.Unlock()
+			s.live(r, gone[9])
+		},
 		"by somebody who connects": func(s *stage, _ *room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -192,6 +210,143 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
 		})
 	}
+}
+
+// newLog is a log that ends as the room does.
+func newLog(r *room) []*conversationv1.Event {
+	log := make([]*conversationv1.Event, r.head)
+	log[r.head-1] = &conversationv1.Event{ConversationId: r.id, Seq: r.head, Hash: r.headHash}
+	return log
+}
+
+// A repeat that is older than what is in memory may be the first sign.
+func TestARepeatThatIsNotInMemoryIsLookedInto(t *testing.T) {
+	s := newStage(t)
+	kept := branch(nil, 3, "kept")
+	s.store.put(branch(kept, 8, "undone"))
+	r := s.room(groupID)
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	anew := branch(kept, 4, "anew")
+	s.store.put(anew)
+	s.live(r, anew[3])
+	ann.requireForked(groupID, 4, 8)
+}
+
+// A live message of nobody knows whom makes the room look, and disturbs no client.
+func TestAReloadThatFindsTheSameLogDisturbsNobody(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 6, "kept")
+	s.store.put(log)
+	r := s.room(groupID)
+	ann, bob := s.client("ann", frame.Proto), s.client("bob", frame.Proto)
+	ann.resume() // has no hash
+	bob.resume(position(log[4]))
+	require.Equal(t, []uint64{6}, bob.seqs(1))
+	s.live(r, branch(branch(log[:5], 6, "other"), 7, "other")[6])
+	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
+	more := branch(log, 7, "new")
+	s.store.put(more)
+	s.live(r, more[6])
+	require.Equal(t, []uint64{7}, ann.seqs(1))
+	require.Equal(t, []uint64{7}, bob.seqs(1))
+	require.Zero(t, testutil.ToFloat64(s.g.metrics.forks))
+}
+
+// A client of which it is not known what it has cannot be said to be on the log.
+func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
+	s := newStage(t)
+	kept := branch(nil, 3, "kept")
+	s.store.put(kept)
+	r := s.room(groupID)
+	s.store.set(func() { s.store.down = true })
+	ann := s.client("ann", frame.Proto)
+	ann.takeSeats(
+		[]*historyv1.Summary{{ConversationId: groupID, Head: 3, JoinedSeq: 1}},
+		resumePlan{from: map[string]*clientv1.Position{groupID: {ConversationId: groupID, Seq: 2}}},
+	)
+	s.live(r, branch(kept, 5, "undone")[3:]...)
+	anew := branch(kept, 4, "anew")
+	s.store.put(anew)
+	s.live(r, anew[3])
+	s.store.set(func() { s.store.down = false })
+	ann.requireForked(groupID, 4, 2)
+	ann.quiet()
+}
+
+// A client that has got everything of the dead branch, and is sent some of it again, is found out before that.
+func TestAClientThatIsSentEventsAgainIsJudgedByWhatItHas(t *testing.T) {
+	s, r, kept, _, ann, _ := wentBack(t)
+	s.store.set(func() { s.store.down = true })
+	r.mu.Lock()
+	again := ann.seats[groupID]
+	again.sent = 3 // as retry does
+	r.mu.Unlock()
+	anew := branch(kept, 12, "anew")
+	s.store.put(anew)
+	s.live(r, anew[7])
+	s.store.set(func() { s.store.down = false })
+	ann.requireForked(groupID, 12, 8)
+	ann.quiet()
+}
+
+// Those who come back read from the store what the room does not have, and see that it does not fit.
+func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
+	s, _, kept, _, ann, _ := wentBack(t)
+	anew := branch(kept, 8, "anew")
+	s.store.put(anew)
+	dan := s.client("dan", frame.Proto)
+	dan.resume(position(kept[1]))
+	ann.requireForked(groupID, 8, 8)
+	for _, event := range anew[2:] {
+		require.Equal(t, event.GetHash(), dan.next().GetEvent().GetHash())
+	}
+}
+
+// The list of conversations is the store's word: nothing of a dead branch is sent again to whoever is beyond it.
+func TestAClientOfTheDeadBranchIsToldAtOnce(t *testing.T) {
+	s, _, kept, undone, _, _ := wentBack(t)
+	s.store.put(branch(kept, 4, "anew"))
+	dan := s.client("dan", frame.Proto)
+	dan.resume(position(undone[7]))
+	dan.requireForked(groupID, 4, 8)
+	dan.quiet()
+}
+
+// A membership that ended on the dead branch goes on.
+func TestAMembershipThatEndedOnTheDeadBranchGoesOn(t *testing.T) {
+	s, r, kept, undone, ann, bob := wentBack(t)
+	removed := next(undone, "cem", &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "bob"}}})
+	s.live(r, removed)
+	ann.seqs(1)
+	anew := branch(kept, 5, "anew")
+	s.store.put(anew)
+	s.live(r, anew[3])
+	ann.requireForked(groupID, 5, 9)
+	goOn(r, bob)
+	require.Equal(t, []uint64{4, 5}, bob.seqs(2))
+	more := branch(anew, 10, "anew")
+	s.store.put(more)
+	s.live(r, more[5:]...)
+	require.Equal(t, []uint64{6, 7, 8, 9, 10}, bob.seqs(5))
+	r.mu.Lock()
+	bob.seats[groupID].sent = 6 // as retry does: the filler looks where the membership ends
+	r.mu.Unlock()
+	goOn(r, bob)
+	require.Equal(t, []uint64{7, 8, 9, 10}, bob.seqs(4))
+	bob.quiet()
+}
+
+// An answer about the room of before says nothing about the one of now.
+func TestAnAnswerAboutTheDeadBranchIsIgnored(t *testing.T) {
+	s, r, kept, _, ann, _ := wentBack(t)
+	before := r.standpoint()
+	anew := branch(kept, 4, "anew")
+	s.store.put(anew)
+	s.live(r, anew[3])
+	ann.requireForked(groupID, 4, 8)
+	r.compare(before, &historyv1.Head{ConversationId: groupID, Head: 4, HeadHash: anew[3].GetHash()})
+	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
 }
 
 // An event of the dead branch that comes late does not keep the room waiting for it, nor a client that has it unaware.
@@ -305,4 +460,17 @@ func TestAFormerConversationMayFork(t *testing.T) {
 			require.Equal(t, uint64(6), ann.next().GetDetached().GetLast())
 		})
 	}
+}
+
+// A long way is gone in pages. Only the client's own position is judged.
+func TestAFormerConversationOfSeveralPages(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3*maxMessageEvents, "kept")
+	s.store.put(log)
+	s.store.set(func() { s.store.left = uint64(len(log)) })
+	ann := s.client("ann", frame.Proto)
+	ann.resume(position(log[3]))
+	seqs := ann.seqs(len(log) - 4)
+	require.Equal(t, uint64(5), seqs[0])
+	require.Equal(t, uint64(len(log)), ann.next().GetDetached().GetLast())
 }

@@ -32,7 +32,7 @@ import (
 )
 
 // patience is for what happens in a moment. A test that waits for it in vain fails.
-const patience = 10 * time.Second
+const patience = 2 * time.Second
 
 // stage is a gateway without NATS and without listener, on a store that is a slice of events.
 type stage struct {
@@ -252,6 +252,7 @@ type fakeStore struct {
 	level      uint32
 	partitions uint32
 	reads      int
+	lists      int
 	viewed     *historyv1.ReadMessagesRequest
 	messages   *historyv1.ReadMessagesResponse
 }
@@ -283,6 +284,7 @@ func (f *fakeStore) Heads(_ context.Context, request *historyv1.HeadsRequest, _ 
 func (f *fakeStore) ListConversations(context.Context, *historyv1.ListConversationsRequest, ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.lists++
 	if f.down {
 		return nil, errDown
 	}

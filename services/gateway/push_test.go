@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
@@ -152,6 +154,7 @@ func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 			c.quiet()
 			s.store.set(func() { s.store.missing = 0 })
 			require.Equal(t, []uint64{4, 5, 6, 7, 8}, c.seqs(5))
+			require.Zero(t, testutil.ToFloat64(s.g.metrics.reloads), "a hole is no fork")
 		})
 	}
 	s := newStage(t)
@@ -221,6 +224,33 @@ func TestErrorsAreAnswers(t *testing.T) {
 	c.quiet()
 	c.refuse(1, codeInvalid, "", "x")
 	require.Equal(t, uint64(1), c.next().GetId())
+}
+
+// The connect frame decides how events come.
+func TestBodyBytesAreAskedForInConnect(t *testing.T) {
+	secret := strings.Repeat("s", auth.MinSecretBytes)
+	token, err := auth.Mint([]byte(secret), "ann", time.Hour, time.Now(), "", "")
+	require.NoError(t, err)
+	for asked, want := range map[bool]frame.Codec{false: frame.JSON, true: frame.JSONWithBytes} {
+		s := newStage(t)
+		s.g.verifier, err = auth.New(auth.Config{HMACSecret: secret}, auth.Options{})
+		require.NoError(t, err)
+		t.Cleanup(s.g.verifier.Close)
+		s.g.cfg.MaxConnectionsPerUser, s.g.cfg.CommandRatePerUser = 9, 1
+		c := s.client("ann", frame.JSON)
+		c.connect(3, &clientv1.Connect{Token: token, DeviceId: "d", BodyBytes: asked})
+		f := c.next()
+		require.Equal(t, uint32(1), f.GetConnected().GetLevel(), "%v", f)
+		require.Equal(t, want, c.conn.events)
+		require.Equal(t, frame.JSON, c.conn.codec)
+	}
+}
+
+// Pages in which each body comes twice are shorter.
+func TestAPageFitsIntoTheSendQueue(t *testing.T) {
+	s := newStage(t)
+	require.Equal(t, s.g.cfg.SendQueueBytes/4, s.client("ann", frame.JSON).pageBytes())
+	require.Equal(t, s.g.cfg.SendQueueBytes/8, s.client("ann", frame.JSONWithBytes).pageBytes())
 }
 
 // A client learns the level when it connects.

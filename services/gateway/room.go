@@ -220,7 +220,7 @@ func (r *room) advance(entries []*entry, dirty *[]*conn) {
 
 func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 	first, last := entries[0].seq(), entries[len(entries)-1].seq()
-	before, hash := prefix(entries[0].event.GetPrevHash()), entries[len(entries)-1].event.GetHash()
+	hash := entries[len(entries)-1].event.GetHash()
 	r.remember(entries)
 	r.head, r.headHash, r.awaiting = last, hash, true
 	size, sampled := 0, false
@@ -244,9 +244,6 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 			continue
 		case s.sent+1 != first || s.top >= first || large:
 			r.putBehind(s)
-			continue
-		case s.topHash != 0 && s.topHash != before:
-			elsewhere = append(elsewhere, s)
 			continue
 		}
 		codec := s.conn.events
@@ -550,9 +547,6 @@ func (r *room) prepend(entries []*entry) {
 	}
 	entries = entries[:end]
 	if r.closed || !r.ready || end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecent() || len(r.recent)+end > maxRecentEvents {
-		return
-	}
-	if len(r.recent) > 0 && !chained(entries[end-1].event.GetHash(), r.recent[:1]) {
 		return
 	}
 	r.recent = append(entries[:end:end], r.recent...)
