@@ -551,6 +551,11 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, retried.GetOutcome().GetError().GetCode())
 	both := letters(2)
 	store.heal()
+	// The older one is retried in the attempt that was put aside again, and that is final. The newer one is retried in the next attempt.
+	retried, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: both[0].GetDeadLetterId()})
+	require.NoError(t, err)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, retried.GetOutcome().GetError().GetCode())
+	slices.Reverse(both)
 	for i, again := range both {
 		retried, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: again.GetDeadLetterId()})
 		require.NoError(t, err)
