@@ -91,8 +91,7 @@ func Build(ctx context.Context, source, dir string) (launch.Binaries, error) {
 	binaries := launch.Binaries{}
 	for name, pkg := range Programs {
 		binaries[name] = filepath.Join(dir, name)
-		// -trimpath lets both versions share what is the same in them.
-		if err := run(ctx, source, "go", "build", "-trimpath", "-o", binaries[name], pkg); err != nil {
+		if err := run(ctx, source, "go", "build", "-o", binaries[name], pkg); err != nil {
 			return nil, err
 		}
 	}

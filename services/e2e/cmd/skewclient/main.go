@@ -52,7 +52,7 @@ func run(ctx context.Context) error {
 		URL: *url, DeviceID: *device, Codec: codec, Start: clientv1.Start_START_FIRST,
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Token: func(context.Context) (string, error) { return os.Getenv("SKEW_TOKEN"), nil },
-		OnEvent: func(_ context.Context, event *client.Event) {
+		OnEvent: func(_ context.Context, event client.Event) {
 			say(skew.Line{Seq: event.GetSeq(), Kind: int32(event.GetKind()), Content: event.Content.String(), Known: event.GetBody().GetAction() != nil})
 		},
 		OnBroken: func(err error) { say(skew.Line{Broken: err.Error()}) },
