@@ -2,7 +2,7 @@ package ledger_test
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -136,7 +136,7 @@ func TestOnlyTheEventsThatWereErasedAreErasedAgain(t *testing.T) {
 	_, err := ledger.Apply(t.Context(), d, []ledger.Entry{bySender})
 	require.NoError(t, err)
 	require.Equal(t, "bob", d.erased[0].GetSender())
-	d.err = fmt.Errorf("away")
+	d.err = errors.New("away")
 	_, err = ledger.Apply(t.Context(), d, []ledger.Entry{entry(9)})
 	require.ErrorIs(t, err, d.err)
 	_, err = ledger.Apply(t.Context(), d, []ledger.Entry{bySender})

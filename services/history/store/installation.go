@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -54,5 +55,5 @@ func CheckMark(i int, mark *historyv1.BackupMark, present *historyv1.Watermark) 
 }
 
 // ErrFormer is what opening a database of a former schema gives.
-var ErrFormer = fmt.Errorf("it was made by an earlier version of Runnel, whose events cannot be read by this one: " +
+var ErrFormer = errors.New("it was made by an earlier version of Runnel, whose events cannot be read by this one: " +
 	"start with a new data directory (standalone) or a new, empty database, and keep or remove the old one")

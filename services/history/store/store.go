@@ -15,6 +15,8 @@ import "context"
 // Store is one database. All methods may be called concurrently. Requests are trusted to be well formed (the server
 // validates them at the edge); what only the database can tell comes back as one of this package's errors. Messages passed
 // in must not be changed afterwards, not even when the call has returned early because its context ended.
+//
+//nolint:interfacebloat // eleven small ones and what every database has; callers take the ones that they need
 type Store interface {
 	Log
 	Members

@@ -57,6 +57,7 @@ var rowCounts = [...]int{64, 16, 4, 1}
 type manyRows struct {
 	statements [len(rowCounts)]*sql.Stmt
 	width      int
+	args       []any // those of one statement, used again; only the writer runs it
 }
 
 // manyRows prepares before, then row once for each row, then after. ?1 and ?2 in row are arguments that all rows share; the
@@ -76,9 +77,11 @@ func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed
 		for len(args) >= n*m.width {
 			these := args[:n*m.width]
 			if len(shared) > 0 {
-				these = append(append(make([]any, 0, len(shared)+n*m.width), shared...), these...)
+				m.args = append(append(m.args[:0], shared...), these...)
+				these = m.args
 			}
 			result, err := m.statements[i].ExecContext(ctx, these...)
+			clear(m.args)
 			if err != nil {
 				return changed, err
 			}
@@ -125,8 +128,8 @@ func (s *writeStatements) prepare(p *preparer) {
 	s.beginEpoch = p.stmt("INSERT INTO epochs (partition, epoch, stream) VALUES (?, ?, ?)")
 	// OR FAIL leaves the rows before a clash in place. The append is taken back as a whole anyway, and SQLite is spared a
 	// journal for each statement. Most events are plain; what only others have is left out of their statement, because every argument costs.
-	s.plainEvents = p.manyRows(fmt.Sprintf(`INSERT OR FAIL INTO events (partition, epoch, format, conversation_id, seq, time_ms, sender, command_id, kind,
-		body, salt, prev_hash, hash, sequence) VALUES `), fmt.Sprintf("(?1,?2,%d,?,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
+	s.plainEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, format, conversation_id, seq, time_ms, sender, command_id, kind,
+		body, salt, prev_hash, hash, sequence) VALUES `, fmt.Sprintf("(?1,?2,%d,?,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
 	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, conversation_id, seq, time_ms, sender, command_id, kind,
 		body, salt, prev_hash, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
 	s.conversations = p.manyRows(`INSERT OR FAIL INTO conversations (epoch, conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator,

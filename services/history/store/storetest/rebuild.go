@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -58,7 +59,7 @@ func testRebuild(t *testing.T, subject Subject) {
 		running.Go(func() {
 			defer close(done)
 			for i := range 40 {
-				worker.Commit(t, worker.Command(id, "alice", Edit(2, fmt.Sprint(i))), worker.Command(id, "bob", Reply("r", 2)), worker.Command(id, "bob", React(2, fmt.Sprint("e", i%3), i%6 >= 3)))
+				worker.Commit(t, worker.Command(id, "alice", Edit(2, itoa(i))), worker.Command(id, "bob", Reply("r", 2)), worker.Command(id, "bob", React(2, fmt.Sprint("e", i%3), i%6 >= 3)))
 			}
 		})
 		for building := true; building; {
@@ -93,7 +94,7 @@ func (o one) ConversationIDs(_ context.Context, after string) ([]string, error) 
 // try applies and commits a command, unless it is refused.
 func (w *Worker) try(t *testing.T, command *brokerv1.Command) bool {
 	t.Helper()
-	event, refusal := w.apply(t, command, map[string]*conversation.Facts{})
+	event, refusal := w.apply(t, command, &known{})
 	if refusal != nil {
 		return false
 	}
@@ -136,11 +137,12 @@ func viewsOf(t *testing.T, s store.Store, id string, users []string) (views []st
 			found, err := s.Facts(context.WithoutCancel(t.Context()), []*historyv1.Need{{ConversationId: id, Seq: event.GetSeq(), UserId: user}})
 			require.NoError(t, err)
 			row := found[0].GetRow()
-			view := fmt.Sprint(event.GetSeq(), row.GetSeq(), row.GetEditSeq(), row.GetEditTimeMs(), row.GetDeletedSeq(), row.GetReplies(), row.GetLastReplySeq())
+			var view strings.Builder
+			fmt.Fprint(&view, event.GetSeq(), row.GetSeq(), row.GetEditSeq(), row.GetEditTimeMs(), row.GetDeletedSeq(), row.GetReplies(), row.GetLastReplySeq())
 			for _, reaction := range found[0].GetReactions() {
-				view += fmt.Sprint(" ", reaction.GetUserId(), reaction.GetEmoji(), reaction.GetSeq())
+				fmt.Fprint(&view, " ", reaction.GetUserId(), reaction.GetEmoji(), reaction.GetSeq())
 			}
-			views = append(views, view)
+			views = append(views, view.String())
 		}
 	}
 	return views

@@ -208,32 +208,65 @@ func (w *Worker) CreateDirect(sender, other string) *brokerv1.Command {
 func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversationv1.Event {
 	tb.Helper()
 	events := make([]*conversationv1.Event, len(commands))
-	facts := map[string]*conversation.Facts{}
+	known := &known{applied: make([]conversation.Result, 0, len(commands))}
 	for i, command := range commands {
-		event, refusal := w.apply(tb, command, facts)
+		event, refusal := w.apply(tb, command, known)
 		require.Nil(tb, refusal, "the test's own command was refused: %v", refusal)
 		events[i] = event
 	}
 	return events
 }
 
-// apply applies one command of a batch. facts are what is known of its conversations from the commands before.
-func (w *Worker) apply(tb testing.TB, command *brokerv1.Command, facts map[string]*conversation.Facts) (*conversationv1.Event, *conversationv1.Error) {
+// known is what is known of the events of a batch. Facts are made only for conversations in which something is referred to.
+type known struct {
+	applied []conversation.Result
+	facts   map[string]*conversation.Facts
+}
+
+func (k *known) of(id string) *conversation.Facts {
+	if facts := k.facts[id]; facts != nil {
+		return facts
+	}
+	facts := conversation.NewFacts(nil)
+	for _, result := range k.applied {
+		if result.Event.GetConversationId() == id {
+			facts.Add(result.Event, result.Effects)
+		}
+	}
+	if k.facts == nil {
+		k.facts = map[string]*conversation.Facts{}
+	}
+	k.facts[id] = facts
+	return facts
+}
+
+func (k *known) add(result conversation.Result) {
+	k.applied = append(k.applied, result)
+	if facts := k.facts[result.Event.GetConversationId()]; facts != nil {
+		facts.Add(result.Event, result.Effects)
+	}
+}
+
+// apply applies one command of a batch.
+func (w *Worker) apply(tb testing.TB, command *brokerv1.Command, known *known) (*conversationv1.Event, *conversationv1.Error) {
 	tb.Helper()
 	id := command.GetConversationId()
 	body, err := conversation.DecodeBody(command.GetBody())
 	require.NoError(tb, err)
-	if facts[id] == nil {
-		facts[id] = conversation.NewFacts(nil)
+	var facts *conversation.Facts
+	if needs := conversation.Needs(command.GetSender(), body); len(needs) > 0 {
+		facts = known.of(id)
+		w.load(tb, id, facts, needs)
 	}
-	w.load(tb, id, facts[id], conversation.Needs(command.GetSender(), body))
-	result, refusal := conversation.Apply(w.States[id], facts[id], command, body, firstMs+w.clock.n)
+	result, refusal := conversation.Apply(w.States[id], facts, command, body, firstMs+w.clock.n)
 	if refusal != nil {
 		return nil, refusal
 	}
-	facts[id].Add(result.Event, result.Effects)
+	known.add(result)
 	w.States[id] = result.State
-	w.effects.Store(result.Event, result.Effects)
+	if len(result.Effects) > 0 {
+		w.effects.Store(result.Event, result.Effects)
+	}
 	return result.Event, nil
 }
 
