@@ -173,8 +173,6 @@ func (c *Client) sound(conv *stream) {
 		c.breakOff(conv, reason)
 	case conv.head > conv.last:
 		c.fill(conv, conv.head)
-	default:
-		c.leaveIf(conv, conv.last >= conv.leaveAt)
 	}
 }
 

@@ -199,6 +199,30 @@ func TestAfterARestartOnlyTheNewestEventIsRemembered(t *testing.T) {
 	})
 }
 
+func TestAHiddenStretchIsNoFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, h := newGateway(), newHistory(5)
+		var f forks
+		_, _ = start(t, g, fromFirst, f.watch)
+		l, _ := g.accept(t, connected(h.info()))
+		l.send(h.push(1), hide(h, 2, 5))
+		synctest.Wait()
+		l.cut()
+		info := h.info()
+		info.Head = 3
+		l, _ = g.accept(t, connected(info))
+		read := l.recv(t)
+		require.Equal(t, uint64(4), read.GetRead().GetAfter())
+		l.send(&clientv1.ServerFrame{Id: read.GetId(), Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{
+			Hidden: []*conversationv1.Range{{First: 5, Last: 5}}, Head: 5,
+		}}})
+		h.grow(1)
+		l.send(h.push(6))
+		l.silent(t)
+		require.Equal(t, []string{"1", "6"}, f.told)
+	})
+}
+
 // The first event names the one before it, which the program never saw.
 func TestTheEventBeforeTheFirstIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -326,7 +350,7 @@ func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
 		require.Equal(t, uint64(9), h.head())
 		l.cut()
 		synctest.Wait()
-		unsent := enqueue(t, c, h.id, "unsent")
+		unsent, next := enqueue(t, c, h.id, "unsent"), enqueue(t, c, h.id, "next")
 
 		h.back(4)
 		l, _ = g.accept(t, connected(h.info()))
@@ -335,7 +359,7 @@ func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
 		_, _ = l.answerReads(t, h)
 		l, _ = g.accept(t, connected(h.info()))
 		order := h.serve(t, l)
-		require.Equal(t, []string{unsent.CommandID, first.CommandID, answerLost.CommandID, editKept.CommandID, last.CommandID}, order)
+		require.Equal(t, []string{unsent.CommandID, first.CommandID, answerLost.CommandID, editKept.CommandID, last.CommandID, next.CommandID}, order)
 		require.Len(t, f.forks, 1)
 		require.Equal(t, uint64(9), f.forks[0].From)
 		require.Equal(t, uint64(4), f.forks[0].To)
@@ -357,7 +381,7 @@ func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
 		require.Zero(t, body.GetMessage().GetReplyTo(), "what it answered was undone")
 		_, err = unsent.Wait(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []string{"9>4", "5", "6", "7", "8", "9"}, f.told[len(f.told)-6:])
+		require.Equal(t, []string{"9>4", "5", "6", "7", "8", "9", "10"}, f.told[len(f.told)-7:])
 	})
 }
 
@@ -465,7 +489,7 @@ func TestAForkIsToldInOrderToASlowProgram(t *testing.T) {
 		l.send(h.push(6))
 		synctest.Wait()
 		close(let)
-		time.Sleep(time.Second)
+		synctest.Wait()
 		require.Equal(t, []string{"1", "2", "3", "4", "5", "6", "7", "8", "8>5", "6"}, f.told)
 		require.Equal(t, client.Position{Seq: 6, Hash: h.events[5].GetHash()}, cursors.positions[h.id])
 		require.Equal(t, uint64(6), l.recvAck(t)[h.id].GetDelivered())
