@@ -36,7 +36,7 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			s.store.put(c.log[:len(c.log)-c.live])
-			r := s.room(groupID)
+			r := s.room()
 			first := s.client("bob", frame.Proto)
 			first.resume()
 			s.store.put(c.log)
@@ -45,7 +45,7 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 
 			ann := s.client("ann", frame.JSON)
 			ann.resume(c.has)
-			ann.requireForked(groupID, c.head, c.has.GetSeq())
+			ann.requireForked(c.head, c.has.GetSeq())
 			more := branch(c.log, len(c.log)+1, "new")
 			s.store.put(more)
 			s.live(r, more[len(more)-1])
@@ -71,7 +71,7 @@ func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			s.store.put(log)
-			r := s.room(groupID)
+			r := s.room()
 			ann := s.client("ann", frame.Proto)
 			ann.resume(has)
 			require.Equal(t, []uint64{5, 6}, ann.seqs(2))
@@ -103,7 +103,7 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 			s := newStage(t)
 			log := branch(nil, 6, "kept")
 			s.store.put(log[:4])
-			r := s.room(groupID)
+			r := s.room()
 			s.store.put(log)
 			s.store.set(func() { s.store.down = true })
 			ann := s.client("ann", frame.Proto)
@@ -121,7 +121,7 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 			}
 			s.store.set(func() { s.store.down = false })
 			if c.other || c.lost {
-				ann.requireForked(groupID, c.head, 6)
+				ann.requireForked(c.head, 6)
 				return
 			}
 			more := branch(log, 7, "new")
@@ -132,24 +132,31 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 	}
 }
 
-// wentBack is a room in which ann has everything of a log, and bob nothing after its third event, which he was sent.
-func wentBack(t *testing.T) (s *stage, r *room, kept, undone []*conversationv1.Event, ann, bob *client) {
+// deadBranch is a room in which ann has everything of a log, and bob nothing after its third event, which he was sent.
+type deadBranch struct {
+	*stage
+
+	r            *room
+	kept, undone []*conversationv1.Event
+	ann, bob     *client
+}
+
+func newDeadBranch(t *testing.T) *deadBranch {
 	t.Helper()
-	s = newStage(t)
-	kept = branch(nil, 3, "kept")
-	undone = branch(kept, 8, "undone")
-	s.store.put(kept)
-	r = s.room(groupID)
-	bob = s.client("bob", frame.Proto)
-	bob.resume(position(kept[2]))
-	r.mu.Lock()
-	bob.seats[groupID].behind = true // his filler is slow
-	r.mu.Unlock()
-	ann = s.client("ann", frame.JSON)
-	ann.resume()
-	s.live(r, undone[3:]...)
-	ann.seqs(5)
-	return s, r, kept, undone, ann, bob
+	d := &deadBranch{stage: newStage(t), kept: branch(nil, 3, "kept")}
+	d.undone = branch(d.kept, 8, "undone")
+	d.store.put(d.kept)
+	d.r = d.room()
+	d.bob = d.client("bob", frame.Proto)
+	d.bob.resume(position(d.kept[2]))
+	d.r.mu.Lock()
+	d.bob.seats[groupID].behind = true // his filler is slow
+	d.r.mu.Unlock()
+	d.ann = d.client("ann", frame.JSON)
+	d.ann.resume()
+	d.live(d.r, d.undone[3:]...)
+	d.ann.seqs(5)
+	return d
 }
 
 // goOn lets bob's filler work again.
@@ -189,7 +196,8 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 		"by somebody who connects": func(s *stage, _ *room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, r, kept, _, ann, bob := wentBack(t)
+			d := newDeadBranch(t)
+			s, r, kept, ann, bob := d.stage, d.r, d.kept, d.ann, d.bob
 			anew := branch(kept, 4, "anew")
 			s.store.put(anew)
 			notice(s, r, anew)
@@ -224,13 +232,13 @@ func TestARepeatThatIsNotInMemoryIsLookedInto(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
 	s.store.put(branch(kept, 8, "undone"))
-	r := s.room(groupID)
+	r := s.room()
 	ann := s.client("ann", frame.Proto)
 	ann.resume()
 	anew := branch(kept, 4, "anew")
 	s.store.put(anew)
 	s.live(r, anew[3])
-	ann.requireForked(groupID, 4, 8)
+	ann.requireForked(4, 8)
 }
 
 // A live message of nobody knows whom makes the room look, and disturbs no client.
@@ -238,7 +246,7 @@ func TestAReloadThatFindsTheSameLogDisturbsNobody(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 6, "kept")
 	s.store.put(log)
-	r := s.room(groupID)
+	r := s.room()
 	ann, bob := s.client("ann", frame.Proto), s.client("bob", frame.Proto)
 	ann.resume() // has no hash
 	bob.resume(position(log[4]))
@@ -258,7 +266,7 @@ func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
 	s.store.put(kept)
-	r := s.room(groupID)
+	r := s.room()
 	s.store.set(func() { s.store.down = true })
 	ann := s.client("ann", frame.Proto)
 	ann.takeSeats(
@@ -270,13 +278,14 @@ func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
 	s.store.put(anew)
 	s.live(r, anew[3])
 	s.store.set(func() { s.store.down = false })
-	ann.requireForked(groupID, 4, 2)
+	ann.requireForked(4, 2)
 	ann.quiet()
 }
 
 // A client that has got everything of the dead branch, and is sent some of it again, is found out before that.
 func TestAClientThatIsSentEventsAgainIsJudgedByWhatItHas(t *testing.T) {
-	s, r, kept, _, ann, _ := wentBack(t)
+	d := newDeadBranch(t)
+	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
 	s.store.set(func() { s.store.down = true })
 	r.mu.Lock()
 	again := ann.seats[groupID]
@@ -286,18 +295,19 @@ func TestAClientThatIsSentEventsAgainIsJudgedByWhatItHas(t *testing.T) {
 	s.store.put(anew)
 	s.live(r, anew[7])
 	s.store.set(func() { s.store.down = false })
-	ann.requireForked(groupID, 12, 8)
+	ann.requireForked(12, 8)
 	ann.quiet()
 }
 
 // Those who come back read from the store what the room does not have, and see that it does not fit.
 func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
-	s, _, kept, _, ann, _ := wentBack(t)
+	d := newDeadBranch(t)
+	s, kept, ann := d.stage, d.kept, d.ann
 	anew := branch(kept, 8, "anew")
 	s.store.put(anew)
 	dan := s.client("dan", frame.Proto)
 	dan.resume(position(kept[1]))
-	ann.requireForked(groupID, 8, 8)
+	ann.requireForked(8, 8)
 	for _, event := range anew[2:] {
 		require.Equal(t, event.GetHash(), dan.next().GetEvent().GetHash())
 	}
@@ -305,24 +315,26 @@ func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
 
 // The list of conversations is the store's word: nothing of a dead branch is sent again to whoever is beyond it.
 func TestAClientOfTheDeadBranchIsToldAtOnce(t *testing.T) {
-	s, _, kept, undone, _, _ := wentBack(t)
+	d := newDeadBranch(t)
+	s, kept, undone := d.stage, d.kept, d.undone
 	s.store.put(branch(kept, 4, "anew"))
 	dan := s.client("dan", frame.Proto)
 	dan.resume(position(undone[7]))
-	dan.requireForked(groupID, 4, 8)
+	dan.requireForked(4, 8)
 	dan.quiet()
 }
 
 // A membership that ended on the dead branch goes on.
 func TestAMembershipThatEndedOnTheDeadBranchGoesOn(t *testing.T) {
-	s, r, kept, undone, ann, bob := wentBack(t)
+	d := newDeadBranch(t)
+	s, r, kept, undone, ann, bob := d.stage, d.r, d.kept, d.undone, d.ann, d.bob
 	removed := next(undone, "cem", &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "bob"}}})
 	s.live(r, removed)
 	ann.seqs(1)
 	anew := branch(kept, 5, "anew")
 	s.store.put(anew)
 	s.live(r, anew[3])
-	ann.requireForked(groupID, 5, 9)
+	ann.requireForked(5, 9)
 	goOn(r, bob)
 	require.Equal(t, []uint64{4, 5}, bob.seqs(2))
 	more := branch(anew, 10, "anew")
@@ -339,12 +351,13 @@ func TestAMembershipThatEndedOnTheDeadBranchGoesOn(t *testing.T) {
 
 // An answer about the room of before says nothing about the one of now.
 func TestAnAnswerAboutTheDeadBranchIsIgnored(t *testing.T) {
-	s, r, kept, _, ann, _ := wentBack(t)
+	d := newDeadBranch(t)
+	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
 	before := r.standpoint()
 	anew := branch(kept, 4, "anew")
 	s.store.put(anew)
 	s.live(r, anew[3])
-	ann.requireForked(groupID, 4, 8)
+	ann.requireForked(4, 8)
 	r.compare(before, &historyv1.Head{ConversationId: groupID, Head: 4, HeadHash: anew[3].GetHash()})
 	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
 }
@@ -355,7 +368,7 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 	kept := branch(nil, 3, "kept")
 	undone := branch(kept, 8, "undone")
 	s.store.put(kept)
-	r := s.room(groupID)
+	r := s.room()
 	ann := s.client("ann", frame.Proto)
 	ann.resume(position(kept[2]))
 	s.live(r, undone[6]) // 4 to 6 are missing, in the store, too
@@ -372,15 +385,17 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 
 // A conversation that the store does not know any more has no position.
 func TestAConversationThatIsGoneForksItsClients(t *testing.T) {
-	s, _, _, _, ann, _ := wentBack(t)
+	d := newDeadBranch(t)
+	s, ann := d.stage, d.ann
 	s.store.put(nil)
 	s.g.hub.compare(t.Context())
-	ann.requireForked(groupID, 0, 8)
+	ann.requireForked(0, 8)
 }
 
 // While the store is away a room that has to begin anew waits for it.
 func TestAReloadWaitsForTheStore(t *testing.T) {
-	s, r, kept, _, ann, _ := wentBack(t)
+	d := newDeadBranch(t)
+	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
 	s.store.put(branch(kept, 4, "anew"))
 	s.store.set(func() { s.store.down = true })
 	s.live(r, branch(kept, 4, "anew")[3])
@@ -389,7 +404,7 @@ func TestAReloadWaitsForTheStore(t *testing.T) {
 	}, patience, time.Millisecond)
 	ann.quiet()
 	s.store.set(func() { s.store.down = false })
-	ann.requireForked(groupID, 4, 8)
+	ann.requireForked(4, 8)
 }
 
 // The position may lie before the membership of today, where the client sees only what its user may see.
@@ -413,13 +428,13 @@ func TestAPositionBeforeTheMembershipIsJudged(t *testing.T) {
 			require.Equal(t, uint64(5), c.next().GetHidden().GetFirst())
 			require.Equal(t, []uint64{6, 7, 8}, c.seqs(3))
 		}},
-		"another event": {position(undone[1]), func(c *client) { c.requireForked(groupID, 8, 2) }},
+		"another event": {position(undone[1]), func(c *client) { c.requireForked(8, 2) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			s.store.put(log)
 			s.store.set(func() { s.store.earlier, s.store.joined = 3, 6 })
-			s.room(groupID)
+			s.room()
 			ann := s.client("ann", frame.Proto)
 			ann.resume(c.has)
 			c.want(ann)
@@ -449,7 +464,7 @@ func TestAFormerConversationMayFork(t *testing.T) {
 			ann := s.client("ann", frame.JSON)
 			ann.resume(c.has)
 			if c.forked {
-				ann.requireForked(groupID, 6, c.has.GetSeq())
+				ann.requireForked(6, c.has.GetSeq())
 				s.store.set(func() { s.store.left = 0 })
 				ann.join(groupID)
 				ann.quiet()

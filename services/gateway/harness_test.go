@@ -91,10 +91,10 @@ func newStage(t *testing.T) *stage {
 }
 
 // room is a room that stands where the store does.
-func (s *stage) room(id string) *room {
-	r := &room{hub: s.g.hub, id: id, key: s.g.recorder.key(id)}
+func (s *stage) room() *room {
+	r := &room{hub: s.g.hub, id: groupID, key: s.g.recorder.key(groupID)}
 	s.g.hub.mu.Lock()
-	s.g.hub.rooms[id] = r
+	s.g.hub.rooms[groupID] = r
 	s.g.hub.mu.Unlock()
 	require.NoError(s.t, s.g.hub.readHeads(s.t.Context(), []*room{r}, (*room).open))
 	return r
@@ -204,10 +204,10 @@ func (c *client) quiet() {
 	require.NotNil(c.t, f.GetTokenExpiring(), "%v", f)
 }
 
-func (c *client) requireForked(id string, head, seq uint64) {
+func (c *client) requireForked(head, seq uint64) {
 	c.t.Helper()
 	f := c.next().GetForked()
-	require.Equal(c.t, id, f.GetConversationId())
+	require.Equal(c.t, groupID, f.GetConversationId())
 	require.Equal(c.t, head, f.GetHead())
 	require.Equal(c.t, seq, f.GetSeq())
 }

@@ -59,11 +59,8 @@ func checkInstallation(answer *historyv1.GetInstallationResponse, partitions int
 
 // watchInstallation asks again and again until ctx ends, or until this gateway must stop: then it returns why.
 func (g *Gateway) watchInstallation(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		pause(ctx.Done(), levelInterval*3/4+rand.N(levelInterval/2))
-		if ctx.Err() != nil {
-			return nil
-		}
 		err := g.agree(ctx)
 		switch {
 		case errors.Is(err, ErrMismatch):
@@ -72,4 +69,5 @@ func (g *Gateway) watchInstallation(ctx context.Context) error {
 			g.log.Warn("the installation's protocol level could not be read; the next try comes soon", "error", err)
 		}
 	}
+	return nil
 }

@@ -107,10 +107,10 @@ func takePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool)
 	}
 	if hidden := page.GetHidden(); len(hidden) > 0 && hidden[0].GetFirst() <= seq {
 		rest := &conversationv1.Range{First: seq + 1, Last: hidden[0].GetLast()}
-		page.Hidden = hidden[1:]
 		if rest.GetFirst() <= rest.GetLast() {
-			page.Hidden = append([]*conversationv1.Range{rest}, page.Hidden...)
+			hidden = append([]*conversationv1.Range{nil, rest}, hidden[1:]...)
 		}
+		page.Hidden = hidden[1:]
 	}
 	return differs
 }

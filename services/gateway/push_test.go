@@ -24,7 +24,7 @@ func TestEventsComeInTheEncodingOfTheConnection(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 4, "hello")
 	s.store.put(log[:3])
-	r := s.room(groupID)
+	r := s.room()
 	clients := map[string]*client{
 		"ann": s.client("ann", frame.Proto), "bob": s.client("bob", frame.JSON), "cem": s.client("cem", frame.JSONWithBytes),
 	}
@@ -114,7 +114,7 @@ func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 	for name, begin := range map[string]func(s *stage) *client{
 		"in a gap": func(s *stage) *client {
 			s.store.put(log[:3])
-			r := s.room(groupID)
+			r := s.room()
 			c := s.client("ann", frame.Proto)
 			c.resume()
 			s.store.set(func() { s.store.log, s.store.missing = log, 5 })
@@ -124,7 +124,7 @@ func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 		"for a client that is behind": func(s *stage) *client {
 			s.store.put(log)
 			s.store.set(func() { s.store.missing = 5 })
-			s.room(groupID)
+			s.room()
 			c := s.client("ann", frame.Proto)
 			c.resume(position(log[2]))
 			return c
@@ -132,7 +132,7 @@ func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 		"in an earlier membership": func(s *stage) *client {
 			s.store.put(log)
 			s.store.set(func() { s.store.missing, s.store.earlier, s.store.joined = 5, 6, 7 })
-			s.room(groupID)
+			s.room()
 			c := s.client("ann", frame.Proto)
 			c.resume(position(log[2]))
 			return c
@@ -170,7 +170,7 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
 	s.store.put(log)
-	s.room(groupID)
+	s.room()
 	c := s.client("ann", frame.Proto)
 	c.resume()
 	bad := &clientv1.AckPosition{ConversationId: groupID, Delivered: 9}
@@ -241,8 +241,8 @@ func TestBodyBytesAreAskedForInConnect(t *testing.T) {
 		c.connect(3, &clientv1.Connect{Token: token, DeviceId: "d", BodyBytes: asked})
 		f := c.next()
 		require.Equal(t, uint32(1), f.GetConnected().GetLevel(), "%v", f)
-		require.Equal(t, want, c.conn.events)
-		require.Equal(t, frame.JSON, c.conn.codec)
+		require.Equal(t, want, c.events)
+		require.Equal(t, frame.JSON, c.codec)
 	}
 }
 
