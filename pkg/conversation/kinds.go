@@ -43,6 +43,8 @@ type row struct {
 	belongs bool
 	// membership says that its events begin or end memberships.
 	membership bool
+	// erases says that its events erase content of earlier ones.
+	erases bool
 	// doc is one sentence for the table in README.md.
 	doc string
 }
@@ -57,9 +59,9 @@ func table() []row {
 		{kind: 5, rules: leaveKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Leaves a group."},
 		{kind: 6, rules: renameKind{}, class: Content, level: 1, roles: Members, doc: "Gives a group another name."},
 		{kind: 7, rules: editKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Replaces the content of the sender's own message."},
-		{kind: 8, rules: deleteKind{}, class: Structure, level: 1, roles: Members, inDirect: true, doc: "Deletes a message for everyone: the sender's own, or as the owner of the group anybody's."},
+		{kind: 8, rules: deleteKind{}, class: Structure, level: 1, roles: Members, inDirect: true, erases: true, doc: "Deletes a message for everyone: the sender's own, or as the owner of the group anybody's."},
 		{kind: 9, rules: reactKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Adds a reaction to a message, or takes it back."},
-		{kind: 10, rules: eraseKind{}, class: Structure, level: 1, roles: Server, inDirect: true, doc: "Erases content from the log."},
+		{kind: 10, rules: eraseKind{}, class: Structure, level: 1, roles: Server, inDirect: true, erases: true, doc: "Erases content from the log."},
 	}
 }
 
@@ -134,6 +136,12 @@ func MessageKinds() []conversationv1.EventKind {
 // kindsThat lists the kinds whose row fits, by number.
 func kindsThat(fits func(*row) bool) []conversationv1.EventKind {
 	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return !fits(rowOf(kind)) })
+}
+
+// Erases reports whether events of a kind erase content of earlier events. What is kept of those in memory must go then.
+func Erases(kind conversationv1.EventKind) bool {
+	r := rowOf(kind)
+	return r != nil && r.erases
 }
 
 // KindOf is the kind of the event that a body leads to; EVENT_KIND_UNSPECIFIED for a body without an action, or with one

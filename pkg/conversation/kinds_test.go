@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -164,6 +165,33 @@ func TestTheRowSaysWhatChangesMembers(t *testing.T) {
 	}
 	for _, kind := range conversation.Kinds() {
 		require.True(t, seen[kind], "kind %d is missing from this test", kind)
+	}
+}
+
+// TestTheRowSaysWhatErases: gateways drop content from memory only where the row says that it was erased.
+func TestTheRowSaysWhatErases(t *testing.T) {
+	var r room
+	for _, s := range []struct {
+		sender string
+		body   *conversationv1.Body
+	}{
+		{"ann", group("bob")},
+		{"ann", text("x")},
+		{"ann", add("cem")},
+		{"ann", rename("x")},
+		{"ann", edit(2, "y")},
+		{"ann", react(2, "👍")},
+		{"ann", del(2)},
+		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})},
+	} {
+		before := slices.Clone(r.events)
+		require.Nil(t, r.apply(s.sender, s.body))
+		changed := false
+		for i := range before {
+			changed = changed || before[i] != r.events[i]
+		}
+		kind := r.events[len(r.events)-1].GetKind()
+		require.Equal(t, changed, conversation.Erases(kind), "%v: set erases in its row, or erase nothing", kind)
 	}
 }
 

@@ -46,6 +46,7 @@ type room struct {
 	seats    []*seat
 	recent   []*entry  // contiguous, the last one is head; may be empty
 	bytes    int       // of recent
+	erasedAt uint64    // the newest event that erased content of those before it; those are not kept
 	receipt  int64     // version of the newest receipt
 	awaiting bool      // some seat may have unacknowledged events
 	doubtAt  time.Time // from when on the store may be asked again whether the room is on its log
@@ -298,7 +299,24 @@ func (r *room) remember(entries []*entry) {
 	for _, e := range entries {
 		r.grow(e.weight())
 	}
+	for i := len(entries) - 1; i >= 0; i-- {
+		if event := entries[i].event; conversation.Erases(event.GetKind()) {
+			// Whoever still needs the events before it gets them from history, as they are now.
+			r.erasedAt = event.GetSeq()
+			r.drop(len(r.recent) - len(entries) + i)
+			break
+		}
+	}
 	r.trim()
+}
+
+// drop forgets the oldest recent events.
+func (r *room) drop(n int) {
+	for _, e := range r.recent[:n] {
+		r.grow(-e.weight())
+	}
+	clear(r.recent[:n]) // the array goes when append outgrows it
+	r.recent = r.recent[n:]
 }
 
 func (r *room) grow(size int) {
@@ -312,14 +330,9 @@ const (
 )
 
 func (r *room) trim() {
-	drop := 0
-	for len(r.recent)-drop > maxRecentEvents ||
-		(len(r.recent)-drop > minRecentEvents && r.hub.recentBytes.Load() > int64(r.hub.gw.cfg.RecentBytes)) {
-		r.grow(-r.recent[drop].weight())
-		drop++
+	for len(r.recent) > maxRecentEvents || (len(r.recent) > minRecentEvents && r.hub.recentBytes.Load() > int64(r.hub.gw.cfg.RecentBytes)) {
+		r.drop(1)
 	}
-	clear(r.recent[:drop]) // the array goes when append outgrows it
-	r.recent = r.recent[drop:]
 }
 
 // detach ends the membership of a user at seq. Those of their seats that are behind go on until they have reached it.
@@ -529,7 +542,9 @@ func (r *room) load(after uint64) ([]*entry, error) {
 			r.reload()
 			return nil, errReloaded
 		}
-		r.prepend(entries)
+		if page.GetHead() >= r.erasedAt { // else they may hold what was erased meanwhile
+			r.prepend(entries)
+		}
 		return entries, nil
 	})
 	if err != nil {
