@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -16,11 +17,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/services/gateway"
@@ -114,6 +117,21 @@ func (h *away) ListMembers(ctx context.Context, r *historyv1.ListMembersRequest,
 	return h.HistoryServiceClient.ListMembers(ctx, r, o...)
 }
 
+// holed is a history that lacks an event.
+type holed struct {
+	historyv1.HistoryServiceClient
+
+	seq uint64
+}
+
+func (h *holed) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.CallOption) (*historyv1.ReadResponse, error) {
+	page, err := h.HistoryServiceClient.Read(ctx, r, o...)
+	if err == nil {
+		page.Events = slices.DeleteFunc(page.GetEvents(), func(event *conversationv1.Event) bool { return event.GetSeq() == h.seq })
+	}
+	return page, err
+}
+
 // refusedDial connects in vain and gives the status and the header of the answer to the handshake.
 func (s *stage) refusedDial(header http.Header) (int, http.Header) {
 	s.t.Helper()
@@ -160,6 +178,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.NotNil(t, ann.ask(submit(s.id, text("5"))).GetOutcome())
 		require.NotNil(t, ann.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: s.id}}}).GetPage())
 		require.NotNil(t, ann.ask(listMembers(s.id)).GetMembers())
+		require.NotNil(t, ann.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ReadMessages{ReadMessages: &clientv1.ReadMessages{ConversationId: s.id}}}).GetMessages())
 		require.NotNil(t, ann.ask(submit("nonsense", text("6"))).GetError())
 		require.Equal(t, 2, s.counter("runnel_gateway_connections"))
 		require.Equal(t, 2, s.counter("runnel_gateway_connects_total"))
@@ -171,6 +190,8 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.Equal(t, 1, s.counter("runnel_gateway_refusals_total", "reason=invalid"))
 		require.Equal(t, 1, s.counter("runnel_gateway_commands_total", "outcome=committed"))
 		until(s, "runnel_gateway_command_seconds", "rung=delivered")
+		ann.ackTo(s.id, 99)
+		until(s, "runnel_gateway_ack_positions_skipped_total")
 		// An outcome that overtakes the broker's acknowledgement leaves nothing to wait for.
 		for s.counter("runnel_gateway_command_seconds", "rung=accepted") == 0 {
 			require.NotNil(t, ann.ask(submit(s.id, text("again"))).GetOutcome())
@@ -184,6 +205,25 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.NoError(t, s.login("cem").ws.Close())
 		until(s, "runnel_gateway_closes_total", "code=other")
 		require.Equal(t, 1, s.counter("runnel_gateway_history_calls_total", "purpose=past"))
+	})
+	scene("a log that went back", nil, func(s *stage) {
+		t := s.t
+		s.login("ann").seqs(1)
+		ahead := s.login("bob", &clientv1.Position{ConversationId: s.id, Seq: 9, Hash: make([]byte, chain.PrefixSize)})
+		told := ahead.until(func(f *clientv1.ServerFrame) bool { return f.GetForked() != nil }).GetForked()
+		require.Equal(t, []uint64{1, 9}, []uint64{told.GetHead(), told.GetSeq()})
+		require.Equal(t, 1, s.counter("runnel_gateway_forks_total"))
+		other := proto.CloneOf(s.commit(text("2")))
+		other.PrevHash = bytes.Repeat([]byte{7}, chain.Size)
+		s.tell(other)
+		until(s, "runnel_gateway_reloads_total")
+	})
+	scene("a hole in the store", nil, func(s *stage) {
+		s.login("bob").seqs(1)
+		s.commit(text("2, lost"))
+		s.history.HistoryServiceClient = &holed{HistoryServiceClient: s.history.HistoryServiceClient, seq: 2}
+		s.say("3")
+		until(s, "runnel_gateway_holes_total")
 	})
 	scene("no acknowledgement", func(cfg *gateway.Config) { cfg.AckTimeout = 50 * time.Millisecond }, func(s *stage) {
 		s.login("bob")

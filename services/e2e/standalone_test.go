@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -134,7 +135,13 @@ func (s *suite) login(user string, codec frame.Codec, resume ...*clientv1.Positi
 
 func dialAt(t *testing.T, url string, codec frame.Codec) *raw {
 	t.Helper()
-	dialer := websocket.Dialer{Subprotocols: []string{codec.Subprotocol()}}
+	return dialWith(t, &net.Dialer{}, url, codec)
+}
+
+// dialWith connects through sockets that the test decides about.
+func dialWith(t *testing.T, sockets *net.Dialer, url string, codec frame.Codec) *raw {
+	t.Helper()
+	dialer := websocket.Dialer{Subprotocols: []string{codec.Subprotocol()}, NetDialContext: sockets.DialContext}
 	ws, response, err := dialer.DialContext(t.Context(), url, nil)
 	require.NoError(t, err)
 	_ = response.Body.Close()
@@ -144,11 +151,16 @@ func dialAt(t *testing.T, url string, codec frame.Codec) *raw {
 
 func loginAt(t *testing.T, url, user string, codec frame.Codec, resume ...*clientv1.Position) *raw {
 	t.Helper()
-	r := dialAt(t, url, codec)
+	return dialAt(t, url, codec).connect(user, resume...)
+}
+
+// connect authenticates as a user.
+func (r *raw) connect(user string, resume ...*clientv1.Position) *raw {
+	r.t.Helper()
 	answer := r.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{
-		Token: token(t, user), DeviceId: "test", Start: clientv1.Start_START_FIRST, Resume: resume,
+		Token: token(r.t, user), DeviceId: "test", Start: clientv1.Start_START_FIRST, Resume: resume,
 	}}})
-	require.NotNil(t, answer.GetConnected(), "%v", answer)
+	require.NotNil(r.t, answer.GetConnected(), "%v", answer)
 	return r
 }
 
