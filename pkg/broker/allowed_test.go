@@ -2,11 +2,15 @@ package broker_test
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
@@ -36,4 +40,61 @@ func TestAUserThatMayNotListenIsNoticed(t *testing.T) {
 	_, err = nc.SubscribeSync(broker.ReleasedSubject)
 	require.NoError(t, err, "it is refused later")
 	require.ErrorContains(t, broker.Allowed(nc), broker.ReleasedSubject)
+}
+
+// users.conf is what operators start NATS with: the owner of a partition purges its stream, and no gateway does.
+func TestOnlyDeliveryMayPurge(t *testing.T) {
+	users, err := os.ReadFile(filepath.Join("..", "..", "deploy", "nats", "users.conf"))
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "users.conf"), users, 0o600))
+	file := filepath.Join(dir, "nats.conf")
+	require.NoError(t, os.WriteFile(file, []byte("include ./users.conf\njetstream { store_dir: \""+dir+"\" }\n"), 0o600))
+	as := map[string]nats.Option{}
+	for service, variable := range map[string]string{"gateway": "GATEWAY_NKEY", "delivery": "DELIVERY_NKEY"} {
+		pair, err := nkeys.CreateUser()
+		require.NoError(t, err)
+		public, err := pair.PublicKey()
+		require.NoError(t, err)
+		t.Setenv(variable, public)
+		as[service] = nats.Nkey(public, pair.Sign)
+	}
+	options, err := server.ProcessConfigFile(file)
+	require.NoError(t, err)
+	options.DontListen, options.NoSigs, options.NoLog = true, true, true
+	ns, err := server.NewServer(options)
+	require.NoError(t, err)
+	ns.Start()
+	t.Cleanup(func() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	})
+	require.True(t, ns.ReadyForConnections(10*time.Second))
+	connect := func(service string) *nats.Conn {
+		nc, err := broker.Connect(broker.Config{}, "runnel-"+service, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns), as[service])
+		require.NoError(t, err)
+		t.Cleanup(nc.Close)
+		return nc
+	}
+	js, err := jetstream.New(connect("delivery"))
+	require.NoError(t, err)
+	settings := broker.Config{Partitions: 1, Replicas: 1, MaxBytes: 1 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute}
+	require.NoError(t, broker.EnsureStreams(t.Context(), js, settings))
+	gateway := connect("gateway")
+	for range 3 {
+		_, err := gateway.Request(broker.CommandSubject(0), []byte("command"), 10*time.Second)
+		require.NoError(t, err)
+	}
+
+	require.NoError(t, gateway.Publish("$JS.API.STREAM.PURGE."+broker.StreamName(0), nil))
+	require.NoError(t, gateway.Flush())
+	require.ErrorIs(t, gateway.LastError(), nats.ErrPermissionViolation)
+	stream, err := js.Stream(t.Context(), broker.StreamName(0))
+	require.NoError(t, err)
+	require.Equal(t, uint64(3), stream.CachedInfo().State.Msgs)
+	require.NoError(t, stream.Purge(t.Context(), jetstream.WithPurgeSequence(3)))
+	info, err := stream.Info(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, uint64(3), info.State.FirstSeq)
+	require.Error(t, stream.DeleteMsg(t.Context(), 3), "what is deleted in the middle would be a hole")
 }
