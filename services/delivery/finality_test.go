@@ -190,7 +190,7 @@ func TestFactsAreBounded(t *testing.T) {
 	for i := range 10 {
 		commands = append(commands, command(id, "ann", 500+i, react(uint64(2+i), "+1", false)))
 	}
-	commands = append(commands, command(id, conversation.ServerUser, 600, erase(&conversationv1.Erase{Sender: "ann"})), command(id, "ann", 601, react(20, "+1", false)))
+	commands = append(commands, command(id, conversation.ServerUser, 600, erase(&conversationv1.Erase{Sender: "ann"})), command(id, "ann", 601, react(2, "-1", false)))
 	list := entries(t, commands...)
 	b.do(t, list[:301])
 	require.Zero(t, b.book.facts(id).Len())
@@ -206,4 +206,47 @@ func TestFactsAreBounded(t *testing.T) {
 	all.do(t, list[:311])
 	require.Zero(t, all.book.facts(id).Len(), "too many are not kept")
 	require.Equal(t, 2, all.book.weight)
+}
+
+// A body that is erased by another command of the same batch cannot conflict any more, as it could not had the batch been cut
+// between them.
+func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
+	create := command("", "ann", 1, group("g"))
+	id := create.GetConversationId()
+	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
+	list := entries(t, create, command(id, "ann", 2, text("one")), command(id, "ann", 2, text("two")), command(id, "ann", 3, remove), command(id, "ann", 2, text("two")))
+	outcomes := newInBatches(1000).do(t, list)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, outcomes[2].GetError().GetCode())
+	require.EqualValues(t, 2, outcomes[4].GetSeq())
+	require.True(t, outcomes[4].GetRepeated())
+}
+
+// Of refusals that are remembered the one of the highest attempt counts; one that is too old does not.
+func TestWhichRefusalHolds(t *testing.T) {
+	key := commandKey{conversation.GroupID("ann", commandID(1)), "eve", commandID(2)}
+	at := func(attempt uint32, minute int64) *historyv1.Refusal {
+		return (&refused{key: key, attempt: attempt, timeMs: minute * 60_000, err: errDeadLettered}).proto()
+	}
+	r := newRefusals(10)
+	r.add([]*historyv1.Refusal{at(1, 0)}, 0)
+	require.NotNil(t, r.find(key, 0, 0))
+	require.NotNil(t, r.find(key, 1, 10*60_000))
+	require.Nil(t, r.find(key, 2, 0))
+	require.Nil(t, r.find(key, 1, 10*60_000+1))
+	require.False(t, r.find(key, 1, 0).stale(4*60_000))
+	require.True(t, r.find(key, 1, 0).stale(4*60_000+1))
+
+	r.add([]*historyv1.Refusal{at(0, 11)}, 0) // still in memory, but too old when the other one is added
+	require.EqualValues(t, 0, r.find(key, 0, 12*60_000).attempt)
+	r.add(nil, 60*60_000)
+	require.Zero(t, r.size())
+	require.Empty(t, r.latest)
+
+	r.load([]*historyv1.Refusal{at(3, 9), at(2, 5)}, 9*60_000)
+	require.EqualValues(t, 3, r.find(key, 2, 9*60_000).attempt)
+	require.True(t, r.room(9*60_000, nil))
+	r.limit = 2
+	require.False(t, r.room(9*60_000, nil))
+	require.True(t, r.room(16*60_000, nil), "one is too old by then")
+	require.False(t, r.room(16*60_000, []*historyv1.Refusal{at(1, 15)}))
 }
