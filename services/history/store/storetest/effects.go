@@ -98,6 +98,17 @@ func testEffects(t *testing.T, subject Subject) {
 		requireWatermark(t, db, 3, worker.Watermark)
 	})
 
+	t.Run("an append whose effects cannot be written is not committed", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		worker.Commit(t, worker.Command(id, "alice", Message("2")))
+		batch := worker.Batch(worker.Apply(t, worker.Command(id, "bob", React(2, "x", false)))...)
+		db.Exec(t, "DROP TABLE reactions")
+		_, err := db.Append(t.Context(), batch)
+		require.ErrorIs(t, err, store.ErrUnavailable)
+		require.Len(t, VerifyLog(t, db, id), 2)
+		requireWatermark(t, db, 3, worker.Watermark)
+	})
+
 	t.Run("what an event does comes from its effects alone", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		batch := worker.Batch(worker.Apply(t, worker.Command(id, "alice", Add("carol")), worker.Command(id, "alice", Rename("other")))...)

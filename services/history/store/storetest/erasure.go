@@ -50,6 +50,13 @@ func testErasure(t *testing.T, subject Subject) {
 		require.Equal(t, []uint64{2}, erased(t, db, id))
 	})
 
+	t.Run("what comes after it in the batch stays", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		worker.Commit(t, worker.Command(id, "bob", Message("2")), worker.Command(id, conversation.ServerUser, Erase(&conversationv1.Erase{Sender: "bob"})),
+			worker.Command(id, "bob", Message("4")))
+		require.Equal(t, []uint64{2}, erased(t, db, id))
+	})
+
 	t.Run("by seqs, by sender and by age, below the event that asks for it", func(t *testing.T) {
 		for name, test := range map[string]struct {
 			erase func(events []*conversationv1.Event) *conversationv1.Erase
