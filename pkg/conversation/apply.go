@@ -27,7 +27,7 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 	}
 	r := &request{
 		state: state, facts: facts, sender: command.GetSender(), body: body,
-		id: command.GetConversationId(), commandID: command.GetCommandId(),
+		id: command.GetConversationId(), commandID: command.GetCommandId(), timeMs: timeMs,
 	}
 	if refusal := r.judge(len(command.GetSalt())); refusal != nil {
 		return Result{State: state}, refusal

@@ -37,8 +37,13 @@ func (eraseKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 }
 
 func (eraseKind) check(r *request) *conversationv1.Error {
-	if seqs := r.body.GetErase().GetSeqs(); len(seqs) > 0 && seqs[len(seqs)-1] > r.state.Head {
+	e := r.body.GetErase()
+	switch seqs := e.GetSeqs(); {
+	case len(seqs) > 0 && seqs[len(seqs)-1] > r.state.Head:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.erase.seqs", "names an event that does not exist yet")
+	case e.GetBeforeMs() > r.timeMs:
+		// A wrong digit must not erase everything.
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.erase.before_ms", "must not lie in the future")
 	}
 	return nil
 }

@@ -38,6 +38,8 @@ type request struct {
 	body   *conversationv1.Body
 	// id is the conversation of the command, commandID its own id.
 	id, commandID string
+	// timeMs is the stream's time of the command.
+	timeMs int64
 }
 
 // occurrence is an event with its parts decoded.
