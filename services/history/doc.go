@@ -2,13 +2,18 @@
 // measures, and turns the store's errors into gRPC codes; that is all it does.
 //
 // It knows neither NATS nor connections, and it decides nothing about conversations: what comes to Append has been
-// ordered and permitted by delivery. Neighbours: package store holds the interface of the database and its two
-// implementations.
+// ordered and permitted by delivery, and what an event does to other rows comes with it as effects. Neighbours: package store
+// holds the interfaces of the database and their two implementations, package ledger the record of erasures, package rebuild makes
+// views anew.
 //
-//	server.go     the methods that gateways and delivery call all the time
-//	operators.go  the methods for operators, and revocations
-//	validate.go   what a request must look like
-//	errors.go     errors to gRPC codes, once
-//	metrics.go    what is measured
-//	config.go     which database
+//	server.go            the log: what delivery and gateways call all the time
+//	views.go             facts, messages as they are now, refusals
+//	feed.go              the feed and its cursors
+//	installation.go      the protocol level and backup marks
+//	operators.go         leases, dead letters and revocations
+//	erasures.go          what is recorded before an erasure is committed
+//	validate*.go         what a request must look like
+//	errors.go            errors to gRPC codes, once
+//	metrics.go           what is measured
+//	config.go            which database
 package history

@@ -39,6 +39,8 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		return answer(reasonFork, codes.FailedPrecondition, fork.Error(), protoadapt.MessageV1Of(fork.Fork))
 	case errors.Is(err, store.ErrLevel):
 		return answer(reasonLevel, codes.FailedPrecondition, store.ErrLevel.Error())
+	case errors.Is(err, errNewerEffect):
+		return answer(reasonLevel, codes.FailedPrecondition, errNewerEffect.Error())
 	case errors.As(err, &level):
 		return answer(reasonLevel, codes.FailedPrecondition, level.Error())
 	case errors.Is(err, store.ErrNotFound):

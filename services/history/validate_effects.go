@@ -1,6 +1,7 @@
 package history
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -21,6 +22,8 @@ const (
 	maxTextBytes = 4096
 )
 
+var errNewerEffect = errors.New("an effect is newer than this build of the history service: install the later version of it everywhere")
+
 // checkEffects checks that every effect says what it has to, in values that databases take. What it means was decided by
 // the kind that it comes of.
 func checkEffects(request *historyv1.AppendRequest) error {
@@ -28,6 +31,10 @@ func checkEffects(request *historyv1.AppendRequest) error {
 		return store.Invalid("effects", "must be at most %d", maxEffects)
 	}
 	for i, effect := range request.GetEffects() {
+		if effect.GetEffect() == nil {
+			// It is newer than this build. The command is not to blame, so this is no invalid argument, which would put it aside.
+			return errNewerEffect
+		}
 		if int(effect.GetEvent()) >= len(request.GetEvents()) {
 			return store.Invalid(fmt.Sprintf("effects[%d].event", i), "must be the index of an event")
 		}
@@ -92,8 +99,6 @@ func checkViewEffect(effect *historyv1.Effect) (field, rule string) {
 		}
 	case *historyv1.Effect_EraseEvents:
 		return checkErase(e.EraseEvents)
-	default:
-		return "effect", "must be one that this version knows"
 	}
 	return "", ""
 }

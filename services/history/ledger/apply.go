@@ -20,6 +20,10 @@ func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err e
 		erase := &historyv1.EraseEvents{
 			Sender: entry.Sender, BeforeMs: entry.BeforeMs, Targeting: entry.Targeting, Kinds: entry.Kinds, Below: entry.Below,
 		}
+		if len(entry.Seqs) == 0 && erase.GetBeforeMs() == 0 {
+			// What was written since the erasure was not erased by it, even if the log went back meanwhile and its seqs came again.
+			erase.BeforeMs = entry.TimeMs + 1
+		}
 		if len(entry.Seqs) > 0 {
 			if erase.Seqs, err = same(ctx, store, entry); err != nil {
 				return erased, err

@@ -38,6 +38,11 @@ func (v *View) Empty() bool { return len(v.stretches) == 0 }
 // Member reports whether the viewer is a member now.
 func (v *View) Member() bool { return v.member }
 
+// shows reports whether the viewer may see an event.
+func (v *View) shows(seq uint64) bool {
+	return slices.ContainsFunc(v.stretches, func(s stretch) bool { return s.first <= seq && seq <= s.last })
+}
+
 // Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and hands each to take with the size of its
 // stored body, until take returns false.
 type Fetch func(first, last uint64, backward bool, limit int, take takeEvent) error

@@ -49,6 +49,7 @@ func MessagePage(
 		After: request.GetAfter(), Before: request.GetBefore(), Backward: request.GetBackward(), Limit: uint32(limit + 1),
 	}, func(first, last uint64, backward bool, limit int, take takeEvent) error {
 		return fetch(first, last, backward, limit, func(message *historyv1.StoredMessage, size int) bool {
+			view.withoutHiddenEdit(message)
 			response.Messages = append(response.Messages, message)
 			return take(message.GetEvent(), size)
 		})
@@ -61,6 +62,18 @@ func MessagePage(
 		response.Messages, response.More = response.GetMessages()[:limit], true
 	}
 	return response, nil
+}
+
+// withoutHiddenEdit leaves out an edit that was made while the viewer was not a member: they may not see its text. The message
+// shows what they saw of it.
+func (v *View) withoutHiddenEdit(message *historyv1.StoredMessage) {
+	row := message.GetRow()
+	if row.GetEditSeq() == 0 || v.shows(row.GetEditSeq()) {
+		return
+	}
+	message.Edit, message.Row = nil, &historyv1.MessageRow{
+		Seq: row.GetSeq(), DeletedSeq: row.GetDeletedSeq(), Replies: row.GetReplies(), LastReplySeq: row.GetLastReplySeq(),
+	}
 }
 
 // AddReactions gives each message its reactions. counts must come by target, then most frequent first.

@@ -61,7 +61,7 @@ const (
 	insertRefusal = `INSERT INTO refusals AS present (partition, conversation_id, sender, command_id, attempt, commitment, code, message, field, time_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (partition, conversation_id, sender, command_id) DO UPDATE SET attempt = excluded.attempt,
 		commitment = excluded.commitment, code = excluded.code, message = excluded.message, field = excluded.field, time_ms = excluded.time_ms
-		WHERE excluded.attempt > present.attempt`
+		WHERE excluded.attempt > present.attempt OR excluded.time_ms > present.time_ms`
 	dropRefusals = `DELETE FROM refusals WHERE (partition, conversation_id, sender, command_id) IN
 		(SELECT partition, conversation_id, sender, command_id FROM refusals WHERE partition = $1 AND time_ms < $2 ORDER BY time_ms LIMIT $3)`
 	insertDeadLetter = `INSERT INTO dead_letters (partition, stream, sequence, reason, payload) VALUES ($1, $2, $3, $4, $5)

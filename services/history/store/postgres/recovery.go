@@ -80,6 +80,10 @@ func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64
 	return loss, nil
 }
 
+// eraseName removes a name that an erased event gave.
+const eraseName = `UPDATE conversations SET name = '' WHERE conversation_id = $1 AND name <> ''
+	AND EXISTS (SELECT 1 FROM events WHERE events.conversation_id = $1 AND events.seq = name_seq AND body IS NULL)`
+
 // EraseAgain carries out an erasure outside of any append.
 func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (erased int, err error) {
 	if err := store.CheckErase("erase_events", erase); err != nil {
@@ -98,7 +102,8 @@ func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.Eras
 			}
 			erased += int(tag.RowsAffected())
 		}
-		return nil
+		_, err := tx.Exec(ctx, eraseName, id)
+		return err
 	})
 	return erased, wrap("erase in "+id, err)
 }

@@ -82,7 +82,10 @@ func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.Eras
 	}
 	var erased int
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
-		erased, err = w.statements.views.erase(ctx, id, erase)
+		if erased, err = w.statements.views.erase(ctx, id, erase); err != nil {
+			return err
+		}
+		_, err = w.statements.eraseName.ExecContext(ctx, id)
 		return err
 	}, nil)
 	if err != nil {

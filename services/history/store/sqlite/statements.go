@@ -105,6 +105,7 @@ type writeStatements struct {
 	heads, conversations, plainEvents, fullEvents      manyRows
 	alter                                              *sql.Stmt
 	join                                               manyRows
+	eraseName                                          *sql.Stmt
 	leave                                              *sql.Stmt
 	views                                              viewStatements
 	refusal, dropRefusals                              *sql.Stmt
@@ -142,10 +143,12 @@ func (s *writeStatements) prepare(p *preparer) {
 	s.join = p.manyRows("INSERT OR FAIL INTO memberships (conversation_id, user_id, joined_seq, joined_epoch, joined_sequence) VALUES ", "(?,?,?,?,?)", "")
 	s.leave = p.stmt("UPDATE memberships SET left_seq = ?, left_epoch = ?, left_sequence = ? WHERE conversation_id = ? AND user_id = ? AND left_seq IS NULL")
 	s.views.prepare(p)
+	s.eraseName = p.stmt(`UPDATE conversations SET name = '' WHERE conversation_id = ?1 AND name <> ''
+		AND EXISTS (SELECT 1 FROM events WHERE events.conversation_id = ?1 AND events.seq = name_seq AND body IS NULL)`)
 	s.refusal = p.stmt(`INSERT INTO refusals (partition, conversation_id, sender, command_id, attempt, commitment, code, message, field, time_ms)
 		VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (partition, conversation_id, sender, command_id) DO UPDATE SET attempt = excluded.attempt,
 		commitment = excluded.commitment, code = excluded.code, message = excluded.message, field = excluded.field, time_ms = excluded.time_ms
-		WHERE excluded.attempt > refusals.attempt`)
+		WHERE excluded.attempt > refusals.attempt OR excluded.time_ms > refusals.time_ms`)
 	s.dropRefusals = p.stmt(`DELETE FROM refusals WHERE (partition, conversation_id, sender, command_id) IN
 		(SELECT partition, conversation_id, sender, command_id FROM refusals WHERE partition = ? AND time_ms < (? + 0) ORDER BY time_ms LIMIT (? + 0))`)
 	s.positionTaken = p.stmt("SELECT 1 FROM events WHERE partition = ? AND epoch = ? AND sequence BETWEEN (? + 0) AND (? + 0) LIMIT 1")

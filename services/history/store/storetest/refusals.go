@@ -84,6 +84,23 @@ func testRefusals(t *testing.T, subject Subject) {
 		requireProto(t, higher, listRefusals(t, db, 0)[0])
 	})
 
+	t.Run("a refusal that is answered again is remembered from then on", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		first := refusalOf(worker, id, "eve", 0, firstMs)
+		refuseAt(t, worker, firstMs, first)
+		renewed := proto.CloneOf(first)
+		renewed.TimeMs = firstMs + 5*60_000
+		refuseAt(t, worker, renewed.GetTimeMs(), renewed)
+		requireProto(t, renewed, listRefusals(t, db, 0)[0])
+
+		// The one in the table has expired: the new one takes its place in the same append that forgets old ones.
+		late := proto.CloneOf(first)
+		late.TimeMs = renewed.GetTimeMs() + store.RefusalLifetimeMs + 1
+		refuseAt(t, worker, late.GetTimeMs(), late)
+		require.Len(t, listRefusals(t, db, 0), 1)
+		requireProto(t, late, listRefusals(t, db, 0)[0])
+	})
+
 	t.Run("after ten minutes of stream time they are forgotten, a few at a time", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		var many []*historyv1.Refusal
