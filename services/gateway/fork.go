@@ -122,7 +122,7 @@ func (r *room) reload() {
 		"conversation", r.id, "seq", r.head)
 	r.grow(-r.bytes)
 	r.recent = nil
-	r.ready, r.head, r.headHash, r.seen, r.missed = false, 0, nil, 0, 0
+	r.ready, r.head, r.headHash, r.seen, r.missed, r.erasedAt = false, 0, nil, 0, 0, 0
 	for _, s := range r.seats {
 		s.told = 0
 		s.until = 0 // if the membership ends on this branch too, the event that ends it is still to come

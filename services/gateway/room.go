@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -299,8 +300,8 @@ func (r *room) remember(entries []*entry) {
 	for _, e := range entries {
 		r.grow(e.weight())
 	}
-	for i := len(entries) - 1; i >= 0; i-- {
-		if event := entries[i].event; conversation.Erases(event.GetKind()) {
+	for i, e := range slices.Backward(entries) {
+		if event := e.event; conversation.Erases(event.GetKind()) {
 			// Whoever still needs the events before it gets them from history, as they are now.
 			r.erasedAt = event.GetSeq()
 			r.drop(len(r.recent) - len(entries) + i)
