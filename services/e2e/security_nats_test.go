@@ -118,7 +118,7 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 		},
 		"delivery": {
 			publish: []string{
-				"ack.0", "$JS.API.INFO", "$JS.API.STREAM.PURGE.IN_0", "$JS.API.STREAM.DELETE.IN_0", "$JS.API.STREAM.MSG.DELETE.IN_0",
+				"ack.0", "$JS.API.INFO", "$JS.API.STREAM.DELETE.IN_0", "$JS.API.STREAM.MSG.DELETE.IN_0",
 				"$JS.API.STREAM.SNAPSHOT.IN_0", "$JS.API.STREAM.RESTORE.IN_0", "$JS.API.STREAM.LEADER.STEPDOWN.IN_0", "_INBOX_gateway.x", "$SYS.REQ.SERVER.PING",
 			},
 			subscribe: []string{">", "*", "in.*", "live.*", "joined", "ops.>", "ops.all.gateway.*", "_INBOX.>", "_INBOX_gateway.>", "$JS.>", "$SYS.>"},

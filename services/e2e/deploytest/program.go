@@ -36,13 +36,22 @@ func Programs(ctx context.Context, dir string) (map[string]*Program, error) {
 	}
 	programs := map[string]*Program{}
 	for name, path := range built {
-		help, err := exec.CommandContext(ctx, path, "--help").Output()
+		help, err := helpOf(ctx, path)
 		if err != nil {
 			return nil, fmt.Errorf("ask %s for its settings: %w", name, err)
 		}
 		programs[name] = &Program{Path: path, Variables: variables(help)}
 	}
 	return programs, nil
+}
+
+// helpOf is what a program says about running as a service; one with several commands does that with serve.
+func helpOf(ctx context.Context, path string) ([]byte, error) {
+	help, err := exec.CommandContext(ctx, path, "--help").Output()
+	if err != nil || !bytes.Contains(help, []byte("\n  serve ")) {
+		return help, err
+	}
+	return exec.CommandContext(ctx, path, "serve", "--help").Output()
 }
 
 var variable = regexp.MustCompile(`\$([A-Z][A-Z0-9_]+)`)
