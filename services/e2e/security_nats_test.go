@@ -169,7 +169,7 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 	require.NoError(t, gateway.Flush())
 	require.NoError(t, gateway.LastError())
 	// What the files refuse to a user the streams refuse to everybody.
-	require.True(t, stream.CachedInfo().Config.DenyPurge && stream.CachedInfo().Config.DenyDelete)
+	require.True(t, stream.CachedInfo().Config.DenyDelete)
 }
 
 // TestStrangersDoNotGetIntoNATS tries connections without what a service has.

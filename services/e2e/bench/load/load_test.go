@@ -152,6 +152,8 @@ func TestTheHandshakeIsReadHoweverItIsCut(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, whole)
 	require.Equal(t, "rest", string(rest))
+	_, _, err = upgraded([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\nthe gateway is being stopped"))
+	require.ErrorIs(t, err, errUnavailable)
 	_, _, err = upgraded([]byte("HTTP/1.1 429 Too Many Requests\r\n\r\ntoo many"))
 	require.ErrorContains(t, err, "429 Too Many Requests: too many")
 }

@@ -273,7 +273,11 @@ func (l *Loop) ready(c *Client) {
 	l.bytes.Add(uint64(n))
 	now := Now()
 	rest, err := l.take(c, l.buffer[:kept+n], now)
-	if err != nil {
+	switch {
+	case errors.Is(err, errUnavailable):
+		l.drop(c, err.Error()) // as when the gateway had closed its port
+		return
+	case err != nil:
 		l.fail(fmt.Errorf("%s: %w", c.User, err))
 		l.close(c)
 		return

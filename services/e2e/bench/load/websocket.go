@@ -86,6 +86,9 @@ func upgrade(addr string) []byte {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: runnel.v1.json\r\n\r\n")
 }
 
+// errUnavailable is how a handshake ends at a gateway that is full, or being stopped.
+var errUnavailable = errors.New("the gateway takes no connections now")
+
 // upgraded takes the answer to an upgrade off data. It reports false while the answer is not all there.
 func upgraded(data []byte) (rest []byte, whole bool, err error) {
 	head, rest, found := bytes.Cut(data, []byte("\r\n\r\n"))
@@ -96,6 +99,9 @@ func upgraded(data []byte) (rest []byte, whole bool, err error) {
 		return data, false, nil
 	}
 	status, _, _ := bytes.Cut(head, []byte("\r\n"))
+	if bytes.HasPrefix(status, []byte("HTTP/1.1 503 ")) {
+		return nil, false, fmt.Errorf("%w: %.200s", errUnavailable, rest)
+	}
 	if !bytes.HasPrefix(status, []byte("HTTP/1.1 101 ")) {
 		return nil, false, fmt.Errorf("the WebSocket handshake was refused: %s: %.200s", status, rest)
 	}
