@@ -108,7 +108,8 @@ type Position struct {
 // Cursors keeps positions. Its methods are not called concurrently. An error of Load fails Start; one of Save is logged, and the
 // next Save of that conversation makes up for it.
 type Cursors interface {
-	// Load gives the positions of all conversations by id.
+	// Load gives the positions of all conversations by id. A position with a seq of 1<<62 or more is left out, with a warning:
+	// that conversation begins as one that the client does not know.
 	Load(ctx context.Context) (map[string]Position, error)
 	// Save is called after OnEvent has returned, before the event is acknowledged, and when a conversation begins.
 	Save(ctx context.Context, conversationID string, position Position) error

@@ -117,7 +117,7 @@ func (s *session) authenticate(token string) (early []*clientv1.ServerFrame, err
 			if f.GetConnected() != nil || early != nil {
 				early = append(early, f)
 			}
-			return nil
+			return checkSeqs(f)
 		})
 		switch {
 		case err != nil:

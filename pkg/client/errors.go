@@ -29,6 +29,7 @@ var (
 	errConnectionLost = errors.New("connection was lost")
 	errForked         = errors.New("the server's log went back")
 	errAnswer         = errors.New("gateway gave another answer than was asked for")
+	errSeq            = errors.New("gateway named a seq that no log can reach")
 )
 
 // RefusedError says that a request was refused for good.

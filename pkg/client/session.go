@@ -149,6 +149,9 @@ func (c *Client) lose(s *session) {
 
 // handle takes one frame from the gateway; an error ends the connection.
 func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
+	if err := checkSeqs(f); err != nil {
+		return err
+	}
 	s.heard = time.Now()
 	if f.GetId() != 0 {
 		c.answered(s, f)

@@ -75,6 +75,10 @@ func (c *Client) restore(positions map[string]Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, position := range positions {
+		if position.Seq > maxSeq {
+			c.cfg.Log.Warn("left out a saved position that no log can reach", "conversation_id", id, "seq", position.Seq)
+			continue
+		}
 		conv := &stream{id: id, last: position.Seq, delivered: position.Seq}
 		if len(position.Hash) == chain.Size {
 			conv.verifier = *chain.From(position.Seq, position.Hash)

@@ -1,0 +1,67 @@
+package client
+
+import (
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// maxSeq is the highest seq that the client accepts. No log comes near it. Servers store a seq in 63 bits: a client that took a
+// higher one as its position could never resume from it.
+const maxSeq = 1<<62 - 1
+
+// checkSeqs returns errSeq if a frame has a seq above maxSeq that would move the client.
+func checkSeqs(f *clientv1.ServerFrame) error {
+	highest := uint64(0)
+	switch m := f.GetMessage().(type) {
+	case *clientv1.ServerFrame_Event:
+		highest = m.Event.GetSeq()
+	case *clientv1.ServerFrame_Outcome:
+		highest = m.Outcome.GetSeq()
+	case *clientv1.ServerFrame_Page:
+		highest = highestOfPage(m.Page)
+	case *clientv1.ServerFrame_Heartbeat:
+		for _, head := range m.Heartbeat.GetHeads() {
+			highest = max(highest, head.GetSeq())
+		}
+	case *clientv1.ServerFrame_Connected:
+		highest = highestOf(m.Connected.GetConversations()...)
+	case *clientv1.ServerFrame_Conversations:
+		highest = highestOf(m.Conversations.GetConversations()...)
+	case *clientv1.ServerFrame_Attached:
+		highest = highestOf(m.Attached.GetConversation())
+	case *clientv1.ServerFrame_Detached:
+		highest = m.Detached.GetLast()
+	case *clientv1.ServerFrame_Hidden:
+		highest = max(m.Hidden.GetFirst(), m.Hidden.GetLast())
+	case *clientv1.ServerFrame_Forked:
+		highest = max(m.Forked.GetHead(), m.Forked.GetSeq())
+	}
+	if highest > maxSeq {
+		return errSeq
+	}
+	return nil
+}
+
+// highestOf is the highest seq of conversations, the user's own cursors included: a conversation may begin at one.
+func highestOf(conversations ...*clientv1.Conversation) (highest uint64) {
+	for _, info := range conversations {
+		cursor := info.GetCursor()
+		highest = max(highest, info.GetHead(), info.GetJoinedSeq(), cursor.GetDeliveredSeq(), cursor.GetReadSeq())
+	}
+	return highest
+}
+
+func highestOfPage(page *clientv1.Page) uint64 {
+	highest := page.GetHead()
+	for _, event := range page.GetEvents() {
+		highest = max(highest, event.GetSeq())
+	}
+	return max(highest, highestOfRanges(page.GetHidden()))
+}
+
+func highestOfRanges(ranges []*conversationv1.Range) (highest uint64) {
+	for _, r := range ranges {
+		highest = max(highest, r.GetFirst(), r.GetLast())
+	}
+	return highest
+}
