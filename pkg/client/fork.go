@@ -210,6 +210,9 @@ func (c *Client) rewind(conv *stream, to uint64, hash []byte) {
 	conv.read, conv.readOwed = min(conv.read, to), false
 	conv.head, conv.stuck, conv.held = to, 0, nil
 	conv.doubted, conv.broken = false, false
+	// Receipts of the new branch may have lower versions, and one of the old branch is of no more use.
+	conv.receipt = 0
+	delete(c.receipts, conv.id)
 	conv.verifier = chain.Verifier{}
 	if len(hash) == chain.Size {
 		conv.verifier = *chain.From(to, hash)

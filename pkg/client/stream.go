@@ -411,11 +411,18 @@ func (c *Client) receipt(receipt *conversationv1.Receipt) {
 	if waiting {
 		return
 	}
+	branch := conv.branch
 	c.notify(func(context.Context) {
 		c.mu.Lock()
+		// After a fork, a receipt that waits is of the new branch and has a notice of its own, after that of the fork.
+		current := branch == conv.branch
 		newest := c.receipts[conv.id]
-		delete(c.receipts, conv.id)
+		if current {
+			delete(c.receipts, conv.id)
+		}
 		c.mu.Unlock()
-		c.cfg.OnReceipt(newest)
+		if current {
+			c.cfg.OnReceipt(newest)
+		}
 	})
 }
