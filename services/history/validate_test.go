@@ -69,7 +69,6 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		"sequences:":              func(r *historyv1.AppendRequest) { r.Sequences = nil },
 		"effects:":                func(r *historyv1.AppendRequest) { r.Effects = make([]*historyv1.Effect, 8001) },
 		"effects[0].event:":       func(r *historyv1.AppendRequest) { r.Effects[0].Event = 1 },
-		"effects[0].effect:":      func(r *historyv1.AppendRequest) { r.Effects[0] = &historyv1.Effect{} },
 		"effects[0].create_conversation.kind:": func(r *historyv1.AppendRequest) {
 			r.Effects[0].GetCreateConversation().Kind = 0
 		},
@@ -103,6 +102,10 @@ func TestEveryFieldHasALimit(t *testing.T) {
 			r.DeadLetters = []*historyv1.DeadLetter{{Sequence: 1, Payload: make([]byte, 1<<20+1)}}
 		},
 	}
+	newer := proto.CloneOf(good)
+	newer.Effects[0] = &historyv1.Effect{}
+	_, err := b.client.Append(ctx, newer)
+	requireCode(t, codes.FailedPrecondition, err) // an invalid argument would put the command aside
 	for field, spoil := range appends {
 		request := proto.CloneOf(good)
 		spoil(request)
@@ -110,7 +113,7 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		st := requireCode(t, codes.InvalidArgument, err)
 		require.True(t, strings.HasPrefix(st.Message(), strings.TrimSpace(field)), "%s is not about %s", st.Message(), field)
 	}
-	_, err := b.client.Append(ctx, good)
+	_, err = b.client.Append(ctx, good)
 	require.NoError(t, err, "and as it was it is good")
 
 	key := func(conversation, sender, command string) *historyv1.FindCommandsRequest {
