@@ -18,6 +18,8 @@ type committed struct {
 	seq                       uint64
 	body                      *conversationv1.Body
 	size                      int
+	// lost says that the server no longer knew the conversation after this command was committed.
+	lost bool
 }
 
 // record keeps the newest committed commands, bounded in number and size; the oldest are forgotten first.
@@ -66,5 +68,21 @@ func (r *record) newest(conversationID string) (seq uint64) {
 func (r *record) created(conversationID string) bool {
 	return slices.ContainsFunc(r.commands, func(command committed) bool {
 		return command.conversationID == conversationID && command.body.GetCreate() != nil
+	})
+}
+
+// lose notes that the server does not know a conversation, so that its commands are undone if it comes back.
+func (r *record) lose(conversationID string) {
+	for i := range r.commands {
+		if r.commands[i].conversationID == conversationID {
+			r.commands[i].lost = true
+		}
+	}
+}
+
+// lost reports whether commands of a conversation were undone because the server lost the whole conversation.
+func (r *record) lost(conversationID string) bool {
+	return slices.ContainsFunc(r.commands, func(command committed) bool {
+		return command.conversationID == conversationID && command.lost
 	})
 }

@@ -194,6 +194,8 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 				c.cfg.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.id)
 				if c.record.created(conv.id) {
 					c.rewind(conv, 0, nil)
+				} else {
+					c.record.lose(conv.id) // until its creator brings it back; see meet
 				}
 			}
 			c.detach(conv, m.Detached.GetLast())

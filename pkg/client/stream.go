@@ -92,12 +92,17 @@ func (c *Client) restore(positions map[string]Position) {
 func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 	conv := c.conversations[info.GetConversationId()]
 	known := conv != nil
+	// A conversation that the server had lost was created again, by its creator: its log begins anew.
+	recreated := !known && c.record.lost(info.GetConversationId())
 	if !known {
-		conv = &stream{id: info.GetConversationId(), last: c.base(s, info, from), followed: from != fromList && !s.crowded}
+		base := c.base(s, info, from)
+		if recreated {
+			base = beforeJoin(info)
+		}
+		conv = &stream{id: info.GetConversationId(), last: base, followed: from != fromList && !s.crowded}
 		c.conversations[conv.id] = conv
-		base := Position{Seq: conv.last}
 		if c.cfg.Cursors != nil {
-			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, base) })
+			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, Position{Seq: base}) })
 		}
 	}
 	if conv.joined == 0 {
@@ -114,10 +119,13 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 		}
 	}
 	switch {
+	case recreated:
+		c.rewind(conv, conv.last, nil)
 	case conv.search != nil:
 		conv.head = max(conv.head, info.GetHead())
-	case known && (info.GetHead() < conv.last || (from == fromConnected && info.GetHead() < c.record.newest(conv.id))):
-		// What was pushed meanwhile may be newer than a list, so history decides.
+	case known && info.GetHead() < conv.last,
+		(from == fromConnected || (from == fromAttached && !known)) && info.GetHead() < c.record.newest(conv.id):
+		// What was pushed or committed meanwhile may be newer than this, so history decides.
 		conv.head = max(conv.head, info.GetHead())
 		c.suspect(conv, nil)
 	case info.GetHead() > conv.last && conv.followed:
@@ -137,13 +145,12 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 
 // base is the seq after which a conversation begins that the client knows nothing of.
 func (c *Client) base(s *session, info *clientv1.Conversation, from source) uint64 {
-	beforeJoin := max(info.GetJoinedSeq(), 1) - 1
 	switch {
 	case from == fromAttached || s.start == clientv1.Start_START_FIRST:
 		// What is attached was joined just now.
-		return beforeJoin
+		return beforeJoin(info)
 	case s.start == clientv1.Start_START_DELIVERED:
-		return max(beforeJoin, info.GetCursor().GetDeliveredSeq())
+		return max(beforeJoin(info), info.GetCursor().GetDeliveredSeq())
 	}
 	// The head of a list is later than that at connect; what was pushed meanwhile shows it.
 	if first := s.strays[info.GetConversationId()]; from == fromList && first > 0 {
@@ -151,6 +158,9 @@ func (c *Client) base(s *session, info *clientv1.Conversation, from source) uint
 	}
 	return info.GetHead()
 }
+
+// beforeJoin is the seq before the first one that the user may see.
+func beforeJoin(info *clientv1.Conversation) uint64 { return max(info.GetJoinedSeq(), 1) - 1 }
 
 // pushed takes an event that the gateway pushed.
 func (c *Client) pushed(came arrival) {
