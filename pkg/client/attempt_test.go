@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -212,4 +213,53 @@ func TestAGatewaysRefusalOfAFirstCopyIsFinal(t *testing.T) {
 		_, err = ticket.Wait(t.Context())
 		require.ErrorAs(t, err, &refusal)
 	})
+}
+
+// Only this time it was not sent: the copy that was sent the first time may be committed.
+func TestCancellingACommandWithAnUnconfirmedCopy(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprintf("behind another %v", waits), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGateway()
+				c, _ := start(t, g)
+				l, _ := g.accept(t, connected())
+				id := uuid.Must(uuid.NewV7()).String()
+				ticket := give(t, c, id)
+				l.recv(t)
+				l.cut()
+				l, _ = g.accept(t, connected())
+				for {
+					l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
+					synctest.Wait()
+					select {
+					case <-ticket.Done():
+					default:
+						continue
+					}
+					break
+				}
+				if waits {
+					enqueue(t, c, "a", "before")
+					l.recv(t)
+				} else {
+					g.setDown(errors.New("no route"))
+					l.cut()
+					synctest.Wait()
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				defer cancel()
+				_, err := c.SubmitID(ctx, "a", id, text("hello"))
+				require.ErrorIs(t, err, client.ErrOutcomeUnknown)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				// As the error says, it stays in the outbox.
+				again := give(t, c, id)
+				require.NotSame(t, ticket, again)
+				select {
+				case <-again.Done():
+					t.Error("it was taken back")
+				default:
+				}
+			})
+		})
+	}
 }

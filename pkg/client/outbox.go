@@ -96,9 +96,9 @@ func (t *Ticket) key() string {
 func (t *Ticket) id() commandKey { return commandKey{t.ConversationID, t.CommandID} }
 
 // Submit gives a command to the outbox and waits for its outcome: it is committed when the error is nil. When ctx ends, the wait
-// ends, but a command that may have been sent is not taken back: the error wraps ErrOutcomeUnknown. A command that was never
-// sent is taken back, and the error is the context's alone. The conversation is empty exactly for a create. The body must not
-// be changed any more.
+// ends, but a command that may have been sent is not taken back: the error wraps ErrOutcomeUnknown. A command of which no copy
+// was ever sent is taken back, and the error is the context's alone. The conversation is empty exactly for a create. The body
+// must not be changed any more.
 func (c *Client) Submit(ctx context.Context, conversationID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -227,7 +227,7 @@ func (c *Client) leave(ticket *Ticket) {
 	}
 }
 
-// withdraw takes back a command that was never sent.
+// withdraw takes back a command of which no copy was sent, this time or when it was given before.
 func (c *Client) withdraw(ticket *Ticket) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,7 +237,7 @@ func (c *Client) withdraw(ticket *Ticket) bool {
 	default:
 	}
 	switch {
-	case ticket.shared:
+	case ticket.shared || ticket.unconfirmed:
 		return false
 	case ticket.request == nil:
 		ticket.resolve(nil, context.Canceled)
