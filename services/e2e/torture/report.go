@@ -40,6 +40,8 @@ type Report struct {
 	Fed       int `json:"events_fed"`
 	Forks     int `json:"feed_forks"`
 	Snapshots int `json:"snapshots"`
+	// Purged are commands that workers removed from streams, since they were last started.
+	Purged int `json:"commands_purged"`
 	// Looks into the database at the moment of a sighting, and how many of them waited for the database.
 	Looks     int `json:"looks"`
 	LateLooks int `json:"late_looks"`
@@ -160,8 +162,8 @@ func (r *Report) Print(w io.Writer) {
 		r.Sent, r.Committed, r.Refused, r.Repeats, r.Conflicts, r.Events, r.Logs, r.Shown)
 	fmt.Fprintf(w, "  %d connections resumed; %d looks into the database, %d of them late because it was down; %d losses of the broker noticed\n",
 		r.Resumed, r.Looks, r.LateLooks, r.Rewinds)
-	fmt.Fprintf(w, "  %d events erased; %d events read from the feed, %d forks of it; %d conversations checked while they were written\n",
-		r.Erased, r.Fed, r.Forks, r.Snapshots)
+	fmt.Fprintf(w, "  %d events erased; %d events read from the feed, %d forks of it; %d conversations checked while they were written; %d committed commands made room\n",
+		r.Erased, r.Fed, r.Forks, r.Snapshots, r.Purged)
 	r.printCounts(w)
 	if r.Roll != nil {
 		r.Roll.print(w)

@@ -282,6 +282,10 @@ func (r *run) carryOut(ctx context.Context) error {
 // conclude stops the services and compares what was recorded with what is stored.
 func (r *run) conclude(ctx context.Context) error {
 	r.cool(ctx)
+	for _, p := range r.suite.Deliveries {
+		metrics, _ := p.Metrics(ctx) // cool has told of one that does not answer
+		r.report.Purged += int(metrics["runnel_delivery_purged_messages_total"])
+	}
 	r.sayf("stopping and checking")
 	if err := r.stopServices(); err != nil {
 		r.record.Violated(violation("clean stop", "%v", err))
