@@ -42,6 +42,9 @@ func (c *chat) change(ctx context.Context, id, line string) (err error) {
 // event shows an event.
 func (c *chat) event(event client.Event) {
 	if text := c.describe(event); text != "" {
+		if event.Content == chain.NotChecked {
+			text += " (not verified)"
+		}
 		at := time.UnixMilli(event.GetTimeMs()).Format("15:04")
 		c.printf("%s [%s] %s", at, c.name(event.GetConversationId()), text)
 	}

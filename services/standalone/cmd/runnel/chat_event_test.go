@@ -1,0 +1,42 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client"
+)
+
+func TestContentThatWasNotCheckedIsMarked(t *testing.T) {
+	message := func(sender string) *clientv1.Event {
+		return &clientv1.Event{
+			ConversationId: "c", Seq: 7, Sender: sender, Kind: conversationv1.EventKind_EVENT_KIND_MESSAGE,
+			Body: &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "hello"}}},
+		}
+	}
+	newer := message("bob")
+	newer.Kind = 99
+	for _, test := range []struct {
+		event   *clientv1.Event
+		content chain.Content
+		want    string
+	}{
+		{message("bob"), chain.Verified, "[c] #7 bob: hello\n"},
+		{message("bob"), chain.NotChecked, "[c] #7 bob: hello (not verified)\n"},
+		{message("bob"), chain.Erased, "[c] #7 bob: (erased)\n"},
+		{newer, chain.NotChecked, "[c] #7 bob did something that this version does not know (not verified)\n"},
+		{message("alice"), chain.NotChecked, ""}, // shown when it was written
+	} {
+		var out strings.Builder
+		ch := &chat{me: "alice", out: &out}
+		ch.event(client.Event{Event: test.event, Content: test.content})
+		_, shown, _ := strings.Cut(out.String(), " ") // after the time
+		require.Equal(t, test.want, shown)
+	}
+}
