@@ -172,6 +172,8 @@ func (d *drafting) unfit(e *entry) string {
 		return "the payload is not a command"
 	case conversation.Partition(e.command.GetConversationId(), d.partitions) != d.partition:
 		return "the conversation belongs to another partition"
+	case e.overstated:
+		return "its kind or level is above the installation's level: no gateway admits it"
 	}
 	return ""
 }
@@ -283,7 +285,9 @@ func (d *drafting) applied(before *conversation.State, facts *conversation.Facts
 func (p *plan) doubtful(entries []entry, known *knowledge) []commandKey {
 	var keys []commandKey
 	for i := range p.verdicts {
-		if v := &p.verdicts[i]; v.event != nil || v.unfit {
+		v := &p.verdicts[i]
+		// A repeated erasure must be known before it is appended: the store's ledger would note that it erases up to here.
+		if v.unfit || (v.event != nil && (v.repeated || !conversation.IsErasure(entries[i].body))) {
 			continue
 		}
 		key := keyOf(entries[i].command)

@@ -150,9 +150,16 @@ func (s *session) condemn(e *entry, known *knowledge, err error) {
 	known.condemned[e.sequence] = "the store does not take it: " + err.Error()
 }
 
+// erasureFactor is how much longer than others an append may take that erases: it may reach all events of a conversation.
+const erasureFactor = 24
+
 // append asks the store once.
 func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.owner.cfg.AppendTimeout)
+	timeout := s.owner.cfg.AppendTimeout
+	if slices.ContainsFunc(request.GetEffects(), func(e *historyv1.Effect) bool { return e.GetEraseEvents() != nil }) {
+		timeout *= erasureFactor
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	begun := time.Now()
 	answer, err := s.owner.history.Append(ctx, request)

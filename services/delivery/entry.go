@@ -23,6 +23,8 @@ type entry struct {
 	traceparent string
 	// tooNew says that this build cannot judge the command.
 	tooNew bool
+	// overstated says that the command claims to be newer than the installation.
+	overstated bool
 }
 
 // noBody is the body of commands whose own cannot be decoded.

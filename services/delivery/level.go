@@ -131,8 +131,20 @@ func (s *Service) handOver(ctx context.Context, partition int, level conversatio
 	return worker, nil
 }
 
-// cannotJudge hands the partition to a newer worker, if there is one, and says why it stands still.
+// cannotJudge hands the partition to a newer worker, if there is one, and says why it stands still. A command that claims to
+// be newer than the installation is none of a later version: gateways admit up to the installation's level, which rises
+// before they do. It returns nil then, and the entry is unfit.
 func (o *owner) cannotJudge(ctx context.Context, e *entry) error {
+	asking, cancel := context.WithTimeout(ctx, installationTimeout)
+	installation, err := o.history.GetInstallation(asking, &historyv1.GetInstallationRequest{})
+	cancel()
+	if err != nil {
+		return fmt.Errorf("%w: message %d; the installation's level is not known: %w", errTooNew, e.sequence, err)
+	}
+	if conversation.Level(installation.GetLevel()) <= conversation.MaxLevel() {
+		e.tooNew, e.overstated = false, true
+		return nil
+	}
 	o.metrics.tooNew.Inc()
 	level := max(conversation.Level(e.command.GetLevel()), conversation.MaxLevel()+1)
 	worker, err := o.handOver(ctx, o.partition, level)

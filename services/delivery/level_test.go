@@ -38,13 +38,12 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 			w := b.startWorker(nil)
 			create := command("", "ann", 1, group("g"))
 			b.send(create)
-			w.stop()
+			b.raise()
 			b.putCommand(command(create.GetConversationId(), "ann", 2, text("before it")))
 			c := newer(create.GetConversationId(), 3)
 			change(c)
 			at := b.putCommand(c)
 			b.putCommand(command(create.GetConversationId(), "ann", 4, text("after it")))
-			w = b.startWorker(nil)
 			b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 			require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 			require.Contains(t, w.state(0), "Start workers of the version that knows level 2")
@@ -56,6 +55,35 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 				require.NotEqual(t, commandID(3), r.GetOutcome().GetCommandId())
 			}
 			b.mu.Unlock()
+		})
+	}
+}
+
+// raise raises the installation's level above what this build knows, as an operator may who does not see that it runs.
+func (b *bed) raise() {
+	b.store.mu.Lock()
+	defer b.store.mu.Unlock()
+	b.store.level = uint32(conversation.MaxLevel()) + 1
+}
+
+// A command that claims more than the installation's level comes from nobody honest. It must not stop the partition.
+func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
+	for name, restart := range map[string]bool{"while it runs": false, "at the takeover": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, 1)
+			w := b.startWorker(nil)
+			create := command("", "ann", 1, group("g"))
+			b.send(create)
+			if restart {
+				w.stop()
+			}
+			b.putCommand(newer(create.GetConversationId(), 2))
+			if restart {
+				w = b.startWorker(nil)
+			}
+			require.EqualValues(t, 2, b.send(command(create.GetConversationId(), "ann", 3, text("after it"))).GetSeq())
+			require.Len(t, b.store.deadLetters(), 1)
+			require.Zero(t, w.count("partition_stopped"))
 		})
 	}
 }
@@ -72,6 +100,7 @@ func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
 		require.NoError(t, b.nc.Publish("ops.alive", alive))
 		return len(w.fleet.Members("delivery")) == 2
 	})
+	b.raise()
 	b.putCommand(newer(create.GetConversationId(), 2))
 	b.eventually("it is moved", func() bool {
 		b.store.leases.mu.Lock()

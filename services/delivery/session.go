@@ -37,13 +37,18 @@ type session struct {
 }
 
 func newSession(o *owner, at *place) *session {
+	opening := at.opening
+	if at.checked && at.sequence > 0 {
+		// What is passed over must be found to agree before anything is committed after it: the opening comes with the rest.
+		opening = nil
+	}
 	var behind uint64
-	if at.opening != nil {
-		behind = at.last - at.opening.sequence
+	if opening != nil {
+		behind = at.last - opening.sequence
 	}
 	return &session{
 		owner: o, stream: broker.StreamName(o.partition),
-		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: at.opening, behind: behind,
+		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
 		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
 		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.intake), publisher: newPublisher(o),
 	}
@@ -138,7 +143,10 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 	for len(entries) > 0 {
 		n := cut(entries)
 		if n == 0 {
-			return s.owner.cannotJudge(ctx, &entries[0])
+			if err := s.owner.cannotJudge(ctx, &entries[0]); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := s.commit(ctx, entries[:n], s.owner.cfg.MaxTries); err != nil {
 			return err

@@ -96,7 +96,9 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 		e := decode(message.Sequence, message.Time.UnixNano(), message.Data)
 		e.traceparent = traceparentOf(message.Header)
 		if e.tooNew {
-			return nil, o.cannotJudge(ctx, &e)
+			if err := o.cannotJudge(ctx, &e); err != nil {
+				return nil, err
+			}
 		}
 		at.opening = &e
 	}

@@ -121,6 +121,7 @@ func (r *room) reload() {
 	gw.log.Warn("the log of a conversation is not the one that clients were sent; it is read anew. Was the database restored, or did it fail over?",
 		"conversation", r.id, "seq", r.head)
 	r.grow(-r.bytes)
+	r.receipt = 0 // versions go back with the log
 	r.recent = nil
 	r.ready, r.head, r.headHash, r.seen, r.missed, r.erasedAt = false, 0, nil, 0, 0, 0
 	for _, s := range r.seats {

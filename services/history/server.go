@@ -48,12 +48,19 @@ func (s *Server) Close() error {
 
 // do runs one call: the check of the request, then the store, measured, and its error translated.
 func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func(ctx context.Context) (T, error)) (T, error) {
+	return doFor(ctx, s, op, s.timeout, invalid, call)
+}
+
+// doFor is do with a timeout of its own.
+func doFor[T any](
+	ctx context.Context, s *Server, op *operation, timeout time.Duration, invalid error, call func(ctx context.Context) (T, error),
+) (T, error) {
 	var none T
 	if invalid != nil {
 		return none, s.refuse(ctx, op, invalid)
 	}
 	begin := time.Now()
-	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	answer, err := call(limited)
 	op.seconds.Observe(time.Since(begin).Seconds())
@@ -65,7 +72,11 @@ func do[T any](ctx context.Context, s *Server, op *operation, invalid error, cal
 
 // Append commits one batch of a partition, or nothing of it.
 func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
-	return do(ctx, s, s.metrics.append, s.checkAppend(request), func(ctx context.Context) (*historyv1.AppendResponse, error) {
+	timeout := s.timeout
+	if store.Erases(request) {
+		timeout = max(timeout, store.ErasureTimeout)
+	}
+	return doFor(ctx, s, s.metrics.append, timeout, s.checkAppend(request), func(ctx context.Context) (*historyv1.AppendResponse, error) {
 		present := request.GetExpected()
 		if store.BugNoWatermarkCheck {
 			// Nothing compares the two then, so that only this shows what the bug does.

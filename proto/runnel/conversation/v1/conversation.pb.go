@@ -1449,7 +1449,7 @@ type Receipt struct {
 	Delivered []*Step `protobuf:"bytes,3,rep,name=delivered,proto3" json:"delivered,omitempty"`
 	// Read cursors, highest seq first, at most 32 steps.
 	Read []*Step `protobuf:"bytes,4,rep,name=read,proto3" json:"read,omitempty"`
-	// Rises with every receipt of a conversation: an older one is dropped. Unix time in microseconds of when it was taken.
+	// Rises with every receipt of a conversation: an older one is dropped. It goes back with the log when that forks.
 	Version       int64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -71,6 +71,9 @@ const (
 		JOIN events USING (command_id, conversation_id, sender) ORDER BY ordinality`
 )
 
+// setErasureTimeout is for the transaction that the statements of an append are.
+var setErasureTimeout = fmt.Sprintf("SET LOCAL statement_timeout = %d", store.ErasureTimeout.Milliseconds())
+
 // Append commits a batch in one round trip: its statements are sent at once and, as nothing but the end of the sending
 // commits them, the first that fails takes back all. A refused batch costs more, and so does one that begins an epoch.
 func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
@@ -153,6 +156,9 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 func statements(batch *store.Batch, epoch uint64) *pgx.Batch {
 	sql := &pgx.Batch{}
 	expected, next := batch.GetExpected(), batch.GetNext()
+	if store.Erases(batch.AppendRequest) {
+		sql.Queue(setErasureTimeout)
+	}
 	if store.BugNoWatermarkCheck {
 		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), epoch, next.GetSequence(), next.GetTimeNs(), batch.GetPartition())
 	} else {
