@@ -147,6 +147,9 @@ func Erases(kind conversationv1.EventKind) bool {
 // KindOf is the kind of the event that a body leads to; EVENT_KIND_UNSPECIFIED for a body without an action, or with one
 // that this build does not know.
 func KindOf(body *conversationv1.Body) conversationv1.EventKind {
+	if _, ok := body.GetAction().(*conversationv1.Body_Message); ok {
+		return conversationv1.EventKind_EVENT_KIND_MESSAGE // nearly all are; without reflection
+	}
 	message := body.ProtoReflect()
 	if field := message.WhichOneof(message.Descriptor().Oneofs().Get(0)); field != nil {
 		return conversationv1.EventKind(field.Number())
