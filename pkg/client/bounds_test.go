@@ -53,6 +53,7 @@ func TestASeqThatNoLogCanReachEndsTheConnection(t *testing.T) {
 			l.send(attach(&clientv1.Conversation{ConversationId: "other", Head: 1, JoinedSeq: 1, Cursor: &conversationv1.Cursor{DeliveredSeq: far}}))
 		},
 		"outcome": func(t *testing.T, c *client.Client, l *link, h *history) {
+			t.Helper()
 			ticket := enqueue(t, c, h.id, "hello")
 			l.send(commit(l.recv(t), far))
 			synctest.Wait()
@@ -93,6 +94,7 @@ func TestASeqThatNoLogCanReachEndsTheConnection(t *testing.T) {
 // lyingPage makes a gap and answers the read of it with a page that lies.
 func lyingPage(lie func(*clientv1.Page)) func(*testing.T, *client.Client, *link, *history) {
 	return func(t *testing.T, _ *client.Client, l *link, h *history) {
+		t.Helper()
 		l.send(h.push(3))
 		page := h.page(l.recv(t))
 		lie(page.GetPage())
