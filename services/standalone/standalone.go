@@ -53,6 +53,7 @@ type Standalone struct {
 	nats     *server.Server
 	nc       *nats.Conn
 	store    history.Store
+	history  *history.Server
 	verifier *auth.Verifier
 	gateway  *gateway.Gateway
 	delivery *delivery.Service
@@ -101,8 +102,8 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	s.store = opened // only now: close must not meet a store that was not opened
 	// The services call each other through their generated clients, without a socket between them.
 	inproc := rpc.NewInproc(tel)
-	historyServer := history.New(cfg.History, s.store, tel.Log, tel.Registry)
-	historyv1.RegisterHistoryServiceServer(inproc, historyServer)
+	s.history = history.New(cfg.History, s.store, tel.Log, tel.Registry)
+	historyv1.RegisterHistoryServiceServer(inproc, s.history)
 	store := historyv1.NewHistoryServiceClient(inproc)
 	// All parts are this process, so nobody is left who does not know the level.
 	if _, err := delivery.RaiseLevel(ctx, store, tel.Log); err != nil {
@@ -126,7 +127,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if s.rpc, err = rpc.NewServer(cfg.RPC, tel); err != nil {
 		return nil, err
 	}
-	historyv1.RegisterHistoryServiceServer(s.rpc, historyServer)
+	historyv1.RegisterHistoryServiceServer(s.rpc, s.history)
 	s.delivery.Register(s.rpc)
 	gatewayv1.RegisterGatewayServiceServer(s.rpc, s.gateway.Server())
 	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, map[string]telemetry.Check{
@@ -190,6 +191,11 @@ func (s *Standalone) Run(ctx context.Context) error {
 func (s *Standalone) close() {
 	if s.nc != nil {
 		s.nc.Close()
+	}
+	if s.history != nil {
+		if err := s.history.Close(); err != nil {
+			s.tel.Log.Error("the erase ledger did not close cleanly", "error", err)
+		}
 	}
 	if s.store != nil {
 		if err := s.store.Close(); err != nil {

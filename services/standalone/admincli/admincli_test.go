@@ -160,8 +160,8 @@ func TestTablesAndJSON(t *testing.T) {
 	both(t, "backup-mark", &adminv1.MarkBackupResponse{Marks: []*historyv1.BackupMark{
 		{Watermark: &historyv1.Watermark{Stream: "1790000000000000000", Epoch: 1790000000123, Sequence: 881, TimeNs: ms(time.Minute) * 1e6}},
 		{Partition: 1, Watermark: &historyv1.Watermark{Stream: "1790000000000000001", Epoch: 1790000000124, Sequence: 12, TimeNs: ms(time.Hour) * 1e6}},
-	}}, "backup", "mark")
-	both(t, "backup-mark-nothing", &adminv1.MarkBackupResponse{}, "backup", "mark")
+	}}, "backup", "mark", "--now")
+	both(t, "backup-mark-nothing", &adminv1.MarkBackupResponse{}, "backup", "mark", "--now")
 
 	explained := explanation()
 	both(t, "explain", explained, "explain", "--user", "bob", "--conversation", conversationID, "--seq", "42")
@@ -322,6 +322,8 @@ func TestCommandLinesThatMakeNoSense(t *testing.T) {
 		{"erase", conversationID, "--seq", "4", "--sender", "bob", "--yes"},
 		{"erase", conversationID, "--before", "yesterday", "--yes"},
 		{"backup", "mark", "no such file"},
+		{"backup", "mark"},
+		{"backup", "mark", "marks.json", "--now"},
 		{"explain", "--user", "bob", "--conversation", conversationID, "--seq", "-1"},
 	} {
 		w := answering(nil)

@@ -18,7 +18,8 @@ type backup struct {
 }
 
 type markBackup struct {
-	Marks string `arg:"" optional:"" help:"What runnel-history backup begin printed when the backup was begun. Without it the present watermarks are marked, for a backup that holds everything until now." placeholder:"FILE"`
+	Marks string `arg:"" optional:"" help:"What runnel-history backup begin printed when the backup was begun." placeholder:"FILE"`
+	Now   bool   `help:"Instead of FILE: mark the present watermarks, for a backup that holds everything until now."`
 }
 
 func (*markBackup) Help() string {
@@ -26,13 +27,17 @@ func (*markBackup) Help() string {
 While no backup was ever marked they keep one hour. Mark a backup when it is complete, with the marks of when it was begun.
 
   runnel-history backup begin > marks.json && pg_dump ... && runnel admin backup mark marks.json
-  runnel admin backup mark`
+  runnel admin backup mark --now`
 }
 
 // Run marks a backup.
 func (m *markBackup) Run(ctx context.Context, c *Command, console *Console) error {
 	request := &adminv1.MarkBackupRequest{}
-	if m.Marks != "" {
+	switch {
+	case (m.Marks == "") != m.Now:
+		// A mark without a backup makes the streams forget what a restore would need.
+		return usage("name the FILE of marks from when the backup was begun, or say --now if the backup holds everything until now")
+	case m.Marks != "":
 		if err := readMarks(m.Marks, request); err != nil {
 			return err
 		}
