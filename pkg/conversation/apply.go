@@ -25,10 +25,14 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 	if state == nil {
 		state = &State{}
 	}
-	r := &request{
+	judgement := &struct { // one allocation for both
+		request
+		occurrence
+	}{request: request{
 		state: state, facts: facts, sender: command.GetSender(), body: body,
 		id: command.GetConversationId(), commandID: command.GetCommandId(), timeMs: timeMs,
-	}
+	}}
+	r, o := &judgement.request, &judgement.occurrence
 	if refusal := r.judge(len(command.GetSalt())); refusal != nil {
 		return Result{State: state}, refusal
 	}
@@ -48,7 +52,7 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 		Salt:           command.GetSalt(),
 		PrevHash:       prev,
 	}
-	o := &occurrence{event: event, body: body, targets: noTargets, facts: facts}
+	*o = occurrence{event: event, body: body, targets: noTargets, facts: facts}
 	if targets := rules.targets(r); targets != nil {
 		o.targets = targets
 		event.HeaderExtra = encode(targets)
