@@ -19,6 +19,9 @@ import (
 type Cost struct {
 	Goroutines float64 `json:"goroutines"`
 	RSS        float64 `json:"rss_bytes"`
+	// Connections and Rooms are of gateways only.
+	Connections float64 `json:"connections,omitempty"`
+	Rooms       float64 `json:"rooms,omitempty"`
 }
 
 // Costs are those of a service before it had clients and after.
@@ -42,7 +45,6 @@ func (r *run) services() map[string][]*launch.Process {
 
 // look reads what a service holds, and whether it is at rest: no connections and no rooms, and every partition at work somewhere.
 func look(ctx context.Context, service string, processes []*launch.Process) (cost Cost, atRest bool, err error) {
-	var connections, rooms float64
 	working := 0
 	for _, p := range processes {
 		metrics, err := p.Metrics(ctx)
@@ -51,8 +53,8 @@ func look(ctx context.Context, service string, processes []*launch.Process) (cos
 		}
 		cost.Goroutines += metrics["go_goroutines"]
 		cost.RSS += metrics["process_resident_memory_bytes"]
-		connections += metrics["runnel_gateway_connections"]
-		rooms += metrics["runnel_gateway_rooms"]
+		cost.Connections += metrics["runnel_gateway_connections"]
+		cost.Rooms += metrics["runnel_gateway_rooms"]
 		if service == "delivery" {
 			running, err := atWork(ctx, p)
 			if err != nil {
@@ -61,7 +63,7 @@ func look(ctx context.Context, service string, processes []*launch.Process) (cos
 			working += running
 		}
 	}
-	return cost, connections == 0 && rooms == 0 && (service != "delivery" || working == partitions), nil
+	return cost, cost.Connections == 0 && cost.Rooms == 0 && (service != "delivery" || working == partitions), nil
 }
 
 // atWork counts the partitions that a worker reads.
@@ -109,8 +111,8 @@ func (r *run) cool(ctx context.Context) {
 			return err == nil && atRest && costs.After.Goroutines <= costs.Before.Goroutines+slack*each && costs.After.RSS <= costs.Before.RSS+growth*each
 		})
 		if !cooled {
-			r.record.Violated(violation("I10", "the %s processes without clients: at rest %v, %v goroutines and %.0f MiB (before %v and %.0f MiB; %v)",
-				costs.Service, atRest, costs.After.Goroutines, costs.After.RSS/(1<<20), costs.Before.Goroutines, costs.Before.RSS/(1<<20), err))
+			r.record.Violated(violation("I10", "the %s processes without clients: at rest %v, %v connections, %v rooms, %v goroutines and %.0f MiB (before %v and %.0f MiB; %v)",
+				costs.Service, atRest, costs.After.Connections, costs.After.Rooms, costs.After.Goroutines, costs.After.RSS/(1<<20), costs.Before.Goroutines, costs.Before.RSS/(1<<20), err))
 			for _, p := range processes {
 				r.keepProfile(ctx, p)
 			}

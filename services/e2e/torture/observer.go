@@ -225,6 +225,8 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 		l.mu.Lock()
 		delete(l.has, id)
 		l.mu.Unlock()
+	case *clientv1.ServerFrame_Forked:
+		return broken("%s is said to have gone back to seq %d; it was received up to %d, and nothing was restored", m.Forked.GetConversationId(), m.Forked.GetHead(), m.Forked.GetSeq())
 	case *clientv1.ServerFrame_Hidden:
 		l.record.Observed(l.reader, Item{
 			Kind: ItemHidden, Conversation: m.Hidden.GetConversationId(), First: m.Hidden.GetFirst(), Last: m.Hidden.GetLast(),

@@ -282,8 +282,15 @@ func (r *run) carryOut(ctx context.Context) error {
 // conclude stops the services and compares what was recorded with what is stored.
 func (r *run) conclude(ctx context.Context) error {
 	r.cool(ctx)
+	// cool has told of those that do not answer.
+	for _, p := range r.suite.Gateways {
+		metrics, _ := p.Metrics(ctx)
+		if forks := metrics["runnel_gateway_forks_total"]; forks > 0 {
+			r.record.Violated(violation("fork", "%s told clients %v times that a log went back, and none did", p.Name(), forks))
+		}
+	}
 	for _, p := range r.suite.Deliveries {
-		metrics, _ := p.Metrics(ctx) // cool has told of one that does not answer
+		metrics, _ := p.Metrics(ctx)
 		r.report.Purged += int(metrics["runnel_delivery_purged_messages_total"])
 	}
 	r.sayf("stopping and checking")
