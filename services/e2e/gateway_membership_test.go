@@ -18,10 +18,19 @@ import (
 // interposed is the real history, with something that happens right before its next answer of a kind: the moment between
 // a gateway's look at the store and what it does about it.
 type interposed struct {
-	historyv1.HistoryServiceClient
+	historyv1.HistoryServiceClient // may be replaced before the first client connects
+
+	installation historyv1.HistoryServiceClient // asked from the beginning, so never replaced
 
 	mu          sync.Mutex
 	heads, read func()
+}
+
+// GetInstallation is what the gateway polls while tests replace the rest.
+func (h *interposed) GetInstallation(
+	ctx context.Context, request *historyv1.GetInstallationRequest, options ...grpc.CallOption,
+) (*historyv1.GetInstallationResponse, error) {
+	return h.installation.GetInstallation(ctx, request, options...)
 }
 
 func (h *interposed) next(hook *func()) {

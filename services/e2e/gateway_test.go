@@ -69,7 +69,11 @@ func newTracedStage(t *testing.T, change func(*gateway.Config), provider trace.T
 	if change != nil {
 		change(&cfg.Gateway)
 	}
-	s := &stage{suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(), history: &interposed{HistoryServiceClient: historyv1.NewHistoryServiceClient(inproc)}, worker: newWorker(t)}
+	client := historyv1.NewHistoryServiceClient(inproc)
+	s := &stage{
+		suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(),
+		history: &interposed{HistoryServiceClient: client, installation: client}, worker: newWorker(t),
+	}
 	s.gw, err = gateway.New(cfg.Gateway, gateway.Deps{
 		NATS: nc, Partitions: 1, History: s.history, Verifier: verifier,
 		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Registerer: s.registry, TracerProvider: provider,

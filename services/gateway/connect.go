@@ -223,7 +223,7 @@ func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
 	for _, s := range summaries {
 		position, base := plan.from[s.GetConversationId()], plan.base(s)
 		if position.GetSeq() > s.GetHead() {
-			c.forked(s.GetConversationId(), s.GetHead(), position.GetSeq()) // what was committed is in the list
+			c.forked(nil, s.GetConversationId(), s.GetHead(), position.GetSeq()) // what was committed is in the list
 			continue
 		}
 		if position != nil && base > 0 {

@@ -314,7 +314,7 @@ func (c *conn) fillFormerOne(p *clientv1.Position) {
 			return
 		}
 		if after > page.GetHead() || (begin < after && takePosition(page, after, hash)) {
-			c.forked(conversationID, page.GetHead(), after)
+			c.forked(nil, conversationID, page.GetHead(), after)
 			return
 		}
 		hash = 0 // it is the client's own position that is judged, once

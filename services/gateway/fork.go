@@ -90,18 +90,20 @@ func (r *room) fork(s *seat) {
 	if i := slices.Index(r.seats, s); i >= 0 {
 		r.seats = slices.Delete(r.seats, i, i+1)
 	}
-	s.conn.forked(r.id, r.head, s.top)
+	s.conn.forked(s, r.id, r.head, s.top)
 }
 
 // forked tells the client that its position is not on the log, and keeps the conversation from being pushed to it again. It is
 // safe to call with a room's mu.
-func (c *conn) forked(conversationID string, head, seq uint64) {
+func (c *conn) forked(s *seat, conversationID string, head, seq uint64) {
 	c.gw.metrics.forks.Inc()
 	c.enqueue(c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
 		ConversationId: conversationID, Head: head, Seq: seq,
 	}}}))
 	c.mu.Lock()
-	delete(c.seats, conversationID)
+	if s != nil && c.seats[conversationID] == s { // a later seat is in its room, and must be found when the connection ends
+		delete(c.seats, conversationID)
+	}
 	if c.forks == nil {
 		c.forks = map[string]struct{}{}
 	}

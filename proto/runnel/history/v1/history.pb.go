@@ -1024,7 +1024,7 @@ type AppendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition, 0 to the number of partitions - 1.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The watermark that the batch was made on; its stream and sequence must equal the stored ones.
+	// The watermark that the batch was made on; its stream, epoch and sequence must equal the stored ones.
 	Expected *Watermark `protobuf:"bytes,2,opt,name=expected,proto3" json:"expected,omitempty"`
 	// The watermark after the batch.
 	Next *Watermark `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
