@@ -52,7 +52,7 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 		Salt:           command.GetSalt(),
 		PrevHash:       prev,
 	}
-	*o = occurrence{event: event, body: body, targets: noTargets, facts: facts}
+	o.event, o.body, o.targets, o.facts = event, body, noTargets, facts
 	if targets := rules.targets(r); targets != nil {
 		o.targets = targets
 		event.HeaderExtra = encode(targets)
