@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -217,7 +218,8 @@ func (b *bed) resultOf(c *brokerv1.Command) *conversationv1.Outcome {
 	var outcome *conversationv1.Outcome
 	b.await("a result is told", func() bool {
 		for _, r := range b.results {
-			if r.GetSender() == c.GetSender() && r.GetOutcome().GetCommandId() == c.GetCommandId() {
+			// By salt, as gateways do: an answer to another copy is none to this one.
+			if r.GetSender() == c.GetSender() && r.GetOutcome().GetCommandId() == c.GetCommandId() && bytes.Equal(r.GetSalt(), c.GetSalt()) {
 				outcome = r.GetOutcome()
 			}
 		}

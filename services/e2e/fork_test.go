@@ -98,7 +98,7 @@ func (r *restorable) prepare(bob *program) (id string) {
 	return id
 }
 
-// FINDINGS A3: a client that is connected while the whole installation goes back drops what was undone, tells the program, sends
+// A client that is connected while the whole installation goes back drops what was undone, tells the program, sends
 // its own again, and gets what comes next.
 func TestAClientIsToldThatTheLogWentBack(t *testing.T) {
 	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {

@@ -14,7 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// benchConversations is the number of groups in the first benchmark of DESIGN.md section 10.
+// benchConversations is the number of groups in the first benchmark.
 const benchConversations = 500
 
 // Benchmark measures appends of 1, 16 and 100 events, one partition at a time and all of them at once. Besides time per
