@@ -60,23 +60,30 @@ func fold(state *State, o *occurrence) *State {
 
 // open decodes the parts of a committed event. A body that cannot be decoded counts as erased: verification names it.
 func open(event *conversationv1.Event, facts *Facts) *occurrence {
-	o := &occurrence{event: event, targets: noTargets, facts: facts}
+	o := &occurrence{event: event, targets: TargetsOf(event), facts: facts}
 	if len(event.GetBody()) > 0 {
 		body := &conversationv1.Body{}
 		if body.UnmarshalVT(event.GetBody()) == nil {
 			o.body = body
 		}
 	}
-	if len(event.GetHeaderExtra()) > 0 {
-		targets := &conversationv1.Targets{}
-		if targets.UnmarshalVT(event.GetHeaderExtra()) == nil {
-			o.targets = targets
-		}
-	}
 	return o
 }
 
 var noTargets = &conversationv1.Targets{}
+
+// TargetsOf decodes what an event's header refers to. It is never nil; it is empty when the event refers to nothing, or to
+// something that cannot be decoded. It must not be changed.
+func TargetsOf(event *conversationv1.Event) *conversationv1.Targets {
+	if len(event.GetHeaderExtra()) == 0 {
+		return noTargets
+	}
+	targets := &conversationv1.Targets{}
+	if targets.UnmarshalVT(event.GetHeaderExtra()) != nil {
+		return noTargets
+	}
+	return targets
+}
 
 // Joiners names the users whose membership an event begins; empty for most events.
 func Joiners(event *conversationv1.Event) []UserID {

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
@@ -247,27 +246,11 @@ func (d *drafting) carryOut(i int, key commandKey, e *entry, v *verdict) {
 // erases reports whether a command of this batch erases an event.
 func (d *drafting) erases(event *conversationv1.Event) bool {
 	for _, erased := range d.erased[event.GetConversationId()] {
-		if covers(erased, event) {
+		if conversation.Covers(erased, event) {
 			return true
 		}
 	}
 	return false
-}
-
-// covers reports whether an erasure reaches an event of its conversation.
-func covers(erased *historyv1.EraseEvents, event *conversationv1.Event) bool {
-	subject := event.GetSeq()
-	if erased.GetTargeting() {
-		targets := &conversationv1.Targets{}
-		if targets.UnmarshalVT(event.GetHeaderExtra()) != nil || len(targets.GetSeqs()) == 0 {
-			return false
-		}
-		subject = targets.GetSeqs()[0]
-	}
-	return event.GetSeq() < erased.GetBelow() && slices.Contains(erased.GetKinds(), event.GetKind()) &&
-		(len(erased.GetSeqs()) == 0 || slices.Contains(erased.GetSeqs(), subject)) &&
-		(erased.GetSender() == "" || erased.GetSender() == event.GetSender()) &&
-		(erased.GetBeforeMs() == 0 || event.GetTimeMs() < erased.GetBeforeMs())
 }
 
 func (d *drafting) applied(before *conversation.State, facts *conversation.Facts, e *entry) (result conversation.Result, refusal *conversationv1.Error, err error) {

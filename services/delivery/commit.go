@@ -10,6 +10,8 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
 // commit has a batch committed and then tells of it. When it returns nil the watermark stands at the last entry. The
@@ -156,7 +158,7 @@ const erasureFactor = 24
 // append asks the store once.
 func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	timeout := s.owner.cfg.AppendTimeout
-	if slices.ContainsFunc(request.GetEffects(), func(e *historyv1.Effect) bool { return e.GetEraseEvents() != nil }) {
+	if conversation.HasErasure(request.GetEffects()) {
 		timeout *= erasureFactor
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -11,6 +11,7 @@ import (
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/history/ledger"
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -73,7 +74,7 @@ func doFor[T any](
 // Append commits one batch of a partition, or nothing of it.
 func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	timeout := s.timeout
-	if store.Erases(request) {
+	if conversation.HasErasure(request.GetEffects()) {
 		timeout = max(timeout, store.ErasureTimeout)
 	}
 	return doFor(ctx, s, s.metrics.append, timeout, s.checkAppend(request), func(ctx context.Context) (*historyv1.AppendResponse, error) {

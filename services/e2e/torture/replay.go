@@ -49,25 +49,11 @@ func (r *replayed) carryOut(log []*conversationv1.Event, cause *conversationv1.E
 		})
 	case *historyv1.Effect_EraseEvents:
 		for _, event := range log {
-			if _, already := r.erased[event.GetSeq()]; !already && covers(e.EraseEvents, event) {
+			if _, already := r.erased[event.GetSeq()]; !already && conversation.Covers(e.EraseEvents, event) {
 				r.erased[event.GetSeq()] = cause.GetSeq()
 			}
 		}
 	}
-}
-
-// covers reports whether an erasure reaches an event.
-func covers(e *historyv1.EraseEvents, event *conversationv1.Event) bool {
-	named := slices.Contains(e.GetSeqs(), event.GetSeq())
-	if e.GetTargeting() {
-		targets := &conversationv1.Targets{}
-		_ = targets.UnmarshalVT(event.GetHeaderExtra()) // what cannot be decoded has no targets
-		named = len(targets.GetSeqs()) > 0 && slices.Contains(e.GetSeqs(), targets.GetSeqs()[0])
-	}
-	return event.GetSeq() < e.GetBelow() && slices.Contains(e.GetKinds(), event.GetKind()) &&
-		(named || len(e.GetSeqs()) == 0) &&
-		(e.GetSender() == "" || e.GetSender() == event.GetSender()) &&
-		(e.GetBeforeMs() == 0 || event.GetTimeMs() < e.GetBeforeMs())
 }
 
 // CheckReplay is I11: replaying a log gives the state and the rows that are stored. And what an event of the log erases is gone;

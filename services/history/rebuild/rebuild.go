@@ -90,11 +90,8 @@ type views struct {
 func (v *views) replay(event *conversationv1.Event) {
 	// What an event refers to is all that its effects look at.
 	facts := conversation.NewFacts(nil)
-	targets := &conversationv1.Targets{}
-	if err := targets.UnmarshalVT(event.GetHeaderExtra()); err == nil {
-		for _, seq := range targets.GetSeqs() {
-			facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: v.rows[seq]})
-		}
+	for _, seq := range conversation.TargetsOf(event).GetSeqs() {
+		facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: v.rows[seq]})
 	}
 	var effects []*historyv1.Effect
 	v.state, effects = conversation.Replay(v.state, facts, event)

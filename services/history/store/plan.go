@@ -3,13 +3,13 @@ package store
 import (
 	"encoding/hex"
 	"fmt"
-
-	"google.golang.org/protobuf/encoding/protowire"
+	"math"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
 // Batch is an append taken apart into what has to be written. Making it needs no database, so it is done before a
@@ -92,7 +92,7 @@ func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 		if len(event.GetBody()) == 0 || event.GetFormat() != chain.Format {
 			row.Commitment = event.GetCommitment()
 		}
-		row.Target = firstTarget(event.GetHeaderExtra())
+		row.Target = firstTarget(event)
 
 		at, seen := index[event.GetConversationId()]
 		if !seen {
@@ -181,34 +181,13 @@ func CheckErase(field string, erase *historyv1.EraseEvents) error {
 	return nil
 }
 
-// firstTarget is the first of the seqs in an encoded Targets; 0 when there is none. Of what this build does not know it looks
-// at nothing.
-func firstTarget(extra []byte) uint64 {
-	const seqs = 1 // the field's number
-	for len(extra) > 0 {
-		number, wireType, n := protowire.ConsumeTag(extra)
-		if n < 0 {
-			return 0
-		}
-		extra = extra[n:]
-		if number == seqs {
-			if wireType == protowire.BytesType { // packed
-				if extra, n = protowire.ConsumeBytes(extra); n < 0 {
-					return 0
-				}
-			}
-			target, n := protowire.ConsumeVarint(extra)
-			if n < 0 || target > 1<<63-1 {
-				return 0
-			}
-			return target
-		}
-		if n = protowire.ConsumeFieldValue(number, wireType, extra); n < 0 {
-			return 0
-		}
-		extra = extra[n:]
+// firstTarget is the first seq that an event refers to; 0 when there is none that a database takes.
+func firstTarget(event *conversationv1.Event) uint64 {
+	seqs := conversation.TargetsOf(event).GetSeqs()
+	if len(seqs) == 0 || seqs[0] > math.MaxInt64 {
+		return 0
 	}
-	return 0
+	return seqs[0]
 }
 
 // Repeated gives an *InvalidError when two events of the batch have the same command, and nil otherwise. It is

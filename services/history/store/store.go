@@ -10,7 +10,13 @@
 // Each of the interfaces that Store is made of has a file of its own, with what belongs to it.
 package store
 
-import "context"
+import (
+	"context"
+	"time"
+)
+
+// ErasureTimeout is how long an append that erases may take: it may reach all events of a conversation.
+const ErasureTimeout = 2 * time.Minute
 
 // Store is one database. All methods may be called concurrently. Requests are trusted to be well formed (the server
 // validates them at the edge); what only the database can tell comes back as one of this package's errors. Messages passed

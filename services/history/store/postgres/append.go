@@ -13,6 +13,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -156,7 +157,7 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 func statements(batch *store.Batch, epoch uint64) *pgx.Batch {
 	sql := &pgx.Batch{}
 	expected, next := batch.GetExpected(), batch.GetNext()
-	if store.Erases(batch.AppendRequest) {
+	if conversation.HasErasure(batch.GetEffects()) {
 		sql.Queue(setErasureTimeout)
 	}
 	if store.BugNoWatermarkCheck {
