@@ -18,6 +18,7 @@ package chain
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -69,6 +70,13 @@ func (c Content) String() string {
 	default:
 		return "erased"
 	}
+}
+
+// NewSalt makes a random salt for one event.
+func NewSalt() []byte {
+	salt := make([]byte, SaltSize)
+	_, _ = rand.Read(salt) // never fails
+	return salt
 }
 
 // Commitment is the salted commitment to the bytes of a body.

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"maps"
 	"slices"
@@ -115,10 +114,8 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "body: cannot be encoded: its text must be UTF-8")
 	}
-	salt := make([]byte, chain.SaltSize)
-	_, _ = rand.Read(salt) // never fails
 	return &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: request.GetCommandId(), Body: body, Salt: salt,
+		ConversationId: id, Sender: sender, CommandId: request.GetCommandId(), Body: body, Salt: chain.NewSalt(),
 		Level: uint32(conversation.LevelOf(request.GetBody())),
 	}, nil
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -33,8 +32,7 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		c.limited(id, "too many commands of this user")
 		return
 	}
-	command.Salt = make([]byte, chain.SaltSize)
-	_, _ = rand.Read(command.GetSalt()) // never fails (crypto/rand)
+	command.Salt = chain.NewSalt()
 	begun, conversationID := time.Now(), command.GetConversationId()
 	span, header := c.gw.trace.begin(c.gw.ctx, c.user, s, conversationID, c.gw.partitions)
 	submission := broker.Submission{

@@ -159,10 +159,8 @@ func again(letter *historyv1.StoredDeadLetter) (*brokerv1.Command, error) {
 	if !conversation.ValidID(command.GetConversationId()) || !conversation.ValidSender(command.GetSender()) || !conversation.ValidCommandID(command.GetCommandId()) {
 		return nil, status.Error(codes.FailedPrecondition, "the command's ids are malformed; it can only be dropped")
 	}
-	salt := make([]byte, chain.SaltSize)
-	_, _ = rand.Read(salt) // never fails
 	return &brokerv1.Command{
 		ConversationId: command.GetConversationId(), Sender: command.GetSender(), CommandId: command.GetCommandId(),
-		Body: command.GetBody(), Salt: salt, Attempt: command.GetAttempt() + 1, Level: command.GetLevel(),
+		Body: command.GetBody(), Salt: chain.NewSalt(), Attempt: command.GetAttempt() + 1, Level: command.GetLevel(),
 	}, nil
 }

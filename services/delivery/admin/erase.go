@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"crypto/rand"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -60,10 +59,8 @@ func eraseCommand(request *adminv1.EraseRequest) (*brokerv1.Command, error) {
 	if err != nil {
 		return nil, invalid("erase: cannot be encoded: its text must be UTF-8")
 	}
-	salt := make([]byte, chain.SaltSize)
-	_, _ = rand.Read(salt) // never fails
 	return &brokerv1.Command{
 		ConversationId: request.GetConversationId(), Sender: conversation.ServerUser, CommandId: request.GetCommandId(),
-		Body: encoded, Salt: salt, Level: uint32(conversation.LevelOf(body)),
+		Body: encoded, Salt: chain.NewSalt(), Level: uint32(conversation.LevelOf(body)),
 	}, nil
 }
