@@ -2,7 +2,6 @@ package admincli
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-
-	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
 type deadLetters struct {
@@ -147,22 +144,7 @@ func (r *retryDeadLetter) Run(ctx context.Context, c *Command, console *Console)
 		if err != nil {
 			return err
 		}
-		result := answer.GetOutcome()
-		if err := s.print(answer, func(p *page) {
-			switch {
-			case result.GetError() != nil:
-			case result.GetRepeated():
-				p.linef("it had been committed already, as seq %d of %s", result.GetSeq(), result.GetConversationId())
-			default:
-				p.linef("committed as seq %d of %s", result.GetSeq(), result.GetConversationId())
-			}
-		}); err != nil {
-			return err
-		}
-		if refusal := result.GetError(); refusal != nil {
-			return failed("refused: %s: %s", errcode.Name(refusal.GetCode()), clean(cmp.Or(refusal.GetMessage(), "no reason was given")))
-		}
-		return nil
+		return s.printOutcome(answer, answer.GetOutcome(), "it had been committed already, as seq %d of %s", "committed as seq %d of %s")
 	})
 }
 

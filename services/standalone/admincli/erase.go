@@ -1,7 +1,6 @@
 package admincli
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -9,8 +8,6 @@ import (
 
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-
-	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
 type erase struct {
@@ -89,21 +86,6 @@ func (e *erase) Run(ctx context.Context, c *Command, console *Console) error {
 			s.notef("If it is not known what became of it, do it again with --command-id %s.", id)
 			return err
 		}
-		result := answer.GetOutcome()
-		if err := s.print(answer, func(p *page) {
-			switch {
-			case result.GetError() != nil:
-			case result.GetRepeated():
-				p.linef("it had been erased already, by event %d of %s", result.GetSeq(), result.GetConversationId())
-			default:
-				p.linef("erased; event %d of %s says so", result.GetSeq(), result.GetConversationId())
-			}
-		}); err != nil {
-			return err
-		}
-		if refusal := result.GetError(); refusal != nil {
-			return failed("refused: %s: %s", errcode.Name(refusal.GetCode()), clean(cmp.Or(refusal.GetMessage(), "no reason was given")))
-		}
-		return nil
+		return s.printOutcome(answer, answer.GetOutcome(), "it had been erased already, by event %d of %s", "erased; event %d of %s says so")
 	})
 }
