@@ -71,10 +71,10 @@ func Replay(state *State, facts *Facts, event *conversationv1.Event) (*State, []
 	return fold(state, o), rowOf(event.GetKind()).rules.effects(state, o)
 }
 
-// TooNew reports whether a command cannot be judged by this build, because it is of a level or kind that is newer. Such a
-// command is never refused, dropped or put aside: the partition goes to a newer worker, or stops with an alarm.
-func TooNew(command *brokerv1.Command) bool {
-	kind := KindOfBytes(command.GetBody())
+// TooNew reports whether a command cannot be judged by this build, because it is of a level or kind that is newer; kind is
+// KindOfBytes of its body. Such a command is never refused, dropped or put aside: the partition goes to a newer worker, or
+// stops with an alarm.
+func TooNew(command *brokerv1.Command, kind conversationv1.EventKind) bool {
 	return Level(command.GetLevel()) > MaxLevel() || (kind != 0 && rowOf(kind) == nil)
 }
 

@@ -298,11 +298,11 @@ func TestReactionsOfAUserAreLimited(t *testing.T) {
 func TestAKindOfTheFutureIsNotJudged(t *testing.T) {
 	future := protowire.AppendBytes(protowire.AppendTag(nil, 998, protowire.BytesType), nil)
 	c := command(t, text("x"))
-	require.False(t, conversation.TooNew(c))
+	require.False(t, conversation.TooNew(c, conversation.KindOfBytes(c.GetBody())))
 	c.Level = uint32(conversation.MaxLevel()) + 1
-	require.True(t, conversation.TooNew(c), "of a higher level")
+	require.True(t, conversation.TooNew(c, conversation.KindOfBytes(c.GetBody())), "of a higher level")
 	c.Level, c.Body = 1, future
-	require.True(t, conversation.TooNew(c), "of an unknown kind")
+	require.True(t, conversation.TooNew(c, conversation.KindOfBytes(c.GetBody())), "of an unknown kind")
 	require.Equal(t, conversationv1.EventKind(998), conversation.KindOfBytes(future))
 	require.Zero(t, conversation.KindOfBytes(append(future, c.GetBody()...)), "with a second action it is none")
 	require.Zero(t, conversation.KindOfBytes([]byte{0xff}))

@@ -58,7 +58,7 @@ func changeRow(o *occurrence, seq uint64, change func(*historyv1.MessageRow)) []
 	if fact == nil {
 		return nil
 	}
-	row := proto.Clone(fact.Row).(*historyv1.MessageRow) //nolint:forcetypeassert // a clone has the type of its original
+	row := proto.CloneOf(fact.Row)
 	change(row)
 	return []*historyv1.Effect{{Effect: &historyv1.Effect_PutMessage{PutMessage: row}}}
 }

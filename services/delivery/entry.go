@@ -43,7 +43,8 @@ func decode(sequence uint64, timeNs int64, payload []byte) entry {
 		return e
 	}
 	e.command = command
-	if e.tooNew = conversation.TooNew(command); e.tooNew || conversation.KindOfBytes(command.GetBody()) == 0 {
+	kind := conversation.KindOfBytes(command.GetBody())
+	if e.tooNew = conversation.TooNew(command, kind); e.tooNew || kind == 0 {
 		return e
 	}
 	if body.UnmarshalVT(command.GetBody()) == nil {
