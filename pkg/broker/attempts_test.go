@@ -61,7 +61,7 @@ func TestAHigherAttemptIsANewCall(t *testing.T) {
 	b.answerWith(old, 5) // the answer to the call that was given up
 	b.answerWith(second, 9)
 	require.Equal(t, uint64(9), (<-outcome).GetSeq())
-	require.Empty(t, first, "a waiter is told once")
+	require.Empty(t, first, "a waiter gets one outcome")
 	require.Zero(t, b.submitter.Pending())
 }
 

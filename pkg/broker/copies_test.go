@@ -97,7 +97,7 @@ func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 	require.Zero(t, count)
 }
 
-// A duplicate is published once more for the owner to answer, but not too late.
+// A duplicate is published again so that the owner answers it, but never after the copies' deadline.
 func TestADuplicateIsNotPublishedAgainTooLate(t *testing.T) {
 	s, published := withoutStream(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: time.Hour})
 	c := submitOne(t, s)

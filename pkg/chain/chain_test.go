@@ -124,7 +124,7 @@ func TestAnUnknownFormatIsNotTampering(t *testing.T) {
 }
 
 // TestAMissingBodyIsNotPassed: a server that removes bodies without erasing them must not get past a verifier (a JSON
-// client that did not ask for the bytes is told that nothing was checked).
+// client that did not ask for the bytes gets NotChecked).
 func TestAMissingBodyIsNotPassed(t *testing.T) {
 	events := intact(t).events
 	events[1].Body = nil

@@ -53,7 +53,7 @@ func TestARepeatedCommandSaysHowOftenItWasRefused(t *testing.T) {
 			var refusal *client.RefusedError
 			require.ErrorAs(t, err, &refusal)
 		}
-		// Committed, the id begins anew; so does one that was refused long ago, which the server has forgotten as well.
+		// The attempt of an id is 0 again after a commit, and after the time for which servers remember a refusal.
 		ticket := give(t, c, id)
 		l.send(commit(l.recv(t), 1))
 		_, err := ticket.Wait(t.Context())

@@ -70,7 +70,7 @@ type Config struct {
 	OnDetached func(detached *clientv1.Detached) `kong:"-"`
 	// OnAccepted is told that the broker holds the command of a ticket. Only with Accepted.
 	OnAccepted func(ticket *Ticket) `kong:"-"`
-	// OnForked is told that the server's log of a conversation went back: it was restored from a backup or lost events. The
+	// OnForked is called when the server's log of a conversation went back: it was restored from a backup or lost events. The
 	// program drops what it has of the conversation above fork.To; what the server has there now follows.
 	OnForked func(fork Fork) `kong:"-"`
 	// OnBroken gets a *chain.Broken when a conversation's log contradicts itself, also when read a second time, although the

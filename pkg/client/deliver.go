@@ -17,7 +17,7 @@ const (
 // notice is one thing that callbacks are told: an event, a hidden stretch, or a call.
 type notice struct {
 	conv *stream
-	// branch is stream.branch when it was queued: what is told of a branch that was left moves no position.
+	// branch is stream.branch when it was queued. A notice of an older branch moves no position.
 	branch int
 	event  Event
 	origin *origin

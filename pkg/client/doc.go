@@ -11,8 +11,8 @@
 //     long as the process lives. After a crash, events whose position was not saved yet (Config.Cursors) come again.
 //   - Commands of one conversation are committed in the order in which they were given to the outbox: at most one is on its
 //     way, and it is sent again with the same id until it is committed or refused for good.
-//   - Nothing that the chain of hashes contradicts is handed over (package chain). Event.Content tells of each event whether its
-//     content was verified, was erased from the log, or has a format that is newer than this client.
+//   - OnEvent never sees an event that contradicts the chain of hashes (package chain). Event.Content says whether the content of
+//     an event was verified, was erased from the log, or has a format that is newer than this client.
 //   - When the server's log of a conversation went back, the client finds the last event in common, tells the program what was
 //     undone (Config.OnForked), sends its own commands again, and goes on from there.
 //   - A refusal is final: a command that was refused is judged anew only when it is given to the outbox again.

@@ -37,7 +37,7 @@ func ofBob(t *testing.T) (h *history, create func()) {
 func TestAMembersCommandsAreSentAgainToAConversationThatWasCreatedAgain(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		// grown is how many events bob has sent again before alice is told.
+		// grown is the number of events that bob sends again before alice learns of the fork.
 		grown  int
 		listed bool
 	}{
@@ -124,7 +124,8 @@ func TestAMembersCommandsAreSentAgainAfterBeingAddedToALogThatWentBack(t *testin
 	}
 }
 
-// Whoever writes to a group right after creating it may have the outcome before the gateway tells of the group, as it was then.
+// A client that writes to a group right after creating it may receive the outcome before the gateway pushes Attached, which
+// carries the older head.
 func TestAnOutcomeThatOvertakesItsConversationIsNoFork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()

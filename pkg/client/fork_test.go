@@ -464,7 +464,7 @@ func TestAConversationThatIsGoneIsCreatedAgainByItsCreator(t *testing.T) {
 	})
 }
 
-// What was queued for a slow program is told before the fork, and moves no position after it.
+// Events that were queued for a slow program reach it before OnForked, and move no position after the fork.
 func TestAForkIsToldInOrderToASlowProgram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(8)
