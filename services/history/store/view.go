@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -87,4 +88,28 @@ func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target
 			message.Reactions = append(message.Reactions, count)
 		}
 	})
+}
+
+// ViewRow is a view row as it is scanned: all of it is NULL when the message has none.
+type ViewRow struct {
+	seq, edit, editMs, deleted, replies, lastReply sql.NullInt64
+}
+
+// Dest are the places for the columns seq, edit_seq, edit_time_ms, deleted_seq, replies and last_reply_seq.
+func (r *ViewRow) Dest() []any {
+	return []any{&r.seq, &r.edit, &r.editMs, &r.deleted, &r.replies, &r.lastReply}
+}
+
+// EditSeq is that of the newest edit; 0 for none.
+func (r *ViewRow) EditSeq() uint64 { return uint64(r.edit.Int64) }
+
+// Row is the row; nil when there is none.
+func (r *ViewRow) Row() *historyv1.MessageRow {
+	if !r.seq.Valid {
+		return nil
+	}
+	return &historyv1.MessageRow{
+		Seq: uint64(r.seq.Int64), EditSeq: r.EditSeq(), EditTimeMs: r.editMs.Int64, DeletedSeq: uint64(r.deleted.Int64),
+		Replies: uint32(r.replies.Int64), LastReplySeq: uint64(r.lastReply.Int64),
+	}
 }

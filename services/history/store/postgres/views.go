@@ -36,25 +36,6 @@ const (
 	lockHead  = "SELECT head FROM conversations WHERE conversation_id = $1 FOR UPDATE"
 )
 
-// viewRow is a view row that may be missing.
-type viewRow struct {
-	seq, edit, editMs, deleted, replies, lastReply pgtype.Int8
-}
-
-func (r *viewRow) dest() []any {
-	return []any{&r.seq, &r.edit, &r.editMs, &r.deleted, &r.replies, &r.lastReply}
-}
-
-func (r *viewRow) message() *historyv1.MessageRow {
-	if !r.seq.Valid {
-		return nil
-	}
-	return &historyv1.MessageRow{
-		Seq: uint64(r.seq.Int64), EditSeq: uint64(r.edit.Int64), EditTimeMs: r.editMs.Int64, DeletedSeq: uint64(r.deleted.Int64),
-		Replies: uint32(r.replies.Int64), LastReplySeq: uint64(r.lastReply.Int64),
-	}
-}
-
 // Facts gives what is known of messages, in one round trip. Only the owner of the partition, who asks, appends to it, so
 // that two queries see the same.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
@@ -69,9 +50,9 @@ func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv
 	sql := &pgx.Batch{}
 	sql.Queue(selectFacts, ids, seqs).Query(func(rows pgx.Rows) error {
 		return every(rows, func() error {
-			fact, row, kind := &historyv1.Fact{}, viewRow{}, int32(0)
-			err := rows.Scan(append([]any{&fact.Need, &kind, &fact.Sender, &fact.TimeMs, &fact.Erased}, row.dest()...)...)
-			fact.Kind, fact.Row = conversationv1.EventKind(kind), row.message()
+			fact, row, kind := &historyv1.Fact{}, store.ViewRow{}, int32(0)
+			err := rows.Scan(append([]any{&fact.Need, &kind, &fact.Sender, &fact.TimeMs, &fact.Erased}, row.Dest()...)...)
+			fact.Kind, fact.Row = conversationv1.EventKind(kind), row.Row()
 			facts, byNeed[fact.GetNeed()] = append(facts, fact), fact
 			return err
 		})
@@ -144,20 +125,20 @@ func readMessages(ctx context.Context, tx pgx.Tx, request *historyv1.ReadMessage
 // scanMessage reads a message with its view row and its newest edit.
 func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 	event, edit := &conversationv1.Event{}, &conversationv1.Event{}
-	var row viewRow
+	var row store.ViewRow
 	var kind int32
 	var editKind, format pgtype.Int4
 	var timeMs pgtype.Int8
 	var sender, command pgtype.Text
-	dest := append(eventDest(event, &kind), row.dest()...)
+	dest := append(eventDest(event, &kind), row.Dest()...)
 	if err := rows.Scan(append(dest, &timeMs, &sender, &command, &editKind, &format, &edit.Body, &edit.Salt, &edit.Commitment,
 		&edit.PrevHash, &edit.Hash, &edit.HeaderExtra)...); err != nil {
 		return nil, 0, err
 	}
 	found := finish(event, kind)
-	message := &historyv1.StoredMessage{Event: event, Row: row.message()}
+	message := &historyv1.StoredMessage{Event: event, Row: row.Row()}
 	if timeMs.Valid {
-		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = event.GetConversationId(), uint64(row.edit.Int64), timeMs.Int64, sender.String
+		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = event.GetConversationId(), row.EditSeq(), timeMs.Int64, sender.String
 		edit.CommandId, edit.Format = command.String, uint32(format.Int32)
 		found.size += finish(edit, editKind.Int32).size
 		message.Edit = edit

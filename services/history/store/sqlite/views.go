@@ -41,25 +41,6 @@ func (s *viewReads) prepare(p *preparer) {
 	s.ids = p.stmt("SELECT conversation_id FROM conversations WHERE conversation_id > (? || '') ORDER BY conversation_id LIMIT (? + 0)")
 }
 
-// viewRow is a view row that may be missing.
-type viewRow struct {
-	seq, edit, editMs, deleted, replies, lastReply sql.NullInt64
-}
-
-func (r *viewRow) dest() []any {
-	return []any{&r.seq, &r.edit, &r.editMs, &r.deleted, &r.replies, &r.lastReply}
-}
-
-func (r *viewRow) message() *historyv1.MessageRow {
-	if !r.seq.Valid {
-		return nil
-	}
-	return &historyv1.MessageRow{
-		Seq: uint64(r.seq.Int64), EditSeq: uint64(r.edit.Int64), EditTimeMs: r.editMs.Int64, DeletedSeq: uint64(r.deleted.Int64),
-		Replies: uint32(r.replies.Int64), LastReplySeq: uint64(r.lastReply.Int64),
-	}
-}
-
 // Facts gives what is known of messages. Only the owner of the partition, who asks, appends to it, so that two queries see
 // the same.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
@@ -76,9 +57,9 @@ func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv
 	facts := make([]*historyv1.Fact, 0, len(needs))
 	byNeed := make(map[uint32]*historyv1.Fact, len(needs))
 	err = each(ctx, s.read.views.facts, func(rows *sql.Rows) (bool, error) {
-		fact, row, kind := &historyv1.Fact{}, viewRow{}, int32(0)
-		err := rows.Scan(append([]any{&fact.Need, &kind, &fact.Sender, &fact.TimeMs, &fact.Erased}, row.dest()...)...)
-		fact.Kind, fact.Row = conversationv1.EventKind(kind), row.message()
+		fact, row, kind := &historyv1.Fact{}, store.ViewRow{}, int32(0)
+		err := rows.Scan(append([]any{&fact.Need, &kind, &fact.Sender, &fact.TimeMs, &fact.Erased}, row.Dest()...)...)
+		fact.Kind, fact.Row = conversationv1.EventKind(kind), row.Row()
 		facts, byNeed[fact.GetNeed()] = append(facts, fact), fact
 		return true, err
 	}, string(encoded))
@@ -143,20 +124,20 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 
 // scanMessage reads a message with its view row and its newest edit.
 func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
-	var row viewRow
+	var row store.ViewRow
 	var kind, format sql.NullInt32
 	var timeMs sql.NullInt64
 	var sender sql.NullString
 	var command []byte
 	edit := &conversationv1.Event{}
-	found, err := scanEvent(rows, append(row.dest(), &timeMs, &sender, &command, &kind, &format, &edit.Body, &edit.Salt, &edit.Commitment,
+	found, err := scanEvent(rows, append(row.Dest(), &timeMs, &sender, &command, &kind, &format, &edit.Body, &edit.Salt, &edit.Commitment,
 		&edit.PrevHash, &edit.Hash, &edit.HeaderExtra)...)
 	if err != nil {
 		return nil, 0, err
 	}
-	message := &historyv1.StoredMessage{Event: found.event, Row: row.message()}
+	message := &historyv1.StoredMessage{Event: found.event, Row: row.Row()}
 	if timeMs.Valid {
-		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = found.event.GetConversationId(), uint64(row.edit.Int64), timeMs.Int64, sender.String
+		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = found.event.GetConversationId(), row.EditSeq(), timeMs.Int64, sender.String
 		edit.CommandId, edit.Kind, edit.Format = store.EncodeCommandID(command), conversationv1.EventKind(kind.Int32), uint32(format.Int32)
 		store.Complete(edit)
 		message.Edit = edit
