@@ -75,7 +75,9 @@ type Gateway struct {
 	turns      chan struct{} // bounds the memberships looked up at once
 	// installationLevel is what level returns.
 	installationLevel atomic.Uint32
-	messageKinds      []conversationv1.EventKind
+	// listening is set once NATS has taken every subscription of Run. Before that the gateway is not ready.
+	listening    atomic.Bool
+	messageKinds []conversationv1.EventKind
 	// writeBuffers is what gorilla/websocket takes a buffer from when it writes, which it does for the handshake only.
 	writeBuffers sync.Pool
 
@@ -151,6 +153,12 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 // Checks are what readiness depends on: without NATS or the store a client would only connect to wait.
 func (g *Gateway) Checks() map[string]telemetry.Check {
 	return map[string]telemetry.Check{
+		"gateway": func(context.Context) error {
+			if !g.listening.Load() {
+				return errors.New("not listening on NATS yet")
+			}
+			return nil
+		},
 		"nats": func(context.Context) error {
 			if !g.nats.IsConnected() {
 				return errors.New("not connected")
@@ -200,6 +208,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := broker.Allowed(g.nats); err != nil {
 		return err
 	}
+	g.listening.Store(true)
 	status := g.nats.StatusChanged(nats.CONNECTED)
 	defer g.nats.RemoveStatusListener(status)
 

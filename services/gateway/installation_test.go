@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
@@ -34,6 +37,36 @@ func TestAGatewayThatDoesNotFitDoesNotStart(t *testing.T) {
 			require.ErrorContains(t, err, c.says)
 		})
 	}
+}
+
+// A gateway with another service's nkey hears nothing: it must not be ready for a moment, or a rollout goes on.
+func TestAGatewayThatMayNotListenIsNeverReady(t *testing.T) {
+	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, Users: []*server.User{{
+		Username: "delivery", Password: "p",
+		Permissions: &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{broker.JoinedSubject}}},
+	}}})
+	require.NoError(t, err)
+	ns.Start()
+	require.True(t, ns.ReadyForConnections(10*time.Second))
+	t.Cleanup(func() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	})
+	nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(),
+		nats.InProcessServer(ns), nats.UserInfo("delivery", "p"))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	var cfg Config
+	parser, err := kong.New(&cfg)
+	require.NoError(t, err)
+	_, err = parser.Parse([]string{"--listen=127.0.0.1:0"})
+	require.NoError(t, err)
+	g, err := New(cfg, Deps{
+		NATS: nc, Partitions: 4, History: &fakeStore{partitions: 4, level: 1}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	require.ErrorContains(t, g.Run(t.Context()), broker.JoinedSubject)
+	require.Error(t, g.Checks()["gateway"](t.Context()))
 }
 
 // Until the store has answered, clients are asked to come back, and the gateway is not ready.
