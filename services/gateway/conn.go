@@ -17,6 +17,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // conn is one client connection.
@@ -202,9 +204,9 @@ func (c *conn) gone() {
 	c.seats, c.behind = nil, nil
 	c.mu.Unlock()
 	if c.user != nil {
-		c.gw.endings.add(ended{
-			user: c.user.id, device: c.device, id: c.id, number: c.number, opened: c.since, closed: time.Now(), code: code,
-			standings: leftStandings(seats),
+		c.gw.closed.Add(flight.Closed{
+			User: c.user.id, Device: c.device, ConnectionID: c.id, Number: c.number, OpenedAt: c.since, ClosedAt: time.Now(), Code: code,
+			Standings: leftStandings(seats),
 		})
 	}
 	for _, s := range seats {

@@ -227,7 +227,7 @@ func (c *conn) takeSeats(summaries []*historyv1.Summary, plan resumePlan) {
 			continue
 		}
 		if position != nil && base > 0 {
-			c.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, c.gw.recorder.key(s.GetConversationId()), c.number, 0, 1, base)
+			c.gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, c.gw.recorder.KeyOf(s.GetConversationId()), c.number, 0, 1, base)
 		}
 		seat := &seat{conn: c, from: s.GetJoinedSeq(), sent: base, acked: base, top: base, told: s.GetHead()}
 		if position.GetSeq() > 0 {

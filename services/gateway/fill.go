@@ -13,6 +13,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // putBehind marks a seat as behind and wakes its connection's filler. Callers hold the room's mu.
@@ -98,7 +100,7 @@ func (s *seat) fillOnce() (more bool, err error) {
 // and puts its seats behind again afterwards. Callers hold the room's mu.
 func (s *seat) caughtUp(r *room) bool {
 	if s.until != 0 && s.sent >= s.until {
-		s.abandon(forever, "the membership ended")
+		s.followed.Abandon("the membership ended")
 		if i := slices.Index(r.seats, s); i >= 0 {
 			r.seats = slices.Delete(r.seats, i, i+1)
 			s.conn.detached(s, r.id)
@@ -165,7 +167,7 @@ func (s *seat) queue(r *room, entries []*entry) {
 	s.give(entries[n-1].seq(), entries[n-1].event.GetHash())
 	r.awaiting = true
 	if mark != 0 {
-		gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.conn.number, mark, entries[0].seq(), s.sent)
+		gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.conn.number, mark, entries[0].seq(), s.sent)
 	}
 	gw.metrics.deliveries.Add(float64(n))
 	gw.metrics.framesOut.Add(float64(n))
@@ -246,7 +248,7 @@ func (g *Gateway) readFailed(err error, message string, args ...any) {
 }
 
 // queuePast queues a page as its viewer may see it, up to and including stop.
-func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.ReadResponse, stop uint64) {
+func (c *conn) queuePast(conversationID string, key flight.Key, page *historyv1.ReadResponse, stop uint64) {
 	events, hidden := page.GetEvents(), page.GetHidden()
 	now, recorder := time.Now(), c.gw.recorder
 	for len(events) > 0 || len(hidden) > 0 {
@@ -274,7 +276,7 @@ func (c *conn) queuePast(conversationID string, key roomKey, page *historyv1.Rea
 			}}})
 		}
 		if mark, _ := c.enqueueEvents(message, nil); mark != 0 {
-			recorder.seat(kind, now, key, c.number, mark, first, last)
+			recorder.Subscription(kind, now, key, c.number, mark, first, last)
 		}
 	}
 }
@@ -319,7 +321,7 @@ func (c *conn) fillFormerOne(p *clientv1.Position) {
 		}
 		hash = 0 // it is the client's own position that is judged, once
 		trimPage(page, c.pageBytes())
-		c.queuePast(conversationID, c.gw.recorder.key(conversationID), page, ^uint64(0))
+		c.queuePast(conversationID, c.gw.recorder.KeyOf(conversationID), page, ^uint64(0))
 		after = max(after, lastOf(page, ^uint64(0)))
 		if !page.GetMore() {
 			c.endFormer(conversationID, page.GetHead())
@@ -367,10 +369,10 @@ func (s *seat) acknowledged(delivered, read uint64, now time.Time, timeout time.
 	}
 	s.read = max(s.read, read)
 	if delivered > s.acked {
-		r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, now, r.key, s.conn.number, 0, s.acked+1, delivered)
+		r.hub.gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, now, r.key, s.conn.number, 0, s.acked+1, delivered)
 		r.delivered(s, delivered, now)
 		if s.followed != nil {
-			s.unfollow(delivered)
+			s.followed.Acknowledge(delivered)
 		}
 		s.acked, s.tries, s.retryAt = delivered, 0, 0
 		if s.acked < s.sent {
@@ -409,7 +411,7 @@ func (r *room) retry(now time.Time) {
 		}
 		awaiting = true
 		if s.followed != nil {
-			s.abandon(now.Add(-followFor), "not acknowledged for too long")
+			s.followed.AbandonBefore(now.Add(-flight.FollowFor), "not acknowledged for too long")
 		}
 		if s.behind || s.retryAt == 0 || now.UnixNano() < s.retryAt {
 			continue
@@ -422,7 +424,7 @@ func (r *room) retry(now time.Time) {
 		backoff := cfg.AckTimeout << s.tries
 		s.retryAt = now.Add(backoff/2 + rand.N(backoff/2+1)).UnixNano()
 		r.hub.gw.metrics.retries.Inc()
-		r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_RETRIED, now, r.key, s.conn.number, 0, s.acked+1, s.sent)
+		r.hub.gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_RETRIED, now, r.key, s.conn.number, 0, s.acked+1, s.sent)
 		s.sent = max(s.acked, s.from-1)
 		r.putBehind(s)
 	}

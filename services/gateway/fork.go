@@ -85,7 +85,7 @@ func (r *room) placeAll() {
 
 // fork gives a seat up and tells its client. Callers hold mu.
 func (r *room) fork(s *seat) {
-	s.abandon(forever, "the client is on another branch of the log")
+	s.followed.Abandon("the client is on another branch of the log")
 	s.forked = true
 	if i := slices.Index(r.seats, s); i >= 0 {
 		r.seats = slices.Delete(r.seats, i, i+1)

@@ -32,6 +32,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // Deps is what a gateway works with. All are required, except TracerProvider and Pages.
@@ -60,9 +62,9 @@ type Gateway struct {
 	verifier   *auth.Verifier
 	log        *slog.Logger
 	metrics    *metrics
-	trace      tracer
-	recorder   *recorder
-	endings    *endings
+	trace      *flight.Tracer
+	recorder   *flight.Recorder
+	closed     *flight.ClosedLog
 	id         string
 	listener   net.Listener
 	server     *http.Server
@@ -106,8 +108,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
-		metrics: newMetrics(deps.Registerer), trace: newTracer(deps.TracerProvider, cfg),
-		recorder: newRecorder(cfg.ExplainEntries), endings: newEndings(cfg.ExplainEntries),
+		metrics: newMetrics(deps.Registerer), trace: flight.NewTracer(deps.TracerProvider, cfg.ClientTraceRate),
+		recorder: flight.NewRecorder(cfg.ExplainEntries), closed: flight.NewClosedLog(cfg.ExplainEntries),
 		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), unheard: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
 		suspected: rate.NewLimiter(rate.Every(time.Minute), 1), messageKinds: conversation.MessageKinds(),
 		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
@@ -294,8 +296,8 @@ func (g *Gateway) enroll(c *conn, claims auth.Claims) bool {
 	if u == nil {
 		burst := int(10 * g.cfg.CommandRatePerUser)
 		u = &user{id: claims.User, commands: rate.NewLimiter(rate.Limit(g.cfg.CommandRatePerUser), burst), conns: map[*conn]struct{}{}}
-		if g.trace.on {
-			u.traces = limiter(g.cfg.ClientTraceRatePerUser)
+		if g.trace.On() {
+			u.traces = flight.Limiter(g.cfg.ClientTraceRatePerUser)
 		}
 		g.users[claims.User] = u
 	}
@@ -305,11 +307,6 @@ func (g *Gateway) enroll(c *conn, claims auth.Claims) bool {
 	u.conns[c] = struct{}{}
 	c.user, c.issued = u, issuedMs(claims)
 	return true
-}
-
-// limiter allows so many a second, after a burst of as many; 0 allows none.
-func limiter(perSecond float64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }
 
 // forget takes a connection that is gone out of all tables.

@@ -29,6 +29,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // patience is for what happens in a moment. A test that waits for it in vain fails.
@@ -69,8 +71,8 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, store: &fakeStore{level: 1, partitions: 4}, logs: &logBuffer{}}
 	g := &Gateway{
 		cfg: cfg, partitions: 4, history: s.store, log: slog.New(slog.NewTextHandler(s.logs, nil)),
-		metrics: newMetrics(prometheus.NewRegistry()), trace: newTracer(nil, cfg),
-		recorder: newRecorder(recorderShards * 4), endings: newEndings(stepsPerEnding), turns: make(chan struct{}, maxTurns),
+		metrics: newMetrics(prometheus.NewRegistry()), trace: flight.NewTracer(nil, 0),
+		recorder: flight.NewRecorder(64), closed: flight.NewClosedLog(1000), turns: make(chan struct{}, maxTurns),
 		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{}, messageKinds: conversation.MessageKinds(),
 	}
 	g.installationLevel.Store(1)
@@ -92,7 +94,7 @@ func newStage(t *testing.T) *stage {
 
 // room is a room that stands where the store does.
 func (s *stage) room() *room {
-	r := &room{hub: s.g.hub, id: groupID, key: s.g.recorder.key(groupID)}
+	r := &room{hub: s.g.hub, id: groupID, key: s.g.recorder.KeyOf(groupID)}
 	s.g.hub.mu.Lock()
 	s.g.hub.rooms[groupID] = r
 	s.g.hub.mu.Unlock()

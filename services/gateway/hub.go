@@ -111,7 +111,7 @@ func (h *hub) take(msg *nats.Msg, dirty *[]*conn) {
 	if r == nil {
 		return // everybody left meanwhile
 	}
-	traces := h.gw.trace.fanOut(h.gw.ctx, &live)
+	traces := h.gw.trace.FanOut(h.gw.ctx, &live)
 	entries := newEntries(live.GetEvents())
 	for i, t := range traces {
 		entries[i].trace = t
@@ -122,7 +122,7 @@ func (h *hub) take(msg *nats.Msg, dirty *[]*conn) {
 	}
 	for _, t := range traces {
 		if t != nil {
-			t.end(0) // it was a repeat, or came before one that is missing
+			t.End(0) // it was a repeat, or came before one that is missing
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (h *hub) enter(seats map[string]*seat, summaries []*historyv1.Summary) {
 		h.mu.Lock()
 		r := h.rooms[summary.GetConversationId()]
 		if r == nil {
-			r = &room{hub: h, id: summary.GetConversationId(), key: h.gw.recorder.key(summary.GetConversationId())}
+			r = &room{hub: h, id: summary.GetConversationId(), key: h.gw.recorder.KeyOf(summary.GetConversationId())}
 			if err := h.subscribe(r); err != nil {
 				// Only a closed connection refuses subscriptions: the gateway is stopping.
 				h.mu.Unlock()
@@ -262,7 +262,7 @@ func (h *hub) leave(s *seat) {
 	defer h.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.abandon(forever, "the connection ended")
+	s.followed.Abandon("the connection ended")
 	if i := slices.Index(r.seats, s); i >= 0 {
 		last := len(r.seats) - 1
 		r.seats[i], r.seats[last] = r.seats[last], nil

@@ -199,7 +199,7 @@ func (m *metrics) watch(g *Gateway) {
 	gauge("max_connections", "Connections that the gateway takes at most.", func() float64 { return float64(g.cfg.MaxConnections) })
 	gauge("recent_bytes", "Size of recent events kept in memory.", func() float64 { return float64(g.hub.recentBytes.Load()) })
 	gauge("explain_window_seconds", "How far back all steps of events are remembered.", func() float64 {
-		return time.Since(g.recorder.since()).Seconds()
+		return time.Since(g.recorder.Since()).Seconds()
 	})
 	gauge("level", "The installation's protocol level as this gateway knows it; 0 before the history service has answered.", func() float64 {
 		return float64(g.level())

@@ -42,8 +42,8 @@ type Overview struct {
 // Overview measures the gateway. It looks at every connection, so it is for the times when somebody asks.
 func (g *Gateway) Overview() Overview {
 	o := Overview{
-		Gateway: g.id, Version: version(), Started: g.recorder.started, Draining: g.isDraining(),
-		Conversations: g.hub.count(), ExplainWindow: time.Since(g.recorder.since()),
+		Gateway: g.id, Version: version(), Started: g.recorder.Started(), Draining: g.isDraining(),
+		Conversations: g.hub.count(), ExplainWindow: time.Since(g.recorder.Since()),
 		Connects: total(g.metrics.connects), Deliveries: total(g.metrics.deliveries), Retries: total(g.metrics.retries),
 		Gaps: total(g.metrics.gaps), BytesIn: total(g.metrics.bytesIn), BytesOut: total(g.metrics.bytesOut),
 	}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // room is one conversation that somebody here listens to. It is itself a reader of the log: it takes events strictly by
@@ -32,7 +34,7 @@ import (
 type room struct {
 	hub   *hub
 	id    string
-	key   roomKey            // stands for id in the recorder
+	key   flight.Key         // stands for id in the recorder
 	sub   *nats.Subscription // guarded by hub.mu
 	loads singleflight.Group // of pages, by the seq they begin after
 
@@ -59,7 +61,7 @@ type entry struct {
 	// joined are the users whose membership it begins, left the one whose membership it ends; both mostly empty.
 	joined []conversation.UserID
 	left   conversation.UserID
-	trace  *eventTrace // nil when it is not sampled
+	trace  *flight.EventTrace // nil when it is not sampled
 	size   int
 	wire   [frame.NumCodecs][]byte // the frame, by codec, without a WebSocket header
 	// pending: somebody other than its sender was sent it at once, and nobody has acknowledged it yet.
@@ -89,7 +91,7 @@ func (e *entry) frame(codec frame.Codec) []byte {
 	if e.wire[codec] == nil {
 		parent := ""
 		if e.trace != nil {
-			parent = e.trace.parent
+			parent = e.trace.Parent
 		}
 		e.wire[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event, parent)
 	}
@@ -116,7 +118,7 @@ type seat struct {
 	// retryAt is when the events after acked are sent again, unix ns; 0 when there are none.
 	retryAt int64
 	// followed are deliveries of sampled events on their way.
-	followed []*delivery
+	followed flight.Followed
 }
 
 // give notes that the client was sent everything up to an event, whose hash may be empty when it is not known. Callers hold the
@@ -183,9 +185,9 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 		return
 	}
 	first, recorder := entries[0].seq(), r.hub.gw.recorder
-	recorder.room(gatewayv1.StepKind_STEP_KIND_ROUTED, time.Now(), r.key, first, last)
+	recorder.Room(gatewayv1.StepKind_STEP_KIND_ROUTED, time.Now(), r.key, first, last)
 	if message.GetWorker() != "" {
-		recorder.committed(r.key, message.GetWorker(), message.GetCommittedNs(), first, last)
+		recorder.Committed(r.key, message.GetWorker(), message.GetCommittedNs(), first, last)
 	}
 	switch {
 	case !r.ready:
@@ -252,13 +254,13 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 		if wire[codec] == nil {
 			messages(codec, entries, func(message []byte) { wire[codec] = append(wire[codec], message) })
 		}
-		var followed []*delivery
+		var followed []*flight.Delivery
 		if sampled {
 			followed = s.follow(entries, now)
 		}
 		var mark uint32
 		for i, message := range wire[codec] {
-			var toFollow []*delivery
+			var toFollow []*flight.Delivery
 			if i == len(wire[codec])-1 {
 				toFollow = followed
 			}
@@ -269,7 +271,7 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 		}
 		s.give(last, hash)
 		if mark != 0 {
-			r.hub.gw.recorder.seat(gatewayv1.StepKind_STEP_KIND_QUEUED, now, r.key, s.conn.number, mark, first, last)
+			r.hub.gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_QUEUED, now, r.key, s.conn.number, mark, first, last)
 		}
 		if s.retryAt == 0 {
 			s.retryAt = retryAt
@@ -283,7 +285,7 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 	if sampled {
 		for _, e := range entries {
 			if e.trace != nil {
-				e.trace.end(receivers)
+				e.trace.End(receivers)
 			}
 		}
 	}
@@ -351,7 +353,7 @@ func (r *room) detach(userID string, seq uint64, dirty *[]*conn) {
 			kept = append(kept, s)
 			continue
 		}
-		s.abandon(forever, "the membership ended")
+		s.followed.Abandon("the membership ended")
 		s.conn.detached(s, r.id)
 		*dirty = append(*dirty, s.conn)
 	}
@@ -403,8 +405,16 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 	r.hub.gw.metrics.framesOut.Add(float64(receivers))
 }
 
-// forever is later than anything that was begun.
-var forever = time.Unix(1<<40, 0)
+// follow begins to follow the sampled events among entries to the seat's connection. Callers hold the room's mu.
+func (s *seat) follow(entries []*entry, now time.Time) (followed []*flight.Delivery) {
+	for _, e := range entries {
+		if d := s.conn.gw.trace.Follow(e.trace, e.event.GetConversationId(), e.seq(), s.conn.id, now); d != nil {
+			followed = append(followed, d)
+		}
+	}
+	s.followed = append(s.followed, followed...)
+	return followed
+}
 
 // open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between. The head
 // is nil when the conversation does not exist (any more).
@@ -424,7 +434,7 @@ func (r *room) open(head *historyv1.Head) {
 // catchUpLocked reads what is missing from history, on a goroutine of its own.
 func (r *room) catchUpLocked() {
 	if first := max(r.head, r.missed) + 1; first <= r.seen {
-		r.hub.gw.recorder.room(gatewayv1.StepKind_STEP_KIND_MISSED, time.Now(), r.key, first, r.seen)
+		r.hub.gw.recorder.Room(gatewayv1.StepKind_STEP_KIND_MISSED, time.Now(), r.key, first, r.seen)
 		r.missed = r.seen
 	}
 	if r.catching {
@@ -503,7 +513,7 @@ func (r *room) takePage(entries []*entry, dirty *[]*conn) {
 	}
 	first, last := entries[0].seq(), entries[len(entries)-1].seq()
 	r.hub.gw.metrics.gapEvents.Add(float64(len(entries)))
-	r.hub.gw.recorder.room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, first, last)
+	r.hub.gw.recorder.Room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, first, last)
 	r.advance(entries, dirty)
 }
 

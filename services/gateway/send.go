@@ -11,6 +11,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // closeGrace is how long a connection that is being closed may take to read what was sent before, and to answer.
@@ -33,7 +35,7 @@ type outbox struct {
 	mark, events, noted uint32
 	taken               uint32 // mark up to which the writer has taken the queue
 	cut                 bool   // what was queued after taken was dropped
-	followed            []*delivery
+	followed            []*flight.Delivery
 	begun               bool // the first of queue is the rest of frames that were written in part
 	writing             bool
 	closing             bool // nothing may be queued any more
@@ -86,18 +88,18 @@ func (c *conn) enqueue(frames []byte) (first bool) {
 }
 
 // enqueueEvents is enqueue for frames that explain what became of events. It gives their mark, 0 when they were not queued.
-func (c *conn) enqueueEvents(frames []byte, followed []*delivery) (mark uint32, first bool) {
+func (c *conn) enqueueEvents(frames []byte, followed []*flight.Delivery) (mark uint32, first bool) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	o := &c.out
 	if o.closing {
 		for _, d := range followed {
-			d.abandon(closedBefore)
+			d.Abandon(closedBefore)
 		}
 		return 0, false
 	}
 	for _, d := range followed {
-		d.mark = o.mark + 1
+		d.Mark = o.mark + 1
 	}
 	o.followed = append(o.followed, followed...)
 	o.events = o.mark + 1
@@ -185,13 +187,13 @@ func (c *conn) handedOver(mark uint32) {
 	if o.events == o.noted || int32(mark-o.noted) <= 0 || (o.cut && int32(mark-o.taken) > 0) {
 		return
 	}
-	c.gw.recorder.written(c.number, mark)
+	c.gw.recorder.Written(c.number, mark)
 	o.noted = mark
 	if int32(o.events-mark) <= 0 {
 		o.events = mark
 	}
-	for len(o.followed) > 0 && int32(o.followed[0].mark-mark) <= 0 {
-		o.followed[0].written()
+	for len(o.followed) > 0 && int32(o.followed[0].Mark-mark) <= 0 {
+		o.followed[0].Written()
 		o.followed = o.followed[1:]
 	}
 	if len(o.followed) == 0 {
@@ -204,9 +206,9 @@ func (c *conn) cutOff(after uint32) {
 	o := &c.out
 	o.cut, o.taken = true, after
 	for i, d := range o.followed {
-		if int32(d.mark-after) > 0 {
+		if int32(d.Mark-after) > 0 {
 			for _, lost := range o.followed[i:] {
-				lost.abandon(closedBefore)
+				lost.Abandon(closedBefore)
 			}
 			o.followed = o.followed[:i]
 			return

@@ -12,6 +12,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // Server answers operators about the gateway's connections.
@@ -133,4 +135,23 @@ func (c *conn) standings() []*gatewayv1.Standing {
 		return strings.Compare(a.GetConversationId(), b.GetConversationId())
 	})
 	return standings[:min(len(standings), maxStandings)]
+}
+
+// leftStandings are the conversations in which a connection that ends had not acknowledged everything.
+func leftStandings(seats map[string]*seat) (left []*gatewayv1.Standing) {
+	for _, s := range seats {
+		r := s.room.Load()
+		if r == nil {
+			continue
+		}
+		r.mu.Lock()
+		if s.acked < r.head {
+			left = append(left, s.standing(r))
+		}
+		r.mu.Unlock()
+		if len(left) == flight.MaxClosedStandings {
+			break
+		}
+	}
+	return left
 }

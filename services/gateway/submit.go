@@ -34,31 +34,31 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 	}
 	command.Salt = chain.NewSalt()
 	begun, conversationID := time.Now(), command.GetConversationId()
-	span, header := c.gw.trace.begin(c.gw.ctx, c.user, s, conversationID, c.gw.partitions)
+	span, header := c.gw.trace.Begin(c.gw.ctx, c.user.traces, s, conversationID, c.gw.partitions)
 	submission := broker.Submission{
 		Command: command,
 		Header:  header,
 		Done: func(outcome *conversationv1.Outcome) {
 			c.gw.metrics.outcome(outcome, time.Since(begun))
-			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, span.parent) }))
+			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, span.Parent) }))
 			c.gw.metrics.framesOut.Inc()
 			c.gw.hub.flushSoon(conversationID, c)
-			span.end(outcome)
+			span.End(outcome)
 		},
 	}
 	submission.Accepted = func() {
 		c.gw.metrics.accepted.Observe(time.Since(begun).Seconds())
-		span.accepted()
+		span.Accepted()
 		if c.accepted {
 			c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Accepted{Accepted: &clientv1.Accepted{RequestId: id}}})
 		}
 	}
 	switch err := c.gw.submitter.Load().Submit(submission); {
 	case errors.Is(err, broker.ErrConflict):
-		span.abandon(err)
+		span.Abandon(err)
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "submit.command_id", "the id is in use with another body")
 	case err != nil:
-		span.abandon(err)
+		span.Abandon(err)
 		c.gw.metrics.limits[limitCommands].Inc()
 		c.limited(id, "the gateway has too many commands under way")
 	}

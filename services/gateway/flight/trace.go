@@ -1,7 +1,8 @@
-package gateway
+package flight
 
 import (
 	"context"
+	"math"
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
@@ -43,41 +44,44 @@ const (
 	attrConnections  = attribute.Key("runnel.connections")
 )
 
-// tracer makes the gateway's spans. Without a provider nothing is recorded and nothing is allocated.
+// Tracer makes the gateway's spans. Without a provider nothing is recorded and nothing is allocated.
 //
 // A command goes on with the trace of the client's own span, so that a send is one trace from the client to each receiver.
 // But it is not the client who decides how much is recorded: a sampled span of a client counts only as often as the rates of
 // its user and of the gateway allow. What is above them begins a trace of the gateway's own, sampled by its own ratio and
 // linked to the client's; so does what a client did not sample.
-type tracer struct {
+type Tracer struct {
 	tracer  trace.Tracer
 	on      bool
-	clients *rate.Limiter // traces of clients that are gone on with; those of one user are in user
+	clients *rate.Limiter // of traces of clients that are continued here; each user has a limiter as well
 	// following bounds the deliveries that are followed at once.
 	following chan struct{}
 }
 
-func newTracer(provider trace.TracerProvider, cfg Config) tracer {
+// NewTracer makes a tracer that continues clientRate traces of clients a second at most. A nil provider makes no spans.
+func NewTracer(provider trace.TracerProvider, clientRate float64) *Tracer {
 	if provider == nil {
 		provider = noop.NewTracerProvider()
 	}
 	_, silent := provider.(noop.TracerProvider)
-	return tracer{
+	return &Tracer{
 		tracer: provider.Tracer(scopeName), on: !silent,
-		clients: limiter(cfg.ClientTraceRate), following: make(chan struct{}, maxFollowed),
+		clients: Limiter(clientRate), following: make(chan struct{}, maxFollowed),
 	}
 }
 
-// submitSpan covers a command from its frame to its outcome.
-type submitSpan struct {
+// SubmitSpan covers a command from its frame to its outcome.
+type SubmitSpan struct {
 	receive, publish trace.Span // nil when the command is not sampled
-	parent           string     // names the trace, for the client; empty when it is not sampled
+	// Parent names the trace, for the client; empty when it is not sampled.
+	Parent string
 }
 
-// begin starts the spans of a command and gives the header that carries their context to the delivery worker.
-func (t *tracer) begin(ctx context.Context, u *user, s *clientv1.Submit, conversationID string, partitions int) (submitSpan, nats.Header) {
+// Begin starts the spans of a command and returns the header that carries their context to the delivery worker. continued
+// limits the traces of the user's clients that are continued.
+func (t *Tracer) Begin(ctx context.Context, continued *rate.Limiter, s *clientv1.Submit, conversationID string, partitions int) (SubmitSpan, nats.Header) {
 	if !t.on {
-		return submitSpan{}, nil
+		return SubmitSpan{}, nil
 	}
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attrConversation.String(conversationID), attrCommand.String(s.GetCommandId()),
@@ -85,7 +89,7 @@ func (t *tracer) begin(ctx context.Context, u *user, s *clientv1.Submit, convers
 	client := telemetry.WithTraceparent(ctx, s.GetTraceparent())
 	switch remote := trace.SpanContextFromContext(client); {
 	case !remote.IsSampled():
-	case u.traces.Allow() && t.clients.Allow():
+	case continued.Allow() && t.clients.Allow():
 		ctx = client
 	default:
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: remote}))
@@ -93,23 +97,23 @@ func (t *tracer) begin(ctx context.Context, u *user, s *clientv1.Submit, convers
 	ctx, receive := t.tracer.Start(ctx, spanReceive, options...)
 	if !receive.SpanContext().IsSampled() {
 		receive.End()
-		return submitSpan{}, nil
+		return SubmitSpan{}, nil
 	}
-	span := submitSpan{receive: receive, parent: telemetry.Traceparent(ctx)}
+	span := SubmitSpan{receive: receive, Parent: telemetry.Traceparent(ctx)}
 	subject := broker.CommandSubject(conversation.Partition(conversationID, partitions))
 	ctx, span.publish = t.tracer.Start(ctx, spanPublish, trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(subject)) //nolint:spancheck // ended by accepted or end
 	return span, telemetry.InjectHeader(ctx, nil)
 }
 
-// accepted ends the publishing; the outcome may have come before.
-func (s submitSpan) accepted() {
+// Accepted ends the publishing; the outcome may have come before.
+func (s SubmitSpan) Accepted() {
 	if s.publish != nil {
 		s.publish.End()
 	}
 }
 
-// abandon ends the spans of a command that did not get on its way.
-func (s submitSpan) abandon(err error) {
+// Abandon ends the spans of a command that did not get on its way.
+func (s SubmitSpan) Abandon(err error) {
 	if s.receive == nil {
 		return
 	}
@@ -119,7 +123,8 @@ func (s submitSpan) abandon(err error) {
 	s.receive.End()
 }
 
-func (s submitSpan) end(outcome *conversationv1.Outcome) {
+// End ends the spans of a command with its outcome.
+func (s SubmitSpan) End(outcome *conversationv1.Outcome) {
 	if s.receive == nil {
 		return
 	}
@@ -132,20 +137,20 @@ func (s submitSpan) end(outcome *conversationv1.Outcome) {
 	s.receive.End()
 }
 
-// eventTrace is the trace of one sampled event on this gateway. Guarded by the mu of the event's room once it is there.
-type eventTrace struct {
-	parent string // names fan_out: the parent of what receivers do
+// EventTrace is the trace of one sampled event on this gateway. Its owner guards it.
+type EventTrace struct {
+	Parent string // names fan_out: the parent of what receivers do
 	fanOut trace.SpanContext
 	span   trace.Span // fan_out itself; nil once it has ended
 	writes int        // connections that were followed
 }
 
-// fanOut begins a span for each sampled event of a live message. The result has one element for each event, or is nil.
-func (t *tracer) fanOut(ctx context.Context, live *brokerv1.Live) []*eventTrace {
+// FanOut begins a span for each sampled event of a live message. The result has one element for each event, or is nil.
+func (t *Tracer) FanOut(ctx context.Context, live *brokerv1.Live) []*EventTrace {
 	if !t.on || len(live.GetTraceparents()) == 0 {
 		return nil
 	}
-	var traces []*eventTrace
+	var traces []*EventTrace
 	for i, event := range live.GetEvents() {
 		if i >= len(live.GetTraceparents()) || live.GetTraceparents()[i] == "" {
 			continue
@@ -158,18 +163,26 @@ func (t *tracer) fanOut(ctx context.Context, live *brokerv1.Live) []*eventTrace 
 			continue
 		}
 		if traces == nil {
-			traces = make([]*eventTrace, len(live.GetEvents()))
+			traces = make([]*EventTrace, len(live.GetEvents()))
 		}
-		traces[i] = &eventTrace{parent: telemetry.Traceparent(inside), fanOut: span.SpanContext(), span: span}
+		traces[i] = &EventTrace{Parent: telemetry.Traceparent(inside), fanOut: span.SpanContext(), span: span}
 	}
 	return traces
 }
 
-// end ends the fan-out of an event.
-func (e *eventTrace) end(connections int) {
+// End ends the fan-out of an event.
+func (e *EventTrace) End(connections int) {
 	if e.span != nil {
 		e.span.SetAttributes(attrConnections.Int(connections))
 		e.span.End()
 		e.span = nil
 	}
+}
+
+// On reports whether spans are recorded.
+func (t *Tracer) On() bool { return t.on }
+
+// Limiter allows so many a second, after a burst of as many; 0 allows none.
+func Limiter(perSecond float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }

@@ -1,4 +1,4 @@
-package gateway
+package flight
 
 import (
 	"math"
@@ -18,18 +18,18 @@ const (
 )
 
 // trail gives the steps of one connection that cover a seq.
-func (r *recorder) trail(conn uint32, key roomKey, seq uint64) []*gatewayv1.Step {
+func (r *Recorder) trail(conn uint32, key Key, seq uint64) []*gatewayv1.Step {
 	trail := &gatewayv1.Trail{}
-	r.explainConn(trail, conn, key, seq)
+	r.ExplainConnection(trail, conn, key, seq)
 	return trail.GetSteps()
 }
 
 func TestRecorderKeepsTheNewestSteps(t *testing.T) {
-	r := newRecorder(recorderShards * 4)
-	key, begun := r.key("c"), time.Unix(1000, 0)
+	r := NewRecorder(recorderShards * 4)
+	key, begun := r.KeyOf("c"), time.Unix(1000, 0)
 	for i := range 6 {
 		seq := uint64(i + 1)
-		r.seat(stepQueued, begun.Add(time.Duration(i)*time.Second), key, 5, uint32(seq), seq, seq)
+		r.Subscription(stepQueued, begun.Add(time.Duration(i)*time.Second), key, 5, uint32(seq), seq, seq)
 	}
 	require.Empty(t, r.trail(5, key, 1))
 	require.Empty(t, r.trail(5, key, 2))
@@ -37,40 +37,40 @@ func TestRecorderKeepsTheNewestSteps(t *testing.T) {
 	require.Len(t, r.trail(5, key, 6), 1)
 	require.Equal(t, begun.Add(time.Second).UnixNano(), r.ofConn(5).look(func(*step) {}), "since the second, nothing is forgotten")
 	require.Empty(t, r.trail(5+recorderShards, key, 6), "another connection of the same shard")
-	require.Empty(t, r.trail(5, r.key("d"), 6), "another conversation")
+	require.Empty(t, r.trail(5, r.KeyOf("d"), 6), "another conversation")
 }
 
 func TestRecorderSplitsLongStretches(t *testing.T) {
-	r := newRecorder(recorderShards * 4)
-	key := r.key("c")
-	r.room(stepRouted, time.Now(), key, 1, 2*maxStretch+1)
+	r := NewRecorder(recorderShards * 4)
+	key := r.KeyOf("c")
+	r.Room(stepRouted, time.Now(), key, 1, 2*maxStretch+1)
 	for _, seq := range []uint64{1, maxStretch, maxStretch + 1, 2 * maxStretch, 2*maxStretch + 1} {
 		answer := &gatewayv1.ExplainResponse{}
-		r.explainRoom(answer, key, seq)
+		r.ExplainRoom(answer, key, seq)
 		require.Len(t, answer.GetSteps(), 1, "%d", seq)
 	}
 	beyond := &gatewayv1.ExplainResponse{}
-	r.explainRoom(beyond, key, 2*maxStretch+2)
+	r.ExplainRoom(beyond, key, 2*maxStretch+2)
 	require.Empty(t, beyond.GetSteps())
 }
 
 // TestAWriteIsTheFirstThatWentFarEnough has writes noted in the order in which they may be: before what they wrote, too.
 func TestAWriteIsTheFirstThatWentFarEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRecorder(recorderShards * 16)
-		key, begun := r.key("c"), time.Now()
+		r := NewRecorder(recorderShards * 16)
+		key, begun := r.KeyOf("c"), time.Now()
 		at := func(s int) time.Time {
 			time.Sleep(time.Until(begun.Add(time.Duration(s) * time.Second)))
 			return time.Now()
 		}
-		r.seat(stepQueued, at(1), key, 1, 6, 9, 9)
+		r.Subscription(stepQueued, at(1), key, 1, 6, 9, 9)
 		at(2)
-		r.written(1, 7)
-		r.seat(stepQueued, begun.Add(time.Second), key, 1, 7, 10, 12)
-		r.seat(stepQueued, at(3), key, 1, 9, 13, 13)
-		r.seat(stepQueued, at(4), key, 1, 10, 14, 14)
+		r.Written(1, 7)
+		r.Subscription(stepQueued, begun.Add(time.Second), key, 1, 7, 10, 12)
+		r.Subscription(stepQueued, at(3), key, 1, 9, 13, 13)
+		r.Subscription(stepQueued, at(4), key, 1, 10, 14, 14)
 		at(5)
-		r.written(1, 9)
+		r.Written(1, 9)
 		require.Equal(t, begun.Add(2*time.Second).UnixNano(), r.trail(1, key, 11)[1].GetTimeNs())
 		require.Equal(t, uint64(10), r.trail(1, key, 11)[1].GetFirst())
 		require.Equal(t, begun.Add(5*time.Second).UnixNano(), r.trail(1, key, 13)[1].GetTimeNs())
@@ -79,22 +79,22 @@ func TestAWriteIsTheFirstThatWentFarEnough(t *testing.T) {
 }
 
 func TestRecorderMarksMayOverflow(t *testing.T) {
-	r := newRecorder(recorderShards * 16)
-	key := r.key("c")
-	r.seat(stepQueued, time.Unix(1, 0), key, 1, ^uint32(0), 1, 1)
-	r.written(1, 1)
+	r := NewRecorder(recorderShards * 16)
+	key := r.KeyOf("c")
+	r.Subscription(stepQueued, time.Unix(1, 0), key, 1, ^uint32(0), 1, 1)
+	r.Written(1, 1)
 	require.Len(t, r.trail(1, key, 1), 2)
 }
 
 func TestRecorderThatIsOffRemembersNothing(t *testing.T) {
-	r := newRecorder(0)
-	key := r.key("c")
-	r.room(stepRouted, time.Now(), key, 1, 1)
-	r.seat(stepQueued, time.Now(), key, 1, 1, 1, 1)
-	r.written(1, 1)
-	r.committed(key, "w", 1, 1, 1)
+	r := NewRecorder(0)
+	key := r.KeyOf("c")
+	r.Room(stepRouted, time.Now(), key, 1, 1)
+	r.Subscription(stepQueued, time.Now(), key, 1, 1, 1, 1)
+	r.Written(1, 1)
+	r.Committed(key, "w", 1, 1, 1)
 	before := time.Now().UnixNano()
-	require.GreaterOrEqual(t, r.explainRoom(&gatewayv1.ExplainResponse{}, key, 1), before)
+	require.GreaterOrEqual(t, r.ExplainRoom(&gatewayv1.ExplainResponse{}, key, 1), before)
 	require.Empty(t, r.trail(1, key, 1))
 }
 
@@ -113,58 +113,58 @@ func TestWorkersAreNamedUntilThereAreTooMany(t *testing.T) {
 }
 
 func TestRecordingAllocatesNothing(t *testing.T) {
-	r := newRecorder(recorderShards * 4)
-	key, now := r.key("c"), time.Now()
+	r := NewRecorder(recorderShards * 4)
+	key, now := r.KeyOf("c"), time.Now()
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		r.seat(stepQueued, now, key, 1, 1, 1, 3)
-		r.written(1, 1)
-		r.room(stepRouted, now, key, 1, 1)
-		r.committed(key, "worker", 1, 1, 1)
+		r.Subscription(stepQueued, now, key, 1, 1, 1, 3)
+		r.Written(1, 1)
+		r.Room(stepRouted, now, key, 1, 1)
+		r.Committed(key, "worker", 1, 1, 1)
 	}))
 }
 
-func TestEndingsKeepTheNewest(t *testing.T) {
-	e := newEndings(3 * stepsPerEnding)
+func TestTheClosedLogKeepsTheNewest(t *testing.T) {
+	e := NewClosedLog(3 * stepsPerClosed)
 	begun := time.Now()
 	for i := range 5 {
 		user := "bob"
 		if i == 3 {
 			user = "cem"
 		}
-		e.add(ended{user: user, number: uint32(i), closed: begun.Add(time.Duration(i) * time.Second)})
+		e.Add(Closed{User: user, Number: uint32(i), ClosedAt: begun.Add(time.Duration(i) * time.Second)})
 	}
-	found, since := e.of("bob")
+	found, since := e.Of("bob")
 	require.Len(t, found, 2)
-	require.Equal(t, uint32(2), found[0].number)
-	require.Equal(t, uint32(4), found[1].number)
+	require.Equal(t, uint32(2), found[0].Number)
+	require.Equal(t, uint32(4), found[1].Number)
 	require.Equal(t, begun.Add(time.Second), since)
-	none := newEndings(0)
-	none.add(ended{user: "bob", closed: begun})
-	found, since = none.of("bob")
+	none := NewClosedLog(0)
+	none.Add(Closed{User: "bob", ClosedAt: begun})
+	found, since = none.Of("bob")
 	require.Empty(t, found)
 	require.Equal(t, begun, since)
 }
 
 func BenchmarkRecorder(b *testing.B) {
-	r := newRecorder(196608)
-	key, now := r.key("c"), time.Now()
+	r := NewRecorder(196608)
+	key, now := r.KeyOf("c"), time.Now()
 	b.Run("note", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := range b.N {
-			r.seat(stepQueued, now, key, uint32(i), uint32(i), 1, 1)
+			r.Subscription(stepQueued, now, key, uint32(i), uint32(i), 1, 1)
 		}
 	})
 	b.Run("note with a time", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := range b.N {
-			r.written(uint32(i), uint32(i))
+			r.Written(uint32(i), uint32(i))
 		}
 	})
 	b.Run("note in parallel", func(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for i := uint32(0); pb.Next(); i++ {
-				r.seat(stepQueued, now, key, i, i, 1, 1)
+				r.Subscription(stepQueued, now, key, i, i, 1, 1)
 			}
 		})
 	})
@@ -177,10 +177,10 @@ func BenchmarkRecorder(b *testing.B) {
 
 // A stretch is only as good as who names it: however long it is said to be, noting it ends.
 func TestRecorderBoundsAStretch(t *testing.T) {
-	r := newRecorder(recorderShards * 4)
-	key := r.key("c")
-	r.room(stepRouted, time.Now(), key, 1, math.MaxUint64)
+	r := NewRecorder(recorderShards * 4)
+	key := r.KeyOf("c")
+	r.Room(stepRouted, time.Now(), key, 1, math.MaxUint64)
 	answer := &gatewayv1.ExplainResponse{}
-	r.explainRoom(answer, key, math.MaxUint64)
+	r.ExplainRoom(answer, key, math.MaxUint64)
 	require.Len(t, answer.GetSteps(), 1, "its end is kept")
 }

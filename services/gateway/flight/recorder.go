@@ -1,4 +1,4 @@
-package gateway
+package flight
 
 import (
 	"hash/maphash"
@@ -9,16 +9,16 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
-// recorder is the gateway's flight recorder: it keeps the last steps of events, so that it can be told after the fact why
-// somebody did or did not get one. Its memory is fixed from the start; the newest step takes the place of the oldest.
+// Recorder is the flight recorder: it keeps the last steps of events, so that it can be explained after the fact why a user
+// did or did not get one. Its memory is fixed from the start; the newest step takes the place of the oldest.
 //
 // A step is one entry however many events it is about, and noting one allocates nothing. Delivering an event to a
 // connection takes three: queued, written, acknowledged. So ExplainEntries at its default reach back over the last 65,000
-// deliveries: eleven minutes at a hundred a second, a minute at a thousand. Whoever needs more sets more, at 32 bytes each.
+// deliveries: eleven minutes at a hundred a second, a minute at a thousand. Each entry takes 32 bytes.
 //
 // Each shard is a ring with a lock of its own. All steps of a connection are in one shard, and so are all of a room: what is
 // asked about one user and one conversation is found by looking through a few shards.
-type recorder struct {
+type Recorder struct {
 	started time.Time
 	seed    maphash.Seed
 	shards  [recorderShards]shard
@@ -56,8 +56,9 @@ const (
 	maxStretch = 1 << (32 - kindBits)
 )
 
-func newRecorder(entries int) *recorder {
-	r := &recorder{started: time.Now(), seed: maphash.MakeSeed()}
+// NewRecorder makes a recorder of about so many entries; with fewer than one a shard it records nothing.
+func NewRecorder(entries int) *Recorder {
+	r := &Recorder{started: time.Now(), seed: maphash.MakeSeed()}
 	if size := entries / recorderShards; size > 0 {
 		r.on = true
 		for i := range r.shards {
@@ -67,47 +68,48 @@ func newRecorder(entries int) *recorder {
 	return r
 }
 
-// roomKey stands for a conversation in steps. The seed keeps anybody from choosing ids that look alike.
-type roomKey uint64
+// Key stands for a conversation in steps. The seed keeps anybody from choosing ids that look alike.
+type Key uint64
 
-func (r *recorder) key(conversationID string) roomKey {
-	return roomKey(maphash.String(r.seed, conversationID))
+// KeyOf is the key of a conversation in this recorder.
+func (r *Recorder) KeyOf(conversationID string) Key {
+	return Key(maphash.String(r.seed, conversationID))
 }
 
-// room notes a step of a whole room.
-func (r *recorder) room(kind gatewayv1.StepKind, at time.Time, key roomKey, first, last uint64) {
+// Room notes a step of a whole room.
+func (r *Recorder) Room(kind gatewayv1.StepKind, at time.Time, key Key, first, last uint64) {
 	if r.on {
 		r.note(r.ofRoom(key), kind, step{at: at.UnixNano(), room: uint32(key), mark: uint32(key >> 32)}, first, last)
 	}
 }
 
-// committed notes what a live message tells of the commit of its events.
-func (r *recorder) committed(key roomKey, worker string, at int64, first, last uint64) {
+// Committed notes what a live message tells of the commit of its events.
+func (r *Recorder) Committed(key Key, worker string, at int64, first, last uint64) {
 	if r.on {
 		r.note(r.ofRoom(key), stepCommitted, step{at: at, room: uint32(key), mark: uint32(key >> 32), conn: r.workers.number(worker)}, first, last)
 	}
 }
 
-// seat notes a step of one connection in one room.
-func (r *recorder) seat(kind gatewayv1.StepKind, at time.Time, key roomKey, conn, mark uint32, first, last uint64) {
+// Subscription notes a step of one connection in one room.
+func (r *Recorder) Subscription(kind gatewayv1.StepKind, at time.Time, key Key, conn, mark uint32, first, last uint64) {
 	if r.on {
 		r.note(r.ofConn(conn), kind, step{at: at.UnixNano(), room: uint32(key), conn: conn, mark: mark}, first, last)
 	}
 }
 
-// written notes that everything queued to a connection up to a mark was handed to the operating system.
-func (r *recorder) written(conn, mark uint32) {
+// Written notes that everything queued to a connection up to a mark was handed to the operating system.
+func (r *Recorder) Written(conn, mark uint32) {
 	if r.on {
 		r.note(r.ofConn(conn), gatewayv1.StepKind_STEP_KIND_WRITTEN, step{at: time.Now().UnixNano(), conn: conn, mark: mark}, 0, 0)
 	}
 }
 
-func (r *recorder) ofRoom(key roomKey) *shard   { return &r.shards[key%recorderShards] }
-func (r *recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
+func (r *Recorder) ofRoom(key Key) *shard       { return &r.shards[key%recorderShards] }
+func (r *Recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
 
 // note adds a step for a stretch, in pieces when one entry cannot hold it. Of a stretch that would fill the ring more than
 // once the end is kept.
-func (r *recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
+func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if most := uint64(cap(s.ring)) * maxStretch; last-first >= most {
@@ -138,7 +140,7 @@ func (s *step) kind() gatewayv1.StepKind { return gatewayv1.StepKind(s.what & (1
 func (s *step) first() uint64            { return s.last - uint64(s.what>>kindBits) }
 func (s *step) covers(seq uint64) bool   { return s.first() <= seq && seq <= s.last }
 
-func (s *step) isOf(key roomKey) bool {
+func (s *step) isOf(key Key) bool {
 	return s.room == uint32(key) && s.mark == uint32(key>>32)
 }
 
@@ -152,8 +154,11 @@ func (s *shard) look(see func(*step)) (since int64) {
 	return s.since
 }
 
-// since is the time from which on nothing was forgotten anywhere.
-func (r *recorder) since() time.Time {
+// Started is when the recorder was made.
+func (r *Recorder) Started() time.Time { return r.started }
+
+// Since is the time from which on nothing was forgotten anywhere.
+func (r *Recorder) Since() time.Time {
 	since := r.started
 	for i := range r.shards {
 		s := &r.shards[i]

@@ -1,0 +1,147 @@
+package flight
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const (
+	// maxFollowed bounds the deliveries that are followed at once on a gateway, and maxFollowedPerEvent those of one event: a
+	// sampled event in a room of thousands would make more spans than anybody reads.
+	maxFollowed         = 4096
+	maxFollowedPerEvent = 64
+	// FollowFor is how long an acknowledgement is waited for.
+	FollowFor = 2 * time.Minute
+)
+
+// Delivery follows one sampled event to one connection:
+//
+//	queued ──handed to the operating system──▶ written ──acknowledged by the client──▶ ended
+//	   └─────────────┴── the connection ends, or nothing comes for too long ─────────────▲
+//
+// It is on two lists at once: that of the send queue until it is written, that of the seat until it has ended.
+type Delivery struct {
+	tracer *Tracer
+	seq    uint64
+	begun  time.Time
+	// Mark is that of the send queue, once the event is in there. Guarded by the queue's lock.
+	Mark uint32
+
+	mu          sync.Mutex
+	write       trace.Span
+	acknowledge trace.Span // nil until it is written
+	acked       bool       // the acknowledgement came before it was noted that it is written
+	ended       bool
+}
+
+// Follow begins to follow a sampled event to a connection. It returns nil when the event is not sampled, or when enough
+// deliveries are followed already. The caller guards e.
+func (t *Tracer) Follow(e *EventTrace, conversationID string, seq uint64, connectionID string, now time.Time) *Delivery {
+	if e == nil || e.writes >= maxFollowedPerEvent {
+		return nil
+	}
+	select {
+	case t.following <- struct{}{}:
+	default:
+		return nil
+	}
+	e.writes++
+	d := &Delivery{tracer: t, seq: seq, begun: now}
+	_, d.write = t.tracer.Start(trace.ContextWithSpanContext(context.Background(), e.fanOut), spanWrite, trace.WithTimestamp(now), //nolint:spancheck // ended by Written or Abandon
+		trace.WithAttributes(attrConversation.String(conversationID), attrSeq.Int64(int64(seq)), attrConnection.String(connectionID)))
+	return d
+}
+
+// Written notes that the event's bytes were handed to the operating system.
+func (d *Delivery) Written() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended || d.acknowledge != nil {
+		return
+	}
+	d.write.End()
+	_, d.acknowledge = d.tracer.tracer.Start(trace.ContextWithSpanContext(context.Background(), d.write.SpanContext()), spanAcknowledge) //nolint:spancheck // ended by acknowledged or abandon
+	if d.acked {
+		d.endLocked("")
+	}
+}
+
+// Acknowledged notes that the client has the event.
+func (d *Delivery) Acknowledged() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.acked = true; d.acknowledge != nil {
+		d.endLocked("")
+	}
+}
+
+// Abandon ends what was begun, with the reason why it does not come to its end.
+func (d *Delivery) Abandon(reason string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.endLocked(reason)
+}
+
+func (d *Delivery) endLocked(reason string) {
+	if d.ended {
+		return
+	}
+	d.ended = true
+	<-d.tracer.following
+	span := d.acknowledge
+	if span == nil {
+		span = d.write
+	}
+	if reason != "" && !d.acked {
+		span.SetStatus(codes.Error, reason)
+	}
+	span.End()
+}
+
+// Followed are deliveries to one connection in one conversation that have not ended. Its owner guards it.
+type Followed []*Delivery
+
+// Acknowledge ends the following of what is acknowledged up to a seq.
+func (f *Followed) Acknowledge(seq uint64) {
+	kept := (*f)[:0]
+	for _, d := range *f {
+		if d.seq <= seq {
+			d.Acknowledged()
+		} else {
+			kept = append(kept, d)
+		}
+	}
+	f.keep(kept)
+}
+
+// Abandon ends the following of everything, with a reason.
+func (f *Followed) Abandon(reason string) {
+	for _, d := range *f {
+		d.Abandon(reason)
+	}
+	f.keep((*f)[:0])
+}
+
+// AbandonBefore ends the following of everything that was begun before a time.
+func (f *Followed) AbandonBefore(before time.Time, reason string) {
+	kept := (*f)[:0]
+	for _, d := range *f {
+		if d.begun.Before(before) {
+			d.Abandon(reason)
+		} else {
+			kept = append(kept, d)
+		}
+	}
+	f.keep(kept)
+}
+
+func (f *Followed) keep(kept []*Delivery) {
+	clear((*f)[len(kept):])
+	if *f = kept; len(kept) == 0 {
+		*f = nil // most subscriptions never have any
+	}
+}
