@@ -16,6 +16,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // peer is what is known of one address.
@@ -50,14 +52,14 @@ func (g *Gateway) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	if !slices.ContainsFunc(websocket.Subprotocols(r), func(p string) bool { _, ok := frame.CodecFor(p); return ok }) {
 		g.refusePeer(remote)
-		g.metrics.rejects[rejectSubprotocol].Inc()
+		g.metrics.Rejects[metrics.RejectSubprotocol].Inc()
 		http.Error(w, "name the WebSocket subprotocol "+strings.Join(frame.Subprotocols(), " or "), http.StatusBadRequest)
 		return
 	}
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		g.refusePeer(remote) // Upgrade has answered
-		g.metrics.rejects[rejectHandshake].Inc()
+		g.metrics.Rejects[metrics.RejectHandshake].Inc()
 		return
 	}
 	codec, _ := frame.CodecFor(ws.Subprotocol())
@@ -100,8 +102,8 @@ func (g *Gateway) start(ws *websocket.Conn, codec frame.Codec, remote string) {
 	count := len(g.conns)
 	g.readers.Add(1)
 	g.mu.Unlock()
-	g.metrics.connections.Set(float64(count))
-	g.metrics.connects.Inc()
+	g.metrics.Connections.Set(float64(count))
+	g.metrics.Connects.Inc()
 	// The handler's stack has grown in net/http and grows more while the client is let in; a stack shrinks only when the
 	// collector comes by. The lasting reader begins with a small one of its own.
 	if c.letIn() {
@@ -151,24 +153,24 @@ func (g *Gateway) originAllowed(r *http.Request) bool {
 type refusal struct {
 	status    int
 	reason    string
-	because   reject
-	limit     limit // with rejectLimit
-	ofAddress bool  // the limit is one of an address
+	because   metrics.Reject
+	limit     metrics.Limit // with metrics.RejectLimit
+	ofAddress bool          // the limit is one of an address
 }
 
 var (
-	refusedUnready  = &refusal{http.StatusServiceUnavailable, "the gateway is not ready", rejectUnavailable, 0, false}
-	refusedDraining = &refusal{http.StatusServiceUnavailable, "the gateway is being stopped", rejectDraining, 0, false}
-	refusedFull     = &refusal{http.StatusServiceUnavailable, "the gateway is full", rejectLimit, limitConnections, false}
-	refusedStorm    = &refusal{http.StatusServiceUnavailable, "too many new connections at once", rejectLimit, limitConnectRate, false}
-	refusedAddress  = &refusal{http.StatusTooManyRequests, "too many connections from this address", rejectLimit, limitIPConnections, true}
-	refusedRate     = &refusal{http.StatusTooManyRequests, "too many new connections from this address", rejectLimit, limitIPConnectRate, true}
+	refusedUnready  = &refusal{http.StatusServiceUnavailable, "the gateway is not ready", metrics.RejectUnavailable, 0, false}
+	refusedDraining = &refusal{http.StatusServiceUnavailable, "the gateway is being stopped", metrics.RejectDraining, 0, false}
+	refusedFull     = &refusal{http.StatusServiceUnavailable, "the gateway is full", metrics.RejectLimit, metrics.LimitConnections, false}
+	refusedStorm    = &refusal{http.StatusServiceUnavailable, "too many new connections at once", metrics.RejectLimit, metrics.LimitConnectRate, false}
+	refusedAddress  = &refusal{http.StatusTooManyRequests, "too many connections from this address", metrics.RejectLimit, metrics.LimitIPConnections, true}
+	refusedRate     = &refusal{http.StatusTooManyRequests, "too many new connections from this address", metrics.RejectLimit, metrics.LimitIPConnectRate, true}
 )
 
-func (r *refusal) count(m *metrics) {
-	m.rejects[r.because].Inc()
-	if r.because == rejectLimit {
-		m.limits[r.limit].Inc()
+func (r *refusal) count(m *metrics.Metrics) {
+	m.Rejects[r.because].Inc()
+	if r.because == metrics.RejectLimit {
+		m.Limits[r.limit].Inc()
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // conn is one client connection.
@@ -128,7 +129,7 @@ func (c *conn) readMessage() bool {
 	*buffer = data[:0]
 	switch {
 	case errors.Is(err, errTooLarge):
-		c.gw.metrics.limits[limitFrameBytes].Inc()
+		c.gw.metrics.Limits[metrics.LimitFrameBytes].Inc()
 		c.close(errcode.CloseTooLarge, "the message is above the limit")
 	case err != nil:
 		c.readFailed(err)
@@ -218,10 +219,10 @@ func (c *conn) gone() {
 // handleMessage decodes one WebSocket message and handles its frames in order.
 func (c *conn) handleMessage(data []byte) {
 	c.lastHeard.Store(time.Now().UnixNano())
-	c.gw.metrics.bytesIn.Add(float64(len(data)))
+	c.gw.metrics.BytesIn.Add(float64(len(data)))
 	for {
 		err := frame.DecodeClient(c.codec, data, func(f *clientv1.ClientFrame) error {
-			c.gw.metrics.framesIn.Inc()
+			c.gw.metrics.FramesIn.Inc()
 			if c.admit(f) {
 				c.handle(f)
 			}
@@ -268,7 +269,7 @@ func (c *conn) withinRate() bool {
 		c.abuse = 0
 		return true
 	}
-	c.gw.metrics.limits[limitFrameRate].Inc()
+	c.gw.metrics.Limits[metrics.LimitFrameRate].Inc()
 	if c.abuse++; c.abuse > maxAbuse {
 		c.close(errcode.CloseFlood, "too many frames")
 	}
@@ -282,7 +283,7 @@ func (c *conn) reply(f *clientv1.ServerFrame) {
 
 // encode makes the ready WebSocket frame of a server frame.
 func (c *conn) encode(f *clientv1.ServerFrame) []byte {
-	c.gw.metrics.framesOut.Inc()
+	c.gw.metrics.FramesOut.Inc()
 	return wrap(c.codec, func(dst []byte) []byte { return frame.AppendServer(dst, c.codec, f) })
 }
 
@@ -301,21 +302,21 @@ func wrap(codec frame.Codec, fill func([]byte) []byte) []byte {
 // refuse answers a request with an error. A frame without an id gets no answer.
 func (c *conn) refuse(id uint64, code conversationv1.ErrorCode, field, message string) {
 	if id == 0 {
-		c.gw.metrics.refused(code)
+		c.gw.metrics.Refused(code)
 		return
 	}
 	c.sendError(id, code, field, message)
 }
 
 func (c *conn) sendError(id uint64, code conversationv1.ErrorCode, field, message string) {
-	c.gw.metrics.refused(code)
+	c.gw.metrics.Refused(code)
 	c.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: &conversationv1.Error{
 		Code: code, Field: field, Message: message,
 	}}})
 }
 
 func (c *conn) limited(id uint64, message string) {
-	c.gw.metrics.refused(conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED)
+	c.gw.metrics.Refused(conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED)
 	if id == 0 {
 		return
 	}

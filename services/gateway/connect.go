@@ -15,6 +15,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // Limits of a connect frame and of its answer.
@@ -30,7 +32,7 @@ const (
 // It runs on the reader: nothing else of this client is handled before it is done.
 func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	if field, rule := checkConnect(request); field != "" {
-		c.gw.metrics.rejects[rejectProtocol].Inc()
+		c.gw.metrics.Rejects[metrics.RejectProtocol].Inc()
 		c.refuse(id, codeInvalid, "connect."+field, rule)
 		c.close(errcode.CloseProtocol, "the connect frame breaks a rule")
 		return
@@ -46,11 +48,11 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	if err != nil {
 		c.gw.log.Info("a token was refused", "connection", c.id, "remote", c.remote, "reason", tokenProblem(err))
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "connect.token", tokenProblem(err))
-		code, because := errcode.CloseUnauthenticated, rejectToken
+		code, because := errcode.CloseUnauthenticated, metrics.RejectToken
 		if errors.Is(err, auth.ErrExpired) {
-			code, because = errcode.CloseTokenExpired, rejectExpired // a new token helps: reconnect
+			code, because = errcode.CloseTokenExpired, metrics.RejectExpired // a new token helps: reconnect
 		}
-		c.gw.metrics.rejects[because].Inc()
+		c.gw.metrics.Rejects[because].Inc()
 		c.close(code, "the token was refused")
 		return
 	}
@@ -62,8 +64,8 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	c.setExpiry(claims)
 	// From here on a joined notice finds this connection; it is kept until the seats are taken.
 	if !c.gw.enroll(c, claims) {
-		c.gw.metrics.rejects[rejectLimit].Inc()
-		c.gw.metrics.limits[limitUserConnections].Inc()
+		c.gw.metrics.Rejects[metrics.RejectLimit].Inc()
+		c.gw.metrics.Limits[metrics.LimitUserConnections].Inc()
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_LIMIT, "", "the user has too many connections")
 		c.close(errcode.CloseOverloaded, "the user has too many connections")
 		return
@@ -76,7 +78,7 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 	}
 	if c.gw.revoke(claims.User, revokedBefore, c); c.gw.isRevoked(c) {
 		c.gw.log.Info("a token was refused", "connection", c.id, "remote", c.remote, "reason", tokenRevoked)
-		c.gw.metrics.rejects[rejectRevoked].Inc()
+		c.gw.metrics.Rejects[metrics.RejectRevoked].Inc()
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED, "connect.token", tokenRevoked)
 		c.close(errcode.CloseUnauthenticated, tokenRevoked)
 		return
@@ -88,7 +90,7 @@ func (c *conn) connect(id uint64, request *clientv1.Connect) {
 
 // unavailable answers a connect that cannot be carried out now, and asks the client to come back.
 func (c *conn) unavailable(id uint64, message string) {
-	c.gw.metrics.rejects[rejectUnavailable].Inc()
+	c.gw.metrics.Rejects[metrics.RejectUnavailable].Inc()
 	c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", message)
 	c.close(errcode.CloseUnavailable, message)
 }
@@ -139,7 +141,7 @@ func tokenProblem(err error) string {
 func (g *Gateway) listAll(ctx context.Context, userID string) (all []*historyv1.Summary, revokedBefore int64, err error) {
 	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: 1000}
 	for {
-		g.metrics.reads[readList].Inc()
+		g.metrics.Reads[metrics.ReadList].Inc()
 		page, err := g.history.ListConversations(ctx, request)
 		if err != nil {
 			return nil, 0, fmt.Errorf("list conversations of a user: %w", err)
@@ -313,7 +315,7 @@ func (c *conn) joinNow(conversationID string) {
 	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
 	// The list by rising id begins right before the conversation: one row, with all that a seat needs.
-	c.gw.metrics.reads[readList].Inc()
+	c.gw.metrics.Reads[metrics.ReadList].Inc()
 	list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
 		UserId: c.user.id, After: conversation.Before(conversationID), Limit: 1,
 	})

@@ -57,10 +57,10 @@ func (g *Gateway) drain() {
 		if wait := plan.closing(i) - time.Since(begun); wait > 0 {
 			pause(nil, wait)
 		}
-		g.metrics.drainLeft.Set(float64(len(conns) - i))
+		g.metrics.DrainLeft.Set(float64(len(conns) - i))
 		c.goAway(plan.delay(i, time.Since(begun)))
 	}
-	g.metrics.drainLeft.Set(0)
+	g.metrics.DrainLeft.Set(0)
 	deadline := time.NewTimer(closeGrace + time.Second)
 	defer deadline.Stop()
 	for _, c := range conns {

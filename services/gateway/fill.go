@@ -15,6 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // putBehind marks a seat as behind and wakes its connection's filler. Callers hold the room's mu.
@@ -169,9 +170,9 @@ func (s *seat) queue(r *room, entries []*entry) {
 	if mark != 0 {
 		gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.conn.number, mark, entries[0].seq(), s.sent)
 	}
-	gw.metrics.deliveries.Add(float64(n))
-	gw.metrics.framesOut.Add(float64(n))
-	gw.metrics.filled.Add(float64(n))
+	gw.metrics.Deliveries.Add(float64(n))
+	gw.metrics.FramesOut.Add(float64(n))
+	gw.metrics.Filled.Add(float64(n))
 	if s.retryAt == 0 {
 		s.retryAt = now.Add(gw.cfg.AckTimeout).UnixNano()
 	}
@@ -188,7 +189,7 @@ func (s *seat) fillPast(r *room, after uint64) error {
 		begin-- // the event that the client has is read as well, for its hash
 	}
 	r.mu.Unlock()
-	page, err := r.readPage(readPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: begin, Limit: maxMessageEvents})
+	page, err := r.readPage(metrics.ReadPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.conn.user.id, After: begin, Limit: maxMessageEvents})
 	if err == nil {
 		err = checkRising(r.id, page, begin)
 	}
@@ -240,7 +241,7 @@ func (c *conn) pageBytes() int {
 func (g *Gateway) readFailed(err error, message string, args ...any) {
 	args = append(args, "error", err)
 	if _, missing := errors.AsType[*holeError](err); missing {
-		g.metrics.holes.Inc()
+		g.metrics.Holes.Inc()
 		g.log.Error(message, args...)
 		return
 	}
@@ -261,7 +262,7 @@ func (c *conn) queuePast(conversationID string, key flight.Key, page *historyv1.
 			if event.GetSeq() > stop {
 				return
 			}
-			c.gw.metrics.framesOut.Inc()
+			c.gw.metrics.FramesOut.Inc()
 			message = wrap(c.events, func(dst []byte) []byte { return frame.AppendEvent(dst, c.events, event, "") })
 			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, event.GetSeq(), event.GetSeq()
 		} else {
@@ -350,7 +351,7 @@ func (c *conn) readFormer(conversationID string, after uint64) (*historyv1.ReadR
 	defer func() { <-c.gw.turns }()
 	ctx, cancel := context.WithTimeout(c.gw.ctx, c.gw.cfg.HistoryTimeout)
 	defer cancel()
-	c.gw.metrics.reads[readPast].Inc()
+	c.gw.metrics.Reads[metrics.ReadPast].Inc()
 	return c.gw.history.Read(ctx, &historyv1.ReadRequest{ConversationId: conversationID, Viewer: c.user.id, After: after, Limit: maxMessageEvents})
 }
 
@@ -391,7 +392,7 @@ func (r *room) delivered(s *seat, seq uint64, now time.Time) {
 	e := r.recent[seq-r.firstRecent()]
 	if e.pending && e.event.GetSender() != s.conn.user.id {
 		e.pending = false
-		r.hub.gw.metrics.delivered.Observe(max(0, now.Sub(time.UnixMilli(e.event.GetTimeMs())).Seconds()))
+		r.hub.gw.metrics.Delivered.Observe(max(0, now.Sub(time.UnixMilli(e.event.GetTimeMs())).Seconds()))
 	}
 }
 
@@ -423,7 +424,7 @@ func (r *room) retry(now time.Time) {
 		s.tries++
 		backoff := cfg.AckTimeout << s.tries
 		s.retryAt = now.Add(backoff/2 + rand.N(backoff/2+1)).UnixNano()
-		r.hub.gw.metrics.retries.Inc()
+		r.hub.gw.metrics.Retries.Inc()
 		r.hub.gw.recorder.Subscription(gatewayv1.StepKind_STEP_KIND_RETRIED, now, r.key, s.conn.number, 0, s.acked+1, s.sent)
 		s.sent = max(s.acked, s.from-1)
 		r.putBehind(s)

@@ -11,11 +11,12 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // What a client acknowledges is held to what there is, also while its gateway does not know the conversation's head yet.
 func TestAcknowledgementsAreHeldToWhatThereIs(t *testing.T) {
-	g := &Gateway{metrics: newMetrics(prometheus.NewRegistry()), recorder: flight.NewRecorder(64)}
+	g := &Gateway{metrics: metrics.New(prometheus.NewRegistry()), recorder: flight.NewRecorder(64)}
 	r := &room{hub: newHub(g), id: "c", key: g.recorder.KeyOf("c")}
 	// The list of conversations said 5, and the room has not heard more.
 	s := &seat{conn: &conn{gw: g, number: 1, user: &user{id: "alice"}}, sent: 3, acked: 3, told: 5}

@@ -96,7 +96,7 @@ func (r *room) fork(s *seat) {
 // forked tells the client that its position is not on the log, and keeps the conversation from being pushed to it again. It is
 // safe to call with a room's mu.
 func (c *conn) forked(s *seat, conversationID string, head, seq uint64) {
-	c.gw.metrics.forks.Inc()
+	c.gw.metrics.Forks.Inc()
 	c.enqueue(c.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
 		ConversationId: conversationID, Head: head, Seq: seq,
 	}}}))
@@ -119,7 +119,7 @@ func (r *room) reload() {
 		return // it is beginning anew already
 	}
 	gw := r.hub.gw
-	gw.metrics.reloads.Inc()
+	gw.metrics.Reloads.Inc()
 	gw.log.Warn("the log of a conversation is not the one that clients were sent; it is read anew. Was the database restored, or did it fail over?",
 		"conversation", r.id, "seq", r.head)
 	r.grow(-r.bytes)

@@ -12,6 +12,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // A client that comes back is held to the hash of its position: at the head, in memory, and where history is read.
@@ -57,7 +59,7 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 			s.store.set(func() { require.Zero(t, s.store.lists, "it is not even looked up") })
 			ann.quiet()
 			require.Nil(t, ann.seat(groupID))
-			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.forks), 0)
+			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Forks), 0)
 		})
 	}
 }
@@ -84,8 +86,8 @@ func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
 			s.live(r, more[6])
 			require.Equal(t, []uint64{7}, ann.seqs(1))
 			require.Equal(t, []uint64{7}, atHead.seqs(1))
-			require.Zero(t, testutil.ToFloat64(s.g.metrics.forks))
-			require.Zero(t, testutil.ToFloat64(s.g.metrics.reloads))
+			require.Zero(t, testutil.ToFloat64(s.g.metrics.Forks))
+			require.Zero(t, testutil.ToFloat64(s.g.metrics.Reloads))
 		})
 	}
 }
@@ -215,7 +217,7 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 			s.live(r, more[len(more)-1])
 			require.Equal(t, []uint64{uint64(len(more))}, bob.seqs(1))
 			ann.quiet()
-			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
+			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Reloads), 0)
 		})
 	}
 }
@@ -252,13 +254,13 @@ func TestAReloadThatFindsTheSameLogDisturbsNobody(t *testing.T) {
 	bob.resume(position(log[4]))
 	require.Equal(t, []uint64{6}, bob.seqs(1))
 	s.live(r, branch(branch(log[:5], 6, "other"), 7, "other")[6])
-	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Reloads), 0)
 	more := branch(log, 7, "new")
 	s.store.put(more)
 	s.live(r, more[6])
 	require.Equal(t, []uint64{7}, ann.seqs(1))
 	require.Equal(t, []uint64{7}, bob.seqs(1))
-	require.Zero(t, testutil.ToFloat64(s.g.metrics.forks))
+	require.Zero(t, testutil.ToFloat64(s.g.metrics.Forks))
 }
 
 // A client of which it is not known what it has cannot be said to be on the log.
@@ -359,7 +361,7 @@ func TestAnAnswerAboutTheDeadBranchIsIgnored(t *testing.T) {
 	s.live(r, anew[3])
 	ann.requireForked(4, 8)
 	r.compare(before, &historyv1.Head{ConversationId: groupID, Head: 4, HeadHash: anew[3].GetHash()})
-	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.reloads), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Reloads), 0)
 }
 
 // An event of the dead branch that comes late does not keep the room waiting for it, nor a client that has it unaware.
@@ -400,7 +402,7 @@ func TestAReloadWaitsForTheStore(t *testing.T) {
 	s.store.set(func() { s.store.down = true })
 	s.live(r, branch(kept, 4, "anew")[3])
 	require.Eventually(t, func() bool {
-		return testutil.ToFloat64(s.g.metrics.reads[readHeads]) > 2
+		return testutil.ToFloat64(s.g.metrics.Reads[metrics.ReadHeads]) > 2
 	}, patience, time.Millisecond)
 	ann.quiet()
 	s.store.set(func() { s.store.down = false })

@@ -34,6 +34,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // Deps is what a gateway works with. All are required, except TracerProvider and Pages.
@@ -61,7 +62,8 @@ type Gateway struct {
 	history    historyv1.HistoryServiceClient
 	verifier   *auth.Verifier
 	log        *slog.Logger
-	metrics    *metrics
+	metrics    *metrics.Metrics
+	registerer prometheus.Registerer
 	trace      *flight.Tracer
 	recorder   *flight.Recorder
 	closed     *flight.ClosedLog
@@ -108,7 +110,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, nats: deps.NATS, partitions: deps.Partitions, history: deps.History, verifier: deps.Verifier,
-		metrics: newMetrics(deps.Registerer), trace: flight.NewTracer(deps.TracerProvider, cfg.ClientTraceRate),
+		metrics: metrics.New(deps.Registerer), registerer: deps.Registerer, trace: flight.NewTracer(deps.TracerProvider, cfg.ClientTraceRate),
 		recorder: flight.NewRecorder(cfg.ExplainEntries), closed: flight.NewClosedLog(cfg.ExplainEntries),
 		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), unheard: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
 		suspected: rate.NewLimiter(rate.Every(time.Minute), 1), messageKinds: conversation.MessageKinds(),
@@ -198,7 +200,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	defer submitter.Close()
 	g.submitter.Store(submitter)
-	g.metrics.watch(g)
+	g.registerGauges(g.registerer)
 
 	for subject, take := range map[string]nats.MsgHandler{broker.JoinedSubject: g.onJoined, broker.RevokedSubject: g.onRevoked} {
 		sub, err := g.nats.Subscribe(subject, take)
@@ -322,8 +324,8 @@ func (g *Gateway) forget(c *conn, code errcode.CloseCode) {
 	g.releasePeer(c.remote)
 	count := len(g.conns)
 	g.mu.Unlock()
-	g.metrics.connections.Set(float64(count))
-	g.metrics.closed(code)
+	g.metrics.Connections.Set(float64(count))
+	g.metrics.Closed(code)
 	g.log.Debug("a connection ended", "connection", c.id, "user", userID, "code", code.String(), "lasted", time.Since(c.since).Round(time.Millisecond).String())
 }
 

@@ -14,6 +14,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 const (
@@ -30,7 +32,7 @@ func (c *conn) handle(f *clientv1.ClientFrame) {
 	if c.state.Load() != stateOpen {
 		connect, isConnect := f.GetRequest().(*clientv1.ClientFrame_Connect)
 		if !isConnect || c.state.Load() != stateAccepted {
-			c.gw.metrics.rejects[rejectProtocol].Inc()
+			c.gw.metrics.Rejects[metrics.RejectProtocol].Inc()
 			c.refuse(id, codeProtocol, "", "the first frame must be connect")
 			c.close(errcode.CloseProtocol, "the first frame must be connect")
 			return
@@ -114,7 +116,7 @@ func (c *conn) call(id uint64, do func(ctx context.Context) (*clientv1.ServerFra
 func (c *conn) background(id uint64, do func(ctx context.Context)) {
 	if c.calls.Add(1) > maxCalls {
 		c.calls.Add(-1)
-		c.gw.metrics.limits[limitCalls].Inc()
+		c.gw.metrics.Limits[metrics.LimitCalls].Inc()
 		c.limited(id, "too many requests of this kind at once on this connection")
 		return
 	}
@@ -160,7 +162,7 @@ func (c *conn) ack(id uint64, a *clientv1.Ack) {
 			continue // left meanwhile, or never a member: nobody's cursor moves
 		}
 		if !s.acknowledged(p.GetDelivered(), p.GetRead(), now, c.gw.cfg.AckTimeout) {
-			c.gw.metrics.earlyAcks.Inc()
+			c.gw.metrics.EarlyAcks.Inc()
 			if firstBad < 0 {
 				firstBad = i
 			}

@@ -31,6 +31,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // patience is for what happens in a moment. A test that waits for it in vain fails.
@@ -71,7 +72,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, store: &fakeStore{level: 1, partitions: 4}, logs: &logBuffer{}}
 	g := &Gateway{
 		cfg: cfg, partitions: 4, history: s.store, log: slog.New(slog.NewTextHandler(s.logs, nil)),
-		metrics: newMetrics(prometheus.NewRegistry()), trace: flight.NewTracer(nil, 0),
+		metrics: metrics.New(prometheus.NewRegistry()), trace: flight.NewTracer(nil, 0),
 		recorder: flight.NewRecorder(64), closed: flight.NewClosedLog(1000), turns: make(chan struct{}, maxTurns),
 		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{}, messageKinds: conversation.MessageKinds(),
 	}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // hub holds the rooms. Messages of live subjects come in through a few lanes, a conversation always through the same, and
@@ -165,7 +167,7 @@ func (h *hub) enter(seats map[string]*seat, summaries []*historyv1.Summary) {
 				return
 			}
 			h.rooms[r.id] = r
-			h.gw.metrics.rooms.Set(float64(len(h.rooms)))
+			h.gw.metrics.Rooms.Set(float64(len(h.rooms)))
 			fresh = append(fresh, r)
 		}
 		r.mu.Lock()
@@ -229,14 +231,14 @@ func (h *hub) openOnce(fresh []*room) error {
 	return h.readHeads(ctx, fresh, (*room).open)
 }
 
-// readHeads asks history where rooms stand and tells each of them: nil when the conversation does not exist.
+// metrics.ReadHeads asks history where rooms stand and tells each of them: nil when the conversation does not exist.
 func (h *hub) readHeads(ctx context.Context, rooms []*room, tell func(*room, *historyv1.Head)) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
 		ids := make([]string, len(part))
 		for i, r := range part {
 			ids[i] = r.id
 		}
-		h.gw.metrics.reads[readHeads].Inc()
+		h.gw.metrics.Reads[metrics.ReadHeads].Inc()
 		heads, err := h.gw.history.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: ids})
 		if err != nil {
 			return fmt.Errorf("read heads: %w", err)
@@ -287,7 +289,7 @@ func (h *hub) closeLocked(r *room) {
 	}
 	r.closed = true
 	delete(h.rooms, r.id)
-	h.gw.metrics.rooms.Set(float64(len(h.rooms)))
+	h.gw.metrics.Rooms.Set(float64(len(h.rooms)))
 	_ = r.sub.Unsubscribe() // fails only when the connection is closed, which ends it as well
 	r.grow(-r.bytes)
 	r.recent = nil

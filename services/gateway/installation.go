@@ -10,6 +10,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // ErrMismatch means that this gateway cannot serve the installation: it is of an older build than the installation's protocol
@@ -27,7 +29,7 @@ func (g *Gateway) level() conversation.Level { return conversation.Level(g.insta
 func (g *Gateway) agree(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.HistoryTimeout)
 	defer cancel()
-	g.metrics.reads[readInstallation].Inc()
+	g.metrics.Reads[metrics.ReadInstallation].Inc()
 	answer, err := g.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
 	if err != nil {
 		return fmt.Errorf("ask the history service about the installation: %w", err)

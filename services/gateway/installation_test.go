@@ -14,6 +14,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 func TestAGatewayThatDoesNotFitDoesNotStart(t *testing.T) {
@@ -87,7 +89,7 @@ func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 func TestTheLevelIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Gateway{
-			cfg: Config{HistoryTimeout: time.Second}, partitions: 4, metrics: newMetrics(prometheus.NewRegistry()), log: slog.New(slog.DiscardHandler),
+			cfg: Config{HistoryTimeout: time.Second}, partitions: 4, metrics: metrics.New(prometheus.NewRegistry()), log: slog.New(slog.DiscardHandler),
 		}
 		store := &fakeStore{partitions: 4, level: 1}
 		g.history = store

@@ -44,10 +44,10 @@ func (g *Gateway) Overview() Overview {
 	o := Overview{
 		Gateway: g.id, Version: version(), Started: g.recorder.Started(), Draining: g.isDraining(),
 		Conversations: g.hub.count(), ExplainWindow: time.Since(g.recorder.Since()),
-		Connects: total(g.metrics.connects), Deliveries: total(g.metrics.deliveries), Retries: total(g.metrics.retries),
-		Gaps: total(g.metrics.gaps), BytesIn: total(g.metrics.bytesIn), BytesOut: total(g.metrics.bytesOut),
+		Connects: total(g.metrics.Connects), Deliveries: total(g.metrics.Deliveries), Retries: total(g.metrics.Retries),
+		Gaps: total(g.metrics.Gaps), BytesIn: total(g.metrics.BytesIn), BytesOut: total(g.metrics.BytesOut),
 	}
-	for _, outcome := range g.metrics.outcomes {
+	for _, outcome := range g.metrics.Outcomes {
 		o.Commands += total(outcome)
 	}
 	if submitter := g.submitter.Load(); submitter != nil {

@@ -148,13 +148,13 @@ func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			c := begin(s)
-			require.Eventually(t, func() bool { return testutil.ToFloat64(s.g.metrics.holes) > 1 }, patience, time.Millisecond, "it is tried again")
+			require.Eventually(t, func() bool { return testutil.ToFloat64(s.g.metrics.Holes) > 1 }, patience, time.Millisecond, "it is tried again")
 			require.Contains(t, s.logs.String(), groupID)
 			require.Contains(t, s.logs.String(), "level=ERROR")
 			c.quiet()
 			s.store.set(func() { s.store.missing = 0 })
 			require.Equal(t, []uint64{4, 5, 6, 7, 8}, c.seqs(5))
-			require.Zero(t, testutil.ToFloat64(s.g.metrics.reloads), "a hole is no fork")
+			require.Zero(t, testutil.ToFloat64(s.g.metrics.Reloads), "a hole is no fork")
 		})
 	}
 	s := newStage(t)
@@ -178,7 +178,7 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	c.ack(0, &clientv1.Ack{Positions: []*clientv1.AckPosition{bad, good, bad}})
 	require.Equal(t, uint64(3), s.g.acks.news[ackKey{groupID, "ann"}].GetDeliveredSeq())
 	require.Equal(t, uint64(2), s.g.acks.news[ackKey{groupID, "ann"}].GetReadSeq())
-	require.InDelta(t, 2, testutil.ToFloat64(s.g.metrics.earlyAcks), 0)
+	require.InDelta(t, 2, testutil.ToFloat64(s.g.metrics.EarlyAcks), 0)
 	c.quiet()
 
 	c.ack(4, &clientv1.Ack{Positions: []*clientv1.AckPosition{good, bad, bad}})

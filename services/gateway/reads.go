@@ -10,6 +10,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // maxMessages is the most messages that a client may ask for at once.
@@ -44,7 +46,7 @@ func (c *conn) readPage(id uint64, r *clientv1.Read) {
 		}
 		trimPage(page, c.pageBytes())
 		if c.waitForRoom() {
-			c.gw.metrics.framesOut.Inc()
+			c.gw.metrics.FramesOut.Inc()
 			c.send(wrap(c.events, func(dst []byte) []byte {
 				return frame.AppendPage(dst, c.events, id, &frame.Page{
 					Events: page.GetEvents(), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
@@ -56,7 +58,7 @@ func (c *conn) readPage(id uint64, r *clientv1.Read) {
 
 // readForClient reads a page, and checks that no event is missing in it.
 func (g *Gateway) readForClient(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	g.metrics.reads[readClient].Inc()
+	g.metrics.Reads[metrics.ReadClient].Inc()
 	page, err := g.history.Read(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("read conversation: %w", err)
@@ -83,7 +85,7 @@ func (c *conn) readMessages(id uint64, r *clientv1.ReadMessages) {
 		return
 	}
 	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
-		c.gw.metrics.reads[readViews].Inc()
+		c.gw.metrics.Reads[metrics.ReadViews].Inc()
 		page, err := c.gw.history.ReadMessages(ctx, &historyv1.ReadMessagesRequest{
 			ConversationId: r.GetConversationId(), Viewer: c.user.id,
 			After: r.GetAfter(), Before: r.GetBefore(), Limit: r.GetLimit(),
@@ -122,7 +124,7 @@ func (c *conn) listConversations(id uint64, r *clientv1.ListConversations) {
 		return
 	}
 	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
-		c.gw.metrics.reads[readList].Inc()
+		c.gw.metrics.Reads[metrics.ReadList].Inc()
 		list, err := c.gw.history.ListConversations(ctx, &historyv1.ListConversationsRequest{
 			UserId: c.user.id, After: r.GetAfter(), Limit: r.GetLimit(),
 		})
@@ -152,7 +154,7 @@ func (c *conn) listMembers(id uint64, r *clientv1.ListMembers) {
 		return
 	}
 	c.call(id, func(ctx context.Context) (*clientv1.ServerFrame, error) {
-		c.gw.metrics.reads[readMembers].Inc()
+		c.gw.metrics.Reads[metrics.ReadMembers].Inc()
 		list, err := c.gw.history.ListMembers(ctx, &historyv1.ListMembersRequest{
 			ConversationId: r.GetConversationId(), Viewer: c.user.id, After: r.GetAfter(), Limit: r.GetLimit(),
 		})

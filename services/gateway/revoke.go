@@ -16,6 +16,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // Revocation. An operator makes the tokens of a user that were issued up to some time worthless. The store holds the time
@@ -61,7 +63,7 @@ func (g *Gateway) revoke(userID string, before int64, but *conn) {
 	g.mu.Unlock()
 	for _, c := range worthless {
 		if c.close(errcode.CloseUnauthenticated, tokenRevoked) {
-			g.metrics.revoked.Inc()
+			g.metrics.Revoked.Inc()
 		}
 	}
 }
@@ -87,7 +89,7 @@ func (g *Gateway) replaceToken(c *conn, claims auth.Claims) bool {
 
 // askRevocation asks the store what is revoked of one user.
 func (g *Gateway) askRevocation(ctx context.Context, userID string) error {
-	g.metrics.reads[readRevocations].Inc()
+	g.metrics.Reads[metrics.ReadRevocations].Inc()
 	answer, err := g.history.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: userID})
 	if err != nil && !tooOld(err) {
 		return fmt.Errorf("ask for revoked tokens: %w", err)
@@ -137,12 +139,12 @@ func (g *Gateway) watchRevocations(ctx context.Context) {
 	}
 }
 
-// readRevocations acts on everything revoked since a time and gives the newest time of it.
+// metrics.ReadRevocations acts on everything revoked since a time and gives the newest time of it.
 func (g *Gateway) readRevocations(ctx context.Context, since int64) (newest int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.HistoryTimeout)
 	defer cancel()
 	for {
-		g.metrics.reads[readRevocations].Inc()
+		g.metrics.Reads[metrics.ReadRevocations].Inc()
 		page, err := g.history.GetRevocations(ctx, &historyv1.GetRevocationsRequest{SinceMs: since})
 		if err != nil && !tooOld(err) {
 			return newest, fmt.Errorf("read revoked tokens since %s: %w", time.UnixMilli(since).UTC().Format(time.RFC3339), err)

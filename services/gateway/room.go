@@ -23,6 +23,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // room is one conversation that somebody here listens to. It is itself a reader of the log: it takes events strictly by
@@ -176,7 +177,7 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 		known++
 	}
 	if known > 0 {
-		r.hub.gw.metrics.repeats.Add(float64(known))
+		r.hub.gw.metrics.Repeats.Add(float64(known))
 	}
 	if entries = entries[known:]; len(entries) == 0 {
 		if r.hashAt(last) == nil {
@@ -192,7 +193,7 @@ func (r *room) live(message *brokerv1.Live, entries []*entry, dirty *[]*conn) {
 	switch {
 	case !r.ready:
 	case first != r.head+1:
-		r.hub.gw.metrics.gaps.Inc()
+		r.hub.gw.metrics.Gaps.Inc()
 		r.catchUpLocked()
 	case !chained(r.headHash, entries):
 		r.reload()
@@ -289,8 +290,8 @@ func (r *room) fanOut(entries []*entry, dirty *[]*conn) {
 			}
 		}
 	}
-	r.hub.gw.metrics.deliveries.Add(float64(receivers * len(entries)))
-	r.hub.gw.metrics.framesOut.Add(float64(receivers * len(entries)))
+	r.hub.gw.metrics.Deliveries.Add(float64(receivers * len(entries)))
+	r.hub.gw.metrics.FramesOut.Add(float64(receivers * len(entries)))
 }
 
 // remember keeps recent events within the room's share of the memory for them.
@@ -402,7 +403,7 @@ func (r *room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]*conn) {
 			*dirty = append(*dirty, s.conn)
 		}
 	}
-	r.hub.gw.metrics.framesOut.Add(float64(receivers))
+	r.hub.gw.metrics.FramesOut.Add(float64(receivers))
 }
 
 // follow begins to follow the sampled events among entries to the seat's connection. Callers hold the room's mu.
@@ -450,7 +451,7 @@ func (r *room) catchUp() {
 		r.mu.Lock()
 		after, heard := r.head, r.seen
 		r.mu.Unlock()
-		page, err := r.readPage(readGap, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		page, err := r.readPage(metrics.ReadGap, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err == nil {
 			err = checkRising(r.id, page, after)
 		}
@@ -512,7 +513,7 @@ func (r *room) takePage(entries []*entry, dirty *[]*conn) {
 		return
 	}
 	first, last := entries[0].seq(), entries[len(entries)-1].seq()
-	r.hub.gw.metrics.gapEvents.Add(float64(len(entries)))
+	r.hub.gw.metrics.GapEvents.Add(float64(len(entries)))
 	r.hub.gw.recorder.Room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, first, last)
 	r.advance(entries, dirty)
 }
@@ -523,8 +524,8 @@ func (r *room) empty() bool {
 	return len(r.seats) == 0
 }
 
-func (r *room) readPage(purpose readPurpose, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	r.hub.gw.metrics.reads[purpose].Inc()
+func (r *room) readPage(purpose metrics.ReadPurpose, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	r.hub.gw.metrics.Reads[purpose].Inc()
 	ctx, cancel := context.WithTimeout(r.hub.gw.ctx, r.hub.gw.cfg.HistoryTimeout)
 	defer cancel()
 	return r.hub.gw.history.Read(ctx, request)
@@ -536,7 +537,7 @@ var errReloaded = errors.New("the log of the conversation is not the one that cl
 // load reads the events after a seq for everybody in the room who needs them now, once.
 func (r *room) load(after uint64) ([]*entry, error) {
 	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
-		page, err := r.readPage(readBehind, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
+		page, err := r.readPage(metrics.ReadBehind, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: 500})
 		if err != nil {
 			return nil, err
 		}

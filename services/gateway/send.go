@@ -13,6 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // closeGrace is how long a connection that is being closed may take to read what was sent before, and to answer.
@@ -114,7 +115,7 @@ func (c *conn) enqueueLocked(frames []byte) (first bool) {
 	c.out.queue = append(c.out.queue, frames)
 	c.out.queued += len(frames)
 	if c.out.queued > c.gw.cfg.SendQueueBytes && c.out.writing {
-		c.gw.metrics.limits[limitSendQueue].Inc()
+		c.gw.metrics.Limits[metrics.LimitSendQueue].Inc()
 		c.closeLocked(errcode.CloseSlow, "too much is waiting to be read")
 	}
 	return len(c.out.queue) == 1 && !c.out.writing
@@ -159,8 +160,8 @@ func (c *conn) flushLocked() {
 		return
 	}
 	o.queued -= len(data) - len(rest)
-	c.gw.metrics.writes.Inc()
-	c.gw.metrics.bytesOut.Add(float64(len(data) - len(rest)))
+	c.gw.metrics.Writes.Inc()
+	c.gw.metrics.BytesOut.Add(float64(len(data) - len(rest)))
 	if len(rest) == 0 && len(o.queue) == 1 {
 		c.handedOver(o.mark)
 		o.queue[0] = nil
@@ -252,8 +253,8 @@ func (c *conn) drain() {
 
 		c.sendMu.Lock()
 		o.queued -= size
-		c.gw.metrics.writes.Inc()
-		c.gw.metrics.bytesOut.Add(float64(size))
+		c.gw.metrics.Writes.Inc()
+		c.gw.metrics.BytesOut.Add(float64(size))
 		if err != nil {
 			if errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
 				c.noteClosedLocked(errcode.CloseSlow)

@@ -13,6 +13,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
 // maxAttempt is the most refusals of one command after which a client may ask again.
@@ -28,7 +30,7 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		return
 	}
 	if !c.user.commands.Allow() {
-		c.gw.metrics.limits[limitCommandRate].Inc()
+		c.gw.metrics.Limits[metrics.LimitCommandRate].Inc()
 		c.limited(id, "too many commands of this user")
 		return
 	}
@@ -39,15 +41,15 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		Command: command,
 		Header:  header,
 		Done: func(outcome *conversationv1.Outcome) {
-			c.gw.metrics.outcome(outcome, time.Since(begun))
+			c.gw.metrics.Outcome(outcome, time.Since(begun))
 			c.enqueue(wrap(c.codec, func(dst []byte) []byte { return frame.AppendOutcome(dst, c.codec, id, outcome, span.Parent) }))
-			c.gw.metrics.framesOut.Inc()
+			c.gw.metrics.FramesOut.Inc()
 			c.gw.hub.flushSoon(conversationID, c)
 			span.End(outcome)
 		},
 	}
 	submission.Accepted = func() {
-		c.gw.metrics.accepted.Observe(time.Since(begun).Seconds())
+		c.gw.metrics.Accepted.Observe(time.Since(begun).Seconds())
 		span.Accepted()
 		if c.accepted {
 			c.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Accepted{Accepted: &clientv1.Accepted{RequestId: id}}})
@@ -59,7 +61,7 @@ func (c *conn) submit(id uint64, s *clientv1.Submit) {
 		c.refuse(id, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, "submit.command_id", "the id is in use with another body")
 	case err != nil:
 		span.Abandon(err)
-		c.gw.metrics.limits[limitCommands].Inc()
+		c.gw.metrics.Limits[metrics.LimitCommands].Inc()
 		c.limited(id, "the gateway has too many commands under way")
 	}
 }

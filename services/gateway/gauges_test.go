@@ -5,7 +5,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,12 +25,4 @@ func TestWhatWaitsInLanesIsMeasured(t *testing.T) {
 		}
 	}
 	require.Fail(t, "lanes are not measured")
-}
-
-func TestMetricsAreWellNamed(t *testing.T) {
-	registry := prometheus.NewPedanticRegistry()
-	newMetrics(registry)
-	problems, err := testutil.GatherAndLint(registry)
-	require.NoError(t, err)
-	require.Empty(t, problems)
 }
