@@ -42,9 +42,7 @@ func (f farewells) delay(i int, elapsed time.Duration) time.Duration {
 // drain closes all connections with a request to go elsewhere, spread over time. It takes the configured time at most, and
 // then closeGrace and a second for those that do not answer.
 func (g *Gateway) drain() {
-	g.mu.Lock()
-	g.draining = true
-	g.mu.Unlock()
+	g.gate.Close()
 	_ = g.listener.Close() // a second close by the server changes nothing
 	conns := g.connections()
 	if len(conns) == 0 {

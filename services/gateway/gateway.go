@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -33,6 +32,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 
+	"github.com/runnelhq/runnel/services/gateway/admission"
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -92,15 +92,12 @@ type Gateway struct {
 	// readers, writers and workers are the goroutines of connections; Run waits for all of them.
 	readers, writers, workers sync.WaitGroup
 
-	connectRate *rate.Limiter // nil for any
-	suspected   *rate.Limiter // of telling about proxies
+	gate *admission.Gate
 
 	mu       sync.Mutex
-	draining bool
 	accepted uint32 // connections so far
 	conns    map[string]*conn
 	users    map[string]*user
-	peers    map[string]*peer
 }
 
 // New makes a gateway that listens already, so that its address is known, but takes no connection before Run.
@@ -113,13 +110,11 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		metrics: metrics.New(deps.Registerer), registerer: deps.Registerer, trace: flight.NewTracer(deps.TracerProvider, cfg.ClientTraceRate),
 		recorder: flight.NewRecorder(cfg.ExplainEntries), closed: flight.NewClosedLog(cfg.ExplainEntries),
 		id: "gw-" + uuid.NewString(), lost: make(chan struct{}, 1), unheard: make(chan struct{}, 1), turns: make(chan struct{}, maxTurns),
-		suspected: rate.NewLimiter(rate.Every(time.Minute), 1), messageKinds: conversation.MessageKinds(),
-		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{},
-	}
-	if cfg.ConnectRate > 0 {
-		g.connectRate = rate.NewLimiter(rate.Limit(cfg.ConnectRate), int(math.Ceil(2*cfg.ConnectRate)))
+		messageKinds: conversation.MessageKinds(),
+		conns:        map[string]*conn{}, users: map[string]*user{},
 	}
 	g.log = deps.Log.With("gateway", g.id)
+	g.gate = newGate(g)
 	g.hub = newHub(g)
 	g.acks = &acks{gw: g, news: map[ackKey]*brokerv1.Ack{}}
 	listener, err := listen(cfg, deps)
@@ -137,6 +132,14 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	return g, nil
+}
+
+func newGate(g *Gateway) *admission.Gate {
+	return admission.New(admission.Config{
+		TrustedProxies: g.cfg.TrustedProxies, AllowedOrigins: g.cfg.AllowedOrigins,
+		MaxConnections: g.cfg.MaxConnections, MaxConnectionsPerIP: g.cfg.MaxConnectionsPerIP,
+		ConnectRatePerIP: g.cfg.ConnectRatePerIP, ConnectRate: g.cfg.ConnectRate, Metrics: g.metrics, Log: g.log,
+	}, func() bool { return g.level() != 0 })
 }
 
 // takeBuffer gives a buffer for reading a message; the caller puts it back into buffers.
@@ -321,9 +324,9 @@ func (g *Gateway) forget(c *conn, code errcode.CloseCode) {
 		delete(u.conns, c)
 		g.purgeUser(u)
 	}
-	g.releasePeer(c.remote)
 	count := len(g.conns)
 	g.mu.Unlock()
+	g.gate.Release(c.remote)
 	g.metrics.Connections.Set(float64(count))
 	g.metrics.Closed(code)
 	g.log.Debug("a connection ended", "connection", c.id, "user", userID, "code", code.String(), "lasted", time.Since(c.since).Round(time.Millisecond).String())
@@ -339,15 +342,11 @@ func (g *Gateway) purgeUser(u *user) {
 
 // purge forgets the users and addresses whose allowance has filled up since they went.
 func (g *Gateway) purge() {
+	g.gate.Purge()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, u := range g.users {
 		g.purgeUser(u)
-	}
-	for remote, p := range g.peers {
-		if p.conns <= 0 && p.attempts.Tokens() >= float64(p.attempts.Burst()) {
-			delete(g.peers, remote)
-		}
 	}
 }
 

@@ -24,7 +24,7 @@ func (g *Gateway) registerGauges(registerer prometheus.Registerer) {
 		return float64(g.level())
 	})
 	gauge("draining", "1 while the gateway is being stopped.", func() float64 {
-		if g.isDraining() {
+		if g.gate.Closed() {
 			return 1
 		}
 		return 0

@@ -74,10 +74,11 @@ func newStage(t *testing.T) *stage {
 		cfg: cfg, partitions: 4, history: s.store, log: slog.New(slog.NewTextHandler(s.logs, nil)),
 		metrics: metrics.New(prometheus.NewRegistry()), trace: flight.NewTracer(nil, 0),
 		recorder: flight.NewRecorder(64), closed: flight.NewClosedLog(1000), turns: make(chan struct{}, maxTurns),
-		conns: map[string]*conn{}, users: map[string]*user{}, peers: map[string]*peer{}, messageKinds: conversation.MessageKinds(),
+		conns: map[string]*conn{}, users: map[string]*user{}, messageKinds: conversation.MessageKinds(),
 	}
 	g.installationLevel.Store(1)
 	g.ctx, g.cancel = context.WithCancel(context.WithoutCancel(t.Context()))
+	g.gate = newGate(g)
 	g.hub, g.acks = newHub(g), &acks{gw: g, news: map[ackKey]*brokerv1.Ack{}}
 	s.g = g
 	var lanes sync.WaitGroup

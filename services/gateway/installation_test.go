@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,14 +76,15 @@ func TestAGatewayThatMayNotListenIsNeverReady(t *testing.T) {
 // Until the store has answered, clients are asked to come back, and the gateway is not ready.
 func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 	s := newStage(t)
+	attempt := httptest.NewRequest(http.MethodGet, Path, nil)
 	s.g.installationLevel.Store(0)
 	s.store.down = true
 	require.Error(t, s.g.agree(t.Context()))
-	require.Equal(t, refusedUnready, s.g.admitPeer("192.0.2.1"))
+	require.NotNil(t, s.g.gate.Admit(attempt, "192.0.2.1"))
 	s.store.set(func() { s.store.down = false })
 	require.ErrorContains(t, s.g.Checks()["history"](t.Context()), "level")
 	require.NoError(t, s.g.agree(t.Context()))
-	require.Nil(t, s.g.admitPeer("192.0.2.1"))
+	require.Nil(t, s.g.gate.Admit(attempt, "192.0.2.1"))
 	require.NoError(t, s.g.Checks()["history"](t.Context()))
 }
 

@@ -42,7 +42,7 @@ type Overview struct {
 // Overview measures the gateway. It looks at every connection, so it is for the times when somebody asks.
 func (g *Gateway) Overview() Overview {
 	o := Overview{
-		Gateway: g.id, Version: version(), Started: g.recorder.Started(), Draining: g.isDraining(),
+		Gateway: g.id, Version: version(), Started: g.recorder.Started(), Draining: g.gate.Closed(),
 		Conversations: g.hub.count(), ExplainWindow: time.Since(g.recorder.Since()),
 		Connects: total(g.metrics.Connects), Deliveries: total(g.metrics.Deliveries), Retries: total(g.metrics.Retries),
 		Gaps: total(g.metrics.Gaps), BytesIn: total(g.metrics.BytesIn), BytesOut: total(g.metrics.BytesOut),
@@ -83,12 +83,6 @@ func (g *Gateway) queuedBytes() (sum, most uint64) {
 		sum, most = sum+queued, max(most, queued)
 	}
 	return sum, most
-}
-
-func (g *Gateway) isDraining() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.draining
 }
 
 func total(counter prometheus.Counter) uint64 {

@@ -1,4 +1,4 @@
-package gateway
+package admission
 
 import (
 	"bytes"
@@ -7,10 +7,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
 )
 
 func TestTheClientsAddressComesFromTrustedProxiesOnly(t *testing.T) {
@@ -34,24 +32,52 @@ func TestTheClientsAddressComesFromTrustedProxiesOnly(t *testing.T) {
 		"a proxy that forgets to write it": {1, nil, "192.0.2.9"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := &Gateway{cfg: Config{TrustedProxies: c.trusted}}
-			r := httptest.NewRequest(http.MethodGet, Path, nil)
+			g := New(Config{TrustedProxies: c.trusted}, nil)
+			r := httptest.NewRequest(http.MethodGet, "/v1/ws", nil)
 			r.RemoteAddr, r.Header["X-Forwarded-For"] = "192.0.2.9:1234", c.forwarded
-			require.Equal(t, c.want, g.remote(r))
+			require.Equal(t, c.want, g.Remote(r))
 		})
 	}
 }
 
 func TestOperatorsAreToldOfAProxyThatIsNotKnown(t *testing.T) {
 	var log bytes.Buffer
-	g := &Gateway{log: slog.New(slog.NewTextHandler(&log, nil)), suspected: rate.NewLimiter(rate.Every(time.Minute), 1)}
-	plain := httptest.NewRequest(http.MethodGet, Path, nil)
+	g := New(Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+	plain := httptest.NewRequest(http.MethodGet, "/v1/ws", nil)
 	g.suspectProxy(plain)
 	require.Empty(t, log.String())
-	forwarded := httptest.NewRequest(http.MethodGet, Path, nil)
+	forwarded := httptest.NewRequest(http.MethodGet, "/v1/ws", nil)
 	forwarded.Header.Set("X-Forwarded-For", "198.51.100.1")
 	for range 3 {
 		g.suspectProxy(forwarded)
 	}
 	require.Equal(t, 1, strings.Count(log.String(), "--gateway.trusted-proxies"), "once a minute is enough")
+}
+
+func TestPagesOfOtherSitesMayNotConnect(t *testing.T) {
+	for name, c := range map[string]struct {
+		allowed []string
+		origin  string
+		want    bool
+	}{
+		"no browser":               {nil, "", true},
+		"the gateway's own host":   {nil, "https://chat.example.com", true},
+		"its host in capitals":     {nil, "https://CHAT.example.com", true},
+		"another host":             {nil, "https://evil.example.com", false},
+		"one that is allowed":      {[]string{"https://app.example.com"}, "https://app.example.com", true},
+		"one beside it":            {[]string{"https://app.example.com"}, "https://app.example.com.evil.com", false},
+		"another scheme":           {[]string{"https://app.example.com"}, "http://app.example.com", false},
+		"any":                      {[]string{"*"}, "https://evil.example.com", true},
+		"what is no URL":           {nil, "%", false},
+		"a page without an origin": {nil, "null", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := New(Config{AllowedOrigins: c.allowed}, nil)
+			r := httptest.NewRequest(http.MethodGet, "http://chat.example.com/v1/ws", nil)
+			if c.origin != "" {
+				r.Header.Set("Origin", c.origin)
+			}
+			require.Equal(t, c.want, g.OriginAllowed(r))
+		})
+	}
 }
