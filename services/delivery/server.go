@@ -17,7 +17,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
-	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
@@ -54,15 +54,15 @@ func (s *Service) do(ctx context.Context, command *brokerv1.Command, header nats
 // Submit takes a service's command the same way as a client's: through the stream, so that it stands in one order with
 // all others, whichever worker owns the partition.
 func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest) (*deliveryv1.SubmitResponse, error) {
-	command, err := commandOf(request)
+	made, err := commandOf(request)
 	if err != nil {
 		return nil, err
 	}
-	if !s.admits(ctx, conversation.Level(command.GetLevel())) {
+	if !s.admits(ctx, conversation.Level(made.GetLevel())) {
 		return nil, status.Errorf(codes.FailedPrecondition,
-			"body: needs protocol level %d; raise the installation's with runnel admin level --raise %d", command.GetLevel(), command.GetLevel())
+			"body: needs protocol level %d; raise the installation's with runnel admin level --raise %d", made.GetLevel(), made.GetLevel())
 	}
-	outcome, err := s.do(ctx, command, telemetry.InjectHeader(ctx, nil))
+	outcome, err := s.do(ctx, made, telemetry.InjectHeader(ctx, nil))
 	switch {
 	case errors.Is(err, errNotRunning):
 		return nil, errNotRunning
@@ -70,7 +70,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 		return nil, status.Error(codes.ResourceExhausted, "too many commands are under way; try again later")
 	case errors.Is(err, broker.ErrConflict):
 		return &deliveryv1.SubmitResponse{Outcome: &conversationv1.Outcome{
-			ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(),
+			ConversationId: made.GetConversationId(), CommandId: made.GetCommandId(),
 			Error: &conversationv1.Error{
 				Code: conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, Field: "command_id",
 				Message: "the command id is in use with another body; choose a new id for a new command",
@@ -89,35 +89,19 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 
 // commandOf checks a request and makes the command of it. The error names the field.
 func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
-	sender, id := request.GetSender(), request.GetConversationId()
-	if !conversation.ValidUser(sender) {
+	if !conversation.ValidUser(request.GetSender()) {
 		return nil, status.Error(codes.InvalidArgument, "sender: must be 1 to 64 characters A-Z a-z 0-9 _ -")
-	}
-	if !conversation.AdmissibleCommandID(request.GetCommandId()) {
-		return nil, status.Error(codes.InvalidArgument, "command_id: must be a UUID version 7 in canonical lower-case form")
 	}
 	if hasUnknownFields(request.GetBody().ProtoReflect()) {
 		return nil, status.Error(codes.InvalidArgument, "body: has a field that this version does not know")
 	}
-	if err := conversation.Validate(sender, request.GetBody()); err != nil {
-		return nil, status.Error(codes.InvalidArgument, "body."+err.Error())
+	made, refused := commands.Make(commands.Request{
+		Sender: request.GetSender(), ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(), Body: request.GetBody(),
+	}, conversation.MaxLevel()) // Submit holds it to the installation's
+	if refused != nil {
+		return nil, status.Error(codes.InvalidArgument, refused.GetField()+": "+refused.GetMessage())
 	}
-	switch create := request.GetBody().GetCreate(); {
-	case create == nil && !conversation.AdmissibleID(id):
-		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be d or g and 26 digits 0-9 a-v")
-	case create != nil && id != "":
-		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be empty for create; it follows from the command")
-	case create != nil:
-		id = conversation.CreateID(sender, request.GetCommandId(), create)
-	}
-	body, err := conversation.EncodeBody(request.GetBody())
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, "body: cannot be encoded: its text must be UTF-8")
-	}
-	return &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: request.GetCommandId(), Body: body, Salt: chain.NewSalt(),
-		Level: uint32(conversation.LevelOf(request.GetBody())),
-	}, nil
+	return made, nil
 }
 
 // Explain tells what this worker remembers of the commit of one event. It takes no part in the work: nothing is loaded for it.

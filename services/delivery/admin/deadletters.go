@@ -15,7 +15,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
-	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
@@ -148,19 +148,15 @@ func commandIn(letter *historyv1.StoredDeadLetter) *brokerv1.Command {
 	return command
 }
 
-// again makes the same command anew: to the inbox of whoever sends it, with another salt, which tells its answer apart from
-// one to the copy that was put aside, and in the next attempt, for which the copy's refusal does not hold. The bytes of the
-// body stay as they are.
+// again makes the command that was put aside anew.
 func again(letter *historyv1.StoredDeadLetter) (*brokerv1.Command, error) {
-	command := commandIn(letter)
-	if command == nil {
+	copied := commandIn(letter)
+	if copied == nil {
 		return nil, status.Error(codes.FailedPrecondition, "what was put aside is no command; it can only be dropped")
 	}
-	if !conversation.ValidID(command.GetConversationId()) || !conversation.ValidSender(command.GetSender()) || !conversation.ValidCommandID(command.GetCommandId()) {
+	made, ok := commands.Again(copied)
+	if !ok {
 		return nil, status.Error(codes.FailedPrecondition, "the command's ids are malformed; it can only be dropped")
 	}
-	return &brokerv1.Command{
-		ConversationId: command.GetConversationId(), Sender: command.GetSender(), CommandId: command.GetCommandId(),
-		Body: command.GetBody(), Salt: chain.NewSalt(), Attempt: command.GetAttempt() + 1, Level: command.GetLevel(),
-	}, nil
+	return made, nil
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -10,7 +11,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
-	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
@@ -19,16 +20,16 @@ import (
 func (s *Server) Erase(ctx context.Context, request *adminv1.EraseRequest) (*adminv1.EraseResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	command, err := eraseCommand(request)
+	made, err := eraseCommand(request)
 	if err != nil {
 		return nil, err
 	}
-	outcome, err := s.Submit(ctx, command, telemetry.InjectHeader(ctx, nil))
+	outcome, err := s.Submit(ctx, made, telemetry.InjectHeader(ctx, nil))
 	const next = "erase again with the same command id"
 	if err != nil {
 		return nil, s.unsent(ctx, err, next)
 	}
-	s.acted(ctx, "erase", "conversation", command.GetConversationId(), "command", command.GetCommandId(), "seq", outcome.GetSeq(),
+	s.acted(ctx, "erase", "conversation", made.GetConversationId(), "command", made.GetCommandId(), "seq", outcome.GetSeq(),
 		"events", len(request.GetErase().GetSeqs()), "of_user", request.GetErase().GetSender(), "before_ms", request.GetErase().GetBeforeMs(),
 		"code", outcome.GetError().GetCode().String())
 	if outcome.GetError().GetCode() == conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE {
@@ -39,28 +40,19 @@ func (s *Server) Erase(ctx context.Context, request *adminv1.EraseRequest) (*adm
 
 // eraseCommand checks a request and makes the command of it. The error names the field.
 func eraseCommand(request *adminv1.EraseRequest) (*brokerv1.Command, error) {
-	if !conversation.ValidID(request.GetConversationId()) {
-		return nil, invalidID()
-	}
-	if !conversation.AdmissibleCommandID(request.GetCommandId()) {
-		return nil, invalid("command_id: must be a UUID version 7 in canonical lower-case form")
-	}
 	if len(request.GetErase().ProtoReflect().GetUnknown()) > 0 {
 		return nil, invalid("erase: has a field that this version does not know")
 	}
-	body := &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: request.GetErase()}}
-	if request.GetErase() == nil {
-		body = &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: &conversationv1.Erase{}}}
+	erase := request.GetErase()
+	if erase == nil {
+		erase = &conversationv1.Erase{}
 	}
-	if err := conversation.Validate(conversation.ServerUser, body); err != nil {
-		return nil, invalid(err.Error())
+	made, refused := commands.Make(commands.Request{
+		Sender: conversation.ServerUser, ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(),
+		Body: &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: erase}},
+	}, conversation.MaxLevel())
+	if refused != nil {
+		return nil, invalid(strings.TrimPrefix(refused.GetField(), "body.") + ": " + refused.GetMessage())
 	}
-	encoded, err := conversation.EncodeBody(body)
-	if err != nil {
-		return nil, invalid("erase: cannot be encoded: its text must be UTF-8")
-	}
-	return &brokerv1.Command{
-		ConversationId: request.GetConversationId(), Sender: conversation.ServerUser, CommandId: request.GetCommandId(),
-		Body: encoded, Salt: chain.NewSalt(), Level: uint32(conversation.LevelOf(body)),
-	}, nil
+	return made, nil
 }

@@ -1,0 +1,95 @@
+// Package commands makes the commands that enter a stream. It is the one place where what a user or a service asks for is held
+// to the strictest form and encoded, once and for all: workers and the store are more lenient, so that what a newer gateway
+// admits is not refused by an older one of them. It never decides permission or order.
+package commands
+
+import (
+	"fmt"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// MaxAttempt is the most refusals of one command after which a client may ask again.
+const MaxAttempt = 1000
+
+// Request is what is asked for.
+type Request struct {
+	// Sender is the authenticated user, or conversation.ServerUser.
+	Sender string
+	// ConversationID is empty for a create: the id follows from the command.
+	ConversationID string
+	CommandID      string
+	// Attempt is how often the command was refused, to the knowledge of who asks.
+	Attempt uint32
+	Body    *conversationv1.Body
+}
+
+// Make returns the command of a request, with a new salt, or why it is not taken: that says nothing about earlier copies of the
+// command. level is the installation's. The field of an error is named as in Request, in the style of the proto files.
+func Make(request Request, level conversation.Level) (*brokerv1.Command, *conversationv1.Error) {
+	body, needed := request.Body, conversation.LevelOf(request.Body)
+	switch {
+	case !conversation.AdmissibleCommandID(request.CommandID):
+		return nil, invalid("command_id", "must be a UUIDv7 in canonical lower-case form")
+	case request.Attempt > MaxAttempt:
+		return nil, invalid("attempt", fmt.Sprintf("must be at most %d; choose a new command id", MaxAttempt))
+	case needed != 0 && !conversation.MayAsk(body) && request.Sender != conversation.ServerUser:
+		return nil, &conversationv1.Error{
+			Code: conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, Field: "body", Message: "only internal services may ask for this",
+		}
+	}
+	if err := conversation.Validate(request.Sender, body); err != nil {
+		return nil, invalid(bodyField(err.Field), err.Rule)
+	}
+	if needed > level {
+		return nil, invalid("body", fmt.Sprintf(
+			"needs protocol level %d, and this installation is at level %d: an operator must raise the installation's level first", needed, level))
+	}
+	conversationID := request.ConversationID
+	switch create := body.GetCreate(); {
+	case create != nil && conversationID != "":
+		return nil, invalid("conversation_id", "must be empty for create: the id follows from the command")
+	case create != nil:
+		conversationID = conversation.CreateID(request.Sender, request.CommandID, create)
+	case request.Sender == conversation.ServerUser && conversation.ValidID(conversationID):
+		// An operator may name a conversation that a newer build created.
+	case !conversation.AdmissibleID(conversationID):
+		return nil, invalid("conversation_id", "is not a conversation id")
+	}
+	encoded, err := conversation.EncodeBody(body)
+	if err != nil {
+		return nil, invalid("body", "cannot be encoded")
+	}
+	return &brokerv1.Command{
+		ConversationId: conversationID, Sender: request.Sender, CommandId: request.CommandID, Body: encoded,
+		Salt: chain.NewSalt(), Attempt: request.Attempt, Level: uint32(needed),
+	}, nil
+}
+
+// Again returns a command anew, to be carried out after its copy was put aside: with another salt, which tells its answer apart
+// from one to the copy, and in the next attempt, for which the copy's refusal does not hold. The bytes of the body stay as they
+// are. It returns false when the ids are malformed.
+func Again(copied *brokerv1.Command) (*brokerv1.Command, bool) {
+	if !conversation.ValidID(copied.GetConversationId()) || !conversation.ValidSender(copied.GetSender()) || !conversation.ValidCommandID(copied.GetCommandId()) {
+		return nil, false
+	}
+	return &brokerv1.Command{
+		ConversationId: copied.GetConversationId(), Sender: copied.GetSender(), CommandId: copied.GetCommandId(),
+		Body: copied.GetBody(), Salt: chain.NewSalt(), Attempt: copied.GetAttempt() + 1, Level: copied.GetLevel(),
+	}, true
+}
+
+func invalid(field, message string) *conversationv1.Error {
+	return &conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_INVALID, Field: field, Message: message}
+}
+
+func bodyField(field string) string {
+	if field == "" {
+		return "body"
+	}
+	return "body." + field
+}
