@@ -1,0 +1,29 @@
+// Package backoff waits between two tries of what failed: twice as long with each, with jitter, up to a bound.
+package backoff
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	minWait = 50 * time.Millisecond
+	maxWait = 2 * time.Second
+)
+
+// Wait waits between half and all of a time, or until done is closed, and returns the next time to wait. A time of 0 is the first.
+func Wait(done <-chan struct{}, wait time.Duration) (next time.Duration) {
+	wait = max(wait, minWait)
+	Pause(done, wait/2+rand.N(wait/2+1))
+	return min(2*wait, maxWait)
+}
+
+// Pause waits, or returns early when done is closed.
+func Pause(done <-chan struct{}, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+	}
+}

@@ -1,0 +1,140 @@
+// Package memory is a link within the process: its client is in the same process and reads what the link wrote. Tests of
+// sessions and rooms use it, and a client that is built into a program may. It never touches a socket.
+package memory
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/link"
+	"github.com/runnelhq/runnel/services/gateway/link/outbox"
+	"github.com/runnelhq/runnel/services/gateway/wire"
+)
+
+// Link is the server's end.
+type Link struct {
+	outbox.Outbox
+
+	encoding wire.Encoding
+	client   *Client
+}
+
+// Client is the other end. Its methods may be called by one goroutine for each direction.
+type Client struct {
+	far      net.Conn
+	reader   *bufio.Reader
+	messages chan []byte
+	gone     chan struct{} // closed by Lose and Close
+	once     sync.Once
+	code     errcode.CloseCode // that the client closed with; guarded by once and gone
+}
+
+// New makes a link with a client that is there.
+func New(shared *outbox.Shared, number uint32, encoding wire.Encoding) (*Link, *Client) {
+	near, far := net.Pipe()
+	client := &Client{far: far, reader: bufio.NewReader(far), messages: make(chan []byte), gone: make(chan struct{})}
+	l := &Link{encoding: encoding, client: client}
+	l.Init(shared, &pipe{Conn: near}, number)
+	return l, client
+}
+
+// Describe implements link.Link.
+func (l *Link) Describe() link.Description {
+	return link.Description{Encoding: l.encoding, Remote: "memory", QueuedBytes: l.QueuedBytes()}
+}
+
+// Serve hands over what the client sends until one of them closes.
+func (l *Link) Serve(receiver link.Receiver) {
+	for {
+		select {
+		case message := <-l.client.messages:
+			if !l.Closing() {
+				receiver.Receive(message)
+			}
+		case <-l.client.gone:
+			if l.client.code != 0 {
+				l.Close(l.client.code, "")
+			}
+			receiver.Ended(l.End())
+			return
+		}
+	}
+}
+
+// Send hands a message to the link's receiver. It returns io.ErrClosedPipe when the link has ended.
+func (c *Client) Send(message []byte) error {
+	select {
+	case c.messages <- message:
+		return nil
+	case <-c.gone:
+		return io.ErrClosedPipe
+	}
+}
+
+// Next reads the next message. When the link was closed it returns the code instead; 0 with an error when it was lost.
+func (c *Client) Next() (message []byte, code errcode.CloseCode, err error) {
+	var head [2]byte
+	if _, err := io.ReadFull(c.reader, head[:]); err != nil {
+		return nil, 0, err
+	}
+	size := uint64(head[1])
+	switch size {
+	case 126:
+		var long [2]byte
+		_, err = io.ReadFull(c.reader, long[:])
+		size = uint64(binary.BigEndian.Uint16(long[:]))
+	case 127:
+		var long [8]byte
+		_, err = io.ReadFull(c.reader, long[:])
+		size = binary.BigEndian.Uint64(long[:])
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	message = make([]byte, size)
+	if _, err := io.ReadFull(c.reader, message); err != nil {
+		return nil, 0, err
+	}
+	if int(head[0]&0xf) == websocket.CloseMessage {
+		c.leave(0) // as a client answers a close
+		return nil, errcode.CloseCode(binary.BigEndian.Uint16(message)), nil
+	}
+	return message, 0, nil
+}
+
+// Close closes the link from the client's side.
+func (c *Client) Close(code errcode.CloseCode) { c.leave(code) }
+
+// Lose ends the client without a word.
+func (c *Client) Lose() {
+	_ = c.far.Close()
+	c.leave(0)
+}
+
+func (c *Client) leave(code errcode.CloseCode) {
+	c.once.Do(func() {
+		c.code = code
+		close(c.gone)
+	})
+}
+
+// pipe is the server's end as an outbox writes to it: nothing goes without a reader, so the writer does it all.
+type pipe struct{ net.Conn }
+
+func (p *pipe) TryWrite(data []byte) (rest []byte, err error) { return data, nil }
+
+func (p *pipe) WriteBuffers(buffers net.Buffers) error {
+	_, err := buffers.WriteTo(p.Conn)
+	return err
+}
+
+func (p *pipe) Goodbye(code errcode.CloseCode, reason string) []byte {
+	return wire.AppendWebSocketFrame(nil, websocket.CloseMessage, websocket.FormatCloseMessage(int(code), reason))
+}

@@ -1,0 +1,376 @@
+// Package outbox is the sending half of a link: a queue of ready-made messages, bounded in bytes, in front of a transport. It
+// writes straight to the transport while that takes what it is given, and needs a goroutine only for a backlog. It knows
+// bytes and close codes, never frames.
+package outbox
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// CloseGrace is how long a link that is being closed may take to read what was sent before, and to answer.
+const CloseGrace = 3 * time.Second
+
+// Transport is what an outbox writes to. Only TryWrite and WriteBuffers write, never both at a time.
+type Transport interface {
+	// TryWrite writes what the transport takes at once and returns the rest.
+	TryWrite(data []byte) (rest []byte, err error)
+	// WriteBuffers writes everything, and waits for it.
+	WriteBuffers(buffers net.Buffers) error
+	// Goodbye is the last message: it carries the code.
+	Goodbye(code errcode.CloseCode, reason string) []byte
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+	Close() error
+}
+
+// Shared is what the outboxes of a transport have in common. All fields are required.
+type Shared struct {
+	MaxBytes     int           // that may wait for one client, before it counts as slow
+	WriteTimeout time.Duration // for a transport to take its backlog
+	Buffers      *Buffers
+	Metrics      *metrics.Metrics
+	Recorder     *flight.Recorder
+	// Writers are the goroutines with a backlog; their owner waits for them.
+	Writers sync.WaitGroup
+}
+
+// Outbox is the sending half of one link. Make it with Init.
+//
+//	idle ──Queue, Flush──▶ written straight to the transport by the caller
+//	  │               │ transport full
+//	  │               ▼
+//	  └──drained── writing (one goroutine, for as long as there is a backlog; all of it in one write)
+//	                  │ backlog above its limit: the link is closed as slow
+type Outbox struct {
+	shared    *Shared
+	transport Transport
+	number    uint32 // of the connection, in the recorder
+	done      chan struct{}
+
+	mu     sync.Mutex
+	queue  [][]byte
+	queued int // bytes in queue and in the writer's hands
+	// mark counts what was queued, so that it can be told what was written: mark of the last one queued, of the last one
+	// that carried events, and that up to which writing was noted.
+	mark, events, noted uint32
+	taken               uint32 // mark up to which the writer has taken the queue
+	cut                 bool   // what was queued after taken was dropped
+	followed            []*flight.Delivery
+	begun               bool // the first of queue is the rest of messages that were written in part
+	writing             bool
+	closing             bool          // nothing may be queued any more
+	drained             chan struct{} // signalled when the writer is done, for those that wait for room; made when first needed
+	code                errcode.CloseCode
+}
+
+// Init makes the outbox of a connection ready.
+func (o *Outbox) Init(shared *Shared, transport Transport, number uint32) {
+	o.shared, o.transport, o.number, o.done = shared, transport, number, make(chan struct{})
+}
+
+// Done is closed by End.
+func (o *Outbox) Done() <-chan struct{} { return o.done }
+
+// Queue adds a message without writing it. It reports whether it is the first: then the caller calls Flush when it has no more.
+func (o *Outbox) Queue(message []byte) (first bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.closing && o.queueLocked(message)
+}
+
+const closedBefore = "the connection was closed before it was written"
+
+// QueueEvents is Queue for a message with events. It returns its mark, 0 when it was not queued.
+func (o *Outbox) QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		for _, d := range followed {
+			d.Abandon(closedBefore)
+		}
+		return 0, false
+	}
+	for _, d := range followed {
+		d.Mark = o.mark + 1
+	}
+	o.followed = append(o.followed, followed...)
+	o.events = o.mark + 1
+	return o.events, o.queueLocked(message)
+}
+
+func (o *Outbox) queueLocked(message []byte) (first bool) {
+	o.mark++
+	o.queue = append(o.queue, message)
+	o.queued += len(message)
+	if o.queued > o.shared.MaxBytes && o.writing {
+		o.shared.Metrics.Limits[metrics.LimitSendQueue].Inc()
+		o.closeLocked(errcode.CloseSlow, "too much is waiting to be read")
+	}
+	return len(o.queue) == 1 && !o.writing
+}
+
+// Flush writes what is queued straight to the transport, and hands the rest to a writer.
+func (o *Outbox) Flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flushLocked()
+}
+
+// joinBytes is the backlog up to which joining messages into one buffer is cheaper than a vectored write.
+const joinBytes = 32 << 10
+
+func (o *Outbox) flushLocked() {
+	if o.writing || len(o.queue) == 0 {
+		return
+	}
+	data, joined := o.queue[0], false
+	if len(o.queue) > 1 && o.queued <= joinBytes {
+		buffer := o.shared.Buffers.Take()
+		defer o.shared.Buffers.Return(buffer)
+		data, joined = (*buffer)[:0], true
+		for _, message := range o.queue {
+			data = append(data, message...)
+		}
+		*buffer = data
+		clear(o.queue[1:])
+		o.queue = o.queue[:1]
+	}
+	rest, err := o.transport.TryWrite(data)
+	if joined && len(rest) > 0 {
+		rest = bytes.Clone(rest) // the buffer goes back
+	}
+	if err != nil {
+		o.dropLocked()
+		return
+	}
+	o.queued -= len(data) - len(rest)
+	o.shared.Metrics.Writes.Inc()
+	o.shared.Metrics.BytesOut.Add(float64(len(data) - len(rest)))
+	if len(rest) == 0 && len(o.queue) == 1 {
+		o.handedOverLocked(o.mark)
+		o.queue[0] = nil
+		o.queue = o.queue[:0]
+		if cap(o.queue) > 4 {
+			o.queue = nil // idle connections hold no buffers
+		}
+		o.signalDrainedLocked()
+		return
+	}
+	if len(rest) == 0 {
+		o.queue = o.queue[1:]
+	} else {
+		o.queue[0], o.begun = rest, len(rest) < len(data)
+	}
+	o.writing = true
+	o.shared.Writers.Add(1)
+	go o.writeBacklog()
+}
+
+// handedOverLocked notes that everything queued up to a mark was taken by the operating system.
+func (o *Outbox) handedOverLocked(mark uint32) {
+	if o.events == o.noted || int32(mark-o.noted) <= 0 || (o.cut && int32(mark-o.taken) > 0) {
+		return
+	}
+	o.shared.Recorder.Written(o.number, mark)
+	o.noted = mark
+	if int32(o.events-mark) <= 0 {
+		o.events = mark
+	}
+	for len(o.followed) > 0 && int32(o.followed[0].Mark-mark) <= 0 {
+		o.followed[0].Written()
+		o.followed = o.followed[1:]
+	}
+	if len(o.followed) == 0 {
+		o.followed = nil
+	}
+}
+
+// cutOffLocked notes that what was queued after a mark will never be handed over.
+func (o *Outbox) cutOffLocked(after uint32) {
+	o.cut, o.taken = true, after
+	for i, d := range o.followed {
+		if int32(d.Mark-after) > 0 {
+			for _, lost := range o.followed[i:] {
+				lost.Abandon(closedBefore)
+			}
+			o.followed = o.followed[:i]
+			return
+		}
+	}
+}
+
+// writeBacklog writes the backlog, as much as there is in one write, until there is none.
+func (o *Outbox) writeBacklog() {
+	defer o.shared.Writers.Done()
+	for {
+		o.mu.Lock()
+		if len(o.queue) == 0 {
+			o.writing = false
+			_ = o.transport.SetWriteDeadline(time.Time{})
+			o.signalDrainedLocked()
+			o.mu.Unlock()
+			return
+		}
+		backlog, mark := net.Buffers(o.queue), o.mark
+		if !o.cut {
+			o.taken = mark
+		}
+		o.queue, o.begun = nil, false
+		size := 0
+		for _, message := range backlog {
+			size += len(message)
+		}
+		timeout := o.shared.WriteTimeout
+		if o.closing {
+			timeout = CloseGrace
+		}
+		_ = o.transport.SetWriteDeadline(time.Now().Add(timeout))
+		o.mu.Unlock()
+
+		err := o.transport.WriteBuffers(backlog)
+
+		o.mu.Lock()
+		o.queued -= size
+		o.shared.Metrics.Writes.Inc()
+		o.shared.Metrics.BytesOut.Add(float64(size))
+		if err != nil {
+			if errors.Is(err, syscall.ETIMEDOUT) || isTimeout(err) {
+				o.noteClosedLocked(errcode.CloseSlow)
+			}
+			o.writing = false
+			o.dropLocked()
+			o.mu.Unlock()
+			return
+		}
+		o.handedOverLocked(mark)
+		o.signalDrainedLocked()
+		o.mu.Unlock()
+	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// WaitForRoom waits until less than half of the queue is taken. It returns false when the link is closing.
+func (o *Outbox) WaitForRoom() bool {
+	for {
+		o.mu.Lock()
+		if o.closing {
+			o.mu.Unlock()
+			return false
+		}
+		if o.queued <= o.shared.MaxBytes/2 {
+			o.mu.Unlock()
+			return true
+		}
+		if o.drained == nil {
+			o.drained = make(chan struct{})
+		}
+		drained := o.drained
+		o.mu.Unlock()
+		select {
+		case <-drained:
+		case <-o.done:
+			return false
+		}
+	}
+}
+
+func (o *Outbox) signalDrainedLocked() {
+	if o.drained != nil {
+		close(o.drained)
+		o.drained = nil
+	}
+}
+
+// QueuedBytes wait to be written.
+func (o *Outbox) QueuedBytes() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(o.queued, 0)
+}
+
+// Closing reports whether nothing may be queued any more.
+func (o *Outbox) Closing() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closing
+}
+
+// Close sends the code as the last message, and lets the reader end the link. Later calls change nothing and return false.
+func (o *Outbox) Close(code errcode.CloseCode, reason string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closeLocked(code, reason)
+}
+
+func (o *Outbox) closeLocked(code errcode.CloseCode, reason string) bool {
+	if o.closing {
+		return false
+	}
+	o.noteClosedLocked(code)
+	o.closing = true
+	// What was not begun is dropped: the client resumes. For a slow client that is the point of closing.
+	if code == errcode.CloseSlow {
+		keep := 0
+		if o.begun {
+			keep = 1 // or the last message would land in the middle of another
+		}
+		for _, message := range o.queue[keep:] {
+			o.queued -= len(message)
+		}
+		o.queue = o.queue[:keep]
+		o.cutOffLocked(o.taken)
+	}
+	goodbye := o.transport.Goodbye(code, reason)
+	o.queue = append(o.queue, goodbye)
+	o.queued += len(goodbye)
+	if o.writing {
+		_ = o.transport.SetWriteDeadline(time.Now().Add(CloseGrace))
+	} else {
+		o.flushLocked()
+	}
+	// The reader ends when the client answers, or at this deadline.
+	_ = o.transport.SetReadDeadline(time.Now().Add(CloseGrace))
+	o.signalDrainedLocked()
+	return true
+}
+
+// End drops what is queued and closes the transport. It returns the code that the link was closed with; 0 when it was lost. The
+// reader calls it once, last.
+func (o *Outbox) End() errcode.CloseCode {
+	o.mu.Lock()
+	code := o.code
+	o.dropLocked()
+	o.mu.Unlock()
+	close(o.done)
+	return code
+}
+
+// dropLocked ends a link whose transport failed: nobody is left to read the close code.
+func (o *Outbox) dropLocked() {
+	o.closing = true
+	o.queue, o.queued = nil, 0
+	o.cutOffLocked(o.noted)
+	_ = o.transport.Close()
+	o.signalDrainedLocked()
+}
+
+// noteClosedLocked keeps the first reason for closing, for the log and the metrics.
+func (o *Outbox) noteClosedLocked(code errcode.CloseCode) {
+	if o.code == 0 {
+		o.code = code
+	}
+}

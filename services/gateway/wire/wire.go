@@ -1,0 +1,65 @@
+// Package wire knows the encodings in which frames travel: a codec of the client protocol and the framing of a transport. A
+// message is made once per encoding and goes to every link that uses it. The package does no I/O.
+//
+// A new transport adds its framing as a file and its encodings as lines of the table below.
+package wire
+
+import (
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// Encoding is a codec and a framing.
+type Encoding uint8
+
+// The encodings. With body bytes, JSON events carry the bytes that their hashes cover.
+const (
+	WebSocketProto Encoding = iota
+	WebSocketJSON
+	WebSocketJSONBytes
+	NumEncodings
+)
+
+var encodings = [NumEncodings]struct {
+	codec     frame.Codec
+	framing   framing
+	bodyBytes Encoding // the same with body bytes
+}{
+	WebSocketProto:     {frame.Proto, webSocket, WebSocketProto},
+	WebSocketJSON:      {frame.JSON, webSocket, WebSocketJSONBytes},
+	WebSocketJSONBytes: {frame.JSONWithBytes, webSocket, WebSocketJSONBytes},
+}
+
+// framing makes one message of a transport.
+type framing struct {
+	// room is how many bytes seal needs before the payload.
+	room int
+	// seal makes a message of a buffer with room free bytes before the payload. The message may begin anywhere in the buffer.
+	seal func(buffer []byte, codec frame.Codec) []byte
+}
+
+// WebSocket is the encoding of a WebSocket that speaks a codec.
+func WebSocket(codec frame.Codec) Encoding {
+	if codec == frame.Proto {
+		return WebSocketProto
+	}
+	return WebSocketJSON
+}
+
+// Codec is that of the encoding.
+func (e Encoding) Codec() frame.Codec { return encodings[e].codec }
+
+// WithBodyBytes is the encoding whose events carry the bytes of their bodies.
+func (e Encoding) WithBodyBytes() Encoding { return encodings[e].bodyBytes }
+
+// Message makes one message of the frames that fill appends in the encoding's codec.
+func (e Encoding) Message(fill func([]byte) []byte) []byte {
+	f := &encodings[e].framing
+	return f.seal(fill(make([]byte, f.room, 512)), encodings[e].codec)
+}
+
+// Frame makes one message of a frame.
+func (e Encoding) Frame(f *clientv1.ServerFrame) []byte {
+	return e.Message(func(dst []byte) []byte { return frame.AppendServer(dst, encodings[e].codec, f) })
+}
