@@ -4,30 +4,19 @@
 // It never writes to the store and never decides the order or the permission of a command. All it holds can be lost: a
 // client that loses its gateway resumes by seq on another.
 //
-// How an event reaches a client:
+// This package is the composition; each part is a package below, and knows only those under it:
 //
-//	live.<conversation> ──▶ room (one per conversation with members connected here)
-//	                          │ takes events strictly by seq; a gap is read from history first
-//	                          ▼
-//	                        seats (one per connection in the room): live, or behind
-//	                          │ live: the ready-made frame goes straight to the socket
-//	                          ▼ behind: the connection's filler reads from the room's recent events or from history
-//	                        conn (send queue bounded in bytes; a writer only while the socket is full)
+//	operator   answers operators: gRPC, JSON, numbers
+//	session    a device's authenticated presence: connects, resumes, beats, passes acknowledgements on
+//	requests   what users ask for: caller and request in, answer or typed error out
+//	room       fans events out, fills gaps, resumes, finds forks
+//	link       a transport: link/websocket, link/memory; the queue of each is link/outbox, their suite link/linktest
+//	admission  which connections are taken
+//	flight     what happened to an event: recorder, traces, closed connections
+//	page, wire, metrics, backoff   judging pages of history, encodings of transports, counters, waiting
 //
-// Resuming, filling a gap and sending again what was not acknowledged are one mechanism: a seat is put behind, at some
-// seq, and its filler brings it up to the room's head.
+// The way of an event is in the comment of room, that of a frame in the comment of session. A new transport is a package beside
+// link/websocket (see link/README.md), a new request a file in requests (see requests/README.md).
 //
-// What is read from history is checked for holes before it is pushed (page), and a client whose position is on another branch
-// of the log than the store's is told so (fork).
-//
-// Commands are admitted up to the installation's protocol level (installation, submit); from then on their bodies are bytes.
-//
-// What a connection does not acknowledge is sent again from here, not by the delivery service: the gateway knows for each
-// device what was sent and acknowledged, delivery only knows users.
-//
-// What operators see: counters (metrics), spans of sampled messages (trace, follow), the last steps of every event
-// (recorder, explain), connections and conversations as they are now (server, debug).
-//
-// Locks: hub.mu before room.mu before conn.sendMu; conn.mu is never held while any of them is taken. The locks of recorder,
-// endings and delivery are taken last: nothing is called while one of them is held.
+// Commands are admitted up to the installation's protocol level (installation.go).
 package gateway

@@ -8,7 +8,7 @@ import (
 )
 
 // busiest is the most clients that come back within any second, when each is closed as planned.
-func (f farewells) busiest() int {
+func (f drainPlan) busiest() int {
 	back := make([]time.Duration, f.count)
 	for i := range back {
 		back[i] = f.closing(i) + f.delay(i, f.closing(i))
@@ -26,18 +26,18 @@ func (f farewells) busiest() int {
 func TestADrainSpreadsClientsAtItsRate(t *testing.T) {
 	const window = 10 * time.Second
 	for name, c := range map[string]struct {
-		plan    farewells
+		plan    drainPlan
 		over    time.Duration // until the last connection is closed
 		back    time.Duration // until the last client has come back
 		longest time.Duration // that a client is asked to wait, about
 		busiest int           // clients that come back in one second
 	}{
-		"few":            {farewells{10, 500, window}, 20 * time.Millisecond, 20 * time.Millisecond, 0, 10},
-		"as many as fit": {farewells{5000, 500, window}, window, window, 0, 500},
-		"twice as many":  {farewells{10_000, 500, window}, window, 2 * window, 10 * time.Second, 500},
-		"far too many":   {farewells{100_000, 500, window}, window, window + maxReconnectDelay, maxReconnectDelay, 2500},
-		"no time at all": {farewells{5000, 500, 0}, 0, window, window, 500},
-		"no rate":        {farewells{2, 0, time.Second}, time.Second, 2 * time.Second, time.Second, 1},
+		"few":            {drainPlan{10, 500, window}, 20 * time.Millisecond, 20 * time.Millisecond, 0, 10},
+		"as many as fit": {drainPlan{5000, 500, window}, window, window, 0, 500},
+		"twice as many":  {drainPlan{10_000, 500, window}, window, 2 * window, 10 * time.Second, 500},
+		"far too many":   {drainPlan{100_000, 500, window}, window, window + maxReconnectDelay, maxReconnectDelay, 2500},
+		"no time at all": {drainPlan{5000, 500, 0}, 0, window, window, 500},
+		"no rate":        {drainPlan{2, 0, time.Second}, time.Second, 2 * time.Second, time.Second, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, c.over, c.plan.over())

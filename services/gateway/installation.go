@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 
+	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
@@ -21,25 +26,50 @@ var ErrMismatch = errors.New("this gateway does not fit the installation")
 // levelInterval is about how often the installation's level is asked for: what an operator raises is admitted that much later.
 const levelInterval = 5 * time.Second
 
+// installation is what the gateway knows of what all parts of the installation must agree on.
+type installation struct {
+	history interface {
+		GetInstallation(ctx context.Context, request *historyv1.GetInstallationRequest, options ...grpc.CallOption) (*historyv1.GetInstallationResponse, error)
+		Heads(ctx context.Context, request *historyv1.HeadsRequest, options ...grpc.CallOption) (*historyv1.HeadsResponse, error)
+	}
+	partitions int
+	timeout    time.Duration // of one call of history
+	metrics    *metrics.Metrics
+	log        *slog.Logger
+
+	known atomic.Uint32 // what level returns
+}
+
 // level is the installation's protocol level as this gateway knows it; 0 before the store has answered. It never falls.
-func (g *Gateway) level() conversation.Level { return conversation.Level(g.installationLevel.Load()) }
+func (i *installation) level() conversation.Level { return conversation.Level(i.known.Load()) }
+
+// check is the readiness of the store.
+func (i *installation) check(ctx context.Context) error {
+	if _, err := i.history.Heads(ctx, &historyv1.HeadsRequest{}); err != nil {
+		return err
+	}
+	if i.level() == 0 {
+		return errors.New("the installation's protocol level is not known yet")
+	}
+	return nil
+}
 
 // agree asks the store what all parts of the installation must agree on. The error wraps ErrMismatch when this gateway must
 // not serve clients, whatever happens.
-func (g *Gateway) agree(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.HistoryTimeout)
+func (i *installation) agree(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
-	g.metrics.Reads[metrics.ReadInstallation].Inc()
-	answer, err := g.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
+	i.metrics.Reads[metrics.ReadInstallation].Inc()
+	answer, err := i.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
 	if err != nil {
 		return fmt.Errorf("ask the history service about the installation: %w", err)
 	}
-	if err := checkInstallation(answer, g.partitions); err != nil {
+	if err := checkInstallation(answer, i.partitions); err != nil {
 		return err
 	}
 	for {
-		known := g.installationLevel.Load()
-		if answer.GetLevel() <= known || g.installationLevel.CompareAndSwap(known, answer.GetLevel()) {
+		known := i.known.Load()
+		if answer.GetLevel() <= known || i.known.CompareAndSwap(known, answer.GetLevel()) {
 			return nil
 		}
 	}
@@ -59,16 +89,16 @@ func checkInstallation(answer *historyv1.GetInstallationResponse, partitions int
 	return nil
 }
 
-// watchInstallation asks again and again until ctx ends, or until this gateway must stop: then it returns why.
-func (g *Gateway) watchInstallation(ctx context.Context) error {
+// watch asks again and again until ctx ends, or until this gateway must stop: then it returns why.
+func (i *installation) watch(ctx context.Context) error {
 	for ctx.Err() == nil {
-		pause(ctx.Done(), levelInterval*3/4+rand.N(levelInterval/2))
-		err := g.agree(ctx)
+		backoff.Pause(ctx.Done(), levelInterval*3/4+rand.N(levelInterval/2))
+		err := i.agree(ctx)
 		switch {
 		case errors.Is(err, ErrMismatch):
 			return err
 		case err != nil && ctx.Err() == nil:
-			g.log.Warn("the installation's protocol level could not be read; the next try comes soon", "error", err)
+			i.log.Warn("the installation's protocol level could not be read; the next try comes soon", "error", err)
 		}
 	}
 	return nil

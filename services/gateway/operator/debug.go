@@ -1,4 +1,4 @@
-package gateway
+package operator
 
 import (
 	"encoding/json"
@@ -23,9 +23,8 @@ import (
 //	GET /debug/connections/{id}                  one, with where it stands in its conversations
 //	GET /debug/users/{id}                        all of a user, and what of their tokens is revoked
 //	GET /debug/conversations/{id}                what the gateway holds of a conversation
-func (g *Gateway) Debug() http.Handler {
+func (s *Server) Debug() http.Handler {
 	mux := http.NewServeMux()
-	server := g.Server()
 	mux.HandleFunc("GET /debug/connections", func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		limit, err := strconv.ParseUint(orZero(query.Get("limit")), 10, 32)
@@ -33,21 +32,21 @@ func (g *Gateway) Debug() http.Handler {
 			answer(w, nil, status.Error(codes.InvalidArgument, "limit: is not a number"))
 			return
 		}
-		list, err := server.ListConnections(r.Context(), &gatewayv1.ListConnectionsRequest{
+		list, err := s.ListConnections(r.Context(), &gatewayv1.ListConnectionsRequest{
 			UserId: query.Get("user"), After: query.Get("after"), Limit: uint32(limit),
 		})
 		answer(w, list, err)
 	})
 	mux.HandleFunc("GET /debug/connections/{id}", func(w http.ResponseWriter, r *http.Request) {
-		one, err := server.GetConnection(r.Context(), &gatewayv1.GetConnectionRequest{ConnectionId: r.PathValue("id")})
+		one, err := s.GetConnection(r.Context(), &gatewayv1.GetConnectionRequest{ConnectionId: r.PathValue("id")})
 		answer(w, one, err)
 	})
 	mux.HandleFunc("GET /debug/users/{id}", func(w http.ResponseWriter, r *http.Request) {
-		shown, err := g.showUser(r.PathValue("id"))
+		shown, err := s.showUser(r.PathValue("id"))
 		answer(w, shown, err)
 	})
 	mux.HandleFunc("GET /debug/conversations/{id}", func(w http.ResponseWriter, r *http.Request) {
-		shown, err := g.showRoom(r.PathValue("id"))
+		shown, err := s.showRoom(r.PathValue("id"))
 		answer(w, shown, err)
 	})
 	return mux
@@ -97,22 +96,17 @@ type shownUser struct {
 	Connections     []message `json:"connections"`
 }
 
-func (g *Gateway) showUser(userID string) (*shownUser, error) {
+func (s *Server) showUser(userID string) (*shownUser, error) {
 	if !conversation.ValidUser(userID) {
 		return nil, status.Error(codes.InvalidArgument, "is not a user id")
 	}
-	conns := g.connectionsOf(userID)
-	if len(conns) == 0 {
+	sessions := s.deps.Sessions.OfUser(userID)
+	if len(sessions) == 0 {
 		return nil, status.Error(codes.NotFound, "the user has no connection to this gateway")
 	}
-	shown := &shownUser{User: userID}
-	for _, c := range conns {
-		shown.Connections = append(shown.Connections, message{c.describe()})
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if u := g.users[userID]; u != nil {
-		shown.RevokedBeforeMs = u.revoked
+	shown := &shownUser{User: userID, RevokedBeforeMs: s.deps.Sessions.RevokedBefore(userID)}
+	for _, described := range sessions {
+		shown.Connections = append(shown.Connections, message{described.Connection})
 	}
 	return shown, nil
 }
@@ -126,15 +120,16 @@ type shownRoom struct {
 	// Catching: what is missing is being read from the history service.
 	Catching bool `json:"catching"`
 	// RecentFrom is the oldest event in memory, 0 when there is none.
-	RecentFrom  uint64      `json:"recent_from,omitempty"`
-	Recent      int         `json:"recent"`
-	RecentBytes int         `json:"recent_bytes"`
-	Seats       []shownSeat `json:"seats"`
-	// MoreSeats are not listed.
-	MoreSeats int `json:"more_seats,omitempty"`
+	RecentFrom  uint64 `json:"recent_from,omitempty"`
+	Recent      int    `json:"recent"`
+	RecentBytes int    `json:"recent_bytes"`
+	// Subscriptions are the connections that listen to it.
+	Subscriptions []shownSubscription `json:"subscriptions"`
+	// MoreSubscriptions are not listed.
+	MoreSubscriptions int `json:"more_subscriptions,omitempty"`
 }
 
-type shownSeat struct {
+type shownSubscription struct {
 	Connection string `json:"connection"`
 	User       string `json:"user"`
 	From       uint64 `json:"from"`
@@ -146,32 +141,26 @@ type shownSeat struct {
 	Retries    int    `json:"retries"`
 }
 
-func (g *Gateway) showRoom(conversationID string) (*shownRoom, error) {
+func (s *Server) showRoom(conversationID string) (*shownRoom, error) {
 	if !conversation.ValidID(conversationID) {
 		return nil, status.Error(codes.InvalidArgument, "is not a conversation id")
 	}
-	g.hub.mu.Lock()
-	r := g.hub.rooms[conversationID]
-	g.hub.mu.Unlock()
+	r := s.deps.Rooms.Room(conversationID)
 	if r == nil {
 		return nil, status.Error(codes.NotFound, "nobody here listens to this conversation")
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	held := r.Show(maxStandings)
 	shown := &shownRoom{
-		Conversation: r.id, Ready: r.ready, Head: r.head, Seen: r.seen, Catching: r.catching,
-		Recent: len(r.recent), RecentBytes: r.bytes, Seats: []shownSeat{},
+		Conversation: held.ConversationID, Ready: held.Ready, Head: held.Head, Seen: held.Seen, Catching: held.Catching,
+		RecentFrom: held.RecentFrom, Recent: held.Recent, RecentBytes: held.RecentBytes,
+		Subscriptions: []shownSubscription{}, MoreSubscriptions: held.More,
 	}
-	if len(r.recent) > 0 {
-		shown.RecentFrom = r.firstRecent()
-	}
-	for _, s := range r.seats[:min(len(r.seats), maxStandings)] {
-		shown.Seats = append(shown.Seats, shownSeat{
-			Connection: s.conn.id, User: s.conn.user.id, From: s.from, Until: s.until, Sent: s.sent, Acked: s.acked,
-			Read: s.read, Behind: s.behind, Retries: s.tries,
+	for _, one := range held.Subscriptions {
+		shown.Subscriptions = append(shown.Subscriptions, shownSubscription{
+			Connection: one.ConnectionID, User: one.User, From: one.From, Until: one.Until, Sent: one.Sent, Acked: one.Acked,
+			Read: one.Read, Behind: one.Behind, Retries: one.Tries,
 		})
 	}
-	shown.MoreSeats = len(r.seats) - len(shown.Seats)
-	slices.SortFunc(shown.Seats, func(a, b shownSeat) int { return strings.Compare(a.Connection, b.Connection) })
+	slices.SortFunc(shown.Subscriptions, func(a, b shownSubscription) int { return strings.Compare(a.Connection, b.Connection) })
 	return shown, nil
 }

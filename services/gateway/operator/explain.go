@@ -1,10 +1,9 @@
-package gateway
+package operator
 
 import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -21,6 +20,9 @@ import (
 // maxTrails bounds the connections of one explanation.
 const maxTrails = 100
 
+// maxSeq is beyond what the store can number.
+const maxSeq = 1 << 62
+
 // Explain tells what this gateway remembers of one event and one user. It looks through a few shards of the recorder, which
 // takes about a millisecond.
 func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (*gatewayv1.ExplainResponse, error) {
@@ -32,22 +34,22 @@ func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (
 	case request.GetSeq() == 0 || request.GetSeq() >= maxSeq:
 		return nil, status.Error(codes.InvalidArgument, "seq: is not the number of an event")
 	}
-	g := s.gw
-	answer := &gatewayv1.ExplainResponse{Gateway: g.id, StartedMs: g.recorder.Started().UnixMilli()}
+	recorder := s.deps.Recorder
+	answer := &gatewayv1.ExplainResponse{Gateway: s.deps.Gateway, StartedMs: recorder.Started().UnixMilli()}
 	// Those that live first: one that ends in between is then found twice rather than never.
-	subjects := g.living(request.GetUserId(), request.GetConversationId())
-	gone, connectionsSince := g.closed.Of(request.GetUserId())
-	for _, e := range gone {
-		subjects = slices.DeleteFunc(subjects, func(one subject) bool { return one.number == e.Number })
-		subjects = append(subjects, closedSubject(&e, request.GetConversationId()))
+	subjects := s.living(request.GetUserId(), request.GetConversationId())
+	gone, connectionsSince := s.deps.Closed.Of(request.GetUserId())
+	for _, closed := range gone {
+		subjects = slices.DeleteFunc(subjects, func(one subject) bool { return one.number == closed.Number })
+		subjects = append(subjects, closedSubject(&closed, request.GetConversationId()))
 	}
 	slices.SortFunc(subjects, func(a, b subject) int { return cmp.Compare(a.trail.GetOpenedMs(), b.trail.GetOpenedMs()) })
 	answer.ConnectionsSinceMs = connectionsSince.UnixMilli()
 
-	key := g.recorder.KeyOf(request.GetConversationId())
-	since := g.recorder.ExplainRoom(answer, key, request.GetSeq())
+	key := recorder.KeyOf(request.GetConversationId())
+	since := recorder.ExplainRoom(answer, key, request.GetSeq())
 	for _, one := range subjects[max(0, len(subjects)-maxTrails):] {
-		since = max(since, g.recorder.ExplainConnection(one.trail, one.number, key, request.GetSeq()))
+		since = max(since, recorder.ExplainConnection(one.trail, one.number, key, request.GetSeq()))
 		answer.Trails = append(answer.Trails, one.trail)
 	}
 	answer.RemembersSinceMs = time.Unix(0, since).UnixMilli()
@@ -60,41 +62,17 @@ type subject struct {
 	trail  *gatewayv1.Trail
 }
 
-// living gives the connections of a user that are there now.
-func (g *Gateway) living(userID, conversationID string) []subject {
-	conns := g.connectionsOf(userID)
-	subjects := make([]subject, 0, len(conns))
-	for _, c := range conns {
-		c.mu.Lock()
-		seat := c.seats[conversationID]
-		c.mu.Unlock()
-		trail := &gatewayv1.Trail{ConnectionId: c.id, DeviceId: c.device, OpenedMs: c.since.UnixMilli()}
-		if seat != nil {
-			if r := seat.room.Load(); r != nil {
-				r.mu.Lock()
-				trail.Standing = seat.standing(r)
-				r.mu.Unlock()
-			}
-		}
-		subjects = append(subjects, subject{c.number, trail})
+// living are the connections of a user that are there now.
+func (s *Server) living(userID, conversationID string) []subject {
+	sessions := s.deps.Sessions.OfUser(userID)
+	subjects := make([]subject, 0, len(sessions))
+	for _, described := range sessions {
+		subjects = append(subjects, subject{described.Number, &gatewayv1.Trail{
+			ConnectionId: described.GetConnectionId(), DeviceId: described.GetDeviceId(), OpenedMs: described.GetSinceMs(),
+			Standing: described.Standing(conversationID),
+		}})
 	}
 	return subjects
-}
-
-// connectionsOf gives the connections of a user, those that are being let in among them.
-func (g *Gateway) connectionsOf(userID string) []*conn {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	u := g.users[userID]
-	if u == nil {
-		return nil
-	}
-	conns := make([]*conn, 0, len(u.conns))
-	for c := range u.conns {
-		conns = append(conns, c)
-	}
-	slices.SortFunc(conns, func(a, b *conn) int { return strings.Compare(a.id, b.id) })
-	return conns
 }
 
 // closeAbnormal stands for connections that were lost without a word (RFC 6455, section 7.1.5).

@@ -1,4 +1,4 @@
-package gateway
+package operator
 
 import (
 	"context"
@@ -40,49 +40,29 @@ type Overview struct {
 }
 
 // Overview measures the gateway. It looks at every connection, so it is for the times when somebody asks.
-func (g *Gateway) Overview() Overview {
+func (s *Server) Overview() Overview {
+	m := s.deps.Metrics
 	o := Overview{
-		Gateway: g.id, Version: version(), Started: g.recorder.Started(), Draining: g.gate.Closed(),
-		Conversations: g.hub.count(), ExplainWindow: time.Since(g.recorder.Since()),
-		Connects: total(g.metrics.Connects), Deliveries: total(g.metrics.Deliveries), Retries: total(g.metrics.Retries),
-		Gaps: total(g.metrics.Gaps), BytesIn: total(g.metrics.BytesIn), BytesOut: total(g.metrics.BytesOut),
+		Gateway: s.deps.Gateway, Version: version(), Started: s.deps.Recorder.Started(), Draining: s.deps.Draining(),
+		Conversations: s.deps.Rooms.Count(), CommandsPending: s.deps.PendingCommands(), ExplainWindow: time.Since(s.deps.Recorder.Since()),
+		Connects: total(m.Connects), Deliveries: total(m.Deliveries), Retries: total(m.Retries),
+		Gaps: total(m.Gaps), BytesIn: total(m.BytesIn), BytesOut: total(m.BytesOut),
 	}
-	for _, outcome := range g.metrics.Outcomes {
+	for _, outcome := range m.Outcomes {
 		o.Commands += total(outcome)
 	}
-	if submitter := g.submitter.Load(); submitter != nil {
-		o.CommandsPending = submitter.Pending()
-	}
-	g.mu.Lock()
-	o.Connections = len(g.conns)
-	for _, u := range g.users {
-		if len(u.conns) > 0 { // others wait for their allowance to fill up
-			o.Users++
-		}
-	}
-	g.mu.Unlock()
-	o.QueuedBytes, o.LargestQueue = g.queuedBytes()
+	o.Connections, o.Users = s.deps.Sessions.Count()
+	o.QueuedBytes, o.LargestQueue = s.deps.Sessions.QueuedBytes()
 	return o
 }
 
 // GetGateway tells what this gateway is and does.
 func (s *Server) GetGateway(context.Context, *gatewayv1.GetGatewayRequest) (*gatewayv1.GetGatewayResponse, error) {
-	o := s.gw.Overview()
+	o := s.Overview()
 	return &gatewayv1.GetGatewayResponse{
 		Gateway: o.Gateway, StartedMs: o.Started.UnixMilli(), Connections: uint32(o.Connections), Users: uint32(o.Users),
 		Conversations: uint32(o.Conversations), QueuedBytes: o.QueuedBytes, Draining: o.Draining, Version: o.Version,
 	}, nil
-}
-
-// queuedBytes adds up what waits in the send queues of all connections, and finds the fullest.
-func (g *Gateway) queuedBytes() (sum, most uint64) {
-	for _, c := range g.connections() {
-		c.sendMu.Lock()
-		queued := uint64(max(c.out.queued, 0))
-		c.sendMu.Unlock()
-		sum, most = sum+queued, max(most, queued)
-	}
-	return sum, most
 }
 
 func total(counter prometheus.Counter) uint64 {

@@ -1,37 +1,41 @@
-package gateway
+// Package page judges what the history service returns: whether events are missing in a page, and whether it has the event that
+// a client has. It is pure.
+package page
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// holeError says that an event is missing in what the store returned. Nothing is passed over: the page is read again.
-type holeError struct {
-	conversation string
-	seq          uint64
+// HoleError says that an event is missing in what the store returned. Nothing is passed over: the page is read again.
+type HoleError struct {
+	ConversationID string
+	Seq            uint64
 }
 
-func (e *holeError) Error() string {
-	return fmt.Sprintf("the history service has no event %d of conversation %s, though it has later ones", e.seq, e.conversation)
+func (e *HoleError) Error() string {
+	return fmt.Sprintf("the history service has no event %d of conversation %s, though it has later ones", e.Seq, e.ConversationID)
 }
 
-// checkRising returns a *holeError unless the events and hidden stretches of a rising page follow after without a hole, and
+// CheckRising returns a *HoleError unless the events and hidden stretches of a rising page follow after without a hole, and
 // reach the head when the page says that there is no more.
-func checkRising(conversationID string, page *historyv1.ReadResponse, after uint64) error {
+func CheckRising(conversationID string, page *historyv1.ReadResponse, after uint64) error {
 	next, hidden := after+1, page.GetHidden()
 	for _, event := range page.GetEvents() {
 		next, hidden = passHidden(next, hidden)
 		if event.GetSeq() != next {
-			return &holeError{conversationID, next}
+			return &HoleError{conversationID, next}
 		}
 		next++
 	}
 	if next, hidden = passHidden(next, hidden); len(hidden) > 0 || (!page.GetMore() && next <= page.GetHead()) {
-		return &holeError{conversationID, next}
+		return &HoleError{conversationID, next}
 	}
 	return nil
 }
@@ -44,8 +48,8 @@ func passHidden(next uint64, hidden []*conversationv1.Range) (uint64, []*convers
 	return next, hidden
 }
 
-// checkFalling is checkRising for a falling page, which begins below before, or at the page's head when that is 0.
-func checkFalling(conversationID string, page *historyv1.ReadResponse, before uint64) error {
+// CheckFalling is CheckRising for a falling page, which begins below before, or at the page's head when that is 0.
+func CheckFalling(conversationID string, page *historyv1.ReadResponse, before uint64) error {
 	next := page.GetHead()
 	if before > 0 && before <= next {
 		next = before - 1
@@ -59,18 +63,18 @@ func checkFalling(conversationID string, page *historyv1.ReadResponse, before ui
 	for _, event := range page.GetEvents() {
 		pass()
 		if event.GetSeq() != next {
-			return &holeError{conversationID, next}
+			return &HoleError{conversationID, next}
 		}
 		next--
 	}
 	if pass(); len(hidden) > 0 {
-		return &holeError{conversationID, next}
+		return &HoleError{conversationID, next}
 	}
 	return nil
 }
 
-// trimPage shortens a page to about limit bytes, so that an answer never fills the send queue by itself.
-func trimPage(page *historyv1.ReadResponse, limit int) {
+// Trim shortens a page to about limit bytes, so that an answer never fills the send queue by itself.
+func Trim(page *historyv1.ReadResponse, limit int) {
 	size := 0
 	for i, event := range page.GetEvents() {
 		if size += event.SizeVT(); size <= limit || i == 0 {
@@ -86,8 +90,8 @@ func trimPage(page *historyv1.ReadResponse, limit int) {
 	}
 }
 
-// lastOf is the last seq that a rising page covers, at most stop.
-func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
+// Last is the last seq that a rising page covers, at most stop.
+func Last(page *historyv1.ReadResponse, stop uint64) uint64 {
 	var last uint64
 	if n := len(page.GetEvents()); n > 0 {
 		last = page.GetEvents()[n-1].GetSeq()
@@ -98,12 +102,12 @@ func lastOf(page *historyv1.ReadResponse, stop uint64) uint64 {
 	return min(last, stop)
 }
 
-// takePosition takes the event at a client's position off the front of a rising page that was read to include it, and reports
+// TakePosition takes the event at a client's position off the front of a rising page that was read to include it, and reports
 // whether it is another event than the client has. An event that the client may not see is not judged.
-func takePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool) {
+func TakePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool) {
 	if events := page.GetEvents(); len(events) > 0 && events[0].GetSeq() == seq {
 		page.Events = events[1:]
-		differs = prefix(events[0].GetHash()) != hash
+		differs = HashPrefix(events[0].GetHash()) != hash
 	}
 	if hidden := page.GetHidden(); len(hidden) > 0 && hidden[0].GetFirst() <= seq {
 		rest := &conversationv1.Range{First: seq + 1, Last: hidden[0].GetLast()}
@@ -115,17 +119,20 @@ func takePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool)
 	return differs
 }
 
-// chained reports whether entries are contiguous, each with the hash of the one before it, and the first with prev. An empty
-// prev is not known and fits everything.
-func chained(prev []byte, entries []*entry) bool {
-	for i, e := range entries {
-		if i > 0 && e.seq() != entries[i-1].seq()+1 {
-			return false
+// HashIn is the hash of an event of a page; nil when the page does not have it.
+func HashIn(page *historyv1.ReadResponse, seq uint64) []byte {
+	for _, event := range slices.Backward(page.GetEvents()) {
+		if event.GetSeq() == seq {
+			return event.GetHash()
 		}
-		if len(prev) > 0 && !bytes.Equal(prev, e.event.GetPrevHash()) {
-			return false
-		}
-		prev = e.event.GetHash()
 	}
-	return true
+	return nil
+}
+
+// HashPrefix is the beginning of a hash as a number; 0 when the hash is not known.
+func HashPrefix(hash []byte) uint64 {
+	if len(hash) < chain.PrefixSize {
+		return 0
+	}
+	return binary.BigEndian.Uint64(hash)
 }

@@ -1,4 +1,4 @@
-package gateway
+package page
 
 import (
 	"testing"
@@ -7,12 +7,14 @@ import (
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
 
 func pageOf(head uint64, more bool, hidden []*conversationv1.Range, seqs ...uint64) *historyv1.ReadResponse {
 	page := &historyv1.ReadResponse{Head: head, More: more, Hidden: hidden}
 	for _, seq := range seqs {
-		page.Events = append(page.Events, &conversationv1.Event{ConversationId: groupID, Seq: seq})
+		page.Events = append(page.Events, &conversationv1.Event{ConversationId: gatewaytest.GroupID, Seq: seq})
 	}
 	return page
 }
@@ -52,47 +54,36 @@ func TestPagesAreCheckedForHoles(t *testing.T) {
 		"falling, a hole right at before": {pageOf(9, true, nil, 5), 7, true, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
-			check := checkRising
+			check := CheckRising
 			if c.falling {
-				check = checkFalling
+				check = CheckFalling
 			}
-			err := check(groupID, c.page, c.from)
+			err := check(gatewaytest.GroupID, c.page, c.from)
 			if c.missing == 0 {
 				require.NoError(t, err)
 				return
 			}
-			var hole *holeError
+			var hole *HoleError
 			require.ErrorAs(t, err, &hole)
-			require.Equal(t, c.missing, hole.seq)
-			require.ErrorContains(t, err, groupID)
+			require.Equal(t, c.missing, hole.Seq)
+			require.ErrorContains(t, err, gatewaytest.GroupID)
 		})
 	}
 }
 
 func TestTheEventAtThePositionIsTakenOff(t *testing.T) {
-	log := branch(nil, 5, "x")
+	log := gatewaytest.Branch(nil, 5, "x")
 	page := &historyv1.ReadResponse{Events: log[2:]}
-	require.False(t, takePosition(page, 3, prefix(log[2].GetHash())))
+	require.False(t, TakePosition(page, 3, HashPrefix(log[2].GetHash())))
 	require.Equal(t, log[3:], page.GetEvents())
 	page = &historyv1.ReadResponse{Events: log[2:]}
-	require.True(t, takePosition(page, 3, prefix(log[3].GetHash())))
+	require.True(t, TakePosition(page, 3, HashPrefix(log[3].GetHash())))
 
 	page = &historyv1.ReadResponse{Events: log[4:], Hidden: []*conversationv1.Range{hiddenFrom(2, 4)}}
-	require.False(t, takePosition(page, 2, 7), "what is hidden is not judged")
+	require.False(t, TakePosition(page, 2, 7), "what is hidden is not judged")
 	require.Len(t, page.GetEvents(), 1)
 	require.Equal(t, uint64(3), page.GetHidden()[0].GetFirst())
 	page = &historyv1.ReadResponse{Hidden: []*conversationv1.Range{hiddenFrom(2, 2)}}
-	require.False(t, takePosition(page, 2, 7))
+	require.False(t, TakePosition(page, 2, 7))
 	require.Empty(t, page.GetHidden())
-}
-
-func TestEventsOfALiveMessageAreAChain(t *testing.T) {
-	log := branch(nil, 5, "x")
-	entries := newEntries(log)
-	require.True(t, chained(nil, entries))
-	require.True(t, chained(log[1].GetHash(), entries[2:]))
-	require.False(t, chained(log[2].GetHash(), entries[2:]))
-	require.False(t, chained(nil, []*entry{entries[0], entries[2]}))
-	other := newEntries(branch(log[:2], 4, "y"))
-	require.False(t, chained(nil, []*entry{entries[2], other[3]}))
 }

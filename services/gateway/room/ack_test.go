@@ -1,4 +1,4 @@
-package gateway
+package room
 
 import (
 	"math"
@@ -16,23 +16,23 @@ import (
 
 // What a client acknowledges is held to what there is, also while its gateway does not know the conversation's head yet.
 func TestAcknowledgementsAreHeldToWhatThereIs(t *testing.T) {
-	g := &Gateway{metrics: metrics.New(prometheus.NewRegistry()), recorder: flight.NewRecorder(64)}
-	r := &room{hub: newHub(g), id: "c", key: g.recorder.KeyOf("c")}
+	hub := NewHub(t.Context(), Config{Metrics: metrics.New(prometheus.NewRegistry()), Recorder: flight.NewRecorder(64), AckTimeout: time.Second})
+	r := &Room{hub: hub, id: "c", key: hub.cfg.Recorder.KeyOf("c")}
 	// The list of conversations said 5, and the room has not heard more.
-	s := &seat{conn: &conn{gw: g, number: 1, user: &user{id: "alice"}}, sent: 3, acked: 3, told: 5}
+	s := &Subscription{to: &Listener{User: "alice", Number: 1}, sent: 3, acked: 3, told: 5}
 	s.room.Store(r)
 
-	require.True(t, s.acknowledged(math.MaxUint64, 0, time.Now(), time.Second), "whether there is such an event is for the owner to say")
+	require.True(t, s.Acknowledge(math.MaxUint64, 0, time.Now()), "whether there is such an event is for the owner to say")
 	require.Equal(t, uint64(3), s.acked, "but it is not believed")
-	require.True(t, s.acknowledged(4, 4, time.Now(), time.Second))
+	require.True(t, s.Acknowledge(4, 4, time.Now()))
 	require.Equal(t, uint64(4), s.acked)
 
 	r.ready, r.head, r.seen = true, 4, 4
-	require.True(t, s.acknowledged(5, 5, time.Now(), time.Second), "the live message of 5 is on its way")
-	require.False(t, s.acknowledged(6, 0, time.Now(), time.Second))
-	require.False(t, s.acknowledged(0, 6, time.Now(), time.Second))
+	require.True(t, s.Acknowledge(5, 5, time.Now()), "the live message of 5 is on its way")
+	require.False(t, s.Acknowledge(6, 0, time.Now()))
+	require.False(t, s.Acknowledge(0, 6, time.Now()))
 	require.Equal(t, uint64(5), s.acked)
-	for _, step := range trail(g.recorder, r.key, 5) {
+	for _, step := range trail(hub.cfg.Recorder, r.key, 5) {
 		require.Equal(t, gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, step.GetKind())
 		require.Equal(t, uint64(5), step.GetLast())
 	}

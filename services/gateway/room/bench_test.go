@@ -1,4 +1,4 @@
-package gateway
+package room
 
 import (
 	"testing"
@@ -6,19 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
-	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
-
-// BenchmarkAdmitCommand is what the gateway does to a message before it is published.
-func BenchmarkAdmitCommand(b *testing.B) {
-	submit := &clientv1.Submit{ConversationId: groupID, CommandId: commandID, Body: text("a message of the usual length, which is not long")}
-	b.ReportAllocs()
-	for b.Loop() {
-		command, refusal := admitCommand("ann", submit, 1)
-		require.Nil(b, refusal)
-		_ = command
-	}
-}
 
 // BenchmarkLiveEvent is what a live event costs before it is encoded for anybody.
 func BenchmarkLiveEvent(b *testing.B) {

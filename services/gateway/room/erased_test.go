@@ -1,4 +1,4 @@
-package gateway
+package room
 
 import (
 	"testing"
@@ -16,7 +16,7 @@ import (
 func TestDeletedContentIsNotServedFromMemory(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 4, "hello")
-	s.store.put(log[:3])
+	s.store.Put(log[:3])
 	r := s.room()
 	s.client("ann", frame.Proto).resume(position(log[2]))
 	s.live(r, log[3])
@@ -25,7 +25,7 @@ func TestDeletedContentIsNotServedFromMemory(t *testing.T) {
 	deletion := deletionOf(t, log[3])
 	erased := proto.CloneOf(log[3])
 	chain.Erase(erased)
-	s.store.put(append(append([]*conversationv1.Event{}, log[:3]...), erased, deletion))
+	s.store.Put(append(append([]*conversationv1.Event{}, log[:3]...), erased, deletion))
 	s.live(r, deletion)
 	for _, e := range r.recent {
 		require.GreaterOrEqual(t, e.event.GetSeq(), deletion.GetSeq(), "the room keeps what was erased")
@@ -43,14 +43,14 @@ func TestDeletedContentIsNotServedFromMemory(t *testing.T) {
 func TestAPageFromBeforeADeletionIsNotKept(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 4, "hello")
-	s.store.put(log)
+	s.store.Put(log)
 	r := s.room()
 	s.live(r, deletionOf(t, log[3])) // the store answers as if the reading had begun before it was committed
 	_, err := r.load(2)
 	require.NoError(t, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	require.Equal(t, uint64(5), r.firstRecent())
+	require.Equal(t, uint64(5), r.firstRecentLocked())
 }
 
 func deletionOf(t *testing.T, message *conversationv1.Event) *conversationv1.Event {

@@ -1,4 +1,4 @@
-package gateway
+package room
 
 import (
 	"testing"
@@ -37,11 +37,11 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
-			s.store.put(c.log[:len(c.log)-c.live])
+			s.store.Put(c.log[:len(c.log)-c.live])
 			r := s.room()
 			first := s.client("bob", frame.Proto)
 			first.resume()
-			s.store.put(c.log)
+			s.store.Put(c.log)
 			s.live(r, c.log[len(c.log)-c.live:]...)
 			first.seqs(c.live)
 
@@ -49,17 +49,11 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 			ann.resume(c.has)
 			ann.requireForked(c.head, c.has.GetSeq())
 			more := branch(c.log, len(c.log)+1, "new")
-			s.store.put(more)
+			s.store.Put(more)
 			s.live(r, more[len(more)-1])
 			first.seqs(1)
-			s.g.workers.Wait()
-			s.store.set(func() { s.store.lists = 0 })
-			ann.join(groupID) // a notice, or the comparison of the list
-			s.g.workers.Wait()
-			s.store.set(func() { require.Zero(t, s.store.lists, "it is not even looked up") })
 			ann.quiet()
-			require.Nil(t, ann.seat(groupID))
-			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Forks), 0)
+			require.Nil(t, ann.subscription())
 		})
 	}
 }
@@ -72,22 +66,21 @@ func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
-			s.store.put(log)
+			s.store.Put(log)
 			r := s.room()
 			ann := s.client("ann", frame.Proto)
 			ann.resume(has)
 			require.Equal(t, []uint64{5, 6}, ann.seqs(2))
-			s.store.set(func() { require.Equal(t, 1, s.store.reads) })
+			s.store.Set(func() { require.Equal(t, 1, s.store.Reads) })
 
 			atHead := s.client("bob", frame.Proto)
 			atHead.resume(position(log[5]))
 			more := branch(log, 7, "new")
-			s.store.put(more)
+			s.store.Put(more)
 			s.live(r, more[6])
 			require.Equal(t, []uint64{7}, ann.seqs(1))
 			require.Equal(t, []uint64{7}, atHead.seqs(1))
-			require.Zero(t, testutil.ToFloat64(s.g.metrics.Forks))
-			require.Zero(t, testutil.ToFloat64(s.g.metrics.Reloads))
+			require.Zero(t, testutil.ToFloat64(s.metrics.Reloads))
 		})
 	}
 }
@@ -104,30 +97,27 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			log := branch(nil, 6, "kept")
-			s.store.put(log[:4])
+			s.store.Put(log[:4])
 			r := s.room()
-			s.store.put(log)
-			s.store.set(func() { s.store.down = true })
+			s.store.Put(log)
+			s.store.Set(func() { s.store.Down = true })
 			ann := s.client("ann", frame.Proto)
 			has := position(log[5])
 			if c.other {
 				has = position(branch(log[:4], 6, "undone")[5])
 			}
-			ann.takeSeats(
-				[]*historyv1.Summary{{ConversationId: groupID, Head: 6, JoinedSeq: 1}},
-				resumePlan{from: map[string]*clientv1.Position{groupID: has}},
-			)
+			ann.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 6, JoinedSeq: 1}}, has)
 			ann.quiet()
 			if c.lost {
-				s.store.put(log[:4])
+				s.store.Put(log[:4])
 			}
-			s.store.set(func() { s.store.down = false })
+			s.store.Set(func() { s.store.Down = false })
 			if c.other || c.lost {
 				ann.requireForked(c.head, 6)
 				return
 			}
 			more := branch(log, 7, "new")
-			s.store.put(more)
+			s.store.Put(more)
 			s.live(r, more[6])
 			require.Equal(t, []uint64{7}, ann.seqs(1))
 		})
@@ -138,7 +128,7 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 type deadBranch struct {
 	*stage
 
-	r            *room
+	r            *Room
 	kept, undone []*conversationv1.Event
 	ann, bob     *client
 }
@@ -147,12 +137,12 @@ func newDeadBranch(t *testing.T) *deadBranch {
 	t.Helper()
 	d := &deadBranch{stage: newStage(t), kept: branch(nil, 3, "kept")}
 	d.undone = branch(d.kept, 8, "undone")
-	d.store.put(d.kept)
+	d.store.Put(d.kept)
 	d.r = d.room()
 	d.bob = d.client("bob", frame.Proto)
 	d.bob.resume(position(d.kept[2]))
 	d.r.mu.Lock()
-	d.bob.seats[groupID].behind = true // his filler is slow
+	d.bob.subscription().behind = true // his filler is slow
 	d.r.mu.Unlock()
 	d.ann = d.client("ann", frame.JSON)
 	d.ann.resume()
@@ -162,50 +152,50 @@ func newDeadBranch(t *testing.T) *deadBranch {
 }
 
 // goOn lets bob's filler work again.
-func goOn(r *room, bob *client) {
+func goOn(r *Room, bob *client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := bob.seats[groupID]
+	s := bob.subscription()
 	s.behind = false
-	r.putBehind(s)
+	r.putBehindLocked(s)
 }
 
 // The store goes back and goes on with other events. Whoever was sent what is gone is told; the others miss nothing.
 func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
-	for name, notice := range map[string]func(s *stage, r *room, anew []*conversationv1.Event){
-		"by the next event, at another seq": func(s *stage, r *room, anew []*conversationv1.Event) { s.live(r, anew[3]) },
-		"by the next event, beyond the head": func(s *stage, r *room, anew []*conversationv1.Event) {
+	for name, notice := range map[string]func(s *stage, r *Room, anew []*conversationv1.Event){
+		"by the next event, at another seq": func(s *stage, r *Room, anew []*conversationv1.Event) { s.live(r, anew[3]) },
+		"by the next event, beyond the head": func(s *stage, r *Room, anew []*conversationv1.Event) {
 			anew = branch(anew, 9, "anew")
-			s.store.put(anew)
+			s.store.Put(anew)
 			s.live(r, anew[8])
 		},
-		"by a gap that is read": func(s *stage, r *room, anew []*conversationv1.Event) {
+		"by a gap that is read": func(s *stage, r *Room, anew []*conversationv1.Event) {
 			anew = branch(anew, 11, "anew")
-			s.store.put(anew)
+			s.store.Put(anew)
 			s.live(r, anew[10])
 		},
-		"by comparing heads": func(s *stage, _ *room, _ []*conversationv1.Event) { s.g.hub.compare(s.t.Context()) },
-		"by the head's hash": func(s *stage, _ *room, anew []*conversationv1.Event) {
-			s.store.put(branch(anew, 8, "anew"))
-			s.g.hub.compare(s.t.Context())
+		"by comparing heads": func(s *stage, _ *Room, _ []*conversationv1.Event) { s.hub.Compare(s.t.Context(), patience) },
+		"by the head's hash": func(s *stage, _ *Room, anew []*conversationv1.Event) {
+			s.store.Put(branch(anew, 8, "anew"))
+			s.hub.Compare(s.t.Context(), patience)
 		},
-		"by a gap whose events are gone": func(s *stage, r *room, _ []*conversationv1.Event) {
+		"by a gap whose events are gone": func(s *stage, r *Room, _ []*conversationv1.Event) {
 			r.mu.Lock()
 			gone := branch(newLog(r), 10, "undone")
 			r.mu.Unlock()
 			s.live(r, gone[9])
 		},
-		"by somebody who connects": func(s *stage, _ *room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
+		"by somebody who connects": func(s *stage, _ *Room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeadBranch(t)
 			s, r, kept, ann, bob := d.stage, d.r, d.kept, d.ann, d.bob
 			anew := branch(kept, 4, "anew")
-			s.store.put(anew)
+			s.store.Put(anew)
 			notice(s, r, anew)
 			f := ann.next().GetForked()
 			require.Equal(t, uint64(8), f.GetSeq())
-			s.store.set(func() { anew = s.store.log })
+			s.store.Set(func() { anew = s.store.Log })
 			require.Equal(t, uint64(len(anew)), f.GetHead())
 			goOn(r, bob)
 			for i := 3; i < len(anew); i++ {
@@ -213,17 +203,17 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 				require.Equal(t, anew[i].GetHash(), event.GetHash(), "seq %d", i+1)
 			}
 			more := branch(anew, len(anew)+1, "more")
-			s.store.put(more)
+			s.store.Put(more)
 			s.live(r, more[len(more)-1])
 			require.Equal(t, []uint64{uint64(len(more))}, bob.seqs(1))
 			ann.quiet()
-			require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Reloads), 0)
+			require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Reloads), 0)
 		})
 	}
 }
 
 // newLog is a log that ends as the room does.
-func newLog(r *room) []*conversationv1.Event {
+func newLog(r *Room) []*conversationv1.Event {
 	log := make([]*conversationv1.Event, r.head)
 	log[r.head-1] = &conversationv1.Event{ConversationId: r.id, Seq: r.head, Hash: r.headHash}
 	return log
@@ -233,12 +223,12 @@ func newLog(r *room) []*conversationv1.Event {
 func TestARepeatThatIsNotInMemoryIsLookedInto(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
-	s.store.put(branch(kept, 8, "undone"))
+	s.store.Put(branch(kept, 8, "undone"))
 	r := s.room()
 	ann := s.client("ann", frame.Proto)
 	ann.resume()
 	anew := branch(kept, 4, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	s.live(r, anew[3])
 	ann.requireForked(4, 8)
 }
@@ -247,39 +237,35 @@ func TestARepeatThatIsNotInMemoryIsLookedInto(t *testing.T) {
 func TestAReloadThatFindsTheSameLogDisturbsNobody(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 6, "kept")
-	s.store.put(log)
+	s.store.Put(log)
 	r := s.room()
 	ann, bob := s.client("ann", frame.Proto), s.client("bob", frame.Proto)
 	ann.resume() // has no hash
 	bob.resume(position(log[4]))
 	require.Equal(t, []uint64{6}, bob.seqs(1))
 	s.live(r, branch(branch(log[:5], 6, "other"), 7, "other")[6])
-	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Reloads), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Reloads), 0)
 	more := branch(log, 7, "new")
-	s.store.put(more)
+	s.store.Put(more)
 	s.live(r, more[6])
 	require.Equal(t, []uint64{7}, ann.seqs(1))
 	require.Equal(t, []uint64{7}, bob.seqs(1))
-	require.Zero(t, testutil.ToFloat64(s.g.metrics.Forks))
 }
 
 // A client of which it is not known what it has cannot be said to be on the log.
 func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
-	s.store.put(kept)
+	s.store.Put(kept)
 	r := s.room()
-	s.store.set(func() { s.store.down = true })
+	s.store.Set(func() { s.store.Down = true })
 	ann := s.client("ann", frame.Proto)
-	ann.takeSeats(
-		[]*historyv1.Summary{{ConversationId: groupID, Head: 3, JoinedSeq: 1}},
-		resumePlan{from: map[string]*clientv1.Position{groupID: {ConversationId: groupID, Seq: 2}}},
-	)
+	ann.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 3, JoinedSeq: 1}}, &clientv1.Position{ConversationId: groupID, Seq: 2})
 	s.live(r, branch(kept, 5, "undone")[3:]...)
 	anew := branch(kept, 4, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	s.live(r, anew[3])
-	s.store.set(func() { s.store.down = false })
+	s.store.Set(func() { s.store.Down = false })
 	ann.requireForked(4, 2)
 	ann.quiet()
 }
@@ -288,15 +274,15 @@ func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
 func TestAClientThatIsSentEventsAgainIsJudgedByWhatItHas(t *testing.T) {
 	d := newDeadBranch(t)
 	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
-	s.store.set(func() { s.store.down = true })
+	s.store.Set(func() { s.store.Down = true })
 	r.mu.Lock()
-	again := ann.seats[groupID]
+	again := ann.subscription()
 	again.sent = 3 // as retry does
 	r.mu.Unlock()
 	anew := branch(kept, 12, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	s.live(r, anew[7])
-	s.store.set(func() { s.store.down = false })
+	s.store.Set(func() { s.store.Down = false })
 	ann.requireForked(12, 8)
 	ann.quiet()
 }
@@ -306,7 +292,7 @@ func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
 	d := newDeadBranch(t)
 	s, kept, ann := d.stage, d.kept, d.ann
 	anew := branch(kept, 8, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	dan := s.client("dan", frame.Proto)
 	dan.resume(position(kept[1]))
 	ann.requireForked(8, 8)
@@ -319,7 +305,7 @@ func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
 func TestAClientOfTheDeadBranchIsToldAtOnce(t *testing.T) {
 	d := newDeadBranch(t)
 	s, kept, undone := d.stage, d.kept, d.undone
-	s.store.put(branch(kept, 4, "anew"))
+	s.store.Put(branch(kept, 4, "anew"))
 	dan := s.client("dan", frame.Proto)
 	dan.resume(position(undone[7]))
 	dan.requireForked(4, 8)
@@ -334,17 +320,17 @@ func TestAMembershipThatEndedOnTheDeadBranchGoesOn(t *testing.T) {
 	s.live(r, removed)
 	ann.seqs(1)
 	anew := branch(kept, 5, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	s.live(r, anew[3])
 	ann.requireForked(5, 9)
 	goOn(r, bob)
 	require.Equal(t, []uint64{4, 5}, bob.seqs(2))
 	more := branch(anew, 10, "anew")
-	s.store.put(more)
+	s.store.Put(more)
 	s.live(r, more[5:]...)
 	require.Equal(t, []uint64{6, 7, 8, 9, 10}, bob.seqs(5))
 	r.mu.Lock()
-	bob.seats[groupID].sent = 6 // as retry does: the filler looks where the membership ends
+	bob.subscription().sent = 6 // as retry does: the filler looks where the membership ends
 	r.mu.Unlock()
 	goOn(r, bob)
 	require.Equal(t, []uint64{7, 8, 9, 10}, bob.seqs(4))
@@ -357,11 +343,11 @@ func TestAnAnswerAboutTheDeadBranchIsIgnored(t *testing.T) {
 	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
 	before := r.standpoint()
 	anew := branch(kept, 4, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	s.live(r, anew[3])
 	ann.requireForked(4, 8)
 	r.compare(before, &historyv1.Head{ConversationId: groupID, Head: 4, HeadHash: anew[3].GetHash()})
-	require.InDelta(t, 1, testutil.ToFloat64(s.g.metrics.Reloads), 0)
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Reloads), 0)
 }
 
 // An event of the dead branch that comes late does not keep the room waiting for it, nor a client that has it unaware.
@@ -369,7 +355,7 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
 	undone := branch(kept, 8, "undone")
-	s.store.put(kept)
+	s.store.Put(kept)
 	r := s.room()
 	ann := s.client("ann", frame.Proto)
 	ann.resume(position(kept[2]))
@@ -380,7 +366,7 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 		return !r.catching && r.seen == 3
 	}, patience, time.Millisecond)
 	anew := branch(kept, 4, "anew")
-	s.store.put(anew)
+	s.store.Put(anew)
 	s.live(r, anew[3])
 	require.Equal(t, anew[3].GetHash(), ann.next().GetEvent().GetHash())
 }
@@ -389,8 +375,8 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 func TestAConversationThatIsGoneForksItsClients(t *testing.T) {
 	d := newDeadBranch(t)
 	s, ann := d.stage, d.ann
-	s.store.put(nil)
-	s.g.hub.compare(t.Context())
+	s.store.Put(nil)
+	s.hub.Compare(t.Context(), patience)
 	ann.requireForked(0, 8)
 }
 
@@ -398,14 +384,14 @@ func TestAConversationThatIsGoneForksItsClients(t *testing.T) {
 func TestAReloadWaitsForTheStore(t *testing.T) {
 	d := newDeadBranch(t)
 	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
-	s.store.put(branch(kept, 4, "anew"))
-	s.store.set(func() { s.store.down = true })
+	s.store.Put(branch(kept, 4, "anew"))
+	s.store.Set(func() { s.store.Down = true })
 	s.live(r, branch(kept, 4, "anew")[3])
 	require.Eventually(t, func() bool {
-		return testutil.ToFloat64(s.g.metrics.Reads[metrics.ReadHeads]) > 2
+		return testutil.ToFloat64(s.metrics.Reads[metrics.ReadHeads]) > 2
 	}, patience, time.Millisecond)
 	ann.quiet()
-	s.store.set(func() { s.store.down = false })
+	s.store.Set(func() { s.store.Down = false })
 	ann.requireForked(4, 8)
 }
 
@@ -434,8 +420,8 @@ func TestAPositionBeforeTheMembershipIsJudged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
-			s.store.put(log)
-			s.store.set(func() { s.store.earlier, s.store.joined = 3, 6 })
+			s.store.Put(log)
+			s.store.Set(func() { s.store.Earlier, s.store.Joined = 3, 6 })
 			s.room()
 			ann := s.client("ann", frame.Proto)
 			ann.resume(c.has)
@@ -461,16 +447,14 @@ func TestAFormerConversationMayFork(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
-			s.store.put(log)
-			s.store.set(func() { s.store.left = 6 })
+			s.store.Put(log)
+			s.store.Set(func() { s.store.Left = 6 })
 			ann := s.client("ann", frame.JSON)
 			ann.resume(c.has)
 			if c.forked {
 				ann.requireForked(6, c.has.GetSeq())
-				s.store.set(func() { s.store.left = 0 })
-				ann.join(groupID)
 				ann.quiet()
-				require.Nil(t, ann.seat(groupID))
+				require.Nil(t, ann.subscription())
 				return
 			}
 			require.Equal(t, []uint64{5, 6}, ann.seqs(2))
@@ -483,8 +467,8 @@ func TestAFormerConversationMayFork(t *testing.T) {
 func TestAFormerConversationOfSeveralPages(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3*maxMessageEvents, "kept")
-	s.store.put(log)
-	s.store.set(func() { s.store.left = uint64(len(log)) })
+	s.store.Put(log)
+	s.store.Set(func() { s.store.Left = uint64(len(log)) })
 	ann := s.client("ann", frame.Proto)
 	ann.resume(position(log[3]))
 	seqs := ann.seqs(len(log) - 4)

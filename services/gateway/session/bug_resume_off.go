@@ -1,5 +1,5 @@
 //go:build !runnel_bug_gateway_resume_off_by_one
 
-package gateway
+package session
 
 const bugResumeOffByOne = false

@@ -1,4 +1,4 @@
-package gateway
+package session
 
 // Planted bugs. Each is switched on by a build tag of the torture run, which must then fail; the constant is false in
 // every other build and the branch is compiled out.

@@ -1,0 +1,210 @@
+// Package gatewaytest is what tests of the gateway's packages share: a history service that holds one conversation, and logs.
+package gatewaytest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Store is a history service that holds one conversation. Fields may be changed with Set.
+type Store struct {
+	historyv1.HistoryServiceClient
+
+	mu          sync.Mutex
+	Log         []*conversationv1.Event
+	Joined      uint64 // of everybody's membership; 0 for 1
+	Earlier     uint64 // when everybody's earlier membership ended, which began with the first event; 0 for none
+	Left        uint64 // when everybody's membership ended; 0 while it lasts
+	Missing     uint64 // an event that the table lacks
+	Down        bool
+	Level       uint32
+	Partitions  uint32
+	Reads       int
+	Lists       int
+	Viewed      *historyv1.ReadMessagesRequest
+	Messages    *historyv1.ReadMessagesResponse
+	Revocations []*historyv1.Revocation
+	Members     []*historyv1.Member
+}
+
+// Set changes fields.
+func (f *Store) Set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// Put replaces the log.
+func (f *Store) Put(log []*conversationv1.Event) { f.Set(func() { f.Log = log }) }
+
+// GetRevocations answers as the history service does.
+func (f *Store) GetRevocations(_ context.Context, request *historyv1.GetRevocationsRequest, _ ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Down {
+		return nil, ErrDown
+	}
+	answer := &historyv1.GetRevocationsResponse{}
+	for _, r := range f.Revocations {
+		if (request.GetUserId() == "" || r.GetUserId() == request.GetUserId()) && r.GetBeforeMs() > request.GetSinceMs() {
+			answer.Revocations = append(answer.Revocations, r)
+		}
+	}
+	return answer, nil
+}
+
+// ListMembers answers as the history service does.
+func (f *Store) ListMembers(context.Context, *historyv1.ListMembersRequest, ...grpc.CallOption) (*historyv1.ListMembersResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Down {
+		return nil, ErrDown
+	}
+	return &historyv1.ListMembersResponse{Members: f.Members}, nil
+}
+
+// ErrDown is what it answers while it is down.
+var ErrDown = status.Error(codes.Unavailable, "away")
+
+// Heads answers as the history service does.
+func (f *Store) Heads(_ context.Context, request *historyv1.HeadsRequest, _ ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Down {
+		return nil, ErrDown
+	}
+	answer := &historyv1.HeadsResponse{}
+	if len(f.Log) > 0 && slices.Contains(request.GetConversationIds(), f.Log[0].GetConversationId()) {
+		last := f.Log[len(f.Log)-1]
+		answer.Heads = append(answer.Heads, &historyv1.Head{ConversationId: last.GetConversationId(), Head: last.GetSeq(), HeadHash: last.GetHash()})
+	}
+	return answer, nil
+}
+
+// ListConversations answers as the history service does.
+func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConversationsRequest, _ ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Lists++
+	if f.Down {
+		return nil, ErrDown
+	}
+	answer := &historyv1.ListConversationsResponse{}
+	for _, r := range f.Revocations {
+		if r.GetUserId() == request.GetUserId() {
+			answer.RevokedBeforeMs = r.GetBeforeMs()
+		}
+	}
+	if len(f.Log) > 0 && f.Left == 0 {
+		answer.Conversations = append(answer.Conversations, &historyv1.Summary{
+			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: max(f.Joined, 1),
+		})
+	}
+	return answer, nil
+}
+
+// Read returns rising pages as the history service does.
+func (f *Store) Read(_ context.Context, request *historyv1.ReadRequest, _ ...grpc.CallOption) (*historyv1.ReadResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Reads++
+	if f.Down {
+		return nil, ErrDown
+	}
+	if len(f.Log) == 0 {
+		return nil, status.Error(codes.NotFound, "no such conversation")
+	}
+	page := &historyv1.ReadResponse{Head: uint64(len(f.Log)), Member: f.Left == 0}
+	first := request.GetAfter() + 1
+	if request.GetViewer() != "" && f.Left != 0 {
+		page.Head = min(page.GetHead(), f.Left)
+	}
+	hidden := &conversationv1.Range{First: max(first, f.Earlier+1), Last: f.Joined - 1}
+	if request.GetViewer() == "" || f.Joined == 0 || hidden.GetFirst() > hidden.GetLast() {
+		hidden = &conversationv1.Range{}
+	} else {
+		page.Hidden = append(page.Hidden, hidden)
+	}
+	for _, event := range f.Log {
+		switch seq := event.GetSeq(); {
+		case seq < first || seq > page.GetHead() || seq == f.Missing || (seq >= hidden.GetFirst() && seq <= hidden.GetLast()):
+		case len(page.GetEvents()) == int(request.GetLimit()):
+			page.More = true
+		default:
+			page.Events = append(page.Events, event)
+		}
+	}
+	return page, nil
+}
+
+// GetInstallation answers as the history service does.
+func (f *Store) GetInstallation(context.Context, *historyv1.GetInstallationRequest, ...grpc.CallOption) (*historyv1.GetInstallationResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.Down {
+		return nil, ErrDown
+	}
+	return &historyv1.GetInstallationResponse{Partitions: f.Partitions, Level: f.Level}, nil
+}
+
+// ReadMessages answers as the history service does.
+func (f *Store) ReadMessages(_ context.Context, request *historyv1.ReadMessagesRequest, _ ...grpc.CallOption) (*historyv1.ReadMessagesResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Viewed = request
+	return f.Messages, nil
+}
+
+// GroupID is the conversation of a log that Branch makes.
+const GroupID = "g0123456789abcdefghijklmnop"
+
+// Branch goes on after a log with messages that say what branch they are on, up to seq n.
+func Branch(log []*conversationv1.Event, n int, text string) []*conversationv1.Event {
+	log = slices.Clone(log)
+	for len(log) < n {
+		body := &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
+		if len(log) == 0 {
+			body = &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+				Kind: conversationv1.Kind_KIND_GROUP, Members: []string{"ann", "bob"},
+			}}}
+		}
+		log = append(log, Next(log, "cem", body))
+	}
+	return log
+}
+
+// Next is the event that follows a log.
+func Next(log []*conversationv1.Event, sender string, body *conversationv1.Body) *conversationv1.Event {
+	encoded, err := conversation.EncodeBody(body)
+	if err != nil {
+		panic(err) //nolint:forbidigo // the bodies of tests can be encoded
+	}
+	event := &conversationv1.Event{
+		ConversationId: GroupID, Seq: uint64(len(log) + 1), TimeMs: time.Now().UnixMilli(), Sender: sender,
+		CommandId: "0192f3c0-0000-7000-8000-000000000001", Kind: conversation.KindOf(body), Body: encoded,
+		Salt: make([]byte, chain.SaltSize), PrevHash: chain.Zero,
+	}
+	if len(log) > 0 {
+		event.PrevHash = log[len(log)-1].GetHash()
+	}
+	chain.Seal(event)
+	return event
+}
+
+// Position is what a client has that has an event.
+func Position(event *conversationv1.Event) *clientv1.Position {
+	return &clientv1.Position{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), Hash: event.GetHash()[:chain.PrefixSize]}
+}

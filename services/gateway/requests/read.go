@@ -1,0 +1,69 @@
+package requests
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/page"
+)
+
+const (
+	// maxPage is the most events, conversations or members of one answer.
+	maxPage = 500
+	// defaultPage is how many events a read returns that does not say.
+	defaultPage = 50
+)
+
+func checkRead(r *clientv1.Read) *conversationv1.Error {
+	switch {
+	case !conversation.ValidID(r.GetConversationId()):
+		return invalid("read.conversation_id", "is not a conversation id")
+	case r.GetLimit() > maxPage:
+		return invalid("read.limit", fmt.Sprintf("must be at most %d", maxPage))
+	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
+		return invalid("read.after", "cannot be used together with before or backward")
+	}
+	return nil
+}
+
+// read reads a stretch of a conversation's log, and checks that no event is missing in it.
+func (h *Handler) read(ctx context.Context, caller *Caller, r *clientv1.Read, maxBytes int) (Answer, error) {
+	h.cfg.Metrics.Reads[metrics.ReadClient].Inc()
+	backward := r.GetBackward() || r.GetBefore() != 0
+	read, err := h.cfg.History.Read(ctx, &historyv1.ReadRequest{
+		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Before: r.GetBefore(),
+		Limit: cmp.Or(r.GetLimit(), defaultPage), Backward: backward,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read conversation: %w", err)
+	}
+	if backward {
+		err = page.CheckFalling(r.GetConversationId(), read, r.GetBefore())
+	} else {
+		err = page.CheckRising(r.GetConversationId(), read, r.GetAfter())
+	}
+	if err != nil {
+		return nil, err
+	}
+	page.Trim(read, maxBytes)
+	return events{read}, nil
+}
+
+// events is the answer of a read: events are forwarded as they are stored.
+type events struct{ read *historyv1.ReadResponse }
+
+// Append implements Answer.
+func (e events) Append(dst []byte, codec frame.Codec, id uint64) []byte {
+	return frame.AppendPage(dst, codec, id, &frame.Page{
+		Events: e.read.GetEvents(), Hidden: e.read.GetHidden(), Head: e.read.GetHead(), More: e.read.GetMore(),
+	})
+}

@@ -1,0 +1,59 @@
+package requests
+
+import (
+	"context"
+	"fmt"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// maxMessages is the most messages that a client may ask for at once.
+const maxMessages = 200
+
+func checkReadMessages(r *clientv1.ReadMessages) *conversationv1.Error {
+	switch {
+	case !conversation.ValidID(r.GetConversationId()):
+		return invalid("read_messages.conversation_id", "is not a conversation id")
+	case r.GetLimit() > maxMessages:
+		return invalid("read_messages.limit", fmt.Sprintf("must be at most %d", maxMessages))
+	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
+		return invalid("read_messages.after", "cannot be used together with before or backward")
+	}
+	return nil
+}
+
+// readMessages reads messages as they are now.
+func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.ReadMessages, maxBytes int) (Answer, error) {
+	h.cfg.Metrics.Reads[metrics.ReadViews].Inc()
+	read, err := h.cfg.History.ReadMessages(ctx, &historyv1.ReadMessagesRequest{
+		ConversationId: r.GetConversationId(), Viewer: caller.User,
+		After: r.GetAfter(), Before: r.GetBefore(), Limit: r.GetLimit(),
+		Backward: r.GetBackward() || r.GetBefore() != 0,
+		Kinds:    h.messageKinds,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read messages: %w", err)
+	}
+	return answer{&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Messages{Messages: messageViews(read, maxBytes)}}}, nil
+}
+
+// messageViews is a page of about limit bytes at most.
+func messageViews(read *historyv1.ReadMessagesResponse, limit int) *clientv1.Messages {
+	views := &clientv1.Messages{Head: read.GetHead(), More: read.GetMore()}
+	size := 0
+	for i, stored := range read.GetMessages() {
+		view := conversation.View(stored)
+		if size += view.SizeVT(); size > limit && i > 0 {
+			views.More = true
+			break
+		}
+		views.Messages = append(views.Messages, view)
+	}
+	return views
+}

@@ -1,0 +1,160 @@
+// Package requests carries out what users ask for: a caller and a request in, an answer or a typed error out. It knows users, not
+// connections, so that every endpoint can use it. It never decides order or permission, and holds nothing of its own.
+//
+// A request is one file and one line in the table kinds; see README.md. Submits are apart (submit.go), because their outcome comes
+// later.
+package requests
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// History is what requests read.
+type History interface {
+	Read(ctx context.Context, request *historyv1.ReadRequest, options ...grpc.CallOption) (*historyv1.ReadResponse, error)
+	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest, options ...grpc.CallOption) (*historyv1.ReadMessagesResponse, error)
+	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest, options ...grpc.CallOption) (*historyv1.ListConversationsResponse, error)
+	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest, options ...grpc.CallOption) (*historyv1.ListMembersResponse, error)
+}
+
+// Config is what a Handler works with. All fields are required.
+type Config struct {
+	History History
+	// Submit takes a command to the broker.
+	Submit func(broker.Submission) error
+	// Level is the installation's protocol level.
+	Level      func() conversation.Level
+	Partitions int
+	Metrics    *metrics.Metrics
+	Tracer     *flight.Tracer
+}
+
+// Handler carries requests out. It may be used by several goroutines.
+type Handler struct {
+	cfg          Config
+	messageKinds []conversationv1.EventKind
+}
+
+// New makes a handler.
+func New(cfg Config) *Handler { return &Handler{cfg: cfg, messageKinds: conversation.MessageKinds()} }
+
+// Caller is on whose behalf a request is carried out.
+type Caller struct {
+	User string
+	// Commands limits the commands of the user, Traces the traces of their clients that are continued; nil without tracing.
+	Commands, Traces *rate.Limiter
+}
+
+// Answer is the answer of a request, in any encoding.
+type Answer interface {
+	// Append appends the frame that answers the request of an id.
+	Append(dst []byte, codec frame.Codec, id uint64) []byte
+}
+
+// Request is one that was checked and can be carried out.
+type Request struct {
+	handler *Handler
+	do      func(ctx context.Context, caller *Caller, maxBytes int) (Answer, error)
+}
+
+// kinds are the requests. Connect, refresh, ack and pong are a session's own; submit is in submit.go.
+var kinds = []kind{
+	kindOf((*clientv1.ClientFrame).GetRead, checkRead, (*Handler).read),
+	kindOf((*clientv1.ClientFrame).GetReadMessages, checkReadMessages, (*Handler).readMessages),
+	kindOf((*clientv1.ClientFrame).GetListConversations, checkListConversations, (*Handler).listConversations),
+	kindOf((*clientv1.ClientFrame).GetListMembers, checkListMembers, (*Handler).listMembers),
+}
+
+// kind returns the request in a frame, checked; nil and no error when the frame has none of this kind.
+type kind func(h *Handler, f *clientv1.ClientFrame) (*Request, *conversationv1.Error)
+
+func kindOf[R any](
+	get func(*clientv1.ClientFrame) *R,
+	check func(*R) *conversationv1.Error,
+	do func(h *Handler, ctx context.Context, caller *Caller, request *R, maxBytes int) (Answer, error),
+) kind {
+	return func(h *Handler, f *clientv1.ClientFrame) (*Request, *conversationv1.Error) {
+		request := get(f)
+		if request == nil {
+			return nil, nil //nolint:nilnil // neither is a result of its own: the frame is of another kind
+		}
+		if refused := check(request); refused != nil {
+			return nil, refused
+		}
+		return &Request{h, func(ctx context.Context, caller *Caller, maxBytes int) (Answer, error) {
+			return do(h, ctx, caller, request, maxBytes)
+		}}, nil
+	}
+}
+
+// Parse returns the request in a frame, or why it is refused. Both are nil when the frame has no request of the table.
+func (h *Handler) Parse(f *clientv1.ClientFrame) (*Request, *conversationv1.Error) {
+	for _, parse := range kinds {
+		if request, refused := parse(h, f); request != nil || refused != nil {
+			return request, refused
+		}
+	}
+	return nil, nil //nolint:nilnil // as documented
+}
+
+// Do carries the request out. The answer has about maxBytes at most. An error is for Refusal.
+func (r *Request) Do(ctx context.Context, caller *Caller, maxBytes int) (Answer, error) {
+	return r.do(ctx, caller, maxBytes)
+}
+
+// Refusal translates an error of a call of the history service for the client, once. unexpected is true when an operator should
+// know its cause.
+func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
+	switch status.Code(errors.Unwrap(err)) {
+	case codes.NotFound:
+		return refusal(conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "conversation_id", "no such conversation, or you are not a member of it"), false
+	case codes.InvalidArgument:
+		return invalid("", "the request breaks a rule of the history service"), false
+	default:
+		return refusal(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", "the history is away; try again"), true
+	}
+}
+
+// limitedRetryMs is after how long a client may try again what was above a rate.
+const limitedRetryMs = 1000
+
+// Limited is the refusal of what is above a rate or a number.
+func Limited(message string) *conversationv1.Error {
+	return &conversationv1.Error{
+		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: limitedRetryMs,
+	}
+}
+
+func invalid(field, message string) *conversationv1.Error {
+	return refusal(conversationv1.ErrorCode_ERROR_CODE_INVALID, field, message)
+}
+
+func refusal(code conversationv1.ErrorCode, field, message string) *conversationv1.Error {
+	return &conversationv1.Error{Code: code, Field: field, Message: message}
+}
+
+// answer is an Answer that is one message of a server frame.
+type answer struct{ frame *clientv1.ServerFrame }
+
+// Append implements Answer.
+func (a answer) Append(dst []byte, codec frame.Codec, id uint64) []byte {
+	a.frame.Id = id
+	return frame.AppendServer(dst, codec, a.frame)
+}

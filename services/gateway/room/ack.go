@@ -1,0 +1,89 @@
+package room
+
+import (
+	"math/rand/v2"
+	"time"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+)
+
+// Acknowledge notes how far the client has received and read. It returns false for a seq that does not exist.
+func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
+	r := s.room.Load()
+	if r == nil {
+		return true // it is being put into its room
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// The list of conversations may be ahead of what came live. A room that is not ready does not know how far its log
+	// reaches: then the owner of the conversation is left to judge, and nothing is noted here.
+	if max(delivered, read) > max(r.head, r.seen, s.told) {
+		return !r.ready
+	}
+	s.read = max(s.read, read)
+	if delivered > s.acked {
+		r.hub.cfg.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, now, r.key, s.to.Number, 0, s.acked+1, delivered)
+		r.measureDeliveredLocked(s, delivered, now)
+		if s.followed != nil {
+			s.followed.Acknowledge(delivered)
+		}
+		s.acked, s.tries, s.retryAt = delivered, 0, 0
+		if s.acked < s.sent {
+			s.retryAt = now.Add(r.hub.cfg.AckTimeout).UnixNano()
+		}
+	}
+	return true
+}
+
+// measureDeliveredLocked measures how long it took until somebody other than its sender had an event, for events that somebody
+// was sent at once.
+func (r *Room) measureDeliveredLocked(s *Subscription, seq uint64, now time.Time) {
+	if seq > r.head || seq < r.firstRecentLocked() {
+		return
+	}
+	e := r.recent[seq-r.firstRecentLocked()]
+	if e.pending && e.event.GetSender() != s.to.User {
+		e.pending = false
+		r.hub.cfg.Metrics.Delivered.Observe(max(0, now.Sub(time.UnixMilli(e.event.GetTimeMs())).Seconds()))
+	}
+}
+
+// retry sends what stayed unacknowledged again, with exponential backoff and jitter, and closes links that do not react at
+// all. It costs a look at rooms in which something was sent since everything was acknowledged.
+func (r *Room) retry(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.awaiting {
+		return
+	}
+	awaiting := false
+	cfg := &r.hub.cfg
+	for _, s := range r.subscriptions {
+		if s.acked >= s.sent {
+			continue
+		}
+		awaiting = true
+		if s.followed != nil {
+			s.followed.AbandonBefore(now.Add(-flight.FollowFor), "not acknowledged for too long")
+		}
+		if s.behind || s.retryAt == 0 || now.UnixNano() < s.retryAt {
+			continue
+		}
+		if s.tries >= cfg.AckTries {
+			s.to.Sender.Close(errcode.CloseNoAck, "events stayed unacknowledged")
+			continue
+		}
+		s.tries++
+		backoff := cfg.AckTimeout << s.tries
+		s.retryAt = now.Add(backoff/2 + rand.N(backoff/2+1)).UnixNano()
+		cfg.Metrics.Retries.Inc()
+		cfg.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_RETRIED, now, r.key, s.to.Number, 0, s.acked+1, s.sent)
+		s.sent = max(s.acked, s.from-1)
+		r.putBehindLocked(s)
+	}
+	r.awaiting = awaiting
+}

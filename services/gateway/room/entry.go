@@ -1,0 +1,79 @@
+package room
+
+import (
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/wire"
+)
+
+// entry is an event with its encodings, each made once when first needed. Guarded by the room's mu.
+type entry struct {
+	event *conversationv1.Event
+	// joined are the users whose membership it begins, left the one whose membership it ends; both mostly empty.
+	joined []conversation.UserID
+	left   conversation.UserID
+	trace  *flight.EventTrace // nil when it is not sampled
+	size   int
+	frames [frame.NumCodecs][]byte // by codec, without the framing of a transport
+	// pending: somebody other than its sender was sent it at once, and nobody has acknowledged it yet.
+	pending bool
+}
+
+func newEntry(event *conversationv1.Event) *entry {
+	e := &entry{event: event, size: event.SizeVT()}
+	e.joined, e.left = conversation.Memberships(event)
+	return e
+}
+
+func newEntries(events []*conversationv1.Event) []*entry {
+	entries := make([]*entry, len(events))
+	for i, event := range events {
+		entries[i] = newEntry(event)
+	}
+	return entries
+}
+
+func (e *entry) seq() uint64 { return e.event.GetSeq() }
+
+// weight is about what the entry takes in memory with its encodings, in bytes.
+func (e *entry) weight() int { return 4*e.size + 256 }
+
+func (e *entry) frame(codec frame.Codec) []byte {
+	if e.frames[codec] == nil {
+		parent := ""
+		if e.trace != nil {
+			parent = e.trace.Parent
+		}
+		e.frames[codec] = frame.AppendEvent(make([]byte, 0, 2*e.size+128), codec, e.event, parent)
+	}
+	return e.frames[codec]
+}
+
+// Bounds of one message with several events.
+const (
+	maxMessageBytes  = 48 << 10
+	maxMessageEvents = 64
+)
+
+// messages joins frames into messages of an encoding and hands each to queue.
+func messages(encoding wire.Encoding, entries []*entry, queue func([]byte)) {
+	codec := encoding.Codec()
+	for len(entries) > 0 {
+		n, size := 0, 0
+		for n < len(entries) && n < maxMessageEvents && (n == 0 || size+len(entries[n].frame(codec)) <= maxMessageBytes) {
+			size += len(entries[n].frame(codec))
+			n++
+		}
+		queue(encoding.Message(func(dst []byte) []byte {
+			for _, e := range entries[:n] {
+				dst = append(dst, e.frame(codec)...)
+			}
+			return dst
+		}))
+		entries = entries[n:]
+	}
+}

@@ -1,0 +1,208 @@
+package room
+
+import (
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/page"
+	"github.com/runnelhq/runnel/services/gateway/wire"
+)
+
+// putBehindLocked marks a subscription as behind and has its session fill it.
+func (r *Room) putBehindLocked(s *Subscription) {
+	if s.behind {
+		return
+	}
+	s.behind = true
+	s.to.Subscriber.Behind(s)
+}
+
+// ConversationID is that of the room.
+func (s *Subscription) ConversationID() string { return s.room.Load().id }
+
+// FillOnce queues the next few events of a subscription that is behind, and reports whether there are more. The caller flushes
+// the link, and calls it for one subscription of a link at a time. The error says why history could not be read now.
+func (s *Subscription) FillOnce() (more bool, err error) {
+	r := s.room.Load()
+	r.mu.Lock()
+	after := s.sent
+	switch {
+	case s.forked || r.caughtUpLocked(s):
+		r.mu.Unlock()
+		return false, nil
+	case after+1 < s.from:
+		// Before the present membership lies what only history can judge.
+		r.mu.Unlock()
+		return true, r.fillPast(s, after)
+	case after+1 >= r.firstRecentLocked():
+		r.queueLocked(s, r.recent[after+1-r.firstRecentLocked():])
+		r.mu.Unlock()
+		return true, nil // the next time says whether there is more
+	}
+	r.mu.Unlock()
+	entries, err := r.load(after)
+	if err != nil {
+		return true, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.sent == after && r.ready { // else it was put back meanwhile, to send again, or the room begins anew
+		r.queueLocked(s, entries)
+	}
+	return true, nil
+}
+
+// caughtUpLocked makes the subscription live, or ends it, when it has got everything that is for it. A room that begins anew has
+// no events, and puts its subscriptions behind again afterwards.
+func (r *Room) caughtUpLocked(s *Subscription) bool {
+	if s.until != 0 && s.sent >= s.until {
+		if s.index >= 0 {
+			r.endLocked(s)
+		} else {
+			s.followed.Abandon("the membership ended")
+		}
+		return true
+	}
+	if s.sent < r.head {
+		return false
+	}
+	s.behind = false
+	return true
+}
+
+// queueLocked sends one message's worth of entries that follow what was sent.
+func (r *Room) queueLocked(s *Subscription, entries []*entry) {
+	if s.isElsewhere(entries) {
+		r.forkLocked(s)
+		return
+	}
+	last := r.head
+	if s.until != 0 {
+		last = min(last, s.until)
+	}
+	size, n := 0, 0
+	for _, e := range entries {
+		if e.event.GetSeq() > last || n == maxMessageEvents || (n > 0 && size+e.size > maxMessageBytes/2) {
+			break
+		}
+		size += e.size
+		n++
+		// The room may have taken this event before the subscription was there: then nobody has told the subscription.
+		if e.left != "" && e.event.GetSeq() >= s.from && e.left == s.to.User {
+			if s.until == 0 {
+				s.until = e.event.GetSeq()
+			}
+			break
+		}
+	}
+	if n == 0 {
+		return
+	}
+	now, cfg := time.Now(), &r.hub.cfg
+	followed := s.follow(r, entries[:n], now)
+	var mark uint32
+	messages(s.to.Events, entries[:n], func(message []byte) {
+		mark, _ = s.to.Sender.QueueEvents(message, followed)
+		followed = nil // all in the first message: they are few, and the rest follows at once
+	})
+	s.setSent(entries[n-1].seq(), entries[n-1].event.GetHash())
+	r.awaiting = true
+	if mark != 0 {
+		cfg.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, now, r.key, s.to.Number, mark, entries[0].seq(), s.sent)
+	}
+	cfg.Metrics.Deliveries.Add(float64(n))
+	cfg.Metrics.FramesOut.Add(float64(n))
+	cfg.Metrics.Filled.Add(float64(n))
+	if s.retryAt == 0 {
+		s.retryAt = now.Add(cfg.AckTimeout).UnixNano()
+	}
+}
+
+// fillPast queues events of earlier memberships, and says which stretches the user may not see.
+func (r *Room) fillPast(s *Subscription, after uint64) error {
+	r.mu.Lock()
+	begin, hash := after, uint64(0)
+	if s.top == after && after > 0 {
+		hash = s.topHash
+	}
+	if hash != 0 {
+		begin-- // the event that the client has is read as well, for its hash
+	}
+	r.mu.Unlock()
+	read, err := r.hub.read(metrics.ReadPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.to.User, After: begin, Limit: maxMessageEvents})
+	if err == nil {
+		err = page.CheckRising(r.id, read, begin)
+	}
+	if err != nil {
+		return err
+	}
+	differs := hash != 0 && page.TakePosition(read, after, hash)
+	page.Trim(read, r.hub.PageBytes(s.to.Events))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.sent != after || s.forked || !r.ready {
+		return nil
+	}
+	if differs {
+		r.forkLocked(s)
+		return nil
+	}
+	stop := s.from - 1
+	last := page.Last(read, stop)
+	if last <= after {
+		return &page.HoleError{ConversationID: r.id, Seq: after + 1}
+	}
+	r.hub.queuePast(s.to, r.id, r.key, read, stop)
+	s.setSent(last, page.HashIn(read, last))
+	return nil
+}
+
+// PageBytes is how large a page of the past may be at most: large events must not fill the send queue of a client that is not
+// slow.
+func (h *Hub) PageBytes(encoding wire.Encoding) int {
+	if encoding.Codec() == frame.JSONWithBytes {
+		return h.cfg.SendQueueBytes / 8 // each body is in it twice
+	}
+	return h.cfg.SendQueueBytes / 4
+}
+
+// queuePast queues a page as its viewer may see it, up to and including stop.
+func (h *Hub) queuePast(to *Listener, conversationID string, key flight.Key, read *historyv1.ReadResponse, stop uint64) {
+	events, hidden := read.GetEvents(), read.GetHidden()
+	now := time.Now()
+	for len(events) > 0 || len(hidden) > 0 {
+		var message []byte
+		var kind gatewayv1.StepKind
+		var first, last uint64
+		if len(hidden) == 0 || (len(events) > 0 && events[0].GetSeq() < hidden[0].GetFirst()) {
+			event := events[0]
+			events = events[1:]
+			if event.GetSeq() > stop {
+				return
+			}
+			message = to.Events.Message(func(dst []byte) []byte { return frame.AppendEvent(dst, to.Events.Codec(), event, "") })
+			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, event.GetSeq(), event.GetSeq()
+		} else {
+			stretch := hidden[0]
+			hidden = hidden[1:]
+			if stretch.GetFirst() > stop {
+				return
+			}
+			kind, first, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, stretch.GetFirst(), min(stretch.GetLast(), stop)
+			message = to.Answers.Frame(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
+				ConversationId: conversationID, First: first, Last: last,
+			}}})
+		}
+		h.cfg.Metrics.FramesOut.Inc()
+		if mark, _ := to.Sender.QueueEvents(message, nil); mark != 0 {
+			h.cfg.Recorder.Subscription(kind, now, key, to.Number, mark, first, last)
+		}
+	}
+}

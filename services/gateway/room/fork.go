@@ -1,0 +1,184 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/backoff"
+	"github.com/runnelhq/runnel/services/gateway/page"
+)
+
+// Forks. A database that is restored from a backup, or fails over to a copy that was behind, ends before what clients have,
+// and goes on with other events. Nobody tells the gateway. It finds out by the chain of hashes:
+//
+//   - A subscription knows how far its client is (top) and the beginning of the hash there, from the position that the client
+//     resumed with and from what it was sent. The event that follows must name that hash. This costs no read: the comparison
+//     is made with the event that is pushed next, or with the head's hash when there is none.
+//   - A room knows the hash of its head. A live event that does not chain to it, or a head in the store that is behind it, means
+//     that the room's memory is of a branch that is gone: it is dropped, and the room begins anew from the store.
+//
+// A subscription whose client is on another branch is given up with a push of Forked. The client gets nothing more of the
+// conversation until it reconnects.
+
+// hashAtLocked is the hash of an event; nil when the room does not have it.
+func (r *Room) hashAtLocked(seq uint64) []byte {
+	switch first := r.firstRecentLocked(); {
+	case seq == r.head:
+		return r.headHash
+	case seq > r.head || seq+1 < first:
+		return nil
+	case seq+1 == first:
+		return r.recent[0].event.GetPrevHash()
+	default:
+		return r.recent[seq-first].event.GetHash()
+	}
+}
+
+// differsLocked reports whether the room knows another event at some seq.
+func (r *Room) differsLocked(entries []*entry) bool {
+	for _, e := range entries {
+		if known := r.hashAtLocked(e.seq()); len(known) > 0 && !bytes.Equal(known, e.event.GetHash()) {
+			return true
+		}
+	}
+	return false
+}
+
+// isForkedLocked reports whether the log has another event at the subscription's top than its client has.
+func (r *Room) isForkedLocked(s *Subscription) bool {
+	known := page.HashPrefix(r.hashAtLocked(s.top))
+	return s.topHash != 0 && known != 0 && known != s.topHash
+}
+
+// isElsewhere reports whether the client has another event at its top than the log. entries follow what was sent.
+func (s *Subscription) isElsewhere(entries []*entry) bool {
+	switch first := entries[0].seq(); {
+	case s.topHash == 0:
+		return false
+	case s.top+1 == first:
+		return page.HashPrefix(entries[0].event.GetPrevHash()) != s.topHash
+	case s.top >= first && s.top-first < uint64(len(entries)):
+		return page.HashPrefix(entries[s.top-first].event.GetHash()) != s.topHash
+	default:
+		return false
+	}
+}
+
+// placeLocked decides how a subscription goes on in a room that is ready: given up, behind or live.
+func (r *Room) placeLocked(s *Subscription) {
+	switch {
+	case s.top > max(r.head, r.seen) || r.isForkedLocked(s):
+		r.forkLocked(s)
+	case s.sent < r.head:
+		r.putBehindLocked(s)
+	case s.top == r.head && s.topHash == 0:
+		s.topHash = page.HashPrefix(r.headHash) // the client has what is there, and claimed nothing else
+	}
+}
+
+func (r *Room) placeAllLocked() { r.eachLocked(r.placeLocked) }
+
+// forkLocked gives a subscription up and tells its client.
+func (r *Room) forkLocked(s *Subscription) {
+	s.followed.Abandon("the client is on another branch of the log")
+	s.forked = true
+	r.removeLocked(s)
+	s.to.Subscriber.Forked(s, r.id, r.head, s.top)
+}
+
+// reloadLocked forgets what the room has, because the store has something else, and begins anew. Subscriptions whose clients are
+// known to have a part of the log that is still there go on; a client of which that is not known has to find out.
+func (r *Room) reloadLocked() {
+	if !r.ready || r.closed {
+		return // it is beginning anew already
+	}
+	h := r.hub
+	h.cfg.Metrics.Reloads.Inc()
+	h.cfg.Logger.Warn("the log of a conversation is not the one that clients were sent; it is read anew. Was the database restored, or did it fail over?",
+		"conversation", r.id, "seq", r.head)
+	r.growLocked(-r.bytes)
+	r.receipt = 0 // versions go back with the log
+	r.recent = nil
+	r.ready, r.head, r.headHash, r.seen, r.missed, r.erasedAt = false, 0, nil, 0, 0, 0
+	for _, s := range r.subscriptions {
+		s.told = 0
+		s.until = 0 // if the membership ends on this branch too, the event that ends it is still to come
+		if s.topHash == 0 && s.top != 0 {
+			s.topHash = ^uint64(0) // no event's: whatever follows, the subscription is given up
+		}
+	}
+	h.workers.Go(func() {
+		for wait := time.Duration(0); h.ctx.Err() == nil; {
+			ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)
+			err := h.readHeads(ctx, []*Room{r}, (*Room).open)
+			cancel()
+			if err == nil || r.isClosed() {
+				return
+			}
+			h.cfg.Logger.Warn("a conversation cannot be read anew yet", "conversation", r.id, "error", err)
+			wait = backoff.Wait(h.ctx.Done(), wait)
+		}
+	})
+}
+
+func (r *Room) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+// standpoint is where a room stood when the store was asked for its head.
+type standpoint struct {
+	head uint64
+	hash []byte
+}
+
+// standpoint is where the room stands; its head is 0 while that is not known.
+func (r *Room) standpoint() standpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ready {
+		return standpoint{}
+	}
+	return standpoint{r.head, r.headHash}
+}
+
+// compare holds where the room stood to what the store answered afterwards: the loss of the last event is noticed here, and a
+// store that went back.
+func (r *Room) compare(before standpoint, now *historyv1.Head) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ready || r.head < before.head {
+		return // it began anew meanwhile
+	}
+	hash := now.GetHeadHash()
+	if now.GetHead() < before.head ||
+		(now.GetHead() == before.head && len(hash) > 0 && len(before.hash) > 0 && !bytes.Equal(hash, before.hash)) {
+		r.reloadLocked()
+		return
+	}
+	r.hearLocked(now.GetHead())
+}
+
+// doubtInterval is the least time between two questions to the store whether a room is on its log.
+const doubtInterval = time.Second
+
+// doubtLocked asks the store whether the room is on its log, now and then.
+func (r *Room) doubtLocked() {
+	now := time.Now()
+	if !r.ready || now.Before(r.doubtAt) {
+		return
+	}
+	r.doubtAt = now.Add(doubtInterval)
+	h := r.hub
+	h.workers.Go(func() {
+		ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)
+		defer cancel()
+		if err := h.compareRooms(ctx, []*Room{r}); err != nil && h.ctx.Err() == nil {
+			h.cfg.Logger.Warn("the head of a conversation could not be compared", "conversation", r.id, "error", err)
+		}
+	})
+}

@@ -1,0 +1,78 @@
+package room
+
+import (
+	"context"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/page"
+)
+
+// Former reads what a client has not got of a conversation that its user left or was removed from. It may be a conversation that
+// the user never was in.
+type Former struct {
+	hub            *Hub
+	to             *Listener
+	conversationID string
+	after          uint64
+	hash           uint64 // of the event at after, to be judged; 0 when that is done
+}
+
+// FormerState is what became of a Former.
+type FormerState int
+
+// The states.
+const (
+	// FormerMore: some was queued, and there is more.
+	FormerMore FormerState = iota
+	// FormerEnded: everything was queued.
+	FormerEnded
+	// FormerMember: the user is a member again.
+	FormerMember
+	// FormerForked: the client is on another branch of the log.
+	FormerForked
+)
+
+// Former begins to read a former conversation after a client's position.
+func (h *Hub) Former(to *Listener, position *clientv1.Position) *Former {
+	return &Former{hub: h, to: to, conversationID: position.GetConversationId(), after: position.GetSeq(), hash: page.HashPrefix(position.GetHash())}
+}
+
+// Position is the last seq that the client has or was sent.
+func (f *Former) Position() uint64 { return f.after }
+
+// FillOnce queues the next page. head is the last event of the conversation that is for the user. The caller flushes the link,
+// and lets others read between two pages.
+func (f *Former) FillOnce(ctx context.Context) (state FormerState, head uint64, err error) {
+	begin := f.after
+	if f.hash != 0 && f.after > 0 {
+		begin-- // the event that the client has is read as well, for its hash
+	}
+	f.hub.cfg.Metrics.Reads[metrics.ReadPast].Inc()
+	read, err := f.hub.cfg.Log.Read(ctx, &historyv1.ReadRequest{
+		ConversationId: f.conversationID, Viewer: f.to.User, After: begin, Limit: maxMessageEvents,
+	})
+	switch {
+	case err != nil:
+		return FormerMore, 0, err
+	case read.GetMember():
+		return FormerMember, 0, nil
+	}
+	if err := page.CheckRising(f.conversationID, read, begin); err != nil {
+		return FormerMore, 0, err
+	}
+	head = read.GetHead()
+	if f.after > head || (begin < f.after && page.TakePosition(read, f.after, f.hash)) {
+		return FormerForked, head, nil
+	}
+	f.hash = 0 // it is the client's own position that is judged, once
+	page.Trim(read, f.hub.PageBytes(f.to.Events))
+	f.hub.queuePast(f.to, f.conversationID, f.hub.cfg.Recorder.KeyOf(f.conversationID), read, ^uint64(0))
+	f.after = max(f.after, page.Last(read, ^uint64(0)))
+	if read.GetMore() {
+		return FormerMore, head, nil
+	}
+	return FormerEnded, head, nil
+}

@@ -1,0 +1,202 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/backoff"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/page"
+)
+
+// pageEvents is how many events one page of history has at most.
+const pageEvents = 500
+
+// open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between. The head
+// is nil when the conversation does not exist (any more).
+func (r *Room) open(head *historyv1.Head) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ready {
+		return
+	}
+	r.ready, r.head, r.headHash = true, head.GetHead(), head.GetHeadHash()
+	r.placeAllLocked()
+	if r.seen > r.head {
+		r.catchUpLocked()
+	}
+}
+
+// hearLocked notes a seq that exists.
+func (r *Room) hearLocked(seq uint64) {
+	r.seen = max(r.seen, seq)
+	if r.ready && r.seen > r.head {
+		r.catchUpLocked()
+	}
+}
+
+// catchUpLocked reads what is missing from history, on a goroutine of its own.
+func (r *Room) catchUpLocked() {
+	if first := max(r.head, r.missed) + 1; first <= r.seen {
+		r.hub.cfg.Recorder.Room(gatewayv1.StepKind_STEP_KIND_MISSED, time.Now(), r.key, first, r.seen)
+		r.missed = r.seen
+	}
+	if r.catching {
+		return
+	}
+	r.catching = true
+	r.hub.workers.Go(r.catchUp)
+}
+
+func (r *Room) catchUp() {
+	h := r.hub
+	for wait := time.Duration(0); h.ctx.Err() == nil; {
+		r.mu.Lock()
+		after, heard := r.head, r.seen
+		r.mu.Unlock()
+		read, err := h.read(metrics.ReadGap, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: pageEvents})
+		if err == nil {
+			err = page.CheckRising(r.id, read, after)
+		}
+		if err != nil {
+			h.ReadFailed(err, "a gap could not be filled yet", "conversation", r.id, "after", after)
+			wait = backoff.Wait(h.ctx.Done(), wait)
+			if r.empty() {
+				break
+			}
+			continue
+		}
+		var dirty []Sender
+		r.mu.Lock()
+		r.takePageLocked(newEntries(read.GetEvents()), &dirty)
+		r.missLocked(after, heard, read.GetHead())
+		done := !r.ready || r.head >= r.seen || len(r.subscriptions) == 0
+		if done {
+			r.catching = false
+		}
+		r.mu.Unlock()
+		flushAll(dirty)
+		if done {
+			return
+		}
+		if !read.GetMore() {
+			wait = backoff.Wait(h.ctx.Done(), wait)
+		}
+	}
+	r.mu.Lock()
+	r.catching = false
+	r.mu.Unlock()
+}
+
+// missLocked holds what the room had taken and heard of, before the store was asked, to the head that the store has. An event
+// is heard of only after it was committed, so what the store does not have is gone.
+func (r *Room) missLocked(taken, heard, head uint64) {
+	switch {
+	case !r.ready || r.head < taken: // it began anew meanwhile
+	case head < taken:
+		r.reloadLocked()
+	case head < heard && head == r.head:
+		r.seen = r.head
+		r.placeAllLocked()
+	}
+}
+
+// takePageLocked takes what a page has beyond the head.
+func (r *Room) takePageLocked(entries []*entry, dirty *[]Sender) {
+	for len(entries) > 0 && entries[0].seq() <= r.head {
+		entries = entries[1:]
+	}
+	if !r.ready || len(entries) == 0 || entries[0].seq() != r.head+1 {
+		return
+	}
+	if !chained(r.headHash, entries) {
+		r.reloadLocked()
+		return
+	}
+	first, last := entries[0].seq(), entries[len(entries)-1].seq()
+	r.hub.cfg.Metrics.GapEvents.Add(float64(len(entries)))
+	r.hub.cfg.Recorder.Room(gatewayv1.StepKind_STEP_KIND_GAP_FILLED, time.Now(), r.key, first, last)
+	r.advanceLocked(entries, dirty)
+}
+
+func (r *Room) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.subscriptions) == 0
+}
+
+// errReloaded says that a room had to begin anew while its events were read.
+var errReloaded = errors.New("the log of the conversation is not the one that clients were sent")
+
+// load reads the events after a seq for everybody in the room who needs them now, once.
+func (r *Room) load(after uint64) ([]*entry, error) {
+	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
+		read, err := r.hub.read(metrics.ReadBehind, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: pageEvents})
+		if err != nil {
+			return nil, err
+		}
+		if err := page.CheckRising(r.id, read, after); err != nil {
+			return nil, err
+		}
+		if len(read.GetEvents()) == 0 {
+			return nil, &page.HoleError{ConversationID: r.id, Seq: after + 1}
+		}
+		entries := newEntries(read.GetEvents())
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.ready && r.differsLocked(entries) {
+			r.reloadLocked()
+			return nil, errReloaded
+		}
+		if read.GetHead() >= r.erasedAt { // else they may hold what was erased meanwhile
+			r.prependLocked(entries)
+		}
+		return entries, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	entries, _ := loaded.([]*entry) // nothing else is ever loaded
+	return entries, nil
+}
+
+// chained reports whether entries are contiguous, each with the hash of the one before it, and the first with prev. An empty
+// prev is not known and fits everything.
+func chained(prev []byte, entries []*entry) bool {
+	for i, e := range entries {
+		if i > 0 && e.seq() != entries[i-1].seq()+1 {
+			return false
+		}
+		if len(prev) > 0 && !bytes.Equal(prev, e.event.GetPrevHash()) {
+			return false
+		}
+		prev = e.event.GetHash()
+	}
+	return true
+}
+
+// read reads a page of a conversation.
+func (h *Hub) read(purpose metrics.ReadPurpose, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
+	h.cfg.Metrics.Reads[purpose].Inc()
+	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)
+	defer cancel()
+	return h.cfg.Log.Read(ctx, request)
+}
+
+// ReadFailed logs why something could not be read from the store. A hole in a log is worse than an outage: it does not go away
+// by itself.
+func (h *Hub) ReadFailed(err error, message string, args ...any) {
+	args = append(args, "error", err)
+	if _, missing := errors.AsType[*page.HoleError](err); missing {
+		h.cfg.Metrics.Holes.Inc()
+		h.cfg.Logger.Error(message, args...)
+		return
+	}
+	h.cfg.Logger.Warn(message, args...)
+}

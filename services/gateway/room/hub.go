@@ -1,0 +1,402 @@
+package room
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+
+	"github.com/runnelhq/runnel/services/gateway/backoff"
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// Log is what rooms read of the history service.
+type Log interface {
+	Heads(ctx context.Context, request *historyv1.HeadsRequest, options ...grpc.CallOption) (*historyv1.HeadsResponse, error)
+	Read(ctx context.Context, request *historyv1.ReadRequest, options ...grpc.CallOption) (*historyv1.ReadResponse, error)
+}
+
+// Bus is where live messages come from.
+type Bus interface {
+	// Subscribe puts the live messages of a conversation into to, from some time on. It fails only when the bus is closed.
+	Subscribe(conversationID string, to chan *nats.Msg) (Unsubscriber, error)
+	// Flush returns when all subscriptions are in effect.
+	Flush(ctx context.Context) error
+}
+
+// Unsubscriber ends a subscription of the bus.
+type Unsubscriber interface{ Unsubscribe() error }
+
+// Config is what a Hub works with. All fields are required.
+type Config struct {
+	Log      Log
+	Bus      Bus
+	Logger   *slog.Logger
+	Metrics  *metrics.Metrics
+	Recorder *flight.Recorder
+	Tracer   *flight.Tracer
+	// Joined is called when an event begins a user's membership. It must not block.
+	Joined func(userID, conversationID string)
+
+	SendQueueBytes int           // that may wait for one client
+	RecentBytes    int           // of recent events of all conversations
+	AckTimeout     time.Duration // until an unacknowledged event is sent again; doubles with each try
+	AckTries       int           // times that it is sent again before the link is closed
+	HistoryTimeout time.Duration // of one call of history
+}
+
+// Hub holds the rooms. Live messages come in through a few shards, a conversation always through the same, and each shard is
+// worked off by one goroutine. It takes all that waits before it writes: when it is behind, many events go to a link in one
+// write; when it is not, the one there is goes at once.
+type Hub struct {
+	cfg         Config
+	ctx         context.Context //nolint:containedctx // the life of the hub: reads begin in callbacks that bring no context
+	shards      []shard
+	recentBytes atomic.Int64
+	workers     sync.WaitGroup
+
+	mu    sync.Mutex
+	rooms map[string]*Room
+}
+
+// shard is the way of the events of some conversations, and of the outcomes that their senders wait for: an outcome goes
+// out in one write with the event it belongs to, when both are there.
+type shard struct {
+	live    chan *nats.Msg
+	replies chan Sender
+}
+
+const (
+	shardCapacity = 16384
+	// shardDrain and shardDrainBytes bound what is taken before it is written: more would fill send queues though nobody is
+	// slow.
+	shardDrain      = 256
+	shardDrainBytes = 64 << 10
+	// headsPerCall is how many conversations one call of history compares.
+	headsPerCall = 500
+)
+
+// NewHub makes a hub whose reads end with ctx. Run works it off.
+func NewHub(ctx context.Context, cfg Config) *Hub {
+	h := &Hub{cfg: cfg, ctx: ctx, rooms: map[string]*Room{}, shards: make([]shard, runtime.GOMAXPROCS(0))}
+	for i := range h.shards {
+		h.shards[i] = shard{live: make(chan *nats.Msg, shardCapacity), replies: make(chan Sender, shardCapacity)}
+	}
+	return h
+}
+
+// Run hands out live messages until ctx ends. Call Wait afterwards.
+func (h *Hub) Run(ctx context.Context) {
+	var shards sync.WaitGroup
+	for i := range h.shards {
+		shards.Go(func() { h.work(ctx, &h.shards[i]) })
+	}
+	shards.Wait()
+}
+
+// Wait waits for the reads that rooms began. They end when the hub's context does.
+func (h *Hub) Wait() { h.workers.Wait() }
+
+// work delivers what comes in through one shard until ctx ends.
+func (h *Hub) work(ctx context.Context, s *shard) {
+	var dirty []Sender
+	for {
+		size := 0
+		select {
+		case <-ctx.Done():
+			return
+		case msg := <-s.live:
+			size = len(msg.Data)
+			h.take(msg, &dirty)
+		case sender := <-s.replies:
+			dirty = append(dirty, sender)
+		}
+		for n := 1; n < shardDrain && size < shardDrainBytes && len(s.live) > 0; n++ {
+			msg := <-s.live
+			size += len(msg.Data)
+			h.take(msg, &dirty)
+		}
+		for n := 0; n < shardDrain && len(s.replies) > 0; n++ {
+			dirty = append(dirty, <-s.replies)
+		}
+		flushAll(dirty)
+		clear(dirty)
+		dirty = dirty[:0]
+	}
+}
+
+// shardOf is the shard of a conversation; always the same, or its events would overtake each other.
+func (h *Hub) shardOf(conversationID string) *shard {
+	return &h.shards[conversation.Partition(conversationID, len(h.shards))]
+}
+
+// FlushSoon has what was queued to a sender written together with what the conversation's shard has for it.
+func (h *Hub) FlushSoon(conversationID string, sender Sender) {
+	select {
+	case h.shardOf(conversationID).replies <- sender:
+	default:
+		sender.Flush() // the shard is far behind
+	}
+}
+
+func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
+	var live brokerv1.Live
+	if err := live.UnmarshalVT(msg.Data); err != nil {
+		h.cfg.Logger.Error("a live message cannot be decoded", "subject", msg.Subject, "error", err)
+		return
+	}
+	r := h.Room(broker.ConversationOf(msg.Subject))
+	if r == nil {
+		return // everybody left meanwhile
+	}
+	traces := h.cfg.Tracer.FanOut(h.ctx, &live)
+	entries := newEntries(live.GetEvents())
+	for i, t := range traces {
+		entries[i].trace = t
+	}
+	r.takeMessage(&live, entries, dirty)
+	for _, t := range traces {
+		if t != nil {
+			t.End(0) // it was a repeat, or came before one that is missing
+		}
+	}
+}
+
+// flushAll writes what was queued to links. Many of them are shared among the processors: the writes are system calls of a few
+// microseconds each, and one after the other the last reader of a large room would wait for all before it.
+func flushAll(dirty []Sender) {
+	const worthSharing = 64
+	if len(dirty) < worthSharing {
+		for _, sender := range dirty {
+			sender.Flush()
+		}
+		return
+	}
+	var group errgroup.Group
+	for part := range slices.Chunk(dirty, (len(dirty)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0)) {
+		group.Go(func() error {
+			for _, sender := range part {
+				sender.Flush()
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // the parts return no errors
+}
+
+// Enter puts subscriptions into rooms, making those that are not there yet. The subscriptions, by conversation, and the summaries
+// are of the same conversations.
+func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*historyv1.Summary) {
+	var fresh []*Room
+	for _, summary := range summaries {
+		s := subscriptions[summary.GetConversationId()]
+		h.mu.Lock()
+		r := h.rooms[summary.GetConversationId()]
+		if r == nil {
+			r = &Room{hub: h, id: summary.GetConversationId(), key: h.cfg.Recorder.KeyOf(summary.GetConversationId())}
+			sub, err := h.cfg.Bus.Subscribe(r.id, h.shardOf(r.id).live)
+			if err != nil {
+				// Only a closed bus refuses subscriptions: the gateway is stopping.
+				h.mu.Unlock()
+				h.cfg.Logger.Warn("a conversation cannot be listened to", "conversation", r.id, "error", err)
+				return
+			}
+			r.sub = sub
+			h.rooms[r.id] = r
+			h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
+			fresh = append(fresh, r)
+		}
+		r.mu.Lock()
+		h.mu.Unlock()
+		r.addLocked(s)
+		r.welcomeLocked(s, summary.GetHead())
+		r.mu.Unlock()
+	}
+	if len(fresh) > 0 {
+		h.open(fresh)
+	}
+}
+
+// welcomeLocked begins with a new subscription. listed is the head in the list of conversations that it comes from.
+func (r *Room) welcomeLocked(s *Subscription, listed uint64) {
+	head := r.head
+	r.hearLocked(listed)
+	switch {
+	case !r.ready: // it will look at all its subscriptions
+	case listed < head:
+		r.doubtLocked() // it took more since the list was read, or the store went back
+		r.placeLocked(s)
+	default:
+		r.placeLocked(s)
+	}
+}
+
+// open reads the heads of new rooms once their subscriptions are in effect, and tries until it has them.
+func (h *Hub) open(fresh []*Room) {
+	if h.openOnce(fresh) == nil {
+		return
+	}
+	h.workers.Go(func() {
+		for wait := time.Duration(0); h.ctx.Err() == nil; {
+			wait = backoff.Wait(h.ctx.Done(), wait)
+			err := h.openOnce(fresh)
+			if err == nil {
+				return
+			}
+			h.cfg.Logger.Warn("new conversations cannot be followed yet", "conversations", len(fresh), "error", err)
+		}
+	})
+}
+
+func (h *Hub) openOnce(fresh []*Room) error {
+	ctx, cancel := context.WithTimeout(h.ctx, h.cfg.HistoryTimeout)
+	defer cancel()
+	if err := h.cfg.Bus.Flush(ctx); err != nil {
+		return fmt.Errorf("wait for subscriptions: %w", err)
+	}
+	return h.readHeads(ctx, fresh, (*Room).open)
+}
+
+// readHeads asks history where rooms stand and tells each of them: nil when the conversation does not exist.
+func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) error {
+	for part := range slices.Chunk(rooms, headsPerCall) {
+		ids := make([]string, len(part))
+		for i, r := range part {
+			ids[i] = r.id
+		}
+		h.cfg.Metrics.Reads[metrics.ReadHeads].Inc()
+		heads, err := h.cfg.Log.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: ids})
+		if err != nil {
+			return fmt.Errorf("read heads: %w", err)
+		}
+		byID := make(map[string]*historyv1.Head, len(part))
+		for _, head := range heads.GetHeads() {
+			byID[head.GetConversationId()] = head
+		}
+		for _, r := range part {
+			tell(r, byID[r.id])
+		}
+	}
+	return nil
+}
+
+// Leave gives a subscription up; the last one closes the room.
+func (h *Hub) Leave(s *Subscription) {
+	r := s.room.Load()
+	if r == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.followed.Abandon("the connection ended")
+	r.removeLocked(s)
+	h.closeIfEmptyLocked(r)
+}
+
+// closeIfEmpty closes a room whose last member left the conversation rather than the gateway.
+func (h *Hub) closeIfEmpty(r *Room) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h.closeIfEmptyLocked(r)
+}
+
+// closeIfEmptyLocked needs the hub's mu and the room's.
+func (h *Hub) closeIfEmptyLocked(r *Room) {
+	if len(r.subscriptions) > 0 || h.rooms[r.id] != r {
+		return
+	}
+	r.closed = true
+	delete(h.rooms, r.id)
+	h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
+	_ = r.sub.Unsubscribe() // fails only when the bus is closed, which ends it as well
+	r.growLocked(-r.bytes)
+	r.recent = nil
+}
+
+// Sweep sends what stayed unacknowledged for too long again, and closes rooms that are empty.
+func (h *Hub) Sweep(now time.Time) {
+	for _, r := range h.all() {
+		r.retry(now)
+		if r.empty() {
+			h.closeIfEmpty(r)
+		}
+	}
+}
+
+// Room is that of a conversation; nil when nobody here listens to it.
+func (h *Hub) Room(conversationID string) *Room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.rooms[conversationID]
+}
+
+// Count is the number of rooms.
+func (h *Hub) Count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.rooms)
+}
+
+// RecentBytes is the size of the recent events that are kept.
+func (h *Hub) RecentBytes() int64 { return h.recentBytes.Load() }
+
+// Waiting is how many live messages wait in each shard.
+func (h *Hub) Waiting() []int {
+	waiting := make([]int, len(h.shards))
+	for i := range h.shards {
+		waiting[i] = len(h.shards[i].live)
+	}
+	return waiting
+}
+
+func (h *Hub) all() []*Room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rooms := make([]*Room, 0, len(h.rooms))
+	for _, r := range h.rooms {
+		rooms = append(rooms, r)
+	}
+	return rooms
+}
+
+// Compare asks history for the heads of all rooms within a time, so that the loss of the last live message of a conversation is
+// noticed, and a store that went back.
+func (h *Hub) Compare(ctx context.Context, within time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	if err := h.compareRooms(ctx, h.all()); err != nil && ctx.Err() == nil {
+		h.cfg.Logger.Warn("heads could not be compared", "error", err)
+	}
+}
+
+func (h *Hub) compareRooms(ctx context.Context, rooms []*Room) error {
+	for part := range slices.Chunk(rooms, headsPerCall) {
+		before := make(map[*Room]standpoint, len(part)) // what was taken by then is in the store, or it went back
+		for _, r := range part {
+			before[r] = r.standpoint()
+		}
+		if err := h.readHeads(ctx, part, func(r *Room, head *historyv1.Head) { r.compare(before[r], head) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+package room
+
+import (
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/wire"
+)
+
+// Listener is one session as rooms know it. Its fields do not change once a subscription has it.
+type Listener struct {
+	User         string
+	ConnectionID string
+	// Number stands for the connection in the recorder.
+	Number uint32
+	// Events is the encoding of events, Answers that of everything else.
+	Events, Answers wire.Encoding
+	// Receipts: the client wants them.
+	Receipts bool
+
+	Sender     Sender
+	Subscriber Subscriber
+}
+
+// Sender takes ready-made messages for one client: a link does. See link.Link for what the methods promise.
+type Sender interface {
+	Queue(message []byte) (first bool)
+	QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool)
+	Flush()
+	Close(code errcode.CloseCode, reason string) bool
+}
+
+// Subscriber is told what becomes of its subscriptions. It is called with the room's lock held: it must not call a room back.
+type Subscriber interface {
+	// Behind asks to call FillOnce until there is no more.
+	Behind(s *Subscription)
+	// Detached says that the membership ended: last is the last event of the conversation that is for this user. The
+	// subscription has left its room.
+	Detached(s *Subscription, conversationID string, last uint64)
+	// Forked says that the client is on another branch of the log: seq is its position, head the newest event there is. The
+	// subscription has left its room.
+	Forked(s *Subscription, conversationID string, head, seq uint64)
+}

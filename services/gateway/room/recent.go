@@ -1,0 +1,74 @@
+package room
+
+import (
+	"slices"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+const (
+	maxRecentEvents = 1024
+	minRecentEvents = 16
+)
+
+// rememberLocked keeps recent events within the room's share of the memory for them.
+func (r *Room) rememberLocked(entries []*entry) {
+	if r.closed {
+		return
+	}
+	r.recent = append(r.recent, entries...)
+	for _, e := range entries {
+		r.growLocked(e.weight())
+	}
+	for i, e := range slices.Backward(entries) {
+		if event := e.event; conversation.Erases(event.GetKind()) {
+			// Those who still need the events before it get them from history, as they are now.
+			r.erasedAt = event.GetSeq()
+			r.dropLocked(len(r.recent) - len(entries) + i)
+			break
+		}
+	}
+	r.trimLocked()
+}
+
+// dropLocked forgets the oldest recent events.
+func (r *Room) dropLocked(n int) {
+	for _, e := range r.recent[:n] {
+		r.growLocked(-e.weight())
+	}
+	clear(r.recent[:n]) // the array goes when append outgrows it
+	r.recent = r.recent[n:]
+}
+
+func (r *Room) growLocked(size int) {
+	r.bytes += size
+	r.hub.recentBytes.Add(int64(size))
+}
+
+func (r *Room) trimLocked() {
+	for len(r.recent) > maxRecentEvents || (len(r.recent) > minRecentEvents && r.hub.recentBytes.Load() > int64(r.hub.cfg.RecentBytes)) {
+		r.dropLocked(1)
+	}
+}
+
+// prependLocked keeps events that come right before the recent ones, so that the next one to return finds them in memory.
+func (r *Room) prependLocked(entries []*entry) {
+	end := 0
+	for end < len(entries) && entries[end].event.GetSeq() < r.firstRecentLocked() {
+		end++
+	}
+	entries = entries[:end]
+	if r.closed || !r.ready || end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecentLocked() || len(r.recent)+end > maxRecentEvents {
+		return
+	}
+	r.recent = append(entries[:end:end], r.recent...)
+	for _, e := range entries {
+		r.growLocked(e.weight())
+	}
+	r.trimLocked()
+}
+
+// firstRecentLocked is the seq of the oldest event in memory; head + 1 when there is none.
+func (r *Room) firstRecentLocked() uint64 {
+	return r.head + 1 - uint64(len(r.recent))
+}

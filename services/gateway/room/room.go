@@ -1,0 +1,281 @@
+package room
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/wire"
+)
+
+// Room is one conversation that somebody here listens to.
+//
+//	opening ──head known──▶ ready ◀──▶ catching up (an event is missing: history is read until it is found)
+//	   ▲                      │
+//	   └────── reload ────────┘ the store has another log than the one in memory: see fork.go
+type Room struct {
+	hub   *Hub
+	id    string
+	key   flight.Key         // stands for id in the recorder
+	sub   Unsubscriber       // guarded by Hub.mu
+	loads singleflight.Group // of pages, by the seq they begin after
+
+	mu            sync.Mutex
+	ready         bool
+	closed        bool // out of the hub: nothing is kept any more
+	catching      bool
+	head          uint64 // the newest event taken
+	headHash      []byte // of that event; empty when it is not known
+	seen          uint64 // the newest seq heard of; above head while something is missing
+	missed        uint64 // the newest seq that was noted as missing
+	subscriptions []*Subscription
+	recent        []*entry  // contiguous, the last one is head; may be empty
+	bytes         int       // of recent
+	erasedAt      uint64    // the newest event that erased content of those before it; those are not kept
+	receipt       int64     // version of the newest receipt
+	awaiting      bool      // some subscription may have unacknowledged events
+	doubtAt       time.Time // from when on the store may be asked again whether the room is on its log
+}
+
+// takeMessage takes one live message. Senders that got something are added to dirty, for flushing.
+func (r *Room) takeMessage(live *brokerv1.Live, entries []*entry, dirty *[]Sender) {
+	r.takeLive(live, entries, dirty)
+	if live.GetReceipt() != nil {
+		r.takeReceipt(live.GetReceipt(), dirty)
+	}
+}
+
+// takeLive takes events from live.<conversation>.
+func (r *Room) takeLive(message *brokerv1.Live, entries []*entry, dirty *[]Sender) {
+	if len(entries) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := entries[len(entries)-1].seq()
+	if r.ready && r.differsLocked(entries) {
+		r.reloadLocked()
+		return
+	}
+	r.seen = max(r.seen, last)
+	known := 0
+	for known < len(entries) && entries[known].seq() <= r.head {
+		known++
+	}
+	if known > 0 {
+		r.hub.cfg.Metrics.Repeats.Add(float64(known))
+	}
+	if entries = entries[known:]; len(entries) == 0 {
+		if r.hashAtLocked(last) == nil {
+			r.doubtLocked() // older than what is in memory: published again after a takeover, or of a log that went back
+		}
+		return
+	}
+	first, recorder := entries[0].seq(), r.hub.cfg.Recorder
+	recorder.Room(gatewayv1.StepKind_STEP_KIND_ROUTED, time.Now(), r.key, first, last)
+	if message.GetWorker() != "" {
+		recorder.Committed(r.key, message.GetWorker(), message.GetCommittedNs(), first, last)
+	}
+	switch {
+	case !r.ready:
+	case first != r.head+1:
+		r.hub.cfg.Metrics.Gaps.Inc()
+		r.catchUpLocked()
+	case !chained(r.headHash, entries):
+		r.reloadLocked()
+	default:
+		r.advanceLocked(entries, dirty)
+	}
+}
+
+// advanceLocked takes events that follow the head without a gap. An event that ends a membership closes a stretch: those after
+// it are not for that user.
+func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
+	begin := 0
+	for i, e := range entries {
+		if e.left == "" && i+1 < len(entries) {
+			continue
+		}
+		r.fanOutLocked(entries[begin:i+1], dirty)
+		begin = i + 1
+		if e.left != "" {
+			r.detachLocked(e.left, e.seq(), dirty)
+		}
+	}
+	for _, e := range entries {
+		for _, joiner := range e.joined {
+			r.hub.cfg.Joined(joiner, r.id)
+		}
+	}
+}
+
+func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
+	first, last := entries[0].seq(), entries[len(entries)-1].seq()
+	hash := entries[len(entries)-1].event.GetHash()
+	r.rememberLocked(entries)
+	r.head, r.headHash, r.awaiting = last, hash, true
+	size, sampled := 0, false
+	for _, e := range entries {
+		size += e.size
+		sampled = sampled || e.trace != nil
+	}
+	// A long stretch, read after an outage, would fill the queues of clients that are not slow: filling takes its time.
+	large := size > r.hub.cfg.SendQueueBytes/4
+	var made [wire.NumEncodings][][]byte
+	var elsewhere []*Subscription // whose clients are on another branch
+	now, newest := time.Now(), entries[len(entries)-1]
+	retryAt := now.Add(r.hub.cfg.AckTimeout).UnixNano()
+	receivers := 0
+	for _, s := range r.subscriptions {
+		switch {
+		case s.behind || s.sent >= last:
+			if s.top == last && r.isForkedLocked(s) { // it was ahead of the room
+				elsewhere = append(elsewhere, s)
+			}
+			continue
+		case s.sent+1 != first || s.top >= first || large:
+			r.putBehindLocked(s)
+			continue
+		}
+		encoding := s.to.Events
+		if made[encoding] == nil {
+			messages(encoding, entries, func(message []byte) { made[encoding] = append(made[encoding], message) })
+		}
+		var followed []*flight.Delivery
+		if sampled {
+			followed = s.follow(r, entries, now)
+		}
+		var mark uint32
+		for i, message := range made[encoding] {
+			var toFollow []*flight.Delivery
+			if i == len(made[encoding])-1 {
+				toFollow = followed
+			}
+			queued, idle := s.to.Sender.QueueEvents(message, toFollow)
+			if mark = queued; idle {
+				*dirty = append(*dirty, s.to.Sender)
+			}
+		}
+		s.setSent(last, hash)
+		if mark != 0 {
+			r.hub.cfg.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_QUEUED, now, r.key, s.to.Number, mark, first, last)
+		}
+		if s.retryAt == 0 {
+			s.retryAt = retryAt
+		}
+		newest.pending = newest.pending || s.to.User != newest.event.GetSender()
+		receivers++
+	}
+	for _, s := range elsewhere {
+		r.forkLocked(s)
+	}
+	if sampled {
+		for _, e := range entries {
+			if e.trace != nil {
+				e.trace.End(receivers)
+			}
+		}
+	}
+	r.hub.cfg.Metrics.Deliveries.Add(float64(receivers * len(entries)))
+	r.hub.cfg.Metrics.FramesOut.Add(float64(receivers * len(entries)))
+}
+
+// detachLocked ends the membership of a user at seq. Those of their subscriptions that are behind go on until they have reached it.
+func (r *Room) detachLocked(userID string, seq uint64, dirty *[]Sender) {
+	r.eachLocked(func(s *Subscription) {
+		if s.to.User != userID || seq < s.from {
+			return
+		}
+		if s.until == 0 {
+			s.until = seq // a later one ends a membership that is not this subscription's
+		}
+		if s.behind {
+			return
+		}
+		r.endLocked(s)
+		*dirty = append(*dirty, s.to.Sender)
+	})
+}
+
+// endLocked takes a subscription out whose client has everything of its membership.
+func (r *Room) endLocked(s *Subscription) {
+	s.followed.Abandon("the membership ended")
+	r.removeLocked(s)
+	s.to.Subscriber.Detached(s, r.id, s.until)
+}
+
+// takeReceipt pushes a receipt to everybody in the room, unless a newer one was pushed already.
+func (r *Room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]Sender) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if receipt.GetVersion() <= r.receipt {
+		return
+	}
+	r.receipt = receipt.GetVersion()
+	var made [wire.NumEncodings][]byte
+	receivers := 0
+	for _, s := range r.subscriptions {
+		if !s.to.Receipts || s.until != 0 {
+			continue
+		}
+		receivers++
+		encoding := s.to.Answers
+		if made[encoding] == nil {
+			made[encoding] = encoding.Message(func(dst []byte) []byte { return frame.AppendReceipt(dst, encoding.Codec(), receipt) })
+		}
+		if s.to.Sender.Queue(made[encoding]) {
+			*dirty = append(*dirty, s.to.Sender)
+		}
+	}
+	r.hub.cfg.Metrics.FramesOut.Add(float64(receivers))
+}
+
+// Shown is what a room holds, for operators.
+type Shown struct {
+	ConversationID string
+	Ready          bool
+	Head, Seen     uint64
+	Catching       bool
+	// RecentFrom is the oldest event in memory, 0 when there is none.
+	RecentFrom          uint64
+	Recent, RecentBytes int
+	Subscriptions       []ShownSubscription
+	// More subscriptions are not listed.
+	More int
+}
+
+// ShownSubscription is one subscription of a room.
+type ShownSubscription struct {
+	ConnectionID, User             string
+	From, Until, Sent, Acked, Read uint64
+	Behind                         bool
+	Tries                          int
+}
+
+// Show describes the room with at most limit subscriptions.
+func (r *Room) Show(limit int) Shown {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	shown := Shown{
+		ConversationID: r.id, Ready: r.ready, Head: r.head, Seen: r.seen, Catching: r.catching, Recent: len(r.recent), RecentBytes: r.bytes,
+	}
+	if len(r.recent) > 0 {
+		shown.RecentFrom = r.firstRecentLocked()
+	}
+	for _, s := range r.subscriptions[:min(len(r.subscriptions), limit)] {
+		shown.Subscriptions = append(shown.Subscriptions, ShownSubscription{
+			ConnectionID: s.to.ConnectionID, User: s.to.User, From: s.from, Until: s.until, Sent: s.sent, Acked: s.acked, Read: s.read,
+			Behind: s.behind, Tries: s.tries,
+		})
+	}
+	shown.More = len(r.subscriptions) - len(shown.Subscriptions)
+	return shown
+}

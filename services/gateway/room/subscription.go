@@ -1,0 +1,157 @@
+package room
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/page"
+)
+
+// Subscription is a session's place in a room.
+//
+//	made ──Hub.Enter──▶ live ◀──filled── behind ◀──a gap, a resume, no acknowledgement── live
+//	                      └───────┴── Leave, the membership ends, a fork ──▶ out of the room
+//
+// Its fields are guarded by the room's mu once it is there.
+type Subscription struct {
+	to    *Listener
+	room  atomic.Pointer[Room]
+	index int    // in the room's subscriptions; -1 when it is not there
+	from  uint64 // first seq of the present membership
+	until uint64 // last seq of the membership when it has ended; 0 while it lasts
+	sent  uint64 // every event up to this one was queued to the link
+	// top is the highest seq that the client has or was sent, topHash the beginning of the hash of that event; 0 when it is not
+	// known. sent is lower while events are sent again.
+	top, topHash uint64
+	forked       bool // given up: the client is on another branch of the log
+	acked        uint64
+	read         uint64
+	passed       uint64 // acked and read, added up, when they were last passed on with a heartbeat
+	told         uint64 // the head that the last heartbeat told
+	behind       bool   // filling brings it up to the head
+	tries        int
+	// retryAt is when the events after acked are sent again, unix ns; 0 when there are none.
+	retryAt int64
+	// followed are deliveries of sampled events on their way.
+	followed flight.Followed
+}
+
+// Subscribe makes a subscription to a conversation that the user is a member of. The client is taken to have everything up to
+// base. position is what it says to have; nil when it says nothing.
+func (l *Listener) Subscribe(summary *historyv1.Summary, base uint64, position *clientv1.Position) *Subscription {
+	s := &Subscription{to: l, index: -1, from: summary.GetJoinedSeq(), sent: base, acked: base, top: base, told: summary.GetHead()}
+	if position.GetSeq() > 0 {
+		s.top, s.topHash = position.GetSeq(), page.HashPrefix(position.GetHash())
+	}
+	return s
+}
+
+// setSent notes that the client was sent everything up to an event, whose hash may be empty when it is not known.
+func (s *Subscription) setSent(seq uint64, hash []byte) {
+	s.sent = seq
+	if seq >= s.top {
+		s.top, s.topHash = seq, page.HashPrefix(hash)
+	}
+}
+
+// Standing is how far the client is in the conversation; nil when the subscription was never in a room.
+func (s *Subscription) Standing() *gatewayv1.Standing {
+	r := s.room.Load()
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return s.standing(r)
+}
+
+// Unfinished is the standing of a client that has not acknowledged everything; nil when it has.
+func (s *Subscription) Unfinished() *gatewayv1.Standing {
+	r := s.room.Load()
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.acked >= r.head {
+		return nil
+	}
+	return s.standing(r)
+}
+
+func (s *Subscription) standing(r *Room) *gatewayv1.Standing {
+	return &gatewayv1.Standing{ConversationId: r.id, Head: r.head, Sent: s.sent, Acknowledged: s.acked, Retries: uint32(s.tries)}
+}
+
+// Beat is what a heartbeat passes on of a subscription.
+type Beat struct {
+	ConversationID string
+	// Acknowledged: Delivered and Read moved since the last heartbeat. They go out again: the first time they may have been lost.
+	Acknowledged    bool
+	Delivered, Read uint64
+	// Head is the newest event if it moved since the last heartbeat, else 0.
+	Head uint64
+}
+
+// Beat returns what moved since it was called last.
+func (s *Subscription) Beat() Beat {
+	r := s.room.Load()
+	if r == nil {
+		return Beat{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	beat := Beat{ConversationID: r.id, Delivered: s.acked, Read: s.read}
+	if passed := s.acked + s.read; passed > s.passed {
+		s.passed, beat.Acknowledged = passed, true
+	}
+	// A subscription that is behind is told when it has caught up: until then the client would ask for what is on its way.
+	if r.ready && !s.behind && r.head > s.told {
+		s.told, beat.Head = r.head, r.head
+	}
+	return beat
+}
+
+// follow begins to follow the sampled events among entries to the listener.
+func (s *Subscription) follow(r *Room, entries []*entry, now time.Time) (followed []*flight.Delivery) {
+	for _, e := range entries {
+		if d := r.hub.cfg.Tracer.Follow(e.trace, r.id, e.seq(), s.to.ConnectionID, now); d != nil {
+			followed = append(followed, d)
+		}
+	}
+	s.followed = append(s.followed, followed...)
+	return followed
+}
+
+// addLocked puts a subscription into the room.
+func (r *Room) addLocked(s *Subscription) {
+	s.room.Store(r)
+	s.index = len(r.subscriptions)
+	r.subscriptions = append(r.subscriptions, s)
+}
+
+// removeLocked takes a subscription out of the room if it is there. The last one takes its place.
+func (r *Room) removeLocked(s *Subscription) {
+	if s.index < 0 {
+		return
+	}
+	last := len(r.subscriptions) - 1
+	moved := r.subscriptions[last]
+	r.subscriptions[s.index], moved.index = moved, s.index
+	r.subscriptions[last] = nil
+	r.subscriptions = r.subscriptions[:last]
+	s.index = -1
+}
+
+// eachLocked calls do for every subscription; do may take its subscription out.
+func (r *Room) eachLocked(do func(*Subscription)) {
+	for _, s := range slices.Backward(r.subscriptions) {
+		do(s)
+	}
+}

@@ -1,0 +1,106 @@
+package session
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Acks collects how far users got and passes it on to the owners of the partitions, the newest values only. What is lost on the
+// way, for example because a partition has no owner right now, goes out again with the next ack of the user, or with the next
+// heartbeat.
+type Acks struct {
+	partitions int
+	publish    func(partition int, data []byte) error
+	log        *slog.Logger
+
+	mu      sync.Mutex
+	pending map[ackKey]*brokerv1.Ack
+}
+
+type ackKey struct{ conversation, user string }
+
+const (
+	ackInterval = 50 * time.Millisecond
+	// acksPerMessage bounds one message to the owner of a partition.
+	acksPerMessage = 1000
+)
+
+// NewAcks makes the collection for a number of partitions; publish sends an encoded brokerv1.Acks to the owner of one.
+func NewAcks(partitions int, publish func(partition int, data []byte) error, log *slog.Logger) *Acks {
+	return &Acks{partitions: partitions, publish: publish, log: log, pending: map[ackKey]*brokerv1.Ack{}}
+}
+
+// Add notes how far a user got. Values only rise.
+func (a *Acks) Add(conversationID, userID string, delivered, read uint64) {
+	key := ackKey{conversationID, userID}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ack := a.pending[key]
+	if ack == nil {
+		ack = &brokerv1.Ack{ConversationId: conversationID, UserId: userID}
+		a.pending[key] = ack
+	}
+	ack.DeliveredSeq = max(ack.GetDeliveredSeq(), delivered)
+	ack.ReadSeq = max(ack.GetReadSeq(), read)
+}
+
+// Run passes acks on until ctx ends, and then once more.
+func (a *Acks) Run(ctx context.Context) {
+	ticker := time.NewTicker(ackInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			a.pass()
+		case <-ctx.Done():
+			a.pass()
+			return
+		}
+	}
+}
+
+func (a *Acks) pass() {
+	a.mu.Lock()
+	pending := a.pending
+	if len(pending) == 0 {
+		a.mu.Unlock()
+		return
+	}
+	a.pending = make(map[ackKey]*brokerv1.Ack, len(pending))
+	a.mu.Unlock()
+
+	byPartition := map[int][]*brokerv1.Ack{}
+	for key, ack := range pending {
+		p := conversation.Partition(key.conversation, a.partitions)
+		byPartition[p] = append(byPartition[p], ack)
+		if len(byPartition[p]) == acksPerMessage {
+			a.passBatch(p, byPartition[p])
+			byPartition[p] = nil
+		}
+	}
+	for p, batch := range byPartition {
+		a.passBatch(p, batch)
+	}
+}
+
+func (a *Acks) passBatch(partition int, batch []*brokerv1.Ack) {
+	if len(batch) == 0 {
+		return
+	}
+	data, err := (&brokerv1.Acks{Acks: batch}).MarshalVT()
+	if err == nil {
+		err = a.publish(partition, data)
+	}
+	if err != nil {
+		a.log.Debug("acks are not passed on now", "partition", partition, "error", err)
+		for _, ack := range batch {
+			a.Add(ack.GetConversationId(), ack.GetUserId(), ack.GetDeliveredSeq(), ack.GetReadSeq())
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/requests"
+	"github.com/runnelhq/runnel/services/gateway/room"
+)
+
+// Limits of a connect frame and of its answer.
+const (
+	maxResume          = 5000
+	maxClientName      = 64
+	firstConversations = 500
+	// maxSeq is beyond what the store can number.
+	maxSeq = 1 << 62
+)
+
+// connect authenticates the session, tells the client where its conversations stand, and subscribes to them. It runs on the
+// reader: nothing else of this client is handled before it is done.
+func (s *Session) connect(id uint64, request *clientv1.Connect) {
+	deps := &s.all.deps
+	if field, rule := checkConnect(request); field != "" {
+		deps.Metrics.Rejects[metrics.RejectProtocol].Inc()
+		s.refuse(id, codeInvalid, "connect."+field, rule)
+		s.link.Close(errcode.CloseProtocol, "the connect frame breaks a rule")
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.all.ctx, deps.Config.HistoryTimeout)
+	defer cancel()
+	claims, err := deps.Verifier.Verify(ctx, request.GetToken())
+	if err != nil {
+		s.refuseToken(id, err)
+		return
+	}
+	s.device, s.client, s.accepted = request.GetDeviceId(), request.GetClient(), request.GetAccepted()
+	s.listener.User, s.listener.Receipts = claims.User, !request.GetNoReceipts()
+	if request.GetBodyBytes() {
+		s.listener.Events = s.listener.Answers.WithBodyBytes()
+	}
+	s.setExpiry(claims)
+	// From here on a joined notice finds this session; it is kept until the subscriptions are there.
+	if !s.all.enroll(s, claims) {
+		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
+		deps.Metrics.Limits[metrics.LimitUserConnections].Inc()
+		s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_LIMIT, "", "the user has too many connections")
+		s.link.Close(errcode.CloseOverloaded, "the user has too many connections")
+		return
+	}
+	summaries, revokedBefore, err := s.all.listAll(ctx, claims.User)
+	if err != nil {
+		deps.Log.Warn("a client could not connect", "connection", s.id, "error", err)
+		s.refuseUnavailable(id, "the history is away; reconnect")
+		return
+	}
+	if s.all.revoke(claims.User, revokedBefore, s); s.all.isRevoked(s) {
+		deps.Log.Info("a token was refused", "connection", s.id, "remote", s.link.Describe().Remote, "reason", tokenRevoked)
+		deps.Metrics.Rejects[metrics.RejectRevoked].Inc()
+		s.refuse(id, codeUnauthenticated, "connect.token", tokenRevoked)
+		s.link.Close(errcode.CloseUnauthenticated, tokenRevoked)
+		return
+	}
+	plan := planResume(request, summaries)
+	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Connected{Connected: s.connected(summaries)}})
+	s.subscribeAll(summaries, plan)
+}
+
+// refuseToken answers a connect whose token was not verified.
+func (s *Session) refuseToken(id uint64, err error) {
+	deps := &s.all.deps
+	if errors.Is(err, auth.ErrKeysUnavailable) {
+		deps.Log.Warn("a client could not be authenticated", "connection", s.id, "error", err)
+		s.refuseUnavailable(id, "the keys to check tokens with are away; reconnect")
+		return
+	}
+	problem := tokenProblem(err)
+	deps.Log.Info("a token was refused", "connection", s.id, "remote", s.link.Describe().Remote, "reason", problem)
+	s.refuse(id, codeUnauthenticated, "connect.token", problem)
+	code, because := errcode.CloseUnauthenticated, metrics.RejectToken
+	if errors.Is(err, auth.ErrExpired) {
+		code, because = errcode.CloseTokenExpired, metrics.RejectExpired // a new token helps: reconnect
+	}
+	deps.Metrics.Rejects[because].Inc()
+	s.link.Close(code, "the token was refused")
+}
+
+// refuseUnavailable answers a connect that cannot be carried out now, and asks the client to come back.
+func (s *Session) refuseUnavailable(id uint64, message string) {
+	s.all.deps.Metrics.Rejects[metrics.RejectUnavailable].Inc()
+	s.refuse(id, codeUnavailable, "", message)
+	s.link.Close(errcode.CloseUnavailable, message)
+}
+
+func checkConnect(request *clientv1.Connect) (field, rule string) {
+	if !conversation.ValidUser(request.GetDeviceId()) {
+		return "device_id", "must be 1 to 64 characters A-Z a-z 0-9 _ -"
+	}
+	if len(request.GetResume()) > maxResume {
+		return "resume", fmt.Sprintf("must have at most %d entries", maxResume)
+	}
+	for i, p := range request.GetResume() {
+		if !conversation.ValidID(p.GetConversationId()) {
+			return fmt.Sprintf("resume[%d].conversation_id", i), "is not a conversation id"
+		}
+		if p.GetSeq() >= maxSeq {
+			return fmt.Sprintf("resume[%d].seq", i), "is beyond any event"
+		}
+		if n := len(p.GetHash()); n != 0 && n != chain.PrefixSize {
+			return fmt.Sprintf("resume[%d].hash", i), fmt.Sprintf("must be empty, or the first %d bytes of the event's hash", chain.PrefixSize)
+		}
+	}
+	if len(request.GetClient()) > maxClientName {
+		return "client", fmt.Sprintf("must be at most %d characters", maxClientName)
+	}
+	for i := range len(request.GetClient()) {
+		if b := request.GetClient()[i]; b < ' ' || b > '~' {
+			return "client", "must be printable ASCII"
+		}
+	}
+	if _, known := clientv1.Start_name[int32(request.GetStart())]; !known {
+		return "start", "is not known to this version"
+	}
+	return "", ""
+}
+
+// tokenProblem says what is wrong with a token, without any part of it.
+func tokenProblem(err error) string {
+	for _, known := range []error{auth.ErrExpired, auth.ErrNotYetValid, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject, auth.ErrMalformed, auth.ErrSignature} {
+		if errors.Is(err, known) {
+			return known.Error()
+		}
+	}
+	return "the token could not be checked"
+}
+
+func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected {
+	first := summaries[:min(len(summaries), firstConversations)]
+	cfg := &s.all.deps.Config
+	answer := &clientv1.Connected{
+		ConnectionId: s.id, UserId: s.user.id,
+		HeartbeatMs:    uint32(cfg.Heartbeat.Milliseconds()),
+		TokenExpiresMs: s.expires.Load(),
+		ServerTimeMs:   time.Now().UnixMilli(),
+		MaxFrameBytes:  uint32(cfg.MaxFrameBytes),
+		Conversations:  make([]*clientv1.Conversation, 0, len(first)),
+		More:           len(summaries) > len(first),
+		Level:          uint32(s.all.deps.Level()),
+	}
+	for _, summary := range first {
+		answer.Conversations = append(answer.Conversations, requests.Conversation(summary))
+	}
+	return answer
+}
+
+// subscribeAll begins to listen to all conversations. A conversation joined since the list was read comes in by its notice.
+func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) {
+	subscriptions, now := make(map[string]*room.Subscription, len(summaries)), time.Now()
+	subscribed, recorder := make([]*historyv1.Summary, 0, len(summaries)), s.all.deps.Recorder
+	for _, summary := range summaries {
+		id := summary.GetConversationId()
+		position, base := plan.from[id], plan.base(summary)
+		if position.GetSeq() > summary.GetHead() {
+			s.Forked(nil, id, summary.GetHead(), position.GetSeq()) // what was committed is in the list
+			continue
+		}
+		if position != nil && base > 0 {
+			recorder.Subscription(gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND, now, recorder.KeyOf(id), s.number, 0, 1, base)
+		}
+		subscriptions[id] = s.listener.Subscribe(summary, base, position)
+		subscribed = append(subscribed, summary)
+	}
+	s.mu.Lock()
+	s.subscriptions = subscriptions
+	s.mu.Unlock()
+	s.all.deps.Rooms.Enter(subscriptions, subscribed)
+
+	s.mu.Lock()
+	joins := s.joins
+	s.joins = nil
+	s.state.Store(stateOpen)
+	s.mu.Unlock()
+	s.nextBeat.Store(now.Add(s.all.firstBeat()).UnixNano())
+	for _, conversationID := range joins {
+		s.join(conversationID)
+	}
+	if len(plan.former) > 0 {
+		s.all.workers.Go(func() { s.fillFormer(plan.former) })
+	}
+}

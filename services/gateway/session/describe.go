@@ -1,0 +1,137 @@
+package session
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+)
+
+// Described is a session as operators see it.
+type Described struct {
+	*gatewayv1.Connection
+
+	// Number stands for it in the recorder.
+	Number  uint32
+	session *Session
+}
+
+// List describes the sessions of a user, or all of them when the user is empty, by id.
+func (a *Sessions) List(userID string) []Described {
+	var described []Described
+	for _, s := range a.list() {
+		if d := s.describe(); userID == "" || d.GetUserId() == userID {
+			described = append(described, d)
+		}
+	}
+	slices.SortFunc(described, func(x, y Described) int { return strings.Compare(x.GetConnectionId(), y.GetConnectionId()) })
+	return described
+}
+
+// OfUser describes the sessions of a user, those that are being let in among them, by id.
+func (a *Sessions) OfUser(userID string) []Described {
+	sessions := a.ofUser(userID)
+	described := make([]Described, 0, len(sessions))
+	for _, s := range sessions {
+		d := s.describe()
+		d.DeviceId = s.device // of a session that is being let in, too
+		described = append(described, d)
+	}
+	return described
+}
+
+// Get describes one session; it returns false when there is none of that id.
+func (a *Sessions) Get(id string) (Described, bool) {
+	a.mu.Lock()
+	s := a.byID[id]
+	a.mu.Unlock()
+	if s == nil {
+		return Described{}, false
+	}
+	return s.describe(), true
+}
+
+// RevokedBefore is the time up to which tokens of a user are refused, unix ms, as far as this gateway has heard.
+func (a *Sessions) RevokedBefore(userID string) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if u := a.users[userID]; u != nil {
+		return u.revoked
+	}
+	return 0
+}
+
+// QueuedBytes adds up what waits in the send queues of all sessions, and finds the fullest.
+func (a *Sessions) QueuedBytes() (sum, most uint64) {
+	for _, s := range a.list() {
+		queued := uint64(s.link.Describe().QueuedBytes)
+		sum, most = sum+queued, max(most, queued)
+	}
+	return sum, most
+}
+
+// userID is the authenticated user; empty before that.
+func (s *Session) userID() string {
+	if s.state.Load() != stateOpen {
+		return ""
+	}
+	return s.user.id
+}
+
+func (s *Session) describe() Described {
+	transport := s.link.Describe()
+	c := &gatewayv1.Connection{
+		ConnectionId: s.id, Remote: transport.Remote, Protocol: transport.Encoding.Codec().Subprotocol(), SinceMs: s.since.UnixMilli(),
+		TokenExpiresMs: s.expires.Load(), UserId: s.userID(), QueuedBytes: uint64(transport.QueuedBytes),
+	}
+	if c.GetUserId() != "" {
+		c.DeviceId, c.Client = s.device, s.client
+	}
+	s.mu.Lock()
+	c.Conversations = uint32(len(s.subscriptions))
+	s.mu.Unlock()
+	return Described{c, s.number, s}
+}
+
+// Close closes the session with a code. It returns false when it is closing already.
+func (d Described) Close(code errcode.CloseCode, reason string) bool {
+	return d.session.link.Close(code, reason)
+}
+
+// Standings are where the session stands in its conversations, by id.
+func (d Described) Standings() []*gatewayv1.Standing {
+	var standings []*gatewayv1.Standing
+	for _, subscription := range d.session.listSubscriptions() {
+		if standing := subscription.Standing(); standing != nil {
+			standings = append(standings, standing)
+		}
+	}
+	slices.SortFunc(standings, func(x, y *gatewayv1.Standing) int {
+		return strings.Compare(x.GetConversationId(), y.GetConversationId())
+	})
+	return standings
+}
+
+// Standing is where the session stands in one conversation; nil when it is not subscribed to it.
+func (d Described) Standing(conversationID string) *gatewayv1.Standing {
+	d.session.mu.Lock()
+	subscription := d.session.subscriptions[conversationID]
+	d.session.mu.Unlock()
+	if subscription == nil {
+		return nil
+	}
+	return subscription.Standing()
+}
+
+// GoAway asks the client to reconnect elsewhere after a while, and closes the session.
+func (s *Session) GoAway(delay time.Duration) {
+	s.send(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_GoAway{GoAway: &clientv1.GoAway{ReconnectDelayMs: uint32(delay.Milliseconds())}}}))
+	s.link.Close(errcode.CloseGoingAway, "the gateway is being stopped")
+}
+
+// Done is closed when the session has ended.
+func (s *Session) Done() <-chan struct{} { return s.link.Done() }

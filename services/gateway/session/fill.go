@@ -1,0 +1,108 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/backoff"
+	"github.com/runnelhq/runnel/services/gateway/room"
+)
+
+// fill brings the session's subscriptions up to their rooms' heads, one after the other, never faster than the client reads.
+// There is at most one filler for a session, and none while all its subscriptions are live.
+func (s *Session) fill() {
+	for {
+		s.mu.Lock()
+		if len(s.behind) == 0 {
+			s.filling, s.behind = false, nil
+			s.mu.Unlock()
+			return
+		}
+		subscription := s.behind[0]
+		s.behind = s.behind[1:]
+		s.mu.Unlock()
+		for wait := time.Duration(0); s.link.WaitForRoom(); {
+			more, err := subscription.FillOnce()
+			s.link.Flush()
+			if err != nil {
+				if s.hasEnded() {
+					break
+				}
+				s.all.deps.Rooms.ReadFailed(err, "a client could not be brought up to date yet",
+					"connection", s.id, "conversation", subscription.ConversationID())
+				wait = backoff.Wait(s.link.Done(), wait)
+				continue
+			}
+			if !more {
+				break
+			}
+		}
+	}
+}
+
+// fillFormer sends a client what it has not got of conversations that its user left or was removed from meanwhile, one
+// after the other, and tells it of those that it cannot know.
+func (s *Session) fillFormer(positions []*clientv1.Position) {
+	for _, p := range positions {
+		s.fillFormerOne(p)
+	}
+}
+
+func (s *Session) fillFormerOne(p *clientv1.Position) {
+	conversationID, former := p.GetConversationId(), s.all.deps.Rooms.Former(&s.listener, p)
+	for wait := time.Duration(0); s.link.WaitForRoom(); {
+		state, head, err := s.readFormer(former)
+		switch {
+		case status.Code(err) == codes.NotFound:
+			s.endFormer(conversationID, 0)
+			return
+		case err != nil && s.hasEnded():
+			return
+		case err != nil:
+			s.all.deps.Rooms.ReadFailed(err, "a client could not be told of a former conversation yet",
+				"connection", s.id, "conversation", conversationID)
+			wait = backoff.Wait(s.link.Done(), wait)
+			continue
+		}
+		switch state {
+		case room.FormerMember:
+			s.join(conversationID)
+			return
+		case room.FormerForked:
+			s.Forked(nil, conversationID, head, former.Position())
+			return
+		case room.FormerEnded:
+			s.endFormer(conversationID, head)
+			return
+		default:
+			s.link.Flush()
+		}
+	}
+}
+
+// endFormer tells the client that nothing more comes, unless the user has become a member again meanwhile.
+func (s *Session) endFormer(conversationID string, last uint64) {
+	s.mu.Lock()
+	_, subscribed := s.subscriptions[conversationID]
+	s.mu.Unlock()
+	if !subscribed {
+		s.link.Queue(s.encodeDetached(conversationID, last))
+	}
+	s.link.Flush()
+}
+
+// readFormer takes its turn for the reading alone: a client that is slow to take what was read must hold up nobody.
+func (s *Session) readFormer(former *room.Former) (state room.FormerState, head uint64, err error) {
+	if !s.all.takeTurn(s) {
+		return room.FormerMore, 0, errClosing
+	}
+	defer s.all.returnTurn()
+	ctx, cancel := context.WithTimeout(s.all.ctx, s.all.deps.Config.HistoryTimeout)
+	defer cancel()
+	return former.FillOnce(ctx)
+}

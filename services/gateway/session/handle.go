@@ -1,0 +1,171 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/requests"
+)
+
+// maxAckPositions is the most positions of one acknowledgement.
+const maxAckPositions = 1000
+
+// handle carries out one frame. It runs on the reader and does not block on other services, except for connect.
+func (s *Session) handle(f *clientv1.ClientFrame) {
+	id := f.GetId()
+	if s.state.Load() != stateOpen {
+		connect, isConnect := f.GetRequest().(*clientv1.ClientFrame_Connect)
+		if !isConnect || s.state.Load() != stateAccepted {
+			s.all.deps.Metrics.Rejects[metrics.RejectProtocol].Inc()
+			s.refuse(id, codeProtocol, "", "the first frame must be connect")
+			s.link.Close(errcode.CloseProtocol, "the first frame must be connect")
+			return
+		}
+		s.state.Store(stateConnecting)
+		s.connect(id, connect.Connect)
+		return
+	}
+	switch request := f.GetRequest().(type) {
+	case *clientv1.ClientFrame_Connect:
+		s.refuse(id, codeProtocol, "connect", "the connection is authenticated already; use refresh for a new token")
+	case *clientv1.ClientFrame_Refresh:
+		s.refresh(id, request.Refresh)
+	case *clientv1.ClientFrame_Submit:
+		if refused := s.all.deps.Requests.Submit(s.all.ctx, &s.user.caller, id, request.Submit, s); refused != nil {
+			s.refuseWith(id, refused)
+		}
+	case *clientv1.ClientFrame_Ack:
+		s.ack(id, request.Ack)
+	case *clientv1.ClientFrame_Pong:
+		s.beatPending.Store(0)
+	default:
+		s.ask(id, f)
+	}
+}
+
+// ask carries out a request of the table.
+func (s *Session) ask(id uint64, f *clientv1.ClientFrame) {
+	request, refused := s.all.deps.Requests.Parse(f)
+	switch {
+	case refused != nil:
+		s.refuseWith(id, refused)
+		return
+	case request == nil:
+		s.refuse(id, codeInvalid, "", "the frame has no request")
+		return
+	}
+	s.background(id, func(ctx context.Context) {
+		answer, err := request.Do(ctx, &s.user.caller, s.all.deps.Rooms.PageBytes(s.listener.Events))
+		if err != nil {
+			s.refuseCall(id, err)
+			return
+		}
+		if s.link.WaitForRoom() {
+			s.sendAnswer(id, answer)
+		}
+	})
+}
+
+// background does what calls other services off the reader, a few at a time.
+func (s *Session) background(id uint64, do func(ctx context.Context)) {
+	if s.calls.Add(1) > maxCalls {
+		s.calls.Add(-1)
+		s.all.deps.Metrics.Limits[metrics.LimitCalls].Inc()
+		s.refuseLimited(id, "too many requests of this kind at once on this connection")
+		return
+	}
+	s.all.workers.Go(func() {
+		defer s.calls.Add(-1)
+		ctx, cancel := context.WithTimeout(s.all.ctx, s.all.deps.Config.HistoryTimeout)
+		defer cancel()
+		do(ctx)
+	})
+}
+
+// refuseCall answers a call of the history service that failed, and logs its cause.
+func (s *Session) refuseCall(id uint64, err error) {
+	refused, unexpected := requests.Refusal(err)
+	if unexpected && !s.hasEnded() {
+		s.all.deps.Log.Warn("a call of the history service failed", "connection", s.id, "error", err)
+	}
+	s.refuseWith(id, refused)
+}
+
+// refresh puts a newer token of the same user in force. Its keys may have to be fetched, so it does not hold up the reader.
+func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
+	s.background(id, func(ctx context.Context) {
+		claims, err := s.all.deps.Verifier.Verify(ctx, r.GetToken())
+		switch {
+		case errors.Is(err, auth.ErrKeysUnavailable):
+			s.refuse(id, codeUnavailable, "", "the keys to check tokens with are away; try again")
+		case err != nil:
+			s.refuse(id, codeUnauthenticated, "refresh.token", tokenProblem(err))
+		case claims.User != s.user.id:
+			s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
+		default:
+			s.renew(ctx, id, claims)
+		}
+	})
+}
+
+// renew puts a good token in force, unless it was revoked.
+func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
+	if err := s.all.askRevocation(ctx, s.user.id); err != nil {
+		s.refuseCall(id, err)
+		return
+	}
+	if !s.all.replaceToken(s, claims) {
+		s.refuse(id, codeUnauthenticated, "refresh.token", tokenRevoked)
+		return
+	}
+	s.setExpiry(claims)
+	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Refreshed{
+		Refreshed: &clientv1.Refreshed{TokenExpiresMs: s.expires.Load()},
+	}})
+}
+
+// ack notes how far the client has received and read, and passes it on. A position that does not exist is skipped, and not
+// answered unless the frame has an id: acknowledgements have none.
+func (s *Session) ack(id uint64, a *clientv1.Ack) {
+	if len(a.GetPositions()) > maxAckPositions {
+		s.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries", maxAckPositions))
+		if s.bad++; s.bad >= maxBadFrames {
+			s.link.Close(errcode.CloseProtocol, "acknowledgements break a rule")
+		}
+		return
+	}
+	now, firstBad := time.Now(), -1
+	for i, p := range a.GetPositions() {
+		s.mu.Lock()
+		subscription := s.subscriptions[p.GetConversationId()]
+		s.mu.Unlock()
+		if subscription == nil {
+			continue // left meanwhile, or never a member: nobody's cursor moves
+		}
+		if !subscription.Acknowledge(p.GetDelivered(), p.GetRead(), now) {
+			s.all.deps.Metrics.EarlyAcks.Inc()
+			if firstBad < 0 {
+				firstBad = i
+			}
+			continue
+		}
+		s.all.deps.Acks.Add(p.GetConversationId(), s.user.id, p.GetDelivered(), p.GetRead())
+	}
+	if firstBad < 0 {
+		s.early = 0
+		return
+	}
+	s.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", firstBad), "is beyond the newest event")
+	if s.early++; s.early >= maxEarlyAcks {
+		s.link.Close(errcode.CloseProtocol, "acknowledgements name events that do not exist")
+	}
+}

@@ -1,0 +1,84 @@
+package session
+
+import (
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/requests"
+)
+
+// send writes a ready-made message, behind those that wait already.
+func (s *Session) send(message []byte) {
+	s.link.Queue(message)
+	s.link.Flush()
+}
+
+// reply sends a frame.
+func (s *Session) reply(f *clientv1.ServerFrame) { s.send(s.encode(f)) }
+
+// encode makes the ready message of a frame.
+func (s *Session) encode(f *clientv1.ServerFrame) []byte {
+	s.all.deps.Metrics.FramesOut.Inc()
+	return s.listener.Answers.Frame(f)
+}
+
+// sendAnswer answers a request. Answers may have events, so they are encoded as events are.
+func (s *Session) sendAnswer(id uint64, answer requests.Answer) {
+	s.all.deps.Metrics.FramesOut.Inc()
+	encoding := s.listener.Events
+	s.send(encoding.Message(func(dst []byte) []byte { return answer.Append(dst, encoding.Codec(), id) }))
+}
+
+// refuse answers a request with an error. A frame without an id gets no answer.
+func (s *Session) refuse(id uint64, code conversationv1.ErrorCode, field, message string) {
+	s.refuseWith(id, &conversationv1.Error{Code: code, Field: field, Message: message})
+}
+
+func (s *Session) refuseLimited(id uint64, message string) {
+	s.refuseWith(id, requests.Limited(message))
+}
+
+func (s *Session) refuseWith(id uint64, refused *conversationv1.Error) {
+	if id == 0 {
+		s.all.deps.Metrics.Refused(refused.GetCode())
+		return
+	}
+	s.sendError(id, refused)
+}
+
+func (s *Session) sendError(id uint64, refused *conversationv1.Error) {
+	s.all.deps.Metrics.Refused(refused.GetCode())
+	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: refused}})
+}
+
+// withinRate counts one frame, and closes a session that keeps exceeding the rate limit.
+func (s *Session) withinRate() bool {
+	if s.frames.Allow() {
+		s.abuse = 0
+		return true
+	}
+	s.all.deps.Metrics.Limits[metrics.LimitFrameRate].Inc()
+	if s.abuse++; s.abuse > maxAbuse {
+		s.link.Close(errcode.CloseFlood, "too many frames")
+	}
+	return false
+}
+
+// Accepted implements requests.Waiter.
+func (s *Session) Accepted(id uint64) {
+	if s.accepted {
+		s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Accepted{Accepted: &clientv1.Accepted{RequestId: id}}})
+	}
+}
+
+// Outcome implements requests.Waiter. It goes out in one write with the event it belongs to, when both are there.
+func (s *Session) Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string) {
+	encoding := s.listener.Answers
+	s.link.Queue(encoding.Message(func(dst []byte) []byte { return frame.AppendOutcome(dst, encoding.Codec(), id, outcome, traceparent) }))
+	s.all.deps.Metrics.FramesOut.Inc()
+	s.all.deps.Rooms.FlushSoon(conversationID, s.link)
+}

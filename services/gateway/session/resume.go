@@ -1,0 +1,52 @@
+package session
+
+import (
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// resumePlan is where each conversation begins in a session.
+type resumePlan struct {
+	from   map[string]*clientv1.Position // by conversation, what the client has of those that it named
+	start  clientv1.Start
+	former []*clientv1.Position // named, but the user is no member now, and perhaps never was
+}
+
+func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resumePlan {
+	plan := resumePlan{start: request.GetStart()}
+	if len(request.GetResume()) == 0 {
+		return plan
+	}
+	plan.from = make(map[string]*clientv1.Position, len(request.GetResume()))
+	member := make(map[string]struct{}, len(summaries))
+	for _, s := range summaries {
+		member[s.GetConversationId()] = struct{}{}
+	}
+	for _, p := range request.GetResume() {
+		if _, is := member[p.GetConversationId()]; is {
+			plan.from[p.GetConversationId()] = p
+		} else {
+			plan.former = append(plan.former, p)
+		}
+	}
+	return plan
+}
+
+// base is the last seq that the client is taken to have.
+func (p resumePlan) base(s *historyv1.Summary) uint64 {
+	if position, named := p.from[s.GetConversationId()]; named {
+		seq := position.GetSeq()
+		if bugResumeOffByOne {
+			seq++
+		}
+		return min(seq, s.GetHead())
+	}
+	switch p.start {
+	case clientv1.Start_START_FIRST:
+		return s.GetJoinedSeq() - 1
+	case clientv1.Start_START_DELIVERED:
+		return max(s.GetJoinedSeq()-1, min(s.GetCursor().GetDeliveredSeq(), s.GetHead()))
+	default:
+		return s.GetHead()
+	}
+}

@@ -1,0 +1,149 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// Revocation. An operator makes the tokens of a user that were issued up to some time worthless. The store holds the time
+// before the notice of it goes out, so no token slips through:
+//
+//   - A session is entered into its user's before the store is asked, with the list of conversations. If the store did not know
+//     yet, the notice comes later, and finds the session.
+//   - A notice that is lost is made up for by reading revocations from the store every few seconds, and at once when the
+//     connection to the broker comes back.
+//   - A token that replaces another is held to the store, and then again to what notices said meanwhile.
+//
+// Tokens say in whole seconds when they were issued. One issued in the second of the revocation counts as issued before it;
+// one that does not say counts as issued before anything.
+
+const tokenRevoked = "the token was revoked"
+
+// clockSlack is how much the clock of the store may be behind this one's.
+const clockSlack = time.Hour
+
+func issuedMs(claims auth.Claims) int64 {
+	if claims.IssuedAt.IsZero() {
+		return 0
+	}
+	return claims.IssuedAt.UnixMilli()
+}
+
+// Revoke closes the sessions of a user whose tokens were issued up to a time, unix ms.
+func (a *Sessions) Revoke(userID string, before int64) { a.revoke(userID, before, nil) }
+
+// revoke is Revoke but for one session that the caller deals with. A time of 0 revokes nothing.
+func (a *Sessions) revoke(userID string, before int64, but *Session) {
+	if before == 0 {
+		return
+	}
+	var worthless []*Session
+	a.mu.Lock()
+	if u := a.users[userID]; u != nil {
+		u.revoked = max(u.revoked, before)
+		for s := range u.sessions {
+			if s != but && s.issued <= u.revoked {
+				worthless = append(worthless, s)
+			}
+		}
+	}
+	a.mu.Unlock()
+	for _, s := range worthless {
+		if s.link.Close(errcode.CloseUnauthenticated, tokenRevoked) {
+			a.deps.Metrics.Revoked.Inc()
+		}
+	}
+}
+
+// isRevoked reports whether the session's token was revoked, as far as this gateway has heard.
+func (a *Sessions) isRevoked(s *Session) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return s.user.revoked != 0 && s.issued <= s.user.revoked
+}
+
+// replaceToken has a session live on a newer token. It returns false when that is revoked.
+func (a *Sessions) replaceToken(s *Session, claims auth.Claims) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	issued := issuedMs(claims)
+	if s.user.revoked != 0 && issued <= s.user.revoked {
+		return false
+	}
+	s.issued = issued
+	return true
+}
+
+// askRevocation asks the store what is revoked of one user.
+func (a *Sessions) askRevocation(ctx context.Context, userID string) error {
+	a.deps.Metrics.Reads[metrics.ReadRevocations].Inc()
+	answer, err := a.deps.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: userID})
+	if err != nil && !tooOld(err) {
+		return fmt.Errorf("ask for revoked tokens: %w", err)
+	}
+	for _, r := range answer.GetRevocations() {
+		if r.GetUserId() == userID {
+			a.Revoke(userID, r.GetBeforeMs())
+		}
+	}
+	return nil
+}
+
+// tooOld reports whether the history service is of a version that stores no revocations, during an upgrade.
+func tooOld(err error) bool { return status.Code(err) == codes.Unimplemented }
+
+// WatchRevocations reads what was revoked lately, again and again, until ctx ends. What was revoked before this gateway started is
+// asked for when a client connects.
+func (a *Sessions) WatchRevocations(ctx context.Context) {
+	since, interval := time.Now().Add(-clockSlack).UnixMilli(), a.deps.Config.RevocationInterval
+	for ctx.Err() == nil {
+		timer := time.NewTimer(interval*3/4 + rand.N(interval/2+1))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-a.unheard:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+		newest, err := a.readRevocations(ctx, since)
+		if err != nil && ctx.Err() == nil {
+			a.deps.Log.Warn("revoked tokens could not be read; the next try comes soon", "error", err)
+		}
+		since = max(since, newest) // the store's times rise from one revocation to the next, so nothing is skipped
+	}
+}
+
+// readRevocations acts on everything revoked since a time and returns the newest time of it.
+func (a *Sessions) readRevocations(ctx context.Context, since int64) (newest int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.deps.Config.HistoryTimeout)
+	defer cancel()
+	for {
+		a.deps.Metrics.Reads[metrics.ReadRevocations].Inc()
+		answer, err := a.deps.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{SinceMs: since})
+		if err != nil && !tooOld(err) {
+			return newest, fmt.Errorf("read revoked tokens since %s: %w", time.UnixMilli(since).UTC().Format(time.RFC3339), err)
+		}
+		for _, r := range answer.GetRevocations() {
+			a.Revoke(r.GetUserId(), r.GetBeforeMs())
+			newest = max(newest, r.GetBeforeMs())
+		}
+		if !answer.GetMore() || newest <= since {
+			return newest, nil
+		}
+		since = newest
+	}
+}

@@ -1,0 +1,203 @@
+// Package session is a device's authenticated presence on a gateway: it connects, resumes, carries out what the client says, and
+// beats. A session lives on top of one link and listens to rooms; requests does what the client asks for. It never writes to a
+// socket, never decides order or permission, and holds nothing that cannot be lost: a client that loses its session resumes on
+// another gateway.
+//
+// Locks: those of rooms before Session.mu, and the link's last. Sessions.mu is never held while one of them is taken.
+package session
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/link"
+	"github.com/runnelhq/runnel/services/gateway/room"
+)
+
+// Session is one client on one link.
+//
+//	accepted ──connect frame──▶ connecting ──token and conversations good──▶ open ──▶ closing ──▶ ended
+//	    │                           │                                         ▲ frames, pushes
+//	    └── no connect in time ─────┴── refused: closed with its code
+//
+// The link calls Receive on one goroutine. A filler runs only while a subscription is behind; calls of history run on
+// goroutines of their own, a few at a time.
+type Session struct {
+	all    *Sessions
+	id     string
+	number uint32 // stands for id in the recorder
+	link   link.Link
+	since  time.Time
+
+	frames *rate.Limiter // of this session
+	abuse  int           // refusals by rate in a row; the reader's own
+	bad    int           // frames that could not be decoded; the reader's own
+	early  int           // acknowledgements in a row with a position that does not exist; the reader's own
+
+	// Written once by the reader before state becomes open, read by anybody afterwards.
+	listener room.Listener
+	user     *user
+	device   string
+	client   string
+	accepted bool // the client wants to know what the broker holds
+
+	state       atomic.Int32
+	issued      int64         // unix ms at which the token was issued, 0 for unknown; guarded by Sessions.mu
+	calls       atomic.Int32  // calls of history under way
+	lastHeard   atomic.Int64  // unix ns of the last message
+	nextBeat    atomic.Int64  // unix ns of the next heartbeat
+	expires     atomic.Int64  // unix ms of the token's expiry; 0 for never
+	warned      atomic.Bool   // of the token's expiry
+	beatPending atomic.Int32  // heartbeats without an answer
+	beats       atomic.Uint32 // heartbeats so far
+
+	mu            sync.Mutex
+	subscriptions map[string]*room.Subscription // by conversation; nil once the session has ended
+	behind        []*room.Subscription          // waiting for the filler
+	filling       bool
+	forks         map[string]struct{} // conversations in which the client is on another branch: nothing more is pushed of them
+	joins         []string            // conversations joined while connecting
+	joining       map[string]bool     // conversations being looked up; true when there was another notice meanwhile
+}
+
+const (
+	stateAccepted int32 = iota
+	stateConnecting
+	stateOpen
+)
+
+const (
+	// maxCalls bounds the calls of history that one session has under way.
+	maxCalls = 4
+	// maxBadFrames and maxAbuse are how much nonsense, and how many refusals by rate in a row, end a session.
+	maxBadFrames = 10
+	maxAbuse     = 200
+	// maxEarlyAcks is how many acknowledgements in a row may name an event that does not exist. An honest client that reads ahead
+	// of what it is sent may name some that this gateway has not heard of yet.
+	maxEarlyAcks = 100
+)
+
+const (
+	codeInvalid         = conversationv1.ErrorCode_ERROR_CODE_INVALID
+	codeProtocol        = conversationv1.ErrorCode_ERROR_CODE_PROTOCOL
+	codeUnavailable     = conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE
+	codeUnauthenticated = conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED
+)
+
+var errClosing = errors.New("the link is being closed")
+
+// Receive implements link.Receiver: it decodes one message and handles its frames in order.
+func (s *Session) Receive(message []byte) {
+	s.lastHeard.Store(time.Now().UnixNano())
+	s.all.deps.Metrics.BytesIn.Add(float64(len(message)))
+	for {
+		err := frame.DecodeClient(s.listener.Answers.Codec(), message, func(f *clientv1.ClientFrame) error {
+			s.all.deps.Metrics.FramesIn.Inc()
+			if s.admit(f) {
+				s.handle(f)
+			}
+			if s.link.Closing() {
+				return errClosing // what follows in the message is no longer heard
+			}
+			return nil
+		})
+		bad, isBad := errors.AsType[*frame.Error](err)
+		if !isBad {
+			return
+		}
+		// A frame whose id could not be read is answered all the same: its sender may wait for an answer.
+		s.sendError(bad.ID, &conversationv1.Error{Code: codeInvalid, Field: bad.Field, Message: bad.Message})
+		if s.bad++; s.bad >= maxBadFrames || s.state.Load() != stateOpen {
+			s.link.Close(errcode.CloseProtocol, "frames could not be decoded")
+			return
+		}
+		if message = bad.Rest; len(message) == 0 {
+			return
+		}
+	}
+}
+
+// Opened implements link.Receiver.
+func (s *Session) Opened() bool { return s.state.Load() == stateOpen }
+
+// AllowControl implements link.Receiver: control messages count as frames.
+func (s *Session) AllowControl() bool { return s.withinRate() }
+
+// Ended implements link.Receiver: it takes the session out of everything.
+func (s *Session) Ended(code errcode.CloseCode) {
+	s.mu.Lock()
+	subscriptions := s.subscriptions
+	s.subscriptions, s.behind = nil, nil
+	s.mu.Unlock()
+	if s.user != nil {
+		s.all.deps.Closed.Add(flight.Closed{
+			User: s.user.id, Device: s.device, ConnectionID: s.id, Number: s.number, OpenedAt: s.since, ClosedAt: time.Now(), Code: code,
+			Standings: unfinished(subscriptions),
+		})
+	}
+	for _, subscription := range subscriptions {
+		s.all.deps.Rooms.Leave(subscription)
+	}
+	s.all.forget(s, code)
+}
+
+// unfinished is where a session that ends had not acknowledged everything, in a few conversations at most.
+func unfinished(subscriptions map[string]*room.Subscription) (standings []*gatewayv1.Standing) {
+	for _, subscription := range subscriptions {
+		if standing := subscription.Unfinished(); standing != nil {
+			standings = append(standings, standing)
+		}
+		if len(standings) == flight.MaxClosedStandings {
+			break
+		}
+	}
+	return standings
+}
+
+// hasEnded reports whether the link has ended.
+func (s *Session) hasEnded() bool {
+	select {
+	case <-s.link.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// admit applies the session's frame rate. Pongs and acks above it count as abuse, but are taken: dropping them would hurt
+// more.
+func (s *Session) admit(f *clientv1.ClientFrame) bool {
+	if s.withinRate() {
+		return true
+	}
+	if s.link.Closing() {
+		return false
+	}
+	if f.GetAck() != nil || f.GetPong() != nil {
+		return true
+	}
+	s.refuseLimited(f.GetId(), "too many frames on this connection")
+	return false
+}
+
+func (s *Session) setExpiry(claims auth.Claims) {
+	if claims.Expires.IsZero() {
+		s.expires.Store(0)
+	} else {
+		s.expires.Store(claims.Expires.UnixMilli())
+	}
+	s.warned.Store(false)
+}

@@ -1,0 +1,301 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/link"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/requests"
+	"github.com/runnelhq/runnel/services/gateway/room"
+)
+
+// History is what sessions ask the history service.
+type History interface {
+	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest, options ...grpc.CallOption) (*historyv1.ListConversationsResponse, error)
+	GetRevocations(ctx context.Context, request *historyv1.GetRevocationsRequest, options ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error)
+}
+
+// Verifier checks tokens.
+type Verifier interface {
+	Verify(ctx context.Context, token string) (auth.Claims, error)
+}
+
+// Config tunes sessions. All fields are required, except ClientTraceRatePerUser.
+type Config struct {
+	MaxFrameBytes          int
+	MaxConnectionsPerUser  int
+	FrameRate              float64       // frames a second of one session, after a burst of ten times that
+	CommandRatePerUser     float64       // commands a second of one user, after a burst of ten times that
+	ClientTraceRatePerUser float64       // traces a second of one user's clients that are continued
+	ConnectTimeout         time.Duration // for the first frame
+	Heartbeat              time.Duration
+	TokenWarning           time.Duration // before a token's expiry
+	HistoryTimeout         time.Duration // of one call of history
+	RevocationInterval     time.Duration // at which revocations are read, for notices that were lost
+}
+
+// Deps is what sessions work with. All fields are required.
+type Deps struct {
+	Config   Config
+	Log      *slog.Logger
+	Metrics  *metrics.Metrics
+	Recorder *flight.Recorder
+	Tracer   *flight.Tracer
+	Closed   *flight.ClosedLog
+	Verifier Verifier
+	History  History
+	Rooms    *room.Hub
+	Requests *requests.Handler
+	Acks     *Acks
+	// Level is the installation's protocol level.
+	Level func() conversation.Level
+}
+
+// Sessions are all sessions of a gateway.
+type Sessions struct {
+	deps    Deps
+	ctx     context.Context //nolint:containedctx // the life of the sessions: links call back without a context
+	workers sync.WaitGroup
+	turns   chan struct{} // bounds the memberships looked up at once
+	unheard chan struct{} // a notice of revoked tokens may have been lost
+
+	mu       sync.Mutex
+	closed   bool
+	accepted uint32 // sessions so far
+	byID     map[string]*Session
+	users    map[string]*user
+}
+
+// user is what the sessions of one user on this gateway share. Guarded by Sessions.mu, except id and caller.
+type user struct {
+	id       string
+	caller   requests.Caller
+	sessions map[*Session]struct{}
+	// revoked is the time up to which issued tokens are refused, unix ms, as far as this gateway has heard.
+	revoked int64
+}
+
+// maxTurns bounds how many memberships are looked up at once: after an outage of the bus every session asks.
+const maxTurns = 16
+
+// New makes an empty table. What sessions do in the background ends with ctx.
+func New(ctx context.Context, deps Deps) *Sessions {
+	return &Sessions{
+		deps: deps, ctx: ctx, turns: make(chan struct{}, maxTurns), unheard: make(chan struct{}, 1),
+		byID: map[string]*Session{}, users: map[string]*user{},
+	}
+}
+
+// Wait waits for what sessions do in the background. It ends when the context does and all links have ended.
+func (a *Sessions) Wait() { a.workers.Wait() }
+
+// NextNumber returns a number that stands for a connection in the recorder.
+func (a *Sessions) NextNumber() uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.accepted++
+	return a.accepted
+}
+
+// Begin makes a session on a link, whose receiver it is. It returns nil when the gateway is being stopped.
+func (a *Sessions) Begin(l link.Link, number uint32) *Session {
+	cfg, encoding, now := &a.deps.Config, l.Describe().Encoding, time.Now()
+	s := &Session{
+		all: a, id: uuid.NewString(), number: number, link: l, since: now,
+		frames: rate.NewLimiter(rate.Limit(cfg.FrameRate), int(10*cfg.FrameRate)),
+	}
+	s.listener = room.Listener{ConnectionID: s.id, Number: number, Events: encoding, Answers: encoding, Sender: l, Subscriber: s}
+	s.lastHeard.Store(now.UnixNano())
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return nil
+	}
+	a.byID[s.id] = s
+	count := len(a.byID)
+	a.mu.Unlock()
+	a.deps.Metrics.Connections.Set(float64(count))
+	a.deps.Metrics.Connects.Inc()
+	return s
+}
+
+// Close begins no more sessions, and returns those there are.
+func (a *Sessions) Close() []*Session {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	return a.list()
+}
+
+// enroll makes the session one of its user's. It returns false when the user has too many.
+func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
+	cfg := &a.deps.Config
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := a.users[claims.User]
+	if u == nil {
+		u = &user{id: claims.User, sessions: map[*Session]struct{}{}, caller: requests.Caller{
+			User: claims.User, Commands: rate.NewLimiter(rate.Limit(cfg.CommandRatePerUser), int(10*cfg.CommandRatePerUser)),
+		}}
+		if a.deps.Tracer.On() {
+			u.caller.Traces = flight.Limiter(cfg.ClientTraceRatePerUser)
+		}
+		a.users[claims.User] = u
+	}
+	if len(u.sessions) >= cfg.MaxConnectionsPerUser {
+		return false
+	}
+	u.sessions[s] = struct{}{}
+	s.user, s.issued = u, issuedMs(claims)
+	return true
+}
+
+// forget takes a session that has ended out of the table.
+func (a *Sessions) forget(s *Session, code errcode.CloseCode) {
+	a.mu.Lock()
+	delete(a.byID, s.id)
+	userID := ""
+	if u := s.user; u != nil {
+		userID = u.id
+		delete(u.sessions, s)
+		a.purgeUserLocked(u)
+	}
+	count := len(a.byID)
+	a.mu.Unlock()
+	a.deps.Metrics.Connections.Set(float64(count))
+	a.deps.Metrics.Closed(code)
+	a.deps.Log.Debug("a connection ended", "connection", s.id, "user", userID, "code", code.String(), "lasted", time.Since(s.since).Round(time.Millisecond).String())
+}
+
+// purgeUserLocked forgets a user without sessions, once their allowance is full again: or connecting anew would get around the
+// rate.
+func (a *Sessions) purgeUserLocked(u *user) {
+	if commands := u.caller.Commands; len(u.sessions) == 0 && commands.Tokens() >= float64(commands.Burst()) {
+		delete(a.users, u.id)
+	}
+}
+
+// Sweep does for all sessions what time asks for: heartbeats, time-outs and token expiry. One coarse sweep replaces a timer for
+// each of them.
+func (a *Sessions) Sweep(now time.Time) {
+	for _, s := range a.list() {
+		s.tick(now)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, u := range a.users {
+		a.purgeUserLocked(u)
+	}
+}
+
+// Relist has everything compared with the store: live messages and notices may have been lost.
+func (a *Sessions) Relist() {
+	select {
+	case a.unheard <- struct{}{}:
+	default:
+	}
+	for _, s := range a.list() {
+		if s.state.Load() == stateOpen {
+			s.relist()
+		}
+	}
+}
+
+// Joined has the sessions of a user listen to a conversation, if there are any here.
+func (a *Sessions) Joined(userID, conversationID string) {
+	for _, s := range a.ofUser(userID) {
+		s.join(conversationID)
+	}
+}
+
+// Count returns the numbers of sessions and of users that have any.
+func (a *Sessions) Count() (sessions, users int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, u := range a.users {
+		if len(u.sessions) > 0 { // others wait for their allowance to fill up
+			users++
+		}
+	}
+	return len(a.byID), users
+}
+
+func (a *Sessions) list() []*Session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	sessions := make([]*Session, 0, len(a.byID))
+	for _, s := range a.byID {
+		sessions = append(sessions, s)
+	}
+	return sessions
+}
+
+// ofUser are the sessions of a user, those that are being let in among them, by id.
+func (a *Sessions) ofUser(userID string) []*Session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := a.users[userID]
+	if u == nil {
+		return nil
+	}
+	sessions := make([]*Session, 0, len(u.sessions))
+	for s := range u.sessions {
+		sessions = append(sessions, s)
+	}
+	slices.SortFunc(sessions, func(x, y *Session) int { return strings.Compare(x.id, y.id) })
+	return sessions
+}
+
+// takeTurn waits for one of the turns that looking up memberships is bounded by; returnTurn gives it back. It returns false when
+// the session ended first.
+func (a *Sessions) takeTurn(s *Session) bool {
+	select {
+	case a.turns <- struct{}{}:
+		return true
+	case <-s.link.Done():
+		return false
+	}
+}
+
+func (a *Sessions) returnTurn() { <-a.turns }
+
+// firstBeat spreads heartbeats evenly over the interval, however sessions came in.
+func (a *Sessions) firstBeat() time.Duration { return rand.N(a.deps.Config.Heartbeat) }
+
+// listPage is how many conversations one call of history lists.
+const listPage = 1000
+
+// listAll reads all conversations of a user, and the time up to which their tokens are revoked.
+func (a *Sessions) listAll(ctx context.Context, userID string) (all []*historyv1.Summary, revokedBefore int64, err error) {
+	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: listPage}
+	for {
+		a.deps.Metrics.Reads[metrics.ReadList].Inc()
+		list, err := a.deps.History.ListConversations(ctx, request)
+		if err != nil {
+			return nil, 0, fmt.Errorf("list conversations of a user: %w", err)
+		}
+		all, revokedBefore = append(all, list.GetConversations()...), max(revokedBefore, list.GetRevokedBeforeMs())
+		if !list.GetMore() || len(list.GetConversations()) == 0 {
+			return all, revokedBefore, nil
+		}
+		request.After = all[len(all)-1].GetConversationId()
+	}
+}

@@ -1,0 +1,57 @@
+package session
+
+import (
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/room"
+)
+
+// Behind implements room.Subscriber: it wakes the session's filler.
+func (s *Session) Behind(subscription *room.Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behind = append(s.behind, subscription)
+	if !s.filling {
+		s.filling = true
+		s.all.workers.Go(s.fill)
+	}
+}
+
+// Detached implements room.Subscriber: it tells the client that nothing more comes of a conversation, and forgets the
+// subscription. The user may have become a member again while the subscription was still there, so that the notice of it was
+// taken for an old one: history is asked.
+func (s *Session) Detached(subscription *room.Subscription, conversationID string, last uint64) {
+	s.link.Queue(s.encodeDetached(conversationID, last))
+	s.mu.Lock()
+	if s.subscriptions[conversationID] == subscription {
+		delete(s.subscriptions, conversationID)
+	}
+	s.mu.Unlock()
+	s.join(conversationID)
+}
+
+func (s *Session) encodeDetached(conversationID string, last uint64) []byte {
+	return s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
+		ConversationId: conversationID, Last: last,
+	}}})
+}
+
+// Forked implements room.Subscriber: it tells the client that its position is not on the log, and keeps the conversation from
+// being pushed to it again. The subscription is nil when there was none.
+func (s *Session) Forked(subscription *room.Subscription, conversationID string, head, seq uint64) {
+	s.all.deps.Metrics.Forks.Inc()
+	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
+		ConversationId: conversationID, Head: head, Seq: seq,
+	}}}))
+	s.mu.Lock()
+	// A later subscription is in its room, and must be found when the session ends.
+	if subscription != nil && s.subscriptions[conversationID] == subscription {
+		delete(s.subscriptions, conversationID)
+	}
+	if s.forks == nil {
+		s.forks = map[string]struct{}{}
+	}
+	s.forks[conversationID] = struct{}{}
+	s.mu.Unlock()
+	s.all.deps.Rooms.FlushSoon(conversationID, s.link)
+}

@@ -1,0 +1,82 @@
+package session
+
+import (
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+
+	"github.com/runnelhq/runnel/services/gateway/room"
+)
+
+const (
+	// maxSilentBeats is how many heartbeats may stay unanswered.
+	maxSilentBeats = 2
+	// relistBeats is after how many heartbeats the list of conversations is compared with the store: a notice of a new
+	// conversation that was lost, with nobody else of it on this gateway, is made up for then.
+	relistBeats = 4
+)
+
+// tick does for a session what time asks for.
+func (s *Session) tick(now time.Time) {
+	cfg := &s.all.deps.Config
+	if s.state.Load() != stateOpen {
+		if s.state.Load() == stateAccepted && now.Sub(s.since) > cfg.ConnectTimeout {
+			s.link.Close(errcode.CloseConnectTimeout, "no connect frame in time")
+		}
+		return
+	}
+	if expires := s.expires.Load(); expires != 0 {
+		left := time.UnixMilli(expires).Sub(now)
+		switch {
+		case left <= 0:
+			s.link.Close(errcode.CloseTokenExpired, "the token has expired")
+			return
+		case left <= cfg.TokenWarning && !s.warned.Swap(true):
+			s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_TokenExpiring{
+				TokenExpiring: &clientv1.TokenExpiring{ExpiresMs: expires},
+			}})
+		}
+	}
+	if now.UnixNano() < s.nextBeat.Load() {
+		return
+	}
+	if s.beatPending.Load() >= maxSilentBeats && now.UnixNano()-s.lastHeard.Load() > int64(cfg.Heartbeat) {
+		s.link.Close(errcode.CloseNoPong, "heartbeats stayed unanswered")
+		return
+	}
+	s.nextBeat.Store(now.Add(cfg.Heartbeat).UnixNano())
+	beats := s.beats.Add(1)
+	s.beatPending.Add(1)
+	s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: s.heads()}}})
+	if beats%relistBeats == 0 {
+		s.relist()
+	}
+}
+
+// heads lists, for a heartbeat, where conversations stand that moved since the last one. It also passes the client's
+// acknowledgements on again where they moved.
+func (s *Session) heads() []*clientv1.Position {
+	var heads []*clientv1.Position
+	for _, subscription := range s.listSubscriptions() {
+		beat := subscription.Beat()
+		if beat.Acknowledged {
+			s.all.deps.Acks.Add(beat.ConversationID, s.user.id, beat.Delivered, beat.Read)
+		}
+		if beat.Head != 0 {
+			heads = append(heads, &clientv1.Position{ConversationId: beat.ConversationID, Seq: beat.Head})
+		}
+	}
+	return heads
+}
+
+func (s *Session) listSubscriptions() []*room.Subscription {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subscriptions := make([]*room.Subscription, 0, len(s.subscriptions))
+	for _, subscription := range s.subscriptions {
+		subscriptions = append(subscriptions, subscription)
+	}
+	return subscriptions
+}
