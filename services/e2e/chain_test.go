@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
@@ -73,6 +74,9 @@ func (l *ledger) verify(ctx context.Context) error {
 	v := chain.From(0, chain.Zero)
 	for {
 		page, err := l.history.Read(ctx, &historyv1.ReadRequest{ConversationId: l.id, After: v.Seq(), Limit: 4})
+		if gap, missing := rpc.Detail[*conversationv1.Range](err); missing {
+			return &chain.Broken{ConversationID: l.id, Seq: gap.GetLast() + 1, Reason: "what was before it is missing"}
+		}
 		if err != nil {
 			return err
 		}

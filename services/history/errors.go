@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
@@ -18,6 +20,7 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	var moved *store.WatermarkError
 	var fork *store.ForkError
 	var level *levelError
+	var gap *store.GapError
 	answer := func(r reason, code codes.Code, text string, details ...protoadapt.MessageV1) error {
 		op.refused[r].Inc()
 		st := status.New(code, text)
@@ -37,6 +40,12 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		return answer(reasonPosition, codes.FailedPrecondition, err.Error())
 	case errors.As(err, &fork):
 		return answer(reasonFork, codes.FailedPrecondition, fork.Error(), protoadapt.MessageV1Of(fork.Fork))
+	case errors.As(err, &gap):
+		op.logged.Do(func() {
+			s.log.ErrorContext(ctx, "rows are missing in the database: run runnel verify", "operation", op.name, "conversation", gap.ConversationID,
+				"first", gap.First, "last", gap.Last)
+		})
+		return answer(reasonGap, codes.DataLoss, gap.Error(), protoadapt.MessageV1Of(&conversationv1.Range{First: gap.First, Last: gap.Last}))
 	case errors.Is(err, store.ErrLevel):
 		return answer(reasonLevel, codes.FailedPrecondition, store.ErrLevel.Error())
 	case errors.Is(err, errNewerEffect):

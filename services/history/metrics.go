@@ -45,6 +45,7 @@ const (
 	reasonGivenUp     reason = "given_up"
 	reasonUnavailable reason = "unavailable"
 	reasonDefect      reason = "defect"
+	reasonGap         reason = "gap"
 )
 
 func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
@@ -82,7 +83,7 @@ func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
 			logged: rate.Sometimes{First: 1, Interval: time.Second},
 		}
 		for _, r := range []reason{
-			reasonInvalid, reasonWatermark, reasonSeqTaken, reasonPosition, reasonFork, reasonLevel, reasonNotFound, reasonTooLarge, reasonGivenUp, reasonUnavailable, reasonDefect,
+			reasonInvalid, reasonWatermark, reasonSeqTaken, reasonPosition, reasonFork, reasonLevel, reasonNotFound, reasonTooLarge, reasonGivenUp, reasonUnavailable, reasonDefect, reasonGap,
 		} {
 			o.refused[r] = refused.WithLabelValues(name, string(r))
 		}

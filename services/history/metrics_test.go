@@ -338,7 +338,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	broken := &bed{registry: prometheus.NewRegistry()}
 	server := history.New(history.Config{Timeout: time.Millisecond}, faulty, slog.New(slog.DiscardHandler), broken.registry)
 	for reason, fault := range map[string]error{
-		"defect": store.ErrDefect, "too_large": store.ErrTooLarge,
+		"defect": store.ErrDefect, "too_large": store.ErrTooLarge, "gap": &store.GapError{},
 		"unavailable": context.DeadlineExceeded, // the service's own limit, not the caller's
 	} {
 		faulty.err = fault

@@ -25,6 +25,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history"
+	"github.com/runnelhq/runnel/services/history/store"
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
@@ -249,6 +250,22 @@ func TestDamageIsReported(t *testing.T) {
 	require.Len(t, page.GetEvents(), 1)
 	require.Contains(t, b.log.String(), "cannot be decoded")
 	require.Contains(t, b.log.String(), "seq=1")
+}
+
+// A hole in a log is not the caller's doing and does not pass: the error says which events are missing.
+func TestMissingRowsAreNamed(t *testing.T) {
+	b := newBed(t)
+	gap := &store.GapError{ConversationID: "g", First: 3, Last: 4}
+	server := history.New(history.Config{}, &faultyStore{Store: b.store, err: gap}, slog.New(slog.NewTextHandler(b.log, nil)), prometheus.NewRegistry())
+	_, err := server.GetConversations(t.Context(), &historyv1.GetConversationsRequest{})
+	require.Equal(t, codes.DataLoss, status.Code(err))
+	require.ErrorContains(t, err, "events 3 to 4 of conversation g are missing")
+	missing, ok := rpc.Detail[*conversationv1.Range](err)
+	require.True(t, ok)
+	require.True(t, proto.Equal(&conversationv1.Range{First: 3, Last: 4}, missing))
+	_, ok = rpc.Detail[*historyv1.Fork](err)
+	require.False(t, ok)
+	require.Contains(t, b.log.String(), "first=3 last=4")
 }
 
 // damagedStore reads every event as if its body could not be decoded; the stores' own tests damage a real row.

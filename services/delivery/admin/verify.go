@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
 const (
@@ -45,6 +49,10 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 		page, err := s.History.Read(ctx, &historyv1.ReadRequest{
 			ConversationId: c.conversation, After: c.response.GetChecked(), Limit: uint32(min(readPage, until-c.response.GetChecked())),
 		})
+		if last, gap := gapOf(err); gap {
+			c.behind(last, until)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +83,7 @@ func (s *Server) begin(ctx context.Context, c *check) error {
 		c.response.CheckedHash = chain.Zero
 	case len(c.response.GetCheckedHash()) == 0:
 		page, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: c.conversation, After: after - 1, Limit: 1})
-		if err != nil {
+		if _, gap := gapOf(err); err != nil && !gap {
 			return err
 		}
 		if events := page.GetEvents(); len(events) > 0 && events[0].GetSeq() == after {
@@ -128,6 +136,30 @@ func (c *check) gap(last uint64) {
 		c.fault(first, fmt.Sprintf("%d to %d are missing", first, last))
 	}
 	c.response.Checked, c.response.CheckedHash = last, nil
+}
+
+// gapOf tells the last seq that is missing, when that is why an event cannot be read.
+func gapOf(err error) (last uint64, gap bool) {
+	if status.Code(err) != codes.DataLoss {
+		return 0, false
+	}
+	missing, ok := rpc.Detail[*conversationv1.Range](err)
+	return missing.GetLast(), ok
+}
+
+// behind notes a gap up to a seq and goes on behind the event after it: the previous hash of that event is missing too, so that
+// it cannot be checked.
+func (c *check) behind(last, until uint64) {
+	if last >= until {
+		c.missing(until)
+		return
+	}
+	if last > c.response.GetChecked() {
+		c.gap(last)
+	} else {
+		c.fault(last, "it is missing")
+	}
+	c.response.Checked, c.response.CheckedHash = last+1, nil
 }
 
 // missing notes that the stretch ends before its end.

@@ -115,16 +115,20 @@ func (r reading) conversations(ctx context.Context, c *Content) error {
 }
 
 func (r reading) events(ctx context.Context, c *Content) error {
-	return r.each(ctx, `SELECT conversation_id, seq, time_ms, sender, command_id, kind, format, body, salt, commitment, prev_hash, hash, header_extra
+	return r.each(ctx, `SELECT conversation_id, seq, time_ms, sender, command_id, kind, format, body, salt, commitment, hash, header_extra,
+		lag(hash) OVER (PARTITION BY conversation_id ORDER BY seq)
 		FROM events`+r.where+` ORDER BY conversation_id, seq`, func(scan func(...any) error) error {
 		event := &conversationv1.Event{}
 		var command uuid.UUID
 		err := scan(&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, (*int32)(&event.Kind), &event.Format, &event.Body,
-			&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash, &event.HeaderExtra)
+			&event.Salt, &event.Commitment, &event.Hash, &event.HeaderExtra, &event.PrevHash)
 		if err != nil {
 			return err
 		}
 		event.CommandId = command.String()
+		if event.GetSeq() == 1 {
+			event.PrevHash = chain.Zero
+		}
 		if len(event.GetCommitment()) == 0 && len(event.GetBody()) > 0 {
 			// It is stored only when it does not follow from salt and body.
 			commitment := chain.Commitment(event.GetSalt(), event.GetBody())

@@ -36,7 +36,8 @@ func IsAnswer(err error) bool {
 	var moved *WatermarkError
 	var invalid *InvalidError
 	var fork *ForkError
-	if errors.As(err, &moved) || errors.As(err, &invalid) || errors.As(err, &fork) {
+	var gap *GapError
+	if errors.As(err, &moved) || errors.As(err, &invalid) || errors.As(err, &fork) || errors.As(err, &gap) {
 		return true
 	}
 	for _, answer := range []error{ErrSeqTaken, ErrPosition, ErrLevel, ErrNotFound, ErrTooLarge, ErrNoDeadLetter, ErrNoWorker} {

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -77,6 +78,16 @@ func (p *FeedPage) Take(entry *historyv1.FeedEntry, size int) bool {
 	}
 	p.response.Entries = append(p.response.Entries, entry)
 	return true
+}
+
+// UnlessGap ends the page before a gap; only a page that would begin at the gap is an error.
+func (p *FeedPage) UnlessGap(err error) error {
+	var gap *GapError
+	if errors.As(err, &gap) && len(p.response.GetEntries()) > 0 {
+		p.response.More = true
+		return nil
+	}
+	return err
 }
 
 // Response is the page.

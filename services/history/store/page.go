@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"slices"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -44,7 +45,7 @@ func (v *View) shows(seq uint64) bool {
 }
 
 // Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and hands each to take with the size of its
-// stored body, until take returns false.
+// stored body, until take returns false. It returns a *GapError when the row before an event is missing.
 type Fetch func(first, last uint64, backward bool, limit int, take takeEvent) error
 
 type takeEvent = func(event *conversationv1.Event, size int) bool
@@ -56,8 +57,8 @@ const eventOverhead = 256
 // reported as hidden, so that a reader can tell it from a hole. A rising page also reports what lies before the
 // viewer's first membership: that reader has to get past it.
 //
-// More is said only when the page is full. If rows are missing from the table, the reader is not sent round in
-// circles: it sees events that do not follow each other, or a head it did not reach.
+// More is said when the page is full, or ends before rows that are missing from the table; a page that would begin there is a
+// *GapError. If the newest rows are missing, the reader is not sent round in circles: it sees a head that it did not reach.
 func Page(view View, request *historyv1.ReadRequest, fetch Fetch) (*historyv1.ReadResponse, error) {
 	page := &page{limit: Limit(request.GetLimit())}
 	page.Member = view.member
@@ -85,6 +86,16 @@ func (p *page) take(event *conversationv1.Event, size int) bool {
 	return !p.full
 }
 
+// unlessGap ends the page before a gap. Only a page that would begin at the gap is an error: what comes before it can be read.
+func (p *page) unlessGap(err error) error {
+	var gap *GapError
+	if errors.As(err, &gap) && len(p.Events) > 0 {
+		p.full = true
+		return nil
+	}
+	return err
+}
+
 func (p *page) hide(first, last uint64) {
 	p.Hidden = append(p.Hidden, &conversationv1.Range{First: first, Last: last})
 }
@@ -102,7 +113,7 @@ func (p *page) rising(view View, request *historyv1.ReadRequest, fetch Fetch) er
 			p.hide(next, visible.first-1)
 			next = visible.first
 		}
-		if err := fetch(next, visible.last, false, p.limit-len(p.Events), p.take); err != nil {
+		if err := p.unlessGap(fetch(next, visible.last, false, p.limit-len(p.Events), p.take)); err != nil {
 			return err
 		}
 		next = visible.last + 1
@@ -127,7 +138,7 @@ func (p *page) falling(view View, request *historyv1.ReadRequest, fetch Fetch) e
 			p.hide(visible.last+1, next)
 			next = visible.last
 		}
-		if err := fetch(visible.first, next, true, p.limit-len(p.Events), p.take); err != nil {
+		if err := p.unlessGap(fetch(visible.first, next, true, p.limit-len(p.Events), p.take)); err != nil {
 			return err
 		}
 		next = visible.first - 1

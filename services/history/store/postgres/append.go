@@ -44,14 +44,14 @@ const (
 	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash,
 		members, created_time_ms, epoch, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 	// Most events are plain; what only others have is left out of their statement.
-	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash, sequence, partition, epoch, format)
+	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, partition, epoch, format)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[]), unnest($11::bigint[]), $12, $13, $14`
-	insertFull = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, prev_hash, hash, sequence, partition, epoch,
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), $11, $12, $13`
+	insertFull = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, partition, epoch,
 			format, commitment, header_extra, target)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[]), unnest($11::bigint[]), $12, $13,
-			unnest($14::smallint[]), unnest($15::bytea[]), unnest($16::bytea[]), nullif(unnest($17::bigint[]), 0)`
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), $11, $12,
+			unnest($13::smallint[]), unnest($14::bytea[]), unnest($15::bytea[]), nullif(unnest($16::bigint[]), 0)`
 	alterConversation = `UPDATE conversations SET name = coalesce($1, name), name_seq = CASE WHEN $1 IS NULL THEN name_seq ELSE $2 END,
 		name_sender = CASE WHEN $1 IS NULL THEN name_sender ELSE $3 END, name_time_ms = CASE WHEN $1 IS NULL THEN name_time_ms ELSE $4 END,
 		members = members + $5 WHERE conversation_id = $6`
@@ -67,7 +67,7 @@ const (
 		(SELECT partition, conversation_id, sender, command_id FROM refusals WHERE partition = $1 AND time_ms < $2 ORDER BY time_ms LIMIT $3)`
 	insertDeadLetter = `INSERT INTO dead_letters (partition, stream, sequence, reason, payload) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (partition, stream, sequence) DO UPDATE SET reason = excluded.reason, payload = excluded.payload, time = excluded.time`
-	selectDuplicates = `SELECT ordinality - 1, ` + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[])
+	selectDuplicates = `SELECT ordinality - 1, ` + previousHash + `, ` + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[])
 		WITH ORDINALITY AS v (command_id, conversation_id, sender, ordinality)
 		JOIN events USING (command_id, conversation_id, sender) ORDER BY ordinality`
 )
@@ -275,18 +275,18 @@ func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 
 // columns are events column by column.
 type columns struct {
-	ids, senders               []string
-	commands                   []pgtype.UUID
-	seqs, times, sequences     []int64
-	kinds                      []int32
-	bodies, salts, prevs, hash [][]byte
+	ids, senders           []string
+	commands               []pgtype.UUID
+	seqs, times, sequences []int64
+	kinds                  []int32
+	bodies, salts, hash    [][]byte
 }
 
 func newColumns(n int) *columns {
 	return &columns{
 		ids: make([]string, 0, n), senders: make([]string, 0, n), commands: make([]pgtype.UUID, 0, n),
 		seqs: make([]int64, 0, n), times: make([]int64, 0, n), sequences: make([]int64, 0, n), kinds: make([]int32, 0, n),
-		bodies: make([][]byte, 0, n), salts: make([][]byte, 0, n), prevs: make([][]byte, 0, n), hash: make([][]byte, 0, n),
+		bodies: make([][]byte, 0, n), salts: make([][]byte, 0, n), hash: make([][]byte, 0, n),
 	}
 }
 
@@ -296,11 +296,11 @@ func (c *columns) add(row *store.Row) {
 	c.seqs, c.times, c.sequences = append(c.seqs, int64(row.GetSeq())), append(c.times, row.GetTimeMs()), append(c.sequences, int64(row.Sequence))
 	c.kinds = append(c.kinds, int32(row.GetKind()))
 	c.bodies, c.salts = append(c.bodies, orNull(row.GetBody())), append(c.salts, orNull(row.GetSalt()))
-	c.prevs, c.hash = append(c.prevs, row.GetPrevHash()), append(c.hash, row.GetHash())
+	c.hash = append(c.hash, row.GetHash())
 }
 
 func (c *columns) args() []any {
-	return []any{c.ids, c.seqs, c.times, c.senders, c.commands, c.kinds, c.bodies, c.salts, c.prevs, c.hash, c.sequences}
+	return []any{c.ids, c.seqs, c.times, c.senders, c.commands, c.kinds, c.bodies, c.salts, c.hash, c.sequences}
 }
 
 func keys(batch *store.Batch) (ids, senders []string, commands []pgtype.UUID) {
@@ -320,7 +320,7 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error
 		ids, senders, commands := keys(batch)
 		err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 			var index int64
-			found, err := scanEvent(rows, &index)
+			found, err := scanLinked(rows, &index)
 			if err != nil {
 				return false, err
 			}
@@ -328,7 +328,7 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error
 			return true, nil
 		}, selectDuplicates, commands, ids, senders)
 		if err != nil {
-			return nil, wrap("look for duplicates", err)
+			return nil, answer("look for duplicates", err)
 		}
 	}
 	if len(duplicates) > 0 {

@@ -19,7 +19,7 @@ const (
 	selectEpoch = `SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
 		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = $1 AND epoch <= $2)
 		WHERE p.partition = $1`
-	selectFeed = "SELECT events.epoch, events.sequence, " + eventColumns + ` FROM events
+	selectFeed = "SELECT events.epoch, events.sequence, " + previousHash + ", " + eventColumns + ` FROM events
 		WHERE events.partition = $1 AND (events.epoch, events.sequence) > ($2::bigint, $3::bigint)
 		AND (events.epoch, events.sequence) <= ($4::bigint, $5::bigint) ORDER BY events.partition, events.epoch, events.sequence LIMIT $6`
 	selectFeedCursors = "SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = $1 ORDER BY partition"
@@ -43,12 +43,12 @@ func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1
 			return err
 		}
 		page = store.NewFeedPage(limit, watermark)
-		return each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+		return page.UnlessGap(each(ctx, conn, func(rows pgx.Rows) (bool, error) {
 			entry := &historyv1.FeedEntry{Position: &historyv1.Position{}}
-			found, err := scanEvent(rows, &entry.Position.Epoch, &entry.Position.Sequence)
+			found, err := scanLinked(rows, &entry.Position.Epoch, &entry.Position.Sequence)
 			entry.Event = found.event
 			return err == nil && page.Take(entry, found.size), err
-		}, selectFeed, partition, after.GetEpoch(), after.GetSequence(), watermark.GetEpoch(), watermark.GetSequence(), limit+1)
+		}, selectFeed, partition, after.GetEpoch(), after.GetSequence(), watermark.GetEpoch(), watermark.GetSequence(), limit+1))
 	})
 	if err != nil {
 		return nil, answer(fmt.Sprintf("read the feed of partition %d", partition), err)

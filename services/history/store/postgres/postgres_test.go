@@ -36,6 +36,8 @@ func BenchmarkAppend(b *testing.B) {
 	storetest.Benchmark(b, subject)
 }
 
+func BenchmarkBytes(b *testing.B) { storetest.BenchmarkBytes(b, subject) }
+
 func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
 
 // keepServer keeps the shared server running from the first subtest to the last.
@@ -56,6 +58,22 @@ func newDatabase(tb testing.TB) *storetest.Database {
 	return &storetest.Database{
 		Store:  opened,
 		Reopen: open,
+		EventBytes: func(tb testing.TB) map[string]int {
+			tb.Helper()
+			conn := raw(tb, cfg.URL)
+			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
+			rows, err := conn.Query(tb.Context(), "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE oid = 'events'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'events'::regclass)")
+			require.NoError(tb, err)
+			sizes := map[string]int{}
+			for rows.Next() {
+				var name string
+				var bytes int
+				require.NoError(tb, rows.Scan(&name, &bytes))
+				sizes[name] = bytes
+			}
+			require.NoError(tb, rows.Err())
+			return sizes
+		},
 		SetBody: func(tb testing.TB, id string, seq uint64, body []byte) {
 			tb.Helper()
 			exec(tb, cfg.URL, "UPDATE events SET body = $1 WHERE conversation_id = $2 AND seq = $3", body, id, seq)

@@ -17,12 +17,14 @@ import (
 
 // The queries. Each is one statement, hence one snapshot.
 const (
-	eventColumns = "events.conversation_id, events.seq, events.time_ms, events.sender, events.command_id::text, events.kind, events.format, events.body, events.salt, events.commitment, events.prev_hash, events.hash, events.header_extra"
+	eventColumns = "events.conversation_id, events.seq, events.time_ms, events.sender, events.command_id::text, events.kind, events.format, events.body, events.salt, events.commitment, events.hash, events.header_extra"
+	// previousHash is read with events that are not read as a range; NULL when the row before is missing.
+	previousHash = "(SELECT p.hash FROM events AS p WHERE p.conversation_id = events.conversation_id AND p.seq = events.seq - 1)"
 	// A cursor that was never saved is all zeros.
 	cursorColumns = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
 
 	selectWatermark = "SELECT stream, epoch, sequence, time_ns FROM partitions WHERE partition = $1"
-	selectCommands  = "SELECT " + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS v (command_id, conversation_id, sender)
+	selectCommands  = "SELECT " + previousHash + ", " + eventColumns + ` FROM unnest($1::uuid[], $2::text[], $3::text[]) AS v (command_id, conversation_id, sender)
 		JOIN events USING (command_id, conversation_id, sender)`
 	selectRising  = "SELECT " + eventColumns + " FROM events WHERE conversation_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4"
 	selectFalling = "SELECT " + eventColumns + " FROM events WHERE conversation_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq DESC LIMIT $4"
@@ -110,7 +112,7 @@ type stored struct {
 	size  int
 }
 
-// scanEvent reads a row that holds eventColumns, behind what before takes.
+// scanEvent reads a row that holds eventColumns, behind what before takes. The event has no previous hash yet.
 func scanEvent(row pgx.Row, before ...any) (stored, error) {
 	event, kind := &conversationv1.Event{}, int32(0)
 	if err := row.Scan(append(before, eventDest(event, &kind)...)...); err != nil {
@@ -119,11 +121,21 @@ func scanEvent(row pgx.Row, before ...any) (stored, error) {
 	return finish(event, kind), nil
 }
 
+// scanLinked reads a row that holds previousHash and eventColumns, behind what before takes.
+func scanLinked(row pgx.Row, before ...any) (stored, error) {
+	var previous []byte
+	found, err := scanEvent(row, append(before, &previous)...)
+	if err == nil {
+		err = store.Link(found.event, previous)
+	}
+	return found, err
+}
+
 // eventDest is where eventColumns go.
 func eventDest(event *conversationv1.Event, kind *int32) []any {
 	return []any{
 		&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &event.CommandId, kind, &event.Format, &event.Body,
-		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash, &event.HeaderExtra,
+		&event.Salt, &event.Commitment, &event.Hash, &event.HeaderExtra,
 	}
 }
 
@@ -186,7 +198,7 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 	var events []*conversationv1.Event
 	size := 0
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
-		found, err := scanEvent(rows)
+		found, err := scanLinked(rows)
 		if err != nil {
 			return false, err
 		}
@@ -212,10 +224,18 @@ func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*hist
 			if backward {
 				query = selectFalling
 			}
-			return each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+			links := store.NewLinks(first, backward, take)
+			err := each(ctx, conn, func(rows pgx.Rows) (bool, error) {
 				found, err := scanEvent(rows)
-				return err == nil && take(found.event, found.size), err
-			}, query, request.GetConversationId(), first, last, limit)
+				if err != nil {
+					return false, err
+				}
+				return links.Row(found.event, found.size)
+			}, query, request.GetConversationId(), links.From(), last, links.Rows(limit))
+			if err != nil {
+				return err
+			}
+			return links.End()
 		})
 		return err
 	})

@@ -24,8 +24,9 @@ const (
 	selectReactions = `SELECT n.ordinality - 1, r.target, r.user_id, r.emoji, r.seq
 		FROM unnest($1::text[], $2::bigint[], $3::text[]) WITH ORDINALITY AS n (id, seq, user_id, ordinality)
 		JOIN reactions AS r ON r.conversation_id = n.id AND r.target = n.seq AND r.user_id = n.user_id ORDER BY n.ordinality, r.seq`
-	selectMessages = "SELECT " + eventColumns + ", " + rowColumns + `, d.time_ms, d.sender, d.command_id::text, d.kind, d.format, d.body, d.salt,
-		d.commitment, d.prev_hash, d.hash, d.header_extra FROM events` + joinRow + `
+	selectMessages = "SELECT " + eventColumns + ", " + previousHash + ", " + rowColumns + `, d.time_ms, d.sender, d.command_id::text, d.kind, d.format,
+		d.body, d.salt, d.commitment, d.hash, d.header_extra,
+		(SELECT p.hash FROM events AS p WHERE p.conversation_id = d.conversation_id AND p.seq = d.seq - 1) FROM events` + joinRow + `
 		LEFT JOIN events AS d ON d.conversation_id = events.conversation_id AND d.seq = m.edit_seq
 		WHERE events.conversation_id = $1 AND events.seq BETWEEN $2 AND $3 AND events.kind = ANY ($4::int[])`
 	selectMessagesRising  = selectMessages + " ORDER BY events.seq LIMIT $5"
@@ -130,17 +131,24 @@ func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 	var editKind, format pgtype.Int4
 	var timeMs pgtype.Int8
 	var sender, command pgtype.Text
-	dest := append(eventDest(event, &kind), row.Dest()...)
+	var previous, editPrevious []byte
+	dest := append(append(eventDest(event, &kind), &previous), row.Dest()...)
 	if err := rows.Scan(append(dest, &timeMs, &sender, &command, &editKind, &format, &edit.Body, &edit.Salt, &edit.Commitment,
-		&edit.PrevHash, &edit.Hash, &edit.HeaderExtra)...); err != nil {
+		&edit.Hash, &edit.HeaderExtra, &editPrevious)...); err != nil {
 		return nil, 0, err
 	}
 	found := finish(event, kind)
+	if err := store.Link(event, previous); err != nil {
+		return nil, 0, err
+	}
 	message := &historyv1.StoredMessage{Event: event, Row: row.Row()}
 	if timeMs.Valid {
 		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = event.GetConversationId(), row.EditSeq(), timeMs.Int64, sender.String
 		edit.CommandId, edit.Format = command.String, uint32(format.Int32)
 		found.size += finish(edit, editKind.Int32).size
+		if err := store.Link(edit, editPrevious); err != nil {
+			return nil, 0, err
+		}
 		message.Edit = edit
 	}
 	return message, found.size, nil

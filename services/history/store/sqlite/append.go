@@ -60,11 +60,11 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 		row := &batch.Rows[i]
 		if row.Plain() {
 			a.plain = append(a.plain, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
-				int64(row.GetKind()), row.GetBody(), row.GetSalt(), row.GetPrevHash(), row.GetHash(), int64(row.Sequence))
+				int64(row.GetKind()), row.GetBody(), row.GetSalt(), row.GetHash(), int64(row.Sequence))
 			continue
 		}
 		a.full = append(a.full, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
-			int64(row.GetKind()), orNull(row.GetBody()), orNull(row.GetSalt()), row.GetPrevHash(), row.GetHash(), int64(row.Sequence),
+			int64(row.GetKind()), orNull(row.GetBody()), orNull(row.GetSalt()), row.GetHash(), int64(row.Sequence),
 			int64(row.GetFormat()), orNull(row.Commitment), orNull(row.GetHeaderExtra()), sql.NullInt64{Int64: int64(row.Target), Valid: row.Target > 0})
 	}
 	for i := range batch.Changes {
@@ -194,12 +194,12 @@ func (a *appending) explain(ctx context.Context, w *writer) error {
 	if !store.BugNoUniqueKey {
 		for i := range a.Rows {
 			row := &a.Rows[i]
-			first, err := scanEvent(w.statements.findCommand.QueryRowContext(ctx, row.CommandID[:], row.GetConversationId(), row.GetSender()))
+			first, err := scanLinked(w.statements.findCommand.QueryRowContext(ctx, row.CommandID[:], row.GetConversationId(), row.GetSender()))
 			if errors.Is(err, sql.ErrNoRows) {
 				continue
 			}
 			if err != nil {
-				return wrap("look for duplicates", err)
+				return answer("look for duplicates", err)
 			}
 			a.duplicates = append(a.duplicates, &historyv1.Duplicate{Index: uint32(i), First: first.event})
 		}

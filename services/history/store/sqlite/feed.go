@@ -20,7 +20,7 @@ func (s *feedReads) prepare(p *preparer) {
 	s.epoch = p.stmt(`SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
 		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = ?1 AND epoch <= (?2 + 0))
 		WHERE p.partition = ?1`)
-	s.page = p.stmt("SELECT " + eventColumns + `, e.epoch, e.sequence FROM events AS e
+	s.page = p.stmt("SELECT " + eventColumns + ", " + previousHash + `, e.epoch, e.sequence FROM events AS e
 		WHERE e.partition = ? AND (e.epoch, e.sequence) > (?, ?) AND (e.epoch, e.sequence) <= (?, ?) ORDER BY e.epoch, e.sequence LIMIT (? + 0)`)
 	s.cursors = p.stmt("SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = ? ORDER BY partition")
 }
@@ -40,11 +40,11 @@ func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1
 	page := store.NewFeedPage(limit, watermark)
 	err = each(ctx, s.read.feed.page, func(rows *sql.Rows) (bool, error) {
 		entry := &historyv1.FeedEntry{Position: &historyv1.Position{}}
-		found, err := scanEvent(rows, &entry.Position.Epoch, &entry.Position.Sequence)
+		found, err := scanLinked(rows, &entry.Position.Epoch, &entry.Position.Sequence)
 		entry.Event = found.event
 		return err == nil && page.Take(entry, found.size), err
 	}, partition, int64(after.GetEpoch()), int64(after.GetSequence()), int64(watermark.GetEpoch()), int64(watermark.GetSequence()), limit+1)
-	return page.Response(), wrap(tried, err)
+	return page.Response(), answer(tried, page.UnlessGap(err))
 }
 
 // FeedBell is rung by the appends of this process.

@@ -15,9 +15,11 @@ import (
 
 const (
 	selectWatermark = "SELECT stream, epoch, sequence, time_ns FROM partitions WHERE partition = ?"
-	eventColumns    = "e.conversation_id, e.seq, e.time_ms, e.sender, e.command_id, e.kind, e.format, e.body, e.salt, e.commitment, e.prev_hash, e.hash, e.header_extra"
-	selectEvent     = "SELECT " + eventColumns + " FROM events AS e"
-	selectCommand   = selectEvent + " WHERE command_id = ? AND conversation_id = ? AND sender = ?"
+	eventColumns    = "e.conversation_id, e.seq, e.time_ms, e.sender, e.command_id, e.kind, e.format, e.body, e.salt, e.commitment, e.hash, e.header_extra"
+	// previousHash is read with events that are not read as a range; NULL when the row before is missing.
+	previousHash  = "(SELECT p.hash FROM events AS p WHERE p.conversation_id = e.conversation_id AND p.seq = e.seq - 1)"
+	selectRange   = "SELECT " + eventColumns + " FROM events AS e WHERE conversation_id = ? AND seq BETWEEN (? + 0) AND (? + 0)"
+	selectCommand = "SELECT " + eventColumns + ", " + previousHash + " FROM events AS e WHERE command_id = ? AND conversation_id = ? AND sender = ?"
 	// A cursor that was never saved is all zeros.
 	selectCursor = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
 )
@@ -39,8 +41,8 @@ func prepareReads(p *preparer) (readStatements, error) {
 	s := readStatements{
 		watermark: p.stmt(selectWatermark),
 		command:   p.stmt(selectCommand),
-		rising:    p.stmt(selectEvent + " WHERE conversation_id = ? AND seq BETWEEN (? + 0) AND (? + 0) ORDER BY seq LIMIT (? + 0)"),
-		falling:   p.stmt(selectEvent + " WHERE conversation_id = ? AND seq BETWEEN (? + 0) AND (? + 0) ORDER BY seq DESC LIMIT (? + 0)"),
+		rising:    p.stmt(selectRange + " ORDER BY seq LIMIT (? + 0)"),
+		falling:   p.stmt(selectRange + " ORDER BY seq DESC LIMIT (? + 0)"),
 		head:      p.stmt("SELECT head FROM conversations WHERE conversation_id = ?"),
 		view: p.stmt(`SELECT joined_seq, left_seq, head FROM memberships JOIN conversations USING (conversation_id)
 			WHERE conversation_id = ? AND user_id = ? ORDER BY joined_seq`),
@@ -104,14 +106,14 @@ type stored struct {
 	size  int
 }
 
-// scanEvent reads a row that holds eventColumns, and behind them what after takes.
+// scanEvent reads a row that holds eventColumns, and behind them what after takes. The event has no previous hash yet.
 func scanEvent(row scanner, after ...any) (stored, error) {
 	event := &conversationv1.Event{}
 	var kind int32
 	var command []byte
 	err := row.Scan(append([]any{
 		&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &command, &kind, &event.Format, &event.Body,
-		&event.Salt, &event.Commitment, &event.PrevHash, &event.Hash, &event.HeaderExtra,
+		&event.Salt, &event.Commitment, &event.Hash, &event.HeaderExtra,
 	}, after...)...)
 	if err != nil {
 		return stored{}, err
@@ -119,6 +121,16 @@ func scanEvent(row scanner, after ...any) (stored, error) {
 	event.Kind, event.CommandId = conversationv1.EventKind(kind), store.EncodeCommandID(command)
 	store.Complete(event)
 	return stored{event, len(event.GetBody())}, nil
+}
+
+// scanLinked reads a row that holds eventColumns and previousHash, and behind them what after takes.
+func scanLinked(row scanner, after ...any) (stored, error) {
+	var previous []byte
+	found, err := scanEvent(row, append([]any{&previous}, after...)...)
+	if err == nil {
+		err = store.Link(found.event, previous)
+	}
+	return found, err
 }
 
 func scanWatermark(row scanner) (*historyv1.Watermark, error) {
@@ -172,12 +184,12 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 	size := 0
 	for _, key := range keys {
 		id, _ := store.DecodeCommandID(key.GetCommandId())
-		found, err := scanEvent(s.read.command.QueryRowContext(ctx, id[:], key.GetConversationId(), key.GetSender()))
+		found, err := scanLinked(s.read.command.QueryRowContext(ctx, id[:], key.GetConversationId(), key.GetSender()))
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
 		if err != nil {
-			return nil, wrap("find commands", err)
+			return nil, answer("find commands", err)
 		}
 		if size += found.size; size > store.MaxCommandsBytes && len(events) > 0 {
 			return nil, store.ErrTooLarge
@@ -198,12 +210,20 @@ func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*hist
 		if backward {
 			stmt = s.read.falling
 		}
-		return each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
+		links := store.NewLinks(first, backward, take)
+		err := each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
 			found, err := scanEvent(rows)
-			return err == nil && take(found.event, found.size), err
-		}, request.GetConversationId(), int64(first), int64(last), limit)
+			if err != nil {
+				return false, err
+			}
+			return links.Row(found.event, found.size)
+		}, request.GetConversationId(), int64(links.From()), int64(last), links.Rows(limit))
+		if err != nil {
+			return err
+		}
+		return links.End()
 	})
-	return response, wrap("read events of "+request.GetConversationId(), err)
+	return response, answer("read events of "+request.GetConversationId(), err)
 }
 
 func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, err error) {

@@ -21,6 +21,8 @@ func TestStore(t *testing.T) { storetest.Run(t, subject) }
 
 func BenchmarkAppend(b *testing.B) { storetest.Benchmark(b, subject) }
 
+func BenchmarkBytes(b *testing.B) { storetest.BenchmarkBytes(b, subject) }
+
 func BenchmarkRead(b *testing.B) { storetest.BenchmarkRead(b, subject) }
 
 func newDatabase(tb testing.TB) *storetest.Database {
@@ -35,6 +37,23 @@ func newDatabase(tb testing.TB) *storetest.Database {
 	return &storetest.Database{
 		Store:  opened,
 		Reopen: open,
+		EventBytes: func(tb testing.TB) map[string]int {
+			tb.Helper()
+			db := raw(tb, cfg.Path)
+			defer func() { require.NoError(tb, db.Close()) }()
+			rows, err := db.QueryContext(tb.Context(), "SELECT name, sum(pgsize) FROM dbstat WHERE name IN (SELECT name FROM sqlite_schema WHERE tbl_name = 'events') GROUP BY name")
+			require.NoError(tb, err)
+			defer func() { require.NoError(tb, rows.Close()) }()
+			sizes := map[string]int{}
+			for rows.Next() {
+				var name string
+				var bytes int
+				require.NoError(tb, rows.Scan(&name, &bytes))
+				sizes[name] = bytes
+			}
+			require.NoError(tb, rows.Err())
+			return sizes
+		},
 		SetBody: func(tb testing.TB, id string, seq uint64, body []byte) {
 			tb.Helper()
 			change(tb, cfg.Path, "UPDATE events SET body = ? WHERE conversation_id = ? AND seq = ?", body, id, int64(seq))

@@ -97,7 +97,7 @@ func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed
 }
 
 // plainColumns is the number of arguments of a plain event.
-const plainColumns = 11
+const plainColumns = 10
 
 // writeStatements are everything the writer runs, prepared once on its connection.
 type writeStatements struct {
@@ -130,9 +130,9 @@ func (s *writeStatements) prepare(p *preparer) {
 	// OR FAIL leaves the rows before a clash in place. The append is taken back as a whole anyway, and SQLite is spared a
 	// journal for each statement. Most events are plain; what only others have is left out of their statement, because every argument costs.
 	s.plainEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, format, conversation_id, seq, time_ms, sender, command_id, kind,
-		body, salt, prev_hash, hash, sequence) VALUES `, fmt.Sprintf("(?1,?2,%d,?,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
+		body, salt, hash, sequence) VALUES `, fmt.Sprintf("(?1,?2,%d,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
 	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, conversation_id, seq, time_ms, sender, command_id, kind,
-		body, salt, prev_hash, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
+		body, salt, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
 	s.conversations = p.manyRows(`INSERT OR FAIL INTO conversations (epoch, conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator,
 		head, head_hash, members, created_time_ms, sequence) VALUES `, "(?1,?,?,?,?,?,?,?,?,?,?,?,?)", "")
 	s.heads = p.manyRows("UPDATE conversations SET epoch = ?1, head = v.column2, head_hash = v.column3, sequence = v.column5 FROM (VALUES ", "(?,?,?,?,?)",

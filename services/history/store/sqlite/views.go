@@ -21,8 +21,9 @@ const (
 	// rowColumns are a message's view row; all but the first are NULL when it has none.
 	rowColumns     = "m.seq, m.edit_seq, m.edit_time_ms, m.deleted_seq, m.replies, m.last_reply_seq"
 	joinRow        = " LEFT JOIN message_views AS m ON m.conversation_id = e.conversation_id AND m.seq = e.seq"
-	selectMessages = "SELECT " + eventColumns + ", " + rowColumns + ", " +
-		"d.time_ms, d.sender, d.command_id, d.kind, d.format, d.body, d.salt, d.commitment, d.prev_hash, d.hash, d.header_extra FROM events AS e" + joinRow +
+	selectMessages = "SELECT " + eventColumns + ", " + previousHash + ", " + rowColumns + ", " +
+		"d.time_ms, d.sender, d.command_id, d.kind, d.format, d.body, d.salt, d.commitment, d.hash, d.header_extra, " +
+		"(SELECT p.hash FROM events AS p WHERE p.conversation_id = d.conversation_id AND p.seq = d.seq - 1) FROM events AS e" + joinRow +
 		" LEFT JOIN events AS d ON d.conversation_id = e.conversation_id AND d.seq = m.edit_seq" +
 		" WHERE e.conversation_id = ?1 AND e.seq BETWEEN (?2 + 0) AND (?3 + 0) AND e.kind IN (SELECT value FROM json_each(?4))"
 )
@@ -104,7 +105,7 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 		}, id, int64(first), int64(last), kinds, limit)
 	})
 	if err != nil {
-		return nil, wrap(tried, err)
+		return nil, answer(tried, err)
 	}
 	err = store.AddReactions(page.GetMessages(), func(add func(uint64, *historyv1.ReactionCount)) error {
 		seqs := make([]uint64, len(page.GetMessages()))
@@ -128,10 +129,10 @@ func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 	var kind, format sql.NullInt32
 	var timeMs sql.NullInt64
 	var sender sql.NullString
-	var command []byte
+	var command, previous []byte
 	edit := &conversationv1.Event{}
-	found, err := scanEvent(rows, append(row.Dest(), &timeMs, &sender, &command, &kind, &format, &edit.Body, &edit.Salt, &edit.Commitment,
-		&edit.PrevHash, &edit.Hash, &edit.HeaderExtra)...)
+	found, err := scanLinked(rows, append(row.Dest(), &timeMs, &sender, &command, &kind, &format, &edit.Body, &edit.Salt, &edit.Commitment,
+		&edit.Hash, &edit.HeaderExtra, &previous)...)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -140,6 +141,9 @@ func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = found.event.GetConversationId(), row.EditSeq(), timeMs.Int64, sender.String
 		edit.CommandId, edit.Kind, edit.Format = store.EncodeCommandID(command), conversationv1.EventKind(kind.Int32), uint32(format.Int32)
 		store.Complete(edit)
+		if err := store.Link(edit, previous); err != nil {
+			return nil, 0, err
+		}
 		message.Edit = edit
 	}
 	return message, found.size + len(edit.GetBody()), nil

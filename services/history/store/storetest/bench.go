@@ -124,3 +124,30 @@ func BenchmarkRead(b *testing.B, subject Subject) {
 		}
 	})
 }
+
+// BenchmarkBytes reports what a plain message costs in the database: the bytes of its row and of its index entries, by table
+// and index where bytes lists them apart. bytes returns the sizes of events and of each of its indexes.
+func BenchmarkBytes(b *testing.B, subject Subject) {
+	b.Helper()
+	db := subject.New(b)
+	lanes := make([]*lane, Partitions)
+	for p := range lanes {
+		lanes[p] = newLane(b, db, uint32(p), benchConversations/Partitions)
+	}
+	const rounds, size = 40, 100
+	before := db.EventBytes(b)
+	for range rounds {
+		for _, l := range lanes {
+			l.append(b, size)
+		}
+	}
+	after := db.EventBytes(b)
+	total := 0.0
+	for name, bytes := range after {
+		perEvent := float64(bytes-before[name]) / (rounds * size * Partitions)
+		b.ReportMetric(perEvent, name+"-B/event")
+		total += perEvent
+	}
+	b.ReportMetric(total, "B/event")
+	b.ReportMetric(0, "ns/op")
+}

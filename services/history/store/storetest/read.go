@@ -128,11 +128,12 @@ func testRead(t *testing.T, subject Subject) {
 		requireBroken(t, ReadAll(t, db, id), 3)
 
 		db.Delete(t, id, 4)
-		page, err := db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
-		require.NoError(t, err)
-		require.Equal(t, "5 || head 5", seqs(page))
+		_, err = db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
+		var gap *store.GapError
+		require.ErrorAs(t, err, &gap)
+		require.Equal(t, store.GapError{ConversationID: id, First: 4, Last: 4}, *gap)
 		db.Delete(t, id, 5)
-		page, err = db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
+		page, err := db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
 		require.NoError(t, err)
 		require.Equal(t, "|| head 5", seqs(page), "the head shows that the end is missing, and nobody is sent round in circles")
 	})

@@ -44,6 +44,8 @@ type Database struct {
 	Exec func(tb testing.TB, statement string)
 	// Count runs a query for one number behind the store's back.
 	Count func(tb testing.TB, query string) int
+	// EventBytes gives the size of the table of events and of each of its indexes, by name.
+	EventBytes func(tb testing.TB) map[string]int
 	// OpenFormer makes a database of the former schema and tries to open it.
 	OpenFormer func(tb testing.TB) error
 }
@@ -70,6 +72,7 @@ func Run(t *testing.T, subject Subject) {
 		{"recovery", testRecovery},
 		{"rebuild", testRebuild},
 		{"read", testRead},
+		{"links", testLinks},
 		{"lists", testLists},
 		{"cursors", testCursors},
 		{"lease", testLease},

@@ -10,6 +10,10 @@ import (
 	"os"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/certs"
@@ -152,6 +156,11 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 	told := time.Now()
 	for v.Seq() < head.GetHead() {
 		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.Seq(), Limit: 1000})
+		if status.Code(err) == codes.DataLoss {
+			if gap, ok := rpc.Detail[*conversationv1.Range](err); ok {
+				return c, &chain.Broken{ConversationID: id, Seq: gap.GetLast() + 1, Reason: fmt.Sprintf("follows seq %d: what was between them is missing", v.Seq())}
+			}
+		}
 		if err != nil {
 			return c, fmt.Errorf("read after seq %d: %w", v.Seq(), err)
 		}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -20,6 +24,8 @@ type log struct {
 	events []*conversationv1.Event
 	// lost is how many events at the end are missing from what is read.
 	lost int
+	// gap is the seq of an event that is missing; 0 for none.
+	gap uint64
 }
 
 func (l *log) Heads(context.Context, *historyv1.HeadsRequest, ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
@@ -28,7 +34,15 @@ func (l *log) Heads(context.Context, *historyv1.HeadsRequest, ...grpc.CallOption
 }
 
 func (l *log) Read(_ context.Context, in *historyv1.ReadRequest, _ ...grpc.CallOption) (*historyv1.ReadResponse, error) {
-	return &historyv1.ReadResponse{Events: l.events[in.GetAfter() : len(l.events)-l.lost]}, nil
+	if l.gap > 0 && in.GetAfter() == l.gap-1 {
+		st, err := status.New(codes.DataLoss, "an event is missing").WithDetails(protoadapt.MessageV1Of(&conversationv1.Range{First: l.gap, Last: l.gap}))
+		return nil, errors.Join(err, st.Err())
+	}
+	last := len(l.events) - l.lost
+	if l.gap > 0 {
+		last = int(l.gap) - 1
+	}
+	return &historyv1.ReadResponse{Events: l.events[in.GetAfter():last]}, nil
 }
 
 // newLog is one event of each sort: verified, of a kind that nobody knows, erased, and of a format of tomorrow.
@@ -71,6 +85,7 @@ func TestVerifyNamesWhatWasTamperedWith(t *testing.T) {
 		"moved":    {func(l *log) { l.events[0].TimeMs++ }, 1},
 		"replaced": {func(l *log) { l.events[3].PrevHash = chain.Zero }, 4},
 		"cut off":  {func(l *log) { l.lost = 2 }, 3},
+		"a gap":    {func(l *log) { l.gap = 2 }, 3}, // the one after it does not follow
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog()
@@ -79,7 +94,7 @@ func TestVerifyNamesWhatWasTamperedWith(t *testing.T) {
 			var broken *chain.Broken
 			require.ErrorAs(t, err, &broken)
 			require.Equal(t, test.seq, broken.Seq)
-			require.Equal(t, test.seq-1, c.verified+c.notChecked+c.erased)
+			require.Equal(t, test.seq-1-min(l.gap, 1), c.verified+c.notChecked+c.erased)
 			var out strings.Builder
 			require.NoError(t, (&verifyCommand{JSON: true}).report(&out, "g", c, broken))
 			require.Contains(t, out.String(), `"verified":false,"seq":`)

@@ -92,8 +92,7 @@ CREATE TABLE events (
     body            bytea,            -- as it was admitted; NULL when erased
     salt            bytea,            -- NULL when erased
     commitment      bytea,            -- NULL when it follows from salt and body
-    prev_hash       bytea   NOT NULL,
-    hash            bytea   NOT NULL,
+    hash            bytea   NOT NULL, -- also the previous hash of the event at seq + 1
     header_extra    bytea,            -- NULL when empty
     target          bigint,           -- the first seq in header_extra
     PRIMARY KEY (conversation_id, seq)

@@ -89,8 +89,7 @@ CREATE TABLE events (
     body            BLOB,             -- as it was admitted; NULL when erased
     salt            BLOB,             -- NULL when erased
     commitment      BLOB,             -- NULL when it follows from salt and body
-    prev_hash       BLOB    NOT NULL,
-    hash            BLOB    NOT NULL,
+    hash            BLOB    NOT NULL, -- also the previous hash of the event at seq + 1
     partition       INTEGER NOT NULL,
     epoch           INTEGER NOT NULL,
     sequence        INTEGER NOT NULL, -- of its command in the stream

@@ -1,0 +1,123 @@
+package store
+
+import (
+	"fmt"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+)
+
+// The tables do not hold the previous hash of an event: it is the hash of the row before it in the log. Ranges are read with
+// one row more and go through Links; single events are read together with that hash and go through Link.
+
+// GapError says that rows are missing from a log: the previous hash of the event at Last+1 is unknown, so that the event
+// cannot be given.
+type GapError struct {
+	ConversationID string
+	// First and Last are the seqs that are known to be missing.
+	First, Last uint64
+}
+
+func (e *GapError) Error() string {
+	if e.First == e.Last {
+		return fmt.Sprintf("event %d of conversation %s is missing in the database, though event %d is there", e.Last, e.ConversationID, e.Last+1)
+	}
+	return fmt.Sprintf("events %d to %d of conversation %s are missing in the database, though event %d is there", e.First, e.Last, e.ConversationID, e.Last+1)
+}
+
+// Link sets the previous hash of an event that was read alone; hash is NULL when the row before it is missing. It returns a
+// *GapError then, unless the event is the first of its log.
+func Link(event *conversationv1.Event, hash []byte) error {
+	switch {
+	case event.GetSeq() == 1:
+		event.PrevHash = chain.Zero
+	case len(hash) == 0:
+		return &GapError{ConversationID: event.GetConversationId(), First: event.GetSeq() - 1, Last: event.GetSeq() - 1}
+	default:
+		event.PrevHash = hash
+	}
+	return nil
+}
+
+// Links reads one range of a log in order and sets the previous hash of each event. It is not safe for concurrent use.
+type Links struct {
+	first    uint64
+	backward bool
+	take     takeEvent
+
+	next uint64 // of a rising range: the seq of the next row
+	hash []byte // of a rising range: the hash of the row before
+	held *stored
+}
+
+// stored is an event of a falling range that waits for the row before it.
+type stored struct {
+	event *conversationv1.Event
+	size  int
+}
+
+// NewLinks begins a range of events with seq ≥ first, rising or falling. It hands each event to take, with the size of its
+// stored body, until take returns false.
+func NewLinks(first uint64, backward bool, take takeEvent) *Links {
+	l := &Links{first: first, backward: backward, take: take, next: first}
+	if first > 1 {
+		l.next--
+	} else {
+		l.hash = chain.Zero
+	}
+	return l
+}
+
+// From is the lowest seq to read: that of the row before the first event.
+func (l *Links) From() uint64 { return max(l.first, 2) - 1 }
+
+// Rows is the number of rows to read for a number of events.
+func (l *Links) Rows(events int) int { return events + 1 }
+
+// Row takes the next row, and returns false when no more are needed.
+func (l *Links) Row(event *conversationv1.Event, size int) (bool, error) {
+	if l.backward {
+		return l.falling(event, size)
+	}
+	return l.rising(event, size)
+}
+
+func (l *Links) rising(event *conversationv1.Event, size int) (bool, error) {
+	if event.GetSeq() != l.next {
+		return false, &GapError{ConversationID: event.GetConversationId(), First: l.next, Last: event.GetSeq() - 1}
+	}
+	event.PrevHash = l.hash
+	l.next, l.hash = event.GetSeq()+1, event.GetHash()
+	return event.GetSeq() < l.first || l.take(event, size), nil
+}
+
+func (l *Links) falling(event *conversationv1.Event, size int) (bool, error) {
+	if held := l.held; held != nil {
+		if event.GetSeq() != held.event.GetSeq()-1 {
+			return false, &GapError{ConversationID: event.GetConversationId(), First: event.GetSeq() + 1, Last: held.event.GetSeq() - 1}
+		}
+		l.held, held.event.PrevHash = nil, event.GetHash()
+		if !l.take(held.event, held.size) {
+			return false, nil
+		}
+	}
+	switch {
+	case event.GetSeq() < l.first:
+		return false, nil
+	case event.GetSeq() == 1:
+		event.PrevHash = chain.Zero
+		return l.take(event, size), nil
+	}
+	l.held = &stored{event, size}
+	return true, nil
+}
+
+// End is called after the last row. It returns a *GapError when an event still waits for the row before it.
+func (l *Links) End() error {
+	if l.held == nil {
+		return nil
+	}
+	seq := l.held.event.GetSeq()
+	return &GapError{ConversationID: l.held.event.GetConversationId(), First: l.From(), Last: seq - 1}
+}
