@@ -92,6 +92,8 @@ func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (fiel
 		return "format", "must be 2 or higher"
 	case event.GetKind() <= conversationv1.EventKind_EVENT_KIND_UNSPECIFIED:
 		return "kind", "must be set"
+	case event.GetKind() > math.MaxInt16:
+		return "kind", "must be at most 32767"
 	case len(event.GetPrevHash()) != chain.Size:
 		return "prev_hash", "must be 32 bytes"
 	case len(event.GetHash()) != chain.Size:

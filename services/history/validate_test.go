@@ -56,6 +56,7 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		"events[0].kind:":         func(r *historyv1.AppendRequest) { r.Events[0].Kind = conversationv1.EventKind_EVENT_KIND_MESSAGE },
 		"events[0].kind: ":        func(r *historyv1.AppendRequest) { r.Events[0].Kind = 0 },
 		"events[0].kind:  ":       func(r *historyv1.AppendRequest) { r.Events[0].Body = []byte{0xff} },
+		"events[0].kind:   ":      func(r *historyv1.AppendRequest) { r.Events[0].Kind = 1 << 15 },
 		"events[0].format:":       func(r *historyv1.AppendRequest) { r.Events[0].Format = 1 },
 		"events[0].salt:":         func(r *historyv1.AppendRequest) { r.Events[0].Salt = nil },
 		"events[0].salt: ":        func(r *historyv1.AppendRequest) { r.Events[0].Salt = make([]byte, 33) },

@@ -140,7 +140,7 @@ func (r reading) events(ctx context.Context, c *Content) error {
 }
 
 func (r reading) places(ctx context.Context, c *Content) error {
-	return r.each(ctx, "SELECT partition, epoch, sequence, conversation_id, seq FROM events"+r.where+" ORDER BY partition, epoch, sequence, conversation_id, seq",
+	return r.each(ctx, "SELECT partition, epoch, sequence, conversation_id, seq FROM events JOIN epochs ON epochs.id = epoch_id"+r.where+" ORDER BY partition, epoch, sequence, conversation_id, seq",
 		func(scan func(...any) error) error {
 			var place Place
 			err := scan(&place.Partition, &place.Position.Epoch, &place.Position.Sequence, &place.Conversation, &place.Seq)

@@ -27,7 +27,7 @@ func PlantedIndexes() string {
 		statements += "DROP INDEX events_command; CREATE INDEX events_command ON events (command_id, conversation_id, sender);"
 	}
 	if BugNoWatermarkCheck || BugPositionReused {
-		statements += "DROP INDEX events_position; CREATE INDEX events_position ON events (partition, epoch, sequence);"
+		statements += "DROP INDEX events_position; CREATE INDEX events_position ON events (epoch_id, sequence);"
 	}
 	return statements
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -34,6 +35,8 @@ func (e *ForkError) Error() string {
 
 // Epoch is one epoch of a partition.
 type Epoch struct {
+	// ID is what events name it by.
+	ID    int64
 	Epoch uint64
 	// Last is the last sequence of the epoch; of the present one that of the watermark.
 	Last uint64
@@ -64,6 +67,37 @@ func NewFeedPage(limit int, watermark *historyv1.Watermark) *FeedPage {
 	page := &FeedPage{limit: limit}
 	page.response.Watermark = &historyv1.Position{Epoch: watermark.GetEpoch(), Sequence: watermark.GetSequence()}
 	return page
+}
+
+// Ranges are what the page is read from, in order: the epochs of the partition from that of after to that of the watermark. The
+// present one is read up to the watermark.
+func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange {
+	ranges := make([]FeedRange, len(epochs))
+	for i, epoch := range epochs {
+		ranges[i] = FeedRange{EpochID: epoch.ID, Epoch: epoch.Epoch, Through: math.MaxInt64}
+		if epoch.Epoch == after.GetEpoch() {
+			ranges[i].Above = after.GetSequence()
+		}
+		if epoch.Epoch == p.response.GetWatermark().GetEpoch() {
+			ranges[i].Through = p.response.GetWatermark().GetSequence()
+		}
+	}
+	return ranges
+}
+
+// FeedRange is a range of one epoch: the sequences above one and up to another.
+type FeedRange struct {
+	EpochID        int64
+	Epoch          uint64
+	Above, Through uint64
+}
+
+// Rows is the number of rows to read next, one more than the events that have room; 0 when the page is full.
+func (p *FeedPage) Rows() int {
+	if p.response.GetMore() {
+		return 0
+	}
+	return p.limit - len(p.response.GetEntries()) + 1
 }
 
 // Take adds an event with the size of its stored body, and returns false when the page is full; the events behind it are more.

@@ -46,9 +46,10 @@ type Change struct {
 	ID string
 	// First and Last are the batch's first and last seq of it; First is 1 when the batch creates it.
 	First, Last uint64
-	// Hash and Sequence are those of the event at Last.
+	// Hash and Sequence are those of the event at Last, and LastRow is its index in Rows.
 	Hash     []byte
 	Sequence uint64
+	LastRow  int
 	// Kind, Creator and CreatedMs are set when the batch creates it.
 	Kind      conversationv1.Kind
 	Creator   string
@@ -104,7 +105,7 @@ func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 		if seen && event.GetSeq() != change.Last+1 {
 			return nil, Invalid(fmt.Sprintf("events[%d].seq", i), "must be %d, to follow the conversation's event before it", change.Last+1)
 		}
-		change.Last, change.Hash, change.Sequence = event.GetSeq(), event.GetHash(), row.Sequence
+		change.Last, change.Hash, change.Sequence, change.LastRow = event.GetSeq(), event.GetHash(), row.Sequence, i
 	}
 	if err := batch.planEffects(index); err != nil {
 		return nil, err

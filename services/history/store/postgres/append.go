@@ -43,14 +43,15 @@ const (
 		SELECT runnel_require(count(*) = $5, '` + requireHeads + `') FROM moved`
 	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash,
 		members, created_time_ms, epoch, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+	epochID = "(SELECT id FROM epochs WHERE partition = $11 AND epoch = $12)"
 	// Most events are plain; what only others have is left out of their statement.
-	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, partition, epoch, format)
+	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, epoch_id, format)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), $11, $12, $13`
-	insertFull = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, partition, epoch,
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), ` + epochID + `, $13`
+	insertFull = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, epoch_id,
 			format, commitment, header_extra, target)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
-			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), $11, $12,
+			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), ` + epochID + `,
 			unnest($13::smallint[]), unnest($14::bytea[]), unnest($15::bytea[]), nullif(unnest($16::bigint[]), 0)`
 	alterConversation = `UPDATE conversations SET name = coalesce($1, name), name_seq = CASE WHEN $1 IS NULL THEN name_seq ELSE $2 END,
 		name_sender = CASE WHEN $1 IS NULL THEN name_sender ELSE $3 END, name_time_ms = CASE WHEN $1 IS NULL THEN name_time_ms ELSE $4 END,

@@ -16,12 +16,12 @@ import (
 
 const (
 	// The present epoch ends at the watermark.
-	selectEpoch = `SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
+	selectEpoch = `SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.id, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
 		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = $1 AND epoch <= $2)
 		WHERE p.partition = $1`
-	selectFeed = "SELECT events.epoch, events.sequence, " + previousHash + ", " + eventColumns + ` FROM events
-		WHERE events.partition = $1 AND (events.epoch, events.sequence) > ($2::bigint, $3::bigint)
-		AND (events.epoch, events.sequence) <= ($4::bigint, $5::bigint) ORDER BY events.partition, events.epoch, events.sequence LIMIT $6`
+	selectEpochs = "SELECT id, epoch FROM epochs WHERE partition = $1 AND epoch BETWEEN $2 AND $3 ORDER BY epoch"
+	selectFeed   = "SELECT events.sequence, " + previousHash + ", " + eventColumns + ` FROM events
+		WHERE events.epoch_id = $1 AND events.sequence > $2 AND events.sequence <= $3 ORDER BY events.epoch_id, events.sequence LIMIT $4`
 	selectFeedCursors = "SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = $1 ORDER BY partition"
 	saveFeedCursor    = `INSERT INTO feed_cursors (reader, partition, epoch, sequence) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (reader, partition) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence`
@@ -29,31 +29,52 @@ const (
 		WHERE partition = $1 AND (conversation_id, sender, command_id) > ($2, $3, $4::uuid) ORDER BY partition, conversation_id, sender, command_id LIMIT $5`
 )
 
-// ReadFeed reads up to the watermark that it found first, so that two queries do for one snapshot.
+// ReadFeed reads up to the watermark that it found first, so that several queries do for one snapshot.
 func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	var page *store.FeedPage
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
-		watermark, epoch, last := &historyv1.Watermark{}, pgtype.Int8{}, pgtype.Int8{}
+		watermark, id, epoch, last := &historyv1.Watermark{}, pgtype.Int8{}, pgtype.Int8{}, pgtype.Int8{}
 		err := conn.QueryRow(ctx, selectEpoch, partition, after.GetEpoch()).
-			Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &epoch, &last)
+			Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &id, &epoch, &last)
+		epochs := []store.Epoch{{ID: id.Int64, Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)}}
 		if err == nil {
-			err = store.CheckPosition(partition, after, store.Epoch{Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)})
+			err = store.CheckPosition(partition, after, epochs[0])
+		}
+		if err == nil && (after == nil || after.GetEpoch() != watermark.GetEpoch()) {
+			epochs, err = epochsOf(ctx, conn, partition, after.GetEpoch(), watermark.GetEpoch())
 		}
 		if err != nil {
 			return err
 		}
 		page = store.NewFeedPage(limit, watermark)
-		return page.UnlessGap(each(ctx, conn, func(rows pgx.Rows) (bool, error) {
-			entry := &historyv1.FeedEntry{Position: &historyv1.Position{}}
-			found, err := scanLinked(rows, &entry.Position.Epoch, &entry.Position.Sequence)
-			entry.Event = found.event
-			return err == nil && page.Take(entry, found.size), err
-		}, selectFeed, partition, after.GetEpoch(), after.GetSequence(), watermark.GetEpoch(), watermark.GetSequence(), limit+1))
+		for _, part := range page.Ranges(after, epochs) {
+			if page.Rows() == 0 || err != nil {
+				break
+			}
+			err = page.UnlessGap(each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+				entry := &historyv1.FeedEntry{Position: &historyv1.Position{Epoch: part.Epoch}}
+				found, err := scanLinked(rows, &entry.Position.Sequence)
+				entry.Event = found.event
+				return err == nil && page.Take(entry, found.size), err
+			}, selectFeed, part.EpochID, part.Above, part.Through, page.Rows()))
+		}
+		return err
 	})
 	if err != nil {
 		return nil, answer(fmt.Sprintf("read the feed of partition %d", partition), err)
 	}
 	return page.Response(), nil
+}
+
+// epochsOf lists the epochs of a partition from one to another.
+func epochsOf(ctx context.Context, conn querier, partition uint32, first, last uint64) (epochs []store.Epoch, err error) {
+	err = each(ctx, conn, func(rows pgx.Rows) (bool, error) {
+		epoch := store.Epoch{}
+		err := rows.Scan(&epoch.ID, &epoch.Epoch)
+		epochs = append(epochs, epoch)
+		return true, err
+	}, selectEpochs, partition, first, last)
+	return epochs, err
 }
 
 // FeedCursors gives how far a reader is.

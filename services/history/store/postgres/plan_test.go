@@ -31,7 +31,7 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 		"dropErasedSeqs": dropErased + eraseWhere + ofSeqs + ")", "dropErasedTargets": dropErased + eraseWhere + ofTargets + ")",
 		"selectFacts": selectFacts, "selectReactions": selectReactions, "selectMessagesRising": selectMessagesRising,
 		"selectMessagesFalling": selectMessagesFalling, "selectCounts": selectCounts, "selectIDs": selectIDs, "selectEpoch": selectEpoch,
-		"selectFeed": selectFeed, "selectFeedCursors": selectFeedCursors, "selectRefusals": selectRefusals, "selectHashes": selectHashes,
+		"selectFeed": selectFeed, "selectEpochs": selectEpochs, "selectFeedCursors": selectFeedCursors, "selectRefusals": selectRefusals, "selectHashes": selectHashes,
 	} {
 		plan := explain(t, s, query)
 		require.NotContains(t, plan, "Seq Scan", "%s:\n%s", name, plan)

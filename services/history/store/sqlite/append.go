@@ -47,6 +47,10 @@ type appending struct {
 	duplicates                 []*historyv1.Duplicate
 }
 
+// headArgs are the arguments that an event and the head of its conversation have in common. Each is made once: an argument that is
+// not a pointer costs an allocation.
+type headArgs struct{ id, seq, hash, sequence any }
+
 func newAppending(batch *store.Batch, nowMs int64) *appending {
 	a := &appending{
 		Batch: batch, nowMs: nowMs, epoch: batch.GetExpected().GetEpoch(),
@@ -56,15 +60,18 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 	if batch.Begins() && !store.BugPositionReused || a.epoch == 0 {
 		a.epoch = store.NextEpoch(a.epoch, nowMs)
 	}
+	shared := make([]headArgs, len(batch.Rows))
 	for i := range batch.Rows {
 		row := &batch.Rows[i]
+		head := headArgs{id: row.GetConversationId(), seq: int64(row.GetSeq()), hash: row.GetHash(), sequence: int64(row.Sequence)}
+		shared[i] = head
 		if row.Plain() {
-			a.plain = append(a.plain, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
-				int64(row.GetKind()), row.GetBody(), row.GetSalt(), row.GetHash(), int64(row.Sequence))
+			a.plain = append(a.plain, head.id, head.seq, row.GetTimeMs(), row.GetSender(), row.CommandID[:],
+				int64(row.GetKind()), row.GetBody(), row.GetSalt(), head.hash, head.sequence)
 			continue
 		}
-		a.full = append(a.full, row.GetConversationId(), int64(row.GetSeq()), row.GetTimeMs(), row.GetSender(), row.CommandID[:],
-			int64(row.GetKind()), orNull(row.GetBody()), orNull(row.GetSalt()), row.GetHash(), int64(row.Sequence),
+		a.full = append(a.full, head.id, head.seq, row.GetTimeMs(), row.GetSender(), row.CommandID[:],
+			int64(row.GetKind()), orNull(row.GetBody()), orNull(row.GetSalt()), head.hash, head.sequence,
 			int64(row.GetFormat()), orNull(row.Commitment), orNull(row.GetHeaderExtra()), sql.NullInt64{Int64: int64(row.Target), Valid: row.Target > 0})
 	}
 	for i := range batch.Changes {
@@ -75,7 +82,8 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 			continue
 		}
 		a.continued++
-		a.heads = append(a.heads, change.ID, int64(change.Last), change.Hash, int64(change.First-1), int64(change.Sequence))
+		head := shared[change.LastRow]
+		a.heads = append(a.heads, head.id, head.seq, head.hash, int64(change.First-1), head.sequence)
 		if change.Name != nil || change.Members != 0 {
 			a.altered = append(a.altered, change)
 		}
@@ -99,11 +107,8 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	if _, err := w.statements.conversations.exec(ctx, a.create, int64(a.epoch)); err != nil {
 		return clash(err)
 	}
-	if _, err := w.statements.plainEvents.exec(ctx, a.plain, a.GetPartition(), int64(a.epoch)); err != nil {
-		return clash(err)
-	}
-	if _, err := w.statements.fullEvents.exec(ctx, a.full, a.GetPartition(), int64(a.epoch)); err != nil {
-		return clash(err)
+	if err := a.runEvents(ctx, w); err != nil {
+		return err
 	}
 	for _, change := range a.altered {
 		name := sql.NullString{String: change.Name.GetName(), Valid: change.Name != nil}
@@ -130,6 +135,21 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 		}
 	}
 	return nil
+}
+
+func (a *appending) runEvents(ctx context.Context, w *writer) error {
+	if len(a.Rows) == 0 {
+		return nil
+	}
+	epoch, err := w.epochID(ctx, a.GetPartition(), a.epoch)
+	if err != nil {
+		return err
+	}
+	if _, err := w.statements.plainEvents.exec(ctx, a.plain, epoch); err != nil {
+		return clash(err)
+	}
+	_, err = w.statements.fullEvents.exec(ctx, a.full, epoch)
+	return clash(err)
 }
 
 // moveWatermark moves the partition on if it stands where the batch begins, and begins an epoch if the batch does.
@@ -160,15 +180,6 @@ func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 		return err
 	}
 	return &store.WatermarkError{Partition: a.GetPartition(), Present: present}
-}
-
-// beginEpoch ends the epoch of one watermark and begins that of another.
-func (w *writer) beginEpoch(ctx context.Context, partition uint32, old, next *historyv1.Watermark) error {
-	if _, err := w.statements.endEpoch.ExecContext(ctx, int64(old.GetSequence()), partition, int64(old.GetEpoch())); err != nil {
-		return err
-	}
-	_, err := w.statements.beginEpoch.ExecContext(ctx, partition, int64(next.GetEpoch()), next.GetStream())
-	return err
 }
 
 // refuse stores the refusals of the batch, and removes some that are too old to matter.

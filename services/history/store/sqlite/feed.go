@@ -12,39 +12,60 @@ import (
 
 // feedReads read the feed.
 type feedReads struct {
-	epoch, page, cursors *sql.Stmt
+	epoch, epochs, page, cursors *sql.Stmt
 }
 
 func (s *feedReads) prepare(p *preparer) {
 	// The present epoch ends at the watermark.
-	s.epoch = p.stmt(`SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
+	s.epoch = p.stmt(`SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.id, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
 		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = ?1 AND epoch <= (?2 + 0))
 		WHERE p.partition = ?1`)
-	s.page = p.stmt("SELECT " + eventColumns + ", " + previousHash + `, e.epoch, e.sequence FROM events AS e
-		WHERE e.partition = ? AND (e.epoch, e.sequence) > (?, ?) AND (e.epoch, e.sequence) <= (?, ?) ORDER BY e.epoch, e.sequence LIMIT (? + 0)`)
+	s.epochs = p.stmt("SELECT id, epoch FROM epochs WHERE partition = ? AND epoch BETWEEN (? + 0) AND (? + 0) ORDER BY epoch")
+	s.page = p.stmt("SELECT " + eventColumns + ", " + previousHash + `, e.sequence FROM events AS e
+		WHERE e.epoch_id = ? AND e.sequence > (? + 0) AND e.sequence <= (? + 0) ORDER BY e.sequence LIMIT (? + 0)`)
 	s.cursors = p.stmt("SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = ? ORDER BY partition")
 }
 
-// ReadFeed reads up to the watermark that it found first, so that two queries do for one snapshot.
+// ReadFeed reads up to the watermark that it found first, so that several queries do for one snapshot.
 func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	tried := fmt.Sprintf("read the feed of partition %d", partition)
-	watermark, epoch, last := &historyv1.Watermark{}, sql.NullInt64{}, sql.NullInt64{}
+	watermark, id, epoch, last := &historyv1.Watermark{}, sql.NullInt64{}, sql.NullInt64{}, sql.NullInt64{}
 	err := s.read.feed.epoch.QueryRowContext(ctx, partition, int64(after.GetEpoch())).
-		Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &epoch, &last)
+		Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &id, &epoch, &last)
+	epochs := []store.Epoch{{ID: id.Int64, Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)}}
 	if err == nil {
-		err = store.CheckPosition(partition, after, store.Epoch{Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)})
+		err = store.CheckPosition(partition, after, epochs[0])
+	}
+	if err == nil && (after == nil || after.GetEpoch() != watermark.GetEpoch()) {
+		epochs, err = s.epochs(ctx, partition, after.GetEpoch(), watermark.GetEpoch())
 	}
 	if err != nil {
 		return nil, answer(tried, err)
 	}
 	page := store.NewFeedPage(limit, watermark)
-	err = each(ctx, s.read.feed.page, func(rows *sql.Rows) (bool, error) {
-		entry := &historyv1.FeedEntry{Position: &historyv1.Position{}}
-		found, err := scanLinked(rows, &entry.Position.Epoch, &entry.Position.Sequence)
-		entry.Event = found.event
-		return err == nil && page.Take(entry, found.size), err
-	}, partition, int64(after.GetEpoch()), int64(after.GetSequence()), int64(watermark.GetEpoch()), int64(watermark.GetSequence()), limit+1)
-	return page.Response(), answer(tried, page.UnlessGap(err))
+	for _, part := range page.Ranges(after, epochs) {
+		if page.Rows() == 0 || err != nil {
+			break
+		}
+		err = page.UnlessGap(each(ctx, s.read.feed.page, func(rows *sql.Rows) (bool, error) {
+			entry := &historyv1.FeedEntry{Position: &historyv1.Position{Epoch: part.Epoch}}
+			found, err := scanLinked(rows, &entry.Position.Sequence)
+			entry.Event = found.event
+			return err == nil && page.Take(entry, found.size), err
+		}, part.EpochID, int64(part.Above), int64(part.Through), page.Rows()))
+	}
+	return page.Response(), answer(tried, err)
+}
+
+// epochs lists the epochs of a partition from one to another.
+func (s *Store) epochs(ctx context.Context, partition uint32, first, last uint64) (epochs []store.Epoch, err error) {
+	err = each(ctx, s.read.feed.epochs, func(rows *sql.Rows) (bool, error) {
+		epoch := store.Epoch{}
+		err := rows.Scan(&epoch.ID, &epoch.Epoch)
+		epochs = append(epochs, epoch)
+		return true, err
+	}, partition, int64(first), int64(last))
+	return epochs, err
 }
 
 // FeedBell is rung by the appends of this process.

@@ -60,18 +60,18 @@ type manyRows struct {
 	args       []any // those of one statement, used again; only the writer runs it
 }
 
-// manyRows prepares before, then row once for each row, then after. ?1 and ?2 in row are arguments that all rows share; the
-// others must follow them in the first row.
+// manyRows prepares before, then row once for each row, then after. ?1 in row is an argument that all rows share; the others must
+// follow it in the first row.
 func (p *preparer) manyRows(before, row, after string) manyRows {
-	m := manyRows{width: strings.Count(row, "?") - strings.Count(row, "?1") - strings.Count(row, "?2")}
+	m := manyRows{width: strings.Count(row, "?") - strings.Count(row, "?1")}
 	for i, n := range rowCounts {
 		m.statements[i] = p.stmt(before + strings.TrimSuffix(strings.Repeat(row+",", n), ",") + after)
 	}
 	return m
 }
 
-// exec runs the statement over all rows of args (width arguments a row) and returns how many rows it changed. shared are the
-// arguments ?1, ?2 … that all rows have in common.
+// exec runs the statement over all rows of args (width arguments a row) and returns how many rows it changed. shared is the
+// argument ?1 that all rows have in common, if there is one.
 func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed int, err error) {
 	for i, n := range rowCounts {
 		for len(args) >= n*m.width {
@@ -101,38 +101,40 @@ const plainColumns = 10
 
 // writeStatements are everything the writer runs, prepared once on its connection.
 type writeStatements struct {
-	moveWatermark, readWatermark, endEpoch, beginEpoch *sql.Stmt
-	heads, conversations, plainEvents, fullEvents      manyRows
-	alter                                              *sql.Stmt
-	join                                               manyRows
-	eraseName                                          *sql.Stmt
-	leave                                              *sql.Stmt
-	views                                              viewStatements
-	refusal, dropRefusals                              *sql.Stmt
-	deadLetter                                         *sql.Stmt
-	findCommand, positionTaken                         *sql.Stmt
-	cursors                                            manyRows
-	leases, workers                                    *sql.Stmt
-	setLease, setWanted                                *sql.Stmt
-	setWorker, dropWorker                              *sql.Stmt
-	dropWorkers                                        *sql.Stmt
-	dropDeadLetter, revoke                             *sql.Stmt
-	feedCursor                                         *sql.Stmt
-	installation                                       installationStatements
+	moveWatermark, readWatermark                  *sql.Stmt
+	endEpoch, beginEpoch, epochID                 *sql.Stmt
+	heads, conversations, plainEvents, fullEvents manyRows
+	alter                                         *sql.Stmt
+	join                                          manyRows
+	eraseName                                     *sql.Stmt
+	leave                                         *sql.Stmt
+	views                                         viewStatements
+	refusal, dropRefusals                         *sql.Stmt
+	deadLetter                                    *sql.Stmt
+	findCommand, positionTaken                    *sql.Stmt
+	cursors                                       manyRows
+	leases, workers                               *sql.Stmt
+	setLease, setWanted                           *sql.Stmt
+	setWorker, dropWorker                         *sql.Stmt
+	dropWorkers                                   *sql.Stmt
+	dropDeadLetter, revoke                        *sql.Stmt
+	feedCursor                                    *sql.Stmt
+	installation                                  installationStatements
 }
 
 func (s *writeStatements) prepare(p *preparer) {
 	s.moveWatermark = p.stmt(`UPDATE partitions SET stream = ?, epoch = ?, sequence = ?, time_ns = ?
 		WHERE partition = ? AND stream = ? AND epoch = ? AND sequence = ?`)
+	s.epochID = p.stmt("SELECT id FROM epochs WHERE partition = ? AND epoch = ?")
 	s.readWatermark = p.stmt(selectWatermark)
 	s.endEpoch = p.stmt("UPDATE epochs SET last_sequence = ? WHERE partition = ? AND epoch = ?")
 	s.beginEpoch = p.stmt("INSERT INTO epochs (partition, epoch, stream) VALUES (?, ?, ?)")
 	// OR FAIL leaves the rows before a clash in place. The append is taken back as a whole anyway, and SQLite is spared a
 	// journal for each statement. Most events are plain; what only others have is left out of their statement, because every argument costs.
-	s.plainEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, format, conversation_id, seq, time_ms, sender, command_id, kind,
-		body, salt, hash, sequence) VALUES `, fmt.Sprintf("(?1,?2,%d,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
-	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (partition, epoch, conversation_id, seq, time_ms, sender, command_id, kind,
-		body, salt, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?2,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
+	s.plainEvents = p.manyRows(`INSERT OR FAIL INTO events (epoch_id, format, conversation_id, seq, time_ms, sender, command_id, kind,
+		body, salt, hash, sequence) VALUES `, fmt.Sprintf("(?1,%d,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
+	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (epoch_id, conversation_id, seq, time_ms, sender, command_id, kind,
+		body, salt, hash, sequence, format, commitment, header_extra, target) VALUES `, "(?1,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", "")
 	s.conversations = p.manyRows(`INSERT OR FAIL INTO conversations (epoch, conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator,
 		head, head_hash, members, created_time_ms, sequence) VALUES `, "(?1,?,?,?,?,?,?,?,?,?,?,?,?)", "")
 	s.heads = p.manyRows("UPDATE conversations SET epoch = ?1, head = v.column2, head_hash = v.column3, sequence = v.column5 FROM (VALUES ", "(?,?,?,?,?)",
@@ -151,7 +153,7 @@ func (s *writeStatements) prepare(p *preparer) {
 		WHERE excluded.attempt > refusals.attempt OR excluded.time_ms > refusals.time_ms`)
 	s.dropRefusals = p.stmt(`DELETE FROM refusals WHERE (partition, conversation_id, sender, command_id) IN
 		(SELECT partition, conversation_id, sender, command_id FROM refusals WHERE partition = ? AND time_ms < (? + 0) ORDER BY time_ms LIMIT (? + 0))`)
-	s.positionTaken = p.stmt("SELECT 1 FROM events WHERE partition = ? AND epoch = ? AND sequence BETWEEN (? + 0) AND (? + 0) LIMIT 1")
+	s.positionTaken = p.stmt("SELECT 1 FROM events WHERE epoch_id = (SELECT id FROM epochs WHERE partition = ? AND epoch = ?) AND sequence BETWEEN (? + 0) AND (? + 0) LIMIT 1")
 	s.feedCursor = p.stmt("INSERT OR REPLACE INTO feed_cursors (reader, partition, epoch, sequence) VALUES (?, ?, ?, ?)")
 	s.installation.prepare(p)
 	s.deadLetter = p.stmt("INSERT OR REPLACE INTO dead_letters (partition, stream, sequence, reason, payload, time_ms) VALUES (?,?,?,?,?,?)")

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -28,6 +29,7 @@ type writer struct {
 	statements writeStatements
 	begin, commit, rollback,
 	savepoint, release, rollbackTo *sql.Stmt
+	epochs epochs
 
 	queue   chan *write
 	restart chan struct{} // asks to copy the rest of the write-ahead log; see checkpointer
@@ -62,7 +64,7 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		return nil, fmt.Errorf("take the writing connection: %w", err)
 	}
 	w := &writer{
-		db: db, conn: conn,
+		db: db, conn: conn, epochs: epochs{},
 		queue: make(chan *write, queueLength), restart: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	prepare := preparing(ctx, conn)
@@ -160,6 +162,9 @@ func (w *writer) gather(group []*write) []*write {
 func (w *writer) run(ctx context.Context, group []*write) {
 	outcomes := make([]error, len(group))
 	err := w.transact(ctx, group, outcomes)
+	if err != nil || slices.ContainsFunc(outcomes, func(err error) bool { return err != nil }) {
+		clear(w.epochs)
+	}
 	for i, one := range group {
 		if err != nil {
 			// Even a refusal cannot stand: it may rest on what an earlier write of the group did, which is undone now.

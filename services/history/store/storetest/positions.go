@@ -87,22 +87,23 @@ func testPositions(t *testing.T, subject Subject) {
 		epoch := int(worker.Watermark.GetEpoch())
 		worker.Commit(t, worker.Command(id, "alice", Add("carol")), worker.Command(id, "carol", Message("m")), worker.Command(id, "carol", Leave()))
 		for query, want := range map[string]int{
-			"SELECT sequence FROM conversations":                                   4,
-			"SELECT joined_sequence FROM memberships WHERE user_id = 'bob'":        1,
-			"SELECT joined_sequence FROM memberships WHERE user_id = 'carol'":      2,
-			"SELECT left_sequence FROM memberships WHERE user_id = 'carol'":        4,
-			"SELECT epoch FROM conversations":                                      epoch,
-			"SELECT joined_epoch FROM memberships WHERE user_id = 'carol'":         epoch,
-			"SELECT left_epoch FROM memberships WHERE user_id = 'carol'":           epoch,
-			"SELECT count(*) FROM memberships WHERE left_sequence IS NOT NULL":     1,
-			"SELECT count(*) FROM events WHERE commitment IS NOT NULL":             0,
-			"SELECT count(*) FROM message_views":                                   0,
-			"SELECT count(*) FROM events WHERE header_extra IS NOT NULL":           1, // the create
-			"SELECT count(DISTINCT epoch * 1000 + sequence) FROM events":           4,
-			"SELECT count(*) FROM events WHERE partition <> 3 OR format <> 2":      0,
-			"SELECT count(*) FROM events WHERE target IS NULL AND kind <> 1":       3,
-			"SELECT count(*) FROM epochs WHERE partition = 3":                      1,
-			"SELECT count(*) FROM epochs WHERE partition = 3 AND stream LIKE '1%'": 1,
+			"SELECT sequence FROM conversations":                                                  4,
+			"SELECT joined_sequence FROM memberships WHERE user_id = 'bob'":                       1,
+			"SELECT joined_sequence FROM memberships WHERE user_id = 'carol'":                     2,
+			"SELECT left_sequence FROM memberships WHERE user_id = 'carol'":                       4,
+			"SELECT epoch FROM conversations":                                                     epoch,
+			"SELECT joined_epoch FROM memberships WHERE user_id = 'carol'":                        epoch,
+			"SELECT left_epoch FROM memberships WHERE user_id = 'carol'":                          epoch,
+			"SELECT count(*) FROM memberships WHERE left_sequence IS NOT NULL":                    1,
+			"SELECT count(*) FROM events WHERE commitment IS NOT NULL":                            0,
+			"SELECT count(*) FROM message_views":                                                  0,
+			"SELECT count(*) FROM events WHERE header_extra IS NOT NULL":                          1, // the create
+			"SELECT count(DISTINCT sequence) FROM events":                                         4,
+			"SELECT count(*) FROM events WHERE format <> 2":                                       0,
+			"SELECT count(*) FROM events JOIN epochs ON epochs.id = epoch_id WHERE partition = 3": 4,
+			"SELECT count(*) FROM events WHERE target IS NULL AND kind <> 1":                      3,
+			"SELECT count(*) FROM epochs WHERE partition = 3":                                     1,
+			"SELECT count(*) FROM epochs WHERE partition = 3 AND stream LIKE '1%'":                1,
 		} {
 			require.Equal(t, want, db.Count(t, query), query)
 		}

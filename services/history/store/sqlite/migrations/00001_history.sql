@@ -15,13 +15,15 @@ CREATE TABLE partitions (
 ) STRICT;
 
 -- Every epoch that a partition had, kept for ever. last_sequence is NULL for the present one: it ends at the watermark.
+-- Events name their partition and epoch by id, which is short: a millisecond clock in every row and its index entry is not.
 CREATE TABLE epochs (
+    id            INTEGER NOT NULL PRIMARY KEY,
     partition     INTEGER NOT NULL,
     epoch         INTEGER NOT NULL,
     stream        TEXT    NOT NULL,
     last_sequence INTEGER,
-    PRIMARY KEY (partition, epoch)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (partition, epoch)
+) STRICT;
 
 -- Stretches of a stream that were lost and that an operator gave up. epoch is the one that began after the loss.
 CREATE TABLE losses (
@@ -90,8 +92,7 @@ CREATE TABLE events (
     salt            BLOB,             -- NULL when erased
     commitment      BLOB,             -- NULL when it follows from salt and body
     hash            BLOB    NOT NULL, -- also the previous hash of the event at seq + 1
-    partition       INTEGER NOT NULL,
-    epoch           INTEGER NOT NULL,
+    epoch_id        INTEGER NOT NULL, -- the id in epochs, which has the partition and the epoch
     sequence        INTEGER NOT NULL, -- of its command in the stream
     header_extra    BLOB,             -- NULL when empty
     target          INTEGER,          -- the first seq in header_extra
@@ -103,7 +104,7 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX events_command ON events (command_id, conversation_id, sender);
 
 -- No position twice, and the order of the feed.
-CREATE UNIQUE INDEX events_position ON events (partition, epoch, sequence);
+CREATE UNIQUE INDEX events_position ON events (epoch_id, sequence);
 
 -- What refers to a message.
 CREATE INDEX events_target ON events (conversation_id, target) WHERE target IS NOT NULL;

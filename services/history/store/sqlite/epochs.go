@@ -1,0 +1,35 @@
+package sqlite
+
+import (
+	"context"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history/store"
+)
+
+// epochs remembers the id of each partition's present epoch, so that an append need not look it up. Only the writer uses it,
+// and forgets all when a transaction fails: an id that was read in it may never have been committed.
+type epochs map[uint32]store.Epoch
+
+// epochID returns the id of an epoch of a partition.
+func (w *writer) epochID(ctx context.Context, partition uint32, epoch uint64) (int64, error) {
+	if known := w.epochs[partition]; known.Epoch == epoch && known.ID > 0 {
+		return known.ID, nil
+	}
+	found := store.Epoch{Epoch: epoch}
+	if err := w.statements.epochID.QueryRowContext(ctx, partition, int64(epoch)).Scan(&found.ID); err != nil {
+		return 0, err
+	}
+	w.epochs[partition] = found
+	return found.ID, nil
+}
+
+// beginEpoch ends the epoch of one watermark and begins that of another.
+func (w *writer) beginEpoch(ctx context.Context, partition uint32, old, next *historyv1.Watermark) error {
+	if _, err := w.statements.endEpoch.ExecContext(ctx, int64(old.GetSequence()), partition, int64(old.GetEpoch())); err != nil {
+		return err
+	}
+	_, err := w.statements.beginEpoch.ExecContext(ctx, partition, int64(next.GetEpoch()), next.GetStream())
+	return err
+}
