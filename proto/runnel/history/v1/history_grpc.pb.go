@@ -54,6 +54,9 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // HistoryService stores the logs of conversations, cursors, and the watermark and lease of each partition.
+//
+// Every call that gives events fails with DATA_LOSS, and a Range of the missing seqs as detail, when the event that it would
+// begin with cannot be given because events before it are missing in the database.
 type HistoryServiceClient interface {
 	// Append commits one batch of a partition: watermark compare-and-set and all events in one transaction, or nothing.
 	// A watermark that moved is the gRPC code ABORTED; a (conversation, seq) that is taken is FAILED_PRECONDITION.
@@ -386,6 +389,9 @@ func (c *historyServiceClient) MarkBackup(ctx context.Context, in *MarkBackupReq
 // for forward compatibility.
 //
 // HistoryService stores the logs of conversations, cursors, and the watermark and lease of each partition.
+//
+// Every call that gives events fails with DATA_LOSS, and a Range of the missing seqs as detail, when the event that it would
+// begin with cannot be given because events before it are missing in the database.
 type HistoryServiceServer interface {
 	// Append commits one batch of a partition: watermark compare-and-set and all events in one transaction, or nothing.
 	// A watermark that moved is the gRPC code ABORTED; a (conversation, seq) that is taken is FAILED_PRECONDITION.

@@ -125,8 +125,7 @@ func BenchmarkRead(b *testing.B, subject Subject) {
 	})
 }
 
-// BenchmarkBytes reports what a plain message costs in the database: the bytes of its row and of its index entries, by table
-// and index where bytes lists them apart. bytes returns the sizes of events and of each of its indexes.
+// BenchmarkBytes reports what a plain message costs in the database: the bytes of its row and of its entry in each index.
 func BenchmarkBytes(b *testing.B, subject Subject) {
 	b.Helper()
 	db := subject.New(b)

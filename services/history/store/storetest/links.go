@@ -133,6 +133,23 @@ func testLinks(t *testing.T, subject Subject) {
 		}
 	})
 
+	t.Run("a missing row before a range", func(t *testing.T) {
+		for missing, request := range map[uint64]*historyv1.ReadRequest{
+			1: {Backward: true, Before: 3},
+			3: {Viewer: "carol", Backward: true, Before: 5}, // carol came with 4
+			5: {After: 5},
+		} {
+			db, worker, id := group(t, subject)
+			logOfTen(t, worker, id)
+			db.Delete(t, id, missing)
+			request.ConversationId = id
+			_, err := db.Read(t.Context(), request)
+			var gap *store.GapError
+			require.ErrorAs(t, err, &gap)
+			require.Equal(t, store.GapError{ConversationID: id, First: missing, Last: missing}, *gap)
+		}
+	})
+
 	t.Run("a page ends before a gap, and the next one is an error", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		logOfTen(t, worker, id)
