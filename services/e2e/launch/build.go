@@ -17,6 +17,8 @@ const (
 	History    = "runnel-history"
 	Standalone = "runnel"
 	NATSServer = "nats-server"
+	// SkewClient is the client of the tests of mixed versions; no part of a suite.
+	SkewClient = "skewclient"
 )
 
 var packages = map[string]string{
@@ -25,6 +27,7 @@ var packages = map[string]string{
 	History:    "github.com/runnelhq/runnel/services/history/cmd/runnel-history",
 	Standalone: "github.com/runnelhq/runnel/services/standalone/cmd/runnel",
 	NATSServer: "github.com/nats-io/nats-server/v2",
+	SkewClient: "github.com/runnelhq/runnel/services/e2e/cmd/skewclient",
 }
 
 // Binaries are the paths of built programs by name.
@@ -33,6 +36,15 @@ type Binaries map[string]string
 // Build compiles programs into dir, with build tags separated by commas. It needs the go command and the workspace: the
 // present directory must be in it. What did not change is not compiled again.
 func Build(ctx context.Context, dir, tags string, programs ...string) (Binaries, error) {
+	workspace, err := Workspace(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return BuildFrom(ctx, workspace, dir, tags, nil, programs...)
+}
+
+// BuildFrom is Build from the source in a workspace. The environment is added to that of the go command; nil adds nothing.
+func BuildFrom(ctx context.Context, workspace, dir, tags string, environment []string, programs ...string) (Binaries, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the directory for programs: %w", err)
@@ -40,15 +52,12 @@ func Build(ctx context.Context, dir, tags string, programs ...string) (Binaries,
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory for programs: %w", err)
 	}
-	module, err := moduleDir(ctx)
-	if err != nil {
-		return nil, err
-	}
 	binaries := make(Binaries, len(programs))
 	for _, program := range programs {
 		binaries[program] = filepath.Join(dir, program)
 		command := exec.CommandContext(ctx, "go", "build", "-tags", tags, "-o", binaries[program], packages[program])
-		command.Dir = module
+		command.Dir = filepath.Join(workspace, "services", "e2e") // the one module from which all programs can be built
+		command.Env = append(os.Environ(), environment...)
 		// One program at a time: linking two side by side needs more memory than small machines have.
 		if output, err := command.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build %s: %w\n%s", program, err, bytes.TrimSpace(output))
@@ -57,11 +66,11 @@ func Build(ctx context.Context, dir, tags string, programs ...string) (Binaries,
 	return binaries, nil
 }
 
-// moduleDir is the directory of this module, from which all programs can be built.
-func moduleDir(ctx context.Context) (string, error) {
+// Workspace is the directory of the workspace that the present directory is in.
+func Workspace(ctx context.Context) (string, error) {
 	output, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "-m", "github.com/runnelhq/runnel/services/e2e").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the workspace: run this inside of it: %w", err)
 	}
-	return strings.TrimSpace(string(output)), nil
+	return filepath.Dir(filepath.Dir(strings.TrimSpace(string(output)))), nil
 }

@@ -35,8 +35,12 @@ var proto = map[string]string{
 // NextLevel is the level of the next version.
 func NextLevel() conversation.Level { return conversation.MaxLevel() + 1 }
 
-// Next makes the source of the next version in a directory, from the workspace that root is.
-func Next(ctx context.Context, root, dir string) error {
+// Next makes the source of the next version in a directory, from the workspace that the present directory is in.
+func Next(ctx context.Context, dir string) error {
+	root, err := launch.Workspace(ctx)
+	if err != nil {
+		return err
+	}
 	buf := filepath.Join(root, ".tools", "bin", "buf")
 	if _, err := os.Stat(buf); err != nil {
 		return fmt.Errorf("the schema cannot be compiled, run `make tools` first: %w", err)
@@ -74,37 +78,22 @@ func Next(ctx context.Context, root, dir string) error {
 	if err != nil {
 		return err
 	}
-	return run(ctx, dir, "scripts/generate.sh")
-}
-
-// Programs are what is built of each version.
-var Programs = map[string]string{
-	launch.Gateway:    "./services/gateway/cmd/runnel-gateway",
-	launch.Delivery:   "./services/delivery/cmd/runnel-delivery",
-	launch.History:    "./services/history/cmd/runnel-history",
-	launch.Standalone: "./services/standalone/cmd/runnel",
-	"skewclient":      "./services/e2e/cmd/skewclient",
-}
-
-// Build builds all programs of the workspace in source into dir.
-func Build(ctx context.Context, source, dir string) (launch.Binaries, error) {
-	binaries := launch.Binaries{}
-	for name, pkg := range Programs {
-		binaries[name] = filepath.Join(dir, name)
-		if err := run(ctx, source, "go", "build", "-o", binaries[name], pkg); err != nil {
-			return nil, err
-		}
-	}
-	return binaries, nil
-}
-
-func run(ctx context.Context, dir, program string, args ...string) error {
-	command := exec.CommandContext(ctx, program, args...)
-	command.Dir = dir
-	if output, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, bytes.TrimSpace(output))
+	generate := exec.CommandContext(ctx, "scripts/generate.sh")
+	generate.Dir, generate.Env = dir, append(os.Environ(), environment()...)
+	if output, err := generate.CombinedOutput(); err != nil {
+		return fmt.Errorf("generate the code of the next version: %w\n%s", err, bytes.TrimSpace(output))
 	}
 	return nil
+}
+
+// Build builds programs of the next version from its source into dir, with build tags separated by commas.
+func Build(ctx context.Context, source, dir, tags string, programs ...string) (launch.Binaries, error) {
+	return launch.BuildFrom(ctx, source, dir, tags, environment(), programs...)
+}
+
+// environment keeps the directory of the source out of what is compiled, so that the build cache serves the next copy, too.
+func environment() []string {
+	return []string{"GOFLAGS=" + os.Getenv("GOFLAGS") + " -trimpath -buildvcs=false", "CGO_ENABLED=0"}
 }
 
 // copyTree copies a file, or a directory with all in it.

@@ -152,19 +152,16 @@ func (s *speaker) has(seq uint64, known bool) {
 // TestMixedVersions is promise 8: parts of different versions never hurt each other.
 func TestMixedVersions(t *testing.T) {
 	ctx := t.Context()
-	output, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "-m", "github.com/runnelhq/runnel/services/e2e").Output()
-	require.NoError(t, err)
-	root := filepath.Dir(filepath.Dir(strings.TrimSpace(string(output))))
 	dir := t.TempDir()
-	require.NoError(t, skew.Next(ctx, root, filepath.Join(dir, "next")))
+	source := filepath.Join(dir, "next")
+	require.NoError(t, skew.Next(ctx, source))
+	programs := []string{launch.Gateway, launch.Delivery, launch.History, launch.Standalone, launch.SkewClient}
 	versions := map[string]launch.Binaries{}
-	for name, source := range map[string]string{"old": root, "next": filepath.Join(dir, "next")} {
-		versions[name], err = skew.Build(ctx, source, filepath.Join(dir, "bin-"+name))
-		require.NoError(t, err)
-	}
-	server, err := launch.Build(ctx, filepath.Join(dir, "bin-old"), "", launch.NATSServer)
+	var err error
+	versions["next"], err = skew.Build(ctx, source, filepath.Join(dir, "bin-next"), "", programs...)
 	require.NoError(t, err)
-	versions["old"][launch.NATSServer] = server[launch.NATSServer]
+	versions["old"], err = launch.Build(ctx, filepath.Join(dir, "bin-old"), "", append(programs, launch.NATSServer)...)
+	require.NoError(t, err)
 
 	suite, err := launch.Start(ctx, launch.Options{Dir: filepath.Join(dir, "run"), Binaries: versions["old"], Gateways: 1, Deliveries: 1})
 	require.NoError(t, err)
@@ -185,9 +182,9 @@ func TestMixedVersions(t *testing.T) {
 	admin := adminv1.NewAdminServiceClient(worker)
 
 	conversationID := createGroup(t, deliveryv1.NewDeliveryServiceClient(worker))
-	old := speak(t, suite, versions["old"]["skewclient"], "ann", conversationID)
-	oldJSON := speak(t, suite, versions["old"]["skewclient"], "bob", conversationID, "-json")
-	next := speak(t, suite, versions["next"]["skewclient"], "cem", conversationID)
+	old := speak(t, suite, versions["old"][launch.SkewClient], "ann", conversationID)
+	oldJSON := speak(t, suite, versions["old"][launch.SkewClient], "bob", conversationID, "-json")
+	next := speak(t, suite, versions["next"][launch.SkewClient], "cem", conversationID)
 	everybody := []*speaker{old, oldJSON, next}
 
 	// A rolling upgrade and a rollback: one part changes at a time, through every mix. At level 1 a field that changes
