@@ -43,19 +43,19 @@ test-images: ## The container images and what assembles them
 test-k8s: ## The chart in a real Kubernetes control plane, built here; minutes the first time (ARGS to go test)
 	@scripts/k8s.sh $(ARGS)
 
-torture-short: ## About two minutes of killing processes under load (ARGS)
+torture-short: $(BUF) ## About two minutes of killing processes under load (ARGS)
 	go run ./services/e2e/cmd/torture --short $(ARGS)
 
-torture-prove: ## The torture run must find every planted bug, and nothing without one (ARGS)
+torture-prove: $(BUF) ## The torture run must find every planted bug, and nothing without one (ARGS)
 	go run ./services/e2e/cmd/torture --prove $(ARGS)
 
-torture: ## One run of any kind; see ARGS=--help
+torture: $(BUF) ## One run of any kind; see ARGS=--help
 	go run ./services/e2e/cmd/torture $(ARGS)
 
-torture-long: ## Round after round of every fault, until BUDGET=30m is spent (ARGS)
+torture-long: $(BUF) ## Round after round of every fault, until BUDGET=30m is spent (ARGS)
 	go run ./services/e2e/cmd/torture --long --budget $(or $(BUDGET),30m) $(ARGS)
 
-torture-roll: ## Replace all gateways under 5,000 connected clients (ARGS)
+torture-roll: $(BUF) ## Replace all gateways under 5,000 connected clients (ARGS)
 	go run ./services/e2e/cmd/torture --roll $(ARGS)
 
 fuzz: ## Every fuzz target for FUZZTIME=10s each

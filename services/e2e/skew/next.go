@@ -32,6 +32,9 @@ var proto = map[string]string{
 	"package runnel.conversation.v1;\n": "\n// Note is a note.\nmessage Note {\n  // Text.\n  string text = 1;\n}\n",
 }
 
+// HintField is the number of the field that the next version adds to a message. It needs no level.
+const HintField = 4
+
 // NextLevel is the level of the next version.
 func NextLevel() conversation.Level { return conversation.MaxLevel() + 1 }
 

@@ -223,7 +223,7 @@ func (h History) compare(c Content, item Item, memberships []Span) string {
 		switch {
 		case item.Content == "" && len(event.GetBody()) > 0:
 			return fmt.Sprintf("was shown seq %d without its content, which is stored", item.First)
-		case item.Content != "" && item.Content != digest(body):
+		case item.Content != "" && item.Content != understood(body):
 			return fmt.Sprintf("was shown seq %d with another content than it was given", item.First)
 		}
 	case ItemHidden:

@@ -73,6 +73,7 @@ func (i *injector) storm(restart context.Context, fault Fault) (time.Time, error
 	ended := time.Now()
 	group, restarting := errgroup.WithContext(restart)
 	for _, part := range parts {
+		i.versions.choose(part)
 		group.Go(func() error { return part.Restart(restarting) })
 	}
 	return ended, group.Wait()

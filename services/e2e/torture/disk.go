@@ -104,6 +104,7 @@ func (i *injector) stepwise(ctx context.Context, parts []launch.Part, kinds ...s
 		group, ctx := errgroup.WithContext(ctx)
 		for _, part := range parts {
 			if of, _, _ := strings.Cut(part.Name(), "-"); of == kind {
+				i.versions.choose(part)
 				group.Go(func() error { return part.Restart(ctx) })
 			}
 		}

@@ -18,6 +18,8 @@
 //	compose.go   the load: messages, and what is about messages
 //	churn.go     the load: members that come and go
 //	erase.go     an operator who erases
+//	versions.go  mixed versions: which one a part is started as
+//	hand.go      commands given without the client; newcomer.go: with a field of the next version
 //	late.go      commands that are given again after their refusal
 //	feed.go      readers of the feed that die and go on
 //	observer.go  the protocol spoken by hand, so that the client's healing cannot hide a gateway's mistake

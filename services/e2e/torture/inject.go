@@ -19,6 +19,7 @@ type injector struct {
 	database *Database
 	volumes  volumes
 	slow     *slowReader // nil when there is none
+	versions *versions   // nil when all parts stay what they are
 	// before is told of each fault before it happens.
 	before func(Fault)
 	// after is told of each fault when everything that it hit works again, and how long that took from the end of the fault.
@@ -166,7 +167,7 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 
 // again starts a part, and waits until a NATS server has caught up: the next fault must not hit the one that has what this one lacks.
 func (i *injector) again(ctx context.Context, part launch.Part) error {
-	if err := part.Restart(ctx); err != nil {
+	if err := i.versions.restart(ctx, part); err != nil {
 		return err
 	}
 	if strings.HasPrefix(part.Name(), "nats") && len(i.suite.NATS) > 1 {

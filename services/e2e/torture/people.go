@@ -61,7 +61,12 @@ func (r *run) people(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.latecomer = &latecomer{world: shared, owner: owner, id: id}
+	r.latecomer = &latecomer{byHand: byHand{shared, "late"}, owner: owner, id: id}
+	if r.mixes() {
+		if err := r.welcome(ctx, shared); err != nil {
+			return err
+		}
+	}
 	if r.proxied() {
 		if err := r.slowPeople(ctx, shared); err != nil {
 			return err
@@ -69,6 +74,16 @@ func (r *run) people(ctx context.Context) error {
 	}
 	r.sayf("%d devices and %d observers are connected", len(r.devices), len(r.observers))
 	return nil
+}
+
+// welcome makes a group with a user of the next version.
+func (r *run) welcome(ctx context.Context, shared *world) error {
+	order := r.random.Perm(len(r.devices))
+	members := users(r.devices, order)[:peopleCount/2]
+	members = append(members, newUser)
+	id, err := r.make(ctx, r.devices[order[0]], group("of two versions", members...))
+	r.newcomer = &newcomer{byHand: byHand{shared, "new"}, id: id}
+	return err
 }
 
 // operators are those who are no clients: who erases, and who reads the feed.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -95,7 +97,8 @@ func encoded(body *conversationv1.Body) []byte {
 	return bytes
 }
 
-// content is the digest of a body that was shown; empty for one that was erased.
+// content is the digest of what this version understands of a body that was shown; empty for one that was erased. The client has
+// checked the bytes themselves, and what is more than that does not reach the application in every codec.
 func content(body *conversationv1.Body) string {
 	if body == nil {
 		return ""
@@ -103,6 +106,19 @@ func content(body *conversationv1.Body) string {
 	bytes, err := conversation.EncodeBody(body)
 	if err != nil {
 		return err.Error() // like no digest
+	}
+	return understood(bytes)
+}
+
+// understood is the digest of an encoded body without the fields that this version does not know.
+func understood(encoded []byte) string {
+	known := &conversationv1.Body{}
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(encoded, known); err != nil {
+		return err.Error()
+	}
+	bytes, err := conversation.EncodeBody(known)
+	if err != nil {
+		return err.Error()
 	}
 	return digest(bytes)
 }

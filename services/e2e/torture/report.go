@@ -59,6 +59,8 @@ type Report struct {
 	DeliveredAfter float64 `json:"delivered_after_seconds"`
 	// Roll is of a roll only.
 	Roll *RollReport `json:"roll,omitempty"`
+	// Versions is of a run that mixes versions only.
+	Versions *VersionReport `json:"versions,omitempty"`
 
 	// Costs are what services held before they had clients and after.
 	Costs []Costs `json:"costs"`
@@ -168,6 +170,9 @@ func (r *Report) Print(w io.Writer) {
 	if r.Roll != nil {
 		r.Roll.print(w)
 	}
+	if r.Versions != nil {
+		r.Versions.print(w)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		wait := "never alone"
 		if longest, alone := r.Waits[name]; alone {
@@ -225,4 +230,12 @@ func (r *RollReport) print(w io.Writer) {
 		fmt.Fprintf(w, " %s %.0f → %.0f;", operation, r.Calm[operation], r.Rolling[operation])
 	}
 	fmt.Fprintln(w)
+}
+
+func (r *VersionReport) print(w io.Writer) {
+	fmt.Fprintf(w, "  starts as present and next version:")
+	for _, kind := range slices.Sorted(maps.Keys(r.Present)) {
+		fmt.Fprintf(w, " %s %d and %d;", kind, r.Present[kind], r.Next[kind])
+	}
+	fmt.Fprintf(w, " %d changes; %d committed commands with a field of the next version\n", r.Changes, r.Hinted)
 }

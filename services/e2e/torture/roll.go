@@ -21,6 +21,8 @@ type RollConfig struct {
 	// Dir gets data and logs.
 	Dir      string
 	Binaries launch.Binaries
+	// Next are the programs of the next version, which some of the gateways become; nil mixes nothing.
+	Next launch.Binaries
 	// Clients are connected while it goes on, spread over so many Gateways.
 	Clients, Gateways int
 	Seed              uint64
@@ -75,7 +77,7 @@ func Roll(ctx context.Context, cfg RollConfig, out io.Writer) (*Report, error) {
 		return nil, err
 	}
 	r := &rolling{cfg: cfg, run: &run{
-		Config: Config{Name: "roll", Dir: cfg.Dir, Store: launch.PostgreSQL, NATSNodes: 1, Seed: cfg.Seed, Plan: "roll"},
+		Config: Config{Name: "roll", Dir: cfg.Dir, Binaries: cfg.Binaries, Next: cfg.Next, Store: launch.PostgreSQL, NATSNodes: 1, Seed: cfg.Seed, Plan: "roll"},
 		out:    out, begun: time.Now(), random: rand.New(rand.NewPCG(cfg.Seed, 1)), record: NewRecord(),
 		report: &Report{Name: "roll", Seed: cfg.Seed, Store: string(launch.PostgreSQL), NATSNodes: 1, Plan: "roll", Dir: cfg.Dir},
 	}}
@@ -95,6 +97,7 @@ func Roll(ctx context.Context, cfg RollConfig, out io.Writer) (*Report, error) {
 	defer suite.Kill()
 	r.suite, r.database = suite, OpenDatabase(suite.Database)
 	defer r.database.Close()
+	r.mix()
 	if err := r.database.WatchWatermarks(starting); err != nil {
 		return nil, err
 	}
@@ -131,6 +134,7 @@ func (r *rolling) carryOut(ctx context.Context) (err error) {
 	r.witness.Finish()
 	watching.Wait()
 	r.report.Looks, r.report.LateLooks = r.witness.Looks()
+	r.report.Versions = r.versions.summary()
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -240,7 +244,7 @@ func (r *rolling) roll(ctx context.Context) error {
 		}
 		drained := time.Since(begun)
 		restart, cancel := context.WithTimeout(ctx, restarting)
-		err := p.Restart(restart)
+		err := r.versions.restart(restart, p)
 		cancel()
 		if err != nil {
 			return err

@@ -56,7 +56,10 @@ type Config struct {
 	Dir string
 	// Binaries are the programs, built with whatever tags.
 	Binaries launch.Binaries
-	Store    launch.Store
+	// Next are the programs of the next version. A part that is started again becomes one of them or of Binaries. Nil mixes nothing;
+	// negative controls never do.
+	Next  launch.Binaries
+	Store launch.Store
 	// NATSNodes is 1 or 3.
 	NATSNodes int
 	// Plan defaults to PlanRandom.
@@ -83,6 +86,9 @@ func (c Config) toured() bool { return c.Plan == PlanTour || c.Plan == PlanGrand
 
 // proxied says whether the network is one that can fail.
 func (c Config) proxied() bool { return c.toured() || c.Plan == PlanMix }
+
+// mixes says whether parts of two versions run together.
+func (c Config) mixes() bool { return c.Next != nil && c.Lazy == LazyNobody }
 
 // volumes are the parts whose data lies on file systems that can fail.
 func (c Config) volumes() []string {
@@ -117,6 +123,7 @@ type run struct {
 	suite    *launch.Suite
 	disks    volumes
 	report   *Report
+	versions *versions // nil when none are mixed
 
 	dialer    *dialer
 	devices   []*device
@@ -125,6 +132,7 @@ type run struct {
 	// groups are the first conversations, made before anything goes wrong.
 	groups    []*churn
 	latecomer *latecomer
+	newcomer  *newcomer // nil when no versions are mixed
 	eraser    *eraser
 	feed      *feed
 	// genuine is how many promises were broken before the power of a negative control failed.
@@ -205,6 +213,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	r.sayf("started %s: %s", r.Name, strings.Join(names(r.suite.Parts()), " "))
+	r.mix()
 	r.database = OpenDatabase(r.suite.Database)
 	r.witness = NewWitness(r.database, r.record)
 	if err := r.database.WatchWatermarks(starting); err != nil {
@@ -212,6 +221,13 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
+}
+
+// mix has parts change their version from now on, if they are to.
+func (r *run) mix() {
+	if r.mixes() {
+		r.versions = newVersions(r.suite.Parts(), [2]launch.Binaries{r.Binaries, r.Next}, r.Seed, r.sayf)
+	}
 }
 
 func names(parts []launch.Part) []string {
@@ -273,6 +289,9 @@ func (r *run) carryOut(ctx context.Context) error {
 	watching.Wait()
 	r.report.Looks, r.report.LateLooks = r.witness.Looks()
 	r.report.Resumed = r.resumed()
+	if r.report.Versions = r.versions.summary(); r.newcomer != nil {
+		r.report.Versions.Hinted = r.newcomer.committed
+	}
 	if err != nil || r.stopped(ctx) {
 		return err
 	}
@@ -293,6 +312,7 @@ func (r *run) conclude(ctx context.Context) error {
 		metrics, _ := p.Metrics(ctx)
 		r.report.Purged += int(metrics["runnel_delivery_purged_messages_total"])
 	}
+	r.record.Violated(r.versions.check(ctx, r.suite.Deliveries)...)
 	r.sayf("stopping and checking")
 	if err := r.stopServices(); err != nil {
 		r.record.Violated(violation("clean stop", "%v", err))
@@ -368,6 +388,9 @@ func (r *run) torture(ctx context.Context) {
 	load.Go(func() { found(loading, source(2000), r.devices) })
 	load.Go(func() { r.eraser.run(loading, source(2001), r.devices) })
 	load.Go(func() { r.latecomer.run(loading) })
+	if r.newcomer != nil {
+		load.Go(func() { r.newcomer.run(loading) })
+	}
 	load.Go(func() { r.snapshots(loading, source(2002)) })
 	load.Go(func() { r.progress(loading) })
 	load.Go(func() { r.watchWatermarks(loading) })
@@ -379,7 +402,7 @@ func (r *run) torture(ctx context.Context) {
 // inflict carries out the plan.
 func (r *run) inflict(ctx context.Context) {
 	i := &injector{
-		suite: r.suite, record: r.record, database: r.database, volumes: r.disks, slow: r.slow, restart: restarting,
+		suite: r.suite, record: r.record, database: r.database, volumes: r.disks, slow: r.slow, versions: r.versions, restart: restarting,
 		before: r.beforeFault, after: r.afterFault, shown: r.toured(),
 	}
 	if r.Lazy == LazyDatabase {

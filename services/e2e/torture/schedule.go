@@ -17,7 +17,7 @@ const (
 
 // Schedule draws faults from a source of random numbers, by rising time. The first ones are always the same scenarios, each of which a
 // planted bug cannot survive: a paused store (acks must not run ahead), a paused worker that comes back as a zombie, a
-// killed gateway and a killed worker.
+// killed gateway and a killed worker. With the stopped store after them, every kind of part is restarted.
 func Schedule(random *rand.Rand, parts []string, duration time.Duration, wipe bool) []Fault {
 	var faults []Fault
 	at := firstFault
@@ -26,6 +26,7 @@ func Schedule(random *rand.Rand, parts []string, duration time.Duration, wipe bo
 		{Kind: FaultPause, Part: "delivery-0", For: 4 * time.Second},
 		{Kind: FaultKill, Part: "gateway-0", For: time.Second},
 		{Kind: FaultKill, Part: "delivery-1", For: time.Second},
+		{Kind: FaultStop, Part: "history-0"},
 	} {
 		if slices.Contains(parts, fixed.Part) && at+fixed.For < duration {
 			fixed.At = at

@@ -54,6 +54,8 @@ func Tour(random *rand.Rand) []Fault {
 		network(pick(random, "nats-0", "nats-1", "nats-2"), "nats", pick(random, TroubleHold, TroubleLose, TroubleCut), 2500*time.Millisecond),
 		network(launch.Clients, "gateway-0", pick(random, TroubleHold, TroubleLose, TroubleTrickle), 3*time.Second),
 		{Kind: FaultRoll, Part: "gateway"},
+		{Kind: FaultRoll, Part: "delivery"},
+		{Kind: FaultRoll, Part: "history"},
 		{Kind: FaultStorm, Part: "gateway"},
 		{Kind: FaultStorm, Part: launch.Clients},
 		{Kind: FaultSlow, Part: "gateway-0"},
@@ -63,15 +65,13 @@ func Tour(random *rand.Rand) []Fault {
 	return tour
 }
 
-// GrandTour is a tour with what takes longer: trouble on every wire, every kind of part rolled, NATS servers sent into lame-duck mode, both
+// GrandTour is a tour with what takes longer: trouble on every wire, the NATS servers rolled and sent into lame-duck mode, both
 // ways of restarting PostgreSQL.
 func GrandTour(random *rand.Rand) []Fault {
 	tour := append(
 		Tour(random),
 		Fault{Kind: FaultLameDuck, Part: pick(random, "nats-0", "nats-1", "nats-2")},
 		Fault{Kind: FaultRoll, Part: "nats"},
-		Fault{Kind: FaultRoll, Part: "delivery"},
-		Fault{Kind: FaultRoll, Part: "history"},
 		Fault{Kind: FaultStop, Part: "postgres"},
 		Fault{Kind: FaultKill, Part: "postgres", For: time.Second},
 		Fault{Kind: FaultPause, Part: "postgres", For: 2 * time.Second},

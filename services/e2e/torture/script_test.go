@@ -1,9 +1,9 @@
 package torture
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,6 +32,9 @@ func TestATourGoesEverywhere(t *testing.T) {
 			if f.Kind == FaultStorm {
 				seen["storm "+f.Part] = true
 			}
+			if f.Kind == FaultRoll {
+				seen["roll "+f.Part] = true
+			}
 		}
 		for _, want := range []string{
 			"kill leader", "zombie", "roll", "storm gateway", "storm clients", "slow reader", "history–postgres", "nats–nats", "clients–gateway",
@@ -39,6 +42,9 @@ func TestATourGoesEverywhere(t *testing.T) {
 			require.True(t, seen[want], "seed %d: %s", seed, want)
 		}
 		require.True(t, seen["kill"] || seen["stop"], "PostgreSQL is restarted")
+		for _, kind := range slices.Sorted(maps.Keys(mixed)) {
+			require.True(t, seen["roll "+kind], "seed %d: every %s can change its version", seed, kind)
+		}
 	}
 	for _, trouble := range Troubles {
 		require.True(t, troubles[trouble], "%s is met by some seed", trouble)
@@ -56,11 +62,6 @@ func TestAGrandTourGoesOverEveryWire(t *testing.T) {
 	for _, want := range []string{"roll nats ", "roll delivery ", "roll history ", "roll gateway ", "stop postgres ", "kill postgres ", "kill leader nats "} {
 		require.True(t, seen[want], want)
 	}
-}
-
-func kindOf(part string) string {
-	kind, _, _ := strings.Cut(part, "-")
-	return kind
 }
 
 func TestEveryTroubleIsOne(t *testing.T) {

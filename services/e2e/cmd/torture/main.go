@@ -32,25 +32,27 @@ import (
 )
 
 type cli struct {
-	Short     bool          `help:"The form for every day: random faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and its control, a small roll."`
-	Long      bool          `help:"Round after round of everything, until --budget is spent."`
-	Budget    time.Duration `help:"How long --long goes on; the round that has begun is finished." default:"30m"`
-	Roll      bool          `help:"Only roll all gateways under --clients clients, while messages flow."`
-	Clients   int           `help:"Connected clients of --roll." default:"5000"`
-	Gateways  int           `help:"Gateways of --roll." default:"3"`
-	Plan      string        `help:"Only one run, of this plan: random, tour, grand-tour, mix, outages, power or wipe." enum:"random,tour,grand-tour,mix,outages,power,wipe," default:""`
-	Lazy      string        `help:"Who does not sync in --plan=power: database or nats. Losing something is what is expected then." enum:"database,nats," default:""`
-	Duration  time.Duration `help:"How long load and faults go on in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
-	Seed      uint64        `help:"Decides the faults and what is sent when; 0 draws one."`
-	Store     string        `help:"Only this store: sqlite or postgres. Without it both." enum:"sqlite,postgres," default:""`
-	NATSNodes int           `name:"nats-nodes" help:"NATS servers, 1 or 3, instead of what is planned." default:"0"`
-	Tags      string        `help:"Build tags for the services, separated by commas: planted bugs. (One in the client needs go run -tags.)"`
-	FailFast  bool          `help:"End a run with the first broken promise."`
-	Keep      bool          `help:"Keep logs and data of green runs, too."`
-	Bug       string        `help:"Only this planted bug of --prove, by its build tag." default:""`
-	Prove     bool          `help:"Run with each planted bug, which must be found, and then without any."`
-	JSON      string        `name:"json" help:"File for a summary; - for standard output." type:"path"`
-	Bin       string        `help:"Take the programs from this directory instead of building them." type:"existingdir"`
+	Short       bool          `help:"The form for every day: random faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and its control, a small roll."`
+	Long        bool          `help:"Round after round of everything, until --budget is spent."`
+	Budget      time.Duration `help:"How long --long goes on; the round that has begun is finished." default:"30m"`
+	Roll        bool          `help:"Only roll all gateways under --clients clients, while messages flow."`
+	Clients     int           `help:"Connected clients of --roll." default:"5000"`
+	Gateways    int           `help:"Gateways of --roll." default:"3"`
+	Plan        string        `help:"Only one run, of this plan: random, tour, grand-tour, mix, outages, power or wipe." enum:"random,tour,grand-tour,mix,outages,power,wipe," default:""`
+	Lazy        string        `help:"Who does not sync in --plan=power: database or nats. Losing something is what is expected then." enum:"database,nats," default:""`
+	Duration    time.Duration `help:"How long load and faults go on in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
+	Seed        uint64        `help:"Decides the faults and what is sent when; 0 draws one."`
+	Store       string        `help:"Only this store: sqlite or postgres. Without it both." enum:"sqlite,postgres," default:""`
+	NATSNodes   int           `name:"nats-nodes" help:"NATS servers, 1 or 3, instead of what is planned." default:"0"`
+	Tags        string        `help:"Build tags for the services, separated by commas: planted bugs. (One in the client needs go run -tags.)"`
+	MixVersions bool          `help:"Parts that are started again become the present or the next version, by the seed. The next version is made from this one; that needs .tools/bin/buf (make tools)." default:"true" negatable:""`
+	NextTags    string        `help:"Build tags for the services of the next version, separated by commas: planted bugs." default:""`
+	FailFast    bool          `help:"End a run with the first broken promise."`
+	Keep        bool          `help:"Keep logs and data of green runs, too."`
+	Bug         string        `help:"Only this planted bug of --prove, by its build tag." default:""`
+	Prove       bool          `help:"Run with each planted bug, which must be found, and then without any."`
+	JSON        string        `name:"json" help:"File for a summary; - for standard output." type:"path"`
+	Bin         string        `help:"Take the programs from this directory instead of building them." type:"existingdir"`
 }
 
 const (
@@ -109,11 +111,11 @@ func (c *cli) run(ctx context.Context) (code int, err error) {
 	if c.Prove {
 		return c.prove(ctx, dir)
 	}
-	binaries, err := c.binaries(ctx, filepath.Join(dir, "bin"), c.Tags)
+	built, err := c.build(ctx, dir)
 	if err != nil {
 		return red, err
 	}
-	b := bench{cli: c, dir: dir, binaries: binaries}
+	b := bench{cli: c, dir: dir, programs: built}
 	if err := b.everything(ctx); err != nil {
 		return red, err
 	}
@@ -124,10 +126,10 @@ func (c *cli) run(ctx context.Context) (code int, err error) {
 // bench is where runs are made, one after the other.
 type bench struct {
 	*cli
-	dir      string
-	binaries launch.Binaries
-	lazy     launch.Binaries // with an SQLite that does not sync; made when needed
-	reports  []*torture.Report
+	*programs
+	dir     string
+	lazy    launch.Binaries // with an SQLite that does not sync; made when needed
+	reports []*torture.Report
 }
 
 // everything makes all runs that are asked for.
@@ -166,7 +168,7 @@ const shortRoll = 300
 
 // run makes one run. What cannot be made on this machine is noted as skipped.
 func (b *bench) run(ctx context.Context, cfg torture.Config) (err error) {
-	cfg.Dir, cfg.Binaries = b.place(), b.binaries
+	cfg.Dir, cfg.Binaries, cfg.Next = b.place(), b.present, b.next
 	if cfg.Lazy == torture.LazyDatabase && cfg.Store == launch.SQLite {
 		if cfg.Binaries, err = b.lazyBinaries(ctx); err != nil {
 			return err
@@ -182,7 +184,7 @@ func (b *bench) place() string { return filepath.Join(b.dir, fmt.Sprintf("run-%d
 // roll replaces so many gateways under so many clients.
 func (b *bench) roll(ctx context.Context, clients, gateways int) error {
 	report, err := torture.Roll(ctx, torture.RollConfig{
-		Dir: b.place(), Binaries: b.binaries, Clients: clients, Gateways: gateways, Seed: b.Seed,
+		Dir: b.place(), Binaries: b.present, Next: b.next, Clients: clients, Gateways: gateways, Seed: b.Seed,
 	}, os.Stdout)
 	return b.note(ctx, report, err, torture.Report{Name: "roll", Seed: b.Seed, Store: string(launch.PostgreSQL)})
 }
@@ -227,20 +229,6 @@ func summary(w io.Writer, reports []*torture.Report) (code int) {
 	return code
 }
 
-// services are the programs that a run needs.
-var services = []string{launch.NATSServer, launch.History, launch.Delivery, launch.Gateway}
-
-func (c *cli) binaries(ctx context.Context, dir, tags string) (launch.Binaries, error) {
-	if c.Bin == "" {
-		return launch.Build(ctx, dir, tags, services...)
-	}
-	binaries := launch.Binaries{}
-	for _, name := range services {
-		binaries[name] = filepath.Join(c.Bin, name)
-	}
-	return binaries, nil
-}
-
 // lazyTag plants an SQLite that does not sync.
 const lazyTag = "runnel_bug_lazy_sync"
 
@@ -252,7 +240,7 @@ func (b *bench) lazyBinaries(ctx context.Context) (launch.Binaries, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.lazy = maps.Clone(b.binaries)
+	b.lazy = maps.Clone(b.present)
 	maps.Copy(b.lazy, built)
 	return b.lazy, nil
 }

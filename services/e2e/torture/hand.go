@@ -1,0 +1,94 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/services/e2e/launch"
+)
+
+const (
+	handPause   = 300 * time.Millisecond
+	handTimeout = 4 * time.Second
+)
+
+// byHand gives commands without the client, one on each connection: what the client would not send.
+type byHand struct {
+	*world
+	// name is that of the device.
+	name string
+}
+
+// give gives a command until there is an answer, each time on a connection of its own.
+func (h byHand) give(ctx context.Context, key Key, body *conversationv1.Body, attempt uint32) (*conversationv1.Outcome, error) {
+	h.record.Asked(key, attempt)
+	asked := time.Now()
+	for {
+		outcome, err := h.ask(ctx, key, body, attempt)
+		if err == nil && outcome.GetError().GetCode() != conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE {
+			h.record.Answered(Answer{
+				Key: key, Asked: asked, At: time.Now(), Attempt: attempt, Seq: outcome.GetSeq(), Repeated: outcome.GetRepeated(), Code: outcome.GetError().GetCode(),
+			})
+			return outcome, nil
+		}
+		if err := launch.Sleep(ctx, handPause); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ask makes one connection and gives a command on it. An answer of the gateway itself says nothing about the command.
+func (h byHand) ask(ctx context.Context, key Key, body *conversationv1.Body, attempt uint32) (*conversationv1.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, handTimeout)
+	defer cancel()
+	token, err := h.token(key.Sender)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{}
+	header.Set("Sec-WebSocket-Protocol", frame.Proto.Subprotocol())
+	socket, err := h.dialer.dial(ctx, "", header)
+	if err != nil {
+		return nil, err
+	}
+	defer socket.Close()
+	unwatch := context.AfterFunc(ctx, func() { socket.Close() })
+	defer unwatch()
+	const connecting, submitting = 1, 2
+	for _, request := range []*clientv1.ClientFrame{
+		{Id: connecting, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token, DeviceId: h.name, NoReceipts: true, Client: h.name}}},
+		{Id: submitting, Request: &clientv1.ClientFrame_Submit{Submit: &clientv1.Submit{
+			ConversationId: key.Conversation, CommandId: key.Command, Body: body, Attempt: attempt,
+		}}},
+	} {
+		if err := socket.WriteMessage(frame.AppendClient(nil, frame.Proto, request)); err != nil {
+			return nil, err
+		}
+	}
+	var outcome *conversationv1.Outcome
+	for outcome == nil {
+		data, err := socket.ReadMessage()
+		if err != nil {
+			return nil, err
+		}
+		err = frame.DecodeServer(frame.Proto, data, func(f *clientv1.ServerFrame) error {
+			switch {
+			case f.GetError() != nil:
+				return fmt.Errorf("the gateway refused: %v", f.GetError())
+			case f.GetId() == submitting:
+				outcome = f.GetOutcome()
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return outcome, nil
+}
