@@ -47,6 +47,9 @@ func decode(sequence uint64, timeNs int64, payload []byte) entry {
 	if e.tooNew = conversation.TooNew(command, kind); e.tooNew || kind == 0 {
 		return e
 	}
+	if bugUnknownFieldsDropped {
+		command.Body = dropUnknown(command.GetBody())
+	}
 	if body.UnmarshalVT(command.GetBody()) == nil {
 		e.body = body
 		e.needs = conversation.Needs(command.GetSender(), body)

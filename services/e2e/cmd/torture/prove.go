@@ -21,29 +21,53 @@ type planted struct {
 	tag, program string
 	// change makes the run one that the bug cannot survive. May be nil.
 	change func(*torture.Config)
+	mix    mix
 }
+
+// String tells it from the others.
+func (b planted) String() string {
+	if b.mix == onlyNextHas {
+		return b.tag + ", next version"
+	}
+	return b.tag
+}
+
+// mix says which version of a run that mixes versions has a bug.
+type mix int
+
+const (
+	unmixed     mix = iota
+	presentHas      // parts of the present version have the bug, those of the next do not
+	onlyNextHas     // the other way round
+)
 
 var bugs = []planted{
-	{"runnel_bug_ack_before_commit", launch.Delivery, nil},
-	{"runnel_bug_fanout_before_commit", launch.Delivery, nil},
-	{"runnel_bug_needs_not_loaded", launch.Delivery, nil},
-	{"runnel_bug_refusal_forgotten", launch.Delivery, nil},
+	{tag: "runnel_bug_ack_before_commit", program: launch.Delivery},
+	{tag: "runnel_bug_fanout_before_commit", program: launch.Delivery},
+	{tag: "runnel_bug_needs_not_loaded", program: launch.Delivery},
+	{tag: "runnel_bug_refusal_forgotten", program: launch.Delivery},
 	// A partition that lost commands stands still, which is seen when everything must be live again.
-	{"runnel_bug_purge_above_watermark", launch.Delivery, short10},
-	{"runnel_bug_no_watermark_check", launch.History, nil},
-	{"runnel_bug_no_unique_key", launch.History, nil},
-	{"runnel_bug_effects_outside_transaction", launch.History, nil},
+	{tag: "runnel_bug_purge_above_watermark", program: launch.Delivery, change: lasting(10 * time.Second)},
+	{tag: "runnel_bug_no_watermark_check", program: launch.History},
+	{tag: "runnel_bug_no_unique_key", program: launch.History},
+	{tag: "runnel_bug_effects_outside_transaction", program: launch.History},
 	// Seen when the readers have read to the end.
-	{"runnel_bug_feed_skips", launch.History, short10},
+	{tag: "runnel_bug_feed_skips", program: launch.History, change: lasting(10 * time.Second)},
 	// Only a stream that was made anew gives sequences again.
-	{"runnel_bug_position_reused", launch.History, plan(torture.PlanWipe)},
-	{"runnel_bug_gateway_resume_off_by_one", launch.Gateway, nil},
-	{"runnel_bug_resume_off_by_one", "", nil},
+	{tag: "runnel_bug_position_reused", program: launch.History, change: plan(torture.PlanWipe)},
+	{tag: "runnel_bug_gateway_resume_off_by_one", program: launch.Gateway},
+	{tag: "runnel_bug_resume_off_by_one"},
+	// Fields that a version does not know come only from a later one. What was stored is compared in the end.
+	{tag: "runnel_bug_unknown_fields_dropped", program: launch.Delivery, change: lasting(20 * time.Second), mix: presentHas},
+	// Whatever the next version breaks is seen as well.
+	{tag: "runnel_bug_gateway_resume_off_by_one", program: launch.Gateway, mix: onlyNextHas},
 	// Nothing less shows what was not synced.
-	{lazyTag, launch.History, plan(torture.PlanPower)},
+	{tag: lazyTag, program: launch.History, change: plan(torture.PlanPower)},
 }
 
-func short10(cfg *torture.Config) { cfg.Duration = 10 * time.Second }
+func lasting(d time.Duration) func(*torture.Config) {
+	return func(cfg *torture.Config) { cfg.Duration = d }
+}
 
 func plan(plan torture.Plan) func(*torture.Config) {
 	return func(cfg *torture.Config) { cfg.Plan = plan }
@@ -68,7 +92,7 @@ const (
 
 // prove shows that the torture run finds what it is meant to find: red with each planted bug, green without.
 func (c *cli) prove(ctx context.Context, dir string) (int, error) {
-	plain, err := launch.Build(ctx, filepath.Join(dir, "bin"), "", services...)
+	plain, err := c.build(ctx, dir)
 	if err != nil {
 		return red, err
 	}
@@ -85,28 +109,28 @@ func (c *cli) prove(ctx context.Context, dir string) (int, error) {
 		fmt.Printf("== %s: %s %s\n", name, verdict(report.Green()), p.First)
 		proofs = append(proofs, p)
 	}
-	for _, b := range bugs {
+	for n, b := range bugs {
 		if c.Bug != "" && c.Bug != b.tag {
 			continue
 		}
-		fmt.Printf("\n== %s: building and running, at most %v\n", b.tag, bugDuration)
-		report, err := c.runBug(ctx, filepath.Join(dir, b.tag), plain, b)
+		fmt.Printf("\n== %s: building and running, at most %v\n", b, bugDuration)
+		report, err := c.runBug(ctx, filepath.Join(dir, "bug-"+strconv.Itoa(n)), plain, b)
 		if errors.Is(err, torture.ErrSkipped) {
-			fmt.Printf("== %s: %v\n", b.tag, err)
-			proofs = append(proofs, proof{Bug: b.tag, Skipped: err.Error()})
+			fmt.Printf("== %s: %v\n", b, err)
+			proofs = append(proofs, proof{Bug: b.String(), Skipped: err.Error()})
 			continue
 		}
 		if err != nil {
-			return red, fmt.Errorf("%s: %w", b.tag, err)
+			return red, fmt.Errorf("%s: %w", b, err)
 		}
-		add(b.tag, report, false)
+		add(b.String(), report, false)
 	}
 	if c.Bug != "" {
 		return code, c.summarise(proofs)
 	}
 	fmt.Printf("\n== control: the same without a bug, %v\n", controlDuration)
 	report, err := torture.Run(ctx, torture.Config{
-		Name: "control", Dir: filepath.Join(dir, "control"), Binaries: plain, Store: launch.SQLite, NATSNodes: 1, Duration: controlDuration, Seed: c.Seed,
+		Name: "control", Dir: filepath.Join(dir, "control"), Binaries: plain.present, Next: plain.next, Store: launch.SQLite, NATSNodes: 1, Duration: controlDuration, Seed: c.Seed,
 	}, os.Stdout)
 	if err != nil {
 		return red, err
@@ -114,17 +138,17 @@ func (c *cli) prove(ctx context.Context, dir string) (int, error) {
 	report.Print(os.Stdout)
 	add("none", report, true)
 
-	fmt.Printf("\n%-40s %-7s %-8s %s\n", "planted bug", "verdict", "seconds", "first caught by")
+	fmt.Printf("\n%-52s %-7s %-8s %s\n", "planted bug", "verdict", "seconds", "first caught by")
 	for _, p := range proofs {
 		if p.Skipped != "" {
-			fmt.Printf("%-40s %s\n", p.Bug, p.Skipped)
+			fmt.Printf("%-52s %s\n", p.Bug, p.Skipped)
 			continue
 		}
 		note := ""
 		if !p.OK {
 			note = "  ◀ not as it must be"
 		}
-		fmt.Printf("%-40s %-7s %-8.1f %s%s\n", p.Bug, verdict(p.Found == ""), p.Seconds, p.Found, note)
+		fmt.Printf("%-52s %-7s %-8.1f %s%s\n", p.Bug, verdict(p.Found == ""), p.Seconds, p.Found, note)
 	}
 	return code, c.summarise(proofs)
 }
@@ -136,19 +160,29 @@ func verdict(isGreen bool) string {
 	return "red"
 }
 
-func (c *cli) runBug(ctx context.Context, dir string, plain launch.Binaries, b planted) (*torture.Report, error) {
+func (c *cli) runBug(ctx context.Context, dir string, plain *programs, b planted) (*torture.Report, error) {
 	if b.program == "" {
-		return c.runClientBug(ctx, dir, plain, b.tag)
+		return c.runClientBug(ctx, dir, plain.present, b.tag)
 	}
-	buggy, err := launch.Build(ctx, filepath.Join(dir, "bin"), b.tag, b.program)
+	cfg := torture.Config{
+		Name: b.String(), Dir: dir, Binaries: plain.present, Store: launch.SQLite, NATSNodes: 1, Duration: bugDuration, Seed: c.Seed, FailFast: true,
+	}
+	if b.mix != unmixed {
+		if cfg.Next = plain.next; cfg.Next == nil {
+			return nil, fmt.Errorf("%w: versions are not to be mixed", torture.ErrSkipped)
+		}
+	}
+	bin, target := filepath.Join(dir, "bin"), &cfg.Binaries
+	build := launch.Build
+	if b.mix == onlyNextHas {
+		target, build = &cfg.Next, plain.buildNext
+	}
+	buggy, err := build(ctx, bin, b.tag, b.program)
 	if err != nil {
 		return nil, err
 	}
-	binaries := maps.Clone(plain)
-	maps.Copy(binaries, buggy)
-	cfg := torture.Config{
-		Name: b.tag, Dir: dir, Binaries: binaries, Store: launch.SQLite, NATSNodes: 1, Duration: bugDuration, Seed: c.Seed, FailFast: true,
-	}
+	*target = maps.Clone(*target)
+	maps.Copy(*target, buggy)
 	if b.change != nil {
 		b.change(&cfg)
 	}
@@ -166,7 +200,7 @@ func (c *cli) runClientBug(ctx context.Context, dir string, plain launch.Binarie
 		return nil, fmt.Errorf("build this program with the bug: %w\n%s", err, output)
 	}
 	command := exec.CommandContext(ctx, program, "--store=sqlite", "--nats-nodes=1", "--short", "--duration="+bugDuration.String(), "--fail-fast",
-		"--seed="+strconv.FormatUint(c.Seed, 10), "--bin="+filepath.Dir(plain[launch.Gateway]), "--json="+summary)
+		"--seed="+strconv.FormatUint(c.Seed, 10), "--no-mix-versions", "--bin="+filepath.Dir(plain[launch.Gateway]), "--json="+summary)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.Env = append(os.Environ(), "TMPDIR="+dir) // what a red run keeps goes with the rest
 	// An interrupt lets it end its processes.
