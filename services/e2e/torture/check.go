@@ -18,7 +18,7 @@ import (
 func Check(h History, c Content) []Violation {
 	var found []Violation
 	for _, check := range []func(History, Content) []Violation{
-		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckMembership, CheckReplay, CheckFeed, CheckRefusals,
+		CheckStoredOnce, CheckNoHoles, CheckSendOrder, CheckNothingInvented, CheckKeys, CheckViews, CheckRepeats, CheckMembership, CheckReplay, CheckStays, CheckFeed, CheckRefusals,
 		CheckChain, CheckPositions, CheckWatermarks,
 	} {
 		found = append(found, check(h, c)...)
@@ -29,7 +29,7 @@ func Check(h History, c Content) []Violation {
 // CheckSurvival is what holds at every moment at which the store can be read, whatever happened to it: what was acknowledged is there,
 // once, every log is whole, and so is what follows from it.
 func CheckSurvival(h History, c Content) (found []Violation) {
-	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckReplay, CheckChain, CheckPositions} {
+	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckReplay, CheckStays, CheckChain, CheckPositions} {
 		found = append(found, check(h, c)...)
 	}
 	return found

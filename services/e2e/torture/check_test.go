@@ -210,6 +210,16 @@ func TestEveryBrokenPromiseIsFound(t *testing.T) {
 		"a member is missing": {"I11", func(_ *History, c *Content, id string) {
 			delete(c.Views[id].Members, "bob")
 		}},
+		"a membership begins at another position": {"I11", func(_ *History, c *Content, id string) {
+			c.Stays[id][0].Began.Sequence++
+		}},
+		"a membership ends at another position": {"I11", func(_ *History, c *Content, id string) {
+			at := slices.IndexFunc(c.Stays[id], func(s Stay) bool { return s.Last > 0 })
+			c.Stays[id][at].Ended.Epoch++
+		}},
+		"a past membership is gone": {"I11", func(_ *History, c *Content, id string) {
+			c.Stays[id] = slices.DeleteFunc(c.Stays[id], func(s Stay) bool { return s.Last > 0 })
+		}},
 		"a view row is of nothing in the log": {"I11", func(_ *History, c *Content, id string) {
 			c.Views[id].Messages[2] = &historyv1.MessageRow{Seq: 2, EditSeq: 3}
 		}},

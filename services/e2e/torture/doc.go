@@ -3,7 +3,8 @@
 //
 //	record.go    what was asked, answered and shown, by whom and when
 //	view.go      one reader's view of one conversation: what may follow what
-//	check.go     the invariants, each a pure function over the record and the store's content; check_feed.go: those of positions and the feed
+//	check.go     the invariants, each a pure function over the record and the store's content; check_feed.go: those of positions and the feed;
+//	             check_members.go: those of memberships
 //	store.go     the database, read directly: never through the history service; reading.go: its tables
 //	replay.go    what a log amounts to when it is replayed, and what it erases
 //	snapshots.go conversations while they are written: do log and rows agree at every moment?

@@ -78,6 +78,7 @@ func (k *keeper) content() Content {
 	for _, event := range k.log {
 		c.Places = append(c.Places, Place{3, k.position(event.GetSeq()), k.id, event.GetSeq()})
 	}
+	c.Stays = stays(c)
 	return c
 }
 

@@ -21,6 +21,8 @@ type Content struct {
 	Heads map[string]Head
 	// Views are the rows beside the logs.
 	Views map[string]*Views
+	// Stays are all memberships by conversation, past ones included.
+	Stays map[string][]Stay
 	// Places are the positions of all events by partition, epoch and sequence.
 	Places []Place
 	// Regressions are watermarks that moved back.
@@ -95,7 +97,7 @@ type reading struct {
 
 // content reads all tables.
 func (r reading) content(ctx context.Context) (Content, error) {
-	c := Content{Logs: map[string][]*conversationv1.Event{}, Heads: map[string]Head{}, Views: map[string]*Views{}}
+	c := Content{Logs: map[string][]*conversationv1.Event{}, Heads: map[string]Head{}, Views: map[string]*Views{}, Stays: map[string][]Stay{}}
 	for _, read := range []func(context.Context, *Content) error{r.conversations, r.events, r.places, r.members, r.messages, r.reactions, r.deadLetters} {
 		if err := read(ctx, &c); err != nil {
 			return c, err
@@ -150,13 +152,14 @@ func (r reading) places(ctx context.Context, c *Content) error {
 }
 
 func (r reading) members(ctx context.Context, c *Content) error {
-	return r.each(ctx, "SELECT conversation_id, user_id, joined_seq, left_seq FROM memberships"+r.where+" ORDER BY joined_seq", func(scan func(...any) error) error {
-		var id, user string
-		var joined uint64
-		var left sql.NullInt64
-		err := scan(&id, &user, &joined, &left)
-		if !left.Valid {
-			c.of(id).Members[user] = joined
+	return r.each(ctx, `SELECT conversation_id, user_id, joined_seq, joined_epoch, joined_sequence,
+		COALESCE(left_seq, 0), COALESCE(left_epoch, 0), COALESCE(left_sequence, 0) FROM memberships`+r.where, func(scan func(...any) error) error {
+		var id string
+		var stay Stay
+		err := scan(&id, &stay.User, &stay.First, &stay.Began.Epoch, &stay.Began.Sequence, &stay.Last, &stay.Ended.Epoch, &stay.Ended.Sequence)
+		c.Stays[id] = append(c.Stays[id], stay)
+		if stay.Last == 0 {
+			c.of(id).Members[stay.User] = stay.First
 		}
 		return err
 	}, r.args...)

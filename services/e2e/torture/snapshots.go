@@ -30,7 +30,7 @@ func (r *run) snapshots(ctx context.Context, random *rand.Rand) {
 
 // CheckSnapshot is what holds of every conversation at every moment.
 func CheckSnapshot(c Content) (found []Violation) {
-	for _, check := range []func(History, Content) []Violation{CheckNoHoles, CheckKeys, CheckReplay, CheckChain, CheckPositions} {
+	for _, check := range []func(History, Content) []Violation{CheckNoHoles, CheckKeys, CheckReplay, CheckStays, CheckChain, CheckPositions} {
 		found = append(found, check(History{}, c)...)
 	}
 	return found

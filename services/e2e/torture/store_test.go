@@ -87,6 +87,25 @@ func TestASnapshotIsOneConversation(t *testing.T) {
 	})
 }
 
+func TestMembershipsHaveThePositionsOfTheirEvents(t *testing.T) {
+	onBoth(t, func(t *testing.T, location string) {
+		t.Helper()
+		d, _, _, id := stored(t, location)
+		for _, statement := range []string{
+			"UPDATE memberships SET joined_sequence = joined_sequence + 1 WHERE user_id = 'ann'",
+			"UPDATE memberships SET left_epoch = left_epoch + 1 WHERE left_seq IS NOT NULL",
+		} {
+			before, err := d.Snapshot(t.Context(), id)
+			require.NoError(t, err)
+			change(t, d, statement)
+			after, err := d.Snapshot(t.Context(), id)
+			require.NoError(t, err)
+			require.NotEqual(t, before.Stays, after.Stays, "it changes a row")
+			require.Equal(t, "I11", CheckStays(History{}, after)[0].Invariant)
+		}
+	})
+}
+
 func TestWatermarksThatGoBackAreNoted(t *testing.T) {
 	onBoth(t, func(t *testing.T, location string) {
 		t.Helper()
