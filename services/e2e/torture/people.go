@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/frame"
@@ -93,6 +95,15 @@ func (r *run) operators() (err error) {
 	}
 	r.feed, err = newFeed(r.record, r.suite.Histories)
 	return err
+}
+
+// readFeeds has the feeds of all partitions read until ctx ends.
+func (r *run) readFeeds(ctx context.Context) *sync.WaitGroup {
+	readers := new(sync.WaitGroup)
+	for partition := range uint32(partitions) {
+		readers.Go(func() { r.feed.run(ctx, partition, rand.New(rand.NewPCG(r.Seed, 4000+uint64(partition)))) })
+	}
+	return readers
 }
 
 // slowPeople are one who reads slowly and one who writes to them.

@@ -70,8 +70,8 @@ type rolling struct {
 	crowd *crowd
 }
 
-// Roll replaces all gateways, one after the other, under connected clients while messages flow: nothing may be lost or doubled, and
-// the clients that are sent away come back at the rate that is configured.
+// Roll replaces all gateways, one after the other, under connected clients while messages flow, an operator erases, and readers of
+// the feed come and go: nothing may be lost or doubled, and the clients that are sent away come back at the rate that is configured.
 func Roll(ctx context.Context, cfg RollConfig, out io.Writer) (*Report, error) {
 	if err := allowFiles(uint64(cfg.Clients) + 2000); err != nil {
 		return nil, err
@@ -153,9 +153,18 @@ func (r *rolling) perform(ctx context.Context) error {
 		return err
 	}
 	r.sayf("%d clients are connected to %d gateways, in %d groups", r.cfg.Clients, r.cfg.Gateways, len(r.crowd.conversations))
+	if err := r.operators(); err != nil {
+		return err
+	}
+	defer r.feed.close()
+	defer r.eraser.close()
+	reading, leave := context.WithCancel(ctx)
+	defer leave()
+	readers := r.readFeeds(reading)
 	writing, stop := context.WithCancel(ctx)
 	defer stop()
 	var load sync.WaitGroup
+	load.Go(func() { r.eraser.run(writing, rand.New(rand.NewPCG(r.Seed, 2001)), r.devices) })
 	for n, d := range r.devices {
 		load.Go(func() { r.write(writing, d, r.crowd.conversations, n) })
 	}
@@ -173,10 +182,15 @@ func (r *rolling) perform(ctx context.Context) error {
 	stop()
 	load.Wait()
 	if err != nil || ctx.Err() != nil {
+		leave()
+		readers.Wait()
 		return err
 	}
 	r.settle(ctx)
 	r.crowd.settle(ctx, r.run)
+	leave()
+	readers.Wait()
+	r.feed.catchUp(ctx, partitions)
 	return nil
 }
 

@@ -260,10 +260,7 @@ func (r *run) carryOut(ctx context.Context) error {
 			observing.Go(func() { o.run(life, settle) })
 		}
 		reading, stop := context.WithCancel(life)
-		var readers sync.WaitGroup
-		for partition := range uint32(partitions) {
-			readers.Go(func() { r.feed.run(reading, partition, rand.New(rand.NewPCG(r.Seed, 4000+uint64(partition)))) })
-		}
+		readers := r.readFeeds(reading)
 		r.torture(life)
 		close(settle)
 		if !r.stopped(ctx) {
