@@ -6,6 +6,8 @@
 //	go run ./services/e2e/cmd/torture --roll     all gateways are replaced under 5,000 clients
 //	go run ./services/e2e/cmd/torture --prove    each planted bug must be found, and a build without one pass
 //
+// Parts that are started again are now and then of the next version of Runnel, which is made from the workspace (--mix-versions).
+//
 // Losses of power and full disks need Linux and root; without them those runs are skipped, and counted as skipped. It exits with 0
 // when every promise was kept, 1 when one was broken or a run failed, 2 when it was called wrongly.
 package main

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/services/e2e/launch"
@@ -46,6 +47,17 @@ func TestOnePlanAlone(t *testing.T) {
 	runs := (&cli{Plan: "power", Store: "sqlite", NATSNodes: 1, Lazy: "nats"}).plan()
 	require.Len(t, runs, 1)
 	require.Equal(t, torture.Config{Name: "power", Plan: torture.PlanPower, Store: launch.SQLite, NATSNodes: 1, Lazy: torture.LazyNATS, Duration: roundDuration}, runs[0])
+}
+
+func TestVersionsAreMixedUnlessToldOtherwise(t *testing.T) {
+	for flag, mixes := range map[string]bool{"--short": true, "--roll": true, "--no-mix-versions": false} {
+		var c cli
+		parser, err := kong.New(&c)
+		require.NoError(t, err)
+		_, err = parser.Parse([]string{flag})
+		require.NoError(t, err)
+		require.Equal(t, mixes, c.MixVersions, flag)
+	}
 }
 
 func TestASkippedRunIsNeitherGreenNorRed(t *testing.T) {
