@@ -277,7 +277,7 @@ func (c *client) ask(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 	return answer
 }
 
-// connect opens a session and connects it; it returns when the client is connected.
+// connect opens a session and connects it; it returns when the session is open, which is a moment after the client is told.
 func (s *stage) connect(userID string, codec frame.Codec, positions ...*clientv1.Position) *client {
 	s.t.Helper()
 	opened := codec
@@ -290,6 +290,7 @@ func (s *stage) connect(userID string, codec frame.Codec, positions ...*clientv1
 		Token: s.token(userID), DeviceId: "d-" + userID, Resume: positions, BodyBytes: codec == frame.JSONWithBytes,
 	}}})
 	require.NotNil(s.t, answer.GetConnected(), "%v", answer)
+	require.Eventually(s.t, c.Opened, patience, 50*time.Microsecond)
 	return c
 }
 
