@@ -314,7 +314,13 @@ func (c *client) requireClosed(code errcode.CloseCode) {
 	case <-time.After(patience):
 		require.FailNow(c.t, "the session is not closed")
 	}
-	<-c.Done()
+	c.requireForgotten()
+}
+
+// requireForgotten waits until the session has left everything.
+func (c *client) requireForgotten() {
+	c.t.Helper()
+	require.Eventually(c.t, func() bool { _, known := c.all.Get(c.id); return !known }, patience, 50*time.Microsecond)
 }
 
 // seqs are those of the next n frames, which must be events.

@@ -73,7 +73,6 @@ func TestConnectsThatAreRefused(t *testing.T) {
 			client.requireClosed(c.close)
 			require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Rejects[c.reject]), 0)
 			require.NotContains(t, s.logs.String(), token, "tokens are not logged")
-			require.Eventually(t, func() bool { _, known := s.Get(client.id); return !known }, patience, time.Millisecond)
 		})
 	}
 }
@@ -603,7 +602,7 @@ func TestUsersAreForgotten(t *testing.T) {
 	c := s.connect("ann", frame.Proto)
 	s.users["ann"].caller.Commands.AllowN(time.Now(), 100)
 	c.far.Close(1000)
-	require.Eventually(t, func() bool { sessions, _ := s.Count(); return sessions == 0 }, patience, time.Millisecond)
+	c.requireForgotten()
 	s.Sweep(time.Now())
 	require.Len(t, s.users, 1, "the allowance is used")
 	s.users["ann"].caller.Commands.SetLimit(1e9)
@@ -635,7 +634,7 @@ func TestSessionsAreDescribed(t *testing.T) {
 	require.False(t, one.Close(errcode.CloseDisconnected, "again"))
 	bob.requireClosed(errcode.CloseDisconnected)
 	ann.far.Lose()
-	require.Eventually(t, func() bool { closed, _ := s.deps.Closed.Of("ann"); return len(closed) == 1 }, patience, time.Millisecond)
+	ann.requireForgotten()
 	closed, _ := s.deps.Closed.Of("ann")
 	require.Equal(t, uint64(1), closed[0].Standings[0].GetAcknowledged())
 	closed, _ = s.deps.Closed.Of("bob")
