@@ -40,9 +40,6 @@ func (s *Session) encodeDetached(conversationID string, last uint64) []byte {
 // being pushed to it again. The subscription is nil when there was none.
 func (s *Session) Forked(subscription *room.Subscription, conversationID string, head, seq uint64) {
 	s.all.deps.Metrics.Forks.Inc()
-	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
-		ConversationId: conversationID, Head: head, Seq: seq,
-	}}}))
 	s.mu.Lock()
 	// A later subscription is in its room, and must be found when the session ends.
 	if subscription != nil && s.subscriptions[conversationID] == subscription {
@@ -51,7 +48,10 @@ func (s *Session) Forked(subscription *room.Subscription, conversationID string,
 	if s.forks == nil {
 		s.forks = map[string]struct{}{}
 	}
-	s.forks[conversationID] = struct{}{}
+	s.forks[conversationID] = struct{}{} // before the client hears of it: from then on nothing more comes
 	s.mu.Unlock()
+	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
+		ConversationId: conversationID, Head: head, Seq: seq,
+	}}}))
 	s.all.deps.Rooms.FlushSoon(conversationID, s.link)
 }
