@@ -188,12 +188,12 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 	s.mu.Unlock()
 	s.all.deps.Rooms.Enter(subscriptions, subscribed)
 
+	s.nextBeat.Store(now.Add(s.all.firstBeat()).UnixNano())
 	s.mu.Lock()
 	joins := s.joins
 	s.joins = nil
 	s.state.Store(stateOpen)
 	s.mu.Unlock()
-	s.nextBeat.Store(now.Add(s.all.firstBeat()).UnixNano())
 	for _, conversationID := range joins {
 		s.join(conversationID)
 	}

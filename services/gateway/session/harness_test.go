@@ -277,7 +277,7 @@ func (c *client) ask(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 	return answer
 }
 
-// connect opens a session and connects it; it returns when the session is open, which is a moment after the client is told.
+// connect opens a session and connects it. It returns when the session is open, which is a moment after the client is told.
 func (s *stage) connect(userID string, codec frame.Codec, positions ...*clientv1.Position) *client {
 	s.t.Helper()
 	opened := codec
@@ -286,12 +286,23 @@ func (s *stage) connect(userID string, codec frame.Codec, positions ...*clientv1
 	}
 	c := s.open(opened)
 	c.codec = codec
-	answer := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{
+	c.connectWith(&clientv1.Connect{
 		Token: s.token(userID), DeviceId: "d-" + userID, Resume: positions, BodyBytes: codec == frame.JSONWithBytes,
-	}}})
-	require.NotNil(s.t, answer.GetConnected(), "%v", answer)
-	require.Eventually(s.t, c.Opened, patience, 50*time.Microsecond)
+	})
 	return c
+}
+
+// connectWith connects a session that has said nothing yet.
+func (c *client) connectWith(connect *clientv1.Connect) *clientv1.Connected {
+	c.t.Helper()
+	answer := c.ask(connectFrame(connect))
+	require.NotNil(c.t, answer.GetConnected(), "%v", answer)
+	require.Eventually(c.t, c.Opened, patience, 50*time.Microsecond)
+	return answer.GetConnected()
+}
+
+func connectFrame(connect *clientv1.Connect) *clientv1.ClientFrame {
+	return &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: connect}}
 }
 
 // next is the next frame that the client gets.
