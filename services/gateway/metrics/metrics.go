@@ -144,10 +144,10 @@ func New(registerer prometheus.Registerer) *Metrics {
 	m.Holes = counter("holes_total", "Reads of history in which an event was missing; each is tried again.")
 	m.EarlyAcks = counter("ack_positions_skipped_total", "Positions of acknowledgements that name an event which does not exist.")
 	closes := vector("closes_total", "Connections ended, by close code.", "code")
-	for _, code := range closeCodes {
-		m.closes[code] = closes.WithLabelValues(code.String())
+	for _, code := range errcode.CloseCodes {
+		m.closes[code.Code] = closes.WithLabelValues(code.Name)
 	}
-	m.closesOther = closes.WithLabelValues("other")
+	m.closesOther = closes.WithLabelValues("other") // what clients close with
 	refusals := vector("refusals_total", "Requests refused, by error code.", "reason")
 	outcomes := vector("commands_total", "Commands answered, by outcome.", "outcome")
 	for _, code := range errcode.Codes {
@@ -175,13 +175,6 @@ func resolve(counters []prometheus.Counter, names []string, vector *prometheus.C
 	for i, name := range names {
 		counters[i] = vector.WithLabelValues(name)
 	}
-}
-
-// closeCodes are those that the gateway gives; what clients close with counts as other.
-var closeCodes = []errcode.CloseCode{
-	errcode.CloseGoingAway, errcode.CloseSlow, errcode.CloseNoAck, errcode.CloseNoPong, errcode.CloseDisconnected,
-	errcode.CloseOverloaded, errcode.CloseTokenExpired, errcode.CloseInternal, errcode.CloseUnavailable, errcode.CloseProtocol,
-	errcode.CloseUnauthenticated, errcode.CloseTooLarge, errcode.CloseFlood, errcode.CloseConnectTimeout, errcode.CloseStayAway,
 }
 
 // Outcomes that are no error codes.
