@@ -99,10 +99,10 @@ images: ## Assemble the container images into bin/images, without a container en
 
 ##@ Schema and tools
 .PHONY: generate generate-check release-schema tools clean help
-generate: $(BUF) ## Generate the Go code of proto/
+generate: $(BUF) ## Generate the Go code of proto/ and the reference of pkg/protocol
 	@scripts/generate.sh
 
-generate-check: $(BUF) ## Fail if the generated code is stale; changes nothing
+generate-check: $(BUF) ## Fail if a generated file is stale; changes nothing
 	@scripts/generate.sh check
 
 release-schema: $(BUF) ## Make today's schema the one that later changes must not break

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# generate.sh        writes the Go code of proto/ beside the .proto files, and the codecs of package frame
+# generate.sh        writes the Go code of proto/ beside the .proto files, the codecs of package frame, and the reference of
+#                    package protocol
 # generate.sh check  generates into a directory of its own and fails if the tree differs; changes nothing
 set -euo pipefail
 cd "$(dirname "$0")/../proto"
 buf=../.tools/bin/buf
 frame=../pkg/frame
 test_schema=$frame/internal/frametest
+protocol=../pkg/protocol
 
 # buf gives up on a plugin that takes long to answer. They run through `go tool`, whose first call compiles: do that here.
 for plugin in protoc-gen-go protoc-gen-go-grpc protoc-gen-go-vtproto; do
@@ -14,7 +16,7 @@ done
 
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
-mkdir "$fresh"/{proto,test,frame}
+mkdir "$fresh"/{proto,test,frame,protocol}
 "$buf" generate -o "$fresh/proto"
 "$buf" generate "$test_schema" -o "$fresh/test"
 
@@ -51,8 +53,12 @@ follow "$fresh/proto" . -name '*.pb.go'
 follow "$fresh/test" "$test_schema" -name '*.pb.go'
 follow "$fresh/frame" "$frame" -maxdepth 1 -name '*_gen*.go'
 
+# The tables are Go code that uses the code above, so they come after it.
+go -C .. run ./pkg/protocol/internal/protocolgen -out "$fresh/protocol"
+follow "$fresh/protocol" "$protocol" -maxdepth 1 '(' -name protocol.json -o -name README.md ')'
+
 if [[ $mode == check ]] && ((stale)); then
 	# shellcheck disable=SC2016
-	echo 'the generated code does not follow from the .proto files: run `make generate` and commit the result' >&2
+	echo 'the generated files do not follow from the .proto files and tables: run `make generate` and commit the result' >&2
 	exit 1
 fi

@@ -20,14 +20,11 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-const (
-	// MaxTokenBytes is the longest token that is looked at.
-	MaxTokenBytes = 8 << 10
-	// MinSecretBytes is the shortest HMAC secret: as long as the hash of HS256, so that guessing it is no use.
-	MinSecretBytes = 32
-)
+// MinSecretBytes is the shortest HMAC secret: as long as the hash of HS256, so that guessing it is no use.
+const MinSecretBytes = 32
 
 // Reasons to refuse a token, for errors.Is. Their texts may be shown to whoever sent it.
 var (
@@ -152,8 +149,8 @@ func (v *Verifier) Ready(ctx context.Context) error {
 // Verify checks a token and says whose it is. The error is, or wraps, one of the errors of this package, or that of ctx,
 // which matters only while keys are fetched.
 func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
-	if len(token) > MaxTokenBytes {
-		return Claims{}, fmt.Errorf("%w: it is longer than %d bytes", ErrMalformed, MaxTokenBytes)
+	if len(token) > protocol.MaxTokenBytes {
+		return Claims{}, fmt.Errorf("%w: it is longer than %d bytes", ErrMalformed, protocol.MaxTokenBytes)
 	}
 	if !wellSpelled(token) {
 		return Claims{}, ErrMalformed

@@ -26,6 +26,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -257,7 +258,7 @@ func TestForgeries(t *testing.T) {
 		"deep claims":                     {forge(`{"alg":"HS256"}`, strings.Repeat("[", 5000), []byte(secret)), auth.ErrMalformed},
 		"empty claims":                    {forge(`{"alg":"HS256"}`, ``, []byte(secret)), auth.ErrMalformed},
 		"more behind the claims":          {forge(`{"alg":"HS256"}`, claims+claims, []byte(secret)), auth.ErrMalformed},
-		"too long":                        {strings.Repeat("a", auth.MaxTokenBytes+1), auth.ErrMalformed},
+		"too long":                        {strings.Repeat("a", protocol.MaxTokenBytes+1), auth.ErrMalformed},
 		"huge":                            {forge(`{"alg":"HS256"}`, strings.Repeat(" ", 10<<20)+claims, []byte(secret)), auth.ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {

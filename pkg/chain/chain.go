@@ -23,6 +23,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -38,7 +39,7 @@ const (
 	// MaxSaltSize is the longest salt of an event, in bytes.
 	MaxSaltSize = 32
 	// PrefixSize is the length in bytes of the part of a hash that a client sends with its resume position.
-	PrefixSize = 8
+	PrefixSize = protocol.HashPrefixBytes
 
 	contentDomain = "runnel.content.v2"
 	eventDomain   = "runnel.event.v2"

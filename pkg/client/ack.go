@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// Positions in one acknowledgement; the protocol allows 1000, but a frame should stay well below any limit of its size.
+	// Positions in one acknowledgement: fewer than protocol.MaxAckPositions, for a gateway that takes small frames only.
 	maxPositions = 200
 	// Events that are acknowledged without waiting any longer.
 	ackAtOnce = 64

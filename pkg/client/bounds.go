@@ -1,15 +1,13 @@
 package client
 
 import (
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// maxSeq is the highest seq that the client accepts. No log comes near it. Servers store a seq in 63 bits: a client that took a
-// higher one as its position could never resume from it.
-const maxSeq = 1<<62 - 1
-
-// checkSeqs returns errSeq if a frame has a seq above maxSeq that would move the client.
+// checkSeqs returns errSeq if a frame has a seq above protocol.MaxSeq that would move the client: it could never resume from
+// such a position.
 func checkSeqs(f *clientv1.ServerFrame) error {
 	highest := uint64(0)
 	switch m := f.GetMessage().(type) {
@@ -36,7 +34,7 @@ func checkSeqs(f *clientv1.ServerFrame) error {
 	case *clientv1.ServerFrame_Forked:
 		highest = max(m.Forked.GetHead(), m.Forked.GetSeq())
 	}
-	if highest > maxSeq {
+	if highest > protocol.MaxSeq {
 		return errSeq
 	}
 	return nil

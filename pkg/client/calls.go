@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -164,7 +165,7 @@ func (c *Client) Conversations(ctx context.Context) iter.Seq2[*clientv1.Conversa
 	return func(yield func(*clientv1.Conversation, error) bool) {
 		after := ""
 		for {
-			list := &clientv1.ListConversations{After: after, Limit: maxPage}
+			list := &clientv1.ListConversations{After: after, Limit: protocol.MaxPage}
 			answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}})
 			if err != nil {
 				yield(nil, fmt.Errorf("client: list conversations: %w", err))
@@ -189,7 +190,7 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 	return func(yield func(*conversationv1.Cursor, error) bool) {
 		after := ""
 		for {
-			list := &clientv1.ListMembers{ConversationId: conversationID, After: after, Limit: maxPage}
+			list := &clientv1.ListMembers{ConversationId: conversationID, After: after, Limit: protocol.MaxPage}
 			answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: list}})
 			if err != nil {
 				yield(nil, fmt.Errorf("client: list members: %w", err))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -125,7 +124,7 @@ func (cfg Config) complete() (Config, error) {
 		return cfg, errors.New("client: URL must be a ws:// or wss:// address")
 	}
 	if !conversation.ValidUser(cfg.DeviceID) {
-		return cfg, fmt.Errorf("client: DeviceID must be 1 to %d characters A-Z a-z 0-9 _ -", conversation.MaxIDBytes)
+		return cfg, errors.New("client: DeviceID " + conversation.UserRule)
 	}
 	if cfg.Token == nil {
 		return cfg, errors.New("client: Token must be set")

@@ -10,13 +10,14 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 const (
 	// Most positions that one connect frame may name; the protocol's limit.
-	maxResume = 5000
+	maxResume = protocol.MaxResumePositions
 	// What a gateway takes at least, for the first connect; later ones know.
 	leastFrame = 64 << 10
 	// What everything but the token and the positions takes of a connect frame, at most; a position without its id and hash,

@@ -13,8 +13,6 @@ const (
 	fillPage = 128
 	// Pages in a row that bring nothing before the client believes that there is nothing.
 	maxStuck = 5
-	// The protocol's limit of a page.
-	maxPage = 500
 )
 
 // missing notes that events up to head are missing and gets them. The lock is held, as in all that follows.

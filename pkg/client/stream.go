@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -75,7 +76,7 @@ func (c *Client) restore(positions map[string]Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, position := range positions {
-		if position.Seq > maxSeq {
+		if position.Seq > protocol.MaxSeq {
 			c.cfg.Log.Warn("left out a saved position that no log can reach", "conversation_id", id, "seq", position.Seq)
 			continue
 		}
@@ -376,7 +377,7 @@ func (c *Client) leaveIf(conv *stream, over bool) {
 func (c *Client) listRest(s *session, after string, refusals int) {
 	r := &request{
 		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{
-			ListConversations: &clientv1.ListConversations{After: after, Limit: maxPage},
+			ListConversations: &clientv1.ListConversations{After: after, Limit: protocol.MaxPage},
 		}},
 		once: true,
 		done: func(answer *clientv1.ServerFrame, err error) {

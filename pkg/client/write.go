@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
@@ -109,7 +110,7 @@ func (s *session) collect(buf []byte) []byte {
 			s.ackAt = time.Time{}
 		}
 	}
-	for len(c.ready) > 0 && frames < frame.MaxFrames && !s.closing {
+	for len(c.ready) > 0 && frames < protocol.MaxFrames && !s.closing {
 		r := c.ready[0]
 		if !r.ready {
 			// It was finished while it waited here.

@@ -11,10 +11,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
-
-// MaxAttempt is the most refusals of one command after which a client may ask again.
-const MaxAttempt = 1000
 
 // Request is what is asked for.
 type Request struct {
@@ -35,8 +33,8 @@ func Make(request Request, level conversation.Level) (*brokerv1.Command, *conver
 	switch {
 	case !conversation.AdmissibleCommandID(request.CommandID):
 		return nil, invalid("command_id", "must be a UUIDv7 in canonical lower-case form")
-	case request.Attempt > MaxAttempt:
-		return nil, invalid("attempt", fmt.Sprintf("must be at most %d; choose a new command id", MaxAttempt))
+	case request.Attempt > protocol.MaxAttempt:
+		return nil, invalid("attempt", fmt.Sprintf("must be at most %d; choose a new command id", protocol.MaxAttempt))
 	case needed != 0 && !conversation.MayAsk(body) && request.Sender != conversation.ServerUser:
 		return nil, &conversationv1.Error{
 			Code: conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, Field: "body", Message: "only internal services may ask for this",

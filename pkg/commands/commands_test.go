@@ -9,6 +9,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 const groupID = "g0123456789abcdefghijklmnop"
@@ -22,7 +23,7 @@ func text(s string) *conversationv1.Body {
 // What the gateway does not take is no outcome, and says which field is to blame.
 func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 	good := func() commands.Request {
-		return commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Body: text("hello"), Attempt: commands.MaxAttempt}
+		return commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Body: text("hello"), Attempt: protocol.MaxAttempt}
 	}
 	const level = conversation.MinLevel
 	command, refusal := commands.Make(good(), level)
@@ -31,7 +32,7 @@ func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, encoded, command.GetBody())
 	require.Equal(t, "ann", command.GetSender())
-	require.Equal(t, uint32(commands.MaxAttempt), command.GetAttempt())
+	require.Equal(t, uint32(protocol.MaxAttempt), command.GetAttempt())
 	require.Equal(t, uint32(1), command.GetLevel())
 
 	const invalid = conversationv1.ErrorCode_ERROR_CODE_INVALID
@@ -44,7 +45,7 @@ func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 	}{
 		"a command id of another version": {func(s *commands.Request) { s.CommandID = "0192f3c0-0000-4000-8000-000000000001" }, level, invalid, "command_id"},
 		"an id of a kind to come":         {func(s *commands.Request) { s.ConversationID = "p" + groupID[1:] }, level, invalid, "conversation_id"},
-		"too many attempts":               {func(s *commands.Request) { s.Attempt = commands.MaxAttempt + 1 }, level, invalid, "attempt"},
+		"too many attempts":               {func(s *commands.Request) { s.Attempt = protocol.MaxAttempt + 1 }, level, invalid, "attempt"},
 		"no body":                         {func(s *commands.Request) { s.Body = nil }, level, invalid, "body"},
 		"an empty body":                   {func(s *commands.Request) { s.Body = &conversationv1.Body{} }, level, invalid, "body"},
 		"an empty text":                   {func(s *commands.Request) { s.Body = text("") }, level, invalid, "body.message.text"},

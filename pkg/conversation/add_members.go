@@ -3,6 +3,7 @@ package conversation
 import (
 	"maps"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -11,7 +12,7 @@ import (
 type addMembersKind struct{ none }
 
 func (addMembersKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
-	return validateMembers("add_members.members", body.GetAddMembers().GetMembers(), 1, MaxMembersPerAdd)
+	return validateMembers("add_members.members", body.GetAddMembers().GetMembers(), 1, protocol.MaxMembersPerAdd)
 }
 
 func (addMembersKind) check(r *request) *conversationv1.Error {
@@ -21,7 +22,7 @@ func (addMembersKind) check(r *request) *conversationv1.Error {
 			return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.add_members.members", "one of them is a member already")
 		}
 	}
-	if len(r.state.Members)+len(added) > MaxMembers {
+	if len(r.state.Members)+len(added) > protocol.MaxMembers {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.add_members.members", "the group would have too many members")
 	}
 	return nil

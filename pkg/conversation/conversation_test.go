@@ -16,6 +16,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 const (
@@ -151,7 +152,7 @@ func TestApplyRefusesAnIDThatDoesNotFollow(t *testing.T) {
 }
 
 func TestGroupsHaveALimit(t *testing.T) {
-	members := make([]string, conversation.MaxMembers-1)
+	members := make([]string, protocol.MaxMembers-1)
 	for i := range members {
 		members[i] = fmt.Sprintf("u%d", i)
 	}
@@ -207,12 +208,12 @@ func command(t *testing.T, body *conversationv1.Body) *brokerv1.Command {
 }
 
 func TestValidateNamesTheField(t *testing.T) {
-	long := strings.Repeat("x", conversation.MaxTextBytes+1)
+	long := strings.Repeat("x", protocol.MaxTextBytes+1)
 	metadata := func(key, value string) *conversationv1.Body {
 		return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Metadata: map[string]string{key: value}}}}
 	}
 	many := &conversationv1.Message{Metadata: map[string]string{}}
-	for i := range conversation.MaxMetadataEntries + 1 {
+	for i := range protocol.MaxMetadataEntries + 1 {
 		many.Metadata[strconv.Itoa(i)] = ""
 	}
 	for name, c := range map[string]struct {

@@ -3,6 +3,7 @@ package conversation
 import (
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -13,7 +14,7 @@ type createKind struct{ none }
 
 func (createKind) validate(sender UserID, body *conversationv1.Body) *FieldError {
 	create := body.GetCreate()
-	least, most := 0, MaxMembers-1
+	least, most := 0, protocol.MaxMembers-1
 	switch create.GetKind() {
 	case conversationv1.Kind_KIND_DIRECT:
 		least, most = 1, 1

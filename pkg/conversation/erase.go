@@ -3,6 +3,7 @@ package conversation
 import (
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -21,10 +22,10 @@ func (eraseKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 	switch {
 	case set != 1:
 		return invalid("erase", "must name exactly one of seqs, sender and before_ms")
-	case len(e.GetSeqs()) > MaxEraseSeqs:
-		return invalid("erase.seqs", "must have at most %d entries", MaxEraseSeqs)
+	case len(e.GetSeqs()) > protocol.MaxEraseSeqs:
+		return invalid("erase.seqs", "must have at most %d entries", protocol.MaxEraseSeqs)
 	case e.GetSender() != "" && !ValidUser(e.GetSender()):
-		return invalid("erase.sender", "must be 1 to %d characters A-Z a-z 0-9 _ -", MaxIDBytes)
+		return invalid("erase.sender", "%s", UserRule)
 	case e.GetBeforeMs() < 0:
 		return invalid("erase.before_ms", "must not be negative")
 	}

@@ -3,19 +3,15 @@ package conversation
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"fmt"
 	"hash/fnv"
 	"strings"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-const (
-	// MaxIDBytes is the longest user or device id.
-	MaxIDBytes = 64
-
-	directPrefix, groupPrefix = 'd', 'g'
-	idDigits                  = 26
-)
+const directPrefix, groupPrefix = 'd', 'g'
 
 // idEncoding spells 128 bits in 26 digits 0-9 a-v: safe in a subject, a URL and a file name.
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
@@ -43,7 +39,7 @@ func makeID(prefix byte, parts ...string) string {
 // ValidID reports whether s has the form of a conversation id: a letter a-z and 26 digits 0-9 a-v. Every part accepts all
 // such ids; only AdmissibleID is narrower, and only gateways ask it.
 func ValidID(s string) bool {
-	if len(s) != 1+idDigits || s[0] < 'a' || s[0] > 'z' {
+	if len(s) != protocol.ConversationIDBytes || s[0] < 'a' || s[0] > 'z' {
 		return false
 	}
 	for i := 1; i < len(s); i++ {
@@ -82,9 +78,12 @@ func Before(id string) string {
 	return string(digits)
 }
 
+// UserRule is the rule of ValidUser, for errors.
+var UserRule = fmt.Sprintf("must be 1 to %d characters A-Z a-z 0-9 _ -", protocol.MaxIDBytes)
+
 // ValidUser reports whether s can be a user or device id: 1 to 64 characters A-Z a-z 0-9 _ -.
 func ValidUser(s string) bool {
-	if len(s) == 0 || len(s) > MaxIDBytes {
+	if len(s) == 0 || len(s) > protocol.MaxIDBytes {
 		return false
 	}
 	for i := range len(s) {
@@ -99,7 +98,7 @@ func ValidUser(s string) bool {
 // ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). Every part accepts all of
 // them; only AdmissibleCommandID is narrower, and only gateways ask it.
 func ValidCommandID(s string) bool {
-	if len(s) != 36 {
+	if len(s) != protocol.CommandIDBytes {
 		return false
 	}
 	for i := range len(s) {

@@ -25,6 +25,14 @@ const (
 	Structure
 )
 
+// String is the name used in documentation.
+func (c Class) String() string {
+	if c == Structure {
+		return "structure"
+	}
+	return "content"
+}
+
 // row is one kind of the table.
 type row struct {
 	// kind is the number of the action in Body.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 var update = flag.Bool("update", false, "write the table of README.md anew")
@@ -112,14 +113,11 @@ func TestTheReadmeListsEveryKind(t *testing.T) {
 	table.WriteString("| kind | number | body | who may | direct | level | |\n|---|---|---|---|---|---|---|\n")
 	for _, kind := range conversation.Kinds() {
 		d, name := conversation.Describe(kind)
-		body, direct := "content", "no"
-		if d.Class == conversation.Structure {
-			body = "structure"
-		}
+		direct := "no"
 		if d.InDirect {
 			direct = "yes"
 		}
-		fmt.Fprintf(&table, "| `%s` | %d | %s | %s | %s | %d | %s |\n", name, kind, body, strings.Join(d.Roles.Names(), ", "), direct, d.Level, d.Doc)
+		fmt.Fprintf(&table, "| `%s` | %d | %s | %s | %s | %d | %s |\n", name, kind, d.Class, strings.Join(d.Roles.Names(), ", "), direct, d.Level, d.Doc)
 	}
 	text, err := os.ReadFile("README.md")
 	require.NoError(t, err)
@@ -287,7 +285,7 @@ func TestReactionsOfAUserAreLimited(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob")))
 	require.Nil(t, r.apply("ann", text("first")))
-	for i := range conversation.MaxReactionsPerUser {
+	for i := range protocol.MaxReactionsPerUser {
 		require.Nil(t, r.apply("bob", react(2, strconv.Itoa(i))))
 	}
 	require.Equal(t, limit, r.apply("bob", react(2, "x")).GetCode())
@@ -311,7 +309,7 @@ func TestAKindOfTheFutureIsNotJudged(t *testing.T) {
 // TestARetriedMapIsTheSame: the canonical encoding does not depend on the order of a map.
 func TestARetriedMapIsTheSame(t *testing.T) {
 	body := &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Metadata: map[string]string{}}}}
-	for i := range conversation.MaxMetadataEntries {
+	for i := range protocol.MaxMetadataEntries {
 		body.GetMessage().Metadata[strconv.Itoa(i)] = "v"
 	}
 	first, err := conversation.EncodeBody(body)

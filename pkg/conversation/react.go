@@ -3,6 +3,7 @@ package conversation
 import (
 	"unicode"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -18,12 +19,12 @@ func (reactKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 		return err
 	}
 	emoji := react.GetEmoji()
-	valid := emoji != "" && len(emoji) <= MaxEmojiBytes && validText(emoji, false)
+	valid := emoji != "" && len(emoji) <= protocol.MaxEmojiBytes && validText(emoji, false)
 	for _, r := range emoji {
 		valid = valid && !unicode.IsSpace(r)
 	}
 	if !valid {
-		return invalid("react.emoji", "must be 1 to %d bytes of UTF-8 without control characters or white space", MaxEmojiBytes)
+		return invalid("react.emoji", "must be 1 to %d bytes of UTF-8 without control characters or white space", protocol.MaxEmojiBytes)
 	}
 	return nil
 }
@@ -48,7 +49,7 @@ func (k reactKind) check(r *request) *conversationv1.Error {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have given this reaction already")
 	case message.Erased:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.target", "the message was erased")
-	case len(r.facts.reactionsOf(Need{react.GetTarget(), r.sender})) >= MaxReactionsPerUser:
+	case len(r.facts.reactionsOf(Need{react.GetTarget(), r.sender})) >= protocol.MaxReactionsPerUser:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.react", "you have given this message too many reactions")
 	}
 	return nil

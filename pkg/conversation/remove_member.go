@@ -13,7 +13,7 @@ type removeMemberKind struct{ none }
 func (removeMemberKind) validate(sender UserID, body *conversationv1.Body) *FieldError {
 	switch member := body.GetRemoveMember().GetMember(); {
 	case !ValidUser(member):
-		return invalid("remove_member.member", "must be 1 to %d characters A-Z a-z 0-9 _ -", MaxIDBytes)
+		return invalid("remove_member.member", "%s", UserRule)
 	case member == sender:
 		return invalid("remove_member.member", "is the sender; use leave")
 	}

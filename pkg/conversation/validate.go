@@ -5,25 +5,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-)
-
-// Limits of a command's body. They are part of the protocol: clients in the field rely on them, so they may be raised, not lowered.
-const (
-	MaxTextBytes          = 8192
-	MaxNameBytes          = 256
-	MaxMetadataEntries    = 16
-	MaxMetadataKeyBytes   = 64
-	MaxMetadataValueBytes = 1024
-	MaxMembersPerAdd      = 100
-	// MaxMembers is the most members of a group.
-	MaxMembers = 2000
-	// MaxEmojiBytes is the longest reaction.
-	MaxEmojiBytes = 64
-	// MaxReactionsPerUser is the most reactions of one user to one message.
-	MaxReactionsPerUser = 12
-	// MaxEraseSeqs is the most seqs of one erase command.
-	MaxEraseSeqs = 1000
 )
 
 // FieldError says which field of a command breaks its rule.
@@ -63,7 +46,7 @@ func validateMembers(field string, members []UserID, least, most int) *FieldErro
 	seen := make(map[UserID]struct{}, len(members))
 	for i, member := range members {
 		if !ValidUser(member) {
-			return invalid(fmt.Sprintf("%s[%d]", field, i), "must be 1 to %d characters A-Z a-z 0-9 _ -", MaxIDBytes)
+			return invalid(fmt.Sprintf("%s[%d]", field, i), "%s", UserRule)
 		}
 		if _, twice := seen[member]; twice {
 			return invalid(fmt.Sprintf("%s[%d]", field, i), "is named twice")
@@ -78,28 +61,28 @@ func validateContent(field, text string, metadata map[string]string) *FieldError
 	switch {
 	case text == "" && len(metadata) == 0:
 		return invalid(field+".text", "must not be empty unless metadata is set")
-	case len(text) > MaxTextBytes:
-		return invalid(field+".text", "must be at most %d bytes", MaxTextBytes)
+	case len(text) > protocol.MaxTextBytes:
+		return invalid(field+".text", "must be at most %d bytes", protocol.MaxTextBytes)
 	case !validText(text, true):
 		return invalid(field+".text", "must be UTF-8 without control characters other than tab and line feed")
-	case len(metadata) > MaxMetadataEntries:
-		return invalid(field+".metadata", "must have at most %d entries", MaxMetadataEntries)
+	case len(metadata) > protocol.MaxMetadataEntries:
+		return invalid(field+".metadata", "must have at most %d entries", protocol.MaxMetadataEntries)
 	}
 	for key, value := range metadata {
 		switch {
 		case !validKey(key):
-			return invalid(field+".metadata", "keys must be 1 to %d characters A-Z a-z 0-9 _ . -", MaxMetadataKeyBytes)
-		case len(value) > MaxMetadataValueBytes || !utf8.ValidString(value):
+			return invalid(field+".metadata", "keys must be 1 to %d characters A-Z a-z 0-9 _ . -", protocol.MaxMetadataKeyBytes)
+		case len(value) > protocol.MaxMetadataValueBytes || !utf8.ValidString(value):
 			// The key is valid by now, so it is safe to repeat.
-			return invalid(field+".metadata."+key, "must be at most %d bytes of UTF-8", MaxMetadataValueBytes)
+			return invalid(field+".metadata."+key, "must be at most %d bytes of UTF-8", protocol.MaxMetadataValueBytes)
 		}
 	}
 	return nil
 }
 
 func validateName(field, name string) *FieldError {
-	if len(name) > MaxNameBytes || !validText(name, false) {
-		return invalid(field, "must be at most %d bytes of UTF-8 without control characters", MaxNameBytes)
+	if len(name) > protocol.MaxNameBytes || !validText(name, false) {
+		return invalid(field, "must be at most %d bytes of UTF-8 without control characters", protocol.MaxNameBytes)
 	}
 	return nil
 }
@@ -124,7 +107,7 @@ func validText(s string, lines bool) bool {
 }
 
 func validKey(key string) bool {
-	if len(key) == 0 || len(key) > MaxMetadataKeyBytes {
+	if len(key) == 0 || len(key) > protocol.MaxMetadataKeyBytes {
 		return false
 	}
 	for i := range len(key) {

@@ -107,9 +107,16 @@ var CloseCodes = []Close{
 	{CloseStayAway, "stay_away", "An operator closed the connection and asked the client to stay away."},
 }
 
+const (
+	// FirstFinal is the first of the codes after which a client does not reconnect, known or not.
+	FirstFinal CloseCode = 4500
+	// LastFinal is the last of them.
+	LastFinal CloseCode = 4999
+)
+
 // Reconnect reports whether a client that was closed with this code should connect again by itself. Codes outside 4500
 // to 4999, those of WebSocket itself among them, mean the connection was lost: reconnect.
-func (c CloseCode) Reconnect() bool { return c < 4500 || c > 4999 }
+func (c CloseCode) Reconnect() bool { return c < FirstFinal || c > LastFinal }
 
 // String is the name used in logs and metrics; "other" for a code this version does not know.
 func (c CloseCode) String() string {

@@ -8,7 +8,7 @@ import (
 
 // DecodeClient decodes a message that a client sent and calls fn with each frame in order; fn may keep the frame. It stops
 // at the first frame that is not exactly right with an *Error, or at the first error of fn with that error as it is.
-// Frames before it were handed over by then. Broken framing and more than MaxFrames frames are found before fn is called.
+// Frames before it were handed over by then. Broken framing and more than protocol.MaxFrames frames are found before fn is called.
 // A frame that is handed over has exactly one request. The data is only read, and not kept but by Error.Rest.
 func DecodeClient(codec Codec, data []byte, fn func(*clientv1.ClientFrame) error) error {
 	if err := checkFraming(codec, data); err != nil {

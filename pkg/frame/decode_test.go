@@ -14,6 +14,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/frame/internal/frametest"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -251,9 +252,9 @@ func TestBrokenFramingIsFoundBeforeAnyFrameIsHandedOver(t *testing.T) {
 		require.Empty(t, refused.Rest)
 		require.Empty(t, frames, name)
 	}
-	frames, err := decodeClient(frame.Proto, []byte(strings.Repeat(string(pong), frame.MaxFrames)))
+	frames, err := decodeClient(frame.Proto, []byte(strings.Repeat(string(pong), protocol.MaxFrames)))
 	require.NoError(t, err)
-	require.Len(t, frames, frame.MaxFrames)
+	require.Len(t, frames, protocol.MaxFrames)
 }
 
 func TestAServerCanAnswerABadFrameAndGoOn(t *testing.T) {

@@ -18,9 +18,6 @@
 // nobody behind would judge it: a frame that is handed over has it empty or in W3C form.
 package frame
 
-// MaxFrames is how many frames one WebSocket message from a client may carry.
-const MaxFrames = 64
-
 // Error says what is wrong with one frame of a message.
 type Error struct {
 	// ID is the frame's id, as far as it was read; 0 when it has none or it was not reached. An answer goes there.

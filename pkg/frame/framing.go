@@ -2,11 +2,16 @@ package frame
 
 import (
 	"bytes"
+	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-func errTooMany() *Error { return &Error{Message: "the message carries more than 64 frames"} }
+func errTooMany() *Error {
+	return &Error{Message: fmt.Sprintf("the message carries more than %d frames", protocol.MaxFrames)}
+}
 
 // checkFraming counts the frames of a client's message and, for Proto, checks that the lengths add up.
 func checkFraming(codec Codec, data []byte) *Error {
@@ -18,7 +23,7 @@ func checkFraming(codec Codec, data []byte) *Error {
 		if data[len(data)-1] != '\n' {
 			lines++
 		}
-		if lines > MaxFrames {
+		if lines > protocol.MaxFrames {
 			return errTooMany()
 		}
 		return nil
@@ -28,7 +33,7 @@ func checkFraming(codec Codec, data []byte) *Error {
 		switch {
 		case one == nil:
 			return &Error{Message: "its length prefix does not fit the message"}
-		case count > MaxFrames:
+		case count > protocol.MaxFrames:
 			return errTooMany()
 		}
 		data = rest

@@ -23,3 +23,7 @@ package rpc
 
 // MaxMessageBytes is the largest message either way. A page of history and a batch of commands stay well below.
 const MaxMessageBytes = 8 << 20
+
+// MaxItems is the most items that a request to a service may name, and the most of a page that may be asked for, where the
+// schema says nothing else. Callers that have more ask several times.
+const MaxItems = 1000

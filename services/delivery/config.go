@@ -3,6 +3,8 @@ package delivery
 import (
 	"fmt"
 	"time"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
 // Config tunes a delivery worker. The zero value of a field means its default, so tests and embedders set only what
@@ -49,8 +51,8 @@ func (c Config) validate() error {
 	switch {
 	case c.LeaseTTL < 100*time.Millisecond || c.LeaseTTL > time.Minute:
 		return fmt.Errorf("lease-ttl is %v: must be 100ms to 1m", c.LeaseTTL)
-	case c.MaxBatch < 1 || c.MaxBatch > 1000:
-		return fmt.Errorf("max-batch is %d: must be 1 to 1000, the most the history service takes", c.MaxBatch)
+	case c.MaxBatch < 1 || c.MaxBatch > rpc.MaxItems:
+		return fmt.Errorf("max-batch is %d: must be 1 to %d, the most the history service takes", c.MaxBatch, rpc.MaxItems)
 	case c.MaxBatchBytes < 1 || c.MaxBatchBytes > 4<<20:
 		return fmt.Errorf("max-batch-bytes is %d: must be 1 to 4194304, to fit in one gRPC message", c.MaxBatchBytes)
 	case c.MaxTries < 1:

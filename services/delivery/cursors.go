@@ -6,16 +6,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-const (
-	// maxUpdates is the most cursors the history service takes at once.
-	maxUpdates = 1000
-	// maxSteps is the most steps of a receipt.
-	maxSteps = 32
-)
+// maxSteps is the most steps of a receipt.
+const maxSteps = 32
 
 type cursorKey struct{ conversation, user string }
 
@@ -152,7 +149,7 @@ func (s *session) storeCursors(ctx context.Context, m *moves, publish *publisher
 			UserId: key.user, DeliveredSeq: at.delivered, DeliveredTimeMs: at.deliveredTime, ReadSeq: at.read, ReadTimeMs: at.readTime,
 		}})
 	}
-	for chunk := range slices.Chunk(updates, maxUpdates) {
+	for chunk := range slices.Chunk(updates, rpc.MaxItems) {
 		if _, err := s.owner.history.SaveCursors(ctx, &historyv1.SaveCursorsRequest{Updates: chunk}); err != nil {
 			return err
 		}

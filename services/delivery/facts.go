@@ -7,6 +7,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
 // maxFacts is how many entries of facts are kept of one conversation between batches; above it all of them are forgotten.
@@ -107,7 +108,7 @@ func (s *session) loadFacts(ctx context.Context, entries []entry) error {
 		return nil
 	}
 	for len(needs) > 0 {
-		chunk := needs[:min(len(needs), maxLookup)]
+		chunk := needs[:min(len(needs), rpc.MaxItems)]
 		needs = needs[len(chunk):]
 		if err := ask(ctx, s.owner, "facts", chunk, s.askFacts); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -120,13 +121,10 @@ func (r *refusals) forget(nowMs int64) {
 // size is the number of refusals in memory.
 func (r *refusals) size() int { return len(r.byTime) - r.begin }
 
-// refusalsPage is how many refusals are asked for at once.
-const refusalsPage = 1000
-
 // loadRefusals learns of the refusals that the owners before remembered. A refusal that is not known could be answered again
 // as a success, so the partition waits for all of them.
 func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
-	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.partition), Limit: refusalsPage}
+	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.partition), Limit: rpc.MaxItems}
 	var all []*historyv1.Refusal
 	for more := true; more; {
 		call, cancel := context.WithTimeout(ctx, s.owner.cfg.AppendTimeout)

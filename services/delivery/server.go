@@ -90,7 +90,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 // commandOf checks a request and makes the command of it. The error names the field.
 func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	if !conversation.ValidUser(request.GetSender()) {
-		return nil, status.Error(codes.InvalidArgument, "sender: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+		return nil, status.Error(codes.InvalidArgument, "sender: "+conversation.UserRule)
 	}
 	if hasUnknownFields(request.GetBody().ProtoReflect()) {
 		return nil, status.Error(codes.InvalidArgument, "body: has a field that this version does not know")

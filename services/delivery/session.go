@@ -10,10 +10,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
-
-// maxLookup is the most conversations or commands that the history service takes in one question.
-const maxLookup = 1000
 
 // session is the work on a partition from one takeover on. All it knows is thrown away with it.
 type session struct {
@@ -100,7 +98,7 @@ func (s *session) loop(ctx context.Context) error {
 		case <-s.owner.resyncs:
 			return errResync
 		case <-s.book.load:
-			if err := s.load(ctx, s.book.wants(maxLookup)); err != nil {
+			if err := s.load(ctx, s.book.wants(rpc.MaxItems)); err != nil {
 				return err
 			}
 			s.book.trim()

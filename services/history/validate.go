@@ -9,6 +9,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -16,8 +17,6 @@ import (
 )
 
 const (
-	// maxItems is the most events, dead letters, ids, commands or cursors in one request.
-	maxItems = 1000
 	// maxPayloadBytes is above any stream's message limit.
 	maxPayloadBytes = 1 << 20
 	maxReasonBytes  = 1024
@@ -175,8 +174,8 @@ func checkWatermark(field string, watermark *historyv1.Watermark, mayBeNone bool
 }
 
 func checkCount(field string, n int) error {
-	if n > maxItems {
-		return store.Invalid(field, "must be at most %d", maxItems)
+	if n > rpc.MaxItems {
+		return store.Invalid(field, "must be at most %d", rpc.MaxItems)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
+	"github.com/runnelhq/runnel/pkg/rpc"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -15,7 +17,7 @@ import (
 
 const (
 	// maxEffects is the most effects of one append.
-	maxEffects = 8 * maxItems
+	maxEffects = 8 * rpc.MaxItems
 	// maxUsers is above the most members that one event can add.
 	maxUsers = 100_000
 	// maxTextBytes is above any name, emoji or text of an error.
@@ -107,12 +109,12 @@ func checkErase(erase *historyv1.EraseEvents) (field, rule string) {
 	switch {
 	case len(erase.GetSeqs()) == 0 && erase.GetSender() == "" && erase.GetBeforeMs() <= 0:
 		return "erase_events", "must name seqs, a sender or a time"
-	case len(erase.GetSeqs()) > maxItems:
-		return "erase_events.seqs", "must be at most 1000"
+	case len(erase.GetSeqs()) > protocol.MaxEraseSeqs:
+		return "erase_events.seqs", fmt.Sprintf("must be at most %d", protocol.MaxEraseSeqs)
 	case erase.GetSender() != "" && !conversation.ValidSender(erase.GetSender()):
 		return "erase_events.sender", "is not a user id"
-	case len(erase.GetKinds()) == 0 || len(erase.GetKinds()) > maxItems:
-		return "erase_events.kinds", "must be 1 to 1000"
+	case len(erase.GetKinds()) == 0 || len(erase.GetKinds()) > rpc.MaxItems:
+		return "erase_events.kinds", fmt.Sprintf("must be 1 to %d", rpc.MaxItems)
 	case erase.GetBelow() == 0 || erase.GetBelow() > maxNumber:
 		return "erase_events.below", "must be 1 to 2^63-1"
 	}

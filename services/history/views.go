@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
+	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -64,11 +66,11 @@ func checkReadMessages(request *historyv1.ReadMessagesRequest) error {
 	if err := checkStretch(request.GetConversationId(), request.GetAfter(), request.GetBefore()); err != nil {
 		return err
 	}
-	if request.GetLimit() > store.MaxMessages {
-		return store.Invalid("limit", "must be at most %d", store.MaxMessages)
+	if request.GetLimit() > protocol.MaxMessagesPage {
+		return store.Invalid("limit", "must be at most %d", protocol.MaxMessagesPage)
 	}
-	if n := len(request.GetKinds()); n == 0 || n > maxItems {
-		return store.Invalid("kinds", "must be 1 to %d", maxItems)
+	if n := len(request.GetKinds()); n == 0 || n > rpc.MaxItems {
+		return store.Invalid("kinds", "must be 1 to %d", rpc.MaxItems)
 	}
 	return nil
 }

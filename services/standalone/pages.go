@@ -37,7 +37,7 @@ func pages(secret []byte) (http.Handler, error) {
 			User string `json:"user"`
 		}
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1024)).Decode(&request); err != nil || !conversation.ValidUser(request.User) {
-			http.Error(w, "user: must be 1 to 64 characters A-Z a-z 0-9 _ -", http.StatusBadRequest)
+			http.Error(w, "user: "+conversation.UserRule, http.StatusBadRequest)
 			return
 		}
 		token, err := auth.Mint(secret, request.User, devTokenTTL, time.Now(), "", "")

@@ -18,23 +18,22 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
 const (
 	// countTimeout and revokeTimeout are the parts of the second within which a revoked user is gone: who is connected where,
 	// and that gateways say they have closed.
 	countTimeout, revokeTimeout = 200 * time.Millisecond, 700 * time.Millisecond
-	// maxOfUser is the most connections of one user that are listed of each gateway.
-	maxOfUser = 1000
 )
 
 // ListConnections gives connections on all gateways, by gateway and rising id.
 func (s *Server) ListConnections(ctx context.Context, request *adminv1.ListConnectionsRequest) (*adminv1.ListConnectionsResponse, error) {
 	if request.GetUserId() != "" && !conversation.ValidUser(request.GetUserId()) {
-		return nil, invalid("user_id: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+		return nil, invalid("user_id: " + conversation.UserRule)
 	}
-	if request.GetLimit() > 1000 {
-		return nil, invalid("limit: must be at most 1000")
+	if request.GetLimit() > rpc.MaxItems {
+		return nil, invalid(fmt.Sprintf("limit: must be at most %d", rpc.MaxItems))
 	}
 	question := &gatewayv1.ListConnectionsRequest{UserId: request.GetUserId(), Limit: request.GetLimit()}
 	if request.GetGateway() == "" {
@@ -123,9 +122,9 @@ func (s *Server) Disconnect(ctx context.Context, request *adminv1.DisconnectRequ
 // GetUser gives a user's sessions and what was revoked.
 func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (*adminv1.GetUserResponse, error) {
 	if !conversation.ValidUser(request.GetUserId()) {
-		return nil, invalid("user_id: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+		return nil, invalid("user_id: " + conversation.UserRule)
 	}
-	connections, err := s.connections(ctx, &gatewayv1.ListConnectionsRequest{UserId: request.GetUserId(), Limit: maxOfUser})
+	connections, err := s.connections(ctx, &gatewayv1.ListConnectionsRequest{UserId: request.GetUserId(), Limit: rpc.MaxItems})
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +146,7 @@ func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (
 func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequest) (*adminv1.RevokeUserResponse, error) {
 	user := request.GetUserId()
 	if !conversation.ValidUser(user) {
-		return nil, invalid("user_id: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+		return nil, invalid("user_id: " + conversation.UserRule)
 	}
 	storing, cancel := context.WithTimeout(ctx, callTimeout)
 	revoked, err := s.History.RevokeUser(storing, &historyv1.RevokeUserRequest{UserId: user})
@@ -159,7 +158,7 @@ func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequ
 	// Counted before the notice, because what it closes nobody can count any more. Whom this does not reach is asked again.
 	counting, cancel := gather(ctx, countTimeout)
 	before, _, _ := askAll[gatewayv1.ListConnectionsResponse](counting, s, serviceGateway, "ListConnections",
-		&gatewayv1.ListConnectionsRequest{UserId: user, Limit: maxOfUser})
+		&gatewayv1.ListConnectionsRequest{UserId: user, Limit: rpc.MaxItems})
 	cancel()
 	notice, err := (&brokerv1.Revoked{UserId: user, BeforeMs: revoked.GetBeforeMs()}).MarshalVT()
 	if err != nil {

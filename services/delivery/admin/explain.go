@@ -45,7 +45,7 @@ func (s *Server) Explain(ctx context.Context, request *adminv1.ExplainRequest) (
 	defer cancel()
 	switch {
 	case !conversation.ValidUser(request.GetUserId()):
-		return nil, invalid("user_id: must be 1 to 64 characters A-Z a-z 0-9 _ -")
+		return nil, invalid("user_id: " + conversation.UserRule)
 	case request.GetSeq() == 0:
 		return nil, invalid("seq: begins with 1")
 	}

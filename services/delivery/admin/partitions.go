@@ -12,14 +12,13 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
 const (
 	// moveTimeout is how long a handover is waited for, movePoll how often the store is asked.
 	moveTimeout = 10 * time.Second
 	movePoll    = 25 * time.Millisecond
-	// maxCounted is how far dead letters are counted for the overview.
-	maxCounted = 1000
 
 	stateNoOwner, stateUnknown = "no owner", "unknown"
 )
@@ -36,7 +35,7 @@ func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*a
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	letters, err := s.History.ListDeadLetters(ctx, &historyv1.ListDeadLettersRequest{Limit: maxCounted})
+	letters, err := s.History.ListDeadLetters(ctx, &historyv1.ListDeadLettersRequest{Limit: rpc.MaxItems})
 	if err != nil {
 		return nil, err
 	}

@@ -17,11 +17,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-const (
-	// maxStretch is the most events that are checked in one call, maxFaults the most faults that are named.
-	maxStretch, maxFaults = 10_000, 100
-	readPage              = 1000
-)
+// maxStretch is the most events that are checked in one call, maxFaults the most faults that are named.
+const maxStretch, maxFaults = 10_000, 100
 
 // VerifyConversation checks a stretch of the log: contiguous, and every hash right, up to the head that the conversation
 // has when the call begins. What is wrong is named, and checking goes on behind it.
@@ -47,7 +44,7 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 	until := min(head.GetHead(), request.GetAfter()+maxStretch)
 	for c.response.GetChecked() < until {
 		page, err := s.History.Read(ctx, &historyv1.ReadRequest{
-			ConversationId: c.conversation, After: c.response.GetChecked(), Limit: uint32(min(readPage, until-c.response.GetChecked())),
+			ConversationId: c.conversation, After: c.response.GetChecked(), Limit: uint32(min(rpc.MaxItems, until-c.response.GetChecked())),
 		})
 		if last, gap := gapOf(err); gap {
 			c.behind(last, until)

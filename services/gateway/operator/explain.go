@@ -13,15 +13,13 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // maxTrails bounds the connections of one explanation.
 const maxTrails = 100
-
-// maxSeq is beyond what the store can number.
-const maxSeq = 1 << 62
 
 // Explain tells what this gateway remembers of one event and one user. It looks through a few shards of the recorder, which
 // takes about a millisecond.
@@ -31,7 +29,7 @@ func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (
 		return nil, status.Error(codes.InvalidArgument, "user_id: is not a user id")
 	case !conversation.ValidID(request.GetConversationId()):
 		return nil, status.Error(codes.InvalidArgument, "conversation_id: is not a conversation id")
-	case request.GetSeq() == 0 || request.GetSeq() >= maxSeq:
+	case request.GetSeq() == 0 || request.GetSeq() > protocol.MaxSeq:
 		return nil, status.Error(codes.InvalidArgument, "seq: is not the number of an event")
 	}
 	recorder := s.deps.Recorder

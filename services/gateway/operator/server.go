@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/rpc"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -48,7 +49,6 @@ type Server struct {
 func New(deps Deps) *Server { return &Server{deps: deps} }
 
 const (
-	maxList     = 1000
 	defaultList = 100
 	// maxStandings bounds the conversations that are listed of one connection, and the connections of one conversation.
 	maxStandings = 1000
@@ -60,8 +60,8 @@ func (s *Server) ListConnections(_ context.Context, request *gatewayv1.ListConne
 	if limit == 0 {
 		limit = defaultList
 	}
-	if limit > maxList {
-		return nil, status.Errorf(codes.InvalidArgument, "limit: must be at most %d", maxList)
+	if limit > rpc.MaxItems {
+		return nil, status.Errorf(codes.InvalidArgument, "limit: must be at most %d", rpc.MaxItems)
 	}
 	if user := request.GetUserId(); user != "" && !conversation.ValidUser(user) {
 		return nil, status.Error(codes.InvalidArgument, "user_id: is not a user id")

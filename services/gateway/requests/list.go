@@ -1,6 +1,7 @@
 package requests
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -9,6 +10,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -17,8 +19,8 @@ func checkListConversations(r *clientv1.ListConversations) *conversationv1.Error
 	switch {
 	case r.GetAfter() != "" && !conversation.ValidID(r.GetAfter()):
 		return invalid("list_conversations.after", "is not a conversation id")
-	case r.GetLimit() > maxPage:
-		return invalid("list_conversations.limit", fmt.Sprintf("must be at most %d", maxPage))
+	case r.GetLimit() > protocol.MaxPage:
+		return invalid("list_conversations.limit", fmt.Sprintf("must be at most %d", protocol.MaxPage))
 	}
 	return nil
 }
@@ -27,7 +29,7 @@ func checkListConversations(r *clientv1.ListConversations) *conversationv1.Error
 func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clientv1.ListConversations, _ int) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadList].Inc()
 	list, err := h.cfg.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: caller.User, After: r.GetAfter(), Limit: r.GetLimit(),
+		UserId: caller.User, After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list conversations: %w", err)
@@ -47,8 +49,8 @@ func checkListMembers(r *clientv1.ListMembers) *conversationv1.Error {
 		return invalid("list_members.conversation_id", "is not a conversation id")
 	case r.GetAfter() != "" && !conversation.ValidUser(r.GetAfter()):
 		return invalid("list_members.after", "is not a user id")
-	case r.GetLimit() > maxPage:
-		return invalid("list_members.limit", fmt.Sprintf("must be at most %d", maxPage))
+	case r.GetLimit() > protocol.MaxPage:
+		return invalid("list_members.limit", fmt.Sprintf("must be at most %d", protocol.MaxPage))
 	}
 	return nil
 }
@@ -57,7 +59,7 @@ func checkListMembers(r *clientv1.ListMembers) *conversationv1.Error {
 func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.ListMembers, _ int) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadMembers].Inc()
 	list, err := h.cfg.History.ListMembers(ctx, &historyv1.ListMembersRequest{
-		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Limit: r.GetLimit(),
+		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)

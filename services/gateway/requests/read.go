@@ -11,24 +11,18 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 	"github.com/runnelhq/runnel/services/gateway/page"
-)
-
-const (
-	// maxPage is the most events, conversations or members of one answer.
-	maxPage = 500
-	// defaultPage is how many events a read returns that does not say.
-	defaultPage = 50
 )
 
 func checkRead(r *clientv1.Read) *conversationv1.Error {
 	switch {
 	case !conversation.ValidID(r.GetConversationId()):
 		return invalid("read.conversation_id", "is not a conversation id")
-	case r.GetLimit() > maxPage:
-		return invalid("read.limit", fmt.Sprintf("must be at most %d", maxPage))
+	case r.GetLimit() > protocol.MaxPage:
+		return invalid("read.limit", fmt.Sprintf("must be at most %d", protocol.MaxPage))
 	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
 		return invalid("read.after", "cannot be used together with before or backward")
 	}
@@ -41,7 +35,7 @@ func (h *Handler) read(ctx context.Context, caller *Caller, r *clientv1.Read, ma
 	backward := r.GetBackward() || r.GetBefore() != 0
 	read, err := h.cfg.History.Read(ctx, &historyv1.ReadRequest{
 		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Before: r.GetBefore(),
-		Limit: cmp.Or(r.GetLimit(), defaultPage), Backward: backward,
+		Limit: cmp.Or(r.GetLimit(), protocol.DefaultEventsPage), Backward: backward,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read conversation: %w", err)

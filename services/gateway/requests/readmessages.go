@@ -1,6 +1,7 @@
 package requests
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -9,19 +10,17 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
-
-// maxMessages is the most messages that a client may ask for at once.
-const maxMessages = 200
 
 func checkReadMessages(r *clientv1.ReadMessages) *conversationv1.Error {
 	switch {
 	case !conversation.ValidID(r.GetConversationId()):
 		return invalid("read_messages.conversation_id", "is not a conversation id")
-	case r.GetLimit() > maxMessages:
-		return invalid("read_messages.limit", fmt.Sprintf("must be at most %d", maxMessages))
+	case r.GetLimit() > protocol.MaxMessagesPage:
+		return invalid("read_messages.limit", fmt.Sprintf("must be at most %d", protocol.MaxMessagesPage))
 	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
 		return invalid("read_messages.after", "cannot be used together with before or backward")
 	}
@@ -33,7 +32,7 @@ func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.
 	h.cfg.Metrics.Reads[metrics.ReadViews].Inc()
 	read, err := h.cfg.History.ReadMessages(ctx, &historyv1.ReadMessagesRequest{
 		ConversationId: r.GetConversationId(), Viewer: caller.User,
-		After: r.GetAfter(), Before: r.GetBefore(), Limit: r.GetLimit(),
+		After: r.GetAfter(), Before: r.GetBefore(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultMessagesPage),
 		Backward: r.GetBackward() || r.GetBefore() != 0,
 		Kinds:    h.messageKinds,
 	})

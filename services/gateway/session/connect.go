@@ -15,19 +15,11 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 	"github.com/runnelhq/runnel/services/gateway/requests"
 	"github.com/runnelhq/runnel/services/gateway/room"
-)
-
-// Limits of a connect frame and of its answer.
-const (
-	maxResume          = 5000
-	maxClientName      = 64
-	firstConversations = 500
-	// maxSeq is beyond what the store can number.
-	maxSeq = 1 << 62
 )
 
 // connect authenticates the session, tells the client where its conversations stand, and subscribes to them. It runs on the
@@ -107,24 +99,24 @@ func (s *Session) refuseUnavailable(id uint64, message string) {
 
 func checkConnect(request *clientv1.Connect) (field, rule string) {
 	if !conversation.ValidUser(request.GetDeviceId()) {
-		return "device_id", "must be 1 to 64 characters A-Z a-z 0-9 _ -"
+		return "device_id", conversation.UserRule
 	}
-	if len(request.GetResume()) > maxResume {
-		return "resume", fmt.Sprintf("must have at most %d entries", maxResume)
+	if len(request.GetResume()) > protocol.MaxResumePositions {
+		return "resume", fmt.Sprintf("must have at most %d entries", protocol.MaxResumePositions)
 	}
 	for i, p := range request.GetResume() {
 		if !conversation.ValidID(p.GetConversationId()) {
 			return fmt.Sprintf("resume[%d].conversation_id", i), "is not a conversation id"
 		}
-		if p.GetSeq() >= maxSeq {
+		if p.GetSeq() > protocol.MaxSeq {
 			return fmt.Sprintf("resume[%d].seq", i), "is beyond any event"
 		}
 		if n := len(p.GetHash()); n != 0 && n != chain.PrefixSize {
 			return fmt.Sprintf("resume[%d].hash", i), fmt.Sprintf("must be empty, or the first %d bytes of the event's hash", chain.PrefixSize)
 		}
 	}
-	if len(request.GetClient()) > maxClientName {
-		return "client", fmt.Sprintf("must be at most %d characters", maxClientName)
+	if len(request.GetClient()) > protocol.MaxClientNameBytes {
+		return "client", fmt.Sprintf("must be at most %d characters", protocol.MaxClientNameBytes)
 	}
 	for i := range len(request.GetClient()) {
 		if b := request.GetClient()[i]; b < ' ' || b > '~' {
@@ -148,7 +140,7 @@ func tokenProblem(err error) string {
 }
 
 func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected {
-	first := summaries[:min(len(summaries), firstConversations)]
+	first := summaries[:min(len(summaries), protocol.MaxConnectedConversations)]
 	cfg := &s.all.deps.Config
 	answer := &clientv1.Connected{
 		ConnectionId: s.id, UserId: s.user.id,

@@ -11,13 +11,11 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 	"github.com/runnelhq/runnel/services/gateway/requests"
 )
-
-// maxAckPositions is the most positions of one acknowledgement.
-const maxAckPositions = 1000
 
 // handle carries out one frame. It runs on the reader and does not block on other services, except for connect.
 func (s *Session) handle(f *clientv1.ClientFrame) {
@@ -136,8 +134,8 @@ func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
 // ack notes how far the client has received and read, and passes it on. A position that does not exist is skipped, and not
 // answered unless the frame has an id: acknowledgements have none.
 func (s *Session) ack(id uint64, a *clientv1.Ack) {
-	if len(a.GetPositions()) > maxAckPositions {
-		s.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries", maxAckPositions))
+	if len(a.GetPositions()) > protocol.MaxAckPositions {
+		s.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries", protocol.MaxAckPositions))
 		if s.bad++; s.bad >= maxBadFrames {
 			s.link.Close(errcode.CloseProtocol, "acknowledgements break a rule")
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -37,7 +38,7 @@ func TestConnectsThatAreRefused(t *testing.T) {
 			c.Resume = []*clientv1.Position{{ConversationId: "x"}}
 		}, codeInvalid, "connect.resume[0].conversation_id", errcode.CloseProtocol, metrics.RejectProtocol},
 		"a position beyond any event": {nil, func(c *clientv1.Connect) {
-			c.Resume = []*clientv1.Position{{ConversationId: groupID, Seq: maxSeq}}
+			c.Resume = []*clientv1.Position{{ConversationId: groupID, Seq: protocol.MaxSeq + 1}}
 		}, codeInvalid, "connect.resume[0].seq", errcode.CloseProtocol, metrics.RejectProtocol},
 		"a token with another signature": {nil, func(c *clientv1.Connect) { c.Token = "x" }, codeUnauthenticated, "connect.token", errcode.CloseUnauthenticated, metrics.RejectToken},
 		"an expired token":               {func(s *stage) { s.verifier().err = auth.ErrExpired }, nil, codeUnauthenticated, "connect.token", errcode.CloseTokenExpired, metrics.RejectExpired},
@@ -443,7 +444,7 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 func TestAnAcknowledgementOfTooManyPositions(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
-	long := make([]*clientv1.AckPosition, maxAckPositions+1)
+	long := make([]*clientv1.AckPosition, protocol.MaxAckPositions+1)
 	for i := range long {
 		long[i] = &clientv1.AckPosition{}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/rpc"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/link"
@@ -280,12 +281,9 @@ func (a *Sessions) returnTurn() { <-a.turns }
 // firstBeat spreads heartbeats evenly over the interval, however sessions came in.
 func (a *Sessions) firstBeat() time.Duration { return rand.N(a.deps.Config.Heartbeat) }
 
-// listPage is how many conversations one call of history lists.
-const listPage = 1000
-
 // listAll reads all conversations of a user, and the time up to which their tokens are revoked.
 func (a *Sessions) listAll(ctx context.Context, userID string) (all []*historyv1.Summary, revokedBefore int64, err error) {
-	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: listPage}
+	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: rpc.MaxItems}
 	for {
 		a.deps.Metrics.Reads[metrics.ReadList].Inc()
 		list, err := a.deps.History.ListConversations(ctx, request)

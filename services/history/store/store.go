@@ -13,6 +13,8 @@ package store
 import (
 	"context"
 	"time"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
 // ErasureTimeout is how long an append that erases may take: it may reach all events of a conversation.
@@ -48,7 +50,7 @@ const (
 	// DefaultPage is the number of items of a page when the request does not say.
 	DefaultPage = 100
 	// MaxPage is the most items of a page.
-	MaxPage = 1000
+	MaxPage = rpc.MaxItems
 	// MaxPageBytes is the size at which a page of events ends; the event that passes it is still part of the page.
 	MaxPageBytes = 1 << 20
 	// MaxStateMembers keeps an answer of Conversations below the 8 MiB that a gRPC message may have.

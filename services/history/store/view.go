@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 
+	"github.com/runnelhq/runnel/pkg/protocol"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -20,19 +21,10 @@ type Views interface {
 	ConversationIDs(ctx context.Context, after string) ([]string, error)
 }
 
-const (
-	// DefaultMessages is the number of messages of a page when the request does not say.
-	DefaultMessages = 50
-	// MaxMessages is the most messages of a page.
-	MaxMessages = 200
-	// MaxReactions is the most different reactions that are given for a message.
-	MaxReactions = 50
-)
-
-// MessagesLimit is the number of messages to give when a request asks for n; n is at most MaxMessages.
+// MessagesLimit is the number of messages to give when a request asks for n; n is at most protocol.MaxMessagesPage.
 func MessagesLimit(n uint32) int {
 	if n == 0 {
-		return DefaultMessages
+		return protocol.DefaultMessagesPage
 	}
 	return int(n)
 }
@@ -84,7 +76,7 @@ func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target
 		bySeq[message.GetEvent().GetSeq()] = message
 	}
 	return each(func(target uint64, count *historyv1.ReactionCount) {
-		if message := bySeq[target]; message != nil && len(message.GetReactions()) < MaxReactions {
+		if message := bySeq[target]; message != nil && len(message.GetReactions()) < protocol.MaxReactionSummaries {
 			message.Reactions = append(message.Reactions, count)
 		}
 	})

@@ -162,4 +162,4 @@ func turn(ctx context.Context, limit uint32, ask func(ctx context.Context, limit
 }
 
 // maxPage is the service's limit of entries in one answer.
-const maxPage = 1000
+const maxPage = rpc.MaxItems

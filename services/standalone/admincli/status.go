@@ -42,8 +42,8 @@ func drawStatus(p *page, answer *adminv1.GetStatusResponse) {
 	p.gap()
 	drawBacklog(p, answer.GetPartitions())
 	switch n := answer.GetDeadLetters(); {
-	case n >= 1000:
-		p.linef("1000 dead letters or more: see runnel admin dead-letters list")
+	case n >= maxPage:
+		p.linef("%d dead letters or more: see runnel admin dead-letters list", maxPage)
 	case n > 0:
 		p.linef("%s: see runnel admin dead-letters list", plural(n, "dead letter"))
 	default:

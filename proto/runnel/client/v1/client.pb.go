@@ -687,7 +687,7 @@ type Connect struct {
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// This installation of the client: 1 to 64 characters A-Z a-z 0-9 _ -.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// How far the client has each conversation; events after it are pushed. At most 5000.
+	// How far the client has each conversation; events after it are pushed. At most 500.
 	Resume []*Position `protobuf:"bytes,3,rep,name=resume,proto3" json:"resume,omitempty"`
 	// Where to begin with all other conversations.
 	Start Start `protobuf:"varint,4,opt,name=start,proto3,enum=runnel.client.v1.Start" json:"start,omitempty"`
@@ -867,7 +867,7 @@ type Connected struct {
 	TokenExpiresMs int64 `protobuf:"varint,4,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
 	// The gateway's clock, Unix time in milliseconds.
 	ServerTimeMs int64 `protobuf:"varint,5,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
-	// Largest frame the gateway takes, in bytes.
+	// Largest WebSocket message the gateway takes from now on, in bytes.
 	MaxFrameBytes uint32 `protobuf:"varint,6,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
 	// The user's conversations, by id; at most 500.
 	Conversations []*Conversation `protobuf:"bytes,7,rep,name=conversations,proto3" json:"conversations,omitempty"`

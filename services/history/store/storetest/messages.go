@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -96,7 +97,7 @@ func testMessages(t *testing.T, subject Subject) {
 			commands = append(commands, worker.Command(id, "alice", Message(strings.Repeat("x", 8000))), worker.Command(id, "alice", Edit(uint64(2+2*i), strings.Repeat("y", 8000))))
 		}
 		worker.Commit(t, commands...)
-		page := readMessages(t, db, &historyv1.ReadMessagesRequest{ConversationId: id, Viewer: "bob", Limit: store.MaxMessages})
+		page := readMessages(t, db, &historyv1.ReadMessagesRequest{ConversationId: id, Viewer: "bob", Limit: protocol.MaxMessagesPage})
 		require.True(t, page.GetMore())
 		require.InDelta(t, store.MaxPageBytes/16_300, len(page.GetMessages()), 5)
 	})

@@ -122,7 +122,7 @@ func (v *verifyCommand) report(out io.Writer, id string, c counts, broken *chain
 
 func conversationsOf(ctx context.Context, history historyv1.HistoryServiceClient, user string) ([]string, error) {
 	var ids []string
-	request := &historyv1.ListConversationsRequest{UserId: user, Limit: 1000}
+	request := &historyv1.ListConversationsRequest{UserId: user, Limit: rpc.MaxItems}
 	for {
 		page, err := history.ListConversations(ctx, request)
 		if err != nil {
@@ -155,7 +155,7 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 	v := chain.From(0, chain.Zero)
 	told := time.Now()
 	for v.Seq() < head.GetHead() {
-		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.Seq(), Limit: 1000})
+		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.Seq(), Limit: rpc.MaxItems})
 		if status.Code(err) == codes.DataLoss {
 			if gap, ok := rpc.Detail[*conversationv1.Range](err); ok {
 				return c, &chain.Broken{ConversationID: id, Seq: gap.GetLast() + 1, Reason: fmt.Sprintf("follows seq %d: what was between them is missing", v.Seq())}
