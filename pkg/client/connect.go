@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,20 +9,11 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
-	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 const (
-	// Most positions that one connect frame may name; the protocol's limit.
-	maxResume = protocol.MaxResumePositions
-	// What a gateway takes at least, for the first connect; later ones know.
-	leastFrame = 64 << 10
-	// What everything but the token and the positions takes of a connect frame, at most; a position without its id and hash,
-	// in either codec; and a hash.
-	introduction, positionProto, positionJSON = 1024, 20, 56
-	hashProto, hashJSON                       = 10, 24
 	// A connection that lived this long was a good one: the next wait begins small again.
 	goodConnection = 2 * time.Second
 	// The id of the connect request on every connection.
@@ -127,45 +117,6 @@ func (s *session) authenticate(token string) (early []*clientv1.ServerFrame, err
 			return early, nil
 		}
 	}
-}
-
-// introduce makes the connect message out of what the client has. Conversations for which it has no room begin at their head,
-// as far as the gateway is concerned, and are read from where they are.
-func (s *session) introduce(token string) *clientv1.Connect {
-	c := s.client
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.start = c.startingPoint()
-	room, each, eachHash := max(c.maxFrame, leastFrame)-introduction-len(token), positionProto, hashProto
-	if c.cfg.Codec != frame.Proto {
-		each, eachHash = positionJSON, hashJSON
-	}
-	connect := &clientv1.Connect{
-		Token: token, DeviceId: c.cfg.DeviceID, Start: s.start,
-		Accepted: c.cfg.Accepted, NoReceipts: c.cfg.OnReceipt == nil, Client: c.cfg.Software,
-		BodyBytes: c.cfg.Codec != frame.Proto && !c.cfg.SkipVerify,
-	}
-	for id, conv := range c.conversations {
-		had := conv.trail.at(conv.last)
-		if room -= len(id) + each; had != nil {
-			room -= eachHash
-		}
-		if conv.followed = room >= 0 && len(connect.GetResume()) < maxResume; !conv.followed {
-			s.crowded, connect.Start = true, clientv1.Start_START_HEAD
-			continue
-		}
-		if resumeOffByOne && conv.last > 0 {
-			conv.last++
-			conv.verifier.Skip()
-			had = nil
-		}
-		position := &clientv1.Position{ConversationId: id, Seq: conv.last}
-		if had != nil {
-			position.Hash = bytes.Clone(had.hash[:])
-		}
-		connect.Resume = append(connect.Resume, position)
-	}
-	return connect
 }
 
 // ending makes the error of a connection that was closed.

@@ -27,7 +27,7 @@ var (
 	errLeft           = errors.New("gateway asked to go away")
 	errSlow           = errors.New("callbacks are too slow for what the gateway says")
 	errConnectionLost = errors.New("connection was lost")
-	errForked         = errors.New("the server's log went back")
+	errForked         = errors.New("conversations are not pushed from where the client is")
 	errAnswer         = errors.New("gateway gave another answer than was asked for")
 	errSeq            = errors.New("gateway named a seq that no log can reach")
 )

@@ -16,7 +16,7 @@ type session struct {
 	client *Client
 	conn   Conn
 	// start is where conversations begin that the client does not know; crowded that connect did not have room for all that it
-	// knows, so that the gateway was told to begin with heads instead.
+	// knows, so that the gateway was told to begin with heads instead; see introduce.go.
 	start   clientv1.Start
 	crowded bool
 	// notBefore is how long the gateway asked to wait when it refused connect.
@@ -31,6 +31,8 @@ type session struct {
 	lastID    uint64
 	// strays are the first events of conversations that are not listed yet.
 	strays map[string]uint64
+	// listed says that the gateway has named all conversations of the user.
+	listed bool
 	// heard is when the gateway last said anything.
 	heard time.Time
 	// comeBack is when to be connected anew, after go_away; zero without one.
@@ -122,7 +124,7 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 		c.meet(s, info, fromConnected)
 	}
 	if !connected.GetMore() {
-		c.listed = true
+		c.listedAll(s)
 	} else if list := connected.GetConversations(); len(list) > 0 {
 		c.listRest(s, list[len(list)-1].GetConversationId(), 0)
 	}

@@ -40,6 +40,10 @@ type stream struct {
 	branch int
 	// followed says that this connection pushes what comes after last.
 	followed bool
+	// met is the connection whose gateway last named it as one of the user's. first says that the next connect frame has room for
+	// it before others; see settle.
+	met   *session
+	first bool
 	// announced says that OnAttached was told.
 	announced bool
 	// leaving says that the membership ended with the event leaveAt; gone that this is all over.
@@ -106,6 +110,7 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, Position{Seq: base}) })
 		}
 	}
+	conv.met, conv.first = s, false
 	if conv.joined == 0 {
 		conv.joined = info.GetJoinedSeq()
 	}
@@ -361,6 +366,7 @@ func (c *Client) leaveIf(conv *stream, over bool) {
 	conv.gone = true
 	delete(c.conversations, conv.id)
 	delete(c.catchingUp, conv)
+	c.settle()
 	last := conv.leaveAt
 	c.notify(func(ctx context.Context) {
 		c.forget(ctx, conv.id)
@@ -399,7 +405,7 @@ func (c *Client) listRest(s *session, after string, refusals int) {
 			if answer.GetConversations().GetMore() && len(list) > 0 {
 				c.listRest(s, list[len(list)-1].GetConversationId(), 0)
 			} else {
-				c.listed, s.strays = true, nil
+				c.listedAll(s)
 			}
 		},
 	}

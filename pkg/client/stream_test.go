@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -373,47 +372,6 @@ func nextList(t *testing.T, l *link) *clientv1.ClientFrame {
 		if f := l.recv(t); f.GetListConversations() != nil {
 			return f
 		}
-	}
-}
-
-func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
-	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
-		synctest.Test(t, func(t *testing.T) {
-			g, h, joined := newGateway(), newHistory(9), newHistory(4)
-			positions := map[string]client.Position{}
-			hash := bytes.Repeat([]byte{0xff}, chain.Size)
-			for range 3000 {
-				positions[newHistory(0).id] = client.Position{Seq: 1 << 40, Hash: hash}
-			}
-			c, v := start(t, g, func(cfg *client.Config) {
-				cfg.Codec, cfg.Start, cfg.Cursors = codec, clientv1.Start_START_FIRST, newMemory(positions)
-			})
-			l := <-g.links
-			message := <-l.toServer
-			require.LessOrEqual(t, len(message), 64<<10)
-			require.Greater(t, len(message), 48<<10, "the room is used")
-			l.toServer <- message
-			connect := l.recv(t)
-			named := resumed(connect.GetConnect())
-			require.Equal(t, clientv1.Start_START_HEAD, connect.GetConnect().GetStart())
-			for id := range positions {
-				if _, isNamed := named[id]; !isNamed {
-					h.id = id
-				}
-			}
-			require.NotEmpty(t, positions[h.id])
-			// One that was not named and one that is new: neither will be pushed from where the client wants it.
-			info := h.info()
-			info.Head = 1<<40 + 3
-			l.send(&clientv1.ServerFrame{Id: 1, Message: &clientv1.ServerFrame_Connected{Connected: connected(info, joined.info())}})
-			first, second := l.recv(t), l.recv(t)
-			require.Equal(t, h.id, first.GetRead().GetConversationId())
-			require.Equal(t, uint64(1<<40), first.GetRead().GetAfter())
-			l.send(joined.page(second))
-			l.silent(t)
-			require.Equal(t, upTo(1, 4), v.seqs(joined.id))
-			require.NoError(t, c.Close())
-		})
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
@@ -58,7 +59,7 @@ func TestBadFramesAreRefusedByField(t *testing.T) {
 		"tail conversation":      {in(">", cmd, message("x")), "submit.conversation_id"},
 		"dotted conversation":    {in("d.0123456789abcdefghijklmn", cmd, message("x")), "submit.conversation_id"},
 		"long conversation":      {in(strings.Repeat("d", 5000), cmd, message("x")), "submit.conversation_id"},
-		"long text":              {in(id, cmd, message(strings.Repeat("x", conversation.MaxTextBytes+1))), "submit.body.message.text"},
+		"long text":              {in(id, cmd, message(strings.Repeat("x", protocol.MaxTextBytes+1))), "submit.body.message.text"},
 		"text with NUL":          {in(id, cmd, message(canary+"\x00")), "submit.body.message.text"},
 		"empty text":             {in(id, cmd, message("")), "submit.body.message.text"},
 		"no body":                {in(id, cmd, `{}`), "submit.body"},
@@ -96,9 +97,7 @@ func TestBadFramesAreRefusedByField(t *testing.T) {
 
 // TestBadConnectionsAreClosedWithTheirCode is what ends a connection, and with which code.
 func TestBadConnectionsAreClosedWithTheirCode(t *testing.T) {
-	s := start(t, func(cfg *standalone.Config) {
-		cfg.Gateway.FrameRate, cfg.Gateway.MaxFrameBytes = 5, 8192
-	})
+	s := start(t, func(cfg *standalone.Config) { cfg.Gateway.FrameRate = 5 })
 	connect := func(token string) *clientv1.ClientFrame {
 		return &clientv1.ClientFrame{Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token, DeviceId: "x"}}}
 	}
@@ -126,7 +125,11 @@ func TestBadConnectionsAreClosedWithTheirCode(t *testing.T) {
 			f.GetConnect().DeviceId = "a.b"
 			r.send(f)
 		}, errcode.CloseProtocol},
-		"an oversized message": {func(r *raw) { r.sendText(strings.Repeat(" ", 9000)) }, errcode.CloseTooLarge},
+		"an oversized message before connect": {func(r *raw) { r.sendText(strings.Repeat(" ", protocol.MaxConnectBytes+1)) }, errcode.CloseTooLarge},
+		"an oversized message": {func(r *raw) {
+			r.connect("ann")
+			r.sendText(strings.Repeat(" ", protocol.MaxFrameBytes+1))
+		}, errcode.CloseTooLarge},
 		"the wrong kind of message": {func(r *raw) {
 			require.NoError(t, r.ws.WriteMessage(websocket.BinaryMessage, []byte("{}")))
 		}, errcode.CloseProtocol},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 // Config tunes a gateway. The zero value is not useful; the defaults stand in the tags.
@@ -22,7 +23,7 @@ type Config struct {
 	FrameRate             float64 `help:"Frames a second from one connection, after a burst of ten times that." default:"50"`
 	CommandRatePerUser    float64 `help:"Commands a second of one user, after a burst of ten times that." default:"20"`
 	MaxCommands           int     `help:"Most commands of this gateway on their way to an outcome." default:"65536"`
-	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client." default:"65536"`
+	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client, at least 65536. With less than the default, some messages that the protocol allows are refused." default:"163840"`
 
 	SendQueueBytes int `help:"Most bytes waiting for one connection; a client that lets more pile up is closed and resumes." default:"262144"`
 	RecentBytes    int `help:"Memory for recent events of all conversations, from which returning clients are served." default:"67108864"`
@@ -60,11 +61,14 @@ func (c Config) validate() error {
 	}
 	for name, value := range map[string]int{
 		"max-connections": c.MaxConnections, "max-connections-per-user": c.MaxConnectionsPerUser, "max-connections-per-ip": c.MaxConnectionsPerIP,
-		"max-frame-bytes": c.MaxFrameBytes, "send-queue-bytes": c.SendQueueBytes,
+		"send-queue-bytes": c.SendQueueBytes,
 	} {
 		if value < 1 {
 			return fmt.Errorf("gateway.%s is %d: must be at least 1", name, value)
 		}
+	}
+	if c.MaxFrameBytes < protocol.MaxConnectBytes {
+		return fmt.Errorf("gateway.max-frame-bytes is %d: must be at least %d, the size that a connect frame may have", c.MaxFrameBytes, protocol.MaxConnectBytes)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
@@ -16,6 +18,7 @@ func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
 		"history-timeout":     func(c *Config) { c.HistoryTimeout = -1 },
 		"max-connections":     func(c *Config) { c.MaxConnections = 0 },
 		"send-queue-bytes":    func(c *Config) { c.SendQueueBytes = -5 },
+		"max-frame-bytes":     func(c *Config) { c.MaxFrameBytes = protocol.MaxConnectBytes - 1 },
 	} {
 		var cfg Config
 		parser, err := kong.New(&cfg)
@@ -23,6 +26,7 @@ func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
 		_, err = parser.Parse(nil)
 		require.NoError(t, err)
 		require.NoError(t, cfg.validate(), "the defaults are good")
+		require.Equal(t, protocol.MaxFrameBytes, cfg.MaxFrameBytes, "whatever the protocol allows is taken")
 		spoil(&cfg)
 		_, err = New(cfg, Deps{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 		require.ErrorContains(t, err, "gateway."+name)

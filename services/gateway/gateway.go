@@ -23,6 +23,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 
 	"github.com/runnelhq/runnel/services/gateway/admission"
@@ -128,7 +129,7 @@ func (g *Gateway) compose(deps Deps) {
 		MaxBytes: cfg.SendQueueBytes, WriteTimeout: cfg.WriteTimeout, Buffers: &outbox.Buffers{}, Metrics: g.metrics, Recorder: recorder,
 	}
 	g.websockets = websocket.New(websocket.Config{
-		MaxMessageBytes: cfg.MaxFrameBytes, OriginAllowed: g.gate.OriginAllowed, Outboxes: g.outboxes, Metrics: g.metrics,
+		MaxMessageBytes: cfg.MaxFrameBytes, MaxFirstBytes: protocol.MaxConnectBytes, OriginAllowed: g.gate.OriginAllowed, Outboxes: g.outboxes, Metrics: g.metrics,
 	})
 	g.rooms = room.NewHub(g.ctx, room.Config{
 		Log: deps.History, Bus: bus{deps.NATS}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,

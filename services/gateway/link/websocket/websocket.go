@@ -27,8 +27,9 @@ import (
 
 // Config is what a Transport needs. All fields are required.
 type Config struct {
-	// MaxMessageBytes is the largest message taken from a client.
-	MaxMessageBytes int
+	// MaxMessageBytes is the largest message taken from a client that is connected, MaxFirstBytes before: anybody may send that
+	// one, so it may be no larger than a connect frame needs.
+	MaxMessageBytes, MaxFirstBytes int
 	// OriginAllowed decides about pages of other hosts.
 	OriginAllowed func(*http.Request) bool
 	Outboxes      *outbox.Shared
@@ -159,7 +160,7 @@ func (l *Link) readMessage(receiver link.Receiver) bool {
 	buffers := l.transport.cfg.Outboxes.Buffers
 	buffer := buffers.Take()
 	defer buffers.Return(buffer)
-	data, err := readAll((*buffer)[:0], reader, l.transport.cfg.MaxMessageBytes)
+	data, err := readAll((*buffer)[:0], reader, l.maxMessage(receiver))
 	*buffer = data[:0]
 	switch {
 	case errors.Is(err, errTooLarge):
@@ -172,6 +173,13 @@ func (l *Link) readMessage(receiver link.Receiver) bool {
 		receiver.Receive(data)
 	}
 	return true
+}
+
+func (l *Link) maxMessage(receiver link.Receiver) int {
+	if !receiver.Opened() {
+		return l.transport.cfg.MaxFirstBytes
+	}
+	return l.transport.cfg.MaxMessageBytes
 }
 
 // readFailed notes why reading ended, unless the link was being closed anyway. A socket that ended without a close frame is lost.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -23,7 +24,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const maxMessage = 100_000
+const (
+	maxFirst   = 50_000
+	maxMessage = 100_000
+)
 
 // client is another implementation at the far end.
 type client struct {
@@ -53,7 +57,7 @@ func open(codec frame.Codec) linktest.Open {
 	return func(t *testing.T, shared *outbox.Shared, receiver link.Receiver) (link.Link, linktest.Client) {
 		t.Helper()
 		transport := ours.New(ours.Config{
-			MaxMessageBytes: maxMessage, OriginAllowed: func(*http.Request) bool { return true }, Outboxes: shared, Metrics: shared.Metrics,
+			MaxMessageBytes: maxMessage, MaxFirstBytes: maxFirst, OriginAllowed: func(*http.Request) bool { return true }, Outboxes: shared, Metrics: shared.Metrics,
 		})
 		links := make(chan *ours.Link, 1)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -84,6 +88,7 @@ func TestLink(t *testing.T) {
 type ending struct {
 	code     chan errcode.CloseCode
 	allow    bool
+	count    atomic.Int32
 	received chan struct{} // closed by the first message
 }
 
@@ -91,35 +96,37 @@ func newEnding(allow bool) *ending {
 	return &ending{code: make(chan errcode.CloseCode, 1), allow: allow, received: make(chan struct{})}
 }
 
-func (e *ending) Receive([]byte)     { close(e.received) }
-func (e *ending) AllowControl() bool { return e.allow }
-
-func (e *ending) Opened() bool {
-	select {
-	case <-e.received:
-		return true
-	default:
-		return false
+func (e *ending) Receive([]byte) {
+	if e.count.Add(1) == 1 {
+		close(e.received)
 	}
 }
+
+func (e *ending) AllowControl() bool { return e.allow }
+func (e *ending) Opened() bool       { return e.count.Load() > 0 }
 
 func (e *ending) Ended(code errcode.CloseCode) { e.code <- code }
 
 func TestBadMessagesCloseTheLink(t *testing.T) {
 	for name, c := range map[string]struct {
-		kind int
-		size int
-		code errcode.CloseCode
+		first []int // sizes of messages that are taken before
+		kind  int
+		size  int
+		code  errcode.CloseCode
 	}{
-		"too large":                          {websocket.BinaryMessage, maxMessage + 1, errcode.CloseTooLarge},
-		"far too large":                      {websocket.BinaryMessage, 3 << 20, errcode.CloseTooLarge},
-		"the wrong kind for the subprotocol": {websocket.TextMessage, 1, errcode.CloseProtocol},
+		"too large for the first":            {nil, websocket.BinaryMessage, maxFirst + 1, errcode.CloseTooLarge},
+		"too large":                          {[]int{maxFirst, maxMessage}, websocket.BinaryMessage, maxMessage + 1, errcode.CloseTooLarge},
+		"far too large":                      {nil, websocket.BinaryMessage, 3 << 20, errcode.CloseTooLarge},
+		"the wrong kind for the subprotocol": {nil, websocket.TextMessage, 1, errcode.CloseProtocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			shared := linktest.Shared()
 			receiver := newEnding(true)
 			_, far := open(frame.Proto)(t, shared, receiver)
 			theirs, _ := far.(*client)
+			for _, size := range c.first {
+				require.NoError(t, far.Send(make([]byte, size)))
+			}
 			go func() { _ = theirs.WriteMessage(c.kind, make([]byte, c.size)) }()
 			_, code, err := far.Next()
 			if err == nil {
@@ -127,21 +134,12 @@ func TestBadMessagesCloseTheLink(t *testing.T) {
 			}
 			far.Lose()
 			require.Equal(t, c.code, <-receiver.code)
-			require.False(t, receiver.Opened(), "it is not handed over")
+			require.EqualValues(t, len(c.first), receiver.count.Load(), "it is not handed over")
 			if c.code == errcode.CloseTooLarge {
 				require.InDelta(t, 1, testutil.ToFloat64(shared.Metrics.Limits[metrics.LimitFrameBytes]), 0)
 			}
 		})
 	}
-	t.Run("as large as allowed", func(t *testing.T) {
-		receiver := newEnding(true)
-		l, far := open(frame.JSON)(t, linktest.Shared(), receiver)
-		require.NoError(t, far.Send(make([]byte, maxMessage)))
-		far.Close(1000)
-		require.Equal(t, errcode.CloseCode(1000), <-receiver.code)
-		require.True(t, receiver.Opened())
-		require.True(t, l.Closing())
-	})
 }
 
 // Pings are answered as the receiver allows.
@@ -175,7 +173,7 @@ func TestPings(t *testing.T) {
 func TestHandshakesThatAreRefused(t *testing.T) {
 	shared := linktest.Shared()
 	transport := ours.New(ours.Config{
-		MaxMessageBytes: maxMessage, OriginAllowed: func(r *http.Request) bool { return r.Header.Get("Origin") == "" }, Outboxes: shared, Metrics: shared.Metrics,
+		MaxMessageBytes: maxMessage, MaxFirstBytes: maxFirst, OriginAllowed: func(r *http.Request) bool { return r.Header.Get("Origin") == "" }, Outboxes: shared, Metrics: shared.Metrics,
 	})
 	for name, c := range map[string]struct {
 		header http.Header
