@@ -7,7 +7,7 @@
 //			return err
 //		}
 //		p.AtEnd(store.Close)
-//		historyv1.RegisterHistoryServiceServer(p.Server, history.New(…))
+//		history.New(…).Register(p.Server)
 //		p.Check("database", store.Ping)
 //		return nil
 //	})

@@ -23,6 +23,7 @@ import (
 // through whom the address of the server lets come, except that operators' methods answer only callers on this machine.
 type guard struct {
 	mutual  bool
+	policy  Policy
 	log     *slog.Logger
 	refused *prometheus.CounterVec
 	// lines bounds what a caller that does not give up adds to the log; the counter has them all.
@@ -31,7 +32,7 @@ type guard struct {
 
 func newGuard(mutual bool, tel *telemetry.Telemetry) *guard {
 	return &guard{
-		mutual: mutual, log: tel.Log, lines: rate.NewLimiter(1, 20),
+		mutual: mutual, policy: own(), log: tel.Log, lines: rate.NewLimiter(1, 20),
 		refused: register(tel.Registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "runnel_rpc_refused_total", Help: "Calls that were refused because the caller's certificate does not allow them.",
 		}, []string{"method"})),
@@ -76,8 +77,8 @@ func (g *guard) allows(ctx context.Context, method string) bool {
 		return !strings.HasPrefix(method, adminService) || fromLoopback(ctx)
 	}
 	certificate := certificateOf(ctx)
-	return certificate != nil && slices.ContainsFunc(policy[method], func(role Role) bool {
-		return role == anyRole || slices.Contains(certificate.DNSNames, string(role))
+	return certificate != nil && slices.ContainsFunc(g.policy[method], func(role Role) bool {
+		return role == RoleAny || slices.Contains(certificate.DNSNames, string(role))
 	})
 }
 

@@ -54,6 +54,9 @@ func NewInproc(tel *telemetry.Telemetry) *Inproc {
 	return i
 }
 
+// Allow does nothing: a process may call itself.
+func (i *Inproc) Allow(Policy) {}
+
 // RegisterService adds a service; all are added before the first call. Like gRPC's it does not return from a mistake in
 // the program: a service that is there already, or one that does not implement what it says.
 func (i *Inproc) RegisterService(desc *grpc.ServiceDesc, impl any) {

@@ -33,7 +33,7 @@ func startFeed(t *testing.T, cfg rpc.ClientConfig, f *feed) (historyv1.HistorySe
 	tel := telemetry.Discard()
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", StopTimeout: time.Hour}, tel)
 	require.NoError(t, err)
-	historyv1.RegisterHistoryServiceServer(server, f)
+	registerHistory(server, f)
 	stop := serve(t, server)
 	cfg.Service = rpc.RoleHistory
 	conn, err := rpc.Dial(server.Addr(), cfg, tel)

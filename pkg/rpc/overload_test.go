@@ -24,7 +24,7 @@ func TestAServerThatHangsAndRecovers(t *testing.T) {
 	hanging, entered := true, 0
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, tel)
 	require.NoError(t, err)
-	historyv1.RegisterHistoryServiceServer(server, &history{append: func(ctx context.Context, _ *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	registerHistory(server, &history{append: func(ctx context.Context, _ *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 		mu.Lock()
 		hangs := hanging
 		entered++
@@ -77,7 +77,7 @@ func TestAServerBoundsWhatItDoesAtOnce(t *testing.T) {
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", MaxInFlight: most}, tel)
 	require.NoError(t, err)
 	release, entered := make(chan struct{}), make(chan struct{}, 1000)
-	historyv1.RegisterHistoryServiceServer(server, &history{append: func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	registerHistory(server, &history{append: func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 		entered <- struct{}{}
 		<-release
 		return &historyv1.AppendResponse{}, nil

@@ -1,66 +1,59 @@
-package rpc
+package rpc_test
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	_ "google.golang.org/grpc/health/grpc_health_v1"
-	_ "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	_ "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
-	_ "github.com/runnelhq/runnel/proto/runnel/admin/v1"
-	_ "github.com/runnelhq/runnel/proto/runnel/broker/v1"
-	_ "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	_ "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
-	_ "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
-	_ "github.com/runnelhq/runnel/proto/runnel/history/v1"
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Every method of every service has a place in the table, and the table has no other.
-func TestThePolicyIsComplete(t *testing.T) {
-	served := map[string]bool{}
-	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
-		// What else is linked in (OTLP, for one) is not served by us.
-		if pkg := string(file.Package()); !slices.Contains([]string{"grpc.health.v1", "grpc.reflection.v1", "grpc.reflection.v1alpha"}, pkg) &&
-			file.Package().Parent().Parent() != "runnel" {
-			return true
-		}
-		for i := range file.Services().Len() {
-			service := file.Services().Get(i)
-			for j := range service.Methods().Len() {
-				served["/"+string(service.FullName())+"/"+string(service.Methods().Get(j).Name())] = true
-			}
-		}
-		return true
-	})
-	require.Greater(t, len(served), 40)
-	for method := range served {
-		require.NotEmpty(t, policy[method], "%s has no entry in policy.go: nobody may call it", method)
+// registerHistory serves a history service that workers may call, and gateways for Heads and Read.
+func registerHistory(server rpc.Registrar, service historyv1.HistoryServiceServer) {
+	desc, methods := &historyv1.HistoryService_ServiceDesc, map[string][]rpc.Role{}
+	for _, method := range desc.Methods {
+		methods[method.MethodName] = []rpc.Role{rpc.RoleDelivery}
 	}
-	for method := range policy {
-		require.True(t, served[method], "policy.go names %s, which does not exist", method)
+	methods["Heads"], methods["Read"] = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery}, []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleAdmin}
+	server.Allow(rpc.For(desc, methods))
+	historyv1.RegisterHistoryServiceServer(server, service)
+}
+
+// registerAdmin serves an admin service for operators.
+func registerAdmin(server rpc.Registrar, service adminv1.AdminServiceServer) {
+	desc, methods := &adminv1.AdminService_ServiceDesc, map[string][]rpc.Role{}
+	for _, method := range desc.Methods {
+		methods[method.MethodName] = []rpc.Role{rpc.RoleAdmin}
+	}
+	server.Allow(rpc.For(desc, methods))
+	adminv1.RegisterAdminServiceServer(server, service)
+}
+
+// A server with a method that nobody may call does not start: it was forgotten.
+func TestAMethodWithoutAPolicyIsNotServed(t *testing.T) {
+	for name, allow := range map[string]func(*rpc.Server){
+		"no policy at all": func(*rpc.Server) {},
+		"one method forgotten": func(s *rpc.Server) {
+			methods := map[string][]rpc.Role{}
+			for _, method := range historyv1.HistoryService_ServiceDesc.Methods[1:] {
+				methods[method.MethodName] = []rpc.Role{rpc.RoleDelivery}
+			}
+			s.Allow(rpc.For(&historyv1.HistoryService_ServiceDesc, methods))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, telemetry.Discard())
+			require.NoError(t, err)
+			allow(server)
+			historyv1.RegisterHistoryServiceServer(server, historyv1.UnimplementedHistoryServiceServer{})
+			require.ErrorContains(t, server.Run(t.Context()), "has no policy")
+		})
 	}
 }
 
-// Who writes, and who speaks for users, is too important to be changed by the way.
-func TestThePolicyOfWhatMatters(t *testing.T) {
-	for method, roles := range map[string][]Role{
-		"/runnel.history.v1.HistoryService/Append":   {RoleDelivery},
-		"/runnel.history.v1.HistoryService/Lease":    {RoleDelivery},
-		"/runnel.delivery.v1.DeliveryService/Submit": {RoleService, RoleAdmin},
-		"/runnel.admin.v1.AdminService/RevokeUser":   {RoleAdmin},
-		// What destroys content or lets streams be purged is ordered by operators, and carried out by workers alone.
-		"/runnel.admin.v1.AdminService/Erase":          {RoleAdmin},
-		"/runnel.admin.v1.AdminService/MarkBackup":     {RoleAdmin},
-		"/runnel.admin.v1.AdminService/RaiseLevel":     {RoleAdmin},
-		"/runnel.history.v1.HistoryService/MarkBackup": {RoleDelivery},
-		"/runnel.history.v1.HistoryService/RaiseLevel": {RoleDelivery},
-		// The feed is everything that everybody says.
-		"/runnel.history.v1.HistoryService/ReadFeed": {RoleDelivery, RoleService},
-	} {
-		require.Equal(t, roles, policy[method], method)
-	}
-}
+// Calls within a process need no policy.
+var _ rpc.Registrar = (*rpc.Inproc)(nil)

@@ -65,7 +65,7 @@ func overNetwork(tb testing.TB, tel *telemetry.Telemetry, service *history) grpc
 	tb.Helper()
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, tel)
 	require.NoError(tb, err)
-	historyv1.RegisterHistoryServiceServer(server, service)
+	registerHistory(server, service)
 	stop := serve(tb, server)
 	conn, err := rpc.Dial(server.Addr(), rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	require.NoError(tb, err)

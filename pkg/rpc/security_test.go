@@ -43,13 +43,13 @@ func newHouse(t *testing.T) *house {
 	h.tel.Log = slog.New(slog.NewTextHandler(h.log, nil))
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: h.ca.Issue(h.files, string(rpc.RoleHistory))}, h.tel)
 	require.NoError(t, err)
-	historyv1.RegisterHistoryServiceServer(server, &history{
+	registerHistory(server, &history{
 		append: func(ctx context.Context, _ *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 			h.callers <- rpc.Caller(ctx)
 			return &historyv1.AppendResponse{}, nil
 		},
 	})
-	adminv1.RegisterAdminServiceServer(server, adminv1.UnimplementedAdminServiceServer{})
+	registerAdmin(server, adminv1.UnimplementedAdminServiceServer{})
 	h.addr = server.Addr()
 	stop := serve(t, server)
 	t.Cleanup(func() { require.NoError(t, stop()) })
@@ -178,8 +178,8 @@ func TestWithoutTLSOnlyThisMachineIsServed(t *testing.T) {
 func TestWithoutTLSOperatorsAreOnThisMachine(t *testing.T) {
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "0.0.0.0:0", Plaintext: true}, telemetry.Discard())
 	require.NoError(t, err)
-	adminv1.RegisterAdminServiceServer(server, adminv1.UnimplementedAdminServiceServer{})
-	historyv1.RegisterHistoryServiceServer(server, &history{append: func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	registerAdmin(server, adminv1.UnimplementedAdminServiceServer{})
+	registerHistory(server, &history{append: func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 		return &historyv1.AppendResponse{}, nil
 	}})
 	stop := serve(t, server)

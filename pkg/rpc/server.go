@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"time"
 
@@ -125,6 +126,21 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 }
 
+// Allow adds the policy of services. It must not be called any more once Run is.
+func (s *Server) Allow(policy Policy) { maps.Copy(s.guard.policy, policy) }
+
+// checkPolicy returns an error when a method is served that nobody may call.
+func (s *Server) checkPolicy() error {
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, method := range info.Methods {
+			if full := "/" + service + "/" + method.Name; len(s.guard.policy[full]) == 0 {
+				return fmt.Errorf("gRPC server: %s has no policy, so nobody may call it", full)
+			}
+		}
+	}
+	return nil
+}
+
 // Addr is the address it listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
@@ -141,6 +157,10 @@ func (s *Server) SetServing(serving bool) {
 // lets other calls in flight finish for the stop timeout, cancels the rest and waits for them. It is called once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.polls.stop()
+	if err := s.checkPolicy(); err != nil {
+		_ = s.listener.Close() // the reason above matters more
+		return err
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.listener) }()
 	select {

@@ -24,7 +24,7 @@ func TestHealthAndReflection(t *testing.T) {
 	tel := telemetry.Discard()
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, tel)
 	require.NoError(t, err)
-	historyv1.RegisterHistoryServiceServer(server, &history{})
+	registerHistory(server, &history{})
 	stop := serve(t, server)
 	conn, err := rpc.Dial(server.Addr(), rpc.ClientConfig{Service: rpc.RoleHistory}, tel)
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func startCall(t *testing.T, stopTimeout time.Duration) (stop func() error, rele
 	release = make(chan struct{})
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", StopTimeout: stopTimeout}, tel)
 	require.NoError(t, err)
-	historyv1.RegisterHistoryServiceServer(server, &history{
+	registerHistory(server, &history{
 		append: func(ctx context.Context, _ *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 			close(entered)
 			select {
@@ -125,7 +125,7 @@ func TestClientOutlivesTheServer(t *testing.T) {
 	start := func(addr string) (string, func() error) {
 		server, err := rpc.NewServer(rpc.ServerConfig{Listen: addr}, tel)
 		require.NoError(t, err)
-		historyv1.RegisterHistoryServiceServer(server, service)
+		registerHistory(server, service)
 		return server.Addr(), serve(t, server)
 	}
 	addr, stop := start("127.0.0.1:0")

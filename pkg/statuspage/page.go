@@ -31,7 +31,7 @@ var pageJS []byte
 //go:embed page.css
 var pageCSS []byte
 
-// Table is what a Source gives: text for people.
+// Table is what a Source returns: text for people.
 type Table struct {
 	Title   string     `json:"title"`
 	Columns []string   `json:"columns"`
@@ -40,7 +40,10 @@ type Table struct {
 	Note string `json:"note,omitempty"`
 }
 
-// Source gives a table when somebody looks. It must return when its context ends, and give at most a few hundred rows.
+// MaxRows is how many rows a Source should return at most.
+const MaxRows = 100
+
+// Source returns a table when somebody looks. It must return when its context ends.
 type Source func(ctx context.Context) (Table, error)
 
 // Config says what the page shows.

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
@@ -19,17 +18,21 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+
+	"github.com/runnelhq/runnel/services/delivery/admin"
 )
 
 // Register adds the gRPC services to a server: DeliveryService, and AdminService for operators.
-func (s *Service) Register(server grpc.ServiceRegistrar) {
+func (s *Service) Register(server rpc.Registrar) {
+	server.Allow(Policy())
 	deliveryv1.RegisterDeliveryServiceServer(server, s)
 	s.admin.Register(server)
 }
 
 // Admin is the AdminService that Register adds.
-func (s *Service) Admin() adminv1.AdminServiceServer { return s.admin }
+func (s *Service) Admin() *admin.Server { return s.admin }
 
 // questions is what other workers may ask this one over NATS on behalf of an operator: all that only tells.
 func questions() *grpc.ServiceDesc {

@@ -27,8 +27,11 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/certs/certstest"
 	"github.com/runnelhq/runnel/pkg/client"
-	"github.com/runnelhq/runnel/pkg/statuspage"
+
+	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/e2e/launch"
+	"github.com/runnelhq/runnel/services/gateway/operator"
+	"github.com/runnelhq/runnel/services/history"
 )
 
 const (
@@ -60,7 +63,7 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 			wrong = append(wrong, p.look(selector))
 		}
 	}
-	for _, chart := range slices.Concat(statuspage.GatewayCharts(), statuspage.DeliveryCharts(), statuspage.HistoryCharts()) {
+	for _, chart := range slices.Concat(operator.Charts(), delivery.Charts(), history.Charts()) {
 		selector := chart.Metric
 		if strings.HasSuffix(selector, "_seconds") || strings.HasSuffix(selector, "_events") {
 			selector += "_count"

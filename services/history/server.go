@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/services/history/ledger"
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -38,6 +39,12 @@ func New(cfg Config, s Store, log *slog.Logger, registerer prometheus.Registerer
 		store: s, log: log, timeout: cmp.Or(cfg.Timeout, defaultTimeout), metrics: newMetrics(registerer, s),
 		ledger: ledger.New(cfg.EraseLedger), closing: make(chan struct{}),
 	}
+}
+
+// Register adds the service and its policy to a server.
+func (s *Server) Register(server rpc.Registrar) {
+	server.Allow(Policy())
+	historyv1.RegisterHistoryServiceServer(server, s)
 }
 
 // Close ends the calls that wait for something, so that a server that stops does not wait for them, and closes the erase

@@ -69,7 +69,7 @@ func newBed(t *testing.T) *bed {
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0"}, telemetry.Discard())
 	require.NoError(t, err)
 	b.server = history.New(cfg, b.store, log, b.registry)
-	historyv1.RegisterHistoryServiceServer(server, b.server)
+	b.server.Register(server)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()

@@ -18,7 +18,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
@@ -28,6 +27,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
+	"github.com/runnelhq/runnel/services/gateway/operator"
 	"github.com/runnelhq/runnel/services/history"
 )
 
@@ -127,9 +127,9 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if s.rpc, err = rpc.NewServer(cfg.RPC, tel); err != nil {
 		return nil, err
 	}
-	historyv1.RegisterHistoryServiceServer(s.rpc, s.history)
+	s.history.Register(s.rpc)
 	s.delivery.Register(s.rpc)
-	gatewayv1.RegisterGatewayServiceServer(s.rpc, s.gateway.Server())
+	s.gateway.Server().Register(s.rpc)
 	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, map[string]telemetry.Check{
 		"history": s.store.Ping,
 		"nats":    s.checkNATS,
@@ -139,8 +139,8 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	}
 	s.status = statuspage.New(statuspage.Config{
 		Title: "Runnel", Gatherer: tel.Registry, Log: tel.Log,
-		Charts: slices.Concat(statuspage.GatewayCharts(), statuspage.DeliveryCharts(), statuspage.HistoryCharts()),
-		Tables: []statuspage.Source{statuspage.Connections(s.gateway.Server()), statuspage.Partitions(s.delivery.Admin())},
+		Charts: slices.Concat(operator.Charts(), delivery.Charts(), history.Charts()),
+		Tables: []statuspage.Source{s.gateway.Server().ConnectionTable(), s.delivery.Admin().PartitionTable()},
 	})
 	s.admin.Handle("/", s.status)
 	s.admin.Handle("/debug/", s.gateway.Debug())

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -60,7 +59,8 @@ type Server struct {
 func New(deps Deps) *Server { return &Server{Deps: deps} }
 
 // Register adds the service to a gRPC server.
-func (s *Server) Register(server grpc.ServiceRegistrar) {
+func (s *Server) Register(server rpc.Registrar) {
+	server.Allow(Policy())
 	adminv1.RegisterAdminServiceServer(server, s)
 }
 

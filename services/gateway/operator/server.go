@@ -48,6 +48,12 @@ type Server struct {
 // New makes a server.
 func New(deps Deps) *Server { return &Server{deps: deps} }
 
+// Register adds the service and its policy to a server.
+func (s *Server) Register(server rpc.Registrar) {
+	server.Allow(Policy())
+	gatewayv1.RegisterGatewayServiceServer(server, s)
+}
+
 const (
 	defaultList = 100
 	// maxStandings bounds the conversations that are listed of one connection, and the connections of one conversation.

@@ -11,7 +11,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
-	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/delivery"
 )
 
@@ -49,7 +48,7 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 	}
 	worker.Register(p.Server)
 	p.Check("delivery", worker.Check)
-	p.StatusPage("runnel-delivery "+worker.Name(), statuspage.DeliveryCharts(), statuspage.Partitions(worker.Admin()))
+	p.StatusPage("runnel-delivery "+worker.Name(), delivery.Charts(), worker.Admin().PartitionTable())
 	p.Go(worker.Run)
 	return nil
 }

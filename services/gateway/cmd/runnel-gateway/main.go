@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 
-	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
@@ -13,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
-	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/gateway"
+	"github.com/runnelhq/runnel/services/gateway/operator"
 )
 
 type config struct {
@@ -55,12 +54,12 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 	if err != nil {
 		return err
 	}
-	gatewayv1.RegisterGatewayServiceServer(p.Server, gw.Server())
+	gw.Server().Register(p.Server)
 	for name, check := range gw.Checks() {
 		p.Check(name, check)
 	}
 	p.Admin.Handle("/debug/", gw.Debug())
-	p.StatusPage("runnel-gateway "+gw.ID(), statuspage.GatewayCharts(), statuspage.Connections(gw.Server()))
+	p.StatusPage("runnel-gateway "+gw.ID(), operator.Charts(), gw.Server().ConnectionTable())
 	p.Go(gw.Run)
 	return nil
 }

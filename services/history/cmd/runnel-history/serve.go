@@ -4,10 +4,7 @@ import (
 	"context"
 	"os"
 
-	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
-
 	"github.com/runnelhq/runnel/pkg/process"
-	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/history"
 )
 
@@ -34,7 +31,7 @@ func (d *database) assemble(ctx context.Context, p *process.Process) error {
 		<-ctx.Done()
 		return server.Close()
 	})
-	historyv1.RegisterHistoryServiceServer(p.Server, server)
-	p.StatusPage("runnel-history", statuspage.HistoryCharts())
+	server.Register(p.Server)
+	p.StatusPage("runnel-history", history.Charts())
 	return nil
 }

@@ -1,0 +1,32 @@
+package admin
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
+)
+
+// Every method has a place in the policy, and the policy has no other.
+func TestThePolicyIsComplete(t *testing.T) {
+	desc, policy := &adminv1.AdminService_ServiceDesc, Policy()
+	require.Len(t, policy, len(desc.Methods))
+	for _, method := range desc.Methods {
+		require.NotEmpty(t, policy["/"+desc.ServiceName+"/"+method.MethodName], method.MethodName)
+	}
+}
+
+// What is too important to be changed by the way.
+func TestThePolicyOfWhatMatters(t *testing.T) {
+	for method, roles := range map[string][]rpc.Role{
+		"RevokeUser": {rpc.RoleAdmin},
+		"Erase":      {rpc.RoleAdmin},
+		"MarkBackup": {rpc.RoleAdmin},
+		"RaiseLevel": {rpc.RoleAdmin},
+	} {
+		require.Equal(t, roles, Policy()["/"+adminv1.AdminService_ServiceDesc.ServiceName+"/"+method], method)
+	}
+}

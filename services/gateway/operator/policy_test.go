@@ -1,0 +1,29 @@
+package operator
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
+)
+
+// Every method has a place in the policy, and the policy has no other.
+func TestThePolicyIsComplete(t *testing.T) {
+	desc, policy := &gatewayv1.GatewayService_ServiceDesc, Policy()
+	require.Len(t, policy, len(desc.Methods))
+	for _, method := range desc.Methods {
+		require.NotEmpty(t, policy["/"+desc.ServiceName+"/"+method.MethodName], method.MethodName)
+	}
+}
+
+// What is too important to be changed by the way.
+func TestThePolicyOfWhatMatters(t *testing.T) {
+	for method, roles := range map[string][]rpc.Role{
+		"Disconnect": {rpc.RoleDelivery, rpc.RoleAdmin},
+	} {
+		require.Equal(t, roles, Policy()["/"+gatewayv1.GatewayService_ServiceDesc.ServiceName+"/"+method], method)
+	}
+}
