@@ -62,9 +62,9 @@ type Config struct {
 	// Issuer must be the token's iss. Empty checks nothing.
 	Issuer string `help:"Issuer (iss) that tokens must have; empty takes any."`
 	// Leeway is how far the clocks of issuer and service may differ. Defaults to 30 s.
-	Leeway time.Duration `help:"Difference allowed between the issuer's clock and this one." default:"30s"`
+	Leeway time.Duration `help:"Largest allowed difference between the issuer's clock and this machine's." default:"30s"`
 	// AllowNoExpiry takes tokens without exp, which are good until their key is withdrawn.
-	AllowNoExpiry bool `help:"Take tokens that never expire."`
+	AllowNoExpiry bool `help:"Accept tokens without an expiry."`
 }
 
 // Options are what tests and unusual surroundings replace. The zero value is right for services.

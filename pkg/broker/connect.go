@@ -32,9 +32,9 @@ type Config struct {
 	Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
 
 	Replicas        int           `help:"Copies of each stream: 1 on a single NATS server, 3 in a cluster." default:"1"`
-	MaxBytes        int64         `help:"Most bytes of each partition's stream. Committed commands make room; new ones are refused only while it is full of commands that are not committed." default:"268435456"`
-	MaxAge          time.Duration `help:"How long a command stays in the stream at most; must outlast the longest outage of the database." default:"72h"`
-	DuplicateWindow time.Duration `help:"How long NATS remembers message ids. Repeats after it are recognised by the history store." default:"2m"`
+	MaxBytes        int64         `help:"Most bytes of each partition's stream. Committed commands are purged to make room; new commands are refused only while the stream is full of uncommitted ones." default:"268435456"`
+	MaxAge          time.Duration `help:"Longest time that a command stays in the stream. It must be longer than the longest outage of the database." default:"72h"`
+	DuplicateWindow time.Duration `help:"How long NATS remembers message ids. Later repeats are recognised by the history store." default:"2m"`
 }
 
 // MaxCommandBytes is the largest command a stream takes.

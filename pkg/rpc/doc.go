@@ -3,8 +3,8 @@
 //
 //	server.go     Server: listens, serves, stops
 //	client.go     Dial
-//	policy.go     which role may call which method, in one table
-//	guard.go      asks the table for each call
+//	policy.go     Policy: which role may call which method; each service registers its own
+//	guard.go      applies the policy to each call
 //	transport.go  mutual TLS with certificates that may change
 //	breaker.go    what a caller does about a dependency that fails or hangs
 //	circuit.go    whether a method is called
@@ -16,9 +16,9 @@
 // grpc.ClientConnInterface; whether these are a Server and the connection of Dial, or one Inproc, is decided where the
 // process is put together. Both ways give the same errors, the same metrics and the same traces.
 //
-// With certificates (package certs) both sides prove who they are, and a method answers only the roles that the table
-// names. Without, a server listens on the machine's own addresses, and elsewhere only when it is told to. The package
-// knows the names of methods and nothing else of a service; who a user is and may do is not its business.
+// With certificates (package certs) both sides authenticate, and a method answers only the roles in its policy. Without, a
+// server listens on loopback addresses, and on others only when it is configured to. The package knows no service, and does not
+// authorise users.
 package rpc
 
 // MaxMessageBytes is the largest message either way. A page of history and a batch of commands stay well below.

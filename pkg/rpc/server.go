@@ -40,7 +40,7 @@ type ServerConfig struct {
 	// TLS makes callers prove who they are, and the server too. Defaults to none: no encryption, and everybody may call.
 	TLS certs.Config `embed:"" prefix:"tls."`
 	// Plaintext lets the server listen without TLS on an address that other machines can reach.
-	Plaintext bool `help:"Serve other machines without TLS: whoever reaches the address may then read and write everything."`
+	Plaintext bool `help:"Serve other machines without TLS. Everybody who can reach the address may then read and write everything."`
 	// MaxInFlight bounds the calls of one method that are handled at once. Defaults to 512.
 	MaxInFlight int `help:"Most calls of one method handled at once; further ones wait a moment, then are refused." default:"512"`
 	// StopTimeout is what calls in flight get to finish when the server is stopped. Defaults to 5 s.

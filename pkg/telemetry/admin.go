@@ -31,7 +31,7 @@ type AdminConfig struct {
 	// Token is what callers must show, 16 characters or more: as a bearer token, or as the password of any user. Only what
 	// probes ask (/livez, /readyz, /healthz) is open to everybody. Required unless Listen is loopback; where it is set, it
 	// holds on loopback as well.
-	Token string `help:"Token that the admin server asks for, 16 characters or more; required unless it listens on loopback." secret:""`
+	Token string `help:"Token that callers of the admin server must send, at least 16 characters. Required on a non-loopback address." secret:""`
 	// Pprof serves Go's profiles under /debug/pprof/. Defaults to true: when a service is in trouble is no time to restart
 	// it, and who can ask has the token or is on the machine.
 	Pprof bool `help:"Serve Go profiles under /debug/pprof/." default:"true" negatable:""`

@@ -24,7 +24,7 @@ import (
 // Config says what a service tells about itself, and where.
 type Config struct {
 	// LogLevel is debug, info, warn or error. Defaults to info.
-	LogLevel string `help:"Least severe level that is logged." enum:"debug,info,warn,error" default:"info"`
+	LogLevel string `help:"Lowest level that is logged." enum:"debug,info,warn,error" default:"info"`
 	// LogFormat is text or json. Defaults to text.
 	LogFormat string `help:"Form of log lines." enum:"text,json" default:"text"`
 	// OTLPEndpoint is host:port (no TLS) or a URL with http or https. Defaults to none: no traces are made. The variables

@@ -19,13 +19,13 @@ type Config struct {
 	MaxConnectionsPerUser int     `help:"Most connections of one user on this gateway." default:"50"`
 	MaxConnectionsPerIP   int     `help:"Most connections from one address." default:"5000"`
 	ConnectRatePerIP      float64 `help:"New connections a second from one address, after a burst of ten times that." default:"200"`
-	ConnectRate           float64 `help:"New connections a second of this gateway, after a burst of twice that; 0 for any number. Who comes above it is asked to come back: when many clients return at once, the history service is not flooded." default:"5000"`
+	ConnectRate           float64 `help:"New connections a second of this gateway, after a burst of twice that; 0 for any number. Connections above it are refused with a reconnect delay, so that many clients that return at once do not overload the history service." default:"5000"`
 	FrameRate             float64 `help:"Frames a second from one connection, after a burst of ten times that." default:"50"`
 	CommandRatePerUser    float64 `help:"Commands a second of one user, after a burst of ten times that." default:"20"`
 	MaxCommands           int     `help:"Most commands of this gateway on their way to an outcome." default:"65536"`
 	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client, at least 65536. With less than the default, some messages that the protocol allows are refused." default:"163840"`
 
-	SendQueueBytes int `help:"Most bytes waiting for one connection; a client that lets more pile up is closed and resumes." default:"262144"`
+	SendQueueBytes int `help:"Most bytes waiting to be sent to one connection. A slower client is closed; it reconnects and resumes." default:"262144"`
 	RecentBytes    int `help:"Memory for recent events of all conversations, from which returning clients are served." default:"67108864"`
 
 	ConnectTimeout time.Duration `help:"Time for the first frame after the WebSocket handshake." default:"10s"`
@@ -33,16 +33,16 @@ type Config struct {
 	AckTimeout     time.Duration `help:"Time until an unacknowledged event is sent again; doubles with each try." default:"10s"`
 	AckTries       int           `help:"Times an unacknowledged event is sent again before the connection is closed." default:"5"`
 	TokenWarning   time.Duration `help:"Time before a token's expiry at which the client is warned." default:"60s"`
-	WriteTimeout   time.Duration `help:"Time for a full socket to take its backlog before the connection counts as dead." default:"15s"`
+	WriteTimeout   time.Duration `help:"Time for a full socket to accept its backlog before the connection is closed." default:"15s"`
 	HistoryTimeout time.Duration `help:"Time for one call of the history service." default:"5s"`
-	Drain          time.Duration `help:"Longest time over which connections are closed when the gateway stops. It wins over drain-rate; the process needs up to 5s more to end." default:"10s"`
-	DrainRate      int           `help:"Clients a second that come back elsewhere when the gateway stops. If drain is too short for it, those closed too early are asked to wait, up to 30s." default:"500"`
+	Drain          time.Duration `help:"Longest time over which connections are closed when the gateway stops. It takes precedence over drain-rate; the process needs up to 5s more to exit." default:"10s"`
+	DrainRate      int           `help:"Clients a second that are moved to other gateways when this one stops. If drain is too short for all of them, clients that are closed early are asked to wait, up to 30s." default:"500"`
 
-	RevocationInterval time.Duration `help:"Interval at which revocations are read from the history service, for notices that were lost; notices act at once." default:"10s"`
+	RevocationInterval time.Duration `help:"Interval at which revocations are read from the history service, in case a notice was lost. Notices take effect at once." default:"10s"`
 
-	ExplainEntries int `help:"Steps of events that are kept for explaining what became of them, 32 bytes each; 0 keeps none. Delivering an event to a connection takes three." default:"196608"`
+	ExplainEntries int `help:"Steps of events kept in memory for runnel admin explain, 32 bytes each; 0 keeps none. Delivering an event to a connection takes three." default:"196608"`
 
-	ClientTraceRate        float64 `help:"Commands a second whose trace goes on with that of the client's own span, because it is sampled; the others begin a trace here. 0 trusts no client." default:"100"`
+	ClientTraceRate        float64 `help:"Sampled traces of clients that are continued, a second; commands above it start a trace of their own. 0 continues none." default:"100"`
 	ClientTraceRatePerUser float64 `help:"The same for one user." default:"10"`
 }
 

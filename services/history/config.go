@@ -17,12 +17,12 @@ import (
 type Config struct {
 	// Database is sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE. Standalone defaults to a file in its data directory, the
 	// single service asks for it.
-	Database string `help:"Where the history is kept: sqlite:PATH for a file, or postgres://USER@HOST/DATABASE. With a password in it, give it by environment or settings file."`
+	Database string `help:"Database: sqlite:PATH, or postgres://USER@HOST/DATABASE. Set a URL with a password by environment variable or settings file."`
 	// Connections is the most connections to PostgreSQL. Defaults to 20: one for each of 16 partitions, and some for reading.
 	Connections int `help:"Most connections to PostgreSQL." default:"20"`
 	// EraseLedger is a file in which every erasure is recorded before it is committed. Keep it apart from the database and its
 	// backups: runnel-history restored erases again by it. Empty for none, the default.
-	EraseLedger string `help:"File that records every erasure before it is committed, so that a database restored from an older backup can be erased from again. Keep it apart from the database. With several history services each has its own." placeholder:"FILE"`
+	EraseLedger string `help:"File that records every erasure before it is committed, so that the erasures can be repeated after an older backup is restored. Keep it apart from the database. Each history service has its own file." placeholder:"FILE"`
 	// Timeout is the longest that one call may take, also when its caller would wait longer. Defaults to 10 s.
 	Timeout time.Duration `help:"Longest that one call may take, also when its caller would wait longer." default:"10s"`
 }

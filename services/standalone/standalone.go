@@ -33,7 +33,7 @@ import (
 
 // Config is everything that can be set. The parts have the same names as in the single services.
 type Config struct {
-	DataDir      string        `help:"Directory for everything that is kept." default:"./runnel-data" type:"path"`
+	DataDir      string        `help:"Directory for all data." default:"./runnel-data" type:"path"`
 	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed ones are synced always." default:"2m"`
 
 	NATS      broker.Config         `embed:"" prefix:"nats."`

@@ -42,15 +42,15 @@ type Command struct {
 	Timeout time.Duration `help:"How long to wait for each answer." default:"5s"`
 	JSON    bool          `name:"json" help:"Print one JSON object instead of tables."`
 
-	Status        status        `cmd:"" help:"Who is there: gateways, workers, partitions, dead letters."`
+	Status        status        `cmd:"" help:"Show the installation: gateways, workers, partitions, dead letters."`
 	Connections   connections   `cmd:"" help:"Connections of clients: list, inspect, disconnect."`
 	Users         users         `cmd:"" help:"Users: sessions, revoke."`
 	Conversations conversations `cmd:"" help:"Conversations: list, show, members, verify."`
 	Partitions    partitions    `cmd:"" help:"Partitions: list, move."`
-	DeadLetters   deadLetters   `cmd:"" help:"Commands that were put aside: list, show, retry, drop."`
+	DeadLetters   deadLetters   `cmd:"" help:"Dead letters: list, show, retry, drop."`
 	Explain       explain       `cmd:"" help:"Why a user did or did not get an event."`
 	Level         level         `cmd:"" help:"Protocol level: show, raise."`
-	Erase         erase         `cmd:"" help:"Erase content of a conversation, for good."`
+	Erase         erase         `cmd:"" help:"Erase content of a conversation permanently."`
 	Backup        backup        `cmd:"" help:"Backups: mark."`
 }
 

@@ -110,7 +110,7 @@ func lacks(head, seen, joined uint64) uint64 { return above(head, max(seen, abov
 type disconnect struct {
 	ID       string `arg:"" optional:"" help:"Id of the connection."`
 	User     string `help:"Close all connections of this user." placeholder:"USER"`
-	StayAway bool   `help:"Tell the client not to come back by itself."`
+	StayAway bool   `help:"Ask the client not to reconnect by itself."`
 }
 
 func (*disconnect) Help() string {

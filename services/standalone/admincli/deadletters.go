@@ -15,8 +15,8 @@ import (
 type deadLetters struct {
 	List  listDeadLetters `cmd:"" help:"List dead letters."`
 	Show  showDeadLetter  `cmd:"" help:"Show one with the command in it."`
-	Retry retryDeadLetter `cmd:"" help:"Send the command again; the dead letter goes when it has an outcome."`
-	Drop  dropDeadLetter  `cmd:"" help:"Forget one, for good."`
+	Retry retryDeadLetter `cmd:"" help:"Send the command again. The dead letter is deleted when the command has an outcome."`
+	Drop  dropDeadLetter  `cmd:"" help:"Delete a dead letter permanently."`
 }
 
 type listDeadLetters struct {
@@ -150,7 +150,7 @@ func (r *retryDeadLetter) Run(ctx context.Context, c *Command, console *Console)
 
 type dropDeadLetter struct {
 	ID  string `arg:"" help:"Id of the dead letter."`
-	Yes bool   `help:"Yes, for good."`
+	Yes bool   `help:"Confirm that this cannot be undone."`
 }
 
 func (*dropDeadLetter) Help() string {

@@ -15,8 +15,8 @@ type erase struct {
 	Seq       []uint64 `help:"Erase the events with these seqs." placeholder:"SEQ,..."`
 	Sender    string   `help:"Erase all events of this user." placeholder:"USER"`
 	Before    string   `help:"Erase all events from before this time: 2026-01-31, or 2026-01-31T12:00:00Z." placeholder:"TIME"`
-	CommandID string   `help:"Id of an erasure whose outcome is not known, to send it again." placeholder:"UUID"`
-	Yes       bool     `help:"Yes, for good."`
+	CommandID string   `help:"Command id of an erasure whose outcome is unknown, to send it again." placeholder:"UUID"`
+	Yes       bool     `help:"Confirm that this cannot be undone."`
 }
 
 func (*erase) Help() string {

@@ -9,7 +9,7 @@ import (
 
 type partitions struct {
 	List listPartitions `cmd:"" help:"List partitions with owner, lag and state."`
-	Move movePartition  `cmd:"" help:"Have a partition handed to another worker."`
+	Move movePartition  `cmd:"" help:"Move a partition to another worker."`
 }
 
 type listPartitions struct{}
@@ -52,8 +52,8 @@ func drawPartitions(p *page, list []*adminv1.Partition) {
 
 type movePartition struct {
 	Partition uint32 `arg:"" help:"Number of the partition."`
-	Worker    string `arg:"" optional:"" help:"Name of the worker, as partitions list has it."`
-	Any       bool   `help:"Let any worker have it again."`
+	Worker    string `arg:"" optional:"" help:"Name of the worker, as shown by partitions list."`
+	Any       bool   `help:"Let any worker own the partition again."`
 }
 
 func (*movePartition) Help() string {

@@ -24,9 +24,9 @@ type cli struct {
 
 	Serve      serveCommand      `cmd:"" default:"withargs" help:"Run the history service (the default)."`
 	Restored   restoredCommand   `cmd:"" help:"Run this once after the database was restored from a backup or failed over, before the services start."`
-	AcceptLoss acceptLossCommand `cmd:"" help:"Give up commands that a stream has lost, so that a stopped partition goes on."`
+	AcceptLoss acceptLossCommand `cmd:"" help:"Accept that commands were lost from a stream, so that the stopped partition continues."`
 	Rebuild    rebuildCommand    `cmd:"" help:"Make all views (edits, deletions, threads, reactions) anew from the logs, while the services run."`
-	Backup     backupCommand     `cmd:"" help:"Tell Runnel about backups of the database."`
+	Backup     backupCommand     `cmd:"" help:"Record backups of the database."`
 }
 
 // database says which database a command is about.

@@ -11,7 +11,7 @@ import (
 
 // restoredCommand is for a database that went back.
 type restoredCommand struct {
-	Ledgers []string `arg:"" optional:"" name:"ledger" help:"Erase ledgers to apply, besides the one that --history.erase-ledger names: those of the other history services." type:"existingfile"`
+	Ledgers []string `arg:"" optional:"" name:"ledger" help:"Further erase ledgers to apply, besides --history.erase-ledger: those of the other history services." type:"existingfile"`
 }
 
 // Help is shown by --help.

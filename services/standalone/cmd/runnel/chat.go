@@ -23,7 +23,7 @@ import (
 )
 
 type chatCommand struct {
-	User    string      `arg:"" help:"Who you are."`
+	User    string      `arg:"" help:"Your user id."`
 	With    string      `help:"User to write to. Without it, use /open USER." placeholder:"USER"`
 	URL     string      `name:"url" help:"WebSocket address of the gateway." default:"ws://127.0.0.1:8080/v1/ws"`
 	Codec   frame.Codec `help:"Encoding on the wire: proto or json." default:"proto" placeholder:"CODEC"`

@@ -26,7 +26,7 @@ type cli struct {
 	Chat   chatCommand   `cmd:"" help:"Chat in the terminal."`
 	Verify verifyCommand `cmd:"" help:"Check the hash chain of a conversation, or of all conversations of a user."`
 
-	Admin admincli.Command `cmd:"" help:"See and steer a running installation, of one process or many."`
+	Admin admincli.Command `cmd:"" help:"Inspect and control a running installation, of one process or many."`
 }
 
 func main() {
@@ -99,7 +99,7 @@ func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) 
 
 type tokenCommand struct {
 	User    string        `arg:"" help:"User id: 1 to 64 characters A-Z a-z 0-9 _ -."`
-	TTL     time.Duration `name:"ttl" help:"How long the token is good." default:"24h"`
+	TTL     time.Duration `name:"ttl" help:"Lifetime of the token." default:"24h"`
 	DataDir string        `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
 	Auth    auth.Config   `embed:"" prefix:"auth."`
 }
