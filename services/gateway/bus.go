@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,6 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 
 	"github.com/runnelhq/runnel/services/gateway/room"
+	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
 // bus is NATS as rooms use it.
@@ -30,59 +32,61 @@ func (b bus) Subscribe(conversationID string, to chan *nats.Msg) (room.Unsubscri
 // Flush implements room.Bus.
 func (b bus) Flush(ctx context.Context) error { return b.nats.FlushWithContext(ctx) }
 
-// subscribe listens to the notices for all gateways. It fails when NATS refuses any subscription.
-func (g *Gateway) subscribe() (unsubscribe func(), err error) {
+// notices takes what is told to all gateways.
+type notices struct {
+	sessions *session.Sessions
+	log      *slog.Logger
+}
+
+// subscribe listens to the notices. It fails when NATS refuses any subscription of the connection.
+func (n notices) subscribe(nc *nats.Conn) (unsubscribe func(), err error) {
 	var subs []*nats.Subscription
 	unsubscribe = func() {
 		for _, sub := range subs {
 			_ = sub.Unsubscribe() // fails only when the connection is closed
 		}
 	}
-	for subject, take := range map[string]nats.MsgHandler{broker.JoinedSubject: g.onJoined, broker.RevokedSubject: g.onRevoked} {
-		sub, err := g.nats.Subscribe(subject, take)
+	for subject, take := range map[string]nats.MsgHandler{broker.JoinedSubject: n.onJoined, broker.RevokedSubject: n.onRevoked} {
+		sub, err := nc.Subscribe(subject, take)
 		if err != nil {
 			return unsubscribe, fmt.Errorf("subscribe to %s: %w", subject, err)
 		}
 		subs = append(subs, sub)
 	}
-	return unsubscribe, broker.Allowed(g.nats)
+	return unsubscribe, broker.Allowed(nc)
 }
 
 // onJoined takes notices of new memberships.
-func (g *Gateway) onJoined(msg *nats.Msg) {
+func (n notices) onJoined(msg *nats.Msg) {
 	var joined brokerv1.Joined
 	if err := proto.Unmarshal(msg.Data, &joined); err != nil {
-		g.log.Error("a joined message cannot be decoded", "error", err)
+		n.log.Error("a joined message cannot be decoded", "error", err)
 		return
 	}
 	for _, userID := range joined.GetUserIds() {
-		g.sessions.Joined(userID, joined.GetConversationId())
+		n.sessions.Joined(userID, joined.GetConversationId())
 	}
 }
 
 // onRevoked takes notices of revoked tokens.
-func (g *Gateway) onRevoked(msg *nats.Msg) {
+func (n notices) onRevoked(msg *nats.Msg) {
 	var notice brokerv1.Revoked
 	if err := proto.Unmarshal(msg.Data, &notice); err != nil {
-		g.log.Error("a notice of revoked tokens cannot be decoded", "error", err)
+		n.log.Error("a notice of revoked tokens cannot be decoded", "error", err)
 		return
 	}
-	g.log.Info("tokens were revoked", "user", notice.GetUserId(), "issued_until", time.UnixMilli(notice.GetBeforeMs()))
-	g.sessions.Revoke(notice.GetUserId(), notice.GetBeforeMs())
+	n.log.Info("tokens were revoked", "user", notice.GetUserId(), "issued_until", time.UnixMilli(notice.GetBeforeMs()))
+	n.sessions.Revoke(notice.GetUserId(), notice.GetBeforeMs())
 }
 
-// watchNATS has everything compared with the store after the connection to NATS was lost: live messages were missed.
-func (g *Gateway) watchNATS(ctx context.Context, status <-chan nats.Status) {
+// onReconnect calls back whenever the connection to NATS is there again, until ctx ends: live messages were missed.
+func onReconnect(ctx context.Context, status <-chan nats.Status, back func()) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-status:
-			select {
-			case g.lost <- struct{}{}:
-			default:
-			}
-			g.sessions.Relist()
+			back()
 		}
 	}
 }

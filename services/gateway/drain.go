@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"log/slog"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/link/outbox"
+	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
 // maxReconnectDelay bounds how long a client may be asked to stay away: for its user that is an outage.
@@ -38,33 +42,30 @@ func (f drainPlan) delay(i int, elapsed time.Duration) time.Duration {
 	return max(f.back()*time.Duration(i)/time.Duration(max(f.count, 1))-elapsed, 0)
 }
 
-// drain closes all sessions with a request to go elsewhere, spread over time. It takes the configured time at most, and then
-// outbox.CloseGrace and a second for those that do not answer.
-func (g *Gateway) drain() {
-	g.gate.Close()
-	_ = g.listener.Close() // a second close by the server changes nothing
-	sessions := g.sessions.Close()
+// drain closes sessions with a request to go elsewhere, spread over time. It takes the window at most, and then outbox.CloseGrace
+// and a second for those that do not answer. left shows how many are still to be closed.
+func (f drainPlan) drain(sessions []*session.Session, left prometheus.Gauge, log *slog.Logger) {
 	if len(sessions) == 0 {
 		return
 	}
-	plan := drainPlan{count: len(sessions), rate: g.cfg.DrainRate, window: g.cfg.Drain}
-	g.log.Info("draining", "connections", len(sessions), "over", plan.over().Round(time.Millisecond).String())
+	f.count = len(sessions)
+	log.Info("draining", "connections", f.count, "over", f.over().Round(time.Millisecond).String())
 	begun := time.Now()
 	for i, s := range sessions {
-		if wait := plan.closing(i) - time.Since(begun); wait > 0 {
+		if wait := f.closing(i) - time.Since(begun); wait > 0 {
 			backoff.Pause(nil, wait)
 		}
-		g.metrics.DrainLeft.Set(float64(len(sessions) - i))
-		s.GoAway(plan.delay(i, time.Since(begun)))
+		left.Set(float64(len(sessions) - i))
+		s.GoAway(f.delay(i, time.Since(begun)))
 	}
-	g.metrics.DrainLeft.Set(0)
+	left.Set(0)
 	deadline := time.NewTimer(outbox.CloseGrace + time.Second)
 	defer deadline.Stop()
 	for _, s := range sessions {
 		select {
 		case <-s.Done():
 		case <-deadline.C:
-			return // g.cancel and the readers' deadlines end the rest
+			return // the readers' deadlines end the rest
 		}
 	}
 }

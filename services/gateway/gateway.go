@@ -255,7 +255,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer submitter.Close()
 	g.submitter.Store(submitter)
 	g.operator.RegisterGauges(g.registerer)
-	unsubscribe, err := g.subscribe()
+	unsubscribe, err := notices{g.sessions, g.log}.subscribe(g.nats)
 	defer unsubscribe()
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.sweep(g.ctx) })
 	background.Go(func() { g.compareHeads(g.ctx) })
 	background.Go(func() { g.acks.Run(g.ctx) })
-	background.Go(func() { g.watchNATS(g.ctx, status) })
+	background.Go(func() { onReconnect(g.ctx, status, g.compareAll) })
 	background.Go(func() { g.sessions.WatchRevocations(g.ctx) })
 	background.Go(func() { g.answerOperators(g.ctx) })
 	misfit := make(chan error, 1)
@@ -289,7 +289,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		err = nil
 	}
-	g.drain()
+	g.gate.Close()
+	_ = g.listener.Close() // a second close by the server changes nothing
+	drainPlan{rate: g.cfg.DrainRate, window: g.cfg.Drain}.drain(g.sessions.Close(), g.metrics.DrainLeft, g.log)
 	_ = g.server.Close() // the listener is gone; errors of closing idle HTTP connections mean nothing
 	g.cancel()
 	g.websockets.WaitForReaders()
@@ -313,6 +315,15 @@ func (g *Gateway) answerOperators(ctx context.Context) {
 	if err := instance.Run(ctx); err != nil {
 		g.log.Error("operators' questions over NATS are not answered", "error", err)
 	}
+}
+
+// compareAll has everything compared with the store: live messages and notices may have been lost.
+func (g *Gateway) compareAll() {
+	select {
+	case g.lost <- struct{}{}:
+	default:
+	}
+	g.sessions.Relist()
 }
 
 // sweepInterval is how exact heartbeats, time-outs and retries are.
