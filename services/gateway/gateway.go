@@ -95,7 +95,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	g.log = deps.Log.With("gateway", g.id)
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.compose(deps)
-	listener, err := listen(cfg, deps)
+	listener, err := listen(cfg, deps.Log, deps.Registerer)
 	if err != nil {
 		return nil, err
 	}

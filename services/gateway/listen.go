@@ -3,16 +3,19 @@ package gateway
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/runnelhq/runnel/pkg/certs"
 )
 
 // listen opens the address that clients connect to, with TLS where there is a certificate.
-func listen(cfg Config, deps Deps) (net.Listener, error) {
+func listen(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (net.Listener, error) {
 	var secured *tls.Config
 	if files := cfg.TLS.Config(); !files.Empty() {
-		bundle, err := certs.Load(files, certs.Options{Use: "clients", Log: deps.Log, Registerer: deps.Registerer})
+		bundle, err := certs.Load(files, certs.Options{Use: "clients", Log: log, Registerer: registerer})
 		if err != nil {
 			return nil, fmt.Errorf("listen for clients: %w", err)
 		}
