@@ -3,6 +3,7 @@ package client
 import (
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -10,30 +11,68 @@ import (
 // It is far longer than a copy may wait for its worker, and than most rolling upgrades.
 const rejectedFor = 5 * time.Minute
 
-// refused notes what an error says about the copies of a command that were sent, and returns true if it is to be sent again
-// although the error is not temporary.
+// attempt is what is known of the copies of one command that were sent. It is the request.Policy of the command.
 //
-// Only an outcome is a refusal: no copy of that attempt is committed after it. An error of the gateway itself says that it did
-// not take this copy; it says nothing about copies that were sent before. UNAVAILABLE says that nothing is known.
-func (t *Ticket) refused(outcome bool, refusal *RefusedError) (again bool) {
+// Only an outcome is a refusal: no copy of that attempt is committed after it. An error of the gateway itself says only that the
+// gateway did not take this copy; it says nothing about copies that were sent before. UNAVAILABLE says that nothing is known.
+type attempt struct {
+	// number is how often the command was refused. The server takes a copy as a new attempt only if the number has risen.
+	number uint32
+	// unconfirmed says that a copy was sent whose outcome is not known.
+	unconfirmed bool
+	// rejectedSince is when gateways began to refuse to take a command with an unconfirmed copy; zero if they do not.
+	rejectedSince time.Time
+	// note adds a note to the span of the command.
+	note func(what string)
+	// accepted, if set, is called when the broker holds a copy of the command.
+	accepted func()
+}
+
+func (a *attempt) Sent(again bool) {
+	if again {
+		a.note("sent again")
+	} else {
+		a.note("sent")
+	}
+}
+
+func (a *attempt) Accepted() {
+	a.note("accepted")
+	if a.accepted != nil {
+		a.accepted()
+	}
+}
+
+func (a *attempt) Unanswered() { a.unconfirmed = true }
+
+func (a *attempt) Refused(refusal *conversationv1.Error, outcome bool) (retry bool) {
 	switch {
-	case refusal.Code == conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE:
-		t.unconfirmed = true
+	case refusal.GetCode() == conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE:
+		a.unconfirmed = true
 	case outcome:
-		t.attempt++
-		t.unconfirmed, t.rejected = false, time.Time{}
-	case refusal.temporary():
-		t.unconfirmed = t.unconfirmed || refusal.Code == conversationv1.ErrorCode_ERROR_CODE_INTERNAL
+		a.number++
+		a.unconfirmed, a.rejectedSince = false, time.Time{}
+	case request.Temporary(refusal.GetCode()):
+		a.unconfirmed = a.unconfirmed || refusal.GetCode() == conversationv1.ErrorCode_ERROR_CODE_INTERNAL
 	default:
-		return t.rejectedAgain()
+		return a.rejected()
 	}
 	return false
 }
 
-// rejectedAgain notes that a command cannot be sent to this gateway, and returns true if it may have been sent to another one.
-func (t *Ticket) rejectedAgain() bool {
-	if t.unconfirmed && t.rejected.IsZero() {
-		t.rejected = time.Now()
+func (a *attempt) TooLarge() (retry bool) { return a.rejected() }
+
+// rejected notes that this gateway cannot take the command, and returns true if an earlier copy may have been committed.
+func (a *attempt) rejected() (retry bool) {
+	if a.unconfirmed && a.rejectedSince.IsZero() {
+		a.rejectedSince = time.Now()
 	}
-	return t.unconfirmed
+	return a.unconfirmed
+}
+
+func (a *attempt) Expired(cause error) error {
+	if !a.rejectedSince.IsZero() && time.Since(a.rejectedSince) >= rejectedFor {
+		return &UnconfirmedError{Cause: cause}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -215,7 +216,7 @@ func (c *Client) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.S
 	var answer *clientv1.ServerFrame
 	var failure error
 	done := make(chan struct{})
-	r := &request{frame: f, done: func(f *clientv1.ServerFrame, err error) {
+	r := &request.Request{Frame: f, Done: func(f *clientv1.ServerFrame, err error) {
 		answer, failure = f, err
 		close(done)
 	}}
@@ -224,14 +225,14 @@ func (c *Client) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.S
 		c.mu.Unlock()
 		return nil, c.reason()
 	}
-	c.ask(r)
+	c.requests.Ask(r)
 	c.mu.Unlock()
 	select {
 	case <-done:
 	case <-ctx.Done():
 		c.mu.Lock()
 		// It changes nothing if the answer has just come.
-		c.finish(r, nil, ctx.Err())
+		c.requests.Finish(r, nil, ctx.Err())
 		c.mu.Unlock()
 		<-done
 	}

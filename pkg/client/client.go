@@ -7,6 +7,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -24,8 +25,6 @@ type Client struct {
 	state  State
 	err    error
 	userID string
-	// maxFrame is the largest message that the gateway takes, 0 when it is not known.
-	maxFrame int
 	// connected is closed while the state is Connected.
 	connected chan struct{}
 	// session is the connection, nil without one.
@@ -35,8 +34,7 @@ type Client struct {
 	stats  Stats
 
 	// What is asked of the gateway; see request and Ticket.
-	requests map[*request]struct{}
-	ready    []*request
+	requests *request.Queue
 	outbox   map[string][]*Ticket
 	tickets  int
 	refusals refusals
@@ -71,10 +69,18 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{}), wake: make(chan struct{}, 1),
-		requests: map[*request]struct{}{}, outbox: map[string][]*Ticket{},
+		outbox:        map[string][]*Ticket{},
 		conversations: map[string]*stream{}, catchingUp: map[*stream]catchUp{}, receipts: map[string]*conversationv1.Receipt{},
 	}
 	c.checker = c.newChecker()
+	c.requests = request.NewQueue(request.Config{
+		Codec: cfg.Codec, Timeout: cfg.RequestTimeout, Backoff: cfg.Backoff.wait, Refused: refusalOf,
+		Wake: func() {
+			if c.session != nil {
+				c.session.poke()
+			}
+		},
+	})
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer(scopeName)
 	}
@@ -164,16 +170,14 @@ func (c *Client) shutLocked(err error) (first bool) {
 	if reason == nil {
 		reason = ErrClosed
 	}
-	for r := range c.requests {
-		c.finish(r, nil, reason)
-	}
+	c.requests.FailAll(reason)
 	for id, tickets := range c.outbox {
 		for _, ticket := range tickets {
 			ticket.resolve(nil, reason)
 		}
 		delete(c.outbox, id)
 	}
-	c.ready, c.tickets = nil, 0
+	c.tickets = 0
 	return true
 }
 
@@ -265,7 +269,9 @@ type Stats struct {
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stats
+	stats := c.stats
+	stats.Retries, stats.Timeouts = c.requests.Retries, c.requests.Timeouts
+	return stats
 }
 
 func (c *Client) startingPoint() clientv1.Start {

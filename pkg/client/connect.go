@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -27,7 +28,7 @@ func (c *Client) connect(ctx context.Context) error {
 		c.mu.Lock()
 		c.become(Connecting)
 		c.mu.Unlock()
-		s := &session{client: c, wake: make(chan struct{}, 1), done: make(chan struct{}), open: map[uint64]*request{}, lastID: connectID}
+		s := &session{client: c, wake: make(chan struct{}, 1), done: make(chan struct{})}
 		err := s.run(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // that the connection ended is what was asked for
@@ -129,10 +130,10 @@ func (s *session) ending(err error, refusal *RefusedError) error {
 		return fmt.Errorf("closed by the gateway: %s (%d): %w", code, int(code), err)
 	case refusal != nil && refusal.Code == conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED:
 		return &ClosedError{Code: errcode.CloseUnauthenticated, Refusal: refusal}
-	case refusal != nil && !refusal.temporary():
+	case refusal != nil && !request.Temporary(refusal.Code):
 		return &ClosedError{Code: errcode.CloseProtocol, Refusal: refusal}
 	case refusal != nil:
 		return fmt.Errorf("connect: %w", refusal)
 	}
-	return fmt.Errorf("%w: %w", errConnectionLost, err)
+	return fmt.Errorf("%w: %w", request.ErrConnectionLost, err)
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -15,21 +17,20 @@ var (
 	// ErrOutboxFull says that too many commands wait for their outcome already; this one was not taken.
 	ErrOutboxFull = errors.New("client: outbox is full")
 	// ErrTooLarge says that a request is larger than the gateway takes; it was not sent.
-	ErrTooLarge = errors.New("client: request is larger than the gateway takes")
+	ErrTooLarge = request.ErrTooLarge
 	// ErrOutcomeUnknown says that the wait ended but the command may have been sent, so it may yet be committed. Unless the error
 	// is an *UnconfirmedError, the command stays in the outbox. SubmitID with its id waits for it again.
 	ErrOutcomeUnknown = errors.New("client: outcome is not known yet")
 	// ErrUndone says that a command was not sent again after a fork, because it refers to an event that was undone.
 	ErrUndone = errors.New("client: the event that the command refers to was undone")
 
-	errStarted        = errors.New("client: was started already")
-	errSilent         = errors.New("gateway has been silent for two heartbeats")
-	errLeft           = errors.New("gateway asked to go away")
-	errSlow           = errors.New("callbacks are too slow for what the gateway says")
-	errConnectionLost = errors.New("connection was lost")
-	errForked         = errors.New("conversations are not pushed from where the client is")
-	errAnswer         = errors.New("gateway gave another answer than was asked for")
-	errSeq            = errors.New("gateway named a seq that no log can reach")
+	errStarted = errors.New("client: was started already")
+	errSilent  = errors.New("gateway has been silent for two heartbeats")
+	errLeft    = errors.New("gateway asked to go away")
+	errSlow    = errors.New("callbacks are too slow for what the gateway says")
+	errForked  = errors.New("the server's log went back")
+	errAnswer  = errors.New("gateway gave another answer than was asked for")
+	errSeq     = errors.New("gateway named a seq that no log can reach")
 )
 
 // RefusedError says that a request was refused for good.
@@ -53,17 +54,18 @@ func refused(e *conversationv1.Error) *RefusedError {
 	}
 }
 
+// refusalOf is the error of a request that was refused.
+func refusalOf(answer *clientv1.ServerFrame, refusal *conversationv1.Error) error {
+	err := refused(refusal)
+	err.TraceID = traceID(parse(answer.GetTraceparent()))
+	return err
+}
+
 func (e *RefusedError) Error() string {
 	if e.Field == "" {
 		return fmt.Sprintf("refused: %s: %s", errcode.Name(e.Code), e.Message)
 	}
 	return fmt.Sprintf("refused: %s: %s %s", errcode.Name(e.Code), e.Field, e.Message)
-}
-
-// temporary reports whether the request is sent again. A token that ran out under way is replaced with the connection, so for a
-// request it is no reason to give up.
-func (e *RefusedError) temporary() bool {
-	return errcode.Temporary(e.Code) || e.Code == conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED
 }
 
 // UnconfirmedError says that gateways kept refusing to take a command that an earlier connection had sent already: for example

@@ -3,6 +3,7 @@ package client
 import (
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -44,20 +45,20 @@ func (c *Client) pump() {
 		if conv.queued = false; conv.gone || conv.broken || conv.search != nil {
 			continue
 		}
-		c.ask(c.pageAfter(conv))
+		c.requests.Ask(c.pageAfter(conv))
 	}
 }
 
 // pageAfter is the request for the page after last.
-func (c *Client) pageAfter(conv *stream) *request {
+func (c *Client) pageAfter(conv *stream) *request.Request {
 	conv.filling = true
 	c.fills++
 	read := &clientv1.Read{ConversationId: conv.id, Limit: fillPage}
-	return &request{
-		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}},
+	return &request.Request{
+		Frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}},
 		// Pushed events may close the gap while the request waits.
-		aim: func() { read.After = conv.last },
-		done: func(answer *clientv1.ServerFrame, err error) {
+		Prepare: func() { read.After = conv.last },
+		Done: func(answer *clientv1.ServerFrame, err error) {
 			conv.filling = false
 			c.fills--
 			if page := answer.GetPage(); err == nil && page != nil {
@@ -91,7 +92,7 @@ func (c *Client) filled(conv *stream, page *clientv1.Page) {
 		// What was announced must be there, so it comes a little later; unless the user may not see it any more.
 		wait := c.cfg.Backoff.wait(conv.stuck)
 		conv.stuck++
-		c.askAfter(c.pageAfter(conv), wait)
+		c.requests.AskAfter(c.pageAfter(conv), wait)
 	default:
 		c.giveUp(conv)
 	}

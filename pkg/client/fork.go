@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -82,9 +83,9 @@ func (c *Client) investigate() {
 // lookAt reads the server's event at a seq.
 func (c *Client) lookAt(conv *stream, seq uint64, done func(page *clientv1.Page)) {
 	read := &clientv1.Read{ConversationId: conv.id, After: max(seq, 1) - 1, Limit: 1}
-	c.ask(&request{
-		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}},
-		done: func(answer *clientv1.ServerFrame, err error) {
+	c.requests.Ask(&request.Request{
+		Frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}},
+		Done: func(answer *clientv1.ServerFrame, err error) {
 			page := answer.GetPage()
 			switch {
 			case c.state == Closed:

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -29,14 +30,12 @@ type Ticket struct {
 	body *conversationv1.Body
 	// lane is the conversation that a create is put in order with, when it is sent again after a fork.
 	lane string
-	// attempt is how often the command was refused; unconfirmed says that the outcome of a copy is not known, rejected since
-	// when gateways refuse to take it all the same. See answered.
-	attempt     uint32
-	unconfirmed bool
-	rejected    time.Time
+	// attempt is what is known of the copies that were sent.
+	attempt attempt
 
-	done    chan struct{}
-	request *request
+	done chan struct{}
+	// request sends the command; nil while it waits for its turn.
+	request *request.Request
 	// shared says that more than one caller may wait for it.
 	shared  bool
 	outcome *conversationv1.Outcome
@@ -168,7 +167,7 @@ func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, 
 		return nil, ErrOutboxFull
 	}
 	before := c.refusals.find(ticket.id(), time.Now())
-	ticket.attempt, ticket.unconfirmed = before.attempt, before.unconfirmed
+	ticket.attempt.number, ticket.attempt.unconfirmed = before.attempt, before.unconfirmed
 	ticket.beginSend(ctx, c.tracer)
 	c.tickets++
 	c.outbox[ticket.key()] = append(waiting, ticket)
@@ -183,11 +182,15 @@ func (c *Client) submit(ticket *Ticket) {
 	submit := &clientv1.Submit{
 		ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
 	}
-	ticket.request = &request{
-		ticket: ticket,
-		frame:  &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: submit}},
-		aim:    func() { submit.Attempt = ticket.attempt },
-		done: func(answer *clientv1.ServerFrame, err error) {
+	ticket.attempt.note = ticket.happened
+	if c.cfg.OnAccepted != nil {
+		ticket.attempt.accepted = func() { c.notify(func(context.Context) { c.cfg.OnAccepted(ticket) }) }
+	}
+	ticket.request = &request.Request{
+		Policy:  &ticket.attempt,
+		Frame:   &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: submit}},
+		Prepare: func() { submit.Attempt = ticket.attempt.number },
+		Done: func(answer *clientv1.ServerFrame, err error) {
 			if err == nil && answer.GetOutcome() == nil {
 				err = errAnswer
 			}
@@ -196,7 +199,7 @@ func (c *Client) submit(ticket *Ticket) {
 			c.leave(ticket)
 		},
 	}
-	c.ask(ticket.request)
+	c.requests.Ask(ticket.request)
 }
 
 // remember keeps what is known of a command that leaves the outbox, for when it is given again or undone.
@@ -208,8 +211,8 @@ func (c *Client) remember(ticket *Ticket, answer *clientv1.ServerFrame, err erro
 			conversationID: answer.GetOutcome().GetConversationId(), commandID: ticket.CommandID,
 			seq: answer.GetOutcome().GetSeq(), body: ticket.body,
 		})
-	case ticket.attempt > 0 || ticket.unconfirmed:
-		c.refusals.keep(ticket.id(), past{attempt: ticket.attempt, unconfirmed: ticket.unconfirmed, at: time.Now()})
+	case ticket.attempt.number > 0 || ticket.attempt.unconfirmed:
+		c.refusals.keep(ticket.id(), past{attempt: ticket.attempt.number, unconfirmed: ticket.attempt.unconfirmed, at: time.Now()})
 	}
 }
 
@@ -237,13 +240,13 @@ func (c *Client) withdraw(ticket *Ticket) bool {
 	default:
 	}
 	switch {
-	case ticket.shared || ticket.unconfirmed:
+	case ticket.shared || ticket.attempt.unconfirmed:
 		return false
 	case ticket.request == nil:
 		ticket.resolve(nil, context.Canceled)
 		c.leave(ticket)
-	case ticket.request.tries == 0:
-		c.finish(ticket.request, nil, context.Canceled)
+	case !ticket.request.WasSent():
+		c.requests.Finish(ticket.request, nil, context.Canceled)
 	default:
 		return false
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
@@ -27,8 +28,6 @@ type session struct {
 
 	began     time.Time
 	heartbeat time.Duration
-	open      map[uint64]*request
-	lastID    uint64
 	// strays are the first events of conversations that are not listed yet.
 	strays map[string]uint64
 	// listed says that the gateway has named all conversations of the user.
@@ -37,9 +36,9 @@ type session struct {
 	heard time.Time
 	// comeBack is when to be connected anew, after go_away; zero without one.
 	comeBack time.Time
-	// scanAt is when a request is due, ackAt when acknowledgements are; zero for never.
-	scanAt, ackAt time.Time
-	owesPong      bool
+	// ackAt is when acknowledgements are due; zero for never.
+	ackAt    time.Time
+	owesPong bool
 	// firstBeat says that no heartbeat came yet.
 	firstBeat bool
 	// rejoin says that the client connects anew when it knows how far it has its conversations.
@@ -115,7 +114,6 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 	s.began = time.Now()
 	s.heard = s.began
 	s.heartbeat = time.Duration(connected.GetHeartbeatMs()) * time.Millisecond
-	c.maxFrame = int(connected.GetMaxFrameBytes())
 	s.firstBeat = true
 	c.session = s
 	c.userID = connected.GetUserId()
@@ -134,7 +132,7 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 	if len(c.unacked) > 0 {
 		s.remindAck(c.cfg.AckDelay, false)
 	}
-	c.resend(s)
+	c.requests.Connect(int(connected.GetMaxFrameBytes()), connectID)
 	c.cfg.Log.Info("connected to a gateway", "connection_id", connected.GetConnectionId(), "user_id", c.userID)
 }
 
@@ -142,11 +140,7 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 func (c *Client) lose(s *session) {
 	c.session = nil
 	close(s.done)
-	for r := range c.requests {
-		if r.once {
-			c.finish(r, nil, errConnectionLost)
-		}
-	}
+	c.requests.Disconnect()
 }
 
 // handle takes one frame from the gateway; an error ends the connection.
@@ -156,7 +150,7 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 	}
 	s.heard = time.Now()
 	if f.GetId() != 0 {
-		c.answered(s, f)
+		c.requests.Answer(f)
 		return nil
 	}
 	switch m := f.GetMessage().(type) {
@@ -165,13 +159,7 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 	case *clientv1.ServerFrame_Receipt:
 		c.receipt(m.Receipt)
 	case *clientv1.ServerFrame_Accepted:
-		if r := s.open[m.Accepted.GetRequestId()]; r != nil && r.ticket != nil {
-			ticket := r.ticket
-			ticket.happened("accepted")
-			if c.cfg.OnAccepted != nil {
-				c.notify(func(context.Context) { c.cfg.OnAccepted(ticket) })
-			}
-		}
+		c.requests.Accepted(m.Accepted.GetRequestId())
 	case *clientv1.ServerFrame_Heartbeat:
 		s.owesPong = true
 		s.poke()
@@ -226,10 +214,10 @@ func (s *session) refresh(ctx context.Context) {
 	if c.session != s {
 		return
 	}
-	c.ask(&request{
-		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}},
-		once:  true,
-		done: func(_ *clientv1.ServerFrame, err error) {
+	c.requests.Ask(&request.Request{
+		Frame:         &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}},
+		OneConnection: true,
+		Done: func(_ *clientv1.ServerFrame, err error) {
 			s.refreshing = false
 			if err != nil {
 				c.cfg.Log.Warn("could not refresh the connection's token", "error", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -381,12 +382,12 @@ func (c *Client) leaveIf(conv *stream, over bool) {
 // They matter too much to give up on the first refusal: without them the client does not know what it lacks. So it asks, more and
 // more rarely, for as long as the connection lasts; the next one begins anew.
 func (c *Client) listRest(s *session, after string, refusals int) {
-	r := &request{
-		frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{
+	r := &request.Request{
+		Frame: &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{
 			ListConversations: &clientv1.ListConversations{After: after, Limit: protocol.MaxPage},
 		}},
-		once: true,
-		done: func(answer *clientv1.ServerFrame, err error) {
+		OneConnection: true,
+		Done: func(answer *clientv1.ServerFrame, err error) {
 			if err == nil && answer.GetConversations() == nil {
 				err = errAnswer
 			}
@@ -410,9 +411,9 @@ func (c *Client) listRest(s *session, after string, refusals int) {
 		},
 	}
 	if refusals == 0 {
-		c.ask(r)
+		c.requests.Ask(r)
 	} else {
-		c.askAfter(r, c.cfg.Backoff.wait(refusals-1))
+		c.requests.AskAfter(r, c.cfg.Backoff.wait(refusals-1))
 	}
 }
 

@@ -59,7 +59,7 @@ func (t *Ticket) beginSend(ctx context.Context, tracer trace.Tracer) {
 
 // happened notes in the span of a command what became of it meanwhile.
 func (t *Ticket) happened(what string) {
-	if t != nil && t.span != nil {
+	if t.span != nil {
 		t.span.AddEvent(what)
 	}
 }

@@ -74,10 +74,7 @@ func (s *session) tick(now time.Time) (next time.Time) {
 			next = t
 		}
 	}
-	if !s.scanAt.IsZero() && !now.Before(s.scanAt) {
-		c.scan(s, now)
-	}
-	sooner(s.scanAt)
+	sooner(c.requests.Due())
 	sooner(s.ackAt)
 	if s.heartbeat > 0 {
 		silent := s.heard.Add(2 * s.heartbeat)
@@ -110,42 +107,8 @@ func (s *session) collect(buf []byte) []byte {
 			s.ackAt = time.Time{}
 		}
 	}
-	for len(c.ready) > 0 && frames < protocol.MaxFrames && !s.closing {
-		r := c.ready[0]
-		if !r.ready {
-			// It was finished while it waited here.
-			c.ready = c.ready[1:]
-			continue
-		}
-		if r.aim != nil {
-			r.aim()
-		}
-		s.lastID++
-		r.frame.Id = s.lastID
-		before := len(buf)
-		buf = frame.AppendClient(buf, codec, r.frame)
-		switch size := len(buf) - before; {
-		case c.maxFrame > 0 && size > c.maxFrame:
-			buf = buf[:before]
-			c.ready = c.ready[1:]
-			if r.ticket != nil && r.ticket.rejectedAgain() {
-				r.ready = false
-				r.tries++
-				c.tryLater(s, r, 0, ErrTooLarge)
-			} else {
-				c.finish(r, nil, ErrTooLarge)
-			}
-			continue
-		case c.maxFrame > 0 && before > 0 && len(buf) > c.maxFrame:
-			// It goes into the next message.
-			return buf[:before]
-		}
-		c.ready = c.ready[1:]
-		c.sent(s, r)
-		frames++
-	}
-	if len(c.ready) == 0 {
-		c.ready = nil
+	if !s.closing {
+		buf = c.requests.Append(buf, protocol.MaxFrames-frames)
 	}
 	return buf
 }

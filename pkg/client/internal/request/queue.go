@@ -1,0 +1,255 @@
+package request
+
+import (
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Config is what a Queue depends on. All fields are required.
+type Config struct {
+	Codec frame.Codec
+	// Timeout is how long an answer may take.
+	Timeout time.Duration
+	// Backoff is how long to wait after so many failures in a row, counted from 0.
+	Backoff func(failures int) time.Duration
+	// Refused makes the error of a refusal that is final.
+	Refused func(answer *clientv1.ServerFrame, refusal *conversationv1.Error) error
+	// Wake is called when there is something to send, or when Due has become earlier.
+	Wake func()
+}
+
+// Queue holds the unfinished requests of a client. It is not safe for concurrent use: the caller's lock guards it, and callbacks
+// (Done, Prepare, Policy) are called under that lock.
+type Queue struct {
+	cfg Config
+	// pending are all unfinished requests; ready those to be sent next, and some that were finished since.
+	pending map[*Request]struct{}
+	ready   []*Request
+	// maxFrame is the largest frame that the gateway accepts, 0 if it is not known.
+	maxFrame int
+
+	// The rest belongs to the present connection. Open requests by their id on it; nil without a connection.
+	open   map[uint64]*Request
+	lastID uint64
+	// due is when the next request times out or becomes ready; zero for never.
+	due time.Time
+
+	// Retries counts how often a request was sent again, Timeouts how often because there was no answer in time.
+	Retries, Timeouts uint64
+}
+
+// NewQueue makes an empty queue.
+func NewQueue(cfg Config) *Queue { return &Queue{cfg: cfg, pending: map[*Request]struct{}{}} }
+
+// Pending is the number of unfinished requests.
+func (q *Queue) Pending() int { return len(q.pending) }
+
+// Due is when Append has something to do without being woken; zero for never.
+func (q *Queue) Due() time.Time { return q.due }
+
+// Ask adds a request that is sent as soon as possible.
+func (q *Queue) Ask(r *Request) {
+	q.pending[r] = struct{}{}
+	q.makeReady(r)
+}
+
+// AskAfter adds a request that waits first.
+func (q *Queue) AskAfter(r *Request, wait time.Duration) {
+	q.pending[r] = struct{}{}
+	q.makeWait(r, wait)
+}
+
+// Finish ends a request with an answer or an error. It does nothing if the request has ended already.
+func (q *Queue) Finish(r *Request, answer *clientv1.ServerFrame, err error) {
+	if _, unfinished := q.pending[r]; !unfinished {
+		return
+	}
+	delete(q.pending, r)
+	if r.state == open {
+		delete(q.open, r.Frame.GetId())
+	}
+	r.state = waiting
+	r.Done(answer, err)
+}
+
+// FailAll ends all requests with an error.
+func (q *Queue) FailAll(err error) {
+	for r := range q.pending {
+		q.Finish(r, nil, err)
+	}
+	q.ready = nil
+}
+
+// Connect begins a connection: whatever the last one left unanswered is sent again. Ids continue after lastID.
+func (q *Queue) Connect(maxFrame int, lastID uint64) {
+	q.maxFrame, q.lastID, q.open, q.due = maxFrame, lastID, map[uint64]*Request{}, time.Time{}
+	now := time.Now()
+	for r := range q.pending {
+		switch {
+		case r.state == ready:
+		case r.state == waiting && now.Before(r.due):
+			q.remind(r.due)
+		default:
+			q.makeReady(r)
+		}
+	}
+	q.cfg.Wake()
+}
+
+// Disconnect ends a connection, and the requests that live no longer than it.
+func (q *Queue) Disconnect() {
+	q.open, q.due = nil, time.Time{}
+	for r := range q.pending {
+		if r.OneConnection {
+			q.Finish(r, nil, ErrConnectionLost)
+		}
+	}
+}
+
+// Accepted takes the notice that the server holds the request with that id.
+func (q *Queue) Accepted(id uint64) {
+	if r := q.open[id]; r != nil && r.Policy != nil {
+		r.Policy.Accepted()
+	}
+}
+
+// Answer takes the answer to a request. An answer that comes too late is dropped: the request was sent again since, or has ended.
+func (q *Queue) Answer(f *clientv1.ServerFrame) {
+	r := q.open[f.GetId()]
+	if r == nil {
+		return
+	}
+	delete(q.open, f.GetId())
+	r.state = waiting
+	refusal := f.GetError()
+	if refusal == nil {
+		refusal = f.GetOutcome().GetError()
+	}
+	if refusal == nil {
+		q.Finish(r, f, nil)
+		return
+	}
+	err := q.cfg.Refused(f, refusal)
+	if !r.refused(refusal, f.GetOutcome() != nil) {
+		q.Finish(r, f, err)
+		return
+	}
+	q.retryLater(r, time.Duration(refusal.GetRetryAfterMs())*time.Millisecond, err)
+}
+
+// Append appends one message's worth of requests to buf: at most frames of them, and no more bytes than the gateway accepts.
+// It first makes those ready whose time has come.
+func (q *Queue) Append(buf []byte, frames int) []byte {
+	if q.open == nil {
+		return buf
+	}
+	if !q.due.IsZero() && !time.Now().Before(q.due) {
+		q.makeDueReady()
+	}
+	for len(q.ready) > 0 && frames > 0 {
+		r := q.ready[0]
+		if r.state != ready {
+			// It ended while it waited here.
+			q.ready = q.ready[1:]
+			continue
+		}
+		if r.Prepare != nil {
+			r.Prepare()
+		}
+		q.lastID++
+		r.Frame.Id = q.lastID
+		before := len(buf)
+		buf = frame.AppendClient(buf, q.cfg.Codec, r.Frame)
+		switch size := len(buf) - before; {
+		case q.maxFrame > 0 && size > q.maxFrame:
+			buf = buf[:before]
+			q.ready = q.ready[1:]
+			if r.tooLarge() {
+				r.tries++
+				q.retryLater(r, 0, ErrTooLarge)
+			} else {
+				q.Finish(r, nil, ErrTooLarge)
+			}
+			continue
+		case q.maxFrame > 0 && before > 0 && len(buf) > q.maxFrame:
+			// It goes into the next message.
+			return buf[:before]
+		}
+		q.ready = q.ready[1:]
+		q.makeOpen(r)
+		frames--
+	}
+	if len(q.ready) == 0 {
+		q.ready = nil
+	}
+	return buf
+}
+
+// makeDueReady makes the requests ready whose time has come.
+func (q *Queue) makeDueReady() {
+	q.due = time.Time{}
+	now := time.Now()
+	for r := range q.pending {
+		switch {
+		case r.state == ready:
+		case now.Before(r.due):
+			q.remind(r.due)
+		default:
+			if r.state == open {
+				q.Timeouts++
+				delete(q.open, r.Frame.GetId())
+			}
+			q.makeReady(r)
+		}
+	}
+}
+
+// retryLater makes a request wait for its next try, unless its policy ends it.
+func (q *Queue) retryLater(r *Request, atLeast time.Duration, cause error) {
+	if err := r.expired(cause); err != nil {
+		q.Finish(r, nil, err)
+		return
+	}
+	q.makeWait(r, max(q.cfg.Backoff(r.tries-1), atLeast))
+}
+
+func (q *Queue) makeReady(r *Request) {
+	if r.state == ready {
+		return
+	}
+	if r.state == open && r.Policy != nil {
+		r.Policy.Unanswered()
+	}
+	r.state = ready
+	q.ready = append(q.ready, r)
+	q.cfg.Wake()
+}
+
+func (q *Queue) makeWait(r *Request, wait time.Duration) {
+	r.state, r.due = waiting, time.Now().Add(wait)
+	q.remind(r.due)
+}
+
+func (q *Queue) makeOpen(r *Request) {
+	r.tries++
+	if r.tries > 1 {
+		q.Retries++
+	}
+	if r.Policy != nil {
+		r.Policy.Sent(r.tries > 1)
+	}
+	r.state, r.due = open, time.Now().Add(q.cfg.Timeout)
+	q.open[r.Frame.GetId()] = r
+	q.remind(r.due)
+}
+
+// remind makes Due no later than that time.
+func (q *Queue) remind(due time.Time) {
+	if q.open != nil && (q.due.IsZero() || due.Before(q.due)) {
+		q.due = due
+		q.cfg.Wake()
+	}
+}
