@@ -23,6 +23,17 @@ func (c *Client) owe(conv *stream) {
 	c.session.remindAck(c.cfg.AckDelay, c.unackedEvents >= ackAtOnce)
 }
 
+// handed notes that the program has been told of everything up to seq.
+func (c *Client) handed(conv *stream, branch int, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if branch == conv.branch {
+		conv.delivered = seq
+		c.owe(conv)
+	}
+	c.pump()
+}
+
 // remindAck makes the writer send acknowledgements after the delay, or now.
 func (s *session) remindAck(delay time.Duration, now bool) {
 	if s == nil {

@@ -24,7 +24,7 @@ type attempt struct {
 	rejectedSince time.Time
 	// note adds a note to the span of the command.
 	note func(what string)
-	// accepted, if set, is called when the broker holds a copy of the command.
+	// accepted is called when the broker holds a copy of the command.
 	accepted func()
 }
 
@@ -38,9 +38,7 @@ func (a *attempt) Sent(again bool) {
 
 func (a *attempt) Accepted() {
 	a.note("accepted")
-	if a.accepted != nil {
-		a.accepted()
-	}
+	a.accepted()
 }
 
 func (a *attempt) Unanswered() { a.unconfirmed = true }

@@ -9,12 +9,13 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 // Client is one device of one user. It is safe for concurrent use.
 type Client struct {
 	cfg Config
+	// callbacks has a lock of its own.
+	callbacks *callbacks
 	// tracer is nil without a TracerProvider.
 	tracer trace.Tracer
 	stop   context.CancelFunc
@@ -51,14 +52,6 @@ type Client struct {
 	// Conversations of which history is asked whether the log went back: those that wait, and how many are asked about now.
 	suspects []*stream
 	searches int
-
-	// What callbacks are told; see deliver.
-	// Of what was queued and not told yet, events are events and others are other notices.
-	queue    []notice
-	events   int
-	others   int
-	receipts map[string]*conversationv1.Receipt
-	wake     chan struct{}
 }
 
 // New makes a client that is not started.
@@ -68,9 +61,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{}), wake: make(chan struct{}, 1),
+		cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{}),
 		outbox:        map[string][]*Ticket{},
-		conversations: map[string]*stream{}, catchingUp: map[*stream]catchUp{}, receipts: map[string]*conversationv1.Receipt{},
+		conversations: map[string]*stream{}, catchingUp: map[*stream]catchUp{},
 	}
 	c.checker = c.newChecker()
 	c.requests = request.NewQueue(request.Config{
@@ -84,6 +77,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer(scopeName)
 	}
+	c.callbacks = newCallbacks(&c.cfg, c.tracer, c.handed)
 	return c, nil
 }
 
@@ -111,7 +105,7 @@ func (c *Client) Start(ctx context.Context) error {
 	go func() {
 		defer close(c.ended)
 		var callbacks sync.WaitGroup
-		callbacks.Go(func() { c.deliver(ctx) })
+		callbacks.Go(func() { c.callbacks.deliver(ctx) })
 		c.shut(c.connect(ctx))
 		c.stop()
 		callbacks.Wait()

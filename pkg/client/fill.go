@@ -37,7 +37,7 @@ func (c *Client) fill(conv *stream, head uint64) {
 
 // pump begins fills that were waiting.
 func (c *Client) pump() {
-	for len(c.behind) > 0 && c.fills < maxFills && c.events <= c.cfg.MaxEvents/2 {
+	for len(c.behind) > 0 && c.fills < maxFills && c.callbacks.HasRoomForPage() {
 		conv := c.behind[0]
 		if c.behind = c.behind[1:]; len(c.behind) == 0 {
 			c.behind = nil

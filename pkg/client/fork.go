@@ -206,32 +206,19 @@ func (c *Client) rewind(conv *stream, to uint64, hash []byte) {
 	c.cfg.Log.Warn("the server's log of a conversation went back", "conversation_id", conv.id, "from", fork.From, "to", to)
 
 	conv.branch++
-	branch := conv.branch
 	conv.last, conv.delivered = to, min(conv.delivered, to)
 	conv.read, conv.readOwed = min(conv.read, to), false
 	conv.head, conv.stuck, conv.held = to, 0, nil
 	conv.doubted, conv.broken = false, false
-	// Receipts of the new branch may have lower versions, and one of the old branch is of no more use.
+	// Receipts of the new branch may have lower versions.
 	conv.receipt = 0
-	delete(c.receipts, conv.id)
 	conv.verifier = chain.Verifier{}
 	if len(hash) == chain.Size {
 		conv.verifier = *chain.From(to, hash)
 	}
 	conv.trail.cut(to)
 	fork.Commands = c.again(conv, to, undone)
-	c.notify(func(ctx context.Context) {
-		if c.cfg.OnForked != nil {
-			c.cfg.OnForked(fork)
-		}
-		c.save(ctx, conv.id, Position{Seq: to, Hash: hash})
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if branch == conv.branch {
-			conv.delivered = to
-			c.owe(conv)
-		}
-	})
+	c.callbacks.fork(conv, conv.branch, fork, hash)
 	if c.session != nil {
 		c.session.rejoin = true
 	}

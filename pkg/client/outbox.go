@@ -183,9 +183,7 @@ func (c *Client) submit(ticket *Ticket) {
 		ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
 	}
 	ticket.attempt.note = ticket.happened
-	if c.cfg.OnAccepted != nil {
-		ticket.attempt.accepted = func() { c.notify(func(context.Context) { c.cfg.OnAccepted(ticket) }) }
-	}
+	ticket.attempt.accepted = func() { c.callbacks.accepted(ticket) }
 	ticket.request = &request.Request{
 		Policy:  &ticket.attempt,
 		Frame:   &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: submit}},

@@ -191,7 +191,7 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 			c.detach(conv, m.Detached.GetLast())
 		}
 	}
-	if c.others > maxNotices {
+	if c.callbacks.overflows() {
 		return errSlow
 	}
 	return nil

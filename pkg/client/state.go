@@ -1,7 +1,5 @@
 package client
 
-import "context"
-
 // State is how a client stands to its gateway.
 //
 //	  Start, or the wait is over      authenticated
@@ -64,7 +62,7 @@ func (c *Client) become(next State) {
 		close(c.connected)
 	}
 	// The last state is told when everything else is done; see deliver.
-	if next != Closed && c.cfg.OnState != nil {
-		c.notify(func(context.Context) { c.cfg.OnState(next) })
+	if next != Closed {
+		c.callbacks.state(next)
 	}
 }

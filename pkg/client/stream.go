@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"errors"
 
 	"github.com/runnelhq/runnel/pkg/chain"
@@ -107,9 +106,7 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 		}
 		conv = &stream{id: info.GetConversationId(), last: base, followed: from != fromList && !s.crowded}
 		c.conversations[conv.id] = conv
-		if c.cfg.Cursors != nil {
-			c.notify(func(ctx context.Context) { c.save(ctx, conv.id, Position{Seq: base}) })
-		}
+		c.callbacks.Begins(conv.id, base)
 	}
 	conv.met, conv.first = s, false
 	if conv.joined == 0 {
@@ -121,9 +118,7 @@ func (c *Client) meet(s *session, info *clientv1.Conversation, from source) {
 	}
 	if !conv.announced {
 		conv.announced = true
-		if c.cfg.OnAttached != nil {
-			c.notify(func(context.Context) { c.cfg.OnAttached(info) })
-		}
+		c.callbacks.Attached(info)
 	}
 	switch {
 	case recreated:
@@ -193,7 +188,7 @@ func (c *Client) pushed(came arrival) {
 		c.proceed(conv, seq, c.take(conv, came), pushedEvent)
 	default:
 		c.missing(conv, seq)
-		if n := len(conv.held); n < maxHeld && c.events < c.cfg.MaxEvents && (n == 0 || conv.held[n-1].event.GetSeq()+1 == seq) {
+		if n := len(conv.held); n < maxHeld && c.callbacks.HasRoom() && (n == 0 || conv.held[n-1].event.GetSeq()+1 == seq) {
 			conv.held = append(conv.held, came)
 		}
 	}
@@ -231,7 +226,7 @@ func (c *Client) hidden(hidden *clientv1.Hidden) {
 // take hands the event after last to the callbacks, if it verifies and there is room.
 func (c *Client) take(conv *stream, came arrival) error {
 	event := came.event
-	if c.events >= c.cfg.MaxEvents {
+	if !c.callbacks.HasRoom() {
 		c.stats.EventsPutOff++
 		return errNoRoom
 	}
@@ -250,9 +245,8 @@ func (c *Client) take(conv *stream, came arrival) error {
 	}
 	conv.trail.add(event.GetSeq(), event.GetHash())
 	conv.last, conv.doubted = event.GetSeq(), false
-	c.events++
 	c.stats.Events++
-	c.tellLater(notice{conv: conv, branch: conv.branch, event: Event{Event: event, Content: content}, origin: came.origin})
+	c.callbacks.Event(conv, conv.branch, came, content)
 	return nil
 }
 
@@ -262,8 +256,7 @@ func (c *Client) skip(conv *stream, to uint64) {
 	conv.last = to
 	conv.verifier.Skip()
 	c.stats.Hidden++
-	c.others++
-	c.tellLater(notice{conv: conv, branch: conv.branch, hidden: hidden})
+	c.callbacks.Hidden(conv, conv.branch, hidden)
 }
 
 // proceed goes on after an attempt to take the event seq: with the held events, with a fill, or not at all.
@@ -308,9 +301,7 @@ func (c *Client) doubt(conv *stream, seq uint64, err error, came way) {
 func (c *Client) breakOff(conv *stream, err error) {
 	conv.broken = true
 	c.cfg.Log.Error("the log of a conversation contradicts itself", "error", err)
-	if c.cfg.OnBroken != nil {
-		c.notify(func(context.Context) { c.cfg.OnBroken(err) })
-	}
+	c.callbacks.Broken(err)
 	c.leaveIf(conv, true)
 }
 
@@ -367,14 +358,7 @@ func (c *Client) leaveIf(conv *stream, over bool) {
 	conv.gone = true
 	delete(c.conversations, conv.id)
 	delete(c.catchingUp, conv)
-	c.settle()
-	last := conv.leaveAt
-	c.notify(func(ctx context.Context) {
-		c.forget(ctx, conv.id)
-		if c.cfg.OnDetached != nil {
-			c.cfg.OnDetached(&clientv1.Detached{ConversationId: conv.id, Last: last})
-		}
-	})
+	c.callbacks.Detached(&clientv1.Detached{ConversationId: conv.id, Last: conv.leaveAt})
 }
 
 // listRest goes through the conversations that Connected had no room for.
@@ -420,27 +404,9 @@ func (c *Client) listRest(s *session, after string, refusals int) {
 // receipt takes a receipt. Only the newest one of a conversation waits for the callback.
 func (c *Client) receipt(receipt *conversationv1.Receipt) {
 	conv := c.conversations[receipt.GetConversationId()]
-	if conv == nil || receipt.GetVersion() <= conv.receipt || c.cfg.OnReceipt == nil {
+	if conv == nil || receipt.GetVersion() <= conv.receipt {
 		return
 	}
 	conv.receipt = receipt.GetVersion()
-	_, waiting := c.receipts[conv.id]
-	c.receipts[conv.id] = receipt
-	if waiting {
-		return
-	}
-	branch := conv.branch
-	c.notify(func(context.Context) {
-		c.mu.Lock()
-		// After a fork, a receipt that waits is of the new branch and has a notice of its own, after that of the fork.
-		current := branch == conv.branch
-		newest := c.receipts[conv.id]
-		if current {
-			delete(c.receipts, conv.id)
-		}
-		c.mu.Unlock()
-		if current {
-			c.cfg.OnReceipt(newest)
-		}
-	})
+	c.callbacks.Receipt(receipt)
 }

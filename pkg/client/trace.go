@@ -114,15 +114,15 @@ func arrived(f *clientv1.ServerFrame, at time.Time) arrival {
 
 // beginReceive puts the trace of an event into the context for the application, and starts the span that covers it; nil for
 // none. It begins when the event arrived, not now.
-func (c *Client) beginReceive(ctx context.Context, n notice) (context.Context, trace.Span) {
+func (cb *callbacks) beginReceive(ctx context.Context, n *notice) (context.Context, trace.Span) {
 	if n.origin == nil {
 		return ctx, nil
 	}
 	ctx = trace.ContextWithRemoteSpanContext(ctx, n.origin.parent)
-	if c.tracer == nil {
+	if cb.tracer == nil {
 		return ctx, nil
 	}
-	return c.tracer.Start(ctx, spanReceive, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(n.origin.at), trace.WithAttributes( //nolint:spancheck // tell ends it
+	return cb.tracer.Start(ctx, spanReceive, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(n.origin.at), trace.WithAttributes( //nolint:spancheck // tell ends it
 		attrConversation.String(n.conv.id), attrSeq.Int64(int64(n.event.GetSeq())),
 	))
 }

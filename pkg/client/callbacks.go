@@ -1,0 +1,280 @@
+package client
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+const (
+	// Notices other than events that may wait for the callbacks. They are few in normal operation; a connection that brings more
+	// is ended, and the next one brings what still matters.
+	maxNotices = 4096
+	// Notices for which room is kept while there are none.
+	keepNotices = 32
+)
+
+// callbacks is the queue of what the program is told. One goroutine (deliver) calls the program's callbacks, one at a time and in
+// the order of the queue, and saves positions.
+//
+// It is safe for concurrent use. Its lock is the innermost one; no callback is called under it.
+type callbacks struct {
+	cfg *Config
+	// tracer is nil without a TracerProvider.
+	tracer trace.Tracer
+	// handed is called, without a lock, when the program has been told of everything in a conversation up to seq.
+	handed func(conv *stream, branch int, seq uint64)
+	// wake tells deliver that the queue is not empty.
+	wake chan struct{}
+	// What was queued and not told yet: events, and notices of any other kind.
+	events, others atomic.Int64
+
+	mu    sync.Mutex
+	queue []notice
+	// receipts are the receipts in the queue, by conversation.
+	receipts map[string]*queuedReceipt
+}
+
+// notice is one thing that the program is told: an event, a hidden stretch, a fork, or what call tells.
+type notice struct {
+	// conv and branch say whose position the first three move.
+	conv   *stream
+	branch int
+
+	event  Event
+	origin *origin
+	hidden *clientv1.Hidden
+	fork   *forkNotice
+	call   func(ctx context.Context)
+}
+
+// forkNotice is a fork, and the hash of the last event in common; nil if it is not known.
+type forkNotice struct {
+	Fork
+
+	hash []byte
+}
+
+// queuedReceipt is the newest receipt of a conversation; nil when a fork has made it void.
+type queuedReceipt struct{ newest *conversationv1.Receipt }
+
+func newCallbacks(cfg *Config, tracer trace.Tracer, handed func(conv *stream, branch int, seq uint64)) *callbacks {
+	return &callbacks{cfg: cfg, tracer: tracer, handed: handed, wake: make(chan struct{}, 1), receipts: map[string]*queuedReceipt{}}
+}
+
+// HasRoom returns true if the queue takes another event. Events must not be queued otherwise.
+func (cb *callbacks) HasRoom() bool { return cb.events.Load() < int64(cb.cfg.MaxEvents) }
+
+// HasRoomForPage returns true if the queue takes so many events that reading a page is worth while.
+func (cb *callbacks) HasRoomForPage() bool { return cb.events.Load() <= int64(cb.cfg.MaxEvents)/2 }
+
+// overflows returns true if too many notices other than events wait.
+func (cb *callbacks) overflows() bool { return cb.others.Load() > maxNotices }
+
+// Event queues an event.
+func (cb *callbacks) Event(conv *stream, branch int, came arrival, content chain.Content) {
+	cb.events.Add(1)
+	cb.add(notice{conv: conv, branch: branch, event: Event{Event: came.event, Content: content}, origin: came.origin})
+}
+
+// Hidden queues a stretch of events that the user may not see.
+func (cb *callbacks) Hidden(conv *stream, branch int, hidden *clientv1.Hidden) {
+	cb.others.Add(1)
+	cb.add(notice{conv: conv, branch: branch, hidden: hidden})
+}
+
+// Begins queues saving the position after which a conversation begins.
+func (cb *callbacks) Begins(conversationID string, after uint64) {
+	if cb.cfg.Cursors != nil {
+		cb.addCall(func(ctx context.Context) { cb.save(ctx, conversationID, Position{Seq: after}) })
+	}
+}
+
+// Attached queues a conversation that the program did not know.
+func (cb *callbacks) Attached(conversation *clientv1.Conversation) {
+	if cb.cfg.OnAttached != nil {
+		cb.addCall(func(context.Context) { cb.cfg.OnAttached(conversation) })
+	}
+}
+
+// Detached queues the end of the user's membership.
+func (cb *callbacks) Detached(detached *clientv1.Detached) {
+	cb.addCall(func(ctx context.Context) {
+		cb.forget(ctx, detached.GetConversationId())
+		if cb.cfg.OnDetached != nil {
+			cb.cfg.OnDetached(detached)
+		}
+	})
+}
+
+// Broken queues the end of a conversation whose log contradicts itself.
+func (cb *callbacks) Broken(err error) {
+	if cb.cfg.OnBroken != nil {
+		cb.addCall(func(context.Context) { cb.cfg.OnBroken(err) })
+	}
+}
+
+// Receipt queues a receipt. Only the newest one of a conversation waits.
+func (cb *callbacks) Receipt(receipt *conversationv1.Receipt) {
+	if cb.cfg.OnReceipt == nil {
+		return
+	}
+	id := receipt.GetConversationId()
+	cb.mu.Lock()
+	queued := cb.receipts[id]
+	if queued != nil {
+		queued.newest = receipt
+		cb.mu.Unlock()
+		return
+	}
+	queued = &queuedReceipt{newest: receipt}
+	cb.receipts[id] = queued
+	cb.mu.Unlock()
+	cb.addCall(func(context.Context) {
+		cb.mu.Lock()
+		newest := queued.newest
+		if newest != nil {
+			delete(cb.receipts, id)
+		}
+		cb.mu.Unlock()
+		if newest != nil {
+			cb.cfg.OnReceipt(newest)
+		}
+	})
+}
+
+// fork queues a fork. A receipt that waits is of the old branch and is not told.
+func (cb *callbacks) fork(conv *stream, branch int, fork Fork, hash []byte) {
+	cb.mu.Lock()
+	if queued := cb.receipts[fork.ConversationID]; queued != nil {
+		queued.newest = nil
+		delete(cb.receipts, fork.ConversationID)
+	}
+	cb.mu.Unlock()
+	cb.others.Add(1)
+	cb.add(notice{conv: conv, branch: branch, fork: &forkNotice{Fork: fork, hash: hash}})
+}
+
+// state queues a state of the client.
+func (cb *callbacks) state(state State) {
+	if cb.cfg.OnState != nil {
+		cb.addCall(func(context.Context) { cb.cfg.OnState(state) })
+	}
+}
+
+// accepted queues that the broker holds a command.
+func (cb *callbacks) accepted(ticket *Ticket) {
+	if cb.cfg.OnAccepted != nil {
+		cb.addCall(func(context.Context) { cb.cfg.OnAccepted(ticket) })
+	}
+}
+
+func (cb *callbacks) addCall(call func(ctx context.Context)) {
+	cb.others.Add(1)
+	cb.add(notice{call: call})
+}
+
+// add queues a notice that was counted.
+func (cb *callbacks) add(n notice) {
+	cb.mu.Lock()
+	cb.queue = append(cb.queue, n)
+	cb.mu.Unlock()
+	select {
+	case cb.wake <- struct{}{}:
+	default:
+	}
+}
+
+// deliver calls the callbacks until ctx ends. What is queued then is not told: it was not acknowledged, and its position was not
+// saved.
+func (cb *callbacks) deliver(ctx context.Context) {
+	var batch []notice
+	for {
+		cb.mu.Lock()
+		batch, cb.queue = cb.queue, batch[:0]
+		cb.mu.Unlock()
+		if len(batch) == 0 {
+			if cap(batch) > keepNotices {
+				batch = nil
+			}
+			select {
+			case <-cb.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		for i := range batch {
+			if ctx.Err() != nil {
+				return
+			}
+			cb.tell(ctx, &batch[i])
+			batch[i] = notice{}
+		}
+	}
+}
+
+// tell tells the program of one notice.
+func (cb *callbacks) tell(ctx context.Context, n *notice) {
+	switch {
+	case n.event.Event != nil:
+		cb.tellEvent(ctx, n)
+		return
+	case n.hidden != nil:
+		if cb.cfg.OnHidden != nil {
+			cb.cfg.OnHidden(n.hidden)
+		}
+		cb.save(ctx, n.conv.id, Position{Seq: n.hidden.GetLast()})
+		cb.others.Add(-1)
+		cb.handed(n.conv, n.branch, n.hidden.GetLast())
+	case n.fork != nil:
+		if cb.cfg.OnForked != nil {
+			cb.cfg.OnForked(n.fork.Fork)
+		}
+		cb.save(ctx, n.conv.id, Position{Seq: n.fork.To, Hash: n.fork.hash})
+		cb.others.Add(-1)
+		cb.handed(n.conv, n.branch, n.fork.To)
+	default:
+		n.call(ctx)
+		cb.others.Add(-1)
+	}
+}
+
+func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
+	inside, span := cb.beginReceive(ctx, n)
+	if span != nil {
+		// It covers the acknowledgement, too.
+		defer span.End()
+	}
+	if cb.cfg.OnEvent != nil {
+		cb.cfg.OnEvent(inside, n.event)
+	}
+	cb.save(ctx, n.conv.id, Position{Seq: n.event.GetSeq(), Hash: n.event.GetHash()})
+	cb.events.Add(-1)
+	cb.handed(n.conv, n.branch, n.event.GetSeq())
+}
+
+// save keeps a position. What was handed over is saved even while the client is being closed.
+func (cb *callbacks) save(ctx context.Context, conversationID string, position Position) {
+	if cb.cfg.Cursors == nil {
+		return
+	}
+	if err := cb.cfg.Cursors.Save(context.WithoutCancel(ctx), conversationID, position); err != nil {
+		cb.cfg.Log.Error("could not save a position", "conversation_id", conversationID, "error", err)
+	}
+}
+
+func (cb *callbacks) forget(ctx context.Context, conversationID string) {
+	if cb.cfg.Cursors == nil {
+		return
+	}
+	if err := cb.cfg.Cursors.Forget(context.WithoutCancel(ctx), conversationID); err != nil {
+		cb.cfg.Log.Error("could not forget a position", "conversation_id", conversationID, "error", err)
+	}
+}
