@@ -8,6 +8,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
+	"github.com/runnelhq/runnel/pkg/client/internal/tracing"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -29,7 +32,7 @@ type callbacks struct {
 	// tracer is nil without a TracerProvider.
 	tracer trace.Tracer
 	// handed is called, without a lock, when the program has been told of everything in a conversation up to seq.
-	handed func(conv *stream, branch int, seq uint64)
+	handed func(conv *inbox.Conversation, branch int, seq uint64)
 	// wake tells deliver that the queue is not empty.
 	wake chan struct{}
 	// What was queued and not told yet: events, and notices of any other kind.
@@ -44,11 +47,11 @@ type callbacks struct {
 // notice is one thing that the program is told: an event, a hidden stretch, a fork, or what call tells.
 type notice struct {
 	// conv and branch say whose position the first three move.
-	conv   *stream
+	conv   *inbox.Conversation
 	branch int
 
 	event  Event
-	origin *origin
+	origin *tracing.Origin
 	hidden *clientv1.Hidden
 	fork   *forkNotice
 	call   func(ctx context.Context)
@@ -64,7 +67,7 @@ type forkNotice struct {
 // queuedReceipt is the newest receipt of a conversation; nil when a fork has made it void.
 type queuedReceipt struct{ newest *conversationv1.Receipt }
 
-func newCallbacks(cfg *Config, tracer trace.Tracer, handed func(conv *stream, branch int, seq uint64)) *callbacks {
+func newCallbacks(cfg *Config, tracer trace.Tracer, handed func(conv *inbox.Conversation, branch int, seq uint64)) *callbacks {
 	return &callbacks{cfg: cfg, tracer: tracer, handed: handed, wake: make(chan struct{}, 1), receipts: map[string]*queuedReceipt{}}
 }
 
@@ -78,13 +81,13 @@ func (cb *callbacks) HasRoomForPage() bool { return cb.events.Load() <= int64(cb
 func (cb *callbacks) overflows() bool { return cb.others.Load() > maxNotices }
 
 // Event queues an event.
-func (cb *callbacks) Event(conv *stream, branch int, came arrival, content chain.Content) {
+func (cb *callbacks) Event(conv *inbox.Conversation, branch int, came stream.Arrival, content chain.Content) {
 	cb.events.Add(1)
-	cb.add(notice{conv: conv, branch: branch, event: Event{Event: came.event, Content: content}, origin: came.origin})
+	cb.add(notice{conv: conv, branch: branch, event: Event{Event: came.Event, Content: content}, origin: came.Origin})
 }
 
 // Hidden queues a stretch of events that the user may not see.
-func (cb *callbacks) Hidden(conv *stream, branch int, hidden *clientv1.Hidden) {
+func (cb *callbacks) Hidden(conv *inbox.Conversation, branch int, hidden *clientv1.Hidden) {
 	cb.others.Add(1)
 	cb.add(notice{conv: conv, branch: branch, hidden: hidden})
 }
@@ -150,7 +153,7 @@ func (cb *callbacks) Receipt(receipt *conversationv1.Receipt) {
 }
 
 // fork queues a fork. A receipt that waits is of the old branch and is not told.
-func (cb *callbacks) fork(conv *stream, branch int, fork Fork, hash []byte) {
+func (cb *callbacks) fork(conv *inbox.Conversation, branch int, fork Fork, hash []byte) {
 	cb.mu.Lock()
 	if queued := cb.receipts[fork.ConversationID]; queued != nil {
 		queued.newest = nil
@@ -230,14 +233,14 @@ func (cb *callbacks) tell(ctx context.Context, n *notice) {
 		if cb.cfg.OnHidden != nil {
 			cb.cfg.OnHidden(n.hidden)
 		}
-		cb.save(ctx, n.conv.id, Position{Seq: n.hidden.GetLast()})
+		cb.save(ctx, n.conv.ID(), Position{Seq: n.hidden.GetLast()})
 		cb.others.Add(-1)
 		cb.handed(n.conv, n.branch, n.hidden.GetLast())
 	case n.fork != nil:
 		if cb.cfg.OnForked != nil {
 			cb.cfg.OnForked(n.fork.Fork)
 		}
-		cb.save(ctx, n.conv.id, Position{Seq: n.fork.To, Hash: n.fork.hash})
+		cb.save(ctx, n.conv.ID(), Position{Seq: n.fork.To, Hash: n.fork.hash})
 		cb.others.Add(-1)
 		cb.handed(n.conv, n.branch, n.fork.To)
 	default:
@@ -255,7 +258,7 @@ func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
 	if cb.cfg.OnEvent != nil {
 		cb.cfg.OnEvent(inside, n.event)
 	}
-	cb.save(ctx, n.conv.id, Position{Seq: n.event.GetSeq(), Hash: n.event.GetHash()})
+	cb.save(ctx, n.conv.ID(), Position{Seq: n.event.GetSeq(), Hash: n.event.GetHash()})
 	cb.events.Add(-1)
 	cb.handed(n.conv, n.branch, n.event.GetSeq())
 }

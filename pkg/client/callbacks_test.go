@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -60,8 +62,8 @@ func newProgram() *program {
 }
 
 func (p *program) callbacks() *callbacks {
-	return newCallbacks(&p.cfg, nil, func(conv *stream, branch int, seq uint64) {
-		p.sayf("handed %s/%d %d", conv.id, branch, seq)
+	return newCallbacks(&p.cfg, nil, func(conv *inbox.Conversation, branch int, seq uint64) {
+		p.sayf("handed %s/%d %d", conv.ID(), branch, seq)
 	})
 }
 
@@ -79,9 +81,11 @@ func run(t *testing.T, cb *callbacks) {
 	<-ended
 }
 
-func eventOf(seq uint64) arrival {
-	return arrival{event: &clientv1.Event{ConversationId: "c", Seq: seq, Hash: []byte("hash")}}
+func eventOf(seq uint64) stream.Arrival {
+	return stream.Arrival{Event: &clientv1.Event{ConversationId: "c", Seq: seq, Hash: []byte("hash")}}
 }
+
+func conversationC() *inbox.Conversation { return &inbox.Conversation{Stream: stream.New("c", 0)} }
 
 func receiptNumber(version int64) *conversationv1.Receipt {
 	return &conversationv1.Receipt{ConversationId: "c", Version: version}
@@ -90,7 +94,7 @@ func receiptNumber(version int64) *conversationv1.Receipt {
 func TestCallbacksAreCalledInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProgram()
-		cb, conv := p.callbacks(), &stream{id: "c"}
+		cb, conv := p.callbacks(), conversationC()
 		cb.state(Connected)
 		cb.Attached(&clientv1.Conversation{ConversationId: "c"})
 		cb.Begins("c", 6)
@@ -121,7 +125,7 @@ func TestAProgramWithoutCallbacksIsHandedEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProgram()
 		p.cfg = Config{MaxEvents: 4}
-		cb, conv := p.callbacks(), &stream{id: "c"}
+		cb, conv := p.callbacks(), conversationC()
 		cb.state(Connected)
 		cb.Attached(&clientv1.Conversation{})
 		cb.Begins("c", 6)
@@ -141,7 +145,7 @@ func TestAProgramWithoutCallbacksIsHandedEverything(t *testing.T) {
 func TestTheQueueOfCallbacksIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProgram()
-		cb, conv := p.callbacks(), &stream{id: "c"}
+		cb, conv := p.callbacks(), conversationC()
 		var room, page []bool
 		for seq := range uint64(4) {
 			room, page = append(room, cb.HasRoom()), append(page, cb.HasRoomForPage())
@@ -170,7 +174,7 @@ func TestTheQueueOfCallbacksIsBounded(t *testing.T) {
 func TestWhatWaitsWhenTheClientEndsIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProgram()
-		cb, conv := p.callbacks(), &stream{id: "c"}
+		cb, conv := p.callbacks(), conversationC()
 		ctx, cancel := context.WithCancel(t.Context())
 		p.cfg.OnEvent = func(context.Context, Event) {
 			p.sayf("event")
@@ -186,7 +190,7 @@ func TestWhatWaitsWhenTheClientEndsIsNotTold(t *testing.T) {
 func TestOnlyTheNewestReceiptIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProgram()
-		cb, conv := p.callbacks(), &stream{id: "c"}
+		cb, conv := p.callbacks(), conversationC()
 		cb.Receipt(receiptNumber(1))
 		cb.Receipt(receiptNumber(2))
 		cb.Receipt(&conversationv1.Receipt{ConversationId: "d", Version: 9})
@@ -211,7 +215,7 @@ func TestAPositionThatCouldNotBeSavedIsLogged(t *testing.T) {
 		var log bytes.Buffer
 		p.cfg.Log, p.saveErr = slog.New(slog.NewTextHandler(&log, nil)), errors.New("disk is full")
 		cb := p.callbacks()
-		cb.Event(&stream{id: "c"}, 0, eventOf(1), chain.Verified)
+		cb.Event(conversationC(), 0, eventOf(1), chain.Verified)
 		cb.Detached(&clientv1.Detached{ConversationId: "c"})
 		run(t, cb)
 		require.Equal(t, []string{"event 1", "save c 1 hash", "handed c/0 1", "forget c", "detached c 0"}, p.told)

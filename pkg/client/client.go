@@ -7,8 +7,9 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
-	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 )
 
 // Client is one device of one user. It is safe for concurrent use.
@@ -30,9 +31,8 @@ type Client struct {
 	connected chan struct{}
 	// session is the connection, nil without one.
 	session *session
-	// listed says that every conversation the user was in at the first connect is known, so that others are new ones.
-	listed bool
-	stats  Stats
+	// stats has what is counted here: the connections.
+	stats Stats
 
 	// What is asked of the gateway; see request and Ticket.
 	requests *request.Queue
@@ -41,17 +41,8 @@ type Client struct {
 	refusals refusals
 	record   record
 
-	// What the gateway says of conversations; see stream.
-	conversations map[string]*stream
-	behind        []*stream
-	fills         int
-	catchingUp    map[*stream]catchUp
-	unacked       []*stream
-	unackedEvents int
-	checker       *checker
-	// Conversations of which history is asked whether the log went back: those that wait, and how many are asked about now.
-	suspects []*stream
-	searches int
+	// inbox has the conversations.
+	inbox *inbox.Inbox
 }
 
 // New makes a client that is not started.
@@ -62,22 +53,21 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{}),
-		outbox:        map[string][]*Ticket{},
-		conversations: map[string]*stream{}, catchingUp: map[*stream]catchUp{},
+		outbox: map[string][]*Ticket{},
 	}
-	c.checker = c.newChecker()
 	c.requests = request.NewQueue(request.Config{
 		Codec: cfg.Codec, Timeout: cfg.RequestTimeout, Backoff: cfg.Backoff.wait, Refused: refusalOf,
-		Wake: func() {
-			if c.session != nil {
-				c.session.poke()
-			}
-		},
+		Wake: c.wake,
 	})
 	if cfg.TracerProvider != nil {
 		c.tracer = cfg.TracerProvider.Tracer(scopeName)
 	}
 	c.callbacks = newCallbacks(&c.cfg, c.tracer, c.handed)
+	c.inbox = inbox.New(inbox.Config{
+		Start: cfg.Start, Checker: stream.NewChecker(cfg.Codec, cfg.SkipVerify), AckDelay: cfg.AckDelay, Backoff: cfg.Backoff.wait,
+		Log: cfg.Log, Program: c.callbacks, Server: server{c.requests}, Commands: &c.record,
+		Forked: c.forked, Reconnect: c.reconnectForked, Wake: c.wake,
+	})
 	return c, nil
 }
 
@@ -159,6 +149,7 @@ func (c *Client) shutLocked(err error) (first bool) {
 		return false
 	}
 	c.become(Closed)
+	c.inbox.Close()
 	c.err = err
 	reason := err
 	if reason == nil {
@@ -228,11 +219,7 @@ func (c *Client) UserID() string {
 func (c *Client) Position(conversationID string) (seq uint64, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	conv := c.conversations[conversationID]
-	if conv == nil {
-		return 0, false
-	}
-	return conv.last, true
+	return c.inbox.Position(conversationID)
 }
 
 // Stats counts what happened in the life of a client.
@@ -263,15 +250,49 @@ type Stats struct {
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stats := c.stats
+	stats, in := c.stats, c.inbox.Stats()
+	stats.Events, stats.Hidden, stats.RepeatsDropped, stats.StraysDropped = in.Events, in.Hidden, in.RepeatsDropped, in.StraysDropped
+	stats.GapsSeen, stats.PagesRead, stats.EventsPutOff, stats.ChainBreaks = in.GapsSeen, in.PagesRead, in.EventsPutOff, in.ChainBreaks
+	stats.Forks, stats.Acks = in.Forks, in.Acks
 	stats.Retries, stats.Timeouts = c.requests.Retries, c.requests.Timeouts
 	return stats
 }
 
-func (c *Client) startingPoint() clientv1.Start {
-	// Whoever was away must not miss the beginning of what they joined meanwhile.
-	if c.stats.Connects > 0 && c.listed && c.cfg.Start == clientv1.Start_START_HEAD {
-		return clientv1.Start_START_FIRST
+// restore takes the positions of an earlier process.
+func (c *Client) restore(positions map[string]Position) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, position := range positions {
+		if !c.inbox.Restore(id, position.Seq, position.Hash) {
+			c.cfg.Log.Warn("left out a saved position that no log can reach", "conversation_id", id, "seq", position.Seq)
+		}
 	}
-	return c.cfg.Start
+}
+
+// MarkRead says that the user has read a conversation up to seq. It goes out with the next acknowledgement, and again after a
+// lost connection. A conversation that the client does not know is passed over.
+func (c *Client) MarkRead(conversationID string, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inbox.MarkRead(conversationID, seq)
+}
+
+// handed notes that the program has been told of everything up to seq.
+func (c *Client) handed(conv *inbox.Conversation, branch int, seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inbox.Handed(conv, branch, seq)
+}
+
+// wake tells the writer that there is something to send. The lock is held.
+func (c *Client) wake() {
+	if c.session != nil {
+		c.session.poke()
+	}
+}
+
+// reconnectForked ends a connection on which conversations are not pushed from where the client is now. The lock is held.
+func (c *Client) reconnectForked() {
+	c.session.fail(errForked)
+	c.session.poke()
 }

@@ -54,8 +54,8 @@ func (r *record) take(conversationID string, above uint64) (taken []committed) {
 	return taken
 }
 
-// newest is the newest seq of a committed command of a conversation; 0 for none.
-func (r *record) newest(conversationID string) (seq uint64) {
+// Newest is the newest seq of a committed command of a conversation; 0 for none.
+func (r *record) Newest(conversationID string) (seq uint64) {
 	for _, command := range r.commands {
 		if command.conversationID == conversationID {
 			seq = max(seq, command.seq)
@@ -64,15 +64,15 @@ func (r *record) newest(conversationID string) (seq uint64) {
 	return seq
 }
 
-// created reports whether the creation of a conversation is among the commands.
-func (r *record) created(conversationID string) bool {
+// Created reports whether the creation of a conversation is among the commands.
+func (r *record) Created(conversationID string) bool {
 	return slices.ContainsFunc(r.commands, func(command committed) bool {
 		return command.conversationID == conversationID && command.body.GetCreate() != nil
 	})
 }
 
-// lose notes that the server does not know a conversation, so that its commands are undone if it comes back.
-func (r *record) lose(conversationID string) {
+// MarkLost notes that the server does not know a conversation, so that its commands are undone if it comes back.
+func (r *record) MarkLost(conversationID string) {
 	for i := range r.commands {
 		if r.commands[i].conversationID == conversationID {
 			r.commands[i].lost = true
@@ -80,8 +80,8 @@ func (r *record) lose(conversationID string) {
 	}
 }
 
-// lost reports whether commands of a conversation were undone because the server lost the whole conversation.
-func (r *record) lost(conversationID string) bool {
+// Lost reports whether commands of a conversation were undone because the server lost the whole conversation.
+func (r *record) Lost(conversationID string) bool {
 	return slices.ContainsFunc(r.commands, func(command committed) bool {
 		return command.conversationID == conversationID && command.lost
 	})

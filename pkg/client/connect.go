@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
@@ -15,6 +16,12 @@ import (
 )
 
 const (
+	// What a gateway takes at least, for the first connect; later ones know.
+	leastFrame = 64 << 10
+	// What everything but the token and the positions takes of a connect frame, at most; a position without its id and hash,
+	// in either codec; and a hash.
+	introduction, positionProto, positionJSON = 1024, 20, 56
+	hashProto, hashJSON                       = 10, 24
 	// A connection that lived this long was a good one: the next wait begins small again.
 	goodConnection = 2 * time.Second
 	// The id of the connect request on every connection.
@@ -109,7 +116,7 @@ func (s *session) authenticate(token string) (early []*clientv1.ServerFrame, err
 			if f.GetConnected() != nil || early != nil {
 				early = append(early, f)
 			}
-			return checkSeqs(f)
+			return inbox.CheckSeqs(f)
 		})
 		switch {
 		case err != nil:
@@ -117,6 +124,19 @@ func (s *session) authenticate(token string) (early []*clientv1.ServerFrame, err
 		case early != nil:
 			return early, nil
 		}
+	}
+}
+
+// introduce makes the connect message out of what the client has.
+func (s *session) introduce(token string) *clientv1.Connect {
+	c := s.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	start, positions := c.inbox.Connecting()
+	return &clientv1.Connect{
+		Token: token, DeviceId: c.cfg.DeviceID, Start: start, Resume: positions,
+		Accepted: c.cfg.Accepted, NoReceipts: c.cfg.OnReceipt == nil, Client: c.cfg.Software,
+		BodyBytes: c.cfg.Codec != frame.Proto && !c.cfg.SkipVerify,
 	}
 }
 

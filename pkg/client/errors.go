@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
+	"github.com/runnelhq/runnel/pkg/client/internal/tracing"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -28,9 +29,8 @@ var (
 	errSilent  = errors.New("gateway has been silent for two heartbeats")
 	errLeft    = errors.New("gateway asked to go away")
 	errSlow    = errors.New("callbacks are too slow for what the gateway says")
-	errForked  = errors.New("the server's log went back")
+	errForked  = errors.New("conversations are not pushed from where the client is")
 	errAnswer  = errors.New("gateway gave another answer than was asked for")
-	errSeq     = errors.New("gateway named a seq that no log can reach")
 )
 
 // RefusedError says that a request was refused for good.
@@ -57,7 +57,7 @@ func refused(e *conversationv1.Error) *RefusedError {
 // refusalOf is the error of a request that was refused.
 func refusalOf(answer *clientv1.ServerFrame, refusal *conversationv1.Error) error {
 	err := refused(refusal)
-	err.TraceID = traceID(parse(answer.GetTraceparent()))
+	err.TraceID = tracing.ID(tracing.Parse(answer.GetTraceparent()))
 	return err
 }
 

@@ -2,8 +2,7 @@ package client
 
 import (
 	"github.com/runnelhq/runnel/pkg/chain"
-	"github.com/runnelhq/runnel/pkg/conversation"
-	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -28,51 +27,13 @@ type Page struct {
 	More bool
 }
 
-// checker verifies events. It keeps the stored form of the last one, so that an event costs no allocation. It is not safe for
-// concurrent use.
-type checker struct {
-	codec  frame.Codec
-	skip   bool
-	stored conversationv1.Event
-}
-
-func (c *Client) newChecker() *checker {
-	return &checker{codec: c.cfg.Codec, skip: c.cfg.SkipVerify}
-}
-
-// check verifies that an event is the next one of a log, and what its content is. The error is a *chain.Broken.
-func (c *checker) check(v *chain.Verifier, event *clientv1.Event) (chain.Content, error) {
-	if c.skip {
-		if event.GetBody() == nil && len(event.GetSalt()) == 0 {
-			return chain.Erased, nil
-		}
-		return chain.NotChecked, nil
-	}
-	frame.SetStored(&c.stored, event)
-	event.Kind = c.stored.GetKind() // the number that was checked, also of a kind whose name this client does not know
-	content, err := v.Next(&c.stored)
-	switch {
-	case err != nil:
-		return content, err
-	case content == chain.Erased:
-		event.Body = nil
-	case c.codec != frame.Proto && len(event.GetBodyBytes()) > 0:
-		// JSON has the body twice. Only the bytes were checked, so the program gets what they say. Bytes that this client cannot
-		// read are a body without an action, like those of a newer kind.
-		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
-			event.Body = &conversationv1.Body{}
-		}
-	}
-	return content, nil
-}
-
 // checkPage verifies a page that a program asked for.
 func (c *Client) checkPage(read *clientv1.Read, page *clientv1.Page) (*Page, error) {
 	checked := &Page{
 		Events: make([]Event, len(page.GetEvents())), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
 	}
 	var v chain.Verifier
-	checker := c.newChecker()
+	checker := stream.NewChecker(c.cfg.Codec, c.cfg.SkipVerify)
 	// Where a page begins that does not begin after a seq is up to the server.
 	last, anywhere := read.GetAfter(), read.GetBackward()
 	for i, event := range page.GetEvents() {
@@ -89,7 +50,7 @@ func (c *Client) checkPage(read *clientv1.Read, page *clientv1.Page) (*Page, err
 		if event.GetSeq() != last+1 {
 			v.Skip()
 		}
-		content, err := checker.check(&v, event)
+		content, err := checker.Check(&v, event)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +65,7 @@ func misplaced(conversationID string, event *clientv1.Event, last uint64, anywhe
 	switch {
 	case event.GetConversationId() != conversationID:
 		return "it belongs to another conversation"
-	case event.GetSeq() != last+1 && !anywhere && !covered(hidden, last+1, event.GetSeq()):
+	case event.GetSeq() != last+1 && !anywhere && !stream.Covered(hidden, last+1, event.GetSeq()):
 		return "the log has a hole before it"
 	}
 	return ""

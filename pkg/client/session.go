@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -16,10 +17,6 @@ import (
 type session struct {
 	client *Client
 	conn   Conn
-	// start is where conversations begin that the client does not know; crowded that connect did not have room for all that it
-	// knows, so that the gateway was told to begin with heads instead; see introduce.go.
-	start   clientv1.Start
-	crowded bool
 	// notBefore is how long the gateway asked to wait when it refused connect.
 	notBefore time.Duration
 	// wake tells the writer that there is something to do; done that the connection has ended.
@@ -28,21 +25,11 @@ type session struct {
 
 	began     time.Time
 	heartbeat time.Duration
-	// strays are the first events of conversations that are not listed yet.
-	strays map[string]uint64
-	// listed says that the gateway has named all conversations of the user.
-	listed bool
 	// heard is when the gateway last said anything.
 	heard time.Time
 	// comeBack is when to be connected anew, after go_away; zero without one.
-	comeBack time.Time
-	// ackAt is when acknowledgements are due; zero for never.
-	ackAt    time.Time
-	owesPong bool
-	// firstBeat says that no heartbeat came yet.
-	firstBeat bool
-	// rejoin says that the client connects anew when it knows how far it has its conversations.
-	rejoin     bool
+	comeBack   time.Time
+	owesPong   bool
 	refreshing bool
 	closing    bool
 	failure    error
@@ -114,23 +101,12 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 	s.began = time.Now()
 	s.heard = s.began
 	s.heartbeat = time.Duration(connected.GetHeartbeatMs()) * time.Millisecond
-	s.firstBeat = true
 	c.session = s
 	c.userID = connected.GetUserId()
 	c.become(Connected)
-	for _, info := range connected.GetConversations() {
-		c.meet(s, info, fromConnected)
-	}
-	if !connected.GetMore() {
-		c.listedAll(s)
-	} else if list := connected.GetConversations(); len(list) > 0 {
-		c.listRest(s, list[len(list)-1].GetConversationId(), 0)
-	}
+	c.inbox.Connected(connected)
 	if c.stats.Connects++; c.stats.Connects > 1 {
 		c.stats.Reconnects++
-	}
-	if len(c.unacked) > 0 {
-		s.remindAck(c.cfg.AckDelay, false)
 	}
 	c.requests.Connect(int(connected.GetMaxFrameBytes()), connectID)
 	c.cfg.Log.Info("connected to a gateway", "connection_id", connected.GetConnectionId(), "user_id", c.userID)
@@ -140,12 +116,13 @@ func (c *Client) begin(s *session, connected *clientv1.Connected) {
 func (c *Client) lose(s *session) {
 	c.session = nil
 	close(s.done)
+	c.inbox.Disconnected()
 	c.requests.Disconnect()
 }
 
 // handle takes one frame from the gateway; an error ends the connection.
 func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
-	if err := checkSeqs(f); err != nil {
+	if err := inbox.CheckSeqs(f); err != nil {
 		return err
 	}
 	s.heard = time.Now()
@@ -154,42 +131,17 @@ func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
 		return nil
 	}
 	switch m := f.GetMessage().(type) {
-	case *clientv1.ServerFrame_Event:
-		c.pushed(arrived(f, s.heard))
-	case *clientv1.ServerFrame_Receipt:
-		c.receipt(m.Receipt)
 	case *clientv1.ServerFrame_Accepted:
 		c.requests.Accepted(m.Accepted.GetRequestId())
 	case *clientv1.ServerFrame_Heartbeat:
 		s.owesPong = true
 		s.poke()
-		c.compare(m.Heartbeat.GetHeads())
+		c.inbox.Receive(f, s.heard)
 	case *clientv1.ServerFrame_GoAway:
 		s.comeBack = s.heard.Add(time.Duration(m.GoAway.GetReconnectDelayMs()) * time.Millisecond)
 		s.poke()
-	case *clientv1.ServerFrame_Hidden:
-		c.hidden(m.Hidden)
-	case *clientv1.ServerFrame_Attached:
-		c.meet(s, m.Attached.GetConversation(), fromAttached)
-	case *clientv1.ServerFrame_Forked:
-		// Nothing more of it is pushed on this connection, whatever history says.
-		s.rejoin = true
-		if conv := c.conversations[m.Forked.GetConversationId()]; conv != nil && !conv.gone {
-			c.suspect(conv, nil)
-		}
-		c.rejoin()
-	case *clientv1.ServerFrame_Detached:
-		if conv := c.conversations[m.Detached.GetConversationId()]; conv != nil {
-			if m.Detached.GetLast() == 0 {
-				c.cfg.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.id)
-				if c.record.created(conv.id) {
-					c.rewind(conv, 0, nil)
-				} else {
-					c.record.lose(conv.id) // until its creator brings it back; see meet
-				}
-			}
-			c.detach(conv, m.Detached.GetLast())
-		}
+	default:
+		c.inbox.Receive(f, s.heard)
 	}
 	if c.callbacks.overflows() {
 		return errSlow

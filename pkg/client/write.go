@@ -75,7 +75,7 @@ func (s *session) tick(now time.Time) (next time.Time) {
 		}
 	}
 	sooner(c.requests.Due())
-	sooner(s.ackAt)
+	sooner(c.inbox.AckDue())
 	if s.heartbeat > 0 {
 		silent := s.heard.Add(2 * s.heartbeat)
 		if !now.Before(silent) {
@@ -100,12 +100,9 @@ func (s *session) collect(buf []byte) []byte {
 		buf = frame.AppendClient(buf, codec, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}})
 		frames++
 	}
-	if !s.ackAt.IsZero() && (s.closing || !time.Now().Before(s.ackAt)) {
-		buf = frame.AppendClient(buf, codec, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: c.takeAcks()}})
+	if due := c.inbox.AckDue(); !due.IsZero() && (s.closing || !time.Now().Before(due)) {
+		buf = frame.AppendClient(buf, codec, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: c.inbox.TakeAck()}})
 		frames++
-		if len(c.unacked) == 0 {
-			s.ackAt = time.Time{}
-		}
 	}
 	if !s.closing {
 		buf = c.requests.Append(buf, protocol.MaxFrames-frames)

@@ -51,15 +51,16 @@ func (q *Queue) Pending() int { return len(q.pending) }
 func (q *Queue) Due() time.Time { return q.due }
 
 // Ask adds a request that is sent as soon as possible.
-func (q *Queue) Ask(r *Request) {
-	q.pending[r] = struct{}{}
-	q.makeReady(r)
-}
+func (q *Queue) Ask(r *Request) { q.AskAfter(r, 0) }
 
 // AskAfter adds a request that waits first.
 func (q *Queue) AskAfter(r *Request, wait time.Duration) {
 	q.pending[r] = struct{}{}
-	q.makeWait(r, wait)
+	if wait > 0 {
+		q.makeWait(r, wait)
+	} else {
+		q.makeReady(r)
+	}
 }
 
 // Finish ends a request with an answer or an error. It does nothing if the request has ended already.

@@ -1,4 +1,4 @@
-package client
+package stream
 
 import (
 	"sort"
@@ -50,6 +50,8 @@ func (t *trail) thin() {
 	}
 	t.marks = kept
 }
+
+func (t *trail) empty() bool { return len(t.marks) == 0 }
 
 func (t *trail) newest() mark { return t.marks[len(t.marks)-1] }
 

@@ -1,14 +1,18 @@
-package client
+package inbox
 
 import (
+	"errors"
+
 	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// checkSeqs returns errSeq if a frame has a seq above protocol.MaxSeq that would move the client: it could never resume from
-// such a position.
-func checkSeqs(f *clientv1.ServerFrame) error {
+// ErrSeq is the error of a frame with a seq above protocol.MaxSeq.
+var ErrSeq = errors.New("gateway named a seq that no log can reach")
+
+// CheckSeqs returns ErrSeq if a frame has a seq above protocol.MaxSeq that would move the client.
+func CheckSeqs(f *clientv1.ServerFrame) error {
 	highest := uint64(0)
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Event:
@@ -35,7 +39,7 @@ func checkSeqs(f *clientv1.ServerFrame) error {
 		highest = max(m.Forked.GetHead(), m.Forked.GetSeq())
 	}
 	if highest > protocol.MaxSeq {
-		return errSeq
+		return ErrSeq
 	}
 	return nil
 }

@@ -1,0 +1,102 @@
+package inbox
+
+import (
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+)
+
+const (
+	// Positions in one acknowledgement; fewer than protocol.MaxAckPositions, for a gateway that takes small frames only.
+	maxPositions = 200
+	// Events that are acknowledged without waiting any longer.
+	ackAtOnce = 64
+)
+
+// acks collects the conversations that are to be acknowledged. They wait for a connection.
+type acks struct {
+	waiting []*Conversation
+	// events is how often something was added since all was sent.
+	events int
+	// wake is called when due has become earlier; nil without a connection.
+	wake func()
+	// due is when to send, zero for never.
+	due time.Time
+}
+
+// start begins a connection.
+func (a *acks) start(delay time.Duration, wake func()) {
+	a.wake = wake
+	if len(a.waiting) > 0 {
+		a.remind(delay)
+	}
+}
+
+// stop ends a connection.
+func (a *acks) stop() { a.wake, a.due = nil, time.Time{} }
+
+func (a *acks) add(conv *Conversation, delay time.Duration) {
+	if !conv.unacked {
+		conv.unacked = true
+		a.waiting = append(a.waiting, conv)
+	}
+	if a.events++; a.events >= ackAtOnce {
+		delay = 0
+	}
+	a.remind(delay)
+}
+
+// remind makes the acknowledgement due after a delay at the latest.
+func (a *acks) remind(delay time.Duration) {
+	if a.wake == nil {
+		return
+	}
+	if due := time.Now().Add(max(delay, 0)); a.due.IsZero() || due.Before(a.due) {
+		a.due = due
+		a.wake()
+	}
+}
+
+// take makes the next acknowledgement.
+func (a *acks) take() *clientv1.Ack {
+	n := min(len(a.waiting), maxPositions)
+	ack := &clientv1.Ack{Positions: make([]*clientv1.AckPosition, 0, n)}
+	for _, conv := range a.waiting[:n] {
+		conv.unacked = false
+		if conv.gone {
+			continue
+		}
+		position := &clientv1.AckPosition{ConversationId: conv.ID(), Delivered: conv.delivered}
+		if conv.unsentRead {
+			conv.unsentRead, position.Read = false, conv.read
+		}
+		ack.Positions = append(ack.Positions, position)
+	}
+	if a.waiting = a.waiting[n:]; len(a.waiting) == 0 {
+		a.waiting, a.events, a.due = nil, 0, time.Time{}
+	}
+	return ack
+}
+
+// acknowledge makes an acknowledgement of a conversation due.
+func (in *Inbox) acknowledge(conv *Conversation) { in.acks.add(conv, in.cfg.AckDelay) }
+
+// AckDue is when to send TakeAck; zero for never.
+func (in *Inbox) AckDue() time.Time { return in.acks.due }
+
+// TakeAck returns the next acknowledgement. If there is more to acknowledge, AckDue has not changed.
+func (in *Inbox) TakeAck() *clientv1.Ack {
+	in.stats.Acks++
+	return in.acks.take()
+}
+
+// MarkRead notes that the user has read a conversation up to seq. It goes out with the next acknowledgement, and again after a
+// lost connection. A conversation that the client does not know is passed over.
+func (in *Inbox) MarkRead(conversationID string, seq uint64) {
+	conv := in.conversations[conversationID]
+	if conv == nil || min(seq, conv.Last()) <= conv.read {
+		return
+	}
+	conv.read, conv.unsentRead = min(seq, conv.Last()), true
+	in.acknowledge(conv)
+}

@@ -1,0 +1,76 @@
+package inbox
+
+import (
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+)
+
+// connection is what lives no longer than one connection.
+type connection struct {
+	// start is where conversations begin on it that the client does not know.
+	start clientv1.Start
+	// crowded says that the connect frame did not have room for all conversations, so that the gateway begins with heads.
+	crowded bool
+	// listed says that the gateway has named all conversations of the user.
+	listed bool
+	// strays are the first events of conversations that are not listed yet.
+	strays map[string]uint64
+	// beaten says that a heartbeat came.
+	beaten bool
+	// reconnect says that another connection is needed, once it is known how far the client has its conversations.
+	reconnect bool
+}
+
+// Connected takes the gateway's answer to connect.
+func (in *Inbox) Connected(connected *clientv1.Connected) {
+	in.connection, in.attempt = in.attempt, nil
+	in.acks.start(in.cfg.AckDelay, in.cfg.Wake)
+	for _, info := range connected.GetConversations() {
+		in.meet(info, fromConnected)
+	}
+	if list := connected.GetConversations(); !connected.GetMore() {
+		in.listedAll()
+	} else if len(list) > 0 {
+		in.listAfter(list[len(list)-1].GetConversationId(), 0)
+	}
+}
+
+// Disconnected ends a connection. Call it before the questions of that connection end.
+func (in *Inbox) Disconnected() {
+	in.connection = nil
+	in.acks.stop()
+}
+
+// listAfter asks for the conversations that Connected had no room for.
+//
+// They matter too much to give up on the first refusal: without them the client does not know what it lacks. So it asks, more and
+// more rarely, for as long as the connection lasts; the next one begins anew.
+func (in *Inbox) listAfter(after string, refusals int) {
+	connection, wait := in.connection, time.Duration(0)
+	if refusals > 0 {
+		wait = in.cfg.Backoff(refusals - 1)
+	}
+	in.cfg.Server.List(after, wait, func(list *clientv1.Conversations, err error) {
+		switch {
+		case err != nil && in.connection != connection:
+		case err != nil:
+			in.cfg.Log.Warn("could not list all conversations", "error", err)
+			in.listAfter(after, refusals+1)
+		default:
+			in.receiveList(list)
+		}
+	})
+}
+
+func (in *Inbox) receiveList(list *clientv1.Conversations) {
+	page := list.GetConversations()
+	for _, info := range page {
+		in.meet(info, fromList)
+	}
+	if list.GetMore() && len(page) > 0 {
+		in.listAfter(page[len(page)-1].GetConversationId(), 0)
+		return
+	}
+	in.listedAll()
+}

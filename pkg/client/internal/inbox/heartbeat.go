@@ -1,0 +1,42 @@
+package inbox
+
+import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+// catchUp is a backlog that may still be on its way after connecting: how far it goes, and where the conversation was at the last
+// heartbeat.
+type catchUp struct{ to, was uint64 }
+
+// receiveHeads finds what was lost without anything coming after it, by the heads of a heartbeat.
+func (in *Inbox) receiveHeads(heads []*clientv1.Position) {
+	for _, head := range heads {
+		if conv := in.conversations[head.GetConversationId()]; conv != nil && head.GetSeq() > conv.Last() {
+			in.receiveHead(conv, head.GetSeq())
+		}
+	}
+	// A backlog counts as lost when it did not move between two heartbeats.
+	for conv, catch := range in.catchingUp {
+		switch {
+		case conv.Last() >= catch.to || conv.gone:
+			delete(in.catchingUp, conv)
+		case conv.Last() == catch.was && in.connection.beaten:
+			delete(in.catchingUp, conv)
+			in.noteGap(conv, catch.to)
+		default:
+			in.catchingUp[conv] = catchUp{to: catch.to, was: conv.Last()}
+		}
+	}
+	in.connection.beaten = true
+}
+
+// receiveHead takes a head above Last.
+func (in *Inbox) receiveHead(conv *Conversation, head uint64) {
+	if conv.suspicion != nil {
+		conv.Announce(head)
+		return
+	}
+	if catch, coming := in.catchingUp[conv]; coming {
+		in.catchingUp[conv] = catchUp{to: max(catch.to, head), was: catch.was}
+		return
+	}
+	in.noteGap(conv, head)
+}

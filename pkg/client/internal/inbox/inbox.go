@@ -1,0 +1,166 @@
+// Package inbox holds the conversations of the user: it follows what the gateway says of them, reads what is missing, and hands
+// the events of each to the program in order, each once. It does no I/O: pages are asked for through a Server, the program is told
+// through a Program.
+package inbox
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
+	"github.com/runnelhq/runnel/pkg/client/internal/tracing"
+	"github.com/runnelhq/runnel/pkg/protocol"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Config is what an Inbox depends on. All fields are required.
+type Config struct {
+	// Start is where conversations begin that the client knows nothing of.
+	Start clientv1.Start
+	// Checker verifies events.
+	Checker *stream.Checker
+	// AckDelay is for how long acknowledgements are collected; negative for not at all.
+	AckDelay time.Duration
+	// Backoff is how long to wait after so many failures in a row, counted from 0.
+	Backoff func(failures int) time.Duration
+	Log     *slog.Logger
+
+	Program  Program
+	Server   Server
+	Commands Commands
+	// Forked is called when the log of a conversation went back, after the conversation did: from is where it was, Last where it
+	// is. The hash of that event is nil if it is not known.
+	Forked func(conv *Conversation, from uint64, hash []byte)
+	// Reconnect ends the connection: the next one begins from where the conversations are now.
+	Reconnect func()
+	// Wake is called when AckDue has become earlier.
+	Wake func()
+}
+
+// Program is told what happens in the conversations. Its methods queue and return.
+type Program interface {
+	// HasRoom returns false if events must wait, HasRoomForPage if reading more of them must wait.
+	HasRoom() bool
+	HasRoomForPage() bool
+	Event(conv *Conversation, branch int, came stream.Arrival, content chain.Content)
+	Hidden(conv *Conversation, branch int, hidden *clientv1.Hidden)
+	// Begins is told the seq after which a conversation begins.
+	Begins(conversationID string, after uint64)
+	Attached(conversation *clientv1.Conversation)
+	Detached(detached *clientv1.Detached)
+	// Broken is told the *chain.Broken of a conversation whose log contradicts itself.
+	Broken(err error)
+	Receipt(receipt *conversationv1.Receipt)
+}
+
+// Server answers questions later, over this connection or another one.
+type Server interface {
+	ReadPage(read PageRead)
+	// List asks for conversations after an id, after a wait. The question ends with the connection.
+	List(after string, wait time.Duration, done func(list *clientv1.Conversations, err error))
+}
+
+// PageRead asks for a page of a conversation.
+type PageRead struct {
+	ConversationID string
+	// After is called when the question is sent: what was pushed meanwhile is not read.
+	After func() uint64
+	Limit uint32
+	// Wait is how long to wait before asking.
+	Wait time.Duration
+	Done func(page *clientv1.Page, err error)
+}
+
+// Commands knows the user's own commands that were committed, as far as the client still has them.
+type Commands interface {
+	// Newest is the newest seq of a command in a conversation; 0 for none.
+	Newest(conversationID string) uint64
+	// Created returns true if the creation of the conversation is among them.
+	Created(conversationID string) bool
+	// MarkLost notes that the server does not know the conversation any more, Lost returns true if that was noted.
+	MarkLost(conversationID string)
+	Lost(conversationID string) bool
+}
+
+// Inbox holds the conversations of the user. It is not safe for concurrent use: the caller's lock guards it.
+type Inbox struct {
+	cfg           Config
+	conversations map[string]*Conversation
+	// listed says that every conversation that the user was in at the first connection is known: others are new ones.
+	listed bool
+	// connection is nil without a connection, attempt without an attempt to connect.
+	connection, attempt *connection
+	// Conversations of which pages are read, and those that are searched for a fork.
+	fills, searches turns
+	// catchingUp are the conversations whose backlog may still be on its way.
+	catchingUp map[*Conversation]catchUp
+	acks       acks
+	closed     bool
+	stats      Stats
+}
+
+// Stats counts what happened.
+type Stats struct {
+	Events, Hidden, RepeatsDropped, GapsSeen, PagesRead, EventsPutOff, StraysDropped, ChainBreaks, Forks, Acks uint64
+}
+
+// New makes an inbox without conversations.
+func New(cfg Config) *Inbox {
+	return &Inbox{cfg: cfg, conversations: map[string]*Conversation{}, catchingUp: map[*Conversation]catchUp{}}
+}
+
+// Restore adds a conversation with the position of an earlier process. The hash is nil if it is not known. It returns false if no
+// log can reach that position.
+func (in *Inbox) Restore(conversationID string, seq uint64, hash []byte) bool {
+	if seq > protocol.MaxSeq {
+		return false
+	}
+	in.conversations[conversationID] = &Conversation{Stream: stream.Resume(conversationID, seq, hash), delivered: seq}
+	return true
+}
+
+// Position is the newest seq of a conversation that was handed to the program, or is about to be; false if it is not known.
+func (in *Inbox) Position(conversationID string) (seq uint64, known bool) {
+	conv := in.conversations[conversationID]
+	if conv == nil {
+		return 0, false
+	}
+	return conv.Last(), true
+}
+
+// Stats returns what happened so far.
+func (in *Inbox) Stats() Stats { return in.stats }
+
+// Close makes the inbox ask nothing more.
+func (in *Inbox) Close() { in.closed = true }
+
+// Receive takes a frame of the gateway that is no answer.
+func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
+	switch m := f.GetMessage().(type) {
+	case *clientv1.ServerFrame_Event:
+		in.receiveEvent(stream.Arrival{Event: m.Event, Origin: tracing.OriginOf(f.GetTraceparent(), at)})
+	case *clientv1.ServerFrame_Hidden:
+		in.receiveHidden(m.Hidden)
+	case *clientv1.ServerFrame_Receipt:
+		in.receiveReceipt(m.Receipt)
+	case *clientv1.ServerFrame_Heartbeat:
+		in.receiveHeads(m.Heartbeat.GetHeads())
+	case *clientv1.ServerFrame_Attached:
+		in.meet(m.Attached.GetConversation(), fromAttached)
+	case *clientv1.ServerFrame_Detached:
+		in.receiveDetached(m.Detached)
+	case *clientv1.ServerFrame_Forked:
+		in.receiveForked(m.Forked)
+	}
+}
+
+// Handed notes that the program has been told of everything up to seq, on a branch of the log.
+func (in *Inbox) Handed(conv *Conversation, branch int, seq uint64) {
+	if branch == conv.Branch() {
+		conv.delivered = seq
+		in.acknowledge(conv)
+	}
+	in.readMore()
+}

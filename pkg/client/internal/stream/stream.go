@@ -1,0 +1,197 @@
+// Package stream follows the log of one conversation: how far the client has it, which events came too early, and where the log
+// of the server parts from what the client had. It does no I/O, takes no lock and calls nobody.
+package stream
+
+import (
+	"bytes"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/client/internal/tracing"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+)
+
+// maxHeld is how many events beyond a gap are kept while the gap is filled. Those that come after them are read, too.
+const maxHeld = 256
+
+// Stream is the position of the client in the log of one conversation:
+//
+//	1 … Last     taken: handed to the program, or on its way there
+//	gap          missing: to be read from history
+//	held         received too early, without a hole among themselves
+//	… Head       known to exist
+//
+// Last moves only to the next event, if that verifies, or over a stretch that the user may not see; Rewind moves it back.
+type Stream struct {
+	id       string
+	verifier chain.Verifier
+	last     uint64
+	head     uint64
+	held     []Arrival
+	trail    trail
+	joined   uint64
+	branch   int
+}
+
+// Arrival is an event as it was received.
+type Arrival struct {
+	Event *clientv1.Event
+	// Origin is nil for an event that belongs to no trace, and for one that was read: pages carry none.
+	Origin *tracing.Origin
+}
+
+// New begins a conversation after a seq.
+func New(id string, after uint64) *Stream { return &Stream{id: id, last: after} }
+
+// Resume continues a conversation after the event seq, whose hash is nil if it is not known.
+func Resume(id string, seq uint64, hash []byte) *Stream {
+	s := New(id, seq)
+	if len(hash) == chain.Size {
+		s.verifier = *chain.From(seq, hash)
+		s.trail.add(seq, hash)
+	}
+	return s
+}
+
+// ID is the id of the conversation.
+func (s *Stream) ID() string { return s.id }
+
+// Last is the newest seq that was taken.
+func (s *Stream) Last() uint64 { return s.last }
+
+// Head is the newest seq that is known to exist, as far as it matters for reading.
+func (s *Stream) Head() uint64 { return s.head }
+
+// Behind returns true if events up to Head are missing.
+func (s *Stream) Behind() bool { return s.head > s.last }
+
+// Branch counts how often the log went back.
+func (s *Stream) Branch() int { return s.branch }
+
+// LastHash is the beginning of the hash of the event Last; nil if it is not known.
+func (s *Stream) LastHash() []byte {
+	if m := s.trail.at(s.last); m != nil {
+		return bytes.Clone(m.hash[:])
+	}
+	return nil
+}
+
+// SetJoined notes the first seq that the user may see, unless it is known already.
+func (s *Stream) SetJoined(seq uint64) {
+	if s.joined == 0 {
+		s.joined = seq
+	}
+}
+
+// Announce notes that the log reaches at least to head.
+func (s *Stream) Announce(head uint64) { s.head = max(s.head, head) }
+
+// GiveUp forgets what is missing, until something new is announced.
+func (s *Stream) GiveUp() { s.head, s.held = s.last, nil }
+
+// Contradicts returns true if the client had another event in place of this one.
+func (s *Stream) Contradicts(event *clientv1.Event) bool {
+	m := s.trail.at(event.GetSeq())
+	return m != nil && !m.is(event.GetHash())
+}
+
+// Take moves to the event after Last, if it is that one and verifies. The error is a *chain.Broken.
+func (s *Stream) Take(check *Checker, event *clientv1.Event) (chain.Content, error) {
+	switch {
+	case event.GetSeq() != s.last+1:
+		return 0, &chain.Broken{ConversationID: s.id, Seq: event.GetSeq(), Reason: "the log has a hole before it"}
+	case event.GetConversationId() != s.id:
+		return 0, &chain.Broken{ConversationID: s.id, Seq: event.GetSeq(), Reason: "it belongs to another conversation"}
+	}
+	content, err := check.Check(&s.verifier, event)
+	if err != nil {
+		return content, err
+	}
+	if s.trail.empty() && event.GetSeq() > 1 {
+		s.trail.add(event.GetSeq()-1, event.GetPrevHash())
+	}
+	s.trail.add(event.GetSeq(), event.GetHash())
+	s.last = event.GetSeq()
+	return content, nil
+}
+
+// Skip moves over a stretch that the user may not see, up to a seq above Last, and returns that stretch.
+func (s *Stream) Skip(to uint64) *clientv1.Hidden {
+	hidden := &clientv1.Hidden{ConversationId: s.id, First: s.last + 1, Last: to}
+	s.last = to
+	s.verifier.Skip()
+	return hidden
+}
+
+// Hold keeps an event that came too early, if there is room and it continues what is held.
+func (s *Stream) Hold(came Arrival) {
+	n := len(s.held)
+	if n < maxHeld && (n == 0 || s.held[n-1].Event.GetSeq()+1 == came.Event.GetSeq()) {
+		s.held = append(s.held, came)
+	}
+}
+
+// NextHeld removes and returns the held event after Last; false if the next one is not held.
+func (s *Stream) NextHeld() (Arrival, bool) {
+	s.dropHeldUpTo(s.last)
+	if len(s.held) == 0 || s.held[0].Event.GetSeq() != s.last+1 {
+		return Arrival{}, false
+	}
+	next := s.held[0]
+	s.held = s.held[1:]
+	return next, true
+}
+
+// DropHeld drops what is held: it is read instead.
+func (s *Stream) DropHeld() { s.held = nil }
+
+// AsRead is an event of a page. If it is held as well, the held copy knows its trace; those before it are of no more use.
+func (s *Stream) AsRead(event *clientv1.Event) Arrival {
+	s.dropHeldUpTo(event.GetSeq() - 1)
+	if len(s.held) > 0 && s.held[0].Event.GetSeq() == event.GetSeq() {
+		return Arrival{Event: event, Origin: s.held[0].Origin}
+	}
+	return Arrival{Event: event}
+}
+
+func (s *Stream) dropHeldUpTo(seq uint64) {
+	for len(s.held) > 0 && s.held[0].Event.GetSeq() <= seq {
+		s.held = s.held[1:]
+	}
+	if len(s.held) == 0 {
+		s.held = nil
+	}
+}
+
+// Merge goes through a page, in order: take gets each event after Last and moves over it, skip gets the end of each hidden
+// stretch that begins there and moves over it. It stops with the first error, and returns the seq that it stopped at.
+func (s *Stream) Merge(page *clientv1.Page, take func(Arrival) error, skip func(to uint64)) (seq uint64, err error) {
+	events, hidden := page.GetEvents(), page.GetHidden()
+	for {
+		switch {
+		case len(hidden) > 0 && hidden[0].GetLast() <= s.last:
+			hidden = hidden[1:]
+		case len(hidden) > 0 && hidden[0].GetFirst() <= s.last+1:
+			skip(hidden[0].GetLast())
+		case len(events) == 0:
+			return s.last, nil
+		case events[0].GetSeq() <= s.last:
+			events = events[1:]
+		default:
+			if err := take(s.AsRead(events[0])); err != nil {
+				return events[0].GetSeq(), err
+			}
+			events = events[1:]
+		}
+	}
+}
+
+// Rewind goes back to the event to, whose hash is nil if it is not known: what came after it was undone at the server.
+func (s *Stream) Rewind(to uint64, hash []byte) {
+	s.branch++
+	s.last, s.head, s.held = to, to, nil
+	s.verifier = chain.Verifier{}
+	if len(hash) == chain.Size {
+		s.verifier = *chain.From(to, hash)
+	}
+	s.trail.cut(to)
+}

@@ -1,0 +1,65 @@
+package stream
+
+import (
+	"slices"
+
+	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/frame"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Checker verifies events. It keeps the stored form of the last one, so that an event costs no allocation. It is not safe for
+// concurrent use.
+type Checker struct {
+	codec  frame.Codec
+	skip   bool
+	stored conversationv1.Event
+}
+
+// NewChecker makes a checker of events that came in a codec. With skip it verifies nothing.
+func NewChecker(codec frame.Codec, skip bool) *Checker { return &Checker{codec: codec, skip: skip} }
+
+// Check verifies that an event is the next one of a log, and returns what is known of its content. The error is a *chain.Broken.
+func (c *Checker) Check(v *chain.Verifier, event *clientv1.Event) (chain.Content, error) {
+	if c.skip {
+		if event.GetBody() == nil && len(event.GetSalt()) == 0 {
+			return chain.Erased, nil
+		}
+		return chain.NotChecked, nil
+	}
+	frame.SetStored(&c.stored, event)
+	event.Kind = c.stored.GetKind() // the number that was checked, also of a kind whose name this client does not know
+	content, err := v.Next(&c.stored)
+	switch {
+	case err != nil:
+		return content, err
+	case content == chain.Erased:
+		event.Body = nil
+	case c.codec != frame.Proto && len(event.GetBodyBytes()) > 0:
+		// JSON has the body twice. Only the bytes were checked, so the program gets what they say. Bytes that this client cannot
+		// read are a body without an action, like those of a newer kind.
+		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
+			event.Body = &conversationv1.Body{}
+		}
+	}
+	return content, nil
+}
+
+// Covered returns true if hidden stretches cover everything from seq up to but not including end.
+func Covered(hidden []*conversationv1.Range, seq, end uint64) bool {
+	hidden = slices.Clone(hidden)
+	slices.SortFunc(hidden, func(a, b *conversationv1.Range) int {
+		if a.GetFirst() < b.GetFirst() {
+			return -1
+		}
+		return 1
+	})
+	for _, h := range hidden {
+		if h.GetFirst() <= seq {
+			seq = max(seq, h.GetLast()+1)
+		}
+	}
+	return seq >= end
+}

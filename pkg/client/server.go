@@ -1,0 +1,41 @@
+package client
+
+import (
+	"time"
+
+	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
+	"github.com/runnelhq/runnel/pkg/protocol"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+)
+
+// server is the inbox's way to ask the server: by requests.
+type server struct{ requests *request.Queue }
+
+func (s server) ReadPage(page inbox.PageRead) {
+	read := &clientv1.Read{ConversationId: page.ConversationID, Limit: page.Limit}
+	s.requests.AskAfter(&request.Request{
+		Frame:   &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}},
+		Prepare: func() { read.After = page.After() },
+		Done: func(answer *clientv1.ServerFrame, err error) {
+			if err == nil && answer.GetPage() == nil {
+				err = errAnswer
+			}
+			page.Done(answer.GetPage(), err)
+		},
+	}, page.Wait)
+}
+
+func (s server) List(after string, wait time.Duration, done func(list *clientv1.Conversations, err error)) {
+	list := &clientv1.ListConversations{After: after, Limit: protocol.MaxPage}
+	s.requests.AskAfter(&request.Request{
+		Frame:         &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}},
+		OneConnection: true,
+		Done: func(answer *clientv1.ServerFrame, err error) {
+			if err == nil && answer.GetConversations() == nil {
+				err = errAnswer
+			}
+			done(answer.GetConversations(), err)
+		},
+	}, wait)
+}
