@@ -34,15 +34,10 @@ type Client struct {
 	// stats has what is counted here: the connections.
 	stats Stats
 
-	// What is asked of the gateway; see request and Ticket.
+	// Guarded by mu, like all the rest.
 	requests *request.Queue
-	outbox   map[string][]*Ticket
-	tickets  int
-	refusals refusals
-	record   record
-
-	// inbox has the conversations.
-	inbox *inbox.Inbox
+	outbox   *outbox
+	inbox    *inbox.Inbox
 }
 
 // New makes a client that is not started.
@@ -51,10 +46,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{
-		cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{}),
-		outbox: map[string][]*Ticket{},
-	}
+	c := &Client{cfg: cfg, ended: make(chan struct{}), connected: make(chan struct{})}
 	c.requests = request.NewQueue(request.Config{
 		Codec: cfg.Codec, Timeout: cfg.RequestTimeout, Backoff: cfg.Backoff.wait, Refused: refusalOf,
 		Wake: c.wake,
@@ -63,9 +55,10 @@ func New(cfg Config) (*Client, error) {
 		c.tracer = cfg.TracerProvider.Tracer(scopeName)
 	}
 	c.callbacks = newCallbacks(&c.cfg, c.tracer, c.handed)
+	c.outbox = newOutbox(cfg.MaxOutbox, c.requests, c.tracer, c.callbacks.accepted)
 	c.inbox = inbox.New(inbox.Config{
 		Start: cfg.Start, Checker: stream.NewChecker(cfg.Codec, cfg.SkipVerify), AckDelay: cfg.AckDelay, Backoff: cfg.Backoff.wait,
-		Log: cfg.Log, Program: c.callbacks, Server: server{c.requests}, Commands: &c.record,
+		Log: cfg.Log, Program: c.callbacks, Server: server{c.requests}, Commands: &c.outbox.committed,
 		Forked: c.forked, Reconnect: c.reconnectForked, Wake: c.wake,
 	})
 	return c, nil
@@ -155,14 +148,8 @@ func (c *Client) shutLocked(err error) (first bool) {
 	if reason == nil {
 		reason = ErrClosed
 	}
+	c.outbox.close(reason)
 	c.requests.FailAll(reason)
-	for id, tickets := range c.outbox {
-		for _, ticket := range tickets {
-			ticket.resolve(nil, reason)
-		}
-		delete(c.outbox, id)
-	}
-	c.tickets = 0
 	return true
 }
 

@@ -12,8 +12,8 @@ const (
 	maxCommittedBytes = 1 << 20
 )
 
-// committed is a command of this client that was committed.
-type committed struct {
+// committedCommand is a command of this client that was committed.
+type committedCommand struct {
 	conversationID, commandID string
 	seq                       uint64
 	body                      *conversationv1.Body
@@ -22,41 +22,41 @@ type committed struct {
 	lost bool
 }
 
-// record keeps the newest committed commands, bounded in number and size; the oldest are forgotten first.
-type record struct {
-	commands []committed
+// committedCommands keeps the newest commands of this client that were committed, bounded in number and size; the oldest are forgotten first.
+type committedCommands struct {
+	commands []committedCommand
 	bytes    int
 }
 
-func (r *record) add(command committed) {
+func (c *committedCommands) add(command committedCommand) {
 	command.size = command.body.SizeVT()
-	r.commands = append(r.commands, command)
-	r.bytes += command.size
-	for len(r.commands) > maxCommitted || r.bytes > maxCommittedBytes {
-		r.bytes -= r.commands[0].size
-		r.commands[0] = committed{}
-		r.commands = r.commands[1:]
+	c.commands = append(c.commands, command)
+	c.bytes += command.size
+	for len(c.commands) > maxCommitted || c.bytes > maxCommittedBytes {
+		c.bytes -= c.commands[0].size
+		c.commands[0] = committedCommand{}
+		c.commands = c.commands[1:]
 	}
 }
 
-// take removes the commands of a conversation above a seq, and returns them in the order of their commit.
-func (r *record) take(conversationID string, above uint64) (taken []committed) {
-	kept := r.commands[:0:0]
-	for _, command := range r.commands {
+// removeAbove removes the commands of a conversation above a seq, and returns them in the order of their commit.
+func (c *committedCommands) removeAbove(conversationID string, above uint64) (removed []committedCommand) {
+	kept := c.commands[:0:0]
+	for _, command := range c.commands {
 		if command.conversationID != conversationID || command.seq <= above {
 			kept = append(kept, command)
 			continue
 		}
-		r.bytes -= command.size
-		taken = append(taken, command)
+		c.bytes -= command.size
+		removed = append(removed, command)
 	}
-	r.commands = kept
-	return taken
+	c.commands = kept
+	return removed
 }
 
 // Newest is the newest seq of a committed command of a conversation; 0 for none.
-func (r *record) Newest(conversationID string) (seq uint64) {
-	for _, command := range r.commands {
+func (c *committedCommands) Newest(conversationID string) (seq uint64) {
+	for _, command := range c.commands {
 		if command.conversationID == conversationID {
 			seq = max(seq, command.seq)
 		}
@@ -65,24 +65,24 @@ func (r *record) Newest(conversationID string) (seq uint64) {
 }
 
 // Created reports whether the creation of a conversation is among the commands.
-func (r *record) Created(conversationID string) bool {
-	return slices.ContainsFunc(r.commands, func(command committed) bool {
+func (c *committedCommands) Created(conversationID string) bool {
+	return slices.ContainsFunc(c.commands, func(command committedCommand) bool {
 		return command.conversationID == conversationID && command.body.GetCreate() != nil
 	})
 }
 
 // MarkLost notes that the server does not know a conversation, so that its commands are undone if it comes back.
-func (r *record) MarkLost(conversationID string) {
-	for i := range r.commands {
-		if r.commands[i].conversationID == conversationID {
-			r.commands[i].lost = true
+func (c *committedCommands) MarkLost(conversationID string) {
+	for i := range c.commands {
+		if c.commands[i].conversationID == conversationID {
+			c.commands[i].lost = true
 		}
 	}
 }
 
 // Lost reports whether commands of a conversation were undone because the server lost the whole conversation.
-func (r *record) Lost(conversationID string) bool {
-	return slices.ContainsFunc(r.commands, func(command committed) bool {
+func (c *committedCommands) Lost(conversationID string) bool {
+	return slices.ContainsFunc(c.commands, func(command committedCommand) bool {
 		return command.conversationID == conversationID && command.lost
 	})
 }

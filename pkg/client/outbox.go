@@ -2,12 +2,9 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
@@ -17,173 +14,83 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Ticket is one command in the outbox.
+// outbox holds the commands whose outcome is not known yet.
 //
-// Of each conversation only the oldest command is on its way; the next one is sent when its outcome is known. That alone keeps
-// their order through lost connections, time-outs and temporary errors. Creates stand each for itself.
-type Ticket struct {
-	// ConversationID is the conversation of the command, empty for a create.
-	ConversationID string
-	// CommandID is the id under which it can be repeated.
-	CommandID string
+// Commands are put in order in lanes, one for each conversation. Only the first command of a lane is sent; the next one follows
+// when its outcome is known. That alone keeps their order through lost connections, timeouts and temporary errors.
+//
+// It is not safe for concurrent use: the lock of the client guards it.
+type outbox struct {
+	limit    int
+	requests *request.Queue
+	// tracer is nil without a TracerProvider.
+	tracer trace.Tracer
+	// accepted is called when the broker holds a command.
+	accepted func(ticket *Ticket)
 
-	body *conversationv1.Body
-	// lane is the conversation that a create is put in order with, when it is sent again after a fork.
-	lane string
-	// attempt is what is known of the copies that were sent.
-	attempt attempt
-
-	done chan struct{}
-	// request sends the command; nil while it waits for its turn.
-	request *request.Request
-	// shared says that more than one caller may wait for it.
-	shared  bool
-	outcome *conversationv1.Outcome
-	err     error
-	// span covers the command, nil without a tracer; parent is how it is told to the gateway, traceID the trace to look up.
-	span            trace.Span
-	parent, traceID string
+	lanes map[string][]*Ticket
+	// count is the number of tickets in all lanes.
+	count int
+	// refusals and committed are what is remembered of commands that left the outbox.
+	refusals  refusals
+	committed committedCommands
+	// closed is why nothing more is taken, nil while the client runs.
+	closed error
 }
 
-// Done is closed when the outcome is known.
-func (t *Ticket) Done() <-chan struct{} { return t.done }
-
-// Wait waits for the outcome. The error is a *RefusedError when the command was refused for good, ErrClosed or a *ClosedError
-// when the client ended first, an *UnconfirmedError when gateways kept refusing to take a command that had been sent before, or
-// wraps ErrOutcomeUnknown and the context's error when ctx ended first; the command then stays in the outbox.
-func (t *Ticket) Wait(ctx context.Context) (*conversationv1.Outcome, error) {
-	select {
-	case <-t.done:
-		return t.outcome, t.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
-	}
+func newOutbox(limit int, requests *request.Queue, tracer trace.Tracer, accepted func(ticket *Ticket)) *outbox {
+	return &outbox{limit: limit, requests: requests, tracer: tracer, accepted: accepted, lanes: map[string][]*Ticket{}}
 }
 
-// TraceID names the trace in which the way of the command can be looked up, as 32 hex digits: the one that the gateway answered
-// with, or the client's own. It is empty until Done is closed, and afterwards when there is no such trace.
-func (t *Ticket) TraceID() string {
-	select {
-	case <-t.done:
-		return t.traceID
-	default:
-		return ""
+// enqueue adds a command. If the same command is in the outbox already, it returns the ticket of that one. The parent of the
+// command's span is that of ctx.
+func (o *outbox) enqueue(ctx context.Context, ticket *Ticket) (*Ticket, error) {
+	if o.closed != nil {
+		return nil, o.closed
 	}
-}
-
-// resolve ends the command. The answer is nil when there was none.
-func (t *Ticket) resolve(answer *clientv1.ServerFrame, err error) {
-	if t.err = err; err == nil {
-		t.outcome = answer.GetOutcome()
-	}
-	t.endSend(answer.GetTraceparent(), t.outcome, err)
-	close(t.done)
-}
-
-// key is what commands are put in order by.
-func (t *Ticket) key() string {
-	switch {
-	case t.lane != "":
-		return t.lane
-	case t.ConversationID == "":
-		return t.CommandID
-	}
-	return t.ConversationID
-}
-
-// id names the command.
-func (t *Ticket) id() commandKey { return commandKey{t.ConversationID, t.CommandID} }
-
-// Submit gives a command to the outbox and waits for its outcome: it is committed when the error is nil. When ctx ends, the wait
-// ends, but a command that may have been sent is not taken back: the error wraps ErrOutcomeUnknown. A command of which no copy
-// was ever sent is taken back, and the error is the context's alone. The conversation is empty exactly for a create. The body
-// must not be changed any more.
-func (c *Client) Submit(ctx context.Context, conversationID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, fmt.Errorf("client: make a command id: %w", err)
-	}
-	return c.SubmitID(ctx, conversationID, id.String(), body)
-}
-
-// SubmitID is Submit with a command id of the caller's: a UUIDv7 in canonical lower-case form. The same id of the same command
-// has the same outcome once it is committed, after any time and however often it is given. A command that was refused is
-// judged anew when it is given again.
-func (c *Client) SubmitID(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
-	ticket, err := c.enqueue(ctx, conversationID, commandID, body)
-	if err != nil {
-		return nil, err
-	}
-	outcome, err := ticket.Wait(ctx)
-	if errors.Is(err, ErrOutcomeUnknown) && c.withdraw(ticket) {
-		return nil, fmt.Errorf("client: the command was not sent: %w", ctx.Err())
-	}
-	return outcome, err
-}
-
-// Enqueue gives a command to the outbox and does not wait.
-func (c *Client) Enqueue(conversationID string, body *conversationv1.Body) (*Ticket, error) {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, fmt.Errorf("client: make a command id: %w", err)
-	}
-	return c.EnqueueID(conversationID, id.String(), body)
-}
-
-// EnqueueID is Enqueue with a command id of the caller's. If that command is in the outbox already, its ticket is given.
-func (c *Client) EnqueueID(conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
-	return c.enqueue(context.Background(), conversationID, commandID, body)
-}
-
-// enqueue is EnqueueID below the span of a context.
-func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
-	if !conversation.AdmissibleCommandID(commandID) {
-		return nil, errors.New("client: the command id must be a UUIDv7 in canonical lower-case form")
-	}
-	ticket := &Ticket{ConversationID: conversationID, CommandID: commandID, body: body, done: make(chan struct{})}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state == Closed {
-		if c.err != nil {
-			return nil, c.err
-		}
-		return nil, ErrClosed
-	}
-	waiting := c.outbox[ticket.key()]
-	for _, before := range waiting {
-		if before.CommandID != commandID {
+	for _, other := range o.lanes[ticket.lane] {
+		if other.CommandID != ticket.CommandID {
 			continue
 		}
-		if !proto.Equal(before.body, body) {
+		if !proto.Equal(other.body, ticket.body) {
 			return nil, &RefusedError{
 				Code:    conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT,
 				Message: "the command id is in the outbox with another body", Field: "submit.command_id",
 			}
 		}
-		before.shared = true
-		return before, nil
+		other.shared = true
+		return other, nil
 	}
-	if c.tickets >= c.cfg.MaxOutbox {
+	if o.count >= o.limit {
 		return nil, ErrOutboxFull
 	}
-	before := c.refusals.find(ticket.id(), time.Now())
-	ticket.attempt.number, ticket.attempt.unconfirmed = before.attempt, before.unconfirmed
-	ticket.beginSend(ctx, c.tracer)
-	c.tickets++
-	c.outbox[ticket.key()] = append(waiting, ticket)
-	if len(waiting) == 0 {
-		c.submit(ticket)
-	}
+	past := o.refusals.find(ticket.key(), time.Now())
+	ticket.attempt.number, ticket.attempt.unconfirmed = past.attempt, past.unconfirmed
+	ticket.beginSend(ctx, o.tracer)
+	o.insert(len(o.lanes[ticket.lane]), ticket)
 	return ticket, nil
 }
 
-// submit begins to send the oldest command of a conversation. The lock is held.
-func (c *Client) submit(ticket *Ticket) {
+// insert puts commands of one lane at an index of it, and sends the first of the lane if it is not sent already.
+func (o *outbox) insert(index int, tickets ...*Ticket) {
+	lane := tickets[0].lane
+	o.count += len(tickets)
+	o.lanes[lane] = slices.Insert(o.lanes[lane], index, tickets...)
+	o.sendFirst(lane)
+}
+
+// sendFirst sends the first command of a lane, if there is one that is not sent already.
+func (o *outbox) sendFirst(lane string) {
+	tickets := o.lanes[lane]
+	if len(tickets) == 0 || tickets[0].request != nil || o.closed != nil {
+		return
+	}
+	ticket := tickets[0]
 	submit := &clientv1.Submit{
 		ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
 	}
 	ticket.attempt.note = ticket.happened
-	ticket.attempt.accepted = func() { c.callbacks.accepted(ticket) }
+	ticket.attempt.accepted = func() { o.accepted(ticket) }
 	ticket.request = &request.Request{
 		Policy:  &ticket.attempt,
 		Frame:   &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: submit}},
@@ -192,46 +99,41 @@ func (c *Client) submit(ticket *Ticket) {
 			if err == nil && answer.GetOutcome() == nil {
 				err = errAnswer
 			}
-			c.remember(ticket, answer, err)
-			ticket.resolve(answer, err)
-			c.leave(ticket)
+			o.remember(ticket, answer.GetOutcome(), err)
+			o.end(ticket, answer, err)
 		},
 	}
-	c.requests.Ask(ticket.request)
+	o.requests.Ask(ticket.request)
 }
 
 // remember keeps what is known of a command that leaves the outbox, for when it is given again or undone.
-func (c *Client) remember(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
+func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err error) {
 	switch {
 	case err == nil:
-		c.refusals.forget(ticket.id())
-		c.record.add(committed{
-			conversationID: answer.GetOutcome().GetConversationId(), commandID: ticket.CommandID,
-			seq: answer.GetOutcome().GetSeq(), body: ticket.body,
+		o.refusals.forget(ticket.key())
+		o.committed.add(committedCommand{
+			conversationID: outcome.GetConversationId(), commandID: ticket.CommandID, seq: outcome.GetSeq(), body: ticket.body,
 		})
 	case ticket.attempt.number > 0 || ticket.attempt.unconfirmed:
-		c.refusals.keep(ticket.id(), past{attempt: ticket.attempt.number, unconfirmed: ticket.attempt.unconfirmed, at: time.Now()})
+		o.refusals.keep(ticket.key(), past{attempt: ticket.attempt.number, unconfirmed: ticket.attempt.unconfirmed, at: time.Now()})
 	}
 }
 
-// leave takes a command out of the outbox and begins the next one. The lock is held.
-func (c *Client) leave(ticket *Ticket) {
-	c.tickets--
-	rest := slices.DeleteFunc(c.outbox[ticket.key()], func(other *Ticket) bool { return other == ticket })
+// end takes a command out of the outbox with its outcome, and sends the next one.
+func (o *outbox) end(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
+	ticket.resolve(answer, err)
+	o.count--
+	rest := slices.DeleteFunc(o.lanes[ticket.lane], func(other *Ticket) bool { return other == ticket })
 	if len(rest) == 0 {
-		delete(c.outbox, ticket.key())
+		delete(o.lanes, ticket.lane)
 		return
 	}
-	c.outbox[ticket.key()] = rest
-	if rest[0].request == nil && c.state != Closed {
-		c.submit(rest[0])
-	}
+	o.lanes[ticket.lane] = rest
+	o.sendFirst(ticket.lane)
 }
 
-// withdraw takes back a command of which no copy was sent, this time or when it was given before.
-func (c *Client) withdraw(ticket *Ticket) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// withdraw takes a command back, unless its outcome is known, a copy of it was sent, or another caller waits for it.
+func (o *outbox) withdraw(ticket *Ticket) bool {
 	select {
 	case <-ticket.done:
 		return false
@@ -241,12 +143,67 @@ func (c *Client) withdraw(ticket *Ticket) bool {
 	case ticket.shared || ticket.attempt.unconfirmed:
 		return false
 	case ticket.request == nil:
-		ticket.resolve(nil, context.Canceled)
-		c.leave(ticket)
+		o.end(ticket, nil, context.Canceled)
 	case !ticket.request.WasSent():
-		c.requests.Finish(ticket.request, nil, context.Canceled)
+		o.requests.Finish(ticket.request, nil, context.Canceled)
 	default:
 		return false
 	}
 	return true
+}
+
+// close ends all commands.
+func (o *outbox) close(reason error) {
+	o.closed = reason
+	for _, tickets := range o.lanes {
+		for _, ticket := range slices.Clone(tickets) {
+			if ticket.request != nil {
+				o.requests.Finish(ticket.request, nil, reason)
+			} else {
+				o.end(ticket, nil, reason)
+			}
+		}
+	}
+}
+
+// resubmit sends the commands of a conversation again that were undone because its log went back to the event to: after the one
+// that is on its way, and before those that wait. It returns the newest seq that was undone, 0 for none, and the tickets. Sender
+// is the user.
+func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newest uint64, tickets []*Ticket) {
+	var again []*Ticket
+	for _, command := range o.committed.removeAbove(conversationID, to) {
+		newest = command.seq
+		ticket := newTicket(conversationID, command.commandID, retarget(sender, command.body, to))
+		ticket.shared = true
+		if command.body.GetCreate() != nil {
+			ticket.ConversationID = ""
+		}
+		tickets = append(tickets, ticket)
+		if ticket.body == nil {
+			ticket.resolve(nil, ErrUndone)
+			continue
+		}
+		ticket.beginSend(context.Background(), o.tracer)
+		again = append(again, ticket)
+	}
+	if len(again) > 0 {
+		o.insert(min(len(o.lanes[conversationID]), 1), again...)
+	}
+	return newest, tickets
+}
+
+// retarget is the body of a command that is sent again when everything above a seq was undone; nil when it refers to what was
+// undone.
+func retarget(sender string, body *conversationv1.Body, to uint64) *conversationv1.Body {
+	for _, need := range conversation.Needs(sender, body) {
+		if need.Seq <= to {
+			continue
+		}
+		if body.GetMessage() == nil {
+			return nil
+		}
+		body = proto.CloneOf(body)
+		body.GetMessage().ReplyTo = 0
+	}
+	return body
 }
