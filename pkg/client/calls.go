@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -122,7 +121,7 @@ func (c *Client) ReadBefore(ctx context.Context, conversationID string, before u
 }
 
 func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
-	answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}})
+	answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: read}})
 	if err != nil {
 		return nil, fmt.Errorf("client: read: %w", err)
 	}
@@ -130,7 +129,7 @@ func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
 	if page == nil {
 		return nil, fmt.Errorf("client: read: %w", errAnswer)
 	}
-	checked, err := c.checkPage(read, page)
+	checked, err := checkPage(&c.cfg, read, page)
 	if err != nil {
 		return nil, fmt.Errorf("client: read: %w", err)
 	}
@@ -151,7 +150,7 @@ func (c *Client) ReadMessagesBefore(ctx context.Context, conversationID string, 
 }
 
 func (c *Client) readMessages(ctx context.Context, read *clientv1.ReadMessages) (*clientv1.Messages, error) {
-	answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ReadMessages{ReadMessages: read}})
+	answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ReadMessages{ReadMessages: read}})
 	if err != nil {
 		return nil, fmt.Errorf("client: read messages: %w", err)
 	}
@@ -167,7 +166,7 @@ func (c *Client) Conversations(ctx context.Context) iter.Seq2[*clientv1.Conversa
 		after := ""
 		for {
 			list := &clientv1.ListConversations{After: after, Limit: protocol.MaxPage}
-			answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}})
+			answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: list}})
 			if err != nil {
 				yield(nil, fmt.Errorf("client: list conversations: %w", err))
 				return
@@ -192,7 +191,7 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 		after := ""
 		for {
 			list := &clientv1.ListMembers{ConversationId: conversationID, After: after, Limit: protocol.MaxPage}
-			answer, err := c.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: list}})
+			answer, err := c.session.call(ctx, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: list}})
 			if err != nil {
 				yield(nil, fmt.Errorf("client: list members: %w", err))
 				return
@@ -209,32 +208,4 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 			}
 		}
 	}
-}
-
-// call asks and waits for the answer.
-func (c *Client) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.ServerFrame, error) {
-	var answer *clientv1.ServerFrame
-	var failure error
-	done := make(chan struct{})
-	r := &request.Request{Frame: f, Done: func(f *clientv1.ServerFrame, err error) {
-		answer, failure = f, err
-		close(done)
-	}}
-	c.mu.Lock()
-	if c.state == Closed {
-		c.mu.Unlock()
-		return nil, c.reason()
-	}
-	c.requests.Ask(r)
-	c.mu.Unlock()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		c.mu.Lock()
-		// It changes nothing if the answer has just come.
-		c.requests.Finish(r, nil, ctx.Err())
-		c.mu.Unlock()
-		<-done
-	}
-	return answer, failure
 }

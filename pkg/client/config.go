@@ -12,6 +12,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/link"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -116,9 +117,6 @@ type Cursors interface {
 	Forget(ctx context.Context, conversationID string) error
 }
 
-// DialFunc opens one connection. The header names the subprotocol to ask for.
-type DialFunc func(ctx context.Context, url string, header http.Header) (Conn, error)
-
 func (cfg Config) complete() (Config, error) {
 	if u, err := url.Parse(cfg.URL); err != nil || (u.Scheme != "ws" && u.Scheme != "wss") || u.Host == "" {
 		return cfg, errors.New("client: URL must be a ws:// or wss:// address")
@@ -150,7 +148,8 @@ func (cfg Config) complete() (Config, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = dialWebSocket(cfg.TLS)
+		dial := link.DialWebSocket(cfg.TLS)
+		cfg.Dial = func(ctx context.Context, url string, header http.Header) (Conn, error) { return dial(ctx, url, header) }
 	}
 	return cfg, nil
 }

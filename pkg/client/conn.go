@@ -2,31 +2,7 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"sync"
-	"time"
-
-	"github.com/gorilla/websocket"
-
-	"github.com/runnelhq/runnel/pkg/errcode"
-	"github.com/runnelhq/runnel/pkg/frame"
-)
-
-const (
-	// A server's message is a page of at most protocol.MaxPage events, or what had gathered for a slow reader; this is far beyond both.
-	maxMessageBytes = 64 << 20
-	// Ten thousand clients in a process are mostly idle, so what an idle one holds is kept small.
-	readBufferBytes  = 1024
-	writeBufferBytes = 4096
-	keepBufferBytes  = 4096
-	// Longest that a write may take before the connection counts as dead.
-	writeTimeout = 10 * time.Second
-	// Longest that saying goodbye may take.
-	closeTimeout = 250 * time.Millisecond
 )
 
 // Conn is one connection to a gateway. ReadMessage is called by one goroutine, WriteMessage by another, Close by any.
@@ -40,80 +16,5 @@ type Conn interface {
 	Close() error
 }
 
-// dialWebSocket gives the default of Config.Dial.
-func dialWebSocket(trust *tls.Config) DialFunc {
-	// Write buffers are taken from the pool for the time of one write only.
-	dialer := &websocket.Dialer{
-		Proxy: http.ProxyFromEnvironment, ReadBufferSize: readBufferBytes,
-		WriteBufferSize: writeBufferBytes, WriteBufferPool: &sync.Pool{}, TLSClientConfig: trust,
-	}
-	return func(ctx context.Context, url string, header http.Header) (Conn, error) {
-		ws, response, err := dialer.DialContext(ctx, url, header) //nolint:bodyclose // the dialer has read what there is of it
-		switch {
-		case response != nil && err != nil:
-			return nil, fmt.Errorf("dial gateway: answered with HTTP status %d: %w", response.StatusCode, err)
-		case err != nil:
-			return nil, fmt.Errorf("dial gateway: %w", err)
-		}
-		codec, known := frame.CodecFor(ws.Subprotocol())
-		if want := header.Get("Sec-WebSocket-Protocol"); !known || codec.Subprotocol() != want {
-			_ = ws.Close()
-			return nil, fmt.Errorf("dial gateway: it does not speak %s", want)
-		}
-		ws.SetReadLimit(maxMessageBytes)
-		return &webSocket{ws: ws, opcode: codec.MessageType()}, nil
-	}
-}
-
-type webSocket struct {
-	ws     *websocket.Conn
-	opcode int
-	buf    []byte
-}
-
-func (w *webSocket) ReadMessage() ([]byte, error) {
-	_, reader, err := w.ws.NextReader()
-	if err != nil {
-		return nil, err
-	}
-	if cap(w.buf) > keepBufferBytes || w.buf == nil {
-		w.buf = make([]byte, 0, 512)
-	}
-	w.buf = w.buf[:0]
-	for {
-		if len(w.buf) == cap(w.buf) {
-			w.buf = append(w.buf, 0)[:len(w.buf)]
-		}
-		n, err := reader.Read(w.buf[len(w.buf):cap(w.buf)])
-		w.buf = w.buf[:len(w.buf)+n]
-		if errors.Is(err, io.EOF) {
-			return w.buf, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (w *webSocket) WriteMessage(message []byte) error {
-	if err := w.ws.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	return w.ws.WriteMessage(w.opcode, message)
-}
-
-func (w *webSocket) Close() error {
-	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	// The peer may be gone already; closing is what counts.
-	_ = w.ws.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout))
-	return w.ws.Close()
-}
-
-// closeCode is the code with which the gateway closed the connection, and false when it just ended.
-func closeCode(err error) (errcode.CloseCode, string, bool) {
-	var closed *websocket.CloseError
-	if !errors.As(err, &closed) || closed.Code < 4000 {
-		return 0, "", false
-	}
-	return errcode.CloseCode(closed.Code), closed.Text, true
-}
+// DialFunc opens one connection. The header names the subprotocol to ask for.
+type DialFunc func(ctx context.Context, url string, header http.Header) (Conn, error)

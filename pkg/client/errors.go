@@ -26,8 +26,6 @@ var (
 	ErrUndone = errors.New("client: the event that the command refers to was undone")
 
 	errStarted = errors.New("client: was started already")
-	errSilent  = errors.New("gateway has been silent for two heartbeats")
-	errLeft    = errors.New("gateway asked to go away")
 	errSlow    = errors.New("callbacks are too slow for what the gateway says")
 	errForked  = errors.New("conversations are not pushed from where the client is")
 	errAnswer  = errors.New("gateway gave another answer than was asked for")
@@ -50,7 +48,7 @@ type RefusedError struct {
 func refused(e *conversationv1.Error) *RefusedError {
 	return &RefusedError{
 		Code: e.GetCode(), Message: e.GetMessage(), Field: e.GetField(),
-		RetryAfter: time.Duration(e.GetRetryAfterMs()) * time.Millisecond,
+		RetryAfter: retryAfter(e),
 	}
 }
 
@@ -59,6 +57,11 @@ func refusalOf(answer *clientv1.ServerFrame, refusal *conversationv1.Error) erro
 	err := refused(refusal)
 	err.TraceID = tracing.ID(tracing.Parse(answer.GetTraceparent()))
 	return err
+}
+
+// retryAfter is how long to wait before another try; 0 if the refusal does not say, or there is none.
+func retryAfter(refusal *conversationv1.Error) time.Duration {
+	return time.Duration(refusal.GetRetryAfterMs()) * time.Millisecond
 }
 
 func (e *RefusedError) Error() string {

@@ -1,9 +1,5 @@
 package client
 
-import (
-	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
-)
-
 // Fork says that a conversation's log went back at the server.
 type Fork struct {
 	// ConversationID names the conversation.
@@ -17,14 +13,4 @@ type Fork struct {
 	// under the same ids before all others of the conversation. Those that refer to an event above To are not: they end with
 	// ErrUndone. An answer to a message that was undone is sent as a message that answers none.
 	Commands []*Ticket
-}
-
-// forked tells the program that the log of a conversation went back, and sends again what was undone. From is where the
-// conversation was. The lock is held.
-func (c *Client) forked(conv *inbox.Conversation, from uint64, hash []byte) {
-	fork := Fork{ConversationID: conv.ID(), To: conv.Last()}
-	newest, tickets := c.outbox.resubmit(conv.ID(), fork.To, c.userID)
-	fork.From, fork.Commands = max(from, newest), tickets
-	c.cfg.Log.Warn("the server's log of a conversation went back", "conversation_id", conv.ID(), "from", fork.From, "to", fork.To)
-	c.callbacks.fork(conv, conv.Branch(), fork, hash)
 }

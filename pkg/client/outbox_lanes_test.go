@@ -3,7 +3,7 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,7 +88,7 @@ func outcome(t *Ticket) string {
 		if t.err != nil {
 			return t.err.Error()
 		}
-		return fmt.Sprint(t.outcome.GetSeq())
+		return strconv.FormatUint(t.outcome.GetSeq(), 10)
 	default:
 		return "pending"
 	}
@@ -245,7 +245,7 @@ func TestACommandThatRefersToWhatWasUndone(t *testing.T) {
 		{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "answer", ReplyTo: 1}}},
 	}
 	for i, body := range bodies {
-		ticket, err := f.enqueue(t.Context(), newTicket("c", fmt.Sprint(i), body))
+		ticket, err := f.enqueue(t.Context(), newTicket("c", strconv.Itoa(i), body))
 		require.NoError(t, err)
 		f.sent(t)
 		f.commit(ticket, "c", uint64(i+1))
@@ -282,7 +282,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	var refused refusals
 	now := time.Now()
 	for i := range maxRefused + 10 {
-		refused.keep(commandKey{"c", fmt.Sprint(i)}, past{attempt: 1, at: now})
+		refused.keep(commandKey{"c", strconv.Itoa(i)}, past{attempt: 1, at: now})
 	}
 	require.Len(t, refused.byID, maxRefused)
 	require.Len(t, refused.order, maxRefused)

@@ -2,178 +2,244 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
+	"github.com/runnelhq/runnel/pkg/client/internal/link"
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/frame"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// session is one connection and what lives no longer than it. Its fields are guarded by the client's lock, except those that
-// are set before its writer starts.
+// session is what a client has over all its connections: its state, its requests, its outbox and its inbox, all under one lock. It
+// is the link.Handler of every connection: it passes frames on to those whom they concern.
 type session struct {
-	client *Client
-	conn   Conn
-	// notBefore is how long the gateway asked to wait when it refused connect.
-	notBefore time.Duration
-	// wake tells the writer that there is something to do; done that the connection has ended.
-	wake chan struct{}
-	done chan struct{}
+	cfg       *Config
+	callbacks *callbacks
 
-	began     time.Time
-	heartbeat time.Duration
-	// heard is when the gateway last said anything.
-	heard time.Time
-	// comeBack is when to be connected anew, after go_away; zero without one.
-	comeBack   time.Time
-	owesPong   bool
+	mu    sync.Mutex
+	state State
+	// err is why the session is closed; nil when the program closed it.
+	err error
+	// connected is closed while the state is Connected.
+	connected chan struct{}
+	// userID is empty before the first connection.
+	userID string
+	// link is the connection; nil without one.
+	link *link.Link
+	// refreshing says that the connection is about to get a new token.
 	refreshing bool
-	closing    bool
-	failure    error
+	connects   uint64
+
+	requests *request.Queue
+	outbox   *outbox
+	inbox    *inbox.Inbox
 }
 
-// serve handles an authenticated connection until it ends.
-func (s *session) serve(ctx context.Context, early []*clientv1.ServerFrame) error {
-	c := s.client
-	c.mu.Lock()
-	c.begin(s, early[0].GetConnected())
-	c.mu.Unlock()
-
-	var workers sync.WaitGroup
-	defer workers.Wait()
-	working, cancel := context.WithCancel(ctx)
-	defer cancel()
-	workers.Go(s.write)
-	// On Close the writer says the last acknowledgements and closes the connection, which ends the reading.
-	unwatch := context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		s.closing = true
-		s.poke()
+func newSession(cfg *Config) *session {
+	var tracer trace.Tracer
+	if cfg.TracerProvider != nil {
+		tracer = cfg.TracerProvider.Tracer(scopeName)
+	}
+	s := &session{cfg: cfg, connected: make(chan struct{})}
+	s.callbacks = newCallbacks(cfg, tracer, s.handed)
+	s.requests = request.NewQueue(request.Config{
+		Codec: cfg.Codec, Timeout: cfg.RequestTimeout, Backoff: cfg.Backoff.wait, Refused: refusalOf, Wake: s.wakeLocked,
 	})
-	defer unwatch()
-	defer func() {
-		c.mu.Lock()
-		c.lose(s)
-		c.mu.Unlock()
-		// A writer that is stuck in a write ends with the connection.
-		_ = s.conn.Close()
-	}()
-	handle := func(f *clientv1.ServerFrame) error {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if f.GetTokenExpiring() != nil && !s.refreshing {
-			s.refreshing = true
-			workers.Go(func() { s.refresh(working) })
+	s.outbox = newOutbox(cfg.MaxOutbox, s.requests, tracer, s.callbacks.accepted)
+	s.inbox = inbox.New(inbox.Config{
+		Start: cfg.Start, Checker: stream.NewChecker(cfg.Codec, cfg.SkipVerify), AckDelay: cfg.AckDelay, Backoff: cfg.Backoff.wait,
+		Log: cfg.Log, Program: s.callbacks, Server: server{s.requests}, Commands: &s.outbox.committed,
+		Forked: s.forkedLocked, Reconnect: s.reconnectLocked, Wake: s.wakeLocked,
+	})
+	return s
+}
+
+// restore takes the positions of an earlier process.
+func (s *session) restore(positions map[string]Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, position := range positions {
+		if !s.inbox.Restore(id, position.Seq, position.Hash) {
+			s.cfg.Log.Warn("left out a saved position that no log can reach", "conversation_id", id, "seq", position.Seq)
 		}
-		return c.handle(s, f)
-	}
-	for _, f := range early[1:] {
-		if err := handle(f); err != nil {
-			return err
-		}
-	}
-	for {
-		message, err := s.conn.ReadMessage()
-		if err == nil {
-			err = frame.DecodeServer(c.cfg.Codec, message, handle)
-			if err == nil {
-				continue
-			}
-			_ = s.conn.Close()
-			return fmt.Errorf("gateway is not understood: %w", err)
-		}
-		c.mu.Lock()
-		failure := s.failure
-		c.mu.Unlock()
-		if failure != nil {
-			return failure
-		}
-		return s.ending(err, nil)
 	}
 }
 
-// begin makes an authenticated connection the client's. The lock is held, as in all that follows.
-func (c *Client) begin(s *session, connected *clientv1.Connected) {
-	s.began = time.Now()
-	s.heard = s.began
-	s.heartbeat = time.Duration(connected.GetHeartbeatMs()) * time.Millisecond
-	c.session = s
-	c.userID = connected.GetUserId()
-	c.become(Connected)
-	c.inbox.Connected(connected)
-	if c.stats.Connects++; c.stats.Connects > 1 {
-		c.stats.Reconnects++
+// close fails everything that waits. It returns false if the session was closed before. The error is nil when the program wanted
+// it.
+func (s *session) close(err error) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == Closed {
+		return false
 	}
-	c.requests.Connect(int(connected.GetMaxFrameBytes()), connectID)
-	c.cfg.Log.Info("connected to a gateway", "connection_id", connected.GetConnectionId(), "user_id", c.userID)
+	s.becomeLocked(Closed)
+	s.err = err
+	s.inbox.Close()
+	s.outbox.close(s.reasonLocked())
+	s.requests.FailAll(s.reasonLocked())
+	return true
 }
 
-// lose parts the client from a connection that ended.
-func (c *Client) lose(s *session) {
-	c.session = nil
-	close(s.done)
-	c.inbox.Disconnected()
-	c.requests.Disconnect()
+// reason is the error of whatever ends with the session.
+func (s *session) reason() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reasonLocked()
 }
 
-// handle takes one frame from the gateway; an error ends the connection.
-func (c *Client) handle(s *session, f *clientv1.ServerFrame) error {
+func (s *session) reasonLocked() error {
+	if s.err != nil {
+		return s.err
+	}
+	return ErrClosed
+}
+
+// Introduce is part of link.Handler, like the methods that follow.
+func (s *session) Introduce(token string) *clientv1.Connect {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	start, positions := s.inbox.Connecting()
+	return &clientv1.Connect{
+		Token: token, DeviceId: s.cfg.DeviceID, Start: start, Resume: positions,
+		Accepted: s.cfg.Accepted, NoReceipts: s.cfg.OnReceipt == nil, Client: s.cfg.Software,
+		BodyBytes: s.cfg.Codec != frame.Proto && !s.cfg.SkipVerify,
+	}
+}
+
+// Connected makes an authenticated connection the session's.
+func (s *session) Connected(l *link.Link, f *clientv1.ServerFrame) error {
 	if err := inbox.CheckSeqs(f); err != nil {
 		return err
 	}
-	s.heard = time.Now()
+	connected := f.GetConnected()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link, s.refreshing = l, false
+	s.userID = connected.GetUserId()
+	s.connects++
+	s.becomeLocked(Connected)
+	s.inbox.Connected(connected)
+	s.requests.Connect(int(connected.GetMaxFrameBytes()), link.ConnectID)
+	s.cfg.Log.Info("connected to a gateway", "connection_id", connected.GetConnectionId(), "user_id", s.userID)
+	return nil
+}
+
+// Disconnected parts the session from a connection that ended.
+func (s *session) Disconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link = nil
+	s.inbox.Disconnected()
+	s.requests.Disconnect()
+}
+
+// Receive passes a frame on.
+func (s *session) Receive(f *clientv1.ServerFrame, at time.Time) error {
+	if err := inbox.CheckSeqs(f); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if f.GetId() != 0 {
-		c.requests.Answer(f)
+		s.requests.Answer(f)
 		return nil
 	}
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Accepted:
-		c.requests.Accepted(m.Accepted.GetRequestId())
-	case *clientv1.ServerFrame_Heartbeat:
-		s.owesPong = true
-		s.poke()
-		c.inbox.Receive(f, s.heard)
-	case *clientv1.ServerFrame_GoAway:
-		s.comeBack = s.heard.Add(time.Duration(m.GoAway.GetReconnectDelayMs()) * time.Millisecond)
-		s.poke()
+		s.requests.Accepted(m.Accepted.GetRequestId())
+	case *clientv1.ServerFrame_TokenExpiring:
+		s.refreshLocked()
 	default:
-		c.inbox.Receive(f, s.heard)
+		s.inbox.Receive(f, at)
 	}
-	if c.callbacks.overflows() {
+	if s.callbacks.overflows() {
 		return errSlow
 	}
 	return nil
 }
 
-// refresh gets a new token for the connection. If that fails, the connection ends with its token, and the next one begins
-// with a new one.
-func (s *session) refresh(ctx context.Context) {
-	c := s.client
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	defer cancel()
-	token, err := c.cfg.Token(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err != nil {
-		s.refreshing = false
-		c.cfg.Log.Warn("could not get a token to refresh the connection", "error", err)
+// Append appends acknowledgements and requests.
+func (s *session) Append(l *link.Link, message []byte, frames int) (_ []byte, due time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	closing := l.Closing() // asked under the lock: whoever made it fail under this lock is obeyed
+	if due = s.inbox.AckDue(); !due.IsZero() && (closing || !time.Now().Before(due)) {
+		ack := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: s.inbox.TakeAck()}}
+		message = frame.AppendClient(message, s.cfg.Codec, ack)
+		frames--
+	}
+	if !closing {
+		message = s.requests.Append(message, frames)
+	}
+	return message, link.Earlier(s.inbox.AckDue(), s.requests.Due())
+}
+
+// refreshLocked begins to get a new token for the connection. If that fails, the connection ends with its token, and the next
+// one begins with a new one.
+func (s *session) refreshLocked() {
+	if s.refreshing {
 		return
 	}
-	if c.session != s {
-		return
-	}
-	c.requests.Ask(&request.Request{
+	s.refreshing = true
+	l := s.link
+	l.Go(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
+		defer cancel()
+		token, err := s.cfg.Token(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch {
+		case err != nil:
+			s.refreshing = false
+			s.cfg.Log.Warn("could not get a token to refresh the connection", "error", err)
+		case s.link == l:
+			s.sendTokenLocked(token)
+		}
+	})
+}
+
+func (s *session) sendTokenLocked(token string) {
+	s.requests.Ask(&request.Request{
 		Frame:         &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}},
 		OneConnection: true,
 		Done: func(_ *clientv1.ServerFrame, err error) {
 			s.refreshing = false
 			if err != nil {
-				c.cfg.Log.Warn("could not refresh the connection's token", "error", err)
+				s.cfg.Log.Warn("could not refresh the connection's token", "error", err)
 			}
 		},
 	})
 }
+
+// handed notes that the program has been told of everything up to seq.
+func (s *session) handed(conv *inbox.Conversation, branch int, seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inbox.Handed(conv, branch, seq)
+}
+
+// forkedLocked tells the program that the log of a conversation went back, and sends again what was undone. From is where the
+// conversation was.
+func (s *session) forkedLocked(conv *inbox.Conversation, from uint64, hash []byte) {
+	fork := Fork{ConversationID: conv.ID(), To: conv.Last()}
+	newest, tickets := s.outbox.resubmit(conv.ID(), fork.To, s.userID)
+	fork.From, fork.Commands = max(from, newest), tickets
+	s.cfg.Log.Warn("the server's log of a conversation went back", "conversation_id", conv.ID(), "from", fork.From, "to", fork.To)
+	s.callbacks.fork(conv, conv.Branch(), fork, hash)
+}
+
+// wakeLocked tells the writer that there is something to send.
+func (s *session) wakeLocked() {
+	if s.link != nil {
+		s.link.Wake()
+	}
+}
+
+// reconnectLocked ends a connection on which conversations are not pushed from where the client is now.
+func (s *session) reconnectLocked() { s.link.Fail(errForked) }

@@ -49,20 +49,26 @@ func (s State) leadsTo(next State) bool {
 	}
 }
 
-// become is the only place where the state changes. The lock is held.
-func (c *Client) become(next State) {
-	if !c.state.leadsTo(next) {
-		c.cfg.Log.Error("client went from one state to another that does not follow", "from", c.state.String(), "to", next.String())
+func (s *session) become(next State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.becomeLocked(next)
+}
+
+// becomeLocked is the only place where the state changes.
+func (s *session) becomeLocked(next State) {
+	if !s.state.leadsTo(next) {
+		s.cfg.Log.Error("client went from one state to another that does not follow", "from", s.state.String(), "to", next.String())
 	}
-	if c.state == Connected {
-		c.connected = make(chan struct{})
+	if s.state == Connected {
+		s.connected = make(chan struct{})
 	}
-	c.state = next
+	s.state = next
 	if next == Connected {
-		close(c.connected)
+		close(s.connected)
 	}
-	// The last state is told when everything else is done; see deliver.
+	// The last state is told when everything else is done; see Client.Start.
 	if next != Closed {
-		c.callbacks.state(next)
+		s.callbacks.state(next)
 	}
 }

@@ -133,13 +133,13 @@ func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, 
 	if !conversation.AdmissibleCommandID(commandID) {
 		return nil, errors.New("client: the command id must be a UUIDv7 in canonical lower-case form")
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.outbox.enqueue(ctx, newTicket(conversationID, commandID, body))
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return c.session.outbox.enqueue(ctx, newTicket(conversationID, commandID, body))
 }
 
 func (c *Client) withdraw(ticket *Ticket) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.outbox.withdraw(ticket)
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return c.session.outbox.withdraw(ticket)
 }
