@@ -44,24 +44,16 @@ type callbacks struct {
 	receipts map[string]*queuedReceipt
 }
 
-// notice is one thing that the program is told: an event, a hidden stretch, a fork, or what call tells.
+// notice is one thing that the program is told: an event, a hidden stretch, or what call tells.
 type notice struct {
-	// conv and branch say whose position the first three move.
+	// conv and branch say whose position the first two move.
 	conv   *inbox.Conversation
 	branch int
 
 	event  Event
 	origin *tracing.Origin
 	hidden *clientv1.Hidden
-	fork   *forkNotice
 	call   func(ctx context.Context)
-}
-
-// forkNotice is a fork, and the hash of the last event in common; nil if it is not known.
-type forkNotice struct {
-	Fork
-
-	hash []byte
 }
 
 // queuedReceipt is the newest receipt of a conversation; nil when a fork has made it void.
@@ -152,7 +144,7 @@ func (cb *callbacks) Receipt(receipt *conversationv1.Receipt) {
 	})
 }
 
-// fork queues a fork. A receipt that waits is of the old branch and is not told.
+// fork queues a fork; hash is that of the last event in common. A receipt that waits is of the old branch and is not told.
 func (cb *callbacks) fork(conv *inbox.Conversation, branch int, fork Fork, hash []byte) {
 	cb.mu.Lock()
 	if queued := cb.receipts[fork.ConversationID]; queued != nil {
@@ -160,8 +152,13 @@ func (cb *callbacks) fork(conv *inbox.Conversation, branch int, fork Fork, hash 
 		delete(cb.receipts, fork.ConversationID)
 	}
 	cb.mu.Unlock()
-	cb.others.Add(1)
-	cb.add(notice{conv: conv, branch: branch, fork: &forkNotice{Fork: fork, hash: hash}})
+	cb.addCall(func(ctx context.Context) {
+		if cb.cfg.OnForked != nil {
+			cb.cfg.OnForked(fork)
+		}
+		cb.save(ctx, fork.ConversationID, Position{Seq: fork.To, Hash: hash})
+		cb.handed(conv, branch, fork.To)
+	})
 }
 
 // state queues a state of the client.
@@ -236,13 +233,6 @@ func (cb *callbacks) tell(ctx context.Context, n *notice) {
 		cb.save(ctx, n.conv.ID(), Position{Seq: n.hidden.GetLast()})
 		cb.others.Add(-1)
 		cb.handed(n.conv, n.branch, n.hidden.GetLast())
-	case n.fork != nil:
-		if cb.cfg.OnForked != nil {
-			cb.cfg.OnForked(n.fork.Fork)
-		}
-		cb.save(ctx, n.conv.ID(), Position{Seq: n.fork.To, Hash: n.fork.hash})
-		cb.others.Add(-1)
-		cb.handed(n.conv, n.branch, n.fork.To)
 	default:
 		n.call(ctx)
 		cb.others.Add(-1)
