@@ -132,7 +132,7 @@ type handler struct {
 
 func (h *handler) notef(format string, args ...any) {
 	h.calls = append(h.calls, fmt.Sprintf(format, args...))
-} //nolint:goprintffuncname // short
+}
 
 func (h *handler) Introduce(token string) *clientv1.Connect { return &clientv1.Connect{Token: token} }
 
