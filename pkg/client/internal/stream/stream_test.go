@@ -3,6 +3,7 @@ package stream_test
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -175,7 +176,7 @@ func merge(s *stream.Stream, page *clientv1.Page, limit int) (took []string, seq
 		if _, err := s.Take(checker, came.Event); err != nil {
 			return err
 		}
-		took = append(took, fmt.Sprint(came.Event.GetSeq()))
+		took = append(took, strconv.FormatUint(came.Event.GetSeq(), 10))
 		return nil
 	}, func(to uint64) {
 		hidden := s.Skip(to)
