@@ -79,15 +79,15 @@ func (a *acks) take() *clientv1.Ack {
 }
 
 // acknowledge makes an acknowledgement of a conversation due.
-func (in *Inbox) acknowledge(conv *Conversation) { in.acks.add(conv, in.cfg.AckDelay) }
+func (conv *Conversation) acknowledge() { conv.env.acks.add(conv, conv.env.AckDelay) }
 
 // AckDue is when to send TakeAck; zero for never.
-func (in *Inbox) AckDue() time.Time { return in.acks.due }
+func (in *Inbox) AckDue() time.Time { return in.env.acks.due }
 
 // TakeAck returns the next acknowledgement. If there is more to acknowledge, AckDue has not changed.
 func (in *Inbox) TakeAck() *clientv1.Ack {
-	in.stats.Acks++
-	return in.acks.take()
+	in.env.stats.Acks++
+	return in.env.acks.take()
 }
 
 // MarkRead notes that the user has read a conversation up to seq. It goes out with the next acknowledgement, and again after a
@@ -98,5 +98,5 @@ func (in *Inbox) MarkRead(conversationID string, seq uint64) {
 		return
 	}
 	conv.read, conv.unsentRead = min(seq, conv.Last()), true
-	in.acknowledge(conv)
+	conv.acknowledge()
 }

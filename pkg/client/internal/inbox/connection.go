@@ -24,8 +24,8 @@ type connection struct {
 
 // Connected takes the gateway's answer to connect.
 func (in *Inbox) Connected(connected *clientv1.Connected) {
-	in.connection, in.attempt = in.attempt, nil
-	in.acks.start(in.cfg.AckDelay, in.cfg.Wake)
+	in.env.connection, in.attempt = in.attempt, nil
+	in.env.acks.start(in.env.AckDelay, in.env.Wake)
 	for _, info := range connected.GetConversations() {
 		in.meet(info, fromConnected)
 	}
@@ -38,8 +38,8 @@ func (in *Inbox) Connected(connected *clientv1.Connected) {
 
 // Disconnected ends a connection. Call it before the questions of that connection end.
 func (in *Inbox) Disconnected() {
-	in.connection = nil
-	in.acks.stop()
+	in.env.connection = nil
+	in.env.acks.stop()
 }
 
 // listAfter asks for the conversations that Connected had no room for.
@@ -47,15 +47,15 @@ func (in *Inbox) Disconnected() {
 // They matter too much to give up on the first refusal: without them the client does not know what it lacks. So it asks, more and
 // more rarely, for as long as the connection lasts; the next one begins anew.
 func (in *Inbox) listAfter(after string, refusals int) {
-	connection, wait := in.connection, time.Duration(0)
+	connection, wait := in.env.connection, time.Duration(0)
 	if refusals > 0 {
-		wait = in.cfg.Backoff(refusals - 1)
+		wait = in.env.Backoff(refusals - 1)
 	}
-	in.cfg.Server.List(after, wait, func(list *clientv1.Conversations, err error) {
+	in.env.Server.List(after, wait, func(list *clientv1.Conversations, err error) {
 		switch {
-		case err != nil && in.connection != connection:
+		case err != nil && in.env.connection != connection:
 		case err != nil:
-			in.cfg.Log.Warn("could not list all conversations", "error", err)
+			in.env.Log.Warn("could not list all conversations", "error", err)
 			in.listAfter(after, refusals+1)
 		default:
 			in.receiveList(list)

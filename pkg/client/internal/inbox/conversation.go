@@ -6,6 +6,8 @@ import "github.com/runnelhq/runnel/pkg/client/internal/stream"
 type Conversation struct {
 	*stream.Stream
 
+	env *env
+
 	// delivered is the newest seq that the program has been told of, read the newest one that MarkRead named.
 	delivered, read uint64
 	// unacked says that it is in the list of what is to be acknowledged, unsentRead that read was not sent yet.

@@ -1,10 +1,6 @@
 package inbox
 
-import (
-	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
-
-	"github.com/runnelhq/runnel/pkg/client/internal/stream"
-)
+import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
 const (
 	// Events asked for at once.
@@ -14,94 +10,92 @@ const (
 )
 
 // noteGap notes that events up to head are missing, and reads them.
-func (in *Inbox) noteGap(conv *Conversation, head uint64) {
+func (conv *Conversation) noteGap(head uint64) {
 	if conv.settled() {
-		in.stats.GapsSeen++
+		conv.env.stats.GapsSeen++
 	}
-	in.fill(conv, head)
+	conv.fill(head)
 }
 
 // fill reads the events after Last up to head, when it is the conversation's turn and the program has room.
-func (in *Inbox) fill(conv *Conversation, head uint64) {
+func (conv *Conversation) fill(head uint64) {
 	conv.Announce(head)
 	if !conv.settled() {
 		return
 	}
 	conv.filling = queued
-	in.fills.wait(conv)
-	in.readMore()
+	conv.env.fills.wait(conv)
+	conv.env.readMore()
 }
 
 // readMore gives conversations their turn to read.
-func (in *Inbox) readMore() {
-	for in.cfg.Program.HasRoomForPage() {
-		conv := in.fills.next()
+func (e *env) readMore() {
+	for e.Program.HasRoomForPage() {
+		conv := e.fills.next()
 		if conv == nil {
 			return
 		}
 		if conv.filling = idle; !conv.stopped() {
-			in.readPage(conv, 0)
+			conv.readPage(0)
 		}
 	}
 }
 
 // readPage asks for the page after Last, after some failures in a row.
-func (in *Inbox) readPage(conv *Conversation, failures int) {
+func (conv *Conversation) readPage(failures int) {
 	conv.filling = reading
-	in.fills.running++
+	conv.env.fills.running++
 	page := PageRead{
 		ConversationID: conv.ID(), Limit: fillPage,
 		After: conv.Last, // pushed events may close the gap while the question waits
 		Done: func(page *clientv1.Page, err error) {
 			conv.filling = idle
-			in.fills.running--
+			conv.env.fills.running--
 			switch {
-			case in.closed:
+			case conv.env.closed:
 				return
 			case err == nil:
-				in.receivePage(conv, page)
+				conv.receivePage(page)
 			case !conv.gone:
-				in.cfg.Log.Warn("could not read what is missing of a conversation", "conversation_id", conv.ID(), "error", err)
-				in.giveUp(conv)
+				conv.env.Log.Warn("could not read what is missing of a conversation", "conversation_id", conv.ID(), "error", err)
+				conv.stopReading()
 			}
-			in.readMore()
+			conv.env.readMore()
 		},
 	}
 	if failures > 0 {
-		page.Wait = in.cfg.Backoff(failures - 1)
+		page.Wait = conv.env.Backoff(failures - 1)
 	}
-	in.cfg.Server.ReadPage(page)
+	conv.env.Server.ReadPage(page)
 }
 
 // receivePage takes a page of what is missing.
-func (in *Inbox) receivePage(conv *Conversation, page *clientv1.Page) {
+func (conv *Conversation) receivePage(page *clientv1.Page) {
 	if conv.stopped() {
 		return
 	}
-	in.stats.PagesRead++
+	conv.env.stats.PagesRead++
 	before := conv.Last()
-	seq, err := conv.Merge(page,
-		func(came stream.Arrival) error { return in.take(conv, came) },
-		func(to uint64) { in.skip(conv, to) })
-	in.proceed(conv, seq, err, read)
+	seq, err := conv.Merge(page, conv.handEvent, conv.handHidden)
+	conv.proceed(seq, err, read)
 	switch {
 	case err != nil || !conv.settled() || !conv.Behind():
 	case conv.Last() > before:
 		conv.stuck = 0
-		in.fill(conv, conv.Head())
+		conv.fill(conv.Head())
 	case conv.stuck < maxStuck:
 		// What was announced must be there, so it comes a little later; unless the user may not see it any more.
 		conv.stuck++
-		in.readPage(conv, conv.stuck)
+		conv.readPage(conv.stuck)
 	default:
-		in.giveUp(conv)
+		conv.stopReading()
 	}
 }
 
-// giveUp stops reading until there is a new reason to.
-func (in *Inbox) giveUp(conv *Conversation) {
+// stopReading stops reading until there is a new reason to.
+func (conv *Conversation) stopReading() {
 	conv.GiveUp()
 	conv.stuck = 0
-	delete(in.catchingUp, conv)
-	in.leaveIf(conv, true)
+	delete(conv.env.catchingUp, conv)
+	conv.leaveIf(true)
 }

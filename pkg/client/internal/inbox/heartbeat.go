@@ -10,33 +10,33 @@ type catchUp struct{ to, was uint64 }
 func (in *Inbox) receiveHeads(heads []*clientv1.Position) {
 	for _, head := range heads {
 		if conv := in.conversations[head.GetConversationId()]; conv != nil && head.GetSeq() > conv.Last() {
-			in.receiveHead(conv, head.GetSeq())
+			conv.receiveHead(head.GetSeq())
 		}
 	}
 	// A backlog counts as lost when it did not move between two heartbeats.
-	for conv, catch := range in.catchingUp {
+	for conv, catch := range in.env.catchingUp {
 		switch {
 		case conv.Last() >= catch.to || conv.gone:
-			delete(in.catchingUp, conv)
-		case conv.Last() == catch.was && in.connection.beaten:
-			delete(in.catchingUp, conv)
-			in.noteGap(conv, catch.to)
+			delete(in.env.catchingUp, conv)
+		case conv.Last() == catch.was && in.env.connection.beaten:
+			delete(in.env.catchingUp, conv)
+			conv.noteGap(catch.to)
 		default:
-			in.catchingUp[conv] = catchUp{to: catch.to, was: conv.Last()}
+			in.env.catchingUp[conv] = catchUp{to: catch.to, was: conv.Last()}
 		}
 	}
-	in.connection.beaten = true
+	in.env.connection.beaten = true
 }
 
 // receiveHead takes a head above Last.
-func (in *Inbox) receiveHead(conv *Conversation, head uint64) {
+func (conv *Conversation) receiveHead(head uint64) {
 	if conv.suspicion != nil {
 		conv.Announce(head)
 		return
 	}
-	if catch, coming := in.catchingUp[conv]; coming {
-		in.catchingUp[conv] = catchUp{to: max(catch.to, head), was: catch.was}
+	if catch, coming := conv.env.catchingUp[conv]; coming {
+		conv.env.catchingUp[conv] = catchUp{to: max(catch.to, head), was: catch.was}
 		return
 	}
-	in.noteGap(conv, head)
+	conv.noteGap(head)
 }

@@ -86,19 +86,29 @@ type Commands interface {
 
 // Inbox holds the conversations of the user. It is not safe for concurrent use: the caller's lock guards it.
 type Inbox struct {
-	cfg           Config
+	env           *env
 	conversations map[string]*Conversation
 	// listed says that every conversation that the user was in at the first connection is known: others are new ones.
 	listed bool
-	// connection is nil without a connection, attempt without an attempt to connect.
-	connection, attempt *connection
+	// attempt is nil without an attempt to connect.
+	attempt *connection
+}
+
+// env is what the conversations of an inbox share: what they depend on, and where they take turns.
+type env struct {
+	Config
+
+	// connection is nil without a connection.
+	connection *connection
 	// Conversations of which pages are read, and those that are searched for a fork.
 	fills, searches turns
 	// catchingUp are the conversations whose backlog may still be on its way.
 	catchingUp map[*Conversation]catchUp
 	acks       acks
-	closed     bool
-	stats      Stats
+	// forget is called with a conversation that is over.
+	forget func(conv *Conversation)
+	closed bool
+	stats  Stats
 }
 
 // Stats counts what happened.
@@ -108,7 +118,15 @@ type Stats struct {
 
 // New makes an inbox without conversations.
 func New(cfg Config) *Inbox {
-	return &Inbox{cfg: cfg, conversations: map[string]*Conversation{}, catchingUp: map[*Conversation]catchUp{}}
+	in := &Inbox{conversations: map[string]*Conversation{}}
+	in.env = &env{
+		Config: cfg, catchingUp: map[*Conversation]catchUp{},
+		forget: func(conv *Conversation) {
+			delete(in.conversations, conv.ID())
+			in.reconnectForUnnamed()
+		},
+	}
+	return in
 }
 
 // Restore adds a conversation with the position of an earlier process. The hash is nil if it is not known. It returns false if no
@@ -117,7 +135,7 @@ func (in *Inbox) Restore(conversationID string, seq uint64, hash []byte) bool {
 	if seq > protocol.MaxSeq {
 		return false
 	}
-	in.conversations[conversationID] = &Conversation{Stream: stream.Resume(conversationID, seq, hash), delivered: seq}
+	in.conversations[conversationID] = &Conversation{env: in.env, Stream: stream.Resume(conversationID, seq, hash), delivered: seq}
 	return true
 }
 
@@ -131,10 +149,10 @@ func (in *Inbox) Position(conversationID string) (seq uint64, known bool) {
 }
 
 // Stats returns what happened so far.
-func (in *Inbox) Stats() Stats { return in.stats }
+func (in *Inbox) Stats() Stats { return in.env.stats }
 
 // Close makes the inbox ask nothing more.
-func (in *Inbox) Close() { in.closed = true }
+func (in *Inbox) Close() { in.env.closed = true }
 
 // Receive takes a frame of the gateway that is no answer.
 func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
@@ -160,7 +178,7 @@ func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
 func (in *Inbox) Handed(conv *Conversation, branch int, seq uint64) {
 	if branch == conv.Branch() {
 		conv.delivered = seq
-		in.acknowledge(conv)
+		conv.acknowledge()
 	}
-	in.readMore()
+	in.env.readMore()
 }

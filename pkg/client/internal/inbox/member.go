@@ -19,20 +19,21 @@ func (in *Inbox) meet(info *clientv1.Conversation, from source) {
 	conv := in.conversations[info.GetConversationId()]
 	known := conv != nil
 	// A conversation that the server had lost was created again, by its creator: its log begins anew.
-	recreated := !known && in.cfg.Commands.Lost(info.GetConversationId())
+	recreated := !known && in.env.Commands.Lost(info.GetConversationId())
 	if !known {
 		after := in.startOf(info, from)
 		if recreated {
 			after = beforeJoin(info)
 		}
 		conv = &Conversation{
+			env:      in.env,
 			Stream:   stream.New(info.GetConversationId(), after),
-			followed: from != fromList && !in.connection.crowded,
+			followed: from != fromList && !in.env.connection.crowded,
 		}
 		in.conversations[conv.ID()] = conv
-		in.cfg.Program.Begins(conv.ID(), after)
+		in.env.Program.Begins(conv.ID(), after)
 	}
-	conv.listedBy, conv.nameFirst = in.connection, false
+	conv.listedBy, conv.nameFirst = in.env.connection, false
 	conv.SetJoined(info.GetJoinedSeq())
 	if conv.leaving && info.GetJoinedSeq() > conv.leaveAt {
 		// A member again before everything of the membership before was handed over: it goes on.
@@ -40,44 +41,44 @@ func (in *Inbox) meet(info *clientv1.Conversation, from source) {
 	}
 	if !conv.announced {
 		conv.announced = true
-		in.cfg.Program.Attached(info)
+		in.env.Program.Attached(info)
 	}
 	switch head := info.GetHead(); {
 	case recreated:
-		in.rewind(conv, conv.Last(), nil)
+		conv.forkAt(conv.Last(), nil)
 	case conv.suspicion != nil:
 		conv.Announce(head)
 	case known && head < conv.Last(),
-		(from == fromConnected || (from == fromAttached && !known)) && head < in.cfg.Commands.Newest(conv.ID()):
+		(from == fromConnected || (from == fromAttached && !known)) && head < in.env.Commands.Newest(conv.ID()):
 		// What was pushed or committed meanwhile may be newer than this, so history decides.
 		conv.Announce(head)
-		in.suspect(conv, nil)
+		conv.suspect(nil)
 	case head > conv.Last() && conv.followed:
-		in.catchingUp[conv] = catchUp{to: head, was: conv.Last()}
+		in.env.catchingUp[conv] = catchUp{to: head, was: conv.Last()}
 	case head > conv.Last():
-		in.fill(conv, head)
+		conv.fill(head)
 	}
 	// What the last connection acknowledged may have been lost with it.
 	if info.GetCursor().GetReadSeq() < conv.read {
 		conv.unsentRead = true
-		in.acknowledge(conv)
+		conv.acknowledge()
 	}
 	if info.GetCursor().GetDeliveredSeq() < conv.delivered {
-		in.acknowledge(conv)
+		conv.acknowledge()
 	}
 }
 
 // startOf is the seq after which a conversation begins that the client knows nothing of.
 func (in *Inbox) startOf(info *clientv1.Conversation, from source) uint64 {
 	switch {
-	case from == fromAttached || in.connection.start == clientv1.Start_START_FIRST:
+	case from == fromAttached || in.env.connection.start == clientv1.Start_START_FIRST:
 		// What is attached was joined just now.
 		return beforeJoin(info)
-	case in.connection.start == clientv1.Start_START_DELIVERED:
+	case in.env.connection.start == clientv1.Start_START_DELIVERED:
 		return max(beforeJoin(info), info.GetCursor().GetDeliveredSeq())
 	}
 	// The head of a list is later than that at connect; what was pushed meanwhile shows it.
-	if first := in.connection.strays[info.GetConversationId()]; from == fromList && first > 0 {
+	if first := in.env.connection.strays[info.GetConversationId()]; from == fromList && first > 0 {
 		return min(info.GetHead(), first-1)
 	}
 	return info.GetHead()
@@ -94,28 +95,27 @@ func (in *Inbox) receiveDetached(detached *clientv1.Detached) {
 	}
 	last := detached.GetLast()
 	if last == 0 {
-		in.cfg.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.ID())
-		if in.cfg.Commands.Created(conv.ID()) {
-			in.rewind(conv, 0, nil)
+		in.env.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.ID())
+		if in.env.Commands.Created(conv.ID()) {
+			conv.forkAt(0, nil)
 		} else {
-			in.cfg.Commands.MarkLost(conv.ID()) // until its creator brings it back; see meet
+			in.env.Commands.MarkLost(conv.ID()) // until its creator brings it back; see meet
 		}
 	}
 	conv.leaving, conv.leaveAt = true, last
-	in.leaveIf(conv, conv.broken || conv.Last() >= last)
+	conv.leaveIf(conv.broken || conv.Last() >= last)
 	if !conv.gone {
-		in.fill(conv, last)
+		conv.fill(last)
 	}
 }
 
 // leaveIf forgets a conversation whose membership has ended, once everything of it was handed over.
-func (in *Inbox) leaveIf(conv *Conversation, over bool) {
+func (conv *Conversation) leaveIf(over bool) {
 	if !conv.leaving || !over || conv.gone {
 		return
 	}
 	conv.gone = true
-	delete(in.conversations, conv.ID())
-	delete(in.catchingUp, conv)
-	in.reconnectForUnnamed()
-	in.cfg.Program.Detached(&clientv1.Detached{ConversationId: conv.ID(), Last: conv.leaveAt})
+	conv.env.forget(conv)
+	delete(conv.env.catchingUp, conv)
+	conv.env.Program.Detached(&clientv1.Detached{ConversationId: conv.ID(), Last: conv.leaveAt})
 }

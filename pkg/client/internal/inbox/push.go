@@ -29,42 +29,42 @@ func (in *Inbox) receiveEvent(came stream.Arrival) {
 	case conv.suspicion != nil:
 		conv.Announce(seq)
 	case seq <= conv.Last():
-		in.receiveRepeat(conv, event)
+		conv.receiveRepeat(event)
 	case seq == conv.Last()+1:
-		in.proceed(conv, seq, in.take(conv, came), pushed)
+		conv.proceed(seq, conv.handEvent(came), pushed)
 	default:
-		in.noteGap(conv, seq)
-		if in.cfg.Program.HasRoom() {
+		conv.noteGap(seq)
+		if in.env.Program.HasRoom() {
 			conv.Hold(came)
 		}
 	}
 }
 
 // receiveRepeat takes an event at or below Last.
-func (in *Inbox) receiveRepeat(conv *Conversation, event *clientv1.Event) {
+func (conv *Conversation) receiveRepeat(event *clientv1.Event) {
 	if conv.Contradicts(event) {
-		in.suspect(conv, nil)
+		conv.suspect(nil)
 		return
 	}
-	in.stats.RepeatsDropped++
+	conv.env.stats.RepeatsDropped++
 	if event.GetSeq() <= conv.delivered {
 		// The gateway does not know that it was received.
-		in.acknowledge(conv)
+		conv.acknowledge()
 	}
 }
 
 // receiveStray takes an event of a conversation that the client does not know. It may be one that is about to be listed: then the
 // event will be read from there.
 func (in *Inbox) receiveStray(event *clientv1.Event) {
-	in.stats.StraysDropped++
+	in.env.stats.StraysDropped++
 	if in.listed {
 		return
 	}
-	if in.connection.strays == nil {
-		in.connection.strays = map[string]uint64{}
+	if in.env.connection.strays == nil {
+		in.env.connection.strays = map[string]uint64{}
 	}
-	if _, known := in.connection.strays[event.GetConversationId()]; !known {
-		in.connection.strays[event.GetConversationId()] = event.GetSeq()
+	if _, known := in.env.connection.strays[event.GetConversationId()]; !known {
+		in.env.connection.strays[event.GetConversationId()] = event.GetSeq()
 	}
 }
 
@@ -76,10 +76,10 @@ func (in *Inbox) receiveHidden(hidden *clientv1.Hidden) {
 	case conv.suspicion != nil:
 		conv.Announce(hidden.GetLast())
 	case hidden.GetFirst() <= conv.Last()+1:
-		in.skip(conv, hidden.GetLast())
-		in.proceed(conv, conv.Last(), nil, pushed)
+		conv.handHidden(hidden.GetLast())
+		conv.proceed(conv.Last(), nil, pushed)
 	default:
-		in.noteGap(conv, hidden.GetLast())
+		conv.noteGap(hidden.GetLast())
 	}
 }
 
@@ -90,71 +90,71 @@ func (in *Inbox) receiveReceipt(receipt *conversationv1.Receipt) {
 		return
 	}
 	conv.receipt = receipt.GetVersion()
-	in.cfg.Program.Receipt(receipt)
+	in.env.Program.Receipt(receipt)
 }
 
-// take hands the event after Last to the program, if there is room and it verifies.
-func (in *Inbox) take(conv *Conversation, came stream.Arrival) error {
-	if !in.cfg.Program.HasRoom() {
-		in.stats.EventsPutOff++
+// handEvent hands the event after Last to the program, if there is room and it verifies.
+func (conv *Conversation) handEvent(came stream.Arrival) error {
+	if !conv.env.Program.HasRoom() {
+		conv.env.stats.EventsPutOff++
 		return errNoRoom
 	}
-	content, err := conv.Take(in.cfg.Checker, came.Event)
+	content, err := conv.Take(conv.env.Checker, came.Event)
 	if err != nil {
 		return err
 	}
 	conv.doubted = false
-	in.stats.Events++
-	in.cfg.Program.Event(conv, conv.Branch(), came, content)
+	conv.env.stats.Events++
+	conv.env.Program.Event(conv, conv.Branch(), came, content)
 	return nil
 }
 
-// skip hands a hidden stretch to the program that begins after Last or before.
-func (in *Inbox) skip(conv *Conversation, to uint64) {
+// handHidden hands a hidden stretch to the program that begins after Last or before.
+func (conv *Conversation) handHidden(to uint64) {
 	hidden := conv.Skip(to)
-	in.stats.Hidden++
-	in.cfg.Program.Hidden(conv, conv.Branch(), hidden)
+	conv.env.stats.Hidden++
+	conv.env.Program.Hidden(conv, conv.Branch(), hidden)
 }
 
 // proceed goes on after an attempt to take the event seq: with the held events, with a page, or not at all.
-func (in *Inbox) proceed(conv *Conversation, seq uint64, err error, came way) {
+func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	for err == nil {
 		next, held := conv.NextHeld()
 		if !held {
 			break
 		}
 		came, seq = pushed, next.Event.GetSeq()
-		err = in.take(conv, next)
+		err = conv.handEvent(next)
 	}
 	switch {
 	case errors.Is(err, errNoRoom):
 		conv.DropHeld()
-		in.fill(conv, seq)
+		conv.fill(seq)
 	case err != nil:
-		in.doubt(conv, seq, err, came)
+		conv.doubt(seq, err, came)
 	case !conv.Behind():
 		conv.stuck = 0
-		in.leaveIf(conv, conv.Last() >= conv.leaveAt)
+		conv.leaveIf(conv.Last() >= conv.leaveAt)
 	}
 }
 
 // doubt reacts to an event that does not verify: it is read from history, once more if it was. If that does not help, either the
 // server is on another branch of the log, or the conversation ends here.
-func (in *Inbox) doubt(conv *Conversation, seq uint64, err error, came way) {
-	in.stats.ChainBreaks++
+func (conv *Conversation) doubt(seq uint64, err error, came way) {
+	conv.env.stats.ChainBreaks++
 	conv.DropHeld()
 	if !conv.doubted || came == pushed {
 		conv.doubted = true
-		in.fill(conv, seq)
+		conv.fill(seq)
 		return
 	}
-	in.suspect(conv, err)
+	conv.suspect(err)
 }
 
 // breakOff ends a conversation whose log contradicts itself.
-func (in *Inbox) breakOff(conv *Conversation, err error) {
+func (conv *Conversation) breakOff(err error) {
 	conv.broken = true
-	in.cfg.Log.Error("the log of a conversation contradicts itself", "error", err)
-	in.cfg.Program.Broken(err)
-	in.leaveIf(conv, true)
+	conv.env.Log.Error("the log of a conversation contradicts itself", "error", err)
+	conv.env.Program.Broken(err)
+	conv.leaveIf(true)
 }

@@ -13,7 +13,7 @@ import (
 // lacks of them once the gateway has listed them. Of those among them that the user has left, the gateway says nothing;
 // reconnectForUnnamed takes care of these.
 func (in *Inbox) Connecting() (start clientv1.Start, positions []*clientv1.Position) {
-	next := &connection{start: in.cfg.Start}
+	next := &connection{start: in.env.Start}
 	// Whoever was away must not miss the beginning of what they joined meanwhile.
 	if in.listed && next.start == clientv1.Start_START_HEAD {
 		next.start = clientv1.Start_START_FIRST
@@ -47,7 +47,7 @@ func (conv *Conversation) position() *clientv1.Position {
 // listedAll notes that the gateway has named all conversations of the user.
 func (in *Inbox) listedAll() {
 	in.listed = true
-	in.connection.listed, in.connection.strays = true, nil
+	in.env.connection.listed, in.env.connection.strays = true, nil
 	in.reconnectForUnnamed()
 }
 
@@ -55,7 +55,7 @@ func (in *Inbox) listedAll() {
 // are they among the user's, so the membership has ended. The next connect names them, and its gateway sends what is left of
 // them and where they end. That connect waits until the gateway has told this about those that were named now.
 func (in *Inbox) reconnectForUnnamed() {
-	connection := in.connection
+	connection := in.env.connection
 	if connection == nil || !connection.crowded || !connection.listed || connection.reconnect {
 		return
 	}
@@ -71,6 +71,6 @@ func (in *Inbox) reconnectForUnnamed() {
 	}
 	if unnamed {
 		connection.reconnect = true
-		in.reconnectIfKnown()
+		in.env.reconnectIfKnown()
 	}
 }
