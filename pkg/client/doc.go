@@ -25,4 +25,30 @@
 // Goroutines: one reads and owns the connection's life, one writes, one calls the callbacks. Callbacks are therefore called
 // one at a time and in order; one that takes long delays the others and the acknowledgements, never the connection. A callback
 // may use the client freely, waiting for outcomes included, except that it must not call Close, which waits for it.
+//
+// # How it is made
+//
+//	Client ────────▶ session ────▶ link      one connection: dial, authenticate, read, write, silence
+//	(this API)          │
+//	                    ├────────▶ request   what is asked until it is answered: retries, timeouts
+//	                    ├────────▶ outbox    commands without an outcome: their order, their attempts, what a fork undid
+//	                    ├────────▶ inbox     all conversations: memberships, whose turn it is to be read, acknowledgements
+//	                    │            └─────▶ stream   one conversation's place in its log: chain, held events, forks
+//	                    └────────▶ callbacks what the program is told, in order, and what was handed over
+//
+// What knows only frames is a package below internal and does no I/O of its own, link excepted; what holds types of this API
+// (outbox, callbacks) is here. The parts do not know each other: session connects them with interfaces and functions.
+//
+// # Locks
+//
+// There are four, and they are taken in this order:
+//
+//	Client.mu      Start and Close
+//	session.mu     the state, and all of request, outbox, inbox and stream, which have no locks of their own
+//	link.Link.mu   the clock of one connection and why it ends
+//	callbacks.mu   the queue of callbacks
+//
+// The last two are never held while another is taken. No callback, no Token, no Dial and no Cursors is called under a lock; spans
+// are started and ended under session.mu. A method whose name ends in Locked needs the lock of its type to be held. The parts
+// without a lock are called under session.mu alone, and call back under it.
 package client
