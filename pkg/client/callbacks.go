@@ -240,7 +240,7 @@ func (cb *callbacks) tell(ctx context.Context, n *notice) {
 }
 
 func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
-	inside, span := cb.beginReceive(ctx, n)
+	inside, span := beginReceive(ctx, cb.tracer, n.origin, n.event)
 	if span != nil {
 		// It covers the acknowledgement, too.
 		defer span.End()

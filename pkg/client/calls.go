@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/runnelhq/runnel/pkg/client/internal/request"
+	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -129,7 +131,7 @@ func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
 	if page == nil {
 		return nil, fmt.Errorf("client: read: %w", errAnswer)
 	}
-	checked, err := checkPage(&c.cfg, read, page)
+	checked, err := checkPage(stream.NewChecker(c.cfg.Codec, c.cfg.SkipVerify), read, page)
 	if err != nil {
 		return nil, fmt.Errorf("client: read: %w", err)
 	}
@@ -208,4 +210,32 @@ func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*
 			}
 		}
 	}
+}
+
+// call sends a request and waits for the answer.
+func (s *session) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.ServerFrame, error) {
+	var answer *clientv1.ServerFrame
+	var failure error
+	done := make(chan struct{})
+	r := &request.Request{Frame: f, Done: func(f *clientv1.ServerFrame, err error) {
+		answer, failure = f, err
+		close(done)
+	}}
+	s.mu.Lock()
+	if s.state == Closed {
+		defer s.mu.Unlock()
+		return nil, s.reasonLocked()
+	}
+	s.requests.Ask(r)
+	s.mu.Unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.mu.Lock()
+		// It changes nothing if the answer has just come.
+		s.requests.Finish(r, nil, ctx.Err())
+		s.mu.Unlock()
+		<-done
+	}
+	return answer, failure
 }

@@ -28,12 +28,11 @@ type Page struct {
 }
 
 // checkPage verifies a page that a program asked for.
-func checkPage(cfg *Config, read *clientv1.Read, page *clientv1.Page) (*Page, error) {
+func checkPage(checker *stream.Checker, read *clientv1.Read, page *clientv1.Page) (*Page, error) {
 	checked := &Page{
 		Events: make([]Event, len(page.GetEvents())), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
 	}
 	var v chain.Verifier
-	checker := stream.NewChecker(cfg.Codec, cfg.SkipVerify)
 	// Where a page begins that does not begin after a seq is up to the server.
 	last, anywhere := read.GetAfter(), read.GetBackward()
 	for i, event := range page.GetEvents() {
@@ -42,7 +41,7 @@ func checkPage(cfg *Config, read *clientv1.Read, page *clientv1.Page) (*Page, er
 			place = len(checked.Events) - 1 - i
 			event = page.GetEvents()[place]
 		}
-		if !cfg.SkipVerify {
+		if checker.Verifies() {
 			if reason := misplaced(read.GetConversationId(), event, last, anywhere, page.GetHidden()); reason != "" {
 				return nil, &chain.Broken{ConversationID: read.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
 			}

@@ -66,7 +66,7 @@ func (o *outbox) enqueue(ctx context.Context, ticket *Ticket) (*Ticket, error) {
 	}
 	past := o.refusals.find(ticket.key(), time.Now())
 	ticket.attempt.number, ticket.attempt.unconfirmed = past.attempt, past.unconfirmed
-	ticket.beginSend(ctx, o.tracer)
+	ticket.span = beginSend(ctx, o.tracer, ticket.ConversationID, ticket.CommandID)
 	o.insert(len(o.lanes[ticket.lane]), ticket)
 	return ticket, nil
 }
@@ -87,9 +87,9 @@ func (o *outbox) sendFirst(lane string) {
 	}
 	ticket := tickets[0]
 	submit := &clientv1.Submit{
-		ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.parent,
+		ConversationId: ticket.ConversationID, CommandId: ticket.CommandID, Body: ticket.body, Traceparent: ticket.span.parent,
 	}
-	ticket.attempt.note = ticket.happened
+	ticket.attempt.note = ticket.span.note
 	ticket.attempt.accepted = func() { o.accepted(ticket) }
 	ticket.request = &request.Request{
 		Policy:  &ticket.attempt,
@@ -183,7 +183,7 @@ func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newe
 			ticket.resolve(nil, ErrUndone)
 			continue
 		}
-		ticket.beginSend(context.Background(), o.tracer)
+		ticket.span = beginSend(context.Background(), o.tracer, ticket.ConversationID, ticket.CommandID)
 		again = append(again, ticket)
 	}
 	if len(again) > 0 {

@@ -100,6 +100,30 @@ func (s *session) reasonLocked() error {
 	return ErrClosed
 }
 
+func (s *session) become(next State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.becomeLocked(next)
+}
+
+// becomeLocked is the only place where the state changes.
+func (s *session) becomeLocked(next State) {
+	if !s.state.leadsTo(next) {
+		s.cfg.Log.Error("client went from one state to another that does not follow", "from", s.state.String(), "to", next.String())
+	}
+	if s.state == Connected {
+		s.connected = make(chan struct{})
+	}
+	s.state = next
+	if next == Connected {
+		close(s.connected)
+	}
+	// The last state is told when everything else is done; see Client.Start.
+	if next != Closed {
+		s.callbacks.state(next)
+	}
+}
+
 // Introduce is part of link.Handler, like the methods that follow.
 func (s *session) Introduce(token string) *clientv1.Connect {
 	s.mu.Lock()

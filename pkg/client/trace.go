@@ -33,43 +33,52 @@ func Traceparent(ctx context.Context) string { return tracing.Traceparent(ctx) }
 // context is the one that OnEvent got.
 func TraceID(ctx context.Context) string { return tracing.ID(trace.SpanContextFromContext(ctx)) }
 
-// beginSend starts the span of a command; its parent is the span in ctx, if there is one.
-func (t *Ticket) beginSend(ctx context.Context, tracer trace.Tracer) {
+// sendSpan is the span of one command, from when the outbox takes it until its outcome.
+type sendSpan struct {
+	// span is nil without a tracer.
+	span trace.Span
+	// parent is what the gateway is told, as a traceparent; traceID the trace to look up, empty for none.
+	parent, traceID string
+}
+
+// beginSend starts the span of a command; its parent is the span in ctx, if there is one. Without a tracer there is none.
+func beginSend(ctx context.Context, tracer trace.Tracer, conversationID, commandID string) (s sendSpan) {
 	if tracer == nil {
-		return
+		return s
 	}
-	ctx, t.span = tracer.Start(ctx, spanSend, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes( //nolint:spancheck // endSend ends it
-		attrConversation.String(t.ConversationID), attrCommand.String(t.CommandID),
+	ctx, s.span = tracer.Start(ctx, spanSend, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes( //nolint:spancheck // end ends it
+		attrConversation.String(conversationID), attrCommand.String(commandID),
 	))
 	// One that is not recorded is told, too: then the servers do not record it either.
-	t.parent = tracing.Traceparent(ctx)
-	if t.span.SpanContext().IsSampled() {
-		t.traceID = tracing.ID(t.span.SpanContext())
+	s.parent = tracing.Traceparent(ctx)
+	if s.span.SpanContext().IsSampled() {
+		s.traceID = tracing.ID(s.span.SpanContext())
+	}
+	return s
+}
+
+// note adds what became of the command meanwhile.
+func (s *sendSpan) note(what string) {
+	if s.span != nil {
+		s.span.AddEvent(what)
 	}
 }
 
-// happened notes in the span of a command what became of it meanwhile.
-func (t *Ticket) happened(what string) {
-	if t.span != nil {
-		t.span.AddEvent(what)
-	}
-}
-
-// endSend ends the span of a command. The answer may name another trace than the client's own: a gateway need not let clients
-// choose what is recorded.
-func (t *Ticket) endSend(answered string, outcome *conversationv1.Outcome, err error) {
+// end ends the span. The answer may name another trace than the client's own: a gateway need not let clients choose what is
+// recorded.
+func (s *sendSpan) end(answered string, outcome *conversationv1.Outcome, err error) {
 	if id := tracing.ID(tracing.Parse(answered)); id != "" {
-		t.traceID = id
+		s.traceID = id
 	}
-	if t.span == nil {
+	if s.span == nil {
 		return
 	}
 	if err != nil {
-		t.span.SetStatus(codes.Error, reasonOf(err))
+		s.span.SetStatus(codes.Error, reasonOf(err))
 	} else {
-		t.span.SetAttributes(attrSeq.Int64(int64(outcome.GetSeq())), attrConversation.String(outcome.GetConversationId()))
+		s.span.SetAttributes(attrSeq.Int64(int64(outcome.GetSeq())), attrConversation.String(outcome.GetConversationId()))
 	}
-	t.span.End()
+	s.span.End()
 }
 
 // reasonOf keeps what a server says to a person out of traces.
@@ -80,17 +89,17 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// beginReceive puts the trace of an event into the context for the application, and starts the span that covers it; nil for
-// none. It begins when the event arrived, not now.
-func (cb *callbacks) beginReceive(ctx context.Context, n *notice) (context.Context, trace.Span) {
-	if n.origin == nil {
+// beginReceive puts the trace of an event into the context for the program, and starts the span that covers it; nil for none. It
+// begins when the event was received, not now.
+func beginReceive(ctx context.Context, tracer trace.Tracer, origin *tracing.Origin, event Event) (context.Context, trace.Span) {
+	if origin == nil {
 		return ctx, nil
 	}
-	ctx = trace.ContextWithRemoteSpanContext(ctx, n.origin.Parent)
-	if cb.tracer == nil {
+	ctx = trace.ContextWithRemoteSpanContext(ctx, origin.Parent)
+	if tracer == nil {
 		return ctx, nil
 	}
-	return cb.tracer.Start(ctx, spanReceive, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(n.origin.At), trace.WithAttributes( //nolint:spancheck // tell ends it
-		attrConversation.String(n.conv.ID()), attrSeq.Int64(int64(n.event.GetSeq())),
+	return tracer.Start(ctx, spanReceive, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(origin.At), trace.WithAttributes( //nolint:spancheck // tellEvent ends it
+		attrConversation.String(event.GetConversationId()), attrSeq.Int64(int64(event.GetSeq())),
 	))
 }

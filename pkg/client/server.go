@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
@@ -39,32 +38,4 @@ func (s server) List(after string, wait time.Duration, done func(list *clientv1.
 			done(answer.GetConversations(), err)
 		},
 	}, wait)
-}
-
-// call sends a request and waits for the answer.
-func (s *session) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.ServerFrame, error) {
-	var answer *clientv1.ServerFrame
-	var failure error
-	done := make(chan struct{})
-	r := &request.Request{Frame: f, Done: func(f *clientv1.ServerFrame, err error) {
-		answer, failure = f, err
-		close(done)
-	}}
-	s.mu.Lock()
-	if s.state == Closed {
-		defer s.mu.Unlock()
-		return nil, s.reasonLocked()
-	}
-	s.requests.Ask(r)
-	s.mu.Unlock()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		s.mu.Lock()
-		// It changes nothing if the answer has just come.
-		s.requests.Finish(r, nil, ctx.Err())
-		s.mu.Unlock()
-		<-done
-	}
-	return answer, failure
 }
