@@ -25,10 +25,10 @@ var (
 	// ErrUndone says that a command was not sent again after a fork, because it refers to an event that was undone.
 	ErrUndone = errors.New("client: the event that the command refers to was undone")
 
-	errStarted = errors.New("client: was started already")
-	errSlow    = errors.New("callbacks are too slow for what the gateway says")
-	errForked  = errors.New("conversations are not pushed from where the client is")
-	errAnswer  = errors.New("gateway gave another answer than was asked for")
+	errStarted = errors.New("client: already started")
+	errSlow    = errors.New("callbacks are too slow: too many notices are waiting")
+	errForked  = errors.New("the server's log was rolled back")
+	errAnswer  = errors.New("gateway sent an answer of another type than requested")
 )
 
 // RefusedError says that a request was refused for good.

@@ -16,7 +16,7 @@ import (
 
 // outbox holds the commands whose outcome is not known yet.
 //
-// Commands are put in order in lanes, one for each conversation. Only the first command of a lane is sent; the next one follows
+// Commands wait in queues, one for each conversation. Only the first command of a queue is sent; the next one follows
 // when its outcome is known. That alone keeps their order through lost connections, timeouts and temporary errors.
 //
 // It is not safe for concurrent use: the lock of the client guards it.
@@ -28,8 +28,8 @@ type outbox struct {
 	// accepted is called when the broker holds a command.
 	accepted func(ticket *Ticket)
 
-	lanes map[string][]*Ticket
-	// count is the number of tickets in all lanes.
+	queues map[string][]*Ticket
+	// count is the number of tickets in all queues.
 	count int
 	// refusals and committed are what is remembered of commands that left the outbox.
 	refusals  refusals
@@ -39,7 +39,7 @@ type outbox struct {
 }
 
 func newOutbox(limit int, requests *request.Queue, tracer trace.Tracer, accepted func(ticket *Ticket)) *outbox {
-	return &outbox{limit: limit, requests: requests, tracer: tracer, accepted: accepted, lanes: map[string][]*Ticket{}}
+	return &outbox{limit: limit, requests: requests, tracer: tracer, accepted: accepted, queues: map[string][]*Ticket{}}
 }
 
 // enqueue adds a command. If the same command is in the outbox already, it returns the ticket of that one. The parent of the
@@ -48,7 +48,7 @@ func (o *outbox) enqueue(ctx context.Context, ticket *Ticket) (*Ticket, error) {
 	if o.closed != nil {
 		return nil, o.closed
 	}
-	for _, other := range o.lanes[ticket.lane] {
+	for _, other := range o.queues[ticket.queue] {
 		if other.CommandID != ticket.CommandID {
 			continue
 		}
@@ -64,24 +64,24 @@ func (o *outbox) enqueue(ctx context.Context, ticket *Ticket) (*Ticket, error) {
 	if o.count >= o.limit {
 		return nil, ErrOutboxFull
 	}
-	past := o.refusals.find(ticket.key(), time.Now())
-	ticket.attempt.number, ticket.attempt.unconfirmed = past.attempt, past.unconfirmed
+	known := o.refusals.find(ticket.key(), time.Now())
+	ticket.attempt.number, ticket.attempt.unconfirmed = known.attempt, known.unconfirmed
 	ticket.span = beginSend(ctx, o.tracer, ticket.ConversationID, ticket.CommandID)
-	o.insert(len(o.lanes[ticket.lane]), ticket)
+	o.insert(len(o.queues[ticket.queue]), ticket)
 	return ticket, nil
 }
 
-// insert puts commands of one lane at an index of it, and sends the first of the lane if it is not sent already.
+// insert puts commands of one queue at an index of it, and sends the first of the queue if it is not sent already.
 func (o *outbox) insert(index int, tickets ...*Ticket) {
-	lane := tickets[0].lane
+	queue := tickets[0].queue
 	o.count += len(tickets)
-	o.lanes[lane] = slices.Insert(o.lanes[lane], index, tickets...)
-	o.sendFirst(lane)
+	o.queues[queue] = slices.Insert(o.queues[queue], index, tickets...)
+	o.sendFirst(queue)
 }
 
-// sendFirst sends the first command of a lane, if there is one that is not sent already.
-func (o *outbox) sendFirst(lane string) {
-	tickets := o.lanes[lane]
+// sendFirst sends the first command of a queue, if there is one that is not sent already.
+func (o *outbox) sendFirst(queue string) {
+	tickets := o.queues[queue]
 	if len(tickets) == 0 || tickets[0].request != nil || o.closed != nil {
 		return
 	}
@@ -115,7 +115,7 @@ func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err e
 			conversationID: outcome.GetConversationId(), commandID: ticket.CommandID, seq: outcome.GetSeq(), body: ticket.body,
 		})
 	case ticket.attempt.number > 0 || ticket.attempt.unconfirmed:
-		o.refusals.keep(ticket.key(), past{attempt: ticket.attempt.number, unconfirmed: ticket.attempt.unconfirmed, at: time.Now()})
+		o.refusals.keep(ticket.key(), attemptRecord{attempt: ticket.attempt.number, unconfirmed: ticket.attempt.unconfirmed, at: time.Now()})
 	}
 }
 
@@ -123,13 +123,13 @@ func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err e
 func (o *outbox) end(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
 	ticket.resolve(answer, err)
 	o.count--
-	rest := slices.DeleteFunc(o.lanes[ticket.lane], func(other *Ticket) bool { return other == ticket })
+	rest := slices.DeleteFunc(o.queues[ticket.queue], func(other *Ticket) bool { return other == ticket })
 	if len(rest) == 0 {
-		delete(o.lanes, ticket.lane)
+		delete(o.queues, ticket.queue)
 		return
 	}
-	o.lanes[ticket.lane] = rest
-	o.sendFirst(ticket.lane)
+	o.queues[ticket.queue] = rest
+	o.sendFirst(ticket.queue)
 }
 
 // withdraw takes a command back, unless its outcome is known, a copy of it was sent, or another caller waits for it.
@@ -155,7 +155,7 @@ func (o *outbox) withdraw(ticket *Ticket) bool {
 // close ends all commands.
 func (o *outbox) close(reason error) {
 	o.closed = reason
-	for _, tickets := range o.lanes {
+	for _, tickets := range o.queues {
 		for _, ticket := range slices.Clone(tickets) {
 			if ticket.request != nil {
 				o.requests.Finish(ticket.request, nil, reason)
@@ -187,7 +187,7 @@ func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newe
 		again = append(again, ticket)
 	}
 	if len(again) > 0 {
-		o.insert(min(len(o.lanes[conversationID]), 1), again...)
+		o.insert(min(len(o.queues[conversationID]), 1), again...)
 	}
 	return newest, tickets
 }

@@ -12,8 +12,8 @@ const (
 	maxRefused = 1000
 )
 
-// past is what the client knows of a command id that left the outbox without being committed.
-type past struct {
+// attemptRecord is what the client knows of a command id that left the outbox without being committed.
+type attemptRecord struct {
 	// attempt is the number of refusals that were received.
 	attempt uint32
 	// unconfirmed says that the outcome of a copy is not known.
@@ -23,7 +23,7 @@ type past struct {
 
 // refusals remembers command ids, so that a repeated command says how often it was refused. The oldest are forgotten first.
 type refusals struct {
-	byID  map[commandKey]past
+	byID  map[commandKey]attemptRecord
 	order []commandKey
 }
 
@@ -31,9 +31,9 @@ type refusals struct {
 type commandKey struct{ conversationID, commandID string }
 
 // keep remembers a command. Remembering it again renews it.
-func (r *refusals) keep(key commandKey, p past) {
+func (r *refusals) keep(key commandKey, p attemptRecord) {
 	if r.byID == nil {
-		r.byID = map[commandKey]past{}
+		r.byID = map[commandKey]attemptRecord{}
 	}
 	r.forget(key)
 	r.byID[key] = p
@@ -44,11 +44,11 @@ func (r *refusals) keep(key commandKey, p past) {
 }
 
 // find returns what is known of a command id.
-func (r *refusals) find(key commandKey, now time.Time) past {
+func (r *refusals) find(key commandKey, now time.Time) attemptRecord {
 	if p, known := r.byID[key]; known && now.Sub(p.at) < refusedFor {
 		return p
 	}
-	return past{}
+	return attemptRecord{}
 }
 
 func (r *refusals) forget(key commandKey) {

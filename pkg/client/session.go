@@ -65,7 +65,7 @@ func (s *session) restore(positions map[string]Position) {
 	defer s.mu.Unlock()
 	for id, position := range positions {
 		if !s.inbox.Restore(id, position.Seq, position.Hash) {
-			s.cfg.Log.Warn("left out a saved position that no log can reach", "conversation_id", id, "seq", position.Seq)
+			s.cfg.Log.Warn("ignored a saved position that is out of range", "conversation_id", id, "seq", position.Seq)
 		}
 	}
 }
@@ -109,7 +109,7 @@ func (s *session) become(next State) {
 // becomeLocked is the only place where the state changes.
 func (s *session) becomeLocked(next State) {
 	if !s.state.leadsTo(next) {
-		s.cfg.Log.Error("client went from one state to another that does not follow", "from", s.state.String(), "to", next.String())
+		s.cfg.Log.Error("invalid change of the client's state", "from", s.state.String(), "to", next.String())
 	}
 	if s.state == Connected {
 		s.connected = make(chan struct{})
@@ -124,8 +124,8 @@ func (s *session) becomeLocked(next State) {
 	}
 }
 
-// Introduce is part of link.Handler, like the methods that follow.
-func (s *session) Introduce(token string) *clientv1.Connect {
+// ConnectMessage is part of link.Handler, like the methods that follow.
+func (s *session) ConnectMessage(token string) *clientv1.Connect {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	start, positions := s.inbox.Connecting()
@@ -254,7 +254,7 @@ func (s *session) forkedLocked(conv *inbox.Conversation, from uint64, hash []byt
 	fork := Fork{ConversationID: conv.ID(), To: conv.Last()}
 	newest, tickets := s.outbox.resubmit(conv.ID(), fork.To, s.userID)
 	fork.From, fork.Commands = max(from, newest), tickets
-	s.cfg.Log.Warn("the server's log of a conversation went back", "conversation_id", conv.ID(), "from", fork.From, "to", fork.To)
+	s.cfg.Log.Warn("the server's log of a conversation was rolled back", "conversation_id", conv.ID(), "from", fork.From, "to", fork.To)
 	s.callbacks.fork(conv, conv.Branch(), fork, hash)
 }
 

@@ -19,8 +19,8 @@ type Ticket struct {
 	CommandID string
 
 	body *conversationv1.Body
-	// lane is what the command keeps its order in; see outbox.
-	lane string
+	// queue names the queue of the outbox that it waits in: the conversation, or the command itself for a create.
+	queue string
 	// attempt is what is known of the copies that were sent.
 	attempt attempt
 
@@ -35,9 +35,9 @@ type Ticket struct {
 }
 
 func newTicket(conversationID, commandID string, body *conversationv1.Body) *Ticket {
-	ticket := &Ticket{ConversationID: conversationID, CommandID: commandID, body: body, lane: conversationID, done: make(chan struct{})}
+	ticket := &Ticket{ConversationID: conversationID, CommandID: commandID, body: body, queue: conversationID, done: make(chan struct{})}
 	if conversationID == "" {
-		ticket.lane = commandID // a create waits for nothing
+		ticket.queue = commandID // a create waits for nothing
 	}
 	return ticket
 }

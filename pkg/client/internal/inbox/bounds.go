@@ -9,7 +9,7 @@ import (
 )
 
 // ErrSeq is the error of a frame with a seq above protocol.MaxSeq.
-var ErrSeq = errors.New("gateway named a seq that no log can reach")
+var ErrSeq = errors.New("gateway sent a seq that is out of range")
 
 // CheckSeqs returns ErrSeq if a frame has a seq above protocol.MaxSeq that would move the client.
 func CheckSeqs(f *clientv1.ServerFrame) error {

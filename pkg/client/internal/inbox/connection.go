@@ -27,7 +27,7 @@ func (in *Inbox) Connected(connected *clientv1.Connected) {
 	in.env.connection, in.attempt = in.attempt, nil
 	in.env.acks.start(in.env.AckDelay, in.env.Wake)
 	for _, info := range connected.GetConversations() {
-		in.meet(info, fromConnected)
+		in.receiveConversation(info, fromConnected)
 	}
 	if list := connected.GetConversations(); !connected.GetMore() {
 		in.listedAll()
@@ -66,7 +66,7 @@ func (in *Inbox) listAfter(after string, refusals int) {
 func (in *Inbox) receiveList(list *clientv1.Conversations) {
 	page := list.GetConversations()
 	for _, info := range page {
-		in.meet(info, fromList)
+		in.receiveConversation(info, fromList)
 	}
 	if list.GetMore() && len(page) > 0 {
 		in.listAfter(page[len(page)-1].GetConversationId(), 0)

@@ -15,8 +15,8 @@ type Conversation struct {
 
 	// filling is where it stands with reading what is missing.
 	filling filling
-	// stuck is how many pages in a row brought nothing.
-	stuck int
+	// emptyPages is how many pages in a row brought nothing.
+	emptyPages int
 
 	// doubted says that an event did not verify and is read once more; broken that this did not help.
 	doubted, broken bool

@@ -6,7 +6,7 @@ const (
 	// Events asked for at once.
 	fillPage = 128
 	// Pages in a row that bring nothing before the client believes that there is nothing.
-	maxStuck = 5
+	maxEmptyPages = 5
 )
 
 // noteGap notes that events up to head are missing, and reads them.
@@ -57,7 +57,7 @@ func (conv *Conversation) readPage(failures int) {
 			case err == nil:
 				conv.receivePage(page)
 			case !conv.gone:
-				conv.env.Log.Warn("could not read what is missing of a conversation", "conversation_id", conv.ID(), "error", err)
+				conv.env.Log.Warn("could not read missing events", "conversation_id", conv.ID(), "error", err)
 				conv.stopReading()
 			}
 			conv.env.readMore()
@@ -81,12 +81,12 @@ func (conv *Conversation) receivePage(page *clientv1.Page) {
 	switch {
 	case err != nil || !conv.settled() || !conv.Behind():
 	case conv.Last() > before:
-		conv.stuck = 0
+		conv.emptyPages = 0
 		conv.fill(conv.Head())
-	case conv.stuck < maxStuck:
+	case conv.emptyPages < maxEmptyPages:
 		// What was announced must be there, so it comes a little later; unless the user may not see it any more.
-		conv.stuck++
-		conv.readPage(conv.stuck)
+		conv.emptyPages++
+		conv.readPage(conv.emptyPages)
 	default:
 		conv.stopReading()
 	}
@@ -95,7 +95,7 @@ func (conv *Conversation) receivePage(page *clientv1.Page) {
 // stopReading stops reading until there is a new reason to.
 func (conv *Conversation) stopReading() {
 	conv.GiveUp()
-	conv.stuck = 0
+	conv.emptyPages = 0
 	delete(conv.env.catchingUp, conv)
 	conv.leaveIf(true)
 }

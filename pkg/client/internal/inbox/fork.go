@@ -64,7 +64,7 @@ func (conv *Conversation) compareNext() {
 				conv.endSearch()
 			case err != nil:
 				// Not a member any more, say: the server tells what becomes of it.
-				conv.env.Log.Warn("could not compare a conversation with the server", "conversation_id", conv.ID(), "error", err)
+				conv.env.Log.Warn("could not check a conversation for a fork", "conversation_id", conv.ID(), "error", err)
 				conv.clear()
 			default:
 				conv.receiveCompared(search, page)
@@ -122,7 +122,7 @@ func (conv *Conversation) forkAt(to uint64, hash []byte) {
 	conv.Rewind(to, hash)
 	conv.delivered = min(conv.delivered, to)
 	conv.read, conv.unsentRead = min(conv.read, to), false
-	conv.stuck = 0
+	conv.emptyPages = 0
 	conv.doubted, conv.broken = false, false
 	conv.receipt = 0 // receipts of the new branch may have lower versions
 	conv.env.Forked(conv, from, hash)

@@ -166,7 +166,7 @@ func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
 	case *clientv1.ServerFrame_Heartbeat:
 		in.receiveHeads(m.Heartbeat.GetHeads())
 	case *clientv1.ServerFrame_Attached:
-		in.meet(m.Attached.GetConversation(), fromAttached)
+		in.receiveConversation(m.Attached.GetConversation(), fromAttached)
 	case *clientv1.ServerFrame_Detached:
 		in.receiveDetached(m.Detached)
 	case *clientv1.ServerFrame_Forked:

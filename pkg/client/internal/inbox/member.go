@@ -14,8 +14,8 @@ const (
 	fromList
 )
 
-// meet takes what the gateway says of a conversation of the user.
-func (in *Inbox) meet(info *clientv1.Conversation, from source) {
+// receiveConversation takes what the gateway says of a conversation of the user.
+func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	conv := in.conversations[info.GetConversationId()]
 	known := conv != nil
 	// A conversation that the server had lost was created again, by its creator: its log begins anew.
@@ -95,11 +95,11 @@ func (in *Inbox) receiveDetached(detached *clientv1.Detached) {
 	}
 	last := detached.GetLast()
 	if last == 0 {
-		in.env.Log.Warn("the server does not know a conversation of this client", "conversation_id", conv.ID())
+		in.env.Log.Warn("the server does not know a conversation that this client has", "conversation_id", conv.ID())
 		if in.env.Commands.Created(conv.ID()) {
 			conv.forkAt(0, nil)
 		} else {
-			in.env.Commands.MarkLost(conv.ID()) // until its creator brings it back; see meet
+			in.env.Commands.MarkLost(conv.ID()) // until its creator brings it back; see receiveConversation
 		}
 	}
 	conv.leaving, conv.leaveAt = true, last

@@ -133,7 +133,7 @@ func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	case err != nil:
 		conv.doubt(seq, err, came)
 	case !conv.Behind():
-		conv.stuck = 0
+		conv.emptyPages = 0
 		conv.leaveIf(conv.Last() >= conv.leaveAt)
 	}
 }
@@ -154,7 +154,7 @@ func (conv *Conversation) doubt(seq uint64, err error, came way) {
 // breakOff ends a conversation whose log contradicts itself.
 func (conv *Conversation) breakOff(err error) {
 	conv.broken = true
-	conv.env.Log.Error("the log of a conversation contradicts itself", "error", err)
+	conv.env.Log.Error("the log of a conversation does not verify", "error", err)
 	conv.env.Program.Broken(err)
 	conv.leaveIf(true)
 }

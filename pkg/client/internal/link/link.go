@@ -20,9 +20,9 @@ const ConnectID = 1
 
 var (
 	// ErrSilent says that the gateway said nothing for two heartbeats.
-	ErrSilent = errors.New("gateway has been silent for two heartbeats")
+	ErrSilent = errors.New("no message from the gateway for two heartbeats")
 	// ErrGoAway says that the gateway asked the client to connect anew.
-	ErrGoAway = errors.New("gateway asked to go away")
+	ErrGoAway = errors.New("gateway asked the client to reconnect")
 )
 
 // Conn is one connection. ReadMessage is called by one goroutine, WriteMessage by another, Close by any.
@@ -48,8 +48,8 @@ type Config struct {
 
 // Handler is what the frames of a connection are for. No method is called under the lock of the link.
 type Handler interface {
-	// Introduce makes the connect message.
-	Introduce(token string) *clientv1.Connect
+	// ConnectMessage makes the connect message.
+	ConnectMessage(token string) *clientv1.Connect
 	// Connected takes the answer to connect. Only after it are Receive, Append and Disconnected called.
 	Connected(l *Link, connected *clientv1.ServerFrame) error
 	// Receive takes one frame. An error ends the connection.
@@ -173,7 +173,7 @@ func (l *Link) Go(f func(ctx context.Context)) {
 // frames if the connection has ended.
 func (l *Link) authenticate(token string) (early []*clientv1.ServerFrame, end End) {
 	connect := &clientv1.ClientFrame{
-		Id: ConnectID, Request: &clientv1.ClientFrame_Connect{Connect: l.cfg.Handler.Introduce(token)},
+		Id: ConnectID, Request: &clientv1.ClientFrame_Connect{Connect: l.cfg.Handler.ConnectMessage(token)},
 	}
 	if err := l.conn.WriteMessage(frame.AppendClient(nil, l.cfg.Codec, connect)); err != nil {
 		return nil, End{Err: fmt.Errorf("send connect: %w", err)}
@@ -286,4 +286,6 @@ func ended(err error) End {
 	return End{Err: fmt.Errorf("connection was lost: %w", err)}
 }
 
-func notUnderstood(err error) End { return End{Err: fmt.Errorf("gateway is not understood: %w", err)} }
+func notUnderstood(err error) End {
+	return End{Err: fmt.Errorf("could not handle a message of the gateway: %w", err)}
+}

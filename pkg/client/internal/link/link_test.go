@@ -134,7 +134,9 @@ func (h *handler) notef(format string, args ...any) {
 	h.calls = append(h.calls, fmt.Sprintf(format, args...))
 }
 
-func (h *handler) Introduce(token string) *clientv1.Connect { return &clientv1.Connect{Token: token} }
+func (h *handler) ConnectMessage(token string) *clientv1.Connect {
+	return &clientv1.Connect{Token: token}
+}
 
 func (h *handler) Connected(l *link.Link, f *clientv1.ServerFrame) error {
 	h.mu.Lock()
@@ -304,7 +306,7 @@ func TestAnAttemptThatFails(t *testing.T) {
 			answer: func(c *fakeConn) { c.in <- []byte{0xff} },
 			check: func(t *testing.T, end link.End) {
 				t.Helper()
-				require.ErrorContains(t, end.Err, "gateway is not understood")
+				require.ErrorContains(t, end.Err, "could not handle a message of the gateway")
 			},
 		},
 	} {

@@ -13,7 +13,7 @@ import (
 
 var (
 	// ErrTooLarge is the error of a request that is larger than the gateway accepts; it was not sent.
-	ErrTooLarge = errors.New("client: request is larger than the gateway takes")
+	ErrTooLarge = errors.New("client: request is larger than the gateway accepts")
 	// ErrConnectionLost is the error of a request of one connection (OneConnection) when that connection ends.
 	ErrConnectionLost = errors.New("connection was lost")
 )

@@ -111,7 +111,7 @@ func TestALaneSendsOneCommandAfterTheOther(t *testing.T) {
 	require.Equal(t, "5", outcome(first))
 	require.Contains(t, outcome(second), "forbidden")
 	require.Zero(t, f.count)
-	require.Empty(t, f.lanes)
+	require.Empty(t, f.queues)
 }
 
 func TestTheSameCommandTwiceHasOneTicket(t *testing.T) {
@@ -282,7 +282,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	var refused refusals
 	now := time.Now()
 	for i := range maxRefused + 10 {
-		refused.keep(commandKey{"c", strconv.Itoa(i)}, past{attempt: 1, at: now})
+		refused.keep(commandKey{"c", strconv.Itoa(i)}, attemptRecord{attempt: 1, at: now})
 	}
 	require.Len(t, refused.byID, maxRefused)
 	require.Len(t, refused.order, maxRefused)
