@@ -227,6 +227,8 @@ func TestABacklogIsReadWhenItDoesNotMove(t *testing.T) {
 	require.Empty(t, f.reads, "it moves")
 	f.beat(log)
 	require.Len(t, f.reads, 1, "it did not move between two heartbeats")
+	f.beat(log)
+	require.Len(t, f.reads, 1, "it is read already")
 	f.answerAll(t, log)
 	require.Equal(t, "1; 2; 3; 4; 5; 6; 7; 8; 9; 10", f.takeTold())
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client/internal/inbox"
 	"github.com/runnelhq/runnel/pkg/client/internal/logtest"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 func TestEventsAreToldOnceAndInOrder(t *testing.T) {
@@ -222,14 +223,52 @@ func TestAClosedInboxAsksNothingMore(t *testing.T) {
 
 func TestASeqThatNoLogCanReach(t *testing.T) {
 	const high = 1 << 62
-	require.NoError(t, inbox.CheckSeqs(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: &clientv1.Event{Seq: high - 1}}}))
-	for _, f := range []*clientv1.ServerFrame{
-		{Message: &clientv1.ServerFrame_Event{Event: &clientv1.Event{Seq: high}}},
-		{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{Last: high}}},
-		{Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{Conversations: []*clientv1.Conversation{{JoinedSeq: high}}}}},
-		{Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{Events: []*clientv1.Event{{Seq: high}}}}},
+	for name, frameOf := range map[string]func(seq uint64) *clientv1.ServerFrame{
+		"event": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Event{Event: &clientv1.Event{Seq: seq}}}
+		},
+		"outcome": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{Seq: seq}}}
+		},
+		"page": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{Events: []*clientv1.Event{{Seq: 1}, {Seq: seq}}}}}
+		},
+		"head of a page": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{Head: seq}}}
+		},
+		"hidden stretch of a page": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Page{Page: &clientv1.Page{Hidden: []*conversationv1.Range{{First: 1, Last: seq}}}}}
+		},
+		"heartbeat": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: []*clientv1.Position{{Seq: seq}}}}}
+		},
+		"connected": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{
+				Conversations: []*clientv1.Conversation{{Head: 1}, {JoinedSeq: seq}},
+			}}}
+		},
+		"list": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Conversations{Conversations: &clientv1.Conversations{
+				Conversations: []*clientv1.Conversation{{Cursor: &conversationv1.Cursor{DeliveredSeq: seq}}},
+			}}}
+		},
+		"attached": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Attached{Attached: &clientv1.Attached{
+				Conversation: &clientv1.Conversation{Cursor: &conversationv1.Cursor{ReadSeq: seq}},
+			}}}
+		},
+		"detached": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{Last: seq}}}
+		},
+		"hidden": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{First: seq}}}
+		},
+		"forked": func(seq uint64) *clientv1.ServerFrame {
+			return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{Seq: seq}}}
+		},
 	} {
-		require.ErrorIs(t, inbox.CheckSeqs(f), inbox.ErrSeq)
+		require.NoError(t, inbox.CheckSeqs(frameOf(high-1)), name)
+		require.ErrorIs(t, inbox.CheckSeqs(frameOf(high)), inbox.ErrSeq, name)
 	}
 	f := newFixture(clientv1.Start_START_HEAD)
 	require.False(t, f.Restore("c", high, nil))

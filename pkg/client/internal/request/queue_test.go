@@ -335,6 +335,38 @@ func TestAMessageHasNoMoreThanTheGatewayTakes(t *testing.T) {
 	require.Len(t, f.sent(t), 1, "two went in a message of at most two")
 }
 
+func TestTheLargestFrameIsSent(t *testing.T) {
+	// send sends two equal requests to a gateway that accepts frames of so many bytes.
+	send := func(maxFrame int) (message []byte, first *result) {
+		f := newFixture()
+		f.Connect(maxFrame, 1)
+		one, first := newRequest("same")
+		two, _ := newRequest("same")
+		f.Ask(one)
+		f.Ask(two)
+		return f.Append(nil, protocol.MaxFrames), first
+	}
+	both, _ := send(0)
+	message, _ := send(len(both))
+	require.Equal(t, both, message)
+	message, _ = send(len(both) - 1)
+	require.Len(t, message, len(both)/2)
+	message, end := send(len(both) / 2)
+	require.Len(t, message, len(both)/2)
+	require.Zero(t, end.ended)
+	message, end = send(len(both)/2 - 1)
+	require.Empty(t, message)
+	require.ErrorIs(t, end.err, request.ErrTooLarge)
+}
+
+func TestWithoutAConnectionNothingIsDue(t *testing.T) {
+	f := newFixture()
+	r, _ := newRequest("")
+	f.AskAfter(r, time.Second)
+	require.True(t, f.Due().IsZero())
+	require.Zero(t, f.woken)
+}
+
 func TestARequestMayWaitFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()

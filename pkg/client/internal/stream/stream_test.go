@@ -202,6 +202,10 @@ func TestMergingAPage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"(6-6)", "7", "8", "(9-9)"}, took)
 
+	took, _, err = merge(stream.New("c", 4), log.Page(3, 100), 100)
+	require.NoError(t, err)
+	require.Equal(t, []string{"(5-6)", "7", "8", "(9-9)"}, took)
+
 	// It stops where an event cannot be taken.
 	s = stream.New("c", 2)
 	took, seq, err = merge(s, log.Page(2, 100), 1)
@@ -228,13 +232,17 @@ func TestRewinding(t *testing.T) {
 	require.EqualValues(t, 5, s.Last())
 	require.False(t, s.Behind())
 	require.False(t, s.Contradicts(log.Event(6)), "what lay above is forgotten")
+	other := logtest.New("c", 4)
+	other.Back(3)
+	other.Grow(5)
+	_, err := s.Take(checker, other.Event(6))
+	require.Error(t, err, "it does not continue the event that was gone back to")
 	take(t, s, log, 6, 10)
 
 	s.Rewind(0, nil)
 	require.Equal(t, 2, s.Branch())
 	require.Nil(t, s.LastHash())
-	other := logtest.New("c", 3)
-	take(t, s, other, 1, 3)
+	take(t, s, logtest.New("c", 3), 1, 3)
 }
 
 func TestCheckingCanBeSwitchedOff(t *testing.T) {
