@@ -171,6 +171,17 @@ func TestAnEventThatDoesNotVerifyIsReadAgain(t *testing.T) {
 	f.answer(t, log)
 	require.Equal(t, "2; 3", f.takeTold())
 	require.EqualValues(t, 1, f.Stats().ChainBreaks)
+
+	// That it verified then counts: one that is read and does not verify is read once more before anything is suspected.
+	log.Grow(2)
+	f.push(log, 5)
+	bad := log.Page(3, 100)
+	bad.Events[0] = log.Tampered(4)
+	f.reads[0].Done(bad, nil)
+	f.reads = f.reads[1:]
+	require.EqualValues(t, 128, f.reads[0].Limit)
+	f.answer(t, log)
+	require.Equal(t, "4; 5", f.takeTold())
 }
 
 func TestAConversationThatContradictsItselfStops(t *testing.T) {

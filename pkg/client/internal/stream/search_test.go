@@ -49,6 +49,32 @@ func TestACommittedCommandThatIsGoneIsAFork(t *testing.T) {
 	verdict, common, _ := searched(s, log, 10)
 	require.Equal(t, stream.Forked, verdict)
 	require.Equal(t, stream.Common{Seq: 7, Hash: log.Hash(7)}, common)
+	log.Back(7)
+	verdict, common, _ = searched(s, log, 10)
+	require.Equal(t, stream.Forked, verdict)
+	require.Equal(t, stream.Common{Seq: 7, Hash: log.Hash(7)}, common)
+}
+
+func TestAMarkThatWasComparedIsNotReadAgain(t *testing.T) {
+	log := logtest.New("c", 9)
+	s := stream.New("c", 0)
+	take(t, s, log, 1, 9)
+	log.Back(8)
+	log.Grow(1)
+	_, common, reads := searched(s, log, 0)
+	require.EqualValues(t, 8, common.Seq)
+	require.Equal(t, 2, reads)
+	log.Back(8)
+	_, common, reads = searched(s, log, 0)
+	require.EqualValues(t, 8, common.Seq)
+	require.Equal(t, 2, reads)
+
+	// After a restart the hash of the newest event may not be known, but those before it are.
+	s.Skip(10)
+	log.Back(7)
+	log.Grow(1)
+	_, common, _ = searched(s, log, 0)
+	require.EqualValues(t, 7, common.Seq)
 }
 
 func TestNoEventInCommon(t *testing.T) {
