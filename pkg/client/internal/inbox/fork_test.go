@@ -96,6 +96,27 @@ func TestACommittedCommandThatIsGoneIsAFork(t *testing.T) {
 	require.Equal(t, "c forked 9 to 9, hash known: true", f.takeTold())
 }
 
+// What the gateway says of a conversation may be older than the outcome of a command.
+func TestAnOutcomeThatOvertakesItsConversationIsNoFork(t *testing.T) {
+	log := logtest.New("c", 9)
+	f := pushed(t, log)
+	f.newest["c"] = 10
+	f.attach(info(log))
+	require.Empty(t, f.reads)
+
+	f = newFixture(clientv1.Start_START_HEAD)
+	f.newest["c"] = 10
+	f.connect(&clientv1.Connected{Conversations: []*clientv1.Conversation{{ConversationId: "a"}}, More: true})
+	f.lists[0].done(&clientv1.Conversations{Conversations: []*clientv1.Conversation{info(log)}}, nil)
+	require.Empty(t, f.reads)
+
+	f = newFixture(clientv1.Start_START_HEAD)
+	f.newest["c"] = 10
+	f.connect(&clientv1.Connected{})
+	f.attach(info(log))
+	require.Len(t, f.reads, 1, "but one that was joined just now cannot lack what the user committed in it")
+}
+
 func TestASearchThatIsRefusedEnds(t *testing.T) {
 	log := logtest.New("c", 9)
 	f := pushed(t, log)

@@ -165,6 +165,30 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 	require.EqualValues(t, 3, f.Stats().StraysDropped)
 }
 
+func TestAListEnds(t *testing.T) {
+	f := newFixture(clientv1.Start_START_HEAD)
+	f.connect(&clientv1.Connected{More: true})
+	require.Empty(t, f.lists, "there is nothing to continue after")
+	f.Disconnected()
+	f.connect(&clientv1.Connected{Conversations: []*clientv1.Conversation{{ConversationId: "a"}}, More: true})
+	f.lists[0].done(&clientv1.Conversations{Conversations: []*clientv1.Conversation{{ConversationId: "b"}}}, nil)
+	require.Len(t, f.lists, 1)
+	f.Disconnected()
+	f.connect(&clientv1.Connected{Conversations: []*clientv1.Conversation{{ConversationId: "a"}}, More: true})
+	f.lists[1].done(&clientv1.Conversations{More: true}, nil)
+	require.Len(t, f.lists, 2, "a page without anything is the last one, whatever it says")
+}
+
+func TestAnOldWordOfAMembershipDoesNotProlongIt(t *testing.T) {
+	log := logtest.New("c", 5)
+	f := started(t, log)
+	f.push(log, 1)
+	f.detach(log, 3)
+	f.attach(&clientv1.Conversation{ConversationId: "c", Head: 3, JoinedSeq: 3})
+	f.push(log, 2, 3)
+	require.Equal(t, "1; 2; 3; c detached at 3", f.takeTold())
+}
+
 func TestAMembershipEndsWithItsLastEvent(t *testing.T) {
 	log := logtest.New("c", 5)
 	f := started(t, log)

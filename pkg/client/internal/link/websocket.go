@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// A server's message is a page of at most 500 events, or what had gathered for a slow reader; this is far beyond both.
+	// A server's message is a page of at most protocol.MaxPage events, or what had gathered for a slow reader; this is far beyond both.
 	maxMessageBytes = 64 << 20
 	// Ten thousand clients in a process are mostly idle, so what an idle one holds is kept small.
 	readBufferBytes  = 1024
