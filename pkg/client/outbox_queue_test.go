@@ -204,6 +204,7 @@ func TestWhatWasUndoneIsSentBeforeWhatWaits(t *testing.T) {
 	newest, again := f.resubmit("c", 1, "alice")
 	require.EqualValues(t, 3, newest)
 	require.Len(t, again, 2, "more than the limit allows: they were taken before")
+	require.False(t, f.withdraw(again[1]), "the program may hold its ticket")
 	require.Equal(t, 4, f.count)
 	var order []string
 	for seq, ticket := range []*Ticket{underway, again[0], again[1], waits} {
@@ -259,6 +260,7 @@ func TestACommandThatRefersToWhatWasUndone(t *testing.T) {
 	require.Equal(t, "answer", answer.GetText())
 	require.Zero(t, answer.GetReplyTo(), "an answer to nothing is a message")
 	require.EqualValues(t, 1, bodies[2].GetMessage().GetReplyTo(), "the body of the program is not changed")
+	require.Same(t, bodies[2], retarget("alice", bodies[2], 1), "what it refers to is still there")
 }
 
 func TestWhatIsRememberedIsBounded(t *testing.T) {
@@ -275,6 +277,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	require.Len(t, committed.commands, 1)
 	require.LessOrEqual(t, committed.bytes, maxCommittedBytes)
 	require.Zero(t, committed.Newest("c"))
+	require.False(t, committed.Created("d"), "a message creates nothing")
 	require.False(t, committed.Lost("d"))
 	committed.MarkLost("d")
 	require.True(t, committed.Lost("d"))
