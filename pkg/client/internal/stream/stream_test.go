@@ -202,9 +202,9 @@ func TestMergingAPage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"(6-6)", "7", "8", "(9-9)"}, took)
 
-	took, _, err = merge(stream.New("c", 4), log.Page(3, 100), 100)
+	took, _, err = merge(stream.New("c", 3), log.Page(2, 100), 100)
 	require.NoError(t, err)
-	require.Equal(t, []string{"(5-6)", "7", "8", "(9-9)"}, took)
+	require.Equal(t, []string{"4", "(5-6)", "7", "8", "(9-9)"}, took)
 
 	// It stops where an event cannot be taken.
 	s = stream.New("c", 2)
