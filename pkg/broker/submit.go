@@ -191,7 +191,7 @@ func (s *Submitter) Pending() int {
 	return len(s.calls)
 }
 
-// Submit takes a command on its way, or joins the same command if it is under way. It does not block. The error is
+// Submit takes a command on its way, or joins the same command if it is under way. It does not wait for the broker. The error is
 // ErrBusy or ErrConflict; then nothing was done.
 func (s *Submitter) Submit(sub Submission) error {
 	key := callKey{laneKey{sub.Command.GetConversationId(), sub.Command.GetSender()}, sub.Command.GetCommandId()}

@@ -141,6 +141,9 @@ func (s *Server) checkPolicy() error {
 	return nil
 }
 
+// Close gives the address up of a server that is not run. After Run it changes nothing.
+func (s *Server) Close() { _ = s.listener.Close() }
+
 // Addr is the address it listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 

@@ -113,6 +113,13 @@ func (a *Admin) Addr() string {
 	return a.listener.Addr().String()
 }
 
+// Close gives the address up of a server that is not run. After Run it changes nothing.
+func (a *Admin) Close() {
+	if a.listener != nil {
+		_ = a.listener.Close()
+	}
+}
+
 // SetReady with false makes the service unready whatever the checks say: the first step of a drain, so that nothing new is
 // sent here. With true the checks decide again, as they do from the start.
 func (a *Admin) SetReady(ready bool) { a.draining.Store(!ready) }

@@ -201,6 +201,12 @@ func (g *Gateway) ID() string { return g.id }
 // Addr is the address that clients connect to.
 func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 
+// Close gives the address up of a gateway that is not run. After Run it changes nothing.
+func (g *Gateway) Close() {
+	g.cancel()
+	_ = g.listener.Close()
+}
+
 // Server is the gRPC service for operators.
 func (g *Gateway) Server() *operator.Server { return g.operator }
 

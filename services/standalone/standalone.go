@@ -189,6 +189,16 @@ func (s *Standalone) Run(ctx context.Context) error {
 }
 
 func (s *Standalone) close() {
+	// The listeners are closed already when Run served them.
+	if s.gateway != nil {
+		s.gateway.Close()
+	}
+	if s.rpc != nil {
+		s.rpc.Close()
+	}
+	if s.admin != nil {
+		s.admin.Close()
+	}
 	if s.nc != nil {
 		s.nc.Close()
 	}

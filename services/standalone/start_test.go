@@ -2,6 +2,7 @@ package standalone
 
 import (
 	"database/sql"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -53,4 +54,40 @@ func TestADataDirectoryOfTheFormerFormatIsRefused(t *testing.T) {
 	s, err := New(t.Context(), configure(t, dir), telemetry.Discard())
 	require.NoError(t, err)
 	s.close()
+}
+
+// A server that does not start gives up every address that it took on the way.
+func TestAServerThatDoesNotStartKeepsNoAddress(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	for name, spoil := range map[string]func(cfg *Config){
+		"the admin address is taken": func(cfg *Config) { cfg.Admin.Listen = taken.Addr().String() },
+		"the rpc address is taken":   func(cfg *Config) { cfg.RPC.Listen = taken.Addr().String() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := configure(t, t.TempDir())
+			cfg.Gateway.Listen, cfg.RPC.Listen = free(t), free(t)
+			spoil(&cfg)
+			_, err := New(t.Context(), cfg, telemetry.Discard())
+			require.ErrorContains(t, err, "address already in use")
+			for _, address := range []string{cfg.Gateway.Listen, cfg.RPC.Listen} {
+				if address == taken.Addr().String() {
+					continue
+				}
+				listener, err := net.Listen("tcp", address)
+				require.NoError(t, err)
+				require.NoError(t, listener.Close())
+			}
+		})
+	}
+}
+
+// free is an address that nobody listens on.
+func free(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
 }

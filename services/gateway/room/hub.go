@@ -50,7 +50,8 @@ type Config struct {
 	Metrics  *metrics.Metrics
 	Recorder *flight.Recorder
 	Tracer   *flight.Tracer
-	// Joined is called when an event begins a user's membership. It must not block.
+	// Joined is called when an event begins a user's membership, with the lock of the room held. It must not block, nor call a
+	// room back.
 	Joined func(userID, conversationID string)
 
 	SendQueueBytes int           // that may wait for one client

@@ -3,7 +3,7 @@
 // socket, never decides order or permission, and holds nothing that cannot be lost: a client that loses its session resumes on
 // another gateway.
 //
-// Locks: those of rooms before Session.mu, and the link's last. Sessions.mu is never held while one of them is taken.
+// Locks: those of rooms first, then Sessions.mu or Session.mu, of which none is held while the other is taken, then the link's.
 package session
 
 import (
