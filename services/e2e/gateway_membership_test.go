@@ -92,7 +92,7 @@ func (r *raw) untilDetached() (seqs []uint64) {
 }
 
 // TestARemovalWhileConnectingEndsTheSeat is I8: nobody gets an event of a time when they were no member, not even when they
-// are removed between the list of their conversations and the moment at which their seat counts.
+// are removed between the list of their conversations and the moment at which their subscription is in place.
 func TestARemovalWhileConnectingEndsTheSeat(t *testing.T) {
 	s := newStage(t, nil)
 	s.commit(group("bob"))

@@ -69,8 +69,8 @@ func TestDebugShowsAGatewayFromTheInside(t *testing.T) {
 	require.EqualValues(t, 1, room["recent_from"])
 	require.Equal(t, false, room["catching"])
 	acked := map[string]float64{}
-	for _, seat := range room["subscriptions"].([]any) {
-		acked[seat.(map[string]any)["user"].(string)] = seat.(map[string]any)["acknowledged"].(float64)
+	for _, one := range room["subscriptions"].([]any) {
+		acked[one.(map[string]any)["user"].(string)] = one.(map[string]any)["acknowledged"].(float64)
 	}
 	require.Equal(t, map[string]float64{"ann": 0, "bob": 2}, acked)
 

@@ -23,7 +23,7 @@ const (
 //	queued ──handed to the operating system──▶ written ──acknowledged by the client──▶ ended
 //	   └─────────────┴── the connection ends, or nothing comes for too long ─────────────▲
 //
-// It is on two lists at once: that of the send queue until it is written, that of the seat until it has ended.
+// It is on two lists at once: that of the send queue until it is written, that of the subscription until it has ended.
 type Delivery struct {
 	tracer *Tracer
 	seq    uint64
