@@ -18,13 +18,27 @@ import (
 )
 
 func checkRead(r *clientv1.Read) *conversationv1.Error {
+	return checkStretch("read", r, protocol.MaxPage)
+}
+
+// stretch is a request for a stretch of a conversation.
+type stretch interface {
+	GetConversationId() string
+	GetLimit() uint32
+	GetAfter() uint64
+	GetBefore() uint64
+	GetBackward() bool
+}
+
+// checkStretch checks a request of a name for a stretch of at most so many items.
+func checkStretch(name string, r stretch, most uint32) *conversationv1.Error {
 	switch {
 	case !conversation.ValidID(r.GetConversationId()):
-		return invalid("read.conversation_id", "is not a conversation id")
-	case r.GetLimit() > protocol.MaxPage:
-		return invalid("read.limit", fmt.Sprintf("must be at most %d", protocol.MaxPage))
+		return invalid(name+".conversation_id", "is not a conversation id")
+	case r.GetLimit() > most:
+		return invalid(name+".limit", fmt.Sprintf("must be at most %d", most))
 	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
-		return invalid("read.after", "cannot be used together with before or backward")
+		return invalid(name+".after", "cannot be used together with before or backward")
 	}
 	return nil
 }

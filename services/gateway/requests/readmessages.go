@@ -16,15 +16,7 @@ import (
 )
 
 func checkReadMessages(r *clientv1.ReadMessages) *conversationv1.Error {
-	switch {
-	case !conversation.ValidID(r.GetConversationId()):
-		return invalid("read_messages.conversation_id", "is not a conversation id")
-	case r.GetLimit() > protocol.MaxMessagesPage:
-		return invalid("read_messages.limit", fmt.Sprintf("must be at most %d", protocol.MaxMessagesPage))
-	case r.GetAfter() != 0 && (r.GetBefore() != 0 || r.GetBackward()):
-		return invalid("read_messages.after", "cannot be used together with before or backward")
-	}
-	return nil
+	return checkStretch("read_messages", r, protocol.MaxMessagesPage)
 }
 
 // readMessages reads messages as they are now.
