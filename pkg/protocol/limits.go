@@ -14,7 +14,7 @@ const (
 
 // Limits of a connect frame. The gateway closes a connection that breaks one.
 const (
-	// MaxTokenBytes is the longest token, in bytes, also of refresh. The gateway answers UNAUTHENTICATED.
+	// MaxTokenBytes is the most bytes of a token, in connect and in refresh. The gateway answers a longer one with UNAUTHENTICATED.
 	MaxTokenBytes = 8 << 10
 	// MaxClientNameBytes is the longest name of a client's software, in bytes. The gateway answers INVALID.
 	MaxClientNameBytes = 64
@@ -27,7 +27,7 @@ const (
 	MaxConnectedConversations = 500
 )
 
-// Forms of ids and positions. The gateway answers INVALID.
+// Lengths and ranges of ids and seqs. The gateway answers others with INVALID.
 const (
 	// MaxIDBytes is the longest id of a user or device, in bytes.
 	MaxIDBytes = 64

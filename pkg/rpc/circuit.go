@@ -92,7 +92,7 @@ func (c *circuit) state() circuitbreaker.State {
 	return c.breaker.State()
 }
 
-// isFailure tells the answers of a service that is away, hangs or has too much to do. Others are answers.
+// isFailure reports whether an error means that the service is down, hangs or is overloaded. Any other error is an answer.
 func isFailure(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded:

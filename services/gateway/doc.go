@@ -14,8 +14,9 @@
 //	admission  which connections are taken
 //	flight     what happened to an event: recorder, traces, closed connections
 //	page, wire, metrics, backoff   judging pages of history, encodings of transports, counters, waiting
+//	gatewaytest                    what tests share: a history service with one conversation, and logs
 //
-// The way of an event is in the comment of room, that of a frame in the comment of session. A new transport is a package beside
+// Package room explains how an event reaches a client, package session what becomes of a frame. A new transport is a package beside
 // link/websocket (see link/README.md), a new request a file in requests (see requests/README.md).
 //
 // Commands are admitted up to the installation's protocol level (installation.go).

@@ -28,6 +28,7 @@ import (
 
 	"github.com/runnelhq/runnel/services/gateway/admission"
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/link"
 	"github.com/runnelhq/runnel/services/gateway/link/outbox"
 	"github.com/runnelhq/runnel/services/gateway/link/websocket"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -161,13 +162,30 @@ func (g *Gateway) compose(deps Deps) {
 
 // acceptWebSocket takes one WebSocket connection, or answers why not.
 func (g *Gateway) acceptWebSocket(w http.ResponseWriter, r *http.Request) {
+	g.serve(w, r, func(remote string, number uint32) acceptedLink {
+		if l := g.websockets.Accept(w, r, remote, number); l != nil {
+			return l
+		}
+		return nil
+	})
+}
+
+// acceptedLink is a link that is served, or ended at once.
+type acceptedLink interface {
+	link.Link
+	End() errcode.CloseCode
+}
+
+// serve takes one connection of any transport, or answers why not. accept makes its link; it returns nil when it has answered the
+// request itself.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, accept func(remote string, number uint32) acceptedLink) {
 	remote := g.gate.Remote(r)
 	if refusal := g.gate.Admit(r, remote); refusal != nil {
 		refusal.Answer(w)
 		return
 	}
 	number := g.sessions.NextNumber()
-	l := g.websockets.Accept(w, r, remote, number)
+	l := accept(remote, number)
 	if l == nil {
 		g.gate.Release(remote)
 		return

@@ -29,8 +29,8 @@ func (g *Gate) Remote(r *http.Request) string {
 	return host
 }
 
-// OriginAllowed keeps pages of other sites from connecting with what their visitors' browsers know. Programs other than
-// browsers send no Origin.
+// OriginAllowed reports whether the request's Origin may connect. It stops pages of other sites from using the network position of
+// their visitors' browsers. Programs other than browsers send no Origin and are allowed.
 func (g *Gate) OriginAllowed(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {

@@ -107,8 +107,8 @@ func (r *Recorder) Written(conn, mark uint32) {
 func (r *Recorder) ofRoom(key Key) *shard       { return &r.shards[key%recorderShards] }
 func (r *Recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
 
-// note adds a step for a stretch, in pieces when one entry cannot hold it. Of a stretch that would fill the ring more than
-// once the end is kept.
+// note records a step for the events first to last, as several entries when one cannot hold them. When they would fill the
+// ring more than once, only the last of them are kept.
 func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,7 +171,7 @@ func (r *Recorder) Since() time.Time {
 	return since
 }
 
-// workers gives numbers to the names of delivery workers. There are a few at a time, and a new one with every start.
+// workers numbers delivery workers by name. A few are alive at a time; each restart brings a new name.
 type workers struct {
 	mu    sync.Mutex
 	names []string // the newest last

@@ -186,7 +186,7 @@ func Branch(log []*conversationv1.Event, n int, text string) []*conversationv1.E
 	return log
 }
 
-// Next is the event that follows a log.
+// Next makes the event that would come after the last of log.
 func Next(log []*conversationv1.Event, sender string, body *conversationv1.Body) *conversationv1.Event {
 	encoded, err := conversation.EncodeBody(body)
 	if err != nil {

@@ -34,6 +34,12 @@ type Link interface {
 	Done() <-chan struct{}
 	// Describe tells operators about the link.
 	Describe() Description
+	// Serve reads for a receiver. It is called once, and may return before the link has ended: a goroutine of the transport goes
+	// on reading then, which the gateway waits for when it stops. Nothing is handed over once the link is Closing, but reading
+	// goes on until the client has answered the close or the read deadline has passed. Then Ended is called, once and last.
+	// A message above the transport's limits is not handed over: the link is closed with errcode.CloseTooLarge. Before Opened,
+	// when anybody may be the client, the limit is protocol.MaxConnectBytes.
+	Serve(receiver Receiver)
 }
 
 // Description is what operators are told about a link.

@@ -34,7 +34,7 @@ type History interface {
 	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest, options ...grpc.CallOption) (*historyv1.ListMembersResponse, error)
 }
 
-// Config is what a Handler works with. All fields are required.
+// Config is what a Handler works with. A request needs only the fields that it uses; a gateway sets all.
 type Config struct {
 	History History
 	// Submit takes a command to the broker.
@@ -119,10 +119,19 @@ func (r *Request) Do(ctx context.Context, caller *Caller, maxBytes int) (Answer,
 	return r.do(ctx, caller, maxBytes)
 }
 
-// Refusal translates an error of a call of the history service for the client, once. unexpected is true when an operator should
-// know its cause.
+// RefusedError is what a request returns that refuses after it was checked. Refusal hands the error on as it is.
+type RefusedError struct{ Refused *conversationv1.Error }
+
+// Error implements error.
+func (e *RefusedError) Error() string { return e.Refused.GetField() + ": " + e.Refused.GetMessage() }
+
+// Refusal translates an error of Do for the client, once: a *RefusedError, or the status of a call of the history service.
+// unexpected is true when an operator should know its cause.
 func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
-	switch status.Code(errors.Unwrap(err)) {
+	if typed, is := errors.AsType[*RefusedError](err); is {
+		return typed.Refused, false
+	}
+	switch status.Code(err) {
 	case codes.NotFound:
 		return refusal(conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "conversation_id", "no such conversation, or you are not a member of it"), false
 	case codes.InvalidArgument:

@@ -23,7 +23,7 @@ type Former struct {
 // FormerState is what became of a Former.
 type FormerState int
 
-// The states.
+// What FillOnce returns.
 const (
 	// FormerMore: some was queued, and there is more.
 	FormerMore FormerState = iota
@@ -43,8 +43,8 @@ func (h *Hub) Former(to *Listener, position *clientv1.Position) *Former {
 // Position is the last seq that the client has or was sent.
 func (f *Former) Position() uint64 { return f.after }
 
-// FillOnce queues the next page. head is the last event of the conversation that is for the user. The caller flushes the link,
-// and lets others read between two pages.
+// FillOnce queues the next page. head is the seq of the last event that the user may see. The caller flushes the link, and lets
+// other sessions read from the store between pages.
 func (f *Former) FillOnce(ctx context.Context) (state FormerState, head uint64, err error) {
 	begin := f.after
 	if f.hash != 0 && f.after > 0 {

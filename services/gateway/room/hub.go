@@ -92,7 +92,7 @@ const (
 	headsPerCall = 500
 )
 
-// NewHub makes a hub whose reads end with ctx. Run works it off.
+// NewHub makes a hub; start it with Run. Its reads of history are cancelled when ctx ends.
 func NewHub(ctx context.Context, cfg Config) *Hub {
 	h := &Hub{cfg: cfg, ctx: ctx, rooms: map[string]*Room{}, shards: make([]shard, runtime.GOMAXPROCS(0))}
 	for i := range h.shards {

@@ -11,7 +11,7 @@ const (
 	minRecentEvents = 16
 )
 
-// rememberLocked keeps recent events within the room's share of the memory for them.
+// rememberLocked keeps new events in memory, as many as RecentBytes of the hub allows.
 func (r *Room) rememberLocked(entries []*entry) {
 	if r.closed {
 		return

@@ -45,7 +45,8 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.listener.Events = s.listener.Answers.WithBodyBytes()
 	}
 	s.setExpiry(claims)
-	// From here on a joined notice finds this session; it is kept until the subscriptions are there.
+	// From here on a notice that the user joined a conversation reaches this session. It is held back until the subscriptions
+	// exist.
 	if !s.all.enroll(s, claims) {
 		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
 		deps.Metrics.Limits[metrics.LimitUserConnections].Inc()

@@ -85,7 +85,7 @@ func (s *Session) userID() string {
 func (s *Session) describe() Described {
 	transport := s.link.Describe()
 	c := &gatewayv1.Connection{
-		ConnectionId: s.id, Remote: transport.Remote, Protocol: transport.Encoding.Codec().Subprotocol(), SinceMs: s.since.UnixMilli(),
+		ConnectionId: s.id, Remote: transport.Remote, Protocol: transport.Encoding.String(), SinceMs: s.since.UnixMilli(),
 		TokenExpiresMs: s.expires.Load(), UserId: s.userID(), QueuedBytes: uint64(transport.QueuedBytes),
 	}
 	if c.GetUserId() != "" {

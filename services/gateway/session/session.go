@@ -80,7 +80,7 @@ const (
 )
 
 const (
-	// maxCalls bounds the calls of history that one session has under way.
+	// maxCalls bounds the requests and refreshes that one session has under way.
 	maxCalls = 4
 	// maxBadFrames and maxAbuse are how much nonsense, and how many refusals by rate in a row, end a session.
 	maxBadFrames = 10

@@ -1,7 +1,9 @@
 // Package wire knows the encodings in which frames travel: a codec of the client protocol and the framing of a transport. A
 // message is made once per encoding and goes to every link that uses it. The package does no I/O.
 //
-// A new transport adds its framing as a file and its encodings as lines of the table below.
+// A new transport adds its framing as a file and its encodings as constants before NumEncodings and lines of the table below: one for
+// each codec, and for JSON a second one with body bytes. What is framed is a message with one or more frames, each of which ends as
+// its codec says (JSON with a line feed), so a framing only marks where messages begin and end.
 package wire
 
 import (
@@ -22,13 +24,14 @@ const (
 )
 
 var encodings = [NumEncodings]struct {
+	name      string // what operators see
 	codec     frame.Codec
 	framing   framing
 	bodyBytes Encoding // the same with body bytes
 }{
-	WebSocketProto:     {frame.Proto, webSocket, WebSocketProto},
-	WebSocketJSON:      {frame.JSON, webSocket, WebSocketJSONBytes},
-	WebSocketJSONBytes: {frame.JSONWithBytes, webSocket, WebSocketJSONBytes},
+	WebSocketProto:     {frame.Proto.Subprotocol(), frame.Proto, webSocket, WebSocketProto},
+	WebSocketJSON:      {frame.JSON.Subprotocol(), frame.JSON, webSocket, WebSocketJSONBytes},
+	WebSocketJSONBytes: {frame.JSON.Subprotocol(), frame.JSONWithBytes, webSocket, WebSocketJSONBytes},
 }
 
 // framing makes one message of a transport.
@@ -46,6 +49,9 @@ func WebSocket(codec frame.Codec) Encoding {
 	}
 	return WebSocketJSON
 }
+
+// String names the encoding for operators; encodings that differ only in body bytes have one name.
+func (e Encoding) String() string { return encodings[e].name }
 
 // Codec is that of the encoding.
 func (e Encoding) Codec() frame.Codec { return encodings[e].codec }

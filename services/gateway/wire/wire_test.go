@@ -32,7 +32,7 @@ func TestWebSocketMessagesHaveTheShortestHeader(t *testing.T) {
 
 func TestAFrameIsAMessage(t *testing.T) {
 	sent := &clientv1.ServerFrame{Id: 7, Message: &clientv1.ServerFrame_Refreshed{Refreshed: &clientv1.Refreshed{TokenExpiresMs: 9}}}
-	for encoding := range wire.NumEncodings {
+	for _, encoding := range []wire.Encoding{wire.WebSocketProto, wire.WebSocketJSON, wire.WebSocketJSONBytes} {
 		message := encoding.Frame(sent)
 		var got *clientv1.ServerFrame
 		require.NoError(t, frame.DecodeServer(encoding.Codec(), message[2:], func(f *clientv1.ServerFrame) error {

@@ -111,11 +111,21 @@ type bed struct {
 	shared   *outbox.Shared
 }
 
-const maxBytes = 1 << 20
+const (
+	maxBytes = 1 << 20
+	// maxMessages of 32 KiB are more than a transport and a queue take together.
+	maxMessages = 1000
+)
 
 func newBed(t *testing.T, open Open) *bed {
 	t.Helper()
+	return newBedWith(t, open, func(*outbox.Shared) {})
+}
+
+func newBedWith(t *testing.T, open Open, change func(*outbox.Shared)) *bed {
+	t.Helper()
 	b := &bed{T: t, receiver: newReceiver(), shared: Shared()}
+	change(b.shared)
 	b.Link, b.client = open(t, b.shared, b.receiver)
 	return b
 }
@@ -171,9 +181,49 @@ func Run(t *testing.T, open Open) {
 		"nothing is taken after the end":                    afterTheEnd,
 		"any goroutine may write and close":                 concurrent,
 		"a large backlog is one that a patient client gets": backlog,
+		"nothing is handed over once it is closing":         closed,
+		"a client that never answers a close is ended":      unanswered,
+		"operators see where it comes from":                 described,
 	} {
-		t.Run(name, func(t *testing.T) { test(newBed(t, open)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // some wait for a deadline
+			test(newBed(t, open))
+		})
 	}
+	t.Run("a client that stops reading is ended", func(t *testing.T) {
+		b := newBedWith(t, open, func(shared *outbox.Shared) { shared.WriteTimeout = 50 * time.Millisecond })
+		message := b.message(strings.Repeat("x", 64<<10))
+		for n := 0; b.Describe().QueuedBytes == 0; n++ {
+			require.Less(b, n, maxMessages, "the transport takes everything")
+			b.Queue(message)
+			b.Flush()
+		}
+		shared := b.shared
+		shared.Writers.Wait() // the writer gives up by itself
+		require.True(b, b.Closing())
+		b.client.Lose()
+		require.Equal(b, errcode.CloseSlow, b.receiver.end(b.T))
+	})
+}
+
+func closed(b *bed) {
+	b.Close(errcode.CloseGoingAway, "")
+	_ = b.client.Send([]byte("late"))
+	b.client.Lose()
+	b.receiver.end(b.T)
+	require.Empty(b, b.receiver.messages)
+}
+
+func unanswered(b *bed) {
+	b.Close(errcode.CloseGoingAway, "")
+	require.Equal(b, errcode.CloseGoingAway, b.receiver.end(b.T), "after outbox.CloseGrace")
+	b.client.Lose()
+}
+
+func described(b *bed) {
+	require.NotEmpty(b, b.Describe().Remote)
+	require.NotEmpty(b, b.Describe().Encoding.String())
+	require.Zero(b, b.Describe().QueuedBytes)
 }
 
 func messagesToTheClient(b *bed) {
@@ -240,7 +290,8 @@ func clientIsLost(b *bed) {
 
 func slow(b *bed) {
 	message := b.message(strings.Repeat("x", 64<<10))
-	for !b.Closing() { // the transport takes some, the queue a little more, then it is too much
+	for n := 0; !b.Closing(); n++ { // the transport takes some, the queue a little more, then it is too much
+		require.Less(b, n, maxMessages, "nothing is ever too much")
 		b.Queue(message)
 		b.Flush()
 	}
@@ -256,7 +307,8 @@ func slow(b *bed) {
 func room(b *bed) {
 	message := b.message(strings.Repeat("x", 32<<10))
 	size := len(message)
-	for b.Describe().QueuedBytes+size <= maxBytes {
+	for n := 0; b.Describe().QueuedBytes+size <= maxBytes; n++ {
+		require.Less(b, n, maxMessages, "what waits is not said")
 		b.Queue(message)
 		b.Flush()
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/gorilla/websocket"
 
@@ -24,6 +25,7 @@ type Link struct {
 
 	encoding wire.Encoding
 	client   *Client
+	pipe     *pipe
 }
 
 // Client is the other end. Its methods may be called by one goroutine for each direction.
@@ -40,8 +42,8 @@ type Client struct {
 func New(shared *outbox.Shared, number uint32, encoding wire.Encoding) (*Link, *Client) {
 	near, far := net.Pipe()
 	client := &Client{far: far, reader: bufio.NewReader(far), messages: make(chan []byte), gone: make(chan struct{})}
-	l := &Link{encoding: encoding, client: client}
-	l.Init(shared, &pipe{Conn: near}, number)
+	l := &Link{encoding: encoding, client: client, pipe: &pipe{Conn: near, deadline: make(chan time.Time, 1)}}
+	l.Init(shared, l.pipe, number)
 	return l, client
 }
 
@@ -50,10 +52,18 @@ func (l *Link) Describe() link.Description {
 	return link.Description{Encoding: l.encoding, Remote: "memory", QueuedBytes: l.QueuedBytes()}
 }
 
-// Serve hands over what the client sends until one of them closes.
+// Serve implements link.Link. It returns when the link has ended. There are no limits of size.
 func (l *Link) Serve(receiver link.Receiver) {
+	var patience <-chan time.Time // with a client that does not answer a close
 	for {
 		select {
+		case deadline := <-l.pipe.deadline:
+			timer := time.NewTimer(time.Until(deadline))
+			defer timer.Stop()
+			patience = timer.C
+		case <-patience:
+			receiver.Ended(l.End())
+			return
 		case message := <-l.client.messages:
 			if !l.Closing() {
 				receiver.Receive(message)
@@ -126,7 +136,19 @@ func (c *Client) leave(code errcode.CloseCode) {
 }
 
 // pipe is the server's end as an outbox writes to it: nothing goes without a reader, so the writer does it all.
-type pipe struct{ net.Conn }
+type pipe struct {
+	net.Conn
+	deadline chan time.Time // for reading; set once, when the link is closed
+}
+
+// SetReadDeadline implements outbox.Transport. Serve reads from the client's channel, not from the connection.
+func (p *pipe) SetReadDeadline(t time.Time) error {
+	select {
+	case p.deadline <- t:
+	default:
+	}
+	return nil
+}
 
 func (p *pipe) TryWrite(data []byte) (rest []byte, err error) { return data, nil }
 

@@ -22,7 +22,8 @@ const CloseGrace = 3 * time.Second
 
 // Transport is what an outbox writes to. Only TryWrite and WriteBuffers write, never both at a time.
 type Transport interface {
-	// TryWrite writes what the transport takes at once and returns the rest.
+	// TryWrite writes what the transport takes at once and returns the rest. It may return all of data: then a writer goroutine
+	// does everything.
 	TryWrite(data []byte) (rest []byte, err error)
 	// WriteBuffers writes everything, and waits for it.
 	WriteBuffers(buffers net.Buffers) error
@@ -73,7 +74,7 @@ type Outbox struct {
 	code                errcode.CloseCode
 }
 
-// Init makes the outbox of a connection ready.
+// Init makes the outbox of a connection ready. The link must call End once, when it has ended.
 func (o *Outbox) Init(shared *Shared, transport Transport, number uint32) {
 	o.shared, o.transport, o.number, o.done = shared, transport, number, make(chan struct{})
 }
@@ -195,7 +196,7 @@ func (o *Outbox) handedOverLocked(mark uint32) {
 	}
 }
 
-// cutOffLocked notes that what was queued after a mark will never be handed over.
+// cutOffLocked notes that messages queued after this mark were dropped and will never be written.
 func (o *Outbox) cutOffLocked(after uint32) {
 	o.cut, o.taken = true, after
 	for i, d := range o.followed {

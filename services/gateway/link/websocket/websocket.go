@@ -111,7 +111,7 @@ func (l *Link) Describe() link.Description {
 	return link.Description{Encoding: l.encoding, Remote: l.remote, QueuedBytes: l.QueuedBytes()}
 }
 
-// Serve reads for a receiver until the link ends. It returns once the client is connected, or the link has ended.
+// Serve implements link.Link. It returns once the client is connected, or the link has ended.
 func (l *Link) Serve(receiver link.Receiver) {
 	if !l.transport.begin() {
 		receiver.Ended(l.End())
