@@ -33,7 +33,7 @@ type SubmitterConfig struct {
 	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is
 	// away, sends stay accepted and a client that asks again joins the waiting command.
 	OutcomeTimeout time.Duration
-	// AskAgain is how long an accepted command waits before a client that asks again has it put into the stream once more:
+	// AskAgain is how long an accepted command waits before a client that asks again has it published again:
 	// results are told at most once, and this one may have been lost. It doubles each time, so that an outage of the store does
 	// not fill the stream with copies. Defaults to 3 s.
 	AskAgain time.Duration
@@ -77,9 +77,9 @@ type Submission struct {
 //
 //	Submit ─▶ queued ─▶ published ─PubAck─▶ accepted ─result─▶ done
 //	                     │   ▲ time-out: the same bytes and message id again
-//	                     └───┘ duplicate: once more under a new message id, so that the owner answers it
+//	                     └───┘ duplicate: again under a new message id, so that the owner answers it
 //
-// An accepted command whose result seems to be lost is published once more in the same way when a client asks again.
+// An accepted command whose result seems to be lost is published again in the same way when a client asks again.
 //
 // All copies of a call are the same bytes: attempt, admission time, not_after and salt included. None is published after
 // not_after. The stream may still take the last one later than that; then the owner does not carry it out.

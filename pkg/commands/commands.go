@@ -21,7 +21,7 @@ type Request struct {
 	// ConversationID is empty for a create: the id follows from the command.
 	ConversationID string
 	CommandID      string
-	// Attempt is how often the command was refused, to the knowledge of who asks.
+	// Attempt is how often the caller has received a refusal of the command.
 	Attempt uint32
 	Body    *conversationv1.Body
 }

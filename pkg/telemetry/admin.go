@@ -47,7 +47,7 @@ type Check = func(ctx context.Context) error
 //
 //	/metrics           metrics in Prometheus or OpenMetrics form
 //	/livez, /healthz   200 as long as the process answers; never depends on anything else
-//	/readyz            200 when the service can do its work, 503 when not, with the reasons for who shows the token
+//	/readyz            200 when the service can do its work, 503 when not, with the reasons for callers with the token
 //	/debug/pprof/      Go's profiles
 //
 // and what the service adds with Handle. All but the second and third ask for the token.

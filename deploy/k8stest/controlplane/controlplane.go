@@ -256,7 +256,7 @@ func dial(address string) func(context.Context) error {
 }
 
 // freeAddress finds a loopback port that nobody listens on. Somebody may take it before it is used; the program that
-// was to have it then says so and ends.
+// was to have it then logs the reason and exits.
 func freeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -50,7 +50,7 @@ func (a *Acks) Add(conversationID, userID string, delivered, read uint64) {
 	ack.ReadSeq = max(ack.GetReadSeq(), read)
 }
 
-// Run passes acks on until ctx ends, and then once more.
+// Run passes acks on until ctx ends, and a last time then.
 func (a *Acks) Run(ctx context.Context) {
 	ticker := time.NewTicker(ackInterval)
 	defer ticker.Stop()

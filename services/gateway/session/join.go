@@ -30,7 +30,7 @@ func (s *Session) join(conversationID string) {
 			s.joining[conversationID] = true
 		}
 		s.mu.Unlock()
-		return // a subscription that is being given up asks once more itself (Detached)
+		return // a subscription that is being given up looks the conversation up again itself (Detached)
 	}
 	if s.joining == nil {
 		s.joining = map[string]bool{}

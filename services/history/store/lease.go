@@ -84,7 +84,7 @@ type load struct {
 	loose  int // partitions that it holds and that may be anywhere
 }
 
-// renew takes what the caller gives back, renews the rest of its leases, forgets the wishes of workers that are gone, and
+// renew takes what the caller returns, renews the rest of its leases, forgets the wishes of workers that are gone, and
 // counts the loads.
 func renew(nowMs int64, leases []Lease, live map[string]*load, request *historyv1.LeaseRequest) {
 	for i := range leases {

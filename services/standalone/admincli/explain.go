@@ -47,7 +47,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 		p.row("command", event.GetCommandId())
 	}
 	if answer.GetVerdict() != adminv1.Verdict_VERDICT_NOT_COMMITTED {
-		p.row("committed by", cmp.Or(answer.GetWorker(), "nobody remembers"))
+		p.row("committed by", cmp.Or(answer.GetWorker(), "no longer in memory"))
 	}
 	if commit := answer.GetCommit(); commit != nil {
 		p.row("stream sequence", number(commit.GetSequence()))
@@ -76,7 +76,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 // drawTimeline tells the distances between steps: times of day hide what took long.
 func drawTimeline(p *page, timeline []*adminv1.TimelineEntry) {
 	if len(timeline) == 0 {
-		p.linef("nobody remembers anything of its way")
+		p.linef("nothing about this event is in memory any more")
 		p.gap()
 		return
 	}

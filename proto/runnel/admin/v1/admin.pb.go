@@ -2295,7 +2295,7 @@ type ExplainResponse struct {
 	Retries uint32 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
 	// The event's header (body, salt and commitment left out); absent when not committed.
 	Event *v12.Event `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
-	// Owner that committed it; empty when nobody remembers.
+	// Owner that committed it; empty when it is no longer in memory.
 	Worker string `protobuf:"bytes,6,opt,name=worker,proto3" json:"worker,omitempty"`
 	// The commit as that worker, or a gateway, remembers it.
 	Commit *v13.Commit `protobuf:"bytes,7,opt,name=commit,proto3" json:"commit,omitempty"`

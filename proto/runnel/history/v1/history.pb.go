@@ -1356,7 +1356,7 @@ type LeaseRequest struct {
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	// How long its leases last from now, in milliseconds.
 	TtlMs uint32 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	// Partitions it has stopped working on and gives back.
+	// Partitions it has stopped working on and returns.
 	Release []uint32 `protobuf:"varint,3,rep,packed,name=release,proto3" json:"release,omitempty"`
 	// The worker is stopping: claim nothing, count it out, and give back all that is listed.
 	Stopping      bool `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
@@ -1427,7 +1427,7 @@ type LeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partitions it holds, rising.
 	Held []uint32 `protobuf:"varint,1,rep,packed,name=held,proto3" json:"held,omitempty"`
-	// How many this worker should hold at most, so that all live workers share evenly to within one; it gives back what is
+	// How many this worker should hold at most, so that all live workers share evenly to within one; it returns what is
 	// above, one by one. What is pinned here counts; what it is to hand over does not.
 	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
 	// Partitions among held that an operator wants elsewhere, on a worker that is live: to be given back now.

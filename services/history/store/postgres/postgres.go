@@ -107,7 +107,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		}
 	}
 	patience := cmp.Or(cfg.AcquireTimeout, defaultAcquireTimeout)
-	// An idle connection whose server vanished must not use up the patience of who gets it.
+	// An idle connection whose server vanished must not use up the time of the call that gets it.
 	settings.PingTimeout = patience / 4
 
 	connections, err := pgxpool.NewWithConfig(ctx, settings)
