@@ -1,0 +1,62 @@
+package requests_test
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/protocol"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// The conversations that are listed are the caller's, with everything that the store says of them.
+func TestTheCallersConversationsAreListed(t *testing.T) {
+	s := newStage(t, nil)
+	s.history.list = &historyv1.ListConversationsResponse{More: true, Conversations: []*historyv1.Summary{{
+		ConversationId: groupID, Kind: conversationv1.Kind_KIND_GROUP, Name: "lunch", Head: 9, JoinedSeq: 3, Members: 4, Peer: "bob",
+		Cursor: &conversationv1.Cursor{UserId: "ann", ReadSeq: 8},
+	}}}
+	answered := s.answered(listConversations(&clientv1.ListConversations{After: groupID}), unbounded).GetConversations()
+	protoEqual(t, &historyv1.ListConversationsRequest{UserId: "ann", After: groupID, Limit: protocol.DefaultListPage}, s.history.conversations)
+	require.True(t, answered.GetMore())
+	require.Len(t, answered.GetConversations(), 1)
+	protoEqual(t, &clientv1.Conversation{
+		ConversationId: groupID, Kind: conversationv1.Kind_KIND_GROUP, Name: "lunch", Head: 9, JoinedSeq: 3, Members: 4, Peer: "bob",
+		Cursor: &conversationv1.Cursor{UserId: "ann", ReadSeq: 8},
+	}, answered.GetConversations()[0])
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Reads[metrics.ReadList]), 0)
+
+	s.history.list = &historyv1.ListConversationsResponse{}
+	answered = s.answered(listConversations(&clientv1.ListConversations{Limit: 7}), unbounded).GetConversations()
+	require.Equal(t, uint32(7), s.history.conversations.GetLimit())
+	require.Empty(t, answered.GetConversations())
+	require.False(t, answered.GetMore())
+}
+
+// Members are listed with their cursors, as the caller may see them.
+func TestMembersAreListedWithTheirCursors(t *testing.T) {
+	s := newStage(t, nil)
+	s.history.listed = &historyv1.ListMembersResponse{More: true, Members: []*historyv1.Member{
+		{JoinedSeq: 1, Cursor: &conversationv1.Cursor{UserId: "bob", DeliveredSeq: 5, ReadSeq: 4}},
+		{JoinedSeq: 2, Cursor: &conversationv1.Cursor{UserId: "cem"}},
+	}}
+	answered := s.answered(listMembers(&clientv1.ListMembers{ConversationId: groupID, After: "ann"}), unbounded).GetMembers()
+	protoEqual(t, &historyv1.ListMembersRequest{
+		ConversationId: groupID, Viewer: "ann", After: "ann", Limit: protocol.DefaultListPage,
+	}, s.history.members)
+	require.True(t, answered.GetMore())
+	require.Len(t, answered.GetMembers(), 2)
+	require.Equal(t, "bob", answered.GetMembers()[0].GetUserId())
+	require.Equal(t, uint64(5), answered.GetMembers()[0].GetDeliveredSeq())
+	require.Equal(t, "cem", answered.GetMembers()[1].GetUserId())
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Reads[metrics.ReadMembers]), 0)
+
+	s.answered(listMembers(&clientv1.ListMembers{ConversationId: groupID, Limit: 7}), unbounded)
+	require.Equal(t, uint32(7), s.history.members.GetLimit())
+}
