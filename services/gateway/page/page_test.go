@@ -87,3 +87,67 @@ func TestTheEventAtThePositionIsTakenOff(t *testing.T) {
 	require.False(t, TakePosition(page, 2, 7))
 	require.Empty(t, page.GetHidden())
 }
+
+// A page is cut before the event with which it would be too large. What is hidden behind the cut comes with the next page.
+func TestPagesAreTrimmed(t *testing.T) {
+	type ranges = []*conversationv1.Range
+	one := pageOf(9, false, nil, 7).GetEvents()[0].SizeVT() // all are of the same size
+	for name, c := range map[string]struct {
+		page   *historyv1.ReadResponse
+		limit  int
+		seqs   []uint64
+		hidden ranges
+		more   bool
+	}{
+		"it fits":             {pageOf(7, false, ranges{hiddenFrom(6, 7)}, 3, 4, 5), 3 * one, []uint64{3, 4, 5}, ranges{hiddenFrom(6, 7)}, false},
+		"one byte too many":   {pageOf(5, false, nil, 3, 4, 5), 3*one - 1, []uint64{3, 4}, nil, true},
+		"the first always":    {pageOf(5, false, nil, 3, 4, 5), 0, []uint64{3}, nil, true},
+		"only one":            {pageOf(3, false, nil, 3), 0, []uint64{3}, nil, false},
+		"nothing":             {pageOf(3, false, ranges{hiddenFrom(1, 3)}), 0, nil, ranges{hiddenFrom(1, 3)}, false},
+		"hidden before stays": {pageOf(9, true, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5), hiddenFrom(7, 9)}, 3, 6), one, []uint64{3}, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5)}, true},
+		"falling":             {pageOf(9, false, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5), hiddenFrom(7, 8)}, 9, 6, 3), 2 * one, []uint64{9, 6}, ranges{hiddenFrom(4, 5), hiddenFrom(7, 8)}, true},
+		"falling, the first":  {pageOf(9, false, ranges{hiddenFrom(7, 8)}, 9, 6), one, []uint64{9}, ranges{hiddenFrom(7, 8)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			Trim(c.page, c.limit)
+			var seqs []uint64
+			for _, event := range c.page.GetEvents() {
+				seqs = append(seqs, event.GetSeq())
+			}
+			require.Equal(t, c.seqs, seqs)
+			require.Equal(t, c.more, c.page.GetMore())
+			require.Len(t, c.page.GetHidden(), len(c.hidden))
+			for i, r := range c.page.GetHidden() {
+				require.Equal(t, c.hidden[i].GetFirst(), r.GetFirst())
+				require.Equal(t, c.hidden[i].GetLast(), r.GetLast())
+			}
+		})
+	}
+}
+
+func TestHowFarAPageReaches(t *testing.T) {
+	for name, c := range map[string]struct {
+		page       *historyv1.ReadResponse
+		stop, last uint64
+	}{
+		"nothing":         {pageOf(9, false, nil), 9, 0},
+		"events":          {pageOf(9, true, nil, 3, 4), 9, 4},
+		"hidden last":     {pageOf(9, true, []*conversationv1.Range{hiddenFrom(5, 7)}, 3, 4), 9, 7},
+		"hidden before":   {pageOf(9, true, []*conversationv1.Range{hiddenFrom(1, 2)}, 3, 4), 9, 4},
+		"no further than": {pageOf(9, true, nil, 3, 4), 3, 3},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, c.last, Last(c.page, c.stop)) })
+	}
+}
+
+func TestHashesOfAPage(t *testing.T) {
+	log := gatewaytest.Branch(nil, 3, "x")
+	page := &historyv1.ReadResponse{Events: log[1:]}
+	require.Equal(t, log[2].GetHash(), HashIn(page, 3))
+	require.Equal(t, log[1].GetHash(), HashIn(page, 2))
+	require.Nil(t, HashIn(page, 1))
+	require.Equal(t, uint64(0x0102030405060708), HashPrefix([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9}))
+	require.Equal(t, uint64(0x0102030405060708), HashPrefix([]byte{1, 2, 3, 4, 5, 6, 7, 8}))
+	require.Zero(t, HashPrefix([]byte{1, 2, 3, 4, 5, 6, 7}), "too short to be one")
+	require.Zero(t, HashPrefix(nil))
+}
