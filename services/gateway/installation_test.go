@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 
@@ -73,15 +74,23 @@ func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 	require.NoError(t, g.Checks()["history"](t.Context()))
 }
 
-// newGateway is a gateway with the settings' defaults.
-func newGateway(t *testing.T, nc *nats.Conn, store *gatewaytest.Store) *Gateway {
+// secret signs the tokens of tests.
+const secret = "a secret of at least thirty-two bytes"
+
+// newGateway is a gateway with the settings' defaults, except for those that are given.
+func newGateway(t *testing.T, nc *nats.Conn, store *gatewaytest.Store, settings ...string) *Gateway {
 	t.Helper()
 	var cfg Config
 	parser, err := kong.New(&cfg)
 	require.NoError(t, err)
-	_, err = parser.Parse([]string{"--listen=127.0.0.1:0"})
+	_, err = parser.Parse(append([]string{"--listen=127.0.0.1:0"}, settings...))
 	require.NoError(t, err)
-	g, err := New(cfg, Deps{NATS: nc, Partitions: 4, History: store, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
+	verifier, err := auth.New(auth.Config{HMACSecret: secret}, auth.Options{})
+	require.NoError(t, err)
+	t.Cleanup(verifier.Close)
+	g, err := New(cfg, Deps{
+		NATS: nc, Partitions: 4, History: store, Verifier: verifier, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = g.listener.Close() })
 	return g

@@ -1,0 +1,240 @@
+package gateway
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+
+	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+const patience = 10 * time.Second
+
+// doorway is a gateway that takes one connection at a time, and the address of its endpoint. It does not run.
+func doorway(t *testing.T, store *gatewaytest.Store) (g *Gateway, address string) {
+	t.Helper()
+	g = newGateway(t, nil, store, "--max-connections=1")
+	require.NoError(t, g.installation.agree(t.Context()))
+	server := httptest.NewServer(g.server.Handler)
+	t.Cleanup(func() {
+		for _, s := range g.sessions.Close() {
+			s.GoAway(0)
+		}
+		server.Close()
+		g.cancel()
+		g.websockets.WaitForReaders()
+		g.sessions.Wait()
+		g.rooms.Wait()
+		g.outboxes.Writers.Wait()
+	})
+	return g, "ws" + strings.TrimPrefix(server.URL, "http") + Path
+}
+
+// dial connects, and returns the status of the handshake's answer.
+func dial(t *testing.T, address string, subprotocols ...string) (*websocket.Conn, int) {
+	t.Helper()
+	dialer := websocket.Dialer{Subprotocols: subprotocols}
+	conn, response, err := dialer.DialContext(t.Context(), address, nil)
+	if err != nil {
+		require.ErrorIs(t, err, websocket.ErrBadHandshake)
+		_ = response.Body.Close()
+		return nil, response.StatusCode
+	}
+	_ = response.Body.Close()
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn, response.StatusCode
+}
+
+// isFree reports whether the gate would take a connection.
+func (g *Gateway) isFree() bool {
+	r := httptest.NewRequest(http.MethodGet, Path, nil)
+	if g.gate.Admit(r, "192.0.2.9") != nil {
+		return false
+	}
+	g.gate.Release("192.0.2.9")
+	return true
+}
+
+// Who is taken holds a place until the link has ended, however it ends.
+func TestAConnectionHoldsItsPlaceUntilItHasEnded(t *testing.T) {
+	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
+	for range 3 {
+		conn, status := dial(t, address, frame.JSON.Subprotocol())
+		require.Equal(t, http.StatusSwitchingProtocols, status)
+		require.False(t, g.isFree())
+		_, status = dial(t, address, frame.JSON.Subprotocol())
+		require.Equal(t, http.StatusServiceUnavailable, status, "the gateway is full")
+		require.NoError(t, conn.Close())
+		require.Eventually(t, g.isFree, patience, time.Millisecond)
+	}
+}
+
+// A handshake that fails after the gate leaves its place to others.
+func TestAHandshakeThatFailsLeavesItsPlace(t *testing.T) {
+	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
+	_, status := dial(t, address, "mqtt")
+	require.Equal(t, http.StatusBadRequest, status)
+	require.True(t, g.isFree())
+	connections, _ := g.sessions.Count()
+	require.Zero(t, connections)
+}
+
+// One that came through the gate before the drain, and is upgraded after it, is ended at once.
+func TestAConnectionThatComesWithTheDrainIsEnded(t *testing.T) {
+	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
+	g.sessions.Close()
+	conn, status := dial(t, address, frame.JSON.Subprotocol())
+	require.Equal(t, http.StatusSwitchingProtocols, status)
+	_, _, err := conn.ReadMessage()
+	require.Error(t, err)
+	require.Eventually(t, g.isFree, patience, time.Millisecond)
+	require.InDelta(t, 0, testutil.ToFloat64(g.metrics.Connects), 0)
+
+	g.gate.Close()
+	_, status = dial(t, address, frame.JSON.Subprotocol())
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.InDelta(t, 1, testutil.ToFloat64(g.metrics.Rejects[metrics.RejectDraining]), 0)
+}
+
+// login connects as a user.
+func login(t *testing.T, address, userID string) *websocket.Conn {
+	t.Helper()
+	conn, status := dial(t, address, frame.Proto.Subprotocol())
+	require.Equal(t, http.StatusSwitchingProtocols, status)
+	token, err := auth.Mint([]byte(secret), userID, time.Hour, time.Now(), "", "")
+	require.NoError(t, err)
+	require.NoError(t, conn.WriteMessage(websocket.BinaryMessage, frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{
+		Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token, DeviceId: "d"}},
+	})))
+	require.NotNil(t, heard(t, conn).GetConnected())
+	return conn
+}
+
+// heard is the next frame.
+func heard(t *testing.T, conn *websocket.Conn) (f *clientv1.ServerFrame) {
+	t.Helper()
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, message, err := conn.ReadMessage()
+	require.NoError(t, err)
+	require.NoError(t, frame.DecodeServer(frame.Proto, message, func(decoded *clientv1.ServerFrame) error {
+		f = decoded
+		return nil
+	}))
+	return f
+}
+
+func notice(t *testing.T, message proto.Message) *nats.Msg {
+	t.Helper()
+	data, err := proto.Marshal(message)
+	require.NoError(t, err)
+	return &nats.Msg{Data: data}
+}
+
+// A notice of revoked tokens closes the connections of its user, and nobody else's.
+func TestANoticeOfRevokedTokensIsTaken(t *testing.T) {
+	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
+	conn := login(t, address, "ann")
+	before := time.Now().Add(time.Minute).UnixMilli()
+	g.onRevoked(notice(t, &brokerv1.Revoked{UserId: "bob", BeforeMs: before}))
+	require.Equal(t, int64(0), g.sessions.RevokedBefore("ann"))
+	g.onRevoked(notice(t, &brokerv1.Revoked{UserId: "ann", BeforeMs: before}))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, _, err := conn.ReadMessage()
+	var closed *websocket.CloseError
+	require.ErrorAs(t, err, &closed)
+	require.Equal(t, int(errcode.CloseUnauthenticated), closed.Code)
+	require.InDelta(t, 1, testutil.ToFloat64(g.metrics.Revoked), 0)
+}
+
+// A notice of a new membership is looked up for those users who are here.
+func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
+	store := &gatewaytest.Store{Partitions: 4, Level: 1}
+	g, address := doorway(t, store)
+	login(t, address, "ann")
+	require.Eventually(t, func() bool { _, users := g.sessions.Count(); return users == 1 }, patience, time.Millisecond)
+	g.onJoined(notice(t, &brokerv1.Joined{UserIds: []string{"bob", "ann"}, ConversationId: gatewaytest.GroupID}))
+	require.Eventually(t, func() (asked bool) {
+		store.Set(func() { asked = store.Lists == 2 }) // the first was for connecting
+		return asked
+	}, patience, time.Millisecond)
+}
+
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// A notice that cannot be decoded does nothing, and operators are told.
+func TestNoticesThatCannotBeDecoded(t *testing.T) {
+	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
+	conn := login(t, address, "ann")
+	logs := &logBuffer{}
+	g.log = slog.New(slog.NewTextHandler(logs, nil))
+	nonsense := &nats.Msg{Data: []byte{0xff}}
+	g.onJoined(nonsense)
+	g.onRevoked(nonsense)
+	require.Contains(t, logs.text.String(), "a joined message cannot be decoded")
+	require.Contains(t, logs.text.String(), "a notice of revoked tokens cannot be decoded")
+	require.NoError(t, conn.WriteMessage(websocket.BinaryMessage, frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{
+		Id: 2, Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}},
+	})))
+	require.NotNil(t, heard(t, conn).GetConversations(), "the connection is still good")
+}
+
+// When the connection to NATS comes back, everything is compared with the store, once however often it broke.
+func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
+	store := &gatewaytest.Store{Partitions: 4, Level: 1}
+	g, address := doorway(t, store)
+	login(t, address, "ann")
+	require.Eventually(t, func() bool { _, users := g.sessions.Count(); return users == 1 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return len(g.sessions.List("ann")) == 1 }, patience, time.Millisecond)
+	status, done := make(chan nats.Status), make(chan struct{})
+	go func() {
+		defer close(done)
+		g.watchNATS(g.ctx, status)
+	}()
+	status <- nats.CONNECTED
+	status <- nats.CONNECTED // the first has been dealt with
+	require.Eventually(t, func() (asked bool) {
+		store.Set(func() { asked = store.Lists >= 2 })
+		return asked
+	}, patience, time.Millisecond)
+	require.Len(t, g.lost, 1)
+	g.cancel()
+	<-done
+}
+
+// Commands are pending only once the gateway runs.
+func TestNothingIsPendingBeforeTheGatewayRuns(t *testing.T) {
+	g := newGateway(t, nil, &gatewaytest.Store{Partitions: 4, Level: 1})
+	require.Zero(t, g.pendingCommands())
+	require.Contains(t, g.ID(), "gw-")
+	require.NotNil(t, g.Server())
+	require.NotNil(t, g.Debug())
+	require.Equal(t, "tcp", g.Addr().Network())
+}
