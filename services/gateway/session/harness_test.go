@@ -52,6 +52,7 @@ type stage struct {
 
 	t       *testing.T
 	store   *gatewaytest.Store
+	history *hooked // the store, as sessions and rooms ask it
 	bus     *fakeBus
 	logs    *logBuffer
 	metrics *metrics.Metrics
@@ -144,6 +145,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 		logs: &logBuffer{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1, passed: make(chan *brokerv1.Acks, 100),
 		submits: make(chan broker.Submission, 100),
 	}
+	s.history = &hooked{Store: s.store}
 	log, recorder, tracer := slog.New(slog.NewTextHandler(s.logs, nil)), flight.NewRecorder(1024), flight.NewTracer(nil, 0)
 	s.shared = &outbox.Shared{
 		MaxBytes: 256 << 10, WriteTimeout: patience, Buffers: &outbox.Buffers{}, Metrics: s.metrics, Recorder: recorder,
@@ -156,7 +158,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 		c(&cfg)
 	}
 	hub := room.NewHub(ctx, room.Config{
-		Log: s.store, Bus: s.bus, Logger: log, Metrics: s.metrics, Recorder: recorder, Tracer: tracer,
+		Log: s.history, Bus: s.bus, Logger: log, Metrics: s.metrics, Recorder: recorder, Tracer: tracer,
 		Joined:         func(userID, conversationID string) { s.Joined(userID, conversationID) },
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})
@@ -174,7 +176,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	level := func() conversation.Level { return s.level }
 	s.Sessions = New(ctx, Deps{
 		Config: cfg, Log: log, Metrics: s.metrics, Recorder: recorder, Tracer: tracer, Closed: flight.NewClosedLog(1000),
-		Verifier: &verifier{claims: map[string]auth.Claims{}}, History: s.store, Rooms: hub, Acks: acks, Level: level,
+		Verifier: &verifier{claims: map[string]auth.Claims{}}, History: s.history, Rooms: hub, Acks: acks, Level: level,
 		Requests: requests.New(requests.Config{
 			History: s.store, Level: level, Partitions: 4, Metrics: s.metrics, Tracer: tracer,
 			Submit: func(submission broker.Submission) error {

@@ -1,0 +1,76 @@
+package session
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
+)
+
+// hooked is the store, with something that happens once right before or after its next answer of a kind: the moments between a
+// session's look at the store and what it does about it.
+type hooked struct {
+	*gatewaytest.Store
+
+	mu                                        sync.Mutex
+	afterList, afterAsked, beforeHeads, ahead func()
+	revocations                               func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's
+}
+
+// once has something happen at one of the moments.
+func (h *hooked) once(moment *func(), happen func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	*moment = happen
+}
+
+func (h *hooked) reach(moment *func()) {
+	h.mu.Lock()
+	happen := *moment
+	*moment = nil
+	h.mu.Unlock()
+	if happen != nil {
+		happen()
+	}
+}
+
+func (h *hooked) ListConversations(ctx context.Context, r *historyv1.ListConversationsRequest, o ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
+	answer, err := h.Store.ListConversations(ctx, r, o...)
+	h.reach(&h.afterList)
+	return answer, err
+}
+
+func (h *hooked) GetRevocations(ctx context.Context, r *historyv1.GetRevocationsRequest, o ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error) {
+	if r.GetUserId() == "" && h.revocations != nil {
+		return h.revocations(r.GetSinceMs())
+	}
+	answer, err := h.Store.GetRevocations(ctx, r, o...)
+	if r.GetUserId() != "" {
+		h.reach(&h.afterAsked)
+	}
+	return answer, err
+}
+
+func (h *hooked) Heads(ctx context.Context, r *historyv1.HeadsRequest, o ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
+	h.reach(&h.beforeHeads)
+	return h.Store.Heads(ctx, r, o...)
+}
+
+// Read is hooked where a room reads for everybody, not where it reads for one viewer.
+func (h *hooked) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.CallOption) (*historyv1.ReadResponse, error) {
+	if r.GetViewer() == "" {
+		h.reach(&h.ahead)
+	}
+	return h.Store.Read(ctx, r, o...)
+}
+
+// contextOf is a context that the test ends.
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithCancel(context.WithoutCancel(t.Context()))
+}
