@@ -1,0 +1,182 @@
+package room
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/frame"
+)
+
+// hold keeps a subscription behind, as a filler that is slow does; let goes on.
+func (c *client) hold(s *Subscription) {
+	r := s.room.Load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.behind = true
+}
+
+func (c *client) let(s *Subscription) {
+	r := s.room.Load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.behind = false
+	r.putBehindLocked(s)
+}
+
+func addition(log []*conversationv1.Event, userID string) *conversationv1.Event {
+	return next(log, "ann", &conversationv1.Body{Action: &conversationv1.Body_AddMembers{
+		AddMembers: &conversationv1.AddMembers{Members: []string{userID}},
+	}})
+}
+
+// Who leaves, comes back and leaves again while behind is shown nothing between.
+func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 2, "x")
+	s.store.Put(log)
+	r := s.room()
+	bob := s.client("bob", frame.Proto)
+	bob.resume()
+	subscription := bob.subscription()
+	bob.hold(subscription)
+	log = append(log, removal(log, "bob"))
+	log = branch(log, 4, "secret")
+	log = append(log, addition(log, "bob"))
+	log = append(log, removal(log, "bob"))
+	s.store.Put(log)
+	s.live(r, log[2:]...)
+	bob.quiet()
+	bob.let(subscription)
+	require.Equal(t, []uint64{3}, bob.seqs(1))
+	require.Equal(t, uint64(3), bob.next().GetDetached().GetLast())
+	bob.quiet()
+}
+
+// What is behind is on its way: it is not sent again, and its client not closed, however long that takes.
+func TestWhatIsBehindIsNotSentAgain(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	log = branch(log, 4, "x")
+	s.store.Put(log)
+	s.live(r, log[3])
+	require.Equal(t, []uint64{4}, ann.seqs(1))
+	subscription := ann.subscription()
+	ann.hold(subscription)
+	for i := range 10 {
+		s.hub.Sweep(time.Now().Add(time.Duration(i+1) * time.Hour))
+	}
+	ann.quiet()
+	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Retries), 0)
+	ann.let(subscription)
+	require.Eventually(t, func() bool { return !r.Show(1).Subscriptions[0].Behind }, patience, time.Millisecond)
+	s.hub.Sweep(time.Now().Add(11 * time.Hour))
+	require.Equal(t, []uint64{4}, ann.seqs(1))
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Retries), 0)
+}
+
+// An acknowledgement begins the tries anew: a client that is slow and alive is not closed.
+func TestAnAcknowledgementBeginsTheTriesAnew(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	now := time.Now()
+	for seq := 4; seq < 4+3*s.hub.cfg.AckTries; seq++ {
+		log = branch(log, seq, "x")
+		s.store.Put(log)
+		s.live(r, log[seq-1])
+		require.Equal(t, []uint64{uint64(seq)}, ann.seqs(1))
+		now = now.Add(time.Hour)
+		s.hub.Sweep(now)
+		require.Equal(t, []uint64{uint64(seq)}, ann.seqs(1))
+		require.Equal(t, uint32(1), ann.subscription().Standing().GetRetries())
+		require.True(t, ann.subscription().Acknowledge(uint64(seq), 0, now))
+		require.Zero(t, ann.subscription().Standing().GetRetries())
+		require.Nil(t, ann.subscription().Unfinished())
+	}
+	require.Empty(t, ann.closes)
+}
+
+// A subscription that was given up, or ended while its filler had it, is left alone.
+func TestAFillerLeavesAloneWhatIsGone(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	subscription := ann.subscription()
+	r := subscription.room.Load()
+	r.mu.Lock()
+	subscription.sent = 1
+	r.forkLocked(subscription)
+	r.mu.Unlock()
+	ann.requireForked(3, 3)
+	more, err := subscription.FillOnce()
+	require.NoError(t, err)
+	require.False(t, more)
+	ann.quiet()
+
+	bob := s.client("bob", frame.Proto)
+	bob.resume()
+	subscription = bob.subscription()
+	r.mu.Lock()
+	r.removeLocked(subscription)
+	r.removeLocked(subscription) // twice does no harm
+	subscription.until = 3
+	r.mu.Unlock()
+	more, err = subscription.FillOnce()
+	require.NoError(t, err)
+	require.False(t, more)
+	bob.quiet()
+}
+
+// Before it is in a room a subscription says nothing and takes everything: nothing can be judged yet.
+func TestASubscriptionThatIsNotInARoomYet(t *testing.T) {
+	s := newStage(t)
+	s.store.Put(branch(nil, 3, "x"))
+	ann := s.client("ann", frame.Proto)
+	subscription := ann.Subscribe(nil, 0, nil)
+	require.True(t, subscription.Acknowledge(99, 99, time.Now()))
+	require.Nil(t, subscription.Standing())
+	require.Nil(t, subscription.Unfinished())
+	require.Zero(t, subscription.Beat())
+	s.hub.Leave(subscription)
+}
+
+// An event that erases content takes those before it out of memory, also when it comes in the middle of a message.
+func TestAnErasureInTheMiddleKeepsWhatFollows(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	log = branch(log, 5, "secret")
+	log = append(log, next(log, "cem", &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 5}}}))
+	log = branch(log, 8, "x")
+	s.store.Put(log)
+	s.live(r, log[3:]...)
+	ann.seqs(5)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Equal(t, uint64(6), r.erasedAt)
+	require.Equal(t, uint64(6), r.firstRecentLocked())
+	require.Len(t, r.recent, 3)
+	total := 0
+	for _, e := range r.recent {
+		total += e.weight()
+	}
+	require.Equal(t, total, r.bytes)
+}
