@@ -30,7 +30,7 @@ const canary = "c4n4ry"
 func TestBadFramesAreRefusedByField(t *testing.T) {
 	s := start(t, nil)
 	ann := s.login("ann", frame.JSON)
-	id := ann.ask(submit("", direct("bob"))).GetOutcome().GetConversationId()
+	id := ann.ask(submit("", direct())).GetOutcome().GetConversationId()
 	const cmd = "0192f3c0-0000-7000-8000-000000000001"
 	in := func(conversationID, commandID, body string) string {
 		return fmt.Sprintf(`{"id":"7","submit":{"conversationId":%q,"commandId":%q,"body":%s}}`, conversationID, commandID, body)
@@ -114,7 +114,7 @@ func TestBadConnectionsAreClosedWithTheirCode(t *testing.T) {
 		do   func(r *raw)
 		code errcode.CloseCode
 	}{
-		"a frame before connect":  {func(r *raw) { r.send(submit("", direct("bob"))) }, errcode.CloseProtocol},
+		"a frame before connect":  {func(r *raw) { r.send(submit("", direct())) }, errcode.CloseProtocol},
 		"nonsense before connect": {func(r *raw) { r.sendText("{") }, errcode.CloseProtocol},
 		"no token":                {func(r *raw) { r.send(connect("")) }, errcode.CloseUnauthenticated},
 		"a token of another key":  {func(r *raw) { r.send(connect(other)) }, errcode.CloseUnauthenticated},
@@ -172,7 +172,7 @@ func TestAFragmentedMessageIsOneMessage(t *testing.T) {
 func TestSeveralFramesInOneMessageAreAnsweredInOrder(t *testing.T) {
 	s := start(t, nil)
 	r := s.login("ann", frame.Proto)
-	id := r.ask(submit("", direct("bob"))).GetOutcome().GetConversationId()
+	id := r.ask(submit("", direct())).GetOutcome().GetConversationId()
 	var data []byte
 	for i := range 20 {
 		f := submit(id, text("m"))
@@ -240,21 +240,4 @@ func TestHandshakesAreRefusedWithAReason(t *testing.T) {
 	require.Equal(t, http.StatusSwitchingProtocols, status)
 	status = dial("", json)
 	require.Equal(t, http.StatusTooManyRequests, status, "the fourth connection of this address")
-}
-
-func TestTooManyConnectionsOfAUser(t *testing.T) {
-	s := start(t, func(cfg *standalone.Config) { cfg.Gateway.MaxConnectionsPerUser = 1 })
-	s.login("ann", frame.JSON)
-	second := s.dial(frame.JSON)
-	second.send(&clientv1.ClientFrame{Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token(t, "ann"), DeviceId: "x"}}})
-	require.Equal(t, errcode.CloseOverloaded, second.closed())
-}
-
-func TestCommandsOfAUserAreLimited(t *testing.T) {
-	s := start(t, func(cfg *standalone.Config) { cfg.Gateway.CommandRatePerUser = 0.1 })
-	ann := s.login("ann", frame.JSON)
-	require.NotEmpty(t, ann.ask(submit("", direct("bob"))).GetOutcome().GetConversationId())
-	refused := ann.ask(submit("", direct("cem"))).GetError()
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, refused.GetCode())
-	require.NotZero(t, refused.GetRetryAfterMs())
 }

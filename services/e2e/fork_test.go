@@ -76,6 +76,12 @@ func (r *restorable) put(prefix string) {
 	}
 }
 
+// leave closes a connection before its server stops, which would wait for somebody who does not read.
+func (r *raw) leave() {
+	r.t.Helper()
+	require.NoError(r.t, r.ws.Close())
+}
+
 // prepare has bob make a group with ann, and both write. Seq 7 is the last one in the backup; 11 is the newest, and bob's.
 func (r *restorable) prepare(bob *program) (id string) {
 	r.t.Helper()
@@ -88,6 +94,7 @@ func (r *restorable) prepare(bob *program) (id string) {
 		ann.ask(submit(id, text("kept")))
 	}
 	require.EqualValues(r.t, 7, bob.done(id, text("kept, of bob")))
+	ann.leave()
 	r.keep()
 	ann = r.login("ann", frame.JSON)
 	for range 3 {
@@ -95,6 +102,7 @@ func (r *restorable) prepare(bob *program) (id string) {
 	}
 	require.EqualValues(r.t, 11, bob.done(id, text("undone, of bob")))
 	require.Len(r.t, bob.upTo(11), 11)
+	ann.leave()
 	return id
 }
 

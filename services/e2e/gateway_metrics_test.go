@@ -335,8 +335,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	})
 	scene("a drain", func(cfg *gateway.Config) { cfg.DrainRate = 1 }, func(s *stage) {
 		t := s.t
-		s.login("ann")
-		s.login("bob")
+		ann, bob := s.login("ann"), s.login("bob")
 		late, err := net.Dial("tcp", s.gw.Addr().String())
 		require.NoError(t, err)
 		defer func() { _ = late.Close() }()
@@ -356,6 +355,8 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.NoError(t, err)
 		until(s, "runnel_gateway_connects_refused_total", "reason=draining")
 		s.moved(seen)
+		require.Equal(t, errcode.CloseGoingAway, ann.closed()) // a client that answers is not waited for
+		require.Equal(t, errcode.CloseGoingAway, bob.closed())
 		<-stopped
 		require.Zero(t, s.counter("runnel_gateway_drain_left"))
 		require.Equal(t, 2, s.counter("runnel_gateway_closes_total", "code=going_away"))

@@ -1,16 +1,12 @@
 package e2e_test
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -130,73 +126,4 @@ func TestRefreshRefusesARevokedToken(t *testing.T) {
 	require.Equal(t, "the token was revoked", refresh(issued(t, time.Now().Add(-time.Minute))).GetError().GetMessage())
 	require.Equal(t, "the token was revoked", refresh(undated(t, "bob")).GetError().GetMessage())
 	require.NotNil(t, refresh(issued(t, later())).GetRefreshed(), "the connection lives on")
-}
-
-// between is the real history, with something that happens right after an answer was made, and before the gateway has it.
-type between struct {
-	historyv1.HistoryServiceClient
-
-	mu         sync.Mutex
-	afterList  func()
-	afterAsked func()
-}
-
-func (h *between) take(hook *func()) {
-	h.mu.Lock()
-	happen := *hook
-	*hook = nil
-	h.mu.Unlock()
-	if happen != nil {
-		happen()
-	}
-}
-
-func (h *between) set(hook *func(), happen func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	*hook = happen
-}
-
-func (h *between) ListConversations(ctx context.Context, r *historyv1.ListConversationsRequest, o ...grpc.CallOption) (*historyv1.ListConversationsResponse, error) {
-	answer, err := h.HistoryServiceClient.ListConversations(ctx, r, o...)
-	h.take(&h.afterList)
-	return answer, err
-}
-
-func (h *between) GetRevocations(ctx context.Context, r *historyv1.GetRevocationsRequest, o ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error) {
-	answer, err := h.HistoryServiceClient.GetRevocations(ctx, r, o...)
-	if r.GetUserId() != "" {
-		h.take(&h.afterAsked)
-	}
-	return answer, err
-}
-
-// TestANoticeFindsAConnectionThatIsBeingMade has the notice come after the store said that nothing is revoked, and before
-// the client is let in.
-func TestANoticeFindsAConnectionThatIsBeingMade(t *testing.T) {
-	s := newStage(t, withoutReading)
-	gap := &between{HistoryServiceClient: s.history.HistoryServiceClient}
-	s.history.HistoryServiceClient = gap
-	gap.set(&gap.afterList, func() {
-		s.tellRevoked(s.revoke("bob"))
-		assert.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
-	})
-	bob := dialAt(t, s.url(), frame.JSON)
-	bob.send(connectWith(undated(t, "bob")))
-	require.Equal(t, errcode.CloseUnauthenticated, bob.closed())
-}
-
-// TestANoticeFindsATokenThatIsBeingReplaced does the same to a refresh, by a token that is older than the one in force.
-func TestANoticeFindsATokenThatIsBeingReplaced(t *testing.T) {
-	s := newStage(t, withoutReading)
-	gap := &between{HistoryServiceClient: s.history.HistoryServiceClient}
-	s.history.HistoryServiceClient = gap
-	bob, dave := s.loginWith(issued(t, later())), s.loginWith(undated(t, "bob"))
-	gap.set(&gap.afterAsked, func() {
-		s.tellRevoked(s.revoke("bob"))
-		assert.Eventually(t, func() bool { return s.counter("runnel_gateway_revoked_total") == 1 }, patience, patience/3000)
-	})
-	answer := bob.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: issued(t, time.Now().Add(-time.Minute))}}})
-	require.Equal(t, "the token was revoked", answer.GetError().GetMessage())
-	require.Equal(t, errcode.CloseUnauthenticated, dave.closed(), "another connection of the same user, by which the notice is known to have come")
 }

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -20,7 +19,6 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
-	"github.com/runnelhq/runnel/services/gateway"
 )
 
 // workersSpan is what a worker puts into a live message: the context of its own span.
@@ -109,26 +107,6 @@ func TestATraceGoesOnToEachReceiver(t *testing.T) {
 	require.Len(t, ended("runnel.gateway.fan_out"), 1)
 }
 
-// TestOnlySomeReceiversAreFollowed keeps a sampled event in a large room from making more spans than anybody reads.
-func TestOnlySomeReceiversAreFollowed(t *testing.T) {
-	provider, ended := recorded(t, sdktrace.ParentBased(sdktrace.NeverSample()))
-	s := newTracedStage(t, func(cfg *gateway.Config) { cfg.MaxConnectionsPerUser = 100 }, provider)
-	s.commit(group("bob"))
-	var clients []*raw
-	for range 70 {
-		clients = append(clients, s.login("bob"))
-	}
-	for _, c := range clients {
-		c.seqs(1)
-	}
-	s.tellTraced(s.commit(text("2")), workersSpan)
-	for _, c := range clients {
-		c.seqs(2)
-	}
-	untilEnded(t, ended, "runnel.gateway.write", 64)
-	require.Equal(t, int64(70), value(ended("runnel.gateway.fan_out")[0], "runnel.connections").AsInt64())
-}
-
 // connectionID is the id of a user's only connection.
 func (s *stage) connectionID(user string) string {
 	s.t.Helper()
@@ -182,8 +160,6 @@ const (
 	unsampledSpan = "00-" + clientsTrace + "-" + clientsSpan + "-00"
 )
 
-func traceOf(traceparent string) string { return strings.Split(traceparent, "-")[1] }
-
 func TestACommandGoesOnWithTheClientsTrace(t *testing.T) {
 	provider, ended := recorded(t, sdktrace.ParentBased(sdktrace.NeverSample()))
 	s := newTracedStage(t, nil, provider)
@@ -203,37 +179,4 @@ func TestACommandGoesOnWithTheClientsTrace(t *testing.T) {
 	require.Empty(t, s.sendTraced(ann, unsampledSpan), "not recorded by the gateway's own ratio")
 	require.Empty(t, s.sendTraced(ann, ""))
 	require.Len(t, ended("runnel.gateway.receive"), 1)
-}
-
-// TestAClientCannotDecideHowMuchIsTraced has a client that has everything sampled: it gets what the rate allows, and beyond
-// it the gateway's own ratio.
-func TestAClientCannotDecideHowMuchIsTraced(t *testing.T) {
-	for name, limit := range map[string]func(*gateway.Config){
-		"of its user":    func(cfg *gateway.Config) { cfg.ClientTraceRatePerUser = 0.001 },
-		"of the gateway": func(cfg *gateway.Config) { cfg.ClientTraceRate = 0.001 },
-	} {
-		t.Run(name, func(t *testing.T) {
-			provider, ended := recorded(t, sdktrace.ParentBased(sdktrace.NeverSample()))
-			s := newTracedStage(t, limit, provider)
-			s.commit(group("bob"))
-			s.answerCommands()
-			ann := s.login("ann")
-			require.Equal(t, clientsTrace, traceOf(s.sendTraced(ann, sampledSpan)))
-			require.Empty(t, s.sendTraced(ann, sampledSpan))
-			require.Len(t, ended("runnel.gateway.receive"), 1)
-		})
-	}
-}
-
-func TestAGatewayThatTrustsNoClientLinksToItsTrace(t *testing.T) {
-	provider, ended := recorded(t, sdktrace.ParentBased(sdktrace.AlwaysSample()))
-	s := newTracedStage(t, func(cfg *gateway.Config) { cfg.ClientTraceRate = 0 }, provider)
-	s.commit(group("bob"))
-	s.answerCommands()
-	answer := s.sendTraced(s.login("ann"), sampledSpan)
-	require.NotEqual(t, clientsTrace, traceOf(answer))
-	receive := untilEnded(t, ended, "runnel.gateway.receive", 1)[0]
-	require.False(t, receive.Parent().IsValid())
-	require.Len(t, receive.Links(), 1)
-	require.Equal(t, clientsTrace, receive.Links()[0].SpanContext.TraceID().String())
 }

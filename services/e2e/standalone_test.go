@@ -247,8 +247,9 @@ func text(s string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
 }
 
-func direct(peer string) *conversationv1.Body {
-	return &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{peer}}}}
+// direct opens a direct conversation with bob.
+func direct() *conversationv1.Body {
+	return &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{"bob"}}}}
 }
 
 func group(members ...string) *conversationv1.Body {
@@ -260,7 +261,7 @@ func TestTwoPeopleChat(t *testing.T) {
 		t.Run(codec.String(), func(t *testing.T) {
 			s := start(t, nil)
 			ann, bob := s.login("ann", codec), s.login("bob", codec)
-			id := ann.ask(submit("", direct("bob"))).GetOutcome().GetConversationId()
+			id := ann.ask(submit("", direct())).GetOutcome().GetConversationId()
 			require.NotEmpty(t, id)
 			require.Equal(t, id, bob.until(func(f *clientv1.ServerFrame) bool { return f.GetAttached() != nil }).GetAttached().GetConversation().GetConversationId())
 			require.Equal(t, uint64(2), ann.ask(submit(id, text("hello"))).GetOutcome().GetSeq())
@@ -355,12 +356,17 @@ func TestEverythingIsThereAfterARestart(t *testing.T) {
 	cfg.DataDir = t.TempDir()
 	s := run(t, cfg)
 	ann := s.login("ann", frame.JSON)
-	id := ann.ask(submit("", direct("bob"))).GetOutcome().GetConversationId()
+	id := ann.ask(submit("", direct())).GetOutcome().GetConversationId()
 	for range 20 {
 		ann.ask(submit(id, text("kept")))
 	}
-	s.stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.stop()
+	}()
 	require.Equal(t, errcode.CloseGoingAway, ann.closed())
+	<-stopped
 	s = run(t, cfg)
 	bob := s.login("bob", frame.Proto, &clientv1.Position{ConversationId: id, Seq: 10})
 	require.Equal(t, uint64(11), bob.until(func(f *clientv1.ServerFrame) bool { return f.GetEvent() != nil }).GetEvent().GetSeq())
