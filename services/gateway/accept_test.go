@@ -154,9 +154,9 @@ func TestANoticeOfRevokedTokensIsTaken(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	conn := login(t, address, "ann")
 	before := time.Now().Add(time.Minute).UnixMilli()
-	g.onRevoked(notice(t, &brokerv1.Revoked{UserId: "bob", BeforeMs: before}))
+	notices{g.sessions, g.log}.onRevoked(notice(t, &brokerv1.Revoked{UserId: "bob", BeforeMs: before}))
 	require.Equal(t, int64(0), g.sessions.RevokedBefore("ann"))
-	g.onRevoked(notice(t, &brokerv1.Revoked{UserId: "ann", BeforeMs: before}))
+	notices{g.sessions, g.log}.onRevoked(notice(t, &brokerv1.Revoked{UserId: "ann", BeforeMs: before}))
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
 	_, _, err := conn.ReadMessage()
 	var closed *websocket.CloseError
@@ -171,7 +171,7 @@ func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
 	g, address := doorway(t, store)
 	login(t, address, "ann")
 	require.Eventually(t, func() bool { _, users := g.sessions.Count(); return users == 1 }, patience, time.Millisecond)
-	g.onJoined(notice(t, &brokerv1.Joined{UserIds: []string{"bob", "ann"}, ConversationId: gatewaytest.GroupID}))
+	notices{g.sessions, g.log}.onJoined(notice(t, &brokerv1.Joined{UserIds: []string{"bob", "ann"}, ConversationId: gatewaytest.GroupID}))
 	require.Eventually(t, func() (asked bool) {
 		store.Set(func() { asked = store.Lists == 2 }) // the first was for connecting
 		return asked
@@ -194,10 +194,9 @@ func TestNoticesThatCannotBeDecoded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	conn := login(t, address, "ann")
 	logs := &logBuffer{}
-	g.log = slog.New(slog.NewTextHandler(logs, nil))
-	nonsense := &nats.Msg{Data: []byte{0xff}}
-	g.onJoined(nonsense)
-	g.onRevoked(nonsense)
+	taken, nonsense := notices{g.sessions, slog.New(slog.NewTextHandler(logs, nil))}, &nats.Msg{Data: []byte{0xff}}
+	taken.onJoined(nonsense)
+	taken.onRevoked(nonsense)
 	require.Contains(t, logs.text.String(), "a joined message cannot be decoded")
 	require.Contains(t, logs.text.String(), "a notice of revoked tokens cannot be decoded")
 	require.NoError(t, conn.WriteMessage(websocket.BinaryMessage, frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{
@@ -216,7 +215,7 @@ func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
 	status, done := make(chan nats.Status), make(chan struct{})
 	go func() {
 		defer close(done)
-		g.watchNATS(g.ctx, status)
+		onReconnect(g.ctx, status, g.compareAll)
 	}()
 	status <- nats.CONNECTED
 	status <- nats.CONNECTED // the first has been dealt with

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -111,6 +112,29 @@ func TestConnectionsThatEndedAreExplained(t *testing.T) {
 			require.Equal(t, gatewayv1.StepKind_STEP_KIND_QUEUED, gone.GetSteps()[0].GetKind())
 		})
 	}
+}
+
+// What was sent again is explained step by step, up to the close of a client that acknowledges nothing.
+func TestRetriesAreExplained(t *testing.T) {
+	s := newStage(t)
+	log := gatewaytest.Branch(nil, 3, "x")
+	s.store.Put(log)
+	ann := s.connect("ann")
+	log = gatewaytest.Branch(log, 4, "x")
+	s.store.Put(log)
+	s.live(log[3])
+	require.Equal(t, uint64(4), ann.next().GetEvent().GetSeq())
+	s.deps.Rooms.Sweep(time.Now().Add(2 * patience))
+	require.Equal(t, uint64(4), ann.next().GetEvent().GetSeq())
+	want := []gatewayv1.StepKind{ // the sweep is in the future, and so is its step
+		gatewayv1.StepKind_STEP_KIND_QUEUED, gatewayv1.StepKind_STEP_KIND_WRITTEN, gatewayv1.StepKind_STEP_KIND_RETRIED,
+		gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, gatewayv1.StepKind_STEP_KIND_WRITTEN,
+	}
+	require.Eventually(t, func() bool {
+		got := kinds(s.explain("ann", 4).GetTrails()[0].GetSteps())
+		return slices.Equal(slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(got)))
+	}, patience, time.Millisecond)
+	require.Equal(t, uint32(1), s.explain("ann", 4).GetTrails()[0].GetStanding().GetRetries())
 }
 
 // A standing in another conversation says nothing about the one that is asked about.

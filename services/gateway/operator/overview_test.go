@@ -105,3 +105,28 @@ func sum(all []*dto.Metric) (total float64) {
 	}
 	return total
 }
+
+// The status page has a row for each connection, and its curves are of metrics that there are.
+func TestTheStatusPageShowsConnections(t *testing.T) {
+	s := newStage(t)
+	ann := s.connect("ann")
+	table, err := s.ConnectionTable()(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, table.Note)
+	require.Len(t, table.Rows, 1)
+	require.Len(t, table.Rows[0], len(table.Columns))
+	require.Equal(t, []string{ann.id, "ann", "d-ann", "memory"}, table.Rows[0][:4])
+
+	registry := prometheus.NewRegistry()
+	metrics.New(registry)
+	s.RegisterGauges(registry)
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	names := map[string]bool{}
+	for _, family := range families {
+		names[family.GetName()] = true
+	}
+	for _, chart := range Charts() {
+		require.True(t, names[chart.Metric], chart.Metric)
+	}
+}

@@ -6,9 +6,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/frame"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -43,4 +46,32 @@ func trail(recorder *flight.Recorder, key flight.Key, seq uint64) []*gatewayv1.S
 	trail := &gatewayv1.Trail{}
 	recorder.ExplainConnection(trail, 1, key, seq)
 	return trail.GetSteps()
+}
+
+// How long an event takes is measured once, by the first who is not its sender.
+func TestADeliveryIsMeasuredOnce(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	sender, ann, bob := s.client("cem", frame.Proto), s.client("ann", frame.Proto), s.client("bobby", frame.Proto)
+	for _, c := range []*client{sender, ann, bob} {
+		c.resume()
+	}
+	log = branch(log, 4, "x")
+	s.store.Put(log)
+	s.live(r, log[3])
+	measured := func() uint64 {
+		var m dto.Metric
+		histogram, is := s.metrics.Delivered.(prometheus.Metric)
+		require.True(t, is)
+		require.NoError(t, histogram.Write(&m))
+		return m.GetHistogram().GetSampleCount()
+	}
+	require.True(t, sender.subscription().Acknowledge(4, 0, time.Now()))
+	require.Zero(t, measured())
+	require.True(t, ann.subscription().Acknowledge(4, 0, time.Now()))
+	require.Equal(t, uint64(1), measured())
+	require.True(t, bob.subscription().Acknowledge(4, 0, time.Now()))
+	require.Equal(t, uint64(1), measured())
 }

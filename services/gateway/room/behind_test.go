@@ -1,15 +1,21 @@
 package room
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+
+	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
 
 // hold keeps a subscription behind, as a filler that is slow does; let goes on.
@@ -50,6 +56,9 @@ func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
 	log = append(log, removal(log, "bob"))
 	s.store.Put(log)
 	s.live(r, log[2:]...)
+	var dirty []Sender
+	r.takeMessage(&brokerv1.Live{Receipt: &conversationv1.Receipt{ConversationId: groupID, Version: 1}}, nil, &dirty)
+	require.Empty(t, dirty, "receipts are not for them any more, either")
 	bob.quiet()
 	bob.let(subscription)
 	require.Equal(t, []uint64{3}, bob.seqs(1))
@@ -179,4 +188,123 @@ func TestAnErasureInTheMiddleKeepsWhatFollows(t *testing.T) {
 		total += e.weight()
 	}
 	require.Equal(t, total, r.bytes)
+}
+
+// The end of an earlier membership, which the room takes late, does not end the present one.
+func TestAnEarlierRemovalEndsNothing(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 2, "x")
+	s.store.Put(log)
+	r := s.room()
+	log = append(log, removal(log, "bob"))
+	log = append(log, addition(log, "bob"))
+	bob := s.client("bob", frame.Proto)
+	bob.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 4, JoinedSeq: 4}})
+	s.store.Put(log)
+	s.live(r, log[2:]...)
+	log = branch(log, 5, "x")
+	s.store.Put(log)
+	s.live(r, log[4])
+	require.Equal(t, []uint64{5}, bob.seqs(1))
+}
+
+// What is known already is counted, and no gap.
+func TestARepeatIsNoGap(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	log = branch(log, 5, "x")
+	s.store.Put(log)
+	s.live(r, log[3])
+	s.live(r, log[3])
+	s.live(r, log[2:]...) // two of three are known
+	require.Equal(t, []uint64{4, 5}, ann.seqs(2))
+	require.InDelta(t, 3, testutil.ToFloat64(s.metrics.Repeats), 0)
+	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Gaps), 0)
+}
+
+// A heartbeat does not tell of a head that is on its way: the client would ask for it.
+func TestAHeartbeatWaitsForWhatIsBehind(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	ann := s.client("ann", frame.Proto)
+	ann.resume()
+	subscription := ann.subscription()
+	ann.hold(subscription)
+	log = branch(log, 4, "x")
+	s.store.Put(log)
+	s.live(r, log[3])
+	require.Zero(t, subscription.Beat().Head)
+	ann.let(subscription)
+	require.Equal(t, []uint64{4}, ann.seqs(1))
+	require.Eventually(t, func() bool { return subscription.Beat().Head == 4 }, patience, time.Millisecond)
+	require.Zero(t, subscription.Beat().Head, "once")
+}
+
+// interrupted is the store, with something that happens during the next read.
+type interrupted struct {
+	*gatewaytest.Store
+
+	during func()
+}
+
+func (i *interrupted) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.CallOption) (*historyv1.ReadResponse, error) {
+	if during := i.during; during != nil {
+		i.during = nil
+		during()
+	}
+	return i.Store.Read(ctx, r, o...)
+}
+
+// A subscription that is put back while its events are read is not given those: the ones before them would be missing.
+func TestAPageThatIsLateIsNotQueued(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 5, "x")
+	s.store.Put(log)
+	r, ann := s.room(), s.client("ann", frame.Proto)
+	s.hub.cfg.Log = &interrupted{Store: s.store, during: func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.subscriptions[0].sent = 0
+	}}
+	ann.resume(position(log[1]))
+	require.Equal(t, []uint64{1, 2, 3, 4, 5}, ann.seqs(5))
+	ann.quiet()
+}
+
+// A room that was closed has no say about the one that took its place.
+func TestAClosedRoomLeavesTheNextOneAlone(t *testing.T) {
+	s := newStage(t)
+	s.store.Put(branch(nil, 3, "x"))
+	ann, bob := s.client("ann", frame.Proto), s.client("bob", frame.Proto)
+	ann.resume()
+	first := s.hub.Room(groupID)
+	s.hub.Leave(ann.subscription())
+	bob.resume()
+	require.NotSame(t, first, s.hub.Room(groupID))
+	s.hub.closeIfEmpty(first)
+	s.hub.Leave(ann.subscription())
+	require.Equal(t, 1, s.hub.Count())
+	require.Len(t, s.bus.unsubscribed, 1)
+}
+
+// However much memory there is, a room keeps a bounded number of events.
+func TestTheNumberOfRecentEventsIsBounded(t *testing.T) {
+	s := newStage(t)
+	s.hub.cfg.RecentBytes = 1 << 30
+	log := branch(nil, 3, "x")
+	s.store.Put(log)
+	r := s.room()
+	log = branch(log, maxRecentEvents+20, "x")
+	s.store.Put(log)
+	s.live(r, log[3:]...)
+	shown := r.Show(0)
+	require.Equal(t, maxRecentEvents, shown.Recent)
+	require.Equal(t, uint64(21), shown.RecentFrom)
+	require.Equal(t, int64(shown.RecentBytes), s.hub.RecentBytes())
 }

@@ -213,7 +213,22 @@ func TestARoomOfNothing(t *testing.T) {
 	s.live(r)
 	var dirty []Sender
 	r.takeMessage(&brokerv1.Live{Receipt: &conversationv1.Receipt{ConversationId: groupID, Version: 1}}, nil, &dirty)
-	require.Len(t, dirty, 1)
 	flushAll(dirty)
 	require.NotNil(t, ann.next().GetReceipt())
+}
+
+// What was heard of before the room was open, and the store does not have, is gone.
+func TestARoomThatOpensBelowWhatItHeard(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 5, "x")
+	s.store.Set(func() { s.store.Log, s.store.Down = log[:3], true })
+	ann := s.client("ann", frame.Proto)
+	ann.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 3, JoinedSeq: 1}})
+	r := s.hub.Room(groupID)
+	s.live(r, log[4])
+	require.False(t, r.Show(1).Ready)
+	require.Equal(t, uint64(5), r.Show(1).Seen)
+	s.store.Set(func() { s.store.Down = false })
+	require.Eventually(t, func() bool { return r.Show(1).Ready && r.Show(1).Seen == 3 }, patience, time.Millisecond)
+	ann.quiet()
 }
