@@ -115,12 +115,12 @@ func TestAConnectionThatComesWithTheDrainIsEnded(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(g.metrics.Rejects[metrics.RejectDraining]), 0)
 }
 
-// login connects as a user.
-func login(t *testing.T, address, userID string) *websocket.Conn {
+// login connects as ann.
+func login(t *testing.T, address string) *websocket.Conn {
 	t.Helper()
 	conn, status := dial(t, address, frame.Proto.Subprotocol())
 	require.Equal(t, http.StatusSwitchingProtocols, status)
-	token, err := auth.Mint([]byte(secret), userID, time.Hour, time.Now(), "", "")
+	token, err := auth.Mint([]byte(secret), "ann", time.Hour, time.Now(), "", "")
 	require.NoError(t, err)
 	require.NoError(t, conn.WriteMessage(websocket.BinaryMessage, frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{
 		Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token, DeviceId: "d"}},
@@ -152,7 +152,7 @@ func notice(t *testing.T, message proto.Message) *nats.Msg {
 // A notice of revoked tokens closes the connections of its user, and nobody else's.
 func TestANoticeOfRevokedTokensIsTaken(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
-	conn := login(t, address, "ann")
+	conn := login(t, address)
 	before := time.Now().Add(time.Minute).UnixMilli()
 	notices{g.sessions, g.log}.onRevoked(notice(t, &brokerv1.Revoked{UserId: "bob", BeforeMs: before}))
 	require.Equal(t, int64(0), g.sessions.RevokedBefore("ann"))
@@ -169,7 +169,7 @@ func TestANoticeOfRevokedTokensIsTaken(t *testing.T) {
 func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
 	store := &gatewaytest.Store{Partitions: 4, Level: 1}
 	g, address := doorway(t, store)
-	login(t, address, "ann")
+	login(t, address)
 	require.Eventually(t, func() bool { _, users := g.sessions.Count(); return users == 1 }, patience, time.Millisecond)
 	notices{g.sessions, g.log}.onJoined(notice(t, &brokerv1.Joined{UserIds: []string{"bob", "ann"}, ConversationId: gatewaytest.GroupID}))
 	require.Eventually(t, func() (asked bool) {
@@ -192,7 +192,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 // A notice that cannot be decoded does nothing, and operators are told.
 func TestNoticesThatCannotBeDecoded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
-	conn := login(t, address, "ann")
+	conn := login(t, address)
 	logs := &logBuffer{}
 	taken, nonsense := notices{g.sessions, slog.New(slog.NewTextHandler(logs, nil))}, &nats.Msg{Data: []byte{0xff}}
 	taken.onJoined(nonsense)
@@ -209,7 +209,7 @@ func TestNoticesThatCannotBeDecoded(t *testing.T) {
 func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
 	store := &gatewaytest.Store{Partitions: 4, Level: 1}
 	g, address := doorway(t, store)
-	login(t, address, "ann")
+	login(t, address)
 	require.Eventually(t, func() bool { _, users := g.sessions.Count(); return users == 1 }, patience, time.Millisecond)
 	require.Eventually(t, func() bool { return len(g.sessions.List("ann")) == 1 }, patience, time.Millisecond)
 	status, done := make(chan nats.Status), make(chan struct{})

@@ -131,7 +131,7 @@ func TestADeliveryIsAbandonedWithItsReason(t *testing.T) {
 			d.Acknowledged()
 			d.Written()
 			e.End(0)
-			require.Equal(t, len(s.recorded.Started()), len(s.recorded.Ended()))
+			require.Len(t, s.recorded.Ended(), len(s.recorded.Started()))
 			status := s.one(c.span).Status()
 			require.Equal(t, c.status, status.Code)
 			if c.status == codes.Error {

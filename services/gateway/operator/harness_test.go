@@ -173,11 +173,11 @@ func (s *stage) open() *client {
 }
 
 // connect opens a session of a user's device.
-func (s *stage) connect(userID string, positions ...*clientv1.Position) *client {
+func (s *stage) connect(userID string) *client {
 	s.t.Helper()
 	c := s.open()
 	c.say(&clientv1.ClientFrame{Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{
-		Token: userID, DeviceId: "d-" + userID, Client: "test/1", Resume: positions,
+		Token: userID, DeviceId: "d-" + userID, Client: "test/1",
 	}}})
 	connected := c.next().GetConnected()
 	require.NotNil(s.t, connected)

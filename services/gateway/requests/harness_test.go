@@ -146,13 +146,13 @@ type waiter struct {
 	heard []string
 }
 
-func (w *waiter) Accepted(id uint64) { w.note("accepted %d", id) }
+func (w *waiter) Accepted(id uint64) { w.notef("accepted %d", id) }
 
 func (w *waiter) Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string) {
-	w.note("outcome %d %s %d %s", id, conversationID, outcome.GetSeq(), traceparent)
+	w.notef("outcome %d %s %d %s", id, conversationID, outcome.GetSeq(), traceparent)
 }
 
-func (w *waiter) note(format string, args ...any) {
+func (w *waiter) notef(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.heard = append(w.heard, fmt.Sprintf(format, args...))

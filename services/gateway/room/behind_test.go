@@ -34,9 +34,10 @@ func (c *client) let(s *Subscription) {
 	r.putBehindLocked(s)
 }
 
-func addition(log []*conversationv1.Event, userID string) *conversationv1.Event {
+// addition is the event that adds bob.
+func addition(log []*conversationv1.Event) *conversationv1.Event {
 	return next(log, "ann", &conversationv1.Body{Action: &conversationv1.Body_AddMembers{
-		AddMembers: &conversationv1.AddMembers{Members: []string{userID}},
+		AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}},
 	}})
 }
 
@@ -50,10 +51,10 @@ func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
 	bob.resume()
 	subscription := bob.subscription()
 	bob.hold(subscription)
-	log = append(log, removal(log, "bob"))
+	log = append(log, removal(log))
 	log = branch(log, 4, "secret")
-	log = append(log, addition(log, "bob"))
-	log = append(log, removal(log, "bob"))
+	log = append(log, addition(log))
+	log = append(log, removal(log))
 	s.store.Put(log)
 	s.live(r, log[2:]...)
 	var dirty []Sender
@@ -196,8 +197,8 @@ func TestAnEarlierRemovalEndsNothing(t *testing.T) {
 	log := branch(nil, 2, "x")
 	s.store.Put(log)
 	r := s.room()
-	log = append(log, removal(log, "bob"))
-	log = append(log, addition(log, "bob"))
+	log = append(log, removal(log))
+	log = append(log, addition(log))
 	bob := s.client("bob", frame.Proto)
 	bob.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 4, JoinedSeq: 4}})
 	s.store.Put(log)

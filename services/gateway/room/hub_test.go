@@ -137,7 +137,7 @@ func TestASweepClosesRoomsThatAreEmpty(t *testing.T) {
 	r := s.hub.Room(groupID)
 	s.hub.Sweep(time.Now())
 	require.NotNil(t, s.hub.Room(groupID))
-	log = append(log, removal(log, "bob"))
+	log = append(log, removal(log))
 	s.live(r, log[3])
 	require.Equal(t, []uint64{4}, bob.seqs(1))
 	require.NotNil(t, bob.next().GetDetached())

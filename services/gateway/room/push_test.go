@@ -110,8 +110,9 @@ func TestAPageFitsIntoTheSendQueue(t *testing.T) {
 	require.Equal(t, s.hub.cfg.SendQueueBytes/8, s.hub.PageBytes(s.client("bob", frame.JSONWithBytes).Events))
 }
 
-func removal(log []*conversationv1.Event, user string) *conversationv1.Event {
-	return next(log, "cem", &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: user}}})
+// removal is the event that removes bob.
+func removal(log []*conversationv1.Event) *conversationv1.Event {
+	return next(log, "cem", &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "bob"}}})
 }
 
 // Nobody gets an event after the one that ended their membership, whether they are live or behind.
@@ -129,7 +130,7 @@ func TestAMembershipEndsWithItsLastEvent(t *testing.T) {
 			r.mu.Lock()
 			subscription.behind = behind // its filler is slow
 			r.mu.Unlock()
-			log = append(log, removal(log, "bob"))
+			log = append(log, removal(log))
 			log = branch(log, 6, "secret")
 			s.store.Put(log)
 			s.live(r, log[3:]...)
