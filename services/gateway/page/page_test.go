@@ -46,6 +46,7 @@ func TestPagesAreCheckedForHoles(t *testing.T) {
 		"an event twice":                  {pageOf(9, true, nil, 4, 4), 3, false, 5},
 		"falling":                         {pageOf(9, true, nil, 6, 5, 4), 7, true, 0},
 		"falling from the head":           {pageOf(9, true, nil, 9, 8), 0, true, 0},
+		"falling from right at the head":  {pageOf(9, true, nil, 8, 7), 9, true, 0},
 		"falling from beyond the head":    {pageOf(9, true, nil, 9, 8), 70, true, 0},
 		"falling, hidden between":         {pageOf(9, true, ranges{hiddenFrom(1, 2), hiddenFrom(5, 7)}, 9, 8, 4, 3), 0, true, 0},
 		"falling, a hole":                 {pageOf(9, true, nil, 9, 7), 0, true, 8},
@@ -83,6 +84,9 @@ func TestTheEventAtThePositionIsTakenOff(t *testing.T) {
 	require.False(t, TakePosition(page, 2, 7), "what is hidden is not judged")
 	require.Len(t, page.GetEvents(), 1)
 	require.Equal(t, uint64(3), page.GetHidden()[0].GetFirst())
+	page = &historyv1.ReadResponse{Hidden: []*conversationv1.Range{hiddenFrom(2, 3)}}
+	require.False(t, TakePosition(page, 2, 7))
+	require.Equal(t, uint64(3), page.GetHidden()[0].GetFirst(), "the rest may be a single event")
 	page = &historyv1.ReadResponse{Hidden: []*conversationv1.Range{hiddenFrom(2, 2)}}
 	require.False(t, TakePosition(page, 2, 7))
 	require.Empty(t, page.GetHidden())

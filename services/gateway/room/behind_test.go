@@ -87,8 +87,7 @@ func TestWhatIsBehindIsNotSentAgain(t *testing.T) {
 	ann.quiet()
 	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Retries), 0)
 	ann.let(subscription)
-	require.Eventually(t, func() bool { return !r.Show(1).Subscriptions[0].Behind }, patience, time.Millisecond)
-	s.hub.Sweep(time.Now().Add(11 * time.Hour))
+	s.sweep(time.Now().Add(11 * time.Hour))
 	require.Equal(t, []uint64{4}, ann.seqs(1))
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Retries), 0)
 }
@@ -108,7 +107,7 @@ func TestAnAcknowledgementBeginsTheTriesAnew(t *testing.T) {
 		s.live(r, log[seq-1])
 		require.Equal(t, []uint64{uint64(seq)}, ann.seqs(1))
 		now = now.Add(time.Hour)
-		s.hub.Sweep(now)
+		s.sweep(now)
 		require.Equal(t, []uint64{uint64(seq)}, ann.seqs(1))
 		require.Equal(t, uint32(1), ann.subscription().Standing().GetRetries())
 		require.True(t, ann.subscription().Acknowledge(uint64(seq), 0, now))

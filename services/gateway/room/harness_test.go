@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"log/slog"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -159,6 +160,22 @@ func (s *stage) live(r *Room, events ...*conversationv1.Event) {
 	var dirty []Sender
 	r.takeMessage(&brokerv1.Live{Events: events}, newEntries(events), &dirty)
 	flushAll(dirty)
+}
+
+// sweep does what time asks for, once the fillers have done their part: what is behind is not sent again.
+func (s *stage) sweep(now time.Time) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		for _, r := range s.hub.all() {
+			for _, one := range r.Show(math.MaxInt).Subscriptions {
+				if one.Behind {
+					return false
+				}
+			}
+		}
+		return true
+	}, patience, 50*time.Microsecond)
+	s.hub.Sweep(now)
 }
 
 // client is a listener whose frames the test reads. It does what a session does, no more.

@@ -209,18 +209,18 @@ func TestWhatIsNotAcknowledgedIsSentAgain(t *testing.T) {
 	require.True(t, ann.subscription().Acknowledge(4, 0, time.Now()))
 
 	now := time.Now()
-	s.hub.Sweep(now.Add(9 * time.Second))
+	s.sweep(now.Add(9 * time.Second))
 	ann.quiet()
 	wait := s.hub.cfg.AckTimeout
 	for range s.hub.cfg.AckTries {
 		now = now.Add(wait + time.Second)
-		s.hub.Sweep(now)
+		s.sweep(now)
 		require.Equal(t, []uint64{5}, ann.seqs(1), "only what is not acknowledged")
 		wait *= 2
 	}
 	bob.quiet()
 	require.InDelta(t, s.hub.cfg.AckTries, testutil.ToFloat64(s.metrics.Retries), 0)
-	s.hub.Sweep(now.Add(wait + time.Second))
+	s.sweep(now.Add(wait + time.Second))
 	require.Equal(t, errcode.CloseNoAck, <-ann.closes)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/auth"
@@ -246,4 +247,20 @@ func TestRevocationsAreWatched(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// Pongs and acknowledgements above the frame rate count as abuse, but are taken: dropping them would hurt more.
+func TestPongsAndAcksAboveTheRateAreTaken(t *testing.T) {
+	s := newStage(t, func(cfg *Config) { cfg.FrameRate = 0.1 }) // one frame, which is connect
+	s.store.Put(branch(nil, 3, "x"))
+	c := s.connect("ann", frame.Proto)
+	c.beatPending.Store(1)
+	c.say(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}})
+	require.Eventually(t, func() bool { return c.beatPending.Load() == 0 }, patience, time.Millisecond)
+	c.say(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: &clientv1.Ack{
+		Positions: []*clientv1.AckPosition{{ConversationId: groupID, Delivered: 3, Read: 2}},
+	}}})
+	require.Eventually(t, func() bool { return c.subscription(groupID).Beat().Read == 2 }, patience, time.Millisecond)
+	refused := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}})
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, refused.GetError().GetCode())
 }
