@@ -290,6 +290,10 @@ func TestCloseSaysGoodbye(t *testing.T) {
 		synctest.Wait()
 		require.True(b, b.Close(errcode.CloseGoingAway, "bye"))
 		require.Equal(b, time.Now().Add(outbox.CloseGrace), b.pipe.writeDeadline, "the write under way gets no longer")
+		time.Sleep(time.Second)
+		b.pipe.read <- 1
+		synctest.Wait()
+		require.Equal(b, time.Now().Add(outbox.CloseGrace), b.pipe.writeDeadline, "nor does the goodbye")
 		b.pipe.read <- 100
 		synctest.Wait()
 		require.Equal(b, "0123<4000>", b.pipe.text())
