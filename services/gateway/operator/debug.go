@@ -100,7 +100,7 @@ func (s *Server) showUser(userID string) (*shownUser, error) {
 	if !conversation.ValidUser(userID) {
 		return nil, status.Error(codes.InvalidArgument, "is not a user id")
 	}
-	sessions := s.deps.Sessions.OfUser(userID)
+	sessions := s.deps.Sessions.List(userID)
 	if len(sessions) == 0 {
 		return nil, status.Error(codes.NotFound, "the user has no connection to this gateway")
 	}

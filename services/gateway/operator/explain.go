@@ -62,7 +62,7 @@ type subject struct {
 
 // living are the connections of a user that are there now.
 func (s *Server) living(userID, conversationID string) []subject {
-	sessions := s.deps.Sessions.OfUser(userID)
+	sessions := s.deps.Sessions.List(userID)
 	subjects := make([]subject, 0, len(sessions))
 	for _, described := range sessions {
 		subjects = append(subjects, subject{described.Number, &gatewayv1.Trail{

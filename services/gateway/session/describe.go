@@ -20,27 +20,17 @@ type Described struct {
 	session *Session
 }
 
-// List describes the sessions of a user, or all of them when the user is empty, by id.
+// List describes all sessions, or those of a user, which include those that are being let in; by id.
 func (a *Sessions) List(userID string) []Described {
-	var described []Described
-	for _, s := range a.list() {
-		if d := s.describe(); userID == "" || d.GetUserId() == userID {
-			described = append(described, d)
-		}
-	}
-	slices.SortFunc(described, func(x, y Described) int { return strings.Compare(x.GetConnectionId(), y.GetConnectionId()) })
-	return described
-}
-
-// OfUser describes the sessions of a user, those that are being let in among them, by id.
-func (a *Sessions) OfUser(userID string) []Described {
 	sessions := a.ofUser(userID)
+	if userID == "" {
+		sessions = a.list()
+	}
 	described := make([]Described, 0, len(sessions))
 	for _, s := range sessions {
-		d := s.describe()
-		d.DeviceId = s.device // of a session that is being let in, too
-		described = append(described, d)
+		described = append(described, s.describe(userID != "" || s.Opened()))
 	}
+	slices.SortFunc(described, func(x, y Described) int { return strings.Compare(x.GetConnectionId(), y.GetConnectionId()) })
 	return described
 }
 
@@ -52,7 +42,7 @@ func (a *Sessions) Get(id string) (Described, bool) {
 	if s == nil {
 		return Described{}, false
 	}
-	return s.describe(), true
+	return s.describe(s.Opened()), true
 }
 
 // RevokedBefore is the time up to which tokens of a user are refused, unix ms, as far as this gateway has heard.
@@ -74,22 +64,15 @@ func (a *Sessions) QueuedBytes() (sum, most uint64) {
 	return sum, most
 }
 
-// userID is the authenticated user; empty before that.
-func (s *Session) userID() string {
-	if s.state.Load() != stateOpen {
-		return ""
-	}
-	return s.user.id
-}
-
-func (s *Session) describe() Described {
+// describe describes a session. authenticated: it is open, or was found as one of its user's. Before that its user is not known.
+func (s *Session) describe(authenticated bool) Described {
 	transport := s.link.Describe()
 	c := &gatewayv1.Connection{
 		ConnectionId: s.id, Remote: transport.Remote, Protocol: transport.Encoding.String(), SinceMs: s.since.UnixMilli(),
-		TokenExpiresMs: s.expires.Load(), UserId: s.userID(), QueuedBytes: uint64(transport.QueuedBytes),
+		TokenExpiresMs: s.expires.Load(), QueuedBytes: uint64(transport.QueuedBytes),
 	}
-	if c.GetUserId() != "" {
-		c.DeviceId, c.Client = s.device, s.client
+	if authenticated {
+		c.UserId, c.DeviceId, c.Client = s.user.id, s.device, s.client
 	}
 	s.mu.Lock()
 	c.Conversations = uint32(len(s.subscriptions))

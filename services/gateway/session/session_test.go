@@ -622,7 +622,7 @@ func TestSessionsAreDescribed(t *testing.T) {
 	require.Equal(t, uint64(3), list[0].Standings()[0].GetSent())
 	require.Equal(t, uint64(1), list[0].Standing(groupID).GetAcknowledged())
 	require.Nil(t, list[0].Standing("x"))
-	require.Empty(t, s.OfUser("eve"))
+	require.Empty(t, s.List("eve"))
 	_, found := s.Get("x")
 	require.False(t, found)
 	one, found := s.Get(bob.id)
@@ -638,4 +638,19 @@ func TestSessionsAreDescribed(t *testing.T) {
 	require.Empty(t, closed[0].Standings, "bob had everything")
 	sum, most := s.QueuedBytes()
 	require.Zero(t, sum+most)
+}
+
+// A session that is being let in is one of its user's for operators: a revocation counts and closes it as well.
+func TestASessionThatIsBeingLetInIsOneOfItsUsers(t *testing.T) {
+	s := newStage(t)
+	token := s.token("ann")
+	c := s.open(frame.Proto)
+	s.store.Set(func() { // the store answers nothing while this runs
+		c.say(connectFrame(&clientv1.Connect{Token: token, DeviceId: "phone"}))
+		require.Eventually(t, func() bool { return len(s.List("ann")) == 1 }, patience, 50*time.Microsecond)
+		require.Equal(t, "phone", s.List("ann")[0].GetDeviceId())
+		require.Empty(t, s.List("")[0].GetUserId(), "it is not open yet")
+		require.True(t, s.List("ann")[0].Close(errcode.CloseDisconnected, "by an operator"))
+	})
+	c.requireClosed(errcode.CloseDisconnected)
 }
