@@ -85,6 +85,7 @@ func (l *logBuffer) String() string {
 type fakeBus struct {
 	mu         sync.Mutex
 	subscribed map[string]chan *nats.Msg
+	before     func() // a subscription; nil for nothing
 }
 
 type fakeSubscription struct{}
@@ -94,6 +95,9 @@ func (fakeSubscription) Unsubscribe() error { return nil }
 func (b *fakeBus) Subscribe(id string, to chan *nats.Msg) (room.Unsubscriber, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.before != nil {
+		b.before()
+	}
 	b.subscribed[id] = to
 	return fakeSubscription{}, nil
 }

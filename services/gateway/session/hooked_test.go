@@ -17,9 +17,9 @@ import (
 type hooked struct {
 	*gatewaytest.Store
 
-	mu                                        sync.Mutex
-	afterList, afterAsked, beforeHeads, ahead func()
-	revocations                               func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's
+	mu                                                   sync.Mutex
+	afterList, afterAsked, beforeHeads, ahead, afterPast func()
+	revocations                                          func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's
 }
 
 // once has something happen at one of the moments.
@@ -66,7 +66,11 @@ func (h *hooked) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.C
 	if r.GetViewer() == "" {
 		h.reach(&h.ahead)
 	}
-	return h.Store.Read(ctx, r, o...)
+	answer, err := h.Store.Read(ctx, r, o...)
+	if r.GetViewer() != "" {
+		h.reach(&h.afterPast)
+	}
+	return answer, err
 }
 
 // contextOf is a context that the test ends.

@@ -158,3 +158,46 @@ func TestAForkedClientLeavesNoRoomBehind(t *testing.T) {
 	c.requireForgotten()
 	require.Zero(t, s.deps.Rooms.Count())
 }
+
+// A session that ends before its new subscription is in the room cannot know of it: nothing is left behind all the same.
+func TestASessionThatEndsBeforeItsSubscriptionIsInTheRoom(t *testing.T) {
+	s := newStage(t)
+	c := s.connect("ann", frame.Proto)
+	s.store.Put(branch(nil, 2, "x"))
+	s.bus.before = func() {
+		c.far.Lose()
+		c.requireForgotten()
+	}
+	s.Joined("ann", groupID)
+	c.requireForgotten()
+	s.Wait()
+	require.Zero(t, s.deps.Rooms.Count())
+}
+
+// A user who becomes a member again while the end of the former membership is read is not told that it ended.
+func TestAFormerMembershipThatGoesOnIsNotDetached(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 6, "x")
+	s.store.Put(log)
+	s.store.Set(func() { s.store.Left = 6 })
+	c := s.open(frame.Proto)
+	s.history.once(&s.history.afterPast, func() {
+		require.Eventually(t, c.Opened, patience, 50*time.Microsecond)
+		s.store.Put(branch(log, 7, "x"))
+		s.store.Set(func() { s.store.Left, s.store.Joined, s.store.Earlier = 0, 7, 6 })
+		s.Joined("ann", groupID)
+		require.Eventually(t, func() bool { return c.subscription(groupID) != nil }, patience, 50*time.Microsecond)
+	})
+	c.connectWith(&clientv1.Connect{Token: s.token("ann"), DeviceId: "d", Resume: []*clientv1.Position{position(log[3])}})
+	attached, seqs := false, map[uint64]bool{}
+	for !attached || len(seqs) < 3 {
+		f := c.next()
+		require.Nil(t, f.GetDetached())
+		attached = attached || f.GetAttached() != nil
+		if f.GetEvent() != nil {
+			seqs[f.GetEvent().GetSeq()] = true
+		}
+	}
+	require.Equal(t, map[uint64]bool{5: true, 6: true, 7: true}, seqs)
+	c.quiet()
+}

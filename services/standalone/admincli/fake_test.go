@@ -158,11 +158,11 @@ func serve(t *testing.T, w *worker, change ...func(*rpc.ServerConfig)) (address 
 	require.NoError(t, err)
 	if w != nil {
 		methods := map[string][]rpc.Role{}
-	for _, method := range adminv1.AdminService_ServiceDesc.Methods {
-		methods[method.MethodName] = []rpc.Role{rpc.RoleAdmin}
-	}
-	server.Allow(rpc.For(&adminv1.AdminService_ServiceDesc, methods))
-	adminv1.RegisterAdminServiceServer(server, w)
+		for _, method := range adminv1.AdminService_ServiceDesc.Methods {
+			methods[method.MethodName] = []rpc.Role{rpc.RoleAdmin}
+		}
+		server.Allow(rpc.For(&adminv1.AdminService_ServiceDesc, methods))
+		adminv1.RegisterAdminServiceServer(server, w)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
