@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // plan is what a batch of commands comes to. It holds for the world it was made on and changes nothing by itself.
@@ -42,16 +43,16 @@ type world struct {
 // knowledge is what is known about commands of a batch beyond the world. It grows while the batch is tried: the store names
 // duplicates, and commands that it does not take are condemned.
 type knowledge struct {
-	firsts    map[commandKey]*conversationv1.Event
+	firsts    map[source.CommandKey]*conversationv1.Event
 	condemned map[uint64]string // by stream sequence: why
-	looked    map[commandKey]struct{}
+	looked    map[source.CommandKey]struct{}
 }
 
 func newKnowledge() *knowledge {
 	return &knowledge{
-		firsts:    map[commandKey]*conversationv1.Event{},
+		firsts:    map[source.CommandKey]*conversationv1.Event{},
 		condemned: map[uint64]string{},
-		looked:    map[commandKey]struct{}{},
+		looked:    map[source.CommandKey]struct{}{},
 	}
 }
 
@@ -77,14 +78,14 @@ type drafting struct {
 
 	world world
 	known *knowledge
-	made  map[commandKey]*conversationv1.Event
+	made  map[source.CommandKey]*conversationv1.Event
 	// refused are the refusals of this batch, by command; nil while there is none.
-	refused map[commandKey]*refused
+	refused map[source.CommandKey]*refused
 	// erased is what this batch erases, by conversation; nil while there is nothing.
 	erased map[string][]*historyv1.EraseEvents
 }
 
-func (p *planner) plan(entries []entry, known *knowledge, w world) *plan {
+func (p *planner) plan(entries []source.Message, known *knowledge, w world) *plan {
 	d := &drafting{
 		planner: p, world: w, known: known,
 		plan: &plan{
@@ -95,7 +96,7 @@ func (p *planner) plan(entries []entry, known *knowledge, w world) *plan {
 			states:    make(map[string]*conversation.State, min(len(entries), 64)),
 			facts:     layers(entries, w.facts),
 		},
-		made: make(map[commandKey]*conversationv1.Event, len(entries)),
+		made: make(map[source.CommandKey]*conversationv1.Event, len(entries)),
 	}
 	for i := range entries {
 		d.judge(i, &entries[i])
@@ -105,13 +106,13 @@ func (p *planner) plan(entries []entry, known *knowledge, w world) *plan {
 
 // layers are Facts over those in memory, for each conversation in which a command refers to a message. A batch without such
 // commands has none, so that a plain message costs nothing.
-func layers(entries []entry, base func(id string) *conversation.Facts) map[string]*conversation.Facts {
+func layers(entries []source.Message, base func(id string) *conversation.Facts) map[string]*conversation.Facts {
 	var facts map[string]*conversation.Facts
 	for i := range entries {
-		if len(entries[i].needs) == 0 {
+		if len(entries[i].Needs) == 0 {
 			continue
 		}
-		id := entries[i].command.GetConversationId()
+		id := entries[i].Command.GetConversationId()
 		if facts[id] != nil {
 			continue
 		}
@@ -124,40 +125,40 @@ func layers(entries []entry, base func(id string) *conversation.Facts) map[strin
 }
 
 // judge decides what becomes of one command.
-func (d *drafting) judge(i int, e *entry) {
+func (d *drafting) judge(i int, e *source.Message) {
 	v := &d.verdicts[i]
 	if v.dead = d.unfit(e); v.dead != "" {
 		v.unfit = true
 		d.putAside(e, v)
 		return
 	}
-	key := keyOf(e.command)
+	key := source.KeyOf(e.Command)
 	first := d.known.firsts[key]
 	if first == nil {
 		first = d.made[key]
 	}
 	if first != nil {
-		v.repeat(first, e.command, d.erases(first))
+		v.repeat(first, e.Command, d.erases(first))
 		return
 	}
 	if known := d.remembered(key, e); known != nil {
 		v.refusal, v.remembered = known.err, true
-		if known.stale(e.timeMs()) {
+		if known.stale(e.TimeMs()) {
 			again := *known
-			again.timeMs = e.timeMs()
+			again.timeMs = e.TimeMs()
 			d.remember(&again, v)
 		}
 		return
 	}
-	if v.late = e.late(); v.late {
+	if v.late = e.Late(); v.late {
 		return
 	}
-	if v.dead = d.known.condemned[e.sequence]; v.dead == "" {
+	if v.dead = d.known.condemned[e.Sequence]; v.dead == "" {
 		d.carryOut(i, key, e, v)
 	}
 	if v.refusal != nil || v.dead != "" {
-		commitment := chain.Commitment(e.command.GetSalt(), e.command.GetBody())
-		d.remember(&refused{key: key, attempt: e.command.GetAttempt(), timeMs: e.timeMs(), err: v.err(), commitment: commitment[:]}, v)
+		commitment := chain.Commitment(e.Command.GetSalt(), e.Command.GetBody())
+		d.remember(&refused{key: key, attempt: e.Command.GetAttempt(), timeMs: e.TimeMs(), err: v.err(), commitment: commitment[:]}, v)
 	}
 	if v.dead != "" {
 		d.putAside(e, v)
@@ -165,41 +166,41 @@ func (d *drafting) judge(i int, e *entry) {
 }
 
 // unfit says why a message can never be committed here; empty for nearly every one.
-func (d *drafting) unfit(e *entry) string {
+func (d *drafting) unfit(e *source.Message) string {
 	switch {
-	case e.command == nil:
+	case e.Command == nil:
 		return "the payload is not a command"
-	case conversation.Partition(e.command.GetConversationId(), d.partitions) != d.partition:
+	case conversation.Partition(e.Command.GetConversationId(), d.partitions) != d.partition:
 		return "the conversation belongs to another partition"
-	case e.overstated:
+	case e.Overstated:
 		return "its kind or level is above the installation's level: no gateway admits it"
 	}
 	return ""
 }
 
-func (d *drafting) putAside(e *entry, v *verdict) {
-	d.letters = append(d.letters, &historyv1.DeadLetter{Sequence: e.sequence, Reason: v.dead, Payload: e.payload})
+func (d *drafting) putAside(e *source.Message, v *verdict) {
+	d.letters = append(d.letters, &historyv1.DeadLetter{Sequence: e.Sequence, Reason: v.dead, Payload: e.Payload})
 }
 
 // remembered returns the refusal that holds for a command; nil for none.
-func (d *drafting) remembered(key commandKey, e *entry) *refused {
-	if known := d.refused[key]; known != nil && !bugRefusalForgotten && known.holds(e.command.GetAttempt(), e.timeMs()) {
+func (d *drafting) remembered(key source.CommandKey, e *source.Message) *refused {
+	if known := d.refused[key]; known != nil && !bugRefusalForgotten && known.holds(e.Command.GetAttempt(), e.TimeMs()) {
 		return known
 	}
-	return d.world.refusals.find(key, e.command.GetAttempt(), e.timeMs())
+	return d.world.refusals.find(key, e.Command.GetAttempt(), e.TimeMs())
 }
 
 // remember has a refusal stored with the batch. When there is no room for it the command's outcome stays unknown: no copy
 // of it is promised never to happen. A command that can never be committed need not be remembered.
 func (d *drafting) remember(r *refused, v *verdict) {
-	if !r.key.committable() {
+	if !r.key.Committable() {
 		return
 	}
 	if v.unremembered = !d.world.refusals.room(r.timeMs, d.refusals); v.unremembered {
 		return
 	}
 	if d.refused == nil {
-		d.refused = map[commandKey]*refused{}
+		d.refused = map[source.CommandKey]*refused{}
 	}
 	d.refused[r.key] = r
 	d.refusals = append(d.refusals, r.proto())
@@ -207,12 +208,12 @@ func (d *drafting) remember(r *refused, v *verdict) {
 
 // carryOut applies one command. Apply is total by contract; should it panic all the same, one command must not stop a
 // partition. It is pure, so there is no point in trying again.
-func (d *drafting) carryOut(i int, key commandKey, e *entry, v *verdict) {
-	before, changed := d.states[key.conversation]
+func (d *drafting) carryOut(i int, key source.CommandKey, e *source.Message, v *verdict) {
+	before, changed := d.states[key.Conversation]
 	if !changed {
-		before = d.world.state(key.conversation)
+		before = d.world.state(key.Conversation)
 	}
-	facts := d.facts[key.conversation]
+	facts := d.facts[key.Conversation]
 	result, refusal, err := d.applied(before, facts, e)
 	switch {
 	case err != nil:
@@ -233,13 +234,13 @@ func (d *drafting) carryOut(i int, key commandKey, e *entry, v *verdict) {
 			if d.erased == nil {
 				d.erased = map[string][]*historyv1.EraseEvents{}
 			}
-			d.erased[key.conversation] = append(d.erased[key.conversation], erased)
+			d.erased[key.Conversation] = append(d.erased[key.Conversation], erased)
 		}
 	}
-	d.states[key.conversation] = result.State
+	d.states[key.Conversation] = result.State
 	d.events = append(d.events, result.Event)
 	d.causes = append(d.causes, i)
-	d.sequences = append(d.sequences, e.sequence)
+	d.sequences = append(d.sequences, e.Sequence)
 	d.made[key] = result.Event
 }
 
@@ -253,28 +254,28 @@ func (d *drafting) erases(event *conversationv1.Event) bool {
 	return false
 }
 
-func (d *drafting) applied(before *conversation.State, facts *conversation.Facts, e *entry) (result conversation.Result, refusal *conversationv1.Error, err error) {
+func (d *drafting) applied(before *conversation.State, facts *conversation.Facts, e *source.Message) (result conversation.Result, refusal *conversationv1.Error, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("applying it panicked: %.200s", strings.ToValidUTF8(fmt.Sprint(r), "?"))
 		}
 	}()
-	result, refusal = d.apply(before, facts, e.command, e.body, e.timeMs())
+	result, refusal = d.apply(before, facts, e.Command, e.Body, e.TimeMs())
 	return result, refusal, nil
 }
 
 // doubtful names the commands without an event that nobody has asked the store about. A retry of a committed create, leave
 // or add looks refused by the state that it led to itself, and "committed before" wins over all else.
-func (p *plan) doubtful(entries []entry, known *knowledge) []commandKey {
-	var keys []commandKey
+func (p *plan) doubtful(entries []source.Message, known *knowledge) []source.CommandKey {
+	var keys []source.CommandKey
 	for i := range p.verdicts {
 		v := &p.verdicts[i]
 		// A repeated erasure must be known before it is appended: the store's ledger would note that it erases up to here.
-		if v.unfit || (v.event != nil && (v.repeated || !conversation.IsErasure(entries[i].body))) {
+		if v.unfit || (v.event != nil && (v.repeated || !conversation.IsErasure(entries[i].Body))) {
 			continue
 		}
-		key := keyOf(entries[i].command)
-		if _, done := known.looked[key]; done || known.firsts[key] != nil || !key.committable() {
+		key := source.KeyOf(entries[i].Command)
+		if _, done := known.looked[key]; done || known.firsts[key] != nil || !key.Committable() {
 			continue
 		}
 		known.looked[key] = struct{}{}
@@ -285,12 +286,12 @@ func (p *plan) doubtful(entries []entry, known *knowledge) []commandKey {
 
 // cut is where a batch must end at the latest: behind the first command that erases content, since what that covers is known
 // only to the store, or before the first one that this build cannot judge.
-func cut(entries []entry) int {
+func cut(entries []source.Message) int {
 	for i := range entries {
 		switch e := &entries[i]; {
-		case e.tooNew:
+		case e.TooNew:
 			return i
-		case conversation.IsErasure(e.body):
+		case conversation.IsErasure(e.Body):
 			return i + 1
 		}
 	}

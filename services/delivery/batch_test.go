@@ -16,6 +16,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 func commandID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
@@ -55,12 +56,12 @@ func decoded(body []byte) *conversationv1.Body {
 	return b
 }
 
-func entries(t rapid.TB, commands ...*brokerv1.Command) []entry {
-	list := make([]entry, len(commands))
+func entries(t rapid.TB, commands ...*brokerv1.Command) []source.Message {
+	list := make([]source.Message, len(commands))
 	for i, c := range commands {
 		payload, err := c.MarshalVT()
 		require.NoError(t, err)
-		list[i] = decode(uint64(i+1), int64(i+1)*1e6, payload)
+		list[i] = source.Decode(uint64(i+1), int64(i+1)*1e6, payload)
 	}
 	return list
 }
@@ -75,60 +76,60 @@ type oneByOne struct {
 
 func newOneByOne(limit int) *oneByOne { return &oneByOne{store: newFakeHistory(1), limit: limit} }
 
-func (o *oneByOne) do(t rapid.TB, e entry) *conversationv1.Outcome {
-	if e.command == nil {
+func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
+	if e.Command == nil {
 		return nil
 	}
-	key := keyOf(e.command)
+	key := source.KeyOf(e.Command)
 	var v verdict
 	if first := o.store.keys[key]; first != nil {
-		v.repeat(first, e.command, false)
-		return v.outcome(e.command)
+		v.repeat(first, e.Command, false)
+		return v.outcome(e.Command)
 	}
 	live := 0
 	var known *refused
 	for _, r := range slices.Backward(o.refusals) {
-		if e.timeMs()-r.timeMs > refusalMemory.Milliseconds() {
+		if e.TimeMs()-r.timeMs > refusalMemory.Milliseconds() {
 			continue
 		}
 		live++
-		if known == nil && r.key == key && r.attempt >= e.command.GetAttempt() {
+		if known == nil && r.key == key && r.attempt >= e.Command.GetAttempt() {
 			known = r
 		}
 	}
 	if known != nil {
 		// Whoever receives it may have other copies on their way: it must be remembered for six minutes more.
-		if v.refusal = known.err; e.timeMs()-known.timeMs > 4*60_000 {
+		if v.refusal = known.err; e.TimeMs()-known.timeMs > 4*60_000 {
 			if v.unremembered = live >= o.limit; !v.unremembered {
-				o.refusals = append(o.refusals, &refused{key: key, attempt: known.attempt, timeMs: e.timeMs(), err: known.err})
+				o.refusals = append(o.refusals, &refused{key: key, attempt: known.attempt, timeMs: e.TimeMs(), err: known.err})
 			}
 		}
-		return v.outcome(e.command)
+		return v.outcome(e.Command)
 	}
-	if v.late = e.command.GetNotAfterMs() != 0 && e.timeMs() > e.command.GetNotAfterMs(); v.late {
-		return v.outcome(e.command)
+	if v.late = e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs(); v.late {
+		return v.outcome(e.Command)
 	}
-	result, refusal := conversation.Apply(o.store.states[key.conversation], o.facts(t, e), e.command, e.body, e.timeMs())
+	result, refusal := conversation.Apply(o.store.states[key.Conversation], o.facts(t, e), e.Command, e.Body, e.TimeMs())
 	if refusal == nil {
 		v.event = result.Event
-		o.store.put(t, e.sequence, result)
-		return v.outcome(e.command)
+		o.store.put(t, e.Sequence, result)
+		return v.outcome(e.Command)
 	}
 	v.refusal = refusal
-	if key.committable() {
+	if key.Committable() {
 		if v.unremembered = live >= o.limit; !v.unremembered {
-			o.refusals = append(o.refusals, &refused{key: key, attempt: e.command.GetAttempt(), timeMs: e.timeMs(), err: refusal})
+			o.refusals = append(o.refusals, &refused{key: key, attempt: e.Command.GetAttempt(), timeMs: e.TimeMs(), err: refusal})
 		}
 	}
-	return v.outcome(e.command)
+	return v.outcome(e.Command)
 }
 
 // facts asks the store for all that the command needs, at once.
-func (o *oneByOne) facts(t rapid.TB, e entry) *conversation.Facts {
+func (o *oneByOne) facts(t rapid.TB, e source.Message) *conversation.Facts {
 	facts := conversation.NewFacts(nil)
-	for _, n := range e.needs {
+	for _, n := range e.Needs {
 		answer, err := o.store.GetFacts(context.Background(), &historyv1.GetFactsRequest{Needs: []*historyv1.Need{
-			{ConversationId: e.command.GetConversationId(), Seq: n.Seq, UserId: n.User},
+			{ConversationId: e.Command.GetConversationId(), Seq: n.Seq, UserId: n.User},
 		}})
 		require.NoError(t, err)
 		for _, fact := range answer.GetFacts() {
@@ -179,11 +180,11 @@ func (b *inBatches) world() world {
 	return world{state: b.book.state, facts: b.book.facts, refusals: b.refusals}
 }
 
-func (b *inBatches) load(t rapid.TB, batch []entry) {
+func (b *inBatches) load(t rapid.TB, batch []source.Message) {
 	wanted := map[string]struct{}{}
 	for i := range batch {
-		if key := keyOf(batch[i].command); key.committable() {
-			wanted[key.conversation] = struct{}{}
+		if key := source.KeyOf(batch[i].Command); key.Committable() {
+			wanted[key.Conversation] = struct{}{}
 		}
 	}
 	ids := b.book.missing(nil, wanted)
@@ -204,7 +205,7 @@ func (b *inBatches) load(t rapid.TB, batch []entry) {
 	b.book.addFacts(needs, facts.GetFacts())
 }
 
-func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
+func (b *inBatches) do(t rapid.TB, batch []source.Message) []*conversationv1.Outcome {
 	var outcomes []*conversationv1.Outcome
 	for len(batch) > 0 {
 		n := cut(batch)
@@ -214,7 +215,7 @@ func (b *inBatches) do(t rapid.TB, batch []entry) []*conversationv1.Outcome {
 	return outcomes
 }
 
-func (b *inBatches) commit(t rapid.TB, batch []entry) []*conversationv1.Outcome {
+func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1.Outcome {
 	b.load(t, batch)
 	known := newKnowledge()
 	for {
@@ -222,12 +223,12 @@ func (b *inBatches) commit(t rapid.TB, batch []entry) []*conversationv1.Outcome 
 		if keys := p.doubtful(batch, known); len(keys) > 0 {
 			request := &historyv1.FindCommandsRequest{}
 			for _, k := range keys {
-				request.Commands = append(request.Commands, k.proto())
+				request.Commands = append(request.Commands, k.Proto())
 			}
 			found, err := b.store.FindCommands(context.Background(), request)
 			require.NoError(t, err)
 			for _, event := range found.GetEvents() {
-				known.firsts[keyOfEvent(event)] = event
+				known.firsts[source.KeyOfEvent(event)] = event
 			}
 			if len(found.GetEvents()) > 0 {
 				b.replans++
@@ -235,7 +236,7 @@ func (b *inBatches) commit(t rapid.TB, batch []entry) []*conversationv1.Outcome 
 			}
 		}
 		last := batch[len(batch)-1]
-		next := &historyv1.Watermark{Stream: "1", Sequence: last.sequence, TimeNs: last.timeNs}
+		next := &historyv1.Watermark{Stream: "1", Sequence: last.Sequence, TimeNs: last.TimeNs}
 		answer, err := b.store.Append(context.Background(), &historyv1.AppendRequest{
 			Expected: b.mark, Next: next, BeginEpoch: b.mark.GetStream() == "", Events: p.events, Sequences: p.sequences, Effects: p.effects,
 			DeadLetters: p.letters, Refusals: p.refusals,
@@ -243,7 +244,7 @@ func (b *inBatches) commit(t rapid.TB, batch []entry) []*conversationv1.Outcome 
 		require.NoError(t, err)
 		if len(answer.GetDuplicates()) > 0 {
 			for _, d := range answer.GetDuplicates() {
-				known.firsts[keyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
+				known.firsts[source.KeyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
 			}
 			b.replans++
 			continue
@@ -251,11 +252,11 @@ func (b *inBatches) commit(t rapid.TB, batch []entry) []*conversationv1.Outcome 
 		next.Epoch = answer.GetEpoch()
 		b.mark = next
 		b.book.commit(p, 0)
-		b.refusals.add(p.refusals, last.timeMs())
+		b.refusals.add(p.refusals, last.TimeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {
-			if batch[i].command != nil {
-				outcomes[i] = p.verdicts[i].outcome(batch[i].command)
+			if batch[i].Command != nil {
+				outcomes[i] = p.verdicts[i].outcome(batch[i].Command)
 			}
 		}
 		return outcomes
@@ -333,7 +334,7 @@ func erase(e *conversationv1.Erase) *conversationv1.Body {
 }
 
 // stream puts commands into a stream at times that mostly follow closely and sometimes are minutes apart.
-func stream(t *rapid.T, commands []*brokerv1.Command) []entry {
+func stream(t *rapid.T, commands []*brokerv1.Command) []source.Message {
 	list := entries(t, commands...)
 	var ms int64
 	for i := range list {
@@ -341,9 +342,9 @@ func stream(t *rapid.T, commands []*brokerv1.Command) []entry {
 		if rapid.IntRange(0, 9).Draw(t, "pause") == 0 {
 			ms += int64(rapid.IntRange(0, 7*60_000).Draw(t, "pause of"))
 		}
-		list[i].timeNs = ms * 1e6
+		list[i].TimeNs = ms * 1e6
 		if rapid.IntRange(0, 3).Draw(t, "deadline") == 0 {
-			list[i].command.NotAfterMs = max(ms+int64(rapid.IntRange(-2, 1).Draw(t, "left")), 1)
+			list[i].Command.NotAfterMs = max(ms+int64(rapid.IntRange(-2, 1).Draw(t, "left")), 1)
 		}
 	}
 	return list
@@ -357,13 +358,13 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 		stream := stream(t, anyCommands(t))
 		if rapid.Bool().Draw(t, "garbage") {
 			at := rapid.IntRange(0, len(stream)-1).Draw(t, "at")
-			garbage := decode(stream[at].sequence, stream[at].timeNs, []byte{0xff})
+			garbage := source.Decode(stream[at].Sequence, stream[at].TimeNs, []byte{0xff})
 			stream[at] = garbage
 		}
 		if from := rapid.IntRange(0, len(stream)-1).Draw(t, "again from"); rapid.Bool().Draw(t, "again") {
 			last := stream[len(stream)-1]
 			for i, e := range stream[from:] {
-				e.sequence, e.timeNs = last.sequence+uint64(i)+1, last.timeNs+int64(i)*1e6
+				e.Sequence, e.TimeNs = last.Sequence+uint64(i)+1, last.TimeNs+int64(i)*1e6
 				stream = append(stream, e)
 			}
 		}
@@ -374,8 +375,8 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 			outcomes := batched.do(t, rest[:n])
 			for i, e := range rest[:n] {
 				want := plain.do(t, e)
-				require.True(t, proto.Equal(want, outcomes[i]), "message %d: want %v, got %v", e.sequence, want, outcomes[i])
-				if want.GetError() == errUnknown && !e.late() {
+				require.True(t, proto.Equal(want, outcomes[i]), "message %d: want %v, got %v", e.Sequence, want, outcomes[i])
+				if want.GetError() == errUnknown && !e.Late() {
 					unremembered++
 				}
 			}
@@ -446,7 +447,7 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 		strayID++
 	}
 	batch := entries(t, command("", "ann", strayID, group("stray")), good, command(good.GetConversationId(), "ann", 900, text("x")))
-	batch = append(batch, decode(4, 4e6, []byte("not a command")), decode(5, 5e6, nil))
+	batch = append(batch, source.Decode(4, 4e6, []byte("not a command")), source.Decode(5, 5e6, nil))
 	known := newKnowledge()
 	known.condemned[3] = "condemned"
 	p := (&planner{partition: home, partitions: 16, apply: conversation.Apply}).plan(batch, known, nothing())
@@ -457,7 +458,7 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 		require.NotEmpty(t, letter.GetReason())
 	}
 	require.Equal(t, []uint64{1, 3, 4, 5}, put)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, p.verdicts[0].outcome(batch[0].command).GetError().GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, p.verdicts[0].outcome(batch[0].Command).GetError().GetCode())
 	require.Equal(t, []byte("not a command"), p.letters[2].GetPayload())
 }
 
@@ -493,7 +494,7 @@ func BenchmarkDecode(b *testing.B) {
 	require.NoError(b, err)
 	b.ReportAllocs()
 	for b.Loop() {
-		e := decode(1, 1e6, payload)
+		e := source.Decode(1, 1e6, payload)
 		_ = e
 	}
 }

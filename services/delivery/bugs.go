@@ -1,13 +1,5 @@
 package delivery
 
-import (
-	"google.golang.org/protobuf/proto"
-
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-
-	"github.com/runnelhq/runnel/pkg/conversation"
-)
-
 // Planted bugs. Each build tag breaks one promise on purpose, so that the torture run can be shown to notice:
 //
 //	runnel_bug_ack_before_commit       results are published before the append (breaks I1, I7)
@@ -18,16 +10,3 @@ import (
 //	runnel_bug_purge_above_watermark   commands that are not committed are purged from the stream (breaks I1)
 //
 // Without the tags the constants are false and the compiler drops the code.
-
-// dropUnknown encodes a body anew without the fields that this version does not know.
-func dropUnknown(encoded []byte) []byte {
-	body := &conversationv1.Body{}
-	if (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(encoded, body) != nil {
-		return encoded
-	}
-	known, err := conversation.EncodeBody(body)
-	if err != nil {
-		return encoded
-	}
-	return known
-}

@@ -12,12 +12,13 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // commit has a batch committed and then tells of it. When it returns nil the watermark stands at the last entry. The
 // store may find fault with a batch tries times; then the batch is halved until the one command that is to blame
 // stands alone, and is put aside.
-func (s *session) commit(ctx context.Context, entries []entry, tries int) error {
+func (s *session) commit(ctx context.Context, entries []source.Message, tries int) error {
 	tracing, trace := traceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
 	committed, err := s.tryCommit(tracing, entries, tries, trace)
 	trace.end()
@@ -25,7 +26,7 @@ func (s *session) commit(ctx context.Context, entries []entry, tries int) error 
 		return err
 	}
 	half := len(entries) / 2
-	for _, part := range [][]entry{entries[:half], entries[half:]} {
+	for _, part := range [][]source.Message{entries[:half], entries[half:]} {
 		tries := 1
 		if len(part) == 1 {
 			tries = s.owner.cfg.MaxTries
@@ -38,7 +39,7 @@ func (s *session) commit(ctx context.Context, entries []entry, tries int) error 
 }
 
 // tryCommit commits the batch as a whole. It returns false if the batch must be split.
-func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, trace *batchTrace) (bool, error) {
+func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries int, trace *batchTrace) (bool, error) {
 	o := s.owner
 	if err := s.loadFor(ctx, entries); err != nil {
 		return false, err
@@ -113,11 +114,11 @@ func (s *session) tryCommit(ctx context.Context, entries []entry, tries int, tra
 }
 
 // request is the append of a batch.
-func (s *session) request(entries []entry, batch *plan) *historyv1.AppendRequest {
+func (s *session) request(entries []source.Message, batch *plan) *historyv1.AppendRequest {
 	last := &entries[len(entries)-1]
 	return &historyv1.AppendRequest{
 		Partition: uint32(s.owner.partition), Expected: s.expected, BeginEpoch: s.beginEpoch,
-		Next:   &historyv1.Watermark{Stream: s.identity, Sequence: last.sequence, TimeNs: last.timeNs},
+		Next:   &historyv1.Watermark{Stream: s.identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
 		Events: batch.events, Sequences: batch.sequences, Effects: batch.effects, DeadLetters: batch.letters, Refusals: batch.refusals,
 	}
 }
@@ -136,20 +137,20 @@ func (k *knowledge) learn(batch *plan, duplicates []*historyv1.Duplicate) error 
 		if int(d.GetIndex()) >= len(batch.events) || d.GetFirst() == nil {
 			return fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(batch.events))
 		}
-		k.firsts[keyOfEvent(batch.events[d.GetIndex()])] = d.GetFirst()
+		k.firsts[source.KeyOfEvent(batch.events[d.GetIndex()])] = d.GetFirst()
 	}
 	return nil
 }
 
 // condemn marks a command to be put aside. When the store does not even take the dead letter, something is wrong that
 // no command is to blame for: the partition stands still with an alarm until the store gives in.
-func (s *session) condemn(e *entry, known *knowledge, err error) {
-	if _, already := known.condemned[e.sequence]; already {
-		s.owner.alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.sequence, err))
+func (s *session) condemn(e *source.Message, known *knowledge, err error) {
+	if _, already := known.condemned[e.Sequence]; already {
+		s.owner.alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
 		return
 	}
-	s.owner.log.Error("a command is put aside as a dead letter", "sequence", e.sequence, "error", err)
-	known.condemned[e.sequence] = "the store does not take it: " + err.Error()
+	s.owner.log.Error("a command is put aside as a dead letter", "sequence", e.Sequence, "error", err)
+	known.condemned[e.Sequence] = "the store does not take it: " + err.Error()
 }
 
 // erasureFactor is how much longer than others an append may take that erases: it may reach all events of a conversation.
@@ -170,7 +171,7 @@ func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) 
 }
 
 // planFor plans the batch, having asked the store about commands that look refused.
-func (s *session) planFor(ctx context.Context, entries []entry, known *knowledge) (*plan, error) {
+func (s *session) planFor(ctx context.Context, entries []source.Message, known *knowledge) (*plan, error) {
 	for {
 		batch := s.owner.planner.plan(entries, known, world{state: s.book.state, facts: s.book.facts, refusals: s.refusals})
 		doubtful := batch.doubtful(entries, known)
@@ -185,22 +186,22 @@ func (s *session) planFor(ctx context.Context, entries []entry, known *knowledge
 			return batch, nil
 		}
 		for _, event := range found {
-			known.firsts[keyOfEvent(event)] = event
+			known.firsts[source.KeyOfEvent(event)] = event
 		}
 	}
 }
 
 // committed makes the batch part of what the session knows, and tells everybody.
-func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
+func (s *session) committed(entries []source.Message, batch *plan, trace *batchTrace) {
 	o := s.owner
 	now := o.now()
 	o.calm()
 	o.setPosition(s.position, s.last)
 	o.metrics.batch.Observe(float64(len(entries)))
-	o.metrics.count(batch.verdicts)
-	o.metrics.timed(entries, now)
+	countResults(o.metrics, batch.verdicts)
+	observeCommitTimes(o.metrics, entries, now)
 	s.book.commit(batch, now.UnixMilli())
-	s.refusals.add(batch.refusals, entries[len(entries)-1].timeMs())
+	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.refusals.Set(float64(s.refusals.size()))
 	trace.publishing(entries, batch.verdicts)
 	done := commit{entries: entries, plan: batch, traceparents: trace.traceparents(entries, batch.causes), committed: now}
@@ -219,10 +220,10 @@ func (s *session) committed(entries []entry, batch *plan, trace *batchTrace) {
 }
 
 // answers are the outcomes for those who can be told.
-func (p *plan) answers(entries []entry) []answer {
+func (p *plan) answers(entries []source.Message) []answer {
 	answers := make([]answer, 0, len(entries))
 	for i := range entries {
-		if command := entries[i].command; command.GetInbox() != "" {
+		if command := entries[i].Command; command.GetInbox() != "" {
 			answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
 		}
 	}
@@ -230,12 +231,12 @@ func (p *plan) answers(entries []entry) []answer {
 }
 
 // loadFor brings the conversations of a batch into memory.
-func (s *session) loadFor(ctx context.Context, entries []entry) error {
+func (s *session) loadFor(ctx context.Context, entries []source.Message) error {
 	wanted := make(map[string]struct{}, min(len(entries), 64))
 	for i := range entries {
 		// Ids that no conversation can have are refused without a state, and the store would refuse to look for them.
-		if key := keyOf(entries[i].command); key.committable() {
-			wanted[key.conversation] = struct{}{}
+		if key := source.KeyOf(entries[i].Command); key.Committable() {
+			wanted[key.Conversation] = struct{}{}
 		}
 	}
 	return s.load(ctx, s.book.missing(nil, wanted))
@@ -256,12 +257,12 @@ func (s *session) load(ctx context.Context, ids []string) error {
 }
 
 // find gives the first outcomes of those commands that were committed.
-func (s *session) find(ctx context.Context, keys []commandKey) ([]*conversationv1.Event, error) {
+func (s *session) find(ctx context.Context, keys []source.CommandKey) ([]*conversationv1.Event, error) {
 	var found []*conversationv1.Event
-	err := ask(ctx, s.owner, "first outcomes", keys, func(ctx context.Context, keys []commandKey) error {
+	err := ask(ctx, s.owner, "first outcomes", keys, func(ctx context.Context, keys []source.CommandKey) error {
 		request := &historyv1.FindCommandsRequest{Commands: make([]*historyv1.CommandKey, len(keys))}
 		for i, key := range keys {
-			request.Commands[i] = key.proto()
+			request.Commands[i] = key.Proto()
 		}
 		answer, err := s.owner.history.FindCommands(ctx, request)
 		if err == nil {
@@ -274,12 +275,12 @@ func (s *session) find(ctx context.Context, keys []commandKey) ([]*conversationv
 
 // republish tells once more what came of commands that were committed before the takeover: their owner may have died
 // between the commit and the telling. Refusals that are remembered are told, too.
-func (s *session) republish(ctx context.Context, entries []entry) error {
-	keys := make([]commandKey, 0, len(entries))
-	seen := make(map[commandKey]struct{}, len(entries))
+func (s *session) republish(ctx context.Context, entries []source.Message) error {
+	keys := make([]source.CommandKey, 0, len(entries))
+	seen := make(map[source.CommandKey]struct{}, len(entries))
 	for i := range entries {
-		key := keyOf(entries[i].command)
-		if _, twice := seen[key]; twice || !key.committable() {
+		key := source.KeyOf(entries[i].Command)
+		if _, twice := seen[key]; twice || !key.Committable() {
 			continue
 		}
 		seen[key] = struct{}{}
@@ -292,22 +293,22 @@ func (s *session) republish(ctx context.Context, entries []entry) error {
 	if err != nil {
 		return err
 	}
-	firsts := make(map[commandKey]*conversationv1.Event, len(events))
+	firsts := make(map[source.CommandKey]*conversationv1.Event, len(events))
 	for _, event := range events {
-		firsts[keyOfEvent(event)] = event
+		firsts[source.KeyOfEvent(event)] = event
 	}
 	answers := make([]answer, 0, len(entries))
 	for i := range entries {
-		command := entries[i].command
+		command := entries[i].Command
 		if command.GetInbox() == "" {
 			continue
 		}
 		var v verdict
-		if first := firsts[keyOf(command)]; first != nil {
+		if first := firsts[source.KeyOf(command)]; first != nil {
 			v.repeat(first, command, false)
 			// An event bears the time of the message it came of.
-			v.repeated = v.repeated && first.GetTimeMs() != entries[i].timeMs()
-		} else if known := s.refusals.find(keyOf(command), command.GetAttempt(), entries[i].timeMs()); known != nil && !known.stale(entries[i].timeMs()) {
+			v.repeated = v.repeated && first.GetTimeMs() != entries[i].TimeMs()
+		} else if known := s.refusals.find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.stale(entries[i].TimeMs()) {
 			v.refusal = known.err
 		} else {
 			continue

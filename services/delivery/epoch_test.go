@@ -13,6 +13,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // rising checks that the positions of all events rise, as the store demands of them.
@@ -135,15 +136,15 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 }
 
 func TestAgreement(t *testing.T) {
-	entryAt := func(stream, admitted time.Duration) *entry {
-		return &entry{timeNs: int64(time.Hour + stream), command: &brokerv1.Command{AdmittedMs: (time.Hour + admitted).Milliseconds()}}
+	entryAt := func(stream, admitted time.Duration) *source.Message {
+		return &source.Message{TimeNs: int64(time.Hour + stream), Command: &brokerv1.Command{AdmittedMs: (time.Hour + admitted).Milliseconds()}}
 	}
 	require.NoError(t, agrees(entryAt(0, 0)))
 	require.NoError(t, agrees(entryAt(0, 30*time.Second)))
 	require.NoError(t, agrees(entryAt(5*time.Minute, 0)), "a late copy is old")
 	require.ErrorIs(t, agrees(entryAt(0, 31*time.Second)), errClocks)
-	require.ErrorIs(t, agrees(&entry{command: &brokerv1.Command{}}), errClocks, "nothing to compare with")
-	require.NoError(t, agrees(&entry{}), "no command")
+	require.ErrorIs(t, agrees(&source.Message{Command: &brokerv1.Command{}}), errClocks, "nothing to compare with")
+	require.NoError(t, agrees(&source.Message{}), "no command")
 }
 
 // A replaced stream that begins above 1 with new messages lacks the ones before.
@@ -196,7 +197,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 		}
 		payload, err := c.MarshalVT()
 		require.NoError(t, err)
-		b.do(t, []entry{decode(uint64(n), int64(n)*1e6, payload)})
+		b.do(t, []source.Message{source.Decode(uint64(n), int64(n)*1e6, payload)})
 		check()
 	}
 	read := func(user string, seq uint64) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // maxFacts is how many entries of facts are kept of one conversation between batches; above it all of them are forgotten.
@@ -31,16 +32,16 @@ func (b *book) facts(id string) *conversation.Facts {
 
 // unknown names what the commands of a batch need and what is not in memory. A seq above the committed head names nothing
 // yet, or an event of the same batch. Conversations with a need get facts to load into.
-func (b *book) unknown(entries []entry) []need {
+func (b *book) unknown(entries []source.Message) []need {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var needs []need
 	var seen map[need]struct{}
 	for i := range entries {
-		if len(entries[i].needs) == 0 {
+		if len(entries[i].Needs) == 0 {
 			continue
 		}
-		id := entries[i].command.GetConversationId()
+		id := entries[i].Command.GetConversationId()
 		p := b.find(id)
 		if p == nil {
 			continue // an id that no conversation can have
@@ -48,7 +49,7 @@ func (b *book) unknown(entries []entry) []need {
 		if p.facts == nil {
 			p.facts = conversation.NewFacts(nil)
 		}
-		for _, named := range entries[i].needs {
+		for _, named := range entries[i].Needs {
 			wanted := need{id, named}
 			if _, twice := seen[wanted]; twice || p.state == nil || named.Seq == 0 || named.Seq > p.state.Head || p.facts.Knows(named) {
 				continue
@@ -102,7 +103,7 @@ func (b *book) mergeFacts(batch *plan) {
 }
 
 // loadFacts brings what the commands of a batch refer to into memory. Their conversations are in memory already.
-func (s *session) loadFacts(ctx context.Context, entries []entry) error {
+func (s *session) loadFacts(ctx context.Context, entries []source.Message) error {
 	needs := s.book.unknown(entries)
 	if len(needs) == 0 || bugNeedsNotLoaded {
 		return nil

@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // fakeHistory keeps the contract of the history service in memory, and fails on request. The real service is tested with
@@ -30,10 +31,10 @@ type fakeHistory struct {
 	watermarks map[uint32]*historyv1.Watermark
 	logs       map[string][]*conversationv1.Event
 	states     map[string]*conversation.State
-	keys       map[commandKey]*conversationv1.Event
+	keys       map[source.CommandKey]*conversationv1.Event
 	cursors    map[cursorKey]*conversationv1.Cursor
 	letters    []*historyv1.DeadLetter
-	refusals   map[commandKey]*historyv1.Refusal
+	refusals   map[source.CommandKey]*historyv1.Refusal
 	views      map[string]*fakeView
 	backups    map[uint32]*historyv1.Watermark
 	positions  map[uint32][]*historyv1.Position // of events, as they were appended
@@ -52,8 +53,8 @@ type fakeHistory struct {
 func newFakeHistory(partitions int) *fakeHistory {
 	return &fakeHistory{
 		watermarks: map[uint32]*historyv1.Watermark{}, logs: map[string][]*conversationv1.Event{}, states: map[string]*conversation.State{},
-		keys: map[commandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: newFakeLeases(partitions),
-		refusals: map[commandKey]*historyv1.Refusal{}, views: map[string]*fakeView{}, backups: map[uint32]*historyv1.Watermark{},
+		keys: map[source.CommandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: newFakeLeases(partitions),
+		refusals: map[source.CommandKey]*historyv1.Refusal{}, views: map[string]*fakeView{}, backups: map[uint32]*historyv1.Watermark{},
 		positions: map[uint32][]*historyv1.Position{}, partitions: partitions, level: uint32(conversation.MaxLevel()),
 	}
 }
@@ -86,7 +87,7 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	}
 	answer := &historyv1.AppendResponse{}
 	for i, event := range in.GetEvents() {
-		if first := f.keys[keyOfEvent(event)]; first != nil {
+		if first := f.keys[source.KeyOfEvent(event)]; first != nil {
 			answer.Duplicates = append(answer.Duplicates, &historyv1.Duplicate{Index: uint32(i), First: first})
 		}
 	}
@@ -108,7 +109,7 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 		event = proto.Clone(event).(*conversationv1.Event)
 		id := event.GetConversationId()
 		f.logs[id] = append(f.logs[id], event)
-		f.keys[keyOfEvent(event)] = event
+		f.keys[source.KeyOfEvent(event)] = event
 		state := f.states[id]
 		if state == nil {
 			state = &conversation.State{}
@@ -123,9 +124,9 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	}
 	for _, refusal := range in.GetRefusals() {
 		// A later refusal replaces an earlier one, of the same attempt too: it is remembered for longer.
-		present := f.refusals[keyOfProto(refusal.GetCommand())]
+		present := f.refusals[source.KeyOfProto(refusal.GetCommand())]
 		if present == nil || refusal.GetAttempt() > present.GetAttempt() || refusal.GetTimeMs() > present.GetTimeMs() {
-			f.refusals[keyOfProto(refusal.GetCommand())] = refusal
+			f.refusals[source.KeyOfProto(refusal.GetCommand())] = refusal
 		}
 	}
 	f.letters = append(f.letters, in.GetDeadLetters()...)
@@ -169,7 +170,7 @@ func checkRequest(in *historyv1.AppendRequest, mark *historyv1.Watermark) error 
 		}
 	}
 	for _, refusal := range in.GetRefusals() {
-		if !keyOfProto(refusal.GetCommand()).committable() || len(refusal.GetCommitment()) != chain.Size || refusal.GetError() == nil || refusal.GetTimeMs() == 0 {
+		if !source.KeyOfProto(refusal.GetCommand()).Committable() || len(refusal.GetCommitment()) != chain.Size || refusal.GetError() == nil || refusal.GetTimeMs() == 0 {
 			return invalid("refusals")
 		}
 	}
@@ -219,8 +220,8 @@ func (f *fakeHistory) FindCommands(_ context.Context, in *historyv1.FindCommands
 	defer f.mu.Unlock()
 	answer := &historyv1.FindCommandsResponse{}
 	for _, c := range in.GetCommands() {
-		key := commandKey{c.GetConversationId(), c.GetSender(), c.GetCommandId()}
-		if !key.committable() {
+		key := source.CommandKey{Conversation: c.GetConversationId(), Sender: c.GetSender(), Command: c.GetCommandId()}
+		if !key.Committable() {
 			return nil, status.Error(codes.InvalidArgument, "commands")
 		}
 		if event := f.keys[key]; event != nil {
@@ -297,7 +298,7 @@ func (f *fakeHistory) deadLetters() []*historyv1.DeadLetter {
 func (f *fakeHistory) verify(t rapid.TB) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	keys := map[commandKey]bool{}
+	keys := map[source.CommandKey]bool{}
 	for id, log := range f.logs {
 		var v chain.Verifier
 		for i, event := range log {
@@ -305,8 +306,8 @@ func (f *fakeHistory) verify(t rapid.TB) {
 			require.NoError(t, err, "conversation %s", id)
 			require.NotEqual(t, chain.NotChecked, content)
 			require.EqualValues(t, i+1, event.GetSeq())
-			require.False(t, keys[keyOfEvent(event)], "committed twice")
-			keys[keyOfEvent(event)] = true
+			require.False(t, keys[source.KeyOfEvent(event)], "committed twice")
+			keys[source.KeyOfEvent(event)] = true
 		}
 	}
 }

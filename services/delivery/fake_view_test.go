@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // fakeView is what effects write of one conversation.
@@ -68,7 +69,7 @@ func (f *fakeHistory) erase(id string, view *fakeView, erased *historyv1.EraseEv
 		}
 		gone := proto.Clone(event).(*conversationv1.Event)
 		chain.Erase(gone)
-		f.logs[id][i], f.keys[keyOfEvent(gone)] = gone, gone
+		f.logs[id][i], f.keys[source.KeyOfEvent(gone)] = gone, gone
 		for target, reactions := range view.reactions {
 			view.reactions[target] = slices.DeleteFunc(slices.Clone(reactions), func(r *historyv1.Reaction) bool { return r.GetSeq() == gone.GetSeq() })
 		}
@@ -110,20 +111,20 @@ func (f *fakeHistory) ListRefusals(_ context.Context, in *historyv1.ListRefusals
 	defer f.mu.Unlock()
 	var all []*historyv1.Refusal
 	for key, refusal := range f.refusals {
-		after := in.GetAfter() == nil || compareKeys(key, keyOfProto(in.GetAfter())) > 0
-		if after && conversation.Partition(key.conversation, f.partitions) == int(in.GetPartition()) {
+		after := in.GetAfter() == nil || compareKeys(key, source.KeyOfProto(in.GetAfter())) > 0
+		if after && conversation.Partition(key.Conversation, f.partitions) == int(in.GetPartition()) {
 			all = append(all, refusal)
 		}
 	}
 	slices.SortFunc(all, func(a, b *historyv1.Refusal) int {
-		return compareKeys(keyOfProto(a.GetCommand()), keyOfProto(b.GetCommand()))
+		return compareKeys(source.KeyOfProto(a.GetCommand()), source.KeyOfProto(b.GetCommand()))
 	})
 	n := min(int(in.GetLimit()), len(all))
 	return &historyv1.ListRefusalsResponse{Refusals: all[:n], More: n < len(all)}, nil
 }
 
-func compareKeys(a, b commandKey) int {
-	return cmp.Or(cmp.Compare(a.conversation, b.conversation), cmp.Compare(a.sender, b.sender), cmp.Compare(a.command, b.command))
+func compareKeys(a, b source.CommandKey) int {
+	return cmp.Or(cmp.Compare(a.Conversation, b.Conversation), cmp.Compare(a.Sender, b.Sender), cmp.Compare(a.Command, b.Command))
 }
 
 func (f *fakeHistory) GetInstallation(context.Context, *historyv1.GetInstallationRequest, ...grpc.CallOption) (*historyv1.GetInstallationResponse, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 func add(members ...string) *conversationv1.Body {
@@ -231,7 +232,7 @@ func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
 
 // Of refusals that are remembered the one of the highest attempt counts; one that is too old does not.
 func TestWhichRefusalHolds(t *testing.T) {
-	key := commandKey{conversation.GroupID("ann", commandID(1)), "eve", commandID(2)}
+	key := source.CommandKey{Conversation: conversation.GroupID("ann", commandID(1)), Sender: "eve", Command: commandID(2)}
 	at := func(attempt uint32, minute int64) *historyv1.Refusal {
 		return (&refused{key: key, attempt: attempt, timeMs: minute * 60_000, err: errDeadLettered}).proto()
 	}

@@ -144,44 +144,6 @@ func newMetrics(reg prometheus.Registerer, partitions int, since func() time.Tim
 	return m, nil
 }
 
-// count counts the verdicts of a committed batch.
-func (m *metrics) count(verdicts []verdict) {
-	var committed, repeated, dead, late, unremembered int
-	for i := range verdicts {
-		switch v := &verdicts[i]; {
-		case v.event != nil && v.repeated:
-			repeated++
-		case v.event != nil:
-			committed++
-		case v.late:
-			late++
-		case v.unremembered:
-			unremembered++
-		case v.refusal != nil:
-			if c := m.refused[v.refusal.GetCode()]; c != nil {
-				c.Inc()
-			} else {
-				dead++ // an earlier copy was put aside
-			}
-		default:
-			dead++
-		}
-	}
-	m.committed.Add(float64(committed))
-	m.repeated.Add(float64(repeated))
-	m.deadLettered.Add(float64(dead))
-	m.late.Add(float64(late))
-	m.unremembered.Add(float64(unremembered))
-}
-
-// timed observes how long the commands of a batch took until they were committed. The broker's clock may be ahead of ours.
-func (m *metrics) timed(entries []entry, committed time.Time) {
-	now := committed.UnixNano()
-	for i := range entries {
-		m.commitTime.Observe(float64(max(now-entries[i].timeNs, 0)) / 1e9)
-	}
-}
-
 // gauges are one partition's gauges, resolved once for each time it is owned.
 type gauges struct {
 	owned, watermark, lag, intake, fill, stopped, window, refusals prometheus.Gauge

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // errGap means that the broker left out a sequence. Whether the message is gone or was only not delivered is for the
@@ -22,7 +24,7 @@ type intake struct {
 	depth                prometheus.Gauge
 
 	mu      sync.Mutex
-	entries []entry
+	entries []source.Message
 	bytes   int
 	pending uint64 // messages in the stream after the last entry
 	err     error
@@ -36,12 +38,12 @@ func newIntake(maxEntries, maxBytes int, depth prometheus.Gauge) *intake {
 }
 
 // put adds an entry and waits for room if need be. It reports whether it did; it does not once ctx has ended.
-func (q *intake) put(ctx context.Context, e entry, pending uint64) bool {
+func (q *intake) put(ctx context.Context, e source.Message, pending uint64) bool {
 	for {
 		q.mu.Lock()
-		if len(q.entries) < q.maxEntries && (q.bytes == 0 || q.bytes+len(e.payload) <= q.maxBytes) {
+		if len(q.entries) < q.maxEntries && (q.bytes == 0 || q.bytes+len(e.Payload) <= q.maxBytes) {
 			q.entries = append(q.entries, e)
-			q.bytes += len(e.payload)
+			q.bytes += len(e.Payload)
 			q.pending = pending
 			q.depth.Set(float64(len(q.entries)))
 			q.mu.Unlock()
@@ -68,7 +70,7 @@ func (q *intake) fail(err error) {
 }
 
 // take gives everything that has gathered, and reuses the memory of spare. The error comes after the last entry.
-func (q *intake) take(spare []entry) (entries []entry, pending uint64, err error) {
+func (q *intake) take(spare []source.Message) (entries []source.Message, pending uint64, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	clear(spare)
@@ -162,7 +164,5 @@ func (r *reader) take(ctx context.Context, msg jetstream.Msg) {
 		return
 	}
 	r.next = sequence + 1
-	e := decode(sequence, meta.Timestamp.UnixNano(), msg.Data())
-	e.traceparent = traceparentOf(msg.Headers())
-	r.intake.put(ctx, e, meta.NumPending)
+	r.intake.put(ctx, source.FromStream(sequence, meta.Timestamp, msg.Headers(), msg.Data()), meta.NumPending)
 }

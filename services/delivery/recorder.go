@@ -12,6 +12,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // recorder remembers the last commits of a worker, so that it can be asked later what became of one event. Its memory is
@@ -67,7 +68,7 @@ func newRecorder(entries int, started time.Time) *recorder {
 
 // commit is a committed batch on its way into the recorder.
 type commit struct {
-	entries      []entry
+	entries      []source.Message
 	plan         *plan
 	traceparents []string // by index of the plan's events; nil when none is sampled
 	// committed and published are when the store had answered and when the broker had everything.
@@ -84,8 +85,8 @@ func (r *recorder) committed(c *commit) {
 	for i, event := range c.plan.events {
 		cause := &c.entries[c.plan.causes[i]]
 		next := record{
-			conversation: r.hash(event.GetConversationId()), seq: event.GetSeq(), sequence: cause.sequence,
-			acceptedNs: cause.timeNs, committedNs: c.committed.UnixNano(), publishedAfter: after,
+			conversation: r.hash(event.GetConversationId()), seq: event.GetSeq(), sequence: cause.Sequence,
+			acceptedNs: cause.TimeNs, committedNs: c.committed.UnixNano(), publishedAfter: after,
 			batch: uint16(min(len(c.entries), math.MaxUint16)),
 		}
 		if _, failed := c.unpublished[event.GetConversationId()]; failed {

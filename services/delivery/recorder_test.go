@@ -12,12 +12,14 @@ import (
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // event gives the recorder one committed event.
 func (r *recorder) event(id string, seq uint64, at time.Time, traceparent string) {
 	c := &commit{
-		entries:   []entry{{sequence: seq + 100, timeNs: at.UnixNano() - 5e6}},
+		entries:   []source.Message{{Sequence: seq + 100, TimeNs: at.UnixNano() - 5e6}},
 		plan:      &plan{events: []*conversationv1.Event{{ConversationId: id, Seq: seq}}, causes: []int{0}},
 		committed: at, published: at.Add(30 * time.Microsecond),
 	}
@@ -98,7 +100,7 @@ func TestRecorderKeepsTraces(t *testing.T) {
 func TestRecordingAllocatesNothing(t *testing.T) {
 	r := newRecorder(100, testTime)
 	c := &commit{
-		entries: []entry{{sequence: 1}}, plan: &plan{events: []*conversationv1.Event{{ConversationId: "a", Seq: 1}}, causes: []int{0}},
+		entries: []source.Message{{Sequence: 1}}, plan: &plan{events: []*conversationv1.Event{{ConversationId: "a", Seq: 1}}, causes: []int{0}},
 		committed: testTime, published: testTime,
 	}
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
@@ -178,7 +180,7 @@ func TestExplainUnpublished(t *testing.T) {
 	unpublished := p.events(events, telling{committed: testTime})
 	require.Contains(t, unpublished, id)
 	w.recorder.committed(&commit{
-		entries: []entry{{}}, plan: &plan{events: events, causes: []int{0}}, committed: testTime, published: testTime, unpublished: unpublished,
+		entries: []source.Message{{}}, plan: &plan{events: events, causes: []int{0}}, committed: testTime, published: testTime, unpublished: unpublished,
 	})
 	require.NotZero(t, w.explain(t, id, 2).GetCommit().GetCommittedNs())
 	require.Zero(t, w.explain(t, id, 2).GetCommit().GetPublishedNs())
@@ -191,7 +193,7 @@ func TestExplainUnpublished(t *testing.T) {
 func BenchmarkRecorder(b *testing.B) {
 	r := newRecorder(50000, testTime)
 	batch := &plan{}
-	list := make([]entry, 512)
+	list := make([]source.Message, 512)
 	for i := range list {
 		batch.events = append(batch.events, &conversationv1.Event{ConversationId: fmt.Sprintf("g%026d", i%50)})
 		batch.causes = append(batch.causes, i)

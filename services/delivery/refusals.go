@@ -11,6 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 // It has no lock: the apply loop alone uses it.
 type refusals struct {
 	limit  int
-	latest map[commandKey]*refused
+	latest map[source.CommandKey]*refused
 	// byTime holds every refusal that was added, the oldest first; those before begin are forgotten.
 	byTime []*refused
 	begin  int
@@ -37,7 +38,7 @@ type refusals struct {
 
 // refused is one refusal. It is never changed.
 type refused struct {
-	key     commandKey
+	key     source.CommandKey
 	attempt uint32
 	timeMs  int64
 	err     *conversationv1.Error
@@ -46,11 +47,11 @@ type refused struct {
 }
 
 func newRefusals(limit int) *refusals {
-	return &refusals{limit: limit, latest: map[commandKey]*refused{}}
+	return &refusals{limit: limit, latest: map[source.CommandKey]*refused{}}
 }
 
 // find returns the refusal that holds for an attempt of a command at a stream time: one of this attempt or a higher one.
-func (r *refusals) find(key commandKey, attempt uint32, nowMs int64) *refused {
+func (r *refusals) find(key source.CommandKey, attempt uint32, nowMs int64) *refused {
 	if len(r.latest) == 0 || bugRefusalForgotten {
 		return nil
 	}
@@ -70,7 +71,7 @@ func (r *refused) stale(nowMs int64) bool {
 }
 
 func (r *refused) proto() *historyv1.Refusal {
-	return &historyv1.Refusal{Command: r.key.proto(), Attempt: r.attempt, Commitment: r.commitment, Error: r.err, TimeMs: r.timeMs}
+	return &historyv1.Refusal{Command: r.key.Proto(), Attempt: r.attempt, Commitment: r.commitment, Error: r.err, TimeMs: r.timeMs}
 }
 
 // room reports whether one more refusal can be remembered at a stream time, beside those that a batch adds already.
@@ -86,7 +87,7 @@ func (r *refusals) room(nowMs int64, batch []*historyv1.Refusal) bool {
 func (r *refusals) add(list []*historyv1.Refusal, nowMs int64) {
 	for _, refusal := range list {
 		next := &refused{
-			key: keyOfProto(refusal.GetCommand()), attempt: refusal.GetAttempt(), timeMs: refusal.GetTimeMs(),
+			key: source.KeyOfProto(refusal.GetCommand()), attempt: refusal.GetAttempt(), timeMs: refusal.GetTimeMs(),
 			err: refusal.GetError(), commitment: refusal.GetCommitment(),
 		}
 		r.byTime = append(r.byTime, next)

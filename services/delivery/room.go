@@ -11,6 +11,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 const (
@@ -102,10 +103,10 @@ func newRoom(o *owner) *room {
 }
 
 // grow notes that the stream holds more messages.
-func (r *room) grow(entries []entry) {
+func (r *room) grow(entries []source.Message) {
 	var bytes int64
 	for i := range entries {
-		bytes += int64(len(entries[i].payload)) + entryOverhead
+		bytes += int64(len(entries[i].Payload)) + entryOverhead
 	}
 	if r.free.Add(-bytes) < 0 {
 		signal(r.look)
@@ -178,7 +179,7 @@ func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err e
 		return now, err
 	}
 	info := stream.CachedInfo()
-	if identityOf(info) != identity {
+	if source.IdentityOf(info) != identity {
 		return now, nil // another one: the next session finds out
 	}
 	now = r.measure(info)
@@ -195,7 +196,7 @@ func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err e
 		return now, nil
 	}
 	// The message at the watermark proves that the stream is the one whose outcomes are committed.
-	if lost, err := lostTail(ctx, stream, &place{stored: committed, first: now.first, last: now.last}); err != nil || lost {
+	if lost, err := source.LostTail(ctx, stream, committed, now.first, now.last); err != nil || lost {
 		return now, err
 	}
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
@@ -236,11 +237,7 @@ func (r *room) recent(ctx context.Context, stream jetstream.Stream, committed *h
 	if r.backup != nil || committed.GetSequence() <= now.first+keptCommands {
 		return 0, nil // it decides nothing
 	}
-	at := &place{
-		stored: &historyv1.Watermark{TimeNs: committed.GetTimeNs() - int64(keptWithoutBackup) - 1},
-		first:  now.first, last: committed.GetSequence(),
-	}
-	last, err := rewind(ctx, stream, at)
+	last, err := source.LastNotAfter(ctx, stream, committed.GetTimeNs()-int64(keptWithoutBackup)-1, now.first, committed.GetSequence())
 	return last + 1, err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // session is the work on a partition from one takeover on. All it knows is thrown away with it.
@@ -22,7 +23,7 @@ type session struct {
 	position  uint64 // the last sequence whose outcome is committed
 	takenOver uint64 // position at the takeover
 	last      uint64 // the stream's last sequence, when last heard of
-	opening   *entry
+	opening   *source.Message
 	behind    uint64 // messages after the opening at the takeover
 	// beginEpoch says that the first append begins an epoch.
 	beginEpoch bool
@@ -42,7 +43,7 @@ func newSession(o *owner, at *place) *session {
 	}
 	var behind uint64
 	if opening != nil {
-		behind = at.last - opening.sequence
+		behind = at.last - opening.Sequence
 	}
 	return &session{
 		owner: o, stream: broker.StreamName(o.partition),
@@ -84,11 +85,11 @@ func (s *session) read(ctx context.Context, from uint64) (stop func(), err error
 // timer: a lone command goes at once, and under load a batch is what gathered while the one before it was appended.
 func (s *session) loop(ctx context.Context) error {
 	if s.opening != nil {
-		if err := s.process(ctx, []entry{*s.opening}, s.behind); err != nil {
+		if err := s.process(ctx, []source.Message{*s.opening}, s.behind); err != nil {
 			return err
 		}
 	}
-	var spare []entry
+	var spare []source.Message
 	for {
 		select {
 		case <-s.owner.stopping:
@@ -117,9 +118,9 @@ func (s *session) loop(ctx context.Context) error {
 }
 
 // process commits a batch; messages that were committed before the takeover are only told once more.
-func (s *session) process(ctx context.Context, entries []entry, pending uint64) error {
+func (s *session) process(ctx context.Context, entries []source.Message, pending uint64) error {
 	old := 0
-	for old < len(entries) && entries[old].sequence <= s.takenOver {
+	for old < len(entries) && entries[old].Sequence <= s.takenOver {
 		old++
 	}
 	if old > 0 {
@@ -128,13 +129,13 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 		}
 		entries = entries[old:]
 	}
-	for len(entries) > 0 && entries[0].sequence <= s.position {
+	for len(entries) > 0 && entries[0].Sequence <= s.position {
 		entries = entries[1:] // the opening, which was committed first
 	}
 	if len(entries) == 0 {
 		return nil
 	}
-	s.last = entries[len(entries)-1].sequence + pending
+	s.last = entries[len(entries)-1].Sequence + pending
 	s.owner.setPosition(s.position, s.last)
 	s.owner.watchClocks(entries)
 	s.owner.room.grow(entries)
@@ -155,7 +156,7 @@ func (s *session) process(ctx context.Context, entries []entry, pending uint64) 
 }
 
 // passOver tells the outcomes of messages that count as committed at the takeover.
-func (s *session) passOver(ctx context.Context, entries []entry) error {
+func (s *session) passOver(ctx context.Context, entries []source.Message) error {
 	if s.checked {
 		for i := range entries {
 			if err := agrees(&entries[i]); err != nil {
@@ -164,7 +165,7 @@ func (s *session) passOver(ctx context.Context, entries []entry) error {
 		}
 	}
 	// Of a stream that was replaced all are read, to be checked; only the newest are told.
-	for len(entries) > 0 && entries[0].sequence+uint64(s.owner.cfg.RepublishCommands) <= s.takenOver {
+	for len(entries) > 0 && entries[0].Sequence+uint64(s.owner.cfg.RepublishCommands) <= s.takenOver {
 		entries = entries[1:]
 	}
 	if len(entries) == 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // simulation is an installation of one partition whose parts do one step at a time, in any order: clients that ask again,
@@ -34,7 +35,7 @@ type simulation struct {
 	store    *fakeHistory
 	stream   simStream
 	workers  []*simWorker
-	asks     map[commandKey]*simAsk
+	asks     map[source.CommandKey]*simAsk
 	wander   []*brokerv1.Command // copies on their way into the stream
 	commands int
 	snapshot *simSnapshot
@@ -48,7 +49,7 @@ type simSeen struct{ refusals, remembered, late, repeated, takeovers, uncertain,
 
 type simStream struct {
 	identity int
-	entries  []entry // contiguous from sequence 1
+	entries  []source.Message // contiguous from sequence 1
 }
 
 // simAsk is what a client knows of a command.
@@ -80,7 +81,7 @@ const longestWait = 68_000
 var simGroup = conversation.GroupID("ann", commandID(1))
 
 func newSimulation(choose func(int) int) *simulation {
-	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: newFakeHistory(1), asks: map[commandKey]*simAsk{}}
+	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: newFakeHistory(1), asks: map[source.CommandKey]*simAsk{}}
 	s.stream.identity = 1
 	for range 2 {
 		s.workers = append(s.workers, &simWorker{inBatches: newInBatches(1000)})
@@ -91,7 +92,7 @@ func newSimulation(choose func(int) int) *simulation {
 
 // ask lets a client ask for a command: again in the same attempt, as long as it has received no refusal of it.
 func (s *simulation) ask(c *brokerv1.Command) {
-	key := keyOf(c)
+	key := source.KeyOf(c)
 	a := s.asks[key]
 	if a == nil {
 		a = &simAsk{command: c}
@@ -143,8 +144,8 @@ func (s *simulation) step() {
 }
 
 // open are the commands that clients still ask for, in a stable order.
-func (s *simulation) open() []commandKey {
-	var keys []commandKey
+func (s *simulation) open() []source.CommandKey {
+	var keys []source.CommandKey
 	for key, a := range s.asks {
 		if !a.committed {
 			keys = append(keys, key)
@@ -183,13 +184,13 @@ func (s *simulation) publish() {
 	}
 	timeMs := s.nowMs
 	if n := len(s.stream.entries); n > 0 {
-		timeMs = max(timeMs, s.stream.entries[n-1].timeMs()+1)
+		timeMs = max(timeMs, s.stream.entries[n-1].TimeMs()+1)
 	}
 	payload, err := c.MarshalVT()
 	if err != nil {
 		panic(err)
 	}
-	s.stream.entries = append(s.stream.entries, decode(uint64(len(s.stream.entries))+1, timeMs*1e6, payload))
+	s.stream.entries = append(s.stream.entries, source.Decode(uint64(len(s.stream.entries))+1, timeMs*1e6, payload))
 }
 
 // disturb has the broker or the database lose something. Whoever works notices: connections break.
@@ -237,14 +238,14 @@ func (s *simulation) takeOver(w *simWorker) {
 	w.forgetAndLearn()
 	mark := w.mark
 	switch lost := mark.GetSequence() > uint64(len(s.stream.entries)) ||
-		(mark.GetSequence() > 0 && s.stream.entries[mark.GetSequence()-1].timeNs != mark.GetTimeNs()); {
+		(mark.GetSequence() > 0 && s.stream.entries[mark.GetSequence()-1].TimeNs != mark.GetTimeNs()); {
 	case mark.GetStream() == "":
 		w.position, w.begin = 0, true
 	case mark.GetStream() != strconv.Itoa(s.stream.identity) || lost:
 		w.begin, w.position = true, 0
 		for _, e := range s.stream.entries {
-			if e.timeNs <= mark.GetTimeNs() {
-				w.position = e.sequence
+			if e.TimeNs <= mark.GetTimeNs() {
+				w.position = e.Sequence
 				if err := agrees(&e); err != nil {
 					s.broken = "clocks: " + err.Error()
 				}
@@ -278,13 +279,13 @@ func (s *simulation) work(w *simWorker) {
 		w.working = false
 	default:
 		w.begin, w.had = false, w.mark
-		w.position = batch[len(batch)-1].sequence
+		w.position = batch[len(batch)-1].Sequence
 		s.check(batch, verdicts, true)
 	}
 }
 
 // appendOnce plans and appends; it reports false when another worker moved the watermark.
-func (w *simWorker) appendOnce(stream string, batch []entry, begin bool) ([]verdict, bool) {
+func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]verdict, bool) {
 	ids := w.book.missing(nil, map[string]struct{}{simGroup: {}})
 	found, _ := w.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
 	w.book.add(ids, found.GetConversations(), 0)
@@ -293,17 +294,17 @@ func (w *simWorker) appendOnce(stream string, batch []entry, begin bool) ([]verd
 		p := w.planner.plan(batch, known, w.world())
 		request := &historyv1.FindCommandsRequest{}
 		for _, k := range p.doubtful(batch, known) {
-			request.Commands = append(request.Commands, k.proto())
+			request.Commands = append(request.Commands, k.Proto())
 		}
 		firsts, _ := w.store.FindCommands(context.Background(), request)
 		for _, event := range firsts.GetEvents() {
-			known.firsts[keyOfEvent(event)] = event
+			known.firsts[source.KeyOfEvent(event)] = event
 		}
 		if len(firsts.GetEvents()) > 0 {
 			continue
 		}
 		last := batch[len(batch)-1]
-		next := &historyv1.Watermark{Stream: stream, Sequence: last.sequence, TimeNs: last.timeNs}
+		next := &historyv1.Watermark{Stream: stream, Sequence: last.Sequence, TimeNs: last.TimeNs}
 		answer, err := w.store.Append(context.Background(), &historyv1.AppendRequest{
 			Expected: w.mark, Next: next, BeginEpoch: begin, Events: p.events, Sequences: p.sequences, Effects: p.effects,
 			DeadLetters: p.letters, Refusals: p.refusals,
@@ -312,7 +313,7 @@ func (w *simWorker) appendOnce(stream string, batch []entry, begin bool) ([]verd
 			return nil, false
 		}
 		for _, d := range answer.GetDuplicates() {
-			known.firsts[keyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
+			known.firsts[source.KeyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
 		}
 		if len(answer.GetDuplicates()) > 0 {
 			continue
@@ -320,17 +321,17 @@ func (w *simWorker) appendOnce(stream string, batch []entry, begin bool) ([]verd
 		next.Epoch = answer.GetEpoch()
 		w.mark = next
 		w.book.commit(p, 0)
-		w.refusals.add(p.refusals, last.timeMs())
+		w.refusals.add(p.refusals, last.TimeMs())
 		return p.verdicts, true
 	}
 }
 
 // check compares what was committed with what clients were told before, and then has them told: an answer may be lost, and
 // a gateway that has given the command up does not take it.
-func (s *simulation) check(batch []entry, verdicts []verdict, told bool) {
+func (s *simulation) check(batch []source.Message, verdicts []verdict, told bool) {
 	for i := range verdicts {
-		v, c := &verdicts[i], batch[i].command
-		a := s.asks[keyOf(c)]
+		v, c := &verdicts[i], batch[i].Command
+		a := s.asks[source.KeyOf(c)]
 		switch {
 		case v.event != nil && !v.repeated:
 			if a.refused > c.GetAttempt() {
@@ -345,7 +346,7 @@ func (s *simulation) check(batch []entry, verdicts []verdict, told bool) {
 		default:
 			s.seen.refusals++
 		}
-		if first := s.store.keys[keyOf(c)]; v.event == nil && v.err() != errUnknown && first != nil && first.GetTimeMs() < batch[i].timeMs() {
+		if first := s.store.keys[source.KeyOf(c)]; v.event == nil && v.err() != errUnknown && first != nil && first.GetTimeMs() < batch[i].TimeMs() {
 			s.broken = fmt.Sprintf("command %s is refused although it was committed", c.GetCommandId())
 		}
 		if !told || s.choose(3) == 0 || s.nowMs > c.GetAdmittedMs()+longestWait {

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sort"
-	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // errHole means that a stream lacks messages that nobody has committed. Going on would lose them silently, so the
@@ -36,7 +35,7 @@ type place struct {
 	first, last uint64
 	// opening is the message after sequence; nil when there is none yet. It is read on its own, because its absence is
 	// what tells a hole from messages that were merely not delivered.
-	opening *entry
+	opening *source.Message
 	// backup is the watermark that the last backup holds; nil when none was ever marked.
 	backup *historyv1.Watermark
 }
@@ -70,7 +69,7 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 	}
 	info := stream.CachedInfo()
 	at := &place{
-		stored: stored, identity: identityOf(info), backup: answer.GetBackup(),
+		stored: stored, identity: source.IdentityOf(info), backup: answer.GetBackup(),
 		first: max(info.State.FirstSeq, 1), last: info.State.LastSeq,
 	}
 	if had := o.acknowledged.get(); before(stored, had) {
@@ -93,9 +92,8 @@ func (o *owner) takeOver(ctx context.Context) (*place, error) {
 		case err != nil:
 			return nil, fmt.Errorf("get message %d: %w", at.sequence+1, err)
 		}
-		e := decode(message.Sequence, message.Time.UnixNano(), message.Data)
-		e.traceparent = traceparentOf(message.Header)
-		if e.tooNew {
+		e := source.FromStream(message.Sequence, message.Time, message.Header, message.Data)
+		if e.TooNew {
 			if err := o.cannotJudge(ctx, &e); err != nil {
 				return nil, err
 			}
@@ -129,7 +127,7 @@ func (o *owner) locate(ctx context.Context, stream jetstream.Stream, at *place) 
 		at.beginEpoch = true
 	case at.stored.GetStream() != at.identity:
 		at.beginEpoch, at.checked = true, true
-		if at.sequence, err = rewind(ctx, stream, at); err != nil {
+		if at.sequence, err = source.LastNotAfter(ctx, stream, at.stored.GetTimeNs(), at.first, at.last); err != nil {
 			return err
 		}
 		if at.sequence < at.first {
@@ -139,13 +137,13 @@ func (o *owner) locate(ctx context.Context, stream jetstream.Stream, at *place) 
 		o.log.Error("the stream was lost and made anew; committed messages are safe, accepted ones come again from clients",
 			"watermark", at.stored.GetSequence(), "watermark_stream", at.stored.GetStream(), "stream", at.identity, "continue_after", at.sequence)
 	default:
-		lost, err := lostTail(ctx, stream, at)
+		lost, err := source.LostTail(ctx, stream, at.stored, at.first, at.last)
 		if err != nil {
 			return err
 		}
 		if at.sequence = at.stored.GetSequence(); lost {
 			at.beginEpoch, at.checked = true, true
-			if at.sequence, err = rewind(ctx, stream, at); err != nil {
+			if at.sequence, err = source.LastNotAfter(ctx, stream, at.stored.GetTimeNs(), at.first, at.last); err != nil {
 				return err
 			}
 			o.metrics.rewound.Inc()
@@ -160,10 +158,6 @@ func (o *owner) locate(ctx context.Context, stream jetstream.Stream, at *place) 
 	return nil
 }
 
-func identityOf(info *jetstream.StreamInfo) string {
-	return strconv.FormatInt(info.Created.UnixNano(), 10)
-}
-
 // stream looks at the partition's stream, and makes it if it does not exist.
 func (o *owner) stream(ctx context.Context) (jetstream.Stream, error) {
 	stream, err := o.js.Stream(ctx, broker.StreamName(o.partition))
@@ -176,43 +170,4 @@ func (o *owner) stream(ctx context.Context) (jetstream.Stream, error) {
 		return nil, fmt.Errorf("look at stream %s: %w", broker.StreamName(o.partition), err)
 	}
 	return stream, nil
-}
-
-// lostTail reports whether the stream no longer has what the watermark says was there.
-func lostTail(ctx context.Context, stream jetstream.Stream, at *place) (bool, error) {
-	mark := at.stored
-	switch {
-	case mark.GetSequence() > at.last:
-		return true, nil
-	case mark.GetSequence() < at.first:
-		return false, nil // aged out, or nothing read yet: nothing to compare with
-	}
-	message, err := stream.GetMsg(ctx, mark.GetSequence())
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("get message %d: %w", mark.GetSequence(), err)
-	}
-	return message.Time.UnixNano() != mark.GetTimeNs(), nil
-}
-
-// rewind finds the last message that is not newer than the watermark. A stream's times rise, so halving finds it.
-func rewind(ctx context.Context, stream jetstream.Stream, at *place) (uint64, error) {
-	var failed error
-	n := sort.Search(int(at.last+1-at.first), func(i int) bool {
-		if failed != nil {
-			return true
-		}
-		message, err := stream.GetMsg(ctx, at.first+uint64(i))
-		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-			return false // a hole before the place is none of ours; one after it is found in its turn
-		case err != nil:
-			failed = fmt.Errorf("get message %d: %w", at.first+uint64(i), err)
-			return true
-		}
-		return message.Time.UnixNano() > at.stored.GetTimeNs()
-	})
-	return at.first + uint64(n) - 1, failed
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // Names of spans and attributes; those of the messaging conventions are in telemetry.
@@ -31,26 +32,11 @@ const (
 	attrCommand      = attribute.Key("runnel.command.id")
 	attrSeq          = attribute.Key("runnel.seq")
 	attrSequence     = attribute.Key("runnel.stream.sequence")
-
-	headerTraceparent = "traceparent"
 )
-
-// traceparentSize is how long a trace context of the W3C's version 00 is.
-const traceparentSize = 55
 
 // maxTraced bounds the commands of one batch that get spans of their own. The traces of further ones go through the worker
 // without leaving anything here.
 const maxTraced = 32
-
-// traceparentOf finds the trace context of a message. HTTP-style carriers spell the key with a capital.
-func traceparentOf(header nats.Header) string {
-	for _, key := range [...]string{headerTraceparent, "Traceparent"} {
-		if values := header[key]; len(values) > 0 && len(values[0]) == traceparentSize {
-			return values[0]
-		}
-	}
-	return ""
-}
 
 // batchTrace is the trace of one batch: for each sampled command of it a span in its sender's trace, and one for the batch,
 // which is linked with each. Nil when no command of the batch is sampled; all methods then do nothing.
@@ -68,21 +54,21 @@ type commandTrace struct {
 }
 
 // traceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
-func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []entry) (context.Context, *batchTrace) {
+func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []source.Message) (context.Context, *batchTrace) {
 	var commands map[int]*commandTrace
 	var links []trace.Link
 	var first trace.Span
 	for i := range entries {
-		if entries[i].traceparent == "" || len(links) == maxTraced {
+		if entries[i].Traceparent == "" || len(links) == maxTraced {
 			continue
 		}
-		remote := telemetry.WithTraceparent(ctx, entries[i].traceparent)
+		remote := telemetry.WithTraceparent(ctx, entries[i].Traceparent)
 		if !trace.SpanContextFromContext(remote).IsSampled() {
 			continue
 		}
 		_, apply := tracer.Start(remote, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
-			attrPartition.Int(partition), attrSequence.Int64(int64(entries[i].sequence)),
-			attrConversation.String(entries[i].command.GetConversationId()), attrCommand.String(entries[i].command.GetCommandId()),
+			attrPartition.Int(partition), attrSequence.Int64(int64(entries[i].Sequence)),
+			attrConversation.String(entries[i].Command.GetConversationId()), attrCommand.String(entries[i].Command.GetCommandId()),
 		))
 		if !apply.IsRecording() {
 			return ctx, nil // this worker makes no traces; the senders' go on without it
@@ -131,13 +117,13 @@ func (t *batchTrace) appending(ctx context.Context) (context.Context, func(error
 }
 
 // publishing begins the spans of telling everybody, and says what came of the commands. end ends them.
-func (t *batchTrace) publishing(entries []entry, verdicts []verdict) {
+func (t *batchTrace) publishing(entries []source.Message, verdicts []verdict) {
 	if t == nil {
 		return
 	}
 	for i, command := range t.commands {
 		inside, span := t.tracer.Start(trace.ContextWithSpan(context.Background(), command.apply), spanPublish,
-			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(entries[i].command.GetConversationId())))
+			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(entries[i].Command.GetConversationId())))
 		command.publish, command.published = span, telemetry.Traceparent(inside)
 		switch v := &verdicts[i]; {
 		case v.event != nil:
@@ -151,17 +137,17 @@ func (t *batchTrace) publishing(entries []entry, verdicts []verdict) {
 }
 
 // of gives the trace context that what came of the command at index i carries on; empty when it is not sampled.
-func (t *batchTrace) of(i int, e *entry) string {
+func (t *batchTrace) of(i int, e *source.Message) string {
 	if t != nil {
 		if command := t.commands[i]; command != nil {
 			return command.published
 		}
 	}
-	return e.traceparent
+	return e.Traceparent
 }
 
 // traceparents gives the trace contexts of a plan's events; nil when none is sampled.
-func (t *batchTrace) traceparents(entries []entry, causes []int) []string {
+func (t *batchTrace) traceparents(entries []source.Message, causes []int) []string {
 	var all []string
 	for i, cause := range causes {
 		if traceparent := t.of(cause, &entries[cause]); traceparent != "" {

@@ -1,5 +1,5 @@
 //go:build runnel_bug_unknown_fields_dropped
 
-package delivery
+package source
 
 const bugUnknownFieldsDropped = true

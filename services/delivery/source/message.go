@@ -1,0 +1,126 @@
+package source
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// Message is one message of a partition's stream. It is decoded once, where it is read.
+type Message struct {
+	Sequence uint64
+	TimeNs   int64 // the broker's
+	// Command is nil when the payload cannot be decoded.
+	Command *brokerv1.Command
+	// Body is the command's body; empty when it cannot be decoded or has no action, or more than one: it is refused then.
+	Body *conversationv1.Body
+	// Needs are the messages that the command refers to; nil for most.
+	Needs   []conversation.Need
+	Payload []byte
+	// Traceparent is the W3C trace context the message came with; empty for most.
+	Traceparent string
+	// TooNew says that this build cannot judge the command.
+	TooNew bool
+	// Overstated says that the command claims to be newer than the installation.
+	Overstated bool
+}
+
+// noBody is the body of commands whose own cannot be decoded.
+var noBody = &conversationv1.Body{}
+
+// FromStream decodes a message with its headers.
+func FromStream(sequence uint64, at time.Time, header nats.Header, payload []byte) Message {
+	e := Decode(sequence, at.UnixNano(), payload)
+	e.Traceparent = traceparentOf(header)
+	return e
+}
+
+// Decode decodes a message without headers. A payload that is not a command is returned too: it becomes a dead letter in
+// its turn.
+func Decode(sequence uint64, timeNs int64, payload []byte) Message {
+	e := Message{Sequence: sequence, TimeNs: timeNs, Payload: payload, Body: noBody}
+	// One allocation for both; they live equally long.
+	decoded := new(struct {
+		command brokerv1.Command
+		body    conversationv1.Body
+	})
+	command, body := &decoded.command, &decoded.body
+	if len(payload) == 0 || command.UnmarshalVT(payload) != nil {
+		return e
+	}
+	e.Command = command
+	kind := conversation.KindOfBytes(command.GetBody())
+	if e.TooNew = conversation.TooNew(command, kind); e.TooNew || kind == 0 {
+		return e
+	}
+	if bugUnknownFieldsDropped {
+		command.Body = dropUnknown(command.GetBody())
+	}
+	if body.UnmarshalVT(command.GetBody()) == nil {
+		e.Body = body
+		e.Needs = conversation.Needs(command.GetSender(), body)
+	}
+	return e
+}
+
+// TimeMs is the stream's time of the message, Unix time in milliseconds.
+func (e *Message) TimeMs() int64 { return e.TimeNs / 1e6 }
+
+// Skew is how much later than its admission the command entered the stream; 0 when it carries no admission time.
+func (e *Message) Skew() time.Duration {
+	if e.Command.GetAdmittedMs() == 0 {
+		return 0
+	}
+	return time.Duration(e.TimeMs()-e.Command.GetAdmittedMs()) * time.Millisecond
+}
+
+// Late reports whether the command may no longer be carried out: its gateway has given it up by then.
+func (e *Message) Late() bool {
+	return e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs()
+}
+
+// CommandKey identifies a command for as long as its conversation lives.
+type CommandKey struct{ Conversation, Sender, Command string }
+
+func KeyOf(command *brokerv1.Command) CommandKey {
+	return CommandKey{command.GetConversationId(), command.GetSender(), command.GetCommandId()}
+}
+
+func KeyOfEvent(event *conversationv1.Event) CommandKey {
+	return CommandKey{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
+}
+
+func KeyOfProto(key *historyv1.CommandKey) CommandKey {
+	return CommandKey{key.GetConversationId(), key.GetSender(), key.GetCommandId()}
+}
+
+// Committable reports whether a command with this key can have been committed; the store refuses to look for others.
+func (k CommandKey) Committable() bool {
+	return conversation.ValidID(k.Conversation) && conversation.ValidSender(k.Sender) && conversation.ValidCommandID(k.Command)
+}
+
+func (k CommandKey) Proto() *historyv1.CommandKey {
+	return &historyv1.CommandKey{ConversationId: k.Conversation, Sender: k.Sender, CommandId: k.Command}
+}
+
+const (
+	headerTraceparent = "traceparent"
+	// traceparentSize is the length of a W3C trace context of version 00.
+	traceparentSize = 55
+)
+
+// traceparentOf returns the trace context of a message, empty for none. HTTP-style carriers spell the key with a capital.
+func traceparentOf(header nats.Header) string {
+	for _, key := range [...]string{headerTraceparent, "Traceparent"} {
+		if values := header[key]; len(values) > 0 && len(values[0]) == traceparentSize {
+			return values[0]
+		}
+	}
+	return ""
+}

@@ -1,0 +1,58 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// IdentityOf is the identity of a stream: a stream that was lost and created again has another one.
+func IdentityOf(info *jetstream.StreamInfo) string {
+	return strconv.FormatInt(info.Created.UnixNano(), 10)
+}
+
+// LostTail reports whether a stream, which holds the sequences first to last, no longer has the message that the watermark
+// names.
+func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Watermark, first, last uint64) (bool, error) {
+	switch {
+	case mark.GetSequence() > last:
+		return true, nil
+	case mark.GetSequence() < first:
+		return false, nil // aged out, or nothing read yet: nothing to compare with
+	}
+	message, err := stream.GetMsg(ctx, mark.GetSequence())
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("get message %d: %w", mark.GetSequence(), err)
+	}
+	return message.Time.UnixNano() != mark.GetTimeNs(), nil
+}
+
+// LastNotAfter returns the sequence of the last message from first to last that is not newer than a time, and first-1 when
+// all are newer. The times of a stream rise, so it is a binary search.
+func LastNotAfter(ctx context.Context, stream jetstream.Stream, timeNs int64, first, last uint64) (uint64, error) {
+	var failed error
+	n := sort.Search(int(last+1-first), func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		message, err := stream.GetMsg(ctx, first+uint64(i))
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return false // a hole before the result does not matter here; one after it is found when it is read
+		case err != nil:
+			failed = fmt.Errorf("get message %d: %w", first+uint64(i), err)
+			return true
+		}
+		return message.Time.UnixNano() > timeNs
+	})
+	return first + uint64(n) - 1, failed
+}
