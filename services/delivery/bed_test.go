@@ -20,6 +20,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // patience is how long a test waits for what must come; it only decides how fast a broken build fails.
@@ -37,7 +38,7 @@ type bed struct {
 	submitter  *broker.Submitter
 
 	mu       sync.Mutex
-	changed  chan struct{}
+	changed  wake.Signal
 	events   []*conversationv1.Event // as they were told, with repeats
 	lives    []*brokerv1.Live        // those with events
 	receipts []*conversationv1.Receipt
@@ -49,7 +50,7 @@ type bed struct {
 
 func newBed(tb testing.TB, partitions int) *bed {
 	tb.Helper()
-	b := &bed{t: tb, partitions: partitions, dir: tb.TempDir(), store: newFakeHistory(partitions), changed: make(chan struct{}, 1)}
+	b := &bed{t: tb, partitions: partitions, dir: tb.TempDir(), store: newFakeHistory(partitions), changed: wake.NewSignal()}
 	b.startServer()
 	b.nc = b.connect()
 	var err error
@@ -113,7 +114,7 @@ func (b *bed) subscribe(subject string, take func(data []byte)) {
 		b.mu.Lock()
 		take(msg.Data)
 		b.mu.Unlock()
-		signal(b.changed)
+		b.changed.Raise()
 	})
 	require.NoError(b.t, err)
 	require.NoError(b.t, b.nc.Flush())

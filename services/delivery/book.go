@@ -10,6 +10,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // maxWanted bounds the acknowledgements that wait for their conversation to be loaded. Beyond it they are dropped: the
@@ -56,7 +57,7 @@ type book struct {
 	waiting    int                        // acknowledgements in wanted
 
 	// load and flush each hold a token when there is something in wanted, or in dirty.
-	load, flush chan struct{}
+	load, flush wake.Signal
 }
 
 func newBook(capacity int) *book {
@@ -64,7 +65,7 @@ func newBook(capacity int) *book {
 		capacity: capacity,
 		young:    map[string]*page{}, old: map[string]*page{}, dirty: map[string]*page{}, saving: map[string]*page{},
 		wanted: map[string][]*brokerv1.Ack{},
-		load:   make(chan struct{}, 1), flush: make(chan struct{}, 1),
+		load:   wake.NewSignal(), flush: wake.NewSignal(),
 	}
 }
 
@@ -237,7 +238,7 @@ func (b *book) acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 		}
 		b.wanted[id] = append(b.wanted[id], ack)
 		b.waiting++
-		signal(b.load)
+		b.load.Raise()
 	}
 	return dropped
 }
@@ -249,7 +250,7 @@ func (b *book) wants(n int) []string {
 	ids := make([]string, 0, min(n, len(b.wanted)))
 	for id := range b.wanted {
 		if len(ids) == n {
-			signal(b.load) // for the rest
+			b.load.Raise() // for the rest
 			break
 		}
 		ids = append(ids, id)
@@ -286,13 +287,5 @@ func (b *book) move(p *page, ack *brokerv1.Ack, nowMs int64) {
 func (b *book) due(id string, p *page) {
 	p.changed = true
 	b.dirty[id] = p
-	signal(b.flush)
-}
-
-// signal leaves a token in a channel of capacity 1 that may hold one already.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	b.flush.Raise()
 }

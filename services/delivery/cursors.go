@@ -134,7 +134,7 @@ func (s *session) flushCursors(ctx context.Context) {
 			return
 		case err != nil:
 			s.owner.metrics.flushFailures.Inc()
-			signal(s.book.flush)
+			s.book.flush.Raise()
 		}
 	}
 }

@@ -53,6 +53,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/services/delivery/admin"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // Deps are what a worker works with. NATS and History are required.
@@ -163,7 +164,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.setSubmitter(submitter)
 	defer s.setSubmitter(nil)
 
-	released, err := nc.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { signal(s.keeper.wake) })
+	released, err := nc.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { s.keeper.wake.Raise() })
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", broker.ReleasedSubject, err)
 	}
@@ -215,7 +216,7 @@ func (s *Service) begin(partition int, ended func()) tenure {
 		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.partition(partition),
 		recorder: s.recorder, tracer: s.tracer, now: s.deps.Now,
 		planner:  planner{partition: partition, partitions: s.deps.Broker.Partitions, apply: conversation.Apply},
-		stopping: make(chan struct{}), cutOff: cancel, confirmation: make(chan struct{}, 1), resyncs: make(chan struct{}, 1),
+		stopping: make(chan struct{}), cutOff: cancel, confirmation: wake.NewSignal(), resyncs: wake.NewSignal(),
 		finished: make(chan struct{}), state: stateStarting, handOver: s.handOver,
 	}
 	o.room = newRoom(o)
@@ -266,7 +267,7 @@ func (s *Service) watchConnection(ctx context.Context) {
 				o.resync()
 			}
 			s.mu.Unlock()
-			signal(s.keeper.wake)
+			s.keeper.wake.Raise()
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // renewals is how many times a lease is renewed in the time it lasts.
@@ -50,7 +52,7 @@ type keeper struct {
 	fit        func() bool // whether this worker can work at all; one that cannot gives its partitions to others
 
 	// wake makes the keeper look at once: others gave partitions back, or a tenure of ours ended.
-	wake chan struct{}
+	wake wake.Signal
 
 	tenures map[int]tenure
 	surplus map[int]struct{} // to be given back as soon as their tenures have ended
@@ -71,7 +73,7 @@ func (k *keeper) lastRenewal() time.Time {
 func newKeeper(store leaser, worker string, partitions int, ttl time.Duration, log *slog.Logger, metrics *metrics, begin func(int, func()) tenure, announce func(), fit func() bool) *keeper {
 	return &keeper{
 		store: store, worker: worker, partitions: partitions, ttl: ttl, log: log, metrics: metrics, begin: begin, announce: announce, fit: fit,
-		wake: make(chan struct{}, 1), tenures: map[int]tenure{}, surplus: map[int]struct{}{},
+		wake: wake.NewSignal(), tenures: map[int]tenure{}, surplus: map[int]struct{}{},
 	}
 }
 
@@ -146,7 +148,7 @@ func (k *keeper) renew(ctx context.Context) {
 	for _, p := range answer.GetHeld() {
 		if _, begun := k.tenures[int(p)]; !begun {
 			k.surplus[int(p)] = struct{}{}
-			signal(k.wake)
+			k.wake.Raise()
 		}
 	}
 }
@@ -213,7 +215,7 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 		case begun:
 			t.Confirm()
 		default:
-			k.tenures[p] = k.begin(p, func() { signal(k.wake) })
+			k.tenures[p] = k.begin(p, func() { k.wake.Raise() })
 			taken = append(taken, p)
 		}
 		working++
@@ -222,7 +224,7 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 		k.log.Info("taking over partitions", "partitions", taken, "working_on", working)
 	}
 	if again {
-		signal(k.wake) // to give back what was never begun
+		k.wake.Raise() // to give back what was never begun
 	}
 }
 

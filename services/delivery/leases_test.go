@@ -75,7 +75,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, other := range s.keepers {
-			signal(other.wake)
+			other.wake.Raise()
 		}
 	}
 	metrics, err := newMetrics(prometheus.NewRegistry(), 4, time.Now)
@@ -222,7 +222,7 @@ func (s *site) move(partition uint32, worker string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.keepers {
-		signal(k.wake)
+		k.wake.Raise()
 	}
 }
 

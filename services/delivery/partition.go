@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // Why a session ends.
@@ -78,8 +79,8 @@ type owner struct {
 	stopping     chan struct{}
 	stopOnce     sync.Once
 	cutOff       context.CancelFunc
-	confirmation chan struct{} // a token when the lease was renewed
-	resyncs      chan struct{} // a token when the connection to NATS came back
+	confirmation wake.Signal // a token when the lease was renewed
+	resyncs      wake.Signal // a token when the connection to NATS came back
 	finished     chan struct{}
 
 	mu        sync.Mutex
@@ -102,10 +103,10 @@ func (o *owner) Stop() {
 func (o *owner) Done() <-chan struct{} { return o.finished }
 
 // Confirm tells the owner that the store still counts the partition as this worker's.
-func (o *owner) Confirm() { signal(o.confirmation) }
+func (o *owner) Confirm() { o.confirmation.Raise() }
 
 // resync tells the owner that what it published or read lately may have been lost.
-func (o *owner) resync() { signal(o.resyncs) }
+func (o *owner) resync() { o.resyncs.Raise() }
 
 // run works until Stop. It gives back everything it holds.
 func (o *owner) run(ctx context.Context) {
@@ -149,7 +150,7 @@ func (o *owner) run(ctx context.Context) {
 func (o *owner) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	drain(o.resyncs)
+	o.resyncs.Clear()
 	at, err := o.takeOver(ctx)
 	if err != nil {
 		return err
@@ -211,7 +212,7 @@ func (o *owner) sleep(d time.Duration) {
 }
 
 func (o *owner) awaitConfirmation() {
-	drain(o.confirmation)
+	o.confirmation.Clear()
 	select {
 	case <-o.confirmation:
 	case <-o.stopping:
@@ -282,14 +283,6 @@ func (b *backoff) next() time.Duration {
 	ceiling := min(retryFloor<<min(b.tries, 10), retryCeiling)
 	b.tries++
 	return rand.N(ceiling) + 1
-}
-
-// drain takes the token out of a channel of capacity 1, if there is one.
-func drain(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-	}
 }
 
 // fault sorts the errors of the store by what is to be done about them.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // A command becomes an event in the store, a result for its sender, and an event for the others.
@@ -112,9 +113,9 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 // Nothing is told of what is not committed.
 func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	b := newBed(t, 1)
-	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	entered, gate := wake.NewSignal(), make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
-	b.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
+	b.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
 	t.Cleanup(open) // before the worker is stopped
 	create := command("", "ann", 1, group("g"))
@@ -216,9 +217,9 @@ func TestHoleWhileReading(t *testing.T) {
 	b := newBed(t, 1)
 	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(0), Subjects: []string{broker.CommandSubject(0)}})
 	require.NoError(t, err)
-	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	entered, gate := wake.NewSignal(), make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
-	b.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
+	b.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout, c.MaxBatch = patience, 1 })
 	t.Cleanup(open)                  // before the worker is stopped
 	payload := make([]byte, 100<<10) // large enough that the reader has not asked for all of them
@@ -362,9 +363,9 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	w := b.startWorker(nil)
 	create := command("", "ann", 1, group("g", "bob"))
 	b.send(create)
-	committed := make(chan struct{}, 1)
+	committed := wake.NewSignal()
 	b.store.fail(nil, func(*historyv1.AppendRequest) error {
-		signal(committed)
+		committed.Raise()
 		return status.Error(codes.Unavailable, "the worker dies with the answer on its way")
 	})
 	message := command(create.GetConversationId(), "bob", 2, text("hello"))

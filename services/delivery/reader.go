@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/runnelhq/runnel/services/delivery/source"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // errGap means that the broker left out a sequence. Whether the message is gone or was only not delivered is for the
@@ -29,12 +30,12 @@ type intake struct {
 	pending uint64 // messages in the stream after the last entry
 	err     error
 
-	ready chan struct{} // a token when there are entries or err
-	room  chan struct{} // a token when entries were taken
+	ready wake.Signal // a token when there are entries or err
+	room  wake.Signal // a token when entries were taken
 }
 
 func newIntake(maxEntries, maxBytes int, depth prometheus.Gauge) *intake {
-	return &intake{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	return &intake{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, ready: wake.NewSignal(), room: wake.NewSignal()}
 }
 
 // put adds an entry and waits for room if need be. It reports whether it did; it does not once ctx has ended.
@@ -47,7 +48,7 @@ func (q *intake) put(ctx context.Context, e source.Message, pending uint64) bool
 			q.pending = pending
 			q.depth.Set(float64(len(q.entries)))
 			q.mu.Unlock()
-			signal(q.ready)
+			q.ready.Raise()
 			return true
 		}
 		q.mu.Unlock()
@@ -66,7 +67,7 @@ func (q *intake) fail(err error) {
 		q.err = err
 	}
 	q.mu.Unlock()
-	signal(q.ready)
+	q.ready.Raise()
 }
 
 // take gives everything that has gathered, and reuses the memory of spare. The error comes after the last entry.
@@ -80,9 +81,9 @@ func (q *intake) take(spare []source.Message) (entries []source.Message, pending
 		return entries, 0, q.err
 	}
 	if q.err != nil {
-		signal(q.ready)
+		q.ready.Raise()
 	}
-	signal(q.room)
+	q.room.Raise()
 	return entries, q.pending, nil
 }
 

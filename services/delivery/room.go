@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/services/delivery/source"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 const (
@@ -90,14 +91,14 @@ type room struct {
 	free atomic.Int64
 	// mark is the watermark that the session knows to be committed.
 	mark atomic.Pointer[historyv1.Watermark]
-	look chan struct{} // a token when the stream is to be looked at
+	look wake.Signal // a token when the stream is to be looked at
 	// what follows belongs to keep
 	backup  *historyv1.Watermark
 	alarmed time.Time
 }
 
 func newRoom(o *owner) *room {
-	r := &room{o: o, look: make(chan struct{}, 1)}
+	r := &room{o: o, look: wake.NewSignal()}
 	r.free.Store(math.MaxInt64)
 	return r
 }
@@ -109,7 +110,7 @@ func (r *room) grow(entries []source.Message) {
 		bytes += int64(len(entries[i].Payload)) + entryOverhead
 	}
 	if r.free.Add(-bytes) < 0 {
-		signal(r.look)
+		r.look.Raise()
 	}
 }
 
@@ -117,7 +118,7 @@ func (r *room) grow(entries []source.Message) {
 func (r *room) begin(stored, backup *historyv1.Watermark) {
 	r.mark.Store(stored)
 	r.backup = backup
-	drain(r.look)
+	r.look.Clear()
 }
 
 // keep works until ctx ends, for the stream with this identity.

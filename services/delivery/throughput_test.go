@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // BenchmarkPartition has one owner commit a backlog of messages: everything a worker does for a message, with a real
@@ -26,10 +27,10 @@ func BenchmarkPartition(b *testing.B) {
 		require.NoError(b, err)
 	}
 	<-publisher.PublishAsyncComplete()
-	done := make(chan struct{}, 1)
+	done := wake.NewSignal()
 	bed.quiet = func(seq uint64) {
 		if seq == uint64(b.N)+1 {
-			signal(done)
+			done.Raise()
 		}
 	}
 	b.ReportAllocs()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // traced is the store as it sees the traces of the appends.
@@ -132,10 +133,10 @@ func TestOneTraceThroughTheWorker(t *testing.T) {
 // Commands that share an append have their own spans of it, up to a number; the traces of the others go through.
 func TestManyTracesInOneBatch(t *testing.T) {
 	x := newTracing(t)
-	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	entered, gate := wake.NewSignal(), make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
 	t.Cleanup(open) // before the worker is stopped
-	x.bed.store.fail(func(*historyv1.AppendRequest) error { signal(entered); <-gate; return nil }, nil)
+	x.bed.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	create := command("", "ann", 1, group("g"))
 	x.putCommand(create)
 	<-entered // until the gate opens, everything gathers in one batch
