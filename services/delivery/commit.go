@@ -59,7 +59,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			s.publisher.results(batch.answers(entries), nil)
 		}
 		if bugFanoutBeforeCommit {
-			s.publisher.events(batch.events, telling{})
+			s.publisher.events(batch.events, origin{})
 		}
 		request := s.request(entries, batch)
 		tracing, end := trace.appending(ctx)
@@ -203,10 +203,13 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *batchT
 	s.book.commit(batch, now.UnixMilli())
 	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.refusals.Set(float64(s.refusals.size()))
-	trace.publishing(entries, batch.verdicts)
-	done := commit{entries: entries, plan: batch, traceparents: trace.traceparents(entries, batch.causes), committed: now}
+	trace.publishing(entries, batch.traceResult)
+	done := commit{
+		messages: entries, events: batch.events, causes: batch.causes,
+		traceparents: trace.traceparents(entries, batch.causes), committed: now,
+	}
 	if !bugFanoutBeforeCommit {
-		done.unpublished = s.publisher.events(batch.events, telling{committed: now, traceparents: done.traceparents})
+		done.unpublished = s.publisher.events(batch.events, origin{committed: now, traceparents: done.traceparents})
 	}
 	if !bugAckBeforeCommit {
 		s.publisher.results(batch.answers(entries), trace.header())
@@ -318,7 +321,7 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
 		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))
 	})
-	unpublished := s.publisher.events(events, telling{})
+	unpublished := s.publisher.events(events, origin{})
 	s.publisher.results(answers, nil)
 	s.owner.metrics.republished.Add(float64(len(events)))
 	s.owner.recorder.republished(events, s.owner.now(), unpublished)

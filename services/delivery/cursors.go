@@ -100,7 +100,7 @@ func staircase(at map[uint64]uint32) []*conversationv1.Step {
 // stop loses none. What could not be stored is kept and tried again with what moved since.
 func (s *session) flushCursors(ctx context.Context) {
 	pending := &moves{cursors: map[cursorKey]cursor{}, receipts: map[string]*conversationv1.Receipt{}}
-	publish := newPublisher(s.owner)
+	publish := newPublisher(s.owner.nc, s.owner.worker, s.owner.log, s.owner.metrics)
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()

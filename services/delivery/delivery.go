@@ -127,17 +127,21 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	recorder := newRecorder(cfg.ExplainEntries, deps.Now())
-	metrics, err := newMetrics(deps.Registerer, deps.Broker.Partitions, recorder.since)
+	counters, err := newMetrics(deps.Registerer, deps.Broker.Partitions, recorder.since)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	worker := workerName(cfg.Name)
 	deps.Log = deps.Log.With("worker", worker)
 	s := &Service{
-		cfg: cfg, deps: deps, worker: worker, js: js, metrics: metrics, recorder: recorder,
+		cfg: cfg, deps: deps, worker: worker, js: js, metrics: counters, recorder: recorder,
 		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{}, acknowledged: map[int]*acknowledged{},
 	}
-	s.keeper = newKeeper(deps.History, worker, deps.Broker.Partitions, cfg.LeaseTTL, deps.Log, metrics, s.begin, s.announce, deps.NATS.IsConnected)
+	s.keeper = newKeeper(leaseConfig{
+		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,
+		Failures: counters.leaseFailures, Moves: counters.moves,
+		Start: s.begin, Announce: s.announce, Fit: deps.NATS.IsConnected,
+	})
 	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
 	s.fleet.RegisterService(questions(), s)
 	s.admin = admin.New(admin.Deps{

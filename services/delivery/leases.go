@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -19,12 +20,12 @@ import (
 // renewals is how many times a lease is renewed in the time it lasts.
 const renewals = 4
 
-// leaser is what a keeper needs of the store.
+// leaser is the part of the store that a keeper needs.
 type leaser interface {
 	Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error)
 }
 
-// tenure is the work on one partition while it is this worker's.
+// tenure is the work on one partition while this worker holds its lease.
 type tenure interface {
 	// Stop asks it to end; it does not wait.
 	Stop()
@@ -34,24 +35,34 @@ type tenure interface {
 	Confirm()
 }
 
-// keeper keeps the leases of one worker: it begins the work on partitions that the store gives to it, ends the work on
-// those that it takes away, hands back what is above its share, and what an operator wants on another worker. What an
-// operator moved here is kept before anything else, and even above the share.
-//
-// Two workers may work on a partition for a moment: the lease only keeps that rare. What keeps it harmless is the
-// watermark, which only one of them can move.
-type keeper struct {
-	store      leaser
-	worker     string
-	partitions int
-	ttl        time.Duration
-	log        *slog.Logger
-	metrics    *metrics
-	begin      func(partition int, ended func()) tenure
-	announce   func()      // tells other workers that partitions are free
-	fit        func() bool // whether this worker can work at all; one that cannot gives its partitions to others
+// leaseConfig is what a keeper works with. All fields are required.
+type leaseConfig struct {
+	Store      leaser
+	Worker     string // its name
+	Partitions int
+	TTL        time.Duration
+	Log        *slog.Logger
+	// Failures counts failed renewals, Moves the partitions that were given up because an operator moved them.
+	Failures, Moves prometheus.Counter
 
-	// wake makes the keeper look at once: others gave partitions back, or a tenure of ours ended.
+	// Start begins the work on a partition, and calls ended after it has ended.
+	Start func(partition int, ended func()) tenure
+	// Announce tells other workers that partitions are free.
+	Announce func()
+	// Fit reports whether this worker can work at all. One that cannot gives its partitions to others.
+	Fit func() bool
+}
+
+// keeper renews the leases of one worker. It starts the work on partitions that the store assigns to it, ends the work on
+// those that the store takes away, and gives back those above its share and those that an operator moved to another worker.
+// A partition that an operator moved here stays, even above the share.
+//
+// For a moment two workers may work on one partition: the lease only makes that rare. The watermark makes it harmless,
+// because only one of them can move it.
+type keeper struct {
+	leaseConfig
+
+	// wake makes the keeper renew at once: other workers gave partitions back, or an assignment of this one ended.
 	wake wake.Signal
 
 	tenures map[int]tenure
@@ -63,6 +74,7 @@ type keeper struct {
 	renewed atomic.Pointer[time.Time]
 }
 
+// lastRenewal is when the last successful renewal began; zero before the first. It is safe for concurrent use.
 func (k *keeper) lastRenewal() time.Time {
 	if at := k.renewed.Load(); at != nil {
 		return *at
@@ -70,15 +82,12 @@ func (k *keeper) lastRenewal() time.Time {
 	return time.Time{}
 }
 
-func newKeeper(store leaser, worker string, partitions int, ttl time.Duration, log *slog.Logger, metrics *metrics, begin func(int, func()) tenure, announce func(), fit func() bool) *keeper {
-	return &keeper{
-		store: store, worker: worker, partitions: partitions, ttl: ttl, log: log, metrics: metrics, begin: begin, announce: announce, fit: fit,
-		wake: wake.NewSignal(), tenures: map[int]tenure{}, surplus: map[int]struct{}{},
-	}
+func newKeeper(cfg leaseConfig) *keeper {
+	return &keeper{leaseConfig: cfg, wake: wake.NewSignal(), tenures: map[int]tenure{}, surplus: map[int]struct{}{}}
 }
 
-// run keeps the leases until ctx ends; then it ends all work and gives everything back, so that others need not wait for
-// the leases to run out.
+// run renews the leases until ctx ends. Then it ends all work and gives everything back, so that other workers need not wait
+// for the leases to expire.
 func (k *keeper) run(ctx context.Context) {
 	k.fitAt = time.Now()
 	timer := time.NewTimer(0)
@@ -92,17 +101,17 @@ func (k *keeper) run(ctx context.Context) {
 		case <-k.wake:
 		}
 		k.renew(ctx)
-		timer.Reset(k.ttl / renewals)
+		timer.Reset(k.TTL / renewals)
 	}
 }
 
 // renew makes one round: give back, renew, claim.
 func (k *keeper) renew(ctx context.Context) {
 	now := time.Now()
-	if k.fit() {
+	if k.Fit() {
 		k.fitAt = now
 	}
-	unfit := now.Sub(k.fitAt) > k.ttl
+	unfit := now.Sub(k.fitAt) > k.TTL
 	if unfit {
 		k.stopAll("the connection to NATS is lost")
 		for p := range k.tenures {
@@ -110,41 +119,41 @@ func (k *keeper) renew(ctx context.Context) {
 		}
 	}
 	release := k.reap()
-	call, cancel := context.WithTimeout(ctx, k.ttl/2)
+	call, cancel := context.WithTimeout(ctx, k.TTL/2)
 	defer cancel()
-	answer, err := k.store.Lease(call, &historyv1.LeaseRequest{
-		Worker: k.worker, TtlMs: uint32(k.ttl.Milliseconds()), Release: release, Stopping: unfit,
+	answer, err := k.Store.Lease(call, &historyv1.LeaseRequest{
+		Worker: k.Worker, TtlMs: uint32(k.TTL.Milliseconds()), Release: release, Stopping: unfit,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return
 		}
-		k.metrics.leaseFailures.Inc()
+		k.Failures.Inc()
 		if !k.failing {
 			k.failing = true
-			k.log.Warn("could not renew the leases; trying again", "error", err)
+			k.Log.Warn("could not renew the leases; trying again", "error", err)
 		}
-		if time.Since(k.lastRenewal()) > k.ttl {
-			k.stopAll("the leases have run out")
+		if time.Since(k.lastRenewal()) > k.TTL {
+			k.stopAll("the leases have expired")
 		}
 		return
 	}
 	if k.failing {
 		k.failing = false
-		k.log.Info("the leases are renewed again")
+		k.Log.Info("the leases are renewed again")
 	}
 	k.renewed.Store(&now)
 	for _, p := range release {
 		delete(k.surplus, int(p))
 	}
 	if len(release) > 0 {
-		k.announce()
+		k.Announce()
 	}
 	if !unfit {
 		k.settle(answer)
 		return
 	}
-	// A claim whose answer was lost: nobody works on it here, and renewing keeps others from it.
+	// A claim whose answer was lost: no work was started here, but renewing keeps other workers from it.
 	for _, p := range answer.GetHeld() {
 		if _, begun := k.tenures[int(p)]; !begun {
 			k.surplus[int(p)] = struct{}{}
@@ -153,7 +162,7 @@ func (k *keeper) renew(ctx context.Context) {
 	}
 }
 
-// reap forgets tenures that have ended and names the partitions to give back.
+// reap removes tenures that have ended and returns the partitions to give back.
 func (k *keeper) reap() []uint32 {
 	for p, t := range k.tenures {
 		select {
@@ -171,7 +180,7 @@ func (k *keeper) reap() []uint32 {
 	return release
 }
 
-// settle brings the work in line with what the store says is this worker's.
+// settle starts and stops work until it agrees with the leases that the store says this worker holds.
 func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 	held := make(map[int]struct{}, len(answer.GetHeld()))
 	for _, p := range answer.GetHeld() {
@@ -180,14 +189,14 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 	for p, t := range k.tenures {
 		if _, ours := held[p]; !ours {
 			if _, expected := k.surplus[p]; !expected {
-				k.log.Warn("lost the lease of a partition", "partition", p)
+				k.Log.Warn("lost the lease of a partition", "partition", p)
 			}
 			delete(k.surplus, p)
 			t.Stop()
 		}
 	}
 	wantedElsewhere, pinned := answer.GetHandOver(), answer.GetPinned()
-	// What is pinned counts first, so that the others are what is above the share.
+	// Pinned partitions count first, so that only others are above the share.
 	order := slices.SortedFunc(maps.Keys(held), func(a, b int) int {
 		return cmp.Or(rank(pinned, a)-rank(pinned, b), a-b)
 	})
@@ -202,8 +211,8 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 		switch {
 		case handOver || (working >= int(answer.GetShare()) && !slices.Contains(pinned, uint32(p))):
 			if handOver {
-				k.metrics.moves.Inc()
-				k.log.Info("handing a partition over, as an operator wants", "partition", p)
+				k.Moves.Inc()
+				k.Log.Info("an operator moved a partition to another worker; handing it over", "partition", p)
 			}
 			k.surplus[p] = struct{}{}
 			if begun {
@@ -215,13 +224,13 @@ func (k *keeper) settle(answer *historyv1.LeaseResponse) {
 		case begun:
 			t.Confirm()
 		default:
-			k.tenures[p] = k.begin(p, func() { k.wake.Raise() })
+			k.tenures[p] = k.Start(p, func() { k.wake.Raise() })
 			taken = append(taken, p)
 		}
 		working++
 	}
 	if len(taken) > 0 {
-		k.log.Info("taking over partitions", "partitions", taken, "working_on", working)
+		k.Log.Info("taking over partitions", "partitions", taken, "working_on", working)
 	}
 	if again {
 		k.wake.Raise() // to give back what was never begun
@@ -237,7 +246,7 @@ func rank(pinned []uint32, partition int) int {
 
 func (k *keeper) stopAll(reason string) {
 	if len(k.tenures) > 0 {
-		k.log.Error("giving up all partitions", "reason", reason, "partitions", len(k.tenures))
+		k.Log.Error("giving up all partitions", "reason", reason, "partitions", len(k.tenures))
 	}
 	for _, t := range k.tenures {
 		t.Stop()
@@ -252,19 +261,19 @@ func (k *keeper) leave(ctx context.Context) {
 	for _, t := range k.tenures {
 		<-t.Done()
 	}
-	// All that there are, because a last call that was cut off may have claimed some; of others' none is given back.
-	release := make([]uint32, k.partitions)
+	// All partitions, because a last call that was cut off may have claimed some. The store ignores those of other workers.
+	release := make([]uint32, k.Partitions)
 	for p := range release {
 		release[p] = uint32(p)
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.ttl/2)
+	ctx, cancel := context.WithTimeout(ctx, k.TTL/2)
 	defer cancel()
-	_, err := k.store.Lease(ctx, &historyv1.LeaseRequest{
-		Worker: k.worker, TtlMs: uint32(k.ttl.Milliseconds()), Release: release, Stopping: true,
+	_, err := k.Store.Lease(ctx, &historyv1.LeaseRequest{
+		Worker: k.Worker, TtlMs: uint32(k.TTL.Milliseconds()), Release: release, Stopping: true,
 	})
 	if err != nil {
-		k.log.Warn("could not give the leases back; they run out by themselves", "after", k.ttl, "error", err)
+		k.Log.Warn("could not give the leases back; they expire by themselves", "after", k.TTL, "error", err)
 		return
 	}
-	k.announce()
+	k.Announce()
 }

@@ -11,6 +11,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
 // site is where the workers of a test meet: who works on which partition, in the time of the bubble.
@@ -78,9 +83,11 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 			other.wake.Raise()
 		}
 	}
-	metrics, err := newMetrics(prometheus.NewRegistry(), 4, time.Now)
-	require.NoError(t, err)
-	k = newKeeper(mortal{s.store, dead}, name, s.store.partitions, 2*time.Second, slog.New(slog.DiscardHandler), metrics, begin, announce, fit)
+	k = newKeeper(leaseConfig{
+		Store: mortal{s.store, dead}, Worker: name, Partitions: s.store.partitions, TTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler),
+		Failures: prometheus.NewCounter(prometheus.CounterOpts{}), Moves: prometheus.NewCounter(prometheus.CounterOpts{}),
+		Start: begin, Announce: announce, Fit: fit,
+	})
 	s.mu.Lock()
 	s.keepers = append(s.keepers, k)
 	s.mu.Unlock()
@@ -253,8 +260,8 @@ func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
 			synctest.Wait()
 			require.Less(t, time.Since(before), 300*time.Millisecond)
 		}
-		require.InDelta(t, 1, testutil.ToFloat64(s.keepers[0].metrics.moves), 0)
-		require.Zero(t, testutil.ToFloat64(s.keepers[1].metrics.moves))
+		require.InDelta(t, 1, testutil.ToFloat64(s.keepers[0].Moves), 0)
+		require.Zero(t, testutil.ToFloat64(s.keepers[1].Moves))
 		pass(5 * time.Second)
 		synctest.Wait()
 		require.Equal(t, "b", s.worksOn(int(moved)), "what was moved stays")
@@ -358,13 +365,28 @@ func TestFailedRenewalsAreCounted(t *testing.T) {
 		s := newSite(1)
 		s.hire(t, "a", always)
 		synctest.Wait()
-		require.Zero(t, testutil.ToFloat64(s.keepers[0].metrics.leaseFailures))
+		require.Zero(t, testutil.ToFloat64(s.keepers[0].Failures))
 		s.store.setDown(true)
 		pass(1100 * time.Millisecond)
 		synctest.Wait()
-		require.InDelta(t, 2, testutil.ToFloat64(s.keepers[0].metrics.leaseFailures), 0)
+		require.InDelta(t, 2, testutil.ToFloat64(s.keepers[0].Failures), 0)
 	})
 }
 
 // pass lets time pass in a synctest bubble, where it costs none.
 func pass(d time.Duration) { <-time.After(d) }
+
+// mortal is the store as a worker sees it that may be killed: a dead worker's calls never arrive.
+type mortal struct {
+	leaser
+	dead chan struct{}
+}
+
+func (m mortal) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	select {
+	case <-m.dead:
+		return nil, status.Error(codes.Unavailable, "dead")
+	default:
+		return m.leaser.Lease(ctx, in, opts...)
+	}
+}

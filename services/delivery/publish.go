@@ -21,8 +21,8 @@ const (
 	publishMargin = 16 << 10
 )
 
-// publisher tells gateways what was committed. What it sends may be lost: everything in it can be had from the store,
-// and a new session of the owner sends the latest of it again. It is not safe for concurrent use.
+// publisher sends gateways what was committed. What it sends may be lost: all of it is in the store, and the next session
+// of the partition publishes the latest again. It is not safe for concurrent use.
 type publisher struct {
 	nc      *nats.Conn
 	log     *slog.Logger
@@ -32,15 +32,16 @@ type publisher struct {
 	scratch []byte
 }
 
-func newPublisher(o *owner) *publisher {
+// newPublisher makes a publisher; worker is the name that live events carry.
+func newPublisher(nc *nats.Conn, worker string, log *slog.Logger, metrics *metrics) *publisher {
 	limit := maxPublish
-	if most := int(o.nc.MaxPayload()); most > 2*publishMargin {
+	if most := int(nc.MaxPayload()); most > 2*publishMargin {
 		limit = min(limit, most-publishMargin)
 	}
-	return &publisher{nc: o.nc, log: o.log, metrics: o.metrics, worker: o.worker, limit: limit}
+	return &publisher{nc: nc, log: log, metrics: metrics, worker: worker, limit: limit}
 }
 
-// answer is an outcome on its way to the inbox its command came in through.
+// answer is the result of a command and the inbox of the gateway that sent the command.
 type answer struct {
 	inbox  string
 	result *brokerv1.Result
@@ -71,17 +72,17 @@ func (p *publisher) results(answers []answer, header nats.Header) {
 	}
 }
 
-// telling is how events are told.
-type telling struct {
-	// committed is when this worker had the answer to their commit; zero for events that are told again.
+// origin is where published events come from.
+type origin struct {
+	// committed is when this worker had the answer to their commit; zero for events that are published again.
 	committed time.Time
 	// traceparents is by index of the events; nil when none is sampled.
 	traceparents []string
 }
 
-// events sends events, given in rising seq for each conversation, and who became a member by them. It gives the
-// conversations of which something could not be sent; nil for none.
-func (p *publisher) events(events []*conversationv1.Event, how telling) (unpublished map[string]struct{}) {
+// events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns
+// the conversations of which something could not be sent; nil for none.
+func (p *publisher) events(events []*conversationv1.Event, from origin) (unpublished map[string]struct{}) {
 	type group struct {
 		live brokerv1.Live
 		size int
@@ -108,8 +109,8 @@ func (p *publisher) events(events []*conversationv1.Event, how telling) (unpubli
 		g := groups[event.GetConversationId()]
 		if g == nil {
 			g = &group{}
-			if !how.committed.IsZero() {
-				g.live.Worker, g.live.CommittedNs = p.worker, how.committed.UnixNano()
+			if !from.committed.IsZero() {
+				g.live.Worker, g.live.CommittedNs = p.worker, from.committed.UnixNano()
 			}
 			groups[event.GetConversationId()] = g
 		}
@@ -119,8 +120,8 @@ func (p *publisher) events(events []*conversationv1.Event, how telling) (unpubli
 		}
 		g.live.Events = append(g.live.Events, event)
 		g.size += size
-		if how.traceparents != nil {
-			g.live.Traceparents = append(g.live.Traceparents, how.traceparents[i])
+		if from.traceparents != nil {
+			g.live.Traceparents = append(g.live.Traceparents, from.traceparents[i])
 		}
 	}
 	for _, g := range groups {
@@ -141,8 +142,8 @@ type message interface {
 	MarshalToSizedBufferVT(buf []byte) (int, error)
 }
 
-// send publishes one message and reports whether it did. A failure is counted, and nobody has to try again: while the
-// connection is away nothing can be told to anybody, and when it is back the session starts anew and sends the latest again.
+// send publishes one message and reports whether it did. A failure is counted and not retried: while the
+// connection is lost nothing can be published, and once it is back the next session publishes the latest again.
 func (p *publisher) send(subject string, m message, header nats.Header) bool {
 	size := m.SizeVT()
 	if cap(p.scratch) < size {

@@ -68,9 +68,10 @@ func newRecorder(entries int, started time.Time) *recorder {
 
 // commit is a committed batch on its way into the recorder.
 type commit struct {
-	entries      []source.Message
-	plan         *plan
-	traceparents []string // by index of the plan's events; nil when none is sampled
+	messages     []source.Message
+	events       []*conversationv1.Event
+	causes       []int    // causes[i] is the index of the message that events[i] came of
+	traceparents []string // by index of the events; nil when none is sampled
 	// committed and published are when the store had answered and when the broker had everything.
 	committed, published time.Time
 	// unpublished are the conversations whose events the broker has not got.
@@ -82,20 +83,20 @@ func (r *recorder) committed(c *commit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	after := uint32(min(max(c.published.Sub(c.committed).Microseconds(), 1), math.MaxUint32))
-	for i, event := range c.plan.events {
-		cause := &c.entries[c.plan.causes[i]]
+	for i, event := range c.events {
+		cause := &c.messages[c.causes[i]]
 		next := record{
 			conversation: r.hash(event.GetConversationId()), seq: event.GetSeq(), sequence: cause.Sequence,
 			acceptedNs: cause.TimeNs, committedNs: c.committed.UnixNano(), publishedAfter: after,
-			batch: uint16(min(len(c.entries), math.MaxUint16)),
+			batch: uint16(min(len(c.messages), math.MaxUint16)),
 		}
 		if _, failed := c.unpublished[event.GetConversationId()]; failed {
 			next.publishedAfter = 0
 		}
 		if c.traceparents != nil {
-			next.trace = r.remember(c.traceparents[i])
+			next.trace = r.keepTraceLocked(c.traceparents[i])
 		}
-		r.add(next)
+		r.addLocked(next)
 	}
 }
 
@@ -108,11 +109,11 @@ func (r *recorder) republished(events []*conversationv1.Event, now time.Time, un
 			continue
 		}
 		conversation := r.hash(event.GetConversationId())
-		if known := r.find(conversation, event.GetSeq()); known != nil {
+		if known := r.findLocked(conversation, event.GetSeq()); known != nil {
 			known.republishedNs = now.UnixNano()
 			continue
 		}
-		r.add(record{conversation: conversation, seq: event.GetSeq(), republishedNs: now.UnixNano()})
+		r.addLocked(record{conversation: conversation, seq: event.GetSeq(), republishedNs: now.UnixNano()})
 	}
 }
 
@@ -122,7 +123,7 @@ func (r *recorder) explain(conversationID string, seq uint64, answer *deliveryv1
 	defer r.mu.Unlock()
 	// Rounded up: nothing is said to be remembered that is not.
 	answer.RemembersSinceMs = r.forgotten.UnixMilli() + 1
-	known := r.find(r.hash(conversationID), seq)
+	known := r.findLocked(r.hash(conversationID), seq)
 	if known == nil {
 		return
 	}
@@ -132,7 +133,7 @@ func (r *recorder) explain(conversationID string, seq uint64, answer *deliveryv1
 	}
 	answer.Commit = &deliveryv1.Commit{
 		Sequence: known.sequence, AcceptedNs: known.acceptedNs, CommittedNs: known.committedNs, Batch: uint32(known.batch),
-		Traceparent: r.traceparent(known),
+		Traceparent: r.traceparentLocked(known),
 	}
 	if known.publishedAfter > 0 {
 		answer.Commit.PublishedNs = known.committedNs + int64(known.publishedAfter)*1000
@@ -146,17 +147,15 @@ func (r *recorder) since() time.Time {
 	return r.forgotten
 }
 
-// Callers of what follows hold mu, except of hash.
-
 func (r *recorder) hash(conversationID string) uint64 { return maphash.String(r.seed, conversationID) }
 
-// bucket is where the chain of an event begins. The hash has random high bits, so its seqs spread.
-func (r *recorder) bucket(conversation, seq uint64) *uint32 {
+// bucketLocked is where the chain of an event begins. The hash has random high bits, so its seqs spread.
+func (r *recorder) bucketLocked(conversation, seq uint64) *uint32 {
 	return &r.buckets[(conversation+seq)&uint64(len(r.buckets)-1)]
 }
 
-func (r *recorder) find(conversation, seq uint64) *record {
-	for next := *r.bucket(conversation, seq); next != 0; next = r.records[next-1].older {
+func (r *recorder) findLocked(conversation, seq uint64) *record {
+	for next := *r.bucketLocked(conversation, seq); next != 0; next = r.records[next-1].older {
 		if known := &r.records[next-1]; known.conversation == conversation && known.seq == seq {
 			return known
 		}
@@ -164,22 +163,22 @@ func (r *recorder) find(conversation, seq uint64) *record {
 	return nil
 }
 
-func (r *recorder) add(next record) {
+func (r *recorder) addLocked(next record) {
 	index := r.written % len(r.records)
 	if r.written >= len(r.records) {
-		r.forget(index)
+		r.forgetLocked(index)
 	}
-	head := r.bucket(next.conversation, next.seq)
+	head := r.bucketLocked(next.conversation, next.seq)
 	next.older = *head
 	r.records[index] = next
 	*head = uint32(index) + 1
 	r.written++
 }
 
-// forget takes the oldest record out of its chain, of which it is the last.
-func (r *recorder) forget(index int) {
+// forgetLocked takes the oldest record out of its chain, of which it is the last.
+func (r *recorder) forgetLocked(index int) {
 	gone := &r.records[index]
-	at := r.bucket(gone.conversation, gone.seq)
+	at := r.bucketLocked(gone.conversation, gone.seq)
 	for *at != uint32(index)+1 {
 		at = &r.records[*at-1].older
 	}
@@ -189,8 +188,8 @@ func (r *recorder) forget(index int) {
 	}
 }
 
-// remember keeps a trace and gives its number plus 1; 0 for none.
-func (r *recorder) remember(traceparent string) int {
+// keepTraceLocked keeps a trace and gives its number plus 1; 0 for none.
+func (r *recorder) keepTraceLocked(traceparent string) int {
 	link, sampled := telemetry.Link(traceparent)
 	if !sampled {
 		return 0
@@ -200,8 +199,8 @@ func (r *recorder) remember(traceparent string) int {
 	return r.traced
 }
 
-// traceparent is the trace of a record; empty when it has none or it was forgotten.
-func (r *recorder) traceparent(known *record) string {
+// traceparentLocked is the trace of a record; empty when it has none or it was forgotten.
+func (r *recorder) traceparentLocked(known *record) string {
 	if known.trace == 0 || known.trace+len(r.traces) <= r.traced {
 		return ""
 	}

@@ -49,7 +49,7 @@ func newSession(o *owner, at *place) *session {
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
 		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
-		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.intake), publisher: newPublisher(o),
+		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.intake), publisher: newPublisher(o.nc, o.worker, o.log, o.metrics),
 	}
 }
 

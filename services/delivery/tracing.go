@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/runnelhq/runnel/pkg/broker"
-	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -116,8 +115,15 @@ func (t *batchTrace) appending(ctx context.Context) (context.Context, func(error
 	}
 }
 
-// publishing begins the spans of telling everybody, and says what came of the commands. end ends them.
-func (t *batchTrace) publishing(entries []source.Message, verdicts []verdict) {
+// traceResult is the result of a command in its trace: the seq of its event, or the code of its failure.
+type traceResult struct {
+	seq     uint64
+	failure string
+}
+
+// publishing begins the spans of publishing, and records the results of the commands. resultOf returns the result of the
+// command at an index. end ends the spans.
+func (t *batchTrace) publishing(entries []source.Message, resultOf func(i int) traceResult) {
 	if t == nil {
 		return
 	}
@@ -125,13 +131,10 @@ func (t *batchTrace) publishing(entries []source.Message, verdicts []verdict) {
 		inside, span := t.tracer.Start(trace.ContextWithSpan(context.Background(), command.apply), spanPublish,
 			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(entries[i].Command.GetConversationId())))
 		command.publish, command.published = span, telemetry.Traceparent(inside)
-		switch v := &verdicts[i]; {
-		case v.event != nil:
-			command.apply.SetAttributes(attrSeq.Int64(int64(v.event.GetSeq())))
-		case v.refusal != nil:
-			command.apply.SetStatus(codes.Error, errcode.Name(v.refusal.GetCode()))
-		default:
-			command.apply.SetStatus(codes.Error, "dead-lettered")
+		if result := resultOf(i); result.failure == "" {
+			command.apply.SetAttributes(attrSeq.Int64(int64(result.seq)))
+		} else {
+			command.apply.SetStatus(codes.Error, result.failure)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
 // verdict is what becomes of one command. Exactly one of event, refusal, dead and late is set.
@@ -67,4 +68,16 @@ func (v *verdict) outcome(command *brokerv1.Command) *conversationv1.Outcome {
 		outcome.Error = v.err()
 	}
 	return outcome
+}
+
+// traceResult is the result of the command at an index, for its trace.
+func (p *plan) traceResult(i int) traceResult {
+	switch v := &p.verdicts[i]; {
+	case v.event != nil:
+		return traceResult{seq: v.event.GetSeq()}
+	case v.refusal != nil:
+		return traceResult{failure: errcode.Name(v.refusal.GetCode())}
+	default:
+		return traceResult{failure: "dead-lettered"}
+	}
 }
