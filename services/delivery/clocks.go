@@ -34,7 +34,7 @@ func (o *owner) watchClocks(entries []source.Message) {
 		if apart.Abs() <= maxSkew {
 			continue
 		}
-		o.metrics.clockSkew.Inc()
+		o.metrics.ClockSkew.Inc()
 		if now := o.now(); now.Sub(o.clocks.logged) < clocksInterval {
 			o.clocks.silent++
 		} else {

@@ -76,7 +76,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			}
 			continue
 		}
-		o.metrics.appendRetries.Inc()
+		o.metrics.AppendRetries.Inc()
 		kind := faultOf(err)
 		if kind == faultTooMuch && len(entries) == 1 {
 			kind = faultPoison // it cannot be less
@@ -166,7 +166,7 @@ func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) 
 	defer cancel()
 	begun := time.Now()
 	answer, err := s.owner.history.Append(ctx, request)
-	s.owner.metrics.appendTime.Observe(time.Since(begun).Seconds())
+	s.owner.metrics.AppendTime.Observe(time.Since(begun).Seconds())
 	return answer, err
 }
 
@@ -197,12 +197,12 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *batchT
 	now := o.now()
 	o.calm()
 	o.setPosition(s.position, s.last)
-	o.metrics.batch.Observe(float64(len(entries)))
+	o.metrics.Batch.Observe(float64(len(entries)))
 	countResults(o.metrics, batch.verdicts)
 	observeCommitTimes(o.metrics, entries, now)
 	s.book.commit(batch, now.UnixMilli())
 	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
-	o.gauges.refusals.Set(float64(s.refusals.size()))
+	o.gauges.Refusals.Set(float64(s.refusals.size()))
 	trace.publishing(entries, batch.traceResult)
 	done := commit{
 		messages: entries, events: batch.events, causes: batch.causes,
@@ -215,7 +215,7 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *batchT
 		s.publisher.results(batch.answers(entries), trace.header())
 	}
 	done.published = o.now()
-	o.metrics.publishTime.Observe(done.published.Sub(now).Seconds())
+	o.metrics.PublishTime.Observe(done.published.Sub(now).Seconds())
 	o.recorder.committed(&done)
 	for _, letter := range batch.letters {
 		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
@@ -323,7 +323,7 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	})
 	unpublished := s.publisher.events(events, origin{})
 	s.publisher.results(answers, nil)
-	s.owner.metrics.republished.Add(float64(len(events)))
+	s.owner.metrics.Republished.Add(float64(len(events)))
 	s.owner.recorder.republished(events, s.owner.now(), unpublished)
 	return nil
 }

@@ -133,7 +133,7 @@ func (s *session) flushCursors(ctx context.Context) {
 		case ended:
 			return
 		case err != nil:
-			s.owner.metrics.flushFailures.Inc()
+			s.owner.metrics.FlushFailures.Inc()
 			s.book.flush.Raise()
 		}
 	}
@@ -153,7 +153,7 @@ func (s *session) storeCursors(ctx context.Context, m *moves, publish *publisher
 		if _, err := s.owner.history.SaveCursors(ctx, &historyv1.SaveCursorsRequest{Updates: chunk}); err != nil {
 			return err
 		}
-		s.owner.metrics.flushed.Observe(float64(len(chunk)))
+		s.owner.metrics.Flushed.Observe(float64(len(chunk)))
 	}
 	s.book.saved()
 	for _, r := range m.receipts {

@@ -53,6 +53,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/services/delivery/admin"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -95,7 +96,7 @@ type Service struct {
 	deps     Deps
 	worker   string
 	js       jetstream.JetStream
-	metrics  *metrics
+	metrics  *metrics.Metrics
 	recorder *recorder
 	tracer   trace.Tracer
 	keeper   *keeper
@@ -127,7 +128,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	recorder := newRecorder(cfg.ExplainEntries, deps.Now())
-	counters, err := newMetrics(deps.Registerer, deps.Broker.Partitions, recorder.since)
+	counters, err := metrics.New(deps.Registerer, deps.Broker.Partitions, recorder.since)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -139,7 +140,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.keeper = newKeeper(leaseConfig{
 		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,
-		Failures: counters.leaseFailures, Moves: counters.moves,
+		Failures: counters.LeaseFailures, Moves: counters.Moves,
 		Start: s.begin, Announce: s.announce, Fit: deps.NATS.IsConnected,
 	})
 	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
@@ -217,7 +218,7 @@ func (s *Service) begin(partition int, ended func()) tenure {
 	o := &owner{
 		worker: s.worker, partition: partition, partitions: s.deps.Broker.Partitions, cfg: s.cfg,
 		nc: s.deps.NATS, js: s.js, history: s.deps.History, ensure: s.ensureStreams,
-		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.partition(partition),
+		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.Partition(partition),
 		recorder: s.recorder, tracer: s.tracer, now: s.deps.Now,
 		planner:  planner{partition: partition, partitions: s.deps.Broker.Partitions, apply: conversation.Apply},
 		stopping: make(chan struct{}), cutOff: cancel, confirmation: wake.NewSignal(), resyncs: wake.NewSignal(),
@@ -231,7 +232,7 @@ func (s *Service) begin(partition int, ended func()) tenure {
 	o.acknowledged = s.acknowledged[partition]
 	s.owners[partition] = o
 	s.mu.Unlock()
-	s.metrics.owned.Inc()
+	s.metrics.Owned.Inc()
 	s.running.Go(func() {
 		defer cancel()
 		o.run(ctx)
@@ -240,7 +241,7 @@ func (s *Service) begin(partition int, ended func()) tenure {
 			delete(s.owners, partition)
 		}
 		s.mu.Unlock()
-		s.metrics.owned.Dec()
+		s.metrics.Owned.Dec()
 		ended()
 	})
 	return o

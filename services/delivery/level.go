@@ -146,7 +146,7 @@ func (o *owner) cannotJudge(ctx context.Context, e *source.Message) error {
 		e.TooNew, e.Overstated = false, true
 		return nil
 	}
-	o.metrics.tooNew.Inc()
+	o.metrics.TooNew.Inc()
 	level := max(conversation.Level(e.Command.GetLevel()), conversation.MaxLevel()+1)
 	worker, err := o.handOver(ctx, o.partition, level)
 	switch {

@@ -3,11 +3,12 @@ package delivery
 import (
 	"time"
 
+	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // countResults counts the results of a committed batch.
-func countResults(m *metrics, verdicts []verdict) {
+func countResults(m *metrics.Metrics, verdicts []verdict) {
 	var committed, repeated, dead, late, unremembered int
 	for i := range verdicts {
 		switch v := &verdicts[i]; {
@@ -20,7 +21,7 @@ func countResults(m *metrics, verdicts []verdict) {
 		case v.unremembered:
 			unremembered++
 		case v.refusal != nil:
-			if c := m.refused[v.refusal.GetCode()]; c != nil {
+			if c := m.Refused[v.refusal.GetCode()]; c != nil {
 				c.Inc()
 			} else {
 				dead++ // an earlier copy was put aside
@@ -29,17 +30,17 @@ func countResults(m *metrics, verdicts []verdict) {
 			dead++
 		}
 	}
-	m.committed.Add(float64(committed))
-	m.repeated.Add(float64(repeated))
-	m.deadLettered.Add(float64(dead))
-	m.late.Add(float64(late))
-	m.unremembered.Add(float64(unremembered))
+	m.Committed.Add(float64(committed))
+	m.Repeated.Add(float64(repeated))
+	m.DeadLettered.Add(float64(dead))
+	m.Late.Add(float64(late))
+	m.Unremembered.Add(float64(unremembered))
 }
 
 // observeCommitTimes observes how long the commands of a batch took until they were committed. The broker's clock may be ahead of ours.
-func observeCommitTimes(m *metrics, entries []source.Message, committed time.Time) {
+func observeCommitTimes(m *metrics.Metrics, entries []source.Message, committed time.Time) {
 	now := committed.UnixNano()
 	for i := range entries {
-		m.commitTime.Observe(float64(max(now-entries[i].TimeNs, 0)) / 1e9)
+		m.CommitTime.Observe(float64(max(now-entries[i].TimeNs, 0)) / 1e9)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -64,8 +65,8 @@ type owner struct {
 	history      historyv1.HistoryServiceClient
 	ensure       func(ctx context.Context, partition int) error
 	log          *slog.Logger
-	metrics      *metrics
-	gauges       gauges
+	metrics      *metrics.Metrics
+	gauges       metrics.Gauges
 	recorder     *recorder
 	tracer       trace.Tracer
 	now          func() time.Time
@@ -111,8 +112,8 @@ func (o *owner) resync() { o.resyncs.Raise() }
 // run works until Stop. It gives back everything it holds.
 func (o *owner) run(ctx context.Context) {
 	defer close(o.finished)
-	o.gauges.owned.Set(1)
-	defer o.gauges.forget()
+	o.gauges.Owned.Set(1)
+	defer o.gauges.Forget()
 	var pause backoff
 	for {
 		if o.alarmed.IsZero() {
@@ -132,7 +133,7 @@ func (o *owner) run(ctx context.Context) {
 		case errors.Is(err, errUncertain), errors.Is(err, errResync):
 			o.log.Info("beginning anew", "reason", err)
 		case errors.Is(err, errSuperseded):
-			o.metrics.superseded.Inc()
+			o.metrics.Superseded.Inc()
 			o.log.Warn("gave the partition up until the lease is confirmed", "reason", err)
 			o.awaitConfirmation()
 		case errors.Is(err, errHole), errors.Is(err, errClocks), errors.Is(err, errTooNew):
@@ -155,7 +156,7 @@ func (o *owner) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.metrics.takeovers.Inc()
+	o.metrics.Takeovers.Inc()
 	s := newSession(o, at)
 	if err := s.loadRefusals(ctx, at.stored.GetTimeNs()/1e6); err != nil {
 		return err
@@ -221,7 +222,7 @@ func (o *owner) awaitConfirmation() {
 
 // alarm says that the partition stands still and somebody has to look, at most once in alarmInterval.
 func (o *owner) alarm(err error) {
-	o.gauges.stopped.Set(1)
+	o.gauges.Stopped.Set(1)
 	o.setState("stopped: " + err.Error())
 	if now := time.Now(); now.Sub(o.alarmed) >= alarmInterval {
 		o.alarmed = now
@@ -233,7 +234,7 @@ func (o *owner) alarm(err error) {
 func (o *owner) calm() {
 	if !o.alarmed.IsZero() {
 		o.alarmed = time.Time{}
-		o.gauges.stopped.Set(0)
+		o.gauges.Stopped.Set(0)
 		o.setState(stateRunning)
 		o.log.Info("the partition goes on")
 	}
@@ -269,8 +270,8 @@ func (o *owner) look(ctx context.Context) {
 
 func (o *owner) setPosition(watermark, last uint64) {
 	last = max(last, watermark)
-	o.gauges.watermark.Set(float64(watermark))
-	o.gauges.lag.Set(float64(last - watermark))
+	o.gauges.Watermark.Set(float64(watermark))
+	o.gauges.Lag.Set(float64(last - watermark))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.watermark, o.last, o.placed = watermark, last, true
@@ -333,7 +334,7 @@ func ask[T any](ctx context.Context, o *owner, what string, items []T, call func
 			}
 			return ask(ctx, o, what, items[half:], call)
 		}
-		o.metrics.readRetries.Inc()
+		o.metrics.ReadRetries.Inc()
 		if pause.tries == 0 {
 			o.log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
 )
 
 const (
@@ -26,14 +27,14 @@ const (
 type publisher struct {
 	nc      *nats.Conn
 	log     *slog.Logger
-	metrics *metrics
+	metrics *metrics.Metrics
 	worker  string
 	limit   int
 	scratch []byte
 }
 
 // newPublisher makes a publisher; worker is the name that live events carry.
-func newPublisher(nc *nats.Conn, worker string, log *slog.Logger, metrics *metrics) *publisher {
+func newPublisher(nc *nats.Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *publisher {
 	limit := maxPublish
 	if most := int(nc.MaxPayload()); most > 2*publishMargin {
 		limit = min(limit, most-publishMargin)
@@ -133,7 +134,7 @@ func (p *publisher) events(events []*conversationv1.Event, from origin) (unpubli
 // receipt sends a conversation's receipt.
 func (p *publisher) receipt(r *conversationv1.Receipt) {
 	p.send(broker.LiveSubject(r.GetConversationId()), &brokerv1.Live{Receipt: r}, nil)
-	p.metrics.receipts.Inc()
+	p.metrics.Receipts.Inc()
 }
 
 // message is what the generated messages have in common.
@@ -156,7 +157,7 @@ func (p *publisher) send(subject string, m message, header nats.Header) bool {
 		err = p.nc.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: buf})
 	}
 	if err != nil {
-		p.metrics.publishFailures.Inc()
+		p.metrics.PublishFailures.Inc()
 		p.log.Debug("could not publish", "error", err)
 	}
 	return err == nil

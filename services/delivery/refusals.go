@@ -140,6 +140,6 @@ func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
 		}
 	}
 	s.refusals.load(all, nowMs)
-	s.owner.gauges.refusals.Set(float64(s.refusals.size()))
+	s.owner.gauges.Refusals.Set(float64(s.refusals.size()))
 	return nil
 }

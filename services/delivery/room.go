@@ -127,7 +127,7 @@ func (r *room) keep(ctx context.Context, identity string) {
 	for {
 		now, err := r.makeRoom(ctx, identity)
 		if err != nil && ctx.Err() == nil {
-			r.o.metrics.purgeFailures.Inc()
+			r.o.metrics.PurgeFailures.Inc()
 			r.complain("could not make room in the stream; it fills up, and refuses new commands when it is full", "error", err)
 		}
 		if !pause(ctx, leastBetweenLooks, nil) || !pause(ctx, r.interval(now), r.look) {
@@ -203,9 +203,9 @@ func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err e
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
 		return now, err
 	}
-	r.o.metrics.purged.Add(float64(bound - now.first))
+	r.o.metrics.Purged.Add(float64(bound - now.first))
 	if pressed {
-		r.o.metrics.purgedEarly.Add(float64(bound - now.first))
+		r.o.metrics.PurgedEarly.Add(float64(bound - now.first))
 		r.complain("the stream was nearly full: committed commands were purged that a restore from the last backup would need. "+
 			"Mark backups more often (runnel admin backup mark), or give the streams more bytes (nats.max-bytes)",
 			"fill", now.fill(), "purged_below", bound)
@@ -224,11 +224,11 @@ func (r *room) measure(info *jetstream.StreamInfo) extent {
 	}
 	r.free.Store(math.MaxInt64)
 	if now.maxBytes > 0 {
-		r.o.gauges.fill.Set(now.fill())
+		r.o.gauges.Fill.Set(now.fill())
 		r.free.Store(max(int64(lookFill*float64(now.maxBytes))-int64(now.bytes), int64(now.maxBytes/64)))
 	}
 	if committed := r.mark.Load(); committed.GetTimeNs() != 0 && now.messages > 0 {
-		r.o.gauges.window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
+		r.o.gauges.Window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
 	}
 	return now
 }

@@ -49,7 +49,7 @@ func newSession(o *owner, at *place) *session {
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
 		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
-		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.intake), publisher: newPublisher(o.nc, o.worker, o.log, o.metrics),
+		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: newPublisher(o.nc, o.worker, o.log, o.metrics),
 	}
 }
 
@@ -58,11 +58,11 @@ func (s *session) listen() (stop func(), err error) {
 	sub, err := s.owner.nc.Subscribe(broker.AckSubject(s.owner.partition), func(msg *nats.Msg) {
 		var acks brokerv1.Acks
 		if err := acks.UnmarshalVT(msg.Data); err != nil {
-			s.owner.metrics.acksDropped.Inc()
+			s.owner.metrics.AcksDropped.Inc()
 			return
 		}
 		if dropped := s.book.acknowledge(acks.GetAcks(), s.owner.now().UnixMilli()); dropped > 0 {
-			s.owner.metrics.acksDropped.Add(float64(dropped))
+			s.owner.metrics.AcksDropped.Add(float64(dropped))
 		}
 	})
 	if err != nil {

@@ -133,7 +133,7 @@ func (o *owner) locate(ctx context.Context, stream jetstream.Stream, at *place) 
 		if at.sequence < at.first {
 			at.sequence = 0 // nothing in it is old; what came before its first message is a hole
 		}
-		o.metrics.replaced.Inc()
+		o.metrics.Replaced.Inc()
 		o.log.Error("the stream was lost and made anew; committed messages are safe, accepted ones come again from clients",
 			"watermark", at.stored.GetSequence(), "watermark_stream", at.stored.GetStream(), "stream", at.identity, "continue_after", at.sequence)
 	default:
@@ -146,7 +146,7 @@ func (o *owner) locate(ctx context.Context, stream jetstream.Stream, at *place) 
 			if at.sequence, err = source.LastNotAfter(ctx, stream, at.stored.GetTimeNs(), at.first, at.last); err != nil {
 				return err
 			}
-			o.metrics.rewound.Inc()
+			o.metrics.Rewound.Inc()
 			o.log.Error("the broker lost messages it had acknowledged; committed ones are safe, accepted ones come again from clients",
 				"watermark", at.stored.GetSequence(), "stream_last", at.last, "continue_after", at.sequence)
 		}
