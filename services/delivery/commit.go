@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -56,10 +57,10 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			return false, err
 		}
 		if bugAckBeforeCommit {
-			s.publisher.results(batch.answers(entries), nil)
+			s.publisher.Results(batch.answers(entries), nil)
 		}
 		if bugFanoutBeforeCommit {
-			s.publisher.events(batch.events, origin{})
+			s.publisher.Events(batch.events, publish.Origin{})
 		}
 		request := s.request(entries, batch)
 		tracing, end := trace.appending(ctx)
@@ -209,10 +210,10 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *batchT
 		traceparents: trace.traceparents(entries, batch.causes), committed: now,
 	}
 	if !bugFanoutBeforeCommit {
-		done.unpublished = s.publisher.events(batch.events, origin{committed: now, traceparents: done.traceparents})
+		done.unpublished = s.publisher.Events(batch.events, publish.Origin{Committed: now, Traceparents: done.traceparents})
 	}
 	if !bugAckBeforeCommit {
-		s.publisher.results(batch.answers(entries), trace.header())
+		s.publisher.Results(batch.answers(entries), trace.header())
 	}
 	done.published = o.now()
 	o.metrics.PublishTime.Observe(done.published.Sub(now).Seconds())
@@ -223,11 +224,11 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *batchT
 }
 
 // answers are the outcomes for those who can be told.
-func (p *plan) answers(entries []source.Message) []answer {
-	answers := make([]answer, 0, len(entries))
+func (p *plan) answers(entries []source.Message) []publish.Answer {
+	answers := make([]publish.Answer, 0, len(entries))
 	for i := range entries {
 		if command := entries[i].Command; command.GetInbox() != "" {
-			answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
+			answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
 		}
 	}
 	return answers
@@ -300,7 +301,7 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	for _, event := range events {
 		firsts[source.KeyOfEvent(event)] = event
 	}
-	answers := make([]answer, 0, len(entries))
+	answers := make([]publish.Answer, 0, len(entries))
 	for i := range entries {
 		command := entries[i].Command
 		if command.GetInbox() == "" {
@@ -316,13 +317,13 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 		} else {
 			continue
 		}
-		answers = append(answers, answer{command.GetInbox(), &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command), Salt: command.GetSalt()}})
+		answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command), Salt: command.GetSalt()}})
 	}
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
 		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))
 	})
-	unpublished := s.publisher.events(events, origin{})
-	s.publisher.results(answers, nil)
+	unpublished := s.publisher.Events(events, publish.Origin{})
+	s.publisher.Results(answers, nil)
 	s.owner.metrics.Republished.Add(float64(len(events)))
 	s.owner.recorder.republished(events, s.owner.now(), unpublished)
 	return nil

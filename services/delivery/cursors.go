@@ -9,6 +9,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+	"github.com/runnelhq/runnel/services/delivery/publish"
 )
 
 // maxSteps is the most steps of a receipt.
@@ -100,7 +101,7 @@ func staircase(at map[uint64]uint32) []*conversationv1.Step {
 // stop loses none. What could not be stored is kept and tried again with what moved since.
 func (s *session) flushCursors(ctx context.Context) {
 	pending := &moves{cursors: map[cursorKey]cursor{}, receipts: map[string]*conversationv1.Receipt{}}
-	publish := newPublisher(s.owner.nc, s.owner.worker, s.owner.log, s.owner.metrics)
+	publish := publish.New(s.owner.nc, s.owner.worker, s.owner.log, s.owner.metrics)
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
@@ -142,7 +143,7 @@ func (s *session) flushCursors(ctx context.Context) {
 // lastFlush is how long a stopping owner spends on cursors: they are worth less than a quick handover.
 const lastFlush = 100 * time.Millisecond
 
-func (s *session) storeCursors(ctx context.Context, m *moves, publish *publisher) error {
+func (s *session) storeCursors(ctx context.Context, m *moves, publish *publish.Publisher) error {
 	updates := make([]*historyv1.CursorUpdate, 0, len(m.cursors))
 	for key, at := range m.cursors {
 		updates = append(updates, &historyv1.CursorUpdate{ConversationId: key.conversation, Cursor: &conversationv1.Cursor{
@@ -157,7 +158,7 @@ func (s *session) storeCursors(ctx context.Context, m *moves, publish *publisher
 	}
 	s.book.saved()
 	for _, r := range m.receipts {
-		publish.receipt(r)
+		publish.Receipt(r)
 	}
 	clear(m.cursors)
 	clear(m.receipts)

@@ -12,6 +12,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
+	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -79,9 +80,9 @@ func TestExplainUnpublished(t *testing.T) {
 	b.send(create)
 	nc := b.connect()
 	nc.Close()
-	p := newPublisher(nc, "w", slog.New(slog.DiscardHandler), w.Service.metrics)
+	p := publish.New(nc, "w", slog.New(slog.DiscardHandler), w.Service.metrics)
 	events := []*conversationv1.Event{{ConversationId: id, Seq: 2}}
-	unpublished := p.events(events, origin{committed: testTime})
+	unpublished := p.Events(events, publish.Origin{Committed: testTime})
 	require.Contains(t, unpublished, id)
 	w.recorder.committed(&commit{
 		messages: []source.Message{{}}, events: events, causes: []int{0}, committed: testTime, published: testTime, unpublished: unpublished,

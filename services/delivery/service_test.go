@@ -13,6 +13,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/publish"
 )
 
 var testTime = time.Unix(1_790_000_000, 0)
@@ -84,10 +85,10 @@ func TestBrokerRestart(t *testing.T) {
 
 func TestInboxesComeOutOfTheStreamAndAreChecked(t *testing.T) {
 	for _, good := range []string{"gateway-1", "a.b", "x_Y"} {
-		require.True(t, validInbox(good), good)
+		require.True(t, publish.ValidInbox(good), good)
 	}
 	for _, bad := range []string{"", ".", "a.", ".a", "a..b", "a b", "a\r\nPUB x", "*", ">", "a.>", string(make([]byte, 201)), "é"} {
-		require.False(t, validInbox(bad), bad)
+		require.False(t, publish.ValidInbox(bad), bad)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -32,7 +33,7 @@ type session struct {
 	book      *book
 	refusals  *refusals
 	intake    *intake
-	publisher *publisher
+	publisher *publish.Publisher
 }
 
 func newSession(o *owner, at *place) *session {
@@ -49,7 +50,7 @@ func newSession(o *owner, at *place) *session {
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
 		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
-		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: newPublisher(o.nc, o.worker, o.log, o.metrics),
+		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.nc, o.worker, o.log, o.metrics),
 	}
 }
 

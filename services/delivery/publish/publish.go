@@ -1,4 +1,6 @@
-package delivery
+// Package publish sends gateways what was committed: results to the gateways of the senders, events and receipts to the gateways
+// of the members. It never waits for an answer.
+package publish
 
 import (
 	"log/slog"
@@ -22,9 +24,9 @@ const (
 	publishMargin = 16 << 10
 )
 
-// publisher sends gateways what was committed. What it sends may be lost: all of it is in the store, and the next session
+// Publisher sends gateways what was committed. What it sends may be lost: all of it is in the store, and the next session
 // of the partition publishes the latest again. It is not safe for concurrent use.
-type publisher struct {
+type Publisher struct {
 	nc      *nats.Conn
 	log     *slog.Logger
 	metrics *metrics.Metrics
@@ -33,57 +35,57 @@ type publisher struct {
 	scratch []byte
 }
 
-// newPublisher makes a publisher; worker is the name that live events carry.
-func newPublisher(nc *nats.Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *publisher {
+// New makes a publisher; worker is the name that live events carry.
+func New(nc *nats.Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *Publisher {
 	limit := maxPublish
 	if most := int(nc.MaxPayload()); most > 2*publishMargin {
 		limit = min(limit, most-publishMargin)
 	}
-	return &publisher{nc: nc, log: log, metrics: metrics, worker: worker, limit: limit}
+	return &Publisher{nc: nc, log: log, metrics: metrics, worker: worker, limit: limit}
 }
 
-// answer is the result of a command and the inbox of the gateway that sent the command.
-type answer struct {
-	inbox  string
-	result *brokerv1.Result
+// Answer is the result of a command and the inbox of the gateway that sent the command.
+type Answer struct {
+	Inbox  string
+	Result *brokerv1.Result
 }
 
-// results sends answers, one message for each inbox (more when they are large), in the order given.
-func (p *publisher) results(answers []answer, header nats.Header) {
+// Results sends answers, one message for each inbox (more when they are large), in the order given.
+func (p *Publisher) Results(answers []Answer, header nats.Header) {
 	byInbox := map[string]*brokerv1.Results{}
 	sizes := map[string]int{}
 	for _, a := range answers {
-		if !validInbox(a.inbox) {
+		if !ValidInbox(a.Inbox) {
 			continue
 		}
-		results := byInbox[a.inbox]
+		results := byInbox[a.Inbox]
 		if results == nil {
 			results = &brokerv1.Results{}
-			byInbox[a.inbox] = results
+			byInbox[a.Inbox] = results
 		}
-		size := a.result.SizeVT()
-		if sizes[a.inbox] += size; sizes[a.inbox] > p.limit && len(results.GetResults()) > 0 {
-			p.send(broker.ResultSubject(a.inbox), results, header)
-			results.Results, sizes[a.inbox] = results.GetResults()[:0], size
+		size := a.Result.SizeVT()
+		if sizes[a.Inbox] += size; sizes[a.Inbox] > p.limit && len(results.GetResults()) > 0 {
+			p.send(broker.ResultSubject(a.Inbox), results, header)
+			results.Results, sizes[a.Inbox] = results.GetResults()[:0], size
 		}
-		results.Results = append(results.Results, a.result)
+		results.Results = append(results.Results, a.Result)
 	}
 	for inbox, results := range byInbox {
 		p.send(broker.ResultSubject(inbox), results, header)
 	}
 }
 
-// origin is where published events come from.
-type origin struct {
-	// committed is when this worker had the answer to their commit; zero for events that are published again.
-	committed time.Time
-	// traceparents is by index of the events; nil when none is sampled.
-	traceparents []string
+// Origin is where published events come from.
+type Origin struct {
+	// Committed is when this worker had the answer to their commit; zero for events that are published again.
+	Committed time.Time
+	// Traceparents is by index of the events; nil when none is sampled.
+	Traceparents []string
 }
 
-// events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns
+// Events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns
 // the conversations of which something could not be sent; nil for none.
-func (p *publisher) events(events []*conversationv1.Event, from origin) (unpublished map[string]struct{}) {
+func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpublished map[string]struct{}) {
 	type group struct {
 		live brokerv1.Live
 		size int
@@ -110,8 +112,8 @@ func (p *publisher) events(events []*conversationv1.Event, from origin) (unpubli
 		g := groups[event.GetConversationId()]
 		if g == nil {
 			g = &group{}
-			if !from.committed.IsZero() {
-				g.live.Worker, g.live.CommittedNs = p.worker, from.committed.UnixNano()
+			if !from.Committed.IsZero() {
+				g.live.Worker, g.live.CommittedNs = p.worker, from.Committed.UnixNano()
 			}
 			groups[event.GetConversationId()] = g
 		}
@@ -121,8 +123,8 @@ func (p *publisher) events(events []*conversationv1.Event, from origin) (unpubli
 		}
 		g.live.Events = append(g.live.Events, event)
 		g.size += size
-		if from.traceparents != nil {
-			g.live.Traceparents = append(g.live.Traceparents, from.traceparents[i])
+		if from.Traceparents != nil {
+			g.live.Traceparents = append(g.live.Traceparents, from.Traceparents[i])
 		}
 	}
 	for _, g := range groups {
@@ -131,8 +133,8 @@ func (p *publisher) events(events []*conversationv1.Event, from origin) (unpubli
 	return unpublished
 }
 
-// receipt sends a conversation's receipt.
-func (p *publisher) receipt(r *conversationv1.Receipt) {
+// Receipt sends a conversation's receipt.
+func (p *Publisher) Receipt(r *conversationv1.Receipt) {
 	p.send(broker.LiveSubject(r.GetConversationId()), &brokerv1.Live{Receipt: r}, nil)
 	p.metrics.Receipts.Inc()
 }
@@ -145,7 +147,7 @@ type message interface {
 
 // send publishes one message and reports whether it did. A failure is counted and not retried: while the
 // connection is lost nothing can be published, and once it is back the next session publishes the latest again.
-func (p *publisher) send(subject string, m message, header nats.Header) bool {
+func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	size := m.SizeVT()
 	if cap(p.scratch) < size {
 		p.scratch = make([]byte, size+size/4)
@@ -163,8 +165,8 @@ func (p *publisher) send(subject string, m message, header nats.Header) bool {
 	return err == nil
 }
 
-// validInbox reports whether an inbox fits in a subject. It comes out of the stream, which is an input too.
-func validInbox(inbox string) bool {
+// ValidInbox reports whether an inbox fits in a subject. It comes out of the stream, which is an input too.
+func ValidInbox(inbox string) bool {
 	if inbox == "" || len(inbox) > 200 || inbox[0] == '.' || inbox[len(inbox)-1] == '.' || strings.Contains(inbox, "..") {
 		return false
 	}
