@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -20,9 +21,9 @@ import (
 // store may find fault with a batch tries times; then the batch is halved until the one command that is to blame
 // stands alone, and is put aside.
 func (s *session) commit(ctx context.Context, entries []source.Message, tries int) error {
-	tracing, trace := traceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
+	tracing, trace := flight.TraceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
 	committed, err := s.tryCommit(tracing, entries, tries, trace)
-	trace.end()
+	trace.End()
 	if err != nil || committed {
 		return err
 	}
@@ -40,7 +41,7 @@ func (s *session) commit(ctx context.Context, entries []source.Message, tries in
 }
 
 // tryCommit commits the batch as a whole. It returns false if the batch must be split.
-func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries int, trace *batchTrace) (bool, error) {
+func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries int, trace *flight.BatchTrace) (bool, error) {
 	o := s.owner
 	if err := s.loadFor(ctx, entries); err != nil {
 		return false, err
@@ -63,7 +64,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			s.publisher.Events(batch.events, publish.Origin{})
 		}
 		request := s.request(entries, batch)
-		tracing, end := trace.appending(ctx)
+		tracing, end := trace.Appending(ctx)
 		answer, err := s.append(tracing, request)
 		end(err)
 		if err == nil {
@@ -193,7 +194,7 @@ func (s *session) planFor(ctx context.Context, entries []source.Message, known *
 }
 
 // committed makes the batch part of what the session knows, and tells everybody.
-func (s *session) committed(entries []source.Message, batch *plan, trace *batchTrace) {
+func (s *session) committed(entries []source.Message, batch *plan, trace *flight.BatchTrace) {
 	o := s.owner
 	now := o.now()
 	o.calm()
@@ -204,20 +205,20 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *batchT
 	s.book.commit(batch, now.UnixMilli())
 	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.Refusals.Set(float64(s.refusals.size()))
-	trace.publishing(entries, batch.traceResult)
-	done := commit{
-		messages: entries, events: batch.events, causes: batch.causes,
-		traceparents: trace.traceparents(entries, batch.causes), committed: now,
+	trace.Publishing(entries, batch.traceResult)
+	done := flight.Commit{
+		Messages: entries, Events: batch.events, Causes: batch.causes,
+		Traceparents: trace.Traceparents(entries, batch.causes), Committed: now,
 	}
 	if !bugFanoutBeforeCommit {
-		done.unpublished = s.publisher.Events(batch.events, publish.Origin{Committed: now, Traceparents: done.traceparents})
+		done.Unpublished = s.publisher.Events(batch.events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
 	}
 	if !bugAckBeforeCommit {
-		s.publisher.Results(batch.answers(entries), trace.header())
+		s.publisher.Results(batch.answers(entries), trace.Header())
 	}
-	done.published = o.now()
-	o.metrics.PublishTime.Observe(done.published.Sub(now).Seconds())
-	o.recorder.committed(&done)
+	done.Published = o.now()
+	o.metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
+	o.recorder.RecordCommit(&done)
 	for _, letter := range batch.letters {
 		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}
@@ -325,6 +326,6 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	unpublished := s.publisher.Events(events, publish.Origin{})
 	s.publisher.Results(answers, nil)
 	s.owner.metrics.Republished.Add(float64(len(events)))
-	s.owner.recorder.republished(events, s.owner.now(), unpublished)
+	s.owner.recorder.RecordRepublished(events, s.owner.now(), unpublished)
 	return nil
 }

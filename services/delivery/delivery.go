@@ -53,6 +53,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/services/delivery/admin"
+	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -97,7 +98,7 @@ type Service struct {
 	worker   string
 	js       jetstream.JetStream
 	metrics  *metrics.Metrics
-	recorder *recorder
+	recorder *flight.Recorder
 	tracer   trace.Tracer
 	keeper   *keeper
 	fleet    *fleet.Fleet
@@ -127,8 +128,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	recorder := newRecorder(cfg.ExplainEntries, deps.Now())
-	counters, err := metrics.New(deps.Registerer, deps.Broker.Partitions, recorder.since)
+	recorder := flight.NewRecorder(cfg.ExplainEntries, deps.Now())
+	counters, err := metrics.New(deps.Registerer, deps.Broker.Partitions, recorder.Since)
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
@@ -136,7 +137,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	deps.Log = deps.Log.With("worker", worker)
 	s := &Service{
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: counters, recorder: recorder,
-		tracer: deps.TracerProvider.Tracer(scopeName), owners: map[int]*owner{}, acknowledged: map[int]*acknowledged{},
+		tracer: deps.TracerProvider.Tracer(flight.ScopeName), owners: map[int]*owner{}, acknowledged: map[int]*acknowledged{},
 	}
 	s.keeper = newKeeper(leaseConfig{
 		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,

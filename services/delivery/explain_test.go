@@ -12,6 +12,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
+	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -84,13 +85,13 @@ func TestExplainUnpublished(t *testing.T) {
 	events := []*conversationv1.Event{{ConversationId: id, Seq: 2}}
 	unpublished := p.Events(events, publish.Origin{Committed: testTime})
 	require.Contains(t, unpublished, id)
-	w.recorder.committed(&commit{
-		messages: []source.Message{{}}, events: events, causes: []int{0}, committed: testTime, published: testTime, unpublished: unpublished,
+	w.recorder.RecordCommit(&flight.Commit{
+		Messages: []source.Message{{}}, Events: events, Causes: []int{0}, Committed: testTime, Published: testTime, Unpublished: unpublished,
 	})
 	require.NotZero(t, w.explain(t, id, 2).GetCommit().GetCommittedNs())
 	require.Zero(t, w.explain(t, id, 2).GetCommit().GetPublishedNs())
-	w.recorder.republished(events, testTime, unpublished)
+	w.recorder.RecordRepublished(events, testTime, unpublished)
 	require.Zero(t, w.explain(t, id, 2).GetRepublishedNs())
-	w.recorder.republished(events, testTime, nil)
+	w.recorder.RecordRepublished(events, testTime, nil)
 	require.NotZero(t, w.explain(t, id, 2).GetRepublishedNs())
 }

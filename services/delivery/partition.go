@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -67,7 +68,7 @@ type owner struct {
 	log          *slog.Logger
 	metrics      *metrics.Metrics
 	gauges       metrics.Gauges
-	recorder     *recorder
+	recorder     *flight.Recorder
 	tracer       trace.Tracer
 	now          func() time.Time
 	planner      planner

@@ -118,7 +118,7 @@ func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest)
 	}
 	partition := conversation.Partition(id, s.deps.Broker.Partitions)
 	answer := &deliveryv1.ExplainResponse{Worker: s.worker, Partition: uint32(partition)}
-	s.recorder.explain(id, request.GetSeq(), answer)
+	s.recorder.Explain(id, request.GetSeq(), answer)
 	s.mu.Lock()
 	owner := s.owners[partition]
 	s.mu.Unlock()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -58,7 +59,7 @@ func newTracing(t *testing.T) *tracing {
 	return x
 }
 
-// traceparent is the trace of the n-th sender.
+// Traceparent is the trace of the n-th sender.
 func traceparent(n int) string { return fmt.Sprintf("00-%032x-%016x-01", n+0xabc, n+0xdef) }
 
 // putTraced puts a command with a trace into the stream of partition 0.
@@ -106,7 +107,7 @@ func TestOneTraceThroughTheWorker(t *testing.T) {
 	result := <-results
 	spans := x.ended()
 
-	apply, appended, publish, batch := spans[spanApply][0], spans[spanAppend][0], spans[spanPublish][0], spans[spanBatch][0]
+	apply, appended, publish, batch := spans[flight.SpanApply][0], spans[flight.SpanAppend][0], spans[flight.SpanPublish][0], spans[flight.SpanBatch][0]
 	for name, list := range spans {
 		require.Len(t, list, 1, name)
 		require.Equal(t, traceparent(1)[3:35], list[0].SpanContext().TraceID().String(), name)
@@ -140,7 +141,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	create := command("", "ann", 1, group("g"))
 	x.putCommand(create)
 	<-entered // until the gate opens, everything gathers in one batch
-	const many = maxTraced + 8
+	const many = flight.MaxTraced + 8
 	lives := make(chan *nats.Msg, 64)
 	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
 	require.NoError(t, err)
@@ -152,12 +153,12 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	x.awaitEvent(create.GetConversationId(), many+1)
 	spans := x.ended()
 
-	require.Len(t, spans[spanApply], maxTraced)
-	require.Len(t, spans[spanAppend], maxTraced)
-	require.Len(t, spans[spanPublish], maxTraced)
-	require.Len(t, spans[spanBatch], 1)
-	batch := spans[spanBatch][0]
-	for _, apply := range spans[spanApply] {
+	require.Len(t, spans[flight.SpanApply], flight.MaxTraced)
+	require.Len(t, spans[flight.SpanAppend], flight.MaxTraced)
+	require.Len(t, spans[flight.SpanPublish], flight.MaxTraced)
+	require.Len(t, spans[flight.SpanBatch], 1)
+	batch := spans[flight.SpanBatch][0]
+	for _, apply := range spans[flight.SpanApply] {
 		require.True(t, linked(apply, batch.SpanContext()))
 		require.True(t, linked(batch, apply.SpanContext()))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/services/delivery/flight"
 )
 
 // verdict is what becomes of one command. Exactly one of event, refusal, dead and late is set.
@@ -71,13 +72,13 @@ func (v *verdict) outcome(command *brokerv1.Command) *conversationv1.Outcome {
 }
 
 // traceResult is the result of the command at an index, for its trace.
-func (p *plan) traceResult(i int) traceResult {
+func (p *plan) traceResult(i int) flight.TraceResult {
 	switch v := &p.verdicts[i]; {
 	case v.event != nil:
-		return traceResult{seq: v.event.GetSeq()}
+		return flight.TraceResult{Seq: v.event.GetSeq()}
 	case v.refusal != nil:
-		return traceResult{failure: errcode.Name(v.refusal.GetCode())}
+		return flight.TraceResult{Failure: errcode.Name(v.refusal.GetCode())}
 	default:
-		return traceResult{failure: "dead-lettered"}
+		return flight.TraceResult{Failure: "dead-lettered"}
 	}
 }

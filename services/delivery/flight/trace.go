@@ -1,4 +1,4 @@
-package delivery
+package flight
 
 import (
 	"context"
@@ -19,11 +19,11 @@ import (
 //	                          ┆    └─▶ publish ─▶ the receivers' gateways
 //	linked with each apply  batch ──────────────▶ the store, when several are
 const (
-	scopeName   = "github.com/runnelhq/runnel/services/delivery"
-	spanApply   = "runnel.delivery.apply"
-	spanAppend  = "runnel.delivery.append"
-	spanPublish = "runnel.delivery.publish"
-	spanBatch   = "runnel.delivery.batch"
+	ScopeName   = "github.com/runnelhq/runnel/services/delivery"
+	SpanApply   = "runnel.delivery.apply"
+	SpanAppend  = "runnel.delivery.append"
+	SpanPublish = "runnel.delivery.publish"
+	SpanBatch   = "runnel.delivery.batch"
 
 	attrBatchSize    = attribute.Key("messaging.batch.message_count")
 	attrPartition    = attribute.Key("runnel.partition")
@@ -33,13 +33,13 @@ const (
 	attrSequence     = attribute.Key("runnel.stream.sequence")
 )
 
-// maxTraced bounds the commands of one batch that get spans of their own. The traces of further ones go through the worker
+// MaxTraced bounds the commands of one batch that get spans of their own. The traces of further ones go through the worker
 // without leaving anything here.
-const maxTraced = 32
+const MaxTraced = 32
 
-// batchTrace is the trace of one batch: for each sampled command of it a span in its sender's trace, and one for the batch,
+// BatchTrace is the trace of one batch: for each sampled command of it a span in its sender's trace, and one for the batch,
 // which is linked with each. Nil when no command of the batch is sampled; all methods then do nothing.
-type batchTrace struct {
+type BatchTrace struct {
 	tracer   trace.Tracer
 	span     trace.Span
 	commands map[int]*commandTrace // by index of the entry
@@ -52,20 +52,20 @@ type commandTrace struct {
 	published string     // traceparent of publish, which receivers go on from
 }
 
-// traceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
-func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []source.Message) (context.Context, *batchTrace) {
+// TraceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
+func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []source.Message) (context.Context, *BatchTrace) {
 	var commands map[int]*commandTrace
 	var links []trace.Link
 	var first trace.Span
 	for i := range entries {
-		if entries[i].Traceparent == "" || len(links) == maxTraced {
+		if entries[i].Traceparent == "" || len(links) == MaxTraced {
 			continue
 		}
 		remote := telemetry.WithTraceparent(ctx, entries[i].Traceparent)
 		if !trace.SpanContextFromContext(remote).IsSampled() {
 			continue
 		}
-		_, apply := tracer.Start(remote, spanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
+		_, apply := tracer.Start(remote, SpanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
 			attrPartition.Int(partition), attrSequence.Int64(int64(entries[i].Sequence)),
 			attrConversation.String(entries[i].Command.GetConversationId()), attrCommand.String(entries[i].Command.GetCommandId()),
 		))
@@ -82,24 +82,24 @@ func traceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 		return ctx, nil
 	}
 	// In the first one's trace, because a trace of its own would be recorded by chance and not because its commands are.
-	ctx, span := tracer.Start(trace.ContextWithSpan(ctx, first), spanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes(
+	ctx, span := tracer.Start(trace.ContextWithSpan(ctx, first), SpanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes(
 		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
 	))
 	for _, command := range commands {
 		command.apply.AddLink(trace.Link{SpanContext: span.SpanContext()})
 	}
-	return ctx, &batchTrace{tracer: tracer, span: span, commands: commands}
+	return ctx, &BatchTrace{tracer: tracer, span: span, commands: commands}
 }
 
-// appending begins the spans of one append. The context goes to the store: it continues the trace of the only sampled
+// Appending begins the spans of one append. The context goes to the store: it continues the trace of the only sampled
 // command, or the batch's when several share the append. The function ends the spans.
-func (t *batchTrace) appending(ctx context.Context) (context.Context, func(error)) {
+func (t *BatchTrace) Appending(ctx context.Context) (context.Context, func(error)) {
 	if t == nil {
 		return ctx, func(error) {}
 	}
 	spans := make([]trace.Span, 0, len(t.commands))
 	for _, command := range t.commands {
-		_, span := t.tracer.Start(trace.ContextWithSpan(ctx, command.apply), spanAppend)
+		_, span := t.tracer.Start(trace.ContextWithSpan(ctx, command.apply), SpanAppend)
 		spans = append(spans, span)
 	}
 	if len(spans) == 1 {
@@ -115,32 +115,32 @@ func (t *batchTrace) appending(ctx context.Context) (context.Context, func(error
 	}
 }
 
-// traceResult is the result of a command in its trace: the seq of its event, or the code of its failure.
-type traceResult struct {
-	seq     uint64
-	failure string
+// TraceResult is the result of a command in its trace: the seq of its event, or the code of its failure.
+type TraceResult struct {
+	Seq     uint64
+	Failure string
 }
 
-// publishing begins the spans of publishing, and records the results of the commands. resultOf returns the result of the
+// Publishing begins the spans of publishing, and records the results of the commands. resultOf returns the result of the
 // command at an index. end ends the spans.
-func (t *batchTrace) publishing(entries []source.Message, resultOf func(i int) traceResult) {
+func (t *BatchTrace) Publishing(entries []source.Message, resultOf func(i int) TraceResult) {
 	if t == nil {
 		return
 	}
 	for i, command := range t.commands {
-		inside, span := t.tracer.Start(trace.ContextWithSpan(context.Background(), command.apply), spanPublish,
+		inside, span := t.tracer.Start(trace.ContextWithSpan(context.Background(), command.apply), SpanPublish,
 			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(entries[i].Command.GetConversationId())))
 		command.publish, command.published = span, telemetry.Traceparent(inside)
-		if result := resultOf(i); result.failure == "" {
-			command.apply.SetAttributes(attrSeq.Int64(int64(result.seq)))
+		if result := resultOf(i); result.Failure == "" {
+			command.apply.SetAttributes(attrSeq.Int64(int64(result.Seq)))
 		} else {
-			command.apply.SetStatus(codes.Error, result.failure)
+			command.apply.SetStatus(codes.Error, result.Failure)
 		}
 	}
 }
 
-// of gives the trace context that what came of the command at index i carries on; empty when it is not sampled.
-func (t *batchTrace) of(i int, e *source.Message) string {
+// TraceparentOf gives the trace context that what came of the command at index i carries on; empty when it is not sampled.
+func (t *BatchTrace) TraceparentOf(i int, e *source.Message) string {
 	if t != nil {
 		if command := t.commands[i]; command != nil {
 			return command.published
@@ -149,11 +149,11 @@ func (t *batchTrace) of(i int, e *source.Message) string {
 	return e.Traceparent
 }
 
-// traceparents gives the trace contexts of a plan's events; nil when none is sampled.
-func (t *batchTrace) traceparents(entries []source.Message, causes []int) []string {
+// Traceparents gives the trace contexts of a plan's events; nil when none is sampled.
+func (t *BatchTrace) Traceparents(entries []source.Message, causes []int) []string {
 	var all []string
 	for i, cause := range causes {
-		if traceparent := t.of(cause, &entries[cause]); traceparent != "" {
+		if traceparent := t.TraceparentOf(cause, &entries[cause]); traceparent != "" {
 			if all == nil {
 				all = make([]string, len(causes))
 			}
@@ -163,9 +163,9 @@ func (t *batchTrace) traceparents(entries []source.Message, causes []int) []stri
 	return all
 }
 
-// header is the header for a message that carries outcomes of the batch: the trace of the only sampled command, or that of
+// Header is the header for a message that carries outcomes of the batch: the trace of the only sampled command, or that of
 // the batch. Nil when nothing is sampled.
-func (t *batchTrace) header() nats.Header {
+func (t *BatchTrace) Header() nats.Header {
 	if t == nil {
 		return nil
 	}
@@ -178,7 +178,7 @@ func (t *batchTrace) header() nats.Header {
 	return telemetry.InjectHeader(trace.ContextWithSpan(context.Background(), span), nil)
 }
 
-func (t *batchTrace) end() {
+func (t *BatchTrace) End() {
 	if t == nil {
 		return
 	}

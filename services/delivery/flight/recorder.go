@@ -1,4 +1,4 @@
-package delivery
+package flight
 
 import (
 	"hash/maphash"
@@ -15,12 +15,12 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// recorder remembers the last commits of a worker, so that it can be asked later what became of one event. Its memory is
+// Recorder remembers the last commits of a worker, so that it can be asked later what became of one event. Its memory is
 // taken once and never grows: the newest commit takes the place of the oldest, and since says how far back it reaches.
 //
 // An event is known by the hash of its conversation's id and its seq. Two conversations with the same 64-bit hash would be
 // taken for one; the hash is seeded anew with every start, so nobody can bring that about.
-type recorder struct {
+type Recorder struct {
 	seed maphash.Seed
 
 	mu      sync.Mutex
@@ -55,53 +55,53 @@ type recordTrace struct {
 // recordsPerTrace is how many records share one place for a trace.
 const recordsPerTrace = 16
 
-func newRecorder(entries int, started time.Time) *recorder {
+func NewRecorder(entries int, started time.Time) *Recorder {
 	buckets := 1
 	for buckets < entries {
 		buckets *= 2
 	}
-	return &recorder{
+	return &Recorder{
 		seed: maphash.MakeSeed(), forgotten: started,
 		records: make([]record, entries), buckets: make([]uint32, buckets), traces: make([]recordTrace, entries/recordsPerTrace+1),
 	}
 }
 
-// commit is a committed batch on its way into the recorder.
-type commit struct {
-	messages     []source.Message
-	events       []*conversationv1.Event
-	causes       []int    // causes[i] is the index of the message that events[i] came of
-	traceparents []string // by index of the events; nil when none is sampled
-	// committed and published are when the store had answered and when the broker had everything.
-	committed, published time.Time
-	// unpublished are the conversations whose events the broker has not got.
-	unpublished map[string]struct{}
+// Commit is a committed batch on its way into the recorder.
+type Commit struct {
+	Messages     []source.Message
+	Events       []*conversationv1.Event
+	Causes       []int    // causes[i] is the index of the message that events[i] came of
+	Traceparents []string // by index of the events; nil when none is sampled
+	// Committed and published are when the store had answered and when the broker had everything.
+	Committed, Published time.Time
+	// Unpublished are the conversations whose events the broker has not got.
+	Unpublished map[string]struct{}
 }
 
-// committed remembers the events of a batch.
-func (r *recorder) committed(c *commit) {
+// RecordCommit remembers the events of a batch.
+func (r *Recorder) RecordCommit(c *Commit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	after := uint32(min(max(c.published.Sub(c.committed).Microseconds(), 1), math.MaxUint32))
-	for i, event := range c.events {
-		cause := &c.messages[c.causes[i]]
+	after := uint32(min(max(c.Published.Sub(c.Committed).Microseconds(), 1), math.MaxUint32))
+	for i, event := range c.Events {
+		cause := &c.Messages[c.Causes[i]]
 		next := record{
 			conversation: r.hash(event.GetConversationId()), seq: event.GetSeq(), sequence: cause.Sequence,
-			acceptedNs: cause.TimeNs, committedNs: c.committed.UnixNano(), publishedAfter: after,
-			batch: uint16(min(len(c.messages), math.MaxUint16)),
+			acceptedNs: cause.TimeNs, committedNs: c.Committed.UnixNano(), publishedAfter: after,
+			batch: uint16(min(len(c.Messages), math.MaxUint16)),
 		}
-		if _, failed := c.unpublished[event.GetConversationId()]; failed {
+		if _, failed := c.Unpublished[event.GetConversationId()]; failed {
 			next.publishedAfter = 0
 		}
-		if c.traceparents != nil {
-			next.trace = r.keepTraceLocked(c.traceparents[i])
+		if c.Traceparents != nil {
+			next.trace = r.keepTraceLocked(c.Traceparents[i])
 		}
 		r.addLocked(next)
 	}
 }
 
-// republished remembers that events were told again.
-func (r *recorder) republished(events []*conversationv1.Event, now time.Time, unpublished map[string]struct{}) {
+// RecordRepublished remembers that events were told again.
+func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Time, unpublished map[string]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, event := range events {
@@ -117,8 +117,8 @@ func (r *recorder) republished(events []*conversationv1.Event, now time.Time, un
 	}
 }
 
-// explain puts what is remembered of an event into an answer.
-func (r *recorder) explain(conversationID string, seq uint64, answer *deliveryv1.ExplainResponse) {
+// Explain puts what is remembered of an event into an answer.
+func (r *Recorder) Explain(conversationID string, seq uint64, answer *deliveryv1.ExplainResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Rounded up: nothing is said to be remembered that is not.
@@ -140,21 +140,21 @@ func (r *recorder) explain(conversationID string, seq uint64, answer *deliveryv1
 	}
 }
 
-// since is the time from which on everything is remembered.
-func (r *recorder) since() time.Time {
+// Since is the time from which on everything is remembered.
+func (r *Recorder) Since() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.forgotten
 }
 
-func (r *recorder) hash(conversationID string) uint64 { return maphash.String(r.seed, conversationID) }
+func (r *Recorder) hash(conversationID string) uint64 { return maphash.String(r.seed, conversationID) }
 
 // bucketLocked is where the chain of an event begins. The hash has random high bits, so its seqs spread.
-func (r *recorder) bucketLocked(conversation, seq uint64) *uint32 {
+func (r *Recorder) bucketLocked(conversation, seq uint64) *uint32 {
 	return &r.buckets[(conversation+seq)&uint64(len(r.buckets)-1)]
 }
 
-func (r *recorder) findLocked(conversation, seq uint64) *record {
+func (r *Recorder) findLocked(conversation, seq uint64) *record {
 	for next := *r.bucketLocked(conversation, seq); next != 0; next = r.records[next-1].older {
 		if known := &r.records[next-1]; known.conversation == conversation && known.seq == seq {
 			return known
@@ -163,7 +163,7 @@ func (r *recorder) findLocked(conversation, seq uint64) *record {
 	return nil
 }
 
-func (r *recorder) addLocked(next record) {
+func (r *Recorder) addLocked(next record) {
 	index := r.written % len(r.records)
 	if r.written >= len(r.records) {
 		r.forgetLocked(index)
@@ -176,7 +176,7 @@ func (r *recorder) addLocked(next record) {
 }
 
 // forgetLocked takes the oldest record out of its chain, of which it is the last.
-func (r *recorder) forgetLocked(index int) {
+func (r *Recorder) forgetLocked(index int) {
 	gone := &r.records[index]
 	at := r.bucketLocked(gone.conversation, gone.seq)
 	for *at != uint32(index)+1 {
@@ -189,7 +189,7 @@ func (r *recorder) forgetLocked(index int) {
 }
 
 // keepTraceLocked keeps a trace and gives its number plus 1; 0 for none.
-func (r *recorder) keepTraceLocked(traceparent string) int {
+func (r *Recorder) keepTraceLocked(traceparent string) int {
 	link, sampled := telemetry.Link(traceparent)
 	if !sampled {
 		return 0
@@ -200,7 +200,7 @@ func (r *recorder) keepTraceLocked(traceparent string) int {
 }
 
 // traceparentLocked is the trace of a record; empty when it has none or it was forgotten.
-func (r *recorder) traceparentLocked(known *record) string {
+func (r *Recorder) traceparentLocked(known *record) string {
 	if known.trace == 0 || known.trace+len(r.traces) <= r.traced {
 		return ""
 	}

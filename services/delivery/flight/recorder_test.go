@@ -1,4 +1,4 @@
-package delivery
+package flight
 
 import (
 	"fmt"
@@ -17,21 +17,21 @@ import (
 var recordTime = time.Unix(1_790_000_000, 0)
 
 // event gives the recorder one committed event.
-func (r *recorder) event(id string, seq uint64, at time.Time, traceparent string) {
-	c := &commit{
-		messages: []source.Message{{Sequence: seq + 100, TimeNs: at.UnixNano() - 5e6}},
-		events:   []*conversationv1.Event{{ConversationId: id, Seq: seq}}, causes: []int{0},
-		committed: at, published: at.Add(30 * time.Microsecond),
+func (r *Recorder) event(id string, seq uint64, at time.Time, traceparent string) {
+	c := &Commit{
+		Messages: []source.Message{{Sequence: seq + 100, TimeNs: at.UnixNano() - 5e6}},
+		Events:   []*conversationv1.Event{{ConversationId: id, Seq: seq}}, Causes: []int{0},
+		Committed: at, Published: at.Add(30 * time.Microsecond),
 	}
 	if traceparent != "" {
-		c.traceparents = []string{traceparent}
+		c.Traceparents = []string{traceparent}
 	}
-	r.committed(c)
+	r.RecordCommit(c)
 }
 
-func (r *recorder) ask(id string, seq uint64) *deliveryv1.ExplainResponse {
+func (r *Recorder) ask(id string, seq uint64) *deliveryv1.ExplainResponse {
 	answer := &deliveryv1.ExplainResponse{}
-	r.explain(id, seq, answer)
+	r.Explain(id, seq, answer)
 	return answer
 }
 
@@ -39,7 +39,7 @@ func (r *recorder) ask(id string, seq uint64) *deliveryv1.ExplainResponse {
 func TestRecorderRemembersWhatItSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 20).Draw(t, "size")
-		r := newRecorder(size, recordTime)
+		r := NewRecorder(size, recordTime)
 		type key struct {
 			id  string
 			seq uint64
@@ -52,7 +52,7 @@ func TestRecorderRemembersWhatItSays(t *testing.T) {
 			now = now.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "pause")) * time.Millisecond)
 			id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "conversation")
 			if seq := heads[id]; seq > 0 && rapid.IntRange(0, 5).Draw(t, "told again") == 0 {
-				r.republished([]*conversationv1.Event{{ConversationId: id, Seq: seq}}, now, nil)
+				r.RecordRepublished([]*conversationv1.Event{{ConversationId: id, Seq: seq}}, now, nil)
 				again[key{id, seq}] = now
 				continue
 			}
@@ -86,46 +86,48 @@ func TestRecorderRemembersWhatItSays(t *testing.T) {
 }
 
 func TestRecorderKeepsTraces(t *testing.T) {
-	r := newRecorder(64, recordTime)
+	r := NewRecorder(64, recordTime)
 	for seq := range uint64(10) {
-		r.event("a", seq+1, recordTime, traceparent(int(seq)))
+		r.event("a", seq+1, recordTime, sampledTraceparent(int(seq)))
 		r.event("b", seq+1, recordTime, "")
 	}
-	require.Equal(t, traceparent(9), r.ask("a", 10).GetCommit().GetTraceparent())
+	require.Equal(t, sampledTraceparent(9), r.ask("a", 10).GetCommit().GetTraceparent())
 	require.Empty(t, r.ask("a", 1).GetCommit().GetTraceparent(), "that place was needed for a later one")
 	require.NotNil(t, r.ask("a", 1).GetCommit())
 	require.Empty(t, r.ask("b", 10).GetCommit().GetTraceparent())
 }
 
 func TestRecordingAllocatesNothing(t *testing.T) {
-	r := newRecorder(100, recordTime)
-	c := &commit{
-		messages: []source.Message{{Sequence: 1}}, events: []*conversationv1.Event{{ConversationId: "a", Seq: 1}}, causes: []int{0},
-		committed: recordTime, published: recordTime,
+	r := NewRecorder(100, recordTime)
+	c := &Commit{
+		Messages: []source.Message{{Sequence: 1}}, Events: []*conversationv1.Event{{ConversationId: "a", Seq: 1}}, Causes: []int{0},
+		Committed: recordTime, Published: recordTime,
 	}
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
-		c.events[0].Seq++
-		r.committed(c)
+		c.Events[0].Seq++
+		r.RecordCommit(c)
 	}))
 }
 
 func BenchmarkRecorder(b *testing.B) {
-	r := newRecorder(50000, recordTime)
-	batch := &commit{committed: recordTime, published: recordTime}
+	r := NewRecorder(50000, recordTime)
+	batch := &Commit{Committed: recordTime, Published: recordTime}
 	list := make([]source.Message, 512)
 	for i := range list {
-		batch.events = append(batch.events, &conversationv1.Event{ConversationId: fmt.Sprintf("g%026d", i%50)})
-		batch.causes = append(batch.causes, i)
+		batch.Events = append(batch.Events, &conversationv1.Event{ConversationId: fmt.Sprintf("g%026d", i%50)})
+		batch.Causes = append(batch.Causes, i)
 	}
-	batch.messages = list
+	batch.Messages = list
 	var seq uint64
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, event := range batch.events {
+		for _, event := range batch.Events {
 			seq++
 			event.Seq = seq
 		}
-		r.committed(batch)
+		r.RecordCommit(batch)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/512, "ns/event")
 }
+
+func sampledTraceparent(n int) string { return fmt.Sprintf("00-%032x-%016x-01", n+0xabc, n+0xdef) }
