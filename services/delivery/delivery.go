@@ -54,6 +54,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/services/delivery/admin"
 	"github.com/runnelhq/runnel/services/delivery/flight"
+	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -100,7 +101,7 @@ type Service struct {
 	metrics  *metrics.Metrics
 	recorder *flight.Recorder
 	tracer   trace.Tracer
-	keeper   *keeper
+	leases   *lease.Manager
 	fleet    *fleet.Fleet
 	admin    *admin.Server
 	running  sync.WaitGroup // owners
@@ -139,10 +140,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: counters, recorder: recorder,
 		tracer: deps.TracerProvider.Tracer(flight.ScopeName), owners: map[int]*owner{}, acknowledged: map[int]*acknowledged{},
 	}
-	s.keeper = newKeeper(leaseConfig{
+	s.leases = lease.New(lease.Config{
 		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,
 		Failures: counters.LeaseFailures, Moves: counters.Moves,
-		Start: s.begin, Announce: s.announce, Fit: deps.NATS.IsConnected,
+		Start: s.startPartition, Announce: s.announceReleased, Fit: deps.NATS.IsConnected,
 	})
 	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
 	s.fleet.RegisterService(questions(), s)
@@ -170,7 +171,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.setSubmitter(submitter)
 	defer s.setSubmitter(nil)
 
-	released, err := nc.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { s.keeper.wake.Raise() })
+	released, err := nc.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { s.leases.RenewNow() })
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", broker.ReleasedSubject, err)
 	}
@@ -190,7 +191,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer watcher.Wait()
 	defer cancel()
 
-	s.keeper.run(ctx)
+	s.leases.Run(ctx)
 	s.running.Wait()
 	return nil
 }
@@ -207,14 +208,14 @@ func (s *Service) Check(context.Context) error {
 	if !running {
 		return errors.New("not running")
 	}
-	if since := time.Since(s.keeper.lastRenewal()); since > s.cfg.LeaseTTL {
+	if since := time.Since(s.leases.LastRenewal()); since > s.cfg.LeaseTTL {
 		return fmt.Errorf("the history service last renewed the leases %v ago: it or its database is away", since.Round(time.Second))
 	}
 	return nil
 }
 
-// begin starts the work on a partition. ended is called after it has ended.
-func (s *Service) begin(partition int, ended func()) tenure {
+// startPartition starts the work on a partition. ended is called after it has ended.
+func (s *Service) startPartition(partition int, ended func()) lease.Assignment {
 	ctx, cancel := context.WithCancel(context.Background()) // ended by the owner's Stop, after a time to finish
 	o := &owner{
 		worker: s.worker, partition: partition, partitions: s.deps.Broker.Partitions, cfg: s.cfg,
@@ -248,8 +249,8 @@ func (s *Service) begin(partition int, ended func()) tenure {
 	return o
 }
 
-// announce wakes workers that look for partitions. They look by themselves soon, so it may fail.
-func (s *Service) announce() {
+// announceReleased wakes workers that look for partitions. They look by themselves soon, so it may fail.
+func (s *Service) announceReleased() {
 	if err := s.deps.NATS.Publish(broker.ReleasedSubject, nil); err == nil {
 		_ = s.deps.NATS.Flush()
 	}
@@ -273,7 +274,7 @@ func (s *Service) watchConnection(ctx context.Context) {
 				o.resync()
 			}
 			s.mu.Unlock()
-			s.keeper.wake.Raise()
+			s.leases.RenewNow()
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -36,7 +37,7 @@ type fakeHistory struct {
 	views      map[string]*fakeView
 	backups    map[uint32]*historyv1.Watermark
 	positions  map[uint32][]*historyv1.Position // of events, as they were appended
-	leases     *fakeLeases
+	leases     *deliverytest.Leases
 	partitions int
 	level      uint32
 	clock      uint64 // the store's, for epochs
@@ -51,7 +52,7 @@ type fakeHistory struct {
 func newFakeHistory(partitions int) *fakeHistory {
 	return &fakeHistory{
 		watermarks: map[uint32]*historyv1.Watermark{}, logs: map[string][]*conversationv1.Event{}, states: map[string]*conversation.State{},
-		keys: map[source.CommandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: newFakeLeases(partitions),
+		keys: map[source.CommandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: deliverytest.NewLeases(partitions),
 		refusals: map[source.CommandKey]*historyv1.Refusal{}, views: map[string]*fakeView{}, backups: map[uint32]*historyv1.Watermark{},
 		positions: map[uint32][]*historyv1.Position{}, partitions: partitions, level: uint32(conversation.MaxLevel()),
 	}

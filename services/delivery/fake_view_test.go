@@ -159,16 +159,16 @@ func (f *fakeHistory) MarkBackup(_ context.Context, in *historyv1.MarkBackupRequ
 }
 
 func (f *fakeHistory) ListLeases(context.Context, *historyv1.ListLeasesRequest, ...grpc.CallOption) (*historyv1.ListLeasesResponse, error) {
-	f.leases.mu.Lock()
-	defer f.leases.mu.Unlock()
+	f.leases.Mu.Lock()
+	defer f.leases.Mu.Unlock()
 	answer := &historyv1.ListLeasesResponse{}
-	for worker := range f.leases.workers {
+	for worker := range f.leases.Workers {
 		answer.Workers = append(answer.Workers, &historyv1.Worker{Worker: worker, LiveForMs: 1000})
 	}
 	return answer, nil
 }
 
 func (f *fakeHistory) MovePartition(_ context.Context, in *historyv1.MovePartitionRequest, _ ...grpc.CallOption) (*historyv1.MovePartitionResponse, error) {
-	f.leases.want(in.GetPartition(), in.GetWorker())
+	f.leases.MoveTo(in.GetPartition(), in.GetWorker())
 	return &historyv1.MovePartitionResponse{}, nil
 }

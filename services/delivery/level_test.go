@@ -103,9 +103,9 @@ func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
 	b.raise()
 	b.putCommand(newer(create.GetConversationId(), 2))
 	b.eventually("it is moved", func() bool {
-		b.store.leases.mu.Lock()
-		defer b.store.leases.mu.Unlock()
-		return b.store.leases.wanted[0] == "newer"
+		b.store.leases.Mu.Lock()
+		defer b.store.leases.Mu.Unlock()
+		return b.store.leases.Wanted[0] == "newer"
 	})
 	b.eventually("it says so", func() bool { return strings.Contains(w.state(0), "the partition goes to newer") })
 }

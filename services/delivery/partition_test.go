@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -169,7 +170,7 @@ func TestZombie(t *testing.T) {
 	b := newBed(t, 1)
 	a := b.startWorker(nil)
 	other := b.startWorker(func(_ *Config, d *Deps) {
-		d.History = &split{fakeHistory: b.store, leases: newFakeLeases(1)}
+		d.History = &split{fakeHistory: b.store, leases: deliverytest.NewLeases(1)}
 	})
 	create := command("", "ann", 1, group("g"))
 	require.EqualValues(t, 1, b.send(create).GetSeq())
@@ -421,5 +422,5 @@ func TestHandover(t *testing.T) {
 // split is the store with other leases: a worker that believes what the others do not.
 type split struct {
 	*fakeHistory
-	leases *fakeLeases
+	leases *deliverytest.Leases
 }

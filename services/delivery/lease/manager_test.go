@@ -1,4 +1,4 @@
-package delivery
+package lease
 
 import (
 	"context"
@@ -16,24 +16,26 @@ import (
 	"google.golang.org/grpc/status"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 // site is where the workers of a test meet: who works on which partition, in the time of the bubble.
 type site struct {
-	store *fakeLeases
+	store *deliverytest.Leases
 
-	mu      sync.Mutex
-	keepers []*keeper
-	working map[int]string    // by partition
-	since   map[int]time.Time // when its present worker began
-	twice   bool              // two at once on one partition
+	mu       sync.Mutex
+	managers []*Manager
+	working  map[int]string    // by partition
+	since    map[int]time.Time // when its present worker began
+	twice    bool              // two at once on one partition
 }
 
 func newSite(partitions int) *site {
-	return &site{store: newFakeLeases(partitions), working: map[int]string{}, since: map[int]time.Time{}}
+	return &site{store: deliverytest.NewLeases(partitions), working: map[int]string{}, since: map[int]time.Time{}}
 }
 
-// job is a tenure that needs some time to end.
+// job is a assignment that needs some time to end.
 type job struct {
 	site     *site
 	part     int
@@ -66,8 +68,8 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	dead := make(chan struct{})
-	var k *keeper
-	begin := func(p int, ended func()) tenure {
+	var k *Manager
+	begin := func(p int, ended func()) Assignment {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.working[p] != "" {
@@ -79,22 +81,22 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 	announce := func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for _, other := range s.keepers {
-			other.wake.Raise()
+		for _, other := range s.managers {
+			other.RenewNow()
 		}
 	}
-	k = newKeeper(leaseConfig{
-		Store: mortal{s.store, dead}, Worker: name, Partitions: s.store.partitions, TTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler),
+	k = New(Config{
+		Store: mortal{s.store, dead}, Worker: name, Partitions: s.store.Partitions, TTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler),
 		Failures: prometheus.NewCounter(prometheus.CounterOpts{}), Moves: prometheus.NewCounter(prometheus.CounterOpts{}),
 		Start: begin, Announce: announce, Fit: fit,
 	})
 	s.mu.Lock()
-	s.keepers = append(s.keepers, k)
+	s.managers = append(s.managers, k)
 	s.mu.Unlock()
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		k.run(ctx)
+		k.Run(ctx)
 	}()
 	t.Cleanup(func() { cancel(); <-finished })
 	return func() { cancel(); <-finished }, func() {
@@ -168,7 +170,7 @@ func TestWorkerThatCannotRenewStops(t *testing.T) {
 		s := newSite(4)
 		s.hire(t, "a", always)
 		synctest.Wait()
-		s.store.setDown(true)
+		s.store.SetDown(true)
 		pass(2 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread(), "a lease in force is worked on though it cannot be renewed")
@@ -176,7 +178,7 @@ func TestWorkerThatCannotRenewStops(t *testing.T) {
 		synctest.Wait()
 		require.Empty(t, s.spread())
 
-		s.store.setDown(false)
+		s.store.SetDown(false)
 		pass(time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread())
@@ -189,7 +191,7 @@ func TestLostLeaseIsGivenUp(t *testing.T) {
 		s := newSite(2)
 		s.hire(t, "a", always)
 		synctest.Wait()
-		s.store.take(1, "somebody else")
+		s.store.Assign(1, "somebody else")
 		pass(time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 1}, s.spread())
@@ -225,11 +227,11 @@ func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 
 // move is what an operator's MovePartition does: the wish is stored, and all workers are woken.
 func (s *site) move(partition uint32, worker string) {
-	s.store.want(partition, worker)
+	s.store.MoveTo(partition, worker)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, k := range s.keepers {
-		k.wake.Raise()
+	for _, k := range s.managers {
+		k.RenewNow()
 	}
 }
 
@@ -260,8 +262,8 @@ func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
 			synctest.Wait()
 			require.Less(t, time.Since(before), 300*time.Millisecond)
 		}
-		require.InDelta(t, 1, testutil.ToFloat64(s.keepers[0].Moves), 0)
-		require.Zero(t, testutil.ToFloat64(s.keepers[1].Moves))
+		require.InDelta(t, 1, testutil.ToFloat64(s.managers[0].Moves), 0)
+		require.Zero(t, testutil.ToFloat64(s.managers[1].Moves))
 		pass(5 * time.Second)
 		synctest.Wait()
 		require.Equal(t, "b", s.worksOn(int(moved)), "what was moved stays")
@@ -365,11 +367,11 @@ func TestFailedRenewalsAreCounted(t *testing.T) {
 		s := newSite(1)
 		s.hire(t, "a", always)
 		synctest.Wait()
-		require.Zero(t, testutil.ToFloat64(s.keepers[0].Failures))
-		s.store.setDown(true)
+		require.Zero(t, testutil.ToFloat64(s.managers[0].Failures))
+		s.store.SetDown(true)
 		pass(1100 * time.Millisecond)
 		synctest.Wait()
-		require.InDelta(t, 2, testutil.ToFloat64(s.keepers[0].Failures), 0)
+		require.InDelta(t, 2, testutil.ToFloat64(s.managers[0].Failures), 0)
 	})
 }
 
@@ -378,7 +380,7 @@ func pass(d time.Duration) { <-time.After(d) }
 
 // mortal is the store as a worker sees it that may be killed: a dead worker's calls never arrive.
 type mortal struct {
-	leaser
+	Store
 	dead chan struct{}
 }
 
@@ -387,6 +389,6 @@ func (m mortal) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...g
 	case <-m.dead:
 		return nil, status.Error(codes.Unavailable, "dead")
 	default:
-		return m.leaser.Lease(ctx, in, opts...)
+		return m.Store.Lease(ctx, in, opts...)
 	}
 }

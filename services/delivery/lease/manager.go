@@ -1,0 +1,285 @@
+// Package lease decides which partitions a worker works on: it renews the leases in the store, and starts and stops the work
+// on partitions as the leases come and go.
+package lease
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/wake"
+)
+
+// renewals is how many times a lease is renewed in the time it lasts.
+const renewals = 4
+
+// Store is the part of the store that a manager needs.
+type Store interface {
+	Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error)
+}
+
+// Assignment is the work on one partition while this worker holds its lease.
+type Assignment interface {
+	// Stop asks it to end; it does not wait.
+	Stop()
+	// Done is closed when it has ended.
+	Done() <-chan struct{}
+	// Confirm tells it that the lease was renewed.
+	Confirm()
+}
+
+// Config is what a manager works with. All fields are required.
+type Config struct {
+	Store      Store
+	Worker     string // its name
+	Partitions int
+	TTL        time.Duration
+	Log        *slog.Logger
+	// Failures counts failed renewals, Moves the partitions that were given up because an operator moved them.
+	Failures, Moves prometheus.Counter
+
+	// Start begins the work on a partition, and calls ended after it has ended.
+	Start func(partition int, ended func()) Assignment
+	// Announce tells other workers that partitions are free.
+	Announce func()
+	// Fit reports whether this worker can work at all. One that cannot gives its partitions to others.
+	Fit func() bool
+}
+
+// Manager renews the leases of one worker. It starts the work on partitions that the store assigns to it, ends the work on
+// those that the store takes away, and gives back those above its share and those that an operator moved to another worker.
+// A partition that an operator moved here stays, even above the share.
+//
+// For a moment two workers may work on one partition: the lease only makes that rare. The watermark makes it harmless,
+// because only one of them can move it.
+type Manager struct {
+	Config
+
+	// wake is raised to renew at once.
+	wake wake.Signal
+
+	assignments map[int]Assignment
+	surplus     map[int]struct{} // to be given back as soon as their assignments have ended
+	fitAt       time.Time        // when the worker was last fit
+	failing     bool
+	// lastRenewed is when the last successful renewal was begun (the store counts from later); zero before Run. Atomic
+	// because readiness asks for it.
+	lastRenewed atomic.Pointer[time.Time]
+}
+
+// LastRenewal is when the last successful renewal began; zero before the first. It is safe for concurrent use.
+func (m *Manager) LastRenewal() time.Time {
+	if at := m.lastRenewed.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}
+
+// New makes a manager. Nothing happens until Run.
+func New(cfg Config) *Manager {
+	return &Manager{Config: cfg, wake: wake.NewSignal(), assignments: map[int]Assignment{}, surplus: map[int]struct{}{}}
+}
+
+// Run renews the leases until ctx ends. Then it ends all work and gives everything back, so that other workers need not wait
+// for the leases to expire.
+func (m *Manager) Run(ctx context.Context) {
+	m.fitAt = time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			m.releaseAll(context.WithoutCancel(ctx))
+			return
+		case <-timer.C:
+		case <-m.wake:
+		}
+		m.renew(ctx)
+		timer.Reset(m.TTL / renewals)
+	}
+}
+
+// RenewNow has the manager renew at once: other workers gave partitions back, or an assignment of this one ended.
+func (m *Manager) RenewNow() { m.wake.Raise() }
+
+// renew makes one round: give back, renew, claim.
+func (m *Manager) renew(ctx context.Context) {
+	now := time.Now()
+	if m.Fit() {
+		m.fitAt = now
+	}
+	unfit := now.Sub(m.fitAt) > m.TTL
+	if unfit {
+		m.stopAll("the connection to NATS is lost")
+		for p := range m.assignments {
+			m.surplus[p] = struct{}{}
+		}
+	}
+	release := m.dropEnded()
+	call, cancel := context.WithTimeout(ctx, m.TTL/2)
+	defer cancel()
+	answer, err := m.Store.Lease(call, &historyv1.LeaseRequest{
+		Worker: m.Worker, TtlMs: uint32(m.TTL.Milliseconds()), Release: release, Stopping: unfit,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		m.Failures.Inc()
+		if !m.failing {
+			m.failing = true
+			m.Log.Warn("could not renew the leases; trying again", "error", err)
+		}
+		if time.Since(m.LastRenewal()) > m.TTL {
+			m.stopAll("the leases have expired")
+		}
+		return
+	}
+	if m.failing {
+		m.failing = false
+		m.Log.Info("the leases are renewed again")
+	}
+	m.lastRenewed.Store(&now)
+	for _, p := range release {
+		delete(m.surplus, int(p))
+	}
+	if len(release) > 0 {
+		m.Announce()
+	}
+	if !unfit {
+		m.reconcile(answer)
+		return
+	}
+	// A claim whose answer was lost: no work was started here, but renewing keeps other workers from it.
+	for _, p := range answer.GetHeld() {
+		if _, begun := m.assignments[int(p)]; !begun {
+			m.surplus[int(p)] = struct{}{}
+			m.wake.Raise()
+		}
+	}
+}
+
+// dropEnded removes assignments that have ended and returns the partitions to give back.
+func (m *Manager) dropEnded() []uint32 {
+	for p, t := range m.assignments {
+		select {
+		case <-t.Done():
+			delete(m.assignments, p)
+		default:
+		}
+	}
+	var release []uint32
+	for _, p := range slices.Sorted(maps.Keys(m.surplus)) {
+		if _, ending := m.assignments[p]; !ending {
+			release = append(release, uint32(p))
+		}
+	}
+	return release
+}
+
+// reconcile starts and stops work until it agrees with the leases that the store says this worker holds.
+func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
+	held := make(map[int]struct{}, len(answer.GetHeld()))
+	for _, p := range answer.GetHeld() {
+		held[int(p)] = struct{}{}
+	}
+	for p, t := range m.assignments {
+		if _, ours := held[p]; !ours {
+			if _, expected := m.surplus[p]; !expected {
+				m.Log.Warn("lost the lease of a partition", "partition", p)
+			}
+			delete(m.surplus, p)
+			t.Stop()
+		}
+	}
+	wantedElsewhere, pinned := answer.GetHandOver(), answer.GetPinned()
+	// Pinned partitions count first, so that only others are above the share.
+	order := slices.SortedFunc(maps.Keys(held), func(a, b int) int {
+		return cmp.Or(rank(pinned, a)-rank(pinned, b), a-b)
+	})
+	var taken []int
+	working, again := 0, false
+	for _, p := range order {
+		if _, leaving := m.surplus[p]; leaving {
+			continue
+		}
+		t, begun := m.assignments[p]
+		handOver := slices.Contains(wantedElsewhere, uint32(p))
+		switch {
+		case handOver || (working >= int(answer.GetShare()) && !slices.Contains(pinned, uint32(p))):
+			if handOver {
+				m.Moves.Inc()
+				m.Log.Info("an operator moved a partition to another worker; handing it over", "partition", p)
+			}
+			m.surplus[p] = struct{}{}
+			if begun {
+				t.Stop()
+			} else {
+				again = true
+			}
+			continue
+		case begun:
+			t.Confirm()
+		default:
+			m.assignments[p] = m.Start(p, m.RenewNow)
+			taken = append(taken, p)
+		}
+		working++
+	}
+	if len(taken) > 0 {
+		m.Log.Info("taking over partitions", "partitions", taken, "working_on", working)
+	}
+	if again {
+		m.wake.Raise() // to give back what was never begun
+	}
+}
+
+func rank(pinned []uint32, partition int) int {
+	if slices.Contains(pinned, uint32(partition)) {
+		return 0
+	}
+	return 1
+}
+
+func (m *Manager) stopAll(reason string) {
+	if len(m.assignments) > 0 {
+		m.Log.Error("giving up all partitions", "reason", reason, "partitions", len(m.assignments))
+	}
+	for _, t := range m.assignments {
+		t.Stop()
+	}
+}
+
+// releaseAll ends all work and gives everything back.
+func (m *Manager) releaseAll(ctx context.Context) {
+	for _, t := range m.assignments {
+		t.Stop()
+	}
+	for _, t := range m.assignments {
+		<-t.Done()
+	}
+	// All partitions, because a last call that was cut off may have claimed some. The store ignores those of other workers.
+	release := make([]uint32, m.Partitions)
+	for p := range release {
+		release[p] = uint32(p)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.TTL/2)
+	defer cancel()
+	_, err := m.Store.Lease(ctx, &historyv1.LeaseRequest{
+		Worker: m.Worker, TtlMs: uint32(m.TTL.Milliseconds()), Release: release, Stopping: true,
+	})
+	if err != nil {
+		m.Log.Warn("could not give the leases back; they expire by themselves", "after", m.TTL, "error", err)
+		return
+	}
+	m.Announce()
+}
