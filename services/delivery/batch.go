@@ -33,6 +33,11 @@ type plan struct {
 	facts map[string]*conversation.Facts
 }
 
+// change is what the plan changes in memory once it is committed.
+func (p *plan) change() change {
+	return change{states: p.states, facts: p.facts, events: p.events, effects: p.effects}
+}
+
 // world is what a planner looks at: what is committed, as far as it is in memory.
 type world struct {
 	state    func(id string) *conversation.State

@@ -251,7 +251,7 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 		}
 		next.Epoch = answer.GetEpoch()
 		b.mark = next
-		b.book.commit(p, 0)
+		b.book.commit(p.change(), 0)
 		b.refusals.add(p.refusals, last.TimeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {

@@ -33,11 +33,6 @@ type page struct {
 // weight is what a page counts towards the book's capacity.
 func (p *page) weight() int { return 1 + len(p.cursors) + p.facts.Len() }
 
-type cursor struct {
-	delivered, read         uint64
-	deliveredTime, readTime int64
-}
-
 // book is all that an owner has in memory of its conversations: their committed states, for apply, and their members'
 // cursors. It is a cache of the store that is never behind it, because one worker at a time writes to a partition; a
 // worker that lost a partition throws its book away.
@@ -69,20 +64,20 @@ func newBook(capacity int) *book {
 	}
 }
 
-// find gives the page of a conversation, nil when it is not in memory. Callers hold mu.
-func (b *book) find(id string) *page {
+// findLocked gives the page of a conversation, nil when it is not in memory.
+func (b *book) findLocked(id string) *page {
 	if p := b.young[id]; p != nil {
 		return p
 	}
 	p := b.old[id]
 	if p != nil {
 		delete(b.old, id)
-		b.put(id, p)
+		b.putLocked(id, p)
 	}
 	return p
 }
 
-func (b *book) put(id string, p *page) {
+func (b *book) putLocked(id string, p *page) {
 	b.young[id] = p
 	b.weight += p.weight()
 }
@@ -91,7 +86,7 @@ func (b *book) put(id string, p *page) {
 func (b *book) state(id string) *conversation.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p := b.find(id); p != nil {
+	if p := b.findLocked(id); p != nil {
 		return p.state
 	}
 	return nil
@@ -110,10 +105,7 @@ func (b *book) cursors(id string) []*conversationv1.Cursor {
 	}
 	all := make([]*conversationv1.Cursor, 0, len(p.cursors))
 	for _, user := range slices.Sorted(maps.Keys(p.cursors)) {
-		at := p.cursors[user]
-		all = append(all, &conversationv1.Cursor{
-			UserId: user, DeliveredSeq: at.delivered, DeliveredTimeMs: at.deliveredTime, ReadSeq: at.read, ReadTimeMs: at.readTime,
-		})
+		all = append(all, p.cursors[user].proto(user))
 	}
 	return all
 }
@@ -123,7 +115,7 @@ func (b *book) missing(dst []string, ids map[string]struct{}) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id := range ids {
-		if b.find(id) == nil {
+		if b.findLocked(id) == nil {
 			dst = append(dst, id)
 		}
 	}
@@ -149,32 +141,40 @@ func (b *book) add(ids []string, found []*historyv1.ConversationState, nowMs int
 		for _, m := range c.GetMembers() {
 			at := m.GetCursor()
 			p.state.Members[at.GetUserId()] = m.GetJoinedSeq()
-			p.cursors[at.GetUserId()] = cursor{at.GetDeliveredSeq(), at.GetReadSeq(), at.GetDeliveredTimeMs(), at.GetReadTimeMs()}
+			p.cursors[at.GetUserId()] = cursorOf(at)
 		}
-		b.put(c.GetConversationId(), p)
+		b.putLocked(c.GetConversationId(), p)
 	}
 	for _, id := range ids {
 		if b.young[id] == nil {
-			b.put(id, &page{})
+			b.putLocked(id, &page{})
 		}
 		acks := b.wanted[id]
 		delete(b.wanted, id)
 		b.waiting -= len(acks)
 		for _, ack := range acks {
-			b.move(b.young[id], ack, nowMs)
+			b.moveLocked(b.young[id], ack, nowMs)
 		}
 	}
 }
 
+// change is what a committed batch changes in memory.
+type change struct {
+	states  map[string]*conversation.State // after the batch, by conversation
+	facts   map[string]*conversation.Facts // over those in memory
+	events  []*conversationv1.Event
+	effects []*historyv1.Effect
+}
+
 // commit makes the states and facts after a committed batch the present ones, and moves the cursors that events move by
 // themselves.
-func (b *book) commit(batch *plan, nowMs int64) {
+func (b *book) commit(batch change, nowMs int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, state := range batch.states {
-		b.find(id).state = state
+		b.findLocked(id).state = state
 	}
-	b.mergeFacts(batch)
+	b.mergeFactsLocked(batch)
 	for _, event := range batch.events {
 		p := b.young[event.GetConversationId()]
 		joined, left := conversation.Memberships(event)
@@ -194,11 +194,11 @@ func (b *book) commit(batch *plan, nowMs int64) {
 			}
 			delete(p.moved, left)
 		}
-		// What somebody did, they have seen. A leaver is no member any more: no cursor, but the count of members changed.
-		b.move(p, &brokerv1.Ack{
+		// A sender has seen their own event. A user who left has no cursor, but the number of members changed.
+		b.moveLocked(p, &brokerv1.Ack{
 			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
 		}, nowMs)
-		b.due(event.GetConversationId(), p)
+		b.markMovedLocked(event.GetConversationId(), p)
 	}
 }
 
@@ -215,7 +215,7 @@ func (b *book) trim() {
 		for id, p := range kept {
 			if _, forgotten := b.old[id]; forgotten {
 				delete(b.old, id)
-				b.put(id, p)
+				b.putLocked(id, p)
 			}
 		}
 	}
@@ -228,8 +228,8 @@ func (b *book) acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 	defer b.mu.Unlock()
 	for _, ack := range acks {
 		id := ack.GetConversationId()
-		if p := b.find(id); p != nil {
-			b.move(p, ack, nowMs)
+		if p := b.findLocked(id); p != nil {
+			b.moveLocked(p, ack, nowMs)
 			continue
 		}
 		if !conversation.ValidID(id) || b.waiting >= maxWanted {
@@ -258,34 +258,54 @@ func (b *book) wants(n int) []string {
 	return ids
 }
 
-// move moves a member's cursor forward, never beyond the head and never back. Reading implies having received. Callers hold mu.
-func (b *book) move(p *page, ack *brokerv1.Ack, nowMs int64) {
+// moveLocked moves a member's cursor forward, never beyond the head and never back. Reading implies having received.
+func (b *book) moveLocked(p *page, ack *brokerv1.Ack, nowMs int64) {
 	at, member := p.cursors[ack.GetUserId()]
 	if !member || p.state == nil {
 		return
 	}
-	read := min(ack.GetReadSeq(), p.state.Head)
-	delivered := max(min(ack.GetDeliveredSeq(), p.state.Head), read)
-	if delivered <= at.delivered && read <= at.read {
+	if !at.advance(ack.GetDeliveredSeq(), ack.GetReadSeq(), p.state.Head, nowMs) {
 		return
-	}
-	if delivered > at.delivered {
-		at.delivered, at.deliveredTime = delivered, nowMs
-	}
-	if read > at.read {
-		at.read, at.readTime = read, nowMs
 	}
 	p.cursors[ack.GetUserId()] = at
 	if p.moved == nil {
 		p.moved = map[string]struct{}{}
 	}
 	p.moved[ack.GetUserId()] = struct{}{}
-	b.due(ack.GetConversationId(), p)
+	b.markMovedLocked(ack.GetConversationId(), p)
 }
 
-// due marks a page for the next flush. Callers hold mu.
-func (b *book) due(id string, p *page) {
+// markMovedLocked marks a page for the next flush.
+func (b *book) markMovedLocked(id string, p *page) {
 	p.changed = true
 	b.dirty[id] = p
 	b.flush.Raise()
+}
+
+// Moved is raised when there are moves to collect.
+func (b *book) Moved() wake.Signal { return b.flush }
+
+// Collect adds to m what moved since the last call. Receipts are made at the same moment, so that they never contain a
+// cursor that is not stored with them.
+func (b *book) Collect(m *moves) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, p := range b.dirty {
+		var head uint64
+		if p.state != nil {
+			head = p.state.Head
+		}
+		m.add(id, p.cursors, p.moved, head)
+		b.saving[id] = p
+		clear(p.moved)
+		p.changed = false
+	}
+	clear(b.dirty)
+}
+
+// Saved says that all that was collected is stored: the entries may be evicted and loaded again.
+func (b *book) Saved() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.saving)
 }

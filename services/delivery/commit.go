@@ -202,7 +202,7 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *flight
 	o.metrics.Batch.Observe(float64(len(entries)))
 	countResults(o.metrics, batch.verdicts)
 	observeCommitTimes(o.metrics, entries, now)
-	s.book.commit(batch, now.UnixMilli())
+	s.book.commit(batch.change(), now.UnixMilli())
 	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.Refusals.Set(float64(s.refusals.size()))
 	trace.Publishing(entries, batch.traceResult)

@@ -128,7 +128,7 @@ func TestStaircase(t *testing.T) {
 		for _, seq := range cursors {
 			at[seq]++
 		}
-		steps := staircase(at)
+		steps := stepsOf(at)
 		require.LessOrEqual(t, len(steps), maxSteps)
 		for i, step := range steps {
 			require.NotZero(t, step.GetSeq())
@@ -164,15 +164,15 @@ func TestBookIsBounded(t *testing.T) {
 		require.LessOrEqual(t, len(b.young)+len(b.old), 60)
 	}
 	require.NotNil(t, b.state(kept))
-	pending := &moves{cursors: map[cursorKey]cursor{}, receipts: map[string]*conversationv1.Receipt{}}
-	b.collect(pending)
+	pending := newMoves()
+	b.Collect(pending)
 	require.EqualValues(t, 3, pending.cursors[cursorKey{kept, "ann"}].delivered)
 	require.Len(t, pending.receipts, 1)
 	for n := range 1000 {
 		load(n + 2000)
 	}
 	require.NotNil(t, b.state(kept), "read again now, it would be behind what is being stored")
-	b.saved()
+	b.Saved()
 	for n := range 1000 {
 		load(n + 4000)
 	}

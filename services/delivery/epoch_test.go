@@ -182,7 +182,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 	b := newInBatches(1000)
 	var last *conversationv1.Receipt
 	check := func() {
-		r := receipt(id, b.book.young[id])
+		r := receiptOf(id, b.book.young[id].cursors, b.book.young[id].state.Head)
 		if last != nil {
 			require.True(t, r.GetVersion() > last.GetVersion() || proto.Equal(r, last), "%v after %v", r, last)
 		}

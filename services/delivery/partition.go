@@ -174,7 +174,7 @@ func (o *owner) session(ctx context.Context) error {
 	// Flushing ends after the loop, with what the last batch moved.
 	flushing, endFlushing := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
-	flusher.Go(func() { s.flushCursors(flushing) })
+	flusher.Go(func() { s.flusher().run(flushing) })
 	o.room.begin(at.stored, at.backup)
 	flusher.Go(func() { o.room.keep(flushing, s.identity) })
 	defer flusher.Wait()

@@ -54,6 +54,15 @@ func newSession(o *owner, at *place) *session {
 	}
 }
 
+// flusher stores the cursors of this session. It publishes on its own: a publisher is not safe for concurrent use.
+func (s *session) flusher() *flusher {
+	o := s.owner
+	return &flusher{
+		Source: s.book, Store: o.history, Interval: o.cfg.FlushInterval, Timeout: o.cfg.AppendTimeout,
+		Publish: publish.New(o.nc, o.worker, o.log, o.metrics).Receipt, Flushed: o.metrics.Flushed, Failures: o.metrics.FlushFailures,
+	}
+}
+
 // listen takes the acknowledgements of this partition's members, until the returned function is called.
 func (s *session) listen() (stop func(), err error) {
 	sub, err := s.owner.nc.Subscribe(broker.AckSubject(s.owner.partition), func(msg *nats.Msg) {

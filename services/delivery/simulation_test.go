@@ -320,7 +320,7 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		}
 		next.Epoch = answer.GetEpoch()
 		w.mark = next
-		w.book.commit(p, 0)
+		w.book.commit(p.change(), 0)
 		w.refusals.add(p.refusals, last.TimeMs())
 		return p.verdicts, true
 	}

@@ -1,0 +1,56 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/source"
+)
+
+// loadFacts brings what the commands of a batch refer to into memory. Their conversations are in memory already.
+func (s *session) loadFacts(ctx context.Context, entries []source.Message) error {
+	needs := s.book.unknown(entries)
+	if len(needs) == 0 || bugNeedsNotLoaded {
+		return nil
+	}
+	for len(needs) > 0 {
+		chunk := needs[:min(len(needs), rpc.MaxItems)]
+		needs = needs[len(chunk):]
+		if err := ask(ctx, s.owner, "facts", chunk, s.askFacts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// askFacts asks the store once. Every seq up to the head is an event, so the store must know all of them.
+func (s *session) askFacts(ctx context.Context, needs []need) error {
+	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
+	for i, n := range needs {
+		request.Needs[i] = &historyv1.Need{ConversationId: n.conversation, Seq: n.Seq, UserId: n.User}
+	}
+	answer, err := s.owner.history.GetFacts(ctx, request)
+	if err != nil {
+		return err
+	}
+	known := make([]bool, len(needs))
+	for _, fact := range answer.GetFacts() {
+		if int(fact.GetNeed()) >= len(needs) {
+			return fmt.Errorf("the store named fact %d of %d", fact.GetNeed(), len(needs))
+		}
+		known[fact.GetNeed()] = true
+	}
+	for i, ok := range known {
+		if !ok {
+			err := fmt.Errorf("the store lacks event %d of conversation %s, although it is not above the head; check the log with runnel admin conversations verify",
+				needs[i].Seq, needs[i].conversation)
+			s.owner.alarm(err)
+			return err
+		}
+	}
+	s.book.addFacts(needs, answer.GetFacts())
+	return nil
+}

@@ -1,0 +1,57 @@
+package delivery
+
+import (
+	"slices"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// maxSteps is the most steps of a receipt.
+const maxSteps = 32
+
+// receiptOf makes the receipt of a conversation from its members' cursors and its head.
+//
+// The version follows from the content, so it rises across takeovers without a clock: the sum of all cursors, plus head times
+// (head + 1). Cursors only move forward, and a receipt contains none that is not stored. When a member leaves, the sum falls
+// by at most twice the previous head; but then the head has risen, and the product by more than that. Equal versions have
+// equal content. It fits for heads below 2^31.
+func receiptOf(id string, cursors map[string]cursor, head uint64) *conversationv1.Receipt {
+	delivered, read := make(map[uint64]uint32, 8), make(map[uint64]uint32, 8)
+	var sum uint64
+	for _, at := range cursors {
+		delivered[at.delivered]++
+		read[at.read]++
+		sum += at.delivered + at.read
+	}
+	sum += head * (head + 1)
+	return &conversationv1.Receipt{
+		ConversationId: id, Members: uint32(len(cursors)), Delivered: stepsOf(delivered), Read: stepsOf(read), Version: int64(sum),
+	}
+}
+
+// stepsOf turns the number of members at each seq into steps, highest first, each counting the members above it too.
+// A cursor at seq 0 has received nothing, so 0 is not a step.
+func stepsOf(at map[uint64]uint32) []*conversationv1.Step {
+	seqs := make([]uint64, 0, len(at))
+	for seq := range at {
+		if seq > 0 {
+			seqs = append(seqs, seq)
+		}
+	}
+	slices.SortFunc(seqs, func(a, b uint64) int {
+		if a > b {
+			return -1
+		}
+		return 1 // keys of a map: never equal
+	})
+	if len(seqs) > maxSteps {
+		seqs = seqs[:maxSteps]
+	}
+	steps := make([]*conversationv1.Step, len(seqs))
+	var members uint32
+	for i, seq := range seqs {
+		members += at[seq]
+		steps[i] = &conversationv1.Step{Seq: seq, Members: members}
+	}
+	return steps
+}
