@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -14,57 +13,9 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
-	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
-
-func commandID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
-
-func text(s string) *conversationv1.Body {
-	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
-}
-
-func group(name string, members ...string) *conversationv1.Body {
-	return &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
-		Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members,
-	}}}
-}
-
-func command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
-	if id == "" {
-		id = conversation.CreateID(sender, commandID(n), body.GetCreate())
-	}
-	salt := make([]byte, chain.SaltSize)
-	salt[0], salt[1] = byte(n), byte(n>>8)
-	encoded, err := conversation.EncodeBody(body)
-	if err != nil {
-		panic(err)
-	}
-	return &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: commandID(n), Body: encoded, Salt: salt, Inbox: "inbox",
-		Level: uint32(conversation.LevelOf(body)),
-	}
-}
-
-// decoded is the body of an event or command.
-func decoded(body []byte) *conversationv1.Body {
-	b, err := conversation.DecodeBody(body)
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
-func entries(t rapid.TB, commands ...*brokerv1.Command) []source.Message {
-	list := make([]source.Message, len(commands))
-	for i, c := range commands {
-		payload, err := c.MarshalVT()
-		require.NoError(t, err)
-		list[i] = source.Decode(uint64(i+1), int64(i+1)*1e6, payload)
-	}
-	return list
-}
 
 // oneByOne is what a stream of commands must come to, in the plainest way: the meaning of the rules, without batches and
 // without a cache.

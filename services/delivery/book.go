@@ -13,11 +13,11 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// maxWanted bounds the acknowledgements that wait for their conversation to be loaded. Beyond it they are dropped: the
-// next one of the same member says more anyway.
+// maxWanted bounds the acknowledgements that wait for their conversation to be loaded. Above it they are dropped: the next one
+// of the same member includes them.
 const maxWanted = 8192
 
-// page is what an owner has in memory of one conversation.
+// page is what is in memory of one conversation.
 type page struct {
 	// state is the committed state; nil for a conversation that does not exist.
 	state *conversation.State
@@ -33,13 +33,13 @@ type page struct {
 // weight is what a page counts towards the book's capacity.
 func (p *page) weight() int { return 1 + len(p.cursors) + p.facts.Len() }
 
-// book is all that an owner has in memory of its conversations: their committed states, for apply, and their members'
-// cursors. It is a cache of the store that is never behind it, because one worker at a time writes to a partition; a
-// worker that lost a partition throws its book away.
+// book holds the conversations of one partition: their committed states, to judge commands by, and their members' cursors.
+// It is never behind the store, because one worker at a time writes to a partition; a worker that loses a partition throws
+// its book away.
 //
-// The apply loop reads states and alone adds pages and commits; acknowledgements and the flusher come from other
-// goroutines. Pages are kept in two generations: those used since the last turn, and the ones before, which are
-// forgotten at the next turn unless they hold cursors that were not stored yet.
+// One goroutine, the commit loop, reads states, adds pages and commits. Acknowledgements and the cursor flusher come from
+// other goroutines. There are two generations of pages: those used since the last trim and those used before it. The next trim
+// evicts the latter, unless they hold cursors that are not stored yet.
 type book struct {
 	capacity int
 
@@ -64,7 +64,7 @@ func newBook(capacity int) *book {
 	}
 }
 
-// findLocked gives the page of a conversation, nil when it is not in memory.
+// findLocked returns the page of a conversation, nil when it is not in memory.
 func (b *book) findLocked(id string) *page {
 	if p := b.young[id]; p != nil {
 		return p
@@ -82,7 +82,7 @@ func (b *book) putLocked(id string, p *page) {
 	b.weight += p.weight()
 }
 
-// state gives the committed state of a conversation that is in memory.
+// state returns the committed state of a conversation that is in memory.
 func (b *book) state(id string) *conversation.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,7 +92,7 @@ func (b *book) state(id string) *conversation.State {
 	return nil
 }
 
-// cursors gives the cursors of a conversation's members by rising user id. Asking does not count as use.
+// cursors returns the cursors of a conversation's members by rising user id. Asking does not count as use.
 func (b *book) cursors(id string) []*conversationv1.Cursor {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -122,8 +122,8 @@ func (b *book) missing(dst []string, ids map[string]struct{}) []string {
 	return dst
 }
 
-// add puts what the store knows of these conversations into memory; those that it does not know do not exist. The
-// acknowledgements that waited for them are carried out.
+// add adds conversations as the store has them; those of ids that were not found do not exist. The acknowledgements that
+// waited for them are applied.
 func (b *book) add(ids []string, found []*historyv1.ConversationState, nowMs int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -202,8 +202,15 @@ func (b *book) commit(batch change, nowMs int64) {
 	}
 }
 
-// trim keeps the book near its capacity: when it is full, the pages that were not used since the last turn are
-// forgotten. The apply loop calls it between batches, never within one.
+// size is the size of what was used lately, in units of the capacity.
+func (b *book) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.weight
+}
+
+// trim keeps the book near its capacity: when it is full, the pages that were not used since the last trim are evicted. It
+// is called between batches, never within one.
 func (b *book) trim() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -221,8 +228,8 @@ func (b *book) trim() {
 	}
 }
 
-// acknowledge moves cursors, and remembers what it cannot carry out because the conversation is not in memory. It tells
-// how many acknowledgements were dropped.
+// acknowledge moves cursors. An acknowledgement of a conversation that is not in memory waits until that is loaded. It
+// returns how many were dropped.
 func (b *book) acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -243,7 +250,7 @@ func (b *book) acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 	return dropped
 }
 
-// wants names up to n conversations that acknowledgements wait for.
+// wants returns up to n conversations that acknowledgements wait for.
 func (b *book) wants(n int) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"pgregory.net/rapid"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -119,74 +118,4 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 	b.await("the receipt", func() bool { d, _ := b.at(create.GetConversationId(), 1); return d == 1 })
 	require.Zero(t, told)
 	require.EqualValues(t, 1, b.store.cursor(create.GetConversationId(), "ann").GetReadSeq())
-}
-
-func TestStaircase(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		cursors := rapid.SliceOfN(rapid.Uint64Range(0, 60), 0, 100).Draw(t, "cursors")
-		at := map[uint64]uint32{}
-		for _, seq := range cursors {
-			at[seq]++
-		}
-		steps := stepsOf(at)
-		require.LessOrEqual(t, len(steps), maxSteps)
-		for i, step := range steps {
-			require.NotZero(t, step.GetSeq())
-			if i > 0 {
-				require.Less(t, step.GetSeq(), steps[i-1].GetSeq())
-			}
-			var n uint32
-			for _, seq := range cursors {
-				if seq >= step.GetSeq() {
-					n++
-				}
-			}
-			require.Equal(t, n, step.GetMembers())
-		}
-	})
-}
-
-// The book forgets what was not used lately, but no cursor that is not stored yet.
-func TestBookIsBounded(t *testing.T) {
-	b := newBook(50)
-	load := func(n int) string {
-		id := command("", "ann", n, nil).GetConversationId()
-		b.add([]string{id}, []*historyv1.ConversationState{{ConversationId: id, Head: 5, Members: []*historyv1.Member{
-			{JoinedSeq: 1, Cursor: &conversationv1.Cursor{UserId: "ann"}},
-		}}}, 0)
-		b.trim()
-		return id
-	}
-	kept := load(0)
-	b.acknowledge([]*brokerv1.Ack{{ConversationId: kept, UserId: "ann", DeliveredSeq: 3}}, 1)
-	for n := range 1000 {
-		load(n + 1)
-		require.LessOrEqual(t, len(b.young)+len(b.old), 60)
-	}
-	require.NotNil(t, b.state(kept))
-	pending := newMoves()
-	b.Collect(pending)
-	require.EqualValues(t, 3, pending.cursors[cursorKey{kept, "ann"}].delivered)
-	require.Len(t, pending.receipts, 1)
-	for n := range 1000 {
-		load(n + 2000)
-	}
-	require.NotNil(t, b.state(kept), "read again now, it would be behind what is being stored")
-	b.Saved()
-	for n := range 1000 {
-		load(n + 4000)
-	}
-	require.Nil(t, b.state(kept))
-}
-
-func TestWaitingAcknowledgementsAreBounded(t *testing.T) {
-	b := newBook(50)
-	dropped := 0
-	for n := range maxWanted + 100 {
-		dropped += b.acknowledge([]*brokerv1.Ack{{ConversationId: command("", "ann", n, nil).GetConversationId(), UserId: "ann", DeliveredSeq: 1}}, 1)
-	}
-	require.Equal(t, 100, dropped)
-	require.Len(t, b.wants(1000), 1000)
-	b.add(b.wants(1000), nil, 0)
-	require.Equal(t, maxWanted-1000, b.waiting)
 }

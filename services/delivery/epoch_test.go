@@ -175,6 +175,14 @@ func TestBefore(t *testing.T) {
 	require.False(t, before(at(1, 1), nil))
 }
 
+func (b *inBatches) cursorsOf(id string) map[string]cursor {
+	all := map[string]cursor{}
+	for _, c := range b.book.cursors(id) {
+		all[c.GetUserId()] = cursorOf(c)
+	}
+	return all
+}
+
 // The version of receipts rises with whatever happens, over takeovers too, and needs no clock.
 func TestReceiptVersionsRise(t *testing.T) {
 	create := command("", "ann", 1, group("g", "bob", "cid"))
@@ -182,7 +190,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 	b := newInBatches(1000)
 	var last *conversationv1.Receipt
 	check := func() {
-		r := receiptOf(id, b.book.young[id].cursors, b.book.young[id].state.Head)
+		r := receiptOf(id, b.cursorsOf(id), b.book.state(id).Head)
 		if last != nil {
 			require.True(t, r.GetVersion() > last.GetVersion() || proto.Equal(r, last), "%v after %v", r, last)
 		}
@@ -203,11 +211,11 @@ func TestReceiptVersionsRise(t *testing.T) {
 	read := func(user string, seq uint64) {
 		b.book.acknowledge([]*brokerv1.Ack{{ConversationId: id, UserId: user, ReadSeq: seq}}, 1)
 		check()
-		b.store.cursors[cursorKey{id, user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
+		b.store.cursors[cursorKey{conversation: id, user: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
 	}
 	for round := range 20 {
 		do("ann", text("x"))
-		head := b.book.young[id].state.Head
+		head := b.book.state(id).Head
 		read("bob", head)
 		read("cid", head-1)
 		read("cid", head)
@@ -215,8 +223,8 @@ func TestReceiptVersionsRise(t *testing.T) {
 		do("ann", add("bob"))
 		if round%3 == 0 {
 			// What is in memory and was told is stored; the next owner knows it from there.
-			for user, at := range b.book.young[id].cursors {
-				b.store.cursors[cursorKey{id, user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.delivered, ReadSeq: at.read}
+			for user, at := range b.cursorsOf(id) {
+				b.store.cursors[cursorKey{conversation: id, user: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.delivered, ReadSeq: at.read}
 			}
 			b.forgetAndLearn()
 			b.load(t, entries(t, command(id, "ann", 999, text("y"))))

@@ -7,7 +7,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// maxFacts is how many entries of facts are kept of one conversation between batches; above it all of them are forgotten.
+// maxFacts is how many entries of facts are kept of one conversation between batches; above it all are dropped.
 const maxFacts = 256
 
 // need is what a command needs to know of a message of a conversation.
@@ -16,7 +16,7 @@ type need struct {
 	conversation.Need
 }
 
-// facts gives what is known of messages of a conversation that is in memory; nil for none.
+// facts returns what is known of messages of a conversation that is in memory; nil for none.
 func (b *book) facts(id string) *conversation.Facts {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -26,7 +26,7 @@ func (b *book) facts(id string) *conversation.Facts {
 	return nil
 }
 
-// unknown names what the commands of a batch need and what is not in memory. A seq above the committed head names nothing
+// unknown returns what the commands of a batch need and is not in memory. A seq above the committed head names nothing
 // yet, or an event of the same batch. Conversations with a need get facts to load into.
 func (b *book) unknown(entries []source.Message) []need {
 	b.mu.Lock()
@@ -60,7 +60,7 @@ func (b *book) unknown(entries []source.Message) []need {
 	return needs
 }
 
-// addFacts puts what the store knows into memory.
+// addFacts adds facts as the store has them.
 func (b *book) addFacts(needs []need, found []*historyv1.Fact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,8 +73,8 @@ func (b *book) addFacts(needs []need, found []*historyv1.Fact) {
 	}
 }
 
-// mergeFactsLocked makes the facts after a committed batch the present ones. After an erasure those of the conversation are
-// forgotten: it may reach further than what is in memory.
+// mergeFactsLocked makes the facts after a committed batch the present ones. After an erasure the facts
+// of the conversation are dropped: it may cover more than is in memory.
 func (b *book) mergeFactsLocked(batch change) {
 	for id, layer := range batch.facts {
 		p := b.findLocked(id)

@@ -203,7 +203,7 @@ func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConve
 			NameSource: &historyv1.SetName{Name: state.Name, Seq: state.NameSource.Seq, Sender: state.NameSource.Sender, TimeMs: state.NameSource.TimeMs},
 		}
 		for user, joined := range state.Members {
-			at := f.cursors[cursorKey{id, user}]
+			at := f.cursors[cursorKey{conversation: id, user: user}]
 			if at == nil {
 				at = &conversationv1.Cursor{UserId: user}
 			}
@@ -239,7 +239,7 @@ func (f *fakeHistory) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRe
 		}
 	}
 	for _, u := range in.GetUpdates() {
-		key := cursorKey{u.GetConversationId(), u.GetCursor().GetUserId()}
+		key := cursorKey{conversation: u.GetConversationId(), user: u.GetCursor().GetUserId()}
 		at := f.cursors[key]
 		if at == nil {
 			at = &conversationv1.Cursor{UserId: key.user}
@@ -281,7 +281,7 @@ func (f *fakeHistory) setMark(mark *historyv1.Watermark) {
 func (f *fakeHistory) cursor(conversationID, user string) *conversationv1.Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if at := f.cursors[cursorKey{conversationID, user}]; at != nil {
+	if at := f.cursors[cursorKey{conversation: conversationID, user: user}]; at != nil {
 		return proto.Clone(at).(*conversationv1.Cursor)
 	}
 	return &conversationv1.Cursor{UserId: user}

@@ -203,10 +203,10 @@ func TestFactsAreBounded(t *testing.T) {
 	list := entries(t, commands...)
 	b.do(t, list[:301])
 	require.Zero(t, b.book.facts(id).Len())
-	before := b.book.weight
+	before := b.book.size()
 	b.do(t, list[301:306])
 	require.Positive(t, b.book.facts(id).Len())
-	require.Equal(t, before+b.book.facts(id).Len(), b.book.weight, "they count towards the capacity")
+	require.Equal(t, before+b.book.facts(id).Len(), b.book.size(), "they count towards the capacity")
 	outcomes := b.do(t, list[306:])
 	require.NotZero(t, outcomes[5].GetSeq())
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, outcomes[6].GetError().GetCode(), "the message was erased before it")
@@ -214,7 +214,7 @@ func TestFactsAreBounded(t *testing.T) {
 	all := newInBatches(1000)
 	all.do(t, list[:311])
 	require.Zero(t, all.book.facts(id).Len(), "too many are not kept")
-	require.Equal(t, 2, all.book.weight)
+	require.Equal(t, 2, all.book.size())
 }
 
 // A body that is erased by another command of the same batch cannot conflict any more, as it could not had the batch been cut

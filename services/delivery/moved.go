@@ -55,7 +55,7 @@ func newMoves() *moves {
 // add adds what moved in one conversation, and its receipt. moved names members.
 func (m *moves) add(conversation string, cursors map[string]cursor, moved map[string]struct{}, head uint64) {
 	for user := range moved {
-		m.cursors[cursorKey{conversation, user}] = cursors[user]
+		m.cursors[cursorKey{conversation: conversation, user: user}] = cursors[user]
 	}
 	m.receipts[conversation] = receiptOf(conversation, cursors, head)
 }
