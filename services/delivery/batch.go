@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -34,8 +35,8 @@ type plan struct {
 }
 
 // change is what the plan changes in memory once it is committed.
-func (p *plan) change() change {
-	return change{states: p.states, facts: p.facts, events: p.events, effects: p.effects}
+func (p *plan) change() cache.Change {
+	return cache.Change{States: p.states, Facts: p.facts, Events: p.events, Effects: p.effects}
 }
 
 // world is what a planner looks at: what is committed, as far as it is in memory.

@@ -14,6 +14,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -105,7 +107,7 @@ func (f *fakeHistory) put(t rapid.TB, sequence uint64, result conversation.Resul
 type inBatches struct {
 	store    *fakeHistory
 	planner  planner
-	book     *book
+	cache    *cache.Cache
 	refusals *refusals
 	limit    int
 	mark     *historyv1.Watermark
@@ -122,13 +124,13 @@ func newInBatches(limit int) *inBatches {
 
 // forgetAndLearn forgets everything, as a new owner knows nothing, and learns what the store has.
 func (b *inBatches) forgetAndLearn() {
-	b.book, b.refusals = newBook(1000), newRefusals(b.limit)
+	b.cache, b.refusals = cache.New(1000), newRefusals(b.limit)
 	remembered, _ := b.store.ListRefusals(context.Background(), &historyv1.ListRefusalsRequest{Limit: 1000})
 	b.refusals.load(remembered.GetRefusals(), b.mark.GetTimeNs()/1e6)
 }
 
 func (b *inBatches) world() world {
-	return world{state: b.book.state, facts: b.book.facts, refusals: b.refusals}
+	return world{state: b.cache.State, facts: b.cache.Facts, refusals: b.refusals}
 }
 
 func (b *inBatches) load(t rapid.TB, batch []source.Message) {
@@ -138,22 +140,22 @@ func (b *inBatches) load(t rapid.TB, batch []source.Message) {
 			wanted[key.Conversation] = struct{}{}
 		}
 	}
-	ids := b.book.missing(nil, wanted)
+	ids := b.cache.Missing(nil, wanted)
 	found, err := b.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
 	require.NoError(t, err)
-	b.book.add(ids, found.GetConversations(), 0)
-	needs := b.book.unknown(batch)
+	b.cache.AddLoaded(ids, found.GetConversations(), 0)
+	needs := b.cache.UnknownNeeds(batch)
 	if bugNeedsNotLoaded {
 		return
 	}
 	request := &historyv1.GetFactsRequest{}
 	for _, n := range needs {
-		request.Needs = append(request.Needs, &historyv1.Need{ConversationId: n.conversation, Seq: n.Seq, UserId: n.User})
+		request.Needs = append(request.Needs, &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User})
 	}
 	facts, err := b.store.GetFacts(context.Background(), request)
 	require.NoError(t, err)
 	require.Len(t, facts.GetFacts(), len(needs))
-	b.book.addFacts(needs, facts.GetFacts())
+	b.cache.AddFacts(needs, facts.GetFacts())
 }
 
 func (b *inBatches) do(t rapid.TB, batch []source.Message) []*conversationv1.Outcome {
@@ -202,7 +204,7 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 		}
 		next.Epoch = answer.GetEpoch()
 		b.mark = next
-		b.book.commit(p.change(), 0)
+		b.cache.ApplyCommitted(p.change(), 0)
 		b.refusals.add(p.refusals, last.TimeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {
@@ -220,12 +222,12 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 	users := []string{"ann", "bob", "cid", "dan"}
 	user := rapid.SampledFrom(users)
 	conversations := []string{
-		conversation.DirectID("ann", "bob"), conversation.GroupID("ann", commandID(1)), conversation.GroupID("bob", commandID(2)),
+		conversation.DirectID("ann", "bob"), conversation.GroupID("ann", deliverytest.CommandID(1)), conversation.GroupID("bob", deliverytest.CommandID(2)),
 	}
 	commands := []*brokerv1.Command{
-		command("", "ann", 1, group("one", "bob", "cid")),
-		command("", "bob", 2, group("two")),
-		command(conversations[0], "ann", 3, &conversationv1.Body{Action: &conversationv1.Body_Create{
+		deliverytest.Command("", "ann", 1, deliverytest.Group("one", "bob", "cid")),
+		deliverytest.Command("", "bob", 2, deliverytest.Group("two")),
+		deliverytest.Command(conversations[0], "ann", 3, &conversationv1.Body{Action: &conversationv1.Body_Create{
 			Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{"bob"}},
 		}}),
 	}
@@ -235,7 +237,7 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 			earlier := proto.Clone(rapid.SampledFrom(commands).Draw(t, "repeated")).(*brokerv1.Command)
 			switch kind {
 			case 0:
-				earlier.Body = command("", "ann", 1, text("something else")).GetBody()
+				earlier.Body = deliverytest.Command("", "ann", 1, deliverytest.Text("something else")).GetBody()
 			case 1:
 				earlier.Attempt = uint32(rapid.IntRange(0, 2).Draw(t, "attempt"))
 			}
@@ -261,7 +263,7 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 		case 11, 12:
 			body = react(target, rapid.SampledFrom([]string{"+1", "-1"}).Draw(t, "emoji"), rapid.Bool().Draw(t, "taken back"))
 		case 13:
-			body = text("an answer")
+			body = deliverytest.Text("an answer")
 			body.GetMessage().ReplyTo = target
 		case 14:
 			sender = conversation.ServerUser
@@ -269,9 +271,9 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 				erase(&conversationv1.Erase{Seqs: []uint64{target}}), erase(&conversationv1.Erase{Sender: "bob"}), erase(&conversationv1.Erase{BeforeMs: int64(target)}),
 			}).Draw(t, "erase")
 		default:
-			body = text(rapid.SampledFrom([]string{"", "hello", "world"}).Draw(t, "text"))
+			body = deliverytest.Text(rapid.SampledFrom([]string{"", "hello", "world"}).Draw(t, "text"))
 		}
-		commands = append(commands, command(rapid.SampledFrom(conversations).Draw(t, "conversation"), sender, 100+i, body))
+		commands = append(commands, deliverytest.Command(rapid.SampledFrom(conversations).Draw(t, "conversation"), sender, 100+i, body))
 	}
 	return commands
 }
@@ -286,7 +288,7 @@ func erase(e *conversationv1.Erase) *conversationv1.Body {
 
 // stream puts commands into a stream at times that mostly follow closely and sometimes are minutes apart.
 func stream(t *rapid.T, commands []*brokerv1.Command) []source.Message {
-	list := entries(t, commands...)
+	list := deliverytest.Messages(t, commands...)
 	var ms int64
 	for i := range list {
 		ms++
@@ -378,10 +380,10 @@ func nothing() world {
 }
 
 func TestRepeatInOneBatch(t *testing.T) {
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	id := create.GetConversationId()
-	other := command(id, "ann", 2, text("other"))
-	batch := entries(t, create, command(id, "ann", 2, text("first")), command(id, "ann", 2, text("first")), other)
+	other := deliverytest.Command(id, "ann", 2, deliverytest.Text("other"))
+	batch := deliverytest.Messages(t, create, deliverytest.Command(id, "ann", 2, deliverytest.Text("first")), deliverytest.Command(id, "ann", 2, deliverytest.Text("first")), other)
 	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), nothing())
 	require.Len(t, p.events, 2)
 	require.False(t, p.verdicts[1].repeated)
@@ -391,13 +393,13 @@ func TestRepeatInOneBatch(t *testing.T) {
 }
 
 func TestUnfitCommandsArePutAside(t *testing.T) {
-	good := command("", "ann", 1, group("g"))
+	good := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	home := conversation.Partition(good.GetConversationId(), 16)
 	strayID := 2
-	for conversation.Partition(conversation.GroupID("ann", commandID(strayID)), 16) == home {
+	for conversation.Partition(conversation.GroupID("ann", deliverytest.CommandID(strayID)), 16) == home {
 		strayID++
 	}
-	batch := entries(t, command("", "ann", strayID, group("stray")), good, command(good.GetConversationId(), "ann", 900, text("x")))
+	batch := deliverytest.Messages(t, deliverytest.Command("", "ann", strayID, deliverytest.Group("stray")), good, deliverytest.Command(good.GetConversationId(), "ann", 900, deliverytest.Text("x")))
 	batch = append(batch, source.Decode(4, 4e6, []byte("not a command")), source.Decode(5, 5e6, nil))
 	known := newKnowledge()
 	known.condemned[3] = "condemned"
@@ -414,7 +416,7 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 }
 
 func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
-	batch := entries(t, command("", "ann", 1, group("g")), command("", "ann", 2, group("boom")), command("", "ann", 3, group("h")))
+	batch := deliverytest.Messages(t, deliverytest.Command("", "ann", 1, deliverytest.Group("g")), deliverytest.Command("", "ann", 2, deliverytest.Group("boom")), deliverytest.Command("", "ann", 3, deliverytest.Group("h")))
 	p := (&planner{partitions: 1, apply: func(s *conversation.State, f *conversation.Facts, c *brokerv1.Command, b *conversationv1.Body, at int64) (conversation.Result, *conversationv1.Error) {
 		if b.GetCreate().GetName() == "boom" {
 			panic("a defect")
@@ -427,11 +429,11 @@ func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
 }
 
 func BenchmarkPlan(b *testing.B) {
-	commands := []*brokerv1.Command{command("", "ann", 1, group("g", "bob"))}
+	commands := []*brokerv1.Command{deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))}
 	for i := range 511 {
-		commands = append(commands, command(commands[0].GetConversationId(), "ann", i+2, text("a message of a usual length, somewhat more than a few words")))
+		commands = append(commands, deliverytest.Command(commands[0].GetConversationId(), "ann", i+2, deliverytest.Text("a message of a usual length, somewhat more than a few words")))
 	}
-	batch := entries(b, commands...)
+	batch := deliverytest.Messages(b, commands...)
 	p := planner{partitions: 1, apply: conversation.Apply}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -441,7 +443,7 @@ func BenchmarkPlan(b *testing.B) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	payload, err := command(conversation.GroupID("ann", commandID(1)), "ann", 2, text("a message of a usual length, somewhat more than a few words")).MarshalVT()
+	payload, err := deliverytest.Command(conversation.GroupID("ann", deliverytest.CommandID(1)), "ann", 2, deliverytest.Text("a message of a usual length, somewhat more than a few words")).MarshalVT()
 	require.NoError(b, err)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -175,7 +175,7 @@ func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) 
 // planFor plans the batch, having asked the store about commands that look refused.
 func (s *session) planFor(ctx context.Context, entries []source.Message, known *knowledge) (*plan, error) {
 	for {
-		batch := s.owner.planner.plan(entries, known, world{state: s.book.state, facts: s.book.facts, refusals: s.refusals})
+		batch := s.owner.planner.plan(entries, known, world{state: s.cache.State, facts: s.cache.Facts, refusals: s.refusals})
 		doubtful := batch.doubtful(entries, known)
 		if len(doubtful) == 0 {
 			return batch, nil
@@ -202,7 +202,7 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *flight
 	o.metrics.Batch.Observe(float64(len(entries)))
 	countResults(o.metrics, batch.verdicts)
 	observeCommitTimes(o.metrics, entries, now)
-	s.book.commit(batch.change(), now.UnixMilli())
+	s.cache.ApplyCommitted(batch.change(), now.UnixMilli())
 	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.Refusals.Set(float64(s.refusals.size()))
 	trace.Publishing(entries, batch.traceResult)
@@ -244,7 +244,7 @@ func (s *session) loadFor(ctx context.Context, entries []source.Message) error {
 			wanted[key.Conversation] = struct{}{}
 		}
 	}
-	return s.load(ctx, s.book.missing(nil, wanted))
+	return s.load(ctx, s.cache.Missing(nil, wanted))
 }
 
 // load brings conversations into memory.
@@ -255,7 +255,7 @@ func (s *session) load(ctx context.Context, ids []string) error {
 	return ask(ctx, s.owner, "states", ids, func(ctx context.Context, ids []string) error {
 		answer, err := s.owner.history.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: ids})
 		if err == nil {
-			s.book.add(ids, answer.GetConversations(), s.owner.now().UnixMilli())
+			s.cache.AddLoaded(ids, answer.GetConversations(), s.owner.now().UnixMilli())
 		}
 		return err
 	})

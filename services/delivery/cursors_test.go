@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 func (b *bed) acknowledge(partition int, acks ...*brokerv1.Ack) {
@@ -44,10 +45,10 @@ func membersAt(steps []*conversationv1.Step, seq uint64) (n uint32) {
 func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob", "cid"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob", "cid"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.send(command(id, "ann", 2, text("hello")))
+	b.send(deliverytest.Command(id, "ann", 2, deliverytest.Text("hello")))
 	b.await("the sender has what they sent", func() bool { d, r := b.at(id, 2); return d == 1 && r == 1 })
 
 	b.acknowledge(0, &brokerv1.Ack{ConversationId: id, UserId: "bob", DeliveredSeq: 2})
@@ -86,16 +87,16 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 func TestMembersComeAndGoInReceipts(t *testing.T) {
 	b := newBed(t, 1)
 	b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	id := create.GetConversationId()
 	members := func(n uint32) func() bool {
 		return func() bool { return len(b.receipts) > 0 && b.receipts[len(b.receipts)-1].GetMembers() == n }
 	}
 	b.send(create)
 	b.await("two", members(2))
-	b.send(command(id, "ann", 2, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"cid"}}}}))
+	b.send(deliverytest.Command(id, "ann", 2, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"cid"}}}}))
 	b.await("three", members(3))
-	b.send(command(id, "bob", 3, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}))
+	b.send(deliverytest.Command(id, "bob", 3, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}))
 	b.await("two again", members(2))
 }
 
@@ -113,7 +114,7 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 		return nil
 	}
 	b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	b.send(create)
 	b.await("the receipt", func() bool { d, _ := b.at(create.GetConversationId(), 1); return d == 1 })
 	require.Zero(t, told)

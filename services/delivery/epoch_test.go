@@ -13,6 +13,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/cursor"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -38,18 +40,18 @@ func (f *fakeHistory) rising(t *testing.T) {
 func TestEpochs(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	first := b.store.mark()
 	require.NotZero(t, first.GetEpoch())
-	b.send(command(create.GetConversationId(), "ann", 2, text("x")))
+	b.send(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x")))
 	require.Equal(t, first.GetEpoch(), b.store.mark().GetEpoch())
 
 	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
-	b.sendOnce(command(create.GetConversationId(), "eve", 3, text("refused")))
+	b.sendOnce(deliverytest.Command(create.GetConversationId(), "eve", 3, deliverytest.Text("refused")))
 	replaced := b.store.mark()
 	require.Equal(t, first.GetEpoch()+1, replaced.GetEpoch())
-	require.EqualValues(t, 3, b.send(command(create.GetConversationId(), "ann", 4, text("x"))).GetSeq())
+	require.EqualValues(t, 3, b.send(deliverytest.Command(create.GetConversationId(), "ann", 4, deliverytest.Text("x"))).GetSeq())
 	require.Equal(t, replaced.GetEpoch(), b.store.mark().GetEpoch(), "one epoch for one stream")
 
 	w.stop()
@@ -58,7 +60,7 @@ func TestEpochs(t *testing.T) {
 	mark.TimeNs++
 	b.store.setMark(mark)
 	b.startWorker(nil)
-	require.EqualValues(t, 4, b.send(command(create.GetConversationId(), "ann", 5, text("x"))).GetSeq())
+	require.EqualValues(t, 4, b.send(deliverytest.Command(create.GetConversationId(), "ann", 5, deliverytest.Text("x"))).GetSeq())
 	require.Equal(t, replaced.GetEpoch()+1, b.store.mark().GetEpoch())
 	b.store.verify(t)
 	b.store.rising(t)
@@ -69,20 +71,20 @@ func TestEpochs(t *testing.T) {
 func TestDatabaseGoesBack(t *testing.T) {
 	b := newBed(t, 1)
 	b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	b.send(create)
 	b.store.mu.Lock()
 	backup := b.store.clone()
 	b.store.mu.Unlock()
 	for i := range 3 {
-		b.send(command(id, "ann", 10+i, text("x")))
+		b.send(deliverytest.Command(id, "ann", 10+i, deliverytest.Text("x")))
 	}
 	before := b.store.mark()
 	b.store.mu.Lock()
 	b.store.watermarks, b.store.logs, b.store.keys, b.store.states = backup.watermarks, backup.logs, backup.keys, backup.states
 	b.store.mu.Unlock()
-	require.EqualValues(t, 5, b.send(command(id, "ann", 20, text("y"))).GetSeq())
+	require.EqualValues(t, 5, b.send(deliverytest.Command(id, "ann", 20, deliverytest.Text("y"))).GetSeq())
 	require.Greater(t, b.store.mark().GetEpoch(), before.GetEpoch())
 	b.store.verify(t)
 	require.Len(t, b.store.logs[id], 5)
@@ -92,11 +94,11 @@ func TestDatabaseGoesBack(t *testing.T) {
 func TestReplacedStreamWithOldMessages(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.send(command(id, "eve", 2, text("refused")))
-	b.send(command(id, "ann", 3, add("eve")))
+	b.send(deliverytest.Command(id, "eve", 2, deliverytest.Text("refused")))
+	b.send(deliverytest.Command(id, "ann", 3, add("eve")))
 	w.stop()
 	mark := b.store.mark()
 	mark.Stream = "another"
@@ -106,7 +108,7 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 	b.store.mu.Unlock()
 	b.forget()
 	w = b.startWorker(nil)
-	require.EqualValues(t, 3, b.send(command(id, "ann", 4, text("after it"))).GetSeq())
+	require.EqualValues(t, 3, b.send(deliverytest.Command(id, "ann", 4, deliverytest.Text("after it"))).GetSeq())
 	require.Equal(t, 1, w.count("stream_replaced_total"))
 	require.Equal(t, mark.GetEpoch()+1, b.store.mark().GetEpoch())
 	b.store.verify(t)
@@ -117,17 +119,17 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	w.stop()
-	fresh := command(create.GetConversationId(), "ann", 2, text("new, by the gateway's clock"))
+	fresh := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("new, by the gateway's clock"))
 	fresh.AdmittedMs = time.Now().Add(time.Hour).UnixMilli()
 	b.putCommand(fresh)
 	mark := b.store.mark()
 	mark.Stream, mark.TimeNs = "another", time.Now().UnixNano()
 	b.store.setMark(mark)
 	// What is new by the broker's time too must not be committed before what lies before it was looked at.
-	b.putCommand(command(create.GetConversationId(), "ann", 3, text("after it")))
+	b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 3, deliverytest.Text("after it")))
 	w = b.startWorker(nil)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.Contains(t, w.state(0), "message 2")
@@ -151,13 +153,13 @@ func TestAgreement(t *testing.T) {
 func TestReplacedStreamWithAHole(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	w.stop()
 	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
 	_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(0), Subjects: []string{broker.CommandSubject(0)}, FirstSeq: 50})
 	require.NoError(t, err)
-	b.putCommand(command(create.GetConversationId(), "ann", 2, text("x")))
+	b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x")))
 	w = b.startWorker(nil)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.Contains(t, w.state(0), "messages 1 to 49 are missing")
@@ -175,22 +177,22 @@ func TestBefore(t *testing.T) {
 	require.False(t, before(at(1, 1), nil))
 }
 
-func (b *inBatches) cursorsOf(id string) map[string]cursor {
-	all := map[string]cursor{}
-	for _, c := range b.book.cursors(id) {
-		all[c.GetUserId()] = cursorOf(c)
+func (b *inBatches) cursorsOf(id string) map[string]cursor.Position {
+	all := map[string]cursor.Position{}
+	for _, c := range b.cache.Cursors(id) {
+		all[c.GetUserId()] = cursor.PositionOf(c)
 	}
 	return all
 }
 
 // The version of receipts rises with whatever happens, over takeovers too, and needs no clock.
 func TestReceiptVersionsRise(t *testing.T) {
-	create := command("", "ann", 1, group("g", "bob", "cid"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob", "cid"))
 	id := create.GetConversationId()
 	b := newInBatches(1000)
 	var last *conversationv1.Receipt
 	check := func() {
-		r := receiptOf(id, b.cursorsOf(id), b.book.state(id).Head)
+		r := cursor.ReceiptOf(id, b.cursorsOf(id), b.cache.State(id).Head)
 		if last != nil {
 			require.True(t, r.GetVersion() > last.GetVersion() || proto.Equal(r, last), "%v after %v", r, last)
 		}
@@ -199,7 +201,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 	n := 1
 	do := func(sender string, body *conversationv1.Body) {
 		n++
-		c := command(id, sender, n, body)
+		c := deliverytest.Command(id, sender, n, body)
 		if n == 2 {
 			c = create
 		}
@@ -209,13 +211,13 @@ func TestReceiptVersionsRise(t *testing.T) {
 		check()
 	}
 	read := func(user string, seq uint64) {
-		b.book.acknowledge([]*brokerv1.Ack{{ConversationId: id, UserId: user, ReadSeq: seq}}, 1)
+		b.cache.Acknowledge([]*brokerv1.Ack{{ConversationId: id, UserId: user, ReadSeq: seq}}, 1)
 		check()
-		b.store.cursors[cursorKey{conversation: id, user: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
+		b.store.cursors[cursor.Key{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
 	}
 	for round := range 20 {
-		do("ann", text("x"))
-		head := b.book.state(id).Head
+		do("ann", deliverytest.Text("x"))
+		head := b.cache.State(id).Head
 		read("bob", head)
 		read("cid", head-1)
 		read("cid", head)
@@ -224,10 +226,10 @@ func TestReceiptVersionsRise(t *testing.T) {
 		if round%3 == 0 {
 			// What is in memory and was told is stored; the next owner knows it from there.
 			for user, at := range b.cursorsOf(id) {
-				b.store.cursors[cursorKey{conversation: id, user: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.delivered, ReadSeq: at.read}
+				b.store.cursors[cursor.Key{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.Delivered, ReadSeq: at.Read}
 			}
 			b.forgetAndLearn()
-			b.load(t, entries(t, command(id, "ann", 999, text("y"))))
+			b.load(t, deliverytest.Messages(t, deliverytest.Command(id, "ann", 999, deliverytest.Text("y"))))
 			check()
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
@@ -28,10 +29,10 @@ func TestExplain(t *testing.T) {
 	b := newBed(t, 2)
 	before := time.Now()
 	w := b.startWorker(func(c *Config, _ *Deps) { c.ExplainEntries = 100 })
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.send(command(id, "ann", 2, text("hello")))
+	b.send(deliverytest.Command(id, "ann", 2, deliverytest.Text("hello")))
 	b.awaitEvent(id, 2)
 	var answer *deliveryv1.ExplainResponse
 	b.eventually("recorded", func() bool { answer = w.explain(t, id, 2); return answer.GetCommit() != nil })
@@ -76,7 +77,7 @@ func TestExplain(t *testing.T) {
 func TestExplainUnpublished(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	b.send(create)
 	nc := b.connect()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -31,7 +32,7 @@ type fakeHistory struct {
 	logs       map[string][]*conversationv1.Event
 	states     map[string]*conversation.State
 	keys       map[source.CommandKey]*conversationv1.Event
-	cursors    map[cursorKey]*conversationv1.Cursor
+	cursors    map[cursor.Key]*conversationv1.Cursor
 	letters    []*historyv1.DeadLetter
 	refusals   map[source.CommandKey]*historyv1.Refusal
 	views      map[string]*fakeView
@@ -52,7 +53,7 @@ type fakeHistory struct {
 func newFakeHistory(partitions int) *fakeHistory {
 	return &fakeHistory{
 		watermarks: map[uint32]*historyv1.Watermark{}, logs: map[string][]*conversationv1.Event{}, states: map[string]*conversation.State{},
-		keys: map[source.CommandKey]*conversationv1.Event{}, cursors: map[cursorKey]*conversationv1.Cursor{}, leases: deliverytest.NewLeases(partitions),
+		keys: map[source.CommandKey]*conversationv1.Event{}, cursors: map[cursor.Key]*conversationv1.Cursor{}, leases: deliverytest.NewLeases(partitions),
 		refusals: map[source.CommandKey]*historyv1.Refusal{}, views: map[string]*fakeView{}, backups: map[uint32]*historyv1.Watermark{},
 		positions: map[uint32][]*historyv1.Position{}, partitions: partitions, level: uint32(conversation.MaxLevel()),
 	}
@@ -203,7 +204,7 @@ func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConve
 			NameSource: &historyv1.SetName{Name: state.Name, Seq: state.NameSource.Seq, Sender: state.NameSource.Sender, TimeMs: state.NameSource.TimeMs},
 		}
 		for user, joined := range state.Members {
-			at := f.cursors[cursorKey{conversation: id, user: user}]
+			at := f.cursors[cursor.Key{Conversation: id, User: user}]
 			if at == nil {
 				at = &conversationv1.Cursor{UserId: user}
 			}
@@ -239,10 +240,10 @@ func (f *fakeHistory) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRe
 		}
 	}
 	for _, u := range in.GetUpdates() {
-		key := cursorKey{conversation: u.GetConversationId(), user: u.GetCursor().GetUserId()}
+		key := cursor.Key{Conversation: u.GetConversationId(), User: u.GetCursor().GetUserId()}
 		at := f.cursors[key]
 		if at == nil {
-			at = &conversationv1.Cursor{UserId: key.user}
+			at = &conversationv1.Cursor{UserId: key.User}
 			f.cursors[key] = at
 		}
 		if u.GetCursor().GetDeliveredSeq() > at.GetDeliveredSeq() {
@@ -281,7 +282,7 @@ func (f *fakeHistory) setMark(mark *historyv1.Watermark) {
 func (f *fakeHistory) cursor(conversationID, user string) *conversationv1.Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if at := f.cursors[cursorKey{conversation: conversationID, user: user}]; at != nil {
+	if at := f.cursors[cursor.Key{Conversation: conversationID, User: user}]; at != nil {
 		return proto.Clone(at).(*conversationv1.Cursor)
 	}
 	return &conversationv1.Cursor{UserId: user}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -33,12 +34,12 @@ func (b *bed) sendOnce(c *brokerv1.Command) *conversationv1.Outcome {
 func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	id := create.GetConversationId()
 	b.send(create)
-	hello := command(id, "eve", 2, text("hello"))
+	hello := deliverytest.Command(id, "eve", 2, deliverytest.Text("hello"))
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(hello).GetError().GetCode())
-	require.EqualValues(t, 2, b.send(command(id, "ann", 3, add("eve"))).GetSeq())
+	require.EqualValues(t, 2, b.send(deliverytest.Command(id, "ann", 3, add("eve"))).GetSeq())
 	for range 2 {
 		b.forget()
 		b.putCommand(hello) // another gateway's copy
@@ -63,7 +64,7 @@ func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 	b := newBed(t, 1)
 	b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	appended := make(chan *historyv1.AppendRequest, 1)
 	gate := make(chan struct{})
@@ -74,17 +75,17 @@ func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 		<-gate
 		return nil
 	}, nil)
-	refused := command(create.GetConversationId(), "eve", 2, text("x"))
+	refused := deliverytest.Command(create.GetConversationId(), "eve", 2, deliverytest.Text("x"))
 	b.forget()
 	b.putCommand(refused)
 	in := <-appended
 	require.Empty(t, in.GetEvents())
 	require.Len(t, in.GetRefusals(), 1)
-	require.Equal(t, commandID(2), in.GetRefusals()[0].GetCommand().GetCommandId())
+	require.Equal(t, deliverytest.CommandID(2), in.GetRefusals()[0].GetCommand().GetCommandId())
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, in.GetRefusals()[0].GetError().GetCode())
 	require.NoError(t, b.nc.Flush())
 	b.mu.Lock()
-	told := slices.ContainsFunc(b.results, func(r *brokerv1.Result) bool { return r.GetOutcome().GetCommandId() == commandID(2) })
+	told := slices.ContainsFunc(b.results, func(r *brokerv1.Result) bool { return r.GetOutcome().GetCommandId() == deliverytest.CommandID(2) })
 	b.mu.Unlock()
 	require.False(t, told)
 	b.store.fail(nil, nil)
@@ -95,11 +96,11 @@ func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 // A dead letter is a refusal as well: a copy is not carried out, and put aside only once.
 func TestDeadLetterIsFinal(t *testing.T) {
 	b := newBed(t, 1)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
 	b.send(create)
 	b.store.fail(poison, nil)
-	bad := command(create.GetConversationId(), "ann", 2, text("poison"))
+	bad := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("poison"))
 	b.putCommand(bad)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
 	b.store.fail(nil, nil)
@@ -116,9 +117,9 @@ func TestDeadLetterIsFinal(t *testing.T) {
 func TestLateCopyIsUnknown(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
-	late := command(create.GetConversationId(), "ann", 2, text("late"))
+	late := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("late"))
 	late.AdmittedMs = time.Now().Add(-3 * time.Minute).UnixMilli()
 	late.NotAfterMs = time.Now().Add(-time.Minute).UnixMilli()
 	b.putCommand(late)
@@ -136,11 +137,11 @@ func TestLateCopyIsUnknown(t *testing.T) {
 func TestNoRoomForRefusals(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxRefusals = 1 })
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	b.send(create)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(command(id, "eve", 2, text("x"))).GetError().GetCode())
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, b.send(command(id, "eve", 3, text("x"))).GetError().GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(deliverytest.Command(id, "eve", 2, deliverytest.Text("x"))).GetError().GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, b.send(deliverytest.Command(id, "eve", 3, deliverytest.Text("x"))).GetError().GetCode())
 	require.Equal(t, 1, w.count("refusals_unremembered_total"))
 	require.Len(t, b.store.refusals, 1)
 }
@@ -149,22 +150,22 @@ func TestNoRoomForRefusals(t *testing.T) {
 func TestNeedsAreLoaded(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.send(command(id, "ann", 2, text("hello"))) // seq 2
+	b.send(deliverytest.Command(id, "ann", 2, deliverytest.Text("hello"))) // seq 2
 	edit := &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "hello, all"}}}
-	require.EqualValues(t, 3, b.send(command(id, "ann", 3, edit)).GetSeq())
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, b.send(command(id, "bob", 4, edit)).GetError().GetCode())
-	require.EqualValues(t, 4, b.send(command(id, "bob", 5, react(2, "+1", false))).GetSeq())
+	require.EqualValues(t, 3, b.send(deliverytest.Command(id, "ann", 3, edit)).GetSeq())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, b.send(deliverytest.Command(id, "bob", 4, edit)).GetError().GetCode())
+	require.EqualValues(t, 4, b.send(deliverytest.Command(id, "bob", 5, react(2, "+1", false))).GetSeq())
 	asked := b.asked()
-	require.EqualValues(t, 5, b.send(command(id, "bob", 6, react(2, "+1", true))).GetSeq())
+	require.EqualValues(t, 5, b.send(deliverytest.Command(id, "bob", 6, react(2, "+1", true))).GetSeq())
 	require.Equal(t, asked, b.asked(), "what is in memory is not asked for")
 	w.stop()
 	b.startWorker(nil)
 	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
-	require.EqualValues(t, 6, b.send(command(id, "ann", 7, remove)).GetSeq())
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, b.send(command(id, "bob", 8, react(2, "+1", false))).GetError().GetCode())
+	require.EqualValues(t, 6, b.send(deliverytest.Command(id, "ann", 7, remove)).GetSeq())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, b.send(deliverytest.Command(id, "bob", 8, react(2, "+1", false))).GetError().GetCode())
 	b.store.mu.Lock()
 	require.Empty(t, b.store.logs[id][1].GetBody(), "erased in the append's transaction")
 	require.Empty(t, b.store.logs[id][2].GetBody(), "its edit, too")
@@ -181,8 +182,8 @@ func (b *bed) asked() int {
 
 // A plain message costs nothing for what others may refer to.
 func TestPlainMessagesKeepNoFacts(t *testing.T) {
-	create := command("", "ann", 1, group("g"))
-	batch := entries(t, create, command(create.GetConversationId(), "ann", 2, text("hi")))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
+	batch := deliverytest.Messages(t, create, deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("hi")))
 	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), nothing())
 	require.Nil(t, p.facts)
 	require.Len(t, p.effects, 3, "those of the create")
@@ -191,39 +192,39 @@ func TestPlainMessagesKeepNoFacts(t *testing.T) {
 // Facts in memory are bounded, and forgotten after an erasure.
 func TestFactsAreBounded(t *testing.T) {
 	b := newInBatches(1000)
-	commands := []*brokerv1.Command{command("", "ann", 1, group("g"))}
+	commands := []*brokerv1.Command{deliverytest.Command("", "ann", 1, deliverytest.Group("g"))}
 	id := commands[0].GetConversationId()
 	for i := range 300 {
-		commands = append(commands, command(id, "ann", 10+i, text("x")))
+		commands = append(commands, deliverytest.Command(id, "ann", 10+i, deliverytest.Text("x")))
 	}
 	for i := range 10 {
-		commands = append(commands, command(id, "ann", 500+i, react(uint64(2+i), "+1", false)))
+		commands = append(commands, deliverytest.Command(id, "ann", 500+i, react(uint64(2+i), "+1", false)))
 	}
-	commands = append(commands, command(id, conversation.ServerUser, 600, erase(&conversationv1.Erase{Sender: "ann"})), command(id, "ann", 601, react(2, "-1", false)))
-	list := entries(t, commands...)
+	commands = append(commands, deliverytest.Command(id, conversation.ServerUser, 600, erase(&conversationv1.Erase{Sender: "ann"})), deliverytest.Command(id, "ann", 601, react(2, "-1", false)))
+	list := deliverytest.Messages(t, commands...)
 	b.do(t, list[:301])
-	require.Zero(t, b.book.facts(id).Len())
-	before := b.book.size()
+	require.Zero(t, b.cache.Facts(id).Len())
+	before := b.cache.Weight()
 	b.do(t, list[301:306])
-	require.Positive(t, b.book.facts(id).Len())
-	require.Equal(t, before+b.book.facts(id).Len(), b.book.size(), "they count towards the capacity")
+	require.Positive(t, b.cache.Facts(id).Len())
+	require.Equal(t, before+b.cache.Facts(id).Len(), b.cache.Weight(), "they count towards the capacity")
 	outcomes := b.do(t, list[306:])
 	require.NotZero(t, outcomes[5].GetSeq())
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, outcomes[6].GetError().GetCode(), "the message was erased before it")
 
 	all := newInBatches(1000)
 	all.do(t, list[:311])
-	require.Zero(t, all.book.facts(id).Len(), "too many are not kept")
-	require.Equal(t, 2, all.book.size())
+	require.Zero(t, all.cache.Facts(id).Len(), "too many are not kept")
+	require.Equal(t, 2, all.cache.Weight())
 }
 
 // A body that is erased by another command of the same batch cannot conflict any more, as it could not had the batch been cut
 // between them.
 func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
-	list := entries(t, create, command(id, "ann", 2, text("one")), command(id, "ann", 2, text("two")), command(id, "ann", 3, remove), command(id, "ann", 2, text("two")))
+	list := deliverytest.Messages(t, create, deliverytest.Command(id, "ann", 2, deliverytest.Text("one")), deliverytest.Command(id, "ann", 2, deliverytest.Text("two")), deliverytest.Command(id, "ann", 3, remove), deliverytest.Command(id, "ann", 2, deliverytest.Text("two")))
 	outcomes := newInBatches(1000).do(t, list)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, outcomes[2].GetError().GetCode())
 	require.EqualValues(t, 2, outcomes[4].GetSeq())
@@ -232,7 +233,7 @@ func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
 
 // Of refusals that are remembered the one of the highest attempt counts; one that is too old does not.
 func TestWhichRefusalHolds(t *testing.T) {
-	key := source.CommandKey{Conversation: conversation.GroupID("ann", commandID(1)), Sender: "eve", Command: commandID(2)}
+	key := source.CommandKey{Conversation: conversation.GroupID("ann", deliverytest.CommandID(1)), Sender: "eve", Command: deliverytest.CommandID(2)}
 	at := func(attempt uint32, minute int64) *historyv1.Refusal {
 		return (&refused{key: key, attempt: attempt, timeMs: minute * 60_000, err: errDeadLettered}).proto()
 	}

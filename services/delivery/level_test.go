@@ -16,11 +16,12 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 // newer is a command of a kind that this build does not know.
 func newer(id string, n int) *brokerv1.Command {
-	c := command(id, "ann", n, text("x"))
+	c := deliverytest.Command(id, "ann", n, deliverytest.Text("x"))
 	c.Body = protowire.AppendBytes(protowire.AppendTag(nil, 700, protowire.BytesType), []byte("new"))
 	c.Level = uint32(conversation.MaxLevel()) + 1
 	return c
@@ -30,20 +31,22 @@ func newer(id string, n int) *brokerv1.Command {
 // partition stops.
 func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 	for name, change := range map[string]func(*brokerv1.Command){
-		"kind":  func(c *brokerv1.Command) { c.Level = 0 },
-		"level": func(c *brokerv1.Command) { c.Body = command("", "ann", 1, text("known")).GetBody() },
+		"kind": func(c *brokerv1.Command) { c.Level = 0 },
+		"level": func(c *brokerv1.Command) {
+			c.Body = deliverytest.Command("", "ann", 1, deliverytest.Text("known")).GetBody()
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, 1)
 			w := b.startWorker(nil)
-			create := command("", "ann", 1, group("g"))
+			create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 			b.send(create)
 			b.raise()
-			b.putCommand(command(create.GetConversationId(), "ann", 2, text("before it")))
+			b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("before it")))
 			c := newer(create.GetConversationId(), 3)
 			change(c)
 			at := b.putCommand(c)
-			b.putCommand(command(create.GetConversationId(), "ann", 4, text("after it")))
+			b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 4, deliverytest.Text("after it")))
 			b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 			require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 			require.Contains(t, w.state(0), "Start workers of the version that knows level 2")
@@ -52,7 +55,7 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 			require.Positive(t, w.count("too_new_total"))
 			b.mu.Lock()
 			for _, r := range b.results {
-				require.NotEqual(t, commandID(3), r.GetOutcome().GetCommandId())
+				require.NotEqual(t, deliverytest.CommandID(3), r.GetOutcome().GetCommandId())
 			}
 			b.mu.Unlock()
 		})
@@ -72,7 +75,7 @@ func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t, 1)
 			w := b.startWorker(nil)
-			create := command("", "ann", 1, group("g"))
+			create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 			b.send(create)
 			if restart {
 				w.stop()
@@ -81,7 +84,7 @@ func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
 			if restart {
 				w = b.startWorker(nil)
 			}
-			require.EqualValues(t, 2, b.send(command(create.GetConversationId(), "ann", 3, text("after it"))).GetSeq())
+			require.EqualValues(t, 2, b.send(deliverytest.Command(create.GetConversationId(), "ann", 3, deliverytest.Text("after it"))).GetSeq())
 			require.Len(t, b.store.deadLetters(), 1)
 			require.Zero(t, w.count("partition_stopped"))
 		})
@@ -92,7 +95,7 @@ func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
 func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	alive, err := (&brokerv1.Alive{Instance: "newer", Service: "delivery", Level: uint32(conversation.MaxLevel()) + 1}).MarshalVT()
 	require.NoError(t, err)
@@ -148,7 +151,7 @@ func TestSubmitAdmits(t *testing.T) {
 	b.eventually("running", func() bool { return w.state(0) == "running" })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	request := &deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(1), Body: group("g")}
+	request := &deliveryv1.SubmitRequest{Sender: "ann", CommandId: deliverytest.CommandID(1), Body: deliverytest.Group("g")}
 	_, err := w.Submit(ctx, request)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	b.store.mu.Lock()
@@ -158,18 +161,18 @@ func TestSubmitAdmits(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, answer.GetOutcome().GetSeq())
 
-	for _, body := range []*conversationv1.Body{group("h"), text("x")} {
+	for _, body := range []*conversationv1.Body{deliverytest.Group("h"), deliverytest.Text("x")} {
 		nested := body.GetCreate().ProtoReflect()
 		if body.GetCreate() == nil {
 			nested = body.ProtoReflect()
 		}
 		nested.SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1))
-		_, err = commandOf(&deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(2), Body: body})
+		_, err = commandOf(&deliveryv1.SubmitRequest{Sender: "ann", CommandId: deliverytest.CommandID(2), Body: body})
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 		require.ErrorContains(t, err, "does not know")
 	}
-	c, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(3), Body: group("g", "bob")})
+	c, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", CommandId: deliverytest.CommandID(3), Body: deliverytest.Group("g", "bob")})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, c.GetLevel())
-	require.Equal(t, command("", "ann", 3, group("g", "bob")).GetBody(), c.GetBody())
+	require.Equal(t, deliverytest.Command("", "ann", 3, deliverytest.Group("g", "bob")).GetBody(), c.GetBody())
 }

@@ -7,12 +7,13 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // loadFacts brings what the commands of a batch refer to into memory. Their conversations are in memory already.
 func (s *session) loadFacts(ctx context.Context, entries []source.Message) error {
-	needs := s.book.unknown(entries)
+	needs := s.cache.UnknownNeeds(entries)
 	if len(needs) == 0 || bugNeedsNotLoaded {
 		return nil
 	}
@@ -27,10 +28,10 @@ func (s *session) loadFacts(ctx context.Context, entries []source.Message) error
 }
 
 // askFacts asks the store once. Every seq up to the head is an event, so the store must know all of them.
-func (s *session) askFacts(ctx context.Context, needs []need) error {
+func (s *session) askFacts(ctx context.Context, needs []cache.Need) error {
 	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
 	for i, n := range needs {
-		request.Needs[i] = &historyv1.Need{ConversationId: n.conversation, Seq: n.Seq, UserId: n.User}
+		request.Needs[i] = &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User}
 	}
 	answer, err := s.owner.history.GetFacts(ctx, request)
 	if err != nil {
@@ -46,11 +47,11 @@ func (s *session) askFacts(ctx context.Context, needs []need) error {
 	for i, ok := range known {
 		if !ok {
 			err := fmt.Errorf("the store lacks event %d of conversation %s, although it is not above the head; check the log with runnel admin conversations verify",
-				needs[i].Seq, needs[i].conversation)
+				needs[i].Seq, needs[i].Conversation)
 			s.owner.alarm(err)
 			return err
 		}
 	}
-	s.book.addFacts(needs, answer.GetFacts())
+	s.cache.AddFacts(needs, answer.GetFacts())
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 // metric gives one metric: the value of a counter or gauge, the number of observations of a histogram. label is the value of
@@ -44,7 +46,7 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	require.GreaterOrEqual(t, w.metric("stream_fill_ratio", "0"), 0.0)
 	require.GreaterOrEqual(t, w.metric("explain_window_seconds", ""), 0.0)
 
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	var away atomic.Bool
 	away.Store(true)
@@ -56,12 +58,12 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	}, nil)
 	b.putCommand(create)
 	b.eventually("it is tried", func() bool { return w.metric("append_retries_total", "") > 0 })
-	message := command(id, "ann", 2, text("x"))
+	message := deliverytest.Command(id, "ann", 2, deliverytest.Text("x"))
 	b.putCommand(message)
-	b.putCommand(message)                              // repeated
-	b.putCommand(command(id, "ann", 2, text("other"))) // conflict
-	b.putCommand(command(id, "eve", 3, text("x")))     // refused
-	b.put([]byte("\xff"))                              // dead letter
+	b.putCommand(message)                                                        // repeated
+	b.putCommand(deliverytest.Command(id, "ann", 2, deliverytest.Text("other"))) // conflict
+	b.putCommand(deliverytest.Command(id, "eve", 3, deliverytest.Text("x")))     // refused
+	b.put([]byte("\xff"))                                                        // dead letter
 	b.eventually("the lag grows while nothing can be committed", func() bool { return w.metric("lag_commands", "0") == 6 })
 	b.eventually("the rest waits", func() bool { return w.metric("intake_commands", "0") == 5 })
 	require.InDelta(t, 0, w.metric("batch_commands", ""), 0)
@@ -98,10 +100,10 @@ func TestMetricsOfQuestions(t *testing.T) {
 	})
 	b.eventually("running", func() bool { return w.state(0) == "running" })
 	away.Store(true)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.putCommand(create)
 	b.eventually("it is asked again", func() bool { return w.metric("read_retries_total", "") > 0 })
-	b.putCommand(command(create.GetConversationId(), "ann", 2, text("x")))
+	b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x")))
 	b.eventually("the lag grows", func() bool { return w.metric("lag_commands", "0") == 2 })
 	away.Store(false)
 	b.awaitEvent(create.GetConversationId(), 2)

@@ -17,6 +17,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 func (f *fakeHistory) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
@@ -66,14 +67,14 @@ func (b *bed) alive(alive *brokerv1.Alive) {
 func TestOperatorErases(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("secret name", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("secret name", "bob"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.send(command(id, "ann", 2, text("one")))
-	b.send(command(id, "bob", 3, text("two")))
+	b.send(deliverytest.Command(id, "ann", 2, deliverytest.Text("one")))
+	b.send(deliverytest.Command(id, "bob", 3, deliverytest.Text("two")))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	request := &adminv1.EraseRequest{ConversationId: id, CommandId: commandID(4), Erase: &conversationv1.Erase{Sender: "ann"}}
+	request := &adminv1.EraseRequest{ConversationId: id, CommandId: deliverytest.CommandID(4), Erase: &conversationv1.Erase{Sender: "ann"}}
 	for range 2 {
 		answer, err := w.Admin().Erase(ctx, request)
 		require.NoError(t, err)
@@ -90,14 +91,14 @@ func TestOperatorErases(t *testing.T) {
 	require.EqualValues(t, 2, verified.GetErased())
 	require.EqualValues(t, 4, verified.GetChecked())
 
-	answer, err := w.Admin().Erase(ctx, &adminv1.EraseRequest{ConversationId: id, CommandId: commandID(5), Erase: &conversationv1.Erase{Seqs: []uint64{99}}})
+	answer, err := w.Admin().Erase(ctx, &adminv1.EraseRequest{ConversationId: id, CommandId: deliverytest.CommandID(5), Erase: &conversationv1.Erase{Seqs: []uint64{99}}})
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_INVALID, answer.GetOutcome().GetError().GetCode())
 	for field, wrong := range map[string]*adminv1.EraseRequest{
-		"conversation_id": {ConversationId: "x", CommandId: commandID(4), Erase: request.GetErase()},
+		"conversation_id": {ConversationId: "x", CommandId: deliverytest.CommandID(4), Erase: request.GetErase()},
 		"command_id":      {ConversationId: id, CommandId: "x", Erase: request.GetErase()},
-		"erase":           {ConversationId: id, CommandId: commandID(4)},
-		"erase.seqs":      {ConversationId: id, CommandId: commandID(4), Erase: &conversationv1.Erase{Seqs: []uint64{2, 1}}},
+		"erase":           {ConversationId: id, CommandId: deliverytest.CommandID(4)},
+		"erase.seqs":      {ConversationId: id, CommandId: deliverytest.CommandID(4), Erase: &conversationv1.Erase{Seqs: []uint64{2, 1}}},
 	} {
 		_, err := w.Admin().Erase(ctx, wrong)
 		require.Equal(t, codes.InvalidArgument, status.Code(err), field)
@@ -109,11 +110,11 @@ func TestOperatorErases(t *testing.T) {
 func TestOperatorVerifies(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.send(command(id, "ann", 2, text("one")))
-	b.send(command(id, "ann", 3, text("two")))
+	b.send(deliverytest.Command(id, "ann", 2, deliverytest.Text("one")))
+	b.send(deliverytest.Command(id, "ann", 3, deliverytest.Text("two")))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	verify := func(change func(*conversationv1.Event)) []*adminv1.Fault {
@@ -135,7 +136,9 @@ func TestOperatorVerifies(t *testing.T) {
 	faults := verify(func(e *conversationv1.Event) { e.Body = nil })
 	require.Len(t, faults, 1)
 	require.Contains(t, faults[0].GetProblem(), "without erasing it")
-	require.Len(t, verify(func(e *conversationv1.Event) { e.Body = command("", "ann", 1, text("other")).GetBody() }), 1)
+	require.Len(t, verify(func(e *conversationv1.Event) {
+		e.Body = deliverytest.Command("", "ann", 1, deliverytest.Text("other")).GetBody()
+	}), 1)
 	faults = verify(func(e *conversationv1.Event) { e.Format = 3 })
 	require.Contains(t, faults[0].GetProblem(), "its format is 3")
 	require.EqualValues(t, 2, faults[0].GetSeq())
@@ -175,7 +178,7 @@ func TestOperatorRaisesTheLevel(t *testing.T) {
 func TestOperatorMarksABackup(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	b.send(command("", "ann", 1, group("g")))
+	b.send(deliverytest.Command("", "ann", 1, deliverytest.Group("g")))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	answer, err := w.Admin().MarkBackup(ctx, &adminv1.MarkBackupRequest{})
@@ -188,10 +191,10 @@ func TestOperatorMarksABackup(t *testing.T) {
 func TestOperatorRetriesADeadLetter(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	b.store.fail(poison, nil)
-	bad := command(create.GetConversationId(), "ann", 2, text("poison"))
+	bad := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("poison"))
 	b.putCommand(bad)
 	b.resultOf(bad)
 	b.store.fail(nil, nil)

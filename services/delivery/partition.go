@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/wake"
@@ -89,8 +90,8 @@ type owner struct {
 	state     string
 	watermark uint64
 	last      uint64
-	placed    bool  // watermark and last were set
-	book      *book // of the session that runs; nil between sessions
+	placed    bool         // watermark and last were set
+	cache     *cache.Cache // of the session that runs; nil between sessions
 }
 
 // Stop asks the owner to finish what is in flight and end. It does not wait.
@@ -162,8 +163,8 @@ func (o *owner) session(ctx context.Context) error {
 	if err := s.loadRefusals(ctx, at.stored.GetTimeNs()/1e6); err != nil {
 		return err
 	}
-	o.setBook(s.book)
-	defer o.setBook(nil)
+	o.setCache(s.cache)
+	defer o.setCache(nil)
 
 	acks, err := s.listen()
 	if err != nil {
@@ -174,7 +175,7 @@ func (o *owner) session(ctx context.Context) error {
 	// Flushing ends after the loop, with what the last batch moved.
 	flushing, endFlushing := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
-	flusher.Go(func() { s.flusher().run(flushing) })
+	flusher.Go(func() { s.flusher().Run(flushing) })
 	o.room.begin(at.stored, at.backup)
 	flusher.Go(func() { o.room.keep(flushing, s.identity) })
 	defer flusher.Wait()
@@ -247,10 +248,10 @@ func (o *owner) setState(state string) {
 	o.state = state
 }
 
-func (o *owner) setBook(b *book) {
+func (o *owner) setCache(b *cache.Cache) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.book = b
+	o.cache = b
 }
 
 // look finds out how long the stream has grown, for the lag, while nothing can be committed. It may fail: it is asked again.

@@ -27,13 +27,13 @@ import (
 func TestCommandIsCommittedAndTold(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	outcome := b.send(create)
 	require.Nil(t, outcome.GetError())
 	require.EqualValues(t, 1, outcome.GetSeq())
 	id := create.GetConversationId()
 	for i := range 20 {
-		outcome = b.send(command(id, "ann", 10+i, text(fmt.Sprint("message ", i))))
+		outcome = b.send(deliverytest.Command(id, "ann", 10+i, deliverytest.Text(fmt.Sprint("message ", i))))
 		require.EqualValues(t, 2+i, outcome.GetSeq())
 		require.False(t, outcome.GetRepeated())
 	}
@@ -41,7 +41,7 @@ func TestCommandIsCommittedAndTold(t *testing.T) {
 	b.await("the members are told to gateways", func() bool {
 		return len(b.joined) == 1 && b.joined[0].GetSeq() == 1 && len(b.joined[0].GetUserIds()) == 2
 	})
-	refused := b.send(command(id, "eve", 99, text("hi")))
+	refused := b.send(deliverytest.Command(id, "eve", 99, deliverytest.Text("hi")))
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refused.GetError().GetCode())
 	b.store.verify(t)
 	require.EqualValues(t, 22, b.store.mark().GetSequence())
@@ -54,8 +54,8 @@ func TestCommandIsCommittedAndTold(t *testing.T) {
 func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
-	message := command(create.GetConversationId(), "ann", 2, text("once"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
+	message := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("once"))
 	require.EqualValues(t, 1, b.send(create).GetSeq())
 	require.EqualValues(t, 2, b.send(message).GetSeq())
 	for range 2 {
@@ -74,7 +74,7 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 		w = b.startWorker(nil)
 	}
 	b.forget()
-	conflicting := command(create.GetConversationId(), "ann", 2, text("something else"))
+	conflicting := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("something else"))
 	b.putCommand(conflicting)
 	b.await("the conflict is told", func() bool {
 		for _, r := range b.results {
@@ -90,7 +90,7 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 // Many commands at once go in batches, in order.
 func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	b := newBed(t, 1)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
 	b.store.fail(func(in *historyv1.AppendRequest) error { <-gate; return nil }, nil)
@@ -98,7 +98,7 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	t.Cleanup(open) // before the worker is stopped
 	b.putCommand(create)
 	for i := range 1000 {
-		b.putCommand(command(create.GetConversationId(), "ann", 10+i, text(strconv.Itoa(i))))
+		b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text(strconv.Itoa(i))))
 	}
 	open()
 	b.awaitEvent(create.GetConversationId(), 1001)
@@ -106,7 +106,7 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	b.store.mu.Lock()
 	defer b.store.mu.Unlock()
 	for i, event := range b.store.logs[create.GetConversationId()][1:] {
-		require.Equal(t, strconv.Itoa(i), decoded(event.GetBody()).GetMessage().GetText())
+		require.Equal(t, strconv.Itoa(i), deliverytest.Decoded(event.GetBody()).GetMessage().GetText())
 	}
 	require.Less(t, b.store.appends, 100, "commands must share appends")
 }
@@ -119,9 +119,9 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	b.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
 	t.Cleanup(open) // before the worker is stopped
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.putCommand(create)
-	b.putCommand(command(create.GetConversationId(), "eve", 2, text("refused")))
+	b.putCommand(deliverytest.Command(create.GetConversationId(), "eve", 2, deliverytest.Text("refused")))
 	<-entered
 	require.NoError(t, b.nc.Flush())
 	b.mu.Lock()
@@ -143,7 +143,7 @@ func TestStoreAway(t *testing.T) {
 		return nil
 	}, nil)
 	b.startWorker(nil)
-	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).GetSeq())
+	require.EqualValues(t, 1, b.send(deliverytest.Command("", "ann", 1, deliverytest.Group("g"))).GetSeq())
 	b.store.verify(t)
 }
 
@@ -156,7 +156,7 @@ func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 		return err
 	})
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	outcome := b.send(create)
 	require.EqualValues(t, 1, outcome.GetSeq())
 	require.False(t, outcome.GetRepeated(), "it is the first outcome, told by the next session")
@@ -172,10 +172,10 @@ func TestZombie(t *testing.T) {
 	other := b.startWorker(func(_ *Config, d *Deps) {
 		d.History = &split{fakeHistory: b.store, leases: deliverytest.NewLeases(1)}
 	})
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	require.EqualValues(t, 1, b.send(create).GetSeq())
 	for i := range 100 {
-		require.EqualValues(t, 2+i, b.send(command(create.GetConversationId(), "ann", 10+i, text("x"))).GetSeq())
+		require.EqualValues(t, 2+i, b.send(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("x"))).GetSeq())
 	}
 	b.eventually("one of them was refused", func() bool { return a.count("superseded_total")+other.count("superseded_total") > 0 })
 	b.store.verify(t)
@@ -192,20 +192,20 @@ func TestHoleStopsThePartition(t *testing.T) {
 	w := b.startWorker(nil)
 	creates := make([]*brokerv1.Command, 2)
 	for n := 1; creates[0] == nil || creates[1] == nil; n++ {
-		c := command("", "ann", n, group("g"))
+		c := deliverytest.Command("", "ann", n, deliverytest.Group("g"))
 		creates[conversation.Partition(c.GetConversationId(), 2)] = c
 	}
 	for _, c := range creates {
 		require.EqualValues(t, 1, b.send(c).GetSeq())
 	}
 	w.stop()
-	holed := b.putCommand(command(creates[0].GetConversationId(), "ann", 50, text("lost")))
-	b.putCommand(command(creates[0].GetConversationId(), "ann", 51, text("after it")))
+	holed := b.putCommand(deliverytest.Command(creates[0].GetConversationId(), "ann", 50, deliverytest.Text("lost")))
+	b.putCommand(deliverytest.Command(creates[0].GetConversationId(), "ann", 51, deliverytest.Text("after it")))
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 	require.NoError(t, err)
 	require.NoError(t, stream.DeleteMsg(t.Context(), holed))
 	w = b.startWorker(nil)
-	require.EqualValues(t, 2, b.send(command(creates[1].GetConversationId(), "ann", 52, text("the other partition"))).GetSeq())
+	require.EqualValues(t, 2, b.send(deliverytest.Command(creates[1].GetConversationId(), "ann", 52, deliverytest.Text("the other partition"))).GetSeq())
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 	require.Contains(t, w.state(0), fmt.Sprint("message ", holed))
@@ -240,13 +240,13 @@ func TestHoleWhileReading(t *testing.T) {
 func TestReplacedStream(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	for i := range 5 {
-		b.send(command(create.GetConversationId(), "ann", 10+i, text("before")))
+		b.send(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("before")))
 	}
 	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
-	outcome := b.send(command(create.GetConversationId(), "ann", 20, text("after")))
+	outcome := b.send(deliverytest.Command(create.GetConversationId(), "ann", 20, deliverytest.Text("after")))
 	require.EqualValues(t, 7, outcome.GetSeq())
 	b.store.verify(t)
 	require.GreaterOrEqual(t, w.count("stream_replaced_total"), 1)
@@ -257,7 +257,7 @@ func TestReplacedStream(t *testing.T) {
 func TestLostTail(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	w.stop()
 	mark := b.store.mark()
@@ -265,7 +265,7 @@ func TestLostTail(t *testing.T) {
 	mark.TimeNs++
 	b.store.setMark(mark)
 	w = b.startWorker(nil)
-	require.EqualValues(t, 2, b.send(command(create.GetConversationId(), "ann", 2, text("x"))).GetSeq())
+	require.EqualValues(t, 2, b.send(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x"))).GetSeq())
 	require.Equal(t, 1, w.count("stream_rewound_total"))
 	require.EqualValues(t, 2, b.store.mark().GetSequence())
 	b.store.verify(t)
@@ -275,13 +275,13 @@ func TestLostTail(t *testing.T) {
 func TestLostTailGrownAgain(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	w.stop()
 	mark := b.store.mark()
 	grown := make([]*brokerv1.Command, 6)
 	for i := range grown {
-		grown[i] = command(create.GetConversationId(), "ann", 10+i, text("new"))
+		grown[i] = deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("new"))
 		b.putCommand(grown[i])
 	}
 	mark.Sequence += 4 // as if four others had been committed before the broker forgot them
@@ -297,7 +297,7 @@ func TestLostTailGrownAgain(t *testing.T) {
 // poison is a store that finds fault with one message.
 func poison(in *historyv1.AppendRequest) error {
 	for _, event := range in.GetEvents() {
-		if decoded(event.GetBody()).GetMessage().GetText() == "poison" {
+		if deliverytest.Decoded(event.GetBody()).GetMessage().GetText() == "poison" {
 			return status.Error(codes.InvalidArgument, "events: cannot be stored")
 		}
 	}
@@ -308,7 +308,7 @@ func poison(in *historyv1.AppendRequest) error {
 func TestDeadLetters(t *testing.T) {
 	b := newBed(t, 1)
 	b.store.fail(poison, nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	first := b.startWorker(nil)
 	b.eventually("the stream is made", func() bool { return first.state(0) == "running" })
@@ -316,13 +316,13 @@ func TestDeadLetters(t *testing.T) {
 	b.putCommand(create)
 	garbage := b.put([]byte("\xff garbage"))
 	empty := b.put(nil)
-	bad := command(id, "ann", 5, text("poison"))
+	bad := deliverytest.Command(id, "ann", 5, deliverytest.Text("poison"))
 	var want []*brokerv1.Command
 	for i := range 10 {
 		if i == 4 {
 			b.putCommand(bad)
 		}
-		c := command(id, "ann", 10+i, text("fine"))
+		c := deliverytest.Command(id, "ann", 10+i, deliverytest.Text("fine"))
 		b.putCommand(c)
 		want = append(want, c)
 	}
@@ -348,13 +348,13 @@ func TestStoreThatRefusesEverything(t *testing.T) {
 	b := newBed(t, 1)
 	b.store.fail(func(*historyv1.AppendRequest) error { return status.Error(codes.InvalidArgument, "broken") }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.eventually("the stream is there", func() bool { return w.state(0) == "running" })
 	b.putCommand(create)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	b.store.fail(nil, nil)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(create).GetError().GetCode())
-	require.EqualValues(t, 1, b.send(command("", "ann", 2, group("h"))).GetSeq())
+	require.EqualValues(t, 1, b.send(deliverytest.Command("", "ann", 2, deliverytest.Group("h"))).GetSeq())
 	b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 })
 }
 
@@ -362,14 +362,14 @@ func TestStoreThatRefusesEverything(t *testing.T) {
 func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	b.send(create)
 	committed := wake.NewSignal()
 	b.store.fail(nil, func(*historyv1.AppendRequest) error {
 		committed.Raise()
 		return status.Error(codes.Unavailable, "the worker dies with the answer on its way")
 	})
-	message := command(create.GetConversationId(), "bob", 2, text("hello"))
+	message := deliverytest.Command(create.GetConversationId(), "bob", 2, deliverytest.Text("hello"))
 	b.putCommand(message)
 	<-committed
 	w.stop()
@@ -394,7 +394,7 @@ func TestTakenSeqBeginsAnew(t *testing.T) {
 		return err
 	}, nil)
 	w := b.startWorker(nil)
-	require.EqualValues(t, 1, b.send(command("", "ann", 1, group("g"))).GetSeq())
+	require.EqualValues(t, 1, b.send(deliverytest.Command("", "ann", 1, deliverytest.Group("g"))).GetSeq())
 	require.Equal(t, 2, w.count("takeovers_total"))
 }
 
@@ -402,14 +402,14 @@ func TestTakenSeqBeginsAnew(t *testing.T) {
 func TestHandover(t *testing.T) {
 	b := newBed(t, 4)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	next := uint64(2)
 	for round := range 3 {
 		successor := b.startWorker(nil)
 		w.stop()
 		for i := range 20 {
-			require.Equal(t, next, b.send(command(create.GetConversationId(), "ann", 100*(round+1)+i, text("x"))).GetSeq())
+			require.Equal(t, next, b.send(deliverytest.Command(create.GetConversationId(), "ann", 100*(round+1)+i, deliverytest.Text("x"))).GetSeq())
 			next++
 		}
 		w = successor

@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 func TestPurgeBelow(t *testing.T) {
@@ -87,9 +88,9 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 	})
 	require.NoError(t, err)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
-	message := text(strings.Repeat("x", 8000))
+	message := deliverytest.Text(strings.Repeat("x", 8000))
 	bytes := func() uint64 {
 		stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 		require.NoError(t, err)
@@ -97,7 +98,7 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 	}
 	total := 0
 	for i := 0; total < 10*size; i++ {
-		c := command(create.GetConversationId(), "ann", 10+i, message)
+		c := deliverytest.Command(create.GetConversationId(), "ann", 10+i, message)
 		payload, err := c.MarshalVT()
 		require.NoError(t, err)
 		total += len(payload)
@@ -117,7 +118,7 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 	_, err = stream.GetMsg(t.Context(), b.store.mark().GetSequence())
 	require.NoError(t, err)
 	b.startWorker(nil)
-	require.Nil(t, b.send(command(create.GetConversationId(), "ann", 5, text("after it"))).GetError())
+	require.Nil(t, b.send(deliverytest.Command(create.GetConversationId(), "ann", 5, deliverytest.Text("after it"))).GetError())
 	b.store.verify(t)
 }
 
@@ -125,14 +126,14 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 func TestPurgeBelowTheBackup(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.PurgeInterval = 10 * time.Millisecond })
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	id := create.GetConversationId()
 	const n = 12_000
 	publisher, err := jetstream.New(b.nc, jetstream.WithPublishAsyncMaxPending(1024))
 	require.NoError(t, err)
 	for i := range n {
-		payload, err := command(id, "ann", 10+i, text("x")).MarshalVT()
+		payload, err := deliverytest.Command(id, "ann", 10+i, deliverytest.Text("x")).MarshalVT()
 		require.NoError(t, err)
 		_, err = publisher.PublishAsync(broker.CommandSubject(0), payload, jetstream.WithStallWait(patience))
 		require.NoError(t, err)
@@ -156,5 +157,5 @@ func TestPurgeBelowTheBackup(t *testing.T) {
 	require.Zero(t, w.count("purged_early_messages_total"))
 	w.stop()
 	b.startWorker(nil)
-	require.EqualValues(t, n+2, b.send(command(id, "ann", 5, text("after it"))).GetSeq())
+	require.EqualValues(t, n+2, b.send(deliverytest.Command(id, "ann", 5, deliverytest.Text("after it"))).GetSeq())
 }

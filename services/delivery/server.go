@@ -132,12 +132,12 @@ func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest)
 // cursors are those of a conversation's members, by rising user id, as far as they are in memory.
 func (o *owner) cursors(conversationID string) []*conversationv1.Cursor {
 	o.mu.Lock()
-	book := o.book
+	cached := o.cache
 	o.mu.Unlock()
-	if book == nil {
+	if cached == nil {
 		return nil
 	}
-	return book.cursors(conversationID)
+	return cached.Cursors(conversationID)
 }
 
 // ListPartitions tells what this worker owns.

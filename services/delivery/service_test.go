@@ -13,6 +13,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 )
 
@@ -24,16 +25,16 @@ func TestSubmitForServices(t *testing.T) {
 	b.eventually("running", func() bool { return w.state(3) == "running" })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	answer, err := w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "ann", CommandId: commandID(1), Body: &conversationv1.Body{
+	answer, err := w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "ann", CommandId: deliverytest.CommandID(1), Body: &conversationv1.Body{
 		Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{"bob"}}},
 	}})
 	require.NoError(t, err)
 	id := conversation.DirectID("ann", "bob")
 	require.Equal(t, id, answer.GetOutcome().GetConversationId())
-	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: commandID(2), Body: text("hi")})
+	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: deliverytest.CommandID(2), Body: deliverytest.Text("hi")})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, answer.GetOutcome().GetSeq())
-	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: id, CommandId: commandID(3), Body: text("hi")})
+	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: id, CommandId: deliverytest.CommandID(3), Body: deliverytest.Text("hi")})
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, answer.GetOutcome().GetError().GetCode())
 	b.store.verify(t)
@@ -44,7 +45,7 @@ func TestSubmitForServices(t *testing.T) {
 	require.NotEmpty(t, partitions.GetWorker())
 
 	w.stop()
-	_, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: commandID(4), Body: text("hi")})
+	_, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: deliverytest.CommandID(4), Body: deliverytest.Text("hi")})
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Error(t, w.Check(ctx))
 }
@@ -52,17 +53,17 @@ func TestSubmitForServices(t *testing.T) {
 func TestSubmitNamesTheBadField(t *testing.T) {
 	id := conversation.DirectID("ann", "bob")
 	for field, request := range map[string]*deliveryv1.SubmitRequest{
-		"sender":            {Sender: "a.b", ConversationId: id, CommandId: commandID(1), Body: text("x")},
-		"command_id":        {Sender: "ann", ConversationId: id, CommandId: "1", Body: text("x")},
-		"body":              {Sender: "ann", ConversationId: id, CommandId: commandID(1)},
-		"body.message.text": {Sender: "ann", ConversationId: id, CommandId: commandID(1), Body: text("")},
-		"conversation_id":   {Sender: "ann", ConversationId: "live.>", CommandId: commandID(1), Body: text("x")},
+		"sender":            {Sender: "a.b", ConversationId: id, CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("x")},
+		"command_id":        {Sender: "ann", ConversationId: id, CommandId: "1", Body: deliverytest.Text("x")},
+		"body":              {Sender: "ann", ConversationId: id, CommandId: deliverytest.CommandID(1)},
+		"body.message.text": {Sender: "ann", ConversationId: id, CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("")},
+		"conversation_id":   {Sender: "ann", ConversationId: "live.>", CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("x")},
 	} {
 		_, err := commandOf(request)
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 		require.Contains(t, status.Convert(err).Message(), field)
 	}
-	_, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", ConversationId: id, CommandId: commandID(1), Body: group("g")})
+	_, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", ConversationId: id, CommandId: deliverytest.CommandID(1), Body: deliverytest.Group("g")})
 	require.ErrorContains(t, err, "conversation_id")
 }
 
@@ -70,14 +71,14 @@ func TestSubmitNamesTheBadField(t *testing.T) {
 func TestBrokerRestart(t *testing.T) {
 	b := newBed(t, 2)
 	w := b.startWorker(nil)
-	create := command("", "ann", 1, group("g", "bob"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	require.EqualValues(t, 1, b.send(create).GetSeq())
 	for round := range 2 {
 		b.server.Shutdown()
 		b.server.WaitForShutdown()
 		b.eventually("the worker notices", func() bool { return w.Check(t.Context()) != nil })
 		b.startServer()
-		require.EqualValues(t, 2+round, b.send(command(create.GetConversationId(), "ann", 10+round, text("x"))).GetSeq())
+		require.EqualValues(t, 2+round, b.send(deliverytest.Command(create.GetConversationId(), "ann", 10+round, deliverytest.Text("x"))).GetSeq())
 	}
 	b.awaitEvent(create.GetConversationId(), 3)
 	b.store.verify(t)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -30,7 +32,7 @@ type session struct {
 	beginEpoch bool
 	// checked says that what is passed over at the takeover must agree with the commands' admission times.
 	checked   bool
-	book      *book
+	cache     *cache.Cache
 	refusals  *refusals
 	intake    *intake
 	publisher *publish.Publisher
@@ -50,15 +52,15 @@ func newSession(o *owner, at *place) *session {
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
 		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
-		book: newBook(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.nc, o.worker, o.log, o.metrics),
+		cache: cache.New(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.nc, o.worker, o.log, o.metrics),
 	}
 }
 
 // flusher stores the cursors of this session. It publishes on its own: a publisher is not safe for concurrent use.
-func (s *session) flusher() *flusher {
+func (s *session) flusher() *cursor.Flusher {
 	o := s.owner
-	return &flusher{
-		Source: s.book, Store: o.history, Interval: o.cfg.FlushInterval, Timeout: o.cfg.AppendTimeout,
+	return &cursor.Flusher{
+		Source: s.cache, Store: o.history, Interval: o.cfg.FlushInterval, Timeout: o.cfg.AppendTimeout,
 		Publish: publish.New(o.nc, o.worker, o.log, o.metrics).Receipt, Flushed: o.metrics.Flushed, Failures: o.metrics.FlushFailures,
 	}
 }
@@ -71,7 +73,7 @@ func (s *session) listen() (stop func(), err error) {
 			s.owner.metrics.AcksDropped.Inc()
 			return
 		}
-		if dropped := s.book.acknowledge(acks.GetAcks(), s.owner.now().UnixMilli()); dropped > 0 {
+		if dropped := s.cache.Acknowledge(acks.GetAcks(), s.owner.now().UnixMilli()); dropped > 0 {
 			s.owner.metrics.AcksDropped.Add(float64(dropped))
 		}
 	})
@@ -108,11 +110,11 @@ func (s *session) loop(ctx context.Context) error {
 			return errStopping
 		case <-s.owner.resyncs:
 			return errResync
-		case <-s.book.load:
-			if err := s.load(ctx, s.book.wants(rpc.MaxItems)); err != nil {
+		case <-s.cache.LoadWanted:
+			if err := s.load(ctx, s.cache.Wanted(rpc.MaxItems)); err != nil {
 				return err
 			}
-			s.book.trim()
+			s.cache.Trim()
 		case <-s.intake.ready:
 			entries, pending, err := s.intake.take(spare)
 			if err != nil {
@@ -122,7 +124,7 @@ func (s *session) loop(ctx context.Context) error {
 				return err
 			}
 			spare = entries
-			s.book.trim()
+			s.cache.Trim()
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -78,7 +79,7 @@ type simSnapshot struct {
 // longestWait is how long a gateway waits for an outcome after the admission.
 const longestWait = 68_000
 
-var simGroup = conversation.GroupID("ann", commandID(1))
+var simGroup = conversation.GroupID("ann", deliverytest.CommandID(1))
 
 func newSimulation(choose func(int) int) *simulation {
 	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: newFakeHistory(1), asks: map[source.CommandKey]*simAsk{}}
@@ -86,7 +87,7 @@ func newSimulation(choose func(int) int) *simulation {
 	for range 2 {
 		s.workers = append(s.workers, &simWorker{inBatches: newInBatches(1000)})
 	}
-	s.ask(command("", "ann", 1, group("g", "bob")))
+	s.ask(deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob")))
 	return s
 }
 
@@ -163,11 +164,11 @@ func (s *simulation) newCommand() {
 	n := 100 + s.commands
 	switch s.choose(4) {
 	case 0:
-		s.ask(command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"eve"}}}}))
+		s.ask(deliverytest.Command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"eve"}}}}))
 	case 1:
-		s.ask(command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "eve"}}}))
+		s.ask(deliverytest.Command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "eve"}}}))
 	default:
-		s.ask(command(simGroup, "eve", n, text("hi")))
+		s.ask(deliverytest.Command(simGroup, "eve", n, deliverytest.Text("hi")))
 	}
 }
 
@@ -286,9 +287,9 @@ func (s *simulation) work(w *simWorker) {
 
 // appendOnce plans and appends; it reports false when another worker moved the watermark.
 func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]verdict, bool) {
-	ids := w.book.missing(nil, map[string]struct{}{simGroup: {}})
+	ids := w.cache.Missing(nil, map[string]struct{}{simGroup: {}})
 	found, _ := w.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
-	w.book.add(ids, found.GetConversations(), 0)
+	w.cache.AddLoaded(ids, found.GetConversations(), 0)
 	known := newKnowledge()
 	for {
 		p := w.planner.plan(batch, known, w.world())
@@ -320,7 +321,7 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		}
 		next.Epoch = answer.GetEpoch()
 		w.mark = next
-		w.book.commit(p.change(), 0)
+		w.cache.ApplyCommitted(p.change(), 0)
 		w.refusals.add(p.refusals, last.TimeMs())
 		return p.verdicts, true
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -16,12 +17,12 @@ import (
 func BenchmarkPartition(b *testing.B) {
 	bed := newBed(b, 1)
 	require.NoError(b, broker.EnsureStreams(b.Context(), bed.js, bed.brokerConfig()))
-	create := command("", "ann", 1, group("g", "bob", "cid"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob", "cid"))
 	bed.putCommand(create)
 	publisher, err := jetstream.New(bed.nc, jetstream.WithPublishAsyncMaxPending(1024))
 	require.NoError(b, err)
 	for i := range b.N {
-		payload, err := command(create.GetConversationId(), "ann", 10+i, text("a message of a usual length, somewhat more than a few words")).MarshalVT()
+		payload, err := deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("a message of a usual length, somewhat more than a few words")).MarshalVT()
 		require.NoError(b, err)
 		_, err = publisher.PublishAsync(broker.CommandSubject(0), payload, jetstream.WithStallWait(time.Minute))
 		require.NoError(b, err)

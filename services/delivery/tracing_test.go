@@ -18,6 +18,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -95,7 +96,7 @@ func linked(span sdktrace.ReadOnlySpan, to trace.SpanContext) bool {
 // One trace goes from the sender through everything a worker does to those who receive the event.
 func TestOneTraceThroughTheWorker(t *testing.T) {
 	x := newTracing(t)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	lives, results := make(chan *nats.Msg, 8), make(chan *nats.Msg, 8)
 	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
 	require.NoError(t, err)
@@ -138,7 +139,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	open := sync.OnceFunc(func() { close(gate) })
 	t.Cleanup(open) // before the worker is stopped
 	x.bed.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	x.putCommand(create)
 	<-entered // until the gate opens, everything gathers in one batch
 	const many = flight.MaxTraced + 8
@@ -146,7 +147,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
 	require.NoError(t, err)
 	for i := range many {
-		x.putTraced(command(create.GetConversationId(), "ann", 10+i, text("x")), traceparent(i))
+		x.putTraced(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("x")), traceparent(i))
 	}
 	x.eventually("all are read", func() bool { return x.worker.count("intake_commands") == many })
 	open()
@@ -180,14 +181,14 @@ func TestTracesGoThroughAWorkerThatMakesNone(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
 	b.eventually("running", func() bool { return w.state(0) == "running" })
-	create := command("", "ann", 1, group("g"))
+	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	lives := make(chan *nats.Msg, 8)
 	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
 	require.NoError(t, err)
 	for n, given := range []string{traceparent(1), "much too long to be one, which would be told to every gateway there is"} {
 		c := create
 		if n > 0 {
-			c = command(create.GetConversationId(), "ann", 10+n, text("x"))
+			c = deliverytest.Command(create.GetConversationId(), "ann", 10+n, deliverytest.Text("x"))
 		}
 		b.putTraced(c, given)
 		var live brokerv1.Live

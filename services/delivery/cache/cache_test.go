@@ -1,4 +1,4 @@
-package delivery
+package cache
 
 import (
 	"testing"
@@ -8,50 +8,53 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/cursor"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
 // The cache evicts what was not used lately, but no cursor that is not stored yet.
 func TestCacheIsBounded(t *testing.T) {
-	b := newBook(50)
+	b := New(50)
 	load := func(n int) string {
-		id := command("", "ann", n, nil).GetConversationId()
-		b.add([]string{id}, []*historyv1.ConversationState{{ConversationId: id, Head: 5, Members: []*historyv1.Member{
+		id := deliverytest.Command("", "ann", n, nil).GetConversationId()
+		b.AddLoaded([]string{id}, []*historyv1.ConversationState{{ConversationId: id, Head: 5, Members: []*historyv1.Member{
 			{JoinedSeq: 1, Cursor: &conversationv1.Cursor{UserId: "ann"}},
 		}}}, 0)
-		b.trim()
+		b.Trim()
 		return id
 	}
 	kept := load(0)
-	b.acknowledge([]*brokerv1.Ack{{ConversationId: kept, UserId: "ann", DeliveredSeq: 3}}, 1)
+	b.Acknowledge([]*brokerv1.Ack{{ConversationId: kept, UserId: "ann", DeliveredSeq: 3}}, 1)
 	for n := range 1000 {
 		load(n + 1)
 		require.LessOrEqual(t, len(b.young)+len(b.old), 60)
 	}
-	require.NotNil(t, b.state(kept))
-	pending := newMoves()
+	require.NotNil(t, b.State(kept))
+	pending := cursor.NewMoves()
 	b.Collect(pending)
-	require.EqualValues(t, 3, pending.cursors[cursorKey{conversation: kept, user: "ann"}].delivered)
-	require.Len(t, pending.receipts, 1)
+	require.EqualValues(t, 3, pending.Cursors[cursor.Key{Conversation: kept, User: "ann"}].Delivered)
+	require.Len(t, pending.Receipts, 1)
 	for n := range 1000 {
 		load(n + 2000)
 	}
-	require.NotNil(t, b.state(kept), "read again now, it would be behind what is being stored")
+	require.NotNil(t, b.State(kept), "read again now, it would be behind what is being stored")
 	b.Saved()
 	for n := range 1000 {
 		load(n + 4000)
 	}
-	require.Nil(t, b.state(kept))
+	require.Nil(t, b.State(kept))
 }
 
 // Acknowledgements that wait for their conversation are dropped above the bound.
 func TestWaitingAcknowledgementsAreBounded(t *testing.T) {
-	b := newBook(50)
+	b := New(50)
 	dropped := 0
 	for n := range maxWanted + 100 {
-		dropped += b.acknowledge([]*brokerv1.Ack{{ConversationId: command("", "ann", n, nil).GetConversationId(), UserId: "ann", DeliveredSeq: 1}}, 1)
+		dropped += b.Acknowledge([]*brokerv1.Ack{{ConversationId: deliverytest.Command("", "ann", n, nil).GetConversationId(), UserId: "ann", DeliveredSeq: 1}}, 1)
 	}
 	require.Equal(t, 100, dropped)
-	require.Len(t, b.wants(1000), 1000)
-	b.add(b.wants(1000), nil, 0)
+	require.Len(t, b.Wanted(1000), 1000)
+	b.AddLoaded(b.Wanted(1000), nil, 0)
 	require.Equal(t, maxWanted-1000, b.waiting)
 }

@@ -1,4 +1,4 @@
-package delivery
+package cursor
 
 import (
 	"context"
@@ -16,25 +16,25 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// cursorStore is the part of the store that a flusher needs.
-type cursorStore interface {
+// Store is the part of the store that a flusher needs.
+type Store interface {
 	SaveCursors(ctx context.Context, in *historyv1.SaveCursorsRequest, opts ...grpc.CallOption) (*historyv1.SaveCursorsResponse, error)
 }
 
-// cursorSource is where moved cursors are collected.
-type cursorSource interface {
+// Source is where moved cursors are collected.
+type Source interface {
 	// Moved is raised when there is something to collect.
 	Moved() wake.Signal
 	// Collect adds what moved since the last call. A receipt never contains a cursor that is not stored with it.
-	Collect(into *moves)
+	Collect(into *Moves)
 	// Saved says that all that was collected is stored.
 	Saved()
 }
 
-// flusher stores the cursors that moved in one partition, and then publishes the receipts. All fields are required.
-type flusher struct {
-	Source cursorSource
-	Store  cursorStore
+// Flusher stores the cursors that moved in one partition, and then publishes the receipts. All fields are required.
+type Flusher struct {
+	Source Source
+	Store  Store
 	// Interval is how often it stores at most, Timeout how long one call may take.
 	Interval, Timeout time.Duration
 	// Publish sends a receipt to the members.
@@ -44,10 +44,10 @@ type flusher struct {
 	Failures prometheus.Counter
 }
 
-// run works until ctx ends; then it stores once more, briefly, so that a clean stop loses no cursor. What could not be
+// Run works until ctx ends; then it stores once more, briefly, so that a clean stop loses no cursor. What could not be
 // stored is kept and stored with what moves later.
-func (f *flusher) run(ctx context.Context) {
-	pending := newMoves()
+func (f *Flusher) Run(ctx context.Context) {
+	pending := NewMoves()
 	timer := time.NewTimer(0)
 	<-timer.C
 	defer timer.Stop()
@@ -89,10 +89,10 @@ func (f *flusher) run(ctx context.Context) {
 // lastFlush bounds the last call: a quick handover matters more than cursors, which clients acknowledge again.
 const lastFlush = 100 * time.Millisecond
 
-func (f *flusher) store(ctx context.Context, m *moves) error {
-	updates := make([]*historyv1.CursorUpdate, 0, len(m.cursors))
-	for key, at := range m.cursors {
-		updates = append(updates, &historyv1.CursorUpdate{ConversationId: key.conversation, Cursor: at.proto(key.user)})
+func (f *Flusher) store(ctx context.Context, m *Moves) error {
+	updates := make([]*historyv1.CursorUpdate, 0, len(m.Cursors))
+	for key, at := range m.Cursors {
+		updates = append(updates, &historyv1.CursorUpdate{ConversationId: key.Conversation, Cursor: at.Proto(key.User)})
 	}
 	for chunk := range slices.Chunk(updates, rpc.MaxItems) {
 		if _, err := f.Store.SaveCursors(ctx, &historyv1.SaveCursorsRequest{Updates: chunk}); err != nil {
@@ -101,10 +101,10 @@ func (f *flusher) store(ctx context.Context, m *moves) error {
 		f.Flushed.Observe(float64(len(chunk)))
 	}
 	f.Source.Saved()
-	for _, r := range m.receipts {
+	for _, r := range m.Receipts {
 		f.Publish(r)
 	}
-	clear(m.cursors)
-	clear(m.receipts)
+	clear(m.Cursors)
+	clear(m.Receipts)
 	return nil
 }

@@ -1,4 +1,4 @@
-package delivery
+package cursor
 
 import (
 	"slices"
@@ -9,19 +9,19 @@ import (
 // maxSteps is the most steps of a receipt.
 const maxSteps = 32
 
-// receiptOf makes the receipt of a conversation from its members' cursors and its head.
+// ReceiptOf makes the receipt of a conversation from its members' cursors and its head.
 //
 // The version follows from the content, so it rises across takeovers without a clock: the sum of all cursors, plus head times
 // (head + 1). Cursors only move forward, and a receipt contains none that is not stored. When a member leaves, the sum falls
 // by at most twice the previous head; but then the head has risen, and the product by more than that. Equal versions have
 // equal content. It fits for heads below 2^31.
-func receiptOf(id string, cursors map[string]cursor, head uint64) *conversationv1.Receipt {
+func ReceiptOf(id string, cursors map[string]Position, head uint64) *conversationv1.Receipt {
 	delivered, read := make(map[uint64]uint32, 8), make(map[uint64]uint32, 8)
 	var sum uint64
 	for _, at := range cursors {
-		delivered[at.delivered]++
-		read[at.read]++
-		sum += at.delivered + at.read
+		delivered[at.Delivered]++
+		read[at.Read]++
+		sum += at.Delivered + at.Read
 	}
 	sum += head * (head + 1)
 	return &conversationv1.Receipt{

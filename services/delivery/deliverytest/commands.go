@@ -1,4 +1,4 @@
-package delivery
+package deliverytest
 
 import (
 	"fmt"
@@ -15,24 +15,24 @@ import (
 )
 
 // CommandID is a valid command id for a number.
-func commandID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
+func CommandID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
 
 // Text is the body of a message.
-func text(s string) *conversationv1.Body {
+func Text(s string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
 }
 
 // Group is the body that creates a group.
-func group(name string, members ...string) *conversationv1.Body {
+func Group(name string, members ...string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 		Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members,
 	}}}
 }
 
 // Command is an admitted command. An empty conversation id is that of the conversation that the body creates.
-func command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
+func Command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
 	if id == "" {
-		id = conversation.CreateID(sender, commandID(n), body.GetCreate())
+		id = conversation.CreateID(sender, CommandID(n), body.GetCreate())
 	}
 	salt := make([]byte, chain.SaltSize)
 	salt[0], salt[1] = byte(n), byte(n>>8)
@@ -41,13 +41,13 @@ func command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Comm
 		panic(err) //nolint:forbidigo // a mistake in a test
 	}
 	return &brokerv1.Command{
-		ConversationId: id, Sender: sender, CommandId: commandID(n), Body: encoded, Salt: salt, Inbox: "inbox",
+		ConversationId: id, Sender: sender, CommandId: CommandID(n), Body: encoded, Salt: salt, Inbox: "inbox",
 		Level: uint32(conversation.LevelOf(body)),
 	}
 }
 
 // Decoded is the body of an event or command.
-func decoded(body []byte) *conversationv1.Body {
+func Decoded(body []byte) *conversationv1.Body {
 	b, err := conversation.DecodeBody(body)
 	if err != nil {
 		panic(err) //nolint:forbidigo // a mistake in a test
@@ -56,7 +56,7 @@ func decoded(body []byte) *conversationv1.Body {
 }
 
 // Messages are commands as a stream holds them, from sequence 1 on.
-func entries(t rapid.TB, commands ...*brokerv1.Command) []source.Message {
+func Messages(t rapid.TB, commands ...*brokerv1.Command) []source.Message {
 	list := make([]source.Message, len(commands))
 	for i, c := range commands {
 		payload, err := c.MarshalVT()

@@ -1,0 +1,323 @@
+// Package cache holds the conversations of one partition in memory: committed states, what is known of messages that commands
+// refer to, and the members' cursors. It knows no store: others load into it, and collect from it what moved.
+package cache
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cursor"
+	"github.com/runnelhq/runnel/services/delivery/wake"
+)
+
+// maxWanted bounds the acknowledgements that wait for their conversation to be loaded. Above it they are dropped: the next one
+// of the same member includes them.
+const maxWanted = 8192
+
+// entry is what is in memory of one conversation.
+type entry struct {
+	// state is the committed state; nil for a conversation that does not exist.
+	state *conversation.State
+	// facts are what is known of messages that commands referred to; nil for none.
+	facts *conversation.Facts
+	// cursors are those of the present members.
+	cursors map[string]cursor.Position
+	// moved names the members whose cursors are ahead of the store; changed asks for a receipt.
+	moved   map[string]struct{}
+	changed bool
+}
+
+// weight is what an entry counts towards the cache's capacity.
+func (e *entry) weight() int { return 1 + len(e.cursors) + e.facts.Len() }
+
+// Cache holds the conversations of one partition: their committed states, to judge commands by, and their members' cursors.
+// It is never behind the store, because one worker at a time writes to a partition; a worker that loses a partition throws
+// its cache away.
+//
+// One goroutine, the commit loop, reads states, adds entries and commits. Acknowledgements and the cursor flusher come from
+// other goroutines. There are two generations of entries: those used since the last trim and those used before it. The next trim
+// evicts the latter, unless they hold cursors that are not stored yet.
+type Cache struct {
+	capacity int
+
+	mu          sync.Mutex
+	young, old  map[string]*entry
+	weight      int                        // of the entries in young
+	dirty       map[string]*entry          // those with moved cursors or a receipt due
+	saving      map[string]*entry          // those whose moves are on their way to the store
+	waitingAcks map[string][]*brokerv1.Ack // by conversation that is not in memory
+	waiting     int                        // acknowledgements in waitingAcks
+
+	// LoadWanted is raised when acknowledgements wait for a conversation to be loaded.
+	LoadWanted wake.Signal
+	flush      wake.Signal // raised when there is something in dirty
+}
+
+// New makes an empty cache. capacity is about the number of members in it.
+func New(capacity int) *Cache {
+	return &Cache{
+		capacity: capacity,
+		young:    map[string]*entry{}, old: map[string]*entry{}, dirty: map[string]*entry{}, saving: map[string]*entry{},
+		waitingAcks: map[string][]*brokerv1.Ack{},
+		LoadWanted:  wake.NewSignal(), flush: wake.NewSignal(),
+	}
+}
+
+// findLocked returns the entry of a conversation, nil when it is not in memory.
+func (c *Cache) findLocked(id string) *entry {
+	if e := c.young[id]; e != nil {
+		return e
+	}
+	e := c.old[id]
+	if e != nil {
+		delete(c.old, id)
+		c.putLocked(id, e)
+	}
+	return e
+}
+
+func (c *Cache) putLocked(id string, e *entry) {
+	c.young[id] = e
+	c.weight += e.weight()
+}
+
+// State returns the committed state of a conversation that is in memory.
+func (c *Cache) State(id string) *conversation.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.findLocked(id); e != nil {
+		return e.state
+	}
+	return nil
+}
+
+// Cursors returns the cursors of a conversation's members by rising user id. Asking does not count as use.
+func (c *Cache) Cursors(id string) []*conversationv1.Cursor {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.young[id]
+	if e == nil {
+		e = c.old[id]
+	}
+	if e == nil {
+		return nil
+	}
+	all := make([]*conversationv1.Cursor, 0, len(e.cursors))
+	for _, user := range slices.Sorted(maps.Keys(e.cursors)) {
+		all = append(all, e.cursors[user].Proto(user))
+	}
+	return all
+}
+
+// Missing appends the ids to dst that are not in memory.
+func (c *Cache) Missing(dst []string, ids map[string]struct{}) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range ids {
+		if c.findLocked(id) == nil {
+			dst = append(dst, id)
+		}
+	}
+	return dst
+}
+
+// AddLoaded adds conversations as the store has them; those of ids that were not found do not exist. The acknowledgements that
+// waited for them are applied.
+func (c *Cache) AddLoaded(ids []string, found []*historyv1.ConversationState, nowMs int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, loaded := range found {
+		e := &entry{
+			state: &conversation.State{
+				Kind: loaded.GetKind(), Name: loaded.GetName(), Creator: loaded.GetCreator(), Head: loaded.GetHead(), HeadHash: loaded.GetHeadHash(),
+				NameSource: conversation.NameSource{
+					Seq: loaded.GetNameSource().GetSeq(), Sender: loaded.GetNameSource().GetSender(), TimeMs: loaded.GetNameSource().GetTimeMs(),
+				},
+				Members: make(map[string]uint64, len(loaded.GetMembers())),
+			},
+			cursors: make(map[string]cursor.Position, len(loaded.GetMembers())),
+		}
+		for _, m := range loaded.GetMembers() {
+			at := m.GetCursor()
+			e.state.Members[at.GetUserId()] = m.GetJoinedSeq()
+			e.cursors[at.GetUserId()] = cursor.PositionOf(at)
+		}
+		c.putLocked(loaded.GetConversationId(), e)
+	}
+	for _, id := range ids {
+		if c.young[id] == nil {
+			c.putLocked(id, &entry{})
+		}
+		acks := c.waitingAcks[id]
+		delete(c.waitingAcks, id)
+		c.waiting -= len(acks)
+		for _, ack := range acks {
+			c.moveLocked(c.young[id], ack, nowMs)
+		}
+	}
+}
+
+// Change is what a committed batch changes in memory.
+type Change struct {
+	States  map[string]*conversation.State // after the batch, by conversation
+	Facts   map[string]*conversation.Facts // over those in memory
+	Events  []*conversationv1.Event
+	Effects []*historyv1.Effect
+}
+
+// ApplyCommitted makes the states and facts after a committed batch the present ones, and moves the cursors that events move by
+// themselves.
+func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, state := range batch.States {
+		c.findLocked(id).state = state
+	}
+	c.mergeFactsLocked(batch)
+	for _, event := range batch.Events {
+		e := c.young[event.GetConversationId()]
+		joined, left := conversation.Memberships(event)
+		for _, user := range joined {
+			if e.cursors == nil {
+				e.cursors = map[string]cursor.Position{}
+			}
+			if _, present := e.cursors[user]; !present {
+				e.cursors[user] = cursor.Position{}
+				c.weight++
+			}
+		}
+		if left != "" {
+			if _, present := e.cursors[left]; present {
+				delete(e.cursors, left)
+				c.weight--
+			}
+			delete(e.moved, left)
+		}
+		// A sender has seen their own event. A user who left has no cursor, but the number of members changed.
+		c.moveLocked(e, &brokerv1.Ack{
+			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
+		}, nowMs)
+		c.markMovedLocked(event.GetConversationId(), e)
+	}
+}
+
+// Weight is the size of what was used lately, in units of the capacity.
+func (c *Cache) Weight() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.weight
+}
+
+// Trim keeps the cache near its capacity: when it is full, the entries that were not used since the last trim are evicted. It
+// is called between batches, never within one.
+func (c *Cache) Trim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.weight <= c.capacity {
+		return
+	}
+	c.old, c.young, c.weight = c.young, make(map[string]*entry, len(c.young)), 0
+	for _, kept := range []map[string]*entry{c.dirty, c.saving} {
+		for id, e := range kept {
+			if _, forgotten := c.old[id]; forgotten {
+				delete(c.old, id)
+				c.putLocked(id, e)
+			}
+		}
+	}
+}
+
+// Acknowledge moves cursors. An acknowledgement of a conversation that is not in memory waits until that is loaded. It
+// returns how many were dropped.
+func (c *Cache) Acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ack := range acks {
+		id := ack.GetConversationId()
+		if e := c.findLocked(id); e != nil {
+			c.moveLocked(e, ack, nowMs)
+			continue
+		}
+		if !conversation.ValidID(id) || c.waiting >= maxWanted {
+			dropped++
+			continue
+		}
+		c.waitingAcks[id] = append(c.waitingAcks[id], ack)
+		c.waiting++
+		c.LoadWanted.Raise()
+	}
+	return dropped
+}
+
+// Wanted returns up to n conversations that acknowledgements wait for.
+func (c *Cache) Wanted(n int) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := make([]string, 0, min(n, len(c.waitingAcks)))
+	for id := range c.waitingAcks {
+		if len(ids) == n {
+			c.LoadWanted.Raise() // for the rest
+			break
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// moveLocked moves a member's cursor forward, never beyond the head and never back. Reading implies having received.
+func (c *Cache) moveLocked(e *entry, ack *brokerv1.Ack, nowMs int64) {
+	at, member := e.cursors[ack.GetUserId()]
+	if !member || e.state == nil {
+		return
+	}
+	if !at.Advance(ack.GetDeliveredSeq(), ack.GetReadSeq(), e.state.Head, nowMs) {
+		return
+	}
+	e.cursors[ack.GetUserId()] = at
+	if e.moved == nil {
+		e.moved = map[string]struct{}{}
+	}
+	e.moved[ack.GetUserId()] = struct{}{}
+	c.markMovedLocked(ack.GetConversationId(), e)
+}
+
+// markMovedLocked marks an entry for the next flush.
+func (c *Cache) markMovedLocked(id string, e *entry) {
+	e.changed = true
+	c.dirty[id] = e
+	c.flush.Raise()
+}
+
+// Moved is raised when there are moves to collect.
+func (c *Cache) Moved() wake.Signal { return c.flush }
+
+// Collect adds to m what moved since the last call. Receipts are made at the same moment, so that they never contain a
+// cursor that is not stored with them.
+func (c *Cache) Collect(m *cursor.Moves) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, e := range c.dirty {
+		var head uint64
+		if e.state != nil {
+			head = e.state.Head
+		}
+		m.Add(id, e.cursors, e.moved, head)
+		c.saving[id] = e
+		clear(e.moved)
+		e.changed = false
+	}
+	clear(c.dirty)
+}
+
+// Saved says that all that was collected is stored: the entries may be evicted and loaded again.
+func (c *Cache) Saved() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.saving)
+}

@@ -1,0 +1,99 @@
+package cache
+
+import (
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/source"
+)
+
+// maxFacts is how many entries of facts are kept of one conversation between batches; above it all are dropped.
+const maxFacts = 256
+
+// Need is what a command needs to know of a message of a conversation.
+type Need struct {
+	Conversation string
+	conversation.Need
+}
+
+// Facts returns what is known of messages of a conversation that is in memory; nil for none.
+func (c *Cache) Facts(id string) *conversation.Facts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.findLocked(id); e != nil {
+		return e.facts
+	}
+	return nil
+}
+
+// UnknownNeeds returns what the commands of a batch need and is not in memory. A seq above the committed head names nothing
+// yet, or an event of the same batch. Conversations with a need get facts to load into.
+func (c *Cache) UnknownNeeds(messages []source.Message) []Need {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var needs []Need
+	var seen map[Need]struct{}
+	for i := range messages {
+		if len(messages[i].Needs) == 0 {
+			continue
+		}
+		id := messages[i].Command.GetConversationId()
+		e := c.findLocked(id)
+		if e == nil {
+			continue // an id that no conversation can have
+		}
+		if e.facts == nil {
+			e.facts = conversation.NewFacts(nil)
+		}
+		for _, named := range messages[i].Needs {
+			wanted := Need{id, named}
+			if _, twice := seen[wanted]; twice || e.state == nil || named.Seq == 0 || named.Seq > e.state.Head || e.facts.Knows(named) {
+				continue
+			}
+			if seen == nil {
+				seen = map[Need]struct{}{}
+			}
+			seen[wanted] = struct{}{}
+			needs = append(needs, wanted)
+		}
+	}
+	return needs
+}
+
+// AddFacts adds facts as the store has them.
+func (c *Cache) AddFacts(needs []Need, found []*historyv1.Fact) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, fact := range found {
+		wanted := needs[fact.GetNeed()]
+		e := c.findLocked(wanted.Conversation)
+		before := e.facts.Len()
+		e.facts.Load(wanted.Need, fact)
+		c.weight += e.facts.Len() - before
+	}
+}
+
+// mergeFactsLocked makes the facts after a committed batch the present ones. After an erasure the facts of the
+// conversation are dropped: it may cover more than is in memory.
+func (c *Cache) mergeFactsLocked(batch Change) {
+	for id, layer := range batch.Facts {
+		e := c.findLocked(id)
+		if e == nil || e.facts == nil {
+			continue
+		}
+		before := e.facts.Len()
+		if layer.Merge(); e.facts.Len() > maxFacts {
+			e.facts = nil
+		}
+		c.weight += e.facts.Len() - before
+	}
+	for _, effect := range batch.Effects {
+		if effect.GetEraseEvents() == nil {
+			continue
+		}
+		if e := c.findLocked(batch.Events[effect.GetEvent()].GetConversationId()); e != nil {
+			c.weight -= e.facts.Len()
+			e.facts = nil
+		}
+	}
+}

@@ -1,0 +1,66 @@
+// Package cursor holds how far members have received and read: it makes receipts, stores cursors in batches, and has the
+// receipts published only after that.
+package cursor
+
+import (
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+)
+
+// Position is how far a member of a conversation has received and read, and since when.
+type Position struct {
+	Delivered, Read             uint64
+	DeliveredTimeMs, ReadTimeMs int64
+}
+
+// PositionOf is the cursor that the store knows.
+func PositionOf(c *conversationv1.Cursor) Position {
+	return Position{c.GetDeliveredSeq(), c.GetReadSeq(), c.GetDeliveredTimeMs(), c.GetReadTimeMs()}
+}
+
+// Proto is the cursor of a user as the store keeps it.
+func (p Position) Proto(user string) *conversationv1.Cursor {
+	return &conversationv1.Cursor{
+		UserId: user, DeliveredSeq: p.Delivered, DeliveredTimeMs: p.DeliveredTimeMs, ReadSeq: p.Read, ReadTimeMs: p.ReadTimeMs,
+	}
+}
+
+// Advance moves the cursor forward to what a member acknowledged, never beyond the head and never back. Reading implies
+// having received. It reports whether the cursor moved.
+func (p *Position) Advance(delivered, read, head uint64, nowMs int64) bool {
+	read = min(read, head)
+	delivered = max(min(delivered, head), read)
+	if delivered <= p.Delivered && read <= p.Read {
+		return false
+	}
+	if delivered > p.Delivered {
+		p.Delivered, p.DeliveredTimeMs = delivered, nowMs
+	}
+	if read > p.Read {
+		p.Read, p.ReadTimeMs = read, nowMs
+	}
+	return true
+}
+
+// Key is a member of a conversation.
+type Key struct{ Conversation, User string }
+
+// Moves are the cursors to be stored and the receipts to be published after that. Newer ones replace older ones, so moves that
+// could not be stored yet stay bounded by the conversations in memory.
+type Moves struct {
+	Cursors  map[Key]Position
+	Receipts map[string]*conversationv1.Receipt
+}
+
+// NewMoves makes empty moves.
+func NewMoves() *Moves {
+	return &Moves{Cursors: map[Key]Position{}, Receipts: map[string]*conversationv1.Receipt{}}
+}
+
+// Add adds what moved in one conversation, and its receipt. The keys of moved are
+// members.
+func (m *Moves) Add(conversation string, cursors map[string]Position, moved map[string]struct{}, head uint64) {
+	for user := range moved {
+		m.Cursors[Key{Conversation: conversation, User: user}] = cursors[user]
+	}
+	m.Receipts[conversation] = ReceiptOf(conversation, cursors, head)
+}
