@@ -10,7 +10,6 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
-	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -34,32 +33,11 @@ type plan struct {
 	facts map[string]*conversation.Facts
 }
 
-// change is what the plan changes in memory once it is committed.
-func (p *plan) change() cache.Change {
-	return cache.Change{States: p.states, Facts: p.facts, Events: p.events, Effects: p.effects}
-}
-
 // world is what a planner looks at: what is committed, as far as it is in memory.
 type world struct {
 	state    func(id string) *conversation.State
 	facts    func(id string) *conversation.Facts
 	refusals *refusals
-}
-
-// knowledge is what is known about commands of a batch beyond the world. It grows while the batch is tried: the store names
-// duplicates, and commands that it does not take are condemned.
-type knowledge struct {
-	firsts    map[source.CommandKey]*conversationv1.Event
-	condemned map[uint64]string // by stream sequence: why
-	looked    map[source.CommandKey]struct{}
-}
-
-func newKnowledge() *knowledge {
-	return &knowledge{
-		firsts:    map[source.CommandKey]*conversationv1.Event{},
-		condemned: map[uint64]string{},
-		looked:    map[source.CommandKey]struct{}{},
-	}
 }
 
 // planner makes plans for one partition. It is pure: the same entries, knowledge and world give the same plan.
@@ -190,7 +168,7 @@ func (d *drafting) putAside(e *source.Message, v *verdict) {
 
 // remembered returns the refusal that holds for a command; nil for none.
 func (d *drafting) remembered(key source.CommandKey, e *source.Message) *refused {
-	if known := d.refused[key]; known != nil && !bugRefusalForgotten && known.holds(e.Command.GetAttempt(), e.TimeMs()) {
+	if known := d.refused[key]; known != nil && known.answers(e.Command.GetAttempt(), e.TimeMs()) {
 		return known
 	}
 	return d.world.refusals.find(key, e.Command.GetAttempt(), e.TimeMs())
@@ -202,7 +180,7 @@ func (d *drafting) remember(r *refused, v *verdict) {
 	if !r.key.Committable() {
 		return
 	}
-	if v.unremembered = !d.world.refusals.room(r.timeMs, d.refusals); v.unremembered {
+	if v.unremembered = !d.world.refusals.fits(r.timeMs, d.refusals); v.unremembered {
 		return
 	}
 	if d.refused == nil {

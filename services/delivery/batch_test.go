@@ -204,7 +204,7 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 		}
 		next.Epoch = answer.GetEpoch()
 		b.mark = next
-		b.cache.ApplyCommitted(p.change(), 0)
+		b.cache.ApplyCommitted(changeOf(p), 0)
 		b.refusals.add(p.refusals, last.TimeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {

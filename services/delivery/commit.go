@@ -58,7 +58,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			return false, err
 		}
 		if bugAckBeforeCommit {
-			s.publisher.Results(batch.answers(entries), nil)
+			s.publisher.Results(answersOf(batch, entries), nil)
 		}
 		if bugFanoutBeforeCommit {
 			s.publisher.Events(batch.events, publish.Origin{})
@@ -73,7 +73,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 				s.committed(entries, batch, trace)
 				return true, nil
 			}
-			if err := known.learn(batch, answer.GetDuplicates()); err != nil {
+			if err := known.learn(batch.events, answer.GetDuplicates()); err != nil {
 				return false, err
 			}
 			continue
@@ -131,17 +131,6 @@ func (s *session) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 	s.expected, s.position, s.beginEpoch = mark, mark.GetSequence(), false
 	s.owner.acknowledged.set(mark)
 	s.owner.room.mark.Store(mark)
-}
-
-// learn notes commands of a batch that had been committed before.
-func (k *knowledge) learn(batch *plan, duplicates []*historyv1.Duplicate) error {
-	for _, d := range duplicates {
-		if int(d.GetIndex()) >= len(batch.events) || d.GetFirst() == nil {
-			return fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(batch.events))
-		}
-		k.firsts[source.KeyOfEvent(batch.events[d.GetIndex()])] = d.GetFirst()
-	}
-	return nil
 }
 
 // condemn marks a command to be put aside. When the store does not even take the dead letter, something is wrong that
@@ -202,10 +191,10 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *flight
 	o.metrics.Batch.Observe(float64(len(entries)))
 	countResults(o.metrics, batch.verdicts)
 	observeCommitTimes(o.metrics, entries, now)
-	s.cache.ApplyCommitted(batch.change(), now.UnixMilli())
+	s.cache.ApplyCommitted(changeOf(batch), now.UnixMilli())
 	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.Refusals.Set(float64(s.refusals.size()))
-	trace.Publishing(entries, batch.traceResult)
+	trace.Publishing(entries, func(i int) flight.TraceResult { return traceResultOf(&batch.verdicts[i]) })
 	done := flight.Commit{
 		Messages: entries, Events: batch.events, Causes: batch.causes,
 		Traceparents: trace.Traceparents(entries, batch.causes), Committed: now,
@@ -214,7 +203,7 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *flight
 		done.Unpublished = s.publisher.Events(batch.events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
 	}
 	if !bugAckBeforeCommit {
-		s.publisher.Results(batch.answers(entries), trace.Header())
+		s.publisher.Results(answersOf(batch, entries), trace.Header())
 	}
 	done.Published = o.now()
 	o.metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
@@ -222,17 +211,6 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *flight
 	for _, letter := range batch.letters {
 		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}
-}
-
-// answers are the outcomes for those who can be told.
-func (p *plan) answers(entries []source.Message) []publish.Answer {
-	answers := make([]publish.Answer, 0, len(entries))
-	for i := range entries {
-		if command := entries[i].Command; command.GetInbox() != "" {
-			answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
-		}
-	}
-	return answers
 }
 
 // loadFor brings the conversations of a batch into memory.

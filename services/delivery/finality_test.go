@@ -254,9 +254,9 @@ func TestWhichRefusalHolds(t *testing.T) {
 
 	r.load([]*historyv1.Refusal{at(3, 9), at(2, 5)}, 9*60_000)
 	require.EqualValues(t, 3, r.find(key, 2, 9*60_000).attempt)
-	require.True(t, r.room(9*60_000, nil))
+	require.True(t, r.fits(9*60_000, nil))
 	r.limit = 2
-	require.False(t, r.room(9*60_000, nil))
-	require.True(t, r.room(16*60_000, nil), "one is too old by then")
-	require.False(t, r.room(16*60_000, []*historyv1.Refusal{at(1, 15)}))
+	require.False(t, r.fits(9*60_000, nil))
+	require.True(t, r.fits(16*60_000, nil), "one is too old by then")
+	require.False(t, r.fits(16*60_000, []*historyv1.Refusal{at(1, 15)}))
 }

@@ -3,7 +3,13 @@ package delivery
 import (
 	"time"
 
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+
+	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -42,5 +48,33 @@ func observeCommitTimes(m *metrics.Metrics, entries []source.Message, committed 
 	now := committed.UnixNano()
 	for i := range entries {
 		m.CommitTime.Observe(float64(max(now-entries[i].TimeNs, 0)) / 1e9)
+	}
+}
+
+// answersOf are the results of a batch for the gateways that wait for them.
+func answersOf(p *plan, entries []source.Message) []publish.Answer {
+	answers := make([]publish.Answer, 0, len(entries))
+	for i := range entries {
+		if command := entries[i].Command; command.GetInbox() != "" {
+			answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
+		}
+	}
+	return answers
+}
+
+// changeOf is what the plan changes in memory once it is committed.
+func changeOf(p *plan) cache.Change {
+	return cache.Change{States: p.states, Facts: p.facts, Events: p.events, Effects: p.effects}
+}
+
+// traceResultOf is the result of a command for its trace.
+func traceResultOf(v *verdict) flight.TraceResult {
+	switch {
+	case v.event != nil:
+		return flight.TraceResult{Seq: v.event.GetSeq()}
+	case v.refusal != nil:
+		return flight.TraceResult{Failure: errcode.Name(v.refusal.GetCode())}
+	default:
+		return flight.TraceResult{Failure: "dead-lettered"}
 	}
 }

@@ -2,13 +2,10 @@ package delivery
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"slices"
 	"sort"
 	"time"
 
-	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 	"github.com/runnelhq/runnel/services/delivery/source"
@@ -17,17 +14,17 @@ import (
 const (
 	// refusalMemory is for how long, by stream time, a refusal is remembered.
 	refusalMemory = 10 * time.Minute
-	// refusalLeft is for how long a refusal must still be remembered when it is answered to a later copy: twice the time that
-	// copies of a command may take into the stream, the longest wait for an outcome, and the clocks' difference that raises an
-	// alarm. Whoever receives that answer may have other copies on their way.
+	// refusalLeft is for how long a refusal must still be remembered when it answers a later copy: twice the time in which
+	// copies of a command may reach the stream, the longest wait for an outcome, and the clock skew that raises an alarm. The
+	// client that receives the answer may have sent other copies, which are not in the stream yet.
 	refusalLeft = 6 * time.Minute
 )
 
-// refusals are the refusals of a partition that no later copy of a command may get around. They are in the store as well:
-// they become known here when their append is committed, or at a takeover. What is known at a stream time does not depend on
-// when it is asked: an old refusal counts as forgotten although it is still in memory.
+// refusals are the refusals of a partition: a later copy of a refused command gets the same answer. They are in the store as
+// well, and are added here when their append is committed, or at a takeover. The answer at a stream time does not depend on
+// when it is asked for: a refusal that is too old does not count, although it is still in memory.
 //
-// It has no lock: the apply loop alone uses it.
+// It is not safe for concurrent use: only the commit loop uses it.
 type refusals struct {
 	limit  int
 	latest map[source.CommandKey]*refused
@@ -50,22 +47,28 @@ func newRefusals(limit int) *refusals {
 	return &refusals{limit: limit, latest: map[source.CommandKey]*refused{}}
 }
 
-// find returns the refusal that holds for an attempt of a command at a stream time: one of this attempt or a higher one.
+// find returns the refusal that holds for an attempt of a command at a stream time; nil for none.
 func (r *refusals) find(key source.CommandKey, attempt uint32, nowMs int64) *refused {
-	if len(r.latest) == 0 || bugRefusalForgotten {
+	if len(r.latest) == 0 {
 		return nil
 	}
-	if known := r.latest[key]; known != nil && known.holds(attempt, nowMs) {
+	if known := r.latest[key]; known != nil && known.answers(attempt, nowMs) {
 		return known
 	}
 	return nil
+}
+
+// answers reports whether the refusal is the answer to an attempt of its command at a stream time: it is one of this attempt
+// or a higher one, and not too old.
+func (r *refused) answers(attempt uint32, nowMs int64) bool {
+	return !bugRefusalForgotten && r.holds(attempt, nowMs)
 }
 
 func (r *refused) holds(attempt uint32, nowMs int64) bool {
 	return r.attempt >= attempt && nowMs-r.timeMs <= refusalMemory.Milliseconds()
 }
 
-// stale reports whether a refusal must be remembered anew when it is answered again.
+// stale reports whether a refusal must be stored again when it is the answer to a later copy.
 func (r *refused) stale(nowMs int64) bool {
 	return nowMs-r.timeMs > (refusalMemory - refusalLeft).Milliseconds()
 }
@@ -74,8 +77,8 @@ func (r *refused) proto() *historyv1.Refusal {
 	return &historyv1.Refusal{Command: r.key.Proto(), Attempt: r.attempt, Commitment: r.commitment, Error: r.err, TimeMs: r.timeMs}
 }
 
-// room reports whether one more refusal can be remembered at a stream time, beside those that a batch adds already.
-func (r *refusals) room(nowMs int64, batch []*historyv1.Refusal) bool {
+// fits reports whether one more refusal can be remembered at a stream time, beside those that a batch adds already.
+func (r *refusals) fits(nowMs int64, batch []*historyv1.Refusal) bool {
 	oldest := nowMs - refusalMemory.Milliseconds()
 	known := r.byTime[r.begin:]
 	live := len(known) - sort.Search(len(known), func(i int) bool { return known[i].timeMs >= oldest })
@@ -121,25 +124,3 @@ func (r *refusals) forget(nowMs int64) {
 
 // size is the number of refusals in memory.
 func (r *refusals) size() int { return len(r.byTime) - r.begin }
-
-// loadRefusals learns of the refusals that the owners before remembered. A refusal that is not known could be answered again
-// as a success, so the partition waits for all of them.
-func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
-	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.partition), Limit: rpc.MaxItems}
-	var all []*historyv1.Refusal
-	for more := true; more; {
-		call, cancel := context.WithTimeout(ctx, s.owner.cfg.AppendTimeout)
-		page, err := s.owner.history.ListRefusals(call, request)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("list the refusals that are remembered: %w", err)
-		}
-		all = append(all, page.GetRefusals()...)
-		if more = page.GetMore() && len(page.GetRefusals()) > 0; more {
-			request.After = page.GetRefusals()[len(page.GetRefusals())-1].GetCommand()
-		}
-	}
-	s.refusals.load(all, nowMs)
-	s.owner.gauges.Refusals.Set(float64(s.refusals.size()))
-	return nil
-}

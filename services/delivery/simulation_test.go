@@ -321,7 +321,7 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		}
 		next.Epoch = answer.GetEpoch()
 		w.mark = next
-		w.cache.ApplyCommitted(p.change(), 0)
+		w.cache.ApplyCommitted(changeOf(p), 0)
 		w.refusals.add(p.refusals, last.TimeMs())
 		return p.verdicts, true
 	}

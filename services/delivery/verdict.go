@@ -5,8 +5,6 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
-	"github.com/runnelhq/runnel/pkg/errcode"
-	"github.com/runnelhq/runnel/services/delivery/flight"
 )
 
 // verdict is what becomes of one command. Exactly one of event, refusal, dead and late is set.
@@ -69,16 +67,4 @@ func (v *verdict) outcome(command *brokerv1.Command) *conversationv1.Outcome {
 		outcome.Error = v.err()
 	}
 	return outcome
-}
-
-// traceResult is the result of the command at an index, for its trace.
-func (p *plan) traceResult(i int) flight.TraceResult {
-	switch v := &p.verdicts[i]; {
-	case v.event != nil:
-		return flight.TraceResult{Seq: v.event.GetSeq()}
-	case v.refusal != nil:
-		return flight.TraceResult{Failure: errcode.Name(v.refusal.GetCode())}
-	default:
-		return flight.TraceResult{Failure: "dead-lettered"}
-	}
 }

@@ -1,0 +1,32 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/rpc"
+)
+
+// loadRefusals loads the refusals that previous workers stored. Without them a command that was refused could succeed, so the
+// partition waits for all of them.
+func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
+	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.partition), Limit: rpc.MaxItems}
+	var all []*historyv1.Refusal
+	for more := true; more; {
+		call, cancel := context.WithTimeout(ctx, s.owner.cfg.AppendTimeout)
+		page, err := s.owner.history.ListRefusals(call, request)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("list the refusals that are remembered: %w", err)
+		}
+		all = append(all, page.GetRefusals()...)
+		if more = page.GetMore() && len(page.GetRefusals()) > 0; more {
+			request.After = page.GetRefusals()[len(page.GetRefusals())-1].GetCommand()
+		}
+	}
+	s.refusals.load(all, nowMs)
+	s.owner.gauges.Refusals.Set(float64(s.refusals.size()))
+	return nil
+}
