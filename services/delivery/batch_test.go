@@ -15,7 +15,9 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -23,7 +25,7 @@ import (
 // without a cache.
 type oneByOne struct {
 	store    *fakeHistory
-	refusals []*refused // all there ever were
+	refusals []*dedupe.Refusal // all there ever were
 	limit    int
 }
 
@@ -34,47 +36,47 @@ func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 		return nil
 	}
 	key := source.KeyOf(e.Command)
-	var v verdict
+	var v plan.Result
 	if first := o.store.keys[key]; first != nil {
-		v.repeat(first, e.Command, false)
-		return v.outcome(e.Command)
+		v.SetRepeated(first, e.Command, false)
+		return v.Outcome(e.Command)
 	}
 	live := 0
-	var known *refused
+	var known *dedupe.Refusal
 	for _, r := range slices.Backward(o.refusals) {
-		if e.TimeMs()-r.timeMs > refusalMemory.Milliseconds() {
+		if e.TimeMs()-r.TimeMs > dedupe.RefusalMemory.Milliseconds() {
 			continue
 		}
 		live++
-		if known == nil && r.key == key && r.attempt >= e.Command.GetAttempt() {
+		if known == nil && r.Key == key && r.Attempt >= e.Command.GetAttempt() {
 			known = r
 		}
 	}
 	if known != nil {
 		// Whoever receives it may have other copies on their way: it must be remembered for six minutes more.
-		if v.refusal = known.err; e.TimeMs()-known.timeMs > 4*60_000 {
-			if v.unremembered = live >= o.limit; !v.unremembered {
-				o.refusals = append(o.refusals, &refused{key: key, attempt: known.attempt, timeMs: e.TimeMs(), err: known.err})
+		if v.Refusal = known.Err; e.TimeMs()-known.TimeMs > 4*60_000 {
+			if v.Unremembered = live >= o.limit; !v.Unremembered {
+				o.refusals = append(o.refusals, &dedupe.Refusal{Key: key, Attempt: known.Attempt, TimeMs: e.TimeMs(), Err: known.Err})
 			}
 		}
-		return v.outcome(e.Command)
+		return v.Outcome(e.Command)
 	}
-	if v.late = e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs(); v.late {
-		return v.outcome(e.Command)
+	if v.Late = e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs(); v.Late {
+		return v.Outcome(e.Command)
 	}
 	result, refusal := conversation.Apply(o.store.states[key.Conversation], o.facts(t, e), e.Command, e.Body, e.TimeMs())
 	if refusal == nil {
-		v.event = result.Event
+		v.Event = result.Event
 		o.store.put(t, e.Sequence, result)
-		return v.outcome(e.Command)
+		return v.Outcome(e.Command)
 	}
-	v.refusal = refusal
+	v.Refusal = refusal
 	if key.Committable() {
-		if v.unremembered = live >= o.limit; !v.unremembered {
-			o.refusals = append(o.refusals, &refused{key: key, attempt: e.Command.GetAttempt(), timeMs: e.TimeMs(), err: refusal})
+		if v.Unremembered = live >= o.limit; !v.Unremembered {
+			o.refusals = append(o.refusals, &dedupe.Refusal{Key: key, Attempt: e.Command.GetAttempt(), TimeMs: e.TimeMs(), Err: refusal})
 		}
 	}
-	return v.outcome(e.Command)
+	return v.Outcome(e.Command)
 }
 
 // facts asks the store for all that the command needs, at once.
@@ -106,9 +108,9 @@ func (f *fakeHistory) put(t rapid.TB, sequence uint64, result conversation.Resul
 // inBatches does with a store what a session does: load, plan, ask about refusals, append, learn of duplicates, again.
 type inBatches struct {
 	store    *fakeHistory
-	planner  planner
+	planner  plan.Planner
 	cache    *cache.Cache
-	refusals *refusals
+	refusals *dedupe.Refusals
 	limit    int
 	mark     *historyv1.Watermark
 	replans  int
@@ -116,7 +118,7 @@ type inBatches struct {
 
 func newInBatches(limit int) *inBatches {
 	b := &inBatches{
-		store: newFakeHistory(1), planner: planner{partition: 0, partitions: 1, apply: conversation.Apply}, limit: limit, mark: &historyv1.Watermark{},
+		store: newFakeHistory(1), planner: plan.Planner{Partition: 0, Partitions: 1, Apply: conversation.Apply}, limit: limit, mark: &historyv1.Watermark{},
 	}
 	b.forgetAndLearn()
 	return b
@@ -124,13 +126,13 @@ func newInBatches(limit int) *inBatches {
 
 // forgetAndLearn forgets everything, as a new owner knows nothing, and learns what the store has.
 func (b *inBatches) forgetAndLearn() {
-	b.cache, b.refusals = cache.New(1000), newRefusals(b.limit)
+	b.cache, b.refusals = cache.New(1000), dedupe.NewRefusals(b.limit)
 	remembered, _ := b.store.ListRefusals(context.Background(), &historyv1.ListRefusalsRequest{Limit: 1000})
-	b.refusals.load(remembered.GetRefusals(), b.mark.GetTimeNs()/1e6)
+	b.refusals.Load(remembered.GetRefusals(), b.mark.GetTimeNs()/1e6)
 }
 
-func (b *inBatches) world() world {
-	return world{state: b.cache.State, facts: b.cache.Facts, refusals: b.refusals}
+func (b *inBatches) world() plan.World {
+	return plan.World{State: b.cache.State, Facts: b.cache.Facts, Refusals: b.refusals}
 }
 
 func (b *inBatches) load(t rapid.TB, batch []source.Message) {
@@ -161,7 +163,7 @@ func (b *inBatches) load(t rapid.TB, batch []source.Message) {
 func (b *inBatches) do(t rapid.TB, batch []source.Message) []*conversationv1.Outcome {
 	var outcomes []*conversationv1.Outcome
 	for len(batch) > 0 {
-		n := cut(batch)
+		n := plan.Cut(batch)
 		outcomes = append(outcomes, b.commit(t, batch[:n])...)
 		batch = batch[n:]
 	}
@@ -170,10 +172,10 @@ func (b *inBatches) do(t rapid.TB, batch []source.Message) []*conversationv1.Out
 
 func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1.Outcome {
 	b.load(t, batch)
-	known := newKnowledge()
+	known := dedupe.NewFacts()
 	for {
-		p := b.planner.plan(batch, known, b.world())
-		if keys := p.doubtful(batch, known); len(keys) > 0 {
+		p := b.planner.Make(batch, known, b.world())
+		if keys := p.Unconfirmed(batch, known); len(keys) > 0 {
 			request := &historyv1.FindCommandsRequest{}
 			for _, k := range keys {
 				request.Commands = append(request.Commands, k.Proto())
@@ -181,7 +183,7 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 			found, err := b.store.FindCommands(context.Background(), request)
 			require.NoError(t, err)
 			for _, event := range found.GetEvents() {
-				known.firsts[source.KeyOfEvent(event)] = event
+				known.Firsts[source.KeyOfEvent(event)] = event
 			}
 			if len(found.GetEvents()) > 0 {
 				b.replans++
@@ -191,13 +193,13 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 		last := batch[len(batch)-1]
 		next := &historyv1.Watermark{Stream: "1", Sequence: last.Sequence, TimeNs: last.TimeNs}
 		answer, err := b.store.Append(context.Background(), &historyv1.AppendRequest{
-			Expected: b.mark, Next: next, BeginEpoch: b.mark.GetStream() == "", Events: p.events, Sequences: p.sequences, Effects: p.effects,
-			DeadLetters: p.letters, Refusals: p.refusals,
+			Expected: b.mark, Next: next, BeginEpoch: b.mark.GetStream() == "", Events: p.Events, Sequences: p.Sequences, Effects: p.Effects,
+			DeadLetters: p.Letters, Refusals: p.Refusals,
 		})
 		require.NoError(t, err)
 		if len(answer.GetDuplicates()) > 0 {
 			for _, d := range answer.GetDuplicates() {
-				known.firsts[source.KeyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
+				known.Firsts[source.KeyOfEvent(p.Events[d.GetIndex()])] = d.GetFirst()
 			}
 			b.replans++
 			continue
@@ -205,11 +207,11 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 		next.Epoch = answer.GetEpoch()
 		b.mark = next
 		b.cache.ApplyCommitted(changeOf(p), 0)
-		b.refusals.add(p.refusals, last.TimeMs())
+		b.refusals.Add(p.Refusals, last.TimeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {
 			if batch[i].Command != nil {
-				outcomes[i] = p.verdicts[i].outcome(batch[i].Command)
+				outcomes[i] = p.Results[i].Outcome(batch[i].Command)
 			}
 		}
 		return outcomes
@@ -329,7 +331,7 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 			for i, e := range rest[:n] {
 				want := plain.do(t, e)
 				require.True(t, proto.Equal(want, outcomes[i]), "message %d: want %v, got %v", e.Sequence, want, outcomes[i])
-				if want.GetError() == errUnknown && !e.Late() {
+				if want.GetError() == plan.ErrUnknown && !e.Late() {
 					unremembered++
 				}
 			}
@@ -337,7 +339,7 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 			if rapid.IntRange(0, 4).Draw(t, "new owner") == 0 && limit == 1000 {
 				batched.forgetAndLearn()
 			}
-			remembered += len(batched.refusals.latest)
+			remembered += len(batched.refusals.Latest)
 		}
 		replans += batched.replans
 		batched.store.verify(t) // I2, I5 and the chain
@@ -373,9 +375,9 @@ func (f *fakeHistory) same(t rapid.TB, other *fakeHistory) {
 }
 
 // nothing is the world of a partition in which nothing was committed.
-func nothing() world {
-	return world{
-		state: func(string) *conversation.State { return nil }, facts: func(string) *conversation.Facts { return nil }, refusals: newRefusals(1000),
+func nothing() plan.World {
+	return plan.World{
+		State: func(string) *conversation.State { return nil }, Facts: func(string) *conversation.Facts { return nil }, Refusals: dedupe.NewRefusals(1000),
 	}
 }
 
@@ -384,12 +386,12 @@ func TestRepeatInOneBatch(t *testing.T) {
 	id := create.GetConversationId()
 	other := deliverytest.Command(id, "ann", 2, deliverytest.Text("other"))
 	batch := deliverytest.Messages(t, create, deliverytest.Command(id, "ann", 2, deliverytest.Text("first")), deliverytest.Command(id, "ann", 2, deliverytest.Text("first")), other)
-	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), nothing())
-	require.Len(t, p.events, 2)
-	require.False(t, p.verdicts[1].repeated)
-	require.True(t, p.verdicts[2].repeated)
-	require.Same(t, p.verdicts[1].event, p.verdicts[2].event)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, p.verdicts[3].refusal.GetCode())
+	p := (&plan.Planner{Partitions: 1, Apply: conversation.Apply}).Make(batch, dedupe.NewFacts(), nothing())
+	require.Len(t, p.Events, 2)
+	require.False(t, p.Results[1].Repeated)
+	require.True(t, p.Results[2].Repeated)
+	require.Same(t, p.Results[1].Event, p.Results[2].Event)
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, p.Results[3].Refusal.GetCode())
 }
 
 func TestUnfitCommandsArePutAside(t *testing.T) {
@@ -401,31 +403,31 @@ func TestUnfitCommandsArePutAside(t *testing.T) {
 	}
 	batch := deliverytest.Messages(t, deliverytest.Command("", "ann", strayID, deliverytest.Group("stray")), good, deliverytest.Command(good.GetConversationId(), "ann", 900, deliverytest.Text("x")))
 	batch = append(batch, source.Decode(4, 4e6, []byte("not a command")), source.Decode(5, 5e6, nil))
-	known := newKnowledge()
-	known.condemned[3] = "condemned"
-	p := (&planner{partition: home, partitions: 16, apply: conversation.Apply}).plan(batch, known, nothing())
-	require.Len(t, p.events, 1)
+	known := dedupe.NewFacts()
+	known.Poisoned[3] = "condemned"
+	p := (&plan.Planner{Partition: home, Partitions: 16, Apply: conversation.Apply}).Make(batch, known, nothing())
+	require.Len(t, p.Events, 1)
 	var put []uint64
-	for _, letter := range p.letters {
+	for _, letter := range p.Letters {
 		put = append(put, letter.GetSequence())
 		require.NotEmpty(t, letter.GetReason())
 	}
 	require.Equal(t, []uint64{1, 3, 4, 5}, put)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, p.verdicts[0].outcome(batch[0].Command).GetError().GetCode())
-	require.Equal(t, []byte("not a command"), p.letters[2].GetPayload())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, p.Results[0].Outcome(batch[0].Command).GetError().GetCode())
+	require.Equal(t, []byte("not a command"), p.Letters[2].GetPayload())
 }
 
 func TestPanicOfOneCommandIsItsDeadLetter(t *testing.T) {
 	batch := deliverytest.Messages(t, deliverytest.Command("", "ann", 1, deliverytest.Group("g")), deliverytest.Command("", "ann", 2, deliverytest.Group("boom")), deliverytest.Command("", "ann", 3, deliverytest.Group("h")))
-	p := (&planner{partitions: 1, apply: func(s *conversation.State, f *conversation.Facts, c *brokerv1.Command, b *conversationv1.Body, at int64) (conversation.Result, *conversationv1.Error) {
+	p := (&plan.Planner{Partitions: 1, Apply: func(s *conversation.State, f *conversation.Facts, c *brokerv1.Command, b *conversationv1.Body, at int64) (conversation.Result, *conversationv1.Error) {
 		if b.GetCreate().GetName() == "boom" {
 			panic("a defect")
 		}
 		return conversation.Apply(s, f, c, b, at)
-	}}).plan(batch, newKnowledge(), nothing())
-	require.Len(t, p.events, 2)
-	require.Len(t, p.letters, 1)
-	require.Equal(t, "applying it panicked: a defect", p.verdicts[1].dead)
+	}}).Make(batch, dedupe.NewFacts(), nothing())
+	require.Len(t, p.Events, 2)
+	require.Len(t, p.Letters, 1)
+	require.Equal(t, "applying it panicked: a defect", p.Results[1].DeadReason)
 }
 
 func BenchmarkPlan(b *testing.B) {
@@ -434,10 +436,10 @@ func BenchmarkPlan(b *testing.B) {
 		commands = append(commands, deliverytest.Command(commands[0].GetConversationId(), "ann", i+2, deliverytest.Text("a message of a usual length, somewhat more than a few words")))
 	}
 	batch := deliverytest.Messages(b, commands...)
-	p := planner{partitions: 1, apply: conversation.Apply}
+	p := plan.Planner{Partitions: 1, Apply: conversation.Apply}
 	b.ReportAllocs()
 	for b.Loop() {
-		p.plan(batch, newKnowledge(), nothing())
+		p.Make(batch, dedupe.NewFacts(), nothing())
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/512, "ns/command")
 }

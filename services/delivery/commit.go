@@ -12,7 +12,9 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/flight"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -49,7 +51,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 	if err := s.loadFacts(ctx, entries); err != nil {
 		return false, err
 	}
-	known := newKnowledge()
+	known := dedupe.NewFacts()
 	var pause backoff
 	var uncertain bool // an append was sent and not answered
 	for {
@@ -61,7 +63,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			s.publisher.Results(answersOf(batch, entries), nil)
 		}
 		if bugFanoutBeforeCommit {
-			s.publisher.Events(batch.events, publish.Origin{})
+			s.publisher.Events(batch.Events, publish.Origin{})
 		}
 		request := s.request(entries, batch)
 		tracing, end := trace.Appending(ctx)
@@ -73,7 +75,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 				s.committed(entries, batch, trace)
 				return true, nil
 			}
-			if err := known.learn(batch.events, answer.GetDuplicates()); err != nil {
+			if err := known.Learn(batch.Events, answer.GetDuplicates()); err != nil {
 				return false, err
 			}
 			continue
@@ -99,7 +101,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 				if len(entries) > 1 {
 					return false, nil
 				}
-				s.condemn(&entries[0], known, err)
+				s.poison(&entries[0], known, err)
 			}
 		case faultAway:
 			uncertain = true
@@ -116,12 +118,12 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 }
 
 // request is the append of a batch.
-func (s *session) request(entries []source.Message, batch *plan) *historyv1.AppendRequest {
+func (s *session) request(entries []source.Message, batch *plan.Plan) *historyv1.AppendRequest {
 	last := &entries[len(entries)-1]
 	return &historyv1.AppendRequest{
 		Partition: uint32(s.owner.partition), Expected: s.expected, BeginEpoch: s.beginEpoch,
 		Next:   &historyv1.Watermark{Stream: s.identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
-		Events: batch.events, Sequences: batch.sequences, Effects: batch.effects, DeadLetters: batch.letters, Refusals: batch.refusals,
+		Events: batch.Events, Sequences: batch.Sequences, Effects: batch.Effects, DeadLetters: batch.Letters, Refusals: batch.Refusals,
 	}
 }
 
@@ -133,15 +135,15 @@ func (s *session) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 	s.owner.room.mark.Store(mark)
 }
 
-// condemn marks a command to be put aside. When the store does not even take the dead letter, something is wrong that
-// no command is to blame for: the partition stands still with an alarm until the store gives in.
-func (s *session) condemn(e *source.Message, known *knowledge, err error) {
-	if _, already := known.condemned[e.Sequence]; already {
+// poison marks a command as a dead letter. If the store does not take the dead letter either, no command is to blame: the
+// partition stops with an alarm until the store takes it.
+func (s *session) poison(e *source.Message, known *dedupe.Facts, err error) {
+	if _, already := known.Poisoned[e.Sequence]; already {
 		s.owner.alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
 		return
 	}
 	s.owner.log.Error("a command is put aside as a dead letter", "sequence", e.Sequence, "error", err)
-	known.condemned[e.Sequence] = "the store does not take it: " + err.Error()
+	known.Poisoned[e.Sequence] = "the store does not take it: " + err.Error()
 }
 
 // erasureFactor is how much longer than others an append may take that erases: it may reach all events of a conversation.
@@ -162,14 +164,14 @@ func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) 
 }
 
 // planFor plans the batch, having asked the store about commands that look refused.
-func (s *session) planFor(ctx context.Context, entries []source.Message, known *knowledge) (*plan, error) {
+func (s *session) planFor(ctx context.Context, entries []source.Message, known *dedupe.Facts) (*plan.Plan, error) {
 	for {
-		batch := s.owner.planner.plan(entries, known, world{state: s.cache.State, facts: s.cache.Facts, refusals: s.refusals})
-		doubtful := batch.doubtful(entries, known)
-		if len(doubtful) == 0 {
+		batch := s.owner.planner.Make(entries, known, plan.World{State: s.cache.State, Facts: s.cache.Facts, Refusals: s.refusals})
+		unconfirmed := batch.Unconfirmed(entries, known)
+		if len(unconfirmed) == 0 {
 			return batch, nil
 		}
-		found, err := s.find(ctx, doubtful)
+		found, err := s.find(ctx, unconfirmed)
 		if err != nil {
 			return nil, err
 		}
@@ -177,30 +179,30 @@ func (s *session) planFor(ctx context.Context, entries []source.Message, known *
 			return batch, nil
 		}
 		for _, event := range found {
-			known.firsts[source.KeyOfEvent(event)] = event
+			known.Firsts[source.KeyOfEvent(event)] = event
 		}
 	}
 }
 
 // committed makes the batch part of what the session knows, and tells everybody.
-func (s *session) committed(entries []source.Message, batch *plan, trace *flight.BatchTrace) {
+func (s *session) committed(entries []source.Message, batch *plan.Plan, trace *flight.BatchTrace) {
 	o := s.owner
 	now := o.now()
 	o.calm()
 	o.setPosition(s.position, s.last)
 	o.metrics.Batch.Observe(float64(len(entries)))
-	countResults(o.metrics, batch.verdicts)
+	countResults(o.metrics, batch.Results)
 	observeCommitTimes(o.metrics, entries, now)
 	s.cache.ApplyCommitted(changeOf(batch), now.UnixMilli())
-	s.refusals.add(batch.refusals, entries[len(entries)-1].TimeMs())
-	o.gauges.Refusals.Set(float64(s.refusals.size()))
-	trace.Publishing(entries, func(i int) flight.TraceResult { return traceResultOf(&batch.verdicts[i]) })
+	s.refusals.Add(batch.Refusals, entries[len(entries)-1].TimeMs())
+	o.gauges.Refusals.Set(float64(s.refusals.Size()))
+	trace.Publishing(entries, func(i int) flight.TraceResult { return traceResultOf(&batch.Results[i]) })
 	done := flight.Commit{
-		Messages: entries, Events: batch.events, Causes: batch.causes,
-		Traceparents: trace.Traceparents(entries, batch.causes), Committed: now,
+		Messages: entries, Events: batch.Events, Causes: batch.Causes,
+		Traceparents: trace.Traceparents(entries, batch.Causes), Committed: now,
 	}
 	if !bugFanoutBeforeCommit {
-		done.Unpublished = s.publisher.Events(batch.events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
+		done.Unpublished = s.publisher.Events(batch.Events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
 	}
 	if !bugAckBeforeCommit {
 		s.publisher.Results(answersOf(batch, entries), trace.Header())
@@ -208,7 +210,7 @@ func (s *session) committed(entries []source.Message, batch *plan, trace *flight
 	done.Published = o.now()
 	o.metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
 	o.recorder.RecordCommit(&done)
-	for _, letter := range batch.letters {
+	for _, letter := range batch.Letters {
 		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}
 }
@@ -286,17 +288,17 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 		if command.GetInbox() == "" {
 			continue
 		}
-		var v verdict
+		var v plan.Result
 		if first := firsts[source.KeyOf(command)]; first != nil {
-			v.repeat(first, command, false)
+			v.SetRepeated(first, command, false)
 			// An event bears the time of the message it came of.
-			v.repeated = v.repeated && first.GetTimeMs() != entries[i].TimeMs()
-		} else if known := s.refusals.find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.stale(entries[i].TimeMs()) {
-			v.refusal = known.err
+			v.Repeated = v.Repeated && first.GetTimeMs() != entries[i].TimeMs()
+		} else if known := s.refusals.Find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.Stale(entries[i].TimeMs()) {
+			v.Refusal = known.Err
 		} else {
 			continue
 		}
-		answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: v.outcome(command), Salt: command.GetSalt()}})
+		answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: v.Outcome(command), Salt: command.GetSalt()}})
 	}
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
 		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))

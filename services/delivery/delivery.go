@@ -56,6 +56,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -222,7 +223,7 @@ func (s *Service) startPartition(partition int, ended func()) lease.Assignment {
 		nc: s.deps.NATS, js: s.js, history: s.deps.History, ensure: s.ensureStreams,
 		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.Partition(partition),
 		recorder: s.recorder, tracer: s.tracer, now: s.deps.Now,
-		planner:  planner{partition: partition, partitions: s.deps.Broker.Partitions, apply: conversation.Apply},
+		planner:  plan.Planner{Partition: partition, Partitions: s.deps.Broker.Partitions, Apply: conversation.Apply},
 		stopping: make(chan struct{}), cutOff: cancel, confirmation: wake.NewSignal(), resyncs: wake.NewSignal(),
 		finished: make(chan struct{}), state: stateStarting, handOver: s.handOver,
 	}

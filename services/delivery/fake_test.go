@@ -18,6 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -118,7 +119,7 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	}
 	f.carryOut(in)
 	for key, refusal := range f.refusals {
-		if in.GetNext().GetTimeNs()/1e6-refusal.GetTimeMs() > refusalMemory.Milliseconds() {
+		if in.GetNext().GetTimeNs()/1e6-refusal.GetTimeMs() > dedupe.RefusalMemory.Milliseconds() {
 			delete(f.refusals, key)
 		}
 	}

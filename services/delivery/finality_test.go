@@ -16,7 +16,9 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -184,9 +186,9 @@ func (b *bed) asked() int {
 func TestPlainMessagesKeepNoFacts(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	batch := deliverytest.Messages(t, create, deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("hi")))
-	p := (&planner{partitions: 1, apply: conversation.Apply}).plan(batch, newKnowledge(), nothing())
-	require.Nil(t, p.facts)
-	require.Len(t, p.effects, 3, "those of the create")
+	p := (&plan.Planner{Partitions: 1, Apply: conversation.Apply}).Make(batch, dedupe.NewFacts(), nothing())
+	require.Nil(t, p.Facts)
+	require.Len(t, p.Effects, 3, "those of the create")
 }
 
 // Facts in memory are bounded, and forgotten after an erasure.
@@ -235,28 +237,28 @@ func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
 func TestWhichRefusalHolds(t *testing.T) {
 	key := source.CommandKey{Conversation: conversation.GroupID("ann", deliverytest.CommandID(1)), Sender: "eve", Command: deliverytest.CommandID(2)}
 	at := func(attempt uint32, minute int64) *historyv1.Refusal {
-		return (&refused{key: key, attempt: attempt, timeMs: minute * 60_000, err: errDeadLettered}).proto()
+		return (&dedupe.Refusal{Key: key, Attempt: attempt, TimeMs: minute * 60_000, Err: plan.ErrDeadLettered}).Proto()
 	}
-	r := newRefusals(10)
-	r.add([]*historyv1.Refusal{at(1, 0)}, 0)
-	require.NotNil(t, r.find(key, 0, 0))
-	require.NotNil(t, r.find(key, 1, 10*60_000))
-	require.Nil(t, r.find(key, 2, 0))
-	require.Nil(t, r.find(key, 1, 10*60_000+1))
-	require.False(t, r.find(key, 1, 0).stale(4*60_000))
-	require.True(t, r.find(key, 1, 0).stale(4*60_000+1))
+	r := dedupe.NewRefusals(10)
+	r.Add([]*historyv1.Refusal{at(1, 0)}, 0)
+	require.NotNil(t, r.Find(key, 0, 0))
+	require.NotNil(t, r.Find(key, 1, 10*60_000))
+	require.Nil(t, r.Find(key, 2, 0))
+	require.Nil(t, r.Find(key, 1, 10*60_000+1))
+	require.False(t, r.Find(key, 1, 0).Stale(4*60_000))
+	require.True(t, r.Find(key, 1, 0).Stale(4*60_000+1))
 
-	r.add([]*historyv1.Refusal{at(0, 11)}, 0) // still in memory, but too old when the other one is added
-	require.EqualValues(t, 0, r.find(key, 0, 12*60_000).attempt)
-	r.add(nil, 60*60_000)
-	require.Zero(t, r.size())
-	require.Empty(t, r.latest)
+	r.Add([]*historyv1.Refusal{at(0, 11)}, 0) // still in memory, but too old when the other one is added
+	require.EqualValues(t, 0, r.Find(key, 0, 12*60_000).Attempt)
+	r.Add(nil, 60*60_000)
+	require.Zero(t, r.Size())
+	require.Empty(t, r.Latest)
 
-	r.load([]*historyv1.Refusal{at(3, 9), at(2, 5)}, 9*60_000)
-	require.EqualValues(t, 3, r.find(key, 2, 9*60_000).attempt)
-	require.True(t, r.fits(9*60_000, nil))
-	r.limit = 2
-	require.False(t, r.fits(9*60_000, nil))
-	require.True(t, r.fits(16*60_000, nil), "one is too old by then")
-	require.False(t, r.fits(16*60_000, []*historyv1.Refusal{at(1, 15)}))
+	r.Load([]*historyv1.Refusal{at(3, 9), at(2, 5)}, 9*60_000)
+	require.EqualValues(t, 3, r.Find(key, 2, 9*60_000).Attempt)
+	require.True(t, r.Fits(9*60_000, nil))
+	r.Limit = 2
+	require.False(t, r.Fits(9*60_000, nil))
+	require.True(t, r.Fits(16*60_000, nil), "one is too old by then")
+	require.False(t, r.Fits(16*60_000, []*historyv1.Refusal{at(1, 15)}))
 }

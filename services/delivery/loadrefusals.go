@@ -26,7 +26,7 @@ func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
 			request.After = page.GetRefusals()[len(page.GetRefusals())-1].GetCommand()
 		}
 	}
-	s.refusals.load(all, nowMs)
-	s.owner.gauges.Refusals.Set(float64(s.refusals.size()))
+	s.refusals.Load(all, nowMs)
+	s.owner.gauges.Refusals.Set(float64(s.refusals.Size()))
 	return nil
 }

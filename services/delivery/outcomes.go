@@ -9,25 +9,26 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // countResults counts the results of a committed batch.
-func countResults(m *metrics.Metrics, verdicts []verdict) {
+func countResults(m *metrics.Metrics, results []plan.Result) {
 	var committed, repeated, dead, late, unremembered int
-	for i := range verdicts {
-		switch v := &verdicts[i]; {
-		case v.event != nil && v.repeated:
+	for i := range results {
+		switch v := &results[i]; {
+		case v.Event != nil && v.Repeated:
 			repeated++
-		case v.event != nil:
+		case v.Event != nil:
 			committed++
-		case v.late:
+		case v.Late:
 			late++
-		case v.unremembered:
+		case v.Unremembered:
 			unremembered++
-		case v.refusal != nil:
-			if c := m.Refused[v.refusal.GetCode()]; c != nil {
+		case v.Refusal != nil:
+			if c := m.Refused[v.Refusal.GetCode()]; c != nil {
 				c.Inc()
 			} else {
 				dead++ // an earlier copy was put aside
@@ -52,28 +53,28 @@ func observeCommitTimes(m *metrics.Metrics, entries []source.Message, committed 
 }
 
 // answersOf are the results of a batch for the gateways that wait for them.
-func answersOf(p *plan, entries []source.Message) []publish.Answer {
+func answersOf(p *plan.Plan, entries []source.Message) []publish.Answer {
 	answers := make([]publish.Answer, 0, len(entries))
 	for i := range entries {
 		if command := entries[i].Command; command.GetInbox() != "" {
-			answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: p.verdicts[i].outcome(command), Salt: command.GetSalt()}})
+			answers = append(answers, publish.Answer{Inbox: command.GetInbox(), Result: &brokerv1.Result{Sender: command.GetSender(), Outcome: p.Results[i].Outcome(command), Salt: command.GetSalt()}})
 		}
 	}
 	return answers
 }
 
 // changeOf is what the plan changes in memory once it is committed.
-func changeOf(p *plan) cache.Change {
-	return cache.Change{States: p.states, Facts: p.facts, Events: p.events, Effects: p.effects}
+func changeOf(p *plan.Plan) cache.Change {
+	return cache.Change{States: p.States, Facts: p.Facts, Events: p.Events, Effects: p.Effects}
 }
 
 // traceResultOf is the result of a command for its trace.
-func traceResultOf(v *verdict) flight.TraceResult {
+func traceResultOf(v *plan.Result) flight.TraceResult {
 	switch {
-	case v.event != nil:
-		return flight.TraceResult{Seq: v.event.GetSeq()}
-	case v.refusal != nil:
-		return flight.TraceResult{Failure: errcode.Name(v.refusal.GetCode())}
+	case v.Event != nil:
+		return flight.TraceResult{Seq: v.Event.GetSeq()}
+	case v.Refusal != nil:
+		return flight.TraceResult{Failure: errcode.Name(v.Refusal.GetCode())}
 	default:
 		return flight.TraceResult{Failure: "dead-lettered"}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -72,7 +73,7 @@ type owner struct {
 	recorder     *flight.Recorder
 	tracer       trace.Tracer
 	now          func() time.Time
-	planner      planner
+	planner      plan.Planner
 	room         *room
 	clocks       clocks
 	acknowledged *acknowledged

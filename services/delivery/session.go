@@ -13,6 +13,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -33,7 +35,7 @@ type session struct {
 	// checked says that what is passed over at the takeover must agree with the commands' admission times.
 	checked   bool
 	cache     *cache.Cache
-	refusals  *refusals
+	refusals  *dedupe.Refusals
 	intake    *intake
 	publisher *publish.Publisher
 }
@@ -51,7 +53,7 @@ func newSession(o *owner, at *place) *session {
 	return &session{
 		owner: o, stream: broker.StreamName(o.partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
-		beginEpoch: at.beginEpoch, checked: at.checked, refusals: newRefusals(o.cfg.MaxRefusals),
+		beginEpoch: at.beginEpoch, checked: at.checked, refusals: dedupe.NewRefusals(o.cfg.MaxRefusals),
 		cache: cache.New(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.nc, o.worker, o.log, o.metrics),
 	}
 }
@@ -152,7 +154,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 	s.owner.watchClocks(entries)
 	s.owner.room.grow(entries)
 	for len(entries) > 0 {
-		n := cut(entries)
+		n := plan.Cut(entries)
 		if n == 0 {
 			if err := s.owner.cannotJudge(ctx, &entries[0]); err != nil {
 				return err

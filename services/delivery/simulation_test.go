@@ -20,7 +20,9 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -264,9 +266,9 @@ func (s *simulation) work(w *simWorker) {
 	}
 	batch := s.stream.entries[w.position:]
 	batch = batch[:1+s.choose(len(batch))]
-	batch = batch[:cut(batch)]
+	batch = batch[:plan.Cut(batch)]
 	if s.forget {
-		w.refusals = newRefusals(1000)
+		w.refusals = dedupe.NewRefusals(1000)
 	}
 	heard := s.choose(5) > 0
 	verdicts, ok := w.appendOnce(strconv.Itoa(w.stream), batch, w.begin)
@@ -286,20 +288,20 @@ func (s *simulation) work(w *simWorker) {
 }
 
 // appendOnce plans and appends; it reports false when another worker moved the watermark.
-func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]verdict, bool) {
+func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]plan.Result, bool) {
 	ids := w.cache.Missing(nil, map[string]struct{}{simGroup: {}})
 	found, _ := w.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
 	w.cache.AddLoaded(ids, found.GetConversations(), 0)
-	known := newKnowledge()
+	known := dedupe.NewFacts()
 	for {
-		p := w.planner.plan(batch, known, w.world())
+		p := w.planner.Make(batch, known, w.world())
 		request := &historyv1.FindCommandsRequest{}
-		for _, k := range p.doubtful(batch, known) {
+		for _, k := range p.Unconfirmed(batch, known) {
 			request.Commands = append(request.Commands, k.Proto())
 		}
 		firsts, _ := w.store.FindCommands(context.Background(), request)
 		for _, event := range firsts.GetEvents() {
-			known.firsts[source.KeyOfEvent(event)] = event
+			known.Firsts[source.KeyOfEvent(event)] = event
 		}
 		if len(firsts.GetEvents()) > 0 {
 			continue
@@ -307,14 +309,14 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		last := batch[len(batch)-1]
 		next := &historyv1.Watermark{Stream: stream, Sequence: last.Sequence, TimeNs: last.TimeNs}
 		answer, err := w.store.Append(context.Background(), &historyv1.AppendRequest{
-			Expected: w.mark, Next: next, BeginEpoch: begin, Events: p.events, Sequences: p.sequences, Effects: p.effects,
-			DeadLetters: p.letters, Refusals: p.refusals,
+			Expected: w.mark, Next: next, BeginEpoch: begin, Events: p.Events, Sequences: p.Sequences, Effects: p.Effects,
+			DeadLetters: p.Letters, Refusals: p.Refusals,
 		})
 		if err != nil {
 			return nil, false
 		}
 		for _, d := range answer.GetDuplicates() {
-			known.firsts[source.KeyOfEvent(p.events[d.GetIndex()])] = d.GetFirst()
+			known.Firsts[source.KeyOfEvent(p.Events[d.GetIndex()])] = d.GetFirst()
 		}
 		if len(answer.GetDuplicates()) > 0 {
 			continue
@@ -322,40 +324,40 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		next.Epoch = answer.GetEpoch()
 		w.mark = next
 		w.cache.ApplyCommitted(changeOf(p), 0)
-		w.refusals.add(p.refusals, last.TimeMs())
-		return p.verdicts, true
+		w.refusals.Add(p.Refusals, last.TimeMs())
+		return p.Results, true
 	}
 }
 
 // check compares what was committed with what clients were told before, and then has them told: an answer may be lost, and
 // a gateway that has given the command up does not take it.
-func (s *simulation) check(batch []source.Message, verdicts []verdict, told bool) {
+func (s *simulation) check(batch []source.Message, verdicts []plan.Result, told bool) {
 	for i := range verdicts {
 		v, c := &verdicts[i], batch[i].Command
 		a := s.asks[source.KeyOf(c)]
 		switch {
-		case v.event != nil && !v.repeated:
+		case v.Event != nil && !v.Repeated:
 			if a.refused > c.GetAttempt() {
 				s.broken = fmt.Sprintf("command %s is committed in attempt %d, after a refusal of attempt %d was received", c.GetCommandId(), c.GetAttempt(), a.refused-1)
 			}
-		case v.event != nil:
+		case v.Event != nil:
 			s.seen.repeated++
-		case v.late:
+		case v.Late:
 			s.seen.late++
-		case v.remembered:
+		case v.Remembered:
 			s.seen.remembered++
 		default:
 			s.seen.refusals++
 		}
-		if first := s.store.keys[source.KeyOf(c)]; v.event == nil && v.err() != errUnknown && first != nil && first.GetTimeMs() < batch[i].TimeMs() {
+		if first := s.store.keys[source.KeyOf(c)]; v.Event == nil && v.Err() != plan.ErrUnknown && first != nil && first.GetTimeMs() < batch[i].TimeMs() {
 			s.broken = fmt.Sprintf("command %s is refused although it was committed", c.GetCommandId())
 		}
 		if !told || s.choose(3) == 0 || s.nowMs > c.GetAdmittedMs()+longestWait {
 			continue
 		}
-		if v.event != nil {
+		if v.Event != nil {
 			a.committed = true
-		} else if v.err() != errUnknown {
+		} else if v.Err() != plan.ErrUnknown {
 			a.refused = max(a.refused, c.GetAttempt()+1)
 		}
 	}

@@ -1,5 +1,5 @@
 //go:build !runnel_bug_refusal_forgotten
 
-package delivery
+package dedupe
 
 const bugRefusalForgotten = false

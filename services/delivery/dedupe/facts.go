@@ -1,0 +1,43 @@
+// Package dedupe holds what is known of commands that came before: outcomes that were committed, commands that the store
+// rejects, and refusals that answer later copies.
+package dedupe
+
+import (
+	"fmt"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/delivery/source"
+)
+
+// Facts are what is known of the commands of one batch from earlier tries. It grows while the batch is tried: the store
+// names duplicates, and commands that it rejects are poisoned.
+type Facts struct {
+	// Firsts are the events of commands that were committed before.
+	Firsts map[source.CommandKey]*conversationv1.Event
+	// Poisoned are the reasons why commands become dead letters, by stream sequence.
+	Poisoned map[uint64]string
+	// Asked are the commands that the store was asked about.
+	Asked map[source.CommandKey]struct{}
+}
+
+// NewFacts makes facts of a batch that was not tried yet.
+func NewFacts() *Facts {
+	return &Facts{
+		Firsts:   map[source.CommandKey]*conversationv1.Event{},
+		Poisoned: map[uint64]string{},
+		Asked:    map[source.CommandKey]struct{}{},
+	}
+}
+
+// Learn notes the commands of a batch that were committed before: duplicates are by index of its events.
+func (f *Facts) Learn(events []*conversationv1.Event, duplicates []*historyv1.Duplicate) error {
+	for _, d := range duplicates {
+		if int(d.GetIndex()) >= len(events) || d.GetFirst() == nil {
+			return fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(events))
+		}
+		f.Firsts[source.KeyOfEvent(events[d.GetIndex()])] = d.GetFirst()
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package dedupe
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+	"time"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+	"github.com/runnelhq/runnel/services/delivery/source"
+)
+
+const (
+	// RefusalMemory is for how long, by stream time, a refusal is remembered.
+	RefusalMemory = 10 * time.Minute
+	// refusalLeft is for how long a refusal must still be remembered when it answers a later copy: twice the time in which
+	// copies of a command may reach the stream, the longest wait for an outcome, and the clock skew that raises an alarm. The
+	// client that receives the answer may have sent other copies, which are not in the stream yet.
+	refusalLeft = 6 * time.Minute
+)
+
+// Refusals are the refusals of a partition: a later copy of a refused command gets the same answer. They are in the store as
+// well, and are added here when their append is committed, or at a takeover. The answer at a stream time does not depend on
+// when it is asked for: a refusal that is too old does not count, although it is still in memory.
+//
+// It is not safe for concurrent use: only the commit loop uses it.
+type Refusals struct {
+	Limit  int
+	Latest map[source.CommandKey]*Refusal
+	// byTime holds every refusal that was added, the oldest first; those before begin are forgotten.
+	byTime []*Refusal
+	begin  int
+}
+
+// Refusal is one refusal. It is never changed.
+type Refusal struct {
+	Key     source.CommandKey
+	Attempt uint32
+	TimeMs  int64
+	Err     *conversationv1.Error
+	// Commitment is that of the copy that was refused first.
+	Commitment []byte
+}
+
+// NewRefusals makes an empty memory of refusals; limit bounds it.
+func NewRefusals(limit int) *Refusals {
+	return &Refusals{Limit: limit, Latest: map[source.CommandKey]*Refusal{}}
+}
+
+// Find returns the refusal that holds for an attempt of a command at a stream time; nil for none.
+func (r *Refusals) Find(key source.CommandKey, attempt uint32, nowMs int64) *Refusal {
+	if len(r.Latest) == 0 {
+		return nil
+	}
+	if known := r.Latest[key]; known != nil && known.Answers(attempt, nowMs) {
+		return known
+	}
+	return nil
+}
+
+// Answers reports whether the refusal is the answer to an attempt of its command at a stream time: it is one of this attempt
+// or a higher one, and not too old.
+func (r *Refusal) Answers(attempt uint32, nowMs int64) bool {
+	return !bugRefusalForgotten && r.holds(attempt, nowMs)
+}
+
+func (r *Refusal) holds(attempt uint32, nowMs int64) bool {
+	return r.Attempt >= attempt && nowMs-r.TimeMs <= RefusalMemory.Milliseconds()
+}
+
+// Stale reports whether a refusal must be stored again when it is the answer to a later copy.
+func (r *Refusal) Stale(nowMs int64) bool {
+	return nowMs-r.TimeMs > (RefusalMemory - refusalLeft).Milliseconds()
+}
+
+// Proto is the refusal as the store keeps it.
+func (r *Refusal) Proto() *historyv1.Refusal {
+	return &historyv1.Refusal{Command: r.Key.Proto(), Attempt: r.Attempt, Commitment: r.Commitment, Error: r.Err, TimeMs: r.TimeMs}
+}
+
+// Fits reports whether one more refusal can be remembered at a stream time, beside those that a batch adds already.
+func (r *Refusals) Fits(nowMs int64, batch []*historyv1.Refusal) bool {
+	oldest := nowMs - RefusalMemory.Milliseconds()
+	known := r.byTime[r.begin:]
+	live := len(known) - sort.Search(len(known), func(i int) bool { return known[i].TimeMs >= oldest })
+	live += len(batch) - sort.Search(len(batch), func(i int) bool { return batch[i].GetTimeMs() >= oldest })
+	return live < r.Limit
+}
+
+// Add remembers refusals, and forgets those that are too old by the stream's time.
+func (r *Refusals) Add(list []*historyv1.Refusal, nowMs int64) {
+	for _, refusal := range list {
+		next := &Refusal{
+			Key: source.KeyOfProto(refusal.GetCommand()), Attempt: refusal.GetAttempt(), TimeMs: refusal.GetTimeMs(),
+			Err: refusal.GetError(), Commitment: refusal.GetCommitment(),
+		}
+		r.byTime = append(r.byTime, next)
+		if known := r.Latest[next.Key]; known == nil || known.Attempt <= next.Attempt || !known.holds(0, next.TimeMs) {
+			r.Latest[next.Key] = next
+		}
+	}
+	r.forget(nowMs)
+}
+
+// Load adds refusals of the store, which come in any order of time.
+func (r *Refusals) Load(list []*historyv1.Refusal, nowMs int64) {
+	slices.SortStableFunc(list, func(a, b *historyv1.Refusal) int { return cmp.Compare(a.GetTimeMs(), b.GetTimeMs()) })
+	r.Add(list, nowMs)
+}
+
+func (r *Refusals) forget(nowMs int64) {
+	for r.begin < len(r.byTime) && nowMs-r.byTime[r.begin].TimeMs > RefusalMemory.Milliseconds() {
+		old := r.byTime[r.begin]
+		if r.Latest[old.Key] == old {
+			delete(r.Latest, old.Key)
+		}
+		r.byTime[r.begin] = nil
+		r.begin++
+	}
+	if r.begin > len(r.byTime)/2 {
+		r.byTime = append(make([]*Refusal, 0, len(r.byTime)-r.begin), r.byTime[r.begin:]...)
+		r.begin = 0
+	}
+}
+
+// Size is the number of refusals in memory.
+func (r *Refusals) Size() int { return len(r.byTime) - r.begin }
