@@ -20,6 +20,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -127,8 +128,9 @@ func (b *bed) brokerConfig() broker.Config {
 // worker is a running delivery service.
 type worker struct {
 	*Service
-	metrics *prometheus.Registry
-	stop    func()
+	operators *admin.Server
+	metrics   *prometheus.Registry
+	stop      func()
 }
 
 // startWorker starts a worker; change, if not nil, changes its configuration or what it works with.
@@ -145,7 +147,10 @@ func (b *bed) startWorker(change func(*Config, *Deps)) *worker {
 	finished := make(chan error, 1)
 	go func() { finished <- service.Run(ctx) }()
 	var once sync.Once
-	w := &worker{Service: service, metrics: registry, stop: func() {
+	operators := admin.New(admin.Deps{
+		History: deps.History, Fleet: service.Fleet(), Submit: service.Do, NATS: deps.NATS, Partitions: b.partitions, Log: deps.Log,
+	})
+	w := &worker{Service: service, operators: operators, metrics: registry, stop: func() {
 		once.Do(func() {
 			cancel()
 			require.NoError(b.t, <-finished)

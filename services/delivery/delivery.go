@@ -52,7 +52,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
-	"github.com/runnelhq/runnel/services/delivery/admin"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
@@ -104,7 +103,6 @@ type Service struct {
 	tracer   trace.Tracer
 	leases   *lease.Manager
 	fleet    *fleet.Fleet
-	admin    *admin.Server
 	running  sync.WaitGroup // owners
 	level    atomic.Uint32  // the installation's, as last heard of
 
@@ -148,14 +146,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	})
 	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
 	s.fleet.RegisterService(questions(), s)
-	s.admin = admin.New(admin.Deps{
-		History: deps.History, Fleet: s.fleet, Submit: s.do, NATS: deps.NATS, Partitions: deps.Broker.Partitions, Log: deps.Log,
-	})
 	return s, nil
 }
 
 // Name is this worker's name in leases and for operators. It is new with every start.
 func (s *Service) Name() string { return s.worker }
+
+// Fleet asks other gateways and workers, while Run runs.
+func (s *Service) Fleet() *fleet.Fleet { return s.fleet }
 
 // Run works until ctx ends, then hands everything over. It may be called once. It fails with ErrLevel or ErrPartitions when
 // the worker does not fit the installation.

@@ -15,7 +15,7 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0
 	go.uber.org/goleak v1.3.0
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
-	golang.org/x/sync v0.24.0
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
@@ -67,3 +67,7 @@ require (
 )
 
 replace github.com/runnelhq/runnel/pkg => ../../pkg
+
+require github.com/runnelhq/runnel/services/admin v0.0.0
+
+replace github.com/runnelhq/runnel/services/admin => ../admin

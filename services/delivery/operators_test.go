@@ -76,7 +76,7 @@ func TestOperatorErases(t *testing.T) {
 	defer cancel()
 	request := &adminv1.EraseRequest{ConversationId: id, CommandId: deliverytest.CommandID(4), Erase: &conversationv1.Erase{Sender: "ann"}}
 	for range 2 {
-		answer, err := w.Admin().Erase(ctx, request)
+		answer, err := w.operators.Erase(ctx, request)
 		require.NoError(t, err)
 		require.EqualValues(t, 4, answer.GetOutcome().GetSeq())
 	}
@@ -85,13 +85,13 @@ func TestOperatorErases(t *testing.T) {
 	require.NotEmpty(t, b.store.logs[id][2].GetBody())
 	require.Equal(t, conversation.ServerUser, b.store.logs[id][3].GetSender())
 	b.store.mu.Unlock()
-	verified, err := w.Admin().VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
+	verified, err := w.operators.VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
 	require.NoError(t, err)
 	require.Empty(t, verified.GetFaults())
 	require.EqualValues(t, 2, verified.GetErased())
 	require.EqualValues(t, 4, verified.GetChecked())
 
-	answer, err := w.Admin().Erase(ctx, &adminv1.EraseRequest{ConversationId: id, CommandId: deliverytest.CommandID(5), Erase: &conversationv1.Erase{Seqs: []uint64{99}}})
+	answer, err := w.operators.Erase(ctx, &adminv1.EraseRequest{ConversationId: id, CommandId: deliverytest.CommandID(5), Erase: &conversationv1.Erase{Seqs: []uint64{99}}})
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_INVALID, answer.GetOutcome().GetError().GetCode())
 	for field, wrong := range map[string]*adminv1.EraseRequest{
@@ -100,7 +100,7 @@ func TestOperatorErases(t *testing.T) {
 		"erase":           {ConversationId: id, CommandId: deliverytest.CommandID(4)},
 		"erase.seqs":      {ConversationId: id, CommandId: deliverytest.CommandID(4), Erase: &conversationv1.Erase{Seqs: []uint64{2, 1}}},
 	} {
-		_, err := w.Admin().Erase(ctx, wrong)
+		_, err := w.operators.Erase(ctx, wrong)
 		require.Equal(t, codes.InvalidArgument, status.Code(err), field)
 		require.Contains(t, status.Convert(err).Message(), field)
 	}
@@ -124,7 +124,7 @@ func TestOperatorVerifies(t *testing.T) {
 		change(changed)
 		b.store.logs[id][1] = changed
 		b.store.mu.Unlock()
-		answer, err := w.Admin().VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
+		answer, err := w.operators.VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
 		require.NoError(t, err)
 		require.EqualValues(t, 3, answer.GetChecked())
 		b.store.mu.Lock()
@@ -152,24 +152,24 @@ func TestOperatorRaisesTheLevel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	b.eventually("it has heard of itself", func() bool {
-		answer, err := w.Admin().GetLevel(ctx, &adminv1.GetLevelRequest{})
+		answer, err := w.operators.GetLevel(ctx, &adminv1.GetLevelRequest{})
 		require.NoError(t, err)
 		return len(answer.GetParts()) == 1 && len(answer.GetMissing()) == 0 && answer.GetParts()[0].GetLevel() == uint32(conversation.MaxLevel())
 	})
-	_, err := w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: uint32(conversation.MaxLevel()) + 1})
+	_, err := w.operators.RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: uint32(conversation.MaxLevel()) + 1})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.Contains(t, status.Convert(err).Message(), w.Name())
-	_, err = w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{})
+	_, err = w.operators.RaiseLevel(ctx, &adminv1.RaiseLevelRequest{})
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 
 	b.alive(&brokerv1.Alive{Instance: "gw", Service: "gateway", StartedMs: time.Now().UnixMilli(), Level: 1})
 	b.eventually("a silent gateway is heard of", func() bool { return len(w.fleet.Members("gateway")) == 1 })
-	_, err = w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
+	_, err = w.operators.RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.Contains(t, status.Convert(err).Message(), "gw")
 	b.alive(&brokerv1.Alive{Instance: "gw", Service: "gateway", Leaving: true})
 	b.eventually("it is gone", func() bool { return len(w.fleet.Members("gateway")) == 0 })
-	raised, err := w.Admin().RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
+	raised, err := w.operators.RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, raised.GetLevel())
 	require.EqualValues(t, 1, b.store.level)
@@ -181,7 +181,7 @@ func TestOperatorMarksABackup(t *testing.T) {
 	b.send(deliverytest.Command("", "ann", 1, deliverytest.Group("g")))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	answer, err := w.Admin().MarkBackup(ctx, &adminv1.MarkBackupRequest{})
+	answer, err := w.operators.MarkBackup(ctx, &adminv1.MarkBackupRequest{})
 	require.NoError(t, err)
 	require.Len(t, answer.GetMarks(), 1)
 	require.EqualValues(t, 1, answer.GetMarks()[0].GetWatermark().GetSequence())
@@ -200,10 +200,10 @@ func TestOperatorRetriesADeadLetter(t *testing.T) {
 	b.store.fail(nil, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	shown, err := w.Admin().GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: "1"})
+	shown, err := w.operators.GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: "1"})
 	require.NoError(t, err)
 	require.Equal(t, "poison", shown.GetBody().GetMessage().GetText())
-	answer, err := w.Admin().RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: "1"})
+	answer, err := w.operators.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: "1"})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, answer.GetOutcome().GetSeq())
 	require.Empty(t, b.store.deadLetters())

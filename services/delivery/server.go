@@ -20,19 +20,13 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
-
-	"github.com/runnelhq/runnel/services/delivery/admin"
 )
 
-// Register adds the gRPC services to a server: DeliveryService, and AdminService for operators.
+// Register adds the DeliveryService to a gRPC server.
 func (s *Service) Register(server rpc.Registrar) {
 	server.Allow(Policy())
 	deliveryv1.RegisterDeliveryServiceServer(server, s)
-	s.admin.Register(server)
 }
-
-// Admin is the AdminService that Register adds.
-func (s *Service) Admin() *admin.Server { return s.admin }
 
 // questions is what other workers may ask this one over NATS on behalf of an operator: all that only tells.
 func questions() *grpc.ServiceDesc {
@@ -43,8 +37,8 @@ func questions() *grpc.ServiceDesc {
 
 var errNotRunning = status.Error(codes.Unavailable, "this worker is not running; ask another one")
 
-// do has a command carried out.
-func (s *Service) do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
+// Do puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do. It fails unless Run runs.
+func (s *Service) Do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
 	s.mu.Lock()
 	submitter := s.submitter
 	s.mu.Unlock()
@@ -65,7 +59,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 		return nil, status.Errorf(codes.FailedPrecondition,
 			"body: needs protocol level %d; raise the installation's with runnel admin level --raise %d", made.GetLevel(), made.GetLevel())
 	}
-	outcome, err := s.do(ctx, made, telemetry.InjectHeader(ctx, nil))
+	outcome, err := s.Do(ctx, made, telemetry.InjectHeader(ctx, nil))
 	switch {
 	case errors.Is(err, errNotRunning):
 		return nil, errNotRunning

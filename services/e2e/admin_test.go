@@ -34,8 +34,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery"
-	"github.com/runnelhq/runnel/services/delivery/admin"
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
@@ -104,6 +104,10 @@ func (h *house) clerk(change func(*delivery.Config, *delivery.Deps)) *clerk {
 	require.NoError(h.t, err)
 	inproc := rpc.NewInproc(telemetry.Discard())
 	worker.Register(inproc)
+	admin.New(admin.Deps{
+		History: deps.History, Fleet: worker.Fleet(), Submit: worker.Do, NATS: deps.NATS, Partitions: h.partitions,
+		Log: deps.Log.With("worker", worker.Name()),
+	}).Register(inproc)
 	h.workers++
 	return &clerk{adminv1.NewAdminServiceClient(inproc), worker.Name(), h.run(worker.Run)}
 }

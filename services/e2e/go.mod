@@ -117,3 +117,7 @@ require (
 )
 
 replace github.com/runnelhq/runnel/services/standalone => ../standalone
+
+require github.com/runnelhq/runnel/services/admin v0.0.0
+
+replace github.com/runnelhq/runnel/services/admin => ../admin

@@ -96,3 +96,7 @@ require (
 )
 
 replace github.com/runnelhq/runnel/services/history => ../history
+
+require github.com/runnelhq/runnel/services/admin v0.0.0
+
+replace github.com/runnelhq/runnel/services/admin => ../admin

@@ -25,6 +25,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
 	"github.com/runnelhq/runnel/services/gateway/operator"
@@ -130,6 +131,11 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	s.history.Register(s.rpc)
 	s.delivery.Register(s.rpc)
 	s.gateway.Server().Register(s.rpc)
+	operators := admin.New(admin.Deps{
+		History: store, Fleet: s.delivery.Fleet(), Submit: s.delivery.Do, NATS: s.nc, Partitions: cfg.NATS.Partitions,
+		Log: tel.Log.With("worker", s.delivery.Name()),
+	})
+	operators.Register(s.rpc)
 	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, map[string]telemetry.Check{
 		"history": s.store.Ping,
 		"nats":    s.checkNATS,
@@ -140,7 +146,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	s.status = statuspage.New(statuspage.Config{
 		Title: "Runnel", Gatherer: tel.Registry, Log: tel.Log,
 		Charts: slices.Concat(operator.Charts(), delivery.Charts(), history.Charts()),
-		Tables: []statuspage.Source{s.gateway.Server().ConnectionTable(), s.delivery.Admin().PartitionTable()},
+		Tables: []statuspage.Source{s.gateway.Server().ConnectionTable(), operators.PartitionTable()},
 	})
 	s.admin.Handle("/", s.status)
 	s.admin.Handle("/debug/", s.gateway.Debug())

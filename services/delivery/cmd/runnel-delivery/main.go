@@ -11,6 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery"
 )
 
@@ -47,8 +48,13 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 		return err
 	}
 	worker.Register(p.Server)
+	operators := admin.New(admin.Deps{
+		History: historyv1.NewHistoryServiceClient(store), Fleet: worker.Fleet(), Submit: worker.Do, NATS: nc,
+		Partitions: cfg.NATS.Partitions, Log: tel.Log.With("worker", worker.Name()),
+	})
+	operators.Register(p.Server)
 	p.Check("delivery", worker.Check)
-	p.StatusPage("runnel-delivery "+worker.Name(), delivery.Charts(), worker.Admin().PartitionTable())
+	p.StatusPage("runnel-delivery "+worker.Name(), delivery.Charts(), operators.PartitionTable())
 	p.Go(worker.Run)
 	return nil
 }

@@ -1,14 +1,14 @@
-// Package admin is what operators ask and order of an installation as a whole: who is connected where, who owns which
-// partition, why a user did or did not get an event; close, revoke, move, try again.
+// Package admin is the AdminService: what operators ask about an installation and order it to do. It lists connections and
+// partitions, explains why a user did or did not get an event, closes, revokes, moves and retries.
 //
-// Every delivery worker serves it and any one will do: it keeps nothing. What it says is put together from the store and
-// from what gateways and workers answer over NATS, within two seconds; who did not answer is named, never left out. It
-// decides nothing about messages and never shows what somebody wrote, except the body of one dead letter that is asked for.
+// It keeps nothing, so any process may mount it; runnel-delivery and standalone do. An answer is made from the store and from
+// what gateways and workers answer over NATS within two seconds; instances that did not answer are listed as missing. It decides
+// nothing about messages, and shows nothing that users wrote except the body of a dead letter that is asked for.
 //
 //	connections.go    connections and users
 //	conversations.go  conversations and members; verify.go their hash chains
 //	partitions.go     who owns what, and moves
-//	deadletters.go    commands that were put aside
+//	deadletters.go    commands that became dead letters
 //	level.go          the protocol level
 //	erase.go          erasure of content; backup.go: backups
 //	explain.go        facts about one event and one user ─▶ verdict.go: what decides, pure ─▶ timeline.go
