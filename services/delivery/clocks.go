@@ -34,11 +34,11 @@ func (o *owner) watchClocks(entries []source.Message) {
 		if apart.Abs() <= maxSkew {
 			continue
 		}
-		o.metrics.ClockSkew.Inc()
-		if now := o.now(); now.Sub(o.clocks.logged) < clocksInterval {
+		o.Metrics.ClockSkew.Inc()
+		if now := o.Now(); now.Sub(o.clocks.logged) < clocksInterval {
 			o.clocks.silent++
 		} else {
-			o.log.Error("a command entered the stream long before or after it was admitted: check the clocks of the NATS servers and the gateways",
+			o.Log.Error("a command entered the stream long before or after it was admitted: check the clocks of the NATS servers and the gateways",
 				"sequence", entries[i].Sequence, "stream_minus_admission", apart, "not_logged", o.clocks.silent)
 			o.clocks = clocks{logged: now}
 		}

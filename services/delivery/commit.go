@@ -23,7 +23,7 @@ import (
 // store may find fault with a batch tries times; then the batch is halved until the one command that is to blame
 // stands alone, and is put aside.
 func (s *session) commit(ctx context.Context, entries []source.Message, tries int) error {
-	tracing, trace := flight.TraceBatch(ctx, s.owner.tracer, s.owner.partition, s.stream, entries)
+	tracing, trace := flight.TraceBatch(ctx, s.owner.Tracer, s.owner.Partition, s.stream, entries)
 	committed, err := s.tryCommit(tracing, entries, tries, trace)
 	trace.End()
 	if err != nil || committed {
@@ -33,7 +33,7 @@ func (s *session) commit(ctx context.Context, entries []source.Message, tries in
 	for _, part := range [][]source.Message{entries[:half], entries[half:]} {
 		tries := 1
 		if len(part) == 1 {
-			tries = s.owner.cfg.MaxTries
+			tries = s.owner.Config.MaxTries
 		}
 		if err := s.commit(ctx, part, tries); err != nil {
 			return err
@@ -80,7 +80,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			}
 			continue
 		}
-		o.metrics.AppendRetries.Inc()
+		o.Metrics.AppendRetries.Inc()
 		kind := faultOf(err)
 		if kind == faultTooMuch && len(entries) == 1 {
 			kind = faultPoison // it cannot be less
@@ -107,7 +107,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			uncertain = true
 		}
 		if pause.tries == 0 {
-			o.log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
+			o.Log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
 		}
 		o.sleep(pause.next())
 		if o.stopped() {
@@ -121,7 +121,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 func (s *session) request(entries []source.Message, batch *plan.Plan) *historyv1.AppendRequest {
 	last := &entries[len(entries)-1]
 	return &historyv1.AppendRequest{
-		Partition: uint32(s.owner.partition), Expected: s.expected, BeginEpoch: s.beginEpoch,
+		Partition: uint32(s.owner.Partition), Expected: s.expected, BeginEpoch: s.beginEpoch,
 		Next:   &historyv1.Watermark{Stream: s.identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
 		Events: batch.Events, Sequences: batch.Sequences, Effects: batch.Effects, DeadLetters: batch.Letters, Refusals: batch.Refusals,
 	}
@@ -131,7 +131,7 @@ func (s *session) request(entries []source.Message, batch *plan.Plan) *historyv1
 func (s *session) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 	mark.Epoch = epoch
 	s.expected, s.position, s.beginEpoch = mark, mark.GetSequence(), false
-	s.owner.acknowledged.set(mark)
+	s.owner.Acknowledged.set(mark)
 	s.owner.room.mark.Store(mark)
 }
 
@@ -142,7 +142,7 @@ func (s *session) poison(e *source.Message, known *dedupe.Facts, err error) {
 		s.owner.alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
 		return
 	}
-	s.owner.log.Error("a command is put aside as a dead letter", "sequence", e.Sequence, "error", err)
+	s.owner.Log.Error("a command is put aside as a dead letter", "sequence", e.Sequence, "error", err)
 	known.Poisoned[e.Sequence] = "the store does not take it: " + err.Error()
 }
 
@@ -151,15 +151,15 @@ const erasureFactor = 24
 
 // append asks the store once.
 func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
-	timeout := s.owner.cfg.AppendTimeout
+	timeout := s.owner.Config.AppendTimeout
 	if conversation.HasErasure(request.GetEffects()) {
 		timeout *= erasureFactor
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := s.owner.history.Append(ctx, request)
-	s.owner.metrics.AppendTime.Observe(time.Since(begun).Seconds())
+	answer, err := s.owner.History.Append(ctx, request)
+	s.owner.Metrics.AppendTime.Observe(time.Since(begun).Seconds())
 	return answer, err
 }
 
@@ -187,12 +187,12 @@ func (s *session) planFor(ctx context.Context, entries []source.Message, known *
 // committed makes the batch part of what the session knows, and tells everybody.
 func (s *session) committed(entries []source.Message, batch *plan.Plan, trace *flight.BatchTrace) {
 	o := s.owner
-	now := o.now()
+	now := o.Now()
 	o.calm()
 	o.setPosition(s.position, s.last)
-	o.metrics.Batch.Observe(float64(len(entries)))
-	countResults(o.metrics, batch.Results)
-	observeCommitTimes(o.metrics, entries, now)
+	o.Metrics.Batch.Observe(float64(len(entries)))
+	countResults(o.Metrics, batch.Results)
+	observeCommitTimes(o.Metrics, entries, now)
 	s.cache.ApplyCommitted(changeOf(batch), now.UnixMilli())
 	s.refusals.Add(batch.Refusals, entries[len(entries)-1].TimeMs())
 	o.gauges.Refusals.Set(float64(s.refusals.Size()))
@@ -207,11 +207,11 @@ func (s *session) committed(entries []source.Message, batch *plan.Plan, trace *f
 	if !bugAckBeforeCommit {
 		s.publisher.Results(answersOf(batch, entries), trace.Header())
 	}
-	done.Published = o.now()
-	o.metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
-	o.recorder.RecordCommit(&done)
+	done.Published = o.Now()
+	o.Metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
+	o.Recorder.RecordCommit(&done)
 	for _, letter := range batch.Letters {
-		o.log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
+		o.Log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}
 }
 
@@ -233,9 +233,9 @@ func (s *session) load(ctx context.Context, ids []string) error {
 		return nil
 	}
 	return ask(ctx, s.owner, "states", ids, func(ctx context.Context, ids []string) error {
-		answer, err := s.owner.history.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: ids})
+		answer, err := s.owner.History.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: ids})
 		if err == nil {
-			s.cache.AddLoaded(ids, answer.GetConversations(), s.owner.now().UnixMilli())
+			s.cache.AddLoaded(ids, answer.GetConversations(), s.owner.Now().UnixMilli())
 		}
 		return err
 	})
@@ -249,7 +249,7 @@ func (s *session) find(ctx context.Context, keys []source.CommandKey) ([]*conver
 		for i, key := range keys {
 			request.Commands[i] = key.Proto()
 		}
-		answer, err := s.owner.history.FindCommands(ctx, request)
+		answer, err := s.owner.History.FindCommands(ctx, request)
 		if err == nil {
 			found = append(found, answer.GetEvents()...)
 		}
@@ -305,7 +305,7 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	})
 	unpublished := s.publisher.Events(events, publish.Origin{})
 	s.publisher.Results(answers, nil)
-	s.owner.metrics.Republished.Add(float64(len(events)))
-	s.owner.recorder.RecordRepublished(events, s.owner.now(), unpublished)
+	s.owner.Metrics.Republished.Add(float64(len(events)))
+	s.owner.Recorder.RecordRepublished(events, s.owner.Now(), unpublished)
 	return nil
 }

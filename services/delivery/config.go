@@ -47,6 +47,15 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// ofPartition is what the work on one partition needs of the configuration.
+func (c Config) ofPartition() ownerConfig {
+	return ownerConfig{
+		StopTimeout: c.StopTimeout, AppendTimeout: c.AppendTimeout, FlushInterval: c.FlushInterval, PurgeInterval: c.PurgeInterval,
+		MaxBatch: c.MaxBatch, MaxBatchBytes: c.MaxBatchBytes, MaxTries: c.MaxTries, RepublishCommands: c.RepublishCommands,
+		CacheMembers: c.CacheMembers, MaxRefusals: c.MaxRefusals,
+	}
+}
+
 func (c Config) validate() error {
 	switch {
 	case c.LeaseTTL < 100*time.Millisecond || c.LeaseTTL > time.Minute:

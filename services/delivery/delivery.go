@@ -55,8 +55,6 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
-	"github.com/runnelhq/runnel/services/delivery/partition/plan"
-	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
 // Deps are what a worker works with. NATS and History are required.
@@ -216,21 +214,16 @@ func (s *Service) Check(context.Context) error {
 // startPartition starts the work on a partition. ended is called after it has ended.
 func (s *Service) startPartition(partition int, ended func()) lease.Assignment {
 	ctx, cancel := context.WithCancel(context.Background()) // ended by the owner's Stop, after a time to finish
-	o := &owner{
-		worker: s.worker, partition: partition, partitions: s.deps.Broker.Partitions, cfg: s.cfg,
-		nc: s.deps.NATS, js: s.js, history: s.deps.History, ensure: s.ensureStreams,
-		log: s.deps.Log.With("partition", partition), metrics: s.metrics, gauges: s.metrics.Partition(partition),
-		recorder: s.recorder, tracer: s.tracer, now: s.deps.Now,
-		planner:  plan.Planner{Partition: partition, Partitions: s.deps.Broker.Partitions, Apply: conversation.Apply},
-		stopping: make(chan struct{}), cutOff: cancel, confirmation: wake.NewSignal(), resyncs: wake.NewSignal(),
-		finished: make(chan struct{}), state: stateStarting, handOver: s.handOver,
-	}
-	o.room = newRoom(o)
 	s.mu.Lock()
 	if s.acknowledged[partition] == nil {
 		s.acknowledged[partition] = &acknowledged{}
 	}
-	o.acknowledged = s.acknowledged[partition]
+	o := newOwner(ownerDeps{
+		Worker: s.worker, Partition: partition, Partitions: s.deps.Broker.Partitions, Config: s.cfg.ofPartition(),
+		NATS: s.deps.NATS, JS: s.js, History: s.deps.History, EnsureStream: s.ensureStreams, HandOver: s.handOver,
+		Acknowledged: s.acknowledged[partition], Log: s.deps.Log.With("partition", partition), Metrics: s.metrics,
+		Recorder: s.recorder, Tracer: s.tracer, Now: s.deps.Now,
+	}, cancel)
 	s.owners[partition] = o
 	s.mu.Unlock()
 	s.metrics.Owned.Inc()

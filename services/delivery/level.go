@@ -13,11 +13,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
-	"github.com/runnelhq/runnel/services/delivery/source"
 )
-
-// errTooNew means that a command cannot be judged by this build. It is neither refused nor put aside: a newer worker can.
-var errTooNew = errors.New("a command is of a newer version than this worker")
 
 const (
 	// installationTimeout is how long the history service may take to tell what the installation is, and installationRetry how
@@ -130,34 +126,6 @@ func (s *Service) handOver(ctx context.Context, partition int, level conversatio
 		return "", fmt.Errorf("move partition %d to %s: %w", partition, worker, err)
 	}
 	return worker, nil
-}
-
-// cannotJudge hands the partition to a newer worker, if there is one, and says why it stands still. A command that claims to
-// be newer than the installation is none of a later version: gateways admit up to the installation's level, which rises
-// before they do. It returns nil then, and the entry is unfit.
-func (o *owner) cannotJudge(ctx context.Context, e *source.Message) error {
-	asking, cancel := context.WithTimeout(ctx, installationTimeout)
-	installation, err := o.history.GetInstallation(asking, &historyv1.GetInstallationRequest{})
-	cancel()
-	if err != nil {
-		return fmt.Errorf("%w: message %d; the installation's level is not known: %w", errTooNew, e.Sequence, err)
-	}
-	if conversation.Level(installation.GetLevel()) <= conversation.MaxLevel() {
-		e.TooNew, e.Overstated = false, true
-		return nil
-	}
-	o.metrics.TooNew.Inc()
-	level := max(conversation.Level(e.Command.GetLevel()), conversation.MaxLevel()+1)
-	worker, err := o.handOver(ctx, o.partition, level)
-	switch {
-	case err != nil:
-		o.log.Warn("could not hand the partition over to a newer worker", "error", err)
-	case worker != "":
-		return fmt.Errorf("%w: message %d is of level %d, this version knows %d; the partition goes to %s, which knows it",
-			errTooNew, e.Sequence, level, conversation.MaxLevel(), worker)
-	}
-	return fmt.Errorf("%w: message %d is of level %d, this version knows %d. Start workers of the version that knows level %d",
-		errTooNew, e.Sequence, level, conversation.MaxLevel(), level)
 }
 
 // hasUnknownFields reports whether a message holds fields that this build does not know, at any depth.

@@ -33,7 +33,7 @@ func (s *session) askFacts(ctx context.Context, needs []cache.Need) error {
 	for i, n := range needs {
 		request.Needs[i] = &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User}
 	}
-	answer, err := s.owner.history.GetFacts(ctx, request)
+	answer, err := s.owner.History.GetFacts(ctx, request)
 	if err != nil {
 		return err
 	}

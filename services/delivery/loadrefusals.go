@@ -12,11 +12,11 @@ import (
 // loadRefusals loads the refusals that previous workers stored. Without them a command that was refused could succeed, so the
 // partition waits for all of them.
 func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
-	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.partition), Limit: rpc.MaxItems}
+	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.Partition), Limit: rpc.MaxItems}
 	var all []*historyv1.Refusal
 	for more := true; more; {
-		call, cancel := context.WithTimeout(ctx, s.owner.cfg.AppendTimeout)
-		page, err := s.owner.history.ListRefusals(call, request)
+		call, cancel := context.WithTimeout(ctx, s.owner.Config.AppendTimeout)
+		page, err := s.owner.History.ListRefusals(call, request)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("list the refusals that are remembered: %w", err)

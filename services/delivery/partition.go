@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
@@ -48,6 +50,33 @@ const (
 	alarmInterval = time.Minute
 )
 
+// ownerConfig tunes the work on a partition; see the configuration of the service.
+type ownerConfig struct {
+	StopTimeout, AppendTimeout, FlushInterval, PurgeInterval time.Duration
+	MaxBatch, MaxBatchBytes, MaxTries, RepublishCommands     int
+	CacheMembers, MaxRefusals                                int
+}
+
+// ownerDeps is what the work on a partition needs. All fields are required.
+type ownerDeps struct {
+	Worker                string
+	Partition, Partitions int
+	Config                ownerConfig
+	NATS                  *nats.Conn
+	JS                    jetstream.JetStream
+	History               historyv1.HistoryServiceClient
+	// EnsureStream makes the streams if that of the partition does not exist.
+	EnsureStream func(ctx context.Context, partition int) error
+	// HandOver moves the partition to a worker that knows a level, and returns its name; empty when there is none.
+	HandOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
+	Acknowledged *acknowledged
+	Log          *slog.Logger
+	Metrics      *metrics.Metrics
+	Recorder     *flight.Recorder
+	Tracer       trace.Tracer
+	Now          func() time.Time
+}
+
 // owner works on one partition for as long as it is this worker's. Its life is a row of sessions; each begins with a
 // takeover and ends with an error.
 //
@@ -59,32 +88,18 @@ const (
 //	            │     now and then
 //	          stop ─▶ the append in flight is finished and told ─▶ done
 type owner struct {
-	worker       string
-	partition    int
-	partitions   int
-	cfg          Config
-	nc           *nats.Conn
-	js           jetstream.JetStream
-	history      historyv1.HistoryServiceClient
-	ensure       func(ctx context.Context, partition int) error
-	log          *slog.Logger
-	metrics      *metrics.Metrics
+	ownerDeps
+
 	gauges       metrics.Gauges
-	recorder     *flight.Recorder
-	tracer       trace.Tracer
-	now          func() time.Time
 	planner      plan.Planner
 	room         *room
 	clocks       clocks
-	acknowledged *acknowledged
-	// handOver moves the partition to a worker that knows a level; it reports false when there is none.
-	handOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
 	alarmed      time.Time
 	stopping     chan struct{}
 	stopOnce     sync.Once
 	cutOff       context.CancelFunc
-	confirmation wake.Signal // a token when the lease was renewed
-	resyncs      wake.Signal // a token when the connection to NATS came back
+	confirmation wake.Signal // raised when the lease was renewed
+	resyncs      wake.Signal // raised when the connection to NATS came back
 	finished     chan struct{}
 
 	mu        sync.Mutex
@@ -95,11 +110,27 @@ type owner struct {
 	cache     *cache.Cache // of the session that runs; nil between sessions
 }
 
+// newOwner makes the work on a partition. It does nothing until run. cutOff ends the context of run; it is called when the work
+// has not ended within the stop timeout.
+func newOwner(deps ownerDeps, cutOff context.CancelFunc) *owner {
+	o := &owner{
+		ownerDeps: deps, gauges: deps.Metrics.Partition(deps.Partition),
+		planner:  plan.Planner{Partition: deps.Partition, Partitions: deps.Partitions, Apply: conversation.Apply},
+		stopping: make(chan struct{}), cutOff: cutOff, confirmation: wake.NewSignal(), resyncs: wake.NewSignal(),
+		finished: make(chan struct{}), state: stateStarting,
+	}
+	o.room = newRoom(roomConfig{
+		JS: o.JS, History: o.History, Partition: o.Partition, Interval: o.Config.PurgeInterval, Now: o.Now,
+		Log: o.Log, Metrics: o.Metrics, Gauges: o.gauges,
+	})
+	return o
+}
+
 // Stop asks the owner to finish what is in flight and end. It does not wait.
 func (o *owner) Stop() {
 	o.stopOnce.Do(func() {
 		close(o.stopping)
-		time.AfterFunc(o.cfg.StopTimeout, o.cutOff)
+		time.AfterFunc(o.Config.StopTimeout, o.cutOff)
 	})
 }
 
@@ -134,16 +165,16 @@ func (o *owner) run(ctx context.Context) {
 		case errors.Is(err, errStopping):
 			return
 		case errors.Is(err, errUncertain), errors.Is(err, errResync):
-			o.log.Info("beginning anew", "reason", err)
+			o.Log.Info("beginning anew", "reason", err)
 		case errors.Is(err, errSuperseded):
-			o.metrics.Superseded.Inc()
-			o.log.Warn("gave the partition up until the lease is confirmed", "reason", err)
+			o.Metrics.Superseded.Inc()
+			o.Log.Warn("gave the partition up until the lease is confirmed", "reason", err)
 			o.awaitConfirmation()
 		case errors.Is(err, errHole), errors.Is(err, errClocks), errors.Is(err, errTooNew):
 			o.alarm(err)
 			o.sleep(holeRetry)
 		default:
-			o.log.Warn("the partition is interrupted; trying again", "error", err)
+			o.Log.Warn("the partition is interrupted; trying again", "error", err)
 			o.sleep(pause.next())
 			o.look(ctx)
 		}
@@ -155,11 +186,11 @@ func (o *owner) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o.resyncs.Clear()
-	at, err := o.takeOver(ctx)
+	at, err := o.finder().takeOver(ctx)
 	if err != nil {
 		return err
 	}
-	o.metrics.Takeovers.Inc()
+	o.Metrics.Takeovers.Inc()
 	s := newSession(o, at)
 	if err := s.loadRefusals(ctx, at.stored.GetTimeNs()/1e6); err != nil {
 		return err
@@ -190,11 +221,17 @@ func (o *owner) session(ctx context.Context) error {
 
 	o.calm()
 	o.setState(stateRunning)
-	o.log.Debug("took over the partition", "watermark", at.sequence, "stream_last", at.last)
+	o.Log.Debug("took over the partition", "watermark", at.sequence, "stream_last", at.last)
 	return s.loop(ctx)
 }
 
-func (o *owner) ensureStreams(ctx context.Context) error { return o.ensure(ctx, o.partition) }
+func (o *owner) finder() *finder {
+	return &finder{
+		JS: o.JS, History: o.History, Partition: o.Partition, Republish: o.Config.RepublishCommands,
+		EnsureStream: func(ctx context.Context) error { return o.EnsureStream(ctx, o.Partition) },
+		Acknowledged: o.Acknowledged, Located: o.setPosition, JudgeNewer: o.cannotJudge, Log: o.Log, Metrics: o.Metrics,
+	}
+}
 
 func (o *owner) stopped() bool {
 	select {
@@ -229,7 +266,7 @@ func (o *owner) alarm(err error) {
 	o.setState("stopped: " + err.Error())
 	if now := time.Now(); now.Sub(o.alarmed) >= alarmInterval {
 		o.alarmed = now
-		o.log.Error("the partition is stopped", "reason", err)
+		o.Log.Error("the partition is stopped", "reason", err)
 	}
 }
 
@@ -239,7 +276,7 @@ func (o *owner) calm() {
 		o.alarmed = time.Time{}
 		o.gauges.Stopped.Set(0)
 		o.setState(stateRunning)
-		o.log.Info("the partition goes on")
+		o.Log.Info("the partition goes on")
 	}
 }
 
@@ -259,7 +296,7 @@ func (o *owner) setCache(b *cache.Cache) {
 func (o *owner) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	stream, err := o.js.Stream(ctx, broker.StreamName(o.partition))
+	stream, err := o.JS.Stream(ctx, broker.StreamName(o.Partition))
 	if err != nil {
 		return
 	}
@@ -322,7 +359,7 @@ func faultOf(err error) fault {
 func ask[T any](ctx context.Context, o *owner, what string, items []T, call func(ctx context.Context, items []T) error) error {
 	var pause backoff
 	for {
-		attempt, cancel := context.WithTimeout(ctx, o.cfg.AppendTimeout)
+		attempt, cancel := context.WithTimeout(ctx, o.Config.AppendTimeout)
 		err := call(attempt, items)
 		cancel()
 		switch {
@@ -337,9 +374,9 @@ func ask[T any](ctx context.Context, o *owner, what string, items []T, call func
 			}
 			return ask(ctx, o, what, items[half:], call)
 		}
-		o.metrics.ReadRetries.Inc()
+		o.Metrics.ReadRetries.Inc()
 		if pause.tries == 0 {
-			o.log.Warn("the store did not answer; trying again", "asked", what, "error", err)
+			o.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}
 		o.sleep(pause.next())
 		if o.stopped() {
@@ -347,4 +384,22 @@ func ask[T any](ctx context.Context, o *owner, what string, items []T, call func
 		}
 		o.look(ctx)
 	}
+}
+
+// cursors are those of a conversation's members, by rising user id, as far as they are in memory.
+func (o *owner) cursors(conversationID string) []*conversationv1.Cursor {
+	o.mu.Lock()
+	cached := o.cache
+	o.mu.Unlock()
+	if cached == nil {
+		return nil
+	}
+	return cached.Cursors(conversationID)
+}
+
+// describe tells how the owner is.
+func (o *owner) describe() *deliveryv1.Partition {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &deliveryv1.Partition{Partition: uint32(o.Partition), Watermark: o.watermark, StreamLast: o.last, State: o.state}
 }

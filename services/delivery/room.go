@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/source"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -20,10 +22,10 @@ const (
 	keptCommands = 10_000
 	// keptWithoutBackup is how long committed commands stay while no backup was ever marked, by the stream's time.
 	keptWithoutBackup = time.Hour
-	// pressedFill is how full a stream may be before committed commands are purged although a restore might need them, and
-	// relievedFill how full it is afterwards.
+	// pressedFill is the fill above which committed commands are purged although a restore might need them, relievedFill the
+	// fill afterwards.
 	pressedFill, relievedFill = 0.9, 0.75
-	// lookFill is how full a stream must seem to be looked at before its time.
+	// lookFill is the estimated fill at which a stream is looked at before the interval is over.
 	lookFill = 0.8
 	// leastBetweenLooks bounds how often it is looked at then.
 	leastBetweenLooks = 2 * time.Millisecond
@@ -35,6 +37,8 @@ const (
 	// entryOverhead is about what a message takes in a stream beside its payload.
 	entryOverhead = 256
 	roomTimeout   = 5 * time.Second
+	// complainInterval is how often an alarm is logged at most.
+	complainInterval = time.Minute
 )
 
 // extent is what a stream holds.
@@ -50,9 +54,9 @@ func (x extent) fill() float64 {
 	return float64(x.bytes) / float64(x.maxBytes)
 }
 
-// purgeBelow is where a stream's owner may purge: everything with a lower sequence goes. pressed says that the stream is so
-// full that the bound gave way. The result is never above the watermark, so neither the message at it nor one that is not
-// committed is ever purged.
+// purgeBelow returns the sequence below which a stream may be purged. pressed says that the stream is so full that this is
+// above the usual bound. The result is never above the watermark, so neither the message at it nor one that is not committed
+// is ever purged.
 //
 //	committed  is the watermark, in the stream that is looked at
 //	backup     is the watermark that the last backup holds; nil when none was ever marked
@@ -83,10 +87,24 @@ func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1
 	return needed, true
 }
 
-// room keeps the stream of one partition from filling up with what is committed. It looks at the stream now and then, and at
-// once when it seems to be nearly full. grow is called by the apply loop, keep runs on a goroutine of its own.
+// roomConfig is what a purger works with. All fields are required.
+type roomConfig struct {
+	JS        jetstream.JetStream
+	History   historyv1.HistoryServiceClient
+	Partition int
+	// Interval is how often the stream is looked at when nothing happens.
+	Interval time.Duration
+	Now      func() time.Time
+	Log      *slog.Logger
+	Metrics  *metrics.Metrics
+	Gauges   metrics.Gauges
+}
+
+// room purges committed commands from the stream of one partition, so that it does not fill up. It looks at the stream at an
+// interval, and at once when it seems to be nearly full. grow is called by the commit loop, keep runs on its own goroutine.
 type room struct {
-	o *owner
+	roomConfig
+
 	// free is how many bytes may still be read before the stream is looked at.
 	free atomic.Int64
 	// mark is the watermark that the session knows to be committed.
@@ -97,13 +115,14 @@ type room struct {
 	alarmed time.Time
 }
 
-func newRoom(o *owner) *room {
-	r := &room{o: o, look: wake.NewSignal()}
+// newRoom makes a purger. It does nothing until keep.
+func newRoom(cfg roomConfig) *room {
+	r := &room{roomConfig: cfg, look: wake.NewSignal()}
 	r.free.Store(math.MaxInt64)
 	return r
 }
 
-// grow notes that the stream holds more messages.
+// grow notes that the stream holds more messages. It does not block.
 func (r *room) grow(entries []source.Message) {
 	var bytes int64
 	for i := range entries {
@@ -114,7 +133,7 @@ func (r *room) grow(entries []source.Message) {
 	}
 }
 
-// begin is called by a session before keep, with what the store has.
+// begin is called by a session before keep, with the watermarks of the store and of the last backup.
 func (r *room) begin(stored, backup *historyv1.Watermark) {
 	r.mark.Store(stored)
 	r.backup = backup
@@ -127,25 +146,25 @@ func (r *room) keep(ctx context.Context, identity string) {
 	for {
 		now, err := r.makeRoom(ctx, identity)
 		if err != nil && ctx.Err() == nil {
-			r.o.metrics.PurgeFailures.Inc()
-			r.complain("could not make room in the stream; it fills up, and refuses new commands when it is full", "error", err)
+			r.Metrics.PurgeFailures.Inc()
+			r.complain("could not purge committed commands; when the stream is full it refuses new ones", "error", err)
 		}
-		if !pause(ctx, leastBetweenLooks, nil) || !pause(ctx, r.interval(now), r.look) {
+		if !pause(ctx, leastBetweenLooks, nil) || !pause(ctx, r.nextLook(now), r.look) {
 			return
 		}
-		if time.Since(asked) >= r.o.cfg.PurgeInterval {
+		if time.Since(asked) >= r.Interval {
 			asked = time.Now()
 			r.askBackup(ctx)
 		}
 	}
 }
 
-// interval is when to look at a stream again if nothing happens.
-func (r *room) interval(now extent) time.Duration {
+// nextLook is when to look at a stream again if nothing happens.
+func (r *room) nextLook(now extent) time.Duration {
 	if now.maxBytes > 0 && (now.maxBytes <= watchBytes || now.fill() >= watchFill) {
-		return min(watchInterval, r.o.cfg.PurgeInterval)
+		return min(watchInterval, r.Interval)
 	}
-	return r.o.cfg.PurgeInterval
+	return r.Interval
 }
 
 // pause waits until d is over or there is a token in wake; it reports false when ctx has ended.
@@ -161,11 +180,11 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	return true
 }
 
-// askBackup learns of a newer backup. While the store does not answer, the one before counts: its bound is lower.
+// askBackup asks for the last backup. While the store does not answer, the previous one counts: its bound is lower.
 func (r *room) askBackup(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
 	defer cancel()
-	answer, err := r.o.history.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(r.o.partition)})
+	answer, err := r.History.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(r.Partition)})
 	if err == nil {
 		r.backup = answer.GetBackup()
 	}
@@ -175,13 +194,13 @@ func (r *room) askBackup(ctx context.Context) {
 func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err error) {
 	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
 	defer cancel()
-	stream, err := r.o.js.Stream(ctx, broker.StreamName(r.o.partition))
+	stream, err := r.JS.Stream(ctx, broker.StreamName(r.Partition))
 	if err != nil {
 		return now, err
 	}
 	info := stream.CachedInfo()
 	if source.IdentityOf(info) != identity {
-		return now, nil // another one: the next session finds out
+		return now, nil // another stream: the next session detects it
 	}
 	now = r.measure(info)
 	committed := r.mark.Load()
@@ -203,9 +222,9 @@ func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err e
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
 		return now, err
 	}
-	r.o.metrics.Purged.Add(float64(bound - now.first))
+	r.Metrics.Purged.Add(float64(bound - now.first))
 	if pressed {
-		r.o.metrics.PurgedEarly.Add(float64(bound - now.first))
+		r.Metrics.PurgedEarly.Add(float64(bound - now.first))
 		r.complain("the stream was nearly full: committed commands were purged that a restore from the last backup would need. "+
 			"Mark backups more often (runnel admin backup mark), or give the streams more bytes (nats.max-bytes)",
 			"fill", now.fill(), "purged_below", bound)
@@ -224,11 +243,11 @@ func (r *room) measure(info *jetstream.StreamInfo) extent {
 	}
 	r.free.Store(math.MaxInt64)
 	if now.maxBytes > 0 {
-		r.o.gauges.Fill.Set(now.fill())
+		r.Gauges.Fill.Set(now.fill())
 		r.free.Store(max(int64(lookFill*float64(now.maxBytes))-int64(now.bytes), int64(now.maxBytes/64)))
 	}
 	if committed := r.mark.Load(); committed.GetTimeNs() != 0 && now.messages > 0 {
-		r.o.gauges.Window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
+		r.Gauges.Window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
 	}
 	return now
 }
@@ -242,10 +261,13 @@ func (r *room) recent(ctx context.Context, stream jetstream.Stream, committed *h
 	return last + 1, err
 }
 
-// complain logs an alarm, at most once in alarmInterval.
+// complain logs an alarm, at most once in complainInterval.
 func (r *room) complain(message string, args ...any) {
-	if now := r.o.now(); now.Sub(r.alarmed) >= alarmInterval {
+	if now := r.Now(); now.Sub(r.alarmed) >= complainInterval {
 		r.alarmed = now
-		r.o.log.Error(message, args...)
+		r.Log.Error(message, args...)
 	}
 }
+
+// Committed notes the watermark that the store acknowledged. It must not be changed afterwards.
+func (r *room) Committed(mark *historyv1.Watermark) { r.mark.Store(mark) }

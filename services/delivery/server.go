@@ -123,17 +123,6 @@ func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest)
 	return answer, nil
 }
 
-// cursors are those of a conversation's members, by rising user id, as far as they are in memory.
-func (o *owner) cursors(conversationID string) []*conversationv1.Cursor {
-	o.mu.Lock()
-	cached := o.cache
-	o.mu.Unlock()
-	if cached == nil {
-		return nil
-	}
-	return cached.Cursors(conversationID)
-}
-
 // ListPartitions tells what this worker owns.
 func (s *Service) ListPartitions(context.Context, *deliveryv1.ListPartitionsRequest) (*deliveryv1.ListPartitionsResponse, error) {
 	s.mu.Lock()
@@ -143,11 +132,4 @@ func (s *Service) ListPartitions(context.Context, *deliveryv1.ListPartitionsRequ
 		answer.Partitions = append(answer.Partitions, s.owners[p].describe())
 	}
 	return answer, nil
-}
-
-// describe tells how the owner is.
-func (o *owner) describe() *deliveryv1.Partition {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return &deliveryv1.Partition{Partition: uint32(o.partition), Watermark: o.watermark, StreamLast: o.last, State: o.state}
 }

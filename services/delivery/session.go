@@ -51,10 +51,10 @@ func newSession(o *owner, at *place) *session {
 		behind = at.last - opening.Sequence
 	}
 	return &session{
-		owner: o, stream: broker.StreamName(o.partition),
+		owner: o, stream: broker.StreamName(o.Partition),
 		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
-		beginEpoch: at.beginEpoch, checked: at.checked, refusals: dedupe.NewRefusals(o.cfg.MaxRefusals),
-		cache: cache.New(o.cfg.CacheMembers), intake: newIntake(o.cfg.MaxBatch, o.cfg.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.nc, o.worker, o.log, o.metrics),
+		beginEpoch: at.beginEpoch, checked: at.checked, refusals: dedupe.NewRefusals(o.Config.MaxRefusals),
+		cache: cache.New(o.Config.CacheMembers), intake: newIntake(o.Config.MaxBatch, o.Config.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.NATS, o.Worker, o.Log, o.Metrics),
 	}
 }
 
@@ -62,21 +62,21 @@ func newSession(o *owner, at *place) *session {
 func (s *session) flusher() *cursor.Flusher {
 	o := s.owner
 	return &cursor.Flusher{
-		Source: s.cache, Store: o.history, Interval: o.cfg.FlushInterval, Timeout: o.cfg.AppendTimeout,
-		Publish: publish.New(o.nc, o.worker, o.log, o.metrics).Receipt, Flushed: o.metrics.Flushed, Failures: o.metrics.FlushFailures,
+		Source: s.cache, Store: o.History, Interval: o.Config.FlushInterval, Timeout: o.Config.AppendTimeout,
+		Publish: publish.New(o.NATS, o.Worker, o.Log, o.Metrics).Receipt, Flushed: o.Metrics.Flushed, Failures: o.Metrics.FlushFailures,
 	}
 }
 
 // listen takes the acknowledgements of this partition's members, until the returned function is called.
 func (s *session) listen() (stop func(), err error) {
-	sub, err := s.owner.nc.Subscribe(broker.AckSubject(s.owner.partition), func(msg *nats.Msg) {
+	sub, err := s.owner.NATS.Subscribe(broker.AckSubject(s.owner.Partition), func(msg *nats.Msg) {
 		var acks brokerv1.Acks
 		if err := acks.UnmarshalVT(msg.Data); err != nil {
-			s.owner.metrics.AcksDropped.Inc()
+			s.owner.Metrics.AcksDropped.Inc()
 			return
 		}
-		if dropped := s.cache.Acknowledge(acks.GetAcks(), s.owner.now().UnixMilli()); dropped > 0 {
-			s.owner.metrics.AcksDropped.Add(float64(dropped))
+		if dropped := s.cache.Acknowledge(acks.GetAcks(), s.owner.Now().UnixMilli()); dropped > 0 {
+			s.owner.Metrics.AcksDropped.Add(float64(dropped))
 		}
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *session) read(ctx context.Context, from uint64) (stop func(), err error
 	if s.opening != nil {
 		strict++
 	}
-	return startReader(ctx, s.owner.js, s.stream, from, strict, s.intake)
+	return startReader(ctx, s.owner.JS, s.stream, from, strict, s.intake)
 }
 
 // loop commits what the reader brings, batch by batch, and loads what acknowledgements ask for in between. There is no
@@ -161,7 +161,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 			}
 			continue
 		}
-		if err := s.commit(ctx, entries[:n], s.owner.cfg.MaxTries); err != nil {
+		if err := s.commit(ctx, entries[:n], s.owner.Config.MaxTries); err != nil {
 			return err
 		}
 		entries = entries[n:]
@@ -179,7 +179,7 @@ func (s *session) passOver(ctx context.Context, entries []source.Message) error 
 		}
 	}
 	// Of a stream that was replaced all are read, to be checked; only the newest are told.
-	for len(entries) > 0 && entries[0].Sequence+uint64(s.owner.cfg.RepublishCommands) <= s.takenOver {
+	for len(entries) > 0 && entries[0].Sequence+uint64(s.owner.Config.RepublishCommands) <= s.takenOver {
 		entries = entries[1:]
 	}
 	if len(entries) == 0 {
