@@ -3,29 +3,105 @@ package delivery
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/flight"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
+// Errors that end a session.
+var (
+	errSuperseded = errors.New("another worker moved the watermark")
+	errUncertain  = errors.New("it is not known whether the last append was committed")
+)
+
+// commitHost is the work on the partition, of which committing is a part.
+type commitHost interface {
+	readsHost
+
+	// Alarm says that the partition stands still, Calm that it does not.
+	Alarm(err error)
+	Calm()
+	// SetPosition notes the watermark and the last sequence of the stream.
+	SetPosition(watermark, last uint64)
+	// Committed notes the watermark that the store acknowledged. It is not changed afterwards.
+	Committed(mark *historyv1.Watermark)
+}
+
+// commitConfig is what a committer works with. All fields are required.
+type commitConfig struct {
+	Host      commitHost
+	Partition int
+	Stream    string // its name
+	History   historyv1.HistoryServiceClient
+	Planner   *plan.Planner
+	Cache     *cache.Cache
+	Refusals  *dedupe.Refusals
+	Publisher *publish.Publisher
+	Recorder  *flight.Recorder
+	Tracer    trace.Tracer
+	Metrics   *metrics.Metrics
+	Gauges    metrics.Gauges
+	Log       *slog.Logger
+	Now       func() time.Time
+
+	MaxTries      int
+	AppendTimeout time.Duration
+}
+
+// committer commits batches of one session, one after the other, and publishes them. It is not safe for concurrent use.
+type committer struct {
+	commitConfig
+
+	expected *historyv1.Watermark // what the store has
+	identity string               // of the stream
+	position uint64               // the last sequence whose outcome is committed
+	last     uint64               // the stream's last sequence, when last heard of
+	// beginEpoch says that the first append begins an epoch.
+	beginEpoch bool
+}
+
+// newCommitter makes a committer that goes on from a place.
+func newCommitter(cfg commitConfig, at *place) *committer {
+	return &committer{commitConfig: cfg, expected: at.stored, identity: at.identity, position: at.sequence, beginEpoch: at.beginEpoch}
+}
+
+func (c *committer) reads() *reads {
+	return &reads{Host: c.Host, Timeout: c.AppendTimeout, Retries: c.Metrics.ReadRetries, Log: c.Log}
+}
+
+// at is the last sequence whose outcome is committed.
+func (c *committer) at() uint64 { return c.position }
+
+// heard notes the stream's last sequence.
+func (c *committer) heard(last uint64) {
+	c.last = last
+	c.Host.SetPosition(c.position, c.last)
+}
+
 // commit has a batch committed and then tells of it. When it returns nil the watermark stands at the last entry. The
 // store may find fault with a batch tries times; then the batch is halved until the one command that is to blame
 // stands alone, and is put aside.
-func (s *session) commit(ctx context.Context, entries []source.Message, tries int) error {
-	tracing, trace := flight.TraceBatch(ctx, s.owner.Tracer, s.owner.Partition, s.stream, entries)
-	committed, err := s.tryCommit(tracing, entries, tries, trace)
-	trace.End()
+func (c *committer) commit(ctx context.Context, entries []source.Message, tries int) error {
+	tracing, spans := flight.TraceBatch(ctx, c.Tracer, c.Partition, c.Stream, entries)
+	committed, err := c.tryCommit(tracing, entries, tries, spans)
+	spans.End()
 	if err != nil || committed {
 		return err
 	}
@@ -33,9 +109,9 @@ func (s *session) commit(ctx context.Context, entries []source.Message, tries in
 	for _, part := range [][]source.Message{entries[:half], entries[half:]} {
 		tries := 1
 		if len(part) == 1 {
-			tries = s.owner.Config.MaxTries
+			tries = c.MaxTries
 		}
-		if err := s.commit(ctx, part, tries); err != nil {
+		if err := c.commit(ctx, part, tries); err != nil {
 			return err
 		}
 	}
@@ -43,36 +119,35 @@ func (s *session) commit(ctx context.Context, entries []source.Message, tries in
 }
 
 // tryCommit commits the batch as a whole. It returns false if the batch must be split.
-func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries int, trace *flight.BatchTrace) (bool, error) {
-	o := s.owner
-	if err := s.loadFor(ctx, entries); err != nil {
+func (c *committer) tryCommit(ctx context.Context, entries []source.Message, tries int, spans *flight.BatchTrace) (bool, error) {
+	if err := c.loadFor(ctx, entries); err != nil {
 		return false, err
 	}
-	if err := s.loadFacts(ctx, entries); err != nil {
+	if err := c.loadFacts(ctx, entries); err != nil {
 		return false, err
 	}
 	known := dedupe.NewFacts()
 	var pause backoff
 	var uncertain bool // an append was sent and not answered
 	for {
-		batch, err := s.planFor(ctx, entries, known)
+		batch, err := c.planFor(ctx, entries, known)
 		if err != nil {
 			return false, err
 		}
 		if bugAckBeforeCommit {
-			s.publisher.Results(answersOf(batch, entries), nil)
+			c.Publisher.Results(answersOf(batch, entries), nil)
 		}
 		if bugFanoutBeforeCommit {
-			s.publisher.Events(batch.Events, publish.Origin{})
+			c.Publisher.Events(batch.Events, publish.Origin{})
 		}
-		request := s.request(entries, batch)
-		tracing, end := trace.Appending(ctx)
-		answer, err := s.append(tracing, request)
+		request := c.request(entries, batch)
+		tracing, end := spans.Appending(ctx)
+		answer, err := c.append(tracing, request)
 		end(err)
 		if err == nil {
 			if len(answer.GetDuplicates()) == 0 {
-				s.acknowledged(request.GetNext(), answer.GetEpoch())
-				s.committed(entries, batch, trace)
+				c.acknowledged(request.GetNext(), answer.GetEpoch())
+				c.committed(entries, batch, spans)
 				return true, nil
 			}
 			if err := known.Learn(batch.Events, answer.GetDuplicates()); err != nil {
@@ -80,7 +155,7 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 			}
 			continue
 		}
-		o.Metrics.AppendRetries.Inc()
+		c.Metrics.AppendRetries.Inc()
 		kind := faultOf(err)
 		if kind == faultTooMuch && len(entries) == 1 {
 			kind = faultPoison // it cannot be less
@@ -101,48 +176,47 @@ func (s *session) tryCommit(ctx context.Context, entries []source.Message, tries
 				if len(entries) > 1 {
 					return false, nil
 				}
-				s.poison(&entries[0], known, err)
+				c.poisonCommand(&entries[0], known, err)
 			}
 		case faultAway:
 			uncertain = true
 		}
 		if pause.tries == 0 {
-			o.Log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
+			c.Log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
 		}
-		o.sleep(pause.next())
-		if o.stopped() {
+		c.Host.Sleep(pause.next())
+		if c.Host.Stopped() {
 			return false, fmt.Errorf("%w: %w", errStopping, err)
 		}
-		o.look(ctx)
+		c.Host.LookAtStream(ctx)
 	}
 }
 
 // request is the append of a batch.
-func (s *session) request(entries []source.Message, batch *plan.Plan) *historyv1.AppendRequest {
+func (c *committer) request(entries []source.Message, batch *plan.Plan) *historyv1.AppendRequest {
 	last := &entries[len(entries)-1]
 	return &historyv1.AppendRequest{
-		Partition: uint32(s.owner.Partition), Expected: s.expected, BeginEpoch: s.beginEpoch,
-		Next:   &historyv1.Watermark{Stream: s.identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
+		Partition: uint32(c.Partition), Expected: c.expected, BeginEpoch: c.beginEpoch,
+		Next:   &historyv1.Watermark{Stream: c.identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
 		Events: batch.Events, Sequences: batch.Sequences, Effects: batch.Effects, DeadLetters: batch.Letters, Refusals: batch.Refusals,
 	}
 }
 
 // acknowledged notes the watermark that the store has now.
-func (s *session) acknowledged(mark *historyv1.Watermark, epoch uint64) {
+func (c *committer) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 	mark.Epoch = epoch
-	s.expected, s.position, s.beginEpoch = mark, mark.GetSequence(), false
-	s.owner.Acknowledged.set(mark)
-	s.owner.room.mark.Store(mark)
+	c.expected, c.position, c.beginEpoch = mark, mark.GetSequence(), false
+	c.Host.Committed(mark)
 }
 
-// poison marks a command as a dead letter. If the store does not take the dead letter either, no command is to blame: the
+// poisonCommand marks a command as a dead letter. If the store does not take the dead letter either, no command is to blame: the
 // partition stops with an alarm until the store takes it.
-func (s *session) poison(e *source.Message, known *dedupe.Facts, err error) {
+func (c *committer) poisonCommand(e *source.Message, known *dedupe.Facts, err error) {
 	if _, already := known.Poisoned[e.Sequence]; already {
-		s.owner.alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
+		c.Host.Alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
 		return
 	}
-	s.owner.Log.Error("a command is put aside as a dead letter", "sequence", e.Sequence, "error", err)
+	c.Log.Error("a command is put aside as a dead letter", "sequence", e.Sequence, "error", err)
 	known.Poisoned[e.Sequence] = "the store does not take it: " + err.Error()
 }
 
@@ -150,28 +224,28 @@ func (s *session) poison(e *source.Message, known *dedupe.Facts, err error) {
 const erasureFactor = 24
 
 // append asks the store once.
-func (s *session) append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
-	timeout := s.owner.Config.AppendTimeout
+func (c *committer) append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	timeout := c.AppendTimeout
 	if conversation.HasErasure(request.GetEffects()) {
 		timeout *= erasureFactor
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	begun := time.Now()
-	answer, err := s.owner.History.Append(ctx, request)
-	s.owner.Metrics.AppendTime.Observe(time.Since(begun).Seconds())
+	answer, err := c.History.Append(ctx, request)
+	c.Metrics.AppendTime.Observe(time.Since(begun).Seconds())
 	return answer, err
 }
 
 // planFor plans the batch, having asked the store about commands that look refused.
-func (s *session) planFor(ctx context.Context, entries []source.Message, known *dedupe.Facts) (*plan.Plan, error) {
+func (c *committer) planFor(ctx context.Context, entries []source.Message, known *dedupe.Facts) (*plan.Plan, error) {
 	for {
-		batch := s.owner.planner.Make(entries, known, plan.World{State: s.cache.State, Facts: s.cache.Facts, Refusals: s.refusals})
+		batch := c.Planner.Make(entries, known, plan.World{State: c.Cache.State, Facts: c.Cache.Facts, Refusals: c.Refusals})
 		unconfirmed := batch.Unconfirmed(entries, known)
 		if len(unconfirmed) == 0 {
 			return batch, nil
 		}
-		found, err := s.find(ctx, unconfirmed)
+		found, err := c.find(ctx, unconfirmed)
 		if err != nil {
 			return nil, err
 		}
@@ -185,38 +259,37 @@ func (s *session) planFor(ctx context.Context, entries []source.Message, known *
 }
 
 // committed makes the batch part of what the session knows, and tells everybody.
-func (s *session) committed(entries []source.Message, batch *plan.Plan, trace *flight.BatchTrace) {
-	o := s.owner
-	now := o.Now()
-	o.calm()
-	o.setPosition(s.position, s.last)
-	o.Metrics.Batch.Observe(float64(len(entries)))
-	countResults(o.Metrics, batch.Results)
-	observeCommitTimes(o.Metrics, entries, now)
-	s.cache.ApplyCommitted(changeOf(batch), now.UnixMilli())
-	s.refusals.Add(batch.Refusals, entries[len(entries)-1].TimeMs())
-	o.gauges.Refusals.Set(float64(s.refusals.Size()))
-	trace.Publishing(entries, func(i int) flight.TraceResult { return traceResultOf(&batch.Results[i]) })
+func (c *committer) committed(entries []source.Message, batch *plan.Plan, spans *flight.BatchTrace) {
+	now := c.Now()
+	c.Host.Calm()
+	c.Host.SetPosition(c.position, c.last)
+	c.Metrics.Batch.Observe(float64(len(entries)))
+	countResults(c.Metrics, batch.Results)
+	observeCommitTimes(c.Metrics, entries, now)
+	c.Cache.ApplyCommitted(changeOf(batch), now.UnixMilli())
+	c.Refusals.Add(batch.Refusals, entries[len(entries)-1].TimeMs())
+	c.Gauges.Refusals.Set(float64(c.Refusals.Size()))
+	spans.Publishing(entries, func(i int) flight.TraceResult { return traceResultOf(&batch.Results[i]) })
 	done := flight.Commit{
 		Messages: entries, Events: batch.Events, Causes: batch.Causes,
-		Traceparents: trace.Traceparents(entries, batch.Causes), Committed: now,
+		Traceparents: spans.Traceparents(entries, batch.Causes), Committed: now,
 	}
 	if !bugFanoutBeforeCommit {
-		done.Unpublished = s.publisher.Events(batch.Events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
+		done.Unpublished = c.Publisher.Events(batch.Events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
 	}
 	if !bugAckBeforeCommit {
-		s.publisher.Results(answersOf(batch, entries), trace.Header())
+		c.Publisher.Results(answersOf(batch, entries), spans.Header())
 	}
-	done.Published = o.Now()
-	o.Metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
-	o.Recorder.RecordCommit(&done)
+	done.Published = c.Now()
+	c.Metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
+	c.Recorder.RecordCommit(&done)
 	for _, letter := range batch.Letters {
-		o.Log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
+		c.Log.Error("a message was put aside as a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
 	}
 }
 
 // loadFor brings the conversations of a batch into memory.
-func (s *session) loadFor(ctx context.Context, entries []source.Message) error {
+func (c *committer) loadFor(ctx context.Context, entries []source.Message) error {
 	wanted := make(map[string]struct{}, min(len(entries), 64))
 	for i := range entries {
 		// Ids that no conversation can have are refused without a state, and the store would refuse to look for them.
@@ -224,32 +297,32 @@ func (s *session) loadFor(ctx context.Context, entries []source.Message) error {
 			wanted[key.Conversation] = struct{}{}
 		}
 	}
-	return s.load(ctx, s.cache.Missing(nil, wanted))
+	return c.load(ctx, c.Cache.Missing(nil, wanted))
 }
 
 // load brings conversations into memory.
-func (s *session) load(ctx context.Context, ids []string) error {
+func (c *committer) load(ctx context.Context, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	return ask(ctx, s.owner, "states", ids, func(ctx context.Context, ids []string) error {
-		answer, err := s.owner.History.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: ids})
+	return ask(ctx, c.reads(), "states", ids, func(ctx context.Context, ids []string) error {
+		answer, err := c.History.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: ids})
 		if err == nil {
-			s.cache.AddLoaded(ids, answer.GetConversations(), s.owner.Now().UnixMilli())
+			c.Cache.AddLoaded(ids, answer.GetConversations(), c.Now().UnixMilli())
 		}
 		return err
 	})
 }
 
 // find gives the first outcomes of those commands that were committed.
-func (s *session) find(ctx context.Context, keys []source.CommandKey) ([]*conversationv1.Event, error) {
+func (c *committer) find(ctx context.Context, keys []source.CommandKey) ([]*conversationv1.Event, error) {
 	var found []*conversationv1.Event
-	err := ask(ctx, s.owner, "first outcomes", keys, func(ctx context.Context, keys []source.CommandKey) error {
+	err := ask(ctx, c.reads(), "first outcomes", keys, func(ctx context.Context, keys []source.CommandKey) error {
 		request := &historyv1.FindCommandsRequest{Commands: make([]*historyv1.CommandKey, len(keys))}
 		for i, key := range keys {
 			request.Commands[i] = key.Proto()
 		}
-		answer, err := s.owner.History.FindCommands(ctx, request)
+		answer, err := c.History.FindCommands(ctx, request)
 		if err == nil {
 			found = append(found, answer.GetEvents()...)
 		}
@@ -260,7 +333,7 @@ func (s *session) find(ctx context.Context, keys []source.CommandKey) ([]*conver
 
 // republish tells once more what came of commands that were committed before the takeover: their owner may have died
 // between the commit and the telling. Refusals that are remembered are told, too.
-func (s *session) republish(ctx context.Context, entries []source.Message) error {
+func (c *committer) republish(ctx context.Context, entries []source.Message) error {
 	keys := make([]source.CommandKey, 0, len(entries))
 	seen := make(map[source.CommandKey]struct{}, len(entries))
 	for i := range entries {
@@ -274,7 +347,7 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	if len(keys) == 0 {
 		return nil
 	}
-	events, err := s.find(ctx, keys)
+	events, err := c.find(ctx, keys)
 	if err != nil {
 		return err
 	}
@@ -293,7 +366,7 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 			v.SetRepeated(first, command, false)
 			// An event bears the time of the message it came of.
 			v.Repeated = v.Repeated && first.GetTimeMs() != entries[i].TimeMs()
-		} else if known := s.refusals.Find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.Stale(entries[i].TimeMs()) {
+		} else if known := c.Refusals.Find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.Stale(entries[i].TimeMs()) {
 			v.Refusal = known.Err
 		} else {
 			continue
@@ -303,9 +376,9 @@ func (s *session) republish(ctx context.Context, entries []source.Message) error
 	slices.SortFunc(events, func(a, b *conversationv1.Event) int {
 		return cmp.Or(cmp.Compare(a.GetConversationId(), b.GetConversationId()), cmp.Compare(a.GetSeq(), b.GetSeq()))
 	})
-	unpublished := s.publisher.Events(events, publish.Origin{})
-	s.publisher.Results(answers, nil)
-	s.owner.Metrics.Republished.Add(float64(len(events)))
-	s.owner.Recorder.RecordRepublished(events, s.owner.Now(), unpublished)
+	unpublished := c.Publisher.Events(events, publish.Origin{})
+	c.Publisher.Results(answers, nil)
+	c.Metrics.Republished.Add(float64(len(events)))
+	c.Recorder.RecordRepublished(events, c.Now(), unpublished)
 	return nil
 }

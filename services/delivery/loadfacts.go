@@ -12,15 +12,15 @@ import (
 )
 
 // loadFacts brings what the commands of a batch refer to into memory. Their conversations are in memory already.
-func (s *session) loadFacts(ctx context.Context, entries []source.Message) error {
-	needs := s.cache.UnknownNeeds(entries)
+func (c *committer) loadFacts(ctx context.Context, entries []source.Message) error {
+	needs := c.Cache.UnknownNeeds(entries)
 	if len(needs) == 0 || bugNeedsNotLoaded {
 		return nil
 	}
 	for len(needs) > 0 {
 		chunk := needs[:min(len(needs), rpc.MaxItems)]
 		needs = needs[len(chunk):]
-		if err := ask(ctx, s.owner, "facts", chunk, s.askFacts); err != nil {
+		if err := ask(ctx, c.reads(), "facts", chunk, c.askFacts); err != nil {
 			return err
 		}
 	}
@@ -28,12 +28,12 @@ func (s *session) loadFacts(ctx context.Context, entries []source.Message) error
 }
 
 // askFacts asks the store once. Every seq up to the head is an event, so the store must know all of them.
-func (s *session) askFacts(ctx context.Context, needs []cache.Need) error {
+func (c *committer) askFacts(ctx context.Context, needs []cache.Need) error {
 	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
 	for i, n := range needs {
 		request.Needs[i] = &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User}
 	}
-	answer, err := s.owner.History.GetFacts(ctx, request)
+	answer, err := c.History.GetFacts(ctx, request)
 	if err != nil {
 		return err
 	}
@@ -48,10 +48,10 @@ func (s *session) askFacts(ctx context.Context, needs []cache.Need) error {
 		if !ok {
 			err := fmt.Errorf("the store lacks event %d of conversation %s, although it is not above the head; check the log with runnel admin conversations verify",
 				needs[i].Seq, needs[i].Conversation)
-			s.owner.alarm(err)
+			c.Host.Alarm(err)
 			return err
 		}
 	}
-	s.cache.AddFacts(needs, answer.GetFacts())
+	c.Cache.AddFacts(needs, answer.GetFacts())
 	return nil
 }

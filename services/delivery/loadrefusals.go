@@ -11,12 +11,12 @@ import (
 
 // loadRefusals loads the refusals that previous workers stored. Without them a command that was refused could succeed, so the
 // partition waits for all of them.
-func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
-	request := &historyv1.ListRefusalsRequest{Partition: uint32(s.owner.Partition), Limit: rpc.MaxItems}
+func (c *committer) loadRefusals(ctx context.Context, nowMs int64) error {
+	request := &historyv1.ListRefusalsRequest{Partition: uint32(c.Partition), Limit: rpc.MaxItems}
 	var all []*historyv1.Refusal
 	for more := true; more; {
-		call, cancel := context.WithTimeout(ctx, s.owner.Config.AppendTimeout)
-		page, err := s.owner.History.ListRefusals(call, request)
+		call, cancel := context.WithTimeout(ctx, c.AppendTimeout)
+		page, err := c.History.ListRefusals(call, request)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("list the refusals that are remembered: %w", err)
@@ -26,7 +26,7 @@ func (s *session) loadRefusals(ctx context.Context, nowMs int64) error {
 			request.After = page.GetRefusals()[len(page.GetRefusals())-1].GetCommand()
 		}
 	}
-	s.refusals.Load(all, nowMs)
-	s.owner.gauges.Refusals.Set(float64(s.refusals.Size()))
+	c.Refusals.Load(all, nowMs)
+	c.Gauges.Refusals.Set(float64(c.Refusals.Size()))
 	return nil
 }

@@ -3,17 +3,13 @@ package delivery
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
@@ -28,13 +24,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// Why a session ends.
-var (
-	errStopping   = errors.New("the partition is being given up")
-	errSuperseded = errors.New("another worker moved the watermark")
-	errUncertain  = errors.New("it is not known whether the last append was committed")
-	errResync     = errors.New("the connection to NATS was lost in between")
-)
+// errResync ends a session: what it published or read lately may be lost.
+var errResync = errors.New("the connection to NATS was lost in between")
 
 // States of a partition as operators see them; a third is "stopped: " and why.
 const (
@@ -43,7 +34,6 @@ const (
 )
 
 const (
-	retryFloor, retryCeiling = 50 * time.Millisecond, 2 * time.Second
 	// holeRetry is how often a partition that stopped at a hole looks again, and alarmInterval how often it says so.
 	holeRetry     = 5 * time.Second
 	lookTimeout   = 250 * time.Millisecond
@@ -155,10 +145,10 @@ func (o *owner) run(ctx context.Context) {
 		}
 		begun := time.Now()
 		err := o.session(ctx)
-		if o.stopped() {
+		if o.Stopped() {
 			return
 		}
-		if time.Since(begun) > retryCeiling {
+		if time.Since(begun) > backoffCeiling {
 			pause = backoff{}
 		}
 		switch {
@@ -171,12 +161,12 @@ func (o *owner) run(ctx context.Context) {
 			o.Log.Warn("gave the partition up until the lease is confirmed", "reason", err)
 			o.awaitConfirmation()
 		case errors.Is(err, errHole), errors.Is(err, errClocks), errors.Is(err, errTooNew):
-			o.alarm(err)
-			o.sleep(holeRetry)
+			o.Alarm(err)
+			o.Sleep(holeRetry)
 		default:
 			o.Log.Warn("the partition is interrupted; trying again", "error", err)
-			o.sleep(pause.next())
-			o.look(ctx)
+			o.Sleep(pause.next())
+			o.LookAtStream(ctx)
 		}
 	}
 }
@@ -192,7 +182,7 @@ func (o *owner) session(ctx context.Context) error {
 	}
 	o.Metrics.Takeovers.Inc()
 	s := newSession(o, at)
-	if err := s.loadRefusals(ctx, at.stored.GetTimeNs()/1e6); err != nil {
+	if err := s.commits.loadRefusals(ctx, at.stored.GetTimeNs()/1e6); err != nil {
 		return err
 	}
 	o.setCache(s.cache)
@@ -209,7 +199,7 @@ func (o *owner) session(ctx context.Context) error {
 	var flusher sync.WaitGroup
 	flusher.Go(func() { s.flusher().Run(flushing) })
 	o.room.begin(at.stored, at.backup)
-	flusher.Go(func() { o.room.keep(flushing, s.identity) })
+	flusher.Go(func() { o.room.keep(flushing, s.commits.identity) })
 	defer flusher.Wait()
 	defer endFlushing()
 
@@ -219,7 +209,7 @@ func (o *owner) session(ctx context.Context) error {
 	}
 	defer stop()
 
-	o.calm()
+	o.Calm()
 	o.setState(stateRunning)
 	o.Log.Debug("took over the partition", "watermark", at.sequence, "stream_last", at.last)
 	return s.loop(ctx)
@@ -229,11 +219,12 @@ func (o *owner) finder() *finder {
 	return &finder{
 		JS: o.JS, History: o.History, Partition: o.Partition, Republish: o.Config.RepublishCommands,
 		EnsureStream: func(ctx context.Context) error { return o.EnsureStream(ctx, o.Partition) },
-		Acknowledged: o.Acknowledged, Located: o.setPosition, JudgeNewer: o.cannotJudge, Log: o.Log, Metrics: o.Metrics,
+		Acknowledged: o.Acknowledged, Located: o.SetPosition, JudgeNewer: o.cannotJudge, Log: o.Log, Metrics: o.Metrics,
 	}
 }
 
-func (o *owner) stopped() bool {
+// Stopped reports whether Stop was called.
+func (o *owner) Stopped() bool {
 	select {
 	case <-o.stopping:
 		return true
@@ -242,8 +233,8 @@ func (o *owner) stopped() bool {
 	}
 }
 
-// sleep waits, but not beyond Stop.
-func (o *owner) sleep(d time.Duration) {
+// Sleep waits, but not beyond Stop.
+func (o *owner) Sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -260,8 +251,8 @@ func (o *owner) awaitConfirmation() {
 	}
 }
 
-// alarm says that the partition stands still and somebody has to look, at most once in alarmInterval.
-func (o *owner) alarm(err error) {
+// Alarm says that the partition stands still and somebody has to look, at most once in alarmInterval.
+func (o *owner) Alarm(err error) {
 	o.gauges.Stopped.Set(1)
 	o.setState("stopped: " + err.Error())
 	if now := time.Now(); now.Sub(o.alarmed) >= alarmInterval {
@@ -270,8 +261,8 @@ func (o *owner) alarm(err error) {
 	}
 }
 
-// calm ends the alarm, if there was one.
-func (o *owner) calm() {
+// Calm ends the alarm, if there was one.
+func (o *owner) Calm() {
 	if !o.alarmed.IsZero() {
 		o.alarmed = time.Time{}
 		o.gauges.Stopped.Set(0)
@@ -292,8 +283,8 @@ func (o *owner) setCache(b *cache.Cache) {
 	o.cache = b
 }
 
-// look finds out how long the stream has grown, for the lag, while nothing can be committed. It may fail: it is asked again.
-func (o *owner) look(ctx context.Context) {
+// LookAtStream finds out how long the stream has grown, for the lag, while nothing can be committed. It may fail: it is asked again.
+func (o *owner) LookAtStream(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	stream, err := o.JS.Stream(ctx, broker.StreamName(o.Partition))
@@ -304,86 +295,18 @@ func (o *owner) look(ctx context.Context) {
 	watermark, placed := o.watermark, o.placed
 	o.mu.Unlock()
 	if placed {
-		o.setPosition(watermark, stream.CachedInfo().State.LastSeq)
+		o.SetPosition(watermark, stream.CachedInfo().State.LastSeq)
 	}
 }
 
-func (o *owner) setPosition(watermark, last uint64) {
+// SetPosition notes the watermark and the last sequence of the stream.
+func (o *owner) SetPosition(watermark, last uint64) {
 	last = max(last, watermark)
 	o.gauges.Watermark.Set(float64(watermark))
 	o.gauges.Lag.Set(float64(last - watermark))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.watermark, o.last, o.placed = watermark, last, true
-}
-
-// backoff is exponential with full jitter, from retryFloor to retryCeiling.
-type backoff struct{ tries int }
-
-func (b *backoff) next() time.Duration {
-	ceiling := min(retryFloor<<min(b.tries, 10), retryCeiling)
-	b.tries++
-	return rand.N(ceiling) + 1
-}
-
-// fault sorts the errors of the store by what is to be done about them.
-type fault int
-
-const (
-	faultAway    fault = iota // try the same again; it may have been carried out
-	faultMoved                // the watermark is not where it was expected
-	faultTaken                // our idea of a conversation is wrong
-	faultTooMuch              // ask for less at once
-	faultPoison               // something in the request cannot be done
-)
-
-func faultOf(err error) fault {
-	switch status.Code(err) {
-	case codes.Aborted:
-		return faultMoved
-	case codes.FailedPrecondition:
-		return faultTaken
-	case codes.ResourceExhausted:
-		return faultTooMuch
-	case codes.InvalidArgument:
-		// Only what the history service itself finds wrong with a request. Internal, Unimplemented and the like also come from
-		// proxies and half-finished rollouts, and no command must be lost to a mishap.
-		return faultPoison
-	default:
-		return faultAway
-	}
-}
-
-// ask calls the store for something that only reads, until it answers or the owner is stopped. Of a list that is too
-// long for one answer the halves are asked for.
-func ask[T any](ctx context.Context, o *owner, what string, items []T, call func(ctx context.Context, items []T) error) error {
-	var pause backoff
-	for {
-		attempt, cancel := context.WithTimeout(ctx, o.Config.AppendTimeout)
-		err := call(attempt, items)
-		cancel()
-		switch {
-		case err == nil:
-			return nil
-		case o.stopped() || ctx.Err() != nil:
-			return errStopping
-		case faultOf(err) == faultTooMuch && len(items) > 1:
-			half := len(items) / 2
-			if err := ask(ctx, o, what, items[:half], call); err != nil {
-				return err
-			}
-			return ask(ctx, o, what, items[half:], call)
-		}
-		o.Metrics.ReadRetries.Inc()
-		if pause.tries == 0 {
-			o.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
-		}
-		o.sleep(pause.next())
-		if o.stopped() {
-			return fmt.Errorf("%w while the store did not answer: %w", errStopping, err)
-		}
-		o.look(ctx)
-	}
 }
 
 // cursors are those of a conversation's members, by rising user id, as far as they are in memory.
@@ -402,4 +325,10 @@ func (o *owner) describe() *deliveryv1.Partition {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return &deliveryv1.Partition{Partition: uint32(o.Partition), Watermark: o.watermark, StreamLast: o.last, State: o.state}
+}
+
+// Committed notes the watermark that the store acknowledged.
+func (o *owner) Committed(mark *historyv1.Watermark) {
+	o.Acknowledged.set(mark)
+	o.room.Committed(mark)
 }

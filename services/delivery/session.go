@@ -7,7 +7,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
-	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/rpc"
@@ -23,21 +22,14 @@ import (
 type session struct {
 	owner     *owner
 	stream    string
-	expected  *historyv1.Watermark // what the store has
-	identity  string
-	position  uint64 // the last sequence whose outcome is committed
-	takenOver uint64 // position at the takeover
-	last      uint64 // the stream's last sequence, when last heard of
+	takenOver uint64 // the last sequence that was committed at the takeover
 	opening   *source.Message
 	behind    uint64 // messages after the opening at the takeover
-	// beginEpoch says that the first append begins an epoch.
-	beginEpoch bool
 	// checked says that what is passed over at the takeover must agree with the commands' admission times.
-	checked   bool
-	cache     *cache.Cache
-	refusals  *dedupe.Refusals
-	intake    *intake
-	publisher *publish.Publisher
+	checked bool
+	cache   *cache.Cache
+	intake  *intake
+	commits *committer
 }
 
 func newSession(o *owner, at *place) *session {
@@ -50,12 +42,17 @@ func newSession(o *owner, at *place) *session {
 	if opening != nil {
 		behind = at.last - opening.Sequence
 	}
-	return &session{
-		owner: o, stream: broker.StreamName(o.Partition),
-		expected: at.stored, identity: at.identity, position: at.sequence, takenOver: at.sequence, opening: opening, behind: behind,
-		beginEpoch: at.beginEpoch, checked: at.checked, refusals: dedupe.NewRefusals(o.Config.MaxRefusals),
-		cache: cache.New(o.Config.CacheMembers), intake: newIntake(o.Config.MaxBatch, o.Config.MaxBatchBytes, o.gauges.Queue), publisher: publish.New(o.NATS, o.Worker, o.Log, o.Metrics),
+	s := &session{
+		owner: o, stream: broker.StreamName(o.Partition), takenOver: at.sequence, opening: opening, behind: behind, checked: at.checked,
+		cache: cache.New(o.Config.CacheMembers), intake: newIntake(o.Config.MaxBatch, o.Config.MaxBatchBytes, o.gauges.Queue),
 	}
+	s.commits = newCommitter(commitConfig{
+		Host: o, Partition: o.Partition, Stream: s.stream, History: o.History, Planner: &o.planner, Cache: s.cache,
+		Refusals: dedupe.NewRefusals(o.Config.MaxRefusals), Publisher: publish.New(o.NATS, o.Worker, o.Log, o.Metrics),
+		Recorder: o.Recorder, Tracer: o.Tracer, Metrics: o.Metrics, Gauges: o.gauges, Log: o.Log, Now: o.Now,
+		MaxTries: o.Config.MaxTries, AppendTimeout: o.Config.AppendTimeout,
+	}, at)
+	return s
 }
 
 // flusher stores the cursors of this session. It publishes on its own: a publisher is not safe for concurrent use.
@@ -88,7 +85,7 @@ func (s *session) listen() (stop func(), err error) {
 // read begins to read the stream, from a little before the position. From the first message on that is not in hand yet,
 // none may be missing.
 func (s *session) read(ctx context.Context, from uint64) (stop func(), err error) {
-	strict := s.position + 1
+	strict := s.commits.at() + 1
 	if s.opening != nil {
 		strict++
 	}
@@ -113,7 +110,7 @@ func (s *session) loop(ctx context.Context) error {
 		case <-s.owner.resyncs:
 			return errResync
 		case <-s.cache.LoadWanted:
-			if err := s.load(ctx, s.cache.Wanted(rpc.MaxItems)); err != nil {
+			if err := s.commits.load(ctx, s.cache.Wanted(rpc.MaxItems)); err != nil {
 				return err
 			}
 			s.cache.Trim()
@@ -143,14 +140,13 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 		}
 		entries = entries[old:]
 	}
-	for len(entries) > 0 && entries[0].Sequence <= s.position {
+	for len(entries) > 0 && entries[0].Sequence <= s.commits.at() {
 		entries = entries[1:] // the opening, which was committed first
 	}
 	if len(entries) == 0 {
 		return nil
 	}
-	s.last = entries[len(entries)-1].Sequence + pending
-	s.owner.setPosition(s.position, s.last)
+	s.commits.heard(entries[len(entries)-1].Sequence + pending)
 	s.owner.watchClocks(entries)
 	s.owner.room.grow(entries)
 	for len(entries) > 0 {
@@ -161,7 +157,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 			}
 			continue
 		}
-		if err := s.commit(ctx, entries[:n], s.owner.Config.MaxTries); err != nil {
+		if err := s.commits.commit(ctx, entries[:n], s.owner.Config.MaxTries); err != nil {
 			return err
 		}
 		entries = entries[n:]
@@ -185,5 +181,5 @@ func (s *session) passOver(ctx context.Context, entries []source.Message) error 
 	if len(entries) == 0 {
 		return nil
 	}
-	return s.republish(ctx, entries)
+	return s.commits.republish(ctx, entries)
 }
