@@ -17,6 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/partition/commit"
 	"github.com/runnelhq/runnel/services/delivery/partition/plan"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -147,7 +148,7 @@ func (b *inBatches) load(t rapid.TB, batch []source.Message) {
 	require.NoError(t, err)
 	b.cache.AddLoaded(ids, found.GetConversations(), 0)
 	needs := b.cache.UnknownNeeds(batch)
-	if bugNeedsNotLoaded {
+	if commit.BugNeedsNotLoaded {
 		return
 	}
 	request := &historyv1.GetFactsRequest{}
@@ -206,7 +207,7 @@ func (b *inBatches) commit(t rapid.TB, batch []source.Message) []*conversationv1
 		}
 		next.Epoch = answer.GetEpoch()
 		b.mark = next
-		b.cache.ApplyCommitted(changeOf(p), 0)
+		b.cache.ApplyCommitted(commit.ChangeOf(p), 0)
 		b.refusals.Add(p.Refusals, last.TimeMs())
 		outcomes := make([]*conversationv1.Outcome, len(batch))
 		for i := range batch {

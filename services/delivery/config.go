@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/partition"
 )
 
 // Config tunes a delivery worker. The zero value of a field means its default, so tests and embedders set only what
@@ -48,8 +49,8 @@ func (c Config) withDefaults() Config {
 }
 
 // ofPartition is what the work on one partition needs of the configuration.
-func (c Config) ofPartition() ownerConfig {
-	return ownerConfig{
+func (c Config) ofPartition() partition.Config {
+	return partition.Config{
 		StopTimeout: c.StopTimeout, AppendTimeout: c.AppendTimeout, FlushInterval: c.FlushInterval, PurgeInterval: c.PurgeInterval,
 		MaxBatch: c.MaxBatch, MaxBatchBytes: c.MaxBatchBytes, MaxTries: c.MaxTries, RepublishCommands: c.RepublishCommands,
 		CacheMembers: c.CacheMembers, MaxRefusals: c.MaxRefusals,

@@ -55,6 +55,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
 )
 
 // Deps are what a worker works with. NATS and History are required.
@@ -108,9 +110,9 @@ type Service struct {
 
 	mu        sync.Mutex
 	submitter *broker.Submitter // nil while not running
-	owners    map[int]*owner
+	workers   map[int]*partition.Worker
 	// acknowledged are the last watermarks by partition, also of those that are not ours any more.
-	acknowledged map[int]*acknowledged
+	acknowledged map[int]*takeover.Acknowledged
 }
 
 // New makes a worker. Nothing happens until Run.
@@ -135,7 +137,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	deps.Log = deps.Log.With("worker", worker)
 	s := &Service{
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: counters, recorder: recorder,
-		tracer: deps.TracerProvider.Tracer(flight.ScopeName), owners: map[int]*owner{}, acknowledged: map[int]*acknowledged{},
+		tracer: deps.TracerProvider.Tracer(flight.ScopeName), workers: map[int]*partition.Worker{}, acknowledged: map[int]*takeover.Acknowledged{},
 	}
 	s.leases = lease.New(lease.Config{
 		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,
@@ -212,27 +214,27 @@ func (s *Service) Check(context.Context) error {
 }
 
 // startPartition starts the work on a partition. ended is called after it has ended.
-func (s *Service) startPartition(partition int, ended func()) lease.Assignment {
+func (s *Service) startPartition(p int, ended func()) lease.Assignment {
 	ctx, cancel := context.WithCancel(context.Background()) // ended by the owner's Stop, after a time to finish
 	s.mu.Lock()
-	if s.acknowledged[partition] == nil {
-		s.acknowledged[partition] = &acknowledged{}
+	if s.acknowledged[p] == nil {
+		s.acknowledged[p] = &takeover.Acknowledged{}
 	}
-	o := newOwner(ownerDeps{
-		Worker: s.worker, Partition: partition, Partitions: s.deps.Broker.Partitions, Config: s.cfg.ofPartition(),
+	o := partition.NewWorker(partition.Deps{
+		Name: s.worker, Partition: p, Partitions: s.deps.Broker.Partitions, Config: s.cfg.ofPartition(),
 		NATS: s.deps.NATS, JS: s.js, History: s.deps.History, EnsureStream: s.ensureStreams, HandOver: s.handOver,
-		Acknowledged: s.acknowledged[partition], Log: s.deps.Log.With("partition", partition), Metrics: s.metrics,
+		Acknowledged: s.acknowledged[p], Log: s.deps.Log.With("partition", p), Metrics: s.metrics,
 		Recorder: s.recorder, Tracer: s.tracer, Now: s.deps.Now,
 	}, cancel)
-	s.owners[partition] = o
+	s.workers[p] = o
 	s.mu.Unlock()
 	s.metrics.Owned.Inc()
 	s.running.Go(func() {
 		defer cancel()
-		o.run(ctx)
+		o.Run(ctx)
 		s.mu.Lock()
-		if s.owners[partition] == o {
-			delete(s.owners, partition)
+		if s.workers[p] == o {
+			delete(s.workers, p)
 		}
 		s.mu.Unlock()
 		s.metrics.Owned.Dec()
@@ -262,8 +264,8 @@ func (s *Service) watchConnection(ctx context.Context) {
 				return
 			}
 			s.mu.Lock()
-			for _, o := range s.owners {
-				o.resync()
+			for _, o := range s.workers {
+				o.Resync()
 			}
 			s.mu.Unlock()
 			s.leases.RenewNow()

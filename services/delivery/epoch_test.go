@@ -15,6 +15,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/partition"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -26,7 +28,7 @@ func (f *fakeHistory) rising(t *testing.T) {
 	for _, positions := range f.positions {
 		var last *historyv1.Position
 		for _, at := range positions {
-			require.True(t, last == nil || before(
+			require.True(t, last == nil || takeover.Before(
 				&historyv1.Watermark{Epoch: last.GetEpoch(), Sequence: last.GetSequence()},
 				&historyv1.Watermark{Epoch: at.GetEpoch(), Sequence: at.GetSequence()},
 			), "%v after %v", at, last)
@@ -141,12 +143,12 @@ func TestAgreement(t *testing.T) {
 	entryAt := func(stream, admitted time.Duration) *source.Message {
 		return &source.Message{TimeNs: int64(time.Hour + stream), Command: &brokerv1.Command{AdmittedMs: (time.Hour + admitted).Milliseconds()}}
 	}
-	require.NoError(t, agrees(entryAt(0, 0)))
-	require.NoError(t, agrees(entryAt(0, 30*time.Second)))
-	require.NoError(t, agrees(entryAt(5*time.Minute, 0)), "a late copy is old")
-	require.ErrorIs(t, agrees(entryAt(0, 31*time.Second)), errClocks)
-	require.ErrorIs(t, agrees(&source.Message{Command: &brokerv1.Command{}}), errClocks, "nothing to compare with")
-	require.NoError(t, agrees(&source.Message{}), "no command")
+	require.NoError(t, partition.Agrees(entryAt(0, 0)))
+	require.NoError(t, partition.Agrees(entryAt(0, 30*time.Second)))
+	require.NoError(t, partition.Agrees(entryAt(5*time.Minute, 0)), "a late copy is old")
+	require.ErrorIs(t, partition.Agrees(entryAt(0, 31*time.Second)), partition.ErrClocks)
+	require.ErrorIs(t, partition.Agrees(&source.Message{Command: &brokerv1.Command{}}), partition.ErrClocks, "nothing to compare with")
+	require.NoError(t, partition.Agrees(&source.Message{}), "no command")
 }
 
 // A replaced stream that begins above 1 with new messages lacks the ones before.
@@ -170,11 +172,11 @@ func TestBefore(t *testing.T) {
 	at := func(epoch, sequence uint64) *historyv1.Watermark {
 		return &historyv1.Watermark{Epoch: epoch, Sequence: sequence}
 	}
-	require.True(t, before(at(1, 9), at(2, 1)))
-	require.True(t, before(at(1, 8), at(1, 9)))
-	require.False(t, before(at(1, 9), at(1, 9)))
-	require.False(t, before(at(2, 1), at(1, 9)))
-	require.False(t, before(at(1, 1), nil))
+	require.True(t, takeover.Before(at(1, 9), at(2, 1)))
+	require.True(t, takeover.Before(at(1, 8), at(1, 9)))
+	require.False(t, takeover.Before(at(1, 9), at(1, 9)))
+	require.False(t, takeover.Before(at(2, 1), at(1, 9)))
+	require.False(t, takeover.Before(at(1, 1), nil))
 }
 
 func (b *inBatches) cursorsOf(id string) map[string]cursor.Position {

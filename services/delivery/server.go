@@ -114,11 +114,11 @@ func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest)
 	answer := &deliveryv1.ExplainResponse{Worker: s.worker, Partition: uint32(partition)}
 	s.recorder.Explain(id, request.GetSeq(), answer)
 	s.mu.Lock()
-	owner := s.owners[partition]
+	worker := s.workers[partition]
 	s.mu.Unlock()
-	if owner != nil {
+	if worker != nil {
 		answer.Owner = true
-		answer.Cursors = owner.cursors(id)
+		answer.Cursors = worker.Cursors(id)
 	}
 	return answer, nil
 }
@@ -128,8 +128,8 @@ func (s *Service) ListPartitions(context.Context, *deliveryv1.ListPartitionsRequ
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	answer := &deliveryv1.ListPartitionsResponse{Worker: s.worker}
-	for _, p := range slices.Sorted(maps.Keys(s.owners)) {
-		answer.Partitions = append(answer.Partitions, s.owners[p].describe())
+	for _, p := range slices.Sorted(maps.Keys(s.workers)) {
+		answer.Partitions = append(answer.Partitions, s.workers[p].Describe())
 	}
 	return answer, nil
 }

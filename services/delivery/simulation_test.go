@@ -22,7 +22,10 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/partition"
+	"github.com/runnelhq/runnel/services/delivery/partition/commit"
 	"github.com/runnelhq/runnel/services/delivery/partition/plan"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -235,7 +238,7 @@ func (s *simulation) takeOver(w *simWorker) {
 	answer, _ := s.store.GetWatermark(context.Background(), &historyv1.GetWatermarkRequest{})
 	w.mark = answer.GetWatermark()
 	w.begin, w.stream, w.working = false, s.stream.identity, true
-	if w.begin = before(w.mark, w.had); !w.begin {
+	if w.begin = takeover.Before(w.mark, w.had); !w.begin {
 		w.had = w.mark
 	}
 	w.forgetAndLearn()
@@ -249,7 +252,7 @@ func (s *simulation) takeOver(w *simWorker) {
 		for _, e := range s.stream.entries {
 			if e.TimeNs <= mark.GetTimeNs() {
 				w.position = e.Sequence
-				if err := agrees(&e); err != nil {
+				if err := partition.Agrees(&e); err != nil {
 					s.broken = "clocks: " + err.Error()
 				}
 			}
@@ -323,7 +326,7 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		}
 		next.Epoch = answer.GetEpoch()
 		w.mark = next
-		w.cache.ApplyCommitted(changeOf(p), 0)
+		w.cache.ApplyCommitted(commit.ChangeOf(p), 0)
 		w.refusals.Add(p.Refusals, last.TimeMs())
 		return p.Results, true
 	}

@@ -1,4 +1,5 @@
-package delivery
+// Package takeover finds where the work on a partition continues, by comparing the watermark in the store with the stream.
+package takeover
 
 import (
 	"context"
@@ -15,35 +16,35 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// errHole means that a stream lacks messages that nobody has committed. Going on would lose them silently, so the
+// ErrHole means that a stream lacks messages that nobody has committed. Going on would lose them silently, so the
 // partition stops until an operator acts: another replica may still have the messages.
-var errHole = errors.New("the stream has a hole")
+var ErrHole = errors.New("the stream has a hole")
 
-// place is where the work on a partition begins: after the last message whose outcome counts as committed.
-type place struct {
-	// stored is the watermark in the store, which the first append must find there.
-	stored *historyv1.Watermark
-	// identity is that of the stream as it is now; sequence the last one whose outcome counts as committed.
-	identity string
-	sequence uint64
-	// beginEpoch says that positions up to here may come again: the first append begins an epoch.
-	beginEpoch bool
-	// checked says that messages up to sequence count as committed by their time alone, so the admission times that the
+// Place is where the work on a partition begins: after the last message whose outcome counts as committed.
+type Place struct {
+	// Stored is the watermark in the store, which the first append must find there.
+	Stored *historyv1.Watermark
+	// Identity is that of the stream as it is now; sequence the last one whose outcome counts as committed.
+	Identity string
+	Sequence uint64
+	// BeginEpoch says that positions up to here may come again: the first append begins an epoch.
+	BeginEpoch bool
+	// Checked says that messages up to sequence count as committed by their time alone, so the admission times that the
 	// commands carry must agree.
-	checked bool
-	// from is where to begin to read.
-	from uint64
+	Checked bool
+	// From is where to begin to read.
+	From uint64
 	// first and last are the bounds of the stream.
-	first, last uint64
-	// opening is the message after sequence; nil when there is none yet. It is read on its own, because its absence is
+	first, Last uint64
+	// Opening is the message after sequence; nil when there is none yet. It is read on its own, because its absence is
 	// what tells a hole from messages that were merely not delivered.
-	opening *source.Message
-	// backup is the watermark that the last backup holds; nil when none was ever marked.
-	backup *historyv1.Watermark
+	Opening *source.Message
+	// Backup is the watermark that the last backup holds; nil when none was ever marked.
+	Backup *historyv1.Watermark
 }
 
-// finder finds the place to go on from. All fields are required.
-type finder struct {
+// Finder finds the place to go on from. All fields are required.
+type Finder struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
 	Partition int
@@ -51,7 +52,7 @@ type finder struct {
 	Republish int
 	// EnsureStream makes the partition's stream.
 	EnsureStream func(ctx context.Context) error
-	Acknowledged *acknowledged
+	Acknowledged *Acknowledged
 	// Located is told the place and the end of the stream, also when a hole follows.
 	Located func(sequence, last uint64)
 	// JudgeNewer decides about a message of a newer version; see source.Message.TooNew.
@@ -60,7 +61,7 @@ type finder struct {
 	Metrics    *metrics.Metrics
 }
 
-// takeOver finds the place to go on from, by comparing the watermark with the stream.
+// Find finds the place to go on from, by comparing the watermark with the stream.
 //
 //	no watermark              begin at 0
 //	watermark of another      the stream was lost and made anew: alarm, begin after the messages that are not newer than the
@@ -74,7 +75,7 @@ type finder struct {
 //	message after it gone     a hole: errHole
 //
 // Unless the stream has the watermark and the database has what was acknowledged, the first append begins an epoch.
-func (f *finder) takeOver(ctx context.Context) (*place, error) {
+func (f *Finder) Find(ctx context.Context) (*Place, error) {
 	answer, err := f.History.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(f.Partition)})
 	if err != nil {
 		return nil, fmt.Errorf("get the watermark: %w", err)
@@ -88,29 +89,29 @@ func (f *finder) takeOver(ctx context.Context) (*place, error) {
 		return nil, err
 	}
 	info := stream.CachedInfo()
-	at := &place{
-		stored: stored, identity: source.IdentityOf(info), backup: answer.GetBackup(),
-		first: max(info.State.FirstSeq, 1), last: info.State.LastSeq,
+	at := &Place{
+		Stored: stored, Identity: source.IdentityOf(info), Backup: answer.GetBackup(),
+		first: max(info.State.FirstSeq, 1), Last: info.State.LastSeq,
 	}
-	if had := f.Acknowledged.get(); before(stored, had) {
-		at.beginEpoch = true
+	if had := f.Acknowledged.get(); Before(stored, had) {
+		at.BeginEpoch = true
 		f.Log.Error("the database has an older state than was committed; it was restored, or a replica that was behind took over. "+
 			"Commands since then are committed again from the stream",
 			"watermark", stored.GetSequence(), "epoch", stored.GetEpoch(), "acknowledged", had.GetSequence(), "acknowledged_epoch", had.GetEpoch())
 	} else {
-		f.Acknowledged.set(stored)
+		f.Acknowledged.Set(stored)
 	}
 	if err := f.locate(ctx, stream, at); err != nil {
 		return nil, err
 	}
-	f.Located(at.sequence, at.last)
-	if at.sequence < at.last {
-		message, err := stream.GetMsg(ctx, at.sequence+1)
+	f.Located(at.Sequence, at.Last)
+	if at.Sequence < at.Last {
+		message, err := stream.GetMsg(ctx, at.Sequence+1)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			return nil, f.hole(ctx, stream, at)
 		case err != nil:
-			return nil, fmt.Errorf("get message %d: %w", at.sequence+1, err)
+			return nil, fmt.Errorf("get message %d: %w", at.Sequence+1, err)
 		}
 		e := source.FromStream(message.Sequence, message.Time, message.Header, message.Data)
 		if e.TooNew {
@@ -118,68 +119,68 @@ func (f *finder) takeOver(ctx context.Context) (*place, error) {
 				return nil, err
 			}
 		}
-		at.opening = &e
+		at.Opening = &e
 	}
 	return at, nil
 }
 
 // hole is the error for a hole after the place: what is missing, and what to do about it.
-func (f *finder) hole(ctx context.Context, stream jetstream.Stream, at *place) error {
-	through := at.last
-	if next, err := stream.GetMsg(ctx, at.sequence+1, jetstream.WithGetMsgSubject(broker.CommandSubject(f.Partition))); err == nil {
+func (f *Finder) hole(ctx context.Context, stream jetstream.Stream, at *Place) error {
+	through := at.Last
+	if next, err := stream.GetMsg(ctx, at.Sequence+1, jetstream.WithGetMsgSubject(broker.CommandSubject(f.Partition))); err == nil {
 		through = next.Sequence - 1
 	}
-	what := fmt.Sprintf("message %d is missing", at.sequence+1)
-	if through > at.sequence+1 {
-		what = fmt.Sprintf("messages %d to %d are missing", at.sequence+1, through)
+	what := fmt.Sprintf("message %d is missing", at.Sequence+1)
+	if through > at.Sequence+1 {
+		what = fmt.Sprintf("messages %d to %d are missing", at.Sequence+1, through)
 	}
 	wayOut := fmt.Sprintf("give them up with runnel-history accept-loss %d --through %d", f.Partition, through)
-	if at.stored.GetStream() != at.identity && at.stored.GetStream() != "" {
+	if at.Stored.GetStream() != at.Identity && at.Stored.GetStream() != "" {
 		wayOut = "delete the stream: it is created again, and clients send again what was not committed"
 	}
-	return fmt.Errorf("%w: %s; the stream has %d to %d. Bring them back from another replica of the stream, or %s", errHole, what, at.first, at.last, wayOut)
+	return fmt.Errorf("%w: %s; the stream has %d to %d. Bring them back from another replica of the stream, or %s", ErrHole, what, at.first, at.Last, wayOut)
 }
 
 // locate finds the last message whose outcome counts as committed.
-func (f *finder) locate(ctx context.Context, stream jetstream.Stream, at *place) (err error) {
+func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place) (err error) {
 	switch {
-	case at.stored.GetStream() == "":
-		at.beginEpoch = true
-	case at.stored.GetStream() != at.identity:
-		at.beginEpoch, at.checked = true, true
-		if at.sequence, err = source.LastNotAfter(ctx, stream, at.stored.GetTimeNs(), at.first, at.last); err != nil {
+	case at.Stored.GetStream() == "":
+		at.BeginEpoch = true
+	case at.Stored.GetStream() != at.Identity:
+		at.BeginEpoch, at.Checked = true, true
+		if at.Sequence, err = source.LastNotAfter(ctx, stream, at.Stored.GetTimeNs(), at.first, at.Last); err != nil {
 			return err
 		}
-		if at.sequence < at.first {
-			at.sequence = 0 // nothing in it is old; what came before its first message is a hole
+		if at.Sequence < at.first {
+			at.Sequence = 0 // nothing in it is old; what came before its first message is a hole
 		}
 		f.Metrics.Replaced.Inc()
 		f.Log.Error("the stream was lost and created again; committed messages are safe, clients send the accepted ones again",
-			"watermark", at.stored.GetSequence(), "watermark_stream", at.stored.GetStream(), "stream", at.identity, "continue_after", at.sequence)
+			"watermark", at.Stored.GetSequence(), "watermark_stream", at.Stored.GetStream(), "stream", at.Identity, "continue_after", at.Sequence)
 	default:
-		lost, err := source.LostTail(ctx, stream, at.stored, at.first, at.last)
+		lost, err := source.LostTail(ctx, stream, at.Stored, at.first, at.Last)
 		if err != nil {
 			return err
 		}
-		if at.sequence = at.stored.GetSequence(); lost {
-			at.beginEpoch, at.checked = true, true
-			if at.sequence, err = source.LastNotAfter(ctx, stream, at.stored.GetTimeNs(), at.first, at.last); err != nil {
+		if at.Sequence = at.Stored.GetSequence(); lost {
+			at.BeginEpoch, at.Checked = true, true
+			if at.Sequence, err = source.LastNotAfter(ctx, stream, at.Stored.GetTimeNs(), at.first, at.Last); err != nil {
 				return err
 			}
 			f.Metrics.Rewound.Inc()
 			f.Log.Error("the broker lost messages that it had acknowledged; committed ones are safe, clients send the accepted ones again",
-				"watermark", at.stored.GetSequence(), "stream_last", at.last, "continue_after", at.sequence)
+				"watermark", at.Stored.GetSequence(), "stream_last", at.Last, "continue_after", at.Sequence)
 		}
 	}
-	at.from = max(at.first, at.sequence+1-min(at.sequence, uint64(f.Republish)))
-	if at.stored.GetStream() != at.identity {
-		at.from = at.first
+	at.From = max(at.first, at.Sequence+1-min(at.Sequence, uint64(f.Republish)))
+	if at.Stored.GetStream() != at.Identity {
+		at.From = at.first
 	}
 	return nil
 }
 
 // stream looks at the partition's stream, and makes it if it does not exist.
-func (f *finder) stream(ctx context.Context) (jetstream.Stream, error) {
+func (f *Finder) stream(ctx context.Context) (jetstream.Stream, error) {
 	stream, err := f.JS.Stream(ctx, broker.StreamName(f.Partition))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		if err = f.EnsureStream(ctx); err == nil {

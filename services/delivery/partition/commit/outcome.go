@@ -1,4 +1,4 @@
-package delivery
+package commit
 
 import (
 	"time"
@@ -63,8 +63,8 @@ func answersOf(p *plan.Plan, entries []source.Message) []publish.Answer {
 	return answers
 }
 
-// changeOf is what the plan changes in memory once it is committed.
-func changeOf(p *plan.Plan) cache.Change {
+// ChangeOf is what the plan changes in memory once it is committed.
+func ChangeOf(p *plan.Plan) cache.Change {
 	return cache.Change{States: p.States, Facts: p.Facts, Events: p.Events, Effects: p.Effects}
 }
 

@@ -1,5 +1,5 @@
 //go:build runnel_bug_fanout_before_commit
 
-package delivery
+package commit
 
 const bugFanoutBeforeCommit = true

@@ -1,4 +1,4 @@
-package delivery
+package commit
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// loadRefusals loads the refusals that previous workers stored. Without them a command that was refused could succeed, so the
+// LoadRefusals loads the refusals that previous workers stored. Without them a command that was refused could succeed, so the
 // partition waits for all of them.
-func (c *committer) loadRefusals(ctx context.Context, nowMs int64) error {
+func (c *Committer) LoadRefusals(ctx context.Context, nowMs int64) error {
 	request := &historyv1.ListRefusalsRequest{Partition: uint32(c.Partition), Limit: rpc.MaxItems}
 	var all []*historyv1.Refusal
 	for more := true; more; {

@@ -1,4 +1,4 @@
-package delivery
+package partition
 
 import (
 	"context"
@@ -13,14 +13,18 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
+	"github.com/runnelhq/runnel/services/delivery/partition/commit"
 	"github.com/runnelhq/runnel/services/delivery/partition/plan"
+	"github.com/runnelhq/runnel/services/delivery/partition/reader"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
 	"github.com/runnelhq/runnel/services/delivery/publish"
 	"github.com/runnelhq/runnel/services/delivery/source"
+	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
-// session is the work on a partition from one takeover on. All it knows is thrown away with it.
+// session is the work on a partition after one takeover. Its state in memory ends with it.
 type session struct {
-	owner     *owner
+	worker    *Worker
 	stream    string
 	takenOver uint64 // the last sequence that was committed at the takeover
 	opening   *source.Message
@@ -28,52 +32,52 @@ type session struct {
 	// checked says that what is passed over at the takeover must agree with the commands' admission times.
 	checked bool
 	cache   *cache.Cache
-	intake  *intake
-	commits *committer
+	queue   *reader.Queue
+	commits *commit.Committer
 }
 
-func newSession(o *owner, at *place) *session {
-	opening := at.opening
-	if at.checked && at.sequence > 0 {
+func newSession(w *Worker, at *takeover.Place) *session {
+	opening := at.Opening
+	if at.Checked && at.Sequence > 0 {
 		// What is passed over must be found to agree before anything is committed after it: the opening comes with the rest.
 		opening = nil
 	}
 	var behind uint64
 	if opening != nil {
-		behind = at.last - opening.Sequence
+		behind = at.Last - opening.Sequence
 	}
 	s := &session{
-		owner: o, stream: broker.StreamName(o.Partition), takenOver: at.sequence, opening: opening, behind: behind, checked: at.checked,
-		cache: cache.New(o.Config.CacheMembers), intake: newIntake(o.Config.MaxBatch, o.Config.MaxBatchBytes, o.gauges.Queue),
+		worker: w, stream: broker.StreamName(w.Partition), takenOver: at.Sequence, opening: opening, behind: behind, checked: at.Checked,
+		cache: cache.New(w.Config.CacheMembers), queue: reader.NewQueue(w.Config.MaxBatch, w.Config.MaxBatchBytes, w.gauges.Queue),
 	}
-	s.commits = newCommitter(commitConfig{
-		Host: o, Partition: o.Partition, Stream: s.stream, History: o.History, Planner: &o.planner, Cache: s.cache,
-		Refusals: dedupe.NewRefusals(o.Config.MaxRefusals), Publisher: publish.New(o.NATS, o.Worker, o.Log, o.Metrics),
-		Recorder: o.Recorder, Tracer: o.Tracer, Metrics: o.Metrics, Gauges: o.gauges, Log: o.Log, Now: o.Now,
-		MaxTries: o.Config.MaxTries, AppendTimeout: o.Config.AppendTimeout,
+	s.commits = commit.New(commit.Config{
+		Host: w, Partition: w.Partition, Stream: s.stream, History: w.History, Planner: &w.planner, Cache: s.cache,
+		Refusals: dedupe.NewRefusals(w.Config.MaxRefusals), Publisher: publish.New(w.NATS, w.Name, w.Log, w.Metrics),
+		Recorder: w.Recorder, Tracer: w.Tracer, Metrics: w.Metrics, Gauges: w.gauges, Log: w.Log, Now: w.Now,
+		MaxTries: w.Config.MaxTries, AppendTimeout: w.Config.AppendTimeout,
 	}, at)
 	return s
 }
 
 // flusher stores the cursors of this session. It publishes on its own: a publisher is not safe for concurrent use.
 func (s *session) flusher() *cursor.Flusher {
-	o := s.owner
+	w := s.worker
 	return &cursor.Flusher{
-		Source: s.cache, Store: o.History, Interval: o.Config.FlushInterval, Timeout: o.Config.AppendTimeout,
-		Publish: publish.New(o.NATS, o.Worker, o.Log, o.Metrics).Receipt, Flushed: o.Metrics.Flushed, Failures: o.Metrics.FlushFailures,
+		Source: s.cache, Store: w.History, Interval: w.Config.FlushInterval, Timeout: w.Config.AppendTimeout,
+		Publish: publish.New(w.NATS, w.Name, w.Log, w.Metrics).Receipt, Flushed: w.Metrics.Flushed, Failures: w.Metrics.FlushFailures,
 	}
 }
 
-// listen takes the acknowledgements of this partition's members, until the returned function is called.
+// listen applies the acknowledgements of this partition's members until the returned function is called.
 func (s *session) listen() (stop func(), err error) {
-	sub, err := s.owner.NATS.Subscribe(broker.AckSubject(s.owner.Partition), func(msg *nats.Msg) {
+	sub, err := s.worker.NATS.Subscribe(broker.AckSubject(s.worker.Partition), func(msg *nats.Msg) {
 		var acks brokerv1.Acks
 		if err := acks.UnmarshalVT(msg.Data); err != nil {
-			s.owner.Metrics.AcksDropped.Inc()
+			s.worker.Metrics.AcksDropped.Inc()
 			return
 		}
-		if dropped := s.cache.Acknowledge(acks.GetAcks(), s.owner.Now().UnixMilli()); dropped > 0 {
-			s.owner.Metrics.AcksDropped.Add(float64(dropped))
+		if dropped := s.cache.Acknowledge(acks.GetAcks(), s.worker.Now().UnixMilli()); dropped > 0 {
+			s.worker.Metrics.AcksDropped.Add(float64(dropped))
 		}
 	})
 	if err != nil {
@@ -85,11 +89,11 @@ func (s *session) listen() (stop func(), err error) {
 // read begins to read the stream, from a little before the position. From the first message on that is not in hand yet,
 // none may be missing.
 func (s *session) read(ctx context.Context, from uint64) (stop func(), err error) {
-	strict := s.commits.at() + 1
+	strict := s.commits.Position() + 1
 	if s.opening != nil {
 		strict++
 	}
-	return startReader(ctx, s.owner.JS, s.stream, from, strict, s.intake)
+	return reader.Start(ctx, s.worker.JS, s.stream, from, strict, s.queue)
 }
 
 // loop commits what the reader brings, batch by batch, and loads what acknowledgements ask for in between. There is no
@@ -103,19 +107,19 @@ func (s *session) loop(ctx context.Context) error {
 	var spare []source.Message
 	for {
 		select {
-		case <-s.owner.stopping:
-			return errStopping
+		case <-s.worker.stopping:
+			return store.ErrStopping
 		case <-ctx.Done():
-			return errStopping
-		case <-s.owner.resyncs:
+			return store.ErrStopping
+		case <-s.worker.resyncs:
 			return errResync
 		case <-s.cache.LoadWanted:
-			if err := s.commits.load(ctx, s.cache.Wanted(rpc.MaxItems)); err != nil {
+			if err := s.commits.LoadConversations(ctx, s.cache.Wanted(rpc.MaxItems)); err != nil {
 				return err
 			}
 			s.cache.Trim()
-		case <-s.intake.ready:
-			entries, pending, err := s.intake.take(spare)
+		case <-s.queue.Ready:
+			entries, pending, err := s.queue.TakeAll(spare)
 			if err != nil {
 				return err
 			}
@@ -128,7 +132,7 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// process commits a batch; messages that were committed before the takeover are only told once more.
+// process commits a batch. Of messages that were committed before the takeover only the outcomes are published again.
 func (s *session) process(ctx context.Context, entries []source.Message, pending uint64) error {
 	old := 0
 	for old < len(entries) && entries[old].Sequence <= s.takenOver {
@@ -140,24 +144,24 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 		}
 		entries = entries[old:]
 	}
-	for len(entries) > 0 && entries[0].Sequence <= s.commits.at() {
+	for len(entries) > 0 && entries[0].Sequence <= s.commits.Position() {
 		entries = entries[1:] // the opening, which was committed first
 	}
 	if len(entries) == 0 {
 		return nil
 	}
-	s.commits.heard(entries[len(entries)-1].Sequence + pending)
-	s.owner.watchClocks(entries)
-	s.owner.room.grow(entries)
+	s.commits.HeardLast(entries[len(entries)-1].Sequence + pending)
+	s.worker.watchClocks(entries)
+	s.worker.purger.Grow(entries)
 	for len(entries) > 0 {
 		n := plan.Cut(entries)
 		if n == 0 {
-			if err := s.owner.cannotJudge(ctx, &entries[0]); err != nil {
+			if err := s.worker.cannotJudge(ctx, &entries[0]); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := s.commits.commit(ctx, entries[:n], s.owner.Config.MaxTries); err != nil {
+		if err := s.commits.Commit(ctx, entries[:n], s.worker.Config.MaxTries); err != nil {
 			return err
 		}
 		entries = entries[n:]
@@ -165,21 +169,21 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 	return nil
 }
 
-// passOver tells the outcomes of messages that count as committed at the takeover.
+// passOver publishes again the outcomes of messages that count as committed at the takeover.
 func (s *session) passOver(ctx context.Context, entries []source.Message) error {
 	if s.checked {
 		for i := range entries {
-			if err := agrees(&entries[i]); err != nil {
+			if err := Agrees(&entries[i]); err != nil {
 				return err
 			}
 		}
 	}
-	// Of a stream that was replaced all are read, to be checked; only the newest are told.
-	for len(entries) > 0 && entries[0].Sequence+uint64(s.owner.Config.RepublishCommands) <= s.takenOver {
+	// Of a stream that was replaced all are read, to be checked; only the newest are published.
+	for len(entries) > 0 && entries[0].Sequence+uint64(s.worker.Config.RepublishCommands) <= s.takenOver {
 		entries = entries[1:]
 	}
 	if len(entries) == 0 {
 		return nil
 	}
-	return s.commits.republish(ctx, entries)
+	return s.commits.Republish(ctx, entries)
 }

@@ -1,4 +1,4 @@
-package delivery
+package commit
 
 import (
 	"context"
@@ -9,18 +9,19 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/source"
+	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
 // loadFacts brings what the commands of a batch refer to into memory. Their conversations are in memory already.
-func (c *committer) loadFacts(ctx context.Context, entries []source.Message) error {
+func (c *Committer) loadFacts(ctx context.Context, entries []source.Message) error {
 	needs := c.Cache.UnknownNeeds(entries)
-	if len(needs) == 0 || bugNeedsNotLoaded {
+	if len(needs) == 0 || BugNeedsNotLoaded {
 		return nil
 	}
 	for len(needs) > 0 {
 		chunk := needs[:min(len(needs), rpc.MaxItems)]
 		needs = needs[len(chunk):]
-		if err := ask(ctx, c.reads(), "facts", chunk, c.askFacts); err != nil {
+		if err := store.Ask(ctx, c.reads(), "facts", chunk, c.askFacts); err != nil {
 			return err
 		}
 	}
@@ -28,7 +29,7 @@ func (c *committer) loadFacts(ctx context.Context, entries []source.Message) err
 }
 
 // askFacts asks the store once. Every seq up to the head is an event, so the store must know all of them.
-func (c *committer) askFacts(ctx context.Context, needs []cache.Need) error {
+func (c *Committer) askFacts(ctx context.Context, needs []cache.Need) error {
 	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
 	for i, n := range needs {
 		request.Needs[i] = &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User}

@@ -1,4 +1,5 @@
-package delivery
+// Package reader reads a partition's stream in order into a bounded queue.
+package reader
 
 import (
 	"context"
@@ -18,9 +19,9 @@ import (
 // next session to find out.
 var errGap = errors.New("the broker left out messages")
 
-// intake is the bounded queue between the reader of a stream and the loop that commits: while one batch is being
-// appended the next one gathers here. It holds one batch; when it is full the reader waits, and the broker with it.
-type intake struct {
+// Queue is the bounded queue between the reader of a stream and the commit loop: the next batch gathers here while one is
+// appended. It holds one batch; when it is full the reader waits, and the broker stops sending.
+type Queue struct {
 	maxEntries, maxBytes int
 	depth                prometheus.Gauge
 
@@ -30,16 +31,17 @@ type intake struct {
 	pending uint64 // messages in the stream after the last entry
 	err     error
 
-	ready wake.Signal // a token when there are entries or err
-	room  wake.Signal // a token when entries were taken
+	Ready wake.Signal // a token when there are entries or err
+	freed wake.Signal // a token when entries were taken
 }
 
-func newIntake(maxEntries, maxBytes int, depth prometheus.Gauge) *intake {
-	return &intake{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, ready: wake.NewSignal(), room: wake.NewSignal()}
+// NewQueue makes a queue of at most maxEntries messages and maxBytes of payload; depth shows how many it holds.
+func NewQueue(maxEntries, maxBytes int, depth prometheus.Gauge) *Queue {
+	return &Queue{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, Ready: wake.NewSignal(), freed: wake.NewSignal()}
 }
 
 // put adds an entry and waits for room if need be. It reports whether it did; it does not once ctx has ended.
-func (q *intake) put(ctx context.Context, e source.Message, pending uint64) bool {
+func (q *Queue) put(ctx context.Context, e source.Message, pending uint64) bool {
 	for {
 		q.mu.Lock()
 		if len(q.entries) < q.maxEntries && (q.bytes == 0 || q.bytes+len(e.Payload) <= q.maxBytes) {
@@ -48,30 +50,30 @@ func (q *intake) put(ctx context.Context, e source.Message, pending uint64) bool
 			q.pending = pending
 			q.depth.Set(float64(len(q.entries)))
 			q.mu.Unlock()
-			q.ready.Raise()
+			q.Ready.Raise()
 			return true
 		}
 		q.mu.Unlock()
 		select {
-		case <-q.room:
+		case <-q.freed:
 		case <-ctx.Done():
 			return false
 		}
 	}
 }
 
-// fail ends the intake with the reason why nothing more will come.
-func (q *intake) fail(err error) {
+// fail ends the queue with the reason why nothing more will come.
+func (q *Queue) fail(err error) {
 	q.mu.Lock()
 	if q.err == nil {
 		q.err = err
 	}
 	q.mu.Unlock()
-	q.ready.Raise()
+	q.Ready.Raise()
 }
 
-// take gives everything that has gathered, and reuses the memory of spare. The error comes after the last entry.
-func (q *intake) take(spare []source.Message) (entries []source.Message, pending uint64, err error) {
+// TakeAll removes and returns all messages, and reuses the memory of spare. The error is returned after the last message.
+func (q *Queue) TakeAll(spare []source.Message) (entries []source.Message, pending uint64, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	clear(spare)
@@ -81,9 +83,9 @@ func (q *intake) take(spare []source.Message) (entries []source.Message, pending
 		return entries, 0, q.err
 	}
 	if q.err != nil {
-		q.ready.Raise()
+		q.Ready.Raise()
 	}
-	q.room.Raise()
+	q.freed.Raise()
 	return entries, q.pending, nil
 }
 
@@ -98,21 +100,21 @@ const (
 	consumerGrace = time.Second
 )
 
-// reader reads a partition's stream in order into an intake.
+// reader reads a partition's stream in order into a queue.
 type reader struct {
-	intake *intake
-	next   uint64 // the sequence that must come next
+	queue *Queue
+	next  uint64 // the sequence that must come next
 	// strict is the first sequence from which on none may be missing. Below it are messages that were committed long
 	// ago and are only read to be told again.
 	strict uint64
 	broken bool // a gap was seen; nothing after it is taken
 }
 
-// startReader begins to read at the sequence from. Its goroutines belong to the NATS client; they end with the context,
+// Start begins to read at the sequence from. Its goroutines belong to the NATS client; they end with the context,
 // and stop waits for them.
-func startReader(ctx context.Context, js jetstream.JetStream, stream string, from, strict uint64, in *intake) (stop func(), err error) {
+func Start(ctx context.Context, js jetstream.JetStream, stream string, from, strict uint64, in *Queue) (stop func(), err error) {
 	consumer, err := js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		Description:       "Runnel: the owner of this partition",
+		Description:       "Runnel: the worker of this partition",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
 		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position; the broker need not know it
@@ -123,10 +125,10 @@ func startReader(ctx context.Context, js jetstream.JetStream, stream string, fro
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer of %s at %d: %w", stream, from, err)
 	}
-	r := &reader{intake: in, next: from, strict: strict}
+	r := &reader{queue: in, next: from, strict: strict}
 	reading, cancel := context.WithCancel(ctx)
 	consuming, err := consumer.Consume(
-		func(msg jetstream.Msg) { r.take(reading, msg) },
+		func(msg jetstream.Msg) { r.handle(reading, msg) },
 		jetstream.PullMaxMessagesWithBytesLimit(readAhead, readAheadSize),
 		jetstream.PullExpiry(readExpiry), jetstream.PullHeartbeat(readHeartbeat),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
@@ -148,11 +150,11 @@ func startReader(ctx context.Context, js jetstream.JetStream, stream string, fro
 	}, nil
 }
 
-// take handles one message. It runs on the consumer's goroutine, one message at a time.
-func (r *reader) take(ctx context.Context, msg jetstream.Msg) {
+// handle handles one message. It runs on the consumer's goroutine, one message at a time.
+func (r *reader) handle(ctx context.Context, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
-		r.intake.fail(fmt.Errorf("a message of the stream carries no position: %w", err))
+		r.queue.fail(fmt.Errorf("a message of the stream carries no position: %w", err))
 		return
 	}
 	sequence := meta.Sequence.Stream
@@ -160,10 +162,10 @@ func (r *reader) take(ctx context.Context, msg jetstream.Msg) {
 	case r.broken || sequence < r.next: // a lower one was delivered twice
 		return
 	case sequence > r.next && sequence > r.strict:
-		r.intake.fail(fmt.Errorf("%w: after %d came %d", errGap, r.next-1, sequence))
+		r.queue.fail(fmt.Errorf("%w: after %d came %d", errGap, r.next-1, sequence))
 		r.broken = true
 		return
 	}
 	r.next = sequence + 1
-	r.intake.put(ctx, source.FromStream(sequence, meta.Timestamp, msg.Headers(), msg.Data()), meta.NumPending)
+	r.queue.put(ctx, source.FromStream(sequence, meta.Timestamp, msg.Headers(), msg.Data()), meta.NumPending)
 }

@@ -1,5 +1,5 @@
 //go:build !runnel_bug_purge_above_watermark
 
-package delivery
+package purge
 
 const bugPurgeAboveWatermark = false

@@ -1,4 +1,4 @@
-package delivery
+package partition
 
 import (
 	"context"
@@ -21,9 +21,9 @@ const levelTimeout = 5 * time.Second
 // cannotJudge hands the partition to a newer worker, if there is one, and says why it stands still. A command that claims to
 // be newer than the installation is none of a later version: gateways admit up to the installation's level, which rises
 // before they do. It returns nil then, and the entry is unfit.
-func (o *owner) cannotJudge(ctx context.Context, e *source.Message) error {
+func (w *Worker) cannotJudge(ctx context.Context, e *source.Message) error {
 	asking, cancel := context.WithTimeout(ctx, levelTimeout)
-	installation, err := o.History.GetInstallation(asking, &historyv1.GetInstallationRequest{})
+	installation, err := w.History.GetInstallation(asking, &historyv1.GetInstallationRequest{})
 	cancel()
 	if err != nil {
 		return fmt.Errorf("%w: message %d; the installation's level is not known: %w", errTooNew, e.Sequence, err)
@@ -32,12 +32,12 @@ func (o *owner) cannotJudge(ctx context.Context, e *source.Message) error {
 		e.TooNew, e.Overstated = false, true
 		return nil
 	}
-	o.Metrics.TooNew.Inc()
+	w.Metrics.TooNew.Inc()
 	level := max(conversation.Level(e.Command.GetLevel()), conversation.MaxLevel()+1)
-	worker, err := o.HandOver(ctx, o.Partition, level)
+	worker, err := w.HandOver(ctx, w.Partition, level)
 	switch {
 	case err != nil:
-		o.Log.Warn("could not hand the partition over to a newer worker", "error", err)
+		w.Log.Warn("could not hand the partition over to a newer worker", "error", err)
 	case worker != "":
 		return fmt.Errorf("%w: message %d is of level %d, this version knows %d; the partition goes to %s, which knows it",
 			errTooNew, e.Sequence, level, conversation.MaxLevel(), worker)

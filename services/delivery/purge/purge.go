@@ -1,4 +1,6 @@
-package delivery
+// Package purge removes committed commands from a partition's stream, so that the stream never refuses new ones because of them.
+// What a restore from the last backup needs stays as long as there is space.
+package purge
 
 import (
 	"context"
@@ -18,8 +20,8 @@ import (
 )
 
 const (
-	// keptCommands is how many committed commands stay in a stream even though a backup holds their outcome.
-	keptCommands = 10_000
+	// KeptCommands is how many committed commands stay in a stream even though a backup holds their outcome.
+	KeptCommands = 10_000
 	// keptWithoutBackup is how long committed commands stay while no backup was ever marked, by the stream's time.
 	keptWithoutBackup = time.Hour
 	// pressedFill is the fill above which committed commands are purged although a restore might need them, relievedFill the
@@ -36,7 +38,7 @@ const (
 	watchInterval = time.Second
 	// entryOverhead is about what a message takes in a stream beside its payload.
 	entryOverhead = 256
-	roomTimeout   = 5 * time.Second
+	callTimeout   = 5 * time.Second
 	// complainInterval is how often an alarm is logged at most.
 	complainInterval = time.Minute
 )
@@ -74,7 +76,7 @@ func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1
 		bound = backup.GetSequence()
 	}
 	mark := committed.GetSequence()
-	bound = min(bound, mark-min(mark, keptCommands))
+	bound = min(bound, mark-min(mark, KeptCommands))
 	if stream.fill() <= pressedFill || stream.messages == 0 {
 		return bound, false
 	}
@@ -87,8 +89,8 @@ func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1
 	return needed, true
 }
 
-// roomConfig is what a purger works with. All fields are required.
-type roomConfig struct {
+// Config is what a purger works with. All fields are required.
+type Config struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
 	Partition int
@@ -100,71 +102,71 @@ type roomConfig struct {
 	Gauges   metrics.Gauges
 }
 
-// room purges committed commands from the stream of one partition, so that it does not fill up. It looks at the stream at an
-// interval, and at once when it seems to be nearly full. grow is called by the commit loop, keep runs on its own goroutine.
-type room struct {
-	roomConfig
+// Purger purges committed commands from the stream of one partition, so that it does not fill up. It looks at the stream at an
+// interval, and at once when it seems to be nearly full. Grow is called by the commit loop, Run has its own goroutine.
+type Purger struct {
+	Config
 
 	// free is how many bytes may still be read before the stream is looked at.
 	free atomic.Int64
 	// mark is the watermark that the session knows to be committed.
-	mark atomic.Pointer[historyv1.Watermark]
-	look wake.Signal // a token when the stream is to be looked at
-	// what follows belongs to keep
+	mark    atomic.Pointer[historyv1.Watermark]
+	lookNow wake.Signal // a token when the stream is to be looked at
+	// what follows belongs to Run
 	backup  *historyv1.Watermark
 	alarmed time.Time
 }
 
-// newRoom makes a purger. It does nothing until keep.
-func newRoom(cfg roomConfig) *room {
-	r := &room{roomConfig: cfg, look: wake.NewSignal()}
-	r.free.Store(math.MaxInt64)
-	return r
+// New makes a purger. It does nothing until Run.
+func New(cfg Config) *Purger {
+	p := &Purger{Config: cfg, lookNow: wake.NewSignal()}
+	p.free.Store(math.MaxInt64)
+	return p
 }
 
-// grow notes that the stream holds more messages. It does not block.
-func (r *room) grow(entries []source.Message) {
+// Grow notes that the stream holds more messages. It does not block.
+func (p *Purger) Grow(entries []source.Message) {
 	var bytes int64
 	for i := range entries {
 		bytes += int64(len(entries[i].Payload)) + entryOverhead
 	}
-	if r.free.Add(-bytes) < 0 {
-		r.look.Raise()
+	if p.free.Add(-bytes) < 0 {
+		p.lookNow.Raise()
 	}
 }
 
-// begin is called by a session before keep, with the watermarks of the store and of the last backup.
-func (r *room) begin(stored, backup *historyv1.Watermark) {
-	r.mark.Store(stored)
-	r.backup = backup
-	r.look.Clear()
+// Begin is called by a session before Run, with the watermarks of the store and of the last backup.
+func (p *Purger) Begin(stored, backup *historyv1.Watermark) {
+	p.mark.Store(stored)
+	p.backup = backup
+	p.lookNow.Clear()
 }
 
-// keep works until ctx ends, for the stream with this identity.
-func (r *room) keep(ctx context.Context, identity string) {
+// Run works until ctx ends, for the stream with this identity.
+func (p *Purger) Run(ctx context.Context, identity string) {
 	asked := time.Now()
 	for {
-		now, err := r.makeRoom(ctx, identity)
+		now, err := p.purgeCommitted(ctx, identity)
 		if err != nil && ctx.Err() == nil {
-			r.Metrics.PurgeFailures.Inc()
-			r.complain("could not purge committed commands; when the stream is full it refuses new ones", "error", err)
+			p.Metrics.PurgeFailures.Inc()
+			p.complain("could not purge committed commands; when the stream is full it refuses new ones", "error", err)
 		}
-		if !pause(ctx, leastBetweenLooks, nil) || !pause(ctx, r.nextLook(now), r.look) {
+		if !pause(ctx, leastBetweenLooks, nil) || !pause(ctx, p.nextLook(now), p.lookNow) {
 			return
 		}
-		if time.Since(asked) >= r.Interval {
+		if time.Since(asked) >= p.Interval {
 			asked = time.Now()
-			r.askBackup(ctx)
+			p.askBackup(ctx)
 		}
 	}
 }
 
 // nextLook is when to look at a stream again if nothing happens.
-func (r *room) nextLook(now extent) time.Duration {
+func (p *Purger) nextLook(now extent) time.Duration {
 	if now.maxBytes > 0 && (now.maxBytes <= watchBytes || now.fill() >= watchFill) {
-		return min(watchInterval, r.Interval)
+		return min(watchInterval, p.Interval)
 	}
-	return r.Interval
+	return p.Interval
 }
 
 // pause waits until d is over or there is a token in wake; it reports false when ctx has ended.
@@ -181,20 +183,20 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 }
 
 // askBackup asks for the last backup. While the store does not answer, the previous one counts: its bound is lower.
-func (r *room) askBackup(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+func (p *Purger) askBackup(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	answer, err := r.History.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(r.Partition)})
+	answer, err := p.History.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(p.Partition)})
 	if err == nil {
-		r.backup = answer.GetBackup()
+		p.backup = answer.GetBackup()
 	}
 }
 
-// makeRoom looks at the stream and purges what may be purged. It returns what the stream held.
-func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err error) {
-	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
+// purgeCommitted looks at the stream and purges what may be purged. It returns what the stream held.
+func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now extent, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	stream, err := r.JS.Stream(ctx, broker.StreamName(r.Partition))
+	stream, err := p.JS.Stream(ctx, broker.StreamName(p.Partition))
 	if err != nil {
 		return now, err
 	}
@@ -202,16 +204,16 @@ func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err e
 	if source.IdentityOf(info) != identity {
 		return now, nil // another stream: the next session detects it
 	}
-	now = r.measure(info)
-	committed := r.mark.Load()
+	now = p.measure(info)
+	committed := p.mark.Load()
 	if committed.GetStream() != identity || committed.GetSequence() <= now.first || now.messages == 0 {
 		return now, nil
 	}
-	recent, err := r.recent(ctx, stream, committed, now)
+	recent, err := p.recent(ctx, stream, committed, now)
 	if err != nil {
 		return now, err
 	}
-	bound, pressed := purgeBelow(committed, now, r.backup, recent)
+	bound, pressed := purgeBelow(committed, now, p.backup, recent)
 	if bound <= now.first {
 		return now, nil
 	}
@@ -222,39 +224,39 @@ func (r *room) makeRoom(ctx context.Context, identity string) (now extent, err e
 	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
 		return now, err
 	}
-	r.Metrics.Purged.Add(float64(bound - now.first))
+	p.Metrics.Purged.Add(float64(bound - now.first))
 	if pressed {
-		r.Metrics.PurgedEarly.Add(float64(bound - now.first))
-		r.complain("the stream was nearly full: committed commands were purged that a restore from the last backup would need. "+
+		p.Metrics.PurgedEarly.Add(float64(bound - now.first))
+		p.complain("the stream was nearly full: committed commands were purged that a restore from the last backup would need. "+
 			"Mark backups more often (runnel admin backup mark), or give the streams more bytes (nats.max-bytes)",
 			"fill", now.fill(), "purged_below", bound)
 	}
 	if info, err = stream.Info(ctx); err == nil {
-		r.measure(info)
+		p.measure(info)
 	}
 	return now, nil
 }
 
 // measure notes how full the stream is, and how far back a restored database could catch up from it.
-func (r *room) measure(info *jetstream.StreamInfo) extent {
+func (p *Purger) measure(info *jetstream.StreamInfo) extent {
 	now := extent{
 		first: info.State.FirstSeq, last: info.State.LastSeq, messages: info.State.Msgs,
 		bytes: info.State.Bytes, maxBytes: uint64(max(info.Config.MaxBytes, 0)),
 	}
-	r.free.Store(math.MaxInt64)
+	p.free.Store(math.MaxInt64)
 	if now.maxBytes > 0 {
-		r.Gauges.Fill.Set(now.fill())
-		r.free.Store(max(int64(lookFill*float64(now.maxBytes))-int64(now.bytes), int64(now.maxBytes/64)))
+		p.Gauges.Fill.Set(now.fill())
+		p.free.Store(max(int64(lookFill*float64(now.maxBytes))-int64(now.bytes), int64(now.maxBytes/64)))
 	}
-	if committed := r.mark.Load(); committed.GetTimeNs() != 0 && now.messages > 0 {
-		r.Gauges.Window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
+	if committed := p.mark.Load(); committed.GetTimeNs() != 0 && now.messages > 0 {
+		p.Gauges.Window.Set(max(time.Unix(0, committed.GetTimeNs()).Sub(info.State.FirstTime).Seconds(), 0))
 	}
 	return now
 }
 
 // recent finds the first message that is not older than keptWithoutBackup, by the stream's time.
-func (r *room) recent(ctx context.Context, stream jetstream.Stream, committed *historyv1.Watermark, now extent) (uint64, error) {
-	if r.backup != nil || committed.GetSequence() <= now.first+keptCommands {
+func (p *Purger) recent(ctx context.Context, stream jetstream.Stream, committed *historyv1.Watermark, now extent) (uint64, error) {
+	if p.backup != nil || committed.GetSequence() <= now.first+KeptCommands {
 		return 0, nil // it decides nothing
 	}
 	last, err := source.LastNotAfter(ctx, stream, committed.GetTimeNs()-int64(keptWithoutBackup)-1, now.first, committed.GetSequence())
@@ -262,12 +264,12 @@ func (r *room) recent(ctx context.Context, stream jetstream.Stream, committed *h
 }
 
 // complain logs an alarm, at most once in complainInterval.
-func (r *room) complain(message string, args ...any) {
-	if now := r.Now(); now.Sub(r.alarmed) >= complainInterval {
-		r.alarmed = now
-		r.Log.Error(message, args...)
+func (p *Purger) complain(message string, args ...any) {
+	if now := p.Now(); now.Sub(p.alarmed) >= complainInterval {
+		p.alarmed = now
+		p.Log.Error(message, args...)
 	}
 }
 
 // Committed notes the watermark that the store acknowledged. It must not be changed afterwards.
-func (r *room) Committed(mark *historyv1.Watermark) { r.mark.Store(mark) }
+func (p *Purger) Committed(mark *historyv1.Watermark) { p.mark.Store(mark) }

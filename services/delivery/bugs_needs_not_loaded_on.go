@@ -1,5 +1,0 @@
-//go:build runnel_bug_needs_not_loaded
-
-package delivery
-
-const bugNeedsNotLoaded = true

@@ -1,0 +1,289 @@
+// Package commit commits batches of commands: it loads what they need, plans, appends to the store, and publishes the results.
+// When the store rejects a batch it halves it until the one command to blame stands alone and becomes a dead letter.
+package commit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
+	"github.com/runnelhq/runnel/services/delivery/flight"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
+	"github.com/runnelhq/runnel/services/delivery/publish"
+	"github.com/runnelhq/runnel/services/delivery/source"
+	"github.com/runnelhq/runnel/services/delivery/store"
+)
+
+// Errors that end a session.
+var (
+	ErrSuperseded = errors.New("another worker moved the watermark")
+	ErrUncertain  = errors.New("it is not known whether the last append was committed")
+)
+
+// Host is the work on the partition, of which committing is a part.
+type Host interface {
+	store.Host
+
+	// Alarm reports that the partition is stopped until an operator acts, Calm that it works.
+	Alarm(err error)
+	Calm()
+	// SetPosition notes the watermark and the last sequence of the stream.
+	SetPosition(watermark, last uint64)
+	// Committed notes the watermark that the store acknowledged. It is not changed afterwards.
+	Committed(mark *historyv1.Watermark)
+}
+
+// Config is what a committer works with. All fields are required.
+type Config struct {
+	Host      Host
+	Partition int
+	Stream    string // its name
+	History   historyv1.HistoryServiceClient
+	Planner   *plan.Planner
+	Cache     *cache.Cache
+	Refusals  *dedupe.Refusals
+	Publisher *publish.Publisher
+	Recorder  *flight.Recorder
+	Tracer    trace.Tracer
+	Metrics   *metrics.Metrics
+	Gauges    metrics.Gauges
+	Log       *slog.Logger
+	Now       func() time.Time
+
+	MaxTries      int
+	AppendTimeout time.Duration
+}
+
+// Committer commits batches of one session, one after the other, and publishes them. It is not safe for concurrent use.
+type Committer struct {
+	Config
+
+	expected *historyv1.Watermark // what the store has
+	Identity string               // of the stream
+	position uint64               // the last sequence whose outcome is committed
+	last     uint64               // the stream's last sequence, when last heard of
+	// beginEpoch says that the first append begins an epoch.
+	beginEpoch bool
+}
+
+// New makes a committer that goes on from a place.
+func New(cfg Config, at *takeover.Place) *Committer {
+	return &Committer{Config: cfg, expected: at.Stored, Identity: at.Identity, position: at.Sequence, beginEpoch: at.BeginEpoch}
+}
+
+func (c *Committer) reads() *store.Reads {
+	return &store.Reads{Host: c.Host, Timeout: c.AppendTimeout, Retries: c.Metrics.ReadRetries, Log: c.Log}
+}
+
+// Position is the last sequence whose outcome is committed.
+func (c *Committer) Position() uint64 { return c.position }
+
+// HeardLast notes the stream's last sequence.
+func (c *Committer) HeardLast(last uint64) {
+	c.last = last
+	c.Host.SetPosition(c.position, c.last)
+}
+
+// Commit commits a batch and publishes the results. When it returns nil the watermark stands at the last entry. The
+// store may reject a batch tries times; then the batch is halved until the one command to blame stands alone and becomes a dead
+// letter.
+func (c *Committer) Commit(ctx context.Context, entries []source.Message, tries int) error {
+	tracing, spans := flight.TraceBatch(ctx, c.Tracer, c.Partition, c.Stream, entries)
+	committed, err := c.tryCommit(tracing, entries, tries, spans)
+	spans.End()
+	if err != nil || committed {
+		return err
+	}
+	half := len(entries) / 2
+	for _, part := range [][]source.Message{entries[:half], entries[half:]} {
+		tries := 1
+		if len(part) == 1 {
+			tries = c.MaxTries
+		}
+		if err := c.Commit(ctx, part, tries); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryCommit commits the batch as a whole. It returns false if the batch must be split.
+func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tries int, spans *flight.BatchTrace) (bool, error) {
+	if err := c.loadFor(ctx, entries); err != nil {
+		return false, err
+	}
+	if err := c.loadFacts(ctx, entries); err != nil {
+		return false, err
+	}
+	known := dedupe.NewFacts()
+	var pause store.Backoff
+	var uncertain bool // an append was sent and not answered
+	for {
+		batch, err := c.planFor(ctx, entries, known)
+		if err != nil {
+			return false, err
+		}
+		if bugAckBeforeCommit {
+			c.Publisher.Results(answersOf(batch, entries), nil)
+		}
+		if bugFanoutBeforeCommit {
+			c.Publisher.Events(batch.Events, publish.Origin{})
+		}
+		request := c.request(entries, batch)
+		tracing, end := spans.Appending(ctx)
+		answer, err := c.appendOnce(tracing, request)
+		end(err)
+		if err == nil {
+			if len(answer.GetDuplicates()) == 0 {
+				c.acknowledged(request.GetNext(), answer.GetEpoch())
+				c.committed(entries, batch, spans)
+				return true, nil
+			}
+			if err := known.Learn(batch.Events, answer.GetDuplicates()); err != nil {
+				return false, err
+			}
+			continue
+		}
+		c.Metrics.AppendRetries.Inc()
+		kind := store.FaultOf(err)
+		if kind == store.TooLarge && len(entries) == 1 {
+			kind = store.Rejected // it cannot be less
+		}
+		switch kind {
+		case store.WatermarkMoved:
+			// The answer to an append may be lost though it was committed: then it was ourselves who moved the watermark.
+			if uncertain {
+				return false, fmt.Errorf("%w: %w", ErrUncertain, err)
+			}
+			return false, fmt.Errorf("%w: %w", ErrSuperseded, err)
+		case store.StateDiffers:
+			return false, fmt.Errorf("the store has other events than were expected: %w", err)
+		case store.TooLarge:
+			return false, nil
+		case store.Rejected:
+			if tries--; tries <= 0 {
+				if len(entries) > 1 {
+					return false, nil
+				}
+				c.poisonCommand(&entries[0], known, err)
+			}
+		case store.Unanswered:
+			uncertain = true
+		}
+		if pause.Tries == 0 {
+			c.Log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
+		}
+		c.Host.Sleep(pause.Next())
+		if c.Host.Stopped() {
+			return false, fmt.Errorf("%w: %w", store.ErrStopping, err)
+		}
+		c.Host.LookAtStream(ctx)
+	}
+}
+
+// request is the append of a batch.
+func (c *Committer) request(entries []source.Message, batch *plan.Plan) *historyv1.AppendRequest {
+	last := &entries[len(entries)-1]
+	return &historyv1.AppendRequest{
+		Partition: uint32(c.Partition), Expected: c.expected, BeginEpoch: c.beginEpoch,
+		Next:   &historyv1.Watermark{Stream: c.Identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
+		Events: batch.Events, Sequences: batch.Sequences, Effects: batch.Effects, DeadLetters: batch.Letters, Refusals: batch.Refusals,
+	}
+}
+
+// acknowledged notes the watermark that the store has now.
+func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch uint64) {
+	mark.Epoch = epoch
+	c.expected, c.position, c.beginEpoch = mark, mark.GetSequence(), false
+	c.Host.Committed(mark)
+}
+
+// poisonCommand marks a command as a dead letter. If the store does not take the dead letter either, no command is to blame: the
+// partition stops with an alarm until the store takes it.
+func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err error) {
+	if _, already := known.Poisoned[e.Sequence]; already {
+		c.Host.Alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
+		return
+	}
+	c.Log.Error("a command becomes a dead letter", "sequence", e.Sequence, "error", err)
+	known.Poisoned[e.Sequence] = "the store does not take it: " + err.Error()
+}
+
+// erasureFactor is how much longer than others an append may take that erases: it may reach all events of a conversation.
+const erasureFactor = 24
+
+// appendOnce asks the store once.
+func (c *Committer) appendOnce(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	timeout := c.AppendTimeout
+	if conversation.HasErasure(request.GetEffects()) {
+		timeout *= erasureFactor
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	begun := time.Now()
+	answer, err := c.History.Append(ctx, request)
+	c.Metrics.AppendTime.Observe(time.Since(begun).Seconds())
+	return answer, err
+}
+
+// planFor plans the batch, having asked the store about commands that look refused.
+func (c *Committer) planFor(ctx context.Context, entries []source.Message, known *dedupe.Facts) (*plan.Plan, error) {
+	for {
+		batch := c.Planner.Make(entries, known, plan.World{State: c.Cache.State, Facts: c.Cache.Facts, Refusals: c.Refusals})
+		unconfirmed := batch.Unconfirmed(entries, known)
+		if len(unconfirmed) == 0 {
+			return batch, nil
+		}
+		found, err := c.find(ctx, unconfirmed)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return batch, nil
+		}
+		for _, event := range found {
+			known.Firsts[source.KeyOfEvent(event)] = event
+		}
+	}
+}
+
+// committed applies the batch to what is in memory, and publishes it.
+func (c *Committer) committed(entries []source.Message, batch *plan.Plan, spans *flight.BatchTrace) {
+	now := c.Now()
+	c.Host.Calm()
+	c.Host.SetPosition(c.position, c.last)
+	c.Metrics.Batch.Observe(float64(len(entries)))
+	countResults(c.Metrics, batch.Results)
+	observeCommitTimes(c.Metrics, entries, now)
+	c.Cache.ApplyCommitted(ChangeOf(batch), now.UnixMilli())
+	c.Refusals.Add(batch.Refusals, entries[len(entries)-1].TimeMs())
+	c.Gauges.Refusals.Set(float64(c.Refusals.Size()))
+	spans.Publishing(entries, func(i int) flight.TraceResult { return traceResultOf(&batch.Results[i]) })
+	done := flight.Commit{
+		Messages: entries, Events: batch.Events, Causes: batch.Causes,
+		Traceparents: spans.Traceparents(entries, batch.Causes), Committed: now,
+	}
+	if !bugFanoutBeforeCommit {
+		done.Unpublished = c.Publisher.Events(batch.Events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
+	}
+	if !bugAckBeforeCommit {
+		c.Publisher.Results(answersOf(batch, entries), spans.Header())
+	}
+	done.Published = c.Now()
+	c.Metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
+	c.Recorder.RecordCommit(&done)
+	for _, letter := range batch.Letters {
+		c.Log.Error("a message became a dead letter", "sequence", letter.GetSequence(), "reason", letter.GetReason())
+	}
+}

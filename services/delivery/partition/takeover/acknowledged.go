@@ -1,0 +1,35 @@
+package takeover
+
+import (
+	"sync"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Acknowledged is the last watermark of a partition that the store acknowledged to this worker. It outlives the work on the
+// partition: a store that later has an older one was restored, or is a replica that was behind. It is safe for concurrent use.
+type Acknowledged struct {
+	mu   sync.Mutex
+	mark *historyv1.Watermark
+}
+
+func (a *Acknowledged) get() *historyv1.Watermark {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mark
+}
+
+// Set notes a watermark. It must not be changed afterwards.
+func (a *Acknowledged) Set(mark *historyv1.Watermark) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mark = mark
+}
+
+// Before reports whether a watermark lies before another one. Within a partition positions only rise.
+func Before(a, b *historyv1.Watermark) bool {
+	if a.GetEpoch() != b.GetEpoch() {
+		return a.GetEpoch() < b.GetEpoch()
+	}
+	return a.GetSequence() < b.GetSequence()
+}

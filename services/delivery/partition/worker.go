@@ -1,0 +1,349 @@
+// Package partition works on one partition: it takes over, reads, commits and publishes, until its lease goes away or something
+// unexpected makes it start again from the store.
+//
+//	worker.go    sessions, retries, alarms
+//	session.go   one session: read, commit, publish
+//	newer.go     commands of newer versions
+//	clocks.go    times of admission compared with the stream's
+//	takeover/    where to continue: the watermark compared with the stream
+//	reader/      the stream in order, into a bounded queue
+//	plan/        a batch of commands becomes a plan; pure
+//	commit/      the plan becomes an append, with all that can fail; then it is published
+package partition
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/flight"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition/commit"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
+	"github.com/runnelhq/runnel/services/delivery/purge"
+	"github.com/runnelhq/runnel/services/delivery/store"
+	"github.com/runnelhq/runnel/services/delivery/wake"
+)
+
+// errResync ends a session: what it published or read lately may be lost.
+var errResync = errors.New("the connection to NATS was lost in between")
+
+// States of a partition as operators see them; a third is "stopped: " and why.
+const (
+	stateStarting = "starting"
+	stateRunning  = "running"
+)
+
+const (
+	// holeRetry is how often a stopped partition tries again, alarmInterval how often it logs that at most.
+	holeRetry     = 5 * time.Second
+	lookTimeout   = 250 * time.Millisecond
+	alarmInterval = time.Minute
+)
+
+// Config tunes the work on a partition; see the configuration of the service.
+type Config struct {
+	StopTimeout, AppendTimeout, FlushInterval, PurgeInterval time.Duration
+	MaxBatch, MaxBatchBytes, MaxTries, RepublishCommands     int
+	CacheMembers, MaxRefusals                                int
+}
+
+// Deps is what the work on a partition needs. All fields are required.
+type Deps struct {
+	Name                  string
+	Partition, Partitions int
+	Config                Config
+	NATS                  *nats.Conn
+	JS                    jetstream.JetStream
+	History               historyv1.HistoryServiceClient
+	// EnsureStream makes the streams if that of the partition does not exist.
+	EnsureStream func(ctx context.Context, partition int) error
+	// HandOver moves the partition to a worker that knows a level, and returns its name; empty when there is none.
+	HandOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
+	Acknowledged *takeover.Acknowledged
+	Log          *slog.Logger
+	Metrics      *metrics.Metrics
+	Recorder     *flight.Recorder
+	Tracer       trace.Tracer
+	Now          func() time.Time
+}
+
+// Worker works on one partition while its process holds the lease. It runs one session after another; each begins with a
+// takeover and ends with an error.
+//
+//	begin ─▶ starting ─takeOver─▶ running ─┐
+//	            ▲                          │ anything unexpected: drop everything in memory, start again
+//	            ├──────────────────────────┘
+//	            ├──── superseded: wait until the lease is confirmed
+//	            ├──── hole, clocks that disagree, or a command of a newer version: stopped with an alarm, retried
+//	            │     every few seconds
+//	          stop ─▶ the append in flight is finished and published ─▶ done
+type Worker struct {
+	Deps
+
+	gauges       metrics.Gauges
+	planner      plan.Planner
+	purger       *purge.Purger
+	clocks       clocks
+	alarmed      time.Time
+	stopping     chan struct{}
+	stopOnce     sync.Once
+	cutOff       context.CancelFunc
+	confirmation wake.Signal // raised when the lease was renewed
+	resyncs      wake.Signal // raised when the connection to NATS came back
+	finished     chan struct{}
+
+	mu        sync.Mutex
+	state     string
+	watermark uint64
+	last      uint64
+	placed    bool         // watermark and last were set
+	cache     *cache.Cache // of the session that runs; nil between sessions
+}
+
+// NewWorker makes the work on a partition. It does nothing until run. cutOff ends the context of run; it is called when the work
+// has not ended within the stop timeout.
+func NewWorker(deps Deps, cutOff context.CancelFunc) *Worker {
+	w := &Worker{
+		Deps: deps, gauges: deps.Metrics.Partition(deps.Partition),
+		planner:  plan.Planner{Partition: deps.Partition, Partitions: deps.Partitions, Apply: conversation.Apply},
+		stopping: make(chan struct{}), cutOff: cutOff, confirmation: wake.NewSignal(), resyncs: wake.NewSignal(),
+		finished: make(chan struct{}), state: stateStarting,
+	}
+	w.purger = purge.New(purge.Config{
+		JS: w.JS, History: w.History, Partition: w.Partition, Interval: w.Config.PurgeInterval, Now: w.Now,
+		Log: w.Log, Metrics: w.Metrics, Gauges: w.gauges,
+	})
+	return w
+}
+
+// Stop asks the worker to finish what is in flight and end. It does not wait.
+func (w *Worker) Stop() {
+	w.stopOnce.Do(func() {
+		close(w.stopping)
+		time.AfterFunc(w.Config.StopTimeout, w.cutOff)
+	})
+}
+
+// Done is closed when the worker has ended.
+func (w *Worker) Done() <-chan struct{} { return w.finished }
+
+// Confirm tells the worker that the lease was renewed.
+func (w *Worker) Confirm() { w.confirmation.Raise() }
+
+// Resync tells the worker that what it published or read lately may have been lost.
+func (w *Worker) Resync() { w.resyncs.Raise() }
+
+// Run works until Stop.
+func (w *Worker) Run(ctx context.Context) {
+	defer close(w.finished)
+	w.gauges.Owned.Set(1)
+	defer w.gauges.Forget()
+	var pause store.Backoff
+	for {
+		if w.alarmed.IsZero() {
+			w.setState(stateStarting)
+		}
+		begun := time.Now()
+		err := w.session(ctx)
+		if w.Stopped() {
+			return
+		}
+		if time.Since(begun) > store.BackoffCeiling {
+			pause = store.Backoff{}
+		}
+		switch {
+		case errors.Is(err, store.ErrStopping):
+			return
+		case errors.Is(err, commit.ErrUncertain), errors.Is(err, errResync):
+			w.Log.Info("starting a new session", "reason", err)
+		case errors.Is(err, commit.ErrSuperseded):
+			w.Metrics.Superseded.Inc()
+			w.Log.Warn("gave the partition up until the lease is confirmed", "reason", err)
+			w.awaitConfirmation()
+		case errors.Is(err, takeover.ErrHole), errors.Is(err, ErrClocks), errors.Is(err, errTooNew):
+			w.Alarm(err)
+			w.Sleep(holeRetry)
+		default:
+			w.Log.Warn("the partition is interrupted; trying again", "error", err)
+			w.Sleep(pause.Next())
+			w.LookAtStream(ctx)
+		}
+	}
+}
+
+// session works from one takeover until something ends it.
+func (w *Worker) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.resyncs.Clear()
+	at, err := w.finder().Find(ctx)
+	if err != nil {
+		return err
+	}
+	w.Metrics.Takeovers.Inc()
+	s := newSession(w, at)
+	if err := s.commits.LoadRefusals(ctx, at.Stored.GetTimeNs()/1e6); err != nil {
+		return err
+	}
+	w.setCache(s.cache)
+	defer w.setCache(nil)
+
+	acks, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer acks()
+
+	// Flushing ends after the loop, with what the last batch moved.
+	flushing, endFlushing := context.WithCancel(ctx)
+	var flusher sync.WaitGroup
+	flusher.Go(func() { s.flusher().Run(flushing) })
+	w.purger.Begin(at.Stored, at.Backup)
+	flusher.Go(func() { w.purger.Run(flushing, s.commits.Identity) })
+	defer flusher.Wait()
+	defer endFlushing()
+
+	stop, err := s.read(ctx, at.From)
+	if err != nil {
+		return err
+	}
+	defer stop()
+
+	w.Calm()
+	w.setState(stateRunning)
+	w.Log.Debug("took over the partition", "watermark", at.Sequence, "stream_last", at.Last)
+	return s.loop(ctx)
+}
+
+func (w *Worker) finder() *takeover.Finder {
+	return &takeover.Finder{
+		JS: w.JS, History: w.History, Partition: w.Partition, Republish: w.Config.RepublishCommands,
+		EnsureStream: func(ctx context.Context) error { return w.EnsureStream(ctx, w.Partition) },
+		Acknowledged: w.Acknowledged, Located: w.SetPosition, JudgeNewer: w.cannotJudge, Log: w.Log, Metrics: w.Metrics,
+	}
+}
+
+// Stopped reports whether Stop was called.
+func (w *Worker) Stopped() bool {
+	select {
+	case <-w.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// Sleep waits, but not beyond Stop.
+func (w *Worker) Sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.stopping:
+	}
+}
+
+func (w *Worker) awaitConfirmation() {
+	w.confirmation.Clear()
+	select {
+	case <-w.confirmation:
+	case <-w.stopping:
+	}
+}
+
+// Alarm reports that the partition is stopped until an operator acts. It logs at most once in alarmInterval.
+func (w *Worker) Alarm(err error) {
+	w.gauges.Stopped.Set(1)
+	w.setState("stopped: " + err.Error())
+	if now := time.Now(); now.Sub(w.alarmed) >= alarmInterval {
+		w.alarmed = now
+		w.Log.Error("the partition is stopped", "reason", err)
+	}
+}
+
+// Calm ends the alarm, if there was one.
+func (w *Worker) Calm() {
+	if !w.alarmed.IsZero() {
+		w.alarmed = time.Time{}
+		w.gauges.Stopped.Set(0)
+		w.setState(stateRunning)
+		w.Log.Info("the partition works again")
+	}
+}
+
+func (w *Worker) setState(state string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.state = state
+}
+
+func (w *Worker) setCache(c *cache.Cache) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cache = c
+}
+
+// LookAtStream updates the lag while nothing can be committed. It may fail: it is called again.
+func (w *Worker) LookAtStream(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	stream, err := w.JS.Stream(ctx, broker.StreamName(w.Partition))
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	watermark, placed := w.watermark, w.placed
+	w.mu.Unlock()
+	if placed {
+		w.SetPosition(watermark, stream.CachedInfo().State.LastSeq)
+	}
+}
+
+// SetPosition notes the watermark and the last sequence of the stream.
+func (w *Worker) SetPosition(watermark, last uint64) {
+	last = max(last, watermark)
+	w.gauges.Watermark.Set(float64(watermark))
+	w.gauges.Lag.Set(float64(last - watermark))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watermark, w.last, w.placed = watermark, last, true
+}
+
+// Cursors are the cursors of a conversation's members, by rising user id; nil when the conversation is not in memory.
+func (w *Worker) Cursors(conversationID string) []*conversationv1.Cursor {
+	w.mu.Lock()
+	cached := w.cache
+	w.mu.Unlock()
+	if cached == nil {
+		return nil
+	}
+	return cached.Cursors(conversationID)
+}
+
+// Describe is the state of the partition, for operators.
+func (w *Worker) Describe() *deliveryv1.Partition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &deliveryv1.Partition{Partition: uint32(w.Partition), Watermark: w.watermark, StreamLast: w.last, State: w.state}
+}
+
+// Committed notes the watermark that the store acknowledged.
+func (w *Worker) Committed(mark *historyv1.Watermark) {
+	w.Acknowledged.Set(mark)
+	w.purger.Committed(mark)
+}

@@ -1,0 +1,112 @@
+// Package store has what callers of the history service share: its errors sorted by what to do about them, the backoff between
+// tries, and reads that are repeated until they are answered.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ErrStopping ends a call because the work on the partition is stopped.
+var ErrStopping = errors.New("the partition is being given up")
+
+const backoffFloor, BackoffCeiling = 50 * time.Millisecond, 2 * time.Second
+
+// Backoff is exponential with full jitter, from backoffFloor to backoffCeiling.
+type Backoff struct{ Tries int }
+
+// Next is how long to wait before the next try.
+func (b *Backoff) Next() time.Duration {
+	ceiling := min(backoffFloor<<min(b.Tries, 10), BackoffCeiling)
+	b.Tries++
+	return rand.N(ceiling) + 1
+}
+
+// Fault sorts the errors of the store by what is to be done about them.
+type Fault int
+
+const (
+	Unanswered     Fault = iota // try the same again; it may have been carried out
+	WatermarkMoved              // the watermark is not where it was expected
+	StateDiffers                // the state of a conversation in memory is wrong
+	TooLarge                    // ask for less at once
+	Rejected                    // something in the request cannot be done
+)
+
+// FaultOf is the fault that an error of the history service stands for.
+func FaultOf(err error) Fault {
+	switch status.Code(err) {
+	case codes.Aborted:
+		return WatermarkMoved
+	case codes.FailedPrecondition:
+		return StateDiffers
+	case codes.ResourceExhausted:
+		return TooLarge
+	case codes.InvalidArgument:
+		// Only what the history service itself finds wrong with a request. Internal, Unimplemented and the like also come from
+		// proxies and half-finished rollouts, and no command must be lost to a mishap.
+		return Rejected
+	default:
+		return Unanswered
+	}
+}
+
+// Host is the work that reads.
+type Host interface {
+	// Stopped reports whether the work is to end.
+	Stopped() bool
+	// Sleep waits, but not beyond the end of the work.
+	Sleep(d time.Duration)
+	// LookAtStream updates the lag while nothing can be committed.
+	LookAtStream(ctx context.Context)
+}
+
+// Reads are calls to the store that are repeated until they are answered. All fields are required.
+type Reads struct {
+	Host Host
+	// Timeout is how long one call may take.
+	Timeout time.Duration
+	// Retries counts calls that failed.
+	Retries prometheus.Counter
+	Log     *slog.Logger
+}
+
+// Ask calls the store for something that only reads, until it answers or the work is stopped. If the answer to a list is too
+// large, each half is asked for.
+func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func(ctx context.Context, items []T) error) error {
+	var pause Backoff
+	for {
+		attempt, cancel := context.WithTimeout(ctx, r.Timeout)
+		err := call(attempt, items)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case r.Host.Stopped() || ctx.Err() != nil:
+			return ErrStopping
+		case FaultOf(err) == TooLarge && len(items) > 1:
+			half := len(items) / 2
+			if err := Ask(ctx, r, what, items[:half], call); err != nil {
+				return err
+			}
+			return Ask(ctx, r, what, items[half:], call)
+		}
+		r.Retries.Inc()
+		if pause.Tries == 0 {
+			r.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
+		}
+		r.Host.Sleep(pause.Next())
+		if r.Host.Stopped() {
+			return fmt.Errorf("%w while the store did not answer: %w", ErrStopping, err)
+		}
+		r.Host.LookAtStream(ctx)
+	}
+}
