@@ -1,30 +1,3 @@
-// Package delivery puts every command in order, has it committed, and sees it delivered: the part between the broker
-// and the store. A worker owns some of the partitions; of each it reads the stream, applies the commands to the
-// conversations' states, has the history service append what comes of it, and only then tells gateways.
-//
-//	leases.go     which partitions are ours                            keeper, one goroutine per worker
-//	partition.go  the life of an owner: sessions, retries, alarms      owner, one goroutine per partition
-//	takeover.go   where to go on: the watermark against the stream
-//	session.go    one session: read, commit, tell                      session
-//	reader.go     the stream, in order, into a bounded intake
-//	entry.go      a message of the stream, decoded
-//	batch.go      a batch of commands and states become a plan         pure
-//	verdict.go    what becomes of one command, and what its sender is told
-//	commit.go     the plan becomes an append, with all that can go wrong
-//	refusals.go   refusals that no later copy of a command may get around
-//	book.go       states and cursors in memory; facts.go: what commands refer to
-//	cursors.go    acknowledgements become stored cursors and receipts
-//	room.go       committed commands are purged, so that streams never refuse new ones because of them
-//	level.go      the installation's protocol level, and commands of newer versions
-//	clocks.go     admission times and the stream's compared
-//	publish.go    what gateways are told
-//	recorder.go   what became of the latest events, for explaining it later
-//	tracing.go    spans
-//	server.go     the gRPC service
-//	admin/        what operators ask and order of the installation as a whole
-//
-// It holds nothing that cannot be had from the store again, never talks to clients and owns no SQL. What it promises
-// rests on the watermark alone: an append is refused unless its worker knows what was committed last.
 package delivery
 
 import (

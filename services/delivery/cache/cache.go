@@ -110,7 +110,8 @@ func (c *Cache) Cursors(id string) []*conversationv1.Cursor {
 	}
 	all := make([]*conversationv1.Cursor, 0, len(e.cursors))
 	for _, user := range slices.Sorted(maps.Keys(e.cursors)) {
-		all = append(all, e.cursors[user].Proto(user))
+		at := e.cursors[user]
+		all = append(all, at.Proto(user))
 	}
 	return all
 }

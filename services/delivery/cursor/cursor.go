@@ -18,7 +18,7 @@ func PositionOf(c *conversationv1.Cursor) Position {
 }
 
 // Proto is the cursor of a user as the store keeps it.
-func (p Position) Proto(user string) *conversationv1.Cursor {
+func (p *Position) Proto(user string) *conversationv1.Cursor {
 	return &conversationv1.Cursor{
 		UserId: user, DeliveredSeq: p.Delivered, DeliveredTimeMs: p.DeliveredTimeMs, ReadSeq: p.Read, ReadTimeMs: p.ReadTimeMs,
 	}

@@ -55,6 +55,7 @@ type recordTrace struct {
 // recordsPerTrace is how many records share one place for a trace.
 const recordsPerTrace = 16
 
+// NewRecorder makes a recorder that keeps a number of records. started is the time from which on it remembers.
 func NewRecorder(entries int, started time.Time) *Recorder {
 	buckets := 1
 	for buckets < entries {

@@ -178,6 +178,7 @@ func (t *BatchTrace) Header() nats.Header {
 	return telemetry.InjectHeader(trace.ContextWithSpan(context.Background(), span), nil)
 }
 
+// End ends all spans of the batch.
 func (t *BatchTrace) End() {
 	if t == nil {
 		return

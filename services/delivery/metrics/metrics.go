@@ -152,6 +152,7 @@ type Gauges struct {
 	Forget func()
 }
 
+// Partition returns the gauges of a partition.
 func (m *Metrics) Partition(p int) Gauges {
 	label := strconv.Itoa(p)
 	return Gauges{

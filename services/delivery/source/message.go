@@ -88,14 +88,17 @@ func (e *Message) Late() bool {
 // CommandKey identifies a command for as long as its conversation lives.
 type CommandKey struct{ Conversation, Sender, Command string }
 
+// KeyOf is the key of a command.
 func KeyOf(command *brokerv1.Command) CommandKey {
 	return CommandKey{command.GetConversationId(), command.GetSender(), command.GetCommandId()}
 }
 
+// KeyOfEvent is the key of the command that made an event.
 func KeyOfEvent(event *conversationv1.Event) CommandKey {
 	return CommandKey{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
 }
 
+// KeyOfProto is the key that the store names.
 func KeyOfProto(key *historyv1.CommandKey) CommandKey {
 	return CommandKey{key.GetConversationId(), key.GetSender(), key.GetCommandId()}
 }
@@ -105,6 +108,7 @@ func (k CommandKey) Committable() bool {
 	return conversation.ValidID(k.Conversation) && conversation.ValidSender(k.Sender) && conversation.ValidCommandID(k.Command)
 }
 
+// Proto is the key for the store.
 func (k CommandKey) Proto() *historyv1.CommandKey {
 	return &historyv1.CommandKey{ConversationId: k.Conversation, Sender: k.Sender, CommandId: k.Command}
 }

@@ -18,7 +18,10 @@ import (
 // ErrStopping ends a call because the work on the partition is stopped.
 var ErrStopping = errors.New("the partition is being given up")
 
-const backoffFloor, BackoffCeiling = 50 * time.Millisecond, 2 * time.Second
+// BackoffCeiling is the longest wait between two tries.
+const BackoffCeiling = 2 * time.Second
+
+const backoffFloor = 50 * time.Millisecond
 
 // Backoff is exponential with full jitter, from backoffFloor to backoffCeiling.
 type Backoff struct{ Tries int }
@@ -33,6 +36,7 @@ func (b *Backoff) Next() time.Duration {
 // Fault sorts the errors of the store by what is to be done about them.
 type Fault int
 
+// The faults.
 const (
 	Unanswered     Fault = iota // try the same again; it may have been carried out
 	WatermarkMoved              // the watermark is not where it was expected
