@@ -13,23 +13,23 @@ import (
 type Config struct {
 	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Empty takes the host's name." default:""`
 
-	LeaseTTL    time.Duration `name:"lease-ttl" help:"How long a partition stays with a worker that was not heard of. Renewed four times as often." default:"2s"`
+	LeaseTTL    time.Duration `name:"lease-ttl" help:"How long a lease lasts without renewal. Leases are renewed four times as often." default:"2s"`
 	StopTimeout time.Duration `help:"How long a partition may take to finish the append in flight before it is cut off." default:"2s"`
 
 	MaxBatch      int           `help:"Most commands in one append." default:"512"`
 	MaxBatchBytes int           `help:"About the most bytes of commands in one append." default:"1048576"`
-	AppendTimeout time.Duration `help:"How long to wait for the store before asking it again." default:"5s"`
-	MaxTries      int           `help:"How often the store may find fault with a command before it is put aside as a dead letter." default:"5"`
+	AppendTimeout time.Duration `help:"How long to wait for the store before retrying." default:"5s"`
+	MaxTries      int           `help:"How often the store may reject a command before it becomes a dead letter." default:"5"`
 
-	RepublishCommands int `help:"How many of the last committed commands a new owner publishes the outcomes of once more. At least as many as one append of the owner before may hold." default:"1000"`
+	RepublishCommands int `help:"Of how many of the last committed commands a takeover publishes the outcomes again. At least the size of one append of the previous worker." default:"1000"`
 
-	CacheMembers   int `help:"About how many conversations' members each partition keeps in memory." default:"20000"`
-	ExplainEntries int `help:"Commits that are remembered for explaining what became of an event; each takes about 80 bytes." default:"50000"`
+	CacheMembers   int `help:"About how many members of conversations each partition keeps in memory." default:"20000"`
+	ExplainEntries int `help:"Commits kept in memory to explain what happened to an event; each takes about 80 bytes." default:"50000"`
 
-	MaxRefusals   int           `help:"Refusals that are remembered of each partition, for 10 minutes. Above it a command that would be refused is answered as unknown, and its client asks again." default:"100000"`
-	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; it is also done at once when the stream is nearly full. Those that the last marked backup does not hold, and the last 10000, stay until the stream is 90 % full; while no backup was ever marked, those of the last hour." default:"30s"`
+	MaxRefusals   int           `help:"Refusals kept in memory of each partition, for 10 minutes. Above the limit a command that would be refused gets an unknown outcome, and its client sends it again." default:"100000"`
+	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; it is also done at once when the stream is nearly full. Commands that are not in the last marked backup, and the last 10000, stay until the stream is 90 % full; if no backup was ever marked, those of the last hour stay." default:"30s"`
 
-	FlushInterval time.Duration `help:"How often at most moved cursors are stored and told to members; after a quiet time the first go within a tenth of it." default:"1s"`
+	FlushInterval time.Duration `help:"The shortest time between two times that moved cursors are stored and published; after a quiet time the first are published within a tenth of it." default:"1s"`
 }
 
 func (c Config) withDefaults() Config {

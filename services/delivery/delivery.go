@@ -76,7 +76,7 @@ type Service struct {
 	tracer   trace.Tracer
 	leases   *lease.Manager
 	fleet    *fleet.Fleet
-	running  sync.WaitGroup // owners
+	running  sync.WaitGroup // partition workers
 	level    atomic.Uint32  // the installation's, as last heard of
 
 	making sync.Mutex // held while streams are made
@@ -157,7 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 	watcher.Go(func() { s.watchConnection(watching) })
 	watcher.Go(func() {
 		if err := s.fleet.Run(watching); err != nil {
-			s.deps.Log.Error("operators cannot ask this worker", "error", err) // commits go on
+			s.deps.Log.Error("operators cannot query this worker", "error", err) // commits go on
 		}
 	})
 	defer watcher.Wait()
@@ -181,14 +181,14 @@ func (s *Service) Check(context.Context) error {
 		return errors.New("not running")
 	}
 	if since := time.Since(s.leases.LastRenewal()); since > s.cfg.LeaseTTL {
-		return fmt.Errorf("the history service last renewed the leases %v ago: it or its database is away", since.Round(time.Second))
+		return fmt.Errorf("the history service last renewed the leases %v ago: it or its database is unavailable", since.Round(time.Second))
 	}
 	return nil
 }
 
 // startPartition starts the work on a partition. ended is called after it has ended.
 func (s *Service) startPartition(p int, ended func()) lease.Assignment {
-	ctx, cancel := context.WithCancel(context.Background()) // ended by the owner's Stop, after a time to finish
+	ctx, cancel := context.WithCancel(context.Background()) // ended by the worker's Stop, after a time to finish
 	s.mu.Lock()
 	if s.acknowledged[p] == nil {
 		s.acknowledged[p] = &takeover.Acknowledged{}
@@ -223,8 +223,8 @@ func (s *Service) announceReleased() {
 	}
 }
 
-// watchConnection has owners begin anew after the connection to NATS was lost: what was published just before may not
-// have arrived.
+// watchConnection restarts the work on all partitions after the connection to NATS was lost: what was published just before
+// may not have arrived.
 func (s *Service) watchConnection(ctx context.Context) {
 	changes := s.deps.NATS.StatusChanged(nats.CONNECTED)
 	defer s.deps.NATS.RemoveStatusListener(changes)

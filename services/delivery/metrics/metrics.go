@@ -77,13 +77,13 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 		return g
 	}
 	commands := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "runnel_delivery_commands_total", Help: "Commands by outcome: committed, repeated, dead_lettered, late (not carried out, for their gateway had given them up), or the code they were refused with.",
+		Name: "runnel_delivery_commands_total", Help: "Commands by outcome: committed, repeated, dead_lettered, late (not carried out because their gateway had given up waiting), or the code they were refused with.",
 	}, []string{"outcome"})
 	owned := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runnel_delivery_partitions_owned", Help: "Partitions this worker works on."})
 	window := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "runnel_delivery_explain_window_seconds", Help: "How far back this worker remembers commits, for explaining what became of an event.",
+		Name: "runnel_delivery_explain_window_seconds", Help: "How far back this worker can explain what happened to an event.",
 	}, func() float64 { return time.Since(since()).Seconds() })
-	total := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runnel_delivery_partitions", Help: "Partitions of the installation, whoever works on them."})
+	total := prometheus.NewGauge(prometheus.GaugeOpts{Name: "runnel_delivery_partitions", Help: "Partitions of the installation."})
 	total.Set(float64(partitions))
 	all = append(all, commands, owned, total, window)
 	sizes := prometheus.ExponentialBuckets(1, 2, 11)
@@ -92,45 +92,45 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 		ownership: perPartition("partition_owned", "1 for each partition this worker works on."),
 		watermark: perPartition("watermark", "Last committed stream sequence of each partition this worker owns."),
 		lag:       perPartition("lag_commands", "Commands in the stream that are not committed yet, when last looked at."),
-		Queue:     perPartition("intake_commands", "Commands that were read from the stream and wait for the append in flight."),
-		fill:      perPartition("stream_fill_ratio", "How full each partition's stream is: bytes it holds of those it may. Above 0.9 committed commands are purged that a restore might need; at 1 new commands are refused."),
-		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, a command of a newer version, clocks that disagree, or a store that refuses everything."),
+		Queue:     perPartition("intake_commands", "Commands that were read from the stream and wait until the append in flight has ended."),
+		fill:      perPartition("stream_fill_ratio", "Fill of each partition's stream, as a share of its byte limit. Above 0.9 committed commands are purged that a restore might need; at 1 new commands are refused."),
+		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, a command of a newer version, clocks that disagree, or a store that rejects everything."),
 		window:    perPartition("restore_window_seconds", "How far behind the watermark of each partition a restored database may be and still catch up from the stream."),
-		refusals:  perPartition("refusals_remembered", "Refusals of each partition that no later copy of the command may get around."),
+		refusals:  perPartition("refusals_remembered", "Refusals in memory of each partition, which answer later copies of the same command."),
 
-		LeaseFailures: counter("lease_renewal_failures_total", "Renewals of the leases that failed."),
-		Moves:         counter("moves_total", "Partitions that were given up because an operator wanted them on another worker."),
+		LeaseFailures: counter("lease_renewal_failures_total", "Lease renewals that failed."),
+		Moves:         counter("moves_total", "Partitions that were handed over because an operator moved them to another worker."),
 
 		Batch:         histogram("batch_commands", "Commands in one append.", sizes),
 		AppendTime:    histogram("append_seconds", "Time of one append, as the worker sees it.", prometheus.ExponentialBuckets(0.0002, 2, 16)),
-		AppendRetries: counter("append_retries_total", "Appends that had to be tried again."),
-		ReadRetries:   counter("read_retries_total", "Questions to the store that had to be asked again."),
-		CommitTime:    histogram("accepted_to_committed_seconds", "Time from the broker's taking of a command until its outcome was committed, by the clocks of both.", prometheus.ExponentialBuckets(0.0005, 2, 18)),
-		PublishTime:   histogram("committed_to_published_seconds", "Time from a commit until the broker had all that is told of it.", prometheus.ExponentialBuckets(0.00002, 2, 16)),
+		AppendRetries: counter("append_retries_total", "Appends that failed and were retried."),
+		ReadRetries:   counter("read_retries_total", "Reads from the store that failed and were retried."),
+		CommitTime:    histogram("accepted_to_committed_seconds", "Time from the broker's acceptance of a command until its outcome was committed, by the clocks of both.", prometheus.ExponentialBuckets(0.0005, 2, 18)),
+		PublishTime:   histogram("committed_to_published_seconds", "Time from a commit until its results and events were published.", prometheus.ExponentialBuckets(0.00002, 2, 16)),
 		Committed:     commands.WithLabelValues("committed"),
 		Repeated:      commands.WithLabelValues("repeated"),
 		DeadLettered:  commands.WithLabelValues("dead_lettered"),
 		Late:          commands.WithLabelValues("late"),
 		Refused:       map[conversationv1.ErrorCode]prometheus.Counter{},
-		Unremembered:  counter("refusals_unremembered_total", "Commands that would have been refused and were answered as unknown, because there was no room to remember the refusal."),
+		Unremembered:  counter("refusals_unremembered_total", "Commands that would have been refused and were answered as unknown, because the memory of refusals was full."),
 		ClockSkew:     counter("clock_skew_commands_total", "Commands that entered the stream more than 30 s before or after their gateway admitted them."),
 
 		Purged:        counter("purged_messages_total", "Committed commands that were purged from the streams."),
 		PurgedEarly:   counter("purged_early_messages_total", "Committed commands that were purged because a stream was nearly full, although a restore from the last backup would need them."),
-		PurgeFailures: counter("purge_failures_total", "Times that a stream could not be looked at or purged."),
+		PurgeFailures: counter("purge_failures_total", "Times that a stream could not be inspected or purged."),
 		TooNew:        counter("too_new_total", "Times that a partition was stopped or handed over because of a command of a newer version."),
 
-		Takeovers:   counter("takeovers_total", "Times that work on a partition was begun."),
+		Takeovers:   counter("takeovers_total", "Takeovers: times that work on a partition started."),
 		Superseded:  counter("superseded_total", "Appends refused because another worker had moved the watermark."),
 		Republished: counter("republished_events_total", "Events published again after a takeover."),
-		Replaced:    counter("stream_replaced_total", "Times that a stream was found lost and made anew."),
+		Replaced:    counter("stream_replaced_total", "Times that a stream was found lost and created again."),
 		Rewound:     counter("stream_rewound_total", "Times that a stream was found to have lost acknowledged messages at its end."),
 
 		PublishFailures: counter("publish_failures_total", "Messages to gateways that could not be published."),
 		Receipts:        counter("receipts_total", "Receipts published."),
-		AcksDropped:     counter("acks_dropped_total", "Acknowledgements dropped because too many waited or they made no sense."),
+		AcksDropped:     counter("acks_dropped_total", "Acknowledgements dropped because too many waited or they were invalid."),
 		Flushed:         histogram("cursor_flush_cursors", "Cursors stored at once.", sizes),
-		FlushFailures:   counter("cursor_flush_failures_total", "Times that cursors could not be stored and were kept for the next try."),
+		FlushFailures:   counter("cursor_flush_failures_total", "Times that cursors could not be stored and were kept for the next attempt."),
 	}
 	for _, code := range errcode.Codes {
 		if code.Code != conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED {
@@ -164,7 +164,7 @@ func (m *Metrics) Partition(p int) Gauges {
 		Stopped:   m.stopped.WithLabelValues(label),
 		Window:    m.window.WithLabelValues(label),
 		Refusals:  m.refusals.WithLabelValues(label),
-		// Who does not own a partition must not report on it: the owner's figures would be drowned by old ones.
+		// A worker that lost a partition must not report on it: its old figures would hide those of the present worker.
 		Forget: func() {
 			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.Queue, m.fill, m.stopped, m.window, m.refusals} {
 				g.DeleteLabelValues(label)

@@ -12,13 +12,14 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// errTooNew means that a command cannot be judged by this build. It is neither refused nor put aside: a newer worker can.
+// errTooNew means that this build cannot judge a command. The command is not refused and not a dead letter: a newer worker can
+// judge it.
 var errTooNew = errors.New("a command is of a newer version than this worker")
 
 // levelTimeout is how long the history service may take to return the installation's level.
 const levelTimeout = 5 * time.Second
 
-// cannotJudge hands the partition to a newer worker, if there is one, and says why it stands still. A command that claims to
+// cannotJudge hands the partition over to a newer worker, if there is one, and returns why the partition stops. A command that claims to
 // be newer than the installation is none of a later version: gateways admit up to the installation's level, which rises
 // before they do. It returns nil then, and the entry is unfit.
 func (w *Worker) cannotJudge(ctx context.Context, e *source.Message) error {
