@@ -4,7 +4,6 @@ package operator
 
 import (
 	"context"
-	"slices"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -72,11 +71,9 @@ func (s *Server) ListConnections(_ context.Context, request *gatewayv1.ListConne
 	if user := request.GetUserId(); user != "" && !conversation.ValidUser(user) {
 		return nil, status.Error(codes.InvalidArgument, "user_id: is not a user id")
 	}
-	sessions := slices.DeleteFunc(s.deps.Sessions.List(request.GetUserId()), func(d session.Described) bool {
-		return d.GetConnectionId() <= request.GetAfter()
-	})
-	answer := &gatewayv1.ListConnectionsResponse{More: len(sessions) > limit}
-	for _, described := range sessions[:min(limit, len(sessions))] {
+	page, more := s.deps.Sessions.ListPage(request.GetUserId(), request.GetAfter(), limit)
+	answer := &gatewayv1.ListConnectionsResponse{More: more}
+	for _, described := range page {
 		answer.Connections = append(answer.Connections, described.Connection)
 	}
 	return answer, nil

@@ -116,7 +116,7 @@ func (s *stage) do(f *clientv1.ClientFrame, maxBytes int) (requests.Answer, erro
 	require.NotNil(s.t, request)
 	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
 	defer cancel()
-	return request.Do(ctx, ann(), maxBytes)
+	return request.Do(ctx, ann(), requests.Bounds{Bytes: maxBytes, EventBytes: maxBytes})
 }
 
 // answered is the frame that a client gets, with the id of its request.

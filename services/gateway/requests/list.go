@@ -26,7 +26,7 @@ func checkListConversations(r *clientv1.ListConversations) *conversationv1.Error
 }
 
 // listConversations lists the user's conversations, by id.
-func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clientv1.ListConversations, _ int) (Answer, error) {
+func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clientv1.ListConversations, _ Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadList].Inc()
 	list, err := h.cfg.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
 		UserId: caller.User, After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
@@ -56,7 +56,7 @@ func checkListMembers(r *clientv1.ListMembers) *conversationv1.Error {
 }
 
 // listMembers lists the members of a conversation with their cursors, by user id.
-func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.ListMembers, _ int) (Answer, error) {
+func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.ListMembers, _ Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadMembers].Inc()
 	list, err := h.cfg.History.ListMembers(ctx, &historyv1.ListMembersRequest{
 		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),

@@ -44,7 +44,7 @@ func checkStretch(name string, r stretch, most uint32) *conversationv1.Error {
 }
 
 // read reads a stretch of a conversation's log, and checks that no event is missing in it.
-func (h *Handler) read(ctx context.Context, caller *Caller, r *clientv1.Read, maxBytes int) (Answer, error) {
+func (h *Handler) read(ctx context.Context, caller *Caller, r *clientv1.Read, bounds Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadClient].Inc()
 	backward := r.GetBackward() || r.GetBefore() != 0
 	read, err := h.cfg.History.Read(ctx, &historyv1.ReadRequest{
@@ -62,7 +62,7 @@ func (h *Handler) read(ctx context.Context, caller *Caller, r *clientv1.Read, ma
 	if err != nil {
 		return nil, err
 	}
-	page.Trim(read, maxBytes)
+	page.Trim(read, bounds.EventBytes)
 	return events{read}, nil
 }
 

@@ -20,7 +20,7 @@ func checkReadMessages(r *clientv1.ReadMessages) *conversationv1.Error {
 }
 
 // readMessages reads messages as they are now.
-func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.ReadMessages, maxBytes int) (Answer, error) {
+func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.ReadMessages, bounds Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadViews].Inc()
 	read, err := h.cfg.History.ReadMessages(ctx, &historyv1.ReadMessagesRequest{
 		ConversationId: r.GetConversationId(), Viewer: caller.User,
@@ -31,7 +31,7 @@ func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.
 	if err != nil {
 		return nil, fmt.Errorf("read messages: %w", err)
 	}
-	return answer{&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Messages{Messages: messageViews(read, maxBytes)}}}, nil
+	return answer{&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Messages{Messages: messageViews(read, bounds.Bytes)}}}, nil
 }
 
 // messageViews is a page of about limit bytes at most.

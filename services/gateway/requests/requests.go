@@ -68,10 +68,16 @@ type Answer interface {
 	Append(dst []byte, codec frame.Codec, id uint64) []byte
 }
 
+// Bounds are about the most bytes that an answer may have.
+type Bounds struct {
+	// Bytes bounds answers without events, EventBytes those with events: a client may want the body of an event twice.
+	Bytes, EventBytes int
+}
+
 // Request is one that was checked and can be carried out.
 type Request struct {
 	handler *Handler
-	do      func(ctx context.Context, caller *Caller, maxBytes int) (Answer, error)
+	do      func(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error)
 }
 
 // kinds are the requests. Connect, refresh, ack and pong are a session's own; submit is in submit.go.
@@ -88,7 +94,7 @@ type kind func(h *Handler, f *clientv1.ClientFrame) (*Request, *conversationv1.E
 func kindOf[R any](
 	get func(*clientv1.ClientFrame) *R,
 	check func(*R) *conversationv1.Error,
-	do func(h *Handler, ctx context.Context, caller *Caller, request *R, maxBytes int) (Answer, error),
+	do func(h *Handler, ctx context.Context, caller *Caller, request *R, bounds Bounds) (Answer, error),
 ) kind {
 	return func(h *Handler, f *clientv1.ClientFrame) (*Request, *conversationv1.Error) {
 		request := get(f)
@@ -98,8 +104,8 @@ func kindOf[R any](
 		if refused := check(request); refused != nil {
 			return nil, refused
 		}
-		return &Request{h, func(ctx context.Context, caller *Caller, maxBytes int) (Answer, error) {
-			return do(h, ctx, caller, request, maxBytes)
+		return &Request{h, func(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error) {
+			return do(h, ctx, caller, request, bounds)
 		}}, nil
 	}
 }
@@ -114,9 +120,9 @@ func (h *Handler) Parse(f *clientv1.ClientFrame) (*Request, *conversationv1.Erro
 	return nil, nil //nolint:nilnil // as documented
 }
 
-// Do carries the request out. The answer has about maxBytes at most. An error is for Refusal.
-func (r *Request) Do(ctx context.Context, caller *Caller, maxBytes int) (Answer, error) {
-	return r.do(ctx, caller, maxBytes)
+// Do carries the request out. An error is for Refusal.
+func (r *Request) Do(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error) {
+	return r.do(ctx, caller, bounds)
 }
 
 // RefusedError is what a request returns that refuses after it was checked. Refusal hands the error on as it is.

@@ -20,18 +20,30 @@ type Described struct {
 	session *Session
 }
 
-// List describes all sessions, or those of a user, which include those that are being let in; by id.
+// List describes the sessions of a user, those that are being let in among them, by id.
 func (a *Sessions) List(userID string) []Described {
+	sessions := a.ofUser(userID)
+	described := make([]Described, 0, len(sessions))
+	for _, s := range sessions {
+		described = append(described, s.describe(true))
+	}
+	return described
+}
+
+// ListPage describes at most limit sessions with an id above after, by id, and reports whether there are more. An empty user stands
+// for everybody.
+func (a *Sessions) ListPage(userID, after string, limit int) (page []Described, more bool) {
 	sessions := a.ofUser(userID)
 	if userID == "" {
 		sessions = a.list()
 	}
-	described := make([]Described, 0, len(sessions))
-	for _, s := range sessions {
-		described = append(described, s.describe(userID != "" || s.Opened()))
+	sessions = slices.DeleteFunc(sessions, func(s *Session) bool { return s.id <= after })
+	slices.SortFunc(sessions, func(x, y *Session) int { return strings.Compare(x.id, y.id) })
+	more = len(sessions) > limit
+	for _, s := range sessions[:min(limit, len(sessions))] {
+		page = append(page, s.describe(userID != "" || s.Opened()))
 	}
-	slices.SortFunc(described, func(x, y Described) int { return strings.Compare(x.GetConnectionId(), y.GetConnectionId()) })
-	return described
+	return page, more
 }
 
 // Get describes one session; it returns false when there is none of that id.

@@ -62,7 +62,9 @@ func (s *Session) ask(id uint64, f *clientv1.ClientFrame) {
 		return
 	}
 	s.background(id, func(ctx context.Context) {
-		answer, err := request.Do(ctx, &s.user.caller, s.all.deps.Rooms.PageBytes(s.listener.Events))
+		answer, err := request.Do(ctx, &s.user.caller, requests.Bounds{
+			Bytes: s.all.deps.Rooms.PageBytes(s.listener.Answers), EventBytes: s.all.deps.Rooms.PageBytes(s.listener.Events),
+		})
 		if err != nil {
 			s.refuseCall(id, err)
 			return

@@ -3,6 +3,7 @@ package linktest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -201,10 +202,23 @@ func Run(t *testing.T, open Open) {
 		shared := b.shared
 		shared.Writers.Wait() // the writer gives up by itself
 		require.True(b, b.Closing())
-		b.client.Lose()
 		require.Equal(b, errcode.CloseSlow, b.receiver.end(b.T))
+		sent := make(chan error, 1)
+		go func() {
+			for err := error(nil); err == nil; {
+				err = b.client.Send([]byte("late"))
+			}
+			sent <- errGone
+		}()
+		select {
+		case <-sent:
+		case <-time.After(patience):
+			require.FailNow(b, "a client can send to a link that has ended")
+		}
 	})
 }
+
+var errGone = errors.New("the link has ended")
 
 func closed(b *bed) {
 	b.Close(errcode.CloseGoingAway, "")

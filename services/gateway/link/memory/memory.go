@@ -33,7 +33,8 @@ type Client struct {
 	far      net.Conn
 	reader   *bufio.Reader
 	messages chan []byte
-	gone     chan struct{} // closed by Lose and Close
+	gone     chan struct{}   // closed by Lose and Close
+	ended    <-chan struct{} // closed when the link has ended
 	once     sync.Once
 	code     errcode.CloseCode // that the client closed with; guarded by once and gone
 }
@@ -42,8 +43,9 @@ type Client struct {
 func New(shared *outbox.Shared, number uint32, encoding wire.Encoding) (*Link, *Client) {
 	near, far := net.Pipe()
 	client := &Client{far: far, reader: bufio.NewReader(far), messages: make(chan []byte), gone: make(chan struct{})}
-	l := &Link{encoding: encoding, client: client, pipe: &pipe{Conn: near, deadline: make(chan time.Time, 1)}}
+	l := &Link{encoding: encoding, client: client, pipe: &pipe{Conn: near, deadline: make(chan time.Time, 1), closed: make(chan struct{})}}
 	l.Init(shared, l.pipe, number)
+	client.ended = l.Done()
 	return l, client
 }
 
@@ -62,6 +64,9 @@ func (l *Link) Serve(receiver link.Receiver) {
 			defer timer.Stop()
 			patience = timer.C
 		case <-patience:
+			receiver.Ended(l.End())
+			return
+		case <-l.pipe.closed: // the client did not read in time
 			receiver.Ended(l.End())
 			return
 		case message := <-l.client.messages:
@@ -84,6 +89,8 @@ func (c *Client) Send(message []byte) error {
 	case c.messages <- message:
 		return nil
 	case <-c.gone:
+		return io.ErrClosedPipe
+	case <-c.ended:
 		return io.ErrClosedPipe
 	}
 }
@@ -139,6 +146,14 @@ func (c *Client) leave(code errcode.CloseCode) {
 type pipe struct {
 	net.Conn
 	deadline chan time.Time // for reading; set once, when the link is closed
+	closed   chan struct{}
+	once     sync.Once
+}
+
+// Close implements outbox.Transport.
+func (p *pipe) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return p.Conn.Close()
 }
 
 // SetReadDeadline implements outbox.Transport. Serve reads from the client's channel, not from the connection.
