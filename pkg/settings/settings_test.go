@@ -23,7 +23,7 @@ type limits struct {
 }
 
 type sample struct {
-	LogLevel string `help:"Lowest level to log." enum:"debug,info,warn,error" default:"info"`
+	LogLevel string `help:"Least severe level to log." enum:"debug,info,warn,error" default:"info"`
 	Gateway  struct {
 		MaxConnections int               `help:"Connections at most." default:"1000"`
 		Listen         string            `help:"Address for clients." default:":8080"`
@@ -31,14 +31,14 @@ type sample struct {
 		Labels         map[string]string `help:"Labels of this gateway."`
 		Compress       bool              `help:"Compress frames."`
 		Limits         limits            `embed:"" prefix:"limits."`
-		NATSURL        string            `name:"nats-url" help:"Address of the NATS server." env:"NATS_URL" default:"nats://localhost"`
+		NATSURL        string            `name:"nats-url" help:"Where the broker is." env:"NATS_URL" default:"nats://localhost"`
 	} `embed:"" prefix:"gateway."`
 	Auth struct {
 		Secret string `help:"Key that signs tokens." secret:""`
 	} `embed:"" prefix:"auth."`
 	Run   struct{} `cmd:"" default:"1" help:"Run everything."`
 	Token struct {
-		User string `arg:"" help:"User that the token is for."`
+		User string `arg:"" help:"Who the token is for."`
 	} `cmd:"" help:"Mint a token."`
 }
 

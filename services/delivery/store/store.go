@@ -43,6 +43,7 @@ const (
 	StateDiffers                // the state of a conversation in memory is wrong
 	TooLarge                    // ask for less at once
 	Rejected                    // something in the request cannot be done
+	Damaged                     // events are missing in the store; it does not heal by itself
 )
 
 // FaultOf is the fault that an error of the history service stands for.
@@ -58,6 +59,8 @@ func FaultOf(err error) Fault {
 		// Only what the history service itself finds wrong with a request. Internal, Unimplemented and the like also come from
 		// proxies and half-finished rollouts, and no command must be lost to a mishap.
 		return Rejected
+	case codes.DataLoss:
+		return Damaged
 	default:
 		return Unanswered
 	}
@@ -71,6 +74,8 @@ type Host interface {
 	Sleep(d time.Duration)
 	// LookAtStream updates the lag while nothing can be committed.
 	LookAtStream(ctx context.Context)
+	// Alarm reports that the work is stopped until an operator acts.
+	Alarm(err error)
 }
 
 // Reads are calls to the store that are repeated until they are answered. All fields are required.
@@ -104,7 +109,10 @@ func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func
 			return Ask(ctx, r, what, items[half:], call)
 		}
 		r.Retries.Inc()
-		if pause.Tries == 0 {
+		switch {
+		case FaultOf(err) == Damaged:
+			r.Host.Alarm(fmt.Errorf("%w; check the log with runnel admin conversations verify", err))
+		case pause.Tries == 0:
 			r.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}
 		r.Host.Sleep(pause.Next())

@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -193,7 +196,8 @@ func (h *Hub) read(purpose metrics.ReadPurpose, request *historyv1.ReadRequest) 
 // by itself.
 func (h *Hub) ReadFailed(err error, message string, args ...any) {
 	args = append(args, "error", err)
-	if _, missing := errors.AsType[*page.HoleError](err); missing {
+	// The store refuses a page that would begin behind a missing event; others end before it, or lack it.
+	if _, missing := errors.AsType[*page.HoleError](err); missing || status.Code(err) == codes.DataLoss {
 		h.cfg.Metrics.Holes.Inc()
 		h.cfg.Logger.Error(message, args...)
 		return

@@ -366,8 +366,8 @@ func (c *client) requireForked(head, seq uint64) {
 	require.Equal(c.t, seq, f.GetSeq())
 }
 
-func (c *client) subscription(id string) *room.Subscription {
+func (c *client) subscription() *room.Subscription {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.subscriptions[id]
+	return c.subscriptions[groupID]
 }

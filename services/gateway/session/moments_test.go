@@ -70,7 +70,7 @@ func TestARemovalWhileConnectingEndsTheSubscription(t *testing.T) {
 	require.Equal(t, []uint64{1, 2}, bob.seqs(2))
 	require.Equal(t, uint64(2), bob.next().GetDetached().GetLast())
 	bob.quiet()
-	require.Nil(t, bob.subscription(groupID))
+	require.Nil(t, bob.subscription())
 }
 
 // Who is removed and comes back while behind gets the events of both memberships.
@@ -186,7 +186,7 @@ func TestAFormerMembershipThatGoesOnIsNotDetached(t *testing.T) {
 		s.store.Put(branch(log, 7, "x"))
 		s.store.Set(func() { s.store.Left, s.store.Joined, s.store.Earlier = 0, 7, 6 })
 		s.Joined("ann", groupID)
-		require.Eventually(t, func() bool { return c.subscription(groupID) != nil }, patience, 50*time.Microsecond)
+		require.Eventually(t, func() bool { return c.subscription() != nil }, patience, 50*time.Microsecond)
 	})
 	c.connectWith(&clientv1.Connect{Token: s.token("ann"), DeviceId: "d", Resume: []*clientv1.Position{position(log[3])}})
 	attached, seqs := false, map[uint64]bool{}

@@ -166,7 +166,7 @@ func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 			s.Joined("ann", groupID) // a notice, or the comparison of the list
 			s.store.Set(func() { require.Zero(t, s.store.Lists, "it is not even looked up") })
 			c.quiet()
-			require.Nil(t, c.subscription(groupID))
+			require.Nil(t, c.subscription())
 		})
 	}
 }

@@ -260,7 +260,7 @@ func TestPongsAndAcksAboveTheRateAreTaken(t *testing.T) {
 	c.say(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: &clientv1.Ack{
 		Positions: []*clientv1.AckPosition{{ConversationId: groupID, Delivered: 3, Read: 2}},
 	}}})
-	require.Eventually(t, func() bool { return c.subscription(groupID).Beat().Read == 2 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return c.subscription().Beat().Read == 2 }, patience, time.Millisecond)
 	refused := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}})
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, refused.GetError().GetCode())
 }

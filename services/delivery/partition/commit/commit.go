@@ -35,8 +35,7 @@ var (
 type Host interface {
 	store.Host
 
-	// Alarm reports that the partition is stopped until an operator acts, Calm that it works.
-	Alarm(err error)
+	// Calm reports that the partition works: it ends an alarm.
 	Calm()
 	// SetPosition notes the watermark and the last sequence of the stream.
 	SetPosition(watermark, last uint64)
@@ -178,6 +177,8 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 				}
 				c.poisonCommand(&entries[0], known, err)
 			}
+		case store.Damaged:
+			c.Host.Alarm(fmt.Errorf("%w; check the log with runnel admin conversations verify", err))
 		case store.Unanswered:
 			uncertain = true
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // epochs remembers the id of each partition's present epoch, so that an append need not look it up. Only the writer uses it,
-// and forgets all when a transaction fails: an id that was read in it may never have been committed.
+// and forgets all when a write is undone: an id that was read in it may never be committed, and is given to another epoch then.
 type epochs map[uint32]store.Epoch
 
 // epochID returns the id of an epoch of a partition.

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -162,7 +161,7 @@ func (w *writer) gather(group []*write) []*write {
 func (w *writer) run(ctx context.Context, group []*write) {
 	outcomes := make([]error, len(group))
 	err := w.transact(ctx, group, outcomes)
-	if err != nil || slices.ContainsFunc(outcomes, func(err error) bool { return err != nil }) {
+	if err != nil {
 		clear(w.epochs)
 	}
 	for i, one := range group {
@@ -235,6 +234,7 @@ func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *e
 }
 
 func (w *writer) takeBack(ctx context.Context, shared bool) error {
+	clear(w.epochs) // the write may have begun one, whose id goes to the next that is begun
 	if shared {
 		if _, err := w.rollbackTo.ExecContext(ctx); err != nil {
 			return broken("go back to a savepoint", err)

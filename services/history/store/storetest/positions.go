@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -70,6 +71,33 @@ func testPositions(t *testing.T, subject Subject) {
 		require.Equal(t, 3, db.Count(t, "SELECT count(*) FROM epochs WHERE partition = 3"))
 		require.Equal(t, int(old.GetSequence()), db.Count(t, fmt.Sprintf("SELECT last_sequence FROM epochs WHERE epoch = %d", old.GetEpoch())))
 		require.Equal(t, 1, db.Count(t, "SELECT count(*) FROM epochs WHERE partition = 3 AND last_sequence IS NULL"))
+	})
+
+	t.Run("an epoch that was begun by an append that was undone is begun again", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		// The clock of the store is behind the present epoch, so that the next one is the same however late it begins.
+		const present = 1 << 60
+		db.Exec(t, fmt.Sprintf("UPDATE partitions SET epoch = %d WHERE partition = 3", present))
+		db.Exec(t, fmt.Sprintf("UPDATE epochs SET epoch = %d WHERE partition = 3", present))
+		worker.Watermark.Epoch = present
+		same := worker.Command(id, "alice", Message("m"))
+		worker.Commit(t, same)
+		begin := func(commands ...*brokerv1.Command) *historyv1.AppendRequest {
+			batch := worker.Batch(worker.Fork().Apply(t, commands...)...)
+			batch.BeginEpoch, batch.Next.Stream, batch.Next.Sequence, batch.Sequences = true, "2", 1, []uint64{1}
+			return batch
+		}
+		answer, err := db.Append(t.Context(), begin(same))
+		require.NoError(t, err)
+		require.Len(t, answer.GetDuplicates(), 1)
+		NewWorker(db, 4, worker.clock).Commit(t, worker.CreateGroup("dave", "elsewhere"))
+		_, err = db.Append(t.Context(), begin(worker.Command(id, "alice", Message("after"))))
+		require.NoError(t, err)
+		all, _ := readFeed(t, db, 3, nil, store.MaxPage)
+		require.Equal(t, id, all[len(all)-1].GetEvent().GetConversationId())
+		require.Equal(t, uint64(len(all)), all[len(all)-1].GetEvent().GetSeq())
+		elsewhere, _ := readFeed(t, db, 4, nil, store.MaxPage)
+		require.Len(t, elsewhere, 1, "an event of one partition in the epoch of another")
 	})
 
 	t.Run("a position that another event has is refused", func(t *testing.T) {

@@ -1,0 +1,50 @@
+package store
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// host notes what the work is told.
+type host struct{ alarms []error }
+
+func (h *host) Stopped() bool                { return false }
+func (h *host) Sleep(d time.Duration)        { time.Sleep(d) }
+func (h *host) LookAtStream(context.Context) {}
+func (h *host) Alarm(err error)              { h.alarms = append(h.alarms, err) }
+
+// A store that is away is asked again. Events that are missing in it stop the partition with an alarm: that does not heal by itself.
+func TestAskReportsDamage(t *testing.T) {
+	for name, c := range map[string]struct {
+		code   codes.Code
+		alarms int
+	}{"away": {codes.Unavailable, 0}, "damaged": {codes.DataLoss, 3}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, tries := &host{}, 0
+				reads := &Reads{
+					Host: h, Timeout: time.Second, Log: slog.New(slog.DiscardHandler),
+					Retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}),
+				}
+				require.NoError(t, Ask(t.Context(), reads, "commands", []int{1}, func(context.Context, []int) error {
+					if tries++; tries <= 3 {
+						return status.Error(c.code, "conversation g1 lacks event 7")
+					}
+					return nil
+				}))
+				require.Len(t, h.alarms, c.alarms)
+				for _, err := range h.alarms {
+					require.ErrorContains(t, err, "conversation g1 lacks event 7")
+				}
+			})
+		})
+	}
+}
