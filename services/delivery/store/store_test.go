@@ -32,7 +32,7 @@ func TestAskReportsDamage(t *testing.T) {
 				h, tries := &host{}, 0
 				reads := &Reads{
 					Host: h, Timeout: time.Second, Log: slog.New(slog.DiscardHandler),
-					Retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}),
+					Retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "retries_total", Help: "Calls that failed."}),
 				}
 				require.NoError(t, Ask(t.Context(), reads, "commands", []int{1}, func(context.Context, []int) error {
 					if tries++; tries <= 3 {

@@ -72,7 +72,7 @@ type Finder struct {
 //	at it                     Repeating is safe: what was committed is answered with its first outcome.
 //	watermark lower than      the database was restored, or failed over to an old replica: alarm, go on from there.
 //	one acknowledged to us
-//	message after it gone     a hole: errHole
+//	message after it gone     a hole: ErrHole
 //
 // Unless the stream has the watermark and the database has what was acknowledged, the first append begins an epoch.
 func (f *Finder) Find(ctx context.Context) (*Place, error) {
