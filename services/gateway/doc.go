@@ -10,6 +10,7 @@
 //	session    a device's authenticated presence: connects, resumes, beats, passes acknowledgements on
 //	requests   what users ask for: caller and request in, answer or typed error out
 //	room       fans events out, fills gaps, resumes, finds forks
+//	signal     the place for what is live and never stored; empty yet
 //	link       a transport: link/websocket, link/memory; the queue of each is link/outbox, their suite link/linktest
 //	admission  which connections are taken
 //	flight     what happened to an event: recorder, traces, closed connections
