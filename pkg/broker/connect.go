@@ -41,7 +41,7 @@ type Config struct {
 const MaxCommandBytes = 192 << 10
 
 // Connect connects to NATS and keeps reconnecting for as long as the connection is not closed. While disconnected a
-// publish fails at once instead of being buffered: the callers know what to try again.
+// publishLocked fails at once instead of being buffered: the callers know what to try again.
 //
 // The name is that of the service, "runnel-gateway" for example. Answers to its requests come to _INBOX_gateway, so that
 // the permissions of one service's user do not let it read what others are answered.

@@ -67,9 +67,9 @@ func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 	require.False(t, c.deadline.After(c.notAfter), "an unanswered publish ends in time")
 
 	s.mu.Lock()
-	s.publish(c, c.notAfter)
-	s.renewID(c)
-	s.publish(c, c.notAfter)
+	s.publishLocked(c, c.notAfter)
+	s.renewIDLocked(c)
+	s.publishLocked(c, c.notAfter)
 	s.mu.Unlock()
 	for range 2 {
 		msg, err := published.NextMsg(10 * time.Second)
@@ -79,7 +79,7 @@ func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 
 	late := c.notAfter.Add(time.Nanosecond)
 	s.mu.Lock()
-	s.publish(c, late)
+	s.publishLocked(c, late)
 	s.mu.Unlock()
 	require.NoError(t, s.nc.Flush())
 	count, _, err := published.Pending()

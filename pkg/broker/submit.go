@@ -98,17 +98,17 @@ type Submitter struct {
 	stop       chan struct{}
 	done       chan struct{}
 
-	mu    sync.Mutex
-	next  uint64
-	calls map[callKey]*call   // the newest attempt of each command
-	acks  map[uint64]*call    // calls waiting for a PubAck, by the token in its reply subject
-	lanes map[laneKey][]*call // first of each is in flight, the others wait for it
+	mu     sync.Mutex
+	next   uint64
+	calls  map[callKey]*call    // the newest attempt of each command
+	acks   map[uint64]*call     // calls waiting for a PubAck, by the token in its reply subject
+	queues map[queueKey][]*call // first of each is in flight, the others wait for it
 }
 
-type laneKey struct{ conversation, sender string }
+type queueKey struct{ conversation, sender string }
 
 type callKey struct {
-	laneKey
+	queueKey
 	command string
 }
 
@@ -152,7 +152,7 @@ func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConf
 		cfg: cfg.withDefaults(), nc: nc, partitions: partitions, inbox: inbox, log: log,
 		replies: nc.NewInbox() + ".",
 		stop:    make(chan struct{}), done: make(chan struct{}),
-		calls: map[callKey]*call{}, acks: map[uint64]*call{}, lanes: map[laneKey][]*call{},
+		calls: map[callKey]*call{}, acks: map[uint64]*call{}, queues: map[queueKey][]*call{},
 	}
 	for subject, handle := range map[string]nats.MsgHandler{s.replies + "*": s.onPubAck, ResultSubject(inbox): s.onResults} {
 		sub, err := nc.Subscribe(subject, handle)
@@ -194,7 +194,7 @@ func (s *Submitter) Pending() int {
 // Submit takes a command on its way, or joins the same command if it is under way. It does not wait for the broker. The error is
 // ErrBusy or ErrConflict; then nothing was done.
 func (s *Submitter) Submit(sub Submission) error {
-	key := callKey{laneKey{sub.Command.GetConversationId(), sub.Command.GetSender()}, sub.Command.GetCommandId()}
+	key := callKey{queueKey{sub.Command.GetConversationId(), sub.Command.GetSender()}, sub.Command.GetCommandId()}
 	now := time.Now()
 
 	s.mu.Lock()
@@ -212,12 +212,12 @@ func (s *Submitter) Submit(sub Submission) error {
 		return err
 	}
 	if underWay != nil {
-		s.supersede(underWay, now)
+		s.supersedeLocked(underWay, now)
 	}
 	s.calls[key] = c
-	s.lanes[key.laneKey] = append(s.lanes[key.laneKey], c)
-	if len(s.lanes[key.laneKey]) == 1 {
-		s.publish(c, now)
+	s.queues[key.queueKey] = append(s.queues[key.queueKey], c)
+	if len(s.queues[key.queueKey]) == 1 {
+		s.publishLocked(c, now)
 	}
 	s.mu.Unlock()
 	if underWay != nil {
@@ -245,7 +245,7 @@ func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, 
 }
 
 // joinAndUnlock has a client wait for a command that is under way: a client asks again after it lost its connection or its
-// patience. Callers hold mu, which is given up.
+// patience. It needs mu, and releases it.
 func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error {
 	if !conversation.SameBody(c.command.GetBody(), sub.Command.GetBody()) {
 		s.mu.Unlock()
@@ -262,8 +262,8 @@ func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error 
 	if accepted && c.token == 0 && now.After(c.askAt) {
 		c.patience *= 2
 		c.askAt = now.Add(c.patience)
-		s.renewID(c)
-		s.publish(c, now)
+		s.renewIDLocked(c)
+		s.publishLocked(c, now)
 	}
 	s.mu.Unlock()
 	if displaced != nil {
@@ -275,14 +275,14 @@ func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error 
 	return nil
 }
 
-// supersede makes room for a call of the same command with a higher attempt. The old call is not published again. If it is
-// being published, it keeps its place in the lane until the broker has answered or the time for that is over, so that the
-// new call follows it into the stream. Callers hold mu.
-func (s *Submitter) supersede(c *call, now time.Time) {
+// supersedeLocked makes room for a call of the same command with a higher attempt. The old call is not published again. If it is
+// being published, it keeps its place in the queue until the broker has answered or the time for that is over, so that the
+// new call follows it into the stream.
+func (s *Submitter) supersedeLocked(c *call, now time.Time) {
 	c.superseded = true
 	delete(s.calls, c.key)
 	if c.token == 0 || c.accepted {
-		s.retire(c, now)
+		s.retireLocked(c, now)
 	}
 }
 
@@ -312,14 +312,14 @@ func messageID(key callKey, attempt uint32) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// renewID gives the call's message another id, so that the broker stores it though it has it already; the store's unique
-// key keeps the command from happening twice. Callers hold mu.
-func (s *Submitter) renewID(c *call) {
+// renewIDLocked gives the call's message another id, so that the broker stores it though it has it already; the store's unique
+// key keeps the command from happening twice.
+func (s *Submitter) renewIDLocked(c *call) {
 	c.message.Header.Set(headerMsgID, messageID(c.key, c.command.GetAttempt())+"."+strconv.FormatUint(rand.Uint64(), 36))
 }
 
-// publish sends the call's message, unless it is too late for that; the call then ends at its deadline. Callers hold mu.
-func (s *Submitter) publish(c *call, now time.Time) {
+// publishLocked sends the call's message, unless it is too late for that; the call then ends at its deadline.
+func (s *Submitter) publishLocked(c *call, now time.Time) {
 	if now.After(c.notAfter) {
 		return
 	}
@@ -348,7 +348,7 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		return
 	}
 	if c.superseded {
-		s.retire(c, now)
+		s.retireLocked(c, now)
 		s.mu.Unlock()
 		return
 	}
@@ -363,8 +363,8 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		// It is in the stream already, perhaps since before this process started: nobody will answer that copy to us.
 		// Once more under another id makes the owner answer.
 		c.republish = true
-		s.renewID(c)
-		s.publish(c, now)
+		s.renewIDLocked(c)
+		s.publishLocked(c, now)
 		s.mu.Unlock()
 		return
 	}
@@ -377,7 +377,7 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 	c.accepted, c.deadline = true, now.Add(s.cfg.OutcomeTimeout)
 	c.patience, c.askAt = s.cfg.AskAgain, now.Add(s.cfg.AskAgain)
 	waiters := c.waiters
-	s.leaveLane(c, now)
+	s.leaveQueueLocked(c, now)
 	s.mu.Unlock()
 	for _, w := range waiters {
 		if w.Accepted != nil {
@@ -395,14 +395,14 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 	now := time.Now()
 	for _, result := range results.GetResults() {
 		outcome := result.GetOutcome()
-		key := callKey{laneKey{outcome.GetConversationId(), result.GetSender()}, outcome.GetCommandId()}
+		key := callKey{queueKey{outcome.GetConversationId(), result.GetSender()}, outcome.GetCommandId()}
 		s.mu.Lock()
 		c := s.calls[key]
 		if c != nil && !bytes.Equal(c.command.GetSalt(), result.GetSalt()) {
 			c = nil // the answer to another copy of the command, perhaps with another body
 		}
 		if c != nil {
-			s.forget(c, now)
+			s.forgetLocked(c, now)
 		}
 		s.mu.Unlock()
 		if c != nil {
@@ -429,39 +429,39 @@ func (c *call) finish(outcome *conversationv1.Outcome) {
 	}
 }
 
-// forget takes the call out of all tables. Callers hold mu.
-func (s *Submitter) forget(c *call, now time.Time) {
+// forgetLocked takes the call out of all tables.
+func (s *Submitter) forgetLocked(c *call, now time.Time) {
 	delete(s.calls, c.key)
-	s.retire(c, now)
+	s.retireLocked(c, now)
 }
 
-// retire ends the publishing of a call and gives up its place in the lane. Callers hold mu.
-func (s *Submitter) retire(c *call, now time.Time) {
+// retireLocked ends the publishing of a call and gives up its place in the queue.
+func (s *Submitter) retireLocked(c *call, now time.Time) {
 	if c.token != 0 {
 		delete(s.acks, c.token)
 		c.token = 0
 	}
 	if !c.accepted {
 		c.accepted = true
-		s.leaveLane(c, now)
+		s.leaveQueueLocked(c, now)
 	}
 }
 
-// leaveLane lets the next command of the same sender and conversation go. Callers hold mu.
-func (s *Submitter) leaveLane(c *call, now time.Time) {
-	lane := s.lanes[c.key.laneKey]
-	for i := range lane {
-		if lane[i] != c {
+// leaveQueueLocked lets the next command of the same sender and conversation go.
+func (s *Submitter) leaveQueueLocked(c *call, now time.Time) {
+	queue := s.queues[c.key.queueKey]
+	for i := range queue {
+		if queue[i] != c {
 			continue
 		}
-		lane = append(lane[:i:i], lane[i+1:]...)
-		if len(lane) == 0 {
-			delete(s.lanes, c.key.laneKey)
+		queue = append(queue[:i:i], queue[i+1:]...)
+		if len(queue) == 0 {
+			delete(s.queues, c.key.queueKey)
 			return
 		}
-		s.lanes[c.key.laneKey] = lane
+		s.queues[c.key.queueKey] = queue
 		if i == 0 {
-			s.publish(lane[0], now)
+			s.publishLocked(queue[0], now)
 		}
 		return
 	}
@@ -491,36 +491,36 @@ func (s *Submitter) sweepOnce(now time.Time) (overdue []*call) {
 		switch {
 		case !now.After(c.tryAt):
 		case c.superseded:
-			s.retire(c, now)
+			s.retireLocked(c, now)
 		case now.Before(c.deadline):
-			s.publish(c, now)
+			s.publishLocked(c, now)
 		}
 	}
 	for _, c := range s.calls {
 		switch {
 		case !now.After(c.deadline):
 		case c.accepted:
-			s.forget(c, now)
+			s.forgetLocked(c, now)
 			overdue = append(overdue, c)
 		default:
-			overdue = s.failLane(c, now, overdue)
+			overdue = s.failQueueLocked(c, now, overdue)
 		}
 	}
 	return overdue
 }
 
-// failLane gives up a call that was not accepted in time and those queued behind it: passing it would break the sender's
-// order. Callers hold mu.
-func (s *Submitter) failLane(c *call, now time.Time, overdue []*call) []*call {
-	lane := s.lanes[c.key.laneKey]
-	delete(s.lanes, c.key.laneKey)
-	for _, queued := range lane {
-		queued.accepted = true // out of the lane
+// failQueueLocked gives up a call that was not accepted in time and those queued behind it: passing it would break the sender's
+// order.
+func (s *Submitter) failQueueLocked(c *call, now time.Time, overdue []*call) []*call {
+	queue := s.queues[c.key.queueKey]
+	delete(s.queues, c.key.queueKey)
+	for _, queued := range queue {
+		queued.accepted = true // out of the queue
 		if queued.superseded { // out of calls, and nobody waits
-			s.retire(queued, now)
+			s.retireLocked(queued, now)
 			continue
 		}
-		s.forget(queued, now)
+		s.forgetLocked(queued, now)
 		overdue = append(overdue, queued)
 	}
 	return overdue

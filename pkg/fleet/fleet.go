@@ -240,7 +240,7 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before, known := f.members[alive.GetInstance()]
-	if !known && !f.makeRoom(now) {
+	if !known && !f.makeRoomLocked(now) {
 		return
 	}
 	m := member{
@@ -260,9 +260,9 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	}
 }
 
-// makeRoom forgets who is gone when there is no room for one more. It reports false when there is none even so; whoever
-// asks then knows less. Callers hold mu.
-func (f *Fleet) makeRoom(now time.Time) bool {
+// makeRoomLocked forgets instances that are gone when there is no room for another. It returns false when there is none even so;
+// then answers to operators lack an instance.
+func (f *Fleet) makeRoomLocked(now time.Time) bool {
 	if len(f.members) < maxMembers {
 		return true
 	}
