@@ -89,7 +89,7 @@ type Reads struct {
 }
 
 // Ask calls the store for something that only reads, until it answers or the work is stopped. If the answer to a list is too
-// large, each half is asked for.
+// large, each half is asked for. What does not heal by itself raises the alarm with each try.
 func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func(ctx context.Context, items []T) error) error {
 	var pause Backoff
 	for {
@@ -112,6 +112,8 @@ func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func
 		switch {
 		case FaultOf(err) == Damaged:
 			r.Host.Alarm(fmt.Errorf("%w; check the log with runnel admin conversations verify", err))
+		case FaultOf(err) == TooLarge: // and it cannot be less
+			r.Host.Alarm(fmt.Errorf("the %s of one conversation are more than one answer can carry: %w", what, err))
 		case pause.Tries == 0:
 			r.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}

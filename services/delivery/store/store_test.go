@@ -21,12 +21,13 @@ func (h *host) Sleep(d time.Duration)        { time.Sleep(d) }
 func (h *host) LookAtStream(context.Context) {}
 func (h *host) Alarm(err error)              { h.alarms = append(h.alarms, err) }
 
-// A store that is away is asked again. Events that are missing in it stop the partition with an alarm: that does not heal by itself.
-func TestAskReportsDamage(t *testing.T) {
+// A store that is away is asked again. What does not heal by itself stops the partition with an alarm: events that are missing, and
+// one answer that is too large.
+func TestAskReportsWhatDoesNotHeal(t *testing.T) {
 	for name, c := range map[string]struct {
 		code   codes.Code
 		alarms int
-	}{"away": {codes.Unavailable, 0}, "damaged": {codes.DataLoss, 3}} {
+	}{"away": {codes.Unavailable, 0}, "damaged": {codes.DataLoss, 3}, "too large": {codes.ResourceExhausted, 3}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h, tries := &host{}, 0
@@ -47,4 +48,23 @@ func TestAskReportsDamage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list whose answer is too large is asked for in halves, down to one item.
+func TestAskHalvesWhatIsTooLarge(t *testing.T) {
+	h := &host{}
+	reads := &Reads{
+		Host: h, Timeout: time.Second, Log: slog.New(slog.DiscardHandler),
+		Retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "retries_total", Help: "Calls that failed."}),
+	}
+	var asked []int
+	require.NoError(t, Ask(t.Context(), reads, "commands", []int{1, 2, 3, 4, 5}, func(_ context.Context, items []int) error {
+		if len(items) > 1 {
+			return status.Error(codes.ResourceExhausted, "too large")
+		}
+		asked = append(asked, items...)
+		return nil
+	}))
+	require.Equal(t, []int{1, 2, 3, 4, 5}, asked)
+	require.Empty(t, h.alarms)
 }
