@@ -156,6 +156,7 @@ func (c *check) behind(last, until uint64) {
 	} else {
 		c.fault(last, "it is missing")
 	}
+	c.fault(last+1, "it cannot be checked: the event before it is missing")
 	c.response.Checked, c.response.CheckedHash = last+1, nil
 }
 
