@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
-// bus is NATS as rooms use it.
+// bus implements room.Bus on NATS.
 type bus struct{ nats *nats.Conn }
 
 // Subscribe implements room.Bus.
@@ -32,13 +32,13 @@ func (b bus) Subscribe(conversationID string, to chan *nats.Msg) (room.Unsubscri
 // Flush implements room.Bus.
 func (b bus) Flush(ctx context.Context) error { return b.nats.FlushWithContext(ctx) }
 
-// notices takes what is told to all gateways.
+// notices receives the messages that are published to all gateways.
 type notices struct {
 	sessions *session.Sessions
 	log      *slog.Logger
 }
 
-// subscribe listens to the notices. It fails when NATS refuses any subscription of the connection.
+// subscribe subscribes to the notices. It returns an error when NATS refuses any subscription of the connection.
 func (n notices) subscribe(nc *nats.Conn) (unsubscribe func(), err error) {
 	var subs []*nats.Subscription
 	unsubscribe = func() {
@@ -56,7 +56,7 @@ func (n notices) subscribe(nc *nats.Conn) (unsubscribe func(), err error) {
 	return unsubscribe, broker.Allowed(nc)
 }
 
-// onJoined takes notices of new memberships.
+// onJoined handles notices of new memberships.
 func (n notices) onJoined(msg *nats.Msg) {
 	var joined brokerv1.Joined
 	if err := proto.Unmarshal(msg.Data, &joined); err != nil {
@@ -68,7 +68,7 @@ func (n notices) onJoined(msg *nats.Msg) {
 	}
 }
 
-// onRevoked takes notices of revoked tokens.
+// onRevoked handles notices of revoked tokens.
 func (n notices) onRevoked(msg *nats.Msg) {
 	var notice brokerv1.Revoked
 	if err := proto.Unmarshal(msg.Data, &notice); err != nil {
@@ -79,7 +79,7 @@ func (n notices) onRevoked(msg *nats.Msg) {
 	n.sessions.Revoke(notice.GetUserId(), notice.GetBeforeMs())
 }
 
-// onReconnect calls back whenever the connection to NATS is there again, until ctx ends: live messages were missed.
+// onReconnect calls back each time the connection to NATS is restored, until ctx ends: live messages may have been missed.
 func onReconnect(ctx context.Context, status <-chan nats.Status, back func()) {
 	for {
 		select {

@@ -8,7 +8,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-// Config tunes a gateway. The zero value is not useful; the defaults stand in the tags.
+// Config configures a gateway. The zero value is not usable; the tags contain the defaults.
 type Config struct {
 	Listen         string        `help:"Address that clients connect to." default:"127.0.0.1:8080"`
 	TLS            certs.KeyPair `embed:"" prefix:"tls."`
@@ -46,10 +46,10 @@ type Config struct {
 	ClientTraceRatePerUser float64 `help:"The same for one user." default:"10"`
 }
 
-// leastInterval is the shortest time that a setting may ask something to be done every so often, or wait for.
+// leastInterval is the shortest interval or timeout that a setting may have.
 const leastInterval = time.Millisecond
 
-// validate refuses what would hang or flood.
+// validate rejects settings that would make the gateway hang or flood other services.
 func (c Config) validate() error {
 	for name, value := range map[string]time.Duration{
 		"connect-timeout": c.ConnectTimeout, "heartbeat": c.Heartbeat, "ack-timeout": c.AckTimeout, "write-timeout": c.WriteTimeout,

@@ -1,10 +1,10 @@
-// Package gateway terminates client connections. It authenticates them, checks shape, size and rate of what they say,
-// takes commands to the broker, and pushes the events of their conversations to them in order.
+// Package gateway terminates client connections. It authenticates clients, checks the shape, size and rate of their frames,
+// passes commands to the broker, and pushes the events of their conversations to them in order.
 //
-// It never writes to the store and never decides the order or the permission of a command. All it holds can be lost: a
-// client that loses its gateway resumes by seq on another.
+// It never writes to the store and never decides the order or the permission of a command. All its state can be lost: a client
+// that loses its gateway resumes by seq on another.
 //
-// This package is the composition; each part is a package below, and knows only those under it:
+// This package wires the parts together. Each part is a package below, and imports only the packages listed under it:
 //
 //	operator   answers operators: gRPC, JSON, numbers
 //	session    a device's authenticated presence: connects, resumes, beats, passes acknowledgements on
@@ -17,8 +17,8 @@
 //	page, wire, metrics, backoff   judging pages of history, encodings of transports, counters, waiting
 //	gatewaytest                    what tests share: a history service with one conversation, and logs
 //
-// Package room explains how an event reaches a client, package session what becomes of a frame. A new transport is a package beside
-// link/websocket (see link/README.md), a new request a file in requests (see requests/README.md).
+// Package room explains how an event reaches a client; package session explains how a frame is handled. A new transport is a
+// package next to link/websocket (see link/README.md); a new request is a file in requests (see requests/README.md).
 //
 // Commands are admitted up to the installation's protocol level (installation.go).
 package gateway

@@ -11,39 +11,39 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
-// maxReconnectDelay bounds how long a client may be asked to stay away: for its user that is an outage.
+// maxReconnectDelay is the longest delay that a client may be asked to wait before it reconnects: for its user that is an outage.
 const maxReconnectDelay = 30 * time.Second
 
-// drainPlan spreads a drain. Clients come back elsewhere one after the other at a rate, each at a moment of its own.
-// Its connection is closed at that moment if the window is long enough for all; otherwise connections are closed faster, evenly
-// over the window, and each client is asked to wait for its moment. For those who wait that is an outage, so where the rate
-// would make it too long, it is the rate that gives way.
+// drainPlan spreads a drain over time. Clients reconnect to other gateways one after the other, at a fixed rate; each has its own
+// reconnect time. If the window is long enough for all clients, each connection is closed at its reconnect time. Otherwise
+// connections are closed faster, evenly over the window, and each client is asked to wait until its reconnect time. That wait is
+// an outage for its user, so if the rate would make the wait too long, the rate is exceeded.
 type drainPlan struct {
 	count  int
 	rate   int
 	window time.Duration
 }
 
-// back is how long it takes until all have come back.
+// back is how long it takes until all clients have reconnected.
 func (f drainPlan) back() time.Duration {
 	return min(time.Duration(f.count)*time.Second/time.Duration(max(f.rate, 1)), f.window+maxReconnectDelay)
 }
 
-// over is how long closing takes.
+// over is how long it takes to close all connections.
 func (f drainPlan) over() time.Duration { return min(f.back(), f.window) }
 
-// closing is when the i-th connection is closed, counted from the beginning.
+// closing is when the i-th connection is closed, measured from the start of the drain.
 func (f drainPlan) closing(i int) time.Duration {
 	return f.over() * time.Duration(i) / time.Duration(max(f.count, 1))
 }
 
-// delay is what the i-th client is asked to wait when it is closed after so long.
+// delay is how long the i-th client is asked to wait if its connection is closed after elapsed.
 func (f drainPlan) delay(i int, elapsed time.Duration) time.Duration {
 	return max(f.back()*time.Duration(i)/time.Duration(max(f.count, 1))-elapsed, 0)
 }
 
-// drain closes sessions with a request to go elsewhere, spread over time. It takes the window at most, and then outbox.CloseGrace
-// and a second for those that do not answer. left shows how many are still to be closed.
+// drain closes sessions, spread over time, and asks their clients to reconnect elsewhere. It takes at most the window, plus
+// outbox.CloseGrace and one second for clients that do not answer. left is set to the number of sessions still to be closed.
 func (f drainPlan) drain(sessions []*session.Session, left prometheus.Gauge, log *slog.Logger) {
 	if len(sessions) == 0 {
 		return

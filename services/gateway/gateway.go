@@ -38,7 +38,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
-// Deps is what a gateway works with. All are required, except TracerProvider and Pages.
+// Deps are the dependencies of a gateway. All are required, except TracerProvider and Pages.
 type Deps struct {
 	NATS       *nats.Conn
 	Partitions int
@@ -46,16 +46,16 @@ type Deps struct {
 	Verifier   *auth.Verifier
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
-	// TracerProvider makes spans; nil makes none.
+	// TracerProvider creates spans; nil disables tracing.
 	TracerProvider trace.TracerProvider
-	// Pages serves what is not the WebSocket endpoint; nil serves nothing.
+	// Pages handles requests that are not for the WebSocket endpoint; nil serves nothing.
 	Pages http.Handler
 }
 
-// Path is where clients connect.
+// Path is the path of the WebSocket endpoint.
 const Path = "/v1/ws"
 
-// Gateway terminates client connections. Make it with New, then Run it once.
+// Gateway terminates client connections. Create it with New, then call Run once.
 type Gateway struct {
 	cfg          Config
 	id           string
@@ -79,12 +79,12 @@ type Gateway struct {
 	listening atomic.Bool
 	lost      chan struct{} // something may have been lost on NATS
 
-	// ctx is the life of everything that serves connections; it ends after the drain.
+	// ctx is the lifetime of everything that serves connections; it ends after the drain.
 	ctx    context.Context //nolint:containedctx // connections are served by callbacks that bring no context of their own
 	cancel context.CancelFunc
 }
 
-// New makes a gateway that listens already, so that its address is known, but takes no connection before Run.
+// New creates a gateway. It listens at once, so that its address is known, but accepts no connection before Run.
 func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configuration of the gateway: %w", err)
@@ -113,7 +113,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	return g, nil
 }
 
-// compose makes the parts, from the ground up.
+// compose creates the parts, lowest layer first.
 func (g *Gateway) compose(deps Deps) {
 	cfg := g.cfg
 	recorder, closed := flight.NewRecorder(cfg.ExplainEntries), flight.NewClosedLog(cfg.ExplainEntries)
@@ -160,7 +160,7 @@ func (g *Gateway) compose(deps Deps) {
 	})
 }
 
-// acceptWebSocket takes one WebSocket connection, or answers why not.
+// acceptWebSocket accepts one WebSocket connection, or answers with the reason for the refusal.
 func (g *Gateway) acceptWebSocket(w http.ResponseWriter, r *http.Request) {
 	g.serve(w, r, func(remote string, number uint32) acceptedLink {
 		if l := g.websockets.Accept(w, r, remote, number); l != nil {
@@ -170,14 +170,14 @@ func (g *Gateway) acceptWebSocket(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// acceptedLink is a link that is served, or ended at once.
+// acceptedLink is a link that is either served or ended at once.
 type acceptedLink interface {
 	link.Link
 	End() errcode.CloseCode
 }
 
-// serve takes one connection of any transport, or answers why not. accept makes its link; it returns nil when it has answered the
-// request itself.
+// serve accepts one connection of any transport, or answers with the reason for the refusal. accept creates its link; it returns
+// nil if it has answered the request itself.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, accept func(remote string, number uint32) acceptedLink) {
 	remote := g.gate.Remote(r)
 	if refusal := g.gate.Admit(r, remote); refusal != nil {
@@ -213,13 +213,13 @@ func (a *admitted) Ended(code errcode.CloseCode) {
 	a.gate.Release(a.remote)
 }
 
-// ID names this gateway: its inbox for outcomes, in logs and for operators. It is new with every start.
+// ID identifies this gateway: in its inbox for outcomes, in logs and for operators. Each start has a new ID.
 func (g *Gateway) ID() string { return g.id }
 
 // Addr is the address that clients connect to.
 func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 
-// Close gives the address up of a gateway that is not run. After Run it changes nothing.
+// Close releases the listen address of a gateway that is not run. After Run it has no effect.
 func (g *Gateway) Close() {
 	g.cancel()
 	_ = g.listener.Close()
@@ -228,10 +228,10 @@ func (g *Gateway) Close() {
 // Server is the gRPC service for operators.
 func (g *Gateway) Server() *operator.Server { return g.operator }
 
-// Debug shows the gateway from the inside, for the admin port.
+// Debug returns the internal state of the gateway, for the admin port.
 func (g *Gateway) Debug() http.Handler { return g.operator.Debug() }
 
-// Overview is what the gateway is and does, in numbers.
+// Overview returns the identity and the figures of the gateway.
 func (g *Gateway) Overview() operator.Overview { return g.operator.Overview() }
 
 func (g *Gateway) pendingCommands() int {
@@ -241,7 +241,7 @@ func (g *Gateway) pendingCommands() int {
 	return 0
 }
 
-// Checks are what readiness depends on: without NATS or the store a client would only connect to wait.
+// Checks are the conditions for readiness: without NATS or the store a client would connect only to wait.
 func (g *Gateway) Checks() map[string]telemetry.Check {
 	return map[string]telemetry.Check{
 		"gateway": func(context.Context) error {
@@ -260,12 +260,12 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 	}
 }
 
-// Run serves clients until ctx ends, then drains: no new connections, and those there are get told to go elsewhere, spread
-// over time. It returns when everything the gateway started has ended.
+// Run serves clients until ctx ends, then drains: it accepts no new connections, and asks the connected clients, spread over
+// time, to reconnect elsewhere. It returns when everything that the gateway started has ended.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.cancel()
 	defer func() { _ = g.listener.Close() }() // a second close changes nothing
-	// Clients are refused until the store has answered this. It may be away when the gateway starts.
+	// Clients are refused until the store has answered this call. The store may be unavailable when the gateway starts.
 	switch err := g.installation.agree(ctx); {
 	case errors.Is(err, ErrMismatch):
 		return err
@@ -316,10 +316,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.gate.Close()
 	_ = g.listener.Close() // a second close by the server changes nothing
 	drainPlan{rate: g.cfg.DrainRate, window: g.cfg.Drain}.drain(g.sessions.Close(), g.metrics.DrainLeft, g.log)
-	_ = g.server.Close() // the listener is gone; errors of closing idle HTTP connections mean nothing
+	_ = g.server.Close() // the listener is closed already; errors of closing idle HTTP connections do not matter
 	g.cancel()
 	g.websockets.WaitForReaders()
-	background.Wait() // before workers: what runs in the background starts them
+	background.Wait() // before workers: background work starts them
 	g.sessions.Wait()
 	g.rooms.Wait()
 	g.outboxes.Writers.Wait()
@@ -332,7 +332,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return nil
 }
 
-// answerOperators answers what is asked of all gateways over NATS, as Server does over gRPC.
+// answerOperators answers queries that are sent to all gateways over NATS, as Server does over gRPC.
 func (g *Gateway) answerOperators(ctx context.Context) {
 	instance := fleet.New(fleet.Config{NATS: g.nats, Service: "gateway", Instance: g.id, Log: g.log})
 	gatewayv1.RegisterGatewayServiceServer(instance, g.operator)
@@ -341,7 +341,7 @@ func (g *Gateway) answerOperators(ctx context.Context) {
 	}
 }
 
-// compareAll has everything compared with the store: live messages and notices may have been lost.
+// compareAll starts a comparison of all state with the store: live messages and notices may have been lost.
 func (g *Gateway) compareAll() {
 	select {
 	case g.lost <- struct{}{}:
@@ -350,10 +350,10 @@ func (g *Gateway) compareAll() {
 	g.sessions.Relist()
 }
 
-// sweepInterval is how exact heartbeats, time-outs and retries are.
+// sweepInterval is the precision of heartbeats, timeouts and retries.
 const sweepInterval = time.Second
 
-// sweep does what time asks for until ctx ends.
+// sweep does the periodic work until ctx ends.
 func (g *Gateway) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -369,7 +369,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 	}
 }
 
-// compareHeads compares with the store once in every heartbeat interval, and at once when something may have been lost.
+// compareHeads compares heads with the store once per heartbeat interval, and at once when something may have been lost.
 func (g *Gateway) compareHeads(ctx context.Context) {
 	ticker := time.NewTicker(g.cfg.Heartbeat)
 	defer ticker.Stop()

@@ -19,14 +19,15 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// ErrMismatch means that this gateway cannot serve the installation: it is of an older build than the installation's protocol
-// level needs, or is set to another number of partitions.
+// ErrMismatch means that this gateway cannot serve the installation: its build is older than the installation's protocol level
+// requires, or its number of partitions differs.
 var ErrMismatch = errors.New("this gateway does not fit the installation")
 
-// levelInterval is about how often the installation's level is asked for: what an operator raises is admitted that much later.
+// levelInterval is about how often the installation's level is read: after an operator raises it, the new level takes effect
+// within this time.
 const levelInterval = 5 * time.Second
 
-// installation is what the gateway knows of what all parts of the installation must agree on.
+// installation holds the settings that all parts of the installation must agree on, as this gateway knows them.
 type installation struct {
 	history interface {
 		GetInstallation(ctx context.Context, request *historyv1.GetInstallationRequest, options ...grpc.CallOption) (*historyv1.GetInstallationResponse, error)
@@ -43,7 +44,7 @@ type installation struct {
 // level is the installation's protocol level as this gateway knows it; 0 before the store has answered. It never falls.
 func (i *installation) level() conversation.Level { return conversation.Level(i.known.Load()) }
 
-// check is the readiness of the store.
+// check reports whether the store is ready.
 func (i *installation) check(ctx context.Context) error {
 	if _, err := i.history.Heads(ctx, &historyv1.HeadsRequest{}); err != nil {
 		return err
@@ -54,8 +55,8 @@ func (i *installation) check(ctx context.Context) error {
 	return nil
 }
 
-// agree asks the store what all parts of the installation must agree on. The error wraps ErrMismatch when this gateway must
-// not serve clients, whatever happens.
+// agree reads from the store the settings that all parts of the installation must agree on. The error wraps ErrMismatch if this
+// gateway must never serve clients.
 func (i *installation) agree(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
@@ -89,7 +90,7 @@ func checkInstallation(answer *historyv1.GetInstallationResponse, partitions int
 	return nil
 }
 
-// watch asks again and again until ctx ends, or until this gateway must stop: then it returns why.
+// watch repeats agree until ctx ends, or until this gateway must stop: then it returns the reason.
 func (i *installation) watch(ctx context.Context) error {
 	for ctx.Err() == nil {
 		backoff.Pause(ctx.Done(), levelInterval*3/4+rand.N(levelInterval/2))

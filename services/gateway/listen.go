@@ -11,7 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs"
 )
 
-// listen opens the address that clients connect to, with TLS where there is a certificate.
+// listen opens the address that clients connect to, with TLS if there is a certificate.
 func listen(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (net.Listener, error) {
 	var secured *tls.Config
 	if files := cfg.TLS.Config(); !files.Empty() {

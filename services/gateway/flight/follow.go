@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxFollowed bounds the deliveries that are followed at once on a gateway, and maxFollowedPerEvent those of one event: a
-	// sampled event in a room of thousands would make more spans than anybody reads.
+	// maxFollowed limits the deliveries that are followed at once on a gateway, and maxFollowedPerEvent those of one event: a
+	// sampled event in a room of thousands would create more spans than are useful.
 	maxFollowed         = 4096
 	maxFollowedPerEvent = 64
 	// FollowFor is how long an acknowledgement is waited for.
@@ -79,7 +79,7 @@ func (d *Delivery) Acknowledged() {
 	}
 }
 
-// Abandon ends what was begun, with the reason why it does not come to its end.
+// Abandon ends the open spans with the reason why the delivery was not completed.
 func (d *Delivery) Abandon(reason string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

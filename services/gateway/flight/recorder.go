@@ -47,7 +47,7 @@ type step struct {
 	mark uint32 // how far the connection's send queue was; of steps of a whole room, the key's other half
 }
 
-// stepCommitted is no step of this gateway: it keeps what a live message tells of the commit.
+// stepCommitted is not a step of this gateway: it keeps what a live message reports about the commit.
 const stepCommitted gatewayv1.StepKind = 0xff
 
 const (
@@ -68,7 +68,7 @@ func NewRecorder(entries int) *Recorder {
 	return r
 }
 
-// Key stands for a conversation in steps. The seed keeps anybody from choosing ids that look alike.
+// Key stands for a conversation in steps. The hash seed prevents users from choosing ids that collide.
 type Key uint64
 
 // KeyOf is the key of a conversation in this recorder.
@@ -144,7 +144,7 @@ func (s *step) isOf(key Key) bool {
 	return s.room == uint32(key) && s.mark == uint32(key>>32)
 }
 
-// look calls see for every step in the shard, oldest first, and gives the time since which nothing was forgotten.
+// look calls see for every step in the shard, oldest first, and returns the time since which no step was forgotten.
 func (s *shard) look(see func(*step)) (since int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

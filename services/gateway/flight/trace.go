@@ -46,10 +46,10 @@ const (
 
 // Tracer makes the gateway's spans. Without a provider nothing is recorded and nothing is allocated.
 //
-// A command goes on with the trace of the client's own span, so that a send is one trace from the client to each receiver.
-// But it is not the client who decides how much is recorded: a sampled span of a client counts only as often as the rates of
-// its user and of the gateway allow. What is above them begins a trace of the gateway's own, sampled by its own ratio and
-// linked to the client's; so does what a client did not sample.
+// A command continues the trace of the client's own span, so that a send is one trace from the client to each receiver. But the
+// client does not decide how much is recorded: a client's sampled span counts only within the rates of its user and of the
+// gateway. Above these rates, or if the client did not sample its span, the gateway begins a trace of its own, sampled by its own
+// ratio and linked to the client's.
 type Tracer struct {
 	tracer  trace.Tracer
 	on      bool
@@ -112,7 +112,7 @@ func (s SubmitSpan) Accepted() {
 	}
 }
 
-// Abandon ends the spans of a command that did not get on its way.
+// Abandon ends the spans of a command that could not be published.
 func (s SubmitSpan) Abandon(err error) {
 	if s.receive == nil {
 		return

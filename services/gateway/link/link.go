@@ -1,6 +1,6 @@
-// Package link is what a session knows of the transport below it. A Link takes ready-made messages and closes with a code; a
-// Receiver takes what the client sends. Each transport is a sibling package that passes the suite of linktest; the queue that
-// all of them share is outbox. A link never decodes a frame and never knows users or conversations.
+// Package link is the session's interface to a transport. A Link takes encoded messages and closes with a code; a Receiver takes
+// the client's messages. Each transport is a sibling package that passes the suite of linktest; all of them share the queue in
+// outbox. A link never decodes a frame and never knows users or conversations.
 package link
 
 import (
@@ -15,16 +15,16 @@ import (
 //	live ──Close──▶ closing (what was begun is written, then the close code) ──▶ ended
 //	  └────────────── the transport fails, or the client closes ──────────────────▲
 type Link interface {
-	// Queue adds a ready-made message without writing it. It reports whether it is the first: then the caller calls Flush when
-	// it has no more for this link. Otherwise another caller does, or the link is writing already.
+	// Queue adds an encoded message without writing it. It reports whether the message is the first in the queue: then the caller
+	// calls Flush when it has no more for this link. Otherwise another caller does so, or the link is writing already.
 	Queue(message []byte) (first bool)
 	// QueueEvents is Queue for a message with events, whose fate is recorded. It returns the mark that the recorder knows the
 	// message by, 0 when the link is closing and the message was dropped.
 	QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool)
 	// Flush writes what is queued, without waiting for a client that is slow to read.
 	Flush()
-	// WaitForRoom waits until the queue is less than half full, so that a long answer never makes a client slow. It returns
-	// false when the link is closing.
+	// WaitForRoom waits until the queue is less than half full, so that a long answer never makes a client count as slow. It returns
+	// false if the link is closing.
 	WaitForRoom() bool
 	// Close closes the link with a code. Later calls change nothing and return false.
 	Close(code errcode.CloseCode, reason string) bool
@@ -34,15 +34,15 @@ type Link interface {
 	Done() <-chan struct{}
 	// Describe tells operators about the link.
 	Describe() Description
-	// Serve reads for a receiver. It is called once, and may return before the link has ended: a goroutine of the transport goes
-	// on reading then, which the gateway waits for when it stops. Nothing is handed over once the link is Closing, but reading
-	// goes on until the client has answered the close or the read deadline has passed. Then Ended is called, once and last.
-	// A message above the transport's limits is not handed over: the link is closed with errcode.CloseTooLarge. Before Opened,
-	// when anybody may be the client, the limit is protocol.MaxConnectBytes.
+	// Serve reads for a receiver. It is called once, and may return before the link has ended: then a goroutine of the transport
+	// continues to read, and the gateway waits for it when it stops. No message is passed on once the link is Closing, but reading
+	// continues until the client has answered the close or the read deadline has passed. Then Ended is called, once and last. A
+	// message above the transport's limits is not passed on: the link is closed with errcode.CloseTooLarge. Before Opened, when the
+	// client is not yet authenticated, the limit is protocol.MaxConnectBytes.
 	Serve(receiver Receiver)
 }
 
-// Description is what operators are told about a link.
+// Description describes a link for operators.
 type Description struct {
 	// Encoding is that of answers and pushes; a session may use another one of the same framing for events.
 	Encoding wire.Encoding
@@ -52,7 +52,7 @@ type Description struct {
 	QueuedBytes int
 }
 
-// Receiver is told what happens on a link, by one goroutine at a time.
+// Receiver is notified of what happens on a link, by one goroutine at a time.
 type Receiver interface {
 	// Receive handles one message, which is valid during the call only.
 	Receive(message []byte)

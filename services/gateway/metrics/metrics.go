@@ -1,5 +1,5 @@
-// Package metrics counts what a gateway does, for Prometheus. Labels come from fixed catalogues only, and every series is there
-// from the start. It never looks at the gateway: what is measured when somebody asks is registered by operator.
+// Package metrics counts a gateway's work for Prometheus. Labels come from fixed catalogues only, and every series exists from
+// the start. It never reads the gateway: package operator registers the metrics that are measured at each scrape.
 package metrics
 
 import (
@@ -32,7 +32,7 @@ type Metrics struct {
 	Reads                          [numReads]prometheus.Counter
 }
 
-// Limit is one that a client ran into.
+// Limit is a limit that a client exceeded.
 type Limit int
 
 // The limits.
@@ -57,7 +57,7 @@ var limitNames = [numLimits]string{
 	"frame_rate", "max_frame_bytes", "command_rate_per_user", "max_commands", "calls_per_connection", "send_queue_bytes",
 }
 
-// Reject is why a connection was not taken, or not let in.
+// Reject is the reason why a connection was refused, before or after it was accepted.
 type Reject int
 
 // The reasons.
@@ -98,7 +98,7 @@ const (
 
 var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations", "installation", "views"}
 
-// latencyBuckets begin where a standalone server answers and end where a client gives up.
+// latencyBuckets range from the latency of a standalone server to the timeout of a client.
 var latencyBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
 // New registers all series.

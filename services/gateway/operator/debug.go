@@ -17,7 +17,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Debug shows one gateway from the inside, as JSON. It is for the admin port, which asks who is there; it changes nothing.
+// Debug returns the internal state of one gateway as JSON. It is for the admin port, which authenticates callers; it changes
+// nothing.
 //
 //	GET /debug/connections?user=&after=&limit=   connections, by id
 //	GET /debug/connections/{id}                  one, with where it stands in its conversations
@@ -91,7 +92,7 @@ func answer(w http.ResponseWriter, value any, err error) {
 
 type shownUser struct {
 	User string `json:"user"`
-	// RevokedBeforeMs is what this gateway has heard; the store knows for sure.
+	// RevokedBeforeMs is the latest value that this gateway has heard of; the store has the authoritative one.
 	RevokedBeforeMs int64     `json:"revoked_before_ms,omitempty"`
 	Connections     []message `json:"connections"`
 }

@@ -21,8 +21,8 @@ import (
 // maxTrails bounds the connections of one explanation.
 const maxTrails = 100
 
-// Explain tells what this gateway remembers of one event and one user. It looks through a few shards of the recorder, which
-// takes about a millisecond.
+// Explain returns what this gateway remembers of one event and one user. It searches a few shards of the recorder, which takes
+// about a millisecond.
 func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (*gatewayv1.ExplainResponse, error) {
 	switch {
 	case !conversation.ValidUser(request.GetUserId()):
@@ -34,7 +34,7 @@ func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (
 	}
 	recorder := s.deps.Recorder
 	answer := &gatewayv1.ExplainResponse{Gateway: s.deps.Gateway, StartedMs: recorder.Started().UnixMilli()}
-	// Those that live first: one that ends in between is then found twice rather than never.
+	// Live connections are listed first: one that ends in between is then found twice rather than never.
 	subjects := s.living(request.GetUserId(), request.GetConversationId())
 	gone, connectionsSince := s.deps.Closed.Of(request.GetUserId())
 	for _, closed := range gone {
@@ -60,7 +60,7 @@ type subject struct {
 	trail  *gatewayv1.Trail
 }
 
-// living are the connections of a user that are there now.
+// living returns the present connections of a user.
 func (s *Server) living(userID, conversationID string) []subject {
 	sessions := s.deps.Sessions.List(userID)
 	subjects := make([]subject, 0, len(sessions))
@@ -73,7 +73,7 @@ func (s *Server) living(userID, conversationID string) []subject {
 	return subjects
 }
 
-// closeAbnormal stands for connections that were lost without a word (RFC 6455, section 7.1.5).
+// closeAbnormal stands for connections that were lost without a close frame (RFC 6455, section 7.1.5).
 const closeAbnormal = 1006
 
 // closedSubject is a connection that has ended.

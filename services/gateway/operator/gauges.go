@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// RegisterGauges adds the figures that are read from the running gateway when somebody asks.
+// RegisterGauges adds the metrics that are read from the running gateway at each scrape.
 func (s *Server) RegisterGauges(registerer prometheus.Registerer) {
 	gauge := func(name, help string, value func() float64) {
 		registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -32,7 +32,7 @@ func (s *Server) RegisterGauges(registerer prometheus.Registerer) {
 	registerer.MustRegister(newQueues(&s.deps))
 }
 
-// queues measures what waits, when somebody asks.
+// queues measures queue lengths at each scrape.
 type queues struct {
 	deps               *Deps
 	bytes, most, shard *prometheus.Desc

@@ -11,7 +11,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
-// Overview is what a gateway is and does, in numbers: for a status page, which makes rates of the totals.
+// Overview holds the identity and the figures of a gateway, for a status page, which computes rates from the totals.
 type Overview struct {
 	Gateway  string    `json:"gateway"`
 	Version  string    `json:"version"`
@@ -39,7 +39,7 @@ type Overview struct {
 	BytesOut   uint64 `json:"bytes_out"`
 }
 
-// Overview measures the gateway. It looks at every connection, so it is for the times when somebody asks.
+// Overview measures the gateway. It visits every connection, so call it only on request.
 func (s *Server) Overview() Overview {
 	m := s.deps.Metrics
 	o := Overview{
@@ -56,7 +56,7 @@ func (s *Server) Overview() Overview {
 	return o
 }
 
-// GetGateway tells what this gateway is and does.
+// GetGateway returns the identity and the state of this gateway.
 func (s *Server) GetGateway(context.Context, *gatewayv1.GetGatewayRequest) (*gatewayv1.GetGatewayResponse, error) {
 	o := s.Overview()
 	return &gatewayv1.GetGatewayResponse{

@@ -1,5 +1,5 @@
-// Package operator answers operators about a gateway: which connections it has, what became of an event, what it holds of a
-// conversation; over gRPC, as JSON, in numbers. It changes nothing, except that it closes connections when it is told to.
+// Package operator answers operators' queries about a gateway: its connections, the history of an event, its state of a
+// conversation; over gRPC, as JSON and as metrics. It changes nothing, except that it closes connections on request.
 package operator
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
-// Deps is what answers are made of. All fields are required.
+// Deps are the sources of the answers. All fields are required.
 type Deps struct {
 	Gateway  string // its id
 	Sessions *session.Sessions

@@ -1,5 +1,5 @@
-// Package page judges what the history service returns: whether events are missing in a page, and whether it has the event that
-// a client has. It is pure.
+// Package page checks pages that the history service returns: whether events are missing in a page, and whether it contains the
+// event that a client has. It is pure.
 package page
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// HoleError says that an event is missing in what the store returned. Nothing is passed over: the page is read again.
+// HoleError means that an event is missing in what the store returned. Missing events are never skipped: the page is read again.
 type HoleError struct {
 	ConversationID string
 	Seq            uint64
@@ -23,8 +23,8 @@ func (e *HoleError) Error() string {
 	return fmt.Sprintf("the history service has no event %d of conversation %s, though it has later ones", e.Seq, e.ConversationID)
 }
 
-// CheckRising returns a *HoleError unless the events and hidden stretches of a rising page follow after without a hole, and
-// reach the head when the page says that there is no more.
+// CheckRising returns a *HoleError unless the events and hidden stretches of a rising page follow after without a hole, and reach
+// the head if the page reports that there are no more.
 func CheckRising(conversationID string, page *historyv1.ReadResponse, after uint64) error {
 	next, hidden := after+1, page.GetHidden()
 	for _, event := range page.GetEvents() {
@@ -40,7 +40,7 @@ func CheckRising(conversationID string, page *historyv1.ReadResponse, after uint
 	return nil
 }
 
-// passHidden is where a rising page goes on after the hidden stretches that begin at next.
+// passHidden returns the seq at which a rising page continues after the hidden stretches that begin at next.
 func passHidden(next uint64, hidden []*conversationv1.Range) (uint64, []*conversationv1.Range) {
 	for len(hidden) > 0 && hidden[0].GetFirst() <= next {
 		next, hidden = max(next, hidden[0].GetLast()+1), hidden[1:]
@@ -102,8 +102,8 @@ func Last(page *historyv1.ReadResponse, stop uint64) uint64 {
 	return min(last, stop)
 }
 
-// TakePosition takes the event at a client's position off the front of a rising page that was read to include it, and reports
-// whether it is another event than the client has. An event that the client may not see is not judged.
+// TakePosition removes the event at a client's position from the front of a rising page that was read to include it, and reports
+// whether it differs from the event that the client has. An event that the client may not see is not compared.
 func TakePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool) {
 	if events := page.GetEvents(); len(events) > 0 && events[0].GetSeq() == seq {
 		page.Events = events[1:]

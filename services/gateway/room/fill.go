@@ -38,7 +38,7 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 		r.mu.Unlock()
 		return false, nil
 	case after+1 < s.from:
-		// Before the present membership lies what only history can judge.
+		// The part before the present membership can be read only from history.
 		r.mu.Unlock()
 		return true, r.fillPast(s, after)
 	case after+1 >= r.firstRecentLocked():
@@ -59,8 +59,8 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 	return true, nil
 }
 
-// caughtUpLocked makes the subscription live, or ends it, when it has got everything that is for it. A room that begins anew has
-// no events, and puts its subscriptions behind again afterwards.
+// caughtUpLocked makes the subscription live, or ends it, when it has received all its events. A room that is being reloaded has
+// no events, and marks its subscriptions as behind again afterwards.
 func (r *Room) caughtUpLocked(s *Subscription) bool {
 	if s.until != 0 && s.sent >= s.until {
 		if s.index >= 0 {
@@ -94,7 +94,7 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) {
 		}
 		size += e.size
 		n++
-		// The room may have taken this event before the subscription was there: then nobody has told the subscription.
+		// The room may have taken this event before the subscription was added: then the subscription was not notified.
 		if e.left != "" && e.event.GetSeq() >= s.from && e.left == s.to.User {
 			if s.until == 0 {
 				s.until = e.event.GetSeq()
@@ -125,7 +125,7 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) {
 	}
 }
 
-// fillPast queues events of earlier memberships, and says which stretches the user may not see.
+// fillPast queues events of earlier memberships, and reports the stretches that the user may not see.
 func (r *Room) fillPast(s *Subscription, after uint64) error {
 	r.mu.Lock()
 	begin, hash := after, uint64(0)

@@ -89,8 +89,8 @@ func (r *Room) forkLocked(s *Subscription) {
 	s.to.Subscriber.Forked(s, r.id, r.head, s.top)
 }
 
-// reloadLocked forgets what the room has, because the store has something else, and begins anew. Subscriptions whose clients are
-// known to have a part of the log that is still there go on; a client of which that is not known has to find out.
+// reloadLocked discards the room's memory, because the store has another log, and reloads from the store. Subscriptions continue
+// if their clients are known to have only events that are still in the log. The position of any other client must be checked.
 func (r *Room) reloadLocked() {
 	if !r.ready || r.closed {
 		return // it is beginning anew already
@@ -146,7 +146,7 @@ func (r *Room) standpoint() standpoint {
 	return standpoint{r.head, r.headHash}
 }
 
-// compare holds where the room stood to what the store answered afterwards: the loss of the last event is noticed here, and a
+// compare compares an earlier standpoint of the room with the store's later answer. It detects the loss of the last event, and a
 // store that went back.
 func (r *Room) compare(before standpoint, now *historyv1.Head) {
 	r.mu.Lock()

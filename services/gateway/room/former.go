@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/page"
 )
 
-// Former reads what a client has not got of a conversation that its user left or was removed from. It may be a conversation that
-// the user never was in.
+// Former reads the events that a client lacks of a conversation that its user left or was removed from. The user may never have
+// been a member of it.
 type Former struct {
 	hub            *Hub
 	to             *Listener
@@ -20,12 +20,12 @@ type Former struct {
 	hash           uint64 // of the event at after, to be judged; 0 when that is done
 }
 
-// FormerState is what became of a Former.
+// FormerState is the result of Former.FillOnce.
 type FormerState int
 
 // What FillOnce returns.
 const (
-	// FormerMore: some was queued, and there is more.
+	// FormerMore: some events were queued, and there are more.
 	FormerMore FormerState = iota
 	// FormerEnded: everything was queued.
 	FormerEnded

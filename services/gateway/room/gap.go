@@ -21,8 +21,8 @@ import (
 // pageEvents is how many events one page of history has at most.
 const pageEvents = 500
 
-// open makes the room ready at a head that was read after the subscription took effect, so nothing can fall between. The head
-// is nil when the conversation does not exist (any more).
+// open makes the room ready at a head that was read after the subscription took effect, so no event can be missed in between. The
+// head is nil if the conversation does not exist (any more).
 func (r *Room) open(head *historyv1.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,8 +97,8 @@ func (r *Room) catchUp() {
 	r.mu.Unlock()
 }
 
-// missLocked holds what the room had taken and heard of, before the store was asked, to the head that the store has. An event
-// is heard of only after it was committed, so what the store does not have is gone.
+// missLocked compares what the room had taken and heard of, before the store was read, with the store's head. The room hears of
+// an event only after it was committed, so an event that the store does not have was lost.
 func (r *Room) missLocked(taken, heard, head uint64) {
 	switch {
 	case !r.ready || r.head < taken: // it began anew meanwhile

@@ -25,15 +25,15 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Log is what rooms read of the history service.
+// Log is the part of the history service that rooms read.
 type Log interface {
 	Heads(ctx context.Context, request *historyv1.HeadsRequest, options ...grpc.CallOption) (*historyv1.HeadsResponse, error)
 	Read(ctx context.Context, request *historyv1.ReadRequest, options ...grpc.CallOption) (*historyv1.ReadResponse, error)
 }
 
-// Bus is where live messages come from.
+// Bus is the source of live messages.
 type Bus interface {
-	// Subscribe puts the live messages of a conversation into to, from some time on. It fails only when the bus is closed.
+	// Subscribe sends the live messages of a conversation to to, from some later moment on. It fails only if the bus is closed.
 	Subscribe(conversationID string, to chan *nats.Msg) (Unsubscriber, error)
 	// Flush returns when all subscriptions are in effect.
 	Flush(ctx context.Context) error
@@ -61,9 +61,9 @@ type Config struct {
 	HistoryTimeout time.Duration // of one call of history
 }
 
-// Hub holds the rooms. Live messages come in through a few shards, a conversation always through the same, and each shard is
-// worked off by one goroutine. It takes all that waits before it writes: when it is behind, many events go to a link in one
-// write; when it is not, the one there is goes at once.
+// Hub holds the rooms. Live messages arrive through a few shards, those of one conversation always through the same shard. One
+// goroutine serves each shard. It takes all waiting messages before it writes: if it is behind, many events are sent to a link in
+// one write; otherwise a single event is sent at once.
 type Hub struct {
 	cfg         Config
 	ctx         context.Context //nolint:containedctx // the life of the hub: reads begin in callbacks that bring no context
@@ -75,8 +75,8 @@ type Hub struct {
 	rooms map[string]*Room
 }
 
-// shard is the way of the events of some conversations, and of the outcomes that their senders wait for: an outcome goes
-// out in one write with the event it belongs to, when both are there.
+// shard carries the events of some conversations, and the outcomes that their senders wait for. An outcome and the event it
+// belongs to are sent in one write if both are available.
 type shard struct {
 	live    chan *nats.Msg
 	replies chan Sender
@@ -84,7 +84,7 @@ type shard struct {
 
 const (
 	shardCapacity = 16384
-	// shardDrain and shardDrainBytes bound what is taken before it is written: more would fill send queues though nobody is
+	// shardDrain and shardDrainBytes limit how much is taken before it is written: more would fill send queues although no client is
 	// slow.
 	shardDrain      = 256
 	shardDrainBytes = 64 << 10
@@ -178,8 +178,8 @@ func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
 	}
 }
 
-// flushAll writes what was queued to links. Many of them are shared among the processors: the writes are system calls of a few
-// microseconds each, and one after the other the last reader of a large room would wait for all before it.
+// flushAll writes the queued messages of many links. Large numbers of links are divided among the processors: the writes are
+// system calls of a few microseconds each, and in sequence the last reader of a large room would wait for all the others.
 func flushAll(dirty []Sender) {
 	const worthSharing = 64
 	if len(dirty) < worthSharing {
@@ -333,7 +333,7 @@ func (h *Hub) closeIfEmptyLocked(r *Room) {
 	r.recent = nil
 }
 
-// Sweep sends what stayed unacknowledged for too long again, and closes rooms that are empty.
+// Sweep sends events again that stayed unacknowledged for too long, and closes empty rooms.
 func (h *Hub) Sweep(now time.Time) {
 	for _, r := range h.all() {
 		r.retry(now)
@@ -343,7 +343,7 @@ func (h *Hub) Sweep(now time.Time) {
 	}
 }
 
-// Room is that of a conversation; nil when nobody here listens to it.
+// Room returns the room of a conversation; nil if no session on this gateway is subscribed to it.
 func (h *Hub) Room(conversationID string) *Room {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -379,8 +379,8 @@ func (h *Hub) all() []*Room {
 	return rooms
 }
 
-// Compare asks history for the heads of all rooms within a time, so that the loss of the last live message of a conversation is
-// noticed, and a store that went back.
+// Compare reads the heads of all rooms from history within a given time. It detects the loss of the last live message of a
+// conversation, and a store that went back.
 func (h *Hub) Compare(ctx context.Context, within time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

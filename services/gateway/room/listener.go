@@ -30,14 +30,14 @@ type Sender interface {
 	Close(code errcode.CloseCode, reason string) bool
 }
 
-// Subscriber is told what becomes of its subscriptions. It is called with the room's lock held: it must not call a room back.
+// Subscriber is notified of changes to its subscriptions. It is called with the room's lock held: it must not call a room.
 type Subscriber interface {
 	// Behind asks to call FillOnce until there is no more.
 	Behind(s *Subscription)
-	// Detached says that the membership ended: last is the last event of the conversation that is for this user. The
-	// subscription has left its room.
+	// Detached reports that the membership ended: last is the last event of the conversation that is for this user. The subscription
+	// has left its room.
 	Detached(s *Subscription, conversationID string, last uint64)
-	// Forked says that the client is on another branch of the log: seq is its position, head the newest event there is. The
-	// subscription has left its room.
+	// Forked reports that the client is on another branch of the log: seq is its position, head the newest event. The subscription
+	// has left its room.
 	Forked(s *Subscription, conversationID string, head, seq uint64)
 }

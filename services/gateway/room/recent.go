@@ -22,7 +22,7 @@ func (r *Room) rememberLocked(entries []*entry) {
 	}
 	for i, e := range slices.Backward(entries) {
 		if event := e.event; conversation.Erases(event.GetKind()) {
-			// Those who still need the events before it get them from history, as they are now.
+			// Subscriptions that still need the events before it read them from history, in their present form.
 			r.erasedAt = event.GetSeq()
 			r.dropLocked(len(r.recent) - len(entries) + i)
 			break

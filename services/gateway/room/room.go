@@ -127,7 +127,7 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 		size += e.size
 		sampled = sampled || e.trace != nil
 	}
-	// A long stretch, read after an outage, would fill the queues of clients that are not slow: filling takes its time.
+	// A long stretch that was read after an outage would fill the queues of clients that are not slow; filling is gradual.
 	large := size > r.hub.cfg.SendQueueBytes/4
 	var made [wire.NumEncodings][][]byte
 	var elsewhere []*Subscription // whose clients are on another branch
@@ -188,7 +188,7 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 	r.hub.cfg.Metrics.FramesOut.Add(float64(receivers * len(entries)))
 }
 
-// detachLocked ends the membership of a user at seq. Those of their subscriptions that are behind go on until they have reached it.
+// detachLocked ends the membership of a user at seq. Subscriptions of that user that are behind continue until they reach seq.
 func (r *Room) detachLocked(userID string, seq uint64, dirty *[]Sender) {
 	r.eachLocked(func(s *Subscription) {
 		if s.to.User != userID || seq < s.from {

@@ -42,8 +42,8 @@ type Subscription struct {
 	followed flight.Followed
 }
 
-// Subscribe makes a subscription to a conversation that the user is a member of. The client is taken to have everything up to
-// base. position is what it says to have; nil when it says nothing.
+// Subscribe makes a subscription to a conversation that the user is a member of. The client is assumed to have everything up to
+// base. position is the position that the client reported; nil if it reported none.
 func (l *Listener) Subscribe(summary *historyv1.Summary, base uint64, position *clientv1.Position) *Subscription {
 	s := &Subscription{to: l, index: -1, from: summary.GetJoinedSeq(), sent: base, acked: base, top: base, told: summary.GetHead()}
 	if position.GetSeq() > 0 {
@@ -89,10 +89,11 @@ func (s *Subscription) standing(r *Room) *gatewayv1.Standing {
 	return &gatewayv1.Standing{ConversationId: r.id, Head: r.head, Sent: s.sent, Acknowledged: s.acked, Retries: uint32(s.tries)}
 }
 
-// Beat is what a heartbeat passes on of a subscription.
+// Beat is the part of a heartbeat that concerns one subscription.
 type Beat struct {
 	ConversationID string
-	// Acknowledged: Delivered and Read moved since the last heartbeat. They go out again: the first time they may have been lost.
+	// Acknowledged: Delivered and Read moved since the last heartbeat. They are sent again, because the first copy may have been
+	// lost.
 	Acknowledged    bool
 	Delivered, Read uint64
 	// Head is the newest event if it moved since the last heartbeat, else 0.
@@ -111,7 +112,8 @@ func (s *Subscription) Beat() Beat {
 	if passed := s.acked + s.read; passed > s.passed {
 		s.passed, beat.Acknowledged = passed, true
 	}
-	// A subscription that is behind is told when it has caught up: until then the client would ask for what is on its way.
+	// A subscription that is behind is reported only when it has caught up: otherwise the client would request events that are on
+	// their way.
 	if r.ready && !s.behind && r.head > s.told {
 		s.told, beat.Head = r.head, r.head
 	}

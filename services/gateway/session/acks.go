@@ -11,9 +11,9 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Acks collects how far users got and passes it on to the owners of the partitions, the newest values only. What is lost on the
-// way, for example because a partition has no owner right now, goes out again with the next ack of the user, or with the next
-// heartbeat.
+// Acks collects how far users have received and read, and sends only the newest values to the owners of the partitions. A value
+// that is lost on the way, for example because a partition has no owner at the moment, is sent again with the user's next
+// acknowledgement or with the next heartbeat.
 type Acks struct {
 	partitions int
 	publish    func(partition int, data []byte) error

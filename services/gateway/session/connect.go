@@ -22,8 +22,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/room"
 )
 
-// connect authenticates the session, tells the client where its conversations stand, and subscribes to them. It runs on the
-// reader: nothing else of this client is handled before it is done.
+// connect authenticates the session, reports to the client where its conversations stand, and subscribes to them. It runs on the
+// reader: no other frame of this client is handled before it has finished.
 func (s *Session) connect(id uint64, request *clientv1.Connect) {
 	deps := &s.all.deps
 	if field, rule := checkConnect(request); field != "" {
@@ -45,8 +45,8 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.listener.Events = s.listener.Answers.WithBodyBytes()
 	}
 	s.setExpiry(claims)
-	// From here on a notice that the user joined a conversation reaches this session. It is held back until the subscriptions
-	// exist.
+	// From here on a notice that the user joined a conversation reaches this session. The notice is held back until the
+	// subscriptions exist.
 	if !s.all.enroll(s, claims) {
 		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
 		deps.Metrics.Limits[metrics.LimitUserConnections].Inc()
@@ -91,7 +91,7 @@ func (s *Session) refuseToken(id uint64, err error) {
 	s.link.Close(code, "the token was refused")
 }
 
-// refuseUnavailable answers a connect that cannot be carried out now, and asks the client to come back.
+// refuseUnavailable refuses a connect that cannot be carried out now, and asks the client to reconnect later.
 func (s *Session) refuseUnavailable(id uint64, message string) {
 	s.all.deps.Metrics.Rejects[metrics.RejectUnavailable].Inc()
 	s.refuse(id, codeUnavailable, "", message)
@@ -130,7 +130,7 @@ func checkConnect(request *clientv1.Connect) (field, rule string) {
 	return "", ""
 }
 
-// tokenProblem says what is wrong with a token, without any part of it.
+// tokenProblem describes what is wrong with a token, without quoting any part of it.
 func tokenProblem(err error) string {
 	for _, known := range []error{auth.ErrExpired, auth.ErrNotYetValid, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject, auth.ErrMalformed, auth.ErrSignature} {
 		if errors.Is(err, known) {

@@ -20,7 +20,7 @@ type Described struct {
 	session *Session
 }
 
-// List describes the sessions of a user, those that are being let in among them, by id.
+// List describes the sessions of a user by id, including those that are still connecting.
 func (a *Sessions) List(userID string) []Described {
 	sessions := a.ofUser(userID)
 	described := make([]Described, 0, len(sessions))

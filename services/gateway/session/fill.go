@@ -45,8 +45,8 @@ func (s *Session) fill() {
 	}
 }
 
-// fillFormer sends a client what it has not got of conversations that its user left or was removed from meanwhile, one
-// after the other, and tells it of those that it cannot know.
+// fillFormer sends a client the events it lacks of conversations that its user has left or was removed from, one conversation
+// after the other, and reports the conversations that it may not know.
 func (s *Session) fillFormer(positions []*clientv1.Position) {
 	for _, p := range positions {
 		s.fillFormerOne(p)
@@ -96,7 +96,7 @@ func (s *Session) endFormer(conversationID string, last uint64) {
 	s.link.Flush()
 }
 
-// readFormer takes its turn for the reading alone: a client that is slow to take what was read must hold up nobody.
+// readFormer takes a turn only for reading: a client that is slow to receive what was read must not delay others.
 func (s *Session) readFormer(former *room.Former) (state room.FormerState, head uint64, err error) {
 	if !s.all.takeTurn(s) {
 		return room.FormerMore, 0, errClosing

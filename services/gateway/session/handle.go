@@ -75,7 +75,7 @@ func (s *Session) ask(id uint64, f *clientv1.ClientFrame) {
 	})
 }
 
-// background does what calls other services off the reader, a few at a time.
+// background runs calls of other services off the reader, a few at a time.
 func (s *Session) background(id uint64, do func(ctx context.Context)) {
 	if s.calls.Add(1) > maxCalls {
 		s.calls.Add(-1)
@@ -91,7 +91,7 @@ func (s *Session) background(id uint64, do func(ctx context.Context)) {
 	})
 }
 
-// refuseCall answers a call of the history service that failed, and logs its cause.
+// refuseCall answers a request whose call of the history service failed, and logs the cause.
 func (s *Session) refuseCall(id uint64, err error) {
 	refused, unexpected := requests.Refusal(err)
 	if unexpected && !s.hasEnded() {
@@ -100,7 +100,7 @@ func (s *Session) refuseCall(id uint64, err error) {
 	s.refuseWith(id, refused)
 }
 
-// refresh puts a newer token of the same user in force. Its keys may have to be fetched, so it does not hold up the reader.
+// refresh replaces the token by a newer one of the same user. Its keys may have to be fetched, so it does not block the reader.
 func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
 	s.background(id, func(ctx context.Context) {
 		claims, err := s.all.deps.Verifier.Verify(ctx, r.GetToken())

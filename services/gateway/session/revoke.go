@@ -17,8 +17,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Revocation. An operator makes the tokens of a user that were issued up to some time worthless. The store holds the time
-// before the notice of it goes out, so no token slips through:
+// Revocation. An operator revokes the tokens of a user that were issued up to some time. The store holds that time before the
+// notice is published, so no token is missed:
 //
 //   - A session is entered into its user's before the store is asked, with the list of conversations. If the store did not know
 //     yet, the notice comes later, and finds the session.
@@ -26,8 +26,8 @@ import (
 //     connection to the broker comes back.
 //   - A token that replaces another is held to the store, and then again to what notices said meanwhile.
 //
-// Tokens say in whole seconds when they were issued. One issued in the second of the revocation counts as issued before it;
-// one that does not say counts as issued before anything.
+// Tokens state their time of issue in whole seconds. A token issued in the second of the revocation counts as issued before it; a
+// token without a time of issue counts as issued before any revocation.
 
 const tokenRevoked = "the token was revoked"
 
@@ -44,7 +44,7 @@ func issuedMs(claims auth.Claims) int64 {
 // Revoke closes the sessions of a user whose tokens were issued up to a time, unix ms.
 func (a *Sessions) Revoke(userID string, before int64) { a.revoke(userID, before, nil) }
 
-// revoke is Revoke but for one session that the caller deals with. A time of 0 revokes nothing.
+// revoke is Revoke except for one session, which the caller handles. A time of 0 revokes nothing.
 func (a *Sessions) revoke(userID string, before int64, but *Session) {
 	if before == 0 {
 		return
@@ -74,7 +74,7 @@ func (a *Sessions) isRevoked(s *Session) bool {
 	return s.user.revoked != 0 && s.issued <= s.user.revoked
 }
 
-// replaceToken has a session live on a newer token. It returns false when that is revoked.
+// replaceToken replaces the session's token by a newer one. It returns false if that one is revoked.
 func (a *Sessions) replaceToken(s *Session, claims auth.Claims) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -101,11 +101,11 @@ func (a *Sessions) askRevocation(ctx context.Context, userID string) error {
 	return nil
 }
 
-// tooOld reports whether the history service is of a version that stores no revocations, during an upgrade.
+// tooOld reports whether the history service is of a version that does not store revocations, during an upgrade.
 func tooOld(err error) bool { return status.Code(err) == codes.Unimplemented }
 
-// WatchRevocations reads what was revoked lately, again and again, until ctx ends. What was revoked before this gateway started is
-// asked for when a client connects.
+// WatchRevocations reads recent revocations periodically until ctx ends. Revocations from before this gateway started are read
+// when a client connects.
 func (a *Sessions) WatchRevocations(ctx context.Context) {
 	since, interval := time.Now().Add(-clockSlack).UnixMilli(), a.deps.Config.RevocationInterval
 	for ctx.Err() == nil {

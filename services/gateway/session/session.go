@@ -1,9 +1,9 @@
-// Package session is a device's authenticated presence on a gateway: it connects, resumes, carries out what the client says, and
-// beats. A session lives on top of one link and listens to rooms; requests does what the client asks for. It never writes to a
-// socket, never decides order or permission, and holds nothing that cannot be lost: a client that loses its session resumes on
-// another gateway.
+// Package session is a device's authenticated presence on a gateway: it connects, resumes, handles the client's frames, and sends
+// heartbeats. A session runs on one link and subscribes to rooms; package requests carries out the client's requests. A session
+// never writes to a socket, never decides order or permission, and holds only state that can be lost: a client that loses its
+// session resumes on another gateway.
 //
-// Locks: those of rooms first, then Sessions.mu or Session.mu, of which none is held while the other is taken, then the link's.
+// Locks: those of rooms first, then Sessions.mu or Session.mu (never both at once), then the link's.
 package session
 
 import (
@@ -82,7 +82,7 @@ const (
 const (
 	// maxCalls bounds the requests and refreshes that one session has under way.
 	maxCalls = 4
-	// maxBadFrames and maxAbuse are how much nonsense, and how many refusals by rate in a row, end a session.
+	// maxBadFrames is how many undecodable frames, and maxAbuse how many refusals by rate in a row, end a session.
 	maxBadFrames = 10
 	maxAbuse     = 200
 	// maxEarlyAcks is how many acknowledgements in a row may name an event that does not exist. An honest client that reads ahead
@@ -154,7 +154,7 @@ func (s *Session) Ended(code errcode.CloseCode) {
 	s.all.forget(s, code)
 }
 
-// unfinished is where a session that ends had not acknowledged everything, in a few conversations at most.
+// unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, in a few at most.
 func unfinished(subscriptions map[string]*room.Subscription) (standings []*gatewayv1.Standing) {
 	for _, subscription := range subscriptions {
 		if standing := subscription.Unfinished(); standing != nil {
@@ -177,8 +177,8 @@ func (s *Session) hasEnded() bool {
 	}
 }
 
-// admit applies the session's frame rate. Pongs and acks above it count as abuse, but are taken: dropping them would hurt
-// more.
+// admit applies the session's frame rate. Pongs and acks above the rate count as abuse, but are handled: dropping them would do
+// more harm.
 func (s *Session) admit(f *clientv1.ClientFrame) bool {
 	if s.withinRate() {
 		return true

@@ -28,7 +28,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/room"
 )
 
-// History is what sessions ask the history service.
+// History is the part of the history service that sessions call.
 type History interface {
 	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest, options ...grpc.CallOption) (*historyv1.ListConversationsResponse, error)
 	GetRevocations(ctx context.Context, request *historyv1.GetRevocationsRequest, options ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error)
@@ -94,7 +94,7 @@ type user struct {
 	revoked int64
 }
 
-// maxTurns bounds how many memberships are looked up at once: after an outage of the bus every session asks.
+// maxTurns limits how many memberships are looked up at once: after an outage of the bus every session does so.
 const maxTurns = 16
 
 // New makes an empty table. What sessions do in the background ends with ctx.
@@ -105,7 +105,7 @@ func New(ctx context.Context, deps Deps) *Sessions {
 	}
 }
 
-// Wait waits for what sessions do in the background. It ends when the context does and all links have ended.
+// Wait waits for the background work of sessions. That ends when the context has ended and all links have ended.
 func (a *Sessions) Wait() { a.workers.Wait() }
 
 // NextNumber returns a number that stands for a connection in the recorder.
@@ -138,7 +138,7 @@ func (a *Sessions) Begin(l link.Link, number uint32) *Session {
 	return s
 }
 
-// Close begins no more sessions, and returns those there are.
+// Close stops new sessions from being created, and returns the existing ones.
 func (a *Sessions) Close() []*Session {
 	a.mu.Lock()
 	a.closed = true
@@ -186,16 +186,16 @@ func (a *Sessions) forget(s *Session, code errcode.CloseCode) {
 	a.deps.Log.Debug("a connection ended", "connection", s.id, "user", userID, "code", code.String(), "lasted", time.Since(s.since).Round(time.Millisecond).String())
 }
 
-// purgeUserLocked forgets a user without sessions, once their allowance is full again: or connecting anew would get around the
-// rate.
+// purgeUserLocked forgets a user without sessions once the user's rate allowance is full again. Forgetting earlier would let the
+// user bypass the rate limit by reconnecting.
 func (a *Sessions) purgeUserLocked(u *user) {
 	if commands := u.caller.Commands; len(u.sessions) == 0 && commands.Tokens() >= float64(commands.Burst()) {
 		delete(a.users, u.id)
 	}
 }
 
-// Sweep does for all sessions what time asks for: heartbeats, time-outs and token expiry. One coarse sweep replaces a timer for
-// each of them.
+// Sweep does the periodic work of all sessions: heartbeats, timeouts and token expiry. One coarse sweep replaces a timer for each
+// session.
 func (a *Sessions) Sweep(now time.Time) {
 	for _, s := range a.list() {
 		s.tick(now)
@@ -265,8 +265,8 @@ func (a *Sessions) ofUser(userID string) []*Session {
 	return sessions
 }
 
-// takeTurn waits for one of the turns that looking up memberships is bounded by; returnTurn gives it back. It returns false when
-// the session ended first.
+// takeTurn waits for one of the turns that limit concurrent membership lookups; returnTurn releases it. It returns false if the
+// session ended first.
 func (a *Sessions) takeTurn(s *Session) bool {
 	select {
 	case a.turns <- struct{}{}:

@@ -17,9 +17,9 @@ func (s *Session) Behind(subscription *room.Subscription) {
 	}
 }
 
-// Detached implements room.Subscriber: it tells the client that nothing more comes of a conversation, and forgets the
-// subscription. The user may have become a member again while the subscription was still there, so that the notice of it was
-// taken for an old one: history is asked.
+// Detached implements room.Subscriber: it tells the client that the conversation has ended for it, and removes the subscription.
+// The user may have become a member again while the subscription still existed, and the notice of that may have been taken for an
+// old one: so history is asked.
 func (s *Session) Detached(subscription *room.Subscription, conversationID string, last uint64) {
 	s.link.Queue(s.encodeDetached(conversationID, last))
 	s.mu.Lock()

@@ -13,12 +13,12 @@ import (
 const (
 	// maxSilentBeats is how many heartbeats may stay unanswered.
 	maxSilentBeats = 2
-	// relistBeats is after how many heartbeats the list of conversations is compared with the store: a notice of a new
-	// conversation that was lost, with nobody else of it on this gateway, is made up for then.
+	// relistBeats is the number of heartbeats after which the list of conversations is compared with the store. This repairs a lost
+	// notice of a new conversation that has no other member on this gateway.
 	relistBeats = 4
 )
 
-// tick does for a session what time asks for.
+// tick does the periodic work of a session.
 func (s *Session) tick(now time.Time) {
 	cfg := &s.all.deps.Config
 	if s.state.Load() != stateOpen {
