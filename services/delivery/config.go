@@ -8,8 +8,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/partition"
 )
 
-// Config tunes a delivery worker. The zero value of a field means its default, so tests and embedders set only what
-// they care about.
+// Config configures a delivery worker. The zero value of a field means its default, so tests and embedders set only the fields
+// they need.
 type Config struct {
 	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Empty takes the host's name." default:""`
 
@@ -48,7 +48,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// ofPartition is what the work on one partition needs of the configuration.
+// ofPartition returns the part of the configuration that a partition worker needs.
 func (c Config) ofPartition() partition.Config {
 	return partition.Config{
 		StopTimeout: c.StopTimeout, AppendTimeout: c.AppendTimeout, FlushInterval: c.FlushInterval, PurgeInterval: c.PurgeInterval,
@@ -79,7 +79,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// set gives a field that was left at its zero value its default.
+// set sets a field that has its zero value to its default.
 func set[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

@@ -32,15 +32,15 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
 )
 
-// Deps are what a worker works with. NATS and History are required.
+// Deps are the dependencies of a worker. NATS and History are required.
 type Deps struct {
 	// NATS is the connection to the broker; the caller closes it after Run has returned.
 	NATS *nats.Conn
-	// Broker names the number of partitions, and how streams are made that do not exist.
+	// Broker sets the number of partitions, and the settings with which missing streams are created.
 	Broker broker.Config
 	// History is the store.
 	History historyv1.HistoryServiceClient
-	// Log defaults to nowhere, Registerer to a registry of its own, TracerProvider to none, Now to the wall clock.
+	// Log defaults to discarding, Registerer to a registry of its own, TracerProvider to none, Now to the wall clock.
 	Log            *slog.Logger
 	Registerer     prometheus.Registerer
 	TracerProvider trace.TracerProvider
@@ -84,11 +84,11 @@ type Service struct {
 	mu        sync.Mutex
 	submitter *broker.Submitter // nil while not running
 	workers   map[int]*partition.Worker
-	// acknowledged are the last watermarks by partition, also of those that are not ours any more.
+	// acknowledged are the last watermarks by partition, including partitions that this worker no longer owns.
 	acknowledged map[int]*takeover.Acknowledged
 }
 
-// New makes a worker. Nothing happens until Run.
+// New creates a worker. It does nothing before Run.
 func New(cfg Config, deps Deps) (*Service, error) {
 	cfg, deps = cfg.withDefaults(), deps.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -122,14 +122,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return s, nil
 }
 
-// Name is this worker's name in leases and for operators. It is new with every start.
+// Name is this worker's name in leases and for operators. Each start has a new name.
 func (s *Service) Name() string { return s.worker }
 
-// Fleet asks other gateways and workers, while Run runs.
+// Fleet sends queries to other gateways and workers, while Run runs.
 func (s *Service) Fleet() *fleet.Fleet { return s.fleet }
 
-// Run works until ctx ends, then hands everything over. It may be called once. It fails with ErrLevel or ErrPartitions when
-// the worker does not fit the installation.
+// Run works until ctx ends, then releases all partitions. It may be called once. It returns ErrLevel or ErrPartitions if the
+// worker does not match the installation.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.awaitInstallation(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -168,8 +168,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// Check tells whether the worker can do its work: the readiness of the process. A partition that is stopped with an alarm
-// does not count: taking the others away would not help it.
+// Check reports whether the worker can do its work: the readiness of the process. A partition that is stopped with an alarm does
+// not count: moving the other partitions away would not help it.
 func (s *Service) Check(context.Context) error {
 	if !s.deps.NATS.IsConnected() {
 		return errors.New("not connected to NATS")
@@ -216,15 +216,15 @@ func (s *Service) startPartition(p int, ended func()) lease.Assignment {
 	return o
 }
 
-// announceReleased wakes workers that look for partitions. They look by themselves soon, so it may fail.
+// announceReleased wakes workers that look for partitions. It may fail, because they also look periodically.
 func (s *Service) announceReleased() {
 	if err := s.deps.NATS.Publish(broker.ReleasedSubject, nil); err == nil {
 		_ = s.deps.NATS.Flush()
 	}
 }
 
-// watchConnection restarts the work on all partitions after the connection to NATS was lost: what was published just before
-// may not have arrived.
+// watchConnection restarts the work on all partitions after the connection to NATS was lost: messages that were published just
+// before may not have arrived.
 func (s *Service) watchConnection(ctx context.Context) {
 	changes := s.deps.NATS.StatusChanged(nats.CONNECTED)
 	defer s.deps.NATS.RemoveStatusListener(changes)
@@ -246,7 +246,7 @@ func (s *Service) watchConnection(ctx context.Context) {
 	}
 }
 
-// ensureStreams makes the streams of all partitions, unless that of this partition was made in the meantime.
+// ensureStreams creates the streams of all partitions, unless the stream of this partition was created in the meantime.
 func (s *Service) ensureStreams(ctx context.Context, partition int) error {
 	s.making.Lock()
 	defer s.making.Unlock()
@@ -262,7 +262,7 @@ func (s *Service) setSubmitter(submitter *broker.Submitter) {
 	s.submitter = submitter
 }
 
-// workerName makes a name that no other start of a process has.
+// workerName returns a name that is unique to this start of the process.
 func workerName(name string) string {
 	if name == "" {
 		name, _ = os.Hostname() // the random part is enough without it

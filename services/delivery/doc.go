@@ -1,9 +1,9 @@
-// Package delivery puts commands in order, commits them through the history service, and publishes the results. A worker works
-// on some of the partitions. It keeps nothing that the store does not have, never talks to clients and owns no SQL. Its
-// promises rest on the watermark: the store refuses an append unless the worker knows what was committed last.
+// Package delivery puts commands in order, commits them through the history service, and publishes the results. A worker works on
+// some of the partitions. It keeps no state that the store does not have, never talks to clients and contains no SQL. Its
+// guarantees rest on the watermark: the store refuses an append unless the worker knows what was committed last.
 //
-// This package is the composition, the gRPC service and the installation's level; each part is a package below, and knows
-// only those under it:
+// This package contains the wiring, the gRPC service and the installation's level. Each part is a package below, and depends only
+// on the packages listed under it:
 //
 //	partition  one partition: partition/takeover, partition/reader, partition/plan (pure), partition/commit
 //	lease      which partitions the worker works on

@@ -16,21 +16,21 @@ import (
 )
 
 const (
-	// installationTimeout is how long the history service may take to tell what the installation is, and installationRetry how
-	// long to wait until it is asked again.
+	// installationTimeout is how long a call for the installation's settings may take, and installationRetry how long to wait before
+	// the next call.
 	installationTimeout = 5 * time.Second
 	installationRetry   = time.Second
 	handOverTimeout     = 5 * time.Second
 )
 
-// ErrLevel means that this build is older than the installation's protocol level allows.
+// ErrLevel means that this build does not know the installation's protocol level: the build is too old.
 var ErrLevel = errors.New("the installation's protocol level is higher than this version knows; start the version that raised it, or a newer one")
 
-// ErrPartitions means that this worker and the history service do not have the same number of partitions.
+// ErrPartitions means that this worker and the history service are configured with different numbers of partitions.
 var ErrPartitions = errors.New("the number of partitions is not that of the history service")
 
-// RaiseLevel raises the installation's protocol level to the highest that this build knows, after saying so, and returns the
-// level in force. Only a process that is all parts of its installation may call it: others may not know the level.
+// RaiseLevel raises the installation's protocol level to the highest that this build knows, after it has logged that, and returns
+// the level in force. Only a process that contains all parts of its installation may call it: others may not know the level.
 func RaiseLevel(ctx context.Context, history historyv1.HistoryServiceClient, log *slog.Logger) (conversation.Level, error) {
 	installation, err := history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
 	if err != nil {
@@ -51,8 +51,8 @@ func RaiseLevel(ctx context.Context, history historyv1.HistoryServiceClient, log
 	return conversation.Level(raised.GetLevel()), nil
 }
 
-// awaitInstallation learns what the installation is, and fails when this worker does not fit. It waits for a history service
-// that is away.
+// awaitInstallation reads the installation's settings, and returns an error if this worker does not match them. It waits while
+// the history service is unavailable.
 func (s *Service) awaitInstallation(ctx context.Context) error {
 	for complained := false; ; {
 		installation, err := s.installation(ctx)
@@ -96,8 +96,8 @@ func (s *Service) fits(installation *historyv1.GetInstallationResponse) error {
 	return nil
 }
 
-// admits reports whether the installation's level allows a level. The level only rises, so it is looked up anew when it seems
-// too low.
+// admits reports whether the installation's level allows a level. The level only rises, so it is read again only if it seems too
+// low.
 func (s *Service) admits(ctx context.Context, level conversation.Level) bool {
 	if level > conversation.Level(s.level.Load()) {
 		if _, err := s.installation(ctx); err != nil {
@@ -107,7 +107,7 @@ func (s *Service) admits(ctx context.Context, level conversation.Level) bool {
 	return level <= conversation.Level(s.level.Load())
 }
 
-// handOver has a partition moved to a live worker that knows a level. It returns its name, empty when there is none.
+// handOver moves a partition to a live worker that knows a level. It returns that worker's name, or empty if there is none.
 func (s *Service) handOver(ctx context.Context, partition int, level conversation.Level) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()

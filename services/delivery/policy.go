@@ -6,7 +6,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Policy says who may call DeliveryService.
+// Policy defines which roles may call DeliveryService.
 func Policy() rpc.Policy {
 	var (
 		senders = []rpc.Role{rpc.RoleService, rpc.RoleAdmin}

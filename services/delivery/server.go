@@ -28,7 +28,7 @@ func (s *Service) Register(server rpc.Registrar) {
 	deliveryv1.RegisterDeliveryServiceServer(server, s)
 }
 
-// questions is what other workers may ask this one over NATS on behalf of an operator: all that only tells.
+// questions lists the methods that other workers may call over NATS on behalf of an operator: only those that change nothing.
 func questions() *grpc.ServiceDesc {
 	desc := deliveryv1.DeliveryService_ServiceDesc
 	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Submit" })
@@ -37,7 +37,8 @@ func questions() *grpc.ServiceDesc {
 
 var errNotRunning = status.Error(codes.Unavailable, "this worker is not running; ask another one")
 
-// Do puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do. It fails unless Run runs.
+// Do puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do. It fails while Run does not
+// run.
 func (s *Service) Do(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error) {
 	s.mu.Lock()
 	submitter := s.submitter
@@ -48,8 +49,8 @@ func (s *Service) Do(ctx context.Context, command *brokerv1.Command, header nats
 	return submitter.Do(ctx, command, header)
 }
 
-// Submit takes a service's command the same way as a client's: through the stream, so that it stands in one order with
-// all others, whichever worker owns the partition.
+// Submit handles a service's command like a client's: the command is put into the stream, so that it has one order with all other
+// commands, whichever worker owns the partition.
 func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest) (*deliveryv1.SubmitResponse, error) {
 	made, err := commandOf(request)
 	if err != nil {
@@ -84,7 +85,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 	return &deliveryv1.SubmitResponse{Outcome: outcome}, nil
 }
 
-// commandOf checks a request and makes the command of it. The error names the field.
+// commandOf checks a request and returns its command. The error names the invalid field.
 func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	if !conversation.ValidUser(request.GetSender()) {
 		return nil, status.Error(codes.InvalidArgument, "sender: "+conversation.UserRule)
@@ -94,14 +95,14 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	}
 	made, refused := commands.Make(commands.Request{
 		Sender: request.GetSender(), ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(), Body: request.GetBody(),
-	}, conversation.MaxLevel()) // Submit holds it to the installation's
+	}, conversation.MaxLevel()) // Submit limits it to the installation's
 	if refused != nil {
 		return nil, status.Error(codes.InvalidArgument, refused.GetField()+": "+refused.GetMessage())
 	}
 	return made, nil
 }
 
-// Explain tells what this worker remembers of the commit of one event. It takes no part in the work: nothing is loaded for it.
+// Explain returns what this worker remembers of the commit of one event. It does not affect the work: it loads nothing.
 func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest) (*deliveryv1.ExplainResponse, error) {
 	id := request.GetConversationId()
 	if !conversation.ValidID(id) {
@@ -123,7 +124,7 @@ func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest)
 	return answer, nil
 }
 
-// ListPartitions tells what this worker owns.
+// ListPartitions returns the partitions that this worker owns.
 func (s *Service) ListPartitions(context.Context, *deliveryv1.ListPartitionsRequest) (*deliveryv1.ListPartitionsResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

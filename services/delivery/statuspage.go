@@ -2,7 +2,7 @@ package delivery
 
 import "github.com/runnelhq/runnel/pkg/statuspage"
 
-// Charts are the curves of a worker.
+// Charts returns the charts of a worker.
 func Charts() []statuspage.Chart {
 	return []statuspage.Chart{
 		{Title: "Partitions owned here", Metric: "runnel_delivery_partitions_owned"},

@@ -1,5 +1,5 @@
-// Package cache holds the conversations of one partition in memory: committed states, what is known of messages that commands
-// refer to, and the members' cursors. It knows no store: others load into it, and collect from it what moved.
+// Package cache holds the conversations of one partition in memory: committed states, facts about messages that commands refer
+// to, and the members' cursors. It knows no store: its users load conversations into it, and collect moved cursors from it.
 package cache
 
 import (
@@ -20,11 +20,11 @@ import (
 // of the same member includes them.
 const maxWanted = 8192
 
-// entry is what is in memory of one conversation.
+// entry holds one conversation in memory.
 type entry struct {
 	// state is the committed state; nil for a conversation that does not exist.
 	state *conversation.State
-	// facts are what is known of messages that commands referred to; nil for none.
+	// facts are known facts about messages that commands referred to; nil for none.
 	facts *conversation.Facts
 	// cursors are those of the present members.
 	cursors map[string]cursor.Position
@@ -36,9 +36,9 @@ type entry struct {
 // weight is what an entry counts towards the cache's capacity.
 func (e *entry) weight() int { return 1 + len(e.cursors) + e.facts.Len() }
 
-// Cache holds the conversations of one partition: their committed states, to judge commands by, and their members' cursors.
-// It is never behind the store, because one worker at a time writes to a partition; a worker that loses a partition throws
-// its cache away.
+// Cache holds the conversations of one partition: their committed states, by which commands are decided, and their members'
+// cursors. It is never behind the store, because one worker at a time writes to a partition; a worker that loses a partition
+// discards its cache.
 //
 // One goroutine, the commit loop, reads states, adds entries and commits. Acknowledgements and the cursor flusher come from
 // other goroutines. There are two generations of entries: those used since the last trim and those used before it. The next trim
@@ -59,7 +59,7 @@ type Cache struct {
 	flush      wake.Signal // raised when there is something in dirty
 }
 
-// New makes an empty cache. capacity is about the number of members in it.
+// New creates an empty cache. capacity is about the number of members that it holds.
 func New(capacity int) *Cache {
 	return &Cache{
 		capacity: capacity,
@@ -172,8 +172,7 @@ type Change struct {
 	Effects []*historyv1.Effect
 }
 
-// ApplyCommitted makes the states and facts after a committed batch the present ones, and moves the cursors that events move by
-// themselves.
+// ApplyCommitted applies the states and facts after a committed batch, and moves the cursors that the events themselves move.
 func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,7 +199,7 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 			}
 			delete(e.moved, left)
 		}
-		// A sender has seen their own event. A user who left has no cursor, but the number of members changed.
+		// Senders have seen their own event. A user who left has no cursor, but the number of members changed.
 		c.moveLocked(e, &brokerv1.Ack{
 			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
 		}, nowMs)
@@ -234,8 +233,8 @@ func (c *Cache) Trim() {
 	}
 }
 
-// Acknowledge moves cursors. An acknowledgement of a conversation that is not in memory waits until that is loaded. It
-// returns how many were dropped.
+// Acknowledge moves cursors. An acknowledgement of a conversation that is not in memory waits until the conversation is loaded.
+// Acknowledge returns how many acknowledgements were dropped.
 func (c *Cache) Acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -298,8 +297,8 @@ func (c *Cache) markMovedLocked(id string, e *entry) {
 // Moved is raised when there are moves to collect.
 func (c *Cache) Moved() wake.Signal { return c.flush }
 
-// Collect adds to m what moved since the last call. Receipts are made at the same moment, so that they never contain a
-// cursor that is not stored with them.
+// Collect adds the cursors that moved since the last call to m. Receipts are made at the same moment, so that a receipt never
+// contains a cursor that is not stored with it.
 func (c *Cache) Collect(m *cursor.Moves) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,7 +315,7 @@ func (c *Cache) Collect(m *cursor.Moves) {
 	clear(c.dirty)
 }
 
-// Saved says that all that was collected is stored: the entries may be evicted and loaded again.
+// Saved reports that everything that was collected is stored: the entries may be evicted and loaded again.
 func (c *Cache) Saved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

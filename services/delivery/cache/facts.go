@@ -10,7 +10,7 @@ import (
 // maxFacts is how many entries of facts are kept of one conversation between batches; above it all are dropped.
 const maxFacts = 256
 
-// Need is what a command needs to know of a message of a conversation.
+// Need names a message of a conversation about which a command needs a fact.
 type Need struct {
 	Conversation string
 	conversation.Need
@@ -26,8 +26,8 @@ func (c *Cache) Facts(id string) *conversation.Facts {
 	return nil
 }
 
-// UnknownNeeds returns what the commands of a batch need and is not in memory. A seq above the committed head names nothing
-// yet, or an event of the same batch. Conversations with a need get facts to load into.
+// UnknownNeeds returns the needs of a batch that are not in memory. A seq above the committed head names no event yet, or an
+// event of the same batch. Conversations with a need get an entry of facts to load into.
 func (c *Cache) UnknownNeeds(messages []source.Message) []Need {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *Cache) UnknownNeeds(messages []source.Message) []Need {
 	return needs
 }
 
-// AddFacts adds facts as the store has them.
+// AddFacts adds facts that were read from the store.
 func (c *Cache) AddFacts(needs []Need, found []*historyv1.Fact) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,8 +73,8 @@ func (c *Cache) AddFacts(needs []Need, found []*historyv1.Fact) {
 	}
 }
 
-// mergeFactsLocked makes the facts after a committed batch the present ones. After an erasure the facts of the
-// conversation are dropped: it may cover more than is in memory.
+// mergeFactsLocked applies the facts after a committed batch. After an erasure the facts of the conversation are dropped: the
+// erasure may cover more than is in memory.
 func (c *Cache) mergeFactsLocked(batch Change) {
 	for id, layer := range batch.Facts {
 		e := c.findLocked(id)

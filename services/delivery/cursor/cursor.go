@@ -1,5 +1,5 @@
-// Package cursor holds how far members have received and read: it makes receipts, stores cursors in batches, and has the
-// receipts published only after that.
+// Package cursor holds how far members have received and read: it makes receipts, stores cursors in batches, and publishes the
+// receipts only after that.
 package cursor
 
 import (
@@ -24,8 +24,8 @@ func (p *Position) Proto(user string) *conversationv1.Cursor {
 	}
 }
 
-// Advance moves the cursor forward to what a member acknowledged, never beyond the head and never back. Reading implies
-// having received. It reports whether the cursor moved.
+// Advance moves the cursor forward to the acknowledged position, never beyond the head and never back. Reading implies having
+// received. It reports whether the cursor moved.
 func (p *Position) Advance(delivered, read, head uint64, nowMs int64) bool {
 	read = min(read, head)
 	delivered = max(min(delivered, head), read)

@@ -27,7 +27,7 @@ type Source interface {
 	Moved() wake.Signal
 	// Collect adds what moved since the last call. A receipt never contains a cursor that is not stored with it.
 	Collect(into *Moves)
-	// Saved says that all that was collected is stored.
+	// Saved reports that everything that was collected is stored.
 	Saved()
 }
 
@@ -35,7 +35,7 @@ type Source interface {
 type Flusher struct {
 	Source Source
 	Store  Store
-	// Interval is how often it stores at most, Timeout how long one call may take.
+	// Interval is the shortest interval between two calls, Timeout how long one call may take.
 	Interval, Timeout time.Duration
 	// Publish sends a receipt to the members.
 	Publish func(*conversationv1.Receipt)
@@ -44,8 +44,8 @@ type Flusher struct {
 	Failures prometheus.Counter
 }
 
-// Run works until ctx ends; then it stores once more, briefly, so that a clean stop loses no cursor. What could not be
-// stored is kept and stored with what moves later.
+// Run works until ctx ends; then it stores once more, with a short timeout, so that a clean stop loses no cursor. Moves that
+// could not be stored are kept and stored with later ones.
 func (f *Flusher) Run(ctx context.Context) {
 	pending := NewMoves()
 	timer := time.NewTimer(0)
@@ -60,7 +60,7 @@ func (f *Flusher) Run(ctx context.Context) {
 			// of that.
 			interval := f.Interval
 			wait := max(interval/10, time.Until(next))
-			// Jitter: the receipts of all partitions at the same moment would delay messages.
+			// Jitter: if all partitions published their receipts at the same moment, they would delay messages.
 			next = time.Now().Add(wait + interval/2 + rand.N(interval+1))
 			timer.Reset(wait)
 			select {
@@ -86,7 +86,7 @@ func (f *Flusher) Run(ctx context.Context) {
 	}
 }
 
-// lastFlush bounds the last call: a quick handover matters more than cursors, which clients acknowledge again.
+// lastFlush limits the last call: a quick handover matters more than cursors, which clients acknowledge again.
 const lastFlush = 100 * time.Millisecond
 
 func (f *Flusher) store(ctx context.Context, m *Moves) error {

@@ -1,5 +1,5 @@
-// Package dedupe holds what is known of commands that came before: outcomes that were committed, commands that the store
-// rejects, and refusals that answer later copies.
+// Package dedupe holds what is known about earlier commands: committed outcomes, commands that the store rejects, and refusals
+// that answer later copies.
 package dedupe
 
 import (
@@ -11,14 +11,14 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Facts are what is known of the commands of one batch from earlier tries. It grows while the batch is tried: the store
-// names duplicates, and commands that it rejects are poisoned.
+// Facts are what is known about the commands of one batch from earlier tries. They grow while the batch is tried: the store
+// reports duplicates, and commands that it rejects are poisoned.
 type Facts struct {
 	// Firsts are the events of commands that were committed before.
 	Firsts map[source.CommandKey]*conversationv1.Event
 	// Poisoned are the reasons why commands become dead letters, by stream sequence.
 	Poisoned map[uint64]string
-	// Asked are the commands that the store was asked about.
+	// Asked are the commands that were looked up in the store.
 	Asked map[source.CommandKey]struct{}
 }
 
@@ -31,7 +31,7 @@ func NewFacts() *Facts {
 	}
 }
 
-// Learn notes the commands of a batch that were committed before: duplicates are by index of its events.
+// Learn notes the commands of a batch that were committed before; duplicates refer to indexes of its events.
 func (f *Facts) Learn(events []*conversationv1.Event, duplicates []*historyv1.Duplicate) error {
 	for _, d := range duplicates {
 		if int(d.GetIndex()) >= len(events) || d.GetFirst() == nil {

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// RefusalMemory is for how long, by stream time, a refusal is remembered.
+	// RefusalMemory is how long a refusal is remembered, by stream time.
 	RefusalMemory = 10 * time.Minute
-	// refusalLeft is for how long a refusal must still be remembered when it answers a later copy: twice the time in which
-	// copies of a command may reach the stream, the longest wait for an outcome, and the clock skew that raises an alarm. The
-	// client that receives the answer may have sent other copies, which are not in the stream yet.
+	// refusalLeft is how much longer a refusal must still be remembered when it answers a later copy: twice the time in which copies
+	// of a command may reach the stream, the longest wait for an outcome, and the clock skew that raises an alarm. The client that
+	// receives the answer may have sent other copies that are not in the stream yet.
 	refusalLeft = 6 * time.Minute
 )
 
-// Refusals are the refusals of a partition: a later copy of a refused command gets the same answer. They are in the store as
-// well, and are added here when their append is committed, or at a takeover. The answer at a stream time does not depend on
-// when it is asked for: a refusal that is too old does not count, although it is still in memory.
+// Refusals are the refusals of a partition: a later copy of a refused command gets the same answer. They are also in the store;
+// they are added here when their append is committed, or at a takeover. The answer at a stream time does not depend on the time
+// of the query: a refusal that is too old does not apply, even while it is still in memory.
 //
 // It is not safe for concurrent use: only the commit loop uses it.
 type Refusals struct {
@@ -59,7 +59,7 @@ func (r *Refusals) Find(key source.CommandKey, attempt uint32, nowMs int64) *Ref
 	return nil
 }
 
-// Answers reports whether the refusal is the answer to an attempt of its command at a stream time: it is one of this attempt
+// Answers reports whether the refusal is the answer to an attempt of its command at a stream time: the refusal is of this attempt
 // or a higher one, and not too old.
 func (r *Refusal) Answers(attempt uint32, nowMs int64) bool {
 	return !bugRefusalForgotten && r.holds(attempt, nowMs)
@@ -69,7 +69,7 @@ func (r *Refusal) holds(attempt uint32, nowMs int64) bool {
 	return r.Attempt >= attempt && nowMs-r.TimeMs <= RefusalMemory.Milliseconds()
 }
 
-// Stale reports whether a refusal must be stored again when it is the answer to a later copy.
+// Stale reports whether a refusal must be stored again when it answers a later copy.
 func (r *Refusal) Stale(nowMs int64) bool {
 	return nowMs-r.TimeMs > (RefusalMemory - refusalLeft).Milliseconds()
 }
@@ -79,7 +79,7 @@ func (r *Refusal) Proto() *historyv1.Refusal {
 	return &historyv1.Refusal{Command: r.Key.Proto(), Attempt: r.Attempt, Commitment: r.Commitment, Error: r.Err, TimeMs: r.TimeMs}
 }
 
-// Fits reports whether one more refusal can be remembered at a stream time, beside those that a batch adds already.
+// Fits reports whether one more refusal can be remembered at a stream time, in addition to those that a batch adds already.
 func (r *Refusals) Fits(nowMs int64, batch []*historyv1.Refusal) bool {
 	oldest := nowMs - RefusalMemory.Milliseconds()
 	known := r.byTime[r.begin:]
@@ -103,7 +103,7 @@ func (r *Refusals) Add(list []*historyv1.Refusal, nowMs int64) {
 	r.forget(nowMs)
 }
 
-// Load adds refusals of the store, which come in any order of time.
+// Load adds refusals that were read from the store, in any order of time.
 func (r *Refusals) Load(list []*historyv1.Refusal, nowMs int64) {
 	slices.SortStableFunc(list, func(a, b *historyv1.Refusal) int { return cmp.Compare(a.GetTimeMs(), b.GetTimeMs()) })
 	r.Add(list, nowMs)

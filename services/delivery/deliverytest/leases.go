@@ -1,4 +1,4 @@
-// Package deliverytest has what the tests of the delivery worker share: a store in memory and builders of commands.
+// Package deliverytest contains shared code for tests of the delivery worker: a store in memory and builders of commands.
 package deliverytest
 
 import (

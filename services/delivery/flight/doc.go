@@ -1,3 +1,3 @@
-// Package flight keeps what happened to commands and events on their way through a worker: the recorder answers "what became
-// of this event" from memory, the traces of a batch put spans into the senders' traces. Nothing here decides anything.
+// Package flight records commands and events on their way through a worker: the recorder answers from memory what happened to an
+// event; the traces of a batch add spans to the senders' traces. The package decides nothing.
 package flight

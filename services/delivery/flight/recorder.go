@@ -15,11 +15,11 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Recorder remembers the last commits of a worker, so that it can be asked later what became of one event. Its memory is
-// taken once and never grows: the newest commit takes the place of the oldest, and since says how far back it reaches.
+// Recorder remembers the last commits of a worker, so that the history of one event can be queried later. Its memory is allocated
+// once and never grows: the newest commit replaces the oldest, and Since reports how far back the memory reaches.
 //
-// An event is known by the hash of its conversation's id and its seq. Two conversations with the same 64-bit hash would be
-// taken for one; the hash is seeded anew with every start, so nobody can bring that about.
+// An event is identified by the hash of its conversation's id and its seq. Two conversations with the same 64-bit hash would be
+// confused; the hash has a new seed with every start, so users cannot choose colliding ids.
 type Recorder struct {
 	seed maphash.Seed
 
@@ -30,7 +30,7 @@ type Recorder struct {
 	// traces are those of the sampled records. A ring as well, and a small one, because most records have none.
 	traces []recordTrace
 	traced int // traces ever written
-	// forgotten is the latest time of a record that is gone. Everything later is still here.
+	// forgotten is the latest time of a record that was overwritten. All later records still exist.
 	forgotten time.Time
 }
 
@@ -73,9 +73,9 @@ type Commit struct {
 	Events       []*conversationv1.Event
 	Causes       []int    // causes[i] is the index of the message that events[i] came of
 	Traceparents []string // by index of the events; nil when none is sampled
-	// Committed and published are when the store had answered and when the broker had everything.
+	// Committed is when the store had answered, Published when everything was handed to the broker.
 	Committed, Published time.Time
-	// Unpublished are the conversations whose events the broker has not got.
+	// Unpublished are the conversations whose events did not reach the broker.
 	Unpublished map[string]struct{}
 }
 
@@ -101,7 +101,7 @@ func (r *Recorder) RecordCommit(c *Commit) {
 	}
 }
 
-// RecordRepublished remembers that events were told again.
+// RecordRepublished remembers that events were published again.
 func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Time, unpublished map[string]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,11 +118,11 @@ func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Ti
 	}
 }
 
-// Explain puts what is remembered of an event into an answer.
+// Explain adds what is remembered of an event to an answer.
 func (r *Recorder) Explain(conversationID string, seq uint64, answer *deliveryv1.ExplainResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Rounded up: nothing is said to be remembered that is not.
+	// Rounded up: the answer must not claim to remember more than it does.
 	answer.RemembersSinceMs = r.forgotten.UnixMilli() + 1
 	known := r.findLocked(r.hash(conversationID), seq)
 	if known == nil {
@@ -189,7 +189,7 @@ func (r *Recorder) forgetLocked(index int) {
 	}
 }
 
-// keepTraceLocked keeps a trace and gives its number plus 1; 0 for none.
+// keepTraceLocked keeps a trace and returns its number plus 1; 0 for none.
 func (r *Recorder) keepTraceLocked(traceparent string) int {
 	link, sampled := telemetry.Link(traceparent)
 	if !sampled {

@@ -33,8 +33,8 @@ const (
 	attrSequence     = attribute.Key("runnel.stream.sequence")
 )
 
-// MaxTraced bounds the commands of one batch that get spans of their own. The traces of further ones go through the worker
-// without leaving anything here.
+// MaxTraced limits the commands of one batch that get spans of their own. The worker passes on the traces of further commands
+// without adding spans.
 const MaxTraced = 32
 
 // BatchTrace is the trace of one batch: for each sampled command of it a span in its sender's trace, and one for the batch,
@@ -52,7 +52,7 @@ type commandTrace struct {
 	published string     // traceparent of publish, which receivers go on from
 }
 
-// TraceBatch costs nothing but a look at each entry when none is sampled. The trace must be ended.
+// TraceBatch costs only a check of each entry if none is sampled. The caller must end the trace.
 func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []source.Message) (context.Context, *BatchTrace) {
 	var commands map[int]*commandTrace
 	var links []trace.Link
@@ -81,7 +81,7 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 	if first == nil {
 		return ctx, nil
 	}
-	// In the first one's trace, because a trace of its own would be recorded by chance and not because its commands are.
+	// In the first command's trace: a trace of its own would be sampled at random, regardless of whether its commands are.
 	ctx, span := tracer.Start(trace.ContextWithSpan(ctx, first), SpanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes(
 		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
 	))
@@ -139,7 +139,7 @@ func (t *BatchTrace) Publishing(entries []source.Message, resultOf func(i int) T
 	}
 }
 
-// TraceparentOf gives the trace context that what came of the command at index i carries on; empty when it is not sampled.
+// TraceparentOf returns the trace context for the results of the command at index i; empty if the command is not sampled.
 func (t *BatchTrace) TraceparentOf(i int, e *source.Message) string {
 	if t != nil {
 		if command := t.commands[i]; command != nil {
@@ -149,7 +149,7 @@ func (t *BatchTrace) TraceparentOf(i int, e *source.Message) string {
 	return e.Traceparent
 }
 
-// Traceparents gives the trace contexts of a plan's events; nil when none is sampled.
+// Traceparents returns the trace contexts of a plan's events; nil when none is sampled.
 func (t *BatchTrace) Traceparents(entries []source.Message, causes []int) []string {
 	var all []string
 	for i, cause := range causes {

@@ -1,5 +1,5 @@
-// Package lease decides which partitions a worker works on: it renews the leases in the store, and starts and stops the work
-// on partitions as the leases come and go.
+// Package lease manages the partitions of a worker: it renews the leases in the store, and starts and stops the work on a
+// partition when its lease is gained or lost.
 package lease
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// renewals is how many times a lease is renewed in the time it lasts.
+// renewals is how many times a lease is renewed during its duration.
 const renewals = 4
 
 // Store is the part of the store that a manager needs.
@@ -33,7 +33,7 @@ type Assignment interface {
 	Stop()
 	// Done is closed when it has ended.
 	Done() <-chan struct{}
-	// Confirm tells it that the lease was renewed.
+	// Confirm reports to it that the lease was renewed.
 	Confirm()
 }
 
@@ -47,20 +47,20 @@ type Config struct {
 	// Failures counts failed renewals, Moves the partitions that were given up because an operator moved them.
 	Failures, Moves prometheus.Counter
 
-	// Start begins the work on a partition, and calls ended after it has ended.
+	// Start starts the work on a partition, and calls ended after it has ended.
 	Start func(partition int, ended func()) Assignment
 	// Announce tells other workers that partitions are free.
 	Announce func()
-	// Fit reports whether this worker can work at all. One that cannot gives its partitions to others.
+	// Fit reports whether this worker can work at all. A worker that cannot releases its partitions to others.
 	Fit func() bool
 }
 
-// Manager renews the leases of one worker. It starts the work on partitions that the store assigns to it, ends the work on
-// those that the store takes away, and gives back those above its share and those that an operator moved to another worker.
-// A partition that an operator moved here stays, even above the share.
+// Manager renews the leases of one worker. It starts the work on partitions that the store assigns to the worker, ends the work
+// on those that the store takes away, and releases those above its share and those that an operator moved to another worker. A
+// partition that an operator moved here stays, even above the share.
 //
-// For a moment two workers may work on one partition: the lease only makes that rare. The watermark makes it harmless,
-// because only one of them can move it.
+// Two workers may work on one partition for a moment: the lease only makes that rare. The watermark makes it harmless, because
+// only one of them can move it.
 type Manager struct {
 	Config
 
@@ -89,8 +89,8 @@ func New(cfg Config) *Manager {
 	return &Manager{Config: cfg, wake: wake.NewSignal(), assignments: map[int]Assignment{}, surplus: map[int]struct{}{}}
 }
 
-// Run renews the leases until ctx ends. Then it ends all work and gives everything back, so that other workers need not wait
-// for the leases to expire.
+// Run renews the leases until ctx ends. Then it ends all work and releases all leases, so that other workers need not wait for
+// the leases to expire.
 func (m *Manager) Run(ctx context.Context) {
 	m.fitAt = time.Now()
 	timer := time.NewTimer(0)
@@ -108,10 +108,10 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
-// RenewNow has the manager renew at once: other workers gave partitions back, or an assignment of this one ended.
+// RenewNow starts a renewal at once: other workers released partitions, or an assignment of this one ended.
 func (m *Manager) RenewNow() { m.wake.Raise() }
 
-// renew makes one round: give back, renew, claim.
+// renew does one round: release, renew, claim.
 func (m *Manager) renew(ctx context.Context) {
 	now := time.Now()
 	if m.Fit() {
@@ -159,7 +159,7 @@ func (m *Manager) renew(ctx context.Context) {
 		m.reconcile(answer)
 		return
 	}
-	// A claim whose answer was lost: no work was started here, but renewing keeps other workers from it.
+	// A claim whose answer was lost: no work was started here, but renewing the lease keeps other workers from the partition.
 	for _, p := range answer.GetHeld() {
 		if _, begun := m.assignments[int(p)]; !begun {
 			m.surplus[int(p)] = struct{}{}
@@ -186,7 +186,7 @@ func (m *Manager) dropEnded() []uint32 {
 	return release
 }
 
-// reconcile starts and stops work until it agrees with the leases that the store says this worker holds.
+// reconcile starts and stops work until it matches the leases that this worker holds according to the store.
 func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 	held := make(map[int]struct{}, len(answer.GetHeld()))
 	for _, p := range answer.GetHeld() {
@@ -259,7 +259,7 @@ func (m *Manager) stopAll(reason string) {
 	}
 }
 
-// releaseAll ends all work and gives everything back.
+// releaseAll ends all work and releases all leases.
 func (m *Manager) releaseAll(ctx context.Context) {
 	for _, t := range m.assignments {
 		t.Stop()

@@ -1,4 +1,4 @@
-// Package metrics holds the Prometheus metrics of a delivery worker. Other packages count; this one knows names and help texts.
+// Package metrics holds the Prometheus metrics of a delivery worker. Other packages count; this one defines names and help texts.
 package metrics
 
 import (
@@ -11,7 +11,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Metrics are all of the service's metrics, resolved once.
+// Metrics are all of the service's metrics, looked up once.
 type Metrics struct {
 	Owned     prometheus.Gauge
 	ownership *prometheus.GaugeVec
@@ -145,7 +145,7 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 	return m, nil
 }
 
-// Gauges are one partition's gauges, resolved once for each time it is owned.
+// Gauges are one partition's gauges, looked up once for each time that the partition is owned.
 type Gauges struct {
 	Owned, Watermark, Lag, Queue, Fill, Stopped, Window, Refusals prometheus.Gauge
 
@@ -164,7 +164,7 @@ func (m *Metrics) Partition(p int) Gauges {
 		Stopped:   m.stopped.WithLabelValues(label),
 		Window:    m.window.WithLabelValues(label),
 		Refusals:  m.refusals.WithLabelValues(label),
-		// A worker that lost a partition must not report on it: its old figures would hide those of the present worker.
+		// A worker that lost a partition must not report on it: its old values would hide those of the present worker.
 		Forget: func() {
 			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.Queue, m.fill, m.stopped, m.window, m.refusals} {
 				g.DeleteLabelValues(label)

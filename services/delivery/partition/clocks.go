@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	// maxSkew is how far admission and stream times may be apart before it is said aloud.
+	// maxSkew is the difference between admission time and stream time above which an alarm is logged.
 	maxSkew = 30 * time.Second
 	// clocksInterval is how often that is logged at most.
 	clocksInterval = time.Minute
 )
 
-// ErrClocks means that messages of a stream that was replaced or rewound look old by the broker's time and new by the time
-// of the gateway that admitted them. To pass them over could lose them, to carry them out could repeat them.
+// ErrClocks means that messages of a stream that was replaced or rewound look old by the broker's time and new by the time of the
+// gateway that admitted them. Skipping them could lose them; carrying them out could repeat them.
 var ErrClocks = errors.New("the clocks of the broker and of a gateway disagree about the age of a message")
 
-// clocks is when the alarm about them was last logged, and how often it was not since.
+// clocks records when the alarm about clocks was last logged, and how often it was suppressed since.
 type clocks struct {
 	logged time.Time
 	silent int
 }
 
-// watchClocks compares the times of commands that are read with their admission. Times far apart mean that a clock is wrong,
-// or that a gateway tried again and again to get a command into the stream. Refusals are remembered for long enough as long
-// as the difference is small.
+// watchClocks compares the stream times of commands with their admission times. A large difference means that a clock is wrong,
+// or that a gateway retried a publish for a long time. As long as the difference is small, refusals are remembered for long
+// enough.
 func (w *Worker) watchClocks(entries []source.Message) {
 	for i := range entries {
 		apart := entries[i].Skew()
@@ -45,9 +45,9 @@ func (w *Worker) watchClocks(entries []source.Message) {
 	}
 }
 
-// Agrees checks that a message that is passed over because of its time is as old as it looks. One that was admitted later
-// than the stream says it was taken is new, and a clock is wrong. One that was admitted long before may be a late copy; it is old
-// either way. What is no command was nobody's.
+// Agrees checks that a message that is skipped because of its time is as old as it looks. If it was admitted later than its
+// stream time, it is new and a clock is wrong. If it was admitted long before, it may be a late copy; it is old in any case. A
+// message that is not a command belongs to no sender, so it is skipped without a check.
 func Agrees(e *source.Message) error {
 	if e.Command == nil || (e.Command.GetAdmittedMs() != 0 && e.Skew() >= -maxSkew) {
 		return nil

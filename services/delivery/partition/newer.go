@@ -12,16 +12,16 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// errTooNew means that this build cannot judge a command. The command is not refused and not a dead letter: a newer worker can
-// judge it.
+// errTooNew means that this build cannot decide a command. The command is not refused and does not become a dead letter: a newer
+// worker can decide it.
 var errTooNew = errors.New("a command is of a newer version than this worker")
 
 // levelTimeout is how long the history service may take to return the installation's level.
 const levelTimeout = 5 * time.Second
 
-// cannotJudge hands the partition over to a newer worker, if there is one, and returns why the partition stops. A command that claims to
-// be newer than the installation is none of a later version: gateways admit up to the installation's level, which rises
-// before they do. It returns nil then, and the entry is unfit.
+// cannotJudge hands the partition over to a newer worker, if there is one, and returns why the partition stops. A command that
+// claims a level above the installation's does not come from a later version: gateways admit commands only up to the
+// installation's level, which rises before theirs do. For such a command it returns nil, and the entry is unfit.
 func (w *Worker) cannotJudge(ctx context.Context, e *source.Message) error {
 	asking, cancel := context.WithTimeout(ctx, levelTimeout)
 	installation, err := w.History.GetInstallation(asking, &historyv1.GetInstallationRequest{})

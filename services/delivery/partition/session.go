@@ -29,7 +29,7 @@ type session struct {
 	takenOver uint64 // the last sequence that was committed at the takeover
 	opening   *source.Message
 	behind    uint64 // messages after the opening at the takeover
-	// checked says that what is passed over at the takeover must agree with the commands' admission times.
+	// checked means that messages skipped at the takeover must agree with the commands' admission times.
 	checked bool
 	cache   *cache.Cache
 	queue   *reader.Queue
@@ -39,7 +39,7 @@ type session struct {
 func newSession(w *Worker, at *takeover.Place) *session {
 	opening := at.Opening
 	if at.Checked && at.Sequence > 0 {
-		// What is passed over must be found to agree before anything is committed after it: the opening comes with the rest.
+		// Skipped messages must be found to agree before anything after them is committed: the opening is committed with the rest.
 		opening = nil
 	}
 	var behind uint64
@@ -86,8 +86,8 @@ func (s *session) listen() (stop func(), err error) {
 	return func() { _ = sub.Unsubscribe() }, nil // fails only when the connection is closed, which ends it as well
 }
 
-// read begins to read the stream, from a little before the position. From the first message on that is not in hand yet,
-// none may be missing.
+// read starts to read the stream, from a little before the position. From the first message that was not yet received on, no
+// message may be missing.
 func (s *session) read(ctx context.Context, from uint64) (stop func(), err error) {
 	strict := s.commits.Position() + 1
 	if s.opening != nil {
@@ -96,8 +96,8 @@ func (s *session) read(ctx context.Context, from uint64) (stop func(), err error
 	return reader.Start(ctx, s.worker.JS, s.stream, from, strict, s.queue)
 }
 
-// loop commits what the reader brings, batch by batch, and loads what acknowledgements ask for in between. There is no
-// timer: a lone command goes at once, and under load a batch is what gathered while the one before it was appended.
+// loop commits the batches that the reader delivers, and in between loads conversations for waiting acknowledgements. There is no
+// timer: a single command is committed at once, and under load a batch contains what arrived during the append before it.
 func (s *session) loop(ctx context.Context) error {
 	if s.opening != nil {
 		if err := s.process(ctx, []source.Message{*s.opening}, s.behind); err != nil {
@@ -132,7 +132,7 @@ func (s *session) loop(ctx context.Context) error {
 	}
 }
 
-// process commits a batch. Of messages that were committed before the takeover only the outcomes are published again.
+// process commits a batch. For messages that were committed before the takeover it only publishes the outcomes again.
 func (s *session) process(ctx context.Context, entries []source.Message, pending uint64) error {
 	old := 0
 	for old < len(entries) && entries[old].Sequence <= s.takenOver {
@@ -178,7 +178,7 @@ func (s *session) passOver(ctx context.Context, entries []source.Message) error 
 			}
 		}
 	}
-	// Of a stream that was replaced all are read, to be checked; only the newest are published.
+	// All messages of a stream that was replaced are read, to be checked; only the outcomes of the newest are published.
 	for len(entries) > 0 && entries[0].Sequence+uint64(s.worker.Config.RepublishCommands) <= s.takenOver {
 		entries = entries[1:]
 	}

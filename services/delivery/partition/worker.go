@@ -1,5 +1,5 @@
-// Package partition works on one partition: it takes over, reads, commits and publishes, until its lease goes away or something
-// unexpected makes it start again from the store.
+// Package partition works on one partition: it takes over, reads, commits and publishes, until its lease is lost or an unexpected
+// error makes it restart from the store.
 //
 //	worker.go    sessions, retries, alarms
 //	session.go   one session: read, commit, publish
@@ -39,7 +39,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// errResync ends a session: what it published or read lately may be lost.
+// errResync ends a session: messages that it published or read recently may be lost.
 var errResync = errors.New("the connection to NATS was lost in between")
 
 // States of a partition as operators see them; a third is "stopped: " and why.
@@ -49,7 +49,7 @@ const (
 )
 
 const (
-	// holeRetry is how often a stopped partition tries again, alarmInterval how often it logs that at most.
+	// holeRetry is how often a stopped partition retries, alarmInterval the shortest interval between logs of its alarm.
 	holeRetry     = 5 * time.Second
 	lookTimeout   = 250 * time.Millisecond
 	alarmInterval = time.Minute
@@ -72,7 +72,7 @@ type Deps struct {
 	History               historyv1.HistoryServiceClient
 	// EnsureStream makes the streams if that of the partition does not exist.
 	EnsureStream func(ctx context.Context, partition int) error
-	// HandOver moves the partition to a worker that knows a level, and returns its name; empty when there is none.
+	// HandOver moves the partition to a worker that knows a level, and returns that worker's name; empty if there is none.
 	HandOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
 	Acknowledged *takeover.Acknowledged
 	Log          *slog.Logger
@@ -115,8 +115,8 @@ type Worker struct {
 	cache     *cache.Cache // of the session that runs; nil between sessions
 }
 
-// NewWorker makes the work on a partition. It does nothing until run. cutOff ends the context of run; it is called when the work
-// has not ended within the stop timeout.
+// NewWorker creates the worker of one partition. It does nothing until Run. cutOff cancels the context of Run; it is called if
+// the work has not ended within the stop timeout.
 func NewWorker(deps Deps, cutOff context.CancelFunc) *Worker {
 	w := &Worker{
 		Deps: deps, gauges: deps.Metrics.Partition(deps.Partition),
@@ -142,10 +142,10 @@ func (w *Worker) Stop() {
 // Done is closed when the worker has ended.
 func (w *Worker) Done() <-chan struct{} { return w.finished }
 
-// Confirm tells the worker that the lease was renewed.
+// Confirm notes that the lease was renewed.
 func (w *Worker) Confirm() { w.confirmation.Raise() }
 
-// Resync tells the worker that what it published or read lately may have been lost.
+// Resync notes that messages that the worker published or read recently may have been lost.
 func (w *Worker) Resync() { w.resyncs.Raise() }
 
 // Run works until Stop.
@@ -209,7 +209,7 @@ func (w *Worker) session(ctx context.Context) error {
 	}
 	defer acks()
 
-	// Flushing ends after the loop, with what the last batch moved.
+	// Flushing ends after the loop, so that it includes the cursors that the last batch moved.
 	flushing, endFlushing := context.WithCancel(ctx)
 	var flusher sync.WaitGroup
 	flusher.Go(func() { s.flusher().Run(flushing) })
@@ -248,7 +248,7 @@ func (w *Worker) Stopped() bool {
 	}
 }
 
-// Sleep waits, but not beyond Stop.
+// Sleep waits for d, or until Stop.
 func (w *Worker) Sleep(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -276,7 +276,7 @@ func (w *Worker) Alarm(err error) {
 	}
 }
 
-// Calm ends the alarm, if there was one.
+// Calm ends the alarm, if one is raised.
 func (w *Worker) Calm() {
 	if !w.alarmed.IsZero() {
 		w.alarmed = time.Time{}

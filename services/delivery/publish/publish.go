@@ -1,5 +1,5 @@
-// Package publish sends gateways what was committed: results to the gateways of the senders, events and receipts to the gateways
-// of the members. It never waits for an answer.
+// Package publish sends committed results to the gateways of the senders, and committed events and receipts to the gateways of
+// the members. It never waits for an answer.
 package publish
 
 import (
@@ -19,13 +19,14 @@ import (
 )
 
 const (
-	// maxPublish is where a message to gateways is split, and publishMargin what a message may be larger than its parts.
+	// maxPublish is the size above which a message to gateways is split, and publishMargin the allowed overhead of a message over
+	// its parts.
 	maxPublish    = 512 << 10
 	publishMargin = 16 << 10
 )
 
-// Publisher sends gateways what was committed. What it sends may be lost: all of it is in the store, and the next session
-// of the partition publishes the latest again. It is not safe for concurrent use.
+// Publisher sends committed results, events and receipts to gateways. A message may be lost: all of its content is in the store,
+// and the next session of the partition publishes the latest again. It is not safe for concurrent use.
 type Publisher struct {
 	nc      *nats.Conn
 	log     *slog.Logger
@@ -75,16 +76,16 @@ func (p *Publisher) Results(answers []Answer, header nats.Header) {
 	}
 }
 
-// Origin is where published events come from.
+// Origin describes the commit of published events.
 type Origin struct {
-	// Committed is when this worker had the answer to their commit; zero for events that are published again.
+	// Committed is when this worker received the answer to their commit; zero for events that are published again.
 	Committed time.Time
 	// Traceparents is by index of the events; nil when none is sampled.
 	Traceparents []string
 }
 
-// Events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns
-// the conversations of which something could not be sent; nil for none.
+// Events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns the
+// conversations whose events could not all be sent; nil for none.
 func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpublished map[string]struct{}) {
 	type group struct {
 		live brokerv1.Live
@@ -105,7 +106,7 @@ func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpubli
 		g.live.Events, g.live.Traceparents, g.size = g.live.GetEvents()[:0], g.live.GetTraceparents()[:0], 0
 	}
 	for i, event := range events {
-		// Before the event itself, so that gateways of new members listen as early as can be.
+		// Before the event itself, so that gateways of new members subscribe as early as possible.
 		if users := conversation.Joiners(event); len(users) > 0 {
 			p.send(broker.JoinedSubject, &brokerv1.Joined{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), UserIds: users}, nil)
 		}
@@ -165,7 +166,7 @@ func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	return err == nil
 }
 
-// ValidInbox reports whether an inbox fits in a subject. It comes out of the stream, which is an input too.
+// ValidInbox reports whether an inbox can be part of a subject. It comes from the stream, so it is untrusted input.
 func ValidInbox(inbox string) bool {
 	if inbox == "" || len(inbox) > 200 || inbox[0] == '.' || inbox[len(inbox)-1] == '.' || strings.Contains(inbox, "..") {
 		return false

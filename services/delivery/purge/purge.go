@@ -1,5 +1,5 @@
-// Package purge removes committed commands from a partition's stream, so that the stream never refuses new ones because of them.
-// What a restore from the last backup needs stays as long as there is space.
+// Package purge removes committed commands from a partition's stream, so that the stream never refuses new commands because of
+// old ones. Commands that a restore from the last backup needs are kept as long as there is space.
 package purge
 
 import (
@@ -20,26 +20,26 @@ import (
 )
 
 const (
-	// KeptCommands is how many committed commands stay in a stream even though a backup holds their outcome.
+	// KeptCommands is how many committed commands are kept in a stream even if a backup contains their outcome.
 	KeptCommands = 10_000
-	// keptWithoutBackup is how long committed commands stay while no backup was ever marked, by the stream's time.
+	// keptWithoutBackup is how long committed commands are kept if no backup was ever marked, by the stream's time.
 	keptWithoutBackup = time.Hour
-	// pressedFill is the fill above which committed commands are purged although a restore might need them, relievedFill the
-	// fill afterwards.
+	// pressedFill is the fill above which committed commands are purged even if a restore might need them; relievedFill is the fill
+	// after that purge.
 	pressedFill, relievedFill = 0.9, 0.75
-	// lookFill is the estimated fill at which a stream is looked at before the interval is over.
+	// lookFill is the estimated fill at which a stream is inspected before the interval has passed.
 	lookFill = 0.8
-	// leastBetweenLooks bounds how often it is looked at then.
+	// leastBetweenLooks is the shortest interval between such inspections.
 	leastBetweenLooks = 2 * time.Millisecond
-	// watchFill is how full, and watchBytes how small a stream is that is looked at every watchInterval: it could fill up while
-	// the store is away and nothing is read.
+	// A stream filled to watchFill, or limited to watchBytes or less, is inspected every watchInterval: it could fill up while
+	// the store is unavailable and nothing is read.
 	watchFill     = 0.5
 	watchBytes    = 64 << 20
 	watchInterval = time.Second
 	// entryOverhead is about what a message takes in a stream beside its payload.
 	entryOverhead = 256
 	callTimeout   = 5 * time.Second
-	// complainInterval is how often an alarm is logged at most.
+	// complainInterval is the shortest interval between two logged alarms.
 	complainInterval = time.Minute
 )
 
@@ -56,15 +56,15 @@ func (x extent) fill() float64 {
 	return float64(x.bytes) / float64(x.maxBytes)
 }
 
-// purgeBelow returns the sequence below which a stream may be purged. pressed says that the stream is so full that this is
-// above the usual bound. The result is never above the watermark, so neither the message at it nor one that is not committed
-// is ever purged.
+// purgeBelow returns the sequence below which a stream may be purged. pressed means that the stream is so full that this sequence
+// is above the usual bound. The result is never above the watermark, so neither the message at the watermark nor an uncommitted
+// message is ever purged.
 //
 //	committed  is the watermark, in the stream that is looked at
 //	backup     is the watermark that the last backup holds; nil when none was ever marked
 //	recent     is the first sequence that is not older than keptWithoutBackup; only used when there is no backup
 //
-// A backup of another stream or epoch covers nothing that is in this one.
+// A backup of another stream or epoch does not cover any message of this stream.
 func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1.Watermark, recent uint64) (bound uint64, pressed bool) {
 	if bugPurgeAboveWatermark {
 		return stream.last + 1, false
@@ -94,7 +94,7 @@ type Config struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
 	Partition int
-	// Interval is how often the stream is looked at when nothing happens.
+	// Interval is how often the stream is inspected if nothing happens.
 	Interval time.Duration
 	Now      func() time.Time
 	Log      *slog.Logger
@@ -102,12 +102,12 @@ type Config struct {
 	Gauges   metrics.Gauges
 }
 
-// Purger purges committed commands from the stream of one partition, so that it does not fill up. It looks at the stream at an
-// interval, and at once when it seems to be nearly full. Grow is called by the commit loop, Run has its own goroutine.
+// Purger purges committed commands from the stream of one partition, so that it does not fill up. It inspects the stream at an
+// interval, and at once when the stream seems to be nearly full. The commit loop calls Grow; Run has its own goroutine.
 type Purger struct {
 	Config
 
-	// free is how many bytes may still be read before the stream is looked at.
+	// free is how many bytes may still be read before the stream is inspected.
 	free atomic.Int64
 	// mark is the watermark that the session knows to be committed.
 	mark    atomic.Pointer[historyv1.Watermark]
@@ -161,7 +161,7 @@ func (p *Purger) Run(ctx context.Context, identity string) {
 	}
 }
 
-// nextLook is when to look at a stream again if nothing happens.
+// nextLook is when to inspect a stream again if nothing happens.
 func (p *Purger) nextLook(now extent) time.Duration {
 	if now.maxBytes > 0 && (now.maxBytes <= watchBytes || now.fill() >= watchFill) {
 		return min(watchInterval, p.Interval)
@@ -182,7 +182,7 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	return true
 }
 
-// askBackup asks for the last backup. While the store does not answer, the previous one counts: its bound is lower.
+// askBackup reads the last backup. While the store does not answer, the previous one is used: its bound is lower.
 func (p *Purger) askBackup(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -192,7 +192,7 @@ func (p *Purger) askBackup(ctx context.Context) {
 	}
 }
 
-// purgeCommitted looks at the stream and purges what may be purged. It returns what the stream held.
+// purgeCommitted inspects the stream and purges what may be purged. It returns the extent of the stream before that.
 func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now extent, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -217,7 +217,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	if bound <= now.first {
 		return now, nil
 	}
-	// The message at the watermark proves that the stream is the one whose outcomes are committed.
+	// The message at the watermark proves that this is the stream whose outcomes were committed.
 	if lost, err := source.LostTail(ctx, stream, committed, now.first, now.last); err != nil || lost {
 		return now, err
 	}

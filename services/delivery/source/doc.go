@@ -1,3 +1,3 @@
-// Package source reads what a partition's stream holds: messages decoded into commands, the identity of the stream, and
-// its position relative to a watermark. It decides nothing.
+// Package source reads a partition's stream: messages decoded into commands, the identity of the stream, and its position
+// relative to a watermark. It decides nothing.
 package source

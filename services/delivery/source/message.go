@@ -18,16 +18,16 @@ type Message struct {
 	TimeNs   int64 // the broker's
 	// Command is nil when the payload cannot be decoded.
 	Command *brokerv1.Command
-	// Body is the command's body; empty when it cannot be decoded or has no action, or more than one: it is refused then.
+	// Body is the command's body; empty if it cannot be decoded or does not have exactly one action: then the command is refused.
 	Body *conversationv1.Body
 	// Needs are the messages that the command refers to; nil for most.
 	Needs   []conversation.Need
 	Payload []byte
 	// Traceparent is the W3C trace context the message came with; empty for most.
 	Traceparent string
-	// TooNew says that this build cannot judge the command.
+	// TooNew means that this build cannot decide the command.
 	TooNew bool
-	// Overstated says that the command claims to be newer than the installation.
+	// Overstated means that the command claims a level above the installation's.
 	Overstated bool
 }
 
@@ -41,8 +41,8 @@ func FromStream(sequence uint64, at time.Time, header nats.Header, payload []byt
 	return e
 }
 
-// Decode decodes a message without headers. A payload that is not a command is returned too: it becomes a dead letter in
-// its turn.
+// Decode decodes a message without headers. It also returns a payload that is not a command: it becomes a dead letter in its
+// turn.
 func Decode(sequence uint64, timeNs int64, payload []byte) Message {
 	e := Message{Sequence: sequence, TimeNs: timeNs, Payload: payload, Body: noBody}
 	// One allocation for both; they live equally long.
@@ -80,7 +80,7 @@ func (e *Message) Skew() time.Duration {
 	return time.Duration(e.TimeMs()-e.Command.GetAdmittedMs()) * time.Millisecond
 }
 
-// Late reports whether the command may no longer be carried out: its gateway has given it up by then.
+// Late reports whether the command may no longer be carried out, because its gateway has given it up by then.
 func (e *Message) Late() bool {
 	return e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs()
 }
@@ -103,7 +103,7 @@ func KeyOfProto(key *historyv1.CommandKey) CommandKey {
 	return CommandKey{key.GetConversationId(), key.GetSender(), key.GetCommandId()}
 }
 
-// Committable reports whether a command with this key can have been committed; the store refuses to look for others.
+// Committable reports whether a command with this key can have been committed; the store refuses queries for other keys.
 func (k CommandKey) Committable() bool {
 	return conversation.ValidID(k.Conversation) && conversation.ValidSender(k.Sender) && conversation.ValidCommandID(k.Command)
 }

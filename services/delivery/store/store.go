@@ -1,5 +1,5 @@
-// Package store has what callers of the history service share: its errors sorted by what to do about them, the backoff between
-// tries, and reads that are repeated until they are answered.
+// Package store is shared by the callers of the history service: it classifies errors by the reaction to them, waits between
+// tries, and repeats reads until they are answered.
 package store
 
 import (
@@ -33,7 +33,7 @@ func (b *Backoff) Next() time.Duration {
 	return rand.N(ceiling) + 1
 }
 
-// Fault sorts the errors of the store by what is to be done about them.
+// Fault classifies the errors of the store by the reaction to them.
 type Fault int
 
 // The faults.
@@ -46,7 +46,7 @@ const (
 	Damaged                     // events are missing in the store; it does not heal by itself
 )
 
-// FaultOf is the fault that an error of the history service stands for.
+// FaultOf returns the fault of an error of the history service.
 func FaultOf(err error) Fault {
 	switch status.Code(err) {
 	case codes.Aborted:
@@ -56,8 +56,8 @@ func FaultOf(err error) Fault {
 	case codes.ResourceExhausted:
 		return TooLarge
 	case codes.InvalidArgument:
-		// Only what the history service itself finds wrong with a request. Internal, Unimplemented and the like also come from
-		// proxies and half-finished rollouts, and no command must be lost to a mishap.
+		// Only errors that the history service itself returns for a request. Internal, Unimplemented and the like also come from
+		// proxies and half-finished rollouts; such errors must never lose a command.
 		return Rejected
 	case codes.DataLoss:
 		return Damaged
@@ -66,11 +66,11 @@ func FaultOf(err error) Fault {
 	}
 }
 
-// Host is the work that reads.
+// Host is the worker on whose behalf reads are made.
 type Host interface {
 	// Stopped reports whether the work is to end.
 	Stopped() bool
-	// Sleep waits, but not beyond the end of the work.
+	// Sleep waits for d, or until the end of the work.
 	Sleep(d time.Duration)
 	// LookAtStream updates the lag while nothing can be committed.
 	LookAtStream(ctx context.Context)
@@ -88,8 +88,8 @@ type Reads struct {
 	Log     *slog.Logger
 }
 
-// Ask calls the store for something that only reads, until it answers or the work is stopped. If the answer to a list is too
-// large, each half is asked for. What does not heal by itself raises the alarm with each try.
+// Ask makes a read call to the store and repeats it until it is answered or the work is stopped. If the answer for a list is too
+// large, each half is requested. A fault that does not heal by itself raises the alarm with each try.
 func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func(ctx context.Context, items []T) error) error {
 	var pause Backoff
 	for {

@@ -1,4 +1,4 @@
-// Package wake has the signal that wakes a goroutine: however often it is raised before it is seen, it is seen once.
+// Package wake contains a signal that wakes a goroutine: several raises before it is received count as one.
 package wake
 
 // Signal is a channel that holds at most one token. Its receiver waits with <-.
@@ -15,7 +15,7 @@ func (s Signal) Raise() {
 	}
 }
 
-// Clear takes the signal back if nobody has seen it yet.
+// Clear withdraws the signal if it has not been received yet.
 func (s Signal) Clear() {
 	select {
 	case <-s:

@@ -2,5 +2,5 @@
 
 package commit
 
-// BugNeedsNotLoaded is a planted bug; the tests of the planner follow it, so that the torture run alone finds it.
+// BugNeedsNotLoaded is a planted bug. The planner's tests take it into account, so that only the torture run detects it.
 const BugNeedsNotLoaded = false

@@ -1,5 +1,5 @@
-// Package commit commits batches of commands: it loads what they need, plans, appends to the store, and publishes the results.
-// When the store rejects a batch it halves it until the one command to blame stands alone and becomes a dead letter.
+// Package commit commits batches of commands: it loads the data they need, plans, appends to the store, and publishes the
+// results. If the store rejects a batch, the batch is halved until only the rejected command remains; that becomes a dead letter.
 package commit
 
 import (
@@ -31,7 +31,7 @@ var (
 	ErrUncertain  = errors.New("it is not known whether the last append was committed")
 )
 
-// Host is the work on the partition, of which committing is a part.
+// Host is the partition worker, as the committer needs it.
 type Host interface {
 	store.Host
 
@@ -76,7 +76,7 @@ type Committer struct {
 	beginEpoch bool
 }
 
-// New makes a committer that goes on from a place.
+// New makes a committer that continues from a place.
 func New(cfg Config, at *takeover.Place) *Committer {
 	return &Committer{Config: cfg, expected: at.Stored, Identity: at.Identity, position: at.Sequence, beginEpoch: at.BeginEpoch}
 }
@@ -94,9 +94,8 @@ func (c *Committer) HeardLast(last uint64) {
 	c.Host.SetPosition(c.position, c.last)
 }
 
-// Commit commits a batch and publishes the results. When it returns nil the watermark stands at the last entry. The
-// store may reject a batch tries times; then the batch is halved until the one command to blame stands alone and becomes a dead
-// letter.
+// Commit commits a batch and publishes the results. When it returns nil the watermark is at the last entry. The store may reject
+// a batch tries times; then the batch is halved until only the rejected command remains, which becomes a dead letter.
 func (c *Committer) Commit(ctx context.Context, entries []source.Message, tries int) error {
 	tracing, spans := flight.TraceBatch(ctx, c.Tracer, c.Partition, c.Stream, entries)
 	committed, err := c.tryCommit(tracing, entries, tries, spans)
@@ -161,7 +160,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 		}
 		switch kind {
 		case store.WatermarkMoved:
-			// The answer to an append may be lost though it was committed: then it was ourselves who moved the watermark.
+			// The answer to an append may be lost although it was committed: then this worker moved the watermark itself.
 			if uncertain {
 				return false, fmt.Errorf("%w: %w", ErrUncertain, err)
 			}
@@ -203,15 +202,15 @@ func (c *Committer) request(entries []source.Message, batch *plan.Plan) *history
 	}
 }
 
-// acknowledged notes the watermark that the store has now.
+// acknowledged notes the watermark that the store now has.
 func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 	mark.Epoch = epoch
 	c.expected, c.position, c.beginEpoch = mark, mark.GetSequence(), false
 	c.Host.Committed(mark)
 }
 
-// poisonCommand marks a command as a dead letter. If the store does not take the dead letter either, no command is to blame: the
-// partition stops with an alarm until the store takes it.
+// poisonCommand marks a command as a dead letter. If the store rejects the dead letter too, the command is not the cause: the
+// partition stops with an alarm until the store accepts it.
 func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err error) {
 	if _, already := known.Poisoned[e.Sequence]; already {
 		c.Host.Alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
@@ -221,10 +220,10 @@ func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err er
 	known.Poisoned[e.Sequence] = "the store does not take it: " + err.Error()
 }
 
-// erasureFactor is how much longer than others an append may take that erases: it may reach all events of a conversation.
+// erasureFactor is how much longer an append that erases may take: it may affect all events of a conversation.
 const erasureFactor = 24
 
-// appendOnce asks the store once.
+// appendOnce calls the store once.
 func (c *Committer) appendOnce(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	timeout := c.AppendTimeout
 	if conversation.HasErasure(request.GetEffects()) {
@@ -238,7 +237,7 @@ func (c *Committer) appendOnce(ctx context.Context, request *historyv1.AppendReq
 	return answer, err
 }
 
-// planFor plans the batch, having asked the store about commands that look refused.
+// planFor plans the batch, after it has looked up the unconfirmed commands in the store.
 func (c *Committer) planFor(ctx context.Context, entries []source.Message, known *dedupe.Facts) (*plan.Plan, error) {
 	for {
 		batch := c.Planner.Make(entries, known, plan.World{State: c.Cache.State, Facts: c.Cache.Facts, Refusals: c.Refusals})
@@ -259,7 +258,7 @@ func (c *Committer) planFor(ctx context.Context, entries []source.Message, known
 	}
 }
 
-// committed applies the batch to what is in memory, and publishes it.
+// committed applies the batch to memory, and publishes it.
 func (c *Committer) committed(entries []source.Message, batch *plan.Plan, spans *flight.BatchTrace) {
 	now := c.Now()
 	c.Host.Calm()

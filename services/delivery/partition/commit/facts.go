@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/store"
 )
 
-// loadFacts brings what the commands of a batch refer to into memory. Their conversations are in memory already.
+// loadFacts loads the facts that the commands of a batch refer to. Their conversations are in memory already.
 func (c *Committer) loadFacts(ctx context.Context, entries []source.Message) error {
 	needs := c.Cache.UnknownNeeds(entries)
 	if len(needs) == 0 || BugNeedsNotLoaded {
@@ -28,7 +28,7 @@ func (c *Committer) loadFacts(ctx context.Context, entries []source.Message) err
 	return nil
 }
 
-// askFacts asks the store once. Every seq up to the head is an event, so the store must know all of them.
+// askFacts calls the store once. Every seq up to the head is an event, so the store must know all of them.
 func (c *Committer) askFacts(ctx context.Context, needs []cache.Need) error {
 	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
 	for i, n := range needs {

@@ -14,7 +14,7 @@ import (
 func (c *Committer) loadFor(ctx context.Context, entries []source.Message) error {
 	wanted := make(map[string]struct{}, min(len(entries), 64))
 	for i := range entries {
-		// Ids that no conversation can have are refused without a state, and the store would refuse to look for them.
+		// Ids that no conversation can have are refused without a state, and the store would refuse the lookup.
 		if key := source.KeyOf(entries[i].Command); key.Committable() {
 			wanted[key.Conversation] = struct{}{}
 		}

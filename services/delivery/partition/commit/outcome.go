@@ -31,7 +31,7 @@ func countResults(m *metrics.Metrics, results []plan.Result) {
 			if c := m.Refused[v.Refusal.GetCode()]; c != nil {
 				c.Inc()
 			} else {
-				dead++ // an earlier copy was put aside
+				dead++ // an earlier copy became a dead letter
 			}
 		default:
 			dead++

@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// LoadRefusals loads the refusals that previous workers stored. Without them a command that was refused could succeed, so the
+// LoadRefusals loads the refusals that previous workers stored. Without them a refused command could succeed later, so the
 // partition waits for all of them.
 func (c *Committer) LoadRefusals(ctx context.Context, nowMs int64) error {
 	request := &historyv1.ListRefusalsRequest{Partition: uint32(c.Partition), Limit: rpc.MaxItems}

@@ -46,7 +46,7 @@ func (c *Committer) Republish(ctx context.Context, entries []source.Message) err
 		var v plan.Result
 		if first := firsts[source.KeyOf(command)]; first != nil {
 			v.SetRepeated(first, command, false)
-			// An event bears the time of the message it came of.
+			// An event has the time of the message that caused it.
 			v.Repeated = v.Repeated && first.GetTimeMs() != entries[i].TimeMs()
 		} else if known := c.Refusals.Find(source.KeyOf(command), command.GetAttempt(), entries[i].TimeMs()); known != nil && !known.Stale(entries[i].TimeMs()) {
 			v.Refusal = known.Err

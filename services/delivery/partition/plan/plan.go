@@ -1,5 +1,5 @@
-// Package plan decides what becomes of a batch of commands: which events they make, which are refused, and which become dead
-// letters. It is pure: it asks nobody and changes nothing.
+// Package plan decides the results of a batch of commands: which events they create, which commands are refused, and which become
+// dead letters. It is pure: it calls no other service and changes nothing.
 package plan
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Plan is what committing a batch of commands would do. It is valid for the world that it was made for, and changes nothing by
-// itself.
+// Plan describes the effects of committing a batch of commands. It is valid only for the world for which it was made; the plan
+// itself changes nothing.
 type Plan struct {
 	// Results are in the order of the messages.
 	Results []Result
@@ -26,7 +26,7 @@ type Plan struct {
 	Events    []*conversationv1.Event
 	Causes    []int
 	Sequences []uint64
-	// Effects are what the events write beside themselves.
+	// Effects are further writes to the store that the events cause.
 	Effects []*historyv1.Effect
 	// Letters are the dead letters. Refusals are the commands that are answered with an error and must not succeed later.
 	Letters  []*historyv1.DeadLetter
@@ -53,7 +53,7 @@ type World struct {
 //	too late              by the stream's time: unknown. That is not a refusal, and it is not remembered
 //	otherwise             it is carried out, refused, or becomes a dead letter; the last two are remembered
 //
-// The log and the answers do not depend on where batches are cut: they are those of the commands one by one.
+// The log and the answers do not depend on how commands are split into batches: they equal those of the commands one by one.
 type Planner struct {
 	Partition, Partitions int
 	Apply                 func(*conversation.State, *conversation.Facts, *brokerv1.Command, *conversationv1.Body, int64) (conversation.Result, *conversationv1.Error)
@@ -73,7 +73,7 @@ type draft struct {
 	erased map[string][]*historyv1.EraseEvents
 }
 
-// Make makes the plan of a batch. known is what earlier tries of the batch found out.
+// Make makes the plan of a batch. known are the dedupe facts that earlier attempts of the batch have found.
 func (p *Planner) Make(messages []source.Message, known *dedupe.Facts, w World) *Plan {
 	d := &draft{
 		Planner: p, world: w, known: known,
@@ -154,7 +154,7 @@ func (d *draft) decide(i int, e *source.Message) {
 	}
 }
 
-// misplacement says why a message can never be committed here; empty for nearly every one.
+// misplacement returns why a message can never be committed in this partition; empty for nearly every message.
 func (d *draft) misplacement(e *source.Message) string {
 	switch {
 	case e.Command == nil:
@@ -171,7 +171,7 @@ func (d *draft) addDeadLetter(e *source.Message, v *Result) {
 	d.Letters = append(d.Letters, &historyv1.DeadLetter{Sequence: e.Sequence, Reason: v.DeadReason, Payload: e.Payload})
 }
 
-// remembered returns the refusal that holds for a command; nil for none.
+// remembered returns the refusal that applies to a command; nil for none.
 func (d *draft) remembered(key source.CommandKey, e *source.Message) *dedupe.Refusal {
 	if known := d.refused[key]; known != nil && known.Answers(e.Command.GetAttempt(), e.TimeMs()) {
 		return known
@@ -179,8 +179,8 @@ func (d *draft) remembered(key source.CommandKey, e *source.Message) *dedupe.Ref
 	return d.world.Refusals.Find(key, e.Command.GetAttempt(), e.TimeMs())
 }
 
-// remember has a refusal stored with the batch. When there is no room for it the command's outcome stays unknown: no copy
-// of it is promised never to happen. A command that can never be committed need not be remembered.
+// remember stores a refusal with the batch. If there is no room for it, the command's outcome stays unknown, because a later copy
+// might still be committed. A command that can never be committed need not be remembered.
 func (d *draft) remember(r *dedupe.Refusal, v *Result) {
 	if !r.Key.Committable() {
 		return
@@ -195,8 +195,8 @@ func (d *draft) remember(r *dedupe.Refusal, v *Result) {
 	d.Refusals = append(d.Refusals, r.Proto())
 }
 
-// carryOut applies one command. Apply is total by contract; should it panic all the same, one command must not stop a
-// partition. It is pure, so there is no point in trying again.
+// carryOut applies one command. By contract Apply never fails with a panic; if it does, one command must not stop a partition.
+// Apply is pure, so a retry is useless.
 func (d *draft) carryOut(i int, key source.CommandKey, e *source.Message, v *Result) {
 	before, changed := d.States[key.Conversation]
 	if !changed {
@@ -253,13 +253,13 @@ func (d *draft) applied(before *conversation.State, facts *conversation.Facts, e
 	return result, refusal, nil
 }
 
-// Unconfirmed names the commands without an event that nobody has asked the store about. A retry of a committed create, leave
-// or add looks refused by the state that it led to itself, and "committed before" wins over all else.
+// Unconfirmed returns the commands without an event that have not been looked up in the store. A retry of a committed create,
+// leave or add seems to be refused because of the state that it led to itself, and "committed before" takes precedence.
 func (p *Plan) Unconfirmed(messages []source.Message, known *dedupe.Facts) []source.CommandKey {
 	var keys []source.CommandKey
 	for i := range p.Results {
 		v := &p.Results[i]
-		// A repeated erasure must be known before it is appended: the store's ledger would note that it erases up to here.
+		// A repeated erasure must be detected before the append: otherwise the store's ledger would note that it erases up to here.
 		if v.Misplaced || (v.Event != nil && (v.Repeated || !conversation.IsErasure(messages[i].Body))) {
 			continue
 		}
@@ -273,8 +273,8 @@ func (p *Plan) Unconfirmed(messages []source.Message, known *dedupe.Facts) []sou
 	return keys
 }
 
-// Cut is where a batch must end at the latest: behind the first command that erases content, since what that covers is known
-// only to the store, or before the first one that this build cannot judge.
+// Cut returns where a batch must end at the latest: after the first command that erases content, because only the store knows
+// what that erasure covers, or before the first command that this build cannot decide.
 func Cut(messages []source.Message) int {
 	for i := range messages {
 		switch e := &messages[i]; {

@@ -7,7 +7,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Result is what becomes of one command. Exactly one of event, refusal, dead and late is set.
+// Result is the result of one command. Exactly one of event, refusal, dead and late is set.
 type Result struct {
 	Event    *conversationv1.Event
 	Repeated bool // event was there before this command
@@ -17,7 +17,7 @@ type Result struct {
 	DeadReason string // why the command is put aside
 	Misplaced  bool   // dead, and no command of this partition
 	Late       bool   // too late to be carried out
-	// Unremembered says that there was no room to remember the refusal, or that it was put aside: neither is answered.
+	// Unremembered means that there was no room to remember the refusal or the dead letter: the command is not answered with either.
 	Unremembered bool
 }
 
@@ -48,7 +48,7 @@ var (
 	}
 )
 
-// Err is what the sender is told of a command without an event.
+// Err is the error that the sender of a command without an event receives.
 func (v *Result) Err() *conversationv1.Error {
 	switch {
 	case v.Late, v.Unremembered:
@@ -60,7 +60,7 @@ func (v *Result) Err() *conversationv1.Error {
 	}
 }
 
-// Outcome is the result in the words of the protocol.
+// Outcome returns the result as a message of the protocol.
 func (v *Result) Outcome(command *brokerv1.Command) *conversationv1.Outcome {
 	outcome := &conversationv1.Outcome{ConversationId: command.GetConversationId(), CommandId: command.GetCommandId()}
 	if v.Event != nil {

@@ -15,11 +15,10 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// errGap means that the broker left out a sequence. Whether the message is gone or was only not delivered is for the
-// next session to find out.
+// errGap means that the broker skipped a sequence. The next session finds out whether the message was lost or only not delivered.
 var errGap = errors.New("the broker left out messages")
 
-// Queue is the bounded queue between the reader of a stream and the commit loop: the next batch gathers here while one is
+// Queue is the bounded queue between the reader of a stream and the commit loop: it collects the next batch while one is being
 // appended. It holds one batch; when it is full the reader waits, and the broker stops sending.
 type Queue struct {
 	maxEntries, maxBytes int
@@ -40,7 +39,7 @@ func NewQueue(maxEntries, maxBytes int, depth prometheus.Gauge) *Queue {
 	return &Queue{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, Ready: wake.NewSignal(), freed: wake.NewSignal()}
 }
 
-// put adds an entry and waits for room if need be. It reports whether it did; it does not once ctx has ended.
+// put adds an entry, and waits for room if necessary. It returns false if ctx ended first.
 func (q *Queue) put(ctx context.Context, e source.Message, pending uint64) bool {
 	for {
 		q.mu.Lock()
@@ -62,7 +61,7 @@ func (q *Queue) put(ctx context.Context, e source.Message, pending uint64) bool 
 	}
 }
 
-// fail ends the queue with the reason why nothing more will come.
+// fail ends the queue, with the reason why there will be no more messages.
 func (q *Queue) fail(err error) {
 	q.mu.Lock()
 	if q.err == nil {
@@ -89,8 +88,8 @@ func (q *Queue) TakeAll(spare []source.Message) (entries []source.Message, pendi
 	return entries, q.pending, nil
 }
 
-// Settings of the consumers that read the streams. Missed heartbeats end the session, so a broker that forgot our
-// request is noticed after two of them.
+// Settings of the consumers that read the streams. Missed heartbeats end the session, so a request that the broker has forgotten
+// is detected after two of them.
 const (
 	readHeartbeat = time.Second
 	readExpiry    = 10 * time.Second
@@ -104,20 +103,20 @@ const (
 type reader struct {
 	queue *Queue
 	next  uint64 // the sequence that must come next
-	// strict is the first sequence from which on none may be missing. Below it are messages that were committed long
-	// ago and are only read to be told again.
+	// strict is the first sequence from which on no message may be missing. The messages below it were committed long ago and are
+	// read only so that their outcomes are published again.
 	strict uint64
 	broken bool // a gap was seen; nothing after it is taken
 }
 
-// Start begins to read at the sequence from. Its goroutines belong to the NATS client; they end with the context,
-// and stop waits for them.
+// Start starts to read at the sequence from. Its goroutines belong to the NATS client; they end with the context, and stop waits
+// for them.
 func Start(ctx context.Context, js jetstream.JetStream, stream string, from, strict uint64, in *Queue) (stop func(), err error) {
 	consumer, err := js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
 		Description:       "Runnel: the worker of this partition",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
-		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position; the broker need not know it
+		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position; the broker does not track it
 		MemoryStorage:     true,
 		Replicas:          1,
 		InactiveThreshold: consumerIdle,
@@ -143,7 +142,7 @@ func Start(ctx context.Context, js jetstream.JetStream, stream string, from, str
 		cancel()
 		consuming.Stop()
 		<-consuming.Closed()
-		// The broker forgets it by itself soon; this is only tidy, so it may fail.
+		// The broker soon removes the consumer by itself; this call only does it earlier, so it may fail.
 		tidy, done := context.WithTimeout(context.WithoutCancel(ctx), consumerGrace)
 		defer done()
 		_ = js.DeleteConsumer(tidy, stream, consumer.CachedInfo().Name)

@@ -16,8 +16,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// ErrHole means that a stream lacks messages that nobody has committed. Going on would lose them silently, so the
-// partition stops until an operator acts: another replica may still have the messages.
+// ErrHole means that a stream lacks messages that were not committed. To continue would lose them silently, so the partition
+// stops until an operator acts: another replica may still have the messages.
 var ErrHole = errors.New("the stream has a hole")
 
 // Place is where the work on a partition begins: after the last message whose outcome counts as committed.
@@ -27,23 +27,23 @@ type Place struct {
 	// Identity is that of the stream as it is now; sequence the last one whose outcome counts as committed.
 	Identity string
 	Sequence uint64
-	// BeginEpoch says that positions up to here may come again: the first append begins an epoch.
+	// BeginEpoch means that positions up to here may be used again: the first append begins an epoch.
 	BeginEpoch bool
-	// Checked says that messages up to sequence count as committed by their time alone, so the admission times that the
-	// commands carry must agree.
+	// Checked means that messages up to sequence count as committed by their time alone, so the admission times of their commands
+	// must agree.
 	Checked bool
-	// From is where to begin to read.
+	// From is the sequence at which to start reading.
 	From uint64
 	// first and last are the bounds of the stream.
 	first, Last uint64
-	// Opening is the message after sequence; nil when there is none yet. It is read on its own, because its absence is
-	// what tells a hole from messages that were merely not delivered.
+	// Opening is the message after sequence; nil if it does not exist yet. It is read separately, because its absence distinguishes
+	// a hole from messages that were merely not delivered.
 	Opening *source.Message
-	// Backup is the watermark that the last backup holds; nil when none was ever marked.
+	// Backup is the watermark that the last backup contains; nil if no backup was ever marked.
 	Backup *historyv1.Watermark
 }
 
-// Finder finds the place to go on from. All fields are required.
+// Finder finds the place at which to continue. All fields are required.
 type Finder struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
@@ -53,7 +53,7 @@ type Finder struct {
 	// EnsureStream makes the partition's stream.
 	EnsureStream func(ctx context.Context) error
 	Acknowledged *Acknowledged
-	// Located is told the place and the end of the stream, also when a hole follows.
+	// Located receives the place and the end of the stream, even if a hole follows.
 	Located func(sequence, last uint64)
 	// JudgeNewer decides about a message of a newer version; see source.Message.TooNew.
 	JudgeNewer func(ctx context.Context, e *source.Message) error
@@ -61,7 +61,7 @@ type Finder struct {
 	Metrics    *metrics.Metrics
 }
 
-// Find finds the place to go on from, by comparing the watermark with the stream.
+// Find finds the place at which to continue, by comparing the watermark with the stream.
 //
 //	no watermark              begin at 0
 //	watermark of another      the stream was lost and made anew: alarm, begin after the messages that are not newer than the
@@ -179,7 +179,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 	return nil
 }
 
-// stream looks at the partition's stream, and makes it if it does not exist.
+// stream returns the partition's stream, and creates it if it does not exist.
 func (f *Finder) stream(ctx context.Context) (jetstream.Stream, error) {
 	stream, err := f.JS.Stream(ctx, broker.StreamName(f.Partition))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
