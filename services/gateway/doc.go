@@ -4,7 +4,7 @@
 // It never writes to the store and never decides the order or the permission of a command. All its state can be lost: a client
 // that loses its gateway resumes by seq on another.
 //
-// This package wires the parts together. Each part is a package below, and imports only the packages listed under it:
+// This package wires the parts together. Each part is a package below, and depends only on those listed under it:
 //
 //	operator   answers operators: gRPC, JSON, numbers
 //	session    a device's authenticated presence: connects, resumes, beats, passes acknowledgements on

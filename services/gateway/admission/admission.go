@@ -1,5 +1,5 @@
-// Package admission decides which clients a gateway takes: by the number and rate of connections, in total and from one
-// address, by the origin of web pages, and by whether the gateway is ready. It never authenticates anybody and never sees a
+// Package admission decides which connections a gateway accepts: by the number and rate of connections, in total and from one
+// address, by the origin of web pages, and by whether the gateway is ready. It never authenticates a client and never sees a
 // frame.
 package admission
 
@@ -15,11 +15,11 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Config is what a Gate decides by. All limits are required, except ConnectRate.
+// Config contains the limits of a Gate. All limits are required, except ConnectRate.
 type Config struct {
 	// TrustedProxies is the number of proxies in front that append to X-Forwarded-For; 0 ignores the header.
 	TrustedProxies int
-	// AllowedOrigins are those of web pages of other hosts that may connect; "*" allows all.
+	// AllowedOrigins are the web origins of other hosts whose pages may connect; "*" allows all.
 	AllowedOrigins      []string
 	MaxConnections      int
 	MaxConnectionsPerIP int
@@ -51,10 +51,10 @@ type peer struct {
 	attempts    *rate.Limiter
 }
 
-// maxPeers bounds the table of addresses; when it is full, those without connections make room.
+// maxPeers limits the table of addresses; when it is full, addresses without connections are removed.
 const maxPeers = 100_000
 
-// New makes a gate that refuses everybody until ready returns true.
+// New makes a gate that refuses every connection until ready returns true.
 func New(cfg Config, ready func() bool) *Gate {
 	g := &Gate{cfg: cfg, ready: ready, suspected: rate.NewLimiter(rate.Every(time.Minute), 1), peers: map[string]*peer{}}
 	if cfg.ConnectRate > 0 {
@@ -130,8 +130,8 @@ func (g *Gate) peerLocked(remote string) *peer {
 	return p
 }
 
-// Release gives up one connection of an address. The address stays in the table while its allowance is not full again, or
-// closing and connecting at once would get around the rate.
+// Release releases one connection of an address. The address stays in the table until its allowance is full again; otherwise a
+// client could bypass the rate by closing and reconnecting at once.
 func (g *Gate) Release(remote string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -144,7 +144,7 @@ func (g *Gate) Release(remote string) {
 	g.purgeLocked(remote, p)
 }
 
-// Purge forgets the addresses whose allowance has filled up since they went.
+// Purge removes addresses without connections whose allowance is full again.
 func (g *Gate) Purge() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Remote is the client's address without port: the peer's, or what the trusted proxies in front say. Each proxy appends the
-// address that called it; anybody could have written what is further left.
+// Remote is the client's address without port: the peer's address, or the one that the trusted proxies in front report. Each
+// proxy appends the address that called it; entries further left cannot be trusted.
 func (g *Gate) Remote(r *http.Request) string {
 	if n := g.cfg.TrustedProxies; n > 0 {
 		hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -45,8 +45,8 @@ func (g *Gate) OriginAllowed(r *http.Request) bool {
 	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
-// suspectProxy warns the operator when clients seem to come through a proxy that is not configured: then all of them have one
-// address, and share its limits.
+// suspectProxy warns the operator when clients seem to come through a proxy that is not configured: then all clients appear to
+// have one address, and share its limits.
 func (g *Gate) suspectProxy(r *http.Request) {
 	if g.cfg.TrustedProxies == 0 && r.Header.Get("X-Forwarded-For") != "" && g.suspected.Allow() {
 		g.cfg.Log.Warn("connections through a proxy are refused by the limits for one address; count the proxies in --gateway.trusted-proxies",

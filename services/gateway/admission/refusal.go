@@ -8,7 +8,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Refusal is why a connection is not taken.
+// Refusal is the reason why a connection is not accepted.
 type Refusal struct {
 	status    int
 	reason    string

@@ -1,4 +1,4 @@
-// Package backoff waits between two tries of what failed: twice as long with each, with jitter, up to a bound.
+// Package backoff waits between two tries of an operation: the wait doubles with each try, with jitter, up to a limit.
 package backoff
 
 import (

@@ -2,6 +2,6 @@
 // that ended recently (ClosedLog) and the spans of sampled messages (Tracer). It explains afterwards why a user did or did not
 // get an event.
 //
-// It knows numbers, keys and ids, but no connection, room or network. It never blocks its callers for long. Its locks are taken
+// It knows numbers, keys and ids, but no connection, room or network. Nothing waits for it. Its locks are taken
 // last: it calls nothing while it holds one of them.
 package flight

@@ -1,4 +1,4 @@
-// Package gatewaytest is what tests of the gateway's packages share: a history service that holds one conversation, and logs.
+// Package gatewaytest is shared by the tests of the gateway's packages: a history service that holds one conversation, and logs.
 package gatewaytest
 
 import (
@@ -171,7 +171,7 @@ func (f *Store) ReadMessages(_ context.Context, request *historyv1.ReadMessagesR
 // GroupID is the conversation of a log that Branch makes.
 const GroupID = "g0123456789abcdefghijklmnop"
 
-// Branch goes on after a log with messages that say what branch they are on, up to seq n.
+// Branch extends a log up to seq n with messages that contain the name of their branch.
 func Branch(log []*conversationv1.Event, n int, text string) []*conversationv1.Event {
 	log = slices.Clone(log)
 	for len(log) < n {
@@ -204,7 +204,7 @@ func Next(log []*conversationv1.Event, sender string, body *conversationv1.Body)
 	return event
 }
 
-// Position is what a client has that has an event.
+// Position is the position of a client that has received an event.
 func Position(event *conversationv1.Event) *clientv1.Position {
 	return &clientv1.Position{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), Hash: event.GetHash()[:chain.PrefixSize]}
 }

@@ -1,8 +1,8 @@
-// Package requests carries out what users ask for: a caller and a request in, an answer or a typed error out. It knows users, not
-// connections, so that every endpoint can use it. It never decides order or permission, and holds nothing of its own.
+// Package requests carries out the requests of users: its input is a caller and a request, its output an answer or a typed error.
+// It knows users, not connections, so that every endpoint can use it. It never decides order or permission, and has no state.
 //
-// A request is one file and one line in the table kinds; see README.md. Submits are apart (submit.go), because their outcome comes
-// later.
+// A request is one file and one line in the table kinds; see README.md. Submits are separate (submit.go), because their outcome
+// arrives later.
 package requests
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// History is what requests read.
+// History is the part of the history service that requests call.
 type History interface {
 	Read(ctx context.Context, request *historyv1.ReadRequest, options ...grpc.CallOption) (*historyv1.ReadResponse, error)
 	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest, options ...grpc.CallOption) (*historyv1.ReadMessagesResponse, error)
@@ -34,10 +34,10 @@ type History interface {
 	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest, options ...grpc.CallOption) (*historyv1.ListMembersResponse, error)
 }
 
-// Config is what a Handler works with. A request needs only the fields that it uses; a gateway sets all.
+// Config contains the dependencies of a Handler. A request needs only the fields that it uses; a gateway sets all.
 type Config struct {
 	History History
-	// Submit takes a command to the broker.
+	// Submit passes a command to the broker.
 	Submit func(broker.Submission) error
 	// Level is the installation's protocol level.
 	Level      func() conversation.Level
@@ -55,7 +55,7 @@ type Handler struct {
 // New makes a handler.
 func New(cfg Config) *Handler { return &Handler{cfg: cfg, messageKinds: conversation.MessageKinds()} }
 
-// Caller is on whose behalf a request is carried out.
+// Caller is the user on whose behalf a request is carried out.
 type Caller struct {
 	User string
 	// Commands limits the commands of the user, Traces the traces of their clients that are continued; nil without tracing.
@@ -68,13 +68,13 @@ type Answer interface {
 	Append(dst []byte, codec frame.Codec, id uint64) []byte
 }
 
-// Bounds are about the most bytes that an answer may have.
+// Bounds are approximate size limits of an answer.
 type Bounds struct {
 	// Bytes bounds answers without events, EventBytes those with events: a client may want the body of an event twice.
 	Bytes, EventBytes int
 }
 
-// Request is one that was checked and can be carried out.
+// Request is a request that was checked and can be carried out.
 type Request struct {
 	handler *Handler
 	do      func(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error)
@@ -110,7 +110,7 @@ func kindOf[R any](
 	}
 }
 
-// Parse returns the request in a frame, or why it is refused. Both are nil when the frame has no request of the table.
+// Parse returns the request in a frame, or why it is refused. Both are nil if the frame contains no request of the table.
 func (h *Handler) Parse(f *clientv1.ClientFrame) (*Request, *conversationv1.Error) {
 	for _, parse := range kinds {
 		if request, refused := parse(h, f); request != nil || refused != nil {
@@ -120,19 +120,19 @@ func (h *Handler) Parse(f *clientv1.ClientFrame) (*Request, *conversationv1.Erro
 	return nil, nil //nolint:nilnil // as documented
 }
 
-// Do carries the request out. An error is for Refusal.
+// Do carries the request out. Pass an error to Refusal.
 func (r *Request) Do(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error) {
 	return r.do(ctx, caller, bounds)
 }
 
-// RefusedError is what a request returns that refuses after it was checked. Refusal hands the error on as it is.
+// RefusedError is the error of a request that is refused after it was checked. Refusal returns its content unchanged.
 type RefusedError struct{ Refused *conversationv1.Error }
 
 // Error implements error.
 func (e *RefusedError) Error() string { return e.Refused.GetField() + ": " + e.Refused.GetMessage() }
 
-// Refusal translates an error of Do for the client, once: a *RefusedError, or the status of a call of the history service.
-// unexpected is true when an operator should know its cause.
+// Refusal translates an error of Do for the client: a *RefusedError, or the status of a call of the history service. unexpected
+// is true if the cause should be reported to an operator.
 func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
 	if typed, is := errors.AsType[*RefusedError](err); is {
 		return typed.Refused, false
@@ -147,10 +147,10 @@ func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
 	}
 }
 
-// limitedRetryMs is after how long a client may try again what was above a rate.
+// limitedRetryMs is the time after which a client may retry a request that exceeded a rate.
 const limitedRetryMs = 1000
 
-// Limited is the refusal of what is above a rate or a number.
+// Limited is the refusal of a request that exceeds a rate or a number.
 func Limited(message string) *conversationv1.Error {
 	return &conversationv1.Error{
 		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: limitedRetryMs,

@@ -14,16 +14,16 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Waiter is told what becomes of a submit. It must not block.
+// Waiter receives the result of a submit. It must not block.
 type Waiter interface {
-	// Accepted says that the broker holds the command.
+	// Accepted reports that the broker holds the command.
 	Accepted(id uint64)
 	// Outcome is called once. traceparent names the trace of the command; empty when it is not sampled.
 	Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string)
 }
 
-// Submit takes a command to the broker; waiter is told its outcome. What is refused here is "not taken": it says nothing about
-// earlier copies of the command. Only the owner of the partition refuses commands for good, with an outcome.
+// Submit passes a command to the broker; waiter receives its outcome. A refusal here means only that this copy was not taken: it
+// says nothing about earlier copies of the command. Only the owner of the partition refuses commands for good, with an outcome.
 func (h *Handler) Submit(ctx context.Context, caller *Caller, id uint64, s *clientv1.Submit, waiter Waiter) *conversationv1.Error {
 	command, refused := commands.Make(commands.Request{
 		Sender: caller.User, ConversationID: s.GetConversationId(), CommandID: s.GetCommandId(), Attempt: s.GetAttempt(), Body: s.GetBody(),

@@ -19,8 +19,8 @@ func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The list of conversations may be ahead of what came live. A room that is not ready does not know how far its log
-	// reaches: then the owner of the conversation is left to judge, and nothing is noted here.
+	// The list of conversations may be newer than the live events. A room that is not ready does not know how far its log reaches:
+	// then nothing is noted here, and the owner of the partition checks the position.
 	if max(delivered, read) > max(r.head, r.seen, s.told) {
 		return !r.ready
 	}
@@ -39,8 +39,8 @@ func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
 	return true
 }
 
-// measureDeliveredLocked measures how long it took until somebody other than its sender had an event, for events that somebody
-// was sent at once.
+// measureDeliveredLocked measures the delay until somebody other than the sender had an event, for events that were sent to
+// somebody at once.
 func (r *Room) measureDeliveredLocked(s *Subscription, seq uint64, now time.Time) {
 	if seq > r.head || seq < r.firstRecentLocked() {
 		return
@@ -52,8 +52,8 @@ func (r *Room) measureDeliveredLocked(s *Subscription, seq uint64, now time.Time
 	}
 }
 
-// retry sends what stayed unacknowledged again, with exponential backoff and jitter, and closes links that do not react at
-// all. It costs a look at rooms in which something was sent since everything was acknowledged.
+// retry sends unacknowledged events again, with exponential backoff and jitter, and closes links that never react. It visits only
+// rooms that have sent something since everything was acknowledged.
 func (r *Room) retry(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -273,7 +273,7 @@ func (h *Hub) openOnce(fresh []*Room) error {
 	return h.readHeads(ctx, fresh, (*Room).open)
 }
 
-// readHeads asks history where rooms stand and tells each of them: nil when the conversation does not exist.
+// readHeads reads the heads of rooms from history and passes each to its room: nil if the conversation does not exist.
 func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
 		ids := make([]string, len(part))
@@ -296,7 +296,7 @@ func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *hi
 	return nil
 }
 
-// Leave gives a subscription up; the last one closes the room.
+// Leave removes a subscription; removing the last one closes the room.
 func (h *Hub) Leave(s *Subscription) {
 	r := s.room.Load()
 	if r == nil {

@@ -1,5 +1,5 @@
-// Package wire knows the encodings in which frames travel: a codec of the client protocol and the framing of a transport. A
-// message is made once per encoding and goes to every link that uses it. The package does no I/O.
+// Package wire defines the encodings of frames: a codec of the client protocol and the framing of a transport. A message is
+// encoded once per encoding and sent to every link that uses it. The package does no I/O.
 //
 // A new transport adds its framing as a file and its encodings as constants before NumEncodings and lines of the table below: one for
 // each codec, and for JSON a second one with body bytes. What is framed is a message with one or more frames, each of which ends as

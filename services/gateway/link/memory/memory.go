@@ -1,5 +1,5 @@
-// Package memory is a link within the process: its client is in the same process and reads what the link wrote. Tests of
-// sessions and rooms use it, and a client that is built into a program may. It never touches a socket.
+// Package memory is a link within the process: its client runs in the same process and reads the messages of the link. Tests of
+// sessions and rooms use it, and so may a client that is built into a program. It never uses a socket.
 package memory
 
 import (
@@ -39,7 +39,7 @@ type Client struct {
 	code     errcode.CloseCode // that the client closed with; guarded by once and gone
 }
 
-// New makes a link with a client that is there.
+// New makes a link with a connected client.
 func New(shared *outbox.Shared, number uint32, encoding wire.Encoding) (*Link, *Client) {
 	near, far := net.Pipe()
 	client := &Client{far: far, reader: bufio.NewReader(far), messages: make(chan []byte), gone: make(chan struct{})}
@@ -129,7 +129,7 @@ func (c *Client) Next() (message []byte, code errcode.CloseCode, err error) {
 // Close closes the link from the client's side.
 func (c *Client) Close(code errcode.CloseCode) { c.leave(code) }
 
-// Lose ends the client without a word.
+// Lose ends the client without closing the link.
 func (c *Client) Lose() {
 	_ = c.far.Close()
 	c.leave(0)
@@ -142,7 +142,7 @@ func (c *Client) leave(code errcode.CloseCode) {
 	})
 }
 
-// pipe is the server's end as an outbox writes to it: nothing goes without a reader, so the writer does it all.
+// pipe is the server's end as an outbox sees it: nothing is written without a reader, so the writer goroutine does all writing.
 type pipe struct {
 	net.Conn
 	deadline chan time.Time // for reading; set once, when the link is closed

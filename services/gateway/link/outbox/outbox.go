@@ -1,6 +1,6 @@
-// Package outbox is the sending half of a link: a queue of ready-made messages, bounded in bytes, in front of a transport. It
-// writes straight to the transport while that takes what it is given, and needs a goroutine only for a backlog. It knows
-// bytes and close codes, never frames.
+// Package outbox is the sending half of a link: a queue of encoded messages, bounded in bytes, in front of a transport. It writes
+// directly to the transport while the transport accepts data, and needs a goroutine only for a backlog. It knows bytes and close
+// codes, never frames.
 package outbox
 
 import (
@@ -17,15 +17,15 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// CloseGrace is how long a link that is being closed may take to read what was sent before, and to answer.
+// CloseGrace is how long the client of a closing link may take to read the messages sent before, and to answer.
 const CloseGrace = 3 * time.Second
 
 // Transport is what an outbox writes to. Only TryWrite and WriteBuffers write, never both at a time.
 type Transport interface {
-	// TryWrite writes what the transport takes at once and returns the rest. It may return all of data: then a writer goroutine
-	// does everything.
+	// TryWrite writes as much as the transport accepts at once and returns the rest. It may return all of data: then a writer
+	// goroutine does all writing.
 	TryWrite(data []byte) (rest []byte, err error)
-	// WriteBuffers writes everything, and waits for it.
+	// WriteBuffers writes everything, and blocks until it is written.
 	WriteBuffers(buffers net.Buffers) error
 	// Goodbye is the last message: it carries the code.
 	Goodbye(code errcode.CloseCode, reason string) []byte
@@ -34,7 +34,7 @@ type Transport interface {
 	Close() error
 }
 
-// Shared is what the outboxes of a transport have in common. All fields are required.
+// Shared is common to the outboxes of a transport. All fields are required.
 type Shared struct {
 	MaxBytes     int           // that may wait for one client, before it counts as slow
 	WriteTimeout time.Duration // for a transport to take its backlog
@@ -45,7 +45,7 @@ type Shared struct {
 	Writers sync.WaitGroup
 }
 
-// Outbox is the sending half of one link. Make it with Init.
+// Outbox is the sending half of one link. Initialise it with Init.
 //
 //	idle ──Queue, Flush──▶ written straight to the transport by the caller
 //	  │               │ transport full
@@ -61,8 +61,8 @@ type Outbox struct {
 	mu     sync.Mutex
 	queue  [][]byte
 	queued int // bytes in queue and in the writer's hands
-	// mark counts what was queued, so that it can be told what was written: mark of the last one queued, of the last one
-	// that carried events, and that up to which writing was noted.
+	// Marks count queued messages, to track what was written: mark is that of the last message queued, events that of the last one
+	// that carried events, and noted the one up to which writing was recorded.
 	mark, events, noted uint32
 	taken               uint32 // mark up to which the writer has taken the queue
 	cut                 bool   // what was queued after taken was dropped
@@ -74,7 +74,7 @@ type Outbox struct {
 	code                errcode.CloseCode
 }
 
-// Init makes the outbox of a connection ready. The link must call End once, when it has ended.
+// Init initialises the outbox of a connection. The link must call End once, when it has ended.
 func (o *Outbox) Init(shared *Shared, transport Transport, number uint32) {
 	o.shared, o.transport, o.number, o.done = shared, transport, number, make(chan struct{})
 }
@@ -91,7 +91,7 @@ func (o *Outbox) Queue(message []byte) (first bool) {
 
 const closedBefore = "the connection was closed before it was written"
 
-// QueueEvents is Queue for a message with events. It returns its mark, 0 when it was not queued.
+// QueueEvents is Queue for a message with events. It returns the message's mark, or 0 if the message was not queued.
 func (o *Outbox) QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -177,7 +177,7 @@ func (o *Outbox) flushLocked() {
 	go o.writeBacklog()
 }
 
-// handedOverLocked notes that everything queued up to a mark was taken by the operating system.
+// handedOverLocked notes that the operating system has accepted everything queued up to a mark.
 func (o *Outbox) handedOverLocked(mark uint32) {
 	if o.events == o.noted || int32(mark-o.noted) <= 0 || (o.cut && int32(mark-o.taken) > 0) {
 		return
@@ -210,7 +210,7 @@ func (o *Outbox) cutOffLocked(after uint32) {
 	}
 }
 
-// writeBacklog writes the backlog, as much as there is in one write, until there is none.
+// writeBacklog writes the backlog, as much as possible in each write, until it is empty.
 func (o *Outbox) writeBacklog() {
 	defer o.shared.Writers.Done()
 	for {
@@ -264,7 +264,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// WaitForRoom waits until less than half of the queue is taken. It returns false when the link is closing.
+// WaitForRoom waits until less than half of the queue is used. It returns false if the link is closing.
 func (o *Outbox) WaitForRoom() bool {
 	for {
 		o.mu.Lock()
@@ -323,7 +323,7 @@ func (o *Outbox) closeLocked(code errcode.CloseCode, reason string) bool {
 	}
 	o.noteClosedLocked(code)
 	o.closing = true
-	// What was not begun is dropped: the client resumes. For a slow client that is the point of closing.
+	// Messages whose write has not started are dropped: the client resumes. A slow client is closed for exactly that purpose.
 	if code == errcode.CloseSlow {
 		keep := 0
 		if o.begun {
@@ -360,7 +360,7 @@ func (o *Outbox) End() errcode.CloseCode {
 	return code
 }
 
-// dropLocked ends a link whose transport failed: nobody is left to read the close code.
+// dropLocked ends a link whose transport failed: the close code can no longer reach the client.
 func (o *Outbox) dropLocked() {
 	o.closing = true
 	o.queue, o.queued = nil, 0

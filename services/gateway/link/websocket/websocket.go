@@ -1,6 +1,6 @@
-// Package websocket is the link of WebSocket clients (RFC 6455). gorilla/websocket does the handshake and reads; what is
-// written goes beside it straight to the socket, because messages of a room are made once, with their header, and shared.
-// One goroutine reads a link; none is needed for writing while the socket takes what it is given.
+// Package websocket is the link of WebSocket clients (RFC 6455). gorilla/websocket does the handshake and reads. Writes bypass it
+// and use the socket directly, because messages of a room are encoded once, with their header, and shared. One goroutine reads a
+// link; writing needs none while the socket accepts data.
 package websocket
 
 import (
@@ -27,10 +27,10 @@ import (
 
 // Config is what a Transport needs. All fields are required.
 type Config struct {
-	// MaxMessageBytes is the largest message taken from a client that is connected, MaxFirstBytes before: anybody may send that
-	// one, so it may be no larger than a connect frame needs.
+	// MaxMessageBytes is the largest message accepted from a connected client, MaxFirstBytes the largest before: that message is not
+	// authenticated, so it may be no larger than a connect frame needs.
 	MaxMessageBytes, MaxFirstBytes int
-	// OriginAllowed decides about pages of other hosts.
+	// OriginAllowed decides whether pages of other hosts may connect.
 	OriginAllowed func(*http.Request) bool
 	Outboxes      *outbox.Shared
 	Metrics       *metrics.Metrics
@@ -50,7 +50,7 @@ type Transport struct {
 // New makes a transport.
 func New(cfg Config) *Transport { return &Transport{cfg: cfg} }
 
-// WaitForReaders serves no more links, and waits for the readers of those there are. They end when their sockets are closed.
+// WaitForReaders refuses further links, and waits for the readers of existing ones. They end when their sockets are closed.
 func (t *Transport) WaitForReaders() {
 	t.mu.Lock()
 	t.stopped = true
@@ -68,7 +68,7 @@ func (t *Transport) begin() bool {
 	return true
 }
 
-// Accept upgrades a request. When it returns nil it has answered and counted why not.
+// Accept upgrades a request. If it returns nil, it has answered the request and counted the reason.
 func (t *Transport) Accept(w http.ResponseWriter, r *http.Request, remote string, number uint32) *Link {
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: 5 * time.Second,
@@ -132,8 +132,8 @@ func (l *Link) Serve(receiver link.Receiver) {
 			return
 		}
 	}
-	// The handler's stack has grown in net/http and grows more while the client is let in; a stack shrinks only when the
-	// collector comes by. The lasting reader begins with a small one of its own.
+	// The handler's stack has grown in net/http and grows more during the handshake of the session; a stack shrinks only at a
+	// garbage collection. The long-lived reader therefore starts with a small stack of its own.
 	go func() {
 		for l.readMessage(receiver) {
 		}
@@ -146,7 +146,7 @@ func (l *Link) end(receiver link.Receiver) {
 	receiver.Ended(l.End())
 }
 
-// readMessage reads one message and hands it over. It returns false when there will be no more.
+// readMessage reads one message and passes it on. It returns false if no more messages will come.
 func (l *Link) readMessage(receiver link.Receiver) bool {
 	kind, reader, err := l.ws.NextReader()
 	if err != nil {
