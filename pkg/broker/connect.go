@@ -21,11 +21,11 @@ import (
 // Config says how to reach NATS and what the partitions' streams look like. Every service of one installation must
 // have the same Partitions.
 type Config struct {
-	// URL may begin with tls://, which insists on TLS; a server that has TLS is never spoken to without.
+	// URL may begin with tls://, which requires TLS; if a server offers TLS, the connection always uses it.
 	URL string `help:"NATS servers, separated by commas; tls://host insists on TLS." default:"nats://127.0.0.1:4222"`
-	// TLS may name authorities only, which are believed instead of those of the system, or a certificate to show as well.
+	// TLS may contain only authorities, which replace those of the system, or also a certificate to present.
 	TLS certs.Config `embed:"" prefix:"tls."`
-	// NkeySeedFile and CredsFile are two ways to say who we are; at most one of them is set. They are read at each connection.
+	// NkeySeedFile and CredsFile are two ways to authenticate; at most one of them is set. They are read at each connection.
 	NkeySeedFile string `help:"File with the nkey seed of this service's NATS user."`
 	CredsFile    string `help:"File with the NATS credentials (JWT and seed) of this service's user."`
 
@@ -43,8 +43,8 @@ const MaxCommandBytes = 192 << 10
 // Connect connects to NATS and keeps reconnecting for as long as the connection is not closed. While disconnected a
 // publishLocked fails at once instead of being buffered: the callers know what to try again.
 //
-// The name is that of the service, "runnel-gateway" for example. Answers to its requests come to _INBOX_gateway, so that
-// the permissions of one service's user do not let it read what others are answered.
+// name is the name of the service, for example "runnel-gateway". Answers to its requests arrive at _INBOX_gateway, so that the
+// permissions of one service's user do not let it read the answers to others.
 func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Registerer, extra ...nats.Option) (*nats.Conn, error) {
 	secured, err := secure(cfg, log, registerer)
 	if err != nil {
@@ -54,13 +54,14 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 		nats.Name(name),
 		nats.CustomInboxPrefix("_INBOX_" + strings.TrimPrefix(name, "runnel-")),
 		nats.MaxReconnects(-1),
-		// A server whose users or certificates are being replaced may refuse us twice. That is no reason to stay away for good.
+		// A server whose users or certificates are being replaced may refuse authentication twice. That must not end reconnecting for
+		// good.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(200*time.Millisecond, 200*time.Millisecond),
 		nats.ReconnectBufSize(-1),
 		nats.Timeout(2 * time.Second),
-		// A server that takes nothing any more counts as gone; the default would hold up every publisher for a minute.
+		// A server that accepts no data any more counts as lost; the default would block every publisher for a minute.
 		nats.FlusherTimeout(2 * time.Second),
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
@@ -87,8 +88,8 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 	return nc, nil
 }
 
-// secure gives the options for TLS and for who we are. Files are read again with each connection, so that they can be
-// replaced; only a seed for another user takes a restart.
+// secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be replaced;
+// only a seed for another user requires a restart.
 func secure(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (options []nats.Option, err error) {
 	if cfg.NkeySeedFile != "" && cfg.CredsFile != "" {
 		return nil, errors.New("an nkey seed file and a credentials file are set; choose one")
@@ -123,8 +124,8 @@ func secure(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (opt
 
 const mask = "********"
 
-// masked is a list of servers without what stands before the hosts: passwords, or tokens. NATS takes servers without a
-// scheme, too.
+// masked returns a list of servers without the part before each host: passwords or tokens. NATS also accepts servers without a
+// scheme.
 func masked(list string) string {
 	servers := strings.Split(list, ",")
 	for i, server := range servers {
@@ -139,10 +140,10 @@ func masked(list string) string {
 	return strings.Join(servers, ",")
 }
 
-// userinfo finds a password or token in a URL that an error quotes.
+// userinfo matches a password or token in a URL that an error quotes.
 var userinfo = regexp.MustCompile(`://[^\s,]*@`)
 
-// maskedError hides what an error quotes of a URL with a password.
+// maskedError hides the password in a URL that an error quotes.
 func maskedError(err error) error {
 	if text := err.Error(); userinfo.MatchString(text) {
 		return errors.New(userinfo.ReplaceAllString(text, "://"+mask+"@"))
@@ -150,12 +151,12 @@ func maskedError(err error) error {
 	return err
 }
 
-// ErrStreamOutdated means that a stream was made by a version of Runnel before purging by its owner, and cannot be used.
+// ErrStreamOutdated means that a version of Runnel created the stream before owners purged it; such a stream cannot be used.
 var ErrStreamOutdated = errors.New("the stream denies purging, as those of early versions of Runnel did, and NATS cannot lift that; " +
 	"let the installation commit everything with the version that made it, then delete the stream: it is made anew")
 
-// EnsureStreams creates the streams of all partitions, and gives those that exist the settings that the promises rest on. It
-// is safe to call from several processes at once.
+// EnsureStreams creates the streams of all partitions, and applies the settings that Runnel's guarantees rest on to existing
+// ones. Several processes may call it at once.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg Config) error {
 	for p := range cfg.Partitions {
 		_, err := js.CreateOrUpdateStream(ctx, streamConfig(cfg, p))
@@ -174,8 +175,8 @@ func isOutdated(ctx context.Context, js jetstream.JetStream, partition int) bool
 	return err == nil && stream.CachedInfo().Config.DenyPurge
 }
 
-// streamConfig is what DESIGN asks of a partition's stream: an append-only log that refuses rather than forgets. Only the
-// partition's owner purges it, and only what is committed.
+// streamConfig is the configuration of a partition's stream that DESIGN requires: an append-only log that refuses new messages
+// rather than deleting old ones. Only the partition's owner purges it, and only committed commands.
 func streamConfig(cfg Config, partition int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        StreamName(partition),
@@ -196,12 +197,12 @@ func streamConfig(cfg Config, partition int) jetstream.StreamConfig {
 	}
 }
 
-// Allowed tells whether NATS has refused anything that was asked for over this connection, as it does when a service shows
-// another one's nkey. It is asked after everything was subscribed to: a service that hears nothing must not look healthy.
+// Allowed returns an error if NATS has refused an operation on this connection, as it does when a service presents the nkey of
+// another one. Call it after all subscriptions were made: a service that receives nothing must not look healthy.
 func Allowed(nc *nats.Conn) error {
 	const patience = 2 * time.Second
 	if err := nc.FlushTimeout(patience); err != nil {
-		return nil //nolint:nilerr // the connection is away, which shows by itself
+		return nil //nolint:nilerr // the connection is down, which other checks report
 	}
 	if err := nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
 		return fmt.Errorf("NATS refuses what this service needs; is it another one's nkey or credentials? %w", err)

@@ -1,8 +1,8 @@
-// Package broker is how Runnel's parts use NATS: the names of subjects and streams, the settings that the streams must
-// have, connecting, and the Submitter, which takes a command to its partition's stream and brings back the outcome.
+// Package broker is how Runnel's parts use NATS: the names of subjects and streams, the required settings of the streams,
+// connecting, and the Submitter, which puts a command into its partition's stream and returns the outcome.
 //
-// It keeps no messages of its own and decides nothing about conversations. What JetStream acknowledges is only
-// "accepted": it may be lost when machines lose power. What is promised to users rests on the history store.
+// It stores no messages and decides nothing about conversations. A JetStream acknowledgement means only "accepted": the message
+// may be lost in a power failure. The guarantees to users rest on the history store.
 //
 //	in.<p>               commands of partition p; the one subject of stream IN_<p>
 //	result.<inbox>       outcomes, to the gateway or service that submitted the command   (core NATS)

@@ -5,7 +5,7 @@ import "strconv"
 const (
 	// JoinedSubject carries brokerv1.Joined.
 	JoinedSubject = "joined"
-	// ReleasedSubject carries nothing: it only wakes workers that look for free partitions.
+	// ReleasedSubject carries an empty message: it only wakes workers that look for free partitions.
 	ReleasedSubject = "lease.released"
 	// RevokedSubject carries brokerv1.Revoked.
 	RevokedSubject = "revoked"
@@ -25,8 +25,8 @@ func AckSubject(partition int) string { return "ack." + strconv.Itoa(partition) 
 // ResultSubject carries brokerv1.Results for one submitter.
 func ResultSubject(inbox string) string { return resultPrefix + inbox }
 
-// GatewayInbox is the inbox for the outcomes of what a gateway submits. The word in front keeps apart what gateways may
-// receive from what others may: see deploy/nats.
+// GatewayInbox is the inbox for the outcomes of commands that a gateway submits. The prefix separates what gateways may receive
+// from what others may: see deploy/nats.
 func GatewayInbox(id string) string { return "gateway." + id }
 
 // LiveSubject carries brokerv1.Live of a conversation. The id must be valid (conversation.ValidID): it becomes part of a subject.

@@ -22,7 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// SubmitterConfig tunes a Submitter.
+// SubmitterConfig configures a Submitter.
 type SubmitterConfig struct {
 	// MaxPending bounds the commands that are under way. Defaults to 65536.
 	MaxPending int
@@ -30,12 +30,12 @@ type SubmitterConfig struct {
 	PublishTimeout time.Duration
 	// AcceptTimeout is how long a command may stay unacknowledged before it fails as unavailable. Defaults to 8 s.
 	AcceptTimeout time.Duration
-	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is
-	// away, sends stay accepted and a client that asks again joins the waiting command.
+	// OutcomeTimeout is how long to wait for the outcome of an accepted command. Defaults to 60 s: while the store is unavailable,
+	// commands stay accepted, and a client that repeats one joins the waiting command.
 	OutcomeTimeout time.Duration
-	// AskAgain is how long an accepted command waits before a client that asks again has it published again:
-	// results are told at most once, and this one may have been lost. It doubles each time, so that an outage of the store does
-	// not fill the stream with copies. Defaults to 3 s.
+	// AskAgain is how long an accepted command waits before a repeated command causes it to be published again: results are
+	// published at most once, so this one may have been lost. It doubles each time, so that an outage of the store does not fill the
+	// stream with copies. Defaults to 3 s.
 	AskAgain time.Duration
 }
 
@@ -58,34 +58,34 @@ func (c SubmitterConfig) withDefaults() SubmitterConfig {
 	return c
 }
 
-// Submission is one command on its way. Its ids must be valid.
+// Submission is one command to be submitted. Its ids must be valid.
 type Submission struct {
-	// Command is what is published. The submitter sets its inbox, admitted_ms and not_after_ms; the caller sets the rest, and
-	// changes nothing afterwards.
+	// Command is the command to publish. The submitter sets its inbox, admitted_ms and not_after_ms; the caller sets the rest, and
+	// must not change it afterwards.
 	Command *brokerv1.Command
 	// Header is added to the message's header: trace context. May be nil.
 	Header nats.Header
 	// Accepted is called when the broker holds the command. May be nil.
 	Accepted func()
-	// Done is called exactly once, unless the submitter is closed first. An outcome whose error is UNAVAILABLE means that it
-	// is not known what became of the command. Both functions run on the submitter's goroutines and must not block.
+	// Done is called exactly once, unless the submitter is closed first. An outcome with the error UNAVAILABLE means that the
+	// command's outcome is unknown. Both functions run on the submitter's goroutines and must not block.
 	Done func(*conversationv1.Outcome)
 }
 
-// Submitter takes commands to their streams and brings back their outcomes. Of one sender's commands to one conversation
-// at most one publish is in flight, so they enter the stream in the order of Submit.
+// Submitter puts commands into their streams and returns their outcomes. For one sender and one conversation, at most one publish
+// is in flight, so the commands enter the stream in the order of Submit.
 //
 //	Submit ─▶ queued ─▶ published ─PubAck─▶ accepted ─result─▶ done
 //	                     │   ▲ time-out: the same bytes and message id again
 //	                     └───┘ duplicate: again under a new message id, so that the owner answers it
 //
-// An accepted command whose result seems to be lost is published again in the same way when a client asks again.
+// An accepted command whose result seems to be lost is published again in the same way when a client repeats the command.
 //
-// All copies of a call are the same bytes: attempt, admission time, not_after and salt included. None is published after
-// not_after. The stream may still take the last one later than that; then the owner does not carry it out.
+// All copies of a call consist of the same bytes, including attempt, admission time, not_after and salt. None is published after
+// not_after. The stream may still store the last copy later than that; then the owner does not carry it out.
 //
-// A client that asks again for a command under way joins its call. If it asks with a higher attempt, it has received a
-// refusal of the one under way: that call is superseded. Its waiters are told that the outcome is unknown, and the new call
+// If a client repeats a command in flight, it joins the command's call. If the repeat has a higher attempt, the client has
+// received a refusal of the attempt in flight: that call is superseded. Its waiters receive an unknown outcome, and the new call
 // follows it into the stream.
 type Submitter struct {
 	cfg        SubmitterConfig
@@ -128,10 +128,10 @@ type call struct {
 	patience   time.Duration // until the next askAt
 }
 
-// ErrBusy means that too many commands are under way: nothing was done, try again later.
+// ErrBusy means that too many commands are in flight: nothing was done, and the caller may try again later.
 var ErrBusy = errors.New("too many commands are under way")
 
-// ErrConflict means that a command with the same id and another body is under way, in this attempt or a later one.
+// ErrConflict means that a command with the same id and another body is in flight, in this attempt or a later one.
 var ErrConflict = errors.New("the command id is in use with another body")
 
 // CopyLifetime is how long after the admission of a command copies of it may enter the stream.
@@ -140,7 +140,7 @@ const CopyLifetime = 2 * time.Minute
 const (
 	sweepInterval = 100 * time.Millisecond
 	headerMsgID   = "Nats-Msg-Id"
-	// maxWaiters bounds those who wait for one command: clients that ask again after losing a connection.
+	// maxWaiters limits the waiters of one command: clients that repeat it after losing a connection.
 	maxWaiters         = 8
 	headerExpectStream = "Nats-Expected-Stream"
 )
@@ -171,7 +171,7 @@ func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConf
 	return s, nil
 }
 
-// Close stops the submitter. Commands under way get no answer any more.
+// Close stops the submitter. Commands in flight get no answer any more.
 func (s *Submitter) Close() {
 	s.unsubscribe()
 	close(s.stop)
@@ -184,15 +184,15 @@ func (s *Submitter) unsubscribe() {
 	}
 }
 
-// Pending is the number of commands under way.
+// Pending is the number of commands in flight.
 func (s *Submitter) Pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.calls)
 }
 
-// Submit takes a command on its way, or joins the same command if it is under way. It does not wait for the broker. The error is
-// ErrBusy or ErrConflict; then nothing was done.
+// Submit submits a command, or joins the same command if it is in flight. It does not wait for the broker. The error is ErrBusy
+// or ErrConflict; then nothing was done.
 func (s *Submitter) Submit(sub Submission) error {
 	key := callKey{queueKey{sub.Command.GetConversationId(), sub.Command.GetSender()}, sub.Command.GetCommandId()}
 	now := time.Now()
@@ -226,7 +226,7 @@ func (s *Submitter) Submit(sub Submission) error {
 	return nil
 }
 
-// newCall makes the call of a command, with the message that all its copies are.
+// newCall makes the call of a command, with the message that all its copies use.
 func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, error) {
 	command, notAfter := sub.Command, now.Add(CopyLifetime)
 	command.Inbox = s.inbox
@@ -244,14 +244,14 @@ func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, 
 	}, nil
 }
 
-// joinAndUnlock has a client wait for a command that is under way: a client asks again after it lost its connection or its
-// patience. It needs mu, and releases it.
+// joinAndUnlock adds a client as a waiter of a command in flight: a client repeats a command after a lost connection or a
+// timeout. The caller holds mu; joinAndUnlock releases it.
 func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error {
 	if !conversation.SameBody(c.command.GetBody(), sub.Command.GetBody()) {
 		s.mu.Unlock()
 		return ErrConflict
 	}
-	// Older waiters are mostly gone.
+	// The clients of older waiters have mostly disconnected.
 	var displaced *call
 	if len(c.waiters) >= maxWaiters {
 		displaced = &call{key: c.key, waiters: c.waiters[:1:1]}
@@ -275,8 +275,8 @@ func (s *Submitter) joinAndUnlock(c *call, sub Submission, now time.Time) error 
 	return nil
 }
 
-// supersedeLocked makes room for a call of the same command with a higher attempt. The old call is not published again. If it is
-// being published, it keeps its place in the queue until the broker has answered or the time for that is over, so that the
+// supersedeLocked makes room for a call of the same command with a higher attempt. The old call is not published again. If its
+// publish is in flight, it keeps its place in the queue until the broker has answered or the publish has timed out, so that the
 // new call follows it into the stream.
 func (s *Submitter) supersedeLocked(c *call, now time.Time) {
 	c.superseded = true
@@ -301,8 +301,8 @@ func (s *Submitter) Do(ctx context.Context, command *brokerv1.Command, header na
 	}
 }
 
-// messageID is what JetStream drops repeats by. It is a hash over all that identifies an attempt of the command, so that no
-// user can suppress another's, and nothing a client wrote ends up in a header.
+// messageID is the id by which JetStream drops duplicates. It is a hash over everything that identifies an attempt of the
+// command. So no user can suppress another's command, and no client input gets into a header.
 func messageID(key callKey, attempt uint32) string {
 	var stack [192]byte // a conversation id, a user id and a UUID fit
 	buf := append(append(stack[:0], key.conversation...), 0)
@@ -312,13 +312,13 @@ func messageID(key callKey, attempt uint32) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// renewIDLocked gives the call's message another id, so that the broker stores it though it has it already; the store's unique
-// key keeps the command from happening twice.
+// renewIDLocked gives the call's message a new id, so that the broker stores it although it already has a copy. The store's
+// unique key keeps the command from being committed twice.
 func (s *Submitter) renewIDLocked(c *call) {
 	c.message.Header.Set(headerMsgID, messageID(c.key, c.command.GetAttempt())+"."+strconv.FormatUint(rand.Uint64(), 36))
 }
 
-// publishLocked sends the call's message, unless it is too late for that; the call then ends at its deadline.
+// publishLocked publishes the call's message, unless not_after has passed; then the call ends at its deadline.
 func (s *Submitter) publishLocked(c *call, now time.Time) {
 	if now.After(c.notAfter) {
 		return
@@ -352,7 +352,7 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		s.mu.Unlock()
 		return
 	}
-	// Anything but a stored or duplicate message is no verdict: an error of the moment (no leader, full, in process).
+	// Any answer other than a stored or duplicate message decides nothing: it is a temporary error (no leader, full, in process).
 	if !bytes.Contains(msg.Data, []byte(`"seq":`)) || bytes.Contains(msg.Data, []byte(`"error":`)) {
 		c.tryAt = now.Add(50*time.Millisecond + rand.N(100*time.Millisecond))
 		s.mu.Unlock()
@@ -360,8 +360,8 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 		return
 	}
 	if !c.republish && !now.After(c.notAfter) && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
-		// It is in the stream already, perhaps since before this process started: nobody will answer that copy to us.
-		// Once more under another id makes the owner answer.
+		// The message is already in the stream, perhaps from before this process started: the answer to that copy will not reach this
+		// process. Publishing it under another id makes the owner answer.
 		c.republish = true
 		s.renewIDLocked(c)
 		s.publishLocked(c, now)
@@ -411,7 +411,7 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 	}
 }
 
-// unknown is the outcome for those who waited in vain.
+// unknown is the outcome for waiters that did not get an answer in time.
 func (c *call) unknown() *conversationv1.Outcome {
 	return &conversationv1.Outcome{
 		ConversationId: c.key.conversation, CommandId: c.key.command,
@@ -447,7 +447,7 @@ func (s *Submitter) retireLocked(c *call, now time.Time) {
 	}
 }
 
-// leaveQueueLocked lets the next command of the same sender and conversation go.
+// leaveQueueLocked starts the next command of the same sender and conversation.
 func (s *Submitter) leaveQueueLocked(c *call, now time.Time) {
 	queue := s.queues[c.key.queueKey]
 	for i := range queue {
@@ -467,7 +467,7 @@ func (s *Submitter) leaveQueueLocked(c *call, now time.Time) {
 	}
 }
 
-// sweep publishes again what got no answer, and gives up what is past its deadline.
+// sweep publishes unanswered commands again, and gives up commands past their deadline.
 func (s *Submitter) sweep() {
 	defer close(s.done)
 	ticker := time.NewTicker(sweepInterval)
@@ -509,8 +509,8 @@ func (s *Submitter) sweepOnce(now time.Time) (overdue []*call) {
 	return overdue
 }
 
-// failQueueLocked gives up a call that was not accepted in time and those queued behind it: passing it would break the sender's
-// order.
+// failQueueLocked gives up a call that was not accepted in time and those queued behind it: sending those first would break the
+// sender's order.
 func (s *Submitter) failQueueLocked(c *call, now time.Time, overdue []*call) []*call {
 	queue := s.queues[c.key.queueKey]
 	delete(s.queues, c.key.queueKey)
