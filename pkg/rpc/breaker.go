@@ -15,21 +15,20 @@ import (
 )
 
 const (
-	// The breaker opens when at least half of the calls that ended in the last few seconds failed, and these were not just a
-	// handful.
+	// The breaker opens if at least half of the calls that ended in the last few seconds failed, and there were more than a few such
+	// calls.
 	breakerWindow = 4 * time.Second
 	breakerShare  = 0.5
 	breakerLeast  = 20
-	// breakerPause and probeTimeout together keep a service from being taken for away 3 s after it is back: a call that tries
-	// whether it is may hang as the others did, and then another one tries.
+	// breakerPause and probeTimeout together limit how long a service counts as down after it has recovered to 3 s: a probe call may
+	// hang as the earlier calls did, and then another probe is made.
 	breakerPause = 500 * time.Millisecond
 	probeTimeout = 2 * time.Second
 )
 
-// breaker stands before every call of one connection: it gives calls a deadline, bounds those in flight, and stops
-// calling a service that fails or hangs, so that callers learn at once and the service gets room to recover. It does so for
-// each method by itself: that reads fail, of which there may be too many, must not keep commits and leases from a
-// service that would carry them out.
+// breaker wraps every call of one connection: it sets deadlines, limits the calls in flight, and stops calls to a service that
+// fails or hangs, so that callers get an error at once and the service can recover. It does so for each method separately:
+// failing reads, of which there may be too many, must not block commits and leases that the service could still carry out.
 type breaker struct {
 	service  string
 	cfg      ClientConfig
@@ -42,7 +41,7 @@ type breaker struct {
 	gates map[string]*gate // by method, of which a program has a few
 }
 
-// gate is what calls of one method pass.
+// gate is the breaker's state for one method.
 type gate struct {
 	*circuit
 
@@ -78,7 +77,7 @@ func (b *breaker) gate(method string) *gate {
 	return g
 }
 
-// state is that of the method that is worst off.
+// state is the state of the method in the worst state.
 func (b *breaker) state() circuitbreaker.State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,8 +94,8 @@ func (b *breaker) state() circuitbreaker.State {
 	return worst
 }
 
-// errOpen and errFull say that a call was not made, which is no answer of the service; errSlow that a call that tries the
-// service has none yet.
+// errOpen and errFull mean that a call was not made, so they are not an answer of the service. errSlow means that a probe call
+// has no answer yet.
 var (
 	errSlow = status.Error(codes.DeadlineExceeded, "no answer yet")
 	errOpen = status.Error(codes.Unavailable, "the service failed too often just now; it is tried again in a moment")
@@ -104,7 +103,7 @@ var (
 )
 
 func (b *breaker) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-	if isGRPC(method) { // whoever asks for health wants to know, not to be spared
+	if isGRPC(method) { // health checks must always reach the service
 		return invoke(ctx, method, request, reply, conn, options...)
 	}
 	g := b.gate(method)
@@ -122,7 +121,7 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 	}
 	defer leave()
 	if call.tries {
-		// It keeps the deadline that its caller gave it, for a service that is slow is not away. But others may try meanwhile.
+		// The call keeps its caller's deadline, because a slow service is not down. But other probes are allowed meanwhile.
 		impatience := time.AfterFunc(probeTimeout, func() { g.ended(call, errSlow) })
 		defer impatience.Stop()
 	}
@@ -133,7 +132,7 @@ func (b *breaker) unary(ctx context.Context, method string, request, reply any, 
 	return err
 }
 
-// limit gives a call a deadline unless its caller did: the timeout, and what the service may wait on purpose.
+// limit sets a deadline for a call that has none: the timeout, plus the time that the service may wait on purpose.
 func (b *breaker) limit(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	if _, limited := ctx.Deadline(); limited {
 		return ctx, func() {}
@@ -141,7 +140,7 @@ func (b *breaker) limit(ctx context.Context, wait time.Duration) (context.Contex
 	return context.WithTimeout(ctx, b.cfg.Timeout+wait)
 }
 
-// enter takes a place among the calls in flight. The one that tries a service needs none: those that hang may hold them all.
+// enter takes a slot among the calls in flight. A probe call needs none: hanging calls may hold all slots.
 func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(), err error) {
 	if call.tries {
 		return func() {}, nil
@@ -157,7 +156,7 @@ func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(
 	return g.bulkhead.leave, nil
 }
 
-// notEntered is why a call found no place among those in flight.
+// notEntered is the reason why a call got no slot among those in flight.
 func (b *breaker) notEntered(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return status.FromContextError(err).Err()

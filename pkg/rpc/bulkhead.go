@@ -14,14 +14,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// queueFactor is how many calls may wait for each that may be in flight, and queueTime how long: a crowd that comes at
-// once is served one after the other, and a pile that only grows is refused.
+// queueFactor is how many calls may wait for each call that may be in flight, and queueTime how long: a burst is served in turn,
+// and a queue that only grows is refused.
 const (
 	queueFactor = 8
 	queueTime   = time.Second
 )
 
-// bulkhead bounds calls in flight. Further ones wait a moment; those beyond the queue are refused at once.
+// bulkhead limits the calls in flight. Further calls wait for a short time; calls beyond the queue are refused at once.
 type bulkhead struct {
 	slots    chan struct{}
 	waiting  atomic.Int64
@@ -32,7 +32,7 @@ func newBulkhead(size int, inflight prometheus.Gauge) *bulkhead {
 	return &bulkhead{slots: make(chan struct{}, size), inflight: inflight}
 }
 
-// enter takes a slot, which leave gives back. It reports false when there is none.
+// enter takes a slot, which leave releases. It returns false if it got none.
 func (b *bulkhead) enter(ctx context.Context) bool {
 	select {
 	case b.slots <- struct{}{}:
@@ -67,15 +67,15 @@ func (b *bulkhead) leave() {
 	b.inflight.Dec()
 }
 
-// inflightGauge counts calls in flight, a caller's by whom it calls and a server's without.
+// inflightGauge counts calls in flight: on the client side by called service, on the server side without that label.
 func inflightGauge(tel *telemetry.Telemetry, side, service string) prometheus.Gauge {
 	return register(tel.Registry, prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "runnel_rpc_inflight", Help: "Calls under way: side client by the service called, side server by the service that answers.",
 	}, []string{"side", "service"})).WithLabelValues(side, service)
 }
 
-// handlers bounds what a server does at once, of each method by itself: a flood of reads must not keep out the renewal of a
-// lease.
+// handlers limits the calls that a server handles at once, for each method separately: a flood of reads must not block the
+// renewal of a lease.
 type handlers struct {
 	size    int
 	methods map[string]*bulkhead // written before the first call only
@@ -96,7 +96,7 @@ func (h *handlers) unary(ctx context.Context, request any, info *grpc.UnaryServe
 		return handle(ctx, request)
 	}
 	if !b.enter(ctx) {
-		// Not RESOURCE_EXHAUSTED, which says that what was asked is too large: no caller may find fault with that.
+		// Not RESOURCE_EXHAUSTED, which means that the request is too large: callers must not blame their request for this refusal.
 		return nil, status.Error(codes.Unavailable, "too many calls at once; try again later")
 	}
 	defer b.leave()

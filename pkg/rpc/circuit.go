@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// circuit is whether a method is called.
+// circuit decides whether a method may be called.
 //
 //	closed ──half of the calls failed──▶ open ──pause──▶ half open: one call tries
 //	  ▲                                   ▲                  │ failed, or takes long │ succeeded
@@ -50,7 +50,7 @@ func newCircuit(log *slog.Logger) *circuit {
 	return c
 }
 
-// admit asks whether a call may be made. One that was must be told to ended.
+// admit reports whether a call may be made. The outcome of an admitted call must be passed to ended.
 func (c *circuit) admit() (attempt, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -62,27 +62,27 @@ func (c *circuit) admit() (attempt, bool) {
 	return attempt{c.changes, tries}, admitted
 }
 
-// ended tells the outcome of a call. Of several for the same call the first one counts, and an answer that comes late.
+// ended records the outcome of a call. If there are several for one call, the first one counts, and also a late answer.
 func (c *circuit) ended(call attempt, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.changes != call.began:
 		if call.tries && !isFailure(err) && !isCanceled(err) {
-			c.breaker.Close() // slow, but there
+			c.breaker.Close() // slow, but not down
 		}
 	case isFailure(err):
 		c.breaker.RecordFailure()
 	case !isCanceled(err):
 		c.breaker.RecordSuccess()
-	case call.tries: // the caller went away, which says nothing; but somebody else has to try then
+	case call.tries: // the caller cancelled, which proves nothing; but another probe is needed then
 		c.breaker.RecordFailure()
 	}
 }
 
 func (c *circuit) isOpen() bool { return c.breaker.IsOpen() }
 
-// state is for people: a method that failed and that nobody has asked for since is no trouble of theirs.
+// state is for operators: a method that failed and has not been called since is not reported as a problem.
 func (c *circuit) state() circuitbreaker.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()

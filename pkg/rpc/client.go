@@ -19,26 +19,27 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// roundRobin spreads calls over every address the target has; by itself gRPC stays with the first.
+// roundRobin spreads calls over all addresses of the target; by default gRPC uses only the first.
 const roundRobin = `{"loadBalancingConfig":[{"round_robin":{}}]}`
 
-// reconnect is quick because the other side is usually being replaced, and few clients stand in line: the services
-// themselves.
+// reconnect uses short delays, because the other side is usually being replaced, and few clients reconnect at once: only the
+// services themselves.
 var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 	MinConnectTimeout: 2 * time.Second,
 }
 
-// ClientConfig says what is called, and with what patience.
+// ClientConfig configures calls to one service.
 type ClientConfig struct {
-	// Service is the role of what is called: what its certificate must prove, and its name in metrics and logs. Required.
+	// Service is the role of the called service: its certificate must prove this role, and metrics and logs use it as a name.
+	// Required.
 	Service Role
-	// TLS names the certificate to show and the authorities to believe. Defaults to none: the connection is not encrypted.
+	// TLS is the certificate to present and the authorities to trust. Defaults to none: the connection is not encrypted.
 	TLS certs.Config
 	// Timeout is for calls whose context has no deadline. Defaults to 10 s.
 	Timeout time.Duration
-	// MaxInFlight bounds the calls of each method that are under way; further ones wait a moment, and are refused with
-	// UNAVAILABLE when too many do. Defaults to 512.
+	// MaxInFlight limits the calls of each method in flight. Further calls wait for a short time, and are refused with UNAVAILABLE
+	// if too many wait. Defaults to 512.
 	MaxInFlight int
 }
 
@@ -52,9 +53,10 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	return c
 }
 
-// Dial makes a connection to a service; target is host:port, or any form gRPC knows, such as dns:///history:9000 for every
-// address behind a name. It connects in the background, so the service need not be there yet; until it is, calls fail with
-// UNAVAILABLE at once. So do those of a method for a moment when too many of it have failed: see breaker. The caller closes the connection.
+// Dial creates a connection to a service; target is host:port, or any form that gRPC supports, such as dns:///history:9000 for
+// all addresses behind a name. It connects in the background, so the service may start later; until then calls fail with
+// UNAVAILABLE at once. If too many calls of a method have failed, its calls also fail with UNAVAILABLE for a moment: see breaker.
+// The caller closes the connection.
 func Dial(target string, cfg ClientConfig, tel *telemetry.Telemetry, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 	cfg = cfg.withDefaults()
 	transport, err := clientTransport(cfg, tel)
@@ -97,8 +99,8 @@ func clientTransport(cfg ClientConfig, tel *telemetry.Telemetry) (credentials.Tr
 	return mutual{bundle: bundle, service: cfg.Service}, nil
 }
 
-// traced sets up OpenTelemetry's handlers without its globals. Metrics are ours, see observer; gRPC's own services, which
-// probes call all day, make no traces.
+// traced configures OpenTelemetry's handlers without its globals. Metrics come from observer instead; gRPC's own services, which
+// probes call constantly, create no traces.
 func traced(tel *telemetry.Telemetry) []otelgrpc.Option {
 	return []otelgrpc.Option{
 		otelgrpc.WithTracerProvider(tel.TracerProvider),

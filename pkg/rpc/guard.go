@@ -19,14 +19,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// guard lets a call through when the policy names a role of the caller. Without TLS it knows nobody, and lets everybody
-// through whom the address of the server lets come, except that operators' methods answer only callers on this machine.
+// guard admits a call if the policy names a role of the caller. Without TLS callers have no roles: then it admits every caller
+// that can reach the server's address, except that operators' methods can be called only from this machine.
 type guard struct {
 	mutual  bool
 	policy  Policy
 	log     *slog.Logger
 	refused *prometheus.CounterVec
-	// lines bounds what a caller that does not give up adds to the log; the counter has them all.
+	// lines limits the log lines about a caller that keeps trying; the counter includes all refusals.
 	lines *rate.Limiter
 }
 
@@ -39,7 +39,7 @@ func newGuard(mutual bool, tel *telemetry.Telemetry) *guard {
 	}
 }
 
-// add makes the counters of a service's methods, so that the first refusal is a change that an alert can see.
+// add creates the counters of a service's methods, so that an alert sees the first refusal as a change.
 func (g *guard) add(desc *grpc.ServiceDesc) {
 	for _, m := range desc.Methods {
 		g.refused.WithLabelValues(fullMethod(desc, m.MethodName))
@@ -82,7 +82,7 @@ func (g *guard) allows(ctx context.Context, method string) bool {
 	})
 }
 
-// certificateOf is what the caller has proved with; nil when it did not.
+// certificateOf is the certificate that the caller has authenticated with; nil if there is none.
 func certificateOf(ctx context.Context) *x509.Certificate {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -105,7 +105,7 @@ func isLoopback(address net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// Caller names who makes a call, for logs: the names in the certificate, URIs first, or else the address it comes from.
+// Caller identifies the caller, for logs: the names in the certificate, URIs first, or else the caller's address.
 func Caller(ctx context.Context) string {
 	if certificate := certificateOf(ctx); certificate != nil {
 		names := make([]string, 0, len(certificate.URIs)+len(certificate.DNSNames))

@@ -25,10 +25,11 @@ import (
 //	historyv1.RegisterHistoryServiceServer(inproc, server)
 //	client := historyv1.NewHistoryServiceClient(inproc)
 //
-// Errors, metadata, metrics and traces are those of a call over the network. Three things differ. A message is handed over
-// by a shallow copy: the two sides have a struct each, but share the lists, bytes and messages in it, so neither side
-// may change those afterwards, nor may a client reuse them. A call returns when its handler does, which has to heed the
-// context; its values are the caller's. And there are no streams, no headers or trailers back and no call options.
+// Errors, metadata, metrics and traces are those of a call over the network. Three things differ. A message is passed as a
+// shallow copy: each side has its own struct, but both share the lists, bytes and messages in it, so neither side may change
+// those afterwards, and a client may not reuse them. A call returns when its handler returns, so the handler must observe the
+// context; the context's values are the caller's. And there are no streams, no headers or trailers in answers and no call
+// options.
 type Inproc struct {
 	observer *observer
 	tracer   trace.Tracer // nil when there are no traces
@@ -45,7 +46,7 @@ var (
 	_ grpc.ServiceRegistrar    = (*Inproc)(nil)
 )
 
-// NewInproc makes one without services.
+// NewInproc creates an Inproc without services.
 func NewInproc(tel *telemetry.Telemetry) *Inproc {
 	i := &Inproc{observer: newObserver(tel), methods: map[string]inprocMethod{}}
 	if tel.Tracing() {
@@ -54,11 +55,11 @@ func NewInproc(tel *telemetry.Telemetry) *Inproc {
 	return i
 }
 
-// Allow does nothing: a process may call itself.
+// Allow does nothing: a process may call itself without restriction.
 func (i *Inproc) Allow(Policy) {}
 
-// RegisterService adds a service; all are added before the first call. Like gRPC's it does not return from a mistake in
-// the program: a service that is there already, or one that does not implement what it says.
+// RegisterService adds a service; all services are added before the first call. Like gRPC's, it panics on a programming error: a
+// service that is registered already, or an implementation that lacks a method.
 func (i *Inproc) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	if want := reflect.TypeOf(desc.HandlerType).Elem(); !reflect.TypeOf(impl).Implements(want) {
 		panic(fmt.Sprintf("rpc: %T does not implement %v", impl, want)) //nolint:forbidigo // as gRPC: the interface has no error
@@ -104,13 +105,14 @@ func (i *Inproc) call(ctx context.Context, m inprocMethod, request, reply any) e
 	return handOver(reply, answer)
 }
 
-// NewStream refuses: nothing that runs in one process needs streams yet.
+// NewStream returns an error: no service that runs in one process needs streams yet.
 func (i *Inproc) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
 	return nil, status.Error(codes.Unimplemented, "there are no streams within a process")
 }
 
-// crossOver makes the caller's context the handler's: what the caller sends is what the handler receives, and neither what
-// the caller itself received nor what it sends goes any further.
+// crossOver derives the handler's context from the caller's: the caller's outgoing metadata becomes the handler's incoming
+// metadata. The metadata that the caller itself received is not passed on, and neither is its outgoing metadata beyond the
+// handler.
 func crossOver(ctx context.Context) context.Context {
 	sent, sends := metadata.FromOutgoingContext(ctx)
 	_, received := metadata.FromIncomingContext(ctx)
@@ -124,7 +126,7 @@ func crossOver(ctx context.Context) context.Context {
 	return ctx
 }
 
-// handOver makes to what from is.
+// handOver copies from into to.
 func handOver(to, from any) error {
 	target, ok := to.(proto.Message)
 	if !ok {

@@ -9,11 +9,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// longPoll is a request that the service may leave unanswered on purpose for as long as it says, until there is something
-// to answer. Any request with a field wait_ms is one when that is set.
+// longPoll is a request that the service may leave unanswered for the time in the request, until there is something to return.
+// Any request with a field wait_ms is one if the field is set.
 type longPoll interface{ GetWaitMs() uint32 }
 
-// waitOf is how long a service may leave a request unanswered on purpose; 0 for all but long polls.
+// waitOf is how long a service may leave a request unanswered on purpose; 0 for anything but a long poll.
 func waitOf(request any) time.Duration {
 	if poll, ok := request.(longPoll); ok {
 		return time.Duration(poll.GetWaitMs()) * time.Millisecond
@@ -21,8 +21,8 @@ func waitOf(request any) time.Duration {
 	return 0
 }
 
-// poll makes a long poll. It passes the bulkhead of its method, and not the circuit: after a failure a circuit lets one call
-// through, and all others would have to wait for what that one waits for. Pollers are few, and pause after an error.
+// poll makes a long poll. It passes the bulkhead of its method, but not the circuit: after a failure a circuit admits a single
+// call, and all others would have to wait until that long poll returns. Pollers are few, and pause after an error.
 func (b *breaker) poll(ctx context.Context, g *gate, wait time.Duration, invoke func(context.Context) error) error {
 	if !g.bulkhead.enter(ctx) {
 		return b.notEntered(ctx)
@@ -36,7 +36,7 @@ func (b *breaker) poll(ctx context.Context, g *gate, wait time.Duration, invoke 
 // errStopping is the answer to a long poll when the server stops.
 var errStopping = status.Error(codes.Unavailable, "the service is being stopped; ask again")
 
-// polls ends long polls when the server stops: those who wait for something that may never happen would hold up the stop.
+// polls ends long polls when the server stops: otherwise they would delay the stop.
 type polls struct {
 	stopping context.Context //nolint:containedctx // it ends when the server begins to stop, which no call's context tells
 	stop     context.CancelFunc

@@ -16,11 +16,11 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// errInternal is all that a caller learns of a defect; the log has the rest.
+// errInternal is the only error that a caller sees of a defect; the log contains the details.
 var errInternal = status.Error(codes.Internal, "internal error")
 
-// observer stands between the transport and the services: it counts and times calls, and turns what no caller should see
-// (panics, errors without a gRPC code, which may quote SQL or host names) into one log line and INTERNAL.
+// observer sits between the transport and the services: it counts and times calls. Panics, and errors without a gRPC code (which
+// may quote SQL or host names), must not reach the caller: they become one log line and INTERNAL.
 type observer struct {
 	log     *slog.Logger
 	handled *prometheus.CounterVec
@@ -48,7 +48,7 @@ func newObserver(tel *telemetry.Telemetry) *observer {
 	}
 }
 
-// register adds a collector, or gives the one that is there: a process may have several servers and one registry.
+// register adds a collector, or returns the existing one: a process may have several servers and one registry.
 func register[C prometheus.Collector](registry *prometheus.Registry, collector C) C {
 	var taken prometheus.AlreadyRegisteredError
 	if err := registry.Register(collector); errors.As(err, &taken) {
@@ -113,7 +113,7 @@ func (o *observer) count(name string, took time.Duration, err error) {
 	o.handled.WithLabelValues(name, status.Code(err).String()).Inc()
 }
 
-// refine keeps errors that carry a gRPC code, gives the ends of contexts theirs, and hides everything else.
+// refine keeps errors that have a gRPC code, maps context errors to their codes, and hides all other errors.
 func (o *observer) refine(ctx context.Context, method string, err error) error {
 	if s, ok := status.FromError(err); ok {
 		return s.Err()

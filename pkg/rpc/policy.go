@@ -6,7 +6,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Role is what a process is to the others. It is proved by a DNS name in its certificate.
+// Role is the role of a process towards other processes. A DNS name in its certificate proves it.
 type Role string
 
 // The roles. A certificate may carry several.
@@ -19,15 +19,15 @@ const (
 	// RoleService is that of internal services that send on behalf of users, or read what was committed.
 	RoleService Role = "runnel-service"
 
-	// RoleAny stands for everybody with a valid certificate.
+	// RoleAny stands for every caller with a valid certificate.
 	RoleAny Role = "*"
 )
 
-// Policy says which roles may call which methods. A method without an entry may be called by nobody, and a server that serves one
-// does not start. Each service has its own, beside its implementation.
+// Policy defines which roles may call which methods. A method without an entry cannot be called, and a server that serves such a
+// method does not start. Each service has its own policy, next to its implementation.
 type Policy map[string][]Role
 
-// For is the policy of the methods of one service, by their names.
+// For returns the policy of the methods of one service, given by their names.
 func For(desc *grpc.ServiceDesc, methods map[string][]Role) Policy {
 	policy := make(Policy, len(methods))
 	for method, roles := range methods {
@@ -48,15 +48,15 @@ func own() Policy {
 	}
 }
 
-// Registrar takes services with the policy of their methods.
+// Registrar registers services with the policy of their methods.
 type Registrar interface {
 	grpc.ServiceRegistrar
 	// Allow adds a policy.
 	Allow(policy Policy)
 }
 
-// adminService is for operators alone, also where nobody has a certificate: see guard.
+// adminService is for operators only, even without certificates: see guard.
 const adminService = "/runnel.admin.v1.AdminService/"
 
-// isGRPC reports whether a method is of gRPC's own services, which cost nothing and which probes call all day.
+// isGRPC reports whether a method belongs to gRPC's own services, which are cheap and which probes call constantly.
 func isGRPC(method string) bool { return strings.HasPrefix(method, "/grpc.") }

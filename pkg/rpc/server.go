@@ -22,28 +22,28 @@ import (
 const (
 	// maxStreams bounds the calls of one connection; further ones wait at the client.
 	maxStreams = 1000
-	// pingAfter and pingTimeout find a peer that vanished without a word. gRPC does not ping more often than every 10 s.
+	// pingAfter and pingTimeout detect a peer that vanished without closing. gRPC does not ping more often than every 10 s.
 	pingAfter, pingTimeout = 10 * time.Second, 5 * time.Second
-	// handshakeTimeout is what who connects gets to say who they are. gRPC would keep a stranger for two minutes.
+	// handshakeTimeout limits the handshake of a new connection. gRPC's default would keep an unauthenticated peer for two minutes.
 	handshakeTimeout   = 5 * time.Second
 	defaultStopTimeout = 5 * time.Second
 	defaultMaxInFlight = 512
-	// maxConnectionAge has clients connect anew now and then, without a call lost: they look up the addresses behind a name
-	// again, find servers that were added, and show the certificate that they have by then.
+	// maxConnectionAge makes clients reconnect from time to time, without losing a call: they resolve names again, find servers that
+	// were added, and present their current certificate.
 	maxConnectionAge = 10 * time.Minute
 )
 
-// ServerConfig says where a service is called.
+// ServerConfig configures a Server.
 type ServerConfig struct {
 	// Listen is host:port.
 	Listen string `help:"Address of the gRPC server. One that other machines can reach needs the TLS settings." default:"${rpc_listen=127.0.0.1:9000}"`
-	// TLS makes callers prove who they are, and the server too. Defaults to none: no encryption, and everybody may call.
+	// TLS authenticates callers and the server. Defaults to none: no encryption, and no authentication of callers.
 	TLS certs.Config `embed:"" prefix:"tls."`
 	// Plaintext lets the server listen without TLS on an address that other machines can reach.
 	Plaintext bool `help:"Serve other machines without TLS. Everybody who can reach the address may then read and write everything."`
-	// MaxInFlight bounds the calls of one method that are handled at once. Defaults to 512.
+	// MaxInFlight limits the calls of one method that are handled at once. Defaults to 512.
 	MaxInFlight int `help:"Most calls of one method handled at once; further ones wait a moment, then are refused." default:"512"`
-	// StopTimeout is what calls in flight get to finish when the server is stopped. Defaults to 5 s.
+	// StopTimeout is the time that calls in flight have to finish when the server is stopped. Defaults to 5 s.
 	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s"`
 }
 
@@ -59,7 +59,7 @@ type Server struct {
 	stopTimeout time.Duration
 }
 
-// NewServer listens already, so that a taken port is found before the service starts; Run serves, and closes.
+// NewServer listens at once, so that a port in use is detected before the service starts. Run serves, and closes the listener.
 func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerOption) (*Server, error) {
 	bundle, err := loadMutual(cfg.TLS, tel)
 	if err != nil {
@@ -94,7 +94,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAfter / 2, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(observer.unary, guard.unary, handlers.unary, polls.unary),
 		grpc.ChainStreamInterceptor(observer.stream, guard.stream),
-		grpc.WaitForHandlers(true), // so that Run returns only when nothing of a service runs any more
+		grpc.WaitForHandlers(true), // so that no handler runs any more when Run returns
 	}
 	if bundle != nil {
 		options = append(options, grpc.Creds(mutual{bundle: bundle}))
@@ -117,7 +117,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 	return s, nil
 }
 
-// RegisterService adds a service and reports it as healthy. It must not be called any more once Run is.
+// RegisterService adds a service and reports it as healthy. It must not be called after Run.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.observer.add(desc)
 	s.guard.add(desc)
@@ -126,10 +126,10 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.health.SetServingStatus(desc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 }
 
-// Allow adds the policy of services. It must not be called any more once Run is.
+// Allow adds the policy of services. It must not be called after Run.
 func (s *Server) Allow(policy Policy) { maps.Copy(s.guard.policy, policy) }
 
-// checkPolicy returns an error when a method is served that nobody may call.
+// checkPolicy returns an error if the server has a method that no role may call.
 func (s *Server) checkPolicy() error {
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, method := range info.Methods {
@@ -141,13 +141,13 @@ func (s *Server) checkPolicy() error {
 	return nil
 }
 
-// Close gives the address up of a server that is not run. After Run it changes nothing.
+// Close releases the address of a server that is not run. After Run it has no effect.
 func (s *Server) Close() { _ = s.listener.Close() }
 
-// Addr is the address it listens on.
+// Addr is the address that the server listens on.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// SetServing sets what grpc.health.v1 answers, for the server as a whole and for each of its services.
+// SetServing sets the status that grpc.health.v1 reports, for the server as a whole and for each of its services.
 func (s *Server) SetServing(serving bool) {
 	if serving {
 		s.health.Resume()
@@ -156,8 +156,8 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
-// Run serves until ctx ends. Then it reports itself as not serving, takes no new calls, ends long polls,
-// lets other calls in flight finish for the stop timeout, cancels the rest and waits for them. It is called once.
+// Run serves until ctx ends. Then it reports itself as not serving, accepts no new calls, ends long polls, lets other calls in
+// flight finish within the stop timeout, cancels the rest and waits for them. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.polls.stop()
 	if err := s.checkPolicy(); err != nil {

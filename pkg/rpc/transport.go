@@ -10,18 +10,18 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// mutual is TLS in which both sides prove who they are. It asks for the certificates anew for each handshake, which is all
-// it takes to replace them in a running process.
+// mutual is TLS in which both sides authenticate. It loads the certificates for each handshake, so replacing the files is enough
+// to replace them in a running process.
 type mutual struct {
 	bundle *certs.Bundle
-	// service is the name that a client wants to see proved; a server has none.
+	// service is the role that a client requires of the server; a server requires none.
 	service Role
 }
 
 var _ credentials.TransportCredentials = mutual{}
 
 func (m mutual) ClientHandshake(ctx context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	// Addresses come and go behind a name, so what counts is not the host that was dialled but the role.
+	// Addresses behind a name change, so the client checks the role, not the host that was dialled.
 	return credentials.NewTLS(m.bundle.ToService(string(m.service))).ClientHandshake(ctx, string(m.service), conn)
 }
 
