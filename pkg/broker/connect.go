@@ -40,8 +40,8 @@ type Config struct {
 // MaxCommandBytes is the largest command a stream takes.
 const MaxCommandBytes = 192 << 10
 
-// Connect connects to NATS and keeps reconnecting for as long as the connection is not closed. While disconnected a
-// publishLocked fails at once instead of being buffered: the callers know what to try again.
+// Connect connects to NATS and keeps reconnecting until the connection is closed. While disconnected, a publish fails at once
+// instead of being buffered: the callers know what to retry.
 //
 // name is the name of the service, for example "runnel-gateway". Answers to its requests arrive at _INBOX_gateway, so that the
 // permissions of one service's user do not let it read the answers to others.
