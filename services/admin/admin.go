@@ -1,9 +1,10 @@
-// Package admin is the AdminService: what operators ask about an installation and order it to do. It lists connections and
-// partitions, explains why a user did or did not get an event, closes, revokes, moves and retries.
+// Package admin is the AdminService: operators' queries about an installation, and operators' commands to it. It lists
+// connections and partitions, explains why a user did or did not get an event, closes connections, revokes tokens, moves
+// partitions and retries dead letters.
 //
-// It keeps nothing, so any process may mount it; runnel-delivery and standalone do. An answer is made from the store and from
-// what gateways and workers answer over NATS within two seconds; instances that did not answer are listed as missing. It decides
-// nothing about messages, and shows nothing that users wrote except the body of a dead letter that is asked for.
+// It keeps no state, so any process may mount it; runnel-delivery and standalone do. It combines data of the store with the
+// answers that gateways and workers return over NATS within two seconds; instances that did not answer are listed as missing. It
+// decides nothing about messages, and returns no content of users except the body of a dead letter that is requested.
 //
 //	connections.go    connections and users
 //	conversations.go  conversations and members; verify.go their hash chains
@@ -33,17 +34,17 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Deps are what the service works with. All are required.
+// Deps are the dependencies of the service. All are required.
 type Deps struct {
 	// History is the store.
 	History historyv1.HistoryServiceClient
-	// Fleet asks gateways and workers; it is run by the caller.
+	// Fleet queries gateways and workers; the caller runs it.
 	Fleet *fleet.Fleet
 	// Submit puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do.
 	Submit func(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error)
 	// NATS carries notices.
 	NATS *nats.Conn
-	// Partitions is their number.
+	// Partitions is the number of partitions.
 	Partitions int
 	Log        *slog.Logger
 }
@@ -67,16 +68,16 @@ func (s *Server) Register(server rpc.Registrar) {
 const (
 	serviceGateway, serviceDelivery = "gateway", "delivery"
 
-	// callTimeout bounds a call that comes without a deadline, gatherTimeout the wait for the answers of instances.
+	// callTimeout limits a call that has no deadline, gatherTimeout the wait for the answers of instances.
 	callTimeout   = 30 * time.Second
 	gatherTimeout = 2 * time.Second
 
-	// flushTimeout is how long a notice may take to leave for NATS.
+	// flushTimeout limits how long a notice may take to be sent to NATS.
 	flushTimeout = 500 * time.Millisecond
 )
 
-// gather bounds the wait for answers. Of a caller's deadline a part is kept, so that an answer with what is missing
-// comes before it.
+// gather limits the wait for answers. It reserves a part of the caller's deadline, so that an answer that lists what is missing
+// arrives before the deadline.
 func gather(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
 	if deadline, set := ctx.Deadline(); set {
 		most = min(most, time.Until(deadline)*4/5)
@@ -84,14 +85,14 @@ func gather(ctx context.Context, most time.Duration) (context.Context, context.C
 	return context.WithTimeout(ctx, most)
 }
 
-// from is what one instance answered.
+// from is the answer of one instance.
 type from[T any] struct {
 	instance string
 	said     *T
 }
 
-// askAll asks all instances of a service, and gives the answers by name. Who did not answer, or answered with another
-// error than NOT_FOUND, is missing. The error has a gRPC code.
+// askAll queries all instances of a service, and returns the answers by name. An instance that did not answer, or that answered
+// with an error other than NOT_FOUND, is missing. The error has a gRPC code.
 func askAll[T any, M interface {
 	*T
 	proto.Message
@@ -116,7 +117,7 @@ func askAll[T any, M interface {
 	return found, missing, nil
 }
 
-// reason is an error for a person.
+// reason returns the readable text of an error.
 func reason(err error) string {
 	if message := status.Convert(err).Message(); message != "" {
 		return message
@@ -124,12 +125,12 @@ func reason(err error) string {
 	return status.Code(err).String()
 }
 
-// acted logs what an operator did.
+// acted logs an action of an operator.
 func (s *Server) acted(ctx context.Context, what string, args ...any) {
 	s.Log.InfoContext(ctx, "an operator acted", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
 }
 
-// notify publishes a notice and sees it off. It may be lost all the same: whoever needs it also looks by themselves.
+// notify publishes a notice and flushes it. The notice may still be lost: its receivers also check periodically.
 func (s *Server) notify(ctx context.Context, subject string, data []byte) {
 	err := s.NATS.Publish(subject, data)
 	if err == nil {

@@ -22,12 +22,12 @@ import (
 )
 
 const (
-	// countTimeout and revokeTimeout are the parts of the second within which a revoked user is gone: who is connected where,
-	// and that gateways say they have closed.
+	// countTimeout and revokeTimeout divide the second within which a revoked user is disconnected: the first limits counting the
+	// user's connections, the second the gateways' confirmations that they have closed them.
 	countTimeout, revokeTimeout = 200 * time.Millisecond, 700 * time.Millisecond
 )
 
-// ListConnections gives connections on all gateways, by gateway and rising id.
+// ListConnections lists connections on all gateways, by gateway and rising id.
 func (s *Server) ListConnections(ctx context.Context, request *adminv1.ListConnectionsRequest) (*adminv1.ListConnectionsResponse, error) {
 	if request.GetUserId() != "" && !conversation.ValidUser(request.GetUserId()) {
 		return nil, invalid("user_id: " + conversation.UserRule)
@@ -53,7 +53,7 @@ func (s *Server) ListConnections(ctx context.Context, request *adminv1.ListConne
 	return response, nil
 }
 
-// connections asks all gateways for connections.
+// connections queries all gateways for connections.
 func (s *Server) connections(ctx context.Context, question *gatewayv1.ListConnectionsRequest) (*adminv1.ListConnectionsResponse, error) {
 	pages, missing, err := askAll[gatewayv1.ListConnectionsResponse](ctx, s, serviceGateway, "ListConnections", question)
 	if err != nil {
@@ -75,7 +75,7 @@ func collect(response *adminv1.ListConnectionsResponse, gateway string, page *ga
 	}
 }
 
-// GetConnection gives one connection with where it stands.
+// GetConnection returns one connection with its position in each conversation.
 func (s *Server) GetConnection(ctx context.Context, request *adminv1.GetConnectionRequest) (*adminv1.GetConnectionResponse, error) {
 	if request.GetConnectionId() == "" {
 		return nil, invalid("connection_id: must be set")
@@ -119,7 +119,7 @@ func (s *Server) Disconnect(ctx context.Context, request *adminv1.DisconnectRequ
 	return response, nil
 }
 
-// GetUser gives a user's sessions and what was revoked.
+// GetUser returns a user's sessions and revocation.
 func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (*adminv1.GetUserResponse, error) {
 	if !conversation.ValidUser(request.GetUserId()) {
 		return nil, invalid("user_id: " + conversation.UserRule)
@@ -141,8 +141,9 @@ func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (
 	return response, nil
 }
 
-// RevokeUser has a user's tokens refused and their connections closed. The store comes first: from then on nobody gets in
-// with an old token. Gateways close on the notice; being asked as well, they say that they have, and who does not is named.
+// RevokeUser revokes a user's tokens and closes their connections. The store comes first: from then on an old token is refused.
+// Gateways close connections on the notice. They are also called, so that they confirm it; those that do not are listed as
+// missing.
 func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequest) (*adminv1.RevokeUserResponse, error) {
 	user := request.GetUserId()
 	if !conversation.ValidUser(user) {
@@ -155,7 +156,8 @@ func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequ
 		return nil, err
 	}
 	response := &adminv1.RevokeUserResponse{BeforeMs: revoked.GetBeforeMs()}
-	// Counted before the notice, because what it closes nobody can count any more. Whom this does not reach is asked again.
+	// Counted before the notice, because the connections that it closes cannot be counted afterwards. Instances that do not answer
+	// in time are asked again.
 	counting, cancel := gather(ctx, countTimeout)
 	before, _, _ := askAll[gatewayv1.ListConnectionsResponse](counting, s, serviceGateway, "ListConnections",
 		&gatewayv1.ListConnectionsRequest{UserId: user, Limit: rpc.MaxItems})
@@ -186,7 +188,7 @@ func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequ
 	return response, nil
 }
 
-// names lists who is missing, for a person.
+// names lists the missing instances as readable text.
 func names(missing []*adminv1.Missing) string {
 	all := make([]string, len(missing))
 	for i, m := range missing {

@@ -14,12 +14,12 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// shownMembers is how many members come with a conversation's state; ListMembers has them all.
+// shownMembers is how many members are returned with a conversation's state; ListMembers returns all.
 const shownMembers = 100
 
 var errNoConversation = status.Error(codes.NotFound, "there is no such conversation")
 
-// ListConversations gives the conversations that a user is a member of.
+// ListConversations lists the conversations that a user is a member of.
 func (s *Server) ListConversations(ctx context.Context, request *adminv1.ListConversationsRequest) (*adminv1.ListConversationsResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -32,7 +32,7 @@ func (s *Server) ListConversations(ctx context.Context, request *adminv1.ListCon
 	return &adminv1.ListConversationsResponse{Conversations: page.GetConversations(), More: page.GetMore()}, nil
 }
 
-// GetConversation gives the state of one conversation, and who works on it.
+// GetConversation returns the state of one conversation, and the worker that owns its partition.
 func (s *Server) GetConversation(ctx context.Context, request *adminv1.GetConversationRequest) (*adminv1.GetConversationResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -66,7 +66,7 @@ func (s *Server) GetConversation(ctx context.Context, request *adminv1.GetConver
 	return response, nil
 }
 
-// ListMembers gives a conversation's members with their cursors.
+// ListMembers lists a conversation's members with their cursors.
 func (s *Server) ListMembers(ctx context.Context, request *adminv1.ListMembersRequest) (*adminv1.ListMembersResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -83,7 +83,7 @@ func (s *Server) ListMembers(ctx context.Context, request *adminv1.ListMembersRe
 	return &adminv1.ListMembersResponse{Members: page.GetMembers(), More: page.GetMore(), Head: head.GetHead()}, nil
 }
 
-// head gives where a conversation stands, or NOT_FOUND.
+// head returns the head of a conversation, or NOT_FOUND.
 func (s *Server) head(ctx context.Context, id string) (*historyv1.Head, error) {
 	if !conversation.ValidID(id) {
 		return nil, invalidID()

@@ -20,10 +20,10 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// headerMsgID is what the broker knows repeats of a message by.
+// headerMsgID is the header by which the broker detects duplicates of a message.
 const headerMsgID = "Nats-Msg-Id"
 
-// ListDeadLetters gives commands that were put aside, without their payloads.
+// ListDeadLetters lists dead letters without their payloads.
 func (s *Server) ListDeadLetters(ctx context.Context, request *adminv1.ListDeadLettersRequest) (*adminv1.ListDeadLettersResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -36,7 +36,7 @@ func (s *Server) ListDeadLetters(ctx context.Context, request *adminv1.ListDeadL
 	return &adminv1.ListDeadLettersResponse{DeadLetters: page.GetDeadLetters(), More: page.GetMore()}, nil
 }
 
-// GetDeadLetter gives one, with the command in it when it can be decoded.
+// GetDeadLetter returns one dead letter, with its command if that can be decoded.
 func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLetterRequest) (*adminv1.GetDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -55,9 +55,9 @@ func (s *Server) GetDeadLetter(ctx context.Context, request *adminv1.GetDeadLett
 	return response, nil
 }
 
-// RetryDeadLetter sends the command again, as the same command in its next attempt: had it been committed in the meantime, for
-// its sender has tried again, the first outcome comes back. It is forgotten once it is committed. A refusal of the retry is
-// remembered like any other, so another retry gets the same one for ten minutes.
+// RetryDeadLetter sends the command again, as the same command in its next attempt: if it was committed in the meantime, because
+// its sender has retried it, the first outcome is returned. The dead letter is deleted once the command is committed. A refusal
+// of the retry is remembered like any other, so another retry gets the same refusal for ten minutes.
 func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDeadLetterRequest) (*adminv1.RetryDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -69,7 +69,7 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 	if err != nil {
 		return nil, err
 	}
-	// Under a message id of its own, or the broker may take it for the copy that was put aside.
+	// With a message id of its own; otherwise the broker may drop it as a duplicate of the dead-lettered copy.
 	header := nats.Header{headerMsgID: {"retry." + rand.Text()}}
 	outcome, err := s.Submit(ctx, command, telemetry.InjectHeader(ctx, header))
 	if err != nil {
@@ -83,10 +83,10 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 		return nil, status.Error(codes.Unavailable, "it is not known whether the command was carried out; the dead letter is kept, retry it")
 	case conversationv1.ErrorCode_ERROR_CODE_UNSPECIFIED: // committed
 	default:
-		// Refused, for now at least: what was sent is nowhere else, so it stays until somebody drops it.
+		// Refused, at least for now. The dead letter is the only copy of what was sent, so it stays until an operator drops it.
 		return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
 	}
-	// It is committed whether or not the caller still waits.
+	// The command is committed whether or not the caller still waits.
 	dropping, done := context.WithTimeout(context.WithoutCancel(ctx), gatherTimeout)
 	defer done()
 	_, err = s.History.DropDeadLetter(dropping, &historyv1.DropDeadLetterRequest{DeadLetterId: request.GetDeadLetterId()})
@@ -96,7 +96,7 @@ func (s *Server) RetryDeadLetter(ctx context.Context, request *adminv1.RetryDead
 	return &adminv1.RetryDeadLetterResponse{Outcome: outcome}, nil
 }
 
-// unsent returns the error of a command that has no outcome. next says what to do about it.
+// unsent returns the error for a command without an outcome. next tells the operator what to do.
 func (s *Server) unsent(ctx context.Context, err error, next string) error {
 	switch {
 	case errors.Is(err, broker.ErrBusy):
@@ -113,7 +113,7 @@ func (s *Server) unsent(ctx context.Context, err error, next string) error {
 	return status.Error(codes.Unavailable, "the command could not be sent; "+next)
 }
 
-// DropDeadLetter forgets one, for good.
+// DropDeadLetter deletes a dead letter permanently.
 func (s *Server) DropDeadLetter(ctx context.Context, request *adminv1.DropDeadLetterRequest) (*adminv1.DropDeadLetterResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -138,7 +138,7 @@ func (s *Server) letter(ctx context.Context, id string) (*historyv1.StoredDeadLe
 	return found.GetDeadLetter(), nil
 }
 
-// commandIn decodes the command that was put aside; nil when it is none.
+// commandIn decodes the command of a dead letter; nil if the payload is not a command.
 func commandIn(letter *historyv1.StoredDeadLetter) *brokerv1.Command {
 	payload := letter.GetLetter().GetPayload()
 	command := &brokerv1.Command{}
@@ -148,7 +148,7 @@ func commandIn(letter *historyv1.StoredDeadLetter) *brokerv1.Command {
 	return command
 }
 
-// again makes the command that was put aside anew.
+// again builds the command of a dead letter for another attempt.
 func again(letter *historyv1.StoredDeadLetter) (*brokerv1.Command, error) {
 	copied := commandIn(letter)
 	if copied == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Erase has content of a conversation erased: by a command through the stream, so that the erasure has its place in the log.
+// Erase erases content of a conversation: by a command through the stream, so that the erasure has a position in the log.
 func (s *Server) Erase(ctx context.Context, request *adminv1.EraseRequest) (*adminv1.EraseResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -38,7 +38,7 @@ func (s *Server) Erase(ctx context.Context, request *adminv1.EraseRequest) (*adm
 	return &adminv1.EraseResponse{Outcome: outcome}, nil
 }
 
-// eraseCommand checks a request and makes the command of it. The error names the field.
+// eraseCommand checks a request and returns its command. The error names the invalid field.
 func eraseCommand(request *adminv1.EraseRequest) (*brokerv1.Command, error) {
 	if len(request.GetErase().ProtoReflect().GetUnknown()) > 0 {
 		return nil, invalid("erase: has a field that this version does not know")

@@ -16,30 +16,30 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// facts are everything that is known of one event and one user. What decides follows from them alone.
+// facts are everything that is known about one event and one user. The verdict depends on nothing else.
 type facts struct {
 	user, conversation string
 	seq, head          uint64
 
-	// event is its header; nil when it is not committed.
+	// event is the event's header; nil if it is not committed.
 	event *conversationv1.Event
-	// visible: the user was a member at that seq. joined is the seq that made them a member the last time, 0 when they are
-	// none now; last the newest seq that they may see.
+	// visible: the user was a member at that seq. joined is the seq of the event that last made the user a member, 0 if the user is
+	// not a member now; last is the newest seq that the user may see.
 	visible, member bool
 	joined, last    uint64
-	// cursor is the user's in the store; nil for no member.
+	// cursor is the user's cursor in the store; nil if the user is not a member.
 	cursor *conversationv1.Cursor
 
-	// partition is how the conversation's partition is, when the event is not committed.
+	// partition is the state of the conversation's partition, if the event is not committed.
 	partition *adminv1.Partition
 	gateways  []*gatewayv1.ExplainResponse
-	// settledMs is since when no gateway is gone: what one knew that is, nobody knows.
+	// settledMs is the time since which no gateway has disappeared: the memory of a gateway that has disappeared is lost.
 	settledMs int64
 	workers   []*deliveryv1.ExplainResponse
 	missing   []*adminv1.Missing
 }
 
-// Explain tells why a user did or did not get an event.
+// Explain returns why a user did or did not get an event.
 func (s *Server) Explain(ctx context.Context, request *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -65,7 +65,7 @@ func (s *Server) Explain(ctx context.Context, request *adminv1.ExplainRequest) (
 	return f.explain(), nil
 }
 
-// notYet finds out what holds up an event that is not committed.
+// notYet finds out why an event is not committed.
 func (s *Server) notYet(ctx context.Context, f *facts) error {
 	partitions, err := s.ListPartitions(ctx, &adminv1.ListPartitionsRequest{})
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *Server) notYet(ctx context.Context, f *facts) error {
 	return nil
 }
 
-// stored asks the store.
+// stored reads the facts from the store.
 func (s *Server) stored(ctx context.Context, f *facts) error {
 	log, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: f.conversation, After: f.seq - 1, Limit: 1})
 	if err != nil {
@@ -117,7 +117,7 @@ func (s *Server) stored(ctx context.Context, f *facts) error {
 	return nil
 }
 
-// remembered asks all gateways and workers.
+// remembered queries all gateways and workers.
 func (s *Server) remembered(ctx context.Context, f *facts) error {
 	var gateways []from[gatewayv1.ExplainResponse]
 	var workers []from[deliveryv1.ExplainResponse]
@@ -141,7 +141,7 @@ func (s *Server) remembered(ctx context.Context, f *facts) error {
 		f.gateways = append(f.gateways, gateway.said)
 	}
 	for _, worker := range workers {
-		// Of the members' cursors only this user's is anybody's business here.
+		// Only this user's cursor is relevant here; those of other members are removed.
 		worker.said.Cursors = slices.DeleteFunc(worker.said.GetCursors(), func(c *conversationv1.Cursor) bool { return c.GetUserId() != f.user })
 		f.workers = append(f.workers, worker.said)
 	}
@@ -150,7 +150,7 @@ func (s *Server) remembered(ctx context.Context, f *facts) error {
 	return nil
 }
 
-// explain is the answer.
+// explain builds the answer from the facts.
 func (f *facts) explain() *adminv1.ExplainResponse {
 	found := f.verdict()
 	response := &adminv1.ExplainResponse{
@@ -162,7 +162,7 @@ func (f *facts) explain() *adminv1.ExplainResponse {
 	return response
 }
 
-// commit is who committed the event and what is remembered of it, by that worker or else by a gateway.
+// commit returns the worker that committed the event and what is remembered of the commit, by that worker or else by a gateway.
 func (f *facts) commit() (worker string, commit *deliveryv1.Commit) {
 	for _, w := range f.workers {
 		if w.GetCommit() != nil {

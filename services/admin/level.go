@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// GetLevel returns the installation's protocol level and what each live part knows.
+// GetLevel returns the installation's protocol level and the level that each live part knows.
 func (s *Server) GetLevel(ctx context.Context, _ *adminv1.GetLevelRequest) (*adminv1.GetLevelResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -56,7 +56,7 @@ func (s *Server) RaiseLevel(ctx context.Context, request *adminv1.RaiseLevelRequ
 	return &adminv1.RaiseLevelResponse{Level: raised.GetLevel()}, nil
 }
 
-// mayRaise says why the level cannot be raised; nil when it can.
+// mayRaise returns why the level cannot be raised; nil if it can.
 func mayRaise(level conversation.Level, parts []*adminv1.PartLevel, missing []*adminv1.Missing) error {
 	var behind []string
 	silent := make([]string, 0, len(missing))
@@ -78,8 +78,8 @@ func mayRaise(level conversation.Level, parts []*adminv1.PartLevel, missing []*a
 	return nil
 }
 
-// levels are the levels that live gateways and workers know. Everybody is asked something, to learn who is there; the level
-// comes with the signs of life. An instance of which none was heard yet is missing.
+// levels returns the levels that live gateways and workers know. All instances are queried, to learn which exist; the level comes
+// with their signs of life. An instance that has sent no sign of life yet is missing.
 func (s *Server) levels(ctx context.Context) ([]*adminv1.PartLevel, []*adminv1.Missing, error) {
 	gateways, missing, err := askAll[gatewayv1.GetGatewayResponse](ctx, s, serviceGateway, "GetGateway", &gatewayv1.GetGatewayRequest{})
 	if err != nil {

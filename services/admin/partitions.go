@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// moveTimeout is how long a handover is waited for, movePoll how often the store is asked.
+	// moveTimeout is how long to wait for a handover, movePoll the interval at which the store is polled.
 	moveTimeout = 10 * time.Second
 	movePoll    = 25 * time.Millisecond
 
 	stateNoOwner, stateUnknown = "no owner", "unknown"
 )
 
-// GetStatus tells who is there.
+// GetStatus returns the live instances.
 func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
 	gateways, missing, err := askAll[gatewayv1.GetGatewayResponse](ctx, s, serviceGateway, "GetGateway", &gatewayv1.GetGatewayRequest{})
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *Server) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest) (*a
 	return response, nil
 }
 
-// ListPartitions gives every partition with its owner and lag: who holds it is the store's word, how it is its owner's.
+// ListPartitions lists every partition with its owner and lag. The owner comes from the store, the state from the owner.
 func (s *Server) ListPartitions(ctx context.Context, _ *adminv1.ListPartitionsRequest) (*adminv1.ListPartitionsResponse, error) {
 	workers, missing, err := askAll[deliveryv1.ListPartitionsResponse](ctx, s, serviceDelivery, "ListPartitions", &deliveryv1.ListPartitionsRequest{})
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *Server) ListPartitions(ctx context.Context, _ *adminv1.ListPartitionsRe
 	return overview(s.Partitions, leases, workers, missing), nil
 }
 
-// overview puts together what the store and the workers say of the partitions.
+// overview combines the data of the store and of the workers about the partitions.
 func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []from[deliveryv1.ListPartitionsResponse], missing []*adminv1.Missing) *adminv1.ListPartitionsResponse {
 	response := &adminv1.ListPartitionsResponse{Workers: leases.GetWorkers(), Missing: missing}
 	said := map[string]*deliveryv1.ListPartitionsResponse{}
@@ -88,7 +88,7 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 			p.State = stateUnknown
 		}
 		if owner := said[p.GetOwner()]; owner != nil {
-			// It has the lease and has not begun yet, unless it says more.
+			// The worker has the lease and has not started yet, unless it reports another state.
 			p.State = "starting"
 			for _, mine := range owner.GetPartitions() {
 				if mine.GetPartition() == number {
@@ -112,7 +112,7 @@ func leaseOf(leases *historyv1.ListLeasesResponse, partition uint32) *historyv1.
 	return nil
 }
 
-// ownerOf is the worker whose lease of a partition is in force; empty for nobody.
+// ownerOf is the worker whose lease of a partition is valid; empty if there is none.
 func ownerOf(leases *historyv1.ListLeasesResponse, partition uint32) string {
 	if lease := leaseOf(leases, partition); lease.GetLiveForMs() > 0 {
 		return lease.GetWorker()
@@ -120,8 +120,8 @@ func ownerOf(leases *historyv1.ListLeasesResponse, partition uint32) string {
 	return ""
 }
 
-// MovePartition has a partition handed to another worker: the wish is stored, all workers are woken to learn of it at once,
-// and the handover is waited for.
+// MovePartition moves a partition to another worker: it stores the request, wakes all workers so that they read it at once, and
+// waits for the handover.
 func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartitionRequest) (*adminv1.MovePartitionResponse, error) {
 	partition, worker := request.GetPartition(), request.GetWorker()
 	if partition >= uint32(s.Partitions) {
@@ -141,7 +141,7 @@ func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartiti
 	return &adminv1.MovePartitionResponse{Moved: moved}, nil
 }
 
-// awaitOwner waits until a worker has a partition; any will do when it is empty. It reports false when ctx ends first.
+// awaitOwner waits until a worker owns a partition; an empty name stands for any worker. It returns false if ctx ends first.
 func (s *Server) awaitOwner(ctx context.Context, partition uint32, worker string) (bool, error) {
 	ticker := time.NewTicker(movePoll)
 	defer ticker.Stop()

@@ -6,7 +6,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Policy says that AdminService is for operators alone.
+// Policy allows AdminService for operators only.
 func Policy() rpc.Policy {
 	operators := []rpc.Role{rpc.RoleAdmin}
 	return rpc.For(&adminv1.AdminService_ServiceDesc, map[string][]rpc.Role{

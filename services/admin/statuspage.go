@@ -10,7 +10,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/statuspage"
 )
 
-// PartitionTable shows every partition of the installation with its owner.
+// PartitionTable lists every partition of the installation with its owner.
 func (s *Server) PartitionTable() statuspage.Source {
 	return func(ctx context.Context) (statuspage.Table, error) {
 		table := statuspage.Table{Title: "Partitions", Columns: []string{"partition", "owner", "state", "lag", "watermark", "moving to"}}

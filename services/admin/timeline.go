@@ -9,7 +9,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
-// maxTimeline bounds the entries of a timeline: an answer is for a person.
+// maxTimeline limits the entries of a timeline, which is read by a person.
 const maxTimeline = 1000
 
 var steps = map[gatewayv1.StepKind]string{
@@ -25,8 +25,8 @@ var steps = map[gatewayv1.StepKind]string{
 	gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND: "was there already, the client said on connecting",
 }
 
-// timeline is everything that is known, by time. Each entry's time is by the clock of where it happened, so neighbours from
-// different places may be the other way round.
+// timeline returns everything that is known, by time. Each entry's time comes from the clock where it happened, so neighbouring
+// entries from different places may be in the wrong order.
 func (f *facts) timeline() []*adminv1.TimelineEntry {
 	var entries []*adminv1.TimelineEntry
 	add := func(ns int64, where, what string) {

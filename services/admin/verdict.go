@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
-// finding is what decides why a user did or did not get an event.
+// finding is the reason why a user did or did not get an event.
 type finding struct {
 	verdict     adminv1.Verdict
 	summary     string
@@ -38,7 +38,7 @@ type trail struct {
 	gateway *gatewayv1.ExplainResponse
 	reach   reach
 	at      int64 // when it got that far, Unix nanoseconds; 0 for not known
-	// filled: it came in another way than live.
+	// filled: the event arrived in another way than live.
 	filled bool
 }
 
@@ -48,8 +48,8 @@ func (t *trail) String() string {
 	return fmt.Sprintf("connection %s (device %s) on gateway %s", t.GetConnectionId(), t.GetDeviceId(), t.gateway.GetGateway())
 }
 
-// verdict finds the hop that decides. The order is that of certainty: what the store says, what a device said, what is on
-// its way now, what went wrong before, and last that nothing is known.
+// verdict finds the deciding hop. It checks in the order of certainty: the state in the store, acknowledgements of devices, what
+// is on its way now, earlier failures, and last that nothing is known.
 //
 //	not committed ─▶ not a member ─▶ acknowledged ─▶ connected now: written, queued, or lost before its gateway
 //	─▶ was connected: why that ended ─▶ offline, or nobody knows
@@ -114,7 +114,7 @@ func (f *facts) notMember() finding {
 	return finding{verdict: adminv1.Verdict_VERDICT_NOT_MEMBER, summary: summary}
 }
 
-// acknowledged looks for a device that said that it has the event.
+// acknowledged looks for a device that has acknowledged the event.
 func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 	found := finding{verdict: adminv1.Verdict_VERDICT_ACKNOWLEDGED}
 	var first *trail
@@ -140,7 +140,7 @@ func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 	return found, true
 }
 
-// onItsWay is about the connection on which the event got farthest, of those that live.
+// onItsWay handles the live connection on which the event got farthest.
 func (f *facts) onItsWay(t *trail) finding {
 	found := finding{filledLater: t.filled && t.reach >= reachQueued}
 	switch t.reach {
@@ -165,7 +165,7 @@ func (f *facts) onItsWay(t *trail) finding {
 	return found
 }
 
-// neverCame is about a live connection whose gateway has not got the event: who had it last?
+// neverCame handles a live connection whose gateway has not received the event. It finds the last place that had it.
 func (f *facts) neverCame(t *trail) finding {
 	if !covers(t.gateway.GetRemembersSinceMs(), f.committedNs()) && t.GetStanding() == nil {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
@@ -205,7 +205,7 @@ func (f *facts) neverCame(t *trail) finding {
 			"%s. The partition's next owner tells it again. %s", behind, then)}
 }
 
-// told reports whether the broker is known to have got it.
+// told reports whether the broker is known to have received the event.
 func (f *facts) told() bool {
 	for _, w := range f.workers {
 		if w.GetCommit().GetPublishedNs() != 0 || w.GetRepublishedNs() != 0 {
@@ -217,7 +217,7 @@ func (f *facts) told() bool {
 	})
 }
 
-// lost is about the user's last connection, which ended before the event was acknowledged on it.
+// lost handles the user's last connection, which ended before the event was acknowledged on it.
 func (f *facts) lost(t *trail) finding {
 	got := map[reach]string{
 		reachNothing: "had not come to its gateway", reachGateway: "was not queued to it yet", reachQueued: "was queued and not written",
@@ -259,7 +259,7 @@ func (f *facts) offline() finding {
 		"%s has had no connection since it was committed at %s. It is waiting for them in history.", f.user, clock(f.committedNs()))}
 }
 
-// trails are the user's connections that can have to do with the event.
+// trails returns the user's connections that may be relevant to the event.
 func (f *facts) trails() []*trail {
 	var trails []*trail
 	for _, g := range f.gateways {
@@ -270,7 +270,7 @@ func (f *facts) trails() []*trail {
 	return trails
 }
 
-// follow finds out how far the event got on a connection.
+// follow finds how far the event got on a connection.
 func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail {
 	t := &trail{Trail: of, gateway: g}
 	var live, fromStore bool
@@ -288,17 +288,17 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 			got = reachWritten
 		case gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND:
 			got = reachAcknowledged
-		default: // says nothing about how far
+		default: // does not indicate how far
 		}
 		if got > t.reach {
 			t.reach, t.at = got, step.GetTimeNs()
 		}
 	}
-	// What was queued to a connection in its turn may itself have come to the gateway from history.
+	// An event that was queued live to a connection may itself have reached the gateway from history.
 	came := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED))
 	filled := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_GAP_FILLED))
 	t.filled = (fromStore && !live) || (live && filled && !came)
-	// Steps are forgotten sooner than where a connection stands.
+	// Steps are forgotten earlier than the position of a connection.
 	if standing := of.GetStanding(); standing != nil {
 		switch {
 		case standing.GetAcknowledged() >= f.seq && t.reach < reachAcknowledged:
@@ -334,8 +334,8 @@ func (f *facts) retries() (n uint32) {
 	return n
 }
 
-// received is how far the user has received, and when that last moved: the store's cursor, or the owner's, which is ahead of it
-// for a moment.
+// received returns how far the user has received, and when that last moved: from the cursor in the store, or from the owner's
+// cursor, which may be ahead of it for a moment.
 func (f *facts) received() (seq uint64, atNs int64) {
 	seq, atNs = f.cursor.GetDeliveredSeq(), f.cursor.GetDeliveredTimeMs()*1e6
 	for _, w := range f.workers {
@@ -348,7 +348,7 @@ func (f *facts) received() (seq uint64, atNs int64) {
 	return seq, atNs
 }
 
-// committedNs is when the event was committed; when nobody remembers, when the broker took its command, shortly before.
+// committedNs is when the event was committed; if that is no longer in memory, when the broker took its command, shortly before.
 func (f *facts) committedNs() int64 {
 	if _, commit := f.commit(); commit.GetCommittedNs() != 0 {
 		return commit.GetCommittedNs()
@@ -368,7 +368,7 @@ func (f *facts) silent(service string) (instances []string) {
 	return instances
 }
 
-// when is a time for a person, and how long after the commit that was; empty when it is not known.
+// when formats a time, and how long after the commit it was; empty if the time is not known.
 func (f *facts) when(ns int64) string {
 	if ns == 0 {
 		return ""
@@ -380,7 +380,7 @@ func (f *facts) when(ns int64) string {
 	return text
 }
 
-// sentAgain is how often the event was sent again, for a person.
+// sentAgain formats how often the event was sent again.
 func (f *facts) sentAgain() string {
 	switch n := f.retries(); n {
 	case 0:
@@ -392,7 +392,7 @@ func (f *facts) sentAgain() string {
 	}
 }
 
-// covers reports whether a memory that reaches back to a time reaches back to an event.
+// covers reports whether a memory that begins at a time includes an event.
 func covers(sinceMs, eventNs int64) bool { return sinceMs*1e6 <= eventNs }
 
 func clock(ns int64) string { return time.Unix(0, ns).UTC().Format("2006-01-02 15:04:05.000 UTC") }

@@ -17,11 +17,11 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// maxStretch is the most events that are checked in one call, maxFaults the most faults that are named.
+// maxStretch is the most events that one call checks, maxFaults the most faults that it returns.
 const maxStretch, maxFaults = 10_000, 100
 
-// VerifyConversation checks a stretch of the log: contiguous, and every hash right, up to the head that the conversation
-// has when the call begins. What is wrong is named, and checking goes on behind it.
+// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is right, up to the head at the start of
+// the call. It reports each fault, and continues after it.
 func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.VerifyConversationRequest) (*adminv1.VerifyConversationResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -65,7 +65,7 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 	return c.response, nil
 }
 
-// check is one stretch under way.
+// check is the verification of one stretch in progress.
 type check struct {
 	conversation string
 	head         *historyv1.Head
@@ -73,7 +73,7 @@ type check struct {
 	notChecked   uint64
 }
 
-// begin finds the hash that the stretch must follow on.
+// begin finds the hash that the first event of the stretch must contain as the previous one.
 func (s *Server) begin(ctx context.Context, c *check) error {
 	switch after := c.response.GetChecked(); {
 	case after == 0:
@@ -90,7 +90,7 @@ func (s *Server) begin(ctx context.Context, c *check) error {
 	return nil
 }
 
-// event checks the next event that is there.
+// event checks the next event that exists.
 func (c *check) event(event *conversationv1.Event) {
 	if missed := event.GetSeq() - c.response.GetChecked() - 1; missed > 0 {
 		c.gap(event.GetSeq() - 1)
@@ -111,11 +111,11 @@ func (c *check) event(event *conversationv1.Event) {
 	if event.GetSeq() == c.head.GetHead() && !bytes.Equal(event.GetHash(), c.head.GetHeadHash()) {
 		c.fault(event.GetSeq(), "its hash is not the one that the conversation's head has")
 	}
-	// Behind a fault the stored hash is taken on trust, or one fault would make everything after it look wrong.
+	// After a fault the stored hash is trusted; otherwise one fault would make every later event look wrong.
 	c.response.Checked, c.response.CheckedHash = event.GetSeq(), event.GetHash()
 }
 
-// unchecked notes an event that this build cannot check. It is no proof of tampering, but the log is not shown to be right.
+// unchecked notes an event that this build cannot check. That does not prove tampering, but the log is not proved to be right.
 func (c *check) unchecked(event *conversationv1.Event) {
 	c.notChecked++
 	if c.notChecked == 1 {
@@ -124,7 +124,7 @@ func (c *check) unchecked(event *conversationv1.Event) {
 	}
 }
 
-// gap notes that everything up to a seq is not there. What follows it has nothing to follow on.
+// gap notes that all events up to a seq are missing. The event after them has no previous hash to compare with.
 func (c *check) gap(last uint64) {
 	first := c.response.GetChecked() + 1
 	if first == last {
@@ -135,7 +135,7 @@ func (c *check) gap(last uint64) {
 	c.response.Checked, c.response.CheckedHash = last, nil
 }
 
-// gapOf tells the last seq that is missing, when that is why an event cannot be read.
+// gapOf returns the last missing seq, if a missing event is the reason of an error.
 func gapOf(err error) (last uint64, gap bool) {
 	if status.Code(err) != codes.DataLoss {
 		return 0, false
@@ -144,8 +144,8 @@ func gapOf(err error) (last uint64, gap bool) {
 	return missing.GetLast(), ok
 }
 
-// behind notes a gap up to a seq and goes on behind the event after it: the previous hash of that event is missing too, so that
-// it cannot be checked.
+// behind notes a gap up to a seq and continues after the next event: that event's previous hash is missing too, so it cannot be
+// checked.
 func (c *check) behind(last, until uint64) {
 	if last >= until {
 		c.missing(until)
@@ -160,7 +160,7 @@ func (c *check) behind(last, until uint64) {
 	c.response.Checked, c.response.CheckedHash = last+1, nil
 }
 
-// missing notes that the stretch ends before its end.
+// missing notes that the stretch ends early.
 func (c *check) missing(until uint64) {
 	c.gap(until)
 	if until == c.head.GetHead() {
