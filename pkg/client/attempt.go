@@ -7,18 +7,18 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// rejectedFor is how long a command stays in the outbox while gateways refuse to take it although an earlier copy may be committed.
-// It is far longer than a copy may wait for its worker, and than most rolling upgrades.
+// rejectedFor is how long a command stays in the outbox while gateways reject it although an earlier copy may be committed. It is
+// far longer than a copy may wait for its worker, and longer than most rolling upgrades.
 const rejectedFor = 5 * time.Minute
 
-// attempt is what is known of the copies of one command that were sent. It is the request.Policy of the command.
+// attempt is what is known about the copies of one command that were sent. It is the request.Policy of the command.
 //
-// Only an outcome is a refusal: no copy of that attempt is committed after it. An error of the gateway itself says only that the
-// gateway did not take this copy; it says nothing about copies that were sent before. UNAVAILABLE says that nothing is known.
+// Only an outcome is a refusal: no copy of that attempt is committed after it. An error of the gateway itself means only that the
+// gateway did not take this copy; it says nothing about earlier copies. UNAVAILABLE means that nothing is known.
 type attempt struct {
 	// number is how often the command was refused. The server takes a copy as a new attempt only if the number has risen.
 	number uint32
-	// unconfirmed says that a copy was sent whose outcome is not known.
+	// unconfirmed means that a copy was sent whose outcome is not known.
 	unconfirmed bool
 	// rejectedSince is when gateways began to refuse to take a command with an unconfirmed copy; zero if they do not.
 	rejectedSince time.Time

@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// Notices other than events that may wait for the callbacks. They are few in normal operation; a connection that brings more
-	// is ended, and the next one brings what still matters.
+	// Limit of notices other than events that may wait for the callbacks. They are few in normal operation. A connection that brings
+	// more is ended; the next one brings those that still matter.
 	maxNotices = 4096
-	// Notices for which room is kept while there are none.
+	// Capacity for notices that is kept while the queue is empty.
 	keepNotices = 32
 )
 
-// callbacks is the queue of what the program is told. One goroutine (deliver) calls the program's callbacks, one at a time and in
+// callbacks is the queue of notices to the program. One goroutine (deliver) calls the program's callbacks, one at a time and in
 // the order of the queue, and saves positions.
 //
 // It is safe for concurrent use. Its lock is the innermost one; no callback is called under it.
@@ -31,11 +31,11 @@ type callbacks struct {
 	cfg *Config
 	// tracer is nil without a TracerProvider.
 	tracer trace.Tracer
-	// handed is called, without a lock, when the program has been told of everything in a conversation up to seq.
+	// handed is called, without a lock, when everything in a conversation up to seq was passed to the program.
 	handed func(conv *inbox.Conversation, branch int, seq uint64)
-	// wake tells deliver that the queue is not empty.
+	// wake wakes deliver when the queue is not empty.
 	wake chan struct{}
-	// What was queued and not told yet: events, and notices of any other kind.
+	// The number of queued events, and of other notices, that were not delivered yet.
 	events, others atomic.Int64
 
 	mu    sync.Mutex
@@ -44,9 +44,9 @@ type callbacks struct {
 	receipts map[string]*queuedReceipt
 }
 
-// notice is one thing that the program is told: an event, a hidden stretch, or what call tells.
+// notice is one item for the program: an event, a hidden stretch, or a call of another callback.
 type notice struct {
-	// conv and branch say whose position the first two move.
+	// conv and branch identify the position that the first two move.
 	conv   *inbox.Conversation
 	branch int
 
@@ -56,17 +56,17 @@ type notice struct {
 	call   func(ctx context.Context)
 }
 
-// queuedReceipt is the newest receipt of a conversation; nil when a fork has made it void.
+// queuedReceipt is the newest receipt of a conversation; nil after a fork has invalidated it.
 type queuedReceipt struct{ newest *conversationv1.Receipt }
 
 func newCallbacks(cfg *Config, tracer trace.Tracer, handed func(conv *inbox.Conversation, branch int, seq uint64)) *callbacks {
 	return &callbacks{cfg: cfg, tracer: tracer, handed: handed, wake: make(chan struct{}, 1), receipts: map[string]*queuedReceipt{}}
 }
 
-// HasRoom returns true if the queue takes another event. Events must not be queued otherwise.
+// HasRoom returns true if the queue accepts another event. Otherwise events must not be queued.
 func (cb *callbacks) HasRoom() bool { return cb.events.Load() < int64(cb.cfg.MaxEvents) }
 
-// HasRoomForPage returns true if the queue takes so many events that reading a page is worth while.
+// HasRoomForPage returns true if the queue accepts enough events to make reading a page worthwhile.
 func (cb *callbacks) HasRoomForPage() bool { return cb.events.Load() <= int64(cb.cfg.MaxEvents)/2 }
 
 // overflows returns true if too many notices other than events wait.
@@ -144,7 +144,7 @@ func (cb *callbacks) Receipt(receipt *conversationv1.Receipt) {
 	})
 }
 
-// fork queues a fork; hash is that of the last event in common. A receipt that waits is of the old branch and is not told.
+// fork queues a fork; hash is the hash of the last common event. A waiting receipt belongs to the old branch and is dropped.
 func (cb *callbacks) fork(conv *inbox.Conversation, branch int, fork Fork, hash []byte) {
 	cb.mu.Lock()
 	if queued := cb.receipts[fork.ConversationID]; queued != nil {
@@ -168,7 +168,7 @@ func (cb *callbacks) state(state State) {
 	}
 }
 
-// accepted queues that the broker holds a command.
+// accepted queues the notice that the broker holds a command.
 func (cb *callbacks) accepted(ticket *Ticket) {
 	if cb.cfg.OnAccepted != nil {
 		cb.addCall(func(context.Context) { cb.cfg.OnAccepted(ticket) })
@@ -191,8 +191,8 @@ func (cb *callbacks) add(n notice) {
 	}
 }
 
-// deliver calls the callbacks until ctx ends. What is queued then is not told: it was not acknowledged, and its position was not
-// saved.
+// deliver calls the callbacks until ctx ends. Notices that are still queued then are not delivered: they were not acknowledged,
+// and their positions were not saved.
 func (cb *callbacks) deliver(ctx context.Context) {
 	var batch []notice
 	for {
@@ -220,7 +220,7 @@ func (cb *callbacks) deliver(ctx context.Context) {
 	}
 }
 
-// tell tells the program of one notice.
+// tell passes one notice to the program.
 func (cb *callbacks) tell(ctx context.Context, n *notice) {
 	switch {
 	case n.event.Event != nil:
@@ -242,7 +242,7 @@ func (cb *callbacks) tell(ctx context.Context, n *notice) {
 func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
 	inside, span := beginReceive(ctx, cb.tracer, n.origin, n.event)
 	if span != nil {
-		// It covers the acknowledgement, too.
+		// The span covers the acknowledgement, too.
 		defer span.End()
 	}
 	if cb.cfg.OnEvent != nil {
@@ -253,7 +253,7 @@ func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
 	cb.handed(n.conv, n.branch, n.event.GetSeq())
 }
 
-// save keeps a position. What was handed over is saved even while the client is being closed.
+// save stores a position. A position that was handed over is saved even while the client is being closed.
 func (cb *callbacks) save(ctx context.Context, conversationID string, position Position) {
 	if cb.cfg.Cursors == nil {
 		return

@@ -56,7 +56,7 @@ func (c *Client) React(ctx context.Context, conversationID string, target uint64
 	return c.react(ctx, conversationID, &conversationv1.React{Target: target, Emoji: emoji})
 }
 
-// Unreact takes a reaction of the user to the message target back.
+// Unreact removes a reaction of the user to the message target.
 func (c *Client) Unreact(ctx context.Context, conversationID string, target uint64, emoji string) (*conversationv1.Outcome, error) {
 	return c.react(ctx, conversationID, &conversationv1.React{Target: target, Emoji: emoji, Remove: true})
 }
@@ -65,13 +65,13 @@ func (c *Client) react(ctx context.Context, conversationID string, react *conver
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_React{React: react}})
 }
 
-// CreateGroup creates a group of the user and the members, and gives its id.
+// CreateGroup creates a group of the user and the members, and returns its id.
 func (c *Client) CreateGroup(ctx context.Context, name string, members ...string) (conversationID string, err error) {
 	outcome, err := c.create(ctx, &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members})
 	return outcome.GetConversationId(), err
 }
 
-// OpenDirect gives the id of the direct conversation with a user, which is created if there is none yet.
+// OpenDirect returns the id of the direct conversation with a user. It creates the conversation if there is none yet.
 func (c *Client) OpenDirect(ctx context.Context, user string) (conversationID string, err error) {
 	outcome, err := c.create(ctx, &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{user}})
 	var refusal *RefusedError
@@ -91,32 +91,33 @@ func (c *Client) AddMembers(ctx context.Context, conversationID string, members 
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: add}})
 }
 
-// RemoveMember takes another user out of a group.
+// RemoveMember removes another user from a group.
 func (c *Client) RemoveMember(ctx context.Context, conversationID, member string) (*conversationv1.Outcome, error) {
 	remove := &conversationv1.RemoveMember{Member: member}
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: remove}})
 }
 
-// Leave takes the user out of a group.
+// Leave removes the user from a group.
 func (c *Client) Leave(ctx context.Context, conversationID string) (*conversationv1.Outcome, error) {
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}})
 }
 
-// Rename gives a group another name.
+// Rename renames a group.
 func (c *Client) Rename(ctx context.Context, conversationID, name string) (*conversationv1.Outcome, error) {
 	rename := &conversationv1.Rename{Name: name}
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: rename}})
 }
 
-// ReadAfter reads a page of at most limit events after a seq, oldest first; 0 begins with the first one. A limit of 0 leaves it
-// to the gateway. Unless Config.SkipVerify is set, a page that contradicts itself is an error that wraps a *chain.Broken.
+// ReadAfter reads a page of at most limit events after a seq, oldest first; 0 starts with the first event. With a limit of 0 the
+// gateway chooses it. Unless Config.SkipVerify is set, a page that contradicts itself returns an error that wraps a
+// *chain.Broken.
 //
-// Like every call that only asks, it waits for a connection and tries again when the refusal is temporary, until ctx ends.
+// Like all read-only calls, it waits for a connection and retries temporary refusals until ctx ends.
 func (c *Client) ReadAfter(ctx context.Context, conversationID string, after uint64, limit int) (*Page, error) {
 	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
 }
 
-// ReadBefore reads a page of at most limit events before a seq, newest first; 0 begins with the newest one. Otherwise it is
+// ReadBefore reads a page of at most limit events before a seq, newest first; 0 starts with the newest event. Otherwise it is
 // like ReadAfter.
 func (c *Client) ReadBefore(ctx context.Context, conversationID string, before uint64, limit int) (*Page, error) {
 	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
@@ -138,15 +139,15 @@ func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
 	return checked, nil
 }
 
-// ReadMessagesAfter reads a page of at most limit messages after a seq as they are now, oldest first: with their edits, reactions
-// and number of answers. 0 begins with the first one; a limit of 0 leaves it to the gateway. Events above the page's head change
-// what is in it. Unlike events, messages as they are now cannot be verified.
+// ReadMessagesAfter reads a page of at most limit messages after a seq in their present form, oldest first: with their edits,
+// reactions and number of answers. 0 starts with the first message; with a limit of 0 the gateway chooses it. Events above the
+// page's head change its content. Unlike events, messages in their present form cannot be verified.
 func (c *Client) ReadMessagesAfter(ctx context.Context, conversationID string, after uint64, limit int) (*clientv1.Messages, error) {
 	return c.readMessages(ctx, &clientv1.ReadMessages{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
 }
 
-// ReadMessagesBefore reads a page of at most limit messages before a seq, newest first; 0 begins with the newest one. Otherwise it
-// is like ReadMessagesAfter.
+// ReadMessagesBefore reads a page of at most limit messages before a seq, newest first; 0 starts with the newest message.
+// Otherwise it is like ReadMessagesAfter.
 func (c *Client) ReadMessagesBefore(ctx context.Context, conversationID string, before uint64, limit int) (*clientv1.Messages, error) {
 	return c.readMessages(ctx, &clientv1.ReadMessages{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
 }
@@ -162,7 +163,7 @@ func (c *Client) readMessages(ctx context.Context, read *clientv1.ReadMessages) 
 	return answer.GetMessages(), nil
 }
 
-// Conversations goes through the user's conversations by rising id. It ends with the first error.
+// Conversations iterates over the user's conversations by rising id. It ends with the first error.
 func (c *Client) Conversations(ctx context.Context) iter.Seq2[*clientv1.Conversation, error] {
 	return func(yield func(*clientv1.Conversation, error) bool) {
 		after := ""
@@ -187,7 +188,7 @@ func (c *Client) Conversations(ctx context.Context) iter.Seq2[*clientv1.Conversa
 	}
 }
 
-// Members goes through the members of a conversation with their cursors, by rising user id. It ends with the first error.
+// Members iterates over the members of a conversation with their cursors, by rising user id. It ends with the first error.
 func (c *Client) Members(ctx context.Context, conversationID string) iter.Seq2[*conversationv1.Cursor, error] {
 	return func(yield func(*conversationv1.Cursor, error) bool) {
 		after := ""
@@ -232,7 +233,7 @@ func (s *session) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.
 	case <-done:
 	case <-ctx.Done():
 		s.mu.Lock()
-		// It changes nothing if the answer has just come.
+		// This has no effect if the answer has just arrived.
 		s.requests.Finish(r, nil, ctx.Err())
 		s.mu.Unlock()
 		<-done

@@ -10,7 +10,7 @@ import (
 type Client struct {
 	cfg     Config
 	session *session
-	// ended is closed when everything of the client has ended.
+	// ended is closed when all goroutines of the client have ended.
 	ended chan struct{}
 
 	// mu guards stop, which is nil before Start.
@@ -18,7 +18,7 @@ type Client struct {
 	stop context.CancelFunc
 }
 
-// New makes a client that is not started.
+// New creates a client that is not started.
 func New(cfg Config) (*Client, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -29,8 +29,8 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Start loads the positions and begins to connect, and to connect again until Close or until ctx ends. It does not wait for a
-// connection: commands may be given at any time, also before Start.
+// Start loads the positions and starts to connect. The client reconnects until Close or until ctx ends. Start does not wait for a
+// connection: commands may be submitted at any time, even before Start.
 func (c *Client) Start(ctx context.Context) error {
 	c.mu.Lock()
 	if c.stop != nil || c.State() == Closed {
@@ -64,7 +64,7 @@ func (c *Client) Start(ctx context.Context) error {
 	return nil
 }
 
-// Run is Start, and waiting until the client has ended. The error is nil when ctx ended or Close was called.
+// Run starts the client and waits until it has ended. The error is nil if ctx ended or Close was called.
 func (c *Client) Run(ctx context.Context) error {
 	if err := c.Start(ctx); err != nil {
 		return err
@@ -73,14 +73,14 @@ func (c *Client) Run(ctx context.Context) error {
 	return c.Err()
 }
 
-// Close ends the client and waits for all that belongs to it, callbacks included, so it must not be called by one; ending the
-// context of Start can. Commands without an outcome end with ErrClosed: whether they were committed is not known. It may be
-// called more than once. The error is Err.
+// Close ends the client and waits for all its goroutines, including callbacks. So a callback must not call it; it can cancel the
+// context of Start instead. Commands without an outcome end with ErrClosed: whether they were committed is not known. Close may
+// be called more than once. The error is Err.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	stop := c.stop
 	if stop == nil {
-		// Under one lock with the look at stop: a Start at the same moment finds it closed.
+		// Under the same lock as the check of stop: a concurrent Start finds the client closed.
 		first := c.session.close(nil)
 		c.mu.Unlock()
 		if first {
@@ -94,17 +94,18 @@ func (c *Client) Close() error {
 	return c.Err()
 }
 
-// Ended is closed when the client has ended, by Close, by its context or by the gateway; then Err says why.
+// Ended is closed when the client has ended, by Close, by its context or by the gateway; then Err returns the reason.
 func (c *Client) Ended() <-chan struct{} { return c.ended }
 
-// Err is why the client ended: a *ClosedError when the gateway asked it to stay away; nil when it was closed or still runs.
+// Err is the reason why the client ended: a *ClosedError if the gateway asked it to stay away; nil if it was closed or still
+// runs.
 func (c *Client) Err() error {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	return c.session.err
 }
 
-// State tells how the client stands now.
+// State returns the present state of the client.
 func (c *Client) State() State {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
@@ -129,45 +130,46 @@ func (c *Client) Ready(ctx context.Context) error {
 	}
 }
 
-// UserID is the user that the token stands for; empty before the first connection.
+// UserID is the user that the token identifies; empty before the first connection.
 func (c *Client) UserID() string {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	return c.session.userID
 }
 
-// Position tells how far a conversation was handed over, or is about to be; false for one that the client does not know.
+// Position returns how far a conversation was handed over, or is about to be; false for a conversation that the client does not
+// know.
 func (c *Client) Position(conversationID string) (seq uint64, known bool) {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	return c.session.inbox.Position(conversationID)
 }
 
-// Stats counts what happened in the life of a client.
+// Stats are counters over the life of a client.
 type Stats struct {
 	// Connects is the number of connections, Reconnects those of them that came after another one.
 	Connects, Reconnects uint64
-	// Events is the number of events for OnEvent, Hidden that of hidden stretches.
+	// Events is the number of events passed to OnEvent, Hidden the number of hidden stretches.
 	Events, Hidden uint64
-	// RepeatsDropped is the number of events that came again.
+	// RepeatsDropped is the number of events that were received again.
 	RepeatsDropped uint64
-	// GapsSeen is how often events were found missing, PagesRead how many pages were read to get them.
+	// GapsSeen is how often events were found missing, PagesRead how many pages were read to fill gaps.
 	GapsSeen, PagesRead uint64
-	// EventsPutOff is the number of events that found no room before the callbacks; they are read again later.
+	// EventsPutOff is the number of events that did not fit in the queue of callbacks; they are read again later.
 	EventsPutOff uint64
 	// StraysDropped is the number of events of conversations that the gateway had not named yet.
 	StraysDropped uint64
-	// ChainBreaks is how often an event contradicted the chain, also when reading it again cured that.
+	// ChainBreaks is how often an event contradicted the chain, including cases that a second read resolved.
 	ChainBreaks uint64
 	// Forks is how often the server's log of a conversation went back.
 	Forks uint64
-	// Retries is how often a request was sent again, Timeouts how often because there was no answer in time.
+	// Retries is how often a request was sent again, Timeouts how often that was because no answer came in time.
 	Retries, Timeouts uint64
 	// Acks is the number of acknowledgement frames.
 	Acks uint64
 }
 
-// Stats tells what happened so far.
+// Stats returns the present counters.
 func (c *Client) Stats() Stats {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
@@ -180,8 +182,8 @@ func (c *Client) Stats() Stats {
 	}
 }
 
-// MarkRead says that the user has read a conversation up to seq. It goes out with the next acknowledgement, and again after a
-// lost connection. A conversation that the client does not know is passed over.
+// MarkRead notes that the user has read a conversation up to seq. The position is sent with the next acknowledgement, and again
+// after a lost connection. A conversation that the client does not know is ignored.
 func (c *Client) MarkRead(conversationID string, seq uint64) {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// Committed commands that are kept to be sent again after a fork.
+	// Limit of committed commands that are kept to be sent again after a fork.
 	maxCommitted      = 1000
 	maxCommittedBytes = 1 << 20
 )
@@ -18,7 +18,7 @@ type committedCommand struct {
 	seq                       uint64
 	body                      *conversationv1.Body
 	size                      int
-	// lost says that the server no longer knew the conversation after this command was committed.
+	// lost means that the server no longer knew the conversation after this command was committed.
 	lost bool
 }
 

@@ -19,7 +19,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Config is what a client is made of. URL, DeviceID and Token are required; the zero value of everything else is its default.
+// Config configures a client. URL, DeviceID and Token are required; all other fields have defaults.
 type Config struct {
 	URL      string      `help:"WebSocket address of a gateway, ws:// or wss://."`
 	DeviceID string      `help:"This installation of the client: 1 to 64 characters A-Z a-z 0-9 _ -."`
@@ -35,55 +35,55 @@ type Config struct {
 	SkipVerify     bool          `help:"Do not check the hash chain of events."`
 	Accepted       bool          `help:"Ask to be told when the broker holds a command, before its outcome."`
 
-	// Token gets a token for each connection and each refresh of one. Its context ends with Close and after ConnectTimeout.
+	// Token returns a token for each connection and each refresh of one. Its context ends with Close and after ConnectTimeout.
 	Token func(ctx context.Context) (string, error) `kong:"-"`
-	// Start says where conversations begin that this client knows nothing of yet. Defaults to START_HEAD. A conversation that
-	// the user joins while the client runs begins with the event that made them a member, whatever Start says.
+	// Start is where conversations begin that this client does not know yet. Defaults to START_HEAD. A conversation that the user
+	// joins while the client runs begins with the event that made them a member, whatever Start is.
 	Start clientv1.Start `kong:"-"`
-	// Cursors keeps positions beyond the life of the process. Defaults to none. Only the newest position is kept, so when the
-	// server's log went back while the process did not run, OnForked may name 0 and all events come again.
+	// Cursors stores positions beyond the life of the process. Defaults to none. Only the newest position is stored. So if the
+	// server's log went back while the process did not run, OnForked may receive 0, and all events are delivered again.
 	Cursors Cursors `kong:"-"`
-	// TLS says whom wss:// connections trust and who they are, for a gateway with a certificate of a private authority. Defaults
-	// to the system's authorities. Not used by a Dial of the program's own.
+	// TLS is the configuration of wss:// connections, for a gateway with a certificate of a private authority or for a client
+	// certificate. Defaults to the system's authorities. Not used if the program sets Dial.
 	TLS *tls.Config `kong:"-"`
-	// TracerProvider makes a span of each command and of each event that belongs to a recorded trace; see TraceID. Its processors
-	// must not block: they are called while the client is locked. Defaults to none, which costs nothing.
+	// TracerProvider creates a span for each command and for each event that belongs to a recorded trace; see TraceID. Its
+	// processors must not block: they are called while the client is locked. Defaults to none, which costs nothing.
 	TracerProvider trace.TracerProvider `kong:"-"`
-	// Log gets what an operator of the program may want to know. Defaults to nowhere.
+	// Log receives log lines for the operator of the program. Defaults to discarding.
 	Log *slog.Logger `kong:"-"`
 	// Dial opens connections. Defaults to WebSocket.
 	Dial DialFunc `kong:"-"`
 
-	// OnEvent gets each event, with what is known of its content. An event is acknowledged when OnEvent returns. The context ends
-	// with Close; it has the trace of the event, if there is one, for TraceID and Traceparent.
+	// OnEvent is called with each event and what is known about its content. An event is acknowledged when OnEvent returns. The
+	// context ends with Close; it carries the trace of the event, if there is one, for TraceID and Traceparent.
 	OnEvent func(ctx context.Context, event Event) `kong:"-"`
-	// OnReceipt gets the newest receipt of a conversation; older ones may be passed over. Without it none are asked for.
+	// OnReceipt is called with the newest receipt of a conversation; older ones may be skipped. If it is nil, none are requested.
 	OnReceipt func(receipt *conversationv1.Receipt) `kong:"-"`
-	// OnState gets each state that the client comes into.
+	// OnState is called with each new state of the client.
 	OnState func(state State) `kong:"-"`
-	// OnHidden gets stretches that stand for events the user may not see, in order with the events around them.
+	// OnHidden is called with stretches of events that the user may not see, in order with the events around them.
 	OnHidden func(hidden *clientv1.Hidden) `kong:"-"`
-	// OnAttached gets each conversation before its first event, once.
+	// OnAttached is called once with each conversation, before its first event.
 	OnAttached func(conversation *clientv1.Conversation) `kong:"-"`
-	// OnDetached gets a conversation after its last event, when the user is no longer a member. Last is 0 when the server
+	// OnDetached is called with a conversation after its last event, when the user is no longer a member. Last is 0 if the server
 	// does not know the conversation.
 	OnDetached func(detached *clientv1.Detached) `kong:"-"`
-	// OnAccepted is told that the broker holds the command of a ticket. Only with Accepted.
+	// OnAccepted is called when the broker holds the command of a ticket. Only with Accepted.
 	OnAccepted func(ticket *Ticket) `kong:"-"`
 	// OnForked is called when the server's log of a conversation went back: it was restored from a backup or lost events. The
-	// program drops what it has of the conversation above fork.To; what the server has there now follows.
+	// program must drop the events of the conversation above fork.To; those that the server has there now follow.
 	OnForked func(fork Fork) `kong:"-"`
-	// OnBroken gets a *chain.Broken when a conversation's log contradicts itself, also when read a second time, although the
-	// server did not go back. Nothing more of that conversation is handed over.
+	// OnBroken is called with a *chain.Broken when a conversation's log contradicts itself, even when read a second time, although
+	// the server did not go back. No further events of that conversation are delivered.
 	OnBroken func(err error) `kong:"-"`
 }
 
-// Backoff is how long the client waits between attempts: a random time between nothing and a bound that doubles from Min to Max
-// (full jitter), so that clients that lost their gateway together do not come back together.
+// Backoff is how long the client waits between attempts: a random time between zero and a limit that doubles from Min to Max
+// (full jitter), so that clients that lost their gateway together do not reconnect together.
 type Backoff struct {
 	Min time.Duration `help:"Bound of the first wait." default:"200ms"`
 	Max time.Duration `help:"Bound that waits grow to." default:"20s"`
-	// Random gives numbers from 0 up to 1. Defaults to math/rand/v2.
+	// Random returns numbers from 0 up to 1. Defaults to math/rand/v2.
 	Random func() float64 `kong:"-"`
 }
 
@@ -105,11 +105,11 @@ type Position struct {
 	Hash []byte
 }
 
-// Cursors keeps positions. Its methods are not called concurrently. An error of Load fails Start; one of Save is logged, and the
-// next Save of that conversation makes up for it.
+// Cursors stores positions. Its methods are not called concurrently. An error of Load makes Start fail; an error of Save is
+// logged, and the next Save of that conversation replaces the lost one.
 type Cursors interface {
-	// Load gives the positions of all conversations by id. A position with a seq of 1<<62 or more is left out, with a warning:
-	// that conversation begins as one that the client does not know.
+	// Load returns the positions of all conversations by id. A position with a seq of 1<<62 or more is ignored, with a warning: that
+	// conversation begins as one that the client does not know.
 	Load(ctx context.Context) (map[string]Position, error)
 	// Save is called after OnEvent has returned, before the event is acknowledged, and when a conversation begins.
 	Save(ctx context.Context, conversationID string, position Position) error

@@ -7,10 +7,10 @@ import (
 
 // Conn is one connection to a gateway. ReadMessage is called by one goroutine, WriteMessage by another, Close by any.
 type Conn interface {
-	// ReadMessage gives the next message, valid until the next call. When the gateway closed the connection, the error wraps
-	// a *websocket.CloseError of gorilla/websocket.
+	// ReadMessage returns the next message, valid until the next call. If the gateway closed the connection, the error wraps a
+	// *websocket.CloseError of gorilla/websocket.
 	ReadMessage() ([]byte, error)
-	// WriteMessage sends one message. It must not block for ever.
+	// WriteMessage sends one message. It must not block forever.
 	WriteMessage(message []byte) error
 	// Close ends the connection and every call that waits for it. It may be called more than once.
 	Close() error

@@ -1,12 +1,12 @@
-// Package client is the Go client of Runnel: a connection that comes back by itself, an outbox that sends each command until
-// its outcome is known, and for every conversation the events in order, each once.
+// Package client is the Go client of Runnel: a connection that reconnects by itself, an outbox that sends each command until its
+// outcome is known, and the events of every conversation in order, each once.
 //
 //	c, err := client.New(client.Config{URL: url, DeviceID: "laptop", Token: token, OnEvent: show})
 //	err = c.Start(ctx)
 //	outcome, err := c.Send(ctx, conversationID, "hello") // returns when it is committed
 //	err = c.Close()
 //
-// What it promises:
+// Guarantees:
 //   - OnEvent sees every event of a conversation after its starting point in rising order without a hole, each exactly once as
 //     long as the process lives. After a crash, events whose position was not saved yet (Config.Cursors) come again.
 //   - Commands of one conversation are committed in the order in which they were given to the outbox: at most one is on its
@@ -17,14 +17,14 @@
 //     undone (Config.OnForked), sends its own commands again, and goes on from there.
 //   - A refusal is final: a command that was refused is judged anew only when it is given to the outbox again.
 //
-// With Config.TracerProvider, each command is a span that ends with its outcome, and each event of a recorded trace one that hangs
-// below what the gateways did; TraceID names the trace, on a Ticket, on a RefusedError and in the context of OnEvent.
+// With Config.TracerProvider, each command has a span that ends with its outcome, and each event of a recorded trace has a span
+// below those of the gateways. TraceID identifies the trace: on a Ticket, on a RefusedError and in the context of OnEvent.
 //
-// What it never does: keep the outbox or the events on disk, guess an outcome, or log tokens and messages.
+// The client never stores the outbox or the events on disk, never guesses an outcome, and never logs tokens or messages.
 //
-// Goroutines: one reads and owns the connection's life, one writes, one calls the callbacks. Callbacks are therefore called
-// one at a time and in order; one that takes long delays the others and the acknowledgements, never the connection. A callback
-// may use the client freely, waiting for outcomes included, except that it must not call Close, which waits for it.
+// Goroutines: one reads and manages the connection, one writes, one calls the callbacks. Callbacks are therefore called one at a
+// time and in order; a slow callback delays the others and the acknowledgements, but never the connection. A callback may use the
+// client freely, and may wait for outcomes, except that it must not call Close, which waits for it.
 //
 // # How it is made
 //
@@ -36,8 +36,8 @@
 //	                    │            └─────▶ stream   one conversation's place in its log: chain, held events, forks
 //	                    └────────▶ callbacks what the program is told, in order, and what was handed over
 //
-// What knows only frames is a package below internal and does no I/O of its own, link excepted; what holds types of this API
-// (outbox, callbacks) is here. The parts do not know each other: session connects them with interfaces and functions.
+// Parts that know only frames are packages below internal and do no I/O, except link. Parts that hold types of this API (outbox,
+// callbacks) are here. The parts do not know each other: session connects them through interfaces and functions.
 //
 // # Locks
 //
@@ -49,6 +49,6 @@
 //	callbacks.mu   the queue of callbacks
 //
 // The last two are never held while another is taken. No callback, no Token, no Dial and no Cursors is called under a lock; spans
-// are started and ended under session.mu. A method whose name ends in Locked needs the lock of its type to be held. The parts
-// without a lock are called under session.mu alone, and call back under it.
+// are started and ended under session.mu. A method whose name ends in Locked requires the lock of its type. The parts without a
+// lock are called only under session.mu, and make their calls back under it.
 package client

@@ -13,16 +13,16 @@ import (
 )
 
 var (
-	// ErrClosed says that the client was closed before the outcome was known.
+	// ErrClosed means that the client was closed before the outcome was known.
 	ErrClosed = errors.New("client: closed")
-	// ErrOutboxFull says that too many commands wait for their outcome already; this one was not taken.
+	// ErrOutboxFull means that too many commands already wait for their outcome; this one was not accepted.
 	ErrOutboxFull = errors.New("client: outbox is full")
-	// ErrTooLarge says that a request is larger than the gateway takes; it was not sent.
+	// ErrTooLarge means that a request is larger than the gateway accepts; it was not sent.
 	ErrTooLarge = request.ErrTooLarge
-	// ErrOutcomeUnknown says that the wait ended but the command may have been sent, so it may yet be committed. Unless the error
-	// is an *UnconfirmedError, the command stays in the outbox. SubmitID with its id waits for it again.
+	// ErrOutcomeUnknown means that the wait ended but the command may have been sent, so it may still be committed. Unless the error
+	// is an *UnconfirmedError, the command stays in the outbox. Call SubmitID with its id to wait for it again.
 	ErrOutcomeUnknown = errors.New("client: outcome is not known yet")
-	// ErrUndone says that a command was not sent again after a fork, because it refers to an event that was undone.
+	// ErrUndone means that a command was not sent again after a fork, because it refers to an event that was undone.
 	ErrUndone = errors.New("client: the event that the command refers to was undone")
 
 	errStarted = errors.New("client: already started")
@@ -31,17 +31,17 @@ var (
 	errAnswer  = errors.New("gateway sent an answer of another type than requested")
 )
 
-// RefusedError says that a request was refused for good.
+// RefusedError means that a request was refused for good.
 type RefusedError struct {
-	// Code says why; a program decides by it.
+	// Code is the reason; programs should decide by it.
 	Code conversationv1.ErrorCode
-	// Message is for a person.
+	// Message is the reason as readable text.
 	Message string
 	// Field is the path of the offending field, if it is one field.
 	Field string
 	// RetryAfter is how long to wait before another try; 0 when waiting does not help.
 	RetryAfter time.Duration
-	// TraceID names the trace in which the way of the request can be looked up, as 32 hex digits; empty for none.
+	// TraceID identifies the trace of the request, as 32 hex digits; empty if there is none.
 	TraceID string
 }
 
@@ -71,9 +71,9 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("refused: %s: %s %s", errcode.Name(e.Code), e.Field, e.Message)
 }
 
-// UnconfirmedError says that gateways kept refusing to take a command that an earlier connection had sent already: for example
-// an older gateway that does not know its kind. That earlier copy may have been committed. It is ErrOutcomeUnknown; the
-// command is no longer in the outbox.
+// UnconfirmedError means that gateways kept rejecting a command that an earlier connection had already sent: for example an older
+// gateway that does not know the command's kind. That earlier copy may have been committed. The error matches ErrOutcomeUnknown;
+// the command is no longer in the outbox.
 type UnconfirmedError struct {
 	// Cause is the last refusal: a *RefusedError, or ErrTooLarge.
 	Cause error
@@ -86,12 +86,12 @@ func (e *UnconfirmedError) Error() string {
 // Is makes the error match ErrOutcomeUnknown. The cause is not matched: it is not the outcome of the command.
 func (e *UnconfirmedError) Is(target error) bool { return target == ErrOutcomeUnknown }
 
-// ClosedError says that the gateway closed the connection with a code that asks clients to stay away: something has to change
-// before another client may try.
+// ClosedError means that the gateway closed the connection with a code that asks clients to stay away. Another client would get
+// the same code until the cause is removed.
 type ClosedError struct {
 	Code   errcode.CloseCode
 	Reason string
-	// Refusal is the answer to connect that went before, if there was one.
+	// Refusal is the preceding answer to connect, if there was one.
 	Refusal *RefusedError
 }
 

@@ -15,7 +15,7 @@ type Event struct {
 	Content chain.Content
 }
 
-// Page is a stretch of a log that a program read.
+// Page is a stretch of a log that the program has read.
 type Page struct {
 	// Events are in the order asked for.
 	Events []Event
@@ -23,7 +23,7 @@ type Page struct {
 	Hidden []*conversationv1.Range
 	// Head is the newest seq that the user may see.
 	Head uint64
-	// More says that there is more in this direction: continue after (or before) the last seq of Events or Hidden.
+	// More means that there is more in this direction: continue after (or before) the last seq of Events or Hidden.
 	More bool
 }
 
@@ -33,7 +33,7 @@ func checkPage(checker *stream.Checker, read *clientv1.Read, page *clientv1.Page
 		Events: make([]Event, len(page.GetEvents())), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
 	}
 	var v chain.Verifier
-	// Where a page begins that does not begin after a seq is up to the server.
+	// A page that was not requested after a seq may begin wherever the server chooses.
 	last, anywhere := read.GetAfter(), read.GetBackward()
 	for i, event := range page.GetEvents() {
 		place := i

@@ -31,10 +31,10 @@ type outbox struct {
 	queues map[string][]*Ticket
 	// count is the number of tickets in all queues.
 	count int
-	// refusals and committed are what is remembered of commands that left the outbox.
+	// refusals and committed record commands that left the outbox.
 	refusals  refusals
 	committed committedCommands
-	// closed is why nothing more is taken, nil while the client runs.
+	// closed is the reason why no more commands are accepted, nil while the client runs.
 	closed error
 }
 
@@ -106,7 +106,7 @@ func (o *outbox) sendFirst(queue string) {
 	o.requests.Ask(ticket.request)
 }
 
-// remember keeps what is known of a command that leaves the outbox, for when it is given again or undone.
+// remember records a command that leaves the outbox, in case it is submitted again or undone.
 func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err error) {
 	switch {
 	case err == nil:
@@ -119,7 +119,7 @@ func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err e
 	}
 }
 
-// end takes a command out of the outbox with its outcome, and sends the next one.
+// end removes a command from the outbox with its outcome, and sends the next one.
 func (o *outbox) end(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
 	ticket.resolve(answer, err)
 	o.count--
@@ -166,9 +166,9 @@ func (o *outbox) close(reason error) {
 	}
 }
 
-// resubmit sends the commands of a conversation again that were undone because its log went back to the event to: after the one
-// that is on its way, and before those that wait. It returns the newest seq that was undone, 0 for none, and the tickets. Sender
-// is the user.
+// resubmit sends the commands of a conversation again that were undone because its log went back to the event to: after the
+// command that is in flight, and before those that wait. It returns the newest seq that was undone, 0 for none, and the tickets.
+// sender is the user.
 func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newest uint64, tickets []*Ticket) {
 	var again []*Ticket
 	for _, command := range o.committed.removeAbove(conversationID, to) {
@@ -192,8 +192,8 @@ func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newe
 	return newest, tickets
 }
 
-// retarget is the body of a command that is sent again when everything above a seq was undone; nil when it refers to what was
-// undone.
+// retarget returns the body of a command that is sent again after everything above a seq was undone; nil if it refers to an
+// undone event.
 func retarget(sender string, body *conversationv1.Body, to uint64) *conversationv1.Body {
 	for _, need := range conversation.Needs(sender, body) {
 		if need.Seq <= to {

@@ -13,10 +13,10 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// goodConnection is how long a connection must live for the next wait to begin small again.
+// goodConnection is how long a connection must live to reset the backoff.
 const goodConnection = 2 * time.Second
 
-// keepConnected connects, and connects again, until ctx ends (nil) or the gateway asks to stay away (*ClosedError).
+// keepConnected connects and reconnects until ctx ends (nil) or the gateway asks the client to stay away (*ClosedError).
 func (s *session) keepConnected(ctx context.Context) error {
 	failures := 0
 	for {
@@ -25,7 +25,7 @@ func (s *session) keepConnected(ctx context.Context) error {
 			Codec: s.cfg.Codec, ConnectTimeout: s.cfg.ConnectTimeout, Token: s.cfg.Token, Dial: s.dial, Handler: s,
 		}).Run(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // that the connection ended is what was asked for
+			return nil //nolint:nilerr // the end of the connection was requested
 		}
 		err := endError(end)
 		if _, forGood := errors.AsType[*ClosedError](err); forGood {
@@ -36,7 +36,7 @@ func (s *session) keepConnected(ctx context.Context) error {
 		}
 		wait := max(s.cfg.Backoff.wait(failures), retryAfter(end.Refusal))
 		if failures++; !end.ReconnectAt.IsZero() {
-			// The gateway has spread its clients already.
+			// The gateway has already chosen a reconnect time to spread its clients.
 			wait, failures = time.Until(end.ReconnectAt), 0
 		}
 		s.become(Waiting)
@@ -58,7 +58,7 @@ func (s *session) dial(ctx context.Context) (link.Conn, error) {
 	return s.cfg.Dial(ctx, s.cfg.URL, header)
 }
 
-// endError is why a connection ended: a *ClosedError if the client must not connect again.
+// endError returns why a connection ended: a *ClosedError if the client must not reconnect.
 func endError(end link.End) error {
 	var refusal *RefusedError
 	if end.Refusal != nil {

@@ -6,13 +6,13 @@ import (
 )
 
 const (
-	// How long a refused command id is remembered; the server remembers it for as long.
+	// How long a refused command id is remembered; the server remembers it for the same time.
 	refusedFor = 10 * time.Minute
 	// Command ids that are remembered at the same time.
 	maxRefused = 1000
 )
 
-// attemptRecord is what the client knows of a command id that left the outbox without being committed.
+// attemptRecord records a command id that left the outbox without being committed.
 type attemptRecord struct {
 	// attempt is the number of refusals that were received.
 	attempt uint32
@@ -21,7 +21,7 @@ type attemptRecord struct {
 	at          time.Time
 }
 
-// refusals remembers command ids, so that a repeated command says how often it was refused. The oldest are forgotten first.
+// refusals remembers command ids, so that a repeated command can report how often it was refused. The oldest are forgotten first.
 type refusals struct {
 	byID  map[commandKey]attemptRecord
 	order []commandKey

@@ -9,7 +9,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// server is the inbox's way to ask the server: by requests.
+// server sends the inbox's queries to the server as requests.
 type server struct{ requests *request.Queue }
 
 func (s server) ReadPage(page inbox.PageRead) {

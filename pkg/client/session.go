@@ -15,8 +15,8 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// session is what a client has over all its connections: its state, its requests, its outbox and its inbox, all under one lock. It
-// is the link.Handler of every connection: it passes frames on to those whom they concern.
+// session is the client's state across all its connections: its state, its requests, its outbox and its inbox, all under one
+// lock. It is the link.Handler of every connection: it passes each frame to the part that handles it.
 type session struct {
 	cfg       *Config
 	callbacks *callbacks
@@ -31,7 +31,7 @@ type session struct {
 	userID string
 	// link is the connection; nil without one.
 	link *link.Link
-	// refreshing says that the connection is about to get a new token.
+	// refreshing means that a new token is being fetched for the connection.
 	refreshing bool
 	connects   uint64
 
@@ -59,7 +59,7 @@ func newSession(cfg *Config) *session {
 	return s
 }
 
-// restore takes the positions of an earlier process.
+// restore loads the positions of an earlier process.
 func (s *session) restore(positions map[string]Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *session) restore(positions map[string]Position) {
 	}
 }
 
-// close fails everything that waits. It returns false if the session was closed before. The error is nil when the program wanted
+// close fails everything that waits. It returns false if the session was closed before. The error is nil if the program closed
 // it.
 func (s *session) close(err error) (first bool) {
 	s.mu.Lock()
@@ -86,7 +86,7 @@ func (s *session) close(err error) (first bool) {
 	return true
 }
 
-// reason is the error of whatever ends with the session.
+// reason returns the error for requests that end with the session.
 func (s *session) reason() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *session) become(next State) {
 	s.becomeLocked(next)
 }
 
-// becomeLocked is the only place where the state changes.
+// becomeLocked changes the state; no other code does.
 func (s *session) becomeLocked(next State) {
 	if !s.state.leadsTo(next) {
 		s.cfg.Log.Error("invalid change of the client's state", "from", s.state.String(), "to", next.String())
@@ -118,7 +118,7 @@ func (s *session) becomeLocked(next State) {
 	if next == Connected {
 		close(s.connected)
 	}
-	// The last state is told when everything else is done; see Client.Start.
+	// The last state is reported when everything else is done; see Client.Start.
 	if next != Closed {
 		s.callbacks.state(next)
 	}
@@ -136,7 +136,7 @@ func (s *session) ConnectMessage(token string) *clientv1.Connect {
 	}
 }
 
-// Connected makes an authenticated connection the session's.
+// Connected makes an authenticated connection the current one.
 func (s *session) Connected(l *link.Link, f *clientv1.ServerFrame) error {
 	if err := inbox.CheckSeqs(f); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (s *session) Connected(l *link.Link, f *clientv1.ServerFrame) error {
 	return nil
 }
 
-// Disconnected parts the session from a connection that ended.
+// Disconnected removes an ended connection from the session.
 func (s *session) Disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,8 +204,8 @@ func (s *session) Append(l *link.Link, message []byte, frames int) (_ []byte, du
 	return message, link.Earlier(s.inbox.AckDue(), s.requests.Due())
 }
 
-// refreshLocked begins to get a new token for the connection. If that fails, the connection ends with its token, and the next
-// one begins with a new one.
+// refreshLocked fetches a new token for the connection. If that fails, the connection ends when its token expires, and the next
+// one starts with a new token.
 func (s *session) refreshLocked() {
 	if s.refreshing {
 		return
@@ -241,15 +241,15 @@ func (s *session) sendTokenLocked(token string) {
 	})
 }
 
-// handed notes that the program has been told of everything up to seq.
+// handed notes that everything up to seq was passed to the program.
 func (s *session) handed(conv *inbox.Conversation, branch int, seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inbox.Handed(conv, branch, seq)
 }
 
-// forkedLocked tells the program that the log of a conversation went back, and sends again what was undone. From is where the
-// conversation was.
+// forkedLocked reports to the program that the log of a conversation went back, and sends undone commands again. from is the
+// previous position of the conversation.
 func (s *session) forkedLocked(conv *inbox.Conversation, from uint64, hash []byte) {
 	fork := Fork{ConversationID: conv.ID(), To: conv.Last()}
 	newest, tickets := s.outbox.resubmit(conv.ID(), fork.To, s.userID)
@@ -258,12 +258,12 @@ func (s *session) forkedLocked(conv *inbox.Conversation, from uint64, hash []byt
 	s.callbacks.fork(conv, conv.Branch(), fork, hash)
 }
 
-// wakeLocked tells the writer that there is something to send.
+// wakeLocked wakes the writer when there is something to send.
 func (s *session) wakeLocked() {
 	if s.link != nil {
 		s.link.Wake()
 	}
 }
 
-// reconnectLocked ends a connection on which conversations are not pushed from where the client is now.
+// reconnectLocked ends a connection on which conversations are not pushed from the client's present positions.
 func (s *session) reconnectLocked() { s.link.Fail(errForked) }

@@ -1,6 +1,6 @@
 package client
 
-// State is how a client stands to its gateway.
+// State is the connection state of a client.
 //
 //	  Start, or the wait is over      authenticated
 //	Waiting ─────────────────▶ Connecting ──────▶ Connected

@@ -11,10 +11,10 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Submit gives a command to the outbox and waits for its outcome: it is committed when the error is nil. When ctx ends, the wait
-// ends, but a command that may have been sent is not taken back: the error wraps ErrOutcomeUnknown. A command of which no copy
-// was ever sent is taken back, and the error is the context's alone. The conversation is empty exactly for a create. The body
-// must not be changed any more.
+// Submit puts a command into the outbox and waits for its outcome: the command is committed if the error is nil. If ctx ends
+// first, the wait ends. A command that may have been sent stays in the outbox: then the error wraps ErrOutcomeUnknown. A command
+// of which no copy was ever sent is withdrawn: then the error is only the context's. conversationID is empty only for a create.
+// The body must not be changed afterwards.
 func (c *Client) Submit(ctx context.Context, conversationID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -23,9 +23,9 @@ func (c *Client) Submit(ctx context.Context, conversationID string, body *conver
 	return c.SubmitID(ctx, conversationID, id.String(), body)
 }
 
-// SubmitID is Submit with a command id of the caller's: a UUIDv7 in canonical lower-case form. The same id of the same command
-// has the same outcome once it is committed, after any time and however often it is given. A command that was refused is
-// judged anew when it is given again.
+// SubmitID is Submit with a command id chosen by the caller: a UUIDv7 in canonical lower-case form. Once a command is committed,
+// the same id of the same command always has the same outcome, however late and however often it is submitted. A refused command
+// is decided again when it is submitted again.
 func (c *Client) SubmitID(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	ticket, err := c.enqueue(ctx, conversationID, commandID, body)
 	if err != nil {
@@ -38,7 +38,7 @@ func (c *Client) SubmitID(ctx context.Context, conversationID, commandID string,
 	return outcome, err
 }
 
-// Enqueue gives a command to the outbox and does not wait.
+// Enqueue puts a command into the outbox and does not wait.
 func (c *Client) Enqueue(conversationID string, body *conversationv1.Body) (*Ticket, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -47,12 +47,12 @@ func (c *Client) Enqueue(conversationID string, body *conversationv1.Body) (*Tic
 	return c.EnqueueID(conversationID, id.String(), body)
 }
 
-// EnqueueID is Enqueue with a command id of the caller's. If that command is in the outbox already, its ticket is given.
+// EnqueueID is Enqueue with a command id chosen by the caller. If that command is in the outbox already, its ticket is returned.
 func (c *Client) EnqueueID(conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
 	return c.enqueue(context.Background(), conversationID, commandID, body)
 }
 
-// enqueue is EnqueueID, with the span of a context as the parent of the command's.
+// enqueue is EnqueueID with the span in ctx as the parent of the command's span.
 func (c *Client) enqueue(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
 	if !conversation.AdmissibleCommandID(commandID) {
 		return nil, errors.New("client: the command id must be a UUIDv7 in canonical lower-case form")

@@ -11,23 +11,23 @@ import (
 
 // Ticket is one command in the outbox.
 //
-// The commands of a conversation are committed in their order: the next one is sent when the outcome of the one before is known.
+// The commands of a conversation are committed in order: the next one is sent when the outcome of the previous one is known.
 type Ticket struct {
 	// ConversationID is the conversation of the command, empty for a create.
 	ConversationID string
-	// CommandID is the id under which it can be repeated.
+	// CommandID is the id with which the command can be repeated.
 	CommandID string
 
 	body *conversationv1.Body
 	// queue names the queue of the outbox that it waits in: the conversation, or the command itself for a create.
 	queue string
-	// attempt is what is known of the copies that were sent.
+	// attempt is what is known about the copies that were sent.
 	attempt attempt
 
 	done chan struct{}
 	// request sends the command; nil while it waits for its turn.
 	request *request.Request
-	// shared says that more than one caller may wait for it.
+	// shared means that more than one caller may wait for it.
 	shared  bool
 	outcome *conversationv1.Outcome
 	err     error
@@ -45,9 +45,9 @@ func newTicket(conversationID, commandID string, body *conversationv1.Body) *Tic
 // Done is closed when the outcome is known.
 func (t *Ticket) Done() <-chan struct{} { return t.done }
 
-// Wait waits for the outcome. The error is a *RefusedError when the command was refused for good, ErrClosed or a *ClosedError
-// when the client ended first, an *UnconfirmedError when gateways kept refusing to take a command that had been sent before, or
-// wraps ErrOutcomeUnknown and the context's error when ctx ended first; the command then stays in the outbox.
+// Wait waits for the outcome. The error is a *RefusedError if the command was refused for good, ErrClosed or a *ClosedError if
+// the client ended first, or an *UnconfirmedError if gateways kept rejecting a command that had been sent before. If ctx ended
+// first, it wraps ErrOutcomeUnknown and the context's error; the command then stays in the outbox.
 func (t *Ticket) Wait(ctx context.Context) (*conversationv1.Outcome, error) {
 	select {
 	case <-t.done:
@@ -57,8 +57,8 @@ func (t *Ticket) Wait(ctx context.Context) (*conversationv1.Outcome, error) {
 	}
 }
 
-// TraceID names the trace in which the way of the command can be looked up, as 32 hex digits: the one that the gateway answered
-// with, or the client's own. It is empty until Done is closed, and afterwards when there is no such trace.
+// TraceID identifies the trace of the command, as 32 hex digits: the trace in the gateway's answer, or the client's own. It is
+// empty until Done is closed, and afterwards if there is no such trace.
 func (t *Ticket) TraceID() string {
 	select {
 	case <-t.done:
@@ -68,7 +68,7 @@ func (t *Ticket) TraceID() string {
 	}
 }
 
-// resolve ends the command. The answer is nil when there was none.
+// resolve ends the command. The answer is nil if there was none.
 func (t *Ticket) resolve(answer *clientv1.ServerFrame, err error) {
 	if t.err = err; err == nil {
 		t.outcome = answer.GetOutcome()

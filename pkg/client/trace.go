@@ -13,8 +13,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Names of spans and attributes. A command has one span from the outbox to its outcome, however often it was sent; an event
-// that belongs to a recorded trace has one from its arrival until the application took it and the acknowledgement is queued.
+// Names of spans and attributes. A command has one span from the outbox to its outcome, however often it was sent. An event of a
+// recorded trace has one from its arrival until the application has handled it and the acknowledgement is queued.
 const (
 	scopeName   = "github.com/runnelhq/runnel/pkg/client"
 	spanSend    = "runnel.client.send"
@@ -25,19 +25,19 @@ const (
 	attrSeq          = attribute.Key("runnel.seq")
 )
 
-// Traceparent is the W3C trace context of the event that OnEvent was called for, to go on with its trace elsewhere; empty when
-// the event belongs to none. The context is the one that OnEvent got.
+// Traceparent is the W3C trace context of the event that OnEvent was called for, to continue its trace elsewhere; empty if the
+// event belongs to no trace. Pass the context that OnEvent received.
 func Traceparent(ctx context.Context) string { return tracing.Traceparent(ctx) }
 
-// TraceID is the trace of the event that OnEvent was called for, as 32 hex digits; empty when the event belongs to none. The
-// context is the one that OnEvent got.
+// TraceID is the trace of the event that OnEvent was called for, as 32 hex digits; empty if the event belongs to no trace. Pass
+// the context that OnEvent received.
 func TraceID(ctx context.Context) string { return tracing.ID(trace.SpanContextFromContext(ctx)) }
 
-// sendSpan is the span of one command, from when the outbox takes it until its outcome.
+// sendSpan is the span of one command, from the outbox to its outcome.
 type sendSpan struct {
 	// span is nil without a tracer.
 	span trace.Span
-	// parent is what the gateway is told, as a traceparent; traceID the trace to look up, empty for none.
+	// parent is the traceparent that the gateway receives; traceID is the trace to look up, empty for none.
 	parent, traceID string
 }
 
@@ -49,7 +49,7 @@ func beginSend(ctx context.Context, tracer trace.Tracer, conversationID, command
 	ctx, s.span = tracer.Start(ctx, spanSend, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes( //nolint:spancheck // end ends it
 		attrConversation.String(conversationID), attrCommand.String(commandID),
 	))
-	// One that is not recorded is told, too: then the servers do not record it either.
+	// The context of an unsampled span is sent, too: then the servers do not sample it either.
 	s.parent = tracing.Traceparent(ctx)
 	if s.span.SpanContext().IsSampled() {
 		s.traceID = tracing.ID(s.span.SpanContext())
@@ -57,14 +57,14 @@ func beginSend(ctx context.Context, tracer trace.Tracer, conversationID, command
 	return s
 }
 
-// note adds what became of the command meanwhile.
+// note adds an intermediate result of the command.
 func (s *sendSpan) note(what string) {
 	if s.span != nil {
 		s.span.AddEvent(what)
 	}
 }
 
-// end ends the span. The answer may name another trace than the client's own: a gateway need not let clients choose what is
+// end ends the span. The answer may name another trace than the client's own: a gateway need not let clients decide what is
 // recorded.
 func (s *sendSpan) end(answered string, outcome *conversationv1.Outcome, err error) {
 	if id := tracing.ID(tracing.Parse(answered)); id != "" {
@@ -81,7 +81,7 @@ func (s *sendSpan) end(answered string, outcome *conversationv1.Outcome, err err
 	s.span.End()
 }
 
-// reasonOf keeps what a server says to a person out of traces.
+// reasonOf returns an error's reason without the server's message text, for traces.
 func reasonOf(err error) string {
 	if refusal, ok := errors.AsType[*RefusedError](err); ok {
 		return errcode.Name(refusal.Code)
@@ -89,8 +89,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// beginReceive puts the trace of an event into the context for the program, and starts the span that covers it; nil for none. It
-// begins when the event was received, not now.
+// beginReceive puts the trace of an event into the context for the program, and starts the span that covers it; nil for none. The
+// span starts when the event was received, not now.
 func beginReceive(ctx context.Context, tracer trace.Tracer, origin *tracing.Origin, event Event) (context.Context, trace.Span) {
 	if origin == nil {
 		return ctx, nil
