@@ -109,7 +109,7 @@ func (s *session) become(next State) {
 // becomeLocked changes the state; no other code does.
 func (s *session) becomeLocked(next State) {
 	if !s.state.leadsTo(next) {
-		s.cfg.Log.Error("invalid change of the client's state", "from", s.state.String(), "to", next.String())
+		s.cfg.Log.Error("invalid state transition of the client", "from", s.state.String(), "to", next.String())
 	}
 	if s.state == Connected {
 		s.connected = make(chan struct{})

@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// Positions in one acknowledgement; fewer than protocol.MaxAckPositions, for a gateway that takes small frames only.
+	// Positions in one acknowledgement; fewer than protocol.MaxAckPositions, for gateways that accept only small frames.
 	maxPositions = 200
-	// Events that are acknowledged without waiting any longer.
+	// Number of events that are acknowledged without further delay.
 	ackAtOnce = 64
 )
 
 // acks collects the conversations that are to be acknowledged. They wait for a connection.
 type acks struct {
 	waiting []*Conversation
-	// events is how often something was added since all was sent.
+	// events counts additions since everything was sent.
 	events int
 	// wake is called when due has become earlier; nil without a connection.
 	wake func()
@@ -57,7 +57,7 @@ func (a *acks) remind(delay time.Duration) {
 	}
 }
 
-// take makes the next acknowledgement.
+// take returns the next acknowledgement.
 func (a *acks) take() *clientv1.Ack {
 	n := min(len(a.waiting), maxPositions)
 	ack := &clientv1.Ack{Positions: make([]*clientv1.AckPosition, 0, n)}
@@ -90,8 +90,8 @@ func (in *Inbox) TakeAck() *clientv1.Ack {
 	return in.env.acks.take()
 }
 
-// MarkRead notes that the user has read a conversation up to seq. It goes out with the next acknowledgement, and again after a
-// lost connection. A conversation that the client does not know is passed over.
+// MarkRead notes that the user has read a conversation up to seq. The position is sent with the next acknowledgement, and again
+// after a lost connection. A conversation that the client does not know is ignored.
 func (in *Inbox) MarkRead(conversationID string, seq uint64) {
 	conv := in.conversations[conversationID]
 	if conv == nil || min(seq, conv.Last()) <= conv.read {

@@ -11,8 +11,8 @@ import (
 // ErrSeq is the error of a frame with a seq above protocol.MaxSeq.
 var ErrSeq = errors.New("gateway sent a seq that is out of range")
 
-// CheckSeqs returns ErrSeq if a frame has a seq above protocol.MaxSeq that would move the client: it could never resume from such a
-// position.
+// CheckSeqs returns ErrSeq if a frame would move the client to a seq above protocol.MaxSeq: the client could never resume from
+// such a position.
 func CheckSeqs(f *clientv1.ServerFrame) error {
 	highest := uint64(0)
 	switch m := f.GetMessage().(type) {

@@ -2,5 +2,5 @@
 
 package inbox
 
-// resumeOffByOne makes the client say at connect that it has one event more than it has, and believe it.
+// resumeOffByOne makes the client report at connect, and assume itself, that it has one event more than it has.
 const resumeOffByOne = true

@@ -6,23 +6,23 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// connection is what lives no longer than one connection.
+// connection is the state that ends with one connection.
 type connection struct {
-	// start is where conversations begin on it that the client does not know.
+	// start is where unknown conversations begin on this connection.
 	start clientv1.Start
-	// crowded says that the connect frame did not have room for all conversations, so that the gateway begins with heads.
+	// crowded means that the connect frame did not have room for all conversations, so that the gateway begins with heads.
 	crowded bool
-	// listed says that the gateway has named all conversations of the user.
+	// listed means that the gateway has listed all conversations of the user.
 	listed bool
 	// strays are the first events of conversations that are not listed yet.
 	strays map[string]uint64
-	// beaten says that a heartbeat came.
+	// beaten means that a heartbeat was received.
 	beaten bool
-	// reconnect says that another connection is needed, once it is known how far the client has its conversations.
+	// reconnect means that a new connection is needed, once the client's position in its conversations is known.
 	reconnect bool
 }
 
-// Connected takes the gateway's answer to connect.
+// Connected handles the gateway's answer to connect.
 func (in *Inbox) Connected(connected *clientv1.Connected) {
 	in.env.connection, in.attempt = in.attempt, nil
 	in.env.acks.start(in.env.AckDelay, in.env.Wake)
@@ -36,7 +36,7 @@ func (in *Inbox) Connected(connected *clientv1.Connected) {
 	}
 }
 
-// Disconnected ends a connection. Call it before the questions of that connection end.
+// Disconnected ends a connection. Call it before the queries of that connection end.
 func (in *Inbox) Disconnected() {
 	in.env.connection = nil
 	in.env.acks.stop()
@@ -44,8 +44,8 @@ func (in *Inbox) Disconnected() {
 
 // listAfter asks for the conversations that Connected had no room for.
 //
-// They matter too much to give up on the first refusal: without them the client does not know what it lacks. So it asks, more and
-// more rarely, for as long as the connection lasts; the next one begins anew.
+// The client must not give up on the first refusal: without these conversations it does not know what it lacks. So it retries,
+// with growing delays, as long as the connection lasts; the next connection starts over.
 func (in *Inbox) listAfter(after string, refusals int) {
 	connection, wait := in.env.connection, time.Duration(0)
 	if refusals > 0 {

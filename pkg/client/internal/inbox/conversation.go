@@ -2,42 +2,42 @@ package inbox
 
 import "github.com/runnelhq/runnel/pkg/client/internal/stream"
 
-// Conversation is one conversation of the user: its place in its log, and what is under way for it.
+// Conversation is one conversation of the user: its position in its log, and the work in progress for it.
 type Conversation struct {
 	*stream.Stream
 
 	env *env
 
-	// delivered is the newest seq that the program has been told of, read the newest one that MarkRead named.
+	// delivered is the newest seq that was passed to the program, read the newest one that MarkRead named.
 	delivered, read uint64
-	// unacked says that it is in the list of what is to be acknowledged, unsentRead that read was not sent yet.
+	// unacked means that it is in the list of conversations to acknowledge, unsentRead that read was not sent yet.
 	unacked, unsentRead bool
 
 	// filling is where it stands with reading what is missing.
 	filling filling
-	// emptyPages is how many pages in a row brought nothing.
+	// emptyPages is the number of empty pages in a row.
 	emptyPages int
 
-	// doubted says that an event did not verify and is read once more; broken that this did not help.
+	// doubted means that an event did not verify and is read once more; broken that this did not help.
 	doubted, broken bool
 	// suspicion is the search for a fork; nil while the log is not in doubt.
 	suspicion *suspicion
-	// followed says that this connection pushes what comes after Last.
+	// followed means that this connection pushes the events after Last.
 	followed bool
-	// listedBy is the connection whose gateway last named it as one of the user's. nameFirst says that the next connect frame
-	// has room for it before others; see reconnectForUnnamed.
+	// listedBy is the connection whose gateway last listed it as one of the user's. nameFirst means that the next connect frame
+	// names it before others; see reconnectForUnnamed.
 	listedBy  *connection
 	nameFirst bool
-	// announced says that the program knows of it.
+	// announced means that the program knows it.
 	announced bool
-	// leaving says that the membership ended with the event leaveAt; gone that all of it was handed over.
+	// leaving means that the membership ended with the event leaveAt; gone that everything up to that event was handed over.
 	leaving, gone bool
 	leaveAt       uint64
 	// receipt is the version of the newest receipt.
 	receipt int64
 }
 
-// filling is where a conversation stands with reading what is missing:
+// filling is the state of reading missing events:
 //
 //	idle ──▶ queued ──▶ reading ──▶ idle
 type filling int
@@ -50,8 +50,8 @@ const (
 	reading
 )
 
-// stopped returns true if nothing of the conversation is taken or read now.
+// stopped returns true if no events of the conversation are accepted or read now.
 func (conv *Conversation) stopped() bool { return conv.gone || conv.broken || conv.suspicion != nil }
 
-// settled returns true if nothing is missing, in doubt or under way.
+// settled returns true if nothing is missing, in doubt or in progress.
 func (conv *Conversation) settled() bool { return conv.filling == idle && !conv.stopped() }

@@ -3,9 +3,9 @@ package inbox
 import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
 const (
-	// Events asked for at once.
+	// Number of events requested at once.
 	fillPage = 128
-	// Pages in a row that bring nothing before the client believes that there is nothing.
+	// Number of empty pages in a row after which the client stops reading.
 	maxEmptyPages = 5
 )
 
@@ -17,7 +17,7 @@ func (conv *Conversation) noteGap(head uint64) {
 	conv.fill(head)
 }
 
-// fill reads the events after Last up to head, when it is the conversation's turn and the program has room.
+// fill reads the events after Last up to head, when the conversation has its turn and the program has room.
 func (conv *Conversation) fill(head uint64) {
 	conv.Announce(head)
 	if !conv.settled() {
@@ -41,7 +41,7 @@ func (e *env) readMore() {
 	}
 }
 
-// readPage asks for the page after Last, after some failures in a row.
+// readPage requests the page after Last, after some failures in a row.
 func (conv *Conversation) readPage(failures int) {
 	conv.filling = reading
 	conv.env.fills.running++
@@ -69,7 +69,7 @@ func (conv *Conversation) readPage(failures int) {
 	conv.env.Server.ReadPage(page)
 }
 
-// receivePage takes a page of what is missing.
+// receivePage handles a page of missing events.
 func (conv *Conversation) receivePage(page *clientv1.Page) {
 	if conv.stopped() {
 		return
@@ -84,7 +84,7 @@ func (conv *Conversation) receivePage(page *clientv1.Page) {
 		conv.emptyPages = 0
 		conv.fill(conv.Head())
 	case conv.emptyPages < maxEmptyPages:
-		// What was announced must be there, so it comes a little later; unless the user may not see it any more.
+		// An announced event exists, so it will be available a little later; unless the user may not see it any more.
 		conv.emptyPages++
 		conv.readPage(conv.emptyPages)
 	default:

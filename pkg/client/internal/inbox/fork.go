@@ -7,14 +7,14 @@ import (
 
 // suspicion is a search for the last event that the client and the server have in common.
 type suspicion struct {
-	// reason is what is wrong with the log if it is no fork; nil when nothing is.
+	// reason is what is wrong with the log if it did not fork; nil if nothing is.
 	reason error
 	// search is nil while the conversation waits for its turn.
 	search *stream.Search
 }
 
-// receiveForked takes the gateway's word that a log went back: nothing more of that conversation is pushed on this connection,
-// whatever history says.
+// receiveForked handles the gateway's report that a log went back: no more events of that conversation are pushed on this
+// connection, whatever history returns.
 func (in *Inbox) receiveForked(forked *clientv1.Forked) {
 	in.env.connection.reconnect = true
 	if conv := in.conversations[forked.GetConversationId()]; conv != nil && !conv.gone {
@@ -23,8 +23,8 @@ func (in *Inbox) receiveForked(forked *clientv1.Forked) {
 	in.env.reconnectIfKnown()
 }
 
-// suspect begins to ask history whether the server's log of a conversation is the one that the client has. If it is, and reason
-// is not nil, the log contradicts itself.
+// suspect begins to compare the client's log of a conversation with history. If they are the same and reason is not nil, the log
+// contradicts itself.
 func (conv *Conversation) suspect(reason error) {
 	if conv.suspicion != nil {
 		if conv.suspicion.reason == nil {
@@ -39,7 +39,7 @@ func (conv *Conversation) suspect(reason error) {
 	conv.env.searchMore()
 }
 
-// searchMore gives conversations their turn to be searched.
+// searchMore starts searches of waiting conversations in turn.
 func (e *env) searchMore() {
 	for conv := e.searches.next(); conv != nil; conv = e.searches.next() {
 		if !conv.gone && conv.suspicion != nil {
@@ -50,7 +50,7 @@ func (e *env) searchMore() {
 	}
 }
 
-// compareNext reads the event that a search looks at next.
+// compareNext reads the next event that a search compares.
 func (conv *Conversation) compareNext() {
 	search := conv.suspicion.search
 	after := max(search.Seq(), 1) - 1
@@ -63,7 +63,7 @@ func (conv *Conversation) compareNext() {
 			case conv.gone:
 				conv.endSearch()
 			case err != nil:
-				// Not a member any more, say: the server tells what becomes of it.
+				// For example, the user is not a member any more: the server reports what happens to the conversation.
 				conv.env.Log.Warn("could not check a conversation for a fork", "conversation_id", conv.ID(), "error", err)
 				conv.clear()
 			default:
@@ -73,7 +73,7 @@ func (conv *Conversation) compareNext() {
 	})
 }
 
-// receiveCompared takes the page that a search asked for.
+// receiveCompared handles the page that a search requested.
 func (conv *Conversation) receiveCompared(search *stream.Search, page *clientv1.Page) {
 	switch verdict, common := search.Compare(page, conv.env.Commands.Newest(conv.ID())); verdict {
 	case stream.Same:
@@ -108,7 +108,8 @@ func (conv *Conversation) endSearch() {
 	conv.env.reconnectIfKnown()
 }
 
-// reconnectIfKnown ends a connection on which conversations are not pushed from where the client is now, once that is known.
+// reconnectIfKnown ends a connection on which conversations are not pushed from the client's present positions, once these are
+// known.
 func (e *env) reconnectIfKnown() {
 	if e.connection != nil && e.connection.reconnect && e.searches.running == 0 {
 		e.Reconnect()

@@ -2,11 +2,11 @@ package inbox
 
 import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
-// catchUp is a backlog that may still be on its way after connecting: how far it goes, and where the conversation was at the last
-// heartbeat.
+// catchUp is a backlog that may still be on its way after connecting: its last seq, and the position of the conversation at the
+// last heartbeat.
 type catchUp struct{ to, was uint64 }
 
-// receiveHeads finds what was lost without anything coming after it, by the heads of a heartbeat.
+// receiveHeads detects lost events that no later event revealed, by the heads in a heartbeat.
 func (in *Inbox) receiveHeads(heads []*clientv1.Position) {
 	for _, head := range heads {
 		if conv := in.conversations[head.GetConversationId()]; conv != nil && head.GetSeq() > conv.Last() {
@@ -28,7 +28,7 @@ func (in *Inbox) receiveHeads(heads []*clientv1.Position) {
 	in.env.connection.beaten = true
 }
 
-// receiveHead takes a head above Last.
+// receiveHead handles a head above Last.
 func (conv *Conversation) receiveHead(head uint64) {
 	if conv.suspicion != nil {
 		conv.Announce(head)

@@ -1,6 +1,6 @@
-// Package inbox holds the conversations of the user: it follows what the gateway says of them, reads what is missing, and hands
-// the events of each to the program in order, each once. It does no I/O: pages are asked for through a Server, the program is told
-// through a Program.
+// Package inbox holds the conversations of the user: it follows the gateway's reports about them, reads missing events, and hands
+// the events of each to the program in order, each once. It does no I/O: it requests pages through a Server, and passes events to
+// the program through a Program.
 package inbox
 
 import (
@@ -17,11 +17,11 @@ import (
 
 // Config is what an Inbox depends on. All fields are required.
 type Config struct {
-	// Start is where conversations begin that the client knows nothing of.
+	// Start is where conversations begin that the client does not know yet.
 	Start clientv1.Start
 	// Checker verifies events.
 	Checker *stream.Checker
-	// AckDelay is for how long acknowledgements are collected; negative for not at all.
+	// AckDelay is how long acknowledgements are collected; negative disables collecting.
 	AckDelay time.Duration
 	// Backoff is how long to wait after so many failures in a row, counted from 0.
 	Backoff func(failures int) time.Duration
@@ -30,45 +30,45 @@ type Config struct {
 	Program  Program
 	Server   Server
 	Commands Commands
-	// Forked is called when the log of a conversation went back, after the conversation did: from is where it was, Last where it
-	// is. The hash of that event is nil if it is not known.
+	// Forked is called when the log of a conversation went back, after the conversation did: from is its previous position, Last the
+	// present one. The hash of that event is nil if it is not known.
 	Forked func(conv *Conversation, from uint64, hash []byte)
-	// Reconnect ends the connection: the next one begins from where the conversations are now.
+	// Reconnect ends the connection: the next one begins at the present positions of the conversations.
 	Reconnect func()
 	// Wake is called when AckDue has become earlier.
 	Wake func()
 }
 
-// Program is told what happens in the conversations. Its methods queue and return.
+// Program receives what happens in the conversations. Its methods queue and return.
 type Program interface {
 	// HasRoom returns false if events must wait, HasRoomForPage if reading more of them must wait.
 	HasRoom() bool
 	HasRoomForPage() bool
 	Event(conv *Conversation, branch int, came stream.Arrival, content chain.Content)
 	Hidden(conv *Conversation, branch int, hidden *clientv1.Hidden)
-	// Begins is told the seq after which a conversation begins.
+	// Begins receives the seq after which a conversation begins.
 	Begins(conversationID string, after uint64)
 	Attached(conversation *clientv1.Conversation)
 	Detached(detached *clientv1.Detached)
-	// Broken is told the *chain.Broken of a conversation whose log contradicts itself.
+	// Broken receives the *chain.Broken of a conversation whose log contradicts itself.
 	Broken(err error)
 	Receipt(receipt *conversationv1.Receipt)
 }
 
-// Server answers questions later, over this connection or another one.
+// Server answers queries later, over this connection or another one.
 type Server interface {
 	ReadPage(read PageRead)
-	// List asks for conversations after an id, after a wait. The question ends with the connection.
+	// List requests conversations after an id, after a wait. The query ends with the connection.
 	List(after string, wait time.Duration, done func(list *clientv1.Conversations, err error))
 }
 
-// PageRead asks for a page of a conversation.
+// PageRead requests a page of a conversation.
 type PageRead struct {
 	ConversationID string
-	// After is called when the question is sent: what was pushed meanwhile is not read.
+	// After is called when the query is sent: events that were pushed meanwhile are not read.
 	After func() uint64
 	Limit uint32
-	// Wait is how long to wait before asking.
+	// Wait is how long to wait before the query is sent.
 	Wait time.Duration
 	Done func(page *clientv1.Page, err error)
 }
@@ -79,7 +79,7 @@ type Commands interface {
 	Newest(conversationID string) uint64
 	// Created returns true if the creation of the conversation is among them.
 	Created(conversationID string) bool
-	// MarkLost notes that the server does not know the conversation any more, Lost returns true if that was noted.
+	// MarkLost notes that the server does not know the conversation any more; Lost returns true if that was noted.
 	MarkLost(conversationID string)
 	Lost(conversationID string) bool
 }
@@ -94,18 +94,18 @@ type Inbox struct {
 	attempt *connection
 }
 
-// env is what the conversations of an inbox share: what they depend on, and where they take turns.
+// env is shared by the conversations of an inbox: their dependencies, and their turns.
 type env struct {
 	Config
 
 	// connection is nil without a connection.
 	connection *connection
-	// Conversations of which pages are read, and those that are searched for a fork.
+	// The conversations whose pages are read, and those that are searched for a fork.
 	fills, searches turns
 	// catchingUp are the conversations whose backlog may still be on its way.
 	catchingUp map[*Conversation]catchUp
 	acks       acks
-	// forget is called with a conversation that is over.
+	// forget is called with a conversation that has ended.
 	forget func(conv *Conversation)
 	closed bool
 	stats  Stats
@@ -148,13 +148,13 @@ func (in *Inbox) Position(conversationID string) (seq uint64, known bool) {
 	return conv.Last(), true
 }
 
-// Stats returns what happened so far.
+// Stats returns the present counters.
 func (in *Inbox) Stats() Stats { return in.env.stats }
 
-// Close makes the inbox ask nothing more.
+// Close stops the inbox from making queries.
 func (in *Inbox) Close() { in.env.closed = true }
 
-// Receive takes a frame of the gateway that is no answer.
+// Receive handles a frame of the gateway that is not an answer.
 func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Event:
@@ -174,7 +174,7 @@ func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
 	}
 }
 
-// Handed notes that the program has been told of everything up to seq, on a branch of the log.
+// Handed notes that everything up to seq, on a branch of the log, was passed to the program.
 func (in *Inbox) Handed(conv *Conversation, branch int, seq uint64) {
 	if branch == conv.Branch() {
 		conv.delivered = seq

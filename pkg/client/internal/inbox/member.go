@@ -5,7 +5,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// source is where the client learns of a conversation.
+// source is how the client learned of a conversation.
 type source int
 
 const (
@@ -14,11 +14,11 @@ const (
 	fromList
 )
 
-// receiveConversation takes what the gateway says of a conversation of the user.
+// receiveConversation handles the gateway's description of a conversation of the user.
 func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	conv := in.conversations[info.GetConversationId()]
 	known := conv != nil
-	// A conversation that the server had lost was created again, by its creator: its log begins anew.
+	// The creator of a conversation that the server had lost has created it again: its log starts again.
 	recreated := !known && in.env.Commands.Lost(info.GetConversationId())
 	if !known {
 		after := in.startOf(info, from)
@@ -36,7 +36,7 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	conv.listedBy, conv.nameFirst = in.env.connection, false
 	conv.SetJoined(info.GetJoinedSeq())
 	if conv.leaving && info.GetJoinedSeq() > conv.leaveAt {
-		// A member again before everything of the membership before was handed over: it goes on.
+		// The user is a member again before everything of the earlier membership was handed over: the conversation continues.
 		conv.leaving, conv.leaveAt = false, 0
 	}
 	if !conv.announced {
@@ -50,7 +50,7 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 		conv.Announce(head)
 	case known && head < conv.Last(),
 		(from == fromConnected || (from == fromAttached && !known)) && head < in.env.Commands.Newest(conv.ID()):
-		// What was pushed or committed meanwhile may be newer than this, so history decides.
+		// Events that were pushed or committed meanwhile may be newer than this, so history decides.
 		conv.Announce(head)
 		conv.suspect(nil)
 	case head > conv.Last() && conv.followed:
@@ -58,7 +58,7 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	case head > conv.Last():
 		conv.fill(head)
 	}
-	// What the last connection acknowledged may have been lost with it.
+	// The last acknowledgement of the previous connection may have been lost.
 	if info.GetCursor().GetReadSeq() < conv.read {
 		conv.unsentRead = true
 		conv.acknowledge()
@@ -68,16 +68,16 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	}
 }
 
-// startOf is the seq after which a conversation begins that the client knows nothing of.
+// startOf is the seq after which a conversation begins that the client does not know yet.
 func (in *Inbox) startOf(info *clientv1.Conversation, from source) uint64 {
 	switch {
 	case from == fromAttached || in.env.connection.start == clientv1.Start_START_FIRST:
-		// What is attached was joined just now.
+		// An attached conversation was joined just now.
 		return beforeJoin(info)
 	case in.env.connection.start == clientv1.Start_START_DELIVERED:
 		return max(beforeJoin(info), info.GetCursor().GetDeliveredSeq())
 	}
-	// The head of a list is later than that at connect; what was pushed meanwhile shows it.
+	// The head in a list is later than the head at connect; events that were pushed meanwhile show the difference.
 	if first := in.env.connection.strays[info.GetConversationId()]; from == fromList && first > 0 {
 		return min(info.GetHead(), first-1)
 	}
@@ -87,7 +87,7 @@ func (in *Inbox) startOf(info *clientv1.Conversation, from source) uint64 {
 // beforeJoin is the seq before the first one that the user may see.
 func beforeJoin(info *clientv1.Conversation) uint64 { return max(info.GetJoinedSeq(), 1) - 1 }
 
-// receiveDetached takes the end of the user's membership. It ends for the program when the last event was handed over.
+// receiveDetached handles the end of the user's membership. For the program it ends when the last event was handed over.
 func (in *Inbox) receiveDetached(detached *clientv1.Detached) {
 	conv := in.conversations[detached.GetConversationId()]
 	if conv == nil {

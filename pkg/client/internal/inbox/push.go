@@ -18,7 +18,7 @@ const (
 	read
 )
 
-// receiveEvent takes an event that the gateway pushed.
+// receiveEvent handles an event that the gateway pushed.
 func (in *Inbox) receiveEvent(came stream.Arrival) {
 	event := came.Event
 	conv := in.conversations[event.GetConversationId()]
@@ -40,7 +40,7 @@ func (in *Inbox) receiveEvent(came stream.Arrival) {
 	}
 }
 
-// receiveRepeat takes an event at or below Last.
+// receiveRepeat handles an event at or below Last.
 func (conv *Conversation) receiveRepeat(event *clientv1.Event) {
 	if conv.Contradicts(event) {
 		conv.suspect(nil)
@@ -48,13 +48,13 @@ func (conv *Conversation) receiveRepeat(event *clientv1.Event) {
 	}
 	conv.env.stats.RepeatsDropped++
 	if event.GetSeq() <= conv.delivered {
-		// The gateway does not know that it was received.
+		// The gateway does not know that the event was received.
 		conv.acknowledge()
 	}
 }
 
-// receiveStray takes an event of a conversation that the client does not know. It may be one that is about to be listed: then the
-// event will be read from there.
+// receiveStray handles an event of a conversation that the client does not know. The conversation may be listed soon: then the
+// event is read from history.
 func (in *Inbox) receiveStray(event *clientv1.Event) {
 	in.env.stats.StraysDropped++
 	if in.listed {
@@ -68,7 +68,7 @@ func (in *Inbox) receiveStray(event *clientv1.Event) {
 	}
 }
 
-// receiveHidden takes a stretch that the user may not see.
+// receiveHidden handles a stretch that the user may not see.
 func (in *Inbox) receiveHidden(hidden *clientv1.Hidden) {
 	conv := in.conversations[hidden.GetConversationId()]
 	switch {
@@ -83,7 +83,7 @@ func (in *Inbox) receiveHidden(hidden *clientv1.Hidden) {
 	}
 }
 
-// receiveReceipt takes a receipt, unless a newer one was taken.
+// receiveReceipt handles a receipt, unless a newer one was received.
 func (in *Inbox) receiveReceipt(receipt *conversationv1.Receipt) {
 	conv := in.conversations[receipt.GetConversationId()]
 	if conv == nil || receipt.GetVersion() <= conv.receipt {
@@ -109,14 +109,14 @@ func (conv *Conversation) handEvent(came stream.Arrival) error {
 	return nil
 }
 
-// handHidden hands a hidden stretch to the program that begins after Last or before.
+// handHidden hands a hidden stretch to the program. The stretch begins after Last or before it.
 func (conv *Conversation) handHidden(to uint64) {
 	hidden := conv.Skip(to)
 	conv.env.stats.Hidden++
 	conv.env.Program.Hidden(conv, conv.Branch(), hidden)
 }
 
-// proceed goes on after an attempt to take the event seq: with the held events, with a page, or not at all.
+// proceed continues after an attempt to take the event seq: with the held events, with a page, or not at all.
 func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	for err == nil {
 		next, held := conv.NextHeld()
@@ -138,8 +138,8 @@ func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	}
 }
 
-// doubt reacts to an event that does not verify: it is read from history, once more if it was. If that does not help, either the
-// server is on another branch of the log, or the conversation ends here.
+// doubt handles an event that does not verify. It reads the event from history, or once more if it came from there. If that does
+// not help, either the server is on another branch of the log, or the conversation ends here.
 func (conv *Conversation) doubt(seq uint64, err error, came way) {
 	conv.env.stats.ChainBreaks++
 	conv.DropHeld()

@@ -5,16 +5,15 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// Connecting begins an attempt to connect. It returns what the connect frame says: where conversations begin that the client does
-// not know, and the positions from which the others continue.
+// Connecting begins an attempt to connect. It returns the content of the connect frame: where unknown conversations begin, and
+// the positions from which the others continue.
 //
-// A connect frame has room for protocol.MaxResumePositions conversations. If the client has more, the connection is crowded:
-// the conversations that are not named begin at their head, as far as the gateway is concerned, and the client reads what it
-// lacks of them once the gateway has listed them. Of those among them that the user has left, the gateway says nothing;
-// reconnectForUnnamed takes care of these.
+// A connect frame has room for protocol.MaxResumePositions conversations. If the client has more, the connection is crowded: for
+// the gateway, unnamed conversations begin at their head, and the client reads the missing events of each once the gateway has
+// listed it. The gateway does not mention unnamed conversations that the user has left; reconnectForUnnamed handles these.
 func (in *Inbox) Connecting() (start clientv1.Start, positions []*clientv1.Position) {
 	next := &connection{start: in.env.Start}
-	// Whoever was away must not miss the beginning of what they joined meanwhile.
+	// A user who was offline must not miss the beginning of conversations that they joined meanwhile.
 	if in.listed && next.start == clientv1.Start_START_HEAD {
 		next.start = clientv1.Start_START_FIRST
 	}
@@ -44,16 +43,16 @@ func (conv *Conversation) position() *clientv1.Position {
 	return position
 }
 
-// listedAll notes that the gateway has named all conversations of the user.
+// listedAll notes that the gateway has listed all conversations of the user.
 func (in *Inbox) listedAll() {
 	in.listed = true
 	in.env.connection.listed, in.env.connection.strays = true, nil
 	in.reconnectForUnnamed()
 }
 
-// reconnectForUnnamed finds the conversations that a crowded connection says nothing of: neither were they named in connect, nor
-// are they among the user's, so the membership has ended. The next connect names them, and its gateway sends what is left of
-// them and where they end. That connect waits until the gateway has told this about those that were named now.
+// reconnectForUnnamed finds the conversations that a crowded connection does not mention: they were not named in connect and are
+// not listed as the user's, so the membership has ended. The next connect names them, and its gateway sends their remaining
+// events and their end. That connect waits until the gateway has done the same for the conversations that were named now.
 func (in *Inbox) reconnectForUnnamed() {
 	connection := in.env.connection
 	if connection == nil || !connection.crowded || !connection.listed || connection.reconnect {

@@ -3,7 +3,7 @@ package inbox
 // maxTurns is how many conversations have their turn at the same time.
 const maxTurns = 4
 
-// turns lets conversations have their turn in the order in which they came, a few at the same time.
+// turns gives conversations their turn in the order of arrival, a few at the same time.
 type turns struct {
 	waiting []*Conversation
 	running int

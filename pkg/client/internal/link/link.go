@@ -1,5 +1,5 @@
 // Package link is one connection to a gateway: it dials, authenticates, reads frames, writes messages, answers heartbeats and
-// notices silence. It knows neither conversations nor commands; a Handler does.
+// detects silence. It knows neither conversations nor commands; a Handler does.
 package link
 
 import (
@@ -19,18 +19,18 @@ import (
 const ConnectID = 1
 
 var (
-	// ErrSilent says that the gateway said nothing for two heartbeats.
+	// ErrSilent means that the gateway sent nothing for two heartbeats.
 	ErrSilent = errors.New("no message from the gateway for two heartbeats")
-	// ErrGoAway says that the gateway asked the client to connect anew.
+	// ErrGoAway means that the gateway asked the client to reconnect.
 	ErrGoAway = errors.New("gateway asked the client to reconnect")
 )
 
 // Conn is one connection. ReadMessage is called by one goroutine, WriteMessage by another, Close by any.
 type Conn interface {
-	// ReadMessage gives the next message, valid until the next call. When the gateway closed the connection, the error wraps
-	// a *websocket.CloseError of gorilla/websocket.
+	// ReadMessage returns the next message, valid until the next call. If the gateway closed the connection, the error wraps a
+	// *websocket.CloseError of gorilla/websocket.
 	ReadMessage() ([]byte, error)
-	// WriteMessage sends one message. It must not block for ever.
+	// WriteMessage sends one message. It must not block forever.
 	WriteMessage(message []byte) error
 	// Close ends the connection and every call that waits for it. It may be called more than once.
 	Close() error
@@ -46,22 +46,22 @@ type Config struct {
 	Handler        Handler
 }
 
-// Handler is what the frames of a connection are for. No method is called under the lock of the link.
+// Handler handles the frames of a connection. No method is called under the lock of the link.
 type Handler interface {
-	// ConnectMessage makes the connect message.
+	// ConnectMessage returns the connect message.
 	ConnectMessage(token string) *clientv1.Connect
-	// Connected takes the answer to connect. Only after it are Receive, Append and Disconnected called.
+	// Connected handles the answer to connect. Receive, Append and Disconnected are called only after it.
 	Connected(l *Link, connected *clientv1.ServerFrame) error
-	// Receive takes one frame. An error ends the connection.
+	// Receive handles one frame. An error ends the connection.
 	Receive(f *clientv1.ServerFrame, at time.Time) error
-	// Append appends what is to be sent now to a message: at most so many frames. If the link is Closing, it is the last chance,
-	// and nothing is to be sent that needs an answer. Due is when there is more to send without a Wake; zero for never.
+	// Append appends the frames to be sent now to a message: at most frames of them. If the link is Closing, this is the last call,
+	// and it must not append anything that needs an answer. due is when there is more to send without a Wake; zero for never.
 	Append(l *Link, message []byte, frames int) (_ []byte, due time.Time)
-	// Disconnected is told once that the connection has ended.
+	// Disconnected is called once when the connection has ended.
 	Disconnected()
 }
 
-// Link is one attempt to connect, and the connection that comes of it:
+// Link is one attempt to connect, and the connection that results from it:
 //
 //	        Dial          answer to connect       Fail, ctx ends, silence, go_away
 //	new ──────────▶ authenticating ──────▶ connected ──────▶ closing ──▶ ended
@@ -69,7 +69,7 @@ type Handler interface {
 type Link struct {
 	cfg  Config
 	conn Conn
-	// wake tells the writer that there is something to do; done that the connection has ended.
+	// wake wakes the writer when there is work; done is closed when the connection has ended.
 	wake chan struct{}
 	done chan struct{}
 	// workers are the writer and what Go started; their context ends with the connection.
@@ -79,7 +79,7 @@ type Link struct {
 	// mu guards what follows. It is never held while the handler or the connection is called.
 	mu        sync.Mutex
 	heartbeat time.Duration
-	// heard is when the gateway last said anything.
+	// heard is when the gateway last sent a message.
 	heard time.Time
 	// reconnectAt is when to end the connection after go_away; zero without one.
 	reconnectAt time.Time
@@ -88,21 +88,21 @@ type Link struct {
 	failure     error
 }
 
-// End is how a connection ended.
+// End describes how a connection ended.
 type End struct {
-	// Err is why; not nil.
+	// Err is the reason; never nil.
 	Err error
 	// Connected is when the gateway accepted the connection; zero if it did not.
 	Connected time.Time
-	// Close is how the gateway closed the connection; nil if it did not.
+	// Close describes how the gateway closed the connection; nil if it did not.
 	Close *Close
 	// Refusal is the gateway's answer to connect, if it was an error.
 	Refusal *conversationv1.Error
-	// ReconnectAt is when the gateway asked to connect anew; zero if it did not.
+	// ReconnectAt is when the gateway asked the client to reconnect; zero if it did not.
 	ReconnectAt time.Time
 }
 
-// Close is how a gateway closed a connection.
+// Close describes how a gateway closed a connection.
 type Close struct {
 	Code   errcode.CloseCode
 	Reason string
@@ -113,7 +113,7 @@ func New(cfg Config) *Link {
 	return &Link{cfg: cfg, wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
-// Run connects, and returns when the connection has ended and everything that belongs to it has. It is called once.
+// Run connects, and returns when the connection and all its goroutines have ended. It is called once.
 func (l *Link) Run(ctx context.Context) End {
 	opening, cancel := context.WithTimeout(ctx, l.cfg.ConnectTimeout)
 	defer cancel()
@@ -146,7 +146,7 @@ func (l *Link) Wake() {
 	}
 }
 
-// Fail ends the connection, after what Append gives to be sent last. The first error counts.
+// Fail ends the connection, after sending what Append appends for the last message. The first error counts.
 func (l *Link) Fail(err error) {
 	l.mu.Lock()
 	if l.failure == nil {
@@ -164,12 +164,12 @@ func (l *Link) Closing() bool {
 	return l.closing
 }
 
-// Go calls f in a goroutine that Run waits for. The context ends with the connection. It may be called from Receive only.
+// Go calls f in a goroutine that Run waits for. The context ends with the connection. Go may be called only from Receive.
 func (l *Link) Go(f func(ctx context.Context)) {
 	l.workers.Go(func() { f(l.working) })
 }
 
-// authenticate sends connect and waits for the answer. It returns the answer, and the frames that came in the same message; no
+// authenticate sends connect and waits for the answer. It returns the answer and the frames that came in the same message; no
 // frames if the connection has ended.
 func (l *Link) authenticate(token string) (early []*clientv1.ServerFrame, end End) {
 	connect := &clientv1.ClientFrame{
@@ -188,7 +188,7 @@ func (l *Link) authenticate(token string) (early []*clientv1.ServerFrame, end En
 		}
 		err = frame.DecodeServer(l.cfg.Codec, message, func(f *clientv1.ServerFrame) error {
 			if answer := f.GetError(); answer != nil && f.GetId() == ConnectID {
-				refusal = answer // the close code that follows says whether to come back
+				refusal = answer // the close code that follows indicates whether to reconnect
 			} else if f.GetConnected() != nil || early != nil {
 				early = append(early, f)
 			}
@@ -220,7 +220,7 @@ func (l *Link) serve(ctx context.Context, early []*clientv1.ServerFrame) (end En
 	defer l.workers.Wait()
 	defer cancel()
 	l.workers.Go(l.write)
-	// When ctx ends, the writer sends what is to be sent last and closes the connection, which ends the reading.
+	// When ctx ends, the writer sends the last message and closes the connection; that ends the reader.
 	unwatch := context.AfterFunc(ctx, func() { l.Fail(context.Cause(ctx)) })
 	defer unwatch()
 	defer func() {
@@ -278,7 +278,7 @@ func (l *Link) receive(f *clientv1.ServerFrame, at time.Time) error {
 	return l.cfg.Handler.Receive(f, at)
 }
 
-// ended is the end of a connection whose reading failed.
+// ended describes the end of a connection after a read error.
 func ended(err error) End {
 	if closed := closeOf(err); closed != nil {
 		return End{Err: fmt.Errorf("closed by the gateway: %s (%d): %w", closed.Code, int(closed.Code), err), Close: closed}

@@ -17,21 +17,22 @@ import (
 )
 
 const (
-	// A server's message is a page of at most protocol.MaxPage events, or what had gathered for a slow reader; this is far beyond both.
+	// A message of the server is a page of at most protocol.MaxPage events, or the backlog of a slow reader; this limit is far above
+	// both.
 	maxMessageBytes = 64 << 20
-	// Ten thousand clients in a process are mostly idle, so what an idle one holds is kept small.
+	// In a process with ten thousand clients most are idle, so an idle client must use little memory.
 	readBufferBytes  = 1024
 	writeBufferBytes = 4096
 	keepBufferBytes  = 4096
-	// Longest that a write may take before the connection counts as dead.
+	// Longest time of a write before the connection counts as dead.
 	writeTimeout = 10 * time.Second
-	// Longest that saying goodbye may take.
+	// Longest time of sending the close frame.
 	closeTimeout = 250 * time.Millisecond
 )
 
-// DialWebSocket makes a function that opens WebSocket connections. The header names the subprotocol to ask for.
+// DialWebSocket returns a function that opens WebSocket connections. The header names the subprotocol to request.
 func DialWebSocket(trust *tls.Config) func(ctx context.Context, url string, header http.Header) (Conn, error) {
-	// Write buffers are taken from the pool for the time of one write only.
+	// Write buffers are taken from the pool only for the duration of one write.
 	dialer := &websocket.Dialer{
 		Proxy: http.ProxyFromEnvironment, ReadBufferSize: readBufferBytes,
 		WriteBufferSize: writeBufferBytes, WriteBufferPool: &sync.Pool{}, TLSClientConfig: trust,
@@ -47,7 +48,7 @@ func DialWebSocket(trust *tls.Config) func(ctx context.Context, url string, head
 		codec, known := frame.CodecFor(ws.Subprotocol())
 		if want := header.Get("Sec-WebSocket-Protocol"); !known || codec.Subprotocol() != want {
 			_ = ws.Close()
-			return nil, fmt.Errorf("dial gateway: it does not speak %s", want)
+			return nil, fmt.Errorf("dial gateway: it does not support %s", want)
 		}
 		ws.SetReadLimit(maxMessageBytes)
 		return &webSocket{ws: ws, opcode: codec.MessageType()}, nil
@@ -93,12 +94,12 @@ func (w *webSocket) WriteMessage(message []byte) error {
 
 func (w *webSocket) Close() error {
 	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	// The peer may be gone already; closing is what counts.
+	// The peer may have disconnected already, so an error does not matter.
 	_ = w.ws.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout))
 	return w.ws.Close()
 }
 
-// closeOf is how the gateway closed the connection; nil if it just ended.
+// closeOf describes how the gateway closed the connection; nil if it ended without a close frame.
 func closeOf(err error) *Close {
 	var closed *websocket.CloseError
 	if !errors.As(err, &closed) || closed.Code < 4000 {

@@ -9,9 +9,9 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// write is the writer: it sends what there is to send and watches the clock, until the connection ends.
+// write is the writer: it sends messages and checks the clock until the connection ends.
 func (l *Link) write() {
-	// Closing ends the reader, too.
+	// Closing the connection ends the reader, too.
 	defer l.conn.Close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -47,14 +47,14 @@ func (l *Link) write() {
 	}
 }
 
-// duty is what the writer has to do now.
+// duty is the writer's next work.
 type duty struct {
 	pong, closing, silent bool
 	// due is when to look again; zero for when it is woken.
 	due time.Time
 }
 
-// checkClock ends a connection that is silent or was told to go away, and returns what the writer has to do.
+// checkClock ends a connection that is silent or was told to go away, and returns the writer's next work.
 func (l *Link) checkClock(now time.Time) (d duty) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,7 +72,7 @@ func (l *Link) checkClock(now time.Time) (d duty) {
 	return d
 }
 
-// failLocked is Fail, once that time has come.
+// failLocked is Fail, but only once a time has come.
 func (l *Link) failLocked(now, at time.Time, err error) {
 	if now.Before(at) {
 		return
@@ -83,7 +83,7 @@ func (l *Link) failLocked(now, at time.Time, err error) {
 	l.closing = true
 }
 
-// compose makes the next message, and returns when to look again.
+// compose builds the next message, and returns when to check again.
 func (l *Link) compose(message []byte, now duty) (_ []byte, due time.Time) {
 	frames := protocol.MaxFrames
 	if now.pong {

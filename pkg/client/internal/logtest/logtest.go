@@ -1,4 +1,4 @@
-// Package logtest makes logs of conversations for tests: chained events, and the pages that a server would answer.
+// Package logtest builds logs of conversations for tests: chained events, and the pages that a server would return.
 package logtest
 
 import (
@@ -50,7 +50,7 @@ func (l *Log) Grow(n int) {
 	}
 }
 
-// Back undoes everything above seq. What is added from then on differs from what was there.
+// Back undoes everything above seq. Events that are added afterwards differ from the undone ones.
 func (l *Log) Back(seq uint64) {
 	l.events = l.events[:seq:seq]
 	l.branch++

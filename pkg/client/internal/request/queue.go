@@ -21,11 +21,11 @@ type Config struct {
 	Wake func()
 }
 
-// Queue holds the unfinished requests of a client. It is not safe for concurrent use: the caller's lock guards it, and callbacks
+// Queue holds the unfinished requests of a client. It is not safe for concurrent use: the caller's lock guards it. Callbacks
 // (Done, Prepare, Policy) are called under that lock.
 type Queue struct {
 	cfg Config
-	// pending are all unfinished requests; ready those to be sent next, and some that were finished since.
+	// pending are all unfinished requests; ready are those to be sent next, and some that have finished since.
 	pending map[*Request]struct{}
 	ready   []*Request
 	// maxFrame is the largest frame that the gateway accepts, 0 if it is not known.
@@ -34,7 +34,7 @@ type Queue struct {
 	// The rest belongs to the present connection. Open requests by their id on it; nil without a connection.
 	open   map[uint64]*Request
 	lastID uint64
-	// due is when the next request times out or becomes ready; zero for never.
+	// due is when the next request times out or becomes ready; zero if there is none.
 	due time.Time
 
 	// Retries counts how often a request was sent again, Timeouts how often because there was no answer in time.
@@ -47,7 +47,7 @@ func NewQueue(cfg Config) *Queue { return &Queue{cfg: cfg, pending: map[*Request
 // Pending is the number of unfinished requests.
 func (q *Queue) Pending() int { return len(q.pending) }
 
-// Due is when Append has something to do without being woken; zero for never.
+// Due is when Append has work to do without being woken; zero if it has none.
 func (q *Queue) Due() time.Time { return q.due }
 
 // Ask adds a request that is sent as soon as possible.
@@ -84,7 +84,7 @@ func (q *Queue) FailAll(err error) {
 	q.ready = nil
 }
 
-// Connect begins a connection: whatever the last one left unanswered is sent again. Ids continue after lastID.
+// Connect begins a connection: requests that the previous connection left unanswered are sent again. Ids continue after lastID.
 func (q *Queue) Connect(maxFrame int, lastID uint64) {
 	q.maxFrame, q.lastID, q.open, q.due = maxFrame, lastID, map[uint64]*Request{}, time.Time{}
 	now := time.Now()
@@ -100,7 +100,7 @@ func (q *Queue) Connect(maxFrame int, lastID uint64) {
 	q.cfg.Wake()
 }
 
-// Disconnect ends a connection, and the requests that live no longer than it.
+// Disconnect ends a connection, and the requests that are limited to it.
 func (q *Queue) Disconnect() {
 	q.open, q.due = nil, time.Time{}
 	for r := range q.pending {
@@ -110,14 +110,14 @@ func (q *Queue) Disconnect() {
 	}
 }
 
-// Accepted takes the notice that the server holds the request with that id.
+// Accepted handles the notice that the server holds the request with that id.
 func (q *Queue) Accepted(id uint64) {
 	if r := q.open[id]; r != nil && r.Policy != nil {
 		r.Policy.Accepted()
 	}
 }
 
-// Answer takes the answer to a request. An answer that comes too late is dropped: the request was sent again since, or has ended.
+// Answer handles the answer to a request. A late answer is dropped: the request was sent again since, or has ended.
 func (q *Queue) Answer(f *clientv1.ServerFrame) {
 	r := q.open[f.GetId()]
 	if r == nil {
@@ -141,8 +141,8 @@ func (q *Queue) Answer(f *clientv1.ServerFrame) {
 	q.retryLater(r, time.Duration(refusal.GetRetryAfterMs())*time.Millisecond, err)
 }
 
-// Append appends one message's worth of requests to buf: at most frames of them, and no more bytes than the gateway accepts.
-// It first makes those ready whose time has come.
+// Append appends requests for one message to buf: at most frames of them, and no more bytes than the gateway accepts. First it
+// makes due requests ready.
 func (q *Queue) Append(buf []byte, frames int) []byte {
 	if q.open == nil {
 		return buf
@@ -153,7 +153,7 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 	for len(q.ready) > 0 && frames > 0 {
 		r := q.ready[0]
 		if r.state != ready {
-			// It ended while it waited here.
+			// The request ended while it was in this list.
 			q.ready = q.ready[1:]
 			continue
 		}
@@ -189,7 +189,7 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 	return buf
 }
 
-// makeDueReady makes the requests ready whose time has come.
+// makeDueReady makes due requests ready.
 func (q *Queue) makeDueReady() {
 	q.due = time.Time{}
 	now := time.Now()
@@ -247,7 +247,7 @@ func (q *Queue) makeOpen(r *Request) {
 	q.remind(r.due)
 }
 
-// remind makes Due no later than that time.
+// remind moves Due to that time, unless it is earlier already.
 func (q *Queue) remind(due time.Time) {
 	if q.open != nil && (q.due.IsZero() || due.Before(q.due)) {
 		q.due = due

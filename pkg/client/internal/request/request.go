@@ -37,8 +37,8 @@ type Request struct {
 	Done func(answer *clientv1.ServerFrame, err error)
 	// OneConnection makes the request end with ErrConnectionLost when the connection ends.
 	OneConnection bool
-	// Policy decides when to send a request again that must not simply fail. Defaults to none: a temporary error is retried for
-	// ever, any other error is final.
+	// Policy decides when to retry a request that must not simply fail. Defaults to none: a temporary error is retried forever, any
+	// other error is final.
 	Policy Policy
 
 	state state
@@ -51,16 +51,16 @@ type Request struct {
 type Policy interface {
 	// Sent is called when the request was written; again is false the first time.
 	Sent(again bool)
-	// Accepted is called when the server says that it holds the request, before it answers.
+	// Accepted is called when the server reports that it holds the request, before it answers.
 	Accepted()
-	// Unanswered is called when the request was written and its answer did not come: in time, or before the connection ended.
+	// Unanswered is called when the request was written but not answered in time, or not before the connection ended.
 	Unanswered()
 	// Refused is called with the error of an answer; outcome is true if the answer is an outcome, false if the gateway itself
-	// failed. The result true retries a request although the error is not temporary.
+	// failed. If it returns true, the request is retried although the error is not temporary.
 	Refused(refusal *conversationv1.Error, outcome bool) (retry bool)
-	// TooLarge is called when the request is larger than this gateway accepts. The result true retries it later.
+	// TooLarge is called when the request is larger than this gateway accepts. If it returns true, the request is retried later.
 	TooLarge() (retry bool)
-	// Expired is called before the request waits for its next try. An error ends it instead.
+	// Expired is called before the request waits for its next try. An error ends the request instead.
 	Expired(cause error) error
 }
 

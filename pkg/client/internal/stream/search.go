@@ -11,29 +11,29 @@ import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 //	  ▼                remembered events at or below the server's head, newest first in steps that double, then halving
 //	older  ──────────▶ Forked
 //
-// The caller reads the event Seq and gives it to Compare until the result is not More. The stream must not move meanwhile.
+// The caller reads the event Seq and passes it to Compare until the result is not More. The stream must not move meanwhile.
 type Search struct {
 	stream *Stream
-	// looked is the index of the mark that is compared next, or newest.
+	// looked is the index of the mark to compare next, or newest.
 	looked int
-	// Marks below low are in common, those from high on are not; step is how far the next look goes back.
+	// Marks below low are in common, those from high on are not; step is how far the next comparison goes back.
 	low, high, step int
 	// hash is the server's hash of the last mark in common.
 	hash []byte
 }
 
-// newest is in place of an index while the newest event is compared, which need not have a mark.
+// newest replaces an index while the newest event is compared, which need not have a mark.
 const newest = -1
 
-// Verdict is what a search found.
+// Verdict is the result of a search.
 type Verdict int
 
 const (
-	// More says that another event must be compared.
+	// More means that another event must be compared.
 	More Verdict = iota
-	// Same says that the server has what the client has.
+	// Same means that the server has the same events as the client.
 	Same
-	// Forked says that the server's log went back, or is another one.
+	// Forked means that the server's log went back, or is a different one.
 	Forked
 )
 
@@ -55,7 +55,7 @@ func (s *Search) Seq() uint64 {
 	return s.stream.trail.marks[s.looked].seq
 }
 
-// Compare takes the server's page from Seq on. Committed is the newest seq that the client knows from the outcome of a command.
+// Compare takes the server's page from Seq on. committed is the newest seq that the client knows from the outcome of a command.
 // With Forked it returns the last event in common.
 func (s *Search) Compare(page *clientv1.Page, committed uint64) (Verdict, Common) {
 	if s.looked == newest {
@@ -81,7 +81,7 @@ func (s *Search) compareNewest(page *clientv1.Page, committed uint64) (Verdict, 
 	case same && page.GetHead() >= max(last, committed):
 		return Same, Common{}
 	case same && page.GetHead() >= last:
-		// Only what this client knows from outcomes is gone.
+		// Only events that this client knows from outcomes are lost.
 		return Forked, Common{Seq: last, Hash: theirs.GetHash()}
 	}
 	s.high, s.step = trail.below(min(page.GetHead(), last)), 1

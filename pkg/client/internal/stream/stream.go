@@ -1,5 +1,5 @@
-// Package stream follows the log of one conversation: how far the client has it, which events came too early, and where the log
-// of the server parts from what the client had. It does no I/O, takes no lock and calls nobody.
+// Package stream follows the log of one conversation: how far the client has it, which events arrived too early, and where the
+// server's log differs from the client's. It does no I/O, takes no lock and calls no other part.
 package stream
 
 import (
@@ -82,19 +82,19 @@ func (s *Stream) SetJoined(seq uint64) {
 	}
 }
 
-// Announce notes that the log reaches at least to head.
+// Announce notes that the log extends at least to head.
 func (s *Stream) Announce(head uint64) { s.head = max(s.head, head) }
 
-// GiveUp forgets what is missing, until something new is announced.
+// GiveUp forgets missing events, until a new head is announced.
 func (s *Stream) GiveUp() { s.head, s.held = s.last, nil }
 
-// Contradicts returns true if the client had another event in place of this one.
+// Contradicts returns true if the client had a different event at this seq.
 func (s *Stream) Contradicts(event *clientv1.Event) bool {
 	m := s.trail.at(event.GetSeq())
 	return m != nil && !m.is(event.GetHash())
 }
 
-// Take moves to the event after Last, if it is that one and verifies. The error is a *chain.Broken.
+// Take moves to the event after Last, if event is that one and verifies. The error is a *chain.Broken.
 func (s *Stream) Take(check *Checker, event *clientv1.Event) (chain.Content, error) {
 	switch {
 	case event.GetSeq() != s.last+1:
@@ -122,7 +122,7 @@ func (s *Stream) Skip(to uint64) *clientv1.Hidden {
 	return hidden
 }
 
-// Hold keeps an event that came too early, if there is room and it continues what is held.
+// Hold keeps an event that arrived too early, if there is room and it continues the held events.
 func (s *Stream) Hold(came Arrival) {
 	n := len(s.held)
 	if n < maxHeld && (n == 0 || s.held[n-1].Event.GetSeq()+1 == came.Event.GetSeq()) {
@@ -141,10 +141,10 @@ func (s *Stream) NextHeld() (Arrival, bool) {
 	return next, true
 }
 
-// DropHeld drops what is held: it is read instead.
+// DropHeld drops the held events: they are read instead.
 func (s *Stream) DropHeld() { s.held = nil }
 
-// AsRead is an event of a page. If it is held as well, the held copy knows its trace; those before it are of no more use.
+// AsRead is an event of a page. If the event is also held, the held copy knows its trace; held events before it are dropped.
 func (s *Stream) AsRead(event *clientv1.Event) Arrival {
 	s.dropHeldUpTo(event.GetSeq() - 1)
 	if len(s.held) > 0 && s.held[0].Event.GetSeq() == event.GetSeq() {
@@ -162,8 +162,9 @@ func (s *Stream) dropHeldUpTo(seq uint64) {
 	}
 }
 
-// Merge goes through a page, in order: take gets each event after Last and moves over it, skip gets the end of each hidden
-// stretch that begins there and moves over it. It stops with the first error, and returns the seq that it stopped at.
+// Merge iterates over a page, in order: it calls take for each event after Last, which moves over the event, and skip with the
+// end of each hidden stretch that begins there, which moves over the stretch. It stops at the first error, and returns the seq
+// where it stopped.
 func (s *Stream) Merge(page *clientv1.Page, take func(Arrival) error, skip func(to uint64)) (seq uint64, err error) {
 	events, hidden := page.GetEvents(), page.GetHidden()
 	for {
@@ -185,7 +186,7 @@ func (s *Stream) Merge(page *clientv1.Page, take func(Arrival) error, skip func(
 	}
 }
 
-// Rewind goes back to the event to, whose hash is nil if it is not known: what came after it was undone at the server.
+// Rewind goes back to the event to, whose hash is nil if it is not known: the server has undone the events after it.
 func (s *Stream) Rewind(to uint64, hash []byte) {
 	s.branch++
 	s.last, s.head, s.held = to, to, nil

@@ -15,9 +15,9 @@ type mark struct {
 	hash [chain.PrefixSize]byte
 }
 
-// trail remembers some of the events that the client had of one conversation, so that it finds the last one that it has in
-// common with a server whose log went back. It has the newest 32, and before them two to four each time that the distance
-// to the newest doubles. The zero value is empty.
+// trail remembers some of the events that the client had of one conversation, to find the last one in common with a server whose
+// log went back. It keeps the newest 32 events, and before them two to four each time the distance to the newest doubles. The
+// zero value is empty.
 type trail struct {
 	marks []mark // by rising seq
 	limit int
@@ -35,8 +35,8 @@ func (t *trail) add(seq uint64, hash []byte) {
 	}
 }
 
-// thin drops old marks. A mark at some distance stays when its seq is a multiple of half that distance, rounded down to a power
-// of two; so one that is dropped would not be kept later either.
+// thin drops old marks. A mark at some distance stays if its seq is a multiple of half that distance, rounded down to a power of
+// two. So a dropped mark would not be kept later either.
 func (t *trail) thin() {
 	newest, kept := t.newest().seq, t.marks[:0]
 	for _, m := range t.marks {

@@ -41,8 +41,8 @@ func (c *Checker) Check(v *chain.Verifier, event *clientv1.Event) (chain.Content
 	case content == chain.Erased:
 		event.Body = nil
 	case c.codec != frame.Proto && len(event.GetBodyBytes()) > 0:
-		// JSON has the body twice. Only the bytes were checked, so the program gets what they say. Bytes that this client cannot
-		// read are a body without an action, like those of a newer kind.
+		// JSON has the body twice. Only the bytes were checked, so the program gets their content. Bytes that this client cannot read
+		// are passed on as a body without an action, like those of a newer kind.
 		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
 			event.Body = &conversationv1.Body{}
 		}

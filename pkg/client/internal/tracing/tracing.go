@@ -39,7 +39,7 @@ func Traceparent(ctx context.Context) string {
 	return string(h)
 }
 
-// Parse reads a traceparent. The result is invalid for any other text: a client ignores what it does not understand.
+// Parse reads a traceparent. The result is invalid for any other text: a client ignores values that it cannot parse.
 func Parse(traceparent string) trace.SpanContext {
 	if traceparent == "" {
 		return trace.SpanContext{}
