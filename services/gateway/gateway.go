@@ -270,7 +270,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case errors.Is(err, ErrMismatch):
 		return err
 	case err != nil && ctx.Err() == nil:
-		g.log.Warn("clients are refused until the history service is there", "error", err)
+		g.log.Warn("clients are refused until the history service is available", "error", err)
 	}
 	submitter, err := broker.NewSubmitter(g.nats, g.installation.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{MaxPending: g.cfg.MaxCommands}, g.log)
 	if err != nil {

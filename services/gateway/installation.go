@@ -85,7 +85,7 @@ func checkInstallation(answer *historyv1.GetInstallationResponse, partitions int
 			ErrMismatch, level, conversation.MaxLevel())
 	}
 	if answer.GetLevel() == 0 {
-		return errors.New("the history service does not say which protocol level the installation has")
+		return errors.New("the history service did not report the installation's protocol level")
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func (i *installation) watch(ctx context.Context) error {
 		case errors.Is(err, ErrMismatch):
 			return err
 		case err != nil && ctx.Err() == nil:
-			i.log.Warn("the installation's protocol level could not be read; the next try comes soon", "error", err)
+			i.log.Warn("the installation's protocol level could not be read; retrying soon", "error", err)
 		}
 	}
 	return nil

@@ -97,7 +97,7 @@ func (r *Room) reloadLocked() {
 	}
 	h := r.hub
 	h.cfg.Metrics.Reloads.Inc()
-	h.cfg.Logger.Warn("the log of a conversation is not the one that clients were sent; it is read anew. Was the database restored, or did it fail over?",
+	h.cfg.Logger.Warn("the log of a conversation differs from the one that was sent to clients; it is read again. Was the database restored, or did it fail over?",
 		"conversation", r.id, "seq", r.head)
 	r.growLocked(-r.bytes)
 	r.receipt = 0 // versions go back with the log
@@ -118,7 +118,7 @@ func (r *Room) reloadLocked() {
 			if err == nil || r.isClosed() {
 				return
 			}
-			h.cfg.Logger.Warn("a conversation cannot be read anew yet", "conversation", r.id, "error", err)
+			h.cfg.Logger.Warn("a conversation could not be read again yet", "conversation", r.id, "error", err)
 			wait = backoff.Wait(h.ctx.Done(), wait)
 		}
 	})

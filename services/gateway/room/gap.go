@@ -135,7 +135,7 @@ func (r *Room) empty() bool {
 }
 
 // errReloaded says that a room had to begin anew while its events were read.
-var errReloaded = errors.New("the log of the conversation is not the one that clients were sent")
+var errReloaded = errors.New("the log of the conversation differs from the one that was sent to clients")
 
 // load reads the events after a seq for everybody in the room who needs them now, once.
 func (r *Room) load(after uint64) ([]*entry, error) {

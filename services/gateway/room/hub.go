@@ -259,7 +259,7 @@ func (h *Hub) open(fresh []*Room) {
 			if err == nil {
 				return
 			}
-			h.cfg.Logger.Warn("new conversations cannot be followed yet", "conversations", len(fresh), "error", err)
+			h.cfg.Logger.Warn("could not subscribe to new conversations yet", "conversations", len(fresh), "error", err)
 		}
 	})
 }

@@ -98,7 +98,7 @@ func (a *Acks) passBatch(partition int, batch []*brokerv1.Ack) {
 		err = a.publish(partition, data)
 	}
 	if err != nil {
-		a.log.Debug("acks are not passed on now", "partition", partition, "error", err)
+		a.log.Debug("could not send acknowledgements", "partition", partition, "error", err)
 		for _, ack := range batch {
 			a.Add(ack.GetConversationId(), ack.GetUserId(), ack.GetDeliveredSeq(), ack.GetReadSeq())
 		}

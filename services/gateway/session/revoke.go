@@ -121,7 +121,7 @@ func (a *Sessions) WatchRevocations(ctx context.Context) {
 		}
 		newest, err := a.readRevocations(ctx, since)
 		if err != nil && ctx.Err() == nil {
-			a.deps.Log.Warn("revoked tokens could not be read; the next try comes soon", "error", err)
+			a.deps.Log.Warn("revoked tokens could not be read; retrying soon", "error", err)
 		}
 		since = max(since, newest) // the store's times rise from one revocation to the next, so nothing is skipped
 	}
