@@ -252,7 +252,7 @@ func rank(pinned []uint32, partition int) int {
 
 func (m *Manager) stopAll(reason string) {
 	if len(m.assignments) > 0 {
-		m.Log.Error("giving up all partitions", "reason", reason, "partitions", len(m.assignments))
+		m.Log.Error("releasing all partitions", "reason", reason, "partitions", len(m.assignments))
 	}
 	for _, t := range m.assignments {
 		t.Stop()
@@ -278,7 +278,7 @@ func (m *Manager) releaseAll(ctx context.Context) {
 		Worker: m.Worker, TtlMs: uint32(m.TTL.Milliseconds()), Release: release, Stopping: true,
 	})
 	if err != nil {
-		m.Log.Warn("could not give the leases back; they expire by themselves", "after", m.TTL, "error", err)
+		m.Log.Warn("could not release the leases; they expire by themselves", "after", m.TTL, "error", err)
 		return
 	}
 	m.Announce()

@@ -40,7 +40,7 @@ import (
 )
 
 // errResync ends a session: messages that it published or read recently may be lost.
-var errResync = errors.New("the connection to NATS was lost in between")
+var errResync = errors.New("the connection to NATS was lost in the meantime")
 
 // States of a partition as operators see them; a third is "stopped: " and why.
 const (
@@ -173,7 +173,7 @@ func (w *Worker) Run(ctx context.Context) {
 			w.Log.Info("starting a new session", "reason", err)
 		case errors.Is(err, commit.ErrSuperseded):
 			w.Metrics.Superseded.Inc()
-			w.Log.Warn("gave the partition up until the lease is confirmed", "reason", err)
+			w.Log.Warn("released the partition until the lease is confirmed", "reason", err)
 			w.awaitConfirmation()
 		case errors.Is(err, takeover.ErrHole), errors.Is(err, ErrClocks), errors.Is(err, errTooNew):
 			w.Alarm(err)

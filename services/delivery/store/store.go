@@ -16,7 +16,7 @@ import (
 )
 
 // ErrStopping ends a call because the work on the partition is stopped.
-var ErrStopping = errors.New("the partition is being given up")
+var ErrStopping = errors.New("the partition is being released")
 
 // BackoffCeiling is the longest wait between two tries.
 const BackoffCeiling = 2 * time.Second

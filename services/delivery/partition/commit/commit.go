@@ -166,7 +166,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 			}
 			return false, fmt.Errorf("%w: %w", ErrSuperseded, err)
 		case store.StateDiffers:
-			return false, fmt.Errorf("the store has other events than were expected: %w", err)
+			return false, fmt.Errorf("the store has different events than expected: %w", err)
 		case store.TooLarge:
 			return false, nil
 		case store.Rejected:
@@ -182,7 +182,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 			uncertain = true
 		}
 		if pause.Tries == 0 {
-			c.Log.Warn("the store did not take a batch; trying again", "commands", len(entries), "error", err)
+			c.Log.Warn("the store did not accept a batch; trying again", "commands", len(entries), "error", err)
 		}
 		c.Host.Sleep(pause.Next())
 		if c.Host.Stopped() {
@@ -213,7 +213,7 @@ func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 // partition stops with an alarm until the store accepts it.
 func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err error) {
 	if _, already := known.Poisoned[e.Sequence]; already {
-		c.Host.Alarm(fmt.Errorf("the store takes neither message %d nor its dead letter: %w", e.Sequence, err))
+		c.Host.Alarm(fmt.Errorf("the store accepts neither message %d nor its dead letter: %w", e.Sequence, err))
 		return
 	}
 	c.Log.Error("a command becomes a dead letter", "sequence", e.Sequence, "error", err)

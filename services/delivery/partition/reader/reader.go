@@ -16,7 +16,7 @@ import (
 )
 
 // errGap means that the broker skipped a sequence. The next session finds out whether the message was lost or only not delivered.
-var errGap = errors.New("the broker left out messages")
+var errGap = errors.New("the broker skipped messages")
 
 // Queue is the bounded queue between the reader of a stream and the commit loop: it collects the next batch while one is being
 // appended. It holds one batch; when it is full the reader waits, and the broker stops sending.
@@ -153,7 +153,7 @@ func Start(ctx context.Context, js jetstream.JetStream, stream string, from, str
 func (r *reader) handle(ctx context.Context, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil {
-		r.queue.fail(fmt.Errorf("a message of the stream carries no position: %w", err))
+		r.queue.fail(fmt.Errorf("a message of the stream has no position: %w", err))
 		return
 	}
 	sequence := meta.Sequence.Stream
