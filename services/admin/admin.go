@@ -101,8 +101,8 @@ func askAll[T any, M interface {
 	defer cancel()
 	answers, err := fleet.AskAll[T, M](ctx, s.Fleet, service, method, request)
 	if err != nil {
-		s.Log.WarnContext(ctx, "cannot ask over NATS", "asked", service, "method", method, "error", err)
-		return nil, nil, status.Errorf(codes.Unavailable, "the %s instances cannot be asked over NATS", service)
+		s.Log.WarnContext(ctx, "could not query instances over NATS", "asked", service, "method", method, "error", err)
+		return nil, nil, status.Errorf(codes.Unavailable, "the %s instances cannot be queried over NATS", service)
 	}
 	var found []from[T]
 	var missing []*adminv1.Missing
@@ -139,7 +139,7 @@ func (s *Server) notify(ctx context.Context, subject string, data []byte) {
 		err = s.NATS.FlushWithContext(ctx)
 	}
 	if err != nil {
-		s.Log.WarnContext(ctx, "a notice may not have got out", "subject", subject, "error", err)
+		s.Log.WarnContext(ctx, "a notice may not have been sent", "subject", subject, "error", err)
 	}
 }
 

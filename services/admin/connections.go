@@ -183,7 +183,7 @@ func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequ
 	response.Missing = missing
 	s.acted(ctx, "revoke", "user", user, "before_ms", response.GetBeforeMs(), "closed", response.GetClosed(), "missing", names(missing))
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, "the tokens are revoked, but gateways cannot be told over NATS: they learn of it from the store within seconds")
+		return nil, status.Error(codes.Unavailable, "the tokens are revoked, but gateways cannot be notified over NATS: they read the revocation from the store within seconds")
 	}
 	return response, nil
 }
