@@ -99,7 +99,7 @@ func (b *breaker) state() circuitbreaker.State {
 var (
 	errSlow = status.Error(codes.DeadlineExceeded, "no answer yet")
 	errOpen = status.Error(codes.Unavailable, "the service failed too often just now; it is tried again in a moment")
-	errFull = status.Error(codes.Unavailable, "too many calls of the service are under way; try again later")
+	errFull = status.Error(codes.Unavailable, "too many calls of the service are in flight; try again later")
 )
 
 func (b *breaker) unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {

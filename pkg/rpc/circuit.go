@@ -39,7 +39,7 @@ func newCircuit(log *slog.Logger) *circuit {
 			switch event.NewState { // mu is held
 			case circuitbreaker.OpenState:
 				c.asked = time.Now()
-				log.Warn("a service fails too often; not calling it for a moment")
+				log.Warn("a service fails too often; calls are paused for a moment")
 			case circuitbreaker.ClosedState:
 				log.Info("calling a service again")
 			case circuitbreaker.HalfOpenState:

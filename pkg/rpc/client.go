@@ -94,7 +94,7 @@ func clientTransport(cfg ClientConfig, tel *telemetry.Telemetry) (credentials.Tr
 	case bundle == nil:
 		return insecure.NewCredentials(), nil
 	case cfg.Service == "":
-		return nil, errors.New("with TLS the role of the service must be known")
+		return nil, errors.New("with TLS the role of the service must be set")
 	}
 	return mutual{bundle: bundle, service: cfg.Service}, nil
 }

@@ -107,7 +107,7 @@ func (i *Inproc) call(ctx context.Context, m inprocMethod, request, reply any) e
 
 // NewStream returns an error: no service that runs in one process needs streams yet.
 func (i *Inproc) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, status.Error(codes.Unimplemented, "there are no streams within a process")
+	return nil, status.Error(codes.Unimplemented, "streams are not supported within a process")
 }
 
 // crossOver derives the handler's context from the caller's: the caller's outgoing metadata becomes the handler's incoming

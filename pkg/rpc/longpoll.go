@@ -34,7 +34,7 @@ func (b *breaker) poll(ctx context.Context, g *gate, wait time.Duration, invoke 
 }
 
 // errStopping is the answer to a long poll when the server stops.
-var errStopping = status.Error(codes.Unavailable, "the service is being stopped; ask again")
+var errStopping = status.Error(codes.Unavailable, "the service is being stopped; try again")
 
 // polls ends long polls when the server stops: otherwise they would delay the stop.
 type polls struct {
