@@ -356,7 +356,7 @@ func (s *Submitter) onPubAck(msg *nats.Msg) {
 	if !bytes.Contains(msg.Data, []byte(`"seq":`)) || bytes.Contains(msg.Data, []byte(`"error":`)) {
 		c.tryAt = now.Add(50*time.Millisecond + rand.N(100*time.Millisecond))
 		s.mu.Unlock()
-		s.log.Debug("the broker did not take a command", "subject", msg.Header.Get("Status"), "answer", string(msg.Data))
+		s.log.Debug("the broker did not accept a command", "subject", msg.Header.Get("Status"), "answer", string(msg.Data))
 		return
 	}
 	if !c.republish && !now.After(c.notAfter) && bytes.Contains(msg.Data, []byte(`"duplicate"`)) {
