@@ -152,7 +152,7 @@ func maskedError(err error) error {
 }
 
 // ErrStreamOutdated means that a version of Runnel created the stream before owners purged it; such a stream cannot be used.
-var ErrStreamOutdated = errors.New("the stream denies purging, as streams of early versions of Runnel did, and NATS cannot change that; " +
+var ErrStreamOutdated = errors.New("the stream denies purging, like those of early versions of Runnel, and NATS cannot lift that; " +
 	"let the installation commit everything with the version that made it, then delete the stream: it is made anew")
 
 // EnsureStreams creates the streams of all partitions, and applies the settings that Runnel's guarantees rest on to existing
