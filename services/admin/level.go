@@ -73,7 +73,7 @@ func mayRaise(level conversation.Level, parts []*adminv1.PartLevel, missing []*a
 		return status.Errorf(codes.FailedPrecondition, "level %d is not known to %s: replace them with a version that knows it, then raise the level",
 			level, strings.Join(behind, ", "))
 	case len(silent) > 0:
-		return status.Errorf(codes.FailedPrecondition, "no answer from %s: raise the level when they answer, or when they have ended", strings.Join(silent, ", "))
+		return status.Errorf(codes.FailedPrecondition, "no answer from %s: raise the level when they answer or have ended", strings.Join(silent, ", "))
 	}
 	return nil
 }
