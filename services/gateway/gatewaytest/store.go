@@ -76,7 +76,7 @@ func (f *Store) ListMembers(context.Context, *historyv1.ListMembersRequest, ...g
 	return &historyv1.ListMembersResponse{Members: f.Members}, nil
 }
 
-// ErrDown is what it answers while it is down.
+// ErrDown is the error that a Store returns while it is down.
 var ErrDown = status.Error(codes.Unavailable, "away")
 
 // Heads answers as the history service does.

@@ -59,7 +59,7 @@ func (e Encoding) Codec() frame.Codec { return encodings[e].codec }
 // WithBodyBytes is the encoding whose events carry the bytes of their bodies.
 func (e Encoding) WithBodyBytes() Encoding { return encodings[e].bodyBytes }
 
-// Message makes one message of the frames that fill appends in the encoding's codec.
+// Message returns one message that contains the frames that fill appends, in the encoding's codec.
 func (e Encoding) Message(fill func([]byte) []byte) []byte {
 	f := &encodings[e].framing
 	return f.seal(fill(make([]byte, f.room, 512)), encodings[e].codec)
