@@ -186,7 +186,7 @@ func (s *Service) Check(context.Context) error {
 	return nil
 }
 
-// startPartition starts the work on a partition. ended is called after it has ended.
+// startPartition starts the work on a partition. It calls ended after that work has ended.
 func (s *Service) startPartition(p int, ended func()) lease.Assignment {
 	ctx, cancel := context.WithCancel(context.Background()) // ended by the worker's Stop, after a time to finish
 	s.mu.Lock()
