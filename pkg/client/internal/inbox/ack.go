@@ -46,7 +46,7 @@ func (a *acks) add(conv *Conversation, delay time.Duration) {
 	a.remind(delay)
 }
 
-// remind makes the acknowledgement due after a delay at the latest.
+// remind makes the acknowledgement due no later than after a delay.
 func (a *acks) remind(delay time.Duration) {
 	if a.wake == nil {
 		return
