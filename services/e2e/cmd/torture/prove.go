@@ -47,7 +47,7 @@ var bugs = []planted{
 	{tag: "runnel_bug_needs_not_loaded", program: launch.Delivery},
 	{tag: "runnel_bug_refusal_forgotten", program: launch.Delivery},
 	// A partition that lost commands stands still, which is seen when everything must be live again.
-	{tag: "runnel_bug_purge_above_watermark", program: launch.Delivery, change: lasting(10 * time.Second)},
+	{tag: "runnel_bug_purge_above_watermark", program: launch.Delivery, change: lasting(15 * time.Second)},
 	{tag: "runnel_bug_no_watermark_check", program: launch.History},
 	{tag: "runnel_bug_no_unique_key", program: launch.History},
 	{tag: "runnel_bug_effects_outside_transaction", program: launch.History},
@@ -115,6 +115,11 @@ func (c *cli) prove(ctx context.Context, dir string) (int, error) {
 		}
 		fmt.Printf("\n== %s: building and running, at most %v\n", b, bugDuration)
 		report, err := c.runBug(ctx, filepath.Join(dir, "bug-"+strconv.Itoa(n)), plain, b)
+		if err == nil && report.Green() && c.Seed == 0 {
+			// A fault must meet a command on its way. One run may miss that by chance; two hardly do.
+			fmt.Printf("== %s: not found with seed %d; running once more with another\n", b, report.Seed)
+			report, err = c.runBug(ctx, filepath.Join(dir, "bug-"+strconv.Itoa(n)+"-again"), plain, b)
+		}
 		if errors.Is(err, torture.ErrSkipped) {
 			fmt.Printf("== %s: %v\n", b, err)
 			proofs = append(proofs, proof{Bug: b.String(), Skipped: err.Error()})
