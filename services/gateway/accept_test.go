@@ -1,12 +1,10 @@
 package gateway
 
 import (
-	"bytes"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -178,27 +176,16 @@ func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
 // A notice that cannot be decoded does nothing, and operators are told.
 func TestNoticesThatCannotBeDecoded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	conn := login(t, address)
-	logs := &logBuffer{}
+	logs := &gatewaytest.Log{}
 	taken, nonsense := notices{g.sessions, slog.New(slog.NewTextHandler(logs, nil))}, &nats.Msg{Data: []byte{0xff}}
 	taken.onJoined(nonsense)
 	taken.onRevoked(nonsense)
-	require.Contains(t, logs.text.String(), "a joined message cannot be decoded")
-	require.Contains(t, logs.text.String(), "a notice of revoked tokens cannot be decoded")
+	require.Contains(t, logs.String(), "a joined message cannot be decoded")
+	require.Contains(t, logs.String(), "a notice of revoked tokens cannot be decoded")
 	require.NoError(t, conn.WriteMessage(websocket.BinaryMessage, frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{
 		Id: 2, Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}},
 	})))

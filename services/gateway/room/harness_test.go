@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,28 +51,11 @@ type stage struct {
 	hub     *Hub
 	store   *gatewaytest.Store
 	bus     *fakeBus
-	logs    *logBuffer
+	logs    *gatewaytest.Log
 	metrics *metrics.Metrics
 	shared  *outbox.Shared
 	joined  chan string
 	clients sync.WaitGroup
-}
-
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // fakeBus delivers nothing by itself.
@@ -122,7 +104,7 @@ func newStage(t *testing.T) *stage {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &stage{
 		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[string]chan *nats.Msg{}},
-		logs: &logBuffer{}, metrics: metrics.New(prometheus.NewRegistry()), joined: make(chan string, 100),
+		logs: &gatewaytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), joined: make(chan string, 100),
 	}
 	recorder := flight.NewRecorder(1024)
 	s.shared = &outbox.Shared{

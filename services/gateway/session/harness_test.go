@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,7 +53,7 @@ type stage struct {
 	store   *gatewaytest.Store
 	history *hooked // the store, as sessions and rooms ask it
 	bus     *fakeBus
-	logs    *logBuffer
+	logs    *gatewaytest.Log
 	metrics *metrics.Metrics
 	shared  *outbox.Shared
 	level   conversation.Level
@@ -62,23 +61,6 @@ type stage struct {
 	refuse  error               // of passing acknowledgements on
 	submits chan broker.Submission
 	readers sync.WaitGroup
-}
-
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // fakeBus hands rooms what the test says.
@@ -146,7 +128,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &stage{
 		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[string]chan *nats.Msg{}},
-		logs: &logBuffer{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1, passed: make(chan *brokerv1.Acks, 100),
+		logs: &gatewaytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1, passed: make(chan *brokerv1.Acks, 100),
 		submits: make(chan broker.Submission, 100),
 	}
 	s.history = &hooked{Store: s.store}
