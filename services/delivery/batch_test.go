@@ -25,12 +25,14 @@ import (
 // oneByOne is what a stream of commands must come to, in the plainest way: the meaning of the rules, without batches and
 // without a cache.
 type oneByOne struct {
-	store    *fakeHistory
+	store    *deliverytest.History
 	refusals []*dedupe.Refusal // all there ever were
 	limit    int
 }
 
-func newOneByOne(limit int) *oneByOne { return &oneByOne{store: newFakeHistory(1), limit: limit} }
+func newOneByOne(limit int) *oneByOne {
+	return &oneByOne{store: deliverytest.NewHistory(1), limit: limit}
+}
 
 func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 	if e.Command == nil {
@@ -38,7 +40,7 @@ func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 	}
 	key := source.KeyOf(e.Command)
 	var v plan.Result
-	if first := o.store.keys[key]; first != nil {
+	if first := o.store.Keys[key]; first != nil {
 		v.SetRepeated(first, e.Command, false)
 		return v.Outcome(e.Command)
 	}
@@ -65,10 +67,10 @@ func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 	if v.Late = e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs(); v.Late {
 		return v.Outcome(e.Command)
 	}
-	result, refusal := conversation.Apply(o.store.states[key.Conversation], o.facts(t, e), e.Command, e.Body, e.TimeMs())
+	result, refusal := conversation.Apply(o.store.States[key.Conversation], o.facts(t, e), e.Command, e.Body, e.TimeMs())
 	if refusal == nil {
 		v.Event = result.Event
-		o.store.put(t, e.Sequence, result)
+		o.store.Put(t, e.Sequence, result)
 		return v.Outcome(e.Command)
 	}
 	v.Refusal = refusal
@@ -95,20 +97,9 @@ func (o *oneByOne) facts(t rapid.TB, e source.Message) *conversation.Facts {
 	return facts
 }
 
-// put appends one event.
-func (f *fakeHistory) put(t rapid.TB, sequence uint64, result conversation.Result) {
-	mark := f.watermarks[0]
-	answer, err := f.append(&historyv1.AppendRequest{
-		Expected: mark, Next: &historyv1.Watermark{Stream: "1", Sequence: sequence, TimeNs: result.Event.GetTimeMs() * 1e6}, BeginEpoch: mark == nil,
-		Events: []*conversationv1.Event{result.Event}, Sequences: []uint64{sequence}, Effects: result.Effects,
-	})
-	require.NoError(t, err)
-	require.Empty(t, answer.GetDuplicates())
-}
-
 // inBatches does with a store what a session does: load, plan, ask about refusals, append, learn of duplicates, again.
 type inBatches struct {
-	store    *fakeHistory
+	store    *deliverytest.History
 	planner  plan.Planner
 	cache    *cache.Cache
 	refusals *dedupe.Refusals
@@ -119,7 +110,7 @@ type inBatches struct {
 
 func newInBatches(limit int) *inBatches {
 	b := &inBatches{
-		store: newFakeHistory(1), planner: plan.Planner{Partition: 0, Partitions: 1, Apply: conversation.Apply}, limit: limit, mark: &historyv1.Watermark{},
+		store: deliverytest.NewHistory(1), planner: plan.Planner{Partition: 0, Partitions: 1, Apply: conversation.Apply}, limit: limit, mark: &historyv1.Watermark{},
 	}
 	b.forgetAndLearn()
 	return b
@@ -343,36 +334,12 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 			remembered += len(batched.refusals.Latest)
 		}
 		replans += batched.replans
-		batched.store.verify(t) // I2, I5 and the chain
-		plain.store.same(t, batched.store)
+		batched.store.Verify(t) // I2, I5 and the chain
+		plain.store.Same(t, batched.store)
 	})
 	require.Positive(t, replans, "the test never met a duplicate")
 	require.Positive(t, unremembered, "the test never lacked room for a refusal")
 	require.Positive(t, remembered)
-}
-
-// same checks that two stores have the same logs and views.
-func (f *fakeHistory) same(t rapid.TB, other *fakeHistory) {
-	require.Len(t, other.logs, len(f.logs))
-	require.Len(t, other.keys, len(f.keys))
-	for id, log := range f.logs { // I1, I3, I4
-		require.Len(t, other.logs[id], len(log))
-		for i, event := range log {
-			require.True(t, proto.Equal(event, other.logs[id][i]), "seq %d: want %v, got %v", i+1, event, other.logs[id][i])
-		}
-	}
-	for id, view := range f.views { // I11
-		require.Len(t, other.views[id].rows, len(view.rows))
-		for seq, row := range view.rows {
-			require.True(t, proto.Equal(row, other.views[id].rows[seq]), "want %v, got %v", row, other.views[id].rows[seq])
-		}
-		for seq, reactions := range view.reactions {
-			require.Len(t, other.views[id].reactions[seq], len(reactions))
-			for i, reaction := range reactions {
-				require.True(t, proto.Equal(reaction, other.views[id].reactions[seq][i]))
-			}
-		}
-	}
 }
 
 // nothing is the world of a partition in which nothing was committed.

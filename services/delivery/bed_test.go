@@ -21,6 +21,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/services/admin"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
@@ -35,7 +36,7 @@ type bed struct {
 	server     *server.Server
 	nc         *nats.Conn
 	js         jetstream.JetStream
-	store      *fakeHistory
+	store      *deliverytest.History
 	submitter  *broker.Submitter
 
 	mu       sync.Mutex
@@ -51,7 +52,7 @@ type bed struct {
 
 func newBed(tb testing.TB, partitions int) *bed {
 	tb.Helper()
-	b := &bed{t: tb, partitions: partitions, dir: tb.TempDir(), store: newFakeHistory(partitions), changed: wake.NewSignal()}
+	b := &bed{t: tb, partitions: partitions, dir: tb.TempDir(), store: deliverytest.NewHistory(partitions), changed: wake.NewSignal()}
 	b.startServer()
 	b.nc = b.connect()
 	var err error

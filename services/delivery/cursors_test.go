@@ -60,11 +60,11 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 		&brokerv1.Ack{ConversationId: "nonsense", UserId: "bob", ReadSeq: 2, DeliveredSeq: 2}, // no conversation
 	)
 	b.await("delivered to 3, read by 2", func() bool { d, r := b.at(id, 2); return d == 3 && r == 2 })
-	require.EqualValues(t, 2, b.store.cursor(id, "cid").GetReadSeq())
-	require.EqualValues(t, 2, b.store.cursor(id, "cid").GetDeliveredSeq(), "what was read was received")
-	require.NotZero(t, b.store.cursor(id, "cid").GetReadTimeMs())
-	require.EqualValues(t, 2, b.store.cursor(id, "bob").GetDeliveredSeq())
-	require.Zero(t, b.store.cursor(id, "eve").GetDeliveredSeq())
+	require.EqualValues(t, 2, b.store.Cursor(id, "cid").GetReadSeq())
+	require.EqualValues(t, 2, b.store.Cursor(id, "cid").GetDeliveredSeq(), "what was read was received")
+	require.NotZero(t, b.store.Cursor(id, "cid").GetReadTimeMs())
+	require.EqualValues(t, 2, b.store.Cursor(id, "bob").GetDeliveredSeq())
+	require.Zero(t, b.store.Cursor(id, "eve").GetDeliveredSeq())
 	require.Equal(t, 1, w.count("acks_dropped_total"))
 
 	// A new owner knows the cursors from the store; the conversation is loaded for the acknowledgement.
@@ -104,7 +104,7 @@ func TestMembersComeAndGoInReceipts(t *testing.T) {
 func TestFailedFlushIsTriedAgain(t *testing.T) {
 	b := newBed(t, 1)
 	tries, told := 0, 0
-	b.store.saving = func(*historyv1.SaveCursorsRequest) error {
+	b.store.Saving = func(*historyv1.SaveCursorsRequest) error {
 		if tries++; tries <= 3 {
 			b.mu.Lock()
 			told += len(b.receipts)
@@ -118,5 +118,5 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 	b.send(create)
 	b.await("the receipt", func() bool { d, _ := b.at(create.GetConversationId(), 1); return d == 1 })
 	require.Zero(t, told)
-	require.EqualValues(t, 1, b.store.cursor(create.GetConversationId(), "ann").GetReadSeq())
+	require.EqualValues(t, 1, b.store.Cursor(create.GetConversationId(), "ann").GetReadSeq())
 }

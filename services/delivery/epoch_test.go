@@ -21,11 +21,11 @@ import (
 )
 
 // rising checks that the positions of all events rise, as the store demands of them.
-func (f *fakeHistory) rising(t *testing.T) {
+func rising(t *testing.T, f *deliverytest.History) {
 	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, positions := range f.positions {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	for _, positions := range f.Positions {
 		var last *historyv1.Position
 		for _, at := range positions {
 			require.True(t, last == nil || takeover.Before(
@@ -44,28 +44,28 @@ func TestEpochs(t *testing.T) {
 	w := b.startWorker(nil)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
-	first := b.store.mark()
+	first := b.store.Mark()
 	require.NotZero(t, first.GetEpoch())
 	b.send(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x")))
-	require.Equal(t, first.GetEpoch(), b.store.mark().GetEpoch())
+	require.Equal(t, first.GetEpoch(), b.store.Mark().GetEpoch())
 
 	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
 	b.sendOnce(deliverytest.Command(create.GetConversationId(), "eve", 3, deliverytest.Text("refused")))
-	replaced := b.store.mark()
+	replaced := b.store.Mark()
 	require.Equal(t, first.GetEpoch()+1, replaced.GetEpoch())
 	require.EqualValues(t, 3, b.send(deliverytest.Command(create.GetConversationId(), "ann", 4, deliverytest.Text("x"))).GetSeq())
-	require.Equal(t, replaced.GetEpoch(), b.store.mark().GetEpoch(), "one epoch for one stream")
+	require.Equal(t, replaced.GetEpoch(), b.store.Mark().GetEpoch(), "one epoch for one stream")
 
 	w.stop()
-	mark := b.store.mark()
+	mark := b.store.Mark()
 	mark.Sequence += 10
 	mark.TimeNs++
-	b.store.setMark(mark)
+	b.store.SetMark(mark)
 	b.startWorker(nil)
 	require.EqualValues(t, 4, b.send(deliverytest.Command(create.GetConversationId(), "ann", 5, deliverytest.Text("x"))).GetSeq())
-	require.Equal(t, replaced.GetEpoch()+1, b.store.mark().GetEpoch())
-	b.store.verify(t)
-	b.store.rising(t)
+	require.Equal(t, replaced.GetEpoch()+1, b.store.Mark().GetEpoch())
+	b.store.Verify(t)
+	rising(t, b.store)
 }
 
 // An owner that sees the database go back behind what it was told is committed raises the epoch, and the stream brings back
@@ -76,20 +76,20 @@ func TestDatabaseGoesBack(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	b.send(create)
-	b.store.mu.Lock()
-	backup := b.store.clone()
-	b.store.mu.Unlock()
+	b.store.Mu.Lock()
+	backup := b.store.Clone()
+	b.store.Mu.Unlock()
 	for i := range 3 {
 		b.send(deliverytest.Command(id, "ann", 10+i, deliverytest.Text("x")))
 	}
-	before := b.store.mark()
-	b.store.mu.Lock()
-	b.store.watermarks, b.store.logs, b.store.keys, b.store.states = backup.watermarks, backup.logs, backup.keys, backup.states
-	b.store.mu.Unlock()
+	before := b.store.Mark()
+	b.store.Mu.Lock()
+	b.store.Watermarks, b.store.Logs, b.store.Keys, b.store.States = backup.Watermarks, backup.Logs, backup.Keys, backup.States
+	b.store.Mu.Unlock()
 	require.EqualValues(t, 5, b.send(deliverytest.Command(id, "ann", 20, deliverytest.Text("y"))).GetSeq())
-	require.Greater(t, b.store.mark().GetEpoch(), before.GetEpoch())
-	b.store.verify(t)
-	require.Len(t, b.store.logs[id], 5)
+	require.Greater(t, b.store.Mark().GetEpoch(), before.GetEpoch())
+	b.store.Verify(t)
+	require.Len(t, b.store.Logs[id], 5)
 }
 
 // A stream that was made anew with old messages in it does not repeat them: those that were refused stay refused.
@@ -102,19 +102,19 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 	b.send(deliverytest.Command(id, "eve", 2, deliverytest.Text("refused")))
 	b.send(deliverytest.Command(id, "ann", 3, add("eve")))
 	w.stop()
-	mark := b.store.mark()
+	mark := b.store.Mark()
 	mark.Stream = "another"
-	b.store.setMark(mark)
-	b.store.mu.Lock()
-	clear(b.store.refusals) // even if it were not remembered
-	b.store.mu.Unlock()
+	b.store.SetMark(mark)
+	b.store.Mu.Lock()
+	clear(b.store.Refusals) // even if it were not remembered
+	b.store.Mu.Unlock()
 	b.forget()
 	w = b.startWorker(nil)
 	require.EqualValues(t, 3, b.send(deliverytest.Command(id, "ann", 4, deliverytest.Text("after it"))).GetSeq())
 	require.Equal(t, 1, w.count("stream_replaced_total"))
-	require.Equal(t, mark.GetEpoch()+1, b.store.mark().GetEpoch())
-	b.store.verify(t)
-	b.store.rising(t)
+	require.Equal(t, mark.GetEpoch()+1, b.store.Mark().GetEpoch())
+	b.store.Verify(t)
+	rising(t, b.store)
 }
 
 // Messages that look old by the broker's time and were admitted later than that are not passed over: the partition stops.
@@ -127,16 +127,16 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	fresh := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("new, by the gateway's clock"))
 	fresh.AdmittedMs = time.Now().Add(time.Hour).UnixMilli()
 	b.putCommand(fresh)
-	mark := b.store.mark()
+	mark := b.store.Mark()
 	mark.Stream, mark.TimeNs = "another", time.Now().UnixNano()
-	b.store.setMark(mark)
+	b.store.SetMark(mark)
 	// What is new by the broker's time too must not be committed before what lies before it was looked at.
 	b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 3, deliverytest.Text("after it")))
 	w = b.startWorker(nil)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.Contains(t, w.state(0), "message 2")
 	require.Contains(t, w.state(0), "delete the stream")
-	require.Equal(t, mark.GetSequence(), b.store.mark().GetSequence())
+	require.Equal(t, mark.GetSequence(), b.store.Mark().GetSequence())
 }
 
 func TestAgreement(t *testing.T) {
@@ -215,7 +215,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 	read := func(user string, seq uint64) {
 		b.cache.Acknowledge([]*brokerv1.Ack{{ConversationId: id, UserId: user, ReadSeq: seq}}, 1)
 		check()
-		b.store.cursors[cursor.Key{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
+		b.store.Cursors[deliverytest.CursorKey{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
 	}
 	for round := range 20 {
 		do("ann", deliverytest.Text("x"))
@@ -228,7 +228,7 @@ func TestReceiptVersionsRise(t *testing.T) {
 		if round%3 == 0 {
 			// What is in memory and was told is stored; the next owner knows it from there.
 			for user, at := range b.cursorsOf(id) {
-				b.store.cursors[cursor.Key{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.Delivered, ReadSeq: at.Read}
+				b.store.Cursors[deliverytest.CursorKey{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.Delivered, ReadSeq: at.Read}
 			}
 			b.forgetAndLearn()
 			b.load(t, deliverytest.Messages(t, deliverytest.Command(id, "ann", 999, deliverytest.Text("y"))))

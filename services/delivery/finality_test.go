@@ -59,7 +59,7 @@ func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 	b.forget()
 	b.putCommand(hello)
 	require.EqualValues(t, 3, b.resultOf(hello).GetSeq(), "committed before wins over the remembered refusal")
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 // A refusal is told once the append that remembers it is committed, also when the batch holds nothing else.
@@ -72,7 +72,7 @@ func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
 	defer open() // a test that fails must not leave the worker waiting
-	b.store.fail(func(in *historyv1.AppendRequest) error {
+	b.store.Fail(func(in *historyv1.AppendRequest) error {
 		appended <- in
 		<-gate
 		return nil
@@ -90,7 +90,7 @@ func TestRefusalIsStoredBeforeItIsTold(t *testing.T) {
 	told := slices.ContainsFunc(b.results, func(r *brokerv1.Result) bool { return r.GetOutcome().GetCommandId() == deliverytest.CommandID(2) })
 	b.mu.Unlock()
 	require.False(t, told)
-	b.store.fail(nil, nil)
+	b.store.Fail(nil, nil)
 	open()
 	b.resultOf(refused)
 }
@@ -101,15 +101,15 @@ func TestDeadLetterIsFinal(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
 	b.send(create)
-	b.store.fail(poison, nil)
+	b.store.Fail(poison, nil)
 	bad := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("poison"))
 	b.putCommand(bad)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
-	b.store.fail(nil, nil)
+	b.store.Fail(nil, nil)
 	b.forget()
 	b.putCommand(bad)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
-	require.Len(t, b.store.deadLetters(), 1)
+	require.Len(t, b.store.DeadLetters(), 1)
 	bad.Attempt, bad.Salt = 1, bytes.Repeat([]byte{1}, chain.SaltSize)
 	require.EqualValues(t, 2, b.sendOnce(bad).GetSeq())
 	require.Equal(t, 4, w.count("commands_total"))
@@ -145,7 +145,7 @@ func TestNoRoomForRefusals(t *testing.T) {
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(deliverytest.Command(id, "eve", 2, deliverytest.Text("x"))).GetError().GetCode())
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, b.send(deliverytest.Command(id, "eve", 3, deliverytest.Text("x"))).GetError().GetCode())
 	require.Equal(t, 1, w.count("refusals_unremembered_total"))
-	require.Len(t, b.store.refusals, 1)
+	require.Len(t, b.store.Refusals, 1)
 }
 
 // Commands that refer to messages find them: in memory, in the store, and in their own batch.
@@ -168,18 +168,18 @@ func TestNeedsAreLoaded(t *testing.T) {
 	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
 	require.EqualValues(t, 6, b.send(deliverytest.Command(id, "ann", 7, remove)).GetSeq())
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, b.send(deliverytest.Command(id, "bob", 8, react(2, "+1", false))).GetError().GetCode())
-	b.store.mu.Lock()
-	require.Empty(t, b.store.logs[id][1].GetBody(), "erased in the append's transaction")
-	require.Empty(t, b.store.logs[id][2].GetBody(), "its edit, too")
-	require.EqualValues(t, 6, b.store.views[id].rows[2].GetDeletedSeq())
-	b.store.mu.Unlock()
-	b.store.verify(t)
+	b.store.Mu.Lock()
+	require.Empty(t, b.store.Logs[id][1].GetBody(), "erased in the append's transaction")
+	require.Empty(t, b.store.Logs[id][2].GetBody(), "its edit, too")
+	require.EqualValues(t, 6, b.store.Views[id].Rows[2].GetDeletedSeq())
+	b.store.Mu.Unlock()
+	b.store.Verify(t)
 }
 
 func (b *bed) asked() int {
-	b.store.mu.Lock()
-	defer b.store.mu.Unlock()
-	return b.store.asked
+	b.store.Mu.Lock()
+	defer b.store.Mu.Unlock()
+	return b.store.Asked
 }
 
 // A plain message costs nothing for what others may refer to.

@@ -50,8 +50,8 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 			b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 			require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 			require.Contains(t, w.state(0), "Start workers of the version that knows level 2")
-			require.Equal(t, at-1, b.store.mark().GetSequence())
-			require.Empty(t, b.store.deadLetters())
+			require.Equal(t, at-1, b.store.Mark().GetSequence())
+			require.Empty(t, b.store.DeadLetters())
 			require.Positive(t, w.count("too_new_total"))
 			b.mu.Lock()
 			for _, r := range b.results {
@@ -64,9 +64,9 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 
 // raise raises the installation's level above what this build knows, as an operator may who does not see that it runs.
 func (b *bed) raise() {
-	b.store.mu.Lock()
-	defer b.store.mu.Unlock()
-	b.store.level = uint32(conversation.MaxLevel()) + 1
+	b.store.Mu.Lock()
+	defer b.store.Mu.Unlock()
+	b.store.Level = uint32(conversation.MaxLevel()) + 1
 }
 
 // A command that claims more than the installation's level comes from nobody honest. It must not stop the partition.
@@ -85,7 +85,7 @@ func TestCommandThatOverstatesItsLevelIsPutAside(t *testing.T) {
 				w = b.startWorker(nil)
 			}
 			require.EqualValues(t, 2, b.send(deliverytest.Command(create.GetConversationId(), "ann", 3, deliverytest.Text("after it"))).GetSeq())
-			require.Len(t, b.store.deadLetters(), 1)
+			require.Len(t, b.store.DeadLetters(), 1)
 			require.Zero(t, w.count("partition_stopped"))
 		})
 	}
@@ -106,9 +106,9 @@ func TestCommandOfANewerVersionMovesThePartition(t *testing.T) {
 	b.raise()
 	b.putCommand(newer(create.GetConversationId(), 2))
 	b.eventually("it is moved", func() bool {
-		b.store.leases.Mu.Lock()
-		defer b.store.leases.Mu.Unlock()
-		return b.store.leases.Wanted[0] == "newer"
+		b.store.Leases.Mu.Lock()
+		defer b.store.Leases.Mu.Unlock()
+		return b.store.Leases.Wanted[0] == "newer"
 	})
 	b.eventually("it says so", func() bool { return strings.Contains(w.state(0), "the partition goes to newer") })
 }
@@ -126,19 +126,19 @@ func TestWorkerThatDoesNotFit(t *testing.T) {
 		return s.Run(ctx)
 	}
 	require.ErrorIs(t, run(3), ErrPartitions)
-	b.store.level = uint32(conversation.MaxLevel()) + 1
+	b.store.Level = uint32(conversation.MaxLevel()) + 1
 	require.ErrorIs(t, run(2), ErrLevel)
 }
 
 func TestRaiseLevelOfAStandalone(t *testing.T) {
-	store := newFakeHistory(1)
-	store.level = 0
+	store := deliverytest.NewHistory(1)
+	store.Level = 0
 	for range 2 {
 		level, err := RaiseLevel(t.Context(), store, slog.New(slog.DiscardHandler))
 		require.NoError(t, err)
 		require.Equal(t, conversation.MaxLevel(), level)
 	}
-	store.level = uint32(conversation.MaxLevel()) + 1
+	store.Level = uint32(conversation.MaxLevel()) + 1
 	_, err := RaiseLevel(t.Context(), store, slog.New(slog.DiscardHandler))
 	require.ErrorIs(t, err, ErrLevel)
 }
@@ -146,7 +146,7 @@ func TestRaiseLevelOfAStandalone(t *testing.T) {
 // Submit admits what the installation's level allows and refuses what it does not know.
 func TestSubmitAdmits(t *testing.T) {
 	b := newBed(t, 1)
-	b.store.level = 0
+	b.store.Level = 0
 	w := b.startWorker(nil)
 	b.eventually("running", func() bool { return w.state(0) == "running" })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -154,9 +154,9 @@ func TestSubmitAdmits(t *testing.T) {
 	request := &deliveryv1.SubmitRequest{Sender: "ann", CommandId: deliverytest.CommandID(1), Body: deliverytest.Group("g")}
 	_, err := w.Submit(ctx, request)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
-	b.store.mu.Lock()
-	b.store.level = 1
-	b.store.mu.Unlock()
+	b.store.Mu.Lock()
+	b.store.Level = 1
+	b.store.Mu.Unlock()
 	answer, err := w.Submit(ctx, request)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, answer.GetOutcome().GetSeq())

@@ -1,10 +1,12 @@
 package delivery
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -50,7 +52,7 @@ func TestMetricsOfAnOutage(t *testing.T) {
 	id := create.GetConversationId()
 	var away atomic.Bool
 	away.Store(true)
-	b.store.fail(func(*historyv1.AppendRequest) error {
+	b.store.Fail(func(*historyv1.AppendRequest) error {
 		if away.Load() {
 			return status.Error(codes.Unavailable, "away")
 		}
@@ -91,7 +93,7 @@ func TestMetricsOfQuestions(t *testing.T) {
 	b := newBed(t, 1)
 	var away atomic.Bool
 	w := b.startWorker(func(_ *Config, d *Deps) {
-		d.History = &reluctant{fakeHistory: b.store, refuse: func() error {
+		d.History = &reluctant{History: b.store, refuse: func() error {
 			if away.Load() {
 				return status.Error(codes.Unavailable, "away")
 			}
@@ -109,4 +111,18 @@ func TestMetricsOfQuestions(t *testing.T) {
 	b.awaitEvent(create.GetConversationId(), 2)
 	b.eventually("nothing waits", func() bool { return w.metric("lag_commands", "0") == 0 })
 	require.InDelta(t, 0, w.metric("append_retries_total", ""), 0)
+}
+
+// reluctant is the store that does not always answer questions about conversations.
+type reluctant struct {
+	*deliverytest.History
+
+	refuse func() error
+}
+
+func (r *reluctant) GetConversations(ctx context.Context, in *historyv1.GetConversationsRequest, opts ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
+	if err := r.refuse(); err != nil {
+		return nil, err
+	}
+	return r.History.GetConversations(ctx, in, opts...)
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -14,47 +13,10 @@ import (
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
-	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
-
-func (f *fakeHistory) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc.CallOption) (*historyv1.HeadsResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	answer := &historyv1.HeadsResponse{}
-	for _, id := range in.GetConversationIds() {
-		if state := f.states[id]; state != nil {
-			answer.Heads = append(answer.Heads, &historyv1.Head{ConversationId: id, Head: state.Head, HeadHash: state.HeadHash})
-		}
-	}
-	return answer, nil
-}
-
-func (f *fakeHistory) Read(_ context.Context, in *historyv1.ReadRequest, _ ...grpc.CallOption) (*historyv1.ReadResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	log := f.logs[in.GetConversationId()]
-	from := min(int(in.GetAfter()), len(log))
-	return &historyv1.ReadResponse{Events: log[from:min(from+int(in.GetLimit()), len(log))]}, nil
-}
-
-func (f *fakeHistory) GetDeadLetter(_ context.Context, in *historyv1.GetDeadLetterRequest, _ ...grpc.CallOption) (*historyv1.GetDeadLetterResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.letters) == 0 {
-		return nil, status.Error(codes.NotFound, "there is no such dead letter")
-	}
-	return &historyv1.GetDeadLetterResponse{DeadLetter: &historyv1.StoredDeadLetter{DeadLetterId: in.GetDeadLetterId(), Letter: f.letters[0]}}, nil
-}
-
-func (f *fakeHistory) DropDeadLetter(context.Context, *historyv1.DropDeadLetterRequest, ...grpc.CallOption) (*historyv1.DropDeadLetterResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.letters = nil
-	return &historyv1.DropDeadLetterResponse{}, nil
-}
 
 func (b *bed) alive(alive *brokerv1.Alive) {
 	b.t.Helper()
@@ -80,11 +42,11 @@ func TestOperatorErases(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 4, answer.GetOutcome().GetSeq())
 	}
-	b.store.mu.Lock()
-	require.Empty(t, b.store.logs[id][1].GetBody())
-	require.NotEmpty(t, b.store.logs[id][2].GetBody())
-	require.Equal(t, conversation.ServerUser, b.store.logs[id][3].GetSender())
-	b.store.mu.Unlock()
+	b.store.Mu.Lock()
+	require.Empty(t, b.store.Logs[id][1].GetBody())
+	require.NotEmpty(t, b.store.Logs[id][2].GetBody())
+	require.Equal(t, conversation.ServerUser, b.store.Logs[id][3].GetSender())
+	b.store.Mu.Unlock()
 	verified, err := w.operators.VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
 	require.NoError(t, err)
 	require.Empty(t, verified.GetFaults())
@@ -118,18 +80,18 @@ func TestOperatorVerifies(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	verify := func(change func(*conversationv1.Event)) []*adminv1.Fault {
-		b.store.mu.Lock()
-		kept := b.store.logs[id][1]
+		b.store.Mu.Lock()
+		kept := b.store.Logs[id][1]
 		changed := proto.Clone(kept).(*conversationv1.Event)
 		change(changed)
-		b.store.logs[id][1] = changed
-		b.store.mu.Unlock()
+		b.store.Logs[id][1] = changed
+		b.store.Mu.Unlock()
 		answer, err := w.operators.VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
 		require.NoError(t, err)
 		require.EqualValues(t, 3, answer.GetChecked())
-		b.store.mu.Lock()
-		b.store.logs[id][1] = kept
-		b.store.mu.Unlock()
+		b.store.Mu.Lock()
+		b.store.Logs[id][1] = kept
+		b.store.Mu.Unlock()
 		return answer.GetFaults()
 	}
 	require.Empty(t, verify(func(*conversationv1.Event) {}))
@@ -146,7 +108,7 @@ func TestOperatorVerifies(t *testing.T) {
 
 func TestOperatorRaisesTheLevel(t *testing.T) {
 	b := newBed(t, 1)
-	b.store.level = 0
+	b.store.Level = 0
 	w := b.startWorker(nil)
 	b.eventually("running", func() bool { return w.state(0) == "running" })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -172,7 +134,7 @@ func TestOperatorRaisesTheLevel(t *testing.T) {
 	raised, err := w.operators.RaiseLevel(ctx, &adminv1.RaiseLevelRequest{Level: 1})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, raised.GetLevel())
-	require.EqualValues(t, 1, b.store.level)
+	require.EqualValues(t, 1, b.store.Level)
 }
 
 func TestOperatorMarksABackup(t *testing.T) {
@@ -193,11 +155,11 @@ func TestOperatorRetriesADeadLetter(t *testing.T) {
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
-	b.store.fail(poison, nil)
+	b.store.Fail(poison, nil)
 	bad := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("poison"))
 	b.putCommand(bad)
 	b.resultOf(bad)
-	b.store.fail(nil, nil)
+	b.store.Fail(nil, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	shown, err := w.operators.GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: "1"})
@@ -206,6 +168,6 @@ func TestOperatorRetriesADeadLetter(t *testing.T) {
 	answer, err := w.operators.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: "1"})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, answer.GetOutcome().GetSeq())
-	require.Empty(t, b.store.deadLetters())
-	require.Equal(t, bad.GetBody(), b.store.logs[create.GetConversationId()][1].GetBody())
+	require.Empty(t, b.store.DeadLetters())
+	require.Equal(t, bad.GetBody(), b.store.Logs[create.GetConversationId()][1].GetBody())
 }

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -43,8 +45,8 @@ func TestCommandIsCommittedAndTold(t *testing.T) {
 	})
 	refused := b.send(deliverytest.Command(id, "eve", 99, deliverytest.Text("hi")))
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refused.GetError().GetCode())
-	b.store.verify(t)
-	require.EqualValues(t, 22, b.store.mark().GetSequence())
+	b.store.Verify(t)
+	require.EqualValues(t, 22, b.store.Mark().GetSequence())
 	require.Equal(t, 22, w.count("watermark"))
 	require.Equal(t, "running", w.state(0))
 	require.Equal(t, 22, w.count("commands_total"))
@@ -84,7 +86,7 @@ func TestRepeatGetsTheFirstOutcome(t *testing.T) {
 		}
 		return false
 	})
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 // Many commands at once go in batches, in order.
@@ -93,7 +95,7 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
-	b.store.fail(func(in *historyv1.AppendRequest) error { <-gate; return nil }, nil)
+	b.store.Fail(func(in *historyv1.AppendRequest) error { <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
 	t.Cleanup(open) // before the worker is stopped
 	b.putCommand(create)
@@ -102,13 +104,13 @@ func TestCommandsGatherWhileAnAppendIsInFlight(t *testing.T) {
 	}
 	open()
 	b.awaitEvent(create.GetConversationId(), 1001)
-	b.store.verify(t)
-	b.store.mu.Lock()
-	defer b.store.mu.Unlock()
-	for i, event := range b.store.logs[create.GetConversationId()][1:] {
+	b.store.Verify(t)
+	b.store.Mu.Lock()
+	defer b.store.Mu.Unlock()
+	for i, event := range b.store.Logs[create.GetConversationId()][1:] {
 		require.Equal(t, strconv.Itoa(i), deliverytest.Decoded(event.GetBody()).GetMessage().GetText())
 	}
-	require.Less(t, b.store.appends, 100, "commands must share appends")
+	require.Less(t, b.store.Appends, 100, "commands must share appends")
 }
 
 // Nothing is told of what is not committed.
@@ -116,7 +118,7 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 	b := newBed(t, 1)
 	entered, gate := wake.NewSignal(), make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
-	b.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
+	b.store.Fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout = patience })
 	t.Cleanup(open) // before the worker is stopped
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
@@ -136,7 +138,7 @@ func TestNothingIsToldBeforeTheCommit(t *testing.T) {
 func TestStoreAway(t *testing.T) {
 	b := newBed(t, 1)
 	left := 6
-	b.store.fail(func(*historyv1.AppendRequest) error {
+	b.store.Fail(func(*historyv1.AppendRequest) error {
 		if left--; left >= 0 {
 			return status.Error(codes.Unavailable, "away")
 		}
@@ -144,14 +146,14 @@ func TestStoreAway(t *testing.T) {
 	}, nil)
 	b.startWorker(nil)
 	require.EqualValues(t, 1, b.send(deliverytest.Command("", "ann", 1, deliverytest.Group("g"))).GetSeq())
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 // The answer to an append is lost, though it was committed.
 func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 	b := newBed(t, 1)
 	var once sync.Once
-	b.store.fail(nil, func(*historyv1.AppendRequest) (err error) {
+	b.store.Fail(nil, func(*historyv1.AppendRequest) (err error) {
 		once.Do(func() { err = status.Error(codes.DeadlineExceeded, "lost") })
 		return err
 	})
@@ -162,7 +164,7 @@ func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 	require.False(t, outcome.GetRepeated(), "it is the first outcome, told by the next session")
 	b.awaitEvent(create.GetConversationId(), 1)
 	require.Equal(t, 2, w.count("takeovers_total"))
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 // Two workers that both believe to own a partition: one's commits are refused, nothing happens twice.
@@ -170,7 +172,7 @@ func TestZombie(t *testing.T) {
 	b := newBed(t, 1)
 	a := b.startWorker(nil)
 	other := b.startWorker(func(_ *Config, d *Deps) {
-		d.History = &split{fakeHistory: b.store, leases: deliverytest.NewLeases(1)}
+		d.History = &split{History: b.store, leases: deliverytest.NewLeases(1)}
 	})
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	require.EqualValues(t, 1, b.send(create).GetSeq())
@@ -178,8 +180,8 @@ func TestZombie(t *testing.T) {
 		require.EqualValues(t, 2+i, b.send(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("x"))).GetSeq())
 	}
 	b.eventually("one of them was refused", func() bool { return a.count("superseded_total")+other.count("superseded_total") > 0 })
-	b.store.verify(t)
-	require.EqualValues(t, 101, b.store.mark().GetSequence())
+	b.store.Verify(t)
+	require.EqualValues(t, 101, b.store.Mark().GetSequence())
 }
 
 // Messages that nobody committed are gone from the stream: that partition stops, the others go on.
@@ -210,7 +212,7 @@ func TestHoleStopsThePartition(t *testing.T) {
 	require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
 	require.Contains(t, w.state(0), fmt.Sprint("message ", holed))
 	require.Contains(t, w.state(0), fmt.Sprintf("runnel-history accept-loss 0 --through %d", holed))
-	require.Equal(t, holed-1, b.store.mark().GetSequence())
+	require.Equal(t, holed-1, b.store.Mark().GetSequence())
 }
 
 // A hole that appears before a running reader.
@@ -220,7 +222,7 @@ func TestHoleWhileReading(t *testing.T) {
 	require.NoError(t, err)
 	entered, gate := wake.NewSignal(), make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
-	b.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
+	b.store.Fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.AppendTimeout, c.MaxBatch = patience, 1 })
 	t.Cleanup(open)                  // before the worker is stopped
 	payload := make([]byte, 100<<10) // large enough that the reader has not asked for all of them
@@ -233,7 +235,7 @@ func TestHoleWhileReading(t *testing.T) {
 	require.NoError(t, stream.DeleteMsg(t.Context(), 55))
 	open()
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
-	require.EqualValues(t, 54, b.store.mark().GetSequence())
+	require.EqualValues(t, 54, b.store.Mark().GetSequence())
 }
 
 // The stream is lost while the worker runs, and made anew: the watermark of the old one does not hide new commands.
@@ -248,9 +250,9 @@ func TestReplacedStream(t *testing.T) {
 	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
 	outcome := b.send(deliverytest.Command(create.GetConversationId(), "ann", 20, deliverytest.Text("after")))
 	require.EqualValues(t, 7, outcome.GetSeq())
-	b.store.verify(t)
+	b.store.Verify(t)
 	require.GreaterOrEqual(t, w.count("stream_replaced_total"), 1)
-	require.EqualValues(t, 1, b.store.mark().GetSequence())
+	require.EqualValues(t, 1, b.store.Mark().GetSequence())
 }
 
 // The broker lost messages at the end that were committed already, and has not taken others since.
@@ -260,15 +262,15 @@ func TestLostTail(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	w.stop()
-	mark := b.store.mark()
+	mark := b.store.Mark()
 	mark.Sequence += 10
 	mark.TimeNs++
-	b.store.setMark(mark)
+	b.store.SetMark(mark)
 	w = b.startWorker(nil)
 	require.EqualValues(t, 2, b.send(deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x"))).GetSeq())
 	require.Equal(t, 1, w.count("stream_rewound_total"))
-	require.EqualValues(t, 2, b.store.mark().GetSequence())
-	b.store.verify(t)
+	require.EqualValues(t, 2, b.store.Mark().GetSequence())
+	b.store.Verify(t)
 }
 
 // The broker lost messages at the end and took others since: those have the sequences of the lost ones.
@@ -278,20 +280,20 @@ func TestLostTailGrownAgain(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.send(create)
 	w.stop()
-	mark := b.store.mark()
+	mark := b.store.Mark()
 	grown := make([]*brokerv1.Command, 6)
 	for i := range grown {
 		grown[i] = deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("new"))
 		b.putCommand(grown[i])
 	}
 	mark.Sequence += 4 // as if four others had been committed before the broker forgot them
-	b.store.setMark(mark)
+	b.store.SetMark(mark)
 	w = b.startWorker(nil)
 	for i, c := range grown {
 		require.EqualValues(t, 2+i, b.resultOf(c).GetSeq())
 	}
 	require.Equal(t, 1, w.count("stream_rewound_total"))
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 // poison is a store that finds fault with one message.
@@ -307,7 +309,7 @@ func poison(in *historyv1.AppendRequest) error {
 // What cannot be carried out is put aside with its reason, and the partition goes on.
 func TestDeadLetters(t *testing.T) {
 	b := newBed(t, 1)
-	b.store.fail(poison, nil)
+	b.store.Fail(poison, nil)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	id := create.GetConversationId()
 	first := b.startWorker(nil)
@@ -331,14 +333,14 @@ func TestDeadLetters(t *testing.T) {
 		require.EqualValues(t, 2+i, b.resultOf(c).GetSeq())
 	}
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(bad).GetError().GetCode())
-	letters := b.store.deadLetters()
+	letters := b.store.DeadLetters()
 	require.Len(t, letters, 3)
 	require.Equal(t, garbage, letters[0].GetSequence())
 	require.Equal(t, []byte("\xff garbage"), letters[0].GetPayload())
 	require.Equal(t, empty, letters[1].GetSequence())
 	require.Contains(t, letters[2].GetReason(), "cannot be stored")
-	require.EqualValues(t, 14, b.store.mark().GetSequence())
-	b.store.verify(t)
+	require.EqualValues(t, 14, b.store.Mark().GetSequence())
+	b.store.Verify(t)
 	require.Equal(t, "running", w.state(0))
 	require.Zero(t, w.count("partition_stopped"))
 }
@@ -346,13 +348,13 @@ func TestDeadLetters(t *testing.T) {
 // A store that takes nothing at all is nobody's fault but its own: nothing is lost, and when it gives in all goes on.
 func TestStoreThatRefusesEverything(t *testing.T) {
 	b := newBed(t, 1)
-	b.store.fail(func(*historyv1.AppendRequest) error { return status.Error(codes.InvalidArgument, "broken") }, nil)
+	b.store.Fail(func(*historyv1.AppendRequest) error { return status.Error(codes.InvalidArgument, "broken") }, nil)
 	w := b.startWorker(func(c *Config, _ *Deps) { c.MaxTries = 1 })
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	b.eventually("the stream is there", func() bool { return w.state(0) == "running" })
 	b.putCommand(create)
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
-	b.store.fail(nil, nil)
+	b.store.Fail(nil, nil)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, b.resultOf(create).GetError().GetCode())
 	require.EqualValues(t, 1, b.send(deliverytest.Command("", "ann", 2, deliverytest.Group("h"))).GetSeq())
 	b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 })
@@ -365,7 +367,7 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
 	b.send(create)
 	committed := wake.NewSignal()
-	b.store.fail(nil, func(*historyv1.AppendRequest) error {
+	b.store.Fail(nil, func(*historyv1.AppendRequest) error {
 		committed.Raise()
 		return status.Error(codes.Unavailable, "the worker dies with the answer on its way")
 	})
@@ -373,14 +375,14 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 	b.putCommand(message)
 	<-committed
 	w.stop()
-	b.store.fail(nil, nil)
+	b.store.Fail(nil, nil)
 	b.forget()
 	w = b.startWorker(nil)
 	outcome := b.resultOf(message)
 	require.EqualValues(t, 2, outcome.GetSeq())
 	require.False(t, outcome.GetRepeated())
 	b.awaitEvent(create.GetConversationId(), 2)
-	b.store.verify(t)
+	b.store.Verify(t)
 	// It is counted after it is told.
 	b.eventually("what was told again is counted", func() bool { return w.count("republished_events_total") == 2 })
 }
@@ -389,7 +391,7 @@ func TestNewOwnerTellsWhatWasCommitted(t *testing.T) {
 func TestTakenSeqBeginsAnew(t *testing.T) {
 	b := newBed(t, 1)
 	var once sync.Once
-	b.store.fail(func(*historyv1.AppendRequest) (err error) {
+	b.store.Fail(func(*historyv1.AppendRequest) (err error) {
 		once.Do(func() { err = status.Error(codes.FailedPrecondition, "taken") })
 		return err
 	}, nil)
@@ -414,13 +416,17 @@ func TestHandover(t *testing.T) {
 		}
 		w = successor
 	}
-	b.store.verify(t)
+	b.store.Verify(t)
 	require.NoError(t, w.Check(t.Context()))
 	b.eventually("all partitions are owned", func() bool { return w.count("partitions_owned") == 4 })
 }
 
 // split is the store with other leases: a worker that believes what the others do not.
 type split struct {
-	*fakeHistory
+	*deliverytest.History
 	leases *deliverytest.Leases
+}
+
+func (s *split) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	return s.leases.Lease(ctx, in, opts...)
 }

@@ -40,7 +40,7 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 		total += len(payload)
 		b.putCommand(c) // fails when the stream refuses it
 		if i%4 == 3 {
-			b.eventually("committed", func() bool { return b.store.mark().GetSequence() == uint64(i+2) })
+			b.eventually("committed", func() bool { return b.store.Mark().GetSequence() == uint64(i+2) })
 			// However slow this machine is: nothing but the owner makes room.
 			b.eventually("there is room", func() bool { return bytes() < size*95/100 })
 		}
@@ -51,11 +51,11 @@ func TestStreamNeverRefusesForWhatIsCommitted(t *testing.T) {
 	w.stop()
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 	require.NoError(t, err)
-	_, err = stream.GetMsg(t.Context(), b.store.mark().GetSequence())
+	_, err = stream.GetMsg(t.Context(), b.store.Mark().GetSequence())
 	require.NoError(t, err)
 	b.startWorker(nil)
 	require.Nil(t, b.send(deliverytest.Command(create.GetConversationId(), "ann", 5, deliverytest.Text("after it"))).GetError())
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 // What lies below the backup's watermark is purged on a timer, and what a restore needs stays.
@@ -74,14 +74,14 @@ func TestPurgeBelowTheBackup(t *testing.T) {
 		_, err = publisher.PublishAsync(broker.CommandSubject(0), payload, jetstream.WithStallWait(patience))
 		require.NoError(t, err)
 	}
-	b.eventually("committed", func() bool { return b.store.mark().GetSequence() == n+1 })
+	b.eventually("committed", func() bool { return b.store.Mark().GetSequence() == n+1 })
 	first := func() uint64 {
 		stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 		require.NoError(t, err)
 		return stream.CachedInfo().State.FirstSeq
 	}
 	require.EqualValues(t, 1, first(), "no backup, and all of it is of the last hour")
-	mark := b.store.mark()
+	mark := b.store.Mark()
 	mark.Sequence = 500
 	_, err = b.store.MarkBackup(t.Context(), &historyv1.MarkBackupRequest{Marks: []*historyv1.BackupMark{{Watermark: mark}}})
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func TestSubmitForServices(t *testing.T) {
 	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: id, CommandId: deliverytest.CommandID(3), Body: deliverytest.Text("hi")})
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, answer.GetOutcome().GetError().GetCode())
-	b.store.verify(t)
+	b.store.Verify(t)
 
 	partitions, err := w.ListPartitions(ctx, &deliveryv1.ListPartitionsRequest{})
 	require.NoError(t, err)
@@ -81,7 +81,7 @@ func TestBrokerRestart(t *testing.T) {
 		require.EqualValues(t, 2+round, b.send(deliverytest.Command(create.GetConversationId(), "ann", 10+round, deliverytest.Text("x"))).GetSeq())
 	}
 	b.awaitEvent(create.GetConversationId(), 3)
-	b.store.verify(t)
+	b.store.Verify(t)
 }
 
 func TestInboxesComeOutOfTheStreamAndAreChecked(t *testing.T) {

@@ -3,7 +3,6 @@ package delivery
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -38,7 +37,7 @@ type simulation struct {
 	forget bool            // planted: refusals are not remembered
 
 	nowMs    int64
-	store    *fakeHistory
+	store    *deliverytest.History
 	stream   simStream
 	workers  []*simWorker
 	asks     map[source.CommandKey]*simAsk
@@ -77,7 +76,7 @@ type simWorker struct {
 }
 
 type simSnapshot struct {
-	store  *fakeHistory
+	store  *deliverytest.History
 	stream int
 }
 
@@ -87,7 +86,7 @@ const longestWait = 68_000
 var simGroup = conversation.GroupID("ann", deliverytest.CommandID(1))
 
 func newSimulation(choose func(int) int) *simulation {
-	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: newFakeHistory(1), asks: map[source.CommandKey]*simAsk{}}
+	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: deliverytest.NewHistory(1), asks: map[source.CommandKey]*simAsk{}}
 	s.stream.identity = 1
 	for range 2 {
 		s.workers = append(s.workers, &simWorker{inBatches: newInBatches(1000)})
@@ -157,7 +156,7 @@ func (s *simulation) open() []source.CommandKey {
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, compareKeys)
+	slices.SortFunc(keys, deliverytest.CompareKeys)
 	return keys
 }
 
@@ -203,7 +202,7 @@ func (s *simulation) publish() {
 func (s *simulation) disturb() {
 	kept := len(s.stream.entries) - s.choose(len(s.stream.entries)+1)
 	what := s.choose(4)
-	if what < 2 && s.store.watermarks[0].GetTimeNs() < s.owed {
+	if what < 2 && s.store.Watermarks[0].GetTimeNs() < s.owed {
 		return // what was committed before a restore is in the stream alone: it must not be lost as well
 	}
 	switch what {
@@ -216,14 +215,14 @@ func (s *simulation) disturb() {
 		s.seen.lost++
 		s.snapshot = nil
 	case 2:
-		s.snapshot = &simSnapshot{store: s.store.clone(), stream: s.stream.identity}
+		s.snapshot = &simSnapshot{store: s.store.Clone(), stream: s.stream.identity}
 		return
 	case 3:
 		if s.snapshot == nil || s.snapshot.stream != s.stream.identity {
 			return
 		}
-		s.owed = max(s.owed, s.store.watermarks[0].GetTimeNs())
-		s.store = s.snapshot.store.clone()
+		s.owed = max(s.owed, s.store.Watermarks[0].GetTimeNs())
+		s.store = s.snapshot.store.Clone()
 		s.seen.restored++
 	}
 	for _, w := range s.workers {
@@ -352,7 +351,7 @@ func (s *simulation) check(batch []source.Message, verdicts []plan.Result, told 
 		default:
 			s.seen.refusals++
 		}
-		if first := s.store.keys[source.KeyOf(c)]; v.Event == nil && v.Err() != plan.ErrUnknown && first != nil && first.GetTimeMs() < batch[i].TimeMs() {
+		if first := s.store.Keys[source.KeyOf(c)]; v.Event == nil && v.Err() != plan.ErrUnknown && first != nil && first.GetTimeMs() < batch[i].TimeMs() {
 			s.broken = fmt.Sprintf("command %s is refused although it was committed", c.GetCommandId())
 		}
 		if !told || s.choose(3) == 0 || s.nowMs > c.GetAdmittedMs()+longestWait {
@@ -364,20 +363,6 @@ func (s *simulation) check(batch []source.Message, verdicts []plan.Result, told 
 			a.refused = max(a.refused, c.GetAttempt()+1)
 		}
 	}
-}
-
-// clone is a copy of the store, for a backup. What is never changed is shared.
-func (f *fakeHistory) clone() *fakeHistory {
-	c := newFakeHistory(f.partitions)
-	for id, log := range f.logs {
-		c.logs[id] = slices.Clone(log)
-	}
-	maps.Copy(c.watermarks, f.watermarks)
-	maps.Copy(c.states, f.states)
-	maps.Copy(c.keys, f.keys)
-	maps.Copy(c.refusals, f.refusals)
-	c.clock = f.clock + 1000 // time goes on while a database is restored
-	return c
 }
 
 func (s *simulation) run(steps int) {
@@ -396,7 +381,7 @@ func TestNoCommandIsCommittedAfterItsRefusal(t *testing.T) {
 		s := newSimulation(func(n int) int { return choice.Draw(t, "choice") % n })
 		s.run(120)
 		require.Empty(t, s.broken)
-		s.store.verify(t)
+		s.store.Verify(t)
 	})
 	// Many more from a plain generator, which is faster and does not shrink.
 	for seed := range uint64(400) {

@@ -39,8 +39,8 @@ func BenchmarkPartition(b *testing.B) {
 	bed.startWorker(nil)
 	<-done
 	b.StopTimer()
-	bed.store.mu.Lock()
-	b.ReportMetric(float64(b.N)/float64(bed.store.appends), "commands/append")
-	bed.store.mu.Unlock()
-	require.Len(b, bed.store.keys, b.N+1)
+	bed.store.Mu.Lock()
+	b.ReportMetric(float64(b.N)/float64(bed.store.Appends), "commands/append")
+	bed.store.Mu.Unlock()
+	require.Len(b, bed.store.Keys, b.N+1)
 }

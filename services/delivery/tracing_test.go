@@ -25,14 +25,14 @@ import (
 
 // traced is the store as it sees the traces of the appends.
 type traced struct {
-	*fakeHistory
+	*deliverytest.History
 
 	mu      sync.Mutex
 	appends []trace.SpanContext
 }
 
 func (s *traced) Append(ctx context.Context, in *historyv1.AppendRequest, opts ...grpc.CallOption) (*historyv1.AppendResponse, error) {
-	answer, err := s.fakeHistory.Append(ctx, in, opts...)
+	answer, err := s.History.Append(ctx, in, opts...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.appends = append(s.appends, trace.SpanContextFromContext(ctx))
@@ -51,7 +51,7 @@ type tracing struct {
 func newTracing(t *testing.T) *tracing {
 	t.Helper()
 	b := newBed(t, 1)
-	x := &tracing{bed: b, store: &traced{fakeHistory: b.store}, spans: tracetest.NewSpanRecorder()}
+	x := &tracing{bed: b, store: &traced{History: b.store}, spans: tracetest.NewSpanRecorder()}
 	x.worker = b.startWorker(func(_ *Config, d *Deps) {
 		d.History = x.store
 		d.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(x.spans))
@@ -138,7 +138,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	entered, gate := wake.NewSignal(), make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
 	t.Cleanup(open) // before the worker is stopped
-	x.bed.store.fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
+	x.bed.store.Fail(func(*historyv1.AppendRequest) error { entered.Raise(); <-gate; return nil }, nil)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	x.putCommand(create)
 	<-entered // until the gate opens, everything gathers in one batch

@@ -1,8 +1,9 @@
-package delivery
+package deliverytest
 
 import (
 	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,69 +18,75 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
-	"github.com/runnelhq/runnel/services/delivery/cursor"
-	"github.com/runnelhq/runnel/services/delivery/dedupe"
-	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// fakeHistory keeps the contract of the history service in memory, and fails on request. The real service is tested with
+// refusalMemory is how long the store remembers a refusal.
+const refusalMemory = 10 * time.Minute
+
+// CursorKey is a member of a conversation.
+type CursorKey struct{ Conversation, User string }
+
+// History keeps the contract of the history service in memory, and fails on request. The real service is tested with
 // delivery in services/e2e.
-type fakeHistory struct {
+type History struct {
 	historyv1.HistoryServiceClient // what is not faked panics
 
-	mu         sync.Mutex
-	watermarks map[uint32]*historyv1.Watermark
-	logs       map[string][]*conversationv1.Event
-	states     map[string]*conversation.State
-	keys       map[source.CommandKey]*conversationv1.Event
-	cursors    map[cursor.Key]*conversationv1.Cursor
-	letters    []*historyv1.DeadLetter
-	refusals   map[source.CommandKey]*historyv1.Refusal
-	views      map[string]*fakeView
-	backups    map[uint32]*historyv1.Watermark
-	positions  map[uint32][]*historyv1.Position // of events, as they were appended
-	leases     *deliverytest.Leases
+	Mu         sync.Mutex
+	Watermarks map[uint32]*historyv1.Watermark
+	Logs       map[string][]*conversationv1.Event
+	States     map[string]*conversation.State
+	Keys       map[source.CommandKey]*conversationv1.Event
+	Cursors    map[CursorKey]*conversationv1.Cursor
+	Letters    []*historyv1.DeadLetter
+	Refusals   map[source.CommandKey]*historyv1.Refusal
+	Views      map[string]*View
+	Backups    map[uint32]*historyv1.Watermark
+	Positions  map[uint32][]*historyv1.Position // of events, as they were appended
+	Leases     *Leases
 	partitions int
-	level      uint32
+	Level      uint32
 	clock      uint64 // the store's, for epochs
-	appends    int    // that were committed
-	asked      int    // needs that were asked for
+	Appends    int    // that were committed
+	Asked      int    // needs that were asked for
 
 	// before is asked at each append; its error is given instead of committing. after is asked once it is committed.
 	before, after func(*historyv1.AppendRequest) error
-	saving        func(*historyv1.SaveCursorsRequest) error
+	Saving        func(*historyv1.SaveCursorsRequest) error
 }
 
-func newFakeHistory(partitions int) *fakeHistory {
-	return &fakeHistory{
-		watermarks: map[uint32]*historyv1.Watermark{}, logs: map[string][]*conversationv1.Event{}, states: map[string]*conversation.State{},
-		keys: map[source.CommandKey]*conversationv1.Event{}, cursors: map[cursor.Key]*conversationv1.Cursor{}, leases: deliverytest.NewLeases(partitions),
-		refusals: map[source.CommandKey]*historyv1.Refusal{}, views: map[string]*fakeView{}, backups: map[uint32]*historyv1.Watermark{},
-		positions: map[uint32][]*historyv1.Position{}, partitions: partitions, level: uint32(conversation.MaxLevel()),
+// NewHistory makes an empty store.
+func NewHistory(partitions int) *History {
+	return &History{
+		Watermarks: map[uint32]*historyv1.Watermark{}, Logs: map[string][]*conversationv1.Event{}, States: map[string]*conversation.State{},
+		Keys: map[source.CommandKey]*conversationv1.Event{}, Cursors: map[CursorKey]*conversationv1.Cursor{}, Leases: NewLeases(partitions),
+		Refusals: map[source.CommandKey]*historyv1.Refusal{}, Views: map[string]*View{}, Backups: map[uint32]*historyv1.Watermark{},
+		Positions: map[uint32][]*historyv1.Position{}, partitions: partitions, Level: uint32(conversation.MaxLevel()),
 	}
 }
 
-func (f *fakeHistory) Append(_ context.Context, in *historyv1.AppendRequest, _ ...grpc.CallOption) (*historyv1.AppendResponse, error) {
-	f.mu.Lock()
+// Append commits a batch, or fails as Fail says.
+func (f *History) Append(_ context.Context, in *historyv1.AppendRequest, _ ...grpc.CallOption) (*historyv1.AppendResponse, error) {
+	f.Mu.Lock()
 	before, after := f.before, f.after
-	f.mu.Unlock()
+	f.Mu.Unlock()
 	if before != nil {
 		if err := before(in); err != nil {
 			return nil, err
 		}
 	}
-	answer, err := f.append(in)
+	answer, err := f.Commit(in)
 	if err == nil && len(answer.GetDuplicates()) == 0 && after != nil {
 		err = after(in)
 	}
 	return answer, err
 }
 
-func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	mark := f.watermarks[in.GetPartition()]
+// Commit is Append without failures.
+func (f *History) Commit(in *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	mark := f.Watermarks[in.GetPartition()]
 	if mark.GetStream() != in.GetExpected().GetStream() || mark.GetSequence() != in.GetExpected().GetSequence() || mark.GetEpoch() != in.GetExpected().GetEpoch() {
 		return nil, status.Error(codes.Aborted, "the watermark moved")
 	}
@@ -88,7 +95,7 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	}
 	answer := &historyv1.AppendResponse{}
 	for i, event := range in.GetEvents() {
-		if first := f.keys[source.KeyOfEvent(event)]; first != nil {
+		if first := f.Keys[source.KeyOfEvent(event)]; first != nil {
 			answer.Duplicates = append(answer.Duplicates, &historyv1.Duplicate{Index: uint32(i), First: first})
 		}
 	}
@@ -99,7 +106,7 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	for _, event := range in.GetEvents() {
 		head, seen := heads[event.GetConversationId()]
 		if !seen {
-			head = uint64(len(f.logs[event.GetConversationId()]))
+			head = uint64(len(f.Logs[event.GetConversationId()]))
 		}
 		if event.GetSeq() != head+1 {
 			return nil, status.Error(codes.FailedPrecondition, "the seq is taken")
@@ -109,38 +116,38 @@ func (f *fakeHistory) append(in *historyv1.AppendRequest) (*historyv1.AppendResp
 	for _, event := range in.GetEvents() {
 		event = proto.Clone(event).(*conversationv1.Event)
 		id := event.GetConversationId()
-		f.logs[id] = append(f.logs[id], event)
-		f.keys[source.KeyOfEvent(event)] = event
-		state := f.states[id]
+		f.Logs[id] = append(f.Logs[id], event)
+		f.Keys[source.KeyOfEvent(event)] = event
+		state := f.States[id]
 		if state == nil {
 			state = &conversation.State{}
 		}
-		f.states[id] = conversation.Fold(state, event)
+		f.States[id] = conversation.Fold(state, event)
 	}
 	f.carryOut(in)
-	for key, refusal := range f.refusals {
-		if in.GetNext().GetTimeNs()/1e6-refusal.GetTimeMs() > dedupe.RefusalMemory.Milliseconds() {
-			delete(f.refusals, key)
+	for key, refusal := range f.Refusals {
+		if in.GetNext().GetTimeNs()/1e6-refusal.GetTimeMs() > refusalMemory.Milliseconds() {
+			delete(f.Refusals, key)
 		}
 	}
 	for _, refusal := range in.GetRefusals() {
 		// A later refusal replaces an earlier one, of the same attempt too: it is remembered for longer.
-		present := f.refusals[source.KeyOfProto(refusal.GetCommand())]
+		present := f.Refusals[source.KeyOfProto(refusal.GetCommand())]
 		if present == nil || refusal.GetAttempt() > present.GetAttempt() || refusal.GetTimeMs() > present.GetTimeMs() {
-			f.refusals[source.KeyOfProto(refusal.GetCommand())] = refusal
+			f.Refusals[source.KeyOfProto(refusal.GetCommand())] = refusal
 		}
 	}
-	f.letters = append(f.letters, in.GetDeadLetters()...)
+	f.Letters = append(f.Letters, in.GetDeadLetters()...)
 	next := proto.Clone(in.GetNext()).(*historyv1.Watermark)
 	if next.Epoch = mark.GetEpoch(); in.GetBeginEpoch() || mark == nil {
 		f.clock++
 		next.Epoch = max(mark.GetEpoch()+1, f.clock)
 	}
 	for _, sequence := range in.GetSequences() {
-		f.positions[in.GetPartition()] = append(f.positions[in.GetPartition()], &historyv1.Position{Epoch: next.GetEpoch(), Sequence: sequence})
+		f.Positions[in.GetPartition()] = append(f.Positions[in.GetPartition()], &historyv1.Position{Epoch: next.GetEpoch(), Sequence: sequence})
 	}
-	f.watermarks[in.GetPartition()] = next
-	f.appends++
+	f.Watermarks[in.GetPartition()] = next
+	f.Appends++
 	answer.Epoch = next.GetEpoch()
 	return answer, nil
 }
@@ -178,25 +185,27 @@ func checkRequest(in *historyv1.AppendRequest, mark *historyv1.Watermark) error 
 	return nil
 }
 
-func (f *fakeHistory) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequest, _ ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	mark := f.watermarks[in.GetPartition()]
+// GetWatermark is the call of the history service.
+func (f *History) GetWatermark(_ context.Context, in *historyv1.GetWatermarkRequest, _ ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	mark := f.Watermarks[in.GetPartition()]
 	if mark == nil {
 		mark = &historyv1.Watermark{}
 	}
-	return &historyv1.GetWatermarkResponse{Watermark: proto.Clone(mark).(*historyv1.Watermark), Backup: f.backups[in.GetPartition()]}, nil
+	return &historyv1.GetWatermarkResponse{Watermark: proto.Clone(mark).(*historyv1.Watermark), Backup: f.Backups[in.GetPartition()]}, nil
 }
 
-func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConversationsRequest, _ ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// GetConversations is the call of the history service.
+func (f *History) GetConversations(_ context.Context, in *historyv1.GetConversationsRequest, _ ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
 	answer := &historyv1.GetConversationsResponse{}
 	for _, id := range in.GetConversationIds() {
 		if !conversation.ValidID(id) {
 			return nil, status.Error(codes.InvalidArgument, "conversation_ids")
 		}
-		state := f.states[id]
+		state := f.States[id]
 		if state == nil {
 			continue
 		}
@@ -205,7 +214,7 @@ func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConve
 			NameSource: &historyv1.SetName{Name: state.Name, Seq: state.NameSource.Seq, Sender: state.NameSource.Sender, TimeMs: state.NameSource.TimeMs},
 		}
 		for user, joined := range state.Members {
-			at := f.cursors[cursor.Key{Conversation: id, User: user}]
+			at := f.Cursors[CursorKey{Conversation: id, User: user}]
 			if at == nil {
 				at = &conversationv1.Cursor{UserId: user}
 			}
@@ -216,36 +225,38 @@ func (f *fakeHistory) GetConversations(_ context.Context, in *historyv1.GetConve
 	return answer, nil
 }
 
-func (f *fakeHistory) FindCommands(_ context.Context, in *historyv1.FindCommandsRequest, _ ...grpc.CallOption) (*historyv1.FindCommandsResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// FindCommands is the call of the history service.
+func (f *History) FindCommands(_ context.Context, in *historyv1.FindCommandsRequest, _ ...grpc.CallOption) (*historyv1.FindCommandsResponse, error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
 	answer := &historyv1.FindCommandsResponse{}
 	for _, c := range in.GetCommands() {
 		key := source.CommandKey{Conversation: c.GetConversationId(), Sender: c.GetSender(), Command: c.GetCommandId()}
 		if !key.Committable() {
 			return nil, status.Error(codes.InvalidArgument, "commands")
 		}
-		if event := f.keys[key]; event != nil {
+		if event := f.Keys[key]; event != nil {
 			answer.Events = append(answer.Events, event)
 		}
 	}
 	return answer, nil
 }
 
-func (f *fakeHistory) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRequest, _ ...grpc.CallOption) (*historyv1.SaveCursorsResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.saving != nil {
-		if err := f.saving(in); err != nil {
+// SaveCursors is the call of the history service.
+func (f *History) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRequest, _ ...grpc.CallOption) (*historyv1.SaveCursorsResponse, error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	if f.Saving != nil {
+		if err := f.Saving(in); err != nil {
 			return nil, err
 		}
 	}
 	for _, u := range in.GetUpdates() {
-		key := cursor.Key{Conversation: u.GetConversationId(), User: u.GetCursor().GetUserId()}
-		at := f.cursors[key]
+		key := CursorKey{Conversation: u.GetConversationId(), User: u.GetCursor().GetUserId()}
+		at := f.Cursors[key]
 		if at == nil {
 			at = &conversationv1.Cursor{UserId: key.User}
-			f.cursors[key] = at
+			f.Cursors[key] = at
 		}
 		if u.GetCursor().GetDeliveredSeq() > at.GetDeliveredSeq() {
 			at.DeliveredSeq, at.DeliveredTimeMs = u.GetCursor().GetDeliveredSeq(), u.GetCursor().GetDeliveredTimeMs()
@@ -257,50 +268,55 @@ func (f *fakeHistory) SaveCursors(_ context.Context, in *historyv1.SaveCursorsRe
 	return &historyv1.SaveCursorsResponse{}, nil
 }
 
-func (f *fakeHistory) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
-	return f.leases.Lease(ctx, in, opts...)
+// Lease is the call of the history service.
+func (f *History) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
+	return f.Leases.Lease(ctx, in, opts...)
 }
 
-// fail sets what happens around appends.
-func (f *fakeHistory) fail(before, after func(*historyv1.AppendRequest) error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// Fail sets what happens around appends: the error of before is returned instead of committing; after is called once the append is committed.
+func (f *History) Fail(before, after func(*historyv1.AppendRequest) error) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
 	f.before, f.after = before, after
 }
 
-func (f *fakeHistory) mark() *historyv1.Watermark {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return proto.Clone(f.watermarks[0]).(*historyv1.Watermark)
+// Mark is the watermark of partition 0.
+func (f *History) Mark() *historyv1.Watermark {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	return proto.Clone(f.Watermarks[0]).(*historyv1.Watermark)
 }
 
-func (f *fakeHistory) setMark(mark *historyv1.Watermark) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.watermarks[0] = mark
+// SetMark replaces the watermark of partition 0.
+func (f *History) SetMark(mark *historyv1.Watermark) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	f.Watermarks[0] = mark
 }
 
-func (f *fakeHistory) cursor(conversationID, user string) *conversationv1.Cursor {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if at := f.cursors[cursor.Key{Conversation: conversationID, User: user}]; at != nil {
+// Cursor is the stored cursor of a member.
+func (f *History) Cursor(conversationID, user string) *conversationv1.Cursor {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	if at := f.Cursors[CursorKey{Conversation: conversationID, User: user}]; at != nil {
 		return proto.Clone(at).(*conversationv1.Cursor)
 	}
 	return &conversationv1.Cursor{UserId: user}
 }
 
-func (f *fakeHistory) deadLetters() []*historyv1.DeadLetter {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]*historyv1.DeadLetter(nil), f.letters...)
+// DeadLetters are all that were stored.
+func (f *History) DeadLetters() []*historyv1.DeadLetter {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
+	return append([]*historyv1.DeadLetter(nil), f.Letters...)
 }
 
-// verify checks I2 and I5 and the chain of every log.
-func (f *fakeHistory) verify(t rapid.TB) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// Verify checks I2, I5 and the chain of every log.
+func (f *History) Verify(t rapid.TB) {
+	f.Mu.Lock()
+	defer f.Mu.Unlock()
 	keys := map[source.CommandKey]bool{}
-	for id, log := range f.logs {
+	for id, log := range f.Logs {
 		var v chain.Verifier
 		for i, event := range log {
 			content, err := v.Next(event)
@@ -311,22 +327,4 @@ func (f *fakeHistory) verify(t rapid.TB) {
 			keys[source.KeyOfEvent(event)] = true
 		}
 	}
-}
-
-func (s *split) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
-	return s.leases.Lease(ctx, in, opts...)
-}
-
-// reluctant is the store that does not always answer questions about conversations.
-type reluctant struct {
-	*fakeHistory
-
-	refuse func() error
-}
-
-func (r *reluctant) GetConversations(ctx context.Context, in *historyv1.GetConversationsRequest, opts ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
-	if err := r.refuse(); err != nil {
-		return nil, err
-	}
-	return r.fakeHistory.GetConversations(ctx, in, opts...)
 }
