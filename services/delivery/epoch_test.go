@@ -6,18 +6,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/proto"
 
-	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
-	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
-	"github.com/runnelhq/runnel/services/delivery/partition"
 	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
-	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 // rising checks that the positions of all events rise, as the store demands of them.
@@ -100,7 +94,7 @@ func TestReplacedStreamWithOldMessages(t *testing.T) {
 	id := create.GetConversationId()
 	b.send(create)
 	b.send(deliverytest.Command(id, "eve", 2, deliverytest.Text("refused")))
-	b.send(deliverytest.Command(id, "ann", 3, add("eve")))
+	b.send(deliverytest.Command(id, "ann", 3, deliverytest.Add("eve")))
 	w.stop()
 	mark := b.store.Mark()
 	mark.Stream = "another"
@@ -139,18 +133,6 @@ func TestClocksThatDisagreeStopThePartition(t *testing.T) {
 	require.Equal(t, mark.GetSequence(), b.store.Mark().GetSequence())
 }
 
-func TestAgreement(t *testing.T) {
-	entryAt := func(stream, admitted time.Duration) *source.Message {
-		return &source.Message{TimeNs: int64(time.Hour + stream), Command: &brokerv1.Command{AdmittedMs: (time.Hour + admitted).Milliseconds()}}
-	}
-	require.NoError(t, partition.Agrees(entryAt(0, 0)))
-	require.NoError(t, partition.Agrees(entryAt(0, 30*time.Second)))
-	require.NoError(t, partition.Agrees(entryAt(5*time.Minute, 0)), "a late copy is old")
-	require.ErrorIs(t, partition.Agrees(entryAt(0, 31*time.Second)), partition.ErrClocks)
-	require.ErrorIs(t, partition.Agrees(&source.Message{Command: &brokerv1.Command{}}), partition.ErrClocks, "nothing to compare with")
-	require.NoError(t, partition.Agrees(&source.Message{}), "no command")
-}
-
 // A replaced stream that begins above 1 with new messages lacks the ones before.
 func TestReplacedStreamWithAHole(t *testing.T) {
 	b := newBed(t, 1)
@@ -166,73 +148,4 @@ func TestReplacedStreamWithAHole(t *testing.T) {
 	b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 	require.Contains(t, w.state(0), "messages 1 to 49 are missing")
 	require.Contains(t, w.state(0), "delete the stream", "no sequence of the new stream can be given up")
-}
-
-func TestBefore(t *testing.T) {
-	at := func(epoch, sequence uint64) *historyv1.Watermark {
-		return &historyv1.Watermark{Epoch: epoch, Sequence: sequence}
-	}
-	require.True(t, takeover.Before(at(1, 9), at(2, 1)))
-	require.True(t, takeover.Before(at(1, 8), at(1, 9)))
-	require.False(t, takeover.Before(at(1, 9), at(1, 9)))
-	require.False(t, takeover.Before(at(2, 1), at(1, 9)))
-	require.False(t, takeover.Before(at(1, 1), nil))
-}
-
-func (b *inBatches) cursorsOf(id string) map[string]cursor.Position {
-	all := map[string]cursor.Position{}
-	for _, c := range b.cache.Cursors(id) {
-		all[c.GetUserId()] = cursor.PositionOf(c)
-	}
-	return all
-}
-
-// The version of receipts rises with whatever happens, over takeovers too, and needs no clock.
-func TestReceiptVersionsRise(t *testing.T) {
-	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob", "cid"))
-	id := create.GetConversationId()
-	b := newInBatches(1000)
-	var last *conversationv1.Receipt
-	check := func() {
-		r := cursor.ReceiptOf(id, b.cursorsOf(id), b.cache.State(id).Head)
-		if last != nil {
-			require.True(t, r.GetVersion() > last.GetVersion() || proto.Equal(r, last), "%v after %v", r, last)
-		}
-		last = r
-	}
-	n := 1
-	do := func(sender string, body *conversationv1.Body) {
-		n++
-		c := deliverytest.Command(id, sender, n, body)
-		if n == 2 {
-			c = create
-		}
-		payload, err := c.MarshalVT()
-		require.NoError(t, err)
-		b.do(t, []source.Message{source.Decode(uint64(n), int64(n)*1e6, payload)})
-		check()
-	}
-	read := func(user string, seq uint64) {
-		b.cache.Acknowledge([]*brokerv1.Ack{{ConversationId: id, UserId: user, ReadSeq: seq}}, 1)
-		check()
-		b.store.Cursors[deliverytest.CursorKey{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: seq, ReadSeq: seq}
-	}
-	for round := range 20 {
-		do("ann", deliverytest.Text("x"))
-		head := b.cache.State(id).Head
-		read("bob", head)
-		read("cid", head-1)
-		read("cid", head)
-		do("bob", &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}})
-		do("ann", add("bob"))
-		if round%3 == 0 {
-			// What is in memory and was told is stored; the next owner knows it from there.
-			for user, at := range b.cursorsOf(id) {
-				b.store.Cursors[deliverytest.CursorKey{Conversation: id, User: user}] = &conversationv1.Cursor{UserId: user, DeliveredSeq: at.Delivered, ReadSeq: at.Read}
-			}
-			b.forgetAndLearn()
-			b.load(t, deliverytest.Messages(t, deliverytest.Command(id, "ann", 999, deliverytest.Text("y"))))
-			check()
-		}
-	}
 }

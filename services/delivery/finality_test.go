@@ -15,16 +15,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
-	"github.com/runnelhq/runnel/pkg/conversation"
-	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
-	"github.com/runnelhq/runnel/services/delivery/partition/plan"
-	"github.com/runnelhq/runnel/services/delivery/source"
 )
-
-func add(members ...string) *conversationv1.Body {
-	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: members}}}
-}
 
 // sendOnce sends a command that was never answered before, and forgets what was told until then.
 func (b *bed) sendOnce(c *brokerv1.Command) *conversationv1.Outcome {
@@ -41,7 +33,7 @@ func TestRefusalIsFinalOverTakeovers(t *testing.T) {
 	b.send(create)
 	hello := deliverytest.Command(id, "eve", 2, deliverytest.Text("hello"))
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, b.send(hello).GetError().GetCode())
-	require.EqualValues(t, 2, b.send(deliverytest.Command(id, "ann", 3, add("eve"))).GetSeq())
+	require.EqualValues(t, 2, b.send(deliverytest.Command(id, "ann", 3, deliverytest.Add("eve"))).GetSeq())
 	for range 2 {
 		b.forget()
 		b.putCommand(hello) // another gateway's copy
@@ -159,15 +151,15 @@ func TestNeedsAreLoaded(t *testing.T) {
 	edit := &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "hello, all"}}}
 	require.EqualValues(t, 3, b.send(deliverytest.Command(id, "ann", 3, edit)).GetSeq())
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, b.send(deliverytest.Command(id, "bob", 4, edit)).GetError().GetCode())
-	require.EqualValues(t, 4, b.send(deliverytest.Command(id, "bob", 5, react(2, "+1", false))).GetSeq())
+	require.EqualValues(t, 4, b.send(deliverytest.Command(id, "bob", 5, deliverytest.React(2, "+1", false))).GetSeq())
 	asked := b.asked()
-	require.EqualValues(t, 5, b.send(deliverytest.Command(id, "bob", 6, react(2, "+1", true))).GetSeq())
+	require.EqualValues(t, 5, b.send(deliverytest.Command(id, "bob", 6, deliverytest.React(2, "+1", true))).GetSeq())
 	require.Equal(t, asked, b.asked(), "what is in memory is not asked for")
 	w.stop()
 	b.startWorker(nil)
 	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
 	require.EqualValues(t, 6, b.send(deliverytest.Command(id, "ann", 7, remove)).GetSeq())
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, b.send(deliverytest.Command(id, "bob", 8, react(2, "+1", false))).GetError().GetCode())
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, b.send(deliverytest.Command(id, "bob", 8, deliverytest.React(2, "+1", false))).GetError().GetCode())
 	b.store.Mu.Lock()
 	require.Empty(t, b.store.Logs[id][1].GetBody(), "erased in the append's transaction")
 	require.Empty(t, b.store.Logs[id][2].GetBody(), "its edit, too")
@@ -180,85 +172,4 @@ func (b *bed) asked() int {
 	b.store.Mu.Lock()
 	defer b.store.Mu.Unlock()
 	return b.store.Asked
-}
-
-// A plain message costs nothing for what others may refer to.
-func TestPlainMessagesKeepNoFacts(t *testing.T) {
-	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
-	batch := deliverytest.Messages(t, create, deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("hi")))
-	p := (&plan.Planner{Partitions: 1, Apply: conversation.Apply}).Make(batch, dedupe.NewFacts(), nothing())
-	require.Nil(t, p.Facts)
-	require.Len(t, p.Effects, 3, "those of the create")
-}
-
-// Facts in memory are bounded, and forgotten after an erasure.
-func TestFactsAreBounded(t *testing.T) {
-	b := newInBatches(1000)
-	commands := []*brokerv1.Command{deliverytest.Command("", "ann", 1, deliverytest.Group("g"))}
-	id := commands[0].GetConversationId()
-	for i := range 300 {
-		commands = append(commands, deliverytest.Command(id, "ann", 10+i, deliverytest.Text("x")))
-	}
-	for i := range 10 {
-		commands = append(commands, deliverytest.Command(id, "ann", 500+i, react(uint64(2+i), "+1", false)))
-	}
-	commands = append(commands, deliverytest.Command(id, conversation.ServerUser, 600, erase(&conversationv1.Erase{Sender: "ann"})), deliverytest.Command(id, "ann", 601, react(2, "-1", false)))
-	list := deliverytest.Messages(t, commands...)
-	b.do(t, list[:301])
-	require.Zero(t, b.cache.Facts(id).Len())
-	before := b.cache.Weight()
-	b.do(t, list[301:306])
-	require.Positive(t, b.cache.Facts(id).Len())
-	require.Equal(t, before+b.cache.Facts(id).Len(), b.cache.Weight(), "they count towards the capacity")
-	outcomes := b.do(t, list[306:])
-	require.NotZero(t, outcomes[5].GetSeq())
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_CONFLICT, outcomes[6].GetError().GetCode(), "the message was erased before it")
-
-	all := newInBatches(1000)
-	all.do(t, list[:311])
-	require.Zero(t, all.cache.Facts(id).Len(), "too many are not kept")
-	require.Equal(t, 2, all.cache.Weight())
-}
-
-// A body that is erased by another command of the same batch cannot conflict any more, as it could not had the batch been cut
-// between them.
-func TestErasedInTheSameBatchCannotConflict(t *testing.T) {
-	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
-	id := create.GetConversationId()
-	remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: 2}}}
-	list := deliverytest.Messages(t, create, deliverytest.Command(id, "ann", 2, deliverytest.Text("one")), deliverytest.Command(id, "ann", 2, deliverytest.Text("two")), deliverytest.Command(id, "ann", 3, remove), deliverytest.Command(id, "ann", 2, deliverytest.Text("two")))
-	outcomes := newInBatches(1000).do(t, list)
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT, outcomes[2].GetError().GetCode())
-	require.EqualValues(t, 2, outcomes[4].GetSeq())
-	require.True(t, outcomes[4].GetRepeated())
-}
-
-// Of refusals that are remembered the one of the highest attempt counts; one that is too old does not.
-func TestWhichRefusalHolds(t *testing.T) {
-	key := source.CommandKey{Conversation: conversation.GroupID("ann", deliverytest.CommandID(1)), Sender: "eve", Command: deliverytest.CommandID(2)}
-	at := func(attempt uint32, minute int64) *historyv1.Refusal {
-		return (&dedupe.Refusal{Key: key, Attempt: attempt, TimeMs: minute * 60_000, Err: plan.ErrDeadLettered}).Proto()
-	}
-	r := dedupe.NewRefusals(10)
-	r.Add([]*historyv1.Refusal{at(1, 0)}, 0)
-	require.NotNil(t, r.Find(key, 0, 0))
-	require.NotNil(t, r.Find(key, 1, 10*60_000))
-	require.Nil(t, r.Find(key, 2, 0))
-	require.Nil(t, r.Find(key, 1, 10*60_000+1))
-	require.False(t, r.Find(key, 1, 0).Stale(4*60_000))
-	require.True(t, r.Find(key, 1, 0).Stale(4*60_000+1))
-
-	r.Add([]*historyv1.Refusal{at(0, 11)}, 0) // still in memory, but too old when the other one is added
-	require.EqualValues(t, 0, r.Find(key, 0, 12*60_000).Attempt)
-	r.Add(nil, 60*60_000)
-	require.Zero(t, r.Size())
-	require.Empty(t, r.Latest)
-
-	r.Load([]*historyv1.Refusal{at(3, 9), at(2, 5)}, 9*60_000)
-	require.EqualValues(t, 3, r.Find(key, 2, 9*60_000).Attempt)
-	require.True(t, r.Fits(9*60_000, nil))
-	r.Limit = 2
-	require.False(t, r.Fits(9*60_000, nil))
-	require.True(t, r.Fits(16*60_000, nil), "one is too old by then")
-	require.False(t, r.Fits(16*60_000, []*historyv1.Refusal{at(1, 15)}))
 }

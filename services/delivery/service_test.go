@@ -14,7 +14,6 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
-	"github.com/runnelhq/runnel/services/delivery/publish"
 )
 
 var testTime = time.Unix(1_790_000_000, 0)
@@ -82,15 +81,6 @@ func TestBrokerRestart(t *testing.T) {
 	}
 	b.awaitEvent(create.GetConversationId(), 3)
 	b.store.Verify(t)
-}
-
-func TestInboxesComeOutOfTheStreamAndAreChecked(t *testing.T) {
-	for _, good := range []string{"gateway-1", "a.b", "x_Y"} {
-		require.True(t, publish.ValidInbox(good), good)
-	}
-	for _, bad := range []string{"", ".", "a.", ".a", "a..b", "a b", "a\r\nPUB x", "*", ">", "a.>", string(make([]byte, 201)), "é"} {
-		require.False(t, publish.ValidInbox(bad), bad)
-	}
 }
 
 func TestConfiguration(t *testing.T) {

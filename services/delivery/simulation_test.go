@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest/session"
 	"github.com/runnelhq/runnel/services/delivery/partition"
 	"github.com/runnelhq/runnel/services/delivery/partition/commit"
 	"github.com/runnelhq/runnel/services/delivery/partition/plan"
@@ -67,7 +68,7 @@ type simAsk struct {
 }
 
 type simWorker struct {
-	*inBatches
+	*session.Session
 	position uint64
 	stream   int
 	begin    bool
@@ -89,7 +90,7 @@ func newSimulation(choose func(int) int) *simulation {
 	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: deliverytest.NewHistory(1), asks: map[source.CommandKey]*simAsk{}}
 	s.stream.identity = 1
 	for range 2 {
-		s.workers = append(s.workers, &simWorker{inBatches: newInBatches(1000)})
+		s.workers = append(s.workers, &simWorker{Session: session.New(1000)})
 	}
 	s.ask(deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob")))
 	return s
@@ -233,15 +234,15 @@ func (s *simulation) disturb() {
 // takeOver finds the place of a worker as owner.takeOver does, and has it learn what the store has.
 func (s *simulation) takeOver(w *simWorker) {
 	s.seen.takeovers++
-	w.store = s.store
+	w.Store = s.store
 	answer, _ := s.store.GetWatermark(context.Background(), &historyv1.GetWatermarkRequest{})
-	w.mark = answer.GetWatermark()
+	w.Mark = answer.GetWatermark()
 	w.begin, w.stream, w.working = false, s.stream.identity, true
-	if w.begin = takeover.Before(w.mark, w.had); !w.begin {
-		w.had = w.mark
+	if w.begin = takeover.Before(w.Mark, w.had); !w.begin {
+		w.had = w.Mark
 	}
-	w.forgetAndLearn()
-	mark := w.mark
+	w.Restart()
+	mark := w.Mark
 	switch lost := mark.GetSequence() > uint64(len(s.stream.entries)) ||
 		(mark.GetSequence() > 0 && s.stream.entries[mark.GetSequence()-1].TimeNs != mark.GetTimeNs()); {
 	case mark.GetStream() == "":
@@ -270,7 +271,7 @@ func (s *simulation) work(w *simWorker) {
 	batch = batch[:1+s.choose(len(batch))]
 	batch = batch[:plan.Cut(batch)]
 	if s.forget {
-		w.refusals = dedupe.NewRefusals(1000)
+		w.Refusals = dedupe.NewRefusals(1000)
 	}
 	heard := s.choose(5) > 0
 	verdicts, ok := w.appendOnce(strconv.Itoa(w.stream), batch, w.begin)
@@ -283,7 +284,7 @@ func (s *simulation) work(w *simWorker) {
 		s.seen.uncertain++
 		w.working = false
 	default:
-		w.begin, w.had = false, w.mark
+		w.begin, w.had = false, w.Mark
 		w.position = batch[len(batch)-1].Sequence
 		s.check(batch, verdicts, true)
 	}
@@ -291,17 +292,17 @@ func (s *simulation) work(w *simWorker) {
 
 // appendOnce plans and appends; it reports false when another worker moved the watermark.
 func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]plan.Result, bool) {
-	ids := w.cache.Missing(nil, map[string]struct{}{simGroup: {}})
-	found, _ := w.store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
-	w.cache.AddLoaded(ids, found.GetConversations(), 0)
+	ids := w.Cache.Missing(nil, map[string]struct{}{simGroup: {}})
+	found, _ := w.Store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
+	w.Cache.AddLoaded(ids, found.GetConversations(), 0)
 	known := dedupe.NewFacts()
 	for {
-		p := w.planner.Make(batch, known, w.world())
+		p := w.Planner.Make(batch, known, w.World())
 		request := &historyv1.FindCommandsRequest{}
 		for _, k := range p.Unconfirmed(batch, known) {
 			request.Commands = append(request.Commands, k.Proto())
 		}
-		firsts, _ := w.store.FindCommands(context.Background(), request)
+		firsts, _ := w.Store.FindCommands(context.Background(), request)
 		for _, event := range firsts.GetEvents() {
 			known.Firsts[source.KeyOfEvent(event)] = event
 		}
@@ -310,8 +311,8 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 		}
 		last := batch[len(batch)-1]
 		next := &historyv1.Watermark{Stream: stream, Sequence: last.Sequence, TimeNs: last.TimeNs}
-		answer, err := w.store.Append(context.Background(), &historyv1.AppendRequest{
-			Expected: w.mark, Next: next, BeginEpoch: begin, Events: p.Events, Sequences: p.Sequences, Effects: p.Effects,
+		answer, err := w.Store.Append(context.Background(), &historyv1.AppendRequest{
+			Expected: w.Mark, Next: next, BeginEpoch: begin, Events: p.Events, Sequences: p.Sequences, Effects: p.Effects,
 			DeadLetters: p.Letters, Refusals: p.Refusals,
 		})
 		if err != nil {
@@ -324,9 +325,9 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 			continue
 		}
 		next.Epoch = answer.GetEpoch()
-		w.mark = next
-		w.cache.ApplyCommitted(commit.ChangeOf(p), 0)
-		w.refusals.Add(p.Refusals, last.TimeMs())
+		w.Mark = next
+		w.Cache.ApplyCommitted(commit.ChangeOf(p), 0)
+		w.Refusals.Add(p.Refusals, last.TimeMs())
 		return p.Results, true
 	}
 }
