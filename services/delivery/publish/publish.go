@@ -25,10 +25,18 @@ const (
 	publishMargin = 16 << 10
 )
 
+// Conn is the part of a connection to NATS that a publisher needs; *nats.Conn is one.
+type Conn interface {
+	// PublishMsg hands a message to the connection. It copies the message's bytes before it returns.
+	PublishMsg(msg *nats.Msg) error
+	// MaxPayload is the size of the largest message that the server accepts.
+	MaxPayload() int64
+}
+
 // Publisher sends committed results, events and receipts to gateways. A message may be lost: all of its content is in the store,
 // and the next session of the partition publishes the latest again. It is not safe for concurrent use.
 type Publisher struct {
-	nc      *nats.Conn
+	nc      Conn
 	log     *slog.Logger
 	metrics *metrics.Metrics
 	worker  string
@@ -37,7 +45,7 @@ type Publisher struct {
 }
 
 // New makes a publisher; worker is the name that live events carry.
-func New(nc *nats.Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *Publisher {
+func New(nc Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *Publisher {
 	limit := maxPublish
 	if most := int(nc.MaxPayload()); most > 2*publishMargin {
 		limit = min(limit, most-publishMargin)
