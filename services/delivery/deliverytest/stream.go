@@ -1,0 +1,87 @@
+package deliverytest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Stream is a stream in memory. Its first and last sequence follow from its messages, unless First or Last say otherwise.
+type Stream struct {
+	jetstream.Stream // what is not faked panics
+
+	Created     time.Time
+	First, Last uint64
+
+	mu       sync.Mutex
+	messages map[uint64]*jetstream.RawStreamMsg
+	fail     map[uint64]error
+	read     []uint64
+}
+
+// NewStream makes an empty stream; created is its identity.
+func NewStream(created time.Time) *Stream {
+	return &Stream{Created: created, messages: map[uint64]*jetstream.RawStreamMsg{}, fail: map[uint64]error{}}
+}
+
+// Put puts a message at a sequence.
+func (s *Stream) Put(sequence uint64, timeNs int64, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.messages[sequence] = &jetstream.RawStreamMsg{Sequence: sequence, Time: time.Unix(0, timeNs), Data: data}
+}
+
+// Fail makes reads of a sequence fail.
+func (s *Stream) Fail(sequence uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail[sequence] = err
+}
+
+// Reads is how many messages were read.
+func (s *Stream) Reads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.read)
+}
+
+// CachedInfo is the state of the stream.
+func (s *Stream) CachedInfo() *jetstream.StreamInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info := &jetstream.StreamInfo{Created: s.Created}
+	info.State.Msgs = uint64(len(s.messages))
+	for sequence := range s.messages {
+		if info.State.FirstSeq == 0 || sequence < info.State.FirstSeq {
+			info.State.FirstSeq = sequence
+		}
+		info.State.LastSeq = max(info.State.LastSeq, sequence)
+	}
+	if s.First > 0 {
+		info.State.FirstSeq = s.First
+	}
+	if s.Last > 0 {
+		info.State.LastSeq = s.Last
+	}
+	return info
+}
+
+// GetMsg reads a message. With an option, which can only be that of a subject, it reads the first one from the sequence on.
+func (s *Stream) GetMsg(_ context.Context, sequence uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read = append(s.read, sequence)
+	for {
+		if err := s.fail[sequence]; err != nil {
+			return nil, err
+		}
+		if message := s.messages[sequence]; message != nil {
+			return message, nil
+		}
+		if sequence++; len(opts) == 0 || sequence > 1_000_000 {
+			return nil, jetstream.ErrMsgNotFound
+		}
+	}
+}
