@@ -2,7 +2,6 @@ package publish
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -104,14 +103,15 @@ func TestResultsAreSplit(t *testing.T) {
 	size := answer("", 1).Result.SizeVT()
 	p.limit = 2 * size
 	p.Results([]Answer{answer("a", 1), answer("a", 2), answer("a", 3), answer("a", 4), answer("a", 5)}, nil)
-	var sizes, order []string
+	var sizes []int
+	var order []string
 	for _, r := range decoded(t, conn.Take(), "result.", func() *brokerv1.Results { return &brokerv1.Results{} }) {
-		sizes = append(sizes, fmt.Sprint(len(r.GetResults())))
+		sizes = append(sizes, len(r.GetResults()))
 		for _, result := range r.GetResults() {
 			order = append(order, result.GetOutcome().GetCommandId())
 		}
 	}
-	require.Equal(t, []string{"2", "2", "1"}, sizes)
+	require.Equal(t, []int{2, 2, 1}, sizes)
 	require.True(t, slices.IsSorted(order))
 	p.limit = 1 // one result is never split
 	p.Results([]Answer{answer("a", 1), answer("a", 2)}, nil)

@@ -1,0 +1,202 @@
+package commit
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/store"
+)
+
+// Conversations of a batch are loaded once, those that exist and those that do not.
+func TestConversationsAreLoadedOnce(t *testing.T) {
+	first := setup(t)
+	first.commit(messages(t, 1, create))
+	require.Equal(t, [][]string{{group}}, first.store.conversations)
+	b := first.again()
+	b.commit(messages(t, 2, text(2, "a"), text(3, "b")))
+	b.commit(messages(t, 4, text(4, "c")))
+	require.Equal(t, [][]string{{group}}, b.store.conversations)
+	require.Len(t, b.Cache.State(group).Members, 2)
+
+	absent := conversation.DirectID("ann", "bob")
+	for n := range 2 {
+		b.commit(messages(t, uint64(5+n), deliverytest.Command(absent, "ann", 5+n, deliverytest.Text("x"))))
+	}
+	require.Equal(t, [][]string{{group}, {absent}}, b.store.conversations)
+}
+
+// Ids that no conversation can have are refused without asking the store.
+func TestIdsThatCannotExist(t *testing.T) {
+	b := setup(t)
+	bad := text(2, "x")
+	bad.ConversationId = "live.>"
+	b.commit(messages(t, 1, bad))
+	require.Empty(t, b.store.conversations)
+	require.Empty(t, b.store.commands)
+	results, _ := b.told()
+	require.NotEqual(t, none, codesOf(results)[0])
+	require.Empty(t, b.store.appends[0].GetRefusals(), "nothing to remember")
+}
+
+// Nothing to load is no call; what is wanted is loaded without a batch, too.
+func TestLoadConversations(t *testing.T) {
+	first := setup(t)
+	first.commit(messages(t, 1, create))
+	b := first.again()
+	require.NoError(t, b.LoadConversations(t.Context(), nil))
+	require.Empty(t, b.store.conversations)
+	require.NoError(t, b.LoadConversations(t.Context(), []string{group}))
+	require.EqualValues(t, 1, b.Cache.State(group).Head)
+}
+
+// Reads are repeated until they are answered; a stop ends them, and nothing is appended.
+func TestReadsAreRepeated(t *testing.T) {
+	for name, fail := range map[string]func(b *bench, err func() error){
+		"states":         func(b *bench, err func() error) { b.store.loading = err },
+		"first outcomes": func(b *bench, err func() error) { b.store.finding = err },
+		"facts": func(b *bench, err func() error) {
+			b.store.facts = func(answer *historyv1.GetFactsResponse) (*historyv1.GetFactsResponse, error) { return answer, err() }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := setup(t)
+			first.commit(messages(t, 1, create, text(2, "x")))
+			batch := messages(t, 3, intruder(3), deliverytest.Command(group, "bob", 4, deliverytest.React(2, "+1", false)))
+			b := first.again()
+			fail(b, times(3, codes.Unavailable))
+			b.commit(batch)
+			require.Equal(t, 3, b.host.waits)
+			require.Equal(t, 3, b.count("read_retries_total", ""))
+			require.Contains(t, b.log.String(), name)
+
+			b = over(t, &shop{History: b.store.History}, first.place())
+			b.host.stopAfter = 1
+			fail(b, times(100, codes.Unavailable))
+			require.ErrorIs(t, b.Commit(t.Context(), batch, tries), store.ErrStopping)
+			require.Empty(t, b.store.appends)
+			require.Empty(t, b.conn.Take())
+		})
+	}
+}
+
+// Facts that commands refer to are asked for once, and the batch is decided with them.
+func TestFactsAreLoaded(t *testing.T) {
+	first := setup(t)
+	first.commit(messages(t, 1, create, text(2, "x")))
+	b := first.again()
+	edit := &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "y"}}}
+	b.commit(messages(t, 3, deliverytest.Command(group, "ann", 3, edit), deliverytest.Command(group, "bob", 4, edit)))
+	results, _ := b.told()
+	require.Equal(t, []conversationv1.ErrorCode{none, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN}, codesOf(results))
+	require.Equal(t, []int{1}, b.store.needs)
+	b.commit(messages(t, 5, deliverytest.Command(group, "ann", 5, edit)))
+	require.Equal(t, []int{1}, b.store.needs, "they are in memory")
+}
+
+// Many facts are asked for in several calls.
+func TestFactsAreAskedForInChunks(t *testing.T) {
+	first := setup(t)
+	texts, reactions := []*brokerv1.Command{create}, []*brokerv1.Command{}
+	for i := range rpc.MaxItems + 1 {
+		texts = append(texts, text(10+i, "x"))
+		reactions = append(reactions, deliverytest.Command(group, "bob", 5000+i, deliverytest.React(uint64(2+i), "+1", false)))
+	}
+	first.commit(messages(t, 1, texts...))
+	b := first.again()
+	b.commit(messages(t, 2000, reactions...))
+	require.Equal(t, []int{rpc.MaxItems, 1}, b.store.needs)
+	results, _ := b.told()
+	require.Len(t, results, len(reactions))
+	for _, r := range results {
+		require.Nil(t, r.GetOutcome().GetError())
+	}
+}
+
+// A store that lacks an event below the head raises the alarm, and is asked until it has it.
+func TestFactIsMissing(t *testing.T) {
+	first := setup(t)
+	first.commit(messages(t, 1, create, text(2, "x")))
+	b := first.again()
+	b.store.facts = func(answer *historyv1.GetFactsResponse) (*historyv1.GetFactsResponse, error) {
+		if len(b.store.needs) <= 2 {
+			answer.Facts = nil
+		}
+		return answer, nil
+	}
+	b.commit(messages(t, 3, deliverytest.Command(group, "bob", 3, deliverytest.React(2, "+1", false))))
+	require.Len(t, b.host.alarms, 2)
+	require.ErrorContains(t, b.host.alarms[0], "the store lacks event 2 of conversation "+group)
+	require.Equal(t, 2, b.host.waits)
+	results, _ := b.told()
+	require.Equal(t, []uint64{3}, seqsOf(results))
+}
+
+// A fact that was not asked for is an answer without sense, which is asked for again.
+func TestFactThatWasNotAskedFor(t *testing.T) {
+	for _, need := range []uint32{1, 2} {
+		first := setup(t)
+		first.commit(messages(t, 1, create, text(2, "x")))
+		b := first.again()
+		b.store.facts = func(answer *historyv1.GetFactsResponse) (*historyv1.GetFactsResponse, error) {
+			if len(b.store.needs) == 1 {
+				answer.Facts = append(answer.GetFacts(), &historyv1.Fact{Need: need})
+			}
+			return answer, nil
+		}
+		b.commit(messages(t, 3, deliverytest.Command(group, "bob", 3, deliverytest.React(2, "+1", false))))
+		require.Equal(t, 1, b.host.waits)
+		require.Empty(t, b.host.alarms)
+		require.Equal(t, []int{1, 1}, b.store.needs)
+	}
+}
+
+// All refusals are loaded, page by page, before anything is decided.
+func TestLoadRefusals(t *testing.T) {
+	first := setup(t)
+	commands := []*brokerv1.Command{create}
+	for i := range 2*rpc.MaxItems + 1 {
+		commands = append(commands, intruder(10+i))
+	}
+	first.Refusals.Limit = 10_000
+	first.commit(messages(t, 1, commands...))
+	b := first.again()
+	require.Equal(t, 3, b.store.refusals)
+	require.Equal(t, 2*rpc.MaxItems+1, b.Refusals.Size())
+	require.Equal(t, 2*rpc.MaxItems+1, b.count("refusals_remembered", ""))
+	require.Len(t, b.Refusals.Latest, 2*rpc.MaxItems+1)
+	b.commit(messages(t, 9000, intruder(10)))
+	require.Empty(t, b.store.appends[0].GetRefusals(), "it is remembered already")
+}
+
+// Refusals that are too old by the watermark's time are not kept.
+func TestOldRefusalsAreNotLoaded(t *testing.T) {
+	first := setup(t)
+	first.commit(messages(t, 1, create, intruder(2)))
+	b := over(t, &shop{History: first.store.History}, first.place())
+	require.NoError(t, b.LoadRefusals(t.Context(), 11*60_000))
+	require.Zero(t, b.Refusals.Size())
+}
+
+// If one page is missing, so may the refusal be that matters: nothing is loaded.
+func TestLoadRefusalsFails(t *testing.T) {
+	first := setup(t)
+	first.commit(messages(t, 1, create, intruder(2)))
+	b := over(t, &shop{History: first.store.History}, first.place())
+	b.store.listing = func(*historyv1.ListRefusalsRequest) error { return errAway }
+	err := b.LoadRefusals(t.Context(), 0)
+	require.ErrorIs(t, err, errAway)
+	require.ErrorContains(t, err, "list the refusals")
+	require.Zero(t, b.Refusals.Size())
+	require.Equal(t, codes.Unknown, status.Code(errors.Unwrap(err)))
+}

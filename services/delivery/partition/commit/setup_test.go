@@ -1,0 +1,300 @@
+package commit
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/services/delivery/cache"
+	"github.com/runnelhq/runnel/services/delivery/dedupe"
+	"github.com/runnelhq/runnel/services/delivery/deliverytest"
+	"github.com/runnelhq/runnel/services/delivery/flight"
+	"github.com/runnelhq/runnel/services/delivery/metrics"
+	"github.com/runnelhq/runnel/services/delivery/partition/plan"
+	"github.com/runnelhq/runnel/services/delivery/partition/takeover"
+	"github.com/runnelhq/runnel/services/delivery/publish"
+	"github.com/runnelhq/runnel/services/delivery/source"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	tries   = 3           // of a batch
+	timeout = time.Second // of a call
+	inbox   = "inbox"     // of the commands that deliverytest makes
+)
+
+// host is a worker that keeps what the committer tells it. Waiting takes no time.
+type host struct {
+	t *testing.T
+	// stopAfter is after how many waits the work is stopped; 0 for never.
+	stopAfter int
+
+	waits, looks, calms int
+	alarms              []error
+	positions           [][2]uint64
+	marks               []*historyv1.Watermark
+}
+
+func (h *host) Stopped() bool                { return h.stopAfter > 0 && h.waits >= h.stopAfter }
+func (h *host) LookAtStream(context.Context) { h.looks++ }
+func (h *host) Alarm(err error)              { h.alarms = append(h.alarms, err) }
+func (h *host) Calm()                        { h.calms++ }
+func (h *host) SetPosition(watermark, last uint64) {
+	h.positions = append(h.positions, [2]uint64{watermark, last})
+}
+func (h *host) Committed(watermark *historyv1.Watermark) { h.marks = append(h.marks, watermark) }
+func (h *host) Sleep(d time.Duration) {
+	require.Positive(h.t, d)
+	h.waits++
+	require.Less(h.t, h.waits, 100, "it tries for ever")
+}
+
+// shop is the store in memory. It keeps the requests, and asks a hook before each of them, if there is one.
+type shop struct {
+	*deliverytest.History
+
+	appends       []*historyv1.AppendRequest
+	deadlines     []time.Duration // of the appends
+	conversations [][]string
+	needs         []int // by call
+	commands      []int // by call
+	refusals      int   // calls
+
+	appending func() error
+	loading   func() error
+	finding   func() error
+	facts     func(answer *historyv1.GetFactsResponse) (*historyv1.GetFactsResponse, error)
+	listing   func(in *historyv1.ListRefusalsRequest) error
+}
+
+func (s *shop) Append(ctx context.Context, in *historyv1.AppendRequest, opts ...grpc.CallOption) (*historyv1.AppendResponse, error) {
+	s.appends = append(s.appends, in)
+	if deadline, ok := ctx.Deadline(); ok {
+		s.deadlines = append(s.deadlines, time.Until(deadline))
+	}
+	if s.appending != nil {
+		if err := s.appending(); err != nil {
+			return nil, err
+		}
+	}
+	return s.History.Append(ctx, in, opts...)
+}
+
+func (s *shop) GetConversations(ctx context.Context, in *historyv1.GetConversationsRequest, opts ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
+	s.conversations = append(s.conversations, in.GetConversationIds())
+	if s.loading != nil {
+		if err := s.loading(); err != nil {
+			return nil, err
+		}
+	}
+	return s.History.GetConversations(ctx, in, opts...)
+}
+
+func (s *shop) FindCommands(ctx context.Context, in *historyv1.FindCommandsRequest, opts ...grpc.CallOption) (*historyv1.FindCommandsResponse, error) {
+	s.commands = append(s.commands, len(in.GetCommands()))
+	if s.finding != nil {
+		if err := s.finding(); err != nil {
+			return nil, err
+		}
+	}
+	return s.History.FindCommands(ctx, in, opts...)
+}
+
+func (s *shop) GetFacts(ctx context.Context, in *historyv1.GetFactsRequest, opts ...grpc.CallOption) (*historyv1.GetFactsResponse, error) {
+	s.needs = append(s.needs, len(in.GetNeeds()))
+	answer, err := s.History.GetFacts(ctx, in, opts...)
+	if err == nil && s.facts != nil {
+		return s.facts(answer)
+	}
+	return answer, err
+}
+
+func (s *shop) ListRefusals(ctx context.Context, in *historyv1.ListRefusalsRequest, opts ...grpc.CallOption) (*historyv1.ListRefusalsResponse, error) {
+	s.refusals++
+	if s.listing != nil {
+		if err := s.listing(in); err != nil {
+			return nil, err
+		}
+	}
+	return s.History.ListRefusals(ctx, in, opts...)
+}
+
+// bench is a committer with everything that it talks to.
+type bench struct {
+	*Committer
+
+	t        *testing.T
+	store    *shop
+	host     *host
+	conn     *deliverytest.Conn
+	registry *prometheus.Registry
+	log      *bytes.Buffer
+	clock    time.Time // a millisecond later at each look
+}
+
+// setup makes a committer that begins with an empty store.
+func setup(t *testing.T) *bench {
+	t.Helper()
+	return over(t, &shop{History: deliverytest.NewHistory(1)}, &takeover.Place{Stored: &historyv1.Watermark{}, Identity: "s", BeginEpoch: true})
+}
+
+// over makes a committer that begins at a place of a store.
+func over(t *testing.T, history *shop, at *takeover.Place) *bench {
+	t.Helper()
+	b := &bench{t: t, store: history, host: &host{t: t}, conn: &deliverytest.Conn{Max: 1 << 20}, registry: prometheus.NewRegistry(), log: &bytes.Buffer{}, clock: time.UnixMilli(100_000)}
+	m, err := metrics.New(b.registry, 1, time.Now)
+	require.NoError(t, err)
+	log := slog.New(slog.NewTextHandler(b.log, nil))
+	b.Committer = New(Config{
+		Host: b.host, Partition: 0, Stream: "IN_0", History: history, Planner: &plan.Planner{Partitions: 1, Apply: conversation.Apply},
+		Cache: cache.New(10_000), Refusals: dedupe.NewRefusals(100), Publisher: publish.New(b.conn, "w", log, m),
+		Recorder: flight.NewRecorder(1000, time.UnixMilli(0)), Tracer: trace.Tracer(noop.Tracer{}), Metrics: m, Gauges: m.Partition(0), Log: log,
+		Now:      func() time.Time { b.clock = b.clock.Add(time.Millisecond); return b.clock },
+		MaxTries: tries, AppendTimeout: timeout,
+	}, at)
+	return b
+}
+
+// again is a committer of the next session, with nothing in memory.
+func (b *bench) again() *bench {
+	b.t.Helper()
+	next := over(b.t, &shop{History: b.store.History}, b.place())
+	require.NoError(b.t, next.LoadRefusals(b.t.Context(), b.store.Mark().GetTimeNs()/1e6))
+	return next
+}
+
+// place is where the next session begins.
+func (b *bench) place() *takeover.Place {
+	return &takeover.Place{Stored: b.store.Mark(), Identity: "s", Sequence: b.store.Mark().GetSequence()}
+}
+
+// commit commits messages, which must succeed.
+func (b *bench) commit(entries []source.Message) {
+	b.t.Helper()
+	require.NoError(b.t, b.Commit(b.t.Context(), entries, tries))
+	require.Equal(b.t, entries[len(entries)-1].Sequence, b.Position())
+}
+
+// metric is the sum of a metric over its labels, and over the observations of a histogram. label, if not empty, selects one.
+func (b *bench) metric(name, label string) (value float64, observed int) {
+	b.t.Helper()
+	families, err := b.registry.Gather()
+	require.NoError(b.t, err)
+	for _, family := range families {
+		if family.GetName() != "runnel_delivery_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if label == "" || m.GetLabel()[0].GetValue() == label {
+				value += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetHistogram().GetSampleSum()
+				observed += int(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return value, observed
+}
+
+func (b *bench) count(name, label string) int {
+	b.t.Helper()
+	value, _ := b.metric(name, label)
+	return int(value)
+}
+
+// told are the results and events that were published since the last call.
+func (b *bench) told() (results []*brokerv1.Result, events []*conversationv1.Event) {
+	b.t.Helper()
+	for _, msg := range b.conn.Take() {
+		switch {
+		case strings.HasPrefix(msg.Subject, "result."):
+			var r brokerv1.Results
+			require.NoError(b.t, r.UnmarshalVT(msg.Data))
+			results = append(results, r.GetResults()...)
+		case strings.HasPrefix(msg.Subject, "live."):
+			var l brokerv1.Live
+			require.NoError(b.t, l.UnmarshalVT(msg.Data))
+			events = append(events, l.GetEvents()...)
+		}
+	}
+	return results, events
+}
+
+// messages are commands as the stream holds them from a sequence on.
+func messages(t *testing.T, from uint64, commands ...*brokerv1.Command) []source.Message {
+	t.Helper()
+	list := deliverytest.Messages(t, commands...)
+	for i := range list {
+		list[i].Sequence = from + uint64(i)
+		list[i].TimeNs = int64(list[i].Sequence) * 1e6
+	}
+	return list
+}
+
+var (
+	create = deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
+	group  = create.GetConversationId()
+)
+
+// text is a message of ann in the group.
+func text(n int, s string) *brokerv1.Command {
+	return deliverytest.Command(group, "ann", n, deliverytest.Text(s))
+}
+
+// intruder is a command that is refused.
+func intruder(n int) *brokerv1.Command {
+	return deliverytest.Command(group, "eve", n, deliverytest.Text("x"))
+}
+
+// codesOf are the error codes of outcomes, 0 for one that has none.
+func codesOf(results []*brokerv1.Result) (list []conversationv1.ErrorCode) {
+	for _, r := range results {
+		list = append(list, r.GetOutcome().GetError().GetCode())
+	}
+	return list
+}
+
+func seqsOf(results []*brokerv1.Result) (list []uint64) {
+	for _, r := range results {
+		list = append(list, r.GetOutcome().GetSeq())
+	}
+	return list
+}
+
+// times makes a hook that fails n times with a code.
+func times(n int, code codes.Code) func() error {
+	return func() error {
+		if n--; n >= 0 {
+			return status.Error(code, "no")
+		}
+		return nil
+	}
+}
+
+// rejecting makes the store reject what contains a text.
+func (b *bench) rejecting(what string, code codes.Code) {
+	b.store.appending = func() error {
+		for _, event := range b.store.appends[len(b.store.appends)-1].GetEvents() {
+			if bytes.Contains(event.GetBody(), []byte(what)) {
+				return status.Error(code, "no")
+			}
+		}
+		return nil
+	}
+}
