@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// lockDir keeps a second process from the data directory: two NATS servers on the same files would each believe to be alone.
-// The lock goes with the process, however it ends; closing the file gives it back.
+// lockDir prevents a second process from using the data directory: two NATS servers must not share their files. The lock
+// ends with the process, however it ends; closing the file releases it.
 func lockDir(dir string) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -18,7 +18,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another runnel; stop it, or give this one another --data-dir", dir)
+			return nil, fmt.Errorf("%s is in use by another runnel; stop it, or set another --data-dir", dir)
 		}
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}

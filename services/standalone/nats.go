@@ -13,7 +13,7 @@ import (
 // natsReady is how long the embedded server may take to recover its streams.
 const natsReady = 30 * time.Second
 
-// startNATS starts a NATS server inside this process. It opens no port: clients reach it through memory.
+// startNATS starts a NATS server in this process. It opens no port: clients connect in memory.
 func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
 	ns, err := server.NewServer(&server.Options{
 		ServerName:   "runnel",
@@ -23,7 +23,7 @@ func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
 		NoSigs:       true,
 		SyncInterval: cfg.SyncInterval,
 		MaxPayload:   1 << 20,
-		// The default of three quarters of the free disk may be less than the streams reserve on a small machine.
+		// The default limit, three quarters of the free disk, may be less than the streams reserve on a small machine.
 		JetStreamMaxStore: max(cfg.NATS.MaxBytes*int64(cfg.NATS.Partitions)*5/4, 1<<30),
 	})
 	if err != nil {
@@ -38,7 +38,7 @@ func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
 	return ns, nil
 }
 
-// natsLog passes the server's warnings and errors on; what it notices in passing is for debugging.
+// natsLog logs the server's warnings and errors; its notices are logged at debug level.
 type natsLog struct{ log *slog.Logger }
 
 func (l natsLog) Noticef(format string, args ...any) { l.log.Debug(fmt.Sprintf(format, args...)) }

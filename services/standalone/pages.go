@@ -16,11 +16,11 @@ import (
 //go:embed web
 var web embed.FS
 
-// devTokenTTL is how long a token of the sign-in page lasts; the page fetches a new one before it ends.
+// devTokenTTL is the lifetime of a token from the sign-in page; the page fetches a new one before it expires.
 const devTokenTTL = time.Hour
 
-// pages serves the small chat page. With a development secret it also signs anybody in who asks from this machine:
-// that is what makes the first five minutes easy, and why it is off as soon as there is a real authentication setting.
+// pages serves the small chat page. With a development secret it also signs in every user on this machine: that makes the
+// first steps easy, and it is off once an authentication setting is set.
 func pages(secret []byte) (http.Handler, error) {
 	files, err := fs.Sub(web, "web")
 	if err != nil {
@@ -30,7 +30,7 @@ func pages(secret []byte) (http.Handler, error) {
 	mux.Handle("GET /", secured(http.FileServerFS(files)))
 	mux.HandleFunc("POST /dev/token", func(w http.ResponseWriter, r *http.Request) {
 		if secret == nil || !local(r) {
-			http.Error(w, "development sign-in is off: this server has an authentication setting, or you are not on its machine", http.StatusForbidden)
+			http.Error(w, "development sign-in is off: this server has an authentication setting, or the request is not from its machine", http.StatusForbidden)
 			return
 		}
 		var request struct {
@@ -47,13 +47,14 @@ func pages(secret []byte) (http.Handler, error) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		_ = json.NewEncoder(w).Encode(map[string]string{"token": token}) // the client went away: nobody to tell
+		_ = json.NewEncoder(w).Encode(map[string]string{"token": token}) // the client has disconnected, so the error cannot be reported
 	})
 	return mux, nil
 }
 
-// local reports whether a request comes from this machine and was meant for it: the name in Host is checked as well, or a
-// page of another site could have its own name point here, and the Origin, or its script could ask.
+// local reports whether a request comes from this machine and is addressed to it. The Host is checked because a page of
+// another site could let its own name resolve to this machine, and the Origin because a script of that page could send
+// requests.
 func local(r *http.Request) bool {
 	if !loopback(r.RemoteAddr) || !loopback(r.Host) {
 		return false

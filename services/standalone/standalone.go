@@ -32,10 +32,10 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// Config is everything that can be set. The parts have the same names as in the single services.
+// Config holds all settings. The parts have the same names as in the separate services.
 type Config struct {
 	DataDir      string        `help:"Directory for all data." default:"./runnel-data" type:"path"`
-	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed ones are synced always." default:"2m"`
+	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed events are always synced at once." default:"2m"`
 
 	NATS      broker.Config         `embed:"" prefix:"nats."`
 	Gateway   gateway.Config        `embed:"" prefix:"gateway."`
@@ -47,10 +47,10 @@ type Config struct {
 	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
 }
 
-// Standalone is all services in one process. Make it with New, then Run it once.
+// Standalone is all services in one process. Create it with New, then call Run once.
 type Standalone struct {
 	tel      *telemetry.Telemetry
-	lock     *os.File // of the data directory
+	lock     *os.File // the lock of the data directory
 	nats     *server.Server
 	nc       *nats.Conn
 	store    history.Store
@@ -61,10 +61,11 @@ type Standalone struct {
 	rpc      *rpc.Server
 	admin    *telemetry.Admin
 	status   *statuspage.Page
-	secret   []byte // the development secret; nil with a real authentication setting
+	secret   []byte // the development secret; nil if an authentication setting is set
 }
 
-// New starts what the services stand on and puts them together. Whatever was started before an error is stopped again.
+// New opens the store, starts the embedded NATS server and creates the services. If it fails, everything that was started
+// is stopped.
 func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalone, err error) {
 	s := &Standalone{tel: tel}
 	defer func() {
@@ -100,13 +101,13 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if err != nil {
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
-	s.store = opened // only now: close must not meet a store that was not opened
+	s.store = opened // set only now: close must not be called on a store that was not opened
 	// The services call each other through their generated clients, without a socket between them.
 	inproc := rpc.NewInproc(tel)
 	s.history = history.New(cfg.History, s.store, tel.Log, tel.Registry)
 	historyv1.RegisterHistoryServiceServer(inproc, s.history)
 	store := historyv1.NewHistoryServiceClient(inproc)
-	// All parts are this process, so nobody is left who does not know the level.
+	// All parts run in this process, so every part knows the level.
 	if _, err := delivery.RaiseLevel(ctx, store, tel.Log); err != nil {
 		return nil, err
 	}
@@ -169,10 +170,10 @@ func (s *Standalone) RPCAddr() string { return s.rpc.Addr() }
 // AdminAddr is the address of the admin server; empty when it is off.
 func (s *Standalone) AdminAddr() string { return s.admin.Addr() }
 
-// Development reports whether the server signs in anybody on this machine, for want of an authentication setting.
+// Development reports whether any user on this machine may sign in, because no authentication setting is set.
 func (s *Standalone) Development() bool { return s.secret != nil }
 
-// Run serves until ctx ends: first the gateway drains, then delivery finishes what it has begun, then the rest stops.
+// Run serves until ctx ends. Then the gateway drains, delivery finishes its work, and the other parts stop.
 func (s *Standalone) Run(ctx context.Context) error {
 	defer s.close()
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
@@ -184,7 +185,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 	group.Go(func() error { return s.status.Run(behind) })
 	front, stopFront := context.WithCancel(ctx)
 	defer stopFront()
-	context.AfterFunc(behind, stopFront) // a part that failed takes the rest with it
+	context.AfterFunc(behind, stopFront) // if one part fails, all others are stopped
 	context.AfterFunc(ctx, func() { s.admin.SetReady(false) })
 	err := s.gateway.Run(front)
 	stopBehind()
@@ -195,7 +196,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 }
 
 func (s *Standalone) close() {
-	// The listeners are closed already when Run served them.
+	// If Run served them, the listeners are closed already.
 	if s.gateway != nil {
 		s.gateway.Close()
 	}
@@ -226,11 +227,11 @@ func (s *Standalone) close() {
 		s.verifier.Close()
 	}
 	if s.lock != nil {
-		_ = s.lock.Close() // gives the directory back
+		_ = s.lock.Close() // releases the lock of the data directory
 	}
 }
 
-// DevSecret reads the secret that signs development tokens from the data directory, making it the first time.
+// DevSecret reads the secret that signs development tokens from the data directory, and creates it the first time.
 func DevSecret(dataDir string) ([]byte, error) {
 	path := filepath.Join(dataDir, "dev-secret")
 	data, err := os.ReadFile(path)

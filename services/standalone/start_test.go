@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// configure is the default configuration, on ports of its own, with everything in one directory.
+// configure returns the default configuration, with its own ports and all data in one directory.
 func configure(t *testing.T, dir string) Config {
 	t.Helper()
 	var cfg Config
@@ -37,8 +37,8 @@ func TestAStandaloneHasTheLevelOfItsBuild(t *testing.T) {
 	require.Equal(t, conversation.MaxLevel(), level)
 }
 
-// A database of before the event format could grow is refused with a message that says what to do, and its directory
-// can be used again without it.
+// A database in the old event format is refused with a message that says what to do. After the database is removed, its
+// directory can be used again.
 func TestADataDirectoryOfTheFormerFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "history.db")
@@ -56,7 +56,7 @@ func TestADataDirectoryOfTheFormerFormatIsRefused(t *testing.T) {
 	s.close()
 }
 
-// A server that does not start gives up every address that it took on the way.
+// A server that fails to start releases every address it has opened.
 func TestAServerThatDoesNotStartKeepsNoAddress(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -83,7 +83,7 @@ func TestAServerThatDoesNotStartKeepsNoAddress(t *testing.T) {
 	}
 }
 
-// free is an address that nobody listens on.
+// free returns an address that no process listens on.
 func free(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -21,24 +21,24 @@ import (
 
 // Exit codes of every command.
 const (
-	// ExitFailed says that the question was not answered, the order not carried out, or that what was checked is not right.
+	// ExitFailed means that the query or the order failed, or that a check found a fault.
 	ExitFailed = 1
-	// ExitUsage says that the command line makes no sense.
+	// ExitUsage means that the command line is invalid.
 	ExitUsage = 2
-	// ExitIncomplete says that the answer was printed but is not whole: an instance did not answer, or a partition is still on
-	// its way. What is missing is told on standard error.
+	// ExitIncomplete means that the answer was printed but is incomplete: an instance did not answer, or a partition is
+	// still being handed over. What is missing is printed on standard error.
 	ExitIncomplete = 3
 )
 
-// DefaultStandalone is where the one process that is everything is asked when nothing else is said.
+// DefaultStandalone is the gRPC address of a standalone server when no address is set.
 const DefaultStandalone = "127.0.0.1:9000"
 
-// Command is `runnel admin` with everything below it.
+// Command is `runnel admin` with all its subcommands.
 type Command struct {
-	// Address defaults to a worker of its own on this machine, or else to the one process that is everything.
-	Address []string `help:"gRPC address of a delivery worker, or several: the first that can be reached is asked." default:"127.0.0.1:9001,127.0.0.1:9000"`
+	// Address defaults to a delivery worker on this machine, or else to a standalone server on it.
+	Address []string `help:"gRPC address of a delivery worker, or several: the first reachable one is used." default:"127.0.0.1:9001,127.0.0.1:9000"`
 	TLS     TLS      `embed:"" prefix:"tls."`
-	// Timeout is for each question, not for the command.
+	// Timeout limits each call, not the whole command.
 	Timeout time.Duration `help:"How long to wait for each answer." default:"5s"`
 	JSON    bool          `name:"json" help:"Print one JSON object instead of tables."`
 
@@ -56,25 +56,25 @@ type Command struct {
 
 // Help is the long text of --help.
 func (*Command) Help() string {
-	return `Ask and steer a running installation. Any delivery worker answers, for all of it.
+	return `Inspect and control a running installation. Any delivery worker answers for the whole installation.
 
 Without TLS between the services, workers answer only operators on their own machine. With it, show a certificate with the DNS
 name runnel-admin:
 
   runnel admin --address worker.example:9001 --tls.cert-file admin.pem --tls.key-file admin-key.pem --tls.ca-file ca.pem status
 
-Exit codes: 0 done; 1 failed, or what was checked is not right; 2 the command line makes no sense; 3 the answer is not whole,
-because somebody did not answer (who is told on standard error).`
+Exit codes: 0 done; 1 failed, or a check found a fault; 2 invalid command line; 3 the answer is incomplete,
+because an instance did not answer (standard error names it).`
 }
 
-// TLS is how the command and the worker prove who they are.
+// TLS configures how the command and the worker authenticate each other.
 type TLS struct {
 	certs.Config `embed:""`
 
 	ServerName string `help:"DNS name that the worker's certificate must have." default:"runnel-delivery"`
 }
 
-// Console is what a command prints to, and the clock that ages are told by; times are told in its zone.
+// Console is the output of a command, with the clock that ages are computed from; times are printed in the clock's zone.
 type Console struct {
 	Out, Err io.Writer
 	Now      func() time.Time
@@ -88,7 +88,7 @@ type session struct {
 	json  bool
 }
 
-// run connects, does what the command does, and makes of its error one that helps.
+// run connects, runs the command, and replaces its error by one that tells the operator what to do.
 func (c *Command) run(console *Console, do func(s *session) error) (err error) {
 	conn, err := c.dial()
 	if err != nil {
@@ -103,7 +103,7 @@ func (c *Command) dial() (*grpc.ClientConn, error) {
 	if len(c.Address) == 1 {
 		return rpc.Dial(c.Address[0], config, telemetry.Discard())
 	}
-	// The first address that can be reached, not each in turn: they may be of different programs.
+	// The first reachable address is used; calls are not spread over the addresses, because they may be different programs.
 	list := manual.NewBuilderWithScheme("runnel")
 	var addresses []resolver.Address
 	for _, address := range c.Address {
@@ -114,7 +114,7 @@ func (c *Command) dial() (*grpc.ClientConn, error) {
 		grpc.WithResolvers(list), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"pick_first":{}}]}`))
 }
 
-// outcome is an error that ends the program with a code of its own.
+// outcome is an error that ends the program with its own exit code.
 type outcome struct {
 	code int
 	err  error
@@ -123,7 +123,7 @@ type outcome struct {
 func (o *outcome) Error() string { return o.err.Error() }
 func (o *outcome) Unwrap() error { return o.err }
 
-// ExitCode is one of those above.
+// ExitCode is one of the exit codes above.
 func (o *outcome) ExitCode() int { return o.code }
 
 func usage(format string, args ...any) error {
@@ -134,7 +134,7 @@ func failed(format string, args ...any) error {
 	return &outcome{ExitFailed, fmt.Errorf(format, args...)}
 }
 
-// complete is the error of an answer that lacks somebody's part.
+// complete returns the error of an answer that lacks the part of some instance; nil if none is missing.
 func complete(missing []*adminv1.Missing) error {
 	if len(missing) == 0 {
 		return nil
@@ -143,11 +143,11 @@ func complete(missing []*adminv1.Missing) error {
 	for _, m := range missing {
 		text = append(text, fmt.Sprintf("%s %s (%s)", m.GetService(), clean(m.GetInstance()), clean(m.GetReason())))
 	}
-	return &outcome{ExitIncomplete, fmt.Errorf("the answer is not whole: no answer from %s", strings.Join(text, ", "))}
+	return &outcome{ExitIncomplete, fmt.Errorf("the answer is incomplete: no answer from %s", strings.Join(text, ", "))}
 }
 
-// turn asks for page after page until there is no more or limit is reached, at most maxPage at once. ask gives the number of
-// entries that came, and whether there are more.
+// turn reads page after page until there are no more or limit is reached, at most maxPage entries at once. ask returns the
+// number of entries on the page, and whether there are more.
 func turn(ctx context.Context, limit uint32, ask func(ctx context.Context, limit uint32) (n int, more bool, err error)) (more bool, err error) {
 	more = true
 	for got := uint32(0); more && got < limit; {
@@ -161,5 +161,5 @@ func turn(ctx context.Context, limit uint32, ask func(ctx context.Context, limit
 	return more, nil
 }
 
-// maxPage is the service's limit of entries in one answer.
+// maxPage is the service's limit of entries per answer.
 const maxPage = rpc.MaxItems

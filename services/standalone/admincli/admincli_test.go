@@ -237,17 +237,17 @@ func TestVerifyGoesOnToTheHeadAndTellsHowFarItIs(t *testing.T) {
 			return nil, fmt.Errorf("went on after %d with hash %q", r.GetAfter(), r.GetAfterHash())
 		}
 		checked := min(r.GetAfter()+10_000, head)
-		head += 100 // somebody writes meanwhile
+		head += 100 // another client writes to the log during the check
 		return &adminv1.VerifyConversationResponse{Checked: checked, CheckedHash: strconv.AppendUint(nil, checked, 10), Head: head, Erased: 1}, nil
 	}}
 	address := serve(t, w)
 	got := run(t, time.Second, "--address", address, "conversations", "verify", conversationID)
-	require.Equal(t, result{out: conversationID + ": 25200 events, 3 of them erased: no hole, and every hash is right\n", err: "20000 of 25200 events checked\n"}, got)
+	require.Equal(t, result{out: conversationID + ": 25200 events, 3 of them erased: no hole, every hash is correct\n", err: "20000 of 25200 events checked\n"}, got)
 
-	// One that stands still is no success, and no endless loop.
+	// A check that makes no progress fails, and does not loop for ever.
 	stuck := serve(t, answering(&adminv1.VerifyConversationResponse{Head: 9}))
 	got = run(t, 0, "--address", stuck, "conversations", "verify", conversationID)
-	require.Equal(t, result{err: "runnel: the check does not get beyond seq 0 of 9\n", code: 1}, got)
+	require.Equal(t, result{err: "runnel: the check makes no progress beyond seq 0 of 9\n", code: 1}, got)
 	many := &worker{}
 	many.answer = func(request proto.Message) (proto.Message, error) {
 		r := request.(*adminv1.VerifyConversationRequest)
@@ -341,7 +341,7 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 	}{
 		"unavailable": {refusing(codes.Unavailable, "the store is away"), []string{"the worker at 127.0.0.1:", "answers", "the store is away", "/readyz"}},
 		"refused":     {refusing(codes.PermissionDenied, "runnel-gateway may not"), []string{"runnel-gateway may not", "own machine"}},
-		"another":     {nil, []string{"does not do this", "--address"}},
+		"another":     {nil, []string{"does not support this command", "--address"}},
 		"slow":        {refusing(codes.DeadlineExceeded, "too late"), []string{"no answer within 5s", "--timeout"}},
 		"busy":        {refusing(codes.ResourceExhausted, "too many"), []string{"too many", "again"}},
 		"not there":   {refusing(codes.NotFound, "there is no such connection\x1b[2J"), []string{"there is no such connection\uFFFD[2J"}},
@@ -367,7 +367,7 @@ func TestTheFirstAddressThatCanBeReachedIsAsked(t *testing.T) {
 
 	got := run(t, 0, "--address", "127.0.0.1:1,127.0.0.1:2", "status")
 	require.Equal(t, admincli.ExitFailed, got.code)
-	require.Contains(t, got.err, "nobody answers at 127.0.0.1:1 or 127.0.0.1:2")
+	require.Contains(t, got.err, "no server answers at 127.0.0.1:1 or 127.0.0.1:2")
 }
 
 func TestEveryCommandTeaches(t *testing.T) {

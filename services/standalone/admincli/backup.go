@@ -10,7 +10,7 @@ import (
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 )
 
-// maxMarks bounds the file of marks that is read.
+// maxMarks limits the size of the file of marks.
 const maxMarks = 1 << 20
 
 type backup struct {
@@ -18,13 +18,13 @@ type backup struct {
 }
 
 type markBackup struct {
-	Marks string `arg:"" optional:"" help:"What runnel-history backup begin printed when the backup was begun." placeholder:"FILE"`
-	Now   bool   `help:"Instead of FILE: mark the present watermarks, for a backup that holds everything until now."`
+	Marks string `arg:"" optional:"" help:"Output of runnel-history backup begin from the start of the backup." placeholder:"FILE"`
+	Now   bool   `help:"Mark the current watermarks instead of FILE, for a backup that contains everything up to now."`
 }
 
 func (*markBackup) Help() string {
-	return `Streams keep the commands that a restored database would need: those that no marked backup holds, and always the newest 10000.
-While no backup was ever marked they keep one hour. Mark a backup when it is complete, with the marks of when it was begun.
+	return `Streams keep the commands that a restored database would need: those not in a marked backup, and always the newest 10000.
+Before the first backup is marked they keep one hour. Mark a backup when it is complete, with the marks from its start.
 
   runnel-history backup begin > marks.json && pg_dump ... && runnel admin backup mark marks.json
   runnel admin backup mark --now`
@@ -35,7 +35,7 @@ func (m *markBackup) Run(ctx context.Context, c *Command, console *Console) erro
 	request := &adminv1.MarkBackupRequest{}
 	switch {
 	case (m.Marks == "") != m.Now:
-		// A mark without a backup makes the streams forget what a restore would need.
+		// A mark without a backup lets the streams purge commands that a restore would need.
 		return usage("name the FILE of marks from when the backup was begun, or say --now if the backup holds everything until now")
 	case m.Marks != "":
 		if err := readMarks(m.Marks, request); err != nil {
@@ -66,13 +66,13 @@ func readMarks(path string, request *adminv1.MarkBackupRequest) (err error) {
 	if err != nil {
 		return usage("read the marks: %w", err)
 	}
-	defer func() { _ = file.Close() }() // only read
+	defer func() { _ = file.Close() }() // the file was only read, so an error of closing it does not matter
 	text, err := io.ReadAll(io.LimitReader(file, maxMarks))
 	if err != nil {
 		return failed("read the marks: %w", err)
 	}
 	if err := protojson.Unmarshal(text, request); err != nil {
-		return usage("%s is not what runnel-history backup begin prints: %w", clean(path), err)
+		return usage("%s is not output of runnel-history backup begin: %w", clean(path), err)
 	}
 	if len(request.GetMarks()) == 0 {
 		return usage("%s holds no marks: nothing was committed when the backup was begun", clean(path))

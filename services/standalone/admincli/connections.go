@@ -9,18 +9,18 @@ import (
 
 type connections struct {
 	List       listConnections   `cmd:"" help:"List connections on all gateways."`
-	Inspect    inspectConnection `cmd:"" help:"Show one connection and where it stands in its conversations."`
+	Inspect    inspectConnection `cmd:"" help:"Show one connection and its position in each conversation."`
 	Disconnect disconnect        `cmd:"" help:"Close one connection, or all of a user."`
 }
 
 type listConnections struct {
 	User    string `help:"Only this user's." placeholder:"USER"`
 	Gateway string `name:"on" aliases:"gateway" help:"Only this gateway's; --gateway is the same." placeholder:"NAME"`
-	Limit   uint32 `help:"At most this many of each gateway, up to 1000." default:"100"`
+	Limit   uint32 `help:"Most connections listed per gateway, up to 1000." default:"100"`
 }
 
 func (*listConnections) Help() string {
-	return `QUEUED is what waits to be written: a connection where it grows is slow.
+	return `QUEUED is the number of bytes waiting to be written: if it grows, the client is slow.
 
   runnel admin connections list --user bob`
 }
@@ -63,7 +63,7 @@ type inspectConnection struct {
 }
 
 func (*inspectConnection) Help() string {
-	return `BEHIND is what the gateway has and the connection was not sent; UNACKNOWLEDGED what it was sent and did not acknowledge.
+	return `BEHIND counts events that the gateway has and has not sent to the connection; UNACKNOWLEDGED counts events that were sent and not acknowledged.
 
   runnel admin connections inspect 0192f3c0-5b1e-7c42-9a7e-000000000001`
 }
@@ -101,10 +101,10 @@ func (i *inspectConnection) Run(ctx context.Context, c *Command, console *Consol
 	})
 }
 
-// above is how far a is above b; 0 when it is not.
+// above returns how far a is above b; 0 when it is not.
 func above(a, b uint64) uint64 { return max(a, b) - b }
 
-// lacks is how many events a member who joined with one of them and got up to seen does not have.
+// lacks returns how many events a member who joined with the event joined and has received up to seen does not have.
 func lacks(head, seen, joined uint64) uint64 { return above(head, max(seen, above(joined, 1))) }
 
 type disconnect struct {
@@ -114,7 +114,7 @@ type disconnect struct {
 }
 
 func (*disconnect) Help() string {
-	return `Clients come back by themselves and resume, on another gateway perhaps; with --stay-away they do not, until somebody starts
+	return `Clients reconnect by themselves and resume, possibly on another gateway; with --stay-away they do not, until a user starts
 them again. To keep a user out, revoke their tokens: runnel admin users revoke.
 
   runnel admin connections disconnect --user bob`

@@ -12,8 +12,8 @@ import (
 type conversations struct {
 	List    listConversations  `cmd:"" help:"List the conversations of a user."`
 	Show    showConversation   `cmd:"" help:"Show the state of a conversation."`
-	Members listMembers        `cmd:"" help:"List the members of a conversation and how far they are."`
-	Verify  verifyConversation `cmd:"" help:"Check that a conversation's log has no hole and every hash is right."`
+	Members listMembers        `cmd:"" help:"List the members of a conversation with their cursors."`
+	Verify  verifyConversation `cmd:"" help:"Check that a conversation's log has no hole and that every hash is correct."`
 }
 
 type listConversations struct {
@@ -22,7 +22,7 @@ type listConversations struct {
 }
 
 func (*listConversations) Help() string {
-	return `UNREAD is what the user has not read, NOT RECEIVED what none of their devices has.
+	return `UNREAD counts events that the user has not read, NOT RECEIVED those that no device of the user has received.
 
   runnel admin conversations list --user bob`
 }
@@ -75,7 +75,7 @@ type showConversation struct {
 }
 
 func (*showConversation) Help() string {
-	return `OWNER is the worker that puts its commands in order.
+	return `OWNER is the worker that owns the conversation's partition and orders its commands.
 
   runnel admin conversations show g1a2b3c4d5e6f7g8h9i0j1k2l3m`
 }
@@ -96,7 +96,7 @@ func (w *showConversation) Run(ctx context.Context, c *Command, console *Console
 			p.row("head", number(state.GetHead()))
 			p.row("head hash", hex.EncodeToString(state.GetHeadHash()))
 			p.row("partition", number(answer.GetPartition()))
-			p.row("owner", cmp.Or(answer.GetOwner(), "nobody: nothing can be committed until a worker takes the partition"))
+			p.row("owner", cmp.Or(answer.GetOwner(), "none: nothing can be committed until a worker takes over the partition"))
 			p.row("members", number(answer.GetMembers()))
 			p.gap()
 			drawMembers(p, state.GetMembers(), state.GetHead())
@@ -113,7 +113,7 @@ type listMembers struct {
 }
 
 func (*listMembers) Help() string {
-	return `NOT RECEIVED is what none of a member's devices has.
+	return `NOT RECEIVED counts events that no device of the member has received.
 
   runnel admin conversations members g1a2b3c4d5e6f7g8h9i0j1k2l3m`
 }

@@ -14,7 +14,7 @@ import (
 
 type deadLetters struct {
 	List  listDeadLetters `cmd:"" help:"List dead letters."`
-	Show  showDeadLetter  `cmd:"" help:"Show one with the command in it."`
+	Show  showDeadLetter  `cmd:"" help:"Show one dead letter with its command."`
 	Retry retryDeadLetter `cmd:"" help:"Send the command again. The dead letter is deleted when the command has an outcome."`
 	Drop  dropDeadLetter  `cmd:"" help:"Delete a dead letter permanently."`
 }
@@ -25,8 +25,8 @@ type listDeadLetters struct {
 }
 
 func (*listDeadLetters) Help() string {
-	return `A dead letter is a command that failed again and again for a reason of its own and was put aside, so that its partition could
-go on. Its sender was told.
+	return `A dead letter is a command that failed repeatedly and was taken out of its partition's stream, so that the partition could
+continue. Its sender received an error.
 
   runnel admin dead-letters list --partition 3`
 }
@@ -68,7 +68,7 @@ type showDeadLetter struct {
 }
 
 func (*showDeadLetter) Help() string {
-	return `Shows what the sender wrote: mind who looks over your shoulder.
+	return `The output contains the message that the sender wrote: it may be confidential.
 
   runnel admin dead-letters show 003-5Jd0-00000000000000000881`
 }
@@ -95,7 +95,7 @@ func (w *showDeadLetter) Run(ctx context.Context, c *Command, console *Console) 
 			p.row("size", size(letter.GetPayloadBytes()))
 			if answer.GetConversationId() == "" {
 				p.gap()
-				p.linef("It is no command that this version can decode: it cannot be retried, only dropped. --json shows its bytes.")
+				p.linef("This version cannot decode the command: it can only be dropped, not retried. --json shows its bytes.")
 				return
 			}
 			p.row("conversation", answer.GetConversationId())
@@ -109,7 +109,7 @@ func (w *showDeadLetter) Run(ctx context.Context, c *Command, console *Console) 
 	})
 }
 
-// indented is a body as lines of JSON.
+// indented formats a body as indented JSON.
 func indented(body *conversationv1.Body) ([]string, error) {
 	text, err := protojson.Marshal(body)
 	if err != nil {
@@ -131,7 +131,7 @@ type retryDeadLetter struct {
 }
 
 func (*retryDeadLetter) Help() string {
-	return `Safe to do twice: a command that was committed in the meantime is not committed again. When the command is refused the
+	return `Safe to repeat: a command that was committed in the meantime is not committed again. If the command is refused, the
 dead letter is kept, and the exit code is 1; another retry within ten minutes is refused the same way.
 
   runnel admin dead-letters retry 003-5Jd0-00000000000000000881`
@@ -144,7 +144,7 @@ func (r *retryDeadLetter) Run(ctx context.Context, c *Command, console *Console)
 		if err != nil {
 			return err
 		}
-		return s.printOutcome(answer, answer.GetOutcome(), "it had been committed already, as seq %d of %s", "committed as seq %d of %s")
+		return s.printOutcome(answer, answer.GetOutcome(), "the command was already committed, as seq %d of %s", "committed as seq %d of %s")
 	})
 }
 
@@ -154,7 +154,7 @@ type dropDeadLetter struct {
 }
 
 func (*dropDeadLetter) Help() string {
-	return `What was in it is gone for good. Its sender was told, when it was put aside, that it failed.
+	return `The command is deleted permanently. Its sender received an error when the command became a dead letter.
 
   runnel admin dead-letters drop 003-5Jd0-00000000000000000881 --yes`
 }
@@ -162,7 +162,7 @@ func (*dropDeadLetter) Help() string {
 // Run drops a dead letter.
 func (d *dropDeadLetter) Run(ctx context.Context, c *Command, console *Console) error {
 	if !d.Yes {
-		return usage("what is dropped is gone for good: say --yes, or look at it first with runnel admin dead-letters show %s", clean(d.ID))
+		return usage("dropping cannot be undone: confirm with --yes, or inspect it first with runnel admin dead-letters show %s", clean(d.ID))
 	}
 	return c.run(console, func(s *session) error {
 		answer, err := s.admin.DropDeadLetter(ctx, &adminv1.DropDeadLetterRequest{DeadLetterId: d.ID})

@@ -21,15 +21,15 @@ type erase struct {
 
 func (*erase) Help() string {
 	return `Content is removed from the store for good. The log keeps the place of each event and its hash, so it can still be verified, and
-an event of its own says what was erased. Who joined and left stays. Copies in the streams go within their --nats.max-age,
-those in backups when the backup is replaced.
+a separate event records what was erased. Joins and leaves are kept. Copies in the streams expire within --nats.max-age,
+copies in backups when the backup is replaced.
 
   runnel admin erase g1a2b3c4d5e6f7g8h9i0j1k2l3m --seq 17,42 --yes
   runnel admin erase g1a2b3c4d5e6f7g8h9i0j1k2l3m --sender bob --yes
   runnel admin erase g1a2b3c4d5e6f7g8h9i0j1k2l3m --before 2026-01-31 --yes`
 }
 
-// what makes the command of the flags.
+// what builds the command from the flags.
 func (e *erase) what(console *Console) (*conversationv1.Erase, error) {
 	what := &conversationv1.Erase{Seqs: e.Seq, Sender: e.Sender}
 	set := 0
@@ -39,7 +39,7 @@ func (e *erase) what(console *Console) (*conversationv1.Erase, error) {
 		}
 	}
 	if set != 1 {
-		return nil, usage("say what to erase with exactly one of --seq, --sender and --before")
+		return nil, usage("set exactly one of --seq, --sender and --before")
 	}
 	if e.Before != "" {
 		before, err := parseTime(e.Before, console.Now().Location())
@@ -49,19 +49,19 @@ func (e *erase) what(console *Console) (*conversationv1.Erase, error) {
 		what.BeforeMs = before.UnixMilli()
 	}
 	if !e.Yes {
-		return nil, usage("what is erased is gone for good: say --yes")
+		return nil, usage("erasing cannot be undone: confirm with --yes")
 	}
 	return what, nil
 }
 
-// parseTime takes a day in a zone, or a time with its zone.
+// parseTime parses a date in a zone, or a time with its own zone.
 func parseTime(text string, zone *time.Location) (time.Time, error) {
 	if day, err := time.ParseInLocation(time.DateOnly, text, zone); err == nil {
 		return day, nil
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return at, usage("%q is no time: write 2026-01-31, or 2026-01-31T12:00:00Z", clean(text))
+		return at, usage("%q is not a time: write 2026-01-31, or 2026-01-31T12:00:00Z", clean(text))
 	}
 	return at, nil
 }
@@ -83,9 +83,9 @@ func (e *erase) Run(ctx context.Context, c *Command, console *Console) error {
 	return c.run(console, func(s *session) error {
 		answer, err := s.admin.Erase(ctx, &adminv1.EraseRequest{ConversationId: e.ID, CommandId: id, Erase: what})
 		if err != nil {
-			s.notef("If it is not known what became of it, do it again with --command-id %s.", id)
+			s.notef("If the outcome is unknown, repeat the command with --command-id %s.", id)
 			return err
 		}
-		return s.printOutcome(answer, answer.GetOutcome(), "it had been erased already, by event %d of %s", "erased; event %d of %s says so")
+		return s.printOutcome(answer, answer.GetOutcome(), "it was already erased, by event %d of %s", "erased; event %d of %s records it")
 	})
 }

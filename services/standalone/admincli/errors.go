@@ -8,8 +8,8 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 )
 
-// explainError makes of what gRPC says something that tells an operator what to do next. Errors of the commands themselves do so
-// already.
+// explainError turns a gRPC error into one that tells an operator what to do next. Errors of the commands themselves
+// already do.
 func (c *Command) explainError(err error) error {
 	var own *outcome
 	if err == nil || errors.As(err, &own) {
@@ -23,15 +23,15 @@ func (c *Command) explainError(err error) error {
 	switch s.Code() {
 	case codes.Unavailable:
 		if answered(message) {
-			return failed("the worker at %s answers, but cannot tell: %s\nWhat it stands on is away: /readyz of its admin port, and of history's, says what", where, message)
+			return failed("the worker at %s answers, but a service that it depends on is unavailable: %s\nSee /readyz on its admin port, and on that of history", where, message)
 		}
-		return failed("nobody answers at %s: %s\n%s", where, message, c.hint(message))
+		return failed("no server answers at %s: %s\n%s", where, message, c.hint(message))
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return failed("refused: %s\n%s", message, c.certificateHint())
 	case codes.Unimplemented:
-		return failed("what answers at %s does not do this: %s\nIs it a delivery worker, and of this version? Set another --address", where, message)
+		return failed("the server at %s does not support this command: %s\nIs it a delivery worker of this version? Otherwise set another --address", where, message)
 	case codes.DeadlineExceeded:
-		return failed("no answer within %s: %s\nWait longer with --timeout; \"runnel admin status\" tells who does not answer", c.Timeout, message)
+		return failed("no answer within %s: %s\nWait longer with --timeout; \"runnel admin status\" lists the instances that do not answer", c.Timeout, message)
 	case codes.ResourceExhausted:
 		return failed("the worker is busy: %s\nTry again in a moment", message)
 	default:
@@ -39,8 +39,8 @@ func (c *Command) explainError(err error) error {
 	}
 }
 
-// answered reports whether a worker said that something behind it is away. What gRPC itself says of a worker that cannot be reached
-// has these words in it.
+// answered reports whether a worker answered that one of its dependencies is unavailable. The errors that gRPC itself
+// returns for an unreachable worker contain these words.
 func answered(message string) bool {
 	for _, words := range []string{"connection", "transport", "name resolver", "produced zero addresses", "error reading"} {
 		if strings.Contains(message, words) {
@@ -50,17 +50,17 @@ func answered(message string) bool {
 	return true
 }
 
-// hint is for a server that cannot be reached.
+// hint returns advice for a server that cannot be reached.
 func (c *Command) hint(message string) string {
 	tls := strings.Contains(message, "tls: ") || strings.Contains(message, "x509: ") || strings.Contains(message, "handshake")
 	switch {
 	case strings.Contains(message, "does not look like a TLS handshake"):
-		return "The worker speaks without TLS: leave the --tls flags out, or set TLS up between the services (rpc.tls)"
+		return "The worker does not use TLS: leave out the --tls flags, or set TLS up between the services (rpc.tls)"
 	case tls && !c.TLS.Empty():
-		return "Is --tls.ca-file the authority of the worker's certificate, and " + c.TLS.ServerName +
-			" (--tls.server-name) one of its names? Does --tls.cert-file come from the worker's authority, and is it still valid?"
+		return "Did the authority in --tls.ca-file issue the worker's certificate, and is " + c.TLS.ServerName +
+			" (--tls.server-name) one of its names? Was --tls.cert-file issued by the worker's authority, and is it still valid?"
 	case tls, c.TLS.Empty() && strings.Contains(message, "error reading server preface"):
-		return "The worker wants TLS: set --tls.cert-file, --tls.key-file and --tls.ca-file"
+		return "The worker requires TLS: set --tls.cert-file, --tls.key-file and --tls.ca-file"
 	case !c.TLS.Empty():
 		return "Is --address the gRPC address of a delivery worker (9001 by default, 9000 for standalone and in Kubernetes), is it running, and with TLS?"
 	default:
@@ -70,7 +70,7 @@ func (c *Command) hint(message string) string {
 
 func (c *Command) certificateHint() string {
 	if c.TLS.Empty() {
-		return "Without TLS, workers answer operators on their own machine only: run this there, or set up TLS between the services"
+		return "Without TLS, workers answer only operators on their own machine: run this there, or set up TLS between the services"
 	}
-	return "Operators need a certificate with the DNS name runnel-admin; shown was " + c.TLS.CertFile
+	return "Operators need a certificate with the DNS name runnel-admin; the certificate has " + c.TLS.CertFile
 }

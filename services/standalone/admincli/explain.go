@@ -17,13 +17,13 @@ type explain struct {
 }
 
 func (*explain) Help() string {
-	return `Begins with the verdict: the hop that decided. What follows is what it rests on, with the clock of each instance. Instances remember
-for a while only; REMEMBERS SINCE tells how far their silence means anything.
+	return `Prints the verdict first: the hop that decided. The evidence follows, with times from the clock of each instance. Instances keep
+records for a limited time; before REMEMBERS SINCE, a missing step proves nothing.
 
   runnel admin explain --user bob --conversation g1a2b3c4d5e6f7g8h9i0j1k2l3m --seq 42`
 }
 
-// Run explains.
+// Run prints the explanation.
 func (e *explain) Run(ctx context.Context, c *Command, console *Console) error {
 	return c.run(console, func(s *session) error {
 		answer, err := s.admin.Explain(ctx, &adminv1.ExplainRequest{UserId: e.User, ConversationId: e.Conversation, Seq: e.Seq})
@@ -60,12 +60,12 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 	if cursor := answer.GetCursor(); cursor != nil {
 		p.row("received up to", fmt.Sprintf("%d, last at %s", cursor.GetDeliveredSeq(), cmp.Or(p.moment(cursor.GetDeliveredTimeMs()), "no time")))
 		p.row("read up to", number(cursor.GetReadSeq()))
-	} else if answer.GetVerdict() != adminv1.Verdict_VERDICT_NOT_COMMITTED { // where nobody was asked
+	} else if answer.GetVerdict() != adminv1.Verdict_VERDICT_NOT_COMMITTED { // nobody queried the cursor
 		p.row("received up to", "no member")
 	}
 	p.row("sent again", plural(answer.GetRetries(), "time"))
 	if answer.GetFilledLater() {
-		p.row("came", "not live: it was found missing and read from history")
+		p.row("came", "not live: the gap was filled from history")
 	}
 	p.gap()
 	drawTimeline(p, answer.GetTimeline())
@@ -73,7 +73,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 	drawMemory(p, answer)
 }
 
-// drawTimeline tells the distances between steps: times of day hide what took long.
+// drawTimeline prints the time between steps: absolute times would hide which step took long.
 func drawTimeline(p *page, timeline []*adminv1.TimelineEntry) {
 	if len(timeline) == 0 {
 		p.linef("nothing about this event is in memory any more")
@@ -89,7 +89,7 @@ func drawTimeline(p *page, timeline []*adminv1.TimelineEntry) {
 	p.gap()
 }
 
-// distance is exact where it is small, for that is where hops are compared.
+// distance is exact for short times, where hops are compared.
 func distance(d time.Duration) string {
 	switch {
 	case d.Abs() < time.Second:
@@ -103,7 +103,7 @@ func distance(d time.Duration) string {
 	}
 }
 
-// drawTrails shows the user's connections.
+// drawTrails prints the user's connections.
 func drawTrails(p *page, answer *adminv1.ExplainResponse) {
 	var headed bool
 	for _, gateway := range answer.GetGateways() {

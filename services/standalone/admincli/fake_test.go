@@ -28,16 +28,17 @@ import (
 	"github.com/runnelhq/runnel/services/standalone/admincli"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// now is when the commands are run; the answers tell of times around it.
+// now is the time at which the commands run; the answers contain times near it.
 var now = time.Date(2026, 11, 22, 3, 4, 5, 0, time.UTC)
 
 func ms(before time.Duration) int64 { return now.Add(-before).UnixMilli() }
 
-// worker answers as a delivery worker would: with what the test gave it for a request, whatever that asks.
+// worker is a fake delivery worker: it returns the answer that the test set for a type of request, whatever the request
+// contains.
 type worker struct {
 	adminv1.UnimplementedAdminServiceServer
 
@@ -138,7 +139,7 @@ func (w *worker) MarkBackup(_ context.Context, r *adminv1.MarkBackupRequest) (*a
 	return ask[*adminv1.MarkBackupResponse](w, r)
 }
 
-// answering gives the same answer to everything.
+// answering makes a worker that returns the same answer to every request.
 func answering(answer proto.Message) *worker {
 	return &worker{answer: func(proto.Message) (proto.Message, error) { return answer, nil }}
 }
@@ -147,7 +148,7 @@ func refusing(code codes.Code, message string) *worker {
 	return &worker{answer: func(proto.Message) (proto.Message, error) { return nil, grpcstatus.Error(code, message) }}
 }
 
-// serve puts a worker on a real gRPC server.
+// serve runs a worker on a real gRPC server.
 func serve(t *testing.T, w *worker, change ...func(*rpc.ServerConfig)) (address string) {
 	t.Helper()
 	cfg := rpc.ServerConfig{Listen: "127.0.0.1:0"}
@@ -180,7 +181,7 @@ type result struct {
 	code     int
 }
 
-// run runs the command line as the program does. The clock moves by step whenever somebody looks at it.
+// run runs a command line as the program does. The clock advances by step each time it is read.
 func run(t *testing.T, step time.Duration, args ...string) result {
 	t.Helper()
 	var cli struct {
@@ -211,7 +212,7 @@ func run(t *testing.T, step time.Duration, args ...string) result {
 	return result{out.String(), errs.String() + "runnel: " + err.Error() + "\n", code}
 }
 
-// golden compares a run with what it printed when somebody looked at it last.
+// golden compares the output of a run with a golden file that was reviewed.
 func golden(t *testing.T, name string, got result) {
 	t.Helper()
 	text := got.out
@@ -222,7 +223,7 @@ func golden(t *testing.T, name string, got result) {
 		text += "--- exit code " + strconv.Itoa(got.code) + "\n"
 	}
 	for line := range strings.Lines(text) {
-		require.Equal(t, strings.TrimRight(line, " \n")+"\n", line, "no white space at the end")
+		require.Equal(t, strings.TrimRight(line, " \n")+"\n", line, "no trailing white space")
 	}
 	path := filepath.Join("testdata", name+".txt")
 	if *update {
@@ -230,11 +231,11 @@ func golden(t *testing.T, name string, got result) {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
 	want, err := os.ReadFile(path)
-	require.NoError(t, err, "write it with -update, and look at it")
+	require.NoError(t, err, "write it with -update, and review it")
 	require.Equal(t, string(want), text)
 }
 
-// both runs a command as a table, which is compared with a golden file, and as JSON, which must hold the whole answer.
+// both runs a command as a table, which is compared with a golden file, and as JSON, which must contain the whole answer.
 func both(t *testing.T, name string, answer proto.Message, args ...string) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
@@ -242,7 +243,7 @@ func both(t *testing.T, name string, answer proto.Message, args ...string) {
 		table := run(t, 0, args...)
 		golden(t, name, table)
 		first, second := run(t, 0, append(args, "--json")...), run(t, 0, append(args, "--json")...)
-		require.Equal(t, first, second, "what scripts compare does not vary")
+		require.Equal(t, first, second, "JSON output is the same in every run")
 		require.Equal(t, table.code, first.code)
 		require.Equal(t, 1, strings.Count(first.out, "\n"), "one object")
 		got := answer.ProtoReflect().New().Interface()

@@ -11,8 +11,8 @@ type level struct {
 }
 
 func (*level) Help() string {
-	return `The level says which kinds of commands and events are in use. After an upgrade raise it, once every gateway and worker runs the
-new version: until then the upgrade can be rolled back, afterwards it cannot, because older versions do not start any more.
+	return `The level determines which kinds of commands and events are in use. After an upgrade, raise it once every gateway and worker runs
+the new version. Until then the upgrade can be rolled back; afterwards it cannot, because older versions no longer start.
 
   runnel admin level
   runnel admin level --raise 2`

@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
-// printOutcome prints an answer that holds what became of a command. repeated and done are formats for the seq and the
-// conversation. A refusal is a failure.
+// printOutcome prints the outcome of a command. repeated and done are format strings for the seq and the conversation. A
+// refusal is an error.
 func (s *session) printOutcome(answer proto.Message, outcome *conversationv1.Outcome, repeated, done string) error {
 	if err := s.print(answer, func(p *page) {
 		switch {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// print shows an answer: as JSON, or as the page that draw makes of it.
+// print prints an answer: as JSON, or as the page that draw makes from it.
 func (s *session) print(answer proto.Message, draw func(p *page)) error {
 	if s.json {
 		return printJSON(s.Out, answer)
@@ -25,7 +25,8 @@ func (s *session) print(answer proto.Message, draw func(p *page)) error {
 	return p.out.Flush()
 }
 
-// printJSON writes one object on one line. protojson varies its white space on purpose; a script that compares wants none.
+// printJSON prints one object on one line, without the white space that protojson varies on purpose, because scripts
+// compare it.
 func printJSON(w io.Writer, answer proto.Message) error {
 	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 	if err != nil {
@@ -40,32 +41,32 @@ func printJSON(w io.Writer, answer proto.Message) error {
 	return err
 }
 
-// notef says something beside the answer, where it does not get into a script's way.
+// notef prints a note on standard error, so that it is not part of a script's input.
 func (s *session) notef(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.Err, format+"\n", args...)
 }
 
-// page is what a person reads. What goes into it is kept until it is flushed, and writes to it do not fail before.
+// page is the output for a person. It is buffered until it is flushed, so writes to it never fail.
 type page struct {
 	console Console
 	out     *tabwriter.Writer
 }
 
-// row is a line of a table, the first one its head. A line without cells ends the table.
+// row prints a row of a table; the first row is the header. A row without cells ends the table.
 func (p *page) row(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = clean(cell)
 		if cells[i] == "" {
-			cells[i] = "-" // an empty cell at the end would leave white space
+			cells[i] = "-" // an empty last cell would leave trailing white space
 		}
 	}
 	_, _ = fmt.Fprintln(p.out, strings.Join(cells, "\t"))
 }
 
-// gap is an empty line.
+// gap prints an empty line.
 func (p *page) gap() { p.row() }
 
-// linef is text that is no table.
+// linef prints text that is not part of a table.
 func (p *page) linef(format string, args ...any) {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
@@ -75,7 +76,7 @@ func (p *page) linef(format string, args ...any) {
 	_, _ = fmt.Fprintf(p.out, format+"\n", args...)
 }
 
-// moment is a time of the servers: the local time, and how long ago that is; "-" for none.
+// moment formats a time of the servers: the local time, and its age; "-" if it is zero.
 func (p *page) moment(unixMS int64) string {
 	if unixMS == 0 {
 		return ""
@@ -85,7 +86,7 @@ func (p *page) moment(unixMS int64) string {
 }
 
 func ago(d time.Duration) string {
-	// Clocks of two machines differ a little, so that what just happened may seem to lie ahead.
+	// Clocks of two machines differ a little, so a recent time may appear to be in the future.
 	if d < 0 && d > -2*time.Second {
 		d = 0
 	}
@@ -98,7 +99,7 @@ func ago(d time.Duration) string {
 	return span(d) + " ago"
 }
 
-// span is a duration in its two largest units.
+// span formats a duration in its two largest units.
 func span(d time.Duration) string {
 	switch {
 	case d < time.Minute:
@@ -112,7 +113,7 @@ func span(d time.Duration) string {
 	}
 }
 
-// size is a number of bytes for a person.
+// size formats a number of bytes.
 func size(n uint64) string {
 	const unit = 1024
 	if n < unit {
@@ -127,12 +128,12 @@ func size(n uint64) string {
 
 func number[N uint32 | uint64 | int](n N) string { return strconv.FormatUint(uint64(n), 10) }
 
-// word is the name of an enumeration's value without the enumeration's name: KIND_GROUP is group.
+// word formats an enum value without the name of its enum: KIND_GROUP becomes group.
 func word(value fmt.Stringer, prefix string) string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(value.String(), prefix), "_", " "))
 }
 
-// plural is "1 connection", "2 connections".
+// plural formats a count: "1 connection", "2 connections".
 func plural[N uint32 | uint64 | int](n N, one string) string {
 	if n == 1 {
 		return "1 " + one
@@ -140,7 +141,7 @@ func plural[N uint32 | uint64 | int](n N, one string) string {
 	return number(n) + " " + one + "s"
 }
 
-// clean keeps what users chose (names, devices) from steering the operator's terminal or breaking a table.
+// clean removes from names that users chose all characters that could control the operator's terminal or break a table.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -15,8 +15,8 @@ type partitions struct {
 type listPartitions struct{}
 
 func (*listPartitions) Help() string {
-	return `LAG is the number of commands that wait. A partition that is stopped says why; nothing of its conversations is committed until
-that is mended.
+	return `LAG is the number of waiting commands. A stopped partition shows the reason; nothing in its conversations is committed until
+the cause is removed.
 
   runnel admin partitions list`
 }
@@ -57,7 +57,7 @@ type movePartition struct {
 }
 
 func (*movePartition) Help() string {
-	return `The worker keeps the partition for as long as it lives. When it goes, another one takes over and the wish is forgotten.
+	return `The worker keeps the partition until it stops. Then another worker takes over, and the request is deleted.
 
   runnel admin partitions move 3 worker-2
   runnel admin partitions move 3 --any`
@@ -66,7 +66,7 @@ func (*movePartition) Help() string {
 // Run moves a partition.
 func (m *movePartition) Run(ctx context.Context, c *Command, console *Console) error {
 	if (m.Worker == "") == !m.Any {
-		return usage("name the worker, or say --any, and not both")
+		return usage("name the worker or set --any, but not both")
 	}
 	return c.run(console, func(s *session) error {
 		answer, err := s.admin.MovePartition(ctx, &adminv1.MovePartitionRequest{Partition: m.Partition, Worker: m.Worker})
@@ -76,7 +76,7 @@ func (m *movePartition) Run(ctx context.Context, c *Command, console *Console) e
 		if err := s.print(answer, func(p *page) {
 			switch {
 			case m.Any:
-				p.linef("any worker may have partition %d", m.Partition)
+				p.linef("any worker may own partition %d", m.Partition)
 			case answer.GetMoved():
 				p.linef("partition %d is on %s", m.Partition, m.Worker)
 			}
@@ -84,7 +84,7 @@ func (m *movePartition) Run(ctx context.Context, c *Command, console *Console) e
 			return err
 		}
 		if !m.Any && !answer.GetMoved() {
-			return &outcome{ExitIncomplete, fmt.Errorf("the wish is stored, but partition %d is not on %s yet; see runnel admin partitions list", m.Partition, clean(m.Worker))}
+			return &outcome{ExitIncomplete, fmt.Errorf("the request is stored, but partition %d is not on %s yet; see runnel admin partitions list", m.Partition, clean(m.Worker))}
 		}
 		return nil
 	})

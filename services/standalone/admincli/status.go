@@ -12,12 +12,12 @@ import (
 type status struct{}
 
 func (*status) Help() string {
-	return `The first thing to look at. Partitions that run without anybody waiting are only counted.
+	return `An overview of the installation. Partitions that are running and have no waiting commands are only counted.
 
   runnel admin status`
 }
 
-// Run shows who is there.
+// Run prints the live instances.
 func (*status) Run(ctx context.Context, c *Command, console *Console) error {
 	return c.run(console, func(s *session) error {
 		answer, err := s.admin.GetStatus(ctx, &adminv1.GetStatusRequest{})
@@ -63,7 +63,7 @@ func drawGateways(p *page, list []*gatewayv1.GetGatewayResponse) {
 	}
 }
 
-// drawBacklog counts the partitions and shows those that somebody may have to look at.
+// drawBacklog counts the partitions, and lists those that may need attention.
 func drawBacklog(p *page, list []*adminv1.Partition) {
 	var rest []*adminv1.Partition
 	var lag uint64
@@ -73,7 +73,7 @@ func drawBacklog(p *page, list []*adminv1.Partition) {
 			rest = append(rest, partition)
 		}
 	}
-	p.linef("%s, %d running with nobody waiting; %s waiting in all", plural(len(list), "partition"), len(list)-len(rest), plural(lag, "command"))
+	p.linef("%s, %d running with no commands waiting; %s waiting in total", plural(len(list), "partition"), len(list)-len(rest), plural(lag, "command"))
 	if len(rest) > 0 {
 		p.gap()
 		drawPartitions(p, rest)
@@ -81,7 +81,7 @@ func drawBacklog(p *page, list []*adminv1.Partition) {
 	}
 }
 
-// quiet is a partition that needs nobody's attention.
+// quiet reports whether a partition needs no attention.
 func quiet(p *adminv1.Partition) bool { return p.GetState() == "running" && p.GetLag() == 0 }
 
 func drawWorkers(p *page, workers []*historyv1.Worker, partitions []*adminv1.Partition) {

@@ -32,11 +32,11 @@ func TestMutualTLSNamesWhatIsWrong(t *testing.T) {
 		flags []string
 		want  []string
 	}{
-		"no certificate":    {nil, []string{"nobody answers", "The worker wants TLS", "--tls.cert-file"}},
+		"no certificate":    {nil, []string{"no server answers", "The worker requires TLS", "--tls.cert-file"}},
 		"another role":      {flags(ca.Issue(t.TempDir(), "runnel-gateway")), []string{"refused: runnel-gateway may not", "runnel-admin", "cert.pem"}},
 		"expired":           {flags(ca.IssueFor(-time.Minute, t.TempDir(), "runnel-admin")), []string{"it ran out on"}},
-		"another authority": {flags(certstest.New(t).Issue(t.TempDir(), "runnel-admin")), []string{"nobody answers", "--tls.ca-file"}},
-		"another name":      {append(flags(operator), "--tls.server-name", "runnel-elsewhere"), []string{"nobody answers", "runnel-elsewhere (--tls.server-name)"}},
+		"another authority": {flags(certstest.New(t).Issue(t.TempDir(), "runnel-admin")), []string{"no server answers", "--tls.ca-file"}},
+		"another name":      {append(flags(operator), "--tls.server-name", "runnel-elsewhere"), []string{"no server answers", "runnel-elsewhere (--tls.server-name)"}},
 		"half of it":        {flags(operator)[:4], []string{"needs all of cert-file, key-file and ca-file"}},
 	} {
 		w.asked = nil
@@ -51,5 +51,5 @@ func TestMutualTLSNamesWhatIsWrong(t *testing.T) {
 	plain := serve(t, answering(&adminv1.DropDeadLetterResponse{}))
 	got := run(t, 0, append([]string{"--address", plain, "dead-letters", "drop", "x", "--yes"}, flags(operator)...)...)
 	require.Equal(t, admincli.ExitFailed, got.code)
-	require.Contains(t, got.err, "The worker speaks without TLS")
+	require.Contains(t, got.err, "The worker does not use TLS")
 }

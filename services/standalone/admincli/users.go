@@ -8,7 +8,7 @@ import (
 )
 
 type users struct {
-	Sessions userSessions `cmd:"" help:"Show a user's connections and what was revoked."`
+	Sessions userSessions `cmd:"" help:"Show a user's connections and token revocation."`
 	Revoke   revokeUser   `cmd:"" help:"Close all of a user's connections and refuse the tokens issued so far."`
 }
 
@@ -22,7 +22,7 @@ func (*userSessions) Help() string {
   runnel admin users sessions bob`
 }
 
-// Run shows sessions.
+// Run prints the sessions.
 func (u *userSessions) Run(ctx context.Context, c *Command, console *Console) error {
 	return c.run(console, func(s *session) error {
 		answer, err := s.admin.GetUser(ctx, &adminv1.GetUserRequest{UserId: u.User})
@@ -54,8 +54,8 @@ type revokeUser struct {
 
 func (*revokeUser) Help() string {
 	return `For a stolen phone or a leaked token: every connection of the user is closed on every gateway, and the tokens issued up to now
-are refused from now on. The user gets in again with a token issued later; whoever issues them must have stopped giving them to
-the thief.
+are refused from now on. The user can connect again with a token issued later; first make sure that the thief
+can no longer obtain tokens.
 
   runnel admin users revoke bob`
 }
@@ -73,7 +73,7 @@ func (u *revokeUser) Run(ctx context.Context, c *Command, console *Console) erro
 			return err
 		}
 		if len(answer.GetMissing()) > 0 {
-			s.notef("Gateways that did not answer learn of it from the store within seconds.")
+			s.notef("Gateways that did not answer read the revocation from the store within seconds.")
 		}
 		return complete(answer.GetMissing())
 	})

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// progressEvery is how often a long check says how far it is.
+	// progressEvery is how often a long check prints its progress.
 	progressEvery = 2 * time.Second
-	// maxFaults is when a check has found enough.
+	// maxFaults is the number of faults after which a check stops.
 	maxFaults = 1000
 )
 
@@ -19,13 +19,13 @@ type verifyConversation struct {
 }
 
 func (*verifyConversation) Help() string {
-	return `Reads the whole log, from the first event to the newest one, where the workers are; ends with 1 when anything is wrong. Content
-that was erased is no fault.
+	return `The worker reads the whole log, from the first event to the newest. The exit code is 1 if it finds a fault. Erased content
+is not a fault.
 
   runnel admin conversations verify g1a2b3c4d5e6f7g8h9i0j1k2l3m`
 }
 
-// Run checks a log, one stretch after the other.
+// Run checks a log, one stretch after another.
 func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Console) error {
 	return c.run(console, func(s *session) error {
 		whole := &adminv1.VerifyConversationResponse{}
@@ -41,16 +41,16 @@ func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Conso
 			whole.Checked, whole.CheckedHash, whole.Head = answer.GetChecked(), answer.GetCheckedHash(), answer.GetHead()
 			whole.Faults, whole.Erased = append(whole.GetFaults(), answer.GetFaults()...), whole.GetErased()+answer.GetErased()
 			if end == 0 {
-				end = whole.GetHead() // what is written meanwhile must not keep the check from ending
+				end = whole.GetHead() // the check ends at the head it started with, although clients may write meanwhile
 			}
 			if whole.GetChecked() >= end || len(whole.GetFaults()) >= maxFaults {
 				break
 			}
 			if stands {
 				if len(whole.GetFaults()) > 0 {
-					break // it cannot be read beyond its faults
+					break // the log cannot be read beyond its faults
 				}
-				return failed("the check does not get beyond seq %d of %d", whole.GetChecked(), whole.GetHead())
+				return failed("the check makes no progress beyond seq %d of %d", whole.GetChecked(), whole.GetHead())
 			}
 			if now := s.Now(); now.Sub(told) >= progressEvery {
 				told = now
@@ -61,7 +61,7 @@ func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Conso
 			return err
 		}
 		if n := len(whole.GetFaults()); n > 0 {
-			return failed("the log of %s is not right: %s", clean(v.ID), plural(n, "fault"))
+			return failed("the log of %s is not intact: %s", clean(v.ID), plural(n, "fault"))
 		}
 		return nil
 	})
@@ -69,7 +69,7 @@ func (v *verifyConversation) Run(ctx context.Context, c *Command, console *Conso
 
 func drawVerified(p *page, id string, whole *adminv1.VerifyConversationResponse) {
 	if len(whole.GetFaults()) == 0 {
-		p.linef("%s: %s, %d of them erased: no hole, and every hash is right", id, plural(whole.GetChecked(), "event"), whole.GetErased())
+		p.linef("%s: %s, %d of them erased: no hole, every hash is correct", id, plural(whole.GetChecked(), "event"), whole.GetErased())
 		return
 	}
 	p.row("SEQ", "PROBLEM")

@@ -21,13 +21,13 @@ import (
 	"github.com/runnelhq/runnel/services/standalone/admincli"
 )
 
-// operator is somebody at a terminal of the machine.
+// operator runs commands as an operator at a terminal of the machine.
 type operator struct {
 	t       *testing.T
 	address string
 }
 
-// run runs a command line and gives what it printed.
+// run runs a command line and returns its output.
 func (o operator) run(args ...string) (out string, err error) {
 	o.t.Helper()
 	var c cli
@@ -102,7 +102,7 @@ func TestAnOperatorSeesAndSteersAStandalone(t *testing.T) {
 
 	o := operator{t, server.RPCAddr()}
 	var status string
-	for !strings.Contains(status, "2 partitions, 2 running with nobody waiting; 0 commands waiting in all\nno dead letters\n") {
+	for !strings.Contains(status, "2 partitions, 2 running with no commands waiting; 0 commands waiting in total\nno dead letters\n") {
 		status = o.must("status")
 	}
 	require.Regexp(t, `(?m)^gw-\S+ +2 +2 +1 `, status)
@@ -117,7 +117,7 @@ func TestAnOperatorSeesAndSteersAStandalone(t *testing.T) {
 	require.Contains(t, o.must("conversations", "list", "--user", "bob"), id)
 	require.Contains(t, o.must("conversations", "show", id), "owner         "+worker+"\n")
 	require.Regexp(t, `(?m)^bob +1 +2 +0 +0 `, o.must("conversations", "members", id))
-	require.Equal(t, id+": 2 events, 0 of them erased: no hole, and every hash is right\n", o.must("conversations", "verify", id))
+	require.Equal(t, id+": 2 events, 0 of them erased: no hole, every hash is correct\n", o.must("conversations", "verify", id))
 
 	explained := o.must("explain", "--user", "bob", "--conversation", id, "--seq", "2")
 	require.Regexp(t, `^ACKNOWLEDGED: `, explained)
@@ -128,7 +128,7 @@ func TestAnOperatorSeesAndSteersAStandalone(t *testing.T) {
 
 	require.Equal(t, "partition 1 is on "+worker+"\n", o.must("partitions", "move", "1", worker))
 	require.Regexp(t, `(?m)^1 +`+worker+` +`+worker+` `, o.must("partitions", "list"))
-	require.Equal(t, "any worker may have partition 1\n", o.must("partitions", "move", "1", "--any"))
+	require.Equal(t, "any worker may own partition 1\n", o.must("partitions", "move", "1", "--any"))
 	require.Equal(t, "no dead letters\n", o.must("dead-letters", "list"))
 
 	require.Equal(t, "closed 1 connection\n", o.must("connections", "disconnect", "--user", "alice", "--stay-away"))

@@ -38,15 +38,15 @@ const chatHelp = `Write a line to send it. Commands:
   /list                 show your conversations
   /go N                 talk in conversation N of the list
   /leave                leave the group
-  /edit N TEXT          give your message #N another text
+  /edit N TEXT          change the text of your message #N
   /delete N             delete message #N for everyone
   /react N EMOJI        react to message #N
-  /unreact N EMOJI      take your reaction back
+  /unreact N EMOJI      remove your reaction
   /help                 show this
   /quit                 end
 Ticks: ○ sending  ✓ committed  ✓✓ delivered k of n  ✓✓ read k of n`
 
-// chat is a person at a terminal. All output goes through it, whole lines at a time.
+// chat is a chat session at a terminal. All output goes through it, a whole line at a time.
 type chat struct {
 	me     string
 	client *client.Client
@@ -55,7 +55,7 @@ type chat struct {
 	mu            sync.Mutex
 	current       string
 	conversations []*clientv1.Conversation
-	mine          map[string]map[uint64]*sent // by conversation and seq: what I sent and how far it got
+	mine          map[string]map[uint64]*sent // my own messages and their progress, by conversation and seq
 }
 
 type sent struct {
@@ -87,7 +87,7 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 		return err
 	}
 	err = ch.talk(ctx, c.With, in)
-	if ended := cl.Close(); err == nil { // else it is the same once more
+	if ended := cl.Close(); err == nil { // otherwise the error is the one already shown
 		err = ended
 	}
 	return err
@@ -102,7 +102,7 @@ func (c *chat) talk(ctx context.Context, with string, in io.Reader) error {
 		c.open(ctx, with)
 	}
 	lines := make(chan string)
-	go func() { // ends with the input, or with the process: a read of a terminal cannot be interrupted
+	go func() { // this goroutine ends with the input or with the process: a read of a terminal cannot be interrupted
 		defer close(lines)
 		scanner := bufio.NewScanner(in)
 		for scanner.Scan() {
@@ -152,9 +152,9 @@ func (c *chat) line(ctx context.Context, line string) {
 	case words[0] == "/help":
 		c.printf("%s", chatHelp)
 	case line[0] == '/':
-		c.printf("! there is no command like this; /help shows all")
+		c.printf("! unknown command; /help lists all commands")
 	case current == "":
-		c.printf("! say /open USER first")
+		c.printf("! open a conversation first: /open USER")
 	default:
 		c.send(ctx, current, line)
 	}
@@ -188,7 +188,7 @@ func (c *chat) send(ctx context.Context, id, text string) {
 		c.printf("! %v", err)
 		return
 	}
-	go func() { // ends with the ticket, which ends with the client
+	go func() { // this goroutine ends with the ticket, which ends with the client
 		outcome, err := ticket.Wait(ctx)
 		if err != nil {
 			c.printf("! %q was not sent: %v", text, err)
@@ -233,7 +233,7 @@ func (c *chat) receipt(receipt *conversationv1.Receipt) {
 	}
 }
 
-// reached is how many members' cursors stand at seq or beyond, the sender's own among them.
+// reached counts the members whose cursor is at seq or later, including the sender.
 func reached(steps []*conversationv1.Step, seq uint64) int {
 	k := 0
 	for _, step := range steps {

@@ -14,10 +14,10 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
-// changes are the commands that change a message; each names the message by its number.
+// changes are the chat commands that change a message; each is given the number of the message.
 var changes = []string{"/edit", "/delete", "/react", "/unreact"}
 
-// change carries out one of changes.
+// change carries out one of the changes.
 func (c *chat) change(ctx context.Context, id, line string) (err error) {
 	command, rest, _ := strings.Cut(line, " ")
 	number, rest, _ := strings.Cut(strings.TrimSpace(rest), " ")
@@ -39,7 +39,7 @@ func (c *chat) change(ctx context.Context, id, line string) (err error) {
 	return err
 }
 
-// event shows an event.
+// event prints an event.
 func (c *chat) event(event client.Event) {
 	if text := c.describe(event); text != "" {
 		if event.Content == chain.NotChecked {
@@ -56,12 +56,12 @@ func (c *chat) event(event client.Event) {
 	}
 }
 
-// describe is the line that shows an event; empty for one that was shown when it was written.
+// describe returns the line for an event; empty for an event that was already printed when it was sent.
 func (c *chat) describe(event client.Event) string {
 	who, body := event.GetSender(), event.GetBody()
 	switch {
 	case !slices.Contains(conversation.Kinds(), event.GetKind()):
-		return fmt.Sprintf("#%d %s did something that this version does not know", event.GetSeq(), who)
+		return fmt.Sprintf("#%d %s sent an event of a kind that this version does not know", event.GetSeq(), who)
 	case event.Content == chain.Erased:
 		return fmt.Sprintf("#%d %s: (erased)", event.GetSeq(), who)
 	case body.GetMessage() != nil && who == c.me:
@@ -73,7 +73,7 @@ func (c *chat) describe(event client.Event) string {
 	case body.GetDelete() != nil:
 		return fmt.Sprintf("%s deleted #%d", who, body.GetDelete().GetTarget())
 	case body.GetReact().GetRemove():
-		return fmt.Sprintf("%s took %s back from #%d", who, body.GetReact().GetEmoji(), body.GetReact().GetTarget())
+		return fmt.Sprintf("%s removed %s from #%d", who, body.GetReact().GetEmoji(), body.GetReact().GetTarget())
 	case body.GetReact() != nil:
 		return fmt.Sprintf("%s reacted to #%d with %s", who, body.GetReact().GetTarget(), body.GetReact().GetEmoji())
 	case body.GetCreate() != nil:
@@ -90,7 +90,7 @@ func (c *chat) describe(event client.Event) string {
 	return ""
 }
 
-// forked shows that the server lost events, and what becomes of the user's own.
+// forked prints that the server lost events, and what happens to the user's own commands.
 func (c *chat) forked(fork client.Fork) {
 	c.mu.Lock()
 	for seq := range c.mine[fork.ConversationID] {
@@ -99,13 +99,13 @@ func (c *chat) forked(fork client.Fork) {
 		}
 	}
 	c.mu.Unlock()
-	c.printf("! [%s] the server's log went back from #%d to #%d; what is above #%d is undone, and your own %d commands above it are sent again",
+	c.printf("! [%s] the server lost events: its log ended at #%d and now ends at #%d; events above #%d are undone, and your own %d commands among them are sent again",
 		c.name(fork.ConversationID), fork.From, fork.To, fork.To, len(fork.Commands))
 	for _, ticket := range fork.Commands {
-		go func() { // ends with the ticket, which ends with the client
+		go func() { // this goroutine ends with the ticket, which ends with the client
 			<-ticket.Done()
 			if _, err := ticket.Wait(context.Background()); err != nil {
-				c.printf("! a command was not committed again: %v", err)
+				c.printf("! a command could not be committed again: %v", err)
 			}
 		}()
 	}

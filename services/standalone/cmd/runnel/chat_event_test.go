@@ -30,13 +30,13 @@ func TestContentThatWasNotCheckedIsMarked(t *testing.T) {
 		{message("bob"), chain.Verified, "[c] #7 bob: hello\n"},
 		{message("bob"), chain.NotChecked, "[c] #7 bob: hello (not verified)\n"},
 		{message("bob"), chain.Erased, "[c] #7 bob: (erased)\n"},
-		{newer, chain.NotChecked, "[c] #7 bob did something that this version does not know (not verified)\n"},
-		{message("alice"), chain.NotChecked, ""}, // shown when it was written
+		{newer, chain.NotChecked, "[c] #7 bob sent an event of a kind that this version does not know (not verified)\n"},
+		{message("alice"), chain.NotChecked, ""}, // printed when it was sent, so not again
 	} {
 		var out strings.Builder
 		ch := &chat{me: "alice", out: &out}
 		ch.event(client.Event{Event: test.event, Content: test.content})
-		_, shown, _ := strings.Cut(out.String(), " ") // after the time
+		_, shown, _ := strings.Cut(out.String(), " ") // the text after the time
 		require.Equal(t, test.want, shown)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
-// screen is a terminal that a test waits on.
+// screen is a terminal whose output a test waits for.
 type screen struct {
 	mu      sync.Mutex
 	text    strings.Builder
@@ -54,7 +54,7 @@ func (s *screen) waitFor(t *testing.T, want string) {
 	}
 }
 
-// person is somebody with a keyboard and a screen.
+// person is a chat user with a keyboard and a screen.
 type person struct {
 	keys   io.WriteCloser
 	screen *screen
@@ -107,7 +107,7 @@ func TestTwoTerminalsChatWithTicks(t *testing.T) {
 	alice.write(t, "/react 3 👋")
 	bob.screen.waitFor(t, "alice reacted to #3 with 👋")
 	alice.write(t, "/unreact #3 👋")
-	bob.screen.waitFor(t, "alice took 👋 back from #3")
+	bob.screen.waitFor(t, "alice removed 👋 from #3")
 	bob.write(t, "/delete 3")
 	alice.screen.waitFor(t, "bob deleted #3")
 	bob.write(t, "/edit three")
@@ -123,11 +123,11 @@ func TestTwoTerminalsChatWithTicks(t *testing.T) {
 	bob.screen.waitFor(t, "you are no longer in")
 	bob.write(t, "/list")
 	bob.screen.waitFor(t, "1  alice")
-	// The deleted message, its edit and both events of its reaction hold no content any more, and still verify.
+	// The deleted message, its edit and both events of its reaction have no content any more, and still verify.
 	check := verifyCommand{What: "alice", HistoryAddress: server.RPCAddr()}
 	var report strings.Builder
 	require.NoError(t, check.run(t.Context(), &report))
-	require.Contains(t, report.String(), "       7 events: 3 verified, 0 not checked, 4 erased; no hole, and every hash is right\n")
+	require.Contains(t, report.String(), "       7 events: 3 verified, 0 not checked, 4 erased; no hole, every hash is correct\n")
 	check.JSON = true
 	report.Reset()
 	require.NoError(t, check.run(t.Context(), &report))

@@ -1,4 +1,4 @@
-// Command runnel is Runnel in one process, and what a person at a terminal uses with it.
+// Command runnel runs Runnel in one process, and contains the tools for using it at a terminal.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/services/standalone/admincli"
 )
 
-// cli is every command. Serving is what happens without one.
+// cli lists the commands. Without a command, runnel serves.
 type cli struct {
 	Serve  serveCommand  `cmd:"" default:"withargs" help:"Run gateway, delivery and history in this process (the default)."`
 	Token  tokenCommand  `cmd:"" help:"Print a development token for a user."`
@@ -31,7 +31,7 @@ type cli struct {
 
 func main() {
 	var c cli
-	command := settings.Parse("runnel", "A self-hosted messaging backend: it loses nothing, shows everything, and starts with one command.", &c)
+	command := settings.Parse("runnel", "A self-hosted messaging backend: no committed message is lost, every hop is visible, and one command starts it.", &c)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.Bind(&admincli.Console{Out: os.Stdout, Err: os.Stderr, Now: time.Now})
@@ -56,7 +56,7 @@ type serveCommand struct {
 	standalone.Config `embed:""`
 }
 
-// Run serves until it is told to stop.
+// Run serves until the process receives a stop signal.
 func (s *serveCommand) Run(ctx context.Context) (err error) {
 	begun := time.Now()
 	tel, err := telemetry.Start(ctx, "runnel", s.Telemetry, os.Stderr)
@@ -77,23 +77,23 @@ func (s *serveCommand) Run(ctx context.Context) (err error) {
 }
 
 func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) {
-	fmt.Printf("Runnel is ready after %s. Everything is kept in %s\n\n", took.Round(time.Millisecond), s.DataDir)
+	fmt.Printf("Runnel is ready after %s. All data is in %s\n\n", took.Round(time.Millisecond), s.DataDir)
 	fmt.Printf("  Open in a browser   http://%s/\n", server.Addr())
 	if server.Development() {
 		fmt.Printf("  Chat in terminals   bin/runnel chat alice --with bob    and    bin/runnel chat bob --with alice\n")
 		fmt.Printf("  A token             bin/runnel token alice\n")
 	}
 	if admin := server.AdminAddr(); admin != "" {
-		fmt.Printf("  Look inside         http://%s/ (the status page; /metrics and /readyz beside it)\n", admin)
+		fmt.Printf("  Status page         http://%s/ (also /metrics and /readyz)\n", admin)
 	}
 	address := ""
 	if server.RPCAddr() != admincli.DefaultStandalone {
 		address = "--address " + server.RPCAddr() + " "
 	}
-	fmt.Printf("  Ask and steer       bin/runnel admin %sstatus    and what else runnel admin --help shows\n", address)
+	fmt.Printf("  Administration      bin/runnel admin %sstatus    (runnel admin --help lists all commands)\n", address)
 	fmt.Println("\nCtrl-C stops it.")
 	if server.Development() {
-		fmt.Println("No authentication is set: whoever is on this machine may sign in as anybody. For more, see auth settings in --help.")
+		fmt.Println("No authentication is configured: any program on this machine may sign in as any user. See the auth settings in --help.")
 	}
 }
 

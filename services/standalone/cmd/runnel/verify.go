@@ -27,7 +27,7 @@ type verifyCommand struct {
 	What           string       `arg:"" help:"Conversation id, or a user id for all conversations of that user."`
 	HistoryAddress string       `help:"gRPC address of the history service." default:"127.0.0.1:9000"`
 	TLS            certs.Config `embed:"" prefix:"tls."`
-	JSON           bool         `name:"json" help:"Print one JSON object a conversation."`
+	JSON           bool         `name:"json" help:"Print one JSON object per conversation."`
 }
 
 // Run checks conversations and fails when one is broken.
@@ -70,7 +70,7 @@ func (v *verifyCommand) run(ctx context.Context, out io.Writer) (err error) {
 	return nil
 }
 
-// counts is what the events of one log are, up to the first that does not verify.
+// counts are the numbers of events of one log by verification result, up to the first event that does not verify.
 type counts struct {
 	verified, notChecked, erased uint64
 }
@@ -86,12 +86,12 @@ func (c *counts) add(content chain.Content) {
 	}
 }
 
-// report is what is said of one conversation; the names of its fields are those of --json.
+// report is the result for one conversation; its field names are those of --json.
 type report struct {
 	Conversation string `json:"conversation"`
-	// Events is the number of events whose place in the log verifies.
+	// Events is the number of events whose place in the log was verified.
 	Events uint64 `json:"events"`
-	// ContentVerified, ContentNotChecked and Erased say what is known of their content.
+	// ContentVerified, ContentNotChecked and Erased count the events by the state of their content.
 	ContentVerified   uint64 `json:"content_verified"`
 	ContentNotChecked uint64 `json:"content_not_checked"`
 	Erased            uint64 `json:"erased"`
@@ -112,7 +112,7 @@ func (v *verifyCommand) report(out io.Writer, id string, c counts, broken *chain
 	if v.JSON {
 		return json.NewEncoder(out).Encode(r)
 	}
-	end := "no hole, and every hash is right"
+	end := "no hole, every hash is correct"
 	if broken != nil {
 		end = fmt.Sprintf("TAMPERED WITH at seq %d: %s", r.Seq, r.Reason)
 	}
@@ -138,7 +138,7 @@ func conversationsOf(ctx context.Context, history historyv1.HistoryServiceClient
 	}
 }
 
-// progressEvery is how often a long check says how far it is.
+// progressEvery is how often a long check prints its progress.
 const progressEvery = 2 * time.Second
 
 // verify reads a whole log and checks every event, that none is missing at the end, and the hash of the head.
@@ -158,7 +158,7 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.Seq(), Limit: rpc.MaxItems})
 		if status.Code(err) == codes.DataLoss {
 			if gap, ok := rpc.Detail[*conversationv1.Range](err); ok {
-				return c, &chain.Broken{ConversationID: id, Seq: gap.GetLast() + 1, Reason: fmt.Sprintf("follows seq %d: what was between them is missing", v.Seq())}
+				return c, &chain.Broken{ConversationID: id, Seq: gap.GetLast() + 1, Reason: fmt.Sprintf("follows seq %d: the events between them are missing", v.Seq())}
 			}
 		}
 		if err != nil {
@@ -171,11 +171,11 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 			}
 			c.add(content)
 			if v.Seq() == head.GetHead() && !bytes.Equal(event.GetHash(), head.GetHeadHash()) {
-				return c, &chain.Broken{ConversationID: id, Seq: v.Seq(), Reason: "it is not the event that the conversation's head was taken from"}
+				return c, &chain.Broken{ConversationID: id, Seq: v.Seq(), Reason: "its hash is not the hash of the conversation's head"}
 			}
 		}
 		if len(page.GetEvents()) == 0 {
-			return c, &chain.Broken{ConversationID: id, Seq: v.Seq() + 1, Reason: fmt.Sprintf("it is missing, with all up to seq %d", head.GetHead())}
+			return c, &chain.Broken{ConversationID: id, Seq: v.Seq() + 1, Reason: fmt.Sprintf("it is missing, and so are all events up to seq %d", head.GetHead())}
 		}
 		if time.Since(told) > progressEvery {
 			told = time.Now()

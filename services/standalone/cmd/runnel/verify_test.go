@@ -18,13 +18,13 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// log is a history of one conversation.
+// log is a fake history service with one conversation.
 type log struct {
 	historyv1.HistoryServiceClient
 	events []*conversationv1.Event
-	// lost is how many events at the end are missing from what is read.
+	// lost is the number of events that are missing at the end when the log is read.
 	lost int
-	// gap is the seq of an event that is missing; 0 for none.
+	// gap is the seq of a missing event; 0 for none.
 	gap uint64
 }
 
@@ -45,7 +45,7 @@ func (l *log) Read(_ context.Context, in *historyv1.ReadRequest, _ ...grpc.CallO
 	return &historyv1.ReadResponse{Events: l.events[in.GetAfter():last]}, nil
 }
 
-// newLog is one event of each sort: verified, of a kind that nobody knows, erased, and of a format of tomorrow.
+// newLog makes a log of four events: one that verifies, one of an unknown kind, one erased, and one of an unknown format.
 func newLog() *log {
 	l := &log{}
 	prev := chain.Zero
@@ -72,7 +72,7 @@ func TestVerifyCountsWhatIsKnownOfContent(t *testing.T) {
 	require.Equal(t, counts{verified: 2, notChecked: 1, erased: 1}, c)
 	var out strings.Builder
 	require.NoError(t, (&verifyCommand{}).report(&out, "g", c, nil))
-	require.Equal(t, "g         4 events: 2 verified, 1 not checked, 1 erased; no hole, and every hash is right\n", out.String())
+	require.Equal(t, "g         4 events: 2 verified, 1 not checked, 1 erased; no hole, every hash is correct\n", out.String())
 }
 
 func TestVerifyNamesWhatWasTamperedWith(t *testing.T) {
@@ -85,7 +85,7 @@ func TestVerifyNamesWhatWasTamperedWith(t *testing.T) {
 		"moved":    {func(l *log) { l.events[0].TimeMs++ }, 1},
 		"replaced": {func(l *log) { l.events[3].PrevHash = chain.Zero }, 4},
 		"cut off":  {func(l *log) { l.lost = 2 }, 3},
-		"a gap":    {func(l *log) { l.gap = 2 }, 3}, // the one after it does not follow
+		"a gap":    {func(l *log) { l.gap = 2 }, 3}, // the event after the gap does not follow the one before it
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog()
