@@ -42,7 +42,7 @@ type Deps struct {
 	Fleet *fleet.Fleet
 	// Submit puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do.
 	Submit func(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error)
-	// NATS carries notices.
+	// NATS publishes notices to gateways and workers.
 	NATS *nats.Conn
 	// Partitions is the number of partitions.
 	Partitions int
@@ -127,7 +127,7 @@ func reason(err error) string {
 
 // acted logs an action of an operator.
 func (s *Server) acted(ctx context.Context, what string, args ...any) {
-	s.Log.InfoContext(ctx, "an operator acted", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
+	s.Log.InfoContext(ctx, "an operator's action", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
 }
 
 // notify publishes a notice and flushes it. The notice may still be lost: its receivers also check periodically.

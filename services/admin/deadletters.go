@@ -152,11 +152,11 @@ func commandIn(letter *historyv1.StoredDeadLetter) *brokerv1.Command {
 func again(letter *historyv1.StoredDeadLetter) (*brokerv1.Command, error) {
 	copied := commandIn(letter)
 	if copied == nil {
-		return nil, status.Error(codes.FailedPrecondition, "what was put aside is no command; it can only be dropped")
+		return nil, status.Error(codes.FailedPrecondition, "the dead letter does not contain a command that this version can decode; it can only be dropped")
 	}
 	made, ok := commands.Again(copied)
 	if !ok {
-		return nil, status.Error(codes.FailedPrecondition, "the command's ids are malformed; it can only be dropped")
+		return nil, status.Error(codes.FailedPrecondition, "the ids of the command are malformed; the dead letter can only be dropped")
 	}
 	return made, nil
 }

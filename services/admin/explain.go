@@ -94,7 +94,7 @@ func (s *Server) stored(ctx context.Context, f *facts) error {
 	seen, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: f.conversation, Viewer: f.user, After: f.seq - 1, Limit: 1})
 	switch {
 	case isNotFound(err):
-		return nil // never was a member
+		return nil // the user was never a member
 	case err != nil:
 		return err
 	}

@@ -73,7 +73,7 @@ func mayRaise(level conversation.Level, parts []*adminv1.PartLevel, missing []*a
 		return status.Errorf(codes.FailedPrecondition, "level %d is not known to %s: replace them with a version that knows it, then raise the level",
 			level, strings.Join(behind, ", "))
 	case len(silent) > 0:
-		return status.Errorf(codes.FailedPrecondition, "no answer from %s: raise the level when they answer or have ended", strings.Join(silent, ", "))
+		return status.Errorf(codes.FailedPrecondition, "no answer from %s: raise the level when they answer or have stopped", strings.Join(silent, ", "))
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (s *Server) levels(ctx context.Context) ([]*adminv1.PartLevel, []*adminv1.M
 			if level, heard := known[instance]; heard {
 				parts = append(parts, &adminv1.PartLevel{Instance: instance, Service: service, Level: uint32(level)})
 			} else {
-				missing = append(missing, &adminv1.Missing{Instance: instance, Service: service, Reason: "answers, but has not said yet which level it knows"})
+				missing = append(missing, &adminv1.Missing{Instance: instance, Service: service, Reason: "answers, but has not reported yet which level it knows"})
 			}
 		}
 	}

@@ -75,7 +75,7 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 		known := said[worker.GetWorker()] != nil || slices.ContainsFunc(missing, func(m *adminv1.Missing) bool { return m.GetInstance() == worker.GetWorker() })
 		if !known {
 			response.Missing = append(response.Missing, &adminv1.Missing{
-				Instance: worker.GetWorker(), Service: serviceDelivery, Reason: "renews its leases in the store, but is not heard of on NATS",
+				Instance: worker.GetWorker(), Service: serviceDelivery, Reason: "renews its leases in the store, but is not reachable over NATS",
 			})
 		}
 	}

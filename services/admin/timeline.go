@@ -13,16 +13,16 @@ import (
 const maxTimeline = 1000
 
 var steps = map[gatewayv1.StepKind]string{
-	gatewayv1.StepKind_STEP_KIND_ROUTED:         "came in live",
+	gatewayv1.StepKind_STEP_KIND_ROUTED:         "arrived live",
 	gatewayv1.StepKind_STEP_KIND_MISSED:         "was found missing",
-	gatewayv1.StepKind_STEP_KIND_GAP_FILLED:     "was read from history for everybody here",
+	gatewayv1.StepKind_STEP_KIND_GAP_FILLED:     "was read from history for all subscribers of the gateway",
 	gatewayv1.StepKind_STEP_KIND_QUEUED:         "was queued",
 	gatewayv1.StepKind_STEP_KIND_CAUGHT_UP:      "was read for a connection that was behind, and queued",
 	gatewayv1.StepKind_STEP_KIND_WRITTEN:        "was written",
 	gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED:   "was acknowledged",
 	gatewayv1.StepKind_STEP_KIND_RETRIED:        "was not acknowledged in time, and is sent again",
 	gatewayv1.StepKind_STEP_KIND_HIDDEN:         "is in a stretch that was hidden from the user",
-	gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND: "was there already, the client said on connecting",
+	gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND: "was already received, as the client reported when it connected",
 }
 
 // timeline returns everything that is known, by time. Each entry's time comes from the clock where it happened, so neighbouring
@@ -36,18 +36,18 @@ func (f *facts) timeline() []*adminv1.TimelineEntry {
 	}
 	const store, broker = "history", "broker"
 	if worker, commit := f.commit(); commit != nil {
-		add(commit.GetAcceptedNs(), broker, fmt.Sprintf("took the command as message %d of its partition", commit.GetSequence()))
+		add(commit.GetAcceptedNs(), broker, fmt.Sprintf("accepted the command as message %d of its partition", commit.GetSequence()))
 		what := "committed it"
 		if commit.GetBatch() > 0 {
 			what = fmt.Sprintf("committed it, in a batch of %d", commit.GetBatch())
 		}
 		add(commit.GetCommittedNs(), worker, what)
-		add(commit.GetPublishedNs(), worker, "handed it to the broker for the gateways")
+		add(commit.GetPublishedNs(), worker, "published it to the gateways")
 	} else if f.event != nil {
-		add(f.event.GetTimeMs()*1e6, broker, "took the command")
+		add(f.event.GetTimeMs()*1e6, broker, "accepted the command")
 	}
 	for _, w := range f.workers {
-		add(w.GetRepublishedNs(), w.GetWorker(), "told it again, after taking the partition over or being connected again")
+		add(w.GetRepublishedNs(), w.GetWorker(), "republished it, after taking over the partition or reconnecting to NATS")
 	}
 	for _, g := range f.gateways {
 		for _, step := range g.GetSteps() {
@@ -63,7 +63,7 @@ func (f *facts) timeline() []*adminv1.TimelineEntry {
 		}
 	}
 	if f.cursor.GetDeliveredSeq() >= f.seq {
-		add(f.cursor.GetDeliveredTimeMs()*1e6, store, fmt.Sprintf("the user's cursor came to %d", f.cursor.GetDeliveredSeq()))
+		add(f.cursor.GetDeliveredTimeMs()*1e6, store, fmt.Sprintf("the user's cursor moved to %d", f.cursor.GetDeliveredSeq()))
 	}
 	if f.cursor.GetReadSeq() >= f.seq {
 		add(f.cursor.GetReadTimeMs()*1e6, store, fmt.Sprintf("the user has read up to %d", f.cursor.GetReadSeq()))

@@ -24,8 +24,8 @@ type finding struct {
 type reach int
 
 const (
-	reachNothing reach = iota // its gateway has not got it
-	reachGateway              // its gateway has it, the connection is behind
+	reachNothing reach = iota // its gateway has not received the event
+	reachGateway              // its gateway has the event, the connection is behind
 	reachQueued
 	reachWritten
 	reachAcknowledged
@@ -37,7 +37,7 @@ type trail struct {
 
 	gateway *gatewayv1.ExplainResponse
 	reach   reach
-	at      int64 // when it got that far, Unix nanoseconds; 0 for not known
+	at      int64 // when it reached that stage, Unix nanoseconds; 0 if not known
 	// filled: the event arrived in another way than live.
 	filled bool
 }
@@ -48,11 +48,11 @@ func (t *trail) String() string {
 	return fmt.Sprintf("connection %s (device %s) on gateway %s", t.GetConnectionId(), t.GetDeviceId(), t.gateway.GetGateway())
 }
 
-// verdict finds the deciding hop. It checks in the order of certainty: the state in the store, acknowledgements of devices, what
-// is on its way now, earlier failures, and last that nothing is known.
+// verdict finds the deciding hop. It checks in the order of certainty: the state in the store, acknowledgements of devices,
+// current progress, earlier failures, and last that nothing is known.
 //
 //	not committed ─▶ not a member ─▶ acknowledged ─▶ connected now: written, queued, or lost before its gateway
-//	─▶ was connected: why that ended ─▶ offline, or nobody knows
+//	─▶ was connected: why that ended ─▶ offline, or not known
 func (f *facts) verdict() finding {
 	if f.event == nil && f.seq > f.head {
 		return f.notCommitted()
@@ -70,7 +70,7 @@ func (f *facts) verdict() finding {
 		case t.live():
 			living = append(living, t)
 		case t.GetClosedMs() >= f.committedNs()/1e6:
-			gone = append(gone, t) // one that ended before has nothing to do with it
+			gone = append(gone, t) // a connection that ended before the commit is not relevant
 		}
 	}
 	if len(living) > 0 {
@@ -91,21 +91,21 @@ func (f *facts) notCommitted() finding {
 	if p := f.partition; p != nil {
 		switch {
 		case p.GetOwner() == "":
-			summary += fmt.Sprintf(" Nobody owns its partition %d: nothing is committed there until a worker takes it over.", p.GetPartition())
+			summary += fmt.Sprintf(" Its partition %d has no owner: nothing is committed there until a worker takes it over.", p.GetPartition())
 		case p.GetLag() > 0 || p.GetState() != "running":
 			summary += fmt.Sprintf(" Its partition %d (owner %s) is %s, and %d commands wait.", p.GetPartition(), p.GetOwner(), p.GetState(), p.GetLag())
 		default:
-			summary += fmt.Sprintf(" Its partition %d (owner %s) is running, and no command waits: nobody has sent it.", p.GetPartition(), p.GetOwner())
+			summary += fmt.Sprintf(" Its partition %d (owner %s) is running, and no command waits: no client has sent it.", p.GetPartition(), p.GetOwner())
 		}
 	}
 	return finding{verdict: adminv1.Verdict_VERDICT_NOT_COMMITTED, summary: summary}
 }
 
 func (f *facts) notMember() finding {
-	summary := fmt.Sprintf("%s was not a member when %d was committed, and may not see it.", f.user, f.seq)
+	summary := fmt.Sprintf("%s was not a member when %d was committed, and may not read it.", f.user, f.seq)
 	switch {
 	case f.member && f.joined > f.seq:
-		summary += fmt.Sprintf(" The present membership began with %d.", f.joined)
+		summary += fmt.Sprintf(" The current membership began with %d.", f.joined)
 	case !f.member && f.last > 0 && f.last < f.seq:
 		summary += fmt.Sprintf(" The last membership ended with %d.", f.last)
 	case !f.member && f.last == 0:
@@ -130,12 +130,12 @@ func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 	case f.event.GetSender() == f.user && cursor >= f.seq:
 		found.summary = f.user + " has it: it is their own, and counts as received since its commit."
 	case cursor >= f.seq:
-		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. On which connection nobody remembers.", f.user, cursor, f.when(at))
+		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. The connection is not known any more.", f.user, cursor, f.when(at))
 	default:
 		return found, false
 	}
 	if found.filledLater {
-		found.summary += " It did not come live; it was found missing and read from history."
+		found.summary += " It did not arrive live; the gap was filled from history."
 	}
 	return found, true
 }
@@ -155,12 +155,12 @@ func (f *facts) onItsWay(t *trail) finding {
 		found.summary = fmt.Sprintf("It waits in the queue of %s%s: the connection is slow.", t, f.when(t.at))
 	case reachGateway:
 		found.verdict = adminv1.Verdict_VERDICT_QUEUED
-		found.summary = fmt.Sprintf("Its gateway has it, but %s is at %d and gets what it misses in order: it is slow, or history is.", t, t.GetStanding().GetSent())
+		found.summary = fmt.Sprintf("Its gateway has it, but %s is at %d and receives the events after that in order: the connection or history is slow.", t, t.GetStanding().GetSent())
 	default:
 		return f.neverCame(t)
 	}
 	if found.filledLater {
-		found.summary += " It did not come live; it was found missing and read from history."
+		found.summary += " It did not arrive live; the gap was filled from history."
 	}
 	return found
 }
@@ -169,40 +169,40 @@ func (f *facts) onItsWay(t *trail) finding {
 func (f *facts) neverCame(t *trail) finding {
 	if !covers(t.gateway.GetRemembersSinceMs(), f.committedNs()) && t.GetStanding() == nil {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
-			"%s does not listen to the conversation now, and its gateway remembers only what happened since %s.", t, clock(t.gateway.GetRemembersSinceMs()*1e6))}
+			"%s is not subscribed to the conversation now, and the records of its gateway begin at %s.", t, clock(t.gateway.GetRemembersSinceMs()*1e6))}
 	}
-	behind, then := fmt.Sprintf("%s has not got it", t), "It is read from history within a heartbeat."
+	behind, then := fmt.Sprintf("%s has not received it", t), "It is read from history within a heartbeat."
 	switch {
 	case !f.member:
-		behind, then = fmt.Sprintf("%s did not get it", t), f.user+" is no member any more: nothing is made up for."
+		behind, then = fmt.Sprintf("%s did not receive it", t), f.user+" is no longer a member: nothing is sent again."
 	case t.GetStanding() == nil:
-		behind = fmt.Sprintf("%s does not listen to the conversation", t)
+		behind = fmt.Sprintf("%s is not subscribed to the conversation", t)
 	}
 	if standing := t.GetStanding(); standing != nil && slices.ContainsFunc(t.gateway.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED)) {
-		why := fmt.Sprintf("has the conversation up to %d only: one before it was lost, and what is missing is not read from history yet", standing.GetHead())
+		why := fmt.Sprintf("has the conversation up to %d only: an earlier event was lost, and the gap is not filled from history yet", standing.GetHead())
 		if standing.GetHead() == 0 {
-			why = "could not ask history yet where the conversation stands"
+			why = "could not read the head of the conversation from history yet"
 		}
-		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf("It came live to the gateway, which %s. %s. %s", why, behind, then)}
+		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf("It arrived live at the gateway, which %s. %s. %s", why, behind, then)}
 	}
 	if f.told() {
 		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf(
-			"It was handed to the broker, and lost between there and the gateway: %s. %s", behind, then)}
+			"It was published, and lost between the broker and the gateway: %s. %s", behind, then)}
 	}
 	for _, w := range f.workers {
 		if c := w.GetCommit(); c != nil {
 			return finding{verdict: adminv1.Verdict_VERDICT_NOT_PUBLISHED, summary: fmt.Sprintf(
-				"Worker %s committed it%s and could not hand it to the broker: %s. The worker tells it again once it is connected again. %s",
+				"Worker %s committed it%s and could not publish it: %s. The worker republishes it once it is connected to NATS again. %s",
 				w.GetWorker(), f.when(c.GetCommittedNs()), behind, then)}
 		}
 	}
 	if silent := f.silentWorkers(); len(silent) > 0 {
 		return finding{verdict: adminv1.Verdict_VERDICT_NOT_ROUTED, summary: fmt.Sprintf(
-			"%s. Whether it was handed to the broker is not known: no answer from %s. %s", behind, strings.Join(silent, ", "), then)}
+			"%s. Whether it was published is not known: no answer from %s. %s", behind, strings.Join(silent, ", "), then)}
 	}
 	return finding{verdict: adminv1.Verdict_VERDICT_NOT_PUBLISHED, summary: fmt.Sprintf(
-		"It is committed, but no worker that is there remembers handing it to the broker, and no gateway got it: the worker that committed it is gone, or has forgotten. "+
-			"%s. The partition's next owner tells it again. %s", behind, then)}
+		"It is committed, but no running worker has a record of publishing it, and no gateway received it: the worker that committed it has stopped, or no longer has the record. "+
+			"%s. The partition's next owner republishes it. %s", behind, then)}
 }
 
 // told reports whether the broker is known to have received the event.
@@ -220,13 +220,13 @@ func (f *facts) told() bool {
 // lost handles the user's last connection, which ended before the event was acknowledged on it.
 func (f *facts) lost(t *trail) finding {
 	got := map[reach]string{
-		reachNothing: "had not come to its gateway", reachGateway: "was not queued to it yet", reachQueued: "was queued and not written",
+		reachNothing: "had not reached its gateway", reachGateway: "was not queued to it yet", reachQueued: "was queued and not written",
 		reachWritten: "was written and not acknowledged",
 	}[t.reach]
 	found := finding{filledLater: t.filled && t.reach >= reachQueued}
-	then := f.user + " has not come back since; it is waiting for them in history."
+	then := f.user + " has not reconnected since; the event can be read from history."
 	if t.GetClosedMs() < f.settledMs {
-		then = fmt.Sprintf("Whether %s came back before %s nobody remembers: a gateway may have gone. It is waiting for them in history.", f.user, clock(f.settledMs*1e6))
+		then = fmt.Sprintf("Whether %s reconnected before %s is not known: a gateway may have stopped. The event can be read from history.", f.user, clock(f.settledMs*1e6))
 	}
 	switch code := errcode.CloseCode(t.GetCloseCode()); code {
 	case errcode.CloseSlow:
@@ -244,7 +244,7 @@ func (f *facts) lost(t *trail) finding {
 
 func (f *facts) offline() finding {
 	if len(f.gateways) == 0 {
-		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: f.user + " has not acknowledged it, and there is no gateway to ask."}
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: f.user + " has not acknowledged it, and no gateway is running."}
 	}
 	since := f.settledMs
 	for _, g := range f.gateways {
@@ -252,11 +252,11 @@ func (f *facts) offline() finding {
 	}
 	if !covers(since, f.committedNs()) {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
-			"%s has not acknowledged it, is offline now, and was since %s. Whether there was a connection between the commit at %s and then nobody remembers.",
+			"%s has not acknowledged it, and has been offline since %s at least. Whether there was a connection between the commit at %s and then is not known.",
 			f.user, clock(since*1e6), clock(f.committedNs()))}
 	}
 	return finding{verdict: adminv1.Verdict_VERDICT_OFFLINE, summary: fmt.Sprintf(
-		"%s has had no connection since it was committed at %s. It is waiting for them in history.", f.user, clock(f.committedNs()))}
+		"%s has had no connection since it was committed at %s. The event can be read from history.", f.user, clock(f.committedNs()))}
 }
 
 // trails returns the user's connections that may be relevant to the event.
@@ -288,7 +288,7 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 			got = reachWritten
 		case gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND:
 			got = reachAcknowledged
-		default: // does not indicate how far
+		default: // this step does not show how far the event got
 		}
 		if got > t.reach {
 			t.reach, t.at = got, step.GetTimeNs()
@@ -298,7 +298,7 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 	came := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_ROUTED))
 	filled := slices.ContainsFunc(g.GetSteps(), f.is(gatewayv1.StepKind_STEP_KIND_GAP_FILLED))
 	t.filled = (fromStore && !live) || (live && filled && !came)
-	// Steps are forgotten earlier than the position of a connection.
+	// Steps are kept for a shorter time than the position of a connection.
 	if standing := of.GetStanding(); standing != nil {
 		switch {
 		case standing.GetAcknowledged() >= f.seq && t.reach < reachAcknowledged:
@@ -320,7 +320,7 @@ func (f *facts) is(kind gatewayv1.StepKind) func(*gatewayv1.Step) bool {
 	return func(step *gatewayv1.Step) bool { return step.GetKind() == kind && f.about(step) }
 }
 
-// retries is how often the event was sent again, to all connections of the user.
+// retries returns how often the event was sent again, to all connections of the user.
 func (f *facts) retries() (n uint32) {
 	for _, g := range f.gateways {
 		for _, t := range g.GetTrails() {
@@ -334,8 +334,8 @@ func (f *facts) retries() (n uint32) {
 	return n
 }
 
-// received returns how far the user has received, and when that last moved: from the cursor in the store, or from the owner's
-// cursor, which may be ahead of it for a moment.
+// received returns the seq that the user has received, and when it last moved: from the cursor in the store, or from the
+// owner's cursor, which may be slightly ahead.
 func (f *facts) received() (seq uint64, atNs int64) {
 	seq, atNs = f.cursor.GetDeliveredSeq(), f.cursor.GetDeliveredTimeMs()*1e6
 	for _, w := range f.workers {
@@ -348,7 +348,8 @@ func (f *facts) received() (seq uint64, atNs int64) {
 	return seq, atNs
 }
 
-// committedNs is when the event was committed; if that is no longer in memory, when the broker took its command, shortly before.
+// committedNs returns when the event was committed; if that is no longer in memory, when the broker accepted its command,
+// shortly before.
 func (f *facts) committedNs() int64 {
 	if _, commit := f.commit(); commit.GetCommittedNs() != 0 {
 		return commit.GetCommittedNs()

@@ -28,10 +28,10 @@ const (
 	connectionLost  = adminv1.Verdict_VERDICT_CONNECTION_LOST
 )
 
-// base is when the event was committed, Unix milliseconds. Everybody's memory reaches back a second before.
+// base is the time of the event's commit, in Unix milliseconds. All records begin one second before it.
 const base = int64(1_790_000_000_000)
 
-// step is something that happened to event 5, so many milliseconds after its commit.
+// step is a step of event 5, a number of milliseconds after its commit.
 func step(kind gatewayv1.StepKind, after int64) *gatewayv1.Step {
 	return &gatewayv1.Step{Kind: kind, TimeNs: (base + after) * 1e6, First: 5, Last: 5}
 }
@@ -48,7 +48,7 @@ const (
 	stepResumed = gatewayv1.StepKind_STEP_KIND_RESUMED_BEYOND
 )
 
-// path is steps a millisecond apart.
+// path makes steps that are one millisecond apart.
 func path(kinds ...gatewayv1.StepKind) (list []*gatewayv1.Step) {
 	for i, kind := range kinds {
 		list = append(list, step(kind, int64(i)+2))
@@ -56,7 +56,7 @@ func path(kinds ...gatewayv1.StepKind) (list []*gatewayv1.Step) {
 	return list
 }
 
-// at is a live connection of bob's that stands somewhere.
+// at makes a live connection of bob at a position.
 func at(head, sent, acked uint64, steps ...gatewayv1.StepKind) *gatewayv1.Trail {
 	return &gatewayv1.Trail{
 		ConnectionId: "c1", DeviceId: "phone", OpenedMs: base - 500, Steps: path(steps...),
@@ -64,18 +64,18 @@ func at(head, sent, acked uint64, steps ...gatewayv1.StepKind) *gatewayv1.Trail 
 	}
 }
 
-// closed is the same connection after it ended, so many milliseconds after the commit.
+// closed makes the same connection after it ended, a number of milliseconds after the commit.
 func closed(t *gatewayv1.Trail, code errcode.CloseCode, after int64) *gatewayv1.Trail {
 	t.ClosedMs, t.CloseCode, t.CloseReason = base+after, uint32(code), code.String()
 	return t
 }
 
-// deaf is a live connection that does not listen to the conversation.
+// deaf makes a live connection that is not subscribed to the conversation.
 func deaf() *gatewayv1.Trail {
 	return &gatewayv1.Trail{ConnectionId: "c1", DeviceId: "phone", OpenedMs: base - 500}
 }
 
-// gateway is one that got the event as the steps say.
+// gateway makes a gateway that received the event and recorded these steps.
 func gateway(name string, steps []*gatewayv1.Step, trails ...*gatewayv1.Trail) *gatewayv1.ExplainResponse {
 	return &gatewayv1.ExplainResponse{
 		Gateway: name, StartedMs: base - 1000, RemembersSinceMs: base - 1000, ConnectionsSinceMs: base - 1000, Steps: steps, Trails: trails,
@@ -86,12 +86,12 @@ func routed(trails ...*gatewayv1.Trail) *gatewayv1.ExplainResponse {
 	return gateway("gw-a", []*gatewayv1.Step{step(stepRouted, 1)}, trails...)
 }
 
-// without is a gateway that did not get the event.
+// without makes a gateway that did not receive the event.
 func without(trails ...*gatewayv1.Trail) *gatewayv1.ExplainResponse {
 	return gateway("gw-a", nil, trails...)
 }
 
-// forgetful is a gateway whose memory begins after the event.
+// forgetful makes a gateway whose records begin after the event.
 func forgetful(trails ...*gatewayv1.Trail) *gatewayv1.ExplainResponse {
 	g := without(trails...)
 	g.RemembersSinceMs, g.ConnectionsSinceMs = base+60_000, base+60_000
@@ -108,7 +108,7 @@ func committer(published bool) *deliveryv1.ExplainResponse {
 	return w
 }
 
-// successor owns the partition now and did not commit the event.
+// successor makes a worker that owns the partition now and did not commit the event.
 func successor(republished bool) *deliveryv1.ExplainResponse {
 	w := &deliveryv1.ExplainResponse{Worker: "w-b", RemembersSinceMs: base + 100, Owner: true}
 	if republished {
@@ -121,7 +121,7 @@ func silent(service, instance string) *adminv1.Missing {
 	return &adminv1.Missing{Instance: instance, Service: service, Reason: "did not answer in time"}
 }
 
-// about is what is known of event 5 and bob when nothing else is said: a member, who has received up to 4.
+// about returns the default facts about event 5 and bob: a member who has received the events up to 4.
 func about(change func(*facts)) *facts {
 	f := &facts{
 		user: "bob", conversation: "g", seq: 5, head: 6, visible: true, member: true, joined: 1, last: 6,
@@ -145,12 +145,12 @@ func TestVerdict(t *testing.T) {
 		says   string
 		filled bool
 	}{
-		// What the store says.
-		"beyond the head, nobody owns the partition": {
+		// Decided by the store.
+		"beyond the head, the partition has no owner": {
 			about(func(f *facts) {
 				f.seq, f.event, f.partition = 7, nil, &adminv1.Partition{Partition: 3, State: stateNoOwner}
 			}),
-			notCommitted, "Nobody owns its partition 3", false,
+			notCommitted, "partition 3 has no owner", false,
 		},
 		"beyond the head, the partition lags": {
 			about(func(f *facts) {
@@ -168,7 +168,7 @@ func TestVerdict(t *testing.T) {
 			about(func(f *facts) {
 				f.seq, f.event, f.partition = 7, nil, &adminv1.Partition{Partition: 3, Owner: "w-a", State: "running"}
 			}),
-			notCommitted, "nobody has sent it", false,
+			notCommitted, "no client has sent it", false,
 		},
 		"never a member": {
 			about(func(f *facts) { f.visible, f.member, f.joined, f.last, f.cursor = false, false, 0, 0, nil }),
@@ -182,7 +182,7 @@ func TestVerdict(t *testing.T) {
 			notMember, "last membership ended with 3", false,
 		},
 
-		// What a device said.
+		// Decided by a device's acknowledgement.
 		"live and acknowledged": {
 			with(routed(at(6, 6, 6, stepQueued, stepWritten, stepAcked))), acknowledged, "acknowledged at 2026-09-21 14:13:20.004 UTC (4ms after the commit) by connection c1 (device phone) on gateway gw-a", false,
 		},
@@ -197,7 +197,7 @@ func TestVerdict(t *testing.T) {
 				f.workers[0].Cursors = []*conversationv1.Cursor{{UserId: "ann", DeliveredSeq: 1}, {UserId: "bob", DeliveredSeq: 6, DeliveredTimeMs: base + 70}}
 			}), acknowledged, "the cursor is at 6", false,
 		},
-		"acknowledged, whoever else is silent": {
+		"acknowledged, another gateway does not answer": {
 			about(func(f *facts) {
 				f.gateways = []*gatewayv1.ExplainResponse{routed(at(6, 6, 6, stepQueued, stepWritten, stepAcked))}
 				f.missing = []*adminv1.Missing{silent(serviceGateway, "gw-b")}
@@ -220,10 +220,10 @@ func TestVerdict(t *testing.T) {
 			}), acknowledged, "", false,
 		},
 		"the gateway missed it and read it from history": {
-			with(gateway("gw-a", path(stepMissed, stepFilled), at(6, 6, 6, stepQueued, stepWritten, stepAcked))), acknowledged, "found missing", true,
+			with(gateway("gw-a", path(stepMissed, stepFilled), at(6, 6, 6, stepQueued, stepWritten, stepAcked))), acknowledged, "filled from history", true,
 		},
 		"the connection caught up": {
-			with(routed(at(6, 6, 6, stepCaught, stepWritten, stepAcked))), acknowledged, "found missing", true,
+			with(routed(at(6, 6, 6, stepCaught, stepWritten, stepAcked))), acknowledged, "filled from history", true,
 		},
 		"had it when it connected": {
 			with(without(at(6, 6, 6, stepResumed))), acknowledged, "", false,
@@ -240,7 +240,7 @@ func TestVerdict(t *testing.T) {
 			with(routed(at(6, 6, 4, stepQueued, stepWritten, stepRetried, stepQueued, stepWritten, stepRetried))), written, "sent again 2 times", false,
 		},
 		"written from history": {
-			with(gateway("gw-a", path(stepMissed, stepFilled), at(6, 6, 4, stepQueued, stepWritten))), written, "found missing", true,
+			with(gateway("gw-a", path(stepMissed, stepFilled), at(6, 6, 4, stepQueued, stepWritten))), written, "filled from history", true,
 		},
 		"written to one device, the other is slow": {
 			with(routed(at(6, 6, 4, stepQueued)), gateway("gw-b", path(stepRouted), at(6, 6, 4, stepQueued, stepWritten))), written, "gw-b", false,
@@ -251,7 +251,7 @@ func TestVerdict(t *testing.T) {
 		"queued": {
 			with(routed(at(6, 6, 4, stepQueued))), queued, "connection is slow", false,
 		},
-		"queued, another gateway is silent": {
+		"queued, another gateway does not answer": {
 			about(func(f *facts) {
 				f.gateways = []*gatewayv1.ExplainResponse{routed(at(6, 6, 4, stepQueued))}
 				f.missing = []*adminv1.Missing{silent(serviceGateway, "gw-b")}
@@ -260,19 +260,19 @@ func TestVerdict(t *testing.T) {
 		"behind": {
 			with(routed(at(6, 4, 4))), queued, "is at 4", false,
 		},
-		"came back after a slow close": {
+		"reconnected after a slow close": {
 			with(routed(closed(at(6, 4, 4), errcode.CloseSlow, 10), at(6, 6, 4, stepCaught, stepWritten))), written, "", true,
 		},
 
-		// Lost before its gateway.
+		// Lost before the user's gateway.
 		"published, not routed": {
-			with(without(at(4, 4, 4))), notRouted, "handed to the broker", false,
+			with(without(at(4, 4, 4))), notRouted, "It was published", false,
 		},
 		"routed, and held back because one before it was lost": {
-			with(routed(at(3, 3, 3))), notRouted, "came live to the gateway, which has the conversation up to 3 only", false,
+			with(routed(at(3, 3, 3))), notRouted, "arrived live at the gateway, which has the conversation up to 3 only", false,
 		},
 		"routed, and held back because history is away": {
-			with(routed(at(0, 4, 4))), notRouted, "could not ask history yet", false,
+			with(routed(at(0, 4, 4))), notRouted, "could not read the head of the conversation from history yet", false,
 		},
 		"routed to another gateway only": {
 			about(func(f *facts) {
@@ -280,42 +280,42 @@ func TestVerdict(t *testing.T) {
 				f.gateways = []*gatewayv1.ExplainResponse{without(at(4, 4, 4)), gateway("gw-b", path(stepRouted))}
 			}), notRouted, "", false,
 		},
-		"told again, not routed": {
+		"republished, not routed": {
 			about(func(f *facts) {
 				f.workers = []*deliveryv1.ExplainResponse{successor(true)}
 				f.gateways = []*gatewayv1.ExplainResponse{without(at(4, 4, 4))}
 			}), notRouted, "", false,
 		},
-		"the gateway does not listen": {
-			with(routed(deaf())), notRouted, "does not listen", false,
+		"the gateway is not subscribed": {
+			with(routed(deaf())), notRouted, "is not subscribed", false,
 		},
 		"the gateway forgot whether it listened": {
-			with(forgetful(deaf())), unknown, "remembers only", false,
+			with(forgetful(deaf())), unknown, "records of its gateway begin at", false,
 		},
 		"lost, and the user was removed since": {
 			about(func(f *facts) {
 				f.member, f.joined, f.cursor = false, 0, nil
 				f.gateways = []*gatewayv1.ExplainResponse{without(deaf())}
-			}), notRouted, "no member any more", false,
+			}), notRouted, "no longer a member", false,
 		},
 		"committed, the broker was away": {
 			about(func(f *facts) {
 				f.workers, f.gateways = []*deliveryv1.ExplainResponse{committer(false)}, []*gatewayv1.ExplainResponse{without(at(4, 4, 4))}
-			}), notPublished, "could not hand it to the broker", false,
+			}), notPublished, "could not publish it", false,
 		},
-		"the owner died before it told": {
+		"the owner died before it published": {
 			about(func(f *facts) {
 				f.workers, f.gateways = []*deliveryv1.ExplainResponse{successor(false)}, []*gatewayv1.ExplainResponse{without(at(4, 4, 4))}
-			}), notPublished, "is gone", false,
+			}), notPublished, "has stopped", false,
 		},
-		"nobody knows whether it was told, for a worker is silent": {
+		"not known whether it was published, as a worker does not answer": {
 			about(func(f *facts) {
 				f.workers, f.gateways = nil, []*gatewayv1.ExplainResponse{without(at(4, 4, 4))}
 				f.missing = []*adminv1.Missing{silent(serviceDelivery, "w-a")}
 			}), notRouted, "no answer from delivery w-a", false,
 		},
 
-		// Was connected.
+		// The user was connected.
 		"closed as slow": {
 			with(routed(closed(at(6, 5, 4, stepQueued), errcode.CloseSlow, 50))), slowClosed, "queue was full", false,
 		},
@@ -332,39 +332,39 @@ func TestVerdict(t *testing.T) {
 			with(routed(closed(at(6, 4, 4), errcode.CloseSlow, 50), closed(at(6, 6, 4, stepCaught), errcode.CloseCode(1006), 900))),
 			connectionLost, "queued and not written", true,
 		},
-		"was connected, and a gateway is silent": {
+		"was connected, and a gateway does not answer": {
 			about(func(f *facts) {
 				f.gateways = []*gatewayv1.ExplainResponse{routed(closed(at(6, 6, 4, stepQueued), errcode.CloseSlow, 50))}
 				f.missing = []*adminv1.Missing{silent(serviceGateway, "gw-b"), silent(serviceDelivery, "w-c")}
 			}), unknown, "No answer from gateway gw-b", false,
 		},
-		"was connected, and a gateway has gone since": {
+		"was connected, and a gateway has stopped since": {
 			about(func(f *facts) {
 				f.gateways = []*gatewayv1.ExplainResponse{routed(closed(at(6, 6, 4, stepQueued), errcode.CloseSlow, 50))}
 				f.settledMs = base + 60
-			}), slowClosed, "Whether bob came back before", false,
+			}), slowClosed, "Whether bob reconnected before", false,
 		},
 
-		// Nothing.
+		// Nothing is known.
 		"offline": {
 			with(without(), gateway("gw-b", path(stepRouted))), offline, "no connection since", false,
 		},
 		"went offline before": {
 			with(without(closed(at(4, 4, 4), errcode.CloseGoingAway, -100))), offline, "", false,
 		},
-		"offline, and a gateway is silent": {
+		"offline, and a gateway does not answer": {
 			about(func(f *facts) {
 				f.gateways, f.missing = []*gatewayv1.ExplainResponse{without()}, []*adminv1.Missing{silent(serviceGateway, "gw-b")}
 			}), unknown, "No answer from gateway gw-b", false,
 		},
-		"offline, and a gateway has gone since": {
-			about(func(f *facts) { f.gateways, f.settledMs = []*gatewayv1.ExplainResponse{without()}, base+60 }), unknown, "nobody remembers", false,
+		"offline, and a gateway has stopped since": {
+			about(func(f *facts) { f.gateways, f.settledMs = []*gatewayv1.ExplainResponse{without()}, base+60 }), unknown, "is not known", false,
 		},
-		"offline now, before that nobody remembers": {
-			with(forgetful()), unknown, "nobody remembers", false,
+		"offline now, earlier not known": {
+			with(forgetful()), unknown, "is not known", false,
 		},
 		"no gateways at all": {
-			with(), unknown, "no gateway to ask", false,
+			with(), unknown, "no gateway is running", false,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -383,7 +383,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// Steps about other events say nothing about this one.
+// Steps of other events are ignored.
 func TestVerdictIgnoresOtherEvents(t *testing.T) {
 	other := at(4, 4, 4, stepQueued, stepWritten, stepAcked)
 	for _, s := range other.GetSteps() {
@@ -411,14 +411,14 @@ func TestTimeline(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"gw-a: connection c1 (device phone) was opened",
-		"broker: took the command as message 9 of its partition",
+		"broker: accepted the command as message 9 of its partition",
 		"w-a: committed it, in a batch of 2",
-		"w-a: handed it to the broker for the gateways",
-		"gw-a: came in live",
+		"w-a: published it to the gateways",
+		"gw-a: arrived live",
 		"gw-a: was queued: connection c1 (device phone)",
 		"gw-a: was written: connection c1 (device phone)",
 		"gw-a: was acknowledged: connection c1 (device phone)",
-		"history: the user's cursor came to 6",
+		"history: the user's cursor moved to 6",
 		"history: the user has read up to 6",
 		"gw-a: connection c1 (device phone) ended: 4000, going_away",
 	}, what)
@@ -427,7 +427,7 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// The answer names who committed it, from a gateway's memory when the worker is gone.
+// The answer names the worker that committed the event; if that worker has stopped, the name comes from a gateway's record.
 func TestCommitOfAWorkerThatIsGone(t *testing.T) {
 	f := about(func(f *facts) {
 		g := routed(at(6, 6, 4, stepQueued, stepWritten))

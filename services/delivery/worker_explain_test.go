@@ -55,7 +55,7 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, commit.GetCommittedNs(), b.lives[len(b.lives)-1].GetCommittedNs())
 	b.mu.Unlock()
 
-	// The next owner did not commit it; it knows that it told it again.
+	// The next owner did not commit the event; it reports that it republished it.
 	w.stop()
 	b.forget()
 	w = b.startWorker(nil)

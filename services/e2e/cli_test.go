@@ -120,5 +120,5 @@ func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
 	require.NoError(t, suite.Stop())
 	_, errs, code = m.run("status")
 	require.Equal(t, 1, code)
-	require.Contains(t, errs, "nobody answers at "+m.address)
+	require.Contains(t, errs, "no server answers at "+m.address)
 }

@@ -95,7 +95,7 @@ func TestExplainWhatWentWell(t *testing.T) {
 	require.NotZero(t, commit.GetSequence())
 	require.LessOrEqual(t, commit.GetAcceptedNs(), commit.GetCommittedNs())
 	require.Less(t, commit.GetCommittedNs(), commit.GetPublishedNs())
-	for _, want := range []string{"took the command", "committed it", "handed it to the broker", "came in live", "was queued", "was written", "was acknowledged", "cursor came to 2"} {
+	for _, want := range []string{"accepted the command", "committed it", "published it to the gateways", "arrived live", "was queued", "was written", "was acknowledged", "cursor moved to 2"} {
 		require.Contains(t, happened(answer), want)
 	}
 	require.Contains(t, c.explained(t, "ann", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED).GetSummary(), "their own")
@@ -120,7 +120,7 @@ func TestExplainWhatIsNotCommitted(t *testing.T) {
 	h.ready(c)
 	id := h.newGroup("bob")
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_NOT_COMMITTED)
-	require.Contains(t, answer.GetSummary(), "nobody has sent it")
+	require.Contains(t, answer.GetSummary(), "no client has sent it")
 	require.Nil(t, answer.GetEvent())
 
 	store.stall()
@@ -215,7 +215,7 @@ func TestExplainAnOwnerThatDied(t *testing.T) {
 	<-store.committed
 	owner.stop()
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_NOT_PUBLISHED)
-	require.Contains(t, answer.GetSummary(), "is gone")
+	require.Contains(t, answer.GetSummary(), "has stopped")
 	require.Empty(t, answer.GetWorker())
 	require.Len(t, answer.GetWorkers(), 1)
 
@@ -225,7 +225,7 @@ func TestExplainAnOwnerThatDied(t *testing.T) {
 	bob.ackTo(id, 2)
 	answer = c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
 	require.NotZero(t, answer.GetWorkers()[0].GetRepublishedNs())
-	require.Contains(t, happened(answer), "told it again")
+	require.Contains(t, happened(answer), "republished it")
 }
 
 // What is told is lost on its way to the gateway. The gateway notices with the next event.
@@ -240,7 +240,7 @@ func TestExplainALostMessage(t *testing.T) {
 	found := h.lose(id)
 	h.say(id, text("lost"))
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_NOT_ROUTED)
-	require.Contains(t, answer.GetSummary(), "handed to the broker, and lost")
+	require.Contains(t, answer.GetSummary(), "published, and lost")
 	require.Equal(t, c.name, answer.GetWorker())
 	found()
 	h.say(id, text("comes"))
@@ -251,7 +251,7 @@ func TestExplainALostMessage(t *testing.T) {
 	answer = c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
 	require.True(t, answer.GetFilledLater())
 	require.Contains(t, happened(answer), "was found missing")
-	require.False(t, c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_ACKNOWLEDGED).GetFilledLater(), "this one came live")
+	require.False(t, c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_ACKNOWLEDGED).GetFilledLater(), "this one arrived live")
 }
 
 // A client that reads nothing: first it is written to, then its queue fills, then it is closed, and at last it comes back.
@@ -407,7 +407,7 @@ func TestExplainWithAGatewayThatHasGone(t *testing.T) {
 	first.stop()
 	h.gateways--
 	require.Eventually(t, func() bool { // once it is known that it has gone; until then it is silent
-		return strings.Contains(c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_UNKNOWN).GetSummary(), "nobody remembers")
+		return strings.Contains(c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_UNKNOWN).GetSummary(), "is not known")
 	}, patience, 10*time.Millisecond)
 	h.say(id, text("are you there?"))
 	c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_OFFLINE)
