@@ -27,7 +27,7 @@ import (
 
 const patience = 10 * time.Second
 
-// doorway is a gateway that takes one connection at a time, and the address of its endpoint. It does not run.
+// doorway is a gateway that accepts connections one at a time, and the address of its endpoint. Run is not called.
 func doorway(t *testing.T, store *gatewaytest.Store) (g *Gateway, address string) {
 	t.Helper()
 	g = newGateway(t, nil, store, "--max-connections=1")
@@ -47,7 +47,7 @@ func doorway(t *testing.T, store *gatewaytest.Store) (g *Gateway, address string
 	return g, "ws" + strings.TrimPrefix(server.URL, "http") + Path
 }
 
-// dial connects, and returns the status of the handshake's answer.
+// dial connects, and returns the HTTP status of the handshake.
 func dial(t *testing.T, address string, subprotocols ...string) (*websocket.Conn, int) {
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: subprotocols}
@@ -62,7 +62,7 @@ func dial(t *testing.T, address string, subprotocols ...string) (*websocket.Conn
 	return conn, response.StatusCode
 }
 
-// isFree reports whether the gate would take a connection.
+// isFree reports whether the gate would accept a connection.
 func (g *Gateway) isFree() bool {
 	r := httptest.NewRequest(http.MethodGet, Path, nil)
 	if g.gate.Admit(r, "192.0.2.9") != nil {
@@ -72,7 +72,7 @@ func (g *Gateway) isFree() bool {
 	return true
 }
 
-// Who is taken holds a place until the link has ended, however it ends.
+// An accepted connection holds a place until its link has ended, however it ends.
 func TestAConnectionHoldsItsPlaceUntilItHasEnded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	for range 3 {
@@ -86,7 +86,7 @@ func TestAConnectionHoldsItsPlaceUntilItHasEnded(t *testing.T) {
 	}
 }
 
-// A handshake that fails after the gate leaves its place to others.
+// A handshake that fails after the gate releases its place.
 func TestAHandshakeThatFailsLeavesItsPlace(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	_, status := dial(t, address, "mqtt")
@@ -96,7 +96,7 @@ func TestAHandshakeThatFailsLeavesItsPlace(t *testing.T) {
 	require.Zero(t, connections)
 }
 
-// One that came through the gate before the drain, and is upgraded after it, is ended at once.
+// A connection that passes the gate before the drain begins, and is upgraded afterwards, is closed at once.
 func TestAConnectionThatComesWithTheDrainIsEnded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	g.sessions.Close()
@@ -127,7 +127,7 @@ func login(t *testing.T, address string) *websocket.Conn {
 	return conn
 }
 
-// heard is the next frame.
+// heard returns the next frame.
 func heard(t *testing.T, conn *websocket.Conn) (f *clientv1.ServerFrame) {
 	t.Helper()
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
@@ -147,7 +147,7 @@ func notice(t *testing.T, message proto.Message) *nats.Msg {
 	return &nats.Msg{Data: data}
 }
 
-// A notice of revoked tokens closes the connections of its user, and nobody else's.
+// A notice of revoked tokens closes the connections of its user and no others.
 func TestANoticeOfRevokedTokensIsTaken(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	conn := login(t, address)
@@ -163,7 +163,7 @@ func TestANoticeOfRevokedTokensIsTaken(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(g.metrics.Revoked), 0)
 }
 
-// A notice of a new membership is looked up for those users who are here.
+// After a notice of a new membership, the membership is looked up for those users who are connected to this gateway.
 func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
 	store := &gatewaytest.Store{Partitions: 4, Level: 1}
 	g, address := doorway(t, store)
@@ -171,12 +171,12 @@ func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
 	require.Eventually(t, func() bool { _, users := g.sessions.Count(); return users == 1 }, patience, time.Millisecond)
 	notices{g.sessions, g.log}.onJoined(notice(t, &brokerv1.Joined{UserIds: []string{"bob", "ann"}, ConversationId: gatewaytest.GroupID}))
 	require.Eventually(t, func() (asked bool) {
-		store.Set(func() { asked = store.Lists == 2 }) // the first was for connecting
+		store.Set(func() { asked = store.Lists == 2 }) // the first call was for connecting
 		return asked
 	}, patience, time.Millisecond)
 }
 
-// A notice that cannot be decoded does nothing, and operators are told.
+// A notice that cannot be decoded changes nothing, and is logged for operators.
 func TestNoticesThatCannotBeDecoded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	conn := login(t, address)
@@ -192,7 +192,7 @@ func TestNoticesThatCannotBeDecoded(t *testing.T) {
 	require.NotNil(t, heard(t, conn).GetConversations(), "the connection is still good")
 }
 
-// When the connection to NATS comes back, everything is compared with the store, once however often it broke.
+// When the connection to NATS is restored, all state is compared with the store, once for any number of interruptions.
 func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
 	store := &gatewaytest.Store{Partitions: 4, Level: 1}
 	g, address := doorway(t, store)
@@ -205,7 +205,7 @@ func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
 		onReconnect(g.ctx, status, g.compareAll)
 	}()
 	status <- nats.CONNECTED
-	status <- nats.CONNECTED // the first has been dealt with
+	status <- nats.CONNECTED // the first comparison is finished
 	require.Eventually(t, func() (asked bool) {
 		store.Set(func() { asked = store.Lists >= 2 })
 		return asked
@@ -215,7 +215,7 @@ func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
 	<-done
 }
 
-// Commands are pending only once the gateway runs.
+// Pending commands are counted only once the gateway runs.
 func TestNothingIsPendingBeforeTheGatewayRuns(t *testing.T) {
 	g := newGateway(t, nil, &gatewaytest.Store{Partitions: 4, Level: 1})
 	require.Zero(t, g.pendingCommands())

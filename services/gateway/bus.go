@@ -43,7 +43,7 @@ func (n notices) subscribe(nc *nats.Conn) (unsubscribe func(), err error) {
 	var subs []*nats.Subscription
 	unsubscribe = func() {
 		for _, sub := range subs {
-			_ = sub.Unsubscribe() // fails only when the connection is closed
+			_ = sub.Unsubscribe() // fails only if the connection is closed
 		}
 	}
 	for subject, take := range map[string]nats.MsgHandler{broker.JoinedSubject: n.onJoined, broker.RevokedSubject: n.onRevoked} {

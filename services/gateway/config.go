@@ -12,38 +12,38 @@ import (
 type Config struct {
 	Listen         string        `help:"Address that clients connect to." default:"127.0.0.1:8080"`
 	TLS            certs.KeyPair `embed:"" prefix:"tls."`
-	AllowedOrigins []string      `help:"Origins of web pages that may connect, for example https://chat.example.com; * allows all. Pages of the gateway's own host always may."`
+	AllowedOrigins []string      `help:"Origins of web pages that may connect, for example https://chat.example.com; * allows all. Pages of the gateway's own host may always connect."`
 	TrustedProxies int           `help:"Number of proxies in front that append to X-Forwarded-For; 0 ignores the header." default:"0"`
 
-	MaxConnections        int     `help:"Most connections of this gateway." default:"100000"`
-	MaxConnectionsPerUser int     `help:"Most connections of one user on this gateway." default:"50"`
-	MaxConnectionsPerIP   int     `help:"Most connections from one address." default:"5000"`
-	ConnectRatePerIP      float64 `help:"New connections a second from one address, after a burst of ten times that." default:"200"`
-	ConnectRate           float64 `help:"New connections a second of this gateway, after a burst of twice that; 0 for any number. Connections above it are refused with a reconnect delay, so that many clients that return at once do not overload the history service." default:"5000"`
-	FrameRate             float64 `help:"Frames a second from one connection, after a burst of ten times that." default:"50"`
-	CommandRatePerUser    float64 `help:"Commands a second of one user, after a burst of ten times that." default:"20"`
-	MaxCommands           int     `help:"Most commands of this gateway on their way to an outcome." default:"65536"`
-	MaxFrameBytes         int     `help:"Largest WebSocket message taken from a client, at least 65536. With less than the default, some messages that the protocol allows are refused." default:"163840"`
+	MaxConnections        int     `help:"Maximum number of connections to this gateway." default:"100000"`
+	MaxConnectionsPerUser int     `help:"Maximum number of connections of one user to this gateway." default:"50"`
+	MaxConnectionsPerIP   int     `help:"Maximum number of connections from one address." default:"5000"`
+	ConnectRatePerIP      float64 `help:"New connections per second from one address, after a burst of ten times that." default:"200"`
+	ConnectRate           float64 `help:"New connections per second of this gateway, after a burst of twice that; 0 for no limit. Connections above it are refused with a reconnect delay, so that many clients that return at once do not overload the history service." default:"5000"`
+	FrameRate             float64 `help:"Frames per second from one connection, after a burst of ten times that." default:"50"`
+	CommandRatePerUser    float64 `help:"Commands per second of one user, after a burst of ten times that." default:"20"`
+	MaxCommands           int     `help:"Maximum number of commands of this gateway that wait for an outcome." default:"65536"`
+	MaxFrameBytes         int     `help:"Largest WebSocket message accepted from a client, at least 65536. With less than the default, some messages that the protocol allows are refused." default:"163840"`
 
-	SendQueueBytes int `help:"Most bytes waiting to be sent to one connection. A slower client is closed; it reconnects and resumes." default:"262144"`
-	RecentBytes    int `help:"Memory for recent events of all conversations, from which returning clients are served." default:"67108864"`
+	SendQueueBytes int `help:"Maximum number of bytes waiting to be sent to one connection. The connection of a slower client is closed; the client reconnects and resumes." default:"262144"`
+	RecentBytes    int `help:"Bytes of memory for recent events of all conversations, from which reconnecting clients are served." default:"67108864"`
 
-	ConnectTimeout time.Duration `help:"Time for the first frame after the WebSocket handshake." default:"10s"`
+	ConnectTimeout time.Duration `help:"Time limit for the first frame after the WebSocket handshake." default:"10s"`
 	Heartbeat      time.Duration `help:"Interval of heartbeats." default:"25s"`
 	AckTimeout     time.Duration `help:"Time until an unacknowledged event is sent again; doubles with each try." default:"10s"`
 	AckTries       int           `help:"Times an unacknowledged event is sent again before the connection is closed." default:"5"`
 	TokenWarning   time.Duration `help:"Time before a token's expiry at which the client is warned." default:"60s"`
 	WriteTimeout   time.Duration `help:"Time for a full socket to accept its backlog before the connection is closed." default:"15s"`
-	HistoryTimeout time.Duration `help:"Time for one call of the history service." default:"5s"`
+	HistoryTimeout time.Duration `help:"Time limit for one call of the history service." default:"5s"`
 	Drain          time.Duration `help:"Longest time over which connections are closed when the gateway stops. It takes precedence over drain-rate; the process needs up to 5s more to exit." default:"10s"`
-	DrainRate      int           `help:"Clients a second that are moved to other gateways when this one stops. If drain is too short for all of them, clients that are closed early are asked to wait, up to 30s." default:"500"`
+	DrainRate      int           `help:"Clients per second that are moved to other gateways when this one stops. If drain is too short for all of them, clients that are closed early are asked to wait, up to 30s." default:"500"`
 
 	RevocationInterval time.Duration `help:"Interval at which revocations are read from the history service, in case a notice was lost. Notices take effect at once." default:"10s"`
 
-	ExplainEntries int `help:"Steps of events kept in memory for runnel admin explain, 32 bytes each; 0 keeps none. Delivering an event to a connection takes three." default:"196608"`
+	ExplainEntries int `help:"Number of steps of events kept in memory for runnel admin explain, 32 bytes each; 0 keeps none. Delivering an event to a connection takes three." default:"196608"`
 
-	ClientTraceRate        float64 `help:"Sampled traces of clients that are continued, a second; commands above it start a trace of their own. 0 continues none." default:"100"`
-	ClientTraceRatePerUser float64 `help:"The same for one user." default:"10"`
+	ClientTraceRate        float64 `help:"Sampled client traces per second that the gateway continues; commands above that rate start a trace of their own. 0 continues none." default:"100"`
+	ClientTraceRatePerUser float64 `help:"Sampled client traces per second of one user that the gateway continues." default:"10"`
 }
 
 // leastInterval is the shortest interval or timeout that a setting may have.

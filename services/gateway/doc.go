@@ -6,16 +6,16 @@
 //
 // This package wires the parts together. Each part is a package below, and depends only on those listed under it:
 //
-//	operator   answers operators: gRPC, JSON, numbers
-//	session    a device's authenticated presence: connects, resumes, beats, passes acknowledgements on
-//	requests   what users ask for: caller and request in, answer or typed error out
+//	operator   answers operators: gRPC, JSON, metrics
+//	session    a device's authenticated presence: connects, resumes, sends heartbeats, forwards acknowledgements
+//	requests   requests of users: caller and request in, answer or typed error out
 //	room       fans events out, fills gaps, resumes, finds forks
-//	signal     the place for what is live and never stored; empty yet
-//	link       a transport: link/websocket, link/memory; the queue of each is link/outbox, their suite link/linktest
-//	admission  which connections are taken
-//	flight     what happened to an event: recorder, traces, closed connections
-//	page, wire, metrics, backoff   judging pages of history, encodings of transports, counters, waiting
-//	gatewaytest                    what tests share: a history service with one conversation, and logs
+//	signal     live data that is never stored; still empty
+//	link       a transport: link/websocket, link/memory; the queue of each is link/outbox, their conformance suite link/linktest
+//	admission  which connections are accepted
+//	flight     records of what happened to an event: recorder, traces, closed connections
+//	page, wire, metrics, backoff   checking pages of history, encodings of transports, counters, waiting
+//	gatewaytest                    shared by tests: a history service with one conversation, and logs
 //
 // Package room explains how an event reaches a client; package session explains how a frame is handled. A new transport is a
 // package next to link/websocket (see link/README.md); a new request is a file in requests (see requests/README.md).

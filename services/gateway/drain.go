@@ -65,7 +65,7 @@ func (f drainPlan) drain(sessions []*session.Session, left prometheus.Gauge, log
 		select {
 		case <-s.Done():
 		case <-deadline.C:
-			return // the readers' deadlines end the rest
+			return // the remaining connections end at their readers' deadlines
 		}
 	}
 }

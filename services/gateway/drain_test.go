@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// busiest is the most clients that come back within any second, when each is closed as planned.
+// busiest returns the largest number of clients that reconnect within any second, if each is closed as planned.
 func (f drainPlan) busiest() int {
 	back := make([]time.Duration, f.count)
 	for i := range back {
@@ -28,9 +28,9 @@ func TestADrainSpreadsClientsAtItsRate(t *testing.T) {
 	for name, c := range map[string]struct {
 		plan    drainPlan
 		over    time.Duration // until the last connection is closed
-		back    time.Duration // until the last client has come back
-		longest time.Duration // that a client is asked to wait, about
-		busiest int           // clients that come back in one second
+		back    time.Duration // until the last client has reconnected
+		longest time.Duration // about how long a client is asked to wait
+		busiest int           // clients that reconnect in one second
 	}{
 		"few":            {drainPlan{10, 500, window}, 20 * time.Millisecond, 20 * time.Millisecond, 0, 10},
 		"as many as fit": {drainPlan{5000, 500, window}, window, window, 0, 500},
@@ -43,7 +43,7 @@ func TestADrainSpreadsClientsAtItsRate(t *testing.T) {
 			require.Equal(t, c.over, c.plan.over())
 			require.Equal(t, c.back, c.plan.back())
 			require.Equal(t, c.busiest, c.plan.busiest())
-			require.LessOrEqual(t, c.plan.over(), c.plan.window, "the window is kept")
+			require.LessOrEqual(t, c.plan.over(), c.plan.window, "all connections are closed within the window")
 			longest := time.Duration(0)
 			for i := range c.plan.count {
 				longest = max(longest, c.plan.delay(i, c.plan.closing(i)))
@@ -51,7 +51,7 @@ func TestADrainSpreadsClientsAtItsRate(t *testing.T) {
 			require.LessOrEqual(t, longest, c.longest)
 			require.GreaterOrEqual(t, longest, c.longest*(time.Duration(c.plan.count)-1)/time.Duration(c.plan.count))
 			last := c.plan.count - 1
-			require.Zero(t, c.plan.delay(last, time.Hour), "who is late anyway waits no longer")
+			require.Zero(t, c.plan.delay(last, time.Hour), "a client that is closed late is asked to wait less")
 		})
 	}
 }

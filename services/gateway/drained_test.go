@@ -19,15 +19,15 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
-// farewell is what a client was told at the end, and when.
+// farewell is the close that a client received, and when.
 type farewell struct {
-	at    time.Duration // since the drain began
-	delay time.Duration // that it was asked to wait
+	at    time.Duration // time since the drain began
+	delay time.Duration // the delay that the client was asked to wait
 	code  errcode.CloseCode
-	left  float64 // connections that were still to be closed
+	left  float64 // connections that were still open
 }
 
-// drained is a gateway with sessions on links in memory, in a bubble of its own time.
+// drained is a gateway with sessions on links in memory, in a synctest bubble.
 type drained struct {
 	*Gateway
 
@@ -50,12 +50,12 @@ func inDrain(t *testing.T, settings []string, test func(*drained)) {
 	})
 }
 
-// drain sends everybody away, as the settings say.
+// drain closes all sessions, as the settings say.
 func (d *drained) drain() {
 	drainPlan{rate: d.cfg.DrainRate, window: d.cfg.Drain}.drain(d.sessions.Close(), d.metrics.DrainLeft, d.log)
 }
 
-// client opens a session. One that listens takes what it is told, and answers a close.
+// client opens a session. If listens is true, the client reads everything and answers a close.
 func (d *drained) client(listens bool) *memory.Client {
 	number := d.sessions.NextNumber()
 	l, far := memory.New(d.outboxes, number, wire.WebSocket(frame.Proto))
@@ -92,14 +92,15 @@ func (d *drained) listen(far *memory.Client) {
 	}
 }
 
-// Clients are sent away one after the other at the rate, each with the same code, and the drain ends with the last one.
+// Clients are closed one after another at the configured rate, each with the same code, and the drain ends with the last
+// one.
 func TestADrainSendsClientsAwayOneByOne(t *testing.T) {
 	inDrain(t, []string{"--drain=10s", "--drain-rate=1"}, func(d *drained) {
 		for range 4 {
 			d.client(true)
 		}
 		d.drain()
-		require.Equal(d.t, 3*time.Second, time.Since(d.begun), "nobody is waited for who has gone")
+		require.Equal(d.t, 3*time.Second, time.Since(d.begun), "the drain does not wait for clients that have left")
 		require.InDelta(d.t, 0, testutil.ToFloat64(d.metrics.DrainLeft), 0)
 		synctest.Wait()
 		for i := range 4 {
@@ -114,7 +115,8 @@ func TestADrainSendsClientsAwayOneByOne(t *testing.T) {
 	})
 }
 
-// When there is no time for the rate, all are closed in time, and each is asked to come back at a moment of its own.
+// If the window is too short for the rate, all connections are closed in time, and each client is asked to reconnect at its
+// own time.
 func TestADrainThatIsTooShortAsksClientsToWait(t *testing.T) {
 	inDrain(t, []string{"--drain=1s", "--drain-rate=1"}, func(d *drained) {
 		for range 5 {
@@ -125,12 +127,12 @@ func TestADrainThatIsTooShortAsksClientsToWait(t *testing.T) {
 		synctest.Wait()
 		for i := range 5 {
 			heard := <-d.farewells
-			require.Equal(d.t, time.Duration(i)*time.Second, heard.at+heard.delay, "a second after the one before")
+			require.Equal(d.t, time.Duration(i)*time.Second, heard.at+heard.delay, "one second after the previous client")
 		}
 	})
 }
 
-// A client that reads nothing and answers nothing holds the drain up for a bounded time.
+// A client that reads nothing and answers nothing delays the drain only for a bounded time.
 func TestADrainHasADeadline(t *testing.T) {
 	inDrain(t, []string{"--drain=0s"}, func(d *drained) {
 		deaf := d.client(false)
@@ -142,7 +144,7 @@ func TestADrainHasADeadline(t *testing.T) {
 	})
 }
 
-// A drain without anybody waits for nothing, and no session begins any more.
+// A drain without sessions ends at once, and no new session can begin.
 func TestADrainOfNobodyIsOverAtOnce(t *testing.T) {
 	inDrain(t, nil, func(d *drained) {
 		d.drain()

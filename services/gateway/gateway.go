@@ -74,10 +74,10 @@ type Gateway struct {
 	listener     net.Listener
 	server       *http.Server
 
-	submitter atomic.Pointer[broker.Submitter] // from Run on
-	// listening is set once NATS has taken every subscription of Run. Before that the gateway is not ready.
+	submitter atomic.Pointer[broker.Submitter] // set by Run
+	// listening is set once NATS has accepted every subscription of Run. Before that the gateway is not ready.
 	listening atomic.Bool
-	lost      chan struct{} // something may have been lost on NATS
+	lost      chan struct{} // messages on NATS may have been lost
 
 	// ctx is the lifetime of everything that serves connections; it ends after the drain.
 	ctx    context.Context //nolint:containedctx // connections are served by callbacks that bring no context of their own
@@ -309,7 +309,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	select {
 	case err = <-served:
 	case err = <-misfit:
-		g.log.Error("the gateway stops", "error", err)
+		g.log.Error("the gateway is stopping", "error", err)
 	case <-ctx.Done():
 		err = nil
 	}
@@ -337,7 +337,7 @@ func (g *Gateway) answerOperators(ctx context.Context) {
 	instance := fleet.New(fleet.Config{NATS: g.nats, Service: "gateway", Instance: g.id, Log: g.log})
 	gatewayv1.RegisterGatewayServiceServer(instance, g.operator)
 	if err := instance.Run(ctx); err != nil {
-		g.log.Error("operators' questions over NATS are not answered", "error", err)
+		g.log.Error("operators' queries over NATS cannot be answered", "error", err)
 	}
 }
 

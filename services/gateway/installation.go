@@ -34,11 +34,11 @@ type installation struct {
 		Heads(ctx context.Context, request *historyv1.HeadsRequest, options ...grpc.CallOption) (*historyv1.HeadsResponse, error)
 	}
 	partitions int
-	timeout    time.Duration // of one call of history
+	timeout    time.Duration // time limit of one call of the history service
 	metrics    *metrics.Metrics
 	log        *slog.Logger
 
-	known atomic.Uint32 // what level returns
+	known atomic.Uint32 // the value that level returns
 }
 
 // level is the installation's protocol level as this gateway knows it; 0 before the store has answered. It never falls.
@@ -63,7 +63,7 @@ func (i *installation) agree(ctx context.Context) error {
 	i.metrics.Reads[metrics.ReadInstallation].Inc()
 	answer, err := i.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
 	if err != nil {
-		return fmt.Errorf("ask the history service about the installation: %w", err)
+		return fmt.Errorf("read the installation's settings from the history service: %w", err)
 	}
 	if err := checkInstallation(answer, i.partitions); err != nil {
 		return err

@@ -38,7 +38,8 @@ func TestAGatewayThatDoesNotFitDoesNotStart(t *testing.T) {
 	}
 }
 
-// A gateway with another service's nkey hears nothing: it must not be ready for a moment, or a rollout goes on.
+// A gateway with the nkey of another service receives no messages: it must not be ready even for a moment, because a
+// rollout would continue.
 func TestAGatewayThatMayNotListenIsNeverReady(t *testing.T) {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, Users: []*server.User{{
 		Username: "delivery", Password: "p",
@@ -60,7 +61,7 @@ func TestAGatewayThatMayNotListenIsNeverReady(t *testing.T) {
 	require.Error(t, g.Checks()["gateway"](t.Context()))
 }
 
-// Until the store has answered, clients are asked to come back, and the gateway is not ready.
+// Until the store has answered, clients are asked to reconnect, and the gateway is not ready.
 func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 	store := &gatewaytest.Store{Partitions: 4, Level: 1, Down: true}
 	g := newGateway(t, nil, store)
@@ -77,7 +78,7 @@ func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 // secret signs the tokens of tests.
 const secret = "a secret of at least thirty-two bytes"
 
-// newGateway is a gateway with the settings' defaults, except for those that are given.
+// newGateway makes a gateway with the default settings, except for those that are given.
 func newGateway(t *testing.T, nc *nats.Conn, store *gatewaytest.Store, settings ...string) *Gateway {
 	t.Helper()
 	var cfg Config
@@ -96,7 +97,7 @@ func newGateway(t *testing.T, nc *nats.Conn, store *gatewaytest.Store, settings 
 	return g
 }
 
-// The level is read again and again. It rises, never falls, and a gateway that is left behind stops.
+// The level is read periodically. It rises, never falls, and a gateway whose build is too old for it stops.
 func TestTheLevelIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &gatewaytest.Store{Partitions: 4, Level: 1}
@@ -105,7 +106,7 @@ func TestTheLevelIsFollowed(t *testing.T) {
 		}
 		require.NoError(t, i.agree(t.Context()))
 		require.Equal(t, conversation.Level(1), i.level())
-		i.known.Store(5) // another answer came first
+		i.known.Store(5) // a newer answer came first
 		require.NoError(t, i.agree(t.Context()))
 		require.Equal(t, conversation.Level(5), i.level(), "an old answer does not lower it")
 		i.known.Store(0)
@@ -113,11 +114,11 @@ func TestTheLevelIsFollowed(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- i.watch(t.Context()) }()
 		time.Sleep(2 * levelInterval)
-		require.Equal(t, conversation.Level(1), i.level(), "it is asked for by itself")
+		require.Equal(t, conversation.Level(1), i.level(), "the level is read without a request")
 		store.Set(func() { store.Down = true })
 		time.Sleep(10 * levelInterval)
 		synctest.Wait()
-		require.Empty(t, ended, "a store that is away is no reason to stop")
+		require.Empty(t, ended, "the gateway continues while the store is unavailable")
 		store.Set(func() { store.Down, store.Level = false, uint32(conversation.MaxLevel())+1 })
 		require.ErrorIs(t, <-ended, ErrMismatch)
 		require.NotErrorIs(t, gatewaytest.ErrDown, ErrMismatch)

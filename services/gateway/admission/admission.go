@@ -23,8 +23,8 @@ type Config struct {
 	AllowedOrigins      []string
 	MaxConnections      int
 	MaxConnectionsPerIP int
-	ConnectRatePerIP    float64 // connections a second, after a burst of ten times that
-	ConnectRate         float64 // connections a second of the whole gateway, after a burst of twice that; 0 for any number
+	ConnectRatePerIP    float64 // new connections per second from one address, after a burst of ten times that
+	ConnectRate         float64 // new connections per second of the whole gateway, after a burst of twice that; 0 for no limit
 	Metrics             *metrics.Metrics
 	Log                 *slog.Logger
 }
@@ -36,16 +36,16 @@ type Config struct {
 type Gate struct {
 	cfg         Config
 	ready       func() bool
-	connectRate *rate.Limiter // nil for any
-	suspected   *rate.Limiter // of warnings about unknown proxies
+	connectRate *rate.Limiter // nil allows any rate
+	suspected   *rate.Limiter // limits the warnings about unknown proxies
 
 	mu     sync.Mutex
 	closed bool
-	taken  int // connections
+	taken  int // number of connections
 	peers  map[string]*peer
 }
 
-// peer is one address.
+// peer is the count and allowance of one address.
 type peer struct {
 	connections int
 	attempts    *rate.Limiter
@@ -104,7 +104,7 @@ func (g *Gate) admit(remote string) *Refusal {
 	switch {
 	case p.connections >= g.cfg.MaxConnectionsPerIP:
 		return refusedAddress
-	case !p.attempts.Allow(): // before the gateway's own rate, or one address could use that up
+	case !p.attempts.Allow(): // checked before the gateway's own rate; otherwise one address could use that up
 		return refusedRate
 	case g.connectRate != nil && !g.connectRate.Allow():
 		return refusedStorm

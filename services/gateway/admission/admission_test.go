@@ -35,14 +35,15 @@ func attempt(g *Gate, remote string) *Refusal {
 	return g.Admit(httptest.NewRequest(http.MethodGet, "/v1/ws", nil), remote)
 }
 
-// Every limit refuses the connection above it, is counted under its name, and takes one again when there is room.
+// Each limit refuses the connection above it and counts it under the limit's name. Below the limit, connections are
+// accepted again.
 func TestConnectionsAreLimited(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg     Config
 		refused *Refusal
 		remote  func(i int) string
 		reject  metrics.Reject
-		wait    time.Duration // until there is room again without anybody leaving; 0 when somebody must leave
+		wait    time.Duration // how long until a place is free although no connection ends; 0 if one must end
 	}{
 		"in total":              {Config{MaxConnections: 10}, refusedFull, address, metrics.RejectLimit, 0},
 		"of one address":        {Config{MaxConnectionsPerIP: 10}, refusedAddress, same, metrics.RejectLimit, 0},
@@ -60,7 +61,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 				require.InDelta(t, 1, testutil.ToFloat64(g.cfg.Metrics.Limits[c.refused.limit]), 0)
 				if c.wait > 0 {
 					g.Release(c.remote(0))
-					require.NotNil(t, attempt(g, c.remote(10)), "leaving does not get around a rate")
+					require.NotNil(t, attempt(g, c.remote(10)), "closing a connection does not bypass the rate")
 					time.Sleep(c.wait)
 				} else {
 					require.NotNil(t, attempt(g, c.remote(10)))
@@ -100,7 +101,7 @@ func TestNobodyIsTakenBeforeTheGatewayIsReadyOrAfterItStops(t *testing.T) {
 	require.Same(t, refusedDraining, attempt(g, same(0)))
 }
 
-// The table of addresses does not grow for ever, and forgets nobody whose allowance is used.
+// The table of addresses is bounded, and keeps every address whose allowance is not full.
 func TestAddressesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(Config{ConnectRatePerIP: 10})
@@ -114,7 +115,7 @@ func TestAddressesAreForgotten(t *testing.T) {
 		require.Len(t, g.peers, 1, "the second is still connected")
 		g.Release(address(2))
 		require.Empty(t, g.peers)
-		g.Release(address(3)) // never taken
+		g.Release(address(3)) // an address that was never accepted
 		require.Zero(t, g.taken)
 	})
 }
@@ -129,7 +130,7 @@ func TestAFullTableOfAddressesMakesRoom(t *testing.T) {
 	require.Len(t, g.peers, 2)
 }
 
-// A refused client is asked to come back, not all of them at once.
+// Refused clients are given random delays before they reconnect, so that they do not all return at once.
 func TestARefusalSaysWhenToComeBack(t *testing.T) {
 	seen := map[string]bool{}
 	for range 200 {

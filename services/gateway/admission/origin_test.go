@@ -17,19 +17,19 @@ func TestTheClientsAddressComesFromTrustedProxiesOnly(t *testing.T) {
 		forwarded []string
 		want      string
 	}{
-		"no proxy":                         {0, nil, "192.0.2.9"},
-		"a header that nobody asked for":   {0, []string{"198.51.100.1"}, "192.0.2.9"},
-		"one proxy":                        {1, []string{"198.51.100.1"}, "198.51.100.1"},
-		"one proxy, and a forged hop":      {1, []string{"203.0.113.7, 198.51.100.1"}, "198.51.100.1"},
-		"two proxies":                      {2, []string{"198.51.100.1, 10.0.0.1"}, "198.51.100.1"},
-		"two proxies in two headers":       {2, []string{"203.0.113.7", "198.51.100.1, 10.0.0.1"}, "198.51.100.1"},
-		"fewer hops than proxies":          {2, []string{"198.51.100.1"}, "192.0.2.9"},
-		"a proxy that writes the port":     {1, []string{"198.51.100.1:4711"}, "198.51.100.1"},
-		"IPv6":                             {1, []string{"2001:DB8::1"}, "2001:db8::1"},
-		"IPv6 with a port":                 {1, []string{"[2001:db8::1]:4711"}, "2001:db8::1"},
-		"IPv6 in brackets":                 {1, []string{"[2001:db8::1]"}, "2001:db8::1"},
-		"a proxy that writes no address":   {1, []string{"unknown"}, "192.0.2.9"},
-		"a proxy that forgets to write it": {1, nil, "192.0.2.9"},
+		"no proxy":                            {0, nil, "192.0.2.9"},
+		"a header without a configured proxy": {0, []string{"198.51.100.1"}, "192.0.2.9"},
+		"one proxy":                           {1, []string{"198.51.100.1"}, "198.51.100.1"},
+		"one proxy, and a forged hop":         {1, []string{"203.0.113.7, 198.51.100.1"}, "198.51.100.1"},
+		"two proxies":                         {2, []string{"198.51.100.1, 10.0.0.1"}, "198.51.100.1"},
+		"two proxies in two headers":          {2, []string{"203.0.113.7", "198.51.100.1, 10.0.0.1"}, "198.51.100.1"},
+		"fewer hops than proxies":             {2, []string{"198.51.100.1"}, "192.0.2.9"},
+		"a proxy that writes the port":        {1, []string{"198.51.100.1:4711"}, "198.51.100.1"},
+		"IPv6":                                {1, []string{"2001:DB8::1"}, "2001:db8::1"},
+		"IPv6 with a port":                    {1, []string{"[2001:db8::1]:4711"}, "2001:db8::1"},
+		"IPv6 in brackets":                    {1, []string{"[2001:db8::1]"}, "2001:db8::1"},
+		"a proxy that writes no address":      {1, []string{"unknown"}, "192.0.2.9"},
+		"a proxy that forgets to write it":    {1, nil, "192.0.2.9"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := New(Config{TrustedProxies: c.trusted}, nil)

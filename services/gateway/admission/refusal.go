@@ -13,8 +13,8 @@ type Refusal struct {
 	status    int
 	reason    string
 	because   metrics.Reject
-	limit     metrics.Limit // with RejectLimit
-	ofAddress bool          // the limit is one of an address
+	limit     metrics.Limit // only with RejectLimit
+	ofAddress bool          // the limit that was exceeded is one per address
 }
 
 var (
@@ -28,7 +28,7 @@ var (
 
 // Answer writes the refusal as the answer of an HTTP request.
 func (r *Refusal) Answer(w http.ResponseWriter) {
-	// Clients that are refused together must not come back in the same second.
+	// Clients that are refused together must not reconnect in the same second.
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.N(5)))
 	http.Error(w, r.reason, r.status)
 }

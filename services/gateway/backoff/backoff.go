@@ -11,7 +11,8 @@ const (
 	maxWait = 2 * time.Second
 )
 
-// Wait waits between half and all of a time, or until done is closed, and returns the next time to wait. A time of 0 is the first.
+// Wait waits for a random time between half of the given time and all of it, or until done is closed, and returns the next
+// time to wait. Pass 0 for the first wait.
 func Wait(done <-chan struct{}, wait time.Duration) (next time.Duration) {
 	wait = max(wait, minWait)
 	Pause(done, wait/2+rand.N(wait/2+1))

@@ -9,41 +9,41 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
-// ClosedLog remembers the last connections that ended, for explaining. Its memory is bounded: it holds a fixed number, each
-// with where it stood in a few conversations at most.
+// ClosedLog keeps the connections that ended most recently, for Explain. Its memory is bounded: it holds a fixed number of
+// connections, each with its position in a few conversations at most.
 type ClosedLog struct {
 	mu    sync.Mutex
 	ring  []Closed
 	next  int
-	since time.Time // nothing that ended after this is forgotten
+	since time.Time // no connection that ended after this time has been removed
 }
 
 // Closed is a connection that has ended.
 type Closed struct {
 	User, Device, ConnectionID string
-	// Number stands for the connection in the recorder.
+	// Number identifies the connection in the recorder.
 	Number             uint32
 	OpenedAt, ClosedAt time.Time
 	Code               errcode.CloseCode
-	// Standings are where the connection had not acknowledged everything, in a few conversations at most.
+	// Standings are the positions in conversations where the connection had not acknowledged everything, in a few at most.
 	Standings []*gatewayv1.Standing
 }
 
 const (
-	// MaxClosedStandings bounds the standings that are remembered of one connection.
+	// MaxClosedStandings limits the standings that are kept of one connection.
 	MaxClosedStandings = 8
-	// stepsPerClosed is how many steps there are room for in the recorder for each ended connection that is remembered. One
-	// takes about 300 bytes, 1.5 KiB at most: with the defaults 1,365 of them take 400 KiB as a rule and never more than
-	// 2 MiB, which makes 8 MiB with the steps.
+	// stepsPerClosed is the number of recorder steps per ended connection that is kept. A connection takes about 300 bytes
+	// and at most 1.5 KiB: with the defaults, 1,365 connections usually take 400 KiB and never more than 2 MiB, or 8 MiB
+	// together with the steps.
 	stepsPerClosed = 144
 )
 
-// NewClosedLog makes a log whose size fits a recorder of so many entries.
+// NewClosedLog makes a log whose size fits a recorder with this number of entries.
 func NewClosedLog(entries int) *ClosedLog {
 	return &ClosedLog{ring: make([]Closed, 0, entries/stepsPerClosed), since: time.Now()}
 }
 
-// Add remembers a connection, and forgets the oldest when there is no room.
+// Add adds a connection, and removes the oldest if there is no room.
 func (l *ClosedLog) Add(one Closed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +59,8 @@ func (l *ClosedLog) Add(one Closed) {
 	}
 }
 
-// Of returns the remembered connections of a user, in the order in which they ended, and since when all are remembered.
+// Of returns the connections of a user that are kept, in the order in which they ended, and the time since which all are
+// kept.
 func (l *ClosedLog) Of(userID string) (found []Closed, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

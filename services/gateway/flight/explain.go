@@ -8,10 +8,10 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
-// maxSteps bounds the steps of one explanation.
+// maxSteps limits the steps of one explanation.
 const maxSteps = 100
 
-// ExplainRoom adds what happened to an event in a room. It returns the time since which everything is remembered, unix ns.
+// ExplainRoom adds the steps of an event in a room. It returns the time since which all steps are kept, in Unix ns.
 func (r *Recorder) ExplainRoom(answer *gatewayv1.ExplainResponse, key Key, seq uint64) (since int64) {
 	if !r.on {
 		return time.Now().UnixNano()
@@ -26,14 +26,14 @@ func (r *Recorder) ExplainRoom(answer *gatewayv1.ExplainResponse, key Key, seq u
 			if s.isOf(key) && s.covers(seq) {
 				answer.Worker, answer.CommittedNs = r.workers.name(s.conn), s.at
 			}
-		default: // of connections
+		default: // steps of connections
 		}
 	})
 	sortSteps(answer.GetSteps())
 	return max(since, r.started.UnixNano())
 }
 
-// ExplainConnection adds what happened to an event on a connection.
+// ExplainConnection adds the steps of an event on a connection.
 func (r *Recorder) ExplainConnection(trail *gatewayv1.Trail, number uint32, key Key, seq uint64) (since int64) {
 	if !r.on {
 		return time.Now().UnixNano()
@@ -54,13 +54,13 @@ func (r *Recorder) ExplainConnection(trail *gatewayv1.Trail, number uint32, key 
 					queued = append(queued, *s)
 				}
 			}
-		default: // of a room
+		default: // steps of a room
 		}
 	})
 	for i := range queued {
 		q := &queued[i]
 		for j := range writes {
-			// The first write that went as far as this mark. It may have been noted before what it wrote was.
+			// The first write that reached this mark. It may have been recorded before the event that it wrote.
 			if w := &writes[j]; int32(w.mark-q.mark) >= 0 {
 				w.last, w.what = q.last, q.what&^(1<<kindBits-1)|uint32(gatewayv1.StepKind_STEP_KIND_WRITTEN)
 				if len(trail.GetSteps()) < maxSteps {
@@ -78,7 +78,7 @@ func (s *step) explain() *gatewayv1.Step {
 	return &gatewayv1.Step{Kind: s.kind(), TimeNs: s.at, First: s.first(), Last: s.last}
 }
 
-// sortSteps puts steps into the order in which they happened. What is noted with the same time keeps its order.
+// sortSteps sorts steps by time. Steps with the same time keep their order.
 func sortSteps(steps []*gatewayv1.Step) {
 	slices.SortStableFunc(steps, func(a, b *gatewayv1.Step) int { return cmp.Compare(a.GetTimeNs(), b.GetTimeNs()) })
 }

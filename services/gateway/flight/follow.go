@@ -10,31 +10,31 @@ import (
 )
 
 const (
-	// maxFollowed limits the deliveries that are followed at once on a gateway, and maxFollowedPerEvent those of one event: a
-	// sampled event in a room of thousands would create more spans than are useful.
+	// maxFollowed limits the deliveries that are followed at once on a gateway, and maxFollowedPerEvent those of one event:
+	// a sampled event in a room of thousands would create more spans than are useful.
 	maxFollowed         = 4096
 	maxFollowedPerEvent = 64
-	// FollowFor is how long an acknowledgement is waited for.
+	// FollowFor is how long the gateway waits for an acknowledgement.
 	FollowFor = 2 * time.Minute
 )
 
 // Delivery follows one sampled event to one connection:
 //
-//	queued ──handed to the operating system──▶ written ──acknowledged by the client──▶ ended
-//	   └─────────────┴── the connection ends, or nothing comes for too long ─────────────▲
+//	queued ──written to the socket──▶ written ──acknowledged by the client──▶ ended
+//	   └─────────────┴── the connection ends, or no acknowledgement comes in time ─────────────▲
 //
 // It is on two lists at once: that of the send queue until it is written, that of the subscription until it has ended.
 type Delivery struct {
 	tracer *Tracer
 	seq    uint64
 	begun  time.Time
-	// Mark is that of the send queue, once the event is in there. Guarded by the queue's lock.
+	// Mark is the send queue's mark of the event, once it is queued. Guarded by the queue's lock.
 	Mark uint32
 
 	mu          sync.Mutex
 	write       trace.Span
 	acknowledge trace.Span // nil until it is written
-	acked       bool       // the acknowledgement came before it was noted that it is written
+	acked       bool       // the acknowledgement was recorded before the write
 	ended       bool
 }
 
@@ -56,7 +56,7 @@ func (t *Tracer) Follow(e *EventTrace, conversationID string, seq uint64, connec
 	return d
 }
 
-// Written notes that the event's bytes were handed to the operating system.
+// Written records that the event's bytes were written to the socket.
 func (d *Delivery) Written() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -70,7 +70,7 @@ func (d *Delivery) Written() {
 	}
 }
 
-// Acknowledged notes that the client has the event.
+// Acknowledged records that the client has the event.
 func (d *Delivery) Acknowledged() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,10 +102,10 @@ func (d *Delivery) endLocked(reason string) {
 	span.End()
 }
 
-// Followed are deliveries to one connection in one conversation that have not ended. Its owner guards it.
+// Followed are the unfinished deliveries to one connection in one conversation. The owner must guard it.
 type Followed []*Delivery
 
-// Acknowledge ends the following of what is acknowledged up to a seq.
+// Acknowledge ends the deliveries of events up to a seq.
 func (f *Followed) Acknowledge(seq uint64) {
 	kept := (*f)[:0]
 	for _, d := range *f {
@@ -118,7 +118,7 @@ func (f *Followed) Acknowledge(seq uint64) {
 	f.keep(kept)
 }
 
-// Abandon ends the following of everything, with a reason.
+// Abandon ends all deliveries, with a reason.
 func (f *Followed) Abandon(reason string) {
 	for _, d := range *f {
 		d.Abandon(reason)
@@ -126,7 +126,7 @@ func (f *Followed) Abandon(reason string) {
 	f.keep((*f)[:0])
 }
 
-// AbandonBefore ends the following of everything that was begun before a time.
+// AbandonBefore ends the deliveries that began before a time.
 func (f *Followed) AbandonBefore(before time.Time, reason string) {
 	kept := (*f)[:0]
 	for _, d := range *f {

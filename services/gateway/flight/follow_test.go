@@ -19,7 +19,7 @@ const (
 	unsampledParent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"
 )
 
-// spans records those of a tracer.
+// spans records the spans of a tracer.
 type spans struct {
 	*Tracer
 
@@ -34,7 +34,7 @@ func newSpans(t *testing.T, clientRate float64, options ...sdktrace.TracerProvid
 	return &spans{NewTracer(provider, clientRate), t, recorded}
 }
 
-// one is the only ended span of a name.
+// one returns the only ended span with a name.
 func (s *spans) one(name string) sdktrace.ReadOnlySpan {
 	s.t.Helper()
 	var found []sdktrace.ReadOnlySpan
@@ -47,14 +47,14 @@ func (s *spans) one(name string) sdktrace.ReadOnlySpan {
 	return found[0]
 }
 
-// requireEnded requires that all spans have ended, so many.
+// requireEnded requires that all spans have ended, and their number.
 func (s *spans) requireEnded(n int) {
 	s.t.Helper()
 	require.Len(s.t, s.recorded.Started(), n)
 	require.Len(s.t, s.recorded.Ended(), n)
 }
 
-// fanOut is the trace of a sampled event.
+// fanOut starts the trace of a sampled event.
 func (s *spans) fanOut(seq uint64) *EventTrace {
 	s.t.Helper()
 	traces := s.FanOut(s.t.Context(), &brokerv1.Live{
@@ -73,12 +73,13 @@ func attributeOf(span sdktrace.ReadOnlySpan, key attribute.Key) attribute.Value 
 	return attribute.Value{}
 }
 
-// A delivery is one span until its event is written, and another until it is acknowledged, below that of the event.
+// A delivery has one span until its event is written, and another until it is acknowledged; both are children of the
+// event's span.
 func TestADeliveryIsFollowedToItsAcknowledgement(t *testing.T) {
 	for name, steps := range map[string][]func(*Delivery){
 		"in order":                     {(*Delivery).Written, (*Delivery).Acknowledged},
 		"acknowledged before it noted": {(*Delivery).Acknowledged, (*Delivery).Written},
-		"each of them twice":           {(*Delivery).Written, (*Delivery).Written, (*Delivery).Acknowledged, (*Delivery).Acknowledged, (*Delivery).Written},
+		"each call twice":              {(*Delivery).Written, (*Delivery).Written, (*Delivery).Acknowledged, (*Delivery).Acknowledged, (*Delivery).Written},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpans(t, 0)
@@ -107,7 +108,7 @@ func TestADeliveryIsFollowedToItsAcknowledgement(t *testing.T) {
 	}
 }
 
-// One that does not come to its end says why, on the span that was begun.
+// A delivery that does not complete records the reason on the span that was open.
 func TestADeliveryIsAbandonedWithItsReason(t *testing.T) {
 	for name, c := range map[string]struct {
 		before []func(*Delivery)
@@ -141,7 +142,7 @@ func TestADeliveryIsAbandonedWithItsReason(t *testing.T) {
 	}
 }
 
-// An event is followed to a few connections only, and a gateway follows a bounded number at once.
+// One event is followed to a few connections only, and a gateway follows a bounded number of deliveries at once.
 func TestFollowingIsBounded(t *testing.T) {
 	s := newSpans(t, 0)
 	e, followed := s.fanOut(1), Followed{}
@@ -164,7 +165,7 @@ func TestFollowingIsBounded(t *testing.T) {
 	require.Nil(t, s.Follow(nil, "c", 1, "k", time.Now()), "not sampled")
 }
 
-// What a subscription follows ends with its acknowledgements, its end, or when it takes too long.
+// The deliveries of a subscription end when they are acknowledged, when the subscription ends, or when they take too long.
 func TestFollowedEndTogether(t *testing.T) {
 	begun := time.Unix(1000, 0)
 	follow := func(s *spans) (f Followed) {
@@ -191,7 +192,7 @@ func TestFollowedEndTogether(t *testing.T) {
 	require.Equal(t, []uint64{3, 4}, left(f))
 	require.Len(t, s.following, 2)
 	f.Acknowledge(9)
-	require.Nil(t, f, "nothing is kept for those that follow nothing")
+	require.Nil(t, f, "a subscription without deliveries allocates nothing")
 
 	s = newSpans(t, 0)
 	f = follow(s)

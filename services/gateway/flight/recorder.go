@@ -10,14 +10,14 @@ import (
 )
 
 // Recorder is the flight recorder: it keeps the last steps of events, so that it can be explained after the fact why a user
-// did or did not get one. Its memory is fixed from the start; the newest step takes the place of the oldest.
+// did or did not get one. Its memory is fixed from the start; the newest step overwrites the oldest.
 //
-// A step is one entry however many events it is about, and noting one allocates nothing. Delivering an event to a
-// connection takes three: queued, written, acknowledged. So ExplainEntries at its default reach back over the last 65,000
+// A step is one entry, however many events it covers, and recording one allocates nothing. Delivering an event to a
+// connection takes three steps: queued, written, acknowledged. So the default of ExplainEntries covers the last 65,000
 // deliveries: eleven minutes at a hundred a second, a minute at a thousand. Each entry takes 32 bytes.
 //
-// Each shard is a ring with a lock of its own. All steps of a connection are in one shard, and so are all of a room: what is
-// asked about one user and one conversation is found by looking through a few shards.
+// Each shard is a ring with a lock of its own. All steps of a connection are in one shard, and so are all of a room: a
+// query about one user and one conversation searches only a few shards.
 type Recorder struct {
 	started time.Time
 	seed    maphash.Seed
@@ -26,37 +26,37 @@ type Recorder struct {
 	workers workers
 }
 
-const recorderShards = 16 // a power of two: finding one takes no division
+const recorderShards = 16 // a power of two, so that finding a shard takes no division
 
 type shard struct {
 	mu    sync.Mutex
 	ring  []step
 	next  int
-	since int64 // time of the newest step that was overwritten; 0 before any was
+	since int64 // time of the newest step that was overwritten; 0 if none was
 
-	_ [64]byte // shards are written by different processors: no two share a cache line
+	_ [64]byte // shards are written by different processors, so no two share a cache line
 }
 
-// step is one entry. Which fields it uses follows from its kind.
+// step is one entry. Its kind determines which fields are used.
 type step struct {
-	at   int64  // unix ns
-	last uint64 // the stretch's last seq
-	what uint32 // kind in the low byte, above it the stretch's length less one
+	at   int64  // Unix ns
+	last uint64 // the last seq of the stretch
+	what uint32 // kind in the low byte; the stretch's length minus one above it
 	room uint32 // half of the room's key
-	conn uint32 // number of the connection; of stepCommitted, of the worker
-	mark uint32 // how far the connection's send queue was; of steps of a whole room, the key's other half
+	conn uint32 // number of the connection; for stepCommitted, number of the worker
+	mark uint32 // mark of the connection's send queue; for steps of a whole room, the other half of the key
 }
 
-// stepCommitted is not a step of this gateway: it keeps what a live message reports about the commit.
+// stepCommitted is not a step of this gateway: it stores what a live message reports about the commit.
 const stepCommitted gatewayv1.StepKind = 0xff
 
 const (
 	kindBits = 8
-	// maxStretch is the most events that one entry is about; longer stretches take several.
+	// maxStretch is the most events that one entry covers; longer stretches take several entries.
 	maxStretch = 1 << (32 - kindBits)
 )
 
-// NewRecorder makes a recorder of about so many entries; with fewer than one a shard it records nothing.
+// NewRecorder makes a recorder of about this many entries; with fewer than one per shard it records nothing.
 func NewRecorder(entries int) *Recorder {
 	r := &Recorder{started: time.Now(), seed: maphash.MakeSeed()}
 	if size := entries / recorderShards; size > 0 {
@@ -68,36 +68,36 @@ func NewRecorder(entries int) *Recorder {
 	return r
 }
 
-// Key stands for a conversation in steps. The hash seed prevents users from choosing ids that collide.
+// Key identifies a conversation in steps. The hash seed prevents users from choosing ids that collide.
 type Key uint64
 
-// KeyOf is the key of a conversation in this recorder.
+// KeyOf returns the key of a conversation in this recorder.
 func (r *Recorder) KeyOf(conversationID string) Key {
 	return Key(maphash.String(r.seed, conversationID))
 }
 
-// Room notes a step of a whole room.
+// Room records a step of a whole room.
 func (r *Recorder) Room(kind gatewayv1.StepKind, at time.Time, key Key, first, last uint64) {
 	if r.on {
 		r.note(r.ofRoom(key), kind, step{at: at.UnixNano(), room: uint32(key), mark: uint32(key >> 32)}, first, last)
 	}
 }
 
-// Committed notes what a live message tells of the commit of its events.
+// Committed records what a live message reports about the commit of its events.
 func (r *Recorder) Committed(key Key, worker string, at int64, first, last uint64) {
 	if r.on {
 		r.note(r.ofRoom(key), stepCommitted, step{at: at, room: uint32(key), mark: uint32(key >> 32), conn: r.workers.number(worker)}, first, last)
 	}
 }
 
-// Subscription notes a step of one connection in one room.
+// Subscription records a step of one connection in one room.
 func (r *Recorder) Subscription(kind gatewayv1.StepKind, at time.Time, key Key, conn, mark uint32, first, last uint64) {
 	if r.on {
 		r.note(r.ofConn(conn), kind, step{at: at.UnixNano(), room: uint32(key), conn: conn, mark: mark}, first, last)
 	}
 }
 
-// Written notes that everything queued to a connection up to a mark was handed to the operating system.
+// Written records that everything queued to a connection up to a mark was written to the socket.
 func (r *Recorder) Written(conn, mark uint32) {
 	if r.on {
 		r.note(r.ofConn(conn), gatewayv1.StepKind_STEP_KIND_WRITTEN, step{at: time.Now().UnixNano(), conn: conn, mark: mark}, 0, 0)
@@ -107,8 +107,8 @@ func (r *Recorder) Written(conn, mark uint32) {
 func (r *Recorder) ofRoom(key Key) *shard       { return &r.shards[key%recorderShards] }
 func (r *Recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
 
-// note records a step for the events first to last, as several entries when one cannot hold them. When they would fill the
-// ring more than once, only the last of them are kept.
+// note records a step for the events first to last, as several entries if one cannot hold them. If they would overwrite the
+// whole ring more than once, only the last ones are kept.
 func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +121,7 @@ func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, la
 		if len(s.ring) < cap(s.ring) {
 			s.ring = append(s.ring, entry)
 		} else {
-			if oldest := &s.ring[s.next]; oldest.kind() != stepCommitted { // whose time is by another clock
+			if oldest := &s.ring[s.next]; oldest.kind() != stepCommitted { // the time of this step comes from another clock
 				s.since = max(s.since, oldest.at)
 			}
 			s.ring[s.next] = entry
@@ -144,7 +144,7 @@ func (s *step) isOf(key Key) bool {
 	return s.room == uint32(key) && s.mark == uint32(key>>32)
 }
 
-// look calls see for every step in the shard, oldest first, and returns the time since which no step was forgotten.
+// look calls see for every step in the shard, oldest first, and returns the time since which no step was overwritten.
 func (s *shard) look(see func(*step)) (since int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,10 +154,10 @@ func (s *shard) look(see func(*step)) (since int64) {
 	return s.since
 }
 
-// Started is when the recorder was made.
+// Started returns the time at which the recorder was made.
 func (r *Recorder) Started() time.Time { return r.started }
 
-// Since is the time from which on nothing was forgotten anywhere.
+// Since returns the time since which no step was overwritten in any shard.
 func (r *Recorder) Since() time.Time {
 	since := r.started
 	for i := range r.shards {
@@ -171,14 +171,14 @@ func (r *Recorder) Since() time.Time {
 	return since
 }
 
-// workers numbers delivery workers by name. A few are alive at a time; each restart brings a new name.
+// workers numbers delivery workers by name. Few are alive at a time; each restart brings a new name.
 type workers struct {
 	mu    sync.Mutex
-	names []string // the newest last
+	names []string // the newest name is the last one
 	first uint32   // number of names[0]
 }
 
-// maxWorkers bounds the names that are remembered.
+// maxWorkers limits the names that are kept.
 const maxWorkers = 256
 
 func (w *workers) number(name string) uint32 {
@@ -196,7 +196,7 @@ func (w *workers) number(name string) uint32 {
 	return w.first + uint32(len(w.names)-1)
 }
 
-// name is empty for a number whose name was forgotten.
+// name returns the name of a worker; empty if it is no longer kept.
 func (w *workers) name(number uint32) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

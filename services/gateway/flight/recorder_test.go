@@ -17,7 +17,7 @@ const (
 	stepRouted = gatewayv1.StepKind_STEP_KIND_ROUTED
 )
 
-// trail gives the steps of one connection that cover a seq.
+// trail returns the steps of one connection that cover a seq.
 func (r *Recorder) trail(conn uint32, key Key, seq uint64) []*gatewayv1.Step {
 	trail := &gatewayv1.Trail{}
 	r.ExplainConnection(trail, conn, key, seq)
@@ -35,7 +35,7 @@ func TestRecorderKeepsTheNewestSteps(t *testing.T) {
 	require.Empty(t, r.trail(5, key, 2))
 	require.Len(t, r.trail(5, key, 3), 1)
 	require.Len(t, r.trail(5, key, 6), 1)
-	require.Equal(t, begun.Add(time.Second).UnixNano(), r.ofConn(5).look(func(*step) {}), "since the second, nothing is forgotten")
+	require.Equal(t, begun.Add(time.Second).UnixNano(), r.ofConn(5).look(func(*step) {}), "no step since the second one was overwritten")
 	require.Empty(t, r.trail(5+recorderShards, key, 6), "another connection of the same shard")
 	require.Empty(t, r.trail(5, r.KeyOf("d"), 6), "another conversation")
 }
@@ -54,7 +54,8 @@ func TestRecorderSplitsLongStretches(t *testing.T) {
 	require.Empty(t, beyond.GetSteps())
 }
 
-// TestAWriteIsTheFirstThatWentFarEnough has writes noted in the order in which they may be: before what they wrote, too.
+// TestAWriteIsTheFirstThatWentFarEnough records writes in every possible order, including before the events that they
+// wrote.
 func TestAWriteIsTheFirstThatWentFarEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder(recorderShards * 16)
@@ -175,12 +176,12 @@ func BenchmarkRecorder(b *testing.B) {
 	})
 }
 
-// A stretch is only as good as who names it: however long it is said to be, noting it ends.
+// A worker's live message may claim a stretch of any length: recording it takes bounded time.
 func TestRecorderBoundsAStretch(t *testing.T) {
 	r := NewRecorder(recorderShards * 4)
 	key := r.KeyOf("c")
 	r.Room(stepRouted, time.Now(), key, 1, math.MaxUint64)
 	answer := &gatewayv1.ExplainResponse{}
 	r.ExplainRoom(answer, key, math.MaxUint64)
-	require.Len(t, answer.GetSteps(), 1, "its end is kept")
+	require.Len(t, answer.GetSteps(), 1, "the end of the stretch is kept")
 }

@@ -21,14 +21,15 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Names of spans and attributes; those of the messaging conventions are in telemetry. A user's id is in none of them.
+// Names of spans and attributes; the names of the messaging conventions are in package telemetry. None of them contains a
+// user id.
 //
 //	runnel.gateway.receive          a command, from its frame to its outcome
-//	└─ runnel.gateway.publish       until the broker holds it; what the delivery worker does hangs below
+//	└─ runnel.gateway.publish       until the broker holds it; the delivery worker's spans are its children
 //	   ┊
 //	   └─ runnel.gateway.fan_out    on each gateway with members: from the live message to the queues
-//	      └─ runnel.gateway.write   to one connection: from its queue to the operating system
-//	         └─ runnel.gateway.acknowledge   until the client said that it has it
+//	      └─ runnel.gateway.write   to one connection: from its queue to the socket
+//	         └─ runnel.gateway.acknowledge   until the client acknowledged it
 const (
 	scopeName       = "github.com/runnelhq/runnel/services/gateway"
 	spanReceive     = "runnel.gateway.receive"
@@ -44,7 +45,7 @@ const (
 	attrConnections  = attribute.Key("runnel.connections")
 )
 
-// Tracer makes the gateway's spans. Without a provider nothing is recorded and nothing is allocated.
+// Tracer creates the gateway's spans. Without a provider nothing is recorded and nothing is allocated.
 //
 // A command continues the trace of the client's own span, so that a send is one trace from the client to each receiver. But the
 // client does not decide how much is recorded: a client's sampled span counts only within the rates of its user and of the
@@ -53,12 +54,12 @@ const (
 type Tracer struct {
 	tracer  trace.Tracer
 	on      bool
-	clients *rate.Limiter // of traces of clients that are continued here; each user has a limiter as well
-	// following bounds the deliveries that are followed at once.
+	clients *rate.Limiter // limits the client traces that are continued here; each user has a limiter as well
+	// following limits the deliveries that are followed at once.
 	following chan struct{}
 }
 
-// NewTracer makes a tracer that continues clientRate traces of clients a second at most. A nil provider makes no spans.
+// NewTracer makes a tracer that continues at most clientRate client traces per second. A nil provider creates no spans.
 func NewTracer(provider trace.TracerProvider, clientRate float64) *Tracer {
 	if provider == nil {
 		provider = noop.NewTracerProvider()
@@ -105,7 +106,7 @@ func (t *Tracer) Begin(ctx context.Context, continued *rate.Limiter, s *clientv1
 	return span, telemetry.InjectHeader(ctx, nil)
 }
 
-// Accepted ends the publishing; the outcome may have come before.
+// Accepted ends the span of publishing; the outcome may have arrived earlier.
 func (s SubmitSpan) Accepted() {
 	if s.publish != nil {
 		s.publish.End()
@@ -137,12 +138,12 @@ func (s SubmitSpan) End(outcome *conversationv1.Outcome) {
 	s.receive.End()
 }
 
-// EventTrace is the trace of one sampled event on this gateway. Its owner guards it.
+// EventTrace is the trace of one sampled event on this gateway. The owner must guard it.
 type EventTrace struct {
-	Parent string // names fan_out: the parent of what receivers do
+	Parent string // the context of fan_out: the parent of the receivers' spans
 	fanOut trace.SpanContext
 	span   trace.Span // fan_out itself; nil once it has ended
-	writes int        // connections that were followed
+	writes int        // number of connections that are followed
 }
 
 // FanOut begins a span for each sampled event of a live message. The result has one element for each event, or is nil.
@@ -182,7 +183,7 @@ func (e *EventTrace) End(connections int) {
 // On reports whether spans are recorded.
 func (t *Tracer) On() bool { return t.on }
 
-// Limiter allows so many a second, after a burst of as many; 0 allows none.
+// Limiter allows so many calls per second, after a burst of as many; 0 allows none.
 func Limiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }

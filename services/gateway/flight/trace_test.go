@@ -16,7 +16,8 @@ import (
 
 const clientTrace = "0123456789abcdef0123456789abcdef"
 
-// A command is received until its outcome and published until the broker holds it; the worker goes on below the publishing.
+// A command has one span until its outcome, and below it one until the broker holds it; the worker's span is a child of the
+// latter.
 func TestACommandIsTraced(t *testing.T) {
 	s := newSpans(t, 0)
 	span, header := s.Begin(t.Context(), Limiter(0), &clientv1.Submit{CommandId: "k"}, "c", 4)
@@ -50,8 +51,8 @@ func TestACommandThatFailsSaysSo(t *testing.T) {
 	require.Equal(t, "busy", s.one(spanPublish).Status().Description)
 }
 
-// A sampled trace of a client goes on, as often as the rates of its user and of the gateway allow. Others begin a new trace,
-// linked to the client's.
+// A sampled trace of a client is continued, as often as the rates of its user and of the gateway allow. Other commands
+// begin a new trace, linked to the client's.
 func TestWhoseTraceACommandGoesOnWith(t *testing.T) {
 	for name, c := range map[string]struct {
 		parent        string
@@ -59,13 +60,13 @@ func TestWhoseTraceACommandGoesOnWith(t *testing.T) {
 		continued     bool
 		linked        bool
 	}{
-		"sampled":             {sampledParent, 1, 1, true, false},
-		"not sampled":         {unsampledParent, 1, 1, false, false},
-		"none":                {"", 1, 1, false, false},
-		"nonsense":            {"x", 1, 1, false, false},
-		"the user's rate":     {sampledParent, 0, 1, false, true},
-		"the gateway's rate":  {sampledParent, 1, 0, false, true},
-		"neither of them has": {sampledParent, 0, 0, false, true},
+		"sampled":            {sampledParent, 1, 1, true, false},
+		"not sampled":        {unsampledParent, 1, 1, false, false},
+		"none":               {"", 1, 1, false, false},
+		"nonsense":           {"x", 1, 1, false, false},
+		"the user's rate":    {sampledParent, 0, 1, false, true},
+		"the gateway's rate": {sampledParent, 1, 0, false, true},
+		"neither allows it":  {sampledParent, 0, 0, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSpans(t, c.gateway)
@@ -91,7 +92,7 @@ func TestWhoseTraceACommandGoesOnWith(t *testing.T) {
 	require.Equal(t, 1, continued)
 }
 
-// What is not sampled carries no header, and no part of it does anything.
+// A command that is not sampled has no header, and its spans are nil.
 func TestACommandThatIsNotSampled(t *testing.T) {
 	for name, s := range map[string]*Tracer{
 		"off":     NewTracer(nil, 9),
@@ -110,13 +111,13 @@ func TestACommandThatIsNotSampled(t *testing.T) {
 	}
 }
 
-// Each sampled event of a live message has a trace of its own, below the worker's.
+// Each sampled event of a live message has its own trace, below the worker's span.
 func TestFanOutOfSampledEvents(t *testing.T) {
 	events := []*conversationv1.Event{{ConversationId: "c", Seq: 1}, {ConversationId: "c", Seq: 2}, {ConversationId: "c", Seq: 3}}
 	s := newSpans(t, 0)
 	require.Nil(t, s.FanOut(t.Context(), &brokerv1.Live{Events: events}))
 	require.Nil(t, s.FanOut(t.Context(), &brokerv1.Live{Events: events, Traceparents: []string{"", ""}}))
-	traces := s.FanOut(t.Context(), &brokerv1.Live{Events: events, Traceparents: []string{"", sampledParent}}) // the third has none
+	traces := s.FanOut(t.Context(), &brokerv1.Live{Events: events, Traceparents: []string{"", sampledParent}}) // the third event has none
 	require.Len(t, traces, 3)
 	require.Nil(t, traces[0])
 	require.Nil(t, traces[2])
@@ -135,6 +136,6 @@ func TestFanOutOfSampledEvents(t *testing.T) {
 
 func TestALimiterHasABurstOfASecond(t *testing.T) {
 	require.False(t, Limiter(0).Allow())
-	require.Equal(t, 1, Limiter(0.1).Burst(), "less than one a second still allows one")
+	require.Equal(t, 1, Limiter(0.1).Burst(), "a rate below one per second still allows one")
 	require.Equal(t, 3, Limiter(2.5).Burst())
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Log keeps what is written to it, for tests that read what was logged. It may be used by several goroutines.
+// Log records what is written to it, for tests that read the log. It may be used by several goroutines.
 type Log struct {
 	mu   sync.Mutex
 	text strings.Builder

@@ -25,10 +25,10 @@ type Store struct {
 
 	mu          sync.Mutex
 	Log         []*conversationv1.Event
-	Joined      uint64 // of everybody's membership; 0 for 1
-	Earlier     uint64 // when everybody's earlier membership ended, which began with the first event; 0 for none
-	Left        uint64 // when everybody's membership ended; 0 while it lasts
-	Missing     uint64 // an event that the table lacks
+	Joined      uint64 // the seq at which every user's membership begins; 0 means 1
+	Earlier     uint64 // the seq at which every user's earlier membership ended, which began with the first event; 0 for none
+	Left        uint64 // the seq at which every user's membership ended; 0 while it lasts
+	Missing     uint64 // the seq of an event that is missing in the table
 	Down        bool
 	Level       uint32
 	Partitions  uint32
@@ -186,7 +186,7 @@ func Branch(log []*conversationv1.Event, n int, text string) []*conversationv1.E
 	return log
 }
 
-// Next makes the event that would come after the last of log.
+// Next makes the event that would follow the last event of log.
 func Next(log []*conversationv1.Event, sender string, body *conversationv1.Body) *conversationv1.Event {
 	encoded, err := conversation.EncodeBody(body)
 	if err != nil {
@@ -204,7 +204,7 @@ func Next(log []*conversationv1.Event, sender string, body *conversationv1.Body)
 	return event
 }
 
-// Position is the position of a client that has received an event.
+// Position returns the position of a client that has received an event.
 func Position(event *conversationv1.Event) *clientv1.Position {
 	return &clientv1.Position{ConversationId: event.GetConversationId(), Seq: event.GetSeq(), Hash: event.GetHash()[:chain.PrefixSize]}
 }

@@ -32,7 +32,7 @@ type Link interface {
 	Closing() bool
 	// Done is closed when the link has ended.
 	Done() <-chan struct{}
-	// Describe tells operators about the link.
+	// Describe returns a description of the link for operators.
 	Describe() Description
 	// Serve reads for a receiver. It is called once, and may return before the link has ended: then a goroutine of the transport
 	// continues to read, and the gateway waits for it when it stops. No message is passed on once the link is Closing, but reading
@@ -48,7 +48,7 @@ type Description struct {
 	Encoding wire.Encoding
 	// Remote is the client's address without port.
 	Remote string
-	// QueuedBytes wait to be written.
+	// QueuedBytes is the number of bytes that wait to be written.
 	QueuedBytes int
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// counted are the series of one family that are not zero, by their label.
+// counted returns the series of one family that are not zero, by their label.
 func counted(t *testing.T, registry *prometheus.Registry, family string) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -42,7 +42,7 @@ func value(m *dto.Metric) float64 {
 	return m.GetCounter().GetValue()
 }
 
-// A command is counted once, by what became of it; only what was committed now says how long that takes.
+// A command is counted once, by its outcome; only newly committed commands are measured.
 func TestOutcomesAreCounted(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry)
@@ -54,7 +54,7 @@ func TestOutcomesAreCounted(t *testing.T) {
 	require.Equal(t, map[string]float64{"committed": 1}, counted(t, registry, "command_seconds"))
 }
 
-// What this version does not know is counted with others, or not at all: it never makes a series.
+// Unknown codes and outcomes are counted as other, or not at all: they never create a series.
 func TestCodesAreCountedByName(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry)
@@ -75,7 +75,7 @@ func TestCodesAreCountedByName(t *testing.T) {
 	require.Len(t, counted(t, registry, "refusals_total"), len(errcode.Codes))
 }
 
-// Every limit, reject and purpose has a series of its own from the start, so that a rate can be made of it.
+// Every limit, rejection and purpose has its own series from the start, so that rates can be computed.
 func TestLabelsAreThereFromTheStart(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry)

@@ -124,7 +124,7 @@ func New(registerer prometheus.Registerer) *Metrics {
 		return v
 	}
 	m.Connections = gauge("connections", "Live connections.")
-	m.Rooms = gauge("rooms", "Conversations that somebody here listens to; each is a subscription.")
+	m.Rooms = gauge("rooms", "Conversations with a subscription on this gateway; each is a subscription on NATS.")
 	m.DrainLeft = gauge("drain_left", "Connections that are still to be closed, while the gateway is being stopped.")
 	m.Connects = counter("connects_total", "Connections taken.")
 	m.Revoked = counter("revoked_total", "Connections closed because their token was revoked.")
@@ -135,19 +135,19 @@ func New(registerer prometheus.Registerer) *Metrics {
 	m.Writes = counter("writes_total", "Writes to sockets; one may carry many frames.")
 	m.Deliveries = counter("deliveries_total", "Events queued to connections.")
 	m.Retries = counter("retries_total", "Times that unacknowledged events were sent again.")
-	m.Repeats = counter("repeats_total", "Live events that were known already, and dropped.")
-	m.Gaps = counter("gaps_total", "Live messages that did not follow what was known.")
+	m.Repeats = counter("repeats_total", "Live events that were already known, and dropped.")
+	m.Gaps = counter("gaps_total", "Live messages with a gap before them.")
 	m.GapEvents = counter("gap_events_total", "Events read from history to fill such gaps.")
-	m.Filled = counter("filled_total", "Events queued by fillers: resumed, repeated or late.")
+	m.Filled = counter("filled_total", "Events queued by fillers: on resume, as a repeat, or because the client was behind.")
 	m.Forks = counter("forks_total", "Clients told that their position is not on the log: the store was restored, or lost events.")
-	m.Reloads = counter("reloads_total", "Conversations read anew because the store has another log than the one that clients were sent.")
+	m.Reloads = counter("reloads_total", "Conversations reloaded because the store's log differs from the one that clients were sent.")
 	m.Holes = counter("holes_total", "Reads of history in which an event was missing; each is tried again.")
-	m.EarlyAcks = counter("ack_positions_skipped_total", "Positions of acknowledgements that name an event which does not exist.")
+	m.EarlyAcks = counter("ack_positions_skipped_total", "Positions in acknowledgements that name an event which does not exist.")
 	closes := vector("closes_total", "Connections ended, by close code.", "code")
 	for _, code := range errcode.CloseCodes {
 		m.closes[code.Code] = closes.WithLabelValues(code.Name)
 	}
-	m.closesOther = closes.WithLabelValues("other") // what clients close with
+	m.closesOther = closes.WithLabelValues("other") // close codes that clients send
 	refusals := vector("refusals_total", "Requests refused, by error code.", "reason")
 	outcomes := vector("commands_total", "Commands answered, by outcome.", "outcome")
 	for _, code := range errcode.Codes {
@@ -157,13 +157,13 @@ func New(registerer prometheus.Registerer) *Metrics {
 	for _, name := range []string{OutcomeCommitted, OutcomeRepeated, OutcomeUnknown} {
 		m.Outcomes[name] = outcomes.WithLabelValues(name)
 	}
-	resolve(m.Limits[:], limitNames[:], vector("limit_refusals_total", "Times that somebody ran into a limit, by limit.", "limit"))
-	resolve(m.Rejects[:], rejectNames[:], vector("connects_refused_total", "Connections not taken or not let in, by reason.", "reason"))
-	resolve(m.Reads[:], readNames[:], vector("history_calls_total", "Calls of the history service, by what they are for.", "purpose"))
+	resolve(m.Limits[:], limitNames[:], vector("limit_refusals_total", "Times that a client exceeded a limit, by limit.", "limit"))
+	resolve(m.Rejects[:], rejectNames[:], vector("connects_refused_total", "Connections refused before or after they were accepted, by reason.", "reason"))
+	resolve(m.Reads[:], readNames[:], vector("history_calls_total", "Calls of the history service, by purpose.", "purpose"))
 	latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "runnel", Subsystem: "gateway", Name: "command_seconds",
-		Help: "Time from a command's frame to each rung of the ladder. Of delivered it is the time from the event's own, which " +
-			"is the broker's, to the first acknowledgement by somebody else's client, for events that reached one at once.",
+		Help: "Time from a command's frame to each stage. For delivered it is the time from the event's own time, which " +
+			"is the broker's, to the first acknowledgement by a client of another user, for events that were sent to one at once.",
 		Buckets: latencyBuckets,
 	}, []string{"rung"})
 	registerer.MustRegister(latency)
@@ -177,11 +177,11 @@ func resolve(counters []prometheus.Counter, names []string, vector *prometheus.C
 	}
 }
 
-// Outcomes that are no error codes.
+// Outcomes that are not error codes.
 const (
 	OutcomeCommitted = "committed"
 	OutcomeRepeated  = "repeated"
-	OutcomeUnknown   = "unknown" // errcode.Name of a code that this version does not know
+	OutcomeUnknown   = "unknown" // errcode.Name returns this for a code that this version does not know
 )
 
 // Refused counts an answer that is an error.

@@ -21,9 +21,9 @@ import (
 // nothing.
 //
 //	GET /debug/connections?user=&after=&limit=   connections, by id
-//	GET /debug/connections/{id}                  one, with where it stands in its conversations
-//	GET /debug/users/{id}                        all of a user, and what of their tokens is revoked
-//	GET /debug/conversations/{id}                what the gateway holds of a conversation
+//	GET /debug/connections/{id}                  one, with its position in its conversations
+//	GET /debug/users/{id}                        all connections of a user, and the revocation of their tokens
+//	GET /debug/conversations/{id}                the state of a conversation on this gateway
 func (s *Server) Debug() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/connections", func(w http.ResponseWriter, r *http.Request) {
@@ -60,7 +60,7 @@ func orZero(number string) string {
 	return number
 }
 
-// message has protojson write a generated message inside of what encoding/json writes.
+// message makes encoding/json write a generated message in protojson's form.
 type message struct{ proto.Message }
 
 // MarshalJSON implements json.Marshaler.
@@ -68,7 +68,7 @@ func (m message) MarshalJSON() ([]byte, error) {
 	return protojson.MarshalOptions{UseProtoNames: true}.Marshal(m.Message)
 }
 
-// answer writes a value, or an error with the status that fits its code.
+// answer writes a value, or an error with the status for its code.
 func answer(w http.ResponseWriter, value any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -92,7 +92,7 @@ func answer(w http.ResponseWriter, value any, err error) {
 
 type shownUser struct {
 	User string `json:"user"`
-	// RevokedBeforeMs is the latest value that this gateway has heard of; the store has the authoritative one.
+	// RevokedBeforeMs is the latest value that this gateway has received; the store has the authoritative one.
 	RevokedBeforeMs int64     `json:"revoked_before_ms,omitempty"`
 	Connections     []message `json:"connections"`
 }
@@ -115,18 +115,18 @@ func (s *Server) showUser(userID string) (*shownUser, error) {
 type shownRoom struct {
 	Conversation string `json:"conversation"`
 	Ready        bool   `json:"ready"`
-	// Head is the newest event taken, Seen the newest heard of: above Head while something is missing.
+	// Head is the newest event taken. Seen is the newest event known to exist: above Head while events are missing.
 	Head uint64 `json:"head"`
 	Seen uint64 `json:"seen"`
-	// Catching: what is missing is being read from the history service.
+	// Catching means that missing events are being read from the history service.
 	Catching bool `json:"catching"`
 	// RecentFrom is the oldest event in memory, 0 when there is none.
 	RecentFrom  uint64 `json:"recent_from,omitempty"`
 	Recent      int    `json:"recent"`
 	RecentBytes int    `json:"recent_bytes"`
-	// Subscriptions are the connections that listen to it.
+	// Subscriptions are the connections that are subscribed to the conversation.
 	Subscriptions []shownSubscription `json:"subscriptions"`
-	// MoreSubscriptions are not listed.
+	// MoreSubscriptions is the number of subscriptions that are not listed.
 	MoreSubscriptions int `json:"more_subscriptions,omitempty"`
 }
 
@@ -148,7 +148,7 @@ func (s *Server) showRoom(conversationID string) (*shownRoom, error) {
 	}
 	r := s.deps.Rooms.Room(conversationID)
 	if r == nil {
-		return nil, status.Error(codes.NotFound, "nobody here listens to this conversation")
+		return nil, status.Error(codes.NotFound, "no connection to this gateway is subscribed to this conversation")
 	}
 	held := r.Show(maxStandings)
 	shown := &shownRoom{

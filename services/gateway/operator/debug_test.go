@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
 
-// show asks the admin port.
+// show calls the admin port.
 func (s *stage) show(path string) (code int, shown map[string]any) {
 	s.t.Helper()
 	w := httptest.NewRecorder()
@@ -68,7 +68,7 @@ func TestDebugShowsUsers(t *testing.T) {
 	require.Equal(t, "ann", shown["user"])
 	require.Len(t, list(t, shown, "connections"), 2)
 	require.Nil(t, shown["revoked_before_ms"])
-	s.deps.Sessions.Revoke("bob", 5) // before its token was issued
+	s.deps.Sessions.Revoke("bob", 5) // before the token was issued
 	_, shown = s.show("/debug/users/bob")
 	require.InDelta(t, 5, shown["revoked_before_ms"], 0)
 }
@@ -98,7 +98,7 @@ func TestDebugShowsRooms(t *testing.T) {
 	require.Nil(t, shown["more_subscriptions"])
 }
 
-// What is malformed and what is not there are told apart.
+// A malformed id and an unknown id get different answers.
 func TestDebugAnswersErrors(t *testing.T) {
 	s := newStage(t)
 	for path, code := range map[string]int{

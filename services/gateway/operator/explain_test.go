@@ -32,7 +32,8 @@ func kinds(steps []*gatewayv1.Step) (kinds []gatewayv1.StepKind) {
 	return kinds
 }
 
-// An event is explained from the worker that committed it to the acknowledgement of each connection of the user.
+// The explanation of an event covers everything from the worker's commit to the acknowledgement of each connection of the
+// user.
 func TestAnEventIsExplained(t *testing.T) {
 	s := newStage(t)
 	log := gatewaytest.Branch(nil, 3, "x")
@@ -70,7 +71,7 @@ func TestAnEventIsExplained(t *testing.T) {
 	require.Empty(t, s.explain("ann", 9).GetSteps())
 }
 
-// A connection that has ended is explained with how it ended and where it stood.
+// A connection that has ended is explained with the reason of its end and its position.
 func TestConnectionsThatEndedAreExplained(t *testing.T) {
 	for name, c := range map[string]struct {
 		end    func(s *stage, c *client)
@@ -114,7 +115,7 @@ func TestConnectionsThatEndedAreExplained(t *testing.T) {
 	}
 }
 
-// What was sent again is explained step by step, up to the close of a client that acknowledges nothing.
+// Repeats are explained step by step, up to the close of a client that acknowledges nothing.
 func TestRetriesAreExplained(t *testing.T) {
 	s := newStage(t)
 	log := gatewaytest.Branch(nil, 3, "x")
@@ -137,7 +138,7 @@ func TestRetriesAreExplained(t *testing.T) {
 	require.Equal(t, uint32(1), s.explain("ann", 4).GetTrails()[0].GetStanding().GetRetries())
 }
 
-// A standing in another conversation says nothing about the one that is asked about.
+// A standing in another conversation does not affect the explanation.
 func TestAStandingElsewhereIsNotShown(t *testing.T) {
 	s := newStage(t)
 	log := gatewaytest.Branch(nil, 3, "x")
@@ -159,7 +160,7 @@ func TestAStandingElsewhereIsNotShown(t *testing.T) {
 	require.Nil(t, answer.GetTrails()[0].GetStanding())
 }
 
-// The newest connections are explained when there are too many.
+// If there are too many connections, the newest ones are explained.
 func TestAnExplanationIsBounded(t *testing.T) {
 	s := newStage(t)
 	s.many("ann", maxTrails+1)

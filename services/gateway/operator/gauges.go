@@ -14,10 +14,10 @@ func (s *Server) RegisterGauges(registerer prometheus.Registerer) {
 			Namespace: "runnel", Subsystem: "gateway", Name: name, Help: help,
 		}, value))
 	}
-	gauge("commands_pending", "Commands on their way.", func() float64 { return float64(s.deps.PendingCommands()) })
-	gauge("max_connections", "Connections that the gateway takes at most.", func() float64 { return float64(s.deps.MaxConnections) })
+	gauge("commands_pending", "Commands that wait for an outcome.", func() float64 { return float64(s.deps.PendingCommands()) })
+	gauge("max_connections", "Maximum number of connections to the gateway.", func() float64 { return float64(s.deps.MaxConnections) })
 	gauge("recent_bytes", "Size of recent events kept in memory.", func() float64 { return float64(s.deps.Rooms.RecentBytes()) })
-	gauge("explain_window_seconds", "How far back all steps of events are remembered.", func() float64 {
+	gauge("explain_window_seconds", "How far back all steps of events are kept.", func() float64 {
 		return time.Since(s.deps.Recorder.Since()).Seconds()
 	})
 	gauge("level", "The installation's protocol level as this gateway knows it; 0 before the history service has answered.", func() float64 {
@@ -43,7 +43,7 @@ func newQueues(deps *Deps) *queues {
 		deps:  deps,
 		bytes: prometheus.NewDesc("runnel_gateway_send_queue_bytes", "Bytes waiting in the send queues of all connections.", nil, nil),
 		most:  prometheus.NewDesc("runnel_gateway_send_queue_max_bytes", "Bytes waiting in the fullest send queue.", nil, nil),
-		shard: prometheus.NewDesc("runnel_gateway_shard_messages", "Live messages waiting to be handed out, by shard.", []string{"shard"}, nil),
+		shard: prometheus.NewDesc("runnel_gateway_shard_messages", "Live messages waiting to be distributed, by shard.", []string{"shard"}, nil),
 	}
 }
 

@@ -36,12 +36,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is for what happens in a moment. A test that waits for it in vain fails.
+// patience limits the wait for something that happens in a moment. A test that exceeds it fails.
 const patience = 10 * time.Second
 
 const groupID = gatewaytest.GroupID
 
-// stage is a gateway without NATS and sockets that operators ask.
+// stage is a gateway without NATS and sockets, for operators' queries.
 type stage struct {
 	*Server
 
@@ -84,7 +84,7 @@ func (s *stage) live(events ...*conversationv1.Event) {
 	to <- &nats.Msg{Subject: broker.LiveSubject(groupID), Data: data}
 }
 
-// believer takes a token for the name of its user.
+// believer accepts a token as the name of its user.
 type believer struct{}
 
 func (believer) Verify(_ context.Context, token string) (auth.Claims, error) {
@@ -132,7 +132,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// client is the far end of a session.
+// client is the client's end of a session.
 type client struct {
 	*session.Session
 
@@ -143,7 +143,7 @@ type client struct {
 	closes chan errcode.CloseCode
 }
 
-// open begins a session that has said nothing yet.
+// open begins a session whose client has sent nothing yet.
 func (s *stage) open() *client {
 	s.t.Helper()
 	number := s.deps.Sessions.NextNumber()
@@ -202,7 +202,7 @@ func (c *client) next() *clientv1.ServerFrame {
 	}
 }
 
-// leave ends the session and waits until it is forgotten.
+// leave ends the session and waits until it is removed.
 func (s *stage) leave(c *client, code errcode.CloseCode) {
 	s.t.Helper()
 	if code == 0 {
@@ -218,7 +218,7 @@ func (s *stage) gone(c *client) {
 	require.Eventually(s.t, func() bool { _, known := s.deps.Sessions.Get(c.id); return !known }, patience, 50*time.Microsecond)
 }
 
-// many connects so many sessions of a user.
+// many connects this many sessions of a user.
 func (s *stage) many(userID string, n int) (ids []string) {
 	s.t.Helper()
 	for range n {

@@ -21,15 +21,15 @@ type Overview struct {
 	Connections   int `json:"connections"`
 	Users         int `json:"users"`
 	Conversations int `json:"conversations"`
-	// CommandsPending are on their way to an outcome.
+	// CommandsPending is the number of commands that wait for an outcome.
 	CommandsPending int `json:"commands_pending"`
-	// QueuedBytes wait in all send queues, LargestQueue in the fullest.
+	// QueuedBytes is the number of bytes in all send queues, LargestQueue that in the fullest.
 	QueuedBytes  uint64 `json:"queued_bytes"`
 	LargestQueue uint64 `json:"largest_queue"`
-	// ExplainWindow is how far back all steps of events are remembered.
+	// ExplainWindow is how far back all steps of events are kept.
 	ExplainWindow time.Duration `json:"explain_window"`
 
-	// Totals since the start.
+	// The totals are counted from the start of the gateway.
 	Connects   uint64 `json:"connects"`
 	Commands   uint64 `json:"commands"`
 	Deliveries uint64 `json:"deliveries"`
@@ -73,7 +73,7 @@ func total(counter prometheus.Counter) uint64 {
 	return uint64(value.GetCounter().GetValue())
 }
 
-// version is that of the program: its module's, or the commit it was built from.
+// version returns the program's version: that of its module, or the commit it was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

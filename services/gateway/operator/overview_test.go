@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// The overview counts what there is and adds up what was done.
+// The overview counts the current connections and the totals.
 func TestTheOverviewAddsUp(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(gatewaytest.Branch(nil, 3, "x"))
@@ -31,7 +31,7 @@ func TestTheOverviewAddsUp(t *testing.T) {
 	require.Equal(t, "gw-1", o.Gateway)
 	require.NotEmpty(t, o.Version)
 	require.Equal(t, 4, o.Connections)
-	require.Equal(t, 2, o.Users, "who has not said who they are is nobody")
+	require.Equal(t, 2, o.Users, "an unauthenticated connection has no user")
 	require.Equal(t, 1, o.Conversations)
 	require.Equal(t, 5, o.CommandsPending)
 	require.Equal(t, uint64(4), o.Connects)
@@ -56,7 +56,7 @@ func TestTheOverviewAddsUp(t *testing.T) {
 	require.Equal(t, o.Started.UnixMilli(), got.GetStartedMs())
 }
 
-// Gauges are measured when they are asked for, and are well named.
+// Gauges are measured at each scrape, and have valid names.
 func TestGaugesAreMeasured(t *testing.T) {
 	s := newStage(t)
 	registry := prometheus.NewPedanticRegistry()
@@ -106,7 +106,7 @@ func sum(all []*dto.Metric) (total float64) {
 	return total
 }
 
-// The status page has a row for each connection, and its curves are of metrics that there are.
+// The status page has a row for each connection, and its charts use metrics that exist.
 func TestTheStatusPageShowsConnections(t *testing.T) {
 	s := newStage(t)
 	ann := s.connect("ann")

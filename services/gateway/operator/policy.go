@@ -6,7 +6,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Policy says who may call GatewayService.
+// Policy lists who may call each method of GatewayService.
 func Policy() rpc.Policy {
 	askers := []rpc.Role{rpc.RoleDelivery, rpc.RoleAdmin}
 	return rpc.For(&gatewayv1.GatewayService_ServiceDesc, map[string][]rpc.Role{

@@ -22,19 +22,19 @@ import (
 
 // Deps are the sources of the answers. All fields are required.
 type Deps struct {
-	Gateway  string // its id
+	Gateway  string // the gateway's id
 	Sessions *session.Sessions
 	Rooms    *room.Hub
 	Recorder *flight.Recorder
 	Closed   *flight.ClosedLog
 	Metrics  *metrics.Metrics
-	// MaxConnections is the most that the gateway takes.
+	// MaxConnections is the gateway's limit of connections.
 	MaxConnections int
 	// Draining reports whether the gateway is being stopped.
 	Draining func() bool
-	// PendingCommands are on their way to an outcome.
+	// PendingCommands returns the number of commands that wait for an outcome.
 	PendingCommands func() int
-	// Level is the installation's protocol level as the gateway knows it.
+	// Level returns the installation's protocol level as the gateway knows it.
 	Level func() conversation.Level
 }
 
@@ -55,7 +55,8 @@ func (s *Server) Register(server rpc.Registrar) {
 
 const (
 	defaultList = 100
-	// maxStandings bounds the conversations that are listed of one connection, and the connections of one conversation.
+	// maxStandings limits the conversations that are listed for one connection, and the connections listed for one
+	// conversation.
 	maxStandings = 1000
 )
 
@@ -81,7 +82,7 @@ func (s *Server) ListConnections(_ context.Context, request *gatewayv1.ListConne
 
 var errNoConnection = status.Error(codes.NotFound, "no such connection on this gateway")
 
-// GetConnection returns one connection with where it stands in its conversations.
+// GetConnection returns one connection with its position in each conversation.
 func (s *Server) GetConnection(_ context.Context, request *gatewayv1.GetConnectionRequest) (*gatewayv1.GetConnectionResponse, error) {
 	described, found := s.deps.Sessions.Get(request.GetConnectionId())
 	if !found {
@@ -112,7 +113,7 @@ func (s *Server) Disconnect(_ context.Context, request *gatewayv1.DisconnectRequ
 	}
 	closed := uint32(0)
 	for _, described := range sessions {
-		if described.Close(code, "closed by an operator") { // not one that is closing already
+		if described.Close(code, "closed by an operator") { // one that is already closing is not counted
 			closed++
 		}
 	}

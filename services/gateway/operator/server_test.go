@@ -41,13 +41,13 @@ func TestConnectionsAreListedByID(t *testing.T) {
 
 	list, err := s.ListConnections(t.Context(), &gatewayv1.ListConnectionsRequest{Limit: 7})
 	require.NoError(t, err)
-	require.False(t, list.GetMore(), "there are no more than what is asked for")
+	require.False(t, list.GetMore(), "the page contains what was requested, and there are no more")
 	list, err = s.ListConnections(t.Context(), &gatewayv1.ListConnectionsRequest{})
 	require.NoError(t, err)
 	require.Len(t, list.GetConnections(), 7)
 }
 
-// A list may be of one user. One who has not said who they are is nobody's.
+// A list can be restricted to one user. A connection that is not authenticated belongs to no user.
 func TestConnectionsAreListedByUser(t *testing.T) {
 	s := newStage(t)
 	ids := s.many("ann", 2)
@@ -86,7 +86,7 @@ func TestListsThatAreRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// One connection is shown with where it stands in its conversations.
+// One connection is shown with its position in its conversations.
 func TestAConnectionIsShownWithItsStandings(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(gatewaytest.Branch(nil, 3, "x"))
@@ -102,7 +102,7 @@ func TestAConnectionIsShownWithItsStandings(t *testing.T) {
 	require.Equal(t, codes.NotFound, status.Code(err))
 }
 
-// Connections are closed by id or by user, with a code that says whether to come back.
+// Connections are closed by id or by user, with a code that tells the client whether to reconnect.
 func TestConnectionsAreClosed(t *testing.T) {
 	for name, c := range map[string]struct {
 		request func(mine *client) *gatewayv1.DisconnectRequest
@@ -140,7 +140,7 @@ func TestConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// One that is closing already is not counted again.
+// A connection that is already closing is not counted again.
 func TestAConnectionIsClosedOnce(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann")

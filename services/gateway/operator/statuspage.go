@@ -11,7 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/statuspage"
 )
 
-// Charts are the curves of a gateway.
+// Charts are the charts of a gateway's status page.
 func Charts() []statuspage.Chart {
 	return []statuspage.Chart{
 		{Title: "Connections", Metric: "runnel_gateway_connections"},

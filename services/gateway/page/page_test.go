@@ -92,7 +92,8 @@ func TestTheEventAtThePositionIsTakenOff(t *testing.T) {
 	require.Empty(t, page.GetHidden())
 }
 
-// A page is cut before the event with which it would be too large. What is hidden behind the cut comes with the next page.
+// A page is cut before the event that would make it too large. Stretches that are hidden after the cut come with the next
+// page.
 func TestPagesAreTrimmed(t *testing.T) {
 	type ranges = []*conversationv1.Range
 	one := pageOf(9, false, nil, 7).GetEvents()[0].SizeVT() // all are of the same size
@@ -103,14 +104,14 @@ func TestPagesAreTrimmed(t *testing.T) {
 		hidden ranges
 		more   bool
 	}{
-		"it fits":             {pageOf(7, false, ranges{hiddenFrom(6, 7)}, 3, 4, 5), 3 * one, []uint64{3, 4, 5}, ranges{hiddenFrom(6, 7)}, false},
-		"one byte too many":   {pageOf(5, false, nil, 3, 4, 5), 3*one - 1, []uint64{3, 4}, nil, true},
-		"the first always":    {pageOf(5, false, nil, 3, 4, 5), 0, []uint64{3}, nil, true},
-		"only one":            {pageOf(3, false, nil, 3), 0, []uint64{3}, nil, false},
-		"nothing":             {pageOf(3, false, ranges{hiddenFrom(1, 3)}), 0, nil, ranges{hiddenFrom(1, 3)}, false},
-		"hidden before stays": {pageOf(9, true, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5), hiddenFrom(7, 9)}, 3, 6), one, []uint64{3}, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5)}, true},
-		"falling":             {pageOf(9, false, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5), hiddenFrom(7, 8)}, 9, 6, 3), 2 * one, []uint64{9, 6}, ranges{hiddenFrom(4, 5), hiddenFrom(7, 8)}, true},
-		"falling, the first":  {pageOf(9, false, ranges{hiddenFrom(7, 8)}, 9, 6), one, []uint64{9}, ranges{hiddenFrom(7, 8)}, true},
+		"it fits":                     {pageOf(7, false, ranges{hiddenFrom(6, 7)}, 3, 4, 5), 3 * one, []uint64{3, 4, 5}, ranges{hiddenFrom(6, 7)}, false},
+		"one byte too many":           {pageOf(5, false, nil, 3, 4, 5), 3*one - 1, []uint64{3, 4}, nil, true},
+		"the first event always fits": {pageOf(5, false, nil, 3, 4, 5), 0, []uint64{3}, nil, true},
+		"only one":                    {pageOf(3, false, nil, 3), 0, []uint64{3}, nil, false},
+		"nothing":                     {pageOf(3, false, ranges{hiddenFrom(1, 3)}), 0, nil, ranges{hiddenFrom(1, 3)}, false},
+		"a hidden stretch before the cut is kept": {pageOf(9, true, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5), hiddenFrom(7, 9)}, 3, 6), one, []uint64{3}, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5)}, true},
+		"falling":            {pageOf(9, false, ranges{hiddenFrom(1, 2), hiddenFrom(4, 5), hiddenFrom(7, 8)}, 9, 6, 3), 2 * one, []uint64{9, 6}, ranges{hiddenFrom(4, 5), hiddenFrom(7, 8)}, true},
+		"falling, the first": {pageOf(9, false, ranges{hiddenFrom(7, 8)}, 9, 6), one, []uint64{9}, ranges{hiddenFrom(7, 8)}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			Trim(c.page, c.limit)

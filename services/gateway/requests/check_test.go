@@ -46,7 +46,7 @@ func TestMalformedRequestsAreRefused(t *testing.T) {
 	}
 }
 
-// What is at a limit is taken.
+// A value at a limit is accepted.
 func TestRequestsAtTheirLimitsAreTaken(t *testing.T) {
 	for name, f := range map[string]*clientv1.ClientFrame{
 		"read after":           read(&clientv1.Read{ConversationId: groupID, After: 1, Limit: protocol.MaxPage}),
@@ -65,7 +65,7 @@ func TestRequestsAtTheirLimitsAreTaken(t *testing.T) {
 	}
 }
 
-// A frame of a session's own, or without a request, has no request of the table: the session decides about it.
+// A frame without a request of the table is left to the session.
 func TestOtherFramesHaveNoRequest(t *testing.T) {
 	for name, f := range map[string]*clientv1.ClientFrame{
 		"empty":   {},

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const groupID = gatewaytest.GroupID
 
-// history remembers what it is asked, and answers what the test says.
+// history records its calls, and returns what the test has set.
 type history struct {
 	err error
 
@@ -67,12 +67,12 @@ func (h *history) ListMembers(_ context.Context, request *historyv1.ListMembersR
 	return h.listed, h.err
 }
 
-// asked reports whether any call came.
+// asked reports whether history was called.
 func (h *history) asked() bool {
 	return h.read != nil || h.readMessages != nil || h.conversations != nil || h.members != nil
 }
 
-// stage is a handler on a history service and a broker that do what the test says.
+// stage is a handler with a history service and a broker that the test controls.
 type stage struct {
 	*requests.Handler
 
@@ -103,12 +103,12 @@ func newStage(t *testing.T, tracer *flight.Tracer) *stage {
 	return s
 }
 
-// ann is a caller with an allowance for two commands.
+// ann returns a caller with an allowance for two commands.
 func ann() *requests.Caller {
 	return &requests.Caller{User: "ann", Commands: rate.NewLimiter(0, 2), Traces: rate.NewLimiter(rate.Inf, 1)}
 }
 
-// do parses and carries out a request that is good.
+// do parses and carries out a valid request.
 func (s *stage) do(f *clientv1.ClientFrame, maxBytes int) (requests.Answer, error) {
 	s.t.Helper()
 	request, refused := s.Parse(f)
@@ -119,7 +119,7 @@ func (s *stage) do(f *clientv1.ClientFrame, maxBytes int) (requests.Answer, erro
 	return request.Do(ctx, ann(), requests.Bounds{Bytes: maxBytes, EventBytes: maxBytes})
 }
 
-// answered is the frame that a client gets, with the id of its request.
+// answered returns the frame that a client receives, with the id of its request.
 func (s *stage) answered(f *clientv1.ClientFrame, maxBytes int) *clientv1.ServerFrame {
 	s.t.Helper()
 	answer, err := s.do(f, maxBytes)
@@ -140,7 +140,7 @@ func decode(t *testing.T, answer requests.Answer, codec frame.Codec) *clientv1.S
 	return decoded
 }
 
-// waiter notes what it is told of a submit.
+// waiter records what it receives about a submit.
 type waiter struct {
 	mu    sync.Mutex
 	heard []string

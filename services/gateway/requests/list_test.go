@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// The conversations that are listed are the caller's, with everything that the store says of them.
+// The listed conversations are those of the caller, with every field of the store's answer.
 func TestTheCallersConversationsAreListed(t *testing.T) {
 	s := newStage(t, nil)
 	s.history.list = &historyv1.ListConversationsResponse{More: true, Conversations: []*historyv1.Summary{{
@@ -39,7 +39,7 @@ func TestTheCallersConversationsAreListed(t *testing.T) {
 	require.False(t, answered.GetMore())
 }
 
-// Members are listed with their cursors, as the caller may see them.
+// Members are listed with those cursors that the caller may see.
 func TestMembersAreListedWithTheirCursors(t *testing.T) {
 	s := newStage(t, nil)
 	s.history.listed = &historyv1.ListMembersResponse{More: true, Members: []*historyv1.Member{

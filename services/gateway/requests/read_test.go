@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/page"
 )
 
-// unbounded is more than any answer of these tests has.
+// unbounded is larger than any answer of these tests.
 const unbounded = 1 << 20
 
 func seqsOf(page *clientv1.Page) (seqs []uint64) {
@@ -36,7 +36,7 @@ func falling(log []*conversationv1.Event) []*conversationv1.Event {
 	return log
 }
 
-// A read is made as the caller, in the direction that the client asks for.
+// A read is made on behalf of the caller, in the direction that the client requests.
 func TestAReadIsMadeAsTheCaller(t *testing.T) {
 	log := gatewaytest.Branch(nil, 5, "x")
 	for name, c := range map[string]struct {
@@ -96,7 +96,7 @@ func TestAReadWithAHoleIsNoAnswer(t *testing.T) {
 	}
 }
 
-// A page is cut where it would be larger than the answer may be, and says that there is more.
+// A page is cut if it would be larger than the answer may be, and reports that there is more.
 func TestAPageIsCutToItsSize(t *testing.T) {
 	log := gatewaytest.Branch(nil, 6, "a text of some length")
 	size := 0
@@ -109,10 +109,10 @@ func TestAPageIsCutToItsSize(t *testing.T) {
 		more     bool
 		hidden   int
 	}{
-		"all":                  {unbounded, []uint64{2, 3, 4, 5, 6}, false, 1},
-		"as many as fit":       {size, []uint64{2, 3, 4}, true, 0},
-		"one byte too few":     {size - 1, []uint64{2, 3}, true, 0},
-		"always one, any size": {1, []uint64{2}, true, 0},
+		"all":                      {unbounded, []uint64{2, 3, 4, 5, 6}, false, 1},
+		"as many as fit":           {size, []uint64{2, 3, 4}, true, 0},
+		"one byte too little room": {size - 1, []uint64{2, 3}, true, 0},
+		"one event always fits":    {1, []uint64{2}, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, nil)
@@ -120,12 +120,12 @@ func TestAPageIsCutToItsSize(t *testing.T) {
 			answered := s.answered(read(&clientv1.Read{ConversationId: groupID, After: 1}), c.maxBytes).GetPage()
 			require.Equal(t, c.seqs, seqsOf(answered))
 			require.Equal(t, c.more, answered.GetMore())
-			require.Len(t, answered.GetHidden(), c.hidden, "what is hidden behind the cut comes with the next page")
+			require.Len(t, answered.GetHidden(), c.hidden, "a hidden stretch after the cut comes with the next page")
 		})
 	}
 }
 
-// Every encoding has the same events; only two of them have the bytes of the bodies.
+// Every encoding contains the same events; only two of them contain the bytes of the bodies.
 func TestAnswersComeInEveryEncoding(t *testing.T) {
 	log := gatewaytest.Branch(nil, 3, "x")
 	for codec := range frame.Codec(frame.NumCodecs) {
@@ -150,7 +150,7 @@ func TestAnswersComeInEveryEncoding(t *testing.T) {
 	}
 }
 
-// Messages are read as the caller, and only of the kinds that are messages.
+// Messages are read on behalf of the caller, and only kinds that are messages are returned.
 func TestMessagesAreReadAsTheCaller(t *testing.T) {
 	for name, c := range map[string]struct {
 		ask  *clientv1.ReadMessages
@@ -187,7 +187,7 @@ func TestMessagesAreCutToTheirSize(t *testing.T) {
 		maxBytes, n int
 		more        bool
 	}{
-		"all": {unbounded, 3, false}, "two": {two, 2, true}, "one byte too few": {two - 1, 1, true}, "always one": {1, 1, true},
+		"all": {unbounded, 3, false}, "two": {two, 2, true}, "one byte too little room": {two - 1, 1, true}, "always one": {1, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, nil)

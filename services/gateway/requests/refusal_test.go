@@ -48,13 +48,13 @@ func TestErrorsOfTheHistoryServiceAreTranslated(t *testing.T) {
 				require.Equal(t, c.field, refused.GetField())
 				require.Equal(t, c.unexpected, unexpected)
 				require.NotEmpty(t, refused.GetMessage())
-				require.NotContains(t, refused.GetMessage(), "secret", "what the store says is for operators")
+				require.NotContains(t, refused.GetMessage(), "secret", "the store's text is for operators only")
 			})
 		}
 	}
 }
 
-// A hole in the log is the operator's to know: the client tries again.
+// A hole in the log is reported to operators; the client is asked to try again.
 func TestAHoleIsUnexpected(t *testing.T) {
 	s := newStage(t, nil)
 	s.history.page = &historyv1.ReadResponse{Head: 5}

@@ -143,7 +143,7 @@ func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
 	case codes.InvalidArgument:
 		return invalid("", "the request breaks a rule of the history service"), false
 	default:
-		return refusal(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", "the history is away; try again"), true
+		return refusal(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", "the history service is unavailable; try again"), true
 	}
 }
 

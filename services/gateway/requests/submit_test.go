@@ -29,7 +29,7 @@ func hello() *clientv1.Submit {
 	}}
 }
 
-// A command goes to the broker in the caller's name; the waiter is told what becomes of it.
+// A command is published in the caller's name; the waiter receives its outcome.
 func TestASubmitGoesToTheBroker(t *testing.T) {
 	s, w := newStage(t, nil), &waiter{}
 	require.Nil(t, s.Submit(t.Context(), ann(), 7, hello(), w))
@@ -47,7 +47,7 @@ func TestASubmitGoesToTheBroker(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Outcomes[metrics.OutcomeCommitted]), 0)
 }
 
-// The outcome of a create names the conversation whose id follows from the command.
+// The outcome of a create contains the conversation id, which follows from the command.
 func TestTheOutcomeOfACreateNamesItsConversation(t *testing.T) {
 	s, w := newStage(t, nil), &waiter{}
 	create := &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Members: []string{"bob"}}
@@ -60,7 +60,7 @@ func TestTheOutcomeOfACreateNamesItsConversation(t *testing.T) {
 	require.Equal(t, []string{"outcome 7 " + made + " 1 "}, w.heard)
 }
 
-// A command that is not well formed is refused before it takes anything of the caller's allowance; the field is the submit's.
+// A malformed command is refused without using the caller's allowance; the error names the field of the submit.
 func TestMalformedCommandsAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*clientv1.Submit)
@@ -84,7 +84,7 @@ func TestMalformedCommandsAreRefused(t *testing.T) {
 	}
 }
 
-// What the installation's level does not have yet is refused.
+// A kind above the installation's level is refused.
 func TestACommandAboveTheLevelIsRefused(t *testing.T) {
 	s := newStage(t, nil)
 	s.level = 0
@@ -93,7 +93,7 @@ func TestACommandAboveTheLevelIsRefused(t *testing.T) {
 	require.Contains(t, refused.GetMessage(), "level")
 }
 
-// The rate is of the user, not of the connection: above it nothing reaches the broker.
+// The rate limits the user, not the connection: commands above it never reach the broker.
 func TestCommandsAreLimited(t *testing.T) {
 	s, caller := newStage(t, nil), ann()
 	for range 2 {
@@ -106,7 +106,7 @@ func TestCommandsAreLimited(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Limits[metrics.LimitCommandRate]), 0)
 }
 
-// What the broker does not take was not taken: the client is told why, and the waiter hears nothing.
+// If the broker refuses a command, the client gets the reason, and the waiter is not called.
 func TestCommandsThatTheBrokerRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
@@ -126,7 +126,7 @@ func TestCommandsThatTheBrokerRefuses(t *testing.T) {
 			require.Equal(t, c.field, refused.GetField())
 			require.InDelta(t, c.limits, testutil.ToFloat64(s.metrics.Limits[metrics.LimitCommands]), 0)
 			require.Empty(t, w.heard)
-			require.Len(t, spans.Ended(), 2, "its spans do not stay open")
+			require.Len(t, spans.Ended(), 2, "its spans are ended")
 			for _, span := range spans.Ended() {
 				require.Equal(t, codes.Error, span.Status().Code)
 				require.Equal(t, c.err.Error(), span.Status().Description)
@@ -142,7 +142,7 @@ func newTraced(t *testing.T) (*stage, *waiter, *tracetest.SpanRecorder) {
 	return newStage(t, flight.NewTracer(provider, 0)), &waiter{}, spans
 }
 
-// A traced command has one span until the broker holds it, and one until its outcome, which names the trace.
+// A traced command has one span until the broker holds it, and one until its outcome, which contains the trace.
 func TestASubmitIsTraced(t *testing.T) {
 	for name, outcome := range map[string]*conversationv1.Outcome{
 		"committed": {Seq: 4},
@@ -152,7 +152,7 @@ func TestASubmitIsTraced(t *testing.T) {
 			s, w, spans := newTraced(t)
 			require.Nil(t, s.Submit(t.Context(), ann(), 7, hello(), w))
 			require.Len(t, spans.Started(), 2)
-			require.NotEmpty(t, s.submitted[0].Header, "the worker goes on with the trace")
+			require.NotEmpty(t, s.submitted[0].Header, "the worker continues the trace")
 			require.Empty(t, spans.Ended())
 			s.submitted[0].Accepted()
 			require.Len(t, spans.Ended(), 1)
@@ -172,7 +172,7 @@ func TestASubmitIsTraced(t *testing.T) {
 	}
 }
 
-// An outcome may come before the broker's confirmation, which then changes nothing.
+// The outcome may arrive before the broker's confirmation, which then changes nothing.
 func TestAnOutcomeMayComeFirst(t *testing.T) {
 	s, w, spans := newTraced(t)
 	require.Nil(t, s.Submit(t.Context(), ann(), 7, hello(), w))

@@ -11,16 +11,16 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
-// Acknowledge notes how far the client has received and read. It returns false for a seq that does not exist.
+// Acknowledge records how far the client has received and read. It returns false for a seq that does not exist.
 func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
 	r := s.room.Load()
 	if r == nil {
-		return true // it is being put into its room
+		return true // the subscription is being added to its room
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The list of conversations may be newer than the live events. A room that is not ready does not know how far its log reaches:
-	// then nothing is noted here, and the owner of the partition checks the position.
+	// The list of conversations may be newer than the live events. A room that is not ready does not know its head: then
+	// nothing is recorded here, and the owner of the partition checks the position.
 	if max(delivered, read) > max(r.head, r.seen, s.told) {
 		return !r.ready
 	}
@@ -39,8 +39,8 @@ func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
 	return true
 }
 
-// measureDeliveredLocked measures the delay until somebody other than the sender had an event, for events that were sent to
-// somebody at once.
+// measureDeliveredLocked measures the delay until a user other than the sender had an event, for events that were sent to a
+// client at once.
 func (r *Room) measureDeliveredLocked(s *Subscription, seq uint64, now time.Time) {
 	if seq > r.head || seq < r.firstRecentLocked() {
 		return
@@ -52,8 +52,8 @@ func (r *Room) measureDeliveredLocked(s *Subscription, seq uint64, now time.Time
 	}
 }
 
-// retry sends unacknowledged events again, with exponential backoff and jitter, and closes links that never react. It visits only
-// rooms that have sent something since everything was acknowledged.
+// retry sends unacknowledged events again, with exponential backoff and jitter, and closes links whose clients never
+// acknowledge. It visits only rooms that have sent something since everything was acknowledged.
 func (r *Room) retry(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

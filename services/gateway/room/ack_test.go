@@ -17,21 +17,21 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// What a client acknowledges is held to what there is, also while its gateway does not know the conversation's head yet.
+// A client's acknowledgement is checked against the head, also while its gateway does not know the head yet.
 func TestAcknowledgementsAreHeldToWhatThereIs(t *testing.T) {
 	hub := NewHub(t.Context(), Config{Metrics: metrics.New(prometheus.NewRegistry()), Recorder: flight.NewRecorder(64), AckTimeout: time.Second})
 	r := &Room{hub: hub, id: "c", key: hub.cfg.Recorder.KeyOf("c")}
-	// The list of conversations said 5, and the room has not heard more.
+	// The list of conversations has head 5, and the room has not received more.
 	s := &Subscription{to: &Listener{User: "alice", Number: 1}, sent: 3, acked: 3, told: 5}
 	s.room.Store(r)
 
-	require.True(t, s.Acknowledge(math.MaxUint64, 0, time.Now()), "whether there is such an event is for the owner to say")
-	require.Equal(t, uint64(3), s.acked, "but it is not believed")
+	require.True(t, s.Acknowledge(math.MaxUint64, 0, time.Now()), "the partition's owner decides whether the event exists")
+	require.Equal(t, uint64(3), s.acked, "but the position is not recorded")
 	require.True(t, s.Acknowledge(4, 4, time.Now()))
 	require.Equal(t, uint64(4), s.acked)
 
 	r.ready, r.head, r.seen = true, 4, 4
-	require.True(t, s.Acknowledge(5, 5, time.Now()), "the live message of 5 is on its way")
+	require.True(t, s.Acknowledge(5, 5, time.Now()), "the live message of 5 has not arrived yet")
 	require.False(t, s.Acknowledge(6, 0, time.Now()))
 	require.False(t, s.Acknowledge(0, 6, time.Now()))
 	require.Equal(t, uint64(5), s.acked)
@@ -48,7 +48,7 @@ func trail(recorder *flight.Recorder, key flight.Key, seq uint64) []*gatewayv1.S
 	return trail.GetSteps()
 }
 
-// How long an event takes is measured once, by the first who is not its sender.
+// The delay of an event is measured once, by the first acknowledgement of a user other than its sender.
 func TestADeliveryIsMeasuredOnce(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
 
-// hold keeps a subscription behind, as a filler that is slow does; let goes on.
+// hold keeps a subscription behind, as a slow filler does; letGo lets the filler continue.
 func (c *client) hold(s *Subscription) {
 	r := s.room.Load()
 	r.mu.Lock()
@@ -34,14 +34,14 @@ func (c *client) let(s *Subscription) {
 	r.putBehindLocked(s)
 }
 
-// addition is the event that adds bob.
+// addition returns the event that adds bob.
 func addition(log []*conversationv1.Event) *conversationv1.Event {
 	return next(log, "ann", &conversationv1.Body{Action: &conversationv1.Body_AddMembers{
 		AddMembers: &conversationv1.AddMembers{Members: []string{"bob"}},
 	}})
 }
 
-// Who leaves, comes back and leaves again while behind is shown nothing between.
+// A user who leaves, comes back and leaves again while behind gets no event from the time between.
 func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 2, "x")
@@ -59,7 +59,7 @@ func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
 	s.live(r, log[2:]...)
 	var dirty []Sender
 	r.takeMessage(&brokerv1.Live{Receipt: &conversationv1.Receipt{ConversationId: groupID, Version: 1}}, nil, &dirty)
-	require.Empty(t, dirty, "receipts are not for them any more, either")
+	require.Empty(t, dirty, "no receipts are sent to them any more, either")
 	bob.quiet()
 	bob.let(subscription)
 	require.Equal(t, []uint64{3}, bob.seqs(1))
@@ -67,7 +67,7 @@ func TestLeavingTwiceWhileBehindShowsNothingBetween(t *testing.T) {
 	bob.quiet()
 }
 
-// What is behind is on its way: it is not sent again, and its client not closed, however long that takes.
+// Events that a filler is still sending are not sent again, and their client is not closed, however long that takes.
 func TestWhatIsBehindIsNotSentAgain(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -92,7 +92,7 @@ func TestWhatIsBehindIsNotSentAgain(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Retries), 0)
 }
 
-// An acknowledgement begins the tries anew: a client that is slow and alive is not closed.
+// An acknowledgement resets the number of tries: a client that is slow and alive is not closed.
 func TestAnAcknowledgementBeginsTheTriesAnew(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -117,7 +117,7 @@ func TestAnAcknowledgementBeginsTheTriesAnew(t *testing.T) {
 	require.Empty(t, ann.closes)
 }
 
-// A subscription that was given up, or ended while its filler had it, is left alone.
+// A subscription is not changed after it was given up, or after it ended while its filler had it.
 func TestAFillerLeavesAloneWhatIsGone(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -142,7 +142,7 @@ func TestAFillerLeavesAloneWhatIsGone(t *testing.T) {
 	subscription = bob.subscription()
 	r.mu.Lock()
 	r.removeLocked(subscription)
-	r.removeLocked(subscription) // twice does no harm
+	r.removeLocked(subscription) // a second call has no effect
 	subscription.until = 3
 	r.mu.Unlock()
 	more, err = subscription.FillOnce()
@@ -151,7 +151,7 @@ func TestAFillerLeavesAloneWhatIsGone(t *testing.T) {
 	bob.quiet()
 }
 
-// Before it is in a room a subscription says nothing and takes everything: nothing can be judged yet.
+// Before a subscription is in a room it reports no position and accepts every one, because nothing can be checked yet.
 func TestASubscriptionThatIsNotInARoomYet(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
@@ -164,7 +164,7 @@ func TestASubscriptionThatIsNotInARoomYet(t *testing.T) {
 	s.hub.Leave(subscription)
 }
 
-// An event that erases content takes those before it out of memory, also when it comes in the middle of a message.
+// An event that erases content removes the events before it from memory, also in the middle of a message.
 func TestAnErasureInTheMiddleKeepsWhatFollows(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -190,7 +190,7 @@ func TestAnErasureInTheMiddleKeepsWhatFollows(t *testing.T) {
 	require.Equal(t, total, r.bytes)
 }
 
-// The end of an earlier membership, which the room takes late, does not end the present one.
+// The end of an earlier membership, which the room receives late, does not end the current one.
 func TestAnEarlierRemovalEndsNothing(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 2, "x")
@@ -208,7 +208,7 @@ func TestAnEarlierRemovalEndsNothing(t *testing.T) {
 	require.Equal(t, []uint64{5}, bob.seqs(1))
 }
 
-// What is known already is counted, and no gap.
+// Events that are already known are counted, and are not a gap.
 func TestARepeatIsNoGap(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -220,13 +220,13 @@ func TestARepeatIsNoGap(t *testing.T) {
 	s.store.Put(log)
 	s.live(r, log[3])
 	s.live(r, log[3])
-	s.live(r, log[2:]...) // two of three are known
+	s.live(r, log[2:]...) // two of three events are known
 	require.Equal(t, []uint64{4, 5}, ann.seqs(2))
 	require.InDelta(t, 3, testutil.ToFloat64(s.metrics.Repeats), 0)
 	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Gaps), 0)
 }
 
-// A heartbeat does not tell of a head that is on its way: the client would ask for it.
+// A heartbeat does not report a head while its events are being sent: the client would request them.
 func TestAHeartbeatWaitsForWhatIsBehind(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -246,7 +246,7 @@ func TestAHeartbeatWaitsForWhatIsBehind(t *testing.T) {
 	require.Zero(t, subscription.Beat().Head, "once")
 }
 
-// interrupted is the store, with something that happens during the next read.
+// interrupted is the store, with a function that runs during the next read.
 type interrupted struct {
 	*gatewaytest.Store
 
@@ -261,7 +261,8 @@ func (i *interrupted) Read(ctx context.Context, r *historyv1.ReadRequest, o ...g
 	return i.Store.Read(ctx, r, o...)
 }
 
-// A subscription that is put back while its events are read is not given those: the ones before them would be missing.
+// A subscription that is put back while its events are being read is not given those: the ones before them would be
+// missing.
 func TestAPageThatIsLateIsNotQueued(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 5, "x")
@@ -277,7 +278,7 @@ func TestAPageThatIsLateIsNotQueued(t *testing.T) {
 	ann.quiet()
 }
 
-// A room that was closed has no say about the one that took its place.
+// A room that was closed cannot remove the room that replaced it.
 func TestAClosedRoomLeavesTheNextOneAlone(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))

@@ -8,7 +8,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 )
 
-// BenchmarkLiveEvent is what a live event costs before it is encoded for anybody.
+// BenchmarkLiveEvent measures a live event until just before it is encoded.
 func BenchmarkLiveEvent(b *testing.B) {
 	data, err := (&brokerv1.Live{Events: branch(nil, 2, "a message of the usual length, which is not long")[1:]}).MarshalVT()
 	require.NoError(b, err)

@@ -13,13 +13,14 @@ import (
 // entry is an event with its encodings, each made once when first needed. Guarded by the room's mu.
 type entry struct {
 	event *conversationv1.Event
-	// joined are the users whose membership it begins, left the one whose membership it ends; both mostly empty.
+	// joined are the users whose membership begins with the event; left is the user whose membership it ends. Both are
+	// mostly empty.
 	joined []conversation.UserID
 	left   conversation.UserID
 	trace  *flight.EventTrace // nil when it is not sampled
 	size   int
 	frames [frame.NumCodecs][]byte // by codec, without the framing of a transport
-	// pending: somebody other than its sender was sent it at once, and nobody has acknowledged it yet.
+	// pending: the event was sent at once to a user other than its sender, and no such user has acknowledged it yet.
 	pending bool
 }
 
@@ -39,7 +40,7 @@ func newEntries(events []*conversationv1.Event) []*entry {
 
 func (e *entry) seq() uint64 { return e.event.GetSeq() }
 
-// weight is about what the entry takes in memory with its encodings, in bytes.
+// weight is the approximate memory of the entry with its encodings, in bytes.
 func (e *entry) weight() int { return 4*e.size + 256 }
 
 func (e *entry) frame(codec frame.Codec) []byte {
@@ -53,7 +54,7 @@ func (e *entry) frame(codec frame.Codec) []byte {
 	return e.frames[codec]
 }
 
-// Bounds of one message with several events.
+// Limits of one message with several events.
 const (
 	maxMessageBytes  = 48 << 10
 	maxMessageEvents = 64

@@ -12,7 +12,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
-// What was deleted must not come out of a gateway's memory: a client that returns after a deletion gets what history has now.
+// Deleted content must not be sent from a gateway's memory: a client that returns after a deletion gets what history has
+// now.
 func TestDeletedContentIsNotServedFromMemory(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 4, "hello")
@@ -28,7 +29,7 @@ func TestDeletedContentIsNotServedFromMemory(t *testing.T) {
 	s.store.Put(append(append([]*conversationv1.Event{}, log[:3]...), erased, deletion))
 	s.live(r, deletion)
 	for _, e := range r.recent {
-		require.GreaterOrEqual(t, e.event.GetSeq(), deletion.GetSeq(), "the room keeps what was erased")
+		require.GreaterOrEqual(t, e.event.GetSeq(), deletion.GetSeq(), "the room keeps erased content")
 	}
 
 	bob := s.client("bob", frame.Proto)
@@ -45,7 +46,7 @@ func TestAPageFromBeforeADeletionIsNotKept(t *testing.T) {
 	log := branch(nil, 4, "hello")
 	s.store.Put(log)
 	r := s.room()
-	s.live(r, deletionOf(t, log[3])) // the store answers as if the reading had begun before it was committed
+	s.live(r, deletionOf(t, log[3])) // the store answers as if the read had begun before the deletion was committed
 	_, err := r.load(2)
 	require.NoError(t, err)
 	r.mu.Lock()

@@ -24,7 +24,7 @@ func (r *Room) putBehindLocked(s *Subscription) {
 	s.to.Subscriber.Behind(s)
 }
 
-// ConversationID is that of the room.
+// ConversationID returns the id of the room's conversation.
 func (s *Subscription) ConversationID() string { return s.room.Load().id }
 
 // FillOnce queues the next few events of a subscription that is behind, and reports whether there are more. The caller flushes
@@ -53,7 +53,7 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.sent == after && r.ready { // else it was put back meanwhile, to send again, or the room begins anew
+	if s.sent == after && r.ready { // otherwise it was put back meanwhile, to send again, or the room is being reloaded
 		r.queueLocked(s, entries)
 	}
 	return true, nil
@@ -164,11 +164,11 @@ func (r *Room) fillPast(s *Subscription, after uint64) error {
 	return nil
 }
 
-// PageBytes is how large a page of the past may be at most: large events must not fill the send queue of a client that is not
+// PageBytes is the maximum size of a page of history: large events must not fill the send queue of a client that is not
 // slow.
 func (h *Hub) PageBytes(encoding wire.Encoding) int {
 	if encoding.Codec() == frame.JSONWithBytes {
-		return h.cfg.SendQueueBytes / 8 // each body is in it twice
+		return h.cfg.SendQueueBytes / 8 // a page contains each body twice
 	}
 	return h.cfg.SendQueueBytes / 4
 }

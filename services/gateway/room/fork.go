@@ -11,19 +11,18 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/page"
 )
 
-// Forks. A database that is restored from a backup, or fails over to a copy that was behind, ends before what clients have,
-// and goes on with other events. Nobody tells the gateway. It finds out by the chain of hashes:
+// Forks. A database that is restored from a backup, or fails over to a copy that was behind, ends before the clients'
+// positions, and continues with other events. The gateway is not notified. It detects this by the chain of hashes:
 //
-//   - A subscription knows how far its client is (top) and the beginning of the hash there, from the position that the client
-//     resumed with and from what it was sent. The event that follows must name that hash. This costs no read: the comparison
+//   - A subscription knows its client's position (top) and the beginning of the hash there, from the position that the client
+//     resumed with and from the events it was sent. The event that follows must contain that hash. This costs no read: the comparison
 //     is made with the event that is pushed next, or with the head's hash when there is none.
-//   - A room knows the hash of its head. A live event that does not chain to it, or a head in the store that is behind it, means
-//     that the room's memory is of a branch that is gone: it is dropped, and the room begins anew from the store.
+//   - A room knows the hash of its head. A live event that does not chain to it, or a head in the store that is behind it, means that the room's memory is of a branch that no longer exists: it is dropped, and the room is reloaded from the store.
 //
 // A subscription whose client is on another branch is given up with a push of Forked. The client gets nothing more of the
 // conversation until it reconnects.
 
-// hashAtLocked is the hash of an event; nil when the room does not have it.
+// hashAtLocked returns the hash of an event; nil when the room does not have it.
 func (r *Room) hashAtLocked(seq uint64) []byte {
 	switch first := r.firstRecentLocked(); {
 	case seq == r.head:
@@ -67,7 +66,7 @@ func (s *Subscription) isElsewhere(entries []*entry) bool {
 	}
 }
 
-// placeLocked decides how a subscription goes on in a room that is ready: given up, behind or live.
+// placeLocked decides how a subscription continues in a room that is ready: given up, behind or live.
 func (r *Room) placeLocked(s *Subscription) {
 	switch {
 	case s.top > max(r.head, r.seen) || r.isForkedLocked(s):
@@ -75,7 +74,7 @@ func (r *Room) placeLocked(s *Subscription) {
 	case s.sent < r.head:
 		r.putBehindLocked(s)
 	case s.top == r.head && s.topHash == 0:
-		s.topHash = page.HashPrefix(r.headHash) // the client has what is there, and claimed nothing else
+		s.topHash = page.HashPrefix(r.headHash) // the client is at the head, and its hash fits or is not known
 	}
 }
 
@@ -93,21 +92,21 @@ func (r *Room) forkLocked(s *Subscription) {
 // if their clients are known to have only events that are still in the log. The position of any other client must be checked.
 func (r *Room) reloadLocked() {
 	if !r.ready || r.closed {
-		return // it is beginning anew already
+		return // it is being reloaded already
 	}
 	h := r.hub
 	h.cfg.Metrics.Reloads.Inc()
 	h.cfg.Logger.Warn("the log of a conversation differs from the one that was sent to clients; it is read again. Was the database restored, or did it fail over?",
 		"conversation", r.id, "seq", r.head)
 	r.growLocked(-r.bytes)
-	r.receipt = 0 // versions go back with the log
+	r.receipt = 0 // the versions of receipts fall with the log
 	r.recent = nil
 	r.ready, r.head, r.headHash, r.seen, r.missed, r.erasedAt = false, 0, nil, 0, 0, 0
 	for _, s := range r.subscriptions {
 		s.told = 0
 		s.until = 0 // if the membership ends on this branch too, the event that ends it is still to come
 		if s.topHash == 0 && s.top != 0 {
-			s.topHash = ^uint64(0) // no event's: whatever follows, the subscription is given up
+			s.topHash = ^uint64(0) // no event has this hash: whatever follows, the subscription is given up
 		}
 	}
 	h.workers.Go(func() {
@@ -130,13 +129,13 @@ func (r *Room) isClosed() bool {
 	return r.closed
 }
 
-// standpoint is where a room stood when the store was asked for its head.
+// standpoint is the state of a room at the time when the store was asked for the head.
 type standpoint struct {
 	head uint64
 	hash []byte
 }
 
-// standpoint is where the room stands; its head is 0 while that is not known.
+// standpoint returns the current state of the room; its head is 0 while that is not known.
 func (r *Room) standpoint() standpoint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -152,7 +151,7 @@ func (r *Room) compare(before standpoint, now *historyv1.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.ready || r.head < before.head {
-		return // it began anew meanwhile
+		return // the room was reloaded meanwhile
 	}
 	hash := now.GetHeadHash()
 	if now.GetHead() < before.head ||
@@ -163,10 +162,10 @@ func (r *Room) compare(before standpoint, now *historyv1.Head) {
 	r.hearLocked(now.GetHead())
 }
 
-// doubtInterval is the least time between two questions to the store whether a room is on its log.
+// doubtInterval is the least time between two requests to the store for comparing a room with the log.
 const doubtInterval = time.Second
 
-// doubtLocked asks the store whether the room is on its log, now and then.
+// doubtLocked asks the store whether the room's head is on the log, at most once per doubtInterval.
 func (r *Room) doubtLocked() {
 	now := time.Now()
 	if !r.ready || now.Before(r.doubtAt) {

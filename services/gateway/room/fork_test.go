@@ -16,14 +16,14 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// A client that comes back is held to the hash of its position: at the head, in memory, and where history is read.
+// The position of a client that reconnects is compared by hash: at the head, in memory, and where history is read.
 func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 	good := branch(nil, 6, "kept")
 	undone := branch(good[:3], 9, "undone")
 	grown := branch(good, 2000, "kept")
 	for name, c := range map[string]struct {
 		log  []*conversationv1.Event
-		live int // events that come live after the room is there, and are in memory
+		live int // events that arrive live after the room is open, and are in memory
 		has  *clientv1.Position
 		head uint64
 	}{
@@ -58,7 +58,7 @@ func TestAResumedClientIsToldThatItIsOnAnotherBranch(t *testing.T) {
 	}
 }
 
-// A client that is where it says is sent what follows, and costs no read of its own for the comparison.
+// A client whose position is on the log is sent the events after it; the comparison costs no additional read.
 func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
 	log := branch(nil, 6, "kept")
 	for name, has := range map[string]*clientv1.Position{
@@ -85,14 +85,14 @@ func TestAResumedClientOnTheLogGoesOn(t *testing.T) {
 	}
 }
 
-// A client may know more than the gateway does: it was connected to another one. That is no fork, until the events come and
-// are others.
+// A client may know a newer head than the gateway, from another gateway. That is no fork, unless the events that arrive
+// differ.
 func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 	for name, c := range map[string]struct {
 		other, lost bool
 		head        uint64
 	}{
-		"and right": {}, "and on another branch": {other: true, head: 6}, "and have what is lost": {lost: true, head: 4},
+		"and right": {}, "and the client is on another branch": {other: true, head: 6}, "and the client has the lost event": {lost: true, head: 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
@@ -124,7 +124,7 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 	}
 }
 
-// deadBranch is a room in which ann has everything of a log, and bob nothing after its third event, which he was sent.
+// deadBranch is a room in which ann has everything of a log, and bob has the events after the third only in his queue.
 type deadBranch struct {
 	*stage
 
@@ -151,7 +151,7 @@ func newDeadBranch(t *testing.T) *deadBranch {
 	return d
 }
 
-// goOn lets bob's filler work again.
+// goOn lets bob's filler continue.
 func goOn(r *Room, bob *client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,7 +160,8 @@ func goOn(r *Room, bob *client) {
 	r.putBehindLocked(s)
 }
 
-// The store goes back and goes on with other events. Whoever was sent what is gone is told; the others miss nothing.
+// The store goes back and continues with other events. Clients that were sent events that are gone are notified; the others
+// miss nothing.
 func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 	for name, notice := range map[string]func(s *stage, r *Room, anew []*conversationv1.Event){
 		"by the next event, at another seq": func(s *stage, r *Room, anew []*conversationv1.Event) { s.live(r, anew[3]) },
@@ -179,13 +180,13 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 			s.store.Put(branch(anew, 8, "anew"))
 			s.hub.Compare(s.t.Context(), patience)
 		},
-		"by a gap whose events are gone": func(s *stage, r *Room, _ []*conversationv1.Event) {
+		"by a gap whose events no longer exist": func(s *stage, r *Room, _ []*conversationv1.Event) {
 			r.mu.Lock()
 			gone := branch(newLog(r), 10, "undone")
 			r.mu.Unlock()
 			s.live(r, gone[9])
 		},
-		"by somebody who connects": func(s *stage, _ *Room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
+		"by a client that connects": func(s *stage, _ *Room, _ []*conversationv1.Event) { s.client("dan", frame.Proto).resume() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDeadBranch(t)
@@ -212,14 +213,14 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 	}
 }
 
-// newLog is a log that ends as the room does.
+// newLog makes a log that ends where the room's does.
 func newLog(r *Room) []*conversationv1.Event {
 	log := make([]*conversationv1.Event, r.head)
 	log[r.head-1] = &conversationv1.Event{ConversationId: r.id, Seq: r.head, Hash: r.headHash}
 	return log
 }
 
-// A repeat that is older than what is in memory may be the first sign.
+// A repeat that is older than the events in memory may be the first sign that the log went back.
 func TestARepeatThatIsNotInMemoryIsLookedInto(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
@@ -233,14 +234,14 @@ func TestARepeatThatIsNotInMemoryIsLookedInto(t *testing.T) {
 	ann.requireForked(4, 8)
 }
 
-// A live message of nobody knows whom makes the room look, and disturbs no client.
+// A live message of unknown origin makes the room query the store, and disturbs no client.
 func TestAReloadThatFindsTheSameLogDisturbsNobody(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 6, "kept")
 	s.store.Put(log)
 	r := s.room()
 	ann, bob := s.client("ann", frame.Proto), s.client("bob", frame.Proto)
-	ann.resume() // has no hash
+	ann.resume() // the event has no hash
 	bob.resume(position(log[4]))
 	require.Equal(t, []uint64{6}, bob.seqs(1))
 	s.live(r, branch(branch(log[:5], 6, "other"), 7, "other")[6])
@@ -252,7 +253,7 @@ func TestAReloadThatFindsTheSameLogDisturbsNobody(t *testing.T) {
 	require.Equal(t, []uint64{7}, bob.seqs(1))
 }
 
-// A client of which it is not known what it has cannot be said to be on the log.
+// A client whose events are not known cannot be assumed to be on the log.
 func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
@@ -270,7 +271,7 @@ func TestAClientWithoutAHashIsForkedWhenTheLogIsReplaced(t *testing.T) {
 	ann.quiet()
 }
 
-// A client that has got everything of the dead branch, and is sent some of it again, is found out before that.
+// A client that has everything of the dead branch, and is sent some of it again, is detected before that.
 func TestAClientThatIsSentEventsAgainIsJudgedByWhatItHas(t *testing.T) {
 	d := newDeadBranch(t)
 	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
@@ -287,7 +288,7 @@ func TestAClientThatIsSentEventsAgainIsJudgedByWhatItHas(t *testing.T) {
 	ann.quiet()
 }
 
-// Those who come back read from the store what the room does not have, and see that it does not fit.
+// Clients that reconnect read events from the store that the room does not have, and detect that they do not fit.
 func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
 	d := newDeadBranch(t)
 	s, kept, ann := d.stage, d.kept, d.ann
@@ -301,7 +302,7 @@ func TestAPageThatDoesNotFitTheRoomIsNoticed(t *testing.T) {
 	}
 }
 
-// The list of conversations is the store's word: nothing of a dead branch is sent again to whoever is beyond it.
+// The list of conversations comes from the store: no event of a dead branch is sent again to a client that is beyond it.
 func TestAClientOfTheDeadBranchIsToldAtOnce(t *testing.T) {
 	d := newDeadBranch(t)
 	s, kept, undone := d.stage, d.kept, d.undone
@@ -312,7 +313,7 @@ func TestAClientOfTheDeadBranchIsToldAtOnce(t *testing.T) {
 	dan.quiet()
 }
 
-// A membership that ended on the dead branch goes on.
+// A membership that ended only on the dead branch continues.
 func TestAMembershipThatEndedOnTheDeadBranchGoesOn(t *testing.T) {
 	d := newDeadBranch(t)
 	s, r, kept, undone, ann, bob := d.stage, d.r, d.kept, d.undone, d.ann, d.bob
@@ -330,14 +331,14 @@ func TestAMembershipThatEndedOnTheDeadBranchGoesOn(t *testing.T) {
 	s.live(r, more[5:]...)
 	require.Equal(t, []uint64{6, 7, 8, 9, 10}, bob.seqs(5))
 	r.mu.Lock()
-	bob.subscription().sent = 6 // as retry does: the filler looks where the membership ends
+	bob.subscription().sent = 6 // as retry does: the filler checks where the membership ends
 	r.mu.Unlock()
 	goOn(r, bob)
 	require.Equal(t, []uint64{7, 8, 9, 10}, bob.seqs(4))
 	bob.quiet()
 }
 
-// An answer about the room of before says nothing about the one of now.
+// An answer of the store that was requested before a reload is ignored afterwards.
 func TestAnAnswerAboutTheDeadBranchIsIgnored(t *testing.T) {
 	d := newDeadBranch(t)
 	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
@@ -350,7 +351,8 @@ func TestAnAnswerAboutTheDeadBranchIsIgnored(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Reloads), 0)
 }
 
-// An event of the dead branch that comes late does not keep the room waiting for it, nor a client that has it unaware.
+// After an event of the dead branch arrives late, the room does not wait for the events before it, and a client that has it
+// is notified.
 func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 	s := newStage(t)
 	kept := branch(nil, 3, "kept")
@@ -359,7 +361,7 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 	r := s.room()
 	ann := s.client("ann", frame.Proto)
 	ann.resume(position(kept[2]))
-	s.live(r, undone[6]) // 4 to 6 are missing, in the store, too
+	s.live(r, undone[6]) // 4 to 6 are missing, also in the store
 	require.Eventually(t, func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -371,7 +373,7 @@ func TestALateEventOfADeadBranchIsGivenUp(t *testing.T) {
 	require.Equal(t, anew[3].GetHash(), ann.next().GetEvent().GetHash())
 }
 
-// A conversation that the store does not know any more has no position.
+// A conversation that the store no longer knows has no position.
 func TestAConversationThatIsGoneForksItsClients(t *testing.T) {
 	d := newDeadBranch(t)
 	s, ann := d.stage, d.ann
@@ -380,7 +382,7 @@ func TestAConversationThatIsGoneForksItsClients(t *testing.T) {
 	ann.requireForked(0, 8)
 }
 
-// While the store is away a room that has to begin anew waits for it.
+// While the store is unavailable, a room that must be reloaded waits for it.
 func TestAReloadWaitsForTheStore(t *testing.T) {
 	d := newDeadBranch(t)
 	s, r, kept, ann := d.stage, d.r, d.kept, d.ann
@@ -395,7 +397,7 @@ func TestAReloadWaitsForTheStore(t *testing.T) {
 	ann.requireForked(4, 8)
 }
 
-// The position may lie before the membership of today, where the client sees only what its user may see.
+// The position may be before the user's current membership, where the client sees only the events that the user may read.
 func TestAPositionBeforeTheMembershipIsJudged(t *testing.T) {
 	log := branch(nil, 8, "kept")
 	undone := branch(log[:1], 8, "undone")
@@ -412,7 +414,7 @@ func TestAPositionBeforeTheMembershipIsJudged(t *testing.T) {
 			require.Equal(t, uint64(4), c.next().GetHidden().GetFirst())
 			require.Equal(t, []uint64{6, 7, 8}, c.seqs(3))
 		}},
-		"hidden from them": {&clientv1.Position{ConversationId: groupID, Seq: 4, Hash: position(undone[3]).GetHash()}, func(c *client) {
+		"hidden from the user": {&clientv1.Position{ConversationId: groupID, Seq: 4, Hash: position(undone[3]).GetHash()}, func(c *client) {
 			require.Equal(t, uint64(5), c.next().GetHidden().GetFirst())
 			require.Equal(t, []uint64{6, 7, 8}, c.seqs(3))
 		}},
@@ -431,7 +433,7 @@ func TestAPositionBeforeTheMembershipIsJudged(t *testing.T) {
 	}
 }
 
-// A conversation that the user left has a log, too.
+// A conversation that the user left is compared with the log, too.
 func TestAFormerConversationMayFork(t *testing.T) {
 	log := branch(nil, 6, "kept")
 	undone := branch(log[:2], 9, "undone")
@@ -463,7 +465,7 @@ func TestAFormerConversationMayFork(t *testing.T) {
 	}
 }
 
-// A long way is gone in pages. Only the client's own position is judged.
+// A long stretch is read in pages. Only the client's own position is compared.
 func TestAFormerConversationOfSeveralPages(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3*maxMessageEvents, "kept")

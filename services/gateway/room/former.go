@@ -17,13 +17,13 @@ type Former struct {
 	to             *Listener
 	conversationID string
 	after          uint64
-	hash           uint64 // of the event at after, to be judged; 0 when that is done
+	hash           uint64 // hash of the event at after, to be compared; 0 when that is done
 }
 
 // FormerState is the result of Former.FillOnce.
 type FormerState int
 
-// What FillOnce returns.
+// The results of FillOnce.
 const (
 	// FormerMore: some events were queued, and there are more.
 	FormerMore FormerState = iota
@@ -67,7 +67,7 @@ func (f *Former) FillOnce(ctx context.Context) (state FormerState, head uint64, 
 	if f.after > head || (begin < f.after && page.TakePosition(read, f.after, f.hash)) {
 		return FormerForked, head, nil
 	}
-	f.hash = 0 // it is the client's own position that is judged, once
+	f.hash = 0 // only the client's own position is compared, once
 	page.Trim(read, f.hub.PageBytes(f.to.Events))
 	f.hub.queuePast(f.to, f.conversationID, f.hub.cfg.Recorder.KeyOf(f.conversationID), read, ^uint64(0))
 	f.after = max(f.after, page.Last(read, ^uint64(0)))

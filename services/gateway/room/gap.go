@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/page"
 )
 
-// pageEvents is how many events one page of history has at most.
+// pageEvents is the most events in one page of history.
 const pageEvents = 500
 
 // open makes the room ready at a head that was read after the subscription took effect, so no event can be missed in between. The
@@ -36,7 +36,7 @@ func (r *Room) open(head *historyv1.Head) {
 	}
 }
 
-// hearLocked notes a seq that exists.
+// hearLocked records that events up to a seq exist.
 func (r *Room) hearLocked(seq uint64) {
 	r.seen = max(r.seen, seq)
 	if r.ready && r.seen > r.head {
@@ -44,7 +44,7 @@ func (r *Room) hearLocked(seq uint64) {
 	}
 }
 
-// catchUpLocked reads what is missing from history, on a goroutine of its own.
+// catchUpLocked reads missing events from history, on its own goroutine.
 func (r *Room) catchUpLocked() {
 	if first := max(r.head, r.missed) + 1; first <= r.seen {
 		r.hub.cfg.Recorder.Room(gatewayv1.StepKind_STEP_KIND_MISSED, time.Now(), r.key, first, r.seen)
@@ -101,7 +101,7 @@ func (r *Room) catchUp() {
 // an event only after it was committed, so an event that the store does not have was lost.
 func (r *Room) missLocked(taken, heard, head uint64) {
 	switch {
-	case !r.ready || r.head < taken: // it began anew meanwhile
+	case !r.ready || r.head < taken: // the room was reloaded meanwhile
 	case head < taken:
 		r.reloadLocked()
 	case head < heard && head == r.head:
@@ -110,7 +110,7 @@ func (r *Room) missLocked(taken, heard, head uint64) {
 	}
 }
 
-// takePageLocked takes what a page has beyond the head.
+// takePageLocked takes the events of a page that are beyond the head.
 func (r *Room) takePageLocked(entries []*entry, dirty *[]Sender) {
 	for len(entries) > 0 && entries[0].seq() <= r.head {
 		entries = entries[1:]
@@ -134,10 +134,10 @@ func (r *Room) empty() bool {
 	return len(r.subscriptions) == 0
 }
 
-// errReloaded says that a room had to begin anew while its events were read.
+// errReloaded means that a room was reloaded while its events were being read.
 var errReloaded = errors.New("the log of the conversation differs from the one that was sent to clients")
 
-// load reads the events after a seq for everybody in the room who needs them now, once.
+// load reads the events after a seq once for all subscriptions in the room that need them now.
 func (r *Room) load(after uint64) ([]*entry, error) {
 	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
 		read, err := r.hub.read(metrics.ReadBehind, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: pageEvents})
@@ -157,7 +157,7 @@ func (r *Room) load(after uint64) ([]*entry, error) {
 			r.reloadLocked()
 			return nil, errReloaded
 		}
-		if read.GetHead() >= r.erasedAt { // else they may hold what was erased meanwhile
+		if read.GetHead() >= r.erasedAt { // otherwise they may contain content that was erased meanwhile
 			r.prependLocked(entries)
 		}
 		return entries, nil
@@ -165,7 +165,7 @@ func (r *Room) load(after uint64) ([]*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, _ := loaded.([]*entry) // nothing else is ever loaded
+	entries, _ := loaded.([]*entry) // load returns no other type
 	return entries, nil
 }
 

@@ -23,7 +23,7 @@ func TestEventsOfALiveMessageAreAChain(t *testing.T) {
 	require.False(t, chained(nil, []*entry{entries[2], other[3]}))
 }
 
-// A hole is counted and logged as an error however the store shows it; an outage is not.
+// A missing event is counted and logged as an error, however the store's answer shows it; an outage is not.
 func TestAHoleIsNoOutage(t *testing.T) {
 	for name, c := range map[string]struct {
 		err   error

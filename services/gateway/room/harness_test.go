@@ -34,7 +34,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is for what happens in a moment. A test that waits for it in vain fails.
+// patience limits the wait for something that happens in a moment. A test that exceeds it fails.
 const patience = 10 * time.Second
 
 const groupID = gatewaytest.GroupID
@@ -58,7 +58,7 @@ type stage struct {
 	clients sync.WaitGroup
 }
 
-// fakeBus delivers nothing by itself.
+// fakeBus delivers only the messages of the test.
 type fakeBus struct {
 	mu           sync.Mutex
 	closed       bool
@@ -127,7 +127,7 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
-// room is a room that stands where the store does.
+// room makes a room at the store's head.
 func (s *stage) room() *Room {
 	r := &Room{hub: s.hub, id: groupID, key: s.hub.cfg.Recorder.KeyOf(groupID), sub: fakeSubscription{s.bus, groupID}}
 	s.hub.mu.Lock()
@@ -137,14 +137,14 @@ func (s *stage) room() *Room {
 	return r
 }
 
-// live hands a room events as they come from the bus.
+// live passes events to a room, as the bus does.
 func (s *stage) live(r *Room, events ...*conversationv1.Event) {
 	var dirty []Sender
 	r.takeMessage(&brokerv1.Live{Events: events}, newEntries(events), &dirty)
 	flushAll(dirty)
 }
 
-// sweep does what time asks for, once the fillers have done their part: what is behind is not sent again.
+// sweep does the periodic work, once the fillers are done: subscriptions that are behind are not sent events again.
 func (s *stage) sweep(now time.Time) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool {
@@ -160,7 +160,7 @@ func (s *stage) sweep(now time.Time) {
 	s.hub.Sweep(now)
 }
 
-// client is a listener whose frames the test reads. It does what a session does, no more.
+// client is a listener whose frames the test reads. It does only what a session does.
 type client struct {
 	Listener
 
@@ -275,7 +275,7 @@ func (c *client) send(f *clientv1.ServerFrame) {
 	c.link.Flush()
 }
 
-// resume subscribes as a session does when it connects, to what the store lists.
+// resume subscribes as a session does when it connects, to the conversations that the store lists.
 func (c *client) resume(positions ...*clientv1.Position) {
 	c.stage.t.Helper()
 	list, err := c.stage.store.ListConversations(c.stage.t.Context(), &historyv1.ListConversationsRequest{})
@@ -335,7 +335,7 @@ func (c *client) fillFormer(p *clientv1.Position) {
 	}
 }
 
-// next is the next frame that the client gets.
+// next returns the next frame that the client receives.
 func (c *client) next() *clientv1.ServerFrame {
 	c.stage.t.Helper()
 	select {
@@ -347,7 +347,7 @@ func (c *client) next() *clientv1.ServerFrame {
 	}
 }
 
-// seqs are those of the next n frames, which must be events.
+// seqs returns the seqs of the next n frames, which must be events.
 func (c *client) seqs(n int) (seqs []uint64) {
 	c.stage.t.Helper()
 	for range n {
@@ -358,7 +358,7 @@ func (c *client) seqs(n int) (seqs []uint64) {
 	return seqs
 }
 
-// quiet sends the client a frame of the test's own, and requires that nothing came before it.
+// quiet sends the client a marker frame, and requires that no other frame came before it.
 func (c *client) quiet() {
 	c.stage.t.Helper()
 	c.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_TokenExpiring{TokenExpiring: &clientv1.TokenExpiring{ExpiresMs: 7}}})

@@ -33,7 +33,8 @@ type Log interface {
 
 // Bus is the source of live messages.
 type Bus interface {
-	// Subscribe sends the live messages of a conversation to to, from some later moment on. It fails only if the bus is closed.
+	// Subscribe starts delivering the live messages of a conversation to to. It takes effect some time after the call, see
+	// Flush. It fails only if the bus is closed.
 	Subscribe(conversationID string, to chan *nats.Msg) (Unsubscriber, error)
 	// Flush returns when all subscriptions are in effect.
 	Flush(ctx context.Context) error
@@ -54,11 +55,11 @@ type Config struct {
 	// room back.
 	Joined func(userID, conversationID string)
 
-	SendQueueBytes int           // that may wait for one client
-	RecentBytes    int           // of recent events of all conversations
-	AckTimeout     time.Duration // until an unacknowledged event is sent again; doubles with each try
-	AckTries       int           // times that it is sent again before the link is closed
-	HistoryTimeout time.Duration // of one call of history
+	SendQueueBytes int           // limit of the bytes that wait for one client
+	RecentBytes    int           // limit of recent events of all conversations, in bytes
+	AckTimeout     time.Duration // time until an unacknowledged event is sent again; doubles with each try
+	AckTries       int           // number of times that an event is sent again before the link is closed
+	HistoryTimeout time.Duration // time limit of one call of history
 }
 
 // Hub holds the rooms. Live messages arrive through a few shards, those of one conversation always through the same shard. One
@@ -101,7 +102,7 @@ func NewHub(ctx context.Context, cfg Config) *Hub {
 	return h
 }
 
-// Run hands out live messages until ctx ends. Call Wait afterwards.
+// Run distributes live messages until ctx ends. Call Wait afterwards.
 func (h *Hub) Run(ctx context.Context) {
 	var shards sync.WaitGroup
 	for i := range h.shards {
@@ -141,17 +142,18 @@ func (h *Hub) work(ctx context.Context, s *shard) {
 	}
 }
 
-// shardOf is the shard of a conversation; always the same, or its events would overtake each other.
+// shardOf returns the shard of a conversation. It is always the same; otherwise events of the conversation would overtake
+// each other.
 func (h *Hub) shardOf(conversationID string) *shard {
 	return &h.shards[conversation.Partition(conversationID, len(h.shards))]
 }
 
-// FlushSoon has what was queued to a sender written together with what the conversation's shard has for it.
+// FlushSoon lets the conversation's shard write what was queued to a sender, together with what the shard has for it.
 func (h *Hub) FlushSoon(conversationID string, sender Sender) {
 	select {
 	case h.shardOf(conversationID).replies <- sender:
 	default:
-		sender.Flush() // the shard is far behind
+		sender.Flush() // the queue of the shard is full
 	}
 }
 
@@ -163,7 +165,7 @@ func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
 	}
 	r := h.Room(broker.ConversationOf(msg.Subject))
 	if r == nil {
-		return // everybody left meanwhile
+		return // all subscribers left meanwhile
 	}
 	traces := h.cfg.Tracer.FanOut(h.ctx, &live)
 	entries := newEntries(live.GetEvents())
@@ -173,7 +175,7 @@ func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
 	r.takeMessage(&live, entries, dirty)
 	for _, t := range traces {
 		if t != nil {
-			t.End(0) // it was a repeat, or came before one that is missing
+			t.End(0) // every event was a repeat, or comes after one that is missing
 		}
 	}
 }
@@ -200,8 +202,7 @@ func flushAll(dirty []Sender) {
 	_ = group.Wait() // the parts return no errors
 }
 
-// Enter puts subscriptions into rooms, making those that are not there yet. The subscriptions, by conversation, and the summaries
-// are of the same conversations.
+// Enter puts subscriptions into their rooms, and creates the rooms that do not exist yet. Both maps have the same keys.
 func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*historyv1.Summary) {
 	var fresh []*Room
 	for _, summary := range summaries {
@@ -214,7 +215,7 @@ func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*history
 			if err != nil {
 				// Only a closed bus refuses subscriptions: the gateway is stopping.
 				h.mu.Unlock()
-				h.cfg.Logger.Warn("a conversation cannot be listened to", "conversation", r.id, "error", err)
+				h.cfg.Logger.Warn("could not subscribe to a conversation", "conversation", r.id, "error", err)
 				return
 			}
 			r.sub = sub
@@ -233,14 +234,14 @@ func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*history
 	}
 }
 
-// welcomeLocked begins with a new subscription. listed is the head in the list of conversations that it comes from.
+// welcomeLocked initialises a new subscription. listed is the head in the list of conversations from which it was made.
 func (r *Room) welcomeLocked(s *Subscription, listed uint64) {
 	head := r.head
 	r.hearLocked(listed)
 	switch {
-	case !r.ready: // it will look at all its subscriptions
+	case !r.ready: // the reload will handle all its subscriptions
 	case listed < head:
-		r.doubtLocked() // it took more since the list was read, or the store went back
+		r.doubtLocked() // the room has taken more since the list was read, or the store went back
 		r.placeLocked(s)
 	default:
 		r.placeLocked(s)
@@ -328,7 +329,7 @@ func (h *Hub) closeIfEmptyLocked(r *Room) {
 	r.closed = true
 	delete(h.rooms, r.id)
 	h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
-	_ = r.sub.Unsubscribe() // fails only when the bus is closed, which ends it as well
+	_ = r.sub.Unsubscribe() // fails only if the bus is closed, which ends the subscription as well
 	r.growLocked(-r.bytes)
 	r.recent = nil
 }
@@ -350,17 +351,17 @@ func (h *Hub) Room(conversationID string) *Room {
 	return h.rooms[conversationID]
 }
 
-// Count is the number of rooms.
+// Count returns the number of rooms.
 func (h *Hub) Count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.rooms)
 }
 
-// RecentBytes is the size of the recent events that are kept.
+// RecentBytes returns the size of the recent events that are kept.
 func (h *Hub) RecentBytes() int64 { return h.recentBytes.Load() }
 
-// Waiting is how many live messages wait in each shard.
+// Waiting returns how many live messages wait in each shard.
 func (h *Hub) Waiting() []int {
 	waiting := make([]int, len(h.shards))
 	for i := range h.shards {
@@ -391,7 +392,7 @@ func (h *Hub) Compare(ctx context.Context, within time.Duration) {
 
 func (h *Hub) compareRooms(ctx context.Context, rooms []*Room) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
-		before := make(map[*Room]standpoint, len(part)) // what was taken by then is in the store, or it went back
+		before := make(map[*Room]standpoint, len(part)) // everything taken before this is in the store, unless the store went back
 		for _, r := range part {
 			before[r] = r.standpoint()
 		}

@@ -28,9 +28,9 @@ func (f *flushed) QueueEvents([]byte, []*flight.Delivery) (uint32, bool) { retur
 func (f *flushed) Close(errcode.CloseCode, string) bool                  { return false }
 func (f *flushed) Flush()                                                { f.times++ }
 
-// When a shard is so far behind that its queue is full, what is queued goes out at once instead.
+// When the queue of a shard is full, what is queued is written at once instead.
 func TestFlushSoonDoesNotWaitForAFullShard(t *testing.T) {
-	h := NewHub(t.Context(), Config{}) // nobody works it off
+	h := NewHub(t.Context(), Config{}) // no goroutine empties the queue
 	replies := h.shardOf(groupID).replies
 	for range shardCapacity {
 		h.FlushSoon(groupID, &flushed{})
@@ -46,7 +46,7 @@ func TestFlushSoonDoesNotWaitForAFullShard(t *testing.T) {
 	require.Len(t, replies, shardCapacity)
 }
 
-// However many there are, each is flushed once.
+// Every link is flushed once, however many there are.
 func TestManyAreFlushedOnceEach(t *testing.T) {
 	for _, n := range []int{0, 1, 63, 64, 65, 1000} {
 		senders, dirty := make([]flushed, n), []Sender{}
@@ -80,7 +80,7 @@ func TestALargeStretchGoesThroughFillers(t *testing.T) {
 	require.InDelta(t, 17, testutil.ToFloat64(s.metrics.Filled), 0)
 }
 
-// A room that everybody leaves while its gap cannot be filled gives up: nobody reads for it any more.
+// A room gives up its gap when all subscribers leave: no goroutine continues to read for it.
 func TestARoomThatClosesGivesItsGapUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
@@ -109,7 +109,7 @@ func TestARoomThatClosesGivesItsGapUp(t *testing.T) {
 	})
 }
 
-// A gap is filled as soon as the store is there again.
+// A gap is filled as soon as the store is available again.
 func TestAGapWaitsForTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
@@ -127,7 +127,7 @@ func TestAGapWaitsForTheStore(t *testing.T) {
 	})
 }
 
-// A room whose last member left the conversation, rather than the gateway, is closed with the next sweep.
+// A room whose last member left the conversation, rather than the gateway, is closed by the next sweep.
 func TestASweepClosesRoomsThatAreEmpty(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -145,21 +145,21 @@ func TestASweepClosesRoomsThatAreEmpty(t *testing.T) {
 	require.Nil(t, s.hub.Room(groupID))
 	require.Equal(t, []string{groupID}, s.bus.unsubscribed)
 	require.Zero(t, s.hub.RecentBytes())
-	s.live(r, branch(log, 5, "late")[4]) // it was on its way
-	require.Zero(t, s.hub.RecentBytes(), "a room that is closed keeps nothing")
+	s.live(r, branch(log, 5, "late")[4]) // a live message that arrives late
+	require.Zero(t, s.hub.RecentBytes(), "a closed room keeps nothing")
 }
 
-// Nobody listens to a conversation on a bus that is closed.
+// No subscription is possible on a bus that is closed.
 func TestABusThatIsClosedTakesNoRooms(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
 	s.bus.closed = true
 	s.client("ann", frame.Proto).resume()
 	require.Zero(t, s.hub.Count())
-	require.Contains(t, s.logs.String(), "cannot be listened to")
+	require.Contains(t, s.logs.String(), "could not subscribe to a conversation")
 }
 
-// Heads that cannot be compared are compared the next time.
+// If heads cannot be compared, they are compared the next time.
 func TestHeadsThatCannotBeCompared(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
@@ -181,7 +181,7 @@ func uniq(all []int) (different []int) {
 	return different
 }
 
-// A hole is told apart from an outage.
+// A missing event and an outage are reported differently.
 func TestAHoleIsCounted(t *testing.T) {
 	s := newStage(t)
 	s.hub.ReadFailed(historyErr{}, "away")
@@ -195,7 +195,7 @@ type historyErr struct{}
 
 func (historyErr) Error() string { return "away" }
 
-// A conversation that does not exist any more has no head, and one that nobody has heard of no events.
+// A conversation that no longer exists has no head, and one without events has none, either.
 func TestARoomOfNothing(t *testing.T) {
 	s := newStage(t)
 	ann := s.client("ann", frame.Proto)
@@ -217,7 +217,7 @@ func TestARoomOfNothing(t *testing.T) {
 	require.NotNil(t, ann.next().GetReceipt())
 }
 
-// What was heard of before the room was open, and the store does not have, is gone.
+// Events that were heard of before the room was open, and that the store does not have, are lost.
 func TestARoomThatOpensBelowWhatItHeard(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 5, "x")

@@ -11,18 +11,18 @@ import (
 type Listener struct {
 	User         string
 	ConnectionID string
-	// Number stands for the connection in the recorder.
+	// Number identifies the connection in the recorder.
 	Number uint32
-	// Events is the encoding of events, Answers that of everything else.
+	// Events is the encoding of events, Answers the encoding of all other frames.
 	Events, Answers wire.Encoding
-	// Receipts: the client wants them.
+	// Receipts reports whether the client wants receipts.
 	Receipts bool
 
 	Sender     Sender
 	Subscriber Subscriber
 }
 
-// Sender takes ready-made messages for one client: a link does. See link.Link for what the methods promise.
+// Sender accepts ready-made messages for one client: a link does. See link.Link for what the methods promise.
 type Sender interface {
 	Queue(message []byte) (first bool)
 	QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool)
@@ -32,10 +32,10 @@ type Sender interface {
 
 // Subscriber is notified of changes to its subscriptions. It is called with the room's lock held: it must not call a room.
 type Subscriber interface {
-	// Behind asks to call FillOnce until there is no more.
+	// Behind asks the session to call FillOnce until it returns false.
 	Behind(s *Subscription)
-	// Detached reports that the membership ended: last is the last event of the conversation that is for this user. The subscription
-	// has left its room.
+	// Detached reports that the membership ended: last is the last event that this user may read. The subscription has left
+	// its room.
 	Detached(s *Subscription, conversationID string, last uint64)
 	// Forked reports that the client is on another branch of the log: seq is its position, head the newest event. The subscription
 	// has left its room.

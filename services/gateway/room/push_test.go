@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
-// Each connection gets events in its encoding, live and from history, and can check them as far as that goes.
+// Each connection gets events in its encoding, live and from history, and can verify them as far as the encoding permits.
 func TestEventsComeInTheEncodingOfTheConnection(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 4, "hello")
@@ -52,7 +52,7 @@ func TestEventsComeInTheEncodingOfTheConnection(t *testing.T) {
 	}
 }
 
-// A hole is never passed over: not to those who listen, not to those who come back.
+// A gap is never skipped, neither for live subscriptions nor for clients that reconnect.
 func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 	log := branch(nil, 8, "x")
 	for name, begin := range map[string]func(s *stage) *client{
@@ -92,30 +92,30 @@ func TestAHoleInTheStoreIsNotPassedOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			c := begin(s)
-			require.Eventually(t, func() bool { return testutil.ToFloat64(s.metrics.Holes) > 1 }, patience, time.Millisecond, "it is tried again")
+			require.Eventually(t, func() bool { return testutil.ToFloat64(s.metrics.Holes) > 1 }, patience, time.Millisecond, "the read is tried again")
 			require.Contains(t, s.logs.String(), groupID)
 			require.Contains(t, s.logs.String(), "level=ERROR")
 			c.quiet()
 			s.store.Set(func() { s.store.Missing = 0 })
 			require.Equal(t, []uint64{4, 5, 6, 7, 8}, c.seqs(5))
-			require.Zero(t, testutil.ToFloat64(s.metrics.Reloads), "a hole is no fork")
+			require.Zero(t, testutil.ToFloat64(s.metrics.Reloads), "a hole is not a fork")
 		})
 	}
 }
 
-// Pages in which each body comes twice are shorter.
+// Pages in which each body is contained twice have fewer events.
 func TestAPageFitsIntoTheSendQueue(t *testing.T) {
 	s := newStage(t)
 	require.Equal(t, s.hub.cfg.SendQueueBytes/4, s.hub.PageBytes(s.client("ann", frame.JSON).Events))
 	require.Equal(t, s.hub.cfg.SendQueueBytes/8, s.hub.PageBytes(s.client("bob", frame.JSONWithBytes).Events))
 }
 
-// removal is the event that removes bob.
+// removal returns the event that removes bob.
 func removal(log []*conversationv1.Event) *conversationv1.Event {
 	return next(log, "cem", &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "bob"}}})
 }
 
-// Nobody gets an event after the one that ended their membership, whether they are live or behind.
+// No user gets an event after the one that ended their membership, whether live or behind.
 func TestAMembershipEndsWithItsLastEvent(t *testing.T) {
 	for name, behind := range map[string]bool{"live": false, "behind": true} {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +128,7 @@ func TestAMembershipEndsWithItsLastEvent(t *testing.T) {
 			bob.resume()
 			subscription := bob.subscription()
 			r.mu.Lock()
-			subscription.behind = behind // its filler is slow
+			subscription.behind = behind // his filler is slow
 			r.mu.Unlock()
 			log = append(log, removal(log))
 			log = branch(log, 6, "secret")
@@ -150,7 +150,7 @@ func TestAMembershipEndsWithItsLastEvent(t *testing.T) {
 	}
 }
 
-// Those whose membership begins are told to the sessions, once for each event.
+// Users whose membership begins are reported to the sessions, once for each event.
 func TestJoinsAreTold(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 2, "x")
@@ -162,16 +162,16 @@ func TestJoinsAreTold(t *testing.T) {
 	require.Equal(t, "dan", <-s.joined)
 	require.Equal(t, "eve", <-s.joined)
 	s.live(r, added)
-	require.Empty(t, s.joined, "a repeat joins nobody")
+	require.Empty(t, s.joined, "a repeat reports no user")
 }
 
-// A message that was lost on the bus is read from the store, whatever shows that it was lost.
+// A message that was lost on the bus is read from the store, however the loss is detected.
 func TestAGapIsFilled(t *testing.T) {
 	log := branch(nil, 6, "x")
 	for name, notice := range map[string]func(s *stage, r *Room){
 		"by the next event":  func(s *stage, r *Room) { s.live(r, log[5]) },
 		"by comparing heads": func(s *stage, _ *Room) { s.hub.Compare(s.t.Context(), patience) },
-		"by somebody who connects": func(s *stage, _ *Room) {
+		"by a client that connects": func(s *stage, _ *Room) {
 			s.client("dan", frame.Proto).resume()
 		},
 	} {
@@ -184,14 +184,14 @@ func TestAGapIsFilled(t *testing.T) {
 			s.store.Put(log)
 			notice(s, r)
 			require.Equal(t, []uint64{4, 5, 6}, ann.seqs(3))
-			s.live(r, log[3:]...) // it comes after all
+			s.live(r, log[3:]...) // the lost message arrives after all
 			ann.quiet()
 			require.InDelta(t, 3, testutil.ToFloat64(s.metrics.GapEvents), 0)
 		})
 	}
 }
 
-// A client that does not acknowledge is sent the events again, less and less often, and is closed at last.
+// A client that does not acknowledge is sent the events again, at growing intervals, and is closed at last.
 func TestWhatIsNotAcknowledgedIsSentAgain(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -215,7 +215,7 @@ func TestWhatIsNotAcknowledgedIsSentAgain(t *testing.T) {
 	for range s.hub.cfg.AckTries {
 		now = now.Add(wait + time.Second)
 		s.sweep(now)
-		require.Equal(t, []uint64{5}, ann.seqs(1), "only what is not acknowledged")
+		require.Equal(t, []uint64{5}, ann.seqs(1), "only unacknowledged events")
 		wait *= 2
 	}
 	bob.quiet()
@@ -224,7 +224,7 @@ func TestWhatIsNotAcknowledgedIsSentAgain(t *testing.T) {
 	require.Equal(t, errcode.CloseNoAck, <-ann.closes)
 }
 
-// A resume is served from memory, from the store, and from both, without a seq twice.
+// A resume is served from memory, from the store, and from both, and no seq is sent twice.
 func TestAResumeIsServedFromMemoryAndTheStore(t *testing.T) {
 	for _, recent := range []int{0, 1, 20, 700} {
 		for _, has := range []int{1, 650, 705, 719} {
@@ -247,7 +247,7 @@ func TestAResumeIsServedFromMemoryAndTheStore(t *testing.T) {
 	}
 }
 
-// Memory for recent events is bounded, in total.
+// Memory for recent events is bounded in total.
 func TestRecentEventsAreBounded(t *testing.T) {
 	s := newStage(t)
 	s.hub.cfg.RecentBytes = 40_000
@@ -266,7 +266,7 @@ func TestRecentEventsAreBounded(t *testing.T) {
 	require.Nil(t, s.hub.Room(groupID))
 }
 
-// The first subscription makes a room, listens, and reads the head; the last one that leaves closes it.
+// The first subscription creates a room, subscribes on the bus and reads the head; the last one that leaves closes it.
 func TestARoomLivesAsLongAsItsSubscriptions(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -278,7 +278,7 @@ func TestARoomLivesAsLongAsItsSubscriptions(t *testing.T) {
 	require.Contains(t, s.bus.subscribed, groupID)
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Rooms), 0)
 	s.hub.Leave(ann.subscription())
-	s.hub.Leave(ann.subscription()) // twice does no harm
+	s.hub.Leave(ann.subscription()) // a second call has no effect
 	require.Equal(t, 1, s.hub.Count())
 	s.hub.Leave(bob.subscription())
 	require.Zero(t, s.hub.Count())
@@ -286,7 +286,7 @@ func TestARoomLivesAsLongAsItsSubscriptions(t *testing.T) {
 	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Rooms), 0)
 }
 
-// A room whose head cannot be read, or whose subscription is not in effect, is opened as soon as it can be.
+// A room whose head cannot be read, or whose subscription is not in effect, is opened as soon as possible.
 func TestARoomIsOpenedWhenItCanBe(t *testing.T) {
 	for name, away := range map[string]func(s *stage, away bool){
 		"the store": func(s *stage, away bool) { s.store.Set(func() { s.store.Down = away }) },
@@ -304,7 +304,7 @@ func TestARoomIsOpenedWhenItCanBe(t *testing.T) {
 			ann := s.client("ann", frame.Proto)
 			ann.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 5, JoinedSeq: 1}}, position(log[2]))
 			r := s.hub.Room(groupID)
-			s.live(r, log[4]) // nobody knows yet what comes before it
+			s.live(r, log[4]) // the event before it is not known yet
 			ann.quiet()
 			away(s, false)
 			require.Equal(t, []uint64{4, 5}, ann.seqs(2))
@@ -312,7 +312,7 @@ func TestARoomIsOpenedWhenItCanBe(t *testing.T) {
 	}
 }
 
-// Live messages come in through the bus; what cannot be decoded, or is of no room, is passed over.
+// Live messages arrive through the bus; those that cannot be decoded, or belong to no room, are ignored.
 func TestLiveMessagesComeThroughTheBus(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -333,7 +333,7 @@ func TestLiveMessagesComeThroughTheBus(t *testing.T) {
 	require.Contains(t, s.logs.String(), "cannot be decoded")
 }
 
-// What was queued to a sender goes out with the conversation's shard.
+// What was queued to a sender is written by the conversation's shard.
 func TestFlushSoon(t *testing.T) {
 	s := newStage(t)
 	ann := s.client("ann", frame.Proto)
@@ -342,7 +342,7 @@ func TestFlushSoon(t *testing.T) {
 	require.Equal(t, uint64(7), ann.next().GetId())
 }
 
-// A receipt is pushed to everybody who wants receipts, unless a newer one was.
+// A receipt is pushed to every client that wants receipts, unless a newer one was.
 func TestReceiptsArePushedInOrder(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
@@ -363,7 +363,7 @@ func TestReceiptsArePushedInOrder(t *testing.T) {
 	bob.quiet()
 }
 
-// A heartbeat says what moved since the last one, once.
+// A heartbeat reports what has moved since the last one, once.
 func TestABeatSaysWhatMoved(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -372,7 +372,7 @@ func TestABeatSaysWhatMoved(t *testing.T) {
 	ann := s.client("ann", frame.Proto)
 	ann.resume()
 	subscription := ann.subscription()
-	require.Equal(t, uint64(0), subscription.Beat().Head, "the list said so")
+	require.Equal(t, uint64(0), subscription.Beat().Head, "the list had this head")
 	log = branch(log, 4, "x")
 	s.store.Put(log)
 	s.live(r, log[3])
@@ -382,10 +382,10 @@ func TestABeatSaysWhatMoved(t *testing.T) {
 	require.Equal(t, Beat{ConversationID: groupID, Delivered: 4, Read: 2}, subscription.Beat())
 	require.Nil(t, subscription.Unfinished())
 	require.Equal(t, uint64(4), subscription.Standing().GetAcknowledged())
-	require.Equal(t, Beat{}, (&Subscription{}).Beat(), "it has no room yet")
+	require.Equal(t, Beat{}, (&Subscription{}).Beat(), "the subscription has no room yet")
 }
 
-// Operators see what a room holds.
+// Operators see the state of a room.
 func TestARoomShowsWhatItHolds(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")

@@ -31,12 +31,12 @@ func (r *Room) rememberLocked(entries []*entry) {
 	r.trimLocked()
 }
 
-// dropLocked forgets the oldest recent events.
+// dropLocked removes the oldest recent events.
 func (r *Room) dropLocked(n int) {
 	for _, e := range r.recent[:n] {
 		r.growLocked(-e.weight())
 	}
-	clear(r.recent[:n]) // the array goes when append outgrows it
+	clear(r.recent[:n]) // the array is freed when append outgrows it
 	r.recent = r.recent[n:]
 }
 
@@ -51,7 +51,8 @@ func (r *Room) trimLocked() {
 	}
 }
 
-// prependLocked keeps events that come right before the recent ones, so that the next one to return finds them in memory.
+// prependLocked keeps events that come right before the recent ones, so that the next client that returns finds them in
+// memory.
 func (r *Room) prependLocked(entries []*entry) {
 	end := 0
 	for end < len(entries) && entries[end].event.GetSeq() < r.firstRecentLocked() {
@@ -68,7 +69,7 @@ func (r *Room) prependLocked(entries []*entry) {
 	r.trimLocked()
 }
 
-// firstRecentLocked is the seq of the oldest event in memory; head + 1 when there is none.
+// firstRecentLocked returns the seq of the oldest event in memory; head + 1 when there is none.
 func (r *Room) firstRecentLocked() uint64 {
 	return r.head + 1 - uint64(len(r.recent))
 }

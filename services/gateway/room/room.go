@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
-// Room is one conversation that somebody here listens to.
+// Room is one conversation with a subscription on this gateway.
 //
 //	opening ──head known──▶ ready ◀──▶ catching up (an event is missing: history is read until it is found)
 //	   ▲                      │
@@ -24,28 +24,28 @@ import (
 type Room struct {
 	hub   *Hub
 	id    string
-	key   flight.Key         // stands for id in the recorder
+	key   flight.Key         // identifies id in the recorder
 	sub   Unsubscriber       // guarded by Hub.mu
-	loads singleflight.Group // of pages, by the seq they begin after
+	loads singleflight.Group // pages being loaded, by the seq they begin after
 
 	mu            sync.Mutex
 	ready         bool
-	closed        bool // out of the hub: nothing is kept any more
+	closed        bool // removed from the hub: nothing is kept any more
 	catching      bool
 	head          uint64 // the newest event taken
-	headHash      []byte // of that event; empty when it is not known
-	seen          uint64 // the newest seq heard of; above head while something is missing
-	missed        uint64 // the newest seq that was noted as missing
+	headHash      []byte // hash of that event; empty when it is not known
+	seen          uint64 // the newest seq known to exist; above head while events are missing
+	missed        uint64 // the newest seq that was recorded as missing
 	subscriptions []*Subscription
-	recent        []*entry  // contiguous, the last one is head; may be empty
-	bytes         int       // of recent
-	erasedAt      uint64    // the newest event that erased content of those before it; those are not kept
+	recent        []*entry  // contiguous; the last one is head; may be empty
+	bytes         int       // size of recent, in bytes
+	erasedAt      uint64    // the newest event that erased content of earlier ones; those are not kept
 	receipt       int64     // version of the newest receipt
 	awaiting      bool      // some subscription may have unacknowledged events
-	doubtAt       time.Time // from when on the store may be asked again whether the room is on its log
+	doubtAt       time.Time // earliest time at which the store may be asked again whether the room is on its log
 }
 
-// takeMessage takes one live message. Senders that got something are added to dirty, for flushing.
+// takeMessage takes one live message. Senders to which something was queued are added to dirty, for flushing.
 func (r *Room) takeMessage(live *brokerv1.Live, entries []*entry, dirty *[]Sender) {
 	r.takeLive(live, entries, dirty)
 	if live.GetReceipt() != nil {
@@ -75,7 +75,7 @@ func (r *Room) takeLive(message *brokerv1.Live, entries []*entry, dirty *[]Sende
 	}
 	if entries = entries[known:]; len(entries) == 0 {
 		if r.hashAtLocked(last) == nil {
-			r.doubtLocked() // older than what is in memory: published again after a takeover, or of a log that went back
+			r.doubtLocked() // older than the events in memory: republished after a takeover, or from a log that went back
 		}
 		return
 	}
@@ -96,8 +96,8 @@ func (r *Room) takeLive(message *brokerv1.Live, entries []*entry, dirty *[]Sende
 	}
 }
 
-// advanceLocked takes events that follow the head without a gap. An event that ends a membership closes a stretch: those after
-// it are not for that user.
+// advanceLocked takes events that follow the head without a gap. An event that ends a membership ends a stretch: the events
+// after it are not sent to that user.
 func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
 	begin := 0
 	for i, e := range entries {
@@ -130,14 +130,14 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 	// A long stretch that was read after an outage would fill the queues of clients that are not slow; filling is gradual.
 	large := size > r.hub.cfg.SendQueueBytes/4
 	var made [wire.NumEncodings][][]byte
-	var elsewhere []*Subscription // whose clients are on another branch
+	var elsewhere []*Subscription // their clients are on another branch
 	now, newest := time.Now(), entries[len(entries)-1]
 	retryAt := now.Add(r.hub.cfg.AckTimeout).UnixNano()
 	receivers := 0
 	for _, s := range r.subscriptions {
 		switch {
 		case s.behind || s.sent >= last:
-			if s.top == last && r.isForkedLocked(s) { // it was ahead of the room
+			if s.top == last && r.isForkedLocked(s) { // its client was ahead of the room
 				elsewhere = append(elsewhere, s)
 			}
 			continue
@@ -195,7 +195,7 @@ func (r *Room) detachLocked(userID string, seq uint64, dirty *[]Sender) {
 			return
 		}
 		if s.until == 0 {
-			s.until = seq // a later one ends a membership that is not this subscription's
+			s.until = seq // a later event ends a membership that is not this subscription's
 		}
 		if s.behind {
 			return
@@ -205,14 +205,14 @@ func (r *Room) detachLocked(userID string, seq uint64, dirty *[]Sender) {
 	})
 }
 
-// endLocked takes a subscription out whose client has everything of its membership.
+// endLocked removes a subscription whose client has everything of its membership.
 func (r *Room) endLocked(s *Subscription) {
 	s.followed.Abandon("the membership ended")
 	r.removeLocked(s)
 	s.to.Subscriber.Detached(s, r.id, s.until)
 }
 
-// takeReceipt pushes a receipt to everybody in the room, unless a newer one was pushed already.
+// takeReceipt pushes a receipt to all clients in the room that want it, unless a newer one was pushed already.
 func (r *Room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]Sender) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -238,7 +238,7 @@ func (r *Room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]Sender) {
 	r.hub.cfg.Metrics.FramesOut.Add(float64(receivers))
 }
 
-// Shown is what a room holds, for operators.
+// Shown is the state of a room, for operators.
 type Shown struct {
 	ConversationID string
 	Ready          bool
@@ -248,7 +248,7 @@ type Shown struct {
 	RecentFrom          uint64
 	Recent, RecentBytes int
 	Subscriptions       []ShownSubscription
-	// More subscriptions are not listed.
+	// More is the number of subscriptions that are not listed.
 	More int
 }
 

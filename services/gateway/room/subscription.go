@@ -22,23 +22,23 @@ import (
 type Subscription struct {
 	to    *Listener
 	room  atomic.Pointer[Room]
-	index int    // in the room's subscriptions; -1 when it is not there
-	from  uint64 // first seq of the present membership
-	until uint64 // last seq of the membership when it has ended; 0 while it lasts
+	index int    // index in the room's subscriptions; -1 when it is not there
+	from  uint64 // first seq of the current membership
+	until uint64 // last seq of the membership if it has ended; 0 while it lasts
 	sent  uint64 // every event up to this one was queued to the link
-	// top is the highest seq that the client has or was sent, topHash the beginning of the hash of that event; 0 when it is not
-	// known. sent is lower while events are sent again.
+	// top is the highest seq that the client has or was sent, topHash the beginning of the hash of that event; 0 when it is
+	// not known. sent is lower than top while events are sent again.
 	top, topHash uint64
 	forked       bool // given up: the client is on another branch of the log
 	acked        uint64
 	read         uint64
-	passed       uint64 // acked and read, added up, when they were last passed on with a heartbeat
-	told         uint64 // the head that the last heartbeat told
-	behind       bool   // filling brings it up to the head
+	passed       uint64 // acked + read at the time when they were last forwarded with a heartbeat
+	told         uint64 // the head that the last heartbeat reported
+	behind       bool   // being filled up to the head
 	tries        int
-	// retryAt is when the events after acked are sent again, unix ns; 0 when there are none.
+	// retryAt is when the events after acked are sent again, Unix ns; 0 when there are none.
 	retryAt int64
-	// followed are deliveries of sampled events on their way.
+	// followed are the unfinished deliveries of sampled events.
 	followed flight.Followed
 }
 
@@ -52,7 +52,7 @@ func (l *Listener) Subscribe(summary *historyv1.Summary, base uint64, position *
 	return s
 }
 
-// setSent notes that the client was sent everything up to an event, whose hash may be empty when it is not known.
+// setSent records that the client was sent everything up to an event. The hash is empty when it is not known.
 func (s *Subscription) setSent(seq uint64, hash []byte) {
 	s.sent = seq
 	if seq >= s.top {
@@ -60,7 +60,7 @@ func (s *Subscription) setSent(seq uint64, hash []byte) {
 	}
 }
 
-// Standing is how far the client is in the conversation; nil when the subscription was never in a room.
+// Standing returns the client's position in the conversation; nil when the subscription was never in a room.
 func (s *Subscription) Standing() *gatewayv1.Standing {
 	r := s.room.Load()
 	if r == nil {
@@ -71,7 +71,7 @@ func (s *Subscription) Standing() *gatewayv1.Standing {
 	return s.standing(r)
 }
 
-// Unfinished is the standing of a client that has not acknowledged everything; nil when it has.
+// Unfinished returns the standing of a client that has not acknowledged everything; nil when it has.
 func (s *Subscription) Unfinished() *gatewayv1.Standing {
 	r := s.room.Load()
 	if r == nil {
@@ -89,18 +89,18 @@ func (s *Subscription) standing(r *Room) *gatewayv1.Standing {
 	return &gatewayv1.Standing{ConversationId: r.id, Head: r.head, Sent: s.sent, Acknowledged: s.acked, Retries: uint32(s.tries)}
 }
 
-// Beat is the part of a heartbeat that concerns one subscription.
+// Beat is the part of a heartbeat for one subscription.
 type Beat struct {
 	ConversationID string
-	// Acknowledged: Delivered and Read moved since the last heartbeat. They are sent again, because the first copy may have been
-	// lost.
+	// Acknowledged reports whether Delivered or Read moved since the last heartbeat. They are forwarded again, because the
+	// first message may have been lost.
 	Acknowledged    bool
 	Delivered, Read uint64
 	// Head is the newest event if it moved since the last heartbeat, else 0.
 	Head uint64
 }
 
-// Beat returns what moved since it was called last.
+// Beat returns what moved since the last call.
 func (s *Subscription) Beat() Beat {
 	r := s.room.Load()
 	if r == nil {
@@ -120,7 +120,7 @@ func (s *Subscription) Beat() Beat {
 	return beat
 }
 
-// follow begins to follow the sampled events among entries to the listener.
+// follow starts to follow the sampled events among entries to the listener.
 func (s *Subscription) follow(r *Room, entries []*entry, now time.Time) (followed []*flight.Delivery) {
 	for _, e := range entries {
 		if d := r.hub.cfg.Tracer.Follow(e.trace, r.id, e.seq(), s.to.ConnectionID, now); d != nil {
@@ -138,7 +138,7 @@ func (r *Room) addLocked(s *Subscription) {
 	r.subscriptions = append(r.subscriptions, s)
 }
 
-// removeLocked takes a subscription out of the room if it is there. The last one takes its place.
+// removeLocked removes a subscription from the room if it is there. The last subscription takes its place.
 func (r *Room) removeLocked(s *Subscription) {
 	if s.index < 0 {
 		return
@@ -151,7 +151,7 @@ func (r *Room) removeLocked(s *Subscription) {
 	s.index = -1
 }
 
-// eachLocked calls do for every subscription; do may take its subscription out.
+// eachLocked calls do for every subscription; do may remove its subscription.
 func (r *Room) eachLocked(do func(*Subscription)) {
 	for _, s := range slices.Backward(r.subscriptions) {
 		do(s)

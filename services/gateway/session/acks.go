@@ -11,9 +11,9 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Acks collects how far users have received and read, and sends only the newest values to the owners of the partitions. A value
-// that is lost on the way, for example because a partition has no owner at the moment, is sent again with the user's next
-// acknowledgement or with the next heartbeat.
+// Acks collects the positions up to which users have received and read, and sends only the newest values to the owners of
+// the partitions. A value that is lost, for example because a partition has no owner at the moment, is sent again with the
+// user's next acknowledgement or with the next heartbeat.
 type Acks struct {
 	partitions int
 	publish    func(partition int, data []byte) error
@@ -27,16 +27,16 @@ type ackKey struct{ conversation, user string }
 
 const (
 	ackInterval = 50 * time.Millisecond
-	// acksPerMessage bounds one message to the owner of a partition.
+	// acksPerMessage limits the acknowledgements of one message to the owner of a partition.
 	acksPerMessage = 1000
 )
 
-// NewAcks makes the collection for a number of partitions; publish sends an encoded brokerv1.Acks to the owner of one.
+// NewAcks makes an Acks for a number of partitions; publish sends an encoded brokerv1.Acks to the owner of one.
 func NewAcks(partitions int, publish func(partition int, data []byte) error, log *slog.Logger) *Acks {
 	return &Acks{partitions: partitions, publish: publish, log: log, pending: map[ackKey]*brokerv1.Ack{}}
 }
 
-// Add notes how far a user got. Values only rise.
+// Add records a user's position. Values only rise.
 func (a *Acks) Add(conversationID, userID string, delivered, read uint64) {
 	key := ackKey{conversationID, userID}
 	a.mu.Lock()
@@ -50,7 +50,7 @@ func (a *Acks) Add(conversationID, userID string, delivered, read uint64) {
 	ack.ReadSeq = max(ack.GetReadSeq(), read)
 }
 
-// Run passes acks on until ctx ends, and a last time then.
+// Run forwards acknowledgements until ctx ends, and one last time then.
 func (a *Acks) Run(ctx context.Context) {
 	ticker := time.NewTicker(ackInterval)
 	defer ticker.Stop()

@@ -22,8 +22,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/room"
 )
 
-// connect authenticates the session, reports to the client where its conversations stand, and subscribes to them. It runs on the
-// reader: no other frame of this client is handled before it has finished.
+// connect authenticates the session, reports the state of its conversations to the client, and subscribes to them. It runs
+// on the reader: no other frame of this client is handled before it has finished.
 func (s *Session) connect(id uint64, request *clientv1.Connect) {
 	deps := &s.all.deps
 	if field, rule := checkConnect(request); field != "" {
@@ -57,7 +57,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 	summaries, revokedBefore, err := s.all.listAll(ctx, claims.User)
 	if err != nil {
 		deps.Log.Warn("a client could not connect", "connection", s.id, "error", err)
-		s.refuseUnavailable(id, "the history is away; reconnect")
+		s.refuseUnavailable(id, "the history service is unavailable; reconnect")
 		return
 	}
 	if s.all.revoke(claims.User, revokedBefore, s); s.all.isRevoked(s) {
@@ -77,7 +77,7 @@ func (s *Session) refuseToken(id uint64, err error) {
 	deps := &s.all.deps
 	if errors.Is(err, auth.ErrKeysUnavailable) {
 		deps.Log.Warn("a client could not be authenticated", "connection", s.id, "error", err)
-		s.refuseUnavailable(id, "the keys to check tokens with are away; reconnect")
+		s.refuseUnavailable(id, "the keys for checking tokens are unavailable; reconnect")
 		return
 	}
 	problem := tokenProblem(err)
@@ -85,7 +85,7 @@ func (s *Session) refuseToken(id uint64, err error) {
 	s.refuse(id, codeUnauthenticated, "connect.token", problem)
 	code, because := errcode.CloseUnauthenticated, metrics.RejectToken
 	if errors.Is(err, auth.ErrExpired) {
-		code, because = errcode.CloseTokenExpired, metrics.RejectExpired // a new token helps: reconnect
+		code, because = errcode.CloseTokenExpired, metrics.RejectExpired // with a new token the client can connect: reconnect
 	}
 	deps.Metrics.Rejects[because].Inc()
 	s.link.Close(code, "the token was refused")
@@ -159,7 +159,7 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 	return answer
 }
 
-// subscribeAll begins to listen to all conversations. A conversation joined since the list was read comes in by its notice.
+// subscribeAll subscribes to all conversations. A conversation joined since the list was read is reported by its notice.
 func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) {
 	subscriptions, now := make(map[string]*room.Subscription, len(summaries)), time.Now()
 	subscribed, recorder := make([]*historyv1.Summary, 0, len(summaries)), s.all.deps.Recorder
@@ -167,7 +167,7 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 		id := summary.GetConversationId()
 		position, base := plan.from[id], plan.base(summary)
 		if position.GetSeq() > summary.GetHead() {
-			s.Forked(nil, id, summary.GetHead(), position.GetSeq()) // what was committed is in the list
+			s.Forked(nil, id, summary.GetHead(), position.GetSeq()) // everything committed so far is in the list
 			continue
 		}
 		if position != nil && base > 0 {

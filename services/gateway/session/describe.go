@@ -15,7 +15,7 @@ import (
 type Described struct {
 	*gatewayv1.Connection
 
-	// Number stands for it in the recorder.
+	// Number identifies the session in the recorder.
 	Number  uint32
 	session *Session
 }
@@ -30,8 +30,8 @@ func (a *Sessions) List(userID string) []Described {
 	return described
 }
 
-// ListPage describes at most limit sessions with an id above after, by id, and reports whether there are more. An empty user stands
-// for everybody.
+// ListPage describes at most limit sessions with an id above after, by id, and reports whether there are more. An empty
+// user stands for all users.
 func (a *Sessions) ListPage(userID, after string, limit int) (page []Described, more bool) {
 	sessions := a.ofUser(userID)
 	if userID == "" {
@@ -46,7 +46,7 @@ func (a *Sessions) ListPage(userID, after string, limit int) (page []Described, 
 	return page, more
 }
 
-// Get describes one session; it returns false when there is none of that id.
+// Get describes one session; it returns false when there is none with that id.
 func (a *Sessions) Get(id string) (Described, bool) {
 	a.mu.Lock()
 	s := a.byID[id]
@@ -57,7 +57,7 @@ func (a *Sessions) Get(id string) (Described, bool) {
 	return s.describe(s.Opened()), true
 }
 
-// RevokedBefore is the time up to which tokens of a user are refused, unix ms, as far as this gateway has heard.
+// RevokedBefore is the time up to which tokens of a user are refused, Unix ms, as far as this gateway knows.
 func (a *Sessions) RevokedBefore(userID string) int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -67,7 +67,7 @@ func (a *Sessions) RevokedBefore(userID string) int64 {
 	return 0
 }
 
-// QueuedBytes adds up what waits in the send queues of all sessions, and finds the fullest.
+// QueuedBytes returns the total size of the send queues of all sessions, and the size of the largest.
 func (a *Sessions) QueuedBytes() (sum, most uint64) {
 	for _, s := range a.list() {
 		queued := uint64(s.link.Describe().QueuedBytes)
@@ -76,7 +76,8 @@ func (a *Sessions) QueuedBytes() (sum, most uint64) {
 	return sum, most
 }
 
-// describe describes a session. authenticated: it is open, or was found as one of its user's. Before that its user is not known.
+// describe describes a session. authenticated: the session is open, or was found through its user. Otherwise its user is
+// not known yet.
 func (s *Session) describe(authenticated bool) Described {
 	transport := s.link.Describe()
 	c := &gatewayv1.Connection{
@@ -92,12 +93,12 @@ func (s *Session) describe(authenticated bool) Described {
 	return Described{c, s.number, s}
 }
 
-// Close closes the session with a code. It returns false when it is closing already.
+// Close closes the session with a code. It returns false when it is already closing.
 func (d Described) Close(code errcode.CloseCode, reason string) bool {
 	return d.session.link.Close(code, reason)
 }
 
-// Standings are where the session stands in its conversations, by id.
+// Standings returns the session's positions in its conversations, by id.
 func (d Described) Standings() []*gatewayv1.Standing {
 	var standings []*gatewayv1.Standing
 	for _, subscription := range d.session.listSubscriptions() {
@@ -111,7 +112,7 @@ func (d Described) Standings() []*gatewayv1.Standing {
 	return standings
 }
 
-// Standing is where the session stands in one conversation; nil when it is not subscribed to it.
+// Standing returns the session's position in one conversation; nil when it is not subscribed to it.
 func (d Described) Standing(conversationID string) *gatewayv1.Standing {
 	d.session.mu.Lock()
 	subscription := d.session.subscriptions[conversationID]
@@ -122,7 +123,7 @@ func (d Described) Standing(conversationID string) *gatewayv1.Standing {
 	return subscription.Standing()
 }
 
-// GoAway asks the client to reconnect elsewhere after a while, and closes the session.
+// GoAway asks the client to reconnect elsewhere after a delay, and closes the session.
 func (s *Session) GoAway(delay time.Duration) {
 	s.send(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_GoAway{GoAway: &clientv1.GoAway{ReconnectDelayMs: uint32(delay.Milliseconds())}}}))
 	s.link.Close(errcode.CloseGoingAway, "the gateway is being stopped")

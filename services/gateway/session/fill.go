@@ -13,8 +13,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/room"
 )
 
-// fill brings the session's subscriptions up to their rooms' heads, one after the other, never faster than the client reads.
-// There is at most one filler for a session, and none while all its subscriptions are live.
+// fill sends the session's subscriptions the events up to their rooms' heads, one subscription after another, never faster
+// than the client reads. There is at most one filler for a session, and none while all its subscriptions are live.
 func (s *Session) fill() {
 	for {
 		s.mu.Lock()
@@ -64,7 +64,7 @@ func (s *Session) fillFormerOne(p *clientv1.Position) {
 		case err != nil && s.hasEnded():
 			return
 		case err != nil:
-			s.all.deps.Rooms.ReadFailed(err, "a client could not be told of a former conversation yet",
+			s.all.deps.Rooms.ReadFailed(err, "the end of a former conversation could not be sent to a client yet",
 				"connection", s.id, "conversation", conversationID)
 			wait = backoff.Wait(s.link.Done(), wait)
 			continue
@@ -85,7 +85,8 @@ func (s *Session) fillFormerOne(p *clientv1.Position) {
 	}
 }
 
-// endFormer tells the client that nothing more comes, unless the user has become a member again meanwhile.
+// endFormer reports to the client that the conversation has ended for it, unless the user has become a member again
+// meanwhile.
 func (s *Session) endFormer(conversationID string, last uint64) {
 	s.mu.Lock()
 	_, subscribed := s.subscriptions[conversationID]

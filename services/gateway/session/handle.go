@@ -75,7 +75,7 @@ func (s *Session) ask(id uint64, f *clientv1.ClientFrame) {
 	})
 }
 
-// background runs calls of other services off the reader, a few at a time.
+// background runs calls of other services on separate goroutines, a few at a time.
 func (s *Session) background(id uint64, do func(ctx context.Context)) {
 	if s.calls.Add(1) > maxCalls {
 		s.calls.Add(-1)
@@ -100,13 +100,14 @@ func (s *Session) refuseCall(id uint64, err error) {
 	s.refuseWith(id, refused)
 }
 
-// refresh replaces the token by a newer one of the same user. Its keys may have to be fetched, so it does not block the reader.
+// refresh replaces the token by a newer one of the same user. The keys may have to be fetched, so it does not block the
+// reader.
 func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
 	s.background(id, func(ctx context.Context) {
 		claims, err := s.all.deps.Verifier.Verify(ctx, r.GetToken())
 		switch {
 		case errors.Is(err, auth.ErrKeysUnavailable):
-			s.refuse(id, codeUnavailable, "", "the keys to check tokens with are away; try again")
+			s.refuse(id, codeUnavailable, "", "the keys for checking tokens are unavailable; try again")
 		case err != nil:
 			s.refuse(id, codeUnauthenticated, "refresh.token", tokenProblem(err))
 		case claims.User != s.user.id:
@@ -117,7 +118,7 @@ func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
 	})
 }
 
-// renew puts a good token in force, unless it was revoked.
+// renew makes a valid token the session's token, unless it was revoked.
 func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
 	if err := s.all.askRevocation(ctx, s.user.id); err != nil {
 		s.refuseCall(id, err)
@@ -133,8 +134,8 @@ func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
 	}})
 }
 
-// ack notes how far the client has received and read, and passes it on. A position that does not exist is skipped, and not
-// answered unless the frame has an id: acknowledgements have none.
+// ack records how far the client has received and read, and forwards it. A position that does not exist is skipped; an
+// error is sent only if the frame has an id, because acknowledgements need none.
 func (s *Session) ack(id uint64, a *clientv1.Ack) {
 	if len(a.GetPositions()) > protocol.MaxAckPositions {
 		s.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries", protocol.MaxAckPositions))
@@ -149,7 +150,7 @@ func (s *Session) ack(id uint64, a *clientv1.Ack) {
 		subscription := s.subscriptions[p.GetConversationId()]
 		s.mu.Unlock()
 		if subscription == nil {
-			continue // left meanwhile, or never a member: nobody's cursor moves
+			continue // the user has left, or never was a member: no cursor moves
 		}
 		if !subscription.Acknowledge(p.GetDelivered(), p.GetRead(), now) {
 			s.all.deps.Metrics.EarlyAcks.Inc()

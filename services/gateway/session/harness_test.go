@@ -35,7 +35,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is for what happens in a moment. A test that waits for it in vain fails.
+// patience limits the wait for something that happens in a moment. A test that exceeds it fails.
 const patience = 10 * time.Second
 
 const groupID = gatewaytest.GroupID
@@ -51,23 +51,23 @@ type stage struct {
 
 	t       *testing.T
 	store   *gatewaytest.Store
-	history *hooked // the store, as sessions and rooms ask it
+	history *hooked // the store, as sessions and rooms call it
 	bus     *fakeBus
 	logs    *gatewaytest.Log
 	metrics *metrics.Metrics
 	shared  *outbox.Shared
 	level   conversation.Level
-	passed  chan *brokerv1.Acks // to the owners of partitions
-	refuse  error               // of passing acknowledgements on
+	passed  chan *brokerv1.Acks // acknowledgements sent to the owners of partitions
+	refuse  error               // interval of forwarding acknowledgements
 	submits chan broker.Submission
 	readers sync.WaitGroup
 }
 
-// fakeBus hands rooms what the test says.
+// fakeBus delivers only the messages of the test.
 type fakeBus struct {
 	mu         sync.Mutex
 	subscribed map[string]chan *nats.Msg
-	before     func() // a subscription; nil for nothing
+	before     func() // the subscription that fails; empty for none
 }
 
 type fakeSubscription struct{}
@@ -97,7 +97,7 @@ func (s *stage) live(events ...*conversationv1.Event) {
 	to <- &nats.Msg{Subject: broker.LiveSubject(groupID), Data: data}
 }
 
-// verifier believes what a token says: its user, and when it was issued and expires.
+// verifier accepts every token as valid: it names its user, and when it was issued and expires.
 type verifier struct {
 	mu     sync.Mutex
 	claims map[string]auth.Claims
@@ -199,19 +199,19 @@ func (s *stage) verifier() *verifier {
 	return v
 }
 
-// client is the far end of a session whose frames the test reads.
+// client is the client's end of a session; the test reads its frames.
 type client struct {
 	*Session
 
 	t      *testing.T
-	codec  frame.Codec // of events
+	codec  frame.Codec // encoding of events
 	far    *memory.Client
 	frames chan *clientv1.ServerFrame
 	closes chan errcode.CloseCode
 	nextID uint64
 }
 
-// open begins a session that has said nothing yet.
+// open begins a session whose client has sent nothing yet.
 func (s *stage) open(codec frame.Codec) *client {
 	s.t.Helper()
 	number := s.NextNumber()
@@ -254,7 +254,7 @@ func (c *client) say(f *clientv1.ClientFrame) {
 	require.NoError(c.t, c.far.Send(frame.AppendClient(nil, codec, f)))
 }
 
-// ask sends a request and returns its answer. Pushes that come before it fail the test.
+// ask sends a request and returns its answer. A push that comes before it fails the test.
 func (c *client) ask(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 	c.t.Helper()
 	c.nextID++
@@ -265,7 +265,8 @@ func (c *client) ask(f *clientv1.ClientFrame) *clientv1.ServerFrame {
 	return answer
 }
 
-// connect opens a session and connects it. It returns when the session is open, which is a moment after the client is told.
+// connect opens a session and connects it. It returns when the session is open, which is shortly after the client receives
+// connected.
 func (s *stage) connect(userID string, codec frame.Codec, positions ...*clientv1.Position) *client {
 	s.t.Helper()
 	opened := codec
@@ -280,7 +281,7 @@ func (s *stage) connect(userID string, codec frame.Codec, positions ...*clientv1
 	return c
 }
 
-// connectWith connects a session that has said nothing yet.
+// connectWith connects a session whose client has sent nothing yet.
 func (c *client) connectWith(connect *clientv1.Connect) *clientv1.Connected {
 	c.t.Helper()
 	answer := c.ask(connectFrame(connect))
@@ -293,7 +294,7 @@ func connectFrame(connect *clientv1.Connect) *clientv1.ClientFrame {
 	return &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: connect}}
 }
 
-// next is the next frame that the client gets.
+// next returns the next frame that the client receives.
 func (c *client) next() *clientv1.ServerFrame {
 	c.t.Helper()
 	select {
@@ -316,13 +317,13 @@ func (c *client) requireClosed(code errcode.CloseCode) {
 	c.requireForgotten()
 }
 
-// requireForgotten waits until the session has left everything.
+// requireForgotten waits until the session has been removed everywhere.
 func (c *client) requireForgotten() {
 	c.t.Helper()
 	require.Eventually(c.t, func() bool { _, known := c.all.Get(c.id); return !known }, patience, 50*time.Microsecond)
 }
 
-// seqs are those of the next n frames, which must be events.
+// seqs returns the seqs of the next n frames, which must be events.
 func (c *client) seqs(n int) (seqs []uint64) {
 	c.t.Helper()
 	for range n {
@@ -333,7 +334,7 @@ func (c *client) seqs(n int) (seqs []uint64) {
 	return seqs
 }
 
-// quiet makes a request, and requires that nothing came before its answer.
+// quiet makes a request, and requires that no frame comes before its answer.
 func (c *client) quiet() {
 	c.t.Helper()
 	answer := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{}}})

@@ -12,17 +12,17 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
 
-// hooked is the store, with something that happens once right before or after its next answer of a kind: the moments between a
-// session's look at the store and what it does about it.
+// hooked is the store, with a function that runs once right before or after its next answer of a kind: between a session's
+// read of the store and what it does with the result.
 type hooked struct {
 	*gatewaytest.Store
 
 	mu                                                   sync.Mutex
 	afterList, afterAsked, beforeHeads, ahead, afterPast func()
-	revocations                                          func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's
+	revocations                                          func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's answer is returned
 }
 
-// once has something happen at one of the moments.
+// once registers a function for one of these moments.
 func (h *hooked) once(moment *func(), happen func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -61,7 +61,7 @@ func (h *hooked) Heads(ctx context.Context, r *historyv1.HeadsRequest, o ...grpc
 	return h.Store.Heads(ctx, r, o...)
 }
 
-// Read is hooked where a room reads for everybody, not where it reads for one viewer.
+// Read runs the function when a room reads for all subscribers, not when it reads for one viewer.
 func (h *hooked) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.CallOption) (*historyv1.ReadResponse, error) {
 	if r.GetViewer() == "" {
 		h.reach(&h.ahead)
@@ -73,7 +73,7 @@ func (h *hooked) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.C
 	return answer, err
 }
 
-// contextOf is a context that the test ends.
+// contextOf returns a context that ends with the test.
 func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
 	t.Helper()
 	return context.WithCancel(context.WithoutCancel(t.Context()))

@@ -30,7 +30,7 @@ func (s *Session) join(conversationID string) {
 			s.joining[conversationID] = true
 		}
 		s.mu.Unlock()
-		return // a subscription that is being given up looks the conversation up again itself (Detached)
+		return // a subscription that is being given up looks up the conversation again itself (Detached)
 	}
 	if s.joining == nil {
 		s.joining = map[string]bool{}
@@ -56,7 +56,7 @@ func (s *Session) join(conversationID string) {
 	})
 }
 
-// joinNow asks history for the membership, so that a notice that is late or repeated does no harm.
+// joinNow reads the membership from history, so that a late or repeated notice does no harm.
 func (s *Session) joinNow(conversationID string) {
 	deps := &s.all.deps
 	ctx, cancel := context.WithTimeout(s.all.ctx, deps.Config.HistoryTimeout)
@@ -69,12 +69,12 @@ func (s *Session) joinNow(conversationID string) {
 	if err != nil {
 		if !s.hasEnded() {
 			deps.Log.Warn("a joined conversation could not be looked up; the client is asked to reconnect", "connection", s.id, "error", err)
-			s.link.Close(errcode.CloseUnavailable, "the history is away")
+			s.link.Close(errcode.CloseUnavailable, "the history service is unavailable")
 		}
 		return
 	}
 	if len(list.GetConversations()) == 0 || list.GetConversations()[0].GetConversationId() != conversationID {
-		return // left again meanwhile
+		return // the user has left again meanwhile
 	}
 	summary := list.GetConversations()[0]
 	subscription := s.listener.Subscribe(summary, summary.GetJoinedSeq()-1, nil)
@@ -92,7 +92,7 @@ func (s *Session) joinNow(conversationID string) {
 	ended := s.subscriptions == nil
 	s.mu.Unlock()
 	if ended {
-		deps.Rooms.Leave(subscription) // the session ended in between and could not know of this subscription
+		deps.Rooms.Leave(subscription) // the session ended in between and did not see this subscription
 	}
 }
 
@@ -107,7 +107,7 @@ func (s *Session) relist() {
 		defer cancel()
 		summaries, revokedBefore, err := s.all.listAll(ctx, s.user.id)
 		if err != nil {
-			return // the next time
+			return // tried again the next time
 		}
 		s.all.revoke(s.user.id, revokedBefore, nil)
 		for _, summary := range summaries {

@@ -30,7 +30,8 @@ func add(log []*conversationv1.Event, userID string) []*conversationv1.Event {
 	}}))
 }
 
-// A notice that comes after the store said that nothing is revoked, and before the client is let in, finds the session.
+// A revocation notice that arrives after the store reported no revocation, and before the client is connected, closes the
+// session.
 func TestANoticeFindsASessionThatIsConnecting(t *testing.T) {
 	s := newStage(t)
 	s.history.once(&s.history.afterList, func() { s.Revoke("ann", time.Unix(1000, 0).UnixMilli()) })
@@ -40,8 +41,8 @@ func TestANoticeFindsASessionThatIsConnecting(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Revoked), 0)
 }
 
-// A notice that comes after the store was asked about a new token, and before the token is in force, refuses it; the session goes on
-// with its newer one.
+// A revocation notice that arrives after the store was asked about a new token, and before the token is in force, makes the
+// gateway refuse it; the session continues with its newer one.
 func TestANoticeFindsATokenThatIsBeingReplaced(t *testing.T) {
 	s := newStage(t)
 	s.verifier().set("new", auth.Claims{User: "ann", IssuedAt: time.Unix(3000, 0)})
@@ -55,8 +56,8 @@ func TestANoticeFindsATokenThatIsBeingReplaced(t *testing.T) {
 	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Revoked), 0)
 }
 
-// A user who is removed between the list of their conversations and the moment at which the subscription counts gets nothing of
-// what comes after.
+// A user who is removed between the list of their conversations and the moment at which the subscription takes effect gets
+// no later event.
 func TestARemovalWhileConnectingEndsTheSubscription(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 1, "x")
@@ -73,7 +74,7 @@ func TestARemovalWhileConnectingEndsTheSubscription(t *testing.T) {
 	require.Nil(t, bob.subscription())
 }
 
-// Who is removed and comes back while behind gets the events of both memberships.
+// A user who is removed and comes back while behind gets the events of both memberships.
 func TestComingBackWhileBehindIsNotMissed(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 2, "x")
@@ -94,7 +95,7 @@ func TestComingBackWhileBehindIsNotMissed(t *testing.T) {
 	bob.quiet()
 }
 
-// A conversation that the user joins while connecting, after the list was read, comes in once the session is open.
+// A conversation that the user joins while connecting, after the list was read, is subscribed to once the session is open.
 func TestAJoinWhileConnectingIsNotMissed(t *testing.T) {
 	s := newStage(t)
 	s.history.once(&s.history.afterList, func() {
@@ -107,11 +108,12 @@ func TestAJoinWhileConnectingIsNotMissed(t *testing.T) {
 	c.quiet()
 }
 
-// A notice that comes while the same conversation is being looked up has it looked up once more: the first answer may be too old.
+// A notice that arrives while the same conversation is being looked up causes a second lookup: the first answer may be too
+// old.
 func TestAJoinDuringAJoinIsNotMissed(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
-	s.history.once(&s.history.afterList, func() { // the answer is: no member
+	s.history.once(&s.history.afterList, func() { // the first answer is: not a member
 		s.store.Put(branch(nil, 2, "x"))
 		s.Joined("ann", groupID)
 		s.Joined("ann", groupID)
@@ -147,7 +149,7 @@ func TestASessionThatEndsWhileJoining(t *testing.T) {
 	}
 }
 
-// A client that was told of a fork gets nothing more of the conversation, so nothing is kept for it when it goes.
+// A client that received a fork gets no more events of the conversation, so no standing is kept when its session ends.
 func TestAForkedClientLeavesNoRoomBehind(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -159,7 +161,8 @@ func TestAForkedClientLeavesNoRoomBehind(t *testing.T) {
 	require.Zero(t, s.deps.Rooms.Count())
 }
 
-// A session that ends before its new subscription is in the room cannot know of it: nothing is left behind all the same.
+// A session that ends before its new subscription is in the room does not see the subscription, which is removed all the
+// same.
 func TestASessionThatEndsBeforeItsSubscriptionIsInTheRoom(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
@@ -174,7 +177,7 @@ func TestASessionThatEndsBeforeItsSubscriptionIsInTheRoom(t *testing.T) {
 	require.Zero(t, s.deps.Rooms.Count())
 }
 
-// A user who becomes a member again while the end of the former membership is read is not told that it ended.
+// A user who becomes a member again while the end of the former membership is read is not sent the end.
 func TestAFormerMembershipThatGoesOnIsNotDetached(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 6, "x")

@@ -11,7 +11,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/requests"
 )
 
-// send writes a ready-made message, behind those that wait already.
+// send writes a ready-made message, after those that are queued already.
 func (s *Session) send(message []byte) {
 	s.link.Queue(message)
 	s.link.Flush()
@@ -20,13 +20,13 @@ func (s *Session) send(message []byte) {
 // reply sends a frame.
 func (s *Session) reply(f *clientv1.ServerFrame) { s.send(s.encode(f)) }
 
-// encode makes the ready message of a frame.
+// encode encodes a frame as a message.
 func (s *Session) encode(f *clientv1.ServerFrame) []byte {
 	s.all.deps.Metrics.FramesOut.Inc()
 	return s.listener.Answers.Frame(f)
 }
 
-// sendAnswer answers a request. Answers may have events, so they are encoded as events are.
+// sendAnswer answers a request. Answers may contain events, so they are encoded as events are.
 func (s *Session) sendAnswer(id uint64, answer requests.Answer) {
 	s.all.deps.Metrics.FramesOut.Inc()
 	encoding := s.listener.Events
@@ -75,7 +75,7 @@ func (s *Session) Accepted(id uint64) {
 	}
 }
 
-// Outcome implements requests.Waiter. It goes out in one write with the event it belongs to, when both are there.
+// Outcome implements requests.Waiter. The outcome is written together with its event when both are there.
 func (s *Session) Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string) {
 	encoding := s.listener.Answers
 	s.link.Queue(encoding.Message(func(dst []byte) []byte { return frame.AppendOutcome(dst, encoding.Codec(), id, outcome, traceparent) }))

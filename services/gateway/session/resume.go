@@ -5,11 +5,11 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// resumePlan is where each conversation begins in a session.
+// resumePlan holds the position at which each conversation resumes in a session.
 type resumePlan struct {
-	from   map[string]*clientv1.Position // by conversation, what the client has of those that it named
+	from   map[string]*clientv1.Position // the client's positions, by conversation, of those that it named
 	start  clientv1.Start
-	former []*clientv1.Position // named, but the user is no member now, and perhaps never was
+	former []*clientv1.Position // conversations that the client named and whose user is not a member now, and perhaps never was
 }
 
 func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resumePlan {
@@ -32,7 +32,7 @@ func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resum
 	return plan
 }
 
-// base is the last seq that the client is taken to have.
+// base returns the last seq that the client is assumed to have.
 func (p resumePlan) base(s *historyv1.Summary) uint64 {
 	if position, named := p.from[s.GetConversationId()]; named {
 		seq := position.GetSeq()

@@ -20,18 +20,16 @@ import (
 // Revocation. An operator revokes the tokens of a user that were issued up to some time. The store holds that time before the
 // notice is published, so no token is missed:
 //
-//   - A session is entered into its user's before the store is asked, with the list of conversations. If the store did not know
-//     yet, the notice comes later, and finds the session.
-//   - A notice that is lost is made up for by reading revocations from the store every few seconds, and at once when the
-//     connection to the broker comes back.
-//   - A token that replaces another is held to the store, and then again to what notices said meanwhile.
+//   - A session is registered with its user before the store is asked, with the list of conversations. If the revocation is not in the store yet, the notice comes later, and finds the session.
+//   - In case a notice is lost, revocations are also read from the store every few seconds, and at once when the connection to the broker is restored.
+//   - A token that replaces another is checked against the store, and then against notices that arrived meanwhile.
 //
 // Tokens state their time of issue in whole seconds. A token issued in the second of the revocation counts as issued before it; a
 // token without a time of issue counts as issued before any revocation.
 
 const tokenRevoked = "the token was revoked"
 
-// clockSlack is how much the clock of the store may be behind this one's.
+// clockSlack is how far the clock of the store may be behind this gateway's.
 const clockSlack = time.Hour
 
 func issuedMs(claims auth.Claims) int64 {
@@ -41,7 +39,7 @@ func issuedMs(claims auth.Claims) int64 {
 	return claims.IssuedAt.UnixMilli()
 }
 
-// Revoke closes the sessions of a user whose tokens were issued up to a time, unix ms.
+// Revoke closes the sessions of a user whose tokens were issued up to a time, Unix ms.
 func (a *Sessions) Revoke(userID string, before int64) { a.revoke(userID, before, nil) }
 
 // revoke is Revoke except for one session, which the caller handles. A time of 0 revokes nothing.
@@ -67,14 +65,14 @@ func (a *Sessions) revoke(userID string, before int64, but *Session) {
 	}
 }
 
-// isRevoked reports whether the session's token was revoked, as far as this gateway has heard.
+// isRevoked reports whether the session's token was revoked, as far as this gateway knows.
 func (a *Sessions) isRevoked(s *Session) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return s.user.revoked != 0 && s.issued <= s.user.revoked
 }
 
-// replaceToken replaces the session's token by a newer one. It returns false if that one is revoked.
+// replaceToken replaces the session's token by a newer one. It returns false if the newer one is revoked.
 func (a *Sessions) replaceToken(s *Session, claims auth.Claims) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,12 +84,12 @@ func (a *Sessions) replaceToken(s *Session, claims auth.Claims) bool {
 	return true
 }
 
-// askRevocation asks the store what is revoked of one user.
+// askRevocation reads the revocation of one user from the store.
 func (a *Sessions) askRevocation(ctx context.Context, userID string) error {
 	a.deps.Metrics.Reads[metrics.ReadRevocations].Inc()
 	answer, err := a.deps.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: userID})
 	if err != nil && !tooOld(err) {
-		return fmt.Errorf("ask for revoked tokens: %w", err)
+		return fmt.Errorf("read the user's revocation: %w", err)
 	}
 	for _, r := range answer.GetRevocations() {
 		if r.GetUserId() == userID {
@@ -127,7 +125,7 @@ func (a *Sessions) WatchRevocations(ctx context.Context) {
 	}
 }
 
-// readRevocations acts on everything revoked since a time and returns the newest time of it.
+// readRevocations applies all revocations since a time and returns the time of the newest one.
 func (a *Sessions) readRevocations(ctx context.Context, since int64) (newest int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, a.deps.Config.HistoryTimeout)
 	defer cancel()

@@ -38,39 +38,39 @@ import (
 type Session struct {
 	all    *Sessions
 	id     string
-	number uint32 // stands for id in the recorder
+	number uint32 // identifies id in the recorder
 	link   link.Link
 	since  time.Time
 
-	frames *rate.Limiter // of this session
-	abuse  int           // refusals by rate in a row; the reader's own
-	bad    int           // frames that could not be decoded; the reader's own
-	early  int           // acknowledgements in a row with a position that does not exist; the reader's own
+	frames *rate.Limiter // the session's own rate of frames
+	abuse  int           // consecutive refusals by rate; used by the reader only
+	bad    int           // frames that could not be decoded; used by the reader only
+	early  int           // consecutive acknowledgements with a position that does not exist; used by the reader only
 
-	// Written once by the reader before state becomes open, read by anybody afterwards.
+	// Written once by the reader before state becomes open; afterwards any goroutine may read them.
 	listener room.Listener
 	user     *user
 	device   string
 	client   string
-	accepted bool // the client wants to know what the broker holds
+	accepted bool // the client wants accepted frames
 
 	state       atomic.Int32
-	issued      int64         // unix ms at which the token was issued, 0 for unknown; guarded by Sessions.mu
+	issued      int64         // Unix ms at which the token was issued, 0 if not known; guarded by Sessions.mu
 	calls       atomic.Int32  // calls of history under way
-	lastHeard   atomic.Int64  // unix ns of the last message
-	nextBeat    atomic.Int64  // unix ns of the next heartbeat
-	expires     atomic.Int64  // unix ms of the token's expiry; 0 for never
-	warned      atomic.Bool   // of the token's expiry
+	lastHeard   atomic.Int64  // Unix ns of the last message
+	nextBeat    atomic.Int64  // Unix ns of the next heartbeat
+	expires     atomic.Int64  // Unix ms of the token's expiry; 0 for never
+	warned      atomic.Bool   // the client was warned of the token's expiry
 	beatPending atomic.Int32  // heartbeats without an answer
-	beats       atomic.Uint32 // heartbeats so far
+	beats       atomic.Uint32 // number of heartbeats so far
 
 	mu            sync.Mutex
 	subscriptions map[string]*room.Subscription // by conversation; nil once the session has ended
 	behind        []*room.Subscription          // waiting for the filler
 	filling       bool
-	forks         map[string]struct{} // conversations in which the client is on another branch: nothing more is pushed of them
+	forks         map[string]struct{} // conversations in which the client is on another branch: none of their events are pushed
 	joins         []string            // conversations joined while connecting
-	joining       map[string]bool     // conversations being looked up; true when there was another notice meanwhile
+	joining       map[string]bool     // conversations being looked up; true when another notice came meanwhile
 }
 
 const (
@@ -80,13 +80,14 @@ const (
 )
 
 const (
-	// maxCalls bounds the requests and refreshes that one session has under way.
+	// maxCalls limits the requests and refreshes that one session has under way.
 	maxCalls = 4
-	// maxBadFrames is how many undecodable frames, and maxAbuse how many refusals by rate in a row, end a session.
+	// maxBadFrames is the number of undecodable frames after which a session is closed, maxAbuse the number of consecutive
+	// refusals by rate.
 	maxBadFrames = 10
 	maxAbuse     = 200
-	// maxEarlyAcks is how many acknowledgements in a row may name an event that does not exist. An honest client that reads ahead
-	// of what it is sent may name some that this gateway has not heard of yet.
+	// maxEarlyAcks is how many consecutive acknowledgements may name an event that does not exist. An honest client that
+	// reads ahead of what it is sent may name events that this gateway has not received yet.
 	maxEarlyAcks = 100
 )
 
@@ -110,7 +111,7 @@ func (s *Session) Receive(message []byte) {
 				s.handle(f)
 			}
 			if s.link.Closing() {
-				return errClosing // what follows in the message is no longer heard
+				return errClosing // the rest of the message is ignored
 			}
 			return nil
 		})
@@ -118,7 +119,7 @@ func (s *Session) Receive(message []byte) {
 		if !isBad {
 			return
 		}
-		// A frame whose id could not be read is answered all the same: its sender may wait for an answer.
+		// A frame whose id could not be read is answered as well: its sender may wait for an answer.
 		s.sendError(bad.ID, &conversationv1.Error{Code: codeInvalid, Field: bad.Field, Message: bad.Message})
 		if s.bad++; s.bad >= maxBadFrames || s.state.Load() != stateOpen {
 			s.link.Close(errcode.CloseProtocol, "frames could not be decoded")
@@ -136,7 +137,7 @@ func (s *Session) Opened() bool { return s.state.Load() == stateOpen }
 // AllowControl implements link.Receiver: control messages count as frames.
 func (s *Session) AllowControl() bool { return s.withinRate() }
 
-// Ended implements link.Receiver: it takes the session out of everything.
+// Ended implements link.Receiver: it removes the session everywhere.
 func (s *Session) Ended(code errcode.CloseCode) {
 	s.mu.Lock()
 	subscriptions := s.subscriptions
@@ -154,7 +155,8 @@ func (s *Session) Ended(code errcode.CloseCode) {
 	s.all.forget(s, code)
 }
 
-// unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, in a few at most.
+// unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, in a few at
+// most.
 func unfinished(subscriptions map[string]*room.Subscription) (standings []*gatewayv1.Standing) {
 	for _, subscription := range subscriptions {
 		if standing := subscription.Unfinished(); standing != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// A client that cannot be let in is told why, closed with the code that says what to do, and counted.
+// A client that cannot connect gets the reason and a close code that tells it what to do, and is counted.
 func TestConnectsThatAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		arrange func(s *stage)
@@ -32,7 +32,7 @@ func TestConnectsThatAreRefused(t *testing.T) {
 		close   errcode.CloseCode
 		reject  metrics.Reject
 	}{
-		"a device id that is none":        {nil, func(c *clientv1.Connect) { c.DeviceId = "a b" }, codeInvalid, "connect.device_id", errcode.CloseProtocol, metrics.RejectProtocol},
+		"an invalid device id":            {nil, func(c *clientv1.Connect) { c.DeviceId = "a b" }, codeInvalid, "connect.device_id", errcode.CloseProtocol, metrics.RejectProtocol},
 		"a client name with a line break": {nil, func(c *clientv1.Connect) { c.Client = "x\n" }, codeInvalid, "connect.client", errcode.CloseProtocol, metrics.RejectProtocol},
 		"a position in no conversation": {nil, func(c *clientv1.Connect) {
 			c.Resume = []*clientv1.Position{{ConversationId: "x"}}
@@ -42,8 +42,8 @@ func TestConnectsThatAreRefused(t *testing.T) {
 		}, codeInvalid, "connect.resume[0].seq", errcode.CloseProtocol, metrics.RejectProtocol},
 		"a token with another signature": {nil, func(c *clientv1.Connect) { c.Token = "x" }, codeUnauthenticated, "connect.token", errcode.CloseUnauthenticated, metrics.RejectToken},
 		"an expired token":               {func(s *stage) { s.verifier().err = auth.ErrExpired }, nil, codeUnauthenticated, "connect.token", errcode.CloseTokenExpired, metrics.RejectExpired},
-		"keys that are away":             {func(s *stage) { s.verifier().err = auth.ErrKeysUnavailable }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
-		"a store that is away":           {func(s *stage) { s.store.Set(func() { s.store.Down = true }) }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
+		"keys are unavailable":           {func(s *stage) { s.verifier().err = auth.ErrKeysUnavailable }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
+		"the store is unavailable":       {func(s *stage) { s.store.Set(func() { s.store.Down = true }) }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
 		"a revoked token": {func(s *stage) {
 			s.store.Revocations = []*historyv1.Revocation{{UserId: "ann", BeforeMs: 1_000_000}}
 		}, nil, codeUnauthenticated, "connect.token", errcode.CloseUnauthenticated, metrics.RejectRevoked},
@@ -74,7 +74,7 @@ func TestConnectsThatAreRefused(t *testing.T) {
 	}
 }
 
-// The first frame is connect, and only the first.
+// The first frame must be connect, and no other frame may be.
 func TestTheFirstFrameIsConnect(t *testing.T) {
 	s := newStage(t)
 	c := s.open(frame.Proto)
@@ -86,7 +86,7 @@ func TestTheFirstFrameIsConnect(t *testing.T) {
 	c.quiet()
 }
 
-// Connected says where things stand, and how to behave.
+// The connected frame contains the state of the conversations, and the settings for the client.
 func TestConnectedSaysHowThingsAre(t *testing.T) {
 	s := newStage(t)
 	s.level = 7
@@ -105,7 +105,7 @@ func TestConnectedSaysHowThingsAre(t *testing.T) {
 	require.Equal(t, []int{1, 1}, []int{sessions, users})
 }
 
-// The connect frame decides how events come.
+// The connect frame determines the encoding of events.
 func TestBodyBytesAreAskedForInConnect(t *testing.T) {
 	for _, codec := range []frame.Codec{frame.Proto, frame.JSON, frame.JSONWithBytes} {
 		s := newStage(t)
@@ -127,10 +127,10 @@ func TestAResumeHashIsEightBytes(t *testing.T) {
 		require.Equal(t, field, got, "%d bytes", size)
 	}
 	got, _ := checkConnect(&clientv1.Connect{DeviceId: "d", Start: 99})
-	require.Equal(t, "start", got, "another endpoint may not be as strict as the codecs")
+	require.Equal(t, "start", got, "another endpoint may be less strict than the codecs")
 }
 
-// Without a position the client's start decides.
+// Without a position, the client's start setting decides where it begins.
 func TestWhereAConversationBegins(t *testing.T) {
 	summary := &historyv1.Summary{ConversationId: groupID, Head: 9, JoinedSeq: 3, Cursor: &conversationv1.Cursor{DeliveredSeq: 5}}
 	behind := &historyv1.Summary{ConversationId: groupID, Head: 9, JoinedSeq: 3, Cursor: &conversationv1.Cursor{DeliveredSeq: 1}}
@@ -139,18 +139,18 @@ func TestWhereAConversationBegins(t *testing.T) {
 		summary *historyv1.Summary
 		want    uint64
 	}{
-		"at the head":                 {&clientv1.Connect{}, summary, 9},
-		"at the first":                {&clientv1.Connect{Start: clientv1.Start_START_FIRST}, summary, 2},
-		"at what was delivered":       {&clientv1.Connect{Start: clientv1.Start_START_DELIVERED}, summary, 5},
-		"not before the membership":   {&clientv1.Connect{Start: clientv1.Start_START_DELIVERED}, behind, 2},
-		"at the position":             {&clientv1.Connect{Resume: []*clientv1.Position{{ConversationId: groupID, Seq: 4}}}, summary, 4},
-		"at the head if it is beyond": {&clientv1.Connect{Resume: []*clientv1.Position{{ConversationId: groupID, Seq: 40}}}, summary, 9},
+		"at the head":                              {&clientv1.Connect{}, summary, 9},
+		"at the first":                             {&clientv1.Connect{Start: clientv1.Start_START_FIRST}, summary, 2},
+		"at what was delivered":                    {&clientv1.Connect{Start: clientv1.Start_START_DELIVERED}, summary, 5},
+		"not before the membership":                {&clientv1.Connect{Start: clientv1.Start_START_DELIVERED}, behind, 2},
+		"at the position":                          {&clientv1.Connect{Resume: []*clientv1.Position{{ConversationId: groupID, Seq: 4}}}, summary, 4},
+		"at the head if the position is beyond it": {&clientv1.Connect{Resume: []*clientv1.Position{{ConversationId: groupID, Seq: 40}}}, summary, 9},
 	} {
 		require.Equal(t, c.want, planResume(c.connect, []*historyv1.Summary{c.summary}).base(c.summary), name)
 	}
 }
 
-// A client that is on another branch hears no more of the conversation, whatever comes of it.
+// A client that is on another branch gets no more events of the conversation, whatever happens in it.
 func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 	log := branch(nil, 6, "kept")
 	undone := branch(log[:3], 9, "undone")
@@ -163,7 +163,7 @@ func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 			c.requireForked(6, 9)
 			require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Forks), 0)
 			s.store.Set(func() { s.store.Left, s.store.Lists = 0, 0 })
-			s.Joined("ann", groupID) // a notice, or the comparison of the list
+			s.Joined("ann", groupID) // by a notice, or by comparing the list
 			s.store.Set(func() { require.Zero(t, s.store.Lists, "it is not even looked up") })
 			c.quiet()
 			require.Nil(t, c.subscription())
@@ -171,12 +171,12 @@ func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 	}
 }
 
-// A user who becomes a member while connected is attached, and gets the events from the first one of the membership on. A notice
-// that is late, repeated or wrong does no harm.
+// A user who becomes a member while connected is subscribed, and gets the events from the first one of the membership on. A
+// notice that is late, repeated or wrong does no harm.
 func TestAJoinIsAttached(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
-	s.Joined("ann", groupID) // of a conversation that is not there
+	s.Joined("ann", groupID) // a notice of a conversation that does not exist
 	c.quiet()
 	log := branch(nil, 5, "x")
 	s.store.Put(log)
@@ -187,7 +187,7 @@ func TestAJoinIsAttached(t *testing.T) {
 	require.Equal(t, uint64(3), attached.GetJoinedSeq())
 	require.Equal(t, []uint64{3, 4, 5}, c.seqs(3))
 	s.Joined("ann", groupID)
-	s.Joined("bob", groupID) // who is not here
+	s.Joined("bob", groupID) // a notice for a user who is not connected
 	c.quiet()
 	log = branch(log, 6, "x")
 	s.store.Put(log)
@@ -195,7 +195,8 @@ func TestAJoinIsAttached(t *testing.T) {
 	require.Equal(t, []uint64{6}, c.seqs(1))
 }
 
-// Whoever leaves is told the last event that is for them, and looked up again: the notice of a new membership may have come before.
+// A user who leaves is sent the last event that they may read, and the membership is looked up again: the notice of a new
+// one may have come before.
 func TestARemovalDetaches(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -214,7 +215,7 @@ func TestARemovalDetaches(t *testing.T) {
 	require.Equal(t, []uint64{5}, c.seqs(1))
 }
 
-// A conversation that was left while the client was away is sent to its end.
+// Of a conversation that was left while the client was away, the client is sent the events up to the end.
 func TestAFormerConversationIsSentToItsEnd(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 6, "x")
@@ -225,10 +226,10 @@ func TestAFormerConversationIsSentToItsEnd(t *testing.T) {
 	require.Equal(t, uint64(6), c.next().GetDetached().GetLast())
 	c = s.connect("bob", frame.JSON, &clientv1.Position{ConversationId: "g0123456789abcdefghijklmnoo", Seq: 3})
 	s.store.Set(func() { s.store.Log = nil })
-	require.Zero(t, c.next().GetDetached().GetLast(), "a conversation that the user may not know of")
+	require.Zero(t, c.next().GetDetached().GetLast(), "a conversation that was never the user's")
 }
 
-// A lookup that fails asks the client to reconnect: it would miss the conversation.
+// After a lookup that fails, the client is asked to reconnect: otherwise it would miss the conversation.
 func TestAJoinThatCannotBeLookedUp(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
@@ -237,7 +238,7 @@ func TestAJoinThatCannotBeLookedUp(t *testing.T) {
 	c.requireClosed(errcode.CloseUnavailable)
 }
 
-// Time: no connect, heartbeats, silence, the token's expiry.
+// Timers: no connect frame, heartbeats, silence, the token's expiry.
 func TestWhatTimeAsksFor(t *testing.T) {
 	s := newStage(t)
 	now := time.Now()
@@ -306,11 +307,11 @@ func TestRefreshesThatAreRefused(t *testing.T) {
 		token   string
 		code    conversationv1.ErrorCode
 	}{
-		"a bad token":        {nil, "x", codeUnauthenticated},
-		"of another user":    {func(s *stage) { s.token("bob") }, "token of bob", conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN},
-		"keys are away":      {func(s *stage) { s.verifier().err = auth.ErrKeysUnavailable }, "token of ann", codeUnavailable},
-		"the store is away":  {func(s *stage) { s.store.Set(func() { s.store.Down = true }) }, "token of ann", codeUnavailable},
-		"revoked by the way": {func(s *stage) { s.mu.Lock(); s.users["ann"].revoked = 1_000_000; s.mu.Unlock() }, "token of ann", codeUnauthenticated},
+		"a bad token":              {nil, "x", codeUnauthenticated},
+		"of another user":          {func(s *stage) { s.token("bob") }, "token of bob", conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN},
+		"keys are unavailable":     {func(s *stage) { s.verifier().err = auth.ErrKeysUnavailable }, "token of ann", codeUnavailable},
+		"the store is unavailable": {func(s *stage) { s.store.Set(func() { s.store.Down = true }) }, "token of ann", codeUnavailable},
+		"revoked meanwhile":        {func(s *stage) { s.mu.Lock(); s.users["ann"].revoked = 1_000_000; s.mu.Unlock() }, "token of ann", codeUnauthenticated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
@@ -324,7 +325,7 @@ func TestRefreshesThatAreRefused(t *testing.T) {
 	}
 }
 
-// A revocation closes the sessions whose tokens were issued before it, however it is heard of.
+// A revocation closes the sessions whose tokens were issued before it, however the gateway learns of it.
 func TestARevocationClosesSessions(t *testing.T) {
 	revoked := []*historyv1.Revocation{{UserId: "ann", BeforeMs: 1_500_000}}
 	for name, hear := range map[string]func(s *stage, newer *client){
@@ -354,7 +355,7 @@ func TestARevocationClosesSessions(t *testing.T) {
 	}
 }
 
-// Frames above the rate are refused; those of a client that goes on are the end of it.
+// Frames above the rate are refused; a client that continues is closed.
 func TestTheFrameRate(t *testing.T) {
 	s := newStage(t, func(cfg *Config) { cfg.FrameRate = 0.001 })
 	c := s.open(frame.Proto)
@@ -371,7 +372,7 @@ func TestTheFrameRate(t *testing.T) {
 	require.InDelta(t, maxAbuse+1, testutil.ToFloat64(s.metrics.Limits[metrics.LimitFrameRate]), 0)
 }
 
-// Frames that cannot be decoded are answered; too many are the end.
+// Frames that cannot be decoded are answered; after too many the session is closed.
 func TestBadFrames(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.JSON)
@@ -388,7 +389,7 @@ func TestBadFrames(t *testing.T) {
 	early.requireClosed(errcode.CloseProtocol)
 }
 
-// What follows a bad frame in the same message is handled.
+// Frames after a bad one in the same message are handled.
 func TestABadFrameTakesNothingWithIt(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.JSON)
@@ -404,7 +405,7 @@ func ackFrame(id uint64, positions ...*clientv1.AckPosition) *clientv1.ClientFra
 	return &clientv1.ClientFrame{Id: id, Request: &clientv1.ClientFrame_Ack{Ack: &clientv1.Ack{Positions: positions}}}
 }
 
-// One position that does not exist does not take the others with it, and is answered only if the frame has an id.
+// One position that does not exist does not affect the others, and is answered only if the frame has an id.
 func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
@@ -428,7 +429,7 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	require.Equal(t, "ack.positions[1]", f.GetError().GetField())
 	c.quiet()
 
-	// Now and then is honest; nothing else for long is not.
+	// An early acknowledgement now and then is honest; nothing but early ones for long is not.
 	for range 2 {
 		c.say(ackFrame(0, good))
 		for range maxEarlyAcks - 1 {
@@ -440,7 +441,7 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	c.requireClosed(errcode.CloseProtocol)
 }
 
-// Too many positions break a rule.
+// An acknowledgement with too many positions is refused.
 func TestAnAcknowledgementOfTooManyPositions(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
@@ -456,7 +457,7 @@ func TestAnAcknowledgementOfTooManyPositions(t *testing.T) {
 	c.requireClosed(errcode.CloseProtocol)
 }
 
-// Acknowledgements go out together, the newest values only, and again when that failed.
+// Acknowledgements are sent together, only the newest values, and again if that failed.
 func TestAcknowledgementsArePassedOn(t *testing.T) {
 	s := newStage(t)
 	acks := s.deps.Acks
@@ -482,7 +483,7 @@ func TestAcknowledgementsArePassedOn(t *testing.T) {
 	require.LessOrEqual(t, max(len(first.GetAcks()), len(second.GetAcks())), acksPerMessage)
 }
 
-// A heartbeat passes on again what was acknowledged, because the first time it may have been lost.
+// A heartbeat forwards acknowledgements again, because the first message may have been lost.
 func TestAHeartbeatPassesAcknowledgementsOnAgain(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
@@ -497,7 +498,7 @@ func TestAHeartbeatPassesAcknowledgementsOnAgain(t *testing.T) {
 	require.Equal(t, uint64(3), (<-s.passed).GetAcks()[0].GetDeliveredSeq())
 }
 
-// A client has a few calls of history under way at most.
+// A client has only a few calls of history under way.
 func TestCallsAtATimeAreLimited(t *testing.T) {
 	s := newStage(t)
 	s.store.Put(branch(nil, 3, "x"))
@@ -517,7 +518,7 @@ func TestCallsAtATimeAreLimited(t *testing.T) {
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Limits[metrics.LimitCalls]), 0)
 }
 
-// A submit goes to the broker; the client is told what it asked to be told.
+// A submit is published to the broker; the client gets the frames that it asked for.
 func TestASubmitIsAnsweredWithItsOutcome(t *testing.T) {
 	s := newStage(t)
 	c := s.open(frame.Proto)
@@ -540,7 +541,7 @@ func TestASubmitIsAnsweredWithItsOutcome(t *testing.T) {
 	quiet.quiet()
 }
 
-// What is pushed carries no error, and a request without an id gets no answer.
+// A push contains no error, and a request without an id gets no answer.
 func TestErrorsAreAnswers(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.JSON)
@@ -555,7 +556,7 @@ func TestErrorsAreAnswers(t *testing.T) {
 	require.Contains(t, s.logs.String(), "a call of the history service failed")
 }
 
-// After an outage of the bus everything is compared with the store, and so it is now and then.
+// After an outage of the bus everything is compared with the store; that also happens periodically.
 func TestTheListIsComparedWithTheStore(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
@@ -581,7 +582,7 @@ func TestTheListIsComparedWithTheStore(t *testing.T) {
 	}, patience, time.Millisecond)
 }
 
-// A gateway that stops asks its clients to go elsewhere, and takes no more.
+// A gateway that stops asks its clients to reconnect elsewhere, and accepts no more.
 func TestAStopSendsClientsAway(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
@@ -593,7 +594,7 @@ func TestAStopSendsClientsAway(t *testing.T) {
 	require.Nil(t, s.Begin(c.link, s.NextNumber()))
 }
 
-// A user's allowance is not refilled by connecting anew, and a user who is gone is forgotten once it is full.
+// A user's allowance is not refilled by reconnecting, and a user without sessions is removed once it is full.
 func TestUsersAreForgotten(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
@@ -606,7 +607,7 @@ func TestUsersAreForgotten(t *testing.T) {
 	require.Eventually(t, func() bool { s.Sweep(time.Now()); return len(s.users) == 0 }, patience, time.Millisecond)
 }
 
-// What operators see of sessions, and what is left of those that ended.
+// Operators see the sessions, and the standings of those that ended.
 func TestSessionsAreDescribed(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3, "x")
@@ -644,7 +645,7 @@ func TestSessionsAreDescribed(t *testing.T) {
 	require.Zero(t, sum+most)
 }
 
-// A session that is being let in is one of its user's for operators: a revocation counts and closes it as well.
+// A session that is still connecting is listed with its user for operators: a revocation counts and closes it as well.
 func TestASessionThatIsBeingLetInIsOneOfItsUsers(t *testing.T) {
 	s := newStage(t)
 	token := s.token("ann")
@@ -654,7 +655,7 @@ func TestASessionThatIsBeingLetInIsOneOfItsUsers(t *testing.T) {
 		require.Eventually(t, func() bool { return len(s.List("ann")) == 1 }, patience, 50*time.Microsecond)
 		require.Equal(t, "phone", s.List("ann")[0].GetDeviceId())
 		page, _ := s.ListPage("", "", 1)
-		require.Empty(t, page[0].GetUserId(), "it is not open yet")
+		require.Empty(t, page[0].GetUserId(), "the session is not open yet")
 		require.True(t, s.List("ann")[0].Close(errcode.CloseDisconnected, "by an operator"))
 	})
 	c.requireClosed(errcode.CloseDisconnected)

@@ -43,17 +43,17 @@ type Verifier interface {
 type Config struct {
 	MaxFrameBytes          int
 	MaxConnectionsPerUser  int
-	FrameRate              float64       // frames a second of one session, after a burst of ten times that
-	CommandRatePerUser     float64       // commands a second of one user, after a burst of ten times that
-	ClientTraceRatePerUser float64       // traces a second of one user's clients that are continued
-	ConnectTimeout         time.Duration // for the first frame
+	FrameRate              float64       // frames per second of one session, after a burst of ten times that
+	CommandRatePerUser     float64       // commands per second of one user, after a burst of ten times that
+	ClientTraceRatePerUser float64       // client traces per second of one user that are continued
+	ConnectTimeout         time.Duration // time limit for the first frame
 	Heartbeat              time.Duration
-	TokenWarning           time.Duration // before a token's expiry
-	HistoryTimeout         time.Duration // of one call of history
-	RevocationInterval     time.Duration // at which revocations are read, for notices that were lost
+	TokenWarning           time.Duration // time before a token's expiry at which the client is warned
+	HistoryTimeout         time.Duration // time limit of one call of history
+	RevocationInterval     time.Duration // interval at which revocations are read, in case notices were lost
 }
 
-// Deps is what sessions work with. All fields are required.
+// Deps are the dependencies of sessions. All fields are required.
 type Deps struct {
 	Config   Config
 	Log      *slog.Logger
@@ -66,7 +66,7 @@ type Deps struct {
 	Rooms    *room.Hub
 	Requests *requests.Handler
 	Acks     *Acks
-	// Level is the installation's protocol level.
+	// Level returns the installation's protocol level.
 	Level func() conversation.Level
 }
 
@@ -75,22 +75,22 @@ type Sessions struct {
 	deps    Deps
 	ctx     context.Context //nolint:containedctx // the life of the sessions: links call back without a context
 	workers sync.WaitGroup
-	turns   chan struct{} // bounds the memberships looked up at once
+	turns   chan struct{} // limits the memberships looked up at once
 	unheard chan struct{} // a notice of revoked tokens may have been lost
 
 	mu       sync.Mutex
 	closed   bool
-	accepted uint32 // sessions so far
+	accepted uint32 // number of sessions so far
 	byID     map[string]*Session
 	users    map[string]*user
 }
 
-// user is what the sessions of one user on this gateway share. Guarded by Sessions.mu, except id and caller.
+// user is the state that the sessions of one user on this gateway share. Guarded by Sessions.mu, except id and caller.
 type user struct {
 	id       string
 	caller   requests.Caller
 	sessions map[*Session]struct{}
-	// revoked is the time up to which issued tokens are refused, unix ms, as far as this gateway has heard.
+	// revoked is the time up to which issued tokens are refused, Unix ms, as far as this gateway knows.
 	revoked int64
 }
 
@@ -108,7 +108,7 @@ func New(ctx context.Context, deps Deps) *Sessions {
 // Wait waits for the background work of sessions. That ends when the context has ended and all links have ended.
 func (a *Sessions) Wait() { a.workers.Wait() }
 
-// NextNumber returns a number that stands for a connection in the recorder.
+// NextNumber returns a number that identifies a connection in the recorder.
 func (a *Sessions) NextNumber() uint32 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,7 +116,7 @@ func (a *Sessions) NextNumber() uint32 {
 	return a.accepted
 }
 
-// Begin makes a session on a link, whose receiver it is. It returns nil when the gateway is being stopped.
+// Begin makes a session on a link and is its receiver. It returns nil when the gateway is being stopped.
 func (a *Sessions) Begin(l link.Link, number uint32) *Session {
 	cfg, encoding, now := &a.deps.Config, l.Describe().Encoding, time.Now()
 	s := &Session{
@@ -146,7 +146,7 @@ func (a *Sessions) Close() []*Session {
 	return a.list()
 }
 
-// enroll makes the session one of its user's. It returns false when the user has too many.
+// enroll registers the session with its user. It returns false when the user has too many.
 func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
 	cfg := &a.deps.Config
 	a.mu.Lock()
@@ -169,7 +169,7 @@ func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
 	return true
 }
 
-// forget takes a session that has ended out of the table.
+// forget removes a session that has ended from the table.
 func (a *Sessions) forget(s *Session, code errcode.CloseCode) {
 	a.mu.Lock()
 	delete(a.byID, s.id)
@@ -207,7 +207,7 @@ func (a *Sessions) Sweep(now time.Time) {
 	}
 }
 
-// Relist has everything compared with the store: live messages and notices may have been lost.
+// Relist starts a comparison of everything with the store: live messages and notices may have been lost.
 func (a *Sessions) Relist() {
 	select {
 	case a.unheard <- struct{}{}:
@@ -220,19 +220,19 @@ func (a *Sessions) Relist() {
 	}
 }
 
-// Joined has the sessions of a user listen to a conversation, if there are any here.
+// Joined subscribes the sessions of a user to a conversation, if there are any on this gateway.
 func (a *Sessions) Joined(userID, conversationID string) {
 	for _, s := range a.ofUser(userID) {
 		s.join(conversationID)
 	}
 }
 
-// Count returns the numbers of sessions and of users that have any.
+// Count returns the number of sessions, and the number of users that have any.
 func (a *Sessions) Count() (sessions, users int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, u := range a.users {
-		if len(u.sessions) > 0 { // others wait for their allowance to fill up
+		if len(u.sessions) > 0 { // other users wait for their allowance to be refilled
 			users++
 		}
 	}
@@ -249,7 +249,7 @@ func (a *Sessions) list() []*Session {
 	return sessions
 }
 
-// ofUser are the sessions of a user, those that are being let in among them, by id.
+// ofUser returns the sessions of a user by id, including those that are still connecting.
 func (a *Sessions) ofUser(userID string) []*Session {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -278,7 +278,7 @@ func (a *Sessions) takeTurn(s *Session) bool {
 
 func (a *Sessions) returnTurn() { <-a.turns }
 
-// firstBeat spreads heartbeats evenly over the interval, however sessions came in.
+// firstBeat spreads heartbeats evenly over the interval, however closely together sessions were opened.
 func (a *Sessions) firstBeat() time.Duration { return rand.N(a.deps.Config.Heartbeat) }
 
 // listAll reads all conversations of a user, and the time up to which their tokens are revoked.

@@ -18,8 +18,8 @@ func (s *Session) Behind(subscription *room.Subscription) {
 }
 
 // Detached implements room.Subscriber: it tells the client that the conversation has ended for it, and removes the subscription.
-// The user may have become a member again while the subscription still existed, and the notice of that may have been taken for an
-// old one: so history is asked.
+// The user may have become a member again while the subscription still existed, and the notice of that may have been
+// ignored as outdated: so the membership is read from history.
 func (s *Session) Detached(subscription *room.Subscription, conversationID string, last uint64) {
 	s.link.Queue(s.encodeDetached(conversationID, last))
 	s.mu.Lock()
@@ -36,8 +36,8 @@ func (s *Session) encodeDetached(conversationID string, last uint64) []byte {
 	}}})
 }
 
-// Forked implements room.Subscriber: it tells the client that its position is not on the log, and keeps the conversation from
-// being pushed to it again. The subscription is nil when there was none.
+// Forked implements room.Subscriber: it reports to the client that its position is not on the log, and stops pushes of the
+// conversation to it. The subscription is nil when there was none.
 func (s *Session) Forked(subscription *room.Subscription, conversationID string, head, seq uint64) {
 	s.all.deps.Metrics.Forks.Inc()
 	s.mu.Lock()
@@ -48,7 +48,7 @@ func (s *Session) Forked(subscription *room.Subscription, conversationID string,
 	if s.forks == nil {
 		s.forks = map[string]struct{}{}
 	}
-	s.forks[conversationID] = struct{}{} // before the client hears of it: from then on nothing more comes
+	s.forks[conversationID] = struct{}{} // set before the client is notified: from then on no event is pushed
 	s.mu.Unlock()
 	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
 		ConversationId: conversationID, Head: head, Seq: seq,

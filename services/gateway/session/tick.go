@@ -55,8 +55,8 @@ func (s *Session) tick(now time.Time) {
 	}
 }
 
-// heads lists, for a heartbeat, where conversations stand that moved since the last one. It also passes the client's
-// acknowledgements on again where they moved.
+// heads returns, for a heartbeat, the heads of conversations that moved since the last one. It also forwards the client's
+// acknowledgements again where they moved.
 func (s *Session) heads() []*clientv1.Position {
 	var heads []*clientv1.Position
 	for _, subscription := range s.listSubscriptions() {

@@ -33,7 +33,7 @@ func (s *stage) lists() (n int) {
 	return n
 }
 
-// Only so many memberships are looked up at once. A session that ends meanwhile waits no longer.
+// The number of memberships looked up at once is limited. A session that ends while it waits for a turn stops waiting.
 func TestLookUpsWaitForTheirTurn(t *testing.T) {
 	s := newStage(t)
 	ann, bob := s.connect("ann", frame.Proto), s.connect("bob", frame.Proto)
@@ -58,7 +58,7 @@ func TestLookUpsWaitForTheirTurn(t *testing.T) {
 	require.Eventually(t, func() bool { return len(s.turns) == 0 }, patience, time.Millisecond)
 }
 
-// deaf opens a session whose client says that it wants to resume, and reads nothing at all.
+// deaf opens a session whose client asks to resume, and then reads nothing.
 func (s *stage) deaf(userID string, positions ...*clientv1.Position) *Session {
 	s.t.Helper()
 	number := s.NextNumber()
@@ -71,7 +71,7 @@ func (s *stage) deaf(userID string, positions ...*clientv1.Position) *Session {
 	return session
 }
 
-// However many clients ask for a former conversation and read nothing, others join theirs meanwhile.
+// However many clients ask for a former conversation and read nothing, the others can join theirs.
 func TestSlowClientsDoNotKeepOthersFromJoining(t *testing.T) {
 	s := newStage(t, func(cfg *Config) { cfg.MaxConnectionsPerUser = maxTurns })
 	log := branch(nil, 100, strings.Repeat("x", 6000))
@@ -95,7 +95,7 @@ func TestSlowClientsDoNotKeepOthersFromJoining(t *testing.T) {
 	require.Equal(t, []uint64{1, 2}, cem.seqs(2))
 }
 
-// A former conversation waits for a store that is away, and the client that waits for it can go.
+// A former conversation waits while the store is unavailable, and the waiting client can leave.
 func TestAFormerConversationWaitsForTheStore(t *testing.T) {
 	for name, stays := range map[string]bool{"the client stays": true, "the client goes": false} {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestAFormerConversationWaitsForTheStore(t *testing.T) {
 			s.history.once(&s.history.afterList, func() { s.store.Set(func() { s.store.Down = true }) })
 			c := s.connect("bob", frame.Proto, position(log[1]))
 			require.Eventually(t, func() bool {
-				return strings.Contains(s.logs.String(), "could not be told of a former conversation yet")
+				return strings.Contains(s.logs.String(), "the end of a former conversation could not be sent to a client yet")
 			}, patience, time.Millisecond)
 			if !stays {
 				c.far.Lose()
@@ -120,7 +120,7 @@ func TestAFormerConversationWaitsForTheStore(t *testing.T) {
 	}
 }
 
-// A subscription that is behind waits for a store that is away.
+// A subscription that is behind waits while the store is unavailable.
 func TestASubscriptionThatIsBehindWaitsForTheStore(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 5, "x")
@@ -132,7 +132,7 @@ func TestASubscriptionThatIsBehindWaitsForTheStore(t *testing.T) {
 	require.Equal(t, []uint64{3, 4, 5}, c.seqs(3))
 }
 
-// Acknowledgements are passed on every so often, the newest values only, and once more at the end.
+// Acknowledgements are forwarded periodically, only the newest values, and one last time at the end.
 func TestAcksArePassedOnEverySoOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		passed := make(chan *brokerv1.Acks, 10)
@@ -167,7 +167,7 @@ func TestAcksArePassedOnEverySoOften(t *testing.T) {
 	})
 }
 
-// A message of acknowledgements is bounded, and what could not be passed on stays for the next time.
+// The size of a message of acknowledgements is bounded; what could not be sent is kept for the next time.
 func TestAcksArePassedOnInBatches(t *testing.T) {
 	var sizes []int
 	var refuse error
@@ -191,10 +191,10 @@ func TestAcksArePassedOnInBatches(t *testing.T) {
 	require.Equal(t, []int{acksPerMessage, acksPerMessage, 1}, sizes)
 	require.Empty(t, acks.pending)
 	acks.pass()
-	require.Len(t, sizes, 3, "nothing is no message")
+	require.Len(t, sizes, 3, "without acknowledgements no message is sent")
 }
 
-// What was revoked lately is read again and again: each time from the newest that is known, page by page.
+// Recent revocations are read periodically: each time from the newest known one on, page by page.
 func TestRevocationsAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
@@ -218,7 +218,7 @@ func TestRevocationsAreWatched(t *testing.T) {
 			case 4:
 				return nil, status.Error(codes.Unimplemented, "too old")
 			default:
-				return &historyv1.GetRevocationsResponse{More: true}, nil // a page without anything is the last one
+				return &historyv1.GetRevocationsResponse{More: true}, nil // a page without revocations is the last one
 			}
 		}
 		ctx, cancel := contextOf(t)
@@ -249,7 +249,7 @@ func TestRevocationsAreWatched(t *testing.T) {
 	})
 }
 
-// Pongs and acknowledgements above the frame rate count as abuse, but are taken: dropping them would hurt more.
+// Pongs and acknowledgements above the frame rate count as abuse, but are handled: dropping them would do more harm.
 func TestPongsAndAcksAboveTheRateAreTaken(t *testing.T) {
 	s := newStage(t, func(cfg *Config) { cfg.FrameRate = 0.1 }) // one frame, which is connect
 	s.store.Put(branch(nil, 3, "x"))

@@ -18,7 +18,7 @@ var webSocket = framing{room: maxWebSocketHeader, seal: func(buffer []byte, code
 	return buffer[start:]
 }}
 
-// AppendWebSocketFrame appends one unmasked, final WebSocket frame (RFC 6455, section 5.2): for control frames.
+// AppendWebSocketFrame appends one unmasked, final WebSocket frame (RFC 6455, section 5.2). It is used for control frames.
 func AppendWebSocketFrame(dst []byte, opcode int, payload []byte) []byte {
 	dst = appendWebSocketHeader(dst, opcode, len(payload))
 	return append(dst, payload...)

@@ -24,7 +24,7 @@ const (
 )
 
 var encodings = [NumEncodings]struct {
-	name      string // what operators see
+	name      string // the name that operators see
 	codec     frame.Codec
 	framing   framing
 	bodyBytes Encoding // the same with body bytes
@@ -34,7 +34,7 @@ var encodings = [NumEncodings]struct {
 	WebSocketJSONBytes: {frame.JSON.Subprotocol(), frame.JSONWithBytes, webSocket, WebSocketJSONBytes},
 }
 
-// framing makes one message of a transport.
+// framing turns a payload into one message of a transport.
 type framing struct {
 	// room is how many bytes seal needs before the payload.
 	room int
@@ -53,10 +53,10 @@ func WebSocket(codec frame.Codec) Encoding {
 // String names the encoding for operators; encodings that differ only in body bytes have one name.
 func (e Encoding) String() string { return encodings[e].name }
 
-// Codec is that of the encoding.
+// Codec returns the codec of the encoding.
 func (e Encoding) Codec() frame.Codec { return encodings[e].codec }
 
-// WithBodyBytes is the encoding whose events carry the bytes of their bodies.
+// WithBodyBytes returns the encoding whose events contain the bytes of their bodies.
 func (e Encoding) WithBodyBytes() Encoding { return encodings[e].bodyBytes }
 
 // Message returns one message that contains the frames that fill appends, in the encoding's codec.
@@ -65,7 +65,7 @@ func (e Encoding) Message(fill func([]byte) []byte) []byte {
 	return f.seal(fill(make([]byte, f.room, 512)), encodings[e].codec)
 }
 
-// Frame makes one message of a frame.
+// Frame makes one message from a frame.
 func (e Encoding) Frame(f *clientv1.ServerFrame) []byte {
 	return e.Message(func(dst []byte) []byte { return frame.AppendServer(dst, encodings[e].codec, f) })
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
-// A message has the header that RFC 6455 asks for, in the shortest form.
+// A message has the header that RFC 6455 requires, in its shortest form.
 func TestWebSocketMessagesHaveTheShortestHeader(t *testing.T) {
 	for _, encoding := range []wire.Encoding{wire.WebSocketProto, wire.WebSocketJSON, wire.WebSocketJSONBytes} {
 		for size, header := range map[int][]byte{
@@ -45,7 +45,7 @@ func TestAFrameIsAMessage(t *testing.T) {
 }
 
 func TestEncodingsWithBodyBytes(t *testing.T) {
-	require.Equal(t, wire.WebSocketProto, wire.WebSocket(frame.Proto).WithBodyBytes(), "they carry the bytes anyway")
+	require.Equal(t, wire.WebSocketProto, wire.WebSocket(frame.Proto).WithBodyBytes(), "these encodings contain the bytes anyway")
 	require.Equal(t, wire.WebSocketJSONBytes, wire.WebSocket(frame.JSON).WithBodyBytes())
 	require.Equal(t, frame.JSONWithBytes, wire.WebSocketJSONBytes.WithBodyBytes().Codec())
 }

@@ -27,7 +27,7 @@ type config struct {
 
 func main() {
 	var cfg config
-	settings.Parse("runnel-gateway", "Terminates client connections: authenticates them, takes their commands to NATS and pushes events to them.", &cfg)
+	settings.Parse("runnel-gateway", "Terminates client connections: authenticates them, publishes their commands to NATS and pushes events to them.", &cfg)
 	process.Main("runnel-gateway", cfg.Process, cfg.assemble)
 }
 

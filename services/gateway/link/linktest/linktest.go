@@ -1,4 +1,4 @@
-// Package linktest is the suite that every link passes: what a session may rely on, whatever the transport is.
+// Package linktest is the conformance suite of links: it tests what a session may rely on, whatever the transport.
 package linktest
 
 import (
@@ -30,17 +30,17 @@ type Client interface {
 	Next() (message []byte, code errcode.CloseCode, err error)
 	// Close closes the link as a client does.
 	Close(code errcode.CloseCode)
-	// Lose ends the client without a word.
+	// Lose breaks the connection without closing it.
 	Lose()
 }
 
 // Open makes a link that is served to a receiver, and its client. The cleanup of the test ends both.
 type Open func(t *testing.T, shared *outbox.Shared, receiver link.Receiver) (link.Link, Client)
 
-// patience is for what happens in a moment. A test that waits for it in vain fails.
+// patience limits the wait for something that happens in a moment. A test that exceeds it fails.
 const patience = 10 * time.Second
 
-// receiver notes what it is told.
+// receiver records what the link passes to it.
 type receiver struct {
 	mu       sync.Mutex
 	messages []string
@@ -114,7 +114,7 @@ type bed struct {
 
 const (
 	maxBytes = 1 << 20
-	// maxMessages of 32 KiB are more than a transport and a queue take together.
+	// maxMessages messages of 32 KiB are more than a transport and a queue hold together.
 	maxMessages = 1000
 )
 
@@ -131,7 +131,7 @@ func newBedWith(t *testing.T, open Open, change func(*outbox.Shared)) *bed {
 	return b
 }
 
-// Shared is what the outboxes of a test share.
+// Shared returns the outbox.Shared of a test.
 func Shared() *outbox.Shared {
 	return &outbox.Shared{
 		MaxBytes: maxBytes, WriteTimeout: patience, Buffers: &outbox.Buffers{},
@@ -139,7 +139,7 @@ func Shared() *outbox.Shared {
 	}
 }
 
-// message makes one message of a payload, as sessions do.
+// message makes one message with a payload, as sessions do.
 func (b *bed) message(payload string) []byte {
 	return b.Describe().Encoding.Message(func(dst []byte) []byte { return append(dst, payload...) })
 }
@@ -174,20 +174,20 @@ func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(b *bed){
 		"messages to the client come whole and in order": messagesToTheClient,
 		"messages of the client come whole and in order": messagesOfTheClient,
-		"closing says goodbye after what was queued":     closing,
-		"a client closes":                                   clientCloses,
-		"a client is lost":                                  clientIsLost,
-		"a slow client is closed and told so":               slow,
-		"room is waited for":                                room,
-		"nothing is taken after the end":                    afterTheEnd,
-		"any goroutine may write and close":                 concurrent,
-		"a large backlog is one that a patient client gets": backlog,
-		"nothing is handed over once it is closing":         closed,
-		"a client that never answers a close is ended":      unanswered,
-		"operators see where it comes from":                 described,
+		"the close code comes after the queued messages": closing,
+		"a client closes":  clientCloses,
+		"a client is lost": clientIsLost,
+		"a slow client is closed with the code for slow clients": slow,
+		"WaitForRoom waits until there is room":                  room,
+		"nothing is queued after the end":                        afterTheEnd,
+		"any goroutine may write and close":                      concurrent,
+		"a client that keeps reading receives a large backlog":   backlog,
+		"no message is passed on once the link is closing":       closed,
+		"a client that never answers a close is ended":           unanswered,
+		"the description contains the client's address":          described,
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // some wait for a deadline
+			t.Parallel() // some cases wait for a deadline
 			test(newBed(t, open))
 		})
 	}
@@ -195,12 +195,12 @@ func Run(t *testing.T, open Open) {
 		b := newBedWith(t, open, func(shared *outbox.Shared) { shared.WriteTimeout = 50 * time.Millisecond })
 		message := b.message(strings.Repeat("x", 64<<10))
 		for n := 0; b.Describe().QueuedBytes == 0; n++ {
-			require.Less(b, n, maxMessages, "the transport takes everything")
+			require.Less(b, n, maxMessages, "the transport accepts any amount")
 			b.Queue(message)
 			b.Flush()
 		}
 		shared := b.shared
-		shared.Writers.Wait() // the writer gives up by itself
+		shared.Writers.Wait() // the writer stops by itself
 		require.True(b, b.Closing())
 		require.Equal(b, errcode.CloseSlow, b.receiver.end(b.T))
 		sent := make(chan error, 1)
@@ -299,19 +299,19 @@ func clientIsLost(b *bed) {
 	b.client.Lose()
 	require.Zero(b, b.receiver.end(b.T))
 	<-b.Done()
-	require.Empty(b, b.receiver.ended, "it ends once")
+	require.Empty(b, b.receiver.ended, "Ended is called once")
 }
 
 func slow(b *bed) {
 	message := b.message(strings.Repeat("x", 64<<10))
-	for n := 0; !b.Closing(); n++ { // the transport takes some, the queue a little more, then it is too much
-		require.Less(b, n, maxMessages, "nothing is ever too much")
+	for n := 0; !b.Closing(); n++ { // the transport and the queue accept some of it, then the limit is exceeded
+		require.Less(b, n, maxMessages, "the queue has no limit")
 		b.Queue(message)
 		b.Flush()
 	}
 	require.False(b, b.WaitForRoom())
 	_, code, err := b.drain()
-	if err == nil { // a transport may have been too full for a word
+	if err == nil { // the transport may have been too full for a close code
 		require.Equal(b, errcode.CloseSlow, code)
 	}
 	b.client.Lose()
@@ -322,7 +322,7 @@ func room(b *bed) {
 	message := b.message(strings.Repeat("x", 32<<10))
 	size := len(message)
 	for n := 0; b.Describe().QueuedBytes+size <= maxBytes; n++ {
-		require.Less(b, n, maxMessages, "what waits is not said")
+		require.Less(b, n, maxMessages, "QueuedBytes is wrong")
 		b.Queue(message)
 		b.Flush()
 	}
@@ -334,7 +334,7 @@ func room(b *bed) {
 		require.True(b, ok)
 		require.LessOrEqual(b, b.Describe().QueuedBytes, maxBytes/2)
 	case <-time.After(patience):
-		require.FailNow(b, "there is never room")
+		require.FailNow(b, "there is no room")
 	}
 	b.Close(errcode.CloseGoingAway, "")
 	b.client.Lose()
@@ -387,7 +387,7 @@ func concurrent(b *bed) {
 func backlog(b *bed) {
 	payload := bytes.Repeat([]byte("y"), 30<<10)
 	message := b.message(string(payload))
-	const n = 30 // below the limit
+	const n = 30 // stays below the limit
 	for range n {
 		b.Queue(message)
 	}

@@ -36,7 +36,7 @@ type Client struct {
 	gone     chan struct{}   // closed by Lose and Close
 	ended    <-chan struct{} // closed when the link has ended
 	once     sync.Once
-	code     errcode.CloseCode // that the client closed with; guarded by once and gone
+	code     errcode.CloseCode // the code that the client closed with; guarded by once and gone
 }
 
 // New makes a link with a connected client.

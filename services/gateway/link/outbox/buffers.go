@@ -2,10 +2,10 @@ package outbox
 
 import "sync"
 
-// Buffers are buffers for messages that are handled and forgotten. The zero value is ready.
+// Buffers is a pool of buffers for short-lived messages. The zero value is ready.
 type Buffers struct{ pool sync.Pool }
 
-// Take returns a buffer; the caller returns it.
+// Take returns a buffer, which the caller must give back with Return.
 func (b *Buffers) Take() *[]byte {
 	if buffer, ok := b.pool.Get().(*[]byte); ok {
 		return buffer

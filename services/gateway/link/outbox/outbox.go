@@ -36,8 +36,8 @@ type Transport interface {
 
 // Shared is common to the outboxes of a transport. All fields are required.
 type Shared struct {
-	MaxBytes     int           // that may wait for one client, before it counts as slow
-	WriteTimeout time.Duration // for a transport to take its backlog
+	MaxBytes     int           // limit of the bytes that wait for one client, before it counts as slow
+	WriteTimeout time.Duration // time limit for a transport to accept its backlog
 	Buffers      *Buffers
 	Metrics      *metrics.Metrics
 	Recorder     *flight.Recorder
@@ -55,22 +55,22 @@ type Shared struct {
 type Outbox struct {
 	shared    *Shared
 	transport Transport
-	number    uint32 // of the connection, in the recorder
+	number    uint32 // number of the connection in the recorder
 	done      chan struct{}
 
 	mu     sync.Mutex
 	queue  [][]byte
-	queued int // bytes in queue and in the writer's hands
+	queued int // bytes in queue and being written by the writer
 	// Marks count queued messages, to track what was written: mark is that of the last message queued, events that of the last one
 	// that carried events, and noted the one up to which writing was recorded.
 	mark, events, noted uint32
-	taken               uint32 // mark up to which the writer has taken the queue
-	cut                 bool   // what was queued after taken was dropped
+	taken               uint32 // mark up to which the writer has taken messages from the queue
+	cut                 bool   // messages queued after taken were dropped
 	followed            []*flight.Delivery
-	begun               bool // the first of queue is the rest of messages that were written in part
+	begun               bool // the first element of queue is the rest of messages that were partly written
 	writing             bool
-	closing             bool          // nothing may be queued any more
-	drained             chan struct{} // signalled when the writer is done, for those that wait for room; made when first needed
+	closing             bool          // nothing more may be queued
+	drained             chan struct{} // signalled when the writer is done, for waiting callers; made when first needed
 	code                errcode.CloseCode
 }
 
@@ -148,7 +148,7 @@ func (o *Outbox) flushLocked() {
 	}
 	rest, err := o.transport.TryWrite(data)
 	if joined && len(rest) > 0 {
-		rest = bytes.Clone(rest) // the buffer goes back
+		rest = bytes.Clone(rest) // the buffer is given back
 	}
 	if err != nil {
 		o.dropLocked()
@@ -177,7 +177,7 @@ func (o *Outbox) flushLocked() {
 	go o.writeBacklog()
 }
 
-// handedOverLocked notes that the operating system has accepted everything queued up to a mark.
+// handedOverLocked records that the operating system has accepted everything queued up to a mark.
 func (o *Outbox) handedOverLocked(mark uint32) {
 	if o.events == o.noted || int32(mark-o.noted) <= 0 || (o.cut && int32(mark-o.taken) > 0) {
 		return
@@ -327,7 +327,7 @@ func (o *Outbox) closeLocked(code errcode.CloseCode, reason string) bool {
 	if code == errcode.CloseSlow {
 		keep := 0
 		if o.begun {
-			keep = 1 // or the last message would land in the middle of another
+			keep = 1 // otherwise the last message would be written in the middle of another
 		}
 		for _, message := range o.queue[keep:] {
 			o.queued -= len(message)

@@ -27,14 +27,14 @@ import (
 // pipe is a transport whose client reads as much as the test says.
 type pipe struct {
 	mu            sync.Mutex
-	room          int // bytes that it takes without waiting
+	room          int // bytes that it accepts without waiting
 	written       bytes.Buffer
 	tries, vector int
 	failure       error
 	writeDeadline time.Time
 	readDeadline  time.Time
 	closed        bool
-	read          chan int // more room, for a write that waits
+	read          chan int // more room, for a write that is waiting
 }
 
 func (p *pipe) TryWrite(data []byte) ([]byte, error) {
@@ -124,7 +124,7 @@ func (p *pipe) text() string {
 	return p.written.String()
 }
 
-// bed is an outbox of 100 bytes in front of a pipe.
+// bed is an outbox with a limit of 100 bytes in front of a pipe.
 type bed struct {
 	*testing.T
 	*outbox.Outbox
@@ -133,7 +133,7 @@ type bed struct {
 	shared *outbox.Shared
 }
 
-// inBubble runs a test with an outbox whose pipe takes so many bytes at once.
+// inBubble runs a test with an outbox whose pipe accepts this many bytes at once.
 func inBubble(t *testing.T, room int, test func(b *bed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -156,7 +156,7 @@ func (b *bed) send(message string) {
 	b.Flush()
 }
 
-// steps are those of an event that are recorded.
+// steps returns the recorded steps of an event.
 func (b *bed) steps(seq uint64) (kinds []gatewayv1.StepKind) {
 	trail := &gatewayv1.Trail{}
 	b.shared.Recorder.ExplainConnection(trail, 1, b.shared.Recorder.KeyOf("g"), seq)
@@ -166,7 +166,7 @@ func (b *bed) steps(seq uint64) (kinds []gatewayv1.StepKind) {
 	return kinds
 }
 
-// event queues an event and notes that it did, as rooms do.
+// event queues an event and records that, as rooms do.
 func (b *bed) event(seq uint64, size int) (mark uint32) {
 	mark, _ = b.QueueEvents(bytes.Repeat([]byte{byte('a' + seq)}, size), nil)
 	if mark != 0 {
@@ -180,18 +180,18 @@ var (
 	queuedAndWriten = []gatewayv1.StepKind{gatewayv1.StepKind_STEP_KIND_QUEUED, gatewayv1.StepKind_STEP_KIND_WRITTEN}
 )
 
-// While the transport takes what there is, the caller writes, and messages that wait together go in one write.
+// While the transport accepts everything, the caller writes, and messages that wait together are written at once.
 func TestMessagesAreWrittenByTheCaller(t *testing.T) {
 	inBubble(t, 1000, func(b *bed) {
 		require.True(b, b.Queue([]byte("one ")), "the first: its caller flushes")
-		require.False(b, b.Queue([]byte("two ")), "somebody flushes already")
+		require.False(b, b.Queue([]byte("two ")), "another caller flushes already")
 		require.Equal(b, 8, b.QueuedBytes())
 		b.Flush()
 		require.Equal(b, "one two ", b.pipe.text())
 		require.Equal(b, 1, b.pipe.tries)
 		require.True(b, b.Queue([]byte("three")))
 		b.Flush()
-		b.Flush() // nothing is left
+		b.Flush() // the queue is empty
 		require.Equal(b, 2, b.pipe.tries)
 		require.Zero(b, b.pipe.vector, "no writer was needed")
 		require.Zero(b, b.QueuedBytes())
@@ -200,7 +200,7 @@ func TestMessagesAreWrittenByTheCaller(t *testing.T) {
 	})
 }
 
-// A backlog is written by a writer, in order, and the caller writes again afterwards.
+// A backlog is written by a writer, in order; afterwards the caller writes again.
 func TestABacklogIsWrittenInOrder(t *testing.T) {
 	for room := range 12 {
 		inBubble(t, room, func(b *bed) {
@@ -224,7 +224,7 @@ func TestABacklogIsWrittenInOrder(t *testing.T) {
 	}
 }
 
-// Messages that were joined in a buffer and written in part are not overwritten by the buffer's next use.
+// Messages that were joined in a buffer and partly written are not overwritten by the buffer's next use.
 func TestTheRestOfJoinedMessagesIsKept(t *testing.T) {
 	inBubble(t, 3, func(b *bed) {
 		b.Queue([]byte("abc"))
@@ -240,17 +240,18 @@ func TestTheRestOfJoinedMessagesIsKept(t *testing.T) {
 	})
 }
 
-// A client that lets too much pile up is closed. What was begun is finished, the rest is dropped, the code comes last.
+// A client with too large a backlog is closed. The write under way is finished, the rest is dropped, and the close code
+// comes last.
 func TestASlowClientIsClosed(t *testing.T) {
 	inBubble(t, 5, func(b *bed) {
-		b.send("0123456789") // five are written, the writer waits with the others
+		b.send("0123456789") // five bytes are written, the writer waits with the rest
 		synctest.Wait()
 		require.Equal(b, uint32(2), b.event(1, 60))
 		require.False(b, b.Closing())
-		require.Equal(b, uint32(3), b.event(2, 60), "the one that is too much is not told apart")
+		require.Equal(b, uint32(3), b.event(2, 60), "QueueEvents does not report that the message exceeded the limit")
 		require.True(b, b.Closing())
 		require.InDelta(b, 1, testutil.ToFloat64(b.shared.Metrics.Limits[metrics.LimitSendQueue]), 0)
-		require.Zero(b, b.event(3, 1), "nothing is taken any more")
+		require.Zero(b, b.event(3, 1), "nothing more is queued")
 		require.False(b, b.Queue([]byte("x")))
 		require.False(b, b.WaitForRoom())
 		require.False(b, b.Close(errcode.CloseGoingAway, ""))
@@ -262,7 +263,8 @@ func TestASlowClientIsClosed(t *testing.T) {
 	})
 }
 
-// A queue that was not begun holds more than the limit for a moment: a large answer to a client that reads is no reason to close.
+// A queue of which nothing was written yet may exceed the limit for a moment: a large answer to a client that reads is no
+// reason to close.
 func TestALargeBurstToAClientThatReadsIsFine(t *testing.T) {
 	inBubble(t, 1000, func(b *bed) {
 		b.event(1, 90)
@@ -274,7 +276,7 @@ func TestALargeBurstToAClientThatReadsIsFine(t *testing.T) {
 	})
 }
 
-// Closing says goodbye after what was queued before, whatever the outbox is at.
+// The close code comes after the messages queued before it, in every state of the outbox.
 func TestCloseSaysGoodbye(t *testing.T) {
 	inBubble(t, 1000, func(b *bed) {
 		b.Queue([]byte("last "))
@@ -289,18 +291,18 @@ func TestCloseSaysGoodbye(t *testing.T) {
 		b.send("0123")
 		synctest.Wait()
 		require.True(b, b.Close(errcode.CloseGoingAway, "bye"))
-		require.Equal(b, time.Now().Add(outbox.CloseGrace), b.pipe.writeDeadline, "the write under way gets no longer")
+		require.Equal(b, time.Now().Add(outbox.CloseGrace), b.pipe.writeDeadline, "the write under way gets no more time")
 		time.Sleep(time.Second)
 		b.pipe.read <- 1
 		synctest.Wait()
-		require.Equal(b, time.Now().Add(outbox.CloseGrace), b.pipe.writeDeadline, "nor does the goodbye")
+		require.Equal(b, time.Now().Add(outbox.CloseGrace), b.pipe.writeDeadline, "nor does the close code")
 		b.pipe.read <- 100
 		synctest.Wait()
 		require.Equal(b, "0123<4000>", b.pipe.text())
 	})
 }
 
-// A client that does not read in time is slow; a transport that fails otherwise is lost.
+// A client that does not read in time is slow; after any other failure of the transport the client is lost.
 func TestWhyALinkEnded(t *testing.T) {
 	inBubble(t, 0, func(b *bed) {
 		b.event(1, 10)
@@ -329,7 +331,7 @@ func TestWhyALinkEnded(t *testing.T) {
 	})
 }
 
-// Those that wait for room go on when half of the queue is free, and give up when the link closes or ends.
+// Callers of WaitForRoom continue when half of the queue is free, and return false when the link closes or ends.
 func TestWaitingForRoom(t *testing.T) {
 	wait := func(b *bed) chan bool {
 		result := make(chan bool, 1)
@@ -360,7 +362,7 @@ func TestWaitingForRoom(t *testing.T) {
 	}
 }
 
-// What the recorder is told is what was handed to the operating system, no more.
+// The recorder records exactly the messages that the operating system has accepted.
 func TestWhatIsWrittenIsRecorded(t *testing.T) {
 	inBubble(t, 15, func(b *bed) {
 		b.event(1, 10)

@@ -72,7 +72,7 @@ func (t *Transport) begin() bool {
 func (t *Transport) Accept(w http.ResponseWriter, r *http.Request, remote string, number uint32) *Link {
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: 5 * time.Second,
-		ReadBufferSize:   512, // held for as long as the link lives; most messages fit
+		ReadBufferSize:   512, // kept as long as the link lives; most messages fit into it
 		WriteBufferSize:  1024,
 		WriteBufferPool:  &t.writeBuffers,
 		Subprotocols:     frame.Subprotocols(),
@@ -84,7 +84,7 @@ func (t *Transport) Accept(w http.ResponseWriter, r *http.Request, remote string
 		return nil
 	}
 	ws, err := upgrader.Upgrade(w, r, nil)
-	if err != nil { // Upgrade has answered
+	if err != nil { // Upgrade has answered the request
 		t.cfg.Metrics.Rejects[metrics.RejectHandshake].Inc()
 		return nil
 	}
@@ -100,7 +100,7 @@ type Link struct {
 	outbox.Outbox
 
 	transport *Transport
-	ws        *websocket.Conn // reading only
+	ws        *websocket.Conn // used for reading only
 	socket    socket
 	encoding  wire.Encoding
 	remote    string
@@ -220,7 +220,7 @@ type socket struct {
 	try attempt
 }
 
-// init prepares writes that do not wait, where there is a plain socket below. With TLS the writer goroutine does it all.
+// init prepares non-blocking writes, if there is a plain socket below. With TLS the writer goroutine does all writing.
 func (s *socket) init() {
 	if sc, ok := s.Conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -243,7 +243,7 @@ func (s *socket) Goodbye(code errcode.CloseCode, reason string) []byte {
 	return wire.AppendWebSocketFrame(nil, websocket.CloseMessage, websocket.FormatCloseMessage(int(code), reason))
 }
 
-// attempt is one write that does not wait, kept in the link so that a write allocates nothing.
+// attempt is one non-blocking write. It is kept in the link so that a write allocates nothing.
 type attempt struct {
 	raw  syscall.RawConn
 	run  func(fd uintptr) bool
@@ -256,11 +256,11 @@ func (a *attempt) init(raw syscall.RawConn) {
 	a.raw = raw
 	a.run = func(fd uintptr) bool {
 		a.n, a.err = syscall.Write(int(fd), a.data)
-		return true // never wait here: a full socket is the writer goroutine's business
+		return true // never wait here: the writer goroutine waits for a full socket
 	}
 }
 
-// write writes what the socket takes at once and returns the rest.
+// write writes what the socket accepts at once and returns the rest.
 func (a *attempt) write(data []byte) (rest []byte, err error) {
 	if a.raw == nil {
 		return data, nil

@@ -29,7 +29,7 @@ const (
 	maxMessage = 100_000
 )
 
-// client is another implementation at the far end.
+// client is the other end, with another implementation of WebSocket.
 type client struct {
 	*websocket.Conn
 
@@ -84,7 +84,7 @@ func TestLink(t *testing.T) {
 	linktest.Run(t, open(frame.Proto))
 }
 
-// ending is a receiver that only waits for the end.
+// ending is a receiver that only waits for the end of the link.
 type ending struct {
 	code     chan errcode.CloseCode
 	allow    bool
@@ -109,7 +109,7 @@ func (e *ending) Ended(code errcode.CloseCode) { e.code <- code }
 
 func TestBadMessagesCloseTheLink(t *testing.T) {
 	for name, c := range map[string]struct {
-		first []int // sizes of messages that are taken before
+		first []int // sizes of messages that are accepted before
 		kind  int
 		size  int
 		code  errcode.CloseCode
@@ -169,7 +169,7 @@ func TestPings(t *testing.T) {
 	}
 }
 
-// What is no WebSocket of ours is answered over HTTP and counted.
+// A request that is not a WebSocket handshake with a known subprotocol is answered over HTTP and counted.
 func TestHandshakesThatAreRefused(t *testing.T) {
 	shared := linktest.Shared()
 	transport := ours.New(ours.Config{
