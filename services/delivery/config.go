@@ -11,25 +11,25 @@ import (
 // Config configures a delivery worker. The zero value of a field means its default, so tests and embedders set only the fields
 // they need.
 type Config struct {
-	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Empty takes the host's name." default:""`
+	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Defaults to the host's name." default:""`
 
 	LeaseTTL    time.Duration `name:"lease-ttl" help:"How long a lease lasts without renewal. Leases are renewed four times as often." default:"2s"`
 	StopTimeout time.Duration `help:"How long a partition may take to finish the append in flight before it is cut off." default:"2s"`
 
-	MaxBatch      int           `help:"Most commands in one append." default:"512"`
-	MaxBatchBytes int           `help:"About the most bytes of commands in one append." default:"1048576"`
+	MaxBatch      int           `help:"Maximum number of commands in one append." default:"512"`
+	MaxBatchBytes int           `help:"Approximate maximum number of bytes of commands in one append." default:"1048576"`
 	AppendTimeout time.Duration `help:"How long to wait for the store before retrying." default:"5s"`
 	MaxTries      int           `help:"How often the store may reject a command before it becomes a dead letter." default:"5"`
 
-	RepublishCommands int `help:"Of how many of the last committed commands a takeover publishes the outcomes again. At least the size of one append of the previous worker." default:"1000"`
+	RepublishCommands int `help:"Number of last committed commands whose outcomes are republished at a takeover. At least the size of one append of the previous worker." default:"1000"`
 
-	CacheMembers   int `help:"About how many members of conversations each partition keeps in memory." default:"20000"`
-	ExplainEntries int `help:"Commits kept in memory to explain what happened to an event; each takes about 80 bytes." default:"50000"`
+	CacheMembers   int `help:"Approximate number of members of conversations that each partition keeps in memory." default:"20000"`
+	ExplainEntries int `help:"Number of commits kept in memory to explain what happened to an event; each takes about 80 bytes." default:"50000"`
 
-	MaxRefusals   int           `help:"Refusals kept in memory of each partition, for 10 minutes. Above the limit a command that would be refused gets an unknown outcome, and its client sends it again." default:"100000"`
-	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; it is also done at once when the stream is nearly full. Commands that are not in the last marked backup, and the last 10000, stay until the stream is 90 % full; if no backup was ever marked, those of the last hour stay." default:"30s"`
+	MaxRefusals   int           `help:"Maximum number of refusals that each partition keeps in memory, for 10 minutes. Above the limit a command that would be refused gets an unknown outcome, and its client sends it again." default:"100000"`
+	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; they are also purged at once when the stream is nearly full. Commands that are not in the last marked backup, and the last 10000, stay until the stream is 90 % full; if no backup was ever marked, those of the last hour stay." default:"30s"`
 
-	FlushInterval time.Duration `help:"The shortest time between two times that moved cursors are stored and published; after a quiet time the first are published within a tenth of it." default:"1s"`
+	FlushInterval time.Duration `help:"Shortest interval at which moved cursors are stored and published; after a quiet time the first are published within a tenth of it." default:"1s"`
 }
 
 func (c Config) withDefaults() Config {
@@ -62,7 +62,7 @@ func (c Config) validate() error {
 	case c.LeaseTTL < 100*time.Millisecond || c.LeaseTTL > time.Minute:
 		return fmt.Errorf("lease-ttl is %v: must be 100ms to 1m", c.LeaseTTL)
 	case c.MaxBatch < 1 || c.MaxBatch > rpc.MaxItems:
-		return fmt.Errorf("max-batch is %d: must be 1 to %d, the most the history service takes", c.MaxBatch, rpc.MaxItems)
+		return fmt.Errorf("max-batch is %d: must be 1 to %d, the limit of the history service", c.MaxBatch, rpc.MaxItems)
 	case c.MaxBatchBytes < 1 || c.MaxBatchBytes > 4<<20:
 		return fmt.Errorf("max-batch-bytes is %d: must be 1 to 4194304, to fit in one gRPC message", c.MaxBatchBytes)
 	case c.MaxTries < 1:

@@ -76,10 +76,10 @@ type Service struct {
 	tracer   trace.Tracer
 	leases   *lease.Manager
 	fleet    *fleet.Fleet
-	running  sync.WaitGroup // partition workers
-	level    atomic.Uint32  // the installation's, as last heard of
+	running  sync.WaitGroup // the running partition workers
+	level    atomic.Uint32  // the installation's level, as last read
 
-	making sync.Mutex // held while streams are made
+	making sync.Mutex // held while streams are created
 
 	mu        sync.Mutex
 	submitter *broker.Submitter // nil while not running
@@ -147,7 +147,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", broker.ReleasedSubject, err)
 	}
-	defer func() { _ = released.Unsubscribe() }() // fails only when the connection is closed
+	defer func() { _ = released.Unsubscribe() }() // fails only if the connection is closed
 
 	if err := broker.Allowed(nc); err != nil {
 		return err
@@ -157,7 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 	watcher.Go(func() { s.watchConnection(watching) })
 	watcher.Go(func() {
 		if err := s.fleet.Run(watching); err != nil {
-			s.deps.Log.Error("operators cannot query this worker", "error", err) // commits go on
+			s.deps.Log.Error("operators cannot query this worker", "error", err) // commits continue without it
 		}
 	})
 	defer watcher.Wait()
@@ -188,7 +188,7 @@ func (s *Service) Check(context.Context) error {
 
 // startPartition starts the work on a partition. It calls ended after that work has ended.
 func (s *Service) startPartition(p int, ended func()) lease.Assignment {
-	ctx, cancel := context.WithCancel(context.Background()) // ended by the worker's Stop, after a time to finish
+	ctx, cancel := context.WithCancel(context.Background()) // cancelled by the worker's Stop, after the stop timeout
 	s.mu.Lock()
 	if s.acknowledged[p] == nil {
 		s.acknowledged[p] = &takeover.Acknowledged{}
@@ -274,6 +274,6 @@ func workerName(name string) string {
 		return '-'
 	}, name)
 	var suffix [6]byte
-	_, _ = rand.Read(suffix[:]) // never fails
+	_, _ = rand.Read(suffix[:]) // never fails (crypto/rand)
 	return name[:min(len(name), 48)] + "-" + hex.EncodeToString(suffix[:])
 }

@@ -95,14 +95,15 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	}
 	made, refused := commands.Make(commands.Request{
 		Sender: request.GetSender(), ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(), Body: request.GetBody(),
-	}, conversation.MaxLevel()) // Submit limits it to the installation's
+	}, conversation.MaxLevel()) // Submit limits it to the installation's level
 	if refused != nil {
 		return nil, status.Error(codes.InvalidArgument, refused.GetField()+": "+refused.GetMessage())
 	}
 	return made, nil
 }
 
-// Explain returns what this worker remembers of the commit of one event. It does not affect the work: it loads nothing.
+// Explain returns what this worker has recorded about the commit of one event. It does not affect the work: it loads
+// nothing.
 func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest) (*deliveryv1.ExplainResponse, error) {
 	id := request.GetConversationId()
 	if !conversation.ValidID(id) {

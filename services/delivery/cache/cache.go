@@ -16,8 +16,8 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// maxWanted bounds the acknowledgements that wait for their conversation to be loaded. Above it they are dropped: the next one
-// of the same member includes them.
+// maxWanted limits the acknowledgements that wait for their conversation to be loaded. Above the limit they are dropped:
+// the next one of the same member includes them.
 const maxWanted = 8192
 
 // entry holds one conversation in memory.
@@ -26,9 +26,9 @@ type entry struct {
 	state *conversation.State
 	// facts are known facts about messages that commands referred to; nil for none.
 	facts *conversation.Facts
-	// cursors are those of the present members.
+	// cursors are the cursors of the current members.
 	cursors map[string]cursor.Position
-	// moved names the members whose cursors are ahead of the store; changed asks for a receipt.
+	// moved contains the members whose cursors are ahead of the store; changed means that a receipt is due.
 	moved   map[string]struct{}
 	changed bool
 }
@@ -48,18 +48,18 @@ type Cache struct {
 
 	mu          sync.Mutex
 	young, old  map[string]*entry
-	weight      int                        // of the entries in young
-	dirty       map[string]*entry          // those with moved cursors or a receipt due
-	saving      map[string]*entry          // those whose moves are on their way to the store
-	waitingAcks map[string][]*brokerv1.Ack // by conversation that is not in memory
-	waiting     int                        // acknowledgements in waitingAcks
+	weight      int                        // total weight of the entries in young
+	dirty       map[string]*entry          // entries with moved cursors or a receipt due
+	saving      map[string]*entry          // entries whose moved cursors are being stored
+	waitingAcks map[string][]*brokerv1.Ack // acknowledgements by conversation that is not in memory
+	waiting     int                        // number of acknowledgements in waitingAcks
 
 	// LoadWanted is raised when acknowledgements wait for a conversation to be loaded.
 	LoadWanted wake.Signal
-	flush      wake.Signal // raised when there is something in dirty
+	flush      wake.Signal // raised when dirty is not empty
 }
 
-// New creates an empty cache. capacity is about the number of members that it holds.
+// New creates an empty cache. capacity is approximately the number of members that it holds.
 func New(capacity int) *Cache {
 	return &Cache{
 		capacity: capacity,
@@ -97,7 +97,7 @@ func (c *Cache) State(id string) *conversation.State {
 	return nil
 }
 
-// Cursors returns the cursors of a conversation's members by rising user id. Asking does not count as use.
+// Cursors returns the cursors of a conversation's members by rising user id. The call does not count as use.
 func (c *Cache) Cursors(id string) []*conversationv1.Cursor {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,8 +166,8 @@ func (c *Cache) AddLoaded(ids []string, found []*historyv1.ConversationState, no
 
 // Change is what a committed batch changes in memory.
 type Change struct {
-	States  map[string]*conversation.State // after the batch, by conversation
-	Facts   map[string]*conversation.Facts // over those in memory
+	States  map[string]*conversation.State // states after the batch, by conversation
+	Facts   map[string]*conversation.Facts // facts that replace those in memory
 	Events  []*conversationv1.Event
 	Effects []*historyv1.Effect
 }
@@ -199,7 +199,7 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 			}
 			delete(e.moved, left)
 		}
-		// Senders have seen their own event. A user who left has no cursor, but the number of members changed.
+		// A sender has seen their own event. A user who left has no cursor, but the number of members changed.
 		c.moveLocked(e, &brokerv1.Ack{
 			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
 		}, nowMs)
@@ -207,7 +207,7 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 	}
 }
 
-// Weight is the size of what was used lately, in units of the capacity.
+// Weight returns the weight of the entries used since the last trim, in units of the capacity.
 func (c *Cache) Weight() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -262,7 +262,7 @@ func (c *Cache) Wanted(n int) []string {
 	ids := make([]string, 0, min(n, len(c.waitingAcks)))
 	for id := range c.waitingAcks {
 		if len(ids) == n {
-			c.LoadWanted.Raise() // for the rest
+			c.LoadWanted.Raise() // LoadWanted is raised again for the rest
 			break
 		}
 		ids = append(ids, id)

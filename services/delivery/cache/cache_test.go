@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
-// The cache evicts what was not used lately, but no cursor that is not stored yet.
+// The cache evicts entries that were not used recently, but never a cursor that is not stored yet.
 func TestCacheIsBounded(t *testing.T) {
 	b := New(50)
 	load := func(n int) string {
@@ -38,7 +38,7 @@ func TestCacheIsBounded(t *testing.T) {
 	for n := range 1000 {
 		load(n + 2000)
 	}
-	require.NotNil(t, b.State(kept), "read again now, it would be behind what is being stored")
+	require.NotNil(t, b.State(kept), "if it were loaded again now, it would be behind the cursor that is being stored")
 	b.Saved()
 	for n := range 1000 {
 		load(n + 4000)
@@ -46,7 +46,7 @@ func TestCacheIsBounded(t *testing.T) {
 	require.Nil(t, b.State(kept))
 }
 
-// Acknowledgements that wait for their conversation are dropped above the bound.
+// Acknowledgements that wait for their conversation are dropped above the limit.
 func TestWaitingAcknowledgementsAreBounded(t *testing.T) {
 	b := New(50)
 	dropped := 0

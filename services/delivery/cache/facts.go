@@ -7,7 +7,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// maxFacts is how many entries of facts are kept of one conversation between batches; above it all are dropped.
+// maxFacts is how many facts are kept of one conversation between batches; above it all are dropped.
 const maxFacts = 256
 
 // Need names a message of a conversation about which a command needs a fact.
@@ -16,7 +16,7 @@ type Need struct {
 	conversation.Need
 }
 
-// Facts returns what is known of messages of a conversation that is in memory; nil for none.
+// Facts returns the known facts about messages of a conversation that is in memory; nil for none.
 func (c *Cache) Facts(id string) *conversation.Facts {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package cursor holds how far members have received and read: it makes receipts, stores cursors in batches, and publishes the
-// receipts only after that.
+// Package cursor manages how far members have received and read: it makes receipts, stores cursors in batches, and
+// publishes the receipts after their cursors are stored.
 package cursor
 
 import (
@@ -12,12 +12,12 @@ type Position struct {
 	DeliveredTimeMs, ReadTimeMs int64
 }
 
-// PositionOf is the cursor that the store knows.
+// PositionOf returns the position in a cursor of the store.
 func PositionOf(c *conversationv1.Cursor) Position {
 	return Position{c.GetDeliveredSeq(), c.GetReadSeq(), c.GetDeliveredTimeMs(), c.GetReadTimeMs()}
 }
 
-// Proto is the cursor of a user as the store keeps it.
+// Proto returns the cursor of a user in the store's form.
 func (p *Position) Proto(user string) *conversationv1.Cursor {
 	return &conversationv1.Cursor{
 		UserId: user, DeliveredSeq: p.Delivered, DeliveredTimeMs: p.DeliveredTimeMs, ReadSeq: p.Read, ReadTimeMs: p.ReadTimeMs,
@@ -56,8 +56,7 @@ func NewMoves() *Moves {
 	return &Moves{Cursors: map[Key]Position{}, Receipts: map[string]*conversationv1.Receipt{}}
 }
 
-// Add adds what moved in one conversation, and its receipt. The keys of moved are
-// members.
+// Add adds the moved cursors of one conversation, and its receipt. The keys of moved are members.
 func (m *Moves) Add(conversation string, cursors map[string]Position, moved map[string]struct{}, head uint64) {
 	for user := range moved {
 		m.Cursors[Key{Conversation: conversation, User: user}] = cursors[user]

@@ -21,11 +21,12 @@ type Store interface {
 	SaveCursors(ctx context.Context, in *historyv1.SaveCursorsRequest, opts ...grpc.CallOption) (*historyv1.SaveCursorsResponse, error)
 }
 
-// Source is where moved cursors are collected.
+// Source is the place from which moved cursors are collected.
 type Source interface {
-	// Moved is raised when there is something to collect.
+	// Moved is raised when there are moved cursors to collect.
 	Moved() wake.Signal
-	// Collect adds what moved since the last call. A receipt never contains a cursor that is not stored with it.
+	// Collect adds the cursors that moved since the last call. A receipt never contains a cursor that is not stored with
+	// it.
 	Collect(into *Moves)
 	// Saved reports that everything that was collected is stored.
 	Saved()
@@ -35,7 +36,7 @@ type Source interface {
 type Flusher struct {
 	Source Source
 	Store  Store
-	// Interval is the shortest interval between two calls, Timeout how long one call may take.
+	// Interval is the shortest interval between two calls, Timeout the time limit of one call.
 	Interval, Timeout time.Duration
 	// Publish sends a receipt to the members.
 	Publish func(*conversationv1.Receipt)

@@ -22,7 +22,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
 
-// oneCursor is a source whose only cursor moves by one at each move.
+// oneCursor is a source whose only cursor advances by one at each move.
 type oneCursor struct {
 	moved wake.Signal
 	seq   uint64
@@ -40,7 +40,7 @@ func (o *oneCursor) Collect(m *Moves) {
 	m.Add("g", map[string]Position{"ann": {Delivered: o.seq, Read: o.seq}}, map[string]struct{}{"ann": {}}, o.seq)
 }
 
-// shelf is a store that fails as often as it is told.
+// shelf is a store whose next calls fail, as many as the test sets.
 type shelf struct {
 	mu     sync.Mutex
 	fail   int
@@ -87,7 +87,7 @@ func TestReceiptsFollowStoredCursors(t *testing.T) {
 		source.move()
 		time.Sleep(50 * time.Millisecond)
 		synctest.Wait()
-		require.Empty(t, store.times(), "the first go after a tenth of the interval")
+		require.Empty(t, store.times(), "the first cursors are stored after a tenth of the interval")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		calls := store.times()
@@ -101,7 +101,7 @@ func TestReceiptsFollowStoredCursors(t *testing.T) {
 		source.move()
 		cancel()
 		<-done
-		require.EqualValues(t, 2, store.cursor.GetReadSeq(), "a clean stop loses none")
+		require.EqualValues(t, 2, store.cursor.GetReadSeq(), "a clean stop loses no cursor")
 		require.Len(t, receipts, 2)
 	})
 }

@@ -42,7 +42,7 @@ func stepsOf(at map[uint64]uint32) []*conversationv1.Step {
 		if a > b {
 			return -1
 		}
-		return 1 // keys of a map: never equal
+		return 1 // the keys of a map are never equal
 	})
 	if len(seqs) > maxSteps {
 		seqs = seqs[:maxSteps]

@@ -1,5 +1,5 @@
-// Package dedupe holds what is known about earlier commands: committed outcomes, commands that the store rejects, and refusals
-// that answer later copies.
+// Package dedupe holds what is known about earlier commands: committed outcomes, commands that the store rejects, and
+// refusals that answer later copies.
 package dedupe
 
 import (
@@ -22,7 +22,7 @@ type Facts struct {
 	Asked map[source.CommandKey]struct{}
 }
 
-// NewFacts makes facts of a batch that was not tried yet.
+// NewFacts makes the facts of a batch that was not tried yet.
 func NewFacts() *Facts {
 	return &Facts{
 		Firsts:   map[source.CommandKey]*conversationv1.Event{},
@@ -31,11 +31,11 @@ func NewFacts() *Facts {
 	}
 }
 
-// Learn notes the commands of a batch that were committed before; duplicates refer to indexes of its events.
+// Learn records which commands of the batch were committed before; duplicates refer to indexes of its events.
 func (f *Facts) Learn(events []*conversationv1.Event, duplicates []*historyv1.Duplicate) error {
 	for _, d := range duplicates {
 		if int(d.GetIndex()) >= len(events) || d.GetFirst() == nil {
-			return fmt.Errorf("the store named duplicate %d of %d events", d.GetIndex(), len(events))
+			return fmt.Errorf("the store reported duplicate %d of %d events", d.GetIndex(), len(events))
 		}
 		f.Firsts[source.KeyOfEvent(events[d.GetIndex()])] = d.GetFirst()
 	}

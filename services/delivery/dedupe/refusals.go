@@ -39,7 +39,7 @@ type Refusal struct {
 	Attempt uint32
 	TimeMs  int64
 	Err     *conversationv1.Error
-	// Commitment is that of the copy that was refused first.
+	// Commitment is the commitment of the copy that was refused first.
 	Commitment []byte
 }
 
@@ -74,7 +74,7 @@ func (r *Refusal) Stale(nowMs int64) bool {
 	return nowMs-r.TimeMs > (RefusalMemory - refusalLeft).Milliseconds()
 }
 
-// Proto is the refusal as the store keeps it.
+// Proto returns the refusal in the store's form.
 func (r *Refusal) Proto() *historyv1.Refusal {
 	return &historyv1.Refusal{Command: r.Key.Proto(), Attempt: r.Attempt, Commitment: r.Commitment, Error: r.Err, TimeMs: r.TimeMs}
 }

@@ -14,22 +14,23 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// CommandID is a valid command id for a number.
+// CommandID returns a valid command id for a number.
 func CommandID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
 
-// Text is the body of a message.
+// Text returns the body of a message.
 func Text(s string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
 }
 
-// Group is the body that creates a group.
+// Group returns the body that creates a group.
 func Group(name string, members ...string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 		Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members,
 	}}}
 }
 
-// Command is an admitted command. An empty conversation id is that of the conversation that the body creates.
+// Command returns an admitted command. If the conversation id is empty, it is that of the conversation that the body
+// creates.
 func Command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
 	if id == "" {
 		id = conversation.CreateID(sender, CommandID(n), body.GetCreate())
@@ -46,7 +47,7 @@ func Command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Comm
 	}
 }
 
-// Decoded is the body of an event or command.
+// Decoded decodes the body of an event or command.
 func Decoded(body []byte) *conversationv1.Body {
 	b, err := conversation.DecodeBody(body)
 	if err != nil {
@@ -55,7 +56,7 @@ func Decoded(body []byte) *conversationv1.Body {
 	return b
 }
 
-// Messages are commands as a stream holds them, from sequence 1 on.
+// Messages returns commands as messages of a stream, from sequence 1 on.
 func Messages(t rapid.TB, commands ...*brokerv1.Command) []source.Message {
 	list := make([]source.Message, len(commands))
 	for i, c := range commands {

@@ -14,7 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Leases keeps leases as the store does, by the clock of the process (in a synctest bubble, that of the bubble).
+// Leases assigns leases as the store does, by the clock of the process (in a synctest bubble, the bubble's clock).
 type Leases struct {
 	Mu         sync.Mutex
 	Partitions int
@@ -30,7 +30,7 @@ func NewLeases(partitions int) *Leases {
 	return &Leases{Partitions: partitions, owner: map[uint32]string{}, until: map[uint32]time.Time{}, Workers: map[string]time.Time{}, Wanted: map[uint32]string{}}
 }
 
-// Lease renews, releases and assigns.
+// Lease renews, releases and assigns leases.
 func (f *Leases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...grpc.CallOption) (*historyv1.LeaseResponse, error) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
@@ -88,7 +88,7 @@ func (f *Leases) Lease(_ context.Context, in *historyv1.LeaseRequest, _ ...grpc.
 	return answer, nil
 }
 
-// MoveTo sets the worker that an operator wants a partition on; empty for any.
+// MoveTo sets the worker that should own a partition, as an operator does; empty for any worker.
 func (f *Leases) MoveTo(partition uint32, worker string) {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()

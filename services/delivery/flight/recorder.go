@@ -24,12 +24,13 @@ type Recorder struct {
 	seed maphash.Seed
 
 	mu      sync.Mutex
-	records []record // a ring
+	records []record // a ring buffer
 	written int      // records ever written; the next goes to written % len(records)
 	buckets []uint32 // 1 + index of the newest record of a chain; 0 for none
-	// traces are those of the sampled records. A ring as well, and a small one, because most records have none.
+	// traces are the traces of the sampled records. This is a ring buffer as well, and a small one, because most records
+	// have none.
 	traces []recordTrace
-	traced int // traces ever written
+	traced int // number of traces ever written
 	// forgotten is the latest time of a record that was overwritten. All later records still exist.
 	forgotten time.Time
 }
@@ -37,12 +38,12 @@ type Recorder struct {
 // record is one event. Eighty bytes with its share of buckets and traces.
 type record struct {
 	conversation, seq uint64
-	sequence          uint64 // in the stream
+	sequence          uint64 // sequence of the command in the stream
 	acceptedNs        int64
-	committedNs       int64 // 0 when it was only told again: another session or worker committed it
+	committedNs       int64 // 0 if the event was only republished: another session or worker committed it
 	republishedNs     int64
-	trace             int    // 1 + number of its trace; 0 for none
-	publishedAfter    uint32 // microseconds after committedNs, saturated; 0 for never
+	trace             int    // 1 + number of the record's trace; 0 for none
+	publishedAfter    uint32 // time of publishing, in microseconds after committedNs, saturated; 0 for never
 	older             uint32 // 1 + index of the next older record in the chain; 0 for none
 	batch             uint16
 }
@@ -55,7 +56,7 @@ type recordTrace struct {
 // recordsPerTrace is how many records share one place for a trace.
 const recordsPerTrace = 16
 
-// NewRecorder makes a recorder that keeps a number of records. started is the time from which on it remembers.
+// NewRecorder makes a recorder that keeps a number of records. started is the time at which recording begins.
 func NewRecorder(entries int, started time.Time) *Recorder {
 	buckets := 1
 	for buckets < entries {
@@ -71,15 +72,15 @@ func NewRecorder(entries int, started time.Time) *Recorder {
 type Commit struct {
 	Messages     []source.Message
 	Events       []*conversationv1.Event
-	Causes       []int    // causes[i] is the index of the message that events[i] came of
-	Traceparents []string // by index of the events; nil when none is sampled
-	// Committed is when the store had answered, Published when everything was handed to the broker.
+	Causes       []int    // causes[i] is the index of the message that caused events[i]
+	Traceparents []string // traces by index of the events; nil when none is sampled
+	// Committed is when the store answered, Published when all messages were handed to the broker.
 	Committed, Published time.Time
 	// Unpublished are the conversations whose events did not reach the broker.
 	Unpublished map[string]struct{}
 }
 
-// RecordCommit remembers the events of a batch.
+// RecordCommit records the events of a batch.
 func (r *Recorder) RecordCommit(c *Commit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,7 +102,7 @@ func (r *Recorder) RecordCommit(c *Commit) {
 	}
 }
 
-// RecordRepublished remembers that events were published again.
+// RecordRepublished records that events were republished.
 func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Time, unpublished map[string]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,11 +119,11 @@ func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Ti
 	}
 }
 
-// Explain adds what is remembered of an event to an answer.
+// Explain adds the recorded history of an event to an answer.
 func (r *Recorder) Explain(conversationID string, seq uint64, answer *deliveryv1.ExplainResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Rounded up: the answer must not claim to remember more than it does.
+	// Rounded up: the answer must not claim a longer memory than there is.
 	answer.RemembersSinceMs = r.forgotten.UnixMilli() + 1
 	known := r.findLocked(r.hash(conversationID), seq)
 	if known == nil {
@@ -141,7 +142,7 @@ func (r *Recorder) Explain(conversationID string, seq uint64, answer *deliveryv1
 	}
 }
 
-// Since is the time from which on everything is remembered.
+// Since returns the time since which every commit is recorded.
 func (r *Recorder) Since() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,7 +151,8 @@ func (r *Recorder) Since() time.Time {
 
 func (r *Recorder) hash(conversationID string) uint64 { return maphash.String(r.seed, conversationID) }
 
-// bucketLocked is where the chain of an event begins. The hash has random high bits, so its seqs spread.
+// bucketLocked returns the bucket of an event's chain. The hash has random high bits, so the seqs of a conversation spread
+// over the buckets.
 func (r *Recorder) bucketLocked(conversation, seq uint64) *uint32 {
 	return &r.buckets[(conversation+seq)&uint64(len(r.buckets)-1)]
 }
@@ -176,7 +178,7 @@ func (r *Recorder) addLocked(next record) {
 	r.written++
 }
 
-// forgetLocked takes the oldest record out of its chain, of which it is the last.
+// forgetLocked removes the oldest record from its chain, of which it is the last.
 func (r *Recorder) forgetLocked(index int) {
 	gone := &r.records[index]
 	at := r.bucketLocked(gone.conversation, gone.seq)
@@ -189,7 +191,7 @@ func (r *Recorder) forgetLocked(index int) {
 	}
 }
 
-// keepTraceLocked keeps a trace and returns its number plus 1; 0 for none.
+// keepTraceLocked stores a trace and returns its number plus 1; 0 for none.
 func (r *Recorder) keepTraceLocked(traceparent string) int {
 	link, sampled := telemetry.Link(traceparent)
 	if !sampled {
@@ -200,7 +202,7 @@ func (r *Recorder) keepTraceLocked(traceparent string) int {
 	return r.traced
 }
 
-// traceparentLocked is the trace of a record; empty when it has none or it was forgotten.
+// traceparentLocked returns the trace of a record; empty if it has none or it was overwritten.
 func (r *Recorder) traceparentLocked(known *record) string {
 	if known.trace == 0 || known.trace+len(r.traces) <= r.traced {
 		return ""

@@ -16,7 +16,7 @@ import (
 
 var recordTime = time.Unix(1_790_000_000, 0)
 
-// event gives the recorder one committed event.
+// event adds one committed event to the recorder.
 func (r *Recorder) event(id string, seq uint64, at time.Time, traceparent string) {
 	c := &Commit{
 		Messages: []source.Message{{Sequence: seq + 100, TimeNs: at.UnixNano() - 5e6}},
@@ -35,7 +35,7 @@ func (r *Recorder) ask(id string, seq uint64) *deliveryv1.ExplainResponse {
 	return answer
 }
 
-// Whatever comes in whatever order: what is said to be remembered is, exactly, and memory does not grow.
+// Whatever the order of records, all commits since the reported time are kept, and memory does not grow.
 func TestRecorderRemembersWhatItSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 20).Draw(t, "size")
@@ -57,7 +57,7 @@ func TestRecorderRemembersWhatItSays(t *testing.T) {
 				continue
 			}
 			heads[id]++
-			committed := now.Add(-time.Duration(rapid.IntRange(0, 2).Draw(t, "late")) * time.Millisecond) // partitions overtake each other
+			committed := now.Add(-time.Duration(rapid.IntRange(0, 2).Draw(t, "late")) * time.Millisecond) // the partitions commit in random order
 			if committed.Before(recordTime) {
 				committed = recordTime
 			}
@@ -92,7 +92,7 @@ func TestRecorderKeepsTraces(t *testing.T) {
 		r.event("b", seq+1, recordTime, "")
 	}
 	require.Equal(t, sampledTraceparent(9), r.ask("a", 10).GetCommit().GetTraceparent())
-	require.Empty(t, r.ask("a", 1).GetCommit().GetTraceparent(), "that place was needed for a later one")
+	require.Empty(t, r.ask("a", 1).GetCommit().GetTraceparent(), "its place was used for a later trace")
 	require.NotNil(t, r.ask("a", 1).GetCommit())
 	require.Empty(t, r.ask("b", 10).GetCommit().GetTraceparent())
 }

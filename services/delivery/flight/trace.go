@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-// Names of spans and attributes; those of the messaging conventions are in telemetry.
+// Names of spans and attributes; the names of the messaging conventions are in package telemetry.
 //
 //	in the sender's trace   apply ─┬─▶ append ──▶ the store, when no other command of the batch is sampled
 //	                          ┆    └─▶ publish ─▶ the receivers' gateways
@@ -48,8 +48,8 @@ type BatchTrace struct {
 // commandTrace is one sampled command in its batch.
 type commandTrace struct {
 	apply     trace.Span
-	publish   trace.Span // nil until it is told what came of the command
-	published string     // traceparent of publish, which receivers go on from
+	publish   trace.Span // nil until the result of the command is known
+	published string     // traceparent of the publish span, which receivers continue
 }
 
 // TraceBatch costs only a check of each entry if none is sampled. The caller must end the trace.
@@ -70,7 +70,7 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 			attrConversation.String(entries[i].Command.GetConversationId()), attrCommand.String(entries[i].Command.GetCommandId()),
 		))
 		if !apply.IsRecording() {
-			return ctx, nil // this worker makes no traces; the senders' go on without it
+			return ctx, nil // this worker creates no spans; the senders' traces are passed on
 		}
 		if first == nil {
 			first, commands = apply, map[int]*commandTrace{}
@@ -91,8 +91,8 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 	return ctx, &BatchTrace{tracer: tracer, span: span, commands: commands}
 }
 
-// Appending begins the spans of one append. The context goes to the store: it continues the trace of the only sampled
-// command, or the batch's when several share the append. The function ends the spans.
+// Appending begins the spans of one append. The returned context is for the call of the store: it continues the trace of
+// the only sampled command, or the batch's when several share the append. The returned function ends the spans.
 func (t *BatchTrace) Appending(ctx context.Context) (context.Context, func(error)) {
 	if t == nil {
 		return ctx, func(error) {}
@@ -108,7 +108,7 @@ func (t *BatchTrace) Appending(ctx context.Context) (context.Context, func(error
 	return ctx, func(err error) {
 		for _, span := range spans {
 			if err != nil {
-				span.SetStatus(codes.Error, "the store did not take it")
+				span.SetStatus(codes.Error, "the store did not accept the append")
 			}
 			span.End()
 		}
@@ -163,8 +163,8 @@ func (t *BatchTrace) Traceparents(entries []source.Message, causes []int) []stri
 	return all
 }
 
-// Header is the header for a message that carries outcomes of the batch: the trace of the only sampled command, or that of
-// the batch. Nil when nothing is sampled.
+// Header returns the header for a message with outcomes of the batch: the trace of the only sampled command, or that of the
+// batch. Nil when nothing is sampled.
 func (t *BatchTrace) Header() nats.Header {
 	if t == nil {
 		return nil

@@ -29,22 +29,22 @@ type Store interface {
 
 // Assignment is the work on one partition while this worker holds its lease.
 type Assignment interface {
-	// Stop asks it to end; it does not wait.
+	// Stop asks the work to end; it does not wait.
 	Stop()
-	// Done is closed when it has ended.
+	// Done is closed when the work has ended.
 	Done() <-chan struct{}
-	// Confirm reports to it that the lease was renewed.
+	// Confirm reports to the work that the lease was renewed.
 	Confirm()
 }
 
-// Config is what a manager works with. All fields are required.
+// Config contains the dependencies of a manager. All fields are required.
 type Config struct {
 	Store      Store
-	Worker     string // its name
+	Worker     string // name of this worker
 	Partitions int
 	TTL        time.Duration
 	Log        *slog.Logger
-	// Failures counts failed renewals, Moves the partitions that were given up because an operator moved them.
+	// Failures counts failed renewals, Moves the partitions that were released because an operator moved them.
 	Failures, Moves prometheus.Counter
 
 	// Start starts the work on a partition, and calls ended after it has ended.
@@ -68,11 +68,11 @@ type Manager struct {
 	wake wake.Signal
 
 	assignments map[int]Assignment
-	surplus     map[int]struct{} // to be given back as soon as their assignments have ended
+	surplus     map[int]struct{} // released as soon as their assignments have ended
 	fitAt       time.Time        // when the worker was last fit
 	failing     bool
-	// lastRenewed is when the last successful renewal was begun (the store counts from later); zero before Run. Atomic
-	// because readiness asks for it.
+	// lastRenewed is when the last successful renewal began (the store counts from a later time); zero before Run. It is
+	// atomic because readiness checks read it.
 	lastRenewed atomic.Pointer[time.Time]
 }
 
@@ -239,7 +239,7 @@ func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 		m.Log.Info("taking over partitions", "partitions", taken, "working_on", working)
 	}
 	if again {
-		m.wake.Raise() // to give back what was never begun
+		m.wake.Raise() // released without having started
 	}
 }
 

@@ -20,22 +20,22 @@ import (
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
-// site is where the workers of a test meet: who works on which partition, in the time of the bubble.
+// site records which worker works on which partition, in the time of the synctest bubble.
 type site struct {
 	store *deliverytest.Leases
 
 	mu       sync.Mutex
 	managers []*Manager
-	working  map[int]string    // by partition
-	since    map[int]time.Time // when its present worker began
-	twice    bool              // two at once on one partition
+	working  map[int]string    // the current worker, by partition
+	since    map[int]time.Time // when the current worker began
+	twice    bool              // two workers at once on one partition
 }
 
 func newSite(partitions int) *site {
 	return &site{store: deliverytest.NewLeases(partitions), working: map[int]string{}, since: map[int]time.Time{}}
 }
 
-// job is a assignment that needs some time to end.
+// job is an assignment that needs some time to end.
 type job struct {
 	site     *site
 	part     int
@@ -63,7 +63,7 @@ func (j *job) Stop() {
 func (j *job) Done() <-chan struct{} { return j.done }
 func (j *job) Confirm()              { j.confirms++ }
 
-// hire starts a worker. kill ends it without a word, stop cleanly.
+// hire starts a worker. kill ends it without releasing its leases, stop ends it cleanly.
 func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -113,7 +113,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 
 func always() bool { return true }
 
-// spread is how many partitions each worker works on.
+// spread returns how many partitions each worker works on.
 func (s *site) spread() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +132,7 @@ func TestLeasesSpreadEvenlyAndHandOver(t *testing.T) {
 		require.Equal(t, map[string]int{"a": 16}, s.spread())
 
 		s.hire(t, "b", always)
-		pass(1300 * time.Millisecond) // renewals and the handover; the next renewal is not due for a while
+		pass(1300 * time.Millisecond) // renewals and the handover; the next renewal is due later
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
 
@@ -140,7 +140,7 @@ func TestLeasesSpreadEvenlyAndHandOver(t *testing.T) {
 		stopA()
 		synctest.Wait()
 		require.Equal(t, map[string]int{"b": 16}, s.spread())
-		require.LessOrEqual(t, time.Since(before), 300*time.Millisecond, "a clean stop hands over at once")
+		require.LessOrEqual(t, time.Since(before), 300*time.Millisecond, "after a clean stop another worker takes over at once")
 		require.False(t, s.twice)
 	})
 }
@@ -173,7 +173,7 @@ func TestWorkerThatCannotRenewStops(t *testing.T) {
 		s.store.SetDown(true)
 		pass(2 * time.Second)
 		synctest.Wait()
-		require.Equal(t, map[string]int{"a": 4}, s.spread(), "a lease in force is worked on though it cannot be renewed")
+		require.Equal(t, map[string]int{"a": 4}, s.spread(), "work continues while the lease is valid, although it cannot be renewed")
 		pass(1500 * time.Millisecond)
 		synctest.Wait()
 		require.Empty(t, s.spread())
@@ -198,7 +198,7 @@ func TestLostLeaseIsGivenUp(t *testing.T) {
 	})
 }
 
-// A worker that reaches the store but not the broker must not sit on partitions that others could work on.
+// A worker that reaches the store but not the broker must release its partitions to other workers.
 func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(4)
@@ -225,7 +225,7 @@ func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 	})
 }
 
-// move is what an operator's MovePartition does: the wish is stored, and all workers are woken.
+// move does what an operator's MovePartition does: it stores the request and wakes all workers.
 func (s *site) move(partition uint32, worker string) {
 	s.store.MoveTo(partition, worker)
 	s.mu.Lock()
@@ -235,7 +235,7 @@ func (s *site) move(partition uint32, worker string) {
 	}
 }
 
-// worksOn tells who works on a partition.
+// worksOn returns the worker of a partition.
 func (s *site) worksOn(p int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,13 +266,13 @@ func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
 		require.Zero(t, testutil.ToFloat64(s.managers[1].Moves))
 		pass(5 * time.Second)
 		synctest.Wait()
-		require.Equal(t, "b", s.worksOn(int(moved)), "what was moved stays")
-		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread(), "another one was given back for it")
+		require.Equal(t, "b", s.worksOn(int(moved)), "the moved partition stays")
+		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread(), "another partition was released for it")
 		require.False(t, s.twice)
 	})
 }
 
-// Whatever is moved to a worker stays there, even above its share, while the worker is live; then others take it.
+// Partitions that are moved to a worker stay there while it lives, even above its share; then other workers take them.
 func TestMovedPartitionsMayBeAboveTheShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(4)
@@ -288,7 +288,7 @@ func TestMovedPartitionsMayBeAboveTheShare(t *testing.T) {
 		for p := range 3 {
 			require.Equal(t, "b", s.worksOn(p))
 		}
-		s.move(0, "") // anybody may have it again
+		s.move(0, "") // any worker may own it again
 		pass(5 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
@@ -299,7 +299,7 @@ func TestMovedPartitionsMayBeAboveTheShare(t *testing.T) {
 	})
 }
 
-// A partition that is handed over to a worker that dies meanwhile is nobody's no longer than one whose owner died.
+// If a partition is moved to a worker that dies meanwhile, another worker takes it as soon as after the death of an owner.
 func TestAMoveToAWorkerThatDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(4)
@@ -317,7 +317,7 @@ func TestAMoveToAWorkerThatDies(t *testing.T) {
 		s.move(moved, "b")
 		pass(500 * time.Millisecond)
 		synctest.Wait()
-		require.Empty(t, s.worksOn(int(moved)), "a gave it up, and b is not known to be dead yet")
+		require.Empty(t, s.worksOn(int(moved)), "a released it, and b is not known to be dead yet")
 		pass(3 * time.Second)
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread())
@@ -328,7 +328,7 @@ func TestAMoveToAWorkerThatDies(t *testing.T) {
 	})
 }
 
-// Two that are moved to each other's worker at the same moment pass each other, and nothing moves after that.
+// Two partitions that are moved to each other's worker at the same time are exchanged, and stay there.
 func TestMovesThatCross(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(4)
@@ -375,10 +375,10 @@ func TestFailedRenewalsAreCounted(t *testing.T) {
 	})
 }
 
-// pass lets time pass in a synctest bubble, where it costs none.
+// pass lets time pass in a synctest bubble, without real waiting.
 func pass(d time.Duration) { <-time.After(d) }
 
-// mortal is the store as a worker sees it that may be killed: a dead worker's calls never arrive.
+// mortal is the store as seen by a worker that may be killed: calls of a dead worker never reach the store.
 type mortal struct {
 	Store
 	dead chan struct{}

@@ -11,7 +11,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Metrics are all of the service's metrics, looked up once.
+// Metrics are all metrics of the service, looked up once.
 type Metrics struct {
 	Owned     prometheus.Gauge
 	ownership *prometheus.GaugeVec
@@ -58,7 +58,7 @@ type Metrics struct {
 	FlushFailures   prometheus.Counter
 }
 
-// New registers the metrics. since is the time from which on commits are remembered.
+// New registers the metrics. since returns the time since which every commit is recorded.
 func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Metrics, error) {
 	var all []prometheus.Collector
 	counter := func(name, help string) prometheus.Counter {
@@ -91,7 +91,7 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 		Owned:     owned,
 		ownership: perPartition("partition_owned", "1 for each partition this worker works on."),
 		watermark: perPartition("watermark", "Last committed stream sequence of each partition this worker owns."),
-		lag:       perPartition("lag_commands", "Commands in the stream that are not committed yet, when last looked at."),
+		lag:       perPartition("lag_commands", "Commands in the stream that are not committed yet, when last measured."),
 		Queue:     perPartition("intake_commands", "Commands that were read from the stream and wait until the append in flight has ended."),
 		fill:      perPartition("stream_fill_ratio", "Fill of each partition's stream, as a share of its byte limit. Above 0.9 committed commands are purged that a restore might need; at 1 new commands are refused."),
 		stopped:   perPartition("partition_stopped", "1 while a partition is stopped with an alarm: a hole in its stream, a command of a newer version, clocks that disagree, or a store that rejects everything."),
@@ -101,7 +101,7 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 		LeaseFailures: counter("lease_renewal_failures_total", "Lease renewals that failed."),
 		Moves:         counter("moves_total", "Partitions that were handed over because an operator moved them to another worker."),
 
-		Batch:         histogram("batch_commands", "Commands in one append.", sizes),
+		Batch:         histogram("batch_commands", "Number of commands in one append.", sizes),
 		AppendTime:    histogram("append_seconds", "Time of one append, as the worker sees it.", prometheus.ExponentialBuckets(0.0002, 2, 16)),
 		AppendRetries: counter("append_retries_total", "Appends that failed and were retried."),
 		ReadRetries:   counter("read_retries_total", "Reads from the store that failed and were retried."),
@@ -129,7 +129,7 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 		PublishFailures: counter("publish_failures_total", "Messages to gateways that could not be published."),
 		Receipts:        counter("receipts_total", "Receipts published."),
 		AcksDropped:     counter("acks_dropped_total", "Acknowledgements dropped because too many waited or they were invalid."),
-		Flushed:         histogram("cursor_flush_cursors", "Cursors stored at once.", sizes),
+		Flushed:         histogram("cursor_flush_cursors", "Number of cursors stored in one call.", sizes),
 		FlushFailures:   counter("cursor_flush_failures_total", "Times that cursors could not be stored and were kept for the next attempt."),
 	}
 	for _, code := range errcode.Codes {
@@ -145,7 +145,7 @@ func New(reg prometheus.Registerer, partitions int, since func() time.Time) (*Me
 	return m, nil
 }
 
-// Gauges are one partition's gauges, looked up once for each time that the partition is owned.
+// Gauges are the gauges of one partition, looked up once each time that the partition is taken over.
 type Gauges struct {
 	Owned, Watermark, Lag, Queue, Fill, Stopped, Window, Refusals prometheus.Gauge
 
@@ -164,7 +164,7 @@ func (m *Metrics) Partition(p int) Gauges {
 		Stopped:   m.stopped.WithLabelValues(label),
 		Window:    m.window.WithLabelValues(label),
 		Refusals:  m.refusals.WithLabelValues(label),
-		// A worker that lost a partition must not report on it: its old values would hide those of the present worker.
+		// A worker that lost a partition must not report on it: its old values would hide those of the current owner.
 		Forget: func() {
 			for _, g := range []*prometheus.GaugeVec{m.ownership, m.watermark, m.lag, m.Queue, m.fill, m.stopped, m.window, m.refusals} {
 				g.DeleteLabelValues(label)

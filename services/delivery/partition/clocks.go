@@ -11,7 +11,7 @@ import (
 const (
 	// maxSkew is the difference between admission time and stream time above which an alarm is logged.
 	maxSkew = 30 * time.Second
-	// clocksInterval is how often that is logged at most.
+	// clocksInterval is the shortest interval between two such logs.
 	clocksInterval = time.Minute
 )
 
@@ -53,7 +53,7 @@ func Agrees(e *source.Message) error {
 		return nil
 	}
 	return fmt.Errorf("%w: message %d has the stream's time %v and was admitted at %v. Correct the clocks; then delete the stream: "+
-		"it is made anew, and clients send again what was not committed", ErrClocks, e.Sequence, moment(e.TimeMs()), moment(e.Command.GetAdmittedMs()))
+		"it is created again, and clients send again what was not committed", ErrClocks, e.Sequence, moment(e.TimeMs()), moment(e.Command.GetAdmittedMs()))
 }
 
 func moment(unixMs int64) string { return time.UnixMilli(unixMs).UTC().Format(time.RFC3339) }

@@ -28,7 +28,7 @@ type session struct {
 	stream    string
 	takenOver uint64 // the last sequence that was committed at the takeover
 	opening   *source.Message
-	behind    uint64 // messages after the opening at the takeover
+	behind    uint64 // number of messages after the opening at the takeover
 	// checked means that messages skipped at the takeover must agree with the commands' admission times.
 	checked bool
 	cache   *cache.Cache
@@ -39,7 +39,8 @@ type session struct {
 func newSession(w *Worker, at *takeover.Place) *session {
 	opening := at.Opening
 	if at.Checked && at.Sequence > 0 {
-		// Skipped messages must be found to agree before anything after them is committed: the opening is committed with the rest.
+		// The admission times of skipped messages must be checked before any later message is committed, so the opening is
+		// committed with the other messages.
 		opening = nil
 	}
 	var behind uint64
@@ -83,7 +84,7 @@ func (s *session) listen() (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
 	}
-	return func() { _ = sub.Unsubscribe() }, nil // fails only when the connection is closed, which ends it as well
+	return func() { _ = sub.Unsubscribe() }, nil // fails only if the connection is closed, which ends the subscription as well
 }
 
 // read starts to read the stream, from a little before the position. From the first message that was not yet received on, no

@@ -4,11 +4,11 @@
 //	worker.go    sessions, retries, alarms
 //	session.go   one session: read, commit, publish
 //	newer.go     commands of newer versions
-//	clocks.go    times of admission compared with the stream's
-//	takeover/    where to continue: the watermark compared with the stream
-//	reader/      the stream in order, into a bounded queue
-//	plan/        a batch of commands becomes a plan; pure
-//	commit/      the plan becomes an append, with all that can fail; then it is published
+//	clocks.go    compares admission times with the stream's times
+//	takeover/    finds where to continue: compares the watermark with the stream
+//	reader/      reads the stream in order into a bounded queue
+//	plan/        makes a plan for a batch of commands; pure
+//	commit/      appends the plan to the store, handles all failures, and publishes the results
 package partition
 
 import (
@@ -42,7 +42,7 @@ import (
 // errResync ends a session: messages that it published or read recently may be lost.
 var errResync = errors.New("the connection to NATS was lost in the meantime")
 
-// States of a partition as operators see them; a third is "stopped: " and why.
+// States of a partition as operators see them; a third state is "stopped: " and the reason.
 const (
 	stateStarting = "starting"
 	stateRunning  = "running"
@@ -62,7 +62,7 @@ type Config struct {
 	CacheMembers, MaxRefusals                                int
 }
 
-// Deps is what the work on a partition needs. All fields are required.
+// Deps are the dependencies of the work on a partition. All fields are required.
 type Deps struct {
 	Name                  string
 	Partition, Partitions int
@@ -70,7 +70,7 @@ type Deps struct {
 	NATS                  *nats.Conn
 	JS                    jetstream.JetStream
 	History               historyv1.HistoryServiceClient
-	// EnsureStream makes the streams if that of the partition does not exist.
+	// EnsureStream creates the streams if that of the partition does not exist.
 	EnsureStream func(ctx context.Context, partition int) error
 	// HandOver moves the partition to a worker that knows a level, and returns that worker's name; empty if there is none.
 	HandOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
@@ -104,7 +104,7 @@ type Worker struct {
 	stopOnce     sync.Once
 	cutOff       context.CancelFunc
 	confirmation wake.Signal // raised when the lease was renewed
-	resyncs      wake.Signal // raised when the connection to NATS came back
+	resyncs      wake.Signal // raised when the connection to NATS was restored
 	finished     chan struct{}
 
 	mu        sync.Mutex
@@ -112,7 +112,7 @@ type Worker struct {
 	watermark uint64
 	last      uint64
 	placed    bool         // watermark and last were set
-	cache     *cache.Cache // of the session that runs; nil between sessions
+	cache     *cache.Cache // cursors of the running session; nil between sessions
 }
 
 // NewWorker creates the worker of one partition. It does nothing until Run. cutOff cancels the context of Run; it is called if
@@ -142,10 +142,10 @@ func (w *Worker) Stop() {
 // Done is closed when the worker has ended.
 func (w *Worker) Done() <-chan struct{} { return w.finished }
 
-// Confirm notes that the lease was renewed.
+// Confirm reports that the lease was renewed.
 func (w *Worker) Confirm() { w.confirmation.Raise() }
 
-// Resync notes that messages that the worker published or read recently may have been lost.
+// Resync reports that messages that the worker published or read recently may have been lost.
 func (w *Worker) Resync() { w.resyncs.Raise() }
 
 // Run works until Stop.
@@ -282,7 +282,7 @@ func (w *Worker) Calm() {
 		w.alarmed = time.Time{}
 		w.gauges.Stopped.Set(0)
 		w.setState(stateRunning)
-		w.Log.Info("the partition works again")
+		w.Log.Info("the partition is working again")
 	}
 }
 
@@ -324,7 +324,7 @@ func (w *Worker) SetPosition(watermark, last uint64) {
 	w.watermark, w.last, w.placed = watermark, last, true
 }
 
-// Cursors are the cursors of a conversation's members, by rising user id; nil when the conversation is not in memory.
+// Cursors returns the cursors of a conversation's members, by rising user id; nil when the conversation is not in memory.
 func (w *Worker) Cursors(conversationID string) []*conversationv1.Cursor {
 	w.mu.Lock()
 	cached := w.cache
@@ -335,14 +335,14 @@ func (w *Worker) Cursors(conversationID string) []*conversationv1.Cursor {
 	return cached.Cursors(conversationID)
 }
 
-// Describe is the state of the partition, for operators.
+// Describe returns the state of the partition, for operators.
 func (w *Worker) Describe() *deliveryv1.Partition {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return &deliveryv1.Partition{Partition: uint32(w.Partition), Watermark: w.watermark, StreamLast: w.last, State: w.state}
 }
 
-// Committed notes the watermark that the store acknowledged.
+// Committed stores the watermark that the store acknowledged.
 func (w *Worker) Committed(mark *historyv1.Watermark) {
 	w.Acknowledged.Set(mark)
 	w.purger.Committed(mark)

@@ -44,7 +44,7 @@ type Publisher struct {
 	scratch []byte
 }
 
-// New makes a publisher; worker is the name that live events carry.
+// New makes a publisher; worker is the worker's name in live events.
 func New(nc Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *Publisher {
 	limit := maxPublish
 	if most := int(nc.MaxPayload()); most > 2*publishMargin {
@@ -88,7 +88,7 @@ func (p *Publisher) Results(answers []Answer, header nats.Header) {
 type Origin struct {
 	// Committed is when this worker received the answer to their commit; zero for events that are published again.
 	Committed time.Time
-	// Traceparents is by index of the events; nil when none is sampled.
+	// Traceparents are the trace contexts by index of the events; nil when none is sampled.
 	Traceparents []string
 }
 
@@ -148,7 +148,7 @@ func (p *Publisher) Receipt(r *conversationv1.Receipt) {
 	p.metrics.Receipts.Inc()
 }
 
-// message is what the generated messages have in common.
+// message is the common interface of the generated messages.
 type message interface {
 	SizeVT() int
 	MarshalToSizedBufferVT(buf []byte) (int, error)
@@ -164,7 +164,7 @@ func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	buf := p.scratch[:size]
 	_, err := m.MarshalToSizedBufferVT(buf)
 	if err == nil {
-		// The client copies the bytes before it returns, so the buffer is free again.
+		// The client copies the bytes before it returns, so the buffer can be reused.
 		err = p.nc.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: buf})
 	}
 	if err != nil {

@@ -36,14 +36,14 @@ const (
 	watchFill     = 0.5
 	watchBytes    = 64 << 20
 	watchInterval = time.Second
-	// entryOverhead is about what a message takes in a stream beside its payload.
+	// entryOverhead is the approximate size of a message in a stream in addition to its payload.
 	entryOverhead = 256
 	callTimeout   = 5 * time.Second
 	// complainInterval is the shortest interval between two logged alarms.
 	complainInterval = time.Minute
 )
 
-// extent is what a stream holds.
+// extent is the content of a stream: its bounds and size.
 type extent struct {
 	first, last, messages uint64
 	bytes, maxBytes       uint64
@@ -60,8 +60,8 @@ func (x extent) fill() float64 {
 // is above the usual bound. The result is never above the watermark, so neither the message at the watermark nor an uncommitted
 // message is ever purged.
 //
-//	committed  is the watermark, in the stream that is looked at
-//	backup     is the watermark that the last backup holds; nil when none was ever marked
+//	committed  is the watermark, in the inspected stream
+//	backup     is the watermark that the last backup contains; nil when none was ever marked
 //	recent     is the first sequence that is not older than keptWithoutBackup; only used when there is no backup
 //
 // A backup of another stream or epoch does not cover any message of this stream.
@@ -89,7 +89,7 @@ func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1
 	return needed, true
 }
 
-// Config is what a purger works with. All fields are required.
+// Config contains the dependencies of a purger. All fields are required.
 type Config struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
@@ -111,8 +111,8 @@ type Purger struct {
 	free atomic.Int64
 	// mark is the watermark that the session knows to be committed.
 	mark    atomic.Pointer[historyv1.Watermark]
-	lookNow wake.Signal // a token when the stream is to be looked at
-	// what follows belongs to Run
+	lookNow wake.Signal // has a token when the stream is to be inspected
+	// the fields below are used by Run only
 	backup  *historyv1.Watermark
 	alarmed time.Time
 }
@@ -124,7 +124,7 @@ func New(cfg Config) *Purger {
 	return p
 }
 
-// Grow notes that the stream holds more messages. It does not block.
+// Grow reports that the stream contains more messages. It does not block.
 func (p *Purger) Grow(entries []source.Message) {
 	var bytes int64
 	for i := range entries {
@@ -161,7 +161,7 @@ func (p *Purger) Run(ctx context.Context, identity string) {
 	}
 }
 
-// nextLook is when to inspect a stream again if nothing happens.
+// nextLook returns the time until a stream is inspected again if nothing happens.
 func (p *Purger) nextLook(now extent) time.Duration {
 	if now.maxBytes > 0 && (now.maxBytes <= watchBytes || now.fill() >= watchFill) {
 		return min(watchInterval, p.Interval)
@@ -169,7 +169,7 @@ func (p *Purger) nextLook(now extent) time.Duration {
 	return p.Interval
 }
 
-// pause waits until d is over or there is a token in wake; it reports false when ctx has ended.
+// pause waits until d is over or wake has a token; it returns false if ctx has ended.
 func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -237,7 +237,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	return now, nil
 }
 
-// measure notes how full the stream is, and how far back a restored database could catch up from it.
+// measure records how full the stream is, and how far back a restored database could catch up from it.
 func (p *Purger) measure(info *jetstream.StreamInfo) extent {
 	now := extent{
 		first: info.State.FirstSeq, last: info.State.LastSeq, messages: info.State.Msgs,
@@ -257,7 +257,7 @@ func (p *Purger) measure(info *jetstream.StreamInfo) extent {
 // recent finds the first message that is not older than keptWithoutBackup, by the stream's time.
 func (p *Purger) recent(ctx context.Context, stream jetstream.Stream, committed *historyv1.Watermark, now extent) (uint64, error) {
 	if p.backup != nil || committed.GetSequence() <= now.first+KeptCommands {
-		return 0, nil // it decides nothing
+		return 0, nil // the value is not used
 	}
 	last, err := source.LastNotAfter(ctx, stream, committed.GetTimeNs()-int64(keptWithoutBackup)-1, now.first, committed.GetSequence())
 	return last + 1, err
@@ -271,5 +271,5 @@ func (p *Purger) complain(message string, args ...any) {
 	}
 }
 
-// Committed notes the watermark that the store acknowledged. It must not be changed afterwards.
+// Committed stores the watermark that the store acknowledged. The caller must not change it afterwards.
 func (p *Purger) Committed(mark *historyv1.Watermark) { p.mark.Store(mark) }

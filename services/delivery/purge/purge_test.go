@@ -28,21 +28,21 @@ func TestPurgeBelow(t *testing.T) {
 		bound     uint64
 		pressed   bool
 	}{
-		"below the backup":                       {mark(50_000), half, mark(30_000), 0, 30_000, false},
-		"10000 stay although a backup has them":  {mark(50_000), half, mark(49_000), 0, 40_000, false},
-		"few are committed":                      {mark(9_999), half, mark(9_000), 0, 0, false},
-		"a backup of another stream has nothing": {mark(50_000), half, other(func(m *historyv1.Watermark) { m.Stream = "t" }), 0, 0, false},
-		"a backup of another epoch has nothing":  {mark(50_000), half, other(func(m *historyv1.Watermark) { m.Epoch = 2 }), 0, 0, false},
-		"no backup: an hour stays":               {mark(50_000), half, nil, 20_000, 20_000, false},
-		"no backup: 10000 stay":                  {mark(50_000), half, nil, 49_000, 40_000, false},
-		"no backup: all is recent":               {mark(50_000), half, nil, 1, 1, false},
-		"nearly full: the backup is given up":    {mark(50_000), full, mark(1_000), 0, 20_001, true},
-		"nearly full: 10000 are given up":        {mark(15_000), full, mark(15_000), 0, 15_000, true},
-		"nearly full: but no uncommitted ones":   {mark(10), full, nil, 0, 10, true},
-		"nearly full: the usual bound is enough": {mark(50_000), full, mark(30_000), 0, 30_000, false},
-		"nothing is committed":                   {mark(0), full, nil, 0, 0, false},
-		"no limit":                               {mark(50_000), extent{first: 1, last: 60_000, messages: 60_000, bytes: 1 << 40}, mark(30_000), 0, 30_000, false},
-		"an empty stream":                        {mark(50_000), extent{first: 50_001, last: 50_000, maxBytes: 1}, mark(50_000), 0, 40_000, false},
+		"below the backup":                                  {mark(50_000), half, mark(30_000), 0, 30_000, false},
+		"10000 stay although a backup has them":             {mark(50_000), half, mark(49_000), 0, 40_000, false},
+		"fewer than 10000 are committed":                    {mark(9_999), half, mark(9_000), 0, 0, false},
+		"a backup of another stream covers no message":      {mark(50_000), half, other(func(m *historyv1.Watermark) { m.Stream = "t" }), 0, 0, false},
+		"a backup of another epoch covers no message":       {mark(50_000), half, other(func(m *historyv1.Watermark) { m.Epoch = 2 }), 0, 0, false},
+		"no backup: the last hour stays":                    {mark(50_000), half, nil, 20_000, 20_000, false},
+		"no backup: 10000 stay":                             {mark(50_000), half, nil, 49_000, 40_000, false},
+		"no backup: all is recent":                          {mark(50_000), half, nil, 1, 1, false},
+		"nearly full: commands after the backup are purged": {mark(50_000), full, mark(1_000), 0, 20_001, true},
+		"nearly full: the last 10000 are purged":            {mark(15_000), full, mark(15_000), 0, 15_000, true},
+		"nearly full: uncommitted commands stay":            {mark(10), full, nil, 0, 10, true},
+		"nearly full: the usual bound is enough":            {mark(50_000), full, mark(30_000), 0, 30_000, false},
+		"nothing is committed":                              {mark(0), full, nil, 0, 0, false},
+		"no limit":                                          {mark(50_000), extent{first: 1, last: 60_000, messages: 60_000, bytes: 1 << 40}, mark(30_000), 0, 30_000, false},
+		"an empty stream":                                   {mark(50_000), extent{first: 50_001, last: 50_000, maxBytes: 1}, mark(50_000), 0, 40_000, false},
 	} {
 		bound, pressed := purgeBelow(c.committed, c.stream, c.backup, c.recent)
 		require.Equal(t, c.bound, bound, name)
@@ -50,7 +50,7 @@ func TestPurgeBelow(t *testing.T) {
 	}
 }
 
-// Whatever the numbers are, nothing is purged that is not committed, nor the message at the watermark.
+// Whatever the numbers are, neither an uncommitted message nor the message at the watermark is purged.
 func TestPurgeNeverReachesTheWatermark(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		number := rapid.Uint64Range(0, 100_000)

@@ -15,7 +15,7 @@ import (
 // Message is one message of a partition's stream. It is decoded once, where it is read.
 type Message struct {
 	Sequence uint64
-	TimeNs   int64 // the broker's
+	TimeNs   int64 // the broker's time
 	// Command is nil when the payload cannot be decoded.
 	Command *brokerv1.Command
 	// Body is the command's body; empty if it cannot be decoded or does not have exactly one action: then the command is refused.
@@ -69,10 +69,10 @@ func Decode(sequence uint64, timeNs int64, payload []byte) Message {
 	return e
 }
 
-// TimeMs is the stream's time of the message, Unix time in milliseconds.
+// TimeMs returns the stream's time of the message, in Unix milliseconds.
 func (e *Message) TimeMs() int64 { return e.TimeNs / 1e6 }
 
-// Skew is how much later than its admission the command entered the stream; 0 when it carries no admission time.
+// Skew returns how much later than its admission the command entered the stream; 0 when it has no admission time.
 func (e *Message) Skew() time.Duration {
 	if e.Command.GetAdmittedMs() == 0 {
 		return 0
@@ -80,7 +80,7 @@ func (e *Message) Skew() time.Duration {
 	return time.Duration(e.TimeMs()-e.Command.GetAdmittedMs()) * time.Millisecond
 }
 
-// Late reports whether the command may no longer be carried out, because its gateway has given it up by then.
+// Late reports whether the command may no longer be carried out, because its gateway no longer waits for it.
 func (e *Message) Late() bool {
 	return e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs()
 }
@@ -88,17 +88,17 @@ func (e *Message) Late() bool {
 // CommandKey identifies a command for as long as its conversation lives.
 type CommandKey struct{ Conversation, Sender, Command string }
 
-// KeyOf is the key of a command.
+// KeyOf returns the key of a command.
 func KeyOf(command *brokerv1.Command) CommandKey {
 	return CommandKey{command.GetConversationId(), command.GetSender(), command.GetCommandId()}
 }
 
-// KeyOfEvent is the key of the command that made an event.
+// KeyOfEvent returns the key of the command that made an event.
 func KeyOfEvent(event *conversationv1.Event) CommandKey {
 	return CommandKey{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
 }
 
-// KeyOfProto is the key that the store names.
+// KeyOfProto returns the key in a message of the store.
 func KeyOfProto(key *historyv1.CommandKey) CommandKey {
 	return CommandKey{key.GetConversationId(), key.GetSender(), key.GetCommandId()}
 }
@@ -108,7 +108,7 @@ func (k CommandKey) Committable() bool {
 	return conversation.ValidID(k.Conversation) && conversation.ValidSender(k.Sender) && conversation.ValidCommandID(k.Command)
 }
 
-// Proto is the key for the store.
+// Proto returns the key in the store's form.
 func (k CommandKey) Proto() *historyv1.CommandKey {
 	return &historyv1.CommandKey{ConversationId: k.Conversation, Sender: k.Sender, CommandId: k.Command}
 }

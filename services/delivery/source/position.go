@@ -12,19 +12,18 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// IdentityOf is the identity of a stream: a stream that was lost and created again has another one.
+// IdentityOf returns the identity of a stream: a stream that was lost and created again has another one.
 func IdentityOf(info *jetstream.StreamInfo) string {
 	return strconv.FormatInt(info.Created.UnixNano(), 10)
 }
 
-// LostTail reports whether a stream, which holds the sequences first to last, no longer has the message that the watermark
-// names.
+// LostTail reports whether a stream, which holds the sequences first to last, no longer has the message at the watermark.
 func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Watermark, first, last uint64) (bool, error) {
 	switch {
 	case mark.GetSequence() > last:
 		return true, nil
 	case mark.GetSequence() < first:
-		return false, nil // aged out, or nothing read yet: nothing to compare with
+		return false, nil // the message expired, or none was read yet: there is nothing to compare
 	}
 	message, err := stream.GetMsg(ctx, mark.GetSequence())
 	switch {

@@ -8,7 +8,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// dropUnknown encodes a body again without the fields that this version does not know.
+// dropUnknown re-encodes a body without the fields that this version does not know.
 func dropUnknown(encoded []byte) []byte {
 	body := &conversationv1.Body{}
 	if (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(encoded, body) != nil {

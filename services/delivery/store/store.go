@@ -26,7 +26,7 @@ const backoffFloor = 50 * time.Millisecond
 // Backoff is exponential with full jitter, from backoffFloor to backoffCeiling.
 type Backoff struct{ Tries int }
 
-// Next is how long to wait before the next try.
+// Next returns how long to wait before the next try.
 func (b *Backoff) Next() time.Duration {
 	ceiling := min(backoffFloor<<min(b.Tries, 10), BackoffCeiling)
 	b.Tries++
@@ -39,11 +39,11 @@ type Fault int
 // The faults.
 const (
 	Unanswered     Fault = iota // try the same again; it may have been carried out
-	WatermarkMoved              // the watermark is not where it was expected
+	WatermarkMoved              // the watermark is not the expected one
 	StateDiffers                // the state of a conversation in memory is wrong
-	TooLarge                    // ask for less at once
-	Rejected                    // something in the request cannot be done
-	Damaged                     // events are missing in the store; it does not heal by itself
+	TooLarge                    // request less at once
+	Rejected                    // a part of the request cannot be carried out
+	Damaged                     // events are missing in the store; a retry does not help
 )
 
 // FaultOf returns the fault of an error of the history service.
@@ -81,7 +81,7 @@ type Host interface {
 // Reads are calls to the store that are repeated until they are answered. All fields are required.
 type Reads struct {
 	Host Host
-	// Timeout is how long one call may take.
+	// Timeout is the time limit of one call.
 	Timeout time.Duration
 	// Retries counts calls that failed.
 	Retries prometheus.Counter
@@ -112,8 +112,8 @@ func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func
 		switch {
 		case FaultOf(err) == Damaged:
 			r.Host.Alarm(fmt.Errorf("%w; check the log with runnel admin conversations verify", err))
-		case FaultOf(err) == TooLarge: // and it cannot be less
-			r.Host.Alarm(fmt.Errorf("the %s of one conversation are more than one answer can carry: %w", what, err))
+		case FaultOf(err) == TooLarge: // the request cannot be smaller
+			r.Host.Alarm(fmt.Errorf("the %s of one conversation do not fit into one answer: %w", what, err))
 		case pause.Tries == 0:
 			r.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// host notes what the work is told.
+// host records what is reported to the work.
 type host struct{ alarms []error }
 
 func (h *host) Stopped() bool                { return false }
@@ -21,8 +21,8 @@ func (h *host) Sleep(d time.Duration)        { time.Sleep(d) }
 func (h *host) LookAtStream(context.Context) {}
 func (h *host) Alarm(err error)              { h.alarms = append(h.alarms, err) }
 
-// A store that is away is asked again. What does not heal by itself stops the partition with an alarm: events that are missing, and
-// one answer that is too large.
+// A store that is unavailable is called again. Faults that a retry cannot repair stop the partition with an alarm: missing
+// events, and a single answer that is too large.
 func TestAskReportsWhatDoesNotHeal(t *testing.T) {
 	for name, c := range map[string]struct {
 		code   codes.Code
@@ -50,7 +50,7 @@ func TestAskReportsWhatDoesNotHeal(t *testing.T) {
 	}
 }
 
-// A list whose answer is too large is asked for in halves, down to one item.
+// A list whose answer is too large is requested in halves, down to one item.
 func TestAskHalvesWhatIsTooLarge(t *testing.T) {
 	h := &host{}
 	reads := &Reads{

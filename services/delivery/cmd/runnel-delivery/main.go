@@ -25,7 +25,7 @@ type config struct {
 
 func main() {
 	var cfg config
-	settings.Parse("runnel-delivery", "Puts commands in order, has them committed, and sees them delivered.", &cfg)
+	settings.Parse("runnel-delivery", "Orders commands, commits them through the history service, and publishes their events.", &cfg)
 	process.Main("runnel-delivery", cfg.Process, cfg.assemble)
 }
 

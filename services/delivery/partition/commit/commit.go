@@ -35,19 +35,19 @@ var (
 type Host interface {
 	store.Host
 
-	// Calm reports that the partition works: it ends an alarm.
+	// Calm reports that the partition works again: it ends an alarm.
 	Calm()
-	// SetPosition notes the watermark and the last sequence of the stream.
+	// SetPosition sets the watermark and the last sequence of the stream.
 	SetPosition(watermark, last uint64)
-	// Committed notes the watermark that the store acknowledged. It is not changed afterwards.
+	// Committed sets the watermark that the store acknowledged. It is not changed afterwards.
 	Committed(mark *historyv1.Watermark)
 }
 
-// Config is what a committer works with. All fields are required.
+// Config contains the dependencies of a committer. All fields are required.
 type Config struct {
 	Host      Host
 	Partition int
-	Stream    string // its name
+	Stream    string // name of this worker
 	History   historyv1.HistoryServiceClient
 	Planner   *plan.Planner
 	Cache     *cache.Cache
@@ -64,15 +64,16 @@ type Config struct {
 	AppendTimeout time.Duration
 }
 
-// Committer commits batches of one session, one after the other, and publishes them. It is not safe for concurrent use.
+// Committer commits the batches of one session, one after another, and publishes their results. It is not safe for
+// concurrent use.
 type Committer struct {
 	Config
 
-	expected *historyv1.Watermark // what the store has
-	Identity string               // of the stream
+	expected *historyv1.Watermark // the watermark in the store
+	Identity string               // identity of the stream
 	position uint64               // the last sequence whose outcome is committed
-	last     uint64               // the stream's last sequence, when last heard of
-	// beginEpoch says that the first append begins an epoch.
+	last     uint64               // the stream's last sequence, as last reported
+	// beginEpoch means that the first append begins an epoch.
 	beginEpoch bool
 }
 
@@ -85,10 +86,10 @@ func (c *Committer) reads() *store.Reads {
 	return &store.Reads{Host: c.Host, Timeout: c.AppendTimeout, Retries: c.Metrics.ReadRetries, Log: c.Log}
 }
 
-// Position is the last sequence whose outcome is committed.
+// Position returns the last sequence whose outcome is committed.
 func (c *Committer) Position() uint64 { return c.position }
 
-// HeardLast notes the stream's last sequence.
+// HeardLast sets the stream's last sequence.
 func (c *Committer) HeardLast(last uint64) {
 	c.last = last
 	c.Host.SetPosition(c.position, c.last)
@@ -126,7 +127,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 	}
 	known := dedupe.NewFacts()
 	var pause store.Backoff
-	var uncertain bool // an append was sent and not answered
+	var uncertain bool // an append was sent and its answer is missing
 	for {
 		batch, err := c.planFor(ctx, entries, known)
 		if err != nil {
@@ -156,7 +157,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 		c.Metrics.AppendRetries.Inc()
 		kind := store.FaultOf(err)
 		if kind == store.TooLarge && len(entries) == 1 {
-			kind = store.Rejected // it cannot be less
+			kind = store.Rejected // the batch cannot be smaller
 		}
 		switch kind {
 		case store.WatermarkMoved:
@@ -192,7 +193,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 	}
 }
 
-// request is the append of a batch.
+// request builds the append of a batch.
 func (c *Committer) request(entries []source.Message, batch *plan.Plan) *historyv1.AppendRequest {
 	last := &entries[len(entries)-1]
 	return &historyv1.AppendRequest{
@@ -202,7 +203,7 @@ func (c *Committer) request(entries []source.Message, batch *plan.Plan) *history
 	}
 }
 
-// acknowledged notes the watermark that the store now has.
+// acknowledged sets the watermark that the store now has.
 func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch uint64) {
 	mark.Epoch = epoch
 	c.expected, c.position, c.beginEpoch = mark, mark.GetSequence(), false
@@ -217,7 +218,7 @@ func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err er
 		return
 	}
 	c.Log.Error("a command becomes a dead letter", "sequence", e.Sequence, "error", err)
-	known.Poisoned[e.Sequence] = "the store does not take it: " + err.Error()
+	known.Poisoned[e.Sequence] = "the store rejects it: " + err.Error()
 }
 
 // erasureFactor is how much longer an append that erases may take: it may affect all events of a conversation.
@@ -258,7 +259,7 @@ func (c *Committer) planFor(ctx context.Context, entries []source.Message, known
 	}
 }
 
-// committed applies the batch to memory, and publishes it.
+// committed applies the committed batch to memory, and publishes its results.
 func (c *Committer) committed(entries []source.Message, batch *plan.Plan, spans *flight.BatchTrace) {
 	now := c.Now()
 	c.Host.Calm()

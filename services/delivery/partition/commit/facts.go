@@ -41,7 +41,7 @@ func (c *Committer) askFacts(ctx context.Context, needs []cache.Need) error {
 	known := make([]bool, len(needs))
 	for _, fact := range answer.GetFacts() {
 		if int(fact.GetNeed()) >= len(needs) {
-			return fmt.Errorf("the store named fact %d of %d", fact.GetNeed(), len(needs))
+			return fmt.Errorf("the store reported fact %d of %d", fact.GetNeed(), len(needs))
 		}
 		known[fact.GetNeed()] = true
 	}

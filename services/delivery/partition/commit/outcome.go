@@ -52,7 +52,7 @@ func observeCommitTimes(m *metrics.Metrics, entries []source.Message, committed 
 	}
 }
 
-// answersOf are the results of a batch for the gateways that wait for them.
+// answersOf returns the results of a batch for the gateways that wait for them.
 func answersOf(p *plan.Plan, entries []source.Message) []publish.Answer {
 	answers := make([]publish.Answer, 0, len(entries))
 	for i := range entries {
@@ -63,12 +63,12 @@ func answersOf(p *plan.Plan, entries []source.Message) []publish.Answer {
 	return answers
 }
 
-// ChangeOf is what the plan changes in memory once it is committed.
+// ChangeOf returns the changes in memory after the plan is committed.
 func ChangeOf(p *plan.Plan) cache.Change {
 	return cache.Change{States: p.States, Facts: p.Facts, Events: p.Events, Effects: p.Effects}
 }
 
-// traceResultOf is the result of a command for its trace.
+// traceResultOf returns the result of a command for its trace.
 func traceResultOf(v *plan.Result) flight.TraceResult {
 	switch {
 	case v.Event != nil:

@@ -14,7 +14,7 @@ import (
 )
 
 // Republish publishes again the outcomes of commands that were committed before the takeover: the previous worker may have
-// died between the commit and the publishing. Remembered refusals are published too.
+// died between the commit and the publishing. Remembered refusals are published as well.
 func (c *Committer) Republish(ctx context.Context, entries []source.Message) error {
 	keys := make([]source.CommandKey, 0, len(entries))
 	seen := make(map[source.CommandKey]struct{}, len(entries))

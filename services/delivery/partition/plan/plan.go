@@ -33,7 +33,8 @@ type Plan struct {
 	Refusals []*historyv1.Refusal
 	// States are the states of the conversations that change, as they are after the batch.
 	States map[string]*conversation.State
-	// Facts are those of conversations in which commands of the batch refer to messages, over the ones in memory.
+	// Facts are the facts of conversations in which commands of the batch refer to messages; they take precedence over
+	// those in memory.
 	Facts map[string]*conversation.Facts
 }
 
@@ -67,9 +68,9 @@ type draft struct {
 	world World
 	known *dedupe.Facts
 	made  map[source.CommandKey]*conversationv1.Event
-	// refused are the refusals of this batch, by command; nil while there is none.
+	// refused are the refusals of this batch, by command; nil while there are none.
 	refused map[source.CommandKey]*dedupe.Refusal
-	// erased is what this batch erases, by conversation; nil while there is nothing.
+	// erased are the erasures of this batch, by conversation; nil while there are none.
 	erased map[string][]*historyv1.EraseEvents
 }
 
@@ -93,8 +94,8 @@ func (p *Planner) Make(messages []source.Message, known *dedupe.Facts, w World) 
 	return d.Plan
 }
 
-// layers are Facts over those in memory, for each conversation in which a command refers to a message. A batch without such
-// commands has none, so that a plain message costs nothing.
+// layers are Facts on top of those in memory, for each conversation in which a command refers to a message. A batch without
+// such commands has none, so that a plain message costs nothing.
 func layers(messages []source.Message, base func(id string) *conversation.Facts) map[string]*conversation.Facts {
 	var facts map[string]*conversation.Facts
 	for i := range messages {

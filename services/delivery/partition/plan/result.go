@@ -10,18 +10,18 @@ import (
 // Result is the result of one command. Exactly one of event, refusal, dead and late is set.
 type Result struct {
 	Event    *conversationv1.Event
-	Repeated bool // event was there before this command
+	Repeated bool // event was committed before this command
 	Refusal  *conversationv1.Error
-	// Remembered says that the refusal is that of an earlier copy.
+	// Remembered means that the refusal is that of an earlier copy.
 	Remembered bool
-	DeadReason string // why the command is put aside
-	Misplaced  bool   // dead, and no command of this partition
+	DeadReason string // the reason why the command becomes a dead letter
+	Misplaced  bool   // a dead letter that is not a command of this partition
 	Late       bool   // too late to be carried out
 	// Unremembered means that there was no room to remember the refusal or the dead letter: the command is not answered with either.
 	Unremembered bool
 }
 
-// SetRepeated answers a command with the outcome that its first copy had. With an erased body nothing can conflict.
+// SetRepeated answers a command with the outcome that its first copy had. There is no conflict with an erased body.
 func (v *Result) SetRepeated(first *conversationv1.Event, command *brokerv1.Command, erased bool) {
 	if !erased && conversation.Conflicts(first, command) {
 		v.Refusal = &conversationv1.Error{
@@ -38,7 +38,7 @@ var (
 	// ErrDeadLettered is the answer to a command that became a dead letter.
 	ErrDeadLettered = &conversationv1.Error{
 		Code:    conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED,
-		Message: "the command could not be carried out and was put aside for an operator",
+		Message: "the command could not be carried out and is kept for an operator as a dead letter",
 	}
 	// ErrUnknown is the answer while the outcome is not known.
 	ErrUnknown = &conversationv1.Error{

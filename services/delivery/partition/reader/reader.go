@@ -30,11 +30,11 @@ type Queue struct {
 	pending uint64 // messages in the stream after the last entry
 	err     error
 
-	Ready wake.Signal // a token when there are entries or err
-	freed wake.Signal // a token when entries were taken
+	Ready wake.Signal // has a token when there are entries or err
+	freed wake.Signal // has a token when entries were removed
 }
 
-// NewQueue makes a queue of at most maxEntries messages and maxBytes of payload; depth shows how many it holds.
+// NewQueue makes a queue of at most maxEntries messages and maxBytes of payload; depth reports its length.
 func NewQueue(maxEntries, maxBytes int, depth prometheus.Gauge) *Queue {
 	return &Queue{maxEntries: maxEntries, maxBytes: maxBytes, depth: depth, Ready: wake.NewSignal(), freed: wake.NewSignal()}
 }
@@ -102,11 +102,11 @@ const (
 // reader reads a partition's stream in order into a queue.
 type reader struct {
 	queue *Queue
-	next  uint64 // the sequence that must come next
+	next  uint64 // the next expected sequence
 	// strict is the first sequence from which on no message may be missing. The messages below it were committed long ago and are
 	// read only so that their outcomes are published again.
 	strict uint64
-	broken bool // a gap was seen; nothing after it is taken
+	broken bool // a gap was found; no later message is accepted
 }
 
 // Start starts to read at the sequence from. Its goroutines belong to the NATS client; they end with the context, and stop waits
@@ -116,7 +116,7 @@ func Start(ctx context.Context, js jetstream.JetStream, stream string, from, str
 		Description:       "Runnel: the worker of this partition",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
-		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position; the broker does not track it
+		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position, so the broker need not track it
 		MemoryStorage:     true,
 		Replicas:          1,
 		InactiveThreshold: consumerIdle,
@@ -158,7 +158,7 @@ func (r *reader) handle(ctx context.Context, msg jetstream.Msg) {
 	}
 	sequence := meta.Sequence.Stream
 	switch {
-	case r.broken || sequence < r.next: // a lower one was delivered twice
+	case r.broken || sequence < r.next: // a lower sequence was delivered twice
 		return
 	case sequence > r.next && sequence > r.strict:
 		r.queue.fail(fmt.Errorf("%w: after %d came %d", errGap, r.next-1, sequence))

@@ -19,14 +19,14 @@ func (a *Acknowledged) get() *historyv1.Watermark {
 	return a.mark
 }
 
-// Set notes a watermark. It must not be changed afterwards.
+// Set stores a watermark. The caller must not change it afterwards.
 func (a *Acknowledged) Set(mark *historyv1.Watermark) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mark = mark
 }
 
-// Before reports whether a watermark lies before another one. Within a partition positions only rise.
+// Before reports whether a watermark is before another one. Within a partition positions only rise.
 func Before(a, b *historyv1.Watermark) bool {
 	if a.GetEpoch() != b.GetEpoch() {
 		return a.GetEpoch() < b.GetEpoch()

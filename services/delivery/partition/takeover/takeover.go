@@ -24,7 +24,7 @@ var ErrHole = errors.New("the stream has a hole")
 type Place struct {
 	// Stored is the watermark in the store, which the first append must find there.
 	Stored *historyv1.Watermark
-	// Identity is that of the stream as it is now; sequence the last one whose outcome counts as committed.
+	// Identity is the identity of the current stream; sequence is the last one whose outcome counts as committed.
 	Identity string
 	Sequence uint64
 	// BeginEpoch means that positions up to here may be used again: the first append begins an epoch.
@@ -64,14 +64,14 @@ type Finder struct {
 // Find finds the place at which to continue, by comparing the watermark with the stream.
 //
 //	no watermark              begin at 0
-//	watermark of another      the stream was lost and made anew: alarm, begin after the messages that are not newer than the
-//	stream                    watermark, which are old ones that the broker recovered. What was committed is in the store,
-//	                          what was only accepted comes again from the clients' outboxes.
+//	watermark of another      the stream was lost and created again: alarm, begin after the messages that are not newer than the
+//	stream                    watermark, which are old ones that the broker recovered. Committed commands are in the store,
+//	                          commands that were only accepted are sent again from the clients' outboxes.
 //	stream ends before it,    the broker lost messages that it had acknowledged, and may have stored others since:
 //	or has another message    alarm, go back to before the first message that is newer than the watermark.
-//	at it                     Repeating is safe: what was committed is answered with its first outcome.
-//	watermark lower than      the database was restored, or failed over to an old replica: alarm, go on from there.
-//	one acknowledged to us
+//	at it                     Repeating is safe: a committed command is answered with its first outcome.
+//	watermark lower than      the database was restored, or failed over to an old replica: alarm, continue there.
+//	one acknowledged to this worker
 //	message after it gone     a hole: ErrHole
 //
 // Unless the stream has the watermark and the database has what was acknowledged, the first append begins an epoch.
@@ -124,7 +124,7 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 	return at, nil
 }
 
-// hole is the error for a hole after the place: what is missing, and what to do about it.
+// hole returns the error for a hole after the place: which messages are missing, and what to do about it.
 func (f *Finder) hole(ctx context.Context, stream jetstream.Stream, at *Place) error {
 	through := at.Last
 	if next, err := stream.GetMsg(ctx, at.Sequence+1, jetstream.WithGetMsgSubject(broker.CommandSubject(f.Partition))); err == nil {
@@ -134,11 +134,11 @@ func (f *Finder) hole(ctx context.Context, stream jetstream.Stream, at *Place) e
 	if through > at.Sequence+1 {
 		what = fmt.Sprintf("messages %d to %d are missing", at.Sequence+1, through)
 	}
-	wayOut := fmt.Sprintf("give them up with runnel-history accept-loss %d --through %d", f.Partition, through)
+	wayOut := fmt.Sprintf("accept their loss with runnel-history accept-loss %d --through %d", f.Partition, through)
 	if at.Stored.GetStream() != at.Identity && at.Stored.GetStream() != "" {
 		wayOut = "delete the stream: it is created again, and clients send again what was not committed"
 	}
-	return fmt.Errorf("%w: %s; the stream has %d to %d. Bring them back from another replica of the stream, or %s", ErrHole, what, at.first, at.Last, wayOut)
+	return fmt.Errorf("%w: %s; the stream has %d to %d. Restore them from another replica of the stream, or %s", ErrHole, what, at.first, at.Last, wayOut)
 }
 
 // locate finds the last message whose outcome counts as committed.
@@ -152,7 +152,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 			return err
 		}
 		if at.Sequence < at.first {
-			at.Sequence = 0 // nothing in it is old; what came before its first message is a hole
+			at.Sequence = 0 // no message in it is old; a missing message before its first one is a hole
 		}
 		f.Metrics.Replaced.Inc()
 		f.Log.Error("the stream was lost and created again; committed messages are safe, clients send the accepted ones again",
@@ -188,7 +188,7 @@ func (f *Finder) stream(ctx context.Context) (jetstream.Stream, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at stream %s: %w", broker.StreamName(f.Partition), err)
+		return nil, fmt.Errorf("inspect stream %s: %w", broker.StreamName(f.Partition), err)
 	}
 	return stream, nil
 }
