@@ -1,19 +1,19 @@
-// Package history is the history service: the gRPC server in front of the store. It says what is wrong with a request,
-// measures, and turns the store's errors into gRPC codes; that is all it does.
+// Package history is the history service: the gRPC server in front of the store. It validates requests, measures calls, and
+// translates the store's errors into gRPC codes; it does nothing else.
 //
-// It knows neither NATS nor connections, and it decides nothing about conversations: what comes to Append has been
-// ordered and permitted by delivery, and what an event does to other rows comes with it as effects. Neighbours: package store
-// holds the interfaces of the database and their two implementations, package ledger the record of erasures, package rebuild makes
-// views anew.
+// It knows neither NATS nor client connections, and decides nothing about conversations: delivery has ordered and permitted
+// the events of an Append, and each event carries its changes of other rows as effects. Neighbours: package store contains
+// the interfaces of the database and their two implementations, package ledger the record of erasures, package rebuild the
+// rebuilding of views.
 //
-//	server.go            the log: what delivery and gateways call all the time
-//	views.go             facts, messages as they are now, refusals
+//	server.go            the log: the calls that delivery and gateways make all the time
+//	views.go             facts, current messages, refusals
 //	feed.go              the feed and its cursors
 //	installation.go      the protocol level and backup marks
 //	operators.go         leases, dead letters and revocations
-//	erasures.go          what is recorded before an erasure is committed
-//	validate*.go         what a request must look like
-//	errors.go            errors to gRPC codes, once
-//	metrics.go           what is measured
-//	config.go            which database
+//	erasures.go          the record that is written before an erasure is committed
+//	validate*.go         the validation of requests
+//	errors.go            the translation of errors to gRPC codes
+//	metrics.go           the metrics
+//	config.go            the selection of the database
 package history

@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// recordErasures writes the erasures of a batch to the ledger, before the batch is committed. A batch whose watermark has
-// moved is left for the store to refuse: its worker has lost the partition.
+// recordErasures writes the erasures of a batch to the ledger, before the batch is committed. It skips a batch whose
+// watermark has moved: the store refuses that batch, because its worker has lost the partition.
 func (s *Server) recordErasures(ctx context.Context, request *historyv1.AppendRequest) error {
 	if s.ledger == nil {
 		return nil
@@ -36,7 +36,7 @@ func (s *Server) recordErasures(ctx context.Context, request *historyv1.AppendRe
 		if err != nil {
 			return err
 		}
-		for _, other := range request.GetEvents() { // those of the same batch are not stored yet
+		for _, other := range request.GetEvents() { // events of the same batch are not stored yet
 			if other.GetConversationId() == event.GetConversationId() {
 				hashes[other.GetSeq()] = other.GetHash()
 			}

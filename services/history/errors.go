@@ -13,8 +13,9 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// refuse turns an error into the gRPC status that the caller gets, counts it, and logs the cause of those that are not
-// the caller's doing. ctx is the caller's, without what the service itself limits. What the database said stays here: it may hold addresses and content.
+// refuse translates an error into the gRPC status for the caller, counts it, and logs the cause of errors that are not the
+// caller's fault. ctx is the caller's context, without the service's own time limit. The text of a database error is never
+// returned: it may contain addresses and content.
 func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	var invalid *store.InvalidError
 	var moved *store.WatermarkError
@@ -61,17 +62,17 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	case errors.Is(err, store.ErrTooLarge):
 		return answer(reasonTooLarge, codes.ResourceExhausted, store.ErrTooLarge.Error())
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return answer(reasonGivenUp, codes.Canceled, "the caller gave up")
+		return answer(reasonGivenUp, codes.Canceled, "the caller has cancelled the call")
 	case ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded):
 		return answer(reasonGivenUp, codes.DeadlineExceeded, "the caller's deadline has passed")
 	case errors.Is(err, store.ErrDefect):
 		s.log.ErrorContext(ctx, "the database refused a statement", "operation", op.name, "error", err)
-		// The caller's request cannot be stored as it is, whatever is tried: to it that is an invalid argument. Internal would
-		// look like any mishap on the way.
+		// The request cannot be stored, however often it is retried, so for the caller this is an invalid argument.
+		// Internal would look like a temporary error on the way.
 		return answer(reasonDefect, codes.InvalidArgument, "the history's database refused the request; its log says why")
 	default:
-		// Everything unknown counts as passing, and so does a call that took longer than it may here: a worker gives up on a
-		// command that is refused for good, and must not because of a mishap.
+		// An unknown error counts as temporary, and so does a call that exceeded the service's time limit: a worker turns a
+		// command that is refused permanently into a dead letter, and must not do so because of a temporary error.
 		op.logged.Do(func() {
 			s.log.WarnContext(ctx, "the database is not available", "operation", op.name, "error", err)
 		})

@@ -11,8 +11,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// ReadFeed returns committed events of a partition after a position. When there is none it waits: an append wakes it, and it
-// looks again every store.FeedRecheck. It holds no connection to the database while it waits.
+// ReadFeed returns committed events of a partition after a position. If there are none it waits: an append wakes it, and it
+// also reads again every store.FeedRecheck. It holds no connection to the database while it waits.
 func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedRequest) (*historyv1.ReadFeedResponse, error) {
 	waiting := time.NewTimer(time.Duration(request.GetWaitMs()) * time.Millisecond)
 	defer waiting.Stop()
@@ -21,7 +21,7 @@ func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedReques
 		var bell <-chan struct{}
 		page, err := do(ctx, s, s.metrics.readFeed, invalid, func(ctx context.Context) (*historyv1.ReadFeedResponse, error) {
 			if request.GetWaitMs() > 0 {
-				bell = s.store.FeedBell(request.GetPartition()) // before reading, so that nothing is missed in between
+				bell = s.store.FeedBell(request.GetPartition()) // taken before reading, so that no append is missed in between
 			}
 			return s.store.ReadFeed(ctx, request.GetPartition(), request.GetAfter(), store.Limit(request.GetLimit()))
 		})
@@ -41,7 +41,7 @@ func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedReques
 	}
 }
 
-// await returns true when it is time to look again, and false when the wait is over.
+// await returns true when it is time to read again, and false when the wait is over.
 func (s *Server) await(ctx context.Context, bell <-chan struct{}, end <-chan time.Time) (bool, error) {
 	recheck := time.NewTimer(store.FeedRecheck)
 	defer recheck.Stop()
@@ -67,7 +67,7 @@ func (s *Server) GetFeedCursors(ctx context.Context, request *historyv1.GetFeedC
 	})
 }
 
-// SaveFeedCursor stores how far a reader is.
+// SaveFeedCursor stores the cursor of a reader.
 func (s *Server) SaveFeedCursor(ctx context.Context, request *historyv1.SaveFeedCursorRequest) (*historyv1.SaveFeedCursorResponse, error) {
 	cursor := request.GetCursor()
 	invalid := errors.Join(checkReader(request.GetReader()), s.checkPartition("cursor.partition", cursor.GetPartition()), checkPosition("cursor.position", cursor.GetPosition()))

@@ -51,12 +51,12 @@ func TestAReaderOfTheFeedIsWokenByTheNextAppend(t *testing.T) {
 		}
 		close(answered)
 	}()
-	// It waits in the store's bell, or comes later and finds the event: either way it is answered.
+	// The reader waits for the bell, or comes later and finds the event: it is answered in both cases.
 	b.commit(t, worker, worker.Batch(worker.Apply(t, worker.Command(id, "alice", storetest.Message("2")))...))
 	page = <-answered
 	require.Len(t, page.GetEntries(), 1)
 	require.Equal(t, uint64(2), page.GetEntries()[0].GetEvent().GetSeq())
-	require.Less(t, time.Since(begun), store.FeedRecheck, "it did not have to look again by itself")
+	require.Less(t, time.Since(begun), store.FeedRecheck, "the bell woke the reader")
 
 	request.After = page.GetEntries()[0].GetPosition()
 	request.WaitMs = 1
@@ -72,7 +72,7 @@ func TestAServerThatIsClosedDoesNotWait(t *testing.T) {
 	page, err := b.client.ReadFeed(t.Context(), &historyv1.ReadFeedRequest{WaitMs: 60_000})
 	require.NoError(t, err)
 	require.Empty(t, page.GetEntries())
-	require.NoError(t, b.server.Close(), "twice does no harm")
+	require.NoError(t, b.server.Close(), "a second call has no effect")
 }
 
 func TestACallerThatGivesUpWaitingIsLetGo(t *testing.T) {
@@ -151,8 +151,8 @@ func TestTheLevelOfAnInstallation(t *testing.T) {
 	require.Contains(t, requireCode(t, codes.FailedPrecondition, err).Message(), "never falls")
 }
 
-// TestAnErasureIsInTheLedgerBeforeItIsCommitted: one that cannot be recorded is not committed, and one whose worker has lost
-// its partition is not recorded.
+// TestAnErasureIsInTheLedgerBeforeItIsCommitted: an erasure that cannot be recorded is not committed, and an erasure whose
+// worker has lost its partition is not recorded.
 func TestAnErasureIsInTheLedgerBeforeItIsCommitted(t *testing.T) {
 	b := newBed(t)
 	directory := filepath.Join(t.TempDir(), "away")

@@ -10,7 +10,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// GetInstallation returns what all parts must agree on.
+// GetInstallation returns the settings that all parts of the installation must agree on.
 func (s *Server) GetInstallation(ctx context.Context, _ *historyv1.GetInstallationRequest) (*historyv1.GetInstallationResponse, error) {
 	return do(ctx, s, s.metrics.getInstallation, nil, func(ctx context.Context) (*historyv1.GetInstallationResponse, error) {
 		level, err := s.store.Level(ctx)
@@ -31,7 +31,7 @@ func (s *Server) RaiseLevel(ctx context.Context, request *historyv1.RaiseLevelRe
 	})
 }
 
-// MarkBackup records what a backup holds.
+// MarkBackup records what a backup contains.
 func (s *Server) MarkBackup(ctx context.Context, request *historyv1.MarkBackupRequest) (*historyv1.MarkBackupResponse, error) {
 	return do(ctx, s, s.metrics.markBackup, s.checkMarks(request.GetMarks()), func(ctx context.Context) (*historyv1.MarkBackupResponse, error) {
 		marks, err := s.store.MarkBackup(ctx, request.GetMarks())
@@ -39,7 +39,7 @@ func (s *Server) MarkBackup(ctx context.Context, request *historyv1.MarkBackupRe
 	})
 }
 
-// levelError says that this build does not know a level.
+// levelError returns the error for a level that this build does not know.
 type levelError struct{ level, highest conversation.Level }
 
 func (e *levelError) Error() string {

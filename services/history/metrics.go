@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// metrics are what the service measures. Everything is resolved when it is made.
+// metrics are the metrics of the service. All series are looked up when it is made.
 type metrics struct {
 	appendEvents                 prometheus.Observer
 	duplicates, rewinds, damaged prometheus.Counter
@@ -21,16 +21,16 @@ type metrics struct {
 	facts, readMessages, listRefusals, readFeed, getFeedCursors, saveFeedCursor, getInstallation, raiseLevel, markBackup *operation
 }
 
-// operation is one method.
+// operation holds the metrics of one method.
 type operation struct {
 	name    string
 	seconds prometheus.Observer
 	refused map[reason]prometheus.Counter
-	// logged keeps an outage from writing a line for every call.
+	// logged limits the log lines of an outage, so that not every call writes one.
 	logged rate.Sometimes
 }
 
-// reason is why a call was not answered, as metrics call it.
+// reason is the metric label that says why a call was not answered.
 type reason string
 
 const (
@@ -67,10 +67,10 @@ func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
 		Name: "runnel_history_watermark_rewinds_total", Help: "Appends that moved a watermark back in its stream. Right only after the broker lost acknowledged commands.",
 	})
 	damaged := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "runnel_history_damaged_events_total", Help: "Events that were read and whose stored body is not of their kind, or is gone without having been erased. Above 0 is an alarm: run runnel verify.",
+		Name: "runnel_history_damaged_events_total", Help: "Events that were read and whose stored body does not have their kind, or is missing without having been erased. Above 0 is an alarm: run runnel verify.",
 	})
 	deadLetters := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "runnel_history_dead_letters_total", Help: "Commands that were put aside. Each is a message that somebody sent and nobody got: see runnel admin dead-letters.",
+		Name: "runnel_history_dead_letters_total", Help: "Commands that became dead letters. Each is a command that was sent and never committed: see runnel admin dead-letters.",
 	})
 	refusals := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "runnel_history_refusals_total", Help: "Refusals of commands that were stored, so that no later copy of the command is committed.",
@@ -103,7 +103,7 @@ func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
 	}
 }
 
-// statsCollector asks the store how it is doing at every scrape.
+// statsCollector reads the statistics of the store at every scrape.
 type statsCollector struct {
 	store store.Store
 
@@ -117,20 +117,20 @@ func newStatsCollector(s store.Store) *statsCollector {
 	}
 	return &statsCollector{
 		store:       s,
-		connections: desc("connections", "Connections to the database that are made, busy or idle. Of SQLite, those that read.", "state"),
-		limit:       desc("connections_limit", "The most connections that are made."),
+		connections: desc("connections", "Open connections to the database, busy or idle. With SQLite, only the connections for reading.", "state"),
+		limit:       desc("connections_limit", "Maximum number of connections."),
 		waiting:     desc("waiting", "Calls that wait for a connection to PostgreSQL, or for SQLite's writer."),
 		givenUp:     desc("connection_timeouts_total", "Calls that got no connection to PostgreSQL in time and were refused as unavailable."),
 
 		databaseBytes: desc("sqlite_database_bytes", "Size of the SQLite file."),
-		logBytes:      desc("sqlite_log_bytes", "Size of the SQLite file's write-ahead log. It begins again at about 32 MiB; one that keeps growing is not copied."),
+		logBytes:      desc("sqlite_log_bytes", "Size of the SQLite file's write-ahead log. It restarts at about 32 MiB; if it keeps growing, it is not being copied into the file."),
 		commits:       desc("sqlite_commits_total", "Transactions committed; appends and cursors that arrive together share one."),
 		copies:        desc("sqlite_checkpoints_total", "Times that the write-ahead log was copied into the SQLite file."),
 		uncopied:      desc("sqlite_checkpoint_failures_total", "Times that the write-ahead log could not be copied into the SQLite file."),
 	}
 }
 
-// Describe says what there may be; a database tells only what it has.
+// Describe lists all possible metrics; a database reports only those that it has.
 func (c *statsCollector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		c.connections, c.limit, c.waiting, c.givenUp, c.databaseBytes, c.logBytes, c.commits, c.copies, c.uncopied,
@@ -139,7 +139,7 @@ func (c *statsCollector) Describe(descs chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect asks.
+// Collect reads the statistics and reports them.
 func (c *statsCollector) Collect(metrics chan<- prometheus.Metric) {
 	stats := c.store.Stats()
 	gauge := func(desc *prometheus.Desc, value int64, labels ...string) {

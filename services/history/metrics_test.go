@@ -25,7 +25,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// readings are all metrics of a registry by name and labels; of histograms the number of observations.
+// readings returns all metrics of a registry by name and labels; for histograms the number of observations.
 func readings(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -38,15 +38,14 @@ func readings(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 				labels = append(labels, label.GetValue())
 			}
 			name := fmt.Sprintf("%s{%s}", strings.TrimPrefix(family.GetName(), "runnel_history_"), strings.Join(labels, ","))
-			// Of these only one is there.
+			// Only one of these exists.
 			all[name] = float64(m.GetHistogram().GetSampleCount()) + m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
 	return all
 }
 
-// TestEveryMetricMoves makes each thing happen and looks which metrics it moved. At the end there must be no metric left that
-// never did.
+// TestEveryMetricMoves causes each condition and checks which metrics change. At the end every metric must have changed.
 func TestEveryMetricMoves(t *testing.T) {
 	b := newBed(t)
 	moved := map[string]bool{}
@@ -95,7 +94,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	require.NoError(t, err)
 	note("watermark_rewinds_total{}")
 
-	// Every operation, well formed and not.
+	// Every operation, with valid and invalid requests.
 	key := &historyv1.CommandKey{ConversationId: id, Sender: "alice", CommandId: batch.GetEvents()[0].GetCommandId()}
 	letter := store.DeadLetterKey{Partition: worker.Partition, Stream: put.GetNext().GetStream(), Sequence: 1}.ID()
 	for _, op := range []struct {
@@ -333,13 +332,13 @@ func TestEveryMetricMoves(t *testing.T) {
 	_, err = b.client.Append(ctx, worker.Batch())
 	refuse("append", "unavailable", err)
 
-	// What cannot be made to happen through a healthy store.
+	// Conditions that cannot be caused with a healthy store.
 	faulty := &faultyStore{Store: b.store}
 	broken := &bed{registry: prometheus.NewRegistry()}
 	server := history.New(history.Config{Timeout: time.Millisecond}, faulty, slog.New(slog.DiscardHandler), broken.registry)
 	for reason, fault := range map[string]error{
 		"defect": store.ErrDefect, "too_large": store.ErrTooLarge, "gap": &store.GapError{},
-		"unavailable": context.DeadlineExceeded, // the service's own limit, not the caller's
+		"unavailable": context.DeadlineExceeded, // the service's own time limit, not the caller's
 	} {
 		faulty.err = fault
 		_, err = server.GetConversations(ctx, &historyv1.GetConversationsRequest{})
@@ -368,7 +367,7 @@ func TestEveryMetricMoves(t *testing.T) {
 
 	var never []string
 	for name := range before {
-		if !moved[name] && !strings.HasPrefix(name, "refused_total{") { // one for every operation and reason, some that cannot be
+		if !moved[name] && !strings.HasPrefix(name, "refused_total{") { // one for every operation and reason, including some that cannot occur
 			never = append(never, name)
 		}
 	}
@@ -376,7 +375,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	require.Empty(t, never)
 }
 
-// refusal is one that is well formed.
+// refusal returns a valid refusal.
 func refusal(id, sender, command string) *historyv1.Refusal {
 	return &historyv1.Refusal{
 		Command:    &historyv1.CommandKey{ConversationId: id, Sender: sender, CommandId: command},
@@ -385,7 +384,7 @@ func refusal(id, sender, command string) *historyv1.Refusal {
 	}
 }
 
-// faultyStore answers as databases do that have their troubles.
+// faultyStore returns the errors of a database with faults.
 type faultyStore struct {
 	history.Store
 
@@ -420,13 +419,14 @@ func TestPostgreSQLTellsOfItsConnections(t *testing.T) {
 	require.Contains(t, got, "connections{busy}")
 	require.Contains(t, got, "connection_timeouts_total{}")
 	require.InDelta(t, 1, got["operation_seconds{postgres,heads}"], 0)
-	require.NotContains(t, got, "sqlite_log_bytes{}", "what it does not have it does not tell")
+	require.NotContains(t, got, "sqlite_log_bytes{}", "a statistic that the database does not have is not reported")
 	problems, err := testutil.GatherAndLint(registry)
 	require.NoError(t, err)
 	require.Empty(t, problems)
 }
 
-// TestNoMetricHoldsNames keeps cardinality fixed: whatever is asked for, no user, conversation or worker becomes a label.
+// TestNoMetricHoldsNames checks that cardinality is fixed: whatever is requested, no user, conversation or worker becomes a
+// label.
 func TestNoMetricHoldsNames(t *testing.T) {
 	b := newBed(t)
 	count := len(readings(t, b.registry))

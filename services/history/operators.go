@@ -8,28 +8,28 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// ListLeases tells which workers there are and which partitions each holds.
+// ListLeases returns the workers and the partitions that each owns.
 func (s *Server) ListLeases(ctx context.Context, _ *historyv1.ListLeasesRequest) (*historyv1.ListLeasesResponse, error) {
 	return do(ctx, s, s.metrics.listLeases, nil, func(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
 		return s.store.Leases(ctx)
 	})
 }
 
-// MovePartition stores the wish that a worker hold a partition. Its present holder learns of it with its next Lease.
+// MovePartition stores the request that a worker should own a partition. The current owner learns of it at its next Lease.
 func (s *Server) MovePartition(ctx context.Context, request *historyv1.MovePartitionRequest) (*historyv1.MovePartitionResponse, error) {
 	return do(ctx, s, s.metrics.movePartition, s.checkMove(request), func(ctx context.Context) (*historyv1.MovePartitionResponse, error) {
 		return &historyv1.MovePartitionResponse{}, s.store.Move(ctx, request.GetPartition(), request.GetWorker())
 	})
 }
 
-// ListDeadLetters gives commands that were put aside, by rising id, without their payloads.
+// ListDeadLetters returns dead letters by rising id, without their payloads.
 func (s *Server) ListDeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error) {
 	return do(ctx, s, s.metrics.listDeadLetters, s.checkListDeadLetters(request), func(ctx context.Context) (*historyv1.ListDeadLettersResponse, error) {
 		return s.store.DeadLetters(ctx, request)
 	})
 }
 
-// GetDeadLetter gives one with its payload.
+// GetDeadLetter returns one dead letter with its payload.
 func (s *Server) GetDeadLetter(ctx context.Context, request *historyv1.GetDeadLetterRequest) (*historyv1.GetDeadLetterResponse, error) {
 	key, invalid := checkDeadLetter("dead_letter_id", request.GetDeadLetterId())
 	return do(ctx, s, s.metrics.getDeadLetter, invalid, func(ctx context.Context) (*historyv1.GetDeadLetterResponse, error) {
@@ -38,7 +38,7 @@ func (s *Server) GetDeadLetter(ctx context.Context, request *historyv1.GetDeadLe
 	})
 }
 
-// DropDeadLetter forgets one, for good.
+// DropDeadLetter deletes a dead letter permanently.
 func (s *Server) DropDeadLetter(ctx context.Context, request *historyv1.DropDeadLetterRequest) (*historyv1.DropDeadLetterResponse, error) {
 	key, invalid := checkDeadLetter("dead_letter_id", request.GetDeadLetterId())
 	return do(ctx, s, s.metrics.dropDeadLetter, invalid, func(ctx context.Context) (*historyv1.DropDeadLetterResponse, error) {
@@ -46,7 +46,7 @@ func (s *Server) DropDeadLetter(ctx context.Context, request *historyv1.DropDead
 	})
 }
 
-// RevokeUser makes tokens of a user that were issued up to now worthless.
+// RevokeUser revokes the tokens of a user that were issued up to now.
 func (s *Server) RevokeUser(ctx context.Context, request *historyv1.RevokeUserRequest) (*historyv1.RevokeUserResponse, error) {
 	return do(ctx, s, s.metrics.revokeUser, checkUser("user_id", request.GetUserId()), func(ctx context.Context) (*historyv1.RevokeUserResponse, error) {
 		beforeMs, err := s.store.Revoke(ctx, request.GetUserId())
@@ -54,8 +54,8 @@ func (s *Server) RevokeUser(ctx context.Context, request *historyv1.RevokeUserRe
 	})
 }
 
-// GetRevocations gives what was revoked after a time, oldest first. No two revocations have the same time, and a later one
-// has a later time, so asking again since the time of the last one skips nothing and repeats nothing.
+// GetRevocations returns the revocations after a time, oldest first. No two revocations have the same time, and a later one
+// has a later time, so reading from the time of the last one skips nothing and repeats nothing.
 func (s *Server) GetRevocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error) {
 	return do(ctx, s, s.metrics.getRevocations, checkRevocations(request), func(ctx context.Context) (*historyv1.GetRevocationsResponse, error) {
 		return s.store.Revocations(ctx, request)

@@ -62,5 +62,5 @@ func TestWhatOperatorsAskOverASocket(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, news.GetRevocations())
 	require.NotContains(t, b.log.String(), "level=WARN")
-	require.Equal(t, 1, strings.Count(b.log.String(), "level="), "nothing of it is worth a line but the database's name at the start")
+	require.Equal(t, 1, strings.Count(b.log.String(), "level="), "only the database's name at the start is logged")
 }

@@ -6,15 +6,15 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Policy says who may call HistoryService. Only the worker that puts commands in order writes the log. What operators do goes through
+// Policy defines who may call HistoryService. Only delivery workers write the log. Operators' calls go through
 // AdminService, which the workers answer.
 func Policy() rpc.Policy {
 	var (
 		workers   = []rpc.Role{rpc.RoleDelivery}
 		verifiers = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleAdmin} // runnel verify reads the log, too
 		readers   = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery}
-		followers = []rpc.Role{rpc.RoleDelivery, rpc.RoleService}                  // they follow the feed: indexers, hooks and bridges are services
-		parts     = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleService} // they agree with the store on partitions and level before they start
+		followers = []rpc.Role{rpc.RoleDelivery, rpc.RoleService}                  // indexers, hooks and bridges read the feed
+		parts     = []rpc.Role{rpc.RoleGateway, rpc.RoleDelivery, rpc.RoleService} // every service reads the partitions and the level before it starts
 	)
 	return rpc.For(&historyv1.HistoryService_ServiceDesc, map[string][]rpc.Role{
 		"Append":            workers,

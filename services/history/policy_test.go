@@ -10,7 +10,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
-// Every method has a place in the policy, and the policy has no other.
+// Every method of the service is in the policy, and the policy contains no other.
 func TestThePolicyIsComplete(t *testing.T) {
 	desc, policy := &historyv1.HistoryService_ServiceDesc, Policy()
 	require.Len(t, policy, len(desc.Methods))
@@ -19,7 +19,7 @@ func TestThePolicyIsComplete(t *testing.T) {
 	}
 }
 
-// What is too important to be changed by the way.
+// These rules are repeated here because they must not be changed by accident.
 func TestThePolicyOfWhatMatters(t *testing.T) {
 	for method, roles := range map[string][]rpc.Role{
 		"Append":     {rpc.RoleDelivery},

@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Server is the history service over a store. It starts nothing: whoever opened the store closes it.
+// Server is the history service over a store. It starts nothing: the caller that opened the store closes it.
 type Server struct {
 	historyv1.UnimplementedHistoryServiceServer
 
@@ -26,7 +26,7 @@ type Server struct {
 	timeout time.Duration
 	metrics *metrics
 	ledger  *ledger.Ledger
-	// closing is closed when calls that wait are to return.
+	// closing is closed when waiting calls must return.
 	closing   chan struct{}
 	closeOnce sync.Once
 }
@@ -47,19 +47,19 @@ func (s *Server) Register(server rpc.Registrar) {
 	historyv1.RegisterHistoryServiceServer(server, s)
 }
 
-// Close ends the calls that wait for something, so that a server that stops does not wait for them, and closes the erase
-// ledger. All other calls go on.
+// Close ends the calls that wait, so that a server that stops need not wait for them, and closes the erase ledger. All
+// other calls continue.
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() { close(s.closing) })
 	return s.ledger.Close()
 }
 
-// do runs one call: the check of the request, then the store, measured, and its error translated.
+// do runs one call: it checks the request, calls the store, measures, and translates the error.
 func do[T any](ctx context.Context, s *Server, op *operation, invalid error, call func(ctx context.Context) (T, error)) (T, error) {
 	return doFor(ctx, s, op, s.timeout, invalid, call)
 }
 
-// doFor is do with a timeout of its own.
+// doFor is do with another time limit.
 func doFor[T any](
 	ctx context.Context, s *Server, op *operation, timeout time.Duration, invalid error, call func(ctx context.Context) (T, error),
 ) (T, error) {
@@ -78,7 +78,7 @@ func doFor[T any](
 	return answer, nil
 }
 
-// Append commits one batch of a partition, or nothing of it.
+// Append commits one batch of a partition completely, or not at all.
 func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	timeout := s.timeout
 	if conversation.HasErasure(request.GetEffects()) {
@@ -87,7 +87,7 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 	return doFor(ctx, s, s.metrics.append, timeout, s.checkAppend(request), func(ctx context.Context) (*historyv1.AppendResponse, error) {
 		present := request.GetExpected()
 		if store.BugNoWatermarkCheck {
-			// Nothing compares the two then, so that only this shows what the bug does.
+			// No other check compares the two then, so that only this one shows the effect of the bug.
 			present, _ = s.store.Watermark(ctx, request.GetPartition())
 		}
 		if err := s.recordErasures(ctx, request); err != nil {
@@ -109,8 +109,8 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 	})
 }
 
-// reportRewind tells operators about a watermark that went back: the same commands will be looked at again. It is right after
-// the broker has lost what it had acknowledged, and wrong at any other time.
+// reportRewind warns operators that a watermark went back: the same commands will be read again. That is right after the
+// broker has lost acknowledged commands, and wrong at any other time.
 func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequest, present *historyv1.Watermark) {
 	next := request.GetNext()
 	if next.GetStream() == present.GetStream() && next.GetSequence() < present.GetSequence() {
@@ -119,7 +119,7 @@ func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequ
 	}
 }
 
-// GetWatermark tells where a partition stands.
+// GetWatermark returns the watermark of a partition.
 func (s *Server) GetWatermark(ctx context.Context, request *historyv1.GetWatermarkRequest) (*historyv1.GetWatermarkResponse, error) {
 	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", request.GetPartition()), func(ctx context.Context) (*historyv1.GetWatermarkResponse, error) {
 		watermark, err := s.store.Watermark(ctx, request.GetPartition())
@@ -138,8 +138,8 @@ func (s *Server) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*h
 	})
 }
 
-// GetConversations gives the state that apply needs. RESOURCE_EXHAUSTED when the conversations have too many members for
-// one answer: ask for fewer at a time.
+// GetConversations returns the states that apply needs. RESOURCE_EXHAUSTED if the conversations have too many members for
+// one answer: request fewer at a time.
 func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetConversationsRequest) (*historyv1.GetConversationsResponse, error) {
 	return do(ctx, s, s.metrics.conversations, checkConversations(request.GetConversationIds()), func(ctx context.Context) (*historyv1.GetConversationsResponse, error) {
 		states, err := s.store.Conversations(ctx, request.GetConversationIds())
@@ -147,8 +147,8 @@ func (s *Server) GetConversations(ctx context.Context, request *historyv1.GetCon
 	})
 }
 
-// FindCommands gives the events that came of commands. RESOURCE_EXHAUSTED when they are too large for one answer: ask for fewer
-// at a time.
+// FindCommands returns the events of commands. RESOURCE_EXHAUSTED if they are too large for one answer: request fewer at a
+// time.
 func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindCommandsRequest) (*historyv1.FindCommandsResponse, error) {
 	return do(ctx, s, s.metrics.commands, checkCommands(request.GetCommands()), func(ctx context.Context) (*historyv1.FindCommandsResponse, error) {
 		events, err := s.store.Commands(ctx, request.GetCommands())
@@ -159,7 +159,7 @@ func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindComman
 	})
 }
 
-// Read gives a stretch of a log.
+// Read returns a stretch of a log.
 func (s *Server) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
 	return do(ctx, s, s.metrics.read, checkRead(request), func(ctx context.Context) (*historyv1.ReadResponse, error) {
 		page, err := s.store.Read(ctx, request)
@@ -170,7 +170,7 @@ func (s *Server) Read(ctx context.Context, request *historyv1.ReadRequest) (*his
 	})
 }
 
-// ListConversations gives the conversations that a user is a member of now.
+// ListConversations returns the conversations that a user is a member of now.
 func (s *Server) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
 	invalid := checkUser("user_id", request.GetUserId())
 	if invalid == nil && request.GetAfter() != "" {
@@ -184,7 +184,7 @@ func (s *Server) ListConversations(ctx context.Context, request *historyv1.ListC
 	})
 }
 
-// ListMembers gives the present members with their cursors.
+// ListMembers returns the current members with their cursors.
 func (s *Server) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
 	invalid := checkConversation("conversation_id", request.GetConversationId())
 	if invalid == nil {
@@ -201,7 +201,7 @@ func (s *Server) ListMembers(ctx context.Context, request *historyv1.ListMembers
 	})
 }
 
-// Heads gives the newest seq of conversations.
+// Heads returns the newest seq of conversations.
 func (s *Server) Heads(ctx context.Context, request *historyv1.HeadsRequest) (*historyv1.HeadsResponse, error) {
 	return do(ctx, s, s.metrics.heads, checkConversations(request.GetConversationIds()), func(ctx context.Context) (*historyv1.HeadsResponse, error) {
 		heads, err := s.store.Heads(ctx, request.GetConversationIds())

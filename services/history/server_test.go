@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bed is a service over SQLite, called over a socket.
+// bed is a service with SQLite, called over a socket.
 type bed struct {
 	client   historyv1.HistoryServiceClient
 	server   *history.Server
@@ -84,7 +84,7 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-// creation makes the batch of a group's creation, in the partition it belongs to.
+// creation makes the batch that creates a group, in the group's partition.
 func creation(t *testing.T, members ...string) (*storetest.Worker, *historyv1.AppendRequest) {
 	t.Helper()
 	worker := storetest.NewWorker(nil, 0, storetest.ClockAt(0))
@@ -93,7 +93,7 @@ func creation(t *testing.T, members ...string) (*storetest.Worker, *historyv1.Ap
 	return worker, worker.Batch(worker.Apply(t, create)...)
 }
 
-// after is the watermark after an append.
+// after returns the watermark after an append.
 func after(batch *historyv1.AppendRequest, response *historyv1.AppendResponse) *historyv1.Watermark {
 	watermark := proto.CloneOf(batch.GetNext())
 	watermark.Epoch = response.GetEpoch()
@@ -153,7 +153,7 @@ func TestTheWholeServiceOverASocket(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, lease.GetHeld(), storetest.Partitions)
 
-	// The same command once more, on the watermark as it is now.
+	// The same command again, at the current watermark.
 	again := proto.CloneOf(batch)
 	again.Expected, again.Next = worker.Watermark, &historyv1.Watermark{Stream: batch.GetNext().GetStream(), Sequence: 9}
 	again.Sequences = []uint64{9}
@@ -173,7 +173,7 @@ func TestRefusals(t *testing.T) {
 
 	_, err = b.client.Append(t.Context(), batch)
 	st := requireCode(t, codes.Aborted, err)
-	require.Len(t, st.Details(), 1, "it carries the present watermark")
+	require.Len(t, st.Details(), 1, "it contains the current watermark")
 	require.True(t, proto.Equal(worker.Watermark, st.Details()[0].(*historyv1.Watermark)))
 
 	back := worker.Batch()
@@ -193,14 +193,14 @@ func TestRefusals(t *testing.T) {
 	defer cancel()
 	_, err = b.client.Heads(ctx, &historyv1.HeadsRequest{})
 	requireCode(t, codes.DeadlineExceeded, err)
-	require.NotContains(t, b.log.String(), "level=WARN", "what a caller may do is not worth a line")
+	require.NotContains(t, b.log.String(), "level=WARN", "errors of callers are not logged")
 }
 
 func TestAnAwayDatabaseIsUnavailableAndSaysNoMore(t *testing.T) {
 	b := newBed(t)
 	require.NoError(t, b.store.Close())
 	_, batch := creation(t)
-	for range 50 { // without a client, which would stop asking
+	for range 50 { // called without a client, which would stop retrying
 		_, err := b.server.Append(t.Context(), batch)
 		st := requireCode(t, codes.Unavailable, err)
 		require.NotContains(t, st.Message(), "sql")
@@ -221,7 +221,7 @@ func TestAWatermarkThatGoesBackIsReported(t *testing.T) {
 		require.NoError(t, err)
 		present = after(batch, response)
 	}
-	require.Equal(t, 1, metric(t, b, "runnel_history_watermark_rewinds_total"), "another stream is no rewind")
+	require.Equal(t, 1, metric(t, b, "runnel_history_watermark_rewinds_total"), "another stream is not a rewind")
 	require.Contains(t, b.log.String(), "a watermark went back")
 }
 
@@ -229,7 +229,7 @@ func TestDeadLettersAreTakenWhateverTheirReason(t *testing.T) {
 	b := newBed(t)
 	batch := &historyv1.AppendRequest{
 		Next: &historyv1.Watermark{Stream: "1", Sequence: 3},
-		// gRPC itself refuses text that is not UTF-8; in the same process nothing would.
+		// gRPC itself refuses text that is not UTF-8; a call in the same process has no such check.
 		DeadLetters: []*historyv1.DeadLetter{{Sequence: 1, Reason: "a\x00b" + strings.Repeat("é", 2000), Payload: []byte("?")}, {Sequence: 2}},
 	}
 	_, err := b.client.Append(t.Context(), batch)
@@ -252,7 +252,7 @@ func TestDamageIsReported(t *testing.T) {
 	require.Contains(t, b.log.String(), "seq=1")
 }
 
-// A hole in a log is not the caller's doing and does not pass: the error says which events are missing.
+// A hole in a log is not the caller's fault and not temporary: the error names the missing events.
 func TestMissingRowsAreNamed(t *testing.T) {
 	b := newBed(t)
 	gap := &store.GapError{ConversationID: "g", First: 3, Last: 4}
@@ -268,7 +268,7 @@ func TestMissingRowsAreNamed(t *testing.T) {
 	require.Contains(t, b.log.String(), "first=3 last=4")
 }
 
-// damagedStore reads every event as if its body could not be decoded; the stores' own tests damage a real row.
+// damagedStore returns every event as if its body could not be decoded; the stores' own tests damage a real row.
 type damagedStore struct{ history.Store }
 
 func (s damagedStore) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {

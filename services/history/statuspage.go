@@ -2,7 +2,7 @@ package history
 
 import "github.com/runnelhq/runnel/pkg/statuspage"
 
-// Charts are the curves of a history service.
+// Charts are the charts of a history service's status page.
 func Charts() []statuspage.Chart {
 	return []statuspage.Chart{
 		{Title: "Appends", Metric: "runnel_history_append_events", Kind: statuspage.Rate, Unit: "/s"},

@@ -25,10 +25,10 @@ const (
 	maxStreamDigits = 20
 	maxReaderBytes  = 64
 	maxWaitMs       = 60_000
-	// maxExtraBytes is above what the kinds with the most targets have.
+	// maxExtraBytes is above the size for the kinds with the most targets.
 	maxExtraBytes = 1 << 20
 	maxFormat     = math.MaxInt16
-	// maxNumber is the largest number that databases take for a seq or sequence.
+	// maxNumber is the largest number that databases accept for a seq or sequence.
 	maxNumber = math.MaxInt64
 )
 
@@ -70,9 +70,9 @@ func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
 	return nil
 }
 
-// checkEvent returns the field that breaks its rule, and the rule. It makes no error text unless there is an error: it runs for
-// every event that is stored. What a body may contain was checked when the command was applied, by a worker that may be
-// newer than this service.
+// checkEvent returns the invalid field of an event, and its rule. It formats no error text unless there is an error,
+// because it runs for every event that is stored. The content of a body was checked when the command was applied, by a
+// worker that may be newer than this service.
 func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (field, rule string) {
 	switch id := event.GetConversationId(); {
 	case !conversation.ValidID(id):
@@ -104,7 +104,7 @@ func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (fiel
 }
 
 // checkContent checks body, salt and commitment. A commitment that is not stored is computed when the event is read, so it
-// must be that of salt and body now.
+// must match salt and body now.
 func checkContent(event *conversationv1.Event) (field, rule string) {
 	body, salt := event.GetBody(), event.GetSalt()
 	switch {
@@ -127,8 +127,8 @@ func checkContent(event *conversationv1.Event) (field, rule string) {
 	return "", ""
 }
 
-// withCleanReasons gives the request with reasons that every database takes: they may come from anywhere, and to put a command
-// aside must not fail on them. The request itself is shared with the caller and is not changed.
+// withCleanReasons returns the request with reasons that every database accepts: their text may come from anywhere, and
+// storing a dead letter must not fail because of it. The request itself is shared with the caller and is not changed.
 func withCleanReasons(request *historyv1.AppendRequest) *historyv1.AppendRequest {
 	if len(request.GetDeadLetters()) == 0 {
 		return request
@@ -280,7 +280,7 @@ func checkRead(request *historyv1.ReadRequest) error {
 	return checkLimit(request.GetLimit())
 }
 
-// checkStretch checks where a page of a log begins.
+// checkStretch checks the start of a page of a log.
 func checkStretch(id string, after, before uint64) error {
 	if err := checkConversation("conversation_id", id); err != nil {
 		return err

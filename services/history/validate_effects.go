@@ -20,21 +20,22 @@ const (
 	maxEffects = 8 * rpc.MaxItems
 	// maxUsers is above the most members that one event can add.
 	maxUsers = 100_000
-	// maxTextBytes is above any name, emoji or text of an error.
+	// maxTextBytes is above the size of any name, emoji or error text.
 	maxTextBytes = 4096
 )
 
 var errNewerEffect = errors.New("an effect is newer than this build of the history service: install the later version of it everywhere")
 
-// checkEffects checks that every effect says what it has to, in values that databases take. What it means was decided by
-// the kind that it comes of.
+// checkEffects checks that every effect has its required fields, with values that databases accept. The meaning of an
+// effect was decided by its kind.
 func checkEffects(request *historyv1.AppendRequest) error {
 	if len(request.GetEffects()) > maxEffects {
 		return store.Invalid("effects", "must be at most %d", maxEffects)
 	}
 	for i, effect := range request.GetEffects() {
 		if effect.GetEffect() == nil {
-			// It is newer than this build. The command is not to blame, so this is no invalid argument, which would put it aside.
+			// The effect is newer than this build. The command is valid, so this is not an invalid argument, which would
+			// make it a dead letter.
 			return errNewerEffect
 		}
 		if int(effect.GetEvent()) >= len(request.GetEvents()) {
@@ -156,7 +157,7 @@ func (s *Server) checkRefusals(request *historyv1.AppendRequest) error {
 	return nil
 }
 
-// storable reports whether every database takes a text.
+// storable reports whether every database accepts a text.
 func storable(text string) bool {
 	return len(text) <= maxTextBytes && utf8.ValidString(text) && !strings.Contains(text, "\x00")
 }

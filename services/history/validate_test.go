@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// TestEveryFieldHasALimit breaks one field at a time and expects INVALID_ARGUMENT naming it.
+// TestEveryFieldHasALimit breaks one field at a time and expects INVALID_ARGUMENT with the field's name.
 func TestEveryFieldHasALimit(t *testing.T) {
 	b := newBed(t)
 	_, good := creation(t, "bob")
@@ -106,7 +106,7 @@ func TestEveryFieldHasALimit(t *testing.T) {
 	newer := proto.CloneOf(good)
 	newer.Effects[0] = &historyv1.Effect{}
 	_, err := b.client.Append(ctx, newer)
-	requireCode(t, codes.FailedPrecondition, err) // an invalid argument would put the command aside
+	requireCode(t, codes.FailedPrecondition, err) // an invalid argument would make the command a dead letter
 	for field, spoil := range appends {
 		request := proto.CloneOf(good)
 		spoil(request)
@@ -115,7 +115,7 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		require.True(t, strings.HasPrefix(st.Message(), strings.TrimSpace(field)), "%s is not about %s", st.Message(), field)
 	}
 	_, err = b.client.Append(ctx, good)
-	require.NoError(t, err, "and as it was it is good")
+	require.NoError(t, err, "the unchanged request is valid")
 
 	key := func(conversation, sender, command string) *historyv1.FindCommandsRequest {
 		return &historyv1.FindCommandsRequest{Commands: []*historyv1.CommandKey{{ConversationId: conversation, Sender: sender, CommandId: command}}}
@@ -215,7 +215,7 @@ func elsewhere(id string) string {
 	return other
 }
 
-// call calls the method that takes this request.
+// call calls the method whose parameter is this request.
 func call(t *testing.T, b *bed, request proto.Message) (err error) {
 	t.Helper()
 	ctx := t.Context()

@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// GetFacts returns what commands refer to.
+// GetFacts returns the facts about messages that commands refer to.
 func (s *Server) GetFacts(ctx context.Context, request *historyv1.GetFactsRequest) (*historyv1.GetFactsResponse, error) {
 	return do(ctx, s, s.metrics.facts, checkNeeds(request.GetNeeds()), func(ctx context.Context) (*historyv1.GetFactsResponse, error) {
 		facts, err := s.store.Facts(ctx, request.GetNeeds())
@@ -21,7 +21,7 @@ func (s *Server) GetFacts(ctx context.Context, request *historyv1.GetFactsReques
 	})
 }
 
-// ReadMessages returns a page of messages as they are now.
+// ReadMessages returns a page of current messages.
 func (s *Server) ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error) {
 	return do(ctx, s, s.metrics.readMessages, checkReadMessages(request), func(ctx context.Context) (*historyv1.ReadMessagesResponse, error) {
 		page, err := s.store.ReadMessages(ctx, request)
@@ -35,7 +35,7 @@ func (s *Server) ReadMessages(ctx context.Context, request *historyv1.ReadMessag
 	})
 }
 
-// ListRefusals returns the refusals of a partition that are stored.
+// ListRefusals returns the stored refusals of a partition.
 func (s *Server) ListRefusals(ctx context.Context, request *historyv1.ListRefusalsRequest) (*historyv1.ListRefusalsResponse, error) {
 	return do(ctx, s, s.metrics.listRefusals, s.checkListRefusals(request), func(ctx context.Context) (*historyv1.ListRefusalsResponse, error) {
 		return s.store.Refusals(ctx, request)
@@ -87,8 +87,8 @@ func (s *Server) checkListRefusals(request *historyv1.ListRefusalsRequest) error
 	return checkLimit(request.GetLimit())
 }
 
-// reportDamage tells operators about an event whose body is not of its kind, or is gone although it was not erased. Whoever
-// verifies the log finds the same event.
+// reportDamage warns operators about an event whose body does not have its kind, or is missing although it was not erased.
+// Verification of the log finds the same event.
 func (s *Server) reportDamage(ctx context.Context, event *conversationv1.Event) {
 	body := event.GetBody()
 	if lost := len(body) == 0 && len(event.GetCommitment()) == 0; lost || (len(body) > 0 && conversation.KindOfBytes(body) != event.GetKind()) {

@@ -170,7 +170,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 	return nil
 }
 
-// passOver publishes again the outcomes of messages that count as committed at the takeover.
+// passOver republishes the outcomes of messages that count as committed at the takeover.
 func (s *session) passOver(ctx context.Context, entries []source.Message) error {
 	if s.checked {
 		for i := range entries {

@@ -7,21 +7,22 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Store is what applying a ledger needs of the store.
+// Store is the part of the store that is needed to apply a ledger.
 type Store interface {
 	Hashes(ctx context.Context, conversationID string, seqs []uint64) (map[uint64][]byte, error)
 	EraseAgain(ctx context.Context, conversationID string, erase *historyv1.EraseEvents) (int, error)
 }
 
-// Apply carries out all entries again, and returns how many events lost their content. An entry that was carried out before
-// changes nothing. Events that are not there, or are others than those that were erased, are passed over.
+// Apply repeats all erasures of a ledger, and returns how many events lost their content. An erasure that was carried out
+// before changes nothing. Events that do not exist, or that differ from the erased ones, are skipped.
 func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err error) {
 	for _, entry := range entries {
 		erase := &historyv1.EraseEvents{
 			Sender: entry.Sender, BeforeMs: entry.BeforeMs, Targeting: entry.Targeting, Kinds: entry.Kinds, Below: entry.Below,
 		}
 		if len(entry.Seqs) == 0 && erase.GetBeforeMs() == 0 {
-			// What was written since the erasure was not erased by it, even if the log went back meanwhile and its seqs came again.
+			// Events that were written after the erasure were not erased by it, even if the log went back meanwhile and
+			// they have the same seqs.
 			erase.BeforeMs = entry.TimeMs + 1
 		}
 		if len(entry.Seqs) > 0 {
@@ -34,14 +35,14 @@ func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err e
 		}
 		n, err := store.EraseAgain(ctx, entry.ConversationID, erase)
 		if err != nil {
-			return erased, fmt.Errorf("erase again what seq %d of %s erased: %w", entry.Seq, entry.ConversationID, err)
+			return erased, fmt.Errorf("repeat the erasure of seq %d of %s: %w", entry.Seq, entry.ConversationID, err)
 		}
 		erased += n
 	}
 	return erased, nil
 }
 
-// same are the seqs of an entry whose events are those that were erased.
+// same returns the seqs of an entry whose events are still those that were erased.
 func same(ctx context.Context, store Store, entry Entry) (seqs []uint64, err error) {
 	hashes, err := store.Hashes(ctx, entry.ConversationID, entry.Seqs)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package ledger keeps a record of every erasure apart from the database, so that a database that is restored from an older
-// backup can be erased from again before anybody reads it. One line of JSON stands for one erasure; a line is on disk
-// before the erasure is committed. The file holds ids and numbers, and no content.
+// Package ledger keeps a record of every erasure apart from the database, so that after a restore from an older backup the
+// erasures can be repeated before anybody reads the content. Each line of JSON is one erasure; it is on disk before the
+// erasure is committed. The file contains ids and numbers, and no content.
 package ledger
 
 import (
@@ -22,13 +22,13 @@ import (
 
 // Entry is one erasure.
 type Entry struct {
-	// ConversationID and Seq name the event that asked for it.
+	// ConversationID and Seq identify the event that asked for the erasure.
 	ConversationID string `json:"conversation_id"`
 	Seq            uint64 `json:"seq"`
 	// TimeMs is the time of that event.
 	TimeMs int64 `json:"time_ms"`
 
-	// What is erased, as in historyv1.EraseEvents.
+	// The content that is erased, as in historyv1.EraseEvents.
 	Seqs      []uint64                   `json:"seqs,omitempty"`
 	Sender    string                     `json:"sender,omitempty"`
 	BeforeMs  int64                      `json:"before_ms,omitempty"`
@@ -36,12 +36,12 @@ type Entry struct {
 	Kinds     []conversationv1.EventKind `json:"kinds"`
 	Below     uint64                     `json:"below"`
 
-	// Hashes are the first bytes of the hashes of Seqs, in hex; empty for an event that was not there. They tell the events
-	// from others that have taken their place after the log went back.
+	// Hashes are the first bytes of the hashes of Seqs, in hex; empty for an event that did not exist. They distinguish the
+	// events from others that have the same seqs after the log went back.
 	Hashes []string `json:"hashes,omitempty"`
 }
 
-// NewEntry makes the entry of an effect. hashes holds the hashes of the events that it names.
+// NewEntry makes the entry of an effect. hashes contains the hashes of the events in it.
 func NewEntry(event *conversationv1.Event, erase *historyv1.EraseEvents, hashes map[uint64][]byte) Entry {
 	entry := Entry{
 		ConversationID: event.GetConversationId(), Seq: event.GetSeq(), TimeMs: event.GetTimeMs(),
@@ -56,7 +56,7 @@ func NewEntry(event *conversationv1.Event, erase *historyv1.EraseEvents, hashes 
 
 func prefix(hash []byte) string { return hex.EncodeToString(hash[:min(chain.PrefixSize, len(hash))]) }
 
-// Ledger is the file. Entries of several calls at once are written one after the other. A nil Ledger records nothing.
+// Ledger is the file. Entries of concurrent calls are written one after another. A nil Ledger records nothing.
 type Ledger struct {
 	path string
 
@@ -64,7 +64,7 @@ type Ledger struct {
 	file *os.File
 }
 
-// New makes a ledger in a file, which is made when there is something to write. It is nil for an empty path.
+// New makes a ledger in a file, which is created at the first write. It returns nil for an empty path.
 func New(path string) *Ledger {
 	if path == "" {
 		return nil
@@ -87,7 +87,7 @@ func (l *Ledger) Record(entries []Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.write(lines.Bytes()); err != nil {
-		// Opened anew the next time: what was written by half ends with its line.
+		// The file is opened again the next time, and a partly written line is ended then.
 		if l.file != nil {
 			_ = l.file.Close()
 			l.file = nil
@@ -109,7 +109,7 @@ func (l *Ledger) write(lines []byte) error {
 	return l.file.Sync()
 }
 
-// open opens the file for adding to it. After a line that was written by half it begins a new one.
+// open opens the file for appending. If the last line was partly written, it begins a new one.
 func (l *Ledger) open() (err error) {
 	if l.file, err = os.OpenFile(l.path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
 		return err
@@ -150,8 +150,8 @@ func (l *Ledger) Close() error {
 	return file.Close()
 }
 
-// Read reads a ledger. damaged counts lines that are not entries: one that was written by half belongs to an erasure that was
-// not committed, and is written again when the erasure is.
+// Read reads a ledger. damaged counts lines that are not entries: a partly written line belongs to an erasure that was not
+// committed; it is written again when the erasure is repeated.
 func Read(path string) (entries []Entry, damaged int, err error) {
 	file, err := os.Open(path)
 	if err != nil {

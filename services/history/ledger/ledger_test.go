@@ -87,11 +87,11 @@ func TestManyRecordAtOnce(t *testing.T) {
 	require.Zero(t, damaged)
 	require.Len(t, entries, 40)
 	for i := 0; i < len(entries); i += 2 {
-		require.Equal(t, entries[i], entries[i+1], "what is recorded together stands together")
+		require.Equal(t, entries[i], entries[i+1], "entries of one call are adjacent")
 	}
 }
 
-// database has events with these hashes and notes what is erased.
+// database has events with these hashes and records what is erased.
 type database struct {
 	hashes map[uint64][]byte
 	erased []*historyv1.EraseEvents

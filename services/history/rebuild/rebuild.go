@@ -1,6 +1,6 @@
-// Package rebuild makes the views of conversations anew from their logs: view rows of messages and reactions. It works while
-// the services run: the views of one conversation are built beside those that are stored and put in their place at a
-// stated head, in one transaction with the check that the conversation still has that head.
+// Package rebuild rebuilds the views of conversations from their logs: view rows of messages and reactions. It works while
+// the services run: the views of one conversation are built separately, and replace the stored ones in one transaction, if
+// the conversation's head is still the one that they were built for.
 package rebuild
 
 import (
@@ -16,19 +16,19 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Store is what rebuilding needs of the store.
+// Store is the part of the store that a rebuild needs.
 type Store interface {
 	Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error)
 	ReplaceViews(ctx context.Context, conversationID string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
 	ConversationIDs(ctx context.Context, after string) ([]string, error)
 }
 
-// Result is what was rebuilt.
+// Result counts what was rebuilt.
 type Result struct {
 	Conversations, Events, Rows, Reactions int
 }
 
-// All rebuilds the views of all conversations. progress is called after each with the head at which its views were put in place.
+// All rebuilds the views of all conversations. progress is called after each conversation with the head of its new views.
 func All(ctx context.Context, s Store, progress func(id string, head uint64)) (Result, error) {
 	var result Result
 	for after := ""; ; {
@@ -51,7 +51,7 @@ func All(ctx context.Context, s Store, progress func(id string, head uint64)) (R
 	}
 }
 
-// one rebuilds the views of one conversation. When it moves on meanwhile its new events are added.
+// one rebuilds the views of one conversation. If the conversation has new events meanwhile, they are added.
 func one(ctx context.Context, s Store, id string) (*views, error) {
 	v := &views{rows: map[uint64]*historyv1.MessageRow{}, reactions: map[uint64]*historyv1.Reaction{}}
 	for {
@@ -78,17 +78,17 @@ func one(ctx context.Context, s Store, id string) (*views, error) {
 	}
 }
 
-// views are those of one conversation, up to a head.
+// views are the views of one conversation, up to a head.
 type views struct {
 	head      uint64
 	state     *conversation.State
 	rows      map[uint64]*historyv1.MessageRow
-	reactions map[uint64]*historyv1.Reaction // by the seq of the event that added it
+	reactions map[uint64]*historyv1.Reaction // reactions by the seq of the event that added them
 }
 
-// replay adds what an event does.
+// replay applies the effects of an event.
 func (v *views) replay(event *conversationv1.Event) {
-	// What an event refers to is all that its effects look at.
+	// The effects of an event depend only on the events that it refers to.
 	facts := conversation.NewFacts(nil)
 	for _, seq := range conversation.TargetsOf(event).GetSeqs() {
 		facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: v.rows[seq]})
@@ -105,7 +105,7 @@ func (v *views) replay(event *conversationv1.Event) {
 		case *historyv1.Effect_DropReactions:
 			v.drop(e.DropReactions)
 		}
-		// An erasure needs nothing: what it erased has no body any more, and so no reaction came of it.
+		// An erasure needs nothing: the events that it erased have no body any more, so they added no reactions.
 	}
 }
 

@@ -5,17 +5,16 @@ import (
 	"time"
 )
 
-// FeedRecheck is how often a reader that waits looks again, in case that the news of an append was lost.
+// FeedRecheck is how often a waiting reader reads again, in case the notification of an append was lost.
 const FeedRecheck = 2 * time.Second
 
-// Bells wake readers of the feed, one bell for each partition. An append without readers that wait costs one lock and
-// nothing else.
+// Bells wake readers of the feed, one bell for each partition. An append without waiting readers costs only one lock.
 type Bells struct {
 	mu    sync.Mutex
 	bells map[uint32]chan struct{}
 }
 
-// Bell is closed by the next Ring for the partition.
+// Bell returns a channel that is closed by the next Ring for the partition.
 func (b *Bells) Bell(partition uint32) <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -30,7 +29,7 @@ func (b *Bells) Bell(partition uint32) <-chan struct{} {
 	return bell
 }
 
-// Ring wakes whoever waits for the partition.
+// Ring wakes all readers that wait for the partition.
 func (b *Bells) Ring(partition uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

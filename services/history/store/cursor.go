@@ -9,15 +9,15 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Cursors knows how far members have received and read.
+// Cursors stores how far members have received and read.
 type Cursors interface {
-	// SaveCursors moves cursors forward. Each part (delivered, read) moves by itself, its time with it.
+	// SaveCursors moves cursors forward. Each part (delivered, read) moves separately, together with its time.
 	SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error
 }
 
-// MergeCursors makes at most one update for each conversation and user, ordered by both: one statement may touch a row
-// only once, and two writers that lock rows in the same order cannot wait for each other. Updates that move nothing are
-// left out. The updates passed in are not changed.
+// MergeCursors merges updates so that there is at most one for each conversation and user, ordered by both: one statement
+// may touch a row only once, and two writers that lock rows in the same order cannot deadlock. Updates that move nothing
+// are left out. The updates passed in are not changed.
 func MergeCursors(updates []*historyv1.CursorUpdate) []*historyv1.CursorUpdate {
 	merged := make([]*historyv1.CursorUpdate, 0, len(updates))
 	for _, update := range updates {
@@ -46,7 +46,7 @@ func sameCursor(a, b *historyv1.CursorUpdate) bool {
 	return a.GetConversationId() == b.GetConversationId() && a.GetCursor().GetUserId() == b.GetCursor().GetUserId()
 }
 
-// later takes of each part the one that is further; the first of equals keeps its time, as the table does.
+// later returns, for each part, the one that is further; of equal ones the first keeps its time, as in the table.
 func later(a, b *conversationv1.Cursor) *conversationv1.Cursor {
 	cursor := &conversationv1.Cursor{
 		UserId:       a.GetUserId(),

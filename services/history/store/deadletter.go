@@ -9,17 +9,17 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// DeadLetters knows the commands that were put aside.
+// DeadLetters stores the commands that became dead letters.
 type DeadLetters interface {
-	// DeadLetters gives a page of what was put aside, without payloads.
+	// DeadLetters returns a page of dead letters, without payloads.
 	DeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error)
-	// DeadLetter gives one with its payload. ErrNoDeadLetter when it is not there.
+	// DeadLetter returns one dead letter with its payload. ErrNoDeadLetter if it does not exist.
 	DeadLetter(ctx context.Context, key DeadLetterKey) (*historyv1.StoredDeadLetter, error)
-	// DropDeadLetter forgets one for good. ErrNoDeadLetter when it is not there.
+	// DropDeadLetter deletes one permanently. ErrNoDeadLetter if it does not exist.
 	DropDeadLetter(ctx context.Context, key DeadLetterKey) error
 }
 
-// DeadLetterKey is what a dead letter is stored under.
+// DeadLetterKey is the key of a dead letter.
 type DeadLetterKey struct {
 	Partition uint32
 	Stream    string
@@ -28,17 +28,17 @@ type DeadLetterKey struct {
 
 const (
 	partitionDigits   = 4
-	sequenceDigits    = 19 // of the largest number that databases take
+	sequenceDigits    = 19 // number of digits of the largest number that databases accept
 	maxPartitionInKey = 9999
 )
 
-// ID is the key as one word. Ids sort bytewise as keys do in a table: partition and sequence are padded, and the digits of
-// a stream end in a character that comes before every digit.
+// ID returns the key as one word. Ids sort bytewise as keys do in a table: partition and sequence are padded, and the
+// digits of a stream end in a character that sorts before every digit.
 func (k DeadLetterKey) ID() string {
 	return fmt.Sprintf("%0*d-%s-%0*d", partitionDigits, k.Partition, k.Stream, sequenceDigits, k.Sequence)
 }
 
-// ParseDeadLetterID gives the key that an id was made of; false when it was made of none.
+// ParseDeadLetterID returns the key of an id; false if the id is invalid.
 func ParseDeadLetterID(id string) (DeadLetterKey, bool) {
 	partition, rest, _ := strings.Cut(id, "-")
 	stream, sequence, _ := strings.Cut(rest, "-")
@@ -46,11 +46,11 @@ func ParseDeadLetterID(id string) (DeadLetterKey, bool) {
 	n, errSequence := strconv.ParseUint(sequence, 10, 63)
 	key := DeadLetterKey{Partition: uint32(p), Stream: stream, Sequence: n}
 	digits := stream != "" && strings.Trim(stream, "0123456789") == ""
-	// Written as an id writes it, or the same dead letter would go by several names.
+	// Only the canonical form is accepted; otherwise the same dead letter would have several ids.
 	return key, errPartition == nil && errSequence == nil && digits && p <= maxPartitionInKey && key.ID() == id
 }
 
-// DeadLetterRange gives the keys between which a page lies: all of it is above after and in no partition above last.
+// DeadLetterRange returns the keys that bound a page: it lies above after, and in no partition above last.
 func DeadLetterRange(request *historyv1.ListDeadLettersRequest, partitions int) (after DeadLetterKey, last uint32) {
 	last = uint32(partitions)
 	if request.Partition != nil {
@@ -62,7 +62,7 @@ func DeadLetterRange(request *historyv1.ListDeadLettersRequest, partitions int) 
 	return after, last
 }
 
-// Fill sets what the key says.
+// Fill sets the fields that the key contains.
 func (k DeadLetterKey) Fill(letter *historyv1.StoredDeadLetter) {
 	letter.DeadLetterId, letter.Partition, letter.Stream = k.ID(), k.Partition, k.Stream
 	letter.Letter.Sequence = k.Sequence

@@ -8,26 +8,26 @@ import (
 )
 
 var (
-	// ErrSeqTaken says that an event's place in its log is not the next free one: another command has it, or there would be
-	// a hole before it.
+	// ErrSeqTaken means that an event's place in its log is not the next free one: another command has it, or there would
+	// be a hole before it.
 	ErrSeqTaken = errors.New("events do not continue the stored head of their conversation")
-	// ErrPosition says that a position does not rise: another event has it, or the watermark goes back or to another stream
-	// although no epoch begins.
-	ErrPosition = errors.New("positions must rise: a batch goes on from the watermark, or it begins an epoch")
-	// ErrLevel says that the protocol level would fall.
-	ErrLevel = errors.New("the installation's protocol level is higher already, and it never falls")
-	// ErrNotFound says that there is no such conversation, or that the viewer may not know.
+	// ErrPosition means that a position does not rise: another event has it, or the watermark goes back or to another
+	// stream although no epoch begins.
+	ErrPosition = errors.New("positions must rise: a batch continues from the watermark, or it begins an epoch")
+	// ErrLevel means that the protocol level would fall.
+	ErrLevel = errors.New("the installation's protocol level is already higher, and it never falls")
+	// ErrNotFound means that there is no such conversation, or that the viewer may not know of it.
 	ErrNotFound = errors.New("no such conversation, or the viewer may not see it")
-	// ErrNoDeadLetter says that there is no such dead letter, or not any more.
+	// ErrNoDeadLetter means that the dead letter does not exist, or no longer exists.
 	ErrNoDeadLetter = errors.New("no such dead letter")
-	// ErrNoWorker says that no live worker has this name.
+	// ErrNoWorker means that no live worker has this name.
 	ErrNoWorker = errors.New("no such worker is live")
-	// ErrTooLarge says that the answer would be too large for one message: ask for fewer at a time.
+	// ErrTooLarge means that the answer would be too large for one message: request fewer at a time.
 	ErrTooLarge = errors.New("the answer would be too large: ask for fewer at a time")
-	// ErrUnavailable says that the database is closed, away or failing. The same call may succeed later; whether a write
-	// has happened is unknown.
+	// ErrUnavailable means that the database is closed, unreachable or failing. The same call may succeed later; it is not
+	// known whether a write was carried out.
 	ErrUnavailable = errors.New("the database is not available")
-	// ErrDefect says that the database refused what it should have taken; trying again will not help.
+	// ErrDefect means that the database refused a valid statement; a retry will not help.
 	ErrDefect = errors.New("the database refused a statement")
 )
 
@@ -48,22 +48,22 @@ func IsAnswer(err error) bool {
 	return false
 }
 
-// WatermarkError says that a batch was not made on the partition's present watermark: another worker has moved it.
+// WatermarkError means that a batch was not made for the partition's current watermark: another worker has moved it.
 type WatermarkError struct {
 	Partition uint32
-	// Present is where the partition stands.
+	// Present is the current watermark of the partition.
 	Present *historyv1.Watermark
 }
 
 func (e *WatermarkError) Error() string {
-	return fmt.Sprintf("partition %d stands at sequence %d of stream %q in epoch %d, not where the batch begins",
+	return fmt.Sprintf("partition %d is at sequence %d of stream %q in epoch %d, not where the batch begins",
 		e.Partition, e.Present.GetSequence(), e.Present.GetStream(), e.Present.GetEpoch())
 }
 
 // InvalidError names the field of a request that breaks its rule.
 type InvalidError struct {
 	Field string
-	// Rule says what would have been right; it never repeats the value.
+	// Rule describes a valid value; it never repeats the actual one.
 	Rule string
 }
 
@@ -74,9 +74,9 @@ func Invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Rule: fmt.Sprintf(format, args...)}
 }
 
-// PartitionsError is what opening a database with another number of partitions than it was made with gives.
+// PartitionsError is the error of opening a database with another number of partitions than it was created with.
 func PartitionsError(stored string, asked int) error {
-	return fmt.Errorf("the database was made with %s partitions, not %d: start every service with --nats.partitions=%s; "+
-		"the number cannot change, because the order of a conversation rests on all its commands going through one partition",
+	return fmt.Errorf("the database was created with %s partitions, not %d: start every service with --nats.partitions=%s; "+
+		"the number cannot change, because all commands of a conversation must go through the same partition",
 		stored, asked, stored)
 }

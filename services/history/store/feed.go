@@ -10,21 +10,21 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Feed gives the committed events of a partition by position.
+// Feed returns the committed events of a partition by position.
 type Feed interface {
-	// ReadFeed gives what there is now after a position, without waiting; nil is the beginning. *ForkError when the position
-	// is not on the partition's log.
+	// ReadFeed returns the events that exist now after a position, without waiting; nil is the beginning. *ForkError if the
+	// position is not on the partition's log.
 	ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error)
-	// FeedBell is closed after the next append to a partition. Ask for it before reading, so that nothing is missed. It may
-	// not be closed for appends of other processes: look again every FeedRecheck.
+	// FeedBell returns a channel that is closed after the next append to a partition. Get it before reading, so that no
+	// append is missed. It may not be closed for appends of other processes: read again every FeedRecheck.
 	FeedBell(partition uint32) <-chan struct{}
-	// FeedCursors gives how far a reader is; partitions that it never saved are left out.
+	// FeedCursors returns the cursors of a reader; partitions for which none was saved are left out.
 	FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error)
-	// SaveFeedCursor stores how far a reader is.
+	// SaveFeedCursor stores the cursor of a reader.
 	SaveFeedCursor(ctx context.Context, reader string, cursor *historyv1.FeedCursor) error
 }
 
-// ForkError says that a position is not on a partition's log: the log went back to before it.
+// ForkError means that a position is not on a partition's log: the log went back to before it.
 type ForkError struct {
 	*historyv1.Fork
 }
@@ -35,15 +35,15 @@ func (e *ForkError) Error() string {
 
 // Epoch is one epoch of a partition.
 type Epoch struct {
-	// ID is what events name it by.
+	// ID is the epoch's id in the table of events.
 	ID    int64
 	Epoch uint64
-	// Last is the last sequence of the epoch; of the present one that of the watermark.
+	// Last is the last sequence of the epoch; for the current epoch, the watermark's.
 	Last uint64
 }
 
-// CheckPosition returns a *ForkError when a position is not on the log. below is the newest epoch of the partition that is
-// not above the position's; its zero value when there is none.
+// CheckPosition returns a *ForkError if a position is not on the log. below is the newest epoch of the partition that is
+// not above the position's; its zero value if there is none.
 func CheckPosition(partition uint32, asked *historyv1.Position, below Epoch) error {
 	if asked == nil || (below.Epoch == asked.GetEpoch() && asked.GetSequence() <= below.Last) {
 		return nil
@@ -69,8 +69,8 @@ func NewFeedPage(limit int, watermark *historyv1.Watermark) *FeedPage {
 	return page
 }
 
-// Ranges are what the page is read from, in order: the epochs of the partition from that of after to that of the watermark. The
-// present one is read up to the watermark.
+// Ranges returns the ranges that the page is read from, in order: the epochs of the partition from that of after to that of
+// the watermark. The current one is read up to the watermark.
 func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange {
 	ranges := make([]FeedRange, len(epochs))
 	for i, epoch := range epochs {
@@ -85,14 +85,14 @@ func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange
 	return ranges
 }
 
-// FeedRange is a range of one epoch: the sequences above one and up to another.
+// FeedRange is a range of one epoch: the sequences above one number and up to another.
 type FeedRange struct {
 	EpochID        int64
 	Epoch          uint64
 	Above, Through uint64
 }
 
-// Rows is the number of rows to read next, one more than the events that have room; 0 when the page is full.
+// Rows returns the number of rows to read next, one more than the events that fit; 0 when the page is full.
 func (p *FeedPage) Rows() int {
 	if p.response.GetMore() {
 		return 0
@@ -100,7 +100,7 @@ func (p *FeedPage) Rows() int {
 	return p.limit - len(p.response.GetEntries()) + 1
 }
 
-// Take adds an event with the size of its stored body, and returns false when the page is full; the events behind it are more.
+// Take adds an event with the size of its stored body, and returns false when the page is full; then there are more events.
 func (p *FeedPage) Take(entry *historyv1.FeedEntry, size int) bool {
 	if len(p.response.GetEntries()) >= p.limit || p.size >= MaxPageBytes {
 		p.response.More = true
@@ -124,7 +124,7 @@ func (p *FeedPage) UnlessGap(err error) error {
 	return err
 }
 
-// Response is the page.
+// Response returns the page as a response.
 func (p *FeedPage) Response() *historyv1.ReadFeedResponse { return &p.response }
 
 // ComparePositions orders positions; nil comes before all.

@@ -7,38 +7,40 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Leases knows who works on which partition.
+// Leases stores which worker owns which partition.
 type Leases interface {
-	// Lease renews, releases and claims by the store's own clock; see Assign.
+	// Lease renews, releases and claims leases by the store's own clock; see Assign.
 	Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error)
-	// Leases gives all partitions with their leases, wishes and watermarks, and the workers that are live.
+	// Leases returns all partitions with their leases, requested moves and watermarks, and the live workers.
 	Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error)
-	// Move stores the wish that a worker hold a partition; an empty worker takes the wish back. ErrNoWorker when it is not live.
+	// Move stores the request that a worker should own a partition; an empty worker withdraws it. ErrNoWorker if the worker
+	// is not live.
 	Move(ctx context.Context, partition uint32, worker string) error
 }
 
-// Lease is who works on a partition, and until when. Times are the store's, Unix time in milliseconds.
+// Lease is the ownership of a partition, and when it ends. Times are the store's, Unix time in milliseconds.
 type Lease struct {
 	Partition uint32
-	// Worker is empty when nobody does.
+	// Worker is empty if no worker owns the partition.
 	Worker  string
 	UntilMs int64
-	// Wanted is the worker that an operator wants it on; empty for any.
+	// Wanted is the worker that should own the partition, as an operator requested; empty for any.
 	Wanted string
 }
 
 // Assign carries out one lease request on the whole table of leases, ordered by partition, and the workers with the time
 // until which each counts as live. It returns the leases that change and the answer.
 //
-// What the caller holds is renewed, even when it had run out, as long as nobody took it. What it releases is free for others at
-// once, but not for itself in the same call. It claims what is free or has run out until it has its share; a worker that
-// is stopping does not count, claims nothing and keeps what it has not listed, because it is still at work there.
+// The caller's leases are renewed, even if they had expired, unless another worker has claimed them. The leases that it
+// releases are free for others at once, but not for itself in the same call. It claims free and expired leases until it has
+// its share. A worker that is stopping is not counted and claims nothing; it keeps the leases that it has not released,
+// because it still works on those partitions.
 //
-// A partition that an operator wants on a live worker is that worker's alone to claim, at once and above its share, and
-// whoever else holds it is told to hand it over. The wish ends with its worker: one that is not live any more is forgotten.
+// A partition that an operator has moved to a live worker can be claimed only by that worker, at once and above its share,
+// and its current owner is asked to hand it over. The request is deleted when its worker is no longer live.
 //
-// The rest is shared out so that the workers' totals are within one of each other, as far as the wishes allow; see
-// quota. Every partition given back brings the totals nearer together, so it settles.
+// The other partitions are distributed so that the workers' totals differ by at most one, as far as the requested moves
+// allow; see quota. Each released partition brings the totals closer together, so the distribution converges.
 func Assign(nowMs int64, leases []Lease, workers map[string]int64, request *historyv1.LeaseRequest) ([]Lease, *historyv1.LeaseResponse) {
 	worker := request.GetWorker()
 	live := make(map[string]*load, len(workers)+1)
@@ -78,13 +80,13 @@ func Assign(nowMs int64, leases []Lease, workers map[string]int64, request *hist
 	return changed, response
 }
 
-// load is what a live worker has.
+// load is the number of partitions of a live worker.
 type load struct {
-	wanted int // partitions that are wanted on it, here or still elsewhere
-	loose  int // partitions that it holds and that may be anywhere
+	wanted int // partitions that are moved to it, whether it owns them already or not
+	loose  int // partitions that it owns and that any worker may own
 }
 
-// renew takes what the caller returns, renews the rest of its leases, forgets the wishes of workers that are gone, and
+// renew frees the leases that the caller releases, renews its other leases, deletes requests for workers that are gone, and
 // counts the loads.
 func renew(nowMs int64, leases []Lease, live map[string]*load, request *historyv1.LeaseRequest) {
 	for i := range leases {
@@ -124,18 +126,19 @@ func claim(nowMs int64, leases []Lease, mine *load, most int, request *historyv1
 	}
 }
 
-// quota is how many loose partitions a worker should hold, so that everybody's total comes as near to the others' as
-// the wishes allow: like water over an uneven floor, where some have more than the level wanted on them already.
+// quota returns how many unpinned partitions a worker should own, so that the totals of all workers are as equal as the
+// requested moves allow. The result is like a water level over an uneven floor: some workers already have more partitions
+// moved to them than the level.
 //
-// What does not divide evenly goes to those that have most, so that nothing moves without need. It also makes things
-// settle: whoever is above its quota has at least two more than whoever is below, so a partition that goes from one to
-// the other always evens the totals out.
+// The remainder of the division goes to the workers that own most, so that no partition moves without need. It also makes
+// the distribution converge: a worker above its quota has at least two partitions more than a worker below, so moving a
+// partition from one to the other always makes the totals more equal.
 func quota(partitions int, live map[string]*load, worker string) int {
 	mine := live[worker]
 	if mine == nil {
 		return 0
 	}
-	// Those with more wanted on them than the level get nothing else, which lowers the level for the others.
+	// Workers with more partitions moved to them than the level get no others, which lowers the level for the rest.
 	above := make(map[string]bool)
 	for again := true; again; {
 		again = false
@@ -144,7 +147,7 @@ func quota(partitions int, live map[string]*load, worker string) int {
 				above[name], again = true, true
 				partitions -= load.wanted
 				if len(above) == len(live) {
-					return 0 // only if more were wanted than there are
+					return 0 // only if more are moved to workers than exist
 				}
 			}
 		}

@@ -16,7 +16,7 @@ import (
 
 const ttl = 2000
 
-// office is a table of leases and the workers that it knows, as a database holds them.
+// office is a table of leases and the workers in it, as in a database.
 type office struct {
 	t       require.TestingT
 	now     int64
@@ -32,16 +32,16 @@ func newOffice(t require.TestingT, partitions int) *office {
 	return o
 }
 
-// call carries out one request and checks that its answer is the table, that nobody lost a lease that had not run out,
-// and that nobody took what is wanted elsewhere.
+// call carries out one request and checks that its answer matches the table, that no worker lost a lease that had not
+// expired, and that no worker claimed a partition that is moved to another.
 func (o *office) call(request *historyv1.LeaseRequest) *historyv1.LeaseResponse {
 	changed, response := store.Assign(o.now, o.leases, o.workers, request)
 	worker := request.GetWorker()
 	for _, lease := range changed {
 		before := o.leases[lease.Partition]
 		taken := lease.Worker == worker && before.Worker != worker
-		require.False(o.t, taken && before.Worker != "" && before.UntilMs > o.now, "a lease that had not run out went to another")
-		require.False(o.t, taken && lease.Wanted != "" && lease.Wanted != worker, "a partition went to another than the one it is wanted on")
+		require.False(o.t, taken && before.Worker != "" && before.UntilMs > o.now, "a lease that had not expired went to another worker")
+		require.False(o.t, taken && lease.Wanted != "" && lease.Wanted != worker, "a partition went to a worker other than the one it is moved to")
 		o.leases[lease.Partition] = lease
 	}
 	o.workers[worker] = o.now + ttl
@@ -50,11 +50,11 @@ func (o *office) call(request *historyv1.LeaseRequest) *historyv1.LeaseResponse 
 	}
 	var held, pinned, handOver []uint32
 	for _, lease := range o.leases {
-		require.True(o.t, lease.Wanted == "" || o.live(lease.Wanted), "a wish outlived its worker")
+		require.True(o.t, lease.Wanted == "" || o.live(lease.Wanted), "a requested move outlived its worker")
 		if lease.Worker != worker {
 			continue
 		}
-		require.Equal(o.t, o.now+ttl, lease.UntilMs, "what is held is renewed")
+		require.Equal(o.t, o.now+ttl, lease.UntilMs, "owned leases are renewed")
 		held = append(held, lease.Partition)
 		if lease.Wanted == worker {
 			pinned = append(pinned, lease.Partition)
@@ -71,14 +71,14 @@ func (o *office) call(request *historyv1.LeaseRequest) *historyv1.LeaseResponse 
 
 func (o *office) live(worker string) bool { return o.workers[worker] > o.now }
 
-// move does what a store does with an operator's wish.
+// move does what a store does for an operator's request.
 func (o *office) move(partition uint32, worker string) {
 	if worker == "" || o.live(worker) {
 		o.leases[partition].Wanted = worker
 	}
 }
 
-// totals is how many partitions each live worker holds.
+// totals returns how many partitions each live worker owns.
 func (o *office) totals() map[string]int {
 	totals := map[string]int{}
 	for worker := range o.workers {
@@ -111,7 +111,7 @@ func TestLeases(t *testing.T) {
 			}
 			response := o.call(request)
 			for _, p := range response.GetHeld() {
-				require.NotContains(t, request.GetRelease(), p, "what it gave back it does not get in the same call")
+				require.NotContains(t, request.GetRelease(), p, "a released partition is not claimed again in the same call")
 			}
 			if request.GetStopping() {
 				require.Zero(t, response.GetShare())
@@ -120,11 +120,11 @@ func TestLeases(t *testing.T) {
 	})
 }
 
-// worker behaves as delivery does: it gives back what it is to hand over and what is above its share, the loose ones
-// first, and needs a few rounds until the work on a partition has ended.
+// worker behaves as delivery does: it releases the partitions that it must hand over and those above its share, unpinned
+// ones first, and needs a few rounds until the work on a partition has ended.
 type worker struct {
 	name    string
-	ending  map[uint32]int // partitions to give back → rounds that it still takes
+	ending  map[uint32]int // partitions to release → rounds that it still takes
 	stopped bool
 }
 
@@ -144,7 +144,7 @@ func (w *worker) tick(t *rapid.T, o *office) {
 	}
 	for p := range w.ending {
 		if !slices.Contains(response.GetHeld(), p) {
-			delete(w.ending, p) // it had run out, and another has it
+			delete(w.ending, p) // the lease had expired, and another worker has it
 		}
 	}
 	for _, p := range response.GetHandOver() {
@@ -176,9 +176,9 @@ func (w *worker) tick(t *rapid.T, o *office) {
 	}
 }
 
-// TestLeasesSettle lets workers join, stop, vanish and be given partitions by operators at random. From then on, and with
-// nothing but their calls, all partitions must come to be held, all wishes be fulfilled, the totals be as near to each
-// other as the wishes allow, and nothing move any more.
+// TestLeasesSettle lets workers join, stop, vanish and be moved partitions by operators at random. After that, with nothing
+// but their calls, all partitions must be owned, all requested moves fulfilled and the totals as equal as those allow, and
+// no partition may move any more.
 func TestLeasesSettle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := newOffice(t, rapid.IntRange(1, 24).Draw(t, "partitions"))
@@ -205,7 +205,7 @@ func TestLeasesSettle(t *testing.T) {
 				}
 			case 4, 5, 6:
 				o.move(uint32(partition.Draw(t, "partition")), working[n].name)
-			case 7: // an operator empties others for one
+			case 7: // an operator moves all partitions to one worker
 				for p := range partition.Draw(t, "partitions") + 1 {
 					o.move(uint32(p), working[n].name)
 				}
@@ -216,7 +216,7 @@ func TestLeasesSettle(t *testing.T) {
 				working[n].tick(t, o)
 			}
 		}
-		// Somebody must stay.
+		// One worker must stay.
 		working = slices.DeleteFunc(working, func(w *worker) bool { return w.stopped })
 		if len(working) == 0 {
 			hire()
@@ -227,7 +227,7 @@ func TestLeasesSettle(t *testing.T) {
 				n.tick(t, o)
 			}
 		}
-		// The dead run out, then each partition moves twice at most, taking up to three rounds.
+		// The leases of dead workers expire; then each partition moves twice at most, in up to three rounds each time.
 		for range 2*(ttl/(ttl/4)) + 8 {
 			round()
 		}
@@ -242,14 +242,14 @@ func TestLeasesSettle(t *testing.T) {
 	})
 }
 
-// requireFair checks where the partitions are against a plain reckoning of where they should be.
+// requireFair compares the owners of the partitions with a simple computation of the result.
 func requireFair(t *rapid.T, o *office, workers int) {
 	wanted := map[string]int{}
 	for _, lease := range o.leases {
-		require.NotEmpty(t, lease.Worker, "nobody holds partition %d", lease.Partition)
-		require.Greater(t, lease.UntilMs, o.now, "nobody holds partition %d", lease.Partition)
+		require.NotEmpty(t, lease.Worker, "partition %d has no owner", lease.Partition)
+		require.Greater(t, lease.UntilMs, o.now, "partition %d has no owner", lease.Partition)
 		if lease.Wanted != "" {
-			require.Equal(t, lease.Wanted, lease.Worker, "partition %d is not where it is wanted", lease.Partition)
+			require.Equal(t, lease.Wanted, lease.Worker, "partition %d is not on the worker it is moved to", lease.Partition)
 			wanted[lease.Wanted]++
 		}
 	}
@@ -257,7 +257,7 @@ func requireFair(t *rapid.T, o *office, workers int) {
 	require.Len(t, totals, workers)
 	for one, total := range totals {
 		for other, least := range totals {
-			// Two apart is right only where all of the larger one is wanted there.
+			// A difference of two or more is right only if all partitions of the larger worker are moved to it.
 			require.True(t, total <= least+1 || total == wanted[one], "%s has %d, %s only %d: %v", one, total, other, least, totals)
 		}
 	}
@@ -274,13 +274,13 @@ func TestWishes(t *testing.T) {
 	tick("a", 2, 3)
 	require.Equal(t, []uint32{2, 3}, tick("b").GetHeld())
 
-	// Both of a's are wanted on b: it is to get all four, and a keeps nothing but work that has not ended.
+	// Both partitions of a are moved to b: it must get all four, and a keeps only work that has not ended.
 	o.move(0, "b")
 	o.move(1, "b")
 	answer := tick("a")
 	require.Equal(t, []uint32{0, 1}, answer.GetHandOver())
-	require.Equal(t, uint32(2), answer.GetShare(), "two of the others are to come")
-	require.Empty(t, tick("a", 0, 1).GetHeld(), "it does not take back what it handed over")
+	require.Equal(t, uint32(2), answer.GetShare(), "two others must still come")
+	require.Empty(t, tick("a", 0, 1).GetHeld(), "it does not claim what it handed over")
 	answer = tick("b")
 	require.Equal(t, []uint32{0, 1, 2, 3}, answer.GetHeld(), "at once, above its share")
 	require.Equal(t, []uint32{0, 1}, answer.GetPinned())
@@ -288,11 +288,11 @@ func TestWishes(t *testing.T) {
 	tick("b", 2, 3)
 	require.Equal(t, []uint32{2, 3}, tick("a").GetHeld())
 
-	// A wish that is taken back leaves the partition where it is.
+	// A withdrawn request leaves the partition where it is.
 	o.move(0, "")
 	require.Equal(t, []uint32{1}, tick("b").GetPinned())
 
-	// The wish ends with its worker, whether it stops or falls silent.
+	// The request ends with its worker, whether that stops or falls silent.
 	o.call(&historyv1.LeaseRequest{Worker: "b", TtlMs: ttl, Stopping: true, Release: []uint32{0, 1}})
 	require.Equal(t, []uint32{0, 1, 2, 3}, tick("a").GetHeld())
 	tick("c")
@@ -300,7 +300,7 @@ func TestWishes(t *testing.T) {
 	require.Equal(t, []uint32{0}, tick("a").GetHandOver())
 	o.now += ttl
 	require.Empty(t, tick("a").GetHandOver())
-	require.Empty(t, tick("c").GetPinned(), "coming back, it is not wanted any more")
+	require.Empty(t, tick("c").GetPinned(), "after its return, the partition is no longer moved to it")
 }
 
 func TestNothingMovesWithoutNeed(t *testing.T) {
@@ -311,7 +311,7 @@ func TestNothingMovesWithoutNeed(t *testing.T) {
 	}
 	require.Len(t, tick("b").GetHeld(), 5)
 	tick("a")
-	require.Equal(t, uint32(3), tick("b").GetShare(), "what does not divide stays with the one that has more, whatever its name")
+	require.Equal(t, uint32(3), tick("b").GetShare(), "the remainder stays with the worker that owns more, whatever its name")
 	tick("b", 4)
 	require.Equal(t, []uint32{4}, tick("a").GetHeld())
 	require.Equal(t, uint32(3), tick("b").GetShare())

@@ -8,14 +8,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// The tables do not hold the previous hash of an event: it is the hash of the row before it in the log. Ranges are read with
-// one row more and go through Links; single events are read together with that hash and go through Link.
+// The tables do not contain the previous hash of an event: it is the hash of the row before it in the log. Ranges are read
+// with one more row and go through Links; single events are read together with that hash and go through Link.
 
-// GapError says that rows are missing from a log: the previous hash of the event at Last+1 is unknown, so that the event
-// cannot be given.
+// GapError means that rows are missing from a log: the previous hash of the event at Last+1 is unknown, so the event cannot
+// be returned.
 type GapError struct {
 	ConversationID string
-	// First and Last are the seqs that are known to be missing.
+	// First and Last bound the seqs that are known to be missing.
 	First, Last uint64
 }
 
@@ -26,8 +26,8 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("events %d to %d of conversation %s are missing in the database, though event %d is there", e.First, e.Last, e.ConversationID, e.Last+1)
 }
 
-// Link sets the previous hash of an event that was read alone; hash is NULL when the row before it is missing. It returns a
-// *GapError then, unless the event is the first of its log.
+// Link sets the previous hash of an event that was read alone; hash is NULL if the row before it is missing. Then it
+// returns a *GapError, unless the event is the first of its log.
 func Link(event *conversationv1.Event, hash []byte) error {
 	switch {
 	case event.GetSeq() == 1:
@@ -46,8 +46,8 @@ type Links struct {
 	backward bool
 	take     takeEvent
 
-	next uint64 // of a rising range: the seq of the next row
-	hash []byte // of a rising range: the hash of the row before
+	next uint64 // in a rising range: the seq of the next row
+	hash []byte // in a rising range: the hash of the row before
 	held *stored
 }
 
@@ -57,7 +57,7 @@ type stored struct {
 	size  int
 }
 
-// NewLinks begins a range of events with seq ≥ first, rising or falling. It hands each event to take, with the size of its
+// NewLinks begins a range of events with seq ≥ first, rising or falling. It passes each event to take, with the size of its
 // stored body, until take returns false.
 func NewLinks(first uint64, backward bool, take takeEvent) *Links {
 	l := &Links{first: first, backward: backward, take: take, next: first}
@@ -69,13 +69,13 @@ func NewLinks(first uint64, backward bool, take takeEvent) *Links {
 	return l
 }
 
-// From is the lowest seq to read: that of the row before the first event.
+// From returns the lowest seq to read: that of the row before the first event.
 func (l *Links) From() uint64 { return max(l.first, 2) - 1 }
 
-// Rows is the number of rows to read for a number of events.
+// Rows returns the number of rows to read for a number of events.
 func (l *Links) Rows(events int) int { return events + 1 }
 
-// Row takes the next row, and returns false when no more are needed.
+// Row accepts the next row, and returns false when no more are needed.
 func (l *Links) Row(event *conversationv1.Event, size int) (bool, error) {
 	if l.backward {
 		return l.falling(event, size)
@@ -113,7 +113,7 @@ func (l *Links) falling(event *conversationv1.Event, size int) (bool, error) {
 	return true, nil
 }
 
-// End is called after the last row. It returns a *GapError when an event still waits for the row before it.
+// End is called after the last row. It returns a *GapError if an event still waits for the row before it.
 func (l *Links) End() error {
 	if l.held == nil {
 		return nil

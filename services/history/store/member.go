@@ -6,13 +6,15 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Members knows conversations and who is a member of them.
+// Members stores conversations and their members.
 type Members interface {
-	// Conversations gives states from one snapshot; those that do not exist are left out. ErrTooLarge when they have more
-	// than MaxStateMembers members together, unless a single one was asked for.
+	// Conversations returns states from one snapshot; conversations that do not exist are left out. ErrTooLarge if they
+	// have more than MaxStateMembers members together, unless a single one was requested.
 	Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error)
-	// ListConversations gives the conversations that a user is a member of now, and since when tokens are good.
+	// ListConversations returns the conversations that a user is a member of now, and the time since which the user's
+	// tokens are valid.
 	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error)
-	// ListMembers gives present members. ErrNotFound when there is no such conversation or the viewer is not a member now.
+	// ListMembers returns the current members. ErrNotFound if there is no such conversation or the viewer is not a member
+	// now.
 	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error)
 }

@@ -10,18 +10,18 @@ import (
 
 // View is the part of a log that a viewer may see.
 type View struct {
-	stretches []stretch // rising, apart from each other
+	stretches []stretch // rising and disjoint
 	member    bool
 }
 
 type stretch struct{ first, last uint64 }
 
-// Whole is the view of one who may see everything up to head.
+// Whole is the view of a reader who may see everything up to head.
 func Whole(head uint64) View { return View{stretches: []stretch{{1, head}}} }
 
-// Admit adds a membership to a view, in order of joined: all of it from joined to left, the event that ended it, or to
-// head when left is nil and the membership lasts. head and all memberships must come from one snapshot, or an event that
-// came after leaving could be shown.
+// Admit adds a membership to a view, in order of joined: everything from joined to left, the event that ended it, or to
+// head if left is nil and the membership lasts. head and all memberships must come from one snapshot; otherwise an event
+// after leaving could be shown.
 func (v *View) Admit(joined uint64, left *uint64, head uint64) {
 	last := head
 	if left != nil {
@@ -44,21 +44,22 @@ func (v *View) shows(seq uint64) bool {
 	return slices.ContainsFunc(v.stretches, func(s stretch) bool { return s.first <= seq && seq <= s.last })
 }
 
-// Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and hands each to take with the size of its
-// stored body, until take returns false. It returns a *GapError when the row before an event is missing.
+// Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and passes each to take with the size of its
+// stored body, until take returns false. It returns a *GapError if the row before an event is missing.
 type Fetch func(first, last uint64, backward bool, limit int, take takeEvent) error
 
 type takeEvent = func(event *conversationv1.Event, size int) bool
 
-// eventOverhead stands for everything of an event but its body, when the size of a page is counted.
+// eventOverhead is the assumed size of an event without its body, when the size of a page is counted.
 const eventOverhead = 256
 
-// Page cuts a page out of what a viewer may see. What lies between the page's events and is not theirs to see is
-// reported as hidden, so that a reader can tell it from a hole. A rising page also reports what lies before the
-// viewer's first membership: that reader has to get past it.
+// Page cuts a page out of the events that a viewer may see. Stretches between the page's events that the viewer may not see
+// are reported as hidden, so that a reader can distinguish them from a hole. A rising page also reports the stretch before
+// the viewer's first membership, which that reader must skip.
 //
-// More is said when the page is full, or ends before rows that are missing from the table; a page that would begin there is a
-// *GapError. If the newest rows are missing, the reader is not sent round in circles: it sees a head that it did not reach.
+// More is set when the page is full, or ends before rows that are missing from the table; a page that would begin there is
+// a *GapError. If the newest rows are missing, the reader does not read in circles: it sees a head that the page did not
+// reach.
 func Page(view View, request *historyv1.ReadRequest, fetch Fetch) (*historyv1.ReadResponse, error) {
 	page := &page{limit: Limit(request.GetLimit())}
 	page.Member = view.member
@@ -86,7 +87,8 @@ func (p *page) take(event *conversationv1.Event, size int) bool {
 	return !p.full
 }
 
-// unlessGap ends the page before a gap. Only a page that would begin at the gap is an error: what comes before it can be read.
+// unlessGap ends the page before a gap. Only a page that would begin at the gap is an error, because the events before it
+// can be read.
 func (p *page) unlessGap(err error) error {
 	var gap *GapError
 	if errors.As(err, &gap) && len(p.Events) > 0 {

@@ -32,8 +32,8 @@ func (l log) fetch(first, last uint64, backward bool, limit int, take func(*conv
 	return nil
 }
 
-// TestPagesCoverExactlyWhatMayBeSeen reads random views page by page, in both directions, from anywhere, and compares what
-// comes with what the memberships say: nothing else is shown, nothing is left out, and events and hidden ranges join without a hole.
+// TestPagesCoverExactlyWhatMayBeSeen reads random views page by page, in both directions, from any position, and compares
+// the result with the memberships: no other event is shown, none is left out, and events and hidden ranges are contiguous.
 func TestPagesCoverExactlyWhatMayBeSeen(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		head := rapid.Uint64Range(1, 60).Draw(t, "head")
@@ -112,7 +112,7 @@ func seqsOf(page *historyv1.ReadResponse) (seqs []uint64) {
 	return seqs
 }
 
-// all is every seq of a page, shown or hidden, rising.
+// all returns every seq of a page, shown or hidden, rising.
 func all(page *historyv1.ReadResponse) []uint64 {
 	seqs := seqsOf(page)
 	for _, hidden := range page.GetHidden() {

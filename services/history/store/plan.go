@@ -12,51 +12,51 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Batch is an append taken apart into what has to be written. Making it needs no database, so it is done before a
-// transaction begins and holds nobody up.
+// Batch is an append, divided into what must be written. Making it needs no database, so it is done before a transaction
+// begins and delays no other writer.
 type Batch struct {
 	*historyv1.AppendRequest
-	// Rows are the events in the order of the request, with what is stored in another form.
+	// Rows are the events in the order of the request, with the values that are stored in another form.
 	Rows []Row
-	// Changes holds one entry for each conversation of the batch, in order of first appearance.
+	// Changes contains one entry for each conversation of the batch, in order of first appearance.
 	Changes []Change
-	// Effects are those that are not part of Changes, in their order.
+	// Effects are the effects that are not part of Changes, in their order.
 	Effects []Effect
 }
 
-// Row is what an event looks like in a table, as far as it differs from the message.
+// Row contains the values of an event in the table that differ from the message.
 type Row struct {
 	*conversationv1.Event
 	CommandID [16]byte
-	// Sequence is the stream sequence of its command.
+	// Sequence is the stream sequence of the event's command.
 	Sequence uint64
-	// Commitment is stored only when it cannot be computed from salt and body.
+	// Commitment is stored only if it cannot be computed from salt and body.
 	Commitment []byte
 	// Target is the first seq in the event's header_extra; 0 for none.
 	Target uint64
 }
 
-// Plain reports whether the event has nothing but what every message has.
+// Plain reports whether the event has only the fields that every message has.
 func (r *Row) Plain() bool {
 	return r.Commitment == nil && r.Target == 0 && len(r.GetHeaderExtra()) == 0 && r.GetFormat() == chain.Format
 }
 
-// Change is what a batch does to the row of one conversation.
+// Change is the change of one conversation's row by a batch.
 type Change struct {
 	ID string
-	// First and Last are the batch's first and last seq of it; First is 1 when the batch creates it.
+	// First and Last are the first and last seq of the conversation in the batch; First is 1 if the batch creates it.
 	First, Last uint64
 	// Hash and Sequence are those of the event at Last, and LastRow is its index in Rows.
 	Hash     []byte
 	Sequence uint64
 	LastRow  int
-	// Kind, Creator and CreatedMs are set when the batch creates it.
+	// Kind, Creator and CreatedMs are set if the batch creates the conversation.
 	Kind      conversationv1.Kind
 	Creator   string
 	CreatedMs int64
-	// Name is the name after the batch and where it comes from; nil when it stays.
+	// Name is the name after the batch and the event that set it; nil if it does not change.
 	Name *historyv1.SetName
-	// Members is by how many the number of members rises (or falls).
+	// Members is the change of the number of members.
 	Members int
 
 	created bool
@@ -65,17 +65,18 @@ type Change struct {
 // Creates reports whether the batch creates the conversation.
 func (c *Change) Creates() bool { return c.First == 1 }
 
-// Effect is what an event writes beside its own row and that of its conversation.
+// Effect is a write that an event causes in addition to its own row and that of its conversation.
 type Effect struct {
 	*historyv1.Effect
-	// Row is the event that it comes of.
+	// Row is the event that causes it.
 	Row *Row
 }
 
-// Begins reports whether the batch begins an epoch: it is told to, or it is the first of its partition.
+// Begins reports whether the batch begins an epoch: because the request says so, or because it is the first of its
+// partition.
 func (b *Batch) Begins() bool { return b.GetBeginEpoch() || b.GetExpected().GetEpoch() == 0 }
 
-// Plan takes a batch apart. The error is an *InvalidError, or ErrPosition: per conversation, seq must rise by one, seq 1 and
+// Plan divides a batch. The error is an *InvalidError, or ErrPosition: per conversation, seq must rise by one, seq 1 and
 // only seq 1 creates, and positions rise.
 func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 	events := request.GetEvents()
@@ -136,7 +137,7 @@ func (b *Batch) checkPositions() error {
 	return nil
 }
 
-// planEffects puts what effects do to rows of conversations into the changes, and lists the rest in order.
+// planEffects adds the effects on rows of conversations to the changes, and lists the other effects in order.
 func (b *Batch) planEffects(index map[string]int) error {
 	for i, effect := range b.GetEffects() {
 		if int(effect.GetEvent()) >= len(b.Rows) {
@@ -174,7 +175,7 @@ func (b *Batch) planEffects(index map[string]int) error {
 	return nil
 }
 
-// CheckErase returns an *InvalidError when an erasure does not say what it is to erase.
+// CheckErase returns an *InvalidError if an erasure does not specify what to erase.
 func CheckErase(field string, erase *historyv1.EraseEvents) error {
 	if len(erase.GetSeqs()) == 0 && erase.GetSender() == "" && erase.GetBeforeMs() <= 0 {
 		return Invalid(field, "must name seqs, a sender or a time")
@@ -182,7 +183,7 @@ func CheckErase(field string, erase *historyv1.EraseEvents) error {
 	return nil
 }
 
-// firstTarget is the first seq that an event refers to; 0 when there is none that a database takes.
+// firstTarget returns the first seq that an event refers to; 0 if there is none that a database accepts.
 func firstTarget(event *conversationv1.Event) uint64 {
 	seqs := conversation.TargetsOf(event).GetSeqs()
 	if len(seqs) == 0 || seqs[0] > math.MaxInt64 {
@@ -191,15 +192,15 @@ func firstTarget(event *conversationv1.Event) uint64 {
 	return seqs[0]
 }
 
-// Repeated gives an *InvalidError when two events of the batch have the same command, and nil otherwise. It is
-// asked only once a batch has been refused, so that a good batch does not pay for it.
+// Repeated returns an *InvalidError if two events of the batch have the same command, and nil otherwise. It is called only
+// after a batch was refused, so that a valid batch does not pay for it.
 func (b *Batch) Repeated() error {
 	seen := make(map[commandKey]int, len(b.Rows))
 	for i := range b.Rows {
 		row := &b.Rows[i]
 		key := commandKey{row.GetConversationId(), row.GetSender(), row.CommandID}
 		if first, repeated := seen[key]; repeated {
-			return Invalid(fmt.Sprintf("events[%d].command_id", i), "is that of events[%d] again", first)
+			return Invalid(fmt.Sprintf("events[%d].command_id", i), "is the same as that of events[%d]", first)
 		}
 		seen[key] = i
 	}
@@ -211,7 +212,7 @@ type commandKey struct {
 	command              [16]byte
 }
 
-// decodeCommandID reads a UUID in its canonical form of 36 characters.
+// decodeCommandID parses a UUID in its canonical form of 36 characters.
 func decodeCommandID(dst *[16]byte, s string) bool {
 	if len(s) != 36 {
 		return false
@@ -226,14 +227,14 @@ func decodeCommandID(dst *[16]byte, s string) bool {
 	return err == nil
 }
 
-// DecodeCommandID gives the 16 bytes of a command id; false when s is not a UUID in canonical form.
+// DecodeCommandID returns the 16 bytes of a command id; false if s is not a UUID in canonical form.
 func DecodeCommandID(s string) (id [16]byte, ok bool) {
 	ok = decodeCommandID(&id, s)
 	return id, ok
 }
 
-// EncodeCommandID gives the canonical form of 16 bytes. Other lengths, which only a damaged row has, give their hex
-// digits: no valid id, so the chain names the row.
+// EncodeCommandID returns the canonical form of 16 bytes. For other lengths, which only a damaged row has, it returns the
+// hex digits: that is not a valid id, so verification reports the row.
 func EncodeCommandID(id []byte) string {
 	if len(id) != 16 {
 		return hex.EncodeToString(id)
@@ -248,8 +249,9 @@ func EncodeCommandID(id []byte) string {
 	return string(text[:])
 }
 
-// Complete sets the commitment of an event that was read. It is stored only where it does not follow from salt and body.
-// An event whose row has neither comes without one: verification then names it, and nobody takes it for erased.
+// Complete sets the commitment of an event that was read. It is stored only if it cannot be computed from salt and body. An
+// event whose row has none of them is returned without a commitment: verification then reports it, and it does not pass as
+// erased.
 func Complete(event *conversationv1.Event) {
 	if len(event.GetCommitment()) == 0 && len(event.GetBody()) > 0 {
 		commitment := chain.Commitment(event.GetSalt(), event.GetBody())

@@ -6,32 +6,32 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Recovery is for operators, after something was lost.
+// Recovery contains the operations for operators after a loss.
 type Recovery interface {
 	// RaiseEpochs begins a new epoch in every partition that was ever appended to, and returns the new watermarks by
 	// partition. It is for a database that was restored.
 	RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error)
-	// AcceptLoss moves the watermark of a partition over commands that are lost, up to and including the sequence through of the same
-	// stream, begins a new epoch and stores the range. *InvalidError when there is nothing to move over.
+	// AcceptLoss moves the watermark of a partition over lost commands, up to and including the sequence through of the
+	// same stream, begins a new epoch and stores the range. *InvalidError if there is nothing to move over.
 	AcceptLoss(ctx context.Context, partition uint32, through uint64) (*Loss, error)
-	// EraseAgain carries out an erasure outside of any append, as the erase ledger asks for it, and returns how many events
-	// lost their content. A conversation that does not exist has none.
+	// EraseAgain carries out an erasure without an append, as the erase ledger requires, and returns how many events lost
+	// their content. It returns 0 for a conversation that does not exist.
 	EraseAgain(ctx context.Context, conversationID string, erase *historyv1.EraseEvents) (int, error)
-	// Hashes gives the hashes of events; those that do not exist are left out.
+	// Hashes returns the hashes of events; those that do not exist are left out.
 	Hashes(ctx context.Context, conversationID string, seqs []uint64) (map[uint64][]byte, error)
 }
 
-// Loss is a stretch of a stream that was given up.
+// Loss is a lost stretch of a stream.
 type Loss struct {
 	Partition uint32
 	Stream    string
 	// First and Last are the stream sequences that are lost.
 	First, Last uint64
-	// Epoch is the one that begins after the loss.
+	// Epoch is the epoch that begins after the loss.
 	Epoch uint64
 }
 
-// CheckLoss returns an *InvalidError when a loss through a sequence makes no sense at a watermark.
+// CheckLoss returns an *InvalidError if a loss through a sequence is impossible at a watermark.
 func CheckLoss(present *historyv1.Watermark, through uint64) error {
 	switch {
 	case present.GetStream() == "":
@@ -42,5 +42,5 @@ func CheckLoss(present *historyv1.Watermark, through uint64) error {
 	return nil
 }
 
-// NextEpoch is the epoch that follows another one.
+// NextEpoch returns the epoch that follows another one.
 func NextEpoch(old uint64, nowMs int64) uint64 { return max(old+1, uint64(max(nowMs, 0))) }

@@ -6,18 +6,18 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Refusals knows the commands that were refused.
+// Refusals stores the commands that were refused.
 type Refusals interface {
-	// Refusals gives a page of the refusals of a partition that are stored. Some may be older than RefusalLifetimeMs: old ones
-	// are removed a few at a time.
+	// Refusals returns a page of the stored refusals of a partition. Some may be older than RefusalLifetimeMs: old ones are
+	// removed a few at a time.
 	Refusals(ctx context.Context, request *historyv1.ListRefusalsRequest) (*historyv1.ListRefusalsResponse, error)
 }
 
 // RefusalLifetimeMs is how long a refusal is kept, by stream time.
 const RefusalLifetimeMs = 10 * 60 * 1000
 
-// DropRefusals tells which refusals a batch removes: at most limit of its partition with a time before beforeMs. A batch
-// removes at least as many as it adds, so the table does not grow without end.
+// DropRefusals returns which refusals a batch removes: at most limit of its partition with a time before beforeMs. A batch
+// removes at least as many as it adds, so the table does not grow without bound.
 func DropRefusals(batch *historyv1.AppendRequest) (beforeMs int64, limit int) {
 	return batch.GetNext().GetTimeNs()/1_000_000 - RefusalLifetimeMs, 100 + len(batch.GetRefusals())
 }

@@ -6,17 +6,18 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Revocations knows which tokens are worthless.
+// Revocations stores which tokens are revoked.
 type Revocations interface {
-	// Revoke makes tokens of a user that were issued up to now worthless, and gives the time that is in force: see MaxRevocationLeadMs.
+	// Revoke revokes the tokens of a user that were issued up to now, and returns the time that is in force: see
+	// MaxRevocationLeadMs.
 	Revoke(ctx context.Context, user string) (beforeMs int64, err error)
-	// Revocations gives what was revoked after a time, at most MaxPage, oldest first.
+	// Revocations returns the revocations after a time, at most MaxPage, oldest first.
 	Revocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error)
 }
 
-// MaxRevocationLeadMs is how far the time of a revocation may run ahead of the clock. Times of revocations rise from one to
-// the next, whoever is revoked: one that is stored later has a later time than all that anybody can have read before.
-// So a time is enough to ask what is new, without a gap and without a repeat. When the clock is behind the newest
-// revocation the time runs ahead of it, but no further than this: beyond, the clock must have been wrong, and users who
-// sign in anew are not to be locked out for as long as it was. Who asks what is new misses a revocation then.
+// MaxRevocationLeadMs is how far the time of a revocation may be ahead of the clock. Times of revocations rise across all
+// users: a revocation that is stored later has a later time than every one that could have been read before. So a reader
+// can read new revocations by time alone, without a gap and without a repeat. If the clock is behind the newest revocation,
+// the new time is ahead of the clock, but by no more than this limit: beyond it the clock must have been wrong, and users
+// who sign in again must not be locked out for that long. In that case a reader by time misses the revocation.
 const MaxRevocationLeadMs = 60_000

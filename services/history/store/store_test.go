@@ -66,7 +66,7 @@ func TestCommandIDsKeepTheirForm(t *testing.T) {
 		_, ok := store.DecodeCommandID(bad)
 		require.False(t, ok)
 	}
-	require.Equal(t, "ff", store.EncodeCommandID([]byte{0xff}), "a damaged id is no id")
+	require.Equal(t, "ff", store.EncodeCommandID([]byte{0xff}), "a damaged id is not an id")
 }
 
 func TestACommitmentIsComputedOnlyWhereItFollows(t *testing.T) {
@@ -76,7 +76,7 @@ func TestACommitmentIsComputedOnlyWhereItFollows(t *testing.T) {
 	require.Equal(t, want[:], event.GetCommitment())
 	lost := &conversationv1.Event{}
 	store.Complete(lost)
-	require.Nil(t, lost.GetCommitment(), "nobody takes it for erased")
+	require.Nil(t, lost.GetCommitment(), "it does not pass as erased")
 	erased := &conversationv1.Event{Commitment: []byte{1}}
 	store.Complete(erased)
 	require.Equal(t, []byte{1}, erased.GetCommitment())

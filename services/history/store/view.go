@@ -8,20 +8,20 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Views knows what the logs amount to now.
+// Views stores the current state of messages.
 type Views interface {
-	// Facts gives what is known of messages that commands refer to; those that do not exist are left out.
+	// Facts returns the facts about messages that commands refer to; messages that do not exist are left out.
 	Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error)
-	// ReadMessages gives a page of messages as they are now, from one snapshot. ErrNotFound when the viewer is not a member now.
+	// ReadMessages returns a page of current messages, from one snapshot. ErrNotFound if the viewer is not a member now.
 	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error)
-	// ReplaceViews puts view rows and reactions of one conversation in the place of those stored, if its head is this one;
-	// otherwise it changes nothing and returns false.
+	// ReplaceViews replaces the stored view rows and reactions of one conversation, if its head is the given one; otherwise
+	// it changes nothing and returns false.
 	ReplaceViews(ctx context.Context, conversationID string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
-	// ConversationIDs gives ids of conversations above one, rising, at most MaxPage.
+	// ConversationIDs returns at most MaxPage ids of conversations above a given one, rising.
 	ConversationIDs(ctx context.Context, after string) ([]string, error)
 }
 
-// MessagesLimit is the number of messages to give when a request asks for n; n is at most protocol.MaxMessagesPage.
+// MessagesLimit returns the number of messages to return if a request asks for n; n is at most protocol.MaxMessagesPage.
 func MessagesLimit(n uint32) int {
 	if n == 0 {
 		return protocol.DefaultMessagesPage
@@ -29,15 +29,15 @@ func MessagesLimit(n uint32) int {
 	return int(n)
 }
 
-// MessagePage cuts a page of messages out of what a viewer may see. fetch reads the messages of a stretch and hands each to
-// take with its size, as Fetch does for events.
+// MessagePage cuts a page of messages out of the events that a viewer may see. fetch reads the messages of a stretch and
+// passes each to take with its size, as Fetch does for events.
 func MessagePage(
 	view View, request *historyv1.ReadMessagesRequest,
 	fetch func(first, last uint64, backward bool, limit int, take func(message *historyv1.StoredMessage, size int) bool) error,
 ) (*historyv1.ReadMessagesResponse, error) {
 	limit := MessagesLimit(request.GetLimit())
 	response := &historyv1.ReadMessagesResponse{}
-	// One more than asked for tells whether there is more: what follows the last message may be no message.
+	// One more than requested is read to learn whether there are more: the next event may not be a message.
 	page, err := Page(view, &historyv1.ReadRequest{
 		After: request.GetAfter(), Before: request.GetBefore(), Backward: request.GetBackward(), Limit: uint32(limit + 1),
 	}, func(first, last uint64, backward bool, limit int, take takeEvent) error {
@@ -57,8 +57,8 @@ func MessagePage(
 	return response, nil
 }
 
-// withoutHiddenEdit leaves out an edit that was made while the viewer was not a member: they may not see its text. The message
-// shows what they saw of it.
+// withoutHiddenEdit removes an edit that was made while the viewer was not a member: they may not see its text. The message
+// then has the content that they could see.
 func (v *View) withoutHiddenEdit(message *historyv1.StoredMessage) {
 	row := message.GetRow()
 	if row.GetEditSeq() == 0 || v.shows(row.GetEditSeq()) {
@@ -69,7 +69,7 @@ func (v *View) withoutHiddenEdit(message *historyv1.StoredMessage) {
 	}
 }
 
-// AddReactions gives each message its reactions. counts must come by target, then most frequent first.
+// AddReactions adds the reactions to each message. counts must be sorted by target, then by falling frequency.
 func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target uint64, count *historyv1.ReactionCount)) error) error {
 	bySeq := make(map[uint64]*historyv1.StoredMessage, len(messages))
 	for _, message := range messages {
@@ -82,20 +82,20 @@ func AddReactions(messages []*historyv1.StoredMessage, each func(add func(target
 	})
 }
 
-// ViewRow is a view row as it is scanned: all of it is NULL when the message has none.
+// ViewRow is a view row as it is scanned: every field is NULL if the message has none.
 type ViewRow struct {
 	seq, edit, editMs, deleted, replies, lastReply sql.NullInt64
 }
 
-// Dest are the places for the columns seq, edit_seq, edit_time_ms, deleted_seq, replies and last_reply_seq.
+// Dest returns the scan destinations of the columns seq, edit_seq, edit_time_ms, deleted_seq, replies and last_reply_seq.
 func (r *ViewRow) Dest() []any {
 	return []any{&r.seq, &r.edit, &r.editMs, &r.deleted, &r.replies, &r.lastReply}
 }
 
-// EditSeq is that of the newest edit; 0 for none.
+// EditSeq returns the seq of the newest edit; 0 for none.
 func (r *ViewRow) EditSeq() uint64 { return uint64(r.edit.Int64) }
 
-// Row is the row; nil when there is none.
+// Row returns the row; nil if there is none.
 func (r *ViewRow) Row() *historyv1.MessageRow {
 	if !r.seq.Valid {
 		return nil

@@ -8,20 +8,20 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// acceptLossCommand lets a partition go on that stopped at a hole.
+// acceptLossCommand lets a partition continue that stopped at a hole.
 type acceptLossCommand struct {
 	Partition uint32 `arg:"" help:"Partition that stopped."`
-	Through   uint64 `required:"" help:"The last stream sequence that is lost: one below the first that the stream still holds. The worker's alarm names both."`
+	Through   uint64 `required:"" help:"The last lost stream sequence: one below the first that the stream still contains. The worker's alarm contains both numbers."`
 }
 
 // Help is shown by --help.
 func (*acceptLossCommand) Help() string {
 	return `A partition stops with an alarm when its stream lacks commands that were never committed. Look for them first: a restored
-broker or a backup of its files may still have them. Messages that were accepted and not committed stay in the outbox of
-their senders' clients, which send them again.
+broker or a backup of its files may still have them. Clients keep messages that were accepted and not committed in their
+outbox, and send them again.
 
-If they are lost for good this command moves the partition's watermark over the hole, in a new epoch, and records the lost
-range in the table losses. The delivery worker that holds the partition continues at once.`
+If the commands are lost for good, this command moves the partition's watermark over the hole, in a new epoch, and records the lost
+range in the table losses. The delivery worker that owns the partition continues at once.`
 }
 
 // Run accepts the loss.
@@ -34,7 +34,7 @@ func (a *acceptLossCommand) Run(ctx context.Context, d *database, out io.Writer)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "partition %d: sequences %d to %d of stream %s are given up; epoch %d begins\n", loss.Partition, loss.First, loss.Last, loss.Stream, loss.Epoch)
+		fmt.Fprintf(out, "partition %d: sequences %d to %d of stream %s are recorded as lost; epoch %d begins\n", loss.Partition, loss.First, loss.Last, loss.Stream, loss.Epoch)
 		return nil
 	})
 }

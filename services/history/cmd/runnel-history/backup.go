@@ -13,24 +13,24 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// backupCommand is about backups.
+// backupCommand contains the commands about backups.
 type backupCommand struct {
-	Begin backupBeginCommand `cmd:"" help:"Print where every partition stands, before a backup is begun."`
+	Begin backupBeginCommand `cmd:"" help:"Print the watermark of every partition, before a backup is started."`
 	Mark  backupMarkCommand  `cmd:"" help:"Record that a backup was made."`
 }
 
 // Help is shown by --help.
 func (*backupCommand) Help() string {
-	return `Delivery workers remove committed commands from the streams only when a backup of the database holds them, so that after a
-restore the rest can be committed again. They learn of backups by these commands:
+	return `Delivery workers purge committed commands from the streams only when a backup of the database contains them, so that after a
+restore the others can be committed again. These commands record a backup:
 
   runnel-history backup begin > marks.json && pg_dump … && runnel-history backup mark marks.json
 
-The marks are those of when the backup was begun, so a backup that fails marks nothing. While no backup was ever marked, the
-streams keep committed commands for one hour.`
+The marks are taken before the backup starts and recorded only if it succeeds. Until a first backup is marked, the streams
+keep committed commands for one hour.`
 }
 
-// backupBeginCommand prints the present watermarks.
+// backupBeginCommand prints the current watermarks.
 type backupBeginCommand struct{}
 
 // Run prints them.
@@ -53,10 +53,10 @@ func (*backupBeginCommand) Run(ctx context.Context, d *database, out io.Writer) 
 
 // backupMarkCommand marks a backup.
 type backupMarkCommand struct {
-	Marks string `arg:"" optional:"" help:"What backup begin printed. Without it the present watermarks are marked, for a backup that holds everything until now." type:"existingfile"`
+	Marks string `arg:"" optional:"" help:"Output of backup begin. Without it the current watermarks are marked, for a backup that contains everything up to now." type:"existingfile"`
 }
 
-// Run marks what the backup holds.
+// Run marks the contents of the backup.
 func (b *backupMarkCommand) Run(ctx context.Context, d *database, out io.Writer) error {
 	request := &historyv1.MarkBackupRequest{}
 	if b.Marks != "" {
@@ -65,10 +65,10 @@ func (b *backupMarkCommand) Run(ctx context.Context, d *database, out io.Writer)
 			return err
 		}
 		if err := protojson.Unmarshal(text, request); err != nil {
-			return fmt.Errorf("%s is not what backup begin prints: %w", b.Marks, err)
+			return fmt.Errorf("%s is not output of backup begin: %w", b.Marks, err)
 		}
 		if len(request.GetMarks()) == 0 {
-			fmt.Fprintln(out, "Nothing was committed when the backup was begun, so there is nothing to mark.")
+			fmt.Fprintln(out, "Nothing was committed when the backup was started, so there is nothing to mark.")
 			return nil
 		}
 	}

@@ -1,5 +1,6 @@
-// Command runnel-history runs the history service over a SQLite file or PostgreSQL, with PostgreSQL any number of them, and
-// does what an operator needs the database itself for: after a restore, after a loss, and around backups.
+// Command runnel-history runs the history service with a SQLite file or PostgreSQL; with PostgreSQL several can run at the
+// same time. It also contains the operator's commands that need the database itself: after a restore, after a loss, and
+// around backups.
 package main
 
 import (
@@ -18,27 +19,28 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// cli is every command. Serving is what happens without one.
+// cli lists the commands. Without a command, the service runs.
 type cli struct {
 	database `embed:""`
 
 	Serve      serveCommand      `cmd:"" default:"withargs" help:"Run the history service (the default)."`
 	Restored   restoredCommand   `cmd:"" help:"Run this once after the database was restored from a backup or failed over, before the services start."`
 	AcceptLoss acceptLossCommand `cmd:"" help:"Accept that commands were lost from a stream, so that the stopped partition continues."`
-	Rebuild    rebuildCommand    `cmd:"" help:"Make all views (edits, deletions, threads, reactions) anew from the logs, while the services run."`
+	Rebuild    rebuildCommand    `cmd:"" help:"Rebuild all views (edits, deletions, threads, reactions) from the logs, while the services run."`
 	Backup     backupCommand     `cmd:"" help:"Record backups of the database."`
 }
 
-// database says which database a command is about.
+// database selects the database of a command.
 type database struct {
-	// History does not speak to NATS; the number of partitions has its name there, and must be the same in all services.
+	// The history service does not use NATS; the setting has the same name as in the other services, because the number of
+	// partitions must be the same in all of them.
 	NATS struct {
 		Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
 	} `embed:"" prefix:"nats."`
 	History history.Config `embed:"" prefix:"history."`
 }
 
-// open opens the database for a command that is not the service. What it logs goes to standard error.
+// open opens the database for a command other than the service. Logs go to standard error.
 func (d *database) open(ctx context.Context) (history.Store, error) {
 	return history.Open(ctx, d.History, d.NATS.Partitions, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 }
@@ -55,7 +57,7 @@ func main() {
 	}
 }
 
-// run runs the command that was chosen.
+// run runs the selected command.
 func run(ctx context.Context, c *cli, command *kong.Context, out io.Writer) error {
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.BindTo(out, (*io.Writer)(nil))
@@ -63,7 +65,7 @@ func run(ctx context.Context, c *cli, command *kong.Context, out io.Writer) erro
 	return command.Run()
 }
 
-// with opens the database, runs something and closes it.
+// with opens the database, calls a function and closes it.
 func (d *database) with(ctx context.Context, run func(history.Store) error) (err error) {
 	store, err := d.open(ctx)
 	if err != nil {

@@ -38,7 +38,7 @@ func install(t *testing.T) *installation {
 	return i
 }
 
-// serve runs something against the service's store and server.
+// serve calls a function with the service's store and server.
 func (i *installation) serve(run func(s history.Store, server *history.Server)) {
 	i.t.Helper()
 	s, err := history.Open(i.t.Context(), i.cfg, storetest.Partitions, slog.New(slog.DiscardHandler))
@@ -49,7 +49,7 @@ func (i *installation) serve(run func(s history.Store, server *history.Server)) 
 	require.NoError(i.t, s.Close())
 }
 
-// command runs a command as from a terminal.
+// command runs a command as at a terminal.
 func (i *installation) command(args ...string) (string, error) {
 	i.t.Helper()
 	var c cli
@@ -80,8 +80,7 @@ func (i *installation) copyTo(name string) string {
 	return copied
 }
 
-// through commits commands through the service, which writes the ledger, by a worker of the partition that the conversation
-// belongs to.
+// through commits commands through the service, which writes the ledger, as a worker of the conversation's partition does.
 func through(t *testing.T, server *history.Server, worker *storetest.Worker, events ...*conversationv1.Event) {
 	t.Helper()
 	batch := worker.Batch(events...)
@@ -132,7 +131,7 @@ func TestARestoredDatabaseIsErasedFromAgainAndItsReadersAreTold(t *testing.T) {
 		require.ErrorAs(t, err, &fork)
 		require.Equal(t, ahead.GetEpoch(), fork.GetLast().GetEpoch())
 
-		// The log takes another way: other events have the seqs that the ledger names.
+		// The log continues differently: other events have the seqs in the ledger.
 		watermark, err := s.Watermark(t.Context(), worker.Partition)
 		require.NoError(t, err)
 		require.Greater(t, watermark.GetEpoch(), ahead.GetEpoch())
@@ -152,7 +151,7 @@ func TestALossIsAccepted(t *testing.T) {
 		worker.Commit(t, worker.CreateGroup("alice", "g"))
 	})
 	out := i.ok("accept-loss", "3", "--through=9")
-	require.Contains(t, out, "partition 3: sequences 2 to 9 of stream 1790000000000000000 are given up")
+	require.Contains(t, out, "partition 3: sequences 2 to 9 of stream 1790000000000000000 are recorded as lost")
 	_, err := i.command("accept-loss", "3", "--through=9")
 	require.ErrorContains(t, err, "must be above")
 	_, err = i.command("accept-loss", "99", "--through=9")
@@ -190,7 +189,7 @@ func TestABackupIsMarkedWhereItBegan(t *testing.T) {
 	require.Contains(t, i.ok("backup", "mark"), "partition 3: sequence 2 of")
 	require.NoError(t, os.WriteFile(marks, []byte("?"), 0o600))
 	_, err := i.command("backup", "mark", marks)
-	require.ErrorContains(t, err, "is not what backup begin prints")
+	require.ErrorContains(t, err, "is not output of backup begin")
 }
 
 func TestTheServiceIsWhatRunsWithoutACommand(t *testing.T) {

@@ -9,20 +9,20 @@ import (
 	"github.com/runnelhq/runnel/services/history/rebuild"
 )
 
-// rebuildCommand makes the views anew.
+// rebuildCommand rebuilds the views.
 type rebuildCommand struct {
-	Verbose bool `help:"Print every conversation with the seq up to which its views were made."`
+	Verbose bool `help:"Print every conversation with the seq up to which its views were rebuilt."`
 }
 
 // Help is shown by --help.
 func (*rebuildCommand) Help() string {
-	return `The logs are the truth; what readers see of edits, deletions, threads and reactions is made from them when messages are
-committed. This command makes all of it anew, conversation by conversation. It is safe while the services run: readers see
-the old rows of a conversation or the new ones, and both are complete. It is needed only when rows were damaged, or when the
+	return `The logs are authoritative. The views of edits, deletions, threads and reactions are made from them when messages are
+committed. This command rebuilds all views, conversation by conversation. It is safe while the services run: readers see
+the old rows of a conversation or the new ones, and both are complete. It is needed only if rows were damaged, or if the
 notes of a release ask for it.`
 }
 
-// Run rebuilds.
+// Run rebuilds the views.
 func (r *rebuildCommand) Run(ctx context.Context, d *database, out io.Writer) error {
 	return d.with(ctx, func(store history.Store) error {
 		result, err := rebuild.All(ctx, store, func(id string, head uint64) {

@@ -9,23 +9,23 @@ import (
 	"github.com/runnelhq/runnel/services/history/ledger"
 )
 
-// restoredCommand is for a database that went back.
+// restoredCommand is for a database that went back in time.
 type restoredCommand struct {
-	Ledgers []string `arg:"" optional:"" name:"ledger" help:"Further erase ledgers to apply, besides --history.erase-ledger: those of the other history services." type:"existingfile"`
+	Ledgers []string `arg:"" optional:"" name:"ledger" help:"Further erase ledgers to apply, in addition to --history.erase-ledger: those of the other history services." type:"existingfile"`
 }
 
 // Help is shown by --help.
 func (*restoredCommand) Help() string {
 	return `A database cannot know that it went back in time: that it was restored from a backup, or that it is a replica that had not
-received everything. Readers and clients that are ahead of it would silently wait for what never comes.
+received everything. Readers and clients that are ahead of it would silently wait for events that never come.
 
 What to do:
   1. Stop all gateways, delivery workers and history services.
   2. Restore the database.
   3. Run "runnel-history restored" with the settings of the history service. It
-       - erases again what the erase ledger says was erased, so that nobody reads it,
-       - begins a new epoch in every partition, so that readers that are ahead are told of a fork.
-  4. Start the services. Delivery workers commit again what the streams still hold after the backup.
+       - repeats the erasures in the erase ledger, so that no erased content can be read,
+       - begins a new epoch in every partition, so that readers that are ahead get a fork.
+  4. Start the services. Delivery workers commit the commands after the backup again that are still in the streams.
 
 Running it twice does no harm.`
 }
@@ -48,11 +48,11 @@ func (r *restoredCommand) Run(ctx context.Context, d *database, out io.Writer) e
 			}
 			fmt.Fprintf(out, "%s: %d erasures applied, %d events lost their content\n", path, len(entries), erased)
 			if damaged > 0 {
-				fmt.Fprintf(out, "%s: %d lines are damaged and were passed over\n", path, damaged)
+				fmt.Fprintf(out, "%s: %d damaged lines were skipped\n", path, damaged)
 			}
 		}
 		if len(ledgers) == 0 {
-			fmt.Fprintln(out, "No erase ledger is set: what was erased after the backup was made is back.")
+			fmt.Fprintln(out, "No erase ledger is set: content that was erased after the backup was made exists again.")
 		}
 		raised, err := store.RaiseEpochs(ctx)
 		if err != nil {

@@ -8,12 +8,12 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// serveCommand is the service.
+// serveCommand runs the service.
 type serveCommand struct {
 	Process process.Config `embed:"" set:"rpc_listen=127.0.0.1:9000" set:"admin_listen=127.0.0.1:9090"` //nolint:staticcheck // kong takes several
 }
 
-// Run serves until the process is told to end, or something fails.
+// Run serves until the process receives a stop signal, or something fails.
 func (s *serveCommand) Run(ctx context.Context, d *database) error {
 	return process.Run(ctx, "runnel-history", s.Process, os.Stderr, d.assemble)
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// What runnel_require was asked for, and names of keys: by them a refusal is told from a failure.
+// Texts that runnel_require raises, and names of keys: they distinguish a refusal from a failure.
 const (
 	requireWatermark = "watermark"
 	requireHeads     = "heads"
@@ -44,7 +44,7 @@ const (
 	insertConversation = `INSERT INTO conversations (conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash,
 		members, created_time_ms, epoch, sequence) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 	epochID = "(SELECT id FROM epochs WHERE partition = $11 AND epoch = $12)"
-	// Most events are plain; what only others have is left out of their statement.
+	// Most events are plain; the columns that only other events need are left out of their statement.
 	insertPlain = `INSERT INTO events (conversation_id, seq, time_ms, sender, command_id, kind, body, salt, hash, sequence, epoch_id, format)
 		SELECT unnest($1::text[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::text[]), unnest($5::uuid[]), unnest($6::int[]),
 			unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bigint[]), ` + epochID + `, $13`
@@ -73,11 +73,11 @@ const (
 		JOIN events USING (command_id, conversation_id, sender) ORDER BY ordinality`
 )
 
-// setErasureTimeout is for the transaction that the statements of an append are.
+// setErasureTimeout sets the timeout of the statements of an append that erases; it lasts for the transaction.
 var setErasureTimeout = fmt.Sprintf("SET LOCAL statement_timeout = %d", store.ErasureTimeout.Milliseconds())
 
-// Append commits a batch in one round trip: its statements are sent at once and, as nothing but the end of the sending
-// commits them, the first that fails takes back all. A refused batch costs more, and so does one that begins an epoch.
+// Append commits a batch in one round trip: its statements are sent together, and because only the end of the batch commits
+// them, the first one that fails undoes all. A refused batch takes more round trips, and so does one that begins an epoch.
 func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
@@ -110,9 +110,9 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 		}
 		return nil, &store.WatermarkError{Partition: request.GetPartition(), Present: present}
 	case failed.Code == codeRequired && failed.Message == requireMember:
-		return nil, store.Invalid("events", "end the membership of somebody who is not a member")
+		return nil, store.Invalid("events", "end the membership of a user who is not a member")
 	case failed.Code == codeUnique && (failed.ConstraintName == keyMembership || failed.ConstraintName == keyPresentMembers):
-		return nil, store.Invalid("events", "make somebody a member who is one already")
+		return nil, store.Invalid("events", "make a user a member who already is one")
 	case failed.Code == codeUnique && failed.ConstraintName == keyPosition:
 		return s.explain(ctx, batch, store.ErrPosition)
 	case failed.Code == codeRequired && failed.Message == requireHeads, failed.Code == codeUnique:
@@ -121,8 +121,8 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 	return nil, wrap(tried, err)
 }
 
-// epochOf is the epoch of a batch's positions. One that begins needs the store's clock; that somebody else begins the same
-// one at the same time the watermark keeps from happening.
+// epochOf returns the epoch of a batch's positions. A new one needs the store's clock; the watermark prevents another
+// worker from beginning the same one at the same time.
 func (s *Store) epochOf(ctx context.Context, batch *store.Batch) (uint64, error) {
 	epoch := batch.GetExpected().GetEpoch()
 	if store.BugNoWatermarkCheck {
@@ -145,7 +145,7 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 		results := conn.SendBatch(ctx, batch)
 		for range batch.Len() {
 			if _, err := results.Exec(); err != nil {
-				_ = results.Close() // says the same again
+				_ = results.Close() // repeats the same error
 				return err
 			}
 		}
@@ -153,8 +153,8 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 	})
 }
 
-// statements is the append as SQL. Order matters: the watermark is the law, so it comes first, and its row is the lock
-// that makes the appends of a partition follow each other.
+// statements returns the append as SQL. Order matters: the watermark decides whether the batch is committed, so it comes
+// first, and its row is the lock that serialises the appends of a partition.
 func statements(batch *store.Batch, epoch uint64) *pgx.Batch {
 	sql := &pgx.Batch{}
 	expected, next := batch.GetExpected(), batch.GetNext()
@@ -190,7 +190,7 @@ func statements(batch *store.Batch, epoch uint64) *pgx.Batch {
 	return sql
 }
 
-// orEmpty makes NULL, which the driver makes of a nil slice, an empty value.
+// orEmpty turns nil, which the driver would store as NULL, into an empty value.
 func orEmpty(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -198,7 +198,7 @@ func orEmpty(b []byte) []byte {
 	return b
 }
 
-// orNull makes NULL of an empty value.
+// orNull turns an empty value into NULL.
 func orNull(b []byte) []byte {
 	if len(b) == 0 {
 		return nil
@@ -239,7 +239,7 @@ func queueConversations(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 	}
 }
 
-// queueEvents inserts the events, plain ones apart when there are others.
+// queueEvents inserts the events, plain ones separately if there are others.
 func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 	full := 0
 	for i := range batch.Rows {
@@ -274,7 +274,7 @@ func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 	sql.Queue(insertFull, append(c.args(), batch.GetPartition(), epoch, formats, commitments, extras, targets)...)
 }
 
-// columns are events column by column.
+// columns are the events, column by column.
 type columns struct {
 	ids, senders           []string
 	commands               []pgtype.UUID
@@ -314,7 +314,8 @@ func keys(batch *store.Batch) (ids, senders []string, commands []pgtype.UUID) {
 	return ids, senders, commands
 }
 
-// explain says why an append clashed: with commands that were committed before, with itself, or, otherwise, with a head or a position.
+// explain finds out why an append failed on a key: duplicates of committed commands, a repetition within the batch, or
+// otherwise a head or a position.
 func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error) (*historyv1.AppendResponse, error) {
 	var duplicates []*historyv1.Duplicate
 	if !store.BugNoUniqueKey {
@@ -350,8 +351,8 @@ const saveCursors = `INSERT INTO cursors AS present (conversation_id, user_id, d
 		read_seq = greatest(excluded.read_seq, present.read_seq)
 	WHERE excluded.delivered_seq > present.delivered_seq OR excluded.read_seq > present.read_seq`
 
-// SaveCursors moves cursors with one statement. Its rows are ordered (MergeCursors), so that two of them cannot each hold
-// what the other waits for.
+// SaveCursors moves cursors with one statement. Its rows are ordered (MergeCursors), so that two such statements cannot
+// deadlock.
 func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpdate) error {
 	merged := store.MergeCursors(updates)
 	if len(merged) == 0 {

@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// TestKill kills PostgreSQL under load: callers are told that it is unavailable, and what was acknowledged is there afterwards.
+// TestKill kills PostgreSQL under load: callers get ErrUnavailable, and every acknowledged append exists afterwards.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	server, err := postgrestest.Run(t.Context(), dir)
@@ -61,9 +61,9 @@ func TestKill(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Stop()) }()
 	defer func() { require.NoError(t, s.Close()) }()
-	require.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, time.Minute, 10*time.Millisecond, "it finds its server again by itself")
+	require.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, time.Minute, 10*time.Millisecond, "the store reconnects by itself")
 	for p, id := range ids {
-		// One append may have been committed without the answer getting through.
+		// One append may have been committed although its answer was lost.
 		events := len(storetest.VerifyLog(t, s, id))
 		require.GreaterOrEqual(t, events, acked[p]+1)
 		require.LessOrEqual(t, events, acked[p]+2)

@@ -22,7 +22,7 @@ const (
 
 	// commitment is chain.Commitment in SQL.
 	commitment = `sha256(int8send(17) || 'runnel.content.v2'::bytea || int8send(octet_length(salt)) || salt || int8send(octet_length(body)) || body)`
-	// What is erased was erased may be erased again: reactions that came of it go in any case.
+	// An erasure of erased events may be repeated: reactions that they added are removed in any case.
 	eraseWhere = ` WHERE conversation_id = $1 AND seq < $2 AND kind = ANY ($3::int[]) AND ($4::text = '' OR sender = $4) AND ($5::bigint = 0 OR time_ms < $5)`
 	eraseSet   = `UPDATE events SET commitment = coalesce(commitment, ` + commitment + `), body = NULL, salt = NULL`
 	dropErased = `DELETE FROM reactions WHERE conversation_id = $1 AND seq IN (SELECT seq FROM events`
@@ -44,7 +44,7 @@ func queueMemberships(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 	}
 }
 
-// queueEffects writes what events do to views, and erases.
+// queueEffects writes the effects on views, and erases.
 func queueEffects(sql *pgx.Batch, batch *store.Batch) {
 	for i := range batch.Effects {
 		id := batch.Effects[i].Row.GetConversationId()
@@ -77,7 +77,7 @@ func queueReaction(sql *pgx.Batch, id string, reaction *historyv1.Reaction) {
 	sql.Queue(putReaction, id, reaction.GetTarget(), reaction.GetUserId(), reaction.GetEmoji(), reaction.GetSeq())
 }
 
-// eraseSteps are the conditions of the statements that an erasure takes, each besides eraseWhere.
+// eraseSteps are the conditions of the statements of an erasure, each in addition to eraseWhere.
 func eraseSteps(erase *historyv1.EraseEvents) []string {
 	switch {
 	case len(erase.GetSeqs()) == 0:

@@ -48,6 +48,6 @@ func TestOnlyWhatWasSentIsToBlameForGood(t *testing.T) {
 	}
 	require.ErrorIs(t, wrap("try", errors.New("connection reset by peer")), store.ErrUnavailable)
 	gone := fmt.Errorf("timeout: %w", context.DeadlineExceeded)
-	require.NotErrorIs(t, wrap("try", gone), store.ErrUnavailable, "the caller has given up; the database is well")
+	require.NotErrorIs(t, wrap("try", gone), store.ErrUnavailable, "the caller has cancelled; the database is healthy")
 	require.NoError(t, wrap("try", nil))
 }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// The present epoch ends at the watermark.
+	// The current epoch ends at the watermark.
 	selectEpoch = `SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.id, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
 		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = $1 AND epoch <= $2)
 		WHERE p.partition = $1`
@@ -29,7 +29,7 @@ const (
 		WHERE partition = $1 AND (conversation_id, sender, command_id) > ($2, $3, $4::uuid) ORDER BY partition, conversation_id, sender, command_id LIMIT $5`
 )
 
-// ReadFeed reads up to the watermark that it found first, so that several queries do for one snapshot.
+// ReadFeed reads up to the watermark that it read first, so several queries give the same result as one snapshot.
 func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	var page *store.FeedPage
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
@@ -77,7 +77,7 @@ func epochsOf(ctx context.Context, conn querier, partition uint32, first, last u
 	return epochs, err
 }
 
-// FeedCursors gives how far a reader is.
+// FeedCursors returns the cursors of a reader.
 func (s *Store) FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error) {
 	var cursors []*historyv1.FeedCursor
 	err := s.each(ctx, s.pool.reading, func(rows pgx.Rows) (bool, error) {
@@ -88,7 +88,7 @@ func (s *Store) FeedCursors(ctx context.Context, reader string) ([]*historyv1.Fe
 	return cursors, wrap("read feed cursors", err)
 }
 
-// SaveFeedCursor stores how far a reader is.
+// SaveFeedCursor stores the cursor of a reader.
 func (s *Store) SaveFeedCursor(ctx context.Context, reader string, cursor *historyv1.FeedCursor) error {
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		_, err := conn.Exec(ctx, saveFeedCursor, reader, cursor.GetPartition(), cursor.GetPosition().GetEpoch(), cursor.GetPosition().GetSequence())
@@ -97,7 +97,7 @@ func (s *Store) SaveFeedCursor(ctx context.Context, reader string, cursor *histo
 	return wrap("save a feed cursor", err)
 }
 
-// Refusals gives a page of the refusals of a partition.
+// Refusals returns a page of the refusals of a partition.
 func (s *Store) Refusals(ctx context.Context, request *historyv1.ListRefusalsRequest) (*historyv1.ListRefusalsResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListRefusalsResponse{}

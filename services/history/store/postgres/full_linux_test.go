@@ -16,8 +16,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// TestFullTablespace fills the file system that the tables are on (53100): callers are told to try again, and with space
-// writing goes on without a restart.
+// TestFullTablespace fills the file system of the tables (53100): callers are asked to try again, and once there is space,
+// writes succeed again without a restart.
 func TestFullTablespace(t *testing.T) {
 	dir := t.TempDir()
 	server := run(t, dir)
@@ -27,10 +27,10 @@ func TestFullTablespace(t *testing.T) {
 	small := filepath.Join(dir, "small")
 	require.NoError(t, os.Mkdir(small, 0o700))
 	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=16m,mode=0700,uid=%d", owner.Sys().(*syscall.Stat_t).Uid)); err != nil {
-		t.Skip("a file system of its own needs root: ", err)
+		t.Skip("mounting a separate file system needs root: ", err)
 	}
 	defer func() {
-		require.NoError(t, server.Stop()) // it has files open there
+		require.NoError(t, server.Stop()) // the server still has files open there
 		require.NoError(t, syscall.Unmount(small, 0))
 	}()
 	operator, err := pgx.Connect(t.Context(), server.URL())
@@ -57,7 +57,7 @@ func TestFullTablespace(t *testing.T) {
 		}
 		worker, acked = attempt, acked+1
 	}
-	require.Len(t, storetest.VerifyLog(t, s, id), acked, "exactly what was acknowledged is there")
+	require.Len(t, storetest.VerifyLog(t, s, id), acked, "exactly the acknowledged events exist")
 	require.NoError(t, os.Remove(filler))
 	for range 20 {
 		worker.Commit(t, worker.Command(id, "alice", storetest.Message("after")))
@@ -65,7 +65,7 @@ func TestFullTablespace(t *testing.T) {
 	require.Len(t, storetest.VerifyLog(t, s, id), acked+20)
 }
 
-// incompressible is text that PostgreSQL cannot make any smaller.
+// incompressible returns text that PostgreSQL cannot compress.
 func incompressible(bytes int) string {
 	random := make([]byte, bytes/2)
 	_, _ = rand.Read(random) // never fails

@@ -24,7 +24,7 @@ const (
 		ON CONFLICT (partition) DO UPDATE SET stream = excluded.stream, epoch = excluded.epoch, sequence = excluded.sequence, time_ns = excluded.time_ns`
 )
 
-// Level is the protocol level.
+// Level returns the protocol level.
 func (s *Store) Level(ctx context.Context) (conversation.Level, error) {
 	var text string
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.QueryRow(ctx, selectLevel).Scan(&text) })
@@ -45,7 +45,7 @@ func (s *Store) transact(ctx context.Context, run func(tx pgx.Tx) error) error {
 	return s.pool.working(ctx, func(conn *pgxpool.Conn) error { return pgx.BeginFunc(ctx, conn, run) })
 }
 
-// MarkBackup stores what a backup holds.
+// MarkBackup stores the marks of a backup.
 func (s *Store) MarkBackup(ctx context.Context, marks []*historyv1.BackupMark) (all []*historyv1.BackupMark, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		watermarks, err := readMarks(ctx, tx, selectWatermarks)
@@ -84,7 +84,7 @@ func readMarks(ctx context.Context, tx pgx.Tx, query string) (marks []*historyv1
 	return marks, err
 }
 
-// BackupMark is what the last backup holds of a partition.
+// BackupMark returns the watermark of a partition in the last backup.
 func (s *Store) BackupMark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
 	mark := &historyv1.Watermark{}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {

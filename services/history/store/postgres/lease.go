@@ -12,8 +12,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Lease is one transaction of two round trips. The rows of leases are the lock: requests follow each other, and the clock
-// is read only once they are held, so that no wait makes a request believe in an older now than the one before it.
+// Lease is one transaction of two round trips. The rows of leases are the lock: requests are serialised, and the clock is
+// read only after the rows are locked, so that a request that waited never uses an older time than the one before it.
 func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
 	var response *historyv1.LeaseResponse
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
@@ -84,7 +84,7 @@ const (
 		WHERE partition = $1 AND ($2 = '' OR EXISTS (SELECT 1 FROM workers WHERE worker = $2 AND seen_until_ms > ` + clockMs + `))`
 )
 
-// Leases is two queries in one round trip; what changes between them shows in the next answer.
+// Leases is two queries in one round trip; a change between them is visible in the next answer.
 func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
 	response := &historyv1.ListLeasesResponse{}
 	sql := &pgx.Batch{}
@@ -107,8 +107,8 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 	return response, wrap("list leases", err)
 }
 
-// Move stores a wish, if its worker is live. One that stops at the same moment may get it nevertheless; the next Lease
-// of anybody forgets it.
+// Move stores a request, if its worker is live. A worker that stops at the same moment may get it nevertheless; the next
+// Lease of any worker deletes it.
 func (s *Store) Move(ctx context.Context, partition uint32, worker string) error {
 	return s.change(ctx, fmt.Sprintf("move partition %d", partition), store.ErrNoWorker, setWanted, partition, worker)
 }

@@ -19,28 +19,28 @@ import (
 )
 
 const (
-	// channel carries news of appends between history services.
+	// channel carries notifications of appends between history services.
 	channel = "runnel_feed"
-	// wanted and the name of a service is the payload with which it asks the others for news; partitions, separated by
-	// commas, are the news.
+	// A payload of wanted and the name of a service asks the other services for notifications. A payload of partitions,
+	// separated by commas, is a notification.
 	wanted = "wanted "
-	// newsLifetime is how long after a wanted a service tells its news.
+	// newsLifetime is how long a service sends notifications after another one has asked for them.
 	newsLifetime = 10 * time.Second
-	// newsInterval is the shortest time between two notifications of a service: what is appended meanwhile shares the next one.
+	// newsInterval is the shortest time between two notifications of a service: appends in between share the next one.
 	newsInterval = 10 * time.Millisecond
-	// newsTimeout is how long one notification may take.
+	// newsTimeout is the time limit of one notification.
 	newsTimeout = 5 * time.Second
 	// newsRetry is how long to wait before listening again after the connection was lost.
 	newsRetry = time.Second
 )
 
 // news wakes readers of the feed when another history service appends. Appends themselves are not slowed down: they only
-// note their partition, and only while another service has readers that wait; one goroutine notifies, outside of their
-// transactions, because PostgreSQL lets transactions that notify commit one by one. The other goroutine listens, on a connection of its
-// own. News may be lost: readers look again every store.FeedRecheck.
+// record their partition, and only while another service has waiting readers. One goroutine sends notifications, outside of
+// the appends' transactions, because PostgreSQL commits transactions that notify one by one. The other goroutine listens,
+// on a separate connection. Notifications may be lost: readers read again every store.FeedRecheck.
 type news struct {
 	store *Store
-	name  string // tells what this service said itself
+	name  string // the name of this service, by which it recognises its own payloads
 	conn  *pgx.ConnConfig
 	log   *slog.Logger
 	stop  context.CancelFunc
@@ -49,9 +49,9 @@ type news struct {
 
 	mu     sync.Mutex
 	dirty  map[uint32]struct{}
-	asked  time.Time // when this service last said that it wants news
+	asked  time.Time // when this service last asked for notifications
 	asking bool
-	until  time.Time // how long others want news
+	until  time.Time // until when other services want notifications
 	wake   chan struct{}
 }
 
@@ -71,7 +71,7 @@ func (n *news) close() {
 	n.done.Wait()
 }
 
-// appended notes an append of this service.
+// appended records an append of this service.
 func (s *Store) appended(partition uint32) {
 	s.bells.Ring(partition)
 	n := s.news
@@ -83,7 +83,7 @@ func (s *Store) appended(partition uint32) {
 	}
 }
 
-// FeedBell is rung by the appends of this service at once, and by those of others when their news come.
+// FeedBell is rung by the appends of this service at once, and by those of other services when they are notified.
 func (s *Store) FeedBell(partition uint32) <-chan struct{} {
 	n := s.news
 	n.mu.Lock()
@@ -99,11 +99,11 @@ func (s *Store) FeedBell(partition uint32) <-chan struct{} {
 func (n *news) nudge() {
 	select {
 	case n.wake <- struct{}{}:
-	default: // it is awake
+	default: // it is awake already
 	}
 }
 
-// tell notifies the others.
+// tell notifies the other services.
 func (n *news) tell(ctx context.Context) {
 	for {
 		select {
@@ -120,7 +120,7 @@ func (n *news) tell(ctx context.Context) {
 			cancel()
 			if err != nil && ctx.Err() == nil {
 				n.warn.Do(func() {
-					n.log.WarnContext(ctx, "other history services were not told of appends; they look by themselves", "error", err)
+					n.log.WarnContext(ctx, "other history services were not notified of appends; their readers find them by periodic reads", "error", err)
 				})
 			}
 		}
@@ -130,7 +130,7 @@ func (n *news) tell(ctx context.Context) {
 	}
 }
 
-// take is what is to be told now.
+// take returns the payload to be sent now.
 func (n *news) take() (payloads []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -149,7 +149,7 @@ func (n *news) take() (payloads []string) {
 	return payloads
 }
 
-// listen hears the others, for as long as the store is open.
+// listen receives the notifications of other services, as long as the store is open.
 func (n *news) listen(ctx context.Context) {
 	for {
 		err := n.hear(ctx)
@@ -157,7 +157,7 @@ func (n *news) listen(ctx context.Context) {
 			return
 		}
 		n.warn.Do(func() {
-			n.log.WarnContext(ctx, "the connection for news of appends was lost; it is made again", "error", err)
+			n.log.WarnContext(ctx, "the connection for notifications of appends was lost; reconnecting", "error", err)
 		})
 		if !pause(ctx, newsRetry) {
 			return
@@ -189,7 +189,8 @@ func (n *news) hear(ctx context.Context) (err error) {
 	}
 }
 
-// heard rings the bells that the news are about, or notes that somebody wants news. A service hears itself, too.
+// heard rings the bells of the partitions in a notification, or records that another service wants notifications. A service
+// receives its own payloads, too.
 func (n *news) heard(payload string) {
 	if name, asks := strings.CutPrefix(payload, wanted); asks {
 		if name == n.name {
@@ -207,7 +208,7 @@ func (n *news) heard(payload string) {
 	}
 }
 
-// pause waits; false when the context has ended.
+// pause waits; it returns false if the context has ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

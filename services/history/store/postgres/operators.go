@@ -22,18 +22,18 @@ const (
 
 	selectRevocations = "SELECT user_id, before_ms FROM revocations WHERE before_ms > $1 ORDER BY before_ms LIMIT $2"
 	selectRevocation  = "SELECT user_id, before_ms FROM revocations WHERE user_id = $1 AND before_ms > $2"
-	// lockRevocations makes them follow each other: the next one reads clock and table only when this one is committed. The
-	// number has no meaning but that nothing else uses it.
+	// lockRevocations serialises revocations: the next one reads the clock and the table only after this one is committed.
+	// The number has no meaning, except that no other lock uses it.
 	lockRevocations = "SELECT pg_advisory_xact_lock(7291)"
 )
 
-// revoke takes a time above all others, unless that would be too far ahead of the clock; see store.MaxRevocationLeadMs.
+// revoke chooses a time above all others, unless that would be too far ahead of the clock; see store.MaxRevocationLeadMs.
 var revoke = fmt.Sprintf(`INSERT INTO revocations AS present (user_id, before_ms)
 	SELECT $1, greatest(now.ms, (SELECT max(before_ms) + 1 FROM revocations WHERE before_ms <= now.ms + %d)) FROM (SELECT %s) AS now (ms)
 	ON CONFLICT (user_id) DO UPDATE SET before_ms = greatest(excluded.before_ms, present.before_ms) RETURNING before_ms`,
 	store.MaxRevocationLeadMs, clockMs)
 
-// DeadLetters gives a page of what was put aside, by rising id.
+// DeadLetters returns a page of dead letters, by rising id.
 func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	after, last := store.DeadLetterRange(request, s.partitions)
@@ -52,7 +52,7 @@ func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLett
 	return response, wrap("list dead letters", err)
 }
 
-// DeadLetter gives one with its payload.
+// DeadLetter returns one dead letter with its payload.
 func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*historyv1.StoredDeadLetter, error) {
 	letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
@@ -67,7 +67,7 @@ func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*histo
 	return letter, wrap("read dead letter "+key.ID(), err)
 }
 
-// DropDeadLetter forgets one.
+// DropDeadLetter deletes one dead letter.
 func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) error {
 	return s.change(ctx, "drop dead letter "+key.ID(), store.ErrNoDeadLetter, deleteDeadLetter, key.Partition, key.Stream, key.Sequence)
 }
@@ -81,7 +81,7 @@ func (s *Store) Revoke(ctx context.Context, user string) (beforeMs int64, err er
 	return beforeMs, wrap("revoke a user's tokens", err)
 }
 
-// Revocations gives what was revoked after a time, oldest first.
+// Revocations returns the revocations after a time, oldest first.
 func (s *Store) Revocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error) {
 	query, args := selectRevocations, []any{request.GetSinceMs(), store.MaxPage + 1}
 	if user := request.GetUserId(); user != "" {

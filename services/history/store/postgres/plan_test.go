@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 )
 
-// TestEveryQueryGoesByKey looks at the plans that are made when the tables are empty, and kept (generic plans) while they
+// TestEveryQueryGoesByKey checks the plans that are made while the tables are empty, and kept (generic plans) while they
 // grow: none may read a whole table or index.
 func TestEveryQueryGoesByKey(t *testing.T) {
 	s, err := Open(t.Context(), Config{URL: postgrestest.Start(t)}, 16, slog.New(slog.DiscardHandler))

@@ -25,10 +25,10 @@ func open(t *testing.T, cfg Config) *Store {
 	return s
 }
 
-// patience is what an idle connection never takes, also on a busy machine.
+// patience is longer than an idle connection ever takes, also on a busy machine.
 const patience = time.Second
 
-// warm has all connections made: making one may take longer than patience.
+// warm opens all connections: opening one may take longer than patience.
 func warm(t *testing.T, s *Store) {
 	t.Helper()
 	conns := make([]*pgxpool.Conn, s.pool.Config().MaxConns)
@@ -42,7 +42,7 @@ func warm(t *testing.T, s *Store) {
 	}
 }
 
-// hold keeps connections of a lane until release is called.
+// hold uses connections of a lane until release is called.
 func hold(t *testing.T, on lane, n int) (release func()) {
 	t.Helper()
 	var holding sync.WaitGroup
@@ -75,7 +75,7 @@ func TestNobodyWaitsLongForAConnection(t *testing.T) {
 	require.Equal(t, store.Stats{Backend: "postgres", Busy: 2, Open: 2, MaxConnections: 2}, s.Stats())
 	_, err := s.Heads(t.Context(), []string{"x"})
 	require.ErrorIs(t, err, store.ErrUnavailable)
-	require.NotErrorIs(t, err, context.DeadlineExceeded, "it is not the caller's deadline that has passed")
+	require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller's deadline has not passed")
 	_, err = s.Watermark(t.Context(), 0)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 	require.Equal(t, uint64(2), s.Stats().GivenUp)
@@ -96,7 +96,7 @@ func TestReadingForClientsLeavesConnectionsForTheLog(t *testing.T) {
 	release := hold(t, s.pool.reading, 2)
 	defer release()
 	_, err := s.Heads(t.Context(), []string{"x"})
-	require.ErrorIs(t, err, store.ErrUnavailable, "all that may read are reading")
+	require.ErrorIs(t, err, store.ErrUnavailable, "all connections for reading are in use")
 	worker := storetest.NewWorker(s, 0, storetest.ClockAt(0))
 	worker.Commit(t, worker.CreateGroup("alice", "g"))
 	_, err = s.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "w", TtlMs: 1000})
@@ -112,16 +112,16 @@ func TestSessionsAreGuarded(t *testing.T) {
 	s := open(t, Config{URL: url})
 	for name, want := range guards {
 		if name == "tcp_keepalives_count" || name == "tcp_user_timeout" || name == "tcp_keepalives_idle" || name == "tcp_keepalives_interval" {
-			want = map[string]string{"5s": "5", "2s": "2", "3": "3", "10s": "10000"}[want] // shown as the system has it
+			want = map[string]string{"5s": "5", "2s": "2", "3": "3", "10s": "10000"}[want] // in the system's notation
 		}
 		require.Equal(t, want, show(s, name), name)
 	}
 	s = open(t, Config{URL: url + "&statement_timeout=7s"})
-	require.Equal(t, "7s", show(s, "statement_timeout"), "the operator knows better")
+	require.Equal(t, "7s", show(s, "statement_timeout"), "a setting of the operator takes precedence")
 }
 
-// TestASessionThatVanishedHoldsNothingForLong leaves a transaction open that has locked all leases, as a service does whose
-// network breaks in the middle of Lease.
+// TestASessionThatVanishedHoldsNothingForLong leaves a transaction open that has locked all leases, like a service whose
+// network fails in the middle of Lease.
 func TestASessionThatVanishedHoldsNothingForLong(t *testing.T) {
 	s := open(t, Config{URL: postgrestest.Start(t) + "&idle_in_transaction_session_timeout=300ms&lock_timeout=50ms"})
 	gone, err := s.pool.Acquire(t.Context())

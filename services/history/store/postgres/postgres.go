@@ -1,6 +1,6 @@
-// Package postgres keeps the history in PostgreSQL 15 or later: the store of several history services at a time. Appends are ordinary
-// concurrent transactions of one round trip each; PostgreSQL's own group commit shares the fsyncs. Every answered write is on disk
-// (synchronous_commit = on).
+// Package postgres is the store for PostgreSQL 15 or later. Several history services can use it at the same time. Appends
+// are ordinary concurrent transactions of one round trip each; PostgreSQL's own group commit shares the fsyncs. Every
+// answered write is on disk (synchronous_commit = on).
 package postgres
 
 import (
@@ -28,17 +28,17 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Config says where the database is.
+// Config selects the database.
 type Config struct {
 	// URL is postgres://user:password@host/database. Required.
 	URL string
-	// Connections is the most connections to make, beside one that listens for news of other services. A partition's append uses one at a time, so more than there are
-	// partitions are of use only for reading. Defaults to 20.
+	// Connections is the maximum number of connections, in addition to one that listens for notifications of other
+	// services. A partition's append uses one at a time, so more connections than partitions help only reads. Defaults to
+	// 20.
 	Connections int
-	// ConnectTimeout is how long to try to make a new connection. Defaults to 5 s.
+	// ConnectTimeout is the time limit for opening a connection. Defaults to 5 s.
 	ConnectTimeout time.Duration
-	// AcquireTimeout is how long a call waits for a connection before it is told that the database is not available.
-	// Defaults to 2 s.
+	// AcquireTimeout is how long a call waits for a connection before it fails with ErrUnavailable. Defaults to 2 s.
 	AcquireTimeout time.Duration
 }
 
@@ -48,21 +48,21 @@ const (
 	defaultAcquireTimeout = 2 * time.Second
 )
 
-// guards are session settings that end what would hold up others; the URL may set them otherwise. The values leave room for
-// a slow disk: statements here take milliseconds.
+// guards are session settings that end sessions that would block others; the URL may override them. The values allow for a
+// slow disk: statements here take milliseconds.
 var guards = map[string]string{
-	// A caller has given up long before.
+	// By then the caller has long stopped waiting.
 	"statement_timeout": "10s",
-	// What an append waits for is the commit of another one on its partition.
+	// An append waits only for the commit of another append on its partition.
 	"lock_timeout": "3s",
-	// A history service that vanished in the middle of Lease holds all leases.
+	// A history service that vanished in the middle of Lease has locked all leases.
 	"idle_in_transaction_session_timeout": "5s",
-	// One that vanished in the middle of sending an append holds its partition, and only its silence shows it: by default
-	// for two hours.
+	// A service that vanished while it sent an append has locked its partition, which only its silence shows; by default
+	// PostgreSQL would wait for two hours.
 	"tcp_keepalives_idle": "5s", "tcp_keepalives_interval": "2s", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
 }
 
-// Store is a history in PostgreSQL.
+// Store is the store in a PostgreSQL database.
 type Store struct {
 	pool       *pool
 	partitions int
@@ -72,29 +72,30 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// minVersion is the oldest PostgreSQL this is tested with.
+// minVersion is the oldest tested version of PostgreSQL.
 const minVersion = 150000
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Open connects and brings the schema up to date. partitions must be the number the database was made with. Several
-// processes may open the same new database at once.
+// Open connects and updates the schema. partitions must be the number that the database was created with. Several processes
+// may open the same new database at once.
 func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*Store, error) {
 	settings, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
-		// The text of pgx's error masks the password, but not one that it could not recognise as such.
+		// The text of pgx's error masks the password, but not one that pgx could not recognise as such.
 		return nil, errors.New("the PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
 	}
 	settings.MaxConns = int32(cmp.Or(cfg.Connections, defaultConnections))
 	settings.ConnConfig.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, defaultConnectTimeout)
 	params := settings.ConnConfig.RuntimeParams
 	params["application_name"] = "runnel-history"
-	// An acknowledged append must survive the machine; databases and roles can be set up with less.
+	// An acknowledged append must survive a failure of the machine, but databases and roles can have a weaker setting.
 	params["synchronous_commit"] = "on"
 	params["default_transaction_isolation"] = "read committed"
-	// Every query is short and goes by key, so an index looked up for each key is always the right plan. A table that has grown
-	// since it was last analysed tempts the planner into reading and hashing all of it; compiling such queries costs more than running them.
+	// Every query is short and goes by key, so an index lookup for each key is always the right plan. If a table has grown
+	// since it was last analysed, the planner tends to read and hash all of it; compiling such queries takes longer than
+	// running them.
 	for _, plan := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"} {
 		params[plan] = "off"
 	}
@@ -107,7 +108,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 		}
 	}
 	patience := cmp.Or(cfg.AcquireTimeout, defaultAcquireTimeout)
-	// An idle connection whose server vanished must not use up the time of the call that gets it.
+	// An idle connection whose server has vanished must not use up the time of the call that gets it.
 	settings.PingTimeout = patience / 4
 
 	connections, err := pgxpool.NewWithConfig(ctx, settings)
@@ -163,13 +164,13 @@ func (s *Store) check(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// refuseFormer refuses a database whose events have no format: it was made before there was one.
+// refuseFormer refuses a database whose events have no format: it was created before formats existed.
 func (s *Store) refuseFormer(ctx context.Context) error {
 	var former bool
 	err := s.pool.QueryRow(ctx, `SELECT to_regclass('events') IS NOT NULL AND NOT EXISTS
 		(SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('events') AND attname = 'format')`).Scan(&former)
 	if err != nil {
-		return fmt.Errorf("look at its schema: %w", err)
+		return fmt.Errorf("inspect its schema: %w", err)
 	}
 	if former {
 		return store.ErrFormer
@@ -182,7 +183,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	// Of several services that start at once one migrates, the others look again every second, for up to five minutes.
+	// If several services start at once, one migrates, and the others check again every second for up to five minutes.
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 	if err != nil {
 		return err
@@ -233,7 +234,7 @@ func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
 	return err
 }
 
-// Partitions is the number of partitions that the database was made with.
+// Partitions returns the number of partitions that the database was created with.
 func (s *Store) Partitions() int { return s.partitions }
 
 // Ping reports whether the database answers.
@@ -241,14 +242,14 @@ func (s *Store) Ping(ctx context.Context) error {
 	return wrap("ping", s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.Ping(ctx) }))
 }
 
-// Close waits for what is under way and closes all connections.
+// Close waits for running calls and closes all connections.
 func (s *Store) Close() error {
 	s.news.close()
 	s.pool.Close()
 	return nil
 }
 
-// wrap says what was tried, and sorts errors into what may pass (ErrUnavailable) and what will not (ErrDefect).
+// wrap adds what was tried, and classifies errors as temporary (ErrUnavailable) or permanent (ErrDefect).
 func wrap(tried string, err error) error {
 	var failed *pgconn.PgError
 	switch {
@@ -262,10 +263,10 @@ func wrap(tried string, err error) error {
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
 }
 
-// lasting reports whether an error is about what was sent, so that sending it again cannot help: bad data or a constraint.
-// Everything else counts as passing: a restart, a standby, a full disk, a deadlock, a time-out, and also a missing table or
-// grant, which is the operator's to mend. A command that is taken for bad is put aside for good, and none may be
-// because of the database's own trouble.
+// lasting reports whether an error is caused by the data that was sent, so that a retry cannot help: invalid data or a
+// constraint. Every other error counts as temporary: a restart, a standby, a full disk, a deadlock, a timeout, and also a
+// missing table or grant, which the operator must repair. A command with a permanent error becomes a dead letter, and that
+// must not happen because of a fault of the database.
 func lasting(code string) bool {
 	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23")
 }

@@ -15,10 +15,10 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// The queries. Each is one statement, hence one snapshot.
+// The queries. Each is one statement, and therefore one snapshot.
 const (
 	eventColumns = "events.conversation_id, events.seq, events.time_ms, events.sender, events.command_id::text, events.kind, events.format, events.body, events.salt, events.commitment, events.hash, events.header_extra"
-	// previousHash is read with events that are not read as a range; NULL when the row before is missing.
+	// previousHash is read with events that are not read as a range; it is NULL if the row before is missing.
 	previousHash = "(SELECT p.hash FROM events AS p WHERE p.conversation_id = events.conversation_id AND p.seq = events.seq - 1)"
 	// A cursor that was never saved is all zeros.
 	cursorColumns = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
@@ -31,8 +31,8 @@ const (
 	selectHead    = "SELECT head FROM conversations WHERE conversation_id = $1"
 	selectView    = `SELECT joined_seq, left_seq, head FROM memberships JOIN conversations USING (conversation_id)
 		WHERE conversation_id = $1 AND user_id = $2 ORDER BY joined_seq`
-	// present is left_seq IS NULL in words that do not fit the partial index: while the table is small the planner would read all of that
-	// index, and keep doing so when it has grown.
+	// present is left_seq IS NULL in a form that does not match the partial index: while the table is small the planner
+	// would read all of that index, and would keep doing so after it has grown.
 	present      = "coalesce(left_seq, 0) = 0"
 	selectStates = `SELECT conversations.conversation_id, kind, name, name_seq, name_sender, name_time_ms, creator, head, head_hash, members, memberships.user_id, memberships.joined_seq, ` + cursorColumns + `
 		FROM conversations
@@ -41,7 +41,7 @@ const (
 		WHERE conversations.conversation_id = ANY ($1::text[])
 		ORDER BY conversations.conversation_id, memberships.user_id`
 	selectHeads = "SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id = ANY ($1::text[])"
-	// Nobody leaves a direct conversation, so the peer needs no look at left_seq.
+	// Direct conversations have no leaves, so left_seq of the peer need not be checked.
 	selectList = `SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
 			CASE WHEN kind = $1 THEN (SELECT peer.user_id FROM memberships AS peer
 				WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1) END,
@@ -55,11 +55,11 @@ const (
 		WHERE memberships.conversation_id = $1 AND memberships.user_id > $2 AND ` + present + `
 		ORDER BY memberships.user_id LIMIT $3`
 	selectMember = "SELECT 1 FROM memberships WHERE user_id = $1 AND conversation_id = $2 AND left_seq IS NULL"
-	// One row in any case.
+	// The query returns one row in any case.
 	selectRevoked = "SELECT coalesce((SELECT before_ms FROM revocations WHERE user_id = $1), 0)"
 )
 
-// each runs a query on a connection of its own, and calls row for every row until it returns false.
+// each runs a query on a separate connection, and calls row for every row until it returns false.
 func (s *Store) each(ctx context.Context, on lane, row func(pgx.Rows) (bool, error), query string, args ...any) error {
 	return on(ctx, func(conn *pgxpool.Conn) error { return each(ctx, conn, row, query, args...) })
 }
@@ -94,7 +94,7 @@ func every(rows pgx.Rows, row func() error) error {
 	return until(rows, func() (bool, error) { return true, row() })
 }
 
-// change runs a statement that is to change one row; none says that there is no such row.
+// change runs a statement that must change one row; none is returned if there is no such row.
 func (s *Store) change(ctx context.Context, tried string, none error, statement string, args ...any) error {
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		tag, err := conn.Exec(ctx, statement, args...)
@@ -112,7 +112,7 @@ type stored struct {
 	size  int
 }
 
-// scanEvent reads a row that holds eventColumns, behind what before takes. The event has no previous hash yet.
+// scanEvent scans a row that contains the columns of before, then eventColumns. The event has no previous hash yet.
 func scanEvent(row pgx.Row, before ...any) (stored, error) {
 	event, kind := &conversationv1.Event{}, int32(0)
 	if err := row.Scan(append(before, eventDest(event, &kind)...)...); err != nil {
@@ -121,7 +121,7 @@ func scanEvent(row pgx.Row, before ...any) (stored, error) {
 	return finish(event, kind), nil
 }
 
-// scanLinked reads a row that holds previousHash and eventColumns, behind what before takes.
+// scanLinked scans a row that contains the columns of before, then previousHash and eventColumns.
 func scanLinked(row pgx.Row, before ...any) (stored, error) {
 	var previous []byte
 	found, err := scanEvent(row, append(before, &previous)...)
@@ -131,7 +131,7 @@ func scanLinked(row pgx.Row, before ...any) (stored, error) {
 	return found, err
 }
 
-// eventDest is where eventColumns go.
+// eventDest returns the scan destinations of eventColumns.
 func eventDest(event *conversationv1.Event, kind *int32) []any {
 	return []any{
 		&event.ConversationId, &event.Seq, &event.TimeMs, &event.Sender, &event.CommandId, kind, &event.Format, &event.Body,
@@ -145,7 +145,7 @@ func finish(event *conversationv1.Event, kind int32) stored {
 	return stored{event, len(event.GetBody())}
 }
 
-// Watermark tells where a partition stands.
+// Watermark returns the watermark of a partition.
 func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
 	w := &historyv1.Watermark{}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
@@ -154,7 +154,7 @@ func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Wat
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations gives states, all from one statement.
+// Conversations returns states, all from one statement.
 func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
@@ -187,7 +187,7 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 	return states, answer("read conversations", err)
 }
 
-// Commands gives the events that came of commands.
+// Commands returns the events of commands.
 func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*conversationv1.Event, error) {
 	n := len(keys)
 	ids, senders, commands := make([]string, n), make([]string, n), make([]pgtype.UUID, n)
@@ -211,7 +211,7 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 	return events, answer("find commands", err)
 }
 
-// Read gives a page of a log.
+// Read returns a page of a log.
 func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
 	var response *historyv1.ReadResponse
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
@@ -263,7 +263,7 @@ func view(ctx context.Context, conn querier, id, viewer string) (view store.View
 	return view, err
 }
 
-// Heads gives the newest seq of conversations.
+// Heads returns the newest seq of conversations.
 func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
 	heads := make([]*historyv1.Head, 0, len(ids))
 	err := s.each(ctx, s.pool.reading, func(rows pgx.Rows) (bool, error) {
@@ -274,7 +274,7 @@ func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, err
 	return heads, wrap("read heads", err)
 }
 
-// ListConversations gives a page of a user's conversations.
+// ListConversations returns a page of a user's conversations.
 func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListConversationsResponse{}
@@ -299,7 +299,7 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 	return response, wrap("list conversations", err)
 }
 
-// ListMembers gives a page of present members.
+// ListMembers returns a page of the current members.
 func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListMembersResponse{}
@@ -334,7 +334,7 @@ func mayList(ctx context.Context, conn *pgxpool.Conn, id, viewer string) error {
 	return nil
 }
 
-// answer passes on what is an answer, and wraps what is a failure.
+// answer returns an error that is an answer unchanged, and wraps a failure.
 func answer(tried string, err error) error {
 	if store.IsAnswer(err) {
 		return err

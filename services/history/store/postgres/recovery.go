@@ -19,7 +19,8 @@ const (
 	selectHashes   = "SELECT seq, hash FROM events WHERE conversation_id = $1 AND seq = ANY ($2::bigint[])"
 )
 
-// RaiseEpochs begins a new epoch everywhere, in one transaction. The rows of partitions are locked first, so appends wait.
+// RaiseEpochs begins a new epoch in all partitions, in one transaction. The rows of partitions are locked first, so appends
+// wait.
 func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		if raised, err = readMarks(ctx, tx, lockWatermarks); err != nil {
@@ -35,7 +36,7 @@ func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark
 	return raised, wrap("raise the epochs", err)
 }
 
-// raiseEpoch begins a new epoch in which the partition stands at a sequence, and notes it in the mark.
+// raiseEpoch begins a new epoch in which the partition is at a sequence, and sets both in the mark.
 func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequence uint64) error {
 	var nowMs int64
 	if err := tx.QueryRow(ctx, "SELECT "+clockMs).Scan(&nowMs); err != nil {
@@ -54,7 +55,7 @@ func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequ
 	return err
 }
 
-// AcceptLoss moves a watermark over what is lost.
+// AcceptLoss moves a watermark over lost commands.
 func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64) (loss *store.Loss, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		present := &historyv1.Watermark{}
@@ -80,11 +81,11 @@ func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64
 	return loss, nil
 }
 
-// eraseName removes a name that an erased event gave.
+// eraseName removes a name that was set by an erased event.
 const eraseName = `UPDATE conversations SET name = '' WHERE conversation_id = $1 AND name <> ''
 	AND EXISTS (SELECT 1 FROM events WHERE events.conversation_id = $1 AND events.seq = name_seq AND body IS NULL)`
 
-// EraseAgain carries out an erasure outside of any append.
+// EraseAgain carries out an erasure without an append.
 func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (erased int, err error) {
 	if err := store.CheckErase("erase_events", erase); err != nil {
 		return 0, err
@@ -108,7 +109,7 @@ func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.Eras
 	return erased, wrap("erase in "+id, err)
 }
 
-// Hashes gives the hashes of events.
+// Hashes returns the hashes of events.
 func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint64][]byte, error) {
 	hashes := make(map[uint64][]byte, len(seqs))
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {

@@ -19,8 +19,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// load appends to some partitions, as delivery does: an error that may pass is followed by a look at the watermark, which
-// says whether the batch was committed, and by the next batch.
+// load appends to some partitions, as delivery does: after a temporary error it reads the watermark, which shows whether
+// the batch was committed, and continues with the next batch.
 type load struct {
 	t       *testing.T
 	s       *Store
@@ -67,7 +67,7 @@ func (l *load) append(p int, worker *storetest.Worker) {
 	}
 }
 
-// total waits until so many more have been committed.
+// total waits until this many more have been committed.
 func (l *load) more(n int64) {
 	l.t.Helper()
 	total := func() (n int64) {
@@ -89,8 +89,8 @@ func (l *load) verify() {
 	}
 }
 
-// TestTerminatedSessions ends all sessions again and again under load (57P01): callers are told to try again, and nothing that
-// was acknowledged is lost or doubled.
+// TestTerminatedSessions repeatedly ends all sessions under load (57P01): callers are asked to try again, and no
+// acknowledged append is lost or doubled.
 func TestTerminatedSessions(t *testing.T) {
 	at := postgrestest.Start(t)
 	s := open(t, Config{URL: at})
@@ -108,8 +108,8 @@ func TestTerminatedSessions(t *testing.T) {
 	require.Positive(t, l.refused.Load())
 }
 
-// TestRestart stops PostgreSQL as an operator does and starts it again, under load: 57P01, then refused connections, then
-// "the database system is starting up".
+// TestRestart stops and restarts PostgreSQL under load, as an operator does: callers see 57P01, then refused connections,
+// then "the database system is starting up".
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	server := run(t, dir)
@@ -128,14 +128,14 @@ func TestRestart(t *testing.T) {
 
 func run(t *testing.T, dir string) *postgrestest.Server {
 	t.Helper()
-	postgrestest.Start(t) // skips where there is none
+	postgrestest.Start(t) // skips the test if there is no PostgreSQL
 	server, err := postgrestest.Run(t.Context(), dir)
 	require.NoError(t, err)
 	return server
 }
 
-// TestStandby turns the database read-only, as a primary is after a failover, and back. Sessions stay what they were when they
-// were made, so writing goes on only because the store lets go of them.
+// TestStandby makes the database read-only, as a primary is after a failover, and writable again. Sessions keep the mode in
+// which they were opened, so writes succeed again only because the store closes them.
 func TestStandby(t *testing.T) {
 	at := postgrestest.Start(t)
 	parsed, err := url.Parse(at)
@@ -155,7 +155,7 @@ func TestStandby(t *testing.T) {
 	_, err = attempt.Append(t.Context(), batch)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 	require.ErrorContains(t, err, codeReadOnly)
-	require.Len(t, storetest.ReadAll(t, s, id), 1, "reading goes on")
+	require.Len(t, storetest.ReadAll(t, s, id), 1, "reads still succeed")
 
 	_, err = operator.Exec(t.Context(), fmt.Sprintf("SET default_transaction_read_only = off; ALTER DATABASE %s RESET default_transaction_read_only", database))
 	require.NoError(t, err)

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// rowColumns are a message's view row; all are NULL when it has none.
+	// rowColumns are the columns of a message's view row; all are NULL if it has none.
 	rowColumns  = "m.seq, m.edit_seq, m.edit_time_ms, m.deleted_seq, m.replies, m.last_reply_seq"
 	joinRow     = " LEFT JOIN message_views AS m ON m.conversation_id = events.conversation_id AND m.seq = events.seq"
 	selectFacts = "SELECT n.ordinality - 1, events.kind, events.sender, events.time_ms, events.body IS NULL, " + rowColumns + `
@@ -37,8 +37,8 @@ const (
 	lockHead  = "SELECT head FROM conversations WHERE conversation_id = $1 FOR UPDATE"
 )
 
-// Facts gives what is known of messages, in one round trip. Only the owner of the partition, who asks, appends to it, so
-// that two queries see the same.
+// Facts returns the facts about messages, in one round trip. The two queries see the same data, because only the owner of
+// the partition, which is the caller, appends to it.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
 	ids, seqs, users := make([]string, len(needs)), make([]int64, len(needs)), make([]string, len(needs))
 	named := false
@@ -74,7 +74,7 @@ func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv
 	return facts, wrap("read facts", err)
 }
 
-// ReadMessages gives a page of messages, in one read transaction.
+// ReadMessages returns a page of messages, in one read transaction.
 func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (page *historyv1.ReadMessagesResponse, err error) {
 	err = s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
 		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
@@ -123,7 +123,7 @@ func readMessages(ctx context.Context, tx pgx.Tx, request *historyv1.ReadMessage
 	})
 }
 
-// scanMessage reads a message with its view row and its newest edit.
+// scanMessage scans a message with its view row and its newest edit.
 func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 	event, edit := &conversationv1.Event{}, &conversationv1.Event{}
 	var row store.ViewRow
@@ -154,7 +154,7 @@ func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 	return message, found.size, nil
 }
 
-// ReplaceViews locks the conversation's row, so that no append comes between.
+// ReplaceViews locks the conversation's row, so that no append happens in between.
 func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
@@ -183,7 +183,7 @@ func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows [
 	return err == nil, wrap("replace the views of "+id, err)
 }
 
-// ConversationIDs gives a page of ids.
+// ConversationIDs returns a page of ids.
 func (s *Store) ConversationIDs(ctx context.Context, after string) ([]string, error) {
 	var ids []string
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {

@@ -11,7 +11,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Append commits a batch. What does not need the transaction is done before, by the caller: the writer only runs SQL.
+// Append commits a batch. Everything that does not need the transaction is done first, by the caller: the writer only runs
+// SQL.
 func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*historyv1.AppendResponse, error) {
 	batch, err := store.Plan(request)
 	if err != nil {
@@ -38,17 +39,17 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 type appending struct {
 	*store.Batch
 	nowMs int64
-	// epoch is that of the batch's positions.
+	// epoch is the epoch of the batch's positions.
 	epoch uint64
-	// plain are the arguments of events that have nothing but what every message has; full those of the others.
+	// plain are the arguments of events that have only the fields that every message has; full are those of the others.
 	plain, full, heads, create []any
 	continued                  int // conversations that existed before
 	altered                    []*store.Change
 	duplicates                 []*historyv1.Duplicate
 }
 
-// headArgs are the arguments that an event and the head of its conversation have in common. Each is made once: an argument that is
-// not a pointer costs an allocation.
+// headArgs are the arguments that an event and the head of its conversation have in common. Each is made once: an argument
+// that is not a pointer costs an allocation.
 type headArgs struct{ id, seq, hash, sequence any }
 
 func newAppending(batch *store.Batch, nowMs int64) *appending {
@@ -91,7 +92,7 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 	return a
 }
 
-// run does all of the append. Order matters: the watermark is the law, so it comes first.
+// run does the whole append. Order matters: the watermark decides whether the batch is committed, so it comes first.
 func (a *appending) run(ctx context.Context, w *writer) error {
 	a.duplicates = nil
 	if err := a.moveWatermark(ctx, w); err != nil {
@@ -152,7 +153,7 @@ func (a *appending) runEvents(ctx context.Context, w *writer) error {
 	return clash(err)
 }
 
-// moveWatermark moves the partition on if it stands where the batch begins, and begins an epoch if the batch does.
+// moveWatermark moves the watermark if it is the one that the batch expects, and begins an epoch if the batch does.
 func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	present := a.GetExpected()
 	if store.BugNoWatermarkCheck {
@@ -182,7 +183,7 @@ func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	return &store.WatermarkError{Partition: a.GetPartition(), Present: present}
 }
 
-// refuse stores the refusals of the batch, and removes some that are too old to matter.
+// refuse stores the refusals of the batch, and removes some that have expired.
 func (a *appending) refuse(ctx context.Context, w *writer) error {
 	if len(a.GetRefusals()) == 0 {
 		return nil
@@ -200,7 +201,8 @@ func (a *appending) refuse(ctx context.Context, w *writer) error {
 	return err
 }
 
-// explain says why an append clashed: with commands that were committed before, with itself, or with a head.
+// explain finds out why an append failed on a key: duplicates of committed commands, a repetition within the batch, or a
+// head.
 func (a *appending) explain(ctx context.Context, w *writer) error {
 	if !store.BugNoUniqueKey {
 		for i := range a.Rows {
@@ -242,7 +244,7 @@ func clash(err error) error {
 	return err
 }
 
-// orEmpty makes NULL, which the driver makes of a nil slice, an empty value.
+// orEmpty turns nil, which the driver would store as NULL, into an empty value.
 func orEmpty(b []byte) []byte {
 	if b == nil {
 		return []byte{}
@@ -250,7 +252,7 @@ func orEmpty(b []byte) []byte {
 	return b
 }
 
-// orNull makes NULL of an empty value.
+// orNull turns an empty value into NULL.
 func orNull(b []byte) any {
 	if len(b) == 0 {
 		return nil

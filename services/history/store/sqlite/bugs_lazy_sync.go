@@ -2,7 +2,7 @@
 
 package sqlite
 
-// A planted bug (see store.BugNoWatermarkCheck): what is acknowledged is not on disk yet, so a loss of power takes it back.
+// A planted bug (see store.BugNoWatermarkCheck): acknowledged writes are not on disk yet, so a loss of power undoes them.
 const (
 	synchronous      = "synchronous(off)"
 	synchronousLevel = 0

@@ -11,16 +11,16 @@ import (
 
 const (
 	checkpointInterval = 250 * time.Millisecond
-	// restartPages is the length of the write-ahead log, in pages of 4 KiB, at which it is to begin again from its start.
+	// restartPages is the length of the write-ahead log, in pages of 4 KiB, at which it should restart from its beginning.
 	restartPages = 8000
-	// autocheckpointPages is the length at which SQLite has the writer copy all of it: 256 MiB.
+	// autocheckpointPages is the length at which SQLite lets the writer copy all of it: 256 MiB.
 	autocheckpointPages = 64000
 )
 
-// checkpointer copies what was committed from the write-ahead log into the database file, on a connection of its own and
-// beside the writer: done by the writer itself, as SQLite does by default, every message behind it waits for tens of
-// milliseconds. A log that is written to all the time is never copied to its end this way; when it has grown long the
-// writer is asked to copy the little that is left, which lets it begin the log again.
+// checkpointer copies committed pages from the write-ahead log into the database file, on a separate connection and
+// concurrently with the writer: if the writer did it, as SQLite does by default, every waiting message would be delayed by
+// tens of milliseconds. A log that is written to continuously is never copied to its end this way; when it has grown long,
+// the writer copies the small rest, after which the log can restart.
 type checkpointer struct {
 	db     *sql.DB
 	writer *writer
@@ -57,11 +57,11 @@ func (c *checkpointer) loop(ctx context.Context) {
 		seen = commits
 		pages, err := checkpoint(ctx, c.db)
 		if err == nil && pages > restartPages {
-			// Once more for what was committed meanwhile, so that next to nothing is left for the writer.
+			// A second copy, for pages that were committed meanwhile, so that almost nothing is left for the writer.
 			if _, err = checkpoint(ctx, c.db); err == nil {
 				select {
 				case c.writer.restart <- struct{}{}:
-				default: // asked already
+				default: // the writer was asked already
 				}
 			}
 		}
@@ -69,7 +69,7 @@ func (c *checkpointer) loop(ctx context.Context) {
 			c.copies.Add(1)
 		} else {
 			c.failed.Add(1)
-			c.log.WarnContext(ctx, "the write-ahead log was not copied; it is tried again", "error", err)
+			c.log.WarnContext(ctx, "the write-ahead log was not copied; trying again", "error", err)
 		}
 	}
 }
@@ -88,7 +88,7 @@ type execer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// checkpoint copies what it can without making anybody wait, and gives the length of the log in pages.
+// checkpoint copies as much as it can without blocking anybody, and returns the length of the log in pages.
 func checkpoint(ctx context.Context, db execer) (pages int, err error) {
 	var busy, copied int
 	err = db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &copied)

@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTheLogBeginsAgainUnderConstantWriting writes without a pause: the write-ahead log must not grow with all that is
-// ever written.
+// TestTheLogBeginsAgainUnderConstantWriting writes without a pause: the write-ahead log must not keep growing.
 func TestTheLogBeginsAgainUnderConstantWriting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	s, err := Open(t.Context(), Config{Path: path}, 1, slog.New(slog.DiscardHandler))
@@ -26,7 +25,7 @@ func TestTheLogBeginsAgainUnderConstantWriting(t *testing.T) {
 		}, nil))
 	}
 	write("CREATE TABLE filler (id INTEGER PRIMARY KEY, content BLOB)")
-	// The log's header has another salt whenever it begins again (https://sqlite.org/fileformat2.html#walformat).
+	// The log's header has a new salt each time the log restarts (https://sqlite.org/fileformat2.html#walformat).
 	salt := func() string {
 		file, err := os.Open(path + "-wal")
 		require.NoError(t, err)
@@ -37,11 +36,11 @@ func TestTheLogBeginsAgainUnderConstantWriting(t *testing.T) {
 		return string(header[16:24])
 	}
 	first, longest := salt(), int64(0)
-	for salt() == first { // at the latest SQLite's own checkpoint ends it
+	for salt() == first { // SQLite's own checkpoint ends the loop at the latest
 		write("INSERT OR REPLACE INTO filler VALUES (1, randomblob(400000))") // about 100 pages
 		info, err := os.Stat(path + "-wal")
 		require.NoError(t, err)
 		longest = max(longest, info.Size())
 	}
-	require.Less(t, longest, int64(autocheckpointPages*4096*9/10), "it was not SQLite's own checkpoint that ended it")
+	require.Less(t, longest, int64(autocheckpointPages*4096*9/10), "the log restarted before SQLite's own checkpoint")
 }

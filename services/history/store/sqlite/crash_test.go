@@ -23,14 +23,14 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// crashEnv makes the test binary the process that is to be killed; its value is the database file.
+// crashEnv makes the test binary act as the process that is killed; its value is the database file.
 const crashEnv = "RUNNEL_TEST_CRASH_DATABASE"
 
-// TestKill kills a process in the middle of group commits, again and again, and checks in what it leaves behind that
-// every append it had acknowledged is there (I1), at its seq, without a hole (I2), and that no batch is there by half.
+// TestKill repeatedly kills a process in the middle of group commits, and checks in its database that every acknowledged
+// append exists (I1), at its seq, without a hole (I2), and that no batch exists only in part.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	acked := map[string]uint64{} // conversation → highest seq that was acknowledged
+	acked := map[string]uint64{} // conversation → highest acknowledged seq
 	for round := range 4 {
 		killOneDuringLoad(t, path, round, 300, acked)
 		s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))
@@ -40,7 +40,7 @@ func TestKill(t *testing.T) {
 			events := storetest.VerifyLog(t, s, id)
 			require.GreaterOrEqual(t, len(events), int(seq), "acknowledged events are missing")
 			// After the create, events come in batches of crashBatch.
-			require.Zero(t, (len(events)-1)%crashBatch, "half a batch of %d is there", crashBatch)
+			require.Zero(t, (len(events)-1)%crashBatch, "a batch of %d exists only in part", crashBatch)
 		}
 		require.NoError(t, s.Close())
 	}
@@ -48,7 +48,8 @@ func TestKill(t *testing.T) {
 
 const crashBatch = 3
 
-// killOneDuringLoad starts a child, waits for acks acknowledgements and kills it at once. What it acknowledged until then goes into acked.
+// killOneDuringLoad starts a child, waits for acks acknowledgements and kills it at once. The acknowledged seqs go into
+// acked.
 func killOneDuringLoad(t *testing.T, path string, round, acks int, acked map[string]uint64) {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrashChild$", "-test.count=1")
@@ -71,7 +72,7 @@ func killOneDuringLoad(t *testing.T, path string, round, acks int, acked map[str
 	require.ErrorContains(t, child.Wait(), "killed")
 }
 
-// TestCrashChild appends to all partitions at once, for ever, and writes a line for each append that was acknowledged.
+// TestCrashChild appends to all partitions at once, for ever, and writes a line for each acknowledged append.
 func TestCrashChild(t *testing.T) {
 	path := os.Getenv(crashEnv)
 	if path == "" {

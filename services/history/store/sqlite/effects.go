@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// viewStatements write what effects do to views, and erase.
+// viewStatements write the effects on views, and erase.
 type viewStatements struct {
 	message, reaction, dropReaction, dropAllReactions *sql.Stmt
 	eraseSeqs, eraseTargets, eraseAll                 erasing
@@ -25,7 +25,7 @@ type viewStatements struct {
 	lockHead, clearMessages, clearReactions *sql.Stmt
 }
 
-// erasing removes the reactions that came of some events, then the content of these events.
+// erasing removes the reactions that some events added, then the content of these events.
 type erasing struct{ reactions, content *sql.Stmt }
 
 func (s *viewStatements) prepare(p *preparer) {
@@ -70,7 +70,7 @@ func (a *appending) runMemberships(ctx context.Context, w *writer) error {
 				args = append(args, row.GetConversationId(), user, int64(row.GetSeq()), int64(a.epoch), int64(row.Sequence))
 			}
 			if _, err := w.statements.join.exec(ctx, args); violates(err) {
-				return store.Invalid("events", "make somebody a member who is one already")
+				return store.Invalid("events", "make a user a member who already is one")
 			} else if err != nil {
 				return err
 			}
@@ -81,14 +81,14 @@ func (a *appending) runMemberships(ctx context.Context, w *writer) error {
 				return err
 			}
 			if ended, err := result.RowsAffected(); err != nil || ended != 1 {
-				return errors.Join(err, store.Invalid("events", "end the membership of somebody who is not a member"))
+				return errors.Join(err, store.Invalid("events", "end the membership of a user who is not a member"))
 			}
 		}
 	}
 	return nil
 }
 
-// runEffects writes what events do to views, and erases.
+// runEffects writes the effects on views, and erases.
 func (a *appending) runEffects(ctx context.Context, w *writer) error {
 	s := &w.statements.views
 	for i := range a.Effects {
@@ -126,7 +126,7 @@ func (s *viewStatements) putReaction(ctx context.Context, id string, reaction *h
 	return err
 }
 
-// erase removes content and what came of it, and returns how many events lost theirs.
+// erase removes content and the reactions that the erased events added, and returns how many events lost their content.
 func (s *viewStatements) erase(ctx context.Context, id string, erase *historyv1.EraseEvents) (erased int, err error) {
 	kinds, seqs := jsonNumbers(erase.GetKinds()), any(nil)
 	steps := []erasing{s.eraseAll}
@@ -154,7 +154,7 @@ func (s *viewStatements) erase(ctx context.Context, id string, erase *historyv1.
 	return erased, nil
 }
 
-// jsonNumbers makes one parameter of many numbers.
+// jsonNumbers returns many numbers as one parameter.
 func jsonNumbers[N uint64 | conversationv1.EventKind](numbers []N) string {
 	list, err := json.Marshal(numbers)
 	if err != nil || len(numbers) == 0 { // numbers can always be encoded

@@ -8,8 +8,9 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// epochs remembers the id of each partition's present epoch, so that an append need not look it up. Only the writer uses it,
-// and forgets all when a write is undone: an id that was read in it may never be committed, and is given to another epoch then.
+// epochs caches the id of each partition's current epoch, so that an append need not look it up. Only the writer uses it.
+// It clears the cache when a write is undone: an id that was read in that write may never be committed, and may be given to
+// another epoch later.
 type epochs map[uint32]store.Epoch
 
 // epochID returns the id of an epoch of a partition.

@@ -31,11 +31,11 @@ func TestOnlyWhatWasWrittenIsToBlameForGood(t *testing.T) {
 	require.ErrorIs(t, wrap("try", unknown), store.ErrUnavailable)
 	require.ErrorIs(t, wrap("try", unknown), unknown)
 	gone := fmt.Errorf("wait: %w", context.Canceled)
-	require.NotErrorIs(t, wrap("try", gone), store.ErrUnavailable, "the caller has given up; the database is well")
+	require.NotErrorIs(t, wrap("try", gone), store.ErrUnavailable, "the caller has cancelled; the database is healthy")
 	require.NoError(t, wrap("try", nil))
 }
 
-// TestRealErrorsAreTold makes SQLite itself say it.
+// TestRealErrorsAreTold causes the errors in SQLite itself.
 func TestRealErrorsAreTold(t *testing.T) {
 	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "history.db")}, 1, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

@@ -1,4 +1,4 @@
 package sqlite
 
-// DSN is for tests that look at the file behind the store's back.
+// DSN is for tests that open the file without the store.
 var DSN = dsn

@@ -16,7 +16,7 @@ type feedReads struct {
 }
 
 func (s *feedReads) prepare(p *preparer) {
-	// The present epoch ends at the watermark.
+	// The current epoch ends at the watermark.
 	s.epoch = p.stmt(`SELECT p.stream, p.epoch, p.sequence, p.time_ns, e.id, e.epoch, coalesce(e.last_sequence, p.sequence) FROM partitions AS p
 		LEFT JOIN epochs AS e ON e.partition = p.partition AND e.epoch = (SELECT max(epoch) FROM epochs WHERE partition = ?1 AND epoch <= (?2 + 0))
 		WHERE p.partition = ?1`)
@@ -26,7 +26,7 @@ func (s *feedReads) prepare(p *preparer) {
 	s.cursors = p.stmt("SELECT partition, epoch, sequence FROM feed_cursors WHERE reader = ? ORDER BY partition")
 }
 
-// ReadFeed reads up to the watermark that it found first, so that several queries do for one snapshot.
+// ReadFeed reads up to the watermark that it read first, so several queries give the same result as one snapshot.
 func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	tried := fmt.Sprintf("read the feed of partition %d", partition)
 	watermark, id, epoch, last := &historyv1.Watermark{}, sql.NullInt64{}, sql.NullInt64{}, sql.NullInt64{}
@@ -71,7 +71,7 @@ func (s *Store) epochs(ctx context.Context, partition uint32, first, last uint64
 // FeedBell is rung by the appends of this process.
 func (s *Store) FeedBell(partition uint32) <-chan struct{} { return s.bells.Bell(partition) }
 
-// FeedCursors gives how far a reader is.
+// FeedCursors returns the cursors of a reader.
 func (s *Store) FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error) {
 	var cursors []*historyv1.FeedCursor
 	err := each(ctx, s.read.feed.cursors, func(rows *sql.Rows) (bool, error) {
@@ -82,7 +82,7 @@ func (s *Store) FeedCursors(ctx context.Context, reader string) ([]*historyv1.Fe
 	return cursors, wrap("read feed cursors", err)
 }
 
-// SaveFeedCursor stores how far a reader is.
+// SaveFeedCursor stores the cursor of a reader.
 func (s *Store) SaveFeedCursor(ctx context.Context, reader string, cursor *historyv1.FeedCursor) error {
 	return wrap("save a feed cursor", s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		_, err := w.statements.feedCursor.ExecContext(ctx, reader, cursor.GetPartition(), int64(cursor.GetPosition().GetEpoch()), int64(cursor.GetPosition().GetSequence()))
@@ -90,7 +90,7 @@ func (s *Store) SaveFeedCursor(ctx context.Context, reader string, cursor *histo
 	}, nil))
 }
 
-// Refusals gives a page of the refusals of a partition.
+// Refusals returns a page of the refusals of a partition.
 func (s *Store) Refusals(ctx context.Context, request *historyv1.ListRefusalsRequest) (*historyv1.ListRefusalsResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListRefusalsResponse{}

@@ -17,13 +17,13 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// TestFullFileSystem fills a real file system, which SQLite notices at other places than at a limit of its own: when the
-// write-ahead log grows, or the file beside it that is mapped into memory. Nothing acknowledged may be lost, reading goes
-// on, every refusal says "try again", and with space writing goes on without a restart.
+// TestFullFileSystem fills a real file system, where SQLite fails at other places than at its own size limit: when the
+// write-ahead log grows, or the memory-mapped file next to it. No acknowledged event may be lost, reads still succeed,
+// every refusal asks the caller to try again, and once there is space, writes succeed again without a restart.
 func TestFullFileSystem(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skip("a file system of its own needs root: ", err)
+		t.Skip("mounting a separate file system needs root: ", err)
 	}
 	defer func() { require.NoError(t, syscall.Unmount(dir, 0), "a closed store has no file open") }()
 	s, err := Open(t.Context(), Config{Path: filepath.Join(dir, "history.db")}, storetest.Partitions, slog.New(slog.DiscardHandler))
@@ -48,12 +48,12 @@ func TestFullFileSystem(t *testing.T) {
 		worker, acked = attempt, acked+1
 	}
 	require.Greater(t, acked, 10)
-	require.Len(t, storetest.VerifyLog(t, s, id), acked, "exactly what was acknowledged is there")
+	require.Len(t, storetest.VerifyLog(t, s, id), acked, "exactly the acknowledged events exist")
 	for name, call := range map[string]func() error{
 		"lease":  func() error { _, err := s.Lease(ctx, &historyv1.LeaseRequest{Worker: "w", TtlMs: 1}); return err },
 		"revoke": func() error { _, err := s.Revoke(ctx, "alice"); return err },
 	} {
-		if err := call(); err != nil { // so little may still find a place
+		if err := call(); err != nil { // so small an event may still fit
 			require.ErrorIs(t, err, store.ErrUnavailable, name)
 		}
 	}

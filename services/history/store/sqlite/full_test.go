@@ -15,8 +15,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
 
-// TestFullDisk lets the database run full under concurrent appends. SQLite then ends the whole transaction by itself: every
-// append of the group must be told so, none of them may be there, and once there is space all goes on.
+// TestFullDisk fills the database under concurrent appends. SQLite then ends the whole transaction by itself: every append
+// of the group must get an error, none of them may exist, and once there is space, appends succeed again.
 func TestFullDisk(t *testing.T) {
 	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "history.db")}, storetest.Partitions, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -45,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	running.Wait()
 	for p, id := range ids {
-		require.Len(t, storetest.VerifyLog(t, s, id), acked[p]+1, "exactly what was acknowledged is there")
+		require.Len(t, storetest.VerifyLog(t, s, id), acked[p]+1, "exactly the acknowledged events exist")
 	}
 	limitPages(t, s, 1<<30)
 	again := storetest.NewWorker(s, 0, storetest.ClockAt(1<<45))
@@ -54,7 +54,8 @@ func TestFullDisk(t *testing.T) {
 	again.Commit(t, again.CreateGroup("alice", "after"))
 }
 
-// limitPages makes the database full at so many pages. It goes through the writer, as everything on its connection.
+// limitPages limits the database to this many pages. It goes through the writer, like everything on the writer's
+// connection.
 func limitPages(t *testing.T, s *Store, pages int) {
 	t.Helper()
 	require.NoError(t, s.writer.do(t.Context(), func(ctx context.Context, w *writer) error {

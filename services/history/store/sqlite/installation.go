@@ -16,7 +16,7 @@ import (
 
 const selectLevel = "SELECT value FROM meta WHERE key = 'level'"
 
-// otherReads read what is read seldom.
+// otherReads are the queries that are used rarely.
 type otherReads struct {
 	level, backup, refusals, hashes *sql.Stmt
 }
@@ -48,7 +48,7 @@ func newRefusal() *historyv1.Refusal {
 	return &historyv1.Refusal{Command: &historyv1.CommandKey{}, Error: &conversationv1.Error{}}
 }
 
-// Level is the protocol level.
+// Level returns the protocol level.
 func (s *Store) Level(ctx context.Context) (conversation.Level, error) {
 	var text string
 	if err := s.read.other.level.QueryRowContext(ctx).Scan(&text); err != nil {
@@ -76,7 +76,7 @@ func (s *Store) RaiseLevel(ctx context.Context, level conversation.Level) error 
 	}, nil))
 }
 
-// MarkBackup stores what a backup holds.
+// MarkBackup stores the marks of a backup.
 func (s *Store) MarkBackup(ctx context.Context, marks []*historyv1.BackupMark) ([]*historyv1.BackupMark, error) {
 	var all []*historyv1.BackupMark
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
@@ -118,7 +118,7 @@ func readMarks(ctx context.Context, stmt *sql.Stmt) (marks []*historyv1.BackupMa
 	return marks, err
 }
 
-// BackupMark is what the last backup holds of a partition.
+// BackupMark returns the watermark of a partition in the last backup.
 func (s *Store) BackupMark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
 	mark, err := scanWatermark(s.read.other.backup.QueryRowContext(ctx, partition))
 	if errors.Is(err, sql.ErrNoRows) {

@@ -11,7 +11,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Lease is one write: it sees all leases and nobody comes between.
+// Lease is one write: it sees all leases, and no other write comes in between.
 func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*historyv1.LeaseResponse, error) {
 	var response *historyv1.LeaseResponse
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) (err error) {
@@ -19,7 +19,7 @@ func (s *Store) Lease(ctx context.Context, request *historyv1.LeaseRequest) (*hi
 		return err
 	}, nil)
 	if err != nil {
-		// The writer may still be at it after the context's end: response is not ours to read then.
+		// The writer may still be working after the end of the context, so response must not be read then.
 		return nil, wrap("lease", err)
 	}
 	return response, nil
@@ -85,7 +85,7 @@ func (w *writer) readWorkers(ctx context.Context) (workers map[string]int64, err
 	return workers, rows.Err()
 }
 
-// Leases is two queries; what changes between them shows in the next answer.
+// Leases is two queries; a change between them is visible in the next answer.
 func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error) {
 	nowMs := s.now().UnixMilli()
 	response := &historyv1.ListLeasesResponse{}
@@ -109,7 +109,7 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 	return response, wrap("list leases", err)
 }
 
-// Move stores a wish, if its worker is live.
+// Move stores a request, if its worker is live.
 func (s *Store) Move(ctx context.Context, partition uint32, worker string) error {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		result, err := w.statements.setWanted.ExecContext(ctx, worker, partition, worker, worker, s.now().UnixMilli())

@@ -10,7 +10,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// DeadLetters gives a page of what was put aside, by rising id.
+// DeadLetters returns a page of dead letters, by rising id.
 func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLettersRequest) (*historyv1.ListDeadLettersResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	after, last := store.DeadLetterRange(request, s.partitions)
@@ -29,7 +29,7 @@ func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLett
 	return response, wrap("list dead letters", err)
 }
 
-// DeadLetter gives one with its payload.
+// DeadLetter returns one dead letter with its payload.
 func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*historyv1.StoredDeadLetter, error) {
 	letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
 	err := s.read.deadLetter.QueryRowContext(ctx, key.Partition, key.Stream, int64(key.Sequence)).
@@ -42,7 +42,7 @@ func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*histo
 	return letter, wrap("read dead letter "+key.ID(), err)
 }
 
-// DropDeadLetter forgets one.
+// DropDeadLetter deletes one dead letter.
 func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) error {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		result, err := w.statements.dropDeadLetter.ExecContext(ctx, key.Partition, key.Stream, int64(key.Sequence))
@@ -57,20 +57,20 @@ func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) err
 	return answer("drop dead letter "+key.ID(), err)
 }
 
-// Revoke is a write like any other: the writer's order is the order of the times.
+// Revoke is a write like any other: the order of the writer is the order of the times.
 func (s *Store) Revoke(ctx context.Context, user string) (int64, error) {
 	var beforeMs int64
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		return w.statements.revoke.QueryRowContext(ctx, user, s.now().UnixMilli()).Scan(&beforeMs)
 	}, nil)
 	if err != nil {
-		// The writer may still be at it after the context's end: beforeMs is not ours to read then.
+		// The writer may still be working after the end of the context, so beforeMs must not be read then.
 		return 0, wrap("revoke a user's tokens", err)
 	}
 	return beforeMs, nil
 }
 
-// Revocations gives what was revoked after a time, oldest first.
+// Revocations returns the revocations after a time, oldest first.
 func (s *Store) Revocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error) {
 	stmt, args := s.read.revocations, []any{request.GetSinceMs(), store.MaxPage + 1}
 	if user := request.GetUserId(); user != "" {

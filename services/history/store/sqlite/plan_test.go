@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEveryQueryGoesByKey asks SQLite how it would run each statement of the store: none may go through a whole table.
+// TestEveryQueryGoesByKey asks SQLite for the plan of each statement of the store: none may read a whole table.
 func TestEveryQueryGoesByKey(t *testing.T) {
 	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "history.db")}, 16, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -30,7 +30,7 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 			if table, whole := strings.CutPrefix(step, "SCAN "); whole {
 				for _, stored := range []string{"conversations", "events", "memberships", "peer", "cursors", "dead_letters", "message_views", "reactions", "refusals", "e", "d", "m", "r"} {
 					name, _, _ := strings.Cut(table, " ")
-					require.NotEqual(t, stored, name, "%s\ngoes through all of %s", query, table)
+					require.NotEqual(t, stored, name, "%s\nreads all of %s", query, table)
 				}
 			}
 		}

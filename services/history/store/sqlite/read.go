@@ -16,7 +16,7 @@ import (
 const (
 	selectWatermark = "SELECT stream, epoch, sequence, time_ns FROM partitions WHERE partition = ?"
 	eventColumns    = "e.conversation_id, e.seq, e.time_ms, e.sender, e.command_id, e.kind, e.format, e.body, e.salt, e.commitment, e.hash, e.header_extra"
-	// previousHash is read with events that are not read as a range; NULL when the row before is missing.
+	// previousHash is read with events that are not read as a range; it is NULL if the row before is missing.
 	previousHash  = "(SELECT p.hash FROM events AS p WHERE p.conversation_id = e.conversation_id AND p.seq = e.seq - 1)"
 	selectRange   = "SELECT " + eventColumns + " FROM events AS e WHERE conversation_id = ? AND seq BETWEEN (? + 0) AND (? + 0)"
 	selectCommand = "SELECT " + eventColumns + ", " + previousHash + " FROM events AS e WHERE command_id = ? AND conversation_id = ? AND sender = ?"
@@ -24,9 +24,9 @@ const (
 	selectCursor = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
 )
 
-// readStatements are the queries, prepared on the pool. Each is one statement, hence one snapshot. Parameters of ranges and
-// limits stand in expressions like (? + 0): SQLite looks at the value of a bare one to choose its plan, and so prepares the
-// statement anew for every call, which took four fifths of a short query's time.
+// readStatements are the queries, prepared on the pool. Each is one statement, and therefore one snapshot. Parameters of
+// ranges and limits are written as expressions like (? + 0): SQLite reads the value of a bare parameter to choose its plan,
+// and so prepares the statement again for every call, which took four fifths of a short query's time.
 type readStatements struct {
 	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
 
@@ -53,7 +53,7 @@ func prepareReads(p *preparer) (readStatements, error) {
 			WHERE conversations.conversation_id IN (SELECT value FROM json_each(?))
 			ORDER BY conversations.conversation_id, memberships.user_id`),
 		heads: p.stmt("SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id IN (SELECT value FROM json_each(?))"),
-		// Nobody leaves a direct conversation, so the peer needs no look at left_seq.
+		// Direct conversations have no leaves, so left_seq of the peer need not be checked.
 		list: p.stmt(`SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
 				iif(kind = ?, (SELECT peer.user_id FROM memberships AS peer
 					WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1), NULL),
@@ -106,7 +106,7 @@ type stored struct {
 	size  int
 }
 
-// scanEvent reads a row that holds eventColumns, and behind them what after takes. The event has no previous hash yet.
+// scanEvent scans a row that contains eventColumns, then the columns of after. The event has no previous hash yet.
 func scanEvent(row scanner, after ...any) (stored, error) {
 	event := &conversationv1.Event{}
 	var kind int32
@@ -123,7 +123,7 @@ func scanEvent(row scanner, after ...any) (stored, error) {
 	return stored{event, len(event.GetBody())}, nil
 }
 
-// scanLinked reads a row that holds eventColumns and previousHash, and behind them what after takes.
+// scanLinked scans a row that contains eventColumns and previousHash, then the columns of after.
 func scanLinked(row scanner, after ...any) (stored, error) {
 	var previous []byte
 	found, err := scanEvent(row, append([]any{&previous}, after...)...)
@@ -139,13 +139,13 @@ func scanWatermark(row scanner) (*historyv1.Watermark, error) {
 	return w, err
 }
 
-// Watermark tells where a partition stands.
+// Watermark returns the watermark of a partition.
 func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
 	watermark, err := scanWatermark(s.read.watermark.QueryRowContext(ctx, partition))
 	return watermark, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations gives states, all from one statement.
+// Conversations returns states, all from one statement.
 func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
@@ -178,7 +178,7 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 	return states, answer("read conversations", err)
 }
 
-// Commands gives the events that came of commands.
+// Commands returns the events of commands.
 func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*conversationv1.Event, error) {
 	var events []*conversationv1.Event
 	size := 0
@@ -199,7 +199,7 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 	return events, nil
 }
 
-// Read gives a page of a log.
+// Read returns a page of a log.
 func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
 	view, err := s.view(ctx, request.GetConversationId(), request.GetViewer())
 	if err != nil {
@@ -251,7 +251,7 @@ func readView(ctx context.Context, stmt *sql.Stmt, id, viewer string) (view stor
 	return view, err
 }
 
-// Heads gives the newest seq of conversations.
+// Heads returns the newest seq of conversations.
 func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
 	heads := make([]*historyv1.Head, 0, len(ids))
 	err := each(ctx, s.read.heads, func(rows *sql.Rows) (bool, error) {
@@ -262,7 +262,7 @@ func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, err
 	return heads, wrap("read heads", err)
 }
 
-// ListConversations gives a page of a user's conversations.
+// ListConversations returns a page of a user's conversations.
 func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListConversationsResponse{}
@@ -288,7 +288,7 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 	return response, wrap("list conversations", err)
 }
 
-// ListMembers gives a page of present members.
+// ListMembers returns a page of the current members.
 func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
 	if err := s.mayList(ctx, request.GetConversationId(), request.GetViewer()); err != nil {
 		return nil, answer("look for the viewer among the members", err)
@@ -321,7 +321,7 @@ func (s *Store) mayList(ctx context.Context, id, viewer string) error {
 	return nil
 }
 
-// answer passes on what is an answer, and wraps what is a failure.
+// answer returns an error that is an answer unchanged, and wraps a failure.
 func answer(tried string, err error) error {
 	if store.IsAnswer(err) {
 		return err
@@ -329,7 +329,7 @@ func answer(tried string, err error) error {
 	return wrap(tried, err)
 }
 
-// jsonList makes one parameter of many ids, so that one prepared statement takes any number of them.
+// jsonList returns many ids as one parameter, so that one prepared statement accepts any number of them.
 func jsonList(ids []string) string {
 	list, err := json.Marshal(ids)
 	if err != nil || len(ids) == 0 { // strings can always be encoded

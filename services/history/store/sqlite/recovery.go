@@ -10,7 +10,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// RaiseEpochs begins a new epoch everywhere, in one write.
+// RaiseEpochs begins a new epoch in all partitions, in one write.
 func (s *Store) RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error) {
 	var raised []*historyv1.BackupMark
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
@@ -32,7 +32,7 @@ func (s *Store) RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error
 	return raised, nil
 }
 
-// raiseEpoch begins a new epoch in which the partition stands at a sequence, and notes it in the mark.
+// raiseEpoch begins a new epoch in which the partition is at a sequence, and sets both in the mark.
 func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, sequence uint64, nowMs int64) error {
 	at := mark.GetWatermark()
 	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: store.NextEpoch(at.GetEpoch(), nowMs), Sequence: sequence, TimeNs: at.GetTimeNs()}
@@ -44,7 +44,7 @@ func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, seq
 	return err
 }
 
-// AcceptLoss moves a watermark over what is lost.
+// AcceptLoss moves a watermark over lost commands.
 func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64) (*store.Loss, error) {
 	var loss *store.Loss
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
@@ -75,7 +75,7 @@ func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64
 	return loss, nil
 }
 
-// EraseAgain carries out an erasure outside of any append.
+// EraseAgain carries out an erasure without an append.
 func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (int, error) {
 	if err := store.CheckErase("erase_events", erase); err != nil {
 		return 0, err
@@ -94,7 +94,7 @@ func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.Eras
 	return erased, nil
 }
 
-// Hashes gives the hashes of events.
+// Hashes returns the hashes of events.
 func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint64][]byte, error) {
 	hashes := make(map[uint64][]byte, len(seqs))
 	err := each(ctx, s.read.other.hashes, func(rows *sql.Rows) (bool, error) {

@@ -1,6 +1,6 @@
-// Package sqlite keeps the history in one SQLite file: the store of a single machine, in pure Go. Every answered write is
-// on disk (WAL, synchronous=FULL); writes that arrive together share one commit (see writer). It is for one history service at a time;
-// several may read the file, and other programs may too.
+// Package sqlite is the store in one SQLite file, for a single machine, in pure Go. Every answered write is on disk (WAL,
+// synchronous=FULL); writes that arrive together share one commit (see writer). Only one history service at a time may
+// write; several, and other programs, may read the file.
 package sqlite
 
 import (
@@ -26,19 +26,19 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Config says where the database is.
+// Config selects the database.
 type Config struct {
-	// Path is the file, made when it is not there. Required.
+	// Path is the file, which is created if it does not exist. Required.
 	Path string
 	// Now is the clock of leases and dead letters. Defaults to time.Now.
 	Now func() time.Time
 }
 
-// Store is a history in a SQLite file.
+// Store is the store in a SQLite file.
 type Store struct {
 	writer       *writer
 	checkpointer *checkpointer
-	// readers is a pool of its own, so that reading never waits for a commit (WAL lets both go on).
+	// readers is a separate pool, so that reads never wait for a commit (WAL permits both at the same time).
 	readers    *sql.DB
 	read       readStatements
 	now        func() time.Time
@@ -49,13 +49,14 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// readConnections is the size of the read pool: reading is CPU, and there is no use in more of it than cores on the machines SQLite is for.
+// readConnections is the size of the read pool: reads use the CPU, so more connections than cores of a typical SQLite
+// machine do not help.
 const readConnections = 4
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Open opens or makes the database and brings its schema up to date. partitions must be the number it was made with.
+// Open opens or creates the database and updates its schema. partitions must be the number that it was created with.
 func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ *Store, err error) {
 	path, err := filepath.Abs(cfg.Path)
 	if err != nil {
@@ -64,7 +65,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("make the database's directory: %w", err)
 	}
-	// Made here so that nobody but its owner can read messages; SQLite gives the files beside it the same mode.
+	// The file is created here so that only its owner can read messages; SQLite gives the files next to it the same mode.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the database file: %w", err)
@@ -111,9 +112,10 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 	return s, nil
 }
 
-// Pragmas of the writer. The page cache (64 MiB) holds the pages that a busy installation appends to: with SQLite's default of 2 MiB most inserts read a page back first.
-// wal_autocheckpoint is for when the checkpointer does not keep up.
-// temp_store: what a savepoint has to remember stays in memory.
+// Pragmas of the writer. The page cache (64 MiB) holds the pages that a busy installation appends to: with SQLite's default
+// of 2 MiB most inserts read a page back first.
+// wal_autocheckpoint is for the case that the checkpointer does not keep up.
+// temp_store keeps the data of savepoints in memory.
 var writePragmas = []string{
 	"busy_timeout(5000)", "journal_mode(wal)", synchronous, "cache_size(-65536)", fmt.Sprintf("wal_autocheckpoint(%d)", autocheckpointPages),
 	"journal_size_limit(67108864)", "temp_store(memory)",
@@ -155,12 +157,12 @@ func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
 	return preparePartitions(ctx, db, partitions)
 }
 
-// refuseFormer refuses a database whose events have no format: it was made before there was one.
+// refuseFormer refuses a database whose events have no format: it was created before formats existed.
 func refuseFormer(ctx context.Context, db *sql.DB) error {
 	var columns, format int
 	err := db.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = 'format') FROM pragma_table_info('events')").Scan(&columns, &format)
 	if err != nil {
-		return fmt.Errorf("look at its schema: %w", err)
+		return fmt.Errorf("inspect its schema: %w", err)
 	}
 	if columns > 0 && format == 0 {
 		return store.ErrFormer
@@ -217,7 +219,7 @@ func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
 	return tx.Commit()
 }
 
-// Partitions is the number of partitions that the database was made with.
+// Partitions returns the number of partitions that the database was created with.
 func (s *Store) Partitions() int { return s.partitions }
 
 // Ping reports whether the database answers.
@@ -225,7 +227,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return wrap("ping", s.readers.PingContext(ctx))
 }
 
-// Stats tells how the file and the connections that read are doing.
+// Stats returns the statistics of the file and of the connections for reading.
 func (s *Store) Stats() store.Stats {
 	readers := s.readers.Stats()
 	return store.Stats{
@@ -239,7 +241,7 @@ func (s *Store) Stats() store.Stats {
 	}
 }
 
-// size is that of a file; 0 when it is not there.
+// size returns the size of a file; 0 if it does not exist.
 func size(path string) int64 {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -251,7 +253,7 @@ func size(path string) int64 {
 // Close commits what is queued, waits for the writer, and closes the file.
 func (s *Store) Close() error {
 	var errs []error
-	// Readers first: the last connection to close writes the WAL back into the file, which they may not.
+	// Readers are closed first: the last connection to close copies the WAL into the file, which readers may not do.
 	if s.readers != nil {
 		errs = append(errs, s.readers.Close())
 	}
@@ -264,7 +266,7 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// wrap says what was tried, and sorts errors into what may pass (ErrUnavailable) and what will not (ErrDefect).
+// wrap adds what was tried, and classifies errors as temporary (ErrUnavailable) or permanent (ErrDefect).
 func wrap(tried string, err error) error {
 	var failed *sqlite.Error
 	switch {
@@ -278,18 +280,19 @@ func wrap(tried string, err error) error {
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
 }
 
-// lasting reports whether an error is about what was written, so that writing it again cannot help. Everything else counts
-// as passing, a full or failing disk above all: a command that is taken for bad is put aside for good, and none may be
-// because of the database's own trouble.
+// lasting reports whether an error is caused by the data that was written, so that a retry cannot help. Every other error
+// counts as temporary, above all a full or failing disk: a command with a permanent error becomes a dead letter, and that
+// must not happen because of a fault of the database.
 func lasting(code int) bool {
-	switch code & 0xff { // the rest tells kinds of it apart
+	switch code & 0xff { // the other bits distinguish errors of this kind
 	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:
 		return true
 	}
 	return false
 }
 
-// broken is for what a transaction is made of: whatever the error's code, the write itself is not to blame.
+// broken wraps an error of a statement that controls the transaction: whatever the error's code, it is not caused by the
+// write.
 func broken(tried string, err error) error {
 	if err == nil {
 		return nil
@@ -297,7 +300,7 @@ func broken(tried string, err error) error {
 	return fmt.Errorf("%s: %w: %w", tried, store.ErrUnavailable, err)
 }
 
-// violates reports whether a statement failed on a key that is taken.
+// violates reports whether a statement failed because a key exists already.
 func violates(err error) bool {
 	var failed *sqlite.Error
 	if !errors.As(err, &failed) {

@@ -89,7 +89,8 @@ func newDatabase(tb testing.TB) *storetest.Database {
 	}
 }
 
-// TestCloseLetsGoOfTheFiles: SQLite removes the write-ahead log with the last connection, so one that is left shows.
+// TestCloseLetsGoOfTheFiles: SQLite removes the write-ahead log when the last connection is closed, so the file shows
+// whether one is left open.
 func TestCloseLetsGoOfTheFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))

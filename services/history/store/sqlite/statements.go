@@ -40,8 +40,8 @@ func (p *preparer) stmt(query string) *sql.Stmt {
 	return stmt
 }
 
-// close closes what was prepared. A pool does it by itself, a connection does not, and SQLite keeps one that has
-// statements open together with its files.
+// close closes the prepared statements. A pool does that by itself, a connection does not, and SQLite keeps a connection
+// with open statements, and its files, open.
 func (p *preparer) close() error {
 	errs := make([]error, 0, len(p.prepared))
 	for _, stmt := range p.prepared {
@@ -50,18 +50,18 @@ func (p *preparer) close() error {
 	return errors.Join(errs...)
 }
 
-// rowCounts are the row counts that statements of many rows are prepared for, falling. 100 rows take 64 + 16 + 16 + 4.
+// rowCounts are the row counts for which statements of many rows are prepared, falling. 100 rows take 64 + 16 + 16 + 4.
 var rowCounts = [...]int{64, 16, 4, 1}
 
 // manyRows is one statement prepared for each of rowCounts.
 type manyRows struct {
 	statements [len(rowCounts)]*sql.Stmt
 	width      int
-	args       []any // those of one statement, used again; only the writer runs it
+	args       []any // the arguments of one statement, reused; only the writer runs it
 }
 
-// manyRows prepares before, then row once for each row, then after. ?1 in row is an argument that all rows share; the others must
-// follow it in the first row.
+// manyRows prepares before, then row once for each row, then after. ?1 in row is an argument that all rows share; the
+// others must follow it in the first row.
 func (p *preparer) manyRows(before, row, after string) manyRows {
 	m := manyRows{width: strings.Count(row, "?") - strings.Count(row, "?1")}
 	for i, n := range rowCounts {
@@ -99,7 +99,7 @@ func (m *manyRows) exec(ctx context.Context, args []any, shared ...any) (changed
 // plainColumns is the number of arguments of a plain event.
 const plainColumns = 10
 
-// writeStatements are everything the writer runs, prepared once on its connection.
+// writeStatements are all statements that the writer runs, prepared once on its connection.
 type writeStatements struct {
 	moveWatermark, readWatermark                  *sql.Stmt
 	endEpoch, beginEpoch, epochID                 *sql.Stmt
@@ -129,8 +129,9 @@ func (s *writeStatements) prepare(p *preparer) {
 	s.readWatermark = p.stmt(selectWatermark)
 	s.endEpoch = p.stmt("UPDATE epochs SET last_sequence = ? WHERE partition = ? AND epoch = ?")
 	s.beginEpoch = p.stmt("INSERT INTO epochs (partition, epoch, stream) VALUES (?, ?, ?)")
-	// OR FAIL leaves the rows before a clash in place. The append is taken back as a whole anyway, and SQLite is spared a
-	// journal for each statement. Most events are plain; what only others have is left out of their statement, because every argument costs.
+	// OR FAIL keeps the rows before a conflict. The append is undone as a whole anyway, and SQLite need not keep a journal
+	// for each statement. Most events are plain; the columns that only other events need are left out of their statement,
+	// because every argument costs time.
 	s.plainEvents = p.manyRows(`INSERT OR FAIL INTO events (epoch_id, format, conversation_id, seq, time_ms, sender, command_id, kind,
 		body, salt, hash, sequence) VALUES `, fmt.Sprintf("(?1,%d,?,?,?,?,?,?,?,?,?,?)", chain.Format), "")
 	s.fullEvents = p.manyRows(`INSERT OR FAIL INTO events (epoch_id, conversation_id, seq, time_ms, sender, command_id, kind,

@@ -12,13 +12,13 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// viewReads read what the logs amount to.
+// viewReads read the views.
 type viewReads struct {
 	facts, reactions, rising, falling, counts, ids *sql.Stmt
 }
 
 const (
-	// rowColumns are a message's view row; all but the first are NULL when it has none.
+	// rowColumns are the columns of a message's view row; all but the first are NULL if it has none.
 	rowColumns     = "m.seq, m.edit_seq, m.edit_time_ms, m.deleted_seq, m.replies, m.last_reply_seq"
 	joinRow        = " LEFT JOIN message_views AS m ON m.conversation_id = e.conversation_id AND m.seq = e.seq"
 	selectMessages = "SELECT " + eventColumns + ", " + previousHash + ", " + rowColumns + ", " +
@@ -29,7 +29,7 @@ const (
 )
 
 func (s *viewReads) prepare(p *preparer) {
-	// CROSS JOIN keeps SQLite from beginning with the table.
+	// CROSS JOIN prevents SQLite from starting with the table.
 	const needs = ` FROM json_each(?) AS n CROSS JOIN `
 	s.facts = p.stmt("SELECT n.key, e.kind, e.sender, e.time_ms, e.body IS NULL, " + rowColumns + needs +
 		"events AS e ON e.conversation_id = json_extract(n.value, '$[0]') AND e.seq = json_extract(n.value, '$[1]')" + joinRow + " ORDER BY n.key")
@@ -42,8 +42,8 @@ func (s *viewReads) prepare(p *preparer) {
 	s.ids = p.stmt("SELECT conversation_id FROM conversations WHERE conversation_id > (? || '') ORDER BY conversation_id LIMIT (? + 0)")
 }
 
-// Facts gives what is known of messages. Only the owner of the partition, who asks, appends to it, so that two queries see
-// the same.
+// Facts returns the facts about messages. The two queries see the same data, because only the owner of the partition, which
+// is the caller, appends to it.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
 	list := make([][3]any, len(needs))
 	users := false
@@ -77,7 +77,7 @@ func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv
 	return facts, wrap("read facts", err)
 }
 
-// ReadMessages gives a page of messages, in one read transaction.
+// ReadMessages returns a page of messages, in one read transaction.
 func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error) {
 	const tried = "read messages"
 	tx, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
@@ -123,7 +123,7 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 	return page, wrap(tried, err)
 }
 
-// scanMessage reads a message with its view row and its newest edit.
+// scanMessage scans a message with its view row and its newest edit.
 func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 	var row store.ViewRow
 	var kind, format sql.NullInt32
@@ -149,7 +149,7 @@ func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 	return message, found.size + len(edit.GetBody()), nil
 }
 
-// ReplaceViews is one write: no append comes between.
+// ReplaceViews is one write: no append happens in between.
 func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		views := &w.statements.views
@@ -184,7 +184,7 @@ func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows [
 	return err == nil, wrap("replace the views of "+id, err)
 }
 
-// ConversationIDs gives a page of ids.
+// ConversationIDs returns a page of ids.
 func (s *Store) ConversationIDs(ctx context.Context, after string) ([]string, error) {
 	var ids []string
 	err := each(ctx, s.read.views.ids, func(rows *sql.Rows) (bool, error) {

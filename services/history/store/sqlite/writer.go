@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// queueLength bounds the writes that wait; the caller of the next one waits to get in.
+	// queueLength limits the writes that wait; the caller of the next one waits until there is room.
 	queueLength = 256
-	// maxGroup bounds the writes of one transaction, so that nobody's answer waits for an endless one.
+	// maxGroup limits the writes of one transaction, so that no answer waits for an endless one.
 	maxGroup = 64
 )
 
-// writer owns the one connection that writes. It takes all writes that are waiting into one transaction, so that they
-// share one fsync: while that is under way the next group gathers, without any timer. Each write has a savepoint of its
-// own; one that is refused goes back to it and leaves the others untouched. Nobody is answered before the commit returned.
+// writer owns the only connection that writes. It puts all waiting writes into one transaction, so that they share one
+// fsync: while that is running, the next group collects, without a timer. Each write has its own savepoint; a refused write
+// is rolled back to it and does not affect the others. No write is answered before the commit has returned.
 type writer struct {
 	db         *sql.DB
 	conn       *sql.Conn
@@ -31,31 +31,32 @@ type writer struct {
 	epochs epochs
 
 	queue   chan *write
-	restart chan struct{} // asks to copy the rest of the write-ahead log; see checkpointer
+	restart chan struct{} // asks the writer to copy the rest of the write-ahead log; see checkpointer
 	commits atomic.Uint64
-	quit    chan struct{} // closed to stop; what is queued is still written
+	quit    chan struct{} // closed to stop the writer; queued writes are still committed
 	done    chan struct{} // closed when the goroutine has ended
 
 	closing sync.Once
 }
 
-// write is one unit: all of it is committed or none.
+// write is one unit: it is committed completely, or not at all.
 type write struct {
-	// gone is not nil once the caller has given up.
+	// gone is not nil once the caller has stopped waiting.
 	gone func() error
-	// run writes. An error takes back everything it did.
+	// run writes. If it returns an error, everything it did is undone.
 	run action
-	// explain, when set, turns errClash of run into what to say; it runs after run was taken back, in the same transaction.
+	// explain, if set, turns errClash of run into a more specific error; it runs after run was undone, in the same
+	// transaction.
 	explain action
-	err     chan error // of one element: the writer never waits for a caller
+	err     chan error // has a buffer of one: the writer never waits for a caller
 }
 
-// action runs SQL on the writer's connection. Its context is the writer's: a caller that gives up must not interrupt a transaction that
-// carries the writes of others.
+// action runs SQL on the writer's connection. Its context is the writer's: a caller that stops waiting must not interrupt a
+// transaction that contains the writes of others.
 type action func(ctx context.Context, w *writer) error
 
-// errClash says that a write met a key or a head that it did not expect.
-var errClash = errors.New("clash with what is stored")
+// errClash means that a write met a key or a head that it did not expect.
+var errClash = errors.New("conflict with a stored row")
 
 func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	conn, err := db.Conn(ctx)
@@ -78,7 +79,7 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	return w, nil
 }
 
-// do queues a write and waits for its outcome. When ctx ends first the outcome is unknown.
+// do queues a write and waits for its outcome. If ctx ends first, the outcome is unknown.
 func (w *writer) do(ctx context.Context, run, explain action) error {
 	one := &write{gone: ctx.Err, run: run, explain: explain, err: make(chan error, 1)}
 	select {
@@ -99,7 +100,7 @@ func (w *writer) do(ctx context.Context, run, explain action) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the commit: %w", ctx.Err())
 	case <-w.done:
-		// The writer has ended; it may have answered before.
+		// The writer has ended; it may have answered before that.
 		select {
 		case err := <-one.err:
 			return err
@@ -111,12 +112,12 @@ func (w *writer) do(ctx context.Context, run, explain action) error {
 
 var errClosed = fmt.Errorf("%w: it is closed", store.ErrUnavailable)
 
-// close writes what is queued and ends the writer. A second call does nothing more.
+// close commits queued writes and ends the writer. A second call has no effect.
 func (w *writer) close() (err error) {
 	w.closing.Do(func() {
 		close(w.quit)
 		<-w.done
-		// Connection first: sql.DB waits for it.
+		// The connection is closed first: sql.DB waits for it.
 		err = errors.Join(w.prepared.close(), w.conn.Close(), w.db.Close())
 	})
 	return err
@@ -130,7 +131,7 @@ func (w *writer) loop(ctx context.Context) {
 		case one := <-w.queue:
 			group = append(group[:0], one)
 		case <-w.restart:
-			// When it fails the log stays long, and SQLite itself copies it in the end (wal_autocheckpoint).
+			// If the copy fails the log stays long, and SQLite itself copies it in the end (wal_autocheckpoint).
 			_, _ = checkpoint(ctx, w.conn)
 			continue
 		case <-w.quit:
@@ -144,7 +145,7 @@ func (w *writer) loop(ctx context.Context) {
 	}
 }
 
-// gather takes what is waiting, without waiting for more.
+// gather takes the waiting writes, without waiting for more.
 func (w *writer) gather(group []*write) []*write {
 	for len(group) < maxGroup {
 		select {
@@ -157,7 +158,7 @@ func (w *writer) gather(group []*write) []*write {
 	return group
 }
 
-// run commits a group and answers everybody in it.
+// run commits a group and answers all its writes.
 func (w *writer) run(ctx context.Context, group []*write) {
 	outcomes := make([]error, len(group))
 	err := w.transact(ctx, group, outcomes)
@@ -166,7 +167,7 @@ func (w *writer) run(ctx context.Context, group []*write) {
 	}
 	for i, one := range group {
 		if err != nil {
-			// Even a refusal cannot stand: it may rest on what an earlier write of the group did, which is undone now.
+			// Even a refusal is not valid any more: it may depend on an earlier write of the group, which is undone now.
 			one.err <- err
 			continue
 		}
@@ -174,17 +175,17 @@ func (w *writer) run(ctx context.Context, group []*write) {
 	}
 }
 
-// transact runs a group in one transaction. Its error concerns all of the group; outcomes are those of each.
+// transact runs a group in one transaction. Its error concerns the whole group; outcomes are those of the single writes.
 func (w *writer) transact(ctx context.Context, group []*write, outcomes []error) error {
 	if _, err := w.begin.ExecContext(ctx); err != nil {
-		// A transaction left open by a failed rollback is the one state that would not heal by itself.
+		// A transaction left open by a failed rollback is the only state that would not recover by itself.
 		_, _ = w.rollback.ExecContext(ctx)
 		return broken("begin", err)
 	}
 	written := 0
 	for i, one := range group {
 		if err := one.gone(); err != nil {
-			outcomes[i] = err // its caller has gone; nothing was done
+			outcomes[i] = err // its caller has stopped waiting; nothing was done
 			continue
 		}
 		taken, err := w.runOne(ctx, one, len(group) > 1, &outcomes[i])
@@ -208,8 +209,8 @@ func (w *writer) transact(ctx context.Context, group []*write, outcomes []error)
 	return nil
 }
 
-// runOne runs one write of a group. The error means that the transaction cannot go on; the write's own outcome is
-// separate. A group of one needs no savepoint: taking it back is rolling back.
+// runOne runs one write of a group. The error means that the transaction cannot continue; the write's own outcome is
+// separate. A group of one needs no savepoint: undoing it rolls back the transaction.
 func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *error) (written bool, err error) {
 	if shared {
 		if _, err := w.savepoint.ExecContext(ctx); err != nil {
@@ -234,10 +235,10 @@ func (w *writer) runOne(ctx context.Context, one *write, shared bool, outcome *e
 }
 
 func (w *writer) takeBack(ctx context.Context, shared bool) error {
-	clear(w.epochs) // the write may have begun one, whose id goes to the next that is begun
+	clear(w.epochs) // the write may have begun an epoch, whose id the next new epoch will get
 	if shared {
 		if _, err := w.rollbackTo.ExecContext(ctx); err != nil {
-			return broken("go back to a savepoint", err)
+			return broken("roll back to a savepoint", err)
 		}
 		_, err := w.release.ExecContext(ctx)
 		return broken("release a savepoint", err)

@@ -39,7 +39,7 @@ func requireEvents(t *testing.T, want, got []*conversationv1.Event) {
 
 func testAppend(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("what was appended is read back as it was", func(t *testing.T) {
+	t.Run("appended events are read back unchanged", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		want := ReadAll(t, db, id)
 		for i := range 30 { // one batch of several conversations, interleaved
@@ -74,7 +74,7 @@ func testAppend(t *testing.T, subject Subject) {
 			_, err := db.Append(t.Context(), batch)
 			var moved *store.WatermarkError
 			require.ErrorAs(t, err, &moved, name)
-			require.True(t, proto.Equal(worker.Watermark, moved.Present), "it tells where the partition stands")
+			require.True(t, proto.Equal(worker.Watermark, moved.Present), "the error contains the current watermark")
 		}
 		require.Len(t, ReadAll(t, db, id), 2)
 		requireWatermark(t, db, 3, worker.Watermark)
@@ -118,7 +118,7 @@ func testAppend(t *testing.T, subject Subject) {
 		requireEvents(t, first, []*conversationv1.Event{duplicates[0].GetFirst()})
 	})
 
-	t.Run("no event takes a place that is not the next", func(t *testing.T) {
+	t.Run("an event must continue its conversation's head", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		stale := worker.Fork()
 		worker.Commit(t, worker.Command(id, "alice", Message("first")))
@@ -149,7 +149,7 @@ func testAppend(t *testing.T, subject Subject) {
 		requireWatermark(t, db, 7, direct.Watermark)
 	})
 
-	t.Run("a batch at odds with itself is invalid", func(t *testing.T) {
+	t.Run("a batch that contradicts itself is invalid", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		var invalid *store.InvalidError
 		one := worker.Command(id, "alice", Message("1"))
@@ -172,7 +172,7 @@ func testAppend(t *testing.T, subject Subject) {
 		require.NoError(t, err)
 		require.Len(t, deadLetters(t, db, &historyv1.ListDeadLettersRequest{}), 2)
 
-		// After a lost tail of the stream the position goes back, in a new epoch, and the same commands may come again.
+		// After the stream has lost its tail the position goes back, in a new epoch, and the same commands may come again.
 		back := &historyv1.AppendRequest{Partition: 3, Expected: worker.Watermark, Next: &historyv1.Watermark{Stream: "1790000000000000000", Sequence: 1}, BeginEpoch: true}
 		_, err = worker.Append(t.Context(), back)
 		require.NoError(t, err)
@@ -185,7 +185,7 @@ func testAppend(t *testing.T, subject Subject) {
 		require.Len(t, deadLetters(t, db, &historyv1.ListDeadLettersRequest{}), 2)
 	})
 
-	t.Run("refused appends leave those beside them alone", func(t *testing.T) {
+	t.Run("refused appends do not affect concurrent ones", func(t *testing.T) {
 		db := subject.New(t)
 		var running sync.WaitGroup
 		for p := range uint32(Partitions) {
@@ -194,7 +194,7 @@ func testAppend(t *testing.T, subject Subject) {
 				id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
 				for range 20 {
 					events := worker.Commit(t, worker.Command(id, "alice", Message("good")))
-					// Three kinds of refusal, each in its own place of the transaction.
+					// Three kinds of refusal, each at another point of the transaction.
 					stale := worker.Fork()
 					stale.Watermark = &historyv1.Watermark{Stream: worker.Watermark.GetStream(), Sequence: 1, Epoch: 1}
 					_, err := stale.Append(t.Context(), stale.Batch())
@@ -216,7 +216,7 @@ func testAppend(t *testing.T, subject Subject) {
 	})
 }
 
-// race lets workers with the same beliefs append at once, through the stores in turn.
+// race lets workers with the same state append at once, through the stores in turn.
 func race(t *testing.T, worker *Worker, id string, stores ...store.Store) {
 	t.Helper()
 	for range 5 {

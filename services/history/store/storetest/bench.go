@@ -17,8 +17,9 @@ import (
 // benchConversations is the number of groups in the first benchmark.
 const benchConversations = 500
 
-// Benchmark measures appends of 1, 16 and 100 events, one partition at a time and all of them at once. Besides time per
-// append it reports events/s, the process's CPU per event (a PostgreSQL server's is not in it), and p50 and p99 of an append.
+// Benchmark measures appends of 1, 16 and 100 events, one partition at a time and all of them at once. In addition to the
+// time per append it reports events/s, the process's CPU per event (without that of a PostgreSQL server), and p50 and p99
+// of an append.
 func Benchmark(b *testing.B, subject Subject) {
 	for _, partitions := range []int{1, Partitions} {
 		for _, size := range []int{1, 16, 100} {
@@ -83,7 +84,7 @@ func newLane(b *testing.B, db *Database, partition uint32, conversations int) *l
 	return l
 }
 
-// text is a message of 128 bytes, as in the benchmarks of the peers.
+// text is a message of 128 bytes, as in the benchmarks of comparable systems.
 const text = "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
 
 func (l *lane) append(b *testing.B, size int) {
@@ -106,7 +107,8 @@ func cpu() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// BenchmarkRead measures a page of the 100 newest events of one of 500 conversations, from as many readers as there are processors.
+// BenchmarkRead measures reading a page of the 100 newest events of one of 500 conversations, with as many readers as there
+// are processors.
 func BenchmarkRead(b *testing.B, subject Subject) {
 	b.Helper()
 	db := subject.New(b)
@@ -125,7 +127,7 @@ func BenchmarkRead(b *testing.B, subject Subject) {
 	})
 }
 
-// BenchmarkBytes reports what a plain message costs in the database: the bytes of its row and of its entry in each index.
+// BenchmarkBytes reports the size of a plain message in the database: the bytes of its row and of its entry in each index.
 func BenchmarkBytes(b *testing.B, subject Subject) {
 	b.Helper()
 	db := subject.New(b)

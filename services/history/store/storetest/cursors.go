@@ -21,7 +21,7 @@ func cursor(id, user string, delivered uint64, deliveredMs int64, read uint64, r
 
 func testCursors(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("each part moves forward only, its time with it", func(t *testing.T) {
+	t.Run("each part only moves forward, together with its time", func(t *testing.T) {
 		db, _, id := group(t, subject)
 		for _, step := range []struct {
 			updates []*historyv1.CursorUpdate
@@ -46,13 +46,13 @@ func testCursors(t *testing.T, subject Subject) {
 		require.Equal(t, uint64(4), list.GetConversations()[0].GetCursor().GetReadSeq())
 	})
 
-	t.Run("many at once, from many, in any order", func(t *testing.T) {
+	t.Run("many cursors at once, from concurrent callers, in any order", func(t *testing.T) {
 		db := subject.New(t)
 		saveAtOnce(t, db)
 	})
 }
 
-// saveAtOnce lets several save the same cursors in opposite orders, through the stores in turn.
+// saveAtOnce saves the same cursors concurrently in opposite orders, through the stores in turn.
 func saveAtOnce(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	worker := NewWorker(stores[0], 0, &Clock{})

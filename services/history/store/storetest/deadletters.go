@@ -56,7 +56,7 @@ func testDeadLetters(t *testing.T, subject Subject) {
 		for _, letter := range all {
 			ids = append(ids, letter.GetDeadLetterId())
 			require.Empty(t, letter.GetLetter().GetPayload())
-			// The store's clock, on the same machine; a database's rounds.
+			// The times are those of the store's clock, on the same machine; a database rounds them.
 			require.InDelta(t, begun, letter.GetTimeMs(), float64(time.Hour.Milliseconds()))
 		}
 		require.Equal(t, []string{
@@ -106,7 +106,7 @@ func testDeadLetters(t *testing.T, subject Subject) {
 		}
 	})
 
-	t.Run("one that is put aside again replaces itself", func(t *testing.T) {
+	t.Run("a second dead letter of the same command replaces the first", func(t *testing.T) {
 		db := subject.New(t)
 		worker := NewWorker(db, 0, &Clock{})
 		putAside(t, worker, "1", &historyv1.DeadLetter{Sequence: 1, Reason: "first"})

@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// facts asks for one message, with a user's reactions.
+// facts returns the facts about one message, with a user's reactions.
 func facts(t *testing.T, s store.Store, id string, seq uint64, user string) *historyv1.Fact {
 	t.Helper()
 	found, err := s.Facts(t.Context(), []*historyv1.Need{{ConversationId: id, Seq: seq, UserId: user}})
@@ -31,7 +31,7 @@ func requireProto(t *testing.T, want, got proto.Message) {
 
 func testEffects(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("facts tell what commands refer to", func(t *testing.T) {
+	t.Run("facts describe the messages that commands refer to", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		events := worker.Commit(t, worker.Command(id, "alice", Message("2")), worker.Command(id, "bob", Message("3")))
 		require.Nil(t, facts(t, db, id, 2, "").GetRow(), "a message has no row until something refers to it")
@@ -66,14 +66,14 @@ func testEffects(t *testing.T, subject Subject) {
 		require.Empty(t, none)
 	})
 
-	t.Run("a reaction is taken back, and may be given again", func(t *testing.T) {
+	t.Run("a reaction is removed, and may be added again", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("2")))
 		worker.Commit(t, worker.Command(id, "bob", React(2, "x", false)), worker.Command(id, "alice", React(2, "x", false)))
 		worker.Commit(t, worker.Command(id, "bob", React(2, "x", true)))
 		require.Empty(t, facts(t, db, id, 2, "bob").GetReactions())
 		require.Len(t, facts(t, db, id, 2, "alice").GetReactions(), 1)
-		// Given, taken back and given again in one batch.
+		// Added, removed and added again in one batch.
 		worker.Commit(t, worker.Command(id, "bob", React(2, "x", false)), worker.Command(id, "bob", React(2, "x", true)), worker.Command(id, "bob", React(2, "x", false)))
 		require.Equal(t, uint64(8), facts(t, db, id, 2, "bob").GetReactions()[0].GetSeq())
 	})
@@ -88,7 +88,7 @@ func testEffects(t *testing.T, subject Subject) {
 		require.ErrorAs(t, err, &moved)
 		require.Nil(t, facts(t, db, id, 2, "").GetRow())
 
-		// The last effect of a batch fails: the ones before it are taken back.
+		// The last effect of a batch fails: the ones before it are undone.
 		batch := worker.Batch(worker.Fork().Apply(t, worker.Command(id, "alice", Edit(2, "lost")))...)
 		batch.Effects = append(batch.Effects, &historyv1.Effect{Effect: &historyv1.Effect_EndMembership{EndMembership: &historyv1.EndMembership{UserId: "stranger"}}})
 		_, err = db.Append(t.Context(), batch)
@@ -109,7 +109,7 @@ func testEffects(t *testing.T, subject Subject) {
 		requireWatermark(t, db, 3, worker.Watermark)
 	})
 
-	t.Run("what an event does comes from its effects alone", func(t *testing.T) {
+	t.Run("an event changes other rows only by its effects", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		batch := worker.Batch(worker.Apply(t, worker.Command(id, "alice", Add("carol")), worker.Command(id, "alice", Rename("other")))...)
 		batch.Effects = nil
@@ -132,7 +132,7 @@ func testEffects(t *testing.T, subject Subject) {
 		require.Equal(t, event.GetKind(), stored[len(stored)-1].GetKind())
 	})
 
-	t.Run("an event of a later format is kept as it is", func(t *testing.T) {
+	t.Run("an event of a later format is stored unchanged", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		event := worker.Apply(t, worker.Command(id, "alice", Message("m")))[0]
 		event.Format, event.Commitment = 3, make([]byte, 32)

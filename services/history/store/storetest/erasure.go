@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// erased are the seqs of a verified log whose content is gone.
+// erased returns the seqs of a verified log whose content is erased.
 func erased(t *testing.T, s store.Store, id string) (seqs []uint64) {
 	t.Helper()
 	for _, event := range VerifyLog(t, s, id) {
@@ -27,7 +27,7 @@ func erased(t *testing.T, s store.Store, id string) (seqs []uint64) {
 
 func testErasure(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("a deleted message is gone with its edits and reactions, and answers stay", func(t *testing.T) {
+	t.Run("a deleted message is erased with its edits and reactions, and replies stay", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("2")), worker.Command(id, "alice", Edit(2, "3")), worker.Command(id, "bob", Reply("4", 2)),
 			worker.Command(id, "bob", React(2, "x", false)), worker.Command(id, "alice", Message("6")), worker.Command(id, "bob", React(6, "x", false)))
@@ -50,7 +50,7 @@ func testErasure(t *testing.T, subject Subject) {
 		require.Equal(t, []uint64{2}, erased(t, db, id))
 	})
 
-	t.Run("what comes after it in the batch stays", func(t *testing.T) {
+	t.Run("later events of the batch stay", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "bob", Message("2")), worker.Command(id, conversation.ServerUser, Erase(&conversationv1.Erase{Sender: "bob"})),
 			worker.Command(id, "bob", Message("4")))
@@ -87,13 +87,13 @@ func testErasure(t *testing.T, subject Subject) {
 				states, err := db.Conversations(t.Context(), []string{id})
 				require.NoError(t, err)
 				require.Equal(t, worker.States[id].Name, states[0].GetName())
-				require.Equal(t, name == "age", states[0].GetName() != "", "the name came of seq 6")
+				require.Equal(t, name == "age", states[0].GetName() != "", "the name was set by seq 6")
 				require.Len(t, facts(t, db, id, 2, "bob").GetReactions(), map[string]int{"seqs": 1, "sender": 0, "age": 1}[name])
 			})
 		}
 	})
 
-	t.Run("an event that comes without its content is kept so", func(t *testing.T) {
+	t.Run("an event that arrives without its content is stored without it", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		event := worker.Apply(t, worker.Command(id, "alice", Message("2")))[0]
 		event.Body, event.Salt = nil, nil

@@ -148,14 +148,13 @@ func testFeed(t *testing.T, subject Subject) {
 		}
 	})
 
-	t.Run("a reader that follows along sees everything in order", func(t *testing.T) {
+	t.Run("a concurrent reader sees everything in order", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		follow(t, db, worker, id)
 	})
 }
 
-// follow lets a reader follow the feed while a worker appends, with epochs that begin in between, and compares what it saw
-// with the log.
+// follow reads the feed while a worker appends, with epochs that begin in between, and compares the result with the log.
 func follow(t *testing.T, s store.Store, worker *Worker, id string) {
 	t.Helper()
 	const batches = 60
@@ -185,7 +184,7 @@ func follow(t *testing.T, s store.Store, worker *Worker, id string) {
 			case <-bell:
 			case <-time.After(store.FeedRecheck):
 			case <-ctx.Done():
-				require.Fail(t, "the reader did not hear of everything")
+				require.Fail(t, "the reader missed events")
 			}
 		}
 	}
@@ -195,8 +194,8 @@ func follow(t *testing.T, s store.Store, worker *Worker, id string) {
 	}
 }
 
-// wakeAcross waits for the bell of one store while another one appends. The first news may be lost, because the other does
-// not know yet that they are wanted.
+// wakeAcross waits for the bell of one store while another one appends. The first notification may be lost, because the
+// other store does not know yet that it is wanted.
 func wakeAcross(t *testing.T, reader, writer store.Store) {
 	t.Helper()
 	worker := NewWorker(writer, 3, &Clock{})

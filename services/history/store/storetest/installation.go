@@ -19,7 +19,7 @@ func testInstallation(t *testing.T, subject Subject) {
 		require.Equal(t, conversation.MaxLevel(), level)
 	})
 
-	t.Run("the level only rises, and what it rises above a build's does not open", func(t *testing.T) {
+	t.Run("the level only rises, and a build below it does not open the database", func(t *testing.T) {
 		db := subject.New(t)
 		for _, level := range []conversation.Level{40, 40, 41} {
 			require.NoError(t, db.RaiseLevel(t.Context(), level))
@@ -33,7 +33,7 @@ func testInstallation(t *testing.T, subject Subject) {
 		require.ErrorContains(t, err, "never lowered")
 	})
 
-	t.Run("a backup is marked at the present watermarks, or at those of when it was begun", func(t *testing.T) {
+	t.Run("a backup is marked at the current watermarks, or at those of its start", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		none, err := db.BackupMark(t.Context(), 3)
 		require.NoError(t, err)

@@ -15,8 +15,8 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// testInvariants lets two workers that both believe to own a partition send what they like: batches of new and repeated
-// commands, on states and watermarks that may be stale. Whatever the store answers, I1 (what was acknowledged is stored
+// testInvariants lets two workers that both believe that they own a partition send random batches: new and repeated
+// commands, with states and watermarks that may be stale. Whatever the store answers, I1 (each acknowledged event is stored
 // once, at the acknowledged seq), I2 (no hole) and I5 (no key twice) hold at the end.
 func testInvariants(t *testing.T, subject Subject) {
 	t.Helper()
@@ -24,12 +24,12 @@ func testInvariants(t *testing.T, subject Subject) {
 	invariants(t, db, db)
 }
 
-// invariants lets the two workers go through a store each, of one database.
+// invariants gives each of the two workers its own store of one database.
 func invariants(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	run := uint32(0)
 	rapid.Check(t, func(rt *rapid.T) {
-		// A partition and new conversations for each run, of one database: making one is what takes long.
+		// Each run has its own partition and new conversations in the same database, because making a database takes long.
 		run++
 		model := &model{t: t, acked: map[string]uint64{}}
 		model.workers[0] = NewWorker(stores[0], run%Partitions, &Clock{n: int64(run) * 1_000_000})
@@ -106,7 +106,7 @@ func (m *model) step(rt *rapid.T) {
 	}
 }
 
-// command is a new one or one that was sent before.
+// command returns a new command, or one that was sent before.
 func (m *model) command(rt *rapid.T, worker *Worker) *brokerv1.Command {
 	if len(m.sent) > 0 && rapid.IntRange(0, 9).Draw(rt, "again") == 0 {
 		return rapid.SampledFrom(m.sent).Draw(rt, "which")
@@ -133,7 +133,7 @@ func (m *model) drop(commands []*brokerv1.Command, duplicates []*historyv1.Dupli
 	return kept
 }
 
-// takeover makes a worker believe what is stored.
+// takeover sets a worker's state to the stored one.
 func (m *model) takeover(n int) {
 	ctx := context.WithoutCancel(m.t.Context())
 	watermark, err := m.workers[n].Store.Watermark(ctx, m.workers[n].Partition)

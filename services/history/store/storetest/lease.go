@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// long outlasts every test.
+// long is longer than every test.
 const long = 600_000
 
 func lease(t *testing.T, s store.Store, request *historyv1.LeaseRequest) *historyv1.LeaseResponse {
@@ -26,7 +26,7 @@ func lease(t *testing.T, s store.Store, request *historyv1.LeaseRequest) *histor
 
 func testLease(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("one takes all, two share, a stopping one hands over at once", func(t *testing.T) {
+	t.Run("one worker claims all, two share, a stopping one hands over at once", func(t *testing.T) {
 		db := subject.New(t)
 		first := lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long})
 		require.Len(t, first.GetHeld(), Partitions)
@@ -42,7 +42,7 @@ func testLease(t *testing.T, subject Subject) {
 		second = lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long})
 		require.Equal(t, surplus, second.GetHeld())
 
-		// It lists what it has finished; what it has not stays its own.
+		// The worker lists the partitions that it has finished; it keeps the others.
 		stopping := lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long, Stopping: true, Release: first.GetHeld()[:4]})
 		require.Equal(t, first.GetHeld()[4:], stopping.GetHeld())
 		require.Zero(t, stopping.GetShare())
@@ -53,14 +53,14 @@ func testLease(t *testing.T, subject Subject) {
 		require.Len(t, lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long}).GetHeld(), Partitions)
 	})
 
-	t.Run("leases of a silent worker run out", func(t *testing.T) {
+	t.Run("leases of a silent worker expire", func(t *testing.T) {
 		db := subject.New(t)
 		require.Len(t, lease(t, db, &historyv1.LeaseRequest{Worker: "silent", TtlMs: 1}).GetHeld(), Partitions)
 		require.Eventually(t, func() bool {
 			response, err := db.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "next", TtlMs: long})
 			return err == nil && len(response.GetHeld()) == Partitions && response.GetShare() == Partitions
 		}, time.Minute, time.Millisecond)
-		// Its leases were taken: coming back, it is one of two.
+		// Its leases were claimed: after its return there are two workers.
 		back := lease(t, db, &historyv1.LeaseRequest{Worker: "silent", TtlMs: long})
 		require.Empty(t, back.GetHeld())
 		require.Equal(t, uint32(Partitions/2), back.GetShare())
@@ -71,7 +71,7 @@ func testLease(t *testing.T, subject Subject) {
 		crowd(t, db)
 	})
 
-	t.Run("a wish moves a partition, and ends with its worker", func(t *testing.T) {
+	t.Run("a request moves a partition, and ends with its worker", func(t *testing.T) {
 		db := subject.New(t)
 		lease(t, db, &historyv1.LeaseRequest{Worker: "a", TtlMs: long})
 		lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long})
@@ -89,14 +89,14 @@ func testLease(t *testing.T, subject Subject) {
 		require.NoError(t, db.Move(t.Context(), 0, "b"))
 		lease(t, db, &historyv1.LeaseRequest{Worker: "b", TtlMs: long, Stopping: true, Release: []uint32{5, 6}})
 		require.Empty(t, leases(t, db).GetLeases()[0].GetWanted())
-		require.ErrorIs(t, db.Move(t.Context(), 0, "b"), store.ErrNoWorker, "one that stops is not live")
-		require.NoError(t, db.Move(t.Context(), 0, ""), "a wish can be taken back whoever is live")
+		require.ErrorIs(t, db.Move(t.Context(), 0, "b"), store.ErrNoWorker, "a stopping worker is not live")
+		require.NoError(t, db.Move(t.Context(), 0, ""), "a request can be withdrawn whichever worker is live")
 	})
 
-	t.Run("a wish for a silent worker is forgotten", func(t *testing.T) {
+	t.Run("a request for a silent worker is deleted", func(t *testing.T) {
 		db := subject.New(t)
 		lease(t, db, &historyv1.LeaseRequest{Worker: "stays", TtlMs: long})
-		require.Eventually(t, func() bool { // that short, it may be over before the wish is stored
+		require.Eventually(t, func() bool { // this lease is so short that it may expire before the request is stored
 			_, err := db.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "silent", TtlMs: 50})
 			return err == nil && db.Move(t.Context(), 3, "silent") == nil
 		}, time.Minute, time.Millisecond)
@@ -108,7 +108,7 @@ func testLease(t *testing.T, subject Subject) {
 		require.ErrorIs(t, db.Move(t.Context(), 3, "silent"), store.ErrNoWorker)
 	})
 
-	t.Run("leases are listed with who is live and where each partition stands", func(t *testing.T) {
+	t.Run("leases are listed with the live workers and each partition's watermark", func(t *testing.T) {
 		db := subject.New(t)
 		none := leases(t, db)
 		require.Empty(t, none.GetWorkers())
@@ -143,7 +143,7 @@ func testLease(t *testing.T, subject Subject) {
 			all, err = db.Leases(t.Context())
 			return err == nil && len(all.GetWorkers()) == 1 && all.GetLeases()[0].GetLiveForMs() <= 0
 		}, time.Minute, time.Millisecond)
-		require.Equal(t, "z", all.GetLeases()[0].GetWorker(), "it says who held it last")
+		require.Equal(t, "z", all.GetLeases()[0].GetWorker(), "the lease names its last owner")
 	})
 }
 
@@ -154,8 +154,8 @@ func leases(t *testing.T, s store.Store) *historyv1.ListLeasesResponse {
 	return response
 }
 
-// crowd lets workers claim, give back and be wished elsewhere all at once, through the stores in turn, until every partition
-// is held by one of them and every wish is fulfilled.
+// crowd lets workers claim, release and be requested for partitions all at once, through the stores in turn, until every
+// partition is owned by one of them and every request is fulfilled.
 func crowd(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	names := []string{"a", "b", "c", "d", "e"}
@@ -170,7 +170,7 @@ func crowd(t *testing.T, stores ...store.Store) {
 		return lease(t, stores[w%len(stores)], request)
 	}
 	held := make([]*historyv1.LeaseResponse, len(names))
-	for w := range names { // all are known before the first wish
+	for w := range names { // all workers are known before the first request
 		held[w] = tick(w, nil)
 	}
 	var running sync.WaitGroup
@@ -196,7 +196,7 @@ func crowd(t *testing.T, stores ...store.Store) {
 	}
 	slices.Sort(all)
 	require.Len(t, all, Partitions)
-	require.Len(t, slices.Compact(all), Partitions, "a partition is held twice")
+	require.Len(t, slices.Compact(all), Partitions, "a partition has two owners")
 	for _, lease := range leases(t, stores[0]).GetLeases() {
 		require.True(t, lease.GetWanted() == "" || lease.GetWanted() == lease.GetWorker(), "%v", lease)
 	}

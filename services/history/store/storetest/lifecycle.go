@@ -13,7 +13,7 @@ import (
 
 func testLifecycle(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("everything is there after opening again", func(t *testing.T) {
+	t.Run("everything is kept after reopening", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		want := worker.Commit(t, worker.Command(id, "alice", Message("kept")))
 		require.NoError(t, db.Close())
@@ -33,7 +33,7 @@ func testLifecycle(t *testing.T, subject Subject) {
 	t.Run("another number of partitions is refused with what to do", func(t *testing.T) {
 		db := subject.New(t)
 		_, err := db.Reopen(t.Context(), Partitions/2)
-		require.ErrorContains(t, err, "made with 16 partitions, not 8")
+		require.ErrorContains(t, err, "created with 16 partitions, not 8")
 		require.ErrorContains(t, err, "--nats.partitions=16")
 	})
 
@@ -99,7 +99,7 @@ func testLifecycle(t *testing.T, subject Subject) {
 		}
 	})
 
-	t.Run("a caller that has given up is told so", func(t *testing.T) {
+	t.Run("a caller that has cancelled gets the error of its context", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -107,7 +107,7 @@ func testLifecycle(t *testing.T, subject Subject) {
 		require.ErrorIs(t, err, context.Canceled)
 		_, err = db.Read(ctx, &historyv1.ReadRequest{ConversationId: id})
 		require.ErrorIs(t, err, context.Canceled)
-		// The store is as good as before.
+		// The store still works.
 		worker.Commit(t, worker.Command(id, "alice", Message("y")))
 	})
 }

@@ -69,7 +69,7 @@ func readings() map[string]given {
 		},
 		"duplicates": func(t *testing.T, _ *Database, worker *Worker, _ string, log []*conversationv1.Event) (events []*conversationv1.Event, err error) {
 			t.Helper()
-			duplicates, err := worker.Fork().Append(t.Context(), worker.Batch(log[1:]...)) // the first needs its effects
+			duplicates, err := worker.Fork().Append(t.Context(), worker.Batch(log[1:]...)) // the first event needs its effects
 			for _, duplicate := range duplicates {
 				events = append(events, duplicate.GetFirst())
 			}
@@ -78,8 +78,8 @@ func readings() map[string]given {
 	}
 }
 
-// logOfTen makes a log: 1 create, 2 and 3 messages, 4 carol comes, 5 edit of 2, 6 message, 7 carol's message, 8 carol leaves,
-// 9 edit of 6, 10 message.
+// logOfTen makes a log: 1 create, 2 and 3 messages, 4 carol joins, 5 edit of 2, 6 message, 7 carol's message, 8 carol
+// leaves, 9 edit of 6, 10 message.
 func logOfTen(t *testing.T, worker *Worker, id string) {
 	t.Helper()
 	worker.Commit(t, worker.Command(id, "alice", Message("2")), worker.Command(id, "bob", Message("3")), worker.Command(id, "alice", Add("carol")))
@@ -88,10 +88,10 @@ func logOfTen(t *testing.T, worker *Worker, id string) {
 	worker.Commit(t, worker.Command(id, "bob", Message("10")))
 }
 
-// testLinks checks the previous hash, which no table holds, on every way that an event is read.
+// testLinks checks the previous hash, which no table contains, for every way in which an event is read.
 func testLinks(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("every way to read gives the hash of the event before", func(t *testing.T) {
+	t.Run("every way to read returns the previous hash", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		logOfTen(t, worker, id)
 		check := func(name string) {
@@ -111,7 +111,7 @@ func testLinks(t *testing.T, subject Subject) {
 		check("erased")
 	})
 
-	t.Run("a missing row is named, and no event comes without its previous hash", func(t *testing.T) {
+	t.Run("a missing row is named, and no event is returned without its previous hash", func(t *testing.T) {
 		for missing := uint64(1); missing <= 9; missing++ {
 			db, worker, id := group(t, subject)
 			logOfTen(t, worker, id)
@@ -136,7 +136,7 @@ func testLinks(t *testing.T, subject Subject) {
 	t.Run("a missing row before a range", func(t *testing.T) {
 		for missing, request := range map[uint64]*historyv1.ReadRequest{
 			1: {Backward: true, Before: 3},
-			3: {Viewer: "carol", Backward: true, Before: 5}, // carol came with 4
+			3: {Viewer: "carol", Backward: true, Before: 5}, // carol joined with 4
 			5: {After: 5},
 		} {
 			db, worker, id := group(t, subject)

@@ -15,7 +15,7 @@ import (
 
 func testLists(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("a user's conversations by rising id, those of now only", func(t *testing.T) {
+	t.Run("a user's current conversations by rising id", func(t *testing.T) {
 		db := subject.New(t)
 		worker := NewWorker(db, 0, &Clock{})
 		var want []string
@@ -83,7 +83,7 @@ func testLists(t *testing.T, subject Subject) {
 		require.Equal(t, []string{"-", "0", "B", "_", "a", "b"}, got)
 	})
 
-	t.Run("only present members may list members", func(t *testing.T) {
+	t.Run("only current members may list members", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "bob", Leave()))
 		for _, request := range []*historyv1.ListMembersRequest{

@@ -14,7 +14,7 @@ import (
 
 func testMembers(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("the stored state is the one that apply has", func(t *testing.T) {
+	t.Run("the stored state equals the applied one", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Add("carol", "dave")), worker.Command(id, "bob", Leave()),
 			worker.Command(id, "alice", Remove("dave")), worker.Command(id, "carol", Rename("new name")))
@@ -52,7 +52,7 @@ func testMembers(t *testing.T, subject Subject) {
 		require.Equal(t, uint64(3), states[0].GetHead())
 	})
 
-	t.Run("a create and all that follows may share a batch", func(t *testing.T) {
+	t.Run("a create and all later events may share a batch", func(t *testing.T) {
 		db := subject.New(t)
 		worker := NewWorker(db, 0, &Clock{})
 		create := worker.CreateGroup("alice", "old", "bob")
@@ -65,7 +65,7 @@ func testMembers(t *testing.T, subject Subject) {
 		require.Len(t, VerifyLog(t, db, id), 4)
 	})
 
-	t.Run("memberships that cannot be are refused", func(t *testing.T) {
+	t.Run("impossible memberships are refused", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		for name, effect := range map[string]*historyv1.Effect{
 			"join twice":  {Effect: &historyv1.Effect_BeginMemberships{BeginMemberships: &historyv1.BeginMemberships{UserIds: []string{"bob"}}}},

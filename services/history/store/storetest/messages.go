@@ -37,7 +37,7 @@ func messageSeqs(page *historyv1.ReadMessagesResponse) string {
 
 func testMessages(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("messages as they are now", func(t *testing.T) {
+	t.Run("current messages", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		sent := worker.Commit(t, worker.Command(id, "alice", Message("2")), worker.Command(id, "bob", Message("3")))
 		edit := worker.Commit(t, worker.Command(id, "alice", Edit(2, "edited")))[0]
@@ -75,7 +75,7 @@ func testMessages(t *testing.T, subject Subject) {
 		}
 	})
 
-	t.Run("only present members, and only what they may see", func(t *testing.T) {
+	t.Run("only current members, and only what they may see", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("2")), worker.Command(id, "alice", Add("carol")), worker.Command(id, "alice", Message("4")),
 			worker.Command(id, "carol", Leave()), worker.Command(id, "alice", Message("6")))

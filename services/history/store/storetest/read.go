@@ -17,7 +17,7 @@ import (
 
 func itoa(i int) string { return strconv.Itoa(i) }
 
-// seqs writes a page shortly: "3 4 | hidden 1-2 | head 4 more member".
+// seqs formats a page in short form: "3 4 | hidden 1-2 | head 4 more member".
 func seqs(page *historyv1.ReadResponse) string {
 	var b strings.Builder
 	for _, event := range page.GetEvents() {
@@ -68,7 +68,7 @@ func testRead(t *testing.T, subject Subject) {
 			{"before the gap's end", "carol", &historyv1.ReadRequest{Backward: true, Before: 7, Limit: 2}, "5 4 | hidden 6-6| head 10 more"},
 			{"down to the first", "carol", &historyv1.ReadRequest{Backward: true, Before: 5}, "4 3 || head 10"},
 			{"before the first", "carol", &historyv1.ReadRequest{Backward: true, Before: 3}, "|| head 10"},
-			{"before what was not theirs", "carol", &historyv1.ReadRequest{Backward: true, Before: 99, Limit: 1}, "10 || head 10 more"},
+			{"before a stretch that was not theirs", "carol", &historyv1.ReadRequest{Backward: true, Before: 99, Limit: 1}, "10 || head 10 more"},
 			{"whole, newest first", "", &historyv1.ReadRequest{Backward: true, Limit: 2}, "12 11 || head 12 more"},
 			{"whole, before one", "", &historyv1.ReadRequest{Backward: true, Before: 1}, "|| head 12"},
 		} {
@@ -120,7 +120,7 @@ func testRead(t *testing.T, subject Subject) {
 		db.SetBody(t, id, 3, nil)
 		events := ReadAll(t, db, id)
 		require.Len(t, events, 5)
-		require.Empty(t, events[2].GetCommitment(), "nobody takes it for erased")
+		require.Empty(t, events[2].GetCommitment(), "it does not pass as erased")
 		requireBroken(t, events, 3)
 		changed, err := Message("changed").MarshalVT()
 		require.NoError(t, err)
@@ -135,7 +135,7 @@ func testRead(t *testing.T, subject Subject) {
 		db.Delete(t, id, 5)
 		page, err := db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
 		require.NoError(t, err)
-		require.Equal(t, "|| head 5", seqs(page), "the head shows that the end is missing, and nobody is sent round in circles")
+		require.Equal(t, "|| head 5", seqs(page), "the head shows that the end is missing, and the reader does not read in circles")
 	})
 
 	t.Run("commands are found by their key", func(t *testing.T) {
@@ -191,7 +191,7 @@ func testRead(t *testing.T, subject Subject) {
 	})
 }
 
-// requireBroken checks that verification names seq.
+// requireBroken checks that verification reports seq.
 func requireBroken(t *testing.T, events []*conversationv1.Event, seq uint64) {
 	t.Helper()
 	verifier := chain.From(0, chain.Zero)

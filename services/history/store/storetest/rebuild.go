@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// testRebuild checks I11: views that are made anew from the log are those that appends wrote, and so is the state.
+// testRebuild checks I11: views that are rebuilt from the log equal those that appends wrote, and so does the state.
 func testRebuild(t *testing.T, subject Subject) {
 	t.Helper()
 	db := subject.New(t)
@@ -39,7 +39,7 @@ func testRebuild(t *testing.T, subject Subject) {
 			}
 		}
 		before := viewsOf(t, db, id, users)
-		// What is stored does not matter: all of it is made anew.
+		// The stored views do not matter: all of them are rebuilt.
 		put := []*historyv1.MessageRow{{Seq: 1, Replies: 9}}
 		done, err := db.ReplaceViews(context.WithoutCancel(t.Context()), id, worker.States[id].Head, put, []*historyv1.Reaction{{Target: 1, UserId: "x", Emoji: "x", Seq: 1}})
 		require.NoError(t, err)
@@ -48,10 +48,10 @@ func testRebuild(t *testing.T, subject Subject) {
 		require.NoError(t, err)
 		require.Equal(t, before, viewsOf(t, db, id, users))
 		replayed := replay(t, db, id)
-		require.Equal(t, worker.States[id], replayed, "the state is that of the log, too")
+		require.Equal(t, worker.States[id], replayed, "the state equals that of the log, too")
 	})
 
-	t.Run("while the conversation moves on", func(t *testing.T) {
+	t.Run("while the conversation gets new events", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("2")))
 		var running sync.WaitGroup
@@ -78,7 +78,7 @@ func testRebuild(t *testing.T, subject Subject) {
 	})
 }
 
-// one is a store of one conversation.
+// one is a store with one conversation.
 type one struct {
 	store.Store
 	id string
@@ -129,7 +129,7 @@ func drawBody(rt *rapid.T, users []string, head uint64) (sender string, body *co
 	return conversation.ServerUser, Erase(&conversationv1.Erase{Seqs: []uint64{target}})
 }
 
-// viewsOf writes down all views of a conversation.
+// viewsOf formats all views of a conversation.
 func viewsOf(t *testing.T, s store.Store, id string, users []string) (views []string) {
 	t.Helper()
 	for _, event := range ReadAll(t, s, id) {

@@ -12,7 +12,7 @@ import (
 
 func testRecovery(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("raised epochs refuse who knows the old one, and tell readers that are beyond the log", func(t *testing.T) {
+	t.Run("after epochs are raised, workers with the old one are refused, and readers beyond the log get a fork", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("m")))
 		old := at(worker)
@@ -37,7 +37,7 @@ func testRecovery(t *testing.T, subject Subject) {
 		require.Greater(t, again[0].GetWatermark().GetEpoch(), raised[0].GetWatermark().GetEpoch())
 	})
 
-	t.Run("a loss that is accepted moves the watermark over it, in a new epoch", func(t *testing.T) {
+	t.Run("an accepted loss moves the watermark over it, in a new epoch", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		worker.Commit(t, worker.Command(id, "alice", Message("m")))
 		old := at(worker)

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// refusalOf is the refusal of a command at a time of the stream.
+// refusalOf returns the refusal of a command at a time of the stream.
 func refusalOf(w *Worker, id, sender string, attempt uint32, timeMs int64) *historyv1.Refusal {
 	return &historyv1.Refusal{
 		Command: &historyv1.CommandKey{ConversationId: id, Sender: sender, CommandId: w.clock.CommandID()}, Attempt: attempt,
@@ -84,7 +84,7 @@ func testRefusals(t *testing.T, subject Subject) {
 		requireProto(t, higher, listRefusals(t, db, 0)[0])
 	})
 
-	t.Run("a refusal that is answered again is remembered from then on", func(t *testing.T) {
+	t.Run("the lifetime of a refusal that is answered again starts anew", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		first := refusalOf(worker, id, "eve", 0, firstMs)
 		refuseAt(t, worker, firstMs, first)
@@ -93,7 +93,7 @@ func testRefusals(t *testing.T, subject Subject) {
 		refuseAt(t, worker, renewed.GetTimeMs(), renewed)
 		requireProto(t, renewed, listRefusals(t, db, 0)[0])
 
-		// The one in the table has expired: the new one takes its place in the same append that forgets old ones.
+		// The refusal in the table has expired: the new one replaces it in the same append that removes old ones.
 		late := proto.CloneOf(first)
 		late.TimeMs = renewed.GetTimeMs() + store.RefusalLifetimeMs + 1
 		refuseAt(t, worker, late.GetTimeMs(), late)
@@ -101,7 +101,7 @@ func testRefusals(t *testing.T, subject Subject) {
 		requireProto(t, late, listRefusals(t, db, 0)[0])
 	})
 
-	t.Run("after ten minutes of stream time they are forgotten, a few at a time", func(t *testing.T) {
+	t.Run("after ten minutes of stream time they are removed, a few at a time", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		var many []*historyv1.Refusal
 		for range 150 {
@@ -118,7 +118,7 @@ func testRefusals(t *testing.T, subject Subject) {
 		require.Len(t, listRefusals(t, db, 0), 3)
 	})
 
-	t.Run("a batch that is not committed leaves none", func(t *testing.T) {
+	t.Run("a batch that is not committed stores none", func(t *testing.T) {
 		db, worker, id := group(t, subject)
 		zombie := worker.Fork()
 		worker.Commit(t, worker.Command(id, "alice", Message("2")))

@@ -21,7 +21,7 @@ func revoke(t *testing.T, s store.Store, user string) int64 {
 	return beforeMs
 }
 
-// revocations asks page by page for what is new since a time, as a gateway that missed notices does.
+// revocations reads new revocations page by page since a time, as a gateway that missed notices does.
 func revocations(t *testing.T, s store.Store, sinceMs int64) []*historyv1.Revocation {
 	t.Helper()
 	var all []*historyv1.Revocation
@@ -49,7 +49,7 @@ func revokedBefore(t *testing.T, s store.Store, user string) int64 {
 
 func testRevocations(t *testing.T, subject Subject) {
 	t.Helper()
-	t.Run("it comes with the list of conversations, also with an empty one", func(t *testing.T) {
+	t.Run("the list of conversations contains the revocation, even if the list is empty", func(t *testing.T) {
 		db, _, _ := group(t, subject)
 		require.Zero(t, revokedBefore(t, db, "alice"))
 		begun := time.Now().UnixMilli()
@@ -64,7 +64,7 @@ func testRevocations(t *testing.T, subject Subject) {
 		require.Greater(t, again, nobody)
 		require.Equal(t, again, revokedBefore(t, db, "alice"))
 		all := revocations(t, db, 0)
-		require.Len(t, all, 2, "of each user only what is in force")
+		require.Len(t, all, 2, "of each user only the revocation in force")
 		require.Equal(t, "nobody", all[0].GetUserId())
 		require.Equal(t, "alice", all[1].GetUserId())
 		require.Len(t, revocations(t, db, nobody), 1)
@@ -82,13 +82,13 @@ func testRevocations(t *testing.T, subject Subject) {
 		}
 	})
 
-	t.Run("nothing is skipped between pages, however many come at once, and by whoever follows along", func(t *testing.T) {
+	t.Run("nothing is skipped between pages, however many are stored at once, nor by a concurrent reader", func(t *testing.T) {
 		db := subject.New(t)
 		storm(t, db, db)
 	})
 }
 
-// storm revokes many users at once through some stores, while somebody follows along through the first.
+// storm revokes many users at once through some stores, while a reader follows through the first.
 func storm(t *testing.T, stores ...store.Store) {
 	t.Helper()
 	const each, revokers = 300, 4

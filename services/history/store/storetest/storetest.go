@@ -1,5 +1,5 @@
-// Package storetest is the conformance suite of the store: what every database behind it has to do, and benchmarks that
-// show what it costs. It builds its logs with the real rules of conversations, so chains verify.
+// Package storetest is the conformance suite of the store: the behaviour that every database must have, and benchmarks of
+// its cost. It builds its logs with the real rules of conversations, so chains verify.
 package storetest
 
 import (
@@ -22,35 +22,35 @@ import (
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
-// Partitions is the number of partitions that Subject.Open is to ask for.
+// Partitions is the number of partitions that Subject.Open must be called with.
 const Partitions = 16
 
 // Subject is one implementation under test.
 type Subject struct {
-	// New makes an empty database and opens it; it is closed and removed with the test.
+	// New creates an empty database and opens it; it is closed and removed with the test.
 	New func(tb testing.TB) *Database
 }
 
 // Database is one database of an implementation.
 type Database struct {
 	store.Store
-	// Reopen closes nothing: it opens the same database once more, for the given number of partitions.
+	// Reopen opens the same database again, for the given number of partitions, without closing it first.
 	Reopen func(ctx context.Context, partitions int) (store.Store, error)
-	// SetBody overwrites the stored body of an event behind the store's back.
+	// SetBody overwrites the stored body of an event, bypassing the store.
 	SetBody func(tb testing.TB, conversationID string, seq uint64, body []byte)
-	// Delete removes an event behind the store's back.
+	// Delete removes an event, bypassing the store.
 	Delete func(tb testing.TB, conversationID string, seq uint64)
-	// Exec runs a statement behind the store's back, in a form that both databases understand.
+	// Exec runs a statement that both databases understand, bypassing the store.
 	Exec func(tb testing.TB, statement string)
-	// Count runs a query for one number behind the store's back.
+	// Count runs a query for one number, bypassing the store.
 	Count func(tb testing.TB, query string) int
-	// EventBytes gives the size of the table of events and of each of its indexes, by name.
+	// EventBytes returns the size of the table of events and of each of its indexes, by name.
 	EventBytes func(tb testing.TB) map[string]int
-	// OpenFormer makes a database of the former schema and tries to open it.
+	// OpenFormer creates a database with the former schema and tries to open it.
 	OpenFormer func(tb testing.TB) error
 }
 
-// FormerEvents makes what tells a database of the former schema: events without a format.
+// FormerEvents creates the table by which the former schema is recognised: events without a format.
 const FormerEvents = "CREATE TABLE events (conversation_id text, seq bigint, body bytea)"
 
 // Run runs the whole suite.
@@ -85,8 +85,8 @@ func Run(t *testing.T, subject Subject) {
 	}
 }
 
-// RunShared runs what matters when several services open one database: that each of them alone makes the same promises
-// and no two of them wait for each other.
+// RunShared runs the tests of several services that open one database: each of them keeps the same promises, and no two of
+// them deadlock.
 func RunShared(t *testing.T, subject Subject) {
 	t.Helper()
 	pair := func(t *testing.T) (one, other store.Store) {
@@ -138,14 +138,14 @@ func RunShared(t *testing.T, subject Subject) {
 	})
 }
 
-// Worker stands for a delivery worker: it applies commands to the states it believes in, and appends what comes of them.
+// Worker stands for a delivery worker: it applies commands to the states that it knows, and appends the events.
 type Worker struct {
 	Store     store.Store
 	Partition uint32
 	Watermark *historyv1.Watermark
 	States    map[string]*conversation.State
 	clock     *Clock
-	// effects are those of the events that were applied, by event; shared between forks.
+	// effects are the effects of the applied events, by event; shared between forks.
 	effects *sync.Map
 }
 
@@ -154,7 +154,7 @@ type Clock struct{ n int64 }
 
 const firstMs = 1_790_000_000_000
 
-// ClockAt makes a clock that begins after a number below 2^48: ids are apart where numbers are.
+// ClockAt makes a clock that begins after a number below 2^48: two clocks with distant numbers never make the same id.
 func ClockAt(begin int64) *Clock { return &Clock{n: begin} }
 
 // CommandID makes the next id, a UUIDv7 whose last 48 bits are the clock's number.
@@ -164,7 +164,7 @@ func (c *Clock) CommandID() string {
 	return fmt.Sprintf("%08x-%04x-7000-8000-%012x", ms>>16, ms&0xffff, c.n)
 }
 
-// NewWorker makes a worker of a partition that nothing was appended to.
+// NewWorker makes a worker of a partition to which nothing was appended.
 func NewWorker(s store.Store, partition uint32, clock *Clock) *Worker {
 	return &Worker{
 		Store: s, Partition: partition, Watermark: &historyv1.Watermark{},
@@ -172,7 +172,7 @@ func NewWorker(s store.Store, partition uint32, clock *Clock) *Worker {
 	}
 }
 
-// Fork is another worker with the same beliefs: the zombie and its successor.
+// Fork makes another worker with the same state: the zombie and its successor.
 func (w *Worker) Fork() *Worker {
 	fork := *w
 	fork.States = make(map[string]*conversation.State, len(w.States))
@@ -200,14 +200,14 @@ func (w *Worker) CreateGroup(sender, name string, members ...string) *brokerv1.C
 	return command
 }
 
-// CreateDirect makes the command that creates the direct conversation of two.
+// CreateDirect makes the command that creates the direct conversation of two users.
 func (w *Worker) CreateDirect(sender, other string) *brokerv1.Command {
 	return w.Command(conversation.DirectID(sender, other), sender, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 		Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{other},
 	}}})
 }
 
-// Apply applies commands to what the worker believes, and moves that on. It returns the events; refusals end the test.
+// Apply applies commands to the worker's states, and keeps the new states. It returns the events; a refusal fails the test.
 func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversationv1.Event {
 	tb.Helper()
 	events := make([]*conversationv1.Event, len(commands))
@@ -220,7 +220,8 @@ func (w *Worker) Apply(tb testing.TB, commands ...*brokerv1.Command) []*conversa
 	return events
 }
 
-// known is what is known of the events of a batch. Facts are made only for conversations in which something is referred to.
+// known is what is known about the events of a batch. Facts are made only for conversations in which a command refers to a
+// message.
 type known struct {
 	applied []conversation.Result
 	facts   map[string]*conversation.Facts
@@ -273,7 +274,7 @@ func (w *Worker) apply(tb testing.TB, command *brokerv1.Command, known *known) (
 	return result.Event, nil
 }
 
-// load asks the store for what commands refer to and what is not of the same batch.
+// load reads from the store the facts that commands refer to and that are not in the same batch.
 func (w *Worker) load(tb testing.TB, id string, facts *conversation.Facts, needs []conversation.Need) {
 	tb.Helper()
 	for _, need := range needs {
@@ -288,7 +289,7 @@ func (w *Worker) load(tb testing.TB, id string, facts *conversation.Facts, needs
 	}
 }
 
-// Batch makes the append of events on the worker's watermark, with their effects.
+// Batch makes the append of events at the worker's watermark, with their effects.
 func (w *Worker) Batch(events ...*conversationv1.Event) *historyv1.AppendRequest {
 	begin := w.Watermark.GetSequence()
 	next := &historyv1.Watermark{Stream: "1790000000000000000", Sequence: begin + uint64(max(1, len(events)))}
@@ -305,7 +306,7 @@ func (w *Worker) Batch(events ...*conversationv1.Event) *historyv1.AppendRequest
 	return batch
 }
 
-// Append commits a batch and moves the worker's watermark when it was committed.
+// Append commits a batch, and moves the worker's watermark if it was committed.
 func (w *Worker) Append(ctx context.Context, batch *historyv1.AppendRequest) ([]*historyv1.Duplicate, error) {
 	response, err := w.Store.Append(ctx, batch)
 	if err == nil && len(response.GetDuplicates()) == 0 {
@@ -315,7 +316,7 @@ func (w *Worker) Append(ctx context.Context, batch *historyv1.AppendRequest) ([]
 	return response.GetDuplicates(), err
 }
 
-// Commit applies commands and appends them; anything but success ends the test.
+// Commit applies commands and appends them; any error fails the test.
 func (w *Worker) Commit(tb testing.TB, commands ...*brokerv1.Command) []*conversationv1.Event {
 	tb.Helper()
 	events := w.Apply(tb, commands...)
@@ -325,52 +326,52 @@ func (w *Worker) Commit(tb testing.TB, commands ...*brokerv1.Command) []*convers
 	return events
 }
 
-// Message is the body of a message.
+// Message returns the body of a message.
 func Message(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
 }
 
-// Add is the body that adds members.
+// Add returns the body that adds members.
 func Add(members ...string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: members}}}
 }
 
-// Remove is the body that removes a member.
+// Remove returns the body that removes a member.
 func Remove(member string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: member}}}
 }
 
-// Leave is the body with which the sender leaves.
+// Leave returns the body with which the sender leaves.
 func Leave() *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Leave{Leave: &conversationv1.Leave{}}}
 }
 
-// Rename is the body that gives another name.
+// Rename returns the body that changes the name.
 func Rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
 
-// Reply is the body of a message that answers another one.
+// Reply returns the body of a message that replies to another one.
 func Reply(text string, to uint64) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text, ReplyTo: to}}}
 }
 
-// Edit is the body that gives a message another content.
+// Edit returns the body that changes the content of a message.
 func Edit(target uint64, text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: target, Text: text}}}
 }
 
-// Delete is the body that deletes a message.
+// Delete returns the body that deletes a message.
 func Delete(target uint64) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}}
 }
 
-// React is the body that adds a reaction, or takes it back.
+// React returns the body that adds or removes a reaction.
 func React(target uint64, emoji string, remove bool) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_React{React: &conversationv1.React{Target: target, Emoji: emoji, Remove: remove}}}
 }
 
-// Erase is the body that erases content; its sender is conversation.ServerUser.
+// Erase returns the body that erases content; its sender is conversation.ServerUser.
 func Erase(erase *conversationv1.Erase) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: erase}}
 }
@@ -393,7 +394,7 @@ func ReadAll(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
 	}
 }
 
-// VerifyLog checks I2 and I5 of one stored log: seq 1 to n without a hole, an unbroken chain, no command twice.
+// VerifyLog checks I2 and I5 for one stored log: seq 1 to n without a hole, an unbroken chain, no command twice.
 func VerifyLog(tb testing.TB, s store.Store, id string) []*conversationv1.Event {
 	tb.Helper()
 	events := ReadAll(tb, s, id)
