@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,14 +41,31 @@ type AdminConfig struct {
 // minToken is the shortest token that is accepted: shorter ones are guessed.
 const minToken = 16
 
-// Check tells whether something the service needs is there. It must return when its context ends.
+// Check reports whether something that the service needs is available. It must return when its context ends. An error makes the
+// service not ready, unless it is made by Degraded.
 type Check = func(ctx context.Context) error
+
+// Degraded marks the error of a check as one that leaves the service ready: it goes on with less. /readyz reports it and
+// answers 200. Use it for a dependency that all instances share and that the service can run without for a while: if its outage
+// made every instance not ready, a load balancer would cut off all clients at once.
+func Degraded(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &degradedError{err}
+}
+
+type degradedError struct{ cause error }
+
+func (e *degradedError) Error() string { return e.cause.Error() }
+func (e *degradedError) Unwrap() error { return e.cause }
 
 // Admin is the HTTP server for operators:
 //
 //	/metrics           metrics in Prometheus or OpenMetrics form
 //	/livez, /healthz   200 as long as the process answers; never depends on anything else
-//	/readyz            200 when the service can do its work, 503 when not, with the reasons for callers with the token
+//	/readyz            200 when the service can do its work, 503 when not, with the reasons for callers with the token;
+//	                   200 with "degraded" when it serves without something it needs (see Degraded)
 //	/debug/pprof/      Go's profiles
 //
 // and what the service adds with Handle. All but the second and third ask for the token.
@@ -159,7 +177,8 @@ func live(w http.ResponseWriter, _ *http.Request) {
 type readiness struct {
 	Ready    bool              `json:"ready"`
 	Draining bool              `json:"draining"`
-	Checks   map[string]string `json:"checks"` // name → "ok" or what is wrong
+	Degraded bool              `json:"degraded,omitempty"` // a check failed that does not count against Ready
+	Checks   map[string]string `json:"checks"`             // name → "ok", what is wrong, or "degraded: " and what is wrong
 }
 
 func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
@@ -184,7 +203,10 @@ func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
 func (r readiness) withoutReasons() readiness {
 	checks := make(map[string]string, len(r.Checks))
 	for name, result := range r.Checks {
-		if result != checkPassed {
+		switch {
+		case strings.HasPrefix(result, checkDegraded):
+			result = "degraded"
+		case result != checkPassed:
 			result = "failed"
 		}
 		checks[name] = result
@@ -193,7 +215,10 @@ func (r readiness) withoutReasons() readiness {
 	return r
 }
 
-const checkPassed = "ok"
+const (
+	checkPassed   = "ok"
+	checkDegraded = "degraded: " // begins the result of a check that failed with Degraded
+)
 
 // check tells how the service is. Anybody may ask and checks call other services, so who asks meanwhile gets the same answer.
 func (a *Admin) check() readiness {
@@ -202,7 +227,9 @@ func (a *Admin) check() readiness {
 	answer.Checks, _ = results.(map[string]string) // always is one
 	answer.Ready = !answer.Draining
 	for _, result := range answer.Checks {
-		answer.Ready = answer.Ready && result == checkPassed
+		degraded := strings.HasPrefix(result, checkDegraded)
+		answer.Degraded = answer.Degraded || degraded
+		answer.Ready = answer.Ready && (degraded || result == checkPassed)
 	}
 	return answer
 }
@@ -217,7 +244,11 @@ func (a *Admin) runChecks() map[string]string {
 	for name, check := range a.checks {
 		running.Go(func() {
 			result := checkPassed
-			if err := check(ctx); err != nil {
+			var degraded *degradedError
+			switch err := check(ctx); {
+			case errors.As(err, &degraded):
+				result = checkDegraded + err.Error()
+			case err != nil:
 				result = err.Error()
 			}
 			mu.Lock()

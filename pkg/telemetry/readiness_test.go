@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -37,6 +38,34 @@ func TestReasonsAreForOperators(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, response.Code)
 		require.JSONEq(t, `{"ready":false,"draining":false,"checks":{"nats":"ok","history":"`+reason+`"}}`, response.Body.String())
 	}
+}
+
+// A degraded check is reported, to operators with its reason, and does not make the service unready. It does not hide one that
+// does.
+func TestADegradedServiceIsReady(t *testing.T) {
+	const token = "0123456789abcdef"
+	var nats error
+	a, err := NewAdmin(AdminConfig{Listen: "127.0.0.1:0", Token: token}, Discard(), map[string]Check{
+		"nats": func(context.Context) error { return nats },
+		"history": func(context.Context) error {
+			return fmt.Errorf("read heads: %w", Degraded(errors.New("10.1.2.3 is away")))
+		},
+		"fine": func(context.Context) error { return Degraded(nil) },
+	})
+	require.NoError(t, err)
+	defer a.listener.Close()
+	for shown, result := range map[string]string{token: "degraded: read heads: 10.1.2.3 is away", "": "degraded"} {
+		response := askReady(t.Context(), a, shown)
+		require.Equal(t, http.StatusOK, response.Code)
+		require.JSONEq(t, `{"ready":true,"draining":false,"degraded":true,"checks":{"nats":"ok","fine":"ok","history":"`+result+`"}}`, response.Body.String())
+	}
+	nats = errors.New("not connected")
+	response := askReady(t.Context(), a, "")
+	require.Equal(t, http.StatusServiceUnavailable, response.Code)
+	require.JSONEq(t, `{"ready":false,"draining":false,"degraded":true,"checks":{"nats":"failed","fine":"ok","history":"degraded"}}`, response.Body.String())
+	nats = nil
+	a.SetReady(false)
+	require.Equal(t, http.StatusServiceUnavailable, askReady(t.Context(), a, "").Code, "a drain counts")
 }
 
 // Everybody may ask whether a service is ready. However many do, what it depends on is asked once; and one who goes away takes

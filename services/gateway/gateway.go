@@ -241,7 +241,8 @@ func (g *Gateway) pendingCommands() int {
 	return 0
 }
 
-// Checks are the conditions for readiness: without NATS or the store a client would connect only to wait.
+// Checks are the conditions for readiness: NATS at any time, and the store until it has answered once. Later outages of the
+// store are reported as degraded.
 func (g *Gateway) Checks() map[string]telemetry.Check {
 	return map[string]telemetry.Check{
 		"gateway": func(context.Context) error {

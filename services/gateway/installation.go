@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/telemetry"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -44,15 +45,19 @@ type installation struct {
 // level is the installation's protocol level as this gateway knows it; 0 before the store has answered. It never falls.
 func (i *installation) level() conversation.Level { return conversation.Level(i.known.Load()) }
 
-// check reports whether the store is ready.
+// check reports whether the store is available. Before this gateway knows the installation's level it refuses clients, so it
+// is not ready. Later an outage of the store makes it degraded: it keeps its connections and takes new ones, and live messages
+// resume when the store is back. It makes all gateways degraded at once; if none were ready, nobody could connect at all.
 func (i *installation) check(ctx context.Context) error {
-	if _, err := i.history.Heads(ctx, &historyv1.HeadsRequest{}); err != nil {
+	_, err := i.history.Heads(ctx, &historyv1.HeadsRequest{})
+	switch {
+	case i.level() != 0:
+		return telemetry.Degraded(err)
+	case err != nil:
 		return err
-	}
-	if i.level() == 0 {
+	default:
 		return errors.New("the installation's protocol level is not known yet")
 	}
-	return nil
 }
 
 // agree reads from the store the settings that all parts of the installation must agree on. The error wraps ErrMismatch if this

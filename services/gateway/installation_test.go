@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/telemetry"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -73,6 +76,47 @@ func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 	require.NoError(t, g.installation.agree(t.Context()))
 	require.Nil(t, g.gate.Admit(attempt, "192.0.2.1"))
 	require.NoError(t, g.Checks()["history"](t.Context()))
+}
+
+// A database outage reaches every gateway at the same moment. If it made them not ready, the Kubernetes Service would have no
+// endpoints left, and clients would lose the connections on which they wait for it to end.
+func TestAnOutageOfTheStoreLeavesGatewaysReady(t *testing.T) {
+	store := &gatewaytest.Store{Partitions: 4, Level: 1, Down: true}
+	g := newGateway(t, nil, store)
+	readiness := func() (code int, body string) {
+		admin, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: "127.0.0.1:0"}, telemetry.Discard(),
+			map[string]telemetry.Check{"history": g.Checks()["history"]})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- admin.Run(ctx) }()
+		defer func() {
+			stop()
+			require.NoError(t, <-ended)
+		}()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin.Addr()+"/readyz", http.NoBody)
+		require.NoError(t, err)
+		request.Close = true
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return response.StatusCode, string(text)
+	}
+	code, body := readiness()
+	require.Equal(t, http.StatusServiceUnavailable, code, "a gateway that never reached the store: %s", body)
+
+	store.Set(func() { store.Down = false })
+	require.NoError(t, g.installation.agree(t.Context()))
+	code, body = readiness()
+	require.Equal(t, http.StatusOK, code)
+	require.JSONEq(t, `{"ready":true,"draining":false,"checks":{"history":"ok"}}`, body)
+
+	store.Set(func() { store.Down = true })
+	code, body = readiness()
+	require.Equal(t, http.StatusOK, code, body)
+	require.JSONEq(t, `{"ready":true,"draining":false,"degraded":true,"checks":{"history":"degraded: `+gatewaytest.ErrDown.Error()+`"}}`, body)
 }
 
 // secret signs the tokens of tests.
