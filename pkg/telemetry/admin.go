@@ -2,14 +2,12 @@ package telemetry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,25 +39,6 @@ type AdminConfig struct {
 // minToken is the shortest token that is accepted: shorter ones are guessed.
 const minToken = 16
 
-// Check reports whether something that the service needs is available. It must return when its context ends. An error makes the
-// service not ready, unless it is made by Degraded.
-type Check = func(ctx context.Context) error
-
-// Degraded marks the error of a check as one that leaves the service ready: it goes on with less. /readyz reports it and
-// answers 200. Use it for a dependency that all instances share and that the service can run without for a while: if its outage
-// made every instance not ready, a load balancer would cut off all clients at once.
-func Degraded(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &degradedError{err}
-}
-
-type degradedError struct{ cause error }
-
-func (e *degradedError) Error() string { return e.cause.Error() }
-func (e *degradedError) Unwrap() error { return e.cause }
-
 // Admin is the HTTP server for operators:
 //
 //	/metrics           metrics in Prometheus or OpenMetrics form
@@ -68,7 +47,7 @@ func (e *degradedError) Unwrap() error { return e.cause }
 //	                   200 with "degraded" when it serves without something it needs (see Degraded)
 //	/debug/pprof/      Go's profiles
 //
-// and what the service adds with Handle. All but the second and third ask for the token.
+// and what the service adds with Handle. Only the probes (the second and third) answer without the token.
 type Admin struct {
 	probes   *http.ServeMux // open to everybody; hands everything else to mux, behind the guard
 	mux      *http.ServeMux
@@ -79,6 +58,9 @@ type Admin struct {
 	checking singleflight.Group
 	running  context.Context //nolint:containedctx // what requests share ends with the server, not with one of them
 	draining atomic.Bool
+
+	mu     sync.Mutex
+	states map[string]state // by check
 }
 
 // NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
@@ -87,15 +69,15 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if cfg.Token != "" && len(cfg.Token) < minToken {
 		return nil, fmt.Errorf("admin server: the token has %d characters; at least %d are needed", len(cfg.Token), minToken)
 	}
-	a := &Admin{mux: http.NewServeMux(), guard: newGuard(cfg.Token), checks: checks, running: context.Background()}
+	a := &Admin{mux: http.NewServeMux(), guard: newGuard(cfg.Token), checks: checks, running: context.Background(), states: map[string]state{}}
 	errorLog := slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)
 	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
 	}))
 	a.probes = http.NewServeMux()
-	a.probes.HandleFunc("GET /livez", live)
-	a.probes.HandleFunc("GET /healthz", live)
-	a.probes.HandleFunc("GET /readyz", a.ready)
+	for pattern, handler := range map[string]http.HandlerFunc{"GET /livez": live, "GET /healthz": live, "GET /readyz": a.ready} {
+		a.probes.HandleFunc(pattern, handler)
+	}
 	if cfg.Pprof {
 		a.Handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
 		a.Handle("/debug/pprof/cmdline", http.HandlerFunc(pprof.Cmdline))
@@ -121,7 +103,9 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 }
 
 // Handle adds a handler for a pattern of http.ServeMux. It must not be called any more once Run is.
-func (a *Admin) Handle(pattern string, handler http.Handler) { a.mux.Handle(pattern, handler) }
+func (a *Admin) Handle(pattern string, handler http.Handler) {
+	a.mux.Handle(pattern, handler)
+}
 
 // Addr is the address it listens on; empty when it is off.
 func (a *Admin) Addr() string {
@@ -171,91 +155,4 @@ func (a *Admin) Run(ctx context.Context) error {
 func live(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte("ok\n"))
-}
-
-// readiness is the answer of /readyz.
-type readiness struct {
-	Ready    bool              `json:"ready"`
-	Draining bool              `json:"draining"`
-	Degraded bool              `json:"degraded,omitempty"` // a check failed that does not count against Ready
-	Checks   map[string]string `json:"checks"`             // name → "ok", what is wrong, or "degraded: " and what is wrong
-}
-
-func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
-	answer := a.check()
-	if !a.guard.lets(r) {
-		answer = answer.withoutReasons()
-	}
-	body, err := json.Marshal(answer)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	if !answer.Ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	_, _ = w.Write(append(body, '\n'))
-}
-
-// withoutReasons is what anybody may know: reasons may name hosts and addresses.
-func (r readiness) withoutReasons() readiness {
-	checks := make(map[string]string, len(r.Checks))
-	for name, result := range r.Checks {
-		switch {
-		case strings.HasPrefix(result, checkDegraded):
-			result = "degraded"
-		case result != checkPassed:
-			result = "failed"
-		}
-		checks[name] = result
-	}
-	r.Checks = checks
-	return r
-}
-
-const (
-	checkPassed   = "ok"
-	checkDegraded = "degraded: " // begins the result of a check that failed with Degraded
-)
-
-// check tells how the service is. Anybody may ask and checks call other services, so who asks meanwhile gets the same answer.
-func (a *Admin) check() readiness {
-	results, _, _ := a.checking.Do("", func() (any, error) { return a.runChecks(), nil })
-	answer := readiness{Draining: a.draining.Load()}
-	answer.Checks, _ = results.(map[string]string) // always is one
-	answer.Ready = !answer.Draining
-	for _, result := range answer.Checks {
-		degraded := strings.HasPrefix(result, checkDegraded)
-		answer.Degraded = answer.Degraded || degraded
-		answer.Ready = answer.Ready && (degraded || result == checkPassed)
-	}
-	return answer
-}
-
-// runChecks runs the checks side by side: what is slow must not hide what is broken.
-func (a *Admin) runChecks() map[string]string {
-	ctx, cancel := context.WithTimeout(a.running, checkTimeout)
-	defer cancel()
-	results := make(map[string]string, len(a.checks))
-	var mu sync.Mutex
-	var running sync.WaitGroup
-	for name, check := range a.checks {
-		running.Go(func() {
-			result := checkPassed
-			var degraded *degradedError
-			switch err := check(ctx); {
-			case errors.As(err, &degraded):
-				result = checkDegraded + err.Error()
-			case err != nil:
-				result = err.Error()
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			results[name] = result
-		})
-	}
-	running.Wait()
-	return results
 }
