@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,10 +48,12 @@ const minToken = 16
 //	                   200 with "degraded" when it serves without something it needs (see Degraded)
 //	/debug/pprof/      Go's profiles
 //
-// and what the service adds with Handle. Only the probes (the second and third) answer without the token.
+// and what the service adds with Handle. Only the probes (the second and third) answer without the token. Requests that a browser
+// makes for another site are refused, see sameSite.
 type Admin struct {
 	probes   *http.ServeMux // open to everybody; hands everything else to mux, behind the guard
 	mux      *http.ServeMux
+	routes   []string // the patterns of both
 	guard    guard
 	server   *http.Server
 	listener net.Listener // nil when off
@@ -77,6 +80,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	a.probes = http.NewServeMux()
 	for pattern, handler := range map[string]http.HandlerFunc{"GET /livez": live, "GET /healthz": live, "GET /readyz": a.ready} {
 		a.probes.HandleFunc(pattern, handler)
+		a.routes = append(a.routes, pattern)
 	}
 	if cfg.Pprof {
 		a.Handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
@@ -98,14 +102,18 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	}
 	a.listener = listener
 	a.probes.Handle("/", a.guard.before(a.mux))
-	a.server = &http.Server{Handler: a.probes, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
+	a.server = &http.Server{Handler: sameSite(a.probes), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
 	return a, nil
 }
 
 // Handle adds a handler for a pattern of http.ServeMux. It must not be called any more once Run is.
 func (a *Admin) Handle(pattern string, handler http.Handler) {
 	a.mux.Handle(pattern, handler)
+	a.routes = append(a.routes, pattern)
 }
+
+// Routes returns the patterns that the server answers, for tests that must try all of them.
+func (a *Admin) Routes() []string { return slices.Sorted(slices.Values(a.routes)) }
 
 // Addr is the address it listens on; empty when it is off.
 func (a *Admin) Addr() string {

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// guard tells operators from others. Without a token those are operators who speak to the machine itself, see sameMachine.
+// guard tells operators from others. Without a token the server listens on loopback only, and operators are all who reach it
+// directly, under a name that only this machine has.
 type guard struct {
 	token bool
 	want  [sha256.Size]byte
@@ -21,7 +22,7 @@ func newGuard(token string) guard {
 // lets reports whether a request is an operator's.
 func (g guard) lets(r *http.Request) bool {
 	if !g.token {
-		return sameMachine(r)
+		return isForOwnName(r) && !isForwarded(r)
 	}
 	shown := sha256.Sum256([]byte(shownToken(r))) // hashed, so that comparing takes the same time for any length
 	return subtle.ConstantTimeCompare(shown[:], g.want[:]) == 1
@@ -35,9 +36,11 @@ func (g guard) before(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		case g.token:
 			w.Header().Set("WWW-Authenticate", `Basic realm="the admin token is the password", charset="UTF-8"`)
-			http.Error(w, "show the admin token: as a bearer token, or as the password of any user", http.StatusUnauthorized)
+			refuseToken.write(w)
+		case !isForOwnName(r):
+			refuseHost.write(w)
 		default:
-			http.Error(w, "ask for localhost or an address", http.StatusForbidden)
+			refuseForwarded.write(w)
 		}
 	})
 }
@@ -50,14 +53,24 @@ func shownToken(r *http.Request) string {
 	return token
 }
 
-// sameMachine refuses requests that were sent to a name other than localhost: a page on the web can make a browser on this
-// machine send those, by letting its own name point to 127.0.0.1, and read the answers.
-func sameMachine(r *http.Request) bool {
+// isForOwnName reports whether the request was sent to localhost or an address. A page on the web can let its own name point to
+// 127.0.0.1 (DNS rebinding); then the browser lets it read the answers, but sends that name.
+func isForOwnName(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")) != nil
+}
+
+// isForwarded reports whether a proxy says that the request comes from somebody else.
+func isForwarded(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
+		if r.Header.Get(name) != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // isLoopback reports whether only this machine can reach the address.
