@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -77,7 +76,8 @@ type Service struct {
 	leases   *lease.Manager
 	fleet    *fleet.Fleet
 	running  sync.WaitGroup // the running partition workers
-	level    atomic.Uint32  // the installation's level, as last read
+
+	installation *installation
 
 	making sync.Mutex // held while streams are created
 
@@ -119,6 +119,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	})
 	s.fleet = fleet.New(fleet.Config{NATS: deps.NATS, Service: "delivery", Instance: worker, Log: deps.Log})
 	s.fleet.RegisterService(questions(), s)
+	s.installation = &installation{
+		history: deps.History, fleet: s.fleet, worker: worker, partitions: deps.Broker.Partitions, log: deps.Log,
+	}
 	return s, nil
 }
 
@@ -131,7 +134,7 @@ func (s *Service) Fleet() *fleet.Fleet { return s.fleet }
 // Run works until ctx ends, then releases all partitions. It may be called once. It returns ErrLevel or ErrPartitions if the
 // worker does not match the installation.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.awaitInstallation(ctx); err != nil || ctx.Err() != nil {
+	if err := s.installation.await(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	nc := s.deps.NATS
@@ -195,7 +198,7 @@ func (s *Service) startPartition(p int, ended func()) lease.Assignment {
 	}
 	o := partition.NewWorker(partition.Deps{
 		Name: s.worker, Partition: p, Partitions: s.deps.Broker.Partitions, Config: s.cfg.ofPartition(),
-		NATS: s.deps.NATS, JS: s.js, History: s.deps.History, EnsureStream: s.ensureStreams, HandOver: s.handOver,
+		NATS: s.deps.NATS, JS: s.js, History: s.deps.History, EnsureStream: s.ensureStreams, HandOver: s.installation.handOver,
 		Acknowledged: s.acknowledged[p], Log: s.deps.Log.With("partition", p), Metrics: s.metrics,
 		Recorder: s.recorder, Tracer: s.tracer, Now: s.deps.Now,
 	}, cancel)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -13,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/fleet"
 )
 
 const (
@@ -51,20 +53,31 @@ func RaiseLevel(ctx context.Context, history historyv1.HistoryServiceClient, log
 	return conversation.Level(raised.GetLevel()), nil
 }
 
-// awaitInstallation reads the installation's settings, and returns an error if this worker does not match them. It waits while
-// the history service is unavailable.
-func (s *Service) awaitInstallation(ctx context.Context) error {
+// installation is the installation of which a worker is a part, as the history service describes it. It is safe for concurrent
+// use. All fields but level are required.
+type installation struct {
+	history    historyv1.HistoryServiceClient
+	fleet      *fleet.Fleet
+	worker     string // this one
+	partitions int    // as this worker is configured
+	log        *slog.Logger
+	level      atomic.Uint32 // as last heard of
+}
+
+// await reads the installation's settings, and returns an error if this worker does not match them. It waits while the history
+// service is unavailable.
+func (i *installation) await(ctx context.Context) error {
 	for complained := false; ; {
-		installation, err := s.installation(ctx)
+		settings, err := i.read(ctx)
 		if err == nil {
-			return s.fits(installation)
+			return i.fits(settings)
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // stopped before it began
 		}
 		if !complained {
 			complained = true
-			s.deps.Log.Warn("the history service is unavailable; trying again", "error", err)
+			i.log.Warn("the history service is unavailable; trying again", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -74,46 +87,47 @@ func (s *Service) awaitInstallation(ctx context.Context) error {
 	}
 }
 
-func (s *Service) installation(ctx context.Context) (*historyv1.GetInstallationResponse, error) {
+// read reads the settings, and notes the level.
+func (i *installation) read(ctx context.Context) (*historyv1.GetInstallationResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, installationTimeout)
 	defer cancel()
-	installation, err := s.deps.History.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
+	settings, err := i.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{})
 	if err == nil {
-		s.level.Store(installation.GetLevel())
+		i.level.Store(settings.GetLevel())
 	}
-	return installation, err
+	return settings, err
 }
 
-// fits checks that this worker may take part in an installation.
-func (s *Service) fits(installation *historyv1.GetInstallationResponse) error {
-	if level := conversation.Level(installation.GetLevel()); level > conversation.MaxLevel() {
+// fits checks that this worker may take part.
+func (i *installation) fits(settings *historyv1.GetInstallationResponse) error {
+	if level := conversation.Level(settings.GetLevel()); level > conversation.MaxLevel() {
 		return fmt.Errorf("%w: level %d, this version knows %d", ErrLevel, level, conversation.MaxLevel())
 	}
-	if theirs := int(installation.GetPartitions()); theirs != s.deps.Broker.Partitions {
+	if theirs := int(settings.GetPartitions()); theirs != i.partitions {
 		return fmt.Errorf("%w: this worker has %d (nats.partitions), history %d; it is fixed for the life of an installation",
-			ErrPartitions, s.deps.Broker.Partitions, theirs)
+			ErrPartitions, i.partitions, theirs)
 	}
 	return nil
 }
 
 // admits reports whether the installation's level allows a level. The level only rises, so it is read again only if it seems too
 // low.
-func (s *Service) admits(ctx context.Context, level conversation.Level) bool {
-	if level > conversation.Level(s.level.Load()) {
-		if _, err := s.installation(ctx); err != nil {
+func (i *installation) admits(ctx context.Context, level conversation.Level) bool {
+	if level > conversation.Level(i.level.Load()) {
+		if _, err := i.read(ctx); err != nil {
 			return false
 		}
 	}
-	return level <= conversation.Level(s.level.Load())
+	return level <= conversation.Level(i.level.Load())
 }
 
 // handOver moves a partition to a live worker that knows a level. It returns that worker's name, or empty if there is none.
-func (s *Service) handOver(ctx context.Context, partition int, level conversation.Level) (string, error) {
+func (i *installation) handOver(ctx context.Context, partition int, level conversation.Level) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	var able []string
-	for _, member := range s.fleet.Members("delivery") {
-		if member.Level >= level && member.Instance != s.worker {
+	for _, member := range i.fleet.Members("delivery") {
+		if member.Level >= level && member.Instance != i.worker {
 			able = append(able, member.Instance)
 		}
 	}
@@ -121,7 +135,7 @@ func (s *Service) handOver(ctx context.Context, partition int, level conversatio
 		return "", nil
 	}
 	worker := able[rand.N(len(able))]
-	_, err := s.deps.History.MovePartition(ctx, &historyv1.MovePartitionRequest{Partition: uint32(partition), Worker: worker})
+	_, err := i.history.MovePartition(ctx, &historyv1.MovePartitionRequest{Partition: uint32(partition), Worker: worker})
 	if err != nil {
 		return "", fmt.Errorf("move partition %d to %s: %w", partition, worker, err)
 	}

@@ -1,6 +1,10 @@
 package delivery
 
 import (
+	"slices"
+
+	"google.golang.org/grpc"
+
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/rpc"
@@ -17,4 +21,11 @@ func Policy() rpc.Policy {
 		"ListPartitions": askers,
 		"Explain":        askers,
 	})
+}
+
+// questions lists the methods that other workers may call over NATS on behalf of an operator: only those that change nothing.
+func questions() *grpc.ServiceDesc {
+	desc := deliveryv1.DeliveryService_ServiceDesc
+	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Submit" })
+	return &desc
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -26,13 +25,6 @@ import (
 func (s *Service) Register(server rpc.Registrar) {
 	server.Allow(Policy())
 	deliveryv1.RegisterDeliveryServiceServer(server, s)
-}
-
-// questions lists the methods that other workers may call over NATS on behalf of an operator: only those that change nothing.
-func questions() *grpc.ServiceDesc {
-	desc := deliveryv1.DeliveryService_ServiceDesc
-	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return m.MethodName == "Submit" })
-	return &desc
 }
 
 var errNotRunning = status.Error(codes.Unavailable, "this worker is not running; ask another one")
@@ -56,7 +48,7 @@ func (s *Service) Submit(ctx context.Context, request *deliveryv1.SubmitRequest)
 	if err != nil {
 		return nil, err
 	}
-	if !s.admits(ctx, conversation.Level(made.GetLevel())) {
+	if !s.installation.admits(ctx, conversation.Level(made.GetLevel())) {
 		return nil, status.Errorf(codes.FailedPrecondition,
 			"body: needs protocol level %d; raise the installation's with runnel admin level --raise %d", made.GetLevel(), made.GetLevel())
 	}
