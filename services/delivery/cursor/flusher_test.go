@@ -112,9 +112,19 @@ func flushing(source Source, store Store) (f *Flusher, receipts *[]*conversation
 	return &Flusher{
 		Source: source, Store: store, Interval: time.Second, Timeout: 3 * time.Second,
 		Publish:  func(r *conversationv1.Receipt) { *receipts = append(*receipts, r) },
-		Flushed:  prometheus.NewHistogram(prometheus.HistogramOpts{}),
+		Flushed:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "flushed_cursors", Help: "Cursors stored at once."}),
 		Failures: prometheus.NewCounter(prometheus.CounterOpts{}),
 	}, receipts
+}
+
+// sumOf is the sum of what a histogram observed.
+func sumOf(t *testing.T, observed prometheus.Observer) float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	require.NoError(t, registry.Register(observed.(prometheus.Collector)))
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	return families[0].GetMetric()[0].GetHistogram().GetSampleSum()
 }
 
 // many is a store that keeps the size and the deadline of each call, and fails one of them.
@@ -172,6 +182,7 @@ func TestManyCursors(t *testing.T) {
 		require.Len(t, store.users, 2*rpc.MaxItems+1)
 		require.Len(t, *receipts, 2*rpc.MaxItems+1)
 		require.Equal(t, 1, source.times)
+		require.InDelta(t, 3*rpc.MaxItems+1, sumOf(t, f.Flushed), 0, "what a call stored")
 		require.Empty(t, pending.Cursors)
 		require.Empty(t, pending.Receipts)
 	})

@@ -191,7 +191,7 @@ func TestPoison(t *testing.T) {
 	letters := b.store.DeadLetters()
 	require.Len(t, letters, 1)
 	require.EqualValues(t, 3, letters[0].GetSequence())
-	require.Contains(t, letters[0].GetReason(), "the store does not take it")
+	require.Contains(t, letters[0].GetReason(), "InvalidArgument")
 	results, events := b.told()
 	require.Equal(t, []uint64{1, 2, 0, 3}, seqsOf(results))
 	require.Equal(t, []conversationv1.ErrorCode{none, none, dead, none}, codesOf(results))
@@ -228,7 +228,7 @@ func TestStoreThatRejectsEverything(t *testing.T) {
 	require.Len(t, b.host.alarms, 2)
 	require.ErrorContains(t, b.host.alarms[0], "the store accepts neither message 1 nor its dead letter")
 	require.Len(t, b.store.DeadLetters(), 1)
-	require.Contains(t, b.store.DeadLetters()[0].GetReason(), "the store does not take it")
+	require.Contains(t, b.store.DeadLetters()[0].GetReason(), "InvalidArgument")
 	require.Equal(t, 1, strings.Count(b.log.String(), "a command becomes a dead letter"))
 }
 

@@ -261,10 +261,10 @@ func TestFindFails(t *testing.T) {
 		says   string
 	}{
 		"the store":  {mark(stream, 6), func(s *setting) { s.store.answer, s.store.err = nil, errAway }, "get the watermark"},
-		"the broker": {mark(stream, 6), func(s *setting) { s.js.Err = errAway }, "look at stream"},
+		"the broker": {mark(stream, 6), func(s *setting) { s.js.Err = errAway }, "IN_2"},
 		"making the stream": {mark(stream, 6), func(s *setting) {
 			s.js.Streams, s.EnsureStream = nil, func(context.Context) error { return errAway }
-		}, "look at stream"},
+		}, "IN_2"},
 		"the message at the watermark": {mark(stream, 6), func(s *setting) { s.stream.Fail(6, errAway) }, "get message 6"},
 		"the message after it":         {mark(stream, 6), func(s *setting) { s.stream.Fail(7, errAway) }, "get message 7"},
 		"the search in a new stream":   {mark(other, 6), func(s *setting) { s.stream.Fail(5, errAway) }, "get message 5"},
