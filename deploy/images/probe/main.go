@@ -1,10 +1,13 @@
-// Command probe asks an address over HTTP and ends with 0 if the answer is 200: a health check for images in which there is no other
-// program to make one with. It speaks HTTP itself, because the whole of net/http is larger than all the rest of it.
+// Command probe asks addresses and ends with 0 if each of them answers: an HTTP address with status 200, a TCP address by taking the
+// connection. It is the health check of images in which there is no other program to make one with, and what `helm test` runs. It
+// speaks HTTP itself, because the whole of net/http is larger than all the rest of it.
 package main
 
 import (
 	"bufio"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,22 +16,47 @@ import (
 	"time"
 )
 
+// patience is how long one address may take.
+const patience = 4 * time.Second
+
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: probe http://127.0.0.1:9090/readyz")
+	tokenFile := flag.String("token-file", "", "file with a bearer token for the HTTP addresses")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: probe [-token-file FILE] http://127.0.0.1:9090/readyz tcp://127.0.0.1:8080 …")
+	}
+	flag.Parse()
+	if flag.NArg() == 0 {
+		flag.Usage()
 		os.Exit(2)
 	}
-	if err := ask(os.Args[1], 4*time.Second); err != nil {
+	if err := run(*tokenFile, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)
 		os.Exit(1)
 	}
 }
 
-// ask makes one request.
-func ask(address string, patience time.Duration) error {
+// run asks all addresses and reports all that do not answer.
+func run(tokenFile string, addresses []string) error {
+	token := ""
+	if tokenFile != "" {
+		text, err := os.ReadFile(tokenFile)
+		if err != nil {
+			return err
+		}
+		token = strings.TrimSpace(string(text))
+	}
+	var errs []error
+	for _, address := range addresses {
+		errs = append(errs, ask(address, token, patience))
+	}
+	return errors.Join(errs...)
+}
+
+// ask makes one request, with a bearer token unless it is empty.
+func ask(address, token string, patience time.Duration) error {
 	target, err := url.Parse(address)
-	if err != nil || target.Scheme != "http" || target.Port() == "" {
-		return fmt.Errorf("%q is not of the form http://HOST:PORT/PATH", address)
+	if err != nil || target.Scheme != "http" && target.Scheme != "tcp" || target.Port() == "" {
+		return fmt.Errorf("%q is not of the form http://HOST:PORT/PATH or tcp://HOST:PORT", address)
 	}
 	dialer := net.Dialer{Timeout: patience}
 	connection, err := dialer.DialContext(context.Background(), "tcp", target.Host)
@@ -36,10 +64,17 @@ func ask(address string, patience time.Duration) error {
 		return err
 	}
 	defer func() { _ = connection.Close() }()
+	if target.Scheme == "tcp" {
+		return nil
+	}
+	header := ""
+	if token != "" {
+		header = "Authorization: Bearer " + token + "\r\n"
+	}
 	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", target.RequestURI(), target.Host); err != nil {
+	if _, err := fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: %s\r\n%sConnection: close\r\n\r\n", target.RequestURI(), target.Host, header); err != nil {
 		return err
 	}
 	status, err := bufio.NewReader(connection).ReadString('\n')
