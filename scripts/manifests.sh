@@ -27,7 +27,7 @@ render() {
 	{
 		printf '# %s\n# Rendered from deploy/helm by scripts/manifests.sh; change the chart, not this file. With Helm:\n' "$purpose"
 		printf '#   helm template runnel deploy/helm/runnel --namespace runnel %s\n' "$*"
-		"$helm" template runnel "$fresh/deploy/helm/runnel" --namespace runnel "$@" | sed -E 's/[[:space:]]+$//' | cat -s
+		"$helm" template runnel "$fresh/deploy/helm/runnel" --namespace runnel --skip-tests "$@" | sed -E 's/[[:space:]]+$//' | cat -s
 	} >"$fresh/deploy/manifests/$file"
 }
 
@@ -35,6 +35,9 @@ render runnel.yaml 'A production installation with the default values; its Secre
 	--set namespace.create=true
 render certificates.yaml 'The certificates that runnel.yaml wants, made by cert-manager from the Issuers runnel-ca and runnel-nats-ca.' \
 	--set certManager.enabled=true --show-only templates/certificates.yaml
+render ingress.yaml 'The way in for clients. Write your host and the Secret with its certificate, and set RUNNEL_GATEWAY_TRUSTED_PROXIES in runnel.yaml to 1.' \
+	--set 'ingress.enabled=true,ingress.hosts[0].host=chat.example.com,ingress.tls[0].secretName=chat-example-com-tls,ingress.tls[0].hosts[0]=chat.example.com' \
+	--show-only templates/ingress.yaml
 render monitoring.yaml 'What the Prometheus operator scrapes and alerts on; its CRDs must be there.' \
 	--set monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true --show-only templates/monitoring.yaml
 render trial.yaml 'For a first look, without certificates. Never with real conversations.' \

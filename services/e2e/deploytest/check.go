@@ -30,6 +30,7 @@ func Checks() []Check {
 		{"nats", checkNATS},
 		{"certificates", checkCertificates},
 		{"monitoring", checkMonitoring},
+		{"test", checkTest},
 	}
 }
 

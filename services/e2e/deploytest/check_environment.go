@@ -11,14 +11,23 @@ import (
 
 // checkEnvironment: a program knows each of its variables, and takes their values.
 func checkEnvironment(in *inspection) {
-	for _, w := range in.services() {
-		program := in.Programs[w.Program()]
+	for _, w := range in.Workloads {
 		names := map[string]bool{}
 		for _, env := range w.Container().Env {
 			if names[env.Name] {
 				in.failf("%s sets %s twice", w.Name, env.Name)
 			}
 			names[env.Name] = true
+		}
+		for name := range names {
+			if names[name+"_FILE"] {
+				in.failf("%s sets %s, and a file for it too", w.Name, name)
+			}
+		}
+	}
+	for _, w := range in.services() {
+		program := in.Programs[w.Program()]
+		for _, env := range w.Container().Env {
 			if strings.HasPrefix(env.Name, "RUNNEL_") && !program.Variables[env.Name] {
 				in.failf("%s sets %s, which %s does not know", w.Name, env.Name, w.Program())
 			}
@@ -60,16 +69,24 @@ func checkFiles(in *inspection) {
 		for _, claim := range w.Claims {
 			volumes[claim.Name] = true
 		}
-		for _, mount := range w.Container().VolumeMounts {
+		var mounts []corev1.VolumeMount
+		for _, container := range slices.Concat(w.Pod.Spec.InitContainers, w.Pod.Spec.Containers) {
+			mounts = append(mounts, container.VolumeMounts...)
+		}
+		mounted := map[string]bool{}
+		for _, mount := range mounts {
+			mounted[mount.Name] = true
 			if !volumes[mount.Name] {
 				in.failf("%s mounts %s, which is no volume of it", w.Name, mount.Name)
 			}
 			if mount.SubPath != "" {
 				in.failf("%s mounts a part of %s: renewed Secrets would not arrive", w.Name, mount.Name)
 			}
-			delete(volumes, mount.Name)
 		}
 		for volume := range volumes {
+			if mounted[volume] {
+				continue
+			}
 			in.failf("%s does not mount its volume %s", w.Name, volume)
 		}
 	}

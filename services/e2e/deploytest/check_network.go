@@ -56,6 +56,15 @@ func checkNetwork(in *inspection) {
 		in.expect(true, "gateways reach NATS", inside[gateway], internet, 4222)
 		in.expect(true, "delivery reaches NATS", inside[delivery], internet, 4222)
 	}
+	for _, test := range in.Tests {
+		for _, component := range []string{gateway, delivery, history} {
+			in.expect(true, test.Name+" reaches the admin port of "+component, party{workload: test}, inside[component], 9090)
+			in.expect(false, test.Name+" calls "+component, party{workload: test}, inside[component], 9000)
+		}
+		in.expect(true, test.Name+" reaches the gateway as a client", party{workload: test}, inside[gateway], 8080)
+		in.expect(false, test.Name+" reaches the internet", party{workload: test}, internet, 443)
+		inside[testComponent] = party{workload: test}
+	}
 	for component, who := range inside {
 		in.expect(true, component+" asks for names", who, party{namespace: "kube-system"}, 53)
 	}

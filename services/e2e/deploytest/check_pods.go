@@ -14,7 +14,7 @@ func checkSecurity(in *inspection) {
 			in.failf("the ServiceAccount %s gives its pods a token", account.Name)
 		}
 	}
-	for _, w := range in.Workloads {
+	for _, w := range slices.Concat(in.Workloads, in.Tests) {
 		spec, container := w.Pod.Spec, w.Container()
 		must := func(kept bool, rule string) {
 			if !kept {

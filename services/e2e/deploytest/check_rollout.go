@@ -92,12 +92,13 @@ func checkAutoscaling(in *inspection) {
 		if scaler.Spec.MinReplicas == nil || *scaler.Spec.MinReplicas < 2 || scaler.Spec.MaxReplicas < *scaler.Spec.MinReplicas {
 			in.failf("%s must keep two pods at least", scaler.Name)
 		}
-		byPods := false
+		if len(scaler.Spec.Metrics) == 0 {
+			in.failf("%s does not say by what it scales", scaler.Name)
+		}
 		for _, metric := range scaler.Spec.Metrics {
 			if metric.Type != autoscalingv2.PodsMetricSourceType {
 				continue
 			}
-			byPods = true
 			if name := metric.Pods.Metric.Name; !in.Metrics(w.Component())[name] {
 				in.failf("%s scales by %s, which %s does not export", scaler.Name, name, w.Name)
 			}
@@ -107,9 +108,6 @@ func checkAutoscaling(in *inspection) {
 						scaler.Name, metric.Pods.Target.AverageValue, most)
 				}
 			}
-		}
-		if !byPods {
-			in.failf("%s does not scale by what the pods hold", scaler.Name)
 		}
 		behaviour := scaler.Spec.Behavior
 		if behaviour == nil || behaviour.ScaleDown == nil || behaviour.ScaleDown.StabilizationWindowSeconds == nil ||

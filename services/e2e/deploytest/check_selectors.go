@@ -37,8 +37,8 @@ func checkNames(in *inspection) {
 		if !seen["ServiceAccount/"+w.Pod.Spec.ServiceAccountName] {
 			in.failf("%s runs as the ServiceAccount %q, which is not there", w.Name, w.Pod.Spec.ServiceAccountName)
 		}
-		if len(w.Pod.Spec.Containers) != 1 {
-			in.failf("%s has %d containers; the checks know one", w.Name, len(w.Pod.Spec.Containers))
+		if w.Container().Name != w.Component() {
+			in.failf("the first container of %s is %q, not %q", w.Name, w.Container().Name, w.Component())
 		}
 	}
 }
@@ -74,7 +74,9 @@ func checkSelectors(in *inspection) {
 		}
 	}
 	for _, policy := range in.Policies {
-		if component := policy.Labels[componentLabel]; component != "network" {
+		if component := policy.Labels[componentLabel]; component == testComponent {
+			in.checkTestPolicy(policy)
+		} else if component != "network" {
 			expect("the NetworkPolicy "+policy.Name, &policy.Spec.PodSelector, component)
 		} else if got := len(in.selected(&policy.Spec.PodSelector)); got != len(in.Workloads) {
 			in.failf("the NetworkPolicy %s is for all pods and selects those of %d of %d workloads", policy.Name, got, len(in.Workloads))

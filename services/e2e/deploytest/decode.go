@@ -79,6 +79,10 @@ func (o *Objects) add(strict runtime.Decoder, header Object, document []byte) er
 			Kind: object.Kind, Name: object.Name, Replicas: object.Spec.Replicas, Selector: object.Spec.Selector,
 			Pod: &object.Spec.Template, ServiceName: object.Spec.ServiceName, Claims: object.Spec.VolumeClaimTemplates,
 		})
+	case *corev1.Pod:
+		o.Tests = append(o.Tests, &Workload{
+			Kind: header.Kind, Name: object.Name, Pod: &corev1.PodTemplateSpec{ObjectMeta: object.ObjectMeta, Spec: object.Spec},
+		})
 	case *networkingv1.Ingress:
 		o.Ingresses = append(o.Ingresses, object)
 	case *networkingv1.NetworkPolicy:

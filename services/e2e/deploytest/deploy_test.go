@@ -49,10 +49,24 @@ func manifest(t *testing.T, name string) string {
 	return string(text)
 }
 
-// production is a whole installation: with certificates by cert-manager and scraped by the Prometheus operator.
+// production is a whole installation: with certificates by cert-manager, an Ingress, and scraped by the Prometheus operator.
 func production(t *testing.T) string {
 	t.Helper()
-	return manifest(t, "runnel.yaml") + "\n---\n" + manifest(t, "certificates.yaml") + "\n---\n" + manifest(t, "monitoring.yaml")
+	var documents []string
+	for _, name := range []string{"runnel.yaml", "certificates.yaml", "ingress.yaml", "monitoring.yaml"} {
+		documents = append(documents, manifest(t, name))
+	}
+	return strings.Join(documents, "\n---\n")
+}
+
+// everything is what the chart can render at most: production with autoscaling and the pod of helm test.
+func everything(t *testing.T) string {
+	t.Helper()
+	text, err := render(t, "--values", deployDir+"/helm/variants/autoscaling.yaml", "--set",
+		"namespace.create=true,certManager.enabled=true,ingress.enabled=true,ingress.hosts[0].host=chat.example.com,"+
+			"monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true")
+	require.NoError(t, err, text)
+	return text
 }
 
 func decode(t *testing.T, text string) *Objects {
@@ -148,32 +162,47 @@ func render(t *testing.T, args ...string) (string, error) {
 	return string(output), err
 }
 
+// trialValues are the arguments for the trial installation.
+var trialValues = []string{"--values", deployDir + "/helm/values-trial.yaml"}
+
+// variants are ways in which operators want the chart. Those that take more than a line are in deploy/helm/variants.
+var variants = map[string][]string{
+	"defaults":             nil,
+	"another name":         {"--set", "fullnameOverride=chat,nameOverride=chat"},
+	"external NATS":        {"--set", "nats.enabled=false,nats.url=tls://nats.example.com:4222"},
+	"five NATS servers":    {"--set", "nats.replicas=5"},
+	"a slow drain":         {"--set", "gateway.drainSeconds=300,delivery.stopSeconds=60,history.stopSeconds=20,nats.lameDuckSeconds=120"},
+	"more gateways":        {"--set", "gateway.replicas=7"},
+	"TLS at the gateway":   {"--set", "gateway.clientTLSSecret=clients-tls"},
+	"keys of an issuer":    {"--set", "auth.hmacSecret.name=,auth.jwksURL=https://issuer.example.com/jwks.json,auth.issuer=https://issuer.example.com,auth.audience=chat"},
+	"keys in a Secret":     {"--set", "auth.hmacSecret.name=,auth.jwksSecret.name=keys"},
+	"traces":               {"--set", "telemetry.otlpEndpoint=http://collector.observability:4317,telemetry.logLevel=debug", "--set-json", "telemetry.sampleRatio=0.5"},
+	"settings by name":     {"--set-string", "gateway.extraEnv.RUNNEL_GATEWAY_FRAME_RATE=100"},
+	"settings of all":      {"--set-string", "gateway.extraEnv.RUNNEL_GATEWAY_MAX_CONNECTIONS=30000,delivery.extraEnv.RUNNEL_NATS_MAX_AGE=96h,history.extraEnv.RUNNEL_HISTORY_CONNECTIONS=7"},
+	"origins":              {"--set", "gateway.allowedOrigins={https://a.example.com}"},
+	"no policies":          {"--set", "networkPolicy.enabled=false,podDisruptionBudgets.enabled=false"},
+	"less memory":          {"--set", "gateway.resources.limits.memory=700Mi,history.resources.limits.memory=300000000"},
+	"plaintext":            {"--set", "rpc.tls.enabled=false,nats.tls.enabled=false,nats.auth.enabled=false"},
+	"a fast disk":          {"--set", "nats.storage.className=fast"},
+	"trial, two of each":   append(trialValues, "--set", "gateway.replicas=2,delivery.replicas=2,history.replicas=2"),
+	"trial, namespace":     append(trialValues, "--set", "namespace.create=true"),
+	"certificates, others": {"--set", "certManager.enabled=true,certManager.issuerRef.kind=ClusterIssuer,rpc.tls.secrets.gateway=gw-cert"},
+	"monitored":            {"--set", "monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.serviceMonitor.labels.release=kps,monitoring.prometheusRule.labels.release=kps"},
+}
+
 // testVariants renders the chart in the ways that operators want it, and in those that it must refuse.
 func testVariants(t *testing.T, b bed) {
 	t.Helper()
-	trial := []string{"--values", deployDir + "/helm/values-trial.yaml"}
-	for name, args := range map[string][]string{
-		"another name":         {"--set", "fullnameOverride=chat,nameOverride=chat"},
-		"external NATS":        {"--set", "nats.enabled=false,nats.url=tls://nats.example.com:4222"},
-		"five NATS servers":    {"--set", "nats.replicas=5"},
-		"a slow drain":         {"--set", "gateway.drainSeconds=300,delivery.stopSeconds=60,history.stopSeconds=20,nats.lameDuckSeconds=120"},
-		"no autoscaling":       {"--set", "gateway.autoscaling.enabled=false,gateway.replicas=7"},
-		"TLS at the gateway":   {"--set", "gateway.clientTLSSecret=clients-tls,ingress.enabled=false"},
-		"keys of an issuer":    {"--set", "auth.hmacSecret.name=,auth.jwksURL=https://issuer.example.com/jwks.json,auth.issuer=https://issuer.example.com,auth.audience=chat"},
-		"keys in a Secret":     {"--set", "auth.hmacSecret.name=,auth.jwksSecret.name=keys"},
-		"traces":               {"--set", "telemetry.otlpEndpoint=http://collector.observability:4317,telemetry.logLevel=debug", "--set-json", "telemetry.sampleRatio=0.5"},
-		"settings by name":     {"--set-string", "gateway.extraEnv.RUNNEL_GATEWAY_FRAME_RATE=100"},
-		"origins":              {"--set", "gateway.allowedOrigins={https://a.example.com,https://b.example.com}"},
-		"no policies":          {"--set", "networkPolicy.enabled=false,podDisruptionBudgets.enabled=false"},
-		"less memory":          {"--set", "gateway.resources.limits.memory=700Mi,history.resources.limits.memory=300000000"},
-		"plaintext":            {"--set", "rpc.tls.enabled=false,nats.tls.enabled=false,nats.auth.enabled=false"},
-		"placed":               {"--set", "gateway.nodeSelector.pool=edge,gateway.priorityClassName=high,gateway.tolerations[0].operator=Exists,gateway.podAnnotations.a=b,image.pullSecrets={registry}"},
-		"trial, two of each":   append(trial, "--set", "gateway.replicas=2,delivery.replicas=2,history.replicas=2"),
-		"trial, namespace":     append(trial, "--set", "namespace.create=true"),
-		"certificates, others": {"--set", "certManager.enabled=true,certManager.issuerRef.kind=ClusterIssuer,rpc.tls.secrets.gateway=gw-cert"},
-	} {
+	for name, args := range variants {
 		t.Run(name, func(t *testing.T) {
 			text, err := render(t, args...)
+			require.NoError(t, err, text)
+			require.Empty(t, b.inspect(decode(t, text)))
+		})
+	}
+	for _, file := range variantFiles(t) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := render(t, "--values", file)
 			require.NoError(t, err, text)
 			require.Empty(t, b.inspect(decode(t, text)))
 		})
@@ -181,13 +210,21 @@ func testVariants(t *testing.T, b bed) {
 	lint, err := exec.CommandContext(t.Context(), helm(t), "lint", "--strict", deployDir+"/helm/runnel").CombinedOutput()
 	require.NoError(t, err, string(lint))
 	for name, args := range map[string][]string{
-		"additional properties 'replica' not allowed": {"--set", "gateway.replica=3"},
-		"must know whose tokens":                      {"--set", "auth.hmacSecret.name="},
-		"nats.url must name a NATS cluster":           {"--set", "nats.enabled=false"},
-		"/nats/url":                                   {"--set", "nats.url=nats://user:password@a:4222"},
-		"/nats/lameDuckSeconds":                       {"--set", "nats.lameDuckSeconds=10"},
-		"/networkPolicy/clientsFrom":                  {"--set-json", "networkPolicy.clientsFrom=[]"},
-		"/gateway/autoscaling":                        {"--set", "gateway.autoscaling.scaleDownStabilizationSeconds=0"},
+		"additional properties 'replica' not allowed":                         {"--set", "gateway.replica=3"},
+		"must know whose tokens":                                              {"--set", "auth.hmacSecret.name="},
+		"ingress.hosts must name the host":                                    {"--set", "ingress.enabled=true"},
+		"delivery.podLabels: the chart sets the label":                        {"--set", `delivery.podLabels.app\.kubernetes\.io/name=chat`},
+		"commonLabels: the chart sets the label":                              {"--set", `commonLabels.app\.kubernetes\.io/component=chat`},
+		"gateway.terminationGracePeriodSeconds is 30; a pod needs 45 to stop": {"--set", "gateway.terminationGracePeriodSeconds=30"},
+		"nats.terminationGracePeriodSeconds is 40":                            {"--set", "nats.terminationGracePeriodSeconds=40"},
+		"history.serviceAccount.name must name":                               {"--set", "history.serviceAccount.create=false"},
+		"/gateway/image/digest":                                               {"--set", "gateway.image.digest=latest"},
+		"/gateway/extraEnv":                                                   {"--set", "gateway.extraEnv.RUNNEL_GATEWAY_DRAIN.value=1s"},
+		"nats.url must name a NATS cluster":                                   {"--set", "nats.enabled=false"},
+		"/nats/url":                                                           {"--set", "nats.url=nats://user:password@a:4222"},
+		"/nats/lameDuckSeconds":                                               {"--set", "nats.lameDuckSeconds=10"},
+		"/networkPolicy/clientsFrom":                                          {"--set-json", "networkPolicy.clientsFrom=[]"},
+		"/gateway/autoscaling":                                                {"--set", "gateway.autoscaling.scaleDownStabilizationSeconds=0"},
 	} {
 		t.Run("refused: "+name, func(t *testing.T) {
 			text, err := render(t, args...)

@@ -19,7 +19,7 @@ var strictness = []mutation{
 	{"Deployment/runnel-gateway", "  revisionHistoryLimit: 5", "  revisionHistoryLimits: 5", `unknown field "spec.revisionHistoryLimits"`},
 	{"Deployment/runnel-gateway", "failureThreshold: 60", "failureTreshold: 60", "failureTreshold"},
 	{"Deployment/runnel-history", "  revisionHistoryLimit: 5", "  revisionHistoryLimit: 5\n  revisionHistoryLimit: 6", "already set"},
-	{"HorizontalPodAutoscaler/runnel-gateway", "minReplicas: 2", "minReplicas: two", "unmarshal"},
+	{"HorizontalPodAutoscaler/runnel-gateway", "minReplicas: 3", "minReplicas: two", "unmarshal"},
 	{"HorizontalPodAutoscaler/runnel-gateway", "autoscaling/v2", "autoscaling/v3", "no kind"},
 	{"PodDisruptionBudget/runnel-nats", "unhealthyPodEvictionPolicy", "unhealthyPodEviction", "unknown field"},
 	{"ServiceMonitor/runnel", "interval:", "intervall:", "unknown field"},
@@ -47,7 +47,7 @@ var mutations = []mutation{
 
 	{"Deployment/runnel-delivery", "              app.kubernetes.io/component: delivery\n          # Of a", "              app.kubernetes.io/component: gateway\n          # Of a", "spread: runnel-delivery spreads over topology.kubernetes.io/zone by a selector of other pods"},
 	{"Deployment/runnel-delivery", "topologyKey: topology.kubernetes.io/zone", "topologyKey: topology.kubernetes.io/region", "spread: runnel-delivery is not spread over topology.kubernetes.io/zone"},
-	{"StatefulSet/runnel-nats", "                  app.kubernetes.io/component: nats\n      topology", "                  app.kubernetes.io/component: history\n      topology", "spread: runnel-nats keeps away from pods that are not its own"},
+	{"StatefulSet/runnel-nats", "              matchLabels:\n                app.kubernetes.io/component: nats", "              matchLabels:\n                app.kubernetes.io/component: history", "spread: runnel-nats keeps away from pods that are not its own"},
 
 	{"Deployment/runnel-gateway", "containerPort: 8080", "containerPort: 8081", "ports: runnel-gateway listens on the ports [8080 9000 9090] and declares [8081 9000 9090]"},
 	{"Deployment/runnel-gateway", `name: RUNNEL_GATEWAY_LISTEN, value: ":8080"`, `name: RUNNEL_GATEWAY_LISTEN, value: "127.0.0.1:8080"`, "ports: runnel-gateway listens on 127.0.0.1:8080"},
@@ -61,19 +61,21 @@ var mutations = []mutation{
 	{"Ingress/runnel-gateway", "name: runnel-gateway\n                port: {name: clients}", "name: runnel-gateway-internal\n                port: {name: admin}", "ports: the Ingress runnel-gateway leads to runnel-gateway on port 9090"},
 	{"Ingress/runnel-gateway", "{name: clients}", "{name: http}", `ports: the Ingress runnel-gateway leads to port "http"`},
 
-	{"Deployment/runnel-history", "readinessProbe:\n            httpGet: {path: /readyz", "readinessProbe:\n            httpGet: {path: /ready", "probes: the readiness probe of runnel-history asks for /ready, which answers 401"},
-	{"Deployment/runnel-history", "livenessProbe:\n            httpGet: {path: /livez, port: admin}", "livenessProbe:\n            httpGet: {path: /livez, port: rpc}", "probes: the liveness probe of runnel-history asks the port rpc"},
-	{"Deployment/runnel-history", "livenessProbe:\n            httpGet: {path: /livez", "livenessProbe:\n            httpGet: {path: /readyz", "probes: runnel-history is restarted when it is not ready"},
-	{"Deployment/runnel-history", "startupProbe:\n            httpGet: {path: /livez, port: admin}", "startupProbe:\n            tcpSocket: {port: admin}", "probes: runnel-history has no startup probe over HTTP"},
-	{"StatefulSet/runnel-nats", "path: /healthz,", "path: /health,", "probes: the startup probe of runnel-nats asks for /health, which answers 404"},
+	{"Deployment/runnel-history", "path: /readyz", "path: /ready", "probes: the readiness probe of runnel-history asks for /ready, which answers 401"},
+	{"Deployment/runnel-history", "livenessProbe:\n            failureThreshold: 6\n            httpGet:\n              path: /livez\n              port: admin", "livenessProbe:\n            failureThreshold: 6\n            httpGet:\n              path: /livez\n              port: rpc", "probes: the liveness probe of runnel-history asks the port rpc"},
+	{"Deployment/runnel-history", "livenessProbe:\n            failureThreshold: 6\n            httpGet:\n              path: /livez", "livenessProbe:\n            failureThreshold: 6\n            httpGet:\n              path: /readyz", "probes: runnel-history is restarted when it is not ready"},
+	{"Deployment/runnel-history", "startupProbe:\n            failureThreshold: 60\n            httpGet:\n              path: /livez\n              port: admin", "startupProbe:\n            failureThreshold: 60\n            tcpSocket:\n              port: admin", "probes: runnel-history has no startup probe over HTTP"},
+	{"StatefulSet/runnel-nats", "path: /healthz\n", "path: /health\n", "probes: the startup probe of runnel-nats asks for /health, which answers 404"},
 
 	{"Deployment/runnel-gateway", "RUNNEL_GATEWAY_DRAIN_RATE", "RUNNEL_GATEWAY_DRAINRATE", "environment: runnel-gateway sets RUNNEL_GATEWAY_DRAINRATE, which runnel-gateway does not know"},
 	{"Deployment/runnel-history", "RUNNEL_HISTORY_CONNECTIONS", "RUNNEL_HISTORY_ADDRESS", "environment: runnel-history sets RUNNEL_HISTORY_ADDRESS, which runnel-history does not know"},
-	{"Deployment/runnel-gateway", "value: 30s", "value: 30 seconds", "environment: runnel-gateway refuses its settings"},
+	{"Deployment/runnel-gateway", `value: "30s"`, `value: "30 seconds"`, "environment: runnel-gateway refuses its settings"},
 	{"Deployment/runnel-delivery", `RUNNEL_NATS_PARTITIONS, value: "16"`, `RUNNEL_NATS_PARTITIONS, value: "32"`, "environment: "},
 	{"Deployment/runnel-delivery", "RUNNEL_RPC_STOP_TIMEOUT", "RUNNEL_RPC_LISTEN", "environment: runnel-delivery sets RUNNEL_RPC_LISTEN twice"},
 	{"Deployment/runnel-delivery", "enableServiceLinks: false", "enableServiceLinks: true", "environment: runnel-delivery would get variables"},
-	{"Deployment/runnel-gateway", "GOMEMLIMIT\n              value: $(MEMORY_LIMIT_MIB)", "GOMEMLIMIT\n              value: $(MEMORY_MIB)", "environment: runnel-gateway: GOMEMLIMIT refers to $(MEMORY_MIB)"},
+	{"StatefulSet/runnel-nats", "name: DELIVERY_NKEY", "name: GATEWAY_NKEY", "environment: runnel-nats sets GATEWAY_NKEY twice"},
+	{"Deployment/runnel-gateway", "RUNNEL_GATEWAY_DRAIN_RATE", "RUNNEL_ADMIN_TOKEN", "environment: runnel-gateway sets RUNNEL_ADMIN_TOKEN, and a file for it too"},
+	{"Deployment/runnel-gateway", `GOMEMLIMIT, value: "$(MEMORY_LIMIT_MIB)`, `GOMEMLIMIT, value: "$(MEMORY_MIB)`, "environment: runnel-gateway: GOMEMLIMIT refers to $(MEMORY_MIB)"},
 
 	{"Deployment/runnel-gateway", "/etc/runnel/auth-hmac/hmac-secret", "/etc/runnel/auth-hmac/secret", "files: runnel-gateway sets RUNNEL_AUTH_HMAC_SECRET_FILE to /etc/runnel/auth-hmac/secret, and mounts no such file"},
 	{"Deployment/runnel-gateway", "- {name: nats-user, mountPath: /etc/runnel/nats-user, readOnly: true}", "", "files: runnel-gateway sets RUNNEL_NATS_NKEY_SEED_FILE"},
@@ -81,7 +83,7 @@ var mutations = []mutation{
 	{"Deployment/runnel-gateway", "mountPath: /etc/runnel/rpc-tls, readOnly", "mountPath: /etc/runnel/rpc-tls, subPath: a, readOnly", "files: runnel-gateway mounts a part of rpc-tls"},
 	{"Deployment/runnel-gateway", "{name: nats-tls, mountPath", "{name: nats-certs, mountPath", "files: runnel-gateway mounts nats-certs, which is no volume of it"},
 
-	{"Deployment/runnel-history", "valueFrom:\n                secretKeyRef: {name: runnel-database, key: url}", "value: postgres://runnel@db/runnel", "secrets: runnel-history writes the secret RUNNEL_HISTORY_DATABASE down"},
+	{"Deployment/runnel-history", "valueFrom:\n                secretKeyRef:\n                  key: url\n                  name: runnel-database", "value: postgres://runnel@db/runnel", "secrets: runnel-history writes the secret RUNNEL_HISTORY_DATABASE down"},
 	{"Deployment/runnel-delivery", "dns:///runnel-history", "dns://user:password@runnel-history", "secrets: runnel-delivery writes the secret RUNNEL_HISTORY_ADDRESS down"},
 	{"Deployment/runnel-delivery", "secretName: runnel-delivery-tls", "secretName: runnel-history-tls", "secrets: runnel-delivery and runnel-history share the Secret runnel-history-tls"},
 	{"Deployment/runnel-delivery", "secretName: runnel-nats-delivery", "secretName: runnel-nats-gateway", "secrets: runnel-delivery and runnel-gateway share the Secret runnel-nats-gateway"},
@@ -93,7 +95,7 @@ var mutations = []mutation{
 	{"Deployment/runnel-gateway", "RuntimeDefault", "Unconfined", "security: runnel-gateway: seccomp is off"},
 	{"Deployment/runnel-gateway", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "security: runnel-gateway: its root file system"},
 	{"Deployment/runnel-gateway", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "security: runnel-gateway: it may gain privileges"},
-	{"Deployment/runnel-gateway", "capabilities: {drop: [ALL]}", "capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}", "security: runnel-gateway: it keeps capabilities"},
+	{"Deployment/runnel-gateway", "drop:\n              - ALL", "drop:\n              - ALL\n              add: [NET_BIND_SERVICE]", "security: runnel-gateway: it keeps capabilities"},
 	{"Deployment/runnel-gateway", "automountServiceAccountToken: false", "automountServiceAccountToken: true", "security: runnel-gateway: the pod gets a token"},
 	{"ServiceAccount/runnel-gateway", "automountServiceAccountToken: false", "", "security: the ServiceAccount runnel-gateway gives its pods a token"},
 	{"Deployment/runnel-gateway", "enableServiceLinks: false", "enableServiceLinks: false\n      hostNetwork: true", "security: runnel-gateway: it shares namespaces"},
@@ -112,20 +114,21 @@ var mutations = []mutation{
 
 	{"Deployment/runnel-gateway", "terminationGracePeriodSeconds: 45", "terminationGracePeriodSeconds: 30", "grace: runnel-gateway is killed after 30s, and needs 5s + 30s + 10s"},
 	{"Deployment/runnel-gateway", "terminationGracePeriodSeconds: 45", "", "grace: runnel-gateway is killed after 0s"},
-	{"Deployment/runnel-gateway", "RUNNEL_GATEWAY_DRAIN, value: 30s", "RUNNEL_GATEWAY_DRAIN, value: 60s", "grace: runnel-gateway is killed after 45s, and needs 5s + 1m0s + 10s"},
-	{"Deployment/runnel-delivery", "RUNNEL_RPC_STOP_TIMEOUT, value: 5s", "RUNNEL_RPC_STOP_TIMEOUT, value: 15s", "grace: runnel-delivery is killed after 20s"},
+	{"Deployment/runnel-gateway", `RUNNEL_GATEWAY_DRAIN, value: "30s"`, `RUNNEL_GATEWAY_DRAIN, value: "60s"`, "grace: runnel-gateway is killed after 45s, and needs 5s + 1m0s + 10s"},
+	{"Deployment/runnel-delivery", `RUNNEL_RPC_STOP_TIMEOUT, value: "5s"`, `RUNNEL_RPC_STOP_TIMEOUT, value: "15s"`, "grace: runnel-delivery is killed after 20s"},
 	{"Deployment/runnel-gateway", "sleep: {seconds: 5}", "sleep: {seconds: 1}", "grace: runnel-gateway goes before the nodes know"},
 	{"StatefulSet/runnel-nats", "ldm=/run/nats/nats.pid", "ldm=/var/run/nats.pid", "grace: the preStop hook of runnel-nats must be"},
 	{"StatefulSet/runnel-nats", "terminationGracePeriodSeconds: 60", "terminationGracePeriodSeconds: 30", "grace: runnel-nats is killed after 30s; it is a lame duck for 30s"},
 	{"ConfigMap/runnel-nats", "lame_duck_duration: 30s", "lame_duck_duration: 50s", "grace: runnel-nats is killed after 1m0s; it is a lame duck for 50s"},
 
+	{"HorizontalPodAutoscaler/runnel-gateway", "metrics:\n    - type: Pods\n      pods:\n        metric: {name: runnel_gateway_connections}\n        target: {type: AverageValue, averageValue: \"10000\"}\n    - type: Resource\n      resource:\n        name: cpu\n        target: {type: Utilization, averageUtilization: 60}", "metrics: []", "autoscaling: runnel-gateway does not say by what it scales"},
 	{"HorizontalPodAutoscaler/runnel-gateway", "metric: {name: runnel_gateway_connections}", "metric: {name: runnel_gateway_connections_total}", "autoscaling: runnel-gateway scales by runnel_gateway_connections_total, which runnel-gateway does not export"},
 	{"HorizontalPodAutoscaler/runnel-gateway", "kind: Deployment\n    name: runnel-gateway", "kind: Deployment\n    name: gateway", "autoscaling: runnel-gateway scales the Deployment gateway, which is not there"},
 	{"HorizontalPodAutoscaler/runnel-gateway", "kind: Deployment\n    name: runnel-gateway", "kind: Deployment\n    name: gateway", "autoscaling: nothing says how many pods runnel-gateway has"},
 	{"Deployment/runnel-gateway", "revisionHistoryLimit: 5", "replicas: 2", "autoscaling: runnel-gateway has a number of replicas"},
 	{"HorizontalPodAutoscaler/runnel-gateway", `averageValue: "10000"`, `averageValue: "19000"`, "autoscaling: runnel-gateway aims at 19k connections of 20000"},
 	{"HorizontalPodAutoscaler/runnel-gateway", "stabilizationWindowSeconds: 600", "stabilizationWindowSeconds: 60", "autoscaling: runnel-gateway shrinks at once"},
-	{"HorizontalPodAutoscaler/runnel-gateway", "minReplicas: 2", "minReplicas: 1", "autoscaling: runnel-gateway must keep two pods"},
+	{"HorizontalPodAutoscaler/runnel-gateway", "minReplicas: 3", "minReplicas: 1", "autoscaling: runnel-gateway must keep two pods"},
 
 	{"NetworkPolicy/runnel-gateway", "kubernetes.io/metadata.name: ingress-nginx", "kubernetes.io/metadata.name: ingress", "network: clients reach the gateway"},
 	{"NetworkPolicy/runnel-gateway", "ports: [{port: clients}]", "ports: []", "network: clients reach the admin port"},
@@ -169,12 +172,26 @@ var mutations = []mutation{
 	{"ServiceMonitor/runnel", "name: runnel-admin", "name: runnel-metrics", "monitoring: runnel shows a token that is not the one"},
 	{"PrometheusRule/runnel", "alert: RunnelNoGateway", "alert: RunnelDown", "monitoring: the alert RunnelDown is there twice"},
 	{"PrometheusRule/runnel", "expr: absent(runnel_gateway_connections)", "expr: ''", "monitoring: a rule of runnel is not whole"},
+
+	{"Pod/runnel-test", "helm.sh/hook: test", "helm.sh/hook: post-install", "test: the Pod runnel-test is not run by helm test alone"},
+	{"Pod/runnel-test", "runnel-gateway:0.1.0", "busybox:1", "test: runnel-test runs"},
+	{"Pod/runnel-test", "/etc/runnel/admin/token", "/etc/runnel/token", "test: runnel-test reads /etc/runnel/token, and mounts no such file"},
+	{"Pod/runnel-test", "secretName: runnel-admin", "secretName: runnel-auth", "test: runnel-test shows a token that is not the one"},
+	{"Pod/runnel-test", "runnel-delivery:9090/readyz", "runnel-delivery:9000/readyz", "test: runnel-test asks http://runnel-delivery:9000/readyz, which proves nothing"},
+	{"Pod/runnel-test", "runnel-delivery:9090/readyz", "runnel-worker:9090/readyz", "test: runnel-test asks http://runnel-worker:9090/readyz, which there is no Service"},
+	{"Pod/runnel-test", "- http://runnel-history:9090/readyz", "", "test: runnel-test does not ask for history"},
+	{"Pod/runnel-test", "- tcp://runnel-gateway:80", "", "test: runnel-test does not ask for clients"},
+	{"Pod/runnel-test", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true", "security: runnel-test: it may gain privileges"},
+	{"NetworkPolicy/runnel-test", "hook-succeeded", "hook-success", "selectors: the NetworkPolicy runnel-test stays when the test is over"},
+	{"NetworkPolicy/runnel-test-history", "component: history", "component: store", "selectors: the NetworkPolicy runnel-test-history selects nothing"},
+	{"NetworkPolicy/runnel-test-gateway", "- port: clients", "", "network: runnel-test reaches the gateway as a client"},
+	{"Deployment/runnel-history", "- name: history", "- name: store", `names: the first container of runnel-history is "store", not "history"`},
 }
 
 // testMutations proves that each check can fail.
 func testMutations(t *testing.T, b bed) {
 	t.Helper()
-	whole := production(t)
+	whole := everything(t)
 	for _, m := range strictness {
 		t.Run("strict "+m.object+" "+m.finding, func(t *testing.T) {
 			_, err := Decode([]byte(m.apply(t, whole)))

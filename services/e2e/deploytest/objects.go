@@ -34,6 +34,7 @@ type Objects struct {
 	ServiceMonitors []*ServiceMonitor
 	Rules           []*PrometheusRule
 	Certificates    []*Certificate
+	Tests           []*Workload // the pods of helm test
 
 	names []Object
 }
@@ -64,11 +65,14 @@ func (w *Workload) Component() string { return w.Pod.Labels[componentLabel] }
 
 // Program is the name of the binary that the workload runs: the last part of the image's name.
 func (w *Workload) Program() string {
-	name, _, _ := strings.Cut(path.Base(w.Container().Image), ":")
+	name := path.Base(w.Container().Image)
+	if i := strings.IndexAny(name, ":@"); i >= 0 {
+		name = name[:i]
+	}
 	return name
 }
 
-// Container is the workload's only container.
+// Container is the workload's own container. Containers that an operator adds come after it.
 func (w *Workload) Container() *corev1.Container {
 	if len(w.Pod.Spec.Containers) == 0 {
 		return &corev1.Container{}

@@ -23,14 +23,30 @@ app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* "runnel.labels" (list $ component): the labels of an object. */}}
-{{- define "runnel.labels" -}}
+{{/* "runnel.ownLabels" (list $ component): the chart's own labels of an object. */}}
+{{- define "runnel.ownLabels" -}}
 {{- $root := index . 0 -}}
 {{ include "runnel.selector" . }}
 app.kubernetes.io/part-of: runnel
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
+{{- end -}}
+
+{{/* "runnel.labels" (list $ component): the labels of an object, with those that the operator adds to all of them. */}}
+{{- define "runnel.labels" -}}
+{{ include "runnel.ownLabels" . }}
+{{- include "runnel.addedLabels" (list . "commonLabels" (index . 0).Values.commonLabels) }}
+{{- end -}}
+
+{{/* "runnel.addedLabels" (list (list $ component) value labels): labels of the operator. Selectors rest on the chart's own. */}}
+{{- define "runnel.addedLabels" -}}
+{{- $own := include "runnel.ownLabels" (index . 0) | fromYaml -}}
+{{- $value := index . 1 -}}
+{{- range $name, $label := index . 2 }}
+{{- if hasKey $own $name }}{{ fail (printf "%s: the chart sets the label %s itself" $value $name) }}{{ end }}
+{{ $name }}: {{ $label | quote }}
+{{- end -}}
 {{- end -}}
 
 {{/* "runnel.metadata" (list $ component [name]): the metadata of an object; the name is that of the component unless given. */}}
@@ -40,6 +56,35 @@ name: {{ if gt (len .) 2 }}{{ index . 2 }}{{ else }}{{ include "runnel.fullname"
 namespace: {{ $root.Release.Namespace }}
 labels:
   {{- include "runnel.labels" (list $root (index . 1)) | nindent 2 }}
+{{- end -}}
+
+{{/* "runnel.annotations" (list annotations indent): as a part of metadata; nothing if there are none. */}}
+{{- define "runnel.annotations" -}}
+{{- with index . 0 -}}
+{{- printf "annotations:\n%s" (toYaml . | indent 2) | nindent (int (index $ 1)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "runnel.serviceAccount" (list $ component): the name of the ServiceAccount of a component. */}}
+{{- define "runnel.serviceAccount" -}}
+{{- $root := index . 0 -}}
+{{- $account := (get $root.Values (index . 1)).serviceAccount -}}
+{{- if not (or $account.create $account.name) -}}
+{{- fail (printf "%s.serviceAccount.name must name a ServiceAccount when %s.serviceAccount.create is false" (index . 1) (index . 1)) -}}
+{{- end -}}
+{{- $account.name | default (printf "%s-%s" (include "runnel.fullname" $root) (index . 1)) -}}
+{{- end -}}
+
+{{/* "runnel.image" (list $ component): the image of a service. A digest wins over a tag. */}}
+{{- define "runnel.image" -}}
+{{- $root := index . 0 -}}
+{{- $own := (get $root.Values (index . 1)).image -}}
+{{- $repository := $own.repository | default (printf "%s/runnel-%s" $root.Values.image.registry (index . 1)) -}}
+{{- if $own.digest -}}
+{{- printf "%s@%s" $repository $own.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository ($own.tag | default $root.Values.image.tag | default $root.Chart.AppVersion) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* "runnel.nats.url" $: the addresses of all NATS servers, so that no single one must be there to be found. */}}

@@ -1,5 +1,18 @@
 {{/* What the pods of all components have in common. */}}
 
+{{/* "runnel.merged" (list YAML values): an object with the fields that the operator sets; null removes a field. */}}
+{{- define "runnel.merged" -}}
+{{- $merged := index . 0 | fromYaml -}}
+{{- range $name, $value := index . 1 -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $merged $name -}}
+{{- else -}}
+{{- $_ := set $merged $name $value -}}
+{{- end -}}
+{{- end -}}
+{{ toYaml $merged }}
+{{- end -}}
+
 {{/* Security that the restricted pod security standard asks for, and more: 65532 is the user of the images. */}}
 {{- define "runnel.podSecurity" -}}
 runAsNonRoot: true
@@ -50,20 +63,135 @@ count.
 
 {{/* "runnel.placement" (list $ component values): where pods may run. */}}
 {{- define "runnel.placement" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
 {{- $values := index . 2 -}}
 topologySpreadConstraints:
-  {{- include "runnel.spread" (list (index . 0) (index . 1)) | trim | nindent 2 }}
-{{- with $values.nodeSelector }}
-nodeSelector:
+{{- if $values.topologySpreadConstraints }}
+  {{- range $values.topologySpreadConstraints }}
+  {{- $own := dict "labelSelector" (dict "matchLabels" (include "runnel.selector" (list $root $component) | fromYaml)) }}
+  - {{- include "runnel.merged" (list (toYaml $own) .) | nindent 4 }}
+  {{- end }}
+{{- else }}
+  {{- include "runnel.spread" (list $root $component) | trim | nindent 2 }}
+{{- end }}
+{{- with include "runnel.affinity" . | fromYaml }}
+affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $values.tolerations }}
-tolerations:
+{{- range $field := list "nodeSelector" "tolerations" "hostAliases" "dnsConfig" }}
+{{- with get $values $field }}
+{{ $field }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
 {{- end }}
+{{- range $field := list "priorityClassName" "runtimeClassName" "schedulerName" "dnsPolicy" }}
+{{- with get $values $field }}
+{{ $field }}: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* "runnel.affinity" (list $ component values): that of the operator, and for NATS that no two servers share a node. */}}
+{{- define "runnel.affinity" -}}
+{{- $affinity := deepCopy (index . 2).affinity -}}
+{{- if (index . 2).antiAffinity -}}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (include "runnel.selector" . | fromYaml)) -}}
+{{- $anti := $affinity.podAntiAffinity | default dict -}}
+{{- $_ := set $anti "requiredDuringSchedulingIgnoredDuringExecution" (append ($anti.requiredDuringSchedulingIgnoredDuringExecution | default list) $term) -}}
+{{- $_ := set $affinity "podAntiAffinity" $anti -}}
+{{- end -}}
+{{ toYaml $affinity }}
+{{- end -}}
+
+{{/* "runnel.podMetadata" (list $ component annotations): the metadata of a pod template, with the chart's annotations as YAML. */}}
+{{- define "runnel.podMetadata" -}}
+{{- $component := index . 1 -}}
+{{- $values := get (index . 0).Values $component -}}
+labels:
+  {{- include "runnel.labels" (list (index . 0) $component) | nindent 2 }}
+  {{- with include "runnel.addedLabels" (list (list (index $ 0) $component) (printf "%s.podLabels" $component) $values.podLabels) }}
+  {{- . | trim | nindent 2 }}
+  {{- end }}
+annotations:
+  {{- include "runnel.merged" (list (index . 2) $values.podAnnotations) | nindent 2 }}
+{{- end -}}
+
+{{/* "runnel.podSpec" (list $ component seconds): what stands in a pod beside its containers and volumes. It needs that many seconds
+     to stop. */}}
+{{- define "runnel.podSpec" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $values := get $root.Values $component -}}
+serviceAccountName: {{ include "runnel.serviceAccount" . }}
+automountServiceAccountToken: false
+# Kubernetes would set RUNNEL_GATEWAY_PORT and the like for its Services, names that are the settings' own.
+enableServiceLinks: false
+{{- include "runnel.pullSecrets" $root }}
+securityContext:
+  {{- include "runnel.merged" (list (include "runnel.podSecurity" .) $values.podSecurityContext) | nindent 2 }}
+{{- with $values.terminationGracePeriodSeconds }}
+{{- if lt (int .) (int (index $ 2)) }}
+{{- fail (printf "%s.terminationGracePeriodSeconds is %d; a pod needs %d to stop" $component (int .) (int (index $ 2))) }}
+{{- end }}
+{{- end }}
+terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | default (index . 2) | int }}
+{{ include "runnel.placement" (list $root $component $values) }}
+{{- with $values.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "runnel.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+"runnel.containerEnv" (list $ component builtins): the environment of a component's container. builtins is a YAML list in the order in
+which values may refer to each other with $(NAME). A value of extraEnv replaces the built-in one of its name, and the one that gives
+the same setting by a file or directly: NAME and NAME_FILE are one setting. So no name is there twice.
+*/}}
+{{- define "runnel.containerEnv" -}}
+{{- $values := get (index . 0).Values (index . 1) -}}
+{{- $extra := deepCopy $values.extraEnv -}}
+{{- range index . 2 | fromYamlArray }}
+{{- $variable := . }}
+{{- $other := ternary (trimSuffix "_FILE" .name) (printf "%s_FILE" .name) (hasSuffix "_FILE" .name) }}
+{{- if hasKey $extra .name }}
+{{- $variable = mergeOverwrite (dict "name" .name) (include "runnel.variable" (get $extra .name) | fromYaml) }}
+{{- $_ := unset $extra .name }}
+{{- else if hasKey $extra $other }}
+{{- $variable = dict }}
+{{- end }}
+{{- with $variable }}
+{{ include "runnel.entry" . }}
+{{- end }}
+{{- end }}
+{{- range $name, $value := $extra }}
+{{ include "runnel.entry" (mergeOverwrite (dict "name" $name) (include "runnel.variable" $value | fromYaml)) }}
+{{- end }}
+{{- end -}}
+
+{{/* "runnel.variable" value: a value of extraEnv as fields of a variable. */}}
+{{- define "runnel.variable" -}}
+{{- if kindIs "map" . }}{{ toYaml . }}{{ else }}value: {{ . | toString | quote }}{{ end -}}
+{{- end -}}
+
+{{/* "runnel.entry" variable: one item of the list env. */}}
+{{- define "runnel.entry" -}}
+{{- if hasKey . "valueFrom" -}}
+- name: {{ .name }}
+  valueFrom:
+    {{- toYaml .valueFrom | nindent 4 }}
+{{- else -}}
+- {name: {{ .name }}, value: {{ .value | quote }}}
+{{- end -}}
 {{- end -}}
 
 {{/* "runnel.secret" (list volume secret keys…): a volume with those keys of a Secret; without keys all of them. */}}

@@ -1,6 +1,6 @@
 {{/*
 The Deployment of gateway, delivery and history: "runnel.deployment" (list $ component). They differ in their environment
-(runnel.<component>.env), the Secrets they mount (runnel.<component>.secrets) and the time they take to stop.
+(runnel.<component>.env), the Secrets they mount (runnel.secrets) and the time they take to stop.
 */}}
 {{- define "runnel.deployment" -}}
 {{- $root := index . 0 -}}
@@ -13,6 +13,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   {{- include "runnel.metadata" . | nindent 2 }}
+  {{- include "runnel.annotations" (list $values.annotations 2) }}
 spec:
   {{- if not $autoscaled }}
   replicas: {{ $values.replicas }}
@@ -26,40 +27,20 @@ spec:
       {{- include "runnel.selector" . | nindent 6 }}
   template:
     metadata:
-      labels:
-        {{- include "runnel.labels" . | nindent 8 }}
-      annotations:
-        kubectl.kubernetes.io/default-container: {{ $component }}
-        {{- with $values.podAnnotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+      {{- include "runnel.podMetadata" (list $root $component (printf "kubectl.kubernetes.io/default-container: %s" $component)) | nindent 6 }}
     spec:
-      serviceAccountName: {{ include "runnel.fullname" $root }}-{{ $component }}
-      automountServiceAccountToken: false
-      # Kubernetes would set RUNNEL_GATEWAY_PORT and the like for its Services, names that are the settings' own.
-      enableServiceLinks: false
-      {{- with $root.Values.image.pullSecrets }}
-      imagePullSecrets:
-        {{- range . }}
-        - name: {{ . }}
-        {{- end }}
-      {{- end }}
-      securityContext:
-        {{- include "runnel.podSecurity" . | nindent 8 }}
-      # The preStop pause, the time to stop, and what is left to send the last traces and end.
-      terminationGracePeriodSeconds: {{ add $stop 15 }}
-      {{- include "runnel.placement" (list $root $component $values) | nindent 6 }}
+      {{- /* It needs the preStop pause, the time to stop, and what is left to send the last traces and end. */}}
+      {{- include "runnel.podSpec" (list $root $component (add $stop 15)) | nindent 6 }}
       containers:
         - name: {{ $component }}
-          image: {{ $root.Values.image.registry }}/runnel-{{ $component }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}
+          image: {{ include "runnel.image" . }}
           imagePullPolicy: {{ $root.Values.image.pullPolicy }}
           env:
-            {{- include "runnel.memoryEnv" . | nindent 12 }}
-            {{- include "runnel.commonEnv" (list $root $component $stop) | nindent 12 }}
-            {{- include (printf "runnel.%s.env" $component) $root | nindent 12 }}
-            {{- range $name, $value := $values.extraEnv }}
-            - {name: {{ $name }}, value: {{ $value | quote }}}
-            {{- end }}
+            {{- include "runnel.containerEnv" (list $root $component (include "runnel.commonEnv" (list $root $component $stop))) | trim | nindent 12 }}
+          {{- with $values.envFrom }}
+          envFrom:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
           ports:
             {{- if eq $component "gateway" }}
             - {name: clients, containerPort: 8080}
@@ -68,19 +49,11 @@ spec:
             - {name: admin, containerPort: 9090}
           # Alive is who answers at all; NATS and the database are a matter of readiness, a restart would not bring them back.
           startupProbe:
-            httpGet: {path: /livez, port: admin}
-            periodSeconds: 2
-            failureThreshold: 60
+            {{- include "runnel.merged" (list (include "runnel.startupProbe" .) $values.startupProbe) | nindent 12 }}
           livenessProbe:
-            httpGet: {path: /livez, port: admin}
-            periodSeconds: 10
-            timeoutSeconds: 5
-            failureThreshold: 6
+            {{- include "runnel.merged" (list (include "runnel.livenessProbe" .) $values.livenessProbe) | nindent 12 }}
           readinessProbe:
-            httpGet: {path: /readyz, port: admin}
-            periodSeconds: 5
-            timeoutSeconds: 4
-            failureThreshold: 2
+            {{- include "runnel.merged" (list (include "runnel.readinessProbe" .) $values.readinessProbe) | nindent 12 }}
           lifecycle:
             preStop:
               # Until every node has stopped sending new connections here.
@@ -88,23 +61,50 @@ spec:
           resources:
             {{- toYaml $values.resources | nindent 12 }}
           securityContext:
-            {{- include "runnel.containerSecurity" . | nindent 12 }}
-          {{- with $secrets }}
+            {{- include "runnel.merged" (list (include "runnel.containerSecurity" .) $values.securityContext) | nindent 12 }}
+          {{- with concat $secrets $values.extraVolumeMounts }}
           volumeMounts:
-            {{- range . }}
+            {{- range $secrets }}
             - {name: {{ .name }}, mountPath: /etc/runnel/{{ .name }}, readOnly: true}
             {{- end }}
+            {{- with $values.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           {{- end }}
-      {{- with $secrets }}
+        {{- with $values.extraContainers }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with concat $secrets $values.extraVolumes }}
       volumes:
         {{- toYaml . | nindent 8 }}
       {{- end }}
 {{- end -}}
 
-{{/* "runnel.commonEnv" (list $ component stopSeconds): the settings that all three have. */}}
+{{- define "runnel.startupProbe" -}}
+httpGet: {path: /livez, port: admin}
+periodSeconds: 2
+failureThreshold: 60
+{{- end -}}
+
+{{- define "runnel.livenessProbe" -}}
+httpGet: {path: /livez, port: admin}
+periodSeconds: 10
+timeoutSeconds: 5
+failureThreshold: 6
+{{- end -}}
+
+{{- define "runnel.readinessProbe" -}}
+httpGet: {path: /readyz, port: admin}
+periodSeconds: 5
+timeoutSeconds: 4
+failureThreshold: 2
+{{- end -}}
+
+{{/* "runnel.commonEnv" (list $ component stopSeconds): the built-in environment of a service: what all three have, then its own. */}}
 {{- define "runnel.commonEnv" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
+{{ include "runnel.memoryEnv" . }}
 - {name: RUNNEL_NATS_PARTITIONS, value: {{ $root.Values.partitions | quote }}}
 - {name: RUNNEL_RPC_LISTEN, value: ":9000"}
 - {name: RUNNEL_RPC_STOP_TIMEOUT, value: {{ if eq $component "gateway" }}5s{{ else }}{{ index . 2 }}s{{ end }}}
@@ -134,6 +134,7 @@ spec:
 - {name: RUNNEL_NATS_NKEY_SEED_FILE, value: /etc/runnel/nats-user/seed}
 {{- end }}
 {{- end }}
+{{ include (printf "runnel.%s.env" $component) $root }}
 {{- end -}}
 
 {{/* "runnel.secrets" (list $ component): the volumes with the Secrets of a component, each mounted at /etc/runnel/<volume>. */}}
@@ -169,10 +170,12 @@ spec:
 
 {{/* "runnel.headless" (list $ component name): a Service that answers with the pods' own addresses, so that gRPC spreads its calls. */}}
 {{- define "runnel.headless" -}}
+{{- $values := get (index . 0).Values (index . 1) -}}
 apiVersion: v1
 kind: Service
 metadata:
   {{- include "runnel.metadata" . | nindent 2 }}
+  {{- include "runnel.annotations" (list (ternary $values.internalService $values.service (eq (index . 1) "gateway")).annotations 2) }}
 spec:
   clusterIP: None
   selector:
