@@ -37,6 +37,7 @@ import (
 const (
 	dashboardFile = "../../deploy/dashboards/runnel.json"
 	rulesFile     = "../../deploy/alerts/runnel.rules.yaml"
+	exampleFile   = "../../deploy/prometheus/prometheus.yaml"
 	rulesTestFile = "../../deploy/alerts/runnel.test.yaml"
 )
 
@@ -48,6 +49,7 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 		output, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput()
 		require.NoError(t, err, "%s", output)
 	}
+	checkPrometheusExample(t, promtool)
 	suite := observedSuite(t)
 	p := startPrometheus(t, suite)
 
@@ -77,6 +79,20 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	require.Error(t, p.look("runnel_gateway_connection"), "a metric that does not exist is noticed")
 	require.Error(t, p.look(`runnel_gateway_command_seconds_bucket{rung="sent"}`), "a label that does not exist is noticed")
 	require.Error(t, p.look("sum(rate(x[5m])"), "a query that is none is noticed")
+}
+
+// checkPrometheusExample has promtool read the example with the files that it names beside it.
+func checkPrometheusExample(t *testing.T, promtool string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, source := range map[string]string{"prometheus.yaml": exampleFile, "runnel.rules.yaml": rulesFile} {
+		text, err := os.ReadFile(source)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), text, 0o600))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "runnel-admin-token"), []byte("0123456789abcdef"), 0o600))
+	output, err := exec.CommandContext(t.Context(), promtool, "check", "config", filepath.Join(dir, "prometheus.yaml")).CombinedOutput()
+	require.NoError(t, err, "%s", output)
 }
 
 // selectors are the series that a query asks for: names with their labels.

@@ -70,10 +70,10 @@ func variables(help []byte) map[string]bool {
 	return known
 }
 
-// Settings are what the program would run with, given this environment and no other, by name: gateway.listen and so on.
-// Settings that it refuses are an error.
-func (p *Program) Settings(environment map[string]string) (map[string]string, error) {
-	command := exec.Command(p.Path, "--print-config")
+// Settings are what the program would run with, given these arguments, this environment and no other, by name: gateway.listen and
+// so on. Settings that it refuses are an error.
+func (p *Program) Settings(environment map[string]string, args ...string) (map[string]string, error) {
+	command := exec.Command(p.Path, append(args, "--print-config")...)
 	for name, value := range environment {
 		command.Env = append(command.Env, name+"="+value)
 	}
