@@ -27,6 +27,8 @@ func TestInstallations(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) { testMetricsWantToken(t, facts) })
 	t.Run("compose", func(t *testing.T) { testCompose(t, facts.Facts) })
 	t.Run("secured", func(t *testing.T) { testSecured(t, facts.Facts) })
+	t.Run("helm test", func(t *testing.T) { testHelmTest(t, facts) })
+	t.Run("outage", func(t *testing.T) { testOutage(t, facts) })
 }
 
 // bed is the trial installation, running.
