@@ -62,6 +62,11 @@ func cases(t *testing.T) (names []string, logs [][]*conversationv1.Event) {
 	largest.add(2, message(t, &conversationv1.Message{Text: strings.Repeat("€", 8190/3) + "!!", Metadata: metadata}), nil, 32)
 	add("largest message", largest.events)
 
+	lines := &log{}
+	lines.add(1, intact(t).events[0].GetBody(), nil, 16)
+	lines.add(2, message(t, &conversationv1.Message{Text: "one\r\ntwo\rthree\n"}), nil, 16)
+	add("line breaks of a text, as they came", lines.events)
+
 	for _, name := range slices.Sorted(func(yield func(string) bool) {
 		for name := range changes() {
 			if !yield(name) {

@@ -17,6 +17,10 @@ func (editKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 	return validateContent("edit", edit.GetText(), edit.GetMetadata())
 }
 
+func (editKind) levelOf(body *conversationv1.Body) Level {
+	return levelOfText(body.GetEdit().GetText())
+}
+
 func (editKind) needs(_ UserID, body *conversationv1.Body) []Need {
 	return []Need{{Seq: body.GetEdit().GetTarget()}}
 }

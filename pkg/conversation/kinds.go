@@ -15,6 +15,15 @@ type Level uint32
 // MinLevel is the lowest level.
 const MinLevel Level = 1
 
+// Levels of fields that are judged otherwise than when their kind was new; see leveled.
+const (
+	// carriageReturns is the level from which on texts may contain carriage returns.
+	carriageReturns Level = 2
+
+	// maxFieldLevel is the highest of them.
+	maxFieldLevel = carriageReturns
+)
+
 // Class says what may happen to the content of a kind's events.
 type Class uint8
 
@@ -98,7 +107,7 @@ func MaxLevel() Level { return maxLevel }
 
 // maxLevel is asked for with every command.
 var maxLevel = func() Level {
-	highest := MinLevel
+	highest := max(MinLevel, maxFieldLevel)
 	for _, r := range rows {
 		if r != nil {
 			highest = max(highest, r.level)
@@ -119,8 +128,8 @@ func LevelOf(body *conversationv1.Body) Level {
 	return r.level
 }
 
-// leveled is a kind with fields that came after it and that change how it is judged: a body that has them needs a higher level
-// than the kind itself.
+// leveled is a kind with fields, or values of fields, that came after it and that change how it is judged: a body that has them
+// needs a higher level than the kind itself.
 type leveled interface {
 	levelOf(body *conversationv1.Body) Level
 }

@@ -52,7 +52,8 @@ func erase(e *conversationv1.Erase) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: e}}
 }
 
-// vectorFile holds one body of each kind: in protobuf JSON and as canonical bytes.
+// vectorFile holds bodies of each kind: in protobuf JSON and as canonical bytes. The first of a kind has the name of its action, others
+// that name, a colon and what they show.
 const vectorFile = "kinds.json"
 
 type kindVector struct {
@@ -83,22 +84,28 @@ func TestEveryActionIsComplete(t *testing.T) {
 			require.NotZero(t, described.Class, "the row has no class")
 			require.GreaterOrEqual(t, described.Level, conversation.MinLevel, "the row has no level")
 
-			vector, there := vectors[name]
-			require.True(t, there, "has no vector in testdata/%s", vectorFile)
-			body := &conversationv1.Body{}
-			require.NoError(t, protojson.Unmarshal(vector.Body, body))
-			require.Equal(t, kind, conversation.KindOf(body))
-			encoded, err := conversation.EncodeBody(body)
-			require.NoError(t, err)
-			require.Equal(t, vector.Canonical, hex.EncodeToString(encoded), "the vector's canonical bytes; copy the actual ones if they begin with the field's number")
-			require.Equal(t, kind, conversation.KindOfBytes(encoded))
-			require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), encoded))
-			if described.Class == conversation.Structure {
-				require.Nil(t, freeText(body.ProtoReflect()), "a structure body holds ids and seqs only")
+			require.Contains(t, vectors, name, "has no vector in testdata/%s", vectorFile)
+			for title, vector := range vectors {
+				if action, _, _ := strings.Cut(title, ":"); action != name {
+					continue
+				}
+				body := &conversationv1.Body{}
+				require.NoError(t, protojson.Unmarshal(vector.Body, body))
+				require.Equal(t, kind, conversation.KindOf(body))
+				require.Nil(t, conversation.Validate("alice", body))
+				encoded, err := conversation.EncodeBody(body)
+				require.NoError(t, err)
+				require.Equal(t, vector.Canonical, hex.EncodeToString(encoded), "the canonical bytes of %q; copy the actual ones if they begin with the field's number", title)
+				require.Equal(t, kind, conversation.KindOfBytes(encoded))
+				require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), encoded))
+				if described.Class == conversation.Structure {
+					require.Nil(t, freeText(body.ProtoReflect()), "a structure body holds ids and seqs only")
+				}
 			}
 		})
 	}
-	for name := range vectors {
+	for title := range vectors {
+		name, _, _ := strings.Cut(title, ":")
 		require.NotNil(t, fields.ByName(protoreflect.Name(name)), "testdata/%s has a vector %s that Body has not", vectorFile, name)
 	}
 	for _, kind := range conversation.Kinds() {
@@ -290,6 +297,42 @@ func TestReactionsOfAUserAreLimited(t *testing.T) {
 	}
 	require.Equal(t, limit, r.apply("bob", react(2, "x")).GetCode())
 	require.Nil(t, r.apply("ann", react(2, "x")))
+}
+
+// TestTextsAreStoredAsTheyCame: every line break that plain text has is allowed in messages and edits, and no other control
+// character. Builds of level 1 refuse carriage returns, so that texts with them need level 2.
+func TestTextsAreStoredAsTheyCame(t *testing.T) {
+	bodies := map[string]func(string) *conversationv1.Body{
+		"message": text, "edit": func(s string) *conversationv1.Body { return edit(2, s) },
+	}
+	for what, body := range bodies {
+		for s, level := range map[string]conversation.Level{
+			"a\nb": 1, "a\tb": 1, "a\r\nb\r\n": 2, "a\rb": 2, "\r": 2, "a\u2028b": 1, "a\u202eb": 1,
+		} {
+			require.Nil(t, conversation.Validate("ann", body(s)), "%s %q", what, s)
+			require.Equal(t, level, conversation.LevelOf(body(s)), "%s %q", what, s)
+			require.LessOrEqual(t, level, conversation.MaxLevel())
+
+			var r room
+			require.Nil(t, r.apply("ann", group("bob")))
+			require.Nil(t, r.apply("ann", text("x")))
+			require.Nil(t, r.apply("ann", body(s)))
+			stored, err := conversation.DecodeBody(r.events[2].GetBody())
+			require.NoError(t, err)
+			require.Equal(t, s, stored.GetMessage().GetText()+stored.GetEdit().GetText())
+		}
+		for r := rune(0); r < 0xa0; r++ {
+			if r == '\t' || r == '\n' || r == '\r' || (r >= ' ' && r < 0x7f) {
+				continue
+			}
+			err := conversation.Validate("ann", body("a"+string(r)+"b"))
+			require.NotNil(t, err, "%s U+%04X", what, r)
+			require.Equal(t, what+".text", err.Field)
+			require.Contains(t, err.Rule, "control characters other than tab, line feed and carriage return")
+		}
+	}
+	require.NotNil(t, conversation.Validate("ann", rename("a\r\nb")), "names have one line")
+	require.Equal(t, conversation.Level(1), conversation.LevelOf(rename("a")))
 }
 
 // TestAKindOfTheFutureIsNotJudged: a part that does not know a kind must not refuse it.

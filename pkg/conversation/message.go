@@ -14,6 +14,10 @@ func (messageKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 	return validateContent("message", body.GetMessage().GetText(), body.GetMessage().GetMetadata())
 }
 
+func (messageKind) levelOf(body *conversationv1.Body) Level {
+	return levelOfText(body.GetMessage().GetText())
+}
+
 func (messageKind) needs(_ UserID, body *conversationv1.Body) []Need {
 	if answered := body.GetMessage().GetReplyTo(); answered != 0 {
 		return []Need{{Seq: answered}}

@@ -2,6 +2,7 @@ package conversation
 
 import (
 	"fmt"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -64,7 +65,7 @@ func validateContent(field, text string, metadata map[string]string) *FieldError
 	case len(text) > protocol.MaxTextBytes:
 		return invalid(field+".text", "must be at most %d bytes", protocol.MaxTextBytes)
 	case !validText(text, true):
-		return invalid(field+".text", "must be UTF-8 without control characters other than tab and line feed")
+		return invalid(field+".text", "must be UTF-8 without control characters other than tab, line feed and carriage return")
 	case len(metadata) > protocol.MaxMetadataEntries:
 		return invalid(field+".metadata", "must have at most %d entries", protocol.MaxMetadataEntries)
 	}
@@ -94,12 +95,23 @@ func validateTarget(field string, target uint64) *FieldError {
 	return nil
 }
 
+// levelOfText is the lowest level at which the text of a message or an edit may be admitted. Builds that know only level 1 refuse
+// carriage returns.
+func levelOfText(text string) Level {
+	if strings.IndexByte(text, '\r') >= 0 {
+		return carriageReturns
+	}
+	return MinLevel
+}
+
+// validText reports whether s is UTF-8 without control characters. With lines, it may contain tabs and line breaks; U+0085 is not
+// a line break of plain text.
 func validText(s string, lines bool) bool {
 	if !utf8.ValidString(s) {
 		return false
 	}
 	for _, r := range s {
-		if unicode.IsControl(r) && (!lines || (r != '\n' && r != '\t')) {
+		if unicode.IsControl(r) && (!lines || (r != '\n' && r != '\r' && r != '\t')) {
 			return false
 		}
 	}

@@ -559,7 +559,8 @@ func (x *Create) GetMembers() []string {
 // Message is what a person or program wrote.
 type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Plain text, valid UTF-8, 1 to 8192 bytes, stored as it came. May be empty when metadata is set.
+	// Plain text, valid UTF-8, 1 to 8192 bytes, stored as it came. The only control characters allowed are tab, line feed and, from
+	// protocol level 2 on, carriage return. May be empty when metadata is set.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
 	// seq of the message this one answers; 0 when it answers none. Must be below the event's own seq.
 	ReplyTo uint64 `protobuf:"varint,2,opt,name=reply_to,json=replyTo,proto3" json:"reply_to,omitempty"`
