@@ -52,7 +52,7 @@ func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 		"what only services may ask": {func(s *commands.Request) {
 			s.Body = &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: &conversationv1.Erase{Sender: "bob"}}}
 		}, level, forbidden, "body"},
-		"a level that is not in force": {func(*commands.Request) {}, level - 1, invalid, "body"},
+		"a level that is not in force":       {func(*commands.Request) {}, level - 1, invalid, "body"},
 		"a carriage return at a lower level": {func(s *commands.Request) { s.Body = text("a\r\nb") }, level, invalid, "body"},
 		"a create with an id": {func(s *commands.Request) {
 			s.Body = &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP}}}
