@@ -74,8 +74,8 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // Close ends the client and waits for all its goroutines, including callbacks. So a callback must not call it; it can cancel the
-// context of Start instead. Commands without an outcome end with ErrClosed: whether they were committed is not known. Close may
-// be called more than once. The error is Err.
+// context of Start instead. Commands without an outcome are dropped and end with ErrClosed: whether they were committed is not
+// known. Flush waits for them before. Close may be called more than once. The error is Err.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	stop := c.stop

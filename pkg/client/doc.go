@@ -4,6 +4,7 @@
 //	c, err := client.New(client.Config{URL: url, DeviceID: "laptop", Token: token, OnEvent: show})
 //	err = c.Start(ctx)
 //	outcome, err := c.Send(ctx, conversationID, "hello") // returns when it is committed
+//	err = c.Flush(ctx)                                   // waits for what Enqueue put into the outbox
 //	err = c.Close()
 //
 // Guarantees:

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -132,6 +133,25 @@ func (o *outbox) end(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
 	o.sendFirst(ticket.queue)
 }
 
+// tickets returns all commands, in order within each queue.
+func (o *outbox) tickets() []*Ticket {
+	all := make([]*Ticket, 0, o.count)
+	for _, queue := range slices.Sorted(maps.Keys(o.queues)) {
+		all = append(all, o.queues[queue]...)
+	}
+	return all
+}
+
+// hasOutcome reports whether a command ended otherwise than by the end of the client.
+func (o *outbox) hasOutcome(ticket *Ticket) bool {
+	select {
+	case <-ticket.done:
+		return ticket.err == nil || ticket.err != o.closed //nolint:errorlint // the very error that ended the outbox
+	default:
+		return false
+	}
+}
+
 // withdraw takes a command back, unless its outcome is known, a copy of it was sent, or another caller waits for it.
 func (o *outbox) withdraw(ticket *Ticket) bool {
 	select {
@@ -140,21 +160,19 @@ func (o *outbox) withdraw(ticket *Ticket) bool {
 	default:
 	}
 	switch {
-	case ticket.shared || ticket.attempt.unconfirmed:
+	case ticket.shared || !ticket.unsent():
 		return false
 	case ticket.request == nil:
 		o.end(ticket, nil, context.Canceled)
-	case !ticket.request.WasSent():
-		o.requests.Finish(ticket.request, nil, context.Canceled)
 	default:
-		return false
+		o.requests.Finish(ticket.request, nil, context.Canceled)
 	}
 	return true
 }
 
-// close ends all commands.
-func (o *outbox) close(reason error) {
-	o.closed = reason
+// close ends all commands, and returns how many.
+func (o *outbox) close(reason error) (dropped int) {
+	dropped, o.closed = o.count, reason
 	for _, tickets := range o.queues {
 		for _, ticket := range slices.Clone(tickets) {
 			if ticket.request != nil {
@@ -164,6 +182,7 @@ func (o *outbox) close(reason error) {
 			}
 		}
 	}
+	return dropped
 }
 
 // resubmit sends the commands of a conversation again that were undone because its log went back to the event to: after the

@@ -81,7 +81,9 @@ func (s *session) close(err error) (first bool) {
 	s.becomeLocked(Closed)
 	s.err = err
 	s.inbox.Close()
-	s.outbox.close(s.reasonLocked())
+	if dropped := s.outbox.close(s.reasonLocked()); dropped > 0 {
+		s.cfg.Log.Warn("the client ended while commands had no outcome; call Flush before Close to wait for them", "commands", dropped)
+	}
 	s.requests.FailAll(s.reasonLocked())
 	return true
 }

@@ -77,5 +77,10 @@ func (t *Ticket) resolve(answer *clientv1.ServerFrame, err error) {
 	close(t.done)
 }
 
+// unsent reports whether no copy of the command was ever sent, by this client or by an earlier submission that it remembers.
+func (t *Ticket) unsent() bool {
+	return !t.attempt.unconfirmed && (t.request == nil || !t.request.WasSent())
+}
+
 // key names the command.
 func (t *Ticket) key() commandKey { return commandKey{t.ConversationID, t.CommandID} }

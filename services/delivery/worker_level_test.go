@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -49,7 +50,7 @@ func TestCommandOfANewerVersionStopsThePartition(t *testing.T) {
 			b.putCommand(deliverytest.Command(create.GetConversationId(), "ann", 4, deliverytest.Text("after it")))
 			b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
 			require.True(t, strings.HasPrefix(w.state(0), "stopped: "), w.state(0))
-			require.Contains(t, w.state(0), "Start workers of the version that knows level 2")
+			require.Contains(t, w.state(0), fmt.Sprintf("Start workers of the version that knows level %d", conversation.MaxLevel()+1))
 			require.Equal(t, at-1, b.store.Mark().GetSequence())
 			require.Empty(t, b.store.DeadLetters())
 			require.Positive(t, w.count("too_new_total"))

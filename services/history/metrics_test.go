@@ -280,7 +280,10 @@ func TestEveryMetricMoves(t *testing.T) {
 		{"get_installation", func() error { _, err := b.client.GetInstallation(ctx, &historyv1.GetInstallationRequest{}); return err }, nil},
 		{
 			"raise_level",
-			func() error { _, err := b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{Level: 1}); return err },
+			func() error {
+				_, err := b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{Level: uint32(conversation.MaxLevel())})
+				return err
+			},
 			func() error { _, err := b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{}); return err },
 		},
 		{

@@ -138,7 +138,33 @@ func (q *Queue) Answer(f *clientv1.ServerFrame) {
 		q.Finish(r, f, err)
 		return
 	}
-	q.retryLater(r, time.Duration(refusal.GetRetryAfterMs())*time.Millisecond, err)
+	q.retryLater(r, q.wait(r, refusal), err)
+}
+
+const (
+	// maxRetryWait bounds the wait after trouble of the server that may end at any moment. It is far below the bound of the backoff:
+	// the connection is up, so there is no crowd that reconnects, and a server that is in trouble delays its refusal.
+	maxRetryWait = 5 * time.Second
+	// maxRetryAfter bounds the wait that the server asks for.
+	maxRetryAfter = time.Minute
+)
+
+// wait is how long a refused request waits for its next try.
+//
+// If the server is in trouble and names a time, the wait is up to twice that time, however often the request was refused: the
+// server knows what it can bear, and waits that grew during an outage would go on after it.
+func (q *Queue) wait(r *Request, refusal *conversationv1.Error) time.Duration {
+	grown := q.cfg.Backoff(r.tries - 1)
+	asked := min(time.Duration(refusal.GetRetryAfterMs())*time.Millisecond, maxRetryAfter)
+	switch refusal.GetCode() {
+	case conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, conversationv1.ErrorCode_ERROR_CODE_INTERNAL:
+		if asked > 0 {
+			return asked + min(grown, asked)
+		}
+		return min(grown, maxRetryWait)
+	default:
+		return max(grown, asked)
+	}
 }
 
 // Append appends requests for one message to buf: at most frames of them, and no more bytes than the gateway accepts. First it
@@ -170,7 +196,7 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 			q.ready = q.ready[1:]
 			if r.tooLarge() {
 				r.tries++
-				q.retryLater(r, 0, ErrTooLarge)
+				q.retryLater(r, q.cfg.Backoff(r.tries-1), ErrTooLarge)
 			} else {
 				q.Finish(r, nil, ErrTooLarge)
 			}
@@ -209,12 +235,12 @@ func (q *Queue) makeDueReady() {
 }
 
 // retryLater makes a request wait for its next try, unless its policy ends it.
-func (q *Queue) retryLater(r *Request, atLeast time.Duration, cause error) {
+func (q *Queue) retryLater(r *Request, wait time.Duration, cause error) {
 	if err := r.expired(cause); err != nil {
 		q.Finish(r, nil, err)
 		return
 	}
-	q.makeWait(r, max(q.cfg.Backoff(r.tries-1), atLeast))
+	q.makeWait(r, wait)
 }
 
 func (q *Queue) makeReady(r *Request) {

@@ -404,3 +404,43 @@ func TestFailAllEndsEverything(t *testing.T) {
 	require.Zero(t, f.Pending())
 	require.Empty(t, f.sent(t))
 }
+
+// TestWaitsAfterRefusals: trouble of the server makes waits that do not grow far, since they would go on after the trouble. A
+// client that is told to slow down waits ever longer.
+func TestWaitsAfterRefusals(t *testing.T) {
+	const tries = 30 // the fixture's backoff grows to 30 s
+	const unavailable, limited = conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED
+	for name, c := range map[string]struct {
+		code       conversationv1.ErrorCode
+		retryAfter time.Duration
+		wait       time.Duration
+	}{
+		"unavailable":                   {unavailable, 0, 5 * time.Second},
+		"unavailable for a second":      {unavailable, time.Second, 2 * time.Second},
+		"an internal error":             {conversationv1.ErrorCode_ERROR_CODE_INTERNAL, 0, 5 * time.Second},
+		"unavailable for a whole month": {unavailable, 30 * 24 * time.Hour, time.Minute + tries*time.Second},
+		"too many requests":             {limited, time.Second, tries * time.Second},
+		"too many requests for a while": {limited, 50 * time.Second, 50 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture()
+				f.Connect(0, firstID-1)
+				r, end := newRequest("")
+				f.Ask(r)
+				id, wait := f.sentOne(t), time.Duration(0)
+				for range tries {
+					f.Answer(refusal(id, c.code, c.retryAfter))
+					frames := f.sent(t)
+					for wait = 0; len(frames) == 0; wait += time.Second {
+						time.Sleep(time.Second)
+						frames = f.sent(t)
+					}
+					id = frames[0].GetId()
+				}
+				require.Equal(t, c.wait, wait)
+				require.Zero(t, end.ended)
+			})
+		})
+	}
+}
