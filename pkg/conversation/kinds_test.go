@@ -321,7 +321,7 @@ func TestTextsAreStoredAsTheyCame(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, s, stored.GetMessage().GetText()+stored.GetEdit().GetText())
 		}
-		for r := rune(0); r < 0xa0; r++ {
+		for r := range rune(0xa0) {
 			if r == '\t' || r == '\n' || r == '\r' || (r >= ' ' && r < 0x7f) {
 				continue
 			}

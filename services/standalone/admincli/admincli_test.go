@@ -344,7 +344,7 @@ func TestErrorsSayWhatToDoNext(t *testing.T) {
 		"another":     {nil, []string{"does not support this command", "--address"}},
 		"slow":        {refusing(codes.DeadlineExceeded, "too late"), []string{"no answer within 5s", "--timeout"}},
 		"busy":        {refusing(codes.ResourceExhausted, "too many"), []string{"too many", "again"}},
-		"not there":   {refusing(codes.NotFound, "there is no such connection\x1b[2J"), []string{"there is no such connection\uFFFD[2J"}},
+		"not there":   {refusing(codes.NotFound, "there is no such connection\x1b[2J"), []string{"there is no such connection\\x1b[2J"}},
 	} {
 		got := run(t, 0, "--address", serve(t, c.worker), "connections", "inspect", "0192-a")
 		require.Equal(t, admincli.ExitFailed, got.code, name)

@@ -9,10 +9,11 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
 // print prints an answer: as JSON, or as the page that draw makes from it.
@@ -37,13 +38,13 @@ func printJSON(w io.Writer, answer proto.Message) error {
 		return fmt.Errorf("print the answer: %w", err)
 	}
 	line.WriteByte('\n')
-	_, err = w.Write(line.Bytes())
+	_, err = w.Write(terminal.JSON(line.Bytes()))
 	return err
 }
 
 // notef prints a note on standard error, so that it is not part of a script's input.
 func (s *session) notef(format string, args ...any) {
-	_, _ = fmt.Fprintf(s.Err, format+"\n", args...)
+	_, _ = fmt.Fprintf(s.Err, format+"\n", cleaned(args)...)
 }
 
 // page is the output for a person. It is buffered until it is flushed, so writes to it never fail.
@@ -68,12 +69,17 @@ func (p *page) gap() { p.row() }
 
 // linef prints text that is not part of a table.
 func (p *page) linef(format string, args ...any) {
+	_, _ = fmt.Fprintf(p.out, format+"\n", cleaned(args)...)
+}
+
+// cleaned are the arguments of a format with their texts made clean.
+func cleaned(args []any) []any {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
 			args[i] = clean(text)
 		}
 	}
-	_, _ = fmt.Fprintf(p.out, format+"\n", args...)
+	return args
 }
 
 // moment formats a time of the servers: the local time, and its age; "-" if it is zero.
@@ -141,12 +147,5 @@ func plural[N uint32 | uint64 | int](n N, one string) string {
 	return number(n) + " " + one + "s"
 }
 
-// clean removes from names that users chose all characters that could control the operator's terminal or break a table.
-func clean(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
-}
+// clean makes text that users chose or servers answered safe to print: it cannot control the operator's terminal or break a table.
+func clean(text string) string { return terminal.Line(text) }
