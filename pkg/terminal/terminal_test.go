@@ -2,6 +2,7 @@ package terminal_test
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -75,4 +76,9 @@ func FuzzNothingIsObeyed(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestSprintfTrustsNobody(t *testing.T) {
+	printed := terminal.Sprintf("%s|%v|%s|%s|%d", "a\nb\x1b", errors.New("c\nd"), terminal.Name("e\nf"), terminal.Safe("g\nh"), 7)
+	require.Equal(t, terminal.Safe("a\n    b\\x1b|c\n    d|e\\nf|g\nh|7"), printed)
 }

@@ -1,8 +1,9 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
 type chatCommand struct {
@@ -29,6 +31,17 @@ type chatCommand struct {
 	Codec   frame.Codec `help:"Encoding on the wire: proto or json." default:"proto" placeholder:"CODEC"`
 	DataDir string      `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
 	Auth    auth.Config `embed:"" prefix:"auth."`
+
+	Wait time.Duration `help:"How long to wait for a connection, for the outcome of a command and, at the end, for the next message to be committed." default:"10s"`
+}
+
+// Help is the long text of --help.
+func (*chatCommand) Help() string {
+	return `Lines of the standard input are messages. At its end, at /quit and at Ctrl-C the program waits until every message is
+committed, and lists those that are not. The exit code is 1 if anything was not sent; at the end of the input, also if a line
+was refused.
+
+  echo hello | runnel chat alice --with bob`
 }
 
 const chatHelp = `Write a line to send it. Commands:
@@ -46,28 +59,42 @@ const chatHelp = `Write a line to send it. Commands:
   /quit                 end
 Ticks: ○ sending  ✓ committed  ✓✓ delivered k of n  ✓✓ read k of n`
 
-// chat is a chat session at a terminal. All output goes through it, a whole line at a time.
+// chat is a chat session at a terminal. All output goes through printf, a whole line at a time.
 type chat struct {
 	me     string
 	client *client.Client
 	out    io.Writer
+	wait   time.Duration
+	// unsent has an entry for each message without an outcome; watching are the goroutines that wait for those outcomes.
+	unsent   chan struct{}
+	watching sync.WaitGroup
 
 	mu            sync.Mutex
 	current       string
 	conversations []*clientv1.Conversation
-	mine          map[string]map[uint64]*sent // my own messages and their progress, by conversation and seq
+	mine          map[string]map[uint64]*ticked // my own messages and their progress, by conversation and seq
+	sending       map[*client.Ticket]string     // the texts of messages without an outcome
+	failures      int                           // lines that were not carried out
+	progressed    func()                        // called at the end with each outcome; nil before
 }
 
-type sent struct {
+type ticked struct {
 	text  string
 	ticks string
+}
+
+func newChat(me string, out io.Writer, wait time.Duration) *chat {
+	return &chat{
+		me: me, out: out, wait: wait, unsent: make(chan struct{}, maxUnsent),
+		mine: map[string]map[uint64]*ticked{}, sending: map[*client.Ticket]string{},
+	}
 }
 
 // Run chats until the input ends.
 func (c *chatCommand) Run(ctx context.Context) error { return c.chat(ctx, os.Stdin, os.Stdout) }
 
 func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) error {
-	ch := &chat{me: c.User, out: out, mine: map[string]map[uint64]*sent{}}
+	ch := newChat(c.User, out, cmp.Or(c.Wait, 10*time.Second))
 	cl, err := client.New(client.Config{
 		URL: c.URL, Codec: c.Codec, DeviceID: "cli-" + uuid.NewString()[:8], Software: "runnel-chat/1", Start: clientv1.Start_START_FIRST,
 		Token:      func(context.Context) (string, error) { return mint(c.Auth, c.DataDir, c.User, time.Hour) },
@@ -83,57 +110,99 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 		return err
 	}
 	ch.client = cl
-	if err := cl.Start(ctx); err != nil {
+	// The client outlives ctx: what is in its outbox when a signal comes is still sent.
+	if err := cl.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	err = ch.talk(ctx, c.With, in)
+	inputEnded, err := ch.talk(ctx, c.With, in)
+	err = errors.Join(err, ch.finish(ctx))
 	if ended := cl.Close(); err == nil { // otherwise the error is the one already shown
 		err = ended
+	}
+	ch.watching.Wait()
+	if err == nil && inputEnded && ch.failures > 0 {
+		err = fmt.Errorf("%d lines were not carried out", ch.failures)
 	}
 	return err
 }
 
-func (c *chat) talk(ctx context.Context, with string, in io.Reader) error {
-	c.printf("%s", chatHelp)
-	if err := c.client.Ready(ctx); err != nil {
-		return fmt.Errorf("connect: %w", err)
+// talk carries out the lines of the input until it ends, until /quit or until ctx ends.
+func (c *chat) talk(ctx context.Context, with string, in io.Reader) (inputEnded bool, err error) {
+	c.printf(chatHelp)
+	if err := c.connect(ctx); err != nil {
+		return false, err
 	}
 	if with != "" {
-		c.open(ctx, with)
-	}
-	lines := make(chan string)
-	go func() { // this goroutine ends with the input or with the process: a read of a terminal cannot be interrupted
-		defer close(lines)
-		scanner := bufio.NewScanner(in)
-		for scanner.Scan() {
-			lines <- scanner.Text()
+		if err := c.open(ctx, with); err != nil {
+			return false, fmt.Errorf("open the conversation with %s: %w", with, err)
 		}
-	}()
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	lines := readLines(in, ended)
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return false, nil
 		case <-c.client.Ended():
-			return c.client.Err()
-		case line, more := <-lines:
-			if !more || line == "/quit" {
-				return nil
+			return false, c.client.Err()
+		case next := <-lines:
+			switch {
+			case errors.Is(next.err, errLongLine), errors.Is(next.err, errNotUTF8):
+				c.failf("%v", next.err)
+			case errors.Is(next.err, io.EOF):
+				return true, nil
+			case next.err != nil:
+				return true, fmt.Errorf("read the input: %w", next.err)
+			case strings.TrimSpace(next.line) == "/quit":
+				return false, nil
+			default:
+				if err := c.line(ctx, next.line); err != nil {
+					return false, err
+				}
 			}
-			c.line(ctx, strings.TrimSpace(line))
 		}
 	}
 }
 
-func (c *chat) line(ctx context.Context, line string) {
+func (c *chat) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	if err := c.client.Ready(ctx); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	return nil
+}
+
+// line carries out one line. The error means that no more lines can be carried out.
+func (c *chat) line(ctx context.Context, line string) (fatal error) {
 	words := strings.Fields(line)
 	c.mu.Lock()
 	current := c.current
 	c.mu.Unlock()
-	var err error
+	if len(words) == 0 {
+		return nil
+	}
+	if words[0][0] != '/' {
+		if current == "" {
+			c.failf("open a conversation first: /open USER")
+			return nil
+		}
+		return c.send(ctx, current, line)
+	}
+	asking, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	if err := c.command(asking, current, words, strings.TrimSpace(line)); err != nil {
+		c.failf("%v", err)
+	}
+	return nil
+}
+
+// command carries out a line that begins with a slash.
+func (c *chat) command(ctx context.Context, current string, words []string, line string) (err error) {
 	switch {
-	case line == "":
 	case words[0] == "/open" && len(words) == 2:
-		c.open(ctx, words[1])
+		err = c.open(ctx, words[1])
 	case words[0] == "/group" && len(words) > 2:
 		var id string
 		if id, err = c.client.CreateGroup(ctx, words[1], words[2:]...); err == nil {
@@ -148,63 +217,41 @@ func (c *chat) line(ctx context.Context, line string) {
 	case words[0] == "/list":
 		c.list()
 	case words[0] == "/go" && len(words) == 2:
-		c.goTo(words[1])
+		err = c.goTo(words[1])
 	case words[0] == "/help":
-		c.printf("%s", chatHelp)
-	case line[0] == '/':
-		c.printf("! unknown command; /help lists all commands")
-	case current == "":
-		c.printf("! open a conversation first: /open USER")
+		c.printf(chatHelp)
 	default:
-		c.send(ctx, current, line)
+		err = errors.New("unknown command; /help lists all commands")
 	}
-	if err != nil {
-		c.printf("! %v", err)
-	}
+	return err
 }
 
-func (c *chat) open(ctx context.Context, user string) {
+func (c *chat) open(ctx context.Context, user string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
 	id, err := c.client.OpenDirect(ctx, user)
 	if err != nil {
-		c.printf("! %v", err)
-		return
+		return err
 	}
 	c.enter(id, user)
+	return nil
 }
 
 func (c *chat) enter(id, name string) {
 	c.mu.Lock()
 	c.current = id
 	c.mu.Unlock()
-	c.printf("· you are talking with %s", name)
+	c.printf("· you are talking with %s", terminal.Name(name))
 	c.markRead(id)
-}
-
-// send puts a line into the outbox; its ticks are printed as they change.
-func (c *chat) send(ctx context.Context, id, text string) {
-	c.printf("○ %s", text)
-	ticket, err := c.client.Enqueue(id, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}})
-	if err != nil {
-		c.printf("! %v", err)
-		return
-	}
-	go func() { // this goroutine ends with the ticket, which ends with the client
-		outcome, err := ticket.Wait(ctx)
-		if err != nil {
-			c.printf("! %q was not sent: %v", text, err)
-			return
-		}
-		c.tick(id, outcome.GetSeq(), text, "✓ committed as "+strconv.FormatUint(outcome.GetSeq(), 10))
-	}()
 }
 
 func (c *chat) tick(id string, seq uint64, text, ticks string) {
 	c.mu.Lock()
 	if c.mine[id] == nil {
-		c.mine[id] = map[uint64]*sent{}
+		c.mine[id] = map[uint64]*ticked{}
 	}
 	if c.mine[id][seq] == nil {
-		c.mine[id][seq] = &sent{text: text}
+		c.mine[id][seq] = &ticked{text: text}
 	}
 	changed := c.mine[id][seq].ticks != ticks
 	c.mine[id][seq].ticks = ticks
@@ -268,17 +315,18 @@ func (c *chat) detached(detached *clientv1.Detached) {
 
 func (c *chat) list() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, conv := range c.conversations {
+	conversations, current := slices.Clone(c.conversations), c.current
+	c.mu.Unlock()
+	for i, conv := range conversations {
 		mark := " "
-		if conv.GetConversationId() == c.current {
+		if conv.GetConversationId() == current {
 			mark = "*"
 		}
-		fmt.Fprintf(c.out, "%s %2d  %s  %s\n", mark, i+1, label(conv), conv.GetConversationId())
+		c.printf("%s %2d  %s  %s", mark, i+1, terminal.Name(label(conv)), terminal.Name(conv.GetConversationId()))
 	}
 }
 
-func (c *chat) goTo(word string) {
+func (c *chat) goTo(word string) error {
 	n, err := strconv.Atoi(word)
 	c.mu.Lock()
 	valid := err == nil && n >= 1 && n <= len(c.conversations)
@@ -288,10 +336,10 @@ func (c *chat) goTo(word string) {
 	}
 	c.mu.Unlock()
 	if !valid {
-		c.printf("! there is no conversation %s; see /list", word)
-		return
+		return fmt.Errorf("there is no conversation %s; see /list", word)
 	}
 	c.enter(id, c.name(id))
+	return nil
 }
 
 func (c *chat) markRead(id string) {
@@ -322,8 +370,9 @@ func label(conv *clientv1.Conversation) string {
 	}
 }
 
+// printf prints a line. Texts among the arguments come from other people, so that they are made safe for the terminal.
 func (c *chat) printf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.out, format+"\n", args...)
+	_ = terminal.Fprintf(c.out, format+"\n", args...) // there is nowhere to say that the terminal went away
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
 // changes are the chat commands that change a message; each is given the number of the message.
@@ -46,7 +47,7 @@ func (c *chat) event(event client.Event) {
 			text += " (not verified)"
 		}
 		at := time.UnixMilli(event.GetTimeMs()).Format("15:04")
-		c.printf("%s [%s] %s", at, c.name(event.GetConversationId()), text)
+		c.printf("%s [%s] %s", at, terminal.Name(c.name(event.GetConversationId())), text)
 	}
 	c.mu.Lock()
 	reading := c.current == event.GetConversationId()
@@ -57,33 +58,33 @@ func (c *chat) event(event client.Event) {
 }
 
 // describe returns the line for an event; empty for an event that was already printed when it was sent.
-func (c *chat) describe(event client.Event) string {
-	who, body := event.GetSender(), event.GetBody()
+func (c *chat) describe(event client.Event) terminal.Safe {
+	who, body := terminal.Name(event.GetSender()), event.GetBody()
 	switch {
 	case !slices.Contains(conversation.Kinds(), event.GetKind()):
-		return fmt.Sprintf("#%d %s sent an event of a kind that this version does not know", event.GetSeq(), who)
+		return terminal.Sprintf("#%d %s sent an event of a kind that this version does not know", event.GetSeq(), who)
 	case event.Content == chain.Erased:
-		return fmt.Sprintf("#%d %s: (erased)", event.GetSeq(), who)
-	case body.GetMessage() != nil && who == c.me:
+		return terminal.Sprintf("#%d %s: (erased)", event.GetSeq(), who)
+	case body.GetMessage() != nil && event.GetSender() == c.me:
 		return ""
 	case body.GetMessage() != nil:
-		return fmt.Sprintf("#%d %s: %s", event.GetSeq(), who, body.GetMessage().GetText())
+		return terminal.Sprintf("#%d %s: %s", event.GetSeq(), who, body.GetMessage().GetText())
 	case body.GetEdit() != nil:
-		return fmt.Sprintf("%s edited #%d: %s", who, body.GetEdit().GetTarget(), body.GetEdit().GetText())
+		return terminal.Sprintf("%s edited #%d: %s", who, body.GetEdit().GetTarget(), body.GetEdit().GetText())
 	case body.GetDelete() != nil:
-		return fmt.Sprintf("%s deleted #%d", who, body.GetDelete().GetTarget())
+		return terminal.Sprintf("%s deleted #%d", who, body.GetDelete().GetTarget())
 	case body.GetReact().GetRemove():
-		return fmt.Sprintf("%s removed %s from #%d", who, body.GetReact().GetEmoji(), body.GetReact().GetTarget())
+		return terminal.Sprintf("%s removed %s from #%d", who, terminal.Name(body.GetReact().GetEmoji()), body.GetReact().GetTarget())
 	case body.GetReact() != nil:
-		return fmt.Sprintf("%s reacted to #%d with %s", who, body.GetReact().GetTarget(), body.GetReact().GetEmoji())
+		return terminal.Sprintf("%s reacted to #%d with %s", who, body.GetReact().GetTarget(), terminal.Name(body.GetReact().GetEmoji()))
 	case body.GetCreate() != nil:
 		return who + " created it"
 	case body.GetAddMembers() != nil:
-		return fmt.Sprintf("%s added %s", who, strings.Join(body.GetAddMembers().GetMembers(), ", "))
+		return terminal.Sprintf("%s added %s", who, terminal.Name(strings.Join(body.GetAddMembers().GetMembers(), ", ")))
 	case conversation.Leaver(frame.FromClient(event.Event)) != "":
-		return conversation.Leaver(frame.FromClient(event.Event)) + " is out"
+		return terminal.Name(conversation.Leaver(frame.FromClient(event.Event))) + " is out"
 	case body.GetRename() != nil:
-		return fmt.Sprintf("%s renamed it to %s", who, body.GetRename().GetName())
+		return terminal.Sprintf("%s renamed it to %s", who, terminal.Name(body.GetRename().GetName()))
 	case body.GetErase() != nil:
 		return "the server erased content"
 	}
@@ -100,13 +101,13 @@ func (c *chat) forked(fork client.Fork) {
 	}
 	c.mu.Unlock()
 	c.printf("! [%s] the server lost events: its log ended at #%d and now ends at #%d; events above #%d are undone, and your own %d commands among them are sent again",
-		c.name(fork.ConversationID), fork.From, fork.To, fork.To, len(fork.Commands))
+		terminal.Name(c.name(fork.ConversationID)), fork.From, fork.To, fork.To, len(fork.Commands))
 	for _, ticket := range fork.Commands {
-		go func() { // this goroutine ends with the ticket, which ends with the client
+		c.watching.Go(func() { // this goroutine ends with the ticket, which ends with the client
 			<-ticket.Done()
 			if _, err := ticket.Wait(context.Background()); err != nil {
-				c.printf("! a command could not be committed again: %v", err)
+				c.failf("a command could not be committed again: %v", err)
 			}
-		}()
+		})
 	}
 }

@@ -34,7 +34,7 @@ func TestContentThatWasNotCheckedIsMarked(t *testing.T) {
 		{message("alice"), chain.NotChecked, ""}, // printed when it was sent, so not again
 	} {
 		var out strings.Builder
-		ch := &chat{me: "alice", out: &out}
+		ch := newChat("alice", &out, 0)
 		ch.event(client.Event{Event: test.event, Content: test.content})
 		_, shown, _ := strings.Cut(out.String(), " ") // the text after the time
 		require.Equal(t, test.want, shown)

@@ -15,6 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/terminal"
 	"github.com/runnelhq/runnel/services/standalone"
 	"github.com/runnelhq/runnel/services/standalone/admincli"
 )
@@ -33,12 +34,13 @@ func main() {
 	var c cli
 	command := settings.Parse("runnel", "A self-hosted messaging backend: no committed message is lost, every hop is visible, and one command starts it.", &c)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	command.BindTo(ctx, (*context.Context)(nil))
 	command.Bind(&admincli.Console{Out: os.Stdout, Err: os.Stderr, Now: time.Now})
 	err := command.Run()
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "runnel:", err)
+		_ = terminal.Fprintf(os.Stderr, "runnel: %v\n", err) // servers' words may be in it
 		os.Exit(exitCode(err))
 	}
 }

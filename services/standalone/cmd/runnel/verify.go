@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
 type verifyCommand struct {
@@ -110,14 +111,19 @@ func (v *verifyCommand) report(out io.Writer, id string, c counts, broken *chain
 		r.Seq, r.Reason = broken.Seq, broken.Reason
 	}
 	if v.JSON {
-		return json.NewEncoder(out).Encode(r)
+		line, err := json.Marshal(r)
+		if err != nil {
+			return fmt.Errorf("print the report: %w", err)
+		}
+		_, err = out.Write(append(terminal.JSON(line), '\n'))
+		return err
 	}
-	end := "no hole, every hash is correct"
+	end := terminal.Safe("no hole, every hash is correct")
 	if broken != nil {
-		end = fmt.Sprintf("TAMPERED WITH at seq %d: %s", r.Seq, r.Reason)
+		end = terminal.Sprintf("TAMPERED WITH at seq %d: %s", r.Seq, r.Reason)
 	}
-	_, err := fmt.Fprintf(out, "%s  %8d events: %d verified, %d not checked, %d erased; %s\n", id, r.Events, c.verified, c.notChecked, c.erased, end)
-	return err
+	return terminal.Fprintf(out, "%s  %8d events: %d verified, %d not checked, %d erased; %s\n",
+		terminal.Name(id), r.Events, c.verified, c.notChecked, c.erased, end)
 }
 
 func conversationsOf(ctx context.Context, history historyv1.HistoryServiceClient, user string) ([]string, error) {
@@ -179,7 +185,7 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 		}
 		if time.Since(told) > progressEvery {
 			told = time.Now()
-			fmt.Fprintf(os.Stderr, "%s: %d of %d events\n", id, v.Seq(), head.GetHead())
+			_ = terminal.Fprintf(os.Stderr, "%s: %d of %d events\n", terminal.Name(id), v.Seq(), head.GetHead())
 		}
 	}
 	return c, nil
