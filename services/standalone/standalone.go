@@ -61,7 +61,8 @@ type Standalone struct {
 	rpc      *rpc.Server
 	admin    *telemetry.Admin
 	status   *statuspage.Page
-	secret   []byte // the development secret; nil if an authentication setting is set
+	secret   []byte  // the development secret; nil if an authentication setting is set
+	signIn   *signIn // nil with a real authentication setting
 }
 
 // New opens the store, starts the embedded NATS server and creates the services. If it fails, everything that was started
@@ -84,6 +85,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 			return nil, err
 		}
 		cfg.Auth.HMACSecret = string(s.secret)
+		s.signIn = newSignIn(s.secret)
 	}
 	if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log}); err != nil {
 		return nil, fmt.Errorf("set up authentication: %w", err)
@@ -116,7 +118,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	}); err != nil {
 		return nil, err
 	}
-	site, err := pages(s.secret)
+	site, err := pages(s.signIn)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the chat page: %w", err)
 	}
@@ -170,8 +172,18 @@ func (s *Standalone) RPCAddr() string { return s.rpc.Addr() }
 // AdminAddr is the address of the admin server; empty when it is off.
 func (s *Standalone) AdminAddr() string { return s.admin.Addr() }
 
-// Development reports whether any user on this machine may sign in, because no authentication setting is set.
-func (s *Standalone) Development() bool { return s.secret != nil }
+// Development reports whether the server gives tokens of any user to those who know its SignInCode, because no authentication is
+// configured.
+func (s *Standalone) Development() bool { return s.signIn != nil }
+
+// SignInCode is the code of the development sign-in, valid until the process ends; empty if it is off. Whoever knows it can sign in
+// as any user.
+func (s *Standalone) SignInCode() string {
+	if s.signIn == nil {
+		return ""
+	}
+	return s.signIn.code
+}
 
 // Run serves until ctx ends. Then the gateway drains, delivery finishes its work, and the other parts stop.
 func (s *Standalone) Run(ctx context.Context) error {

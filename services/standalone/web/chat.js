@@ -18,17 +18,34 @@ function uuid7() {
   return [h.slice(0, 8), h.slice(8, 12), h.slice(12, 16), h.slice(16, 20), h.slice(20)].join("-");
 }
 
+// The server prints a link with a code in its fragment, which is sent to nobody. The code is kept for other tabs and taken out of
+// the address and its history.
+function takeCode() {
+  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (code) { localStorage.code = code; history.replaceState(null, "", location.pathname); }
+  $("code").hidden = Boolean(localStorage.code);
+}
+
 async function fetchToken() {
-  const answer = await fetch("dev/token", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ user: me }) });
-  if (!answer.ok) throw new Error((await answer.text()).trim());
+  const body = JSON.stringify({ user: me, code: localStorage.code || "" });
+  const answer = await fetch("dev/token", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  if (!answer.ok) throw Object.assign(new Error((await answer.text()).trim()), { status: answer.status });
   return (await answer.json()).token;
+}
+
+// Shows the sign-in form with the reason. A code that is refused is of an earlier run of the server.
+function askToSignIn(error) {
+  if (error.status === 401) localStorage.removeItem("code");
+  $("problem").textContent = error.message;
+  $("signin").hidden = false; $("app").hidden = true; $("code").hidden = Boolean(localStorage.code);
+  $("user").readOnly = conversations.size > 0; // what is shown is this user's
+  setState("not connected");
 }
 
 async function connect() {
   setState("connecting …");
   try { token = await fetchToken(); } catch (error) {
-    if (attempt === 0) { $("problem").textContent = error.message; return setState("not connected"); }
-    return retry();
+    return attempt === 0 || error.status === 401 ? askToSignIn(error) : retry();
   }
   socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/v1/ws", ["runnel.v1.json"]);
   socket.onopen = () => request({ connect: {
@@ -63,7 +80,10 @@ const handlers = {
   forked: f => { const c = conversations.get(f.conversationId); if (c) { restart(c); socket.close(); } },
   detached: d => { conversations.delete(d.conversationId); if (current === d.conversationId) current = null; render(); },
   heartbeat: h => { socket.send(JSON.stringify({ pong: {} })); (h.heads || []).forEach(p => catchUp(p.conversationId, Number(p.seq))); },
-  tokenExpiring: async () => { token = await fetchToken(); request({ refresh: { token } }, () => {}); },
+  tokenExpiring: async () => {
+    try { token = await fetchToken(); } catch { return; } // the connection ends with its token, and connect tells why
+    request({ refresh: { token } }, () => {});
+  },
   goAway: () => {},
 };
 
@@ -249,7 +269,14 @@ function render() {
 
 function setState(text) { $("state").textContent = text; }
 
-$("signin").onsubmit = e => { e.preventDefault(); me = $("user").value; $("problem").textContent = ""; connect(); };
+takeCode();
+addEventListener("hashchange", takeCode);
+$("signin").onsubmit = e => {
+  e.preventDefault();
+  me = $("user").value; $("problem").textContent = "";
+  if ($("code").value) { localStorage.code = $("code").value.trim(); $("code").value = ""; }
+  connect();
+};
 $("open").onsubmit = e => { e.preventDefault(); submit({ body: { create: { kind: "KIND_DIRECT", members: [$("peer").value] } } }); $("peer").value = ""; };
 $("compose").onsubmit = e => { e.preventDefault(); submit({ conversationId: current, body: { message: { text: $("text").value } } }); $("text").value = ""; };
 document.addEventListener("visibilitychange", () => { const c = conversations.get(current); if (c) ack(c); });

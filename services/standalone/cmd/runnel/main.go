@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
@@ -80,7 +82,7 @@ func (s *serveCommand) Run(ctx context.Context) (err error) {
 
 func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) {
 	fmt.Printf("Runnel is ready after %s. All data is in %s\n\n", took.Round(time.Millisecond), s.DataDir)
-	fmt.Printf("  Open in a browser   http://%s/\n", server.Addr())
+	fmt.Printf("  Open in a browser   %s\n", pageLink(server.Addr().String(), server.SignInCode()))
 	if server.Development() {
 		fmt.Printf("  Chat in terminals   bin/runnel chat alice --with bob    and    bin/runnel chat bob --with alice\n")
 		fmt.Printf("  A token             bin/runnel token alice\n")
@@ -95,8 +97,21 @@ func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) 
 	fmt.Printf("  Administration      bin/runnel admin %sstatus    (runnel admin --help lists all commands)\n", address)
 	fmt.Println("\nCtrl-C stops it.")
 	if server.Development() {
-		fmt.Println("No authentication is configured: any program on this machine may sign in as any user. See the auth settings in --help.")
+		fmt.Println("No authentication is configured: whoever has the code in the link, or can read the data directory, may sign in as any user.")
+		fmt.Println("The code is new with each start. See the auth settings in --help.")
 	}
+}
+
+// pageLink is the address of the chat page. The code is in the fragment, which browsers send to nobody.
+func pageLink(address, code string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil && net.ParseIP(host).IsUnspecified() {
+		address = net.JoinHostPort("127.0.0.1", port) // sign-in is for this machine
+	}
+	link := url.URL{Scheme: "http", Host: address, Path: "/"}
+	if code != "" {
+		link.Fragment = "code=" + code
+	}
+	return link.String()
 }
 
 type tokenCommand struct {
