@@ -31,12 +31,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// now is the time of every test here.
+// now is the time in all tests of this file.
 var now = time.Unix(1_800_000_000, 0)
 
 const secret = "a-secret-of-at-least-32-bytes-in-length"
 
-// pair is a private key and what it signs with.
+// pair is a private key and its algorithm.
 type pair struct {
 	algorithm jose.SignatureAlgorithm
 	private   crypto.Signer
@@ -105,7 +105,7 @@ func newVerifier(tb testing.TB, cfg auth.Config) *auth.Verifier {
 	return v
 }
 
-// good is claims that pass, to be changed by tests.
+// good returns claims that pass; tests change them.
 func good() map[string]any {
 	return map[string]any{"sub": "ann", "exp": now.Unix() + 60, "iat": now.Unix(), "jti": "1", "aud": []string{"other", "runnel"}, "iss": "https://issuer"}
 }
@@ -177,7 +177,7 @@ func TestClaims(t *testing.T) {
 			require.ErrorIs(t, err, test.want)
 		})
 	}
-	t.Run("what is not configured is not asked", func(t *testing.T) {
+	t.Run("unconfigured claims are not checked", func(t *testing.T) {
 		v := newVerifier(t, auth.Config{HMACSecret: secret, AllowNoExpiry: true})
 		claims, err := v.Verify(t.Context(), sign(t, jose.HS256, []byte(secret), "", map[string]any{"sub": "ann"}))
 		require.NoError(t, err)
@@ -187,7 +187,7 @@ func TestClaims(t *testing.T) {
 
 func encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// forge makes a token of the given header and payload, signed with HMAC whatever the header says.
+// forge makes a token with a given header and payload, signed with HMAC whatever the header says.
 func forge(header, payload string, key []byte) string {
 	input := encode(header) + "." + encode(payload)
 	mac := hmac.New(sha256.New, key)
@@ -206,7 +206,7 @@ func TestForgeries(t *testing.T) {
 	_, err := v.Verify(t.Context(), honest)
 	require.NoError(t, err)
 	_, err = v.Verify(t.Context(), forge(`{"alg":"HS256"}`, claims, []byte(secret)))
-	require.NoError(t, err, "the forger's tool makes what passes when it has the secret")
+	require.NoError(t, err, "a token made with the right secret is accepted")
 
 	parts := strings.Split(honest, ".")
 	pemBytes, err := os.ReadFile(rsaPEM)
@@ -265,7 +265,7 @@ func TestForgeries(t *testing.T) {
 			for _, v := range []*auth.Verifier{v, publicOnly} {
 				_, err := v.Verify(t.Context(), test.token)
 				if v == publicOnly && errors.Is(test.want, auth.ErrMalformed) {
-					require.Error(t, err) // it may stumble over the signature first
+					require.Error(t, err) // the signature may be refused first
 				} else {
 					require.ErrorIs(t, err, test.want)
 				}
@@ -277,7 +277,7 @@ func TestForgeries(t *testing.T) {
 	require.ErrorIs(t, err, auth.ErrSignature)
 }
 
-// harmless checks that an error can be shown and logged.
+// harmless checks that an error contains no part of the token.
 func harmless(tb testing.TB, err error, token string) {
 	tb.Helper()
 	require.Less(tb, len(err.Error()), 160)
@@ -306,7 +306,7 @@ func TestMint(t *testing.T) {
 	_, err = auth.Mint([]byte(secret), "a b", time.Hour, now, "", "")
 	require.ErrorIs(t, err, auth.ErrSubject)
 	_, err = auth.Mint([]byte(secret), "ann", 0, now, "", "")
-	require.ErrorContains(t, err, "a second is the least")
+	require.ErrorContains(t, err, "the minimum is one second")
 }
 
 func FuzzVerify(f *testing.F) {
@@ -320,7 +320,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, token string) {
 		claims, err := v.Verify(t.Context(), token)
 		if err == nil {
-			require.Equal(t, "ann", claims.User, "nobody else has a signed token")
+			require.Equal(t, "ann", claims.User, "only the issuer has a signed token")
 			return
 		}
 		harmless(t, err, token)

@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Mint makes a token for development, good from now for ttl, signed with HS256. Audience and issuer are left out when
-// empty. Tokens for production come from the service that knows the users.
+// Mint makes a token for development, valid from now for ttl, signed with HS256. Empty audience and issuer are left out.
+// Tokens for production come from the service that manages the users.
 func Mint(secret []byte, user string, ttl time.Duration, now time.Time, audience, issuer string) (string, error) {
 	switch {
 	case len(secret) < MinSecretBytes:
@@ -19,7 +19,7 @@ func Mint(secret []byte, user string, ttl time.Duration, now time.Time, audience
 	case !conversation.ValidUser(user):
 		return "", fmt.Errorf("minting a token: %w", ErrSubject)
 	case ttl < time.Second:
-		return "", fmt.Errorf("minting a token: it would be good for %v; a second is the least", ttl)
+		return "", fmt.Errorf("minting a token: it would be valid for %v; the minimum is one second", ttl)
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: secret}, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// fetchTimeout is short because clients wait for it with their first frame sent.
+	// fetchTimeout is short because clients wait for the fetch after they have sent their first frame.
 	fetchTimeout = 5 * time.Second
 	maxJWKSBytes = 1 << 20
 )
 
-// remote holds the keys of a JWKS URL. They are fetched at most once per window, by one fetch at a time that all who need
-// it wait for; when a fetch fails, the keys that were there stay.
+// remote holds the keys of a JWKS URL. They are fetched at most once per window, by one fetch at a time, which all callers
+// that need it wait for. If a fetch fails, the previous keys are kept.
 type remote struct {
 	url            string
 	client         *http.Client
@@ -31,13 +31,13 @@ type remote struct {
 	fetches sync.WaitGroup
 
 	mu      sync.Mutex
-	closed  bool               // no further fetches
+	closed  bool               // closed: no further fetches
 	cancel  context.CancelFunc // ends the last fetch; nil before the first
 	keys    []key
-	fetched time.Time     // when keys came; zero: never
+	fetched time.Time     // when keys were received; zero: never
 	tried   time.Time     // when the last fetch began; zero: never
-	err     error         // of the last fetch
-	flight  chan struct{} // closed when the fetch under way ends; nil when there is none
+	err     error         // error of the last fetch
+	flight  chan struct{} // closed when the running fetch ends; nil when there is none
 }
 
 func newRemote(cfg Config, opts Options) (*remote, error) {
@@ -60,11 +60,11 @@ func newRemote(cfg Config, opts Options) (*remote, error) {
 	return r, nil
 }
 
-// checkURL refuses what would let others on the network choose the keys.
+// checkURL refuses URLs with which others on the network could choose the keys.
 func checkURL(raw string, allowHTTP bool) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return errors.New("the JWKS URL is no URL with https")
+		return errors.New("the JWKS URL is not an https URL")
 	}
 	if u.Scheme == "http" && !allowHTTP {
 		ip := net.ParseIP(u.Hostname())
@@ -75,7 +75,7 @@ func checkURL(raw string, allowHTTP bool) error {
 	return nil
 }
 
-// current gives the keys there are. When they have grown old it begins a fetch, and does not wait for it.
+// current returns the known keys. If they are too old it begins a fetch, and does not wait for it.
 func (r *remote) current(ctx context.Context) []key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,8 +98,8 @@ func (r *remote) failing() bool {
 	return r.err != nil
 }
 
-// refresh waits for a fetch to end, its own or one that is under way, or for ctx. Within the window after the last one it
-// does nothing.
+// refresh waits for a fetch to end, its own or a running one, or for ctx. Within the window after the last fetch it does
+// nothing.
 func (r *remote) refresh(ctx context.Context) {
 	r.mu.Lock()
 	flight := r.begin(ctx)
@@ -113,8 +113,8 @@ func (r *remote) refresh(ctx context.Context) {
 	}
 }
 
-// begin starts a fetch unless one is under way, or began within the window, or the verifier is closed. It gives what is
-// closed when the fetch under way ends. The fetch is for all who wait, so it outlives ctx. r.mu is held.
+// begin starts a fetch unless one is running, or began within the window, or the verifier is closed. It returns the channel
+// that is closed when the running fetch ends. The fetch serves all callers that wait, so it outlives ctx. r.mu is held.
 func (r *remote) begin(ctx context.Context) chan struct{} {
 	if r.flight != nil {
 		return r.flight
@@ -134,7 +134,7 @@ func (r *remote) begin(ctx context.Context) chan struct{} {
 		defer r.mu.Unlock()
 		r.flight, r.err = nil, err
 		if err != nil && !r.closed {
-			r.log.WarnContext(ctx, "the JWKS cannot be fetched; the keys that are known stay", "error", err)
+			r.log.WarnContext(ctx, "the JWKS cannot be fetched; the known keys are kept", "error", err)
 		}
 		if err == nil {
 			r.keys, r.fetched = keys, now

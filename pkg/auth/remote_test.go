@@ -51,7 +51,7 @@ func (i *issuer) answerWith(answer http.HandlerFunc) {
 	i.answer = answer
 }
 
-// clock is moved by the test.
+// clock is a clock that the test moves.
 type clock struct{ offset atomic.Int64 }
 
 func (c *clock) now() time.Time          { return now.Add(time.Duration(c.offset.Load())) }
@@ -97,7 +97,7 @@ func TestRotation(t *testing.T) {
 	require.ErrorIs(t, verify(first, "1"), auth.ErrSignature, "a key that was withdrawn")
 }
 
-// A key that names no kid is replaced by another such key.
+// A key without a kid is replaced by another such key.
 func TestRotationWithoutNames(t *testing.T) {
 	first, second := newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, first.jwk("")))
@@ -114,7 +114,7 @@ func TestRotationWithoutNames(t *testing.T) {
 	}
 }
 
-// Anybody can send tokens with made-up key names. The issuer must not notice.
+// Anybody can send tokens with invented key names. They must not cause load for the issuer.
 func TestUnknownKeysDoNotHammerTheIssuer(t *testing.T) {
 	known, forger := newPair(t, jose.ES256), newPair(t, jose.ES256)
 	i := newIssuer(t, jwks(t, known.jwk("1")))
@@ -176,7 +176,7 @@ func TestStaleKeysServeWhileTheIssuerFails(t *testing.T) {
 			_, err = v.Verify(t.Context(), other.sign(t, "2", good))
 			require.ErrorIs(t, err, auth.ErrKeysUnavailable)
 			_, err = v.Verify(t.Context(), pair.sign(t, "1", good))
-			require.NoError(t, err, "what is known stays")
+			require.NoError(t, err, "the known keys are kept")
 			require.NoError(t, v.Ready(t.Context()))
 			v.Close()
 			require.Equal(t, 2, bytes.Count(log.Bytes(), []byte("cannot be fetched")))

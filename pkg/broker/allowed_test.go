@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 )
 
-// A service with another one's user is told so, instead of hearing nothing.
+// A service with the NATS user of another one gets an error, instead of receiving nothing.
 func TestAUserThatMayNotListenIsNoticed(t *testing.T) {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, Users: []*server.User{{
 		Username: "gateway", Password: "p",
@@ -42,7 +42,8 @@ func TestAUserThatMayNotListenIsNoticed(t *testing.T) {
 	require.ErrorContains(t, broker.Allowed(nc), broker.ReleasedSubject)
 }
 
-// users.conf is what operators start NATS with: the owner of a partition purges its stream, and no gateway does.
+// users.conf is the configuration with which operators start NATS: the owner of a partition may purge its stream, and no
+// gateway may.
 func TestOnlyDeliveryMayPurge(t *testing.T) {
 	users, err := os.ReadFile(filepath.Join("..", "..", "deploy", "nats", "users.conf"))
 	require.NoError(t, err)
@@ -96,5 +97,5 @@ func TestOnlyDeliveryMayPurge(t *testing.T) {
 	info, err := stream.Info(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, uint64(3), info.State.FirstSeq)
-	require.Error(t, stream.DeleteMsg(t.Context(), 3), "what is deleted in the middle would be a hole")
+	require.Error(t, stream.DeleteMsg(t.Context(), 3), "a message deleted in the middle would be a hole")
 }

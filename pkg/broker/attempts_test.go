@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// asked submits the n-th command of ann in an attempt, and returns where its outcome arrives.
+// asked submits the n-th command of ann in an attempt, and returns the channel of its outcome.
 func (b *bundle) asked(n int, attempt uint32) (*brokerv1.Command, chan *conversationv1.Outcome, chan struct{}) {
 	command := cmd("ann", n)
 	command.Attempt, command.Salt = attempt, []byte{byte(n), byte(attempt)}
@@ -39,10 +39,10 @@ func (b *bundle) stored(sequence uint64) (*brokerv1.Command, string) {
 
 func requireUnknown(t *testing.T, outcome *conversationv1.Outcome) {
 	t.Helper()
-	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, outcome.GetError().GetCode(), "unknown is no refusal")
+	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, outcome.GetError().GetCode(), "unknown is not a refusal")
 }
 
-// A client that asks again after a refusal begins a new call, which is another message to the broker.
+// A client that repeats a command after a refusal begins a new call, which is another message for the broker.
 func TestAHigherAttemptIsANewCall(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	_, first, accepted := b.asked(1, 0)
@@ -58,14 +58,14 @@ func TestAHigherAttemptIsANewCall(t *testing.T) {
 	require.Equal(t, uint32(1), renewed.GetAttempt())
 	require.NotEqual(t, oldID, newID, "or the broker would drop it as a duplicate")
 
-	b.answerWith(old, 5) // the answer to the call that was given up
+	b.answerWith(old, 5) // the answer to the superseded call
 	b.answerWith(second, 9)
 	require.Equal(t, uint64(9), (<-outcome).GetSeq())
 	require.Empty(t, first, "a waiter gets one outcome")
 	require.Zero(t, b.submitter.Pending())
 }
 
-// An older attempt is answered with the newer one: what that comes to holds for both.
+// An older attempt joins the newer one: its outcome is the answer to both.
 func TestALowerAttemptJoinsTheNewerOne(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	second, outcome, accepted := b.asked(1, 1)
@@ -76,7 +76,7 @@ func TestALowerAttemptJoinsTheNewerOne(t *testing.T) {
 	require.Equal(t, uint64(9), (<-late).GetSeq())
 }
 
-// The new call is queued behind the old one and behind what the client sent meanwhile.
+// The new call is queued behind the old one and behind commands that the client sent in between.
 func TestAHigherAttemptKeepsTheOrderOfSubmit(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{PublishTimeout: time.Minute, AcceptTimeout: time.Minute})
 	hold := b.holdPubAcks()
@@ -102,14 +102,14 @@ func TestAHigherAttemptKeepsTheOrderOfSubmit(t *testing.T) {
 	}
 }
 
-// A superseded call whose publish is never answered does not hold up the call that replaced it.
+// A superseded call whose publish is never answered does not block the call that replaced it.
 func TestASupersededCallDoesNotBlockItsLane(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{PublishTimeout: 10 * time.Millisecond, AcceptTimeout: time.Minute})
 	hold := b.holdPubAcks()
 	_, first, _ := b.asked(1, 0)
 	_, _, accepted := b.asked(1, 1)
 	requireUnknown(t, <-first)
-	hold.take(2) // the old one's publish was given up, and the new one is in flight
+	hold.take(2) // the old publish has timed out, and the new one is in flight
 	hold.release()
 	<-accepted
 }
@@ -128,8 +128,8 @@ func TestASupersededCallThatIsQueuedIsNotPublished(t *testing.T) {
 	require.Equal(t, uint32(1), command.GetAttempt())
 }
 
-// pubAcks holds back what the broker acknowledges: the stream's subject is renamed, so that publishes are taken by nobody
-// until release puts them into the stream.
+// pubAcks withholds the broker's acknowledgements: the stream's subject is renamed, so that nobody receives publishes until
+// release puts them into the stream.
 type pubAcks struct {
 	b      *bundle
 	sub    *nats.Subscription
@@ -151,7 +151,7 @@ func (b *bundle) holdPubAcks() *pubAcks {
 	return h
 }
 
-// take waits for as many publishes of different calls.
+// take waits for publishes of this many different calls.
 func (h *pubAcks) take(calls int) {
 	seen := map[string]bool{}
 	for len(seen) < calls {
@@ -162,7 +162,7 @@ func (h *pubAcks) take(calls int) {
 	}
 }
 
-// release has the broker store and acknowledge what was held back, and everything from now on.
+// release lets the broker store and acknowledge the withheld publishes, and all later ones.
 func (h *pubAcks) release() {
 	if len(h.msgs) == 0 {
 		h.take(1)
@@ -175,7 +175,7 @@ func (h *pubAcks) release() {
 	}
 }
 
-// Bodies that are encoded in another way ask for the same.
+// A body with another encoding of the same content is the same command.
 func TestARepeatIsComparedByWhatItAsksFor(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	_, first, accepted := b.asked(1, 0)

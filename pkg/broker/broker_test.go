@@ -48,7 +48,7 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 	require.NoError(tb, err)
 	settings := broker.Config{Partitions: partitions, Replicas: 1, MaxBytes: 1 << 30, MaxAge: time.Hour, DuplicateWindow: 2 * time.Minute}
 	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings))
-	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings), "again, as every start does")
+	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings), "a second time, as at every start")
 	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "inbox", cfg, slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
@@ -60,7 +60,7 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 	return b
 }
 
-// cmd is the n-th command of a sender to bob.
+// cmd returns the n-th command of a sender to bob.
 func cmd(sender string, n int) *brokerv1.Command {
 	return &brokerv1.Command{
 		ConversationId: conversation.DirectID("bob", sender), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
@@ -74,7 +74,7 @@ func message(text string) []byte {
 	return body
 }
 
-// own plays the owner of all partitions: it answers every command with its stream sequence.
+// own acts as the owner of all partitions: it answers every command with its stream sequence.
 func (b *bundle) own(tb testing.TB) (applied func() []*brokerv1.Command) {
 	tb.Helper()
 	commands := make(chan *brokerv1.Command, 1000)
@@ -83,7 +83,7 @@ func (b *bundle) own(tb testing.TB) (applied func() []*brokerv1.Command) {
 		if command.UnmarshalVT(msg.Data) == nil {
 			select {
 			case commands <- &command:
-			default: // the benchmark does not look at them
+			default: // the benchmark does not read them
 			}
 			data, _ := (&brokerv1.Results{Results: []*brokerv1.Result{{Sender: command.GetSender(), Outcome: &conversationv1.Outcome{
 				ConversationId: command.GetConversationId(), CommandId: command.GetCommandId(), Seq: 7,
@@ -141,7 +141,7 @@ func TestARepeatJoinsTheCommandUnderWay(t *testing.T) {
 	require.ErrorIs(t, b.submitter.Submit(other), broker.ErrConflict)
 	b.answer(cmd("ann", 1))
 	require.Equal(t, uint64(9), (<-done).GetSeq())
-	require.Equal(t, uint64(9), (<-done).GetSeq(), "everybody who waits is told")
+	require.Equal(t, uint64(9), (<-done).GetSeq(), "every waiter gets the outcome")
 }
 
 func (b *bundle) answer(command *brokerv1.Command) { b.answerWith(command, 9) }
@@ -155,7 +155,7 @@ func (b *bundle) answerWith(command *brokerv1.Command, seq uint64) {
 	require.NoError(b.t, b.nc.Publish(broker.ResultSubject("inbox"), data))
 }
 
-// A command that an earlier process took to the stream is a duplicate there; it must be answered to this one all the same.
+// A command that an earlier process published is a duplicate in the stream; this process must get its answer all the same.
 func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	first, err := broker.NewSubmitter(b.nc, partitions, "gone", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
@@ -165,7 +165,7 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	<-accepted
 	first.Close()
 
-	// The owner reads the stream, not the subject: only what is stored counts.
+	// The owner reads the stream, not the subject: only stored messages count.
 	done := make(chan *conversationv1.Outcome, 1)
 	stored := make(chan struct{})
 	require.NoError(t, b.submitter.Submit(broker.Submission{
@@ -183,7 +183,7 @@ func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	require.Equal(t, uint64(9), (<-done).GetSeq())
 }
 
-// A result is told at most once. A client that asks again gets it told once more, but not with each question.
+// A result is published at most once. If a client repeats the command it is published again, but not for each repeat.
 func TestALostResultIsAskedForAgain(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{AskAgain: time.Nanosecond})
 	copies := make(chan struct{}, 10)
@@ -210,7 +210,7 @@ func TestALostResultIsAskedForAgain(t *testing.T) {
 	<-accepted
 	stream, err := patient.js.Stream(t.Context(), broker.StreamName(conversation.Partition(submission.Command.GetConversationId(), partitions)))
 	require.NoError(t, err)
-	require.Equal(t, uint64(1), stream.CachedInfo().State.Msgs, "it joins the one under way")
+	require.Equal(t, uint64(1), stream.CachedInfo().State.Msgs, "it joins the call in flight")
 }
 
 func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {
@@ -249,14 +249,14 @@ func TestStreamsForgetNothing(t *testing.T) {
 	stream, err := b.js.Stream(t.Context(), broker.StreamName(0))
 	require.NoError(t, err)
 	cfg := stream.CachedInfo().Config
-	require.False(t, cfg.DenyPurge, "the owner makes room for new commands; that no one else does is for users.conf")
+	require.False(t, cfg.DenyPurge, "the owner makes room for new commands; users.conf prevents others from doing so")
 	require.True(t, cfg.DenyDelete)
 	require.Equal(t, jetstream.DiscardNew, cfg.Discard)
 	require.Equal(t, jetstream.LimitsPolicy, cfg.Retention)
 	require.False(t, cfg.AllowDirect)
 }
 
-// A stream of an early version cannot be used, and the error says what to do.
+// A stream of an early version cannot be used, and the error tells the operator what to do.
 func TestAStreamThatDeniesPurgingIsRefused(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	settings := broker.Config{Partitions: partitions + 1, Replicas: 1, MaxBytes: 1 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute}
@@ -267,7 +267,7 @@ func TestAStreamThatDeniesPurgingIsRefused(t *testing.T) {
 	require.ErrorIs(t, broker.EnsureStreams(t.Context(), b.js, settings), broker.ErrStreamOutdated)
 }
 
-// Streams that exist get the settings of today.
+// Existing streams get the current settings.
 func TestExistingStreamsAreUpdated(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	settings := broker.Config{Partitions: partitions, Replicas: 1, MaxBytes: 1 << 20, MaxAge: 2 * time.Hour, DuplicateWindow: time.Minute}
@@ -278,7 +278,7 @@ func TestExistingStreamsAreUpdated(t *testing.T) {
 	require.Equal(t, 2*time.Hour, stream.CachedInfo().Config.MaxAge)
 }
 
-// BenchmarkSubmit is one command's way to the stream and its outcome's way back, with 512 under way.
+// BenchmarkSubmit measures a command from Submit to its outcome, with 512 in flight.
 func BenchmarkSubmit(b *testing.B) {
 	bundle := setup(b, broker.SubmitterConfig{})
 	bundle.own(b)
@@ -292,7 +292,7 @@ func BenchmarkSubmit(b *testing.B) {
 	}
 }
 
-// An answer to an earlier copy of a command, with another body, is not the answer to the one under way.
+// An answer to an earlier copy of a command, with another body, is not the answer to the command in flight.
 func TestTheAnswerToAnotherCopyIsNotTaken(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	command := cmd("ann", 1)

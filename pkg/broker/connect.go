@@ -66,7 +66,7 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil { // else we closed it
+			if err != nil { // otherwise the connection was closed on purpose
 				log.Warn("lost the connection to NATS", "error", err)
 			}
 		}),
@@ -153,7 +153,7 @@ func maskedError(err error) error {
 
 // ErrStreamOutdated means that a version of Runnel created the stream before owners purged it; such a stream cannot be used.
 var ErrStreamOutdated = errors.New("the stream denies purging, like those of early versions of Runnel, and NATS cannot lift that; " +
-	"let the installation commit everything with the version that made it, then delete the stream: it is made anew")
+	"let the installation commit everything with the version that made it, then delete the stream: it is created again")
 
 // EnsureStreams creates the streams of all partitions, and applies the settings that Runnel's guarantees rest on to existing
 // ones. Several processes may call it at once.
@@ -164,7 +164,7 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg Config) erro
 			err = ErrStreamOutdated
 		}
 		if err != nil {
-			return fmt.Errorf("make stream %s: %w", StreamName(p), err)
+			return fmt.Errorf("create stream %s: %w", StreamName(p), err)
 		}
 	}
 	return nil

@@ -21,7 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs/certstest"
 )
 
-// A server that asks for certificates gets one from the files, the one that is there when the connection is made.
+// A server that requires certificates gets one from the files, as they are when the connection is made.
 func TestConnectShowsTheCertificateOfTheDay(t *testing.T) {
 	ca, ours := certstest.New(t), t.TempDir()
 	theirs, err := certs.Load(ca.Issue(t.TempDir(), "127.0.0.1"), certs.Options{Use: "nats", Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
@@ -52,7 +52,7 @@ func TestConnectShowsTheCertificateOfTheDay(t *testing.T) {
 	ca.Issue(ours, "second")
 	reconnected := make(chan struct{}, 10)
 	nc.SetReconnectHandler(func(*nats.Conn) { reconnected <- struct{}{} })
-	for name := "first"; name != "second"; { // files are looked at once a second
+	for name := "first"; name != "second"; { // files are checked once per second
 		require.NoError(t, nc.ForceReconnect())
 		<-reconnected
 		name = <-shown
@@ -70,7 +70,7 @@ func TestConnectTellsNoSecrets(t *testing.T) {
 	} {
 		var log bytes.Buffer
 		_, err := broker.Connect(broker.Config{URL: url}, "test", slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
-		require.ErrorContains(t, err, "127.0.0.1", "it says what was tried")
+		require.ErrorContains(t, err, "127.0.0.1", "the error says what was tried")
 		for _, said := range []string{err.Error(), log.String()} {
 			require.NotContains(t, said, "hunter2")
 			require.NotContains(t, said, "hun%ter2")
@@ -92,7 +92,7 @@ func TestConnectRefuses(t *testing.T) {
 		{broker.Config{NkeySeedFile: "a", CredsFile: "b"}, "choose one"},
 		{broker.Config{NkeySeedFile: filepath.Join(t.TempDir(), "none")}, "no such file"},
 		{broker.Config{NkeySeedFile: garbled}, "nkey seed"},
-		{broker.Config{TLS: certs.Config{CAFile: garbled}}, "holds no certificate"},
+		{broker.Config{TLS: certs.Config{CAFile: garbled}}, "contains no certificate"},
 	} {
 		test.cfg.URL = nats.DefaultURL
 		_, err := broker.Connect(test.cfg, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
@@ -101,7 +101,7 @@ func TestConnectRefuses(t *testing.T) {
 	}
 }
 
-// Answers come to an inbox that tells services apart, so that permissions can.
+// Answers arrive at an inbox with the service's name, so that permissions can separate services.
 func TestInboxesBelongToServices(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
 	nc, err := broker.Connect(broker.Config{}, "runnel-gateway", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(b.server))

@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// withoutStream is a Submitter whose publishes are taken by the test alone.
+// withoutStream makes a Submitter whose publishes are received only by the test.
 func withoutStream(t *testing.T, cfg SubmitterConfig) (*Submitter, *nats.Subscription) {
 	t.Helper()
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
@@ -53,7 +53,8 @@ func submitOne(t *testing.T, s *Submitter) *call {
 	return nil
 }
 
-// Every copy of a call is the same bytes, however it came to be published again, and none is published after not_after.
+// Every copy of a call has the same bytes, whatever the reason for publishing it again, and none is published after
+// not_after.
 func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 	s, published := withoutStream(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: 10 * time.Hour, OutcomeTimeout: 10 * time.Hour})
 	c := submitOne(t, s)
@@ -86,7 +87,7 @@ func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, count)
 
-	// Nor when a client asks again for a command that is accepted.
+	// The same holds when a client repeats an accepted command.
 	s.mu.Lock()
 	delete(s.acks, c.token)
 	c.token, c.accepted, c.deadline = 0, true, late.Add(time.Hour)

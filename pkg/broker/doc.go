@@ -8,7 +8,7 @@
 //	result.<inbox>       outcomes, to the gateway or service that submitted the command   (core NATS)
 //	live.<conversation>  committed events and receipts of one conversation                (core NATS)
 //	joined               users who became members, to every gateway                       (core NATS)
-//	revoked              users whose tokens became worthless, to every gateway            (core NATS)
+//	revoked              users whose tokens were revoked, to every gateway            (core NATS)
 //	ack.<p>              cursors that members moved, to the owner of partition p          (core NATS)
-//	lease.released       a worker gave partitions back; others claim at once              (core NATS)
+//	lease.released       a worker released partitions; others claim them at once              (core NATS)
 package broker

@@ -24,7 +24,7 @@ import (
 
 // SubmitterConfig configures a Submitter.
 type SubmitterConfig struct {
-	// MaxPending bounds the commands that are under way. Defaults to 65536.
+	// MaxPending limits the commands in flight. Defaults to 65536.
 	MaxPending int
 	// PublishTimeout is how long to wait for the broker's acknowledgement before publishing the same bytes again. Defaults to 2 s.
 	PublishTimeout time.Duration
@@ -101,8 +101,8 @@ type Submitter struct {
 	mu     sync.Mutex
 	next   uint64
 	calls  map[callKey]*call    // the newest attempt of each command
-	acks   map[uint64]*call     // calls waiting for a PubAck, by the token in its reply subject
-	queues map[queueKey][]*call // first of each is in flight, the others wait for it
+	acks   map[uint64]*call     // calls that wait for a PubAck, by the token in its reply subject
+	queues map[queueKey][]*call // the first of each queue is in flight, the others wait for it
 }
 
 type queueKey struct{ conversation, sender string }
@@ -117,14 +117,14 @@ type call struct {
 	command    *brokerv1.Command
 	message    *nats.Msg
 	waiters    []Submission
-	token      uint64 // of the publish in flight; 0 when there is none
+	token      uint64 // token of the publish in flight; 0 when there is none
 	accepted   bool
 	republish  bool // a duplicate was republished once already
-	superseded bool // by a call of a higher attempt: nobody waits, and it is no longer in calls
+	superseded bool // superseded by a call with a higher attempt: no one waits, and it is no longer in calls
 	tryAt      time.Time
 	deadline   time.Time
 	notAfter   time.Time     // no copy is published later
-	askAt      time.Time     // from when on a repeated command means that the client did not receive the result; only once accepted
+	askAt      time.Time     // the time after which a repeated command means that the client did not receive the result; only once accepted
 	patience   time.Duration // until the next askAt
 }
 
@@ -180,7 +180,7 @@ func (s *Submitter) Close() {
 
 func (s *Submitter) unsubscribe() {
 	for _, sub := range s.subs {
-		_ = sub.Unsubscribe() // fails only when the connection is closed, which ends it as well
+		_ = sub.Unsubscribe() // fails only if the connection is closed, which ends the subscription as well
 	}
 }
 
@@ -429,7 +429,7 @@ func (c *call) finish(outcome *conversationv1.Outcome) {
 	}
 }
 
-// forgetLocked takes the call out of all tables.
+// forgetLocked removes the call from all tables.
 func (s *Submitter) forgetLocked(c *call, now time.Time) {
 	delete(s.calls, c.key)
 	s.retireLocked(c, now)

@@ -14,28 +14,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Config names the files of one side of mutual TLS. Without any there is no TLS.
+// Config names the certificate files of one side of mutual TLS. Without any there is no TLS.
 type Config struct {
 	// CertFile and KeyFile are PEM files; the first has the chain after the certificate.
 	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
 	KeyFile  string `help:"Key of the certificate (PEM)."`
-	// CAFile is a PEM file; to replace an authority it holds the old one and the new one for a while.
-	CAFile string `name:"ca-file" help:"Authorities that the other side's certificate must come from (PEM). Read again when it changes."`
+	// CAFile is a PEM file; while an authority is being replaced it contains the old one and the new one.
+	CAFile string `name:"ca-file" help:"Authorities that must have issued the other side's certificate (PEM). Read again when it changes."`
 }
 
-// KeyPair names the files of a server whose clients show no certificates. Without any there is no TLS.
+// KeyPair names the files of a server whose clients present no certificates. Without any there is no TLS.
 type KeyPair struct {
 	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
 	KeyFile  string `help:"Key of the certificate (PEM)."`
 }
 
-// Config is the key pair as a Config without authorities.
+// Config returns the key pair as a Config without authorities.
 func (k KeyPair) Config() Config { return Config{CertFile: k.CertFile, KeyFile: k.KeyFile} }
 
 // Empty reports whether no file is named.
 func (c Config) Empty() bool { return c == Config{} }
 
-// Mutual reports whether both sides can be proved; it fails when the files named are only part of what that takes.
+// Mutual reports whether mutual TLS is configured; it returns an error if only some of the necessary files are.
 func (c Config) Mutual() (bool, error) {
 	if c.Empty() {
 		return false, nil
@@ -46,18 +46,18 @@ func (c Config) Mutual() (bool, error) {
 	return true, nil
 }
 
-// Options are what a Bundle tells about itself through. All are required.
+// Options are used for logs and metrics. All are required.
 type Options struct {
-	// Use tells the certificate from others of the process: rpc, clients or nats.
+	// Use distinguishes the certificate from others of the process: rpc, clients or nats.
 	Use        string
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
 
-// recheck is how often the files are looked at, when they are needed more often.
+// recheck is the shortest interval at which the files are checked.
 const recheck = time.Second
 
-// Bundle is what the files hold. It is safe for concurrent use.
+// Bundle is the content of the files. It is safe for concurrent use.
 type Bundle struct {
 	cfg    Config
 	log    *slog.Logger
@@ -65,8 +65,8 @@ type Bundle struct {
 
 	mu      sync.Mutex
 	content content
-	seen    []os.FileInfo // the files that content was read from
-	failed  []os.FileInfo // the files that were complained about
+	seen    []os.FileInfo // state of the files from which content was read
+	failed  []os.FileInfo // state of the files for which an error was logged
 	checked time.Time
 }
 
@@ -76,8 +76,8 @@ type content struct {
 	roots       *x509.CertPool   // nil without authorities
 }
 
-// Load reads the files for the first time; a file that cannot be used is an error then. A certificate needs its key, and
-// authorities may stand alone.
+// Load reads the files for the first time; then a file that cannot be used is an error. A certificate needs its key;
+// authorities can be used alone.
 func Load(cfg Config, options Options) (*Bundle, error) {
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
 		return nil, errors.New("a certificate file and a key file belong together; one of them is missing")
@@ -85,7 +85,7 @@ func Load(cfg Config, options Options) (*Bundle, error) {
 	b := &Bundle{
 		cfg: cfg, log: options.Log.With("certificate", options.Use),
 		expiry: prometheus.NewDesc("runnel_tls_certificate_expiry_seconds",
-			"When the certificate in use runs out, as Unix time.", nil, prometheus.Labels{"use": options.Use}),
+			"When the certificate in use expires, as Unix time.", nil, prometheus.Labels{"use": options.Use}),
 	}
 	seen, err := b.look()
 	if err != nil {
@@ -105,32 +105,33 @@ func Load(cfg Config, options Options) (*Bundle, error) {
 	return b, nil
 }
 
-// Certificate is the one in force; nil when the bundle has none.
+// Certificate returns the one in force; nil when the bundle has none.
 func (b *Bundle) Certificate() *tls.Certificate { return b.current().certificate }
 
-// Roots are the authorities in force; nil when the bundle has none, which stands for those of the system.
+// Roots returns the authorities in force; nil when the bundle has none, which means those of the system.
 func (b *Bundle) Roots() *x509.CertPool { return b.current().roots }
 
-// ForServices is how a server meets services: TLS 1.3, and a certificate from them that one of the authorities signed. It
-// holds for one handshake, so that the next one sees files that changed.
+// ForServices returns the TLS configuration of a server for services: TLS 1.3, and a client certificate that one of the
+// authorities signed. It is valid for one handshake, so that the next one uses changed files.
 func (b *Bundle) ForServices() *tls.Config {
 	c := b.current()
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: certificates(c), ClientCAs: c.roots,
 		ClientAuth:             tls.RequireAndVerifyClientCert,
-		SessionTicketsDisabled: true, // a resumed session would not show the certificate again
+		SessionTicketsDisabled: true, // a resumed session would not present the certificate again
 	}
 }
 
-// ToService is how a client meets the service whose certificate must have that name: TLS 1.3, with the client's own
-// certificate. It holds for one handshake, as ForServices.
+// ToService returns the TLS configuration of a client for the service whose certificate must have that name: TLS 1.3, with
+// the client's own certificate. It is valid for one handshake, like ForServices.
 func (b *Bundle) ToService(name string) *tls.Config {
 	c := b.current()
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: certificates(c), RootCAs: c.roots, ServerName: name}
 }
 
-// ForClients is how a server meets the world, which shows no certificates: TLS 1.2 or later. It holds for any number of
-// handshakes, and lets clients resume sessions, so that many who come back at once cost less.
+// ForClients returns the TLS configuration of a server for the public, which presents no certificates: TLS 1.2 or later. It
+// is valid for any number of handshakes, and lets clients resume sessions, so that many clients that return at once cost
+// less.
 func (b *Bundle) ForClients() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
@@ -145,7 +146,7 @@ func certificates(c content) []tls.Certificate {
 	return []tls.Certificate{*c.certificate}
 }
 
-// current looks at the files if it is time, and gives what is in force.
+// current checks the files if that is due, and returns the content in force.
 func (b *Bundle) current() content {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,7 +155,7 @@ func (b *Bundle) current() content {
 		return b.content
 	}
 	b.checked = now
-	files, err := b.look() // before reading: what is written meanwhile is a change the next time
+	files, err := b.look() // taken before reading, so that a concurrent write counts as a change the next time
 	if err == nil && same(files, b.seen) {
 		return b.content
 	}
@@ -166,10 +167,10 @@ func (b *Bundle) current() content {
 		err = next.early()
 	}
 	if err != nil {
-		// Tried again every time, since files are often replaced one after the other; complained about once.
+		// Tried again every time, because files are often replaced one after another; the error is logged once.
 		if b.failed == nil || !same(files, b.failed) {
 			b.failed = slices.Clone(files)
-			b.log.Error("new certificate files cannot be used; those before stay in force", "error", err)
+			b.log.Error("the new certificate files cannot be used; the previous ones stay in force", "error", err)
 		}
 		return b.content
 	}
@@ -182,8 +183,8 @@ func (b *Bundle) current() content {
 	return b.content
 }
 
-// look gives the state of the files, with an empty place for each that is not there. Links are followed: that is how
-// Kubernetes replaces a secret.
+// look returns the state of the files, with an empty entry for each that does not exist. Links are followed, because
+// Kubernetes replaces a secret by moving a link.
 func (b *Bundle) look() (files []os.FileInfo, err error) {
 	files = make([]os.FileInfo, 0, 3)
 	for _, path := range []string{b.cfg.CertFile, b.cfg.KeyFile, b.cfg.CAFile} {
@@ -213,7 +214,7 @@ func (b *Bundle) read() (c content, err error) {
 			return c, fmt.Errorf("load certificate %s with key %s: %w", b.cfg.CertFile, b.cfg.KeyFile, err)
 		}
 		if end := pair.Leaf.NotAfter; time.Now().After(end) {
-			return c, fmt.Errorf("load certificate %s: it ran out on %s", b.cfg.CertFile, end.Format(time.RFC3339))
+			return c, fmt.Errorf("load certificate %s: it expired on %s", b.cfg.CertFile, end.Format(time.RFC3339))
 		}
 		c.certificate = &pair
 	}
@@ -224,25 +225,26 @@ func (b *Bundle) read() (c content, err error) {
 		}
 		c.roots = x509.NewCertPool()
 		if !c.roots.AppendCertsFromPEM(pem) {
-			return c, fmt.Errorf("load authorities: %s holds no certificate", b.cfg.CAFile)
+			return c, fmt.Errorf("load authorities: %s contains no certificate", b.cfg.CAFile)
 		}
 	}
 	return c, nil
 }
 
-// early says that the certificate is not good yet: the other sides would refuse it while that in force may still be good.
-// At the start there is nothing better, and the clock that is wrong may be this one's.
+// early returns an error if the certificate is not valid yet: the other side would refuse it, while the one in force may
+// still be valid. At the start there is no other one, and the clock that is wrong may be this machine's.
 func (c content) early() error {
 	if c.certificate != nil && time.Now().Before(c.certificate.Leaf.NotBefore) {
-		return fmt.Errorf("the certificate begins to be good on %s", c.certificate.Leaf.NotBefore.Format(time.RFC3339))
+		return fmt.Errorf("the certificate is valid from %s", c.certificate.Leaf.NotBefore.Format(time.RFC3339))
 	}
 	return nil
 }
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (b *Bundle) Describe(descs chan<- *prometheus.Desc) { descs <- b.expiry }
 
-// Collect is part of prometheus.Collector. Looking at the files here makes a bad one known though nobody connects.
+// Collect implements prometheus.Collector. It also checks the files, so that a bad one is reported even if no connection is
+// made.
 func (b *Bundle) Collect(metrics chan<- prometheus.Metric) {
 	expiry := float64(b.Certificate().Leaf.NotAfter.Unix())
 	metrics <- prometheus.MustNewConstMetric(b.expiry, prometheus.GaugeValue, expiry)

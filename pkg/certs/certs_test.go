@@ -43,15 +43,15 @@ func load(t *testing.T, cfg certs.Config) side {
 	return s
 }
 
-// expiry is what the metric says.
+// expiry returns the value of the metric.
 func (s side) expiry(t *testing.T) int64 {
 	t.Helper()
 	require.Equal(t, 1, testutil.CollectAndCount(s.registry, "runnel_tls_certificate_expiry_seconds"))
 	return int64(testutil.ToFloat64(s.Bundle))
 }
 
-// shake makes a connection in memory between two sides, and gives the certificates that each has seen and the errors. One
-// byte goes back: in TLS 1.3 that is when a client learns what the server thinks of its certificate.
+// shake makes a connection in memory between two sides, and returns the certificates that each has received, and the
+// errors. One byte is sent back, because in TLS 1.3 a client learns only then whether the server accepts its certificate.
 func shake(server, client *tls.Config) (seenByServer, seenByClient *x509.Certificate, err error) {
 	left, right := net.Pipe()
 	answering, asking := tls.Server(left, server), tls.Client(right, client)
@@ -106,18 +106,18 @@ func TestBothSidesAreProved(t *testing.T) {
 	t.Run("another authority", func(t *testing.T) {
 		stranger := load(t, certstest.New(t).Issue(t.TempDir(), "runnel-gateway"))
 		_, _, err := shake(server.ForServices(), stranger.ToService("runnel-history"))
-		require.ErrorContains(t, err, "unknown authority", "the client does not believe the server")
+		require.ErrorContains(t, err, "unknown authority", "the client does not trust the server")
 		credulous := stranger.ToService("runnel-history")
 		credulous.RootCAs = client.Roots()
-		credulous.Certificates = nil // shown though the server names other authorities
+		credulous.Certificates = nil // presented although the server names other authorities
 		credulous.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return stranger.Certificate(), nil
 		}
 		_, _, err = shake(server.ForServices(), credulous)
 		require.ErrorContains(t, err, "unknown certificate authority", "nor the server the client")
 	})
-	t.Run("a certificate that has run out", func(t *testing.T) {
-		// Loading it is refused, so it has run out since.
+	t.Run("an expired certificate", func(t *testing.T) {
+		// Load refuses an expired certificate, so this one expires after it is loaded.
 		late := client.ToService("runnel-history")
 		late.Time = func() time.Time { return time.Now().Add(2 * time.Hour) }
 		_, _, err := shake(server.ForServices(), late)
@@ -136,7 +136,7 @@ func TestBothSidesAreProved(t *testing.T) {
 	})
 }
 
-// synctest's clock begins in another year than that in which the certificates are good, so it makes them itself.
+// synctest's clock starts in another year, in which the certificates are not valid, so the test makes its own.
 func TestNewFilesAreTakenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, dir := certstest.New(t), t.TempDir()
@@ -184,7 +184,7 @@ func TestALinkThatIsMovedIsAChange(t *testing.T) {
 }
 
 func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
-	early := certstest.New(t).Issue(t.TempDir(), "runnel-history") // synctest's clock is behind this one
+	early := certstest.New(t).Issue(t.TempDir(), "runnel-history") // synctest's clock is behind the real one
 	earlyCert, err := os.ReadFile(early.CertFile)
 	require.NoError(t, err)
 	earlyKey, err := os.ReadFile(early.KeyFile)
@@ -214,9 +214,9 @@ func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
 		}{
 			"half written":  {map[string][]byte{cfg.CertFile: good[cfg.CertFile][:100]}, "failed to find any PEM data"},
 			"another's key": {map[string][]byte{cfg.KeyFile: key}, "does not match"},
-			"expired":       {map[string][]byte{cfg.CertFile: old, cfg.KeyFile: oldKey}, "ran out"},
-			"not good yet":  {map[string][]byte{cfg.CertFile: earlyCert, cfg.KeyFile: earlyKey}, "begins to be good"},
-			"no authority":  {map[string][]byte{cfg.CAFile: []byte("nothing\n")}, "holds no certificate"},
+			"expired":       {map[string][]byte{cfg.CertFile: old, cfg.KeyFile: oldKey}, "expired"},
+			"not good yet":  {map[string][]byte{cfg.CertFile: earlyCert, cfg.KeyFile: earlyKey}, "is valid from"},
+			"no authority":  {map[string][]byte{cfg.CAFile: []byte("nothing\n")}, "contains no certificate"},
 			"gone":          {map[string][]byte{cfg.CertFile: nil}, "no such file"},
 		} {
 			server.log.Reset()
@@ -241,11 +241,11 @@ func TestFilesThatCannotBeUsedChangeNothing(t *testing.T) {
 		}
 		ca.Issue(dir, "runnel-history")
 		time.Sleep(time.Second)
-		require.NotEqual(t, first, server.Certificate().Leaf.SerialNumber.String(), "the next good one is taken up")
+		require.NotEqual(t, first, server.Certificate().Leaf.SerialNumber.String(), "the next valid one is used")
 	})
 }
 
-// Whoever connects while files are being replaced gets a certificate with its own key, the old one or the new.
+// A connection that is made while files are being replaced uses a certificate with its own key, the old one or the new one.
 func TestConnectionsSucceedWhileFilesChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, serverDir, clientDir := certstest.New(t), t.TempDir(), t.TempDir()
@@ -287,8 +287,8 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		{certs.Config{CertFile: cfg.CertFile}, "belong together"},
 		{certs.Config{CertFile: cfg.CertFile, KeyFile: "none.pem"}, "none.pem"},
-		{certs.Config{CAFile: cfg.KeyFile}, "holds no certificate"},
-		{ca.IssueFor(-time.Second, t.TempDir(), "x"), "ran out"},
+		{certs.Config{CAFile: cfg.KeyFile}, "contains no certificate"},
+		{ca.IssueFor(-time.Second, t.TempDir(), "x"), "expired"},
 	} {
 		_, err := certs.Load(test.cfg, options)
 		require.ErrorContains(t, err, test.says)

@@ -48,20 +48,20 @@ const (
 // Zero is the prev_hash of seq 1. It must not be written to.
 var Zero = make([]byte, Size)
 
-// Content is what a verifier can say about the content of an event whose place in the log verified.
+// Content is the verifier's result for the content of an event whose place in the log was verified.
 type Content uint8
 
 const (
-	// Verified content gives the event's commitment.
+	// Verified means that the content matches the event's commitment.
 	Verified Content = iota
-	// NotChecked content was not looked at: the event came without the bytes of its body, or has a format that this build does
-	// not know.
+	// NotChecked means that the content was not checked: the event came without the bytes of its body, or has a format that
+	// this build does not know.
 	NotChecked
-	// Erased content is gone: the event has a commitment, and neither body nor salt.
+	// Erased means that the content was erased: the event has a commitment, and neither body nor salt.
 	Erased
 )
 
-// String is the name for logs and tables.
+// String returns the name for logs and tables.
 func (c Content) String() string {
 	switch c {
 	case Verified:
@@ -80,7 +80,7 @@ func NewSalt() []byte {
 	return salt
 }
 
-// Commitment is the salted commitment to the bytes of a body.
+// Commitment returns the salted commitment to the bytes of a body.
 func Commitment(salt, body []byte) [Size]byte {
 	var stack [512]byte
 	buf := appendText(stack[:0], contentDomain)
@@ -89,7 +89,7 @@ func Commitment(salt, body []byte) [Size]byte {
 	return sha256.Sum256(buf)
 }
 
-// Hash is the hash of an event's header. It uses the event's commitment and does not look at body and salt.
+// Hash returns the hash of an event's header. It uses the event's commitment and does not read body and salt.
 func Hash(event *conversationv1.Event) [Size]byte {
 	var stack [512]byte
 	buf := appendText(stack[:0], eventDomain)
@@ -120,12 +120,12 @@ func Seal(event *conversationv1.Event) {
 // Erase removes body and salt of an event and keeps its commitment.
 func Erase(event *conversationv1.Event) { event.Body, event.Salt = nil, nil }
 
-// Broken says which event does not verify, and why. It is the only error that this package returns.
+// Broken describes which event does not verify, and why. It is the only error that this package returns.
 type Broken struct {
-	// ConversationID and Seq name the event at which the break shows.
+	// ConversationID and Seq identify the event at which the fault was found.
 	ConversationID string
 	Seq            uint64
-	// Reason is for a person.
+	// Reason is text for a person.
 	Reason string
 }
 
@@ -133,11 +133,11 @@ func (b *Broken) Error() string {
 	return fmt.Sprintf("conversation %s: seq %d: %s", b.ConversationID, b.Seq, b.Reason)
 }
 
-// Verifier checks a stretch of one conversation's log, event by event in rising order. The zero value accepts any event
-// as the first and takes that event's prev_hash on trust, unless it is seq 1. It is not safe for concurrent use.
+// Verifier checks a stretch of one conversation's log, event by event in rising order. The zero value accepts any event as
+// the first and trusts that event's prev_hash, unless it is seq 1. It is not safe for concurrent use.
 type Verifier struct {
-	// HeadersOnly accepts events that come with a salt and without the bytes of their body, as a JSON client gets them that did
-	// not ask for the bytes. Their content is NotChecked. Otherwise such an event is Broken.
+	// HeadersOnly accepts events with a salt and without the bytes of their body, as a JSON client receives them that did
+	// not request the bytes. Their content is NotChecked. Otherwise such an event is Broken.
 	HeadersOnly bool
 
 	seq    uint64
@@ -150,8 +150,8 @@ func From(seq uint64, hash []byte) *Verifier {
 	return &Verifier{seq: seq, hash: hash}
 }
 
-// Next checks one more event. The error is a *Broken. An event of a format that this build does not know is NotChecked, not
-// broken: its own hash is taken on trust, and the next event must name it.
+// Next checks one more event. The error is a *Broken. An event with a format that this build does not know is NotChecked,
+// not broken: its own hash is trusted, and the next event must contain it.
 func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
 	content, reason := v.check(event)
 	if reason != "" {
@@ -161,17 +161,17 @@ func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
 	return content, nil
 }
 
-// Skip forgets the event before: the next one may have any seq and its prev_hash is taken on trust. It is for
-// stretches that the reader may not see.
+// Skip forgets the previous event: the next one may have any seq, and its prev_hash is trusted. It is for stretches that
+// the reader may not see.
 func (v *Verifier) Skip() { v.seq, v.hash = 0, nil }
 
-// Seq is the last event that verified; 0 when there was none.
+// Seq returns the seq of the last event that verified; 0 if there was none.
 func (v *Verifier) Seq() uint64 { return v.seq }
 
-// Hash is the hash of the last event that verified; nil when there was none.
+// Hash returns the hash of the last event that verified; nil if there was none.
 func (v *Verifier) Hash() []byte { return v.hash }
 
-// check returns the verdict on an event's content, and why its place does not verify; empty when it does.
+// check returns the result for an event's content, and why its place does not verify; empty if it does.
 func (v *Verifier) check(event *conversationv1.Event) (Content, string) {
 	switch {
 	case v.hash != nil && event.GetSeq() != v.seq+1:

@@ -30,7 +30,7 @@ func message(tb testing.TB, m *conversationv1.Message) []byte {
 	return body(tb, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: m}})
 }
 
-// log is a conversation as it comes from an installation.
+// log is a conversation's log as an installation returns it.
 type log struct{ events []*conversationv1.Event }
 
 func (l *log) add(kind conversationv1.EventKind, encoded []byte, extra *conversationv1.Targets, saltSize int) *conversationv1.Event {
@@ -123,8 +123,8 @@ func TestAnUnknownFormatIsNotTampering(t *testing.T) {
 	require.Error(t, err, "a format never falls")
 }
 
-// TestAMissingBodyIsNotPassed: a server that removes bodies without erasing them must not get past a verifier (a JSON
-// client that did not ask for the bytes gets NotChecked).
+// TestAMissingBodyIsNotPassed: a verifier detects a server that removes bodies without erasing them (a JSON client that did
+// not request the bytes gets NotChecked).
 func TestAMissingBodyIsNotPassed(t *testing.T) {
 	events := intact(t).events
 	events[1].Body = nil
@@ -141,7 +141,7 @@ func TestAMissingBodyIsNotPassed(t *testing.T) {
 	}
 }
 
-// changes are all the ways of changing one event.
+// changes are all ways of changing one event.
 func changes() map[string]func(*conversationv1.Event) {
 	reseal := func(change func(*conversationv1.Event)) func(*conversationv1.Event) {
 		return func(e *conversationv1.Event) {
@@ -151,28 +151,28 @@ func changes() map[string]func(*conversationv1.Event) {
 		}
 	}
 	return map[string]func(*conversationv1.Event){
-		"conversation":     func(e *conversationv1.Event) { e.ConversationId = "g0123456789abcdefghijklmnoq" },
-		"seq":              func(e *conversationv1.Event) { e.Seq++ },
-		"time":             func(e *conversationv1.Event) { e.TimeMs++ },
-		"sender":           func(e *conversationv1.Event) { e.Sender = "mallory" },
-		"command":          func(e *conversationv1.Event) { e.CommandId = "0192f3c0-0000-7000-8000-ffffffffffff" },
-		"kind":             func(e *conversationv1.Event) { e.Kind = conversationv1.EventKind_EVENT_KIND_RENAMED },
-		"body":             func(e *conversationv1.Event) { e.Body[len(e.GetBody())-1] ^= 1 },
-		"body emptied":     func(e *conversationv1.Event) { e.Body = []byte{} },
-		"body gone":        func(e *conversationv1.Event) { e.Body = nil },
-		"salt":             func(e *conversationv1.Event) { e.Salt[0] ^= 1 },
-		"salt gone":        func(e *conversationv1.Event) { e.Salt = nil },
-		"salt too long":    func(e *conversationv1.Event) { e.Salt = make([]byte, 33) },
-		"commitment":       func(e *conversationv1.Event) { e.Commitment[0] ^= 1 },
-		"commitment gone":  func(e *conversationv1.Event) { e.Commitment = nil },
-		"all content gone": func(e *conversationv1.Event) { e.Body, e.Salt, e.Commitment = nil, nil, nil },
-		"header_extra":     func(e *conversationv1.Event) { e.HeaderExtra[len(e.GetHeaderExtra())-1] ^= 1 },
-		"extra gone":       func(e *conversationv1.Event) { e.HeaderExtra = nil },
-		"prev_hash":        func(e *conversationv1.Event) { e.PrevHash = bytes.Repeat([]byte{9}, chain.Size) },
-		"hash":             func(e *conversationv1.Event) { e.Hash[0] ^= 1 },
-		"no format":        func(e *conversationv1.Event) { e.Format = 0 },
+		"conversation":      func(e *conversationv1.Event) { e.ConversationId = "g0123456789abcdefghijklmnoq" },
+		"seq":               func(e *conversationv1.Event) { e.Seq++ },
+		"time":              func(e *conversationv1.Event) { e.TimeMs++ },
+		"sender":            func(e *conversationv1.Event) { e.Sender = "mallory" },
+		"command":           func(e *conversationv1.Event) { e.CommandId = "0192f3c0-0000-7000-8000-ffffffffffff" },
+		"kind":              func(e *conversationv1.Event) { e.Kind = conversationv1.EventKind_EVENT_KIND_RENAMED },
+		"body":              func(e *conversationv1.Event) { e.Body[len(e.GetBody())-1] ^= 1 },
+		"body emptied":      func(e *conversationv1.Event) { e.Body = []byte{} },
+		"body gone":         func(e *conversationv1.Event) { e.Body = nil },
+		"salt":              func(e *conversationv1.Event) { e.Salt[0] ^= 1 },
+		"salt gone":         func(e *conversationv1.Event) { e.Salt = nil },
+		"salt too long":     func(e *conversationv1.Event) { e.Salt = make([]byte, 33) },
+		"commitment":        func(e *conversationv1.Event) { e.Commitment[0] ^= 1 },
+		"commitment gone":   func(e *conversationv1.Event) { e.Commitment = nil },
+		"all content gone":  func(e *conversationv1.Event) { e.Body, e.Salt, e.Commitment = nil, nil, nil },
+		"header_extra":      func(e *conversationv1.Event) { e.HeaderExtra[len(e.GetHeaderExtra())-1] ^= 1 },
+		"extra gone":        func(e *conversationv1.Event) { e.HeaderExtra = nil },
+		"prev_hash":         func(e *conversationv1.Event) { e.PrevHash = bytes.Repeat([]byte{9}, chain.Size) },
+		"hash":              func(e *conversationv1.Event) { e.Hash[0] ^= 1 },
+		"no format":         func(e *conversationv1.Event) { e.Format = 0 },
 		"format of before": func(e *conversationv1.Event) { e.Format = 1 },
-		// Consistent in itself, but not what follows the event before it.
+		// Consistent in itself, but it does not follow the event before it.
 		"forged":                     reseal(func(e *conversationv1.Event) { e.PrevHash = chain.Zero }),
 		"resealed over another body": reseal(func(e *conversationv1.Event) { e.Body[len(e.GetBody())-1] ^= 1 }),
 	}
@@ -221,7 +221,7 @@ func TestSkipTakesTheNextOnTrust(t *testing.T) {
 	require.Equal(t, uint64(4), v.Seq())
 }
 
-// TestPartsAreHashedWithTheirLength: text must not be able to move from one part into the next.
+// TestPartsAreHashedWithTheirLength: moving text from one part into the next must change the hash.
 func TestPartsAreHashedWithTheirLength(t *testing.T) {
 	a, b := chain.Commitment([]byte("ab"), []byte("c")), chain.Commitment([]byte("a"), []byte("bc"))
 	require.NotEqual(t, hex.EncodeToString(a[:]), hex.EncodeToString(b[:]))

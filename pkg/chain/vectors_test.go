@@ -19,15 +19,15 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// update writes the vectors anew. They are a contract with other languages: a change that needs it breaks every client.
-var update = flag.Bool("update", false, "write testdata/vectors.json anew")
+// update rewrites the vectors. They are a contract with other languages: a change that needs it breaks every client.
+var update = flag.Bool("update", false, "rewrite testdata/vectors.json")
 
-// vector is a stretch of a log from seq 1 on, and what a verifier says of it. testdata/README.md describes the file.
+// vector is a stretch of a log from seq 1 on, and a verifier's result for it. testdata/README.md describes the file.
 type vector struct {
 	Name string `json:"name"`
 	// Events are runnel.conversation.v1.Event in protobuf JSON: bytes in base64.
 	Events []json.RawMessage `json:"events"`
-	// Contents are the answers of a verifier for the events that verify.
+	// Contents are a verifier's results for the events that verify.
 	Contents []string `json:"contents"`
 	// BrokenSeq is the seq of the event that does not verify; 0 when all do.
 	BrokenSeq uint64 `json:"broken_seq,omitempty"`
@@ -89,7 +89,7 @@ func TestVectors(t *testing.T) {
 		for _, event := range events {
 			raw, err := protojson.Marshal(event)
 			require.NoError(t, err)
-			var compact bytes.Buffer // protojson varies its spaces on purpose
+			var compact bytes.Buffer // protojson varies its white space on purpose
 			require.NoError(t, json.Compact(&compact, raw))
 			v.Events = append(v.Events, compact.Bytes())
 		}
@@ -123,7 +123,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// judge fills in what a verifier says.
+// judge fills in the verifier's results.
 func judge(t *testing.T, v *vector, events []*conversationv1.Event) {
 	t.Helper()
 	contents, err := verify(events)

@@ -13,7 +13,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// What was delivered and what was read went out in one frame, which was lost with the connection.
+// Delivered and read positions were sent in one frame, which was lost with the connection.
 func TestAReadThatWasLostWithItsDeliveryIsSaidAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(3)
@@ -28,7 +28,7 @@ func TestAReadThatWasLostWithItsDeliveryIsSaidAgain(t *testing.T) {
 		l, _ = g.accept(t, connected(h.info()))
 		ack = l.recvAck(t)
 		require.Equal(t, uint64(3), ack[h.id].GetDelivered())
-		require.Equal(t, uint64(3), ack[h.id].GetRead(), "read is said again")
+		require.Equal(t, uint64(3), ack[h.id].GetRead(), "the read position is sent again")
 	})
 }
 

@@ -60,7 +60,7 @@ func (a *attempt) Refused(refusal *conversationv1.Error, outcome bool) (retry bo
 
 func (a *attempt) TooLarge() (retry bool) { return a.rejected() }
 
-// rejected notes that this gateway cannot take the command, and returns true if an earlier copy may have been committed.
+// rejected records that this gateway cannot take the command, and returns true if an earlier copy may have been committed.
 func (a *attempt) rejected() (retry bool) {
 	if a.unconfirmed && a.rejectedSince.IsZero() {
 		a.rejectedSince = time.Now()

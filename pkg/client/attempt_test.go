@@ -16,7 +16,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// refuseForGood is an outcome of the conversation, unlike refuse, which is an error of the gateway.
+// refuseForGood is an outcome of the conversation; refuse is an error of the gateway.
 func refuseForGood(f *clientv1.ClientFrame, code conversationv1.ErrorCode) *clientv1.ServerFrame {
 	return &clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{
 		ConversationId: f.GetSubmit().GetConversationId(), CommandId: f.GetSubmit().GetCommandId(), Error: &conversationv1.Error{Code: code},
@@ -40,7 +40,7 @@ func TestARepeatedCommandSaysHowOftenItWasRefused(t *testing.T) {
 			ticket := give(t, c, id)
 			f := l.recv(t)
 			require.Equal(t, attempt, f.GetSubmit().GetAttempt())
-			// A connection that is lost, and an outcome that is not known, are no refusals.
+			// A lost connection and an unknown outcome are not refusals.
 			l.cut()
 			l, _ = g.accept(t, connected())
 			f = l.recv(t)
@@ -78,7 +78,7 @@ func TestATemporaryRefusalOfTheConversationRaisesTheAttempt(t *testing.T) {
 		l.send(refuseForGood(l.recv(t), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
 		f := l.recv(t)
 		require.Equal(t, uint32(1), f.GetSubmit().GetAttempt())
-		// The gateway's own limit does not.
+		// The gateway's own limit does not raise the attempt.
 		l.send(refuse(f.GetId(), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
 		require.Equal(t, uint32(1), l.recv(t).GetSubmit().GetAttempt())
 	})
@@ -99,7 +99,7 @@ func TestRememberedRefusalsAreBounded(t *testing.T) {
 		}
 		refused(first, 0)
 		refused(second, 0)
-		refused(first, 1) // renewed
+		refused(first, 1) // the record is renewed
 		for range 999 {
 			refused(uuid.Must(uuid.NewV7()).String(), 0)
 		}
@@ -108,7 +108,7 @@ func TestRememberedRefusalsAreBounded(t *testing.T) {
 	})
 }
 
-// An older gateway does not know the kind of a command that a newer one took.
+// An older gateway does not know the kind of a command that a newer one accepted.
 func TestAGatewayThatDoesNotTakeACommandDoesNotDecideAboutEarlierCopies(t *testing.T) {
 	for name, lose := range map[string]func(l *link, f *clientv1.ClientFrame){
 		"the connection is lost": func(l *link, _ *clientv1.ClientFrame) { l.cut() },
@@ -180,7 +180,7 @@ func TestACommandThatNoGatewayTakesAgainEndsUnconfirmed(t *testing.T) {
 				require.Less(t, refusals, 30, "it backs off")
 				<-next.Done()
 
-				// Given again, what was sent is not forgotten.
+				// A command that is submitted again is still known to have been sent.
 				ticket = give(t, c, id)
 				l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
 				l.send(commit(l.recv(t), 7))
@@ -197,13 +197,13 @@ func TestAGatewaysRefusalOfAFirstCopyIsFinal(t *testing.T) {
 		c, _ := start(t, g)
 		l, _ := g.accept(t, connected())
 		ticket := enqueue(t, c, "a", "hello")
-		// What the gateway's limits kept away was not sent.
+		// A command that the gateway's limits refused was not sent.
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED))
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_INVALID))
 		_, err := ticket.Wait(t.Context())
 		var refusal *client.RefusedError
 		require.ErrorAs(t, err, &refusal, fmt.Sprint(errors.Unwrap(err)))
-		// Nor was a copy that the conversation refused left behind.
+		// A copy that the conversation refused does not count as unconfirmed, either.
 		ticket = enqueue(t, c, "a", "hello")
 		l.recv(t)
 		l.cut()
@@ -215,7 +215,7 @@ func TestAGatewaysRefusalOfAFirstCopyIsFinal(t *testing.T) {
 	})
 }
 
-// Only this time it was not sent: the copy that was sent the first time may be committed.
+// Only the second copy was not sent: the first one may be committed.
 func TestCancellingACommandWithAnUnconfirmedCopy(t *testing.T) {
 	for _, waits := range []bool{false, true} {
 		t.Run(fmt.Sprintf("behind another %v", waits), func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestCancellingACommandWithAnUnconfirmedCopy(t *testing.T) {
 				require.NotSame(t, ticket, again)
 				select {
 				case <-again.Done():
-					t.Error("it was taken back")
+					t.Error("it was withdrawn")
 				default:
 				}
 			})

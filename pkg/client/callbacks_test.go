@@ -18,7 +18,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// program is a program that writes down what it is told. It is also its Cursors.
+// program records its callbacks. It is also its own Cursors.
 type program struct {
 	cfg     Config
 	told    []string
@@ -41,7 +41,7 @@ func (p *program) Forget(_ context.Context, id string) error {
 	return p.saveErr
 }
 
-// newProgram is a program with every callback.
+// newProgram makes a program with every callback.
 func newProgram() *program {
 	p := &program{}
 	p.cfg = Config{
@@ -132,7 +132,7 @@ func TestAProgramWithoutCallbacksIsHandedEverything(t *testing.T) {
 		cb.accepted(&Ticket{})
 		cb.Receipt(receiptNumber(1))
 		cb.Broken(errors.New("hole"))
-		require.Zero(t, cb.others.Load(), "what nobody listens to is not queued")
+		require.Zero(t, cb.others.Load(), "a notice without a callback is not queued")
 		cb.Event(conv, 0, eventOf(7), chain.Verified)
 		cb.Hidden(conv, 0, &clientv1.Hidden{First: 8, Last: 9})
 		cb.fork(conv, 1, Fork{To: 5}, nil)
@@ -154,7 +154,7 @@ func TestTheQueueOfCallbacksIsBounded(t *testing.T) {
 		require.Equal(t, []bool{true, true, true, true}, room)
 		require.Equal(t, []bool{true, true, true, false}, page)
 		require.False(t, cb.HasRoom())
-		// An event counts until its callback has returned.
+		// An event counts as queued until its callback has returned.
 		p.cfg.OnEvent = func(context.Context, Event) { p.sayf("room: %t", cb.HasRoom()) }
 		run(t, cb)
 		require.Equal(t, "room: false", p.told[0])
@@ -197,7 +197,7 @@ func TestOnlyTheNewestReceiptIsTold(t *testing.T) {
 		run(t, cb)
 		require.Equal(t, []string{"receipt 2", "receipt 9"}, p.told)
 
-		// One of before a fork is void. One of after it is told after it.
+		// A receipt from before a fork is dropped. One from after it is delivered after it.
 		p.told = nil
 		cb.Receipt(receiptNumber(3))
 		cb.fork(conv, 1, Fork{ConversationID: "c", To: 5}, nil)

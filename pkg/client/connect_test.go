@@ -193,7 +193,7 @@ func TestAfterGoAwayWaitsBeginSmall(t *testing.T) {
 			after = append(after, at.Sub(told))
 		}
 		ms := time.Millisecond
-		require.Equal(t, []time.Duration{3500 * ms, 3700 * ms}, after, "when the one it goes to is away, too, it backs off as always")
+		require.Equal(t, []time.Duration{3500 * ms, 3700 * ms}, after, "when the next gateway is unavailable, too, it backs off as usual")
 		g.setDown(nil)
 	})
 }
@@ -269,7 +269,7 @@ func TestTokens(t *testing.T) {
 			}
 		})
 		l, connect := g.accept(t, connected())
-		require.Equal(t, "token 2", connect.GetToken(), "a token that cannot be had is asked for again")
+		require.Equal(t, "token 2", connect.GetToken(), "a token that could not be obtained is requested again")
 
 		expiring := &clientv1.ServerFrame{Message: &clientv1.ServerFrame_TokenExpiring{TokenExpiring: &clientv1.TokenExpiring{ExpiresMs: 1}}}
 		l.send(expiring, expiring)
@@ -280,7 +280,8 @@ func TestTokens(t *testing.T) {
 		l.send(expiring)
 		require.Equal(t, "token 4", l.recv(t).GetRefresh().GetToken())
 
-		// Closed with the refresh unanswered: the next connection has a token of its own and repeats no refresh.
+		// The connection is closed while the refresh is unanswered: the next connection has its own token and repeats no
+		// refresh.
 		l.close(errcode.CloseTokenExpired)
 		l, connect = g.accept(t, connected())
 		require.Equal(t, "token 5", connect.GetToken())

@@ -31,11 +31,11 @@
 //
 //	Client ────────▶ session ────▶ link      one connection: dial, authenticate, read, write, silence
 //	(this API)          │
-//	                    ├────────▶ request   what is asked until it is answered: retries, timeouts
-//	                    ├────────▶ outbox    commands without an outcome: their order, their attempts, what a fork undid
-//	                    ├────────▶ inbox     all conversations: memberships, whose turn it is to be read, acknowledgements
-//	                    │            └─────▶ stream   one conversation's place in its log: chain, held events, forks
-//	                    └────────▶ callbacks what the program is told, in order, and what was handed over
+//	                    ├────────▶ request   requests until they are answered: retries, timeouts
+//	                    ├────────▶ outbox    commands without an outcome: their order, their attempts, and those that a fork undid
+//	                    ├────────▶ inbox     all conversations: memberships, turns for reading, acknowledgements
+//	                    │            └─────▶ stream   the position in one conversation's log: chain, held events, forks
+//	                    └────────▶ callbacks calls to the program, in order, and the delivered positions
 //
 // Parts that know only frames are packages below internal and do no I/O, except link. Parts that hold types of this API (outbox,
 // callbacks) are here. The parts do not know each other: session connects them through interfaces and functions.

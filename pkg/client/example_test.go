@@ -9,7 +9,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// A program that shows what is said and says something itself.
+// A program that prints received messages and sends one itself.
 func Example() {
 	url, stop := exampleGateway()
 	defer stop()
@@ -54,7 +54,7 @@ func Example() {
 	// committed as 2
 }
 
-// A message that is edited, gets a reaction and is deleted, and what is read of it each time.
+// A message that is edited, gets a reaction and is deleted, and how it reads after each step.
 func ExampleClient_ReadMessagesAfter() {
 	url, stop := exampleGateway()
 	defer stop()
@@ -110,7 +110,7 @@ func ExampleClient_ReadMessagesAfter() {
 	// 2 "" edited=true deleted=true
 }
 
-// exampleGateway stands in for a real one.
+// exampleGateway replaces a real gateway.
 func exampleGateway() (url string, stop func()) {
 	var h *history
 	return serveWebSocket([]string{"runnel.v1.proto"}, func(f *clientv1.ClientFrame) ([]*clientv1.ServerFrame, error) {

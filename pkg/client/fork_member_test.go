@@ -17,7 +17,7 @@ func detachedAt(h *history, last uint64) *clientv1.ServerFrame {
 	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id, Last: last}}}
 }
 
-// ofBob is a group that bob creates, and create what creates it, also for a second time.
+// ofBob is a group that bob creates; create is the event that creates it, also for a second time.
 func ofBob(t *testing.T) (h *history, create func()) {
 	t.Helper()
 	command := uuid.Must(uuid.NewV7()).String()
@@ -33,7 +33,7 @@ func ofBob(t *testing.T) (h *history, create func()) {
 	return h, create
 }
 
-// The server was restored to before the conversation existed, and bob's client created it again.
+// The server was restored to a state before the conversation existed, and bob's client created it again.
 func TestAMembersCommandsAreSentAgainToAConversationThatWasCreatedAgain(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -94,7 +94,7 @@ func TestAMembersCommandsAreSentAgainToAConversationThatWasCreatedAgain(t *testi
 	}
 }
 
-// The log went back while the user was no member, and they were added again.
+// The log went back while the user was not a member, and they were added again.
 func TestAMembersCommandsAreSentAgainAfterBeingAddedToALogThatWentBack(t *testing.T) {
 	for _, listed := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

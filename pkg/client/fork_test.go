@@ -22,7 +22,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// forks keeps what a program was told, in order: "seq" for an event and "from>to" for a fork.
+// forks records calls of the program, in order: "seq" for an event and "from>to" for a fork.
 type forks struct {
 	told  []string
 	forks []client.Fork
@@ -51,8 +51,8 @@ func positionOf(connect *clientv1.Connect, h *history) *clientv1.Position {
 	return nil
 }
 
-// answerReads answers everything that the client reads until it says something else, which is given back; nil when the
-// connection ended.
+// answerReads answers all reads of the client until it sends another frame, which is returned; nil when the connection
+// ended.
 func (l *link) answerReads(t *testing.T, h *history) (f *clientv1.ClientFrame, reads []uint64) {
 	t.Helper()
 	for {
@@ -74,16 +74,16 @@ func (l *link) answerReads(t *testing.T, h *history) (f *clientv1.ClientFrame, r
 func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		// grown is how many events the server has made since.
+		// grown is how many events the server has added since.
 		grown int
-		// show is how the client comes to see it.
+		// show makes the client detect the fork.
 		show func(t *testing.T, g *gateway, l *link, h *history) *link
 	}{
-		{"a push says so, it ends lower", 0, reconnectTold},
-		{"a push says so, it is on another branch", 40, reconnectTold},
+		{"a Forked push, the log ends lower", 0, reconnectTold},
+		{"a Forked push, the log is on another branch", 40, reconnectTold},
 		{"the head is below", 0, reconnected},
 		{"the head is below, on another branch", 5, reconnected},
-		{"a repeated event is another", 1, func(_ *testing.T, _ *gateway, l *link, h *history) *link { l.send(h.push(41)); return l }},
+		{"a repeated event differs", 1, func(_ *testing.T, _ *gateway, l *link, h *history) *link { l.send(h.push(41)); return l }},
 		{"an event does not chain", 12, func(_ *testing.T, _ *gateway, l *link, h *history) *link { l.send(h.push(51)); return l }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 
 				l = test.show(t, g, l, h)
 				said, reads := l.answerReads(t, h)
-				require.Nil(t, said, "it connects anew")
+				require.Nil(t, said, "it reconnects")
 				require.Less(t, len(reads), 12, "few reads: %v", reads)
 				require.Equal(t, client.Position{Seq: 40, Hash: h.events[39].GetHash()}, cursors.positions[h.id])
 				l, connect := g.accept(t, connected(h.info()))
@@ -112,7 +112,7 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 				require.Equal(t, []string{"50", "50>40"}, f.told)
 
 				h.grow(1)
-				// What follows must chain to the event in common.
+				// The next event must chain to the common event.
 				astray := frame.ToClient(proto.CloneOf(h.events[40]))
 				astray.PrevHash = make([]byte, chain.Size)
 				sum := chain.Hash(frame.FromClient(astray))
@@ -133,7 +133,7 @@ func TestALogThatWentBackIsLeftAndFollowedAgain(t *testing.T) {
 	}
 }
 
-// reconnected connects the client again, with the position that it has.
+// reconnected connects the client again, with its current position.
 func reconnected(t *testing.T, g *gateway, l *link, h *history) *link {
 	t.Helper()
 	l.cut()
@@ -150,7 +150,7 @@ func reconnectTold(t *testing.T, g *gateway, l *link, h *history) *link {
 	return l
 }
 
-// The server lost so much that the client has to look far back, where it remembers few events.
+// The server lost so many events that the client must look far back, where it remembers few events.
 func TestTheLastCommonEventIsFoundFarBack(t *testing.T) {
 	for _, back := range []uint64{1, 3, 500, 1000, 1500, 1999} {
 		synctest.Test(t, func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestTheLastCommonEventIsFoundFarBack(t *testing.T) {
 			require.Len(t, slices.Compact(slices.Clone(reads)), len(reads), "nothing is read twice: %v", reads)
 			require.Len(t, f.forks, 1)
 			require.LessOrEqual(t, f.forks[0].To, back)
-			// Marks are two to four each time that the distance doubles.
+			// There are two to four marks each time that the distance doubles.
 			lost := 2000 - back
 			require.LessOrEqual(t, 2000-f.forks[0].To, max(2*lost, lost+32), "%d of %d", f.forks[0].To, back)
 			_, connect := g.accept(t, connected(h.info()))
@@ -223,7 +223,7 @@ func TestAHiddenStretchIsNoFork(t *testing.T) {
 	})
 }
 
-// The first event names the one before it, which the program never saw.
+// The first event contains the hash of the one before it, which the program never received.
 func TestTheEventBeforeTheFirstIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(6)
@@ -275,18 +275,18 @@ func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
 		}
 		synctest.Wait()
 		l.cut()
-		// A gateway whose list is older than what the client has.
+		// A gateway whose list is older than the client's position.
 		info := h.info()
 		info.Head = 3
 		l, _ = g.accept(t, connected(info))
 		h.grow(3)
-		l.send(h.push(6)) // not taken while history is asked
+		l.send(h.push(6)) // not accepted while history is being read
 		l.send(h.page(l.recv(t)))
 		f1 := l.recv(t)
 		require.Equal(t, uint64(5), f1.GetRead().GetAfter())
 		l.send(h.page(f1))
 		l.silent(t)
-		// One that repeats an event with a hash that nobody made.
+		// A gateway that repeats an event with an invalid hash.
 		odd := h.push(4)
 		odd.GetEvent().Hash = make([]byte, chain.Size)
 		l.send(odd)
@@ -295,7 +295,7 @@ func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
 		require.Empty(t, f.forks)
 		require.Empty(t, v.broken)
 		require.Equal(t, upTo(1, 8), v.seqs(h.id))
-		// One that says that it is forked, and pushes nothing more: the client comes back.
+		// A gateway that reports a fork and pushes nothing more: the client reconnects.
 		l.send(forked(h, 8))
 		_, _ = l.answerReads(t, h)
 		_, connect := g.accept(t, connected(h.info()))
@@ -304,7 +304,7 @@ func TestAConversationThatOnlyLooksForkedGoesOn(t *testing.T) {
 	})
 }
 
-// serve commits what the client says, once per command id, until the connection ends or it has nothing more to say.
+// serve commits the client's commands, once per command id, until the connection ends or no more frames come.
 func (h *history) serve(t *testing.T, l *link) (said []string) {
 	t.Helper()
 	for {
@@ -354,7 +354,7 @@ func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
 
 		h.back(4)
 		l, _ = g.accept(t, connected(h.info()))
-		require.Equal(t, "unsent", said(l.recv(t)), "it is on its way before the fork is known")
+		require.Equal(t, "unsent", said(l.recv(t)), "it was sent before the fork was known")
 		l.send(forked(h, 9))
 		_, _ = l.answerReads(t, h)
 		l, _ = g.accept(t, connected(h.info()))
@@ -368,7 +368,7 @@ func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
 			ids = append(ids, ticket.CommandID)
 			_, err := ticket.Wait(t.Context())
 			if ticket.CommandID == editLost.CommandID {
-				require.ErrorIs(t, err, client.ErrUndone, "it would edit whatever is there now")
+				require.ErrorIs(t, err, client.ErrUndone, "it would edit another event")
 			} else {
 				require.NoError(t, err)
 			}
@@ -378,7 +378,7 @@ func TestWhatTheUserHadCommittedIsSentAgain(t *testing.T) {
 		body, err := decode(h.events[6])
 		require.NoError(t, err)
 		require.Equal(t, "answer", body.GetMessage().GetText())
-		require.Zero(t, body.GetMessage().GetReplyTo(), "what it answered was undone")
+		require.Zero(t, body.GetMessage().GetReplyTo(), "the message that it replied to was undone")
 		_, err = unsent.Wait(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []string{"9>4", "5", "6", "7", "8", "9", "10"}, f.told[len(f.told)-7:])
@@ -403,7 +403,7 @@ func TestCommandsThatWaitGoAfterThoseThatAreSentAgain(t *testing.T) {
 	})
 }
 
-// The outcome is known, the event is not here yet, and the server loses it.
+// The outcome is known, the event has not arrived yet, and the server loses it.
 func TestACommittedCommandWhoseEventNeverCameIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(3)
@@ -464,7 +464,7 @@ func TestAConversationThatIsGoneIsCreatedAgainByItsCreator(t *testing.T) {
 	})
 }
 
-// Events that were queued for a slow program reach it before OnForked, and move no position after the fork.
+// Events that were queued for a slow program are delivered before OnForked, and move no position after the fork.
 func TestAForkIsToldInOrderToASlowProgram(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(8)

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// gateway is the other end of connections that are kept in memory.
+// gateway is the server's end of connections that are kept in memory.
 type gateway struct {
 	links chan *link
 
@@ -62,7 +62,7 @@ func (g *gateway) setDown(err error) {
 	g.down = err
 }
 
-// link is one connection, as the gateway sees it; conn is the same as the client sees it.
+// link is one connection, as the gateway sees it; conn is the client's end of it.
 type link struct {
 	codec              frame.Codec
 	toClient, toServer chan []byte
@@ -85,7 +85,7 @@ func (c *conn) ReadMessage() ([]byte, error) {
 	case message := <-c.toClient:
 		return message, nil
 	case <-c.closed:
-		// What was said before the connection was closed still arrives.
+		// Frames that were sent before the close still arrive.
 		select {
 		case message := <-c.toClient:
 			return message, nil
@@ -116,7 +116,7 @@ func (l *link) end(err error) {
 	})
 }
 
-// cut ends the connection without a word, close with a close code.
+// cut ends the connection without a close frame, close with a close code.
 func (l *link) cut() { l.end(errors.New("connection reset")) }
 
 func (l *link) close(code errcode.CloseCode) {
@@ -134,7 +134,7 @@ func (l *link) send(frames ...*clientv1.ServerFrame) {
 	}
 }
 
-// next gives the next frame from the client; nil when the connection has ended.
+// next returns the next frame from the client; nil when the connection has ended.
 func (l *link) next() (*clientv1.ClientFrame, error) {
 	for len(l.pending) == 0 {
 		select {
@@ -162,7 +162,7 @@ func (l *link) next() (*clientv1.ClientFrame, error) {
 	return f, nil
 }
 
-// recv gives the next frame from the client that is no acknowledgement or pong.
+// recv returns the next frame from the client that is not an acknowledgement or pong.
 func (l *link) recv(t *testing.T) *clientv1.ClientFrame {
 	t.Helper()
 	for {
@@ -175,7 +175,7 @@ func (l *link) recv(t *testing.T) *clientv1.ClientFrame {
 	}
 }
 
-// recvAck gives the next acknowledgement.
+// recvAck returns the next acknowledgement.
 func (l *link) recvAck(t *testing.T) map[string]*clientv1.AckPosition {
 	t.Helper()
 	for {
@@ -192,7 +192,7 @@ func (l *link) recvAck(t *testing.T) map[string]*clientv1.AckPosition {
 	}
 }
 
-// silent requires that the client has nothing more to say now.
+// silent requires that the client sends no more frames now.
 func (l *link) silent(t *testing.T) {
 	t.Helper()
 	synctest.Wait()
@@ -262,7 +262,7 @@ func (h *history) apply(sender, command string, body *conversationv1.Body) (*con
 	return result.Event, nil
 }
 
-// stored is a message as a store has it, found by looking at every event after it.
+// stored returns a message as a store has it, by reading every later event.
 func (h *history) stored(seq uint64) *historyv1.StoredMessage {
 	message := &historyv1.StoredMessage{Event: h.events[seq-1], Row: &historyv1.MessageRow{Seq: seq}}
 	for _, event := range h.events[seq:] {
@@ -282,7 +282,7 @@ func (h *history) stored(seq uint64) *historyv1.StoredMessage {
 	return message
 }
 
-// reactions are those of one user to a message.
+// reactions returns the reactions of one user to a message.
 func (h *history) reactions(seq uint64, user string) (reactions []*historyv1.Reaction) {
 	for _, event := range h.events[seq:] {
 		body, _ := conversation.DecodeBody(event.GetBody())
@@ -298,7 +298,7 @@ func (h *history) reactions(seq uint64, user string) (reactions []*historyv1.Rea
 	return reactions
 }
 
-// messages are all messages as they are now.
+// messages returns all messages in their current form.
 func (h *history) messages() *clientv1.Messages {
 	page := &clientv1.Messages{Head: h.head()}
 	for _, event := range h.events {
@@ -335,7 +335,7 @@ func (h *history) back(seq uint64) {
 	}
 }
 
-// sent are events as clients get them.
+// sent returns events as clients receive them.
 func sent(events ...*conversationv1.Event) (decoded []*clientv1.Event) {
 	for _, event := range events {
 		decoded = append(decoded, frame.ToClient(event))
@@ -379,7 +379,7 @@ func commit(f *clientv1.ClientFrame, seq uint64) *clientv1.ServerFrame {
 	}}}
 }
 
-// view is what the application has seen.
+// view records what the application has received.
 type view struct {
 	mu     sync.Mutex
 	events map[string][]client.Event
@@ -411,7 +411,7 @@ func upTo(first, last uint64) []uint64 {
 	return seqs
 }
 
-// start starts a client whose waits between attempts are at their bounds.
+// start starts a client whose waits between attempts have their maximum length.
 func start(t *testing.T, g *gateway, change ...func(*client.Config)) (*client.Client, *view) {
 	t.Helper()
 	v := &view{events: map[string][]client.Event{}}

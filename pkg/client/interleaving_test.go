@@ -18,7 +18,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// fault is what goes wrong with one frame that the gateway is about to send.
+// fault is a fault of one frame that the gateway is about to send.
 type fault int
 
 const (
@@ -34,7 +34,7 @@ const (
 	faults
 )
 
-// script is one run: what goes wrong, in turn, and what the user does.
+// script is one run: its faults, in turn, and the user's actions.
 type script struct {
 	faults   []fault
 	commands int
@@ -43,7 +43,7 @@ type script struct {
 	slow     bool
 }
 
-// faulty is a gateway that does everything right except for what the script says, and later everything right.
+// faulty is a gateway that behaves correctly except for the faults of the script; after those it always does.
 type faulty struct {
 	*gateway
 	t      *testing.T
@@ -69,7 +69,7 @@ func (f *faulty) next() fault {
 	return f.script.faults[f.turn%len(f.script.faults)]
 }
 
-// run serves connections until the test ends, with everything in one goroutine: time moves only when all else waits.
+// run serves connections until the test ends, in one goroutine: time advances only when all others wait.
 func (f *faulty) run(stop <-chan struct{}) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -120,7 +120,7 @@ func (f *faulty) run(stop <-chan struct{}) {
 	}
 }
 
-// push sends what the client has not been sent yet.
+// push sends the events that the client has not been sent yet.
 func (f *faulty) push() {
 	for f.link != nil && f.sent < f.h.head() {
 		f.sent++
@@ -208,8 +208,9 @@ func (f *faulty) answer(frame *clientv1.ClientFrame) {
 	}
 }
 
-// TestAnyInterleavingIsSeenOnceAndInOrder is the promise of the package: whatever is lost, repeated, forged or cut off on the
-// way, in the end the application has seen 1..n in order, each once, and its commands are in the log once, in their order.
+// TestAnyInterleavingIsSeenOnceAndInOrder tests the promise of the package: whatever frames are lost, repeated, forged or
+// cut off, in the end the application has received 1..n in order, each once, and its commands are in the log once, in their
+// order.
 func TestAnyInterleavingIsSeenOnceAndInOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := script{
@@ -227,7 +228,7 @@ func TestAnyInterleavingIsSeenOnceAndInOrder(t *testing.T) {
 	})
 }
 
-// play runs a script and tells what is wrong with what the application saw.
+// play runs a script and returns what is wrong with what the application received.
 func play(t *testing.T, s script) (problem string) {
 	t.Helper()
 	f := &faulty{gateway: newGateway(), t: t, h: newHistory(1), script: s, results: map[string]uint64{}}

@@ -37,7 +37,8 @@ func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
 				}
 			}
 			require.NotEmpty(t, positions[h.id])
-			// One that was not named and one that is new: neither will be pushed from where the client wants it.
+			// One conversation that was not named, and one that is new: neither will be pushed from where the client needs
+			// it.
 			info := h.info()
 			info.Head = 1<<40 + 3
 			l.send(&clientv1.ServerFrame{Id: 1, Message: &clientv1.ServerFrame_Connected{Connected: connected(info, joined.info())}})
@@ -53,8 +54,8 @@ func TestMoreConversationsThanAConnectFrameHolds(t *testing.T) {
 }
 
 // TestAMembershipThatEndedIsNotedThoughConnectHadNoRoom: the user has left conversations that the first connect frame had no room
-// for, and one that it named. The gateway lists only conversations that the user is in, and tells how the others ended as far as
-// connect named them.
+// for, and one that it named. The gateway lists only conversations that the user is in, and reports the end of the others
+// only if connect named them.
 func TestAMembershipThatEndedIsNotedThoughConnectHadNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()

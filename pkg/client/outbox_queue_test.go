@@ -18,7 +18,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// outboxFixture is an outbox whose requests go nowhere: the test answers them.
+// outboxFixture is an outbox whose requests are not sent: the test answers them.
 type outboxFixture struct {
 	*outbox
 
@@ -47,7 +47,7 @@ func (f *outboxFixture) give(t *testing.T, conversationID, commandID string) *Ti
 	return ticket
 }
 
-// sent returns what is sent next.
+// sent returns the next frames.
 func (f *outboxFixture) sent(t *testing.T) (frames []*clientv1.ClientFrame) {
 	t.Helper()
 	if message := f.requests.Append(nil, protocol.MaxFrames); len(message) > 0 {
@@ -59,7 +59,7 @@ func (f *outboxFixture) sent(t *testing.T) (frames []*clientv1.ClientFrame) {
 	return frames
 }
 
-// sentIDs returns the command ids of what is sent next.
+// sentIDs returns the command ids of the next frames.
 func (f *outboxFixture) sentIDs(t *testing.T) (ids []string) {
 	t.Helper()
 	for _, sent := range f.sent(t) {
@@ -81,7 +81,7 @@ func (f *outboxFixture) refuse(ticket *Ticket, code conversationv1.ErrorCode) {
 	}})
 }
 
-// outcome is the error of a ticket, or its seq.
+// outcome returns the error of a ticket, or its seq.
 func outcome(t *Ticket) string {
 	select {
 	case <-t.Done():

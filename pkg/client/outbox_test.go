@@ -30,7 +30,7 @@ func TestOneCommandOfAConversationIsOnItsWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGateway()
 		c, _ := start(t, g)
-		// Given before there is a connection.
+		// Submitted before there is a connection.
 		a1, a2 := enqueue(t, c, "a", "a1"), enqueue(t, c, "a", "a2")
 		l, _ := g.accept(t, connected())
 		f1 := l.recv(t)
@@ -75,7 +75,7 @@ func TestTheOrderSurvivesLostConnectionsAndTemporaryErrors(t *testing.T) {
 		l.send(refuse(again.GetId(), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))
 		again = l.recv(t)
 		require.Equal(t, "1", said(again))
-		// The second try of this command: the wait is at its bound of twice the least.
+		// The second try of this command: the wait has its maximum, twice the least.
 		require.Equal(t, 400*time.Millisecond, time.Since(refused))
 
 		// Refused temporarily by the conversation rather than by the gateway, with a time to wait.
@@ -88,7 +88,7 @@ func TestTheOrderSurvivesLostConnectionsAndTemporaryErrors(t *testing.T) {
 		require.Equal(t, 9*time.Second, time.Since(refused))
 		l.send(commit(again, 1))
 
-		// A lost connection while a temporary error is waited for: the wait goes on.
+		// The connection is lost while a temporary error is waited for: the wait continues.
 		second := l.recv(t)
 		require.Equal(t, "2", said(second))
 		refused = time.Now()
@@ -126,7 +126,7 @@ func TestACommandWithoutAnAnswerIsSentAgain(t *testing.T) {
 		require.Equal(t, 10*time.Second, time.Since(sent))
 		require.NotEqual(t, first.GetId(), second.GetId())
 		require.Equal(t, ticket.CommandID, second.GetSubmit().GetCommandId())
-		// The late answer to the first is passed over; the one to the second counts, once.
+		// The late answer to the first try is ignored; the answer to the second counts, once.
 		l.send(commit(first, 5), commit(second, 5), commit(second, 6))
 		outcome, err := ticket.Wait(t.Context())
 		require.NoError(t, err)
@@ -165,7 +165,7 @@ func TestTheOutboxIsBounded(t *testing.T) {
 		enqueue(t, c, "b", "2")
 		_, err := c.Enqueue("c", text("3"))
 		require.ErrorIs(t, err, client.ErrOutboxFull)
-		// The same command again is not one more.
+		// The same command again is not an additional one.
 		same, err := c.EnqueueID("a", first.CommandID, text("1"))
 		require.NoError(t, err)
 		require.Same(t, first, same)
@@ -205,7 +205,7 @@ func TestCancellingAWait(t *testing.T) {
 		require.NotErrorIs(t, err, client.ErrOutcomeUnknown)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 
-		// What was sent is still on its way and can be waited for; what was not sent is gone.
+		// A command that was sent may still be committed and can be waited for; a command that was not sent is withdrawn.
 		ticket, err := c.EnqueueID("a", id, text("sent"))
 		require.NoError(t, err)
 		l.send(commit(f, 1))
@@ -330,7 +330,7 @@ func TestACallbackMayWaitForAnOutcome(t *testing.T) {
 			f := l.recv(t)
 			require.Equal(t, seq+1, f.GetSubmit().GetBody().GetMessage().GetReplyTo())
 			if seq == 1 {
-				// Also when the connection is lost meanwhile.
+				// The same holds if the connection is lost meanwhile.
 				l.close(errcode.CloseSlow)
 				l, _ = g.accept(t, connected(h.info()))
 				f = l.recv(t)

@@ -64,7 +64,7 @@ func TestAGapIsFilledBeforeWhatComesAfterIt(t *testing.T) {
 		l.send(h.push(7))
 		l.silent(t)
 		require.Equal(t, upTo(1, 1), v.seqs(h.id))
-		// The page ends within the gap; the rest is asked for, and what came meanwhile is not.
+		// The page ends within the gap; the rest is requested, except for events that arrived meanwhile.
 		page := h.page(read)
 		page.GetPage().Events, page.GetPage().More = page.GetPage().GetEvents()[:2], true
 		l.send(page)
@@ -115,7 +115,7 @@ func TestABacklogThatIsStillComingIsNotReadBesides(t *testing.T) {
 		l.send(h.push(1), h.beat())
 		l.send(h.push(2), h.beat())
 		l.silentButPong(t)
-		// But when it stops coming, it is.
+		// When the backlog stops arriving, it is requested.
 		l.send(h.beat())
 		l.send(h.page(l.recv(t)))
 		l.silentButPong(t)
@@ -139,7 +139,7 @@ func TestAReadThatBringsNothingIsRepeatedAndThenBelieved(t *testing.T) {
 		time.Sleep(time.Minute)
 		l.silentButPong(t)
 		require.Equal(t, upTo(1, 1), v.seqs(h.id))
-		// A new reason begins anew.
+		// A new head resets the count.
 		l.send(h.beat())
 		empty()
 		l.send(h.page(l.recv(t)))
@@ -159,7 +159,8 @@ func TestHiddenStretches(t *testing.T) {
 		l.send(h.push(1), hide(h, 2, 4), hide(h, 2, 4), h.push(5))
 		l.silent(t)
 		require.Equal(t, []uint64{1, 5}, v.seqs(h.id))
-		// One that begins before the last event, and one beyond a gap, which is read with the hidden stretches in it.
+		// One hidden stretch begins before the last event; one is beyond a gap, which is read with the hidden stretches in
+		// it.
 		l.send(hide(h, 4, 7), h.push(8), hide(h, 12, 13))
 		f := l.recv(t)
 		require.Equal(t, uint64(8), f.GetRead().GetAfter())
@@ -173,7 +174,7 @@ func TestHiddenStretches(t *testing.T) {
 	})
 }
 
-// tampered is the push of an event whose content somebody changed.
+// tampered is the push of an event whose content was changed.
 func tampered(event *clientv1.Event) *clientv1.ServerFrame {
 	event = proto.CloneOf(event)
 	event.GetBody().GetMessage().Text = "forged"
@@ -215,14 +216,14 @@ func TestAConversationThatContradictsItselfTwiceStops(t *testing.T) {
 					spoil(page.GetPage())
 					l.send(page)
 				}
-				// History is asked whether it went back; it did not.
+				// The client reads history to check for a fork; there is none.
 				f := l.recv(t)
 				require.Zero(t, f.GetRead().GetAfter())
 				l.send(h.page(f))
 				l.send(h.push(2), h.push(5), h.beat(), other.push(1), other.push(2))
 				l.silentButPong(t)
 				require.Equal(t, upTo(1, 1), v.seqs(h.id))
-				require.Equal(t, upTo(1, 2), v.seqs(other.id), "other conversations go on")
+				require.Equal(t, upTo(1, 2), v.seqs(other.id), "other conversations continue")
 				require.Len(t, v.broken, 1)
 				var broken *chain.Broken
 				require.ErrorAs(t, v.broken[0], &broken)
@@ -276,7 +277,7 @@ func TestAConversationThatIsJoinedBeginsWithTheJoining(t *testing.T) {
 		l.silent(t)
 		require.Equal(t, upTo(5, 6), v.seqs(live.id))
 		l.cut()
-		// What was joined while the client was away does not begin at its head either.
+		// A conversation that was joined while the client was offline does not begin at its head, either.
 		info = away.info()
 		info.JoinedSeq = 4
 		l, connect = g.accept(t, connected(live.info(), info))
@@ -295,7 +296,8 @@ func TestConversationsBeyondTheFirstPageAreListed(t *testing.T) {
 		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
 		f := l.recv(t)
 		require.Equal(t, first.id, f.GetListConversations().GetAfter())
-		// Pushed before the list is answered: it is in the head of the list, but not in that at connect.
+		// The event is pushed before the list is answered: it is included in the head of the list, but not in that at
+		// connect.
 		rest.grow(1)
 		l.send(rest.push(3))
 		l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Conversations{Conversations: &clientv1.Conversations{
@@ -321,7 +323,7 @@ func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
 				Conversations: []*clientv1.Conversation{h.info()}, More: more,
 			}}})
 		}
-		// For good, as far as the gateway can tell, and with an answer to something else.
+		// Permanently, as far as the gateway knows, and with an answer of the wrong type.
 		f := l.recv(t)
 		for _, wait := range []time.Duration{200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond} {
 			refused := time.Now()
@@ -347,7 +349,7 @@ func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
 		_, known := c.Position(third.id)
 		require.True(t, known)
 
-		// A connection that ends meanwhile ends the asking.
+		// When the connection ends meanwhile, the list is no longer requested.
 		l.cut()
 		l, _ = g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{first.info()}, More: true})
 		l.send(refuse(nextList(t, l).GetId(), conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN))
@@ -365,7 +367,7 @@ func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
 	})
 }
 
-// nextList gives the next request for a list; reads are passed over.
+// nextList returns the next request for a list; reads are skipped.
 func nextList(t *testing.T, l *link) *clientv1.ClientFrame {
 	t.Helper()
 	for {
@@ -389,7 +391,7 @@ func TestAMembershipThatEnds(t *testing.T) {
 		l, _ := g.accept(t, &clientv1.Connected{Conversations: []*clientv1.Conversation{h.info()}})
 		l.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: unknown.id}}})
 		l.send(h.push(1), h.push(2), &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: h.id, Last: 4}}})
-		// The last events were lost; they are handed over before the end.
+		// The last events were lost; they are delivered before the end.
 		page := h.page(l.recv(t))
 		page.GetPage().Events = page.GetPage().GetEvents()[:2]
 		l.send(page)
@@ -403,7 +405,7 @@ func TestAMembershipThatEnds(t *testing.T) {
 	})
 }
 
-// memory keeps positions.
+// memory stores positions.
 type memory struct {
 	mu        sync.Mutex
 	positions map[string]client.Position
@@ -447,7 +449,7 @@ func TestPositionsOutliveTheProcess(t *testing.T) {
 		_, v = start(t, g, with)
 		l, connect := g.accept(t, connected(h.info()))
 		require.Equal(t, map[string]uint64{h.id: 8}, resumed(connect))
-		// The chain is checked across the restart: this event is sound in itself, but follows another one.
+		// The chain is checked across the restart: this event is valid in itself, but follows another one.
 		forged := frame.ToClient(proto.CloneOf(h.events[8]))
 		forged.PrevHash = make([]byte, chain.Size)
 		sum := chain.Hash(frame.FromClient(forged))
@@ -485,7 +487,7 @@ func TestASlowCallbackPutsOffWhatItHasNoRoomFor(t *testing.T) {
 		for seq := range uint64(100) {
 			l.send(h.push(seq + 1))
 		}
-		// The connection goes on meanwhile.
+		// The connection continues meanwhile.
 		ticket := enqueue(t, c, h.id, "hello")
 		l.send(commit(l.recv(t), 101))
 		_, err := ticket.Wait(t.Context())
@@ -538,7 +540,7 @@ func TestAcksAreCollected(t *testing.T) {
 		require.Equal(t, uint64(1), acks[other.id].GetDelivered())
 		require.Equal(t, uint64(1), acks[other.id].GetRead(), "nobody has read what they have not received")
 
-		// Many events do not wait.
+		// Many events are acknowledged at once.
 		began = time.Now()
 		for seq := uint64(4); seq <= 67; seq++ {
 			l.send(h.push(seq))
@@ -546,13 +548,13 @@ func TestAcksAreCollected(t *testing.T) {
 		require.Equal(t, uint64(67), l.recvAck(t)[h.id].GetDelivered())
 		require.Zero(t, time.Since(began))
 
-		// What comes again was not acknowledged well enough.
+		// An event that is sent again was not acknowledged.
 		l.send(h.push(60))
 		require.Equal(t, uint64(67), l.recvAck(t)[h.id].GetDelivered())
 		time.Sleep(time.Minute)
 		l.silent(t)
 
-		// Close says what is due.
+		// Close sends the due acknowledgement.
 		l.send(h.push(68))
 		synctest.Wait()
 		require.NoError(t, c.Close())
@@ -625,7 +627,7 @@ func TestReading(t *testing.T) {
 				require.NoError(t, err, test.name)
 			}
 		}
-		// A temporary refusal is tried again, a permanent one is the answer.
+		// A temporary refusal is retried, a permanent one is returned.
 		done := make(chan error, 1)
 		go func() { _, err := c.ReadAfter(t.Context(), h.id, 0, 0); done <- err }()
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))

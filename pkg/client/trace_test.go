@@ -107,7 +107,7 @@ func TestARefusedCommandNamesItsTrace(t *testing.T) {
 		require.Equal(t, otherTraceID, ticket.TraceID(), "the gateway recorded it under another trace, which is the one to look up")
 		require.Equal(t, sdktrace.Status{Code: codes.Error, Description: "forbidden"}, spans.Ended()[0].Status())
 
-		// Every end is one.
+		// Every outcome ends the span.
 		enqueue(t, c, "a", "2")
 		ctx, cancel := context.WithCancel(t.Context())
 		withdrawn := make(chan error, 1)
@@ -179,7 +179,7 @@ func TestAReceivedEventGoesOnWithItsTrace(t *testing.T) {
 		})
 		l, _ := g.accept(t, connected(h.info()))
 		came := time.Now()
-		// The third comes before the second, is held, and keeps its trace; the last one names no trace.
+		// The third event arrives before the second, is held, and keeps its trace; the last one has no trace.
 		l.send(h.push(1), traced(h.push(3), otherTrace), traced(h.push(4), "nonsense"))
 		time.Sleep(time.Second)
 		l.send(h.page(l.recv(t)))

@@ -18,7 +18,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// add appends an event that no rule of this build makes. The state does not know it, so nothing can be applied after it.
+// add appends an event of a kind that this build does not know. The state cannot be computed from it, so nothing can be
+// applied after it.
 func (h *history) add(kind conversationv1.EventKind, body []byte, change ...func(*conversationv1.Event)) {
 	event := &conversationv1.Event{
 		ConversationId: h.id, Seq: h.head() + 1, TimeMs: 1, Sender: "bob", CommandId: uuid.Must(uuid.NewV7()).String(),
@@ -39,11 +40,11 @@ func encoded(body *conversationv1.Body) []byte {
 	return data
 }
 
-// log is a log with an event of each sort at a known place.
+// log is a log with an event of each sort at a fixed place.
 func newerLog() *history {
 	h := newHistory(2)
 	h.add(2, encoded(text("plain")))                                                                  // 3
-	h.add(99, protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), []byte{8, 1})) // 4: a kind of tomorrow
+	h.add(99, protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), []byte{8, 1})) // 4: an unknown kind
 	beside := protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 7)
 	h.add(2, append(encoded(text("with a new field")), beside...)) // 5
 	h.add(2, encoded(text("gone")), chain.Erase)                   // 6
@@ -144,7 +145,7 @@ func TestWhatAServerTakesAwayOrChangesIsTampering(t *testing.T) {
 					page := h.page(l.recv(t))
 					spoil(page.GetPage().GetEvents()[0])
 					l.send(page)
-					l.send(h.page(l.recv(t))) // the probe
+					l.send(h.page(l.recv(t))) // the event that is tampered with
 					l.silent(t)
 					require.Equal(t, upTo(1, 1), v.seqs(h.id))
 					require.Len(t, v.broken, 1)
@@ -157,7 +158,7 @@ func TestWhatAServerTakesAwayOrChangesIsTampering(t *testing.T) {
 	}
 }
 
-// JSON has the body twice: decoded, and as the bytes that are hashed.
+// JSON contains the body twice: decoded, and as the bytes that are hashed.
 func TestWhatJSONSaysBesideTheBytesIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, h := newGateway(), newHistory(2)

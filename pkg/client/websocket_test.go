@@ -21,7 +21,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// serveWebSocket accepts WebSocket connections on a real socket and answers each frame, until handle gives an error.
+// serveWebSocket accepts WebSocket connections on a real socket and answers each frame, until handle returns an error.
 func serveWebSocket(subprotocols []string, handle func(*clientv1.ClientFrame) ([]*clientv1.ServerFrame, error)) (url string, stop func()) {
 	server := httptest.NewServer(webSocketHandler(subprotocols, handle))
 	return strings.Replace(server.URL, "http:", "ws:", 1), server.Close
@@ -64,7 +64,7 @@ func TestOverTLSWithAnAuthorityOfOnesOwn(t *testing.T) {
 	server := httptest.NewUnstartedServer(webSocketHandler([]string{"runnel.v1.proto"}, func(f *clientv1.ClientFrame) ([]*clientv1.ServerFrame, error) {
 		return []*clientv1.ServerFrame{{Id: f.GetId(), Message: &clientv1.ServerFrame_Connected{Connected: &clientv1.Connected{UserId: "alice"}}}}, nil
 	}))
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the client that does not trust it is noted
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // records that the client does not trust the server
 	server.StartTLS()
 	defer server.Close()
 	authority := x509.NewCertPool()

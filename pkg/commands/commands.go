@@ -1,6 +1,6 @@
-// Package commands makes the commands that enter a stream. It is the one place where what a user or a service asks for is held
-// to the strictest form and encoded, once and for all: workers and the store are more lenient, so that what a newer gateway
-// admits is not refused by an older one of them. It never decides permission or order.
+// Package commands makes the commands that enter a stream. It is the only place where requests of users and services are
+// validated in the strictest form and encoded, once: workers and the store are more lenient, so that an older one of them
+// does not refuse what a newer gateway admits. It never decides permission or order.
 package commands
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-// Request is what is asked for.
+// Request is the input of a command.
 type Request struct {
 	// Sender is the authenticated user, or conversation.ServerUser.
 	Sender string
@@ -26,8 +26,8 @@ type Request struct {
 	Body    *conversationv1.Body
 }
 
-// Make returns the command of a request, with a new salt, or why it is not taken: that says nothing about earlier copies of the
-// command. level is the installation's. The field of an error is named as in Request, in the style of the proto files.
+// Make returns the command of a request, with a new salt, or why it is refused: that says nothing about earlier copies of
+// the command. level is the installation's. The field of an error is named as in Request, in the style of the proto files.
 func Make(request Request, level conversation.Level) (*brokerv1.Command, *conversationv1.Error) {
 	body, needed := request.Body, conversation.LevelOf(request.Body)
 	switch {
@@ -68,9 +68,9 @@ func Make(request Request, level conversation.Level) (*brokerv1.Command, *conver
 	}, nil
 }
 
-// Again returns a command anew, to be carried out after its copy was put aside: with another salt, which tells its answer apart
-// from one to the copy, and in the next attempt, for which the copy's refusal does not hold. The bytes of the body stay as they
-// are. It returns false when the ids are malformed.
+// Again makes a new copy of a command that became a dead letter: with another salt, which distinguishes its answer from
+// that to the first copy, and in the next attempt, to which the copy's refusal does not apply. The bytes of the body are
+// unchanged. It returns false if the ids are malformed.
 func Again(copied *brokerv1.Command) (*brokerv1.Command, bool) {
 	if !conversation.ValidID(copied.GetConversationId()) || !conversation.ValidSender(copied.GetSender()) || !conversation.ValidCommandID(copied.GetCommandId()) {
 		return nil, false

@@ -20,7 +20,7 @@ func text(s string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: s}}}
 }
 
-// What the gateway does not take is no outcome, and says which field is to blame.
+// An error of Make is not an outcome, and names the invalid field.
 func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 	good := func() commands.Request {
 		return commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Body: text("hello"), Attempt: protocol.MaxAttempt}
@@ -92,7 +92,7 @@ func TestBodiesAreEncodedCanonically(t *testing.T) {
 	}
 }
 
-// Services may ask for what users may not, of conversations that a newer build created, too.
+// Services may send commands that users may not, also to conversations that a newer build created.
 func TestTheServerMayErase(t *testing.T) {
 	erase := &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: &conversationv1.Erase{Sender: "bob"}}}
 	for _, id := range []string{groupID, "p" + groupID[1:]} {
@@ -107,7 +107,7 @@ func TestTheServerMayErase(t *testing.T) {
 	require.Equal(t, "conversation_id", refusal.GetField())
 }
 
-// What was put aside is carried out as it was, in the next attempt.
+// A dead letter is carried out unchanged, in the next attempt.
 func TestACommandThatWasPutAsideIsMadeAnew(t *testing.T) {
 	command, refusal := commands.Make(commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Attempt: 3, Body: text("x")}, 1)
 	require.Nil(t, refusal)
@@ -121,7 +121,7 @@ func TestACommandThatWasPutAsideIsMadeAnew(t *testing.T) {
 	require.False(t, ok)
 }
 
-// BenchmarkMake is what the gateway does to a message before it is published.
+// BenchmarkMake measures the gateway's work on a message before it is published.
 func BenchmarkMake(b *testing.B) {
 	request := commands.Request{Sender: "ann", ConversationID: groupID, CommandID: commandID, Body: text("a message of the usual length, which is not long")}
 	b.ReportAllocs()

@@ -8,19 +8,20 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// Result is what a command that is carried out leads to.
+// Result is the result of a command that is carried out.
 type Result struct {
 	// State is the state after the event.
 	State *State
-	// Event is to be committed.
+	// Event is the event to be committed.
 	Event *conversationv1.Event
-	// Effects are what the store writes beside it; Effect.event is left for the caller to set.
+	// Effects are the changes of other rows; the caller sets Effect.event.
 	Effects []*historyv1.Effect
 }
 
-// Apply carries out one command on a conversation. body is the command's body, decoded; facts hold what Needs names; timeMs is
-// the stream's time of the command. It returns either a result, or a refusal. It is deterministic, and total: every command
-// of a kind that this build knows has an answer. A command of a newer kind must not be applied; see TooNew.
+// Apply carries out one command on a conversation. body is the command's decoded body; facts contain the messages that
+// Needs names; timeMs is the stream's time of the command. It returns either a result or a refusal. It is deterministic and
+// total: every command of a kind that this build knows has an answer. A command of a newer kind must not be applied; see
+// TooNew.
 func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversationv1.Body, timeMs int64) (Result, *conversationv1.Error) {
 	if state == nil {
 		state = &State{}
@@ -61,8 +62,8 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 	return Result{State: fold(state, o), Event: event, Effects: rules.effects(state, o)}, nil
 }
 
-// Replay is the state after a committed event, and the effects that it had, as a rebuild of the views needs them. facts hold
-// the view rows of the messages that the event's targets name, and nothing else.
+// Replay returns the state after a committed event, and the effects of the event, as a rebuild of the views needs them.
+// facts contain only the view rows of the messages that the event's targets name.
 func Replay(state *State, facts *Facts, event *conversationv1.Event) (*State, []*historyv1.Effect) {
 	if state == nil {
 		state = &State{}
@@ -71,15 +72,15 @@ func Replay(state *State, facts *Facts, event *conversationv1.Event) (*State, []
 	return fold(state, o), rowOf(event.GetKind()).rules.effects(state, o)
 }
 
-// TooNew reports whether a command cannot be judged by this build, because it is of a level or kind that is newer; kind is
-// KindOfBytes of its body. Such a command is never refused, dropped or put aside: the partition goes to a newer worker, or
-// stops with an alarm.
+// TooNew reports whether a command cannot be decided by this build, because its level or kind is newer; kind is KindOfBytes
+// of its body. Such a command is never refused or dropped, and never becomes a dead letter: the partition is handed over to
+// a newer worker, or stops with an alarm.
 func TooNew(command *brokerv1.Command, kind conversationv1.EventKind) bool {
 	return Level(command.GetLevel()) > MaxLevel() || (kind != 0 && rowOf(kind) == nil)
 }
 
-// IsErasure reports whether a body erases content. It must be the last command of its batch: what it erases is known only
-// to the store.
+// IsErasure reports whether a body erases content. Such a command must be the last one of its batch, because only the store
+// knows what it erases.
 func IsErasure(body *conversationv1.Body) bool { return body.GetErase() != nil }
 
 // judge decides whether the command is allowed in this state.
@@ -103,7 +104,7 @@ func (r *request) judge(saltSize int) *conversationv1.Error {
 func (r *request) permitted(kind *row) *conversationv1.Error {
 	switch {
 	case r.role == RoleNone && !kind.roles.Has(RoleNone), r.role == RoleServer && r.state.Head == 0:
-		// One answer for "does not exist" and "not yours", so that ids cannot be probed.
+		// "Does not exist" and "not yours" have the same answer, so that ids cannot be probed.
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "conversation_id", "no such conversation, or you are not a member of it")
 	case !kind.inDirect && r.state.Kind == conversationv1.Kind_KIND_DIRECT:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body", "is not possible in a direct conversation: it has the same two members and no name for as long as it exists")

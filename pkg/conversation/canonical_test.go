@@ -58,14 +58,14 @@ func notCanonical(t *testing.T, schema protoreflect.MessageDescriptor, data []by
 	return ""
 }
 
-// idFields are the text fields that hold ids of users.
+// idFields are the text fields that contain user ids.
 var idFields = map[protoreflect.FullName]bool{
 	"runnel.conversation.v1.AddMembers.members":  true,
 	"runnel.conversation.v1.RemoveMember.member": true,
 	"runnel.conversation.v1.Erase.sender":        true,
 }
 
-// freeText returns a field of a message, at any depth, that may hold free text; nil when there is none.
+// freeText returns a field of a message, at any depth, that may contain free text; nil when there is none.
 func freeText(m protoreflect.Message) protoreflect.FieldDescriptor {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {

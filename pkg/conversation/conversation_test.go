@@ -56,7 +56,7 @@ func rename(name string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: &conversationv1.Rename{Name: name}}}
 }
 
-// room is a conversation that commands are applied to one by one, with a store in memory.
+// room is a conversation to which commands are applied one by one, with a store in memory.
 type room struct {
 	id    string
 	state *conversation.State
@@ -97,7 +97,7 @@ func TestApplyDecidesWhoMayDoWhat(t *testing.T) {
 	type step struct {
 		sender string
 		body   *conversationv1.Body
-		code   conversationv1.ErrorCode // 0 for carried out
+		code   conversationv1.ErrorCode // 0 if it is carried out
 	}
 	for name, steps := range map[string][]step{
 		"a group's life": {
@@ -114,7 +114,7 @@ func TestApplyDecidesWhoMayDoWhat(t *testing.T) {
 			{"bob", rename("new"), 0},
 			{"ann", leave(), 0},
 			{"dan", remove("bob"), forbidden},
-			{"bob", remove("dan"), 0}, // the one who has been there longest owns it now
+			{"bob", remove("dan"), 0}, // the member of longest standing owns it now
 			{"bob", leave(), 0},
 			{"bob", add("ann"), notFound},
 		},
@@ -186,7 +186,7 @@ func TestConflictsComparesBodies(t *testing.T) {
 	require.True(t, conversation.Conflicts(first, command(t, text("two"))))
 	require.True(t, conversation.Conflicts(first, command(t, leave())))
 
-	// The same fields in another order: a client or gateway that encodes differently.
+	// The same fields in another order: another client or gateway may encode in another way.
 	other := command(t, text("one"))
 	inner := protowire.AppendTag(nil, 2, protowire.VarintType)
 	inner = protowire.AppendVarint(inner, 0) // an implicit default that should have been left out
@@ -256,8 +256,8 @@ func TestValidateNamesTheField(t *testing.T) {
 	require.Nil(t, conversation.Validate("ann", metadata("only", "metadata")))
 }
 
-// TestRandomCommandsKeepTheInvariants draws commands of all kinds from few users, and compares apply with a model that keeps
-// nothing but a set of members.
+// TestRandomCommandsKeepTheInvariants applies random commands of all kinds from few users, and compares apply with a model
+// that keeps only a set of members.
 func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 	users := []string{"ann", "bob", "cem", "dan", "eve"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -288,7 +288,7 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 				require.Same(t, before, r.state, "a refusal changes nothing")
 				continue
 			}
-			require.True(t, members[sender] || sender == conversation.ServerUser && body.GetErase() != nil, "only members act")
+			require.True(t, members[sender] || sender == conversation.ServerUser && body.GetErase() != nil, "only members may act")
 			switch {
 			case body.GetAddMembers() != nil:
 				members[other] = true
@@ -308,7 +308,7 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 			require.Equal(t, len(event.GetBody()) == 0, content == chain.Erased)
 		}
 		folded, rebuilt := replay(r.events)
-		require.Equal(t, r.state, folded, "the log alone gives the state, whatever was erased from it")
+		require.Equal(t, r.state, folded, "the state follows from the log alone, whatever was erased from it")
 		require.Equal(t, r.rows, rebuilt.rows, "and the view rows")
 		require.Equal(t, r.reactions, rebuilt.reactions, "and the reactions")
 		require.Len(t, r.state.Members, len(members))
@@ -343,7 +343,7 @@ func TestIDs(t *testing.T) {
 	require.True(t, conversation.ValidID(later), "a form of a later version")
 	require.False(t, conversation.AdmissibleID(later))
 	require.True(t, conversation.AdmissibleID(conversation.DirectID("ann", "bob")))
-	require.False(t, conversation.ValidUser(conversation.ServerUser), "no token can name the server")
+	require.False(t, conversation.ValidUser(conversation.ServerUser), "no token can have the server as its user")
 	counts := make([]int, 16)
 	for i := range 16000 {
 		counts[conversation.Partition(conversation.GroupID("ann", commandID(i)), 16)]++

@@ -8,8 +8,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// createKind makes a conversation. The name is content; kind and members lie in the header, so that they outlive it.
-// Targets: seqs[0] is the kind of the conversation, users are the members beside the sender.
+// createKind creates a conversation. The name is content; kind and members are in the header, so that they are kept when
+// the body is erased. Targets: seqs[0] is the kind of the conversation, users are the members beside the sender.
 type createKind struct{ none }
 
 func (createKind) validate(sender UserID, body *conversationv1.Body) *FieldError {

@@ -36,7 +36,8 @@ func (deleteKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 	effects := changeRow(o, o.target(), func(row *historyv1.MessageRow) { row.DeletedSeq = o.event.GetSeq() })
 	return append(effects,
 		&historyv1.Effect{Effect: &historyv1.Effect_DropReactions{DropReactions: &historyv1.DropReactions{Target: o.target()}}},
-		// Answers target the message as well, and stay: only what belongs to the message itself goes.
+		// Replies have the message as a target as well, and are kept: only the events that belong to the message are
+		// erased.
 		erase(&historyv1.EraseEvents{Seqs: []uint64{o.target()}, Below: o.event.GetSeq(), Kinds: MessageKinds()}),
 		erase(&historyv1.EraseEvents{
 			Seqs: []uint64{o.target()}, Targeting: true, Below: o.event.GetSeq(),

@@ -1,7 +1,7 @@
-// Package conversation holds the rules of conversations: the form of ids, what a command may contain, and apply, the
+// Package conversation contains the rules of conversations: the form of ids, what a command may contain, and apply, the
 // pure function that turns a conversation's state and a command into an event or a refusal.
 //
-// It is the one place where permission and order are decided. It has no clock, no randomness and no I/O: everything that
+// It is the only place where permission and order are decided. It has no clock, no randomness and no I/O: everything that
 // state and command do not determine (time, salt, the messages that a command refers to) is an argument. Every delivery
 // worker that applies the same commands in the same order therefore makes the same log.
 //

@@ -5,8 +5,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// editKind replaces the content of the sender's own message. Targets: seqs[0] is the message. When the newest edit of a
-// message is erased the message reads as erased; an older content does not come back.
+// editKind replaces the content of the sender's own message. Targets: seqs[0] is the message. If the newest edit of a
+// message is erased, the message counts as erased; an older content is not shown again.
 type editKind struct{ none }
 
 func (editKind) validate(_ UserID, body *conversationv1.Body) *FieldError {

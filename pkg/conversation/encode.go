@@ -10,7 +10,7 @@ import (
 )
 
 // EncodeBody encodes a body in canonical form (see Body in the proto). Only the part that admits a command calls it; from
-// then on the bytes are kept. The body must hold no unknown fields.
+// then on the bytes are kept. The body must not contain unknown fields.
 func EncodeBody(body *conversationv1.Body) ([]byte, error) {
 	if message := body.GetMessage(); message != nil && len(message.GetMetadata()) < 2 {
 		return body.MarshalVT() // canonical when there is no map to sort; three times as fast
@@ -27,19 +27,19 @@ func DecodeBody(encoded []byte) (*conversationv1.Body, error) {
 	return body, nil
 }
 
-// encode encodes a message of ours. It cannot fail: the text in it was checked to be UTF-8.
+// encode encodes one of this package's messages. It cannot fail: its text was checked to be UTF-8.
 func encode(message proto.Message) []byte {
 	encoded, _ := proto.MarshalOptions{Deterministic: true}.Marshal(message)
 	return encoded
 }
 
-// Conflicts reports whether a repeated command asks for something else than its first outcome did: the bytes differ, and so do
-// the canonical encodings, as far as this build knows all of both bodies. Once the first body is erased nothing can conflict.
+// Conflicts reports whether a repeated command differs from the first one: the bytes differ, and so do the canonical
+// encodings, as far as this build knows all fields of both bodies. After the first body is erased there is no conflict.
 func Conflicts(first *conversationv1.Event, command *brokerv1.Command) bool {
 	return len(first.GetBody()) > 0 && !SameBody(first.GetBody(), command.GetBody())
 }
 
-// SameBody reports whether two encoded bodies ask for the same.
+// SameBody reports whether two encoded bodies have the same content.
 func SameBody(a, b []byte) bool {
 	if bytes.Equal(a, b) {
 		return true
@@ -52,7 +52,7 @@ func SameBody(a, b []byte) bool {
 	return err == nil && second != nil && bytes.Equal(first, second)
 }
 
-// canonical encodes a body anew; nil when it holds something that this build does not know.
+// canonical re-encodes a body; nil if it contains something that this build does not know.
 func canonical(encoded []byte) ([]byte, error) {
 	body := &conversationv1.Body{}
 	if err := proto.Unmarshal(encoded, body); err != nil {

@@ -43,7 +43,7 @@ func (eraseKind) check(r *request) *conversationv1.Error {
 	case len(seqs) > 0 && seqs[len(seqs)-1] > r.state.Head:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.erase.seqs", "names an event that does not exist yet")
 	case e.GetBeforeMs() > r.timeMs:
-		// A wrong digit must not erase everything.
+		// A mistyped digit must not erase everything.
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.erase.before_ms", "must not lie in the future")
 	}
 	return nil

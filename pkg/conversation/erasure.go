@@ -7,7 +7,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Covers reports whether an erasure reaches an event of its conversation. The stores say the same in SQL.
+// Covers reports whether an erasure applies to an event of its conversation. The stores have the same condition in SQL.
 func Covers(erased *historyv1.EraseEvents, event *conversationv1.Event) bool {
 	subject := event.GetSeq()
 	if erased.GetTargeting() {

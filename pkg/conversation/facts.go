@@ -8,14 +8,14 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Need names a message that a command refers to, and whose reactions to it must be known; User is empty for nobody's.
+// Need names a message that a command refers to, and the user whose reactions to it must be known; User is empty for none.
 type Need struct {
 	Seq  uint64
 	User UserID
 }
 
-// Needs names what must be in the facts before a command of this body is applied; empty for most commands. A seq above the
-// conversation's head names nothing, or an event of the same batch.
+// Needs returns what the facts must contain before a command with this body is applied; empty for most commands. A seq
+// above the conversation's head names nothing, or an event of the same batch.
 func Needs(sender UserID, body *conversationv1.Body) []Need {
 	if r := rowOf(KindOf(body)); r != nil {
 		return r.rules.needs(sender, body)
@@ -23,20 +23,20 @@ func Needs(sender UserID, body *conversationv1.Body) []Need {
 	return nil
 }
 
-// Fact is what the rules know of an event that is referred to. It is never changed.
+// Fact is what the rules know about an event that a command refers to. It is never changed.
 type Fact struct {
 	Kind   conversationv1.EventKind
 	Sender UserID
 	TimeMs int64
-	// Erased says that the event's own body is gone.
+	// Erased means that the event's own body is erased.
 	Erased bool
 	// Row is the view row; its zero value (with Seq set) when there is none.
 	Row *historyv1.MessageRow
 }
 
-// Facts are what the rules know of one conversation beyond its state: the messages that commands refer to. A nil Facts
-// knows nothing. Facts over a base read through to it and never write to it, so a batch that is not committed is dropped by
-// forgetting its Facts. It is not safe for concurrent use.
+// Facts are what the rules know about one conversation in addition to its state: the messages that commands refer to. A nil
+// Facts is empty. Facts over a base read through to it and never write to it, so the Facts of a batch that is not committed
+// are simply dropped. It is not safe for concurrent use.
 type Facts struct {
 	base      *Facts
 	events    map[uint64]*Fact
@@ -48,7 +48,7 @@ func NewFacts(base *Facts) *Facts {
 	return &Facts{base: base, events: map[uint64]*Fact{}, reactions: map[Need][]*historyv1.Reaction{}}
 }
 
-// Len is the number of entries, without those of the base.
+// Len returns the number of entries, without those of the base.
 func (f *Facts) Len() int {
 	if f == nil {
 		return 0
@@ -73,7 +73,7 @@ func (f *Facts) knowsReactions(need Need) bool {
 	return false
 }
 
-// Load adds what the store answered to a need.
+// Load adds the store's answer to a need.
 func (f *Facts) Load(need Need, fact *historyv1.Fact) {
 	row := fact.GetRow()
 	if row == nil {
@@ -87,7 +87,7 @@ func (f *Facts) Load(need Need, fact *historyv1.Fact) {
 	}
 }
 
-// Add notes an event and its effects, so that later commands of the batch can refer to them.
+// Add adds an event and its effects, so that later commands of the batch can refer to them.
 func (f *Facts) Add(event *conversationv1.Event, effects []*historyv1.Effect) {
 	f.events[event.GetSeq()] = &Fact{
 		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0,
@@ -112,7 +112,8 @@ func (f *Facts) Add(event *conversationv1.Event, effects []*historyv1.Effect) {
 	}
 }
 
-// drop removes one reaction. When all reactions to a message go, the message was deleted, and nothing asks for them again.
+// drop removes one reaction. All reactions to a message are removed only if the message was deleted; then no command reads
+// them again.
 func (f *Facts) drop(dropped *historyv1.DropReactions) {
 	if dropped.GetSeq() == 0 {
 		return
@@ -128,8 +129,8 @@ func (f *Facts) drop(dropped *historyv1.DropReactions) {
 	}
 }
 
-// erase notes what is known to be erased by seq. An erasure by sender or time reaches further than what is in memory, so
-// IsErasure ends a batch, and the owner forgets the facts of the conversation after it.
+// erase marks the events that are known, by seq, to be erased. An erasure by sender or time may cover more than what is in
+// memory, so IsErasure ends a batch, and the owner drops the facts of the conversation after it.
 func (f *Facts) erase(erased *historyv1.EraseEvents) {
 	for _, seq := range erased.GetSeqs() {
 		if old := f.event(seq); old != nil && slices.Contains(erased.GetKinds(), old.Kind) {

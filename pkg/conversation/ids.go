@@ -13,10 +13,10 @@ import (
 
 const directPrefix, groupPrefix = 'd', 'g'
 
-// idEncoding spells 128 bits in 26 digits 0-9 a-v: safe in a subject, a URL and a file name.
+// idEncoding encodes 128 bits in 26 digits 0-9 a-v: safe in a subject, a URL and a file name.
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
-// DirectID is the id of the direct conversation of two users. It follows from the two, so there is one for each pair.
+// DirectID returns the id of the direct conversation of two users. It follows from the two, so there is one for each pair.
 func DirectID(a, b string) string {
 	if a > b {
 		a, b = b, a
@@ -24,20 +24,20 @@ func DirectID(a, b string) string {
 	return makeID(directPrefix, "runnel.direct.v1", a, b)
 }
 
-// GroupID is the id of the group that this create command makes. It follows from the sender and the command id, so a
-// retried create lands in the same partition and finds its first outcome, and nobody can claim an id of their choice.
+// GroupID returns the id of the group that this create command makes. It follows from the sender and the command id, so a
+// repeated create enters the same partition and finds its first outcome, and nobody can choose an id.
 func GroupID(sender, commandID string) string {
 	return makeID(groupPrefix, "runnel.group.v1", sender, commandID)
 }
 
-// Parts hold no NUL (ValidUser, ValidCommandID), so joining by NUL is unambiguous.
+// The parts contain no NUL (ValidUser, ValidCommandID), so joining by NUL is unambiguous.
 func makeID(prefix byte, parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return string(prefix) + idEncoding.EncodeToString(sum[:16])
 }
 
 // ValidID reports whether s has the form of a conversation id: a letter a-z and 26 digits 0-9 a-v. Every part accepts all
-// such ids; only AdmissibleID is narrower, and only gateways ask it.
+// such ids; AdmissibleID is stricter, and only gateways use it.
 func ValidID(s string) bool {
 	if len(s) != protocol.ConversationIDBytes || s[0] < 'a' || s[0] > 'z' {
 		return false
@@ -55,14 +55,14 @@ func AdmissibleID(s string) bool {
 	return ValidID(s) && (s[0] == directPrefix || s[0] == groupPrefix)
 }
 
-// Before is the valid id that sorts right before a valid one, with no other between: a keyset page after it begins with
-// the id itself. The very first id has none before it and is given back.
+// Before returns the valid id that sorts right before a valid one, with no other in between: a keyset page after it begins
+// with the id itself. The very first id has none before it and is returned unchanged.
 func Before(id string) string {
 	digits := []byte(id)
 	for i := len(digits) - 1; i > 0; i-- {
 		switch digits[i] {
 		case '0':
-			digits[i] = 'v' // borrow from the digit before
+			digits[i] = 'v' // borrow from the previous digit
 			continue
 		case 'a':
 			digits[i] = '9'
@@ -78,7 +78,7 @@ func Before(id string) string {
 	return string(digits)
 }
 
-// UserRule is the rule of ValidUser, for errors.
+// UserRule is the text of ValidUser's rule, for errors.
 var UserRule = fmt.Sprintf("must be 1 to %d characters A-Z a-z 0-9 _ -", protocol.MaxIDBytes)
 
 // ValidUser reports whether s can be a user or device id: 1 to 64 characters A-Z a-z 0-9 _ -.
@@ -96,7 +96,7 @@ func ValidUser(s string) bool {
 }
 
 // ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). Every part accepts all of
-// them; only AdmissibleCommandID is narrower, and only gateways ask it.
+// them; AdmissibleCommandID is stricter, and only gateways use it.
 func ValidCommandID(s string) bool {
 	if len(s) != protocol.CommandIDBytes {
 		return false
@@ -122,15 +122,15 @@ func AdmissibleCommandID(s string) bool {
 // ValidSender reports whether s can be the sender of a command: a user, or ServerUser.
 func ValidSender(s string) bool { return ValidUser(s) || s == ServerUser }
 
-// Partition is the partition that a conversation belongs to, of n. It must never change for an existing installation:
-// the order of a conversation rests on all its commands going through one stream.
+// Partition returns the partition of a conversation, of n. It must never change for an existing installation, because all
+// commands of a conversation must go through one stream.
 func Partition(id string, n int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
 	return int(h.Sum32() % uint32(n))
 }
 
-// CreateID is the id of the conversation that a valid create command makes.
+// CreateID returns the id of the conversation that a valid create command makes.
 func CreateID(sender, commandID string, create *conversationv1.Create) string {
 	if create.GetKind() == conversationv1.Kind_KIND_DIRECT {
 		return DirectID(sender, create.GetMembers()[0])

@@ -5,31 +5,32 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// rules are what one kind of command does. All methods are pure: they change none of their arguments but next in fold.
-// A kind embeds none and defines only what it needs.
+// rules define one kind of command. All methods are pure: they change none of their arguments but next in fold. A kind
+// embeds none and defines only what it needs.
 type rules interface {
 	// validate checks what can be checked of a body without knowing the conversation. Field paths begin with the name of the
 	// action, for example "message.text".
 	validate(sender UserID, body *conversationv1.Body) *FieldError
-	// needs names the messages that check and targets look at in request.facts.
+	// needs returns the messages that check and targets read from request.facts.
 	needs(sender UserID, body *conversationv1.Body) []Need
 	// check decides whether a valid command is allowed. The table's roles were checked before.
 	check(r *request) *conversationv1.Error
-	// targets returns what Event.header_extra holds: every message that effects looks at, that which the event is about first,
-	// and all that fold and effects need once the body is erased. nil for nothing.
+	// targets returns the content of Event.header_extra: every message that effects reads, the one that the event is about
+	// first, and everything that fold and effects need once the body is erased. nil for nothing.
 	targets(r *request) *conversationv1.Targets
-	// fold changes the state after the event. Once the body is erased it must come to the same from targets, but for the erased
-	// text itself. It must not write into a map of the state, which other states share. A new field of State must be stored with
-	// the conversation: a worker loads states, it does not replay logs.
+	// fold changes the state after the event. Once the body is erased it must compute the same result from targets, except
+	// for the erased text itself. It must not write into a map of the state, which other states share. A new field of State
+	// must be stored with the conversation: a worker loads states, it does not replay logs.
 	fold(next *State, o *occurrence)
-	// members names the users whose membership the event begins, and the user whose membership it ends; both mostly empty.
+	// members returns the users whose membership the event begins, and the user whose membership it ends; both mostly
+	// empty.
 	members(o *occurrence) (joined []UserID, left UserID)
-	// effects are the rows that the event writes beside its own. before is the state before the event. Of other messages it may
-	// look only at the view rows of those that targets names: a rebuild of the views has no more.
+	// effects returns the rows that the event writes in addition to its own. before is the state before the event. Of other
+	// messages it may read only the view rows of those in targets: a rebuild of the views has no more.
 	effects(before *State, o *occurrence) []*historyv1.Effect
 }
 
-// request is a command where it is judged.
+// request is a command that is being decided.
 type request struct {
 	state  *State
 	facts  *Facts
@@ -49,7 +50,7 @@ type occurrence struct {
 	body *conversationv1.Body
 	// targets is empty, never nil, when the event has none.
 	targets *conversationv1.Targets
-	// facts are those before the event.
+	// facts are the facts before the event.
 	facts *Facts
 }
 

@@ -34,7 +34,7 @@ const (
 	Structure
 )
 
-// String is the name used in documentation.
+// String returns the name used in documentation.
 func (c Class) String() string {
 	if c == Structure {
 		return "structure"
@@ -50,23 +50,24 @@ type row struct {
 	class Class
 	// level is the lowest level at which the kind is admitted.
 	level Level
-	// roles may ask for it. Their order of judgement is in apply.go.
+	// roles are the roles that may send the command. apply.go contains the order in which they are checked.
 	roles Roles
-	// inDirect says that it is allowed in direct conversations.
+	// inDirect means that it is allowed in direct conversations.
 	inDirect bool
-	// message says that its events are messages: ReadMessages lists them, and they can be edited, deleted and reacted to.
+	// message means that its events are messages: ReadMessages lists them, and they can be edited, deleted and reacted to.
 	message bool
-	// belongs says that its events belong to the message that is their first target: deleting the message erases their content.
+	// belongs means that its events belong to the message that is their first target: deleting the message erases their
+	// content.
 	belongs bool
-	// membership says that its events begin or end memberships.
+	// membership means that its events begin or end memberships.
 	membership bool
-	// erases says that its events erase content of earlier ones.
+	// erases means that its events erase content of earlier ones.
 	erases bool
 	// doc is one sentence for the table in README.md.
 	doc string
 }
 
-// table lists every kind, by number. A kind that Body has and this table lacks fails a test.
+// table lists every kind, by number. A test fails if Body has a kind that is missing here.
 func table() []row {
 	return []row{
 		{kind: 1, rules: createKind{}, class: Content, level: 1, roles: AnyUser, inDirect: true, membership: true, doc: "Creates a conversation; the sender becomes a member and, of a group, its owner."},
@@ -74,15 +75,15 @@ func table() []row {
 		{kind: 3, rules: addMembersKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Adds users to a group."},
 		{kind: 4, rules: removeMemberKind{}, class: Structure, level: 1, roles: Owners, membership: true, doc: "Removes another member from a group."},
 		{kind: 5, rules: leaveKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Leaves a group."},
-		{kind: 6, rules: renameKind{}, class: Content, level: 1, roles: Members, doc: "Gives a group another name."},
+		{kind: 6, rules: renameKind{}, class: Content, level: 1, roles: Members, doc: "Renames a group."},
 		{kind: 7, rules: editKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Replaces the content of the sender's own message."},
 		{kind: 8, rules: deleteKind{}, class: Structure, level: 1, roles: Members, inDirect: true, erases: true, doc: "Deletes a message for everyone: the sender's own, or as the owner of the group anybody's."},
-		{kind: 9, rules: reactKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Adds a reaction to a message, or takes it back."},
+		{kind: 9, rules: reactKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Adds a reaction to a message, or removes it."},
 		{kind: 10, rules: eraseKind{}, class: Structure, level: 1, roles: Server, inDirect: true, erases: true, doc: "Erases content from the log."},
 	}
 }
 
-// rows is the table by kind; index 0 is no kind.
+// rows is the table by kind; index 0 is unused.
 var rows = func() []*row {
 	byKind := make([]*row, 0, 16)
 	for _, r := range append(table(), nextKinds()...) {
@@ -102,10 +103,10 @@ func rowOf(kind conversationv1.EventKind) *row {
 	return rows[kind]
 }
 
-// MaxLevel is the highest level that this build knows.
+// MaxLevel returns the highest level that this build knows.
 func MaxLevel() Level { return maxLevel }
 
-// maxLevel is asked for with every command.
+// maxLevel is computed once, because it is needed for every command.
 var maxLevel = func() Level {
 	highest := max(MinLevel, maxFieldLevel)
 	for _, r := range rows {
@@ -116,7 +117,7 @@ var maxLevel = func() Level {
 	return highest
 }()
 
-// LevelOf is the lowest level at which a body may be admitted; 0 for a body whose kind this build does not know.
+// LevelOf returns the lowest level at which a body may be admitted; 0 for a body whose kind this build does not know.
 func LevelOf(body *conversationv1.Body) Level {
 	r := rowOf(KindOf(body))
 	if r == nil {
@@ -145,27 +146,27 @@ func Kinds() []conversationv1.EventKind {
 	return kinds
 }
 
-// MessageKinds are the kinds whose events are messages.
+// MessageKinds returns the kinds whose events are messages.
 func MessageKinds() []conversationv1.EventKind {
 	return kindsThat(func(r *row) bool { return r.message })
 }
 
-// kindsThat lists the kinds whose row fits, by number.
+// kindsThat lists the kinds whose row matches, by number.
 func kindsThat(fits func(*row) bool) []conversationv1.EventKind {
 	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return !fits(rowOf(kind)) })
 }
 
-// Erases reports whether events of a kind erase content of earlier events. What is kept of those in memory must go then.
+// Erases reports whether events of a kind erase content of earlier events. Copies of those in memory must be removed then.
 func Erases(kind conversationv1.EventKind) bool {
 	r := rowOf(kind)
 	return r != nil && r.erases
 }
 
-// KindOf is the kind of the event that a body leads to; EVENT_KIND_UNSPECIFIED for a body without an action, or with one
+// KindOf returns the kind of the event that a body causes; EVENT_KIND_UNSPECIFIED for a body without an action, or with one
 // that this build does not know.
 func KindOf(body *conversationv1.Body) conversationv1.EventKind {
 	if _, ok := body.GetAction().(*conversationv1.Body_Message); ok {
-		return conversationv1.EventKind_EVENT_KIND_MESSAGE // nearly all are; without reflection
+		return conversationv1.EventKind_EVENT_KIND_MESSAGE // most bodies are messages; this avoids reflection
 	}
 	message := body.ProtoReflect()
 	if field := message.WhichOneof(message.Descriptor().Oneofs().Get(0)); field != nil {
@@ -174,8 +175,8 @@ func KindOf(body *conversationv1.Body) conversationv1.EventKind {
 	return conversationv1.EventKind_EVENT_KIND_UNSPECIFIED
 }
 
-// KindOfBytes is the kind of an encoded body, also of one that this build does not know; EVENT_KIND_UNSPECIFIED when it has
-// no action or more than one, or cannot be decoded.
+// KindOfBytes returns the kind of an encoded body, including one that this build does not know; EVENT_KIND_UNSPECIFIED if
+// it has no action or more than one, or cannot be decoded.
 func KindOfBytes(body []byte) conversationv1.EventKind {
 	var kind conversationv1.EventKind
 	for len(body) > 0 {
@@ -201,13 +202,13 @@ func KindOfBytes(body []byte) conversationv1.EventKind {
 // maxAction is the highest field number of an action in Body.
 const maxAction = 999
 
-// Description is what people and programs may know of a kind.
+// Description is the public description of a kind.
 type Description struct {
 	Class Class
 	// Level is the lowest level at which the kind is admitted.
 	Level Level
 	Roles Roles
-	// InDirect says that it is allowed in direct conversations.
+	// InDirect means that it is allowed in direct conversations.
 	InDirect bool
 	// Doc is one sentence.
 	Doc string

@@ -26,7 +26,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-var update = flag.Bool("update", false, "write the table of README.md anew")
+var update = flag.Bool("update", false, "rewrite the table of README.md")
 
 func edit(target uint64, s string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: target, Text: s}}}
@@ -106,14 +106,14 @@ func TestEveryActionIsComplete(t *testing.T) {
 	}
 	for title := range vectors {
 		name, _, _ := strings.Cut(title, ":")
-		require.NotNil(t, fields.ByName(protoreflect.Name(name)), "testdata/%s has a vector %s that Body has not", vectorFile, name)
+		require.NotNil(t, fields.ByName(protoreflect.Name(name)), "testdata/%s has a vector %s that is not in Body", vectorFile, name)
 	}
 	for _, kind := range conversation.Kinds() {
-		require.NotNil(t, fields.ByNumber(protoreflect.FieldNumber(kind)), "the table has the kind %d that Body has not", kind)
+		require.NotNil(t, fields.ByNumber(protoreflect.FieldNumber(kind)), "the table has the kind %d that is not in Body", kind)
 	}
 }
 
-// TestTheReadmeListsEveryKind: the table in README.md is written from the table that decides.
+// TestTheReadmeListsEveryKind: the table in README.md is generated from the table in the code.
 func TestTheReadmeListsEveryKind(t *testing.T) {
 	const begin, end = "<!-- kinds -->\n", "<!-- /kinds -->\n"
 	var table strings.Builder
@@ -136,10 +136,10 @@ func TestTheReadmeListsEveryKind(t *testing.T) {
 		require.NoError(t, os.WriteFile("README.md", []byte(before+begin+table.String()+end+after), 0o600))
 		return
 	}
-	require.Equal(t, table.String(), inside, "write it anew with `go test ./pkg/conversation -update`")
+	require.Equal(t, table.String(), inside, "rewrite it with `go test ./pkg/conversation -update`")
 }
 
-// TestTheRowSaysWhatChangesMembers: gateways and workers look for memberships only where the row says that there are some.
+// TestTheRowSaysWhatChangesMembers: gateways and workers search for memberships only if the row says that there are some.
 func TestTheRowSaysWhatChangesMembers(t *testing.T) {
 	seen := map[conversationv1.EventKind]bool{}
 	var r room
@@ -173,7 +173,7 @@ func TestTheRowSaysWhatChangesMembers(t *testing.T) {
 	}
 }
 
-// TestTheRowSaysWhatErases: gateways drop content from memory only where the row says that it was erased.
+// TestTheRowSaysWhatErases: gateways remove content from memory only if the row says that it was erased.
 func TestTheRowSaysWhatErases(t *testing.T) {
 	var r room
 	for _, s := range []struct {
@@ -229,11 +229,11 @@ func TestEditsDeletesAndReactions(t *testing.T) {
 		{"ann", del(2), conflict},
 		{"ann", edit(2, "back"), conflict},
 		{"bob", react(2, "🎉"), conflict},
-		{"bob", reply(2), 0},                                                      // 9: the thread goes on
-		{"ann", del(7), 0},                                                        // 10: the owner may
-		{"ann", erase(&conversationv1.Erase{Sender: "bob"}), forbidden},           // clients never
+		{"bob", reply(2), 0},                                                      // 9: the thread continues
+		{"ann", del(7), 0},                                                        // 10: the owner may delete it
+		{"ann", erase(&conversationv1.Erase{Sender: "bob"}), forbidden},           // clients may never erase
 		{conversation.ServerUser, erase(&conversationv1.Erase{Sender: "bob"}), 0}, // 11
-		{conversation.ServerUser, text("hello"), forbidden},                       // and the server only that
+		{conversation.ServerUser, text("hello"), forbidden},                       // and the server may send nothing else
 		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{99}}), invalid},
 	} {
 		require.Equal(t, s.code, r.apply(s.sender, s.body).GetCode(), "step %d", i)
@@ -256,17 +256,17 @@ func TestAViewShowsTheNewestContent(t *testing.T) {
 	require.Nil(t, r.apply("bob", edit(3, "better")))
 	view := conversation.View(r.view(3))
 	require.Equal(t, "better", view.GetMessage().GetText())
-	require.Equal(t, uint64(2), view.GetMessage().GetReplyTo(), "what it answers stays")
+	require.Equal(t, uint64(2), view.GetMessage().GetReplyTo(), "the message that it replies to does not change")
 	require.Equal(t, uint64(4), view.GetEditSeq())
 	require.Equal(t, "first", conversation.View(r.view(2)).GetMessage().GetText())
 
 	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})))
 	view = conversation.View(r.view(3))
-	require.True(t, view.GetErased(), "an older content does not come back")
+	require.True(t, view.GetErased(), "an older content is not shown again")
 	require.Nil(t, view.GetMessage())
 }
 
-// TestAnErasedRemovalStaysRemoved: what an erased event took back must not come back with a rebuild.
+// TestAnErasedRemovalStaysRemoved: a reaction that an erased event removed must not come back with a rebuild.
 func TestAnErasedRemovalStaysRemoved(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob")))
@@ -345,7 +345,7 @@ func TestAKindOfTheFutureIsNotJudged(t *testing.T) {
 	c.Level, c.Body = 1, future
 	require.True(t, conversation.TooNew(c, conversation.KindOfBytes(c.GetBody())), "of an unknown kind")
 	require.Equal(t, conversationv1.EventKind(998), conversation.KindOfBytes(future))
-	require.Zero(t, conversation.KindOfBytes(append(future, c.GetBody()...)), "with a second action it is none")
+	require.Zero(t, conversation.KindOfBytes(append(future, c.GetBody()...)), "a body with a second action has no kind")
 	require.Zero(t, conversation.KindOfBytes([]byte{0xff}))
 }
 
@@ -365,7 +365,7 @@ func TestARetriedMapIsTheSame(t *testing.T) {
 	require.Empty(t, notCanonical(t, body.ProtoReflect().Descriptor(), first))
 }
 
-// TestAnErasedLogFoldsToTheSameMembers: nothing that decides who is a member can be erased.
+// TestAnErasedLogFoldsToTheSameMembers: no data that decides about membership can be erased.
 func TestAnErasedLogFoldsToTheSameMembers(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob")))

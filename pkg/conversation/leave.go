@@ -6,7 +6,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// leaveKind takes the sender out of a group.
+// leaveKind removes the sender from a group.
 type leaveKind struct{ none }
 
 func (leaveKind) fold(next *State, o *occurrence) {

@@ -7,7 +7,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// messageKind sends a message. Targets: seqs[0] is the message that it answers, so that threads outlive erased answers.
+// messageKind sends a message. Targets: seqs[0] is the message that it replies to, so that threads are kept when replies
+// are erased.
 type messageKind struct{ none }
 
 func (messageKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
@@ -36,7 +37,7 @@ func (messageKind) check(r *request) *conversationv1.Error {
 	if fact := r.facts.event(answered); fact == nil || rowOf(fact.Kind) == nil || !rowOf(fact.Kind).message {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.message.reply_to", "must name a message")
 	}
-	return nil // a deleted message can still be answered: its thread goes on
+	return nil // a deleted message can still be replied to: its thread continues
 }
 
 func (messageKind) targets(r *request) *conversationv1.Targets {
@@ -56,7 +57,7 @@ func (messageKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 	})
 }
 
-// changeRow is the effect that changes the view row of a message.
+// changeRow returns the effect that changes the view row of a message.
 func changeRow(o *occurrence, seq uint64, change func(*historyv1.MessageRow)) []*historyv1.Effect {
 	fact := o.facts.event(seq)
 	if fact == nil {
@@ -67,7 +68,7 @@ func changeRow(o *occurrence, seq uint64, change func(*historyv1.MessageRow)) []
 	return []*historyv1.Effect{{Effect: &historyv1.Effect_PutMessage{PutMessage: row}}}
 }
 
-// target is the first target of an event; 0 when it has none.
+// target returns the first target of an event; 0 when it has none.
 func (o *occurrence) target() uint64 {
 	if seqs := o.targets.GetSeqs(); len(seqs) > 0 {
 		return seqs[0]

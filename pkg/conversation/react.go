@@ -8,9 +8,9 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// reactKind adds a reaction to a message, or takes it back. Targets: seqs[0] is the message, seqs[1] the event that added
-// the reaction which is taken back; so an erased event still says what it took back. An erased event that added a
-// reaction adds none.
+// reactKind adds a reaction to a message, or removes it. Targets: seqs[0] is the message, seqs[1] the event that added the
+// removed reaction; so an erased event still shows which reaction it removed. An erased event that added a reaction adds
+// none.
 type reactKind struct{ none }
 
 func (reactKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
@@ -42,20 +42,20 @@ func (k reactKind) check(r *request) *conversationv1.Error {
 	added := k.added(r)
 	switch {
 	case react.GetRemove() && added == 0:
-		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have not given this reaction")
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have not added this reaction")
 	case react.GetRemove():
 		return nil
 	case added != 0:
-		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have given this reaction already")
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have already added this reaction")
 	case message.Erased:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.target", "the message was erased")
 	case len(r.facts.reactionsOf(Need{react.GetTarget(), r.sender})) >= protocol.MaxReactionsPerUser:
-		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.react", "you have given this message too many reactions")
+		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.react", "you have added too many reactions to this message")
 	}
 	return nil
 }
 
-// added is the seq of the event that added this reaction of the sender; 0 when there is none.
+// added returns the seq of the event that added this reaction of the sender; 0 when there is none.
 func (reactKind) added(r *request) uint64 {
 	react := r.body.GetReact()
 	for _, reaction := range r.facts.reactionsOf(Need{react.GetTarget(), r.sender}) {

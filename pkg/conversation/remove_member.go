@@ -7,7 +7,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// removeMemberKind takes another member out of a group.
+// removeMemberKind removes another member from a group.
 type removeMemberKind struct{ none }
 
 func (removeMemberKind) validate(sender UserID, body *conversationv1.Body) *FieldError {

@@ -5,7 +5,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// renameKind gives a group another name. When the event is erased the name it gave is empty.
+// renameKind renames a group. When the event is erased, the name that it set becomes empty.
 type renameKind struct{ none }
 
 func (renameKind) validate(_ UserID, body *conversationv1.Body) *FieldError {

@@ -1,10 +1,10 @@
 package conversation
 
-// ServerUser is the sender of commands that internal services ask for in their own name. It is not a valid user id, so no
-// token can name it.
+// ServerUser is the sender of commands that internal services send in their own name. It is not a valid user id, so no
+// token can have it as its user.
 const ServerUser UserID = "@server"
 
-// Role is what a sender is in a conversation.
+// Role is the role of a sender in a conversation.
 type Role uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 type Roles uint8
 
 const (
-	// AnyUser is everybody who is signed in.
+	// AnyUser is every authenticated user.
 	AnyUser = Roles(RoleNone | RoleMember | RoleOwner)
 	// Members are all members.
 	Members = Roles(RoleMember | RoleOwner)
@@ -35,7 +35,7 @@ const (
 // Has reports whether a role is in the set.
 func (r Roles) Has(role Role) bool { return r&Roles(role) != 0 }
 
-// Names lists the roles for people.
+// Names lists the names of the roles.
 func (r Roles) Names() []string {
 	var names []string
 	for _, role := range []struct {
@@ -49,7 +49,7 @@ func (r Roles) Names() []string {
 	return names
 }
 
-// roleOf is what a sender is in a conversation.
+// roleOf returns the role of a sender in a conversation.
 func (s *State) roleOf(sender UserID) Role {
 	if sender == ServerUser {
 		return RoleServer

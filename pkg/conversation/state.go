@@ -4,8 +4,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// State is all that apply knows of a conversation. A State is never changed: apply makes a new one, so a batch that is
-// not committed is dropped by forgetting it. The zero value (or nil) is a conversation that does not exist.
+// State is everything that apply knows about a conversation. A State is never changed: apply makes a new one, so the states
+// of a batch that is not committed are simply dropped. The zero value (or nil) is a conversation that does not exist.
 type State struct {
 	Kind    conversationv1.Kind
 	Name    string
@@ -13,21 +13,21 @@ type State struct {
 	Head    uint64
 	// HeadHash is the hash of the event at Head, nil when Head is 0.
 	HeadHash []byte
-	// NameSource is the event that Name comes from, so that erasing the event erases the name.
+	// NameSource is the event that set Name, so that erasing the event erases the name.
 	NameSource NameSource
-	// Members maps each present member to the seq of the event that made them one. Shared between States; never written to.
+	// Members maps each current member to the seq of the event that made them one. Shared between States; never written to.
 	Members map[UserID]uint64
 }
 
-// NameSource names the event that gave a conversation its name.
+// NameSource identifies the event that set a conversation's name.
 type NameSource struct {
 	Seq    uint64
 	Sender UserID
 	TimeMs int64
 }
 
-// Owner is the member who may remove others: the creator, or when they left, whoever has been a member longest (ties go
-// to the lower user id). Empty when there are no members. It follows from the state, so no command has to hand it on.
+// Owner returns the member who may remove others: the creator, or after they left, the member of longest standing (ties go
+// to the lower user id). Empty when there are no members. It follows from the state, so no command transfers it.
 func (s *State) Owner() UserID {
 	if _, stayed := s.Members[s.Creator]; stayed {
 		return s.Creator
@@ -42,8 +42,8 @@ func (s *State) Owner() UserID {
 	return owner
 }
 
-// Fold is the state after a committed event. It panics on an event of a kind that this build does not know: parts below the
-// installation's level do not start, so they never meet one.
+// Fold returns the state after a committed event. It panics on an event of a kind that this build does not know: parts
+// below the installation's level do not start, so they never meet one.
 func Fold(state *State, event *conversationv1.Event) *State {
 	if state == nil {
 		state = &State{}
@@ -58,7 +58,7 @@ func fold(state *State, o *occurrence) *State {
 	return &next
 }
 
-// open decodes the parts of a committed event. A body that cannot be decoded counts as erased: verification names it.
+// open decodes the parts of a committed event. A body that cannot be decoded counts as erased; verification reports it.
 func open(event *conversationv1.Event, facts *Facts) *occurrence {
 	o := &occurrence{event: event, targets: TargetsOf(event), facts: facts}
 	if len(event.GetBody()) > 0 {
@@ -72,8 +72,8 @@ func open(event *conversationv1.Event, facts *Facts) *occurrence {
 
 var noTargets = &conversationv1.Targets{}
 
-// TargetsOf decodes what an event's header refers to. It is never nil; it is empty when the event refers to nothing, or to
-// something that cannot be decoded. It must not be changed.
+// TargetsOf decodes the targets in an event's header. It never returns nil; the result is empty if the event refers to
+// nothing, or its targets cannot be decoded. It must not be changed.
 func TargetsOf(event *conversationv1.Event) *conversationv1.Targets {
 	if len(event.GetHeaderExtra()) == 0 {
 		return noTargets
@@ -85,20 +85,20 @@ func TargetsOf(event *conversationv1.Event) *conversationv1.Targets {
 	return targets
 }
 
-// Joiners names the users whose membership an event begins; empty for most events.
+// Joiners returns the users whose membership an event begins; empty for most events.
 func Joiners(event *conversationv1.Event) []UserID {
 	joined, _ := Memberships(event)
 	return joined
 }
 
-// Leaver names the user whose membership an event ends; empty for most events.
+// Leaver returns the user whose membership an event ends; empty for most events.
 func Leaver(event *conversationv1.Event) UserID {
 	_, left := Memberships(event)
 	return left
 }
 
-// Memberships names the users whose membership an event begins and the user whose membership it ends. It decodes only events
-// that can do either, so it is cheap for messages.
+// Memberships returns the users whose membership an event begins and the user whose membership it ends. It decodes only
+// events that can do either, so it is cheap for messages.
 func Memberships(event *conversationv1.Event) (joined []UserID, left UserID) {
 	if r := rowOf(event.GetKind()); r != nil && r.membership {
 		return r.rules.members(open(event, nil))

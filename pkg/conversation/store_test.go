@@ -12,14 +12,14 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// store is a model of what history keeps of one conversation: the log, and the rows that effects write.
+// store is a model of history's data about one conversation: the log, and the rows that effects write.
 type store struct {
 	events    []*conversationv1.Event
 	rows      map[uint64]*historyv1.MessageRow
 	reactions []*historyv1.Reaction
 }
 
-// commit stores an event and carries its effects out, as history does in one transaction.
+// commit stores an event and carries out its effects, as history does in one transaction.
 func (s *store) commit(event *conversationv1.Event, effects []*historyv1.Effect) {
 	s.events = append(s.events, event)
 	s.carryOut(effects)
@@ -73,7 +73,7 @@ func (s *store) erase(e *historyv1.EraseEvents) {
 	}
 }
 
-// fact answers a need like GetFacts.
+// fact answers a need as GetFacts does.
 func (s *store) fact(need conversation.Need) *historyv1.Fact {
 	if need.Seq == 0 || need.Seq > uint64(len(s.events)) {
 		return nil
@@ -90,7 +90,7 @@ func (s *store) fact(need conversation.Need) *historyv1.Fact {
 	return fact
 }
 
-// view is a message as ReadMessages stores it.
+// view returns a message as ReadMessages does.
 func (s *store) view(seq uint64) *historyv1.StoredMessage {
 	stored := &historyv1.StoredMessage{Event: s.events[seq-1], Row: s.rows[seq]}
 	if edited := s.rows[seq].GetEditSeq(); edited != 0 {
@@ -99,18 +99,18 @@ func (s *store) view(seq uint64) *historyv1.StoredMessage {
 	return stored
 }
 
-// replay makes the state and the rows anew from a log.
+// replay rebuilds the state and the rows from a log.
 func replay(events []*conversationv1.Event) (*conversation.State, *store) {
 	state, rebuilt := &conversation.State{}, &store{}
 	for _, event := range events {
 		facts, targets := conversation.NewFacts(nil), &conversationv1.Targets{}
 		_ = proto.Unmarshal(event.GetHeaderExtra(), targets)
 		for _, seq := range targets.GetSeqs() {
-			facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: rebuilt.rows[seq]}) // what history's rebuild knows
+			facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: rebuilt.rows[seq]}) // the rows that history's rebuild knows
 		}
 		next, effects := conversation.Replay(state, facts, event)
 		for _, effect := range effects {
-			if effect.GetEraseEvents() == nil { // what was erased is gone already
+			if effect.GetEraseEvents() == nil { // erased content is already missing
 				rebuilt.carryOut([]*historyv1.Effect{effect})
 			}
 		}

@@ -10,11 +10,11 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// FieldError says which field of a command breaks its rule.
+// FieldError describes which field of a command is invalid.
 type FieldError struct {
 	// Field is the path below the body, for example "message.text".
 	Field string
-	// Rule says what would have been right. It never repeats the offending value, which may be private.
+	// Rule describes a valid value. It never repeats the invalid one, which may be private.
 	Rule string
 }
 
@@ -24,8 +24,8 @@ func invalid(field, format string, args ...any) *FieldError {
 	return &FieldError{Field: field, Rule: fmt.Sprintf(format, args...)}
 }
 
-// Validate checks what can be checked of a body without knowing the conversation. Gateways call it at the edge; apply
-// calls it again, because the stream is an input too.
+// Validate checks what can be checked of a body without knowing the conversation. Gateways call it at the edge; apply calls
+// it again, because the stream is untrusted input, too.
 func Validate(sender UserID, body *conversationv1.Body) *FieldError {
 	r := rowOf(KindOf(body))
 	if r == nil {
@@ -34,7 +34,8 @@ func Validate(sender UserID, body *conversationv1.Body) *FieldError {
 	return r.rules.validate(sender, body)
 }
 
-// MayAsk reports whether a user of any role may send commands of this body's kind. Gateways refuse the others at the edge.
+// MayAsk reports whether a user with any role may send commands of this body's kind. Gateways refuse the others at the
+// edge.
 func MayAsk(body *conversationv1.Body) bool {
 	r := rowOf(KindOf(body))
 	return r != nil && r.roles&AnyUser != 0
@@ -74,7 +75,7 @@ func validateContent(field, text string, metadata map[string]string) *FieldError
 		case !validKey(key):
 			return invalid(field+".metadata", "keys must be 1 to %d characters A-Z a-z 0-9 _ . -", protocol.MaxMetadataKeyBytes)
 		case len(value) > protocol.MaxMetadataValueBytes || !utf8.ValidString(value):
-			// The key is valid by now, so it is safe to repeat.
+			// The key is valid here, so it is safe to repeat.
 			return invalid(field+".metadata."+key, "must be at most %d bytes of UTF-8", protocol.MaxMetadataValueBytes)
 		}
 	}

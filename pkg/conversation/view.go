@@ -6,8 +6,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// View is a stored message as a reader sees it now. A body that was erased, or that this build cannot decode, leaves the
-// message without content.
+// View returns a stored message in its current form. If its body was erased, or cannot be decoded by this build, the
+// message has no content.
 func View(stored *historyv1.StoredMessage) *clientv1.MessageView {
 	event, row := stored.GetEvent(), stored.GetRow()
 	view := &clientv1.MessageView{
@@ -34,13 +34,13 @@ func View(stored *historyv1.StoredMessage) *clientv1.MessageView {
 	return view
 }
 
-// worded is a kind whose events give a message its content.
+// worded is a kind whose events set a message's content.
 type worded interface {
-	// content is what the message says after the event.
+	// content returns the message's content after the event.
 	content(body *conversationv1.Body) *conversationv1.Message
 }
 
-// content is what an event says; nil when that is not known.
+// content returns the content that an event sets; nil when that is not known.
 func content(event *conversationv1.Event) *conversationv1.Message {
 	if r := rowOf(event.GetKind()); r != nil {
 		if kind, ok := r.rules.(worded); ok {

@@ -15,12 +15,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// take answers one question on a goroutine of its own, or says that there are too many.
+// take answers one query on a separate goroutine, or refuses it if there are too many.
 func (f *Fleet) take(ctx context.Context, msg *nats.Msg) {
 	select {
 	case f.turns <- struct{}{}:
 	default:
-		f.reply(msg, nil, status.Error(codes.ResourceExhausted, "too many questions at once; ask again"))
+		f.reply(msg, nil, status.Error(codes.ResourceExhausted, "too many queries at once; try again"))
 		return
 	}
 	f.answering.Go(func() {
@@ -34,7 +34,7 @@ func (f *Fleet) answer(ctx context.Context, msg *nats.Msg) (response proto.Messa
 	name := msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:]
 	m, known := f.methods[name]
 	if !known {
-		return nil, status.Errorf(codes.Unimplemented, "a %s of this version cannot be asked %s", f.cfg.Service, name)
+		return nil, status.Errorf(codes.Unimplemented, "a %s of this version does not support %s", f.cfg.Service, name)
 	}
 	timeout := defaultTimeout
 	if ms, err := strconv.ParseInt(msg.Header.Get(timeoutHeader), 10, 32); err == nil && ms > 0 {
@@ -44,7 +44,7 @@ func (f *Fleet) answer(ctx context.Context, msg *nats.Msg) (response proto.Messa
 	defer cancel()
 	defer func() {
 		if value := recover(); value != nil {
-			f.cfg.Log.ErrorContext(ctx, "a question panicked", "method", name, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+			f.cfg.Log.ErrorContext(ctx, "a query panicked", "method", name, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 			response, err = nil, status.Error(codes.Internal, "internal error")
 		}
 	}()
@@ -54,7 +54,7 @@ func (f *Fleet) answer(ctx context.Context, msg *nats.Msg) (response proto.Messa
 			return status.Errorf(codes.Internal, "%T is no protobuf message", in)
 		}
 		if err := proto.Unmarshal(msg.Data, request); err != nil {
-			return status.Errorf(codes.InvalidArgument, "decode the question: %v", err)
+			return status.Errorf(codes.InvalidArgument, "decode the query: %v", err)
 		}
 		return nil
 	}, nil)
@@ -68,7 +68,7 @@ func (f *Fleet) answer(ctx context.Context, msg *nats.Msg) (response proto.Messa
 	return response, nil
 }
 
-// refine keeps errors that carry a gRPC code, gives the ends of contexts theirs, and hides everything else, as package rpc does.
+// refine keeps errors with a gRPC code, translates the end of a context, and hides all others, as package rpc does.
 func (f *Fleet) refine(ctx context.Context, method string, err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
@@ -76,20 +76,20 @@ func (f *Fleet) refine(ctx context.Context, method string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return status.FromContextError(err).Err()
 	}
-	f.cfg.Log.ErrorContext(ctx, "a question failed with an error that has no gRPC code", "method", method, "error", err)
+	f.cfg.Log.ErrorContext(ctx, "a query failed with an error that has no gRPC code", "method", method, "error", err)
 	return status.Error(codes.Internal, "internal error")
 }
 
-// reply sends an answer. One that is lost counts as silence at the other end.
+// reply sends an answer. If it is lost, the caller treats this instance as missing.
 func (f *Fleet) reply(msg *nats.Msg, response proto.Message, err error) {
 	var data []byte
 	if err == nil {
 		data, err = proto.Marshal(response)
 	}
-	// headroom is what headers and subject take.
+	// headroom is the space for headers and subject.
 	const headroom = 1024
 	if limit := int(f.cfg.NATS.MaxPayload()); err == nil && len(data)+headroom > limit {
-		data, err = nil, status.Errorf(codes.ResourceExhausted, "the answer of %d bytes is too large for NATS; ask for less", len(data))
+		data, err = nil, status.Errorf(codes.ResourceExhausted, "the answer of %d bytes is too large for NATS; request less", len(data))
 	}
 	answer := &nats.Msg{Subject: msg.Reply, Data: data, Header: nats.Header{
 		instanceHeader: {f.cfg.Instance},
@@ -99,7 +99,7 @@ func (f *Fleet) reply(msg *nats.Msg, response proto.Message, err error) {
 		answer.Header.Set(messageHeader, oneLine(status.Convert(err).Message()))
 	}
 	if err := f.cfg.NATS.PublishMsg(answer); err != nil {
-		f.cfg.Log.Debug("could not answer", "subject", msg.Subject, "error", err)
+		f.cfg.Log.Debug("could not answer a query", "subject", msg.Subject, "error", err)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Headers of questions and answers.
+// Headers of queries and answers.
 const (
 	timeoutHeader  = "Runnel-Timeout-Ms"
 	instanceHeader = "Runnel-Instance"
@@ -24,13 +24,13 @@ const (
 	messageHeader  = "Runnel-Message"
 )
 
-// errSilent is what an instance gets that is known to be there and did not answer in time.
+// errSilent is the error for an instance that is known to be live and did not answer in time.
 var errSilent = status.Error(codes.DeadlineExceeded, "did not answer in time")
 
-// maxAnswers bounds the answers that are kept of one question.
+// maxAnswers limits the answers that are kept of one query.
 const maxAnswers = maxMembers
 
-// Answer is what one instance said: Response, or Err with a gRPC code.
+// Answer is the answer of one instance: Response, or Err with a gRPC code.
 type Answer[T any] struct {
 	Instance string
 	Response *T
@@ -43,8 +43,9 @@ type message[T any] interface {
 	proto.Message
 }
 
-// AskAll asks every instance of a service, and gives their answers by name. It returns when all that are known to be there
-// have answered, or when ctx ends, which must have a deadline; who is missing then is in the answers with an error.
+// AskAll queries every instance of a service, and returns their answers by name. It returns when all instances that are
+// known to be live have answered, or when ctx ends, which must have a deadline; an instance that is missing then has an
+// error in the answers.
 func AskAll[T any, M message[T]](ctx context.Context, f *Fleet, service, method string, request proto.Message) ([]Answer[T], error) {
 	waiting := map[string]struct{}{}
 	for _, m := range f.expected(ctx, service) {
@@ -54,7 +55,7 @@ func AskAll[T any, M message[T]](ctx context.Context, f *Fleet, service, method 
 	err := f.ask(ctx, allPrefix+service+"."+method, request, func(msg *nats.Msg) bool {
 		instance := msg.Header.Get(instanceHeader)
 		if instance == "" {
-			return len(waiting) == 0 // the server says that nobody listens
+			return len(waiting) == 0 // the NATS server reports that there is no subscriber
 		}
 		delete(waiting, instance)
 		answers = append(answers, decode[T, M](instance, msg))
@@ -70,7 +71,7 @@ func AskAll[T any, M message[T]](ctx context.Context, f *Fleet, service, method 
 	return answers, nil
 }
 
-// AskOne asks one instance. It fails with the instance's error, or with UNAVAILABLE when there is no such instance.
+// AskOne queries one instance. It fails with the instance's error, or with UNAVAILABLE when there is no such instance.
 func AskOne[T any, M message[T]](ctx context.Context, f *Fleet, instance, service, method string, request proto.Message) (*T, error) {
 	var answer Answer[T]
 	err := f.ask(ctx, onePrefix+instance+"."+service+"."+method, request, func(msg *nats.Msg) bool {
@@ -89,7 +90,7 @@ func AskOne[T any, M message[T]](ctx context.Context, f *Fleet, instance, servic
 	return answer.Response, answer.Err
 }
 
-// ask publishes a question and hands every answer to take until it reports that this was the last one, or ctx ends.
+// ask publishes a query and passes every answer to take, until take reports that it was the last one, or ctx ends.
 func (f *Fleet) ask(ctx context.Context, subject string, request proto.Message, take func(*nats.Msg) (done bool)) error {
 	timeout := defaultTimeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -101,26 +102,26 @@ func (f *Fleet) ask(ctx context.Context, subject string, request proto.Message, 
 	}
 	data, err := proto.Marshal(request)
 	if err != nil {
-		return fmt.Errorf("encode the question: %w", err)
+		return fmt.Errorf("encode the query: %w", err)
 	}
-	inbox := answerPrefix + rand.Text() // nobody else's answers, and nobody can guess where these go
+	inbox := answerPrefix + rand.Text() // the subject is random, so that no other query's answers arrive on it
 	answers, err := f.cfg.NATS.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
-	defer func() { _ = answers.Unsubscribe() }() // fails only when the connection is closed
+	defer func() { _ = answers.Unsubscribe() }() // fails only if the connection is closed
 	err = f.cfg.NATS.PublishMsg(&nats.Msg{
 		Subject: subject, Reply: inbox, Data: data,
 		Header: nats.Header{timeoutHeader: {strconv.FormatInt(timeout.Milliseconds(), 10)}},
 	})
 	if err != nil {
-		return fmt.Errorf("publish the question: %w", err)
+		return fmt.Errorf("publish the query: %w", err)
 	}
 	for {
 		msg, err := answers.NextMsgWithContext(ctx)
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
-			msg = &nats.Msg{} // nobody listens; an answer without an instance says so
+			msg = &nats.Msg{} // there is no subscriber; an answer without an instance reports that
 		case err != nil:
 			return err
 		}

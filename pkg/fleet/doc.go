@@ -1,8 +1,8 @@
-// Package fleet lets one instance ask all instances of a service the same question, over NATS: which of the gateways has
-// this connection, what does each remember of that event. Nobody needs a list of addresses for it, and gateways need not be
-// reachable for anything but clients.
+// Package fleet sends the same query to all instances of a service, over NATS: for example, which gateway has a connection,
+// or what each has recorded about an event. It needs no list of addresses, and gateways need to be reachable only for
+// clients.
 //
-// What can be asked is a gRPC service: the same handler answers over gRPC and here.
+// The queries are the methods of a gRPC service: the same handler answers over gRPC and here.
 //
 //	f := fleet.New(fleet.Config{NATS: nc, Service: "gateway", Instance: id, Log: log})
 //	gatewayv1.RegisterGatewayServiceServer(f, server)
@@ -12,13 +12,14 @@
 //
 // Subjects:
 //
-//	ops.alive                               brokerv1.Alive: who is there, every few seconds
-//	ops.who                                 everybody says at once that they are there
-//	ops.all.<service>.<method>              a question to all instances of a service
-//	ops.one.<instance>.<service>.<method>   a question to one
-//	ops.answer.<random>                     answers to one question
+//	ops.alive                               brokerv1.Alive: an instance's sign of life, every few seconds
+//	ops.who                                 asks all instances for a sign of life at once
+//	ops.all.<service>.<method>              a query to all instances of a service
+//	ops.one.<instance>.<service>.<method>   a query to one instance
+//	ops.answer.<random>                     answers to one query
 //
-// Who may ask is decided by the permissions on ops.all and ops.one, who may answer by those on ops.answer, see deploy/nats.
-// Answers do not go to inboxes: to let gateways publish there would let them answer for anybody. A question may be lost; the
-// answer then says who is missing. It is for operators: nothing on the way of a message uses it.
+// NATS permissions on ops.all and ops.one decide which services may query, those on ops.answer which may answer; see
+// deploy/nats. Answers do not go to inboxes: a gateway that may publish there could answer in the name of others. A query
+// may be lost; the result then lists the missing instances. The package is for operators: the path of messages does not use
+// it.
 package fleet

@@ -29,36 +29,36 @@ const (
 )
 
 const (
-	// beat is how often an instance says that it is there; after lifetime without a word it counts as gone. For as long as
-	// doubt it may still be at work, with only its connection to NATS away.
+	// beat is the interval of an instance's signs of life; after lifetime without one it counts as gone. For doubt longer
+	// it may still be at work, without a connection to NATS.
 	beat     = 5 * time.Second
 	lifetime = 3*beat + time.Second
 	doubt    = 10 * time.Minute
-	// settle is what instances get to say that they are there, when nobody of a service is known.
+	// settle is how long instances have to send a sign of life, when no instance of a service is known.
 	settle = 300 * time.Millisecond
-	// gap is the least time between two times that an instance says so because it was asked: everybody may ask, and everybody
-	// hears every answer.
+	// gap is the least time between two signs of life that an instance sends on request: any instance may request them, and
+	// every instance receives all of them.
 	gap = settle / 6
-	// maxMembers bounds what is remembered of others.
+	// maxMembers limits the other instances that are remembered.
 	maxMembers = 4096
-	// maxAnswering bounds the questions that are answered at once; above it one is told to ask again.
+	// maxAnswering limits the queries that are answered at once; above it a query is refused.
 	maxAnswering = 16
-	// defaultTimeout is what a handler gets when the question does not say.
+	// defaultTimeout is the time limit of a handler if the query has none.
 	defaultTimeout = 2 * time.Second
 	maxTimeout     = 30 * time.Second
 )
 
-// Config says who an instance is. All fields are required.
+// Config identifies an instance. All fields are required.
 type Config struct {
 	// NATS is closed by the caller, after Run has returned.
 	NATS *nats.Conn
-	// Service is "gateway" or "delivery"; Instance a name that is new with every start. Both become part of subjects: at most
-	// 64 letters, digits, - and _.
+	// Service is "gateway" or "delivery"; Instance is a name that is new with every start. Both become part of subjects: at
+	// most 64 letters, digits, - and _.
 	Service, Instance string
 	Log               *slog.Logger
 }
 
-// Member is an instance that was heard of lately.
+// Member is an instance that has sent a sign of life recently.
 type Member struct {
 	Instance, Service string
 	Started           time.Time
@@ -66,21 +66,21 @@ type Member struct {
 	Level conversation.Level
 }
 
-// Fleet is one instance among all. It is a grpc.ServiceRegistrar. Asking works while Run does.
+// Fleet is one instance among all. It is a grpc.ServiceRegistrar. Queries work while Run runs.
 type Fleet struct {
 	cfg     Config
 	started time.Time
-	methods map[string]method // by name without package and service; written before Run
+	methods map[string]method // methods by name without package and service; written before Run
 
 	answering sync.WaitGroup
 	turns     chan struct{}
-	called    chan struct{} // holds a token when somebody wants to know who is there
+	called    chan struct{} // holds a token when a sign of life was requested
 
 	mu        sync.Mutex
-	listening time.Time         // since when; zero before Run
-	members   map[string]member // those that are gone, too, while there is room
-	forgotten time.Time         // the latest that somebody went who is not remembered
-	asked     time.Time         // when everybody was last asked to say that they are there
+	listening time.Time         // when Run began; zero before
+	members   map[string]member // all instances, including those that are gone, while there is room
+	forgotten time.Time         // the latest time at which an instance went that is no longer remembered
+	asked     time.Time         // when signs of life were last requested
 	heard     chan struct{}     // closed and replaced when a member appears
 }
 
@@ -88,14 +88,14 @@ type member struct {
 	Member
 
 	lastHeard time.Time
-	left      time.Time // when it said that it leaves; zero when it did not
+	left      time.Time // when it announced that it leaves; zero if it did not
 }
 
 func (m member) isThere(now time.Time) bool {
 	return m.left.IsZero() && now.Sub(m.lastHeard) <= lifetime
 }
 
-// gone is until when one that is not there may have been at work.
+// gone returns until when an instance that is not live may have been at work.
 func (m member) gone(now time.Time) time.Time {
 	if !m.left.IsZero() {
 		return m.left
@@ -124,7 +124,7 @@ type method struct {
 
 var _ grpc.ServiceRegistrar = (*Fleet)(nil)
 
-// New makes an instance that is not heard of before Run.
+// New makes an instance that is not visible to others before Run.
 func New(cfg Config) *Fleet {
 	return &Fleet{
 		cfg: cfg, started: time.Now(), methods: map[string]method{}, turns: make(chan struct{}, maxAnswering),
@@ -132,8 +132,8 @@ func New(cfg Config) *Fleet {
 	}
 }
 
-// RegisterService adds what can be asked of this instance; all is added before Run. Like gRPC's it does not return from a
-// mistake in the program.
+// RegisterService adds the queries that this instance answers; all are added before Run. Like gRPC's it panics on a
+// programming error.
 func (f *Fleet) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	if want := reflect.TypeOf(desc.HandlerType).Elem(); !reflect.TypeOf(impl).Implements(want) {
 		panic(fmt.Sprintf("fleet: %T does not implement %v", impl, want)) //nolint:forbidigo // as gRPC: the interface has no error
@@ -146,7 +146,7 @@ func (f *Fleet) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	}
 }
 
-// Run makes the instance heard of and answers questions until ctx ends; it returns when the last answer is given.
+// Run sends signs of life and answers queries until ctx ends; it returns when the last answer is sent.
 func (f *Fleet) Run(ctx context.Context) error {
 	subscriptions := []struct {
 		subject string
@@ -167,7 +167,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		sub.SetClosedHandler(func(string) { close(ended) })
 		defer func() {
 			if sub.Unsubscribe() == nil {
-				<-ended // no question is taken any more, so that answering can be waited for
+				<-ended // no more queries are accepted, so that running answers can be waited for
 			}
 		}()
 	}
@@ -180,7 +180,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	return nil
 }
 
-// sayAlive has the instance heard of until ctx ends: now and then, and when it is asked to, but for a moment after that.
+// sayAlive sends signs of life until ctx ends: periodically, and on request, unless the last one was very recent.
 func (f *Fleet) sayAlive(ctx context.Context) {
 	called := f.called
 	var rested <-chan time.Time
@@ -203,7 +203,7 @@ func (f *Fleet) sayAlive(ctx context.Context) {
 	}
 }
 
-// nextBeat keeps instances that began together from speaking together.
+// nextBeat spreads the signs of life of instances that started together.
 func nextBeat() time.Duration { return beat*3/4 + rand.N(beat/2) }
 
 func (f *Fleet) call() {
@@ -213,7 +213,8 @@ func (f *Fleet) call() {
 	}
 }
 
-// announce says that this instance is there, or about to leave. It is lost while the connection is away; the next comes soon.
+// announce publishes that this instance is live, or about to leave. The message is lost while there is no connection; the
+// next one follows soon.
 func (f *Fleet) announce(leaving bool) {
 	data, err := (&brokerv1.Alive{
 		Instance: f.cfg.Instance, Service: f.cfg.Service, StartedMs: f.started.UnixMilli(), Leaving: leaving,
@@ -223,7 +224,7 @@ func (f *Fleet) announce(leaving bool) {
 		err = f.cfg.NATS.Publish(aliveSubject, data)
 	}
 	if err != nil {
-		f.cfg.Log.Debug("could not say that this instance is there", "error", err)
+		f.cfg.Log.Debug("could not send a sign of life", "error", err)
 	}
 }
 
@@ -234,7 +235,7 @@ func (f *Fleet) hear(msg *nats.Msg) {
 		return
 	}
 	if !conversation.ValidUser(alive.GetInstance()) || !conversation.ValidUser(alive.GetService()) {
-		return // not from an instance: theirs fit in subjects, and in memory
+		return // this is not from an instance: names of instances fit in subjects, and in memory
 	}
 	now := time.Now()
 	f.mu.Lock()
@@ -260,8 +261,8 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	}
 }
 
-// makeRoomLocked forgets instances that are gone when there is no room for another. It returns false when there is none even so;
-// then answers to operators lack an instance.
+// makeRoomLocked removes instances that are gone when there is no room for another. It returns false if there still is
+// none; then answers to operators lack an instance.
 func (f *Fleet) makeRoomLocked(now time.Time) bool {
 	if len(f.members) < maxMembers {
 		return true
@@ -279,8 +280,8 @@ func (f *Fleet) makeRoomLocked(now time.Time) bool {
 	return false
 }
 
-// Settled is since when no instance of a service is gone: whoever was there after it is among the Members now. What an
-// instance that is gone knew of an earlier time nobody knows.
+// Settled returns the time since which no instance of a service has gone: every instance that was live after it is among
+// the Members now. The records of an instance that has gone are lost.
 func (f *Fleet) Settled(service string) time.Time {
 	now := time.Now()
 	f.mu.Lock()
@@ -297,7 +298,7 @@ func (f *Fleet) Settled(service string) time.Time {
 	return settled
 }
 
-// Members are the instances of a service that were heard of lately, by name.
+// Members returns the instances of a service with a recent sign of life, by name.
 func (f *Fleet) Members(service string) []Member {
 	now := time.Now()
 	f.mu.Lock()
@@ -312,7 +313,7 @@ func (f *Fleet) Members(service string) []Member {
 	return found
 }
 
-// askWho has everybody say that they are there, at most once in a while.
+// askWho requests signs of life from all instances, at most once in a while.
 func (f *Fleet) askWho() {
 	f.mu.Lock()
 	recently := time.Since(f.asked) < settle
@@ -321,11 +322,12 @@ func (f *Fleet) askWho() {
 	}
 	f.mu.Unlock()
 	if !recently {
-		_ = f.cfg.NATS.Publish(whoSubject, nil) // lost like any question while the connection is away
+		_ = f.cfg.NATS.Publish(whoSubject, nil) // like any query, it is lost while there is no connection
 	}
 }
 
-// expected are the instances whose answers to wait for. When none is known, those that are there get a moment to say so.
+// expected returns the instances whose answers to wait for. If none is known, live instances get a moment to send a sign of
+// life.
 func (f *Fleet) expected(ctx context.Context, service string) []Member {
 	patience := time.NewTimer(settle)
 	defer patience.Stop()

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// gateway answers with its name, waits, fails or panics, as the user it is asked about says.
+// gateway answers with its name, waits, fails or panics, depending on the user in the query.
 type gateway struct {
 	gatewayv1.UnimplementedGatewayServiceServer
 
@@ -82,7 +82,7 @@ func setup(t *testing.T) *fixture {
 	}}
 }
 
-// run starts an instance; the function that is returned stops it.
+// run starts an instance; the returned function stops it.
 func (x *fixture) run(service, instance string, impl gatewayv1.GatewayServiceServer) (*fleet.Fleet, func()) {
 	x.t.Helper()
 	f := fleet.New(fleet.Config{NATS: x.nc(), Service: service, Instance: instance, Log: slog.New(slog.DiscardHandler)})
@@ -105,7 +105,7 @@ func (x *fixture) run(service, instance string, impl gatewayv1.GatewayServiceSer
 	return f, stop
 }
 
-// known waits until the instance has heard of as many gateways.
+// known waits until the instance knows this many gateways.
 func (x *fixture) known(f *fleet.Fleet, count int) {
 	x.t.Helper()
 	require.Eventually(x.t, func() bool { return len(f.Members("gateway")) == count }, 10*time.Second, time.Millisecond)
@@ -154,7 +154,7 @@ func TestOneThatFails(t *testing.T) {
 	}
 }
 
-// An instance that does not answer is named, and the others' answers are there all the same.
+// An instance that does not answer is named, and the answers of the others are returned all the same.
 func TestOneThatIsSilent(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
@@ -173,7 +173,7 @@ func TestOneThatIsSilent(t *testing.T) {
 	require.Equal(t, codes.DeadlineExceeded, status.Code(answers[1].Err))
 }
 
-// One that stopped properly is not waited for.
+// An instance that stopped cleanly is not waited for.
 func TestLeaving(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
@@ -207,7 +207,7 @@ func TestAskOne(t *testing.T) {
 	require.Equal(t, codes.NotFound, status.Code(err))
 }
 
-// More questions at once than are answered at once are refused, not queued.
+// Queries above the limit of concurrent ones are refused, not queued.
 func TestTooManyQuestions(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
@@ -234,7 +234,7 @@ func TestTooManyQuestions(t *testing.T) {
 	}
 }
 
-// publish has a stranger say something on a subject of the fleet.
+// publish sends a message on a subject of the fleet, from outside of it.
 func (x *fixture) publish(subject string, alive ...*brokerv1.Alive) {
 	x.t.Helper()
 	nc := x.nc()
@@ -246,12 +246,12 @@ func (x *fixture) publish(subject string, alive ...*brokerv1.Alive) {
 	require.NoError(x.t, nc.Flush())
 }
 
-// Names come from others and are remembered, so that they must not be of any size; and they become part of subjects.
+// Names come from others and are kept, so their size must be limited; and they become part of subjects.
 func TestNamesThatAreNone(t *testing.T) {
 	x := setup(t)
 	asker, _ := x.run("delivery", "d", nil)
 	x.run("gateway", "a", &gateway{name: "a"})
-	x.known(asker, 1) // it listens
+	x.known(asker, 1) // it has subscribed
 	long := strings.Repeat("x", 65)
 	x.publish("ops.alive",
 		&brokerv1.Alive{Instance: long, Service: "gateway"}, &brokerv1.Alive{Instance: "c", Service: long},
@@ -264,8 +264,7 @@ func TestNamesThatAreNone(t *testing.T) {
 	require.Empty(t, asker.Members(long))
 }
 
-// However often everybody is asked to say that they are there, they do not say so more than a few times a second: each says it
-// to all others.
+// However often signs of life are requested, an instance sends only a few per second: every instance receives them.
 func TestEverybodyIsAskedTooOften(t *testing.T) {
 	x := setup(t)
 	listener := x.nc()
@@ -273,7 +272,7 @@ func TestEverybodyIsAskedTooOften(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, listener.Flush())
 	x.run("gateway", "a", &gateway{name: "a"})
-	for range 2 { // at the start, and because it asked everybody itself
+	for range 2 { // at the start, and because it requested them itself
 		_, err = said.NextMsg(10 * time.Second)
 		require.NoError(t, err)
 	}

@@ -13,7 +13,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 )
 
-// hears gives an instance that listens, without NATS.
+// hears returns an instance without NATS that can receive signs of life.
 func hears() *Fleet {
 	f := New(Config{Service: "delivery", Instance: "d", Log: slog.New(slog.DiscardHandler)})
 	f.listening = time.Now()
@@ -27,7 +27,7 @@ func (f *Fleet) hearOf(t *testing.T, alive *brokerv1.Alive) {
 	f.hear(&nats.Msg{Data: data})
 }
 
-// What a silent instance knew is not taken for nothing: Settled says since when nobody is gone.
+// The records of a silent instance may be missing: Settled returns the time since which none has gone.
 func TestSettled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(Config{})
@@ -70,7 +70,7 @@ func TestSettled(t *testing.T) {
 	})
 }
 
-// Who is gone is remembered within bounds, and what is forgotten counts.
+// The memory of instances that have gone is bounded, and those that were removed still count.
 func TestSettledWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := hears()

@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// This file holds what the generated JSON encoders share. They write protobuf JSON as protojson does: lowerCamel names,
-// 64-bit integers as strings, bytes as base64, enums by name, map entries by key, and no fields at their default.
+// This file contains the shared code of the generated JSON encoders. They write protobuf JSON as protojson does: lowerCamel
+// names, 64-bit integers as strings, bytes as base64, enums by name, map entries by key, and no fields at their default.
 
-// appendComma separates from what is before, unless that is the beginning of an object or array.
+// appendComma writes a comma, unless it would be the first character of an object or array.
 func appendComma(dst []byte) []byte {
 	if last := dst[len(dst)-1]; last == '{' || last == '[' {
 		return dst
@@ -63,7 +63,7 @@ func appendBase64(dst, value []byte) []byte {
 	return append(base64.StdEncoding.AppendEncode(append(dst, '"'), value), '"')
 }
 
-// special are the bytes that need a closer look in a JSON string: all but those of plain ASCII text.
+// special are the bytes that need escaping or checking in a JSON string: all but those of plain ASCII text.
 var special = func() (table [256]bool) {
 	for c := range table {
 		table[c] = c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf
@@ -95,7 +95,7 @@ func appendText(dst []byte, text string) []byte {
 	}
 }
 
-// appendEscape writes a character that may not stand in a JSON string as it is.
+// appendEscape writes a character that must be escaped in a JSON string.
 func appendEscape(dst []byte, c byte) []byte {
 	switch c {
 	case '"', '\\':

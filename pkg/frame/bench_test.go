@@ -94,7 +94,7 @@ func BenchmarkFrames(b *testing.B) {
 	}
 }
 
-// Frames that a gateway encodes from what is stored.
+// Frames that a gateway encodes from stored events.
 func BenchmarkStored(b *testing.B) {
 	event, page := chatEvent(), &frame.Page{Head: 123456, More: true, Hidden: []*conversationv1.Range{{First: 1, Last: 2}}}
 	for range 50 {

@@ -8,9 +8,9 @@ type Codec uint8
 const (
 	// Proto is length-prefixed protobuf in binary messages.
 	Proto Codec = iota
-	// JSON is protobuf JSON, one frame a line, in text messages. Events come without the bytes of their bodies.
+	// JSON is protobuf JSON, one frame per line, in text messages. Events come without the bytes of their bodies.
 	JSON
-	// JSONWithBytes is JSON in which events come with Event.body_bytes, for clients that asked for them in connect. It
+	// JSONWithBytes is JSON in which events contain Event.body_bytes, for clients that requested them in connect. It
 	// differs from JSON only in what a server encodes.
 	JSONWithBytes
 
@@ -23,10 +23,10 @@ const (
 	subprotocolJSON  = "runnel.v1.json"
 )
 
-// Subprotocols lists the names of both WebSocket subprotocols, the one that a server prefers first.
+// Subprotocols lists the names of both WebSocket subprotocols, the server's preferred one first.
 func Subprotocols() []string { return []string{subprotocolProto, subprotocolJSON} }
 
-// CodecFor gives the codec of a WebSocket subprotocol, and false for one that is not ours.
+// CodecFor returns the codec of a WebSocket subprotocol, and false for an unknown one.
 func CodecFor(subprotocol string) (Codec, bool) {
 	switch subprotocol {
 	case subprotocolProto:
@@ -40,7 +40,8 @@ func CodecFor(subprotocol string) (Codec, bool) {
 
 func (c Codec) isJSON() bool { return c == JSON || c == JSONWithBytes }
 
-// WithBytes is the codec of the same subprotocol whose events come with the bytes of their bodies. That is Proto itself.
+// WithBytes returns the codec of the same subprotocol whose events contain the bytes of their bodies. For Proto that is
+// Proto itself.
 func (c Codec) WithBytes() Codec {
 	if c == JSON {
 		return JSONWithBytes
@@ -48,7 +49,7 @@ func (c Codec) WithBytes() Codec {
 	return c
 }
 
-// Subprotocol is the name of the WebSocket subprotocol that the codec belongs to.
+// Subprotocol returns the name of the WebSocket subprotocol of the codec.
 func (c Codec) Subprotocol() string {
 	if c.isJSON() {
 		return subprotocolJSON
@@ -56,7 +57,7 @@ func (c Codec) Subprotocol() string {
 	return subprotocolProto
 }
 
-// MessageType is the opcode of the WebSocket messages that carry the codec's frames: 1 for text, 2 for binary.
+// MessageType returns the opcode of the WebSocket messages of the codec: 1 for text, 2 for binary.
 func (c Codec) MessageType() int {
 	if c.isJSON() {
 		return 1
@@ -64,7 +65,7 @@ func (c Codec) MessageType() int {
 	return 2
 }
 
-// String is "proto", "json" or "json-with-bytes", for settings, logs and metrics.
+// String returns "proto", "json" or "json-with-bytes", for settings, logs and metrics.
 func (c Codec) String() string {
 	switch c {
 	case JSON:
@@ -76,10 +77,10 @@ func (c Codec) String() string {
 	}
 }
 
-// MarshalText is String, so that a Codec can be a setting.
+// MarshalText returns String, so that a Codec can be a setting.
 func (c Codec) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// UnmarshalText reads what String wrote.
+// UnmarshalText parses the result of String.
 func (c *Codec) UnmarshalText(text []byte) error {
 	for codec := range Codec(NumCodecs) {
 		if string(text) == codec.String() {

@@ -6,10 +6,10 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// DecodeClient decodes a message that a client sent and calls fn with each frame in order; fn may keep the frame. It stops
-// at the first frame that is not exactly right with an *Error, or at the first error of fn with that error as it is.
-// Frames before it were handed over by then. Broken framing and more than protocol.MaxFrames frames are found before fn is called.
-// A frame that is handed over has exactly one request. The data is only read, and not kept but by Error.Rest.
+// DecodeClient decodes a message from a client and calls fn with each frame in order; fn may keep the frame. It stops at
+// the first invalid frame with an *Error, or at the first error of fn, which it returns unchanged. The frames before it
+// were passed to fn by then. Broken framing and more than protocol.MaxFrames frames are found before fn is called. Each
+// frame passed to fn has exactly one request. The data is only read, and only Error.Rest keeps it.
 func DecodeClient(codec Codec, data []byte, fn func(*clientv1.ClientFrame) error) error {
 	if err := checkFraming(codec, data); err != nil {
 		return err
@@ -38,12 +38,12 @@ func DecodeClient(codec Codec, data []byte, fn func(*clientv1.ClientFrame) error
 	return nil
 }
 
-// DecodeServer decodes a message that a server sent and calls fn with each frame in order; fn may keep the frame. Fields
-// and messages that this version does not know are passed over: such a frame has a nil Message. It stops at the first
-// frame that cannot be decoded with an *Error, or at the first error of fn with that error as it is.
+// DecodeServer decodes a message from a server and calls fn with each frame in order; fn may keep the frame. Fields and
+// messages that this version does not know are ignored: such a frame has a nil Message. It stops at the first frame that
+// cannot be decoded with an *Error, or at the first error of fn, which it returns unchanged.
 //
-// With Proto, Event.BodyBytes holds the bytes of the body as they came; nil if there is no body. With JSON it holds what the
-// server sent in it.
+// With Proto, Event.BodyBytes contains the received bytes of the body; nil if there is no body. With JSON it contains what
+// the server sent in it.
 func DecodeServer(codec Codec, data []byte, fn func(*clientv1.ServerFrame) error) error {
 	for len(data) > 0 {
 		one, rest := split(codec, data)

@@ -61,7 +61,7 @@ func must(data []byte, err error) []byte {
 }
 
 func TestBadJSONIsRefusedByField(t *testing.T) {
-	// No error may show this.
+	// No error may contain this text.
 	const secret = "s3cret-payload"
 	cases := []struct{ name, data, field, message string }{
 		{"nothing", ``, "", "carries no frame"},

@@ -17,7 +17,7 @@ type CA struct {
 	ca *devca.CA
 }
 
-// New makes an authority that nobody else trusts.
+// New makes an authority that is trusted only where the test says so.
 func New(tb testing.TB) CA {
 	tb.Helper()
 	ca, err := devca.New(tb.Name())
@@ -25,14 +25,14 @@ func New(tb testing.TB) CA {
 	return CA{tb, ca}
 }
 
-// Issue writes a certificate for these names (DNS names, IP addresses, URIs), good for an hour, with its key and the
-// authority to dir; again, it replaces the files.
+// Issue writes a certificate for these names (DNS names, IP addresses, URIs), valid for an hour, with its key and the
+// authority to dir. A second call replaces the files.
 func (c CA) Issue(dir string, names ...string) certs.Config {
 	c.tb.Helper()
 	return c.IssueFor(time.Hour, dir, names...)
 }
 
-// IssueFor is Issue with a lifetime; a negative one gives a certificate that has run out.
+// IssueFor is Issue with a lifetime; a negative one makes an expired certificate.
 func (c CA) IssueFor(lifetime time.Duration, dir string, names ...string) certs.Config {
 	c.tb.Helper()
 	cfg, err := c.ca.Issue(dir, devca.Request{Names: names, Lifetime: lifetime})

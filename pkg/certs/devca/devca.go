@@ -1,7 +1,7 @@
 // Package devca is a certificate authority for development and tests: it makes a root of its own and certificates from it.
 //
-// It is not for production: the root's key lies around unprotected, nothing is ever revoked, and nobody is asked who they
-// are. There, use what your platform has.
+// It is not for production: the root's key is not protected, certificates are never revoked, and identities are not
+// checked. In production, use the authority of your platform.
 package devca
 
 import (
@@ -53,16 +53,17 @@ func New(name string) (*CA, error) {
 	return &CA{certificate: certificate, key: key}, nil
 }
 
-// Request says what a certificate is for. It serves both sides of a connection.
+// Request describes a certificate, which can be used by both sides of a connection.
 type Request struct {
-	// Names are what it proves: DNS names, IP addresses, and URIs, which are told by ://. The first is also the common name.
+	// Names are the names in the certificate: DNS names, IP addresses, and URIs, which are recognised by ://. The first is
+	// also the common name.
 	Names []string
-	// Lifetime begins an hour ago for clocks that differ; one that is negative gives a certificate that has run out.
+	// Lifetime begins an hour before the present time, because clocks differ; a negative one makes an expired certificate.
 	Lifetime time.Duration
 }
 
-// Issue makes a certificate and writes cert.pem, key.pem and ca.pem to dir, which is made if need be. Files that are there
-// are replaced at once each, the certificate last.
+// Issue makes a certificate and writes cert.pem, key.pem and ca.pem to dir, which is created if it does not exist. Each
+// existing file is replaced atomically, the certificate last.
 func (ca *CA) Issue(dir string, request Request) (certs.Config, error) {
 	cfg := certs.Config{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem"), CAFile: filepath.Join(dir, "ca.pem")}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -112,7 +113,7 @@ func (ca *CA) Issue(dir string, request Request) (certs.Config, error) {
 	return cfg, nil
 }
 
-// replace makes the file new or whole at once: whoever reads it meanwhile gets one or the other.
+// replace creates or replaces the file atomically: a concurrent reader gets the old content or the new.
 func replace(path string, data []byte) error {
 	next := path + ".new"
 	if err := os.WriteFile(next, data, 0o600); err != nil {

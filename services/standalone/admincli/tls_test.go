@@ -34,7 +34,7 @@ func TestMutualTLSNamesWhatIsWrong(t *testing.T) {
 	}{
 		"no certificate":    {nil, []string{"no server answers", "The worker requires TLS", "--tls.cert-file"}},
 		"another role":      {flags(ca.Issue(t.TempDir(), "runnel-gateway")), []string{"refused: runnel-gateway may not", "runnel-admin", "cert.pem"}},
-		"expired":           {flags(ca.IssueFor(-time.Minute, t.TempDir(), "runnel-admin")), []string{"it ran out on"}},
+		"expired":           {flags(ca.IssueFor(-time.Minute, t.TempDir(), "runnel-admin")), []string{"it expired on"}},
 		"another authority": {flags(certstest.New(t).Issue(t.TempDir(), "runnel-admin")), []string{"no server answers", "--tls.ca-file"}},
 		"another name":      {append(flags(operator), "--tls.server-name", "runnel-elsewhere"), []string{"no server answers", "runnel-elsewhere (--tls.server-name)"}},
 		"half of it":        {flags(operator)[:4], []string{"needs all of cert-file, key-file and ca-file"}},

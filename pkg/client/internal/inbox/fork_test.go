@@ -9,7 +9,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// pushed is an inbox that has all of a log.
+// pushed returns an inbox that has all of a log.
 func pushed(t *testing.T, log *logtest.Log) *fixture {
 	t.Helper()
 	f := started(t, log)
@@ -36,7 +36,7 @@ func TestAForkRewindsAndReconnects(t *testing.T) {
 	require.NotZero(t, f.reconnects)
 	require.EqualValues(t, 1, f.Stats().Forks)
 	f.receipt(log, 1)
-	require.Equal(t, "receipt 1", f.takeTold(), "receipts begin anew")
+	require.Equal(t, "receipt 1", f.takeTold(), "receipts start again")
 
 	f.Disconnected()
 	_, positions := f.connect(&clientv1.Connected{Conversations: []*clientv1.Conversation{info(log)}})
@@ -96,7 +96,7 @@ func TestACommittedCommandThatIsGoneIsAFork(t *testing.T) {
 	require.Equal(t, "c forked 9 to 9, hash known: true", f.takeTold())
 }
 
-// What the gateway says of a conversation may be older than the outcome of a command.
+// The gateway's state of a conversation may be older than the outcome of a command.
 func TestAnOutcomeThatOvertakesItsConversationIsNoFork(t *testing.T) {
 	log := logtest.New("c", 9)
 	f := pushed(t, log)

@@ -35,7 +35,7 @@ var (
 	errOwn     = errors.New("a reason of ours")
 )
 
-// fakeConn is a connection: the test says what is read and takes what is written.
+// fakeConn is a connection: the test supplies what is read and receives what is written.
 type fakeConn struct {
 	in, out chan []byte
 
@@ -54,7 +54,7 @@ func (c *fakeConn) ReadMessage() ([]byte, error) {
 		return message, nil
 	case <-c.closed:
 		select {
-		case message := <-c.in: // what was sent before the end still arrives
+		case message := <-c.in: // frames that were sent before the end still arrive
 			return message, nil
 		default:
 			return nil, c.err
@@ -92,7 +92,7 @@ func (c *fakeConn) send(frames ...*clientv1.ServerFrame) {
 	c.in <- message
 }
 
-// written are the frames that the client has written since the last call, as text.
+// written returns the frames that the client has written since the last call, as text.
 func (c *fakeConn) written(t *testing.T) (texts []string) {
 	t.Helper()
 	synctest.Wait()
@@ -116,12 +116,12 @@ func (c *fakeConn) written(t *testing.T) (texts []string) {
 	}
 }
 
-// handler is a Handler that writes down its calls.
+// handler is a Handler that records its calls.
 type handler struct {
 	mu    sync.Mutex
 	calls []string
 	link  *link.Link
-	// outgoing is what Append gives once each; last what it gives when the link is closing.
+	// outgoing are the results of Append, each returned once; last is its result when the link is closing.
 	outgoing []string
 	last     string
 	due      time.Time
@@ -185,7 +185,7 @@ func (h *handler) Disconnected() {
 	h.notef("disconnected")
 }
 
-// seen are the calls so far.
+// seen returns the calls so far.
 func (h *handler) seen() []string {
 	synctest.Wait()
 	h.mu.Lock()
@@ -368,7 +368,7 @@ func TestWhatThereIsToSendIsSent(t *testing.T) {
 		f.link.Wake()
 		require.Equal(t, []string{"a", "b"}, f.conn.written(t))
 
-		// Something that becomes due needs no second wake.
+		// Work that becomes due needs no second wake.
 		f.mu.Lock()
 		f.due = time.Now().Add(time.Second)
 		f.mu.Unlock()
@@ -378,7 +378,7 @@ func TestWhatThereIsToSendIsSent(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		require.Equal(t, []string{"due"}, f.conn.written(t))
 
-		// A pong comes before what else there is.
+		// A pong is sent before everything else.
 		f.mu.Lock()
 		f.outgoing = []string{"c"}
 		f.mu.Unlock()
@@ -392,7 +392,7 @@ func TestTwoHeartbeatsOfSilenceEndALink(t *testing.T) {
 		f := connected(t)
 		f.last = "never sent"
 		time.Sleep(2*heartbeat - time.Nanosecond)
-		f.conn.send(&clientv1.ServerFrame{}) // anything counts
+		f.conn.send(&clientv1.ServerFrame{}) // any frame counts
 		synctest.Wait()
 		time.Sleep(2*heartbeat - time.Nanosecond)
 		select {
@@ -456,7 +456,7 @@ func TestTheContextEndsALink(t *testing.T) {
 func TestAStuckWriteEndsWithTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := connected(t)
-		f.conn.out = make(chan []byte) // nobody reads
+		f.conn.out = make(chan []byte) // no one reads
 		f.mu.Lock()
 		f.outgoing = []string{"a"}
 		f.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 
 var errRefused = errors.New("refused")
 
-// fixture is a queue with a fake of everything around it.
+// fixture is a queue with fakes of all its neighbours.
 type fixture struct {
 	*request.Queue
 
@@ -91,7 +91,7 @@ func refusal(id uint64, code conversationv1.ErrorCode, retryAfter time.Duration)
 	}}}
 }
 
-// fakePolicy records its calls and answers as it is told.
+// fakePolicy records its calls and returns what the test sets.
 type fakePolicy struct {
 	calls           []string
 	retry, tooLarge bool
@@ -180,7 +180,7 @@ func TestAConnectionThatEndsLeavesItsRequestsToTheNextOne(t *testing.T) {
 	require.Equal(t, 1, keptEnd.ended)
 }
 
-// An id of an earlier connection may be that of another request on this one.
+// An id of an earlier connection may belong to another request on this one.
 func TestTheEndOfAnOldRequestDoesNotLoseTheAnswerToANewOne(t *testing.T) {
 	f := newFixture()
 	f.Connect(0, 1)
@@ -235,7 +235,7 @@ func TestATemporaryErrorWaitsLongerAndLonger(t *testing.T) {
 			require.Empty(t, f.sent(t))
 			time.Sleep(time.Nanosecond)
 		}
-		// The server may ask for a longer wait, which a new connection does not cut short.
+		// The server may ask for a longer wait, which a new connection does not shorten.
 		f.Answer(refusal(f.sentOne(t), conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, time.Minute))
 		f.Disconnect()
 		f.Connect(0, 1)
@@ -305,7 +305,7 @@ func TestARequestThatIsTooLarge(t *testing.T) {
 		require.False(t, large.WasSent())
 		require.NoError(t, smallEnd.err)
 
-		// One that another gateway may have taken is tried again later.
+		// A request that another gateway may have taken is retried later.
 		again, againEnd := newRequest(strings.Repeat("x", 100))
 		policy := &fakePolicy{tooLarge: true}
 		again.Policy = policy
@@ -336,7 +336,7 @@ func TestAMessageHasNoMoreThanTheGatewayTakes(t *testing.T) {
 }
 
 func TestTheLargestFrameIsSent(t *testing.T) {
-	// send sends two equal requests to a gateway that accepts frames of so many bytes.
+	// send sends two equal requests to a gateway that accepts frames of at most so many bytes.
 	send := func(maxFrame int) (message []byte, first *result) {
 		f := newFixture()
 		f.Connect(maxFrame, 1)

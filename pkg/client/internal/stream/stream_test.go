@@ -128,7 +128,7 @@ func TestHeldEventsFollowAGap(t *testing.T) {
 	_, held = s.NextHeld()
 	require.False(t, held)
 
-	// Those that were read meanwhile are passed over.
+	// Held events that were read meanwhile are skipped.
 	s.Hold(arrival(log, 6))
 	s.Hold(arrival(log, 7))
 	take(t, s, log, 5, 6)
@@ -143,7 +143,7 @@ func TestHeldEventsFollowAGap(t *testing.T) {
 	_, held = s.NextHeld()
 	require.False(t, held)
 
-	// No more than 256 are held.
+	// No more than 256 events are held.
 	for seq := uint64(100); seq <= 500; seq++ {
 		s.Hold(arrival(log, seq))
 	}
@@ -196,7 +196,7 @@ func TestMergingAPage(t *testing.T) {
 	require.EqualValues(t, 9, seq)
 	require.Equal(t, []string{"(1-2)", "3", "4", "(5-6)", "7", "8", "(9-9)"}, took)
 
-	// What was pushed meanwhile is passed over, a stretch that begins before is cut.
+	// Events that were pushed meanwhile are skipped; a stretch that begins before is cut.
 	s = stream.New("c", 5)
 	took, _, err = merge(s, log.Page(2, 100), 100)
 	require.NoError(t, err)
@@ -206,7 +206,7 @@ func TestMergingAPage(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"4", "(5-6)", "7", "8", "(9-9)"}, took)
 
-	// It stops where an event cannot be taken.
+	// It stops at an event that cannot be taken.
 	s = stream.New("c", 2)
 	took, seq, err = merge(s, log.Page(2, 100), 1)
 	require.EqualError(t, err, "enough")

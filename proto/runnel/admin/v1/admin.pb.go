@@ -4,8 +4,9 @@
 // 	protoc        (unknown)
 // source: runnel/admin/v1/admin.proto
 
-// What operators ask and order, of the installation as a whole. Every delivery worker answers: it asks gateways and
-// other workers over NATS, and the store. Where an answer is put together from several, it says who did not answer.
+// Operators' queries about an installation as a whole, and operators' commands to it. Every delivery worker answers: it
+// queries gateways and other workers over NATS, and the store. An answer that combines several instances lists those that
+// did not answer.
 
 package adminv1
 
@@ -28,7 +29,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Why a user did or did not get an event: the hop that decides.
+// The reason why a user did or did not get an event: the hop that decides.
 type Verdict int32
 
 const (
@@ -40,13 +41,14 @@ const (
 	Verdict_VERDICT_WRITTEN Verdict = 2
 	// It was queued to a connection and not written: the connection is slow.
 	Verdict_VERDICT_QUEUED Verdict = 3
-	// The connection was closed because its queue was full; the user has not come back for it.
+	// The connection was closed because its queue was full; the user has not reconnected since.
 	Verdict_VERDICT_SLOW_CLOSED Verdict = 4
-	// Nobody acknowledged it in spite of retries; the connection was closed as dead.
+	// No device acknowledged it in spite of retries; the connection was closed as dead.
 	Verdict_VERDICT_NOT_ACKNOWLEDGED Verdict = 5
-	// A gateway with a connection of the user has not got it: lost between worker and gateway, and not filled yet.
+	// A gateway with a connection of the user has not received it: it was lost between worker and gateway, and the gap is not
+	// filled yet.
 	Verdict_VERDICT_NOT_ROUTED Verdict = 6
-	// Committed, but the owner has not handed it to the broker.
+	// It is committed, but the owner has not published it.
 	Verdict_VERDICT_NOT_PUBLISHED Verdict = 7
 	// The user has had no connection since it was committed.
 	Verdict_VERDICT_OFFLINE Verdict = 8
@@ -54,9 +56,9 @@ const (
 	Verdict_VERDICT_NOT_MEMBER Verdict = 9
 	// The seq is not committed: beyond the conversation's head.
 	Verdict_VERDICT_NOT_COMMITTED Verdict = 10
-	// The gateways that would know have forgotten, or did not answer.
+	// The gateways that might know no longer have the records, or did not answer.
 	Verdict_VERDICT_UNKNOWN Verdict = 11
-	// The connection ended for another reason before the event was acknowledged on it; the user has not come back for it.
+	// The connection ended for another reason before the event was acknowledged on it; the user has not reconnected since.
 	Verdict_VERDICT_CONNECTION_LOST Verdict = 12
 )
 
@@ -121,7 +123,7 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
-// Missing is an instance that is known to be there and did not answer in time.
+// Missing is an instance that is known to be live and did not answer in time.
 type Missing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -222,7 +224,7 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
-// GetStatusResponse tells who is there.
+// GetStatusResponse lists the live instances.
 type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Gateways by name.
@@ -231,7 +233,7 @@ type GetStatusResponse struct {
 	Workers []*v11.Worker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
 	// Partitions by number.
 	Partitions []*Partition `protobuf:"bytes,3,rep,name=partitions,proto3" json:"partitions,omitempty"`
-	// Who did not answer.
+	// Instances that did not answer.
 	Missing []*Missing `protobuf:"bytes,4,rep,name=missing,proto3" json:"missing,omitempty"`
 	// Dead letters in the store, counted up to 1000.
 	DeadLetters   uint32 `protobuf:"varint,5,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
@@ -307,11 +309,11 @@ func (x *GetStatusResponse) GetDeadLetters() uint32 {
 // ListConnectionsRequest asks for connections.
 type ListConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only this user's; empty for everybody's.
+	// Only connections of this user; empty for all users.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Only this gateway's; empty for all.
+	// Only connections to this gateway; empty for all.
 	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// At most this many of each gateway, 1 to 1000; 0 for 100.
+	// At most this many per gateway, 1 to 1000; 0 for 100.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -368,14 +370,14 @@ func (x *ListConnectionsRequest) GetLimit() uint32 {
 	return 0
 }
 
-// ListConnectionsResponse gives connections.
+// ListConnectionsResponse lists connections.
 type ListConnectionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By gateway, then id.
 	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
 	// Gateways that have more than the limit, by name.
 	More []string `protobuf:"bytes,2,rep,name=more,proto3" json:"more,omitempty"`
-	// Who did not answer.
+	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -432,7 +434,7 @@ func (x *ListConnectionsResponse) GetMissing() []*Missing {
 	return nil
 }
 
-// Connection is a connection and where it is.
+// Connection is a connection and its gateway.
 type Connection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gateway.
@@ -538,7 +540,7 @@ type GetConnectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The connection.
 	Connection *Connection `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// Where it stands in its conversations.
+	// Its position in its conversations.
 	Standings     []*v1.Standing `protobuf:"bytes,2,rep,name=standings,proto3" json:"standings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -588,14 +590,14 @@ func (x *GetConnectionResponse) GetStandings() []*v1.Standing {
 	return nil
 }
 
-// DisconnectRequest names what to close: exactly one is set.
+// DisconnectRequest names the connections to close: exactly one field is set.
 type DisconnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A connection; or
+	// One connection; or
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	// all of a user.
+	// all connections of a user.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Tell the client not to reconnect by itself.
+	// Ask the client not to reconnect by itself.
 	StayAway      bool `protobuf:"varint,3,opt,name=stay_away,json=stayAway,proto3" json:"stay_away,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -652,12 +654,12 @@ func (x *DisconnectRequest) GetStayAway() bool {
 	return false
 }
 
-// DisconnectResponse tells how many were closed.
+// DisconnectResponse returns how many connections were closed.
 type DisconnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number closed.
 	Closed uint32 `protobuf:"varint,1,opt,name=closed,proto3" json:"closed,omitempty"`
-	// Who did not answer: connections there may still be open.
+	// Instances that did not answer: connections there may still be open.
 	Missing       []*Missing `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -753,14 +755,14 @@ func (x *GetUserRequest) GetUserId() string {
 	return ""
 }
 
-// GetUserResponse is a user as the installation knows them.
+// GetUserResponse is the installation's data about a user.
 type GetUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Live connections.
 	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
 	// Tokens issued at or before this time are refused, Unix time in milliseconds; 0 for none.
 	RevokedBeforeMs int64 `protobuf:"varint,2,opt,name=revoked_before_ms,json=revokedBeforeMs,proto3" json:"revoked_before_ms,omitempty"`
-	// Who did not answer.
+	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -863,14 +865,14 @@ func (x *RevokeUserRequest) GetUserId() string {
 	return ""
 }
 
-// RevokeUserResponse tells what was done.
+// RevokeUserResponse is the result of a revocation.
 type RevokeUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tokens issued at or before this time are refused from now on, Unix time in milliseconds.
 	BeforeMs int64 `protobuf:"varint,1,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
 	// Connections closed by the gateways that answered.
 	Closed uint32 `protobuf:"varint,2,opt,name=closed,proto3" json:"closed,omitempty"`
-	// Who did not answer: it learns of the revocation from the store within seconds.
+	// Gateways that did not answer: they read the revocation from the store within seconds.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1101,7 +1103,7 @@ type GetConversationResponse struct {
 	Members uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
 	// Its partition.
 	Partition uint32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The worker that owns the partition; empty for nobody.
+	// The worker that owns the partition; empty if there is none.
 	Owner         string `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1300,7 +1302,7 @@ type VerifyConversationRequest struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Begin after this seq; 0 for the beginning.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
-	// Hash of the event at after, 32 bytes, from the response before; empty takes the stored one on trust.
+	// Hash of the event at after, 32 bytes, from the previous response; if empty, the stored one is trusted.
 	AfterHash     []byte `protobuf:"bytes,3,opt,name=after_hash,json=afterHash,proto3" json:"after_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1366,9 +1368,9 @@ type VerifyConversationResponse struct {
 	CheckedHash []byte `protobuf:"bytes,2,opt,name=checked_hash,json=checkedHash,proto3" json:"checked_hash,omitempty"`
 	// The conversation's head when the stretch was read.
 	Head uint64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
-	// What is wrong, by seq; at most 100.
+	// The faults, by seq; at most 100.
 	Faults []*Fault `protobuf:"bytes,4,rep,name=faults,proto3" json:"faults,omitempty"`
-	// Events whose content was erased, which is no fault.
+	// Events whose content was erased, which is not a fault.
 	Erased        uint64 `protobuf:"varint,5,opt,name=erased,proto3" json:"erased,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1439,12 +1441,12 @@ func (x *VerifyConversationResponse) GetErased() uint64 {
 	return 0
 }
 
-// Fault is one thing wrong with a log.
+// Fault is one fault of a log.
 type Fault struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// seq where it shows.
+	// The seq at which it was found.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	// What: a hole, a hash that does not fit ...
+	// Description: a hole, a hash that does not fit ...
 	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1538,7 +1540,7 @@ type ListPartitionsResponse struct {
 	Partitions []*Partition `protobuf:"bytes,1,rep,name=partitions,proto3" json:"partitions,omitempty"`
 	// Live workers by name, those without a partition too.
 	Workers []*v11.Worker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
-	// Who did not answer.
+	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1600,17 +1602,17 @@ type Partition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Worker that holds the lease; empty for nobody.
+	// Worker that holds the lease; empty if there is none.
 	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Worker that an operator wants it on; empty for any.
+	// Worker that should own it, as an operator requested; empty for any.
 	Wanted string `protobuf:"bytes,3,opt,name=wanted,proto3" json:"wanted,omitempty"`
-	// The last stream sequence that is committed, by the store.
+	// The last committed stream sequence, from the store.
 	Watermark uint64 `protobuf:"varint,4,opt,name=watermark,proto3" json:"watermark,omitempty"`
-	// The stream's last sequence; 0 when the owner did not tell.
+	// The stream's last sequence; 0 when the owner did not report it.
 	StreamLast uint64 `protobuf:"varint,5,opt,name=stream_last,json=streamLast,proto3" json:"stream_last,omitempty"`
 	// Commands that wait: stream_last - watermark.
 	Lag uint64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
-	// "running", "starting", "stopped: " and why, "no owner", or "unknown" when the owner did not answer.
+	// "running", "starting", "stopped: " and the reason, "no owner", or "unknown" when the owner did not answer.
 	State         string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1695,12 +1697,12 @@ func (x *Partition) GetState() string {
 	return ""
 }
 
-// MovePartitionRequest says where a partition should be.
+// MovePartitionRequest names the worker that should own a partition.
 type MovePartitionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Worker; empty lets any have it again.
+	// Worker; if empty, any worker may own it again.
 	Worker        string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1750,10 +1752,10 @@ func (x *MovePartitionRequest) GetWorker() string {
 	return ""
 }
 
-// MovePartitionResponse says how far it got within the call's deadline.
+// MovePartitionResponse reports how far the move got within the call's deadline.
 type MovePartitionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The worker has it now. False: the wish is stored, but the holder has not handed over yet.
+	// The worker owns it now. False: the request is stored, but the current owner has not handed it over yet.
 	Moved         bool `protobuf:"varint,1,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1915,7 +1917,7 @@ func (x *ListDeadLettersResponse) GetMore() bool {
 	return false
 }
 
-// GetDeadLetterRequest names one.
+// GetDeadLetterRequest names a dead letter.
 type GetDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -1961,7 +1963,7 @@ func (x *GetDeadLetterRequest) GetDeadLetterId() string {
 	return ""
 }
 
-// GetDeadLetterResponse is one in detail.
+// GetDeadLetterResponse is a dead letter in detail.
 type GetDeadLetterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// With its payload.
@@ -1972,7 +1974,7 @@ type GetDeadLetterResponse struct {
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Its id.
 	CommandId string `protobuf:"bytes,4,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What it asked for.
+	// The command's body.
 	Body          *v12.Body `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2043,7 +2045,7 @@ func (x *GetDeadLetterResponse) GetBody() *v12.Body {
 	return nil
 }
 
-// RetryDeadLetterRequest names one.
+// RetryDeadLetterRequest names a dead letter.
 type RetryDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -2089,10 +2091,11 @@ func (x *RetryDeadLetterRequest) GetDeadLetterId() string {
 	return ""
 }
 
-// RetryDeadLetterResponse is what came of it.
+// RetryDeadLetterResponse is the outcome of a retry.
 type RetryDeadLetterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The outcome. When it is refused the dead letter is kept; dead-lettered again is a refusal too, and there is a new one besides.
+	// The outcome. If it is a refusal the dead letter is kept. If the command becomes a dead letter again, that is a refusal
+	// too, and there is an additional dead letter.
 	Outcome       *v12.Outcome `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2135,7 +2138,7 @@ func (x *RetryDeadLetterResponse) GetOutcome() *v12.Outcome {
 	return nil
 }
 
-// DropDeadLetterRequest names one.
+// DropDeadLetterRequest names a dead letter.
 type DropDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -2181,7 +2184,7 @@ func (x *DropDeadLetterRequest) GetDeadLetterId() string {
 	return ""
 }
 
-// DropDeadLetterResponse says that it is gone.
+// DropDeadLetterResponse means that the dead letter is deleted.
 type DropDeadLetterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2218,7 +2221,7 @@ func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
-// ExplainRequest names an event and somebody who should have got it.
+// ExplainRequest names an event and a user who should have received it.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
@@ -2282,14 +2285,14 @@ func (x *ExplainRequest) GetSeq() uint64 {
 	return 0
 }
 
-// ExplainResponse is the answer with what it rests on.
+// ExplainResponse is the answer with its evidence.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The hop that decides.
 	Verdict Verdict `protobuf:"varint,1,opt,name=verdict,proto3,enum=runnel.admin.v1.Verdict" json:"verdict,omitempty"`
-	// The same for a person, in one or two sentences.
+	// The same as text, in one or two sentences.
 	Summary string `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
-	// It reached the user in another way than live: a gateway or the connection found it missing and read it from history.
+	// The user did not receive it live: a gateway or the connection found the gap and read the event from history.
 	FilledLater bool `protobuf:"varint,3,opt,name=filled_later,json=filledLater,proto3" json:"filled_later,omitempty"`
 	// How often it was sent again.
 	Retries uint32 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
@@ -2297,17 +2300,17 @@ type ExplainResponse struct {
 	Event *v12.Event `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
 	// Owner that committed it; empty when it is no longer in memory.
 	Worker string `protobuf:"bytes,6,opt,name=worker,proto3" json:"worker,omitempty"`
-	// The commit as that worker, or a gateway, remembers it.
+	// The commit as recorded by that worker, or by a gateway.
 	Commit *v13.Commit `protobuf:"bytes,7,opt,name=commit,proto3" json:"commit,omitempty"`
-	// The user's cursor in this conversation, from the store; absent for no member.
+	// The user's cursor in this conversation, from the store; absent if the user is not a member.
 	Cursor *v12.Cursor `protobuf:"bytes,8,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// The conversation's newest seq.
 	Head uint64 `protobuf:"varint,9,opt,name=head,proto3" json:"head,omitempty"`
-	// What each gateway remembers, by name.
+	// The records of each gateway, by name.
 	Gateways []*v1.ExplainResponse `protobuf:"bytes,10,rep,name=gateways,proto3" json:"gateways,omitempty"`
-	// What each worker remembers, by name.
+	// The records of each worker, by name.
 	Workers []*v13.ExplainResponse `protobuf:"bytes,11,rep,name=workers,proto3" json:"workers,omitempty"`
-	// Who did not answer.
+	// Instances that did not answer.
 	Missing []*Missing `protobuf:"bytes,12,rep,name=missing,proto3" json:"missing,omitempty"`
 	// Everything that is known, by time.
 	Timeline      []*TimelineEntry `protobuf:"bytes,13,rep,name=timeline,proto3" json:"timeline,omitempty"`
@@ -2436,10 +2439,10 @@ func (x *ExplainResponse) GetTimeline() []*TimelineEntry {
 	return nil
 }
 
-// TimelineEntry is one thing that happened, for a person.
+// TimelineEntry is one step, as text.
 type TimelineEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When, Unix time in nanoseconds, by the clock of where.
+	// When, Unix time in nanoseconds, by the clock of that instance.
 	TimeNs int64 `protobuf:"varint,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// Instance.
 	Where string `protobuf:"bytes,2,opt,name=where,proto3" json:"where,omitempty"`
@@ -2537,14 +2540,14 @@ func (*GetLevelRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
-// GetLevelResponse is the level and what the parts know.
+// GetLevelResponse is the level and the levels that the parts know.
 type GetLevelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The installation's level.
 	Level uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
 	// Live gateways and workers, by name.
 	Parts []*PartLevel `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
-	// Who did not answer.
+	// Instances that did not answer.
 	Missing       []*Missing `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2821,7 +2824,7 @@ func (x *EraseRequest) GetErase() *v12.Erase {
 	return nil
 }
 
-// EraseResponse is what came of it.
+// EraseResponse is the outcome of an erasure.
 type EraseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Committed with its seq, or refused with its reason.
@@ -2867,10 +2870,10 @@ func (x *EraseResponse) GetOutcome() *v12.Outcome {
 	return nil
 }
 
-// MarkBackupRequest marks what is committed now.
+// MarkBackupRequest marks the contents of a backup.
 type MarkBackupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The watermarks when the backup was begun; empty for the present ones.
+	// The watermarks when the backup was begun; empty for the current ones.
 	Marks         []*v11.BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2913,7 +2916,7 @@ func (x *MarkBackupRequest) GetMarks() []*v11.BackupMark {
 	return nil
 }
 
-// MarkBackupResponse says what is recorded.
+// MarkBackupResponse returns the recorded marks.
 type MarkBackupResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By partition.

@@ -4,8 +4,9 @@
 // - protoc             (unknown)
 // source: runnel/admin/v1/admin.proto
 
-// What operators ask and order, of the installation as a whole. Every delivery worker answers: it asks gateways and
-// other workers over NATS, and the store. Where an answer is put together from several, it says who did not answer.
+// Operators' queries about an installation as a whole, and operators' commands to it. Every delivery worker answers: it
+// queries gateways and other workers over NATS, and the store. An answer that combines several instances lists those that
+// did not answer.
 
 package adminv1
 
@@ -51,49 +52,50 @@ const (
 //
 // AdminService is for operators only.
 type AdminServiceClient interface {
-	// GetStatus tells who is there: gateways, workers, partitions.
+	// GetStatus returns the live instances: gateways, workers, partitions.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// ListConnections gives connections on all gateways, by gateway and rising id.
+	// ListConnections returns connections on all gateways, by gateway and rising id.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
-	// GetConnection gives one connection with where it stands. NOT_FOUND when no gateway has it.
+	// GetConnection returns one connection with its position in its conversations. NOT_FOUND when no gateway has it.
 	GetConnection(ctx context.Context, in *GetConnectionRequest, opts ...grpc.CallOption) (*GetConnectionResponse, error)
 	// Disconnect closes one connection, or all of a user.
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
-	// GetUser gives a user's sessions and what was revoked.
+	// GetUser returns a user's sessions and token revocation.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
 	// RevokeUser closes all connections of a user on every gateway and refuses the tokens issued before.
 	RevokeUser(ctx context.Context, in *RevokeUserRequest, opts ...grpc.CallOption) (*RevokeUserResponse, error)
-	// ListConversations gives the conversations that a user is a member of, by rising id.
+	// ListConversations returns the conversations that a user is a member of, by rising id.
 	ListConversations(ctx context.Context, in *ListConversationsRequest, opts ...grpc.CallOption) (*ListConversationsResponse, error)
-	// GetConversation gives the state of one conversation. NOT_FOUND when it does not exist.
+	// GetConversation returns the state of one conversation. NOT_FOUND when it does not exist.
 	GetConversation(ctx context.Context, in *GetConversationRequest, opts ...grpc.CallOption) (*GetConversationResponse, error)
-	// ListMembers gives a conversation's members with their cursors, by rising user id.
+	// ListMembers returns a conversation's members with their cursors, by rising user id.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
-	// VerifyConversation checks a stretch of the log: contiguous, and every hash right. Continue after checked until head.
+	// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is correct. Continue after checked
+	// until head.
 	VerifyConversation(ctx context.Context, in *VerifyConversationRequest, opts ...grpc.CallOption) (*VerifyConversationResponse, error)
-	// ListPartitions gives every partition with its owner and lag.
+	// ListPartitions returns every partition with its owner and lag.
 	ListPartitions(ctx context.Context, in *ListPartitionsRequest, opts ...grpc.CallOption) (*ListPartitionsResponse, error)
-	// MovePartition has a partition handed to another worker. NOT_FOUND when the worker is not live.
+	// MovePartition hands a partition over to another worker. NOT_FOUND when the worker is not live.
 	MovePartition(ctx context.Context, in *MovePartitionRequest, opts ...grpc.CallOption) (*MovePartitionResponse, error)
-	// ListDeadLetters gives commands that were put aside, by rising id.
+	// ListDeadLetters returns dead letters, by rising id.
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
-	// GetDeadLetter gives one, with the command in it when it can be decoded.
+	// GetDeadLetter returns one dead letter, with its command if that can be decoded.
 	GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error)
 	// RetryDeadLetter sends the command again, and drops the dead letter when it is committed. FAILED_PRECONDITION when the
-	// payload is no command.
+	// payload is not a command.
 	RetryDeadLetter(ctx context.Context, in *RetryDeadLetterRequest, opts ...grpc.CallOption) (*RetryDeadLetterResponse, error)
-	// DropDeadLetter forgets one, for good.
+	// DropDeadLetter deletes a dead letter permanently.
 	DropDeadLetter(ctx context.Context, in *DropDeadLetterRequest, opts ...grpc.CallOption) (*DropDeadLetterResponse, error)
-	// Explain tells why a user did or did not get an event. NOT_FOUND when the conversation does not exist.
+	// Explain returns why a user did or did not get an event. NOT_FOUND when the conversation does not exist.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
-	// GetLevel returns the installation's protocol level, and what its parts know.
+	// GetLevel returns the installation's protocol level, and the levels that its parts know.
 	GetLevel(ctx context.Context, in *GetLevelRequest, opts ...grpc.CallOption) (*GetLevelResponse, error)
 	// RaiseLevel raises the installation's protocol level; it never falls. FAILED_PRECONDITION when a part that is live does not
 	// know the level, or did not answer.
 	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error)
-	// Erase erases content of one conversation, for good. Call it again with the same command id when it fails.
+	// Erase erases content of one conversation permanently. If it fails, call it again with the same command id.
 	Erase(ctx context.Context, in *EraseRequest, opts ...grpc.CallOption) (*EraseResponse, error)
-	// MarkBackup records that a backup holds all that is committed now.
+	// MarkBackup records that a backup contains everything that is committed now.
 	MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error)
 }
 
@@ -321,49 +323,50 @@ func (c *adminServiceClient) MarkBackup(ctx context.Context, in *MarkBackupReque
 //
 // AdminService is for operators only.
 type AdminServiceServer interface {
-	// GetStatus tells who is there: gateways, workers, partitions.
+	// GetStatus returns the live instances: gateways, workers, partitions.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// ListConnections gives connections on all gateways, by gateway and rising id.
+	// ListConnections returns connections on all gateways, by gateway and rising id.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
-	// GetConnection gives one connection with where it stands. NOT_FOUND when no gateway has it.
+	// GetConnection returns one connection with its position in its conversations. NOT_FOUND when no gateway has it.
 	GetConnection(context.Context, *GetConnectionRequest) (*GetConnectionResponse, error)
 	// Disconnect closes one connection, or all of a user.
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
-	// GetUser gives a user's sessions and what was revoked.
+	// GetUser returns a user's sessions and token revocation.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// RevokeUser closes all connections of a user on every gateway and refuses the tokens issued before.
 	RevokeUser(context.Context, *RevokeUserRequest) (*RevokeUserResponse, error)
-	// ListConversations gives the conversations that a user is a member of, by rising id.
+	// ListConversations returns the conversations that a user is a member of, by rising id.
 	ListConversations(context.Context, *ListConversationsRequest) (*ListConversationsResponse, error)
-	// GetConversation gives the state of one conversation. NOT_FOUND when it does not exist.
+	// GetConversation returns the state of one conversation. NOT_FOUND when it does not exist.
 	GetConversation(context.Context, *GetConversationRequest) (*GetConversationResponse, error)
-	// ListMembers gives a conversation's members with their cursors, by rising user id.
+	// ListMembers returns a conversation's members with their cursors, by rising user id.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
-	// VerifyConversation checks a stretch of the log: contiguous, and every hash right. Continue after checked until head.
+	// VerifyConversation checks a stretch of the log: that it is contiguous and every hash is correct. Continue after checked
+	// until head.
 	VerifyConversation(context.Context, *VerifyConversationRequest) (*VerifyConversationResponse, error)
-	// ListPartitions gives every partition with its owner and lag.
+	// ListPartitions returns every partition with its owner and lag.
 	ListPartitions(context.Context, *ListPartitionsRequest) (*ListPartitionsResponse, error)
-	// MovePartition has a partition handed to another worker. NOT_FOUND when the worker is not live.
+	// MovePartition hands a partition over to another worker. NOT_FOUND when the worker is not live.
 	MovePartition(context.Context, *MovePartitionRequest) (*MovePartitionResponse, error)
-	// ListDeadLetters gives commands that were put aside, by rising id.
+	// ListDeadLetters returns dead letters, by rising id.
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
-	// GetDeadLetter gives one, with the command in it when it can be decoded.
+	// GetDeadLetter returns one dead letter, with its command if that can be decoded.
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error)
 	// RetryDeadLetter sends the command again, and drops the dead letter when it is committed. FAILED_PRECONDITION when the
-	// payload is no command.
+	// payload is not a command.
 	RetryDeadLetter(context.Context, *RetryDeadLetterRequest) (*RetryDeadLetterResponse, error)
-	// DropDeadLetter forgets one, for good.
+	// DropDeadLetter deletes a dead letter permanently.
 	DropDeadLetter(context.Context, *DropDeadLetterRequest) (*DropDeadLetterResponse, error)
-	// Explain tells why a user did or did not get an event. NOT_FOUND when the conversation does not exist.
+	// Explain returns why a user did or did not get an event. NOT_FOUND when the conversation does not exist.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
-	// GetLevel returns the installation's protocol level, and what its parts know.
+	// GetLevel returns the installation's protocol level, and the levels that its parts know.
 	GetLevel(context.Context, *GetLevelRequest) (*GetLevelResponse, error)
 	// RaiseLevel raises the installation's protocol level; it never falls. FAILED_PRECONDITION when a part that is live does not
 	// know the level, or did not answer.
 	RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error)
-	// Erase erases content of one conversation, for good. Call it again with the same command id when it fails.
+	// Erase erases content of one conversation permanently. If it fails, call it again with the same command id.
 	Erase(context.Context, *EraseRequest) (*EraseResponse, error)
-	// MarkBackup records that a backup holds all that is committed now.
+	// MarkBackup records that a backup contains everything that is committed now.
 	MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runnel/broker/v1/broker.proto
 
-// What travels on NATS between gateways and delivery workers. Subjects and stream settings are in the package broker.
+// Messages on NATS between gateways and delivery workers. Subjects and stream settings are in package broker.
 
 package brokerv1
 
@@ -24,12 +24,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Command is one entry of a partition's stream IN_<p>: what a user asked for, with everything apply may not make up itself.
+// Command is one entry of a partition's stream IN_<p>: a user's command, with every input that apply must not generate
+// itself.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation it is meant for; decides the partition.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Authenticated user who asked.
+	// Authenticated user who sent it.
 	Sender string `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Client-chosen id, a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,3,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
@@ -37,15 +38,16 @@ type Command struct {
 	Body []byte `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
 	// 16 to 32 random bytes from the gateway for the event's commitment.
 	Salt []byte `protobuf:"bytes,5,opt,name=salt,proto3" json:"salt,omitempty"`
-	// Inbox that the outcome is sent to: the id in result.<inbox>. Empty when nobody waits.
+	// Inbox that the outcome is sent to: the id in result.<inbox>. Empty when no one waits for it.
 	Inbox string `protobuf:"bytes,6,opt,name=inbox,proto3" json:"inbox,omitempty"`
 	// How often the client received a refusal of this command id; 0 for most. A refusal holds for its attempt and those below.
 	Attempt uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// When this gateway admitted the command, Unix time in milliseconds by its clock. The same in all its copies.
 	AdmittedMs int64 `protobuf:"varint,8,opt,name=admitted_ms,json=admittedMs,proto3" json:"admitted_ms,omitempty"`
-	// By stream time: a copy that is taken later than this is not carried out, Unix time in milliseconds; admitted_ms + 2 minutes.
+	// Deadline by stream time, Unix time in milliseconds: a copy that enters the stream later is not carried out; admitted_ms
+	// + 2 minutes.
 	NotAfterMs int64 `protobuf:"varint,9,opt,name=not_after_ms,json=notAfterMs,proto3" json:"not_after_ms,omitempty"`
-	// The protocol level that a worker needs to judge the command.
+	// The protocol level that a worker must know to decide the command.
 	Level         uint32 `protobuf:"varint,10,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -156,14 +158,15 @@ type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Committed events of one conversation in rising, contiguous seq.
 	Events []*v1.Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// The newest receipt; absent when only events are carried.
+	// The newest receipt; absent when the message contains only events.
 	Receipt *v1.Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
-	// W3C trace contexts of the events, by index; an empty string for an event that is not sampled, the list empty when none is.
+	// W3C trace contexts of the events, by index; an empty string for an event that is not sampled, and an empty list when
+	// none is.
 	Traceparents []string `protobuf:"bytes,3,rep,name=traceparents,proto3" json:"traceparents,omitempty"`
-	// Worker that committed the events, by its name in leases; for explaining what became of an event when the worker is gone.
+	// Worker that committed the events, by its name in leases; used to explain an event after the worker is gone.
 	Worker string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
-	// When it had the answer to the commit, Unix time in nanoseconds by the worker's clock; 0 for events published again after a
-	// takeover.
+	// When that worker received the answer to the commit, Unix time in nanoseconds by its clock; 0 for events republished
+	// after a takeover.
 	CommittedNs   int64 `protobuf:"varint,5,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,7 +237,7 @@ func (x *Live) GetCommittedNs() int64 {
 	return 0
 }
 
-// Results is published on result.<inbox>: outcomes of commands that came in through that inbox.
+// Results is published on result.<inbox>: outcomes of commands that were submitted through that inbox.
 type Results struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The outcomes, in stream order.
@@ -280,8 +283,9 @@ func (x *Results) GetResults() []*Result {
 	return nil
 }
 
-// Revoked is published on revoked after the store holds it: gateways close the user's connections and refuse the tokens
-// issued before. It may be lost; gateways also ask the store when a client connects, and every few seconds.
+// Revoked is published on revoked after the store has it: gateways close the user's connections and refuse the tokens
+// issued before. It may be lost; gateways also read revocations from the store when a client connects, and every few
+// seconds.
 type Revoked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
@@ -336,17 +340,17 @@ func (x *Revoked) GetBeforeMs() int64 {
 	return 0
 }
 
-// Alive is published on ops.alive by every gateway and worker, every few seconds and whenever it is asked for, so that an
-// answer put together from all of them can say who is missing.
+// Alive is published on ops.alive by every gateway and worker, every few seconds and on request, so that an answer that
+// combines all instances can list those that are missing.
 type Alive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the instance, new with every start.
 	Instance string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// "gateway" or "delivery".
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// Since when, Unix time in milliseconds.
+	// When it started, Unix time in milliseconds.
 	StartedMs int64 `protobuf:"varint,3,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	// It is being stopped: do not wait for it any more.
+	// It is being stopped: do not wait for its answer any more.
 	Leaving bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	// The highest protocol level that it knows.
 	Level         uint32 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
@@ -419,15 +423,15 @@ func (x *Alive) GetLevel() uint32 {
 	return 0
 }
 
-// Result is one outcome, addressed to the sender it belongs to.
+// Result is one outcome, addressed to the sender of the command.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User who sent the command; with conversation and command id it identifies the command.
 	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
-	// What became of it.
+	// The outcome of the command.
 	Outcome *v1.Outcome `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Salt of the command that is answered: it tells copies of a command with different bodies apart. An answer to one must
-	// not be taken for the answer to the other.
+	// Salt of the answered command: it distinguishes copies of a command with different bodies. The answer to one copy must
+	// not be used as the answer to another.
 	Salt          []byte `protobuf:"bytes,3,opt,name=salt,proto3" json:"salt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -484,7 +488,7 @@ func (x *Result) GetSalt() []byte {
 	return nil
 }
 
-// Acks is published on ack.<p> by gateways: how far members got, newest values only.
+// Acks is published on ack.<p> by gateways: the newest positions that members have acknowledged.
 type Acks struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One per conversation and user.
@@ -530,16 +534,16 @@ func (x *Acks) GetAcks() []*Ack {
 	return nil
 }
 
-// Ack moves one member's cursor forward; a value below the present one changes nothing.
+// Ack moves one member's cursor forward; a value below the current one changes nothing.
 type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Member.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Received up to this seq; 0 leaves it.
+	// Received up to this seq; 0 for no change.
 	DeliveredSeq uint64 `protobuf:"varint,3,opt,name=delivered_seq,json=deliveredSeq,proto3" json:"delivered_seq,omitempty"`
-	// Read up to this seq; 0 leaves it.
+	// Read up to this seq; 0 for no change.
 	ReadSeq       uint64 `protobuf:"varint,4,opt,name=read_seq,json=readSeq,proto3" json:"read_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -603,7 +607,8 @@ func (x *Ack) GetReadSeq() uint64 {
 	return 0
 }
 
-// Joined is published on joined after a commit that made users members, so that their gateways start to listen.
+// Joined is published on joined after a commit that made users members, so that their gateways subscribe to the
+// conversation.
 type Joined struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation they are members of now.

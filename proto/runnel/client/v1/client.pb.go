@@ -30,17 +30,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where to begin with conversations that Connect.resume does not name.
+// Where conversations begin that Connect.resume does not name.
 type Start int32
 
 const (
 	// Same as START_HEAD.
 	Start_START_UNSPECIFIED Start = 0
-	// Only what happens from now on.
+	// Only events from now on.
 	Start_START_HEAD Start = 1
-	// What the user has not received on any device.
+	// Events that the user has not received on any device.
 	Start_START_DELIVERED Start = 2
-	// Everything the user may see.
+	// All events that the user may see.
 	Start_START_FIRST Start = 3
 )
 
@@ -87,7 +87,7 @@ func (Start) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_client_v1_client_proto_rawDescGZIP(), []int{0}
 }
 
-// ClientFrame is what a client says. A field that this version does not know is refused.
+// ClientFrame is a frame from a client. A field that this version does not know is refused.
 type ClientFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the client, unique among its open requests; 0 for Ack and Pong, which are not answered.
@@ -240,7 +240,7 @@ type isClientFrame_Request interface {
 }
 
 type ClientFrame_Connect struct {
-	// Authenticate; the first frame and only the first.
+	// Authenticate; must be the first frame, and only the first.
 	Connect *Connect `protobuf:"bytes,2,opt,name=connect,proto3,oneof"`
 }
 
@@ -250,7 +250,7 @@ type ClientFrame_Refresh struct {
 }
 
 type ClientFrame_Submit struct {
-	// Ask for something to happen in a conversation.
+	// Submit a command to a conversation.
 	Submit *Submit `protobuf:"bytes,4,opt,name=submit,proto3,oneof"`
 }
 
@@ -270,7 +270,7 @@ type ClientFrame_ListMembers struct {
 }
 
 type ClientFrame_Ack struct {
-	// Say how far this device has received and the user has read.
+	// Acknowledge how far this device has received and the user has read.
 	Ack *Ack `protobuf:"bytes,8,opt,name=ack,proto3,oneof"`
 }
 
@@ -280,7 +280,7 @@ type ClientFrame_Pong struct {
 }
 
 type ClientFrame_ReadMessages struct {
-	// Read messages as they are now.
+	// Read messages in their current form.
 	ReadMessages *ReadMessages `protobuf:"bytes,10,opt,name=read_messages,json=readMessages,proto3,oneof"`
 }
 
@@ -302,7 +302,7 @@ func (*ClientFrame_Pong) isClientFrame_Request() {}
 
 func (*ClientFrame_ReadMessages) isClientFrame_Request() {}
 
-// ServerFrame is what a gateway says. A client ignores what it does not know.
+// ServerFrame is a frame from a gateway. A client ignores fields that it does not know.
 type ServerFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The request it answers; 0 for a push.
@@ -330,8 +330,8 @@ type ServerFrame struct {
 	//	*ServerFrame_Forked
 	//	*ServerFrame_Messages
 	Message isServerFrame_Message `protobuf_oneof:"message"`
-	// W3C trace context, with the answer to a submit and with an event, when the command was sampled; otherwise empty. Of an
-	// answer it names the trace to look up; a receiver's own span may go on from that of an event.
+	// W3C trace context, with the answer to a submit and with an event, when the command was sampled; otherwise empty. In an
+	// answer it identifies the trace to look up; in an event, a receiver's own span may continue it.
 	Traceparent   string `protobuf:"bytes,18,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -600,12 +600,12 @@ type ServerFrame_Receipt struct {
 }
 
 type ServerFrame_Accepted struct {
-	// Push: the broker holds the command of this request; its outcome follows. Only when asked for in connect.
+	// Push: the broker holds the command of this request; its outcome follows. Only if requested in connect.
 	Accepted *Accepted `protobuf:"bytes,11,opt,name=accepted,proto3,oneof"`
 }
 
 type ServerFrame_Heartbeat struct {
-	// Push: the gateway is alive, and where conversations stand.
+	// Push: the gateway is alive, and the heads of conversations.
 	Heartbeat *Heartbeat `protobuf:"bytes,12,opt,name=heartbeat,proto3,oneof"`
 }
 
@@ -620,12 +620,12 @@ type ServerFrame_GoAway struct {
 }
 
 type ServerFrame_Hidden struct {
-	// Push: a stretch that this user may not see, because they were no member then; it stands for those events.
+	// Push: a stretch that this user may not see, because they were not a member then; it replaces those events.
 	Hidden *Hidden `protobuf:"bytes,15,opt,name=hidden,proto3,oneof"`
 }
 
 type ServerFrame_Detached struct {
-	// Push: the user is no longer a member; nothing more comes of this conversation.
+	// Push: the user is no longer a member; no more events of this conversation follow.
 	Detached *Detached `protobuf:"bytes,16,opt,name=detached,proto3,oneof"`
 }
 
@@ -635,7 +635,7 @@ type ServerFrame_Attached struct {
 }
 
 type ServerFrame_Forked struct {
-	// Push: the client's position of a conversation is not on the server's log.
+	// Push: the client's position in a conversation is not on the server's log.
 	Forked *Forked `protobuf:"bytes,19,opt,name=forked,proto3,oneof"`
 }
 
@@ -680,16 +680,16 @@ func (*ServerFrame_Forked) isServerFrame_Message() {}
 
 func (*ServerFrame_Messages) isServerFrame_Message() {}
 
-// Connect authenticates the connection and says what the client has already.
+// Connect authenticates the connection and reports the client's positions.
 type Connect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// JSON Web Token; its sub is the user id. Never logged.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// This installation of the client: 1 to 64 characters A-Z a-z 0-9 _ -.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// How far the client has each conversation; events after it are pushed. At most 500.
+	// The client's position in each conversation; events after it are pushed. At most 500.
 	Resume []*Position `protobuf:"bytes,3,rep,name=resume,proto3" json:"resume,omitempty"`
-	// Where to begin with all other conversations.
+	// Where all other conversations begin.
 	Start Start `protobuf:"varint,4,opt,name=start,proto3,enum=runnel.client.v1.Start" json:"start,omitempty"`
 	// Push Accepted for every submit.
 	Accepted bool `protobuf:"varint,5,opt,name=accepted,proto3" json:"accepted,omitempty"`
@@ -789,15 +789,15 @@ func (x *Connect) GetBodyBytes() bool {
 	return false
 }
 
-// Position is how far somebody has a conversation.
+// Position is a client's position in a conversation.
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// The last seq that is known; 0 for none.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// The first 8 bytes of the hash of the event at seq; empty when it is not known. In Connect.resume it lets the server see
-	// that the client is on another branch of the log.
+	// The first 8 bytes of the hash of the event at seq; empty when it is not known. In Connect.resume it allows the server
+	// to detect that the client is on another branch of the log.
 	Hash          []byte `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -854,20 +854,20 @@ func (x *Position) GetHash() []byte {
 	return nil
 }
 
-// Connected says that the connection is authenticated and what its rules are.
+// Connected means that the connection is authenticated, and contains its settings.
 type Connected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the connection, for operators and logs.
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// The authenticated user.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// A heartbeat comes at least this often, in milliseconds. Silence for twice as long means the connection is dead.
+	// A heartbeat comes at least this often, in milliseconds. If the connection is silent for twice as long, it is dead.
 	HeartbeatMs uint32 `protobuf:"varint,3,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	// When the token expires, Unix time in milliseconds; 0 for never.
 	TokenExpiresMs int64 `protobuf:"varint,4,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
 	// The gateway's clock, Unix time in milliseconds.
 	ServerTimeMs int64 `protobuf:"varint,5,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
-	// Largest WebSocket message the gateway takes from now on, in bytes.
+	// Largest WebSocket message that the gateway accepts from now on, in bytes.
 	MaxFrameBytes uint32 `protobuf:"varint,6,opt,name=max_frame_bytes,json=maxFrameBytes,proto3" json:"max_frame_bytes,omitempty"`
 	// The user's conversations, by id; at most 500.
 	Conversations []*Conversation `protobuf:"bytes,7,rep,name=conversations,proto3" json:"conversations,omitempty"`
@@ -1127,7 +1127,7 @@ func (x *Refresh) GetToken() string {
 	return ""
 }
 
-// Refreshed says that the new token is in force.
+// Refreshed means that the new token is in force.
 type Refreshed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it expires, Unix time in milliseconds; 0 for never.
@@ -1185,7 +1185,7 @@ type Submit struct {
 	// What to do.
 	Body *v1.Body `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
 	// W3C trace context of the client's own span, for example 00-<32 hex digits>-<16 hex digits>-01; may be empty. The
-	// gateway goes on with the trace when it trusts clients to ask for that, and begins one of its own otherwise.
+	// gateway continues the trace if it accepts traces of clients, and otherwise begins its own.
 	Traceparent string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// 0. Raised by one each time an outcome of this command id with an error other than UNAVAILABLE was received and the client
 	// sends the command again. A refusal is final for its attempt: no copy of that attempt is committed after it.
@@ -1259,8 +1259,8 @@ func (x *Submit) GetAttempt() uint32 {
 	return 0
 }
 
-// Accepted says that the broker holds the command. It is no promise that it will be committed. When the outcome is there
-// just as fast, it may come after it.
+// Accepted means that the broker holds the command. It is not a promise that the command will be committed. It may arrive
+// after the outcome, if that is as fast.
 type Accepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the submit request.
@@ -1391,7 +1391,7 @@ func (x *Read) GetBackward() bool {
 // Page is a stretch of a log.
 type Page struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The events, in the order asked for.
+	// The events, in the requested order.
 	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// Stretches within this page that the user may not see.
 	Hidden []*v1.Range `protobuf:"bytes,2,rep,name=hidden,proto3" json:"hidden,omitempty"`
@@ -1690,7 +1690,7 @@ func (x *Members) GetMore() bool {
 	return false
 }
 
-// Ack says how far, cumulatively: everything up to a seq.
+// Ack reports how far events were received or read, cumulatively: everything up to a seq.
 type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1000.
@@ -1741,9 +1741,9 @@ type AckPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// This device has received every event up to this seq; 0 leaves it.
+	// This device has received every event up to this seq; 0 for no change.
 	Delivered uint64 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
-	// The user has read every event up to this seq; 0 leaves it.
+	// The user has read every event up to this seq; 0 for no change.
 	Read          uint64 `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1800,10 +1800,10 @@ func (x *AckPosition) GetRead() uint64 {
 	return 0
 }
 
-// Heartbeat says that the gateway is alive. The client answers with Pong.
+// Heartbeat means that the gateway is alive. The client answers with Pong.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Heads of conversations that moved since the last heartbeat: a client that is behind one of them has lost something.
+	// Heads of conversations that moved since the last heartbeat: a client that is behind one of them has missed events.
 	Heads         []*Position `protobuf:"bytes,1,rep,name=heads,proto3" json:"heads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1975,7 +1975,7 @@ func (x *GoAway) GetReconnectDelayMs() uint32 {
 	return 0
 }
 
-// Hidden stands in a connection's stream of events for those the user may not see.
+// Hidden replaces events that the user may not see in a connection's stream of events.
 type Hidden struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2039,7 +2039,7 @@ func (x *Hidden) GetLast() uint64 {
 	return 0
 }
 
-// Detached says that the user stopped being a member.
+// Detached means that the user is no longer a member.
 type Detached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2095,7 +2095,7 @@ func (x *Detached) GetLast() uint64 {
 	return 0
 }
 
-// Attached says that events of this conversation will be pushed from now on.
+// Attached means that events of this conversation will be pushed from now on.
 type Attached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The conversation.
@@ -2149,15 +2149,15 @@ type Event struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Place in the conversation's log: 1, 2, 3 ... without a hole.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// When the broker took the command, Unix time in milliseconds. Does not decide order; seq does.
+	// When the broker accepted the command, Unix time in milliseconds. Does not decide order; seq does.
 	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// User id of the sender.
 	Sender string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Id of the command it came of: a UUIDv7 in canonical lower-case form.
+	// Id of the command that caused it: a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What it is about; set even when the body was erased.
+	// What the event is about; set even when the body was erased.
 	Kind v1.EventKind `protobuf:"varint,6,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
-	// What was done. Absent when it was erased; without an action when it is newer than the reader.
+	// The body. Absent when it was erased; without an action when its kind is newer than the reader.
 	Body *v1.Body `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
 	// 16 to 32 random bytes that salt the commitment to the body. Empty when the body was erased.
 	Salt []byte `protobuf:"bytes,8,opt,name=salt,proto3" json:"salt,omitempty"`
@@ -2167,7 +2167,7 @@ type Event struct {
 	PrevHash []byte `protobuf:"bytes,10,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
 	// Hash of this event's header, 32 bytes.
 	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
-	// How commitment and hash are made; 2 today.
+	// How commitment and hash are computed; currently 2.
 	Format uint32 `protobuf:"varint,12,opt,name=format,proto3" json:"format,omitempty"`
 	// Empty, or an encoded runnel.conversation.v1.Targets.
 	HeaderExtra []byte `protobuf:"bytes,13,opt,name=header_extra,json=headerExtra,proto3" json:"header_extra,omitempty"`
@@ -2317,7 +2317,8 @@ func (x *Event) GetKindNumber() uint32 {
 	return 0
 }
 
-// ReadMessages asks for messages as they are now: with their edits, reactions and number of answers. Only members may.
+// ReadMessages asks for messages in their current form: with their edits, reactions and number of replies. Only members
+// may.
 type ReadMessages struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2399,12 +2400,12 @@ func (x *ReadMessages) GetBackward() bool {
 	return false
 }
 
-// Messages is a page of messages, all as of one moment.
+// Messages is a page of messages, all from one snapshot.
 type Messages struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order asked for.
+	// In the requested order.
 	Messages []*MessageView `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
-	// The conversation's newest seq at that moment: events above it change what is here.
+	// The conversation's newest seq in that snapshot: events above it may change these messages.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
 	// There is more in this direction: continue after (or before) the seq of the last message.
 	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
@@ -2463,7 +2464,7 @@ func (x *Messages) GetMore() bool {
 	return false
 }
 
-// MessageView is a message as it is now.
+// MessageView is a message in its current form.
 type MessageView struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message.
@@ -2484,9 +2485,9 @@ type MessageView struct {
 	Erased bool `protobuf:"varint,8,opt,name=erased,proto3" json:"erased,omitempty"`
 	// Reactions, most frequent first, at most 50.
 	Reactions []*ReactionSummary `protobuf:"bytes,9,rep,name=reactions,proto3" json:"reactions,omitempty"`
-	// Number of messages that answer it.
+	// Number of replies to it.
 	Replies uint32 `protobuf:"varint,10,opt,name=replies,proto3" json:"replies,omitempty"`
-	// seq of the newest answer; 0 for none.
+	// seq of the newest reply; 0 for none.
 	LastReplySeq  uint64 `protobuf:"varint,11,opt,name=last_reply_seq,json=lastReplySeq,proto3" json:"last_reply_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2599,7 +2600,7 @@ func (x *MessageView) GetLastReplySeq() uint64 {
 	return 0
 }
 
-// ReactionSummary is how often one reaction was given to a message.
+// ReactionSummary is how many users added one reaction to a message.
 type ReactionSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reaction.
@@ -2663,9 +2664,9 @@ func (x *ReactionSummary) GetMine() bool {
 	return false
 }
 
-// Forked says that the client's position is not on the server's log: the client is beyond its end, or has another event at
-// that seq, because the server was restored from a backup or lost events. Nothing more is pushed for the conversation on this
-// connection. The client finds the last event that both have by reading, drops what follows it, tells the program, and
+// Forked means that the client's position is not on the server's log: the client is beyond its end, or has another event at
+// that seq, because the server was restored from a backup or lost events. No more events of the conversation are pushed on
+// this connection. The client finds the last common event by reading, drops the events after it, notifies the program, and
 // resumes from there with a new connection or by reading.
 type Forked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2673,7 +2674,7 @@ type Forked struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// The server's newest seq.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
-	// The position that the client gave.
+	// The position that the client reported.
 	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runnel/conversation/v1/conversation.proto
 
-// The words every part of Runnel shares: what a conversation is, what can be asked of it (a command's body) and what
+// The types that every part of Runnel shares: what a conversation is, what a user can ask of it (a command's body) and what
 // happened in it (an event). Everything here may be stored or hashed, so fields are only ever added.
 
 package conversationv1
@@ -97,13 +97,13 @@ const (
 	EventKind_EVENT_KIND_MEMBER_REMOVED EventKind = 4
 	// A member left.
 	EventKind_EVENT_KIND_MEMBER_LEFT EventKind = 5
-	// The conversation got another name.
+	// The conversation was renamed.
 	EventKind_EVENT_KIND_RENAMED EventKind = 6
-	// A message got another content.
+	// The content of a message was changed.
 	EventKind_EVENT_KIND_EDITED EventKind = 7
 	// A message was deleted for everyone.
 	EventKind_EVENT_KIND_DELETED EventKind = 8
-	// A member reacted to a message, or took a reaction back.
+	// A member added a reaction to a message, or removed one.
 	EventKind_EVENT_KIND_REACTED EventKind = 9
 	// Content was erased from the log.
 	EventKind_EVENT_KIND_ERASED EventKind = 10
@@ -166,7 +166,7 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{1}
 }
 
-// Why a request was refused. The catalogue with its meaning for a client is in the package errcode.
+// Why a request was refused. The catalogue with their meaning for clients is in package errcode.
 type ErrorCode int32
 
 const (
@@ -174,29 +174,29 @@ const (
 	ErrorCode_ERROR_CODE_UNSPECIFIED ErrorCode = 0
 	// A field breaks its rule; Error.field names it.
 	ErrorCode_ERROR_CODE_INVALID ErrorCode = 1
-	// The conversation does not exist, or the user is no member of it: deliberately the same answer.
+	// The conversation does not exist, or the user is not a member of it: deliberately the same answer.
 	ErrorCode_ERROR_CODE_NOT_FOUND ErrorCode = 2
 	// A member, but not allowed to do this.
 	ErrorCode_ERROR_CODE_FORBIDDEN ErrorCode = 3
-	// What was to be created is there already.
+	// The object to be created already exists.
 	ErrorCode_ERROR_CODE_ALREADY_EXISTS ErrorCode = 4
 	// The command id was used before with another body.
 	ErrorCode_ERROR_CODE_IDEMPOTENCY_CONFLICT ErrorCode = 5
-	// The state does not allow it, for example adding somebody who is a member already.
+	// The state does not allow it, for example adding a user who already is a member.
 	ErrorCode_ERROR_CODE_CONFLICT ErrorCode = 6
 	// A limit of the conversation is reached, for example its number of members.
 	ErrorCode_ERROR_CODE_LIMIT ErrorCode = 7
 	// Too many requests; try again after Error.retry_after_ms.
 	ErrorCode_ERROR_CODE_RATE_LIMITED ErrorCode = 8
-	// A part behind the gateway is away; the outcome is unknown, try again with the same command id.
+	// A part behind the gateway is unavailable; the outcome is unknown, try again with the same command id.
 	ErrorCode_ERROR_CODE_UNAVAILABLE ErrorCode = 9
 	// The token is missing, forged, expired or not meant for this service.
 	ErrorCode_ERROR_CODE_UNAUTHENTICATED ErrorCode = 10
-	// The command failed again and again and was put aside for an operator.
+	// The command failed repeatedly and is kept for an operator as a dead letter.
 	ErrorCode_ERROR_CODE_DEAD_LETTERED ErrorCode = 11
 	// A defect of the server.
 	ErrorCode_ERROR_CODE_INTERNAL ErrorCode = 12
-	// The frame does not fit the connection's state, for example a second connect.
+	// The frame does not fit the state of the connection, for example a second connect.
 	ErrorCode_ERROR_CODE_PROTOCOL ErrorCode = 13
 )
 
@@ -263,16 +263,17 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{2}
 }
 
-// Body says what to do (in a command) and what was done (in the event that came of it). The gateway that admits a command
-// encodes its body once, canonically; from then on the bytes are stored, hashed and forwarded unchanged, and decoded only to
-// be understood. A part that meets a field or an action that is newer than itself keeps the bytes.
+// Body is the action of a command, and of the event that it causes. The gateway that admits a command encodes its body
+// once, canonically; from then on the bytes are stored, hashed and forwarded unchanged, and decoded only to be interpreted.
+// A part that meets a field or an action that is newer than itself keeps the bytes.
 //
-// Canonical: fields by rising number, at every depth; fields at their implicit default left out; maps sorted by key; repeated
-// scalars packed; no field twice and none that the gateway does not know; text valid UTF-8. Floats and groups are not used.
+// Canonical: fields by rising number, at every depth; fields at their implicit default left out; maps sorted by key;
+// repeated scalars packed; no field twice and none that the gateway does not know; text valid UTF-8. Floats and groups are
+// not used.
 type Body struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one is set. Its number is the EventKind of the event that comes of it. Actions have the numbers 1 to 999, fields
-	// beside the action 1000 and up. No number is ever used again.
+	// Exactly one is set. Its number is the EventKind of the event that it causes. Actions have the numbers 1 to 999, fields
+	// beside the action 1000 and up. No number is ever reused.
 	//
 	// Types that are valid to be assigned to Action:
 	//
@@ -443,17 +444,17 @@ type Body_RemoveMember struct {
 }
 
 type Body_Leave struct {
-	// Leave the conversation oneself.
+	// The sender leaves the conversation.
 	Leave *Leave `protobuf:"bytes,5,opt,name=leave,proto3,oneof"`
 }
 
 type Body_Rename struct {
-	// Give the conversation another name.
+	// Rename the conversation.
 	Rename *Rename `protobuf:"bytes,6,opt,name=rename,proto3,oneof"`
 }
 
 type Body_Edit struct {
-	// Give a message another content.
+	// Change the content of a message.
 	Edit *Edit `protobuf:"bytes,7,opt,name=edit,proto3,oneof"`
 }
 
@@ -463,7 +464,7 @@ type Body_Delete struct {
 }
 
 type Body_React struct {
-	// React to a message, or take a reaction back.
+	// Add a reaction to a message, or remove one.
 	React *React `protobuf:"bytes,9,opt,name=react,proto3,oneof"`
 }
 
@@ -492,7 +493,7 @@ func (*Body_React) isBody_Action() {}
 
 func (*Body_Erase) isBody_Action() {}
 
-// Create makes a conversation; the sender becomes a member of it.
+// Create creates a conversation; the sender becomes a member of it.
 type Create struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// KIND_DIRECT or KIND_GROUP.
@@ -556,13 +557,13 @@ func (x *Create) GetMembers() []string {
 	return nil
 }
 
-// Message is what a person or program wrote.
+// Message is a message that a person or program wrote.
 type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Plain text, valid UTF-8, 1 to 8192 bytes, stored as it came. The only control characters allowed are tab, line feed and, from
 	// protocol level 2 on, carriage return. May be empty when metadata is set.
 	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
-	// seq of the message this one answers; 0 when it answers none. Must be below the event's own seq.
+	// seq of the message that this one replies to; 0 for none. Must be below the event's own seq.
 	ReplyTo uint64 `protobuf:"varint,2,opt,name=reply_to,json=replyTo,proto3" json:"reply_to,omitempty"`
 	// Free attributes for applications: at most 16, keys of 1 to 64 characters A-Z a-z 0-9 _ . -, values up to 1024 bytes of UTF-8.
 	Metadata      map[string]string `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -667,7 +668,7 @@ func (x *AddMembers) GetMembers() []string {
 	return nil
 }
 
-// RemoveMember takes one user out of a group. Only the group's owner may.
+// RemoveMember removes one user from a group. Only the group's owner may.
 type RemoveMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User id of the member to remove; not the sender (that is Leave).
@@ -713,7 +714,7 @@ func (x *RemoveMember) GetMember() string {
 	return ""
 }
 
-// Leave takes the sender out of a group.
+// Leave removes the sender from a group.
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -750,7 +751,7 @@ func (*Leave) Descriptor() ([]byte, []int) {
 	return file_runnel_conversation_v1_conversation_proto_rawDescGZIP(), []int{5}
 }
 
-// Rename gives a group another name.
+// Rename changes the name of a group.
 type Rename struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new name, 1 to 256 bytes of UTF-8 without control characters.
@@ -796,7 +797,7 @@ func (x *Rename) GetName() string {
 	return ""
 }
 
-// Edit replaces the content of a message. Only its sender may. What the message answers stays as it was.
+// Edit replaces the content of a message. Only its sender may. The message that it replies to does not change.
 type Edit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message; not that of an edit of it.
@@ -860,8 +861,8 @@ func (x *Edit) GetMetadata() map[string]string {
 	return nil
 }
 
-// Delete deletes a message for everyone: its content and that of its edits is erased from the store. Its sender may, and
-// the owner of the group.
+// Delete deletes a message for everyone: its content and that of its edits is erased from the store. Only its sender and
+// the owner of the group may.
 type Delete struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message; not that of an edit of it.
@@ -907,14 +908,14 @@ func (x *Delete) GetTarget() uint64 {
 	return 0
 }
 
-// React adds a reaction of the sender to a message, or takes it back.
+// React adds a reaction of the sender to a message, or removes it.
 type React struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the message.
 	Target uint64 `protobuf:"varint,1,opt,name=target,proto3" json:"target,omitempty"`
 	// The reaction: 1 to 64 bytes of UTF-8 without control characters or white space, usually one emoji.
 	Emoji string `protobuf:"bytes,2,opt,name=emoji,proto3" json:"emoji,omitempty"`
-	// Take the reaction back instead of adding it.
+	// Remove the reaction instead of adding it.
 	Remove        bool `protobuf:"varint,3,opt,name=remove,proto3" json:"remove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -971,8 +972,8 @@ func (x *React) GetRemove() bool {
 	return false
 }
 
-// Erase removes body and salt of events of this conversation that lie before the erase event. Exactly one field is set.
-// Events that hold no content (who joined, what was deleted) stay as they are.
+// Erase removes body and salt of events of this conversation that come before the erase event. Exactly one field is set.
+// Events that contain no content (joins, leaves, deletes) do not change.
 type Erase struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// These events; 1 to 1000, rising.
@@ -1036,7 +1037,8 @@ func (x *Erase) GetBeforeMs() int64 {
 	return 0
 }
 
-// Targets is what Event.header_extra holds: the places in the log that an event refers to. They outlive the event's body.
+// Targets is the content of Event.header_extra: the places in the log that an event refers to. They are kept when the
+// event's body is erased.
 type Targets struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The seqs, in an order that the kind defines.
@@ -1099,15 +1101,15 @@ type Event struct {
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Place in the conversation's log: 1, 2, 3 ... without a hole.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// When the broker took the command, Unix time in milliseconds. Does not decide order; seq does.
+	// When the broker accepted the command, Unix time in milliseconds. Does not decide order; seq does.
 	TimeMs int64 `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// User id of the sender.
 	Sender string `protobuf:"bytes,4,opt,name=sender,proto3" json:"sender,omitempty"`
-	// Id of the command it came of: a UUIDv7 in canonical lower-case form.
+	// Id of the command that caused it: a UUIDv7 in canonical lower-case form.
 	CommandId string `protobuf:"bytes,5,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// What it is about; set even when the body was erased.
+	// What the event is about; set even when the body was erased.
 	Kind EventKind `protobuf:"varint,6,opt,name=kind,proto3,enum=runnel.conversation.v1.EventKind" json:"kind,omitempty"`
-	// What was done: the bytes of the command's Body, unchanged. Empty when it was erased.
+	// The bytes of the command's Body, unchanged. Empty when it was erased.
 	Body []byte `protobuf:"bytes,7,opt,name=body,proto3" json:"body,omitempty"`
 	// 16 to 32 random bytes that salt the commitment to the body. Empty when the body was erased.
 	Salt []byte `protobuf:"bytes,8,opt,name=salt,proto3" json:"salt,omitempty"`
@@ -1115,9 +1117,9 @@ type Event struct {
 	Commitment []byte `protobuf:"bytes,9,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	// Hash of the event before it, 32 bytes; 32 zero bytes for seq 1.
 	PrevHash []byte `protobuf:"bytes,10,opt,name=prev_hash,json=prevHash,proto3" json:"prev_hash,omitempty"`
-	// Hash of this event's header, 32 bytes; see the package chain for the encoding.
+	// Hash of this event's header, 32 bytes; see package chain for the encoding.
 	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
-	// How commitment and hash are made; 2 today. It never falls within a conversation.
+	// How commitment and hash are computed; currently 2. It never falls within a conversation.
 	Format uint32 `protobuf:"varint,12,opt,name=format,proto3" json:"format,omitempty"`
 	// Empty, or an encoded Targets. Part of the hashed header, so it stays when the body is erased.
 	HeaderExtra   []byte `protobuf:"bytes,13,opt,name=header_extra,json=headerExtra,proto3" json:"header_extra,omitempty"`
@@ -1383,10 +1385,10 @@ func (x *Cursor) GetReadTimeMs() int64 {
 	return 0
 }
 
-// Step is one step of a falling staircase: how many members' cursors stand at this seq or beyond.
+// Step is one step of a falling staircase: how many members' cursors are at this seq or beyond.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The seq.
+	// Number of members whose cursor is at seq or beyond, including the event's sender once their own device has it.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Number of members whose cursor is at seq or beyond, the event's sender among them once their own device has it.
 	Members       uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
@@ -1438,13 +1440,13 @@ func (x *Step) GetMembers() uint32 {
 	return 0
 }
 
-// Receipt tells the members of a conversation how far it was delivered and read. It replaces the receipt before it.
-// "Delivered k of n" for the event seq: k is members of the first step, in falling order, whose seq is not below it.
+// Receipt reports to the members of a conversation how far it was delivered and read. It replaces the previous receipt.
+// "Delivered k of n" for the event seq: k is the members of the last step, in falling order, whose seq is not below it.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Number of members when it was taken.
+	// Number of members at the time of the receipt.
 	Members uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
 	// Delivered cursors, highest seq first, at most 32 steps.
 	Delivered []*Step `protobuf:"bytes,3,rep,name=delivered,proto3" json:"delivered,omitempty"`
@@ -1521,16 +1523,16 @@ func (x *Receipt) GetVersion() int64 {
 	return 0
 }
 
-// Error is the one form in which anything is refused.
+// Error is the only form of a refusal.
 type Error struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What kind of refusal; a program decides by it.
+	// The kind of refusal; programs decide by it.
 	Code ErrorCode `protobuf:"varint,1,opt,name=code,proto3,enum=runnel.conversation.v1.ErrorCode" json:"code,omitempty"`
-	// For a person: what is wrong and what to do next. Never carries content of messages or tokens.
+	// Text for a person: what is wrong and what to do next. Never contains content of messages or tokens.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	// Path of the offending field, for example "submit.body.message.text"; empty when no single field is to blame.
+	// Path of the invalid field, for example "submit.body.message.text"; empty when no single field is the cause.
 	Field string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
-	// Milliseconds to wait before another try; 0 when waiting does not help or any time will do.
+	// Milliseconds to wait before another try; 0 when waiting does not help or is not needed.
 	RetryAfterMs  uint32 `protobuf:"varint,4,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1594,19 +1596,19 @@ func (x *Error) GetRetryAfterMs() uint32 {
 	return 0
 }
 
-// Outcome is what became of a command: exactly one of committed or refused. An error whose code is UNAVAILABLE means that the
-// outcome is not known: it is no refusal.
+// Outcome is the result of a command: exactly one of committed or refused. An error with the code UNAVAILABLE means that
+// the outcome is not known: it is not a refusal.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation of the command. For a create, the id of the new conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Id of the command.
 	CommandId string `protobuf:"bytes,2,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
-	// seq of the event that came of it; 0 when refused.
+	// seq of the event that it caused; 0 when refused.
 	Seq uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Time of that event, Unix time in milliseconds; 0 when refused.
 	TimeMs int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// True when the command had been committed before and this is the first outcome again.
+	// True when the command had been committed before; this is its first outcome again.
 	Repeated bool `protobuf:"varint,5,opt,name=repeated,proto3" json:"repeated,omitempty"`
 	// Why it was refused; absent when it was committed.
 	Error         *Error `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`

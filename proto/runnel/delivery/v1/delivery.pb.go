@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runnel/delivery/v1/delivery.proto
 
-// What internal services call to act in conversations on a user's behalf.
+// Calls with which internal services act in conversations on a user's behalf.
 
 package deliveryv1
 
@@ -27,7 +27,7 @@ const (
 // SubmitRequest is a command of a user, sent by a service.
 type SubmitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User on whose behalf; must be a member, as if they had sent it.
+	// User on whose behalf the command is sent; must be a member, as if they had sent it.
 	Sender string `protobuf:"bytes,1,opt,name=sender,proto3" json:"sender,omitempty"`
 	// Conversation; empty exactly when the body is create.
 	ConversationId string `protobuf:"bytes,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
@@ -180,7 +180,7 @@ func (*ListPartitionsRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_delivery_v1_delivery_proto_rawDescGZIP(), []int{2}
 }
 
-// ListPartitionsResponse tells what this worker owns.
+// ListPartitionsResponse lists the partitions of this worker.
 type ListPartitionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The worker's name in leases.
@@ -240,11 +240,11 @@ type Partition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The last stream sequence that is committed.
+	// The last committed stream sequence.
 	Watermark uint64 `protobuf:"varint,2,opt,name=watermark,proto3" json:"watermark,omitempty"`
-	// The stream's last sequence when it was last looked at; the difference is the lag, in commands.
+	// The stream's last sequence when last measured; the difference is the lag, in commands.
 	StreamLast uint64 `protobuf:"varint,3,opt,name=stream_last,json=streamLast,proto3" json:"stream_last,omitempty"`
-	// "running", "starting", or "stopped: " and why.
+	// "running", "starting", or "stopped: " and the reason.
 	State         string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,23 +363,23 @@ func (x *ExplainRequest) GetSeq() uint64 {
 	return 0
 }
 
-// ExplainResponse is what the worker remembers. Memory is bounded: nothing can be concluded from silence about a time
-// before remembers_since_ms.
+// ExplainResponse contains the worker's records. Memory is bounded: before remembers_since_ms, a missing record proves
+// nothing.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The worker's name in leases.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	// Commits are remembered since this time, Unix time in milliseconds; never before the worker's start.
+	// Commits are recorded since this time, Unix time in milliseconds; never before the worker's start.
 	RemembersSinceMs int64 `protobuf:"varint,2,opt,name=remembers_since_ms,json=remembersSinceMs,proto3" json:"remembers_since_ms,omitempty"`
-	// The commit, when this worker made it and remembers.
+	// The commit, if this worker made it and still has the record.
 	Commit *Commit `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
 	// Conversation's partition.
 	Partition uint32 `protobuf:"varint,4,opt,name=partition,proto3" json:"partition,omitempty"`
 	// This worker owns the partition now.
 	Owner bool `protobuf:"varint,5,opt,name=owner,proto3" json:"owner,omitempty"`
-	// When the event was told again after a takeover or a lost connection, Unix time in nanoseconds; 0 for not.
+	// When the event was republished after a takeover or a lost connection, Unix time in nanoseconds; 0 if it was not.
 	RepublishedNs int64 `protobuf:"varint,6,opt,name=republished_ns,json=republishedNs,proto3" json:"republished_ns,omitempty"`
-	// Cursor of each member that the worker has in memory, when it owns the partition.
+	// Cursor of each member that the worker has in memory, if it owns the partition.
 	Cursors       []*v1.Cursor `protobuf:"bytes,7,rep,name=cursors,proto3" json:"cursors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -464,18 +464,18 @@ func (x *ExplainResponse) GetCursors() []*v1.Cursor {
 	return nil
 }
 
-// Commit is one event's way through a worker.
+// Commit is the record of one event in a worker.
 type Commit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Stream sequence of its command.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// When the broker took the command, Unix time in nanoseconds.
+	// When the broker accepted the command, Unix time in nanoseconds.
 	AcceptedNs int64 `protobuf:"varint,2,opt,name=accepted_ns,json=acceptedNs,proto3" json:"accepted_ns,omitempty"`
-	// When the worker had the commit, Unix time in nanoseconds.
+	// When the worker received the answer to the commit, Unix time in nanoseconds.
 	CommittedNs int64 `protobuf:"varint,3,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
-	// When the event was handed to the broker for the gateways, Unix time in nanoseconds; 0 when that failed.
+	// When the event was published to the gateways, Unix time in nanoseconds; 0 when that failed.
 	PublishedNs int64 `protobuf:"varint,4,opt,name=published_ns,json=publishedNs,proto3" json:"published_ns,omitempty"`
-	// Commands in its batch.
+	// Number of commands in its batch.
 	Batch uint32 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
 	// W3C trace context when it was sampled.
 	Traceparent   string `protobuf:"bytes,6,opt,name=traceparent,proto3" json:"traceparent,omitempty"`

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: runnel/delivery/v1/delivery.proto
 
-// What internal services call to act in conversations on a user's behalf.
+// Calls with which internal services act in conversations on a user's behalf.
 
 package deliveryv1
 
@@ -30,14 +30,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DeliveryService takes commands from services. They go the same way as a client's: through the partition's stream, in order, once.
+// DeliveryService accepts commands from services. They are handled like a client's: through the partition's stream, in
+// order, once.
 type DeliveryServiceClient interface {
 	// Submit waits until the command is committed or refused, or the deadline passes. A passed deadline means that the
 	// outcome is unknown: call again with the same command id.
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
-	// ListPartitions tells what this worker owns and how far it is.
+	// ListPartitions returns the partitions that this worker owns, and their progress.
 	ListPartitions(ctx context.Context, in *ListPartitionsRequest, opts ...grpc.CallOption) (*ListPartitionsResponse, error)
-	// Explain tells what this worker remembers of the commit of one event.
+	// Explain returns this worker's records of the commit of one event.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
@@ -83,14 +84,15 @@ func (c *deliveryServiceClient) Explain(ctx context.Context, in *ExplainRequest,
 // All implementations must embed UnimplementedDeliveryServiceServer
 // for forward compatibility.
 //
-// DeliveryService takes commands from services. They go the same way as a client's: through the partition's stream, in order, once.
+// DeliveryService accepts commands from services. They are handled like a client's: through the partition's stream, in
+// order, once.
 type DeliveryServiceServer interface {
 	// Submit waits until the command is committed or refused, or the deadline passes. A passed deadline means that the
 	// outcome is unknown: call again with the same command id.
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
-	// ListPartitions tells what this worker owns and how far it is.
+	// ListPartitions returns the partitions that this worker owns, and their progress.
 	ListPartitions(context.Context, *ListPartitionsRequest) (*ListPartitionsResponse, error)
-	// Explain tells what this worker remembers of the commit of one event.
+	// Explain returns this worker's records of the commit of one event.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedDeliveryServiceServer()
 }

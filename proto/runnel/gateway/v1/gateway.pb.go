@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: runnel/gateway/v1/gateway.proto
 
-// What operators ask one gateway about its connections.
+// Operators' queries to one gateway about its connections.
 
 package gatewayv1
 
@@ -23,31 +23,31 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What happened.
+// The kind of a step.
 type StepKind int32
 
 const (
 	// Not set.
 	StepKind_STEP_KIND_UNSPECIFIED StepKind = 0
-	// The event came in on live.<conversation>.
+	// The event arrived on live.<conversation>.
 	StepKind_STEP_KIND_ROUTED StepKind = 1
-	// It was found missing: a later one came, or the store's head was beyond.
+	// It was found missing: a later event arrived, or the store's head was beyond it.
 	StepKind_STEP_KIND_MISSED StepKind = 2
-	// It was read from history for everybody in the room.
+	// It was read from history for all subscribers in the room.
 	StepKind_STEP_KIND_GAP_FILLED StepKind = 3
-	// It was queued to the connection, which stood right before it.
+	// It was queued to the connection, whose position was right before it.
 	StepKind_STEP_KIND_QUEUED StepKind = 4
 	// The connection was behind; the event was read from memory or history and queued.
 	StepKind_STEP_KIND_CAUGHT_UP StepKind = 5
-	// What was queued up to then was handed to the operating system.
+	// Everything queued so far was handed to the operating system.
 	StepKind_STEP_KIND_WRITTEN StepKind = 6
 	// The client acknowledged it.
 	StepKind_STEP_KIND_ACKNOWLEDGED StepKind = 7
 	// It was not acknowledged in time and is sent again.
 	StepKind_STEP_KIND_RETRIED StepKind = 8
-	// The user may not see it; the client was told of a hidden stretch.
+	// The user may not see it; the client was sent a hidden stretch.
 	StepKind_STEP_KIND_HIDDEN StepKind = 9
-	// The client said on connecting that it had it already.
+	// The client reported when it connected that it already had it.
 	StepKind_STEP_KIND_RESUMED_BEYOND StepKind = 10
 )
 
@@ -111,7 +111,7 @@ func (StepKind) EnumDescriptor() ([]byte, []int) {
 // ListConnectionsRequest asks for a page of connections.
 type ListConnectionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only this user's; empty for everybody's.
+	// Only connections of this user; empty for all users.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Only ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
@@ -238,15 +238,15 @@ type Connection struct {
 	DeviceId string `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Address of the peer as the gateway sees it, without port.
 	Remote string `protobuf:"bytes,4,opt,name=remote,proto3" json:"remote,omitempty"`
-	// Name and version of the client software as it says.
+	// Name and version of the client software, as the client reports them.
 	Client string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
 	// Subprotocol.
 	Protocol string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// Since when, Unix time in milliseconds.
+	// When it was accepted, Unix time in milliseconds.
 	SinceMs int64 `protobuf:"varint,7,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	// Bytes waiting in its send queue.
 	QueuedBytes uint64 `protobuf:"varint,8,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`
-	// Number of conversations it listens to.
+	// Number of conversations that it is subscribed to.
 	Conversations uint32 `protobuf:"varint,9,opt,name=conversations,proto3" json:"conversations,omitempty"`
 	// When its token expires, Unix time in milliseconds; 0 for never.
 	TokenExpiresMs int64 `protobuf:"varint,10,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
@@ -405,7 +405,7 @@ type GetConnectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The connection.
 	Connection *Connection `protobuf:"bytes,1,opt,name=connection,proto3" json:"connection,omitempty"`
-	// Where it stands in each of its conversations, by rising id, at most 1000.
+	// Its position in each of its conversations, by rising id, at most 1000.
 	Standings     []*Standing `protobuf:"bytes,2,rep,name=standings,proto3" json:"standings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -455,7 +455,7 @@ func (x *GetConnectionResponse) GetStandings() []*Standing {
 	return nil
 }
 
-// Standing is where a connection stands in one conversation.
+// Standing is a connection's position in one conversation.
 type Standing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -544,7 +544,7 @@ type DisconnectRequest struct {
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// all connections of one user.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Tell the client not to reconnect by itself.
+	// Ask the client not to reconnect by itself.
 	StayAway      bool `protobuf:"varint,3,opt,name=stay_away,json=stayAway,proto3" json:"stay_away,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -601,7 +601,7 @@ func (x *DisconnectRequest) GetStayAway() bool {
 	return false
 }
 
-// DisconnectResponse tells how many were closed.
+// DisconnectResponse returns how many connections were closed.
 type DisconnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number of connections closed.
@@ -650,7 +650,7 @@ func (x *DisconnectResponse) GetClosed() uint32 {
 // ExplainRequest asks about one event on its way to one user.
 type ExplainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// User who should have got it.
+	// User who should have received it.
 	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,2,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
@@ -711,26 +711,25 @@ func (x *ExplainRequest) GetSeq() uint64 {
 	return 0
 }
 
-// ExplainResponse is what the gateway remembers. Memory is bounded: remembers_since_ms says how far back it reaches, and
-// nothing can be concluded from silence about a time before.
+// ExplainResponse contains the gateway's records. Memory is bounded: remembers_since_ms is how far back it reaches; before
+// that, a missing record proves nothing.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gateway's name.
 	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// Since when the gateway runs, Unix time in milliseconds.
+	// When the gateway started, Unix time in milliseconds.
 	StartedMs int64 `protobuf:"varint,2,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	// Steps of events are remembered since this time, Unix time in milliseconds.
+	// Steps of events are recorded since this time, Unix time in milliseconds.
 	RemembersSinceMs int64 `protobuf:"varint,3,opt,name=remembers_since_ms,json=remembersSinceMs,proto3" json:"remembers_since_ms,omitempty"`
-	// Ended connections are remembered since this time, Unix time in milliseconds.
+	// Ended connections are recorded since this time, Unix time in milliseconds.
 	ConnectionsSinceMs int64 `protobuf:"varint,4,opt,name=connections_since_ms,json=connectionsSinceMs,proto3" json:"connections_since_ms,omitempty"`
-	// What happened to the event in this gateway's room of the conversation, oldest first.
+	// Steps of the event in this gateway's room of the conversation, oldest first.
 	Steps []*Step `protobuf:"bytes,5,rep,name=steps,proto3" json:"steps,omitempty"`
-	// The user's connections that were there since connections_since_ms, oldest first, at most 100, with what happened to the
-	// event on each.
+	// The user's connections since connections_since_ms, oldest first, at most 100, with the steps of the event on each.
 	Trails []*Trail `protobuf:"bytes,6,rep,name=trails,proto3" json:"trails,omitempty"`
-	// Worker that committed the event, when it came live; empty when not known.
+	// Worker that committed the event, if it arrived live; empty when not known.
 	Worker string `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
-	// When that worker had the commit, Unix time in nanoseconds; 0 when not known.
+	// When that worker received the answer to the commit, Unix time in nanoseconds; 0 when not known.
 	CommittedNs   int64 `protobuf:"varint,8,opt,name=committed_ns,json=committedNs,proto3" json:"committed_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -822,7 +821,7 @@ func (x *ExplainResponse) GetCommittedNs() int64 {
 	return 0
 }
 
-// Trail is what happened to one event on one connection.
+// Trail is the path of one event on one connection.
 type Trail struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the connection.
@@ -835,9 +834,9 @@ type Trail struct {
 	ClosedMs int64 `protobuf:"varint,4,opt,name=closed_ms,json=closedMs,proto3" json:"closed_ms,omitempty"`
 	// WebSocket close code; 0 while it lives.
 	CloseCode uint32 `protobuf:"varint,5,opt,name=close_code,json=closeCode,proto3" json:"close_code,omitempty"`
-	// Why it was closed, by the catalogue of close codes.
+	// Reason of the close, by the catalogue of close codes.
 	CloseReason string `protobuf:"bytes,6,opt,name=close_reason,json=closeReason,proto3" json:"close_reason,omitempty"`
-	// Whether it listened to the conversation when last seen, and where it stood then.
+	// Whether it was last subscribed to the conversation, and its position then.
 	Standing *Standing `protobuf:"bytes,7,opt,name=standing,proto3" json:"standing,omitempty"`
 	// Steps on this connection, oldest first, at most 100.
 	Steps         []*Step `protobuf:"bytes,8,rep,name=steps,proto3" json:"steps,omitempty"`
@@ -931,10 +930,10 @@ func (x *Trail) GetSteps() []*Step {
 	return nil
 }
 
-// Step is one thing that happened, to a stretch of events.
+// Step is one step of a stretch of events.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What.
+	// The kind.
 	Kind StepKind `protobuf:"varint,1,opt,name=kind,proto3,enum=runnel.gateway.v1.StepKind" json:"kind,omitempty"`
 	// When, Unix time in nanoseconds by the gateway's clock.
 	TimeNs int64 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
@@ -1046,13 +1045,13 @@ type GetGatewayResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, new with every start.
 	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	// Since when it runs, Unix time in milliseconds.
+	// When it started, Unix time in milliseconds.
 	StartedMs int64 `protobuf:"varint,2,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
 	// Live connections.
 	Connections uint32 `protobuf:"varint,3,opt,name=connections,proto3" json:"connections,omitempty"`
 	// Users that have one.
 	Users uint32 `protobuf:"varint,4,opt,name=users,proto3" json:"users,omitempty"`
-	// Conversations that somebody here listens to.
+	// Number of conversations with a subscription on this gateway.
 	Conversations uint32 `protobuf:"varint,5,opt,name=conversations,proto3" json:"conversations,omitempty"`
 	// Bytes waiting in send queues.
 	QueuedBytes uint64 `protobuf:"varint,6,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: runnel/gateway/v1/gateway.proto
 
-// What operators ask one gateway about its connections.
+// Operators' queries to one gateway about its connections.
 
 package gatewayv1
 
@@ -32,17 +32,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// GatewayService shows and closes the connections of one gateway.
+// GatewayService lists and closes the connections of one gateway.
 type GatewayServiceClient interface {
-	// ListConnections gives connections by rising id.
+	// ListConnections returns connections by rising id.
 	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
-	// GetConnection gives one connection with its conversations. NOT_FOUND when it is not on this gateway.
+	// GetConnection returns one connection with its conversations. NOT_FOUND when it is not on this gateway.
 	GetConnection(ctx context.Context, in *GetConnectionRequest, opts ...grpc.CallOption) (*GetConnectionResponse, error)
-	// Disconnect closes connections by id or by user and tells how many.
+	// Disconnect closes connections by id or by user and returns their number.
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
-	// Explain tells what this gateway remembers of one event and one user.
+	// Explain returns this gateway's records of one event and one user.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
-	// GetGateway tells what this gateway is and does.
+	// GetGateway describes this gateway and its load.
 	GetGateway(ctx context.Context, in *GetGatewayRequest, opts ...grpc.CallOption) (*GetGatewayResponse, error)
 }
 
@@ -108,17 +108,17 @@ func (c *gatewayServiceClient) GetGateway(ctx context.Context, in *GetGatewayReq
 // All implementations must embed UnimplementedGatewayServiceServer
 // for forward compatibility.
 //
-// GatewayService shows and closes the connections of one gateway.
+// GatewayService lists and closes the connections of one gateway.
 type GatewayServiceServer interface {
-	// ListConnections gives connections by rising id.
+	// ListConnections returns connections by rising id.
 	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
-	// GetConnection gives one connection with its conversations. NOT_FOUND when it is not on this gateway.
+	// GetConnection returns one connection with its conversations. NOT_FOUND when it is not on this gateway.
 	GetConnection(context.Context, *GetConnectionRequest) (*GetConnectionResponse, error)
-	// Disconnect closes connections by id or by user and tells how many.
+	// Disconnect closes connections by id or by user and returns their number.
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
-	// Explain tells what this gateway remembers of one event and one user.
+	// Explain returns this gateway's records of one event and one user.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
-	// GetGateway tells what this gateway is and does.
+	// GetGateway describes this gateway and its load.
 	GetGateway(context.Context, *GetGatewayRequest) (*GetGatewayResponse, error)
 	mustEmbedUnimplementedGatewayServiceServer()
 }

@@ -31,7 +31,7 @@ type Watermark struct {
 	Stream string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Stream sequence; 0 for none.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The broker's time of that message, Unix time in nanoseconds; shows a stream that lost its tail and grew again.
+	// The broker's time of that message, Unix time in nanoseconds; it reveals a stream that lost its tail and grew again.
 	TimeNs int64 `protobuf:"varint,3,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// The epoch that the position belongs to; 0 before the first append. The store assigns it.
 	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -152,7 +152,8 @@ func (x *Position) GetSequence() uint64 {
 	return 0
 }
 
-// Refusal is a command that was refused, kept for 10 minutes of stream time so that no later copy of it is committed.
+// Refusal is a command that was refused. It is kept for 10 minutes of stream time so that no later copy of the command is
+// committed.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The command.
@@ -161,9 +162,9 @@ type Refusal struct {
 	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Commitment to its salt and body, 32 bytes.
 	Commitment []byte `protobuf:"bytes,3,opt,name=commitment,proto3" json:"commitment,omitempty"`
-	// What was answered.
+	// The error that was returned.
 	Error *v1.Error `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	// When the broker took it, Unix time in milliseconds.
+	// When the broker accepted it, Unix time in milliseconds.
 	TimeMs        int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,11 +235,11 @@ func (x *Refusal) GetTimeMs() int64 {
 	return 0
 }
 
-// Effect is what an event does to rows beside its own. The kinds of events compute effects; the store carries them out in the
-// order given, in the transaction of the append, and knows no kinds.
+// Effect is a change that an event makes to rows other than its own. The kinds of events compute effects; the store carries
+// them out in the given order, in the transaction of the append, and knows no kinds.
 type Effect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Index in AppendRequest.events of the event that it comes of.
+	// Index in AppendRequest.events of the event that causes it.
 	Event uint32 `protobuf:"varint,1,opt,name=event,proto3" json:"event,omitempty"`
 	// Exactly one is set.
 	//
@@ -378,7 +379,7 @@ type isEffect_Effect interface {
 }
 
 type Effect_CreateConversation struct {
-	// Make the conversation.
+	// Create the conversation.
 	CreateConversation *CreateConversation `protobuf:"bytes,2,opt,name=create_conversation,json=createConversation,proto3,oneof"`
 }
 
@@ -433,7 +434,7 @@ func (*Effect_DropReactions) isEffect_Effect() {}
 
 func (*Effect_EraseEvents) isEffect_Effect() {}
 
-// CreateConversation makes the row of a conversation.
+// CreateConversation creates the row of a conversation.
 type CreateConversation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Kind.
@@ -479,12 +480,12 @@ func (x *CreateConversation) GetKind() v1.Kind {
 	return v1.Kind(0)
 }
 
-// SetName sets the name of a conversation, as given by the event or as it is after an erasure.
+// SetName sets the name of a conversation: the name in the event, or the one that is left after an erasure.
 type SetName struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// seq of the event that the name comes from; its sender and its time. An erased name has them too.
+	// seq of the event that set the name; its sender and its time follow. They are also set for an erased name.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Sender of that event.
 	Sender string `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"`
@@ -655,9 +656,9 @@ type MessageRow struct {
 	EditTimeMs int64 `protobuf:"varint,3,opt,name=edit_time_ms,json=editTimeMs,proto3" json:"edit_time_ms,omitempty"`
 	// seq of the event that deleted it; 0 for none.
 	DeletedSeq uint64 `protobuf:"varint,4,opt,name=deleted_seq,json=deletedSeq,proto3" json:"deleted_seq,omitempty"`
-	// Number of messages that answer it.
+	// Number of replies to it.
 	Replies uint32 `protobuf:"varint,5,opt,name=replies,proto3" json:"replies,omitempty"`
-	// seq of the newest answer.
+	// seq of the newest reply.
 	LastReplySeq  uint64 `protobuf:"varint,6,opt,name=last_reply_seq,json=lastReplySeq,proto3" json:"last_reply_seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -863,8 +864,8 @@ func (x *DropReactions) GetSeq() uint64 {
 	return 0
 }
 
-// EraseEvents removes body and salt of events of the conversation, keeps their commitment, and removes reactions that came of
-// them. Of seqs, sender and before_ms at least one is set; an event must fit all that are set.
+// EraseEvents removes body and salt of events of the conversation, keeps their commitment, and removes the reactions that
+// they added. Of seqs, sender and before_ms at least one is set; an event must match all that are set.
 type EraseEvents struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Events with these seqs.
@@ -960,9 +961,9 @@ type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its stream sequence.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Why it was put aside.
+	// Why it became a dead letter.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The stream message's payload as it came, at most the broker's message limit.
+	// The payload of the stream message, unchanged, at most the broker's message limit.
 	Payload       []byte `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1024,17 +1025,17 @@ type AppendRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition, 0 to the number of partitions - 1.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The watermark that the batch was made on; its stream, epoch and sequence must equal the stored ones.
+	// The watermark on which the batch is based; its stream, epoch and sequence must equal the stored ones.
 	Expected *Watermark `protobuf:"bytes,2,opt,name=expected,proto3" json:"expected,omitempty"`
 	// The watermark after the batch.
 	Next *Watermark `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
 	// Events, per conversation in rising seq following its stored head. May be empty (a batch of refusals).
 	Events []*v1.Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
-	// Commands put aside by this batch.
+	// Dead letters of this batch.
 	DeadLetters []*DeadLetter `protobuf:"bytes,5,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
 	// Stream sequence of each event's command, by index; rising, above expected unless an epoch begins, and at most next.
 	Sequences []uint64 `protobuf:"varint,6,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
-	// What the events do beside being stored.
+	// Changes that the events make to other rows.
 	Effects []*Effect `protobuf:"bytes,7,rep,name=effects,proto3" json:"effects,omitempty"`
 	// Commands that this batch refuses.
 	Refusals []*Refusal `protobuf:"bytes,8,rep,name=refusals,proto3" json:"refusals,omitempty"`
@@ -1138,10 +1139,10 @@ func (x *AppendRequest) GetBeginEpoch() bool {
 	return false
 }
 
-// AppendResponse says whether the batch was committed.
+// AppendResponse reports whether the batch was committed.
 type AppendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty: the batch is committed. Otherwise nothing is: these commands of the batch had been committed before.
+	// If empty, the batch is committed. Otherwise nothing is: these commands of the batch had been committed before.
 	Duplicates []*Duplicate `protobuf:"bytes,1,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
 	// The epoch of the watermark after the batch; 0 when nothing was committed.
 	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1193,12 +1194,12 @@ func (x *AppendResponse) GetEpoch() uint64 {
 	return 0
 }
 
-// Duplicate names a command that has its outcome already.
+// Duplicate names a command that was committed before.
 type Duplicate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Index in AppendRequest.events.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// The event that came of it the first time.
+	// The event that it caused the first time.
 	First         *v1.Event `protobuf:"bytes,2,opt,name=first,proto3" json:"first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1294,12 +1295,12 @@ func (x *GetWatermarkRequest) GetPartition() uint32 {
 	return 0
 }
 
-// GetWatermarkResponse tells where the partition stands.
+// GetWatermarkResponse is the watermark of a partition.
 type GetWatermarkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its watermark.
 	Watermark *Watermark `protobuf:"bytes,1,opt,name=watermark,proto3" json:"watermark,omitempty"`
-	// The watermark that the last backup holds; absent when none was ever marked.
+	// The watermark in the last backup; absent when none was ever marked.
 	Backup        *Watermark `protobuf:"bytes,2,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1349,16 +1350,16 @@ func (x *GetWatermarkResponse) GetBackup() *Watermark {
 	return nil
 }
 
-// LeaseRequest is a worker's sign of life: sent every quarter of ttl_ms or so.
+// LeaseRequest is a worker's sign of life, sent about every quarter of ttl_ms.
 type LeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The worker: unique for each start of a process.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
 	// How long its leases last from now, in milliseconds.
 	TtlMs uint32 `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	// Partitions it has stopped working on and returns.
+	// Partitions that it has stopped working on and releases.
 	Release []uint32 `protobuf:"varint,3,rep,packed,name=release,proto3" json:"release,omitempty"`
-	// The worker is stopping: claim nothing, count it out, and give back all that is listed.
+	// The worker is stopping: assign it nothing, do not count it, and release all listed partitions.
 	Stopping      bool `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1422,17 +1423,17 @@ func (x *LeaseRequest) GetStopping() bool {
 	return false
 }
 
-// LeaseResponse says which partitions are the worker's for ttl_ms from now.
+// LeaseResponse lists the partitions that the worker owns for ttl_ms from now.
 type LeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Partitions it holds, rising.
+	// Partitions that it owns, rising.
 	Held []uint32 `protobuf:"varint,1,rep,packed,name=held,proto3" json:"held,omitempty"`
-	// How many this worker should hold at most, so that all live workers share evenly to within one; it returns what is
-	// above, one by one. What is pinned here counts; what it is to hand over does not.
+	// How many partitions this worker should own at most, so that all live workers have equal shares to within one; it
+	// releases those above, one by one. Partitions pinned to it count; those that it must hand over do not.
 	Share uint32 `protobuf:"varint,2,opt,name=share,proto3" json:"share,omitempty"`
-	// Partitions among held that an operator wants elsewhere, on a worker that is live: to be given back now.
+	// Partitions among held that an operator moved to another live worker: release them now.
 	HandOver []uint32 `protobuf:"varint,3,rep,packed,name=hand_over,json=handOver,proto3" json:"hand_over,omitempty"`
-	// Partitions among held that an operator moved here: what is above the share is taken from the others first.
+	// Partitions among held that an operator moved here: partitions above the share are released from the others first.
 	Pinned        []uint32 `protobuf:"varint,4,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1542,7 +1543,7 @@ func (x *GetConversationsRequest) GetConversationIds() []string {
 	return nil
 }
 
-// GetConversationsResponse holds the state of those that exist.
+// GetConversationsResponse contains the states of those that exist.
 type GetConversationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In no particular order.
@@ -1588,7 +1589,7 @@ func (x *GetConversationsResponse) GetConversations() []*ConversationState {
 	return nil
 }
 
-// ConversationState is all that apply needs to know of a conversation.
+// ConversationState is the state of a conversation that apply needs.
 type ConversationState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id.
@@ -1603,9 +1604,9 @@ type ConversationState struct {
 	Head uint64 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
 	// Hash of the newest event.
 	HeadHash []byte `protobuf:"bytes,6,opt,name=head_hash,json=headHash,proto3" json:"head_hash,omitempty"`
-	// Present members.
+	// Current members.
 	Members []*Member `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
-	// The event that the name comes from, its sender and its time.
+	// The event that set the name, its sender and its time.
 	NameSource    *SetName `protobuf:"bytes,8,opt,name=name_source,json=nameSource,proto3" json:"name_source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1697,12 +1698,12 @@ func (x *ConversationState) GetNameSource() *SetName {
 	return nil
 }
 
-// Member is a present member.
+// Member is a current member.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// seq of the event that made the user a member this time.
 	JoinedSeq uint64 `protobuf:"varint,1,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
-	// Who, and how far they have received and read.
+	// The user, and how far they have received and read.
 	Cursor        *v1.Cursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1862,7 +1863,7 @@ func (x *CommandKey) GetCommandId() string {
 	return ""
 }
 
-// FindCommandsResponse holds the events of those that were committed.
+// FindCommandsResponse contains the events of those that were committed.
 type FindCommandsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In no particular order.
@@ -1913,7 +1914,8 @@ type ReadRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Show only what this user may see: events from joining up to and including the one that ended the membership. Empty shows all.
+	// Return only events that this user may see: from joining up to and including the one that ended the membership. Empty
+	// returns all.
 	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
 	// Rising order: only seq above this one.
 	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
@@ -2002,12 +2004,12 @@ func (x *ReadRequest) GetBackward() bool {
 // ReadResponse is a stretch of a log.
 type ReadResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order asked for, contiguous but for the hidden ranges.
+	// In the requested order, contiguous except for the hidden ranges.
 	Events []*v1.Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// Stretches inside this page, rising, that the viewer may not see. With events they cover everything from the first
 	// to the last seq of the page without a hole.
 	Hidden []*v1.Range `protobuf:"bytes,2,rep,name=hidden,proto3" json:"hidden,omitempty"`
-	// The newest seq that the viewer may see (for a present member: of the conversation).
+	// The newest seq that the viewer may see (for a current member: of the conversation).
 	Head uint64 `protobuf:"varint,3,opt,name=head,proto3" json:"head,omitempty"`
 	// There is more in this direction.
 	More bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
@@ -2494,7 +2496,7 @@ func (x *HeadsRequest) GetConversationIds() []string {
 	return nil
 }
 
-// HeadsResponse gives the heads of those that exist.
+// HeadsResponse contains the heads of those that exist.
 type HeadsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In no particular order.
@@ -2540,7 +2542,7 @@ func (x *HeadsResponse) GetHeads() []*Head {
 	return nil
 }
 
-// Head is where a conversation stands.
+// Head is the newest event of a conversation.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2655,7 +2657,7 @@ type CursorUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// The new values; each part moves forward only, its time with it.
+	// The new values; each part only moves forward, together with its time.
 	Cursor        *v1.Cursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2705,7 +2707,7 @@ func (x *CursorUpdate) GetCursor() *v1.Cursor {
 	return nil
 }
 
-// SaveCursorsResponse says that they are stored.
+// SaveCursorsResponse means that the cursors are stored.
 type SaveCursorsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2861,20 +2863,20 @@ func (x *ListDeadLettersResponse) GetMore() bool {
 	return false
 }
 
-// StoredDeadLetter is a dead letter as the store holds it.
+// StoredDeadLetter is a dead letter in the store.
 type StoredDeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "<partition>-<stream>-<sequence>", partition and sequence padded so that ids sort as their parts do.
 	DeadLetterId string `protobuf:"bytes,1,opt,name=dead_letter_id,json=deadLetterId,proto3" json:"dead_letter_id,omitempty"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Identity of the stream it came from, as in Watermark.
+	// Identity of the stream that it came from, as in Watermark.
 	Stream string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Sequence, reason and payload.
 	Letter *DeadLetter `protobuf:"bytes,4,opt,name=letter,proto3" json:"letter,omitempty"`
-	// When it was put aside, by the store's clock, Unix time in milliseconds; 0 when not known.
+	// When it became a dead letter, by the store's clock, Unix time in milliseconds; 0 when not known.
 	TimeMs int64 `protobuf:"varint,5,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// Size of the payload in bytes, also where it is left out.
+	// Size of the payload in bytes, even if the payload is left out.
 	PayloadBytes  uint64 `protobuf:"varint,6,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2952,7 +2954,7 @@ func (x *StoredDeadLetter) GetPayloadBytes() uint64 {
 	return 0
 }
 
-// GetDeadLetterRequest names one.
+// GetDeadLetterRequest names a dead letter.
 type GetDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -2998,7 +3000,7 @@ func (x *GetDeadLetterRequest) GetDeadLetterId() string {
 	return ""
 }
 
-// GetDeadLetterResponse is one with its payload.
+// GetDeadLetterResponse is a dead letter with its payload.
 type GetDeadLetterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The dead letter.
@@ -3044,7 +3046,7 @@ func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
 	return nil
 }
 
-// DropDeadLetterRequest names one.
+// DropDeadLetterRequest names a dead letter.
 type DropDeadLetterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -3090,7 +3092,7 @@ func (x *DropDeadLetterRequest) GetDeadLetterId() string {
 	return ""
 }
 
-// DropDeadLetterResponse says that it is gone.
+// DropDeadLetterResponse means that the dead letter is deleted.
 type DropDeadLetterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3164,12 +3166,12 @@ func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
 }
 
-// ListLeasesResponse tells who holds what.
+// ListLeasesResponse lists workers and leases.
 type ListLeasesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Workers that are live, by name.
 	Workers []*Worker `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
-	// Partitions that somebody holds or held, by number.
+	// Partitions that have or had an owner, by number.
 	Leases        []*PartitionLease `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3224,7 +3226,7 @@ type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	// How long its sign of life still counts, in milliseconds.
+	// How much longer its sign of life is valid, in milliseconds.
 	LiveForMs     int64 `protobuf:"varint,2,opt,name=live_for_ms,json=liveForMs,proto3" json:"live_for_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3274,16 +3276,16 @@ func (x *Worker) GetLiveForMs() int64 {
 	return 0
 }
 
-// PartitionLease is who holds a partition.
+// PartitionLease is the lease of a partition.
 type PartitionLease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Who holds it, or held it last; empty for nobody.
+	// The current or last owner; empty if there was none.
 	Worker string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
-	// How long the lease lasts from now, in milliseconds; 0 or less when it ran out.
+	// How long the lease lasts from now, in milliseconds; 0 or less when it has expired.
 	LiveForMs int64 `protobuf:"varint,3,opt,name=live_for_ms,json=liveForMs,proto3" json:"live_for_ms,omitempty"`
-	// The worker that an operator wants it on; empty for any.
+	// The worker that should own it, as an operator requested; empty for any.
 	Wanted string `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// Watermark of the partition.
 	Watermark     *Watermark `protobuf:"bytes,5,opt,name=watermark,proto3" json:"watermark,omitempty"`
@@ -3356,12 +3358,12 @@ func (x *PartitionLease) GetWatermark() *Watermark {
 	return nil
 }
 
-// MovePartitionRequest says where a partition should be.
+// MovePartitionRequest names the worker that should own a partition.
 type MovePartitionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// Worker that shall hold it; empty lets any again.
+	// The worker; if empty, any worker may own it again.
 	Worker        string `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3411,7 +3413,7 @@ func (x *MovePartitionRequest) GetWorker() string {
 	return ""
 }
 
-// MovePartitionResponse says that the wish is stored.
+// MovePartitionResponse means that the request is stored.
 type MovePartitionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3494,7 +3496,7 @@ func (x *RevokeUserRequest) GetUserId() string {
 	return ""
 }
 
-// RevokeUserResponse tells what is in force now.
+// RevokeUserResponse is the revocation in force.
 type RevokeUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tokens issued at or before this time are refused, Unix time in milliseconds by the store's clock.
@@ -3540,12 +3542,12 @@ func (x *RevokeUserResponse) GetBeforeMs() int64 {
 	return 0
 }
 
-// GetRevocationsRequest asks for what is new.
+// GetRevocationsRequest asks for new revocations.
 type GetRevocationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only revocations with a time above this one, such as that of the last one in the answer before; 0 for all.
+	// Only revocations after this time, for example that of the last one in the previous answer; 0 for all.
 	SinceMs int64 `protobuf:"varint,1,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
-	// Only this user's; empty for all.
+	// Only revocations of this user; empty for all.
 	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3595,12 +3597,12 @@ func (x *GetRevocationsRequest) GetUserId() string {
 	return ""
 }
 
-// GetRevocationsResponse tells what was revoked, oldest first, at most 1000.
+// GetRevocationsResponse contains revocations, oldest first, at most 1000.
 type GetRevocationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Users with the time that is in force.
+	// Users with the time in force.
 	Revocations []*Revocation `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
-	// There are more: ask again since the last one's time.
+	// There are more: ask again with the time of the last one.
 	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3650,7 +3652,7 @@ func (x *GetRevocationsResponse) GetMore() bool {
 	return false
 }
 
-// Revocation is what is in force for one user.
+// Revocation is the revocation in force for one user.
 type Revocation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// User.
@@ -3705,7 +3707,7 @@ func (x *Revocation) GetBeforeMs() int64 {
 	return 0
 }
 
-// GetFactsRequest names what is needed.
+// GetFactsRequest names the facts that are needed.
 type GetFactsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1000.
@@ -3815,10 +3817,10 @@ func (x *Need) GetUserId() string {
 	return ""
 }
 
-// GetFactsResponse holds what exists.
+// GetFactsResponse contains the facts that exist.
 type GetFactsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By the order of the needs; those that do not exist are left out.
+	// In the order of the needs; those that do not exist are left out.
 	Facts         []*Fact `protobuf:"bytes,1,rep,name=facts,proto3" json:"facts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3861,7 +3863,7 @@ func (x *GetFactsResponse) GetFacts() []*Fact {
 	return nil
 }
 
-// Fact is what the rules may know of a message.
+// Fact is what the rules may know about a message.
 type Fact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Index in GetFactsRequest.needs.
@@ -4064,7 +4066,7 @@ func (x *ReadMessagesRequest) GetKinds() []v1.EventKind {
 // ReadMessagesResponse is a page, from one snapshot.
 type ReadMessagesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order asked for.
+	// In the requested order.
 	Messages []*StoredMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
 	// The conversation's newest seq.
 	Head uint64 `protobuf:"varint,2,opt,name=head,proto3" json:"head,omitempty"`
@@ -4198,7 +4200,7 @@ func (x *StoredMessage) GetReactions() []*ReactionCount {
 	return nil
 }
 
-// ReactionCount is how often one reaction was given.
+// ReactionCount is how many users added one reaction.
 type ReactionCount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reaction.
@@ -4381,7 +4383,7 @@ func (x *ListRefusalsResponse) GetMore() bool {
 	return false
 }
 
-// ReadFeedRequest asks for what follows a position.
+// ReadFeedRequest asks for the events after a position.
 type ReadFeedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
@@ -4459,9 +4461,9 @@ type ReadFeedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By rising position.
 	Entries []*FeedEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
-	// There is more at once.
+	// There is more to read at once.
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
-	// The partition's watermark: after the entries of the last page, everything up to it was seen.
+	// The partition's watermark: a reader that has the entries of the last page has read everything up to it.
 	Watermark     *Position `protobuf:"bytes,3,opt,name=watermark,proto3" json:"watermark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4573,14 +4575,14 @@ func (x *FeedEntry) GetEvent() *v1.Event {
 	return nil
 }
 
-// Fork says that a position is not on a partition's log.
+// Fork means that a position is not on a partition's log.
 type Fork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The position that was asked for.
+	// The requested position.
 	Asked *Position `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"`
-	// The last position of the log at or below it: what lies above was undone. Absent when nothing is left.
+	// The last position of the log at or below it: everything above was undone. Absent when nothing is left.
 	Last          *Position `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4683,7 +4685,7 @@ func (x *GetFeedCursorsRequest) GetReader() string {
 	return ""
 }
 
-// GetFeedCursorsResponse is how far the reader is.
+// GetFeedCursorsResponse contains the positions of a reader.
 type GetFeedCursorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By partition.
@@ -4729,12 +4731,12 @@ func (x *GetFeedCursorsResponse) GetCursors() []*FeedCursor {
 	return nil
 }
 
-// FeedCursor is how far a reader is in one partition.
+// FeedCursor is the position of a reader in one partition.
 type FeedCursor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Partition.
 	Partition uint32 `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
-	// The last position that it is done with.
+	// The last position that it has handled.
 	Position      *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4784,12 +4786,12 @@ func (x *FeedCursor) GetPosition() *Position {
 	return nil
 }
 
-// SaveFeedCursorRequest says how far a reader is.
+// SaveFeedCursorRequest contains the positions of a reader.
 type SaveFeedCursorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the reader: 1 to 64 characters A-Z a-z 0-9 _ . -.
 	Reader string `protobuf:"bytes,1,opt,name=reader,proto3" json:"reader,omitempty"`
-	// Where it is.
+	// Its positions.
 	Cursor        *FeedCursor `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4839,7 +4841,7 @@ func (x *SaveFeedCursorRequest) GetCursor() *FeedCursor {
 	return nil
 }
 
-// SaveFeedCursorResponse says that it is stored.
+// SaveFeedCursorResponse means that the positions are stored.
 type SaveFeedCursorResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4913,7 +4915,7 @@ func (*GetInstallationRequest) Descriptor() ([]byte, []int) {
 	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
 }
 
-// GetInstallationResponse is what all parts must agree on.
+// GetInstallationResponse contains the settings that all parts must agree on.
 type GetInstallationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number of partitions.
@@ -5060,11 +5062,11 @@ func (x *RaiseLevelResponse) GetLevel() uint32 {
 	return 0
 }
 
-// MarkBackupRequest names what the backup holds.
+// MarkBackupRequest names the contents of the backup.
 type MarkBackupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The watermarks when the backup was begun, as GetWatermark returned them, by partition; empty for the present ones, for a
-	// backup that was begun just now.
+	// The watermarks when the backup was begun, as GetWatermark returned them, by partition; empty for the current ones, for
+	// a backup that was begun just now.
 	Marks         []*BackupMark `protobuf:"bytes,1,rep,name=marks,proto3" json:"marks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5162,7 +5164,7 @@ func (x *BackupMark) GetWatermark() *Watermark {
 	return nil
 }
 
-// MarkBackupResponse says what is recorded.
+// MarkBackupResponse returns the recorded marks.
 type MarkBackupResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By partition.

@@ -55,49 +55,49 @@ const (
 //
 // HistoryService stores the logs of conversations, cursors, and the watermark and lease of each partition.
 //
-// Every call that gives events fails with DATA_LOSS, and a Range of the missing seqs as detail, when the event that it would
-// begin with cannot be given because events before it are missing in the database.
+// Every call that returns events fails with DATA_LOSS, and a Range of the missing seqs as detail, if the first event of the
+// answer cannot be returned because events before it are missing in the database.
 type HistoryServiceClient interface {
 	// Append commits one batch of a partition: watermark compare-and-set and all events in one transaction, or nothing.
 	// A watermark that moved is the gRPC code ABORTED; a (conversation, seq) that is taken is FAILED_PRECONDITION.
 	Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error)
-	// GetWatermark tells where a partition stands.
+	// GetWatermark returns the watermark of a partition.
 	GetWatermark(ctx context.Context, in *GetWatermarkRequest, opts ...grpc.CallOption) (*GetWatermarkResponse, error)
 	// Lease renews, releases and claims the leases of one worker in one step, by the store's clock.
 	Lease(ctx context.Context, in *LeaseRequest, opts ...grpc.CallOption) (*LeaseResponse, error)
-	// GetConversations gives the state that apply needs. Conversations that do not exist are left out.
+	// GetConversations returns the states that apply needs. Conversations that do not exist are left out.
 	GetConversations(ctx context.Context, in *GetConversationsRequest, opts ...grpc.CallOption) (*GetConversationsResponse, error)
-	// FindCommands gives the events that came of commands. Commands that were never committed are left out.
+	// FindCommands returns the events of commands. Commands that were never committed are left out.
 	FindCommands(ctx context.Context, in *FindCommandsRequest, opts ...grpc.CallOption) (*FindCommandsResponse, error)
-	// Read gives a stretch of a log, as a viewer may see it or whole.
-	// NOT_FOUND when the conversation does not exist or the viewer never was a member.
+	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does not
+	// exist or the viewer never was a member.
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
-	// ListConversations gives the conversations that a user is a member of now, by rising id.
+	// ListConversations returns the conversations that a user is a member of now, by rising id.
 	ListConversations(ctx context.Context, in *ListConversationsRequest, opts ...grpc.CallOption) (*ListConversationsResponse, error)
-	// ListMembers gives the present members with their cursors, by rising user id. NOT_FOUND as in Read.
+	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND as in Read.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
-	// Heads gives the newest seq of conversations. Those that do not exist are left out.
+	// Heads returns the newest seq of conversations. Those that do not exist are left out.
 	Heads(ctx context.Context, in *HeadsRequest, opts ...grpc.CallOption) (*HeadsResponse, error)
 	// SaveCursors moves cursors forward; values below the stored ones change nothing.
 	SaveCursors(ctx context.Context, in *SaveCursorsRequest, opts ...grpc.CallOption) (*SaveCursorsResponse, error)
-	// ListDeadLetters gives commands that were put aside, by rising id, without their payloads.
+	// ListDeadLetters returns dead letters, by rising id, without their payloads.
 	ListDeadLetters(ctx context.Context, in *ListDeadLettersRequest, opts ...grpc.CallOption) (*ListDeadLettersResponse, error)
-	// GetDeadLetter gives one with its payload. NOT_FOUND when it is not there (any more).
+	// GetDeadLetter returns one dead letter with its payload. NOT_FOUND when it does not exist (any more).
 	GetDeadLetter(ctx context.Context, in *GetDeadLetterRequest, opts ...grpc.CallOption) (*GetDeadLetterResponse, error)
-	// DropDeadLetter forgets one, for good. NOT_FOUND when it is not there.
+	// DropDeadLetter deletes a dead letter permanently. NOT_FOUND when it does not exist.
 	DropDeadLetter(ctx context.Context, in *DropDeadLetterRequest, opts ...grpc.CallOption) (*DropDeadLetterResponse, error)
-	// ListLeases tells which workers there are and which partitions each holds.
+	// ListLeases returns the workers and the partitions that each owns.
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
-	// MovePartition asks for a partition to be handed over to another worker. It returns at once; the present holder learns of
-	// it with its next Lease. NOT_FOUND when the worker is not live.
+	// MovePartition requests that a partition is handed over to another worker. It returns at once; the current owner learns
+	// of it with its next Lease. NOT_FOUND when the worker is not live.
 	MovePartition(ctx context.Context, in *MovePartitionRequest, opts ...grpc.CallOption) (*MovePartitionResponse, error)
-	// RevokeUser makes tokens of a user that were issued up to now worthless. It only moves forward.
+	// RevokeUser revokes the tokens of a user that were issued up to now. The time only moves forward.
 	RevokeUser(ctx context.Context, in *RevokeUserRequest, opts ...grpc.CallOption) (*RevokeUserResponse, error)
-	// GetRevocations gives what was revoked since a time, so that a gateway that missed a notice catches up.
+	// GetRevocations returns the revocations since a time, for gateways that missed a notice.
 	GetRevocations(ctx context.Context, in *GetRevocationsRequest, opts ...grpc.CallOption) (*GetRevocationsResponse, error)
-	// GetFacts returns what commands refer to: messages and reactions. Those that do not exist are left out.
+	// GetFacts returns the messages and reactions that commands refer to. Those that do not exist are left out.
 	GetFacts(ctx context.Context, in *GetFactsRequest, opts ...grpc.CallOption) (*GetFactsResponse, error)
-	// ReadMessages returns a page of messages as they are now. NOT_FOUND when the viewer is not a member now.
+	// ReadMessages returns a page of current messages. NOT_FOUND when the viewer is not a member now.
 	ReadMessages(ctx context.Context, in *ReadMessagesRequest, opts ...grpc.CallOption) (*ReadMessagesResponse, error)
 	// ListRefusals returns the refusals of a partition that are remembered, by rising id.
 	ListRefusals(ctx context.Context, in *ListRefusalsRequest, opts ...grpc.CallOption) (*ListRefusalsResponse, error)
@@ -106,13 +106,14 @@ type HistoryServiceClient interface {
 	ReadFeed(ctx context.Context, in *ReadFeedRequest, opts ...grpc.CallOption) (*ReadFeedResponse, error)
 	// GetFeedCursors returns the cursors of a reader. Partitions that it never saved are left out.
 	GetFeedCursors(ctx context.Context, in *GetFeedCursorsRequest, opts ...grpc.CallOption) (*GetFeedCursorsResponse, error)
-	// SaveFeedCursor stores how far a reader is. It may move back: a reader that was told of a fork begins again.
+	// SaveFeedCursor stores the position of a reader. It may move back: a reader that received a fork starts again.
 	SaveFeedCursor(ctx context.Context, in *SaveFeedCursorRequest, opts ...grpc.CallOption) (*SaveFeedCursorResponse, error)
-	// GetInstallation returns what all parts of the installation must agree on.
+	// GetInstallation returns the settings that all parts of the installation must agree on.
 	GetInstallation(ctx context.Context, in *GetInstallationRequest, opts ...grpc.CallOption) (*GetInstallationResponse, error)
 	// RaiseLevel raises the protocol level. It never falls: a lower level is FAILED_PRECONDITION.
 	RaiseLevel(ctx context.Context, in *RaiseLevelRequest, opts ...grpc.CallOption) (*RaiseLevelResponse, error)
-	// MarkBackup records that a backup holds everything up to the present watermarks: what lies before is purged from the streams.
+	// MarkBackup records that a backup contains everything up to the current watermarks: earlier commands are purged from the
+	// streams.
 	MarkBackup(ctx context.Context, in *MarkBackupRequest, opts ...grpc.CallOption) (*MarkBackupResponse, error)
 }
 
@@ -390,49 +391,49 @@ func (c *historyServiceClient) MarkBackup(ctx context.Context, in *MarkBackupReq
 //
 // HistoryService stores the logs of conversations, cursors, and the watermark and lease of each partition.
 //
-// Every call that gives events fails with DATA_LOSS, and a Range of the missing seqs as detail, when the event that it would
-// begin with cannot be given because events before it are missing in the database.
+// Every call that returns events fails with DATA_LOSS, and a Range of the missing seqs as detail, if the first event of the
+// answer cannot be returned because events before it are missing in the database.
 type HistoryServiceServer interface {
 	// Append commits one batch of a partition: watermark compare-and-set and all events in one transaction, or nothing.
 	// A watermark that moved is the gRPC code ABORTED; a (conversation, seq) that is taken is FAILED_PRECONDITION.
 	Append(context.Context, *AppendRequest) (*AppendResponse, error)
-	// GetWatermark tells where a partition stands.
+	// GetWatermark returns the watermark of a partition.
 	GetWatermark(context.Context, *GetWatermarkRequest) (*GetWatermarkResponse, error)
 	// Lease renews, releases and claims the leases of one worker in one step, by the store's clock.
 	Lease(context.Context, *LeaseRequest) (*LeaseResponse, error)
-	// GetConversations gives the state that apply needs. Conversations that do not exist are left out.
+	// GetConversations returns the states that apply needs. Conversations that do not exist are left out.
 	GetConversations(context.Context, *GetConversationsRequest) (*GetConversationsResponse, error)
-	// FindCommands gives the events that came of commands. Commands that were never committed are left out.
+	// FindCommands returns the events of commands. Commands that were never committed are left out.
 	FindCommands(context.Context, *FindCommandsRequest) (*FindCommandsResponse, error)
-	// Read gives a stretch of a log, as a viewer may see it or whole.
-	// NOT_FOUND when the conversation does not exist or the viewer never was a member.
+	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does not
+	// exist or the viewer never was a member.
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
-	// ListConversations gives the conversations that a user is a member of now, by rising id.
+	// ListConversations returns the conversations that a user is a member of now, by rising id.
 	ListConversations(context.Context, *ListConversationsRequest) (*ListConversationsResponse, error)
-	// ListMembers gives the present members with their cursors, by rising user id. NOT_FOUND as in Read.
+	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND as in Read.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
-	// Heads gives the newest seq of conversations. Those that do not exist are left out.
+	// Heads returns the newest seq of conversations. Those that do not exist are left out.
 	Heads(context.Context, *HeadsRequest) (*HeadsResponse, error)
 	// SaveCursors moves cursors forward; values below the stored ones change nothing.
 	SaveCursors(context.Context, *SaveCursorsRequest) (*SaveCursorsResponse, error)
-	// ListDeadLetters gives commands that were put aside, by rising id, without their payloads.
+	// ListDeadLetters returns dead letters, by rising id, without their payloads.
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
-	// GetDeadLetter gives one with its payload. NOT_FOUND when it is not there (any more).
+	// GetDeadLetter returns one dead letter with its payload. NOT_FOUND when it does not exist (any more).
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*GetDeadLetterResponse, error)
-	// DropDeadLetter forgets one, for good. NOT_FOUND when it is not there.
+	// DropDeadLetter deletes a dead letter permanently. NOT_FOUND when it does not exist.
 	DropDeadLetter(context.Context, *DropDeadLetterRequest) (*DropDeadLetterResponse, error)
-	// ListLeases tells which workers there are and which partitions each holds.
+	// ListLeases returns the workers and the partitions that each owns.
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
-	// MovePartition asks for a partition to be handed over to another worker. It returns at once; the present holder learns of
-	// it with its next Lease. NOT_FOUND when the worker is not live.
+	// MovePartition requests that a partition is handed over to another worker. It returns at once; the current owner learns
+	// of it with its next Lease. NOT_FOUND when the worker is not live.
 	MovePartition(context.Context, *MovePartitionRequest) (*MovePartitionResponse, error)
-	// RevokeUser makes tokens of a user that were issued up to now worthless. It only moves forward.
+	// RevokeUser revokes the tokens of a user that were issued up to now. The time only moves forward.
 	RevokeUser(context.Context, *RevokeUserRequest) (*RevokeUserResponse, error)
-	// GetRevocations gives what was revoked since a time, so that a gateway that missed a notice catches up.
+	// GetRevocations returns the revocations since a time, for gateways that missed a notice.
 	GetRevocations(context.Context, *GetRevocationsRequest) (*GetRevocationsResponse, error)
-	// GetFacts returns what commands refer to: messages and reactions. Those that do not exist are left out.
+	// GetFacts returns the messages and reactions that commands refer to. Those that do not exist are left out.
 	GetFacts(context.Context, *GetFactsRequest) (*GetFactsResponse, error)
-	// ReadMessages returns a page of messages as they are now. NOT_FOUND when the viewer is not a member now.
+	// ReadMessages returns a page of current messages. NOT_FOUND when the viewer is not a member now.
 	ReadMessages(context.Context, *ReadMessagesRequest) (*ReadMessagesResponse, error)
 	// ListRefusals returns the refusals of a partition that are remembered, by rising id.
 	ListRefusals(context.Context, *ListRefusalsRequest) (*ListRefusalsResponse, error)
@@ -441,13 +442,14 @@ type HistoryServiceServer interface {
 	ReadFeed(context.Context, *ReadFeedRequest) (*ReadFeedResponse, error)
 	// GetFeedCursors returns the cursors of a reader. Partitions that it never saved are left out.
 	GetFeedCursors(context.Context, *GetFeedCursorsRequest) (*GetFeedCursorsResponse, error)
-	// SaveFeedCursor stores how far a reader is. It may move back: a reader that was told of a fork begins again.
+	// SaveFeedCursor stores the position of a reader. It may move back: a reader that received a fork starts again.
 	SaveFeedCursor(context.Context, *SaveFeedCursorRequest) (*SaveFeedCursorResponse, error)
-	// GetInstallation returns what all parts of the installation must agree on.
+	// GetInstallation returns the settings that all parts of the installation must agree on.
 	GetInstallation(context.Context, *GetInstallationRequest) (*GetInstallationResponse, error)
 	// RaiseLevel raises the protocol level. It never falls: a lower level is FAILED_PRECONDITION.
 	RaiseLevel(context.Context, *RaiseLevelRequest) (*RaiseLevelResponse, error)
-	// MarkBackup records that a backup holds everything up to the present watermarks: what lies before is purged from the streams.
+	// MarkBackup records that a backup contains everything up to the current watermarks: earlier commands are purged from the
+	// streams.
 	MarkBackup(context.Context, *MarkBackupRequest) (*MarkBackupResponse, error)
 	mustEmbedUnimplementedHistoryServiceServer()
 }
