@@ -40,22 +40,22 @@ func TestKeysThatAreRefused(t *testing.T) {
 	pair := newPair(t, jose.ES256)
 
 	for want, cfg := range map[string]auth.Config{
-		"no key for verifying tokens is configured":  {},
-		"shorter than 32 bytes":         {HMACSecret: "short"},
-		"leeway":                        {HMACSecret: secret, Leeway: -1},
-		"reading a public key":          {PublicKeyFiles: []string{"/nowhere"}},
-		"holds no PEM block":            {PublicKeyFiles: []string{write(t, []byte("key"))}},
-		"contains a private key":           {PublicKeyFiles: []string{block(t, "PRIVATE KEY", private, privateErr)}},
-		`holds "CERTIFICATE"`:           {PublicKeyFiles: []string{block(t, "CERTIFICATE", private, nil)}},
-		"an RSA key of 1024 bits":       {PublicKeyFiles: []string{block(t, "PUBLIC KEY", weakDER, weakErr)}},
-		"an EC key on P-384":            {PublicKeyFiles: []string{block(t, "PUBLIC KEY", p384DER, p384Err)}},
-		"reading the JWKS file":         {JWKSFile: "/nowhere"},
-		"not a JSON Web Key Set":        {JWKSFile: write(t, []byte("[]"))},
-		"holds no key that can be used": {JWKSFile: write(t, jwks(t))},
-		"holds 33 keys":                 {JWKSFile: write(t, jwks(t, make([]any, 33)...))},
-		"not an https URL":             {JWKSURL: "ftp://issuer/keys"},
-		"has no TLS":                    {JWKSURL: "http://issuer/keys"},
-		"http://user:xxxxx@issuer has":  {JWKSURL: "http://user:password@issuer"},
+		"no key for verifying tokens is configured": {},
+		"shorter than 32 bytes":                     {HMACSecret: "short"},
+		"leeway":                                    {HMACSecret: secret, Leeway: -1},
+		"reading a public key":                      {PublicKeyFiles: []string{"/nowhere"}},
+		"holds no PEM block":                        {PublicKeyFiles: []string{write(t, []byte("key"))}},
+		"contains a private key":                    {PublicKeyFiles: []string{block(t, "PRIVATE KEY", private, privateErr)}},
+		`holds "CERTIFICATE"`:                       {PublicKeyFiles: []string{block(t, "CERTIFICATE", private, nil)}},
+		"an RSA key of 1024 bits":                   {PublicKeyFiles: []string{block(t, "PUBLIC KEY", weakDER, weakErr)}},
+		"an EC key on P-384":                        {PublicKeyFiles: []string{block(t, "PUBLIC KEY", p384DER, p384Err)}},
+		"reading the JWKS file":                     {JWKSFile: "/nowhere"},
+		"not a JSON Web Key Set":                    {JWKSFile: write(t, []byte("[]"))},
+		"holds no key that can be used":             {JWKSFile: write(t, jwks(t))},
+		"holds 33 keys":                             {JWKSFile: write(t, jwks(t, make([]any, 33)...))},
+		"not an https URL":                          {JWKSURL: "ftp://issuer/keys"},
+		"has no TLS":                                {JWKSURL: "http://issuer/keys"},
+		"http://user:xxxxx@issuer has":              {JWKSURL: "http://user:password@issuer"},
 	} {
 		_, err := auth.New(cfg, auth.Options{})
 		require.ErrorContains(t, err, want)

@@ -39,8 +39,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
-// house is an installation with several of everything but the store: a real broker, a real store, gateways and workers with
-// connections of their own, and operators.
+// house is an installation with one store and several instances of every other part: a real broker, a real store, gateways
+// and workers with their own connections, and operators.
 type house struct {
 	*floor
 
@@ -131,7 +131,7 @@ func (d *door) login(t *testing.T, user string, resume ...*clientv1.Position) *r
 	return loginAt(t, "ws://"+d.Addr().String()+gateway.Path, user, frame.JSON, resume...)
 }
 
-// ready waits until everybody is heard of and all partitions are worked on.
+// ready waits until all instances are live and all partitions have an owner.
 func (h *house) ready(c *clerk) *adminv1.GetStatusResponse {
 	h.t.Helper()
 	var answer *adminv1.GetStatusResponse
@@ -144,7 +144,7 @@ func (h *house) ready(c *clerk) *adminv1.GetStatusResponse {
 	return answer
 }
 
-// newGroup makes a group of ann's and gives its id.
+// newGroup makes a group of ann's and returns its id.
 func (h *house) newGroup(members ...string) string {
 	h.t.Helper()
 	return h.say("", group(members...)).GetConversationId()
@@ -160,7 +160,7 @@ func (h *house) say(id string, body *conversationv1.Body) *conversationv1.Outcom
 	return outcome
 }
 
-// gone waits until a user has only so many connections left: a client that was told to close takes a moment.
+// gone waits until a user has only this many connections left: a client that was asked to close takes a moment.
 func (h *house) gone(c *clerk, user string, left int) *adminv1.GetUserResponse {
 	h.t.Helper()
 	var answer *adminv1.GetUserResponse
@@ -271,7 +271,7 @@ func TestOperatorsSeeTheWholeInstallation(t *testing.T) {
 	require.Contains(t, h.logs.String(), `msg="an operator acted" worker=`+c.name+` did=disconnect caller="this process"`)
 }
 
-// An answer that is put together from several says who is missing, and is there in spite of it.
+// An answer that combines several instances lists those that are missing, and is returned all the same.
 func TestWhoDoesNotAnswerIsNamed(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -288,7 +288,7 @@ func TestWhoDoesNotAnswerIsNamed(t *testing.T) {
 			var err error
 			answer, err = c.GetStatus(ctx, &adminv1.GetStatusRequest{})
 			require.NoError(t, err)
-			return len(answer.GetMissing()) > 0 // until it is heard of
+			return len(answer.GetMissing()) > 0 // until its sign of life is received
 		}, patience, time.Millisecond)
 		cancel()
 		require.Len(t, answer.GetGateways(), 1)
@@ -301,7 +301,7 @@ func TestWhoDoesNotAnswerIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "gw-silent")
 }
 
-// silentGateway is one that is known to be there and says nothing.
+// silentGateway is a gateway that is live and does not answer.
 func (h *house) silentGateway(name string) {
 	h.t.Helper()
 	instance := fleet.New(fleet.Config{NATS: h.connect(), Service: "gateway", Instance: name, Log: h.log()})
@@ -328,7 +328,7 @@ func (mute) Explain(ctx context.Context, _ *gatewayv1.ExplainRequest) (*gatewayv
 	return nil, ctx.Err()
 }
 
-// All connections of a revoked user are closed, everywhere, and their token gets nobody in any more.
+// All connections of a revoked user are closed on every gateway, and their token is refused from then on.
 func TestRevokedUserIsGone(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -337,7 +337,7 @@ func TestRevokedUserIsGone(t *testing.T) {
 	other := first.login(t, "ann")
 	gone := []*raw{first.login(t, "bob"), second.login(t, "bob"), second.login(t, "bob")}
 	before := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // all of it, or the call fails
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the answer is complete, or the call fails
 	defer cancel()
 	answer, err := c.RevokeUser(ctx, &adminv1.RevokeUserRequest{UserId: "bob"})
 	require.NoError(t, err)
@@ -363,7 +363,7 @@ func TestRevokedUserIsGone(t *testing.T) {
 
 func TestMovePartition(t *testing.T) {
 	h := newHouse(t)
-	// They renew so rarely that only a notice has them look in time.
+	// They renew so rarely that only a notice makes them read in time.
 	rarely := func(cfg *delivery.Config, _ *delivery.Deps) { cfg.LeaseTTL = time.Minute }
 	a, b := h.clerk(rarely), h.clerk(rarely)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -396,7 +396,7 @@ func TestMovePartition(t *testing.T) {
 	_, err = a.MovePartition(ctx, &adminv1.MovePartitionRequest{Partition: 99})
 	requireCode(t, codes.InvalidArgument, err)
 
-	// A holder that does not hand over: the wish is stored, and the answer says that it is not fulfilled.
+	// An owner that does not hand over: the request is stored, and the answer says that it is not fulfilled.
 	b.stop()
 	h.workers--
 	stuck := &held{HistoryServiceClient: h.history}
@@ -414,7 +414,7 @@ func TestMovePartition(t *testing.T) {
 	stuck.release()
 }
 
-// held is a store whose leases a worker does not get through to for a time.
+// held is a store that blocks a worker's lease calls for a time.
 type held struct {
 	historyv1.HistoryServiceClient
 
@@ -441,7 +441,7 @@ func (l *held) Lease(ctx context.Context, in *historyv1.LeaseRequest, opts ...gr
 	return l.HistoryServiceClient.Lease(ctx, in, opts...)
 }
 
-// poisoned is a store that finds fault with some commands.
+// poisoned is a store that rejects some commands.
 type poisoned struct {
 	historyv1.HistoryServiceClient
 
@@ -492,7 +492,7 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 		return list.GetDeadLetters()
 	}
 
-	// What is no command can only be dropped.
+	// A payload that is not a command can only be dropped.
 	put(home, []byte("\xff garbage"))
 	garbage := letters(1)[0]
 	require.Empty(t, garbage.GetLetter().GetPayload())
@@ -507,7 +507,7 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	_, err = c.DropDeadLetter(ctx, &adminv1.DropDeadLetterRequest{DeadLetterId: garbage.GetDeadLetterId()})
 	requireCode(t, codes.NotFound, err)
 
-	// A command that strayed into another partition is carried out in its own.
+	// A command in the stream of another partition is carried out in its own.
 	stray := &brokerv1.Command{
 		ConversationId: id, Sender: "bob", CommandId: uuid.Must(uuid.NewV7()).String(), Body: encoded(t, text("strayed")), Salt: make([]byte, chain.SaltSize), Inbox: "gone",
 	}
@@ -527,7 +527,7 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	_, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
 	requireCode(t, codes.NotFound, err)
 
-	// One that is refused stays: it may be the only copy of what somebody wrote.
+	// A refused dead letter is kept, because it may be the only copy of what a user wrote.
 	payload, err = (&brokerv1.Command{
 		ConversationId: id, Sender: "eve", CommandId: uuid.Must(uuid.NewV7()).String(), Body: encoded(t, text("let me in")), Salt: make([]byte, chain.SaltSize),
 	}).MarshalVT()
@@ -541,8 +541,8 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	_, err = c.DropDeadLetter(ctx, &adminv1.DropDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
 	require.NoError(t, err)
 
-	// One that is put aside again stays, until what was wrong is put right. It was sent through the submitter, so the broker
-	// remembers its message id.
+	// A command that becomes a dead letter again is kept until the cause is removed. It was sent through the submitter, so
+	// the broker remembers its message id.
 	poison := uuid.Must(uuid.NewV7()).String()
 	outcome, err := h.submitter.Do(ctx, &brokerv1.Command{
 		ConversationId: id, Sender: "ann", CommandId: poison, Body: encoded(t, text("poison")), Salt: make([]byte, chain.SaltSize),
@@ -555,7 +555,8 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, retried.GetOutcome().GetError().GetCode())
 	both := letters(2)
 	store.heal()
-	// The older one is retried in the attempt that was put aside again, and that is final. The newer one is retried in the next attempt.
+	// The older dead letter is retried in the attempt that was dead-lettered again, and that is final. The newer one is
+	// retried in the next attempt.
 	retried, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: both[0].GetDeadLetterId()})
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, retried.GetOutcome().GetError().GetCode())
@@ -622,7 +623,7 @@ func TestVerifyConversation(t *testing.T) {
 	}
 }
 
-// A stretch follows on the one before.
+// Each stretch continues the previous one.
 func TestVerifyFromTheMiddle(t *testing.T) {
 	l := newLedger(t)
 	page, err := l.history.Read(t.Context(), &historyv1.ReadRequest{ConversationId: l.id})

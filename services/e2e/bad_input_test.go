@@ -23,10 +23,11 @@ import (
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
-// canary is in every body and token that must not be logged.
+// canary is part of every body and token that must not be logged.
 const canary = "c4n4ry"
 
-// TestBadFramesAreRefusedByField sends what no correct client sends. The connection answers with the field and goes on.
+// TestBadFramesAreRefusedByField sends frames that no correct client sends. The answer names the field, and the connection
+// stays open.
 func TestBadFramesAreRefusedByField(t *testing.T) {
 	s := start(t, nil)
 	ann := s.login("ann", frame.JSON)
@@ -85,7 +86,7 @@ func TestBadFramesAreRefusedByField(t *testing.T) {
 			}
 			require.NotEmpty(t, refused.GetError().GetMessage())
 			require.NotContains(t, refused.GetError().GetMessage(), canary)
-			// The connection is still good.
+			// The connection still works.
 			require.NotZero(t, r.ask(submit(id, text("still here"))).GetOutcome().GetSeq())
 		})
 	}
@@ -95,7 +96,7 @@ func TestBadFramesAreRefusedByField(t *testing.T) {
 	require.NotContains(t, s.logs.String(), "panic")
 }
 
-// TestBadConnectionsAreClosedWithTheirCode is what ends a connection, and with which code.
+// TestBadConnectionsAreClosedWithTheirCode checks what closes a connection, and with which code.
 func TestBadConnectionsAreClosedWithTheirCode(t *testing.T) {
 	s := start(t, func(cfg *standalone.Config) { cfg.Gateway.FrameRate = 5 })
 	connect := func(token string) *clientv1.ClientFrame {
@@ -162,7 +163,7 @@ func TestAFragmentedMessageIsOneMessage(t *testing.T) {
 	w, err := r.ws.NextWriter(websocket.TextMessage)
 	require.NoError(t, err)
 	for _, part := range []string{`{"id":"77",`, `"listConversations"`, `:{}}`} {
-		_, err := w.Write([]byte(part + strings.Repeat(" ", 5000))) // beyond the write buffer: a frame of its own
+		_, err := w.Write([]byte(part + strings.Repeat(" ", 5000))) // larger than the write buffer: a separate frame
 		require.NoError(t, err)
 	}
 	require.NoError(t, w.Close())

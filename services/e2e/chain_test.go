@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// ledger is one conversation in a real store, and a way into its file past everything that guards it.
+// ledger is one conversation in a real store, and direct access to the database file.
 type ledger struct {
 	history historyv1.HistoryServiceClient
 	file    string
@@ -54,7 +54,7 @@ func newLedger(t *testing.T) *ledger {
 	return l
 }
 
-// tamper changes the file as somebody with access to it might.
+// tamper changes the file as somebody with access to it could.
 func (l *ledger) tamper(t *testing.T, statements ...string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+l.file+"?_pragma=busy_timeout(5000)")
@@ -100,7 +100,7 @@ func (l *ledger) verify(ctx context.Context) error {
 	return nil
 }
 
-// Promise 6: whatever is changed in the database is named by its seq.
+// Promise 6: whatever is changed in the database, verification names the seq.
 func TestTamperingWithTheDatabaseIsNamedBySeq(t *testing.T) {
 	for name, test := range map[string]struct {
 		seq        uint64
@@ -115,7 +115,7 @@ func TestTamperingWithTheDatabaseIsNamedBySeq(t *testing.T) {
 		"a command id":                {5, []string{`UPDATE events SET command_id = x'0192f3c00000700080000000000000ff' WHERE seq = 5`}},
 		"a hash":                      {5, []string{`UPDATE events SET hash = zeroblob(32) WHERE seq = 5`}},
 		"a whole event":               {6, []string{`UPDATE events SET (body, salt, hash) = (SELECT body, salt, hash FROM events WHERE seq = 4) WHERE seq = 6`}},
-		"an event is missing":         {6, []string{`DELETE FROM events WHERE seq = 5`}}, // the one after it does not follow
+		"an event is missing":         {6, []string{`DELETE FROM events WHERE seq = 5`}}, // the next event does not follow it
 		"the first event is missing":  {2, []string{`DELETE FROM events WHERE seq = 1`}},
 		"the newest event is missing": {9, []string{`DELETE FROM events WHERE seq = 9`}},
 		"events are renumbered over a missing one": {5, []string{
@@ -139,7 +139,7 @@ func TestTamperingWithTheDatabaseIsNamedBySeq(t *testing.T) {
 	}
 }
 
-// What was erased says so, and everything around it still verifies.
+// An erased event is reported as erased, and all events around it still verify.
 func TestAnErasedEventStillVerifies(t *testing.T) {
 	l := newLedger(t)
 	page, err := l.history.Read(t.Context(), &historyv1.ReadRequest{ConversationId: l.id, After: 4, Limit: 1})

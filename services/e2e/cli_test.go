@@ -20,14 +20,14 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// terminal is somebody who runs the program runnel.
+// terminal is a user who runs the program runnel.
 type terminal struct {
 	t       *testing.T
 	program string
 	address string
 }
 
-// run runs `runnel admin` and gives what it printed on both outputs, and its exit code.
+// run runs `runnel admin` and returns its output, its error output and its exit code.
 func (m terminal) run(args ...string) (out, errs string, code int) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
@@ -42,7 +42,7 @@ func (m terminal) run(args ...string) (out, errs string, code int) {
 	return stdout.String(), stderr.String(), command.ProcessState.ExitCode()
 }
 
-// ask runs a command for its JSON.
+// ask runs a command and decodes its JSON.
 func (m terminal) ask(into proto.Message, args ...string) {
 	m.t.Helper()
 	out, errs, code := m.run(append(args, "--json")...)
@@ -62,7 +62,8 @@ func listensOn(t *testing.T, p *launch.Process) string {
 	return ""
 }
 
-// TestTheCommandLineSeesAndSteersSeveralProcesses asks one worker of two gateways and two workers, each a process of its own.
+// TestTheCommandLineSeesAndSteersSeveralProcesses runs commands against one worker of an installation with two gateways and
+// two workers, each a separate process.
 func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
 	programs := binaries(t, launch.Gateway, launch.Delivery, launch.History, launch.NATSServer, launch.Standalone)
 	starting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -72,7 +73,7 @@ func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
 	t.Cleanup(suite.Kill)
 	m := terminal{t, programs[launch.Standalone], listensOn(t, suite.Deliveries[0])}
 
-	// The work is spread over both before anything is moved.
+	// Both workers own partitions before anything is moved.
 	var list *adminv1.ListPartitionsResponse
 	require.Eventually(t, func() bool {
 		list = &adminv1.ListPartitionsResponse{}
@@ -99,7 +100,7 @@ func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
 	require.Zero(t, code)
 	require.Equal(t, 2, strings.Count(out, " serving "), out)
 
-	// A gateway that hangs is named, and what the other one knows is there all the same.
+	// A gateway that hangs is named, and the data of the other one is returned all the same.
 	suite.Gateways[1].Pause()
 	out, errs, code = m.run("connections", "list")
 	require.Equal(t, 3, code, errs)
@@ -107,7 +108,7 @@ func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
 	require.Contains(t, errs, "the answer is not whole: no answer from gateway gw-")
 	suite.Gateways[1].Resume()
 
-	// Whoever is asked for is not there: one answer, one exit code.
+	// An unknown id always has the same answer and exit code.
 	_, errs, code = m.run("conversations", "show", "g00000000000000000000000000")
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "no such conversation")

@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
-// device is what a program keeps of its client, and what it was told.
+// device is the data that a program keeps for its client, and the calls that it received.
 type device struct {
 	mu        sync.Mutex
 	positions map[string]client.Position
@@ -71,8 +71,8 @@ func (d *device) counts() (events, detached int) {
 	return d.events, len(d.detached)
 }
 
-// TestAUserWithMoreConversationsThanConnectNames: what happened while the device was away reaches it once and in order, in every
-// conversation, and it learns of every membership that ended.
+// TestAUserWithMoreConversationsThanConnectNames: events from the time when the device was offline reach it once and in
+// order, in every conversation, and it learns of every membership that ended.
 func TestAUserWithMoreConversationsThanConnectNames(t *testing.T) {
 	const conversations, ended = protocol.MaxResumePositions + 120, 60
 	s := start(t, func(cfg *standalone.Config) {
@@ -105,7 +105,7 @@ func TestAUserWithMoreConversationsThanConnectNames(t *testing.T) {
 		}, patience, 20*time.Millisecond)
 	}
 	ann, bob := open("ann", frame.Proto, nil), newDevice()
-	// all asks for the same in many conversations at once and waits for the outcomes.
+	// all sends the same request in many conversations at once and waits for the outcomes.
 	all := func(ids []string, body *conversationv1.Body) []string {
 		tickets := make([]*client.Ticket, len(ids))
 		for i, id := range ids {

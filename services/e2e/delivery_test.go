@@ -29,7 +29,7 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// floor is what delivery workers stand on: a real broker and a real history service on SQLite, in this process.
+// floor is the environment of delivery workers: a real broker and a real history service on SQLite, in this process.
 type floor struct {
 	t          *testing.T
 	partitions int
@@ -48,7 +48,7 @@ func newFloor(t *testing.T) *floor {
 	return newFloorOf(t, 4, 64<<20)
 }
 
-// newFloorOf makes a floor with so many partitions, whose streams hold so many bytes.
+// newFloorOf makes a floor with this many partitions, whose streams have this many bytes.
 func newFloorOf(t *testing.T, partitions int, maxBytes int64) *floor {
 	t.Helper()
 	f := &floor{t: t, partitions: partitions, maxBytes: maxBytes, file: filepath.Join(t.TempDir(), "history.db")}
@@ -84,7 +84,7 @@ func (f *floor) connect() *nats.Conn {
 	return nc
 }
 
-// hire starts a delivery worker and gives what stops it cleanly.
+// hire starts a delivery worker and returns a function that stops it cleanly.
 func (f *floor) hire() (stop func()) {
 	f.t.Helper()
 	worker, err := delivery.New(delivery.Config{FlushInterval: 10 * time.Millisecond}, delivery.Deps{
@@ -117,8 +117,8 @@ func (f *floor) send(ctx context.Context, sender, id, commandID string, body *co
 	return outcome, err
 }
 
-// Workers come and go while many send; everything is committed once, in each sender's order, and a repeat of any command
-// gets its first outcome.
+// Workers come and go while many users send; every command is committed once, in each sender's order, and a repeat of any
+// command gets its first outcome.
 func TestWorkersComeAndGoOverSQLite(t *testing.T) {
 	f := newFloor(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -193,7 +193,7 @@ func TestWorkersComeAndGoOverSQLite(t *testing.T) {
 	}
 }
 
-// An acknowledgement becomes a stored cursor, and then a receipt for everybody.
+// An acknowledgement becomes a stored cursor, and then a receipt for all members.
 func TestAcknowledgementsReachTheStore(t *testing.T) {
 	f := newFloor(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -15,14 +15,14 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// scenario is something that is measured, against a system of its own.
+// scenario is a measurement with its own system.
 type scenario struct {
 	number   int
-	name     string // for files
+	name     string // for file names
 	title    string
 	extra    bool // a variant that is left out of a quick look
-	separate bool // only with separate services
-	copies   int  // of gateways and workers
+	separate bool // runs only with separate services
+	copies   int  // number of gateways and workers
 	run      func(ctx context.Context, t *trial) error
 }
 
@@ -51,17 +51,17 @@ type trial struct {
 	out    io.Writer
 }
 
-// record keeps a figure of one run.
+// record stores a figure of one run.
 func (t *trial) record(key, metric string, value float64) {
 	t.report.add(t.mode, key, metric, value)
 }
 
-// progressf shows how it is going.
+// progressf prints progress.
 func (t *trial) progressf(format string, args ...any) {
 	fmt.Fprintf(t.out, "    %s\n", fmt.Sprintf(format, args...))
 }
 
-// window measures one run of a load that goes on by itself. In the last run it takes profiles, if they are wanted.
+// window measures one run of a continuous load. In the last run it takes profiles, if they are requested.
 func (t *trial) window(ctx context.Context, run int) (cost, error) {
 	return t.watched(ctx, func(ctx context.Context) error {
 		if t.Profile != "" && run == t.Runs-1 {
@@ -71,7 +71,7 @@ func (t *trial) window(ctx context.Context, run int) (cost, error) {
 	})
 }
 
-// watched measures, and says so when something else was busy on the machine meanwhile.
+// watched measures, and reports whether other programs used the machine meanwhile.
 func (t *trial) watched(ctx context.Context, during func(context.Context) error) (cost, error) {
 	spent, err := t.measure(ctx, during)
 	others := spent.others.Seconds() / spent.elapsed.Seconds()
@@ -82,11 +82,11 @@ func (t *trial) watched(ctx context.Context, during func(context.Context) error)
 	return spent, err
 }
 
-// disturbing is how many processors others may take before figures are doubtful.
+// disturbing is how many processors other programs may use before figures are doubtful.
 const disturbing = 0.1
 
-// Run measures what cfg asks for, and shows progress on out. An error of one scenario does not keep the others from being
-// measured; the report has what there is.
+// Run measures what cfg selects, and prints progress on out. After an error in one scenario the others are still measured;
+// the report contains what was measured.
 func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err error) {
 	cfg, size, err := cfg.complete()
 	if err != nil {
@@ -108,7 +108,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 	if cfg.Keep == "" {
 		defer os.RemoveAll(dir)
 	}
-	// The load generator allocates little; what it has is better left alone than collected while it measures.
+	// The load generator allocates little, so it is better not to collect garbage while it measures.
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 
 	report = newReport(cfg)

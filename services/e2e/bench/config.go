@@ -7,42 +7,42 @@ import (
 	"time"
 )
 
-// Config says what is measured, and how long.
+// Config selects what is measured, and for how long.
 type Config struct {
 	Mode   string        `help:"standalone (SQLite, NATS inside), separate (processes, PostgreSQL) or both." enum:"standalone,separate,both" default:"both"`
-	Only   []int         `help:"Numbers of scenarios, separated by commas; all without it."`
-	Runs   int           `help:"Runs of each scenario; medians and ranges are over them." default:"3"`
+	Only   []int         `help:"Numbers of the scenarios to run, separated by commas. Defaults to all."`
+	Runs   int           `help:"Number of runs of each scenario, from which medians and ranges are computed." default:"3"`
 	Window time.Duration `help:"How long each run measures." default:"8s"`
 	Warmup time.Duration `help:"How long the load runs before the first measurement." default:"2s"`
-	Quick  bool          `help:"One short run of each scenario, for a look."`
-	Smoke  bool          `help:"One tiny run of each scenario, in seconds, to see that all of it works. Its figures mean nothing."`
+	Quick  bool          `help:"One short run of each scenario, for a first impression."`
+	Smoke  bool          `help:"One tiny run of each scenario, in seconds, to check that it works. The figures are meaningless."`
 
-	SampleRatio float64 `help:"Have the services record this share of traces and send them to a collector that only counts them; 0 makes none. The tables are without."`
+	SampleRatio float64 `help:"Share of traces that the services record and send to a collector that only counts them. The tables in README.md are measured with 0."`
 
 	JSON    string `name:"json" help:"Write all figures to this file." type:"path" placeholder:"FILE"`
 	Write   bool   `help:"Write the tables of services/e2e/bench/README.md."`
-	Profile string `help:"Keep CPU and allocation profiles of every service during the last run in this directory. The figures suffer." type:"path" placeholder:"DIR"`
+	Profile string `help:"Keep CPU and allocation profiles of every service during the last run in this directory. Profiling makes the figures worse." type:"path" placeholder:"DIR"`
 	Keep    string `help:"Keep data and logs in a new directory below this one." type:"path" placeholder:"DIR"`
 }
 
-// sizes are how much there is of everything.
+// sizes are the sizes of a scenario's load.
 type sizes struct {
 	groups, groupSize int
 	rate              int   // messages/s over all groups
 	ackRates          []int // likewise, for committed acks
 	room              int   // members of the one room
-	roomWindow        int   // messages on their way to the room, flat out
+	roomWindow        int   // messages in flight to the room, unpaced
 	roomRate          int   // messages/s, paced
 	idle, idleGroup   int
-	idleRest          time.Duration // between connecting and weighing
+	idleRest          time.Duration // time between connecting and measuring memory
 	back, missed      int
 	long              int
 	failGroups        int
 	failRate          int
-	failAfter         time.Duration // load goes on this long after a fault
+	failAfter         time.Duration // how long the load continues after a fault
 }
 
-// full is what the targets are stated for.
+// full are the sizes for which the targets are stated.
 var full = sizes{
 	groups: 500, groupSize: 4, rate: 1000, ackRates: []int{100, 1000, 2000},
 	room: 1000, roomWindow: 256, roomRate: 20,
@@ -51,7 +51,7 @@ var full = sizes{
 	failGroups: 100, failRate: 500, failAfter: 6 * time.Second,
 }
 
-// tiny touches everything in seconds.
+// tiny runs every scenario in seconds.
 var tiny = sizes{
 	groups: 5, groupSize: 4, rate: 100, ackRates: []int{50, 100},
 	room: 20, roomWindow: 16, roomRate: 20,

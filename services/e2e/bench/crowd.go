@@ -27,10 +27,10 @@ type crowd struct {
 	answers atomic.Int64
 }
 
-// settleTime is how long the last events of a load may take to reach everybody before they count as missing.
+// settleTime is how long the last events of a load may take to reach all clients before they count as missing.
 const settleTime = 30 * time.Second
 
-// gather makes users and their groups. Nobody is connected yet.
+// gather makes users and their groups. No client is connected yet.
 func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ *crowd, err error) {
 	s.crowds++
 	c := &crowd{system: s, size: size, clients: make([]*load.Client, groups*size), heads: make([]atomic.Uint64, groups)}
@@ -70,10 +70,10 @@ func gather(ctx context.Context, s *system, groups, size int, receipts bool) (_ 
 	return c, err
 }
 
-// close disconnects everybody.
+// close disconnects all clients.
 func (c *crowd) close() { c.loop.Close() }
 
-// listener hands what happens on to functions; those that are nil ignore it, except that a lost connection is a failure.
+// listener passes events of the loop to functions. A nil function ignores them, except that a lost connection is a failure.
 type listener struct {
 	event     func(c *load.Client, seq uint64, event []byte, now int64)
 	outcome   func(c *load.Client, sent int64, seq uint64, now int64)
@@ -106,10 +106,10 @@ func (l *listener) Closed(c *load.Client, reason string, now int64) error {
 	return fmt.Errorf("the connection was lost: %s", reason)
 }
 
-// atOnce is how many are connecting at a time.
+// atOnce is how many clients connect at a time.
 const atOnce = 256
 
-// connect connects everybody, spread over the gateways, and waits until all are authenticated.
+// connect connects all clients, spread over the gateways, and waits until all are authenticated.
 func (c *crowd) connect(ctx context.Context) error {
 	clients := c.clients
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -138,7 +138,7 @@ func (c *crowd) connect(ctx context.Context) error {
 	return nil
 }
 
-// send has a client send a message.
+// send sends a message as a client.
 func (c *crowd) send(client *load.Client) error {
 	err := client.Submit(load.Now())
 	if err == nil {
@@ -147,7 +147,7 @@ func (c *crowd) send(client *load.Client) error {
 	return err
 }
 
-// committed notes the outcome of a client's message.
+// committed records the outcome of a client's message.
 func (c *crowd) committed(client *load.Client, seq uint64) {
 	c.answers.Add(1)
 	if head := &c.heads[client.Index/c.size]; seq > head.Load() {
@@ -155,8 +155,8 @@ func (c *crowd) committed(client *load.Client, seq uint64) {
 	}
 }
 
-// settle waits until every send has its outcome and every client everything that was committed in its group, and fails on
-// whatever was wrong.
+// settle waits until every send has its outcome and every client has everything that was committed in its group, and
+// returns an error if anything was wrong.
 func (c *crowd) settle(ctx context.Context) error {
 	if lost := c.unanswered(ctx, settleTime); lost > 0 {
 		return errors.Join(fmt.Errorf("%d sends got no outcome", lost), c.loop.Failures())
@@ -164,7 +164,7 @@ func (c *crowd) settle(ctx context.Context) error {
 	return c.wholeness(ctx)
 }
 
-// unanswered waits for the outcomes of what was sent, for so long, and tells how many are still missing.
+// unanswered waits for a limited time for the outcomes of all sends, and returns how many are still missing.
 func (c *crowd) unanswered(ctx context.Context, patience time.Duration) int64 {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -1,12 +1,12 @@
 // Package bench measures Runnel: every row of the table of targets as a scenario, against real processes with all fsyncs on,
 // in one process and as separate services on PostgreSQL.
 //
-//	config.go      what can be chosen
+//	config.go      the options
 //	bench.go       Run: the scenarios one after the other, each against a system of its own
-//	system.go      starting a system, and what it costs
+//	system.go      starting a system, and measuring its cost
 //	crowd.go       users in groups, connected and listening
-//	scenario_*.go  what is measured
-//	rows.go        the rows and figures there are, with targets and peers
+//	scenario_*.go  the measurements
+//	rows.go        all rows and figures, with targets and comparable systems
 //	report.go, markdown.go  medians and ranges, JSON, the table of README.md
 //	load/          the load generator
 //

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// What stands between these lines of README.md is written by the program, the rest by people.
+// The text between these lines of README.md is generated, the rest is written by people.
 const (
 	beginFigures = "<!-- figures: written by make bench ARGS=--write -->\n"
 	endFigures   = "<!-- end of figures -->\n"
@@ -35,7 +35,7 @@ func (r *Report) WriteREADME(path string) error {
 	return nil
 }
 
-// markdown is the machine and the table.
+// markdown formats the machine and the table.
 func (r *Report) markdown() string {
 	var b strings.Builder
 	m := r.Machine

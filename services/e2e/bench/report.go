@@ -15,17 +15,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Report is everything that was measured.
+// Report contains all results.
 type Report struct {
 	Date    time.Time `json:"date"`
 	Machine Machine   `json:"machine"`
 	Options Options   `json:"options"`
-	// OtherCores is how many processors other programs took, in the worst run: above a tenth the figures are doubtful.
+	// OtherCores is how many processors other programs used, in the worst run: above a tenth the figures are doubtful.
 	OtherCores float64   `json:"other_cores"`
 	Figures    []*Figure `json:"figures"`
 }
 
-// Machine is what it was measured on.
+// Machine is the machine on which the figures were measured.
 type Machine struct {
 	CPU        string  `json:"cpu"`
 	Cores      int     `json:"cores"`
@@ -36,7 +36,7 @@ type Machine struct {
 	Commit     string  `json:"commit,omitempty"`
 }
 
-// Options are those that figures depend on.
+// Options are the options that affect the figures.
 type Options struct {
 	Runs     int     `json:"runs"`
 	Window   float64 `json:"window_seconds"`
@@ -55,7 +55,7 @@ type Figure struct {
 	Median   float64   `json:"median"`
 	Min      float64   `json:"min"`
 	Max      float64   `json:"max"`
-	// Target is 0 for none; Met tells whether the median meets it.
+	// Target is 0 for none; Met reports whether the median meets it.
 	Target float64 `json:"target,omitempty"`
 	Met    bool    `json:"met"`
 }
@@ -85,7 +85,7 @@ func (r *Report) add(mode, key, metric string, value float64) {
 	f.Runs = append(f.Runs, value)
 }
 
-// complete works out medians and ranges.
+// complete computes medians and ranges.
 func (r *Report) complete() {
 	for _, f := range r.Figures {
 		f.Median, f.Min, f.Max = median(f.Runs), slices.Min(f.Runs), slices.Max(f.Runs)
@@ -120,7 +120,7 @@ func (r *Report) WriteJSON(path string) error {
 	return nil
 }
 
-// Print shows what was measured beside the targets.
+// Print prints the figures next to their targets.
 func (r *Report) Print(out io.Writer) {
 	if r.Options.Smoke {
 		fmt.Fprintln(out, "\n--smoke: everything works. The sizes are tiny, whatever the names below say, and the figures mean nothing.")
@@ -151,7 +151,7 @@ func (r *Report) Print(out io.Writer) {
 	}
 }
 
-// withRange is the median and, with several runs, the range.
+// withRange formats the median and, with several runs, the range.
 func withRange(f *Figure) string {
 	if len(f.Runs) == 1 {
 		return number(f.Median)

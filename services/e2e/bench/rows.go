@@ -1,7 +1,7 @@
 package bench
 
-// row is one figure of one scenario, and what it is compared with. A target of 0 means there is none; unless more says
-// otherwise, less is better.
+// row is one figure of one scenario, with its target and peers. A target of 0 means there is none; unless more is set, less
+// is better.
 type row struct {
 	scenario int
 	key      string // of trial.record
@@ -14,7 +14,7 @@ type row struct {
 	more                            bool
 }
 
-// The peers, as measured on such a machine: Centrifugo 6.9 with its memory engine (nothing durable); with Redis syncing
+// The peers, measured on a comparable machine: Centrifugo 6.9 with its memory engine (nothing durable); with Redis syncing
 // before each reply (first) and with PostgreSQL (second); Tinode on PostgreSQL.
 var rows = []row{
 	{1, "groups", "p50", "500 groups of 4, 1,000 messages/s: sender → receiver p50", "ms", "0.14", "0.46 · 14", "1.06", "≤ 1 standalone, ≤ 3 separate", 1, 3, false},

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// failover ends parts under a steady load.
+// failover kills parts under a steady load.
 func failover(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, t.failGroups, t.groupSize, true)
 	if err != nil {
@@ -26,7 +26,7 @@ func failover(ctx context.Context, t *trial) error {
 		for _, fault := range []struct {
 			key   string
 			end   func(*launch.Process) error
-			after time.Duration // what the load goes on for, well above the target
+			after time.Duration // how long the load continues, well above the target
 		}{
 			{"worker killed", func(p *launch.Process) error { p.Kill(); return nil }, t.failAfter},
 			{"worker stopped", (*launch.Process).Stop, t.failAfter / 5},
@@ -42,8 +42,8 @@ func failover(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// talking keeps groups talking until fault has done its worst. It gives the longest that a send had to
-// wait for its outcome, and how many sends got none: the clients of the load do not ask again, the SDKs would.
+// talking keeps groups talking during a fault and until its effects are over. It returns the longest wait for the outcome
+// of a send, and how many sends got none: the clients of the load do not retry, as the SDKs would.
 func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, string, int64) error, connected func(*load.Client, int64), fault func(context.Context) error) (longest time.Duration, lost int64, err error) {
 	waits := &histogram{}
 	c.loop.Handle(&listener{
@@ -56,7 +56,7 @@ func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, 
 	groups := len(c.clients) / c.size
 	err = under(ctx, 1, t.Warmup, func(ctx context.Context) error {
 		_, err := load.Pace(ctx, t.failRate, func(i int) error {
-			// A client without a connection keeps what it has to say; that wait is counted as the gateway's, not here.
+			// A client without a connection delays its messages; that wait counts for the gateway, not here.
 			_ = c.send(c.clients[i%groups*c.size+i/groups%c.size])
 			return nil
 		})
@@ -64,7 +64,7 @@ func talking(ctx context.Context, t *trial, c *crowd, closed func(*load.Client, 
 	}, func(ctx context.Context, _ int) error { return fault(ctx) }, c, func(ctx context.Context) error {
 		const patience = 2 * time.Second
 		lost = c.unanswered(ctx, patience)
-		c.answers.Add(lost) // given up
+		c.answers.Add(lost) // no longer waited for
 		return c.wholeness(ctx)
 	})
 	return waits.longest(), lost, err
@@ -89,7 +89,7 @@ func workerEnds(ctx context.Context, t *trial, c *crowd, run int, key string, en
 	return victim.Restart(ctx)
 }
 
-// busiestWorker waits until the workers have shared out the partitions, and gives the one with most of them.
+// busiestWorker waits until the workers have distributed the partitions, and returns the one with most of them.
 func (t *trial) busiestWorker(ctx context.Context) (*launch.Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
@@ -131,7 +131,7 @@ func (t *trial) partitions(ctx context.Context, p *launch.Process) (int, error) 
 	return running, nil
 }
 
-// gatewayDies kills a gateway; its clients come back as the SDKs do, with full jitter, to another one.
+// gatewayDies kills a gateway; its clients reconnect to another one as the SDKs do, with full jitter.
 func gatewayDies(ctx context.Context, t *trial, c *crowd, run int) error {
 	victim := run % len(t.Gateways)
 	elsewhere := t.gateways[(victim+1)%len(t.gateways)]

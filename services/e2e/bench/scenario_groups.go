@@ -10,13 +10,13 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// talk is what was seen of conversations during one measurement.
+// talk contains the measurements of conversations in one window.
 type talk struct {
 	deliveries histogram // sender → receiver
 	acks       histogram // sender → committed, back at the sender
 }
 
-// paced plays groups that talk at a fixed rate, whatever the server does, and measures it.
+// paced lets groups talk at a fixed rate, whatever the server does, and measures it.
 func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run int, seen *talk, spent cost)) error {
 	var current atomic.Pointer[talk]
 	current.Store(&talk{}) // the warm-up
@@ -53,7 +53,7 @@ func paced(ctx context.Context, t *trial, c *crowd, rate int, measured func(run 
 	}, c, c.settle)
 }
 
-// under measures a load several times while it goes on, then ends it and has settle see that it was carried out rightly.
+// under measures a running load several times, then ends it and checks with settle that it was carried out correctly.
 func under(ctx context.Context, runs int, warmup time.Duration, play func(context.Context) error, measure func(ctx context.Context, run int) error, c *crowd, settle func(context.Context) error) error {
 	playing, stop := context.WithCancel(ctx)
 	defer stop()
@@ -68,7 +68,7 @@ func under(ctx context.Context, runs int, warmup time.Duration, play func(contex
 		err = failed
 	}
 	if failed := c.loop.Failures(); failed != nil {
-		return failed // it explains the other errors
+		return failed // this error explains the others
 	}
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func committedAcks(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// groupsClosed has every client send its next message when the last one is committed.
+// groupsClosed lets every client send its next message when the last one is committed.
 func groupsClosed(ctx context.Context, t *trial) error { return closedLoop(ctx, t, "closed", true) }
 
 func groupsClosedWithoutReceipts(ctx context.Context, t *trial) error {
@@ -180,7 +180,7 @@ func (t *trial) talkers(ctx context.Context, receipts bool) (*crowd, error) {
 	return t.present(ctx, t.groups, t.groupSize, receipts)
 }
 
-// present makes groups and connects everybody.
+// present makes groups and connects all clients.
 func (t *trial) present(ctx context.Context, groups, size int, receipts bool) (*crowd, error) {
 	begun := time.Now()
 	c, err := gather(ctx, t.system, groups, size, receipts)

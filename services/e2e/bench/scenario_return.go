@@ -10,8 +10,8 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 )
 
-// manyReturn has everybody of one room away while messages are sent, and back at once. Nobody of them stays, so the gateway has
-// nothing of the room in memory.
+// manyReturn disconnects all members of one room while messages are sent, and reconnects them at once. No member stays, so
+// the gateway has no events of the room in memory.
 func manyReturn(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, 1, t.back, true)
 	if err != nil {
@@ -39,7 +39,7 @@ func manyReturn(ctx context.Context, t *trial) error {
 	return c.settle(ctx)
 }
 
-// oneReturns has one client read a long stretch that nobody else is interested in.
+// oneReturns has one client read a long stretch that no other client reads.
 func oneReturns(ctx context.Context, t *trial) error {
 	const members = 8 // they write side by side
 	c, err := gather(ctx, t.system, 1, members, true)
@@ -80,7 +80,7 @@ func oneReturns(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// comeBack connects clients all at once, and takes the time until each has got everything up to head.
+// comeBack connects all clients at once, and measures the time until each has received everything up to head.
 func (t *trial) comeBack(ctx context.Context, c *crowd, clients []*load.Client, head uint64) (took time.Duration, spent cost, err error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()

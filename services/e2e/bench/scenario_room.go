@@ -9,9 +9,9 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/bench/load"
 )
 
-// roomFlatOut has one member send as fast as everybody gets it: a new message for each one that all the others have got,
-// with a fixed number on their way. A window over the sender's outcomes alone would measure how fast the server closes slow readers: commits
-// are much faster than deliveries to a thousand.
+// roomFlatOut has one member send as fast as all members receive: a new message for each one that all the others have
+// received, with a fixed number in flight. If only the sender's outcomes limited it, it would measure how fast the server
+// closes slow readers: commits are much faster than deliveries to a thousand.
 func roomFlatOut(ctx context.Context, t *trial) error {
 	c, err := t.present(ctx, 1, t.room, true)
 	if err != nil {

@@ -42,7 +42,8 @@ type system struct {
 	crowds   int // so far; no user is in two
 }
 
-// limits are flags of whatever serves clients: all clients of a load come from one address and talk faster than people.
+// limits are flags of the programs that serve clients: all clients of a load come from one address and send faster than
+// people.
 var limits = []string{
 	"--gateway.max-connections-per-ip=1000000", "--gateway.connect-rate-per-ip=1000000",
 	"--gateway.frame-rate=1000000", "--gateway.command-rate-per-user=1000000",
@@ -56,7 +57,7 @@ func programs(mode string) []string {
 	return []string{launch.Gateway, launch.Delivery, launch.History, launch.NATSServer}
 }
 
-// start starts a system with its data in dir, of so many gateways and workers if it is of separate services. All services
+// start starts a system with its data in dir; with separate services it has this many gateways and workers. All services
 // get the extra flags.
 func start(ctx context.Context, mode string, binaries launch.Binaries, dir string, copies int, profile bool, extra []string) (*system, error) {
 	options := launch.Options{
@@ -98,7 +99,7 @@ func dial(p *launch.Process) (*grpc.ClientConn, error) {
 	return calls, nil
 }
 
-// flagOf is the value that a process was started with.
+// flagOf returns the value of a flag with which a process was started.
 func flagOf(p *launch.Process, flag string) string {
 	for _, arg := range p.Args {
 		if value, found := strings.CutPrefix(arg, "--"+flag+"="); found {
@@ -112,7 +113,7 @@ func (s *system) close() error {
 	return errors.Join(s.calls.Close(), s.Stop())
 }
 
-// services are the processes that are Runnel's own, in the order of their start.
+// services returns Runnel's own processes, in the order of their start.
 func (s *system) services() []*launch.Process {
 	if s.Standalone != nil {
 		return []*launch.Process{s.Standalone}
@@ -120,7 +121,7 @@ func (s *system) services() []*launch.Process {
 	return slices.Concat(s.Histories, s.Deliveries, s.Gateways)
 }
 
-// front are the processes that clients are connected to.
+// front returns the processes that clients are connected to.
 func (s *system) front() []*launch.Process {
 	if s.Standalone != nil {
 		return []*launch.Process{s.Standalone}
@@ -128,7 +129,7 @@ func (s *system) front() []*launch.Process {
 	return s.Gateways
 }
 
-// restart stops the services and starts them anew, with the memory of a fresh start.
+// restart restarts the services, so that their memory is that of a fresh start.
 func (s *system) restart(ctx context.Context) error {
 	services := s.services()
 	for _, p := range slices.Backward(services) {
@@ -175,7 +176,8 @@ func (s *system) awaitNobody(ctx context.Context) error {
 	}
 }
 
-// submit sends a command as an internal service does, and waits until it is committed. It gives the conversation and the seq.
+// submit sends a command as an internal service does, and waits until it is committed. It returns the conversation and the
+// seq.
 func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) (conversation string, seq uint64, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -196,7 +198,7 @@ func (s *system) submit(ctx context.Context, request *deliveryv1.SubmitRequest) 
 	}
 }
 
-// write has a user send messages one after the other, and gives the last one's seq.
+// write sends messages of a user one after another, and returns the last one's seq.
 func (s *system) write(ctx context.Context, sender, conversation string, messages int) (seq uint64, err error) {
 	text := strings.Repeat("0123456789abcdef", 8)
 	for range messages {
@@ -210,21 +212,21 @@ func (s *system) write(ctx context.Context, sender, conversation string, message
 	return seq, nil
 }
 
-// cost is what happened during a measurement.
+// cost is the use of resources during a measurement.
 type cost struct {
 	elapsed time.Duration
 	cpu     time.Duration // of all server processes and their database
 	load    time.Duration // CPU of the load generator
-	others  time.Duration // CPU of everything else on the machine: what makes figures doubtful
+	others  time.Duration // CPU of everything else on the machine, which makes figures doubtful
 }
 
-// micros is the servers' CPU for one of n.
+// micros returns the servers' CPU for one of n operations.
 func (c cost) micros(n float64) float64 { return float64(c.cpu.Nanoseconds()) / 1e3 / n }
 
-// rate is n a second.
+// rate returns n per second.
 func (c cost) rate(n float64) float64 { return n / c.elapsed.Seconds() }
 
-// measure takes what the system costs while during runs.
+// measure returns the cost of the system while during runs.
 func (s *system) measure(ctx context.Context, during func(context.Context) error) (cost, error) {
 	parts := s.Parts()
 	begun, machine, before, self := time.Now(), machineCPU(), launch.Total(parts...), ownCPU()
@@ -234,7 +236,7 @@ func (s *system) measure(ctx context.Context, during func(context.Context) error
 	return spent, err
 }
 
-// machineCPU is the time that all processors together were busy, or were taken by other virtual machines.
+// machineCPU returns the time that all processors together were busy, or were used by other virtual machines.
 func machineCPU() time.Duration {
 	fields := strings.Fields(firstLine("/proc/stat")) // cpu user nice system idle iowait irq softirq steal …
 	const idle, iowait, last = 4, 5, 8
@@ -257,8 +259,8 @@ func ownCPU() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// profile keeps of every service a CPU profile over d, then what it has allocated since its start, and how much its metrics
-// rose meanwhile.
+// profile writes, for every service, a CPU profile over d, then its allocations since its start, and the change of its
+// metrics meanwhile.
 func (s *system) profile(ctx context.Context, dir, name string, d time.Duration) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory for profiles: %w", err)
@@ -288,7 +290,7 @@ func (s *system) profile(ctx context.Context, dir, name string, d time.Duration)
 	return group.Wait()
 }
 
-// rises lists what metrics changed by, and what they came to.
+// rises lists the changes of metrics, and their final values.
 func rises(before, after map[string]float64) []byte {
 	var list []byte
 	for _, name := range slices.Sorted(maps.Keys(after)) {

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// sink takes traces over OTLP and counts their spans, so that what making and sending them costs can be measured. Its own
-// work is the load generator's, not the servers'.
+// sink receives traces over OTLP and counts their spans, so that the cost of making and sending them can be measured. Its
+// own work counts for the load generator, not for the servers.
 type sink struct {
 	collectorv1.UnimplementedTraceServiceServer
 
@@ -47,7 +47,7 @@ func (s *sink) close() error {
 	return <-s.served
 }
 
-// flags have a service send its traces here.
+// flags make a service send its traces to the sink.
 func (s *sink) flags(ratio float64) []string {
 	return []string{"--telemetry.otlp-endpoint=" + s.endpoint, fmt.Sprintf("--telemetry.sample-ratio=%g", ratio)}
 }

@@ -1,6 +1,6 @@
-// Package launch runs Runnel as it is run in earnest: every service as a process of its own, with real NATS servers, SQLite
-// or PostgreSQL, on free loopback ports. Tests of the whole and the benchmark start it, look at what it costs, and end, kill or
-// pause its parts.
+// Package launch runs Runnel as in production: every service as a separate process, with real NATS servers, SQLite
+// or PostgreSQL, on free loopback ports. System tests and the benchmark start it, measure its cost, and stop, kill or pause
+// its parts.
 //
 //	build.go     programs from the workspace, with build tags
 //	process.go   one program: Process
@@ -10,7 +10,7 @@
 //	proc.go      CPU and memory from the operating system, signals to whole families of processes
 //	suite.go     services that work together: Start, StartStandalone
 //
-// It never looks inside a service: what it knows of one comes from flags, signals, /readyz, /metrics and /proc.
+// It does not depend on the inside of a service: it uses only flags, signals, /readyz, /metrics and /proc.
 package launch
 
 import (
@@ -26,23 +26,23 @@ import (
 
 // Part is one running server of a suite. Its methods may be called by one goroutine at a time, except Usage and Name.
 type Part interface {
-	// Name tells it from the other parts: "gateway-1".
+	// Name is the part's unique name: "gateway-1".
 	Name() string
 	// Restart starts it again after Stop or Kill, on the same ports and data, and waits until it is ready. A start that fails is
 	// repeated until ctx ends, as an orchestrator would.
 	Restart(ctx context.Context) error
-	// Stop asks it to end (SIGTERM) and waits. A part that does not end in time is killed, and that is an error.
+	// Stop asks the part to end (SIGTERM) and waits. A part that does not end in time is killed, and that is an error.
 	Stop() error
 	// Kill ends it without warning (SIGKILL) and waits.
 	Kill()
-	// Pause stops it in the middle of whatever it does (SIGSTOP), children included; Resume lets it go on.
+	// Pause stops it at any point of its work (SIGSTOP), including children; Resume lets it continue.
 	Pause()
 	Resume()
-	// Usage tells what it costs since it was last started.
+	// Usage returns its cost since it was last started.
 	Usage() (Usage, error)
 }
 
-// Usage is what a part costs, as the operating system counts it.
+// Usage is the cost of a part, as the operating system counts it.
 type Usage struct {
 	// CPU is user and system time of the part and its children.
 	CPU time.Duration
@@ -53,7 +53,7 @@ type Usage struct {
 // Add sums up.
 func (u Usage) Add(other Usage) Usage { return Usage{u.CPU + other.CPU, u.RSS + other.RSS} }
 
-// Total is the usage of several parts. One that is down counts for nothing.
+// Total returns the usage of several parts. A part that is down counts as zero.
 func Total(parts ...Part) Usage {
 	var total Usage
 	for _, part := range parts {
@@ -65,16 +65,16 @@ func Total(parts ...Part) Usage {
 }
 
 const (
-	// pollInterval is how often a starting part is asked whether it is ready.
+	// pollInterval is the interval at which a starting part is asked whether it is ready.
 	pollInterval = 20 * time.Millisecond
-	// restartPause is how long after a failed start the next one begins.
+	// restartPause is how long to wait after a failed start.
 	restartPause = 200 * time.Millisecond
 	// stopTimeout is how long a part may take to end by itself; a gateway drains for up to 10 s.
 	stopTimeout = 30 * time.Second
 )
 
-// freePort finds a loopback port that nobody listens on, outside of the range that the system takes for outgoing connections: a
-// restarted part must find its port free again.
+// freePort finds a loopback port that no process listens on, outside of the range for outgoing connections: a restarted
+// part must find its port free.
 func freePort() (int, error) {
 	const lowest, highest = 15000, 32000
 	for range 100 {
@@ -97,7 +97,7 @@ func address() (string, error) {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
 }
 
-// Sleep waits for d, or less when ctx ends; then it gives its error.
+// Sleep waits for d, or until ctx ends; then it returns the context's error.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

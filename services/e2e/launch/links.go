@@ -9,16 +9,16 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/proxy"
 )
 
-// Clients is what stands for all clients at the ends of links.
+// Clients is the name of all clients at the ends of links.
 const Clients = "clients"
 
-// Link is the network between two parts, as far as From connects to To.
+// Link is the network between two parts, for connections from From to To.
 type Link struct {
 	*proxy.Proxy
 	From, To string
 }
 
-// Between gives the links between two parts, whichever connects to the other. "nats" means every NATS server, and so on.
+// Between returns the links between two parts, whichever connects to the other. "nats" means every NATS server, and so on.
 func (s *Suite) Between(a, b string) []*Link {
 	return slices.DeleteFunc(slices.Clone(s.Links), func(l *Link) bool {
 		return (!named(l.From, a) || !named(l.To, b)) && (!named(l.From, b) || !named(l.To, a))
@@ -37,7 +37,7 @@ func (s *Suite) closeLinks() {
 	}
 }
 
-// link gives the address at which one part reaches another one that listens, or will.
+// link returns the address at which one part reaches another one that listens, or will.
 func (b *builder) link(from, to, address string) (string, error) {
 	if !b.Proxied {
 		return address, nil
@@ -50,7 +50,7 @@ func (b *builder) link(from, to, address string) (string, error) {
 	return p.Addr(), nil
 }
 
-// database gives the location of the database for a history service.
+// database returns the location of the database for a history service.
 func (b *builder) database(name string) (string, error) {
 	if b.Store == SQLite {
 		return b.suite.Database, nil
@@ -63,7 +63,7 @@ func (b *builder) database(name string) (string, error) {
 	return location.String(), err
 }
 
-// behind gives the addresses of what stands behind the i-th gateway or worker: the NATS servers, and its history service.
+// behind returns the addresses used by the i-th gateway or worker: the NATS servers, and its history service.
 func (b *builder) behind(name string, i int) (servers, history string, err error) {
 	var list []string
 	for n, server := range b.suite.natsURL {

@@ -61,14 +61,14 @@ func (b *builder) startNATS(ctx context.Context) error {
 	return err
 }
 
-// natsSettings writes the configuration of one server. Servers tell nobody of each other: clients and servers reach them only
-// by the addresses they were given, which may be proxies.
+// natsSettings writes the configuration of one server. Servers do not advertise each other: clients and servers use only
+// the addresses that they were given, which may be proxies.
 func (b *builder) natsSettings(n node, nodes []node) (string, error) {
 	var s strings.Builder
 	fmt.Fprintf(&s, "server_name: %s\nlisten: %q\nhttp: %q\n", n.name, n.clients, n.monitor)
-	// The shortest that the server takes.
+	// The shortest interval that the server accepts.
 	fmt.Fprintf(&s, "lame_duck_duration: 30s\nlame_duck_grace_period: 1s\n")
-	// The streams' limits are together more than a small volume has; they are not what is tested.
+	// The streams' limits exceed a small volume together; these limits are not what is tested.
 	fmt.Fprintf(&s, "jetstream {\n  store_dir: %q\n  max_file_store: 1TB\n", b.DataDir(n.name))
 	if b.NATSSync != "" {
 		fmt.Fprintf(&s, "  sync_interval: %s\n", b.NATSSync)
@@ -79,7 +79,7 @@ func (b *builder) natsSettings(n node, nodes []node) (string, error) {
 	}
 	fmt.Fprintf(&s, "cluster {\n  name: runnel\n  listen: %q\n  no_advertise: true\n", n.cluster)
 	if b.Proxied {
-		s.WriteString("  advertise: \"127.0.0.1:1\"\n") // nobody is there
+		s.WriteString("  advertise: \"127.0.0.1:1\"\n") // no process listens there
 	}
 	s.WriteString("  routes: [\n")
 	for _, other := range nodes {
@@ -99,12 +99,13 @@ func (b *builder) natsSettings(n node, nodes []node) (string, error) {
 // NATSURL is where the NATS servers listen, without proxies.
 func (s *Suite) NATSURL() string { return strings.Join(s.natsURL, ",") }
 
-// LameDuck has a NATS server hand over what it leads and send its clients away before it ends, as its pod does, and waits.
+// LameDuck puts a NATS server into lame-duck mode, in which it hands over its leaderships and disconnects its clients
+// before it ends, as in its pod, and waits.
 func LameDuck(p *Process) error { return p.end(syscall.SIGUSR2, lameDuckTimeout) }
 
-const lameDuckTimeout = time.Minute // its clients are sent away over up to 30 s
+const lameDuckTimeout = time.Minute // its clients are disconnected over up to 30 s
 
-// StreamLeader tells which NATS server leads a stream.
+// StreamLeader returns the NATS server that leads a stream.
 func (s *Suite) StreamLeader(ctx context.Context, stream string) (*Process, error) {
 	nc, err := nats.Connect(s.NATSURL(), nats.Timeout(2*time.Second))
 	if err != nil {
@@ -131,7 +132,7 @@ func (s *Suite) StreamLeader(ctx context.Context, stream string) (*Process, erro
 	return nil, fmt.Errorf("the stream %s has no leader", stream)
 }
 
-// AwaitNATS waits until every NATS server that runs has everything that the others have.
+// AwaitNATS waits until every running NATS server has caught up with the others.
 func (s *Suite) AwaitNATS(ctx context.Context) error {
 	for _, p := range s.NATS {
 		if p.PID() == 0 {

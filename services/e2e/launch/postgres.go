@@ -11,7 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 )
 
-// Postgres is a private PostgreSQL server with its data in a directory of its own.
+// Postgres is a private PostgreSQL server with its own data directory.
 type Postgres struct {
 	dir string
 
@@ -40,7 +40,7 @@ func (p *Postgres) start(ctx context.Context) error {
 	return nil
 }
 
-// syncNothing makes it acknowledge what it has not synced, from a restart on.
+// syncNothing makes it acknowledge writes that are not synced, after the next restart.
 func (p *Postgres) syncNothing(ctx context.Context) error {
 	settings, err := os.OpenFile(filepath.Join(p.dir, "data", "postgresql.auto.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -62,7 +62,7 @@ func (p *Postgres) URL() string { return p.url }
 // Name is "postgres".
 func (p *Postgres) Name() string { return "postgres" }
 
-// Restart is described at Part.
+// Restart implements Part.
 func (p *Postgres) Restart(ctx context.Context) error {
 	for {
 		err := p.start(ctx)
@@ -75,7 +75,7 @@ func (p *Postgres) Restart(ctx context.Context) error {
 	}
 }
 
-// take gives the running server, and counts it as down; nil when it is.
+// take returns the running server, and marks it as down; nil if it is down.
 func (p *Postgres) take() *postgrestest.Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +84,7 @@ func (p *Postgres) take() *postgrestest.Server {
 	return server
 }
 
-// Stop is described at Part.
+// Stop implements Part.
 func (p *Postgres) Stop() error {
 	p.Resume()
 	if server := p.take(); server != nil {
@@ -93,7 +93,7 @@ func (p *Postgres) Stop() error {
 	return nil
 }
 
-// Kill is described at Part.
+// Kill implements Part.
 func (p *Postgres) Kill() {
 	if server := p.take(); server != nil {
 		server.Kill()
@@ -109,21 +109,21 @@ func (p *Postgres) pid() int {
 	return p.server.PID()
 }
 
-// Pause is described at Part.
+// Pause implements Part.
 func (p *Postgres) Pause() {
 	if pid := p.pid(); pid != 0 {
 		pauseFamily(pid)
 	}
 }
 
-// Resume is described at Part.
+// Resume implements Part.
 func (p *Postgres) Resume() {
 	if pid := p.pid(); pid != 0 {
 		resumeFamily(pid)
 	}
 }
 
-// Usage is described at Part.
+// Usage implements Part.
 func (p *Postgres) Usage() (Usage, error) {
 	pid := p.pid()
 	if pid == 0 {

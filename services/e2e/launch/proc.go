@@ -32,13 +32,13 @@ func family(pid int) []int {
 	return pids
 }
 
-// pauseFamily stops a process and all below it, parents first, so that none makes another one meanwhile.
+// pauseFamily stops a process and all its descendants, parents first, so that none of them starts another one meanwhile.
 func pauseFamily(pid int) {
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
 	for _, child := range family(pid)[1:] {
 		_ = syscall.Kill(child, syscall.SIGSTOP)
 	}
-	// A signal is only sent: until every thread has taken it, the process may still answer somebody.
+	// The signal is asynchronous: until every thread has stopped, the process may still answer.
 	for range 1000 {
 		if !slices.ContainsFunc(family(pid), moves) {
 			return
@@ -47,7 +47,7 @@ func pauseFamily(pid int) {
 	}
 }
 
-// moves reports whether some thread of a process is neither stopped nor ended.
+// moves reports whether any thread of a process is neither stopped nor ended.
 func moves(pid int) bool {
 	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	return slices.ContainsFunc(threads, func(thread os.DirEntry) bool {
@@ -64,7 +64,7 @@ func resumeFamily(pid int) {
 	}
 }
 
-// usage sums up what a process and all below it cost, and what those cost that have ended and were waited for.
+// usage adds up the cost of a process and all its descendants, including those that have ended and were waited for.
 func usage(pid int) (Usage, error) {
 	pids := family(pid)
 	var total Usage
@@ -74,7 +74,7 @@ func usage(pid int) (Usage, error) {
 			if i == 0 {
 				return Usage{}, err
 			}
-			continue // it has just ended, and its parent has its times
+			continue // it has just ended, and its times are included in its parent's
 		}
 		total.CPU += time.Duration(ticks) * (time.Second / ticksPerSecond)
 		if len(pids) == 1 {
@@ -92,7 +92,7 @@ func cpuTicks(pid int) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the times of a process: %w", err)
 	}
-	// The name is in parentheses and may hold anything; the state, field 3, comes after the last one.
+	// The name is in parentheses and may contain anything; the state, field 3, comes after the last one.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	const utime, cstime = 14 - 3, 17 - 3
 	if len(fields) <= cstime {
@@ -109,7 +109,7 @@ func cpuTicks(pid int) (uint64, error) {
 	return sum, nil
 }
 
-// memory reads one line of a file of a process that tells kilobytes; 0 when the process has ended.
+// memory reads one line of a /proc file in kilobytes; 0 if the process has ended.
 func memory(pid int, file, label string) int64 {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {

@@ -16,25 +16,26 @@ import (
 	"time"
 )
 
-// Command says how a program is run.
+// Command describes how a program is run.
 type Command struct {
-	// Name tells the process from others, in messages and file names.
+	// Name is the unique name of the process, in messages and file names.
 	Name string
 	// Path is the program, Args its arguments, Env what is added to the environment.
 	Path string
 	Args []string
 	Env  []string
-	// Log is the file that gets what the program prints; it is appended to.
+	// Log is the file for the program's output, to which it is appended.
 	Log string
-	// Ready is asked over HTTP until it answers 200, for example http://127.0.0.1:9090/readyz. Empty asks nothing.
+	// Ready is polled over HTTP until it answers 200, for example http://127.0.0.1:9090/readyz. If empty, nothing is
+	// polled.
 	Ready string
-	// Data is the directory with what the program keeps, if it has one of its own.
+	// Data is the program's data directory, if it has one.
 	Data string
-	// Crashed is told when the process ends though nobody asked it to, after it had been ready. May be nil.
+	// Crashed is called if the process ends without being stopped, after it had been ready. May be nil.
 	Crashed func(name string, err error)
 }
 
-// Process is a program that can be started again and again.
+// Process is a program that can be started repeatedly.
 //
 //	ended ──Restart──▶ starting ──ready──▶ running ──Stop, Kill, or by itself──▶ ended
 //	                     ▲    │                │  ▲
@@ -48,7 +49,7 @@ type Process struct {
 	ended   chan struct{} // closed when the process has been waited for
 	state   *os.ProcessState
 	ready   bool
-	asked   bool // the end is wanted
+	asked   bool // the end is intended
 }
 
 // Run starts a program and waits until it is ready. A program that ends instead is an error with the end of its log.
@@ -61,10 +62,10 @@ func Run(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
-// Name is Command.Name.
+// Name returns Command.Name.
 func (p *Process) Name() string { return p.Command.Name }
 
-// Restart is described at Part.
+// Restart implements Part.
 func (p *Process) Restart(ctx context.Context) error {
 	for {
 		err := p.start(ctx)
@@ -88,7 +89,7 @@ func (p *Process) start(ctx context.Context) error {
 	command := exec.Command(p.Path, p.Args...)
 	command.Env = append(os.Environ(), p.Env...)
 	command.Stdout, command.Stderr = log, log
-	// Of its own group: an interrupt at the terminal is for the harness, which ends the parts in order.
+	// A separate process group: an interrupt at the terminal is for the harness, which stops the parts in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name(), err)
@@ -161,10 +162,10 @@ func ask(ctx context.Context, url string) error {
 // client keeps no connections: parts come and go, and a goroutine must not outlive the harness.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Stop is described at Part.
+// Stop implements Part.
 func (p *Process) Stop() error { return p.end(syscall.SIGTERM, stopTimeout) }
 
-// end sends a signal that asks for the end, and waits for it.
+// end sends a signal that requests the end, and waits for it.
 func (p *Process) end(signal os.Signal, timeout time.Duration) error {
 	process, ended := p.ending()
 	if process == nil {
@@ -186,7 +187,7 @@ func (p *Process) end(signal os.Signal, timeout time.Duration) error {
 	return nil
 }
 
-// Kill is described at Part.
+// Kill implements Part.
 func (p *Process) Kill() {
 	process, ended := p.ending()
 	if process == nil {
@@ -196,7 +197,7 @@ func (p *Process) Kill() {
 	<-ended
 }
 
-// ending notes that the end is wanted; nil when there is no process.
+// ending records that the end is intended; it returns nil if there is no process.
 func (p *Process) ending() (*os.Process, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,7 +208,7 @@ func (p *Process) ending() (*os.Process, <-chan struct{}) {
 	return p.process, p.ended
 }
 
-// Flag is the value that a program was started with; empty when it was not.
+// Flag returns the value of a flag with which a program was started; empty if it was not set.
 func (p *Process) Flag(name string) string {
 	for _, arg := range p.Args {
 		if value, found := strings.CutPrefix(arg, "--"+name+"="); found {
@@ -227,21 +228,21 @@ func (p *Process) PID() int {
 	return p.process.Pid
 }
 
-// Pause is described at Part.
+// Pause implements Part.
 func (p *Process) Pause() {
 	if pid := p.PID(); pid != 0 {
 		pauseFamily(pid)
 	}
 }
 
-// Resume is described at Part.
+// Resume implements Part.
 func (p *Process) Resume() {
 	if pid := p.PID(); pid != 0 {
 		resumeFamily(pid)
 	}
 }
 
-// Usage is described at Part.
+// Usage implements Part.
 func (p *Process) Usage() (Usage, error) {
 	pid := p.PID()
 	if pid == 0 {

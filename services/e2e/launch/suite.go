@@ -26,19 +26,19 @@ const (
 )
 
 const (
-	// secretVariable is where gateways find the secret that signs tokens.
+	// secretVariable is the variable from which gateways read the secret that signs tokens.
 	secretVariable = "RUNNEL_AUTH_HMAC_SECRET"
-	// historyVariable is where gateways and workers find the history service.
+	// historyVariable is the variable with the address of the history service, for gateways and workers.
 	historyVariable = "RUNNEL_HISTORY_ADDRESS"
-	// clientPath is where gateways take clients.
+	// clientPath is the path of the gateways' client endpoint.
 	clientPath = "/v1/ws"
 )
 
-// Options say what a suite consists of.
+// Options describe a suite.
 type Options struct {
-	// Dir gets data and logs. It is made if it does not exist, and left behind.
+	// Dir is the directory for data and logs. It is created if it does not exist, and not removed.
 	Dir string
-	// Binaries must have the programs that are started: for Start, Gateway, Delivery, History and NATSServer.
+	// Binaries must contain the programs that are started: for Start, Gateway, Delivery, History and NATSServer.
 	Binaries Binaries
 	// Store defaults to SQLite.
 	Store Store
@@ -51,13 +51,13 @@ type Options struct {
 	Flags map[string][]string
 	// NATSSync is the sync_interval of the NATS servers: "always", or a duration. Empty is the server's default of two minutes.
 	NATSSync string
-	// LazyDatabase lets PostgreSQL acknowledge what it has not synced: fsync off.
+	// LazyDatabase lets PostgreSQL acknowledge writes that are not synced: fsync off.
 	LazyDatabase bool
 	// DataDir gives the directory for the data of "nats-0", "nats-1" …, "postgres", and "sqlite". Defaults to one in Dir of that name.
 	DataDir func(part string) string
-	// Proxied puts a proxy on every connection between two parts, and before the gateways: see Suite.Links.
+	// Proxied puts a proxy on every connection between two parts, and in front of the gateways: see Suite.Links.
 	Proxied bool
-	// Crashed is told when a process of a service ends though nobody asked it to. May be nil.
+	// Crashed is called if a process of a service ends without being stopped. May be nil.
 	Crashed func(name string, err error)
 }
 
@@ -81,7 +81,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.DataDir == nil {
 		o.DataDir = func(part string) string { return filepath.Join(o.Dir, part) }
 	}
-	// PostgreSQL's own user must get through.
+	// PostgreSQL's own user needs access.
 	return o, os.MkdirAll(dir, 0o755)
 }
 
@@ -105,7 +105,7 @@ type Suite struct {
 	natsURL []string // of the servers themselves
 }
 
-// Start starts everything as processes of their own and waits until all are ready. Stop it when done.
+// Start starts all parts as separate processes and waits until all are ready. Stop it when done.
 func Start(ctx context.Context, options Options) (*Suite, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -121,7 +121,7 @@ func Start(ctx context.Context, options Options) (*Suite, error) {
 	return s, nil
 }
 
-// StartStandalone starts the one process that is everything, and waits until it is ready.
+// StartStandalone starts standalone as one process, and waits until it is ready.
 func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -140,12 +140,12 @@ func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 	return s, err
 }
 
-// Token makes a token for a user, good for a day.
+// Token makes a token for a user, valid for a day.
 func (s *Suite) Token(user string) (string, error) {
 	return auth.Mint([]byte(s.secret), user, 24*time.Hour, time.Now(), "", "")
 }
 
-// Parts lists everything that runs, in the order in which it was started.
+// Parts lists all parts, in the order in which they were started.
 func (s *Suite) Parts() []Part {
 	var parts []Part
 	if s.Postgres != nil {
@@ -162,7 +162,7 @@ func (s *Suite) Parts() []Part {
 	return parts
 }
 
-// Stop ends everything in order, the gateways first.
+// Stop stops all parts in order, the gateways first.
 func (s *Suite) Stop() error {
 	var failed []error
 	parts := s.Parts()
@@ -174,7 +174,7 @@ func (s *Suite) Stop() error {
 	return errors.Join(failed...)
 }
 
-// Kill ends everything at once.
+// Kill kills all parts at once.
 func (s *Suite) Kill() {
 	for _, part := range s.Parts() {
 		part.Kill()
@@ -276,8 +276,8 @@ func (b *builder) startGateways(ctx context.Context) error {
 	return nil
 }
 
-// service starts one of our programs with an admin port and an RPC port of its own. Between finding a port and listening on
-// it another process may take it; then others are found.
+// service starts one of Runnel's programs with its own admin port and RPC port. Between finding a port and listening on it
+// another process may use it; then other ports are chosen.
 func (b *builder) service(ctx context.Context, program, name string, flags map[string]string, environment ...string) (*Process, error) {
 	for tries := 3; ; tries-- {
 		p, err := b.try(ctx, program, name, maps.Clone(flags), environment...)

@@ -21,7 +21,7 @@ const TextBytes = 128
 //	   ▲                                                                                       │
 //	   └──────────────────────── Close, or the server closed ──────────────────────────────────┘
 type Client struct {
-	// User and Conversation are whose device it is and what it listens to.
+	// User and Conversation are the client's user and its conversation.
 	User, Conversation string
 	// Index is for the owner's use.
 	Index int
@@ -29,7 +29,7 @@ type Client struct {
 	token      string
 	noReceipts bool
 
-	// Of the loop's goroutine.
+	// Used by the loop's goroutine only.
 	state       state
 	addr        string
 	carry       []byte // the beginning of a frame whose end has not been read yet
@@ -37,7 +37,7 @@ type Client struct {
 	seq         uint64 // every event up to this one has been received
 	ackWaiting  bool
 	connectedAt int64
-	closedAs    string // what the server said when it closed
+	closedAs    string // the server's close code
 
 	// mu guards the socket's sending half: messages are submitted from other goroutines than the loop's.
 	mu      sync.Mutex
@@ -69,7 +69,7 @@ func NewClient(user, token, conversation string, receipts bool) *Client {
 // Seq is the newest event received. Call it on the loop (Loop.Do) or when the client is closed.
 func (c *Client) Seq() uint64 { return c.seq }
 
-// ConnectedAt is when the last connection was authenticated. Call it on the loop.
+// ConnectedAt returns when the last connection was authenticated. Call it on the loop.
 func (c *Client) ConnectedAt() int64 { return c.connectedAt }
 
 // Open reports whether the client is connected. Call it on the loop.
@@ -78,7 +78,7 @@ func (c *Client) Open() bool { return c.state == stateOpen }
 // StartAt makes the client resume after seq when it connects next. The client must be closed.
 func (c *Client) StartAt(seq uint64) { c.seq, c.known = seq, true }
 
-// ErrClosed says that the client was not connected.
+// ErrClosed means that the client was not connected.
 var ErrClosed = errors.New("not connected")
 
 var padding = func() []byte {
@@ -86,8 +86,8 @@ var padding = func() []byte {
 	return []byte(words)
 }()
 
-// Submit sends a message. Its request id, and the digits its text begins with, are now: the time it counts as sent. No two
-// of a client may have the same.
+// Submit sends a message. Its request id, and the digits at the beginning of its text, are the present time, which counts
+// as the time of sending. No two messages of a client may have the same.
 func (c *Client) Submit(now int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +129,7 @@ func (c *Client) appendCommandID(dst []byte) []byte {
 	return dst
 }
 
-// sendConnect authenticates, and says what the client has.
+// sendConnect authenticates, and reports the client's position.
 func (c *Client) sendConnect() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,8 +168,8 @@ func (c *Client) sendPong() error {
 	return c.writeLocked(opText, []byte(`{"pong":{}}`))
 }
 
-// writeLocked writes one frame. A socket that does not take it whole means that the server has stopped reading, with
-// some megabytes on the way: no load of ours gets there while things are well.
+// writeLocked writes one frame. If the socket does not accept all of it, the server has stopped reading with some megabytes
+// in flight, which does not happen in a healthy run.
 func (c *Client) writeLocked(opcode byte, payload []byte) error {
 	if c.fd < 0 {
 		return ErrClosed

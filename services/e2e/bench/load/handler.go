@@ -2,16 +2,18 @@ package load
 
 import "time"
 
-// Handler is told what happens on a loop's connections. Its methods run on the loop: they must not block.
-// Every time is that of Now, taken when the bytes were read.
+// Handler receives the events of a loop's connections. Its methods run on the loop: they must not block. Every time is that
+// of Now, taken when the bytes were read.
 type Handler interface {
-	// Event is an event of the client's conversation, the next one that it had not got. The event is valid until Event returns.
+	// Event receives an event of the client's conversation, the next one after its position. The event is valid until Event
+	// returns.
 	Event(c *Client, seq uint64, event []byte, now int64)
-	// Outcome answers a Submit: committed as seq, or refused with seq 0.
+	// Outcome receives the answer to a Submit: committed as seq, or refused with seq 0.
 	Outcome(c *Client, sent int64, seq uint64, now int64)
-	// Connected says that the client is authenticated.
+	// Connected is called when the client is authenticated.
 	Connected(c *Client, now int64)
-	// Closed says that the server closed the connection. Without a handler that expects it, this is a failure: return an error.
+	// Closed is called when the server has closed the connection. A handler that does not expect this returns an error,
+	// which counts as a failure.
 	Closed(c *Client, reason string, now int64) error
 }
 

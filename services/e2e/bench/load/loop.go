@@ -15,10 +15,10 @@ import (
 const (
 	// ackDelay is how long the SDKs collect acknowledgements.
 	ackDelay = 200 * time.Millisecond
-	// readBytes is what one read takes at most. It fits the processor's cache, so that scanning costs little.
+	// readBytes is the maximum size of one read. It fits the processor's cache, so that scanning is fast.
 	readBytes = 128 << 10
 	maxEvents = 512
-	// keptFailures bounds the failures that are kept word for word.
+	// keptFailures limits the failures whose text is kept.
 	keptFailures = 5
 )
 
@@ -74,7 +74,7 @@ func (l *Loop) Do(fn func()) {
 	ran := make(chan struct{})
 	if !l.post(func() { fn(); close(ran) }) {
 		<-l.done
-		fn() // nobody else touches the clients any more
+		fn() // no other goroutine uses the clients any more
 		return
 	}
 	select {
@@ -91,12 +91,13 @@ func (l *Loop) post(fn func()) bool {
 	}
 	l.posted = append(l.posted, fn)
 	if len(l.posted) == 1 {
-		_, _ = syscall.Write(l.wake[1], []byte{0}) // a full pipe wakes the loop just as well
+		_, _ = syscall.Write(l.wake[1], []byte{0}) // if the pipe is full, the loop is woken anyway
 	}
 	return true
 }
 
-// Connect begins to connect a client to a gateway, host:port with an IPv4 address. Handler.Connected tells the end of it.
+// Connect begins to connect a client to a gateway, host:port with an IPv4 address. Handler.Connected reports when it is
+// done.
 func (l *Loop) Connect(c *Client, addr string) {
 	l.post(func() {
 		if err := l.dial(c, addr); err != nil {
@@ -105,7 +106,7 @@ func (l *Loop) Connect(c *Client, addr string) {
 	})
 }
 
-// Disconnect closes connections as clients that vanish do: without a word.
+// Disconnect closes connections without a close frame, like clients that vanish.
 func (l *Loop) Disconnect(clients ...*Client) {
 	l.Do(func() {
 		for _, c := range clients {
@@ -114,7 +115,7 @@ func (l *Loop) Disconnect(clients ...*Client) {
 	})
 }
 
-// Failures are what was wrong so far: holes, unexpected frames and closes. Only the first few are kept word for word.
+// Failures returns what was wrong so far: holes, unexpected frames and closes. Only the text of the first few is kept.
 func (l *Loop) Failures() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -235,7 +236,7 @@ func (l *Loop) dial(c *Client, addr string) error {
 	return nil
 }
 
-// ready does what a readable, writable or broken socket asks for.
+// ready handles a readable, writable or broken socket.
 func (l *Loop) ready(c *Client) {
 	if c.state == stateDialing {
 		code, err := syscall.GetsockoptInt(c.fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
@@ -275,7 +276,7 @@ func (l *Loop) ready(c *Client) {
 	rest, err := l.take(c, l.buffer[:kept+n], now)
 	switch {
 	case errors.Is(err, errUnavailable):
-		l.drop(c, err.Error()) // as when the gateway had closed its port
+		l.drop(c, err.Error()) // as if the gateway had closed its port
 		return
 	case err != nil:
 		l.fail(fmt.Errorf("%s: %w", c.User, err))
@@ -334,7 +335,7 @@ func (l *Loop) close(c *Client) {
 	c.mu.Unlock()
 	if fd >= 0 {
 		l.clients[fd] = nil
-		_ = syscall.Close(fd) // epoll forgets it too
+		_ = syscall.Close(fd) // closing the socket also removes it from epoll
 	}
 	c.state, c.carry = stateClosed, nil
 }

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// record tells a test what a handler was told.
+// record reports calls of a handler to a test.
 type record struct {
 	events   chan uint64
 	outcomes chan uint64
@@ -43,7 +43,7 @@ func (r *record) Closed(_ *Client, reason string, _ int64) error {
 	return errors.New(reason)
 }
 
-// gateway answers connect, and then does what the test says with each frame.
+// gateway answers connect, and then handles each frame as the test says.
 func gateway(t *testing.T, head uint64, then func(ws *websocket.Conn, f *clientv1.ClientFrame)) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

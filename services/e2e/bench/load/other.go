@@ -7,12 +7,12 @@ import (
 	"errors"
 )
 
-// Loop needs Linux; this one only lets the rest be compiled elsewhere.
+// The load generator needs Linux; this file lets the package compile elsewhere.
 type Loop struct{}
 
 var errLinux = errors.New("the load generator needs Linux")
 
-// NewLoop fails.
+// NewLoop returns an error.
 func NewLoop(Handler) (*Loop, error) { return nil, errLinux }
 
 func (*Loop) Handle(Handler)          {}
@@ -24,5 +24,5 @@ func (*Loop) Bytes() uint64           { return 0 }
 func (*Loop) Repeats() uint64         { return 0 }
 func (*Loop) Close()                  {}
 
-// Pace fails.
+// Pace returns an error.
 func Pace(context.Context, int, func(int) error) (int, error) { return 0, errLinux }

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// take handles what was read, and gives back the beginning of a frame whose end is missing.
+// take handles the bytes that were read, and returns the beginning of an incomplete frame.
 func (l *Loop) take(c *Client, data []byte, now int64) (rest []byte, err error) {
 	if c.state == stateUpgrading {
 		var whole bool

@@ -2,11 +2,11 @@ package load
 
 import "bytes"
 
-// kind is what a line from the server is about.
+// kind is the type of a line from the server.
 type kind uint8
 
 const (
-	kindOther kind = iota // answers and pushes that a load has no use for
+	kindOther kind = iota // answers and pushes that a load does not use
 	kindEvent
 	kindOutcome
 	kindConnected
@@ -34,7 +34,7 @@ var kinds = []struct {
 	{[]byte(`"goAway":{`), kindGoAway},
 }
 
-// classify tells what a line is about, the id of the request it answers (0 for a push), and what follows the key.
+// classify returns the type of a line, the id of the request that it answers (0 for a push), and the text after the key.
 func classify(line []byte) (what kind, id uint64, body []byte) {
 	if len(line) < 2 || line[0] != '{' {
 		return kindOther, 0, nil
@@ -73,7 +73,8 @@ func number(text []byte) (n uint64, rest []byte) {
 	return n, text[i:]
 }
 
-// position reads the conversation and the seq that an event begins with. It reports false when it begins otherwise.
+// position reads the conversation and the seq at the beginning of an event. It returns false if the event begins
+// differently.
 func position(body []byte) (conversation []byte, seq uint64, ok bool) {
 	rest, found := bytes.CutPrefix(body, conversationKey)
 	if !found {
@@ -111,7 +112,7 @@ func SentAt(event []byte) int64 {
 // headOf reads the head of the first conversation in the answer to connect; 0 when there is none.
 func headOf(connected []byte) uint64 {
 	_, rest, _ := bytes.Cut(connected, headKey)
-	// The answer to connect is written by protojson, which puts in spaces as it likes.
+	// The answer to connect is written by protojson, which varies its white space.
 	head, _ := number(bytes.TrimLeft(rest, ` "`))
 	return head
 }

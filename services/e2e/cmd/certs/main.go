@@ -17,9 +17,9 @@ import (
 )
 
 type cli struct {
-	Dir      string        `help:"Directory to write to; it must not exist, so that nothing that is in use is replaced." required:"" type:"path"`
-	Host     []string      `help:"Names and addresses at which NATS and the gateways are reached." default:"localhost,127.0.0.1"`
-	Lifetime time.Duration `help:"How long certificates are good." default:"720h"`
+	Dir      string        `help:"Directory to write to; it must not exist, so that no files in use are replaced." required:"" type:"path"`
+	Host     []string      `help:"Host names and addresses of NATS and the gateways." default:"localhost,127.0.0.1"`
+	Lifetime time.Duration `help:"How long certificates are valid." default:"720h"`
 }
 
 func main() {

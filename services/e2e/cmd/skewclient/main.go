@@ -1,6 +1,6 @@
-// Command skewclient is a client for tests of mixed versions. It reads bodies of commands from standard input, one in
-// protobuf JSON a line, sends each, and prints what came of it. It prints every event with the verdict on its content. It is
-// built with either version's schema and knows no kind by name.
+// Command skewclient is a client for tests of mixed versions. It reads bodies of commands from standard input, one per line
+// in protobuf JSON, sends each, and prints its outcome. It prints every event with the result of verifying its content. It
+// is built with either version's schema and knows no kind by name.
 package main
 
 import (

@@ -34,27 +34,27 @@ import (
 )
 
 type cli struct {
-	Short       bool          `help:"The form for every day: random faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and its control, a small roll."`
-	Long        bool          `help:"Round after round of everything, until --budget is spent."`
-	Budget      time.Duration `help:"How long --long goes on; the round that has begun is finished." default:"30m"`
-	Roll        bool          `help:"Only roll all gateways under --clients clients, while messages flow."`
-	Clients     int           `help:"Connected clients of --roll." default:"5000"`
-	Gateways    int           `help:"Gateways of --roll." default:"3"`
+	Short       bool          `help:"The daily form: random faults on SQLite, a tour of a cluster's faults on PostgreSQL, a loss of power and its control, a small roll."`
+	Long        bool          `help:"Run all plans round after round, until --budget is used up."`
+	Budget      time.Duration `help:"Duration of --long; a round that has begun is finished." default:"30m"`
+	Roll        bool          `help:"Only a roll: replace all gateways under --clients clients, while messages are sent."`
+	Clients     int           `help:"Number of connected clients for --roll." default:"5000"`
+	Gateways    int           `help:"Number of gateways for --roll." default:"3"`
 	Plan        string        `help:"Only one run, of this plan: random, tour, grand-tour, mix, outages, power or wipe." enum:"random,tour,grand-tour,mix,outages,power,wipe," default:""`
-	Lazy        string        `help:"Who does not sync in --plan=power: database or nats. Losing something is what is expected then." enum:"database,nats," default:""`
-	Duration    time.Duration `help:"How long load and faults go on in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
-	Seed        uint64        `help:"Decides the faults and what is sent when; 0 draws one."`
-	Store       string        `help:"Only this store: sqlite or postgres. Without it both." enum:"sqlite,postgres," default:""`
-	NATSNodes   int           `name:"nats-nodes" help:"NATS servers, 1 or 3, instead of what is planned." default:"0"`
+	Lazy        string        `help:"Which part does not sync in --plan=power: database or nats. The run then expects a loss." enum:"database,nats," default:""`
+	Duration    time.Duration `help:"Duration of load and faults in runs that do not end by themselves; the default is 25s with --short, 90s with --long, else 5m."`
+	Seed        uint64        `help:"Seed for the faults and the load; 0 chooses a random one."`
+	Store       string        `help:"Only this store: sqlite or postgres. Defaults to both." enum:"sqlite,postgres," default:""`
+	NATSNodes   int           `name:"nats-nodes" help:"Number of NATS servers, 1 or 3. Defaults to the plan's number." default:"0"`
 	Tags        string        `help:"Build tags for the services, separated by commas: planted bugs. (One in the client needs go run -tags.)"`
-	MixVersions bool          `help:"Parts that are started again become the present or the next version, by the seed. The next version is made from this one; that needs .tools/bin/buf (make tools)." default:"true" negatable:""`
+	MixVersions bool          `help:"A restarted part becomes the current or the next version, depending on the seed. The next version is made from this one; that needs .tools/bin/buf (make tools)." default:"true" negatable:""`
 	NextTags    string        `help:"Build tags for the services of the next version, separated by commas: planted bugs." default:""`
-	FailFast    bool          `help:"End a run with the first broken promise."`
-	Keep        bool          `help:"Keep logs and data of green runs, too."`
-	Bug         string        `help:"Only this planted bug of --prove, by its build tag." default:""`
-	Prove       bool          `help:"Run with each planted bug, which must be found, and then without any."`
+	FailFast    bool          `help:"End a run at the first broken promise."`
+	Keep        bool          `help:"Also keep logs and data of green runs."`
+	Bug         string        `help:"Build tag of the only planted bug that --prove tests." default:""`
+	Prove       bool          `help:"Run once with each planted bug, which must be found, and once without any."`
 	JSON        string        `name:"json" help:"File for a summary; - for standard output." type:"path"`
-	Bin         string        `help:"Take the programs from this directory instead of building them." type:"existingdir"`
+	Bin         string        `help:"Use the programs in this directory instead of building them." type:"existingdir"`
 }
 
 const (
@@ -125,16 +125,16 @@ func (c *cli) run(ctx context.Context) (code int, err error) {
 	return code, c.summarise(b.reports)
 }
 
-// bench is where runs are made, one after the other.
+// bench makes runs, one after another.
 type bench struct {
 	*cli
 	*programs
 	dir     string
-	lazy    launch.Binaries // with an SQLite that does not sync; made when needed
+	lazy    launch.Binaries // with an SQLite that does not sync; built when needed
 	reports []*torture.Report
 }
 
-// everything makes all runs that are asked for.
+// everything makes all requested runs.
 func (b *bench) everything(ctx context.Context) error {
 	begun := time.Now()
 	if b.Roll {
@@ -165,10 +165,10 @@ func (b *bench) everything(ctx context.Context) error {
 	return nil
 }
 
-// shortRoll is how many clients see a roll in the short form.
+// shortRoll is the number of clients of a roll in the short form.
 const shortRoll = 300
 
-// run makes one run. What cannot be made on this machine is noted as skipped.
+// run makes one run. If this machine cannot make it, the run is recorded as skipped.
 func (b *bench) run(ctx context.Context, cfg torture.Config) (err error) {
 	cfg.Dir, cfg.Binaries, cfg.Next = b.place(), b.present, b.next
 	if cfg.Lazy == torture.LazyDatabase && cfg.Store == launch.SQLite {
@@ -180,10 +180,10 @@ func (b *bench) run(ctx context.Context, cfg torture.Config) (err error) {
 	return b.note(ctx, report, err, torture.Report{Name: cfg.Name, Seed: cfg.Seed, Store: string(cfg.Store), NATSNodes: cfg.NATSNodes, Plan: cfg.Plan, Lazy: cfg.Lazy})
 }
 
-// place is the directory of the next run.
+// place returns the directory of the next run.
 func (b *bench) place() string { return filepath.Join(b.dir, fmt.Sprintf("run-%d", len(b.reports)+1)) }
 
-// roll replaces so many gateways under so many clients.
+// roll replaces this many gateways under this many clients.
 func (b *bench) roll(ctx context.Context, clients, gateways int) error {
 	report, err := torture.Roll(ctx, torture.RollConfig{
 		Dir: b.place(), Binaries: b.present, Next: b.next, Clients: clients, Gateways: gateways, Seed: b.Seed,
@@ -191,7 +191,7 @@ func (b *bench) roll(ctx context.Context, clients, gateways int) error {
 	return b.note(ctx, report, err, torture.Report{Name: "roll", Seed: b.Seed, Store: string(launch.PostgreSQL)})
 }
 
-// note keeps what came of a run; instead is its report when it could not be made.
+// note records the result of a run; instead is its report if it could not be made.
 func (b *bench) note(ctx context.Context, report *torture.Report, err error, instead torture.Report) error {
 	switch {
 	case errors.Is(err, torture.ErrSkipped), errors.Is(err, postgrestest.ErrNotInstalled) && os.Getenv("CI") == "":
@@ -207,7 +207,7 @@ func (b *bench) note(ctx context.Context, report *torture.Report, err error, ins
 	return b.tidy(report)
 }
 
-// tidy takes away what a green run leaves behind: a long form would fill the disk.
+// tidy removes the data of a green run: otherwise the long form would fill the disk.
 func (b *bench) tidy(report *torture.Report) error {
 	if b.Keep || report.Verdict() == "RED" || report.Dir == "" {
 		return nil
@@ -215,7 +215,7 @@ func (b *bench) tidy(report *torture.Report) error {
 	return os.RemoveAll(report.Dir)
 }
 
-// summary prints one line for each run, and gives the exit code.
+// summary prints one line for each run, and returns the exit code.
 func summary(w io.Writer, reports []*torture.Report) (code int) {
 	verdicts := map[string]int{}
 	fmt.Fprintf(w, "\n%-44s %-9s %-5s %-11s %s\n", "run", "store", "NATS", "seed", "verdict")

@@ -26,7 +26,7 @@ func TestTheShortFormHasALossOfPowerAndItsControl(t *testing.T) {
 	for _, cfg := range runs {
 		require.EqualValues(t, 7, cfg.Seed)
 	}
-	// What --prove asks of a build with the client's bug: one run.
+	// --prove makes one run of a build with the client's bug.
 	require.Len(t, (&cli{Short: true, Store: "sqlite", Duration: time.Second}).plan(), 1)
 }
 
