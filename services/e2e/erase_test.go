@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
-// found lists the places of the database, "table seq" or "table", in which a text stands.
+// found lists the places in the database, "table seq" or "table", that contain a text.
 func (f *floor) found(said string) (places []string) {
 	f.t.Helper()
 	db, err := sql.Open("sqlite", "file:"+f.file+"?_pragma=busy_timeout(5000)&_pragma=query_only(1)")
@@ -42,7 +42,7 @@ func (f *floor) found(said string) (places []string) {
 	return places
 }
 
-// foundIn looks through all columns of a table, whatever they are.
+// foundIn searches all columns of a table.
 func (f *floor) foundIn(db *sql.DB, table, said string) (places []string) {
 	f.t.Helper()
 	rows, err := db.QueryContext(f.t.Context(), "SELECT * FROM "+table) //nolint:unqueryvet // a new column counts as well
@@ -74,7 +74,7 @@ func (f *floor) foundIn(db *sql.DB, table, said string) (places []string) {
 	return places
 }
 
-// Content that an operator erases is gone from the database, for everybody, and the log still verifies.
+// Content that an operator erases is removed from the database for all readers, and the log still verifies.
 func TestErasedContentIsGoneAndTheLogVerifies(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -123,7 +123,7 @@ func TestErasedContentIsGoneAndTheLogVerifies(t *testing.T) {
 	require.EqualValues(t, 10, verified.GetChecked())
 	require.EqualValues(t, 7, verified.GetErased())
 
-	// Those who were there saw it, and are told what was erased; those who come later see that something was.
+	// Connected clients have seen the content, and receive the erasure; later readers see that something was erased.
 	for _, p := range []*program{ann, bob} {
 		events := p.upTo(10)
 		require.Equal(t, secret+" one", events[1].GetBody().GetMessage().GetText())

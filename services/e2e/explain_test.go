@@ -25,7 +25,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
-// A fault at every hop of an event's way, and what the operator is told: the right hop, in the verdict and in words.
+// A fault at every hop of an event's path, and the operator's answer: the right hop, in the verdict and in words.
 
 // explain asks why a user did or did not get an event.
 func (c *clerk) explain(t *testing.T, user, id string, seq uint64) *adminv1.ExplainResponse {
@@ -38,7 +38,7 @@ func (c *clerk) explain(t *testing.T, user, id string, seq uint64) *adminv1.Expl
 	return answer
 }
 
-// explained waits for a verdict: steps are noted, and cursors moved, a moment after they happened.
+// explained waits for a verdict: steps are recorded, and cursors moved, a moment after they happened.
 func (c *clerk) explained(t *testing.T, user, id string, seq uint64, want adminv1.Verdict) *adminv1.ExplainResponse {
 	t.Helper()
 	var answer *adminv1.ExplainResponse
@@ -49,7 +49,7 @@ func (c *clerk) explained(t *testing.T, user, id string, seq uint64, want adminv
 	return answer
 }
 
-// lose has the broker lose what is told of a conversation, until the function it gives is called.
+// lose makes the broker lose a conversation's live messages, until the returned function is called.
 func (h *house) lose(id string) (stop func()) {
 	h.t.Helper()
 	account := h.nats.GlobalAccount()
@@ -107,7 +107,7 @@ func TestExplainWhatWentWell(t *testing.T) {
 		_, err := c.Explain(t.Context(), bad)
 		requireCode(t, codes.InvalidArgument, err)
 	}
-	first.stop() // properly: nobody waits for it
+	first.stop() // a clean close: no one waits for it
 	h.gateways--
 	require.Len(t, c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED).GetGateways(), 1)
 }
@@ -140,7 +140,7 @@ func TestExplainWhatIsNotCommitted(t *testing.T) {
 	c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_OFFLINE)
 }
 
-// stalled is a store that takes nothing for a time.
+// stalled is a store that accepts no append for a time.
 type stalled struct {
 	historyv1.HistoryServiceClient
 
@@ -167,7 +167,8 @@ func (s *stalled) Append(ctx context.Context, in *historyv1.AppendRequest, opts 
 	return s.HistoryServiceClient.Append(ctx, in, opts...)
 }
 
-// fatal is a store whose answers to appends do not reach the worker from some time on: it has committed, and does not know.
+// fatal is a store whose answers to appends do not reach the worker after some time: it has committed, and the worker does
+// not know.
 type fatal struct {
 	historyv1.HistoryServiceClient
 
@@ -190,7 +191,8 @@ func (f *fatal) Append(ctx context.Context, in *historyv1.AppendRequest, opts ..
 	return nil, status.Error(codes.Unavailable, "the answer is lost")
 }
 
-// The owner dies after the commit, before it tells anybody. Until there is another one, nobody got it; then everybody does.
+// The owner dies after the commit, before it publishes. Until there is another owner no client gets the event; then all
+// clients do.
 func TestExplainAnOwnerThatDied(t *testing.T) {
 	h := newHouse(t)
 	store := &fatal{HistoryServiceClient: h.history, committed: make(chan struct{}, 1)}
@@ -228,7 +230,7 @@ func TestExplainAnOwnerThatDied(t *testing.T) {
 	require.Contains(t, happened(answer), "republished it")
 }
 
-// What is told is lost on its way to the gateway. The gateway notices with the next event.
+// A live message is lost on its way to the gateway. The gateway detects that with the next event.
 func TestExplainALostMessage(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -254,7 +256,8 @@ func TestExplainALostMessage(t *testing.T) {
 	require.False(t, c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_ACKNOWLEDGED).GetFilledLater(), "this one arrived live")
 }
 
-// A client that reads nothing: first it is written to, then its queue fills, then it is closed, and at last it comes back.
+// A client that reads nothing: first events are written to it, then its queue fills, then it is closed, and at last it
+// reconnects.
 func TestExplainAClientThatReadsNothing(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -263,15 +266,15 @@ func TestExplainAClientThatReadsNothing(t *testing.T) {
 	id := h.newGroup("bob", "cem")
 	slow, quick := d.login(t, "bob"), d.login(t, "cem")
 	slow.seqs(1)
-	require.NoError(t, slow.ws.NetConn().(*net.TCPConn).SetReadBuffer(4096)) // so little is full soon
+	require.NoError(t, slow.ws.NetConn().(*net.TCPConn).SetReadBuffer(4096)) // so small a queue is soon full
 	quick.seqs(1)
 	large := strings.Repeat("x", 8000)
 	seq := uint64(1)
 	say := func() {
 		seq = h.say(id, text(large)).GetSeq()
-		quick.event(seq) // so the gateway has it
+		quick.event(seq) // so the gateway has received it
 	}
-	// Until the sockets are full: an event still waits when everybody else has the next one.
+	// Until the sockets are full: an event still waits when all other clients have the next one.
 	answer, waiting := &adminv1.ExplainResponse{}, uint64(0)
 	for answer.GetVerdict() != adminv1.Verdict_VERDICT_QUEUED {
 		waiting = seq
@@ -295,7 +298,7 @@ func TestExplainAClientThatReadsNothing(t *testing.T) {
 	require.True(t, answer.GetFilledLater())
 }
 
-// queued is how many bytes wait for a user's only connection.
+// queued returns how many bytes wait for a user's only connection.
 func (d *door) queued(t *testing.T, user string) uint64 {
 	t.Helper()
 	list, err := d.Server().ListConnections(t.Context(), &gatewayv1.ListConnectionsRequest{UserId: user})
@@ -335,7 +338,7 @@ func TestExplainAConnectionThatBroke(t *testing.T) {
 	require.NoError(t, bob.ws.NetConn().Close())
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_CONNECTION_LOST)
 	require.Contains(t, answer.GetSummary(), "written and not acknowledged")
-	// What is said after that, they were offline for.
+	// The user is offline for the events after that.
 	h.gone(c, "bob", 0)
 	h.say(id, text("are you there?"))
 	answer = c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_OFFLINE)
@@ -363,7 +366,7 @@ func TestExplainWhoMaySeeIt(t *testing.T) {
 
 	require.Contains(t, c.explained(t, "eve", id, 2, adminv1.Verdict_VERDICT_NOT_MEMBER).GetSummary(), "never was a member")
 	c.explained(t, "bob", id, 4, adminv1.Verdict_VERDICT_NOT_MEMBER)
-	// They are no member any more, and had it when they were one.
+	// The user is not a member any more, and had received the event as a member.
 	answer := c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
 	require.Nil(t, answer.GetCursor())
 	c.explained(t, "bob", id, 3, adminv1.Verdict_VERDICT_WRITTEN)
@@ -372,7 +375,7 @@ func TestExplainWhoMaySeeIt(t *testing.T) {
 	c.explained(t, "cem", id, 7, adminv1.Verdict_VERDICT_OFFLINE)
 }
 
-// A gateway that does not answer may be where the user is.
+// If a gateway does not answer, the user may be connected to it.
 func TestExplainWithAGatewayThatIsSilent(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -392,7 +395,7 @@ func TestExplainWithAGatewayThatIsSilent(t *testing.T) {
 	c.explained(t, "cem", id, 1, adminv1.Verdict_VERDICT_ACKNOWLEDGED)
 }
 
-// What a gateway knew that has stopped nobody knows: that the others never saw the user says nothing.
+// The records of a gateway that has stopped are lost: that the others never saw the user proves nothing.
 func TestExplainWithAGatewayThatHasGone(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
@@ -406,7 +409,7 @@ func TestExplainWithAGatewayThatHasGone(t *testing.T) {
 	c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_WRITTEN)
 	first.stop()
 	h.gateways--
-	require.Eventually(t, func() bool { // once it is known that it has gone; until then it is silent
+	require.Eventually(t, func() bool { // once it is known to have stopped; until then it counts as not answering
 		return strings.Contains(c.explained(t, "bob", id, 2, adminv1.Verdict_VERDICT_UNKNOWN).GetSummary(), "is not known")
 	}, patience, 10*time.Millisecond)
 	h.say(id, text("are you there?"))

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
-// restorable is a standalone Runnel at a fixed address, whose data directory can be put back.
+// restorable is a standalone Runnel at a fixed address, whose data directory can be restored.
 type restorable struct {
 	*suite
 
@@ -28,7 +28,7 @@ func newRestorable(t *testing.T) *restorable {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	cfg := defaults(t)
-	cfg.Gateway.Drain = 100 * time.Millisecond // nobody goes elsewhere
+	cfg.Gateway.Drain = 100 * time.Millisecond // no client connects elsewhere
 	cfg.DataDir, cfg.Gateway.Listen = filepath.Join(t.TempDir(), "data"), listener.Addr().String()
 	require.NoError(t, listener.Close())
 	r := &restorable{cfg: cfg, backup: filepath.Join(t.TempDir(), "backup")}
@@ -36,7 +36,7 @@ func newRestorable(t *testing.T) *restorable {
 	return r
 }
 
-// keep makes a backup; everything stands still meanwhile.
+// keep makes a backup; no commands are sent meanwhile.
 func (r *restorable) keep() {
 	r.t.Helper()
 	r.stop()
@@ -44,7 +44,7 @@ func (r *restorable) keep() {
 	r.suite = run(r.t, r.cfg)
 }
 
-// restore puts the backup back: all of it, or only the files whose names begin with a prefix.
+// restore restores the backup: completely, or only the files whose names begin with a prefix.
 func (r *restorable) restore(prefix string) {
 	r.t.Helper()
 	r.stop()
@@ -76,7 +76,7 @@ func (r *restorable) put(prefix string) {
 	}
 }
 
-// leave closes a connection before its server stops, which would wait for somebody who does not read.
+// leave closes a connection before its server stops, because the server would wait for a client that does not read.
 func (r *raw) leave() {
 	r.t.Helper()
 	require.NoError(r.t, r.ws.Close())
@@ -106,8 +106,8 @@ func (r *restorable) prepare(bob *program) (id string) {
 	return id
 }
 
-// A client that is connected while the whole installation goes back drops what was undone, tells the program, sends
-// its own again, and gets what comes next.
+// A client that is connected while the whole installation is restored drops the undone events, notifies the program, sends
+// its own commands again, and receives the events after that.
 func TestAClientIsToldThatTheLogWentBack(t *testing.T) {
 	for _, codec := range []frame.Codec{frame.Proto, frame.JSON} {
 		t.Run(codec.String(), func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestAClientThatComesBackFindsAnotherBranch(t *testing.T) {
 	require.EqualValues(t, 15, again.next().GetSeq())
 }
 
-// Of a database that is older than its streams nothing is lost, and nothing happens twice.
+// If the database is older than its streams, nothing is lost, and nothing happens twice.
 func TestAnOlderDatabaseCatchesUpFromTheStreams(t *testing.T) {
 	r := newRestorable(t)
 	bob := open(t, r.url(), "bob", frame.Proto, nil)
@@ -178,7 +178,7 @@ func TestAnOlderDatabaseCatchesUpFromTheStreams(t *testing.T) {
 	ann := r.login("ann", frame.JSON)
 	require.EqualValues(t, 12, ann.ask(submit(id, text("after"))).GetOutcome().GetSeq())
 	require.EqualValues(t, 13, bob.done(id, text("and on")))
-	// While the database catches up bob may be told of a fork; then the same events come again.
+	// While the database catches up bob may receive a fork; then the same events come again.
 	for seen := uint64(0); seen != 13; {
 		seen = bob.next().GetSeq()
 	}

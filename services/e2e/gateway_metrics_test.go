@@ -89,11 +89,11 @@ func (s *stage) series() map[string]float64 {
 	return all
 }
 
-// away is a history that does not answer until it is told to go on, or says that it is away.
+// away is a history service that blocks its answers until it is released, or returns that it is unavailable.
 type away struct {
 	historyv1.HistoryServiceClient
 
-	goOn chan struct{} // nil: it is away
+	goOn chan struct{} // nil: it is unavailable
 }
 
 func (h *away) wait() error {
@@ -118,7 +118,7 @@ func (h *away) ListMembers(ctx context.Context, r *historyv1.ListMembersRequest,
 	return h.HistoryServiceClient.ListMembers(ctx, r, o...)
 }
 
-// holed is a history that lacks an event.
+// holed is a history service in which an event is missing.
 type holed struct {
 	historyv1.HistoryServiceClient
 
@@ -133,7 +133,7 @@ func (h *holed) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.Ca
 	return page, err
 }
 
-// refusedDial connects in vain and gives the status and the header of the answer to the handshake.
+// refusedDial tries to connect and returns the status and the header of the refusal.
 func (s *stage) refusedDial(header http.Header) (int, http.Header) {
 	s.t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{frame.JSON.Subprotocol()}}
@@ -147,7 +147,7 @@ func listMembers(id string) *clientv1.ClientFrame {
 	return &clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListMembers{ListMembers: &clientv1.ListMembers{ConversationId: id}}}
 }
 
-// TestEveryMetricMoves does everything that is counted, and looks whether it was.
+// TestEveryMetricMoves causes everything that is counted, and checks that it was counted.
 func TestEveryMetricMoves(t *testing.T) {
 	seen := map[string]bool{}
 	scene := func(name string, change func(*gateway.Config), play func(s *stage)) {
@@ -193,7 +193,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		until(s, "runnel_gateway_command_seconds", "rung=delivered")
 		ann.ackTo(s.id, 99)
 		until(s, "runnel_gateway_ack_positions_skipped_total")
-		// An outcome that overtakes the broker's acknowledgement leaves nothing to wait for.
+		// If an outcome arrives before the broker's acknowledgement, no call is left waiting.
 		for s.counter("runnel_gateway_command_seconds", "rung=accepted") == 0 {
 			require.NotNil(t, ann.ask(submit(s.id, text("again"))).GetOutcome())
 		}
@@ -339,7 +339,7 @@ func TestEveryMetricMoves(t *testing.T) {
 		late, err := net.Dial("tcp", s.gw.Addr().String())
 		require.NoError(t, err)
 		defer func() { _ = late.Close() }()
-		_, err = late.Write([]byte("GET " + gateway.Path + " HTTP/1.1\r\nHost: x\r\n")) // taken before the listener is gone
+		_, err = late.Write([]byte("GET " + gateway.Path + " HTTP/1.1\r\nHost: x\r\n")) // read before the listener is closed
 		require.NoError(t, err)
 		response, err := http.Get("http://" + s.gw.Addr().String() + "/") // by now it was
 		require.NoError(t, err)

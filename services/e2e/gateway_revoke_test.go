@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
-// revoke makes a user's tokens worthless in the store, without telling anybody.
+// revoke revokes a user's tokens in the store, without a notice.
 func (s *stage) revoke(user string) (before int64) {
 	s.t.Helper()
 	answer, err := s.history.RevokeUser(s.t.Context(), &historyv1.RevokeUserRequest{UserId: user})
@@ -36,7 +36,7 @@ func (s *stage) tellRevoked(before int64) {
 	require.NoError(s.t, s.nc.Publish(broker.RevokedSubject, data))
 }
 
-// issued makes a token of bob's that was issued at a time.
+// issued makes a token of bob's with a time of issue.
 func issued(t *testing.T, at time.Time) string {
 	t.Helper()
 	signed, err := auth.Mint([]byte(secret), "bob", 2*time.Hour, at, "", "")
@@ -44,7 +44,7 @@ func issued(t *testing.T, at time.Time) string {
 	return signed
 }
 
-// undated makes a token that does not say when it was issued.
+// undated makes a token without a time of issue.
 func undated(t *testing.T, user string) string {
 	t.Helper()
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(secret)}, nil)
@@ -65,11 +65,10 @@ func (s *stage) loginWith(token string) *raw {
 	return r
 }
 
-// withoutReading keeps the gateway from learning of revocations in time by reading them.
+// withoutReading prevents the gateway from reading revocations from the store in time.
 func withoutReading(cfg *gateway.Config) { cfg.RevocationInterval = time.Hour }
 
-// later is a time at which tokens are issued after everything that is revoked in a test. The verifier takes it, because
-// clocks differ.
+// later is a time of issue after everything that is revoked in a test. The verifier accepts it, because clocks differ.
 func later() time.Time { return time.Now().Add(10 * time.Second) }
 
 func TestARevokedTokenIsRefused(t *testing.T) {

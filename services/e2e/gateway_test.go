@@ -31,8 +31,8 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// stage is a gateway with a real broker and a real store, and the test in the place of the delivery service: it decides
-// which live messages are lost, late or repeated.
+// stage is a gateway with a real broker and a real store. The test replaces the delivery service: it decides which live
+// messages are lost, late or repeated.
 type stage struct {
 	suite
 	nc       *nats.Conn
@@ -107,7 +107,7 @@ func (s *stage) login(user string, resume ...*clientv1.Position) *raw {
 	return loginAt(s.t, s.url(), user, frame.JSON, resume...)
 }
 
-// commit stores an event of ann's without telling anybody.
+// commit stores an event of ann's without publishing it.
 func (s *stage) commit(body *conversationv1.Body) *conversationv1.Event {
 	s.t.Helper()
 	request := &historyv1.AppendRequest{Expected: s.mark}
@@ -129,13 +129,13 @@ func (s *stage) tell(events ...*conversationv1.Event) {
 	require.NoError(s.t, s.nc.Publish(broker.LiveSubject(s.id), data))
 }
 
-// say commits a message and tells of it.
+// say commits a message and publishes it.
 func (s *stage) say(message string) {
 	s.t.Helper()
 	s.tell(s.commit(text(message)))
 }
 
-// seqs reads pushed events until seq comes, and gives all of them in order.
+// seqs reads pushed events up to a seq, and returns all seqs in order.
 func (r *raw) seqs(last uint64) (seqs []uint64) {
 	r.t.Helper()
 	r.until(func(f *clientv1.ServerFrame) bool {
@@ -204,7 +204,7 @@ func TestAClientThatSaysNothingIsClosed(t *testing.T) {
 	require.Equal(t, errcode.CloseConnectTimeout, dialAt(t, s.url(), frame.JSON).closed())
 }
 
-// TestASlowClientIsClosedAndResumes has a client that reads nothing while far more is sent than sockets hold.
+// TestASlowClientIsClosedAndResumes has a client that reads nothing while far more is sent than sockets can buffer.
 func TestASlowClientIsClosedAndResumes(t *testing.T) {
 	s := newStage(t, func(cfg *gateway.Config) {
 		cfg.SendQueueBytes = 64 << 10
@@ -219,12 +219,12 @@ func TestASlowClientIsClosedAndResumes(t *testing.T) {
 	say := func() {
 		s.say(large)
 		events++
-		quick.event(events) // others do not wait for the slow one
+		quick.event(events) // others do not wait for the slow client
 	}
 	for s.queued("bob") == 0 { // until the sockets are full
 		say()
 	}
-	for range 16 { // twice what may wait
+	for range 16 { // twice the limit of the queue
 		s.say(large)
 		events++
 	}
@@ -255,8 +255,8 @@ func (s *stage) queued(user string) uint64 {
 	return list.GetConnections()[0].GetQueuedBytes()
 }
 
-// What a token says of its expiry reaches the connection, and a new token is put in force. When a connection ends by it is the
-// session's own test.
+// The token's expiry reaches the connection, and a new token is put in force. The session's own test covers when an expired
+// token ends a connection.
 func TestATokenIsReplacedOnALiveConnection(t *testing.T) {
 	s := newStage(t, func(cfg *gateway.Config) { cfg.TokenWarning = time.Hour })
 	signed, err := auth.Mint([]byte(secret), "bob", time.Minute, time.Now(), "", "")

@@ -24,7 +24,7 @@ import (
 // workersSpan is what a worker puts into a live message: the context of its own span.
 const workersSpan = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-// recorded gives a provider that records what is sampled, and what it has recorded.
+// recorded returns a provider that records sampled spans, and the recorder.
 func recorded(t *testing.T, sampler sdktrace.Sampler) (trace.TracerProvider, func(name string) []sdktrace.ReadOnlySpan) {
 	t.Helper()
 	recorder := tracetest.NewSpanRecorder()
@@ -40,7 +40,7 @@ func recorded(t *testing.T, sampler sdktrace.Sampler) (trace.TracerProvider, fun
 	}
 }
 
-// untilEnded waits for so many ended spans of a name.
+// untilEnded waits for this many ended spans with a name.
 func untilEnded(t *testing.T, ended func(string) []sdktrace.ReadOnlySpan, name string, count int) []sdktrace.ReadOnlySpan {
 	t.Helper()
 	require.Eventually(t, func() bool { return len(ended(name)) >= count }, patience, patience/3000, "%s: %d of %d", name, len(ended(name)), count)
@@ -116,7 +116,7 @@ func (s *stage) connectionID(user string) string {
 	return list.GetConnections()[0].GetConnectionId()
 }
 
-// answerCommands answers every command as the owner of the partition would, and gives the trace contexts they came with.
+// answerCommands answers every command as the owner of the partition would, and returns their trace contexts.
 func (s *stage) answerCommands() (traceparents <-chan string) {
 	s.t.Helper()
 	js, err := jetstream.New(s.nc)
@@ -143,7 +143,7 @@ func (s *stage) answerCommands() (traceparents <-chan string) {
 	return seen
 }
 
-// sendTraced submits a command with a span of the client's own, and gives the trace context of the answer.
+// sendTraced submits a command with a client span, and returns the trace context of the answer.
 func (s *stage) sendTraced(r *raw, traceparent string) string {
 	s.t.Helper()
 	f := submit(s.id, text("hello"))

@@ -84,7 +84,7 @@ func TestMessagesAreReadAsTheyAreNow(t *testing.T) {
 			require.ErrorAs(t, err, &refusal)
 			require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refusal.Code)
 
-			// What belongs to the deleted message is gone from the log as well, and the log verifies.
+			// Events that belong to the deleted message are erased from the log as well, and the log verifies.
 			log, err := bob.ReadAfter(ctx, id, 0, 100)
 			require.NoError(t, err)
 			for _, event := range log.Events {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// binaries gives the paths of programs, building those that no test has asked for yet.
+// binaries returns the paths of programs, and builds those that no test has requested yet.
 func binaries(t *testing.T, names ...string) launch.Binaries {
 	t.Helper()
 	workshop.Lock()
@@ -42,7 +42,7 @@ func binaries(t *testing.T, names ...string) launch.Binaries {
 		if _, done := workshop.built[name]; done {
 			continue
 		}
-		// Not the test's context: one that is cut off must not take the program from the others.
+		// The test's context is not used: a test that is cut off must not cancel the build for others.
 		built, err := launch.Build(context.Background(), workshop.dir, "", name)
 		require.NoError(t, err, fmt.Sprint("build ", name))
 		workshop.built[name] = built[name]

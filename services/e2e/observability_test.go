@@ -41,8 +41,8 @@ const (
 	rulesTestFile = "../../deploy/alerts/runnel.test.yaml"
 )
 
-// Prometheus itself scrapes a running installation: every query of the dashboard and every alert must be one that it
-// understands, on series that are really there.
+// A real Prometheus scrapes a running installation: every query of the dashboard and every alert must be valid, and use
+// series that exist.
 func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	promtool := prometheusTool(t, "promtool")
 	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}} {
@@ -154,7 +154,7 @@ func alertQueries(t *testing.T) []string {
 	return queries
 }
 
-// observedSuite runs two gateways, two workers and a history service between which something has happened.
+// observedSuite runs two gateways, two workers and a history service, with some traffic between them.
 func observedSuite(t *testing.T) *launch.Suite {
 	t.Helper()
 	programs := binaries(t, launch.Gateway, launch.Delivery, launch.History, launch.NATSServer)
@@ -199,7 +199,7 @@ func observedSuite(t *testing.T) *launch.Suite {
 	return suite
 }
 
-// prometheusTool finds one of the programs of Debian's package prometheus. CI installs it.
+// prometheusTool finds a program of Debian's package prometheus. CI installs it.
 func prometheusTool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -258,7 +258,7 @@ func startPrometheus(t *testing.T, suite *launch.Suite) *scraper {
 	return p
 }
 
-// look checks that a query gives something.
+// look checks that a query returns something.
 func (p *scraper) look(query string) error {
 	count, err := p.ask(query)
 	if err == nil && count == 0 {
@@ -267,7 +267,7 @@ func (p *scraper) look(query string) error {
 	return err
 }
 
-// ask evaluates a query and gives the number of series in the answer.
+// ask evaluates a query and returns the number of series in the answer.
 func (p *scraper) ask(query string) (int, error) {
 	query = strings.ReplaceAll(query, "$__rate_interval", "10s")
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)

@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
-// program is an application of one user: a Go client, what it was shown, and the positions that it kept.
+// program is an application of one user: a Go client, the calls that it received, and the positions that it saved.
 type program struct {
 	*client.Client
 
@@ -51,12 +51,12 @@ func open(t *testing.T, url, user string, codec frame.Codec, positions *kept) *p
 	return p
 }
 
-// patient bounds what only a defect makes long.
+// patient limits waits that are long only if there is a defect.
 func (p *program) patient() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(p.t.Context(), patience)
 }
 
-// next is the next event that the program is shown.
+// next returns the next event that the program receives.
 func (p *program) next() client.Event {
 	p.t.Helper()
 	ctx, cancel := p.patient()
@@ -70,7 +70,7 @@ func (p *program) next() client.Event {
 	}
 }
 
-// upTo reads events up to a seq; each must follow on the one before.
+// upTo reads events up to a seq; each must follow the previous one.
 func (p *program) upTo(last uint64) (events []client.Event) {
 	p.t.Helper()
 	for {

@@ -32,8 +32,8 @@ import (
 	"github.com/runnelhq/runnel/services/history"
 )
 
-// wide is several of everything behind the gateways: three NATS servers with replicated streams, two history services on
-// one PostgreSQL, and as many delivery workers as the test hires.
+// wide is an installation with several of every part behind the gateways: three NATS servers with replicated streams, two
+// history services on one PostgreSQL, and as many delivery workers as the test starts.
 type wide struct {
 	*floor
 
@@ -71,7 +71,7 @@ func newWide(t *testing.T) *wide {
 	t.Cleanup(w.submitter.Close)
 	js, err := jetstream.New(w.nc)
 	require.NoError(t, err)
-	// A cluster that has just begun elects its leader first.
+	// A new cluster elects its leader first.
 	require.Eventually(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -81,7 +81,7 @@ func newWide(t *testing.T) *wide {
 	return w
 }
 
-// natsCluster starts three servers that know each other, and gives their addresses.
+// natsCluster starts a cluster of three servers, and returns their addresses.
 func natsCluster(t *testing.T) string {
 	t.Helper()
 	const nodes = 3
@@ -146,7 +146,7 @@ func (w *wide) dismiss(name string) {
 	delete(w.workers, name)
 }
 
-// spread is how many partitions each worker works on, rising, and whether every partition runs exactly once.
+// spread returns how many partitions each worker works on, rising, and whether every partition runs exactly once.
 func (w *wide) spread() (counts []int, whole bool) {
 	w.t.Helper()
 	seen := map[uint32]int{}
@@ -179,8 +179,8 @@ func (w *wide) spreads(want ...int) {
 	w.t.Logf("spread over %d workers: %v", len(w.workers), got)
 }
 
-// Workers are added, taken away and replaced one by one while people talk: the partitions stay evenly spread, and the logs
-// are whole.
+// Workers are added, removed and replaced one by one while users send: the partitions stay evenly spread, and the logs are
+// complete.
 func TestPartitionsFollowTheWorkers(t *testing.T) {
 	w := newWide(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 12*patience)

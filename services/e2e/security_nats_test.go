@@ -23,7 +23,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
 )
 
-// natsConfigs is where the files are that operators start NATS with.
+// natsConfigs is the directory of the files with which operators start NATS.
 const natsConfigs = "../../deploy/nats"
 
 // newRing makes the keys of an installation.
@@ -35,7 +35,7 @@ func newRing(t *testing.T) *devkeys.Ring {
 	return ring
 }
 
-// natsEnvironment is what the files take from it, as NAME=value.
+// natsEnvironment is the environment of these files, as NAME=value.
 func natsEnvironment(t *testing.T, ring *devkeys.Ring, name, store string) []string {
 	t.Helper()
 	files := ring.Files(devkeys.NATS)
@@ -84,8 +84,8 @@ func connectNATS(t *testing.T, cfg broker.Config, service string) *nats.Conn {
 	return nc
 }
 
-// TestUsersOfNATSHaveTheLeastSubjects tries what each user must not be able to do, with a user's own connection: a gateway
-// that was broken into can neither read nor spoil what others do.
+// TestUsersOfNATSHaveTheLeastSubjects tries forbidden operations with each user's own connection: an attacker who controls
+// a gateway can neither read nor disturb the traffic of others.
 func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 	ring := newRing(t)
 	ns := startSecuredNATS(t, "secured.conf", natsEnvironment(t, ring, "n1", t.TempDir()))
@@ -141,7 +141,7 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 		}
 	}
 
-	// The broker answers a publish on the subject that it names. That must not become a request by another's hand.
+	// The broker answers a publish on the subject in the publish. That must not allow a request in the name of another.
 	for _, reply := range []string{"$JS.API.STREAM.PURGE.IN_0", "$JS.API.STREAM.DELETE.IN_0", "$JS.API.STREAM.MSG.DELETE.IN_0"} {
 		require.NoError(t, gateway.PublishRequest("in.0", reply, []byte("command")))
 	}
@@ -152,7 +152,8 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), stream.CachedInfo().State.FirstSeq, "nothing was lost")
 	require.GreaterOrEqual(t, stream.CachedInfo().State.Msgs, uint64(2))
-	// Nor may who hears a message answer on whatever subject its sender named: a gateway could send itself one that names any.
+	// A user that receives a message must not be able to answer on any subject that its sender named: a gateway could send
+	// itself a message that names any subject.
 	for _, reply := range []string{"revoked", "live.d1", "ops.all.gateway.Disconnect", "$JS.API.STREAM.DELETE.IN_0", "_INBOX_delivery.x"} {
 		nc := connectNATS(t, natsAs(ring, url, "gateway"), "gateway")
 		heard, err := nc.SubscribeSync("ops.alive")
@@ -168,11 +169,11 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 	require.NoError(t, gateway.Publish("ops.answer.q", nil), "operators' questions are answered on subjects for that")
 	require.NoError(t, gateway.Flush())
 	require.NoError(t, gateway.LastError())
-	// What the files refuse to a user the streams refuse to everybody.
+	// Operations that the files refuse to one user are refused by the streams to all.
 	require.True(t, stream.CachedInfo().Config.DenyDelete)
 }
 
-// TestStrangersDoNotGetIntoNATS tries connections without what a service has.
+// TestStrangersDoNotGetIntoNATS tries connections without a service's keys.
 func TestStrangersDoNotGetIntoNATS(t *testing.T) {
 	ring := newRing(t)
 	ns := startSecuredNATS(t, "secured.conf", natsEnvironment(t, ring, "n1", t.TempDir()))
@@ -248,10 +249,10 @@ func TestAClusterOfSecuredServers(t *testing.T) {
 		defer conn.Close()
 		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
 		peer := tls.Client(conn, &tls.Config{
-			InsecureSkipVerify:   true, // an intruder believes anybody
+			InsecureSkipVerify:   true, // an intruder trusts any certificate
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
 		})
-		_, err = peer.Read(make([]byte, 1)) // a server that lets another one in says who it is
+		_, err = peer.Read(make([]byte, 1)) // a server that accepts another one presents its own certificate
 		return err
 	}
 	require.NoError(t, join(ring.Files(devkeys.NATS)))

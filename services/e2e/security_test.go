@@ -33,8 +33,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
-// fortress is Runnel as it is run among strangers: processes that speak mutual TLS with each other, TLS and nkeys with NATS, and
-// TLS with clients.
+// fortress is Runnel in a hostile network: processes that use mutual TLS with each other, TLS and nkeys with NATS, and TLS
+// with clients.
 type fortress struct {
 	t    *testing.T
 	dir  string
@@ -71,7 +71,7 @@ func (f *fortress) address() string {
 	return listener.Addr().String()
 }
 
-// broker are the flags of a service that speaks to NATS and to history.
+// broker returns the flags of a service that uses NATS and history.
 func (f *fortress) broker(service string) []string {
 	return []string{
 		"--history-address=" + f.historyAddr, "--nats.url=tls://" + f.nats.Addr().String(),
@@ -107,7 +107,7 @@ func (f *fortress) as(address string, service rpc.Role, files certs.Config) *grp
 	return conn
 }
 
-// trust is what clients believe.
+// trust returns the TLS configuration of clients.
 func (f *fortress) trust() *tls.Config {
 	f.t.Helper()
 	pem, err := os.ReadFile(f.ring.Files(devkeys.Clients).CAFile)
@@ -139,7 +139,7 @@ func (f *fortress) person(user string) person {
 	require.NoError(f.t, err)
 	require.NoError(f.t, c.Start(context.WithoutCancel(f.t.Context()))) // it lives until it is closed
 	f.t.Cleanup(func() {
-		_ = c.Close() // tells how it ended, which for one that is locked out is an error
+		_ = c.Close() // reports how it ended, which for a client that is locked out is an error
 	})
 	return person{c, heard}
 }
@@ -163,8 +163,8 @@ func (f *fortress) say(from person, conversation, text string) {
 	require.NotZero(f.t, outcome.GetSeq())
 }
 
-// TestTheSecuredSystem is one message's way with everything locked, what operators and services of the house may do, who is
-// kept out, and new certificates in the middle of it.
+// TestTheSecuredSystem sends one message through a fully secured system, and tests what operators and internal services may
+// do, who is refused, and new certificates while it runs.
 func TestTheSecuredSystem(t *testing.T) {
 	f := newFortress(t)
 	ann, bob := f.person("ann"), f.person("bob")
@@ -269,8 +269,8 @@ func (f *fortress) roles(t *testing.T) {
 	require.NotZero(t, metrics[`runnel_tls_certificate_expiry_seconds{use="clients"}`])
 }
 
-// replace gives everybody new authorities and new certificates while messages flow. Then every connection is made anew, with
-// neither gateway nor delivery started again: nothing old would be believed.
+// replace gives all parts new authorities and new certificates while messages are sent. Then every connection is made
+// again, without a restart of gateway or delivery: nothing old would be trusted.
 func (f *fortress) replace(t *testing.T, ann, bob person, id string) {
 	t.Helper()
 	gatewayPID, deliveryPID := f.gateway.PID(), f.delivery.PID()
@@ -290,14 +290,15 @@ func (f *fortress) replace(t *testing.T, ann, bob person, id string) {
 	f.say(ann, id, "with new papers")
 	bob.hears(t, "with new papers")
 
-	late := f.person("ann") // trusts the new authority of the gateways only
+	late := f.person("ann") // trusts only the gateways' new authority
 	f.say(late, id, "from a new device")
 	bob.hears(t, "from a new device")
 	require.Equal(t, gatewayPID, f.gateway.PID())
 	require.Equal(t, deliveryPID, f.delivery.PID())
 }
 
-// A rollout with the keys of two services mixed up stops at once, instead of bringing up services that hear nothing.
+// A rollout in which the keys of two services are exchanged stops at once, instead of starting services that receive
+// nothing.
 func TestAServiceWithAnothersKeyDoesNotStart(t *testing.T) {
 	f := newFortress(t)
 	for program, another := range map[string]string{launch.Gateway: "delivery", launch.Delivery: "gateway"} {

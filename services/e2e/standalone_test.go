@@ -59,7 +59,7 @@ func (b *syncBuffer) String() string {
 	return b.text.String()
 }
 
-// defaults gives the settings as a user has them who sets nothing.
+// defaults returns the default settings.
 func defaults(t *testing.T) standalone.Config {
 	t.Helper()
 	var cfg standalone.Config
@@ -114,7 +114,7 @@ func token(tb testing.TB, user string) string {
 	return signed
 }
 
-// raw is a client that can say anything.
+// raw is a client that can send any bytes.
 type raw struct {
 	t     *testing.T
 	ws    *websocket.Conn
@@ -138,7 +138,7 @@ func dialAt(t *testing.T, url string, codec frame.Codec) *raw {
 	return dialWith(t, &net.Dialer{}, url, codec)
 }
 
-// dialWith connects through sockets that the test decides about.
+// dialWith connects through sockets that the test supplies.
 func dialWith(t *testing.T, sockets *net.Dialer, url string, codec frame.Codec) *raw {
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{codec.Subprotocol()}, NetDialContext: sockets.DialContext}
@@ -174,7 +174,7 @@ func (r *raw) sendText(data string) {
 	require.NoError(r.t, r.ws.WriteMessage(r.codec.MessageType(), []byte(data)))
 }
 
-// receive gives the next frame, answering heartbeats by the way.
+// receive returns the next frame, and answers heartbeats.
 func (r *raw) receive() (*clientv1.ServerFrame, error) {
 	for len(r.queue) == 0 {
 		_ = r.ws.SetReadDeadline(time.Now().Add(patience))
@@ -195,7 +195,7 @@ func (r *raw) receive() (*clientv1.ServerFrame, error) {
 	return f, nil
 }
 
-// until reads frames until one fits.
+// until reads frames until one matches.
 func (r *raw) until(fits func(*clientv1.ServerFrame) bool) *clientv1.ServerFrame {
 	r.t.Helper()
 	for {
@@ -220,7 +220,7 @@ func (r *raw) event(seq uint64) *clientv1.Event {
 	return r.until(func(f *clientv1.ServerFrame) bool { return f.GetEvent().GetSeq() == seq }).GetEvent()
 }
 
-// closed reads until the connection ends and gives the code.
+// closed reads until the connection ends and returns the code.
 func (r *raw) closed() errcode.CloseCode {
 	r.t.Helper()
 	for {
@@ -327,7 +327,7 @@ func TestMembersSeeWhatHappenedWhileTheyWereMembers(t *testing.T) {
 	act(text("again")) // 8
 	require.Equal(t, uint64(8), bob.event(8).GetSeq())
 
-	// Somebody who comes back gets all of both memberships, and is told what lies hidden between.
+	// A user who comes back gets the events of both memberships, and the stretch between as hidden.
 	back := s.login("bob", frame.JSON, &clientv1.Position{ConversationId: id, Seq: 3})
 	var got []uint64
 	var hidden []*clientv1.Hidden

@@ -19,7 +19,7 @@ import (
 
 // TestStoredStateStaysReadable opens a data directory of the first state that must stay readable (proto/README.md). It was
 // written by standalone: a direct conversation with an edit, a reaction, a deletion, a refusal and an erasure, and a group.
-// The file is never made anew: a version that cannot open it needs a migration.
+// The file is never regenerated: a version that cannot open it needs a migration.
 func TestStoredStateStaysReadable(t *testing.T) {
 	dir := t.TempDir()
 	unpack(t, "testdata/state-1.tar.gz", dir)
@@ -62,7 +62,7 @@ func TestStoredStateStaysReadable(t *testing.T) {
 		cancel()
 	}
 
-	// It goes on where it ended, also over an event that was stored then.
+	// The conversation continues after its last event, also for an event that refers to one stored then.
 	p := open(t, s.url(), "alice", frame.Proto, nil)
 	ctx, cancel := p.patient()
 	defer cancel()

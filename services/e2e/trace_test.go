@@ -13,8 +13,8 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/otlptest"
 )
 
-// The hops of a send, each with the one it hangs below, the service it is of, and how often it is there when the sender and one
-// receiver are on two gateways: both devices get the event.
+// The hops of a send, each with its parent, its service, and its number when the sender and one receiver are on two
+// gateways: both devices receive the event.
 var hops = []struct {
 	name, below, service string
 	times                int
@@ -131,12 +131,12 @@ func TestOneSampledSendIsOneTrace(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(suite.Kill)
 
-	// Ann's sends are recorded; Bob, on the other gateway, goes on with what he is told.
+	// Ann's sends are recorded; Bob, on the other gateway, continues the trace that he receives.
 	ann := newTraced(t, suite, 0, "ann", telemetry.Config{OTLPEndpoint: spans.Endpoint(), SampleRatio: 1})
 	bob := newTraced(t, suite, 1, "bob", telemetry.Config{OTLPEndpoint: spans.Endpoint(), SampleRatio: 0})
 	id, err := bob.OpenDirect(t.Context(), "ann")
 	require.NoError(t, err)
-	// What is said first may reach somebody out of the store, while their place in the conversation is still being made.
+	// The first message may reach a client through history, while its subscription is still being made.
 	bob.greet(t, id, ann, bob)
 	traceID := ann.send(t, id, "traced", ann, bob)
 	require.Len(t, traceID, 32)
@@ -175,7 +175,7 @@ func TestOneSampledSendIsOneTrace(t *testing.T) {
 	require.Len(t, trace.Named("runnel.client.receive").Of("ann"), 1)
 	require.Len(t, trace.Named("runnel.client.receive").Of("bob"), 1)
 
-	// Each receiver's gateway fans out, writes and is acknowledged by itself.
+	// Each receiver's gateway has its own spans for fan-out, write and acknowledgement.
 	fanOut := trace.Named("runnel.gateway.fan_out")
 	require.NotEqual(t, fanOut[0].ID, fanOut[1].ID)
 	connections := map[any]string{}
@@ -196,7 +196,7 @@ func TestOneSampledSendIsOneTrace(t *testing.T) {
 	}
 	require.Contains(t, trace.Named("runnel.client.send")[0].Events, "sent")
 
-	// What nobody samples leaves nothing behind: not Bob's message, nor the conversation that he opened.
+	// Without a sampled span nothing is recorded: neither Bob's message, nor the conversation that he opened.
 	require.Empty(t, bob.send(t, id, "not traced", ann, bob))
 	ann.flush()
 	bob.flush()

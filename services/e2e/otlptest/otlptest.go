@@ -25,10 +25,10 @@ import (
 	"google.golang.org/grpc"
 )
 
-// patience bounds waits that only a defect makes long. No test measures by it.
+// patience limits waits that are long only if there is a defect. No test measures with it.
 const patience = 30 * time.Second
 
-// Collector takes spans.
+// Collector receives spans.
 type Collector struct {
 	collectorv1.UnimplementedTraceServiceServer
 
@@ -76,14 +76,15 @@ func (c *Collector) Export(_ context.Context, request *collectorv1.ExportTraceSe
 	return &collectorv1.ExportTraceServiceResponse{}, nil
 }
 
-// Spans gives what came so far.
+// Spans returns all spans received so far.
 func (c *Collector) Spans() Spans {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.spans)
 }
 
-// Await waits until a condition holds of all that came, and gives it. If it never does, the test fails with what did come.
+// Await waits until a condition holds for all received spans, and returns them. If it never does, the test fails and prints
+// the spans.
 func (c *Collector) Await(tb testing.TB, what string, condition func(Spans) bool) Spans {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), patience)

@@ -28,30 +28,30 @@ type Link struct{ TraceID, ID string }
 // Spans are spans of any number of traces, in the order in which they came.
 type Spans []Span
 
-// Named are the spans with a name.
+// Named returns the spans with a name.
 func (s Spans) Named(name string) Spans {
 	return s.where(func(span Span) bool { return span.Name == name })
 }
 
-// Of are the spans of a service.
+// Of returns the spans of a service.
 func (s Spans) Of(service string) Spans {
 	return s.where(func(span Span) bool { return span.Service == service })
 }
 
-// Trace are the spans of one trace.
+// Trace returns the spans of one trace.
 func (s Spans) Trace(id string) Spans {
 	return s.where(func(span Span) bool { return span.TraceID == id })
 }
 
-// Orphans are the spans that name a parent which is not there: where a trace is torn.
+// Orphans returns the spans whose parent is missing: there the trace is incomplete.
 func (s Spans) Orphans() Spans {
 	return s.where(func(span Span) bool { return span.Parent != "" && s.find(span.TraceID, span.Parent) == nil })
 }
 
-// Roots are the spans without a parent.
+// Roots returns the spans without a parent.
 func (s Spans) Roots() Spans { return s.where(func(span Span) bool { return span.Parent == "" }) }
 
-// ParentOf is the parent of a span; its zero value when it has none or that did not come.
+// ParentOf returns the parent of a span; its zero value if it has none or that was not received.
 func (s Spans) ParentOf(span Span) Span {
 	if parent := s.find(span.TraceID, span.Parent); parent != nil {
 		return *parent

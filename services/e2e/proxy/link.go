@@ -23,9 +23,9 @@ type link struct {
 	mu     sync.Mutex
 	far    *net.TCPConn // the target; nil before it was reached
 	gone   bool
-	abrupt bool // it went with RST
+	abrupt bool // the connection ended with RST
 
-	// lost says which way bytes were lost. Guarded by Proxy.mu.
+	// lost records in which directions bytes were lost. Guarded by Proxy.mu.
 	lost struct{ up, down bool }
 }
 
@@ -33,14 +33,14 @@ func newLink(p *Proxy, near *net.TCPConn) *link {
 	return &link{proxy: p, near: near, done: make(chan struct{})}
 }
 
-// carry is the life of the link.
+// carry runs the link until it ends.
 func (l *link) carry() {
 	defer l.proxy.forget(l)
 	defer l.hangup()
-	// Not ended with the link: a dial that is given up hangs up in order, and what is reset must be reset on both sides.
+	// The dial does not end with the link: a cancelled dial closes with FIN, but a reset link must be reset on both sides.
 	conn, err := net.DialTimeout("tcp", l.proxy.target, dialTimeout)
 	if err != nil {
-		l.reset() // as if nobody listened
+		l.reset() // as if no process listened
 		return
 	}
 	far, _ := conn.(*net.TCPConn)
@@ -60,7 +60,7 @@ func (l *link) carry() {
 	}
 }
 
-// reached notes the other half. When the link ended while the target was dialled, that half ends as the first one did.
+// reached sets the other half. If the link ended while the target was being dialled, that half ends as the first one did.
 func (l *link) reached(far *net.TCPConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +91,7 @@ func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
 		switch {
 		case err == nil:
 			continue
-		case !l.pass(nil, at, to, way, lost): // the end travels as bytes do
+		case !l.pass(nil, at, to, way, lost): // the end of the connection passes like bytes
 		case errors.Is(err, io.EOF):
 			_ = to.CloseWrite()
 		default:
@@ -101,8 +101,8 @@ func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
 	}
 }
 
-// pass brings bytes, or with none the end of the connection, through the weather. It reports false when there is nothing
-// more to do: the end was lost, or the link has gone.
+// pass sends bytes, or without any the end of the connection, according to the weather. It returns false if there is
+// nothing more to do: the end was lost, or the link has ended.
 func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weather) Flow, lost *bool) bool {
 	isEnd := len(data) == 0
 	for {
@@ -152,8 +152,8 @@ func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weat
 	}
 }
 
-// weather is what becomes of bytes now, and what is closed when that changes. That bytes are lost is noted under the same lock
-// under which the weather changes, so that no link is overlooked when the loss is over.
+// weather returns what happens to bytes now, and the channel that is closed when that changes. A loss is recorded under the
+// same lock under which the weather changes, so that no link is missed when the loss is over.
 func (l *link) weather(way func(Weather) Flow, lost *bool) (Flow, <-chan struct{}) {
 	l.proxy.mu.Lock()
 	defer l.proxy.mu.Unlock()
@@ -164,7 +164,7 @@ func (l *link) weather(way func(Weather) Flow, lost *bool) (Flow, <-chan struct{
 	return flow, l.proxy.changed
 }
 
-// wait waits for a change of the weather or for a timer. It reports false when the link has gone.
+// wait waits for a change of the weather or for a timer. It returns false if the link has ended.
 func (l *link) wait(changed <-chan struct{}, timer <-chan time.Time) bool {
 	select {
 	case <-changed:

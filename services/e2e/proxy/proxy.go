@@ -7,38 +7,39 @@ import (
 	"time"
 )
 
-// Flow is what happens to bytes that go one way. The zero value lets them pass.
+// Flow is what happens to bytes in one direction. The zero value lets them pass.
 type Flow struct {
-	// Hold keeps them until it is over. It comes before everything else.
+	// Hold delays all bytes until it is over. It takes precedence over the other fields.
 	Hold bool
 	// Lose throws them away.
 	Lose bool
-	// Delay is how long they take. What comes meanwhile waits with them, so the line stays as wide as the buffers.
+	// Delay is how long bytes take. Later bytes wait with them, so the throughput is limited only by the buffers.
 	Delay time.Duration
-	// Rate is the most bytes a second of one connection; 0 is without bound.
+	// Rate is the most bytes per second of one connection; 0 for no limit.
 	Rate int
 }
 
-// Weather is the state of the network. The zero value is a good one.
+// Weather is the state of the network. The zero value is a working network.
 type Weather struct {
-	// Up is from the side that connects to the target, Down is back.
+	// Up is the direction from the side that connects to the target, Down the other one.
 	Up, Down Flow
 	// Refuse resets new connections.
 	Refuse bool
 }
 
-// Bounds.
+// Limits.
 const (
 	// maxConnections are carried at a time; more are reset.
 	maxConnections = 20_000
 	// chunkBytes is what one read takes at most.
 	chunkBytes = 16 << 10
-	// bufferBytes is asked of the system for each socket, so that what is under way is with the parts and not hidden here.
+	// bufferBytes is the requested buffer size of each socket, so that bytes in flight are in the parts' buffers and not
+	// here.
 	bufferBytes = 64 << 10
 	dialTimeout = 5 * time.Second
 )
 
-// Proxy takes connections and carries them on to its target. All methods may be called by several goroutines.
+// Proxy accepts connections and forwards them to its target. All methods may be called by several goroutines.
 type Proxy struct {
 	target   string
 	listener *net.TCPListener
@@ -54,7 +55,7 @@ type Proxy struct {
 	carried int // connections so far
 }
 
-// Listen starts a proxy before a target, host:port, which need not be there yet. Close it.
+// Listen starts a proxy for a target, host:port, which need not exist yet. Close it.
 func Listen(target string) (*Proxy, error) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -68,7 +69,7 @@ func Listen(target string) (*Proxy, error) {
 // Addr is where to connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Set changes the weather, for connections that are there as well as for new ones.
+// Set changes the weather, for existing connections as well as for new ones.
 func (p *Proxy) Set(weather Weather) {
 	p.mu.Lock()
 	p.weather = weather
@@ -86,10 +87,11 @@ func (p *Proxy) Set(weather Weather) {
 	}
 }
 
-// Reset ends all connections as a machine does that has lost them (RST), whatever the weather, and tells how many there were.
+// Reset ends all connections with RST, as a machine does that has lost them, whatever the weather, and returns how many
+// there were.
 func (p *Proxy) Reset() int { return p.end((*link).reset) }
 
-// Hangup ends all connections in order (FIN), whatever the weather, and tells how many there were.
+// Hangup ends all connections with FIN, whatever the weather, and returns how many there were.
 func (p *Proxy) Hangup() int { return p.end((*link).hangup) }
 
 func (p *Proxy) end(each func(*link)) int {
@@ -110,14 +112,14 @@ func (p *Proxy) present() []*link {
 	return links
 }
 
-// Connections is how many there are.
+// Connections returns the number of current connections.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.links)
 }
 
-// Carried is how many there have been.
+// Carried returns the number of connections so far.
 func (p *Proxy) Carried() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,7 +143,7 @@ func (p *Proxy) accept() {
 			select {
 			case <-p.closing:
 				return
-			case <-time.After(10 * time.Millisecond): // out of descriptors; the next one may be in luck
+			case <-time.After(10 * time.Millisecond): // out of file descriptors; the next one may succeed
 			}
 			continue
 		}
@@ -154,7 +156,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// admit counts a connection in, unless it is to be refused.
+// admit counts a connection, unless it must be refused.
 func (p *Proxy) admit(l *link) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -37,7 +37,7 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-// connect gives both ends of a connection through the proxy.
+// connect returns both ends of a connection through the proxy.
 func (b *bed) connect(t *testing.T) (near, far net.Conn) {
 	t.Helper()
 	near, err := net.Dial("tcp", b.Addr())
@@ -119,7 +119,7 @@ func TestALostConnectionIsHalfOpenAndThenReset(t *testing.T) {
 	b.Set(proxy.Weather{Up: proxy.Flow{Lose: true}, Down: proxy.Flow{Lose: true}})
 	send(t, near, "lost")
 	require.NoError(t, near.Close())
-	expectNothing(t, far) // neither the bytes nor the end
+	expectNothing(t, far) // neither the bytes nor the end arrive
 	b.Set(proxy.Weather{})
 	expectEnd(t, far, syscall.ECONNRESET)
 	send(t, other, "nothing was lost here")
@@ -134,7 +134,7 @@ func TestOneWayMayBeLostAlone(t *testing.T) {
 	expect(t, far, "question")
 	send(t, far, "answer")
 	expectNothing(t, near)
-	// The other way being lost now does not bring back what was lost before.
+	// A loss in the other direction does not restore bytes that were lost before.
 	b.Set(proxy.Weather{Up: proxy.Flow{Lose: true}})
 	expectEnd(t, near, syscall.ECONNRESET)
 }
@@ -173,7 +173,7 @@ func (b *bed) expectReset(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNRESET)
 }
 
-// Delays and rates are tested by ones that no test could wait for: until the weather is better, nothing comes.
+// Delays and rates are tested with values that no test could wait for: until the weather improves, nothing arrives.
 func TestALongLine(t *testing.T) {
 	b := newBed(t)
 	near, far := b.connect(t)
@@ -190,7 +190,7 @@ func TestALongLine(t *testing.T) {
 func TestAThinLine(t *testing.T) {
 	b := newBed(t)
 	near, far := b.connect(t)
-	const slow = 1 // byte a second
+	const slow = 1 // bytes per second
 	b.Set(proxy.Weather{Up: proxy.Flow{Rate: slow}})
 	send(t, near, "drop")
 	expect(t, far, "d")

@@ -1,15 +1,15 @@
 package skew
 
-// Line is what skewclient prints: what came of a command, or an event.
+// Line is a line that skewclient prints: the outcome of a command, or an event.
 type Line struct {
 	// Committed is the seq that a command got; Refused is why it got none.
 	Committed uint64 `json:"committed,omitempty"`
 	Refused   string `json:"refused,omitempty"`
-	// Seq is that of an event; Kind, Content and Known describe it: Known says that the client knows its action.
+	// Seq is that of an event; Kind, Content and Known describe it: Known means that the client knows its action.
 	Seq     uint64 `json:"seq,omitempty"`
 	Kind    int32  `json:"kind,omitempty"`
 	Content string `json:"content,omitempty"`
 	Known   bool   `json:"known,omitempty"`
-	// Broken is a log that does not verify.
+	// Broken is the error of a log that does not verify.
 	Broken string `json:"broken,omitempty"`
 }

@@ -24,7 +24,7 @@ var (
 	nextRow []byte
 )
 
-// proto is what the next version adds to the schema: each line goes after the line that it is keyed by.
+// proto are the additions of the next version to the schema: each line is inserted after the line that is its key.
 var proto = map[string]string{
 	"    Erase erase = 10;\n":           "    // Put a note into the log.\n    Note note = 900;\n",
 	"  EVENT_KIND_ERASED = 10;\n":       "  // A note.\n  EVENT_KIND_NOTED = 900;\n",
@@ -66,7 +66,7 @@ func Next(ctx context.Context, dir string) error {
 		if !found {
 			return fmt.Errorf("the schema has no line %q to add to", after)
 		}
-		if strings.HasPrefix(after, "package") { // messages go behind all that the file header has
+		if strings.HasPrefix(after, "package") { // messages are appended to the end of the file
 			text = []byte(string(text) + added)
 			continue
 		}
@@ -94,7 +94,8 @@ func Build(ctx context.Context, source, dir, tags string, programs ...string) (l
 	return launch.BuildFrom(ctx, source, dir, tags, environment(), programs...)
 }
 
-// environment keeps the directory of the source out of what is compiled, so that the build cache serves the next copy, too.
+// environment keeps the path of the source out of the compiled programs, so that the build cache is valid for the next
+// copy, too.
 func environment() []string {
 	return []string{"GOFLAGS=" + os.Getenv("GOFLAGS") + " -trimpath -buildvcs=false", "CGO_ENABLED=0"}
 }

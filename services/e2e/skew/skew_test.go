@@ -38,7 +38,7 @@ const (
 	note   = `{"note":{"text":"of the next version"}}`
 )
 
-// speaker is a skewclient that runs.
+// speaker is a running skewclient.
 type speaker struct {
 	t     *testing.T
 	name  string
@@ -100,7 +100,7 @@ func (s *speaker) take(line skew.Line) {
 	s.changed = make(chan struct{})
 }
 
-// wait waits until something is so.
+// wait waits until a condition holds.
 func (s *speaker) wait(what string, so func() bool) {
 	s.t.Helper()
 	deadline := time.After(patience)
@@ -120,7 +120,7 @@ func (s *speaker) wait(what string, so func() bool) {
 	}
 }
 
-// send sends a body and returns what came of it.
+// send sends a body and returns its outcome.
 func (s *speaker) send(body string) skew.Line {
 	s.t.Helper()
 	s.mu.Lock()
@@ -187,8 +187,8 @@ func TestMixedVersions(t *testing.T) {
 	next := speak(t, suite, versions["next"][launch.SkewClient], "cem", conversationID)
 	everybody := []*speaker{old, oldJSON, next}
 
-	// A rolling upgrade and a rollback: one part changes at a time, through every mix. At level 1 a field that changes
-	// nothing is admitted by whoever knows it, and everybody keeps it.
+	// A rolling upgrade and a rollback: one part changes at a time, through every mix. At level 1 a field that does not
+	// affect decisions is admitted by parts that know it, and kept by all parts.
 	for _, step := range []struct{ program, version string }{
 		{"", ""},
 		{launch.History, "next"},
@@ -222,7 +222,8 @@ func TestMixedVersions(t *testing.T) {
 	for _, program := range []string{launch.History, launch.Delivery} {
 		become(program, "next")
 	}
-	// A worker that was just replaced counts as live until its lease has run out; then the gateway is what is left to name.
+	// A worker that was just replaced counts as live until its lease has expired; then only the gateway is left to be
+	// named.
 	require.Eventually(t, func() bool {
 		_, err := raise(ctx, admin)
 		return status.Code(err) == codes.FailedPrecondition && strings.Contains(err.Error(), "gateway")
@@ -233,7 +234,7 @@ func TestMixedVersions(t *testing.T) {
 		return err == nil && level.GetLevel() == uint32(skew.NextLevel())
 	}, patience, 200*time.Millisecond)
 
-	// The new kind reaches everybody; those who do not know it keep it and can verify it.
+	// The new kind reaches all clients; those that do not know it keep it and can verify it.
 	var sent skew.Line
 	require.Eventually(t, func() bool { sent = next.send(note); return sent.Refused == "" }, patience, 200*time.Millisecond, "the gateway learns of the level")
 	next.has(sent.Committed, true)
@@ -243,7 +244,7 @@ func TestMixedVersions(t *testing.T) {
 	require.Empty(t, after.Refused)
 	next.has(after.Committed, true)
 
-	// There is no way back.
+	// After that there is no rollback.
 	for program, p := range parts {
 		require.NoError(t, p.Stop())
 		p.Path = versions["old"][program]

@@ -26,8 +26,8 @@ func Check(h History, c Content) []Violation {
 	return found
 }
 
-// CheckSurvival is what holds at every moment at which the store can be read, whatever happened to it: what was acknowledged is there,
-// once, every log is whole, and so is what follows from it.
+// CheckSurvival checks what must hold at every moment at which the store can be read, whatever happened to it: every
+// acknowledged command exists once, every log is complete, and so are its views.
 func CheckSurvival(h History, c Content) (found []Violation) {
 	for _, check := range []func(History, Content) []Violation{CheckStoredOnce, CheckNoHoles, CheckKeys, CheckReplay, CheckStays, CheckChain, CheckPositions} {
 		found = append(found, check(h, c)...)
@@ -50,7 +50,7 @@ func (c Content) byKey() map[Key][]uint64 {
 	return stored
 }
 
-// bySeq gives an event; nil when the log has none.
+// bySeq returns an event; nil when the log has none with that seq.
 func (c Content) bySeq(conversation string, seq uint64) *conversationv1.Event {
 	log := c.Logs[conversation]
 	if seq >= 1 && seq <= uint64(len(log)) && log[seq-1].GetSeq() == seq {
@@ -96,8 +96,8 @@ func CheckNoHoles(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckSendOrder is I3: what one device sent to one conversation is stored in the order in which it was sent. A command that was
-// refused has no place in that order: it may be given again later, as another attempt.
+// CheckSendOrder is I3: commands of one device to one conversation are stored in the order in which they were sent. A
+// refused command has no place in that order: it may be submitted again later, as another attempt.
 func CheckSendOrder(h History, c Content) (found []Violation) {
 	type lane struct {
 		reader       Reader
@@ -108,7 +108,7 @@ func CheckSendOrder(h History, c Content) (found []Violation) {
 		for _, event := range c.Logs[id] {
 			attempt, known := h.Attempts[keyOf(event)]
 			if _, no := refused[attempt.Key]; !known || no {
-				continue // I4 tells of what nobody sent
+				continue // I4 reports commands that nobody sent
 			}
 			l := lane{Reader{attempt.Key.Sender, attempt.Device}, id}
 			if before, known := newest[l]; known && before.Order > attempt.Order {
@@ -155,8 +155,8 @@ func CheckKeys(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// CheckViews is I6: each reader's merged view equals the store, in order and complete: nothing dropped, nothing shown that is not
-// stored like that, nothing hidden that the user might see, and members have it up to the head.
+// CheckViews is I6: each reader's merged view equals the store, in order and complete: no event is dropped, none is shown
+// that differs from the stored one, none is hidden that the user may see, and members have everything up to the head.
 func CheckViews(h History, c Content) (found []Violation) {
 	memberships := Memberships(c)
 	for reader, items := range h.Shown {
@@ -203,7 +203,7 @@ func CheckViews(h History, c Content) (found []Violation) {
 	return found
 }
 
-// compare says what is wrong with an item that was shown to a user with these memberships; empty when it is as in the store.
+// compare returns what is wrong with an item that was shown to a user with these memberships; empty if it equals the store.
 func (h History) compare(c Content, item Item, memberships []Span) string {
 	switch item.Kind {
 	default:
@@ -215,7 +215,7 @@ func (h History) compare(c Content, item Item, memberships []Span) string {
 		if hex.EncodeToString(event.GetHash()) != item.Hash {
 			return fmt.Sprintf("was shown another seq %d than is stored", item.First)
 		}
-		// What was erased since was shown as it was sent.
+		// An event that was erased later was shown as it was sent.
 		body := event.GetBody()
 		if len(body) == 0 {
 			body = h.Attempts[keyOf(event)].Body
@@ -269,7 +269,7 @@ func CheckRepeats(h History, c Content) (found []Violation) {
 	return found
 }
 
-// refused are the commands whose newest attempt was refused, leaving out repetitions of what had been answered.
+// refused returns the commands whose newest attempt was refused, without repetitions of answered ones.
 func (h History) refused() map[Key]Answer {
 	refused := map[Key]Answer{}
 	for _, answer := range h.Answers {
@@ -280,8 +280,8 @@ func (h History) refused() map[Key]Answer {
 	return refused
 }
 
-// CheckRefusals is I13: a refusal is final. No command is stored after a refusal of its newest attempt was answered, whatever copies of it
-// were still on their way.
+// CheckRefusals is I13: a refusal is final. No command is stored after a refusal of its newest attempt was answered,
+// whatever copies of it were still in flight.
 func CheckRefusals(h History, c Content) (found []Violation) {
 	for _, answer := range overtaken(h, c) {
 		found = append(found, violation("I13", "%s was refused (%s) and is stored all the same", answer.Key, answer.Code))
@@ -289,7 +289,7 @@ func CheckRefusals(h History, c Content) (found []Violation) {
 	return found
 }
 
-// overtaken are refusals of commands that are stored.
+// overtaken returns the refusals of commands that are stored.
 func overtaken(h History, c Content) (answers []Answer) {
 	stored := c.byKey()
 	for key, answer := range h.refused() {
@@ -300,7 +300,7 @@ func overtaken(h History, c Content) (answers []Answer) {
 	return answers
 }
 
-// CheckMembership is I8: nobody is shown an event of a time when they were no member.
+// CheckMembership is I8: no user is shown an event from a time when they were not a member.
 func CheckMembership(h History, c Content) (found []Violation) {
 	memberships := Memberships(c)
 	for _, readers := range []map[Reader][]Item{h.Shown, h.Observed} {
@@ -357,8 +357,8 @@ func CheckChain(_ History, c Content) (found []Violation) {
 
 func wentBack(regression string) Violation { return violation("watermark", "%s", regression) }
 
-// CheckWatermarks is what holds off zombies: a watermark moves back only into a higher epoch. And no command of the load is so bad
-// that it is put aside.
+// CheckWatermarks checks that zombies were refused: a watermark moves back only into a higher epoch. It also checks that no
+// command of the load became a dead letter.
 func CheckWatermarks(_ History, c Content) (found []Violation) {
 	for _, regression := range c.Regressions {
 		found = append(found, wentBack(regression))

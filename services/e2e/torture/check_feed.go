@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Fed is an event as a reader of a feed was given it.
+// Fed is an event as a reader of a feed received it.
 type Fed struct {
 	Position     Position
 	Conversation string
@@ -14,8 +14,8 @@ type Fed struct {
 	Hash         string
 }
 
-// CheckFeed is I12: every committed event was given to the reader of its partition's feed at least once, at its position and as
-// it is stored, and nothing else was. The order within each stretch that is read is checked while it is read.
+// CheckFeed is I12: the reader of each partition's feed received every committed event at least once, at its position and
+// as it is stored, and no other event. The order within each stretch is checked while it is read.
 func CheckFeed(h History, c Content) (found []Violation) {
 	if h.Fed == nil {
 		return nil
@@ -47,7 +47,7 @@ func CheckFeed(h History, c Content) (found []Violation) {
 			found = append(found, violation("I12", "the feed of partition %d gave another event at %v than is stored: seq %d of %s", place.Partition, place.Position, entry.Seq, entry.Conversation))
 		}
 	}
-	// A reader that was told of a fork has been given what is no longer there.
+	// A reader that received a fork has read events that no longer exist.
 	for here := range given {
 		if h.Forks == 0 {
 			found = append(found, violation("I12", "the feed of partition %d gave %v, where nothing is stored", here.partition, here.position))

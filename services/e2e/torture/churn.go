@@ -9,8 +9,8 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// churn has the members of one group come and go: its owner adds and removes, members leave, somebody renames it. What is refused, because
-// the state is another one by then, is part of it.
+// churn changes the members of one group: its owner adds and removes, members leave, one renames it. Refusals because of a
+// changed state are part of it.
 type churn struct {
 	id     string
 	owner  *device

@@ -43,7 +43,7 @@ func (i *injector) findLeader(ctx context.Context, stream string) (*launch.Proce
 	}
 }
 
-// roll stops all of a kind, one after the other, each when the one before works again.
+// roll stops all parts of a kind, one after another, each when the previous one works again.
 func (i *injector) roll(restart context.Context, fault Fault) (ended time.Time, err error) {
 	for _, part := range i.parts(fault.Part) {
 		i.clean(part.Stop())
@@ -55,7 +55,7 @@ func (i *injector) roll(restart context.Context, fault Fault) (ended time.Time, 
 	return ended, nil
 }
 
-// storm sends all clients looking for a gateway at the same moment.
+// storm makes all clients reconnect at the same moment.
 func (i *injector) storm(restart context.Context, fault Fault) (time.Time, error) {
 	if fault.Part == launch.Clients {
 		for _, l := range i.suite.Between(launch.Clients, "gateway") {
@@ -79,7 +79,7 @@ func (i *injector) storm(restart context.Context, fault Fault) (time.Time, error
 	return ended, group.Wait()
 }
 
-// network makes trouble between two parts, whichever connects to the other.
+// network disturbs the network between two parts, whichever connects to the other.
 func (i *injector) network(ctx context.Context, fault Fault) (time.Time, error) {
 	links := i.suite.Between(fault.Part, fault.Other)
 	if len(links) == 0 {
@@ -101,17 +101,18 @@ func (i *injector) network(ctx context.Context, fault Fault) (time.Time, error) 
 const (
 	// refusedMetric is how many batches a history service refused because another worker had moved the watermark.
 	refusedMetric = `runnel_history_refused_total{operation="append",reason="watermark"}`
-	// zombieTries is how often a worker is made a zombie until it has something to commit at the moment it wakes up.
+	// zombieTries is how often a worker is made a zombie until it has something to commit when it continues.
 	zombieTries = 4
-	// holdBefore is how long its commits gather in the network before it freezes; well within its lease.
+	// holdBefore is how long its commits are held in the network before it is paused; well within its lease.
 	holdBefore = 300 * time.Millisecond
-	// zombieTime is how long a worker that goes on may take to notice that it is none any more.
+	// zombieTime is how long a worker that continues may take to notice that it no longer is an owner.
 	zombieTime = 2 * time.Second
 )
 
-// zombie pauses a worker beyond its lease. Others take its partitions and go on; when it wakes up with commands in its hands, it
-// tries to commit them, and the watermark must hold it off. Often it notices in time that its lease is gone; so where a refusal
-// is to be shown its commits are held in the network when it freezes, and arrive when others have gone on.
+// zombie pauses a worker beyond its lease. Others take its partitions and continue; when it continues with commands in
+// memory, it tries to commit them, and the watermark must refuse that. Often it notices in time that its lease has expired;
+// so if a refusal must be shown, its commits are held in the network when it is paused, and arrive after others have
+// continued.
 func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (time.Time, error) {
 	worker, ok := part.(*launch.Process)
 	if !ok {
@@ -140,7 +141,7 @@ func (i *injector) zombie(ctx context.Context, part launch.Part, fault Fault) (t
 	return time.Now(), nil
 }
 
-// awaitRefusal waits a while for commits to be refused, and tells how many were.
+// awaitRefusal waits for a while for refused commits, and returns their number.
 func (i *injector) awaitRefusal(ctx context.Context, before float64) int {
 	ctx, cancel := context.WithTimeout(ctx, zombieTime)
 	defer cancel()
@@ -155,7 +156,7 @@ func (i *injector) awaitRefusal(ctx context.Context, before float64) int {
 // refusals are those of all history services.
 func (i *injector) refusals(ctx context.Context) (sum float64) {
 	for _, p := range i.suite.Histories {
-		metrics, _ := p.Metrics(ctx) // one that is down refuses nothing
+		metrics, _ := p.Metrics(ctx) // a service that is down refuses nothing
 		sum += metrics[refusedMetric]
 	}
 	return sum

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// Cost is what the processes of one service hold together, as they say themselves.
+// Cost is what the processes of one service use together, by their own metrics.
 type Cost struct {
 	Goroutines float64 `json:"goroutines"`
 	RSS        float64 `json:"rss_bytes"`
@@ -32,9 +32,10 @@ type Costs struct {
 }
 
 const (
-	// slack are goroutines that a process may have more than before it had clients.
+	// slack is how many goroutines a process may have in addition to those before it had clients.
 	slack = 25
-	// growth is memory that it may hold more: a gateway keeps up to 64 MiB of recent events, and what Go has freed goes back slowly.
+	// growth is how much additional memory it may use: a gateway keeps up to 64 MiB of recent events, and Go returns freed
+	// memory slowly.
 	growth = 192 << 20
 )
 
@@ -43,7 +44,7 @@ func (r *run) services() map[string][]*launch.Process {
 	return map[string][]*launch.Process{"gateway": r.suite.Gateways, "delivery": r.suite.Deliveries, "history": r.suite.Histories}
 }
 
-// look reads what a service holds, and whether it is at rest: no connections and no rooms, and every partition at work somewhere.
+// look reads the cost of a service, and whether it is idle: no connections and no rooms, and every partition owned.
 func look(ctx context.Context, service string, processes []*launch.Process) (cost Cost, atRest bool, err error) {
 	working := 0
 	for _, p := range processes {
@@ -82,7 +83,7 @@ func atWork(ctx context.Context, worker *launch.Process) (running int, err error
 	return running, err
 }
 
-// warm takes what services hold before anybody uses them.
+// warm records the costs before there are clients.
 func (r *run) warm(ctx context.Context) {
 	for service, processes := range r.services() {
 		var before Cost
@@ -120,7 +121,7 @@ func (r *run) cool(ctx context.Context) {
 	}
 }
 
-// keepProfile writes what the goroutines of a process do beside its log.
+// keepProfile writes the goroutines of a process next to its log.
 func (r *run) keepProfile(ctx context.Context, p *launch.Process) {
 	profile, err := p.Profile(ctx, "goroutine")
 	if err == nil {
@@ -131,7 +132,7 @@ func (r *run) keepProfile(ctx context.Context, p *launch.Process) {
 	}
 }
 
-// until asks until the answer is yes, for a generous time.
+// until polls a condition until it holds, for a generous time.
 func until(ctx context.Context, is func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, live)
 	defer cancel()

@@ -14,8 +14,9 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// crowd is many clients that listen, each in one conversation, over connections that cost little. They go where gateways take
-// clients, and come back when they are sent away. That each gets its conversation whole and in order is checked below, in load.
+// crowd is many listening clients, each in one conversation, over cheap connections. They connect to gateways that accept
+// clients, and reconnect when they are asked to. Package load checks that each receives its conversation completely and in
+// order.
 type crowd struct {
 	loop     *load.Loop
 	gateways []string // host:port
@@ -26,7 +27,7 @@ type crowd struct {
 	mu sync.Mutex
 	// random, taking and the rest belong to whoever holds mu: timers and the loop.
 	random *rand.Rand
-	taking []bool // by gateway: it takes clients
+	taking []bool // by gateway: whether it accepts clients
 	timers sync.WaitGroup
 	ending bool
 	open   int
@@ -84,7 +85,7 @@ func (c *crowd) connected() int {
 	return c.open
 }
 
-// leave and enter say that a gateway takes no clients any more, and takes them again: what a load balancer knows from /readyz.
+// leave and enter report that a gateway stops or starts accepting clients, which a load balancer knows from /readyz.
 func (c *crowd) leave(gateway int) { c.set(gateway, false) }
 func (c *crowd) enter(gateway int) { c.set(gateway, true) }
 
@@ -111,7 +112,7 @@ func (c *crowd) Connected(client *load.Client, now int64) {
 	}
 }
 
-// goingAway is how the code begins with which a gateway sends its clients away.
+// goingAway is the beginning of the close code with which a gateway asks its clients to go elsewhere.
 const goingAway = "4000"
 
 // Closed implements load.Handler: the client comes back elsewhere.
@@ -143,7 +144,7 @@ func (c *crowd) Closed(client *load.Client, reason string, now int64) error {
 	return nil
 }
 
-// elsewhereLocked gives a way to choose a gateway that takes clients at the time of asking.
+// elsewhereLocked returns a function that chooses a gateway that accepts clients when it is called.
 func (c *crowd) elsewhereLocked() func() string {
 	return func() string {
 		c.mu.Lock()
@@ -158,7 +159,7 @@ func (c *crowd) elsewhereLocked() func() string {
 	}
 }
 
-// settle waits until everybody is connected and has everything that is stored.
+// settle waits until all clients are connected and have everything that is stored.
 func (c *crowd) settle(ctx context.Context, r *run) {
 	begun := time.Now()
 	heads, _, err := r.heads(ctx)
@@ -217,7 +218,7 @@ func (c *crowd) report(cfg RollConfig, report *RollReport) *RollReport {
 	return report
 }
 
-// peak is the most that happened within any one second.
+// peak returns the most that happened within any one second.
 func peak(at []int64) (most int) {
 	at = slices.Sorted(slices.Values(at))
 	for first, last := 0, 0; last < len(at); last++ {

@@ -29,16 +29,16 @@ type world struct {
 	token   func(user string) (string, error)
 }
 
-// device is one program of one user: it is shown events, sends, and is now and then started anew with the positions it kept, as an
-// application is. What had no answer by then is given to the outbox again under its old ids, in order.
+// device is one program of one user: it receives events, sends, and is restarted now and then with its saved positions, as
+// an application is. Commands without an answer are then submitted again under their old ids, in order.
 type device struct {
 	*world
 	reader Reader
 	codec  frame.Codec
-	// ctx is the life of the load.
+	// ctx ends with the load.
 	ctx context.Context //nolint:containedctx // a device's programs come and go, and its callbacks have no other
 
-	// opening is held while the program is started anew.
+	// opening is held while the program is being restarted.
 	opening sync.Mutex
 	client  *client.Client
 	kept    positions
@@ -107,7 +107,7 @@ func (d *device) open() error {
 	return c.Start(d.ctx)
 }
 
-// reopen ends the program and starts it anew.
+// reopen restarts the program.
 func (d *device) reopen() error {
 	d.opening.Lock()
 	defer d.opening.Unlock()
@@ -129,7 +129,7 @@ func (d *device) reopen() error {
 	return nil
 }
 
-// renew replaces a command's ticket; one that nobody has taken yet belongs to a program that has ended.
+// renew replaces a command's ticket; a ticket that was not read yet belongs to a program that has ended.
 func (s *sending) renew(ticket *client.Ticket) {
 	select {
 	case <-s.ticket:
@@ -164,7 +164,7 @@ func (d *device) onEvent(ctx context.Context, event client.Event) {
 	}
 }
 
-// shown notes what the application was shown, and whether it may follow what it was shown before.
+// shown records what the application was shown, and whether it may follow the previous item.
 func (d *device) shown(item Item) {
 	d.record.Shown(d.reader, item)
 	d.mu.Lock()
@@ -179,7 +179,7 @@ func (d *device) shown(item Item) {
 	}
 }
 
-// positionOf is how far the application has a conversation; false when it does not have it.
+// positionOf returns the application's position in a conversation; false if it does not have it.
 func (d *device) positionOf(conversationID string) (uint64, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -190,7 +190,7 @@ func (d *device) positionOf(conversationID string) (uint64, bool) {
 	return v.last, true
 }
 
-// conversations are those that the application has, by rising id.
+// conversations returns the conversations of the application, by rising id.
 func (d *device) conversations() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -203,7 +203,7 @@ func (d *device) conversations() []string {
 	return ids
 }
 
-// send gives a command to the outbox; target is empty for a create.
+// send submits a command; target is empty for a create.
 func (d *device) send(target string, body *conversationv1.Body) (*sending, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -234,7 +234,7 @@ func (d *device) send(target string, body *conversationv1.Body) (*sending, error
 	return s, nil
 }
 
-// await waits for the answer of a command through as many programs as it takes.
+// await waits for the answer of a command, across as many restarts of the program as necessary.
 func (d *device) await(s *sending) {
 	defer close(s.done)
 	for {
@@ -246,7 +246,7 @@ func (d *device) await(s *sending) {
 		}
 		outcome, err := ticket.Wait(d.ctx)
 		if errors.Is(err, client.ErrClosed) && d.ctx.Err() == nil {
-			continue // the program was ended; the next one goes on
+			continue // the program was ended; the next one continues
 		}
 		d.answered(s, outcome, err, false, false)
 		d.mu.Lock()
@@ -281,13 +281,13 @@ func (d *device) answered(s *sending, outcome *conversationv1.Outcome, err error
 	s.answer = answer
 }
 
-// repeat gives a command again that was committed, with its own body or with another one.
+// repeat submits a committed command again, with its own body or with another one.
 func (d *device) repeat(s *sending, otherBody bool) {
 	again := &sending{key: s.key, asked: time.Now()}
 	body := s.body
 	if otherBody = otherBody && s.target != ""; otherBody {
 		body = message("not what was sent first")
-		// Two bodies under one id at the same time: then either may be the one that is refused. So it is never repeated any more.
+		// If two bodies under one id are in flight, either may be refused. So this command is never repeated any more.
 		d.mu.Lock()
 		d.committed = slices.DeleteFunc(slices.Clone(d.committed), func(other *sending) bool { return other == s })
 		d.mu.Unlock()
@@ -301,13 +301,13 @@ func (d *device) repeat(s *sending, otherBody bool) {
 	d.waiting.Go(func() {
 		outcome, err := ticket.Wait(d.ctx)
 		if errors.Is(err, client.ErrClosed) {
-			return // the program was ended; whatever came of it, nothing new must have
+			return // the program was ended; whatever the result, nothing new may have been committed
 		}
 		d.answered(again, outcome, err, true, otherBody)
 	})
 }
 
-// maxPending is how many commands of a device wait for their answers; it sends no more until there are fewer.
+// maxPending is how many commands of a device may wait for their answers; above it the device sends no more.
 const maxPending = 12
 
 // load sends at random until ctx ends.
@@ -330,7 +330,7 @@ func (d *device) load(ctx context.Context, random *rand.Rand) {
 		var err error
 		switch roll := random.IntN(100); {
 		case roll < 8 && len(done) > 0:
-			// Mostly old ones: the broker has forgotten their ids by then, only the store knows them.
+			// Mostly old commands: the broker no longer remembers their ids, so only the store can recognise them.
 			d.repeat(done[random.IntN(len(done))], roll < 2)
 		case roll < 11:
 			if last, known := d.positionOf(id); known {
@@ -352,7 +352,7 @@ func message(text string) *conversationv1.Body {
 	return &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: text}}}
 }
 
-// positions is what a device keeps while its program does not run.
+// positions are the data that a device keeps while its program does not run.
 type positions struct {
 	mu   sync.Mutex
 	byID map[string]client.Position

@@ -15,8 +15,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame"
 )
 
-// dialer opens connections to one of several gateways, another one each time that the last one failed or died: what a load balancer in front of
-// them would do.
+// dialer opens connections to one of several gateways, and to another one each time that the last one failed: as a load
+// balancer would.
 type dialer struct {
 	urls []string
 	// sockets makes the connections below; nil makes ordinary ones.
@@ -31,7 +31,7 @@ func newDialer(urls []string, seed uint64, sockets *net.Dialer) *dialer {
 	return &dialer{urls: urls, sockets: sockets, random: rand.New(rand.NewPCG(seed, 2))}
 }
 
-// connections is how many have been made.
+// connections is the number of connections so far.
 func (d *dialer) connections() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,10 +44,10 @@ func (d *dialer) pick() string {
 	return d.urls[d.random.IntN(len(d.urls))]
 }
 
-// dialTimeout is short: a paused gateway takes connections and says nothing.
+// dialTimeout is short: a paused gateway accepts connections and never answers.
 const dialTimeout = 2 * time.Second
 
-// dial is a client.DialFunc; the address it is given is not used.
+// dial is a client.DialFunc; its address parameter is not used.
 func (d *dialer) dial(ctx context.Context, _ string, header http.Header) (client.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

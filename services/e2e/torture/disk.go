@@ -12,10 +12,11 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// healTime is how long a database may take to work again by itself once it has space. PostgreSQL that gave up is started again.
+// healTime is how long a database may take to recover by itself once it has space. A PostgreSQL that has stopped is started
+// again.
 const healTime = 5 * time.Second
 
-// fill lets a volume run full, and then frees it. A NATS server that has met a full disk stays unavailable until it is started again.
+// fill fills a volume, and then frees it. A NATS server that has met a full disk stays unavailable until it is restarted.
 func (i *injector) fill(ctx, restart context.Context, fault Fault) (time.Time, error) {
 	v := i.volumes[fault.Part]
 	if v == nil {
@@ -31,7 +32,7 @@ func (i *injector) fill(ctx, restart context.Context, fault Fault) (time.Time, e
 	ended := time.Now()
 	part := i.part(fault.Part)
 	if part == nil {
-		return ended, nil // the file of SQLite is no part; its history service must go on by itself
+		return ended, nil // SQLite is not a process; its history service must continue by itself
 	}
 	if strings.HasPrefix(fault.Part, "nats") || !i.heals(restart) {
 		part.Kill()
@@ -54,9 +55,9 @@ func (i *injector) heals(ctx context.Context) bool {
 	}
 }
 
-// power fails for the volumes of NATS, of the database, or of everything; the processes there end, and all is started again. What
-// had been acknowledged as committed before the failure must be in the database then, in an unbroken chain, before any service
-// has had a chance to make up for it.
+// power simulates a loss of power for the volumes of NATS, of the database, or of everything; the processes there end, and
+// all are started again. Everything acknowledged as committed before must then be in the database, in an unbroken chain,
+// before any service could repair it.
 func (i *injector) power(restart context.Context, fault Fault) (time.Time, error) {
 	before := i.record.History()
 	var victims []launch.Part
@@ -77,7 +78,7 @@ func (i *injector) power(restart context.Context, fault Fault) (time.Time, error
 			victims = append(victims, part)
 		}
 	}
-	// Until the history service has repaired it, nobody else is to look at the database.
+	// Until the history service has recovered the database, no other process may open it.
 	if err := i.database.Away(); err != nil {
 		return time.Now(), err
 	}
@@ -98,7 +99,7 @@ func (i *injector) power(restart context.Context, fault Fault) (time.Time, error
 	return ended, i.stepwise(restart, victims, "delivery", "gateway")
 }
 
-// stepwise starts parts again, those of one kind side by side, one kind after the other.
+// stepwise restarts parts: those of one kind at once, one kind after another.
 func (i *injector) stepwise(ctx context.Context, parts []launch.Part, kinds ...string) error {
 	for _, kind := range kinds {
 		group, ctx := errgroup.WithContext(ctx)

@@ -21,11 +21,11 @@ import (
 const (
 	erasePause   = 1500 * time.Millisecond
 	eraseTimeout = 5 * time.Second
-	// eraseAge is how old what is erased by age must be at least: not everything goes.
+	// eraseAge is the minimum age of what is erased by age, so that not everything is erased.
 	eraseAge = 15 * time.Second
 )
 
-// eraser is an operator who erases content now and then, in conversations that a device has.
+// eraser is an operator who erases content now and then, in conversations of a device.
 type eraser struct {
 	*world
 	workers []adminv1.AdminServiceClient
@@ -63,7 +63,7 @@ func (e *eraser) run(ctx context.Context, random *rand.Rand, devices []*device) 
 	}
 }
 
-// choose draws what to erase of a conversation that goes up to a seq at least.
+// choose chooses randomly what to erase of a conversation that has at least a number of events.
 func choose(random *rand.Rand, last uint64, user string) *conversationv1.Erase {
 	switch random.IntN(20) {
 	case 0:
@@ -80,7 +80,7 @@ func choose(random *rand.Rand, last uint64, user string) *conversationv1.Erase {
 	}
 }
 
-// erase asks again under the same id until there is an answer.
+// erase repeats the command under the same id until there is an answer.
 func (e *eraser) erase(ctx context.Context, random *rand.Rand, id string, what *conversationv1.Erase) {
 	key := Key{id, conversation.ServerUser, uuid.Must(uuid.NewV7()).String()}
 	e.orders[id]++

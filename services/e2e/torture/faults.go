@@ -8,7 +8,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/proxy"
 )
 
-// FaultKind is what is done to a part.
+// FaultKind is the kind of a fault.
 type FaultKind string
 
 // The faults of one process.
@@ -19,15 +19,16 @@ const (
 	FaultStop FaultKind = "stop"
 	// FaultPause is SIGSTOP, and SIGCONT after For.
 	FaultPause FaultKind = "pause"
-	// FaultWipe is SIGKILL and the loss of all that the part kept: only for NATS, whose streams are then made anew.
+	// FaultWipe is SIGKILL and the loss of all the part's data: only for NATS, whose streams are then created again.
 	FaultWipe FaultKind = "wipe"
-	// FaultZombie is a pause of a worker beyond its lease; when it goes on, it commits what others have committed, and must be refused.
+	// FaultZombie is a pause of a worker beyond its lease; when it continues, it tries to commit commands that others have
+	// committed, and must be refused.
 	FaultZombie FaultKind = "zombie"
-	// FaultLameDuck has a NATS server hand over and leave; it is started again at once.
+	// FaultLameDuck puts a NATS server into lame-duck mode; after it has ended it is started again at once.
 	FaultLameDuck FaultKind = "lame duck"
 )
 
-// The faults of several at once.
+// Faults of several parts at once.
 const (
 	// FaultLeader is SIGKILL for the NATS server that leads some partition's stream, started again after For.
 	FaultLeader FaultKind = "kill leader"
@@ -37,7 +38,7 @@ const (
 	FaultStorm FaultKind = "storm"
 	// FaultNetwork is Trouble on the network between Part and Other for For.
 	FaultNetwork FaultKind = "network"
-	// FaultSlow has a client stop reading until the gateway closes its connection; then it resumes.
+	// FaultSlow makes a client stop reading until the gateway closes its connection; then it resumes.
 	FaultSlow FaultKind = "slow reader"
 	// FaultFull fills the volume of Part for For.
 	FaultFull FaultKind = "full disk"
@@ -45,10 +46,10 @@ const (
 	FaultPower FaultKind = "power loss"
 )
 
-// everything is the Part of a fault that hits all there is.
+// everything is the Part of a fault that affects all parts.
 const everything = "all"
 
-// Trouble is what is wrong with a network.
+// Trouble is a disturbance of a network.
 type Trouble string
 
 // The troubles. Up is from the side that connects, Down back to it.
@@ -70,7 +71,7 @@ var Troubles = []Trouble{
 	TroubleCut, TroubleReset, TroubleHold, TroubleHoldUp, TroubleHoldDown, TroubleLose, TroubleLoseUp, TroubleLoseDown, TroubleDelay, TroubleTrickle,
 }
 
-// weather is what a proxy does, and whether connections that are there are reset first.
+// weather returns the proxy's settings, and whether existing connections are reset first.
 func (t Trouble) weather() (w proxy.Weather, reset bool) {
 	hold, lose := proxy.Flow{Hold: true}, proxy.Flow{Lose: true}
 	long, thin := proxy.Flow{Delay: 60 * time.Millisecond}, proxy.Flow{Rate: 16 << 10}
@@ -101,7 +102,7 @@ func (t Trouble) weather() (w proxy.Weather, reset bool) {
 
 // Fault is one thing that goes wrong.
 type Fault struct {
-	// At is when, in a schedule.
+	// At is the time of the fault, in a schedule.
 	At   time.Duration
 	Kind FaultKind
 	Part string
@@ -124,7 +125,7 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s for %v", what, f.For.Round(10*time.Millisecond))
 }
 
-// name leaves out which of several parts it was.
+// name is the fault's name without the number of the part.
 func (f Fault) name() string {
 	part, _, _ := strings.Cut(f.Part, "-")
 	if f.Kind != FaultNetwork {
@@ -134,7 +135,7 @@ func (f Fault) name() string {
 	return string(f.Trouble) + " " + part + "–" + other
 }
 
-// claims are what nothing else may be done to at the same time: parts by name or kind, networks, everything.
+// claims returns what no other fault may affect at the same time: parts by name or kind, networks, everything.
 func (f Fault) claims() []string {
 	switch f.Kind {
 	default:
@@ -151,7 +152,7 @@ func (f Fault) claims() []string {
 	case FaultSlow:
 		return []string{"gateway", "network"}
 	case FaultFull:
-		return []string{f.Part, "history"} // an SQLite file is the history service's
+		return []string{f.Part, "history"} // an SQLite file belongs to the history service
 	case FaultPower:
 		return []string{everything}
 	}

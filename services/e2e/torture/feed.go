@@ -25,12 +25,12 @@ const (
 	feedWait    = time.Second
 	feedTimeout = 3 * time.Second
 	feedPause   = 100 * time.Millisecond
-	// feedLife is up to how long a reader goes on until it forgets what it has not saved.
+	// feedLife is the longest time that a reader runs until it loses what it has not saved.
 	feedLife = 4 * time.Second
 )
 
-// feed is a reader of the feed of each partition, as an indexer is one: it keeps its cursor in the store and nothing else. It dies
-// now and then, sometimes between what it was given and its cursor, and goes on from there.
+// feed is a reader of the feed of each partition, as an indexer is one: it keeps its cursor in the store and nothing else.
+// It dies now and then, sometimes between reading events and saving its cursor, and continues from the cursor.
 //
 //	load cursor ──▶ read ──▶ note ──▶ save cursor ──▶ read …        dies: load cursor
 //	                 └ fork: noted, save the last common position ─┘
@@ -65,7 +65,7 @@ func (f *feed) run(ctx context.Context, partition uint32, random *rand.Rand) {
 	}
 }
 
-// catchUp reads the feeds of all partitions to the end. Nothing must go wrong any more.
+// catchUp reads the feeds of all partitions to the end. No call may fail any more.
 func (f *feed) catchUp(ctx context.Context, partitions uint32) {
 	ctx, cancel := context.WithTimeout(ctx, live)
 	defer cancel()
@@ -77,7 +77,7 @@ func (f *feed) catchUp(ctx context.Context, partitions uint32) {
 	}
 }
 
-// live is one life of the reader; with finish it ends when it has everything.
+// live is one life of the reader; with finish it ends when it has read everything.
 func (f *feed) live(ctx context.Context, partition uint32, random *rand.Rand, finish bool) error {
 	history := pick(random, f.histories...)
 	after, err := f.cursor(ctx, history, partition)
@@ -112,7 +112,7 @@ func (f *feed) live(ctx context.Context, partition uint32, random *rand.Rand, fi
 	}
 }
 
-// take notes a page, and gives the position to go on from.
+// take records a page, and returns the position to continue from.
 func (f *feed) take(partition uint32, after *historyv1.Position, page *historyv1.ReadFeedResponse) *historyv1.Position {
 	for _, entry := range page.GetEntries() {
 		if after != nil && !below(after, entry.GetPosition()) {
@@ -153,7 +153,7 @@ func (f *feed) read(ctx context.Context, history historyv1.HistoryServiceClient,
 	return history.ReadFeed(ctx, request)
 }
 
-// save stores where the reader is. The beginning cannot be stored: the next life is told of the fork again.
+// save stores the reader's position. The beginning cannot be stored: the next life receives the fork again.
 func (f *feed) save(ctx context.Context, history historyv1.HistoryServiceClient, partition uint32, position *historyv1.Position) error {
 	if position == nil {
 		return nil

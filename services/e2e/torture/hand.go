@@ -18,14 +18,14 @@ const (
 	handTimeout = 4 * time.Second
 )
 
-// byHand gives commands without the client, one on each connection: what the client would not send.
+// byHand sends commands without the client, one on each connection: commands that the client would not send.
 type byHand struct {
 	*world
 	// name is that of the device.
 	name string
 }
 
-// give gives a command until there is an answer, each time on a connection of its own.
+// give sends a command until there is an answer, each time on a new connection.
 func (h byHand) give(ctx context.Context, key Key, body *conversationv1.Body, attempt uint32) (*conversationv1.Outcome, error) {
 	h.record.Asked(key, attempt)
 	asked := time.Now()
@@ -43,7 +43,7 @@ func (h byHand) give(ctx context.Context, key Key, body *conversationv1.Body, at
 	}
 }
 
-// ask makes one connection and gives a command on it. An answer of the gateway itself says nothing about the command.
+// ask makes one connection and sends a command on it. An answer of the gateway itself says nothing about the command.
 func (h byHand) ask(ctx context.Context, key Key, body *conversationv1.Body, attempt uint32) (*conversationv1.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, handTimeout)
 	defer cancel()

@@ -20,14 +20,15 @@ type injector struct {
 	volumes  volumes
 	slow     *slowReader // nil when there is none
 	versions *versions   // nil when all parts stay what they are
-	// before is told of each fault before it happens.
+	// before is called before each fault.
 	before func(Fault)
-	// after is told of each fault when everything that it hit works again, and how long that took from the end of the fault.
+	// after is called with each fault when everything that it affected works again, and how long that took from the end of
+	// the fault.
 	after func(Fault, time.Duration)
 	// restart bounds the time until a part works again.
 	restart time.Duration
-	// shown says that each fault must show what it is for: the refusal of a zombie's commit, the end of a slow connection. Where several
-	// things go wrong at a time, one may hide another.
+	// shown means that each fault must have its intended effect: the refusal of a zombie's commit, the end of a slow
+	// connection. With several faults at a time, one may hide another.
 	shown bool
 
 	claimed claims
@@ -35,9 +36,9 @@ type injector struct {
 	counts  Counts
 }
 
-// Counts are what came of faults.
+// Counts count the effects of faults.
 type Counts struct {
-	// Zombies are the batches of paused workers that were refused when they went on.
+	// Zombies is the number of batches of paused workers that were refused when they continued.
 	Zombies int `json:"zombie_commits_refused"`
 	// Slow are connections that were closed because their client did not read; SlowTold those whose client read the code that says so.
 	Slow     int `json:"slow_connections_closed"`
@@ -62,7 +63,8 @@ func (i *injector) Counts() Counts {
 	return i.counts
 }
 
-// run carries out faults at their times after begun, and returns when every part works again. When ctx ends no further fault begins.
+// run carries out faults at their times after begun, and returns when every part works again. After the end of ctx no
+// further fault begins.
 func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 	var going sync.WaitGroup
 	defer going.Wait()
@@ -85,8 +87,8 @@ func (i *injector) run(ctx context.Context, begun time.Time, faults []Fault) {
 	}
 }
 
-// lane carries out one fault after the other, each after a rest and as soon as nothing else is done to what it hits, until next has no
-// more or ctx ends.
+// lane carries out faults one after another, each after a pause and as soon as no other fault affects the same parts, until
+// next has no more or ctx ends.
 func (i *injector) lane(ctx context.Context, rest func() time.Duration, next func() (Fault, bool)) {
 	for {
 		fault, more := next()
@@ -102,7 +104,7 @@ func (i *injector) lane(ctx context.Context, rest func() time.Duration, next fun
 	}
 }
 
-// inflict does one fault, and returns when everything that it hit works again, or cannot be brought back.
+// inflict carries out one fault, and returns when everything that it affected works again, or cannot be recovered.
 func (i *injector) inflict(ctx context.Context, fault Fault) {
 	i.before(fault)
 	begun := time.Now()
@@ -116,8 +118,8 @@ func (i *injector) inflict(ctx context.Context, fault Fault) {
 	i.after(fault, time.Since(ended))
 }
 
-// carryOut does what a fault says. Its wait ends early with ctx; what was ended is started again with restart, whatever ctx says.
-// It gives the time at which the fault itself was over.
+// carryOut carries out the action of a fault. Its wait ends early with ctx; stopped parts are restarted with restart, even
+// after the end of ctx. It returns the time at which the fault itself was over.
 func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended time.Time, err error) {
 	switch fault.Kind {
 	case FaultNetwork:
@@ -165,7 +167,8 @@ func (i *injector) carryOut(ctx, restart context.Context, fault Fault) (ended ti
 	return ended, i.again(restart, part)
 }
 
-// again starts a part, and waits until a NATS server has caught up: the next fault must not hit the one that has what this one lacks.
+// again starts a part, and waits until a NATS server has caught up: the next fault must not affect the only server with
+// data that this one lacks.
 func (i *injector) again(ctx context.Context, part launch.Part) error {
 	if err := i.versions.restart(ctx, part); err != nil {
 		return err
@@ -176,14 +179,14 @@ func (i *injector) again(ctx context.Context, part launch.Part) error {
 	return nil
 }
 
-// clean holds a part to ending in order when it is asked to.
+// clean checks that a part ends cleanly when it is asked to.
 func (i *injector) clean(err error) {
 	if err != nil {
 		i.record.Violated(violation("clean stop", "%v", err))
 	}
 }
 
-// part finds one by its name; nil when there is none.
+// part returns the part with a name; nil if there is none.
 func (i *injector) part(name string) launch.Part {
 	for _, part := range i.suite.Parts() {
 		if part.Name() == name {
@@ -201,17 +204,17 @@ func (i *injector) parts(kind string) []launch.Part {
 	})
 }
 
-// over reports whether there is no more time.
+// over reports whether the time is up.
 func over(ctx context.Context) bool { return ctx.Err() != nil }
 
-// claims keep faults apart that would hit the same.
+// claims prevent concurrent faults that would affect the same part.
 type claims struct {
 	mu      sync.Mutex
 	held    []string
 	changed chan struct{} // closed when something is released; nil while nobody waits
 }
 
-// take waits until nothing of what is wanted is held by others, and holds all of it until release.
+// take waits until no other fault claims any of the parts, and claims them until release.
 func (c *claims) take(ctx context.Context, wanted []string) (release func(), err error) {
 	for {
 		c.mu.Lock()

@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// keeper carries out commands of one conversation as worker and store do, erasures included.
+// keeper carries out commands of one conversation as worker and store do, including erasures.
 type keeper struct {
 	t       *testing.T
 	id      string
@@ -82,7 +82,7 @@ func (k *keeper) content() Content {
 	return c
 }
 
-// fed is what a reader of the feed is given.
+// fed returns what a reader of the feed receives.
 func (k *keeper) fed() map[uint32][]Fed {
 	fed := map[uint32][]Fed{}
 	for _, event := range k.log {
@@ -91,7 +91,7 @@ func (k *keeper) fed() map[uint32][]Fed {
 	return fed
 }
 
-// keeping is the append that stores a log that erases nothing.
+// keeping returns the append that stores a log without erasures.
 func keeping(t *testing.T, c Content, id string) *historyv1.AppendRequest {
 	t.Helper()
 	k := newKeeper(t)
@@ -124,7 +124,7 @@ func body(action any) *conversationv1.Body {
 	return b
 }
 
-// lively is a conversation with everything that follows from a log: edits, answers, reactions, a deletion, erasures.
+// lively returns a conversation with all kinds of events and effects: edits, replies, reactions, a deletion, erasures.
 func lively(t *testing.T) *keeper {
 	t.Helper()
 	k := newKeeper(t)

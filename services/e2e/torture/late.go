@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// lateUser is a user whose commands are given twice, through different gateways: the second time when it would be allowed.
+// lateUser is a user whose commands are sent twice, through different gateways: the second time when they would be allowed.
 const lateUser = "latecomer"
 
 const latePause = 300 * time.Millisecond
@@ -60,7 +60,7 @@ func (l *latecomer) round(ctx context.Context) error {
 	return nil
 }
 
-// have has the owner do something, and waits until it is done.
+// have makes the owner do something, and waits until it is done.
 func (l *latecomer) have(ctx context.Context, body *conversationv1.Body) error {
 	s, err := l.owner.send(l.id, body)
 	if err != nil {

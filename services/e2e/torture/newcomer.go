@@ -19,8 +19,8 @@ const newUser = "newcomer"
 
 const newPause = 300 * time.Millisecond
 
-// newcomer writes messages with a field of the next version. A gateway of the present version does not take them; the program asks
-// on until one of the next version does. All other parts must keep the field, whatever their version.
+// newcomer writes messages with a field of the next version. A gateway of the current version refuses them; the program
+// retries until a gateway of the next version accepts them. All other parts must keep the field, whatever their version.
 type newcomer struct {
 	byHand
 	id        string
@@ -45,7 +45,7 @@ func (n *newcomer) run(ctx context.Context) {
 	}
 }
 
-// hinted is a message with the field that the next version adds.
+// hinted returns a message with the field of the next version.
 func hinted(text string) *conversationv1.Body {
 	body := message(text)
 	field := protowire.AppendTag(nil, skew.HintField, protowire.BytesType)

@@ -17,22 +17,22 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// observer speaks the protocol by hand and comes back again and again with the positions it has. It holds the gateway to its own promise:
-// on one connection a conversation goes on exactly after the position that was named, without a hole; what was sent may come
-// again. It never reads to fill a gap, so none of the gateway's can be healed behind its back.
+// observer uses the protocol without the client and reconnects repeatedly with its positions. It checks the gateway's
+// promise: on one connection a conversation continues exactly after the named position, without a hole; events may be sent
+// again. It never reads to fill a gap, so that no fault of the gateway is hidden.
 type observer struct {
 	*world
 	reader Reader
 	codec  frame.Codec
 	random *rand.Rand
-	// stays says that it leaves its connections only when it must; gate, which may be nil, holds it up before it reads; ended, which may
-	// be nil, is told how each connection ended.
+	// stays means that it leaves its connections only when it must; gate, which may be nil, blocks it before it reads;
+	// ended, which may be nil, is called at the end of each connection.
 	stays bool
 	gate  func(context.Context)
 	ended func(error)
 
 	mu sync.Mutex
-	// has is how far each conversation was received, over all connections.
+	// has is the received seq of each conversation, over all connections.
 	has map[string]uint64
 	// connections counts them.
 	connections int
@@ -85,7 +85,7 @@ func broken(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errBroken}, args...)...)
 }
 
-// anew has the observer make a new connection, and waits until that one is authenticated.
+// anew makes the observer reconnect, and waits until the new connection is authenticated.
 func (o *observer) anew(ctx context.Context) error {
 	o.mu.Lock()
 	if o.leave != nil {
@@ -107,7 +107,7 @@ func (o *observer) anew(ctx context.Context) error {
 	}
 }
 
-// positionOf is how far a conversation was received; false when it is not known.
+// positionOf returns how far a conversation was received; false if it is not known.
 func (o *observer) positionOf(id string) (uint64, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -137,7 +137,7 @@ func (o *observer) connection(ctx context.Context) error {
 	o.connections++
 	for _, id := range slices.Sorted(maps.Keys(o.has)) {
 		seq := o.has[id]
-		// Sometimes it has lost the last few, as a device does that was restored from an older copy.
+		// Sometimes it pretends to have lost the last events, like a device that was restored from an older copy.
 		if o.random.IntN(4) == 0 {
 			seq -= min(seq, uint64(o.random.IntN(5)))
 		}
@@ -180,7 +180,7 @@ func (o *observer) connection(ctx context.Context) error {
 	}
 }
 
-// link is what one connection has promised so far.
+// link is the state of one connection, for checking the promise.
 type link struct {
 	*observer
 	connected bool
@@ -190,7 +190,7 @@ type link struct {
 	gone map[string]bool
 }
 
-// take checks one frame and notes how far the observer is; moved gets what is to be acknowledged.
+// take checks one frame and records the observer's position; moved receives what is to be acknowledged.
 func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[string]uint64) error {
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Connected:

@@ -22,7 +22,7 @@ const (
 	observerCount = 3
 )
 
-// people opens the devices and makes the first conversations, while nothing goes wrong yet.
+// people opens the devices and makes the first conversations, before the first fault.
 func (r *run) people(ctx context.Context) error {
 	r.dialer = newDialer(r.suite.URLs, r.Seed, nil)
 	shared := &world{record: r.record, witness: r.witness, dialer: r.dialer, token: r.suite.Token}
@@ -88,7 +88,7 @@ func (r *run) welcome(ctx context.Context, shared *world) error {
 	return err
 }
 
-// operators are those who are no clients: who erases, and who reads the feed.
+// operators are the actors that are not clients: the eraser, and the reader of the feed.
 func (r *run) operators() (err error) {
 	if r.eraser, err = newEraser(&world{record: r.record}, r.suite.Deliveries); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (r *run) operators() (err error) {
 	return err
 }
 
-// readFeeds has the feeds of all partitions read until ctx ends.
+// readFeeds reads the feeds of all partitions until ctx ends.
 func (r *run) readFeeds(ctx context.Context) *sync.WaitGroup {
 	readers := new(sync.WaitGroup)
 	for partition := range uint32(partitions) {
@@ -106,7 +106,7 @@ func (r *run) readFeeds(ctx context.Context) *sync.WaitGroup {
 	return readers
 }
 
-// slowPeople are one who reads slowly and one who writes to them.
+// slowPeople are a slow reader and a writer.
 func (r *run) slowPeople(ctx context.Context, shared *world) error {
 	talker, err := r.device(ctx, shared, Reader{"talker", "device0"}, frame.Proto)
 	if err != nil {
@@ -124,7 +124,7 @@ func (r *run) slowPeople(ctx context.Context, shared *world) error {
 	return nil
 }
 
-// device opens one more.
+// device opens another device.
 func (r *run) device(ctx context.Context, w *world, reader Reader, codec frame.Codec) (*device, error) {
 	d := newDevice(ctx, w, reader, codec)
 	if err := d.open(); err != nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// Content is what the database held at one moment.
+// Content is the content of the database at one moment.
 type Content struct {
 	// Logs are all events of each conversation by rising seq, as far as the database's order goes.
 	Logs map[string][]*conversationv1.Event
-	// Heads are what the conversations' own rows say.
+	// Heads are the heads in the conversations' own rows.
 	Heads map[string]Head
 	// Views are the rows beside the logs.
 	Views map[string]*Views
@@ -31,7 +31,7 @@ type Content struct {
 	DeadLetters []string
 }
 
-// Head is where a conversation stands.
+// Head is the head of a conversation.
 type Head struct {
 	Seq  uint64
 	Hash []byte
@@ -73,7 +73,7 @@ type Place struct {
 	Seq          uint64
 }
 
-// of gives the views of a conversation, and makes them when there are none yet.
+// of returns the views of a conversation, and creates them if necessary.
 func (c Content) of(conversation string) *Views {
 	views := c.Views[conversation]
 	if views == nil {

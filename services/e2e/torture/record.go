@@ -27,7 +27,7 @@ type Reader struct{ User, Device string }
 
 func (r Reader) String() string { return r.User + "/" + r.Device }
 
-// Attempt is a command as it was first given to the outbox. It is recorded before anything is sent.
+// Attempt is a command as it was first submitted. It is recorded before anything is sent.
 type Attempt struct {
 	Key Key
 	// Body is its body, encoded canonically.
@@ -39,7 +39,7 @@ type Attempt struct {
 	Newest uint32
 }
 
-// Answer is what came back, for the first time or for a deliberate repetition.
+// Answer is an answer, to the first submission or to a deliberate repetition.
 type Answer struct {
 	Key Key
 	// Asked and At are when the command was given to the outbox and when its answer came.
@@ -50,11 +50,12 @@ type Answer struct {
 	Code     conversationv1.ErrorCode
 	// Attempt is how many refusals of the command had been received when it was given.
 	Attempt uint32
-	// Again says that the command had been answered as committed before; OtherBody that it was given another body then.
+	// Again means that the command was answered as committed before; OtherBody that it was submitted with another body
+	// then.
 	Again, OtherBody bool
 }
 
-// ItemKind tells what an Item is.
+// ItemKind is the type of an Item.
 type ItemKind int
 
 // The things that a reader is shown of a conversation.
@@ -63,11 +64,11 @@ const (
 	ItemEvent ItemKind = iota
 	// ItemHidden stands for First to Last.
 	ItemHidden
-	// ItemAttached says that the user became a member with First.
+	// ItemAttached means that the user became a member with First.
 	ItemAttached
-	// ItemDetached says that the membership ended with Last.
+	// ItemDetached means that the membership ended with Last.
 	ItemDetached
-	// ItemReopened says that the device's program was started anew, with the positions it had kept.
+	// ItemReopened means that the device's program was restarted with its saved positions.
 	ItemReopened
 )
 
@@ -82,7 +83,7 @@ type Item struct {
 	Content string
 }
 
-// digest stands for an encoded body.
+// digest returns a short text that identifies an encoded body.
 func digest(body []byte) string {
 	sum := sha256.Sum256(body)
 	return string(sum[:16])
@@ -97,15 +98,15 @@ func encoded(body *conversationv1.Body) []byte {
 	return bytes
 }
 
-// content is the digest of what this version understands of a body that was shown; empty for one that was erased. The client has
-// checked the bytes themselves, and what is more than that does not reach the application in every codec.
+// content returns the digest of the part of a shown body that this version understands; empty if it was erased. The client
+// has checked the bytes themselves, and unknown fields do not reach the application in every codec.
 func content(body *conversationv1.Body) string {
 	if body == nil {
 		return ""
 	}
 	bytes, err := conversation.EncodeBody(body)
 	if err != nil {
-		return err.Error() // like no digest
+		return err.Error() // equal to no digest
 	}
 	return understood(bytes)
 }
@@ -143,7 +144,7 @@ type Record struct {
 	answers    []Answer
 	shown      map[Reader][]Item
 	observed   map[Reader][]Item
-	first      map[Key]uint64 // the seq of each committed command when it was first told
+	first      map[Key]uint64 // the seq of each committed command when it was first answered
 	refusals   map[Key]uint32 // 1 + the highest attempt of each command that was refused
 	fed        map[uint32][]Fed
 	forks      int
@@ -152,9 +153,9 @@ type Record struct {
 	broken     chan struct{} // closed with the first violation
 }
 
-// Interval is a time during which something was wrong on purpose.
+// Interval is the time of a fault.
 type Interval struct {
-	// Name says what was done to what: "kill gateway".
+	// Name describes the fault: "kill gateway".
 	Name     string
 	From, To time.Time
 }
@@ -167,14 +168,14 @@ func NewRecord() *Record {
 	}
 }
 
-// Attempted notes a command before it is sent.
+// Attempted records a command before it is sent.
 func (r *Record) Attempted(a Attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempts[a.Key] = a
 }
 
-// Asked notes that a command is given again after a refusal, before that is sent.
+// Asked records that a command is submitted again after a refusal, before that is sent.
 func (r *Record) Asked(key Key, attempt uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,8 +184,8 @@ func (r *Record) Asked(key Key, attempt uint32) {
 	r.attempts[key] = a
 }
 
-// Answered notes an answer. A command that was committed twice, or after it was refused, is seen at once; and so is a
-// refusal that no command of the load deserves.
+// Answered records an answer. A command that was committed twice, or after it was refused, is detected at once; and so is a
+// refusal that no command of the load should get.
 func (r *Record) Answered(a Answer) {
 	r.mu.Lock()
 	r.answers = append(r.answers, a)
@@ -215,7 +216,7 @@ func (r *Record) Fed(partition uint32, entry Fed) {
 	r.fed[partition] = append(r.fed[partition], entry)
 }
 
-// Forked notes that a reader of a feed was told that the log went back.
+// Forked records that a reader of a feed received a fork.
 func (r *Record) Forked() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -236,14 +237,14 @@ func (r *Record) Observed(reader Reader, item Item) {
 	r.observed[reader] = append(r.observed[reader], item)
 }
 
-// Fault notes a time in which something was wrong on purpose.
+// Fault records the time of a fault.
 func (r *Record) Fault(name string, from, to time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = append(r.faults, Interval{name, from, to})
 }
 
-// maxViolations are kept: a broken build breaks its promises thousands of times.
+// maxViolations limits the violations that are kept: a broken build breaks its promises thousands of times.
 const maxViolations = 50
 
 // Violated notes broken promises.

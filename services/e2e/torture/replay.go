@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// replayed is what a log amounts to when it is replayed from its first event.
+// replayed is the result of replaying a log from its first event.
 type replayed struct {
 	state *conversation.State
 	views *Views
@@ -21,7 +21,8 @@ type replayed struct {
 	erased map[uint64]uint64
 }
 
-// replay makes state and views anew from a log. What the log erases is gone from it already, so erasures change no row here.
+// replay rebuilds state and views from a log. The content that the log erases is already missing, so erasures change no row
+// here.
 func replay(log []*conversationv1.Event) *replayed {
 	r := &replayed{state: &conversation.State{}, views: newViews(), erased: map[uint64]uint64{}}
 	facts := conversation.NewFacts(nil)
@@ -56,8 +57,8 @@ func (r *replayed) carryOut(log []*conversationv1.Event, cause *conversationv1.E
 	}
 }
 
-// CheckReplay is I11: replaying a log gives the state and the rows that are stored. And what an event of the log erases is gone;
-// nothing else is.
+// CheckReplay is I11: replaying a log gives the stored state and rows. And the events that the log erases are erased; no
+// others are.
 func CheckReplay(_ History, c Content) (found []Violation) {
 	for _, id := range slices.Sorted(maps.Keys(c.Logs)) {
 		log := c.Logs[id]
@@ -78,7 +79,7 @@ func CheckReplay(_ History, c Content) (found []Violation) {
 	return found
 }
 
-// differences says in what stored views differ from what they should be.
+// differences returns how stored views differ from the expected ones.
 func differences(want, stored *Views) (problems []string) {
 	differ := func(what string, want, stored any) {
 		problems = append(problems, fmt.Sprintf("%s: the log gives %v, stored is %v", what, want, stored))

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Report is the verdict of one run, and what it was based on.
+// Report is the verdict of one run, and its evidence.
 type Report struct {
 	Name      string `json:"name"`
 	Seed      uint64 `json:"seed"`
@@ -18,7 +18,7 @@ type Report struct {
 	Plan      Plan   `json:"plan"`
 	Lazy      Lazy   `json:"lazy,omitempty"`
 	Dir       string `json:"dir"`
-	// Skipped says why the run was not made; it is neither green nor red then.
+	// Skipped is why the run was not made; then it is neither green nor red.
 	Skipped string `json:"skipped,omitempty"`
 
 	Seconds   float64 `json:"seconds"`
@@ -66,7 +66,7 @@ type Report struct {
 	Costs []Costs `json:"costs"`
 
 	Violations []Violation `json:"violations"`
-	// Noticed is what a negative control found to be lost; a run that is none has nothing there.
+	// Noticed is what a negative control found to be lost; empty for other runs.
 	Noticed []Violation `json:"noticed,omitempty"`
 }
 
@@ -94,7 +94,7 @@ func (r *Report) Invariants() string {
 	return strings.Join(slices.Sorted(maps.Keys(broken)), " ")
 }
 
-// stored notes what the database held.
+// stored records the content of the database.
 func (r *Report) stored(h History, c Content) {
 	r.Logs, r.Forks = len(c.Logs), h.Forks
 	for _, log := range c.Logs {
@@ -110,7 +110,7 @@ func (r *Report) stored(h History, c Content) {
 	}
 }
 
-// finish sums up.
+// finish computes the summary.
 func (r *Report) finish(violations []Violation, h History, took time.Duration) {
 	r.Violations = violations
 	r.Seconds = seconds(took)

@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// RollConfig says what a roll of all gateways is like.
+// RollConfig configures a roll of all gateways.
 type RollConfig struct {
 	// Dir gets data and logs.
 	Dir      string
@@ -32,16 +32,16 @@ const (
 	// rollSenders write, through the Go client; everybody else listens, through connections that cost little.
 	rollSenders = 20
 	rollGroup   = 9 // listeners of one group
-	// rollRate is how many messages a second all senders write together.
+	// rollRate is how many messages per second all senders write together.
 	rollRate = 100
-	// rollCalm is how long things are watched before the roll, to compare with.
+	// rollCalm is how long the system is observed before the roll, for comparison.
 	rollCalm = 5 * time.Second
 	// awayDelay is up to how long the gateway asks those to wait that it sends away; the cheap connections do not read how long each.
 	awayDelay = time.Second
 	rollSetup = 3 * time.Minute
 )
 
-// RollReport is what a roll was like for clients and for the history.
+// RollReport contains the effects of a roll on clients and on the history service.
 type RollReport struct {
 	Clients   int     `json:"clients"`
 	Gateways  int     `json:"gateways"`
@@ -63,7 +63,7 @@ type RollReport struct {
 // drainRate is what the gateways are configured to: all of 5,000 clients within ten seconds.
 func (c RollConfig) drainRate() int { return max(100, c.Clients/10) }
 
-// roll is a run whose only fault is that.
+// roll is a run whose only fault is a roll.
 type rolling struct {
 	*run
 	cfg   RollConfig
@@ -109,7 +109,7 @@ func Roll(ctx context.Context, cfg RollConfig, out io.Writer) (*Report, error) {
 	return r.report, nil
 }
 
-// carryOut is the roll, between start and verdict.
+// carryOut carries out the roll, between start and verdict.
 func (r *rolling) carryOut(ctx context.Context) (err error) {
 	r.warm(ctx)
 	life, end := context.WithCancel(ctx)
@@ -194,7 +194,7 @@ func (r *rolling) perform(ctx context.Context) error {
 	return nil
 }
 
-// gather opens the senders and has them make groups of listeners.
+// gather opens the senders and lets them make groups of listeners.
 func (r *rolling) gather(ctx context.Context) error {
 	r.dialer = newDialer(r.suite.URLs, r.Seed, nil)
 	shared := &world{record: r.record, witness: r.witness, dialer: r.dialer, token: r.suite.Token}
@@ -287,7 +287,7 @@ func (r *rolling) reads(ctx context.Context) map[string]float64 {
 	return calls
 }
 
-// rate gives the calls a second since begun, and the counts to go on from.
+// rate returns the calls per second since begun, and the counts to continue from.
 func (r *rolling) rate(ctx context.Context, before map[string]float64, begun time.Time) (perSecond, now map[string]float64) {
 	now, perSecond = r.reads(ctx), map[string]float64{}
 	for operation, calls := range now {

@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// Plan says what goes wrong in a run.
+// Plan selects the faults of a run.
 type Plan string
 
 // The plans.
@@ -38,19 +38,19 @@ const (
 	PlanWipe Plan = "wipe"
 )
 
-// Lazy says who acknowledges what it has not synced: the negative control of a loss of power.
+// Lazy is the part that acknowledges data that it has not synced: the negative control of a loss of power.
 type Lazy string
 
-// Who is lazy.
+// The lazy parts.
 const (
 	LazyNobody   Lazy = ""
 	LazyDatabase Lazy = "database" // for SQLite the history service must be built with its bug
 	LazyNATS     Lazy = "nats"
 )
 
-// Config says what one run is like.
+// Config configures one run.
 type Config struct {
-	// Name tells it from others.
+	// Name distinguishes it from others.
 	Name string
 	// Dir gets data and logs.
 	Dir string
@@ -66,28 +66,28 @@ type Config struct {
 	Plan Plan
 	// Duration is how long load and faults go on, for plans that do not end by themselves.
 	Duration time.Duration
-	// Seed decides the faults and what is sent when. What comes of it also depends on the machine.
+	// Seed determines the faults and the load. The result also depends on the machine.
 	Seed uint64
 	// Wipe lets NATS lose its store now and then, on a single node; PlanRandom only.
 	Wipe bool
 	// StreamBytes is the size of each partition's stream. Defaults to 1 MiB: so small that committed commands must make room.
 	StreamBytes int64
-	// Lazy makes the run a negative control: it is green when what is lost by laziness was noticed.
+	// Lazy makes the run a negative control: it is green if the loss caused by the lazy part was detected.
 	Lazy Lazy
 	// FailFast ends the run with the first broken promise.
 	FailFast bool
 }
 
-// profiles lets processes that do not come to rest say why.
+// profiles writes profiles of processes that do not become idle.
 const profiles = "--admin.pprof"
 
-// toured says whether each kind of fault comes alone, and must show what it is for.
+// toured reports whether each kind of fault comes alone, and must have its intended effect.
 func (c Config) toured() bool { return c.Plan == PlanTour || c.Plan == PlanGrandTour }
 
-// proxied says whether the network is one that can fail.
+// proxied reports whether the network can fail.
 func (c Config) proxied() bool { return c.toured() || c.Plan == PlanMix }
 
-// mixes says whether parts of two versions run together.
+// mixes reports whether parts of two versions run together.
 func (c Config) mixes() bool { return c.Next != nil && c.Lazy == LazyNobody }
 
 // volumes are the parts whose data lies on file systems that can fail.
@@ -102,7 +102,7 @@ func (c Config) volumes() []string {
 	return parts
 }
 
-// Bounds of what a run waits for. Times are reported, and only these generous ones are asserted.
+// Limits of a run's waits. Durations are reported; only these generous limits are asserted.
 const (
 	live       = 30 * time.Second // until everything works again after the last fault
 	restarting = 60 * time.Second // until a part answers that was started again
@@ -135,7 +135,7 @@ type run struct {
 	newcomer  *newcomer // nil when no versions are mixed
 	eraser    *eraser
 	feed      *feed
-	// genuine is how many promises were broken before the power of a negative control failed.
+	// genuine is how many promises were broken before the loss of power of a negative control.
 	genuine int
 }
 
@@ -154,7 +154,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (report *Report, err er
 			Name: cfg.Name, Seed: cfg.Seed, Store: string(cfg.Store), NATSNodes: cfg.NATSNodes, Plan: cfg.Plan, Lazy: cfg.Lazy, Dir: cfg.Dir,
 		},
 	}
-	// Whatever happens: first the processes end, then what they lie on goes away.
+	// Whatever happens, the processes end first, then their file systems are removed.
 	defer func() { err = errors.Join(err, r.disks.unmount()) }()
 	if err := r.start(ctx); err != nil {
 		return nil, err
@@ -223,7 +223,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// mix has parts change their version from now on, if they are to.
+// mix makes parts change their version from now on, if the run mixes versions.
 func (r *run) mix() {
 	if r.mixes() {
 		r.versions = newVersions(r.suite.Parts(), [2]launch.Binaries{r.Binaries, r.Next}, r.Seed, r.sayf)
@@ -331,8 +331,8 @@ func (r *run) conclude(ctx context.Context) error {
 	return nil
 }
 
-// stopped tells that there is no use in going on: it is interrupted, one broken promise was enough, or a negative control has lost
-// what it was to lose.
+// stopped reports whether the run should end: it is interrupted, one broken promise was enough, or a negative control has
+// lost its data.
 func (r *run) stopped(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return true
@@ -345,7 +345,8 @@ func (r *run) stopped(ctx context.Context) bool {
 	}
 }
 
-// failFast says whether the first broken promise ends the run. What a lazy database has lost makes everything after it wrong.
+// failFast reports whether the first broken promise ends the run. After a lazy database has lost data, everything later is
+// wrong.
 func (r *run) failFast() bool { return r.FailFast || r.Lazy == LazyDatabase }
 
 // resumed counts the connections of clients beyond their first.
@@ -418,7 +419,7 @@ func (r *run) inflict(ctx context.Context) {
 		if r.Plan == PlanGrandTour {
 			faults = GrandTour
 		}
-		// So far apart that each fault's effect on waits is its own.
+		// So far apart that the effect of each fault on waits can be distinguished.
 		i.lane(ctx, func() time.Duration { return 1100 * time.Millisecond }, list(faults(r.random)))
 	case PlanWipe:
 		i.lane(ctx, func() time.Duration { return 3 * time.Second }, list(Wipes()))
@@ -437,7 +438,7 @@ func (r *run) inflict(ctx context.Context) {
 		lanes.Wait()
 	case PlanRandom:
 		i.run(ctx, time.Now(), Schedule(r.random, parts, r.Duration, r.Wipe && r.NATSNodes == 1))
-		<-ctx.Done() // the load goes on for as long as it was to
+		<-ctx.Done() // the load continues for its full time
 	}
 	r.report.Counts = i.Counts()
 }
@@ -474,7 +475,8 @@ func (r *run) progress(ctx context.Context) {
 	}
 }
 
-// watchWatermarks sees a watermark that went back as soon as the database tells, so that a run with FailFast need not go on.
+// watchWatermarks reports a watermark that went back as soon as the database records it, so that a run with FailFast can
+// end.
 func (r *run) watchWatermarks(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()

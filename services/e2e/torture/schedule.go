@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Bounds of a schedule.
+// Limits of a schedule.
 const (
 	maxDown      = 2 // parts that are down or paused at a time
 	firstFault   = 3 * time.Second
 	maxPause     = 6 * time.Second
 	maxDowntime  = 2 * time.Second
-	restartGuess = 1500 * time.Millisecond // until a part that is started again is taken to work
+	restartGuess = 1500 * time.Millisecond // time until a restarted part is assumed to work
 )
 
-// Schedule draws faults from a source of random numbers, by rising time. The first ones are always the same scenarios, each of which a
-// planted bug cannot survive: a paused store (acks must not run ahead), a paused worker that comes back as a zombie, a
+// Schedule draws faults from a source of random numbers, by rising time. The first ones are always the same scenarios, each
+// of which reveals a planted bug: a paused store (acks must not run ahead), a paused worker that comes back as a zombie, a
 // killed gateway and a killed worker. With the stopped store after them, every kind of part is restarted.
 func Schedule(random *rand.Rand, parts []string, duration time.Duration, wipe bool) []Fault {
 	var faults []Fault

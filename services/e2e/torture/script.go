@@ -12,12 +12,13 @@ import (
 const (
 	// zombiePause is well beyond the lease of a partition, 2 s, with time for the others to go on.
 	zombiePause = 4 * time.Second
-	// shortest and longest are how long a network is in trouble. Services notice within seconds that the other side is gone, or never.
+	// shortest and longest bound how long a network is disturbed. Services notice within seconds that the other side is
+	// gone, or never.
 	shortestTrouble = time.Second
 	longestTrouble  = 6 * time.Second
 )
 
-// wires are the pairs of parts that talk to each other. One of several is named where the others must be able to go on.
+// wires are the pairs of parts that communicate. One of several parts is named where the others must be able to continue.
 var wires = [][2]string{
 	{"gateway-0", "nats"},
 	{"delivery-1", "nats"},
@@ -32,7 +33,7 @@ var wires = [][2]string{
 	{launch.Clients, "gateway"},
 }
 
-// network is trouble between two parts; a reset is over at once.
+// network is a disturbance between two parts; a reset is over at once.
 func network(a, b string, trouble Trouble, d time.Duration) Fault {
 	if trouble == TroubleReset {
 		d = 0
@@ -43,7 +44,7 @@ func network(a, b string, trouble Trouble, d time.Duration) Fault {
 // Tour has each kind of fault once, in an order that a seed decides: the faults that need a cluster of NATS servers, PostgreSQL, several of
 // everything and proxies.
 func Tour(random *rand.Rand) []Fault {
-	// One of the ways to lose touch for each part of the way of a message; which one is a matter of the seed.
+	// For each part of a message's path, one of the ways to lose the connection; the seed decides which.
 	trouble := func(a, b string) Fault { return network(a, b, pick(random, Troubles...), 1500*time.Millisecond) }
 	tour := []Fault{
 		{Kind: FaultLeader, Part: "nats", Partition: random.IntN(partitions), For: 500 * time.Millisecond},
@@ -101,7 +102,7 @@ func Outages(random *rand.Rand, store launch.Store, nodes int) []Fault {
 	return outages
 }
 
-// Wipes are losses of all that a single NATS server kept, with kills of who must go on from what the database has.
+// Wipes are losses of all data of a single NATS server, with kills of the parts that must continue from the database.
 func Wipes() []Fault {
 	wipe := Fault{Kind: FaultWipe, Part: "nats-0", For: 300 * time.Millisecond}
 	return []Fault{wipe, {Kind: FaultKill, Part: "delivery-0"}, wipe, {Kind: FaultKill, Part: "history-0"}, wipe}

@@ -36,7 +36,7 @@ func (r *run) settle(ctx context.Context) {
 				r.record.Violated(violation("I9", "%s was not answered within %v after the last fault", s.key, live))
 				return
 			}
-			// Whoever left meanwhile is refused; the next member is asked.
+			// A member that has left meanwhile is refused; then the next member is used.
 			if s.answer.Seq > 0 {
 				break
 			}
@@ -81,7 +81,7 @@ func (r *run) settle(ctx context.Context) {
 	r.sayf("everything was answered, delivered and acknowledged within %v after the last fault", time.Since(begun).Round(time.Millisecond))
 }
 
-// heads asks until the database answers: what is left of connections to it may be from before its restart.
+// heads retries until the database answers: existing connections may be from before its restart.
 func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[string]map[string]uint64, err error) {
 	for {
 		if heads, members, err = r.database.Heads(ctx); err == nil || launch.Sleep(ctx, 50*time.Millisecond) != nil {
@@ -90,7 +90,7 @@ func (r *run) heads(ctx context.Context) (heads map[string]uint64, members map[s
 	}
 }
 
-// missing tells what members do not have yet.
+// missing returns what members have not received yet.
 func (r *run) missing(ctx context.Context) (missing []Violation) {
 	heads, members, err := r.database.Heads(context.WithoutCancel(ctx))
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// slowReader is a client that now and then stops reading, while somebody writes to it. Its socket takes little, so the gateway's queue
-// for it fills, and the gateway must close it with a code that says: come back. It resumes then, as an observer that holds the
-// gateway to its promise, and must get everything that it missed.
+// slowReader is a client that now and then stops reading, while another user writes to it. Its socket buffers little, so
+// the gateway's queue for it fills, and the gateway must close it with a code that asks it to reconnect. Then it resumes,
+// as an observer that checks the gateway's promise, and must receive everything that it missed.
 type slowReader struct {
 	*observer
 	talker *device
@@ -34,7 +34,7 @@ const (
 	slowText     = 8000 // bytes of each message that is written to a slow reader
 	slowMessages = 25   // messages that are written to it the first time it stops; more each time until it is closed
 	slowTime     = 20 * time.Second
-	// slowMetric counts connections that were closed and are gone, whether the goodbye got through or not.
+	// slowMetric counts connections that were closed as slow, whether or not the close code reached the client.
 	slowMetric = `runnel_gateway_closes_total{code="slow"}`
 )
 
@@ -47,7 +47,7 @@ func newSlowReader(o *observer, talker *device, id string, gateways []*launch.Pr
 	return s
 }
 
-// gate holds the reader up while it is not to read.
+// gate blocks the reader while it must not read.
 func (s *slowReader) gate(ctx context.Context) {
 	s.mu.Lock()
 	reading := s.reading
@@ -67,7 +67,8 @@ func (s *slowReader) ended(err error) {
 	}
 }
 
-// meet has the reader stop while more and more is written to it, until a gateway has closed its connection, and then catch up.
+// meet makes the reader stop while more and more is written to it, until a gateway has closed its connection, and then
+// catch up.
 func (s *slowReader) meet(ctx context.Context, i *injector) (time.Time, error) {
 	patience, cancel := context.WithTimeout(ctx, slowTime)
 	defer cancel()
@@ -105,7 +106,7 @@ func (s *slowReader) stumble(ctx context.Context, messages int) error {
 	return s.caughtUp(ctx, last)
 }
 
-// flood writes messages, and gives the seq of the last one.
+// flood writes messages, and returns the seq of the last one.
 func (s *slowReader) flood(ctx context.Context, messages int) (last uint64, err error) {
 	text := message(strings.Repeat("slow and steady ", slowText/16))
 	written := make([]*sending, messages)
@@ -139,13 +140,13 @@ func (s *slowReader) caughtUp(ctx context.Context, last uint64) error {
 // closed counts the connections that gateways have closed as slow.
 func (s *slowReader) closed(ctx context.Context) (sum float64) {
 	for _, p := range s.gateway {
-		metrics, _ := p.Metrics(ctx) // one that is down has closed nothing
+		metrics, _ := p.Metrics(ctx) // a gateway that is down has closed nothing
 		sum += metrics[slowMetric]
 	}
 	return sum
 }
 
-// small makes a socket that takes little: small packets make the other side's buffer small, too.
+// small makes a socket with a small buffer: small packets make the other side's buffer small, too.
 func small(_, _ string, raw syscall.RawConn) (err error) {
 	controlled := raw.Control(func(fd uintptr) {
 		err = errors.Join(

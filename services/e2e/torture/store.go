@@ -14,7 +14,7 @@ import (
 	_ "modernc.org/sqlite"             // the driver of SQLite
 )
 
-// Database reads what is stored, past the history service. Its connections are its own.
+// Database reads the stored data without the history service, over its own connections.
 type Database struct {
 	driver, source string
 	// placeholder turns the n-th parameter into SQL.
@@ -25,7 +25,7 @@ type Database struct {
 	away bool
 }
 
-// errAway says that the database is being taken away on purpose.
+// errAway means that the database is unavailable on purpose.
 var errAway = errors.New("the database is away")
 
 // OpenDatabase names a database as the history service does: "sqlite:PATH" or "postgres://…". It connects when it is first used.
@@ -70,7 +70,7 @@ func (d *Database) Close() error {
 	return err
 }
 
-// Away gives up all connections and makes none until Back: what the database lies on is taken away.
+// Away closes all connections and opens none until Back: the file system of the database is being removed.
 func (d *Database) Away() error {
 	d.mu.Lock()
 	d.away = true
@@ -85,7 +85,7 @@ func (d *Database) Back() {
 	d.away = false
 }
 
-// Sighting is something that may only be seen when it is committed.
+// Sighting is an observation of something that may be visible only if it is committed.
 type Sighting struct {
 	Conversation string
 	Seq          uint64
@@ -95,7 +95,7 @@ type Sighting struct {
 	Who string
 }
 
-// Committed tells whether the database has what was seen, as it was seen; problem says what it has instead.
+// Committed reports whether the database contains what was seen; problem describes the difference.
 func (d *Database) Committed(ctx context.Context, s Sighting) (problem string, err error) {
 	db, err := d.open()
 	if err != nil {
@@ -152,7 +152,7 @@ func (d *Database) Heads(ctx context.Context) (heads map[string]uint64, members 
 	return heads, members, err
 }
 
-// Content reads everything.
+// Content reads all data.
 func (d *Database) Content(ctx context.Context) (c Content, err error) {
 	db, err := d.open()
 	if err != nil {
@@ -173,7 +173,7 @@ func (d *Database) Snapshot(ctx context.Context, conversation string) (c Content
 	}
 	options := &sql.TxOptions{ReadOnly: true}
 	if d.driver == "pgx" {
-		options.Isolation = sql.LevelRepeatableRead // that of SQLite is stricter anyway
+		options.Isolation = sql.LevelRepeatableRead // SQLite's isolation level is stricter anyway
 	}
 	tx, err := db.BeginTx(ctx, options)
 	if err != nil {
@@ -219,7 +219,7 @@ var watch = map[string][]string{
 	},
 }
 
-// WatchWatermarks has the database itself note watermarks that move back. The history service must have made its tables.
+// WatchWatermarks makes the database record watermarks that move back. The history service must have created its tables.
 func (d *Database) WatchWatermarks(ctx context.Context) error {
 	db, err := sql.Open(d.driver, strings.TrimSuffix(d.source, "&_pragma=query_only(1)"))
 	if err != nil {

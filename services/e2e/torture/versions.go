@@ -22,7 +22,7 @@ import (
 // mixed are the programs of the parts that may change their version, by what the parts are called.
 var mixed = map[string]string{"gateway": launch.Gateway, "delivery": launch.Delivery, "history": launch.History}
 
-// VersionReport is what came of mixing versions.
+// VersionReport describes the mix of versions in a run.
 type VersionReport struct {
 	// Present and Next are how often a part was started as which version, by what it is; the first starts are of the present one.
 	Present map[string]int `json:"starts_of_present"`
@@ -120,8 +120,8 @@ func (v *versions) decide(part string) (version int, changed bool) {
 	return version, changed
 }
 
-// check reports what was not mixed although it was to be, once all faults are over: no part changed its version, or what the parts
-// say of themselves is not what they were started as.
+// check reports what was not mixed although it should have been, after all faults: no part changed its version, or the
+// parts report another version than the one they were started with.
 func (v *versions) check(ctx context.Context, workers []*launch.Process) []Violation {
 	if v == nil {
 		return nil
@@ -142,7 +142,7 @@ func (v *versions) check(ctx context.Context, workers []*launch.Process) []Viola
 	return []Violation{violation("mix", "gateways and workers were started as %v (by kind and protocol level), and say that they are %v (%v)", want, got, err)}
 }
 
-// levels counts the gateways and workers by the level that their version knows. Others do not say.
+// levels returns the gateways and workers by the level that their version knows. Other services do not report it.
 func (v *versions) levels() map[string]int {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -2,7 +2,7 @@ package torture
 
 import "fmt"
 
-// view is how far one reader has one conversation, by what it was shown.
+// view is one reader's state of one conversation, from what it was shown.
 type view struct {
 	known bool
 	// last is the newest seq; everything from base to last was shown or is hidden.
@@ -16,12 +16,13 @@ type Span struct{ First, Last uint64 }
 
 func (s Span) holds(seq uint64) bool { return seq >= s.First && (s.Last == 0 || seq <= s.Last) }
 
-// take moves on by one item. Each event must be the one after the last: the Go client drops repeats and fills gaps, so the application
-// sees each exactly once, in order. The error says what is wrong; the view goes on from there, so that one mistake is told once.
+// take advances by one item. Each event must be the one after the last: the Go client drops repeats and fills gaps, so the
+// application sees each exactly once, in order. The error describes what is wrong; the view continues from there, so that
+// one fault is reported once.
 func (v *view) take(item Item) error {
 	switch item.Kind {
 	case ItemAttached:
-		// A conversation that is known keeps its place: its program was started anew with it.
+		// A known conversation keeps its position: the program was restarted with it.
 		if !v.known {
 			*v = view{known: true, base: item.First, last: item.First - 1}
 		}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ErrSkipped says that a run cannot be made on this machine, and why. It is no verdict.
+// ErrSkipped means that a run cannot be made on this machine, and why. It is not a verdict.
 var ErrSkipped = errors.New("skipped")
 
 // volumes are file systems of their own, by the part whose data is there: "nats-0" …, "postgres" or "sqlite". Each is ext4 in a file, so
@@ -17,7 +17,7 @@ type volumes map[string]*volume
 const (
 	// volumeBytes holds a PostgreSQL with some of its logs.
 	volumeBytes = 320 << 20
-	// unmountTime is far above what a killed process takes to go.
+	// unmountTime is far longer than a killed process takes to end.
 	unmountTime = 10 * time.Second
 )
 
@@ -40,7 +40,7 @@ func mountVolumes(dir string, parts ...string) (volumes, error) {
 // data is the directory for what a part keeps.
 func (all volumes) data(part string) string { return filepath.Join(all[part].dir, part) }
 
-// unmount takes all of them away. It may be called more than once.
+// unmount unmounts all volumes. It may be called more than once.
 func (all volumes) unmount() error {
 	var failed []error
 	for _, v := range all {
@@ -49,7 +49,7 @@ func (all volumes) unmount() error {
 	return errors.Join(failed...)
 }
 
-// sync has everything written to them so far be on disk, as it is on a machine that has run for a while.
+// sync syncs everything written so far to disk, as on a machine that has run for a while.
 func (all volumes) sync() error {
 	var failed []error
 	for _, v := range all {

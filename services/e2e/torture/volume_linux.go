@@ -17,11 +17,11 @@ import (
 type volume struct {
 	image, dir string
 	mounted    bool
-	// patience bounds the wait for the last process to let go of it. After that it is taken from under it.
+	// patience limits the wait for the last process to close its files. After that the volume is detached.
 	patience time.Duration
 }
 
-// canMount says what is missing for volumes.
+// canMount returns what is missing for volumes.
 func canMount() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: needs root", ErrSkipped)
@@ -42,7 +42,7 @@ func makeVolume(image, dir string, size int64) (*volume, error) {
 	if err := errors.Join(file.Truncate(size), file.Close(), os.MkdirAll(dir, 0o755)); err != nil {
 		return nil, err
 	}
-	// Without blocks that only root may use, full is full for all.
+	// Without blocks reserved for root, a full volume is full for all users.
 	if err := execute("mkfs.ext4", "-q", "-F", "-m", "0", image); err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func makeVolume(image, dir string, size int64) (*volume, error) {
 		// Containers often have root and no loop devices.
 		return nil, fmt.Errorf("%w: needs loop devices: %w", ErrSkipped, err)
 	}
-	// PostgreSQL runs as a user of its own.
+	// PostgreSQL runs as a separate user.
 	return v, errors.Join(os.Chmod(dir, 0o755), os.RemoveAll(filepath.Join(dir, "lost+found")))
 }
 
@@ -63,7 +63,8 @@ func (v *volume) mount() error {
 	return nil
 }
 
-// unmount waits until nobody uses the volume any more, for a bounded time; after that it is detached and goes with its last user.
+// unmount waits until no process uses the volume any more, for a bounded time; after that it is detached and ends with its
+// last user.
 func (v *volume) unmount() error {
 	if !v.mounted {
 		return nil
@@ -86,7 +87,7 @@ const (
 	noLogFlush = 2
 )
 
-// losePower has nothing written to the volume any more. Those who use it get errors; it must be unmounted and mounted again.
+// losePower stops all writes to the volume. Its users get errors; it must be unmounted and mounted again.
 func (v *volume) losePower() error {
 	return v.open(func(fd int) error {
 		if err := unix.IoctlSetPointerInt(fd, shutdown, noLogFlush); err != nil {

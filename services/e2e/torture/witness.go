@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Witness looks into the database the moment something was answered or shown: what is acknowledged or fanned out must be
-// committed by then. A look that finds nothing is a broken promise even when the commit follows a moment later.
+// Witness reads the database at the moment something was answered or shown: everything acknowledged or fanned out must be
+// committed by then. If it is not found, that is a broken promise even if the commit follows a moment later.
 //
 //	saw ─▶ queue ─▶ looks one by one, each begun after the sighting ─▶ found: remembered, never looked for again
 //	                                                                └▶ missing: a violation
@@ -28,7 +28,7 @@ type sighted struct {
 	at time.Time
 }
 
-// queueLength bounds the sightings that wait. Beyond it whoever saw something waits, too.
+// queueLength limits the sightings that wait. Above it the observer of a sighting waits, too.
 const queueLength = 8192
 
 // lateAfter is when a look counts as late: a commit that followed the sighting may have come first.
@@ -39,7 +39,7 @@ func NewWitness(database *Database, record *Record) *Witness {
 	return &Witness{database: database, record: record, queue: make(chan sighted, queueLength), found: map[string]struct{}{}}
 }
 
-// Saw hands a sighting over. It blocks while too many wait; after Run has returned it must not be called.
+// Saw queues a sighting. It blocks while too many wait; after Run has returned it must not be called.
 func (w *Witness) Saw(ctx context.Context, s Sighting) {
 	if w.knows(s) {
 		return
@@ -78,7 +78,7 @@ func (w *Witness) Run(ctx context.Context) {
 	}
 }
 
-// Finish ends Run once everything that was seen has been looked for.
+// Finish ends Run after everything that was seen has been looked up.
 func (w *Witness) Finish() { close(w.queue) }
 
 // retryPause is how long to wait for a database that is down or paused.
