@@ -339,7 +339,7 @@ func submitFrame() *clientv1.ClientFrame {
 	}}}
 }
 
-// FuzzDecodeClientJSON looks for a panic, and for input that is taken as something else than the official library takes it.
+// FuzzDecodeClientJSON looks for panics, and for input that is decoded to another message than by the official library.
 func FuzzDecodeClientJSON(f *testing.F) {
 	seeds(f, frame.JSON)
 	f.Add([]byte(`{"id":"1","submit":{"conversation_id":"\u0041\ud83d\ude00","body":{"message":{"metadata":{"a":"b"}}}}}`))
@@ -372,8 +372,8 @@ func FuzzDecodeClientProto(f *testing.F) {
 	})
 }
 
-// FuzzDecodeServer looks for a panic, for input that is taken as something else than the official libraries take it, and
-// for frames that do not survive being sent on.
+// FuzzDecodeServer looks for panics, for input that is decoded to another message than by the official libraries, and for
+// frames that cannot be sent again unchanged.
 func FuzzDecodeServer(f *testing.F) {
 	for _, codec := range codecs() {
 		data := frame.AppendEvent(nil, codec, chatEvent(), traceparent)
@@ -386,7 +386,7 @@ func FuzzDecodeServer(f *testing.F) {
 			data, _, _ = bytes.Cut(data, []byte("\n"))
 			requireTyped(t, frame.DecodeServer(frame.JSON, data, func(got *clientv1.ServerFrame) error {
 				want := &clientv1.ServerFrame{}
-				// Ours is lax with what it passes over.
+				// This decoder does not validate what it skips.
 				if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, want) == nil {
 					same(t, want, got)
 				}
@@ -404,7 +404,7 @@ func FuzzDecodeServer(f *testing.F) {
 			frame.AppendServer(nil, frame.Proto, got)
 			frame.AppendServer(nil, frame.JSON, got)
 			if isText := proto.Unmarshal(content, want) == nil; !isText {
-				return nil // ours takes text that is not UTF-8
+				return nil // this decoder accepts text that is not UTF-8
 			}
 			same(t, withoutBytes(want), withoutBytes(got))
 			known := &clientv1.ServerFrame{}

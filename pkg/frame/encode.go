@@ -46,15 +46,15 @@ func appendEvent(dst []byte, codec Codec, id uint64, event *conversationv1.Event
 	})
 }
 
-// Page is clientv1.Page with events as they are stored.
+// Page is clientv1.Page with events in their stored form.
 type Page struct {
-	// Events are in the order asked for.
+	// Events are in the requested order.
 	Events []*conversationv1.Event
 	// Hidden are the stretches within the page that the user may not see.
 	Hidden []*conversationv1.Range
 	// Head is the newest seq that the user may see.
 	Head uint64
-	// More says that the log goes on in this direction.
+	// More means that the log continues in this direction.
 	More bool
 }
 

@@ -17,7 +17,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// plain decodes one encoded frame with the official libraries and our framing undone by hand.
+// plain decodes one encoded frame with the official libraries, after removing the framing.
 func plain(t require.TestingT, codec frame.Codec, data []byte, into proto.Message) {
 	if codec != frame.Proto {
 		require.Equal(t, 1, bytes.Count(data, []byte("\n")), "a frame is one line")
@@ -44,7 +44,7 @@ func canonical(t require.TestingT, m proto.Message) string {
 	return compact.String() + "\n"
 }
 
-// events are the events of a frame.
+// events returns the events of a frame.
 func events(f *clientv1.ServerFrame) []*clientv1.Event {
 	if event := f.GetEvent(); event != nil {
 		return []*clientv1.Event{event}
@@ -52,7 +52,7 @@ func events(f *clientv1.ServerFrame) []*clientv1.Event {
 	return f.GetPage().GetEvents()
 }
 
-// withBytes is the frame with the right BodyBytes, and withoutBytes is it with none.
+// withBytes returns the frame with the right BodyBytes, and withoutBytes returns it with none.
 func withBytes(f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	f = proto.CloneOf(f)
 	for _, event := range events(f) {
@@ -79,7 +79,7 @@ func withoutBytes(f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	return f
 }
 
-// expected is what a client gets of a frame with the right BodyBytes.
+// expected returns what a client receives from a frame with the right BodyBytes.
 func expected(codec frame.Codec, f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	if codec == frame.JSON {
 		return withoutBytes(f)
@@ -87,7 +87,8 @@ func expected(codec frame.Codec, f *clientv1.ServerFrame) *clientv1.ServerFrame 
 	return f
 }
 
-// expectedStored is what a client gets of a frame of stored events: beside the bytes of their bodies, the number of their kind.
+// expectedStored returns what a client receives from a frame of stored events: in addition, the bytes of their bodies and
+// the number of their kind.
 func expectedStored(codec frame.Codec, f *clientv1.ServerFrame) *clientv1.ServerFrame {
 	f = expected(codec, f)
 	if codec != frame.JSONWithBytes {
@@ -223,7 +224,7 @@ func chatBody() *conversationv1.Body {
 	}}}
 }
 
-// chatEvent is an event as it is stored.
+// chatEvent is a stored event.
 func chatEvent() *conversationv1.Event {
 	return &conversationv1.Event{
 		ConversationId: "g0123456789abcdefghijklmnop", Seq: 123456, TimeMs: 1795000000000, Sender: "alice",
@@ -232,7 +233,7 @@ func chatEvent() *conversationv1.Event {
 	}
 }
 
-// Of an event in JSON only the body and what it holds are allocated: the body itself, its action, the message and its text.
+// For an event in JSON only the body and its parts are allocated: the body itself, its action, the message and its text.
 func TestEncodingDoesNotAllocate(t *testing.T) {
 	event, buf := chatEvent(), make([]byte, 0, 4096)
 	outcome := &conversationv1.Outcome{ConversationId: "c", CommandId: "d", Seq: 1, TimeMs: 2}

@@ -5,27 +5,27 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// A stored event holds its body as bytes, which are hashed. The client protocol's event holds the decoded body, and the
-// bytes beside it. This file converts one into the other. A test checks that no field is forgotten.
+// A stored event contains its body as bytes, which are hashed. The client protocol's event contains the decoded body, and
+// the bytes in addition. This file converts one into the other. A test checks that no field is forgotten.
 
-// ToClient decodes a stored event. Its BodyBytes are those of the event, not a copy. What this version does not know of the
-// body is in BodyBytes only.
+// ToClient decodes a stored event. Its BodyBytes are those of the event, not a copy. Fields of the body that this version
+// does not know are in BodyBytes only.
 func ToClient(event *conversationv1.Event) *clientv1.Event {
 	decoded := &clientv1.Event{}
 	setEvent(decoded, JSONWithBytes, event)
-	decoded.KindNumber = 0 // a Go program has it in Kind
+	decoded.KindNumber = 0 // the number of the kind is needed only in JSON; a Go program has it in Kind
 	return decoded
 }
 
-// FromClient returns the event as it is stored, so that it can be verified. Its body is BodyBytes, not a copy and never the
-// decoded body encoded again: it is empty if the event came without the bytes.
+// FromClient returns the event in its stored form, so that it can be verified. Its body is BodyBytes, not a copy and never
+// the decoded body encoded again: it is empty if the event came without the bytes.
 func FromClient(event *clientv1.Event) *conversationv1.Event {
 	stored := &conversationv1.Event{}
 	SetStored(stored, event)
 	return stored
 }
 
-// SetStored is FromClient into an event of the caller's, of which every field is overwritten.
+// SetStored is FromClient that overwrites every field of an event of the caller's.
 func SetStored(stored *conversationv1.Event, event *clientv1.Event) {
 	stored.ConversationId = event.GetConversationId()
 	stored.Seq = event.GetSeq()
@@ -63,11 +63,11 @@ func setEvent(decoded *clientv1.Event, codec Codec, event *conversationv1.Event)
 		decoded.KindNumber = uint32(event.GetKind())
 	}
 	if len(event.GetBody()) == 0 {
-		return // erased
+		return // the body was erased
 	}
 	body := &conversationv1.Body{}
-	// The bytes were admitted by a gateway, so an error means that this version cannot read them. What it has read until
-	// then is sent: the event must not get lost.
+	// The bytes were admitted by a gateway, so an error means that this version cannot read them. The part that could be
+	// read is sent, because the event must not be lost.
 	_ = body.UnmarshalVT(event.GetBody())
 	decoded.Body = body
 	if codec == JSONWithBytes {
@@ -75,7 +75,7 @@ func setEvent(decoded *clientv1.Event, codec Codec, event *conversationv1.Event)
 	}
 }
 
-// hasBodyBytes says whether an event of the frame has BodyBytes.
+// hasBodyBytes reports whether an event of the frame has BodyBytes.
 func hasBodyBytes(frame *clientv1.ServerFrame) bool {
 	switch m := frame.GetMessage().(type) {
 	case *clientv1.ServerFrame_Event:

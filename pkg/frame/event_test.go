@@ -17,7 +17,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// randomEvent is a stored event, and the same as clients get it with the bytes of its body.
+// randomEvent returns a stored event, and the same event as clients receive it with the bytes of its body.
 func randomEvent(t *rapid.T) (*conversationv1.Event, *clientv1.Event) {
 	body, event := &conversationv1.Body{}, &conversationv1.Event{}
 	frametest.Fill(t, body, frametest.Options{})
@@ -80,7 +80,7 @@ func TestPagesOfStoredEventsBecomeThoseOfClients(t *testing.T) {
 	})
 }
 
-// A protobuf client gets the event bit by bit as it is stored, and so does one that decodes it as a stored event.
+// A protobuf client receives exactly the stored bytes of the event, and can decode it as a stored event.
 func TestProtobufClientsGetTheStoredBytes(t *testing.T) {
 	for name, body := range oddBodies() {
 		event := chatEvent()
@@ -93,7 +93,7 @@ func TestProtobufClientsGetTheStoredBytes(t *testing.T) {
 	}
 }
 
-// oddBodies are bodies that this version did not write.
+// oddBodies are bodies that this version would not write.
 func oddBodies() map[string][]byte {
 	text := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "hello")
 	message := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), text)
@@ -228,7 +228,7 @@ func TestBodyBytesOfJSONAreWhatWasSent(t *testing.T) {
 	require.Equal(t, []byte{0x2a, 0}, got.GetBodyBytes())
 }
 
-// What arrived can be sent on over any codec.
+// A received frame can be sent again with any codec.
 func TestAnEventThatArrivedCanBeSentOn(t *testing.T) {
 	for name, body := range oddBodies() {
 		event := chatEvent()

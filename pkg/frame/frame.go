@@ -18,17 +18,17 @@
 // nobody behind would judge it: a frame that is handed over has it empty or in W3C form.
 package frame
 
-// Error says what is wrong with one frame of a message.
+// Error describes what is wrong with one frame of a message.
 type Error struct {
-	// ID is the frame's id, as far as it was read; 0 when it has none or it was not reached. An answer goes there.
+	// ID is the frame's id, as far as it was read; 0 if it has none or it was not reached. The answer is sent with this id.
 	ID uint64
-	// Field is the path of the offending field in the names of the proto files, for example
-	// "submit.body.message.text"; empty when no single known field is to blame.
+	// Field is the path of the invalid field in the names of the proto files, for example "submit.body.message.text"; empty
+	// if no single known field is the cause.
 	Field string
-	// Message is for a person. It is made of fixed text and never repeats what the frame holds.
+	// Message is text for a person. It is made of fixed text and never repeats content of the frame.
 	Message string
-	// Rest is what follows the frame in the message. A server that tolerates the error answers it and decodes Rest.
-	// It is empty when the framing itself is broken.
+	// Rest is the part of the message after the frame. A server that tolerates the error answers it and decodes Rest. It is
+	// empty if the framing itself is broken.
 	Rest []byte
 }
 

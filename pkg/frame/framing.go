@@ -41,7 +41,7 @@ func checkFraming(codec Codec, data []byte) *Error {
 	return nil
 }
 
-// split cuts the first frame off a message, without its framing. For Proto the frame is nil when the framing is broken,
+// split removes the first frame from a message, without its framing. For Proto the frame is nil if the framing is broken,
 // and never nil otherwise.
 func split(codec Codec, data []byte) (one, rest []byte) {
 	if codec.isJSON() {

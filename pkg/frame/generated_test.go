@@ -16,8 +16,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/frame/internal/frametest"
 )
 
-// These tests run the generated code of a schema that uses everything framegen supports, so that a kind of field which the
-// protocol begins to use works already.
+// These tests run the generated code of a schema that uses everything that framegen supports, so that it also works for
+// kinds of fields that the protocol does not use yet.
 
 func readTest(data []byte, strict bool) (*frametest.Frame, *Error) {
 	s, m := scanner{data: data, strict: strict}, &frametest.Frame{}
@@ -176,7 +176,7 @@ func TestLenientDecodingPassesOverWhatIsNew(t *testing.T) {
 	require.Equal(t, "right", err.Field)
 }
 
-// message is the wire form of a field that holds fields.
+// message returns the wire form of a field that contains fields.
 func message(number protowire.Number, fields ...[]byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), bytes.Join(fields, nil))
 }
@@ -235,7 +235,7 @@ func TestGeneratedCheckRefusesByField(t *testing.T) {
 	}, nil)), "lists may be packed or not, and empty")
 }
 
-// Whatever the generated code accepts, the official libraries accept as the same message.
+// Every message that the generated code accepts is accepted by the official libraries as the same message.
 func FuzzGenerated(f *testing.F) {
 	f.Add(true, []byte(`{"id":1,"kinds":{"text":"a","blob":"-_8","color":-1,"renamed":"x"},"left":"l","beside":"b"}`))
 	f.Add(true, []byte(`{"lists":{"texts":[""],"smalls":[-1],"larges":["-1",0],"colors":["COLOR_RED"],"kinds":[{}],"unpacked":[1]}}`))

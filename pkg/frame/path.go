@@ -2,12 +2,12 @@ package frame
 
 import "strconv"
 
-// maxDepth bounds how deep a path can get. The schema of what is decoded field by field is at most 7 levels deep, and
-// decoding only ever descends into fields of the schema; a test keeps it that way.
+// maxDepth limits the length of a path. The schema of messages that are decoded field by field is at most 7 levels deep,
+// and decoding only descends into fields of the schema; a test checks this.
 const maxDepth = 16
 
-// path is where a decoder stands in a frame. It holds names of the schema and places in lists, nothing of the data, and
-// becomes text only when there is an error to report.
+// path is the decoder's position in a frame. It consists of names of the schema and indexes of lists, contains no data, and
+// is formatted only for an error.
 type path struct {
 	steps [maxDepth]step
 	depth int
@@ -15,7 +15,7 @@ type path struct {
 
 type step struct {
 	name string
-	// place is 1 + the index in a list; 0 for a field that is no list.
+	// place is 1 + the index in a list; 0 for a field that is not a list.
 	place int
 }
 
@@ -30,10 +30,10 @@ func (p *path) push(name string) bool {
 
 func (p *path) pop() { p.depth-- }
 
-// at says which element of the list that the path ends in is being decoded.
+// at sets the index in the list at the end of the path.
 func (p *path) at(index int) { p.steps[p.depth-1].place = index + 1 }
 
-// next goes to the element after it.
+// next advances to the next element.
 func (p *path) next() { p.steps[p.depth-1].place++ }
 
 func (p *path) String() string {

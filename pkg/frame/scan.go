@@ -10,18 +10,18 @@ import (
 	"unicode/utf8"
 )
 
-// scanner reads the JSON of one frame from left to right, along the schema and never deeper than it. There is no tree, no
-// reflection, and nothing that input can make grow. There is a generated method for each message; this file holds what they
-// share. The first error is kept; after it every method returns zero values and every loop ends.
+// scanner reads the JSON of one frame from left to right, following the schema and never deeper than it. It uses no tree,
+// no reflection, and no memory that input can make grow. There is a generated method for each message; this file contains
+// the shared code. The first error is kept; after it every method returns zero values and every loop ends.
 type scanner struct {
 	data []byte
 	pos  int
-	// strict refuses unknown fields and values of enumerations; otherwise they are passed over.
+	// strict refuses unknown fields and enum values; otherwise they are skipped.
 	strict bool
 	path   path
 	id     uint64
 	err    *Error
-	// scratch holds the last text that had escapes in it.
+	// scratch contains the last text that had escapes in it.
 	scratch []byte
 }
 
@@ -42,7 +42,7 @@ func (s *scanner) space() {
 	}
 }
 
-// peek is the next byte that is not white space; 0 at the end and after an error.
+// peek returns the next byte that is not white space; 0 at the end and after an error.
 func (s *scanner) peek() byte {
 	s.space()
 	if s.pos == len(s.data) || s.err != nil {
@@ -51,7 +51,7 @@ func (s *scanner) peek() byte {
 	return s.data[s.pos]
 }
 
-// take passes over the byte c if it comes next.
+// take skips the byte c if it comes next.
 func (s *scanner) take(c byte) bool {
 	if s.peek() != c {
 		return false
@@ -68,14 +68,14 @@ func (s *scanner) expect(c byte, otherwise string) bool {
 	return false
 }
 
-// end says that nothing may follow.
+// end checks that nothing follows.
 func (s *scanner) end() {
 	if s.space(); s.pos != len(s.data) {
 		s.fail("is followed by something else on its line")
 	}
 }
 
-// null passes over a null, which stands for a field that is not set.
+// null skips a null, which means that a field is not set.
 func (s *scanner) null() bool { return s.peek() == 'n' && s.literal("null") }
 
 func (s *scanner) literal(word string) bool {
@@ -91,7 +91,7 @@ const notJSON = "is not valid JSON"
 // open begins an object. It returns false if the object is empty.
 func (s *scanner) open() bool { return s.expect('{', "must be an object") && !s.take('}') }
 
-// more goes to the next field of an object. It returns false if there is none.
+// more advances to the next field of an object. It returns false if there is none.
 func (s *scanner) more() bool {
 	if s.take('}') {
 		return false
@@ -99,7 +99,7 @@ func (s *scanner) more() bool {
 	return s.expect(',', notJSON)
 }
 
-// key reads a field's name and the colon after it. What it returns is valid until the next text is read; nil after an error.
+// key reads a field's name and the colon after it. The result is valid until the next text is read; nil after an error.
 func (s *scanner) key() []byte {
 	if s.peek() != '"' {
 		s.fail(notJSON)
@@ -112,8 +112,8 @@ func (s *scanner) key() []byte {
 	return key
 }
 
-// enter begins a field whose key was read, and leave ends it. Each field of a message has a bit in seen. It returns false
-// if there is no value to read: after an error, and if the value is null, which stands for a field that is not set.
+// enter begins a field whose key was read, and leave ends it. Each field of a message has a bit in seen. enter returns
+// false if there is no value to read: after an error, and if the value is null, which means that the field is not set.
 func (s *scanner) enter(name string, seen *uint64, bit uint64) bool {
 	if !s.path.push(name) {
 		s.fail(tooDeep)
@@ -131,7 +131,7 @@ func (s *scanner) enter(name string, seen *uint64, bit uint64) bool {
 	return true
 }
 
-// choose is enter for a field of a oneof. chosen says that a choice was made already.
+// choose is enter for a field of a oneof. chosen is true if a choice was made already.
 func (s *scanner) choose(name string, seen *uint64, bit uint64, chosen bool) bool {
 	if !s.enter(name, seen, bit) {
 		return false
@@ -145,7 +145,7 @@ func (s *scanner) choose(name string, seen *uint64, bit uint64, chosen bool) boo
 
 func (s *scanner) leave() { s.path.pop() }
 
-// unknown refuses the field whose key was read, or passes over its value.
+// unknown refuses the field whose key was read, or skips its value.
 func (s *scanner) unknown() {
 	if s.strict {
 		s.fail(unknownField)
@@ -163,7 +163,7 @@ func (s *scanner) openList() bool {
 	return true
 }
 
-// moreElements goes to the next element of an array. It returns false if there is none.
+// moreElements advances to the next element of an array. It returns false if there is none.
 func (s *scanner) moreElements() bool {
 	if s.take(']') || !s.expect(',', notJSON) {
 		return false
@@ -181,7 +181,7 @@ func (s *scanner) text() string {
 	return string(s.bytes())
 }
 
-// bytes reads a string, which must be next, up to its closing quote. What it returns is valid until the next call.
+// bytes reads a string, which must be next, up to its closing quote. The result is valid until the next call.
 func (s *scanner) bytes() []byte {
 	start := s.pos + 1
 	text := s.data[start:]
@@ -306,8 +306,8 @@ func hex4(digits []byte) (rune, bool) {
 	return r, true
 }
 
-// integer reads a whole number as protobuf JSON writes it: digits, quoted or not. Protobuf JSON would also take exponents and
-// fractions of zero; nobody writes those.
+// integer reads a whole number as protobuf JSON writes it: digits, quoted or not. Protobuf JSON also allows exponents and
+// zero fractions, which no encoder writes.
 func (s *scanner) integer() (digits []byte) {
 	const whole = "must be a whole number"
 	if c := s.peek(); c == '"' {
@@ -377,8 +377,8 @@ func (s *scanner) bool() bool {
 	return false
 }
 
-// enum reads a value of an enum, by its name or its number. A value that this version does not know is refused. If the
-// scanner is not strict, its number is kept, and its name is passed over: known is then false.
+// enum reads a value of an enum, by its name or its number. A value that this version does not know is refused if the
+// scanner is strict. Otherwise its number is kept, and its name is skipped: then known is false.
 func (s *scanner) enum(byName map[string]int32, byNumber map[int32]string) (n int32, known bool) {
 	if s.peek() == '"' {
 		n, known = byName[string(s.bytes())]
@@ -417,7 +417,7 @@ func (s *scanner) base64() []byte {
 	return out
 }
 
-// skip passes over a value that is not known, however deep, without recursion.
+// skip skips an unknown value of any depth, without recursion.
 func (s *scanner) skip() {
 	var closing []byte
 	for s.err == nil {
@@ -457,7 +457,7 @@ func (s *scanner) skip() {
 	}
 }
 
-// word passes over a number or a literal; what it says does not matter where it is not known.
+// word skips a number or a literal; the content of unknown fields does not matter.
 func (s *scanner) word() bool {
 	start := s.pos
 	for s.pos < len(s.data) {

@@ -14,22 +14,22 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// place writes a field of a frame, in one encoding, with what is around it.
+// place writes a field of a frame, in one encoding, with the messages around it.
 type place interface {
 	// value is a valid value of the field.
 	value(field protoreflect.FieldDescriptor) string
 	// field is a field with its value.
 	field(field protoreflect.FieldDescriptor, value string) string
-	// fields is a value that holds fields.
+	// fields is a value that contains fields.
 	fields(fields ...string) string
-	// wrong is a value of no kind that a field may have, and unknown is a field of no message.
+	// wrong is a value of no type that a field may have, and unknown is a field of no message.
 	wrong(field protoreflect.FieldDescriptor) string
 	unknown() string
 	frame(fields string) []byte
 	codec() frame.Codec
 }
 
-// What no client may send is refused wherever it stands, in every message of the schema.
+// Input that no client may send is refused in every message of the schema.
 func TestEveryFieldOfAClientIsCheckedStrictly(t *testing.T) {
 	for _, in := range []place{inJSON{}, inProto{}} {
 		frametest.EveryField(&clientv1.ClientFrame{}, func(name string, way frametest.Way) {
@@ -60,7 +60,7 @@ func TestEveryFieldOfAClientIsCheckedStrictly(t *testing.T) {
 	}
 }
 
-// wrap puts fields into the messages on the way.
+// wrap puts fields into the messages around them.
 func wrap(in place, way frametest.Way, fields ...string) []byte {
 	for _, field := range slices.Backward(way) {
 		fields = []string{in.field(field, in.fields(fields...))}
@@ -68,7 +68,7 @@ func wrap(in place, way frametest.Way, fields ...string) []byte {
 	return in.frame(in.fields(fields...))
 }
 
-// pathOf is how an error names a field, or the first element of it if it is a list.
+// pathOf returns the name of a field, or of its first element if it is a list, in an error.
 func pathOf(way frametest.Way, element bool) string {
 	var path []string
 	for i, field := range way {

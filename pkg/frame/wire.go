@@ -8,8 +8,8 @@ import (
 )
 
 // wire checks the binary form of a client's frame before it is decoded. The decoder alone would keep unknown fields, accept
-// text that is not UTF-8, cut integers to their type and let the last of two requests win. There is a generated method for
-// each message; this file holds what they share. Every method returns false after an error, and the check ends there.
+// text that is not UTF-8, cut integers to their type and use the last of two requests. There is a generated method for each
+// message; this file contains the shared code. Every method returns false after an error, and the check ends there.
 type wire struct {
 	path path
 	id   uint64
@@ -49,7 +49,7 @@ func (w *wire) tag(data *[]byte) (protowire.Number, protowire.Type) {
 // unknown refuses a field that is not in the schema.
 func (w *wire) unknown() bool { return w.fail(unknownField) }
 
-// enter begins a field. leave ends it; a check that failed never leaves.
+// enter begins a field. leave ends it; a failed check never leaves.
 func (w *wire) enter(name string) bool { return w.path.push(name) || w.fail(tooDeep) }
 
 func (w *wire) leave() { w.path.pop() }
@@ -66,7 +66,7 @@ func (w *wire) once(name string, seen *uint64, bit uint64) bool {
 	return true
 }
 
-// choose begins a field of a oneof. chosen is the number of the choice that came before, or 0.
+// choose begins a field of a oneof. chosen is the number of the previous choice, or 0.
 func (w *wire) choose(name string, chosen *protowire.Number, number protowire.Number) bool {
 	switch {
 	case !w.enter(name):
@@ -100,9 +100,9 @@ func (w *wire) open(kind protowire.Type, data, content *[]byte) bool {
 	return true
 }
 
-// wrong refuses a field of another wire type than its own, and calls it what it is if it is none at all.
+// wrong refuses a field with another wire type than its own, or with an invalid one.
 func (w *wire) wrong(kind protowire.Type, data []byte) bool {
-	// The number does not matter but for groups, whose end repeats it.
+	// The number does not matter, except for groups, whose end repeats it.
 	if kind != protowire.StartGroupType && protowire.ConsumeFieldValue(1, kind, data) < 0 {
 		return w.fail(notProtobuf)
 	}
@@ -119,7 +119,7 @@ func (w *wire) text(kind protowire.Type, data *[]byte) bool {
 	return w.key(kind, data, &content)
 }
 
-// key is text that is wanted.
+// key is the expected text.
 func (w *wire) key(kind protowire.Type, data, content *[]byte) bool {
 	if !w.open(kind, data, content) {
 		return false
@@ -127,7 +127,7 @@ func (w *wire) key(kind protowire.Type, data, content *[]byte) bool {
 	return utf8.Valid(*content) || w.fail(notUTF8)
 }
 
-// newKey notes a key of a map. Each may come once.
+// newKey records a key of a map. Each may occur once.
 func (w *wire) newKey(keys *map[string]struct{}, key []byte) bool {
 	if _, twice := (*keys)[string(key)]; twice {
 		return w.fail(keyTwice)
@@ -160,7 +160,7 @@ func (w *wire) number(kind protowire.Type, data *[]byte) (uint64, bool) {
 	return v, true
 }
 
-// varint reads an integer, bool or enum. check returns what is wrong with a value; it is nil where every value is right.
+// varint reads an integer, bool or enum. check returns what is wrong with a value; it is nil if every value is valid.
 func (w *wire) varint(kind protowire.Type, data *[]byte, check func(uint64) string) bool {
 	v, ok := w.number(kind, data)
 	if !ok || check == nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNotInstalled says that there is no PostgreSQL to start, and what to do.
+// ErrNotInstalled means that PostgreSQL is not installed; its text says what to do.
 var ErrNotInstalled = errors.New("PostgreSQL is not installed: install it (Debian: apt-get install postgresql; macOS: brew install postgresql), " +
 	"put its initdb and postgres into PATH, or set " + Env + " to a server on which databases may be created")
 
@@ -94,7 +94,7 @@ func (s *Server) URL() string {
 	return fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", superuser, s.port)
 }
 
-// PID is its process id, for those who pause it or read its resource usage. Children have it as their parent.
+// PID returns the server's process id, for pausing it or reading its resource usage. It is the parent of its children.
 func (s *Server) PID() int { return s.process.Process.Pid }
 
 // Stop shuts it down as an operator would, ending connections, and waits. It may be called more than once.
@@ -109,10 +109,11 @@ func (s *Server) Stop() error {
 	}
 }
 
-// Kill ends it without warning, children too, as a crash of the machine would, and waits.
+// Kill ends the server and its children without warning, as a crash of the machine would, and waits.
 func (s *Server) Kill() {
 	pid := s.process.Process.Pid
-	// Stopped first, so that it neither makes more children nor sees them die. They lead process groups of their own.
+	// The server is stopped first, so that it neither starts more children nor sees them die. Children lead their own
+	// process groups.
 	_ = syscall.Kill(pid, syscall.SIGSTOP)
 	children := childrenOf(pid)
 	for _, child := range children {
@@ -120,7 +121,7 @@ func (s *Server) Kill() {
 	}
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	<-s.exited
-	// A child that is not quite gone still holds the shared memory, and the next start would refuse.
+	// A child that has not fully ended still uses the shared memory, and the next start would refuse it.
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(stopTimeout); slices.ContainsFunc(children, running) && time.Now().Before(deadline); {
@@ -128,7 +129,7 @@ func (s *Server) Kill() {
 	}
 }
 
-// childrenOf lists a process's children where the system has /proc; elsewhere they end by themselves when they notice.
+// childrenOf lists a process's children if the system has /proc; otherwise they end by themselves when they notice.
 func childrenOf(pid int) (children []int) {
 	list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	for field := range strings.FieldsSeq(string(list)) {
@@ -139,7 +140,7 @@ func childrenOf(pid int) (children []int) {
 	return children
 }
 
-// running reports whether a process is there and not merely waiting to be reaped.
+// running reports whether a process exists and is not a zombie.
 func running(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -191,7 +192,7 @@ func binaries() (string, error) {
 	return filepath.Dir(path), nil
 }
 
-// unprivileged is whom the server runs as; nil for the present user.
+// unprivileged returns the user that the server runs as; nil for the current user.
 func unprivileged() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
@@ -215,8 +216,8 @@ func attributes(owner *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: owner, Setpgid: true}
 }
 
-// initialise makes a cluster in data unless there is one. A stale pid file of a killed server does not hinder its next start:
-// PostgreSQL sees that the process is gone.
+// initialise creates a cluster in data unless there is one. A stale pid file of a killed server does not prevent its next
+// start: PostgreSQL sees that the process is gone.
 func initialise(ctx context.Context, bin, data string, owner *syscall.Credential) error {
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
 		return nil
@@ -228,7 +229,7 @@ func initialise(ctx context.Context, bin, data string, owner *syscall.Credential
 		if err := os.Chown(data, int(owner.Uid), int(owner.Gid)); err != nil {
 			return fmt.Errorf("give PostgreSQL its directory: %w", err)
 		}
-		// The way there must be passable for its user; temporary directories of tests are not.
+		// The directories above must be accessible for its user; temporary directories of tests are not.
 		for dir := filepath.Dir(data); dir != filepath.Dir(dir) && within(dir, os.TempDir()); dir = filepath.Dir(dir) {
 			if info, err := os.Stat(dir); err == nil {
 				_ = os.Chmod(dir, info.Mode().Perm()|0o011)
@@ -252,7 +253,8 @@ func within(dir, root string) bool {
 	return err == nil && filepath.IsLocal(rel) && rel != "."
 }
 
-// portOf is the port that the server in dir had before, so that its URL stays the same over restarts, or a free one for a new server.
+// portOf returns the port that the server in dir had before, so that its URL stays the same over restarts, or a free one
+// for a new server.
 func portOf(ctx context.Context, dir string) (int, error) {
 	path := filepath.Join(dir, "port")
 	if text, err := os.ReadFile(path); err == nil {
@@ -265,7 +267,8 @@ func portOf(ctx context.Context, dir string) (int, error) {
 	return port, os.WriteFile(path, strconv.AppendInt(nil, int64(port), 10), 0o600)
 }
 
-// freePort finds a port nobody listens on. Somebody may take it before the server does: then that fails to start and says so.
+// freePort finds a port that no process listens on. Another process may take it first: then the server fails to start and
+// reports that.
 func freePort(ctx context.Context) (int, error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

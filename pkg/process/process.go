@@ -34,19 +34,19 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// Config is what the settings of every service have in common. The addresses have their defaults from the embedding struct.
+// Config contains the settings that every service has. The defaults of the addresses come from the embedding struct.
 type Config struct {
 	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
 	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
 	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
 }
 
-// flushTime is what the last spans get to leave the process.
+// flushTime is the time limit for exporting the last spans.
 const flushTime = 3 * time.Second
 
-// Process is one that is being put together, and then runs.
+// Process is a process that is being assembled, and then runs.
 type Process struct {
-	// Telemetry, Server and Admin are there from the start. Services are registered, and pages added, while putting together.
+	// Telemetry, Server and Admin exist from the start. Services are registered, and pages added, during assembly.
 	Telemetry *telemetry.Telemetry
 	Server    *rpc.Server
 	Admin     *telemetry.Admin
@@ -57,8 +57,8 @@ type Process struct {
 	ends   []func() error
 }
 
-// Main runs a service until the process is interrupted or asked to end, and exits: with 0 when all went well, else with 1 and
-// the reason on standard error.
+// Main runs a service until the process receives a stop signal, and exits: with 0 if all went well, else with 1 and the
+// reason on standard error.
 func Main(name string, cfg Config, assemble func(context.Context, *Process) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := Run(ctx, name, cfg, os.Stderr, assemble)
@@ -84,7 +84,8 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 		defer cancel()
 		return p.Telemetry.Shutdown(flush)
 	})
-	// Both listen from here on, so that a taken port is found first; what cannot be put together ends with the process.
+	// Both listen from here on, so that a used port is detected first; a service that cannot be assembled ends with the
+	// process.
 	if p.Server, err = rpc.NewServer(cfg.RPC, p.Telemetry); err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 	return p.run(ctx)
 }
 
-// run runs the two servers behind what the service runs: a service that drains can still be looked at.
+// run runs the two servers until after the service has ended: a draining service can still be inspected.
 func (p *Process) run(ctx context.Context) error {
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
@@ -107,7 +108,7 @@ func (p *Process) run(ctx context.Context) error {
 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	context.AfterFunc(behind, stop) // a server that failed takes the rest with it
+	context.AfterFunc(behind, stop) // if one server fails, everything is stopped
 	service, ctx := errgroup.WithContext(ctx)
 	for _, run := range p.runs {
 		service.Go(func() error { return run(ctx) })
@@ -122,16 +123,17 @@ func (p *Process) run(ctx context.Context) error {
 	return errors.Join(err, servers.Wait())
 }
 
-// Go adds something that runs for as long as the process; it returns soon after its context has ended. When one fails all end.
+// Go adds a function that runs as long as the process; it must return soon after its context has ended. When one fails, all
+// are stopped.
 func (p *Process) Go(run func(context.Context) error) { p.runs = append(p.runs, run) }
 
-// AtEnd adds what is to be closed when nothing runs any more, last added first.
+// AtEnd adds a function that is called when nothing runs any more, last added first.
 func (p *Process) AtEnd(end func() error) { p.ends = append(p.ends, end) }
 
-// Check adds something that readiness depends on.
+// Check adds a condition of readiness.
 func (p *Process) Check(name string, check telemetry.Check) { p.checks[name] = check }
 
-// StatusPage puts a page with these curves and tables at the root of the admin server.
+// StatusPage puts a page with these charts and tables at the root of the admin server.
 func (p *Process) StatusPage(title string, charts []statuspage.Chart, tables ...statuspage.Source) {
 	page := statuspage.New(statuspage.Config{
 		Title: title, Gatherer: p.Telemetry.Registry, Charts: charts, Tables: tables, Log: p.Telemetry.Log,

@@ -37,7 +37,7 @@ func readiness(t *testing.T, admin *telemetry.Admin) int {
 	return response.StatusCode
 }
 
-// While a service drains it is unready, can still be looked at and called, and what it stands on is closed last.
+// A draining service is not ready, but can still be inspected and called; its dependencies are closed last.
 func TestTheEndComesInOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var order []string

@@ -16,7 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-const maxID = 1<<64 - 1 // of a request
+const maxID = 1<<64 - 1 // id of a request
 
 var (
 	longestUser         = strings.Repeat("u", protocol.MaxIDBytes)
@@ -56,7 +56,7 @@ func users(n int) []string {
 	return all
 }
 
-// largestBodies has a body of every kind.
+// largestBodies contains a body of every kind.
 func largestBodies() []*conversationv1.Body {
 	return []*conversationv1.Body{
 		{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
@@ -90,7 +90,7 @@ func TestTheLargestConnectFits(t *testing.T) {
 	require.LessOrEqual(t, protocol.MaxConnectBytes, protocol.MaxFrameBytes)
 }
 
-// TestEverythingElseFits: so does every other frame, and what becomes of it on its way.
+// TestEverythingElseFits: so does every other frame, and every message that is made from it.
 func TestEverythingElseFits(t *testing.T) {
 	requests := map[string]*clientv1.ClientFrame{
 		"refresh": {Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: strings.Repeat("t", protocol.MaxTokenBytes)}}},

@@ -21,7 +21,7 @@ const (
 	// MaxResumePositions is the most resume positions. The gateway answers INVALID. A client with more conversations names some
 	// of them, begins with the others at their head, and reads what it lacks of these.
 	MaxResumePositions = 500
-	// HashPrefixBytes is how much of an event's hash a resume position holds, in bytes. The gateway answers INVALID.
+	// HashPrefixBytes is how much of an event's hash a resume position contains, in bytes. The gateway answers INVALID.
 	HashPrefixBytes = 8
 	// MaxConnectedConversations is the most conversations that the answer lists. The client lists the others.
 	MaxConnectedConversations = 500

@@ -35,7 +35,7 @@ func (s *source) appendOneof(oneof *protogen.Oneof) {
 	s.p("}")
 }
 
-// appendKey is the code that begins a field.
+// appendKey returns the code that begins a field.
 func appendKey(field *protogen.Field) string {
 	return "appendKey(dst, `\"" + field.Desc.JSONName() + "\":`)"
 }
@@ -65,7 +65,7 @@ func (s *source) appendField(field *protogen.Field) {
 	}
 }
 
-// isSet is the condition under which a single field is encoded, and its value then.
+// isSet returns the condition under which a single field is encoded, and its value then.
 func isSet(field *protogen.Field, name string) (condition, v string) {
 	kind := field.Desc.Kind()
 	switch {
@@ -86,7 +86,7 @@ func isSet(field *protogen.Field, name string) (condition, v string) {
 	}
 }
 
-// appendValue is the code that encodes one value after what dst holds.
+// appendValue returns the code that encodes one value and appends it to dst.
 func (s *source) appendValue(field *protogen.Field, dst, v string) string {
 	arguments := "(" + dst + ", " + v + ")"
 	switch field.Desc.Kind() {

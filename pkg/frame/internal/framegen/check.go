@@ -20,7 +20,7 @@ func (s *source) checkWire(message *protogen.Message) {
 	}
 }
 
-// checkFields writes the body of a check. Of the entry of a map it also checks that its key is new.
+// checkFields writes the body of a check. For the entry of a map it also checks that its key is new.
 func (s *source) checkFields(message *protogen.Message, mapField *protogen.Field) {
 	if len(message.Fields) == 0 {
 		s.p("if len(data) > 0 {\nw.tag(&data)\nreturn w.unknown()\n}\nreturn true\n}")
@@ -84,7 +84,7 @@ func (s *source) checkVariables(message *protogen.Message, mapField *protogen.Fi
 	}
 }
 
-// checkField is the conditions that the value of a field must meet.
+// checkField returns the conditions that the value of a field must meet.
 func (s *source) checkField(message *protogen.Message, mapField, field *protogen.Field) []string {
 	open := "w.open(kind, &data, &content)"
 	place := "w.place(&count" + field.GoName + ")"
@@ -119,7 +119,7 @@ func (s *source) checkScalar(field *protogen.Field) string {
 	}
 }
 
-// checkNumber is the function that checks the value of a varint.
+// checkNumber returns the function that checks the value of a varint.
 func (s *source) checkNumber(field *protogen.Field) string {
 	switch kind := field.Desc.Kind(); kind {
 	case protoreflect.Int64Kind, protoreflect.Uint64Kind:

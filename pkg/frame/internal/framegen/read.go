@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// readJSON writes the function that decodes a message from JSON, strictly or leniently as the scanner says.
+// readJSON writes the function that decodes a message from JSON; the scanner decides whether it is strict.
 func (s *source) readJSON(message *protogen.Message) {
 	s.p("\nfunc (s *scanner) read%s(m *%s) {", s.of(message), s.goName(message.GoIdent))
 	if len(message.Fields) == 0 {
@@ -64,12 +64,12 @@ func (s *source) readField(message *protogen.Message, field *protogen.Field) {
 	}
 }
 
-// isID says whether a field is the id of a frame: errors name the frame by it.
+// isID reports whether a field is the id of a frame, which errors contain.
 func (s *source) isID(message *protogen.Message, field *protogen.Field) bool {
 	return s.roots[message] && field.Desc.Name() == "id" && field.Desc.Kind() == protoreflect.Uint64Kind && !field.Desc.HasPresence() && !field.Desc.IsList()
 }
 
-// readValue writes what reads one value and has it stored.
+// readValue writes the code that reads one value and stores it.
 func (s *source) readValue(field *protogen.Field, store func(v string)) {
 	switch kind := field.Desc.Kind(); kind {
 	case protoreflect.StringKind:

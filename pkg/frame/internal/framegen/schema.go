@@ -12,11 +12,11 @@ import (
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
-// schema is what code is generated for: the messages that the roots hold, at any depth.
+// schema is the input of the generator: the messages that the roots contain, at any depth.
 type schema struct {
 	// all is every message, by full name.
 	all []*protogen.Message
-	// strict are those that a strictly decoded root holds.
+	// strict are the messages that a strictly decoded root contains.
 	strict []*protogen.Message
 	roots  map[*protogen.Message]bool
 	names  map[*protogen.Message]string
@@ -76,7 +76,7 @@ func sorted(messages map[*protogen.Message]bool) []*protogen.Message {
 	})
 }
 
-// collect adds a message and what it holds.
+// collect adds a message and the messages in it.
 func collect(message *protogen.Message, reached map[*protogen.Message]bool) error {
 	if reached[message] {
 		return nil
@@ -100,8 +100,8 @@ func collect(message *protogen.Message, reached map[*protogen.Message]bool) erro
 	return nil
 }
 
-// name gives every message the name that its functions have: its own, with that of its package before it where two
-// messages share one.
+// name gives every message the name that its functions have: its own, preceded by its package's name if two messages have
+// the same one.
 func (s *schema) name() error {
 	shared := map[string]int{}
 	for _, message := range s.all {
@@ -127,12 +127,12 @@ func (s *schema) name() error {
 // value is the value field of a map's entries.
 func value(field *protogen.Field) *protogen.Field { return field.Message.Fields[1] }
 
-// isOneof says whether a field belongs to a oneof that the schema declares. An optional field does not.
+// isOneof reports whether a field belongs to a oneof that the schema declares. An optional field does not.
 func isOneof(field *protogen.Field) bool {
 	return field.Oneof != nil && !field.Oneof.Desc.IsSynthetic()
 }
 
-// maxFields bounds the fields of a message that are not choices of a oneof: the check of binary frames marks them in one
+// maxFields limits the fields of a message that are not choices of a oneof: the check of binary frames marks them in one
 // 64-bit word.
 const maxFields = 64
 

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// generate makes the source files, by content.
+// generate returns the source files, by name.
 func generate(set *descriptorpb.FileDescriptorSet, strict, lenient []string) (map[string][]byte, error) {
 	s, err := load(set, strict, lenient)
 	if err != nil {
@@ -39,7 +39,7 @@ func generate(set *descriptorpb.FileDescriptorSet, strict, lenient []string) (ma
 	return files, nil
 }
 
-// source is one Go file in the making.
+// source is one Go file that is being generated.
 type source struct {
 	*schema
 
@@ -59,15 +59,15 @@ func (s *source) goName(ident protogen.GoIdent) string {
 	return string(s.packages[ident.GoImportPath]) + "." + ident.GoName
 }
 
-// of names the function of a message.
+// of returns the name of a message's function.
 func (s *source) of(message *protogen.Message) string { return s.names[message] }
 
-// enum is the generated table of an enum: its values by name, or its names by value.
+// enum returns the generated table of an enum: its values by name, or its names by value.
 func (s *source) enum(enum *protogen.Enum, table string) string {
 	return s.goName(protogen.GoIdent{GoName: enum.GoIdent.GoName + table, GoImportPath: enum.GoIdent.GoImportPath})
 }
 
-// goType is the Go type of one value of a field.
+// goType returns the Go type of one value of a field.
 func (s *source) goType(field *protogen.Field) string {
 	switch field.Desc.Kind() {
 	case protoreflect.BytesKind:
@@ -77,7 +77,7 @@ func (s *source) goType(field *protogen.Field) string {
 	case protoreflect.MessageKind:
 		return "*" + s.goName(field.Message.GoIdent)
 	default:
-		return field.Desc.Kind().String() // both languages have the same names for strings, bools and integers
+		return field.Desc.Kind().String() // the two have the same names for strings, bools and integers
 	}
 }
 

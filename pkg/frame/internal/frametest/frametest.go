@@ -1,5 +1,5 @@
-// Package frametest makes random messages for the tests of package frame, and holds a schema with everything that framegen
-// supports.
+// Package frametest makes random messages for the tests of package frame, and contains a schema with everything that
+// framegen supports.
 package frametest
 
 import (
@@ -13,17 +13,17 @@ import (
 // Traceparent is a valid W3C trace context.
 const Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-// Options say what Fill does.
+// Options configure Fill.
 type Options struct {
-	// Set are fields that are set wherever they can be; of a oneof, they are chosen.
+	// Set are fields that are set wherever they occur; in a oneof, they are chosen.
 	Set Way
-	// OpenEnums has enums get values that the schema does not know.
+	// OpenEnums also sets enums to values that the schema does not know.
 	OpenEnums bool
 	// NoChoice leaves some oneofs without a choice.
 	NoChoice bool
 }
 
-// Fill sets random fields of a message, deep down, to any values that their types can hold.
+// Fill sets random fields of a message, at any depth, to any values of their types.
 func Fill(t *rapid.T, m proto.Message, options Options) {
 	(&filler{t: t, Options: options}).message(m.ProtoReflect(), 0)
 }
@@ -39,13 +39,13 @@ func (f *filler) message(m protoreflect.Message, depth int) {
 	for i := range fields.Len() {
 		field := fields.Get(i)
 		if oneof := field.ContainingOneof(); oneof != nil && !oneof.IsSynthetic() {
-			// At the first choice of a oneof, choose.
+			// Choose at the first field of a oneof.
 			if field == oneof.Fields().Get(0) {
 				f.choose(m, oneof, depth)
 			}
 			continue
 		}
-		// Messages that hold themselves would grow without end.
+		// Messages that contain themselves would grow without end.
 		if holdsItself(field) && depth > 3 {
 			continue
 		}

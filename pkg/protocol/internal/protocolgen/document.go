@@ -11,7 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-// document is what SDKs in other languages are generated from.
+// document is the input for generating SDKs in other languages.
 type document struct {
 	// Version is the number of the client protocol.
 	Version         int         `json:"version"`
@@ -58,7 +58,7 @@ type kind struct {
 	Level  conversation.Level `json:"level"`
 	Class  string             `json:"class"`
 	Roles  []string           `json:"roles"`
-	// Direct says that it is allowed in direct conversations, Message that its events are messages.
+	// Direct means that it is allowed in direct conversations, Message that its events are messages.
 	Direct  bool   `json:"direct"`
 	Message bool   `json:"message"`
 	Doc     string `json:"doc"`
