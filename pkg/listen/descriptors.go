@@ -1,5 +1,7 @@
 package listen
 
+import "errors"
+
 // Use is what a listener is for. It decides how many of the process's file descriptors the listener may have.
 type Use int
 
@@ -20,13 +22,19 @@ const (
 	unknownLimit = 1 << 20
 )
 
+// ErrMaxSockets is returned for a number of sockets that no listener can have.
+var ErrMaxSockets = errors.New("max-sockets must not be negative")
+
 // MaxSockets is the number of sockets that a listener may have: the setting, or, if that is 0, a share of the descriptors that the
 // process may have open. The rest is for files, the store and NATS.
-func MaxSockets(use Use, setting int) int {
-	if setting > 0 {
-		return setting
+func MaxSockets(use Use, setting int) (int, error) {
+	switch {
+	case setting < 0:
+		return 0, ErrMaxSockets
+	case setting > 0:
+		return setting, nil
 	}
-	return share(use, Descriptors())
+	return share(use, Descriptors()), nil
 }
 
 func share(use Use, limit int) int {

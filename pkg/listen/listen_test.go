@@ -235,8 +235,13 @@ func TestSharesOfTheDescriptorLimit(t *testing.T) {
 			require.GreaterOrEqual(t, limit-got[0]-got[1]-got[2], min(limit/8, 1024), "the rest is for files")
 		}
 	}
-	require.Equal(t, 7, MaxSockets(ForClients, 7))
-	require.Equal(t, share(ForOperators, Descriptors()), MaxSockets(ForOperators, 0))
+	for setting, want := range map[int]int{7: 7, 0: share(ForOperators, Descriptors())} {
+		got, err := MaxSockets(ForOperators, setting)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	_, err := MaxSockets(ForClients, -1)
+	require.ErrorIs(t, err, ErrMaxSockets)
 	require.Greater(t, Descriptors(), 16)
 }
 

@@ -10,12 +10,14 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/listen"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -24,10 +26,12 @@ const (
 	maxStreams = 1000
 	// pingAfter and pingTimeout detect a peer that vanished without closing. gRPC does not ping more often than every 10 s.
 	pingAfter, pingTimeout = 10 * time.Second, 5 * time.Second
-	// handshakeTimeout limits the handshake of a new connection. gRPC's default would keep an unauthenticated peer for two minutes.
-	handshakeTimeout   = 5 * time.Second
-	defaultStopTimeout = 5 * time.Second
-	defaultMaxInFlight = 512
+	// gRPC's default would keep an unauthenticated peer for two minutes.
+	defaultHandshakeTimeout = 5 * time.Second
+	defaultStopTimeout      = 5 * time.Second
+	defaultMaxInFlight      = 512
+	// maxHeaderListSize bounds the metadata of a call. gRPC's default is 16 MiB.
+	maxHeaderListSize = 16 << 10
 	// maxConnectionAge makes clients reconnect from time to time, without losing a call: they resolve names again, find servers that
 	// were added, and present their current certificate.
 	maxConnectionAge = 10 * time.Minute
@@ -45,6 +49,10 @@ type ServerConfig struct {
 	MaxInFlight int `help:"Most calls of one method handled at once; further ones wait a moment, then are refused." default:"512"`
 	// StopTimeout is the time that calls in flight have to finish when the server is stopped. Defaults to 5 s.
 	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s"`
+	// MaxSockets limits the open connections. Defaults to 0: an eighth of the descriptor limit, at most 512.
+	MaxSockets int `help:"Most connections of the gRPC server; 0 for an eighth of the descriptor limit, at most 512." default:"0"`
+	// HandshakeTimeout limits the time from accepting a connection until its caller is authenticated. Defaults to 5 s.
+	HandshakeTimeout time.Duration `help:"Time for the handshake of a connection." default:"5s"`
 }
 
 // Server is a gRPC server with health, reflection, metrics, traces and recovery from panics.
@@ -65,7 +73,17 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 	if err != nil {
 		return nil, fmt.Errorf("gRPC server: %w", err)
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	if cfg.HandshakeTimeout <= 0 {
+		cfg.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	sockets, err := listen.MaxSockets(listen.ForServices, cfg.MaxSockets)
+	if err != nil {
+		return nil, fmt.Errorf("gRPC server: rpc.%w", err)
+	}
+	listener, err := listen.Open(listen.Config{
+		Name: "rpc", Address: cfg.Listen, MaxSockets: sockets,
+		Timeout: cfg.HandshakeTimeout, Log: tel.Log, Registerer: tel.Registry,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("gRPC server (--rpc.listen): %w", err)
 	}
@@ -87,7 +105,8 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.ConnectionTimeout(cfg.HandshakeTimeout),
+		grpc.MaxHeaderListSize(maxHeaderListSize),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: pingAfter, Timeout: pingTimeout, MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: time.Minute,
 		}),
@@ -98,6 +117,8 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 	}
 	if bundle != nil {
 		options = append(options, grpc.Creds(mutual{bundle: bundle}))
+	} else {
+		options = append(options, grpc.Creds(trusting{insecure.NewCredentials()}))
 	}
 	if tel.Tracing() {
 		options = append(options, grpc.StatsHandler(otelgrpc.NewServerHandler(traced(tel)...)))

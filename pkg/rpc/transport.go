@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/listen"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -26,7 +27,31 @@ func (m mutual) ClientHandshake(ctx context.Context, _ string, conn net.Conn) (n
 }
 
 func (m mutual) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return credentials.NewTLS(m.bundle.ForServices()).ServerHandshake(conn)
+	secured, info, err := credentials.NewTLS(m.bundle.ForServices()).ServerHandshake(conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	authenticated(conn)
+	return secured, info, nil
+}
+
+// trusting takes every caller as authenticated: for a server without TLS, which only trusted networks can reach.
+type trusting struct {
+	credentials.TransportCredentials
+}
+
+func (t trusting) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	authenticated(conn)
+	return t.TransportCredentials.ServerHandshake(conn)
+}
+
+func (t trusting) Clone() credentials.TransportCredentials { return t }
+
+// authenticated tells the listener about a handshake. If the connection was closed meanwhile, gRPC finds out when it reads.
+func authenticated(conn net.Conn) {
+	if c := listen.Of(conn); c != nil {
+		c.Authenticated()
+	}
 }
 
 func (mutual) Info() credentials.ProtocolInfo {

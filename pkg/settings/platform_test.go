@@ -38,6 +38,8 @@ admin:
     listen: 127.0.0.1:9090
     token: ""
     pprof: true
+    max-sockets: 0
+    request-timeout: 15s
 history:
     rpc:
         listen: 127.0.0.1:9002
@@ -48,6 +50,8 @@ history:
         plaintext: false
         max-in-flight: 512
         stop-timeout: 5s
+        max-sockets: 0
+        handshake-timeout: 5s
 auth:
     hmac-secret: ""
     public-key-files: []

@@ -9,12 +9,17 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/runnelhq/runnel/pkg/httpserver"
+	"github.com/runnelhq/runnel/pkg/listen"
 )
 
 const (
@@ -22,6 +27,11 @@ const (
 	checkTimeout = 3 * time.Second
 	// adminStopTimeout is what a request in flight gets to finish when the admin server is stopped.
 	adminStopTimeout = 2 * time.Second
+
+	defaultRequestTimeout = 15 * time.Second
+	adminIdleTimeout      = 2 * time.Minute
+	// maxProfile is the longest profile or trace that can be taken.
+	maxProfile = 10 * time.Minute
 )
 
 // AdminConfig says where operators look at a service.
@@ -35,6 +45,10 @@ type AdminConfig struct {
 	// Pprof serves Go's profiles under /debug/pprof/. Defaults to true: when a service is in trouble is no time to restart
 	// it, and who can ask has the token or is on the machine.
 	Pprof bool `help:"Serve Go profiles under /debug/pprof/." default:"true" negatable:""`
+	// MaxSockets limits the open connections. Defaults to 0: a sixteenth of the descriptor limit, at most 128.
+	MaxSockets int `help:"Most connections of the admin server; 0 for a sixteenth of the descriptor limit, at most 128." default:"0"`
+	// RequestTimeout limits the time to send a request and the time to read its answer. Defaults to 15 s.
+	RequestTimeout time.Duration `help:"Time for a client to send a request to the admin server, and to read the answer. Profiles have the time that they take in addition." default:"15s"`
 }
 
 // minToken is the shortest token that is accepted: shorter ones are guessed.
@@ -92,7 +106,17 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if cfg.Listen == "" {
 		return a, nil
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	if cfg.RequestTimeout <= 0 {
+		cfg.RequestTimeout = defaultRequestTimeout
+	}
+	sockets, err := listen.MaxSockets(listen.ForOperators, cfg.MaxSockets)
+	if err != nil {
+		return nil, fmt.Errorf("admin server: admin.%w", err)
+	}
+	listener, err := listen.Open(listen.Config{
+		Name: "admin", Address: cfg.Listen, MaxSockets: sockets,
+		Timeout: 2 * cfg.RequestTimeout, Log: t.Log, Registerer: t.Registry,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("admin server (--admin.listen): %w", err)
 	}
@@ -102,8 +126,24 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	}
 	a.listener = listener
 	a.probes.Handle("/", a.guard.before(a.mux))
-	a.server = &http.Server{Handler: sameSite(a.probes), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog}
+	a.server = httpserver.New(sameSite(a.probes), httpserver.Config{
+		Log: t.Log, RequestTimeout: cfg.RequestTimeout, IdleTimeout: adminIdleTimeout,
+		AnswerTimeout: func(r *http.Request) time.Duration { return cfg.RequestTimeout + profiled(r) },
+	})
 	return a, nil
+}
+
+// profiled returns the time that a request for a profile takes, 0 for others.
+func profiled(r *http.Request) time.Duration {
+	if !strings.HasPrefix(r.URL.Path, "/debug/pprof/") {
+		return 0
+	}
+	const defaultSeconds = 30 // of net/http/pprof
+	seconds, err := strconv.ParseFloat(r.URL.Query().Get("seconds"), 64)
+	if err != nil || seconds <= 0 {
+		seconds = defaultSeconds
+	}
+	return time.Duration(min(seconds, maxProfile.Seconds()) * float64(time.Second))
 }
 
 // Handle adds a handler for a pattern of http.ServeMux. It must not be called any more once Run is.

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"github.com/runnelhq/runnel/pkg/listen"
 )
 
 // guard tells operators from others. Without a token the server listens on loopback only, and operators are all who reach it
@@ -33,7 +35,9 @@ func (g guard) before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case g.lets(r):
-			next.ServeHTTP(w, r)
+			if listen.Authenticated(r.Context()) { // if not, its connection is closed already
+				next.ServeHTTP(w, r)
+			}
 		case g.token:
 			w.Header().Set("WWW-Authenticate", `Basic realm="the admin token is the password", charset="UTF-8"`)
 			refuseToken.write(w)
