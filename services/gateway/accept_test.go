@@ -64,26 +64,35 @@ func dial(t *testing.T, address string, subprotocols ...string) (*websocket.Conn
 
 // isFree reports whether the gate would accept a connection.
 func (g *Gateway) isFree() bool {
-	r := httptest.NewRequest(http.MethodGet, Path, nil)
-	if g.gate.Admit(r, "192.0.2.9") != nil {
+	slot, refused := g.gate.Admit(httptest.NewRequest(http.MethodGet, Path, nil), "192.0.2.9")
+	if refused != nil {
 		return false
 	}
-	g.gate.Release("192.0.2.9")
-	return true
+	defer slot.Release()
+	return slot.Authenticate()
 }
 
 // An accepted connection holds a place until its link has ended, however it ends.
 func TestAConnectionHoldsItsPlaceUntilItHasEnded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
+	waiting, status := dial(t, address, frame.Proto.Subprotocol())
+	require.Equal(t, http.StatusSwitchingProtocols, status)
+	require.True(t, g.isFree(), "a client that is not authenticated takes no place")
 	for range 3 {
-		conn, status := dial(t, address, frame.JSON.Subprotocol())
-		require.Equal(t, http.StatusSwitchingProtocols, status)
+		conn := login(t, address)
 		require.False(t, g.isFree())
 		_, status = dial(t, address, frame.JSON.Subprotocol())
 		require.Equal(t, http.StatusServiceUnavailable, status, "the gateway is full")
 		require.NoError(t, conn.Close())
 		require.Eventually(t, g.isFree, patience, time.Millisecond)
 	}
+	login(t, address)
+	authenticate(t, waiting)
+	require.Equal(t, "the gateway is full", heard(t, waiting).GetError().GetMessage(), "it was admitted when there was room")
+	_, _, err := waiting.ReadMessage()
+	var closed *websocket.CloseError
+	require.ErrorAs(t, err, &closed)
+	require.Equal(t, int(errcode.CloseOverloaded), closed.Code)
 }
 
 // A handshake that fails after the gate releases its place.
@@ -118,13 +127,19 @@ func login(t *testing.T, address string) *websocket.Conn {
 	t.Helper()
 	conn, status := dial(t, address, frame.Proto.Subprotocol())
 	require.Equal(t, http.StatusSwitchingProtocols, status)
+	authenticate(t, conn)
+	require.NotNil(t, heard(t, conn).GetConnected())
+	return conn
+}
+
+// authenticate sends ann's connect frame.
+func authenticate(t *testing.T, conn *websocket.Conn) {
+	t.Helper()
 	token, err := auth.Mint([]byte(secret), "ann", time.Hour, time.Now(), "", "")
 	require.NoError(t, err)
 	require.NoError(t, conn.WriteMessage(websocket.BinaryMessage, frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{
 		Id: 1, Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{Token: token, DeviceId: "d"}},
 	})))
-	require.NotNil(t, heard(t, conn).GetConnected())
-	return conn
 }
 
 // heard returns the next frame.

@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"log/slog"
+	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -9,16 +12,29 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/protocol"
+
+	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
 
 func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
-		"heartbeat":           func(c *Config) { c.Heartbeat = 0 },
-		"revocation-interval": func(c *Config) { c.RevocationInterval = 0 },
-		"history-timeout":     func(c *Config) { c.HistoryTimeout = -1 },
-		"max-connections":     func(c *Config) { c.MaxConnections = 0 },
-		"send-queue-bytes":    func(c *Config) { c.SendQueueBytes = -5 },
-		"max-frame-bytes":     func(c *Config) { c.MaxFrameBytes = protocol.MaxConnectBytes - 1 },
+		"heartbeat":                       func(c *Config) { c.Heartbeat = 0 },
+		"revocation-interval":             func(c *Config) { c.RevocationInterval = 0 },
+		"history-timeout":                 func(c *Config) { c.HistoryTimeout = -1 },
+		"max-connections":                 func(c *Config) { c.MaxConnections = 0 },
+		"send-queue-bytes":                func(c *Config) { c.SendQueueBytes = -5 },
+		"authentication-timeout":          func(c *Config) { c.AuthenticationTimeout = c.ConnectTimeout - 1 },
+		"request-timeout":                 func(c *Config) { c.RequestTimeout = 0 },
+		"max-unauthenticated":             func(c *Config) { c.MaxUnauthenticated = 0 },
+		"max-unauthenticated-per-ip":      func(c *Config) { c.MaxUnauthenticatedPerIP = 0 },
+		"max-unauthenticated-per-network": func(c *Config) { c.MaxUnauthenticatedPerNetwork = -1 },
+		"max-unauthenticated-bytes":       func(c *Config) { c.MaxUnauthenticatedBytes = protocol.MaxConnectBytes - 1 },
+		"max-connections-per-network":     func(c *Config) { c.MaxConnectionsPerNetwork = 0 },
+		"connect-rate-per-ip":             func(c *Config) { c.ConnectRatePerIP = 0 },
+		"connect-rate-per-network":        func(c *Config) { c.ConnectRatePerNetwork = -1 },
+		"max-sockets":                     func(c *Config) { c.MaxSockets = -1 },
+		"proxy-protocol-from":             func(c *Config) { c.ProxyProtocolFrom = []string{"10.0.0.0/8", "everybody"} },
+		"max-frame-bytes":                 func(c *Config) { c.MaxFrameBytes = protocol.MaxConnectBytes - 1 },
 	} {
 		var cfg Config
 		parser, err := kong.New(&cfg)
@@ -31,4 +47,45 @@ func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
 		_, err = New(cfg, Deps{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})
 		require.ErrorContains(t, err, "gateway."+name)
 	}
+}
+
+func TestNetworksOfLoadBalancers(t *testing.T) {
+	cfg := Config{ProxyProtocolFrom: []string{"10.1.2.3/8", "192.0.2.7", "2001:db8::7"}}
+	networks, err := cfg.proxies()
+	require.NoError(t, err)
+	require.Equal(t, []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::7/128"),
+	}, networks)
+}
+
+// An operator who allows more connections than the process may have is told, with both numbers.
+func TestTheDescriptorLimitIsComparedWithTheSettings(t *testing.T) {
+	for name, c := range map[string]struct {
+		connections, sockets, descriptors int
+		warned                            bool
+	}{
+		"enough":                        {1000, 2000, 4000, false},
+		"too few":                       {1000, 512, 1024, true},
+		"more sockets than descriptors": {1000, 2000, 1500, true},
+	} {
+		log := &gatewaytest.Log{}
+		warnOfDescriptors(Config{MaxConnections: c.connections}, c.sockets, c.descriptors, slog.New(slog.NewTextHandler(log, nil)))
+		require.Equal(t, c.warned, strings.Contains(log.String(), "ulimit -n"), name)
+		if c.warned {
+			require.Contains(t, log.String(), "max-connections="+strconv.Itoa(c.connections))
+			require.Contains(t, log.String(), "\"ulimit -n\"="+strconv.Itoa(c.descriptors))
+		}
+	}
+}
+
+// Behind proxies that report addresses in a header of HTTP, all sockets come from a few addresses.
+func TestBehindProxiesAnAddressHasNoLimitOfSockets(t *testing.T) {
+	cfg := Config{MaxUnauthenticated: 10, MaxUnauthenticatedPerIP: 5, MaxUnauthenticatedPerNetwork: 7}
+	direct, err := limits(cfg, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, []int{10, 5, 7}, []int{direct.MaxUnauthenticated, direct.MaxPerAddress, direct.MaxPerNetwork})
+	cfg.TrustedProxies = 1
+	behind, err := limits(cfg, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, []int{10, 0, 0}, []int{behind.MaxUnauthenticated, behind.MaxPerAddress, behind.MaxPerNetwork})
 }

@@ -23,6 +23,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/pkg/httpserver"
+	"github.com/runnelhq/runnel/pkg/listen"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 
@@ -96,7 +98,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	g.log = deps.Log.With("gateway", g.id)
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.compose(deps)
-	listener, err := listen(cfg, deps.Log, deps.Registerer)
+	listener, err := openListener(cfg, deps.Log, deps.Registerer)
 	if err != nil {
 		return nil, err
 	}
@@ -106,10 +108,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if deps.Pages != nil {
 		mux.Handle("/", deps.Pages)
 	}
-	g.server = &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
-	}
+	g.server = httpserver.New(mux, httpserver.Config{Log: g.log, RequestTimeout: cfg.RequestTimeout, IdleTimeout: 30 * time.Second})
 	return g, nil
 }
 
@@ -123,14 +122,16 @@ func (g *Gateway) compose(deps Deps) {
 	}
 	g.gate = admission.New(admission.Config{
 		TrustedProxies: cfg.TrustedProxies, AllowedOrigins: cfg.AllowedOrigins,
-		MaxConnections: cfg.MaxConnections, MaxConnectionsPerIP: cfg.MaxConnectionsPerIP,
-		ConnectRatePerIP: cfg.ConnectRatePerIP, ConnectRate: cfg.ConnectRate, Metrics: g.metrics, Log: g.log,
+		MaxConnections: cfg.MaxConnections, MaxConnectionsPerIP: cfg.MaxConnectionsPerIP, MaxConnectionsPerNetwork: cfg.MaxConnectionsPerNetwork,
+		ConnectRatePerIP: cfg.ConnectRatePerIP, ConnectRatePerNetwork: cfg.ConnectRatePerNetwork, ConnectRate: cfg.ConnectRate,
+		Metrics: g.metrics, Log: g.log,
 	}, func() bool { return g.installation.level() != 0 })
 	g.outboxes = &outbox.Shared{
 		MaxBytes: cfg.SendQueueBytes, WriteTimeout: cfg.WriteTimeout, Buffers: &outbox.Buffers{}, Metrics: g.metrics, Recorder: recorder,
 	}
 	g.websockets = websocket.New(websocket.Config{
-		MaxMessageBytes: cfg.MaxFrameBytes, MaxFirstBytes: protocol.MaxConnectBytes, OriginAllowed: g.gate.OriginAllowed, Outboxes: g.outboxes, Metrics: g.metrics,
+		MaxMessageBytes: cfg.MaxFrameBytes, MaxFirstBytes: protocol.MaxConnectBytes, OriginAllowed: g.gate.OriginAllowed,
+		Strangers: websocket.NewBudget(cfg.MaxUnauthenticatedBytes), Outboxes: g.outboxes, Metrics: g.metrics,
 	})
 	g.rooms = room.NewHub(g.ctx, room.Config{
 		Log: deps.History, Bus: bus{deps.NATS}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,
@@ -180,37 +181,39 @@ type acceptedLink interface {
 // nil if it has answered the request itself.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, accept func(remote string, number uint32) acceptedLink) {
 	remote := g.gate.Remote(r)
-	if refusal := g.gate.Admit(r, remote); refusal != nil {
+	slot, refusal := g.gate.Admit(r, remote)
+	if refusal != nil {
 		refusal.Answer(w)
 		return
 	}
 	number := g.sessions.NextNumber()
 	l := accept(remote, number)
 	if l == nil {
-		g.gate.Release(remote)
+		slot.Release()
 		return
 	}
 	s := g.sessions.Begin(l, number)
 	if s == nil { // the gateway is being stopped
 		l.End()
-		g.gate.Release(remote)
+		slot.Release()
 		return
 	}
-	l.Serve(&admitted{s, g.gate, remote})
+	ctx := r.Context()
+	s.OnAuthenticated(func() bool { return listen.Authenticated(ctx) && slot.Authenticate() })
+	l.Serve(&admitted{s, slot})
 }
 
 // admitted is a session that the gate counts until its link has ended.
 type admitted struct {
 	*session.Session
 
-	gate   *admission.Gate
-	remote string
+	slot *admission.Slot
 }
 
 // Ended implements link.Receiver.
 func (a *admitted) Ended(code errcode.CloseCode) {
 	a.Session.Ended(code)
-	a.gate.Release(a.remote)
+	a.slot.Release()
 }
 
 // ID identifies this gateway: in its inbox for outcomes, in logs and for operators. Each start has a new ID.

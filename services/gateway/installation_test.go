@@ -4,8 +4,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,13 +66,12 @@ func TestAGatewayThatMayNotListenIsNeverReady(t *testing.T) {
 func TestNobodyIsLetInBeforeTheLevelIsKnown(t *testing.T) {
 	store := &gatewaytest.Store{Partitions: 4, Level: 1, Down: true}
 	g := newGateway(t, nil, store)
-	attempt := httptest.NewRequest(http.MethodGet, Path, nil)
 	require.Error(t, g.installation.agree(t.Context()))
-	require.NotNil(t, g.gate.Admit(attempt, "192.0.2.1"))
+	require.False(t, g.isFree())
 	store.Set(func() { store.Down = false })
 	require.ErrorContains(t, g.Checks()["history"](t.Context()), "level")
 	require.NoError(t, g.installation.agree(t.Context()))
-	require.Nil(t, g.gate.Admit(attempt, "192.0.2.1"))
+	require.True(t, g.isFree())
 	require.NoError(t, g.Checks()["history"](t.Context()))
 }
 

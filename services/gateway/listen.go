@@ -9,10 +9,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/listen"
 )
 
-// listen opens the address that clients connect to, with TLS if there is a certificate.
-func listen(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (net.Listener, error) {
+// openListener opens the address that clients connect to, with TLS if there is a certificate.
+func openListener(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (net.Listener, error) {
 	var secured *tls.Config
 	if files := cfg.TLS.Config(); !files.Empty() {
 		bundle, err := certs.Load(files, certs.Options{Use: "clients", Log: log, Registerer: registerer})
@@ -22,12 +23,46 @@ func listen(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (net
 		secured = bundle.ForClients()
 		secured.NextProtos = []string{"http/1.1"} // HTTP/2 has no WebSocket upgrade
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	limits, err := limits(cfg, log, registerer)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := listen.Open(limits)
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients (--gateway.listen): %w", err)
 	}
+	warnOfDescriptors(cfg, limits.MaxSockets, listen.Descriptors(), log)
 	if secured != nil {
 		return tls.NewListener(listener, secured), nil
 	}
 	return listener, nil
+}
+
+// limits are those of the listener for clients.
+func limits(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (listen.Config, error) {
+	sockets, err := listen.MaxSockets(listen.ForClients, cfg.MaxSockets)
+	if err != nil {
+		return listen.Config{}, fmt.Errorf("gateway.%w", err)
+	}
+	proxies, err := cfg.proxies()
+	if err != nil {
+		return listen.Config{}, err
+	}
+	limits := listen.Config{
+		Name: "gateway", Address: cfg.Listen, MaxSockets: sockets, Timeout: cfg.AuthenticationTimeout,
+		MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerAddress: cfg.MaxUnauthenticatedPerIP, MaxPerNetwork: cfg.MaxUnauthenticatedPerNetwork,
+		ProxiesFrom: proxies, Log: log, Registerer: registerer,
+	}
+	if cfg.TrustedProxies > 0 { // then all sockets come from a few addresses
+		limits.MaxPerAddress, limits.MaxPerNetwork = 0, 0
+	}
+	return limits, nil
+}
+
+// warnOfDescriptors tells the operator when the gateway cannot have as many connections as it is configured for.
+func warnOfDescriptors(cfg Config, sockets, descriptors int, log *slog.Logger) {
+	if cfg.MaxConnections > sockets || sockets > descriptors {
+		log.Warn("the descriptor limit does not allow gateway.max-connections; raise it (ulimit -n, LimitNOFILE of systemd), or lower the setting",
+			"max-connections", cfg.MaxConnections, "ulimit -n", descriptors, "max-sockets", sockets)
+	}
 }

@@ -1,62 +1,61 @@
 // Package admission decides which connections a gateway accepts: by the number and rate of connections, in total and from one
-// address, by the origin of web pages, and by whether the gateway is ready. It never authenticates a client and never sees a
-// frame.
+// address or network, by the origin of web pages, and by whether the gateway is ready. It never authenticates a client and never
+// sees a frame.
 package admission
 
 import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/runnelhq/runnel/pkg/listen"
+
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Config contains the limits of a Gate. All limits are required, except ConnectRate.
+// Config contains the limits of a Gate. All limits are required, except ConnectRate. An address is an IPv4 address or the /64 of an
+// IPv6 address, a network the /48 of an IPv6 address.
 type Config struct {
 	// TrustedProxies is the number of proxies in front that append to X-Forwarded-For; 0 ignores the header.
 	TrustedProxies int
 	// AllowedOrigins are the web origins of other hosts whose pages may connect; "*" allows all.
-	AllowedOrigins      []string
-	MaxConnections      int
-	MaxConnectionsPerIP int
-	ConnectRatePerIP    float64 // new connections per second from one address, after a burst of ten times that
-	ConnectRate         float64 // new connections per second of the whole gateway, after a burst of twice that; 0 for no limit
-	Metrics             *metrics.Metrics
-	Log                 *slog.Logger
+	AllowedOrigins           []string
+	MaxConnections           int // of authenticated clients; package listen limits the others
+	MaxConnectionsPerIP      int
+	MaxConnectionsPerNetwork int
+	ConnectRatePerIP         float64 // connections a second, after a burst of ten times that
+	ConnectRatePerNetwork    float64 // the same for a network
+	ConnectRate              float64 // connections a second of the whole gateway, after a burst of twice that; 0 for any number
+	Metrics                  *metrics.Metrics
+	Log                      *slog.Logger
 }
 
 // Gate counts the connections of a gateway. It is open from the start; see Close.
-//
-//	attempt ──Admit──▶ taken ──Release──▶ gone
-//	   └── a *Refusal
 type Gate struct {
 	cfg         Config
 	ready       func() bool
 	connectRate *rate.Limiter // nil allows any rate
 	suspected   *rate.Limiter // limits the warnings about unknown proxies
 
-	mu     sync.Mutex
-	closed bool
-	taken  int // number of connections
-	peers  map[string]*peer
+	mu            sync.Mutex
+	closed        bool
+	authenticated int // connections
+	addresses     *table
+	networks      *table
 }
-
-// peer is the count and allowance of one address.
-type peer struct {
-	connections int
-	attempts    *rate.Limiter
-}
-
-// maxPeers limits the table of addresses; when it is full, addresses without connections are removed.
-const maxPeers = 100_000
 
 // New makes a gate that refuses every connection until ready returns true.
 func New(cfg Config, ready func() bool) *Gate {
-	g := &Gate{cfg: cfg, ready: ready, suspected: rate.NewLimiter(rate.Every(time.Minute), 1), peers: map[string]*peer{}}
+	g := &Gate{
+		cfg: cfg, ready: ready, suspected: rate.NewLimiter(rate.Every(time.Minute), 1),
+		addresses: newTable(cfg.MaxConnectionsPerIP, cfg.ConnectRatePerIP),
+		networks:  newTable(cfg.MaxConnectionsPerNetwork, cfg.ConnectRatePerNetwork),
+	}
 	if cfg.ConnectRate > 0 {
 		g.connectRate = rate.NewLimiter(rate.Limit(cfg.ConnectRate), int(math.Ceil(2*cfg.ConnectRate)))
 	}
@@ -77,84 +76,100 @@ func (g *Gate) Closed() bool {
 	return g.closed
 }
 
-// Admit counts a new connection of an address, which must be released, or returns why it is refused.
-func (g *Gate) Admit(r *http.Request, remote string) *Refusal {
-	refusal := g.admit(remote)
+// Admit counts a new connection of an address, or returns why it is refused. The connection must release its slot.
+func (g *Gate) Admit(r *http.Request, remote string) (*Slot, *Refusal) {
+	slot, refusal := g.admit(remote)
 	if refusal != nil {
 		refusal.count(g.cfg.Metrics)
 		if refusal.ofAddress {
 			g.suspectProxy(r)
 		}
 	}
-	return refusal
+	return slot, refusal
 }
 
-func (g *Gate) admit(remote string) *Refusal {
+func (g *Gate) admit(remote string) (*Slot, *Refusal) {
+	address, _ := netip.ParseAddr(remote) // what is no address shares the limits of one
+	s := &Slot{gate: g, address: listen.AddressOf(address), network: listen.NetworkOf(address)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closed:
-		return refusedDraining
+		return nil, refusedDraining
 	case !g.ready():
-		return refusedUnready
-	case g.taken >= g.cfg.MaxConnections:
-		return refusedFull
+		return nil, refusedUnready
+	case g.authenticated >= g.cfg.MaxConnections:
+		return nil, refusedFull
 	}
-	p := g.peerLocked(remote)
-	switch {
-	case p.connections >= g.cfg.MaxConnectionsPerIP:
-		return refusedAddress
-	case !p.attempts.Allow(): // checked before the gateway's own rate; otherwise one address could use that up
-		return refusedRate
+	client, site := g.addresses.peer(s.address), (*peer)(nil)
+	if s.network.IsValid() {
+		site = g.networks.peer(s.network)
+	}
+	switch { // what one address or network may do comes before the gateway's own rate, or they could use that up
+	case client.connections >= g.addresses.max:
+		return nil, refusedAddress
+	case site != nil && site.connections >= g.networks.max:
+		return nil, refusedNetwork
+	case !client.attempts.Allow():
+		return nil, refusedRate
+	case site != nil && !site.attempts.Allow():
+		return nil, refusedNetworkRate
 	case g.connectRate != nil && !g.connectRate.Allow():
-		return refusedStorm
+		return nil, refusedStorm
 	}
-	p.connections++
-	g.taken++
-	return nil
-}
-
-func (g *Gate) peerLocked(remote string) *peer {
-	if p := g.peers[remote]; p != nil {
-		return p
+	g.addresses.enter(client)
+	if site != nil {
+		g.networks.enter(site)
 	}
-	if len(g.peers) >= maxPeers {
-		for address, other := range g.peers {
-			if other.connections == 0 {
-				delete(g.peers, address)
-			}
-		}
-	}
-	p := &peer{attempts: rate.NewLimiter(rate.Limit(g.cfg.ConnectRatePerIP), int(10*g.cfg.ConnectRatePerIP))}
-	g.peers[remote] = p
-	return p
-}
-
-// Release releases one connection of an address. The address stays in the table until its allowance is full again; otherwise a
-// client could bypass the rate by closing and reconnecting at once.
-func (g *Gate) Release(remote string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	p := g.peers[remote]
-	if p == nil {
-		return
-	}
-	p.connections--
-	g.taken--
-	g.purgeLocked(remote, p)
+	return s, nil
 }
 
 // Purge removes addresses without connections whose allowance is full again.
 func (g *Gate) Purge() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for remote, p := range g.peers {
-		g.purgeLocked(remote, p)
-	}
+	g.addresses.purge()
+	g.networks.purge()
 }
 
-func (g *Gate) purgeLocked(remote string, p *peer) {
-	if p.connections <= 0 && p.attempts.Tokens() >= float64(p.attempts.Burst()) {
-		delete(g.peers, remote)
+// Slot is the place of one connection.
+//
+//	Admit ──▶ unauthenticated ──Authenticate──▶ authenticated ──Release──▶ gone
+//	                └─────────────────────Release──────────────────────────▲
+type Slot struct {
+	gate             *Gate
+	address, network netip.Prefix
+
+	authenticated, released bool // guarded by Gate.mu
+}
+
+// Authenticate counts the connection towards the gateway's limit. It returns false if the gateway has no room for it.
+func (s *Slot) Authenticate() bool {
+	g := s.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.authenticated >= g.cfg.MaxConnections {
+		return false
+	}
+	g.authenticated++
+	s.authenticated = true
+	return true
+}
+
+// Release ends the connection. Later calls change nothing.
+func (s *Slot) Release() {
+	g := s.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.released {
+		return
+	}
+	s.released = true
+	if s.authenticated {
+		g.authenticated--
+	}
+	g.addresses.leave(s.address)
+	if s.network.IsValid() {
+		g.networks.leave(s.network)
 	}
 }

@@ -18,12 +18,14 @@ type Refusal struct {
 }
 
 var (
-	refusedUnready  = &Refusal{http.StatusServiceUnavailable, "the gateway is not ready", metrics.RejectUnavailable, 0, false}
-	refusedDraining = &Refusal{http.StatusServiceUnavailable, "the gateway is being stopped", metrics.RejectDraining, 0, false}
-	refusedFull     = &Refusal{http.StatusServiceUnavailable, "the gateway is full", metrics.RejectLimit, metrics.LimitConnections, false}
-	refusedStorm    = &Refusal{http.StatusServiceUnavailable, "too many new connections at once", metrics.RejectLimit, metrics.LimitConnectRate, false}
-	refusedAddress  = &Refusal{http.StatusTooManyRequests, "too many connections from this address", metrics.RejectLimit, metrics.LimitIPConnections, true}
-	refusedRate     = &Refusal{http.StatusTooManyRequests, "too many new connections from this address", metrics.RejectLimit, metrics.LimitIPConnectRate, true}
+	refusedUnready     = &Refusal{http.StatusServiceUnavailable, "the gateway is not ready", metrics.RejectUnavailable, 0, false}
+	refusedDraining    = &Refusal{http.StatusServiceUnavailable, "the gateway is being stopped", metrics.RejectDraining, 0, false}
+	refusedFull        = &Refusal{http.StatusServiceUnavailable, "the gateway is full", metrics.RejectLimit, metrics.LimitConnections, false}
+	refusedStorm       = &Refusal{http.StatusServiceUnavailable, "too many new connections at once", metrics.RejectLimit, metrics.LimitConnectRate, false}
+	refusedAddress     = &Refusal{http.StatusTooManyRequests, "too many connections from this address", metrics.RejectLimit, metrics.LimitIPConnections, true}
+	refusedNetwork     = &Refusal{http.StatusTooManyRequests, "too many connections from this network", metrics.RejectLimit, metrics.LimitNetworkConnections, true}
+	refusedNetworkRate = &Refusal{http.StatusTooManyRequests, "too many new connections from this network", metrics.RejectLimit, metrics.LimitNetworkConnectRate, true}
+	refusedRate        = &Refusal{http.StatusTooManyRequests, "too many new connections from this address", metrics.RejectLimit, metrics.LimitIPConnectRate, true}
 )
 
 // Answer writes the refusal as the answer of an HTTP request.

@@ -48,6 +48,9 @@ const (
 	LimitCommands
 	LimitCalls
 	LimitSendQueue
+	LimitNetworkConnections
+	LimitNetworkConnectRate
+	LimitUnauthenticatedBytes
 	numLimits
 )
 
@@ -55,6 +58,7 @@ const (
 var limitNames = [numLimits]string{
 	"max_connections", "connect_rate", "max_connections_per_user", "max_connections_per_ip", "connect_rate_per_ip",
 	"frame_rate", "max_frame_bytes", "command_rate_per_user", "max_commands", "calls_per_connection", "send_queue_bytes",
+	"max_connections_per_network", "connect_rate_per_network", "max_unauthenticated_bytes",
 }
 
 // Reject is the reason why a connection was refused, before or after it was accepted.

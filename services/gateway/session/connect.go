@@ -54,6 +54,13 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.link.Close(errcode.CloseOverloaded, "the user has too many connections")
 		return
 	}
+	if !s.hasRoom() {
+		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
+		deps.Metrics.Limits[metrics.LimitConnections].Inc()
+		s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_LIMIT, "", "the gateway is full")
+		s.link.Close(errcode.CloseOverloaded, "the gateway is full")
+		return
+	}
 	summaries, revokedBefore, err := s.all.listAll(ctx, claims.User)
 	if err != nil {
 		deps.Log.Warn("a client could not connect", "connection", s.id, "error", err)
@@ -70,6 +77,12 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 	plan := planResume(request, summaries)
 	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Connected{Connected: s.connected(summaries)}})
 	s.subscribeAll(summaries, plan)
+}
+
+func (s *Session) hasRoom() bool {
+	hasRoom := s.authenticated
+	s.authenticated = nil // what it holds lives no longer than needed
+	return hasRoom == nil || hasRoom()
 }
 
 // refuseToken answers a connect whose token was not verified.

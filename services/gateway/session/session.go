@@ -47,6 +47,8 @@ type Session struct {
 	bad    int           // frames that could not be decoded; used by the reader only
 	early  int           // consecutive acknowledgements with a position that does not exist; used by the reader only
 
+	authenticated func() bool // see OnAuthenticated; used by the reader only
+
 	// Written once by the reader before state becomes open; afterwards any goroutine may read them.
 	listener room.Listener
 	user     *user
@@ -99,6 +101,10 @@ const (
 )
 
 var errClosing = errors.New("the link is being closed")
+
+// OnAuthenticated sets what is called once, when the client is authenticated. If it returns false, the gateway has no room for the
+// client, which is refused. It must be called before the link is served.
+func (s *Session) OnAuthenticated(hasRoom func() bool) { s.authenticated = hasRoom }
 
 // Receive implements link.Receiver: it decodes one message and handles its frames in order.
 func (s *Session) Receive(message []byte) {

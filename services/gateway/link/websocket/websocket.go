@@ -4,19 +4,14 @@
 package websocket
 
 import (
-	"errors"
-	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
 
-	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 
 	"github.com/runnelhq/runnel/services/gateway/link"
@@ -32,8 +27,10 @@ type Config struct {
 	MaxMessageBytes, MaxFirstBytes int
 	// OriginAllowed decides whether pages of other hosts may connect.
 	OriginAllowed func(*http.Request) bool
-	Outboxes      *outbox.Shared
-	Metrics       *metrics.Metrics
+	// Strangers is the memory for messages of clients that are not connected yet.
+	Strangers *Budget
+	Outboxes  *outbox.Shared
+	Metrics   *metrics.Metrics
 }
 
 // Transport accepts WebSockets. Make it with New, and call WaitForReaders at the end.
@@ -83,13 +80,15 @@ func (t *Transport) Accept(w http.ResponseWriter, r *http.Request, remote string
 		http.Error(w, "name the WebSocket subprotocol "+strings.Join(frame.Subprotocols(), " or "), http.StatusBadRequest)
 		return nil
 	}
-	ws, err := upgrader.Upgrade(w, r, nil)
+	hijacker := &hijacker{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(hijacker, r, nil)
 	if err != nil { // Upgrade has answered the request
 		t.cfg.Metrics.Rejects[metrics.RejectHandshake].Inc()
 		return nil
 	}
+	hijacker.input.upgraded = true
 	codec, _ := frame.CodecFor(ws.Subprotocol())
-	l := &Link{transport: t, ws: ws, socket: socket{Conn: ws.NetConn()}, encoding: wire.WebSocket(codec), remote: remote}
+	l := &Link{transport: t, ws: ws, input: hijacker.input, socket: socket{Conn: hijacker.input.Conn}, encoding: wire.WebSocket(codec), remote: remote}
 	l.socket.init()
 	l.Init(t.cfg.Outboxes, &l.socket, number)
 	return l
@@ -101,9 +100,11 @@ type Link struct {
 
 	transport *Transport
 	ws        *websocket.Conn // used for reading only
+	input     *input          // below ws
 	socket    socket
 	encoding  wire.Encoding
 	remote    string
+	lingering bool // being closed, and reading has a last budget; the reader's own
 }
 
 // Describe implements link.Link.
@@ -125,6 +126,10 @@ func (l *Link) Serve(receiver link.Receiver) {
 		}
 		return nil
 	})
+	l.ws.SetPongHandler(func(string) error {
+		receiver.AllowControl() // nobody asked for it, but it counts
+		return nil
+	})
 	l.ws.SetCloseHandler(func(int, string) error { return nil })
 	for !receiver.Opened() {
 		if !l.readMessage(receiver) {
@@ -144,137 +149,4 @@ func (l *Link) Serve(receiver link.Receiver) {
 func (l *Link) end(receiver link.Receiver) {
 	defer l.transport.readers.Done()
 	receiver.Ended(l.End())
-}
-
-// readMessage reads one message and passes it on. It returns false if no more messages will come.
-func (l *Link) readMessage(receiver link.Receiver) bool {
-	kind, reader, err := l.ws.NextReader()
-	if err != nil {
-		l.readFailed(err)
-		return false
-	}
-	if kind != l.encoding.Codec().MessageType() {
-		l.Close(errcode.CloseProtocol, "wrong kind of WebSocket message for this subprotocol")
-		return true
-	}
-	buffers := l.transport.cfg.Outboxes.Buffers
-	buffer := buffers.Take()
-	defer buffers.Return(buffer)
-	data, err := readAll((*buffer)[:0], reader, l.maxMessage(receiver))
-	*buffer = data[:0]
-	switch {
-	case errors.Is(err, errTooLarge):
-		l.transport.cfg.Metrics.Limits[metrics.LimitFrameBytes].Inc()
-		l.Close(errcode.CloseTooLarge, "the message is above the limit")
-	case err != nil:
-		l.readFailed(err)
-		return false
-	case !l.Closing():
-		receiver.Receive(data)
-	}
-	return true
-}
-
-func (l *Link) maxMessage(receiver link.Receiver) int {
-	if !receiver.Opened() {
-		return l.transport.cfg.MaxFirstBytes
-	}
-	return l.transport.cfg.MaxMessageBytes
-}
-
-// readFailed notes why reading ended, unless the link was being closed anyway. A socket that ended without a close frame is lost.
-func (l *Link) readFailed(err error) {
-	if closed, ok := errors.AsType[*websocket.CloseError](err); ok && closed.Code != websocket.CloseAbnormalClosure {
-		l.Close(errcode.CloseCode(closed.Code), "")
-	}
-}
-
-var errTooLarge = errors.New("message too large")
-
-// readAll reads a message of at most limit bytes into buf. On errTooLarge the rest of the message is discarded.
-func readAll(buf []byte, r io.Reader, limit int) ([]byte, error) {
-	for {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		switch {
-		case len(buf) > limit:
-			_, err := io.CopyN(io.Discard, r, 1<<20) // bounded: the link is being closed
-			if err != nil && !errors.Is(err, io.EOF) {
-				return buf, err
-			}
-			return buf, errTooLarge
-		case errors.Is(err, io.EOF):
-			return buf, nil
-		case err != nil:
-			return buf, err
-		}
-	}
-}
-
-// socket is the connection below a WebSocket as an outbox writes to it.
-type socket struct {
-	net.Conn
-	try attempt
-}
-
-// init prepares non-blocking writes, if there is a plain socket below. With TLS the writer goroutine does all writing.
-func (s *socket) init() {
-	if sc, ok := s.Conn.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			s.try.init(raw)
-		}
-	}
-}
-
-// TryWrite implements outbox.Transport.
-func (s *socket) TryWrite(data []byte) (rest []byte, err error) { return s.try.write(data) }
-
-// WriteBuffers implements outbox.Transport.
-func (s *socket) WriteBuffers(buffers net.Buffers) error {
-	_, err := buffers.WriteTo(s.Conn)
-	return err
-}
-
-// Goodbye implements outbox.Transport: a close frame.
-func (s *socket) Goodbye(code errcode.CloseCode, reason string) []byte {
-	return wire.AppendWebSocketFrame(nil, websocket.CloseMessage, websocket.FormatCloseMessage(int(code), reason))
-}
-
-// attempt is one non-blocking write. It is kept in the link so that a write allocates nothing.
-type attempt struct {
-	raw  syscall.RawConn
-	run  func(fd uintptr) bool
-	data []byte
-	n    int
-	err  error
-}
-
-func (a *attempt) init(raw syscall.RawConn) {
-	a.raw = raw
-	a.run = func(fd uintptr) bool {
-		a.n, a.err = syscall.Write(int(fd), a.data)
-		return true // never wait here: the writer goroutine waits for a full socket
-	}
-}
-
-// write writes what the socket accepts at once and returns the rest.
-func (a *attempt) write(data []byte) (rest []byte, err error) {
-	if a.raw == nil {
-		return data, nil
-	}
-	a.data = data
-	err = a.raw.Write(a.run)
-	a.data = nil
-	switch {
-	case err != nil:
-		return data, err
-	case errors.Is(a.err, syscall.EAGAIN) || errors.Is(a.err, syscall.EINTR):
-		return data, nil
-	case a.err != nil:
-		return data, a.err
-	}
-	return data[a.n:], nil
 }

@@ -1,0 +1,27 @@
+package websocket
+
+import "sync/atomic"
+
+// Budget is memory that several messages share while they are being read. It is safe for use by several goroutines.
+type Budget struct {
+	max  int64
+	used atomic.Int64
+}
+
+// NewBudget returns a budget of so many bytes.
+func NewBudget(bytes int64) *Budget { return &Budget{max: bytes} }
+
+// Take takes bytes, which the caller returns. It returns false if there are not so many left.
+func (b *Budget) Take(bytes int64) bool {
+	if b.used.Add(bytes) > b.max {
+		b.used.Add(-bytes)
+		return false
+	}
+	return true
+}
+
+// Return gives bytes back.
+func (b *Budget) Return(bytes int64) { b.used.Add(-bytes) }
+
+// Used are the bytes that are taken.
+func (b *Budget) Used() int64 { return b.used.Load() }
