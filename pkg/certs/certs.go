@@ -8,10 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/runnelhq/runnel/pkg/watched"
 )
 
 // Config names the certificate files of one side of mutual TLS. Without any there is no TLS.
@@ -54,20 +55,12 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// recheck is the shortest interval at which the files are checked.
-const recheck = time.Second
-
-// Bundle is the content of the files. It is safe for concurrent use.
+// Bundle is what the files hold. It is safe for concurrent use.
 type Bundle struct {
 	cfg    Config
 	log    *slog.Logger
 	expiry *prometheus.Desc
-
-	mu      sync.Mutex
-	content content
-	seen    []os.FileInfo // state of the files from which content was read
-	failed  []os.FileInfo // state of the files for which an error was logged
-	checked time.Time
+	files  *watched.Files[content]
 }
 
 // content is what was read together.
@@ -87,14 +80,17 @@ func Load(cfg Config, options Options) (*Bundle, error) {
 		expiry: prometheus.NewDesc("runnel_tls_certificate_expiry_seconds",
 			"When the certificate in use expires, as Unix time.", nil, prometheus.Labels{"use": options.Use}),
 	}
-	seen, err := b.look()
+	files, err := watched.Load(watched.Config[content]{
+		Paths: slices.DeleteFunc([]string{cfg.CertFile, cfg.KeyFile, cfg.CAFile}, func(path string) bool { return path == "" }),
+		Read:  b.read, Accept: content.early, Replaced: b.replaced,
+		Refused: func(err error) {
+			b.log.Error("new certificate files cannot be used; those before stay in force", "error", err)
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
-	if b.content, err = b.read(); err != nil {
-		return nil, err
-	}
-	b.seen, b.checked = seen, time.Now()
+	b.files = files
 	if cfg.CertFile == "" {
 		return b, nil
 	}
@@ -146,65 +142,14 @@ func certificates(c content) []tls.Certificate {
 	return []tls.Certificate{*c.certificate}
 }
 
-// current checks the files if that is due, and returns the content in force.
-func (b *Bundle) current() content {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := time.Now()
-	if now.Sub(b.checked) < recheck {
-		return b.content
-	}
-	b.checked = now
-	files, err := b.look() // taken before reading, so that a concurrent write counts as a change the next time
-	if err == nil && same(files, b.seen) {
-		return b.content
-	}
-	var next content
-	if err == nil {
-		next, err = b.read()
-	}
-	if err == nil {
-		err = next.early()
-	}
-	if err != nil {
-		// Tried again every time, because files are often replaced one after another; the error is logged once.
-		if b.failed == nil || !same(files, b.failed) {
-			b.failed = slices.Clone(files)
-			b.log.Error("the new certificate files cannot be used; the previous ones stay in force", "error", err)
-		}
-		return b.content
-	}
-	b.content, b.seen, b.failed = next, files, nil
-	if c := next.certificate; c != nil {
-		b.log.Info("certificate files were read again", "expires", c.Leaf.NotAfter)
-	} else {
-		b.log.Info("certificate files were read again")
-	}
-	return b.content
-}
+func (b *Bundle) current() content { return b.files.Current() }
 
-// look returns the state of the files, with an empty entry for each that does not exist. Links are followed, because
-// Kubernetes replaces a secret by moving a link.
-func (b *Bundle) look() (files []os.FileInfo, err error) {
-	files = make([]os.FileInfo, 0, 3)
-	for _, path := range []string{b.cfg.CertFile, b.cfg.KeyFile, b.cfg.CAFile} {
-		if path == "" {
-			continue
-		}
-		info, failed := os.Stat(path)
-		err = errors.Join(err, failed)
-		files = append(files, info)
+func (b *Bundle) replaced(c content) {
+	log := b.log
+	if c.certificate != nil {
+		log = log.With("expires", c.certificate.Leaf.NotAfter)
 	}
-	return files, err
-}
-
-func same(a, b []os.FileInfo) bool {
-	return slices.EqualFunc(a, b, func(x, y os.FileInfo) bool {
-		if x == nil || y == nil {
-			return x == nil && y == nil
-		}
-		return os.SameFile(x, y) && x.Size() == y.Size() && x.ModTime().Equal(y.ModTime())
-	})
+	log.Info("certificate files were read again")
 }
 
 func (b *Bundle) read() (c content, err error) {
