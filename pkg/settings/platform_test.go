@@ -37,6 +37,7 @@ func TestSharedSettings(t *testing.T) {
 admin:
     listen: 127.0.0.1:9090
     token: ""
+    token-file: ""
     pprof: true
     max-sockets: 0
     request-timeout: 15s
@@ -54,6 +55,9 @@ history:
         handshake-timeout: 5s
 auth:
     hmac-secret: ""
+    hmac-secret-file: ""
+    hmac-secret-previous: ""
+    hmac-secret-previous-file: ""
     public-key-files: []
     jwks-file: ""
     jwks-url: ""
@@ -64,5 +68,13 @@ auth:
     issuer: ""
     leeway: 30s
     allow-no-expiry: false
+    max-lifetime: 0s
+    token-types:
+        - JWT
+        - at+jwt
+        - none
+    user-claim: sub
+    device-claim: ""
+    name-claim: ""
 `, out.String())
 }

@@ -17,6 +17,9 @@
 // from the settings file, never from a flag, which every user of the machine could read. --print-config, which prints the
 // settings in force as YAML, masks secrets, and passwords and tokens in URLs.
 //
+// The file of a secret is read once, unless the struct also has a field of the same name with File behind it that is tagged
+// secretfile:"". That field receives the path, and the program reads the file, again when it changes: see package watched.
+//
 // The package never looks at what settings mean; it keeps no state outside the parser it makes.
 package settings
 
@@ -40,6 +43,8 @@ const (
 	printConfigFlag = "print-config"
 	helpFlag        = "help"
 	secretTag       = "secret"
+	secretFileTag   = "secretfile"
+	fileSuffix      = "-file"
 )
 
 // builtin are the flags that every program has besides its own.

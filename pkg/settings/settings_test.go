@@ -179,6 +179,37 @@ func TestSecrets(t *testing.T) {
 	})
 }
 
+// A secret whose file the program reads itself: settings pass on the path.
+func TestSecretFilesThatAreReadAgain(t *testing.T) {
+	type config struct {
+		Auth struct {
+			Secret     string `secret:""`
+			SecretFile string `secretfile:""`
+		} `embed:"" prefix:"auth."`
+	}
+	parse := func(args ...string) (config, error) {
+		var cli config
+		parser, err := settings.New("app", "", &cli)
+		require.NoError(t, err)
+		_, err = parser.Parse(args)
+		return cli, err
+	}
+	inline := file(t, "auth: {secret: from-settings}")
+	t.Setenv("RUNNEL_AUTH_SECRET_FILE", "/run/secrets/auth")
+	for _, args := range [][]string{nil, {"--config", inline}} {
+		cli, err := parse(args...)
+		require.NoError(t, err)
+		require.Equal(t, "/run/secrets/auth", cli.Auth.SecretFile)
+		require.Empty(t, cli.Auth.Secret)
+	}
+	cli, err := parse("--auth.secret-file=/elsewhere")
+	require.NoError(t, err)
+	require.Equal(t, "/elsewhere", cli.Auth.SecretFile, "a path is no secret")
+	t.Setenv("RUNNEL_AUTH_SECRET", "s3cret")
+	_, err = parse()
+	require.ErrorContains(t, err, "RUNNEL_AUTH_SECRET and RUNNEL_AUTH_SECRET_FILE are both set")
+}
+
 func TestPrintConfig(t *testing.T) {
 	t.Setenv("RUNNEL_AUTH_SECRET", "s3cret")
 	t.Setenv("NATS_URL", "nats://user:pa55@broker:4222")

@@ -1,23 +1,22 @@
 package settings
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"reflect"
 	"strings"
 
 	"github.com/alecthomas/kong"
-)
 
-// maxSecretBytes is far above any secret and keeps a wrong path, to a device or a log, from being read whole.
-const maxSecretBytes = 64 << 10
+	"github.com/runnelhq/runnel/pkg/watched"
+)
 
 // sources is kong's resolver: it answers for every flag that was not given on the command line.
 type sources struct {
 	config *kong.Flag            // the flag that names the settings file
 	flags  map[string]*kong.Flag // what a settings file may contain, by key
+
+	secretFiles map[string]bool // the flags that name the file of a secret
 
 	loadedFor *kong.Context // the parse that file belongs to
 	path      string
@@ -29,7 +28,15 @@ func (s *sources) Validate(*kong.Application) error { return nil }
 
 // prepare names the environment variables, groups the flags for the help and checks that no two settings collide.
 func (s *sources) prepare(parser *kong.Kong) error {
-	s.flags = map[string]*kong.Flag{}
+	s.flags, s.secretFiles = map[string]*kong.Flag{}, map[string]bool{}
+	if err := kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
+		if flag, ok := node.(*kong.Flag); ok && flag.Tag.Has(secretFileTag) {
+			s.secretFiles[flag.Name] = true
+		}
+		return next(nil)
+	}); err != nil {
+		return fmt.Errorf("list the settings: %w", err)
+	}
 	owner := map[string]string{} // environment variable → flag
 	claim := func(env, flag string) error {
 		if other, taken := owner[env]; taken && other != flag {
@@ -57,8 +64,10 @@ func (s *sources) prepare(parser *kong.Kong) error {
 			if !isString(flag) {
 				return fmt.Errorf("--%s: a secret must be a string", flag.Name)
 			}
-			if err := claim(env+"_FILE", flag.Name); err != nil {
-				return err
+			if !s.readsItself(flag) {
+				if err := claim(env+"_FILE", flag.Name); err != nil {
+					return err
+				}
 			}
 			flag.Hidden = true // printHelp lists it among the secrets
 		}
@@ -71,6 +80,10 @@ func (s *sources) prepare(parser *kong.Kong) error {
 		return next(nil)
 	})
 }
+
+// readsItself reports whether the program reads the file of a secret itself, so that it can read it again when it changes: a
+// setting of its own has the path, which is what <ENVIRONMENT VARIABLE>_FILE sets.
+func (s *sources) readsItself(secret *kong.Flag) bool { return s.secretFiles[secret.Name+fileSuffix] }
 
 // envName is RUNNEL_GATEWAY_MAX_CONNECTIONS for gateway.max-connections.
 func envName(flag string) string {
@@ -102,10 +115,13 @@ func (s *sources) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, 
 	if flag.Tag.Has(secretTag) {
 		fileEnv := flag.Envs[0] + "_FILE"
 		if path, ok := os.LookupEnv(fileEnv); ok {
-			if env != "" {
+			switch {
+			case env != "":
 				return nil, fmt.Errorf("%s and %s are both set; set one", env, fileEnv)
+			case s.readsItself(flag):
+				return nil, nil
 			}
-			secret, err := readSecret(path)
+			secret, err := watched.ReadSecret(path)
 			if err != nil {
 				return nil, fmt.Errorf("reading the file named by %s: %w", fileEnv, err)
 			}
@@ -138,21 +154,4 @@ func firstSet(envs []string) string {
 		}
 	}
 	return ""
-}
-
-// readSecret reads a mounted secret. Editors and `echo` end files with a line break that is no part of the secret.
-func readSecret(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxSecretBytes+1))
-	if err != nil {
-		return "", err
-	}
-	if len(data) > maxSecretBytes {
-		return "", errors.New(path + " is too large for a secret")
-	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), nil
 }

@@ -42,6 +42,8 @@ type AdminConfig struct {
 	// probes ask (/livez, /readyz, /healthz) is open to everybody. Required unless Listen is loopback; where it is set, it
 	// holds on loopback as well.
 	Token string `help:"Token that callers of the admin server must send, at least 16 characters. Required on a non-loopback address." secret:""`
+	// TokenFile holds the token instead.
+	TokenFile string `help:"File that holds the admin token. Read again when it changes." secretfile:"" placeholder:"FILE"`
 	// Pprof serves Go's profiles under /debug/pprof/. Defaults to true: when a service is in trouble is no time to restart
 	// it, and who can ask has the token or is on the machine.
 	Pprof bool `help:"Serve Go profiles under /debug/pprof/." default:"true" negatable:""`
@@ -51,8 +53,6 @@ type AdminConfig struct {
 	RequestTimeout time.Duration `help:"Time for a client to send a request to the admin server, and to read the answer. Profiles have the time that they take in addition." default:"15s"`
 }
 
-// minToken is the shortest token that is accepted: shorter ones are guessed.
-const minToken = 16
 
 // Admin is the HTTP server for operators:
 //
@@ -83,10 +83,11 @@ type Admin struct {
 // NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
 // are what readiness depends on, by name.
 func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, error) {
-	if cfg.Token != "" && len(cfg.Token) < minToken {
-		return nil, fmt.Errorf("admin server: the token has %d characters; at least %d are needed", len(cfg.Token), minToken)
+	guard, err := newGuard(cfg, t.Log)
+	if err != nil {
+		return nil, err
 	}
-	a := &Admin{mux: http.NewServeMux(), guard: newGuard(cfg.Token), checks: checks, running: context.Background(), states: map[string]state{}}
+	a := &Admin{mux: http.NewServeMux(), guard: guard, checks: checks, running: context.Background(), states: map[string]state{}}
 	errorLog := slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)
 	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
@@ -120,7 +121,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if err != nil {
 		return nil, fmt.Errorf("admin server (--admin.listen): %w", err)
 	}
-	if cfg.Token == "" && !isLoopback(listener.Addr()) {
+	if guard.token == nil && !isLoopback(listener.Addr()) {
 		_ = listener.Close()
 		return nil, fmt.Errorf("admin server: %s can be reached from other machines, and there is no token; set RUNNEL_ADMIN_TOKEN or RUNNEL_ADMIN_TOKEN_FILE, or listen on 127.0.0.1", cfg.Listen)
 	}

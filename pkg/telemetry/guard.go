@@ -3,31 +3,67 @@ package telemetry
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 
 	"github.com/runnelhq/runnel/pkg/listen"
+	"github.com/runnelhq/runnel/pkg/watched"
 )
 
 // guard tells operators from others. Without a token the server listens on loopback only, and operators are all who reach it
 // directly, under a name that only this machine has.
 type guard struct {
-	token bool
-	want  [sha256.Size]byte
+	token *watched.Files[string] // nil without one
 }
 
-func newGuard(token string) guard {
-	return guard{token: token != "", want: sha256.Sum256([]byte(token))}
+// minToken is the shortest token that is accepted: shorter ones are guessed.
+const minToken = 16
+
+// newGuard reads the token of the configuration. The file of a token is read again when it changes.
+func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
+	if cfg.Token == "" && cfg.TokenFile == "" {
+		return guard{}, nil
+	}
+	if cfg.Token != "" && cfg.TokenFile != "" {
+		return guard{}, errors.New("admin server: the token and a file for it are both set; set one")
+	}
+	var paths []string
+	if cfg.TokenFile != "" {
+		paths = append(paths, cfg.TokenFile)
+	}
+	token, err := watched.Load(watched.Config[string]{
+		Paths: paths,
+		Read: func() (token string, err error) {
+			if token = cfg.Token; cfg.TokenFile != "" {
+				token, err = watched.ReadSecret(cfg.TokenFile)
+			}
+			if err == nil && len(token) < minToken {
+				err = fmt.Errorf("the token has %d characters; at least %d are needed", len(token), minToken)
+			}
+			return token, err
+		},
+		Replaced: func(string) { log.Info("the admin token was read again") },
+		Refused: func(err error) {
+			log.Error("the new admin token cannot be used; the one before stays in force", "error", err)
+		},
+	})
+	if err != nil {
+		return guard{}, fmt.Errorf("admin server: %w", err)
+	}
+	return guard{token: token}, nil
 }
 
 // lets reports whether a request is an operator's.
 func (g guard) lets(r *http.Request) bool {
-	if !g.token {
+	if g.token == nil {
 		return isForOwnName(r) && !isForwarded(r)
 	}
-	shown := sha256.Sum256([]byte(shownToken(r))) // hashed, so that comparing takes the same time for any length
-	return subtle.ConstantTimeCompare(shown[:], g.want[:]) == 1
+	shown, want := sha256.Sum256([]byte(shownToken(r))), sha256.Sum256([]byte(g.token.Current()))
+	return subtle.ConstantTimeCompare(shown[:], want[:]) == 1 // of hashes, so that comparing takes the same time for any length
 }
 
 // before lets only operators' requests through.
@@ -38,7 +74,7 @@ func (g guard) before(next http.Handler) http.Handler {
 			if listen.Authenticated(r.Context()) { // if not, its connection is closed already
 				next.ServeHTTP(w, r)
 			}
-		case g.token:
+		case g.token != nil:
 			w.Header().Set("WWW-Authenticate", `Basic realm="the admin token is the password", charset="UTF-8"`)
 			refuseToken.write(w)
 		case !isForOwnName(r):
