@@ -3,7 +3,6 @@ package conversation
 import (
 	"crypto/sha256"
 	"encoding/base32"
-	"fmt"
 	"hash/fnv"
 	"strings"
 
@@ -76,23 +75,6 @@ func Before(id string) string {
 	}
 	digits[0]--
 	return string(digits)
-}
-
-// UserRule is the text of ValidUser's rule, for errors.
-var UserRule = fmt.Sprintf("must be 1 to %d characters A-Z a-z 0-9 _ -", protocol.MaxIDBytes)
-
-// ValidUser reports whether s can be a user or device id: 1 to 64 characters A-Z a-z 0-9 _ -.
-func ValidUser(s string) bool {
-	if len(s) == 0 || len(s) > protocol.MaxIDBytes {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
 }
 
 // ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). Every part accepts all of

@@ -53,7 +53,6 @@ type AdminConfig struct {
 	RequestTimeout time.Duration `help:"Time for a client to send a request to the admin server, and to read the answer. Profiles have the time that they take in addition." default:"15s"`
 }
 
-
 // Admin is the HTTP server for operators:
 //
 //	/metrics           metrics in Prometheus or OpenMetrics form

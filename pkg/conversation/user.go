@@ -1,0 +1,138 @@
+package conversation
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/runnelhq/runnel/pkg/protocol"
+)
+
+// User ids. A plain id consists of the characters A-Z a-z 0-9 _ -. Issuers of tokens also use others: e-mail addresses, URLs,
+// DIDs, auth0|x. MapUser gives each of those an id of its own: every byte that is not a plain character is written as ~ and two
+// hex digits in upper case. auth0|x becomes auth0~7Cx. No plain id has a ~, so plain ids stay as they are and no two users get
+// the same id. OriginalUser maps back.
+
+const (
+	escape    = '~'
+	hexDigits = "0123456789ABCDEF"
+)
+
+// UserRule is the rule of ValidUser, for errors.
+var UserRule = fmt.Sprintf("must be 1 to %d characters A-Z a-z 0-9 _ -, with ~ and two hex digits (0-9 A-F) for each other byte", protocol.MaxIDBytes)
+
+// Reasons why a text cannot be mapped to a user id, for errors.Is. Their texts do not quote it.
+var (
+	ErrUserEmpty       = errors.New("is empty")
+	ErrUserUnprintable = errors.New("has characters that cannot be printed")
+	ErrUserTooLong     = fmt.Errorf("is too long for a user id: %d characters at most, and each other than A-Z a-z 0-9 _ - counts three for each of its bytes", protocol.MaxIDBytes)
+)
+
+// ValidUser reports whether s can be a user or device id: 1 to 64 characters, a plain id or the mapped form of another text.
+func ValidUser(s string) bool {
+	if len(s) == 0 || len(s) > protocol.MaxIDBytes {
+		return false
+	}
+	for i := range len(s) {
+		if !isPlain(s[i]) {
+			_, mapped := unmap(s)
+			return mapped
+		}
+	}
+	return true
+}
+
+// isPlain reports whether a character stands for itself in a user id.
+func isPlain(c byte) bool {
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-'
+}
+
+// MapUser returns the user id for the name that an issuer gives a user: the name itself if it is a plain id. Different names
+// get different ids. An error is one of ErrUserEmpty, ErrUserUnprintable and ErrUserTooLong.
+func MapUser(name string) (string, error) {
+	if name == "" {
+		return "", ErrUserEmpty
+	}
+	if !printable(name) {
+		return "", ErrUserUnprintable
+	}
+	size := len(name)
+	for i := range len(name) {
+		if !isPlain(name[i]) {
+			size += 2
+		}
+	}
+	switch {
+	case size > protocol.MaxIDBytes:
+		return "", ErrUserTooLong
+	case size == len(name):
+		return name, nil
+	}
+	id := make([]byte, 0, size)
+	for i := range len(name) {
+		if c := name[i]; isPlain(c) {
+			id = append(id, c)
+		} else {
+			id = append(id, escape, hexDigits[c>>4], hexDigits[c&15])
+		}
+	}
+	return string(id), nil
+}
+
+// ParseUser returns the user id that a person means who types a name: a user id, plain or mapped, or the name that the issuer
+// gives the user.
+func ParseUser(typed string) (string, error) {
+	if ValidUser(typed) {
+		return typed, nil
+	}
+	return MapUser(typed)
+}
+
+// OriginalUser returns the name that a user id was mapped from: the id itself if it is plain, and if it is not a valid id. It is
+// for showing: apart from plain ids it may hold any printable character.
+func OriginalUser(id string) string {
+	if len(id) <= protocol.MaxIDBytes && strings.IndexByte(id, escape) >= 0 {
+		if name, mapped := unmap(id); mapped {
+			return name
+		}
+	}
+	return id
+}
+
+// unmap returns the name that was mapped to an id; false if none was.
+func unmap(id string) (string, bool) {
+	name, escaped := make([]byte, 0, len(id)), false
+	for i := 0; i < len(id); i++ {
+		c := id[i]
+		switch {
+		case isPlain(c):
+		case c != escape || i+2 >= len(id):
+			return "", false
+		default:
+			high, low := strings.IndexByte(hexDigits, id[i+1]), strings.IndexByte(hexDigits, id[i+2])
+			if high < 0 || low < 0 || isPlain(byte(high<<4|low)) {
+				return "", false // not what MapUser writes
+			}
+			c, escaped = byte(high<<4|low), true
+			i += 2
+		}
+		name = append(name, c)
+	}
+	return string(name), escaped && printable(string(name))
+}
+
+// printable reports whether a text is UTF-8 without control characters, and without characters that cannot be seen or that
+// change the direction of others.
+func printable(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,113 @@
+package conversation_test
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/protocol"
+)
+
+func TestIDsOfRealIssuers(t *testing.T) {
+	for name, want := range map[string]string{
+		"ann":                                    "ann",
+		"X_y-9":                                  "X_y-9",
+		strings.Repeat("a", protocol.MaxIDBytes): strings.Repeat("a", protocol.MaxIDBytes),
+		"auth0|507f1f77bcf86cd799439011":         "auth0~7C507f1f77bcf86cd799439011",
+		"ann@example.com":                        "ann~40example~2Ecom",
+		"did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK": "did~3Akey~3Az6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK",
+		"https://idp.example.com/u/7":                              "https~3A~2F~2Fidp~2Eexample~2Ecom~2Fu~2F7",
+		"a~b":                                                      "a~7Eb",
+		"auth0~7Cx":                                                "auth0~7E7Cx",
+		"$server":                                                  "~24server",
+		"Ünal":                                                     "~C3~9Cnal",
+		"a b":                                                      "a~20b",
+	} {
+		id, err := conversation.MapUser(name)
+		require.NoError(t, err, name)
+		require.Equal(t, want, id)
+		require.True(t, conversation.ValidUser(id), id)
+		require.Equal(t, name, conversation.OriginalUser(id))
+	}
+	for name, want := range map[string]error{
+		"":                      conversation.ErrUserEmpty,
+		"ann\n":                 conversation.ErrUserUnprintable,
+		"a\x00b":                conversation.ErrUserUnprintable,
+		"a\xffb":                conversation.ErrUserUnprintable,
+		"a\u202eb":              conversation.ErrUserUnprintable,
+		"a\u200bb":              conversation.ErrUserUnprintable,
+		strings.Repeat("a", 65): conversation.ErrUserTooLong,
+		strings.Repeat("@", 22): conversation.ErrUserTooLong,
+	} {
+		_, err := conversation.MapUser(name)
+		require.ErrorIs(t, err, want, "%q", name)
+	}
+	for _, id := range []string{
+		"~", "a~", "a~7", "~7c", "~7C~", "~61", "~5F", "~2D", "~G0", "a|b", "a b", "~0A", "~FF", "~C3", "~E2~80~AE", "$server",
+		strings.Repeat("a", 62) + "~7C",
+	} {
+		require.False(t, conversation.ValidUser(id), "%q: not what any name is mapped to", id)
+		require.Equal(t, id, conversation.OriginalUser(id))
+	}
+}
+
+func TestWhatAPersonTypes(t *testing.T) {
+	for typed, want := range map[string]string{"ann": "ann", "auth0|x": "auth0~7Cx", "auth0~7Cx": "auth0~7Cx", "a~b": "a~7Eb"} {
+		id, err := conversation.ParseUser(typed)
+		require.NoError(t, err)
+		require.Equal(t, want, id)
+	}
+	_, err := conversation.ParseUser("a\tb")
+	require.ErrorIs(t, err, conversation.ErrUserUnprintable)
+}
+
+// TestMappingIsReversible tries random names, most of them made of what the mapping itself uses: each maps back to itself, no two
+// share an id, and every valid id is the id of exactly one name.
+func TestMappingIsReversible(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	alphabet := []string{"a", "Z", "0", "9", "7", "C", "E", "_", "-", "~", "~7C", "~7E", "|", "@", ".", " ", "é", "\u6f22", "\u202e", "\xff"}
+	names := map[string]string{} // by id
+	for range 200_000 {
+		var text strings.Builder
+		for range random.IntN(8) {
+			text.WriteString(alphabet[random.IntN(len(alphabet))])
+		}
+		name := text.String()
+		plain := !strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune("aZ097CE_-", r) })
+		if id, err := conversation.MapUser(name); err == nil {
+			require.True(t, conversation.ValidUser(id), "%q → %q", name, id)
+			require.Equal(t, name, conversation.OriginalUser(id))
+			require.Equal(t, plain, id == name, "%q → %q: plain ids stay, and only they", name, id)
+			if other, taken := names[id]; taken {
+				require.Equal(t, other, name, "%q has two names", id)
+			}
+			names[id] = name
+		}
+		if conversation.ValidUser(name) { // the text as an id
+			mapped, err := conversation.MapUser(conversation.OriginalUser(name))
+			require.NoError(t, err)
+			require.Equal(t, name, mapped, "the only id of its name")
+		}
+	}
+	require.Greater(t, len(names), 1000)
+}
+
+func FuzzMapUser(f *testing.F) {
+	for _, seed := range []string{"ann", "auth0|x", "a~7Cb", "~7E7C", "\xff", "é"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if id, err := conversation.MapUser(text); err == nil {
+			require.True(t, conversation.ValidUser(id))
+			require.Equal(t, text, conversation.OriginalUser(id))
+		}
+		if conversation.ValidUser(text) {
+			id, err := conversation.MapUser(conversation.OriginalUser(text))
+			require.NoError(t, err)
+			require.Equal(t, text, id)
+		}
+	})
+}
