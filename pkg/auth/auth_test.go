@@ -167,7 +167,7 @@ func TestClaims(t *testing.T) {
 		"no issuer":                   {with("iss", nil), auth.ErrIssuer},
 		"no subject":                  {with("sub", nil), auth.ErrSubject},
 		"empty subject":               {with("sub", ""), auth.ErrSubject},
-		"subject for a wildcard":      {with("sub", "a.*.>"), auth.ErrSubject},
+		"subject of another alphabet": {with("sub", "auth0|x"), nil},
 		"subject with a line break":   {with("sub", "ann\n"), auth.ErrSubject},
 		"long subject":                {with("sub", strings.Repeat("a", 65)), auth.ErrSubject},
 		"subject as a number":         {with("sub", 5), auth.ErrMalformed},
@@ -303,7 +303,7 @@ func TestMint(t *testing.T) {
 
 	_, err = auth.Mint([]byte("short"), "ann", time.Hour, now, "", "")
 	require.ErrorContains(t, err, "shorter than 32 bytes")
-	_, err = auth.Mint([]byte(secret), "a b", time.Hour, now, "", "")
+	_, err = auth.Mint([]byte(secret), "a\tb", time.Hour, now, "", "")
 	require.ErrorIs(t, err, auth.ErrSubject)
 	_, err = auth.Mint([]byte(secret), "ann", 0, now, "", "")
 	require.ErrorContains(t, err, "the minimum is one second")
@@ -316,7 +316,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(ec.sign(f, "k", good()))
 	f.Add(encode(`{"alg":"none"}`) + "." + encode(`{"sub":"ann"}`) + ".")
 	f.Add("..")
-	reasons := []error{auth.ErrMalformed, auth.ErrSignature, auth.ErrExpired, auth.ErrNotYetValid, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject}
+	reasons := []error{auth.ErrLifetime, auth.ErrType, auth.ErrMalformed, auth.ErrSignature, auth.ErrExpired, auth.ErrNotYetValid, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject}
 	f.Fuzz(func(t *testing.T, token string) {
 		claims, err := v.Verify(t.Context(), token)
 		if err == nil {

@@ -15,53 +15,72 @@ import (
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/runnelhq/runnel/pkg/watched"
 )
 
 const (
 	minRSABits, maxRSABits = 2048, 8192
-	// maxKeys limits the keys that are tried for a token that names none.
+	// maxKeys bounds what a token that names no key can be tried with.
 	maxKeys = 32
 )
 
-// algorithms are all algorithms with which a token may be signed; each key has one of them.
+// algorithms is everything a token may be signed with; each key takes one of them.
 var algorithms = []jose.SignatureAlgorithm{jose.HS256, jose.RS256, jose.ES256, jose.EdDSA}
 
-// key is a key and its algorithm.
+// key is a key and the one algorithm it is for.
 type key struct {
-	id        string // if empty, the key is tried for tokens with any key id
+	id        string // empty: for tokens whatever key they name
 	algorithm jose.SignatureAlgorithm
-	material  any // the form in which go-jose verifies
+	material  any // what go-jose verifies with
 }
 
-// takes reports whether a token with this header may have been signed by the key. A token without a key id may have been
+// takes reports whether a token with this header may have been signed by the key. A token that names no key may have been
 // signed by any.
 func (k key) takes(header jose.Header) bool {
 	return string(k.algorithm) == header.Algorithm && (k.id == "" || header.KeyID == "" || k.id == header.KeyID)
 }
 
-// verifyWith returns the signed payload, or nil, and whether the key that the token names was among those tried.
-func verifyWith(keys []key, signed *jose.JSONWebSignature) (payload []byte, named bool) {
+// verifyWith returns what was signed, or nil if none of the keys signed it.
+func verifyWith(keys []key, signed *jose.JSONWebSignature) []byte {
 	header := signed.Signatures[0].Protected
 	for _, k := range keys {
 		if !k.takes(header) {
 			continue
 		}
-		named = named || (k.id != "" && k.id == header.KeyID)
 		if payload, err := signed.Verify(k.material); err == nil && payload != nil {
-			return payload, named
+			return payload
 		}
 	}
-	return nil, named
+	return nil
 }
 
-// staticKeys reads the keys that do not change while the service runs.
-func staticKeys(cfg Config, log *slog.Logger) ([]key, error) {
-	var keys []key
-	if cfg.HMACSecret != "" {
-		if len(cfg.HMACSecret) < MinSecretBytes {
-			return nil, fmt.Errorf("the HMAC secret (RUNNEL_AUTH_HMAC_SECRET) is shorter than %d bytes", MinSecretBytes)
+// staticKeys reads the keys that come from the settings and from files, the latter again when they change.
+func staticKeys(cfg Config, log *slog.Logger) (*watched.Files[[]key], error) {
+	var paths []string
+	for _, path := range append([]string{cfg.HMACSecretFile, cfg.HMACSecretPreviousFile, cfg.JWKSFile}, cfg.PublicKeyFiles...) {
+		if path != "" {
+			paths = append(paths, path)
 		}
-		keys = append(keys, key{algorithm: jose.HS256, material: []byte(cfg.HMACSecret)})
+	}
+	files, err := watched.Load(watched.Config[[]key]{
+		Paths:    paths,
+		Read:     func() ([]key, error) { return readKeys(cfg, log) },
+		Replaced: func(keys []key) { log.Info("the key files were read again", "keys", len(keys)) },
+		Refused: func(err error) {
+			log.Error("new key files cannot be used; the keys before stay in force", "error", err)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading keys: %w", err)
+	}
+	return files, nil
+}
+
+func readKeys(cfg Config, log *slog.Logger) ([]key, error) {
+	keys, err := readSecrets(cfg)
+	if err != nil {
+		return nil, err
 	}
 	for _, path := range cfg.PublicKeyFiles {
 		data, err := os.ReadFile(path)
@@ -88,6 +107,31 @@ func staticKeys(cfg Config, log *slog.Logger) ([]key, error) {
 	return keys, nil
 }
 
+// readSecrets reads the HMAC secrets. The file of the previous one may be empty: that is how a rotation ends without a change
+// of settings.
+func readSecrets(cfg Config) (keys []key, err error) {
+	current, err := cfg.Secret()
+	if err != nil {
+		return nil, err
+	}
+	previous, err := secretOf(cfg.HMACSecretPrevious, cfg.HMACSecretPreviousFile)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.HasSecret() && len(current) < MinSecretBytes {
+		return nil, fmt.Errorf("the HMAC secret (RUNNEL_AUTH_HMAC_SECRET) is shorter than %d bytes", MinSecretBytes)
+	}
+	if previous != "" && len(previous) < MinSecretBytes {
+		return nil, fmt.Errorf("the previous HMAC secret (RUNNEL_AUTH_HMAC_SECRET_PREVIOUS) is shorter than %d bytes", MinSecretBytes)
+	}
+	for _, secret := range []string{current, previous} {
+		if secret != "" {
+			keys = append(keys, key{algorithm: jose.HS256, material: []byte(secret)})
+		}
+	}
+	return keys, nil
+}
+
 // parsePEM reads every public key in a PEM file.
 func parsePEM(data []byte) ([]key, error) {
 	var keys []key
@@ -97,7 +141,7 @@ func parsePEM(data []byte) ([]key, error) {
 			break
 		}
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			return nil, errors.New("contains a private key; only the issuer should have it")
+			return nil, errors.New("holds a private key; only the issuer should have that")
 		}
 		if block.Type != "PUBLIC KEY" {
 			return nil, fmt.Errorf("holds %q, not a PUBLIC KEY", block.Type)
@@ -124,24 +168,24 @@ func newKey(id string, public any) (key, error) {
 	switch public := public.(type) {
 	case *rsa.PublicKey:
 		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return key{}, fmt.Errorf("an RSA key of %d bits; %d to %d are accepted", bits, minRSABits, maxRSABits)
+			return key{}, fmt.Errorf("an RSA key of %d bits; %d to %d are taken", bits, minRSABits, maxRSABits)
 		}
 		k.algorithm = jose.RS256
 	case *ecdsa.PublicKey:
 		if public.Curve != elliptic.P256() {
-			return key{}, fmt.Errorf("an EC key on %s; only P-256 is accepted", public.Curve.Params().Name)
+			return key{}, fmt.Errorf("an EC key on %s; only P-256 is taken", public.Curve.Params().Name)
 		}
 		k.algorithm = jose.ES256
 	case ed25519.PublicKey:
 		k.algorithm = jose.EdDSA
 	default:
-		return key{}, fmt.Errorf("a %T, which is not a public key of RSA, EC or Ed25519", public)
+		return key{}, fmt.Errorf("a %T, which is no public key of RSA, EC or Ed25519", public)
 	}
 	return k, nil
 }
 
-// parseJWKS reads the usable keys of a JSON Web Key Set. A set may contain keys for other purposes, so a key that cannot be
-// used is skipped, with a debug line in the log; if none can be used, that is an error.
+// parseJWKS reads the usable keys of a JSON Web Key Set. Keys for other purposes stand in the same set, so one that cannot
+// be used is passed over, with a debug line in the log; none that can be used is an error.
 func parseJWKS(data []byte, log *slog.Logger) ([]key, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -150,13 +194,13 @@ func parseJWKS(data []byte, log *slog.Logger) ([]key, error) {
 		return nil, fmt.Errorf("not a JSON Web Key Set: %w", err)
 	}
 	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("holds %d keys; at most %d are accepted", len(set.Keys), maxKeys)
+		return nil, fmt.Errorf("holds %d keys; %d at most are taken", len(set.Keys), maxKeys)
 	}
 	var keys []key
 	for i, raw := range set.Keys {
 		k, err := parseJWK(raw)
 		if err != nil {
-			log.Debug("a key of the JWKS is skipped", "index", i, "kid", k.id, "reason", err)
+			log.Debug("a key of the JWKS is passed over", "index", i, "kid", k.id, "reason", err)
 			continue
 		}
 		keys = append(keys, k)
@@ -175,13 +219,13 @@ func parseJWK(raw []byte) (key, error) {
 	if jwk.Use != "" && jwk.Use != "sig" {
 		return key{id: jwk.KeyID}, errors.New("it is not for signatures")
 	}
-	k, err := newKey(jwk.KeyID, jwk.Key) // refuses private keys and secrets: once published, they are compromised
+	k, err := newKey(jwk.KeyID, jwk.Key) // refuses private keys and secrets: a published one is void
 	if err != nil {
 		return key{id: jwk.KeyID}, err
 	}
-	// RFC 9864 defines a separate name for EdDSA with Ed25519.
+	// RFC 9864 gives EdDSA with Ed25519 a name of its own.
 	if alg := jwk.Algorithm; alg != "" && alg != string(k.algorithm) && (alg != "Ed25519" || k.algorithm != jose.EdDSA) {
-		return k, errors.New("its algorithm is not accepted for keys of its type")
+		return k, errors.New("its algorithm is not taken for keys of its type")
 	}
 	return k, nil
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
@@ -40,22 +41,28 @@ func TestKeysThatAreRefused(t *testing.T) {
 	pair := newPair(t, jose.ES256)
 
 	for want, cfg := range map[string]auth.Config{
-		"no key for verifying tokens is configured": {},
-		"shorter than 32 bytes":                     {HMACSecret: "short"},
-		"leeway":                                    {HMACSecret: secret, Leeway: -1},
-		"reading a public key":                      {PublicKeyFiles: []string{"/nowhere"}},
-		"holds no PEM block":                        {PublicKeyFiles: []string{write(t, []byte("key"))}},
-		"contains a private key":                    {PublicKeyFiles: []string{block(t, "PRIVATE KEY", private, privateErr)}},
-		`holds "CERTIFICATE"`:                       {PublicKeyFiles: []string{block(t, "CERTIFICATE", private, nil)}},
-		"an RSA key of 1024 bits":                   {PublicKeyFiles: []string{block(t, "PUBLIC KEY", weakDER, weakErr)}},
-		"an EC key on P-384":                        {PublicKeyFiles: []string{block(t, "PUBLIC KEY", p384DER, p384Err)}},
-		"reading the JWKS file":                     {JWKSFile: "/nowhere"},
-		"not a JSON Web Key Set":                    {JWKSFile: write(t, []byte("[]"))},
-		"holds no key that can be used":             {JWKSFile: write(t, jwks(t))},
-		"holds 33 keys":                             {JWKSFile: write(t, jwks(t, make([]any, 33)...))},
-		"not an https URL":                          {JWKSURL: "ftp://issuer/keys"},
-		"has no TLS":                                {JWKSURL: "http://issuer/keys"},
-		"http://user:xxxxx@issuer has":              {JWKSURL: "http://user:password@issuer"},
+		"no key to verify tokens with":  {},
+		"shorter than 32 bytes":         {HMACSecret: "short"},
+		"leeway":                        {HMACSecret: secret, Leeway: -1},
+		"reading keys: stat /nowhere":   {PublicKeyFiles: []string{"/nowhere"}},
+		"holds no PEM block":            {PublicKeyFiles: []string{write(t, []byte("key"))}},
+		"holds a private key":           {PublicKeyFiles: []string{block(t, "PRIVATE KEY", private, privateErr)}},
+		`holds "CERTIFICATE"`:           {PublicKeyFiles: []string{block(t, "CERTIFICATE", private, nil)}},
+		"an RSA key of 1024 bits":       {PublicKeyFiles: []string{block(t, "PUBLIC KEY", weakDER, weakErr)}},
+		"an EC key on P-384":            {PublicKeyFiles: []string{block(t, "PUBLIC KEY", p384DER, p384Err)}},
+		"no such file":                  {JWKSFile: "/nowhere"},
+		"both set":                      {HMACSecret: secret, HMACSecretFile: "/nowhere"},
+		"previous HMAC secret and a":    {HMACSecret: secret, HMACSecretPrevious: secret, HMACSecretPreviousFile: "/nowhere"},
+		"but no current one":            {HMACSecretPrevious: secret},
+		"previous HMAC secret (RUNNEL":  {HMACSecret: secret, HMACSecretPrevious: "short"},
+		"exclude each other":            {HMACSecret: secret, AllowNoExpiry: true, MaxLifetime: time.Hour},
+		"lifetime -1ns is negative":     {HMACSecret: secret, MaxLifetime: -1},
+		"not a JSON Web Key Set":        {JWKSFile: write(t, []byte("[]"))},
+		"holds no key that can be used": {JWKSFile: write(t, jwks(t))},
+		"holds 33 keys":                 {JWKSFile: write(t, jwks(t, make([]any, 33)...))},
+		"no URL with https":             {JWKSURL: "ftp://issuer/keys"},
+		"has no TLS":                    {JWKSURL: "http://issuer/keys"},
+		"http://user:xxxxx@issuer has":  {JWKSURL: "http://user:password@issuer"},
 	} {
 		_, err := auth.New(cfg, auth.Options{})
 		require.ErrorContains(t, err, want)
@@ -68,7 +75,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 	newVerifier(t, auth.Config{PublicKeyFiles: []string{pair.pem(t)}})
 }
 
-// One set may contain keys for many purposes. Only those that verify signatures with an accepted algorithm are used.
+// One set holds keys for many purposes. Only those that verify signatures the right way count.
 func TestJWKSFile(t *testing.T) {
 	useful, encryption, private := newPair(t, jose.ES256), newPair(t, jose.ES256), newPair(t, jose.ES256)
 	wrongAlgorithm, second := newPair(t, jose.RS256), newPair(t, jose.ES256)

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -10,29 +11,48 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
-// Mint makes a token for development, valid from now for ttl, signed with HS256. Empty audience and issuer are left out.
-// Tokens for production come from the service that manages the users.
+// Mint makes a token for development, good from now for ttl, signed with HS256. Audience and issuer are left out when
+// empty. user is a user id or the name that it is mapped from. Tokens for production come from the service that knows the users.
 func Mint(secret []byte, user string, ttl time.Duration, now time.Time, audience, issuer string) (string, error) {
+	return Config{Audience: audience, Issuer: issuer}.Mint(secret, user, ttl, now)
+}
+
+// Mint makes a token as the function Mint does, with the claims that a verifier with this configuration asks for.
+func (c Config) Mint(secret []byte, user string, ttl time.Duration, now time.Time) (string, error) {
+	id, err := conversation.ParseUser(user)
 	switch {
 	case len(secret) < MinSecretBytes:
 		return "", fmt.Errorf("minting a token: the secret is shorter than %d bytes", MinSecretBytes)
-	case !conversation.ValidUser(user):
-		return "", fmt.Errorf("minting a token: %w", ErrSubject)
+	case err != nil:
+		return "", fmt.Errorf("minting a token: %w: it %w", ErrSubject, err)
 	case ttl < time.Second:
-		return "", fmt.Errorf("minting a token: it would be valid for %v; the minimum is one second", ttl)
+		return "", fmt.Errorf("minting a token: it would be good for %v; a second is the least", ttl)
+	case c.MaxLifetime > 0 && ttl > c.MaxLifetime:
+		return "", fmt.Errorf("minting a token: it would be good for %v, and --auth.max-lifetime is %v", ttl, c.MaxLifetime)
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: secret}, (&jose.SignerOptions{}).WithType("JWT"))
+	options := &jose.SignerOptions{}
+	if types := typesOf(c.TokenTypes); len(types) == 0 || slices.Contains(types, "jwt") {
+		options.WithType("JWT")
+	} else if types[0] != "" {
+		options.WithType(jose.ContentType(types[0]))
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: secret}, options)
 	if err != nil {
 		return "", fmt.Errorf("minting a token: %w", err)
 	}
+	name := conversation.OriginalUser(id)
 	claims := jwt.Claims{
-		Subject: user, Issuer: issuer,
+		Subject: name, Issuer: c.Issuer,
 		IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(ttl)),
 	}
-	if audience != "" {
-		claims.Audience = jwt.Audience{audience}
+	if c.Audience != "" {
+		claims.Audience = jwt.Audience{c.Audience}
 	}
-	token, err := jwt.Signed(signer).Claims(claims).Serialize()
+	builder := jwt.Signed(signer).Claims(claims)
+	if c.UserClaim != "" && c.UserClaim != "sub" {
+		builder = builder.Claims(map[string]any{c.UserClaim: name})
+	}
+	token, err := builder.Serialize()
 	if err != nil {
 		return "", fmt.Errorf("minting a token: %w", err)
 	}

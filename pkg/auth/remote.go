@@ -6,21 +6,32 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
-	// fetchTimeout is short because clients wait for the fetch after they have sent their first frame.
+	// fetchTimeout is short because clients wait for it with their first frame sent.
 	fetchTimeout = 5 * time.Second
 	maxJWKSBytes = 1 << 20
 )
 
-// remote holds the keys of a JWKS URL. They are fetched at most once per window, by one fetch at a time, which all callers
-// that need it wait for. If a fetch fails, the previous keys are kept.
+// fetchBurst is how many fetches tokens may cause in a row before they share one per window.
+const fetchBurst = 4
+
+// remote holds the keys of a JWKS URL. One fetch runs at a time, and all who need it wait for it; when it fails, the keys
+// that were there stay.
+//
+// A token that fits no known key is refused for good only after a fetch that began when the token was there already. Anybody
+// can make up such tokens, so the fetches that they cause are limited, per key id and in all; a token for which no fetch can
+// be made is refused for now (ErrKeysUnavailable). The limit in all cannot lock out anybody for long: every fetch brings all
+// keys.
 type remote struct {
 	url            string
 	client         *http.Client
@@ -31,13 +42,24 @@ type remote struct {
 	fetches sync.WaitGroup
 
 	mu      sync.Mutex
-	closed  bool               // closed: no further fetches
-	cancel  context.CancelFunc // ends the last fetch; nil before the first
+	closed  bool // no further fetches
 	keys    []key
-	fetched time.Time     // when keys were received; zero: never
-	tried   time.Time     // when the last fetch began; zero: never
-	err     error         // error of the last fetch
-	flight  chan struct{} // closed when the running fetch ends; nil when there is none
+	fetched time.Time // when the fetch that brought keys began; zero: never
+	tried   time.Time // when the last fetch began; zero: never
+	begun   uint64    // fetches so far
+	flight  *fetch    // the fetch under way; nil when there is none
+	failing bool      // the last fetch failed, and that was logged
+
+	budget *rate.Limiter        // of the fetches that tokens cause
+	asked  map[string]time.Time // when a token with this key id last caused a fetch; at most as many as budget allows in a window
+}
+
+// fetch is one fetch. The fields are written before done is closed.
+type fetch struct {
+	number uint64
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
 }
 
 func newRemote(cfg Config, opts Options) (*remote, error) {
@@ -51,6 +73,7 @@ func newRemote(cfg Config, opts Options) (*remote, error) {
 	if r.maxAge <= 0 {
 		r.maxAge = 10 * time.Minute
 	}
+	r.budget, r.asked = rate.NewLimiter(rate.Every(r.window), fetchBurst), map[string]time.Time{}
 	if r.client == nil {
 		r.client = &http.Client{
 			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
@@ -60,11 +83,11 @@ func newRemote(cfg Config, opts Options) (*remote, error) {
 	return r, nil
 }
 
-// checkURL refuses URLs with which others on the network could choose the keys.
+// checkURL refuses what would let others on the network choose the keys.
 func checkURL(raw string, allowHTTP bool) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return errors.New("the JWKS URL is not an https URL")
+		return errors.New("the JWKS URL is no URL with https")
 	}
 	if u.Scheme == "http" && !allowHTTP {
 		ip := net.ParseIP(u.Hostname())
@@ -75,72 +98,144 @@ func checkURL(raw string, allowHTTP bool) error {
 	return nil
 }
 
-// current returns the known keys. If they are too old it begins a fetch, and does not wait for it.
-func (r *remote) current(ctx context.Context) []key {
+// start fetches the keys for the first time, in the background.
+func (r *remote) start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.fetched.IsZero() && r.now().Sub(r.fetched) >= r.maxAge {
-		r.begin(ctx)
+	r.begin()
+}
+
+// ready waits for the first fetch, and makes another one unless the last was within the window.
+func (r *remote) ready(ctx context.Context) error {
+	r.mu.Lock()
+	if r.fetched.IsZero() && r.flight == nil && r.now().Sub(r.tried) >= r.window {
+		r.begin()
 	}
-	return r.keys
-}
-
-func (r *remote) loaded() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !r.fetched.IsZero()
-}
-
-// failing reports whether the last fetch failed.
-func (r *remote) failing() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.err != nil
-}
-
-// refresh waits for a fetch to end, its own or a running one, or for ctx. Within the window after the last fetch it does
-// nothing.
-func (r *remote) refresh(ctx context.Context) {
-	r.mu.Lock()
-	flight := r.begin(ctx)
+	loaded, flight := !r.fetched.IsZero(), r.flight
 	r.mu.Unlock()
-	if flight == nil {
-		return
+	switch {
+	case loaded:
+		return nil
+	case flight == nil:
+		return ErrKeysUnavailable
 	}
-	select {
-	case <-flight:
-	case <-ctx.Done():
+	if err := flight.wait(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 	}
+	return nil
 }
 
-// begin starts a fetch unless one is running, or began within the window, or the verifier is closed. It returns the channel
-// that is closed when the running fetch ends. The fetch serves all callers that wait, so it outlives ctx. r.mu is held.
-func (r *remote) begin(ctx context.Context) chan struct{} {
-	if r.flight != nil {
-		return r.flight
+// find looks for keys that fit a token: among the known ones, and if none does, among those that the issuer has now. kid is the
+// key id that the token names. worth says whether the token is worth a fetch, or why it is refused in any case.
+func (r *remote) find(ctx context.Context, kid string, fits func([]key) bool, worth func() error) error {
+	r.mu.Lock()
+	before := r.begun
+	if !r.fetched.IsZero() && r.now().Sub(r.fetched) >= r.maxAge && r.now().Sub(r.tried) >= r.window {
+		r.begin() // for later tokens; this one does not wait for it unless it has to
 	}
-	now := r.now()
-	if r.closed || (!r.tried.IsZero() && now.Sub(r.tried) < r.window) {
+	keys, flight := r.keys, r.flight
+	r.mu.Unlock()
+	if fits(keys) {
 		return nil
 	}
-	flight := make(chan struct{})
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fetchTimeout)
-	r.tried, r.flight, r.cancel = now, flight, cancel
+	if err := worth(); err != nil {
+		return err
+	}
+	for {
+		if flight == nil {
+			var err error
+			if flight, err = r.ask(kid); err != nil {
+				return err
+			}
+		}
+		if err := flight.wait(ctx); err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("fetching keys: %w", ctx.Err())
+			}
+			return ErrKeysUnavailable
+		}
+		number := flight.number
+		r.mu.Lock()
+		keys, flight = r.keys, r.flight
+		r.mu.Unlock()
+		switch {
+		case fits(keys):
+			return nil
+		case number > before:
+			return ErrSignature
+		}
+	}
+}
+
+// ask begins a fetch because of a token, or returns the one under way, unless that would be more fetches than allowed.
+func (r *remote) ask(kid string) (*fetch, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if r.flight != nil {
+		return r.flight, nil
+	}
+	if r.closed {
+		return nil, ErrKeysUnavailable
+	}
+	if asked, known := r.asked[kid]; (known && now.Sub(asked) < r.window) || !r.budget.AllowN(now, 1) {
+		return nil, fmt.Errorf("%w: no known key fits, and newer keys cannot be fetched yet", ErrKeysUnavailable)
+	}
+	maps.DeleteFunc(r.asked, func(_ string, asked time.Time) bool { return now.Sub(asked) >= r.window })
+	r.asked[kid] = now
+	return r.begin(), nil
+}
+
+// begin starts a fetch, which is for all who wait. r.mu is held; no fetch is under way. It returns an ended fetch if the
+// verifier is closed.
+func (r *remote) begin() *fetch {
+	r.begun++
+	flight := &fetch{number: r.begun, done: make(chan struct{})}
+	if r.closed {
+		flight.err = ErrKeysUnavailable
+		close(flight.done)
+		return flight
+	}
+	now := r.now()
+	ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+	flight.cancel = cancel
+	r.tried, r.flight = now, flight
 	r.fetches.Go(func() {
-		defer close(flight)
+		defer close(flight.done)
 		defer cancel()
 		keys, err := r.fetch(ctx)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.flight, r.err = nil, err
-		if err != nil && !r.closed {
-			r.log.WarnContext(ctx, "the JWKS cannot be fetched; the known keys are kept", "error", err)
-		}
+		r.flight, flight.err = nil, err
+		r.report(err)
 		if err == nil {
 			r.keys, r.fetched = keys, now
 		}
 	})
 	return flight
+}
+
+// report logs that fetches begin to fail, and that they succeed again. r.mu is held.
+func (r *remote) report(err error) {
+	switch {
+	case r.closed:
+	case err != nil && !r.failing:
+		r.failing = true
+		r.log.Warn("the JWKS cannot be fetched; the keys that are known stay", "keys", len(r.keys), "error", err)
+	case err == nil && r.failing:
+		r.failing = false
+		r.log.Info("the JWKS is fetched again")
+	}
+}
+
+// wait returns the fetch's error, or that of ctx.
+func (f *fetch) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (r *remote) fetch(ctx context.Context) ([]key, error) {
@@ -174,8 +269,8 @@ func (r *remote) fetch(ctx context.Context) ([]key, error) {
 func (r *remote) close() {
 	r.mu.Lock()
 	r.closed = true
-	if r.cancel != nil {
-		r.cancel()
+	if r.flight != nil {
+		r.flight.cancel()
 	}
 	r.mu.Unlock()
 	r.fetches.Wait()

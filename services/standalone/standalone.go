@@ -80,14 +80,14 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if s.lock, err = lockDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	if cfg.Auth.HMACSecret == "" && len(cfg.Auth.PublicKeyFiles) == 0 && cfg.Auth.JWKSFile == "" && cfg.Auth.JWKSURL == "" {
+	if !cfg.Auth.HasKeys() {
 		if s.secret, err = DevSecret(cfg.DataDir); err != nil {
 			return nil, err
 		}
 		cfg.Auth.HMACSecret = string(s.secret)
 		s.signIn = newSignIn(s.secret)
 	}
-	if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log}); err != nil {
+	if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log, Development: s.secret != nil}); err != nil {
 		return nil, fmt.Errorf("set up authentication: %w", err)
 	}
 	if s.nats, err = startNATS(cfg, tel.Log); err != nil {

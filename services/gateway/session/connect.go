@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.refuseToken(id, err)
 		return
 	}
-	s.device, s.client, s.accepted = request.GetDeviceId(), request.GetClient(), request.GetAccepted()
+	s.device, s.client, s.accepted = cmp.Or(claims.Device, request.GetDeviceId()), request.GetClient(), request.GetAccepted()
 	s.listener.User, s.listener.Receipts = claims.User, !request.GetNoReceipts()
 	if request.GetBodyBytes() {
 		s.listener.Events = s.listener.Answers.WithBodyBytes()
@@ -88,9 +89,9 @@ func (s *Session) hasRoom() bool {
 // refuseToken answers a connect whose token was not verified.
 func (s *Session) refuseToken(id uint64, err error) {
 	deps := &s.all.deps
-	if errors.Is(err, auth.ErrKeysUnavailable) {
+	if tokenMayPass(err) {
 		deps.Log.Warn("a client could not be authenticated", "connection", s.id, "error", err)
-		s.refuseUnavailable(id, "the keys for checking tokens are unavailable; reconnect")
+		s.refuseUnavailable(id, err.Error()+"; reconnect")
 		return
 	}
 	problem := tokenProblem(err)
@@ -143,11 +144,19 @@ func checkConnect(request *clientv1.Connect) (field, rule string) {
 	return "", ""
 }
 
+// tokenMayPass reports whether the same token may be accepted later: it cannot be checked now, or the clocks of its issuer and of
+// this gateway differ.
+func tokenMayPass(err error) bool {
+	return errors.Is(err, auth.ErrKeysUnavailable) || errors.Is(err, auth.ErrNotYetValid)
+}
+
 // tokenProblem describes what is wrong with a token, without quoting any part of it.
 func tokenProblem(err error) string {
-	for _, known := range []error{auth.ErrExpired, auth.ErrNotYetValid, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject, auth.ErrMalformed, auth.ErrSignature} {
+	for _, known := range []error{
+		auth.ErrExpired, auth.ErrAudience, auth.ErrIssuer, auth.ErrSubject, auth.ErrLifetime, auth.ErrType, auth.ErrMalformed, auth.ErrSignature,
+	} {
 		if errors.Is(err, known) {
-			return known.Error()
+			return err.Error()
 		}
 	}
 	return "the token could not be checked"

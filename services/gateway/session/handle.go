@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -106,12 +105,14 @@ func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
 	s.background(id, func(ctx context.Context) {
 		claims, err := s.all.deps.Verifier.Verify(ctx, r.GetToken())
 		switch {
-		case errors.Is(err, auth.ErrKeysUnavailable):
-			s.refuse(id, codeUnavailable, "", "the keys for checking tokens are unavailable; try again")
+		case err != nil && tokenMayPass(err):
+			s.refuse(id, codeUnavailable, "", err.Error()+"; try again")
 		case err != nil:
 			s.refuse(id, codeUnauthenticated, "refresh.token", tokenProblem(err))
 		case claims.User != s.user.id:
 			s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another user")
+		case claims.Device != "" && claims.Device != s.device:
+			s.refuse(id, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "refresh.token", "is of another device")
 		default:
 			s.renew(ctx, id, claims)
 		}

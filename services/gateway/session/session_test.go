@@ -43,6 +43,7 @@ func TestConnectsThatAreRefused(t *testing.T) {
 		"a token with another signature": {nil, func(c *clientv1.Connect) { c.Token = "x" }, codeUnauthenticated, "connect.token", errcode.CloseUnauthenticated, metrics.RejectToken},
 		"an expired token":               {func(s *stage) { s.verifier().err = auth.ErrExpired }, nil, codeUnauthenticated, "connect.token", errcode.CloseTokenExpired, metrics.RejectExpired},
 		"keys are unavailable":           {func(s *stage) { s.verifier().err = auth.ErrKeysUnavailable }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
+		"a token of tomorrow":            {func(s *stage) { s.verifier().err = auth.ErrNotYetValid }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
 		"the store is unavailable":       {func(s *stage) { s.store.Set(func() { s.store.Down = true }) }, nil, codeUnavailable, "", errcode.CloseUnavailable, metrics.RejectUnavailable},
 		"a revoked token": {func(s *stage) {
 			s.store.Revocations = []*historyv1.Revocation{{UserId: "ann", BeforeMs: 1_000_000}}
@@ -310,6 +311,8 @@ func TestRefreshesThatAreRefused(t *testing.T) {
 		"a bad token":              {nil, "x", codeUnauthenticated},
 		"of another user":          {func(s *stage) { s.token("bob") }, "token of bob", conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN},
 		"keys are unavailable":     {func(s *stage) { s.verifier().err = auth.ErrKeysUnavailable }, "token of ann", codeUnavailable},
+		"not valid yet":            {func(s *stage) { s.verifier().err = auth.ErrNotYetValid }, "token of ann", codeUnavailable},
+		"of another device":        {func(s *stage) { s.verifier().set("other", auth.Claims{User: "ann", Device: "other"}) }, "other", conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN},
 		"the store is unavailable": {func(s *stage) { s.store.Set(func() { s.store.Down = true }) }, "token of ann", codeUnavailable},
 		"revoked meanwhile":        {func(s *stage) { s.mu.Lock(); s.users["ann"].revoked = 1_000_000; s.mu.Unlock() }, "token of ann", codeUnauthenticated},
 	} {

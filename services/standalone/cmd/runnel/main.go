@@ -115,7 +115,7 @@ func pageLink(address, code string) string {
 }
 
 type tokenCommand struct {
-	User    string        `arg:"" help:"User id: 1 to 64 characters A-Z a-z 0-9 _ -."`
+	User    string        `arg:"" help:"User id, or the name that the issuer gives the user, such as auth0|x or an e-mail address."`
 	TTL     time.Duration `name:"ttl" help:"Lifetime of the token." default:"24h"`
 	DataDir string        `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
 	Auth    auth.Config   `embed:"" prefix:"auth."`
@@ -133,14 +133,17 @@ func (t *tokenCommand) Run() error {
 
 // mint signs a token with the secret of the settings, or with the development secret.
 func mint(cfg auth.Config, dataDir, user string, ttl time.Duration) (string, error) {
-	secret := []byte(cfg.HMACSecret)
+	current, err := cfg.Secret()
+	if err != nil {
+		return "", fmt.Errorf("read the secret that signs tokens: %w", err)
+	}
+	secret := []byte(current)
 	if len(secret) == 0 {
-		var err error
 		if secret, err = standalone.DevSecret(dataDir); err != nil {
 			return "", err
 		}
 	}
-	token, err := auth.Mint(secret, user, ttl, time.Now(), cfg.Audience, cfg.Issuer)
+	token, err := cfg.Mint(secret, user, ttl, time.Now())
 	if err != nil {
 		return "", fmt.Errorf("make a token for %q: %w", user, err)
 	}

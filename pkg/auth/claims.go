@@ -1,0 +1,147 @@
+package auth
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-jose/go-jose/v4/json"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+)
+
+// noType stands for tokens without a type in Config.TokenTypes.
+const noType = "none"
+
+// maxNameBytes bounds a display name; a longer one is cut.
+const maxNameBytes = 256
+
+// lastExpiry is what a later expiry is taken for: times beyond it cannot be represented everywhere.
+var lastExpiry = time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC)
+
+// typesOf returns the accepted types in the form of typeOf.
+func typesOf(accepted []string) []string {
+	types := make([]string, len(accepted))
+	for i, t := range accepted {
+		if t != noType {
+			types[i] = typeOf(t)
+		}
+	}
+	return types
+}
+
+// typeOf returns a type as it is compared (RFC 7515, section 4.1.9): in lower case, without the prefix application/.
+func typeOf(typ string) string {
+	return strings.TrimPrefix(strings.ToLower(strings.TrimSpace(typ)), "application/")
+}
+
+// checkType checks the typ of a header, nil if it has none.
+func (v *Verifier) checkType(typ any) error {
+	text, isText := typ.(string)
+	if typ != nil && !isText {
+		return fmt.Errorf("%w: its type (typ) is not text", ErrMalformed)
+	}
+	if !slices.Contains(v.types, typeOf(text)) {
+		return ErrType
+	}
+	return nil
+}
+
+// read checks the claims of a token by the configuration. It does not know whether the token is signed.
+func (v *Verifier) read(payload []byte) (Claims, error) {
+	var claims jwt.Claims
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return Claims{}, fmt.Errorf("%w: its claims cannot be read", ErrMalformed)
+	}
+	if err := v.check(&claims); err != nil {
+		return Claims{}, err
+	}
+	read := Claims{IssuedAt: claims.IssuedAt.Time(), ID: claims.ID}
+	if claims.Expiry != nil {
+		read.Expires = claims.Expiry.Time()
+		if read.Expires.After(lastExpiry) {
+			read.Expires = lastExpiry.In(read.Expires.Location())
+		}
+	}
+	if claims.IssuedAt != nil && read.IssuedAt.Before(time.Unix(1, 0)) {
+		read.IssuedAt = time.Unix(1, 0) // before every revocation, and representable
+	}
+	return read, v.identify(payload, &claims, &read)
+}
+
+// check checks everything but whose token it is.
+func (v *Verifier) check(claims *jwt.Claims) error {
+	now := v.now()
+	switch {
+	case claims.Expiry == nil && !v.cfg.AllowNoExpiry:
+		return fmt.Errorf("%w: it has no expiry (exp)", ErrMalformed)
+	case claims.Expiry != nil && !now.Add(-v.cfg.Leeway).Before(claims.Expiry.Time()):
+		return ErrExpired
+	case claims.NotBefore != nil && now.Add(v.cfg.Leeway).Before(claims.NotBefore.Time()):
+		return ErrNotYetValid
+	case claims.IssuedAt != nil && now.Add(v.cfg.Leeway).Before(claims.IssuedAt.Time()):
+		return fmt.Errorf("%w: it was issued in the future (iat)", ErrNotYetValid)
+	case v.cfg.Audience != "" && !slices.Contains(claims.Audience, v.cfg.Audience):
+		return ErrAudience
+	case v.cfg.Issuer != "" && claims.Issuer != v.cfg.Issuer:
+		return ErrIssuer
+	case v.tooLong(claims, now):
+		return ErrLifetime
+	}
+	return nil
+}
+
+// tooLong reports whether a token's lifetime is above the limit. One without iat can only be measured from now on.
+func (v *Verifier) tooLong(claims *jwt.Claims, now time.Time) bool {
+	if v.cfg.MaxLifetime == 0 {
+		return false
+	}
+	begin := now.Add(v.cfg.Leeway)
+	if claims.IssuedAt != nil {
+		begin = claims.IssuedAt.Time()
+	}
+	return claims.Expiry.Time().After(begin.Add(v.cfg.MaxLifetime))
+}
+
+// identify takes the user, the device and the display name from the configured claims.
+func (v *Verifier) identify(payload []byte, standard *jwt.Claims, read *Claims) (err error) {
+	all := map[string]any{"sub": standard.Subject}
+	if v.cfg.UserClaim != "sub" || v.cfg.DeviceClaim != "" || v.cfg.NameClaim != "" {
+		all = map[string]any{}
+		if json.Unmarshal(payload, &all) != nil {
+			return fmt.Errorf("%w: its claims cannot be read", ErrMalformed)
+		}
+	}
+	user, isText := all[v.cfg.UserClaim].(string)
+	if !isText {
+		return fmt.Errorf("%w: its claim %s is missing or not text", ErrSubject, v.cfg.UserClaim)
+	}
+	if read.User, err = conversation.MapUser(user); err != nil {
+		return fmt.Errorf("%w: its claim %s %w; choose another claim with --auth.user-claim", ErrSubject, v.cfg.UserClaim, err)
+	}
+	if v.cfg.DeviceClaim != "" && all[v.cfg.DeviceClaim] != nil {
+		device, _ := all[v.cfg.DeviceClaim].(string)
+		if read.Device, err = conversation.MapUser(device); err != nil {
+			return fmt.Errorf("%w: its claim %s, which names the device, %w", ErrMalformed, v.cfg.DeviceClaim, err)
+		}
+	}
+	if v.cfg.NameClaim != "" {
+		name, _ := all[v.cfg.NameClaim].(string)
+		read.Name = cut(strings.ToValidUTF8(name, "\uFFFD"), maxNameBytes)
+	}
+	return nil
+}
+
+// cut shortens a text to a number of bytes, between characters.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most]
+}
