@@ -8,9 +8,6 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/client/internal/link"
-	"github.com/runnelhq/runnel/pkg/client/internal/request"
-	"github.com/runnelhq/runnel/pkg/errcode"
-	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 // goodConnection is how long a connection must live to reset the backoff.
@@ -58,7 +55,9 @@ func (s *session) dial(ctx context.Context) (link.Conn, error) {
 	return s.cfg.Dial(ctx, s.cfg.URL, header)
 }
 
-// endError returns why a connection ended: a *ClosedError if the client must not reconnect.
+// endError returns why a connection ended: a *ClosedError if the client must not reconnect. Only the close code decides about that.
+// A refusal of connect does not: an expired token and too many connections are refused with the same codes as what is final, and
+// the close code may be lost on the way.
 func endError(end link.End) error {
 	var refusal *RefusedError
 	if end.Refusal != nil {
@@ -69,10 +68,6 @@ func endError(end link.End) error {
 		return &ClosedError{Code: end.Close.Code, Reason: end.Close.Reason, Refusal: refusal}
 	case end.Close != nil || refusal == nil:
 		return end.Err
-	case refusal.Code == conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED:
-		return &ClosedError{Code: errcode.CloseUnauthenticated, Refusal: refusal}
-	case !request.Temporary(refusal.Code):
-		return &ClosedError{Code: errcode.CloseProtocol, Refusal: refusal}
 	}
 	return fmt.Errorf("connect: %w", refusal)
 }

@@ -23,12 +23,9 @@ func TestWhetherTheClientMustStayAway(t *testing.T) {
 		"closed with a code to reconnect": {end: link.End{Err: lost, Close: &link.Close{Code: errcode.CloseSlow}}},
 		"closed with a code to stay away": {end: link.End{Err: lost, Close: &link.Close{Code: errcode.CloseStayAway}}, closed: errcode.CloseStayAway},
 		"refused for now":                 {end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE)}},
-		"refused for good": {
-			end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_INVALID)}, closed: errcode.CloseProtocol,
-		},
-		"a bad token": {
-			end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED)}, closed: errcode.CloseUnauthenticated,
-		},
+		"refused for good, but the close code was lost": {end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_INVALID)}},
+		"too many connections, without the close code":  {end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_LIMIT)}},
+		"an expired token, without the close code":      {end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED)}},
 		"a refusal for good, but a code to reconnect": {
 			end: link.End{Err: lost, Refusal: refusal(conversationv1.ErrorCode_ERROR_CODE_INVALID), Close: &link.Close{Code: errcode.CloseSlow}},
 		},
