@@ -67,8 +67,11 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 		return answer(reasonGivenUp, codes.DeadlineExceeded, "the caller's deadline has passed")
 	case errors.Is(err, store.ErrDefect):
 		s.log.ErrorContext(ctx, "the database refused a statement", "operation", op.name, "error", err)
-		// The request cannot be stored, however often it is retried, so for the caller this is an invalid argument.
-		// Internal would look like a temporary error on the way.
+		if !op.forCommands() {
+			return answer(reasonDefect, codes.Internal, "the history's database refused the request; its log says why")
+		}
+		// The commands cannot be stored as they are, whatever is tried: to the worker that is an invalid argument, and it sets the
+		// command aside that is the cause. Internal would look like a temporary error on the way.
 		return answer(reasonDefect, codes.InvalidArgument, "the history's database refused the request; its log says why")
 	default:
 		// An unknown error counts as temporary, and so does a call that exceeded the service's time limit: a worker turns a

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,12 @@ type metrics struct {
 	listConversations, listMembers, heads, saveCursors,
 	listLeases, movePartition, listDeadLetters, getDeadLetter, dropDeadLetter, revokeUser, getRevocations,
 	facts, readMessages, listRefusals, readFeed, getFeedCursors, saveFeedCursor, getInstallation, raiseLevel, markBackup *operation
+}
+
+// forCommands reports whether a worker calls the method to carry out commands: one that the database never accepts must be set
+// aside. All other callers read, or try again later.
+func (o *operation) forCommands() bool {
+	return slices.Contains([]string{"append", "conversations", "commands", "facts"}, o.name)
 }
 
 // operation holds the metrics of one method.

@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -348,6 +350,12 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.Error(t, err)
 		require.InDelta(t, 1, readings(t, broken.registry)["refused_total{conversations,"+reason+"}"], 0, reason)
 	}
+	// A defect of the database is no fault of the request: only a worker is told so, which has to get past a command.
+	faulty.err = store.ErrDefect
+	_, err = server.GetConversations(ctx, &historyv1.GetConversationsRequest{})
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	_, err = server.ListConversations(ctx, &historyv1.ListConversationsRequest{UserId: "ann", Limit: 1})
+	require.Equal(t, codes.Internal, status.Code(err))
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	faulty.err = context.Canceled
@@ -399,6 +407,10 @@ func (s *faultyStore) Conversations(ctx context.Context, _ []string) ([]*history
 	if s.err == context.DeadlineExceeded { //nolint:errorlint // it is the test's own
 		<-ctx.Done()
 	}
+	return nil, s.err
+}
+
+func (s *faultyStore) ListConversations(context.Context, *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
 	return nil, s.err
 }
 

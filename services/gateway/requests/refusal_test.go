@@ -33,7 +33,7 @@ func TestErrorsOfTheHistoryServiceAreTranslated(t *testing.T) {
 			{status.Error(codes.NotFound, "secret"), conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "conversation_id", false},
 			{status.Error(codes.InvalidArgument, "secret"), conversationv1.ErrorCode_ERROR_CODE_INVALID, "", false},
 			{status.Error(codes.Unavailable, "secret"), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", true},
-			{status.Error(codes.Internal, "secret"), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", true},
+			{status.Error(codes.Internal, "secret"), conversationv1.ErrorCode_ERROR_CODE_INTERNAL, "", true},
 			{context.DeadlineExceeded, conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", true},
 			{errors.New("secret"), conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", true},
 		} {

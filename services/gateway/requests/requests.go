@@ -142,6 +142,8 @@ func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
 		return refusal(conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, "conversation_id", "no such conversation, or you are not a member of it"), false
 	case codes.InvalidArgument:
 		return invalid("", "the request breaks a rule of the history service"), false
+	case codes.Internal:
+		return refusal(conversationv1.ErrorCode_ERROR_CODE_INTERNAL, "", "the history service has a defect; try again later"), true
 	default:
 		return refusal(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, "", "the history service is unavailable; try again"), true
 	}
