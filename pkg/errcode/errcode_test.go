@@ -24,6 +24,8 @@ func TestCatalogueCoversTheProtocol(t *testing.T) {
 	require.True(t, slices.IsSortedFunc(errcode.Codes, func(a, b errcode.Code) int { return int(a.Code - b.Code) }))
 	for _, code := range errcode.Codes {
 		require.NotEmpty(t, code.Meaning, code.Name)
+		require.Regexp(t, `^[A-Z].*\.$`, code.Why, code.Name)
+		require.Equal(t, !errcode.Temporary(code.Code), code.Final(), code.Name)
 	}
 	require.True(t, errcode.Temporary(conversationv1.ErrorCode(999)), "what a newer server says is worth another try")
 	require.True(t, errcode.Temporary(conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE))
@@ -46,6 +48,8 @@ func TestCloseCodesAreSortedAndNamed(t *testing.T) {
 	for _, code := range errcode.CloseCodes {
 		require.Greater(t, code.Code, last)
 		require.NotEmpty(t, code.Meaning, code.Name)
+		require.Regexp(t, `^[A-Z].*\.$`, code.Why, code.Name)
+		require.Equal(t, code.Final, !code.Code.Reconnect(), "%s: the range decides", code.Name)
 		require.False(t, names[code.Name], "a name stands for one code")
 		require.Equal(t, code.Name, code.Code.String())
 		names[code.Name], last = true, code.Code

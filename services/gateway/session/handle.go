@@ -168,6 +168,6 @@ func (s *Session) ack(id uint64, a *clientv1.Ack) {
 	}
 	s.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", firstBad), "is beyond the newest event")
 	if s.early++; s.early >= maxEarlyAcks {
-		s.link.Close(errcode.CloseProtocol, "acknowledgements name events that do not exist")
+		s.link.Close(errcode.CloseAhead, "acknowledgements name events that this gateway does not know of")
 	}
 }

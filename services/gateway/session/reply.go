@@ -55,6 +55,21 @@ func (s *Session) sendError(id uint64, refused *conversationv1.Error) {
 	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: refused}})
 }
 
+// withinAckRate counts one acknowledgement or pong. After a stall of the network, those of an honest client arrive all at once, so
+// the limit is high, and a client that exceeds it is asked to reconnect.
+func (s *Session) withinAckRate() bool {
+	if s.frames.Allow() {
+		s.excess = 0
+		return true
+	}
+	s.all.deps.Metrics.Limits[metrics.LimitFrameRate].Inc()
+	if s.excess++; s.excess > maxExcess {
+		s.link.Close(errcode.CloseOverloaded, "too many acknowledgements")
+		return false
+	}
+	return true
+}
+
 // withinRate counts one frame, and closes a session that keeps exceeding the rate limit.
 func (s *Session) withinRate() bool {
 	if s.frames.Allow() {

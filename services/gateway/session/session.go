@@ -44,6 +44,7 @@ type Session struct {
 
 	frames *rate.Limiter // the session's own rate of frames
 	abuse  int           // consecutive refusals by rate; used by the reader only
+	excess int           // consecutive acknowledgements and pongs above the rate; used by the reader only
 	bad    int           // frames that could not be decoded; used by the reader only
 	early  int           // consecutive acknowledgements with a position that does not exist; used by the reader only
 
@@ -88,6 +89,8 @@ const (
 	// refusals by rate.
 	maxBadFrames = 10
 	maxAbuse     = 200
+	// maxExcess is how many consecutive acknowledgements and pongs may be above the rate.
+	maxExcess = 10_000
 	// maxEarlyAcks is how many consecutive acknowledgements may name an event that does not exist. An honest client that
 	// reads ahead of what it is sent may name events that this gateway has not received yet.
 	maxEarlyAcks = 100
@@ -185,17 +188,16 @@ func (s *Session) hasEnded() bool {
 	}
 }
 
-// admit applies the session's frame rate. Pongs and acks above the rate count as abuse, but are handled: dropping them would do
-// more harm.
+// admit applies the session's frame rate. Pongs and acks above the rate are handled: dropping them would do more harm.
 func (s *Session) admit(f *clientv1.ClientFrame) bool {
+	if f.GetAck() != nil || f.GetPong() != nil {
+		return s.withinAckRate()
+	}
 	if s.withinRate() {
 		return true
 	}
 	if s.link.Closing() {
 		return false
-	}
-	if f.GetAck() != nil || f.GetPong() != nil {
-		return true
 	}
 	s.refuseLimited(f.GetId(), "too many frames on this connection")
 	return false

@@ -375,6 +375,25 @@ func TestTheFrameRate(t *testing.T) {
 	require.InDelta(t, maxAbuse+1, testutil.ToFloat64(s.metrics.Limits[metrics.LimitFrameRate]), 0)
 }
 
+// After a stall the acknowledgements and pongs of an honest client arrive all at once. They are handled, and no reason to stay away.
+func TestAcknowledgementsAfterAStallAreNoFlood(t *testing.T) {
+	s := newStage(t, func(cfg *Config) { cfg.FrameRate = 0.1 })
+	c := s.connect("ann", frame.Proto)
+	pong := frame.AppendClient(nil, frame.Proto, &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}})
+	for range 10 * maxAbuse {
+		require.NoError(t, c.far.Send(pong))
+	}
+	require.False(t, c.link.Closing())
+	var flood sync.WaitGroup
+	flood.Go(func() {
+		for err := error(nil); err == nil; {
+			err = c.far.Send(pong)
+		}
+	})
+	c.requireClosed(errcode.CloseOverloaded)
+	flood.Wait()
+}
+
 // Frames that cannot be decoded are answered; after too many the session is closed.
 func TestBadFrames(t *testing.T) {
 	s := newStage(t)
@@ -441,7 +460,7 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	}
 	c.quiet()
 	c.say(ackFrame(0, bad))
-	c.requireClosed(errcode.CloseProtocol)
+	c.requireClosed(errcode.CloseAhead)
 }
 
 // An acknowledgement with too many positions is refused.

@@ -36,14 +36,18 @@ type errorCode struct {
 	Code      int32  `json:"code"`
 	Name      string `json:"name"`
 	Temporary bool   `json:"temporary"`
+	Final     bool   `json:"final"`
 	Doc       string `json:"doc"`
+	Why       string `json:"why"`
 }
 
 type closeCode struct {
 	Code      errcode.CloseCode `json:"code"`
 	Name      string            `json:"name"`
 	Reconnect bool              `json:"reconnect"`
+	Final     bool              `json:"final"`
 	Doc       string            `json:"doc"`
+	Why       string            `json:"why"`
 }
 
 // codeRange is the close codes after which a client does not reconnect, also those that it does not know.
@@ -88,10 +92,10 @@ func collect() document {
 		d.Limits = append(d.Limits, one)
 	}
 	for _, c := range errcode.Codes {
-		d.ErrorCodes = append(d.ErrorCodes, errorCode{int32(c.Code), c.Name, c.Temporary, c.Meaning})
+		d.ErrorCodes = append(d.ErrorCodes, errorCode{int32(c.Code), c.Name, c.Temporary, c.Final(), c.Meaning, c.Why})
 	}
 	for _, c := range errcode.CloseCodes {
-		d.CloseCodes = append(d.CloseCodes, closeCode{c.Code, c.Name, c.Code.Reconnect(), c.Meaning})
+		d.CloseCodes = append(d.CloseCodes, closeCode{c.Code, c.Name, c.Code.Reconnect(), c.Final, c.Meaning, c.Why})
 	}
 	messages := conversation.MessageKinds()
 	for _, number := range conversation.Kinds() {

@@ -34,7 +34,7 @@ client does not know counts as temporary.
 const closesIntroduction = `## Close codes
 
 The connection was closed. Codes from %d to %d are final: the client does not connect again by itself. After every other code,
-known or not, it reconnects.
+known or not, it reconnects, also if the connection ended without a code: an error that answers connect decides nothing.
 
 `
 
@@ -57,17 +57,17 @@ func (d document) readme() []byte {
 	}
 
 	out.WriteString("\n" + errorsIntroduction)
-	row(&out, "code", "number", "temporary", "")
-	rule(&out, 4)
+	row(&out, "code", "number", "outcome", "", "why, and what the client does")
+	rule(&out, 5)
 	for _, c := range d.ErrorCodes {
-		row(&out, code(c.Name), digits(c.Code), yes(c.Temporary), c.Doc)
+		row(&out, code(c.Name), digits(c.Code), outcome(c.Final, "temporary"), c.Doc, c.Why)
 	}
 
 	fmt.Fprintf(&out, "\n"+closesIntroduction, int(d.FinalCloseCodes.First), int(d.FinalCloseCodes.Last))
-	row(&out, "code", "number", "reconnect", "")
-	rule(&out, 4)
+	row(&out, "code", "number", "outcome", "", "why, and what the client does")
+	rule(&out, 5)
 	for _, c := range d.CloseCodes {
-		row(&out, code(c.Name), digits(c.Code), yes(c.Reconnect), c.Doc)
+		row(&out, code(c.Name), digits(c.Code), outcome(c.Final, "reconnect"), c.Doc, c.Why)
 	}
 
 	out.WriteString("\n" + kindsIntroduction)
@@ -89,6 +89,13 @@ func rule(out *bytes.Buffer, columns int) { out.WriteString(strings.Repeat("|---
 func digits[T ~int | ~int32 | ~uint32 | ~uint64](n T) string { return fmt.Sprintf("%d", n) }
 
 func code(name string) string { return "`" + name + "`" }
+
+func outcome(final bool, passing string) string {
+	if final {
+		return "final"
+	}
+	return passing
+}
 
 func yes(is bool) string {
 	if is {
