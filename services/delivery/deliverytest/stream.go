@@ -14,11 +14,16 @@ type Stream struct {
 
 	Created     time.Time
 	First, Last uint64
+	// Bytes is what the stream holds, and MaxBytes its limit.
+	Bytes    uint64
+	MaxBytes int64
 
 	mu       sync.Mutex
 	messages map[uint64]*jetstream.RawStreamMsg
 	fail     map[uint64]error
 	read     []uint64
+	purged   []uint64
+	purgeErr error
 }
 
 // NewStream makes an empty stream; created is its identity.
@@ -52,12 +57,16 @@ func (s *Stream) CachedInfo() *jetstream.StreamInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := &jetstream.StreamInfo{Created: s.Created}
+	info.Config.MaxBytes, info.State.Bytes = s.MaxBytes, s.Bytes
 	info.State.Msgs = uint64(len(s.messages))
 	for sequence := range s.messages {
 		if info.State.FirstSeq == 0 || sequence < info.State.FirstSeq {
 			info.State.FirstSeq = sequence
 		}
 		info.State.LastSeq = max(info.State.LastSeq, sequence)
+	}
+	if first := s.messages[info.State.FirstSeq]; first != nil {
+		info.State.FirstTime = first.Time
 	}
 	if s.First > 0 {
 		info.State.FirstSeq = s.First
@@ -84,4 +93,45 @@ func (s *Stream) GetMsg(_ context.Context, sequence uint64, opts ...jetstream.Ge
 			return nil, jetstream.ErrMsgNotFound
 		}
 	}
+}
+
+// Info is the state of the stream.
+func (s *Stream) Info(context.Context, ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	return s.CachedInfo(), nil
+}
+
+// Purge removes the messages below a sequence, or fails as FailPurges says.
+func (s *Stream) Purge(_ context.Context, opts ...jetstream.StreamPurgeOpt) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.purgeErr != nil {
+		return s.purgeErr
+	}
+	var request jetstream.StreamPurgeRequest
+	for _, opt := range opts {
+		if err := opt(&request); err != nil {
+			return err
+		}
+	}
+	s.purged = append(s.purged, request.Sequence)
+	for sequence := range s.messages {
+		if sequence < request.Sequence {
+			delete(s.messages, sequence)
+		}
+	}
+	return nil
+}
+
+// FailPurges makes purges fail, until it is called with nil.
+func (s *Stream) FailPurges(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.purgeErr = err
+}
+
+// Purges are the sequences below which the stream was purged.
+func (s *Stream) Purges() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]uint64(nil), s.purged...)
 }
