@@ -73,13 +73,13 @@ const (
 	MaxAckPositions = 1000
 	// MaxPage is the most events of a read, conversations of a list and members of a list that may be asked for.
 	MaxPage = 500
-	// DefaultEventsPage is the number of events of a read that does not say.
+	// DefaultEventsPage is the number of events of a read that sets no limit.
 	DefaultEventsPage = 50
-	// DefaultListPage is the number of conversations or members of a list that does not say.
+	// DefaultListPage is the number of conversations or members of a list that sets no limit.
 	DefaultListPage = 100
 	// MaxMessagesPage is the most messages of read_messages that may be asked for.
 	MaxMessagesPage = 200
-	// DefaultMessagesPage is the number of messages of a read_messages that does not say.
+	// DefaultMessagesPage is the number of messages of a read_messages that sets no limit.
 	DefaultMessagesPage = 50
 	// MaxReactionSummaries is the most different reactions that are given for a message; the most frequent ones are.
 	MaxReactionSummaries = 50

@@ -22,9 +22,9 @@ type Part string
 
 // The parts.
 const (
-	// Gateway checks before it takes a request.
+	// Gateway checks before it accepts a request.
 	Gateway Part = "gateway"
-	// Delivery checks when it is the command's turn, because the answer depends on the conversation.
+	// Delivery checks when it decides the command, because the answer depends on the conversation.
 	Delivery Part = "delivery"
 )
 
@@ -35,9 +35,9 @@ type Limit struct {
 	Value uint64
 	Unit  Unit
 	By    Part
-	// Error is what a request that breaks it is refused with; ERROR_CODE_UNSPECIFIED for none.
+	// Error is the code with which a request that breaks the limit is refused; ERROR_CODE_UNSPECIFIED for none.
 	Error conversationv1.ErrorCode
-	// Close is what the connection is closed with as well; 0 for none.
+	// Close is the code with which the connection is closed as well; 0 for none.
 	Close errcode.CloseCode
 	// Doc is one sentence.
 	Doc string

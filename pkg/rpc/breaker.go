@@ -38,7 +38,7 @@ type breaker struct {
 	open, full prometheus.Counter
 
 	mu    sync.Mutex
-	gates map[string]*gate // by method, of which a program has a few
+	gates map[string]*gate // by method; a program calls only a few
 }
 
 // gate is the breaker's state for one method.
@@ -94,8 +94,8 @@ func (b *breaker) state() circuitbreaker.State {
 	return worst
 }
 
-// errOpen and errFull mean that a call was not made, so they are not an answer of the service. errSlow means that a probe call
-// has no answer yet.
+// errOpen and errFull mean that a call was not made, so they are not an answer of the service. errSlow means that a probe
+// call has no answer yet.
 var (
 	errSlow = status.Error(codes.DeadlineExceeded, "no answer yet")
 	errOpen = status.Error(codes.Unavailable, "the service failed too often just now; it is tried again in a moment")
@@ -148,7 +148,7 @@ func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(
 	if !g.bulkhead.enter(ctx) {
 		return nil, b.notEntered(ctx)
 	}
-	if g.isOpen() { // since it began to wait
+	if g.isOpen() { // measured from when it began to wait
 		g.bulkhead.leave()
 		b.open.Inc()
 		return nil, errOpen
@@ -156,7 +156,7 @@ func (b *breaker) enter(ctx context.Context, g *gate, call attempt) (leave func(
 	return g.bulkhead.leave, nil
 }
 
-// notEntered is the reason why a call got no slot among those in flight.
+// notEntered returns the reason why a call got no slot among those in flight.
 func (b *breaker) notEntered(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return status.FromContextError(err).Err()

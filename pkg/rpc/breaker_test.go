@@ -20,7 +20,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// dependency is what a breaker stands before: answer decides what calls get.
+// dependency is the service behind a breaker: answer decides the results of calls.
 type dependency struct {
 	*breaker
 
@@ -57,7 +57,7 @@ func (d *dependency) callOf(ctx context.Context, method string) error {
 	})
 }
 
-// made is how many calls reached the dependency since it was last asked.
+// made returns how many calls have reached the dependency since the last call of made.
 func (d *dependency) made() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -85,13 +85,13 @@ func fail(code codes.Code) func(context.Context) error {
 	return func(context.Context) error { return status.Error(code, "no") }
 }
 
-// hang answers as gRPC does when a server does not.
+// hang answers like gRPC when a server does not respond.
 func hang(ctx context.Context) error {
 	<-ctx.Done()
 	return status.FromContextError(ctx.Err()).Err()
 }
 
-// crash has the dependency fail until the breaker opens.
+// crash makes the dependency fail until the breaker opens.
 func (d *dependency) crash(t *testing.T) {
 	t.Helper()
 	d.does(fail(codes.Unavailable))
@@ -145,7 +145,7 @@ func TestAnswersAreNoFailures(t *testing.T) {
 	}
 }
 
-// A service of which fewer than half of the calls fail is called on.
+// A service is called as long as fewer than half of the calls fail.
 func TestSomeFailuresAreNotEnough(t *testing.T) {
 	d := newDependency(ClientConfig{})
 	n := 0
@@ -161,7 +161,7 @@ func TestSomeFailuresAreNotEnough(t *testing.T) {
 	require.Equal(t, 500, d.made())
 }
 
-// What was good long ago does not keep a service that hangs from being noticed.
+// Old successes do not prevent a hanging service from being detected.
 func TestAServiceThatHangsIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{Timeout: 5 * time.Second})
@@ -184,7 +184,7 @@ func TestAServiceThatHangsIsNoticed(t *testing.T) {
 		require.Equal(t, codes.Unavailable, status.Code(d.call(t.Context())))
 		require.Zero(t, d.made())
 
-		// It is back while a call that tries it hangs.
+		// The service recovers while a probe call hangs.
 		time.Sleep(breakerPause + 1)
 		calling.Go(func() { _ = d.call(context.Background()) })
 		synctest.Wait()
@@ -210,7 +210,7 @@ func TestACallersOwnDeadlineHolds(t *testing.T) {
 	})
 }
 
-// Calls in flight are bounded, those that wait for a place are, and so is the time they wait.
+// The number of calls in flight is limited, and so are the number and the time of waiting calls.
 func TestCallsDoNotPileUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 4
@@ -255,7 +255,7 @@ func TestCallsDoNotPileUp(t *testing.T) {
 	})
 }
 
-// Calls that hang may hold all places; the one that tries the service must get through all the same.
+// Hanging calls may hold all slots; a probe call must get through all the same.
 func TestATryNeedsNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -285,7 +285,7 @@ func TestACallThatWaitedIsNotMadeWhenTheBreakerOpened(t *testing.T) {
 	})
 }
 
-// Calls that began before the service was given up end one after the other; they do not have it given up again.
+// Calls that began before the breaker opened end one after another; they do not open it again.
 func TestWhatBeganBeforeSaysNothingAboutNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -308,7 +308,7 @@ func TestWhatBeganBeforeSaysNothingAboutNow(t *testing.T) {
 	})
 }
 
-// A caller that goes away while its call tries the service lets another one try.
+// If the caller of a probe call cancels, another call may probe.
 func TestATryThatIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -327,7 +327,7 @@ func TestATryThatIsGivenUp(t *testing.T) {
 	})
 }
 
-// Health is asked to learn how a service is, and answered by it.
+// Health checks always reach the service, because they ask for its state.
 func TestHealthIsAlwaysAsked(t *testing.T) {
 	d := newDependency(ClientConfig{})
 	d.crash(t)
@@ -337,7 +337,7 @@ func TestHealthIsAlwaysAsked(t *testing.T) {
 	require.ErrorIs(t, err, asked)
 }
 
-// A flood of reads that fail must not stop commits and the renewal of leases.
+// A flood of failing reads must not stop commits and the renewal of leases.
 func TestEachMethodIsJudgedByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{MaxInFlight: 1})
@@ -350,7 +350,7 @@ func TestEachMethodIsJudgedByItself(t *testing.T) {
 		require.NoError(t, d.call(t.Context()))
 		require.InDelta(t, 0, d.state(t), 0)
 
-		// Nor do calls that hang take the places of another method's.
+		// Hanging calls do not take the slots of another method, either.
 		require.True(t, d.gate(called).bulkhead.enter(t.Context()))
 		begun := time.Now()
 		require.NoError(t, d.callOf(t.Context(), "/service/other"))
@@ -358,7 +358,7 @@ func TestEachMethodIsJudgedByItself(t *testing.T) {
 	})
 }
 
-// Who tries a service keeps the time that its caller has for it: a store that is slow after its return is not given up for good.
+// A probe call keeps its caller's deadline: a store that is slow after its recovery does not count as down for good.
 func TestATryMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -381,7 +381,7 @@ func TestATryMayBeSlow(t *testing.T) {
 		synctest.Wait()
 		require.Empty(t, ended)
 		d.made()
-		go func() { _ = d.call(ctx) }() // others may try meanwhile
+		go func() { _ = d.call(ctx) }() // other probes are allowed meanwhile
 		synctest.Wait()
 		require.Equal(t, 1, d.made())
 		require.NoError(t, <-ended)
@@ -389,7 +389,7 @@ func TestATryMayBeSlow(t *testing.T) {
 	})
 }
 
-// A method that failed once and is not asked for any more is nothing to wake anybody for.
+// A method that failed once and is no longer called is not reported to operators.
 func TestAMethodThatNobodyAsksForIsNoTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDependency(ClientConfig{})
@@ -398,13 +398,13 @@ func TestAMethodThatNobodyAsksForIsNoTrouble(t *testing.T) {
 		require.InDelta(t, 1, d.state(t), 0)
 		time.Sleep(time.Millisecond)
 		require.InDelta(t, 0, d.state(t), 0)
-		_ = d.call(t.Context()) // tries, and fails
+		_ = d.call(t.Context()) // a probe that fails
 		require.InDelta(t, 1, d.state(t), 0)
 	})
 }
 
-// However many callers there are at the moment at which one may try: one of them does, and its outcome counts. Were it not
-// counted, nobody could ever try again.
+// However many callers there are when a probe is allowed: one of them makes it, and its outcome counts. Otherwise no probe
+// could ever be made again.
 func TestATryIsNeverLost(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
@@ -429,7 +429,7 @@ func TestATryIsNeverLost(t *testing.T) {
 	}
 }
 
-// yielding lets others go first whenever something is logged, which is when the state of a circuit changes.
+// yielding lets other goroutines run whenever something is logged, which is when the state of a circuit changes.
 type yielding struct{ slog.Handler }
 
 func (yielding) Enabled(context.Context, slog.Level) bool { return true }

@@ -17,16 +17,16 @@ import (
 //	  │                                   └──────────────────┘                       │
 //	  └──────────────────────────────────────────────────────────────────────────────┘
 type circuit struct {
-	mu      sync.Mutex // around all of breaker that changes it, so that a state and what it lets through are seen as one
+	mu      sync.Mutex // held around everything in breaker that changes the state, so that a state and the calls it admits are seen together
 	breaker circuitbreaker.CircuitBreaker[any]
-	changes uint64    // of the state
-	asked   time.Time // when a call was last asked for while it was not closed
+	changes uint64    // time of the last change of the state
+	asked   time.Time // when a call was last requested while the circuit was not closed
 }
 
-// attempt is a call that was let through.
+// attempt is an admitted call.
 type attempt struct {
-	began uint64 // changes at that time: what was begun before the last one says nothing about now
-	tries bool   // it is the one that tries whether the service is back
+	began uint64 // number of state changes at that time: a call from before the last change says nothing about the present state
+	tries bool   // this call probes whether the service has recovered
 }
 
 func newCircuit(log *slog.Logger) *circuit {
@@ -36,7 +36,7 @@ func newCircuit(log *slog.Logger) *circuit {
 		WithSuccessThreshold(1).
 		WithDelay(breakerPause).
 		OnStateChanged(func(event circuitbreaker.StateChangedEvent) {
-			switch event.NewState { // mu is held
+			switch event.NewState { // requires mu
 			case circuitbreaker.OpenState:
 				c.asked = time.Now()
 				log.Warn("a service fails too often; calls are paused for a moment")
@@ -82,7 +82,7 @@ func (c *circuit) ended(call attempt, err error) {
 
 func (c *circuit) isOpen() bool { return c.breaker.IsOpen() }
 
-// state is for operators: a method that failed and has not been called since is not reported as a problem.
+// state returns the state for operators: a method that failed and has not been called since is not reported as a problem.
 func (c *circuit) state() circuitbreaker.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 // as an option and never registered, so nothing else in the process changes.
 type codec struct{}
 
-// vtMessage is what the vtproto generator adds to a message.
+// vtMessage is the interface that the vtproto generator implements.
 type vtMessage interface {
 	SizeVT() int
 	MarshalToSizedBufferVT(data []byte) (int, error)
@@ -21,7 +21,7 @@ type vtMessage interface {
 	Reset()
 }
 
-// Name is that of gRPC's codec: the bytes are the same.
+// Name returns the name of gRPC's codec: the bytes are the same.
 func (codec) Name() string { return proto.Name }
 
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
@@ -48,7 +48,7 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free() // decoding copies what it keeps
+	defer buffer.Free() // decoding copies the data that it keeps
 	switch message := v.(type) {
 	case vtMessage:
 		message.Reset() // UnmarshalVT alone would merge into the existing content

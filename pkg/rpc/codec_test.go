@@ -13,7 +13,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// What one codec writes the other reads, whole messages and empty ones, pooled buffers and small ones.
+// The two codecs read each other's output: whole messages and empty ones, pooled buffers and small ones.
 func TestCodecSpeaksWithGRPCs(t *testing.T) {
 	standard := encoding.GetCodecV2(proto.Name)
 	for _, message := range []protobuf.Message{
@@ -27,7 +27,7 @@ func TestCodecSpeaksWithGRPCs(t *testing.T) {
 			require.NoError(t, err)
 			got := message.ProtoReflect().New().Interface()
 			if request, ok := got.(*historyv1.AppendRequest); ok {
-				request.Partition = 77 // left over from before; decoding replaces, it does not add
+				request.Partition = 77 // content from before; decoding replaces it
 			}
 			require.NoError(t, pair[1].Unmarshal(data, got))
 			data.Free()

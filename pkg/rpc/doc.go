@@ -1,14 +1,14 @@
-// Package rpc is how services of Runnel call each other: a gRPC server and client with the same setup everywhere, and Inproc,
-// which makes the same calls without a socket if the services share a process.
+// Package rpc is the way in which services of Runnel call each other: a gRPC server and client with the same setup
+// everywhere, and Inproc, which makes the same calls without a socket if the services share a process.
 //
 //	server.go     Server: listens, serves, stops
 //	client.go     Dial
 //	policy.go     Policy: which role may call which method; each service registers its own
 //	guard.go      applies the policy to each call
 //	transport.go  mutual TLS with certificates that may change
-//	breaker.go    what a caller does about a dependency that fails or hangs
-//	circuit.go    whether a method is called
-//	bulkhead.go   bounds on calls in flight, of a caller and of a server
+//	breaker.go    a caller's protection from a dependency that fails or hangs
+//	circuit.go    decides whether a method is called
+//	bulkhead.go   limits of the calls in flight, of a caller and of a server
 //	observer.go   metrics, and errors that callers may see
 //	inproc.go     Inproc
 //

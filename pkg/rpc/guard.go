@@ -64,7 +64,7 @@ func (g *guard) check(ctx context.Context, method string) error {
 	if g.allows(ctx, method) {
 		return nil
 	}
-	g.refused.WithLabelValues(method).Inc() // only methods that are registered come here
+	g.refused.WithLabelValues(method).Inc() // only registered methods reach this code
 	caller := Caller(ctx)
 	if g.lines.Allow() {
 		g.log.WarnContext(ctx, "a call was refused", "method", method, "caller", caller)
@@ -82,7 +82,7 @@ func (g *guard) allows(ctx context.Context, method string) bool {
 	})
 }
 
-// certificateOf is the certificate that the caller has authenticated with; nil if there is none.
+// certificateOf returns the certificate with which the caller has authenticated; nil if there is none.
 func certificateOf(ctx context.Context) *x509.Certificate {
 	p, ok := peer.FromContext(ctx)
 	if !ok {

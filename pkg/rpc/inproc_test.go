@@ -107,7 +107,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkDeepCopy is what a call within the process would cost more if the messages were copied whole.
+// BenchmarkDeepCopy measures the additional cost of a call within the process if messages were deep-copied.
 func BenchmarkDeepCopy(b *testing.B) {
 	request := batch(100)
 	b.ReportAllocs()

@@ -13,7 +13,7 @@ import (
 // Any request with a field wait_ms is one if the field is set.
 type longPoll interface{ GetWaitMs() uint32 }
 
-// waitOf is how long a service may leave a request unanswered on purpose; 0 for anything but a long poll.
+// waitOf returns how long a service may leave a request unanswered on purpose; 0 if it is not a long poll.
 func waitOf(request any) time.Duration {
 	if poll, ok := request.(longPoll); ok {
 		return time.Duration(poll.GetWaitMs()) * time.Millisecond

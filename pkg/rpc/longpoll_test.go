@@ -52,7 +52,7 @@ func startFeed(t *testing.T, cfg rpc.ClientConfig, f *feed) (historyv1.HistorySe
 	return historyv1.NewHistoryServiceClient(conn), end
 }
 
-// What a long poll waits on purpose does not count against the deadline of calls.
+// The time for which a long poll waits on purpose does not count against the deadline of calls.
 func TestALongPollMayWait(t *testing.T) {
 	const timeout, wait = 50 * time.Millisecond, 10 * time.Second
 	left := make(chan time.Duration, 1)
@@ -69,7 +69,7 @@ func TestALongPollMayWait(t *testing.T) {
 	require.LessOrEqual(t, <-left, timeout)
 }
 
-// After a failure all readers of a feed come back at once; none waits for what another one waits for.
+// After a failure all readers of a feed reconnect at once; none waits for another one's poll.
 func TestLongPollsDoNotWaitForEachOther(t *testing.T) {
 	const readers = 30
 	var mu sync.Mutex
@@ -131,7 +131,7 @@ func TestLongPollsAreBounded(t *testing.T) {
 	require.NoError(t, <-first)
 }
 
-// A server that stops does not wait for what may never happen. Here it would wait for an hour.
+// A server that stops ends long polls. Otherwise this one would wait for an hour.
 func TestAStoppingServerEndsLongPolls(t *testing.T) {
 	entered := make(chan struct{})
 	client, stop := startFeed(t, rpc.ClientConfig{}, &feed{read: func(ctx context.Context, _ *historyv1.ReadFeedRequest) (*historyv1.ReadFeedResponse, error) {

@@ -28,7 +28,7 @@ type observer struct {
 	methods map[string]method // written by add only, before the first call
 }
 
-// method is the metrics of one method, resolved once.
+// method holds the metrics of one method, looked up once.
 type method struct {
 	ok      prometheus.Counter
 	seconds prometheus.Observer

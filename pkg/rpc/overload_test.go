@@ -17,7 +17,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
-// A server that hangs is met with deadlines, then not called at all, and called again soon after it has recovered.
+// Calls to a hanging server end at their deadlines, then are no longer made, and are made again soon after it has
+// recovered.
 func TestAServerThatHangsAndRecovers(t *testing.T) {
 	tel := telemetry.Discard()
 	var mu sync.Mutex
@@ -70,7 +71,7 @@ func TestAServerThatHangsAndRecovers(t *testing.T) {
 	}, time.Minute, 10*time.Millisecond)
 }
 
-// A flood of one method is bounded, and does not keep out another.
+// The calls of one method are limited, and do not block another method.
 func TestAServerBoundsWhatItDoesAtOnce(t *testing.T) {
 	const most = 3
 	tel := telemetry.Discard()
@@ -101,7 +102,7 @@ func TestAServerBoundsWhatItDoesAtOnce(t *testing.T) {
 	for range most {
 		<-entered
 	}
-	for range flood - most { // most of them after a moment in the queue, those beyond it at once
+	for range flood - most { // most of them after a moment in the queue, those beyond the queue at once
 		require.Equal(t, codes.Unavailable, status.Code(<-ended))
 	}
 	require.Empty(t, entered)

@@ -9,14 +9,14 @@ import (
 // Role is the role of a process towards other processes. A DNS name in its certificate proves it.
 type Role string
 
-// The roles. A certificate may carry several.
+// The roles. A certificate may contain several.
 const (
 	RoleGateway  Role = "runnel-gateway"
 	RoleDelivery Role = "runnel-delivery"
 	RoleHistory  Role = "runnel-history"
-	// RoleAdmin is that of operators and their tools.
+	// RoleAdmin is the role of operators and their tools.
 	RoleAdmin Role = "runnel-admin"
-	// RoleService is that of internal services that send on behalf of users, or read what was committed.
+	// RoleService is the role of internal services that send on behalf of users, or read committed events.
 	RoleService Role = "runnel-service"
 
 	// RoleAny stands for every caller with a valid certificate.

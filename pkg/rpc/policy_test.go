@@ -33,7 +33,7 @@ func registerAdmin(server rpc.Registrar, service adminv1.AdminServiceServer) {
 	adminv1.RegisterAdminServiceServer(server, service)
 }
 
-// A server with a method that nobody may call does not start: it was forgotten.
+// A server with a method that nobody may call does not start, because its policy was forgotten.
 func TestAMethodWithoutAPolicyIsNotServed(t *testing.T) {
 	for name, allow := range map[string]func(*rpc.Server){
 		"no policy at all": func(*rpc.Server) {},

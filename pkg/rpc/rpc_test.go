@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// history is a service whose Append does what the test says.
+// history is a service whose Append behaves as the test says.
 type history struct {
 	historyv1.UnimplementedHistoryServiceServer
 	append func(context.Context, *historyv1.AppendRequest) (*historyv1.AppendResponse, error)
@@ -82,7 +82,7 @@ func inProcess(_ testing.TB, tel *telemetry.Telemetry, service *history) grpc.Cl
 	return inproc
 }
 
-// serve runs a server; what it gives back stops it and waits.
+// serve runs a server; the returned function stops it and waits.
 func serve(tb testing.TB, server *rpc.Server) (stop func() error) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -94,7 +94,7 @@ func serve(tb testing.TB, server *rpc.Server) (stop func() error) {
 	}
 }
 
-// TestTransports holds both ways to the same behaviour.
+// TestTransports checks that both transports behave in the same way.
 func TestTransports(t *testing.T) {
 	for name, connect := range map[string]transport{"network": overNetwork, "in process": inProcess} {
 		t.Run(name, func(t *testing.T) { testTransport(t, connect) })
@@ -238,7 +238,7 @@ func counted(t *testing.T, registry *prometheus.Registry) map[string]int {
 func TestTracesGoOn(t *testing.T) {
 	for name, connect := range map[string]transport{"network": overNetwork, "in process": inProcess} {
 		t.Run(name, func(t *testing.T) {
-			// Nobody collects these; the spans are real all the same.
+			// The spans are not collected, but they are real.
 			tel, err := telemetry.Start(t.Context(), "test", telemetry.Config{OTLPEndpoint: "127.0.0.1:1", SampleRatio: 1}, &lines{})
 			require.NoError(t, err)
 			t.Cleanup(func() {
@@ -264,7 +264,7 @@ func TestTracesGoOn(t *testing.T) {
 	}
 }
 
-// batch is an append of n messages of 128 bytes.
+// batch returns an append of n messages of 128 bytes.
 func batch(n int) *historyv1.AppendRequest {
 	body, _ := (&conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: strings.Repeat("x", 128)}}}).MarshalVT()
 	request := &historyv1.AppendRequest{

@@ -116,7 +116,7 @@ func TestReflectionIsForOperators(t *testing.T) {
 	require.Equal(t, codes.PermissionDenied, status.Code(ask("runnel-gateway")))
 }
 
-// Strangers do not even get as far as a call.
+// Strangers cannot even make a call.
 func TestStrangersAreRefused(t *testing.T) {
 	h := newHouse(t)
 	plain, err := grpc.NewClient(h.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -131,14 +131,14 @@ func TestStrangersAreRefused(t *testing.T) {
 	require.Equal(t, codes.Unavailable, status.Code(appendTo(t, h.with(t, files))), "nor the server it")
 	require.Empty(t, h.callers)
 
-	// And a server that is not what it should be gets no call.
+	// A server without the right certificate receives no call.
 	conn, err := rpc.Dial(h.addr, rpc.ClientConfig{Service: rpc.RoleDelivery, TLS: h.ca.Issue(t.TempDir(), "runnel-gateway")}, telemetry.Discard())
 	require.NoError(t, err)
 	defer conn.Close()
 	require.ErrorContains(t, appendTo(t, conn), "runnel-delivery")
 }
 
-// A connection that is made after the files changed shows the new certificate, on both sides; one that was made before goes on.
+// A connection that is made after the files changed uses the new certificate, on both sides; an existing one continues.
 func TestCertificatesAreReplacedWhileServing(t *testing.T) {
 	h := newHouse(t)
 	dir := t.TempDir()
@@ -146,7 +146,7 @@ func TestCertificatesAreReplacedWhileServing(t *testing.T) {
 	require.NoError(t, appendTo(t, before))
 	require.Equal(t, "runnel-delivery,before", <-h.callers)
 
-	h.ca = certstest.New(t) // everything is new, so that old and new do not understand each other
+	h.ca = certstest.New(t) // all authorities are new, so that the old and the new side do not trust each other
 	h.ca.Issue(h.files, string(rpc.RoleHistory))
 	files := h.ca.Issue(dir, "runnel-delivery", "after")
 	require.NoError(t, appendTo(t, before))
@@ -174,7 +174,7 @@ func TestWithoutTLSOnlyThisMachineIsServed(t *testing.T) {
 	require.ErrorContains(t, err, "role")
 }
 
-// Without certificates an operator is whoever is on the machine.
+// Without certificates, every caller on the machine counts as an operator.
 func TestWithoutTLSOperatorsAreOnThisMachine(t *testing.T) {
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "0.0.0.0:0", Plaintext: true}, telemetry.Discard())
 	require.NoError(t, err)
@@ -203,7 +203,7 @@ func TestWithoutTLSOperatorsAreOnThisMachine(t *testing.T) {
 	require.Equal(t, []codes.Code{codes.PermissionDenied, codes.OK}, []codes.Code{operator, anybody})
 }
 
-// outsideAddress is one of this machine's own that is not loopback: a call to it comes from it.
+// outsideAddress returns an address of this machine that is not loopback: a call to it also comes from it.
 func outsideAddress(t *testing.T) string {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()

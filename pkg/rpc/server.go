@@ -40,13 +40,13 @@ const (
 // ServerConfig configures a Server.
 type ServerConfig struct {
 	// Listen is host:port.
-	Listen string `help:"Address of the gRPC server. One that other machines can reach needs the TLS settings." default:"${rpc_listen=127.0.0.1:9000}"`
+	Listen string `help:"Address of the gRPC server. If other machines can reach it, the TLS settings are required." default:"${rpc_listen=127.0.0.1:9000}"`
 	// TLS authenticates callers and the server. Defaults to none: no encryption, and no authentication of callers.
 	TLS certs.Config `embed:"" prefix:"tls."`
 	// Plaintext lets the server listen without TLS on an address that other machines can reach.
-	Plaintext bool `help:"Serve other machines without TLS. Everybody who can reach the address may then read and write everything."`
+	Plaintext bool `help:"Serve other machines without TLS. Any caller that can reach the address may then read and write everything."`
 	// MaxInFlight limits the calls of one method that are handled at once. Defaults to 512.
-	MaxInFlight int `help:"Most calls of one method handled at once; further ones wait a moment, then are refused." default:"512"`
+	MaxInFlight int `help:"Maximum number of calls of one method handled at once; further calls wait for a moment, then are refused." default:"512"`
 	// StopTimeout is the time that calls in flight have to finish when the server is stopped. Defaults to 5 s.
 	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s"`
 	// MaxSockets limits the open connections. Defaults to 0: an eighth of the descriptor limit, at most 512.

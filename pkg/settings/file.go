@@ -13,14 +13,13 @@ import (
 
 const maxFileBytes = 1 << 20
 
-// entry is one setting of a file, as the text that would stand behind its flag, so that a value means the same whichever
-// way it comes in.
+// entry is one setting of a file, as the text that its flag would have, so that a value means the same in both.
 type entry struct {
 	value string
 	line  int
 }
 
-// readFile reads a settings file into the flags it sets. Everything wrong with it is reported at once.
+// readFile reads a settings file into the flags that it sets. All errors in it are reported at once.
 func readFile(path string, flags map[string]*kong.Flag) (map[string]entry, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// describe gives a flag its group and, where the field names none, a placeholder that says what kind of value it takes:
-// the default, which kong would put there, is said in the text.
+// describe sets a flag's group and, if the field has none, a placeholder for the type of its value: kong would put the
+// default there, which is part of the text.
 func describe(flag *kong.Flag) {
 	if prefix := sectionOf(flag.Name); prefix != "" && flag.Group == nil {
 		flag.Group = &kong.Group{Key: prefix, Title: prefix + " settings:"}
@@ -41,7 +41,7 @@ func sectionOf(name string) string {
 	return ""
 }
 
-// formatHelp is the text beside a flag: what it is, what it may be, what it is by itself, and its environment variables.
+// formatHelp returns the text of a flag: its description, its possible values, its default, and its environment variables.
 func formatHelp(value *kong.Value) string {
 	var facts []string
 	if value.Enum != "" {
@@ -59,7 +59,7 @@ func formatHelp(value *kong.Value) string {
 	return strings.TrimSpace(value.Help + " (" + strings.Join(facts, ", ") + ")")
 }
 
-// printHelp is kong's help with the secrets added, which have no flags to be listed as.
+// printHelp prints kong's help and the secrets, which have no flags.
 func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err

@@ -11,16 +11,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// mask stands for a secret wherever settings are shown. Its length says nothing about the secret's.
+// mask replaces a secret wherever settings are printed. Its length is unrelated to the secret's.
 const mask = "********"
 
-// passwordNamed finds a password that stands behind its name: in the query of a URL, or in a list of words.
+// passwordNamed finds a password after its name: in the query of a URL, or in a list of words.
 var passwordNamed = regexp.MustCompile(`((?:^|[?&\s])\w*password=)[^&\s]*`)
 
 // printConfig is the flag --print-config.
 type printConfig bool
 
-// AfterApply runs when every setting has its value.
+// AfterApply runs after every setting has its value.
 func (p printConfig) AfterApply(ctx *kong.Context) error {
 	if !p {
 		return nil
@@ -63,7 +63,7 @@ func effective(flags []*kong.Flag) ([]byte, error) {
 	return out, nil
 }
 
-// child finds or adds the mapping of a section.
+// child returns the mapping of a section, and adds it if necessary.
 func child(node *yaml.Node, name string) *yaml.Node {
 	for i := 0; i < len(node.Content); i += 2 {
 		if node.Content[i].Value == name {
@@ -75,7 +75,7 @@ func child(node *yaml.Node, name string) *yaml.Node {
 	return section
 }
 
-// shown is a setting's value as YAML, without what must not be seen.
+// shown returns a setting's value as YAML, without secrets.
 func shown(flag *kong.Flag) (*yaml.Node, error) {
 	var value any
 	switch v := flag.Target.Interface().(type) {
@@ -114,9 +114,9 @@ func hidePasswords(node *yaml.Node) {
 	}
 }
 
-// hideCredentials masks the password in scheme://user:password@host, and all that stands before the host when it is one
-// word: to NATS that is a token. The scheme may be missing. A password is not always escaped as it should be, so it goes up
-// to the last @; rather too much is hidden than too little.
+// hideCredentials masks the password in scheme://user:password@host, and everything before the host if it is one word: for
+// NATS that is a token. The scheme may be missing. A password is not always escaped as it should be, so everything up to
+// the last @ is masked; rather too much than too little.
 func hideCredentials(address string) string {
 	begin := 0
 	if scheme := strings.Index(address, "://"); scheme >= 0 {
@@ -129,7 +129,7 @@ func hideCredentials(address string) string {
 	user, _, password := strings.Cut(address[begin:at], ":")
 	switch {
 	case strings.ContainsAny(user, "/?# "):
-		return address // what stands before the @ is no user
+		return address // the part before the @ is not a user
 	case password:
 		begin += len(user) + len(":")
 	}

@@ -76,9 +76,9 @@ func New(app, description string, cli any, extra ...kong.Option) (*kong.Kong, er
 	return parser, nil
 }
 
-// Parse reads the settings of the running program from its arguments, environment and settings file, and gives the
-// command that was chosen. It does not return when there is nothing to run: after --help or --print-config the program
-// ends with code 0, after settings that cannot be used with ExitUsage.
+// Parse reads the settings of the running program from its arguments, environment and settings file, and returns the
+// selected command. It does not return if there is nothing to run: after --help or --print-config the program exits with 0,
+// after invalid settings with ExitUsage.
 func Parse(app, description string, cli any, extra ...kong.Option) *kong.Context {
 	parser, err := New(app, description, cli, extra...)
 	if err != nil {
@@ -92,7 +92,7 @@ func Parse(app, description string, cli any, extra ...kong.Option) *kong.Context
 	return ctx
 }
 
-// report says what is wrong and what to do about it.
+// report prints what is wrong and what to do about it.
 func report(parser *kong.Kong, err error) {
 	command := parser.Model.Name
 	var parse *kong.ParseError
@@ -104,8 +104,8 @@ func report(parser *kong.Kong, err error) {
 	_, _ = fmt.Fprintf(parser.Stderr, "%s: error: %v\nRun %q to see every setting.\n", parser.Model.Name, err, command+" --help")
 }
 
-// refuseSecretFlags runs before anything is read. It cannot take back what the process list has shown, but it makes sure
-// nobody gets used to it.
+// refuseSecretFlags runs before anything is read. It cannot hide what the process list has shown, but it prevents regular
+// use.
 func refuseSecretFlags(ctx *kong.Context) error {
 	for _, path := range ctx.Path {
 		if path.Flag == nil || !path.Flag.Tag.Has(secretTag) {
@@ -118,7 +118,7 @@ func refuseSecretFlags(ctx *kong.Context) error {
 	return nil
 }
 
-// isSetting reports whether a flag is a setting, not a question to the program.
+// isSetting reports whether a flag is a setting, and not a query such as --help.
 func isSetting(flag *kong.Flag) bool { return flag.Name != helpFlag && flag.Name != printConfigFlag }
 
 // isFileKey reports whether a flag can be set in the settings file.
