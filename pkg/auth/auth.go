@@ -1,9 +1,9 @@
-// Package auth says who a token belongs to. It verifies JWTs (HS256, RS256, ES256, EdDSA) with keys from the configuration,
-// from files or from a JWKS URL whose keys rotate, and mints the tokens of development.
+// Package auth finds out which user a token belongs to. It verifies JWTs (HS256, RS256, ES256, EdDSA) with keys from the
+// configuration, from files or from a JWKS URL whose keys rotate, and mints tokens for development.
 //
-// What it never does: take an algorithm from a token, which would let a public key pass for a secret; a key has one
-// algorithm, and a token is tried with the keys of its algorithm only. Nor does it put a token, or any part of one, into an
-// error or a log. It does not decide what a user may do, and it keeps no sessions: a verified token is forgotten.
+// It never takes the algorithm from the token, which would allow a public key to be used as a secret: each key has one
+// algorithm, and a token is tried only with the keys of its algorithm. It never puts a token, or any part of one, into an
+// error or a log. It does not decide what a user may do, and it keeps no sessions.
 package auth
 
 import (
@@ -54,7 +54,7 @@ type Options struct {
 	Development bool
 }
 
-// Claims is what a verified token says.
+// Claims is the content of a verified token.
 type Claims struct {
 	// User is a valid user id: what the token says, mapped by conversation.MapUser.
 	User string
@@ -64,7 +64,7 @@ type Claims struct {
 	Name string
 	// Expires and IssuedAt are zero when the token does not say. Expires is before the year 10000.
 	Expires, IssuedAt time.Time
-	// ID is the token's jti, empty when it has none.
+	// ID is the token's jti; empty if it has none.
 	ID string
 }
 
@@ -110,7 +110,7 @@ func New(cfg Config, opts Options) (*Verifier, error) {
 	return v, nil
 }
 
-// Close ends a fetch that is under way and waits for it. Tokens can still be verified, with the keys that are there.
+// Close ends a running fetch and waits for it. Tokens can still be verified, with the keys that are known.
 func (v *Verifier) Close() {
 	if v.remote != nil {
 		v.remote.close()
@@ -163,8 +163,8 @@ func (v *Verifier) parse(token string) (*jose.JSONWebSignature, error) {
 	return signed, v.checkType(header[jose.HeaderType])
 }
 
-// wellSpelled reports whether a token has only the characters that a compact JWT has. Decoders skip line breaks; a token
-// that has some did not come from an issuer.
+// wellSpelled reports whether a token has only the characters of a compact JWT. Decoders skip line breaks, but no issuer
+// writes them.
 func wellSpelled(token string) bool {
 	for i := range len(token) {
 		c := token[i]
@@ -181,7 +181,7 @@ func (v *Verifier) payload(ctx context.Context, signed *jose.JSONWebSignature) (
 		return payload, nil
 	}
 	header := signed.Signatures[0].Protected
-	if v.remote == nil || header.Algorithm == string(jose.HS256) { // a published key is no secret
+	if v.remote == nil || header.Algorithm == string(jose.HS256) { // a published key cannot be a secret
 		return nil, ErrSignature
 	}
 	err = v.remote.find(ctx, header.KeyID, func(keys []key) bool {

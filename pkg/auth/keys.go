@@ -21,21 +21,21 @@ import (
 
 const (
 	minRSABits, maxRSABits = 2048, 8192
-	// maxKeys bounds what a token that names no key can be tried with.
+	// maxKeys limits the keys that are tried for a token that names none.
 	maxKeys = 32
 )
 
-// algorithms is everything a token may be signed with; each key takes one of them.
+// algorithms are all algorithms with which a token may be signed; each key has one of them.
 var algorithms = []jose.SignatureAlgorithm{jose.HS256, jose.RS256, jose.ES256, jose.EdDSA}
 
-// key is a key and the one algorithm it is for.
+// key is a key and its algorithm.
 type key struct {
-	id        string // empty: for tokens whatever key they name
+	id        string // if empty, the key is tried for tokens with any key id
 	algorithm jose.SignatureAlgorithm
-	material  any // what go-jose verifies with
+	material  any // the form in which go-jose verifies
 }
 
-// takes reports whether a token with this header may have been signed by the key. A token that names no key may have been
+// takes reports whether a token with this header may have been signed by the key. A token without a key id may have been
 // signed by any.
 func (k key) takes(header jose.Header) bool {
 	return string(k.algorithm) == header.Algorithm && (k.id == "" || header.KeyID == "" || k.id == header.KeyID)
@@ -141,7 +141,7 @@ func parsePEM(data []byte) ([]key, error) {
 			break
 		}
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			return nil, errors.New("holds a private key; only the issuer should have that")
+			return nil, errors.New("contains a private key; only the issuer should have it")
 		}
 		if block.Type != "PUBLIC KEY" {
 			return nil, fmt.Errorf("holds %q, not a PUBLIC KEY", block.Type)
@@ -168,24 +168,24 @@ func newKey(id string, public any) (key, error) {
 	switch public := public.(type) {
 	case *rsa.PublicKey:
 		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return key{}, fmt.Errorf("an RSA key of %d bits; %d to %d are taken", bits, minRSABits, maxRSABits)
+			return key{}, fmt.Errorf("an RSA key of %d bits; %d to %d are accepted", bits, minRSABits, maxRSABits)
 		}
 		k.algorithm = jose.RS256
 	case *ecdsa.PublicKey:
 		if public.Curve != elliptic.P256() {
-			return key{}, fmt.Errorf("an EC key on %s; only P-256 is taken", public.Curve.Params().Name)
+			return key{}, fmt.Errorf("an EC key on %s; only P-256 is accepted", public.Curve.Params().Name)
 		}
 		k.algorithm = jose.ES256
 	case ed25519.PublicKey:
 		k.algorithm = jose.EdDSA
 	default:
-		return key{}, fmt.Errorf("a %T, which is no public key of RSA, EC or Ed25519", public)
+		return key{}, fmt.Errorf("a %T, which is not a public key of RSA, EC or Ed25519", public)
 	}
 	return k, nil
 }
 
-// parseJWKS reads the usable keys of a JSON Web Key Set. Keys for other purposes stand in the same set, so one that cannot
-// be used is passed over, with a debug line in the log; none that can be used is an error.
+// parseJWKS reads the usable keys of a JSON Web Key Set. A set may contain keys for other purposes, so a key that cannot be
+// used is skipped, with a debug line in the log; if none can be used, that is an error.
 func parseJWKS(data []byte, log *slog.Logger) ([]key, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -194,13 +194,13 @@ func parseJWKS(data []byte, log *slog.Logger) ([]key, error) {
 		return nil, fmt.Errorf("not a JSON Web Key Set: %w", err)
 	}
 	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("holds %d keys; %d at most are taken", len(set.Keys), maxKeys)
+		return nil, fmt.Errorf("holds %d keys; at most %d are accepted", len(set.Keys), maxKeys)
 	}
 	var keys []key
 	for i, raw := range set.Keys {
 		k, err := parseJWK(raw)
 		if err != nil {
-			log.Debug("a key of the JWKS is passed over", "index", i, "kid", k.id, "reason", err)
+			log.Debug("a key of the JWKS is skipped", "index", i, "kid", k.id, "reason", err)
 			continue
 		}
 		keys = append(keys, k)
@@ -219,13 +219,13 @@ func parseJWK(raw []byte) (key, error) {
 	if jwk.Use != "" && jwk.Use != "sig" {
 		return key{id: jwk.KeyID}, errors.New("it is not for signatures")
 	}
-	k, err := newKey(jwk.KeyID, jwk.Key) // refuses private keys and secrets: a published one is void
+	k, err := newKey(jwk.KeyID, jwk.Key) // refuses private keys and secrets: once published, they are compromised
 	if err != nil {
 		return key{id: jwk.KeyID}, err
 	}
-	// RFC 9864 gives EdDSA with Ed25519 a name of its own.
+	// RFC 9864 defines a separate name for EdDSA with Ed25519.
 	if alg := jwk.Algorithm; alg != "" && alg != string(k.algorithm) && (alg != "Ed25519" || k.algorithm != jose.EdDSA) {
-		return k, errors.New("its algorithm is not taken for keys of its type")
+		return k, errors.New("its algorithm is not accepted for keys of its type")
 	}
 	return k, nil
 }

@@ -41,12 +41,12 @@ func TestKeysThatAreRefused(t *testing.T) {
 	pair := newPair(t, jose.ES256)
 
 	for want, cfg := range map[string]auth.Config{
-		"no key to verify tokens with":  {},
+		"no key for verifying tokens is configured":  {},
 		"shorter than 32 bytes":         {HMACSecret: "short"},
 		"leeway":                        {HMACSecret: secret, Leeway: -1},
 		"reading keys: stat /nowhere":   {PublicKeyFiles: []string{"/nowhere"}},
 		"holds no PEM block":            {PublicKeyFiles: []string{write(t, []byte("key"))}},
-		"holds a private key":           {PublicKeyFiles: []string{block(t, "PRIVATE KEY", private, privateErr)}},
+		"contains a private key":           {PublicKeyFiles: []string{block(t, "PRIVATE KEY", private, privateErr)}},
 		`holds "CERTIFICATE"`:           {PublicKeyFiles: []string{block(t, "CERTIFICATE", private, nil)}},
 		"an RSA key of 1024 bits":       {PublicKeyFiles: []string{block(t, "PUBLIC KEY", weakDER, weakErr)}},
 		"an EC key on P-384":            {PublicKeyFiles: []string{block(t, "PUBLIC KEY", p384DER, p384Err)}},
@@ -60,7 +60,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 		"not a JSON Web Key Set":        {JWKSFile: write(t, []byte("[]"))},
 		"holds no key that can be used": {JWKSFile: write(t, jwks(t))},
 		"holds 33 keys":                 {JWKSFile: write(t, jwks(t, make([]any, 33)...))},
-		"no URL with https":             {JWKSURL: "ftp://issuer/keys"},
+		"not an https URL":             {JWKSURL: "ftp://issuer/keys"},
 		"has no TLS":                    {JWKSURL: "http://issuer/keys"},
 		"http://user:xxxxx@issuer has":  {JWKSURL: "http://user:password@issuer"},
 	} {
@@ -75,7 +75,7 @@ func TestKeysThatAreRefused(t *testing.T) {
 	newVerifier(t, auth.Config{PublicKeyFiles: []string{pair.pem(t)}})
 }
 
-// One set holds keys for many purposes. Only those that verify signatures the right way count.
+// One set may contain keys for many purposes. Only those that verify signatures with an accepted algorithm are used.
 func TestJWKSFile(t *testing.T) {
 	useful, encryption, private := newPair(t, jose.ES256), newPair(t, jose.ES256), newPair(t, jose.ES256)
 	wrongAlgorithm, second := newPair(t, jose.RS256), newPair(t, jose.ES256)

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// fetchTimeout is short because clients wait for it with their first frame sent.
+	// fetchTimeout is short because clients wait for the fetch after they have sent their first frame.
 	fetchTimeout = 5 * time.Second
 	maxJWKSBytes = 1 << 20
 )
@@ -83,11 +83,11 @@ func newRemote(cfg Config, opts Options) (*remote, error) {
 	return r, nil
 }
 
-// checkURL refuses what would let others on the network choose the keys.
+// checkURL refuses URLs with which others on the network could choose the keys.
 func checkURL(raw string, allowHTTP bool) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-		return errors.New("the JWKS URL is no URL with https")
+		return errors.New("the JWKS URL is not an https URL")
 	}
 	if u.Scheme == "http" && !allowHTTP {
 		ip := net.ParseIP(u.Hostname())

@@ -52,7 +52,7 @@ func (i *issuer) answerWith(answer http.HandlerFunc) {
 	i.answer = answer
 }
 
-// clock is moved by the test.
+// clock is a clock that the test moves.
 type clock struct{ offset atomic.Int64 }
 
 func (c *clock) now() time.Time          { return now.Add(time.Duration(c.offset.Load())) }
@@ -281,7 +281,7 @@ func TestStaleKeysServeWhileTheIssuerFails(t *testing.T) {
 			_, err = v.Verify(t.Context(), other.sign(t, "2", good))
 			require.ErrorIs(t, err, auth.ErrKeysUnavailable)
 			_, err = v.Verify(t.Context(), pair.sign(t, "1", good))
-			require.NoError(t, err, "what is known stays")
+			require.NoError(t, err, "the known keys are kept")
 			require.NoError(t, v.Ready(t.Context()))
 			v.Close()
 			require.Equal(t, 2, bytes.Count(log.Bytes(), []byte("cannot be fetched")), "said once each time that it begins")

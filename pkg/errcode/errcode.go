@@ -1,5 +1,5 @@
-// Package errcode is the catalogue of everything a client can be refused with: error codes in frames and close codes of
-// connections, each with its name and what a client does about it. It is data; it decides nothing.
+// Package errcode is the catalogue of all errors that clients can receive: error codes in frames and close codes of
+// connections, each with its name and the client's reaction. It is data; it decides nothing.
 package errcode
 
 import (
@@ -9,11 +9,11 @@ import (
 // Code describes one error code.
 type Code struct {
 	Code conversationv1.ErrorCode
-	// Name is what logs, metrics and documentation call it.
+	// Name is the name in logs, metrics and documentation.
 	Name string
-	// Temporary says that the same request may succeed later without being changed.
+	// Temporary means that the same request may succeed later without being changed.
 	Temporary bool
-	// Meaning is for documentation: why it happens and what a client does about it.
+	// Meaning is for documentation: the cause, and the client's reaction.
 	Meaning string
 	// Why is for documentation: why the refusal is final or passing, and what the client does.
 	Why string
@@ -39,7 +39,7 @@ var Codes = []Code{
 	{conversationv1.ErrorCode_ERROR_CODE_PROTOCOL, "protocol", false, "The frame does not fit the state of the connection. This is a defect of the client.", "The client would send the same frame again; it reports the error to the program."},
 }
 
-// Name gives the name of an error code; "unknown" for one this version does not know.
+// Name returns the name of an error code; "unknown" for one that this version does not know.
 func Name(code conversationv1.ErrorCode) string {
 	for _, c := range Codes {
 		if c.Code == code {
@@ -50,7 +50,7 @@ func Name(code conversationv1.ErrorCode) string {
 }
 
 // Temporary reports whether the same request may succeed later. An unknown code counts as temporary: it comes from a newer
-// server, and giving up loses what waiting does not.
+// server, and giving up could lose a command, while waiting does not.
 func Temporary(code conversationv1.ErrorCode) bool {
 	for _, c := range Codes {
 		if c.Code == code {
@@ -60,11 +60,11 @@ func Temporary(code conversationv1.ErrorCode) bool {
 	return true
 }
 
-// CloseCode is a WebSocket close code. Its range decides what a client does with one it does not know: 4000 to 4499
-// reconnect, 4500 to 4999 do not.
+// CloseCode is a WebSocket close code. The range of an unknown code decides the client's reaction: 4000 to 4499 reconnect,
+// 4500 to 4999 do not.
 type CloseCode int
 
-// Close codes. CloseCodes says what they mean.
+// Close codes. CloseCodes contains their meanings.
 const (
 	CloseGoingAway    CloseCode = 4000
 	CloseSlow         CloseCode = 4001
@@ -90,7 +90,7 @@ const (
 // Close describes one close code.
 type Close struct {
 	Code CloseCode
-	// Name is what logs, metrics and documentation call it.
+	// Name is the name in logs, metrics and documentation.
 	Name string
 	// Final says that the client must not reconnect by itself. It follows from the code's range.
 	Final bool
@@ -100,7 +100,7 @@ type Close struct {
 	Why string
 }
 
-// CloseCodes is every close code by rising number.
+// CloseCodes lists every close code by rising number.
 var CloseCodes = []Close{
 	{CloseGoingAway, "going_away", false, "The gateway is being stopped.", "Other gateways serve the client; it reconnects after the delay of the go_away push, and resumes."},
 	{CloseSlow, "slow", false, "The client did not read fast enough. Nothing is lost: resume.", "The client may read faster next time; it reconnects and resumes where it was."},
@@ -124,15 +124,15 @@ var CloseCodes = []Close{
 const (
 	// FirstFinal is the first of the codes after which a client does not reconnect, known or not.
 	FirstFinal CloseCode = 4500
-	// LastFinal is the last of them.
+	// LastFinal is the last of these codes.
 	LastFinal CloseCode = 4999
 )
 
-// Reconnect reports whether a client that was closed with this code should connect again by itself. Codes outside 4500
-// to 4999, those of WebSocket itself among them, mean the connection was lost: reconnect.
+// Reconnect reports whether a client that was closed with this code should reconnect by itself. Codes outside 4500 to 4999,
+// including those of WebSocket itself, mean that the connection was lost: reconnect.
 func (c CloseCode) Reconnect() bool { return c < FirstFinal || c > LastFinal }
 
-// String is the name used in logs and metrics; "other" for a code this version does not know.
+// String returns the name used in logs and metrics; "other" for a code that this version does not know.
 func (c CloseCode) String() string {
 	for _, known := range CloseCodes {
 		if known.Code == c {
