@@ -2,24 +2,24 @@ package protocol
 
 // Sizes of WebSocket messages from a client. Everything else that this package allows fits into them, in both encodings.
 const (
-	// MaxConnectBytes is the most bytes of a message before the connection is authenticated. It is smaller than MaxFrameBytes,
+	// MaxConnectBytes is the maximum number of bytes of a message before the connection is authenticated. It is smaller than MaxFrameBytes,
 	// because anybody may send one. The gateway closes with errcode.CloseTooLarge.
 	MaxConnectBytes = 64 << 10
-	// MaxFrameBytes is the most bytes of any later message. It is the default of a gateway; one may be set to less, and
+	// MaxFrameBytes is the maximum number of bytes of any later message. It is the default of a gateway; one may be set to less, and
 	// Connected.max_frame_bytes names its limit. The gateway closes with errcode.CloseTooLarge.
 	MaxFrameBytes = 160 << 10
-	// MaxFrames is the most frames of one message. The gateway answers INVALID and handles none of them.
+	// MaxFrames is the maximum number of frames of one message. The gateway answers INVALID and handles none of them.
 	MaxFrames = 64
 )
 
 // Limits of a connect frame. The gateway closes a connection that breaks one.
 const (
-	// MaxTokenBytes is the most bytes of a token, in connect and in refresh. The gateway answers a longer one with UNAUTHENTICATED.
+	// MaxTokenBytes is the maximum number of bytes of a token, in connect and in refresh. The gateway answers a longer one with UNAUTHENTICATED.
 	MaxTokenBytes = 8 << 10
 	// MaxClientNameBytes is the longest name of a client's software, in bytes. The gateway answers INVALID.
 	MaxClientNameBytes = 64
-	// MaxResumePositions is the most resume positions. The gateway answers INVALID. A client with more conversations names some
-	// of them, begins with the others at their head, and reads what it lacks of these.
+	// MaxResumePositions is the maximum number of resume positions. The gateway answers INVALID. A client with more
+	// conversations names some of them; the others begin at their head, and the client reads their missing events.
 	MaxResumePositions = 500
 	// HashPrefixBytes is how much of an event's hash a resume position contains, in bytes. The gateway answers INVALID.
 	HashPrefixBytes = 8
@@ -46,7 +46,7 @@ const (
 	MaxAttempt = 1000
 	// MaxTextBytes is the longest text of a message, in bytes of UTF-8.
 	MaxTextBytes = 8192
-	// MaxMetadataEntries is the most entries of a message's metadata.
+	// MaxMetadataEntries is the maximum number of entries of a message's metadata.
 	MaxMetadataEntries = 16
 	// MaxMetadataKeyBytes is the longest key of one, in bytes.
 	MaxMetadataKeyBytes = 64
@@ -54,30 +54,30 @@ const (
 	MaxMetadataValueBytes = 1024
 	// MaxNameBytes is the longest name of a group, in bytes of UTF-8.
 	MaxNameBytes = 256
-	// MaxMembers is the most members of a group, its creator included. The gateway answers INVALID to a create with more, the
+	// MaxMembers is the maximum number of members of a group, its creator included. The gateway answers INVALID to a create with more, the
 	// delivery service LIMIT to an add_members that would lead to more.
 	MaxMembers = 2000
-	// MaxMembersPerAdd is the most users of one add_members.
+	// MaxMembersPerAdd is the maximum number of users of one add_members.
 	MaxMembersPerAdd = 100
 	// MaxEmojiBytes is the longest reaction, in bytes of UTF-8.
 	MaxEmojiBytes = 64
-	// MaxReactionsPerUser is the most reactions of one user to one message. The delivery service answers LIMIT.
+	// MaxReactionsPerUser is the maximum number of reactions of one user to one message. The delivery service answers LIMIT.
 	MaxReactionsPerUser = 12
-	// MaxEraseSeqs is the most seqs of one erase, which only internal services may ask for.
+	// MaxEraseSeqs is the maximum number of seqs of one erase, which only internal services may ask for.
 	MaxEraseSeqs = 1000
 )
 
 // Limits of acknowledgements and of pages. The gateway answers INVALID.
 const (
-	// MaxAckPositions is the most positions of one acknowledgement.
+	// MaxAckPositions is the maximum number of positions of one acknowledgement.
 	MaxAckPositions = 1000
-	// MaxPage is the most events of a read, conversations of a list and members of a list that may be asked for.
+	// MaxPage is the maximum number of events of a read, conversations of a list and members of a list that may be asked for.
 	MaxPage = 500
 	// DefaultEventsPage is the number of events of a read that sets no limit.
 	DefaultEventsPage = 50
 	// DefaultListPage is the number of conversations or members of a list that sets no limit.
 	DefaultListPage = 100
-	// MaxMessagesPage is the most messages of read_messages that may be asked for.
+	// MaxMessagesPage is the maximum number of messages of read_messages that may be asked for.
 	MaxMessagesPage = 200
 	// DefaultMessagesPage is the number of messages of a read_messages that sets no limit.
 	DefaultMessagesPage = 50

@@ -4,13 +4,14 @@ import (
 	"fmt"
 )
 
-// Check compares an installation with itself or with what the programs really have, and tells everything that is wrong.
+// Check compares the parts of an installation with each other, or with the programs' actual behaviour, and returns
+// everything that is wrong.
 type Check struct {
 	Name string
 	run  func(*inspection)
 }
 
-// Checks are all that need nothing running.
+// Checks are all checks that need no running programs.
 func Checks() []Check {
 	return []Check{
 		{"names", checkNames},
@@ -34,15 +35,15 @@ func Checks() []Check {
 	}
 }
 
-// Facts are what an installation is compared with.
+// Facts are the data that an installation is compared with.
 type Facts struct {
 	Programs map[string]*Program
-	// Answers tells which status a path of a component's admin server, or of NATS' monitoring port, has for somebody
+	// Answers returns the status with which a path of a component's admin server, or of NATS' monitoring port, answers
 	// without a token.
 	Answers func(component, path string) int
 	// Metrics are the names that a component exports.
 	Metrics func(component string) map[string]bool
-	// Secrets are those that the installation asks for.
+	// Secrets are the Secrets that the installation requires.
 	Secrets Secrets
 	// Scratch makes an empty directory.
 	Scratch func() string
@@ -60,7 +61,7 @@ func Inspect(o *Objects, facts Facts) []error {
 	return found
 }
 
-// inspection is one check at work.
+// inspection is one run of a check.
 type inspection struct {
 	*Objects
 	Facts
@@ -74,7 +75,7 @@ func (in *inspection) failf(format string, args ...any) {
 	in.found = append(in.found, fmt.Errorf(in.check+": "+format, args...))
 }
 
-// services are the workloads that run our own programs.
+// services returns the workloads that run Runnel's own programs.
 func (in *inspection) services() []*Workload {
 	var own []*Workload
 	for _, w := range in.Workloads {
@@ -85,7 +86,8 @@ func (in *inspection) services() []*Workload {
 	return own
 }
 
-// settings are what a workload's program would run with. What it refuses is found by checkEnvironment; here it is nil.
+// settings returns the settings with which a workload's program would run. checkEnvironment reports settings that it
+// refuses; here the result is nil then.
 func (in *inspection) settings(w *Workload) map[string]string {
 	settings, known := in.asked[w]
 	if !known {

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkEnvironment: a program knows each of its variables, and takes their values.
+// checkEnvironment: a program knows each of its variables, and accepts their values.
 func checkEnvironment(in *inspection) {
 	for _, w := range in.Workloads {
 		names := map[string]bool{}
@@ -50,7 +50,7 @@ func checkEnvironment(in *inspection) {
 	}
 }
 
-// checkFiles: a variable that names a file names one that a mounted Secret holds; every volume is used.
+// checkFiles: a variable with the name of a file names one that a mounted Secret contains; every volume is used.
 func checkFiles(in *inspection) {
 	for _, w := range in.Workloads {
 		files, err := w.files(in.Secrets)
@@ -97,7 +97,7 @@ var (
 	passwordInValue = regexp.MustCompile(`://[^/\s]*:[^/\s]*@`)
 )
 
-// checkSecrets: nothing secret stands in a manifest, and a pod gets no Secret of another.
+// checkSecrets: manifests contain no secrets, and a pod gets no Secret of another.
 func checkSecrets(in *inspection) {
 	for _, w := range in.Workloads {
 		container := w.Container()
@@ -136,7 +136,7 @@ func (in *inspection) checkSecretVolume(w *Workload, volume corev1.Volume) {
 	}
 }
 
-// keys are the keys that a volume shows, nil being all.
+// keys returns the keys that a volume contains; nil for all.
 func keys(volume corev1.Volume) []string {
 	var shown []string
 	for _, item := range volume.Secret.Items {
@@ -145,5 +145,5 @@ func keys(volume corev1.Volume) []string {
 	return shown
 }
 
-// private reports whether a key is its owner's alone. The operators' token is one for all services.
+// private reports whether a key belongs to one component only. The operators' token is shared by all services.
 func private(key string) bool { return path.Ext(key) == ".key" || key == "seed" }

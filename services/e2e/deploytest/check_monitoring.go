@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// checkMonitoring: every service is scraped once, with the token, and alerts are whole.
+// checkMonitoring: every service is scraped exactly once, with the token, and alerts are complete.
 func checkMonitoring(in *inspection) {
 	for _, monitor := range in.ServiceMonitors {
 		scraped := in.scraped(monitor)
@@ -28,7 +28,7 @@ func checkMonitoring(in *inspection) {
 	in.checkRules()
 }
 
-// checkRules: every rule is whole, and no alert is hidden by another of its name.
+// checkRules: every rule is complete, and no two alerts have the same name.
 func (in *inspection) checkRules() {
 	for _, rule := range in.Rules {
 		groups, alerts := map[string]bool{}, map[string]bool{}

@@ -26,7 +26,7 @@ func quantity(text string) int64 {
 	return parsed.Value()
 }
 
-// natsOptions has the real server read the configuration of the first pod, with files below a directory of its own.
+// natsOptions lets the real server read the configuration of the first pod, with files in a separate directory.
 func (in *inspection) natsOptions(w *Workload) (*server.Options, error) {
 	root := in.Scratch()
 	file, err := in.writeNATS(w, root, in.Secrets)
@@ -43,7 +43,8 @@ func (in *inspection) natsOptions(w *Workload) (*server.Options, error) {
 	return options, nil
 }
 
-// writeNATS writes the configuration files of the NATS pods below root, environment filled in, and all that they name.
+// writeNATS writes the configuration files of the NATS pods below root, with the environment filled in, and all files that
+// they name.
 func (in *inspection) writeNATS(w *Workload, root string, secrets Secrets) (file string, err error) {
 	environment, err := w.Environment(root, secrets)
 	if err != nil {
@@ -82,7 +83,7 @@ func (in *inspection) writeNATS(w *Workload, root string, secrets Secrets) (file
 	return filepath.Join(root, command[2]), nil
 }
 
-// checkNATS: the real server takes the configuration, and it is the one that messages are safe with.
+// checkNATS: the real server accepts the configuration, and it has the settings that messages need to be safe.
 func checkNATS(in *inspection) {
 	w := in.workload(natsName)
 	if w == nil {
@@ -130,8 +131,8 @@ func checkNATS(in *inspection) {
 	in.checkStorage(w, options)
 }
 
-// checkStorage: all streams fit below max_file_store, and that into the volume: a full disk is the one thing NATS does not recover from
-// by itself.
+// checkStorage: all streams fit into max_file_store, and that fits into the volume, because a full disk is the only
+// condition from which NATS does not recover by itself.
 func (in *inspection) checkStorage(w *Workload, options *server.Options) {
 	owner := in.settings(in.workload(delivery))
 	copies := strconv.Itoa(int(*w.Replicas))
@@ -154,9 +155,9 @@ func (in *inspection) checkStorage(w *Workload, options *server.Options) {
 	}
 }
 
-// checkCertificates: where cert-manager makes them, each has the names that its peers check, and lands where it is mounted.
+// checkCertificates: certificates from cert-manager have the names that peers check, and are stored where they are mounted.
 func checkCertificates(in *inspection) {
-	issuers := map[string]string{} // of NATS and of the services
+	issuers := map[string]string{} // authorities of NATS and of the services
 	for _, certificate := range in.Certificates {
 		spec := certificate.Spec
 		component := certificate.Metadata.Labels[componentLabel]

@@ -5,13 +5,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// party is one end of a connection: pods of the installation, or of another namespace, or something outside.
+// party is one end of a connection: pods of the installation, or of another namespace, or an address outside of the
+// cluster.
 type party struct {
 	workload  *Workload
-	namespace string // of pods elsewhere; empty with a nil workload is outside of the cluster
+	namespace string // labels of pods elsewhere; if empty and workload is nil, the party is outside of the cluster
 }
 
-// checkNetwork asks the policies, as the network would, who may connect to whom.
+// checkNetwork evaluates the policies, as the network would, to find who may connect to whom.
 func checkNetwork(in *inspection) {
 	if len(in.Policies) == 0 {
 		return
@@ -76,16 +77,16 @@ func (in *inspection) expect(allowed bool, what string, from, to party, port int
 	}
 }
 
-// allowed is the semantics of NetworkPolicy, for TCP: pods that no policy selects are open, those that one does are closed but for what
-// a policy allows; both ends must agree.
+// allowed implements the semantics of NetworkPolicy for TCP: pods that no policy selects are open; selected pods accept
+// only what a policy allows; both ends must agree.
 func (in *inspection) allowed(from, to party, port int32) bool {
 	return in.direction(networkingv1.PolicyTypeEgress, from, to, to, port) && in.direction(networkingv1.PolicyTypeIngress, to, from, to, port)
 }
 
-// direction asks the policies of own about a connection with peer; the port is one of target.
+// direction evaluates the policies of own for a connection with peer; the port is one of target.
 func (in *inspection) direction(kind networkingv1.PolicyType, own, peer, target party, port int32) bool {
 	if own.workload == nil {
-		return true // others' policies are not ours to check
+		return true // policies of others are not checked here
 	}
 	open := true
 	for _, policy := range in.Policies {
@@ -132,7 +133,7 @@ func allows(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.Network
 			portFits = true
 		case each.Port.Type == intstr.Int:
 			portFits = portFits || each.Port.IntVal == port
-		case target.workload != nil: // a name means the port that the target's pod calls so
+		case target.workload != nil: // a name means the port with that name in the target's pod
 			portFits = portFits || target.workload.port(*each.Port) == port
 		}
 	}

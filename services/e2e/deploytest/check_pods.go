@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkSecurity: what the restricted pod security standard asks for, and a root file system that nothing can write to.
+// checkSecurity: the requirements of the restricted pod security standard, and a read-only root file system.
 func checkSecurity(in *inspection) {
 	for _, account := range in.Accounts {
 		if token := account.AutomountServiceAccountToken; token == nil || *token {
@@ -45,7 +45,7 @@ func checkSecurity(in *inspection) {
 	}
 }
 
-// checkMemory: there is a limit, the scheduler knows what is needed, and Go collects before the kernel kills.
+// checkMemory: there is a limit and a request, and Go collects garbage before the kernel kills the process.
 func checkMemory(in *inspection) {
 	for _, w := range in.Workloads {
 		resources := w.Container().Resources

@@ -11,7 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkPorts: containers declare what their programs listen on, and whatever leads to a port leads to one that is there.
+// checkPorts: containers declare the ports that their programs listen on, and every reference to a port leads to an
+// existing one.
 func checkPorts(in *inspection) {
 	for _, w := range in.services() {
 		listening := map[string]bool{}
@@ -53,7 +54,8 @@ func checkPorts(in *inspection) {
 	}
 }
 
-// checkAddress: a setting with addresses leads to a port of a component. What the installation does not run is elsewhere.
+// checkAddress: a setting with addresses leads to a port of a component. Addresses of things that the installation does not
+// run are elsewhere.
 func (in *inspection) checkAddress(w *Workload, setting, component, port string) {
 	addresses := in.settings(w)[setting]
 	if addresses == "" || in.workload(component) == nil {
@@ -98,8 +100,8 @@ func portName(w *Workload, number int32) string {
 	return ""
 }
 
-// checkProbes: each probe asks a port of the container for a path that answers to somebody without a token, and a pod that
-// only waits for others is not restarted.
+// checkProbes: each probe uses a port of the container and a path that answers without a token, and a pod that only waits
+// for others is not restarted.
 func checkProbes(in *inspection) {
 	for _, w := range in.Workloads {
 		container := w.Container()

@@ -18,7 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Compose is a compose file, as far as ours goes.
+// Compose is a compose file, with the fields that are used here.
 type Compose struct {
 	Name     string                              `yaml:"name"`
 	Service  any                                 `yaml:"x-service"`
@@ -73,7 +73,7 @@ func DecodeCompose(text []byte) (*Compose, error) {
 	return compose, nil
 }
 
-// InspectCompose compares a compose file with itself and with what the programs really have.
+// InspectCompose compares the parts of a compose file with each other and with the programs' actual behaviour.
 func InspectCompose(c *Compose, facts Facts) []error {
 	var found []error
 	failf := func(format string, args ...any) { found = append(found, fmt.Errorf(format, args...)) }
@@ -137,7 +137,7 @@ func InspectCompose(c *Compose, facts Facts) []error {
 	return found
 }
 
-// settings are what the program of a service would run with, its secrets being files of this machine.
+// settings returns the settings with which a service's program would run; its secrets are files of this machine.
 func (c *Compose) settings(service *ComposeService, program *Program, facts Facts) (map[string]string, error) {
 	root := facts.Scratch()
 	environment := map[string]string{}
@@ -165,7 +165,7 @@ func (c *Compose) settings(service *ComposeService, program *Program, facts Fact
 	return program.Settings(environment)
 }
 
-// hardened: the least that a container can do with.
+// hardened: a container has the least privileges.
 func (s *ComposeService) hardened() []error {
 	var errs []error
 	for rule, kept := range map[string]bool{
@@ -181,7 +181,7 @@ func (s *ComposeService) hardened() []error {
 	return errs
 }
 
-// checkService: what a service refers to is there, and nothing is published to the network.
+// checkService: everything that a service refers to exists, and no port is published to the network.
 func (c *Compose) checkService(s *ComposeService, listening map[string]bool, facts Facts) []error {
 	var errs []error
 	failf := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -230,7 +230,7 @@ func (c *Compose) checkService(s *ComposeService, listening map[string]bool, fac
 	return errs
 }
 
-// natsPort is the clients' port of the NATS server, as the real one reads its configuration.
+// natsPort returns the clients' port of the NATS server, as the real server reads its configuration.
 func (c *Compose) natsPort(dir string) (string, error) {
 	file := filepath.Join(dir, "nats.conf")
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(c.Configs["nats"].Content, "$$", "$")), 0o600); err != nil {
@@ -246,7 +246,7 @@ func (c *Compose) natsPort(dir string) (string, error) {
 	return strconv.Itoa(options.Port), nil
 }
 
-// reaches follows an address to a service that listens there and that is waited for, directly or by what is waited for.
+// reaches follows an address to a service that listens there and that is started before, directly or indirectly.
 func reaches(address string, listening map[string]map[string]bool, from *ComposeService) error {
 	target, err := url.Parse(address)
 	if err != nil {

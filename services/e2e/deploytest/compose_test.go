@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testCompose checks the compose file, which nothing here can run: there is no container engine on the machines that run the tests.
+// testCompose checks the compose file, which cannot be run here: the test machines have no container engine.
 func testCompose(t *testing.T, facts Facts) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(deployDir, "compose.yaml"))

@@ -3,7 +3,7 @@ package deploytest
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// Object is what custom resources have in common.
+// Object contains the common fields of custom resources.
 type Object struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        metav1.ObjectMeta `json:"metadata"`

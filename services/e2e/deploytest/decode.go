@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Decode reads documents separated by ---. Every kind must be known, every field known to it and given once. All that is
-// wrong is reported at once.
+// Decode reads documents separated by ---. Every kind must be known, and every field must be known and occur once. All
+// errors are reported at once.
 func Decode(text []byte) (*Objects, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestInstallations runs the trial installation as processes, and compares every installation with what they really have.
+// TestInstallations runs the trial installation as processes, and compares every installation with their actual behaviour.
 func TestInstallations(t *testing.T) {
 	facts := gather(t)
 	t.Run("production", func(t *testing.T) { require.Empty(t, facts.inspect(decode(t, production(t)))) })
@@ -118,7 +118,7 @@ func (b bed) token(t *testing.T) string {
 	return token
 }
 
-// testMetricsWantToken: the token of the Secret that the manifests name is the one the services ask for.
+// testMetricsWantToken: the services require the token of the Secret that the manifests name.
 func testMetricsWantToken(t *testing.T, b bed) {
 	t.Helper()
 	for _, component := range []string{gateway, delivery, history} {
@@ -128,7 +128,7 @@ func testMetricsWantToken(t *testing.T, b bed) {
 	require.Contains(t, b.Metrics(gateway), "runnel_gateway_connections")
 }
 
-// testListeners: the programs listen on what their settings say, and on nothing else.
+// testListeners: the programs listen on the addresses in their settings, and on no others.
 func testListeners(t *testing.T, b bed) {
 	t.Helper()
 	for _, component := range []string{gateway, delivery, history} {
@@ -143,8 +143,8 @@ func testListeners(t *testing.T, b bed) {
 	}
 }
 
-// helm is the pinned helm. On a machine of a developer it may be missing: what is checked in is checked then, but not what else the
-// chart can render.
+// helm is the pinned helm. It may be missing on a developer's machine: then the checked-in manifests are checked, but not
+// the chart's variants.
 func helm(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../../../.tools/bin/helm")
@@ -156,7 +156,7 @@ func helm(t *testing.T) string {
 	return path
 }
 
-// render has helm make an installation of the chart.
+// render renders an installation of the chart with helm.
 func render(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	args = append([]string{"template", "runnel", deployDir + "/helm/runnel", "--namespace", "runnel"}, args...)
@@ -236,7 +236,7 @@ func testVariants(t *testing.T, b bed) {
 	}
 }
 
-// TestManifestsAreFresh: what is checked in is what the chart renders today.
+// TestManifestsAreFresh: the checked-in manifests are those that the chart renders now.
 func TestManifestsAreFresh(t *testing.T) {
 	helm(t)
 	output, err := exec.CommandContext(t.Context(), "../../../scripts/manifests.sh", "check").CombinedOutput()

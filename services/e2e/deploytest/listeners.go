@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// listeners are the TCP addresses that a process listens on, as the Linux kernel tells.
+// listeners are the TCP addresses that a process listens on, as reported by the Linux kernel.
 func listeners(pid int) ([]string, error) {
 	sockets, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	if err != nil || len(sockets) == 0 {
@@ -44,7 +44,7 @@ func listeners(pid int) ([]string, error) {
 	return addresses, nil
 }
 
-// parseAddress reads 0100007F:1F90, in which each 32 bits of the address stand the wrong way round.
+// parseAddress parses 0100007F:1F90, in which each group of 32 bits of the address is byte-swapped.
 func parseAddress(text string) (string, error) {
 	host, port, _ := strings.Cut(text, ":")
 	number, err := strconv.ParseUint(port, 16, 16)

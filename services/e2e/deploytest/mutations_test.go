@@ -7,14 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mutation breaks one document of the production installation, as a slip of the hand would.
+// mutation breaks one document of the production installation, like a typing error.
 type mutation struct {
 	object   string // "Kind/name"
 	old, new string // the first occurrence is replaced
-	finding  string // what is found
+	finding  string // text of the finding
 }
 
-// strictness: what decoding itself refuses.
+// strictness: errors that decoding itself detects.
 var strictness = []mutation{
 	{"Deployment/runnel-gateway", "  revisionHistoryLimit: 5", "  revisionHistoryLimits: 5", `unknown field "spec.revisionHistoryLimits"`},
 	{"Deployment/runnel-gateway", "failureThreshold: 60", "failureTreshold: 60", "failureTreshold"},
@@ -215,7 +215,7 @@ func testMutations(t *testing.T, b bed) {
 	}
 }
 
-// apply breaks the document; one that has nothing to replace any more is a mistake in the table.
+// apply breaks the document; if there is nothing to replace, the table is wrong.
 func (m mutation) apply(t *testing.T, whole string) string {
 	t.Helper()
 	kind, name, _ := strings.Cut(m.object, "/")

@@ -80,7 +80,7 @@ func (w *Workload) Container() *corev1.Container {
 	return &w.Pod.Spec.Containers[0]
 }
 
-// port is the number of a port of the container, by number or name; 0 when there is none.
+// port returns the number of a port of the container, by number or name; 0 if there is none.
 func (w *Workload) port(want intstr.IntOrString) int32 {
 	for _, port := range w.Container().Ports {
 		if port.Name == want.StrVal && want.Type == intstr.String || port.ContainerPort == want.IntVal && want.Type == intstr.Int {
@@ -100,7 +100,7 @@ func (o *Objects) workload(component string) *Workload {
 	return nil
 }
 
-// selected are the workloads whose pods a selector selects.
+// selected returns the workloads whose pods a selector selects.
 func (o *Objects) selected(selector *metav1.LabelSelector) []*Workload {
 	var found []*Workload
 	for _, w := range o.Workloads {
@@ -111,7 +111,7 @@ func (o *Objects) selected(selector *metav1.LabelSelector) []*Workload {
 	return found
 }
 
-// only is the one workload that a selector must select.
+// only returns the single workload that a selector must select.
 func (o *Objects) only(selector *metav1.LabelSelector) (*Workload, error) {
 	found := o.selected(selector)
 	if len(found) == 1 {

@@ -21,14 +21,14 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// Program is one of our binaries.
+// Program is one of Runnel's binaries.
 type Program struct {
 	Path string
 	// Variables are the environment variables that it knows, by its --help.
 	Variables map[string]bool
 }
 
-// Programs builds and asks all binaries that are deployed, by name.
+// Programs builds all deployed binaries and reads their help, by name.
 func Programs(ctx context.Context, dir string) (map[string]*Program, error) {
 	built, err := launch.Build(ctx, dir, "", launch.Gateway, launch.Delivery, launch.History)
 	if err != nil {
@@ -45,7 +45,7 @@ func Programs(ctx context.Context, dir string) (map[string]*Program, error) {
 	return programs, nil
 }
 
-// helpOf is what a program says about running as a service; one with several commands does that with serve.
+// helpOf returns a program's help about running as a service; a program with several commands uses serve for that.
 func helpOf(ctx context.Context, path string) ([]byte, error) {
 	help, err := exec.CommandContext(ctx, path, "--help").Output()
 	if err != nil || !bytes.Contains(help, []byte("\n  serve ")) {
@@ -56,7 +56,7 @@ func helpOf(ctx context.Context, path string) ([]byte, error) {
 
 var variable = regexp.MustCompile(`\$([A-Z][A-Z0-9_]+)`)
 
-// variables reads what --help says. Secrets stand at its end, each of them may come from a file as well.
+// variables parses the output of --help. Secrets are at its end; each of them can also come from a file.
 func variables(help []byte) map[string]bool {
 	known := map[string]bool{}
 	settings, secrets, _ := bytes.Cut(help, []byte("\nSecrets, "))
@@ -101,8 +101,8 @@ func flatten(prefix string, tree map[string]any, into map[string]string) {
 	}
 }
 
-// Environment is what the kubelet would give to the container of a workload's first pod. The Secrets it mounts are written
-// below root, and what names one of those files names it there.
+// Environment returns the environment that the kubelet would give to the container of a workload's first pod. The Secrets
+// that it mounts are written below root, and variables that name their files are adapted.
 func (w *Workload) Environment(root string, secrets Secrets) (map[string]string, error) {
 	var errs []error
 	environment := map[string]string{}
@@ -131,7 +131,7 @@ func (w *Workload) Environment(root string, secrets Secrets) (map[string]string,
 
 var reference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_]*)\)`)
 
-// value is one variable, those before it being known.
+// value returns one variable; the ones before it are known.
 func (w *Workload) value(env corev1.EnvVar, before map[string]string, secrets Secrets) (string, error) {
 	source := env.ValueFrom
 	switch {
@@ -163,7 +163,7 @@ func (w *Workload) value(env corev1.EnvVar, before map[string]string, secrets Se
 	}
 }
 
-// files are the files that the container finds in mounted Secrets, by path.
+// files returns the files of mounted Secrets in the container, by path.
 func (w *Workload) files(secrets Secrets) (map[string]string, error) {
 	var errs []error
 	files := map[string]string{}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What deploy/README.md names is there: the tests that prove its claims, the targets and files an operator is sent to.
+// Everything that deploy/README.md names exists: the tests that prove its claims, and the targets and files for operators.
 func TestTheReadmeNamesWhatExists(t *testing.T) {
 	root := filepath.Join("..", "..", "..")
 	page := read(t, filepath.Join(root, "deploy", "README.md"))
@@ -35,7 +35,7 @@ func TestTheReadmeNamesWhatExists(t *testing.T) {
 		path := strings.TrimSuffix(match, ".")
 		switch {
 		case strings.HasPrefix(path, "deploy/runnel-"): // a Deployment, for kubectl
-		case strings.HasPrefix(path, "deploy/secrets/"): // what deploy/secrets.sh makes
+		case strings.HasPrefix(path, "deploy/secrets/"): // the Secrets that deploy/secrets.sh makes
 		default:
 			_, err := os.Stat(filepath.Join(root, path))
 			require.NoError(t, err)

@@ -20,11 +20,11 @@ import (
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
-// Running is an installation as processes of this machine: each service with the environment that its manifest gives it, except that
-// addresses are those of this machine and history keeps a SQLite file.
+// Running is an installation as processes on this machine: each service has the environment of its manifest, except that
+// addresses are local and history uses a SQLite file.
 type Running struct {
 	Processes map[string]*launch.Process // by component
-	// Addresses are where a component listens, by setting: "gateway.listen".
+	// Addresses are the listen addresses of a component, by setting: "gateway.listen".
 	Addresses map[string]map[string]string
 	Secrets   Secrets
 
@@ -71,7 +71,7 @@ func (r *Running) start(ctx context.Context, in *inspection) error {
 	return r.awaitNATS(ctx, in.workload(natsName).Container().StartupProbe.HTTPGet.Path)
 }
 
-// awaitNATS waits for what the startup probe asks: streams that are being made are not healthy yet.
+// awaitNATS waits for the condition of the startup probe: streams that are being created are not healthy yet.
 func (r *Running) awaitNATS(ctx context.Context, path string) error {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -88,7 +88,7 @@ func (r *Running) awaitNATS(ctx context.Context, path string) error {
 	}
 }
 
-// move replaces the addresses of a cluster by those of this machine.
+// move replaces the addresses of a cluster by local ones.
 func (r *Running) move(in *inspection, w *Workload, environment map[string]string, broker string) error {
 	r.Addresses[w.Component()] = map[string]string{}
 	for name := range environment {
@@ -117,7 +117,7 @@ func (r *Running) move(in *inspection, w *Workload, environment map[string]strin
 
 var hostOfPod = regexp.MustCompile(`[a-z-]+-([0-9])\.[a-z-]+:6222`)
 
-// startNATS starts the servers of the installation's ConfigMap and gives the addresses for clients.
+// startNATS starts the servers of the installation's ConfigMap and returns the addresses for clients.
 func (r *Running) startNATS(in *inspection) (string, error) {
 	w := in.workload(natsName)
 	var routes []string
@@ -179,7 +179,8 @@ func (r *Running) startNATS(in *inspection) (string, error) {
 // Monitor is the address of the monitoring port of a NATS server.
 func (r *Running) Monitor() string { return r.nats[0].MonitorAddr().String() }
 
-// Get asks the admin server of a component, or the monitoring port of NATS, with a token unless it is empty.
+// Get sends a request to the admin server of a component, or to the monitoring port of NATS, with a token unless it is
+// empty.
 func (r *Running) Get(component, path, token string) (status int, body string, err error) {
 	address := r.Addresses[component]["admin.listen"]
 	if component == natsName {
@@ -202,7 +203,7 @@ func (r *Running) Get(component, path, token string) (status int, body string, e
 	return response.StatusCode, string(text), err
 }
 
-// Stop ends everything, the services as the kubelet would.
+// Stop stops everything, the services as the kubelet would.
 func (r *Running) Stop() error {
 	var errs []error
 	for _, component := range []string{gateway, delivery, history} {
@@ -217,7 +218,7 @@ func (r *Running) Stop() error {
 	return errors.Join(errs...)
 }
 
-// freeAddress is a loopback address that nobody listens on now.
+// freeAddress returns a loopback address that no process listens on now.
 func freeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -44,8 +44,8 @@ func operatorsSecrets(t *testing.T) Secrets {
 	}
 }
 
-// testSecured runs the production installation on this machine, three NATS servers included, with the Secrets that an operator makes, and
-// sends a message through it: the manifests' settings do not only exist, they work together.
+// testSecured runs the production installation on this machine, including three NATS servers, with the Secrets that an
+// operator makes, and sends a message through it: this proves that the manifests' settings work together.
 func testSecured(t *testing.T, facts Facts) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)

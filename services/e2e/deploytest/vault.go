@@ -14,7 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs/devca"
 )
 
-// Secrets gives the content of a key of a Secret.
+// Secrets returns the content of a key of a Secret.
 type Secrets func(secret, key string) (string, error)
 
 // NewVault makes the Secrets that an operator would make, when they are asked for: certificates of one authority for Secrets called
@@ -36,7 +36,7 @@ type vault struct {
 	users map[string]nkeys.KeyPair // by the name of the NATS user
 }
 
-// tlsKeys are what a Secret of a certificate holds. Other Secrets are mounted key by key.
+// tlsKeys are the keys of a Secret with a certificate. Other Secrets are mounted key by key.
 var tlsKeys = []string{"tls.crt", "tls.key", "ca.crt"}
 
 func (v *vault) content(secret, key string) (string, error) {
@@ -75,7 +75,7 @@ func (v *vault) user(name string) (nkeys.KeyPair, error) {
 	return v.users[name], nil
 }
 
-// certificate names the role, as it would in a cluster; servers that are known by their address have that of this machine.
+// certificate contains the role's name, as in a cluster; servers that are reached by address have this machine's.
 func (v *vault) certificate(role, key string) (string, error) {
 	path := filepath.Join(v.dir, role, map[string]string{"tls.crt": "cert.pem", "tls.key": "key.pem", "ca.crt": "ca.pem"}[key])
 	if _, err := os.Stat(path); err != nil {
@@ -91,5 +91,5 @@ func (v *vault) certificate(role, key string) (string, error) {
 	return string(text), err
 }
 
-// roles are the names that services tell each other by.
+// roles are the names by which services recognise each other.
 var roles = []string{"runnel-gateway", "runnel-delivery", "runnel-history", "runnel-admin"}

@@ -1,15 +1,15 @@
-// Package devkeys makes everything that the parts of an installation prove themselves with: certificates for each role, for
+// Package devkeys makes all keys with which the parts of an installation authenticate: certificates for each role, for
 // the gateways' clients and for NATS, and the nkeys of NATS's users. It is for development and tests, like package devca.
 //
 //	DIR/gateway, delivery, history, admin, service   cert.pem key.pem ca.pem: --rpc.tls.…
 //	DIR/gateway, delivery                            nkey.seed: --nats.nkey-seed-file
-//	DIR/clients                                      cert.pem key.pem: --gateway.tls.…; ca.pem is what clients believe
+//	DIR/clients                                      cert.pem key.pem: --gateway.tls.…; clients trust ca.pem
 //	DIR/nats                                         cert.pem key.pem ca.pem: TLS_CERT, TLS_KEY, TLS_CA of deploy/nats; the last is
 //	                                                 also --nats.tls.ca-file
 //	DIR/nats.env                                     GATEWAY_NKEY and DELIVERY_NKEY of deploy/nats
 //
-// There are three authorities, because what one of them vouches for must not open the doors of the others: a NATS server lets
-// another one in by its certificate alone, and a client of the gateways is none of the services.
+// There are three authorities, because a certificate of one must not give access to the others: a NATS server accepts
+// another one by its certificate alone, and a client of the gateways is not a service.
 package devkeys
 
 import (
@@ -39,7 +39,7 @@ var roles = map[string]rpc.Role{
 	"gateway": rpc.RoleGateway, "delivery": rpc.RoleDelivery, "history": rpc.RoleHistory, "admin": rpc.RoleAdmin, "service": rpc.RoleService,
 }
 
-// Ring holds the keys of one installation, and the authorities for more of them.
+// Ring holds the keys of one installation, and the authorities that can issue more.
 type Ring struct {
 	dir      string
 	hosts    []string
@@ -68,8 +68,8 @@ func Make(dir string, hosts []string, lifetime time.Duration) (*Ring, error) {
 	return r, nil
 }
 
-// Replace makes new authorities and new certificates from them; what the old ones signed is believed no more by whoever reads
-// the new files.
+// Replace makes new authorities and new certificates from them; parts that read the new files no longer trust the old
+// certificates.
 func (r *Ring) Replace() error {
 	for name, ca := range map[string]**devca.CA{"services": &r.services, "clients": &r.clients, "NATS": &r.nats} {
 		var err error
@@ -98,16 +98,16 @@ func (r *Ring) Renew(name string) error {
 	return err
 }
 
-// Files are those of one directory.
+// Files returns the files of one directory.
 func (r *Ring) Files(name string) certs.Config {
 	at := func(file string) string { return filepath.Join(r.dir, name, file) }
 	return certs.Config{CertFile: at("cert.pem"), KeyFile: at("key.pem"), CAFile: at("ca.pem")}
 }
 
-// Seed is the file with the nkey seed of one service.
+// Seed returns the file with the nkey seed of one service.
 func (r *Ring) Seed(name string) string { return filepath.Join(r.dir, name, "nkey.seed") }
 
-// nkey makes a NATS user and gives its public key.
+// nkey makes a NATS user and returns its public key.
 func (r *Ring) nkey(name string) (public string, err error) {
 	pair, err := nkeys.CreateUser()
 	if err != nil {
