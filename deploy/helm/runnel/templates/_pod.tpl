@@ -55,7 +55,7 @@ count.
     matchLabels:
       {{- include "runnel.selector" (list $root $component) | nindent 6 }}
   {{- if ne $component "nats" }}
-  # Of a rollout only the new pods count, or they would be placed around the old ones.
+  # During a rollout only the new pods count; otherwise they would be placed around the old ones.
   matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- end }}

@@ -47,7 +47,7 @@ spec:
             {{- end }}
             - {name: rpc, containerPort: 9000}
             - {name: admin, containerPort: 9090}
-          # Alive is who answers at all; NATS and the database are a matter of readiness, a restart would not bring them back.
+          # Any answer means alive; NATS and the database matter for readiness only, because a restart would not repair them.
           startupProbe:
             {{- include "runnel.merged" (list (include "runnel.startupProbe" .) $values.startupProbe) | nindent 12 }}
           livenessProbe:
