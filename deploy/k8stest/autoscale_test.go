@@ -13,7 +13,7 @@ import (
 
 func TestGatewaysAreScaledByTheirConnections(t *testing.T) {
 	ctx := deadline(t)
-	r := install(ctx, t)
+	r := install(ctx, t, "--set", "gateway.autoscaling.enabled=true,gateway.autoscaling.connectionsPerPod=10000")
 
 	// Nobody serves metrics yet. That the gateways went from the one pod of a new Deployment to minReplicas shows that
 	// the autoscaler found them.
@@ -25,7 +25,7 @@ func TestGatewaysAreScaledByTheirConnections(t *testing.T) {
 	r.awaitCondition(ctx, t, autoscaling.ScalingActive, core.ConditionTrue, "ValidMetricFound")
 	require.Len(t, r.pods(ctx, t, "gateway"), components["gateway"])
 
-	// The chart wants 10,000 on each.
+	// 10,000 are wanted on each.
 	metrics.connections.Store(35_000)
 	r.awaitGateways(ctx, t, 4)
 

@@ -11,13 +11,16 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestPlainManifestsInstall does without Helm what deploy/README.md says: every document of the file, in its order, is
+// TestPlainManifestsInstall does without Helm what deploy/README.md says: every document of the files, in its order, is
 // taken as it stands, and so are the Secrets that it wants.
 func TestPlainManifestsInstall(t *testing.T) {
 	ctx := deadline(t)
-	text, err := os.ReadFile(root("deploy", "manifests", "runnel.yaml"))
-	require.NoError(t, err)
-	all := documents(t, string(text))
+	var all []document
+	for _, name := range []string{"runnel.yaml", "ingress.yaml"} {
+		text, err := os.ReadFile(root("deploy", "manifests", name))
+		require.NoError(t, err)
+		all = append(all, documents(t, string(text))...)
+	}
 	r := &release{namespace: "runnel"}
 	server := newStrict(t)
 	create := func(d document) {
