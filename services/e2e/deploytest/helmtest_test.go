@@ -71,8 +71,9 @@ func testOutage(t *testing.T, b bed) {
 		require.NoError(t, err)
 		require.Equal(t, 200, status, "a gateway without history: %s", body)
 		var answer struct {
-			Ready, Degraded bool
-			Checks          map[string]string
+			Ready    bool              `json:"ready"`
+			Degraded bool              `json:"degraded"`
+			Checks   map[string]string `json:"checks"`
 		}
 		require.NoError(t, json.Unmarshal([]byte(body), &answer))
 		require.True(t, answer.Ready)

@@ -117,7 +117,7 @@ of them. This table is made from values.yaml by ` + "`go test ./services/e2e/dep
 	}
 	file := filepath.Join(chartDir, "README.md")
 	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(table.String()), 0o644)) //nolint:gosec // a document
+		require.NoError(t, os.WriteFile(file, []byte(table.String()), 0o644))
 	}
 	require.Equal(t, table.String(), read(t, file), "run the test with -update")
 
