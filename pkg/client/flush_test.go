@@ -2,6 +2,8 @@ package client_test
 
 import (
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,6 +90,25 @@ func TestFlushNamesWhatIsPending(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestCloseLogsWhatItDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway()
+		var log strings.Builder
+		c, _ := start(t, g, func(cfg *client.Config) {
+			cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		})
+		l, _ := g.accept(t, connected())
+		dropped := []*client.Ticket{enqueue(t, c, "a", "a1"), enqueue(t, c, "a", "a2")}
+		l.recv(t)
+		require.NoError(t, c.Close())
+		require.Contains(t, log.String(), "commands=2")
+		for _, ticket := range dropped {
+			_, err := ticket.Wait(t.Context())
+			require.ErrorIs(t, err, client.ErrClosed)
+		}
+	})
 }
 
 // TestCommandsCommitSoonAfterALongOutage: while NATS is away, a gateway keeps each try of a command for 8 s and then answers that

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -78,5 +79,5 @@ func run(ctx context.Context) error {
 		}
 		say(skew.Line{Committed: outcome.GetSeq()})
 	}
-	return c.Close()
+	return errors.Join(lines.Err(), c.Close())
 }

@@ -121,7 +121,7 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 	}
 	ch.watching.Wait()
 	if err == nil && inputEnded && ch.failures > 0 {
-		err = fmt.Errorf("%d lines were not carried out", ch.failures)
+		err = fmt.Errorf("lines that were not carried out: %d", ch.failures)
 	}
 	return err
 }

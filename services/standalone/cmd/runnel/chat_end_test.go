@@ -78,15 +78,15 @@ func TestWhatIsNotCarriedOutIsAnError(t *testing.T) {
 	s := serve(t)
 	long := strings.Repeat("x", maxLine+1)
 	for name, c := range map[string]struct{ in, shown, err string }{
-		"a refused message":    {strings.Repeat("x", protocol.MaxTextBytes+1) + "\nafter it", "must be at most 8192 bytes", "1 lines"},
-		"a refused command":    {"/delete 99\nafter it", "refused", "1 lines"},
-		"an unknown command":   {"/nothing\nafter it", "unknown command", "1 lines"},
-		"a long line":          {long + "\nafter it", "a line is longer than 65536 bytes", "1 lines"},
-		"a long line at last":  {"after it\n" + long, "a line is longer than 65536 bytes", "1 lines"},
-		"a very long line":     {strings.Repeat(long, 5) + "\nafter it\n", "a line is longer than 65536 bytes", "1 lines"},
-		"a line in Latin-1":    {"caf\xe9\nafter it", "a line is not UTF-8", "1 lines"},
-		"an escape in a line":  {"a\x1b[2Jb\nafter it", `"a\x1b[2Jb" was not sent`, "1 lines"},
-		"all of it twice":      {"/nothing\n/nothing\nafter it", "", "2 lines"},
+		"a refused message":    {strings.Repeat("x", protocol.MaxTextBytes+1) + "\nafter it", "must be at most 8192 bytes", ": 1"},
+		"a refused command":    {"/delete 99\nafter it", "refused", ": 1"},
+		"an unknown command":   {"/nothing\nafter it", "unknown command", ": 1"},
+		"a long line":          {long + "\nafter it", "a line is longer than 65536 bytes", ": 1"},
+		"a long line at last":  {"after it\n" + long, "a line is longer than 65536 bytes", ": 1"},
+		"a very long line":     {strings.Repeat(long, 5) + "\nafter it\n", "a line is longer than 65536 bytes", ": 1"},
+		"a line in Latin-1":    {"caf\xe9\nafter it", "a line is not UTF-8", ": 1"},
+		"an escape in a line":  {"a\x1b[2Jb\nafter it", `"a\x1b[2Jb" was not sent`, ": 1"},
+		"all of it twice":      {"/nothing\n/nothing\nafter it", "", ": 2"},
 		"a read of a terminal": {"", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestWhatIsNotCarriedOutIsAnError(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			require.ErrorContains(t, err, c.err+" were not carried out")
+			require.ErrorContains(t, err, "lines that were not carried out"+c.err)
 			require.Equal(t, 1, exitCode(err))
 			require.Contains(t, printed, c.shown)
 			require.Regexp(t, `✓ committed as \d+: after it\n`, printed, "the rest is carried out")
@@ -149,10 +149,10 @@ func TestWhatIsNotSentIsListed(t *testing.T) {
 			p.screen.waitFor(t, "○ lost two")
 			end(p, signal)
 			err := <-p.done
-			require.ErrorContains(t, err, "gave up after 2.5s without progress: 2 commands were not sent, and of 0")
+			require.ErrorContains(t, err, "gave up after 2.5s without progress; commands that were not sent: 2, that were sent with an unknown outcome: 0")
 			require.Equal(t, 1, exitCode(err))
 			printed := p.screen.text.String()
-			require.Contains(t, printed, "· sending 2 messages; gives up after 2.5s without progress")
+			require.Contains(t, printed, "· messages to be sent: 2; gives up after 2.5s without progress")
 			require.Contains(t, printed, "! not sent: lost one\n! not sent: lost two\n")
 		})
 	}

@@ -97,7 +97,7 @@ func (c *chat) finish(ctx context.Context) error {
 		c.mu.Lock()
 		n := len(c.sending)
 		c.mu.Unlock()
-		c.printf("· sending %d messages; gives up after %s without progress, Ctrl-C ends at once", n, c.wait)
+		c.printf("· messages to be sent: %d; gives up after %s without progress, Ctrl-C ends at once", n, c.wait)
 	})
 	defer progress.Stop()
 	var pending *client.PendingError
@@ -110,7 +110,7 @@ func (c *chat) finish(ctx context.Context) error {
 	for _, ticket := range pending.Unknown {
 		c.printf("! it is not known whether this was sent: %s", c.take(ticket))
 	}
-	return fmt.Errorf("gave up after %s without progress: %d commands were not sent, and of %d it is not known whether they were",
+	return fmt.Errorf("gave up after %s without progress; commands that were not sent: %d, that were sent with an unknown outcome: %d",
 		c.wait, len(pending.Unsent), len(pending.Unknown))
 }
 

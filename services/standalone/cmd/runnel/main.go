@@ -127,7 +127,9 @@ func (t *tokenCommand) Run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(token)
+	if _, err := fmt.Println(token); err != nil {
+		return fmt.Errorf("print the token: %w", err)
+	}
 	return nil
 }
 
