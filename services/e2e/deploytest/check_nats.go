@@ -105,6 +105,7 @@ func checkNATS(in *inspection) {
 	must(!options.NoJetStreamStrict, "JetStream is not strict")
 	must(options.JetStreamLimits.MaxHAAssets == 2000, "max_ha_assets is %d", options.JetStreamLimits.MaxHAAssets)
 	must(int(options.MaxPayload) == 256<<10 && options.MaxPayload > broker.MaxCommandBytes, "max_payload is %d", options.MaxPayload)
+	must(options.MaxConn == 4096, "max_connections is %d", options.MaxConn)
 	for name, port := range map[string]int{"client": options.Port, "monitor": options.HTTPPort, "cluster": options.Cluster.Port} {
 		i := slices.IndexFunc(w.Container().Ports, func(p corev1.ContainerPort) bool { return p.Name == name })
 		declared := i >= 0

@@ -144,6 +144,7 @@ var mutations = []mutation{
 	{"ConfigMap/runnel-nats", "sync_interval: always", "sync_intervall: always", "nats: nats-server refuses the configuration"},
 	{"ConfigMap/runnel-nats", "strict: true", "strict: false", "nats: JetStream is not strict"},
 	{"ConfigMap/runnel-nats", "max_payload: 256KB", "max_payload: 128KB", "nats: max_payload is 131072"},
+	{"ConfigMap/runnel-nats", "max_connections: 4096", "", "nats: max_connections is 0"},
 	{"ConfigMap/runnel-nats", "max_ha_assets: 2000", "max_ha_assets: 20", "nats: max_ha_assets is 20"},
 	{"ConfigMap/runnel-nats", "server_name: $POD_NAME", "server_name: nats", `nats: the server is called "nats"`},
 	{"ConfigMap/runnel-nats", "0.0.0.0:4222", "0.0.0.0:4223", "nats: the server's client port is 4223"},
