@@ -72,11 +72,11 @@ type Admin struct {
 	listener net.Listener // nil when off
 	checks   map[string]Check
 	checking singleflight.Group
-	running  context.Context //nolint:containedctx // what requests share ends with the server, not with one of them
 	draining atomic.Bool
 
-	mu     sync.Mutex
-	states map[string]state // by check
+	mu      sync.Mutex
+	running context.Context  //nolint:containedctx // what requests share ends with the server, not with one of them
+	states  map[string]state // by check
 }
 
 // NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
@@ -180,7 +180,9 @@ func (a *Admin) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	a.running = ctx
+	a.mu.Lock()
+	a.running = ctx // the status page may run the checks already
+	a.mu.Unlock()
 	a.server.BaseContext = func(net.Listener) context.Context { return ctx }
 	served := make(chan error, 1)
 	go func() { served <- a.server.Serve(a.listener) }()

@@ -85,20 +85,23 @@ func (a *Admin) Health() Health {
 
 // runChecks runs the checks side by side: a slow one must not hide a failed one.
 func (a *Admin) runChecks() []CheckResult {
-	ctx, cancel := context.WithTimeout(a.running, checkTimeout)
+	a.mu.Lock()
+	running := a.running
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(running, checkTimeout)
 	defer cancel()
 	results := make([]CheckResult, 0, len(a.checks))
 	var mu sync.Mutex
-	var running sync.WaitGroup
+	var checks sync.WaitGroup
 	for name, check := range a.checks {
-		running.Go(func() {
+		checks.Go(func() {
 			result := a.resultOf(name, check(ctx))
 			mu.Lock()
 			defer mu.Unlock()
 			results = append(results, result)
 		})
 	}
-	running.Wait()
+	checks.Wait()
 	slices.SortFunc(results, func(x, y CheckResult) int { return strings.Compare(x.Name, y.Name) })
 	return results
 }

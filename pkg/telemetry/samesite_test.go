@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,6 +23,12 @@ func adminHandler(t *testing.T, token string) (*Admin, http.Handler) {
 	a.Handle("/debug/", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	a.Handle("/", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	return a, a.server.Handler
+}
+
+// pathOf is the path of a pattern, which may begin with a method.
+func pathOf(route string) string {
+	_, path, _ := strings.Cut(route, "/")
+	return "/" + path
 }
 
 // from sends a request with these headers, to the loopback address unless Host is among them.
@@ -51,7 +58,7 @@ func TestNoRouteAnswersAnotherSite(t *testing.T) {
 			require.Contains(t, a.Routes(), "GET /metrics")
 			require.GreaterOrEqual(t, len(a.Routes()), 11)
 			for _, route := range a.Routes() {
-				path := route[strings.Index(route, "/"):]
+				path := pathOf(route)
 				isProbe := path == "/livez" || path == "/healthz" || path == "/readyz"
 				for what, headers := range map[string]map[string]string{
 					"another site's script":           {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
@@ -68,9 +75,7 @@ func TestNoRouteAnswersAnotherSite(t *testing.T) {
 					}
 					for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
 						shown := map[string]string{"Authorization": "Bearer " + testToken}
-						for k, v := range headers {
-							shown[k] = v
-						}
+						maps.Copy(shown, headers)
 						response := from(t, handler, method, path, shown)
 						require.Equal(t, http.StatusForbidden, response.Code, "%s %s by %s", method, path, what)
 						require.Regexp(t, `^cross_site: .*address bar`, response.Body.String())
@@ -97,7 +102,7 @@ func TestNoRouteAnswersAnotherSite(t *testing.T) {
 func TestNoRouteAnswersANameOfAnother(t *testing.T) {
 	a, handler := adminHandler(t, "")
 	for _, route := range a.Routes() {
-		path := route[strings.Index(route, "/"):]
+		path := pathOf(route)
 		if path == "/livez" || path == "/healthz" || path == "/readyz" {
 			continue
 		}
