@@ -133,11 +133,12 @@ func (p *Process) AtEnd(end func() error) { p.ends = append(p.ends, end) }
 // Check adds a condition of readiness.
 func (p *Process) Check(name string, check telemetry.Check) { p.checks[name] = check }
 
-// StatusPage puts a page with these charts and tables at the root of the admin server.
-func (p *Process) StatusPage(title string, charts []statuspage.Chart, tables ...statuspage.Source) {
-	page := statuspage.New(statuspage.Config{
-		Title: title, Gatherer: p.Telemetry.Registry, Charts: charts, Tables: tables, Log: p.Telemetry.Log,
-	})
+// StatusPage puts the page at the root of the admin server. The page gets the process's readiness, metrics and log, and shows the
+// circuit breakers of its calls after the tables of the service.
+func (p *Process) StatusPage(cfg statuspage.Config) {
+	cfg.Health, cfg.Gatherer, cfg.Log = p.Admin.Health, p.Telemetry.Registry, p.Telemetry.Log
+	cfg.Tables = append(cfg.Tables, rpc.BreakerTable(p.Telemetry.Registry))
+	page := statuspage.New(cfg)
 	p.Admin.Handle("/", page)
 	p.Go(page.Run)
 }

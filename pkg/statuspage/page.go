@@ -7,19 +7,20 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
 const (
-	// step is how often the metrics are sampled, and kept how many samples are kept: half an hour.
+	// step is the interval of samples, and kept how many of them are kept: half an hour.
 	step = 5 * time.Second
 	kept = 360
-	// tableTimeout is what one table may take.
-	tableTimeout = 3 * time.Second
 )
 
 //go:embed page.html
@@ -31,30 +32,21 @@ var pageJS []byte
 //go:embed page.css
 var pageCSS []byte
 
-// Table is what a Source returns: text for people.
-type Table struct {
-	Title   string     `json:"title"`
-	Columns []string   `json:"columns"`
-	Rows    [][]string `json:"rows"`
-	// Note stands below, for example that there are more rows.
-	Note string `json:"note,omitempty"`
-}
-
-// MaxRows is how many rows a Source should return at most.
-const MaxRows = 100
-
-// Source returns a table when somebody looks. It must return when its context ends.
-type Source func(ctx context.Context) (Table, error)
-
 // Config says what the page shows.
 type Config struct {
 	// Title is the name of the service.
 	Title string
-	// Gatherer has the metrics that Charts are drawn from.
+	// Version of the program, for the footer; empty if it is not known.
+	Version string
+	// Health runs the readiness checks: Health of telemetry.Admin. Without it the page says nothing about readiness.
+	Health func() telemetry.Health
+	// Gatherer has the metrics of Stages and Charts.
 	Gatherer prometheus.Gatherer
-	Charts   []Chart
-	Tables   []Source
-	Log      *slog.Logger
+	// Stages are the way of a message through the service, in its order.
+	Stages []Stage
+	Charts []Chart
+	Tables []Source
+	Log    *slog.Logger
 }
 
 // Page is the status page of one process. It is an http.Handler for /, /status.json, /status.js and /status.css.
@@ -65,13 +57,17 @@ type Page struct {
 
 	mu      sync.Mutex
 	sampled time.Time
-	last    []reading   // by chart
-	points  [][]float64 // by chart, oldest first, at most kept
+	last    []reading    // by chart
+	points  [][]float64  // by chart, oldest first, at most kept
+	stages  []stageState // by stage
 }
 
-// New makes a page; its charts fill while Run runs.
+// New makes a page. Its charts fill while Run runs.
 func New(cfg Config) *Page {
-	p := &Page{cfg: cfg, mux: http.NewServeMux(), started: time.Now(), last: make([]reading, len(cfg.Charts)), points: make([][]float64, len(cfg.Charts))}
+	p := &Page{
+		cfg: cfg, mux: http.NewServeMux(), started: time.Now(),
+		last: make([]reading, len(cfg.Charts)), points: make([][]float64, len(cfg.Charts)), stages: make([]stageState, len(cfg.Stages)),
+	}
 	p.mux.HandleFunc("GET /{$}", static("text/html; charset=utf-8", pageHTML))
 	p.mux.HandleFunc("GET /status.js", static("text/javascript; charset=utf-8", pageJS))
 	p.mux.HandleFunc("GET /status.css", static("text/css; charset=utf-8", pageCSS))
@@ -79,12 +75,15 @@ func New(cfg Config) *Page {
 	return p
 }
 
-// Run samples the metrics until ctx ends.
+// Run samples the metrics until ctx ends. It also runs the readiness checks, so that the page can tell since when one fails.
 func (p *Page) Run(ctx context.Context) error {
 	ticker := time.NewTicker(step)
 	defer ticker.Stop()
 	for {
 		p.sample()
+		if p.cfg.Health != nil {
+			p.cfg.Health()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -93,10 +92,10 @@ func (p *Page) Run(ctx context.Context) error {
 	}
 }
 
-// sample adds one point to every chart.
+// sample adds one point to every chart and stage.
 func (p *Page) sample() {
 	gathered, err := p.cfg.Gatherer.Gather()
-	if err != nil { // what could be gathered is there all the same
+	if err != nil { // the other metrics are returned all the same
 		p.cfg.Log.Debug("some metrics could not be gathered for the status page", "error", err)
 	}
 	families := make(map[string]*dto.MetricFamily, len(gathered))
@@ -109,13 +108,19 @@ func (p *Page) sample() {
 	seconds := now.Sub(p.sampled).Seconds()
 	p.sampled = now
 	for i, chart := range p.cfg.Charts {
-		r := chart.read(families)
-		p.points[i] = append(p.points[i], chart.point(p.last[i], r, seconds))
-		if extra := len(p.points[i]) - kept; extra > 0 {
-			p.points[i] = append(p.points[i][:0], p.points[i][extra:]...)
-		}
+		r := chart.series().read(families)
+		p.points[i] = appendPoint(p.points[i], chart.point(p.last[i], r, seconds))
 		p.last[i] = r
 	}
+	for i, stage := range p.cfg.Stages {
+		p.stages[i].sample(stage, families, now)
+	}
+}
+
+// appendPoint adds a point and drops the oldest ones beyond half an hour.
+func appendPoint(points []float64, point float64) []float64 {
+	points = append(points, point)
+	return slices.Delete(points, 0, max(0, len(points)-kept))
 }
 
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -134,28 +139,57 @@ func static(contentType string, content []byte) http.HandlerFunc {
 	}
 }
 
-// status is the answer of /status.json.
-type status struct {
-	Title     string  `json:"title"`
-	StartedMs int64   `json:"started_ms"`
-	NowMs     int64   `json:"now_ms"`
-	StepMs    int64   `json:"step_ms"`
-	Charts    []curve `json:"charts"`
-	Tables    []Table `json:"tables"`
+// answer is the answer of /status.json: what the page shows, for programs as well.
+type answer struct {
+	Title     string         `json:"title"`
+	Version   string         `json:"version"`
+	StartedMs int64          `json:"started_ms"`
+	NowMs     int64          `json:"now_ms"`
+	StepMs    int64          `json:"step_ms"`
+	Health    *health        `json:"health"` // null if the page knows no checks
+	Attention []string       `json:"attention"`
+	Stages    []stageFigures `json:"stages"`
+	Charts    []curve        `json:"charts"`
+	Tables    []Table        `json:"tables"`
+}
+
+type health struct {
+	Ready    bool    `json:"ready"`
+	Draining bool    `json:"draining"`
+	Degraded bool    `json:"degraded"`
+	Checks   []check `json:"checks"`
+}
+
+type check struct {
+	Name    string               `json:"name"`
+	State   telemetry.CheckState `json:"state"`
+	Reason  string               `json:"reason"`
+	SinceMs int64                `json:"since_ms"`
 }
 
 type curve struct {
 	Title  string     `json:"title"`
 	Unit   string     `json:"unit"`
+	Detail bool       `json:"detail"`
 	Points []*float64 `json:"points"` // oldest first; null where there is nothing
 }
 
 func (p *Page) status(w http.ResponseWriter, r *http.Request) {
-	answer := status{
-		Title: p.cfg.Title, StartedMs: p.started.UnixMilli(), NowMs: time.Now().UnixMilli(), StepMs: step.Milliseconds(),
-		Charts: p.curves(), Tables: p.tables(r.Context()),
+	shown := answer{
+		Title: p.cfg.Title, Version: p.cfg.Version, StartedMs: p.started.UnixMilli(), NowMs: time.Now().UnixMilli(), StepMs: step.Milliseconds(),
+		Attention: []string{},
 	}
-	body, err := json.Marshal(answer)
+	var asking sync.WaitGroup
+	asking.Go(func() { shown.Health = p.health() })
+	asking.Go(func() { shown.Tables = tables(r.Context(), p.cfg.Tables) })
+	asking.Wait()
+	for _, table := range shown.Tables {
+		if table.Attention != "" {
+			shown.Attention = append(shown.Attention, table.Attention)
+		}
+	}
+	shown.Stages, shown.Charts = p.figures()
+	body, err := json.Marshal(shown)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -165,36 +199,45 @@ func (p *Page) status(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-func (p *Page) curves() []curve {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	curves := make([]curve, len(p.cfg.Charts))
-	for i, chart := range p.cfg.Charts {
-		curves[i] = curve{Title: chart.Title, Unit: chart.Unit, Points: make([]*float64, len(p.points[i]))}
-		for j, point := range p.points[i] {
-			if !math.IsNaN(point) && !math.IsInf(point, 0) { // JSON has neither
-				curves[i].Points[j] = &point
-			}
-		}
+// health runs the checks, if there are any.
+func (p *Page) health() *health {
+	if p.cfg.Health == nil {
+		return nil
 	}
-	return curves
+	now := p.cfg.Health()
+	h := &health{Ready: now.Ready, Draining: now.Draining, Degraded: now.Degraded, Checks: []check{}}
+	for _, c := range now.Checks {
+		h.Checks = append(h.Checks, check{c.Name, c.State, c.Reason, c.Since.UnixMilli()})
+	}
+	return h
 }
 
-// tables asks all sources side by side. One that fails says so in its place.
-func (p *Page) tables(ctx context.Context) []Table {
-	ctx, cancel := context.WithTimeout(ctx, tableTimeout)
-	defer cancel()
-	tables := make([]Table, len(p.cfg.Tables))
-	var asking sync.WaitGroup
-	for i, source := range p.cfg.Tables {
-		asking.Go(func() {
-			table, err := source(ctx)
-			if err != nil {
-				table.Note = "could not be asked: " + err.Error()
-			}
-			tables[i] = table
-		})
+// figures returns what the samples say.
+func (p *Page) figures() ([]stageFigures, []curve) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stages, curves := make([]stageFigures, len(p.cfg.Stages)), make([]curve, len(p.cfg.Charts))
+	for i, stage := range p.cfg.Stages {
+		stages[i] = p.stages[i].figures(stage)
 	}
-	asking.Wait()
-	return tables
+	for i, chart := range p.cfg.Charts {
+		curves[i] = curve{Title: chart.Title, Unit: chart.Unit, Detail: chart.Detail, Points: pointers(p.points[i])}
+	}
+	return stages, curves
+}
+
+// pointer returns a number for JSON, which has neither NaN nor infinity.
+func pointer(value float64) *float64 {
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		return nil
+	}
+	return &value
+}
+
+func pointers(values []float64) []*float64 {
+	all := make([]*float64, len(values))
+	for i, value := range values {
+		all[i] = pointer(value)
+	}
+	return all
 }

@@ -20,7 +20,8 @@ const (
 	moveTimeout = 10 * time.Second
 	movePoll    = 25 * time.Millisecond
 
-	stateNoOwner, stateUnknown = "no owner", "unknown"
+	// The states of a partition that have a name here; others are "stopped: " and why.
+	stateRunning, stateStarting, stateNoOwner, stateUnknown = "running", "starting", "no owner", "unknown"
 )
 
 // GetStatus returns the live instances.
@@ -89,7 +90,7 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 		}
 		if owner := said[p.GetOwner()]; owner != nil {
 			// The worker has the lease and has not started yet, unless it reports another state.
-			p.State = "starting"
+			p.State = stateStarting
 			for _, mine := range owner.GetPartitions() {
 				if mine.GetPartition() == number {
 					p.State, p.StreamLast = mine.GetState(), mine.GetStreamLast()

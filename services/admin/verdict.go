@@ -92,7 +92,7 @@ func (f *facts) notCommitted() finding {
 		switch {
 		case p.GetOwner() == "":
 			summary += fmt.Sprintf(" Its partition %d has no owner: nothing is committed there until a worker takes it over.", p.GetPartition())
-		case p.GetLag() > 0 || p.GetState() != "running":
+		case p.GetLag() > 0 || p.GetState() != stateRunning:
 			summary += fmt.Sprintf(" Its partition %d (owner %s) is %s, and %d commands wait.", p.GetPartition(), p.GetOwner(), p.GetState(), p.GetLag())
 		default:
 			summary += fmt.Sprintf(" Its partition %d (owner %s) is running, and no command waits: no client has sent it.", p.GetPartition(), p.GetOwner())

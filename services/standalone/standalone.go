@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +27,6 @@ import (
 	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
-	"github.com/runnelhq/runnel/services/gateway/operator"
 	"github.com/runnelhq/runnel/services/history"
 )
 
@@ -147,9 +145,8 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, err
 	}
 	s.status = statuspage.New(statuspage.Config{
-		Title: "Runnel", Gatherer: tel.Registry, Log: tel.Log,
-		Charts: slices.Concat(operator.Charts(), delivery.Charts(), history.Charts()),
-		Tables: []statuspage.Source{s.gateway.Server().ConnectionTable(), operators.PartitionTable()},
+		Title: "Runnel", Health: s.admin.Health, Gatherer: tel.Registry, Log: tel.Log, Stages: stages(), Charts: charts(),
+		Tables: []statuspage.Source{s.gateway.Server().ConnectionTable(), operators.PartitionTable(), operators.DeadLetterTable()},
 	})
 	s.admin.Handle("/", s.status)
 	s.admin.Handle("/debug/", s.gateway.Debug())

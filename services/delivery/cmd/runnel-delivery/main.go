@@ -11,6 +11,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery"
 )
@@ -54,7 +55,10 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 	})
 	operators.Register(p.Server)
 	p.Check("delivery", worker.Check)
-	p.StatusPage("runnel-delivery "+worker.Name(), delivery.Charts(), operators.PartitionTable())
+	p.StatusPage(statuspage.Config{
+		Title: "runnel-delivery " + worker.Name(), Stages: delivery.Stages(), Charts: delivery.Charts(),
+		Tables: []statuspage.Source{operators.PartitionTable(), operators.DeadLetterTable()},
+	})
 	p.Go(worker.Run)
 	return nil
 }

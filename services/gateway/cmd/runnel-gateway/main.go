@@ -12,6 +12,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/gateway"
 	"github.com/runnelhq/runnel/services/gateway/operator"
 )
@@ -59,7 +60,10 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 		p.Check(name, check)
 	}
 	p.Admin.Handle("/debug/", gw.Debug())
-	p.StatusPage("runnel-gateway "+gw.ID(), operator.Charts(), gw.Server().ConnectionTable())
+	p.StatusPage(statuspage.Config{
+		Title: "runnel-gateway " + gw.ID(), Stages: operator.Stages(), Charts: operator.Charts(),
+		Tables: []statuspage.Source{gw.Server().ConnectionTable()},
+	})
 	p.Go(gw.Run)
 	return nil
 }

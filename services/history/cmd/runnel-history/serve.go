@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/runnelhq/runnel/pkg/process"
+	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/services/history"
 )
 
@@ -32,6 +33,6 @@ func (d *database) assemble(ctx context.Context, p *process.Process) error {
 		return server.Close()
 	})
 	server.Register(p.Server)
-	p.StatusPage("runnel-history", history.Charts())
+	p.StatusPage(statuspage.Config{Title: "runnel-history", Stages: history.Stages(), Charts: history.Charts()})
 	return nil
 }
