@@ -95,7 +95,7 @@ func New(cfg Config, opts Options) (*Verifier, error) {
 		return nil, err
 	}
 	if len(static.Current()) == 0 && cfg.JWKSURL == "" {
-		return nil, errors.New("there is no key to verify tokens with: set RUNNEL_AUTH_HMAC_SECRET or RUNNEL_AUTH_HMAC_SECRET_FILE, or --auth.public-key-files, --auth.jwks-file or --auth.jwks-url")
+		return nil, errors.New("no key for verifying tokens is configured: set RUNNEL_AUTH_HMAC_SECRET or RUNNEL_AUTH_HMAC_SECRET_FILE, or --auth.public-key-files, --auth.jwks-file or --auth.jwks-url")
 	}
 	v := &Verifier{cfg: cfg, now: opts.Now, types: typesOf(cfg.TokenTypes), static: static}
 	if cfg.JWKSURL != "" {

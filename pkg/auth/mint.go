@@ -26,7 +26,7 @@ func (c Config) Mint(secret []byte, user string, ttl time.Duration, now time.Tim
 	case err != nil:
 		return "", fmt.Errorf("minting a token: %w: it %w", ErrSubject, err)
 	case ttl < time.Second:
-		return "", fmt.Errorf("minting a token: it would be good for %v; a second is the least", ttl)
+		return "", fmt.Errorf("minting a token: it would be valid for %v; the minimum is one second", ttl)
 	case c.MaxLifetime > 0 && ttl > c.MaxLifetime:
 		return "", fmt.Errorf("minting a token: it would be good for %v, and --auth.max-lifetime is %v", ttl, c.MaxLifetime)
 	}
