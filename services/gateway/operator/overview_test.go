@@ -10,6 +10,8 @@ import (
 
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
+	"github.com/runnelhq/runnel/pkg/statuspage"
+
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -115,7 +117,10 @@ func TestTheStatusPageShowsConnections(t *testing.T) {
 	require.Empty(t, table.Note)
 	require.Len(t, table.Rows, 1)
 	require.Len(t, table.Rows[0], len(table.Columns))
-	require.Equal(t, []string{ann.id, "ann", "d-ann", "memory"}, table.Rows[0][:4])
+	require.Equal(t, "ann", table.Rows[0][0])
+	require.Equal(t, "d-ann", table.Rows[0][1])
+	require.Equal(t, ann.id, table.Rows[0][len(table.Columns)-1])
+	require.Regexp(t, `^1 open, users: 1, limit: \d+$`, table.Summary)
 
 	registry := prometheus.NewRegistry()
 	metrics.New(registry)
@@ -128,5 +133,10 @@ func TestTheStatusPageShowsConnections(t *testing.T) {
 	}
 	for _, chart := range Charts() {
 		require.True(t, names[chart.Metric], chart.Metric)
+	}
+	for _, stage := range Stages() {
+		for _, series := range []statuspage.Series{stage.Rate, stage.Latency, stage.Backlog} {
+			require.True(t, series.Metric == "" || names[series.Metric], series.Metric)
+		}
 	}
 }
