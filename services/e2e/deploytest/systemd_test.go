@@ -76,7 +76,9 @@ func (u unit) check(program *Program, root string) []string {
 	}
 	must(settings["data-dir"] == state && u.last("StateDirectory") != "", "data goes to %s, which is not the unit's state directory", settings["data-dir"])
 	for _, name := range []string{"auth.hmac-secret", "admin.token"} {
-		must(settings[name] != "", "%s is not set", name)
+		file := settings[name+"-file"]
+		_, err := os.Stat(file)
+		must(file != "" && err == nil, "%s is %q, which is no credential", name+"-file", file)
 	}
 
 	files, err := strconv.Atoi(u.last("LimitNOFILE"))
@@ -115,8 +117,8 @@ func TestSystemdUnit(t *testing.T) {
 		"the secret RUNNEL_ADMIN_TOKEN is no credential": {"RUNNEL_ADMIN_TOKEN_FILE=%d/admin-token", "RUNNEL_ADMIN_TOKEN=0123456789abcdef"},
 		"refuses its settings":                           {"--data-dir", "--data"},
 		"not the unit's state directory":                 {"${STATE_DIRECTORY}", "/srv"},
-		"admin.token is not set":                         {"Environment=RUNNEL_ADMIN_TOKEN_FILE=%d/admin-token\n", ""},
-		"no such file":                                   {"LoadCredential=auth:/etc/runnel/auth\n", ""},
+		`admin.token-file is ""`:                         {"Environment=RUNNEL_ADMIN_TOKEN_FILE=%d/admin-token\n", ""},
+		"auth.hmac-secret-file is":                       {"LoadCredential=auth:/etc/runnel/auth\n", ""},
 		"65536 files are too few for 100000 connections": {"LimitNOFILE=131072", "LimitNOFILE=65536"},
 		"it is killed after 15s, and may need":           {"TimeoutStopSec=45s", "TimeoutStopSec=15s"},
 		`ProtectSystem is "full"`:                        {"ProtectSystem=strict", "ProtectSystem=full"},
