@@ -177,6 +177,7 @@ var variants = map[string][]string{
 	"more gateways":        {"--set", "gateway.replicas=7"},
 	"TLS at the gateway":   {"--set", "gateway.clientTLSSecret=clients-tls"},
 	"keys of an issuer":    {"--set", "auth.hmacSecret.name=,auth.jwksURL=https://issuer.example.com/jwks.json,auth.issuer=https://issuer.example.com,auth.audience=chat"},
+	"a new secret":         {"--set", "auth.hmacSecret.name=new,auth.previousHmacSecret.name=runnel-auth"},
 	"keys in a Secret":     {"--set", "auth.hmacSecret.name=,auth.jwksSecret.name=keys"},
 	"traces":               {"--set", "telemetry.otlpEndpoint=http://collector.observability:4317,telemetry.logLevel=debug", "--set-json", "telemetry.sampleRatio=0.5"},
 	"settings by name":     {"--set-string", "gateway.extraEnv.RUNNEL_GATEWAY_FRAME_RATE=100"},

@@ -146,3 +146,17 @@ func argument(args []string, door string) string {
 	}
 	return ""
 }
+
+// A proxy that is not there would let clients claim any address; one that is not counted would make all clients one address.
+func TestProxiesAreCountedWithTheIngress(t *testing.T) {
+	ingress := []string{"--set", "ingress.enabled=true,ingress.hosts[0].host=chat.example.com"}
+	for want, args := range map[string][]string{
+		"0": nil,
+		"1": ingress,
+		"2": append(slices.Clone(ingress), "--set", "gateway.trustedProxies=2"),
+	} {
+		text, err := render(t, args...)
+		require.NoError(t, err, text)
+		require.Contains(t, text, `{name: RUNNEL_GATEWAY_TRUSTED_PROXIES, value: "`+want+`"}`)
+	}
+}

@@ -159,6 +159,9 @@ failureThreshold: 2
 {{- with $root.Values.auth.hmacSecret }}{{ if .name }}
 {{ include "runnel.secret" (list "auth-hmac" .name .key) }}
 {{- end }}{{ end }}
+{{- with $root.Values.auth.previousHmacSecret }}{{ if .name }}
+{{ include "runnel.secret" (list "auth-hmac-previous" .name .key) }}
+{{- end }}{{ end }}
 {{- with $root.Values.auth.jwksSecret }}{{ if .name }}
 {{ include "runnel.secret" (list "auth-jwks" .name .key) }}
 {{- end }}{{ end }}
