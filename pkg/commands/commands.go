@@ -30,6 +30,9 @@ type Request struct {
 // the command. level is the installation's. The field of an error is named as in Request, in the style of the proto files.
 func Make(request Request, level conversation.Level) (*brokerv1.Command, *conversationv1.Error) {
 	body, needed := request.Body, conversation.LevelOf(request.Body)
+	if needed != 0 {
+		needed = max(needed, conversation.LevelOfUsers(request.Sender))
+	}
 	switch {
 	case !conversation.AdmissibleCommandID(request.CommandID):
 		return nil, invalid("command_id", "must be a UUIDv7 in canonical lower-case form")

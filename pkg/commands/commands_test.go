@@ -54,6 +54,10 @@ func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 		}, level, forbidden, "body"},
 		"a level that is not in force":       {func(*commands.Request) {}, level - 1, invalid, "body"},
 		"a carriage return at a lower level": {func(s *commands.Request) { s.Body = text("a\r\nb") }, level, invalid, "body"},
+		"a mapped sender at a lower level":   {func(s *commands.Request) { s.Sender = "ann~40x" }, level, invalid, "body"},
+		"a mapped member at a lower level": {func(s *commands.Request) {
+			s.Body = &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"bob", "ann~40x"}}}}
+		}, level, invalid, "body"},
 		"a create with an id": {func(s *commands.Request) {
 			s.Body = &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP}}}
 		}, level, invalid, "conversation_id"},

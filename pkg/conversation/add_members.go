@@ -11,6 +11,10 @@ import (
 // addMembersKind adds users to a group.
 type addMembersKind struct{ none }
 
+func (addMembersKind) levelOf(body *conversationv1.Body) Level {
+	return LevelOfUsers(body.GetAddMembers().GetMembers()...)
+}
+
 func (addMembersKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 	return validateMembers("add_members.members", body.GetAddMembers().GetMembers(), 1, protocol.MaxMembersPerAdd)
 }

@@ -12,6 +12,10 @@ import (
 // the body is erased. Targets: seqs[0] is the kind of the conversation, users are the members beside the sender.
 type createKind struct{ none }
 
+func (createKind) levelOf(body *conversationv1.Body) Level {
+	return LevelOfUsers(body.GetCreate().GetMembers()...)
+}
+
 func (createKind) validate(sender UserID, body *conversationv1.Body) *FieldError {
 	create := body.GetCreate()
 	least, most := 0, protocol.MaxMembers-1

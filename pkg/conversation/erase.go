@@ -11,6 +11,10 @@ import (
 // eraseKind erases the content of earlier events. Its body names them and cannot be erased itself.
 type eraseKind struct{ none }
 
+func (eraseKind) levelOf(body *conversationv1.Body) Level {
+	return LevelOfUsers(body.GetErase().GetSender())
+}
+
 func (eraseKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 	e := body.GetErase()
 	set := 0

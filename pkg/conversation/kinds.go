@@ -20,8 +20,11 @@ const (
 	// carriageReturns is the level from which on texts may contain carriage returns.
 	carriageReturns Level = 2
 
+	// mappedUsers is the level from which on user ids may be mapped ones, see MapUser.
+	mappedUsers Level = 2
+
 	// maxFieldLevel is the highest of them.
-	maxFieldLevel = carriageReturns
+	maxFieldLevel = max(carriageReturns, mappedUsers)
 )
 
 // Class says what may happen to the content of a kind's events.

@@ -10,6 +10,10 @@ import (
 // removeMemberKind removes another member from a group.
 type removeMemberKind struct{ none }
 
+func (removeMemberKind) levelOf(body *conversationv1.Body) Level {
+	return LevelOfUsers(body.GetRemoveMember().GetMember())
+}
+
 func (removeMemberKind) validate(sender UserID, body *conversationv1.Body) *FieldError {
 	switch member := body.GetRemoveMember().GetMember(); {
 	case !ValidUser(member):

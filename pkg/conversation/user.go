@@ -44,6 +44,16 @@ func ValidUser(s string) bool {
 	return true
 }
 
+// LevelOfUsers returns the lowest level at which commands may name these users. Builds that know only level 1 refuse mapped ids.
+func LevelOfUsers(ids ...string) Level {
+	for _, id := range ids {
+		if strings.IndexByte(id, escape) >= 0 {
+			return mappedUsers
+		}
+	}
+	return MinLevel
+}
+
 // isPlain reports whether a character stands for itself in a user id.
 func isPlain(c byte) bool {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-'

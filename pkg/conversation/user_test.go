@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
@@ -110,4 +112,19 @@ func FuzzMapUser(f *testing.F) {
 			require.Equal(t, text, id)
 		}
 	})
+}
+
+// Builds that know only level 1 refuse mapped ids, so every command that names one needs level 2.
+func TestMappedUsersNeedLevel2(t *testing.T) {
+	for level, user := range map[conversation.Level]string{1: "bob", 2: "bob~40x"} {
+		for name, body := range map[string]*conversationv1.Body{
+			"create": {Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Members: []string{"cem", user}}}},
+			"add":    {Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"cem", user}}}},
+			"remove": {Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: user}}},
+			"erase":  {Action: &conversationv1.Body_Erase{Erase: &conversationv1.Erase{Sender: user}}},
+		} {
+			require.Equal(t, level, conversation.LevelOf(body), name)
+		}
+		require.Equal(t, level, conversation.LevelOfUsers("ann", user))
+	}
 }

@@ -62,7 +62,7 @@ var Limits = []Limit{
 	{"hash_prefix_bytes", HashPrefixBytes, Bytes, Gateway, invalid, errcode.CloseProtocol, "Length of Position.hash when it is not empty."},
 	{"max_connected_conversations", MaxConnectedConversations, Items, Gateway, none, 0, "Conversations in Connected; more says that there are others."},
 
-	{"max_id_bytes", MaxIDBytes, Bytes, Gateway, invalid, 0, "Longest id of a user or device: 1 or more characters A-Z a-z 0-9 _ -."},
+	{"max_id_bytes", MaxIDBytes, Bytes, Gateway, invalid, 0, "Longest id of a user or device: 1 or more characters A-Z a-z 0-9 _ -, with ~ and two hex digits (0-9 A-F) for each other byte of the name that the issuer uses; clients see ann@x as ann~40x."},
 	{"conversation_id_bytes", ConversationIDBytes, Bytes, Gateway, invalid, 0, "Length of a conversation id: a letter a-z and 26 digits 0-9 a-v."},
 	{"command_id_bytes", CommandIDBytes, Bytes, Gateway, invalid, 0, "Length of a command id: a UUID version 7 in canonical lower-case form."},
 	{"max_seq", MaxSeq, Number, Gateway, invalid, 0, "Highest seq; a client refuses a higher one from a server."},

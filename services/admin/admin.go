@@ -30,6 +30,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
@@ -141,6 +142,16 @@ func (s *Server) notify(ctx context.Context, subject string, data []byte) {
 	if err != nil {
 		s.Log.WarnContext(ctx, "a notice may not have been sent", "subject", subject, "error", err)
 	}
+}
+
+// userNamed returns the id of the user that an operator named: by that id, or by the name that the issuer of tokens uses. Every
+// method that takes a user from an operator calls it.
+func userNamed(field, typed string) (string, error) {
+	user, err := conversation.ParseUser(typed)
+	if err != nil {
+		return "", invalid(field + ": " + err.Error())
+	}
+	return user, nil
 }
 
 func invalid(message string) error { return status.Error(codes.InvalidArgument, message) }

@@ -29,13 +29,16 @@ const (
 
 // ListConnections lists connections on all gateways, by gateway and rising id.
 func (s *Server) ListConnections(ctx context.Context, request *adminv1.ListConnectionsRequest) (*adminv1.ListConnectionsResponse, error) {
-	if request.GetUserId() != "" && !conversation.ValidUser(request.GetUserId()) {
-		return nil, invalid("user_id: " + conversation.UserRule)
+	question := &gatewayv1.ListConnectionsRequest{Limit: request.GetLimit()}
+	if request.GetUserId() != "" {
+		var err error
+		if question.UserId, err = userNamed("user_id", request.GetUserId()); err != nil {
+			return nil, err
+		}
 	}
 	if request.GetLimit() > rpc.MaxItems {
 		return nil, invalid(fmt.Sprintf("limit: must be at most %d", rpc.MaxItems))
 	}
-	question := &gatewayv1.ListConnectionsRequest{UserId: request.GetUserId(), Limit: request.GetLimit()}
 	if request.GetGateway() == "" {
 		return s.connections(ctx, question)
 	}
@@ -101,8 +104,15 @@ func (s *Server) Disconnect(ctx context.Context, request *adminv1.DisconnectRequ
 	if (request.GetConnectionId() == "") == (request.GetUserId() == "") {
 		return nil, invalid("connection_id, user_id: exactly one must be set")
 	}
+	user := ""
+	if request.GetUserId() != "" {
+		var err error
+		if user, err = userNamed("user_id", request.GetUserId()); err != nil {
+			return nil, err
+		}
+	}
 	answers, missing, err := askAll[gatewayv1.DisconnectResponse](ctx, s, serviceGateway, "Disconnect", &gatewayv1.DisconnectRequest{
-		ConnectionId: request.GetConnectionId(), UserId: request.GetUserId(), StayAway: request.GetStayAway(),
+		ConnectionId: request.GetConnectionId(), UserId: user, StayAway: request.GetStayAway(),
 	})
 	if err != nil {
 		return nil, err
@@ -111,7 +121,7 @@ func (s *Server) Disconnect(ctx context.Context, request *adminv1.DisconnectRequ
 	for _, answer := range answers {
 		response.Closed += answer.said.GetClosed()
 	}
-	s.acted(ctx, "disconnect", "connection", request.GetConnectionId(), "user", request.GetUserId(), "stay_away", request.GetStayAway(),
+	s.acted(ctx, "disconnect", "connection", request.GetConnectionId(), "user", user, "stay_away", request.GetStayAway(),
 		"closed", response.GetClosed(), "missing", names(missing))
 	if response.GetClosed() == 0 && request.GetConnectionId() != "" && len(missing) == 0 {
 		return nil, status.Error(codes.NotFound, "no gateway has this connection")
@@ -121,16 +131,17 @@ func (s *Server) Disconnect(ctx context.Context, request *adminv1.DisconnectRequ
 
 // GetUser returns a user's sessions and revocation.
 func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (*adminv1.GetUserResponse, error) {
-	if !conversation.ValidUser(request.GetUserId()) {
-		return nil, invalid("user_id: " + conversation.UserRule)
+	user, err := userNamed("user_id", request.GetUserId())
+	if err != nil {
+		return nil, err
 	}
-	connections, err := s.connections(ctx, &gatewayv1.ListConnectionsRequest{UserId: request.GetUserId(), Limit: rpc.MaxItems})
+	connections, err := s.connections(ctx, &gatewayv1.ListConnectionsRequest{UserId: user, Limit: rpc.MaxItems})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	revoked, err := s.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: request.GetUserId()})
+	revoked, err := s.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: user})
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +156,9 @@ func (s *Server) GetUser(ctx context.Context, request *adminv1.GetUserRequest) (
 // Gateways close connections on the notice. They are also called, so that they confirm it; those that do not are listed as
 // missing.
 func (s *Server) RevokeUser(ctx context.Context, request *adminv1.RevokeUserRequest) (*adminv1.RevokeUserResponse, error) {
-	user := request.GetUserId()
-	if !conversation.ValidUser(user) {
-		return nil, invalid("user_id: " + conversation.UserRule)
+	user, err := userNamed("user_id", request.GetUserId())
+	if err != nil {
+		return nil, err
 	}
 	storing, cancel := context.WithTimeout(ctx, callTimeout)
 	revoked, err := s.History.RevokeUser(storing, &historyv1.RevokeUserRequest{UserId: user})

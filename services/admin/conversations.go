@@ -23,8 +23,12 @@ var errNoConversation = status.Error(codes.NotFound, "there is no such conversat
 func (s *Server) ListConversations(ctx context.Context, request *adminv1.ListConversationsRequest) (*adminv1.ListConversationsResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	user, err := userNamed("user_id", request.GetUserId())
+	if err != nil {
+		return nil, err
+	}
 	page, err := s.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: request.GetUserId(), After: request.GetAfter(), Limit: request.GetLimit(),
+		UserId: user, After: request.GetAfter(), Limit: request.GetLimit(),
 	})
 	if err != nil {
 		return nil, err

@@ -47,6 +47,13 @@ func eraseCommand(request *adminv1.EraseRequest) (*brokerv1.Command, error) {
 	if erase == nil {
 		erase = &conversationv1.Erase{}
 	}
+	if sender := erase.GetSender(); sender != "" {
+		user, err := userNamed("erase.sender", sender)
+		if err != nil {
+			return nil, err
+		}
+		erase.Sender = user
+	}
 	made, refused := commands.Make(commands.Request{
 		Sender: conversation.ServerUser, ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(),
 		Body: &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: erase}},

@@ -39,17 +39,21 @@ type facts struct {
 	missing   []*adminv1.Missing
 }
 
+// person returns the user as an operator knows them: the name that the issuer of tokens uses.
+func (f *facts) person() string { return conversation.OriginalUser(f.user) }
+
 // Explain returns why a user did or did not get an event.
 func (s *Server) Explain(ctx context.Context, request *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	switch {
-	case !conversation.ValidUser(request.GetUserId()):
-		return nil, invalid("user_id: " + conversation.UserRule)
-	case request.GetSeq() == 0:
+	user, err := userNamed("user_id", request.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	if request.GetSeq() == 0 {
 		return nil, invalid("seq: begins with 1")
 	}
-	f := &facts{user: request.GetUserId(), conversation: request.GetConversationId(), seq: request.GetSeq()}
+	f := &facts{user: user, conversation: request.GetConversationId(), seq: request.GetSeq()}
 	head, err := s.head(ctx, f.conversation)
 	if err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func (f *facts) verdict() finding {
 	}
 	if silent := f.silentGateways(); len(silent) > 0 {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
-			"%s has not acknowledged it, and has no connection on the gateways that answered. No answer from %s, where one may be.", f.user, strings.Join(silent, ", "))}
+			"%s has not acknowledged it, and has no connection on the gateways that answered. No answer from %s, where one may be.", f.person(), strings.Join(silent, ", "))}
 	}
 	if len(gone) > 0 {
 		return f.lost(slices.MaxFunc(gone, func(a, b *trail) int { return cmp.Compare(a.GetClosedMs(), b.GetClosedMs()) }))
@@ -102,14 +102,14 @@ func (f *facts) notCommitted() finding {
 }
 
 func (f *facts) notMember() finding {
-	summary := fmt.Sprintf("%s was not a member when %d was committed, and may not read it.", f.user, f.seq)
+	summary := fmt.Sprintf("%s was not a member when %d was committed, and may not read it.", f.person(), f.seq)
 	switch {
 	case f.member && f.joined > f.seq:
 		summary += fmt.Sprintf(" The current membership began with %d.", f.joined)
 	case !f.member && f.last > 0 && f.last < f.seq:
 		summary += fmt.Sprintf(" The last membership ended with %d.", f.last)
 	case !f.member && f.last == 0:
-		summary = f.user + " never was a member of this conversation."
+		summary = f.person() + " never was a member of this conversation."
 	}
 	return finding{verdict: adminv1.Verdict_VERDICT_NOT_MEMBER, summary: summary}
 }
@@ -126,11 +126,11 @@ func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 	switch cursor, at := f.received(); {
 	case first != nil:
 		found.filledLater = first.filled
-		found.summary = fmt.Sprintf("%s has it: acknowledged%s by %s.", f.user, f.when(first.at), first)
+		found.summary = fmt.Sprintf("%s has it: acknowledged%s by %s.", f.person(), f.when(first.at), first)
 	case f.event.GetSender() == f.user && cursor >= f.seq:
-		found.summary = f.user + " has it: it is their own, and counts as received since its commit."
+		found.summary = f.person() + " has it: it is their own, and counts as received since its commit."
 	case cursor >= f.seq:
-		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. The connection is not known any more.", f.user, cursor, f.when(at))
+		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. The connection is not known any more.", f.person(), cursor, f.when(at))
 	default:
 		return found, false
 	}
@@ -174,7 +174,7 @@ func (f *facts) neverCame(t *trail) finding {
 	behind, then := fmt.Sprintf("%s has not received it", t), "It is read from history within a heartbeat."
 	switch {
 	case !f.member:
-		behind, then = fmt.Sprintf("%s did not receive it", t), f.user+" is no longer a member: nothing is sent again."
+		behind, then = fmt.Sprintf("%s did not receive it", t), f.person()+" is no longer a member: nothing is sent again."
 	case t.GetStanding() == nil:
 		behind = fmt.Sprintf("%s is not subscribed to the conversation", t)
 	}
@@ -224,9 +224,9 @@ func (f *facts) lost(t *trail) finding {
 		reachWritten: "was written and not acknowledged",
 	}[t.reach]
 	found := finding{filledLater: t.filled && t.reach >= reachQueued}
-	then := f.user + " has not reconnected since; the event can be read from history."
+	then := f.person() + " has not reconnected since; the event can be read from history."
 	if t.GetClosedMs() < f.settledMs {
-		then = fmt.Sprintf("Whether %s reconnected before %s is not known: a gateway may have stopped. The event can be read from history.", f.user, clock(f.settledMs*1e6))
+		then = fmt.Sprintf("Whether %s reconnected before %s is not known: a gateway may have stopped. The event can be read from history.", f.person(), clock(f.settledMs*1e6))
 	}
 	switch code := errcode.CloseCode(t.GetCloseCode()); code {
 	case errcode.CloseSlow:
@@ -244,7 +244,7 @@ func (f *facts) lost(t *trail) finding {
 
 func (f *facts) offline() finding {
 	if len(f.gateways) == 0 {
-		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: f.user + " has not acknowledged it, and no gateway is running."}
+		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: f.person() + " has not acknowledged it, and no gateway is running."}
 	}
 	since := f.settledMs
 	for _, g := range f.gateways {
@@ -253,10 +253,10 @@ func (f *facts) offline() finding {
 	if !covers(since, f.committedNs()) {
 		return finding{verdict: adminv1.Verdict_VERDICT_UNKNOWN, summary: fmt.Sprintf(
 			"%s has not acknowledged it, and has been offline since %s at least. Whether there was a connection between the commit at %s and then is not known.",
-			f.user, clock(since*1e6), clock(f.committedNs()))}
+			f.person(), clock(since*1e6), clock(f.committedNs()))}
 	}
 	return finding{verdict: adminv1.Verdict_VERDICT_OFFLINE, summary: fmt.Sprintf(
-		"%s has had no connection since it was committed at %s. The event can be read from history.", f.user, clock(f.committedNs()))}
+		"%s has had no connection since it was committed at %s. The event can be read from history.", f.person(), clock(f.committedNs()))}
 }
 
 // trails returns the user's connections that may be relevant to the event.

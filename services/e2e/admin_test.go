@@ -357,7 +357,7 @@ func TestRevokedUserIsGone(t *testing.T) {
 	require.NotNil(t, other.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_ListConversations{ListConversations: &clientv1.ListConversations{}}}).GetConversations())
 	require.Contains(t, h.logs.String(), "did=revoke")
 
-	_, err = c.RevokeUser(t.Context(), &adminv1.RevokeUserRequest{UserId: "not a user"})
+	_, err = c.RevokeUser(t.Context(), &adminv1.RevokeUserRequest{UserId: "not\na user"})
 	requireCode(t, codes.InvalidArgument, err)
 }
 

@@ -79,8 +79,8 @@ func (s *signIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the code is not the one of this run of the server: open the link that it printed at its start", http.StatusUnauthorized)
 		return
 	}
-	if !conversation.ValidUser(request.User) {
-		http.Error(w, "user: "+conversation.UserRule, http.StatusBadRequest)
+	if _, err := conversation.ParseUser(request.User); err != nil {
+		http.Error(w, "user: "+err.Error(), http.StatusBadRequest)
 		return
 	}
 	token, err := auth.Mint(s.secret, request.User, devTokenTTL, s.now(), "", "")

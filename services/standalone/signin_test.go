@@ -45,7 +45,7 @@ func TestTheDevelopmentSignInAsksForTheCode(t *testing.T) {
 		"from a sandboxed page":    {open, "127.0.0.1:5", "127.0.0.1:8080", right, map[string]string{"Origin": "null"}, 403},
 		"across sites":             {open, "127.0.0.1:5", "127.0.0.1:8080", right, map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
 		"across ports":             {open, "127.0.0.1:5", "127.0.0.1:8080", right, map[string]string{"Sec-Fetch-Site": "same-site"}, 403},
-		"a bad user":               {open, "127.0.0.1:5", "127.0.0.1:8080", fmt.Sprintf(`{"user":"a.b","code":%q}`, open.code), nil, 400},
+		"a bad user":               {open, "127.0.0.1:5", "127.0.0.1:8080", fmt.Sprintf(`{"user":"a\u202eb","code":%q}`, open.code), nil, 400},
 		"not JSON":                 {open, "127.0.0.1:5", "127.0.0.1:8080", `ann`, nil, 400},
 		"too much":                 {open, "127.0.0.1:5", "127.0.0.1:8080", `{"user":"` + strings.Repeat("a", 2000) + `"}`, nil, 400},
 		"with real authentication": {nil, "127.0.0.1:5", "127.0.0.1:8080", right, nil, 403},

@@ -97,8 +97,9 @@ type shownUser struct {
 	Connections     []message `json:"connections"`
 }
 
-func (s *Server) showUser(userID string) (*shownUser, error) {
-	if !conversation.ValidUser(userID) {
+func (s *Server) showUser(typed string) (*shownUser, error) {
+	userID, err := conversation.ParseUser(typed)
+	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "is not a user id")
 	}
 	sessions := s.deps.Sessions.List(userID)

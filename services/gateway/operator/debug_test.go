@@ -107,7 +107,7 @@ func TestDebugAnswersErrors(t *testing.T) {
 		"/debug/connections?limit=100000":                  http.StatusBadRequest,
 		"/debug/connections?user=a%20b":                    http.StatusBadRequest,
 		"/debug/connections/" + uuid.NewString():           http.StatusNotFound,
-		"/debug/users/a%20b":                               http.StatusBadRequest,
+		"/debug/users/a%07b":                               http.StatusBadRequest,
 		"/debug/users/ann":                                 http.StatusNotFound,
 		"/debug/conversations/x":                           http.StatusBadRequest,
 		"/debug/conversations/" + groupID:                  http.StatusNotFound,

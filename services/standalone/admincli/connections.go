@@ -53,7 +53,7 @@ func drawConnections(p *page, list []*adminv1.Connection) {
 	p.row("CONNECTION", "USER", "DEVICE", "GATEWAY", "REMOTE", "CLIENT", "PROTOCOL", "CONVERSATIONS", "QUEUED", "SINCE")
 	for _, at := range list {
 		conn := at.GetConnection()
-		p.row(conn.GetConnectionId(), conn.GetUserId(), conn.GetDeviceId(), at.GetGateway(), conn.GetRemote(), conn.GetClient(), conn.GetProtocol(),
+		p.row(conn.GetConnectionId(), person(conn.GetUserId()), person(conn.GetDeviceId()), at.GetGateway(), conn.GetRemote(), conn.GetClient(), conn.GetProtocol(),
 			number(conn.GetConversations()), size(conn.GetQueuedBytes()), p.moment(conn.GetSinceMs()))
 	}
 }
@@ -79,8 +79,8 @@ func (i *inspectConnection) Run(ctx context.Context, c *Command, console *Consol
 			conn := answer.GetConnection().GetConnection()
 			p.row("connection", conn.GetConnectionId())
 			p.row("gateway", answer.GetConnection().GetGateway())
-			p.row("user", conn.GetUserId())
-			p.row("device", conn.GetDeviceId())
+			p.row("user", person(conn.GetUserId()))
+			p.row("device", person(conn.GetDeviceId()))
 			p.row("remote", conn.GetRemote())
 			p.row("client", conn.GetClient())
 			p.row("protocol", conn.GetProtocol())

@@ -54,7 +54,7 @@ func (l *listConversations) Run(ctx context.Context, c *Command, console *Consol
 			for _, at := range all.GetConversations() {
 				name := at.GetName()
 				if at.GetPeer() != "" {
-					name = "with " + at.GetPeer()
+					name = "with " + person(at.GetPeer())
 				}
 				p.row(at.GetConversationId(), word(at.GetKind(), "KIND_"), name, number(at.GetMembers()), number(at.GetJoinedSeq()), number(at.GetHead()),
 					number(lacks(at.GetHead(), at.GetCursor().GetDeliveredSeq(), at.GetJoinedSeq())),
@@ -92,7 +92,7 @@ func (w *showConversation) Run(ctx context.Context, c *Command, console *Console
 			p.row("conversation", state.GetConversationId())
 			p.row("kind", word(state.GetKind(), "KIND_"))
 			p.row("name", state.GetName())
-			p.row("created by", state.GetCreator())
+			p.row("created by", person(state.GetCreator()))
 			p.row("head", number(state.GetHead()))
 			p.row("head hash", hex.EncodeToString(state.GetHeadHash()))
 			p.row("partition", number(answer.GetPartition()))
@@ -148,7 +148,7 @@ func drawMembers(p *page, members []*historyv1.Member, head uint64) {
 	p.row("MEMBER", "JOINED AT", "RECEIVED", "READ", "NOT RECEIVED", "LAST RECEIVED")
 	for _, member := range members {
 		at := member.GetCursor()
-		p.row(at.GetUserId(), number(member.GetJoinedSeq()), number(at.GetDeliveredSeq()), number(at.GetReadSeq()),
+		p.row(person(at.GetUserId()), number(member.GetJoinedSeq()), number(at.GetDeliveredSeq()), number(at.GetReadSeq()),
 			number(lacks(head, at.GetDeliveredSeq(), member.GetJoinedSeq())), p.moment(at.GetDeliveredTimeMs()))
 	}
 }

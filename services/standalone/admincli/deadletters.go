@@ -99,7 +99,7 @@ func (w *showDeadLetter) Run(ctx context.Context, c *Command, console *Console) 
 				return
 			}
 			p.row("conversation", answer.GetConversationId())
-			p.row("sender", answer.GetSender())
+			p.row("sender", person(answer.GetSender()))
 			p.row("command", answer.GetCommandId())
 			p.gap()
 			for _, line := range body {

@@ -42,7 +42,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 	p.gap()
 	p.row("event", fmt.Sprintf("%d of %s, whose newest is %d", e.Seq, e.Conversation, answer.GetHead()))
 	if event := answer.GetEvent(); event != nil {
-		p.row("what", fmt.Sprintf("%s by %s", word(event.GetKind(), "EVENT_KIND_"), event.GetSender()))
+		p.row("what", fmt.Sprintf("%s by %s", word(event.GetKind(), "EVENT_KIND_"), person(event.GetSender())))
 		p.row("taken", p.moment(event.GetTimeMs()))
 		p.row("command", event.GetCommandId())
 	}
@@ -56,7 +56,7 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 			p.row("trace", parts[1])
 		}
 	}
-	p.row("user", e.User)
+	p.row("user", person(e.User))
 	if cursor := answer.GetCursor(); cursor != nil {
 		p.row("received up to", fmt.Sprintf("%d, last at %s", cursor.GetDeliveredSeq(), cmp.Or(p.moment(cursor.GetDeliveredTimeMs()), "no time")))
 		p.row("read up to", number(cursor.GetReadSeq()))

@@ -30,7 +30,7 @@ func (u *userSessions) Run(ctx context.Context, c *Command, console *Console) er
 			return err
 		}
 		if err := s.print(answer, func(p *page) {
-			p.row("user", u.User)
+			p.row("user", person(u.User))
 			p.row("tokens refused", refusedTokens(p, answer.GetRevokedBeforeMs()))
 			p.gap()
 			drawConnections(p, answer.GetConnections())

@@ -859,7 +859,8 @@ type Connected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the connection, for operators and logs.
 	ConnectionId string `protobuf:"bytes,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	// The authenticated user.
+	// The authenticated user. An issuer's name with characters other than A-Z a-z 0-9 _ - is mapped, here and everywhere else:
+	// each other byte is ~ and two hex digits in upper case, so ann@example.com is ann~40example~2Ecom.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// A heartbeat comes at least this often, in milliseconds. If the connection is silent for twice as long, it is dead.
 	HeartbeatMs uint32 `protobuf:"varint,3,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`

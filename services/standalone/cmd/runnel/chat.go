@@ -20,6 +20,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/terminal"
 )
@@ -94,7 +95,11 @@ func newChat(me string, out io.Writer, wait time.Duration) *chat {
 func (c *chatCommand) Run(ctx context.Context) error { return c.chat(ctx, os.Stdin, os.Stdout) }
 
 func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) error {
-	ch := newChat(c.User, out, cmp.Or(c.Wait, 10*time.Second))
+	me, err := conversation.ParseUser(c.User)
+	if err != nil {
+		return fmt.Errorf("your user id %w", err)
+	}
+	ch := newChat(me, out, cmp.Or(c.Wait, 10*time.Second))
 	cl, err := client.New(client.Config{
 		URL: c.URL, Codec: c.Codec, DeviceID: "cli-" + uuid.NewString()[:8], Software: "runnel-chat/1", Start: clientv1.Start_START_FIRST,
 		Token:      func(context.Context) (string, error) { return mint(c.Auth, c.DataDir, c.User, time.Hour) },
@@ -205,11 +210,18 @@ func (c *chat) command(ctx context.Context, current string, words []string, line
 		err = c.open(ctx, words[1])
 	case words[0] == "/group" && len(words) > 2:
 		var id string
-		if id, err = c.client.CreateGroup(ctx, words[1], words[2:]...); err == nil {
+		var members []string
+		if members, err = parseUsers(words[2:]); err != nil {
+			break
+		}
+		if id, err = c.client.CreateGroup(ctx, words[1], members...); err == nil {
 			c.enter(id, words[1])
 		}
 	case words[0] == "/add" && len(words) == 2:
-		_, err = c.client.AddMembers(ctx, current, words[1])
+		var added []string
+		if added, err = parseUsers(words[1:]); err == nil {
+			_, err = c.client.AddMembers(ctx, current, added...)
+		}
 	case words[0] == "/leave":
 		_, err = c.client.Leave(ctx, current)
 	case slices.Contains(changes, words[0]) && current != "":
@@ -226,10 +238,26 @@ func (c *chat) command(ctx context.Context, current string, words []string, line
 	return err
 }
 
+// parseUsers returns the ids of users that a person typed.
+func parseUsers(typed []string) ([]string, error) {
+	ids := make([]string, len(typed))
+	for i, user := range typed {
+		var err error
+		if ids[i], err = conversation.ParseUser(user); err != nil {
+			return nil, fmt.Errorf("user id %d of %d %w", i+1, len(typed), err)
+		}
+	}
+	return ids, nil
+}
+
 func (c *chat) open(ctx context.Context, user string) error {
+	users, err := parseUsers([]string{user})
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	id, err := c.client.OpenDirect(ctx, user)
+	id, err := c.client.OpenDirect(ctx, users[0])
 	if err != nil {
 		return err
 	}
@@ -362,7 +390,7 @@ func (c *chat) name(id string) string {
 func label(conv *clientv1.Conversation) string {
 	switch {
 	case conv.GetPeer() != "":
-		return conv.GetPeer()
+		return conversation.OriginalUser(conv.GetPeer())
 	case conv.GetName() != "":
 		return conv.GetName()
 	default:

@@ -112,9 +112,9 @@ func (failingReader) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceede
 func TestAConversationThatCannotBeOpenedEndsTheProgram(t *testing.T) {
 	s := serve(t)
 	out := &screen{changed: make(chan struct{}, 1)}
-	command := chatCommand{User: "ann", With: "not a user", URL: s.url, DataDir: s.dataDir}
+	command := chatCommand{User: "ann", With: "not\ta user", URL: s.url, DataDir: s.dataDir}
 	err := command.chat(t.Context(), strings.NewReader("hi\n"), out)
-	require.ErrorContains(t, err, "open the conversation with not a user: refused")
+	require.ErrorContains(t, err, "user id 1 of 1 has characters that cannot be printed")
 	require.NotContains(t, out.text.String(), "○ hi")
 }
 

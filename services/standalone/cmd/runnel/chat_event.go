@@ -57,9 +57,12 @@ func (c *chat) event(event client.Event) {
 	}
 }
 
+// shownUser returns a user's id as people know it: the name that the issuer of tokens uses.
+func shownUser(id string) terminal.Safe { return terminal.Name(conversation.OriginalUser(id)) }
+
 // describe returns the line for an event; empty for an event that was already printed when it was sent.
 func (c *chat) describe(event client.Event) terminal.Safe {
-	who, body := terminal.Name(event.GetSender()), event.GetBody()
+	who, body := shownUser(event.GetSender()), event.GetBody()
 	switch {
 	case !slices.Contains(conversation.Kinds(), event.GetKind()):
 		return terminal.Sprintf("#%d %s sent an event of a kind that this version does not know", event.GetSeq(), who)
@@ -80,9 +83,13 @@ func (c *chat) describe(event client.Event) terminal.Safe {
 	case body.GetCreate() != nil:
 		return who + " created it"
 	case body.GetAddMembers() != nil:
-		return terminal.Sprintf("%s added %s", who, terminal.Name(strings.Join(body.GetAddMembers().GetMembers(), ", ")))
+		var added []string
+		for _, user := range body.GetAddMembers().GetMembers() {
+			added = append(added, string(shownUser(user)))
+		}
+		return terminal.Sprintf("%s added %s", who, terminal.Safe(strings.Join(added, ", ")))
 	case conversation.Leaver(frame.FromClient(event.Event)) != "":
-		return terminal.Name(conversation.Leaver(frame.FromClient(event.Event))) + " is out"
+		return shownUser(conversation.Leaver(frame.FromClient(event.Event))) + " is out"
 	case body.GetRename() != nil:
 		return terminal.Sprintf("%s renamed it to %s", who, terminal.Name(body.GetRename().GetName()))
 	case body.GetErase() != nil:

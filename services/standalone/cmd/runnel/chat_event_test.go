@@ -28,6 +28,7 @@ func TestContentThatWasNotCheckedIsMarked(t *testing.T) {
 		want    string
 	}{
 		{message("bob"), chain.Verified, "[c] #7 bob: hello\n"},
+		{message("bob~40example~2Ecom"), chain.Verified, "[c] #7 bob@example.com: hello\n"},
 		{message("bob"), chain.NotChecked, "[c] #7 bob: hello (not verified)\n"},
 		{message("bob"), chain.Erased, "[c] #7 bob: (erased)\n"},
 		{newer, chain.NotChecked, "[c] #7 bob sent an event of a kind that this version does not know (not verified)\n"},

@@ -44,7 +44,11 @@ func (v *verifyCommand) run(ctx context.Context, out io.Writer) (err error) {
 	history := historyv1.NewHistoryServiceClient(conn)
 	ids := []string{v.What}
 	if !conversation.ValidID(v.What) {
-		if ids, err = conversationsOf(ctx, history, v.What); err != nil {
+		user, err := conversation.ParseUser(v.What)
+		if err != nil {
+			return fmt.Errorf("the user id %w", err)
+		}
+		if ids, err = conversationsOf(ctx, history, user); err != nil {
 			return err
 		}
 	}
