@@ -29,7 +29,9 @@ const (
 	adminStopTimeout = 2 * time.Second
 
 	defaultRequestTimeout = 15 * time.Second
-	adminIdleTimeout      = 2 * time.Minute
+	// idleFactor times the request timeout is the time between two requests of an operator: two minutes by default, so that scrapes
+	// of every minute share a connection.
+	idleFactor = 8
 	// maxProfile is the longest profile or trace that can be taken.
 	maxProfile = 10 * time.Minute
 )
@@ -87,9 +89,8 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 		return nil, err
 	}
 	a := &Admin{mux: http.NewServeMux(), guard: guard, checks: checks, running: context.Background(), states: map[string]state{}}
-	errorLog := slog.NewLogLogger(t.Log.Handler(), slog.LevelWarn)
 	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
-		EnableOpenMetrics: true, ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
+		EnableOpenMetrics: true, ErrorLog: scrapeLog{t.Log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
 	}))
 	a.probes = http.NewServeMux()
 	for pattern, handler := range map[string]http.HandlerFunc{"GET /livez": live, "GET /healthz": live, "GET /readyz": a.ready} {
@@ -127,10 +128,26 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	a.listener = listener
 	a.probes.Handle("/", a.guard.before(a.mux))
 	a.server = httpserver.New(sameSite(a.probes), httpserver.Config{
-		Log: t.Log, RequestTimeout: cfg.RequestTimeout, IdleTimeout: adminIdleTimeout,
+		Log: t.Log, RequestTimeout: cfg.RequestTimeout, IdleTimeout: idleFactor * cfg.RequestTimeout,
 		AnswerTimeout: func(r *http.Request) time.Duration { return cfg.RequestTimeout + profiled(r) },
 	})
 	return a, nil
+}
+
+// scrapeLog receives the errors of scrapes. Those of sending the answer are the client's, which decides how many there are.
+type scrapeLog struct{ log *slog.Logger }
+
+// Println implements promhttp.Logger.
+func (l scrapeLog) Println(v ...any) {
+	level := slog.LevelWarn
+	for _, part := range v {
+		if err, ok := part.(error); ok {
+			if _, ok := errors.AsType[*net.OpError](err); ok {
+				level = slog.LevelDebug
+			}
+		}
+	}
+	l.log.Log(context.Background(), level, "a scrape of the metrics failed", "error", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 // profiled returns the time that a request for a profile takes, 0 for others.
