@@ -114,9 +114,13 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if err != nil {
 		return nil, fmt.Errorf("admin server: admin.%w", err)
 	}
+	// Without a token nobody is authenticated, so that the time limit is that of the longest answer.
+	timeout := maxProfile + 2*cfg.RequestTimeout
+	if guard.token != nil {
+		timeout = 2 * cfg.RequestTimeout
+	}
 	listener, err := listen.Open(listen.Config{
-		Name: "admin", Address: cfg.Listen, MaxSockets: sockets,
-		Timeout: 2 * cfg.RequestTimeout, Log: t.Log, Registerer: t.Registry,
+		Name: "admin", Address: cfg.Listen, MaxSockets: sockets, Timeout: timeout, Log: t.Log, Registerer: t.Registry,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("admin server (--admin.listen): %w", err)
