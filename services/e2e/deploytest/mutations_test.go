@@ -45,7 +45,7 @@ var mutations = []mutation{
 	{"NetworkPolicy/runnel-nats", "      app.kubernetes.io/component: nats\n  policyTypes", "      app.kubernetes.io/component: gateway\n  policyTypes", "selectors: the NetworkPolicy runnel-nats selects the pods of gateway"},
 	{"StatefulSet/runnel-nats", "serviceName: runnel-nats", "serviceName: nats", `selectors: the StatefulSet runnel-nats names the Service "nats"`},
 
-	{"Deployment/runnel-delivery", "              app.kubernetes.io/component: delivery\n          # Of a", "              app.kubernetes.io/component: gateway\n          # Of a", "spread: runnel-delivery spreads over topology.kubernetes.io/zone by a selector of other pods"},
+	{"Deployment/runnel-delivery", "whenUnsatisfiable: ScheduleAnyway\n          labelSelector:\n            matchLabels:\n              app.kubernetes.io/name: runnel\n              app.kubernetes.io/instance: runnel\n              app.kubernetes.io/component: delivery", "whenUnsatisfiable: ScheduleAnyway\n          labelSelector:\n            matchLabels:\n              app.kubernetes.io/name: runnel\n              app.kubernetes.io/instance: runnel\n              app.kubernetes.io/component: gateway", "spread: runnel-delivery spreads over topology.kubernetes.io/zone by a selector of other pods"},
 	{"Deployment/runnel-delivery", "topologyKey: topology.kubernetes.io/zone", "topologyKey: topology.kubernetes.io/region", "spread: runnel-delivery is not spread over topology.kubernetes.io/zone"},
 	{"StatefulSet/runnel-nats", "              matchLabels:\n                app.kubernetes.io/component: nats", "              matchLabels:\n                app.kubernetes.io/component: history", "spread: runnel-nats keeps away from pods that are not its own"},
 
