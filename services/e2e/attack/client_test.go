@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -40,7 +41,7 @@ func trusting(t *testing.T, authority []byte) *tls.Config {
 
 func token(t *target, user string) string {
 	t.Helper()
-	signed, err := auth.Mint([]byte(secret), user, time.Hour, time.Now(), "", "")
+	signed, err := auth.Mint(t.secret, user, time.Hour, time.Now(), "", "")
 	require.NoError(t, err)
 	return signed
 }
@@ -133,8 +134,8 @@ func (c *client) answer(id uint64) (answer *clientv1.ServerFrame, err error) {
 	return answer, nil
 }
 
-// say commits a message, in a conversation that the user has with bob.
-func (c *client) say() {
+// say commits a message, in a conversation that the user has with bob, and returns its place.
+func (c *client) say() (seq uint64) {
 	c.t.Helper()
 	if c.room == "" {
 		c.room = c.do("", &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
@@ -144,6 +145,7 @@ func (c *client) say() {
 	outcome := c.do(c.room, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "hello"}}})
 	require.Nil(c.t, outcome.GetError())
 	require.NotZero(c.t, outcome.GetSeq())
+	return outcome.GetSeq()
 }
 
 func (c *client) do(conversation string, body *conversationv1.Body) *conversationv1.Outcome {
@@ -154,6 +156,11 @@ func (c *client) do(conversation string, body *conversationv1.Body) *conversatio
 	require.NoError(c.t, err)
 	require.NotNil(c.t, answer.GetOutcome(), "%v", answer)
 	return answer.GetOutcome()
+}
+
+// masked is a text message as a client sends it. The mask is zero.
+func masked(text string) string {
+	return string(binary.BigEndian.AppendUint16([]byte{0x81, 0xfe}, uint16(len(text)))) + "\x00\x00\x00\x00" + text
 }
 
 func (c *client) leave() { _ = c.ws.Close() }

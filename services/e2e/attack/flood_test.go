@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -148,7 +149,7 @@ func churn(s *target) {
 func hoard(s *target) {
 	s.Helper()
 	head := append(binary.BigEndian.AppendUint64([]byte{0x81, 0xff}, protocol.MaxConnectBytes), 0, 0, 0, 0)
-	message := append(head, make([]byte, protocol.MaxConnectBytes-1)...)
+	message := slices.Concat(head, make([]byte, protocol.MaxConnectBytes-1))
 	const most = 90
 	var sockets []*websocket.Conn
 	dialer := s.dialer()
@@ -212,7 +213,7 @@ func exhaust(s *target) {
 		return err == nil && len(open) <= descriptors*7/8
 	}, patience, 10*time.Millisecond, "descriptors are left")
 	// The process is served from, as if it were the target.
-	small := &target{T: s.T, elsewhere: addresses}
+	small := &target{T: s.T, elsewhere: addresses, secret: []byte(secret)}
 	small.honest = small.connect("ann")
 	small.serves()
 	response, err := http.Get("http://" + addresses["admin"] + "/readyz")

@@ -16,7 +16,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/http2"
 
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
@@ -55,6 +54,9 @@ func web(page string) []stage {
 	}
 }
 
+// preface begins each connection of HTTP/2.
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
 // half returns the first bytes of a TLS handshake.
 func half() string {
 	near, far := net.Pipe()
@@ -82,10 +84,10 @@ var (
 	operators = web("/metrics")
 	services  = []stage{
 		{name: "TCP"},
-		{name: "half a preface", sent: http2.ClientPreface[:10]},
-		{name: "a preface", sent: http2.ClientPreface},
+		{name: "half a preface", sent: preface[:10]},
+		{name: "a preface", sent: preface},
 		{name: "HTTP/1.1", sent: "GET /" + httpHead},
-		{name: "half a setting", sent: http2.ClientPreface + "\x00\x00\x0c\x04\x00"},
+		{name: "half a setting", sent: preface + "\x00\x00\x0c\x04\x00"},
 	}
 )
 
@@ -158,7 +160,7 @@ func (s *target) begin(listener string, st stage) net.Conn {
 		if listener == "rpc" {
 			certificate, err := tls.LoadX509KeyPair(s.ring.Files("gateway").CertFile, s.ring.Files("gateway").KeyFile)
 			require.NoError(s, err)
-			trust = &tls.Config{Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, NextProtos: []string{"h2"}} //nolint:gosec // an attacker
+			trust = &tls.Config{Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, NextProtos: []string{"h2"}}
 		}
 		connected := tls.Client(conn, trust)
 		if connected.HandshakeContext(s.Context()) != nil {
@@ -259,7 +261,7 @@ func TestNATSClosesClientsThatStop(t *testing.T) {
 		_, err = bufio.NewReaderSize(conn, 16).ReadString('\n') // INFO
 		_ = err
 		if sent == "tls" {
-			_ = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(t.Context()) //nolint:gosec // an attacker
+			_ = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(t.Context())
 		} else {
 			_, err = conn.Write([]byte(sent))
 			require.NoError(t, err, name)

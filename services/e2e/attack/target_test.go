@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -46,7 +47,9 @@ type target struct {
 	ring      *devkeys.Ring
 	elsewhere map[string]string // addresses of another process, by listener; nil for this one
 	source    string            // the address that a PROXY header names for honest clients; empty without
+	secret    []byte            // signs the tokens of honest clients
 	honest    *client
+	callers   []io.Closer // closed at the end of the attack
 	before    cost
 	checked   bool
 }
@@ -113,6 +116,11 @@ func start(t *testing.T, a attack) *target {
 	require.NoError(t, err)
 	s.server, err = standalone.New(t.Context(), cfg, s.tel)
 	require.NoError(t, err)
+	s.secret = []byte(cfg.Auth.HMACSecret)
+	if s.server.Development() {
+		s.secret, err = standalone.DevSecret(cfg.DataDir)
+		require.NoError(t, err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.server.Run(ctx) }()
@@ -241,6 +249,9 @@ func (s *target) settle(clients int) {
 // after checks that everything is as it was before the attack.
 func (s *target) after() {
 	s.Helper()
+	for _, caller := range s.callers {
+		_ = caller.Close()
+	}
 	s.settle(1)
 	s.serves()
 	s.settle(1)
