@@ -5,18 +5,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 )
 
-func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, error) {
+// maxValueBytes limits one value in a line. The stack of a panic fits.
+const maxValueBytes = 8 << 10
+
+// newLogger returns the log of a service, and the limiter in it, which must be closed.
+func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, *Limiter, error) {
 	var level slog.Level // info
 	if cfg.LogLevel != "" {
 		if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-			return nil, fmt.Errorf("log level %q is not debug, info, warn or error", cfg.LogLevel)
+			return nil, nil, fmt.Errorf("log level %q is not debug, info, warn or error", cfg.LogLevel)
 		}
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: cut}
 	var handler slog.Handler
 	switch cfg.LogFormat {
 	case "", "text":
@@ -24,20 +29,48 @@ func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, error) {
 	case "json":
 		handler = slog.NewJSONHandler(w, options)
 	default:
-		return nil, fmt.Errorf("log format %q is not text or json", cfg.LogFormat)
+		return nil, nil, fmt.Errorf("log format %q is not text or json", cfg.LogFormat)
 	}
-	return slog.New(traceHandler{handler}).With("service", service), nil
+	limiter := NewLimiter(traceHandler{handler})
+	return slog.New(limiter).With("service", service), limiter, nil
+}
+
+// cut shortens a value that is too long. It applies to every part of a line, the message too.
+func cut(_ []string, attr slog.Attr) slog.Attr {
+	switch value := attr.Value.Any().(type) {
+	case string:
+		if len(value) > maxValueBytes {
+			attr.Value = slog.StringValue(shortened(value))
+		}
+	case error:
+		if text := value.Error(); len(text) > maxValueBytes {
+			attr.Value = slog.StringValue(shortened(text))
+		}
+	}
+	return attr
+}
+
+func shortened(text string) string {
+	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:maxValueBytes], ""), len(text))
 }
 
 // traceHandler adds the ids of the span in the context, so that a log line leads to its trace and back.
 type traceHandler struct{ slog.Handler }
 
 func (h traceHandler) Handle(ctx context.Context, record slog.Record) error {
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
-		record = record.Clone()
-		record.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	if trace.SpanContextFromContext(ctx).IsValid() {
+		record = withSpan(ctx, record)
 	}
 	return h.Handler.Handle(ctx, record)
+}
+
+// withSpan returns a copy of a line, with the ids of the span in the context if there is one.
+func withSpan(ctx context.Context, record slog.Record) slog.Record {
+	record = record.Clone()
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		record.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	}
+	return record
 }
 
 func (h traceHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -37,7 +37,8 @@ type Config struct {
 
 // Telemetry is what a service observes itself with.
 type Telemetry struct {
-	// Log writes the service's log. Lines logged with the context of a span carry its trace_id and span_id.
+	// Log writes the service's log. Lines logged with the context of a span carry its trace_id and span_id. The number of lines
+	// of one kind is limited, see Limiter.
 	Log *slog.Logger
 	// Registry holds the metrics of the process and whatever the service adds.
 	Registry *prometheus.Registry
@@ -46,6 +47,7 @@ type Telemetry struct {
 	// Propagator carries traces across gRPC; for NATS there are InjectHeader and ExtractHeader.
 	Propagator propagation.TextMapPropagator
 
+	limiter  *Limiter                    // nil for Discard
 	stop     func(context.Context) error // nil without a collector
 	stopOnce sync.Once
 	stopErr  error
@@ -53,12 +55,13 @@ type Telemetry struct {
 
 // Start begins telemetry for a service; its log goes to w. The caller ends it with Shutdown.
 func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telemetry, error) {
-	log, err := newLogger(service, cfg, w)
+	log, limiter, err := newLogger(service, cfg, w)
 	if err != nil {
 		return nil, err
 	}
 	t := &Telemetry{
 		Log:            log,
+		limiter:        limiter,
 		Registry:       prometheus.NewRegistry(),
 		TracerProvider: noop.NewTracerProvider(),
 		Propagator:     propagation.TraceContext{},
@@ -73,6 +76,7 @@ func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telem
 	}
 	provider, stop, err := newTracing(ctx, service, cfg, log)
 	if err != nil {
+		limiter.Close()
 		return nil, fmt.Errorf("starting traces to %q: %w", cfg.OTLPEndpoint, err)
 	}
 	t.TracerProvider, t.stop = provider, stop
@@ -96,11 +100,16 @@ func (t *Telemetry) Tracing() bool { return t.stop != nil }
 func (t *Telemetry) Tracer(name string) trace.Tracer { return t.TracerProvider.Tracer(name) }
 
 // Shutdown sends the spans that are still held, for as long as ctx allows but at most shutdownLimit, and gives up on the
-// rest. It waits for everything telemetry started. Calling it again does nothing.
+// rest. Then it writes the log lines that are held back. It waits for everything telemetry started. Calling it again does
+// nothing.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
-	if t.stop == nil {
-		return nil
-	}
-	t.stopOnce.Do(func() { t.stopErr = t.stop(ctx) })
+	t.stopOnce.Do(func() {
+		if t.stop != nil {
+			t.stopErr = t.stop(ctx)
+		}
+		if t.limiter != nil {
+			t.limiter.Close()
+		}
+	})
 	return t.stopErr
 }
