@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -26,13 +25,11 @@ type guard struct {
 	policy  Policy
 	log     *slog.Logger
 	refused *prometheus.CounterVec
-	// lines limits the log lines about a caller that keeps trying; the counter includes all refusals.
-	lines *rate.Limiter
 }
 
 func newGuard(mutual bool, tel *telemetry.Telemetry) *guard {
 	return &guard{
-		mutual: mutual, policy: own(), log: tel.Log, lines: rate.NewLimiter(1, 20),
+		mutual: mutual, policy: own(), log: tel.Log,
 		refused: register(tel.Registry, prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "runnel_rpc_refused_total", Help: "Calls that were refused because the caller's certificate does not allow them.",
 		}, []string{"method"})),
@@ -66,9 +63,7 @@ func (g *guard) check(ctx context.Context, method string) error {
 	}
 	g.refused.WithLabelValues(method).Inc() // only registered methods reach this code
 	caller := Caller(ctx)
-	if g.lines.Allow() {
-		g.log.WarnContext(ctx, "a call was refused", "method", method, "caller", caller)
-	}
+	g.log.WarnContext(ctx, "a call was refused", "method", method, "caller", caller)
 	return status.Errorf(codes.PermissionDenied, "%s may not call %s", caller, method)
 }
 

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"time"
 
 	"golang.org/x/time/rate"
 
@@ -40,7 +39,6 @@ type Gate struct {
 	cfg         Config
 	ready       func() bool
 	connectRate *rate.Limiter // nil allows any rate
-	suspected   *rate.Limiter // limits the warnings about unknown proxies
 
 	mu            sync.Mutex
 	closed        bool
@@ -52,7 +50,7 @@ type Gate struct {
 // New makes a gate that refuses every connection until ready returns true.
 func New(cfg Config, ready func() bool) *Gate {
 	g := &Gate{
-		cfg: cfg, ready: ready, suspected: rate.NewLimiter(rate.Every(time.Minute), 1),
+		cfg: cfg, ready: ready,
 		addresses: newTable(cfg.MaxConnectionsPerIP, cfg.ConnectRatePerIP),
 		networks:  newTable(cfg.MaxConnectionsPerNetwork, cfg.ConnectRatePerNetwork),
 	}

@@ -48,7 +48,7 @@ func (g *Gate) OriginAllowed(r *http.Request) bool {
 // suspectProxy warns the operator when clients seem to come through a proxy that is not configured: then all clients appear to
 // have one address, and share its limits.
 func (g *Gate) suspectProxy(r *http.Request) {
-	if g.cfg.TrustedProxies == 0 && r.Header.Get("X-Forwarded-For") != "" && g.suspected.Allow() {
+	if g.cfg.TrustedProxies == 0 && r.Header.Get("X-Forwarded-For") != "" {
 		g.cfg.Log.Warn("connections through a proxy are refused by the limits for one address; count the proxies in --gateway.trusted-proxies",
 			"proxy", r.RemoteAddr)
 	}
