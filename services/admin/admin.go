@@ -33,6 +33,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
 // Deps are the dependencies of the service. All are required.
@@ -126,9 +127,9 @@ func reason(err error) string {
 	return status.Code(err).String()
 }
 
-// acted logs an action of an operator.
+// acted logs an action of an operator. The log of actions is complete.
 func (s *Server) acted(ctx context.Context, what string, args ...any) {
-	s.Log.InfoContext(ctx, "an operator's action", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
+	s.Log.InfoContext(telemetry.Unlimited(ctx), "an operator's action", append([]any{"did", what, "caller", rpc.Caller(ctx)}, args...)...)
 }
 
 // notify publishes a notice and flushes it. The notice may still be lost: its receivers also check periodically.
