@@ -71,6 +71,7 @@ type Manager struct {
 	surplus     map[int]struct{} // released as soon as their assignments have ended
 	fitAt       time.Time        // when the worker was last fit
 	failing     bool
+	stoppedAll  bool // all work was stopped, and the reason persists
 	// lastRenewed is when the last successful renewal began (the store counts from a later time); zero before Run. It is
 	// atomic because readiness checks read it.
 	lastRenewed atomic.Pointer[time.Time]
@@ -156,6 +157,7 @@ func (m *Manager) renew(ctx context.Context) {
 		m.Announce()
 	}
 	if !unfit {
+		m.stoppedAll = false
 		m.reconcile(answer)
 		return
 	}
@@ -192,14 +194,19 @@ func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 	for _, p := range answer.GetHeld() {
 		held[int(p)] = struct{}{}
 	}
+	var lost []int
 	for p, t := range m.assignments {
 		if _, ours := held[p]; !ours {
 			if _, expected := m.surplus[p]; !expected {
-				m.Log.Warn("lost the lease of a partition", "partition", p)
+				lost = append(lost, p)
 			}
 			delete(m.surplus, p)
 			t.Stop()
 		}
+	}
+	if len(lost) > 0 {
+		slices.Sort(lost)
+		m.Log.Warn("lost the leases of partitions", "partitions", lost)
 	}
 	wantedElsewhere, pinned := answer.GetHandOver(), answer.GetPinned()
 	// Pinned partitions count first, so that only others are above the share.
@@ -250,8 +257,10 @@ func rank(pinned []uint32, partition int) int {
 	return 1
 }
 
+// stopAll stops all work. It is called again at each renewal until the reason is gone; one line tells of it.
 func (m *Manager) stopAll(reason string) {
-	if len(m.assignments) > 0 {
+	if len(m.assignments) > 0 && !m.stoppedAll {
+		m.stoppedAll = true
 		m.Log.Error("releasing all partitions", "reason", reason, "partitions", len(m.assignments))
 	}
 	for _, t := range m.assignments {

@@ -1,8 +1,10 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,6 +25,8 @@ import (
 // site records which worker works on which partition, in the time of the synctest bubble.
 type site struct {
 	store *deliverytest.Leases
+	log   slog.Handler
+	takes time.Duration // for work to end
 
 	mu       sync.Mutex
 	managers []*Manager
@@ -32,7 +36,7 @@ type site struct {
 }
 
 func newSite(partitions int) *site {
-	return &site{store: deliverytest.NewLeases(partitions), working: map[int]string{}, since: map[int]time.Time{}}
+	return &site{store: deliverytest.NewLeases(partitions), log: slog.DiscardHandler, takes: 20 * time.Millisecond, working: map[int]string{}, since: map[int]time.Time{}}
 }
 
 // job is an assignment that needs some time to end.
@@ -76,7 +80,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 			s.twice = true
 		}
 		s.working[p], s.since[p] = name, time.Now()
-		return &job{site: s, part: p, worker: name, takes: 20 * time.Millisecond, done: make(chan struct{}), ended: ended}
+		return &job{site: s, part: p, worker: name, takes: s.takes, done: make(chan struct{}), ended: ended}
 	}
 	announce := func() {
 		s.mu.Lock()
@@ -86,7 +90,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 		}
 	}
 	k = New(Config{
-		Store: mortal{s.store, dead}, Worker: name, Partitions: s.store.Partitions, TTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler),
+		Store: mortal{s.store, dead}, Worker: name, Partitions: s.store.Partitions, TTL: 2 * time.Second, Log: slog.New(s.log),
 		Failures: prometheus.NewCounter(prometheus.CounterOpts{}), Moves: prometheus.NewCounter(prometheus.CounterOpts{}),
 		Start: begin, Announce: announce, Fit: fit,
 	})
@@ -183,6 +187,26 @@ func TestWorkerThatCannotRenewStops(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread())
 		require.False(t, s.twice)
+	})
+}
+
+// One outage is one error, however often the renewal fails and however long the work takes to end.
+func TestTheReleaseOfAllPartitionsIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := newSite(16)
+		s.log, s.takes = slog.NewTextHandler(&log, nil), time.Minute
+		s.hire(t, "a", always)
+		synctest.Wait()
+		for range 2 {
+			s.store.SetDown(true)
+			pass(7 * time.Second)
+			s.store.SetDown(false)
+			pass(time.Second)
+		}
+		synctest.Wait()
+		require.Equal(t, 2, strings.Count(log.String(), "level=ERROR"), log.String())
+		require.Equal(t, 2, strings.Count(log.String(), "level=WARN"), log.String())
 	})
 }
 

@@ -217,7 +217,6 @@ func (c *Committer) poisonCommand(e *source.Message, known *dedupe.Facts, err er
 		c.Host.Alarm(fmt.Errorf("the store accepts neither message %d nor its dead letter: %w", e.Sequence, err))
 		return
 	}
-	c.Log.Error("a command becomes a dead letter", "sequence", e.Sequence, "error", err)
 	known.Poisoned[e.Sequence] = "the store rejects it: " + err.Error()
 }
 

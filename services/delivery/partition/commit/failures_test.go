@@ -229,7 +229,7 @@ func TestStoreThatRejectsEverything(t *testing.T) {
 	require.ErrorContains(t, b.host.alarms[0], "the store accepts neither message 1 nor its dead letter")
 	require.Len(t, b.store.DeadLetters(), 1)
 	require.Contains(t, b.store.DeadLetters()[0].GetReason(), "InvalidArgument")
-	require.Equal(t, 1, strings.Count(b.log.String(), "a command becomes a dead letter"))
+	require.Equal(t, 1, strings.Count(b.log.String(), "a message became a dead letter"))
 }
 
 // A store that lacks events raises the alarm, and is tried until it is repaired.
