@@ -37,13 +37,3 @@ func startNATS(cfg Config, log *slog.Logger) (*server.Server, error) {
 	}
 	return ns, nil
 }
-
-// natsLog logs the server's warnings and errors; its notices are logged at debug level.
-type natsLog struct{ log *slog.Logger }
-
-func (l natsLog) Noticef(format string, args ...any) { l.log.Debug(fmt.Sprintf(format, args...)) }
-func (l natsLog) Warnf(format string, args ...any)   { l.log.Warn(fmt.Sprintf(format, args...)) }
-func (l natsLog) Errorf(format string, args ...any)  { l.log.Error(fmt.Sprintf(format, args...)) }
-func (l natsLog) Fatalf(format string, args ...any)  { l.log.Error(fmt.Sprintf(format, args...)) }
-func (l natsLog) Debugf(format string, args ...any)  { l.log.Debug(fmt.Sprintf(format, args...)) }
-func (l natsLog) Tracef(format string, args ...any)  { l.log.Debug(fmt.Sprintf(format, args...)) }
