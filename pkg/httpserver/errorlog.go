@@ -7,19 +7,15 @@ import (
 	"strings"
 )
 
-// ErrorLog returns a log for libraries that write text: each line has the given message, and what the library wrote as its
-// attribute. So lines that differ in their text are of one kind, and limited together.
-func ErrorLog(to *slog.Logger, level slog.Level, message string) *log.Logger {
-	return log.New(textLog{to, level, message}, "", 0)
+// errorLog returns the log for what net/http writes about single connections. The text is an attribute, so that all lines are of
+// one kind for the limit of the log.
+func errorLog(to *slog.Logger) *log.Logger {
+	return log.New(textLog{to}, "", 0)
 }
 
-type textLog struct {
-	to      *slog.Logger
-	level   slog.Level
-	message string
-}
+type textLog struct{ to *slog.Logger }
 
 func (l textLog) Write(text []byte) (int, error) {
-	l.to.Log(context.Background(), l.level, l.message, "error", strings.TrimRight(string(text), "\n"))
+	l.to.Log(context.Background(), slog.LevelDebug, "an HTTP request failed", "error", strings.TrimRight(string(text), "\n"))
 	return len(text), nil
 }

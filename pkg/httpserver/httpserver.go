@@ -39,7 +39,7 @@ func New(handler http.Handler, cfg Config) *http.Server {
 	return &http.Server{
 		Handler:           bounded(handler, cfg.AnswerTimeout),
 		ReadHeaderTimeout: min(cfg.RequestTimeout, maxHeaderTimeout), ReadTimeout: cfg.RequestTimeout, IdleTimeout: cfg.IdleTimeout,
-		MaxHeaderBytes: maxHeaderBytes, ErrorLog: ErrorLog(cfg.Log, slog.LevelDebug, "an HTTP request failed"), ConnContext: listen.Context,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: errorLog(cfg.Log), ConnContext: listen.Context,
 	}
 }
 

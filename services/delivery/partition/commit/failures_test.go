@@ -198,7 +198,7 @@ func TestPoison(t *testing.T) {
 	require.Len(t, events, 3)
 	require.Empty(t, b.host.alarms)
 	require.Equal(t, 1, b.count("commands_total", "dead_lettered"))
-	require.Contains(t, b.log.String(), "a command becomes a dead letter")
+	require.Contains(t, b.log.String(), "a message became a dead letter")
 	b.store.Verify(t)
 
 	// A later copy is answered in the same way, and not carried out.
