@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/watched"
 )
@@ -57,9 +58,9 @@ type Options struct {
 // Claims is the content of a verified token.
 type Claims struct {
 	// User is a valid user id: what the token says, mapped by conversation.MapUser.
-	User string
+	User ids.User
 	// Device is the device id that the token says; empty if no device claim is configured, or the token has none.
-	Device string
+	Device ids.Device
 	// Name is the user's display name; empty if no name claim is configured, or the token has none.
 	Name string
 	// Expires and IssuedAt are zero when the token does not say. Expires is before the year 10000.

@@ -26,6 +26,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
@@ -320,7 +321,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, token string) {
 		claims, err := v.Verify(t.Context(), token)
 		if err == nil {
-			require.Equal(t, "ann", claims.User, "only the issuer has a signed token")
+			require.Equal(t, ids.User("ann"), claims.User, "only the issuer has a signed token")
 			return
 		}
 		harmless(t, err, token)

@@ -11,6 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // noType stands for tokens without a type in Config.TokenTypes.
@@ -123,10 +124,12 @@ func (v *Verifier) identify(payload []byte, standard *jwt.Claims, read *Claims) 
 		return fmt.Errorf("%w: its claim %s %w; choose another claim with --auth.user-claim", ErrSubject, v.cfg.UserClaim, err)
 	}
 	if v.cfg.DeviceClaim != "" && all[v.cfg.DeviceClaim] != nil {
-		device, _ := all[v.cfg.DeviceClaim].(string)
-		if read.Device, err = conversation.MapUser(device); err != nil {
+		name, _ := all[v.cfg.DeviceClaim].(string)
+		device, err := conversation.MapUser(name) // a device id has the form of a user id
+		if err != nil {
 			return fmt.Errorf("%w: its claim %s, which names the device, %w", ErrMalformed, v.cfg.DeviceClaim, err)
 		}
+		read.Device = ids.Device(device)
 	}
 	if v.cfg.NameClaim != "" {
 		name, _ := all[v.cfg.NameClaim].(string)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 func TestLongestLifetime(t *testing.T) {
@@ -111,13 +112,13 @@ func TestOtherClaims(t *testing.T) {
 	claims["did"], claims["name"] = "phone 1", "Ann "+strings.Repeat("é", 200)
 	got, err := verify(claims)
 	require.NoError(t, err)
-	require.Equal(t, "ann~40example~2Ecom", got.User)
-	require.Equal(t, "phone~201", got.Device)
+	require.Equal(t, ids.User("ann~40example~2Ecom"), got.User)
+	require.Equal(t, ids.Device("phone~201"), got.Device)
 	require.Equal(t, "Ann "+strings.Repeat("é", 126), got.Name)
 
 	got, err = verify(with("email", "ann"))
 	require.NoError(t, err)
-	require.Equal(t, "ann", got.User)
+	require.Equal(t, ids.User("ann"), got.User)
 	require.Empty(t, got.Device)
 
 	_, err = verify(good())
@@ -136,18 +137,18 @@ func TestOtherClaims(t *testing.T) {
 	require.NoError(t, err)
 	got, err = v.Verify(t.Context(), token)
 	require.NoError(t, err)
-	require.Equal(t, "bob~40example~2Ecom", got.User)
+	require.Equal(t, ids.User("bob~40example~2Ecom"), got.User)
 }
 
 // Minting takes the name that the issuer would use, or the id that it is mapped to, and makes the same token.
 func TestMintForMappedUsers(t *testing.T) {
 	v := newVerifier(t, auth.Config{HMACSecret: secret})
 	for _, user := range []string{"auth0|x", "auth0~7Cx"} {
-		token, err := auth.Mint([]byte(secret), user, time.Hour, now, "", "")
+		token, err := auth.Mint([]byte(secret), ids.User(user), time.Hour, now, "", "")
 		require.NoError(t, err)
 		claims, err := v.Verify(t.Context(), token)
 		require.NoError(t, err)
-		require.Equal(t, "auth0~7Cx", claims.User)
+		require.Equal(t, ids.User("auth0~7Cx"), claims.User)
 	}
 }
 

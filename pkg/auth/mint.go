@@ -9,17 +9,18 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Mint makes a token for development, good from now for ttl, signed with HS256. Audience and issuer are left out when
 // empty. user is a user id or the name that it is mapped from. Tokens for production come from the service that knows the users.
-func Mint(secret []byte, user string, ttl time.Duration, now time.Time, audience, issuer string) (string, error) {
+func Mint(secret []byte, user ids.User, ttl time.Duration, now time.Time, audience, issuer string) (string, error) {
 	return Config{Audience: audience, Issuer: issuer}.Mint(secret, user, ttl, now)
 }
 
 // Mint makes a token as the function Mint does, with the claims that a verifier with this configuration asks for.
-func (c Config) Mint(secret []byte, user string, ttl time.Duration, now time.Time) (string, error) {
-	id, err := conversation.ParseUser(user)
+func (c Config) Mint(secret []byte, user ids.User, ttl time.Duration, now time.Time) (string, error) {
+	id, err := conversation.ParseUser(string(user))
 	switch {
 	case len(secret) < MinSecretBytes:
 		return "", fmt.Errorf("minting a token: the secret is shorter than %d bytes", MinSecretBytes)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,7 +64,7 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 // cmd returns the n-th command of a sender to bob.
 func cmd(sender string, n int) *brokerv1.Command {
 	return &brokerv1.Command{
-		ConversationId: conversation.DirectID("bob", sender), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
+		ConversationId: string(conversation.DirectID("bob", ids.User(sender))), Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n),
 		Body: message(strconv.Itoa(n)), Level: 1,
 	}
 }
@@ -208,7 +209,7 @@ func TestALostResultIsAskedForAgain(t *testing.T) {
 	<-accepted
 	require.NoError(t, patient.submitter.Submit(submission))
 	<-accepted
-	stream, err := patient.js.Stream(t.Context(), broker.StreamName(conversation.Partition(submission.Command.GetConversationId(), partitions)))
+	stream, err := patient.js.Stream(t.Context(), broker.StreamName(conversation.Partition(ids.Conversation(submission.Command.GetConversationId()), partitions)))
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), stream.CachedInfo().State.Msgs, "it joins the call in flight")
 }
@@ -216,7 +217,7 @@ func TestALostResultIsAskedForAgain(t *testing.T) {
 func TestWithoutABrokerTheOutcomeIsUnknownAndOrderIsKept(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{PublishTimeout: 50 * time.Millisecond, AcceptTimeout: 300 * time.Millisecond})
 	for p := range partitions {
-		require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(p)))
+		require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(ids.Partition(p))))
 	}
 	done := make(chan *conversationv1.Outcome, 2)
 	for i := range 2 {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Config says how to reach NATS and what the partitions' streams look like. Every service of one installation must
@@ -158,7 +159,7 @@ var ErrStreamOutdated = errors.New("the stream denies purging, like those of ear
 // EnsureStreams creates the streams of all partitions, and applies the settings that Runnel's guarantees rest on to existing
 // ones. Several processes may call it at once.
 func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg Config) error {
-	for p := range cfg.Partitions {
+	for p := range ids.Partition(cfg.Partitions) {
 		_, err := js.CreateOrUpdateStream(ctx, streamConfig(cfg, p))
 		if err != nil && isOutdated(ctx, js, p) {
 			err = ErrStreamOutdated
@@ -170,14 +171,14 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, cfg Config) erro
 	return nil
 }
 
-func isOutdated(ctx context.Context, js jetstream.JetStream, partition int) bool {
+func isOutdated(ctx context.Context, js jetstream.JetStream, partition ids.Partition) bool {
 	stream, err := js.Stream(ctx, StreamName(partition))
 	return err == nil && stream.CachedInfo().Config.DenyPurge
 }
 
 // streamConfig is the configuration of a partition's stream that DESIGN requires: an append-only log that refuses new messages
 // rather than deleting old ones. Only the partition's owner purges it, and only committed commands.
-func streamConfig(cfg Config, partition int) jetstream.StreamConfig {
+func streamConfig(cfg Config, partition ids.Partition) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        StreamName(partition),
 		Description: "Runnel: commands of one partition, in the order they will be applied",

@@ -41,7 +41,7 @@ func withoutStream(t *testing.T, cfg SubmitterConfig) (*Submitter, *nats.Subscri
 func submitOne(t *testing.T, s *Submitter) *call {
 	t.Helper()
 	command := &brokerv1.Command{
-		ConversationId: conversation.DirectID("ann", "bob"), Sender: "ann", CommandId: "0192f3c0-0000-7000-8000-000000000001",
+		ConversationId: string(conversation.DirectID("ann", "bob")), Sender: "ann", CommandId: "0192f3c0-0000-7000-8000-000000000001",
 		Attempt: 3, Body: []byte{0x12, 0x03, 0x0a, 0x01, 'x'}, Salt: []byte("sixteen bytes...."),
 	}
 	require.NoError(t, s.Submit(Submission{Command: command, Done: func(*conversationv1.Outcome) {}}))

@@ -1,6 +1,10 @@
 package broker
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/runnelhq/runnel/pkg/ids"
+)
 
 const (
 	// JoinedSubject carries brokerv1.Joined.
@@ -14,13 +18,13 @@ const (
 )
 
 // StreamName is the name of a partition's stream.
-func StreamName(partition int) string { return "IN_" + strconv.Itoa(partition) }
+func StreamName(partition ids.Partition) string { return "IN_" + strconv.Itoa(int(partition)) }
 
 // CommandSubject carries the brokerv1.Command messages of a partition.
-func CommandSubject(partition int) string { return "in." + strconv.Itoa(partition) }
+func CommandSubject(partition ids.Partition) string { return "in." + strconv.Itoa(int(partition)) }
 
 // AckSubject carries brokerv1.Acks for the owner of a partition.
-func AckSubject(partition int) string { return "ack." + strconv.Itoa(partition) }
+func AckSubject(partition ids.Partition) string { return "ack." + strconv.Itoa(int(partition)) }
 
 // ResultSubject carries brokerv1.Results for one submitter.
 func ResultSubject(inbox string) string { return resultPrefix + inbox }
@@ -30,7 +34,9 @@ func ResultSubject(inbox string) string { return resultPrefix + inbox }
 func GatewayInbox(id string) string { return "gateway." + id }
 
 // LiveSubject carries brokerv1.Live of a conversation. The id must be valid (conversation.ValidID): it becomes part of a subject.
-func LiveSubject(conversationID string) string { return livePrefix + conversationID }
+func LiveSubject(conversationID ids.Conversation) string { return livePrefix + string(conversationID) }
 
 // ConversationOf is the conversation that a live subject belongs to.
-func ConversationOf(liveSubject string) string { return liveSubject[len(livePrefix):] }
+func ConversationOf(liveSubject string) ids.Conversation {
+	return ids.Conversation(liveSubject[len(livePrefix):])
+}

@@ -20,6 +20,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // SubmitterConfig configures a Submitter.
@@ -105,11 +106,14 @@ type Submitter struct {
 	queues map[queueKey][]*call // the first of each queue is in flight, the others wait for it
 }
 
-type queueKey struct{ conversation, sender string }
+type queueKey struct {
+	conversation ids.Conversation
+	sender       ids.User
+}
 
 type callKey struct {
 	queueKey
-	command string
+	command ids.Command
 }
 
 type call struct {
@@ -194,7 +198,7 @@ func (s *Submitter) Pending() int {
 // Submit submits a command, or joins the same command if it is in flight. It does not wait for the broker. The error is ErrBusy
 // or ErrConflict; then nothing was done.
 func (s *Submitter) Submit(sub Submission) error {
-	key := callKey{queueKey{sub.Command.GetConversationId(), sub.Command.GetSender()}, sub.Command.GetCommandId()}
+	key := callKey{queueKey{ids.Conversation(sub.Command.GetConversationId()), ids.User(sub.Command.GetSender())}, ids.Command(sub.Command.GetCommandId())}
 	now := time.Now()
 
 	s.mu.Lock()
@@ -235,7 +239,7 @@ func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, 
 	if err != nil {
 		return nil, fmt.Errorf("encode command: %w", err)
 	}
-	partition := conversation.Partition(command.GetConversationId(), s.partitions)
+	partition := conversation.Partition(ids.Conversation(command.GetConversationId()), s.partitions)
 	header := nats.Header{headerMsgID: {messageID(key, command.GetAttempt())}, headerExpectStream: {StreamName(partition)}}
 	maps.Copy(header, sub.Header)
 	return &call{
@@ -395,7 +399,7 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 	now := time.Now()
 	for _, result := range results.GetResults() {
 		outcome := result.GetOutcome()
-		key := callKey{queueKey{outcome.GetConversationId(), result.GetSender()}, outcome.GetCommandId()}
+		key := callKey{queueKey{ids.Conversation(outcome.GetConversationId()), ids.User(result.GetSender())}, ids.Command(outcome.GetCommandId())}
 		s.mu.Lock()
 		c := s.calls[key]
 		if c != nil && !bytes.Equal(c.command.GetSalt(), result.GetSalt()) {
@@ -414,7 +418,7 @@ func (s *Submitter) onResults(msg *nats.Msg) {
 // unknown is the outcome for waiters that did not get an answer in time.
 func (c *call) unknown() *conversationv1.Outcome {
 	return &conversationv1.Outcome{
-		ConversationId: c.key.conversation, CommandId: c.key.command,
+		ConversationId: string(c.key.conversation), CommandId: string(c.key.command),
 		Error: &conversationv1.Error{
 			Code:         conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE,
 			Message:      "it is not known yet whether this was done; send it again with the same command id",

@@ -23,6 +23,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -123,8 +124,8 @@ func Erase(event *conversationv1.Event) { event.Body, event.Salt = nil, nil }
 // Broken describes which event does not verify, and why. It is the only error that this package returns.
 type Broken struct {
 	// ConversationID and Seq identify the event at which the fault was found.
-	ConversationID string
-	Seq            uint64
+	ConversationID ids.Conversation
+	Seq            ids.Seq
 	// Reason is text for a person.
 	Reason string
 }
@@ -140,13 +141,13 @@ type Verifier struct {
 	// not request the bytes. Their content is NotChecked. Otherwise such an event is Broken.
 	HeadersOnly bool
 
-	seq    uint64
+	seq    ids.Seq
 	hash   []byte
 	format uint32
 }
 
 // From makes a verifier that continues after the event seq with that hash.
-func From(seq uint64, hash []byte) *Verifier {
+func From(seq ids.Seq, hash []byte) *Verifier {
 	return &Verifier{seq: seq, hash: hash}
 }
 
@@ -155,9 +156,9 @@ func From(seq uint64, hash []byte) *Verifier {
 func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
 	content, reason := v.check(event)
 	if reason != "" {
-		return content, &Broken{ConversationID: event.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
+		return content, &Broken{ConversationID: ids.Conversation(event.GetConversationId()), Seq: ids.Seq(event.GetSeq()), Reason: reason}
 	}
-	v.seq, v.hash, v.format = event.GetSeq(), event.GetHash(), event.GetFormat()
+	v.seq, v.hash, v.format = ids.Seq(event.GetSeq()), event.GetHash(), event.GetFormat()
 	return content, nil
 }
 
@@ -166,7 +167,7 @@ func (v *Verifier) Next(event *conversationv1.Event) (Content, error) {
 func (v *Verifier) Skip() { v.seq, v.hash = 0, nil }
 
 // Seq returns the seq of the last event that verified; 0 if there was none.
-func (v *Verifier) Seq() uint64 { return v.seq }
+func (v *Verifier) Seq() ids.Seq { return v.seq }
 
 // Hash returns the hash of the last event that verified; nil if there was none.
 func (v *Verifier) Hash() []byte { return v.hash }
@@ -174,7 +175,7 @@ func (v *Verifier) Hash() []byte { return v.hash }
 // check returns the result for an event's content, and why its place does not verify; empty if it does.
 func (v *Verifier) check(event *conversationv1.Event) (Content, string) {
 	switch {
-	case v.hash != nil && event.GetSeq() != v.seq+1:
+	case v.hash != nil && ids.Seq(event.GetSeq()) != v.seq+1:
 		return NotChecked, fmt.Sprintf("follows seq %d: an event was dropped, repeated or moved", v.seq)
 	case event.GetFormat() < Format:
 		return NotChecked, "its format does not exist"

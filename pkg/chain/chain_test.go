@@ -11,6 +11,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 const conversationID = "g0123456789abcdefghijklmnop"
@@ -187,7 +188,7 @@ func TestVerifierNamesEveryBreak(t *testing.T) {
 			_, err := verify(events)
 			var broken *chain.Broken
 			require.ErrorAs(t, err, &broken)
-			require.Equal(t, events[at].GetSeq(), broken.Seq)
+			require.Equal(t, ids.Seq(events[at].GetSeq()), broken.Seq)
 		})
 	}
 	for name, reorder := range map[string]func([]*conversationv1.Event) []*conversationv1.Event{
@@ -218,7 +219,7 @@ func TestSkipTakesTheNextOnTrust(t *testing.T) {
 	v.Skip()
 	_, err = v.Next(events[3])
 	require.NoError(t, err)
-	require.Equal(t, uint64(4), v.Seq())
+	require.Equal(t, ids.Seq(4), v.Seq())
 }
 
 // TestPartsAreHashedWithTheirLength: moving text from one part into the next must change the hash.

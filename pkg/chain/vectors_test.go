@@ -131,7 +131,7 @@ func judge(t *testing.T, v *vector, events []*conversationv1.Event) {
 		v.Contents = append(v.Contents, content.String())
 	}
 	if broken, ok := errors.AsType[*chain.Broken](err); ok {
-		v.BrokenSeq = broken.Seq
+		v.BrokenSeq = uint64(broken.Seq)
 		return
 	}
 	require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -76,7 +77,7 @@ func (c *Client) OpenDirect(ctx context.Context, user string) (conversationID st
 	outcome, err := c.create(ctx, &conversationv1.Create{Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{user}})
 	var refusal *RefusedError
 	if errors.As(err, &refusal) && refusal.Code == conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS {
-		return conversation.DirectID(c.UserID(), user), nil
+		return string(conversation.DirectID(ids.User(c.UserID()), ids.User(user))), nil
 	}
 	return outcome.GetConversationId(), err
 }

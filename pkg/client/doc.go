@@ -21,6 +21,9 @@
 // With Config.TracerProvider, each command has a span that ends with its outcome, and each event of a recorded trace has a span
 // below those of the gateways. TraceID identifies the trace: on a Ticket, on a RefusedError and in the context of OnEvent.
 //
+// Ids are plain strings and positions plain uint64 in this API, because applications pass what they have: the types of package ids
+// are for the code of Runnel itself.
+//
 // The client never stores the outbox or the events on disk, never guesses an outcome, and never logs tokens or messages.
 //
 // Goroutines: one reads and manages the connection, one writes, one calls the callbacks. Callbacks are therefore called one at a

@@ -3,6 +3,7 @@ package client
 import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -43,7 +44,7 @@ func checkPage(checker *stream.Checker, read *clientv1.Read, page *clientv1.Page
 		}
 		if checker.Verifies() {
 			if reason := misplaced(read.GetConversationId(), event, last, anywhere, page.GetHidden()); reason != "" {
-				return nil, &chain.Broken{ConversationID: read.GetConversationId(), Seq: event.GetSeq(), Reason: reason}
+				return nil, &chain.Broken{ConversationID: ids.Conversation(read.GetConversationId()), Seq: ids.Seq(event.GetSeq()), Reason: reason}
 			}
 		}
 		if event.GetSeq() != last+1 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -20,11 +21,11 @@ func detachedAt(h *history, last uint64) *clientv1.ServerFrame {
 // ofBob is a group that bob creates; create is the event that creates it, also for a second time.
 func ofBob(t *testing.T) (h *history, create func()) {
 	t.Helper()
-	command := uuid.Must(uuid.NewV7()).String()
+	command := ids.Command(uuid.Must(uuid.NewV7()).String())
 	h = newHistory(0)
-	h.id = conversation.GroupID("bob", command)
+	h.id = string(conversation.GroupID("bob", command))
 	create = func() {
-		_, refusal := h.apply("bob", command, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		_, refusal := h.apply("bob", string(command), &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 			Kind: conversationv1.Kind_KIND_GROUP, Members: []string{"alice"},
 		}}})
 		require.Nil(t, refusal)

@@ -18,6 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -435,13 +436,13 @@ func TestAConversationThatIsGoneIsCreatedAgainByItsCreator(t *testing.T) {
 			done <- id
 		}()
 		create := l.recv(t)
-		command, body := create.GetSubmit().GetCommandId(), create.GetSubmit().GetBody()
+		command, body := ids.Command(create.GetSubmit().GetCommandId()), create.GetSubmit().GetBody()
 		h := newHistory(0)
-		h.id = conversation.GroupID("alice", command)
+		h.id = string(conversation.GroupID("alice", command))
 		made := func(f *clientv1.ClientFrame) {
-			_, refusal := h.apply("alice", command, body)
+			_, refusal := h.apply("alice", string(command), body)
 			require.Nil(t, refusal)
-			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{ConversationId: h.id, CommandId: command, Seq: 1}}},
+			l.send(&clientv1.ServerFrame{Id: f.GetId(), Message: &clientv1.ServerFrame_Outcome{Outcome: &conversationv1.Outcome{ConversationId: h.id, CommandId: string(command), Seq: 1}}},
 				attach(h.info()), h.push(1))
 		}
 		made(create)
@@ -455,7 +456,7 @@ func TestAConversationThatIsGoneIsCreatedAgainByItsCreator(t *testing.T) {
 		<-l.closed
 		l, _ = g.accept(t, connected())
 		again := l.recv(t)
-		require.Equal(t, command, again.GetSubmit().GetCommandId())
+		require.Equal(t, command, ids.Command(again.GetSubmit().GetCommandId()))
 		require.Empty(t, again.GetSubmit().GetConversationId())
 		l.silent(t) // the message waits for it
 		made(again)

@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -225,10 +226,10 @@ type history struct {
 }
 
 func newHistory(n int) *history {
-	command := uuid.Must(uuid.NewV7()).String()
-	h := &history{id: conversation.GroupID("alice", command)}
+	command := ids.Command(uuid.Must(uuid.NewV7()).String())
+	h := &history{id: string(conversation.GroupID("alice", command))}
 	if n > 0 {
-		h.apply("alice", command, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		h.apply("alice", string(command), &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 			Kind: conversationv1.Kind_KIND_GROUP, Members: []string{"bob"},
 		}}})
 	}
@@ -242,12 +243,12 @@ func (h *history) apply(sender, command string, body *conversationv1.Body) (*con
 		panic(err)
 	}
 	facts := conversation.NewFacts(nil)
-	for _, need := range conversation.Needs(sender, body) {
-		if need.Seq <= h.head() {
-			stored := h.stored(need.Seq)
+	for _, need := range conversation.Needs(ids.User(sender), body) {
+		if need.Seq <= ids.Seq(h.head()) {
+			stored := h.stored(uint64(need.Seq))
 			facts.Load(need, &historyv1.Fact{
 				Kind: stored.GetEvent().GetKind(), Sender: stored.GetEvent().GetSender(), TimeMs: stored.GetEvent().GetTimeMs(), Row: stored.GetRow(),
-				Reactions: h.reactions(need.Seq, need.User),
+				Reactions: h.reactions(uint64(need.Seq), string(need.User)),
 			})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/client/internal/request"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -214,8 +215,8 @@ func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newe
 // retarget returns the body of a command that is sent again after everything above a seq was undone; nil if it refers to an
 // undone event.
 func retarget(sender string, body *conversationv1.Body, to uint64) *conversationv1.Body {
-	for _, need := range conversation.Needs(sender, body) {
-		if need.Seq <= to {
+	for _, need := range conversation.Needs(ids.User(sender), body) {
+		if need.Seq <= ids.Seq(to) {
 			continue
 		}
 		if body.GetMessage() == nil {

@@ -308,7 +308,7 @@ func TestCreating(t *testing.T) {
 			done <- created{id, err}
 		}()
 		l.send(refuse(l.recv(t).GetId(), conversationv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS))
-		require.Equal(t, created{conversation.DirectID("alice", "bob"), nil}, <-done)
+		require.Equal(t, created{string(conversation.DirectID("alice", "bob")), nil}, <-done)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -227,7 +228,7 @@ func TestAConversationThatContradictsItselfTwiceStops(t *testing.T) {
 				require.Len(t, v.broken, 1)
 				var broken *chain.Broken
 				require.ErrorAs(t, v.broken[0], &broken)
-				require.Equal(t, h.id, broken.ConversationID)
+				require.Equal(t, ids.Conversation(h.id), broken.ConversationID)
 				require.Equal(t, uint64(2), c.Stats().ChainBreaks)
 			})
 		})

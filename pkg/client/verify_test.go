@@ -14,6 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -151,7 +152,7 @@ func TestWhatAServerTakesAwayOrChangesIsTampering(t *testing.T) {
 					require.Len(t, v.broken, 1)
 					var broken *chain.Broken
 					require.ErrorAs(t, v.broken[0], &broken)
-					require.Equal(t, uint64(2), broken.Seq)
+					require.Equal(t, ids.Seq(2), broken.Seq)
 				})
 			})
 		}

@@ -11,16 +11,17 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
 // Request is the input of a command.
 type Request struct {
 	// Sender is the authenticated user, or conversation.ServerUser.
-	Sender string
+	Sender ids.User
 	// ConversationID is empty for a create: the id follows from the command.
-	ConversationID string
-	CommandID      string
+	ConversationID ids.Conversation
+	CommandID      ids.Command
 	// Attempt is how often the caller has received a refusal of the command.
 	Attempt uint32
 	Body    *conversationv1.Body
@@ -31,10 +32,10 @@ type Request struct {
 func Make(request Request, level conversation.Level) (*brokerv1.Command, *conversationv1.Error) {
 	body, needed := request.Body, conversation.LevelOf(request.Body)
 	if needed != 0 {
-		needed = max(needed, conversation.LevelOfUsers(request.Sender))
+		needed = max(needed, conversation.LevelOfUsers(string(request.Sender)))
 	}
 	switch {
-	case !conversation.AdmissibleCommandID(request.CommandID):
+	case !conversation.AdmissibleCommandID(string(request.CommandID)):
 		return nil, invalid("command_id", "must be a UUIDv7 in canonical lower-case form")
 	case request.Attempt > protocol.MaxAttempt:
 		return nil, invalid("attempt", fmt.Sprintf("must be at most %d; choose a new command id", protocol.MaxAttempt))
@@ -56,9 +57,9 @@ func Make(request Request, level conversation.Level) (*brokerv1.Command, *conver
 		return nil, invalid("conversation_id", "must be empty for create: the id follows from the command")
 	case create != nil:
 		conversationID = conversation.CreateID(request.Sender, request.CommandID, create)
-	case request.Sender == conversation.ServerUser && conversation.ValidID(conversationID):
+	case request.Sender == conversation.ServerUser && conversation.ValidID(string(conversationID)):
 		// An operator may name a conversation that a newer build created.
-	case !conversation.AdmissibleID(conversationID):
+	case !conversation.AdmissibleID(string(conversationID)):
 		return nil, invalid("conversation_id", "is not a conversation id")
 	}
 	encoded, err := conversation.EncodeBody(body)
@@ -66,7 +67,7 @@ func Make(request Request, level conversation.Level) (*brokerv1.Command, *conver
 		return nil, invalid("body", "cannot be encoded")
 	}
 	return &brokerv1.Command{
-		ConversationId: conversationID, Sender: request.Sender, CommandId: request.CommandID, Body: encoded,
+		ConversationId: string(conversationID), Sender: string(request.Sender), CommandId: string(request.CommandID), Body: encoded,
 		Salt: chain.NewSalt(), Attempt: request.Attempt, Level: uint32(needed),
 	}, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
@@ -44,7 +45,7 @@ func TestSubmitsAreHeldToTheStrictestForm(t *testing.T) {
 		field string
 	}{
 		"a command id of another version": {func(s *commands.Request) { s.CommandID = "0192f3c0-0000-4000-8000-000000000001" }, level, invalid, "command_id"},
-		"an id of a kind to come":         {func(s *commands.Request) { s.ConversationID = "p" + groupID[1:] }, level, invalid, "conversation_id"},
+		"an id of a kind to come":         {func(s *commands.Request) { s.ConversationID = ids.Conversation("p" + groupID[1:]) }, level, invalid, "conversation_id"},
 		"too many attempts":               {func(s *commands.Request) { s.Attempt = protocol.MaxAttempt + 1 }, level, invalid, "attempt"},
 		"no body":                         {func(s *commands.Request) { s.Body = nil }, level, invalid, "body"},
 		"an empty body":                   {func(s *commands.Request) { s.Body = &conversationv1.Body{} }, level, invalid, "body"},
@@ -80,7 +81,7 @@ func TestACreateGetsItsId(t *testing.T) {
 		Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Kind: conversationv1.Kind_KIND_GROUP, Name: "x", Members: []string{"bob"}}},
 	}}, conversation.MaxLevel())
 	require.Nil(t, refusal)
-	require.Equal(t, conversation.GroupID("ann", commandID), command.GetConversationId())
+	require.Equal(t, conversation.GroupID("ann", commandID), ids.Conversation(command.GetConversationId()))
 }
 
 // Bodies are encoded canonically, whatever the order of a map.
@@ -101,7 +102,7 @@ func TestTheServerMayErase(t *testing.T) {
 	erase := &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: &conversationv1.Erase{Sender: "bob"}}}
 	for _, id := range []string{groupID, "p" + groupID[1:]} {
 		command, refusal := commands.Make(commands.Request{
-			Sender: conversation.ServerUser, ConversationID: id, CommandID: commandID, Body: erase,
+			Sender: conversation.ServerUser, ConversationID: ids.Conversation(id), CommandID: commandID, Body: erase,
 		}, conversation.MaxLevel())
 		require.Nil(t, refusal)
 		require.Equal(t, id, command.GetConversationId())

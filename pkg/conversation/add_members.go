@@ -3,6 +3,7 @@ package conversation
 import (
 	"maps"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -15,14 +16,14 @@ func (addMembersKind) levelOf(body *conversationv1.Body) Level {
 	return LevelOfUsers(body.GetAddMembers().GetMembers()...)
 }
 
-func (addMembersKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (addMembersKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	return validateMembers("add_members.members", body.GetAddMembers().GetMembers(), 1, protocol.MaxMembersPerAdd)
 }
 
 func (addMembersKind) check(r *request) *conversationv1.Error {
 	added := r.body.GetAddMembers().GetMembers()
 	for _, member := range added {
-		if _, already := r.state.Members[member]; already {
+		if _, already := r.state.Members[ids.User(member)]; already {
 			return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.add_members.members", "one of them is a member already")
 		}
 	}
@@ -35,14 +36,14 @@ func (addMembersKind) check(r *request) *conversationv1.Error {
 func (addMembersKind) fold(next *State, o *occurrence) {
 	next.Members = maps.Clone(next.Members)
 	if next.Members == nil {
-		next.Members = map[UserID]uint64{}
+		next.Members = map[ids.User]ids.Seq{}
 	}
 	for _, member := range o.body.GetAddMembers().GetMembers() {
-		next.Members[member] = o.event.GetSeq()
+		next.Members[ids.User(member)] = ids.Seq(o.event.GetSeq())
 	}
 }
 
-func (addMembersKind) members(o *occurrence) (joined []UserID, left UserID) {
+func (addMembersKind) members(o *occurrence) (joined []string, left ids.User) {
 	return o.body.GetAddMembers().GetMembers(), ""
 }
 

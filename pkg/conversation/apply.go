@@ -6,6 +6,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Result is the result of a command that is carried out.
@@ -30,8 +31,8 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 		request
 		occurrence
 	}{request: request{
-		state: state, facts: facts, sender: command.GetSender(), body: body,
-		id: command.GetConversationId(), commandID: command.GetCommandId(), timeMs: timeMs,
+		state: state, facts: facts, sender: ids.User(command.GetSender()), body: body,
+		id: ids.Conversation(command.GetConversationId()), commandID: ids.Command(command.GetCommandId()), timeMs: timeMs,
 	}}
 	r, o := &judgement.request, &judgement.occurrence
 	if refusal := r.judge(len(command.GetSalt())); refusal != nil {
@@ -44,7 +45,7 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 	}
 	event := &conversationv1.Event{
 		ConversationId: command.GetConversationId(),
-		Seq:            state.Head + 1,
+		Seq:            uint64(state.Head + 1),
 		TimeMs:         timeMs,
 		Sender:         command.GetSender(),
 		CommandId:      command.GetCommandId(),
@@ -85,7 +86,7 @@ func IsErasure(body *conversationv1.Body) bool { return body.GetErase() != nil }
 
 // judge decides whether the command is allowed in this state.
 func (r *request) judge(saltSize int) *conversationv1.Error {
-	if (!ValidUser(r.sender) && r.sender != ServerUser) || !ValidCommandID(r.commandID) || !ValidID(r.id) ||
+	if (!ValidUser(string(r.sender)) && r.sender != ServerUser) || !ValidCommandID(string(r.commandID)) || !ValidID(string(r.id)) ||
 		saltSize < chain.MinSaltSize || saltSize > chain.MaxSaltSize {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "", "the command's ids or salt are malformed")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
@@ -75,12 +76,12 @@ func (r *room) apply(sender string, body *conversationv1.Body) *conversationv1.E
 	command := &brokerv1.Command{
 		ConversationId: r.id, Sender: sender, CommandId: commandID(r.n), Body: encoded, Salt: make([]byte, chain.SaltSize),
 	}
-	if c := body.GetCreate(); c != nil && r.id == "" && conversation.Validate(sender, body) == nil {
-		command.ConversationId = conversation.CreateID(sender, command.GetCommandId(), c)
+	if c := body.GetCreate(); c != nil && r.id == "" && conversation.Validate(ids.User(sender), body) == nil {
+		command.ConversationId = string(conversation.CreateID(ids.User(sender), ids.Command(command.GetCommandId()), c))
 		r.id = command.GetConversationId()
 	}
 	facts := conversation.NewFacts(nil)
-	for _, need := range conversation.Needs(sender, body) {
+	for _, need := range conversation.Needs(ids.User(sender), body) {
 		if fact := r.fact(need); fact != nil {
 			facts.Load(need, fact)
 		}
@@ -147,7 +148,7 @@ func TestApplyRefusesASecondCreation(t *testing.T) {
 }
 
 func TestApplyRefusesAnIDThatDoesNotFollow(t *testing.T) {
-	r := room{id: conversation.GroupID("mallory", commandID(99))}
+	r := room{id: string(conversation.GroupID("mallory", ids.Command(commandID(99))))}
 	require.Equal(t, invalid, r.apply("ann", group("bob")).GetCode())
 }
 
@@ -265,9 +266,9 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 		require.Nil(t, r.apply("ann", group("bob")))
 		members := map[string]bool{"ann": true, "bob": true}
 		for range rapid.IntRange(0, 60).Draw(t, "commands") {
-			sender := rapid.SampledFrom(users).Draw(t, "sender")
+			sender := ids.User(rapid.SampledFrom(users).Draw(t, "sender"))
 			other := rapid.SampledFrom(users).Draw(t, "other")
-			target := rapid.Uint64Range(0, r.state.Head+1).Draw(t, "target")
+			target := rapid.Uint64Range(0, uint64(r.state.Head+1)).Draw(t, "target")
 			emoji := rapid.SampledFrom([]string{"👍", "🎉"}).Draw(t, "emoji")
 			body := rapid.SampledFrom([]*conversationv1.Body{
 				text("hello"), text(""), add(other), remove(other), leave(), rename("x"), group(other), reply(target),
@@ -281,14 +282,14 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 			before := r.state
 			head, memberCount := before.Head, len(before.Members)
 			owner := before.Owner()
-			refusal := r.apply(sender, body)
+			refusal := r.apply(string(sender), body)
 			require.Equal(t, head, before.Head, "a state is never changed")
 			require.Len(t, before.Members, memberCount, "a state is never changed")
 			if refusal != nil {
 				require.Same(t, before, r.state, "a refusal changes nothing")
 				continue
 			}
-			require.True(t, members[sender] || sender == conversation.ServerUser && body.GetErase() != nil, "only members may act")
+			require.True(t, members[string(sender)] || sender == conversation.ServerUser && body.GetErase() != nil, "only members may act")
 			switch {
 			case body.GetAddMembers() != nil:
 				members[other] = true
@@ -296,7 +297,7 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 				require.Equal(t, owner, sender)
 				delete(members, other)
 			case body.GetLeave() != nil:
-				delete(members, sender)
+				delete(members, string(sender))
 			}
 			require.Equal(t, head+1, r.state.Head)
 		}
@@ -313,10 +314,10 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 		require.Equal(t, r.reactions, rebuilt.reactions, "and the reactions")
 		require.Len(t, r.state.Members, len(members))
 		for member := range members {
-			require.Contains(t, r.state.Members, member)
+			require.Contains(t, r.state.Members, ids.User(member))
 		}
 		if len(members) > 0 {
-			require.True(t, members[r.state.Owner()])
+			require.True(t, members[string(r.state.Owner())])
 		}
 	})
 }
@@ -324,9 +325,9 @@ func TestRandomCommandsKeepTheInvariants(t *testing.T) {
 func TestIDs(t *testing.T) {
 	require.Equal(t, conversation.DirectID("ann", "bob"), conversation.DirectID("bob", "ann"))
 	require.NotEqual(t, conversation.DirectID("ann", "bob"), conversation.DirectID("an", "nbob"))
-	require.True(t, conversation.ValidID(conversation.DirectID("ann", "bob")))
-	require.True(t, conversation.ValidID(conversation.GroupID("ann", commandID(1))))
-	require.NotEqual(t, conversation.GroupID("ann", commandID(1)), conversation.GroupID("bob", commandID(1)))
+	require.True(t, conversation.ValidID(string(conversation.DirectID("ann", "bob"))))
+	require.True(t, conversation.ValidID(string(conversation.GroupID("ann", ids.Command(commandID(1))))))
+	require.NotEqual(t, conversation.GroupID("ann", ids.Command(commandID(1))), conversation.GroupID("bob", ids.Command(commandID(1))))
 	require.True(t, conversation.ValidCommandID(commandID(1)))
 	for _, bad := range []string{
 		"", "0192F3C0-0000-7000-8000-000000000000",
@@ -340,13 +341,13 @@ func TestIDs(t *testing.T) {
 		require.True(t, conversation.ValidCommandID(bad), "%q: any UUID is accepted behind the gateway", bad)
 	}
 	later := "x" + conversation.DirectID("ann", "bob")[1:]
-	require.True(t, conversation.ValidID(later), "a form of a later version")
-	require.False(t, conversation.AdmissibleID(later))
-	require.True(t, conversation.AdmissibleID(conversation.DirectID("ann", "bob")))
-	require.False(t, conversation.ValidUser(conversation.ServerUser), "no token can have the server as its user")
+	require.True(t, conversation.ValidID(string(later)), "a form of a later version")
+	require.False(t, conversation.AdmissibleID(string(later)))
+	require.True(t, conversation.AdmissibleID(string(conversation.DirectID("ann", "bob"))))
+	require.False(t, conversation.ValidUser(string(conversation.ServerUser)), "no token can have the server as its user")
 	counts := make([]int, 16)
 	for i := range 16000 {
-		counts[conversation.Partition(conversation.GroupID("ann", commandID(i)), 16)]++
+		counts[conversation.Partition(conversation.GroupID("ann", ids.Command(commandID(i))), 16)]++
 	}
 	for p, n := range counts {
 		require.InDelta(t, 1000, n, 200, "partition %d", p)
@@ -360,8 +361,8 @@ func TestBeforeIsRightBefore(t *testing.T) {
 		"g00000000000000000000000000": "fvvvvvvvvvvvvvvvvvvvvvvvvvv",
 		"a00000000000000000000000000": "a00000000000000000000000000",
 	} {
-		require.Equal(t, before, conversation.Before(id))
-		require.True(t, conversation.ValidID(conversation.Before(id)))
+		require.Equal(t, ids.Conversation(before), conversation.Before(ids.Conversation(id)))
+		require.True(t, conversation.ValidID(string(conversation.Before(ids.Conversation(id)))))
 	}
 }
 

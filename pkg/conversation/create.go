@@ -3,6 +3,7 @@ package conversation
 import (
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -16,7 +17,7 @@ func (createKind) levelOf(body *conversationv1.Body) Level {
 	return LevelOfUsers(body.GetCreate().GetMembers()...)
 }
 
-func (createKind) validate(sender UserID, body *conversationv1.Body) *FieldError {
+func (createKind) validate(sender ids.User, body *conversationv1.Body) *FieldError {
 	create := body.GetCreate()
 	least, most := 0, protocol.MaxMembers-1
 	switch create.GetKind() {
@@ -32,7 +33,7 @@ func (createKind) validate(sender UserID, body *conversationv1.Body) *FieldError
 	default:
 		return invalid("create.kind", "must be KIND_DIRECT or KIND_GROUP")
 	}
-	if slices.Contains(create.GetMembers(), sender) {
+	if slices.Contains(create.GetMembers(), string(sender)) {
 		return invalid("create.members", "must not name the sender, who is a member anyway")
 	}
 	return validateMembers("create.members", create.GetMembers(), least, most)
@@ -54,25 +55,25 @@ func (createKind) targets(r *request) *conversationv1.Targets {
 }
 
 func (k createKind) fold(next *State, o *occurrence) {
-	next.Kind, next.Creator = kindOfCreated(o), o.event.GetSender()
+	next.Kind, next.Creator = kindOfCreated(o), ids.User(o.event.GetSender())
 	next.Name = o.body.GetCreate().GetName()
-	next.NameSource = NameSource{o.event.GetSeq(), o.event.GetSender(), o.event.GetTimeMs()}
+	next.NameSource = NameSource{ids.Seq(o.event.GetSeq()), ids.User(o.event.GetSender()), o.event.GetTimeMs()}
 	joined, _ := k.members(o)
-	next.Members = make(map[UserID]uint64, len(joined))
+	next.Members = make(map[ids.User]ids.Seq, len(joined))
 	for _, member := range joined {
-		next.Members[member] = o.event.GetSeq()
+		next.Members[ids.User(member)] = ids.Seq(o.event.GetSeq())
 	}
 }
 
-func (createKind) members(o *occurrence) (joined []UserID, left UserID) {
-	return append([]UserID{o.event.GetSender()}, o.targets.GetUsers()...), ""
+func (createKind) members(o *occurrence) (joined []string, left ids.User) {
+	return append([]string{o.event.GetSender()}, o.targets.GetUsers()...), ""
 }
 
 func (k createKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 	joined, _ := k.members(o)
 	return []*historyv1.Effect{
 		{Effect: &historyv1.Effect_CreateConversation{CreateConversation: &historyv1.CreateConversation{Kind: kindOfCreated(o)}}},
-		setName(o.body.GetCreate().GetName(), NameSource{o.event.GetSeq(), o.event.GetSender(), o.event.GetTimeMs()}),
+		setName(o.body.GetCreate().GetName(), NameSource{ids.Seq(o.event.GetSeq()), ids.User(o.event.GetSender()), o.event.GetTimeMs()}),
 		begin(joined),
 	}
 }
@@ -86,14 +87,14 @@ func kindOfCreated(o *occurrence) conversationv1.Kind {
 
 func setName(name string, source NameSource) *historyv1.Effect {
 	return &historyv1.Effect{Effect: &historyv1.Effect_SetName{SetName: &historyv1.SetName{
-		Name: name, Seq: source.Seq, Sender: source.Sender, TimeMs: source.TimeMs,
+		Name: name, Seq: uint64(source.Seq), Sender: string(source.Sender), TimeMs: source.TimeMs,
 	}}}
 }
 
-func begin(users []UserID) *historyv1.Effect {
+func begin(users []string) *historyv1.Effect {
 	return &historyv1.Effect{Effect: &historyv1.Effect_BeginMemberships{BeginMemberships: &historyv1.BeginMemberships{UserIds: users}}}
 }
 
-func end(user UserID) *historyv1.Effect {
-	return &historyv1.Effect{Effect: &historyv1.Effect_EndMembership{EndMembership: &historyv1.EndMembership{UserId: user}}}
+func end(user ids.User) *historyv1.Effect {
+	return &historyv1.Effect{Effect: &historyv1.Effect_EndMembership{EndMembership: &historyv1.EndMembership{UserId: string(user)}}}
 }

@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -9,16 +10,16 @@ import (
 // seqs[0] is the message.
 type deleteKind struct{ none }
 
-func (deleteKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (deleteKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	return validateTarget("delete.target", body.GetDelete().GetTarget())
 }
 
-func (deleteKind) needs(_ UserID, body *conversationv1.Body) []Need {
-	return []Need{{Seq: body.GetDelete().GetTarget()}}
+func (deleteKind) needs(_ ids.User, body *conversationv1.Body) []Need {
+	return []Need{{Seq: ids.Seq(body.GetDelete().GetTarget())}}
 }
 
 func (deleteKind) check(r *request) *conversationv1.Error {
-	message, refusal := r.message("body.delete.target", r.body.GetDelete().GetTarget())
+	message, refusal := r.message("body.delete.target", ids.Seq(r.body.GetDelete().GetTarget()))
 	switch {
 	case refusal != nil:
 		return refusal
@@ -33,7 +34,7 @@ func (deleteKind) targets(r *request) *conversationv1.Targets {
 }
 
 func (deleteKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
-	effects := changeRow(o, o.target(), func(row *historyv1.MessageRow) { row.DeletedSeq = o.event.GetSeq() })
+	effects := changeRow(o, ids.Seq(o.target()), func(row *historyv1.MessageRow) { row.DeletedSeq = o.event.GetSeq() })
 	return append(effects,
 		&historyv1.Effect{Effect: &historyv1.Effect_DropReactions{DropReactions: &historyv1.DropReactions{Target: o.target()}}},
 		// Replies have the message as a target as well, and are kept: only the events that belong to the message are

@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -9,7 +10,7 @@ import (
 // message is erased, the message counts as erased; an older content is not shown again.
 type editKind struct{ none }
 
-func (editKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (editKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	edit := body.GetEdit()
 	if err := validateTarget("edit.target", edit.GetTarget()); err != nil {
 		return err
@@ -21,12 +22,12 @@ func (editKind) levelOf(body *conversationv1.Body) Level {
 	return levelOfText(body.GetEdit().GetText())
 }
 
-func (editKind) needs(_ UserID, body *conversationv1.Body) []Need {
-	return []Need{{Seq: body.GetEdit().GetTarget()}}
+func (editKind) needs(_ ids.User, body *conversationv1.Body) []Need {
+	return []Need{{Seq: ids.Seq(body.GetEdit().GetTarget())}}
 }
 
 func (editKind) check(r *request) *conversationv1.Error {
-	message, refusal := r.message("body.edit.target", r.body.GetEdit().GetTarget())
+	message, refusal := r.message("body.edit.target", ids.Seq(r.body.GetEdit().GetTarget()))
 	switch {
 	case refusal != nil:
 		return refusal
@@ -43,7 +44,7 @@ func (editKind) targets(r *request) *conversationv1.Targets {
 }
 
 func (editKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
-	return changeRow(o, o.target(), func(row *historyv1.MessageRow) {
+	return changeRow(o, ids.Seq(o.target()), func(row *historyv1.MessageRow) {
 		row.EditSeq, row.EditTimeMs = o.event.GetSeq(), o.event.GetTimeMs()
 	})
 }

@@ -3,6 +3,7 @@ package conversation
 import (
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -15,7 +16,7 @@ func (eraseKind) levelOf(body *conversationv1.Body) Level {
 	return LevelOfUsers(body.GetErase().GetSender())
 }
 
-func (eraseKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (eraseKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	e := body.GetErase()
 	set := 0
 	for _, given := range []bool{len(e.GetSeqs()) > 0, e.GetSender() != "", e.GetBeforeMs() != 0} {
@@ -44,7 +45,7 @@ func (eraseKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 func (eraseKind) check(r *request) *conversationv1.Error {
 	e := r.body.GetErase()
 	switch seqs := e.GetSeqs(); {
-	case len(seqs) > 0 && seqs[len(seqs)-1] > r.state.Head:
+	case len(seqs) > 0 && ids.Seq(seqs[len(seqs)-1]) > r.state.Head:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_INVALID, "body.erase.seqs", "names an event that does not exist yet")
 	case e.GetBeforeMs() > r.timeMs:
 		// A mistyped digit must not erase everything.
@@ -72,5 +73,5 @@ func (k eraseKind) effects(before *State, o *occurrence) []*historyv1.Effect {
 
 // covers reports whether the event that gave the conversation its name is erased.
 func (eraseKind) covers(e *conversationv1.Erase, source NameSource) bool {
-	return slices.Contains(e.GetSeqs(), source.Seq) || (e.GetSender() != "" && e.GetSender() == source.Sender) || source.TimeMs < e.GetBeforeMs()
+	return slices.Contains(e.GetSeqs(), uint64(source.Seq)) || (e.GetSender() != "" && e.GetSender() == string(source.Sender)) || source.TimeMs < e.GetBeforeMs()
 }

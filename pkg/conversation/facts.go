@@ -4,19 +4,20 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
 // Need names a message that a command refers to, and the user whose reactions to it must be known; User is empty for none.
 type Need struct {
-	Seq  uint64
-	User UserID
+	Seq  ids.Seq
+	User ids.User
 }
 
 // Needs returns what the facts must contain before a command with this body is applied; empty for most commands. A seq
 // above the conversation's head names nothing, or an event of the same batch.
-func Needs(sender UserID, body *conversationv1.Body) []Need {
+func Needs(sender ids.User, body *conversationv1.Body) []Need {
 	if r := rowOf(KindOf(body)); r != nil {
 		return r.rules.needs(sender, body)
 	}
@@ -26,7 +27,7 @@ func Needs(sender UserID, body *conversationv1.Body) []Need {
 // Fact is what the rules know about an event that a command refers to. It is never changed.
 type Fact struct {
 	Kind   conversationv1.EventKind
-	Sender UserID
+	Sender ids.User
 	TimeMs int64
 	// Erased means that the event's own body is erased.
 	Erased bool
@@ -39,13 +40,13 @@ type Fact struct {
 // are simply dropped. It is not safe for concurrent use.
 type Facts struct {
 	base      *Facts
-	events    map[uint64]*Fact
+	events    map[ids.Seq]*Fact
 	reactions map[Need][]*historyv1.Reaction
 }
 
 // NewFacts makes Facts over a base, which may be nil.
 func NewFacts(base *Facts) *Facts {
-	return &Facts{base: base, events: map[uint64]*Fact{}, reactions: map[Need][]*historyv1.Reaction{}}
+	return &Facts{base: base, events: map[ids.Seq]*Fact{}, reactions: map[Need][]*historyv1.Reaction{}}
 }
 
 // Len returns the number of entries, without those of the base.
@@ -77,10 +78,10 @@ func (f *Facts) knowsReactions(need Need) bool {
 func (f *Facts) Load(need Need, fact *historyv1.Fact) {
 	row := fact.GetRow()
 	if row == nil {
-		row = &historyv1.MessageRow{Seq: need.Seq}
+		row = &historyv1.MessageRow{Seq: uint64(need.Seq)}
 	}
 	f.events[need.Seq] = &Fact{
-		Kind: fact.GetKind(), Sender: fact.GetSender(), TimeMs: fact.GetTimeMs(), Erased: fact.GetErased(), Row: row,
+		Kind: fact.GetKind(), Sender: ids.User(fact.GetSender()), TimeMs: fact.GetTimeMs(), Erased: fact.GetErased(), Row: row,
 	}
 	if need.User != "" {
 		f.reactions[need] = fact.GetReactions()
@@ -89,20 +90,20 @@ func (f *Facts) Load(need Need, fact *historyv1.Fact) {
 
 // Add adds an event and its effects, so that later commands of the batch can refer to them.
 func (f *Facts) Add(event *conversationv1.Event, effects []*historyv1.Effect) {
-	f.events[event.GetSeq()] = &Fact{
-		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0,
+	f.events[ids.Seq(event.GetSeq())] = &Fact{
+		Kind: event.GetKind(), Sender: ids.User(event.GetSender()), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0,
 		Row: &historyv1.MessageRow{Seq: event.GetSeq()},
 	}
 	for _, effect := range effects {
 		switch e := effect.GetEffect().(type) {
 		case *historyv1.Effect_PutMessage:
-			if old := f.event(e.PutMessage.GetSeq()); old != nil {
+			if old := f.event(ids.Seq(e.PutMessage.GetSeq())); old != nil {
 				changed := *old
 				changed.Row = e.PutMessage
-				f.events[e.PutMessage.GetSeq()] = &changed
+				f.events[ids.Seq(e.PutMessage.GetSeq())] = &changed
 			}
 		case *historyv1.Effect_PutReaction:
-			need := Need{e.PutReaction.GetTarget(), e.PutReaction.GetUserId()}
+			need := Need{ids.Seq(e.PutReaction.GetTarget()), ids.User(e.PutReaction.GetUserId())}
 			f.reactions[need] = append(slices.Clip(f.reactionsOf(need)), e.PutReaction)
 		case *historyv1.Effect_DropReactions:
 			f.drop(e.DropReactions)
@@ -120,7 +121,7 @@ func (f *Facts) drop(dropped *historyv1.DropReactions) {
 	}
 	for layer := f; layer != nil; layer = layer.base {
 		for need, reactions := range layer.reactions {
-			if need.Seq != dropped.GetTarget() || !slices.ContainsFunc(reactions, func(r *historyv1.Reaction) bool { return r.GetSeq() == dropped.GetSeq() }) {
+			if need.Seq != ids.Seq(dropped.GetTarget()) || !slices.ContainsFunc(reactions, func(r *historyv1.Reaction) bool { return r.GetSeq() == dropped.GetSeq() }) {
 				continue
 			}
 			f.reactions[need] = slices.DeleteFunc(slices.Clone(f.reactionsOf(need)), func(r *historyv1.Reaction) bool { return r.GetSeq() == dropped.GetSeq() })
@@ -133,10 +134,10 @@ func (f *Facts) drop(dropped *historyv1.DropReactions) {
 // memory, so IsErasure ends a batch, and the owner drops the facts of the conversation after it.
 func (f *Facts) erase(erased *historyv1.EraseEvents) {
 	for _, seq := range erased.GetSeqs() {
-		if old := f.event(seq); old != nil && slices.Contains(erased.GetKinds(), old.Kind) {
+		if old := f.event(ids.Seq(seq)); old != nil && slices.Contains(erased.GetKinds(), old.Kind) {
 			changed := *old
 			changed.Erased = true
-			f.events[seq] = &changed
+			f.events[ids.Seq(seq)] = &changed
 		}
 	}
 }
@@ -149,7 +150,7 @@ func (f *Facts) Merge() *Facts {
 }
 
 // event returns what is known of an event; nil when nothing is.
-func (f *Facts) event(seq uint64) *Fact {
+func (f *Facts) event(seq ids.Seq) *Fact {
 	for ; f != nil; f = f.base {
 		if fact := f.events[seq]; fact != nil {
 			return fact
@@ -168,7 +169,7 @@ func (f *Facts) reactionsOf(need Need) []*historyv1.Reaction {
 }
 
 // message returns a message that a command refers to, or why it cannot.
-func (r *request) message(field string, seq uint64) (*Fact, *conversationv1.Error) {
+func (r *request) message(field string, seq ids.Seq) (*Fact, *conversationv1.Error) {
 	fact := r.facts.event(seq)
 	switch {
 	case seq > r.state.Head:

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"strings"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -16,23 +17,23 @@ const directPrefix, groupPrefix = 'd', 'g'
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
 // DirectID returns the id of the direct conversation of two users. It follows from the two, so there is one for each pair.
-func DirectID(a, b string) string {
+func DirectID(a, b ids.User) ids.Conversation {
 	if a > b {
 		a, b = b, a
 	}
-	return makeID(directPrefix, "runnel.direct.v1", a, b)
+	return makeID(directPrefix, "runnel.direct.v1", string(a), string(b))
 }
 
 // GroupID returns the id of the group that this create command makes. It follows from the sender and the command id, so a
 // repeated create enters the same partition and finds its first outcome, and nobody can choose an id.
-func GroupID(sender, commandID string) string {
-	return makeID(groupPrefix, "runnel.group.v1", sender, commandID)
+func GroupID(sender ids.User, commandID ids.Command) ids.Conversation {
+	return makeID(groupPrefix, "runnel.group.v1", string(sender), string(commandID))
 }
 
 // The parts contain no NUL (ValidUser, ValidCommandID), so joining by NUL is unambiguous.
-func makeID(prefix byte, parts ...string) string {
+func makeID(prefix byte, parts ...string) ids.Conversation {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	return string(prefix) + idEncoding.EncodeToString(sum[:16])
+	return ids.Conversation(string(prefix) + idEncoding.EncodeToString(sum[:16]))
 }
 
 // ValidID reports whether s has the form of a conversation id: a letter a-z and 26 digits 0-9 a-v. Every part accepts all
@@ -56,7 +57,7 @@ func AdmissibleID(s string) bool {
 
 // Before returns the valid id that sorts right before a valid one, with no other in between: a keyset page after it begins
 // with the id itself. The very first id has none before it and is returned unchanged.
-func Before(id string) string {
+func Before(id ids.Conversation) ids.Conversation {
 	digits := []byte(id)
 	for i := len(digits) - 1; i > 0; i-- {
 		switch digits[i] {
@@ -68,13 +69,13 @@ func Before(id string) string {
 		default:
 			digits[i]--
 		}
-		return string(digits)
+		return ids.Conversation(digits)
 	}
 	if id[0] == 'a' {
 		return id
 	}
 	digits[0]--
-	return string(digits)
+	return ids.Conversation(digits)
 }
 
 // ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). Every part accepts all of
@@ -102,20 +103,20 @@ func AdmissibleCommandID(s string) bool {
 }
 
 // ValidSender reports whether s can be the sender of a command: a user, or ServerUser.
-func ValidSender(s string) bool { return ValidUser(s) || s == ServerUser }
+func ValidSender(s string) bool { return ValidUser(s) || ids.User(s) == ServerUser }
 
 // Partition returns the partition of a conversation, of n. It must never change for an existing installation, because all
 // commands of a conversation must go through one stream.
-func Partition(id string, n int) int {
+func Partition(id ids.Conversation, n int) ids.Partition {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
-	return int(h.Sum32() % uint32(n))
+	return ids.Partition(h.Sum32() % uint32(n))
 }
 
 // CreateID returns the id of the conversation that a valid create command makes.
-func CreateID(sender, commandID string, create *conversationv1.Create) string {
+func CreateID(sender ids.User, commandID ids.Command, create *conversationv1.Create) ids.Conversation {
 	if create.GetKind() == conversationv1.Kind_KIND_DIRECT {
-		return DirectID(sender, create.GetMembers()[0])
+		return DirectID(sender, ids.User(create.GetMembers()[0]))
 	}
 	return GroupID(sender, commandID)
 }

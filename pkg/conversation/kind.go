@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -10,9 +11,9 @@ import (
 type rules interface {
 	// validate checks what can be checked of a body without knowing the conversation. Field paths begin with the name of the
 	// action, for example "message.text".
-	validate(sender UserID, body *conversationv1.Body) *FieldError
+	validate(sender ids.User, body *conversationv1.Body) *FieldError
 	// needs returns the messages that check and targets read from request.facts.
-	needs(sender UserID, body *conversationv1.Body) []Need
+	needs(sender ids.User, body *conversationv1.Body) []Need
 	// check decides whether a valid command is allowed. The table's roles were checked before.
 	check(r *request) *conversationv1.Error
 	// targets returns the content of Event.header_extra: every message that effects reads, the one that the event is about
@@ -24,7 +25,7 @@ type rules interface {
 	fold(next *State, o *occurrence)
 	// members returns the users whose membership the event begins, and the user whose membership it ends; both mostly
 	// empty.
-	members(o *occurrence) (joined []UserID, left UserID)
+	members(o *occurrence) (joined []string, left ids.User)
 	// effects returns the rows that the event writes in addition to its own. before is the state before the event. Of other
 	// messages it may read only the view rows of those in targets: a rebuild of the views has no more.
 	effects(before *State, o *occurrence) []*historyv1.Effect
@@ -34,11 +35,12 @@ type rules interface {
 type request struct {
 	state  *State
 	facts  *Facts
-	sender UserID
+	sender ids.User
 	role   Role
 	body   *conversationv1.Body
 	// id is the conversation of the command, commandID its own id.
-	id, commandID string
+	id        ids.Conversation
+	commandID ids.Command
 	// timeMs is the stream's time of the command.
 	timeMs int64
 }
@@ -57,13 +59,10 @@ type occurrence struct {
 // none is a kind that needs nothing, refers to nothing and changes nothing.
 type none struct{}
 
-func (none) validate(UserID, *conversationv1.Body) *FieldError  { return nil }
-func (none) needs(UserID, *conversationv1.Body) []Need          { return nil }
-func (none) check(*request) *conversationv1.Error               { return nil }
-func (none) targets(*request) *conversationv1.Targets           { return nil }
-func (none) fold(*State, *occurrence)                           {}
-func (none) members(*occurrence) (joined []UserID, left UserID) { return nil, "" }
-func (none) effects(*State, *occurrence) []*historyv1.Effect    { return nil }
-
-// UserID identifies a user. It is an alias, because the protocol carries it as text.
-type UserID = string
+func (none) validate(ids.User, *conversationv1.Body) *FieldError  { return nil }
+func (none) needs(ids.User, *conversationv1.Body) []Need          { return nil }
+func (none) check(*request) *conversationv1.Error                 { return nil }
+func (none) targets(*request) *conversationv1.Targets             { return nil }
+func (none) fold(*State, *occurrence)                             {}
+func (none) members(*occurrence) (joined []string, left ids.User) { return nil, "" }
+func (none) effects(*State, *occurrence) []*historyv1.Effect      { return nil }

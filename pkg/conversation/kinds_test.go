@@ -23,6 +23,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
@@ -156,9 +157,9 @@ func TestTheRowSaysWhatChangesMembers(t *testing.T) {
 		{"ann", edit(5, "y")},
 		{"ann", react(5, "👍")},
 		{"ann", del(5)},
-		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{5}})},
+		{string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{5}})},
 	} {
-		var before map[string]uint64
+		var before map[ids.User]ids.Seq
 		if r.state != nil {
 			before = r.state.Members
 		}
@@ -187,7 +188,7 @@ func TestTheRowSaysWhatErases(t *testing.T) {
 		{"ann", edit(2, "y")},
 		{"ann", react(2, "👍")},
 		{"ann", del(2)},
-		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})},
+		{string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{4}})},
 	} {
 		before := slices.Clone(r.events)
 		require.Nil(t, r.apply(s.sender, s.body))
@@ -229,12 +230,12 @@ func TestEditsDeletesAndReactions(t *testing.T) {
 		{"ann", del(2), conflict},
 		{"ann", edit(2, "back"), conflict},
 		{"bob", react(2, "🎉"), conflict},
-		{"bob", reply(2), 0},                                                      // 9: the thread continues
-		{"ann", del(7), 0},                                                        // 10: the owner may delete it
-		{"ann", erase(&conversationv1.Erase{Sender: "bob"}), forbidden},           // clients may never erase
-		{conversation.ServerUser, erase(&conversationv1.Erase{Sender: "bob"}), 0}, // 11
-		{conversation.ServerUser, text("hello"), forbidden},                       // and the server may send nothing else
-		{conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{99}}), invalid},
+		{"bob", reply(2), 0},                                            // 9: the thread continues
+		{"ann", del(7), 0},                                              // 10: the owner may delete it
+		{"ann", erase(&conversationv1.Erase{Sender: "bob"}), forbidden}, // clients may never erase
+		{string(conversation.ServerUser), erase(&conversationv1.Erase{Sender: "bob"}), 0}, // 11
+		{string(conversation.ServerUser), text("hello"), forbidden},                       // and the server may send nothing else
+		{string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{99}}), invalid},
 	} {
 		require.Equal(t, s.code, r.apply(s.sender, s.body).GetCode(), "step %d", i)
 	}
@@ -260,7 +261,7 @@ func TestAViewShowsTheNewestContent(t *testing.T) {
 	require.Equal(t, uint64(4), view.GetEditSeq())
 	require.Equal(t, "first", conversation.View(r.view(2)).GetMessage().GetText())
 
-	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})))
+	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{4}})))
 	view = conversation.View(r.view(3))
 	require.True(t, view.GetErased(), "an older content is not shown again")
 	require.Nil(t, view.GetMessage())
@@ -273,7 +274,7 @@ func TestAnErasedRemovalStaysRemoved(t *testing.T) {
 	require.Nil(t, r.apply("ann", text("first")))
 	require.Nil(t, r.apply("bob", react(2, "👍")))
 	require.Nil(t, r.apply("bob", unreact(2, "👍")))
-	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Seqs: []uint64{4}})))
+	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{4}})))
 	_, rebuilt := replay(r.events)
 	require.Empty(t, rebuilt.reactions)
 }
@@ -282,7 +283,7 @@ func TestErasingTheNameErasesIt(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group("bob")))
 	require.Nil(t, r.apply("bob", rename("secret plans")))
-	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{Sender: "bob"})))
+	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{Sender: "bob"})))
 	require.Empty(t, r.state.Name)
 	require.Nil(t, r.apply("ann", rename("plans")))
 	require.Equal(t, "plans", r.state.Name)
@@ -372,7 +373,7 @@ func TestAnErasedLogFoldsToTheSameMembers(t *testing.T) {
 	require.Nil(t, r.apply("bob", add("cem")))
 	require.Nil(t, r.apply("ann", remove("bob")))
 	members := r.state.Members
-	require.Nil(t, r.apply(conversation.ServerUser, erase(&conversationv1.Erase{BeforeMs: 1004})))
+	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{BeforeMs: 1004})))
 	require.Empty(t, r.events[0].GetBody())
 	state, _ := replay(r.events)
 	require.Equal(t, members, state.Members)

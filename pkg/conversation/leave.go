@@ -3,6 +3,7 @@ package conversation
 import (
 	"maps"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -11,13 +12,13 @@ type leaveKind struct{ none }
 
 func (leaveKind) fold(next *State, o *occurrence) {
 	next.Members = maps.Clone(next.Members)
-	delete(next.Members, o.event.GetSender())
+	delete(next.Members, ids.User(o.event.GetSender()))
 }
 
-func (leaveKind) members(o *occurrence) (joined []UserID, left UserID) {
-	return nil, o.event.GetSender()
+func (leaveKind) members(o *occurrence) (joined []string, left ids.User) {
+	return nil, ids.User(o.event.GetSender())
 }
 
 func (leaveKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
-	return []*historyv1.Effect{end(o.event.GetSender())}
+	return []*historyv1.Effect{end(ids.User(o.event.GetSender()))}
 }

@@ -3,6 +3,7 @@ package conversation
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -11,7 +12,7 @@ import (
 // are erased.
 type messageKind struct{ none }
 
-func (messageKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (messageKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	return validateContent("message", body.GetMessage().GetText(), body.GetMessage().GetMetadata())
 }
 
@@ -19,15 +20,15 @@ func (messageKind) levelOf(body *conversationv1.Body) Level {
 	return levelOfText(body.GetMessage().GetText())
 }
 
-func (messageKind) needs(_ UserID, body *conversationv1.Body) []Need {
-	if answered := body.GetMessage().GetReplyTo(); answered != 0 {
+func (messageKind) needs(_ ids.User, body *conversationv1.Body) []Need {
+	if answered := ids.Seq(body.GetMessage().GetReplyTo()); answered != 0 {
 		return []Need{{Seq: answered}}
 	}
 	return nil
 }
 
 func (messageKind) check(r *request) *conversationv1.Error {
-	answered := r.body.GetMessage().GetReplyTo()
+	answered := ids.Seq(r.body.GetMessage().GetReplyTo())
 	switch {
 	case answered == 0:
 		return nil
@@ -51,14 +52,14 @@ func (messageKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 	if len(o.targets.GetSeqs()) == 0 {
 		return nil
 	}
-	return changeRow(o, o.targets.GetSeqs()[0], func(row *historyv1.MessageRow) {
+	return changeRow(o, ids.Seq(o.targets.GetSeqs()[0]), func(row *historyv1.MessageRow) {
 		row.Replies++
 		row.LastReplySeq = o.event.GetSeq()
 	})
 }
 
 // changeRow returns the effect that changes the view row of a message.
-func changeRow(o *occurrence, seq uint64, change func(*historyv1.MessageRow)) []*historyv1.Effect {
+func changeRow(o *occurrence, seq ids.Seq, change func(*historyv1.MessageRow)) []*historyv1.Effect {
 	fact := o.facts.event(seq)
 	if fact == nil {
 		return nil

@@ -3,6 +3,7 @@ package conversation
 import (
 	"unicode"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -13,7 +14,7 @@ import (
 // none.
 type reactKind struct{ none }
 
-func (reactKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (reactKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	react := body.GetReact()
 	if err := validateTarget("react.target", react.GetTarget()); err != nil {
 		return err
@@ -29,13 +30,13 @@ func (reactKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 	return nil
 }
 
-func (reactKind) needs(sender UserID, body *conversationv1.Body) []Need {
-	return []Need{{Seq: body.GetReact().GetTarget(), User: sender}}
+func (reactKind) needs(sender ids.User, body *conversationv1.Body) []Need {
+	return []Need{{Seq: ids.Seq(body.GetReact().GetTarget()), User: sender}}
 }
 
 func (k reactKind) check(r *request) *conversationv1.Error {
 	react := r.body.GetReact()
-	message, refusal := r.message("body.react.target", react.GetTarget())
+	message, refusal := r.message("body.react.target", ids.Seq(react.GetTarget()))
 	if refusal != nil {
 		return refusal
 	}
@@ -49,7 +50,7 @@ func (k reactKind) check(r *request) *conversationv1.Error {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.emoji", "you have already added this reaction")
 	case message.Erased:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.react.target", "the message was erased")
-	case len(r.facts.reactionsOf(Need{react.GetTarget(), r.sender})) >= protocol.MaxReactionsPerUser:
+	case len(r.facts.reactionsOf(Need{ids.Seq(react.GetTarget()), r.sender})) >= protocol.MaxReactionsPerUser:
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.react", "you have added too many reactions to this message")
 	}
 	return nil
@@ -58,7 +59,7 @@ func (k reactKind) check(r *request) *conversationv1.Error {
 // added returns the seq of the event that added this reaction of the sender; 0 when there is none.
 func (reactKind) added(r *request) uint64 {
 	react := r.body.GetReact()
-	for _, reaction := range r.facts.reactionsOf(Need{react.GetTarget(), r.sender}) {
+	for _, reaction := range r.facts.reactionsOf(Need{ids.Seq(react.GetTarget()), r.sender}) {
 		if reaction.GetEmoji() == react.GetEmoji() {
 			return reaction.GetSeq()
 		}

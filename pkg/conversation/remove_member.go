@@ -3,6 +3,7 @@ package conversation
 import (
 	"maps"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -14,9 +15,9 @@ func (removeMemberKind) levelOf(body *conversationv1.Body) Level {
 	return LevelOfUsers(body.GetRemoveMember().GetMember())
 }
 
-func (removeMemberKind) validate(sender UserID, body *conversationv1.Body) *FieldError {
-	switch member := body.GetRemoveMember().GetMember(); {
-	case !ValidUser(member):
+func (removeMemberKind) validate(sender ids.User, body *conversationv1.Body) *FieldError {
+	switch member := ids.User(body.GetRemoveMember().GetMember()); {
+	case !ValidUser(string(member)):
 		return invalid("remove_member.member", "%s", UserRule)
 	case member == sender:
 		return invalid("remove_member.member", "is the sender; use leave")
@@ -25,7 +26,7 @@ func (removeMemberKind) validate(sender UserID, body *conversationv1.Body) *Fiel
 }
 
 func (removeMemberKind) check(r *request) *conversationv1.Error {
-	if _, member := r.state.Members[r.body.GetRemoveMember().GetMember()]; !member {
+	if _, member := r.state.Members[ids.User(r.body.GetRemoveMember().GetMember())]; !member {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.remove_member.member", "is not a member")
 	}
 	return nil
@@ -33,13 +34,13 @@ func (removeMemberKind) check(r *request) *conversationv1.Error {
 
 func (removeMemberKind) fold(next *State, o *occurrence) {
 	next.Members = maps.Clone(next.Members)
-	delete(next.Members, o.body.GetRemoveMember().GetMember())
+	delete(next.Members, ids.User(o.body.GetRemoveMember().GetMember()))
 }
 
-func (removeMemberKind) members(o *occurrence) (joined []UserID, left UserID) {
-	return nil, o.body.GetRemoveMember().GetMember()
+func (removeMemberKind) members(o *occurrence) (joined []string, left ids.User) {
+	return nil, ids.User(o.body.GetRemoveMember().GetMember())
 }
 
 func (removeMemberKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
-	return []*historyv1.Effect{end(o.body.GetRemoveMember().GetMember())}
+	return []*historyv1.Effect{end(ids.User(o.body.GetRemoveMember().GetMember()))}
 }

@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -8,7 +9,7 @@ import (
 // renameKind renames a group. When the event is erased, the name that it set becomes empty.
 type renameKind struct{ none }
 
-func (renameKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
+func (renameKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
 	if body.GetRename().GetName() == "" {
 		return invalid("rename.name", "must not be empty")
 	}
@@ -17,11 +18,11 @@ func (renameKind) validate(_ UserID, body *conversationv1.Body) *FieldError {
 
 func (renameKind) fold(next *State, o *occurrence) {
 	next.Name = o.body.GetRename().GetName()
-	next.NameSource = NameSource{o.event.GetSeq(), o.event.GetSender(), o.event.GetTimeMs()}
+	next.NameSource = NameSource{ids.Seq(o.event.GetSeq()), ids.User(o.event.GetSender()), o.event.GetTimeMs()}
 }
 
 func (renameKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
-	return []*historyv1.Effect{setName(o.body.GetRename().GetName(), NameSource{o.event.GetSeq(), o.event.GetSender(), o.event.GetTimeMs()})}
+	return []*historyv1.Effect{setName(o.body.GetRename().GetName(), NameSource{ids.Seq(o.event.GetSeq()), ids.User(o.event.GetSender()), o.event.GetTimeMs()})}
 }
 
 var _ rules = renameKind{}

@@ -1,8 +1,10 @@
 package conversation
 
+import "github.com/runnelhq/runnel/pkg/ids"
+
 // ServerUser is the sender of commands that internal services send in their own name. It is not a valid user id, so no
 // token can have it as its user.
-const ServerUser UserID = "@server"
+const ServerUser ids.User = "@server"
 
 // Role is the role of a sender in a conversation.
 type Role uint8
@@ -50,7 +52,7 @@ func (r Roles) Names() []string {
 }
 
 // roleOf returns the role of a sender in a conversation.
-func (s *State) roleOf(sender UserID) Role {
+func (s *State) roleOf(sender ids.User) Role {
 	if sender == ServerUser {
 		return RoleServer
 	}

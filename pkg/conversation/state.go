@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -9,31 +10,31 @@ import (
 type State struct {
 	Kind    conversationv1.Kind
 	Name    string
-	Creator UserID
-	Head    uint64
+	Creator ids.User
+	Head    ids.Seq
 	// HeadHash is the hash of the event at Head, nil when Head is 0.
 	HeadHash []byte
 	// NameSource is the event that set Name, so that erasing the event erases the name.
 	NameSource NameSource
 	// Members maps each current member to the seq of the event that made them one. Shared between States; never written to.
-	Members map[UserID]uint64
+	Members map[ids.User]ids.Seq
 }
 
 // NameSource identifies the event that set a conversation's name.
 type NameSource struct {
-	Seq    uint64
-	Sender UserID
+	Seq    ids.Seq
+	Sender ids.User
 	TimeMs int64
 }
 
 // Owner returns the member who may remove others: the creator, or after they left, the member of longest standing (ties go
 // to the lower user id). Empty when there are no members. It follows from the state, so no command transfers it.
-func (s *State) Owner() UserID {
+func (s *State) Owner() ids.User {
 	if _, stayed := s.Members[s.Creator]; stayed {
 		return s.Creator
 	}
-	var owner UserID
-	var since uint64
+	var owner ids.User
+	var since ids.Seq
 	for member, joined := range s.Members {
 		if owner == "" || joined < since || (joined == since && member < owner) {
 			owner, since = member, joined
@@ -53,7 +54,7 @@ func Fold(state *State, event *conversationv1.Event) *State {
 
 func fold(state *State, o *occurrence) *State {
 	next := *state
-	next.Head, next.HeadHash = o.event.GetSeq(), o.event.GetHash()
+	next.Head, next.HeadHash = ids.Seq(o.event.GetSeq()), o.event.GetHash()
 	rowOf(o.event.GetKind()).rules.fold(&next, o)
 	return &next
 }
@@ -86,20 +87,20 @@ func TargetsOf(event *conversationv1.Event) *conversationv1.Targets {
 }
 
 // Joiners returns the users whose membership an event begins; empty for most events.
-func Joiners(event *conversationv1.Event) []UserID {
+func Joiners(event *conversationv1.Event) []string {
 	joined, _ := Memberships(event)
 	return joined
 }
 
 // Leaver returns the user whose membership an event ends; empty for most events.
-func Leaver(event *conversationv1.Event) UserID {
+func Leaver(event *conversationv1.Event) ids.User {
 	_, left := Memberships(event)
 	return left
 }
 
 // Memberships returns the users whose membership an event begins and the user whose membership it ends. It decodes only
 // events that can do either, so it is cheap for messages.
-func Memberships(event *conversationv1.Event) (joined []UserID, left UserID) {
+func Memberships(event *conversationv1.Event) (joined []string, left ids.User) {
 	if r := rowOf(event.GetKind()); r != nil && r.membership {
 		return r.rules.members(open(event, nil))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // store is a model of history's data about one conversation: the log, and the rows that effects write.
@@ -75,15 +76,15 @@ func (s *store) erase(e *historyv1.EraseEvents) {
 
 // fact answers a need as GetFacts does.
 func (s *store) fact(need conversation.Need) *historyv1.Fact {
-	if need.Seq == 0 || need.Seq > uint64(len(s.events)) {
+	if need.Seq == 0 || need.Seq > ids.Seq(len(s.events)) {
 		return nil
 	}
 	event := s.events[need.Seq-1]
 	fact := &historyv1.Fact{
-		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0, Row: s.rows[need.Seq],
+		Kind: event.GetKind(), Sender: event.GetSender(), TimeMs: event.GetTimeMs(), Erased: len(event.GetBody()) == 0, Row: s.rows[uint64(need.Seq)],
 	}
 	for _, r := range s.reactions {
-		if r.GetTarget() == need.Seq && r.GetUserId() == need.User {
+		if ids.Seq(r.GetTarget()) == need.Seq && ids.User(r.GetUserId()) == need.User {
 			fact.Reactions = append(fact.Reactions, r)
 		}
 	}
@@ -106,7 +107,7 @@ func replay(events []*conversationv1.Event) (*conversation.State, *store) {
 		facts, targets := conversation.NewFacts(nil), &conversationv1.Targets{}
 		_ = proto.Unmarshal(event.GetHeaderExtra(), targets)
 		for _, seq := range targets.GetSeqs() {
-			facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: rebuilt.rows[seq]}) // the rows that history's rebuild knows
+			facts.Load(conversation.Need{Seq: ids.Seq(seq)}, &historyv1.Fact{Row: rebuilt.rows[seq]}) // the rows that history's rebuild knows
 		}
 		next, effects := conversation.Replay(state, facts, event)
 		for _, effect := range effects {

@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
@@ -61,7 +62,7 @@ func isPlain(c byte) bool {
 
 // MapUser returns the user id for the name that an issuer gives a user: the name itself if it is a plain id. Different names
 // get different ids. An error is one of ErrUserEmpty, ErrUserUnprintable and ErrUserTooLong.
-func MapUser(name string) (string, error) {
+func MapUser(name string) (ids.User, error) {
 	if name == "" {
 		return "", ErrUserEmpty
 	}
@@ -78,7 +79,7 @@ func MapUser(name string) (string, error) {
 	case size > protocol.MaxIDBytes:
 		return "", ErrUserTooLong
 	case size == len(name):
-		return name, nil
+		return ids.User(name), nil
 	}
 	id := make([]byte, 0, size)
 	for i := range len(name) {
@@ -88,27 +89,27 @@ func MapUser(name string) (string, error) {
 			id = append(id, escape, hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
-	return string(id), nil
+	return ids.User(id), nil
 }
 
 // ParseUser returns the user id that a person means who types a name: a user id, plain or mapped, or the name that the issuer
 // gives the user.
-func ParseUser(typed string) (string, error) {
+func ParseUser(typed string) (ids.User, error) {
 	if ValidUser(typed) {
-		return typed, nil
+		return ids.User(typed), nil
 	}
 	return MapUser(typed)
 }
 
 // OriginalUser returns the name that a user id was mapped from: the id itself if it is plain, and if it is not a valid id. It is
 // for showing: apart from plain ids it may hold any printable character.
-func OriginalUser(id string) string {
-	if len(id) <= protocol.MaxIDBytes && strings.IndexByte(id, escape) >= 0 {
-		if name, mapped := unmap(id); mapped {
+func OriginalUser(id ids.User) string {
+	if len(id) <= protocol.MaxIDBytes && strings.IndexByte(string(id), escape) >= 0 {
+		if name, mapped := unmap(string(id)); mapped {
 			return name
 		}
 	}
-	return id
+	return string(id)
 }
 
 // unmap returns the name that was mapped to an id; false if none was.

@@ -10,6 +10,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
@@ -30,8 +31,8 @@ func TestIDsOfRealIssuers(t *testing.T) {
 	} {
 		id, err := conversation.MapUser(name)
 		require.NoError(t, err, name)
-		require.Equal(t, want, id)
-		require.True(t, conversation.ValidUser(id), id)
+		require.Equal(t, ids.User(want), id)
+		require.True(t, conversation.ValidUser(string(id)), id)
 		require.Equal(t, name, conversation.OriginalUser(id))
 	}
 	for name, want := range map[string]error{
@@ -52,7 +53,7 @@ func TestIDsOfRealIssuers(t *testing.T) {
 		strings.Repeat("a", 62) + "~7C",
 	} {
 		require.False(t, conversation.ValidUser(id), "%q: not what any name is mapped to", id)
-		require.Equal(t, id, conversation.OriginalUser(id))
+		require.Equal(t, id, conversation.OriginalUser(ids.User(id)))
 	}
 }
 
@@ -60,7 +61,7 @@ func TestWhatAPersonTypes(t *testing.T) {
 	for typed, want := range map[string]string{"ann": "ann", "auth0|x": "auth0~7Cx", "auth0~7Cx": "auth0~7Cx", "a~b": "a~7Eb"} {
 		id, err := conversation.ParseUser(typed)
 		require.NoError(t, err)
-		require.Equal(t, want, id)
+		require.Equal(t, ids.User(want), id)
 	}
 	_, err := conversation.ParseUser("a\tb")
 	require.ErrorIs(t, err, conversation.ErrUserUnprintable)
@@ -71,7 +72,7 @@ func TestWhatAPersonTypes(t *testing.T) {
 func TestMappingIsReversible(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	alphabet := []string{"a", "Z", "0", "9", "7", "C", "E", "_", "-", "~", "~7C", "~7E", "|", "@", ".", " ", "é", "\u6f22", "\u202e", "\xff"}
-	names := map[string]string{} // by id
+	names := map[ids.User]string{} // by id
 	for range 200_000 {
 		var text strings.Builder
 		for range random.IntN(8) {
@@ -80,18 +81,18 @@ func TestMappingIsReversible(t *testing.T) {
 		name := text.String()
 		plain := !strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune("aZ097CE_-", r) })
 		if id, err := conversation.MapUser(name); err == nil {
-			require.True(t, conversation.ValidUser(id), "%q → %q", name, id)
+			require.True(t, conversation.ValidUser(string(id)), "%q → %q", name, id)
 			require.Equal(t, name, conversation.OriginalUser(id))
-			require.Equal(t, plain, id == name, "%q → %q: plain ids stay, and only they", name, id)
+			require.Equal(t, plain, string(id) == name, "%q → %q: plain ids stay, and only they", name, id)
 			if other, taken := names[id]; taken {
 				require.Equal(t, other, name, "%q has two names", id)
 			}
 			names[id] = name
 		}
 		if conversation.ValidUser(name) { // the text as an id
-			mapped, err := conversation.MapUser(conversation.OriginalUser(name))
+			mapped, err := conversation.MapUser(conversation.OriginalUser(ids.User(name)))
 			require.NoError(t, err)
-			require.Equal(t, name, mapped, "the only id of its name")
+			require.Equal(t, ids.User(name), mapped, "the only id of its name")
 		}
 	}
 	require.Greater(t, len(names), 1000)
@@ -103,13 +104,13 @@ func FuzzMapUser(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if id, err := conversation.MapUser(text); err == nil {
-			require.True(t, conversation.ValidUser(id))
+			require.True(t, conversation.ValidUser(string(id)))
 			require.Equal(t, text, conversation.OriginalUser(id))
 		}
 		if conversation.ValidUser(text) {
-			id, err := conversation.MapUser(conversation.OriginalUser(text))
+			id, err := conversation.MapUser(conversation.OriginalUser(ids.User(text)))
 			require.NoError(t, err)
-			require.Equal(t, text, id)
+			require.Equal(t, ids.User(text), id)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -26,7 +27,7 @@ func invalid(field, format string, args ...any) *FieldError {
 
 // Validate checks what can be checked of a body without knowing the conversation. Gateways call it at the edge; apply calls
 // it again, because the stream is untrusted input, too.
-func Validate(sender UserID, body *conversationv1.Body) *FieldError {
+func Validate(sender ids.User, body *conversationv1.Body) *FieldError {
 	r := rowOf(KindOf(body))
 	if r == nil {
 		return invalid("", "must have exactly one action")
@@ -41,11 +42,11 @@ func MayAsk(body *conversationv1.Body) bool {
 	return r != nil && r.roles&AnyUser != 0
 }
 
-func validateMembers(field string, members []UserID, least, most int) *FieldError {
+func validateMembers(field string, members []string, least, most int) *FieldError {
 	if len(members) < least || len(members) > most {
 		return invalid(field, "must have %d to %d entries", least, most)
 	}
-	seen := make(map[UserID]struct{}, len(members))
+	seen := make(map[string]struct{}, len(members))
 	for i, member := range members {
 		if !ValidUser(member) {
 			return invalid(fmt.Sprintf("%s[%d]", field, i), "%s", UserRule)

@@ -152,7 +152,7 @@ func userNamed(field, typed string) (string, error) {
 	if err != nil {
 		return "", invalid(field + ": " + err.Error())
 	}
-	return user, nil
+	return string(user), nil
 }
 
 func invalid(message string) error { return status.Error(codes.InvalidArgument, message) }

@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // shownMembers is how many members are returned with a conversation's state; ListMembers returns all.
@@ -40,11 +41,11 @@ func (s *Server) ListConversations(ctx context.Context, request *adminv1.ListCon
 func (s *Server) GetConversation(ctx context.Context, request *adminv1.GetConversationRequest) (*adminv1.GetConversationResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	id := request.GetConversationId()
-	if !conversation.ValidID(id) {
+	id := ids.Conversation(request.GetConversationId())
+	if !conversation.ValidID(string(id)) {
 		return nil, invalidID()
 	}
-	found, err := s.History.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: []string{id}})
+	found, err := s.History.GetConversations(ctx, &historyv1.GetConversationsRequest{ConversationIds: []string{string(id)}})
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +62,9 @@ func (s *Server) GetConversation(ctx context.Context, request *adminv1.GetConver
 	})
 	partition := conversation.Partition(id, s.Partitions)
 	response := &adminv1.GetConversationResponse{
-		Members: uint32(len(members)), Partition: uint32(partition), Owner: ownerOf(leases, uint32(partition)),
+		Members: uint32(len(members)), Partition: uint32(partition), Owner: ownerOf(leases, partition),
 		State: &historyv1.ConversationState{
-			ConversationId: id, Kind: state.GetKind(), Name: state.GetName(), Creator: state.GetCreator(), Head: state.GetHead(),
+			ConversationId: string(id), Kind: state.GetKind(), Name: state.GetName(), Creator: state.GetCreator(), Head: state.GetHead(),
 			HeadHash: state.GetHeadHash(), Members: members[:min(len(members), shownMembers)],
 		},
 	}
@@ -80,7 +81,7 @@ func (s *Server) ListMembers(ctx context.Context, request *adminv1.ListMembersRe
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.head(ctx, request.GetConversationId())
+	head, err := s.head(ctx, ids.Conversation(request.GetConversationId()))
 	if err != nil {
 		return nil, err
 	}
@@ -88,11 +89,11 @@ func (s *Server) ListMembers(ctx context.Context, request *adminv1.ListMembersRe
 }
 
 // head returns the head of a conversation, or NOT_FOUND.
-func (s *Server) head(ctx context.Context, id string) (*historyv1.Head, error) {
-	if !conversation.ValidID(id) {
+func (s *Server) head(ctx context.Context, id ids.Conversation) (*historyv1.Head, error) {
+	if !conversation.ValidID(string(id)) {
 		return nil, invalidID()
 	}
-	found, err := s.History.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: []string{id}})
+	found, err := s.History.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: []string{string(id)}})
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -55,7 +56,7 @@ func eraseCommand(request *adminv1.EraseRequest) (*brokerv1.Command, error) {
 		erase.Sender = user
 	}
 	made, refused := commands.Make(commands.Request{
-		Sender: conversation.ServerUser, ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(),
+		Sender: conversation.ServerUser, ConversationID: ids.Conversation(request.GetConversationId()), CommandID: ids.Command(request.GetCommandId()),
 		Body: &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: erase}},
 	}, conversation.MaxLevel())
 	if refused != nil {

@@ -14,19 +14,21 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // facts are everything that is known about one event and one user. The verdict depends on nothing else.
 type facts struct {
-	user, conversation string
-	seq, head          uint64
+	user         ids.User
+	conversation ids.Conversation
+	seq, head    ids.Seq
 
 	// event is the event's header; nil if it is not committed.
 	event *conversationv1.Event
 	// visible: the user was a member at that seq. joined is the seq of the event that last made the user a member, 0 if the user is
 	// not a member now; last is the newest seq that the user may see.
 	visible, member bool
-	joined, last    uint64
+	joined, last    ids.Seq
 	// cursor is the user's cursor in the store; nil if the user is not a member.
 	cursor *conversationv1.Cursor
 
@@ -53,12 +55,12 @@ func (s *Server) Explain(ctx context.Context, request *adminv1.ExplainRequest) (
 	if request.GetSeq() == 0 {
 		return nil, invalid("seq: begins with 1")
 	}
-	f := &facts{user: user, conversation: request.GetConversationId(), seq: request.GetSeq()}
+	f := &facts{user: ids.User(user), conversation: ids.Conversation(request.GetConversationId()), seq: ids.Seq(request.GetSeq())}
 	head, err := s.head(ctx, f.conversation)
 	if err != nil {
 		return nil, err
 	}
-	if f.head = head.GetHead(); f.seq > f.head {
+	if f.head = ids.Seq(head.GetHead()); f.seq > f.head {
 		err = s.notYet(ctx, f)
 	} else if err = s.stored(ctx, f); err == nil {
 		err = s.remembered(ctx, f)
@@ -82,12 +84,12 @@ func (s *Server) notYet(ctx context.Context, f *facts) error {
 
 // stored reads the facts from the store.
 func (s *Server) stored(ctx context.Context, f *facts) error {
-	log, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: f.conversation, After: f.seq - 1, Limit: 1})
+	log, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: string(f.conversation), After: uint64(f.seq - 1), Limit: 1})
 	if err != nil {
 		return err
 	}
 	for _, event := range log.GetEvents() {
-		if event.GetSeq() == f.seq {
+		if ids.Seq(event.GetSeq()) == f.seq {
 			f.event = &conversationv1.Event{
 				ConversationId: event.GetConversationId(), Seq: event.GetSeq(), TimeMs: event.GetTimeMs(), Sender: event.GetSender(),
 				CommandId: event.GetCommandId(), Kind: event.GetKind(), Commitment: event.GetCommitment(), PrevHash: event.GetPrevHash(),
@@ -95,27 +97,27 @@ func (s *Server) stored(ctx context.Context, f *facts) error {
 			}
 		}
 	}
-	seen, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: f.conversation, Viewer: f.user, After: f.seq - 1, Limit: 1})
+	seen, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: string(f.conversation), Viewer: string(f.user), After: uint64(f.seq - 1), Limit: 1})
 	switch {
 	case isNotFound(err):
 		return nil // the user was never a member
 	case err != nil:
 		return err
 	}
-	f.visible = slices.ContainsFunc(seen.GetEvents(), func(event *conversationv1.Event) bool { return event.GetSeq() == f.seq })
-	f.member, f.last = seen.GetMember(), seen.GetHead()
+	f.visible = slices.ContainsFunc(seen.GetEvents(), func(event *conversationv1.Event) bool { return ids.Seq(event.GetSeq()) == f.seq })
+	f.member, f.last = seen.GetMember(), ids.Seq(seen.GetHead())
 	if !f.member {
 		return nil
 	}
 	mine, err := s.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: f.user, After: conversation.Before(f.conversation), Limit: 1,
+		UserId: string(f.user), After: string(conversation.Before(f.conversation)), Limit: 1,
 	})
 	if err != nil {
 		return err
 	}
 	for _, summary := range mine.GetConversations() {
-		if summary.GetConversationId() == f.conversation {
-			f.joined, f.cursor = summary.GetJoinedSeq(), summary.GetCursor()
+		if ids.Conversation(summary.GetConversationId()) == f.conversation {
+			f.joined, f.cursor = ids.Seq(summary.GetJoinedSeq()), summary.GetCursor()
 		}
 	}
 	return nil
@@ -129,12 +131,12 @@ func (s *Server) remembered(ctx context.Context, f *facts) error {
 	group, asking := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		gateways, silentGateways, err = askAll[gatewayv1.ExplainResponse](asking, s, serviceGateway, "Explain",
-			&gatewayv1.ExplainRequest{UserId: f.user, ConversationId: f.conversation, Seq: f.seq})
+			&gatewayv1.ExplainRequest{UserId: string(f.user), ConversationId: string(f.conversation), Seq: uint64(f.seq)})
 		return err
 	})
 	group.Go(func() (err error) {
 		workers, silentWorkers, err = askAll[deliveryv1.ExplainResponse](asking, s, serviceDelivery, "Explain",
-			&deliveryv1.ExplainRequest{ConversationId: f.conversation, Seq: f.seq})
+			&deliveryv1.ExplainRequest{ConversationId: string(f.conversation), Seq: uint64(f.seq)})
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -146,7 +148,7 @@ func (s *Server) remembered(ctx context.Context, f *facts) error {
 	}
 	for _, worker := range workers {
 		// Only this user's cursor is relevant here; those of other members are removed.
-		worker.said.Cursors = slices.DeleteFunc(worker.said.GetCursors(), func(c *conversationv1.Cursor) bool { return c.GetUserId() != f.user })
+		worker.said.Cursors = slices.DeleteFunc(worker.said.GetCursors(), func(c *conversationv1.Cursor) bool { return ids.User(c.GetUserId()) != f.user })
 		f.workers = append(f.workers, worker.said)
 	}
 	f.missing = slices.Concat(silentGateways, silentWorkers)
@@ -159,7 +161,7 @@ func (f *facts) explain() *adminv1.ExplainResponse {
 	found := f.verdict()
 	response := &adminv1.ExplainResponse{
 		Verdict: found.verdict, Summary: found.summary, FilledLater: found.filledLater, Retries: f.retries(),
-		Event: f.event, Cursor: f.cursor, Head: f.head,
+		Event: f.event, Cursor: f.cursor, Head: uint64(f.head),
 		Gateways: f.gateways, Workers: f.workers, Missing: f.missing, Timeline: f.timeline(),
 	}
 	response.Worker, response.Commit = f.commit()

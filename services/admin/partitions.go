@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
@@ -80,8 +81,8 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 			})
 		}
 	}
-	for number := range uint32(partitions) {
-		p := &adminv1.Partition{Partition: number, Owner: ownerOf(leases, number), State: stateNoOwner}
+	for number := range ids.Partition(partitions) {
+		p := &adminv1.Partition{Partition: uint32(number), Owner: ownerOf(leases, number), State: stateNoOwner}
 		if lease := leaseOf(leases, number); lease != nil {
 			p.Wanted, p.Watermark = lease.GetWanted(), lease.GetWatermark().GetSequence()
 		}
@@ -92,7 +93,7 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 			// The worker has the lease and has not started yet, unless it reports another state.
 			p.State = stateStarting
 			for _, mine := range owner.GetPartitions() {
-				if mine.GetPartition() == number {
+				if ids.Partition(mine.GetPartition()) == number {
 					p.State, p.StreamLast = mine.GetState(), mine.GetStreamLast()
 				}
 			}
@@ -104,9 +105,9 @@ func overview(partitions int, leases *historyv1.ListLeasesResponse, workers []fr
 	return response
 }
 
-func leaseOf(leases *historyv1.ListLeasesResponse, partition uint32) *historyv1.PartitionLease {
+func leaseOf(leases *historyv1.ListLeasesResponse, partition ids.Partition) *historyv1.PartitionLease {
 	for _, lease := range leases.GetLeases() {
-		if lease.GetPartition() == partition {
+		if ids.Partition(lease.GetPartition()) == partition {
 			return lease
 		}
 	}
@@ -114,7 +115,7 @@ func leaseOf(leases *historyv1.ListLeasesResponse, partition uint32) *historyv1.
 }
 
 // ownerOf is the worker whose lease of a partition is valid; empty if there is none.
-func ownerOf(leases *historyv1.ListLeasesResponse, partition uint32) string {
+func ownerOf(leases *historyv1.ListLeasesResponse, partition ids.Partition) string {
 	if lease := leaseOf(leases, partition); lease.GetLiveForMs() > 0 {
 		return lease.GetWorker()
 	}
@@ -124,13 +125,13 @@ func ownerOf(leases *historyv1.ListLeasesResponse, partition uint32) string {
 // MovePartition moves a partition to another worker: it stores the request, wakes all workers so that they read it at once, and
 // waits for the handover.
 func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartitionRequest) (*adminv1.MovePartitionResponse, error) {
-	partition, worker := request.GetPartition(), request.GetWorker()
-	if partition >= uint32(s.Partitions) {
+	partition, worker := ids.Partition(request.GetPartition()), request.GetWorker()
+	if partition >= ids.Partition(s.Partitions) {
 		return nil, invalid("partition: there is no such partition")
 	}
 	ctx, cancel := gather(ctx, moveTimeout)
 	defer cancel()
-	if _, err := s.History.MovePartition(ctx, &historyv1.MovePartitionRequest{Partition: partition, Worker: worker}); err != nil {
+	if _, err := s.History.MovePartition(ctx, &historyv1.MovePartitionRequest{Partition: uint32(partition), Worker: worker}); err != nil {
 		return nil, err
 	}
 	s.notify(ctx, broker.ReleasedSubject, nil)
@@ -143,7 +144,7 @@ func (s *Server) MovePartition(ctx context.Context, request *adminv1.MovePartiti
 }
 
 // awaitOwner waits until a worker owns a partition; an empty name stands for any worker. It returns false if ctx ends first.
-func (s *Server) awaitOwner(ctx context.Context, partition uint32, worker string) (bool, error) {
+func (s *Server) awaitOwner(ctx context.Context, partition ids.Partition, worker string) (bool, error) {
 	ticker := time.NewTicker(movePoll)
 	defer ticker.Stop()
 	for {

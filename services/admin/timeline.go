@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
@@ -62,10 +63,10 @@ func (f *facts) timeline() []*adminv1.TimelineEntry {
 			}
 		}
 	}
-	if f.cursor.GetDeliveredSeq() >= f.seq {
+	if ids.Seq(f.cursor.GetDeliveredSeq()) >= f.seq {
 		add(f.cursor.GetDeliveredTimeMs()*1e6, store, fmt.Sprintf("the user's cursor moved to %d", f.cursor.GetDeliveredSeq()))
 	}
-	if f.cursor.GetReadSeq() >= f.seq {
+	if ids.Seq(f.cursor.GetReadSeq()) >= f.seq {
 		add(f.cursor.GetReadTimeMs()*1e6, store, fmt.Sprintf("the user has read up to %d", f.cursor.GetReadSeq()))
 	}
 	slices.SortStableFunc(entries, func(a, b *adminv1.TimelineEntry) int { return cmp.Compare(a.GetTimeNs(), b.GetTimeNs()) })

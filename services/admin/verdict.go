@@ -11,6 +11,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // finding is the reason why a user did or did not get an event.
@@ -127,7 +128,7 @@ func (f *facts) acknowledged(trails []*trail) (finding, bool) {
 	case first != nil:
 		found.filledLater = first.filled
 		found.summary = fmt.Sprintf("%s has it: acknowledged%s by %s.", f.person(), f.when(first.at), first)
-	case f.event.GetSender() == f.user && cursor >= f.seq:
+	case ids.User(f.event.GetSender()) == f.user && cursor >= f.seq:
 		found.summary = f.person() + " has it: it is their own, and counts as received since its commit."
 	case cursor >= f.seq:
 		found.summary = fmt.Sprintf("%s has it: the cursor is at %d%s. The connection is not known any more.", f.person(), cursor, f.when(at))
@@ -301,11 +302,11 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 	// Steps are kept for a shorter time than the position of a connection.
 	if standing := of.GetStanding(); standing != nil {
 		switch {
-		case standing.GetAcknowledged() >= f.seq && t.reach < reachAcknowledged:
+		case ids.Seq(standing.GetAcknowledged()) >= f.seq && t.reach < reachAcknowledged:
 			t.reach, t.at = reachAcknowledged, 0
-		case standing.GetSent() >= f.seq && t.reach < reachQueued:
+		case ids.Seq(standing.GetSent()) >= f.seq && t.reach < reachQueued:
 			t.reach = reachWritten
-		case standing.GetHead() >= f.seq:
+		case ids.Seq(standing.GetHead()) >= f.seq:
 			t.reach = max(t.reach, reachGateway)
 		}
 	}
@@ -313,7 +314,7 @@ func (f *facts) follow(g *gatewayv1.ExplainResponse, of *gatewayv1.Trail) *trail
 }
 
 func (f *facts) about(step *gatewayv1.Step) bool {
-	return step.GetFirst() <= f.seq && f.seq <= step.GetLast()
+	return ids.Seq(step.GetFirst()) <= f.seq && f.seq <= ids.Seq(step.GetLast())
 }
 
 func (f *facts) is(kind gatewayv1.StepKind) func(*gatewayv1.Step) bool {
@@ -336,12 +337,12 @@ func (f *facts) retries() (n uint32) {
 
 // received returns the seq that the user has received, and when it last moved: from the cursor in the store, or from the
 // owner's cursor, which may be slightly ahead.
-func (f *facts) received() (seq uint64, atNs int64) {
-	seq, atNs = f.cursor.GetDeliveredSeq(), f.cursor.GetDeliveredTimeMs()*1e6
+func (f *facts) received() (seq ids.Seq, atNs int64) {
+	seq, atNs = ids.Seq(f.cursor.GetDeliveredSeq()), f.cursor.GetDeliveredTimeMs()*1e6
 	for _, w := range f.workers {
 		for _, c := range w.GetCursors() {
-			if c.GetUserId() == f.user && c.GetDeliveredSeq() > seq {
-				seq, atNs = c.GetDeliveredSeq(), c.GetDeliveredTimeMs()*1e6
+			if ids.User(c.GetUserId()) == f.user && ids.Seq(c.GetDeliveredSeq()) > seq {
+				seq, atNs = ids.Seq(c.GetDeliveredSeq()), c.GetDeliveredTimeMs()*1e6
 			}
 		}
 	}

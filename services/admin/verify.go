@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 )
 
@@ -28,23 +29,23 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 	if len(request.GetAfterHash()) != 0 && len(request.GetAfterHash()) != chain.Size {
 		return nil, invalid("after_hash: must be empty or 32 bytes")
 	}
-	head, err := s.head(ctx, request.GetConversationId())
+	head, err := s.head(ctx, ids.Conversation(request.GetConversationId()))
 	if err != nil {
 		return nil, err
 	}
 	if request.GetAfter() > head.GetHead() {
 		return nil, invalid("after: is beyond the newest seq")
 	}
-	c := &check{conversation: request.GetConversationId(), head: head, response: &adminv1.VerifyConversationResponse{
+	c := &check{conversation: ids.Conversation(request.GetConversationId()), head: head, response: &adminv1.VerifyConversationResponse{
 		Head: head.GetHead(), Checked: request.GetAfter(), CheckedHash: request.GetAfterHash(),
 	}}
 	if err := s.begin(ctx, c); err != nil {
 		return nil, err
 	}
-	until := min(head.GetHead(), request.GetAfter()+maxStretch)
-	for c.response.GetChecked() < until {
+	until := ids.Seq(min(head.GetHead(), request.GetAfter()+maxStretch))
+	for ids.Seq(c.response.GetChecked()) < until {
 		page, err := s.History.Read(ctx, &historyv1.ReadRequest{
-			ConversationId: c.conversation, After: c.response.GetChecked(), Limit: uint32(min(rpc.MaxItems, until-c.response.GetChecked())),
+			ConversationId: string(c.conversation), After: c.response.GetChecked(), Limit: uint32(min(rpc.MaxItems, until-ids.Seq(c.response.GetChecked()))),
 		})
 		if last, gap := gapOf(err); gap {
 			c.behind(last, until)
@@ -53,11 +54,11 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 		if err != nil {
 			return nil, err
 		}
-		if events := page.GetEvents(); len(events) == 0 || events[0].GetSeq() > until {
+		if events := page.GetEvents(); len(events) == 0 || ids.Seq(events[0].GetSeq()) > until {
 			c.missing(until)
 		}
 		for _, event := range page.GetEvents() {
-			if event.GetSeq() <= until {
+			if ids.Seq(event.GetSeq()) <= until {
 				c.event(event)
 			}
 		}
@@ -67,7 +68,7 @@ func (s *Server) VerifyConversation(ctx context.Context, request *adminv1.Verify
 
 // check is the verification of one stretch in progress.
 type check struct {
-	conversation string
+	conversation ids.Conversation
 	head         *historyv1.Head
 	response     *adminv1.VerifyConversationResponse
 	notChecked   uint64
@@ -79,7 +80,7 @@ func (s *Server) begin(ctx context.Context, c *check) error {
 	case after == 0:
 		c.response.CheckedHash = chain.Zero
 	case len(c.response.GetCheckedHash()) == 0:
-		page, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: c.conversation, After: after - 1, Limit: 1})
+		page, err := s.History.Read(ctx, &historyv1.ReadRequest{ConversationId: string(c.conversation), After: after - 1, Limit: 1})
 		if _, gap := gapOf(err); err != nil && !gap {
 			return err
 		}
@@ -93,23 +94,23 @@ func (s *Server) begin(ctx context.Context, c *check) error {
 // event checks the next event that exists.
 func (c *check) event(event *conversationv1.Event) {
 	if missed := event.GetSeq() - c.response.GetChecked() - 1; missed > 0 {
-		c.gap(event.GetSeq() - 1)
+		c.gap(ids.Seq(event.GetSeq() - 1))
 	}
 	var v chain.Verifier
 	if before := c.response.GetCheckedHash(); before != nil {
-		v = *chain.From(c.response.GetChecked(), before)
+		v = *chain.From(ids.Seq(c.response.GetChecked()), before)
 	}
 	var broken *chain.Broken
 	switch content, err := v.Next(event); {
 	case errors.As(err, &broken):
-		c.fault(event.GetSeq(), broken.Reason)
+		c.fault(ids.Seq(event.GetSeq()), broken.Reason)
 	case content == chain.Erased:
 		c.response.Erased++
 	case content == chain.NotChecked:
 		c.unchecked(event)
 	}
 	if event.GetSeq() == c.head.GetHead() && !bytes.Equal(event.GetHash(), c.head.GetHeadHash()) {
-		c.fault(event.GetSeq(), "its hash is not the one that the conversation's head has")
+		c.fault(ids.Seq(event.GetSeq()), "its hash is not the one that the conversation's head has")
 	}
 	// After a fault the stored hash is trusted; otherwise one fault would make every later event look wrong.
 	c.response.Checked, c.response.CheckedHash = event.GetSeq(), event.GetHash()
@@ -119,57 +120,57 @@ func (c *check) event(event *conversationv1.Event) {
 func (c *check) unchecked(event *conversationv1.Event) {
 	c.notChecked++
 	if c.notChecked == 1 {
-		c.fault(event.GetSeq(), fmt.Sprintf("cannot be checked from here by this version: its format is %d, this version knows %d. That is no sign of tampering",
+		c.fault(ids.Seq(event.GetSeq()), fmt.Sprintf("cannot be checked from here by this version: its format is %d, this version knows %d. That is no sign of tampering",
 			event.GetFormat(), chain.Format))
 	}
 }
 
 // gap notes that all events up to a seq are missing. The event after them has no previous hash to compare with.
-func (c *check) gap(last uint64) {
-	first := c.response.GetChecked() + 1
+func (c *check) gap(last ids.Seq) {
+	first := ids.Seq(c.response.GetChecked() + 1)
 	if first == last {
 		c.fault(first, "it is missing")
 	} else {
 		c.fault(first, fmt.Sprintf("%d to %d are missing", first, last))
 	}
-	c.response.Checked, c.response.CheckedHash = last, nil
+	c.response.Checked, c.response.CheckedHash = uint64(last), nil
 }
 
 // gapOf returns the last missing seq, if a missing event is the reason of an error.
-func gapOf(err error) (last uint64, gap bool) {
+func gapOf(err error) (last ids.Seq, gap bool) {
 	if status.Code(err) != codes.DataLoss {
 		return 0, false
 	}
 	missing, ok := rpc.Detail[*conversationv1.Range](err)
-	return missing.GetLast(), ok
+	return ids.Seq(missing.GetLast()), ok
 }
 
 // behind notes a gap up to a seq and continues after the next event: that event's previous hash is missing too, so it cannot be
 // checked.
-func (c *check) behind(last, until uint64) {
+func (c *check) behind(last, until ids.Seq) {
 	if last >= until {
 		c.missing(until)
 		return
 	}
-	if last > c.response.GetChecked() {
+	if last > ids.Seq(c.response.GetChecked()) {
 		c.gap(last)
 	} else {
 		c.fault(last, "it is missing")
 	}
 	c.fault(last+1, "it cannot be checked: the event before it is missing")
-	c.response.Checked, c.response.CheckedHash = last+1, nil
+	c.response.Checked, c.response.CheckedHash = uint64(last+1), nil
 }
 
 // missing notes that the stretch ends early.
-func (c *check) missing(until uint64) {
+func (c *check) missing(until ids.Seq) {
 	c.gap(until)
-	if until == c.head.GetHead() {
+	if until == ids.Seq(c.head.GetHead()) {
 		c.response.CheckedHash = c.head.GetHeadHash()
 	}
 }
 
-func (c *check) fault(seq uint64, problem string) {
+func (c *check) fault(seq ids.Seq, problem string) {
 	if len(c.response.GetFaults()) < maxFaults {
-		c.response.Faults = append(c.response.Faults, &adminv1.Fault{Seq: seq, Problem: problem})
+		c.response.Faults = append(c.response.Faults, &adminv1.Fault{Seq: uint64(seq), Problem: problem})
 	}
 }

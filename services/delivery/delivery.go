@@ -24,6 +24,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
@@ -83,9 +84,9 @@ type Service struct {
 
 	mu        sync.Mutex
 	submitter *broker.Submitter // nil while not running
-	workers   map[int]*partition.Worker
+	workers   map[ids.Partition]*partition.Worker
 	// acknowledged are the last watermarks by partition, including partitions that this worker no longer owns.
-	acknowledged map[int]*takeover.Acknowledged
+	acknowledged map[ids.Partition]*takeover.Acknowledged
 }
 
 // New creates a worker. It does nothing before Run.
@@ -110,7 +111,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	deps.Log = deps.Log.With("worker", worker)
 	s := &Service{
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: counters, recorder: recorder,
-		tracer: deps.TracerProvider.Tracer(flight.ScopeName), workers: map[int]*partition.Worker{}, acknowledged: map[int]*takeover.Acknowledged{},
+		tracer: deps.TracerProvider.Tracer(flight.ScopeName), workers: map[ids.Partition]*partition.Worker{}, acknowledged: map[ids.Partition]*takeover.Acknowledged{},
 	}
 	s.leases = lease.New(lease.Config{
 		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,
@@ -190,7 +191,7 @@ func (s *Service) Check(context.Context) error {
 }
 
 // startPartition starts the work on a partition. It calls ended after that work has ended.
-func (s *Service) startPartition(p int, ended func()) lease.Assignment {
+func (s *Service) startPartition(p ids.Partition, ended func()) lease.Assignment {
 	ctx, cancel := context.WithCancel(context.Background()) // cancelled by the worker's Stop, after the stop timeout
 	s.mu.Lock()
 	if s.acknowledged[p] == nil {
@@ -250,7 +251,7 @@ func (s *Service) watchConnection(ctx context.Context) {
 }
 
 // ensureStreams creates the streams of all partitions, unless the stream of this partition was created in the meantime.
-func (s *Service) ensureStreams(ctx context.Context, partition int) error {
+func (s *Service) ensureStreams(ctx context.Context, partition ids.Partition) error {
 	s.making.Lock()
 	defer s.making.Unlock()
 	if _, err := s.js.Stream(ctx, broker.StreamName(partition)); !errors.Is(err, jetstream.ErrStreamNotFound) {

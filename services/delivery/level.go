@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 const (
@@ -122,7 +123,7 @@ func (i *installation) admits(ctx context.Context, level conversation.Level) boo
 }
 
 // handOver moves a partition to a live worker that knows a level. It returns that worker's name, or empty if there is none.
-func (i *installation) handOver(ctx context.Context, partition int, level conversation.Level) (string, error) {
+func (i *installation) handOver(ctx context.Context, partition ids.Partition, level conversation.Level) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	var able []string

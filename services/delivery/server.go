@@ -17,6 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/commands"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
@@ -86,7 +87,7 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 		return nil, status.Error(codes.InvalidArgument, "body: has a field that this version does not know")
 	}
 	made, refused := commands.Make(commands.Request{
-		Sender: request.GetSender(), ConversationID: request.GetConversationId(), CommandID: request.GetCommandId(), Body: request.GetBody(),
+		Sender: ids.User(request.GetSender()), ConversationID: ids.Conversation(request.GetConversationId()), CommandID: ids.Command(request.GetCommandId()), Body: request.GetBody(),
 	}, conversation.MaxLevel()) // Submit limits it to the installation's level
 	if refused != nil {
 		return nil, status.Error(codes.InvalidArgument, refused.GetField()+": "+refused.GetMessage())
@@ -97,8 +98,8 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 // Explain returns what this worker has recorded about the commit of one event. It does not affect the work: it loads
 // nothing.
 func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest) (*deliveryv1.ExplainResponse, error) {
-	id := request.GetConversationId()
-	if !conversation.ValidID(id) {
+	id := ids.Conversation(request.GetConversationId())
+	if !conversation.ValidID(string(id)) {
 		return nil, status.Error(codes.InvalidArgument, "conversation_id: must be d or g and 26 digits 0-9 a-v")
 	}
 	if request.GetSeq() == 0 {
@@ -106,7 +107,7 @@ func (s *Service) Explain(_ context.Context, request *deliveryv1.ExplainRequest)
 	}
 	partition := conversation.Partition(id, s.deps.Broker.Partitions)
 	answer := &deliveryv1.ExplainResponse{Worker: s.worker, Partition: uint32(partition)}
-	s.recorder.Explain(id, request.GetSeq(), answer)
+	s.recorder.Explain(id, ids.Seq(request.GetSeq()), answer)
 	s.mu.Lock()
 	worker := s.workers[partition]
 	s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
@@ -19,7 +20,7 @@ func (b *bed) acknowledge(partition int, acks ...*brokerv1.Ack) {
 	b.t.Helper()
 	data, err := (&brokerv1.Acks{Acks: acks}).MarshalVT()
 	require.NoError(b.t, err)
-	require.NoError(b.t, b.nc.Publish(broker.AckSubject(partition), data))
+	require.NoError(b.t, b.nc.Publish(broker.AckSubject(ids.Partition(partition)), data))
 }
 
 // at gives how many members the newest receipt of a conversation counts at seq or beyond. Callers hold mu.
@@ -46,20 +47,20 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	b := newBed(t, 1)
 	w := b.startWorker(nil)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob", "cid"))
-	id := create.GetConversationId()
+	id := ids.Conversation(create.GetConversationId())
 	b.send(create)
-	b.send(deliverytest.Command(id, "ann", 2, deliverytest.Text("hello")))
-	b.await("the sender has what they sent", func() bool { d, r := b.at(id, 2); return d == 1 && r == 1 })
+	b.send(deliverytest.Command(string(id), "ann", 2, deliverytest.Text("hello")))
+	b.await("the sender has what they sent", func() bool { d, r := b.at(string(id), 2); return d == 1 && r == 1 })
 
-	b.acknowledge(0, &brokerv1.Ack{ConversationId: id, UserId: "bob", DeliveredSeq: 2})
-	b.await("delivered to 2 of 3", func() bool { d, r := b.at(id, 2); return d == 2 && r == 1 })
+	b.acknowledge(0, &brokerv1.Ack{ConversationId: string(id), UserId: "bob", DeliveredSeq: 2})
+	b.await("delivered to 2 of 3", func() bool { d, r := b.at(string(id), 2); return d == 2 && r == 1 })
 	b.acknowledge(0,
-		&brokerv1.Ack{ConversationId: id, UserId: "cid", ReadSeq: 99},                         // beyond the head
-		&brokerv1.Ack{ConversationId: id, UserId: "bob", DeliveredSeq: 1},                     // backwards
-		&brokerv1.Ack{ConversationId: id, UserId: "eve", ReadSeq: 2, DeliveredSeq: 2},         // no member
+		&brokerv1.Ack{ConversationId: string(id), UserId: "cid", ReadSeq: 99},                 // beyond the head
+		&brokerv1.Ack{ConversationId: string(id), UserId: "bob", DeliveredSeq: 1},             // backwards
+		&brokerv1.Ack{ConversationId: string(id), UserId: "eve", ReadSeq: 2, DeliveredSeq: 2}, // no member
 		&brokerv1.Ack{ConversationId: "nonsense", UserId: "bob", ReadSeq: 2, DeliveredSeq: 2}, // no conversation
 	)
-	b.await("delivered to 3, read by 2", func() bool { d, r := b.at(id, 2); return d == 3 && r == 2 })
+	b.await("delivered to 3, read by 2", func() bool { d, r := b.at(string(id), 2); return d == 3 && r == 2 })
 	require.EqualValues(t, 2, b.store.Cursor(id, "cid").GetReadSeq())
 	require.EqualValues(t, 2, b.store.Cursor(id, "cid").GetDeliveredSeq(), "what was read was received")
 	require.NotZero(t, b.store.Cursor(id, "cid").GetReadTimeMs())
@@ -72,8 +73,8 @@ func TestAcknowledgementsBecomeCursorsAndReceipts(t *testing.T) {
 	b.forget()
 	w = b.startWorker(nil)
 	b.eventually("taken over", func() bool { return w.state(0) == "running" })
-	b.acknowledge(0, &brokerv1.Ack{ConversationId: id, UserId: "bob", ReadSeq: 2})
-	b.await("read by 3 of 3", func() bool { d, r := b.at(id, 2); return d == 3 && r == 3 })
+	b.acknowledge(0, &brokerv1.Ack{ConversationId: string(id), UserId: "bob", ReadSeq: 2})
+	b.await("read by 3 of 3", func() bool { d, r := b.at(string(id), 2); return d == 3 && r == 3 })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	last := int64(0)
@@ -118,5 +119,5 @@ func TestFailedFlushIsTriedAgain(t *testing.T) {
 	b.send(create)
 	b.await("the receipt", func() bool { d, _ := b.at(create.GetConversationId(), 1); return d == 1 })
 	require.Zero(t, told)
-	require.EqualValues(t, 1, b.store.Cursor(create.GetConversationId(), "ann").GetReadSeq())
+	require.EqualValues(t, 1, b.store.Cursor(ids.Conversation(create.GetConversationId()), "ann").GetReadSeq())
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
@@ -85,7 +86,7 @@ func TestExplainUnpublished(t *testing.T) {
 	p := publish.New(nc, "w", slog.New(slog.DiscardHandler), w.Service.metrics)
 	events := []*conversationv1.Event{{ConversationId: id, Seq: 2}}
 	unpublished := p.Events(events, publish.Origin{Committed: testTime})
-	require.Contains(t, unpublished, id)
+	require.Contains(t, unpublished, ids.Conversation(id))
 	w.recorder.RecordCommit(&flight.Commit{
 		Messages: []source.Message{{}}, Events: events, Causes: []int{0}, Committed: testTime, Published: testTime, Unpublished: unpublished,
 	})

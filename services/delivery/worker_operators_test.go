@@ -15,6 +15,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
@@ -45,7 +46,7 @@ func TestOperatorErases(t *testing.T) {
 	b.store.Mu.Lock()
 	require.Empty(t, b.store.Logs[id][1].GetBody())
 	require.NotEmpty(t, b.store.Logs[id][2].GetBody())
-	require.Equal(t, conversation.ServerUser, b.store.Logs[id][3].GetSender())
+	require.Equal(t, conversation.ServerUser, ids.User(b.store.Logs[id][3].GetSender()))
 	b.store.Mu.Unlock()
 	verified, err := w.operators.VerifyConversation(ctx, &adminv1.VerifyConversationRequest{ConversationId: id})
 	require.NoError(t, err)

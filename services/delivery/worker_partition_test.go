@@ -21,6 +21,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -187,7 +188,7 @@ func TestZombie(t *testing.T) {
 // Messages that nobody committed are gone from the stream: that partition stops, the others go on.
 func TestHoleStopsThePartition(t *testing.T) {
 	b := newBed(t, 2)
-	for p := range 2 { // without deny_delete, so that the test can make a hole
+	for p := range ids.Partition(2) { // without deny_delete, so that the test can make a hole
 		_, err := b.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: broker.StreamName(p), Subjects: []string{broker.CommandSubject(p)}})
 		require.NoError(t, err)
 	}
@@ -195,7 +196,7 @@ func TestHoleStopsThePartition(t *testing.T) {
 	creates := make([]*brokerv1.Command, 2)
 	for n := 1; creates[0] == nil || creates[1] == nil; n++ {
 		c := deliverytest.Command("", "ann", n, deliverytest.Group("g"))
-		creates[conversation.Partition(c.GetConversationId(), 2)] = c
+		creates[conversation.Partition(ids.Conversation(c.GetConversationId()), 2)] = c
 	}
 	for _, c := range creates {
 		require.EqualValues(t, 1, b.send(c).GetSeq())

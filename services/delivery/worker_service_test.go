@@ -13,6 +13,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
@@ -29,11 +30,11 @@ func TestSubmitForServices(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	id := conversation.DirectID("ann", "bob")
-	require.Equal(t, id, answer.GetOutcome().GetConversationId())
-	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: deliverytest.CommandID(2), Body: deliverytest.Text("hi")})
+	require.Equal(t, id, ids.Conversation(answer.GetOutcome().GetConversationId()))
+	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: string(id), CommandId: deliverytest.CommandID(2), Body: deliverytest.Text("hi")})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, answer.GetOutcome().GetSeq())
-	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: id, CommandId: deliverytest.CommandID(3), Body: deliverytest.Text("hi")})
+	answer, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "eve", ConversationId: string(id), CommandId: deliverytest.CommandID(3), Body: deliverytest.Text("hi")})
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, answer.GetOutcome().GetError().GetCode())
 	b.store.Verify(t)
@@ -44,7 +45,7 @@ func TestSubmitForServices(t *testing.T) {
 	require.NotEmpty(t, partitions.GetWorker())
 
 	w.stop()
-	_, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: id, CommandId: deliverytest.CommandID(4), Body: deliverytest.Text("hi")})
+	_, err = w.Submit(ctx, &deliveryv1.SubmitRequest{Sender: "bob", ConversationId: string(id), CommandId: deliverytest.CommandID(4), Body: deliverytest.Text("hi")})
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Error(t, w.Check(ctx))
 }
@@ -52,17 +53,17 @@ func TestSubmitForServices(t *testing.T) {
 func TestSubmitNamesTheBadField(t *testing.T) {
 	id := conversation.DirectID("ann", "bob")
 	for field, request := range map[string]*deliveryv1.SubmitRequest{
-		"sender":            {Sender: "a.b", ConversationId: id, CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("x")},
-		"command_id":        {Sender: "ann", ConversationId: id, CommandId: "1", Body: deliverytest.Text("x")},
-		"body":              {Sender: "ann", ConversationId: id, CommandId: deliverytest.CommandID(1)},
-		"body.message.text": {Sender: "ann", ConversationId: id, CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("")},
+		"sender":            {Sender: "a.b", ConversationId: string(id), CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("x")},
+		"command_id":        {Sender: "ann", ConversationId: string(id), CommandId: "1", Body: deliverytest.Text("x")},
+		"body":              {Sender: "ann", ConversationId: string(id), CommandId: deliverytest.CommandID(1)},
+		"body.message.text": {Sender: "ann", ConversationId: string(id), CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("")},
 		"conversation_id":   {Sender: "ann", ConversationId: "live.>", CommandId: deliverytest.CommandID(1), Body: deliverytest.Text("x")},
 	} {
 		_, err := commandOf(request)
 		require.Equal(t, codes.InvalidArgument, status.Code(err))
 		require.Contains(t, status.Convert(err).Message(), field)
 	}
-	_, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", ConversationId: id, CommandId: deliverytest.CommandID(1), Body: deliverytest.Group("g")})
+	_, err := commandOf(&deliveryv1.SubmitRequest{Sender: "ann", ConversationId: string(id), CommandId: deliverytest.CommandID(1), Body: deliverytest.Group("g")})
 	require.ErrorContains(t, err, "conversation_id")
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest/session"
@@ -84,7 +85,7 @@ type simSnapshot struct {
 // longestWait is how long a gateway waits for an outcome after the admission.
 const longestWait = 68_000
 
-var simGroup = conversation.GroupID("ann", deliverytest.CommandID(1))
+var simGroup = conversation.GroupID("ann", ids.Command(deliverytest.CommandID(1)))
 
 func newSimulation(choose func(int) int) *simulation {
 	s := &simulation{choose: choose, nowMs: 1_000_000_000, store: deliverytest.NewHistory(1), asks: map[source.CommandKey]*simAsk{}}
@@ -169,11 +170,11 @@ func (s *simulation) newCommand() {
 	n := 100 + s.commands
 	switch s.choose(4) {
 	case 0:
-		s.ask(deliverytest.Command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"eve"}}}}))
+		s.ask(deliverytest.Command(string(simGroup), "ann", n, &conversationv1.Body{Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"eve"}}}}))
 	case 1:
-		s.ask(deliverytest.Command(simGroup, "ann", n, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "eve"}}}))
+		s.ask(deliverytest.Command(string(simGroup), "ann", n, &conversationv1.Body{Action: &conversationv1.Body_RemoveMember{RemoveMember: &conversationv1.RemoveMember{Member: "eve"}}}))
 	default:
-		s.ask(deliverytest.Command(simGroup, "eve", n, deliverytest.Text("hi")))
+		s.ask(deliverytest.Command(string(simGroup), "eve", n, deliverytest.Text("hi")))
 	}
 }
 
@@ -196,7 +197,7 @@ func (s *simulation) publish() {
 	if err != nil {
 		panic(err)
 	}
-	s.stream.entries = append(s.stream.entries, source.Decode(uint64(len(s.stream.entries))+1, timeMs*1e6, payload))
+	s.stream.entries = append(s.stream.entries, source.Decode(ids.Sequence(uint64(len(s.stream.entries))+1), timeMs*1e6, payload))
 }
 
 // disturb has the broker or the database lose something. Whoever works notices: connections break.
@@ -251,7 +252,7 @@ func (s *simulation) takeOver(w *simWorker) {
 		w.begin, w.position = true, 0
 		for _, e := range s.stream.entries {
 			if e.TimeNs <= mark.GetTimeNs() {
-				w.position = e.Sequence
+				w.position = uint64(e.Sequence)
 				if err := partition.Agrees(&e); err != nil {
 					s.broken = "clocks: " + err.Error()
 				}
@@ -285,14 +286,14 @@ func (s *simulation) work(w *simWorker) {
 		w.working = false
 	default:
 		w.begin, w.had = false, w.Mark
-		w.position = batch[len(batch)-1].Sequence
+		w.position = uint64(batch[len(batch)-1].Sequence)
 		s.check(batch, verdicts, true)
 	}
 }
 
 // appendOnce plans and appends; it reports false when another worker moved the watermark.
 func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool) ([]plan.Result, bool) {
-	ids := w.Cache.Missing(nil, map[string]struct{}{simGroup: {}})
+	ids := w.Cache.Missing(nil, map[ids.Conversation]struct{}{simGroup: {}})
 	found, _ := w.Store.GetConversations(context.Background(), &historyv1.GetConversationsRequest{ConversationIds: ids})
 	w.Cache.AddLoaded(ids, found.GetConversations(), 0)
 	known := dedupe.NewFacts()
@@ -310,7 +311,7 @@ func (w *simWorker) appendOnce(stream string, batch []source.Message, begin bool
 			continue
 		}
 		last := batch[len(batch)-1]
-		next := &historyv1.Watermark{Stream: stream, Sequence: last.Sequence, TimeNs: last.TimeNs}
+		next := &historyv1.Watermark{Stream: stream, Sequence: uint64(last.Sequence), TimeNs: last.TimeNs}
 		answer, err := w.Store.Append(context.Background(), &historyv1.AppendRequest{
 			Expected: w.Mark, Next: next, BeginEpoch: begin, Events: p.Events, Sequences: p.Sequences, Effects: p.Effects,
 			DeadLetters: p.Letters, Refusals: p.Refusals,

@@ -17,6 +17,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/flight"
@@ -98,7 +99,7 @@ func TestOneTraceThroughTheWorker(t *testing.T) {
 	x := newTracing(t)
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	lives, results := make(chan *nats.Msg, 8), make(chan *nats.Msg, 8)
-	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
+	_, err := x.nc.ChanSubscribe(broker.LiveSubject(ids.Conversation(create.GetConversationId())), lives)
 	require.NoError(t, err)
 	_, err = x.nc.ChanSubscribe(broker.ResultSubject(create.GetInbox()), results)
 	require.NoError(t, err)
@@ -144,7 +145,7 @@ func TestManyTracesInOneBatch(t *testing.T) {
 	<-entered // until the gate opens, everything gathers in one batch
 	const many = flight.MaxTraced + 8
 	lives := make(chan *nats.Msg, 64)
-	_, err := x.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
+	_, err := x.nc.ChanSubscribe(broker.LiveSubject(ids.Conversation(create.GetConversationId())), lives)
 	require.NoError(t, err)
 	for i := range many {
 		x.putTraced(deliverytest.Command(create.GetConversationId(), "ann", 10+i, deliverytest.Text("x")), traceparent(i))
@@ -183,7 +184,7 @@ func TestTracesGoThroughAWorkerThatMakesNone(t *testing.T) {
 	b.eventually("running", func() bool { return w.state(0) == "running" })
 	create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
 	lives := make(chan *nats.Msg, 8)
-	_, err := b.nc.ChanSubscribe(broker.LiveSubject(create.GetConversationId()), lives)
+	_, err := b.nc.ChanSubscribe(broker.LiveSubject(ids.Conversation(create.GetConversationId())), lives)
 	require.NoError(t, err)
 	for n, given := range []string{traceparent(1), "much too long to be one, which would be told to every gateway there is"} {
 		c := create

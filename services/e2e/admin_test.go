@@ -32,6 +32,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/admin"
@@ -182,7 +183,7 @@ func TestOperatorsSeeTheWholeInstallation(t *testing.T) {
 	h := newHouse(t)
 	c, _ := h.clerk(nil), h.clerk(nil)
 	first, second := h.door(nil), h.door(nil)
-	id := h.newGroup("bob", "cem")
+	id := ids.Conversation(h.newGroup("bob", "cem"))
 	bob, phone := first.login(t, "bob"), second.login(t, "bob")
 	cem := second.login(t, "cem")
 	for _, r := range []*raw{bob, phone, cem} {
@@ -230,29 +231,29 @@ func TestOperatorsSeeTheWholeInstallation(t *testing.T) {
 	one, err := c.GetConnection(ctx, &adminv1.GetConnectionRequest{ConnectionId: onPhone})
 	require.NoError(t, err)
 	require.Equal(t, second.ID(), one.GetConnection().GetGateway())
-	require.Equal(t, id, one.GetStandings()[0].GetConversationId())
+	require.Equal(t, id, ids.Conversation(one.GetStandings()[0].GetConversationId()))
 	_, err = c.GetConnection(ctx, &adminv1.GetConnectionRequest{ConnectionId: "nobody's"})
 	requireCode(t, codes.NotFound, err)
 
 	conversations, err := c.ListConversations(ctx, &adminv1.ListConversationsRequest{UserId: "bob"})
 	require.NoError(t, err)
-	require.Equal(t, id, conversations.GetConversations()[0].GetConversationId())
-	state, err := c.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: id})
+	require.Equal(t, id, ids.Conversation(conversations.GetConversations()[0].GetConversationId()))
+	state, err := c.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: string(id)})
 	require.NoError(t, err)
 	require.EqualValues(t, 3, state.GetMembers())
 	require.EqualValues(t, 1, state.GetState().GetHead())
 	require.Equal(t, "ann", state.GetState().GetMembers()[0].GetCursor().GetUserId())
 	require.EqualValues(t, conversation.Partition(id, h.partitions), state.GetPartition())
 	require.NotEmpty(t, state.GetOwner())
-	members, err := c.ListMembers(ctx, &adminv1.ListMembersRequest{ConversationId: id, Limit: 2})
+	members, err := c.ListMembers(ctx, &adminv1.ListMembersRequest{ConversationId: string(id), Limit: 2})
 	require.NoError(t, err)
 	require.Len(t, members.GetMembers(), 2)
 	require.True(t, members.GetMore())
 	require.EqualValues(t, 1, members.GetHead())
 	unknown := conversation.DirectID("nobody", "else")
-	_, err = c.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: unknown})
+	_, err = c.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: string(unknown)})
 	requireCode(t, codes.NotFound, err)
-	_, err = c.ListMembers(ctx, &adminv1.ListMembersRequest{ConversationId: unknown})
+	_, err = c.ListMembers(ctx, &adminv1.ListMembersRequest{ConversationId: string(unknown)})
 	requireCode(t, codes.NotFound, err)
 
 	closed, err := c.Disconnect(ctx, &adminv1.DisconnectRequest{ConnectionId: onPhone})
@@ -369,16 +370,16 @@ func TestMovePartition(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	h.ready(a)
-	id := h.newGroup("bob")
+	id := ids.Conversation(h.newGroup("bob"))
 	partition := uint32(conversation.Partition(id, h.partitions))
 	for _, to := range []*clerk{a, b, a} {
 		answer, err := a.MovePartition(ctx, &adminv1.MovePartitionRequest{Partition: partition, Worker: to.name})
 		require.NoError(t, err)
 		require.True(t, answer.GetMoved())
-		state, err := b.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: id})
+		state, err := b.GetConversation(ctx, &adminv1.GetConversationRequest{ConversationId: string(id)})
 		require.NoError(t, err)
 		require.Equal(t, to.name, state.GetOwner())
-		h.say(id, text("goes on"))
+		h.say(string(id), text("goes on"))
 	}
 	list, err := a.ListPartitions(ctx, &adminv1.ListPartitionsRequest{})
 	require.NoError(t, err)
@@ -473,12 +474,12 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	h.ready(c)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	id := h.newGroup("bob")
+	id := ids.Conversation(h.newGroup("bob"))
 	home := conversation.Partition(id, h.partitions)
 	js, err := jetstream.New(h.nc)
 	require.NoError(t, err)
 	put := func(partition int, payload []byte) {
-		_, err := js.Publish(ctx, broker.CommandSubject(partition), payload)
+		_, err := js.Publish(ctx, broker.CommandSubject(ids.Partition(partition)), payload)
 		require.NoError(t, err)
 	}
 	letters := func(n int) []*historyv1.StoredDeadLetter {
@@ -493,7 +494,7 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	}
 
 	// A payload that is not a command can only be dropped.
-	put(home, []byte("\xff garbage"))
+	put(int(home), []byte("\xff garbage"))
 	garbage := letters(1)[0]
 	require.Empty(t, garbage.GetLetter().GetPayload())
 	shown, err := c.GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: garbage.GetDeadLetterId()})
@@ -509,11 +510,11 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 
 	// A command in the stream of another partition is carried out in its own.
 	stray := &brokerv1.Command{
-		ConversationId: id, Sender: "bob", CommandId: uuid.Must(uuid.NewV7()).String(), Body: encoded(t, text("strayed")), Salt: make([]byte, chain.SaltSize), Inbox: "gone",
+		ConversationId: string(id), Sender: "bob", CommandId: uuid.Must(uuid.NewV7()).String(), Body: encoded(t, text("strayed")), Salt: make([]byte, chain.SaltSize), Inbox: "gone",
 	}
 	payload, err := stray.MarshalVT()
 	require.NoError(t, err)
-	put((home+1)%h.partitions, payload)
+	put(int((home+1)%ids.Partition(h.partitions)), payload)
 	letter := letters(1)[0]
 	shown, err = c.GetDeadLetter(ctx, &adminv1.GetDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
 	require.NoError(t, err)
@@ -529,10 +530,10 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 
 	// A refused dead letter is kept, because it may be the only copy of what a user wrote.
 	payload, err = (&brokerv1.Command{
-		ConversationId: id, Sender: "eve", CommandId: uuid.Must(uuid.NewV7()).String(), Body: encoded(t, text("let me in")), Salt: make([]byte, chain.SaltSize),
+		ConversationId: string(id), Sender: "eve", CommandId: uuid.Must(uuid.NewV7()).String(), Body: encoded(t, text("let me in")), Salt: make([]byte, chain.SaltSize),
 	}).MarshalVT()
 	require.NoError(t, err)
-	put((home+1)%h.partitions, payload)
+	put(int((home+1)%ids.Partition(h.partitions)), payload)
 	letter = letters(1)[0]
 	retried, err = c.RetryDeadLetter(ctx, &adminv1.RetryDeadLetterRequest{DeadLetterId: letter.GetDeadLetterId()})
 	require.NoError(t, err)
@@ -545,7 +546,7 @@ func TestDeadLettersAreTriedAgain(t *testing.T) {
 	// the broker remembers its message id.
 	poison := uuid.Must(uuid.NewV7()).String()
 	outcome, err := h.submitter.Do(ctx, &brokerv1.Command{
-		ConversationId: id, Sender: "ann", CommandId: poison, Body: encoded(t, text("poison")), Salt: make([]byte, chain.SaltSize),
+		ConversationId: string(id), Sender: "ann", CommandId: poison, Body: encoded(t, text("poison")), Salt: make([]byte, chain.SaltSize),
 	}, nil)
 	require.NoError(t, err)
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_DEAD_LETTERED, outcome.GetError().GetCode())
@@ -646,6 +647,6 @@ func TestVerifyFromTheMiddle(t *testing.T) {
 		_, err := v.VerifyConversation(t.Context(), bad)
 		requireCode(t, codes.InvalidArgument, err)
 	}
-	_, err = v.VerifyConversation(t.Context(), &adminv1.VerifyConversationRequest{ConversationId: conversation.DirectID("no", "body")})
+	_, err = v.VerifyConversation(t.Context(), &adminv1.VerifyConversationRequest{ConversationId: string(conversation.DirectID("no", "body"))})
 	requireCode(t, codes.NotFound, err)
 }

@@ -194,7 +194,7 @@ func TestUnknownAndForeignConversationsLookTheSame(t *testing.T) {
 	id := s.login("ann", frame.JSON).ask(submit("", group("bob"))).GetOutcome().GetConversationId()
 	eve := s.login("eve", frame.JSON)
 	foreign := eve.ask(submit(id, text("x"))).GetOutcome().GetError()
-	unknown := eve.ask(submit(conversation.GroupID("x", "y"), text("x"))).GetOutcome().GetError()
+	unknown := eve.ask(submit(string(conversation.GroupID("x", "y")), text("x"))).GetOutcome().GetError()
 	require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, foreign.GetCode())
 	require.Equal(t, foreign.GetMessage(), unknown.GetMessage())
 	require.Equal(t, foreign.GetCode(), unknown.GetCode())

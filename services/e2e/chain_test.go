@@ -15,6 +15,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/history"
@@ -73,9 +74,9 @@ func (l *ledger) tamper(t *testing.T, statements ...string) {
 func (l *ledger) verify(ctx context.Context) error {
 	v := chain.From(0, chain.Zero)
 	for {
-		page, err := l.history.Read(ctx, &historyv1.ReadRequest{ConversationId: l.id, After: v.Seq(), Limit: 4})
+		page, err := l.history.Read(ctx, &historyv1.ReadRequest{ConversationId: l.id, After: uint64(v.Seq()), Limit: 4})
 		if gap, missing := rpc.Detail[*conversationv1.Range](err); missing {
-			return &chain.Broken{ConversationID: l.id, Seq: gap.GetLast() + 1, Reason: "what was before it is missing"}
+			return &chain.Broken{ConversationID: ids.Conversation(l.id), Seq: ids.Seq(gap.GetLast() + 1), Reason: "what was before it is missing"}
 		}
 		if err != nil {
 			return err
@@ -94,8 +95,8 @@ func (l *ledger) verify(ctx context.Context) error {
 		return err
 	}
 	head := heads.GetHeads()[0]
-	if v.Seq() != head.GetHead() || string(v.Hash()) != string(head.GetHeadHash()) {
-		return &chain.Broken{ConversationID: l.id, Seq: v.Seq() + 1, Reason: "the head is another event"}
+	if v.Seq() != ids.Seq(head.GetHead()) || string(v.Hash()) != string(head.GetHeadHash()) {
+		return &chain.Broken{ConversationID: ids.Conversation(l.id), Seq: v.Seq() + 1, Reason: "the head is another event"}
 	}
 	return nil
 }
@@ -133,8 +134,8 @@ func TestTamperingWithTheDatabaseIsNamedBySeq(t *testing.T) {
 			var broken *chain.Broken
 			err := l.verify(t.Context())
 			require.ErrorAs(t, err, &broken)
-			require.Equal(t, test.seq, broken.Seq, "%v", broken)
-			require.Equal(t, l.id, broken.ConversationID)
+			require.Equal(t, ids.Seq(test.seq), broken.Seq, "%v", broken)
+			require.Equal(t, ids.Conversation(l.id), broken.ConversationID)
 		})
 	}
 }

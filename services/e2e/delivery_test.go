@@ -23,6 +23,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery"
@@ -106,7 +107,7 @@ func (f *floor) hire() (stop func()) {
 
 func (f *floor) send(ctx context.Context, sender, id, commandID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	if body.GetCreate() != nil {
-		id = conversation.GroupID(sender, commandID)
+		id = string(conversation.GroupID(ids.User(sender), ids.Command(commandID)))
 	}
 	outcome, err := f.submitter.Do(ctx, &brokerv1.Command{
 		ConversationId: id, Sender: sender, CommandId: commandID, Body: encoded(f.t, body), Salt: make([]byte, chain.SaltSize),
@@ -201,14 +202,14 @@ func TestAcknowledgementsReachTheStore(t *testing.T) {
 	f.hire()
 	created, err := f.send(ctx, "ann", "", uuid.Must(uuid.NewV7()).String(), group("bob"))
 	require.NoError(t, err)
-	id := created.GetConversationId()
+	id := ids.Conversation(created.GetConversationId())
 	live := make(chan *nats.Msg, 64)
 	sub, err := f.nc.ChanSubscribe(broker.LiveSubject(id), live)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sub.Unsubscribe()) }()
-	_, err = f.send(ctx, "ann", id, uuid.Must(uuid.NewV7()).String(), text("hello"))
+	_, err = f.send(ctx, "ann", string(id), uuid.Must(uuid.NewV7()).String(), text("hello"))
 	require.NoError(t, err)
-	acks, err := (&brokerv1.Acks{Acks: []*brokerv1.Ack{{ConversationId: id, UserId: "bob", DeliveredSeq: 2, ReadSeq: 1}}}).MarshalVT()
+	acks, err := (&brokerv1.Acks{Acks: []*brokerv1.Ack{{ConversationId: string(id), UserId: "bob", DeliveredSeq: 2, ReadSeq: 1}}}).MarshalVT()
 	require.NoError(t, err)
 	require.NoError(t, f.nc.Publish(broker.AckSubject(conversation.Partition(id, f.partitions)), acks))
 	for {
@@ -223,7 +224,7 @@ func TestAcknowledgementsReachTheStore(t *testing.T) {
 			break
 		}
 	}
-	members, err := f.history.ListMembers(ctx, &historyv1.ListMembersRequest{ConversationId: id})
+	members, err := f.history.ListMembers(ctx, &historyv1.ListMembersRequest{ConversationId: string(id)})
 	require.NoError(t, err)
 	require.Len(t, members.GetMembers(), 2)
 	ann, bob := members.GetMembers()[0].GetCursor(), members.GetMembers()[1].GetCursor()

@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
 )
@@ -53,8 +54,8 @@ func (c *clerk) explained(t *testing.T, user, id string, seq uint64, want adminv
 func (h *house) lose(id string) (stop func()) {
 	h.t.Helper()
 	account := h.nats.GlobalAccount()
-	require.NoError(h.t, account.AddMapping(broker.LiveSubject(id), "lost."+id))
-	return func() { require.True(h.t, account.RemoveMapping(broker.LiveSubject(id))) }
+	require.NoError(h.t, account.AddMapping(broker.LiveSubject(ids.Conversation(id)), "lost."+id))
+	return func() { require.True(h.t, account.RemoveMapping(broker.LiveSubject(ids.Conversation(id)))) }
 }
 
 func happened(answer *adminv1.ExplainResponse) string {
@@ -99,7 +100,7 @@ func TestExplainWhatWentWell(t *testing.T) {
 		require.Contains(t, happened(answer), want)
 	}
 	require.Contains(t, c.explained(t, "ann", id, 2, adminv1.Verdict_VERDICT_ACKNOWLEDGED).GetSummary(), "their own")
-	_, err := c.Explain(t.Context(), &adminv1.ExplainRequest{UserId: "bob", ConversationId: conversation.DirectID("no", "body"), Seq: 1})
+	_, err := c.Explain(t.Context(), &adminv1.ExplainRequest{UserId: "bob", ConversationId: string(conversation.DirectID("no", "body")), Seq: 1})
 	requireCode(t, codes.NotFound, err)
 	for _, bad := range []*adminv1.ExplainRequest{
 		{UserId: "bob", ConversationId: "x", Seq: 1}, {UserId: "bob", ConversationId: id}, {UserId: "b b", ConversationId: id, Seq: 1},

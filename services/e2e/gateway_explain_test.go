@@ -13,6 +13,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 const (
@@ -70,7 +71,7 @@ func TestExplainAnEventThatArrived(t *testing.T) {
 	before := time.Now().UnixNano()
 	data, err := (&brokerv1.Live{Events: []*conversationv1.Event{s.commit(text("2"))}, Worker: "dw-1", CommittedNs: before}).MarshalVT()
 	require.NoError(t, err)
-	require.NoError(t, s.nc.Publish(broker.LiveSubject(s.id), data))
+	require.NoError(t, s.nc.Publish(broker.LiveSubject(ids.Conversation(s.id)), data))
 	bob.seqs(2)
 	s.explained(2, []gatewayv1.StepKind{queued, written})
 	bob.ackTo(s.id, 2)

@@ -25,6 +25,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/gateway"
@@ -126,7 +127,7 @@ func (s *stage) tell(events ...*conversationv1.Event) {
 	s.t.Helper()
 	data, err := (&brokerv1.Live{Events: events}).MarshalVT()
 	require.NoError(s.t, err)
-	require.NoError(s.t, s.nc.Publish(broker.LiveSubject(s.id), data))
+	require.NoError(s.t, s.nc.Publish(broker.LiveSubject(ids.Conversation(s.id)), data))
 }
 
 // say commits a message and publishes it.

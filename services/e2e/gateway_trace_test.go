@@ -19,6 +19,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // workersSpan is what a worker puts into a live message: the context of its own span.
@@ -62,7 +63,7 @@ func (s *stage) tellTraced(event *conversationv1.Event, traceparent string) {
 	s.t.Helper()
 	data, err := (&brokerv1.Live{Events: []*conversationv1.Event{event}, Traceparents: []string{traceparent}}).MarshalVT()
 	require.NoError(s.t, err)
-	require.NoError(s.t, s.nc.Publish(broker.LiveSubject(s.id), data))
+	require.NoError(s.t, s.nc.Publish(broker.LiveSubject(ids.Conversation(s.id)), data))
 }
 
 func TestATraceGoesOnToEachReceiver(t *testing.T) {

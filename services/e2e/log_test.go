@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // encoded is a body as a gateway admits it.
@@ -46,7 +47,7 @@ func (w *worker) apply(sender string, body *conversationv1.Body, timeMs int64, b
 		Body: encoded(w.t, body), Salt: make([]byte, chain.SaltSize),
 	}
 	if create := body.GetCreate(); create != nil {
-		w.id = conversation.CreateID(sender, command.GetCommandId(), create)
+		w.id = string(conversation.CreateID(ids.User(sender), ids.Command(command.GetCommandId()), create))
 		command.ConversationId = w.id
 	}
 	result, refusal := conversation.Apply(w.state, w.facts, command, body, timeMs)

@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/gateway"
@@ -109,7 +110,7 @@ func (s *suite) url() string { return "ws://" + s.s.Addr().String() + gateway.Pa
 
 func token(tb testing.TB, user string) string {
 	tb.Helper()
-	signed, err := auth.Mint([]byte(secret), user, time.Hour, time.Now(), "", "")
+	signed, err := auth.Mint([]byte(secret), ids.User(user), time.Hour, time.Now(), "", "")
 	require.NoError(tb, err)
 	return signed
 }

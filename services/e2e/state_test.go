@@ -14,6 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
@@ -32,7 +33,7 @@ func TestStoredStateStaysReadable(t *testing.T) {
 		group := ""
 		for range 10 { // 8 of the direct conversation, 2 of the group
 			event := p.next()
-			if event.GetConversationId() != direct {
+			if ids.Conversation(event.GetConversationId()) != direct {
 				group = event.GetConversationId()
 				continue
 			}
@@ -51,7 +52,7 @@ func TestStoredStateStaysReadable(t *testing.T) {
 		require.Equal(t, "hello dear bob", texts[4])
 
 		ctx, cancel := p.patient()
-		page, err := p.ReadMessagesAfter(ctx, direct, 0, 50)
+		page, err := p.ReadMessagesAfter(ctx, string(direct), 0, 50)
 		require.NoError(t, err)
 		require.Len(t, page.GetMessages(), 3)
 		first, deleted, erased := page.GetMessages()[0], page.GetMessages()[1], page.GetMessages()[2]
@@ -66,10 +67,10 @@ func TestStoredStateStaysReadable(t *testing.T) {
 	p := open(t, s.url(), "alice", frame.Proto, nil)
 	ctx, cancel := p.patient()
 	defer cancel()
-	outcome, err := p.Edit(ctx, direct, 2, "hello again")
+	outcome, err := p.Edit(ctx, string(direct), 2, "hello again")
 	require.NoError(t, err)
 	require.Equal(t, uint64(9), outcome.GetSeq())
-	_, err = p.Edit(ctx, direct, 3, "not that one")
+	_, err = p.Edit(ctx, string(direct), 3, "not that one")
 	require.ErrorContains(t, err, "the message was deleted")
 }
 

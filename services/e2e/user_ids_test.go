@@ -20,23 +20,23 @@ func TestUsersOfRealIssuers(t *testing.T) {
 	c, d := h.clerk(nil), h.door(nil)
 	h.ready(c)
 	names := []string{"auth0|507f1f77bcf86cd799439011", "ann@example.com", "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK", "https://idp.example.com/u/7"}
-	ids := make([]string, len(names))
+	users := make([]string, len(names))
 	for i, name := range names {
-		var err error
-		ids[i], err = conversation.MapUser(name)
+		user, err := conversation.MapUser(name)
 		require.NoError(t, err)
+		users[i] = string(user)
 	}
-	id := h.newGroup(ids...)
+	id := h.newGroup(users...)
 	for i, name := range names {
 		r := d.login(t, name) // the token has the issuer's name
 		r.seqs(1)
 		answer := r.ask(submit(id, text("from "+name)))
 		require.NotNil(t, answer.GetOutcome(), "%v", answer)
-		for _, typed := range []string{name, ids[i]} {
+		for _, typed := range []string{name, users[i]} {
 			user, err := c.GetUser(t.Context(), &adminv1.GetUserRequest{UserId: typed})
 			require.NoError(t, err)
 			require.Len(t, user.GetConnections(), 1)
-			require.Equal(t, ids[i], user.GetConnections()[0].GetConnection().GetUserId())
+			require.Equal(t, users[i], user.GetConnections()[0].GetConnection().GetUserId())
 			list, err := c.ListConnections(t.Context(), &adminv1.ListConnectionsRequest{UserId: typed})
 			require.NoError(t, err)
 			require.Len(t, list.GetConnections(), 1)

@@ -12,6 +12,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/room"
 	"github.com/runnelhq/runnel/services/gateway/session"
@@ -21,7 +22,7 @@ import (
 type bus struct{ nats *nats.Conn }
 
 // Subscribe implements room.Bus.
-func (b bus) Subscribe(conversationID string, to chan *nats.Msg) (room.Unsubscriber, error) {
+func (b bus) Subscribe(conversationID ids.Conversation, to chan *nats.Msg) (room.Unsubscriber, error) {
 	sub, err := b.nats.ChanSubscribe(broker.LiveSubject(conversationID), to)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to conversation %s: %w", conversationID, err)
@@ -64,7 +65,7 @@ func (n notices) onJoined(msg *nats.Msg) {
 		return
 	}
 	for _, userID := range joined.GetUserIds() {
-		n.sessions.Joined(userID, joined.GetConversationId())
+		n.sessions.Joined(ids.User(userID), ids.Conversation(joined.GetConversationId()))
 	}
 }
 
@@ -76,7 +77,7 @@ func (n notices) onRevoked(msg *nats.Msg) {
 		return
 	}
 	n.log.Info("tokens were revoked", "user", notice.GetUserId(), "issued_until", time.UnixMilli(notice.GetBeforeMs()))
-	n.sessions.Revoke(notice.GetUserId(), notice.GetBeforeMs())
+	n.sessions.Revoke(ids.User(notice.GetUserId()), notice.GetBeforeMs())
 }
 
 // onReconnect calls back each time the connection to NATS is restored, until ctx ends: live messages may have been missed.

@@ -24,6 +24,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/httpserver"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/listen"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/telemetry"
@@ -135,11 +136,11 @@ func (g *Gateway) compose(deps Deps) {
 	})
 	g.rooms = room.NewHub(g.ctx, room.Config{
 		Log: deps.History, Bus: bus{deps.NATS}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,
-		Joined:         func(userID, conversationID string) { g.sessions.Joined(userID, conversationID) },
+		Joined:         func(userID ids.User, conversationID ids.Conversation) { g.sessions.Joined(userID, conversationID) },
 		SendQueueBytes: cfg.SendQueueBytes, RecentBytes: cfg.RecentBytes, AckTimeout: cfg.AckTimeout, AckTries: cfg.AckTries,
 		HistoryTimeout: cfg.HistoryTimeout,
 	})
-	g.acks = session.NewAcks(deps.Partitions, func(partition int, data []byte) error {
+	g.acks = session.NewAcks(deps.Partitions, func(partition ids.Partition, data []byte) error {
 		return g.nats.Publish(broker.AckSubject(partition), data)
 	}, g.log)
 	g.sessions = session.New(g.ctx, session.Deps{

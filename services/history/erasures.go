@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/ledger"
@@ -23,7 +24,7 @@ func (s *Server) recordErasures(ctx context.Context, request *historyv1.AppendRe
 			continue
 		}
 		if len(entries) == 0 {
-			present, err := s.store.Watermark(ctx, request.GetPartition())
+			present, err := s.store.Watermark(ctx, ids.Partition(request.GetPartition()))
 			if err != nil {
 				return err
 			}
@@ -32,7 +33,7 @@ func (s *Server) recordErasures(ctx context.Context, request *historyv1.AppendRe
 			}
 		}
 		event := request.GetEvents()[effect.GetEvent()]
-		hashes, err := s.store.Hashes(ctx, event.GetConversationId(), erase.GetSeqs())
+		hashes, err := s.store.Hashes(ctx, ids.Conversation(event.GetConversationId()), erase.GetSeqs())
 		if err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 			s.log.ErrorContext(ctx, "rows are missing in the database: run runnel verify", "operation", op.name, "conversation", gap.ConversationID,
 				"first", gap.First, "last", gap.Last)
 		})
-		return answer(reasonGap, codes.DataLoss, gap.Error(), protoadapt.MessageV1Of(&conversationv1.Range{First: gap.First, Last: gap.Last}))
+		return answer(reasonGap, codes.DataLoss, gap.Error(), protoadapt.MessageV1Of(&conversationv1.Range{First: uint64(gap.First), Last: uint64(gap.Last)}))
 	case errors.Is(err, store.ErrLevel):
 		return answer(reasonLevel, codes.FailedPrecondition, store.ErrLevel.Error())
 	case errors.Is(err, errNewerEffect):

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -21,9 +22,9 @@ func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedReques
 		var bell <-chan struct{}
 		page, err := do(ctx, s, s.metrics.readFeed, invalid, func(ctx context.Context) (*historyv1.ReadFeedResponse, error) {
 			if request.GetWaitMs() > 0 {
-				bell = s.store.FeedBell(request.GetPartition()) // taken before reading, so that no append is missed in between
+				bell = s.store.FeedBell(ids.Partition(request.GetPartition())) // taken before reading, so that no append is missed in between
 			}
-			return s.store.ReadFeed(ctx, request.GetPartition(), request.GetAfter(), store.Limit(request.GetLimit()))
+			return s.store.ReadFeed(ctx, ids.Partition(request.GetPartition()), request.GetAfter(), store.Limit(request.GetLimit()))
 		})
 		if err != nil || len(page.GetEntries()) > 0 || request.GetWaitMs() == 0 {
 			for _, entry := range page.GetEntries() {
@@ -70,14 +71,14 @@ func (s *Server) GetFeedCursors(ctx context.Context, request *historyv1.GetFeedC
 // SaveFeedCursor stores the cursor of a reader.
 func (s *Server) SaveFeedCursor(ctx context.Context, request *historyv1.SaveFeedCursorRequest) (*historyv1.SaveFeedCursorResponse, error) {
 	cursor := request.GetCursor()
-	invalid := errors.Join(checkReader(request.GetReader()), s.checkPartition("cursor.partition", cursor.GetPartition()), checkPosition("cursor.position", cursor.GetPosition()))
+	invalid := errors.Join(checkReader(request.GetReader()), s.checkPartition("cursor.partition", ids.Partition(cursor.GetPartition())), checkPosition("cursor.position", cursor.GetPosition()))
 	return do(ctx, s, s.metrics.saveFeedCursor, invalid, func(ctx context.Context) (*historyv1.SaveFeedCursorResponse, error) {
 		return &historyv1.SaveFeedCursorResponse{}, s.store.SaveFeedCursor(ctx, request.GetReader(), cursor)
 	})
 }
 
 func (s *Server) checkReadFeed(request *historyv1.ReadFeedRequest) error {
-	if err := s.checkPartition("partition", request.GetPartition()); err != nil {
+	if err := s.checkPartition("partition", ids.Partition(request.GetPartition())); err != nil {
 		return err
 	}
 	if err := checkPosition("after", request.GetAfter()); err != nil {

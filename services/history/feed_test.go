@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -36,7 +37,7 @@ func TestAReaderOfTheFeedIsWokenByTheNextAppend(t *testing.T) {
 	worker, batch := creation(t, "bob")
 	id := batch.GetEvents()[0].GetConversationId()
 	b.commit(t, worker, batch)
-	request := &historyv1.ReadFeedRequest{Partition: worker.Partition, WaitMs: 60_000}
+	request := &historyv1.ReadFeedRequest{Partition: uint32(worker.Partition), WaitMs: 60_000}
 	page, err := b.client.ReadFeed(t.Context(), request)
 	require.NoError(t, err)
 	require.Len(t, page.GetEntries(), 1)
@@ -88,10 +89,10 @@ func TestAPositionThatIsNotOnTheLogIsATypedFork(t *testing.T) {
 	worker, batch := creation(t, "bob")
 	b.commit(t, worker, batch)
 	asked := &historyv1.Position{Epoch: worker.Watermark.GetEpoch(), Sequence: 99}
-	_, err := b.client.ReadFeed(t.Context(), &historyv1.ReadFeedRequest{Partition: worker.Partition, After: asked, WaitMs: 60_000})
+	_, err := b.client.ReadFeed(t.Context(), &historyv1.ReadFeedRequest{Partition: uint32(worker.Partition), After: asked, WaitMs: 60_000})
 	st := requireCode(t, codes.FailedPrecondition, err)
 	require.Len(t, st.Details(), 1)
-	want := &historyv1.Fork{Partition: worker.Partition, Asked: asked, Last: &historyv1.Position{Epoch: asked.GetEpoch(), Sequence: 1}}
+	want := &historyv1.Fork{Partition: uint32(worker.Partition), Asked: asked, Last: &historyv1.Position{Epoch: asked.GetEpoch(), Sequence: 1}}
 	require.True(t, proto.Equal(want, st.Details()[0].(*historyv1.Fork)), "%v", st.Details()[0])
 }
 
@@ -105,7 +106,7 @@ func TestCursorsRefusalsFactsMessagesAndMarksOverASocket(t *testing.T) {
 	b.commit(t, worker, batch)
 	b.commit(t, worker, worker.Batch(worker.Apply(t, worker.Command(id, "alice", storetest.Message("2")), worker.Command(id, "bob", storetest.React(2, "x", false)))...))
 
-	refusals, err := b.client.ListRefusals(ctx, &historyv1.ListRefusalsRequest{Partition: worker.Partition})
+	refusals, err := b.client.ListRefusals(ctx, &historyv1.ListRefusalsRequest{Partition: uint32(worker.Partition)})
 	require.NoError(t, err)
 	require.Len(t, refusals.GetRefusals(), 1)
 	require.True(t, proto.Equal(batch.GetRefusals()[0], refusals.GetRefusals()[0]))
@@ -119,7 +120,7 @@ func TestCursorsRefusalsFactsMessagesAndMarksOverASocket(t *testing.T) {
 	_, err = b.client.ReadMessages(ctx, &historyv1.ReadMessagesRequest{ConversationId: id, Viewer: "eve", Kinds: conversation.MessageKinds()})
 	requireCode(t, codes.NotFound, err)
 
-	cursor := &historyv1.FeedCursor{Partition: worker.Partition, Position: &historyv1.Position{Epoch: 1, Sequence: 2}}
+	cursor := &historyv1.FeedCursor{Partition: uint32(worker.Partition), Position: &historyv1.Position{Epoch: 1, Sequence: 2}}
 	_, err = b.client.SaveFeedCursor(ctx, &historyv1.SaveFeedCursorRequest{Reader: "search.v1", Cursor: cursor})
 	require.NoError(t, err)
 	cursors, err := b.client.GetFeedCursors(ctx, &historyv1.GetFeedCursorsRequest{Reader: "search.v1"})
@@ -130,7 +131,7 @@ func TestCursorsRefusalsFactsMessagesAndMarksOverASocket(t *testing.T) {
 	marks, err := b.client.MarkBackup(ctx, &historyv1.MarkBackupRequest{})
 	require.NoError(t, err)
 	require.Len(t, marks.GetMarks(), 1)
-	watermark, err := b.client.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: worker.Partition})
+	watermark, err := b.client.GetWatermark(ctx, &historyv1.GetWatermarkRequest{Partition: uint32(worker.Partition)})
 	require.NoError(t, err)
 	require.True(t, proto.Equal(worker.Watermark, watermark.GetBackup()))
 }
@@ -166,7 +167,7 @@ func TestAnErasureIsInTheLedgerBeforeItIsCommitted(t *testing.T) {
 	b.commit(t, worker, worker.Batch(worker.Apply(t, worker.Command(id, "alice", storetest.Message("2")))...))
 	hash := storetest.ReadAll(t, b.store, id)[1].GetHash()
 
-	erase := worker.Batch(worker.Apply(t, worker.Command(id, conversation.ServerUser, storetest.Erase(&conversationv1.Erase{Seqs: []uint64{2}})))...)
+	erase := worker.Batch(worker.Apply(t, worker.Command(id, string(conversation.ServerUser), storetest.Erase(&conversationv1.Erase{Seqs: []uint64{2}})))...)
 	_, err := server.Append(t.Context(), erase)
 	requireCode(t, codes.Unavailable, err)
 	require.Len(t, storetest.ReadAll(t, b.store, id), 2)
@@ -185,7 +186,7 @@ func TestAnErasureIsInTheLedgerBeforeItIsCommitted(t *testing.T) {
 	require.Zero(t, damaged)
 	require.Len(t, entries, 1)
 	require.Equal(t, []uint64{2}, entries[0].Seqs)
-	require.Equal(t, uint64(3), entries[0].Seq)
+	require.Equal(t, ids.Seq(3), entries[0].Seq)
 	require.Len(t, entries[0].Hashes, 1)
 	require.Equal(t, hash[:8], decodeHex(t, entries[0].Hashes[0]))
 	require.Empty(t, storetest.VerifyLog(t, b.store, id)[1].GetBody())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -61,7 +62,7 @@ func (s *Server) checkMarks(marks []*historyv1.BackupMark) error {
 		return store.Invalid("marks", "must be at most %d, the number of partitions", s.store.Partitions())
 	}
 	for i, mark := range marks {
-		if err := s.checkPartition(fmt.Sprintf("marks[%d].partition", i), mark.GetPartition()); err != nil {
+		if err := s.checkPartition(fmt.Sprintf("marks[%d].partition", i), ids.Partition(mark.GetPartition())); err != nil {
 			return err
 		}
 		if err := checkWatermark(fmt.Sprintf("marks[%d].watermark", i), mark.GetWatermark(), false); err != nil {

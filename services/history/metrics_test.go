@@ -321,7 +321,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	refuse("read", "not_found", err)
 	_, err = b.client.GetDeadLetter(ctx, &historyv1.GetDeadLetterRequest{DeadLetterId: letter})
 	refuse("get_dead_letter", "not_found", err)
-	_, err = b.client.ReadFeed(ctx, &historyv1.ReadFeedRequest{Partition: worker.Partition, After: &historyv1.Position{Epoch: 1, Sequence: 1}})
+	_, err = b.client.ReadFeed(ctx, &historyv1.ReadFeedRequest{Partition: uint32(worker.Partition), After: &historyv1.Position{Epoch: 1, Sequence: 1}})
 	refuse("read_feed", "fork", err)
 	_, err = b.client.RaiseLevel(ctx, &historyv1.RaiseLevelRequest{Level: 99})
 	refuse("raise_level", "level", err)

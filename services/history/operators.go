@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -18,7 +19,7 @@ func (s *Server) ListLeases(ctx context.Context, _ *historyv1.ListLeasesRequest)
 // MovePartition stores the request that a worker should own a partition. The current owner learns of it at its next Lease.
 func (s *Server) MovePartition(ctx context.Context, request *historyv1.MovePartitionRequest) (*historyv1.MovePartitionResponse, error) {
 	return do(ctx, s, s.metrics.movePartition, s.checkMove(request), func(ctx context.Context) (*historyv1.MovePartitionResponse, error) {
-		return &historyv1.MovePartitionResponse{}, s.store.Move(ctx, request.GetPartition(), request.GetWorker())
+		return &historyv1.MovePartitionResponse{}, s.store.Move(ctx, ids.Partition(request.GetPartition()), request.GetWorker())
 	})
 }
 
@@ -49,7 +50,7 @@ func (s *Server) DropDeadLetter(ctx context.Context, request *historyv1.DropDead
 // RevokeUser revokes the tokens of a user that were issued up to now.
 func (s *Server) RevokeUser(ctx context.Context, request *historyv1.RevokeUserRequest) (*historyv1.RevokeUserResponse, error) {
 	return do(ctx, s, s.metrics.revokeUser, checkUser("user_id", request.GetUserId()), func(ctx context.Context) (*historyv1.RevokeUserResponse, error) {
-		beforeMs, err := s.store.Revoke(ctx, request.GetUserId())
+		beforeMs, err := s.store.Revoke(ctx, ids.User(request.GetUserId()))
 		return &historyv1.RevokeUserResponse{BeforeMs: beforeMs}, err
 	})
 }
@@ -63,7 +64,7 @@ func (s *Server) GetRevocations(ctx context.Context, request *historyv1.GetRevoc
 }
 
 func (s *Server) checkMove(request *historyv1.MovePartitionRequest) error {
-	if err := s.checkPartition("partition", request.GetPartition()); err != nil {
+	if err := s.checkPartition("partition", ids.Partition(request.GetPartition())); err != nil {
 		return err
 	}
 	if request.GetWorker() == "" {
@@ -74,7 +75,7 @@ func (s *Server) checkMove(request *historyv1.MovePartitionRequest) error {
 
 func (s *Server) checkListDeadLetters(request *historyv1.ListDeadLettersRequest) error {
 	if request.Partition != nil {
-		if err := s.checkPartition("partition", request.GetPartition()); err != nil {
+		if err := s.checkPartition("partition", ids.Partition(request.GetPartition())); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/services/history/ledger"
 	"github.com/runnelhq/runnel/services/history/store"
@@ -88,7 +89,7 @@ func (s *Server) Append(ctx context.Context, request *historyv1.AppendRequest) (
 		present := request.GetExpected()
 		if store.BugNoWatermarkCheck {
 			// No other check compares the two then, so that only this one shows the effect of the bug.
-			present, _ = s.store.Watermark(ctx, request.GetPartition())
+			present, _ = s.store.Watermark(ctx, ids.Partition(request.GetPartition()))
 		}
 		if err := s.recordErasures(ctx, request); err != nil {
 			return nil, err
@@ -121,12 +122,12 @@ func (s *Server) reportRewind(ctx context.Context, request *historyv1.AppendRequ
 
 // GetWatermark returns the watermark of a partition.
 func (s *Server) GetWatermark(ctx context.Context, request *historyv1.GetWatermarkRequest) (*historyv1.GetWatermarkResponse, error) {
-	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", request.GetPartition()), func(ctx context.Context) (*historyv1.GetWatermarkResponse, error) {
-		watermark, err := s.store.Watermark(ctx, request.GetPartition())
+	return do(ctx, s, s.metrics.watermark, s.checkPartition("partition", ids.Partition(request.GetPartition())), func(ctx context.Context) (*historyv1.GetWatermarkResponse, error) {
+		watermark, err := s.store.Watermark(ctx, ids.Partition(request.GetPartition()))
 		if err != nil {
 			return nil, err
 		}
-		backup, err := s.store.BackupMark(ctx, request.GetPartition())
+		backup, err := s.store.BackupMark(ctx, ids.Partition(request.GetPartition()))
 		return &historyv1.GetWatermarkResponse{Watermark: watermark, Backup: backup}, err
 	})
 }

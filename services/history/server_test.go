@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -89,7 +90,7 @@ func creation(t *testing.T, members ...string) (*storetest.Worker, *historyv1.Ap
 	t.Helper()
 	worker := storetest.NewWorker(nil, 0, storetest.ClockAt(0))
 	create := worker.CreateGroup("alice", "our group", members...)
-	worker.Partition = uint32(conversation.Partition(create.GetConversationId(), storetest.Partitions))
+	worker.Partition = conversation.Partition(ids.Conversation(create.GetConversationId()), storetest.Partitions)
 	return worker, worker.Batch(worker.Apply(t, create)...)
 }
 
@@ -117,7 +118,7 @@ func TestTheWholeServiceOverASocket(t *testing.T) {
 	require.Positive(t, response.GetEpoch())
 	worker.Watermark = after(batch, response)
 
-	watermark, err := b.client.GetWatermark(t.Context(), &historyv1.GetWatermarkRequest{Partition: worker.Partition})
+	watermark, err := b.client.GetWatermark(t.Context(), &historyv1.GetWatermarkRequest{Partition: uint32(worker.Partition)})
 	require.NoError(t, err)
 	require.True(t, proto.Equal(worker.Watermark, watermark.GetWatermark()))
 	require.Nil(t, watermark.GetBackup())

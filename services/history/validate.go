@@ -9,6 +9,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -33,7 +34,7 @@ const (
 )
 
 func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
-	if err := s.checkPartition("partition", request.GetPartition()); err != nil {
+	if err := s.checkPartition("partition", ids.Partition(request.GetPartition())); err != nil {
 		return err
 	}
 	if err := checkWatermark("expected", request.GetExpected(), true); err != nil {
@@ -46,7 +47,7 @@ func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
 		return err
 	}
 	for i, event := range request.GetEvents() {
-		if field, rule := s.checkEvent(event, request.GetPartition()); rule != "" {
+		if field, rule := s.checkEvent(event, ids.Partition(request.GetPartition())); rule != "" {
 			return store.Invalid(fmt.Sprintf("events[%d].%s", i, field), "%s", rule)
 		}
 	}
@@ -73,11 +74,11 @@ func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
 // checkEvent returns the invalid field of an event, and its rule. It formats no error text unless there is an error,
 // because it runs for every event that is stored. The content of a body was checked when the command was applied, by a
 // worker that may be newer than this service.
-func (s *Server) checkEvent(event *conversationv1.Event, partition uint32) (field, rule string) {
-	switch id := event.GetConversationId(); {
-	case !conversation.ValidID(id):
+func (s *Server) checkEvent(event *conversationv1.Event, partition ids.Partition) (field, rule string) {
+	switch id := ids.Conversation(event.GetConversationId()); {
+	case !conversation.ValidID(string(id)):
 		return "conversation_id", "is not a conversation id"
-	case conversation.Partition(id, s.store.Partitions()) != int(partition):
+	case conversation.Partition(id, s.store.Partitions()) != partition:
 		return "conversation_id", "belongs to another partition"
 	case event.GetSeq() == 0 || event.GetSeq() > maxNumber:
 		return "seq", "must be 1 to 2^63-1"
@@ -149,7 +150,7 @@ func withCleanReasons(request *historyv1.AppendRequest) *historyv1.AppendRequest
 	return clean
 }
 
-func (s *Server) checkPartition(field string, partition uint32) error {
+func (s *Server) checkPartition(field string, partition ids.Partition) error {
 	if int(partition) >= s.store.Partitions() {
 		return store.Invalid(field, "must be below %d, the number of partitions", s.store.Partitions())
 	}
@@ -194,11 +195,11 @@ func checkConversation(field, id string) error {
 	return nil
 }
 
-func checkConversations(ids []string) error {
-	if err := checkCount("conversation_ids", len(ids)); err != nil {
+func checkConversations(list []string) error {
+	if err := checkCount("conversation_ids", len(list)); err != nil {
 		return err
 	}
-	for i, id := range ids {
+	for i, id := range list {
 		if !conversation.ValidID(id) {
 			return store.Invalid(fmt.Sprintf("conversation_ids[%d]", i), "is not a conversation id")
 		}
@@ -239,7 +240,7 @@ func (s *Server) checkLease(request *historyv1.LeaseRequest) error {
 		return store.Invalid("release", "must be at most %d, the number of partitions", s.store.Partitions())
 	}
 	for i, partition := range request.GetRelease() {
-		if err := s.checkPartition(fmt.Sprintf("release[%d]", i), partition); err != nil {
+		if err := s.checkPartition(fmt.Sprintf("release[%d]", i), ids.Partition(partition)); err != nil {
 			return err
 		}
 	}
@@ -274,15 +275,15 @@ func checkRead(request *historyv1.ReadRequest) error {
 	if err := checkOptionalUser("viewer", request.GetViewer()); err != nil {
 		return err
 	}
-	if err := checkStretch(request.GetConversationId(), request.GetAfter(), request.GetBefore()); err != nil {
+	if err := checkStretch(ids.Conversation(request.GetConversationId()), ids.Seq(request.GetAfter()), ids.Seq(request.GetBefore())); err != nil {
 		return err
 	}
 	return checkLimit(request.GetLimit())
 }
 
 // checkStretch checks the start of a page of a log.
-func checkStretch(id string, after, before uint64) error {
-	if err := checkConversation("conversation_id", id); err != nil {
+func checkStretch(id ids.Conversation, after, before ids.Seq) error {
+	if err := checkConversation("conversation_id", string(id)); err != nil {
 		return err
 	}
 	if after >= maxNumber {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -137,7 +138,7 @@ func (s *Server) checkRefusals(request *historyv1.AppendRequest) error {
 		switch {
 		case rule != "":
 			field = "command." + field
-		case conversation.Partition(refusal.GetCommand().GetConversationId(), s.store.Partitions()) != int(request.GetPartition()):
+		case conversation.Partition(ids.Conversation(refusal.GetCommand().GetConversationId()), s.store.Partitions()) != ids.Partition(request.GetPartition()):
 			field, rule = "command.conversation_id", "belongs to another partition"
 		case len(refusal.GetCommitment()) != chain.Size:
 			field, rule = "commitment", "must be 32 bytes"

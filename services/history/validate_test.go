@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -208,11 +209,11 @@ func TestEveryFieldHasALimit(t *testing.T) {
 
 // elsewhere is the id of a conversation of another partition.
 func elsewhere(id string) string {
-	other := id
-	for conversation.Partition(other, storetest.Partitions) == conversation.Partition(id, storetest.Partitions) {
+	other := ids.Conversation(id)
+	for conversation.Partition(other, storetest.Partitions) == conversation.Partition(ids.Conversation(id), storetest.Partitions) {
 		other = conversation.Before(other)
 	}
-	return other
+	return string(other)
 }
 
 // call calls the method whose parameter is this request.

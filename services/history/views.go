@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -63,7 +64,7 @@ func checkReadMessages(request *historyv1.ReadMessagesRequest) error {
 	if err := checkUser("viewer", request.GetViewer()); err != nil {
 		return err
 	}
-	if err := checkStretch(request.GetConversationId(), request.GetAfter(), request.GetBefore()); err != nil {
+	if err := checkStretch(ids.Conversation(request.GetConversationId()), ids.Seq(request.GetAfter()), ids.Seq(request.GetBefore())); err != nil {
 		return err
 	}
 	if request.GetLimit() > protocol.MaxMessagesPage {
@@ -76,7 +77,7 @@ func checkReadMessages(request *historyv1.ReadMessagesRequest) error {
 }
 
 func (s *Server) checkListRefusals(request *historyv1.ListRefusalsRequest) error {
-	if err := s.checkPartition("partition", request.GetPartition()); err != nil {
+	if err := s.checkPartition("partition", ids.Partition(request.GetPartition())); err != nil {
 		return err
 	}
 	if request.GetAfter() != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 const (
@@ -83,7 +84,7 @@ func (s *signIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "user: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	token, err := auth.Mint(s.secret, request.User, devTokenTTL, s.now(), "", "")
+	token, err := auth.Mint(s.secret, ids.User(request.User), devTokenTTL, s.now(), "", "")
 	if err != nil {
 		http.Error(w, "the token could not be made", http.StatusInternalServerError)
 		return

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 var testSecret = []byte(strings.Repeat("s", 32))
@@ -80,7 +81,7 @@ func requireToken(t *testing.T, body io.Reader, user string) {
 	defer verifier.Close()
 	claims, err := verifier.Verify(t.Context(), answer.Token)
 	require.NoError(t, err)
-	require.Equal(t, user, claims.User)
+	require.Equal(t, ids.User(user), claims.User)
 }
 
 // TestNothingThatAProxyAddsIsAccepted: every header that tells of a proxy refuses, even with the right code.

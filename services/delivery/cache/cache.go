@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -27,9 +28,9 @@ type entry struct {
 	// facts are known facts about messages that commands referred to; nil for none.
 	facts *conversation.Facts
 	// cursors are the cursors of the current members.
-	cursors map[string]cursor.Position
+	cursors map[ids.User]cursor.Position
 	// moved contains the members whose cursors are ahead of the store; changed means that a receipt is due.
-	moved   map[string]struct{}
+	moved   map[ids.User]struct{}
 	changed bool
 }
 
@@ -47,12 +48,12 @@ type Cache struct {
 	capacity int
 
 	mu          sync.Mutex
-	young, old  map[string]*entry
-	weight      int                        // total weight of the entries in young
-	dirty       map[string]*entry          // entries with moved cursors or a receipt due
-	saving      map[string]*entry          // entries whose moved cursors are being stored
-	waitingAcks map[string][]*brokerv1.Ack // acknowledgements by conversation that is not in memory
-	waiting     int                        // number of acknowledgements in waitingAcks
+	young, old  map[ids.Conversation]*entry
+	weight      int                                  // total weight of the entries in young
+	dirty       map[ids.Conversation]*entry          // entries with moved cursors or a receipt due
+	saving      map[ids.Conversation]*entry          // entries whose moved cursors are being stored
+	waitingAcks map[ids.Conversation][]*brokerv1.Ack // acknowledgements by conversation that is not in memory
+	waiting     int                                  // number of acknowledgements in waitingAcks
 
 	// LoadWanted is raised when acknowledgements wait for a conversation to be loaded.
 	LoadWanted wake.Signal
@@ -63,14 +64,14 @@ type Cache struct {
 func New(capacity int) *Cache {
 	return &Cache{
 		capacity: capacity,
-		young:    map[string]*entry{}, old: map[string]*entry{}, dirty: map[string]*entry{}, saving: map[string]*entry{},
-		waitingAcks: map[string][]*brokerv1.Ack{},
+		young:    map[ids.Conversation]*entry{}, old: map[ids.Conversation]*entry{}, dirty: map[ids.Conversation]*entry{}, saving: map[ids.Conversation]*entry{},
+		waitingAcks: map[ids.Conversation][]*brokerv1.Ack{},
 		LoadWanted:  wake.NewSignal(), flush: wake.NewSignal(),
 	}
 }
 
 // findLocked returns the entry of a conversation, nil when it is not in memory.
-func (c *Cache) findLocked(id string) *entry {
+func (c *Cache) findLocked(id ids.Conversation) *entry {
 	if e := c.young[id]; e != nil {
 		return e
 	}
@@ -82,13 +83,13 @@ func (c *Cache) findLocked(id string) *entry {
 	return e
 }
 
-func (c *Cache) putLocked(id string, e *entry) {
+func (c *Cache) putLocked(id ids.Conversation, e *entry) {
 	c.young[id] = e
 	c.weight += e.weight()
 }
 
 // State returns the committed state of a conversation that is in memory.
-func (c *Cache) State(id string) *conversation.State {
+func (c *Cache) State(id ids.Conversation) *conversation.State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.findLocked(id); e != nil {
@@ -98,7 +99,7 @@ func (c *Cache) State(id string) *conversation.State {
 }
 
 // Cursors returns the cursors of a conversation's members by rising user id. The call does not count as use.
-func (c *Cache) Cursors(id string) []*conversationv1.Cursor {
+func (c *Cache) Cursors(id ids.Conversation) []*conversationv1.Cursor {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.young[id]
@@ -116,58 +117,58 @@ func (c *Cache) Cursors(id string) []*conversationv1.Cursor {
 	return all
 }
 
-// Missing appends the ids to dst that are not in memory.
-func (c *Cache) Missing(dst []string, ids map[string]struct{}) []string {
+// Missing appends those of wanted to dst that are not in memory.
+func (c *Cache) Missing(dst []string, wanted map[ids.Conversation]struct{}) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id := range ids {
+	for id := range wanted {
 		if c.findLocked(id) == nil {
-			dst = append(dst, id)
+			dst = append(dst, string(id))
 		}
 	}
 	return dst
 }
 
-// AddLoaded adds conversations as the store has them; those of ids that were not found do not exist. The acknowledgements that
+// AddLoaded adds conversations as the store has them; those of asked that were not found do not exist. The acknowledgements that
 // waited for them are applied.
-func (c *Cache) AddLoaded(ids []string, found []*historyv1.ConversationState, nowMs int64) {
+func (c *Cache) AddLoaded(asked []string, found []*historyv1.ConversationState, nowMs int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, loaded := range found {
 		e := &entry{
 			state: &conversation.State{
-				Kind: loaded.GetKind(), Name: loaded.GetName(), Creator: loaded.GetCreator(), Head: loaded.GetHead(), HeadHash: loaded.GetHeadHash(),
+				Kind: loaded.GetKind(), Name: loaded.GetName(), Creator: ids.User(loaded.GetCreator()), Head: ids.Seq(loaded.GetHead()), HeadHash: loaded.GetHeadHash(),
 				NameSource: conversation.NameSource{
-					Seq: loaded.GetNameSource().GetSeq(), Sender: loaded.GetNameSource().GetSender(), TimeMs: loaded.GetNameSource().GetTimeMs(),
+					Seq: ids.Seq(loaded.GetNameSource().GetSeq()), Sender: ids.User(loaded.GetNameSource().GetSender()), TimeMs: loaded.GetNameSource().GetTimeMs(),
 				},
-				Members: make(map[string]uint64, len(loaded.GetMembers())),
+				Members: make(map[ids.User]ids.Seq, len(loaded.GetMembers())),
 			},
-			cursors: make(map[string]cursor.Position, len(loaded.GetMembers())),
+			cursors: make(map[ids.User]cursor.Position, len(loaded.GetMembers())),
 		}
 		for _, m := range loaded.GetMembers() {
 			at := m.GetCursor()
-			e.state.Members[at.GetUserId()] = m.GetJoinedSeq()
-			e.cursors[at.GetUserId()] = cursor.PositionOf(at)
+			e.state.Members[ids.User(at.GetUserId())] = ids.Seq(m.GetJoinedSeq())
+			e.cursors[ids.User(at.GetUserId())] = cursor.PositionOf(at)
 		}
-		c.putLocked(loaded.GetConversationId(), e)
+		c.putLocked(ids.Conversation(loaded.GetConversationId()), e)
 	}
-	for _, id := range ids {
-		if c.young[id] == nil {
-			c.putLocked(id, &entry{})
+	for _, id := range asked {
+		if c.young[ids.Conversation(id)] == nil {
+			c.putLocked(ids.Conversation(id), &entry{})
 		}
-		acks := c.waitingAcks[id]
-		delete(c.waitingAcks, id)
+		acks := c.waitingAcks[ids.Conversation(id)]
+		delete(c.waitingAcks, ids.Conversation(id))
 		c.waiting -= len(acks)
 		for _, ack := range acks {
-			c.moveLocked(c.young[id], ack, nowMs)
+			c.moveLocked(c.young[ids.Conversation(id)], ack, nowMs)
 		}
 	}
 }
 
 // Change is what a committed batch changes in memory.
 type Change struct {
-	States  map[string]*conversation.State // states after the batch, by conversation
-	Facts   map[string]*conversation.Facts // facts that replace those in memory
+	States  map[ids.Conversation]*conversation.State // states after the batch, by conversation
+	Facts   map[ids.Conversation]*conversation.Facts // facts that replace those in memory
 	Events  []*conversationv1.Event
 	Effects []*historyv1.Effect
 }
@@ -181,14 +182,14 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 	}
 	c.mergeFactsLocked(batch)
 	for _, event := range batch.Events {
-		e := c.young[event.GetConversationId()]
+		e := c.young[ids.Conversation(event.GetConversationId())]
 		joined, left := conversation.Memberships(event)
 		for _, user := range joined {
 			if e.cursors == nil {
-				e.cursors = map[string]cursor.Position{}
+				e.cursors = map[ids.User]cursor.Position{}
 			}
-			if _, present := e.cursors[user]; !present {
-				e.cursors[user] = cursor.Position{}
+			if _, present := e.cursors[ids.User(user)]; !present {
+				e.cursors[ids.User(user)] = cursor.Position{}
 				c.weight++
 			}
 		}
@@ -203,7 +204,7 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 		c.moveLocked(e, &brokerv1.Ack{
 			ConversationId: event.GetConversationId(), UserId: event.GetSender(), DeliveredSeq: event.GetSeq(), ReadSeq: event.GetSeq(),
 		}, nowMs)
-		c.markMovedLocked(event.GetConversationId(), e)
+		c.markMovedLocked(ids.Conversation(event.GetConversationId()), e)
 	}
 }
 
@@ -222,8 +223,8 @@ func (c *Cache) Trim() {
 	if c.weight <= c.capacity {
 		return
 	}
-	c.old, c.young, c.weight = c.young, make(map[string]*entry, len(c.young)), 0
-	for _, kept := range []map[string]*entry{c.dirty, c.saving} {
+	c.old, c.young, c.weight = c.young, make(map[ids.Conversation]*entry, len(c.young)), 0
+	for _, kept := range []map[ids.Conversation]*entry{c.dirty, c.saving} {
 		for id, e := range kept {
 			if _, forgotten := c.old[id]; forgotten {
 				delete(c.old, id)
@@ -239,12 +240,12 @@ func (c *Cache) Acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ack := range acks {
-		id := ack.GetConversationId()
+		id := ids.Conversation(ack.GetConversationId())
 		if e := c.findLocked(id); e != nil {
 			c.moveLocked(e, ack, nowMs)
 			continue
 		}
-		if !conversation.ValidID(id) || c.waiting >= maxWanted {
+		if !conversation.ValidID(string(id)) || c.waiting >= maxWanted {
 			dropped++
 			continue
 		}
@@ -259,36 +260,36 @@ func (c *Cache) Acknowledge(acks []*brokerv1.Ack, nowMs int64) (dropped int) {
 func (c *Cache) Wanted(n int) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ids := make([]string, 0, min(n, len(c.waitingAcks)))
+	list := make([]string, 0, min(n, len(c.waitingAcks)))
 	for id := range c.waitingAcks {
-		if len(ids) == n {
+		if len(list) == n {
 			c.LoadWanted.Raise() // LoadWanted is raised again for the rest
 			break
 		}
-		ids = append(ids, id)
+		list = append(list, string(id))
 	}
-	return ids
+	return list
 }
 
 // moveLocked moves a member's cursor forward, never beyond the head and never back. Reading implies having received.
 func (c *Cache) moveLocked(e *entry, ack *brokerv1.Ack, nowMs int64) {
-	at, member := e.cursors[ack.GetUserId()]
+	at, member := e.cursors[ids.User(ack.GetUserId())]
 	if !member || e.state == nil {
 		return
 	}
-	if !at.Advance(ack.GetDeliveredSeq(), ack.GetReadSeq(), e.state.Head, nowMs) {
+	if !at.Advance(ids.Seq(ack.GetDeliveredSeq()), ids.Seq(ack.GetReadSeq()), e.state.Head, nowMs) {
 		return
 	}
-	e.cursors[ack.GetUserId()] = at
+	e.cursors[ids.User(ack.GetUserId())] = at
 	if e.moved == nil {
-		e.moved = map[string]struct{}{}
+		e.moved = map[ids.User]struct{}{}
 	}
-	e.moved[ack.GetUserId()] = struct{}{}
-	c.markMovedLocked(ack.GetConversationId(), e)
+	e.moved[ids.User(ack.GetUserId())] = struct{}{}
+	c.markMovedLocked(ids.Conversation(ack.GetConversationId()), e)
 }
 
 // markMovedLocked marks an entry for the next flush.
-func (c *Cache) markMovedLocked(id string, e *entry) {
+func (c *Cache) markMovedLocked(id ids.Conversation, e *entry) {
 	e.changed = true
 	c.dirty[id] = e
 	c.flush.Raise()
@@ -303,7 +304,7 @@ func (c *Cache) Collect(m *cursor.Moves) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, e := range c.dirty {
-		var head uint64
+		var head ids.Seq
 		if e.state != nil {
 			head = e.state.Head
 		}

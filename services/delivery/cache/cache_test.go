@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -24,8 +25,8 @@ func TestCacheIsBounded(t *testing.T) {
 		b.Trim()
 		return id
 	}
-	kept := load(0)
-	b.Acknowledge([]*brokerv1.Ack{{ConversationId: kept, UserId: "ann", DeliveredSeq: 3}}, 1)
+	kept := ids.Conversation(load(0))
+	b.Acknowledge([]*brokerv1.Ack{{ConversationId: string(kept), UserId: "ann", DeliveredSeq: 3}}, 1)
 	for n := range 1000 {
 		load(n + 1)
 		require.LessOrEqual(t, len(b.young)+len(b.old), 60)

@@ -4,6 +4,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -12,12 +13,12 @@ const maxFacts = 256
 
 // Need names a message of a conversation about which a command needs a fact.
 type Need struct {
-	Conversation string
+	Conversation ids.Conversation
 	conversation.Need
 }
 
 // Facts returns the known facts about messages of a conversation that is in memory; nil for none.
-func (c *Cache) Facts(id string) *conversation.Facts {
+func (c *Cache) Facts(id ids.Conversation) *conversation.Facts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.findLocked(id); e != nil {
@@ -37,7 +38,7 @@ func (c *Cache) UnknownNeeds(messages []source.Message) []Need {
 		if len(messages[i].Needs) == 0 {
 			continue
 		}
-		id := messages[i].Command.GetConversationId()
+		id := ids.Conversation(messages[i].Command.GetConversationId())
 		e := c.findLocked(id)
 		if e == nil {
 			continue // an id that no conversation can have
@@ -91,7 +92,7 @@ func (c *Cache) mergeFactsLocked(batch Change) {
 		if effect.GetEraseEvents() == nil {
 			continue
 		}
-		if e := c.findLocked(batch.Events[effect.GetEvent()].GetConversationId()); e != nil {
+		if e := c.findLocked(ids.Conversation(batch.Events[effect.GetEvent()].GetConversationId())); e != nil {
 			c.weight -= e.facts.Len()
 			e.facts = nil
 		}

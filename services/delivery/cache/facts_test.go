@@ -9,6 +9,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest/session"
 )
@@ -17,14 +18,14 @@ import (
 func TestFactsAreBounded(t *testing.T) {
 	b := session.New(1000)
 	commands := []*brokerv1.Command{deliverytest.Command("", "ann", 1, deliverytest.Group("g"))}
-	id := commands[0].GetConversationId()
+	id := ids.Conversation(commands[0].GetConversationId())
 	for i := range 300 {
-		commands = append(commands, deliverytest.Command(id, "ann", 10+i, deliverytest.Text("x")))
+		commands = append(commands, deliverytest.Command(string(id), "ann", 10+i, deliverytest.Text("x")))
 	}
 	for i := range 10 {
-		commands = append(commands, deliverytest.Command(id, "ann", 500+i, deliverytest.React(uint64(2+i), "+1", false)))
+		commands = append(commands, deliverytest.Command(string(id), "ann", 500+i, deliverytest.React(uint64(2+i), "+1", false)))
 	}
-	commands = append(commands, deliverytest.Command(id, conversation.ServerUser, 600, deliverytest.Erase(&conversationv1.Erase{Sender: "ann"})), deliverytest.Command(id, "ann", 601, deliverytest.React(2, "-1", false)))
+	commands = append(commands, deliverytest.Command(string(id), string(conversation.ServerUser), 600, deliverytest.Erase(&conversationv1.Erase{Sender: "ann"})), deliverytest.Command(string(id), "ann", 601, deliverytest.React(2, "-1", false)))
 	list := deliverytest.Messages(t, commands...)
 	b.Do(t, list[:301])
 	require.Zero(t, b.Cache.Facts(id).Len())

@@ -3,30 +3,31 @@
 package cursor
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
 // Position is how far a member of a conversation has received and read, and since when.
 type Position struct {
-	Delivered, Read             uint64
+	Delivered, Read             ids.Seq
 	DeliveredTimeMs, ReadTimeMs int64
 }
 
 // PositionOf returns the position in a cursor of the store.
 func PositionOf(c *conversationv1.Cursor) Position {
-	return Position{c.GetDeliveredSeq(), c.GetReadSeq(), c.GetDeliveredTimeMs(), c.GetReadTimeMs()}
+	return Position{ids.Seq(c.GetDeliveredSeq()), ids.Seq(c.GetReadSeq()), c.GetDeliveredTimeMs(), c.GetReadTimeMs()}
 }
 
 // Proto returns the cursor of a user in the store's form.
-func (p *Position) Proto(user string) *conversationv1.Cursor {
+func (p *Position) Proto(user ids.User) *conversationv1.Cursor {
 	return &conversationv1.Cursor{
-		UserId: user, DeliveredSeq: p.Delivered, DeliveredTimeMs: p.DeliveredTimeMs, ReadSeq: p.Read, ReadTimeMs: p.ReadTimeMs,
+		UserId: string(user), DeliveredSeq: uint64(p.Delivered), DeliveredTimeMs: p.DeliveredTimeMs, ReadSeq: uint64(p.Read), ReadTimeMs: p.ReadTimeMs,
 	}
 }
 
 // Advance moves the cursor forward to the acknowledged position, never beyond the head and never back. Reading implies having
 // received. It reports whether the cursor moved.
-func (p *Position) Advance(delivered, read, head uint64, nowMs int64) bool {
+func (p *Position) Advance(delivered, read, head ids.Seq, nowMs int64) bool {
 	read = min(read, head)
 	delivered = max(min(delivered, head), read)
 	if delivered <= p.Delivered && read <= p.Read {
@@ -42,22 +43,25 @@ func (p *Position) Advance(delivered, read, head uint64, nowMs int64) bool {
 }
 
 // Key is a member of a conversation.
-type Key struct{ Conversation, User string }
+type Key struct {
+	Conversation ids.Conversation
+	User         ids.User
+}
 
 // Moves are the cursors to be stored and the receipts to be published after that. Newer ones replace older ones, so moves that
 // could not be stored yet stay bounded by the conversations in memory.
 type Moves struct {
 	Cursors  map[Key]Position
-	Receipts map[string]*conversationv1.Receipt
+	Receipts map[ids.Conversation]*conversationv1.Receipt
 }
 
 // NewMoves makes empty moves.
 func NewMoves() *Moves {
-	return &Moves{Cursors: map[Key]Position{}, Receipts: map[string]*conversationv1.Receipt{}}
+	return &Moves{Cursors: map[Key]Position{}, Receipts: map[ids.Conversation]*conversationv1.Receipt{}}
 }
 
 // Add adds the moved cursors of one conversation, and its receipt. The keys of moved are members.
-func (m *Moves) Add(conversation string, cursors map[string]Position, moved map[string]struct{}, head uint64) {
+func (m *Moves) Add(conversation ids.Conversation, cursors map[ids.User]Position, moved map[ids.User]struct{}, head ids.Seq) {
 	for user := range moved {
 		m.Cursors[Key{Conversation: conversation, User: user}] = cursors[user]
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -39,7 +40,7 @@ func TestAdvance(t *testing.T) {
 		"received more, although it did": {6, 3, Position{6, 3, 99, 30}},
 	} {
 		at := from
-		require.Equal(t, c.want != from, at.Advance(c.delivered, c.read, 10, 99), name)
+		require.Equal(t, c.want != from, at.Advance(ids.Seq(c.delivered), ids.Seq(c.read), 10, 99), name)
 		require.Equal(t, c.want, at, name)
 	}
 }
@@ -48,11 +49,11 @@ func TestAdvance(t *testing.T) {
 func TestAdvanceOnlyMovesForward(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var at Position
-		head := uint64(0)
+		head := ids.Seq(0)
 		for range rapid.IntRange(1, 50).Draw(t, "acknowledgements") {
-			head += rapid.Uint64Range(0, 3).Draw(t, "grown")
+			head += ids.Seq(rapid.Uint64Range(0, 3).Draw(t, "grown"))
 			before := at
-			moved := at.Advance(rapid.Uint64Range(0, 200).Draw(t, "delivered"), rapid.Uint64Range(0, 200).Draw(t, "read"), head, 1)
+			moved := at.Advance(ids.Seq(rapid.Uint64Range(0, 200).Draw(t, "delivered")), ids.Seq(rapid.Uint64Range(0, 200).Draw(t, "read")), head, 1)
 			require.Equal(t, before != at, moved)
 			require.GreaterOrEqual(t, at.Delivered, before.Delivered)
 			require.GreaterOrEqual(t, at.Read, before.Read)
@@ -65,14 +66,14 @@ func TestAdvanceOnlyMovesForward(t *testing.T) {
 // Moves hold only what moved; newer ones replace older ones, so they stay bounded.
 func TestMoves(t *testing.T) {
 	m := NewMoves()
-	cursors := map[string]Position{"ann": {Delivered: 3, Read: 2}, "bob": {Delivered: 1}}
-	m.Add("g", cursors, map[string]struct{}{"ann": {}}, 3)
-	m.Add("h", cursors, map[string]struct{}{"bob": {}}, 3)
+	cursors := map[ids.User]Position{"ann": {Delivered: 3, Read: 2}, "bob": {Delivered: 1}}
+	m.Add("g", cursors, map[ids.User]struct{}{"ann": {}}, 3)
+	m.Add("h", cursors, map[ids.User]struct{}{"bob": {}}, 3)
 	require.Equal(t, map[Key]Position{{"g", "ann"}: {Delivered: 3, Read: 2}, {"h", "bob"}: {Delivered: 1}}, m.Cursors)
 	require.Len(t, m.Receipts, 2)
 	require.EqualValues(t, 2, m.Receipts["g"].GetMembers(), "a receipt counts all members")
 	cursors["ann"] = Position{Delivered: 4, Read: 4}
-	m.Add("g", cursors, map[string]struct{}{"ann": {}}, 4)
+	m.Add("g", cursors, map[ids.User]struct{}{"ann": {}}, 4)
 	require.Len(t, m.Cursors, 2)
 	require.Equal(t, Position{Delivered: 4, Read: 4}, m.Cursors[Key{"g", "ann"}])
 	require.True(t, proto.Equal(ReceiptOf("g", cursors, 4), m.Receipts["g"]))

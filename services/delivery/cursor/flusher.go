@@ -93,7 +93,7 @@ const lastFlush = 100 * time.Millisecond
 func (f *Flusher) store(ctx context.Context, m *Moves) error {
 	updates := make([]*historyv1.CursorUpdate, 0, len(m.Cursors))
 	for key, at := range m.Cursors {
-		updates = append(updates, &historyv1.CursorUpdate{ConversationId: key.Conversation, Cursor: at.Proto(key.User)})
+		updates = append(updates, &historyv1.CursorUpdate{ConversationId: string(key.Conversation), Cursor: at.Proto(key.User)})
 	}
 	for chunk := range slices.Chunk(updates, rpc.MaxItems) {
 		if _, err := f.Store.SaveCursors(ctx, &historyv1.SaveCursorsRequest{Updates: chunk}); err != nil {

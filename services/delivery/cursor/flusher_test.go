@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -37,7 +38,7 @@ func (o *oneCursor) move() {
 func (o *oneCursor) Moved() wake.Signal { return o.moved }
 func (o *oneCursor) Saved()             { o.saved = o.seq }
 func (o *oneCursor) Collect(m *Moves) {
-	m.Add("g", map[string]Position{"ann": {Delivered: o.seq, Read: o.seq}}, map[string]struct{}{"ann": {}}, o.seq)
+	m.Add("g", map[ids.User]Position{"ann": {Delivered: ids.Seq(o.seq), Read: ids.Seq(o.seq)}}, map[ids.User]struct{}{"ann": {}}, ids.Seq(o.seq))
 }
 
 // shelf is a store whose next calls fail, as many as the test sets.
@@ -159,8 +160,8 @@ type batches struct {
 func (b *batches) Saved() { b.times++ }
 func (b *batches) Collect(m *Moves) {
 	for i := range b.n {
-		id := strconv.Itoa(i)
-		m.Add(id, map[string]Position{"ann": {Delivered: 1}}, map[string]struct{}{"ann": {}}, 1)
+		id := ids.Conversation(strconv.Itoa(i))
+		m.Add(id, map[ids.User]Position{"ann": {Delivered: 1}}, map[ids.User]struct{}{"ann": {}}, 1)
 	}
 	b.n = 0
 }

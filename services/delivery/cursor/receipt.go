@@ -3,6 +3,7 @@ package cursor
 import (
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -15,30 +16,30 @@ const maxSteps = 32
 // (head + 1). Cursors only move forward, and a receipt contains none that is not stored. When a member leaves, the sum falls
 // by at most twice the previous head; but then the head has risen, and the product by more than that. Equal versions have
 // equal content. It fits for heads below 2^31.
-func ReceiptOf(id string, cursors map[string]Position, head uint64) *conversationv1.Receipt {
-	delivered, read := make(map[uint64]uint32, 8), make(map[uint64]uint32, 8)
+func ReceiptOf(id ids.Conversation, cursors map[ids.User]Position, head ids.Seq) *conversationv1.Receipt {
+	delivered, read := make(map[ids.Seq]uint32, 8), make(map[ids.Seq]uint32, 8)
 	var sum uint64
 	for _, at := range cursors {
 		delivered[at.Delivered]++
 		read[at.Read]++
-		sum += at.Delivered + at.Read
+		sum += uint64(at.Delivered + at.Read)
 	}
-	sum += head * (head + 1)
+	sum += uint64(head * (head + 1))
 	return &conversationv1.Receipt{
-		ConversationId: id, Members: uint32(len(cursors)), Delivered: stepsOf(delivered), Read: stepsOf(read), Version: int64(sum),
+		ConversationId: string(id), Members: uint32(len(cursors)), Delivered: stepsOf(delivered), Read: stepsOf(read), Version: int64(sum),
 	}
 }
 
 // stepsOf turns the number of members at each seq into steps, highest first, each counting the members above it too.
 // A cursor at seq 0 has received nothing, so 0 is not a step.
-func stepsOf(at map[uint64]uint32) []*conversationv1.Step {
-	seqs := make([]uint64, 0, len(at))
+func stepsOf(at map[ids.Seq]uint32) []*conversationv1.Step {
+	seqs := make([]ids.Seq, 0, len(at))
 	for seq := range at {
 		if seq > 0 {
 			seqs = append(seqs, seq)
 		}
 	}
-	slices.SortFunc(seqs, func(a, b uint64) int {
+	slices.SortFunc(seqs, func(a, b ids.Seq) int {
 		if a > b {
 			return -1
 		}
@@ -51,7 +52,7 @@ func stepsOf(at map[uint64]uint32) []*conversationv1.Step {
 	var members uint32
 	for i, seq := range seqs {
 		members += at[seq]
-		steps[i] = &conversationv1.Step{Seq: seq, Members: members}
+		steps[i] = &conversationv1.Step{Seq: uint64(seq), Members: members}
 	}
 	return steps
 }

@@ -3,6 +3,7 @@ package cursor
 import (
 	"testing"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -14,9 +15,9 @@ import (
 func TestStepsCountTheMembersAbove(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cursors := rapid.SliceOfN(rapid.Uint64Range(0, 60), 0, 100).Draw(t, "cursors")
-		at := map[uint64]uint32{}
+		at := map[ids.Seq]uint32{}
 		for _, seq := range cursors {
-			at[seq]++
+			at[ids.Seq(seq)]++
 		}
 		steps := stepsOf(at)
 		require.LessOrEqual(t, len(steps), maxSteps)
@@ -38,7 +39,7 @@ func TestStepsCountTheMembersAbove(t *testing.T) {
 
 // A receipt says how many members have received and read each seq or more, and contains no names.
 func TestReceiptOf(t *testing.T) {
-	r := ReceiptOf("g", map[string]Position{
+	r := ReceiptOf("g", map[ids.User]Position{
 		"ann": {Delivered: 9, Read: 9}, "bob": {Delivered: 9, Read: 4}, "cid": {Delivered: 4}, "dan": {},
 	}, 9)
 	require.True(t, proto.Equal(&conversationv1.Receipt{
@@ -54,9 +55,9 @@ func TestReceiptOf(t *testing.T) {
 // Of many steps the highest are kept.
 func TestStepsAreBounded(t *testing.T) {
 	for _, n := range []uint64{maxSteps, maxSteps + 1, 1000} {
-		at := map[uint64]uint32{}
+		at := map[ids.Seq]uint32{}
 		for seq := range n {
-			at[seq+1] = 1
+			at[ids.Seq(seq+1)] = 1
 		}
 		steps := stepsOf(at)
 		require.Len(t, steps, maxSteps)
@@ -67,10 +68,10 @@ func TestStepsAreBounded(t *testing.T) {
 
 // A member who leaves takes a cursor away, yet the version rises: the head has risen.
 func TestVersionRisesWhenAMemberLeaves(t *testing.T) {
-	for head := uint64(1); head < 200; head++ {
+	for head := ids.Seq(1); head < 200; head++ {
 		full := Position{Delivered: head, Read: head}
-		before := ReceiptOf("g", map[string]Position{"ann": full, "bob": full}, head)
-		after := ReceiptOf("g", map[string]Position{"ann": full}, head+1)
+		before := ReceiptOf("g", map[ids.User]Position{"ann": full, "bob": full}, head)
+		after := ReceiptOf("g", map[ids.User]Position{"ann": full}, (head + 1))
 		require.Greater(t, after.GetVersion(), before.GetVersion())
 	}
 }

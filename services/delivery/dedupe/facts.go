@@ -5,6 +5,7 @@ package dedupe
 import (
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -17,7 +18,7 @@ type Facts struct {
 	// Firsts are the events of commands that were committed before.
 	Firsts map[source.CommandKey]*conversationv1.Event
 	// Poisoned are the reasons why commands become dead letters, by stream sequence.
-	Poisoned map[uint64]string
+	Poisoned map[ids.Sequence]string
 	// Asked are the commands that were looked up in the store.
 	Asked map[source.CommandKey]struct{}
 }
@@ -26,7 +27,7 @@ type Facts struct {
 func NewFacts() *Facts {
 	return &Facts{
 		Firsts:   map[source.CommandKey]*conversationv1.Event{},
-		Poisoned: map[uint64]string{},
+		Poisoned: map[ids.Sequence]string{},
 		Asked:    map[source.CommandKey]struct{}{},
 	}
 }

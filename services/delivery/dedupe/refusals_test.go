@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -21,7 +22,7 @@ var (
 )
 
 func keyOf(command string) source.CommandKey {
-	return source.CommandKey{Conversation: "g", Sender: "eve", Command: command}
+	return source.CommandKey{Conversation: "g", Sender: "eve", Command: ids.Command(command)}
 }
 
 // refusal is a refusal of a command in an attempt at a stream time.

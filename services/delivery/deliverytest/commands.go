@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -33,7 +34,7 @@ func Group(name string, members ...string) *conversationv1.Body {
 // creates.
 func Command(id, sender string, n int, body *conversationv1.Body) *brokerv1.Command {
 	if id == "" {
-		id = conversation.CreateID(sender, CommandID(n), body.GetCreate())
+		id = string(conversation.CreateID(ids.User(sender), ids.Command(CommandID(n)), body.GetCreate()))
 	}
 	salt := make([]byte, chain.SaltSize)
 	salt[0], salt[1] = byte(n), byte(n>>8)
@@ -62,7 +63,7 @@ func Messages(t rapid.TB, commands ...*brokerv1.Command) []source.Message {
 	for i, c := range commands {
 		payload, err := c.MarshalVT()
 		require.NoError(t, err)
-		list[i] = source.Decode(uint64(i+1), int64(i+1)*1e6, payload)
+		list[i] = source.Decode(ids.Sequence(i+1), int64(i+1)*1e6, payload)
 	}
 	return list
 }

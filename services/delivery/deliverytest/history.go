@@ -18,6 +18,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -25,7 +26,10 @@ import (
 const refusalMemory = 10 * time.Minute
 
 // CursorKey is a member of a conversation.
-type CursorKey struct{ Conversation, User string }
+type CursorKey struct {
+	Conversation ids.Conversation
+	User         ids.User
+}
 
 // History keeps the contract of the history service in memory, and fails on request. The real service is tested with
 // delivery in services/e2e.
@@ -210,15 +214,15 @@ func (f *History) GetConversations(_ context.Context, in *historyv1.GetConversat
 			continue
 		}
 		c := &historyv1.ConversationState{
-			ConversationId: id, Kind: state.Kind, Name: state.Name, Creator: state.Creator, Head: state.Head, HeadHash: state.HeadHash,
-			NameSource: &historyv1.SetName{Name: state.Name, Seq: state.NameSource.Seq, Sender: state.NameSource.Sender, TimeMs: state.NameSource.TimeMs},
+			ConversationId: id, Kind: state.Kind, Name: state.Name, Creator: string(state.Creator), Head: uint64(state.Head), HeadHash: state.HeadHash,
+			NameSource: &historyv1.SetName{Name: state.Name, Seq: uint64(state.NameSource.Seq), Sender: string(state.NameSource.Sender), TimeMs: state.NameSource.TimeMs},
 		}
 		for user, joined := range state.Members {
-			at := f.Cursors[CursorKey{Conversation: id, User: user}]
+			at := f.Cursors[CursorKey{Conversation: ids.Conversation(id), User: user}]
 			if at == nil {
-				at = &conversationv1.Cursor{UserId: user}
+				at = &conversationv1.Cursor{UserId: string(user)}
 			}
-			c.Members = append(c.Members, &historyv1.Member{JoinedSeq: joined, Cursor: proto.Clone(at).(*conversationv1.Cursor)})
+			c.Members = append(c.Members, &historyv1.Member{JoinedSeq: uint64(joined), Cursor: proto.Clone(at).(*conversationv1.Cursor)})
 		}
 		answer.Conversations = append(answer.Conversations, c)
 	}
@@ -231,7 +235,7 @@ func (f *History) FindCommands(_ context.Context, in *historyv1.FindCommandsRequ
 	defer f.Mu.Unlock()
 	answer := &historyv1.FindCommandsResponse{}
 	for _, c := range in.GetCommands() {
-		key := source.CommandKey{Conversation: c.GetConversationId(), Sender: c.GetSender(), Command: c.GetCommandId()}
+		key := source.CommandKey{Conversation: ids.Conversation(c.GetConversationId()), Sender: ids.User(c.GetSender()), Command: ids.Command(c.GetCommandId())}
 		if !key.Committable() {
 			return nil, status.Error(codes.InvalidArgument, "commands")
 		}
@@ -252,10 +256,10 @@ func (f *History) SaveCursors(_ context.Context, in *historyv1.SaveCursorsReques
 		}
 	}
 	for _, u := range in.GetUpdates() {
-		key := CursorKey{Conversation: u.GetConversationId(), User: u.GetCursor().GetUserId()}
+		key := CursorKey{Conversation: ids.Conversation(u.GetConversationId()), User: ids.User(u.GetCursor().GetUserId())}
 		at := f.Cursors[key]
 		if at == nil {
-			at = &conversationv1.Cursor{UserId: key.User}
+			at = &conversationv1.Cursor{UserId: string(key.User)}
 			f.Cursors[key] = at
 		}
 		if u.GetCursor().GetDeliveredSeq() > at.GetDeliveredSeq() {
@@ -295,13 +299,13 @@ func (f *History) SetMark(mark *historyv1.Watermark) {
 }
 
 // Cursor is the stored cursor of a member.
-func (f *History) Cursor(conversationID, user string) *conversationv1.Cursor {
+func (f *History) Cursor(conversationID ids.Conversation, user ids.User) *conversationv1.Cursor {
 	f.Mu.Lock()
 	defer f.Mu.Unlock()
 	if at := f.Cursors[CursorKey{Conversation: conversationID, User: user}]; at != nil {
 		return proto.Clone(at).(*conversationv1.Cursor)
 	}
-	return &conversationv1.Cursor{UserId: user}
+	return &conversationv1.Cursor{UserId: string(user)}
 }
 
 // DeadLetters are all that were stored.

@@ -17,7 +17,7 @@ func (f *History) Heads(_ context.Context, in *historyv1.HeadsRequest, _ ...grpc
 	answer := &historyv1.HeadsResponse{}
 	for _, id := range in.GetConversationIds() {
 		if state := f.States[id]; state != nil {
-			answer.Heads = append(answer.Heads, &historyv1.Head{ConversationId: id, Head: state.Head, HeadHash: state.HeadHash})
+			answer.Heads = append(answer.Heads, &historyv1.Head{ConversationId: id, Head: uint64(state.Head), HeadHash: state.HeadHash})
 		}
 	}
 	return answer, nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -114,7 +115,7 @@ func (f *History) ListRefusals(_ context.Context, in *historyv1.ListRefusalsRequ
 	var all []*historyv1.Refusal
 	for key, refusal := range f.Refusals {
 		after := in.GetAfter() == nil || CompareKeys(key, source.KeyOfProto(in.GetAfter())) > 0
-		if after && conversation.Partition(key.Conversation, f.partitions) == int(in.GetPartition()) {
+		if after && conversation.Partition(key.Conversation, f.partitions) == ids.Partition(in.GetPartition()) {
 			all = append(all, refusal)
 		}
 	}
@@ -177,6 +178,6 @@ func (f *History) ListLeases(context.Context, *historyv1.ListLeasesRequest, ...g
 
 // MovePartition is the call of the history service.
 func (f *History) MovePartition(_ context.Context, in *historyv1.MovePartitionRequest, _ ...grpc.CallOption) (*historyv1.MovePartitionResponse, error) {
-	f.Leases.MoveTo(in.GetPartition(), in.GetWorker())
+	f.Leases.MoveTo(ids.Partition(in.GetPartition()), in.GetWorker())
 	return &historyv1.MovePartitionResponse{}, nil
 }

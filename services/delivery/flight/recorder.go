@@ -11,6 +11,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -37,15 +38,16 @@ type Recorder struct {
 
 // record is one event. Eighty bytes with its share of buckets and traces.
 type record struct {
-	conversation, seq uint64
-	sequence          uint64 // sequence of the command in the stream
-	acceptedNs        int64
-	committedNs       int64 // 0 if the event was only republished: another session or worker committed it
-	republishedNs     int64
-	trace             int    // 1 + number of the record's trace; 0 for none
-	publishedAfter    uint32 // time of publishing, in microseconds after committedNs, saturated; 0 for never
-	older             uint32 // 1 + index of the next older record in the chain; 0 for none
-	batch             uint16
+	conversation   uint64
+	seq            ids.Seq
+	sequence       ids.Sequence // sequence of the command in the stream
+	acceptedNs     int64
+	committedNs    int64 // 0 if the event was only republished: another session or worker committed it
+	republishedNs  int64
+	trace          int    // 1 + number of the record's trace; 0 for none
+	publishedAfter uint32 // time of publishing, in microseconds after committedNs, saturated; 0 for never
+	older          uint32 // 1 + index of the next older record in the chain; 0 for none
+	batch          uint16
 }
 
 type recordTrace struct {
@@ -77,7 +79,7 @@ type Commit struct {
 	// Committed is when the store answered, Published when all messages were handed to the broker.
 	Committed, Published time.Time
 	// Unpublished are the conversations whose events did not reach the broker.
-	Unpublished map[string]struct{}
+	Unpublished map[ids.Conversation]struct{}
 }
 
 // RecordCommit records the events of a batch.
@@ -88,11 +90,11 @@ func (r *Recorder) RecordCommit(c *Commit) {
 	for i, event := range c.Events {
 		cause := &c.Messages[c.Causes[i]]
 		next := record{
-			conversation: r.hash(event.GetConversationId()), seq: event.GetSeq(), sequence: cause.Sequence,
+			conversation: r.hash(ids.Conversation(event.GetConversationId())), seq: ids.Seq(event.GetSeq()), sequence: cause.Sequence,
 			acceptedNs: cause.TimeNs, committedNs: c.Committed.UnixNano(), publishedAfter: after,
 			batch: uint16(min(len(c.Messages), math.MaxUint16)),
 		}
-		if _, failed := c.Unpublished[event.GetConversationId()]; failed {
+		if _, failed := c.Unpublished[ids.Conversation(event.GetConversationId())]; failed {
 			next.publishedAfter = 0
 		}
 		if c.Traceparents != nil {
@@ -103,24 +105,24 @@ func (r *Recorder) RecordCommit(c *Commit) {
 }
 
 // RecordRepublished records that events were republished.
-func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Time, unpublished map[string]struct{}) {
+func (r *Recorder) RecordRepublished(events []*conversationv1.Event, now time.Time, unpublished map[ids.Conversation]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, event := range events {
-		if _, failed := unpublished[event.GetConversationId()]; failed {
+		if _, failed := unpublished[ids.Conversation(event.GetConversationId())]; failed {
 			continue
 		}
-		conversation := r.hash(event.GetConversationId())
-		if known := r.findLocked(conversation, event.GetSeq()); known != nil {
+		conversation := r.hash(ids.Conversation(event.GetConversationId()))
+		if known := r.findLocked(conversation, ids.Seq(event.GetSeq())); known != nil {
 			known.republishedNs = now.UnixNano()
 			continue
 		}
-		r.addLocked(record{conversation: conversation, seq: event.GetSeq(), republishedNs: now.UnixNano()})
+		r.addLocked(record{conversation: conversation, seq: ids.Seq(event.GetSeq()), republishedNs: now.UnixNano()})
 	}
 }
 
 // Explain adds the recorded history of an event to an answer.
-func (r *Recorder) Explain(conversationID string, seq uint64, answer *deliveryv1.ExplainResponse) {
+func (r *Recorder) Explain(conversationID ids.Conversation, seq ids.Seq, answer *deliveryv1.ExplainResponse) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Rounded up: the answer must not claim a longer memory than there is.
@@ -134,7 +136,7 @@ func (r *Recorder) Explain(conversationID string, seq uint64, answer *deliveryv1
 		return
 	}
 	answer.Commit = &deliveryv1.Commit{
-		Sequence: known.sequence, AcceptedNs: known.acceptedNs, CommittedNs: known.committedNs, Batch: uint32(known.batch),
+		Sequence: uint64(known.sequence), AcceptedNs: known.acceptedNs, CommittedNs: known.committedNs, Batch: uint32(known.batch),
 		Traceparent: r.traceparentLocked(known),
 	}
 	if known.publishedAfter > 0 {
@@ -149,15 +151,17 @@ func (r *Recorder) Since() time.Time {
 	return r.forgotten
 }
 
-func (r *Recorder) hash(conversationID string) uint64 { return maphash.String(r.seed, conversationID) }
+func (r *Recorder) hash(conversationID ids.Conversation) uint64 {
+	return maphash.String(r.seed, string(conversationID))
+}
 
 // bucketLocked returns the bucket of an event's chain. The hash has random high bits, so the seqs of a conversation spread
 // over the buckets.
-func (r *Recorder) bucketLocked(conversation, seq uint64) *uint32 {
-	return &r.buckets[(conversation+seq)&uint64(len(r.buckets)-1)]
+func (r *Recorder) bucketLocked(conversation uint64, seq ids.Seq) *uint32 {
+	return &r.buckets[(ids.Seq(conversation)+seq)&ids.Seq(len(r.buckets)-1)]
 }
 
-func (r *Recorder) findLocked(conversation, seq uint64) *record {
+func (r *Recorder) findLocked(conversation uint64, seq ids.Seq) *record {
 	for next := *r.bucketLocked(conversation, seq); next != 0; next = r.records[next-1].older {
 		if known := &r.records[next-1]; known.conversation == conversation && known.seq == seq {
 			return known

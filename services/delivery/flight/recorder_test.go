@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
@@ -19,7 +20,7 @@ var recordTime = time.Unix(1_790_000_000, 0)
 // event adds one committed event to the recorder.
 func (r *Recorder) event(id string, seq uint64, at time.Time, traceparent string) {
 	c := &Commit{
-		Messages: []source.Message{{Sequence: seq + 100, TimeNs: at.UnixNano() - 5e6}},
+		Messages: []source.Message{{Sequence: ids.Sequence(seq + 100), TimeNs: at.UnixNano() - 5e6}},
 		Events:   []*conversationv1.Event{{ConversationId: id, Seq: seq}}, Causes: []int{0},
 		Committed: at, Published: at.Add(30 * time.Microsecond),
 	}
@@ -31,7 +32,7 @@ func (r *Recorder) event(id string, seq uint64, at time.Time, traceparent string
 
 func (r *Recorder) ask(id string, seq uint64) *deliveryv1.ExplainResponse {
 	answer := &deliveryv1.ExplainResponse{}
-	r.Explain(id, seq, answer)
+	r.Explain(ids.Conversation(id), ids.Seq(seq), answer)
 	return answer
 }
 

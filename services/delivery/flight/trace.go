@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -53,7 +54,7 @@ type commandTrace struct {
 }
 
 // TraceBatch costs only a check of each entry if none is sampled. The caller must end the trace.
-func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream string, entries []source.Message) (context.Context, *BatchTrace) {
+func TraceBatch(ctx context.Context, tracer trace.Tracer, partition ids.Partition, stream string, entries []source.Message) (context.Context, *BatchTrace) {
 	var commands map[int]*commandTrace
 	var links []trace.Link
 	var first trace.Span
@@ -66,7 +67,7 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 			continue
 		}
 		_, apply := tracer.Start(remote, SpanApply, trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(stream), trace.WithAttributes(
-			attrPartition.Int(partition), attrSequence.Int64(int64(entries[i].Sequence)),
+			attrPartition.Int(int(partition)), attrSequence.Int64(int64(entries[i].Sequence)),
 			attrConversation.String(entries[i].Command.GetConversationId()), attrCommand.String(entries[i].Command.GetCommandId()),
 		))
 		if !apply.IsRecording() {
@@ -83,7 +84,7 @@ func TraceBatch(ctx context.Context, tracer trace.Tracer, partition int, stream 
 	}
 	// In the first command's trace: a trace of its own would be sampled at random, regardless of whether its commands are.
 	ctx, span := tracer.Start(trace.ContextWithSpan(ctx, first), SpanBatch, trace.WithLinks(links...), telemetry.Process(stream), trace.WithAttributes(
-		attrPartition.Int(partition), attrBatchSize.Int(len(entries)),
+		attrPartition.Int(int(partition)), attrBatchSize.Int(len(entries)),
 	))
 	for _, command := range commands {
 		command.apply.AddLink(trace.Link{SpanContext: span.SpanContext()})
@@ -117,7 +118,7 @@ func (t *BatchTrace) Appending(ctx context.Context) (context.Context, func(error
 
 // TraceResult is the result of a command in its trace: the seq of its event, or the code of its failure.
 type TraceResult struct {
-	Seq     uint64
+	Seq     ids.Seq
 	Failure string
 }
 
@@ -129,7 +130,7 @@ func (t *BatchTrace) Publishing(entries []source.Message, resultOf func(i int) T
 	}
 	for i, command := range t.commands {
 		inside, span := t.tracer.Start(trace.ContextWithSpan(context.Background(), command.apply), SpanPublish,
-			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(entries[i].Command.GetConversationId())))
+			trace.WithSpanKind(trace.SpanKindProducer), telemetry.Send(broker.LiveSubject(ids.Conversation(entries[i].Command.GetConversationId()))))
 		command.publish, command.published = span, telemetry.Traceparent(inside)
 		if result := resultOf(i); result.Failure == "" {
 			command.apply.SetAttributes(attrSeq.Int64(int64(result.Seq)))

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/delivery/wake"
@@ -48,7 +49,7 @@ type Config struct {
 	Failures, Moves prometheus.Counter
 
 	// Start starts the work on a partition, and calls ended after it has ended.
-	Start func(partition int, ended func()) Assignment
+	Start func(partition ids.Partition, ended func()) Assignment
 	// Announce tells other workers that partitions are free.
 	Announce func()
 	// Fit reports whether this worker can work at all. A worker that cannot releases its partitions to others.
@@ -67,9 +68,9 @@ type Manager struct {
 	// wake is raised to renew at once.
 	wake wake.Signal
 
-	assignments map[int]Assignment
-	surplus     map[int]struct{} // released as soon as their assignments have ended
-	fitAt       time.Time        // when the worker was last fit
+	assignments map[ids.Partition]Assignment
+	surplus     map[ids.Partition]struct{} // released as soon as their assignments have ended
+	fitAt       time.Time                  // when the worker was last fit
 	failing     bool
 	stoppedAll  bool // all work was stopped, and the reason persists
 	// lastRenewed is when the last successful renewal began (the store counts from a later time); zero before Run. It is
@@ -87,7 +88,7 @@ func (m *Manager) LastRenewal() time.Time {
 
 // New makes a manager. Nothing happens until Run.
 func New(cfg Config) *Manager {
-	return &Manager{Config: cfg, wake: wake.NewSignal(), assignments: map[int]Assignment{}, surplus: map[int]struct{}{}}
+	return &Manager{Config: cfg, wake: wake.NewSignal(), assignments: map[ids.Partition]Assignment{}, surplus: map[ids.Partition]struct{}{}}
 }
 
 // Run renews the leases until ctx ends. Then it ends all work and releases all leases, so that other workers need not wait for
@@ -151,7 +152,7 @@ func (m *Manager) renew(ctx context.Context) {
 	}
 	m.lastRenewed.Store(&now)
 	for _, p := range release {
-		delete(m.surplus, int(p))
+		delete(m.surplus, ids.Partition(p))
 	}
 	if len(release) > 0 {
 		m.Announce()
@@ -163,8 +164,8 @@ func (m *Manager) renew(ctx context.Context) {
 	}
 	// A claim whose answer was lost: no work was started here, but renewing the lease keeps other workers from the partition.
 	for _, p := range answer.GetHeld() {
-		if _, begun := m.assignments[int(p)]; !begun {
-			m.surplus[int(p)] = struct{}{}
+		if _, begun := m.assignments[ids.Partition(p)]; !begun {
+			m.surplus[ids.Partition(p)] = struct{}{}
 			m.wake.Raise()
 		}
 	}
@@ -190,15 +191,15 @@ func (m *Manager) dropEnded() []uint32 {
 
 // reconcile starts and stops work until it matches the leases that this worker holds according to the store.
 func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
-	held := make(map[int]struct{}, len(answer.GetHeld()))
+	held := make(map[ids.Partition]struct{}, len(answer.GetHeld()))
 	for _, p := range answer.GetHeld() {
-		held[int(p)] = struct{}{}
+		held[ids.Partition(p)] = struct{}{}
 	}
 	var lost []int
 	for p, t := range m.assignments {
 		if _, ours := held[p]; !ours {
 			if _, expected := m.surplus[p]; !expected {
-				lost = append(lost, p)
+				lost = append(lost, int(p))
 			}
 			delete(m.surplus, p)
 			t.Stop()
@@ -210,10 +211,10 @@ func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 	}
 	wantedElsewhere, pinned := answer.GetHandOver(), answer.GetPinned()
 	// Pinned partitions count first, so that only others are above the share.
-	order := slices.SortedFunc(maps.Keys(held), func(a, b int) int {
-		return cmp.Or(rank(pinned, a)-rank(pinned, b), a-b)
+	order := slices.SortedFunc(maps.Keys(held), func(a, b ids.Partition) int {
+		return cmp.Or(rank(pinned, a)-rank(pinned, b), cmp.Compare(a, b))
 	})
-	var taken []int
+	var taken []ids.Partition
 	working, again := 0, false
 	for _, p := range order {
 		if _, leaving := m.surplus[p]; leaving {
@@ -250,7 +251,7 @@ func (m *Manager) reconcile(answer *historyv1.LeaseResponse) {
 	}
 }
 
-func rank(pinned []uint32, partition int) int {
+func rank(pinned []uint32, partition ids.Partition) int {
 	if slices.Contains(pinned, uint32(partition)) {
 		return 0
 	}

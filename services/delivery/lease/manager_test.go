@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
@@ -30,19 +31,19 @@ type site struct {
 
 	mu       sync.Mutex
 	managers []*Manager
-	working  map[int]string    // the current worker, by partition
-	since    map[int]time.Time // when the current worker began
-	twice    bool              // two workers at once on one partition
+	working  map[ids.Partition]string    // the current worker, by partition
+	since    map[ids.Partition]time.Time // when the current worker began
+	twice    bool                        // two workers at once on one partition
 }
 
 func newSite(partitions int) *site {
-	return &site{store: deliverytest.NewLeases(partitions), log: slog.DiscardHandler, takes: 20 * time.Millisecond, working: map[int]string{}, since: map[int]time.Time{}}
+	return &site{store: deliverytest.NewLeases(partitions), log: slog.DiscardHandler, takes: 20 * time.Millisecond, working: map[ids.Partition]string{}, since: map[ids.Partition]time.Time{}}
 }
 
 // job is an assignment that needs some time to end.
 type job struct {
 	site     *site
-	part     int
+	part     ids.Partition
 	worker   string
 	takes    time.Duration
 	stopping sync.Once
@@ -73,7 +74,7 @@ func (s *site) hire(t *testing.T, name string, fit func() bool) (stop, kill func
 	ctx, cancel := context.WithCancel(context.Background())
 	dead := make(chan struct{})
 	var k *Manager
-	begin := func(p int, ended func()) Assignment {
+	begin := func(p ids.Partition, ended func()) Assignment {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.working[p] != "" {
@@ -251,7 +252,7 @@ func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 
 // move does what an operator's MovePartition does: it stores the request and wakes all workers.
 func (s *site) move(partition uint32, worker string) {
-	s.store.MoveTo(partition, worker)
+	s.store.MoveTo(ids.Partition(partition), worker)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.managers {
@@ -263,7 +264,7 @@ func (s *site) move(partition uint32, worker string) {
 func (s *site) worksOn(p int) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.working[p]
+	return s.working[ids.Partition(p)]
 }
 
 func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
@@ -360,14 +361,14 @@ func TestMovesThatCross(t *testing.T) {
 		s.hire(t, "b", always)
 		pass(3 * time.Second)
 		synctest.Wait()
-		before := map[int]string{}
+		before := map[ids.Partition]string{}
 		other := map[string]string{"a": "b", "b": "a"}
-		for p := range 4 {
-			before[p] = s.worksOn(p)
+		for p := range ids.Partition(4) {
+			before[p] = s.worksOn(int(p))
 		}
 		moved := map[string]int{}
 		for p, worker := range before {
-			moved[worker] = p
+			moved[worker] = int(p)
 		}
 		begun := time.Now()
 		for worker, p := range moved {

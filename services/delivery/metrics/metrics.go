@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
@@ -153,8 +154,8 @@ type Gauges struct {
 }
 
 // Partition returns the gauges of a partition.
-func (m *Metrics) Partition(p int) Gauges {
-	label := strconv.Itoa(p)
+func (m *Metrics) Partition(p ids.Partition) Gauges {
+	label := strconv.Itoa(int(p))
 	return Gauges{
 		Owned:     m.ownership.WithLabelValues(label),
 		Queue:     m.Queue.WithLabelValues(label),

@@ -9,6 +9,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
@@ -26,7 +27,7 @@ import (
 type session struct {
 	worker    *Worker
 	stream    string
-	takenOver uint64 // the last sequence that was committed at the takeover
+	takenOver ids.Sequence // the last sequence that was committed at the takeover
 	opening   *source.Message
 	behind    uint64 // number of messages after the opening at the takeover
 	// checked means that messages skipped at the takeover must agree with the commands' admission times.
@@ -45,7 +46,7 @@ func newSession(w *Worker, at *takeover.Place) *session {
 	}
 	var behind uint64
 	if opening != nil {
-		behind = at.Last - opening.Sequence
+		behind = uint64(at.Last - opening.Sequence)
 	}
 	s := &session{
 		worker: w, stream: broker.StreamName(w.Partition), takenOver: at.Sequence, opening: opening, behind: behind, checked: at.Checked,
@@ -89,7 +90,7 @@ func (s *session) listen() (stop func(), err error) {
 
 // read starts to read the stream, from a little before the position. From the first message that was not yet received on, no
 // message may be missing.
-func (s *session) read(ctx context.Context, from uint64) (stop func(), err error) {
+func (s *session) read(ctx context.Context, from ids.Sequence) (stop func(), err error) {
 	strict := s.commits.Position() + 1
 	if s.opening != nil {
 		strict++
@@ -151,7 +152,7 @@ func (s *session) process(ctx context.Context, entries []source.Message, pending
 	if len(entries) == 0 {
 		return nil
 	}
-	s.commits.HeardLast(entries[len(entries)-1].Sequence + pending)
+	s.commits.HeardLast(entries[len(entries)-1].Sequence + ids.Sequence(pending))
 	s.worker.watchClocks(entries)
 	s.worker.purger.Grow(entries)
 	for len(entries) > 0 {
@@ -180,7 +181,7 @@ func (s *session) passOver(ctx context.Context, entries []source.Message) error 
 		}
 	}
 	// All messages of a stream that was replaced are read, to be checked; only the outcomes of the newest are published.
-	for len(entries) > 0 && entries[0].Sequence+uint64(s.worker.Config.RepublishCommands) <= s.takenOver {
+	for len(entries) > 0 && entries[0].Sequence+ids.Sequence(s.worker.Config.RepublishCommands) <= s.takenOver {
 		entries = entries[1:]
 	}
 	if len(entries) == 0 {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
@@ -64,16 +65,17 @@ type Config struct {
 
 // Deps are the dependencies of the work on a partition. All fields are required.
 type Deps struct {
-	Name                  string
-	Partition, Partitions int
-	Config                Config
-	NATS                  *nats.Conn
-	JS                    jetstream.JetStream
-	History               historyv1.HistoryServiceClient
+	Name       string
+	Partition  ids.Partition
+	Partitions int
+	Config     Config
+	NATS       *nats.Conn
+	JS         jetstream.JetStream
+	History    historyv1.HistoryServiceClient
 	// EnsureStream creates the streams if that of the partition does not exist.
-	EnsureStream func(ctx context.Context, partition int) error
+	EnsureStream func(ctx context.Context, partition ids.Partition) error
 	// HandOver moves the partition to a worker that knows a level, and returns that worker's name; empty if there is none.
-	HandOver     func(ctx context.Context, partition int, level conversation.Level) (worker string, err error)
+	HandOver     func(ctx context.Context, partition ids.Partition, level conversation.Level) (worker string, err error)
 	Acknowledged *takeover.Acknowledged
 	Log          *slog.Logger
 	Metrics      *metrics.Metrics
@@ -109,8 +111,8 @@ type Worker struct {
 
 	mu        sync.Mutex
 	state     string
-	watermark uint64
-	last      uint64
+	watermark ids.Sequence
+	last      ids.Sequence
 	placed    bool         // watermark and last were set
 	cache     *cache.Cache // cursors of the running session; nil between sessions
 }
@@ -310,12 +312,12 @@ func (w *Worker) LookAtStream(ctx context.Context) {
 	watermark, placed := w.watermark, w.placed
 	w.mu.Unlock()
 	if placed {
-		w.SetPosition(watermark, stream.CachedInfo().State.LastSeq)
+		w.SetPosition(watermark, ids.Sequence(stream.CachedInfo().State.LastSeq))
 	}
 }
 
 // SetPosition notes the watermark and the last sequence of the stream.
-func (w *Worker) SetPosition(watermark, last uint64) {
+func (w *Worker) SetPosition(watermark, last ids.Sequence) {
 	last = max(last, watermark)
 	w.gauges.Watermark.Set(float64(watermark))
 	w.gauges.Lag.Set(float64(last - watermark))
@@ -325,7 +327,7 @@ func (w *Worker) SetPosition(watermark, last uint64) {
 }
 
 // Cursors returns the cursors of a conversation's members, by rising user id; nil when the conversation is not in memory.
-func (w *Worker) Cursors(conversationID string) []*conversationv1.Cursor {
+func (w *Worker) Cursors(conversationID ids.Conversation) []*conversationv1.Cursor {
 	w.mu.Lock()
 	cached := w.cache
 	w.mu.Unlock()
@@ -339,7 +341,7 @@ func (w *Worker) Cursors(conversationID string) []*conversationv1.Cursor {
 func (w *Worker) Describe() *deliveryv1.Partition {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return &deliveryv1.Partition{Partition: uint32(w.Partition), Watermark: w.watermark, StreamLast: w.last, State: w.state}
+	return &deliveryv1.Partition{Partition: uint32(w.Partition), Watermark: uint64(w.watermark), StreamLast: uint64(w.last), State: w.state}
 }
 
 // Committed stores the watermark that the store acknowledged.

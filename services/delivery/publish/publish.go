@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 )
 
@@ -94,7 +95,7 @@ type Origin struct {
 
 // Events publishes events, given in rising seq for each conversation, and the users that became members by them. It returns the
 // conversations whose events could not all be sent; nil for none.
-func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpublished map[string]struct{}) {
+func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpublished map[ids.Conversation]struct{}) {
 	type group struct {
 		live brokerv1.Live
 		size int
@@ -104,10 +105,10 @@ func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpubli
 		if !slices.ContainsFunc(g.live.GetTraceparents(), func(s string) bool { return s != "" }) {
 			g.live.Traceparents = nil
 		}
-		id := g.live.GetEvents()[0].GetConversationId()
+		id := ids.Conversation(g.live.GetEvents()[0].GetConversationId())
 		if !p.send(broker.LiveSubject(id), &g.live, nil) {
 			if unpublished == nil {
-				unpublished = map[string]struct{}{}
+				unpublished = map[ids.Conversation]struct{}{}
 			}
 			unpublished[id] = struct{}{}
 		}
@@ -144,7 +145,7 @@ func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpubli
 
 // Receipt sends a conversation's receipt.
 func (p *Publisher) Receipt(r *conversationv1.Receipt) {
-	p.send(broker.LiveSubject(r.GetConversationId()), &brokerv1.Live{Receipt: r}, nil)
+	p.send(broker.LiveSubject(ids.Conversation(r.GetConversationId())), &brokerv1.Live{Receipt: r}, nil)
 	p.metrics.Receipts.Inc()
 }
 

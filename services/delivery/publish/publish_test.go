@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 )
@@ -182,7 +183,7 @@ func TestJoinersAreToldFirst(t *testing.T) {
 	require.Equal(t, create.GetConversationId(), joined.GetConversationId())
 	require.EqualValues(t, 1, joined.GetSeq())
 	require.ElementsMatch(t, []string{"ann", "bob"}, joined.GetUserIds())
-	require.Equal(t, broker.LiveSubject(create.GetConversationId()), sent[1].Subject)
+	require.Equal(t, broker.LiveSubject(ids.Conversation(create.GetConversationId())), sent[1].Subject)
 }
 
 func TestReceipt(t *testing.T) {
@@ -199,7 +200,7 @@ func TestReceipt(t *testing.T) {
 func TestPublishFails(t *testing.T) {
 	p, conn := setup(t, 1<<20)
 	conn.FailWith(errors.New("not connected"))
-	require.Equal(t, map[string]struct{}{"a": {}, "b": {}}, p.Events([]*conversationv1.Event{eventOf("a", 1), eventOf("b", 1)}, Origin{}))
+	require.Equal(t, map[ids.Conversation]struct{}{"a": {}, "b": {}}, p.Events([]*conversationv1.Event{eventOf("a", 1), eventOf("b", 1)}, Origin{}))
 	p.Results([]Answer{answer("a", 1)}, nil)
 	require.InDelta(t, 3, testutil.ToFloat64(p.metrics.PublishFailures), 0)
 	conn.FailWith(nil)

@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/source"
 	"github.com/runnelhq/runnel/services/delivery/wake"
@@ -45,8 +46,9 @@ const (
 
 // extent is the content of a stream: its bounds and size.
 type extent struct {
-	first, last, messages uint64
-	bytes, maxBytes       uint64
+	first, last     ids.Sequence
+	messages        uint64
+	bytes, maxBytes uint64
 }
 
 func (x extent) fill() float64 {
@@ -65,7 +67,7 @@ func (x extent) fill() float64 {
 //	recent     is the first sequence that is not older than keptWithoutBackup; only used when there is no backup
 //
 // A backup of another stream or epoch does not cover any message of this stream.
-func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1.Watermark, recent uint64) (bound uint64, pressed bool) {
+func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1.Watermark, recent ids.Sequence) (bound ids.Sequence, pressed bool) {
 	if bugPurgeAboveWatermark {
 		return stream.last + 1, false
 	}
@@ -73,16 +75,16 @@ func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1
 	case backup == nil:
 		bound = recent
 	case backup.GetStream() == committed.GetStream() && backup.GetEpoch() == committed.GetEpoch():
-		bound = backup.GetSequence()
+		bound = ids.Sequence(backup.GetSequence())
 	}
-	mark := committed.GetSequence()
+	mark := ids.Sequence(committed.GetSequence())
 	bound = min(bound, mark-min(mark, KeptCommands))
 	if stream.fill() <= pressedFill || stream.messages == 0 {
 		return bound, false
 	}
 	perMessage := max(stream.bytes/stream.messages, 1)
 	excess := stream.bytes - uint64(relievedFill*float64(stream.maxBytes))
-	needed := min(stream.first+(excess+perMessage-1)/perMessage, mark)
+	needed := min(stream.first+ids.Sequence((excess+perMessage-1)/perMessage), mark)
 	if needed <= bound {
 		return bound, false
 	}
@@ -93,7 +95,7 @@ func purgeBelow(committed *historyv1.Watermark, stream extent, backup *historyv1
 type Config struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
-	Partition int
+	Partition ids.Partition
 	// Interval is how often the stream is inspected if nothing happens.
 	Interval time.Duration
 	Now      func() time.Time
@@ -206,7 +208,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	}
 	now = p.measure(info)
 	committed := p.mark.Load()
-	if committed.GetStream() != identity || committed.GetSequence() <= now.first || now.messages == 0 {
+	if committed.GetStream() != identity || ids.Sequence(committed.GetSequence()) <= now.first || now.messages == 0 {
 		return now, nil
 	}
 	recent, err := p.recent(ctx, stream, committed, now)
@@ -221,7 +223,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 	if lost, err := source.LostTail(ctx, stream, committed, now.first, now.last); err != nil || lost {
 		return now, err
 	}
-	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(bound)); err != nil {
+	if err := stream.Purge(ctx, jetstream.WithPurgeSequence(uint64(bound))); err != nil {
 		return now, err
 	}
 	p.Metrics.Purged.Add(float64(bound - now.first))
@@ -240,7 +242,7 @@ func (p *Purger) purgeCommitted(ctx context.Context, identity string) (now exten
 // measure records how full the stream is, and how far back a restored database could catch up from it.
 func (p *Purger) measure(info *jetstream.StreamInfo) extent {
 	now := extent{
-		first: info.State.FirstSeq, last: info.State.LastSeq, messages: info.State.Msgs,
+		first: ids.Sequence(info.State.FirstSeq), last: ids.Sequence(info.State.LastSeq), messages: info.State.Msgs,
 		bytes: info.State.Bytes, maxBytes: uint64(max(info.Config.MaxBytes, 0)),
 	}
 	p.free.Store(math.MaxInt64)
@@ -255,11 +257,11 @@ func (p *Purger) measure(info *jetstream.StreamInfo) extent {
 }
 
 // recent finds the first message that is not older than keptWithoutBackup, by the stream's time.
-func (p *Purger) recent(ctx context.Context, stream jetstream.Stream, committed *historyv1.Watermark, now extent) (uint64, error) {
-	if p.backup != nil || committed.GetSequence() <= now.first+KeptCommands {
+func (p *Purger) recent(ctx context.Context, stream jetstream.Stream, committed *historyv1.Watermark, now extent) (ids.Sequence, error) {
+	if p.backup != nil || ids.Sequence(committed.GetSequence()) <= now.first+KeptCommands {
 		return 0, nil // the value is not used
 	}
-	last, err := source.LastNotAfter(ctx, stream, committed.GetTimeNs()-int64(keptWithoutBackup)-1, now.first, committed.GetSequence())
+	last, err := source.LastNotAfter(ctx, stream, committed.GetTimeNs()-int64(keptWithoutBackup)-1, now.first, ids.Sequence(committed.GetSequence()))
 	return last + 1, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -44,8 +45,8 @@ func TestPurgeBelow(t *testing.T) {
 		"no limit":                                          {mark(50_000), extent{first: 1, last: 60_000, messages: 60_000, bytes: 1 << 40}, mark(30_000), 0, 30_000, false},
 		"an empty stream":                                   {mark(50_000), extent{first: 50_001, last: 50_000, maxBytes: 1}, mark(50_000), 0, 40_000, false},
 	} {
-		bound, pressed := purgeBelow(c.committed, c.stream, c.backup, c.recent)
-		require.Equal(t, c.bound, bound, name)
+		bound, pressed := purgeBelow(c.committed, c.stream, c.backup, ids.Sequence(c.recent))
+		require.Equal(t, ids.Sequence(c.bound), bound, name)
 		require.Equal(t, c.pressed, pressed && bound > 0, name)
 	}
 }
@@ -60,14 +61,14 @@ func TestPurgeNeverReachesTheWatermark(t *testing.T) {
 		if rapid.Bool().Draw(t, "marked") {
 			backup = &historyv1.Watermark{Stream: "s", Sequence: draw("backup")}
 		}
-		stream := extent{first: draw("first"), messages: draw("messages"), bytes: draw("bytes"), maxBytes: draw("max")}
-		stream.last = stream.first + stream.messages
-		bound, pressed := purgeBelow(committed, stream, backup, draw("recent"))
-		require.LessOrEqual(t, bound, committed.GetSequence())
+		stream := extent{first: ids.Sequence(draw("first")), messages: draw("messages"), bytes: draw("bytes"), maxBytes: draw("max")}
+		stream.last = stream.first + ids.Sequence(stream.messages)
+		bound, pressed := purgeBelow(committed, stream, backup, ids.Sequence(draw("recent")))
+		require.LessOrEqual(t, bound, ids.Sequence(committed.GetSequence()))
 		if !pressed {
-			require.LessOrEqual(t, bound+KeptCommands, max(committed.GetSequence(), KeptCommands))
+			require.LessOrEqual(t, bound+KeptCommands, ids.Sequence(max(committed.GetSequence(), KeptCommands)))
 			if backup != nil {
-				require.LessOrEqual(t, bound, backup.GetSequence())
+				require.LessOrEqual(t, bound, ids.Sequence(backup.GetSequence()))
 			}
 		}
 	})

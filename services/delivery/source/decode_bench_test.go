@@ -6,12 +6,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
 func BenchmarkDecode(b *testing.B) {
-	payload, err := deliverytest.Command(conversation.GroupID("ann", deliverytest.CommandID(1)), "ann", 2, deliverytest.Text("a message of a usual length, somewhat more than a few words")).MarshalVT()
+	payload, err := deliverytest.Command(string(conversation.GroupID("ann", ids.Command(deliverytest.CommandID(1)))), "ann", 2, deliverytest.Text("a message of a usual length, somewhat more than a few words")).MarshalVT()
 	require.NoError(b, err)
 	b.ReportAllocs()
 	for b.Loop() {

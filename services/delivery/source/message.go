@@ -10,11 +10,12 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Message is one message of a partition's stream. It is decoded once, where it is read.
 type Message struct {
-	Sequence uint64
+	Sequence ids.Sequence
 	TimeNs   int64 // the broker's time
 	// Command is nil when the payload cannot be decoded.
 	Command *brokerv1.Command
@@ -35,7 +36,7 @@ type Message struct {
 var noBody = &conversationv1.Body{}
 
 // FromStream decodes a message with its headers.
-func FromStream(sequence uint64, at time.Time, header nats.Header, payload []byte) Message {
+func FromStream(sequence ids.Sequence, at time.Time, header nats.Header, payload []byte) Message {
 	e := Decode(sequence, at.UnixNano(), payload)
 	e.Traceparent = traceparentOf(header)
 	return e
@@ -43,7 +44,7 @@ func FromStream(sequence uint64, at time.Time, header nats.Header, payload []byt
 
 // Decode decodes a message without headers. It also returns a payload that is not a command: it becomes a dead letter in its
 // turn.
-func Decode(sequence uint64, timeNs int64, payload []byte) Message {
+func Decode(sequence ids.Sequence, timeNs int64, payload []byte) Message {
 	e := Message{Sequence: sequence, TimeNs: timeNs, Payload: payload, Body: noBody}
 	// One allocation for both; they live equally long.
 	decoded := new(struct {
@@ -64,7 +65,7 @@ func Decode(sequence uint64, timeNs int64, payload []byte) Message {
 	}
 	if body.UnmarshalVT(command.GetBody()) == nil {
 		e.Body = body
-		e.Needs = conversation.Needs(command.GetSender(), body)
+		e.Needs = conversation.Needs(ids.User(command.GetSender()), body)
 	}
 	return e
 }
@@ -86,31 +87,35 @@ func (e *Message) Late() bool {
 }
 
 // CommandKey identifies a command for as long as its conversation lives.
-type CommandKey struct{ Conversation, Sender, Command string }
+type CommandKey struct {
+	Conversation ids.Conversation
+	Sender       ids.User
+	Command      ids.Command
+}
 
 // KeyOf returns the key of a command.
 func KeyOf(command *brokerv1.Command) CommandKey {
-	return CommandKey{command.GetConversationId(), command.GetSender(), command.GetCommandId()}
+	return CommandKey{ids.Conversation(command.GetConversationId()), ids.User(command.GetSender()), ids.Command(command.GetCommandId())}
 }
 
 // KeyOfEvent returns the key of the command that made an event.
 func KeyOfEvent(event *conversationv1.Event) CommandKey {
-	return CommandKey{event.GetConversationId(), event.GetSender(), event.GetCommandId()}
+	return CommandKey{ids.Conversation(event.GetConversationId()), ids.User(event.GetSender()), ids.Command(event.GetCommandId())}
 }
 
 // KeyOfProto returns the key in a message of the store.
 func KeyOfProto(key *historyv1.CommandKey) CommandKey {
-	return CommandKey{key.GetConversationId(), key.GetSender(), key.GetCommandId()}
+	return CommandKey{ids.Conversation(key.GetConversationId()), ids.User(key.GetSender()), ids.Command(key.GetCommandId())}
 }
 
 // Committable reports whether a command with this key can have been committed; the store refuses queries for other keys.
 func (k CommandKey) Committable() bool {
-	return conversation.ValidID(k.Conversation) && conversation.ValidSender(k.Sender) && conversation.ValidCommandID(k.Command)
+	return conversation.ValidID(string(k.Conversation)) && conversation.ValidSender(string(k.Sender)) && conversation.ValidCommandID(string(k.Command))
 }
 
 // Proto returns the key in the store's form.
 func (k CommandKey) Proto() *historyv1.CommandKey {
-	return &historyv1.CommandKey{ConversationId: k.Conversation, Sender: k.Sender, CommandId: k.Command}
+	return &historyv1.CommandKey{ConversationId: string(k.Conversation), Sender: string(k.Sender), CommandId: string(k.Command)}
 }
 
 const (

@@ -14,11 +14,12 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
-var group = conversation.GroupID("ann", deliverytest.CommandID(1))
+var group = conversation.GroupID("ann", ids.Command(deliverytest.CommandID(1)))
 
 // decode decodes a command as it comes from the stream.
 func decode(t *testing.T, c *brokerv1.Command) source.Message {
@@ -32,7 +33,7 @@ func decode(t *testing.T, c *brokerv1.Command) source.Message {
 func TestDecode(t *testing.T) {
 	reply := deliverytest.Text("yes")
 	reply.GetMessage().ReplyTo = 7
-	c := deliverytest.Command(group, "ann", 2, reply)
+	c := deliverytest.Command(string(group), "ann", 2, reply)
 	e := decode(t, c)
 	require.EqualValues(t, 3, e.Sequence)
 	require.EqualValues(t, 5_000_000, e.TimeNs)
@@ -45,7 +46,7 @@ func TestDecode(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, payload, e.Payload)
 	require.False(t, e.TooNew)
-	require.Empty(t, decode(t, deliverytest.Command(group, "ann", 2, deliverytest.Text("x"))).Needs)
+	require.Empty(t, decode(t, deliverytest.Command(string(group), "ann", 2, deliverytest.Text("x"))).Needs)
 }
 
 // A payload that is no command keeps its bytes for the dead letter.
@@ -65,7 +66,7 @@ func TestDecodeWhatIsNoCommand(t *testing.T) {
 // A command whose body cannot be decoded, or has no action, has an empty body: it is refused.
 func TestDecodeABadBody(t *testing.T) {
 	for name, body := range map[string][]byte{"none": nil, "garbage": {0xff}, "cut off": deliverytest.Command("", "ann", 1, deliverytest.Text("hello")).GetBody()[:4]} {
-		c := deliverytest.Command(group, "ann", 2, deliverytest.Text("x"))
+		c := deliverytest.Command(string(group), "ann", 2, deliverytest.Text("x"))
 		c.Body = body
 		e := decode(t, c)
 		require.NotNil(t, e.Command, name)
@@ -77,9 +78,9 @@ func TestDecodeABadBody(t *testing.T) {
 
 // A kind or a level that this build does not know is marked, and the body is not looked at.
 func TestDecodeOfANewerVersion(t *testing.T) {
-	kind := deliverytest.Command(group, "ann", 2, deliverytest.Text("x"))
+	kind := deliverytest.Command(string(group), "ann", 2, deliverytest.Text("x"))
 	kind.Body = protowire.AppendBytes(protowire.AppendTag(nil, 700, protowire.BytesType), []byte("new"))
-	level := deliverytest.Command(group, "ann", 2, deliverytest.Text("x"))
+	level := deliverytest.Command(string(group), "ann", 2, deliverytest.Text("x"))
 	level.Level = uint32(conversation.MaxLevel()) + 1
 	for name, c := range map[string]*brokerv1.Command{"kind": kind, "level": level} {
 		e := decode(t, c)
@@ -91,7 +92,7 @@ func TestDecodeOfANewerVersion(t *testing.T) {
 
 // Fields that this version does not know stay in the body's bytes.
 func TestUnknownFieldsAreKept(t *testing.T) {
-	c := deliverytest.Command(group, "ann", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "ann", 2, deliverytest.Text("x"))
 	c.Body = protowire.AppendVarint(protowire.AppendTag(c.GetBody(), 1999, protowire.VarintType), 1)
 	e := decode(t, c)
 	require.Equal(t, c.GetBody(), e.Command.GetBody())
@@ -143,10 +144,10 @@ func TestTraceparent(t *testing.T) {
 
 // The key of a command is that of its event and of its row in the store.
 func TestKeys(t *testing.T) {
-	c := deliverytest.Command(group, "ann", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "ann", 2, deliverytest.Text("x"))
 	key := source.KeyOf(c)
-	require.Equal(t, source.CommandKey{Conversation: group, Sender: "ann", Command: deliverytest.CommandID(2)}, key)
-	require.Equal(t, key, source.KeyOfEvent(&conversationv1.Event{ConversationId: group, Sender: "ann", CommandId: deliverytest.CommandID(2)}))
+	require.Equal(t, source.CommandKey{Conversation: group, Sender: "ann", Command: ids.Command(deliverytest.CommandID(2))}, key)
+	require.Equal(t, key, source.KeyOfEvent(&conversationv1.Event{ConversationId: string(group), Sender: "ann", CommandId: deliverytest.CommandID(2)}))
 	require.Equal(t, key, source.KeyOfProto(key.Proto()))
 	require.True(t, key.Committable())
 	for _, change := range []func(*source.CommandKey){

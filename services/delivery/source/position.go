@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -18,11 +19,11 @@ func IdentityOf(info *jetstream.StreamInfo) string {
 }
 
 // LostTail reports whether a stream, which holds the sequences first to last, no longer has the message at the watermark.
-func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Watermark, first, last uint64) (bool, error) {
+func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Watermark, first, last ids.Sequence) (bool, error) {
 	switch {
-	case mark.GetSequence() > last:
+	case ids.Sequence(mark.GetSequence()) > last:
 		return true, nil
-	case mark.GetSequence() < first:
+	case ids.Sequence(mark.GetSequence()) < first:
 		return false, nil // the message expired, or none was read yet: there is nothing to compare
 	}
 	message, err := stream.GetMsg(ctx, mark.GetSequence())
@@ -37,21 +38,21 @@ func LostTail(ctx context.Context, stream jetstream.Stream, mark *historyv1.Wate
 
 // LastNotAfter returns the sequence of the last message from first to last that is not newer than a time, and first-1 when
 // all are newer. The times of a stream rise, so it is a binary search.
-func LastNotAfter(ctx context.Context, stream jetstream.Stream, timeNs int64, first, last uint64) (uint64, error) {
+func LastNotAfter(ctx context.Context, stream jetstream.Stream, timeNs int64, first, last ids.Sequence) (ids.Sequence, error) {
 	var failed error
 	n := sort.Search(int(last+1-first), func(i int) bool {
 		if failed != nil {
 			return true
 		}
-		message, err := stream.GetMsg(ctx, first+uint64(i))
+		message, err := stream.GetMsg(ctx, uint64(first+ids.Sequence(i)))
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			return false // a hole before the result does not matter here; one after it is found when it is read
 		case err != nil:
-			failed = fmt.Errorf("get message %d: %w", first+uint64(i), err)
+			failed = fmt.Errorf("get message %d: %w", first+ids.Sequence(i), err)
 			return true
 		}
 		return message.Time.UnixNano() > timeNs
 	})
-	return first + uint64(n) - 1, failed
+	return first + ids.Sequence(n) - 1, failed
 }

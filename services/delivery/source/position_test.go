@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
@@ -65,9 +66,9 @@ func TestLastNotAfter(t *testing.T) {
 		s.Put(sequence, int64(sequence)*10, nil)
 	}
 	find := func(timeNs int64, first, last uint64) uint64 {
-		found, err := source.LastNotAfter(t.Context(), s, timeNs, first, last)
+		found, err := source.LastNotAfter(t.Context(), s, timeNs, ids.Sequence(first), ids.Sequence(last))
 		require.NoError(t, err)
-		return found
+		return uint64(found)
 	}
 	require.EqualValues(t, 700, find(7000, 5, 1000))
 	require.EqualValues(t, 700, find(7009, 5, 1000))

@@ -21,6 +21,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/gateway"
 )
 
@@ -41,7 +42,7 @@ func trusting(t *testing.T, authority []byte) *tls.Config {
 
 func token(t *target, user string) string {
 	t.Helper()
-	signed, err := auth.Mint(t.secret, user, time.Hour, time.Now(), "", "")
+	signed, err := auth.Mint(t.secret, ids.User(user), time.Hour, time.Now(), "", "")
 	require.NoError(t, err)
 	return signed
 }

@@ -27,7 +27,7 @@ var asks = []string{
 	`{"id":"7","listMembers":{"conversationId":%q}}`,
 }
 
-var ids = []attack{
+var idAttacks = []attack{
 	{
 		name: "ids of other people's conversations", tries: "messages, members, reading and leaving, with the id of a conversation of ann and bob", seen: "NOT_FOUND, in the same words as for an id that does not exist; the conversation is as it was",
 		bound: bound{sockets: 1, megabytes: 64, calls: 4 * len(asks)}, run: foreign,
@@ -73,7 +73,7 @@ func foreign(s *target) {
 	s.unchanged(func(eve *client) {
 		for _, ask := range asks {
 			answers := map[string]bool{}
-			for _, id := range []string{s.honest.room, conversation.GroupID("nobody", "never")} {
+			for _, id := range []string{s.honest.room, string(conversation.GroupID("nobody", "never"))} {
 				refused := eve.tell(fmt.Sprintf(ask, id))
 				require.Equal(s, conversationv1.ErrorCode_ERROR_CODE_NOT_FOUND, refused.GetCode(), ask)
 				answers[refused.GetMessage()] = true

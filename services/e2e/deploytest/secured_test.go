@@ -16,6 +16,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
 )
 
@@ -69,7 +70,7 @@ func testSecured(t *testing.T, facts Facts) {
 		c, err := client.New(client.Config{
 			URL: "ws://" + running.Addresses[gateway]["gateway.listen"] + "/v1/ws", DeviceID: "laptop", OnEvent: onEvent,
 			Token: func(context.Context) (string, error) {
-				return auth.Mint([]byte(secret), user, time.Hour, time.Now(), "", "")
+				return auth.Mint([]byte(secret), ids.User(user), time.Hour, time.Now(), "", "")
 			},
 		})
 		require.NoError(t, err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Store names a database.
@@ -142,7 +143,7 @@ func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 
 // Token makes a token for a user, valid for a day.
 func (s *Suite) Token(user string) (string, error) {
-	return auth.Mint([]byte(s.secret), user, 24*time.Hour, time.Now(), "", "")
+	return auth.Mint([]byte(s.secret), ids.User(user), 24*time.Hour, time.Now(), "", "")
 }
 
 // Parts lists all parts, in the order in which they were started.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Check checks all invariants that a finished run can be judged by; I9 and I10 are measured while it runs.
@@ -329,8 +330,8 @@ func Memberships(c Content) map[string]map[string][]Span {
 			for _, joiner := range conversation.Joiners(event) {
 				users[joiner] = append(users[joiner], Span{First: event.GetSeq()})
 			}
-			if leaver := conversation.Leaver(event); leaver != "" && len(users[leaver]) > 0 {
-				users[leaver][len(users[leaver])-1].Last = event.GetSeq()
+			if leaver := conversation.Leaver(event); leaver != "" && len(users[string(leaver)]) > 0 {
+				users[string(leaver)][len(users[string(leaver)])-1].Last = event.GetSeq()
 			}
 		}
 		all[id] = users
@@ -348,7 +349,7 @@ func CheckChain(_ History, c Content) (found []Violation) {
 				break
 			}
 		}
-		if head := c.Heads[id]; v.Seq() == head.Seq && !bytes.Equal(v.Hash(), head.Hash) {
+		if head := c.Heads[id]; v.Seq() == ids.Seq(head.Seq) && !bytes.Equal(v.Hash(), head.Hash) {
 			found = append(found, violation("chain", "%s: the hash of its head is not that of seq %d", id, head.Seq))
 		}
 	}

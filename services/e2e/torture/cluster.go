@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 	"github.com/runnelhq/runnel/services/e2e/proxy"
 )
@@ -18,7 +19,7 @@ const partitions = 16
 
 // leader kills the server that leads a partition's stream.
 func (i *injector) leader(ctx, restart context.Context, fault Fault) (time.Time, error) {
-	leader, err := i.findLeader(restart, broker.StreamName(fault.Partition))
+	leader, err := i.findLeader(restart, broker.StreamName(ids.Partition(fault.Partition)))
 	if err != nil {
 		return time.Now(), err
 	}

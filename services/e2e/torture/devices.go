@@ -17,6 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -214,7 +215,7 @@ func (d *device) send(target string, body *conversationv1.Body) (*sending, error
 		ticket: make(chan *client.Ticket, 1), done: make(chan struct{}),
 	}
 	if create := body.GetCreate(); create != nil {
-		s.key.Conversation = conversation.CreateID(d.reader.User, s.key.Command, create)
+		s.key.Conversation = string(conversation.CreateID(ids.User(d.reader.User), ids.Command(s.key.Command), create))
 	}
 	d.opening.Lock()
 	defer d.opening.Unlock()

@@ -82,7 +82,7 @@ func choose(random *rand.Rand, last uint64, user string) *conversationv1.Erase {
 
 // erase repeats the command under the same id until there is an answer.
 func (e *eraser) erase(ctx context.Context, random *rand.Rand, id string, what *conversationv1.Erase) {
-	key := Key{id, conversation.ServerUser, uuid.Must(uuid.NewV7()).String()}
+	key := Key{id, string(conversation.ServerUser), uuid.Must(uuid.NewV7()).String()}
 	e.orders[id]++
 	body := &conversationv1.Body{Action: &conversationv1.Body_Erase{Erase: what}}
 	e.record.Attempted(Attempt{Key: key, Body: encoded(body), Device: "operator", Order: e.orders[id]})

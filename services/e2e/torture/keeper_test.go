@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // keeper carries out commands of one conversation as worker and store do, including erasures.
@@ -41,7 +42,7 @@ func (k *keeper) do(sender string, body *conversationv1.Body) *conversationv1.Ev
 		ConversationId: k.id, Sender: sender, CommandId: fmt.Sprintf("0192f3c0-0000-7000-8000-%012x", n), Body: encoded(body), Salt: make([]byte, chain.SaltSize),
 	}
 	if create := body.GetCreate(); create != nil {
-		k.id = conversation.CreateID(sender, command.GetCommandId(), create)
+		k.id = string(conversation.CreateID(ids.User(sender), ids.Command(command.GetCommandId()), create))
 		command.ConversationId = k.id
 	}
 	result, refusal := conversation.Apply(k.state, k.facts, command, body, int64(n))
@@ -73,7 +74,7 @@ func (k *keeper) content() Content {
 	head := k.state.Head
 	c := Content{
 		Logs: map[string][]*conversationv1.Event{k.id: k.log}, Views: map[string]*Views{k.id: k.views},
-		Heads: map[string]Head{k.id: {Seq: head, Hash: k.state.HeadHash, Position: k.position(head)}},
+		Heads: map[string]Head{k.id: {Seq: uint64(head), Hash: k.state.HeadHash, Position: k.position(uint64(head))}},
 	}
 	for _, event := range k.log {
 		c.Places = append(c.Places, Place{3, k.position(event.GetSeq()), k.id, event.GetSeq()})
@@ -103,7 +104,7 @@ func keeping(t *testing.T, c Content, id string) *historyv1.AppendRequest {
 		request.Sequences = append(request.Sequences, event.GetSeq())
 	}
 	request.Events, request.Effects = k.log, k.effects
-	request.Next = &historyv1.Watermark{Stream: "1", Sequence: k.state.Head, TimeNs: 1}
+	request.Next = &historyv1.Watermark{Stream: "1", Sequence: uint64(k.state.Head), TimeNs: 1}
 	return request
 }
 
@@ -128,17 +129,17 @@ func body(action any) *conversationv1.Body {
 func lively(t *testing.T) *keeper {
 	t.Helper()
 	k := newKeeper(t)
-	k.do("ann", group("group", "bob", "cem"))                                 // 1
-	k.do("ann", message("one"))                                               // 2
-	k.do("bob", message("two"))                                               // 3
-	k.do("bob", body(&conversationv1.Edit{Target: 3, Text: "zwei"}))          // 4
-	k.do("cem", body(&conversationv1.React{Target: 2, Emoji: "x"}))           // 5
-	k.do("bob", body(&conversationv1.React{Target: 2, Emoji: "x"}))           // 6
-	k.do("cem", body(&conversationv1.Message{Text: "well", ReplyTo: 2}))      // 7
-	k.do("ann", body(&conversationv1.React{Target: 3, Emoji: "y"}))           // 8
-	k.do("bob", body(&conversationv1.Delete{Target: 3}))                      // 9
-	k.do(conversation.ServerUser, body(&conversationv1.Erase{Sender: "cem"})) // 10
-	k.do(conversation.ServerUser, body(&conversationv1.Erase{Seqs: []uint64{1}}))
+	k.do("ann", group("group", "bob", "cem"))                                         // 1
+	k.do("ann", message("one"))                                                       // 2
+	k.do("bob", message("two"))                                                       // 3
+	k.do("bob", body(&conversationv1.Edit{Target: 3, Text: "zwei"}))                  // 4
+	k.do("cem", body(&conversationv1.React{Target: 2, Emoji: "x"}))                   // 5
+	k.do("bob", body(&conversationv1.React{Target: 2, Emoji: "x"}))                   // 6
+	k.do("cem", body(&conversationv1.Message{Text: "well", ReplyTo: 2}))              // 7
+	k.do("ann", body(&conversationv1.React{Target: 3, Emoji: "y"}))                   // 8
+	k.do("bob", body(&conversationv1.Delete{Target: 3}))                              // 9
+	k.do(string(conversation.ServerUser), body(&conversationv1.Erase{Sender: "cem"})) // 10
+	k.do(string(conversation.ServerUser), body(&conversationv1.Erase{Seqs: []uint64{1}}))
 	return k
 }
 

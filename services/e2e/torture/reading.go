@@ -11,6 +11,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Content is the content of the database at one moment.
@@ -43,7 +44,7 @@ type Head struct {
 type Views struct {
 	Name string
 	// Members are the seqs at which the present members became members.
-	Members map[string]uint64
+	Members map[ids.User]ids.Seq
 	// Messages are the view rows by the seq of the message.
 	Messages  map[uint64]*historyv1.MessageRow
 	Reactions map[Reaction]uint64
@@ -56,7 +57,7 @@ type Reaction struct {
 }
 
 func newViews() *Views {
-	return &Views{Members: map[string]uint64{}, Messages: map[uint64]*historyv1.MessageRow{}, Reactions: map[Reaction]uint64{}}
+	return &Views{Members: map[ids.User]ids.Seq{}, Messages: map[uint64]*historyv1.MessageRow{}, Reactions: map[Reaction]uint64{}}
 }
 
 // Position is the place of a command in a partition's stream.
@@ -159,7 +160,7 @@ func (r reading) members(ctx context.Context, c *Content) error {
 		err := scan(&id, &stay.User, &stay.First, &stay.Began.Epoch, &stay.Began.Sequence, &stay.Last, &stay.Ended.Epoch, &stay.Ended.Sequence)
 		c.Stays[id] = append(c.Stays[id], stay)
 		if stay.Last == 0 {
-			c.of(id).Members[stay.User] = stay.First
+			c.of(id).Members[ids.User(stay.User)] = ids.Seq(stay.First)
 		}
 		return err
 	}, r.args...)

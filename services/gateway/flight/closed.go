@@ -7,6 +7,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // ClosedLog keeps the connections that ended most recently, for Explain. Its memory is bounded: it holds a fixed number of
@@ -20,7 +21,9 @@ type ClosedLog struct {
 
 // Closed is a connection that has ended.
 type Closed struct {
-	User, Device, ConnectionID string
+	User         ids.User
+	Device       ids.Device
+	ConnectionID ids.Connection
 	// Number identifies the connection in the recorder.
 	Number             uint32
 	OpenedAt, ClosedAt time.Time
@@ -61,7 +64,7 @@ func (l *ClosedLog) Add(one Closed) {
 
 // Of returns the connections of a user that are kept, in the order in which they ended, and the time since which all are
 // kept.
-func (l *ClosedLog) Of(userID string) (found []Closed, since time.Time) {
+func (l *ClosedLog) Of(userID ids.User) (found []Closed, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.ring {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
@@ -12,7 +13,7 @@ import (
 const maxSteps = 100
 
 // ExplainRoom adds the steps of an event in a room. It returns the time since which all steps are kept, in Unix ns.
-func (r *Recorder) ExplainRoom(answer *gatewayv1.ExplainResponse, key Key, seq uint64) (since int64) {
+func (r *Recorder) ExplainRoom(answer *gatewayv1.ExplainResponse, key Key, seq ids.Seq) (since int64) {
 	if !r.on {
 		return time.Now().UnixNano()
 	}
@@ -34,7 +35,7 @@ func (r *Recorder) ExplainRoom(answer *gatewayv1.ExplainResponse, key Key, seq u
 }
 
 // ExplainConnection adds the steps of an event on a connection.
-func (r *Recorder) ExplainConnection(trail *gatewayv1.Trail, number uint32, key Key, seq uint64) (since int64) {
+func (r *Recorder) ExplainConnection(trail *gatewayv1.Trail, number uint32, key Key, seq ids.Seq) (since int64) {
 	if !r.on {
 		return time.Now().UnixNano()
 	}
@@ -75,7 +76,7 @@ func (r *Recorder) ExplainConnection(trail *gatewayv1.Trail, number uint32, key 
 }
 
 func (s *step) explain() *gatewayv1.Step {
-	return &gatewayv1.Step{Kind: s.kind(), TimeNs: s.at, First: s.first(), Last: s.last}
+	return &gatewayv1.Step{Kind: s.kind(), TimeNs: s.at, First: uint64(s.first()), Last: uint64(s.last)}
 }
 
 // sortSteps sorts steps by time. Steps with the same time keep their order.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -26,7 +27,7 @@ const (
 // It is on two lists at once: that of the send queue until it is written, that of the subscription until it has ended.
 type Delivery struct {
 	tracer *Tracer
-	seq    uint64
+	seq    ids.Seq
 	begun  time.Time
 	// Mark is the send queue's mark of the event, once it is queued. Guarded by the queue's lock.
 	Mark uint32
@@ -40,7 +41,7 @@ type Delivery struct {
 
 // Follow begins to follow a sampled event to a connection. It returns nil when the event is not sampled, or when enough
 // deliveries are followed already. The caller guards e.
-func (t *Tracer) Follow(e *EventTrace, conversationID string, seq uint64, connectionID string, now time.Time) *Delivery {
+func (t *Tracer) Follow(e *EventTrace, conversationID ids.Conversation, seq ids.Seq, connectionID ids.Connection, now time.Time) *Delivery {
 	if e == nil || e.writes >= maxFollowedPerEvent {
 		return nil
 	}
@@ -52,7 +53,7 @@ func (t *Tracer) Follow(e *EventTrace, conversationID string, seq uint64, connec
 	e.writes++
 	d := &Delivery{tracer: t, seq: seq, begun: now}
 	_, d.write = t.tracer.Start(trace.ContextWithSpanContext(context.Background(), e.fanOut), spanWrite, trace.WithTimestamp(now), //nolint:spancheck // ended by Written or Abandon
-		trace.WithAttributes(attrConversation.String(conversationID), attrSeq.Int64(int64(seq)), attrConnection.String(connectionID)))
+		trace.WithAttributes(attrConversation.String(string(conversationID)), attrSeq.Int64(int64(seq)), attrConnection.String(string(connectionID))))
 	return d
 }
 
@@ -106,7 +107,7 @@ func (d *Delivery) endLocked(reason string) {
 type Followed []*Delivery
 
 // Acknowledge ends the deliveries of events up to a seq.
-func (f *Followed) Acknowledge(seq uint64) {
+func (f *Followed) Acknowledge(seq ids.Seq) {
 	kept := (*f)[:0]
 	for _, d := range *f {
 		if d.seq <= seq {

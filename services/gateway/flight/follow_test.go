@@ -10,6 +10,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -152,8 +153,8 @@ func TestFollowingIsBounded(t *testing.T) {
 		}
 	}
 	require.Len(t, followed, maxFollowedPerEvent)
-	for seq := uint64(2); len(followed) < maxFollowed; seq++ {
-		e := s.fanOut(seq)
+	for seq := ids.Seq(2); len(followed) < maxFollowed; seq++ {
+		e := s.fanOut(uint64(seq))
 		for range maxFollowedPerEvent {
 			followed = append(followed, s.Follow(e, "c", seq, "k", time.Now()))
 		}
@@ -171,7 +172,7 @@ func TestFollowedEndTogether(t *testing.T) {
 	follow := func(s *spans) (f Followed) {
 		e := s.fanOut(1)
 		for seq := range uint64(4) {
-			d := s.Follow(e, "c", seq+1, "k", begun.Add(time.Duration(seq)*time.Second))
+			d := s.Follow(e, "c", ids.Seq(seq+1), "k", begun.Add(time.Duration(seq)*time.Second))
 			d.Written()
 			f = append(f, d)
 		}
@@ -179,7 +180,7 @@ func TestFollowedEndTogether(t *testing.T) {
 	}
 	left := func(f Followed) (seqs []uint64) {
 		for _, d := range f {
-			seqs = append(seqs, d.seq)
+			seqs = append(seqs, uint64(d.seq))
 		}
 		return seqs
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
@@ -39,12 +40,12 @@ type shard struct {
 
 // step is one entry. Its kind determines which fields are used.
 type step struct {
-	at   int64  // Unix ns
-	last uint64 // the last seq of the stretch
-	what uint32 // kind in the low byte; the stretch's length minus one above it
-	room uint32 // half of the room's key
-	conn uint32 // number of the connection; for stepCommitted, number of the worker
-	mark uint32 // mark of the connection's send queue; for steps of a whole room, the other half of the key
+	at   int64   // Unix ns
+	last ids.Seq // the last seq of the stretch
+	what uint32  // kind in the low byte; the stretch's length minus one above it
+	room uint32  // half of the room's key
+	conn uint32  // number of the connection; for stepCommitted, number of the worker
+	mark uint32  // mark of the connection's send queue; for steps of a whole room, the other half of the key
 }
 
 // stepCommitted is not a step of this gateway: it stores what a live message reports about the commit.
@@ -72,26 +73,26 @@ func NewRecorder(entries int) *Recorder {
 type Key uint64
 
 // KeyOf returns the key of a conversation in this recorder.
-func (r *Recorder) KeyOf(conversationID string) Key {
-	return Key(maphash.String(r.seed, conversationID))
+func (r *Recorder) KeyOf(conversationID ids.Conversation) Key {
+	return Key(maphash.String(r.seed, string(conversationID)))
 }
 
 // Room records a step of a whole room.
-func (r *Recorder) Room(kind gatewayv1.StepKind, at time.Time, key Key, first, last uint64) {
+func (r *Recorder) Room(kind gatewayv1.StepKind, at time.Time, key Key, first, last ids.Seq) {
 	if r.on {
 		r.note(r.ofRoom(key), kind, step{at: at.UnixNano(), room: uint32(key), mark: uint32(key >> 32)}, first, last)
 	}
 }
 
 // Committed records what a live message reports about the commit of its events.
-func (r *Recorder) Committed(key Key, worker string, at int64, first, last uint64) {
+func (r *Recorder) Committed(key Key, worker string, at int64, first, last ids.Seq) {
 	if r.on {
 		r.note(r.ofRoom(key), stepCommitted, step{at: at, room: uint32(key), mark: uint32(key >> 32), conn: r.workers.number(worker)}, first, last)
 	}
 }
 
 // Subscription records a step of one connection in one room.
-func (r *Recorder) Subscription(kind gatewayv1.StepKind, at time.Time, key Key, conn, mark uint32, first, last uint64) {
+func (r *Recorder) Subscription(kind gatewayv1.StepKind, at time.Time, key Key, conn, mark uint32, first, last ids.Seq) {
 	if r.on {
 		r.note(r.ofConn(conn), kind, step{at: at.UnixNano(), room: uint32(key), conn: conn, mark: mark}, first, last)
 	}
@@ -109,10 +110,10 @@ func (r *Recorder) ofConn(number uint32) *shard { return &r.shards[number%record
 
 // note records a step for the events first to last, as several entries if one cannot hold them. If they would overwrite the
 // whole ring more than once, only the last ones are kept.
-func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last uint64) {
+func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last ids.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if most := uint64(cap(s.ring)) * maxStretch; last-first >= most {
+	if most := ids.Seq(cap(s.ring)) * maxStretch; last-first >= most {
 		first = last - most + 1
 	}
 	for {
@@ -137,8 +138,8 @@ func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, la
 }
 
 func (s *step) kind() gatewayv1.StepKind { return gatewayv1.StepKind(s.what & (1<<kindBits - 1)) }
-func (s *step) first() uint64            { return s.last - uint64(s.what>>kindBits) }
-func (s *step) covers(seq uint64) bool   { return s.first() <= seq && seq <= s.last }
+func (s *step) first() ids.Seq           { return s.last - ids.Seq(s.what>>kindBits) }
+func (s *step) covers(seq ids.Seq) bool  { return s.first() <= seq && seq <= s.last }
 
 func (s *step) isOf(key Key) bool {
 	return s.room == uint32(key) && s.mark == uint32(key>>32)

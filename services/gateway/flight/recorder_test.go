@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
@@ -20,7 +21,7 @@ const (
 // trail returns the steps of one connection that cover a seq.
 func (r *Recorder) trail(conn uint32, key Key, seq uint64) []*gatewayv1.Step {
 	trail := &gatewayv1.Trail{}
-	r.ExplainConnection(trail, conn, key, seq)
+	r.ExplainConnection(trail, conn, key, ids.Seq(seq))
 	return trail.GetSteps()
 }
 
@@ -28,7 +29,7 @@ func TestRecorderKeepsTheNewestSteps(t *testing.T) {
 	r := NewRecorder(recorderShards * 4)
 	key, begun := r.KeyOf("c"), time.Unix(1000, 0)
 	for i := range 6 {
-		seq := uint64(i + 1)
+		seq := ids.Seq(i + 1)
 		r.Subscription(stepQueued, begun.Add(time.Duration(i)*time.Second), key, 5, uint32(seq), seq, seq)
 	}
 	require.Empty(t, r.trail(5, key, 1))
@@ -46,7 +47,7 @@ func TestRecorderSplitsLongStretches(t *testing.T) {
 	r.Room(stepRouted, time.Now(), key, 1, 2*maxStretch+1)
 	for _, seq := range []uint64{1, maxStretch, maxStretch + 1, 2 * maxStretch, 2*maxStretch + 1} {
 		answer := &gatewayv1.ExplainResponse{}
-		r.ExplainRoom(answer, key, seq)
+		r.ExplainRoom(answer, key, ids.Seq(seq))
 		require.Len(t, answer.GetSteps(), 1, "%d", seq)
 	}
 	beyond := &gatewayv1.ExplainResponse{}
@@ -128,7 +129,7 @@ func TestTheClosedLogKeepsTheNewest(t *testing.T) {
 	e := NewClosedLog(3 * stepsPerClosed)
 	begun := time.Now()
 	for i := range 5 {
-		user := "bob"
+		user := ids.User("bob")
 		if i == 3 {
 			user = "cem"
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -80,12 +81,12 @@ type SubmitSpan struct {
 
 // Begin starts the spans of a command and returns the header that carries their context to the delivery worker. continued
 // limits the traces of the user's clients that are continued.
-func (t *Tracer) Begin(ctx context.Context, continued *rate.Limiter, s *clientv1.Submit, conversationID string, partitions int) (SubmitSpan, nats.Header) {
+func (t *Tracer) Begin(ctx context.Context, continued *rate.Limiter, s *clientv1.Submit, conversationID ids.Conversation, partitions int) (SubmitSpan, nats.Header) {
 	if !t.on {
 		return SubmitSpan{}, nil
 	}
 	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
-		attrConversation.String(conversationID), attrCommand.String(s.GetCommandId()),
+		attrConversation.String(string(conversationID)), attrCommand.String(s.GetCommandId()),
 	)}
 	client := telemetry.WithTraceparent(ctx, s.GetTraceparent())
 	switch remote := trace.SpanContextFromContext(client); {
@@ -157,7 +158,7 @@ func (t *Tracer) FanOut(ctx context.Context, live *brokerv1.Live) []*EventTrace 
 			continue
 		}
 		inside, span := t.tracer.Start(telemetry.WithTraceparent(ctx, live.GetTraceparents()[i]), spanFanOut,
-			trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(broker.LiveSubject(event.GetConversationId())),
+			trace.WithSpanKind(trace.SpanKindConsumer), telemetry.Process(broker.LiveSubject(ids.Conversation(event.GetConversationId()))),
 			trace.WithAttributes(attrConversation.String(event.GetConversationId()), attrSeq.Int64(int64(event.GetSeq()))))
 		if !span.SpanContext().IsSampled() {
 			span.End()

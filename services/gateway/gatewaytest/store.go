@@ -17,6 +17,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Store is a history service that holds one conversation. Fields may be changed with Set.
@@ -25,10 +26,10 @@ type Store struct {
 
 	mu          sync.Mutex
 	Log         []*conversationv1.Event
-	Joined      uint64 // the seq at which every user's membership begins; 0 means 1
-	Earlier     uint64 // the seq at which every user's earlier membership ended, which began with the first event; 0 for none
-	Left        uint64 // the seq at which every user's membership ended; 0 while it lasts
-	Missing     uint64 // the seq of an event that is missing in the table
+	Joined      ids.Seq // the seq at which every user's membership begins; 0 means 1
+	Earlier     ids.Seq // the seq at which every user's earlier membership ended, which began with the first event; 0 for none
+	Left        ids.Seq // the seq at which every user's membership ended; 0 while it lasts
+	Missing     ids.Seq // the seq of an event that is missing in the table
 	Down        bool
 	Level       uint32
 	Partitions  uint32
@@ -110,7 +111,7 @@ func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConv
 	}
 	if len(f.Log) > 0 && f.Left == 0 {
 		answer.Conversations = append(answer.Conversations, &historyv1.Summary{
-			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: max(f.Joined, 1),
+			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: uint64(max(f.Joined, 1)),
 		})
 	}
 	return answer, nil
@@ -128,19 +129,19 @@ func (f *Store) Read(_ context.Context, request *historyv1.ReadRequest, _ ...grp
 		return nil, status.Error(codes.NotFound, "no such conversation")
 	}
 	page := &historyv1.ReadResponse{Head: uint64(len(f.Log)), Member: f.Left == 0}
-	first := request.GetAfter() + 1
+	first := ids.Seq(request.GetAfter() + 1)
 	if request.GetViewer() != "" && f.Left != 0 {
-		page.Head = min(page.GetHead(), f.Left)
+		page.Head = uint64(min(ids.Seq(page.GetHead()), f.Left))
 	}
-	hidden := &conversationv1.Range{First: max(first, f.Earlier+1), Last: f.Joined - 1}
+	hidden := &conversationv1.Range{First: uint64(max(first, f.Earlier+1)), Last: uint64(f.Joined - 1)}
 	if request.GetViewer() == "" || f.Joined == 0 || hidden.GetFirst() > hidden.GetLast() {
 		hidden = &conversationv1.Range{}
 	} else {
 		page.Hidden = append(page.Hidden, hidden)
 	}
 	for _, event := range f.Log {
-		switch seq := event.GetSeq(); {
-		case seq < first || seq > page.GetHead() || seq == f.Missing || (seq >= hidden.GetFirst() && seq <= hidden.GetLast()):
+		switch seq := ids.Seq(event.GetSeq()); {
+		case seq < first || seq > ids.Seq(page.GetHead()) || seq == f.Missing || (seq >= ids.Seq(hidden.GetFirst()) && seq <= ids.Seq(hidden.GetLast())):
 		case len(page.GetEvents()) == int(request.GetLimit()):
 			page.More = true
 		default:
@@ -187,13 +188,13 @@ func Branch(log []*conversationv1.Event, n int, text string) []*conversationv1.E
 }
 
 // Next makes the event that would follow the last event of log.
-func Next(log []*conversationv1.Event, sender string, body *conversationv1.Body) *conversationv1.Event {
+func Next(log []*conversationv1.Event, sender ids.User, body *conversationv1.Body) *conversationv1.Event {
 	encoded, err := conversation.EncodeBody(body)
 	if err != nil {
 		panic(err) //nolint:forbidigo // the bodies of tests can be encoded
 	}
 	event := &conversationv1.Event{
-		ConversationId: GroupID, Seq: uint64(len(log) + 1), TimeMs: time.Now().UnixMilli(), Sender: sender,
+		ConversationId: GroupID, Seq: uint64(len(log) + 1), TimeMs: time.Now().UnixMilli(), Sender: string(sender),
 		CommandId: "0192f3c0-0000-7000-8000-000000000001", Kind: conversation.KindOf(body), Body: encoded,
 		Salt: make([]byte, chain.SaltSize), PrevHash: chain.Zero,
 	}

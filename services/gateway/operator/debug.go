@@ -1,11 +1,11 @@
 package operator
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -15,6 +15,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Debug returns the internal state of one gateway as JSON. It is for the admin port, which authenticates callers; it changes
@@ -47,7 +48,7 @@ func (s *Server) Debug() http.Handler {
 		answer(w, shown, err)
 	})
 	mux.HandleFunc("GET /debug/conversations/{id}", func(w http.ResponseWriter, r *http.Request) {
-		shown, err := s.showRoom(r.PathValue("id"))
+		shown, err := s.showRoom(ids.Conversation(r.PathValue("id")))
 		answer(w, shown, err)
 	})
 	return mux
@@ -91,7 +92,7 @@ func answer(w http.ResponseWriter, value any, err error) {
 }
 
 type shownUser struct {
-	User string `json:"user"`
+	User ids.User `json:"user"`
 	// RevokedBeforeMs is the latest value that this gateway has received; the store has the authoritative one.
 	RevokedBeforeMs int64     `json:"revoked_before_ms,omitempty"`
 	Connections     []message `json:"connections"`
@@ -114,17 +115,17 @@ func (s *Server) showUser(typed string) (*shownUser, error) {
 }
 
 type shownRoom struct {
-	Conversation string `json:"conversation"`
-	Ready        bool   `json:"ready"`
+	Conversation ids.Conversation `json:"conversation"`
+	Ready        bool             `json:"ready"`
 	// Head is the newest event taken. Seen is the newest event known to exist: above Head while events are missing.
-	Head uint64 `json:"head"`
-	Seen uint64 `json:"seen"`
+	Head ids.Seq `json:"head"`
+	Seen ids.Seq `json:"seen"`
 	// Catching means that missing events are being read from the history service.
 	Catching bool `json:"catching"`
 	// RecentFrom is the oldest event in memory, 0 when there is none.
-	RecentFrom  uint64 `json:"recent_from,omitempty"`
-	Recent      int    `json:"recent"`
-	RecentBytes int    `json:"recent_bytes"`
+	RecentFrom  ids.Seq `json:"recent_from,omitempty"`
+	Recent      int     `json:"recent"`
+	RecentBytes int     `json:"recent_bytes"`
 	// Subscriptions are the connections that are subscribed to the conversation.
 	Subscriptions []shownSubscription `json:"subscriptions"`
 	// MoreSubscriptions is the number of subscriptions that are not listed.
@@ -132,19 +133,19 @@ type shownRoom struct {
 }
 
 type shownSubscription struct {
-	Connection string `json:"connection"`
-	User       string `json:"user"`
-	From       uint64 `json:"from"`
-	Until      uint64 `json:"until,omitempty"`
-	Sent       uint64 `json:"sent"`
-	Acked      uint64 `json:"acknowledged"`
-	Read       uint64 `json:"read"`
-	Behind     bool   `json:"behind"`
-	Retries    int    `json:"retries"`
+	Connection ids.Connection `json:"connection"`
+	User       ids.User       `json:"user"`
+	From       ids.Seq        `json:"from"`
+	Until      ids.Seq        `json:"until,omitempty"`
+	Sent       ids.Seq        `json:"sent"`
+	Acked      ids.Seq        `json:"acknowledged"`
+	Read       ids.Seq        `json:"read"`
+	Behind     bool           `json:"behind"`
+	Retries    int            `json:"retries"`
 }
 
-func (s *Server) showRoom(conversationID string) (*shownRoom, error) {
-	if !conversation.ValidID(conversationID) {
+func (s *Server) showRoom(conversationID ids.Conversation) (*shownRoom, error) {
+	if !conversation.ValidID(string(conversationID)) {
 		return nil, status.Error(codes.InvalidArgument, "is not a conversation id")
 	}
 	r := s.deps.Rooms.Room(conversationID)
@@ -163,6 +164,6 @@ func (s *Server) showRoom(conversationID string) (*shownRoom, error) {
 			Read: one.Read, Behind: one.Behind, Retries: one.Tries,
 		})
 	}
-	slices.SortFunc(shown.Subscriptions, func(a, b shownSubscription) int { return strings.Compare(a.Connection, b.Connection) })
+	slices.SortFunc(shown.Subscriptions, func(a, b shownSubscription) int { return cmp.Compare(a.Connection, b.Connection) })
 	return shown, nil
 }

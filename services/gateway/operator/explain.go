@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -35,19 +36,19 @@ func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (
 	recorder := s.deps.Recorder
 	answer := &gatewayv1.ExplainResponse{Gateway: s.deps.Gateway, StartedMs: recorder.Started().UnixMilli()}
 	// Live connections are listed first: one that ends in between is then found twice rather than never.
-	subjects := s.living(request.GetUserId(), request.GetConversationId())
-	gone, connectionsSince := s.deps.Closed.Of(request.GetUserId())
+	subjects := s.living(ids.User(request.GetUserId()), ids.Conversation(request.GetConversationId()))
+	gone, connectionsSince := s.deps.Closed.Of(ids.User(request.GetUserId()))
 	for _, closed := range gone {
 		subjects = slices.DeleteFunc(subjects, func(one subject) bool { return one.number == closed.Number })
-		subjects = append(subjects, closedSubject(&closed, request.GetConversationId()))
+		subjects = append(subjects, closedSubject(&closed, ids.Conversation(request.GetConversationId())))
 	}
 	slices.SortFunc(subjects, func(a, b subject) int { return cmp.Compare(a.trail.GetOpenedMs(), b.trail.GetOpenedMs()) })
 	answer.ConnectionsSinceMs = connectionsSince.UnixMilli()
 
-	key := recorder.KeyOf(request.GetConversationId())
-	since := recorder.ExplainRoom(answer, key, request.GetSeq())
+	key := recorder.KeyOf(ids.Conversation(request.GetConversationId()))
+	since := recorder.ExplainRoom(answer, key, ids.Seq(request.GetSeq()))
 	for _, one := range subjects[max(0, len(subjects)-maxTrails):] {
-		since = max(since, recorder.ExplainConnection(one.trail, one.number, key, request.GetSeq()))
+		since = max(since, recorder.ExplainConnection(one.trail, one.number, key, ids.Seq(request.GetSeq())))
 		answer.Trails = append(answer.Trails, one.trail)
 	}
 	answer.RemembersSinceMs = time.Unix(0, since).UnixMilli()
@@ -61,7 +62,7 @@ type subject struct {
 }
 
 // living returns the present connections of a user.
-func (s *Server) living(userID, conversationID string) []subject {
+func (s *Server) living(userID ids.User, conversationID ids.Conversation) []subject {
 	sessions := s.deps.Sessions.List(userID)
 	subjects := make([]subject, 0, len(sessions))
 	for _, described := range sessions {
@@ -77,13 +78,13 @@ func (s *Server) living(userID, conversationID string) []subject {
 const closeAbnormal = 1006
 
 // closedSubject is a connection that has ended.
-func closedSubject(e *flight.Closed, conversationID string) subject {
+func closedSubject(e *flight.Closed, conversationID ids.Conversation) subject {
 	trail := &gatewayv1.Trail{
-		ConnectionId: e.ConnectionID, DeviceId: e.Device, OpenedMs: e.OpenedAt.UnixMilli(), ClosedMs: e.ClosedAt.UnixMilli(),
+		ConnectionId: string(e.ConnectionID), DeviceId: string(e.Device), OpenedMs: e.OpenedAt.UnixMilli(), ClosedMs: e.ClosedAt.UnixMilli(),
 		CloseCode: uint32(cmp.Or(e.Code, closeAbnormal)), CloseReason: closeReason(e.Code),
 	}
 	for _, s := range e.Standings {
-		if s.GetConversationId() == conversationID {
+		if ids.Conversation(s.GetConversationId()) == conversationID {
 			trail.Standing = s
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -57,14 +58,14 @@ type stage struct {
 
 type fakeBus struct {
 	mu         sync.Mutex
-	subscribed map[string]chan *nats.Msg
+	subscribed map[ids.Conversation]chan *nats.Msg
 }
 
 type fakeSubscription struct{}
 
 func (fakeSubscription) Unsubscribe() error { return nil }
 
-func (b *fakeBus) Subscribe(id string, to chan *nats.Msg) (room.Unsubscriber, error) {
+func (b *fakeBus) Subscribe(id ids.Conversation, to chan *nats.Msg) (room.Unsubscriber, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.subscribed[id] = to
@@ -88,18 +89,18 @@ func (s *stage) live(events ...*conversationv1.Event) {
 type believer struct{}
 
 func (believer) Verify(_ context.Context, token string) (auth.Claims, error) {
-	return auth.Claims{User: token, IssuedAt: time.Unix(1000, 0)}, nil
+	return auth.Claims{User: ids.User(token), IssuedAt: time.Unix(1000, 0)}, nil
 }
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s := &stage{t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[string]chan *nats.Msg{}}, level: 1}
+	s := &stage{t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[ids.Conversation]chan *nats.Msg{}}, level: 1}
 	log, recorder, tracer := slog.New(slog.DiscardHandler), flight.NewRecorder(4096), flight.NewTracer(nil, 0)
 	counted, closed := metrics.New(prometheus.NewRegistry()), flight.NewClosedLog(1<<20)
 	s.shared = &outbox.Shared{MaxBytes: 256 << 10, WriteTimeout: patience, Buffers: &outbox.Buffers{}, Metrics: counted, Recorder: recorder}
 	hub := room.NewHub(ctx, room.Config{
-		Log: s.store, Bus: s.bus, Logger: log, Metrics: counted, Recorder: recorder, Tracer: tracer, Joined: func(string, string) {},
+		Log: s.store, Bus: s.bus, Logger: log, Metrics: counted, Recorder: recorder, Tracer: tracer, Joined: func(ids.User, ids.Conversation) {},
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: patience, AckTries: 5, HistoryTimeout: patience,
 	})
 	level := func() conversation.Level { return s.level }
@@ -109,7 +110,7 @@ func newStage(t *testing.T) *stage {
 			Heartbeat: 25 * time.Second, TokenWarning: time.Minute, HistoryTimeout: patience, RevocationInterval: patience,
 		},
 		Log: log, Metrics: counted, Recorder: recorder, Tracer: tracer, Closed: closed, Verifier: believer{}, History: s.store, Rooms: hub,
-		Acks: session.NewAcks(4, func(int, []byte) error { return nil }, log), Level: level,
+		Acks: session.NewAcks(4, func(ids.Partition, []byte) error { return nil }, log), Level: level,
 		Requests: requests.New(requests.Config{
 			History: s.store, Level: level, Partitions: 4, Metrics: counted, Tracer: tracer,
 			Submit: func(broker.Submission) error { return errors.New("no broker") },
@@ -215,7 +216,7 @@ func (s *stage) leave(c *client, code errcode.CloseCode) {
 
 func (s *stage) gone(c *client) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { _, known := s.deps.Sessions.Get(c.id); return !known }, patience, 50*time.Microsecond)
+	require.Eventually(s.t, func() bool { _, known := s.deps.Sessions.Get(ids.Connection(c.id)); return !known }, patience, 50*time.Microsecond)
 }
 
 // many connects this many sessions of a user.

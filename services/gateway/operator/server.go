@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -72,7 +73,7 @@ func (s *Server) ListConnections(_ context.Context, request *gatewayv1.ListConne
 	if user := request.GetUserId(); user != "" && !conversation.ValidUser(user) {
 		return nil, status.Error(codes.InvalidArgument, "user_id: is not a user id")
 	}
-	page, more := s.deps.Sessions.ListPage(request.GetUserId(), request.GetAfter(), limit)
+	page, more := s.deps.Sessions.ListPage(ids.User(request.GetUserId()), ids.Connection(request.GetAfter()), limit)
 	answer := &gatewayv1.ListConnectionsResponse{More: more}
 	for _, described := range page {
 		answer.Connections = append(answer.Connections, described.Connection)
@@ -84,7 +85,7 @@ var errNoConnection = status.Error(codes.NotFound, "no such connection on this g
 
 // GetConnection returns one connection with its position in each conversation.
 func (s *Server) GetConnection(_ context.Context, request *gatewayv1.GetConnectionRequest) (*gatewayv1.GetConnectionResponse, error) {
-	described, found := s.deps.Sessions.Get(request.GetConnectionId())
+	described, found := s.deps.Sessions.Get(ids.Connection(request.GetConnectionId()))
 	if !found {
 		return nil, errNoConnection
 	}
@@ -103,9 +104,9 @@ func (s *Server) Disconnect(_ context.Context, request *gatewayv1.DisconnectRequ
 	}
 	var sessions []session.Described
 	if request.GetUserId() != "" {
-		sessions = s.deps.Sessions.List(request.GetUserId())
+		sessions = s.deps.Sessions.List(ids.User(request.GetUserId()))
 	} else {
-		described, found := s.deps.Sessions.Get(request.GetConnectionId())
+		described, found := s.deps.Sessions.Get(ids.Connection(request.GetConnectionId()))
 		if !found {
 			return nil, errNoConnection
 		}

@@ -12,6 +12,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -134,7 +135,7 @@ func TestConnectionsAreClosed(t *testing.T) {
 			s.gone(mine)
 			sessions, _ := s.deps.Sessions.Count()
 			require.LessOrEqual(t, 3-int(c.closed), sessions)
-			_, there := s.deps.Sessions.Get(other.id)
+			_, there := s.deps.Sessions.Get(ids.Connection(other.id))
 			require.True(t, there, "another user's stays")
 		})
 	}
@@ -144,7 +145,7 @@ func TestConnectionsAreClosed(t *testing.T) {
 func TestAConnectionIsClosedOnce(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann")
-	described, found := s.deps.Sessions.Get(c.id)
+	described, found := s.deps.Sessions.Get(ids.Connection(c.id))
 	require.True(t, found)
 	require.True(t, described.Close(errcode.CloseUnavailable, "test"))
 	require.False(t, described.Close(errcode.CloseDisconnected, "test"))
@@ -172,6 +173,6 @@ func TestDisconnectsThatAreRefused(t *testing.T) {
 			require.Zero(t, answer.GetClosed())
 		})
 	}
-	_, there := s.deps.Sessions.Get(c.id)
+	_, there := s.deps.Sessions.Get(ids.Connection(c.id))
 	require.True(t, there)
 }

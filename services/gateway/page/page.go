@@ -11,12 +11,13 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // HoleError means that an event is missing in what the store returned. Missing events are never skipped: the page is read again.
 type HoleError struct {
-	ConversationID string
-	Seq            uint64
+	ConversationID ids.Conversation
+	Seq            ids.Seq
 }
 
 func (e *HoleError) Error() string {
@@ -25,44 +26,44 @@ func (e *HoleError) Error() string {
 
 // CheckRising returns a *HoleError unless the events and hidden stretches of a rising page follow after without a hole, and reach
 // the head if the page reports that there are no more.
-func CheckRising(conversationID string, page *historyv1.ReadResponse, after uint64) error {
+func CheckRising(conversationID ids.Conversation, page *historyv1.ReadResponse, after ids.Seq) error {
 	next, hidden := after+1, page.GetHidden()
 	for _, event := range page.GetEvents() {
 		next, hidden = passHidden(next, hidden)
-		if event.GetSeq() != next {
+		if ids.Seq(event.GetSeq()) != next {
 			return &HoleError{conversationID, next}
 		}
 		next++
 	}
-	if next, hidden = passHidden(next, hidden); len(hidden) > 0 || (!page.GetMore() && next <= page.GetHead()) {
+	if next, hidden = passHidden(next, hidden); len(hidden) > 0 || (!page.GetMore() && next <= ids.Seq(page.GetHead())) {
 		return &HoleError{conversationID, next}
 	}
 	return nil
 }
 
 // passHidden returns the seq at which a rising page continues after the hidden stretches that begin at next.
-func passHidden(next uint64, hidden []*conversationv1.Range) (uint64, []*conversationv1.Range) {
-	for len(hidden) > 0 && hidden[0].GetFirst() <= next {
-		next, hidden = max(next, hidden[0].GetLast()+1), hidden[1:]
+func passHidden(next ids.Seq, hidden []*conversationv1.Range) (ids.Seq, []*conversationv1.Range) {
+	for len(hidden) > 0 && ids.Seq(hidden[0].GetFirst()) <= next {
+		next, hidden = max(next, ids.Seq(hidden[0].GetLast()+1)), hidden[1:]
 	}
 	return next, hidden
 }
 
 // CheckFalling is CheckRising for a falling page, which begins below before, or at the page's head when that is 0.
-func CheckFalling(conversationID string, page *historyv1.ReadResponse, before uint64) error {
-	next := page.GetHead()
+func CheckFalling(conversationID ids.Conversation, page *historyv1.ReadResponse, before ids.Seq) error {
+	next := ids.Seq(page.GetHead())
 	if before > 0 && before <= next {
 		next = before - 1
 	}
 	hidden := page.GetHidden()
 	pass := func() {
-		for len(hidden) > 0 && hidden[len(hidden)-1].GetLast() >= next {
-			next, hidden = min(next, hidden[len(hidden)-1].GetFirst()-1), hidden[:len(hidden)-1]
+		for len(hidden) > 0 && ids.Seq(hidden[len(hidden)-1].GetLast()) >= next {
+			next, hidden = min(next, ids.Seq(hidden[len(hidden)-1].GetFirst()-1)), hidden[:len(hidden)-1]
 		}
 	}
 	for _, event := range page.GetEvents() {
 		pass()
-		if event.GetSeq() != next {
+		if ids.Seq(event.GetSeq()) != next {
 			return &HoleError{conversationID, next}
 		}
 		next--
@@ -91,26 +92,26 @@ func Trim(page *historyv1.ReadResponse, limit int) {
 }
 
 // Last is the last seq that a rising page covers, at most stop.
-func Last(page *historyv1.ReadResponse, stop uint64) uint64 {
-	var last uint64
+func Last(page *historyv1.ReadResponse, stop ids.Seq) ids.Seq {
+	var last ids.Seq
 	if n := len(page.GetEvents()); n > 0 {
-		last = page.GetEvents()[n-1].GetSeq()
+		last = ids.Seq(page.GetEvents()[n-1].GetSeq())
 	}
 	if n := len(page.GetHidden()); n > 0 {
-		last = max(last, page.GetHidden()[n-1].GetLast())
+		last = max(last, ids.Seq(page.GetHidden()[n-1].GetLast()))
 	}
 	return min(last, stop)
 }
 
 // TakePosition removes the event at a client's position from the front of a rising page that was read to include it, and reports
 // whether it differs from the event that the client has. An event that the client may not see is not compared.
-func TakePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool) {
-	if events := page.GetEvents(); len(events) > 0 && events[0].GetSeq() == seq {
+func TakePosition(page *historyv1.ReadResponse, seq ids.Seq, hash uint64) (differs bool) {
+	if events := page.GetEvents(); len(events) > 0 && ids.Seq(events[0].GetSeq()) == seq {
 		page.Events = events[1:]
 		differs = HashPrefix(events[0].GetHash()) != hash
 	}
-	if hidden := page.GetHidden(); len(hidden) > 0 && hidden[0].GetFirst() <= seq {
-		rest := &conversationv1.Range{First: seq + 1, Last: hidden[0].GetLast()}
+	if hidden := page.GetHidden(); len(hidden) > 0 && ids.Seq(hidden[0].GetFirst()) <= seq {
+		rest := &conversationv1.Range{First: uint64(seq + 1), Last: hidden[0].GetLast()}
 		if rest.GetFirst() <= rest.GetLast() {
 			hidden = append([]*conversationv1.Range{nil, rest}, hidden[1:]...)
 		}
@@ -120,9 +121,9 @@ func TakePosition(page *historyv1.ReadResponse, seq, hash uint64) (differs bool)
 }
 
 // HashIn is the hash of an event of a page; nil when the page does not have it.
-func HashIn(page *historyv1.ReadResponse, seq uint64) []byte {
+func HashIn(page *historyv1.ReadResponse, seq ids.Seq) []byte {
 	for _, event := range slices.Backward(page.GetEvents()) {
-		if event.GetSeq() == seq {
+		if ids.Seq(event.GetSeq()) == seq {
 			return event.GetHash()
 		}
 	}

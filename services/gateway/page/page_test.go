@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -59,14 +60,14 @@ func TestPagesAreCheckedForHoles(t *testing.T) {
 			if c.falling {
 				check = CheckFalling
 			}
-			err := check(gatewaytest.GroupID, c.page, c.from)
+			err := check(gatewaytest.GroupID, c.page, ids.Seq(c.from))
 			if c.missing == 0 {
 				require.NoError(t, err)
 				return
 			}
 			var hole *HoleError
 			require.ErrorAs(t, err, &hole)
-			require.Equal(t, c.missing, hole.Seq)
+			require.Equal(t, ids.Seq(c.missing), hole.Seq)
 			require.ErrorContains(t, err, gatewaytest.GroupID)
 		})
 	}
@@ -141,7 +142,7 @@ func TestHowFarAPageReaches(t *testing.T) {
 		"hidden before":   {pageOf(9, true, []*conversationv1.Range{hiddenFrom(1, 2)}, 3, 4), 9, 4},
 		"no further than": {pageOf(9, true, nil, 3, 4), 3, 3},
 	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, c.last, Last(c.page, c.stop)) })
+		t.Run(name, func(t *testing.T) { require.Equal(t, ids.Seq(c.last), Last(c.page, ids.Seq(c.stop))) })
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -148,7 +149,7 @@ type waiter struct {
 
 func (w *waiter) Accepted(id uint64) { w.notef("accepted %d", id) }
 
-func (w *waiter) Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string) {
+func (w *waiter) Outcome(id uint64, conversationID ids.Conversation, outcome *conversationv1.Outcome, traceparent string) {
 	w.notef("outcome %d %s %d %s", id, conversationID, outcome.GetSeq(), traceparent)
 }
 

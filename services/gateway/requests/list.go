@@ -29,7 +29,7 @@ func checkListConversations(r *clientv1.ListConversations) *conversationv1.Error
 func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clientv1.ListConversations, _ Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadList].Inc()
 	list, err := h.cfg.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: caller.User, After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
+		UserId: string(caller.User), After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list conversations: %w", err)
@@ -59,7 +59,7 @@ func checkListMembers(r *clientv1.ListMembers) *conversationv1.Error {
 func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.ListMembers, _ Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadMembers].Inc()
 	list, err := h.cfg.History.ListMembers(ctx, &historyv1.ListMembersRequest{
-		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
+		ConversationId: r.GetConversationId(), Viewer: string(caller.User), After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list members: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -48,16 +49,16 @@ func (h *Handler) read(ctx context.Context, caller *Caller, r *clientv1.Read, bo
 	h.cfg.Metrics.Reads[metrics.ReadClient].Inc()
 	backward := r.GetBackward() || r.GetBefore() != 0
 	read, err := h.cfg.History.Read(ctx, &historyv1.ReadRequest{
-		ConversationId: r.GetConversationId(), Viewer: caller.User, After: r.GetAfter(), Before: r.GetBefore(),
+		ConversationId: r.GetConversationId(), Viewer: string(caller.User), After: r.GetAfter(), Before: r.GetBefore(),
 		Limit: cmp.Or(r.GetLimit(), protocol.DefaultEventsPage), Backward: backward,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read conversation: %w", err)
 	}
 	if backward {
-		err = page.CheckFalling(r.GetConversationId(), read, r.GetBefore())
+		err = page.CheckFalling(ids.Conversation(r.GetConversationId()), read, ids.Seq(r.GetBefore()))
 	} else {
-		err = page.CheckRising(r.GetConversationId(), read, r.GetAfter())
+		err = page.CheckRising(ids.Conversation(r.GetConversationId()), read, ids.Seq(r.GetAfter()))
 	}
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -91,7 +92,7 @@ func TestAReadWithAHoleIsNoAnswer(t *testing.T) {
 			_, err := s.do(read(c.ask), unbounded)
 			var hole *page.HoleError
 			require.ErrorAs(t, err, &hole)
-			require.Equal(t, c.seq, hole.Seq)
+			require.Equal(t, ids.Seq(c.seq), hole.Seq)
 		})
 	}
 }

@@ -23,7 +23,7 @@ func checkReadMessages(r *clientv1.ReadMessages) *conversationv1.Error {
 func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.ReadMessages, bounds Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadViews].Inc()
 	read, err := h.cfg.History.ReadMessages(ctx, &historyv1.ReadMessagesRequest{
-		ConversationId: r.GetConversationId(), Viewer: caller.User,
+		ConversationId: r.GetConversationId(), Viewer: string(caller.User),
 		After: r.GetAfter(), Before: r.GetBefore(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultMessagesPage),
 		Backward: r.GetBackward() || r.GetBefore() != 0,
 		Kinds:    h.messageKinds,

@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -57,7 +58,7 @@ func New(cfg Config) *Handler { return &Handler{cfg: cfg, messageKinds: conversa
 
 // Caller is the user on whose behalf a request is carried out.
 type Caller struct {
-	User string
+	User ids.User
 	// Commands limits the commands of the user, Traces the traces of their clients that are continued; nil without tracing.
 	Commands, Traces *rate.Limiter
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/commands"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -19,14 +20,14 @@ type Waiter interface {
 	// Accepted reports that the broker holds the command.
 	Accepted(id uint64)
 	// Outcome is called once. traceparent names the trace of the command; empty when it is not sampled.
-	Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string)
+	Outcome(id uint64, conversationID ids.Conversation, outcome *conversationv1.Outcome, traceparent string)
 }
 
 // Submit passes a command to the broker; waiter receives its outcome. A refusal here means only that this copy was not taken: it
 // says nothing about earlier copies of the command. Only the owner of the partition refuses commands for good, with an outcome.
 func (h *Handler) Submit(ctx context.Context, caller *Caller, id uint64, s *clientv1.Submit, waiter Waiter) *conversationv1.Error {
 	command, refused := commands.Make(commands.Request{
-		Sender: caller.User, ConversationID: s.GetConversationId(), CommandID: s.GetCommandId(), Attempt: s.GetAttempt(), Body: s.GetBody(),
+		Sender: caller.User, ConversationID: ids.Conversation(s.GetConversationId()), CommandID: ids.Command(s.GetCommandId()), Attempt: s.GetAttempt(), Body: s.GetBody(),
 	}, h.cfg.Level())
 	if refused != nil {
 		refused.Field = "submit." + refused.GetField()
@@ -36,7 +37,7 @@ func (h *Handler) Submit(ctx context.Context, caller *Caller, id uint64, s *clie
 		h.cfg.Metrics.Limits[metrics.LimitCommandRate].Inc()
 		return Limited("too many commands of this user")
 	}
-	begun, conversationID := time.Now(), command.GetConversationId()
+	begun, conversationID := time.Now(), ids.Conversation(command.GetConversationId())
 	span, header := h.cfg.Tracer.Begin(ctx, caller.Traces, s, conversationID, h.cfg.Partitions)
 	err := h.cfg.Submit(broker.Submission{
 		Command: command,

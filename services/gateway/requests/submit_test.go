@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -55,7 +56,7 @@ func TestTheOutcomeOfACreateNamesItsConversation(t *testing.T) {
 		CommandId: commandID, Body: &conversationv1.Body{Action: &conversationv1.Body_Create{Create: create}},
 	}, w))
 	made := s.submitted[0].Command.GetConversationId()
-	require.Equal(t, conversation.CreateID("ann", commandID, create), made)
+	require.Equal(t, conversation.CreateID("ann", commandID, create), ids.Conversation(made))
 	s.submitted[0].Done(&conversationv1.Outcome{Seq: 1})
 	require.Equal(t, []string{"outcome 7 " + made + " 1 "}, w.heard)
 }

@@ -7,12 +7,13 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // Acknowledge records how far the client has received and read. It returns false for a seq that does not exist.
-func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
+func (s *Subscription) Acknowledge(delivered, read ids.Seq, now time.Time) bool {
 	r := s.room.Load()
 	if r == nil {
 		return true // the subscription is being added to its room
@@ -41,12 +42,12 @@ func (s *Subscription) Acknowledge(delivered, read uint64, now time.Time) bool {
 
 // measureDeliveredLocked measures the delay until a user other than the sender had an event, for events that were sent to a
 // client at once.
-func (r *Room) measureDeliveredLocked(s *Subscription, seq uint64, now time.Time) {
+func (r *Room) measureDeliveredLocked(s *Subscription, seq ids.Seq, now time.Time) {
 	if seq > r.head || seq < r.firstRecentLocked() {
 		return
 	}
 	e := r.recent[seq-r.firstRecentLocked()]
-	if e.pending && e.event.GetSender() != s.to.User {
+	if e.pending && ids.User(e.event.GetSender()) != s.to.User {
 		e.pending = false
 		r.hub.cfg.Metrics.Delivered.Observe(max(0, now.Sub(time.UnixMilli(e.event.GetTimeMs())).Seconds()))
 	}

@@ -12,6 +12,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -26,15 +27,15 @@ func TestAcknowledgementsAreHeldToWhatThereIs(t *testing.T) {
 	s.room.Store(r)
 
 	require.True(t, s.Acknowledge(math.MaxUint64, 0, time.Now()), "the partition's owner decides whether the event exists")
-	require.Equal(t, uint64(3), s.acked, "but the position is not recorded")
+	require.Equal(t, ids.Seq(3), s.acked, "but the position is not recorded")
 	require.True(t, s.Acknowledge(4, 4, time.Now()))
-	require.Equal(t, uint64(4), s.acked)
+	require.Equal(t, ids.Seq(4), s.acked)
 
 	r.ready, r.head, r.seen = true, 4, 4
 	require.True(t, s.Acknowledge(5, 5, time.Now()), "the live message of 5 has not arrived yet")
 	require.False(t, s.Acknowledge(6, 0, time.Now()))
 	require.False(t, s.Acknowledge(0, 6, time.Now()))
-	require.Equal(t, uint64(5), s.acked)
+	require.Equal(t, ids.Seq(5), s.acked)
 	for _, step := range trail(hub.cfg.Recorder, r.key, 5) {
 		require.Equal(t, gatewayv1.StepKind_STEP_KIND_ACKNOWLEDGED, step.GetKind())
 		require.Equal(t, uint64(5), step.GetLast())
@@ -44,7 +45,7 @@ func TestAcknowledgementsAreHeldToWhatThereIs(t *testing.T) {
 // trail returns the steps of connection 1 that cover a seq.
 func trail(recorder *flight.Recorder, key flight.Key, seq uint64) []*gatewayv1.Step {
 	trail := &gatewayv1.Trail{}
-	recorder.ExplainConnection(trail, 1, key, seq)
+	recorder.ExplainConnection(trail, 1, key, ids.Seq(seq))
 	return trail.GetSteps()
 }
 

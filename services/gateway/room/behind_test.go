@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 )
@@ -110,7 +111,7 @@ func TestAnAcknowledgementBeginsTheTriesAnew(t *testing.T) {
 		s.sweep(now)
 		require.Equal(t, []uint64{uint64(seq)}, ann.seqs(1))
 		require.Equal(t, uint32(1), ann.subscription().Standing().GetRetries())
-		require.True(t, ann.subscription().Acknowledge(uint64(seq), 0, now))
+		require.True(t, ann.subscription().Acknowledge(ids.Seq(seq), 0, now))
 		require.Zero(t, ann.subscription().Standing().GetRetries())
 		require.Nil(t, ann.subscription().Unfinished())
 	}
@@ -180,8 +181,8 @@ func TestAnErasureInTheMiddleKeepsWhatFollows(t *testing.T) {
 	ann.seqs(5)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	require.Equal(t, uint64(6), r.erasedAt)
-	require.Equal(t, uint64(6), r.firstRecentLocked())
+	require.Equal(t, ids.Seq(6), r.erasedAt)
+	require.Equal(t, ids.Seq(6), r.firstRecentLocked())
 	require.Len(t, r.recent, 3)
 	total := 0
 	for _, e := range r.recent {
@@ -306,6 +307,6 @@ func TestTheNumberOfRecentEventsIsBounded(t *testing.T) {
 	s.live(r, log[3:]...)
 	shown := r.Show(0)
 	require.Equal(t, maxRecentEvents, shown.Recent)
-	require.Equal(t, uint64(21), shown.RecentFrom)
+	require.Equal(t, ids.Seq(21), shown.RecentFrom)
 	require.Equal(t, int64(shown.RecentBytes), s.hub.RecentBytes())
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/wire"
@@ -15,8 +16,8 @@ type entry struct {
 	event *conversationv1.Event
 	// joined are the users whose membership begins with the event; left is the user whose membership it ends. Both are
 	// mostly empty.
-	joined []conversation.UserID
-	left   conversation.UserID
+	joined []string
+	left   ids.User
 	trace  *flight.EventTrace // nil when it is not sampled
 	size   int
 	frames [frame.NumCodecs][]byte // by codec, without the framing of a transport
@@ -38,7 +39,7 @@ func newEntries(events []*conversationv1.Event) []*entry {
 	return entries
 }
 
-func (e *entry) seq() uint64 { return e.event.GetSeq() }
+func (e *entry) seq() ids.Seq { return ids.Seq(e.event.GetSeq()) }
 
 // weight is the approximate memory of the entry with its encodings, in bytes.
 func (e *entry) weight() int { return 4*e.size + 256 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Deleted content must not be sent from a gateway's memory: a client that returns after a deletion gets what history has
@@ -51,7 +52,7 @@ func TestAPageFromBeforeADeletionIsNotKept(t *testing.T) {
 	require.NoError(t, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	require.Equal(t, uint64(5), r.firstRecentLocked())
+	require.Equal(t, ids.Seq(5), r.firstRecentLocked())
 }
 
 func deletionOf(t *testing.T, message *conversationv1.Event) *conversationv1.Event {

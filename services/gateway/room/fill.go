@@ -8,6 +8,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -25,7 +26,7 @@ func (r *Room) putBehindLocked(s *Subscription) {
 }
 
 // ConversationID returns the id of the room's conversation.
-func (s *Subscription) ConversationID() string { return s.room.Load().id }
+func (s *Subscription) ConversationID() ids.Conversation { return s.room.Load().id }
 
 // FillOnce queues the next few events of a subscription that is behind, and reports whether there are more. The caller flushes
 // the link, and calls it for one subscription of a link at a time. The error says why history could not be read now.
@@ -89,15 +90,15 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) {
 	}
 	size, n := 0, 0
 	for _, e := range entries {
-		if e.event.GetSeq() > last || n == maxMessageEvents || (n > 0 && size+e.size > maxMessageBytes/2) {
+		if e.seq() > last || n == maxMessageEvents || (n > 0 && size+e.size > maxMessageBytes/2) {
 			break
 		}
 		size += e.size
 		n++
 		// The room may have taken this event before the subscription was added: then the subscription was not notified.
-		if e.left != "" && e.event.GetSeq() >= s.from && e.left == s.to.User {
+		if e.left != "" && e.seq() >= s.from && e.left == s.to.User {
 			if s.until == 0 {
-				s.until = e.event.GetSeq()
+				s.until = e.seq()
 			}
 			break
 		}
@@ -126,7 +127,7 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) {
 }
 
 // fillPast queues events of earlier memberships, and reports the stretches that the user may not see.
-func (r *Room) fillPast(s *Subscription, after uint64) error {
+func (r *Room) fillPast(s *Subscription, after ids.Seq) error {
 	r.mu.Lock()
 	begin, hash := after, uint64(0)
 	if s.top == after && after > 0 {
@@ -136,7 +137,7 @@ func (r *Room) fillPast(s *Subscription, after uint64) error {
 		begin-- // the event that the client has is read as well, for its hash
 	}
 	r.mu.Unlock()
-	read, err := r.hub.read(metrics.ReadPast, &historyv1.ReadRequest{ConversationId: r.id, Viewer: s.to.User, After: begin, Limit: maxMessageEvents})
+	read, err := r.hub.read(metrics.ReadPast, &historyv1.ReadRequest{ConversationId: string(r.id), Viewer: string(s.to.User), After: uint64(begin), Limit: maxMessageEvents})
 	if err == nil {
 		err = page.CheckRising(r.id, read, begin)
 	}
@@ -174,30 +175,30 @@ func (h *Hub) PageBytes(encoding wire.Encoding) int {
 }
 
 // queuePast queues a page as its viewer may see it, up to and including stop.
-func (h *Hub) queuePast(to *Listener, conversationID string, key flight.Key, read *historyv1.ReadResponse, stop uint64) {
+func (h *Hub) queuePast(to *Listener, conversationID ids.Conversation, key flight.Key, read *historyv1.ReadResponse, stop ids.Seq) {
 	events, hidden := read.GetEvents(), read.GetHidden()
 	now := time.Now()
 	for len(events) > 0 || len(hidden) > 0 {
 		var message []byte
 		var kind gatewayv1.StepKind
-		var first, last uint64
+		var first, last ids.Seq
 		if len(hidden) == 0 || (len(events) > 0 && events[0].GetSeq() < hidden[0].GetFirst()) {
 			event := events[0]
 			events = events[1:]
-			if event.GetSeq() > stop {
+			if ids.Seq(event.GetSeq()) > stop {
 				return
 			}
 			message = to.Events.Message(func(dst []byte) []byte { return frame.AppendEvent(dst, to.Events.Codec(), event, "") })
-			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, event.GetSeq(), event.GetSeq()
+			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, ids.Seq(event.GetSeq()), ids.Seq(event.GetSeq())
 		} else {
 			stretch := hidden[0]
 			hidden = hidden[1:]
-			if stretch.GetFirst() > stop {
+			if ids.Seq(stretch.GetFirst()) > stop {
 				return
 			}
-			kind, first, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, stretch.GetFirst(), min(stretch.GetLast(), stop)
+			kind, first, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, ids.Seq(stretch.GetFirst()), min(ids.Seq(stretch.GetLast()), stop)
 			message = to.Answers.Frame(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
-				ConversationId: conversationID, First: first, Last: last,
+				ConversationId: string(conversationID), First: uint64(first), Last: uint64(last),
 			}}})
 		}
 		h.cfg.Metrics.FramesOut.Inc()

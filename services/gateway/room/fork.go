@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
@@ -23,7 +24,7 @@ import (
 // conversation until it reconnects.
 
 // hashAtLocked returns the hash of an event; nil when the room does not have it.
-func (r *Room) hashAtLocked(seq uint64) []byte {
+func (r *Room) hashAtLocked(seq ids.Seq) []byte {
 	switch first := r.firstRecentLocked(); {
 	case seq == r.head:
 		return r.headHash
@@ -59,7 +60,7 @@ func (s *Subscription) isElsewhere(entries []*entry) bool {
 		return false
 	case s.top+1 == first:
 		return page.HashPrefix(entries[0].event.GetPrevHash()) != s.topHash
-	case s.top >= first && s.top-first < uint64(len(entries)):
+	case s.top >= first && s.top-first < ids.Seq(len(entries)):
 		return page.HashPrefix(entries[s.top-first].event.GetHash()) != s.topHash
 	default:
 		return false
@@ -131,7 +132,7 @@ func (r *Room) isClosed() bool {
 
 // standpoint is the state of a room at the time when the store was asked for the head.
 type standpoint struct {
-	head uint64
+	head ids.Seq
 	hash []byte
 }
 
@@ -154,12 +155,12 @@ func (r *Room) compare(before standpoint, now *historyv1.Head) {
 		return // the room was reloaded meanwhile
 	}
 	hash := now.GetHeadHash()
-	if now.GetHead() < before.head ||
-		(now.GetHead() == before.head && len(hash) > 0 && len(before.hash) > 0 && !bytes.Equal(hash, before.hash)) {
+	if ids.Seq(now.GetHead()) < before.head ||
+		(ids.Seq(now.GetHead()) == before.head && len(hash) > 0 && len(before.hash) > 0 && !bytes.Equal(hash, before.hash)) {
 		r.reloadLocked()
 		return
 	}
-	r.hearLocked(now.GetHead())
+	r.hearLocked(ids.Seq(now.GetHead()))
 }
 
 // doubtInterval is the least time between two requests to the store for comparing a room with the log.

@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -216,7 +217,7 @@ func TestAStoreThatGoesBackIsNoticed(t *testing.T) {
 // newLog makes a log that ends where the room's does.
 func newLog(r *Room) []*conversationv1.Event {
 	log := make([]*conversationv1.Event, r.head)
-	log[r.head-1] = &conversationv1.Event{ConversationId: r.id, Seq: r.head, Hash: r.headHash}
+	log[r.head-1] = &conversationv1.Event{ConversationId: string(r.id), Seq: uint64(r.head), Hash: r.headHash}
 	return log
 }
 
@@ -470,7 +471,7 @@ func TestAFormerConversationOfSeveralPages(t *testing.T) {
 	s := newStage(t)
 	log := branch(nil, 3*maxMessageEvents, "kept")
 	s.store.Put(log)
-	s.store.Set(func() { s.store.Left = uint64(len(log)) })
+	s.store.Set(func() { s.store.Left = ids.Seq(len(log)) })
 	ann := s.client("ann", frame.Proto)
 	ann.resume(position(log[3]))
 	seqs := ann.seqs(len(log) - 4)

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -15,8 +16,8 @@ import (
 type Former struct {
 	hub            *Hub
 	to             *Listener
-	conversationID string
-	after          uint64
+	conversationID ids.Conversation
+	after          ids.Seq
 	hash           uint64 // hash of the event at after, to be compared; 0 when that is done
 }
 
@@ -37,22 +38,22 @@ const (
 
 // Former begins to read a former conversation after a client's position.
 func (h *Hub) Former(to *Listener, position *clientv1.Position) *Former {
-	return &Former{hub: h, to: to, conversationID: position.GetConversationId(), after: position.GetSeq(), hash: page.HashPrefix(position.GetHash())}
+	return &Former{hub: h, to: to, conversationID: ids.Conversation(position.GetConversationId()), after: ids.Seq(position.GetSeq()), hash: page.HashPrefix(position.GetHash())}
 }
 
 // Position is the last seq that the client has or was sent.
-func (f *Former) Position() uint64 { return f.after }
+func (f *Former) Position() ids.Seq { return f.after }
 
 // FillOnce queues the next page. head is the seq of the last event that the user may see. The caller flushes the link, and lets
 // other sessions read from the store between pages.
-func (f *Former) FillOnce(ctx context.Context) (state FormerState, head uint64, err error) {
+func (f *Former) FillOnce(ctx context.Context) (state FormerState, head ids.Seq, err error) {
 	begin := f.after
 	if f.hash != 0 && f.after > 0 {
 		begin-- // the event that the client has is read as well, for its hash
 	}
 	f.hub.cfg.Metrics.Reads[metrics.ReadPast].Inc()
 	read, err := f.hub.cfg.Log.Read(ctx, &historyv1.ReadRequest{
-		ConversationId: f.conversationID, Viewer: f.to.User, After: begin, Limit: maxMessageEvents,
+		ConversationId: string(f.conversationID), Viewer: string(f.to.User), After: uint64(begin), Limit: maxMessageEvents,
 	})
 	switch {
 	case err != nil:
@@ -63,14 +64,14 @@ func (f *Former) FillOnce(ctx context.Context) (state FormerState, head uint64, 
 	if err := page.CheckRising(f.conversationID, read, begin); err != nil {
 		return FormerMore, 0, err
 	}
-	head = read.GetHead()
+	head = ids.Seq(read.GetHead())
 	if f.after > head || (begin < f.after && page.TakePosition(read, f.after, f.hash)) {
 		return FormerForked, head, nil
 	}
 	f.hash = 0 // only the client's own position is compared, once
 	page.Trim(read, f.hub.PageBytes(f.to.Events))
-	f.hub.queuePast(f.to, f.conversationID, f.hub.cfg.Recorder.KeyOf(f.conversationID), read, ^uint64(0))
-	f.after = max(f.after, page.Last(read, ^uint64(0)))
+	f.hub.queuePast(f.to, f.conversationID, f.hub.cfg.Recorder.KeyOf(f.conversationID), read, ^ids.Seq(0))
+	f.after = max(f.after, page.Last(read, ^ids.Seq(0)))
 	if read.GetMore() {
 		return FormerMore, head, nil
 	}

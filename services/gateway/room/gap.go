@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -29,7 +30,7 @@ func (r *Room) open(head *historyv1.Head) {
 	if r.ready {
 		return
 	}
-	r.ready, r.head, r.headHash = true, head.GetHead(), head.GetHeadHash()
+	r.ready, r.head, r.headHash = true, ids.Seq(head.GetHead()), head.GetHeadHash()
 	r.placeAllLocked()
 	if r.seen > r.head {
 		r.catchUpLocked()
@@ -37,7 +38,7 @@ func (r *Room) open(head *historyv1.Head) {
 }
 
 // hearLocked records that events up to a seq exist.
-func (r *Room) hearLocked(seq uint64) {
+func (r *Room) hearLocked(seq ids.Seq) {
 	r.seen = max(r.seen, seq)
 	if r.ready && r.seen > r.head {
 		r.catchUpLocked()
@@ -63,7 +64,7 @@ func (r *Room) catchUp() {
 		r.mu.Lock()
 		after, heard := r.head, r.seen
 		r.mu.Unlock()
-		read, err := h.read(metrics.ReadGap, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: pageEvents})
+		read, err := h.read(metrics.ReadGap, &historyv1.ReadRequest{ConversationId: string(r.id), After: uint64(after), Limit: pageEvents})
 		if err == nil {
 			err = page.CheckRising(r.id, read, after)
 		}
@@ -78,7 +79,7 @@ func (r *Room) catchUp() {
 		var dirty []Sender
 		r.mu.Lock()
 		r.takePageLocked(newEntries(read.GetEvents()), &dirty)
-		r.missLocked(after, heard, read.GetHead())
+		r.missLocked(after, heard, ids.Seq(read.GetHead()))
 		done := !r.ready || r.head >= r.seen || len(r.subscriptions) == 0
 		if done {
 			r.catching = false
@@ -99,7 +100,7 @@ func (r *Room) catchUp() {
 
 // missLocked compares what the room had taken and heard of, before the store was read, with the store's head. The room hears of
 // an event only after it was committed, so an event that the store does not have was lost.
-func (r *Room) missLocked(taken, heard, head uint64) {
+func (r *Room) missLocked(taken, heard, head ids.Seq) {
 	switch {
 	case !r.ready || r.head < taken: // the room was reloaded meanwhile
 	case head < taken:
@@ -138,9 +139,9 @@ func (r *Room) empty() bool {
 var errReloaded = errors.New("the log of the conversation differs from the one that was sent to clients")
 
 // load reads the events after a seq once for all subscriptions in the room that need them now.
-func (r *Room) load(after uint64) ([]*entry, error) {
-	loaded, err, _ := r.loads.Do(strconv.FormatUint(after, 10), func() (any, error) {
-		read, err := r.hub.read(metrics.ReadBehind, &historyv1.ReadRequest{ConversationId: r.id, After: after, Limit: pageEvents})
+func (r *Room) load(after ids.Seq) ([]*entry, error) {
+	loaded, err, _ := r.loads.Do(strconv.FormatUint(uint64(after), 10), func() (any, error) {
+		read, err := r.hub.read(metrics.ReadBehind, &historyv1.ReadRequest{ConversationId: string(r.id), After: uint64(after), Limit: pageEvents})
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +158,7 @@ func (r *Room) load(after uint64) ([]*entry, error) {
 			r.reloadLocked()
 			return nil, errReloaded
 		}
-		if read.GetHead() >= r.erasedAt { // otherwise they may contain content that was erased meanwhile
+		if ids.Seq(read.GetHead()) >= r.erasedAt { // otherwise they may contain content that was erased meanwhile
 			r.prependLocked(entries)
 		}
 		return entries, nil

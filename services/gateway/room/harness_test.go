@@ -22,6 +22,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -63,13 +64,13 @@ type fakeBus struct {
 	mu           sync.Mutex
 	closed       bool
 	down         bool
-	subscribed   map[string]chan *nats.Msg
-	unsubscribed []string
+	subscribed   map[ids.Conversation]chan *nats.Msg
+	unsubscribed []ids.Conversation
 }
 
 type fakeSubscription struct {
 	bus *fakeBus
-	id  string
+	id  ids.Conversation
 }
 
 func (f fakeSubscription) Unsubscribe() error {
@@ -80,7 +81,7 @@ func (f fakeSubscription) Unsubscribe() error {
 	return nil
 }
 
-func (b *fakeBus) Subscribe(id string, to chan *nats.Msg) (Unsubscriber, error) {
+func (b *fakeBus) Subscribe(id ids.Conversation, to chan *nats.Msg) (Unsubscriber, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -103,7 +104,7 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &stage{
-		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[string]chan *nats.Msg{}},
+		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[ids.Conversation]chan *nats.Msg{}},
 		logs: &gatewaytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), joined: make(chan string, 100),
 	}
 	recorder := flight.NewRecorder(1024)
@@ -112,7 +113,7 @@ func newStage(t *testing.T) *stage {
 	}
 	s.hub = NewHub(ctx, Config{
 		Log: s.store, Bus: s.bus, Logger: slog.New(slog.NewTextHandler(s.logs, nil)), Metrics: s.metrics, Recorder: recorder,
-		Tracer: flight.NewTracer(nil, 0), Joined: func(userID, _ string) { s.joined <- userID },
+		Tracer: flight.NewTracer(nil, 0), Joined: func(userID ids.User, _ ids.Conversation) { s.joined <- string(userID) },
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})
 	var shards sync.WaitGroup
@@ -171,7 +172,7 @@ type client struct {
 	closes chan errcode.CloseCode
 
 	mu            sync.Mutex
-	subscriptions map[string]*Subscription
+	subscriptions map[ids.Conversation]*Subscription
 	behind        []*Subscription
 	filling       bool
 }
@@ -182,11 +183,11 @@ func (s *stage) client(userID string, codec frame.Codec) *client {
 	if codec == frame.JSONWithBytes {
 		events = answers.WithBodyBytes()
 	}
-	c := &client{stage: s, frames: make(chan *clientv1.ServerFrame, 1000), closes: make(chan errcode.CloseCode, 1), subscriptions: map[string]*Subscription{}}
+	c := &client{stage: s, frames: make(chan *clientv1.ServerFrame, 1000), closes: make(chan errcode.CloseCode, 1), subscriptions: map[ids.Conversation]*Subscription{}}
 	number := uint32(len(userID))
 	c.link, c.far = memory.New(s.shared, number, answers)
 	c.Listener = Listener{
-		User: userID, ConnectionID: "c-" + userID, Number: number, Events: events, Answers: answers, Receipts: true, Sender: c.link, Subscriber: c,
+		User: ids.User(userID), ConnectionID: ids.Connection("c-" + userID), Number: number, Events: events, Answers: answers, Receipts: true, Sender: c.link, Subscriber: c,
 	}
 	s.clients.Go(c.read)
 	s.t.Cleanup(func() {
@@ -251,8 +252,8 @@ func (c *client) fill() {
 }
 
 // Detached implements Subscriber.
-func (c *client) Detached(s *Subscription, conversationID string, last uint64) {
-	c.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: conversationID, Last: last}}})
+func (c *client) Detached(s *Subscription, conversationID ids.Conversation, last ids.Seq) {
+	c.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{ConversationId: string(conversationID), Last: uint64(last)}}})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.subscriptions[conversationID] == s {
@@ -261,8 +262,8 @@ func (c *client) Detached(s *Subscription, conversationID string, last uint64) {
 }
 
 // Forked implements Subscriber.
-func (c *client) Forked(s *Subscription, conversationID string, head, seq uint64) {
-	c.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{ConversationId: conversationID, Head: head, Seq: seq}}})
+func (c *client) Forked(s *Subscription, conversationID ids.Conversation, head, seq ids.Seq) {
+	c.send(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{ConversationId: string(conversationID), Head: uint64(head), Seq: uint64(seq)}}})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s != nil && c.subscriptions[conversationID] == s {
@@ -291,15 +292,15 @@ func (c *client) subscribe(summaries []*historyv1.Summary, positions ...*clientv
 		named[p.GetConversationId()] = p
 	}
 	for _, summary := range summaries {
-		id := summary.GetConversationId()
-		p, base := named[id], summary.GetHead()
-		delete(named, id)
+		id := ids.Conversation(summary.GetConversationId())
+		p, base := named[string(id)], ids.Seq(summary.GetHead())
+		delete(named, string(id))
 		if p.GetSeq() > summary.GetHead() {
-			c.Forked(nil, id, summary.GetHead(), p.GetSeq())
+			c.Forked(nil, id, ids.Seq(summary.GetHead()), ids.Seq(p.GetSeq()))
 			continue
 		}
 		if p != nil {
-			base = p.GetSeq()
+			base = ids.Seq(p.GetSeq())
 		}
 		c.subscriptions[id] = c.Subscribe(summary, base, p)
 		entered = append(entered, summary)
@@ -316,16 +317,16 @@ func (c *client) fillFormer(p *clientv1.Position) {
 		state, head, err := former.FillOnce(c.stage.t.Context())
 		switch {
 		case status.Code(err) == codes.NotFound:
-			c.Detached(nil, p.GetConversationId(), 0)
+			c.Detached(nil, ids.Conversation(p.GetConversationId()), 0)
 			return
 		case err != nil:
 			c.stage.hub.ReadFailed(err, "test", "conversation", p.GetConversationId())
 			wait = backoff.Wait(c.link.Done(), wait)
 		case state == FormerForked:
-			c.Forked(nil, p.GetConversationId(), head, former.Position())
+			c.Forked(nil, ids.Conversation(p.GetConversationId()), head, former.Position())
 			return
 		case state == FormerEnded:
-			c.Detached(nil, p.GetConversationId(), head)
+			c.Detached(nil, ids.Conversation(p.GetConversationId()), head)
 			return
 		case state == FormerMember:
 			c.resume()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -35,7 +36,7 @@ type Log interface {
 type Bus interface {
 	// Subscribe starts delivering the live messages of a conversation to to. It takes effect some time after the call, see
 	// Flush. It fails only if the bus is closed.
-	Subscribe(conversationID string, to chan *nats.Msg) (Unsubscriber, error)
+	Subscribe(conversationID ids.Conversation, to chan *nats.Msg) (Unsubscriber, error)
 	// Flush returns when all subscriptions are in effect.
 	Flush(ctx context.Context) error
 }
@@ -53,7 +54,7 @@ type Config struct {
 	Tracer   *flight.Tracer
 	// Joined is called when an event begins a user's membership, with the lock of the room held. It must not block, nor call a
 	// room back.
-	Joined func(userID, conversationID string)
+	Joined func(userID ids.User, conversationID ids.Conversation)
 
 	SendQueueBytes int           // limit of the bytes that wait for one client
 	RecentBytes    int           // limit of recent events of all conversations, in bytes
@@ -73,7 +74,7 @@ type Hub struct {
 	workers     sync.WaitGroup
 
 	mu    sync.Mutex
-	rooms map[string]*Room
+	rooms map[ids.Conversation]*Room
 }
 
 // shard carries the events of some conversations, and the outcomes that their senders wait for. An outcome and the event it
@@ -95,7 +96,7 @@ const (
 
 // NewHub makes a hub; start it with Run. Its reads of history are cancelled when ctx ends.
 func NewHub(ctx context.Context, cfg Config) *Hub {
-	h := &Hub{cfg: cfg, ctx: ctx, rooms: map[string]*Room{}, shards: make([]shard, runtime.GOMAXPROCS(0))}
+	h := &Hub{cfg: cfg, ctx: ctx, rooms: map[ids.Conversation]*Room{}, shards: make([]shard, runtime.GOMAXPROCS(0))}
 	for i := range h.shards {
 		h.shards[i] = shard{live: make(chan *nats.Msg, shardCapacity), replies: make(chan Sender, shardCapacity)}
 	}
@@ -144,12 +145,12 @@ func (h *Hub) work(ctx context.Context, s *shard) {
 
 // shardOf returns the shard of a conversation. It is always the same; otherwise events of the conversation would overtake
 // each other.
-func (h *Hub) shardOf(conversationID string) *shard {
+func (h *Hub) shardOf(conversationID ids.Conversation) *shard {
 	return &h.shards[conversation.Partition(conversationID, len(h.shards))]
 }
 
 // FlushSoon lets the conversation's shard write what was queued to a sender, together with what the shard has for it.
-func (h *Hub) FlushSoon(conversationID string, sender Sender) {
+func (h *Hub) FlushSoon(conversationID ids.Conversation, sender Sender) {
 	select {
 	case h.shardOf(conversationID).replies <- sender:
 	default:
@@ -203,14 +204,14 @@ func flushAll(dirty []Sender) {
 }
 
 // Enter puts subscriptions into their rooms, and creates the rooms that do not exist yet. Both maps have the same keys.
-func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*historyv1.Summary) {
+func (h *Hub) Enter(subscriptions map[ids.Conversation]*Subscription, summaries []*historyv1.Summary) {
 	var fresh []*Room
 	for _, summary := range summaries {
-		s := subscriptions[summary.GetConversationId()]
+		s := subscriptions[ids.Conversation(summary.GetConversationId())]
 		h.mu.Lock()
-		r := h.rooms[summary.GetConversationId()]
+		r := h.rooms[ids.Conversation(summary.GetConversationId())]
 		if r == nil {
-			r = &Room{hub: h, id: summary.GetConversationId(), key: h.cfg.Recorder.KeyOf(summary.GetConversationId())}
+			r = &Room{hub: h, id: ids.Conversation(summary.GetConversationId()), key: h.cfg.Recorder.KeyOf(ids.Conversation(summary.GetConversationId()))}
 			sub, err := h.cfg.Bus.Subscribe(r.id, h.shardOf(r.id).live)
 			if err != nil {
 				// Only a closed bus refuses subscriptions: the gateway is stopping.
@@ -226,7 +227,7 @@ func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*history
 		r.mu.Lock()
 		h.mu.Unlock()
 		r.addLocked(s)
-		r.welcomeLocked(s, summary.GetHead())
+		r.welcomeLocked(s, ids.Seq(summary.GetHead()))
 		r.mu.Unlock()
 	}
 	if len(fresh) > 0 {
@@ -235,7 +236,7 @@ func (h *Hub) Enter(subscriptions map[string]*Subscription, summaries []*history
 }
 
 // welcomeLocked initialises a new subscription. listed is the head in the list of conversations from which it was made.
-func (r *Room) welcomeLocked(s *Subscription, listed uint64) {
+func (r *Room) welcomeLocked(s *Subscription, listed ids.Seq) {
 	head := r.head
 	r.hearLocked(listed)
 	switch {
@@ -277,12 +278,12 @@ func (h *Hub) openOnce(fresh []*Room) error {
 // readHeads reads the heads of rooms from history and passes each to its room: nil if the conversation does not exist.
 func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
-		ids := make([]string, len(part))
+		list := make([]string, len(part))
 		for i, r := range part {
-			ids[i] = r.id
+			list[i] = string(r.id)
 		}
 		h.cfg.Metrics.Reads[metrics.ReadHeads].Inc()
-		heads, err := h.cfg.Log.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: ids})
+		heads, err := h.cfg.Log.Heads(ctx, &historyv1.HeadsRequest{ConversationIds: list})
 		if err != nil {
 			return fmt.Errorf("read heads: %w", err)
 		}
@@ -291,7 +292,7 @@ func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *hi
 			byID[head.GetConversationId()] = head
 		}
 		for _, r := range part {
-			tell(r, byID[r.id])
+			tell(r, byID[string(r.id)])
 		}
 	}
 	return nil
@@ -345,7 +346,7 @@ func (h *Hub) Sweep(now time.Time) {
 }
 
 // Room returns the room of a conversation; nil if no session on this gateway is subscribed to it.
-func (h *Hub) Room(conversationID string) *Room {
+func (h *Hub) Room(conversationID ids.Conversation) *Room {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.rooms[conversationID]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/page"
@@ -143,7 +144,7 @@ func TestASweepClosesRoomsThatAreEmpty(t *testing.T) {
 	require.NotNil(t, bob.next().GetDetached())
 	s.hub.Sweep(time.Now())
 	require.Nil(t, s.hub.Room(groupID))
-	require.Equal(t, []string{groupID}, s.bus.unsubscribed)
+	require.Equal(t, []ids.Conversation{groupID}, s.bus.unsubscribed)
 	require.Zero(t, s.hub.RecentBytes())
 	s.live(r, branch(log, 5, "late")[4]) // a live message that arrives late
 	require.Zero(t, s.hub.RecentBytes(), "a closed room keeps nothing")
@@ -227,7 +228,7 @@ func TestARoomThatOpensBelowWhatItHeard(t *testing.T) {
 	r := s.hub.Room(groupID)
 	s.live(r, log[4])
 	require.False(t, r.Show(1).Ready)
-	require.Equal(t, uint64(5), r.Show(1).Seen)
+	require.Equal(t, ids.Seq(5), r.Show(1).Seen)
 	s.store.Set(func() { s.store.Down = false })
 	require.Eventually(t, func() bool { return r.Show(1).Ready && r.Show(1).Seen == 3 }, patience, time.Millisecond)
 	ann.quiet()

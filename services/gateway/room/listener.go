@@ -2,6 +2,7 @@ package room
 
 import (
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/wire"
@@ -9,8 +10,8 @@ import (
 
 // Listener is one session as rooms know it. Its fields do not change once a subscription has it.
 type Listener struct {
-	User         string
-	ConnectionID string
+	User         ids.User
+	ConnectionID ids.Connection
 	// Number identifies the connection in the recorder.
 	Number uint32
 	// Events is the encoding of events, Answers the encoding of all other frames.
@@ -36,8 +37,8 @@ type Subscriber interface {
 	Behind(s *Subscription)
 	// Detached reports that the membership ended: last is the last event that this user may read. The subscription has left
 	// its room.
-	Detached(s *Subscription, conversationID string, last uint64)
+	Detached(s *Subscription, conversationID ids.Conversation, last ids.Seq)
 	// Forked reports that the client is on another branch of the log: seq is its position, head the newest event. The subscription
 	// has left its room.
-	Forked(s *Subscription, conversationID string, head, seq uint64)
+	Forked(s *Subscription, conversationID ids.Conversation, head, seq ids.Seq)
 }

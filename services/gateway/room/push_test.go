@@ -17,6 +17,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Each connection gets events in its encoding, live and from history, and can verify them as far as the encoding permits.
@@ -45,7 +46,7 @@ func TestEventsComeInTheEncodingOfTheConnection(t *testing.T) {
 				continue
 			}
 			require.Equal(t, log[seq-1].GetBody(), event.GetBodyBytes(), name)
-			content, err := chain.From(seq-1, log[seq-2].GetHash()).Next(stored)
+			content, err := chain.From(ids.Seq(seq-1), log[seq-2].GetHash()).Next(stored)
 			require.NoError(t, err)
 			require.Equal(t, chain.Verified, content, name)
 		}
@@ -275,14 +276,14 @@ func TestARoomLivesAsLongAsItsSubscriptions(t *testing.T) {
 	ann.resume()
 	bob.resume()
 	require.Equal(t, 1, s.hub.Count())
-	require.Contains(t, s.bus.subscribed, groupID)
+	require.Contains(t, s.bus.subscribed, ids.Conversation(groupID))
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Rooms), 0)
 	s.hub.Leave(ann.subscription())
 	s.hub.Leave(ann.subscription()) // a second call has no effect
 	require.Equal(t, 1, s.hub.Count())
 	s.hub.Leave(bob.subscription())
 	require.Zero(t, s.hub.Count())
-	require.Equal(t, []string{groupID}, s.bus.unsubscribed)
+	require.Equal(t, []ids.Conversation{groupID}, s.bus.unsubscribed)
 	require.InDelta(t, 0, testutil.ToFloat64(s.metrics.Rooms), 0)
 }
 
@@ -372,7 +373,7 @@ func TestABeatSaysWhatMoved(t *testing.T) {
 	ann := s.client("ann", frame.Proto)
 	ann.resume()
 	subscription := ann.subscription()
-	require.Equal(t, uint64(0), subscription.Beat().Head, "the list had this head")
+	require.Equal(t, ids.Seq(0), subscription.Beat().Head, "the list had this head")
 	log = branch(log, 4, "x")
 	s.store.Put(log)
 	s.live(r, log[3])
@@ -397,8 +398,8 @@ func TestARoomShowsWhatItHolds(t *testing.T) {
 	s.store.Put(log)
 	s.live(r, log[3:]...)
 	shown := r.Show(1)
-	require.Equal(t, uint64(5), shown.Head)
-	require.Equal(t, uint64(4), shown.RecentFrom)
+	require.Equal(t, ids.Seq(5), shown.Head)
+	require.Equal(t, ids.Seq(4), shown.RecentFrom)
 	require.Equal(t, 2, shown.Recent)
 	require.Len(t, shown.Subscriptions, 1)
 	require.Equal(t, 1, shown.More)

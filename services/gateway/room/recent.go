@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 const (
@@ -23,7 +24,7 @@ func (r *Room) rememberLocked(entries []*entry) {
 	for i, e := range slices.Backward(entries) {
 		if event := e.event; conversation.Erases(event.GetKind()) {
 			// Subscriptions that still need the events before it read them from history, in their present form.
-			r.erasedAt = event.GetSeq()
+			r.erasedAt = ids.Seq(event.GetSeq())
 			r.dropLocked(len(r.recent) - len(entries) + i)
 			break
 		}
@@ -55,11 +56,11 @@ func (r *Room) trimLocked() {
 // memory.
 func (r *Room) prependLocked(entries []*entry) {
 	end := 0
-	for end < len(entries) && entries[end].event.GetSeq() < r.firstRecentLocked() {
+	for end < len(entries) && entries[end].seq() < r.firstRecentLocked() {
 		end++
 	}
 	entries = entries[:end]
-	if r.closed || !r.ready || end == 0 || entries[end-1].event.GetSeq()+1 != r.firstRecentLocked() || len(r.recent)+end > maxRecentEvents {
+	if r.closed || !r.ready || end == 0 || entries[end-1].seq()+1 != r.firstRecentLocked() || len(r.recent)+end > maxRecentEvents {
 		return
 	}
 	r.recent = append(entries[:end:end], r.recent...)
@@ -70,6 +71,6 @@ func (r *Room) prependLocked(entries []*entry) {
 }
 
 // firstRecentLocked returns the seq of the oldest event in memory; head + 1 when there is none.
-func (r *Room) firstRecentLocked() uint64 {
-	return r.head + 1 - uint64(len(r.recent))
+func (r *Room) firstRecentLocked() ids.Seq {
+	return r.head + 1 - ids.Seq(len(r.recent))
 }

@@ -11,6 +11,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/wire"
@@ -23,7 +24,7 @@ import (
 //	   └────── reload ────────┘ the store has another log than the one in memory: see fork.go
 type Room struct {
 	hub   *Hub
-	id    string
+	id    ids.Conversation
 	key   flight.Key         // identifies id in the recorder
 	sub   Unsubscriber       // guarded by Hub.mu
 	loads singleflight.Group // pages being loaded, by the seq they begin after
@@ -32,14 +33,14 @@ type Room struct {
 	ready         bool
 	closed        bool // removed from the hub: nothing is kept any more
 	catching      bool
-	head          uint64 // the newest event taken
-	headHash      []byte // hash of that event; empty when it is not known
-	seen          uint64 // the newest seq known to exist; above head while events are missing
-	missed        uint64 // the newest seq that was recorded as missing
+	head          ids.Seq // the newest event taken
+	headHash      []byte  // hash of that event; empty when it is not known
+	seen          ids.Seq // the newest seq known to exist; above head while events are missing
+	missed        ids.Seq // the newest seq that was recorded as missing
 	subscriptions []*Subscription
 	recent        []*entry  // contiguous; the last one is head; may be empty
 	bytes         int       // size of recent, in bytes
-	erasedAt      uint64    // the newest event that erased content of earlier ones; those are not kept
+	erasedAt      ids.Seq   // the newest event that erased content of earlier ones; those are not kept
 	receipt       int64     // version of the newest receipt
 	awaiting      bool      // some subscription may have unacknowledged events
 	doubtAt       time.Time // earliest time at which the store may be asked again whether the room is on its log
@@ -112,7 +113,7 @@ func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
 	}
 	for _, e := range entries {
 		for _, joiner := range e.joined {
-			r.hub.cfg.Joined(joiner, r.id)
+			r.hub.cfg.Joined(ids.User(joiner), r.id)
 		}
 	}
 }
@@ -171,7 +172,7 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 		if s.retryAt == 0 {
 			s.retryAt = retryAt
 		}
-		newest.pending = newest.pending || s.to.User != newest.event.GetSender()
+		newest.pending = newest.pending || s.to.User != ids.User(newest.event.GetSender())
 		receivers++
 	}
 	for _, s := range elsewhere {
@@ -189,7 +190,7 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 }
 
 // detachLocked ends the membership of a user at seq. Subscriptions of that user that are behind continue until they reach seq.
-func (r *Room) detachLocked(userID string, seq uint64, dirty *[]Sender) {
+func (r *Room) detachLocked(userID ids.User, seq ids.Seq, dirty *[]Sender) {
 	r.eachLocked(func(s *Subscription) {
 		if s.to.User != userID || seq < s.from {
 			return
@@ -240,12 +241,12 @@ func (r *Room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]Sender) {
 
 // Shown is the state of a room, for operators.
 type Shown struct {
-	ConversationID string
+	ConversationID ids.Conversation
 	Ready          bool
-	Head, Seen     uint64
+	Head, Seen     ids.Seq
 	Catching       bool
 	// RecentFrom is the oldest event in memory, 0 when there is none.
-	RecentFrom          uint64
+	RecentFrom          ids.Seq
 	Recent, RecentBytes int
 	Subscriptions       []ShownSubscription
 	// More is the number of subscriptions that are not listed.
@@ -254,8 +255,9 @@ type Shown struct {
 
 // ShownSubscription is one subscription of a room.
 type ShownSubscription struct {
-	ConnectionID, User             string
-	From, Until, Sent, Acked, Read uint64
+	ConnectionID                   ids.Connection
+	User                           ids.User
+	From, Until, Sent, Acked, Read ids.Seq
 	Behind                         bool
 	Tries                          int
 }

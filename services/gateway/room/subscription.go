@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -22,20 +23,21 @@ import (
 type Subscription struct {
 	to    *Listener
 	room  atomic.Pointer[Room]
-	index int    // index in the room's subscriptions; -1 when it is not there
-	from  uint64 // first seq of the current membership
-	until uint64 // last seq of the membership if it has ended; 0 while it lasts
-	sent  uint64 // every event up to this one was queued to the link
+	index int     // index in the room's subscriptions; -1 when it is not there
+	from  ids.Seq // first seq of the current membership
+	until ids.Seq // last seq of the membership if it has ended; 0 while it lasts
+	sent  ids.Seq // every event up to this one was queued to the link
 	// top is the highest seq that the client has or was sent, topHash the beginning of the hash of that event; 0 when it is
 	// not known. sent is lower than top while events are sent again.
-	top, topHash uint64
-	forked       bool // given up: the client is on another branch of the log
-	acked        uint64
-	read         uint64
-	passed       uint64 // acked + read at the time when they were last forwarded with a heartbeat
-	told         uint64 // the head that the last heartbeat reported
-	behind       bool   // being filled up to the head
-	tries        int
+	top     ids.Seq
+	topHash uint64
+	forked  bool // given up: the client is on another branch of the log
+	acked   ids.Seq
+	read    ids.Seq
+	passed  uint64  // acked + read at the time when they were last forwarded with a heartbeat
+	told    ids.Seq // the head that the last heartbeat reported
+	behind  bool    // being filled up to the head
+	tries   int
 	// retryAt is when the events after acked are sent again, Unix ns; 0 when there are none.
 	retryAt int64
 	// followed are the unfinished deliveries of sampled events.
@@ -44,16 +46,16 @@ type Subscription struct {
 
 // Subscribe makes a subscription to a conversation that the user is a member of. The client is assumed to have everything up to
 // base. position is the position that the client reported; nil if it reported none.
-func (l *Listener) Subscribe(summary *historyv1.Summary, base uint64, position *clientv1.Position) *Subscription {
-	s := &Subscription{to: l, index: -1, from: summary.GetJoinedSeq(), sent: base, acked: base, top: base, told: summary.GetHead()}
+func (l *Listener) Subscribe(summary *historyv1.Summary, base ids.Seq, position *clientv1.Position) *Subscription {
+	s := &Subscription{to: l, index: -1, from: ids.Seq(summary.GetJoinedSeq()), sent: base, acked: base, top: base, told: ids.Seq(summary.GetHead())}
 	if position.GetSeq() > 0 {
-		s.top, s.topHash = position.GetSeq(), page.HashPrefix(position.GetHash())
+		s.top, s.topHash = ids.Seq(position.GetSeq()), page.HashPrefix(position.GetHash())
 	}
 	return s
 }
 
 // setSent records that the client was sent everything up to an event. The hash is empty when it is not known.
-func (s *Subscription) setSent(seq uint64, hash []byte) {
+func (s *Subscription) setSent(seq ids.Seq, hash []byte) {
 	s.sent = seq
 	if seq >= s.top {
 		s.top, s.topHash = seq, page.HashPrefix(hash)
@@ -86,18 +88,18 @@ func (s *Subscription) Unfinished() *gatewayv1.Standing {
 }
 
 func (s *Subscription) standing(r *Room) *gatewayv1.Standing {
-	return &gatewayv1.Standing{ConversationId: r.id, Head: r.head, Sent: s.sent, Acknowledged: s.acked, Retries: uint32(s.tries)}
+	return &gatewayv1.Standing{ConversationId: string(r.id), Head: uint64(r.head), Sent: uint64(s.sent), Acknowledged: uint64(s.acked), Retries: uint32(s.tries)}
 }
 
 // Beat is the part of a heartbeat for one subscription.
 type Beat struct {
-	ConversationID string
+	ConversationID ids.Conversation
 	// Acknowledged reports whether Delivered or Read moved since the last heartbeat. They are forwarded again, because the
 	// first message may have been lost.
 	Acknowledged    bool
-	Delivered, Read uint64
+	Delivered, Read ids.Seq
 	// Head is the newest event if it moved since the last heartbeat, else 0.
-	Head uint64
+	Head ids.Seq
 }
 
 // Beat returns what moved since the last call.
@@ -109,7 +111,7 @@ func (s *Subscription) Beat() Beat {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	beat := Beat{ConversationID: r.id, Delivered: s.acked, Read: s.read}
-	if passed := s.acked + s.read; passed > s.passed {
+	if passed := uint64(s.acked + s.read); passed > s.passed {
 		s.passed, beat.Acknowledged = passed, true
 	}
 	// A subscription that is behind is reported only when it has caught up: otherwise the client would request events that are on

@@ -9,6 +9,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Acks collects the positions up to which users have received and read, and sends only the newest values to the owners of
@@ -16,14 +17,17 @@ import (
 // user's next acknowledgement or with the next heartbeat.
 type Acks struct {
 	partitions int
-	publish    func(partition int, data []byte) error
+	publish    func(partition ids.Partition, data []byte) error
 	log        *slog.Logger
 
 	mu      sync.Mutex
 	pending map[ackKey]*brokerv1.Ack
 }
 
-type ackKey struct{ conversation, user string }
+type ackKey struct {
+	conversation ids.Conversation
+	user         ids.User
+}
 
 const (
 	ackInterval = 50 * time.Millisecond
@@ -32,22 +36,22 @@ const (
 )
 
 // NewAcks makes an Acks for a number of partitions; publish sends an encoded brokerv1.Acks to the owner of one.
-func NewAcks(partitions int, publish func(partition int, data []byte) error, log *slog.Logger) *Acks {
+func NewAcks(partitions int, publish func(partition ids.Partition, data []byte) error, log *slog.Logger) *Acks {
 	return &Acks{partitions: partitions, publish: publish, log: log, pending: map[ackKey]*brokerv1.Ack{}}
 }
 
 // Add records a user's position. Values only rise.
-func (a *Acks) Add(conversationID, userID string, delivered, read uint64) {
+func (a *Acks) Add(conversationID ids.Conversation, userID ids.User, delivered, read ids.Seq) {
 	key := ackKey{conversationID, userID}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ack := a.pending[key]
 	if ack == nil {
-		ack = &brokerv1.Ack{ConversationId: conversationID, UserId: userID}
+		ack = &brokerv1.Ack{ConversationId: string(conversationID), UserId: string(userID)}
 		a.pending[key] = ack
 	}
-	ack.DeliveredSeq = max(ack.GetDeliveredSeq(), delivered)
-	ack.ReadSeq = max(ack.GetReadSeq(), read)
+	ack.DeliveredSeq = uint64(max(ids.Seq(ack.GetDeliveredSeq()), delivered))
+	ack.ReadSeq = uint64(max(ids.Seq(ack.GetReadSeq()), read))
 }
 
 // Run forwards acknowledgements until ctx ends, and one last time then.
@@ -78,18 +82,18 @@ func (a *Acks) pass() {
 	byPartition := map[int][]*brokerv1.Ack{}
 	for key, ack := range pending {
 		p := conversation.Partition(key.conversation, a.partitions)
-		byPartition[p] = append(byPartition[p], ack)
-		if len(byPartition[p]) == acksPerMessage {
-			a.passBatch(p, byPartition[p])
-			byPartition[p] = nil
+		byPartition[int(p)] = append(byPartition[int(p)], ack)
+		if len(byPartition[int(p)]) == acksPerMessage {
+			a.passBatch(p, byPartition[int(p)])
+			byPartition[int(p)] = nil
 		}
 	}
 	for p, batch := range byPartition {
-		a.passBatch(p, batch)
+		a.passBatch(ids.Partition(p), batch)
 	}
 }
 
-func (a *Acks) passBatch(partition int, batch []*brokerv1.Ack) {
+func (a *Acks) passBatch(partition ids.Partition, batch []*brokerv1.Ack) {
 	if len(batch) == 0 {
 		return
 	}
@@ -100,7 +104,7 @@ func (a *Acks) passBatch(partition int, batch []*brokerv1.Ack) {
 	if err != nil {
 		a.log.Debug("could not send acknowledgements", "partition", partition, "error", err)
 		for _, ack := range batch {
-			a.Add(ack.GetConversationId(), ack.GetUserId(), ack.GetDeliveredSeq(), ack.GetReadSeq())
+			a.Add(ids.Conversation(ack.GetConversationId()), ids.User(ack.GetUserId()), ids.Seq(ack.GetDeliveredSeq()), ids.Seq(ack.GetReadSeq()))
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -40,7 +41,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.refuseToken(id, err)
 		return
 	}
-	s.device, s.client, s.accepted = cmp.Or(claims.Device, request.GetDeviceId()), request.GetClient(), request.GetAccepted()
+	s.device, s.client, s.accepted = cmp.Or(claims.Device, ids.Device(request.GetDeviceId())), request.GetClient(), request.GetAccepted()
 	s.listener.User, s.listener.Receipts = claims.User, !request.GetNoReceipts()
 	if request.GetBodyBytes() {
 		s.listener.Events = s.listener.Answers.WithBodyBytes()
@@ -166,7 +167,7 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 	first := summaries[:min(len(summaries), protocol.MaxConnectedConversations)]
 	cfg := &s.all.deps.Config
 	answer := &clientv1.Connected{
-		ConnectionId: s.id, UserId: s.user.id,
+		ConnectionId: string(s.id), UserId: string(s.user.id),
 		HeartbeatMs:    uint32(cfg.Heartbeat.Milliseconds()),
 		TokenExpiresMs: s.expires.Load(),
 		ServerTimeMs:   time.Now().UnixMilli(),
@@ -183,13 +184,13 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 
 // subscribeAll subscribes to all conversations. A conversation joined since the list was read is reported by its notice.
 func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) {
-	subscriptions, now := make(map[string]*room.Subscription, len(summaries)), time.Now()
+	subscriptions, now := make(map[ids.Conversation]*room.Subscription, len(summaries)), time.Now()
 	subscribed, recorder := make([]*historyv1.Summary, 0, len(summaries)), s.all.deps.Recorder
 	for _, summary := range summaries {
-		id := summary.GetConversationId()
+		id := ids.Conversation(summary.GetConversationId())
 		position, base := plan.from[id], plan.base(summary)
 		if position.GetSeq() > summary.GetHead() {
-			s.Forked(nil, id, summary.GetHead(), position.GetSeq()) // everything committed so far is in the list
+			s.Forked(nil, id, ids.Seq(summary.GetHead()), ids.Seq(position.GetSeq())) // everything committed so far is in the list
 			continue
 		}
 		if position != nil && base > 0 {

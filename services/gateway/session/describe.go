@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Described is a session as operators see it.
@@ -21,7 +23,7 @@ type Described struct {
 }
 
 // List describes the sessions of a user by id, including those that are still connecting.
-func (a *Sessions) List(userID string) []Described {
+func (a *Sessions) List(userID ids.User) []Described {
 	sessions := a.ofUser(userID)
 	described := make([]Described, 0, len(sessions))
 	for _, s := range sessions {
@@ -32,13 +34,13 @@ func (a *Sessions) List(userID string) []Described {
 
 // ListPage describes at most limit sessions with an id above after, by id, and reports whether there are more. An empty
 // user stands for all users.
-func (a *Sessions) ListPage(userID, after string, limit int) (page []Described, more bool) {
+func (a *Sessions) ListPage(userID ids.User, after ids.Connection, limit int) (page []Described, more bool) {
 	sessions := a.ofUser(userID)
 	if userID == "" {
 		sessions = a.list()
 	}
 	sessions = slices.DeleteFunc(sessions, func(s *Session) bool { return s.id <= after })
-	slices.SortFunc(sessions, func(x, y *Session) int { return strings.Compare(x.id, y.id) })
+	slices.SortFunc(sessions, func(x, y *Session) int { return cmp.Compare(x.id, y.id) })
 	more = len(sessions) > limit
 	for _, s := range sessions[:min(limit, len(sessions))] {
 		page = append(page, s.describe(userID != "" || s.Opened()))
@@ -47,7 +49,7 @@ func (a *Sessions) ListPage(userID, after string, limit int) (page []Described, 
 }
 
 // Get describes one session; it returns false when there is none with that id.
-func (a *Sessions) Get(id string) (Described, bool) {
+func (a *Sessions) Get(id ids.Connection) (Described, bool) {
 	a.mu.Lock()
 	s := a.byID[id]
 	a.mu.Unlock()
@@ -58,7 +60,7 @@ func (a *Sessions) Get(id string) (Described, bool) {
 }
 
 // RevokedBefore is the time up to which tokens of a user are refused, Unix ms, as far as this gateway knows.
-func (a *Sessions) RevokedBefore(userID string) int64 {
+func (a *Sessions) RevokedBefore(userID ids.User) int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if u := a.users[userID]; u != nil {
@@ -81,11 +83,11 @@ func (a *Sessions) QueuedBytes() (sum, most uint64) {
 func (s *Session) describe(authenticated bool) Described {
 	transport := s.link.Describe()
 	c := &gatewayv1.Connection{
-		ConnectionId: s.id, Remote: transport.Remote, Protocol: transport.Encoding.String(), SinceMs: s.since.UnixMilli(),
+		ConnectionId: string(s.id), Remote: transport.Remote, Protocol: transport.Encoding.String(), SinceMs: s.since.UnixMilli(),
 		TokenExpiresMs: s.expires.Load(), QueuedBytes: uint64(transport.QueuedBytes),
 	}
 	if authenticated {
-		c.UserId, c.DeviceId, c.Client = s.user.id, s.device, s.client
+		c.UserId, c.DeviceId, c.Client = string(s.user.id), string(s.device), s.client
 	}
 	s.mu.Lock()
 	c.Conversations = uint32(len(s.subscriptions))
@@ -113,7 +115,7 @@ func (d Described) Standings() []*gatewayv1.Standing {
 }
 
 // Standing returns the session's position in one conversation; nil when it is not subscribed to it.
-func (d Described) Standing(conversationID string) *gatewayv1.Standing {
+func (d Described) Standing(conversationID ids.Conversation) *gatewayv1.Standing {
 	d.session.mu.Lock()
 	subscription := d.session.subscriptions[conversationID]
 	d.session.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
@@ -54,7 +55,7 @@ func (s *Session) fillFormer(positions []*clientv1.Position) {
 }
 
 func (s *Session) fillFormerOne(p *clientv1.Position) {
-	conversationID, former := p.GetConversationId(), s.all.deps.Rooms.Former(&s.listener, p)
+	conversationID, former := ids.Conversation(p.GetConversationId()), s.all.deps.Rooms.Former(&s.listener, p)
 	for wait := time.Duration(0); s.link.WaitForRoom(); {
 		state, head, err := s.readFormer(former)
 		switch {
@@ -87,7 +88,7 @@ func (s *Session) fillFormerOne(p *clientv1.Position) {
 
 // endFormer reports to the client that the conversation has ended for it, unless the user has become a member again
 // meanwhile.
-func (s *Session) endFormer(conversationID string, last uint64) {
+func (s *Session) endFormer(conversationID ids.Conversation, last ids.Seq) {
 	s.mu.Lock()
 	_, subscribed := s.subscriptions[conversationID]
 	s.mu.Unlock()
@@ -98,7 +99,7 @@ func (s *Session) endFormer(conversationID string, last uint64) {
 }
 
 // readFormer takes a turn only for reading: a client that is slow to receive what was read must not delay others.
-func (s *Session) readFormer(former *room.Former) (state room.FormerState, head uint64, err error) {
+func (s *Session) readFormer(former *room.Former) (state room.FormerState, head ids.Seq, err error) {
 	if !s.all.takeTurn(s) {
 		return room.FormerMore, 0, errClosing
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -148,19 +149,19 @@ func (s *Session) ack(id uint64, a *clientv1.Ack) {
 	now, firstBad := time.Now(), -1
 	for i, p := range a.GetPositions() {
 		s.mu.Lock()
-		subscription := s.subscriptions[p.GetConversationId()]
+		subscription := s.subscriptions[ids.Conversation(p.GetConversationId())]
 		s.mu.Unlock()
 		if subscription == nil {
 			continue // the user has left, or never was a member: no cursor moves
 		}
-		if !subscription.Acknowledge(p.GetDelivered(), p.GetRead(), now) {
+		if !subscription.Acknowledge(ids.Seq(p.GetDelivered()), ids.Seq(p.GetRead()), now) {
 			s.all.deps.Metrics.EarlyAcks.Inc()
 			if firstBad < 0 {
 				firstBad = i
 			}
 			continue
 		}
-		s.all.deps.Acks.Add(p.GetConversationId(), s.user.id, p.GetDelivered(), p.GetRead())
+		s.all.deps.Acks.Add(ids.Conversation(p.GetConversationId()), s.user.id, ids.Seq(p.GetDelivered()), ids.Seq(p.GetRead()))
 	}
 	if firstBad < 0 {
 		s.early = 0

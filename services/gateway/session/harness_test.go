@@ -22,6 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -66,7 +67,7 @@ type stage struct {
 // fakeBus delivers only the messages of the test.
 type fakeBus struct {
 	mu         sync.Mutex
-	subscribed map[string]chan *nats.Msg
+	subscribed map[ids.Conversation]chan *nats.Msg
 	before     func() // the subscription that fails; empty for none
 }
 
@@ -74,7 +75,7 @@ type fakeSubscription struct{}
 
 func (fakeSubscription) Unsubscribe() error { return nil }
 
-func (b *fakeBus) Subscribe(id string, to chan *nats.Msg) (room.Unsubscriber, error) {
+func (b *fakeBus) Subscribe(id ids.Conversation, to chan *nats.Msg) (room.Unsubscriber, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.before != nil {
@@ -127,7 +128,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &stage{
-		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[string]chan *nats.Msg{}},
+		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[ids.Conversation]chan *nats.Msg{}},
 		logs: &gatewaytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1, passed: make(chan *brokerv1.Acks, 100),
 		submits: make(chan broker.Submission, 100),
 	}
@@ -145,10 +146,10 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	}
 	hub := room.NewHub(ctx, room.Config{
 		Log: s.history, Bus: s.bus, Logger: log, Metrics: s.metrics, Recorder: recorder, Tracer: tracer,
-		Joined:         func(userID, conversationID string) { s.Joined(userID, conversationID) },
+		Joined:         func(userID ids.User, conversationID ids.Conversation) { s.Joined(userID, conversationID) },
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})
-	acks := NewAcks(4, func(_ int, data []byte) error {
+	acks := NewAcks(4, func(_ ids.Partition, data []byte) error {
 		if s.refuse != nil {
 			return s.refuse
 		}
@@ -190,7 +191,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 
 // token returns a token of a user that does not expire.
 func (s *stage) token(userID string) string {
-	s.verifier().set("token of "+userID, auth.Claims{User: userID, IssuedAt: time.Unix(1000, 0)})
+	s.verifier().set("token of "+userID, auth.Claims{User: ids.User(userID), IssuedAt: time.Unix(1000, 0)})
 	return "token of " + userID
 }
 

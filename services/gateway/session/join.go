@@ -8,6 +8,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 	"github.com/runnelhq/runnel/services/gateway/requests"
@@ -15,7 +16,7 @@ import (
 )
 
 // join subscribes to a conversation that the user became a member of while connected.
-func (s *Session) join(conversationID string) {
+func (s *Session) join(conversationID ids.Conversation) {
 	s.mu.Lock()
 	if s.state.Load() != stateOpen {
 		s.joins = append(s.joins, conversationID)
@@ -33,7 +34,7 @@ func (s *Session) join(conversationID string) {
 		return // a subscription that is being given up looks up the conversation again itself (Detached)
 	}
 	if s.joining == nil {
-		s.joining = map[string]bool{}
+		s.joining = map[ids.Conversation]bool{}
 	}
 	s.joining[conversationID] = false
 	s.mu.Unlock()
@@ -57,14 +58,14 @@ func (s *Session) join(conversationID string) {
 }
 
 // joinNow reads the membership from history, so that a late or repeated notice does no harm.
-func (s *Session) joinNow(conversationID string) {
+func (s *Session) joinNow(conversationID ids.Conversation) {
 	deps := &s.all.deps
 	ctx, cancel := context.WithTimeout(s.all.ctx, deps.Config.HistoryTimeout)
 	defer cancel()
 	// The list by rising id begins right before the conversation: one row, with all that a subscription needs.
 	deps.Metrics.Reads[metrics.ReadList].Inc()
 	list, err := deps.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: s.user.id, After: conversation.Before(conversationID), Limit: 1,
+		UserId: string(s.user.id), After: string(conversation.Before(conversationID)), Limit: 1,
 	})
 	if err != nil {
 		if !s.hasEnded() {
@@ -73,11 +74,11 @@ func (s *Session) joinNow(conversationID string) {
 		}
 		return
 	}
-	if len(list.GetConversations()) == 0 || list.GetConversations()[0].GetConversationId() != conversationID {
+	if len(list.GetConversations()) == 0 || ids.Conversation(list.GetConversations()[0].GetConversationId()) != conversationID {
 		return // the user has left again meanwhile
 	}
 	summary := list.GetConversations()[0]
-	subscription := s.listener.Subscribe(summary, summary.GetJoinedSeq()-1, nil)
+	subscription := s.listener.Subscribe(summary, ids.Seq(summary.GetJoinedSeq()-1), nil)
 	s.mu.Lock()
 	_, subscribed := s.subscriptions[conversationID]
 	if _, forked := s.forks[conversationID]; subscribed || forked || s.subscriptions == nil {
@@ -87,7 +88,7 @@ func (s *Session) joinNow(conversationID string) {
 	s.subscriptions[conversationID] = subscription
 	s.mu.Unlock()
 	s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Attached{Attached: &clientv1.Attached{Conversation: requests.Conversation(summary)}}})
-	deps.Rooms.Enter(map[string]*room.Subscription{conversationID: subscription}, []*historyv1.Summary{summary})
+	deps.Rooms.Enter(map[ids.Conversation]*room.Subscription{conversationID: subscription}, []*historyv1.Summary{summary})
 	s.mu.Lock()
 	ended := s.subscriptions == nil
 	s.mu.Unlock()
@@ -111,7 +112,7 @@ func (s *Session) relist() {
 		}
 		s.all.revoke(s.user.id, revokedBefore, nil)
 		for _, summary := range summaries {
-			s.join(summary.GetConversationId())
+			s.join(ids.Conversation(summary.GetConversationId()))
 		}
 	})
 }

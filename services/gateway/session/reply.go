@@ -6,6 +6,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 	"github.com/runnelhq/runnel/services/gateway/requests"
@@ -91,7 +92,7 @@ func (s *Session) Accepted(id uint64) {
 }
 
 // Outcome implements requests.Waiter. The outcome is written together with its event when both are there.
-func (s *Session) Outcome(id uint64, conversationID string, outcome *conversationv1.Outcome, traceparent string) {
+func (s *Session) Outcome(id uint64, conversationID ids.Conversation, outcome *conversationv1.Outcome, traceparent string) {
 	encoding := s.listener.Answers
 	s.link.Queue(encoding.Message(func(dst []byte) []byte { return frame.AppendOutcome(dst, encoding.Codec(), id, outcome, traceparent) }))
 	s.all.deps.Metrics.FramesOut.Inc()

@@ -1,13 +1,14 @@
 package session
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
 // resumePlan holds the position at which each conversation resumes in a session.
 type resumePlan struct {
-	from   map[string]*clientv1.Position // the client's positions, by conversation, of those that it named
+	from   map[ids.Conversation]*clientv1.Position // the client's positions, by conversation, of those that it named
 	start  clientv1.Start
 	former []*clientv1.Position // conversations that the client named and whose user is not a member now, and perhaps never was
 }
@@ -17,14 +18,14 @@ func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resum
 	if len(request.GetResume()) == 0 {
 		return plan
 	}
-	plan.from = make(map[string]*clientv1.Position, len(request.GetResume()))
+	plan.from = make(map[ids.Conversation]*clientv1.Position, len(request.GetResume()))
 	member := make(map[string]struct{}, len(summaries))
 	for _, s := range summaries {
 		member[s.GetConversationId()] = struct{}{}
 	}
 	for _, p := range request.GetResume() {
 		if _, is := member[p.GetConversationId()]; is {
-			plan.from[p.GetConversationId()] = p
+			plan.from[ids.Conversation(p.GetConversationId())] = p
 		} else {
 			plan.former = append(plan.former, p)
 		}
@@ -33,20 +34,20 @@ func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resum
 }
 
 // base returns the last seq that the client is assumed to have.
-func (p resumePlan) base(s *historyv1.Summary) uint64 {
-	if position, named := p.from[s.GetConversationId()]; named {
+func (p resumePlan) base(s *historyv1.Summary) ids.Seq {
+	if position, named := p.from[ids.Conversation(s.GetConversationId())]; named {
 		seq := position.GetSeq()
 		if bugResumeOffByOne {
 			seq++
 		}
-		return min(seq, s.GetHead())
+		return ids.Seq(min(seq, s.GetHead()))
 	}
 	switch p.start {
 	case clientv1.Start_START_FIRST:
-		return s.GetJoinedSeq() - 1
+		return ids.Seq(s.GetJoinedSeq() - 1)
 	case clientv1.Start_START_DELIVERED:
-		return max(s.GetJoinedSeq()-1, min(s.GetCursor().GetDeliveredSeq(), s.GetHead()))
+		return ids.Seq(max(s.GetJoinedSeq()-1, min(s.GetCursor().GetDeliveredSeq(), s.GetHead())))
 	default:
-		return s.GetHead()
+		return ids.Seq(s.GetHead())
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
@@ -40,10 +41,10 @@ func issuedMs(claims auth.Claims) int64 {
 }
 
 // Revoke closes the sessions of a user whose tokens were issued up to a time, Unix ms.
-func (a *Sessions) Revoke(userID string, before int64) { a.revoke(userID, before, nil) }
+func (a *Sessions) Revoke(userID ids.User, before int64) { a.revoke(userID, before, nil) }
 
 // revoke is Revoke except for one session, which the caller handles. A time of 0 revokes nothing.
-func (a *Sessions) revoke(userID string, before int64, but *Session) {
+func (a *Sessions) revoke(userID ids.User, before int64, but *Session) {
 	if before == 0 {
 		return
 	}
@@ -85,14 +86,14 @@ func (a *Sessions) replaceToken(s *Session, claims auth.Claims) bool {
 }
 
 // askRevocation reads the revocation of one user from the store.
-func (a *Sessions) askRevocation(ctx context.Context, userID string) error {
+func (a *Sessions) askRevocation(ctx context.Context, userID ids.User) error {
 	a.deps.Metrics.Reads[metrics.ReadRevocations].Inc()
-	answer, err := a.deps.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: userID})
+	answer, err := a.deps.History.GetRevocations(ctx, &historyv1.GetRevocationsRequest{UserId: string(userID)})
 	if err != nil && !tooOld(err) {
 		return fmt.Errorf("read the user's revocation: %w", err)
 	}
 	for _, r := range answer.GetRevocations() {
-		if r.GetUserId() == userID {
+		if ids.User(r.GetUserId()) == userID {
 			a.Revoke(userID, r.GetBeforeMs())
 		}
 	}
@@ -136,7 +137,7 @@ func (a *Sessions) readRevocations(ctx context.Context, since int64) (newest int
 			return newest, fmt.Errorf("read revoked tokens since %s: %w", time.UnixMilli(since).UTC().Format(time.RFC3339), err)
 		}
 		for _, r := range answer.GetRevocations() {
-			a.Revoke(r.GetUserId(), r.GetBeforeMs())
+			a.Revoke(ids.User(r.GetUserId()), r.GetBeforeMs())
 			newest = max(newest, r.GetBeforeMs())
 		}
 		if !answer.GetMore() || newest <= since {

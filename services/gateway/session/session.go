@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/link"
@@ -37,7 +38,7 @@ import (
 // goroutines of their own, a few at a time.
 type Session struct {
 	all    *Sessions
-	id     string
+	id     ids.Connection
 	number uint32 // identifies id in the recorder
 	link   link.Link
 	since  time.Time
@@ -53,7 +54,7 @@ type Session struct {
 	// Written once by the reader before state becomes open; afterwards any goroutine may read them.
 	listener room.Listener
 	user     *user
-	device   string
+	device   ids.Device
 	client   string
 	accepted bool // the client wants accepted frames
 
@@ -68,12 +69,12 @@ type Session struct {
 	beats       atomic.Uint32 // number of heartbeats so far
 
 	mu            sync.Mutex
-	subscriptions map[string]*room.Subscription // by conversation; nil once the session has ended
-	behind        []*room.Subscription          // waiting for the filler
+	subscriptions map[ids.Conversation]*room.Subscription // by conversation; nil once the session has ended
+	behind        []*room.Subscription                    // waiting for the filler
 	filling       bool
-	forks         map[string]struct{} // conversations in which the client is on another branch: none of their events are pushed
-	joins         []string            // conversations joined while connecting
-	joining       map[string]bool     // conversations being looked up; true when another notice came meanwhile
+	forks         map[ids.Conversation]struct{} // conversations in which the client is on another branch: none of their events are pushed
+	joins         []ids.Conversation            // conversations joined while connecting
+	joining       map[ids.Conversation]bool     // conversations being looked up; true when another notice came meanwhile
 }
 
 const (
@@ -166,7 +167,7 @@ func (s *Session) Ended(code errcode.CloseCode) {
 
 // unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, in a few at
 // most.
-func unfinished(subscriptions map[string]*room.Subscription) (standings []*gatewayv1.Standing) {
+func unfinished(subscriptions map[ids.Conversation]*room.Subscription) (standings []*gatewayv1.Standing) {
 	for _, subscription := range subscriptions {
 		if standing := subscription.Unfinished(); standing != nil {
 			standings = append(standings, standing)

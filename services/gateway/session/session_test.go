@@ -16,6 +16,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -95,7 +96,7 @@ func TestConnectedSaysHowThingsAre(t *testing.T) {
 	c := s.open(frame.JSON)
 	connected := c.connectWith(&clientv1.Connect{Token: s.token("ann"), DeviceId: "d"})
 	require.Equal(t, "ann", connected.GetUserId())
-	require.Equal(t, c.id, connected.GetConnectionId())
+	require.Equal(t, c.id, ids.Connection(connected.GetConnectionId()))
 	require.Equal(t, uint32(7), connected.GetLevel())
 	require.Equal(t, uint32(25_000), connected.GetHeartbeatMs())
 	require.Equal(t, uint32(64<<10), connected.GetMaxFrameBytes())
@@ -147,7 +148,7 @@ func TestWhereAConversationBegins(t *testing.T) {
 		"at the position":                          {&clientv1.Connect{Resume: []*clientv1.Position{{ConversationId: groupID, Seq: 4}}}, summary, 4},
 		"at the head if the position is beyond it": {&clientv1.Connect{Resume: []*clientv1.Position{{ConversationId: groupID, Seq: 40}}}, summary, 9},
 	} {
-		require.Equal(t, c.want, planResume(c.connect, []*historyv1.Summary{c.summary}).base(c.summary), name)
+		require.Equal(t, ids.Seq(c.want), planResume(c.connect, []*historyv1.Summary{c.summary}).base(c.summary), name)
 	}
 }
 
@@ -159,7 +160,7 @@ func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t)
 			s.store.Put(log)
-			s.store.Set(func() { s.store.Left = left })
+			s.store.Set(func() { s.store.Left = ids.Seq(left) })
 			c := s.connect("ann", frame.JSON, position(undone[8]))
 			c.requireForked(6, 9)
 			require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Forks), 0)
@@ -497,7 +498,7 @@ func TestAcknowledgementsArePassedOn(t *testing.T) {
 	require.Equal(t, uint64(5), passed.GetAcks()[0].GetDeliveredSeq())
 	require.Equal(t, uint64(2), passed.GetAcks()[0].GetReadSeq())
 	for i := range acksPerMessage + 1 {
-		acks.Add(groupID, "u"+time.Duration(i).String(), 1, 1)
+		acks.Add(groupID, ids.User("u"+time.Duration(i).String()), 1, 1)
 	}
 	acks.pass()
 	first, second := <-s.passed, <-s.passed
@@ -639,7 +640,7 @@ func TestSessionsAreDescribed(t *testing.T) {
 	s.open(frame.Proto)
 	page, more := s.ListPage("", "", 2)
 	require.True(t, more)
-	rest, more := s.ListPage("", page[1].GetConnectionId(), 2)
+	rest, more := s.ListPage("", ids.Connection(page[1].GetConnectionId()), 2)
 	require.False(t, more)
 	require.Len(t, append(page, rest...), 3)
 	list := s.List("ann")

@@ -1,12 +1,12 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -81,13 +82,13 @@ type Sessions struct {
 	mu       sync.Mutex
 	closed   bool
 	accepted uint32 // number of sessions so far
-	byID     map[string]*Session
-	users    map[string]*user
+	byID     map[ids.Connection]*Session
+	users    map[ids.User]*user
 }
 
 // user is the state that the sessions of one user on this gateway share. Guarded by Sessions.mu, except id and caller.
 type user struct {
-	id       string
+	id       ids.User
 	caller   requests.Caller
 	sessions map[*Session]struct{}
 	// revoked is the time up to which issued tokens are refused, Unix ms, as far as this gateway knows.
@@ -101,7 +102,7 @@ const maxTurns = 16
 func New(ctx context.Context, deps Deps) *Sessions {
 	return &Sessions{
 		deps: deps, ctx: ctx, turns: make(chan struct{}, maxTurns), unheard: make(chan struct{}, 1),
-		byID: map[string]*Session{}, users: map[string]*user{},
+		byID: map[ids.Connection]*Session{}, users: map[ids.User]*user{},
 	}
 }
 
@@ -120,7 +121,7 @@ func (a *Sessions) NextNumber() uint32 {
 func (a *Sessions) Begin(l link.Link, number uint32) *Session {
 	cfg, encoding, now := &a.deps.Config, l.Describe().Encoding, time.Now()
 	s := &Session{
-		all: a, id: uuid.NewString(), number: number, link: l, since: now,
+		all: a, id: ids.Connection(uuid.NewString()), number: number, link: l, since: now,
 		frames: rate.NewLimiter(rate.Limit(cfg.FrameRate), int(10*cfg.FrameRate)),
 	}
 	s.listener = room.Listener{ConnectionID: s.id, Number: number, Events: encoding, Answers: encoding, Sender: l, Subscriber: s}
@@ -175,7 +176,7 @@ func (a *Sessions) forget(s *Session, code errcode.CloseCode) {
 	delete(a.byID, s.id)
 	userID := ""
 	if u := s.user; u != nil {
-		userID = u.id
+		userID = string(u.id)
 		delete(u.sessions, s)
 		a.purgeUserLocked(u)
 	}
@@ -221,7 +222,7 @@ func (a *Sessions) Relist() {
 }
 
 // Joined subscribes the sessions of a user to a conversation, if there are any on this gateway.
-func (a *Sessions) Joined(userID, conversationID string) {
+func (a *Sessions) Joined(userID ids.User, conversationID ids.Conversation) {
 	for _, s := range a.ofUser(userID) {
 		s.join(conversationID)
 	}
@@ -250,7 +251,7 @@ func (a *Sessions) list() []*Session {
 }
 
 // ofUser returns the sessions of a user by id, including those that are still connecting.
-func (a *Sessions) ofUser(userID string) []*Session {
+func (a *Sessions) ofUser(userID ids.User) []*Session {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	u := a.users[userID]
@@ -261,7 +262,7 @@ func (a *Sessions) ofUser(userID string) []*Session {
 	for s := range u.sessions {
 		sessions = append(sessions, s)
 	}
-	slices.SortFunc(sessions, func(x, y *Session) int { return strings.Compare(x.id, y.id) })
+	slices.SortFunc(sessions, func(x, y *Session) int { return cmp.Compare(x.id, y.id) })
 	return sessions
 }
 
@@ -282,8 +283,8 @@ func (a *Sessions) returnTurn() { <-a.turns }
 func (a *Sessions) firstBeat() time.Duration { return rand.N(a.deps.Config.Heartbeat) }
 
 // listAll reads all conversations of a user, and the time up to which their tokens are revoked.
-func (a *Sessions) listAll(ctx context.Context, userID string) (all []*historyv1.Summary, revokedBefore int64, err error) {
-	request := &historyv1.ListConversationsRequest{UserId: userID, Limit: rpc.MaxItems}
+func (a *Sessions) listAll(ctx context.Context, userID ids.User) (all []*historyv1.Summary, revokedBefore int64, err error) {
+	request := &historyv1.ListConversationsRequest{UserId: string(userID), Limit: rpc.MaxItems}
 	for {
 		a.deps.Metrics.Reads[metrics.ReadList].Inc()
 		list, err := a.deps.History.ListConversations(ctx, request)

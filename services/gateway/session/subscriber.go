@@ -1,6 +1,7 @@
 package session
 
 import (
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
 	"github.com/runnelhq/runnel/services/gateway/room"
@@ -20,7 +21,7 @@ func (s *Session) Behind(subscription *room.Subscription) {
 // Detached implements room.Subscriber: it tells the client that the conversation has ended for it, and removes the subscription.
 // The user may have become a member again while the subscription still existed, and the notice of that may have been
 // ignored as outdated: so the membership is read from history.
-func (s *Session) Detached(subscription *room.Subscription, conversationID string, last uint64) {
+func (s *Session) Detached(subscription *room.Subscription, conversationID ids.Conversation, last ids.Seq) {
 	s.link.Queue(s.encodeDetached(conversationID, last))
 	s.mu.Lock()
 	if s.subscriptions[conversationID] == subscription {
@@ -30,15 +31,15 @@ func (s *Session) Detached(subscription *room.Subscription, conversationID strin
 	s.join(conversationID)
 }
 
-func (s *Session) encodeDetached(conversationID string, last uint64) []byte {
+func (s *Session) encodeDetached(conversationID ids.Conversation, last ids.Seq) []byte {
 	return s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
-		ConversationId: conversationID, Last: last,
+		ConversationId: string(conversationID), Last: uint64(last),
 	}}})
 }
 
 // Forked implements room.Subscriber: it reports to the client that its position is not on the log, and stops pushes of the
 // conversation to it. The subscription is nil when there was none.
-func (s *Session) Forked(subscription *room.Subscription, conversationID string, head, seq uint64) {
+func (s *Session) Forked(subscription *room.Subscription, conversationID ids.Conversation, head, seq ids.Seq) {
 	s.all.deps.Metrics.Forks.Inc()
 	s.mu.Lock()
 	// A later subscription is in its room, and must be found when the session ends.
@@ -46,12 +47,12 @@ func (s *Session) Forked(subscription *room.Subscription, conversationID string,
 		delete(s.subscriptions, conversationID)
 	}
 	if s.forks == nil {
-		s.forks = map[string]struct{}{}
+		s.forks = map[ids.Conversation]struct{}{}
 	}
 	s.forks[conversationID] = struct{}{} // set before the client is notified: from then on no event is pushed
 	s.mu.Unlock()
 	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
-		ConversationId: conversationID, Head: head, Seq: seq,
+		ConversationId: string(conversationID), Head: uint64(head), Seq: uint64(seq),
 	}}}))
 	s.all.deps.Rooms.FlushSoon(conversationID, s.link)
 }

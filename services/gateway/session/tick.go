@@ -65,7 +65,7 @@ func (s *Session) heads() []*clientv1.Position {
 			s.all.deps.Acks.Add(beat.ConversationID, s.user.id, beat.Delivered, beat.Read)
 		}
 		if beat.Head != 0 {
-			heads = append(heads, &clientv1.Position{ConversationId: beat.ConversationID, Seq: beat.Head})
+			heads = append(heads, &clientv1.Position{ConversationId: string(beat.ConversationID), Seq: uint64(beat.Head)})
 		}
 	}
 	return heads

@@ -22,6 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 	"github.com/runnelhq/runnel/services/gateway/link/memory"
@@ -136,10 +137,10 @@ func TestASubscriptionThatIsBehindWaitsForTheStore(t *testing.T) {
 func TestAcksArePassedOnEverySoOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		passed := make(chan *brokerv1.Acks, 10)
-		acks := NewAcks(4, func(partition int, data []byte) error {
+		acks := NewAcks(4, func(partition ids.Partition, data []byte) error {
 			var message brokerv1.Acks
 			require.NoError(t, message.UnmarshalVT(data))
-			require.Equal(t, conversation.Partition(message.GetAcks()[0].GetConversationId(), 4), partition)
+			require.Equal(t, conversation.Partition(ids.Conversation(message.GetAcks()[0].GetConversationId()), 4), partition)
 			passed <- &message
 			return nil
 		}, slog.New(slog.DiscardHandler))
@@ -171,7 +172,7 @@ func TestAcksArePassedOnEverySoOften(t *testing.T) {
 func TestAcksArePassedOnInBatches(t *testing.T) {
 	var sizes []int
 	var refuse error
-	acks := NewAcks(1, func(_ int, data []byte) error {
+	acks := NewAcks(1, func(_ ids.Partition, data []byte) error {
 		if refuse != nil {
 			return refuse
 		}
@@ -181,7 +182,7 @@ func TestAcksArePassedOnInBatches(t *testing.T) {
 		return nil
 	}, slog.New(slog.DiscardHandler))
 	for i := range 2*acksPerMessage + 1 {
-		acks.Add(groupID, strings.Repeat("u", 1+i%7)+time.Duration(i).String(), 1, 1)
+		acks.Add(groupID, ids.User(strings.Repeat("u", 1+i%7)+time.Duration(i).String()), 1, 1)
 	}
 	refuse = errors.New("no owner")
 	acks.pass()

@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
 // Store is the part of the store that is needed to apply a ledger.
 type Store interface {
-	Hashes(ctx context.Context, conversationID string, seqs []uint64) (map[uint64][]byte, error)
-	EraseAgain(ctx context.Context, conversationID string, erase *historyv1.EraseEvents) (int, error)
+	Hashes(ctx context.Context, conversationID ids.Conversation, seqs []uint64) (map[uint64][]byte, error)
+	EraseAgain(ctx context.Context, conversationID ids.Conversation, erase *historyv1.EraseEvents) (int, error)
 }
 
 // Apply repeats all erasures of a ledger, and returns how many events lost their content. An erasure that was carried out
@@ -18,7 +19,7 @@ type Store interface {
 func Apply(ctx context.Context, store Store, entries []Entry) (erased int, err error) {
 	for _, entry := range entries {
 		erase := &historyv1.EraseEvents{
-			Sender: entry.Sender, BeforeMs: entry.BeforeMs, Targeting: entry.Targeting, Kinds: entry.Kinds, Below: entry.Below,
+			Sender: string(entry.Sender), BeforeMs: entry.BeforeMs, Targeting: entry.Targeting, Kinds: entry.Kinds, Below: uint64(entry.Below),
 		}
 		if len(entry.Seqs) == 0 && erase.GetBeforeMs() == 0 {
 			// Events that were written after the erasure were not erased by it, even if the log went back meanwhile and

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -23,18 +24,18 @@ import (
 // Entry is one erasure.
 type Entry struct {
 	// ConversationID and Seq identify the event that asked for the erasure.
-	ConversationID string `json:"conversation_id"`
-	Seq            uint64 `json:"seq"`
+	ConversationID ids.Conversation `json:"conversation_id"`
+	Seq            ids.Seq          `json:"seq"`
 	// TimeMs is the time of that event.
 	TimeMs int64 `json:"time_ms"`
 
 	// The content that is erased, as in historyv1.EraseEvents.
 	Seqs      []uint64                   `json:"seqs,omitempty"`
-	Sender    string                     `json:"sender,omitempty"`
+	Sender    ids.User                   `json:"sender,omitempty"`
 	BeforeMs  int64                      `json:"before_ms,omitempty"`
 	Targeting bool                       `json:"targeting,omitempty"`
 	Kinds     []conversationv1.EventKind `json:"kinds"`
-	Below     uint64                     `json:"below"`
+	Below     ids.Seq                    `json:"below"`
 
 	// Hashes are the first bytes of the hashes of Seqs, in hex; empty for an event that did not exist. They distinguish the
 	// events from others that have the same seqs after the log went back.
@@ -44,9 +45,9 @@ type Entry struct {
 // NewEntry makes the entry of an effect. hashes contains the hashes of the events in it.
 func NewEntry(event *conversationv1.Event, erase *historyv1.EraseEvents, hashes map[uint64][]byte) Entry {
 	entry := Entry{
-		ConversationID: event.GetConversationId(), Seq: event.GetSeq(), TimeMs: event.GetTimeMs(),
-		Seqs: erase.GetSeqs(), Sender: erase.GetSender(), BeforeMs: erase.GetBeforeMs(), Targeting: erase.GetTargeting(),
-		Kinds: erase.GetKinds(), Below: erase.GetBelow(),
+		ConversationID: ids.Conversation(event.GetConversationId()), Seq: ids.Seq(event.GetSeq()), TimeMs: event.GetTimeMs(),
+		Seqs: erase.GetSeqs(), Sender: ids.User(erase.GetSender()), BeforeMs: erase.GetBeforeMs(), Targeting: erase.GetTargeting(),
+		Kinds: erase.GetKinds(), Below: ids.Seq(erase.GetBelow()),
 	}
 	for _, seq := range erase.GetSeqs() {
 		entry.Hashes = append(entry.Hashes, prefix(hashes[seq]))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -98,11 +99,11 @@ type database struct {
 	err    error
 }
 
-func (d *database) Hashes(context.Context, string, []uint64) (map[uint64][]byte, error) {
+func (d *database) Hashes(context.Context, ids.Conversation, []uint64) (map[uint64][]byte, error) {
 	return d.hashes, d.err
 }
 
-func (d *database) EraseAgain(_ context.Context, _ string, erase *historyv1.EraseEvents) (int, error) {
+func (d *database) EraseAgain(_ context.Context, _ ids.Conversation, erase *historyv1.EraseEvents) (int, error) {
 	d.erased = append(d.erased, erase)
 	return 1, d.err
 }

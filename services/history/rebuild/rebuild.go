@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -19,8 +20,8 @@ import (
 // Store is the part of the store that a rebuild needs.
 type Store interface {
 	Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error)
-	ReplaceViews(ctx context.Context, conversationID string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
-	ConversationIDs(ctx context.Context, after string) ([]string, error)
+	ReplaceViews(ctx context.Context, conversationID ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
+	ConversationIDs(ctx context.Context, after ids.Conversation) ([]string, error)
 }
 
 // Result counts what was rebuilt.
@@ -29,15 +30,15 @@ type Result struct {
 }
 
 // All rebuilds the views of all conversations. progress is called after each conversation with the head of its new views.
-func All(ctx context.Context, s Store, progress func(id string, head uint64)) (Result, error) {
+func All(ctx context.Context, s Store, progress func(id ids.Conversation, head ids.Seq)) (Result, error) {
 	var result Result
-	for after := ""; ; {
-		ids, err := s.ConversationIDs(ctx, after)
-		if err != nil || len(ids) == 0 {
+	for after := ids.Conversation(""); ; {
+		list, err := s.ConversationIDs(ctx, after)
+		if err != nil || len(list) == 0 {
 			return result, err
 		}
-		for _, id := range ids {
-			built, err := one(ctx, s, id)
+		for _, id := range list {
+			built, err := one(ctx, s, ids.Conversation(id))
 			if err != nil {
 				return result, fmt.Errorf("rebuild the views of %s: %w", id, err)
 			}
@@ -45,22 +46,22 @@ func All(ctx context.Context, s Store, progress func(id string, head uint64)) (R
 			result.Events += int(built.head)
 			result.Rows += len(built.rows)
 			result.Reactions += len(built.reactions)
-			progress(id, built.head)
+			progress(ids.Conversation(id), built.head)
 		}
-		after = ids[len(ids)-1]
+		after = ids.Conversation(list[len(list)-1])
 	}
 }
 
 // one rebuilds the views of one conversation. If the conversation has new events meanwhile, they are added.
-func one(ctx context.Context, s Store, id string) (*views, error) {
+func one(ctx context.Context, s Store, id ids.Conversation) (*views, error) {
 	v := &views{rows: map[uint64]*historyv1.MessageRow{}, reactions: map[uint64]*historyv1.Reaction{}}
 	for {
-		page, err := s.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.head, Limit: store.MaxPage})
+		page, err := s.Read(ctx, &historyv1.ReadRequest{ConversationId: string(id), After: uint64(v.head), Limit: store.MaxPage})
 		if err != nil {
 			return nil, err
 		}
 		for _, event := range page.GetEvents() {
-			if event.GetSeq() != v.head+1 {
+			if ids.Seq(event.GetSeq()) != v.head+1 {
 				return nil, fmt.Errorf("seq %d is followed by %d: events are missing from the log; run runnel verify", v.head, event.GetSeq())
 			}
 			v.replay(event)
@@ -72,7 +73,7 @@ func one(ctx context.Context, s Store, id string) (*views, error) {
 		if err != nil || done {
 			return v, err
 		}
-		if len(page.GetEvents()) == 0 && page.GetHead() > v.head {
+		if len(page.GetEvents()) == 0 && ids.Seq(page.GetHead()) > v.head {
 			return nil, fmt.Errorf("the log ends at seq %d and its head is %d: events are missing from the log; run runnel verify", v.head, page.GetHead())
 		}
 	}
@@ -80,7 +81,7 @@ func one(ctx context.Context, s Store, id string) (*views, error) {
 
 // views are the views of one conversation, up to a head.
 type views struct {
-	head      uint64
+	head      ids.Seq
 	state     *conversation.State
 	rows      map[uint64]*historyv1.MessageRow
 	reactions map[uint64]*historyv1.Reaction // reactions by the seq of the event that added them
@@ -91,11 +92,11 @@ func (v *views) replay(event *conversationv1.Event) {
 	// The effects of an event depend only on the events that it refers to.
 	facts := conversation.NewFacts(nil)
 	for _, seq := range conversation.TargetsOf(event).GetSeqs() {
-		facts.Load(conversation.Need{Seq: seq}, &historyv1.Fact{Row: v.rows[seq]})
+		facts.Load(conversation.Need{Seq: ids.Seq(seq)}, &historyv1.Fact{Row: v.rows[seq]})
 	}
 	var effects []*historyv1.Effect
 	v.state, effects = conversation.Replay(v.state, facts, event)
-	v.head = event.GetSeq()
+	v.head = ids.Seq(event.GetSeq())
 	for _, effect := range effects {
 		switch e := effect.GetEffect().(type) {
 		case *historyv1.Effect_PutMessage:

@@ -3,6 +3,8 @@ package store
 import (
 	"sync"
 	"time"
+
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // FeedRecheck is how often a waiting reader reads again, in case the notification of an append was lost.
@@ -11,18 +13,18 @@ const FeedRecheck = 2 * time.Second
 // Bells wake readers of the feed, one bell for each partition. An append without waiting readers costs only one lock.
 type Bells struct {
 	mu    sync.Mutex
-	bells map[uint32]chan struct{}
+	bells map[ids.Partition]chan struct{}
 }
 
 // Bell returns a channel that is closed by the next Ring for the partition.
-func (b *Bells) Bell(partition uint32) <-chan struct{} {
+func (b *Bells) Bell(partition ids.Partition) <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	bell := b.bells[partition]
 	if bell == nil {
 		bell = make(chan struct{})
 		if b.bells == nil {
-			b.bells = map[uint32]chan struct{}{}
+			b.bells = map[ids.Partition]chan struct{}{}
 		}
 		b.bells[partition] = bell
 	}
@@ -30,7 +32,7 @@ func (b *Bells) Bell(partition uint32) <-chan struct{} {
 }
 
 // Ring wakes all readers that wait for the partition.
-func (b *Bells) Ring(partition uint32) {
+func (b *Bells) Ring(partition ids.Partition) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if bell := b.bells[partition]; bell != nil {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -21,9 +22,9 @@ type DeadLetters interface {
 
 // DeadLetterKey is the key of a dead letter.
 type DeadLetterKey struct {
-	Partition uint32
+	Partition ids.Partition
 	Stream    string
-	Sequence  uint64
+	Sequence  ids.Sequence
 }
 
 const (
@@ -44,7 +45,7 @@ func ParseDeadLetterID(id string) (DeadLetterKey, bool) {
 	stream, sequence, _ := strings.Cut(rest, "-")
 	p, errPartition := strconv.ParseUint(partition, 10, 32)
 	n, errSequence := strconv.ParseUint(sequence, 10, 63)
-	key := DeadLetterKey{Partition: uint32(p), Stream: stream, Sequence: n}
+	key := DeadLetterKey{Partition: ids.Partition(p), Stream: stream, Sequence: ids.Sequence(n)}
 	digits := stream != "" && strings.Trim(stream, "0123456789") == ""
 	// Only the canonical form is accepted; otherwise the same dead letter would have several ids.
 	return key, errPartition == nil && errSequence == nil && digits && p <= maxPartitionInKey && key.ID() == id
@@ -54,7 +55,7 @@ func ParseDeadLetterID(id string) (DeadLetterKey, bool) {
 func DeadLetterRange(request *historyv1.ListDeadLettersRequest, partitions int) (after DeadLetterKey, last uint32) {
 	last = uint32(partitions)
 	if request.Partition != nil {
-		after.Partition, last = request.GetPartition(), request.GetPartition()
+		after.Partition, last = ids.Partition(request.GetPartition()), request.GetPartition()
 	}
 	if key, ok := ParseDeadLetterID(request.GetAfter()); ok && key.Partition >= after.Partition {
 		after = key
@@ -64,6 +65,6 @@ func DeadLetterRange(request *historyv1.ListDeadLettersRequest, partitions int) 
 
 // Fill sets the fields that the key contains.
 func (k DeadLetterKey) Fill(letter *historyv1.StoredDeadLetter) {
-	letter.DeadLetterId, letter.Partition, letter.Stream = k.ID(), k.Partition, k.Stream
-	letter.Letter.Sequence = k.Sequence
+	letter.DeadLetterId, letter.Partition, letter.Stream = k.ID(), uint32(k.Partition), k.Stream
+	letter.Letter.Sequence = uint64(k.Sequence)
 }

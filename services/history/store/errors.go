@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -50,7 +51,7 @@ func IsAnswer(err error) bool {
 
 // WatermarkError means that a batch was not made for the partition's current watermark: another worker has moved it.
 type WatermarkError struct {
-	Partition uint32
+	Partition ids.Partition
 	// Present is the current watermark of the partition.
 	Present *historyv1.Watermark
 }

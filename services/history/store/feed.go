@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -14,10 +15,10 @@ import (
 type Feed interface {
 	// ReadFeed returns the events that exist now after a position, without waiting; nil is the beginning. *ForkError if the
 	// position is not on the partition's log.
-	ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error)
+	ReadFeed(ctx context.Context, partition ids.Partition, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error)
 	// FeedBell returns a channel that is closed after the next append to a partition. Get it before reading, so that no
 	// append is missed. It may not be closed for appends of other processes: read again every FeedRecheck.
-	FeedBell(partition uint32) <-chan struct{}
+	FeedBell(partition ids.Partition) <-chan struct{}
 	// FeedCursors returns the cursors of a reader; partitions for which none was saved are left out.
 	FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error)
 	// SaveFeedCursor stores the cursor of a reader.
@@ -37,20 +38,20 @@ func (e *ForkError) Error() string {
 type Epoch struct {
 	// ID is the epoch's id in the table of events.
 	ID    int64
-	Epoch uint64
+	Epoch ids.Epoch
 	// Last is the last sequence of the epoch; for the current epoch, the watermark's.
-	Last uint64
+	Last ids.Sequence
 }
 
 // CheckPosition returns a *ForkError if a position is not on the log. below is the newest epoch of the partition that is
 // not above the position's; its zero value if there is none.
-func CheckPosition(partition uint32, asked *historyv1.Position, below Epoch) error {
-	if asked == nil || (below.Epoch == asked.GetEpoch() && asked.GetSequence() <= below.Last) {
+func CheckPosition(partition ids.Partition, asked *historyv1.Position, below Epoch) error {
+	if asked == nil || (below.Epoch == ids.Epoch(asked.GetEpoch()) && ids.Sequence(asked.GetSequence()) <= below.Last) {
 		return nil
 	}
-	fork := &historyv1.Fork{Partition: partition, Asked: asked}
+	fork := &historyv1.Fork{Partition: uint32(partition), Asked: asked}
 	if below.Epoch > 0 {
-		fork.Last = &historyv1.Position{Epoch: below.Epoch, Sequence: below.Last}
+		fork.Last = &historyv1.Position{Epoch: uint64(below.Epoch), Sequence: uint64(below.Last)}
 	}
 	return &ForkError{fork}
 }
@@ -75,11 +76,11 @@ func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange
 	ranges := make([]FeedRange, len(epochs))
 	for i, epoch := range epochs {
 		ranges[i] = FeedRange{EpochID: epoch.ID, Epoch: epoch.Epoch, Through: math.MaxInt64}
-		if epoch.Epoch == after.GetEpoch() {
-			ranges[i].Above = after.GetSequence()
+		if epoch.Epoch == ids.Epoch(after.GetEpoch()) {
+			ranges[i].Above = ids.Sequence(after.GetSequence())
 		}
-		if epoch.Epoch == p.response.GetWatermark().GetEpoch() {
-			ranges[i].Through = p.response.GetWatermark().GetSequence()
+		if epoch.Epoch == ids.Epoch(p.response.GetWatermark().GetEpoch()) {
+			ranges[i].Through = ids.Sequence(p.response.GetWatermark().GetSequence())
 		}
 	}
 	return ranges
@@ -88,8 +89,8 @@ func (p *FeedPage) Ranges(after *historyv1.Position, epochs []Epoch) []FeedRange
 // FeedRange is a range of one epoch: the sequences above one number and up to another.
 type FeedRange struct {
 	EpochID        int64
-	Epoch          uint64
-	Above, Through uint64
+	Epoch          ids.Epoch
+	Above, Through ids.Sequence
 }
 
 // Rows returns the number of rows to read next, one more than the events that fit; 0 when the page is full.

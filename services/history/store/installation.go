@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -22,7 +23,7 @@ type Installation interface {
 	// watermarks are stored. *InvalidError if a mark is above the partition's watermark.
 	MarkBackup(ctx context.Context, marks []*historyv1.BackupMark) ([]*historyv1.BackupMark, error)
 	// BackupMark returns the watermark in the last backup; nil if none was marked.
-	BackupMark(ctx context.Context, partition uint32) (*historyv1.Watermark, error)
+	BackupMark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error)
 }
 
 // LevelText returns a level in its stored form.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -15,12 +16,12 @@ type Leases interface {
 	Leases(ctx context.Context) (*historyv1.ListLeasesResponse, error)
 	// Move stores the request that a worker should own a partition; an empty worker withdraws it. ErrNoWorker if the worker
 	// is not live.
-	Move(ctx context.Context, partition uint32, worker string) error
+	Move(ctx context.Context, partition ids.Partition, worker string) error
 }
 
 // Lease is the ownership of a partition, and when it ends. Times are the store's, Unix time in milliseconds.
 type Lease struct {
-	Partition uint32
+	Partition ids.Partition
 	// Worker is empty if no worker owns the partition.
 	Worker  string
 	UntilMs int64
@@ -67,13 +68,13 @@ func Assign(nowMs int64, leases []Lease, workers map[string]int64, request *hist
 		if lease.Worker != worker {
 			continue
 		}
-		response.Held = append(response.Held, lease.Partition)
+		response.Held = append(response.Held, uint32(lease.Partition))
 		switch lease.Wanted {
 		case "":
 		case worker:
-			response.Pinned = append(response.Pinned, lease.Partition)
+			response.Pinned = append(response.Pinned, uint32(lease.Partition))
 		default:
-			response.HandOver = append(response.HandOver, lease.Partition)
+			response.HandOver = append(response.HandOver, uint32(lease.Partition))
 		}
 	}
 	response.Share = uint32(len(response.GetPinned()) + most)
@@ -93,7 +94,7 @@ func renew(nowMs int64, leases []Lease, live map[string]*load, request *historyv
 		lease := &leases[i]
 		if lease.Worker == request.GetWorker() {
 			lease.UntilMs = nowMs + int64(request.GetTtlMs())
-			if slices.Contains(request.GetRelease(), lease.Partition) {
+			if slices.Contains(request.GetRelease(), uint32(lease.Partition)) {
 				lease.Worker, lease.UntilMs = "", 0
 			}
 		}
@@ -112,7 +113,7 @@ func claim(nowMs int64, leases []Lease, mine *load, most int, request *historyv1
 	for i := range leases {
 		lease := &leases[i]
 		free := lease.Worker == "" || lease.UntilMs <= nowMs
-		if !free || slices.Contains(request.GetRelease(), lease.Partition) {
+		if !free || slices.Contains(request.GetRelease(), uint32(lease.Partition)) {
 			continue
 		}
 		switch {

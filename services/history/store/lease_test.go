@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -27,7 +28,7 @@ type office struct {
 func newOffice(t require.TestingT, partitions int) *office {
 	o := &office{t: t, now: 1_790_000_000_000, leases: make([]store.Lease, partitions), workers: map[string]int64{}}
 	for p := range o.leases {
-		o.leases[p].Partition = uint32(p)
+		o.leases[p].Partition = ids.Partition(p)
 	}
 	return o
 }
@@ -55,11 +56,11 @@ func (o *office) call(request *historyv1.LeaseRequest) *historyv1.LeaseResponse 
 			continue
 		}
 		require.Equal(o.t, o.now+ttl, lease.UntilMs, "owned leases are renewed")
-		held = append(held, lease.Partition)
+		held = append(held, uint32(lease.Partition))
 		if lease.Wanted == worker {
-			pinned = append(pinned, lease.Partition)
+			pinned = append(pinned, uint32(lease.Partition))
 		} else if lease.Wanted != "" {
-			handOver = append(handOver, lease.Partition)
+			handOver = append(handOver, uint32(lease.Partition))
 		}
 	}
 	require.Equal(o.t, held, response.GetHeld())

@@ -6,6 +6,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // The tables do not contain the previous hash of an event: it is the hash of the row before it in the log. Ranges are read
@@ -14,9 +15,9 @@ import (
 // GapError means that rows are missing from a log: the previous hash of the event at Last+1 is unknown, so the event cannot
 // be returned.
 type GapError struct {
-	ConversationID string
+	ConversationID ids.Conversation
 	// First and Last bound the seqs that are known to be missing.
-	First, Last uint64
+	First, Last ids.Seq
 }
 
 func (e *GapError) Error() string {
@@ -33,7 +34,7 @@ func Link(event *conversationv1.Event, hash []byte) error {
 	case event.GetSeq() == 1:
 		event.PrevHash = chain.Zero
 	case len(hash) == 0:
-		return &GapError{ConversationID: event.GetConversationId(), First: event.GetSeq() - 1, Last: event.GetSeq() - 1}
+		return &GapError{ConversationID: ids.Conversation(event.GetConversationId()), First: ids.Seq(event.GetSeq() - 1), Last: ids.Seq(event.GetSeq() - 1)}
 	default:
 		event.PrevHash = hash
 	}
@@ -42,12 +43,12 @@ func Link(event *conversationv1.Event, hash []byte) error {
 
 // Links reads one range of a log in order and sets the previous hash of each event. It is not safe for concurrent use.
 type Links struct {
-	first    uint64
+	first    ids.Seq
 	backward bool
 	take     takeEvent
 
-	next uint64 // in a rising range: the seq of the next row
-	hash []byte // in a rising range: the hash of the row before
+	next ids.Seq // in a rising range: the seq of the next row
+	hash []byte  // in a rising range: the hash of the row before
 	held *stored
 }
 
@@ -59,7 +60,7 @@ type stored struct {
 
 // NewLinks begins a range of events with seq ≥ first, rising or falling. It passes each event to take, with the size of its
 // stored body, until take returns false.
-func NewLinks(first uint64, backward bool, take takeEvent) *Links {
+func NewLinks(first ids.Seq, backward bool, take takeEvent) *Links {
 	l := &Links{first: first, backward: backward, take: take, next: first}
 	if first > 1 {
 		l.next--
@@ -70,7 +71,7 @@ func NewLinks(first uint64, backward bool, take takeEvent) *Links {
 }
 
 // From returns the lowest seq to read: that of the row before the first event.
-func (l *Links) From() uint64 { return max(l.first, 2) - 1 }
+func (l *Links) From() ids.Seq { return max(l.first, 2) - 1 }
 
 // Rows returns the number of rows to read for a number of events.
 func (l *Links) Rows(events int) int { return events + 1 }
@@ -84,18 +85,18 @@ func (l *Links) Row(event *conversationv1.Event, size int) (bool, error) {
 }
 
 func (l *Links) rising(event *conversationv1.Event, size int) (bool, error) {
-	if event.GetSeq() != l.next {
-		return false, &GapError{ConversationID: event.GetConversationId(), First: l.next, Last: event.GetSeq() - 1}
+	if ids.Seq(event.GetSeq()) != l.next {
+		return false, &GapError{ConversationID: ids.Conversation(event.GetConversationId()), First: l.next, Last: ids.Seq(event.GetSeq() - 1)}
 	}
 	event.PrevHash = l.hash
-	l.next, l.hash = event.GetSeq()+1, event.GetHash()
-	return event.GetSeq() < l.first || l.take(event, size), nil
+	l.next, l.hash = ids.Seq(event.GetSeq()+1), event.GetHash()
+	return ids.Seq(event.GetSeq()) < l.first || l.take(event, size), nil
 }
 
 func (l *Links) falling(event *conversationv1.Event, size int) (bool, error) {
 	if held := l.held; held != nil {
 		if event.GetSeq() != held.event.GetSeq()-1 {
-			return false, &GapError{ConversationID: event.GetConversationId(), First: event.GetSeq() + 1, Last: held.event.GetSeq() - 1}
+			return false, &GapError{ConversationID: ids.Conversation(event.GetConversationId()), First: ids.Seq(event.GetSeq() + 1), Last: ids.Seq(held.event.GetSeq() - 1)}
 		}
 		l.held, held.event.PrevHash = nil, event.GetHash()
 		if !l.take(held.event, held.size) {
@@ -103,7 +104,7 @@ func (l *Links) falling(event *conversationv1.Event, size int) (bool, error) {
 		}
 	}
 	switch {
-	case event.GetSeq() < l.first:
+	case ids.Seq(event.GetSeq()) < l.first:
 		return false, nil
 	case event.GetSeq() == 1:
 		event.PrevHash = chain.Zero
@@ -119,5 +120,5 @@ func (l *Links) End() error {
 		return nil
 	}
 	seq := l.held.event.GetSeq()
-	return &GapError{ConversationID: l.held.event.GetConversationId(), First: l.From(), Last: seq - 1}
+	return &GapError{ConversationID: ids.Conversation(l.held.event.GetConversationId()), First: l.From(), Last: ids.Seq(seq - 1)}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -16,7 +17,7 @@ type Log interface {
 	// the epoch of the batch. After ErrUnavailable or the end of the context the outcome is unknown.
 	Append(ctx context.Context, batch *historyv1.AppendRequest) (*historyv1.AppendResponse, error)
 	// Watermark returns the watermark of a partition; the zero Watermark before the first append.
-	Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error)
+	Watermark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error)
 	// Commands returns the events of commands; commands that were never committed are left out. ErrTooLarge if the events
 	// would be larger than MaxCommandsBytes, unless a single one was requested.
 	Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*conversationv1.Event, error)

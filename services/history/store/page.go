@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -14,15 +15,15 @@ type View struct {
 	member    bool
 }
 
-type stretch struct{ first, last uint64 }
+type stretch struct{ first, last ids.Seq }
 
 // Whole is the view of a reader who may see everything up to head.
-func Whole(head uint64) View { return View{stretches: []stretch{{1, head}}} }
+func Whole(head ids.Seq) View { return View{stretches: []stretch{{1, head}}} }
 
 // Admit adds a membership to a view, in order of joined: everything from joined to left, the event that ended it, or to
 // head if left is nil and the membership lasts. head and all memberships must come from one snapshot; otherwise an event
 // after leaving could be shown.
-func (v *View) Admit(joined uint64, left *uint64, head uint64) {
+func (v *View) Admit(joined ids.Seq, left *ids.Seq, head ids.Seq) {
 	last := head
 	if left != nil {
 		last = *left
@@ -40,13 +41,13 @@ func (v *View) Empty() bool { return len(v.stretches) == 0 }
 func (v *View) Member() bool { return v.member }
 
 // shows reports whether the viewer may see an event.
-func (v *View) shows(seq uint64) bool {
+func (v *View) shows(seq ids.Seq) bool {
 	return slices.ContainsFunc(v.stretches, func(s stretch) bool { return s.first <= seq && seq <= s.last })
 }
 
 // Fetch reads at most limit events with first ≤ seq ≤ last, rising or falling, and passes each to take with the size of its
 // stored body, until take returns false. It returns a *GapError if the row before an event is missing.
-type Fetch func(first, last uint64, backward bool, limit int, take takeEvent) error
+type Fetch func(first, last ids.Seq, backward bool, limit int, take takeEvent) error
 
 type takeEvent = func(event *conversationv1.Event, size int) bool
 
@@ -63,7 +64,7 @@ const eventOverhead = 256
 func Page(view View, request *historyv1.ReadRequest, fetch Fetch) (*historyv1.ReadResponse, error) {
 	page := &page{limit: Limit(request.GetLimit())}
 	page.Member = view.member
-	page.Head = view.stretches[len(view.stretches)-1].last
+	page.Head = uint64(view.stretches[len(view.stretches)-1].last)
 	read := page.rising
 	if request.GetBackward() {
 		read = page.falling
@@ -98,12 +99,12 @@ func (p *page) unlessGap(err error) error {
 	return err
 }
 
-func (p *page) hide(first, last uint64) {
-	p.Hidden = append(p.Hidden, &conversationv1.Range{First: first, Last: last})
+func (p *page) hide(first, last ids.Seq) {
+	p.Hidden = append(p.Hidden, &conversationv1.Range{First: uint64(first), Last: uint64(last)})
 }
 
 func (p *page) rising(view View, request *historyv1.ReadRequest, fetch Fetch) error {
-	next := request.GetAfter() + 1
+	next := ids.Seq(request.GetAfter() + 1)
 	for _, visible := range view.stretches {
 		if p.full {
 			break
@@ -125,9 +126,9 @@ func (p *page) rising(view View, request *historyv1.ReadRequest, fetch Fetch) er
 }
 
 func (p *page) falling(view View, request *historyv1.ReadRequest, fetch Fetch) error {
-	next := p.Head
+	next := ids.Seq(p.Head)
 	if before := request.GetBefore(); before > 0 && before <= p.Head {
-		next = before - 1
+		next = ids.Seq(before - 1)
 	}
 	for _, visible := range slices.Backward(view.stretches) {
 		if p.full {
@@ -146,6 +147,6 @@ func (p *page) falling(view View, request *historyv1.ReadRequest, fetch Fetch) e
 		next = visible.first - 1
 	}
 	slices.Reverse(p.Hidden)
-	p.More = p.full && p.Events[len(p.Events)-1].GetSeq() > view.stretches[0].first
+	p.More = p.full && ids.Seq(p.Events[len(p.Events)-1].GetSeq()) > view.stretches[0].first
 	return nil
 }

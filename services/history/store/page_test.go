@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -16,10 +17,10 @@ import (
 // log is a whole log of head events, each with a body of some size.
 type log struct{ sizes []int }
 
-func (l log) fetch(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
+func (l log) fetch(first, last ids.Seq, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
 	var seqs []uint64
 	for seq := first; seq <= last; seq++ {
-		seqs = append(seqs, seq)
+		seqs = append(seqs, uint64(seq))
 	}
 	if backward {
 		slices.Reverse(seqs)
@@ -84,23 +85,23 @@ func TestPagesCoverExactlyWhatMayBeSeen(t *testing.T) {
 }
 
 func drawView(t *rapid.T, head uint64) (view store.View, visible []uint64, member bool) {
-	next := rapid.Uint64Range(1, head).Draw(t, "first joined")
-	for next <= head {
-		length := rapid.Uint64Range(1, 15).Draw(t, "length")
+	next := ids.Seq(rapid.Uint64Range(1, head).Draw(t, "first joined"))
+	for next <= ids.Seq(head) {
+		length := ids.Seq(rapid.Uint64Range(1, 15).Draw(t, "length"))
 		left := next + length - 1
-		member = left > head
+		member = left > ids.Seq(head)
 		if member {
-			view.Admit(next, nil, head)
+			view.Admit(next, nil, ids.Seq(head))
 		} else {
-			view.Admit(next, &left, head)
+			view.Admit(next, &left, ids.Seq(head))
 		}
-		for seq := next; seq <= min(left, head); seq++ {
-			visible = append(visible, seq)
+		for seq := next; seq <= min(left, ids.Seq(head)); seq++ {
+			visible = append(visible, uint64(seq))
 		}
 		if member || rapid.Bool().Draw(t, "never came back") {
 			break
 		}
-		next = left + rapid.Uint64Range(1, 10).Draw(t, "away")
+		next = left + ids.Seq(rapid.Uint64Range(1, 10).Draw(t, "away"))
 	}
 	return view, visible, member
 }

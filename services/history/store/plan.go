@@ -10,6 +10,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // Batch is an append, divided into what must be written. Making it needs no database, so it is done before a transaction
@@ -29,11 +30,11 @@ type Row struct {
 	*conversationv1.Event
 	CommandID [16]byte
 	// Sequence is the stream sequence of the event's command.
-	Sequence uint64
+	Sequence ids.Sequence
 	// Commitment is stored only if it cannot be computed from salt and body.
 	Commitment []byte
 	// Target is the first seq in the event's header_extra; 0 for none.
-	Target uint64
+	Target ids.Seq
 }
 
 // Plain reports whether the event has only the fields that every message has.
@@ -43,16 +44,16 @@ func (r *Row) Plain() bool {
 
 // Change is the change of one conversation's row by a batch.
 type Change struct {
-	ID string
+	ID ids.Conversation
 	// First and Last are the first and last seq of the conversation in the batch; First is 1 if the batch creates it.
-	First, Last uint64
+	First, Last ids.Seq
 	// Hash and Sequence are those of the event at Last, and LastRow is its index in Rows.
 	Hash     []byte
-	Sequence uint64
+	Sequence ids.Sequence
 	LastRow  int
 	// Kind, Creator and CreatedMs are set if the batch creates the conversation.
 	Kind      conversationv1.Kind
-	Creator   string
+	Creator   ids.User
 	CreatedMs int64
 	// Name is the name after the batch and the event that set it; nil if it does not change.
 	Name *historyv1.SetName
@@ -84,10 +85,10 @@ func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 	if err := batch.checkPositions(); err != nil {
 		return nil, err
 	}
-	index := make(map[string]int, len(events))
+	index := make(map[ids.Conversation]int, len(events))
 	for i, event := range events {
 		row := &batch.Rows[i]
-		row.Event, row.Sequence = event, request.GetSequences()[i]
+		row.Event, row.Sequence = event, ids.Sequence(request.GetSequences()[i])
 		if !decodeCommandID(&row.CommandID, event.GetCommandId()) {
 			return nil, Invalid(fmt.Sprintf("events[%d].command_id", i), "must be a UUID")
 		}
@@ -96,17 +97,17 @@ func Plan(request *historyv1.AppendRequest) (*Batch, error) {
 		}
 		row.Target = firstTarget(event)
 
-		at, seen := index[event.GetConversationId()]
+		at, seen := index[ids.Conversation(event.GetConversationId())]
 		if !seen {
 			at = len(batch.Changes)
-			index[event.GetConversationId()] = at
-			batch.Changes = append(batch.Changes, Change{ID: event.GetConversationId(), First: event.GetSeq()})
+			index[ids.Conversation(event.GetConversationId())] = at
+			batch.Changes = append(batch.Changes, Change{ID: ids.Conversation(event.GetConversationId()), First: ids.Seq(event.GetSeq())})
 		}
 		change := &batch.Changes[at]
-		if seen && event.GetSeq() != change.Last+1 {
+		if seen && ids.Seq(event.GetSeq()) != change.Last+1 {
 			return nil, Invalid(fmt.Sprintf("events[%d].seq", i), "must be %d, to follow the conversation's event before it", change.Last+1)
 		}
-		change.Last, change.Hash, change.Sequence, change.LastRow = event.GetSeq(), event.GetHash(), row.Sequence, i
+		change.Last, change.Hash, change.Sequence, change.LastRow = ids.Seq(event.GetSeq()), event.GetHash(), row.Sequence, i
 	}
 	if err := batch.planEffects(index); err != nil {
 		return nil, err
@@ -138,20 +139,20 @@ func (b *Batch) checkPositions() error {
 }
 
 // planEffects adds the effects on rows of conversations to the changes, and lists the other effects in order.
-func (b *Batch) planEffects(index map[string]int) error {
+func (b *Batch) planEffects(index map[ids.Conversation]int) error {
 	for i, effect := range b.GetEffects() {
 		if int(effect.GetEvent()) >= len(b.Rows) {
 			return Invalid(fmt.Sprintf("effects[%d].event", i), "must be the index of an event")
 		}
 		row := &b.Rows[effect.GetEvent()]
-		change := &b.Changes[index[row.GetConversationId()]]
+		change := &b.Changes[index[ids.Conversation(row.GetConversationId())]]
 		switch e := effect.GetEffect().(type) {
 		case *historyv1.Effect_CreateConversation:
 			if row.GetSeq() != 1 {
 				return Invalid(fmt.Sprintf("effects[%d].create_conversation", i), "must come of seq 1")
 			}
 			change.created = true
-			change.Kind, change.Creator, change.CreatedMs = e.CreateConversation.GetKind(), row.GetSender(), row.GetTimeMs()
+			change.Kind, change.Creator, change.CreatedMs = e.CreateConversation.GetKind(), ids.User(row.GetSender()), row.GetTimeMs()
 			continue
 		case *historyv1.Effect_SetName:
 			change.Name = e.SetName
@@ -184,12 +185,12 @@ func CheckErase(field string, erase *historyv1.EraseEvents) error {
 }
 
 // firstTarget returns the first seq that an event refers to; 0 if there is none that a database accepts.
-func firstTarget(event *conversationv1.Event) uint64 {
+func firstTarget(event *conversationv1.Event) ids.Seq {
 	seqs := conversation.TargetsOf(event).GetSeqs()
 	if len(seqs) == 0 || seqs[0] > math.MaxInt64 {
 		return 0
 	}
-	return seqs[0]
+	return ids.Seq(seqs[0])
 }
 
 // Repeated returns an *InvalidError if two events of the batch have the same command, and nil otherwise. It is called only
@@ -198,7 +199,7 @@ func (b *Batch) Repeated() error {
 	seen := make(map[commandKey]int, len(b.Rows))
 	for i := range b.Rows {
 		row := &b.Rows[i]
-		key := commandKey{row.GetConversationId(), row.GetSender(), row.CommandID}
+		key := commandKey{ids.Conversation(row.GetConversationId()), ids.User(row.GetSender()), row.CommandID}
 		if first, repeated := seen[key]; repeated {
 			return Invalid(fmt.Sprintf("events[%d].command_id", i), "is the same as that of events[%d]", first)
 		}
@@ -208,8 +209,9 @@ func (b *Batch) Repeated() error {
 }
 
 type commandKey struct {
-	conversation, sender string
-	command              [16]byte
+	conversation ids.Conversation
+	sender       ids.User
+	command      [16]byte
 }
 
 // decodeCommandID parses a UUID in its canonical form of 36 characters.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -13,34 +14,34 @@ type Recovery interface {
 	RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error)
 	// AcceptLoss moves the watermark of a partition over lost commands, up to and including the sequence through of the
 	// same stream, begins a new epoch and stores the range. *InvalidError if there is nothing to move over.
-	AcceptLoss(ctx context.Context, partition uint32, through uint64) (*Loss, error)
+	AcceptLoss(ctx context.Context, partition ids.Partition, through ids.Sequence) (*Loss, error)
 	// EraseAgain carries out an erasure without an append, as the erase ledger requires, and returns how many events lost
 	// their content. It returns 0 for a conversation that does not exist.
-	EraseAgain(ctx context.Context, conversationID string, erase *historyv1.EraseEvents) (int, error)
+	EraseAgain(ctx context.Context, conversationID ids.Conversation, erase *historyv1.EraseEvents) (int, error)
 	// Hashes returns the hashes of events; those that do not exist are left out.
-	Hashes(ctx context.Context, conversationID string, seqs []uint64) (map[uint64][]byte, error)
+	Hashes(ctx context.Context, conversationID ids.Conversation, seqs []uint64) (map[uint64][]byte, error)
 }
 
 // Loss is a lost stretch of a stream.
 type Loss struct {
-	Partition uint32
+	Partition ids.Partition
 	Stream    string
 	// First and Last are the stream sequences that are lost.
-	First, Last uint64
+	First, Last ids.Sequence
 	// Epoch is the epoch that begins after the loss.
-	Epoch uint64
+	Epoch ids.Epoch
 }
 
 // CheckLoss returns an *InvalidError if a loss through a sequence is impossible at a watermark.
-func CheckLoss(present *historyv1.Watermark, through uint64) error {
+func CheckLoss(present *historyv1.Watermark, through ids.Sequence) error {
 	switch {
 	case present.GetStream() == "":
 		return Invalid("partition", "was never appended to, so nothing of it can be lost")
-	case through <= present.GetSequence():
+	case through <= ids.Sequence(present.GetSequence()):
 		return Invalid("through", "must be above the partition's watermark, which is at sequence %d", present.GetSequence())
 	}
 	return nil
 }
 
 // NextEpoch returns the epoch that follows another one.
-func NextEpoch(old uint64, nowMs int64) uint64 { return max(old+1, uint64(max(nowMs, 0))) }
+func NextEpoch(old ids.Epoch, nowMs int64) ids.Epoch { return max(old+1, ids.Epoch(max(nowMs, 0))) }

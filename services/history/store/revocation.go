@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
@@ -10,7 +11,7 @@ import (
 type Revocations interface {
 	// Revoke revokes the tokens of a user that were issued up to now, and returns the time that is in force: see
 	// MaxRevocationLeadMs.
-	Revoke(ctx context.Context, user string) (beforeMs int64, err error)
+	Revoke(ctx context.Context, user ids.User) (beforeMs int64, err error)
 	// Revocations returns the revocations after a time, at most MaxPage, oldest first.
 	Revocations(ctx context.Context, request *historyv1.GetRevocationsRequest) (*historyv1.GetRevocationsResponse, error)
 }

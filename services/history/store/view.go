@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -16,9 +17,9 @@ type Views interface {
 	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error)
 	// ReplaceViews replaces the stored view rows and reactions of one conversation, if its head is the given one; otherwise
 	// it changes nothing and returns false.
-	ReplaceViews(ctx context.Context, conversationID string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
+	ReplaceViews(ctx context.Context, conversationID ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error)
 	// ConversationIDs returns at most MaxPage ids of conversations above a given one, rising.
-	ConversationIDs(ctx context.Context, after string) ([]string, error)
+	ConversationIDs(ctx context.Context, after ids.Conversation) ([]string, error)
 }
 
 // MessagesLimit returns the number of messages to return if a request asks for n; n is at most protocol.MaxMessagesPage.
@@ -33,14 +34,14 @@ func MessagesLimit(n uint32) int {
 // passes each to take with its size, as Fetch does for events.
 func MessagePage(
 	view View, request *historyv1.ReadMessagesRequest,
-	fetch func(first, last uint64, backward bool, limit int, take func(message *historyv1.StoredMessage, size int) bool) error,
+	fetch func(first, last ids.Seq, backward bool, limit int, take func(message *historyv1.StoredMessage, size int) bool) error,
 ) (*historyv1.ReadMessagesResponse, error) {
 	limit := MessagesLimit(request.GetLimit())
 	response := &historyv1.ReadMessagesResponse{}
 	// One more than requested is read to learn whether there are more: the next event may not be a message.
 	page, err := Page(view, &historyv1.ReadRequest{
 		After: request.GetAfter(), Before: request.GetBefore(), Backward: request.GetBackward(), Limit: uint32(limit + 1),
-	}, func(first, last uint64, backward bool, limit int, take takeEvent) error {
+	}, func(first, last ids.Seq, backward bool, limit int, take takeEvent) error {
 		return fetch(first, last, backward, limit, func(message *historyv1.StoredMessage, size int) bool {
 			view.withoutHiddenEdit(message)
 			response.Messages = append(response.Messages, message)
@@ -61,7 +62,7 @@ func MessagePage(
 // then has the content that they could see.
 func (v *View) withoutHiddenEdit(message *historyv1.StoredMessage) {
 	row := message.GetRow()
-	if row.GetEditSeq() == 0 || v.shows(row.GetEditSeq()) {
+	if row.GetEditSeq() == 0 || v.shows(ids.Seq(row.GetEditSeq())) {
 		return
 	}
 	message.Edit, message.Row = nil, &historyv1.MessageRow{
@@ -93,7 +94,7 @@ func (r *ViewRow) Dest() []any {
 }
 
 // EditSeq returns the seq of the newest edit; 0 for none.
-func (r *ViewRow) EditSeq() uint64 { return uint64(r.edit.Int64) }
+func (r *ViewRow) EditSeq() ids.Seq { return ids.Seq(r.edit.Int64) }
 
 // Row returns the row; nil if there is none.
 func (r *ViewRow) Row() *historyv1.MessageRow {
@@ -101,7 +102,7 @@ func (r *ViewRow) Row() *historyv1.MessageRow {
 		return nil
 	}
 	return &historyv1.MessageRow{
-		Seq: uint64(r.seq.Int64), EditSeq: r.EditSeq(), EditTimeMs: r.editMs.Int64, DeletedSeq: uint64(r.deleted.Int64),
+		Seq: uint64(r.seq.Int64), EditSeq: uint64(r.EditSeq()), EditTimeMs: r.editMs.Int64, DeletedSeq: uint64(r.deleted.Int64),
 		Replies: uint32(r.replies.Int64), LastReplySeq: uint64(r.lastReply.Int64),
 	}
 }

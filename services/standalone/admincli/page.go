@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
@@ -150,7 +151,7 @@ func plural[N uint32 | uint64 | int](n N, one string) string {
 
 // person returns a user or device as an operator knows them: by the name that the issuer of tokens uses. Every command takes both
 // forms.
-func person(id string) string { return conversation.OriginalUser(id) }
+func person(id string) string { return conversation.OriginalUser(ids.User(id)) }
 
 // clean makes text that users chose or servers answered safe to print: it cannot control the operator's terminal or break a table.
 func clean(text string) string { return terminal.Line(text) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/client/internal/tracing"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
@@ -46,7 +47,7 @@ func New(id string, after uint64) *Stream { return &Stream{id: id, last: after} 
 func Resume(id string, seq uint64, hash []byte) *Stream {
 	s := New(id, seq)
 	if len(hash) == chain.Size {
-		s.verifier = *chain.From(seq, hash)
+		s.verifier = *chain.From(ids.Seq(seq), hash)
 		s.trail.add(seq, hash)
 	}
 	return s
@@ -98,9 +99,9 @@ func (s *Stream) Contradicts(event *clientv1.Event) bool {
 func (s *Stream) Take(check *Checker, event *clientv1.Event) (chain.Content, error) {
 	switch {
 	case event.GetSeq() != s.last+1:
-		return 0, &chain.Broken{ConversationID: s.id, Seq: event.GetSeq(), Reason: "the log has a hole before it"}
+		return 0, &chain.Broken{ConversationID: ids.Conversation(s.id), Seq: ids.Seq(event.GetSeq()), Reason: "the log has a hole before it"}
 	case event.GetConversationId() != s.id:
-		return 0, &chain.Broken{ConversationID: s.id, Seq: event.GetSeq(), Reason: "it belongs to another conversation"}
+		return 0, &chain.Broken{ConversationID: ids.Conversation(s.id), Seq: ids.Seq(event.GetSeq()), Reason: "it belongs to another conversation"}
 	}
 	content, err := check.Check(&s.verifier, event)
 	if err != nil {
@@ -192,7 +193,7 @@ func (s *Stream) Rewind(to uint64, hash []byte) {
 	s.last, s.head, s.held = to, to, nil
 	s.verifier = chain.Verifier{}
 	if len(hash) == chain.Size {
-		s.verifier = *chain.From(to, hash)
+		s.verifier = *chain.From(ids.Seq(to), hash)
 	}
 	s.trail.cut(to)
 }

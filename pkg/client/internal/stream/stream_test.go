@@ -13,6 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
 	"github.com/runnelhq/runnel/pkg/client/internal/tracing"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
@@ -47,7 +48,7 @@ func TestOnlyTheNextEventThatVerifiesIsTaken(t *testing.T) {
 		_, err := s.Take(checker, event)
 		broken, ok := errors.AsType[*chain.Broken](err)
 		require.True(t, ok, name)
-		require.Equal(t, event.GetSeq(), broken.Seq, name)
+		require.Equal(t, ids.Seq(event.GetSeq()), broken.Seq, name)
 		require.EqualValues(t, 2, s.Last(), name)
 	}
 	take(t, s, log, 3, 5)

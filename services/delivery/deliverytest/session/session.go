@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/cursor"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
@@ -55,7 +56,7 @@ func (s *Session) World() plan.World {
 
 // Load loads what a batch needs.
 func (s *Session) Load(t rapid.TB, batch []source.Message) {
-	wanted := map[string]struct{}{}
+	wanted := map[ids.Conversation]struct{}{}
 	for i := range batch {
 		if key := source.KeyOf(batch[i].Command); key.Committable() {
 			wanted[key.Conversation] = struct{}{}
@@ -71,7 +72,7 @@ func (s *Session) Load(t rapid.TB, batch []source.Message) {
 	}
 	request := &historyv1.GetFactsRequest{}
 	for _, n := range needs {
-		request.Needs = append(request.Needs, &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User})
+		request.Needs = append(request.Needs, &historyv1.Need{ConversationId: string(n.Conversation), Seq: uint64(n.Seq), UserId: string(n.User)})
 	}
 	facts, err := s.Store.GetFacts(context.Background(), request)
 	require.NoError(t, err)
@@ -111,7 +112,7 @@ func (s *Session) commit(t rapid.TB, batch []source.Message) []*conversationv1.O
 			}
 		}
 		last := batch[len(batch)-1]
-		next := &historyv1.Watermark{Stream: "1", Sequence: last.Sequence, TimeNs: last.TimeNs}
+		next := &historyv1.Watermark{Stream: "1", Sequence: uint64(last.Sequence), TimeNs: last.TimeNs}
 		answer, err := s.Store.Append(context.Background(), &historyv1.AppendRequest{
 			Expected: s.Mark, Next: next, BeginEpoch: s.Mark.GetStream() == "", Events: p.Events, Sequences: p.Sequences, Effects: p.Effects,
 			DeadLetters: p.Letters, Refusals: p.Refusals,
@@ -139,10 +140,10 @@ func (s *Session) commit(t rapid.TB, batch []source.Message) []*conversationv1.O
 }
 
 // Cursors are the cursors of the members of a conversation.
-func (s *Session) Cursors(id string) map[string]cursor.Position {
-	all := map[string]cursor.Position{}
+func (s *Session) Cursors(id ids.Conversation) map[ids.User]cursor.Position {
+	all := map[ids.User]cursor.Position{}
 	for _, c := range s.Cache.Cursors(id) {
-		all[c.GetUserId()] = cursor.PositionOf(c)
+		all[ids.User(c.GetUserId())] = cursor.PositionOf(c)
 	}
 	return all
 }

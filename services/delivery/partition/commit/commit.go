@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/flight"
@@ -38,7 +39,7 @@ type Host interface {
 	// Calm reports that the partition works again: it ends an alarm.
 	Calm()
 	// SetPosition sets the watermark and the last sequence of the stream.
-	SetPosition(watermark, last uint64)
+	SetPosition(watermark, last ids.Sequence)
 	// Committed sets the watermark that the store acknowledged. It is not changed afterwards.
 	Committed(mark *historyv1.Watermark)
 }
@@ -46,7 +47,7 @@ type Host interface {
 // Config contains the dependencies of a committer. All fields are required.
 type Config struct {
 	Host      Host
-	Partition int
+	Partition ids.Partition
 	Stream    string // name of this worker
 	History   historyv1.HistoryServiceClient
 	Planner   *plan.Planner
@@ -71,8 +72,8 @@ type Committer struct {
 
 	expected *historyv1.Watermark // the watermark in the store
 	Identity string               // identity of the stream
-	position uint64               // the last sequence whose outcome is committed
-	last     uint64               // the stream's last sequence, as last reported
+	position ids.Sequence         // the last sequence whose outcome is committed
+	last     ids.Sequence         // the stream's last sequence, as last reported
 	// beginEpoch means that the first append begins an epoch.
 	beginEpoch bool
 }
@@ -87,10 +88,10 @@ func (c *Committer) reads() *store.Reads {
 }
 
 // Position returns the last sequence whose outcome is committed.
-func (c *Committer) Position() uint64 { return c.position }
+func (c *Committer) Position() ids.Sequence { return c.position }
 
 // HeardLast sets the stream's last sequence.
-func (c *Committer) HeardLast(last uint64) {
+func (c *Committer) HeardLast(last ids.Sequence) {
 	c.last = last
 	c.Host.SetPosition(c.position, c.last)
 }
@@ -145,7 +146,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 		end(err)
 		if err == nil {
 			if len(answer.GetDuplicates()) == 0 {
-				c.acknowledged(request.GetNext(), answer.GetEpoch())
+				c.acknowledged(request.GetNext(), ids.Epoch(answer.GetEpoch()))
 				c.committed(entries, batch, spans)
 				return true, nil
 			}
@@ -198,15 +199,15 @@ func (c *Committer) request(entries []source.Message, batch *plan.Plan) *history
 	last := &entries[len(entries)-1]
 	return &historyv1.AppendRequest{
 		Partition: uint32(c.Partition), Expected: c.expected, BeginEpoch: c.beginEpoch,
-		Next:   &historyv1.Watermark{Stream: c.Identity, Sequence: last.Sequence, TimeNs: last.TimeNs},
+		Next:   &historyv1.Watermark{Stream: c.Identity, Sequence: uint64(last.Sequence), TimeNs: last.TimeNs},
 		Events: batch.Events, Sequences: batch.Sequences, Effects: batch.Effects, DeadLetters: batch.Letters, Refusals: batch.Refusals,
 	}
 }
 
 // acknowledged sets the watermark that the store now has.
-func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch uint64) {
-	mark.Epoch = epoch
-	c.expected, c.position, c.beginEpoch = mark, mark.GetSequence(), false
+func (c *Committer) acknowledged(mark *historyv1.Watermark, epoch ids.Epoch) {
+	mark.Epoch = uint64(epoch)
+	c.expected, c.position, c.beginEpoch = mark, ids.Sequence(mark.GetSequence()), false
 	c.Host.Committed(mark)
 }
 

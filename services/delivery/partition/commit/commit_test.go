@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -36,7 +37,7 @@ func TestCommitted(t *testing.T) {
 	batch := messages(t, 11, create, text(2, "hello"), intruder(3), late, text(2, "hello"), silent)
 	batch = append(batch, source.Decode(17, 17e6, []byte("garbage")))
 	b.HeardLast(20)
-	require.Equal(t, [][2]uint64{{0, 20}}, b.host.positions)
+	require.Equal(t, [][2]ids.Sequence{{0, 20}}, b.host.positions)
 	b.commit(batch)
 
 	require.Len(t, b.store.appends, 1)
@@ -51,7 +52,7 @@ func TestCommitted(t *testing.T) {
 	require.True(t, proto.Equal(&historyv1.Watermark{Stream: "s", Sequence: 17, TimeNs: 17e6, Epoch: 1}, mark))
 
 	// The worker.
-	require.Equal(t, [][2]uint64{{0, 20}, {17, 20}}, b.host.positions)
+	require.Equal(t, [][2]ids.Sequence{{0, 20}, {17, 20}}, b.host.positions)
 	require.Len(t, b.host.marks, 1)
 	require.True(t, proto.Equal(mark, b.host.marks[0]))
 	require.Equal(t, 1, b.host.calms)
@@ -184,9 +185,9 @@ func TestTimeoutOfAnErasure(t *testing.T) {
 		b := setup(t)
 		b.commit(messages(t, 1, create, text(2, "x")))
 		erase := deliverytest.Erase(&conversationv1.Erase{Sender: "ann"})
-		b.commit(messages(t, 3, deliverytest.Command(group, conversation.ServerUser, 3, erase)))
+		b.commit(messages(t, 3, deliverytest.Command(string(group), string(conversation.ServerUser), 3, erase)))
 		require.Equal(t, []time.Duration{timeout, 24 * timeout}, b.store.deadlines)
-		require.Empty(t, b.store.Logs[group][1].GetBody())
+		require.Empty(t, b.store.Logs[string(group)][1].GetBody())
 	})
 }
 

@@ -32,7 +32,7 @@ func (c *Committer) loadFacts(ctx context.Context, entries []source.Message) err
 func (c *Committer) askFacts(ctx context.Context, needs []cache.Need) error {
 	request := &historyv1.GetFactsRequest{Needs: make([]*historyv1.Need, len(needs))}
 	for i, n := range needs {
-		request.Needs[i] = &historyv1.Need{ConversationId: n.Conversation, Seq: n.Seq, UserId: n.User}
+		request.Needs[i] = &historyv1.Need{ConversationId: string(n.Conversation), Seq: uint64(n.Seq), UserId: string(n.User)}
 	}
 	answer, err := c.History.GetFacts(ctx, request)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestForeignErrorsLoseNothing(t *testing.T) {
 		b.store.appending = times(2*tries, code)
 		b.commit(messages(t, 1, create))
 		require.Empty(t, b.store.DeadLetters())
-		require.Len(t, b.store.Logs[group], 1)
+		require.Len(t, b.store.Logs[string(group)], 1)
 	}
 }
 
@@ -159,7 +159,7 @@ func TestTooLarge(t *testing.T) {
 	}
 	require.Equal(t, []int{5, 2, 1, 1, 3, 1, 2, 1, 1}, sizes)
 	require.Zero(t, b.host.waits)
-	require.Len(t, b.store.Logs[group], 5)
+	require.Len(t, b.store.Logs[string(group)], 5)
 	require.Empty(t, b.store.DeadLetters())
 	require.EqualValues(t, 5, b.store.Mark().GetSequence())
 	results, _ := b.told()
@@ -217,7 +217,7 @@ func TestRejectionThatHeals(t *testing.T) {
 	b.commit(messages(t, 1, create))
 	require.Empty(t, b.store.DeadLetters())
 	require.Len(t, b.store.appends, tries)
-	require.Len(t, b.store.Logs[group], 1)
+	require.Len(t, b.store.Logs[string(group)], 1)
 }
 
 // A store that rejects the dead letter, too, is what is wrong: the partition stops with an alarm, and loses nothing.
@@ -283,5 +283,5 @@ func TestUnremembered(t *testing.T) {
 	require.Equal(t, []conversationv1.ErrorCode{none, notFound, unknown}, codesOf(results))
 	require.Equal(t, 1, b.count("refusals_unremembered_total", ""))
 	require.Len(t, b.store.appends[0].GetRefusals(), 1)
-	require.Nil(t, b.Refusals.Find(source.KeyOf(deliverytest.Command(group, "eve", 3, deliverytest.Text("x"))), 0, 3))
+	require.Nil(t, b.Refusals.Find(source.KeyOf(deliverytest.Command(string(group), "eve", 3, deliverytest.Text("x"))), 0, 3))
 }

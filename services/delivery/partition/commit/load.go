@@ -3,6 +3,7 @@ package commit
 import (
 	"context"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -12,7 +13,7 @@ import (
 
 // loadFor loads the conversations of a batch into the cache.
 func (c *Committer) loadFor(ctx context.Context, entries []source.Message) error {
-	wanted := make(map[string]struct{}, min(len(entries), 64))
+	wanted := make(map[ids.Conversation]struct{}, min(len(entries), 64))
 	for i := range entries {
 		// Ids that no conversation can have are refused without a state, and the store would refuse the lookup.
 		if key := source.KeyOf(entries[i].Command); key.Committable() {

@@ -22,18 +22,18 @@ import (
 func TestConversationsAreLoadedOnce(t *testing.T) {
 	first := setup(t)
 	first.commit(messages(t, 1, create))
-	require.Equal(t, [][]string{{group}}, first.store.conversations)
+	require.Equal(t, [][]string{{string(group)}}, first.store.conversations)
 	b := first.again()
 	b.commit(messages(t, 2, text(2, "a"), text(3, "b")))
 	b.commit(messages(t, 4, text(4, "c")))
-	require.Equal(t, [][]string{{group}}, b.store.conversations)
+	require.Equal(t, [][]string{{string(group)}}, b.store.conversations)
 	require.Len(t, b.Cache.State(group).Members, 2)
 
 	absent := conversation.DirectID("ann", "bob")
 	for n := range 2 {
-		b.commit(messages(t, uint64(5+n), deliverytest.Command(absent, "ann", 5+n, deliverytest.Text("x"))))
+		b.commit(messages(t, uint64(5+n), deliverytest.Command(string(absent), "ann", 5+n, deliverytest.Text("x"))))
 	}
-	require.Equal(t, [][]string{{group}, {absent}}, b.store.conversations)
+	require.Equal(t, [][]string{{string(group)}, {string(absent)}}, b.store.conversations)
 }
 
 // Ids that no conversation can have are refused without asking the store.
@@ -56,7 +56,7 @@ func TestLoadConversations(t *testing.T) {
 	b := first.again()
 	require.NoError(t, b.LoadConversations(t.Context(), nil))
 	require.Empty(t, b.store.conversations)
-	require.NoError(t, b.LoadConversations(t.Context(), []string{group}))
+	require.NoError(t, b.LoadConversations(t.Context(), []string{string(group)}))
 	require.EqualValues(t, 1, b.Cache.State(group).Head)
 }
 
@@ -72,7 +72,7 @@ func TestReadsAreRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			first := setup(t)
 			first.commit(messages(t, 1, create, text(2, "x")))
-			batch := messages(t, 3, intruder(3), deliverytest.Command(group, "bob", 4, deliverytest.React(2, "+1", false)))
+			batch := messages(t, 3, intruder(3), deliverytest.Command(string(group), "bob", 4, deliverytest.React(2, "+1", false)))
 			b := first.again()
 			fail(b, times(3, codes.Unavailable))
 			b.commit(batch)
@@ -96,11 +96,11 @@ func TestFactsAreLoaded(t *testing.T) {
 	first.commit(messages(t, 1, create, text(2, "x")))
 	b := first.again()
 	edit := &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: &conversationv1.Edit{Target: 2, Text: "y"}}}
-	b.commit(messages(t, 3, deliverytest.Command(group, "ann", 3, edit), deliverytest.Command(group, "bob", 4, edit)))
+	b.commit(messages(t, 3, deliverytest.Command(string(group), "ann", 3, edit), deliverytest.Command(string(group), "bob", 4, edit)))
 	results, _ := b.told()
 	require.Equal(t, []conversationv1.ErrorCode{none, conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN}, codesOf(results))
 	require.Equal(t, []int{1}, b.store.needs)
-	b.commit(messages(t, 5, deliverytest.Command(group, "ann", 5, edit)))
+	b.commit(messages(t, 5, deliverytest.Command(string(group), "ann", 5, edit)))
 	require.Equal(t, []int{1}, b.store.needs, "they are in memory")
 }
 
@@ -110,7 +110,7 @@ func TestFactsAreAskedForInChunks(t *testing.T) {
 	texts, reactions := []*brokerv1.Command{create}, []*brokerv1.Command{}
 	for i := range rpc.MaxItems + 1 {
 		texts = append(texts, text(10+i, "x"))
-		reactions = append(reactions, deliverytest.Command(group, "bob", 5000+i, deliverytest.React(uint64(2+i), "+1", false)))
+		reactions = append(reactions, deliverytest.Command(string(group), "bob", 5000+i, deliverytest.React(uint64(2+i), "+1", false)))
 	}
 	first.commit(messages(t, 1, texts...))
 	b := first.again()
@@ -134,9 +134,9 @@ func TestFactIsMissing(t *testing.T) {
 		}
 		return answer, nil
 	}
-	b.commit(messages(t, 3, deliverytest.Command(group, "bob", 3, deliverytest.React(2, "+1", false))))
+	b.commit(messages(t, 3, deliverytest.Command(string(group), "bob", 3, deliverytest.React(2, "+1", false))))
 	require.Len(t, b.host.alarms, 2)
-	require.ErrorContains(t, b.host.alarms[0], "the store lacks event 2 of conversation "+group)
+	require.ErrorContains(t, b.host.alarms[0], "the store lacks event 2 of conversation "+string(group))
 	require.Equal(t, 2, b.host.waits)
 	results, _ := b.told()
 	require.Equal(t, []uint64{3}, seqsOf(results))
@@ -154,7 +154,7 @@ func TestFactThatWasNotAskedFor(t *testing.T) {
 			}
 			return answer, nil
 		}
-		b.commit(messages(t, 3, deliverytest.Command(group, "bob", 3, deliverytest.React(2, "+1", false))))
+		b.commit(messages(t, 3, deliverytest.Command(string(group), "bob", 3, deliverytest.React(2, "+1", false))))
 		require.Equal(t, 1, b.host.waits)
 		require.Empty(t, b.host.alarms)
 		require.Equal(t, []int{1, 1}, b.store.needs)

@@ -6,6 +6,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
@@ -72,7 +73,7 @@ func ChangeOf(p *plan.Plan) cache.Change {
 func traceResultOf(v *plan.Result) flight.TraceResult {
 	switch {
 	case v.Event != nil:
-		return flight.TraceResult{Seq: v.Event.GetSeq()}
+		return flight.TraceResult{Seq: ids.Seq(v.Event.GetSeq())}
 	case v.Refusal != nil:
 		return flight.TraceResult{Failure: errcode.Name(v.Refusal.GetCode())}
 	default:

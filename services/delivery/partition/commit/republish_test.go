@@ -49,7 +49,7 @@ func TestRepublish(t *testing.T) {
 	for _, event := range events {
 		bySeq[event.GetConversationId()] = append(bySeq[event.GetConversationId()], event.GetSeq())
 	}
-	require.Equal(t, map[string][]uint64{group: {1, 2, 3}, other.GetConversationId(): {1}}, bySeq)
+	require.Equal(t, map[string][]uint64{string(group): {1, 2, 3}, other.GetConversationId(): {1}}, bySeq)
 	require.Equal(t, []int{6}, b.store.commands, "each command is looked up once")
 	require.Equal(t, 4, b.count("republished_events_total", ""))
 	require.Empty(t, b.store.appends)

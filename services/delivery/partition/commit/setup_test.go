@@ -22,6 +22,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cache"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
@@ -49,7 +50,7 @@ type host struct {
 
 	waits, looks, calms int
 	alarms              []error
-	positions           [][2]uint64
+	positions           [][2]ids.Sequence
 	marks               []*historyv1.Watermark
 }
 
@@ -57,8 +58,8 @@ func (h *host) Stopped() bool                { return h.stopAfter > 0 && h.waits
 func (h *host) LookAtStream(context.Context) { h.looks++ }
 func (h *host) Alarm(err error)              { h.alarms = append(h.alarms, err) }
 func (h *host) Calm()                        { h.calms++ }
-func (h *host) SetPosition(watermark, last uint64) {
-	h.positions = append(h.positions, [2]uint64{watermark, last})
+func (h *host) SetPosition(watermark, last ids.Sequence) {
+	h.positions = append(h.positions, [2]ids.Sequence{watermark, last})
 }
 func (h *host) Committed(watermark *historyv1.Watermark) { h.marks = append(h.marks, watermark) }
 func (h *host) Sleep(d time.Duration) {
@@ -183,7 +184,7 @@ func (b *bench) again() *bench {
 
 // place is where the next session begins.
 func (b *bench) place() *takeover.Place {
-	return &takeover.Place{Stored: b.store.Mark(), Identity: "s", Sequence: b.store.Mark().GetSequence()}
+	return &takeover.Place{Stored: b.store.Mark(), Identity: "s", Sequence: ids.Sequence(b.store.Mark().GetSequence())}
 }
 
 // commit commits messages, which must succeed.
@@ -241,7 +242,7 @@ func messages(t *testing.T, from uint64, commands ...*brokerv1.Command) []source
 	t.Helper()
 	list := deliverytest.Messages(t, commands...)
 	for i := range list {
-		list[i].Sequence = from + uint64(i)
+		list[i].Sequence = ids.Sequence(from + uint64(i))
 		list[i].TimeNs = int64(list[i].Sequence) * 1e6
 	}
 	return list
@@ -249,17 +250,17 @@ func messages(t *testing.T, from uint64, commands ...*brokerv1.Command) []source
 
 var (
 	create = deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
-	group  = create.GetConversationId()
+	group  = ids.Conversation(create.GetConversationId())
 )
 
 // text is a message of ann in the group.
 func text(n int, s string) *brokerv1.Command {
-	return deliverytest.Command(group, "ann", n, deliverytest.Text(s))
+	return deliverytest.Command(string(group), "ann", n, deliverytest.Text(s))
 }
 
 // intruder is a command that is refused.
 func intruder(n int) *brokerv1.Command {
-	return deliverytest.Command(group, "eve", n, deliverytest.Text("x"))
+	return deliverytest.Command(string(group), "eve", n, deliverytest.Text("x"))
 }
 
 // codesOf are the error codes of outcomes, 0 for one that has none.

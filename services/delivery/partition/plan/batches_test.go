@@ -14,6 +14,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest/session"
@@ -66,10 +67,10 @@ func (o *oneByOne) do(t rapid.TB, e source.Message) *conversationv1.Outcome {
 	if v.Late = e.Command.GetNotAfterMs() != 0 && e.TimeMs() > e.Command.GetNotAfterMs(); v.Late {
 		return v.Outcome(e.Command)
 	}
-	result, refusal := conversation.Apply(o.store.States[key.Conversation], o.facts(t, e), e.Command, e.Body, e.TimeMs())
+	result, refusal := conversation.Apply(o.store.States[string(key.Conversation)], o.facts(t, e), e.Command, e.Body, e.TimeMs())
 	if refusal == nil {
 		v.Event = result.Event
-		o.store.Put(t, e.Sequence, result)
+		o.store.Put(t, uint64(e.Sequence), result)
 		return v.Outcome(e.Command)
 	}
 	v.Refusal = refusal
@@ -86,7 +87,7 @@ func (o *oneByOne) facts(t rapid.TB, e source.Message) *conversation.Facts {
 	facts := conversation.NewFacts(nil)
 	for _, n := range e.Needs {
 		answer, err := o.store.GetFacts(context.Background(), &historyv1.GetFactsRequest{Needs: []*historyv1.Need{
-			{ConversationId: e.Command.GetConversationId(), Seq: n.Seq, UserId: n.User},
+			{ConversationId: e.Command.GetConversationId(), Seq: uint64(n.Seq), UserId: string(n.User)},
 		}})
 		require.NoError(t, err)
 		for _, fact := range answer.GetFacts() {
@@ -102,7 +103,7 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 	users := []string{"ann", "bob", "cid", "dan"}
 	user := rapid.SampledFrom(users)
 	conversations := []string{
-		conversation.DirectID("ann", "bob"), conversation.GroupID("ann", deliverytest.CommandID(1)), conversation.GroupID("bob", deliverytest.CommandID(2)),
+		string(conversation.DirectID("ann", "bob")), string(conversation.GroupID("ann", ids.Command(deliverytest.CommandID(1)))), string(conversation.GroupID("bob", ids.Command(deliverytest.CommandID(2)))),
 	}
 	commands := []*brokerv1.Command{
 		deliverytest.Command("", "ann", 1, deliverytest.Group("one", "bob", "cid")),
@@ -146,7 +147,7 @@ func anyCommands(t *rapid.T) []*brokerv1.Command {
 			body = deliverytest.Text("an answer")
 			body.GetMessage().ReplyTo = target
 		case 14:
-			sender = conversation.ServerUser
+			sender = string(conversation.ServerUser)
 			body = rapid.SampledFrom([]*conversationv1.Body{
 				deliverytest.Erase(&conversationv1.Erase{Seqs: []uint64{target}}), deliverytest.Erase(&conversationv1.Erase{Sender: "bob"}), deliverytest.Erase(&conversationv1.Erase{BeforeMs: int64(target)}),
 			}).Draw(t, "erase")
@@ -189,7 +190,7 @@ func TestBatchesEqualOneByOne(t *testing.T) {
 		if from := rapid.IntRange(0, len(stream)-1).Draw(t, "again from"); rapid.Bool().Draw(t, "again") {
 			last := stream[len(stream)-1]
 			for i, e := range stream[from:] {
-				e.Sequence, e.TimeNs = last.Sequence+uint64(i)+1, last.TimeNs+int64(i)*1e6
+				e.Sequence, e.TimeNs = last.Sequence+ids.Sequence(i)+1, last.TimeNs+int64(i)*1e6
 				stream = append(stream, e)
 			}
 		}

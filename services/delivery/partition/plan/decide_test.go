@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest/session"
@@ -26,13 +27,13 @@ const (
 
 var (
 	create  = deliverytest.Command("", "ann", 1, deliverytest.Group("g", "bob"))
-	group   = create.GetConversationId()
+	group   = ids.Conversation(create.GetConversationId())
 	planner = plan.Planner{Partitions: 1, Apply: conversation.Apply}
 	sorry   = &conversationv1.Error{Code: conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN}
 )
 
 func text(n int, s string) *brokerv1.Command {
-	return deliverytest.Command(group, "ann", n, deliverytest.Text(s))
+	return deliverytest.Command(string(group), "ann", n, deliverytest.Text(s))
 }
 
 // created is a session in which the group exists.
@@ -59,7 +60,7 @@ func TestPrecedence(t *testing.T) {
 		late
 		poisoned
 	)
-	first := &conversationv1.Event{ConversationId: group, Seq: 9, Sender: "ann", CommandId: deliverytest.CommandID(2), Body: text(2, "x").GetBody()}
+	first := &conversationv1.Event{ConversationId: string(group), Seq: 9, Sender: "ann", CommandId: deliverytest.CommandID(2), Body: text(2, "x").GetBody()}
 	for facts := range 16 {
 		s := created(t)
 		known := dedupe.NewFacts()
@@ -107,7 +108,7 @@ func TestPrecedence(t *testing.T) {
 func TestCarriedOut(t *testing.T) {
 	s := created(t)
 	before := s.Cache.State(group)
-	batch := deliverytest.Messages(t, deliverytest.Command(group, "eve", 2, deliverytest.Text("x")), text(3, "a"), deliverytest.Command("", "bob", 4, deliverytest.Group("h")), text(5, "b"))
+	batch := deliverytest.Messages(t, deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x")), text(3, "a"), deliverytest.Command("", "bob", 4, deliverytest.Group("h")), text(5, "b"))
 	p := planner.Make(batch, dedupe.NewFacts(), s.World())
 	require.Equal(t, []int{1, 2, 3}, p.Causes)
 	require.Equal(t, []uint64{2, 3, 4}, p.Sequences)
@@ -130,7 +131,7 @@ func TestCarriedOut(t *testing.T) {
 // A refusal is stored with all that a later copy needs, under the time of the stream.
 func TestRefusalIsRemembered(t *testing.T) {
 	s := created(t)
-	c := deliverytest.Command(group, "eve", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
 	c.Attempt = 3
 	p := planner.Make([]source.Message{at(t, c, 7)}, dedupe.NewFacts(), s.World())
 	require.Len(t, p.Refusals, 1)
@@ -145,10 +146,10 @@ func TestRefusalIsRemembered(t *testing.T) {
 // A copy in the same batch gets the refusal of the copy before it; one in a higher attempt is decided by itself.
 func TestRefusalInTheSameBatch(t *testing.T) {
 	s := created(t)
-	c := deliverytest.Command(group, "eve", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
 	again := proto.CloneOf(c)
 	again.Attempt = 1
-	added := deliverytest.Command(group, "ann", 3, deliverytest.Add("eve"))
+	added := deliverytest.Command(string(group), "ann", 3, deliverytest.Add("eve"))
 	batch := deliverytest.Messages(t, c, added, c, again, c)
 	p := planner.Make(batch, dedupe.NewFacts(), s.World())
 	require.Equal(t, notFound, p.Results[0].Refusal.GetCode())
@@ -162,7 +163,7 @@ func TestRefusalInTheSameBatch(t *testing.T) {
 // A refusal of the batch is too old for a copy ten minutes later in the same batch.
 func TestRefusalOfTheBatchIsTooOld(t *testing.T) {
 	s := created(t)
-	c := deliverytest.Command(group, "eve", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
 	for ms, remembered := range map[int64]bool{10*minute + 1: true, 10*minute + 2: false} {
 		p := planner.Make([]source.Message{at(t, c, 1), at(t, c, ms)}, dedupe.NewFacts(), s.World())
 		require.Equal(t, remembered, p.Results[1].Remembered)
@@ -173,7 +174,7 @@ func TestRefusalOfTheBatchIsTooOld(t *testing.T) {
 // A refusal that answers a copy is stored again once it is old, under the time of the copy and the attempt of the refusal.
 func TestStaleRefusalIsStoredAgain(t *testing.T) {
 	s := created(t)
-	c := deliverytest.Command(group, "eve", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
 	s.Refusals.Add([]*historyv1.Refusal{(&dedupe.Refusal{Key: source.KeyOf(c), Attempt: 2, TimeMs: 0, Err: sorry, Commitment: []byte{1}}).Proto()}, 0)
 	p := planner.Make([]source.Message{at(t, c, 4*minute)}, dedupe.NewFacts(), s.World())
 	require.True(t, p.Results[0].Remembered)
@@ -190,13 +191,13 @@ func TestStaleRefusalIsStoredAgain(t *testing.T) {
 // Without room nothing is promised: the outcome stays unknown, also that of a dead letter and of a refusal that is to be stored again.
 func TestWithoutRoom(t *testing.T) {
 	s := created(t)
-	c := deliverytest.Command(group, "eve", 2, deliverytest.Text("x"))
+	c := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
 	s.Refusals.Add([]*historyv1.Refusal{(&dedupe.Refusal{Key: source.KeyOf(c), TimeMs: 0, Err: sorry}).Proto()}, 0)
 	s.Refusals.Limit = 1
 	known := dedupe.NewFacts()
 	dead := text(3, "x")
 	known.Poisoned[51] = "poison"
-	batch := []source.Message{at(t, c, 5*minute), at(t, dead, 5*minute), at(t, deliverytest.Command(group, "eve", 4, deliverytest.Text("x")), 5*minute), at(t, text(5, "x"), 5*minute)}
+	batch := []source.Message{at(t, c, 5*minute), at(t, dead, 5*minute), at(t, deliverytest.Command(string(group), "eve", 4, deliverytest.Text("x")), 5*minute), at(t, text(5, "x"), 5*minute)}
 	batch[1].Sequence = 51
 	p := planner.Make(batch, known, s.World())
 	require.Empty(t, p.Refusals)
@@ -246,13 +247,13 @@ func TestMisplaced(t *testing.T) {
 func TestFactsOfABatch(t *testing.T) {
 	s := created(t)
 	react := func(n int, target uint64) *brokerv1.Command {
-		return deliverytest.Command(group, "bob", n, deliverytest.React(target, "+1", false))
+		return deliverytest.Command(string(group), "bob", n, deliverytest.React(target, "+1", false))
 	}
 	batch := deliverytest.Messages(t, text(2, "x"), react(3, 2), react(4, 2), react(5, 9))
 	base := conversation.NewFacts(nil)
 	asked := 0
 	w := s.World()
-	w.Facts = func(id string) *conversation.Facts {
+	w.Facts = func(id ids.Conversation) *conversation.Facts {
 		require.Equal(t, group, id)
 		asked++
 		return base
@@ -270,12 +271,12 @@ func TestFactsOfABatch(t *testing.T) {
 // Commands without an event are looked up, and erasures, once each.
 func TestUnconfirmed(t *testing.T) {
 	s := created(t)
-	refused := deliverytest.Command(group, "eve", 2, deliverytest.Text("x"))
+	refused := deliverytest.Command(string(group), "eve", 2, deliverytest.Text("x"))
 	late := text(3, "x")
 	late.NotAfterMs = 1
 	bad := text(4, "x")
 	bad.CommandId = "1"
-	erase := deliverytest.Command(group, conversation.ServerUser, 5, deliverytest.Erase(&conversationv1.Erase{Sender: "bob"}))
+	erase := deliverytest.Command(string(group), string(conversation.ServerUser), 5, deliverytest.Erase(&conversationv1.Erase{Sender: "bob"}))
 	batch := []source.Message{
 		at(t, refused, 5), at(t, late, 5), at(t, bad, 5), at(t, text(6, "x"), 5), at(t, text(6, "x"), 5), at(t, erase, 5), source.Decode(51, 5e6, nil), at(t, refused, 5),
 		at(t, text(6, "another body"), 5),
@@ -288,7 +289,7 @@ func TestUnconfirmed(t *testing.T) {
 
 	// What is known to be committed is not looked up, even if its answer is a conflict.
 	known = dedupe.NewFacts()
-	known.Firsts[source.KeyOf(refused)] = &conversationv1.Event{ConversationId: group, Sender: "eve", CommandId: refused.GetCommandId(), Body: text(1, "other").GetBody()}
+	known.Firsts[source.KeyOf(refused)] = &conversationv1.Event{ConversationId: string(group), Sender: "eve", CommandId: refused.GetCommandId(), Body: text(1, "other").GetBody()}
 	batch = batch[:1]
 	p := planner.Make(batch, known, s.World())
 	require.NotNil(t, p.Results[0].Refusal)
@@ -298,7 +299,7 @@ func TestUnconfirmed(t *testing.T) {
 	erasure := batch[:0:0]
 	erasure = append(erasure, at(t, erase, 5))
 	known = dedupe.NewFacts()
-	known.Firsts[source.KeyOf(erase)] = &conversationv1.Event{ConversationId: group, Sender: conversation.ServerUser, CommandId: erase.GetCommandId(), Body: erase.GetBody()}
+	known.Firsts[source.KeyOf(erase)] = &conversationv1.Event{ConversationId: string(group), Sender: string(conversation.ServerUser), CommandId: erase.GetCommandId(), Body: erase.GetBody()}
 	require.Empty(t, planner.Make(erasure, known, s.World()).Unconfirmed(erasure, known))
 }
 
@@ -306,7 +307,7 @@ func TestUnconfirmed(t *testing.T) {
 func TestCut(t *testing.T) {
 	plain, newer := at(t, text(2, "x"), 1), at(t, text(2, "x"), 1)
 	newer.TooNew = true
-	erasure := at(t, deliverytest.Command(group, conversation.ServerUser, 5, deliverytest.Erase(&conversationv1.Erase{Sender: "bob"})), 1)
+	erasure := at(t, deliverytest.Command(string(group), string(conversation.ServerUser), 5, deliverytest.Erase(&conversationv1.Erase{Sender: "bob"})), 1)
 	both := erasure
 	both.TooNew = true
 	for name, c := range map[string]struct {
@@ -330,7 +331,7 @@ func TestWhatIsErasedCannotConflict(t *testing.T) {
 	for target, conflicts := range map[uint64]bool{2: false, 3: true} {
 		remove := &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}}
 		outcomes := created(t)
-		list := deliverytest.Messages(t, text(2, "one"), text(3, "two"), deliverytest.Command(group, "ann", 4, remove), text(2, "another body"))
+		list := deliverytest.Messages(t, text(2, "one"), text(3, "two"), deliverytest.Command(string(group), "ann", 4, remove), text(2, "another body"))
 		for i := range list {
 			list[i].Sequence += 10
 		}
@@ -355,7 +356,7 @@ func TestOutcome(t *testing.T) {
 		"dead letter":         {plan.Result{DeadReason: "x"}, &conversationv1.Outcome{Error: plan.ErrDeadLettered}},
 		"dead letter no room": {plan.Result{DeadReason: "x", Unremembered: true}, &conversationv1.Outcome{Error: plan.ErrUnknown}},
 	} {
-		v.want.ConversationId, v.want.CommandId = group, c.GetCommandId()
+		v.want.ConversationId, v.want.CommandId = string(group), c.GetCommandId()
 		require.True(t, proto.Equal(v.want, v.result.Outcome(c)), name)
 	}
 }

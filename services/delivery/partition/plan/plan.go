@@ -12,6 +12,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -32,16 +33,16 @@ type Plan struct {
 	Letters  []*historyv1.DeadLetter
 	Refusals []*historyv1.Refusal
 	// States are the states of the conversations that change, as they are after the batch.
-	States map[string]*conversation.State
+	States map[ids.Conversation]*conversation.State
 	// Facts are the facts of conversations in which commands of the batch refer to messages; they take precedence over
 	// those in memory.
-	Facts map[string]*conversation.Facts
+	Facts map[ids.Conversation]*conversation.Facts
 }
 
 // World is the committed state that a planner reads, as far as it is in memory.
 type World struct {
-	State    func(id string) *conversation.State
-	Facts    func(id string) *conversation.Facts
+	State    func(id ids.Conversation) *conversation.State
+	Facts    func(id ids.Conversation) *conversation.Facts
 	Refusals *dedupe.Refusals
 }
 
@@ -56,8 +57,9 @@ type World struct {
 //
 // The log and the answers do not depend on how commands are split into batches: they equal those of the commands one by one.
 type Planner struct {
-	Partition, Partitions int
-	Apply                 func(*conversation.State, *conversation.Facts, *brokerv1.Command, *conversationv1.Body, int64) (conversation.Result, *conversationv1.Error)
+	Partition  ids.Partition
+	Partitions int
+	Apply      func(*conversation.State, *conversation.Facts, *brokerv1.Command, *conversationv1.Body, int64) (conversation.Result, *conversationv1.Error)
 }
 
 // draft is a plan that is being made.
@@ -71,7 +73,7 @@ type draft struct {
 	// refused are the refusals of this batch, by command; nil while there are none.
 	refused map[source.CommandKey]*dedupe.Refusal
 	// erased are the erasures of this batch, by conversation; nil while there are none.
-	erased map[string][]*historyv1.EraseEvents
+	erased map[ids.Conversation][]*historyv1.EraseEvents
 }
 
 // Make makes the plan of a batch. known are the dedupe facts that earlier attempts of the batch have found.
@@ -83,7 +85,7 @@ func (p *Planner) Make(messages []source.Message, known *dedupe.Facts, w World) 
 			Events:    make([]*conversationv1.Event, 0, len(messages)),
 			Causes:    make([]int, 0, len(messages)),
 			Sequences: make([]uint64, 0, len(messages)),
-			States:    make(map[string]*conversation.State, min(len(messages), 64)),
+			States:    make(map[ids.Conversation]*conversation.State, min(len(messages), 64)),
 			Facts:     layers(messages, w.Facts),
 		},
 		made: make(map[source.CommandKey]*conversationv1.Event, len(messages)),
@@ -96,18 +98,18 @@ func (p *Planner) Make(messages []source.Message, known *dedupe.Facts, w World) 
 
 // layers are Facts on top of those in memory, for each conversation in which a command refers to a message. A batch without
 // such commands has none, so that a plain message costs nothing.
-func layers(messages []source.Message, base func(id string) *conversation.Facts) map[string]*conversation.Facts {
-	var facts map[string]*conversation.Facts
+func layers(messages []source.Message, base func(id ids.Conversation) *conversation.Facts) map[ids.Conversation]*conversation.Facts {
+	var facts map[ids.Conversation]*conversation.Facts
 	for i := range messages {
 		if len(messages[i].Needs) == 0 {
 			continue
 		}
-		id := messages[i].Command.GetConversationId()
+		id := ids.Conversation(messages[i].Command.GetConversationId())
 		if facts[id] != nil {
 			continue
 		}
 		if facts == nil {
-			facts = map[string]*conversation.Facts{}
+			facts = map[ids.Conversation]*conversation.Facts{}
 		}
 		facts[id] = conversation.NewFacts(base(id))
 	}
@@ -160,7 +162,7 @@ func (d *draft) misplacement(e *source.Message) string {
 	switch {
 	case e.Command == nil:
 		return "the payload is not a command"
-	case conversation.Partition(e.Command.GetConversationId(), d.Partitions) != d.Partition:
+	case conversation.Partition(ids.Conversation(e.Command.GetConversationId()), d.Partitions) != d.Partition:
 		return "the conversation belongs to another partition"
 	case e.Overstated:
 		return "its kind or level is above the installation's level: no gateway admits it"
@@ -169,7 +171,7 @@ func (d *draft) misplacement(e *source.Message) string {
 }
 
 func (d *draft) addDeadLetter(e *source.Message, v *Result) {
-	d.Letters = append(d.Letters, &historyv1.DeadLetter{Sequence: e.Sequence, Reason: v.DeadReason, Payload: e.Payload})
+	d.Letters = append(d.Letters, &historyv1.DeadLetter{Sequence: uint64(e.Sequence), Reason: v.DeadReason, Payload: e.Payload})
 }
 
 // remembered returns the refusal that applies to a command; nil for none.
@@ -222,7 +224,7 @@ func (d *draft) carryOut(i int, key source.CommandKey, e *source.Message, v *Res
 		d.Effects = append(d.Effects, effect)
 		if erased := effect.GetEraseEvents(); erased != nil {
 			if d.erased == nil {
-				d.erased = map[string][]*historyv1.EraseEvents{}
+				d.erased = map[ids.Conversation][]*historyv1.EraseEvents{}
 			}
 			d.erased[key.Conversation] = append(d.erased[key.Conversation], erased)
 		}
@@ -230,13 +232,13 @@ func (d *draft) carryOut(i int, key source.CommandKey, e *source.Message, v *Res
 	d.States[key.Conversation] = result.State
 	d.Events = append(d.Events, result.Event)
 	d.Causes = append(d.Causes, i)
-	d.Sequences = append(d.Sequences, e.Sequence)
+	d.Sequences = append(d.Sequences, uint64(e.Sequence))
 	d.made[key] = result.Event
 }
 
 // erases reports whether a command of this batch erases an event.
 func (d *draft) erases(event *conversationv1.Event) bool {
-	for _, erased := range d.erased[event.GetConversationId()] {
+	for _, erased := range d.erased[ids.Conversation(event.GetConversationId())] {
 		if conversation.Covers(erased, event) {
 			return true
 		}

@@ -9,6 +9,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/dedupe"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest/session"
@@ -19,7 +20,7 @@ import (
 // nothing is the world of a partition in which nothing was committed.
 func nothing() plan.World {
 	return plan.World{
-		State: func(string) *conversation.State { return nil }, Facts: func(string) *conversation.Facts { return nil }, Refusals: dedupe.NewRefusals(1000),
+		State: func(ids.Conversation) *conversation.State { return nil }, Facts: func(ids.Conversation) *conversation.Facts { return nil }, Refusals: dedupe.NewRefusals(1000),
 	}
 }
 
@@ -38,9 +39,9 @@ func TestRepeatInOneBatch(t *testing.T) {
 
 func TestUnfitCommandsArePutAside(t *testing.T) {
 	good := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
-	home := conversation.Partition(good.GetConversationId(), 16)
+	home := conversation.Partition(ids.Conversation(good.GetConversationId()), 16)
 	strayID := 2
-	for conversation.Partition(conversation.GroupID("ann", deliverytest.CommandID(strayID)), 16) == home {
+	for conversation.Partition(conversation.GroupID("ann", ids.Command(deliverytest.CommandID(strayID))), 16) == home {
 		strayID++
 	}
 	batch := deliverytest.Messages(t, deliverytest.Command("", "ann", strayID, deliverytest.Group("stray")), good, deliverytest.Command(good.GetConversationId(), "ann", 900, deliverytest.Text("x")))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
 
@@ -23,12 +24,12 @@ func newQueue(maxEntries, maxBytes int) *Queue {
 }
 
 func entry(sequence uint64, size int) source.Message {
-	return source.Message{Sequence: sequence, Payload: make([]byte, size)}
+	return source.Message{Sequence: ids.Sequence(sequence), Payload: make([]byte, size)}
 }
 
 func sequences(entries []source.Message) (list []uint64) {
 	for i := range entries {
-		list = append(list, entries[i].Sequence)
+		list = append(list, uint64(entries[i].Sequence))
 	}
 	return list
 }

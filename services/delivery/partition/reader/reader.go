@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/source"
 	"github.com/runnelhq/runnel/services/delivery/wake"
 )
@@ -102,20 +103,20 @@ const (
 // reader reads a partition's stream in order into a queue.
 type reader struct {
 	queue *Queue
-	next  uint64 // the next expected sequence
+	next  ids.Sequence // the next expected sequence
 	// strict is the first sequence from which on no message may be missing. The messages below it were committed long ago and are
 	// read only so that their outcomes are published again.
-	strict uint64
+	strict ids.Sequence
 	broken bool // a gap was found; no later message is accepted
 }
 
 // Start starts to read at the sequence from. Its goroutines belong to the NATS client; they end with the context, and stop waits
 // for them.
-func Start(ctx context.Context, js jetstream.JetStream, stream string, from, strict uint64, in *Queue) (stop func(), err error) {
+func Start(ctx context.Context, js jetstream.JetStream, stream string, from, strict ids.Sequence, in *Queue) (stop func(), err error) {
 	consumer, err := js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
 		Description:       "Runnel: the worker of this partition",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       from,
+		OptStartSeq:       uint64(from),
 		AckPolicy:         jetstream.AckNonePolicy, // the watermark is the position, so the broker need not track it
 		MemoryStorage:     true,
 		Replicas:          1,
@@ -156,7 +157,7 @@ func (r *reader) handle(ctx context.Context, msg jetstream.Msg) {
 		r.queue.fail(fmt.Errorf("a message of the stream has no position: %w", err))
 		return
 	}
-	sequence := meta.Sequence.Stream
+	sequence := ids.Sequence(meta.Sequence.Stream)
 	switch {
 	case r.broken || sequence < r.next: // a lower sequence was delivered twice
 		return

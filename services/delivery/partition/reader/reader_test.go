@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 )
 
@@ -99,7 +100,7 @@ func TestOrder(t *testing.T) {
 		"a gap above after one that is ok": {5, 9, []uint64{7, 9, 11}, []uint64{7, 9}, "after 9 came 11"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &reader{queue: newQueue(100, 1000), next: c.from, strict: c.strict}
+			r := &reader{queue: newQueue(100, 1000), next: ids.Sequence(c.from), strict: ids.Sequence(c.strict)}
 			for _, sequence := range c.deliver {
 				r.handle(t.Context(), &delivery{sequence: sequence})
 			}

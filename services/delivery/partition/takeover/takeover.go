@@ -12,6 +12,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/source"
 )
@@ -26,16 +27,16 @@ type Place struct {
 	Stored *historyv1.Watermark
 	// Identity is the identity of the current stream; sequence is the last one whose outcome counts as committed.
 	Identity string
-	Sequence uint64
+	Sequence ids.Sequence
 	// BeginEpoch means that positions up to here may be used again: the first append begins an epoch.
 	BeginEpoch bool
 	// Checked means that messages up to sequence count as committed by their time alone, so the admission times of their commands
 	// must agree.
 	Checked bool
 	// From is the sequence at which to start reading.
-	From uint64
+	From ids.Sequence
 	// first and last are the bounds of the stream.
-	first, Last uint64
+	first, Last ids.Sequence
 	// Opening is the message after sequence; nil if it does not exist yet. It is read separately, because its absence distinguishes
 	// a hole from messages that were merely not delivered.
 	Opening *source.Message
@@ -47,14 +48,14 @@ type Place struct {
 type Finder struct {
 	JS        jetstream.JetStream
 	History   historyv1.HistoryServiceClient
-	Partition int
+	Partition ids.Partition
 	// Republish is how many committed messages before the place are read again.
 	Republish int
 	// EnsureStream makes the partition's stream.
 	EnsureStream func(ctx context.Context) error
 	Acknowledged *Acknowledged
 	// Located receives the place and the end of the stream, even if a hole follows.
-	Located func(sequence, last uint64)
+	Located func(sequence, last ids.Sequence)
 	// JudgeNewer decides about a message of a newer version; see source.Message.TooNew.
 	JudgeNewer func(ctx context.Context, e *source.Message) error
 	Log        *slog.Logger
@@ -91,7 +92,7 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 	info := stream.CachedInfo()
 	at := &Place{
 		Stored: stored, Identity: source.IdentityOf(info), Backup: answer.GetBackup(),
-		first: max(info.State.FirstSeq, 1), Last: info.State.LastSeq,
+		first: ids.Sequence(max(info.State.FirstSeq, 1)), Last: ids.Sequence(info.State.LastSeq),
 	}
 	if had := f.Acknowledged.get(); Before(stored, had) {
 		at.BeginEpoch = true
@@ -106,14 +107,14 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 	}
 	f.Located(at.Sequence, at.Last)
 	if at.Sequence < at.Last {
-		message, err := stream.GetMsg(ctx, at.Sequence+1)
+		message, err := stream.GetMsg(ctx, uint64(at.Sequence+1))
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound):
 			return nil, f.hole(ctx, stream, at)
 		case err != nil:
 			return nil, fmt.Errorf("get message %d: %w", at.Sequence+1, err)
 		}
-		e := source.FromStream(message.Sequence, message.Time, message.Header, message.Data)
+		e := source.FromStream(ids.Sequence(message.Sequence), message.Time, message.Header, message.Data)
 		if e.TooNew {
 			if err := f.JudgeNewer(ctx, &e); err != nil {
 				return nil, err
@@ -127,8 +128,8 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 // hole returns the error for a hole after the place: which messages are missing, and what to do about it.
 func (f *Finder) hole(ctx context.Context, stream jetstream.Stream, at *Place) error {
 	through := at.Last
-	if next, err := stream.GetMsg(ctx, at.Sequence+1, jetstream.WithGetMsgSubject(broker.CommandSubject(f.Partition))); err == nil {
-		through = next.Sequence - 1
+	if next, err := stream.GetMsg(ctx, uint64(at.Sequence+1), jetstream.WithGetMsgSubject(broker.CommandSubject(f.Partition))); err == nil {
+		through = ids.Sequence(next.Sequence - 1)
 	}
 	what := fmt.Sprintf("message %d is missing", at.Sequence+1)
 	if through > at.Sequence+1 {
@@ -162,7 +163,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 		if err != nil {
 			return err
 		}
-		if at.Sequence = at.Stored.GetSequence(); lost {
+		if at.Sequence = ids.Sequence(at.Stored.GetSequence()); lost {
 			at.BeginEpoch, at.Checked = true, true
 			if at.Sequence, err = source.LastNotAfter(ctx, stream, at.Stored.GetTimeNs(), at.first, at.Last); err != nil {
 				return err
@@ -172,7 +173,7 @@ func (f *Finder) locate(ctx context.Context, stream jetstream.Stream, at *Place)
 				"watermark", at.Stored.GetSequence(), "stream_last", at.Last, "continue_after", at.Sequence)
 		}
 	}
-	at.From = max(at.first, at.Sequence+1-min(at.Sequence, uint64(f.Republish)))
+	at.From = max(at.first, at.Sequence+1-min(at.Sequence, ids.Sequence(f.Republish)))
 	if at.Stored.GetStream() != at.Identity {
 		at.From = at.first
 	}

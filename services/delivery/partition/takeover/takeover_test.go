@@ -18,6 +18,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
 	"github.com/runnelhq/runnel/services/delivery/source"
@@ -53,7 +54,7 @@ type setting struct {
 	js      *deliverytest.JetStream
 	stream  *deliverytest.Stream
 	log     *bytes.Buffer
-	located [][2]uint64
+	located [][2]ids.Sequence
 	judged  []uint64
 	judge   error
 }
@@ -74,9 +75,9 @@ func setup(t *testing.T, mark *historyv1.Watermark, sequences ...uint64) *settin
 		JS: s.js, History: s.store, Partition: partition, Republish: 3,
 		EnsureStream: func(context.Context) error { require.Fail(t, "the stream exists"); return nil },
 		Acknowledged: &Acknowledged{},
-		Located:      func(sequence, last uint64) { s.located = append(s.located, [2]uint64{sequence, last}) },
+		Located:      func(sequence, last ids.Sequence) { s.located = append(s.located, [2]ids.Sequence{sequence, last}) },
 		JudgeNewer: func(_ context.Context, e *source.Message) error {
-			s.judged = append(s.judged, e.Sequence)
+			s.judged = append(s.judged, uint64(e.Sequence))
 			return s.judge
 		},
 		Log: slog.New(slog.NewTextHandler(s.log, nil)), Metrics: m,
@@ -127,8 +128,8 @@ func TestFind(t *testing.T) {
 			at, err := s.Find(t.Context())
 			require.NoError(t, err)
 			require.EqualValues(t, partition, s.store.asked)
-			require.Equal(t, c.sequence, at.Sequence)
-			require.Equal(t, c.from, at.From)
+			require.Equal(t, ids.Sequence(c.sequence), at.Sequence)
+			require.Equal(t, ids.Sequence(c.from), at.From)
 			require.Equal(t, c.begin, at.BeginEpoch)
 			require.Equal(t, c.checked, at.Checked)
 			require.Equal(t, stream, at.Identity)
@@ -137,16 +138,16 @@ func TestFind(t *testing.T) {
 			require.Equal(t, c.mark.GetStream(), at.Stored.GetStream())
 			var opening uint64
 			if at.Opening != nil {
-				opening = at.Opening.Sequence
+				opening = uint64(at.Opening.Sequence)
 				require.NotNil(t, at.Opening.Command)
 			}
 			require.Equal(t, c.opening, opening)
-			var last uint64
+			var last ids.Sequence
 			if n := len(c.sequences); n > 0 {
-				last = c.sequences[n-1]
+				last = ids.Sequence(c.sequences[n-1])
 			}
 			require.Equal(t, last, at.Last)
-			require.Equal(t, [][2]uint64{{c.sequence, last}}, s.located)
+			require.Equal(t, [][2]ids.Sequence{{ids.Sequence(c.sequence), last}}, s.located)
 			require.InDelta(t, c.replaced, testutil.ToFloat64(s.Metrics.Replaced), 0)
 			require.InDelta(t, c.rewound, testutil.ToFloat64(s.Metrics.Rewound), 0)
 			require.Equal(t, c.replaced+c.rewound > 0, bytes.Contains(s.log.Bytes(), []byte("level=ERROR")))
@@ -227,7 +228,7 @@ func TestHole(t *testing.T) {
 				require.ErrorContains(t, err, what)
 			}
 			require.Len(t, s.located, 1, "operators see how far it came")
-			require.Equal(t, c.located, s.located[0][0])
+			require.Equal(t, ids.Sequence(c.located), s.located[0][0])
 		})
 	}
 }

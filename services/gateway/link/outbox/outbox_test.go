@@ -18,6 +18,7 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/link/outbox"
@@ -159,7 +160,7 @@ func (b *bed) send(message string) {
 // steps returns the recorded steps of an event.
 func (b *bed) steps(seq uint64) (kinds []gatewayv1.StepKind) {
 	trail := &gatewayv1.Trail{}
-	b.shared.Recorder.ExplainConnection(trail, 1, b.shared.Recorder.KeyOf("g"), seq)
+	b.shared.Recorder.ExplainConnection(trail, 1, b.shared.Recorder.KeyOf("g"), ids.Seq(seq))
 	for _, step := range trail.GetSteps() {
 		kinds = append(kinds, step.GetKind())
 	}
@@ -170,7 +171,7 @@ func (b *bed) steps(seq uint64) (kinds []gatewayv1.StepKind) {
 func (b *bed) event(seq uint64, size int) (mark uint32) {
 	mark, _ = b.QueueEvents(bytes.Repeat([]byte{byte('a' + seq)}, size), nil)
 	if mark != 0 {
-		b.shared.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_QUEUED, time.Now(), b.shared.Recorder.KeyOf("g"), 1, mark, seq, seq)
+		b.shared.Recorder.Subscription(gatewayv1.StepKind_STEP_KIND_QUEUED, time.Now(), b.shared.Recorder.KeyOf("g"), 1, mark, ids.Seq(seq), ids.Seq(seq))
 	}
 	return mark
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/history"
 )
 
@@ -30,7 +31,7 @@ func (a *acceptLossCommand) Run(ctx context.Context, d *database, out io.Writer)
 		return fmt.Errorf("there are partitions 0 to %d", d.NATS.Partitions-1)
 	}
 	return d.with(ctx, func(store history.Store) error {
-		loss, err := store.AcceptLoss(ctx, a.Partition, a.Through)
+		loss, err := store.AcceptLoss(ctx, ids.Partition(a.Partition), ids.Sequence(a.Through))
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/settings"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -95,21 +96,21 @@ func TestARestoredDatabaseIsErasedFromAgainAndItsReadersAreTold(t *testing.T) {
 	i := install(t)
 	worker := storetest.NewWorker(nil, 0, storetest.ClockAt(0))
 	create := worker.CreateGroup("alice", "g", "bob")
-	id := create.GetConversationId()
-	worker.Partition = uint32(conversation.Partition(id, storetest.Partitions))
+	id := ids.Conversation(create.GetConversationId())
+	worker.Partition = conversation.Partition(id, storetest.Partitions)
 	var backup string
 	i.serve(func(s history.Store, server *history.Server) {
 		worker.Store = s
 		through(t, server, worker, worker.Apply(t, create)...)
-		through(t, server, worker, worker.Apply(t, worker.Command(id, "alice", storetest.Message("2")), worker.Command(id, "bob", storetest.Message("3")),
-			worker.Command(id, "alice", storetest.Message("4")))...)
+		through(t, server, worker, worker.Apply(t, worker.Command(string(id), "alice", storetest.Message("2")), worker.Command(string(id), "bob", storetest.Message("3")),
+			worker.Command(string(id), "alice", storetest.Message("4")))...)
 	})
 	backup = i.copyTo("backup.db")
 	var ahead *historyv1.Position
 	i.serve(func(s history.Store, server *history.Server) {
 		worker.Store = s
-		through(t, server, worker, worker.Apply(t, worker.Command(id, "alice", storetest.Delete(2)))...)
-		through(t, server, worker, worker.Apply(t, worker.Command(id, conversation.ServerUser, storetest.Erase(&conversationv1.Erase{Sender: "bob"})))...)
+		through(t, server, worker, worker.Apply(t, worker.Command(string(id), "alice", storetest.Delete(2)))...)
+		through(t, server, worker, worker.Apply(t, worker.Command(string(id), string(conversation.ServerUser), storetest.Erase(&conversationv1.Erase{Sender: "bob"})))...)
 		ahead = &historyv1.Position{Epoch: worker.Watermark.GetEpoch(), Sequence: worker.Watermark.GetSequence()}
 	})
 	require.NoError(t, os.Rename(backup, i.path))
@@ -117,7 +118,7 @@ func TestARestoredDatabaseIsErasedFromAgainAndItsReadersAreTold(t *testing.T) {
 	out := i.ok("restored")
 	require.Contains(t, out, "2 events lost their content")
 	i.serve(func(s history.Store, _ *history.Server) {
-		events := storetest.VerifyLog(t, s, id)
+		events := storetest.VerifyLog(t, s, string(id))
 		require.Len(t, events, 4)
 		var gone []uint64
 		for _, event := range events {

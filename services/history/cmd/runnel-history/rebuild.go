@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/history"
 	"github.com/runnelhq/runnel/services/history/rebuild"
 )
@@ -25,7 +26,7 @@ notes of a release ask for it.`
 // Run rebuilds the views.
 func (r *rebuildCommand) Run(ctx context.Context, d *database, out io.Writer) error {
 	return d.with(ctx, func(store history.Store) error {
-		result, err := rebuild.All(ctx, store, func(id string, head uint64) {
+		result, err := rebuild.All(ctx, store, func(id ids.Conversation, head ids.Seq) {
 			if r.Verbose {
 				fmt.Fprintf(out, "%s: seq %d\n", id, head)
 			}

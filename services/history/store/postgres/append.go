@@ -14,6 +14,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -95,8 +96,8 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 		err = s.send(ctx, effects)
 	}
 	if err == nil {
-		s.appended(request.GetPartition())
-		return &historyv1.AppendResponse{Epoch: epoch}, nil
+		s.appended(ids.Partition(request.GetPartition()))
+		return &historyv1.AppendResponse{Epoch: uint64(epoch)}, nil
 	}
 	var failed *pgconn.PgError
 	if !errors.As(err, &failed) {
@@ -104,11 +105,11 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 	}
 	switch {
 	case failed.Code == codeRequired && failed.Message == requireWatermark:
-		present, err := s.Watermark(ctx, request.GetPartition())
+		present, err := s.Watermark(ctx, ids.Partition(request.GetPartition()))
 		if err != nil {
 			return nil, err
 		}
-		return nil, &store.WatermarkError{Partition: request.GetPartition(), Present: present}
+		return nil, &store.WatermarkError{Partition: ids.Partition(request.GetPartition()), Present: present}
 	case failed.Code == codeRequired && failed.Message == requireMember:
 		return nil, store.Invalid("events", "end the membership of a user who is not a member")
 	case failed.Code == codeUnique && (failed.ConstraintName == keyMembership || failed.ConstraintName == keyPresentMembers):
@@ -123,14 +124,14 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 
 // epochOf returns the epoch of a batch's positions. A new one needs the store's clock; the watermark prevents another
 // worker from beginning the same one at the same time.
-func (s *Store) epochOf(ctx context.Context, batch *store.Batch) (uint64, error) {
-	epoch := batch.GetExpected().GetEpoch()
+func (s *Store) epochOf(ctx context.Context, batch *store.Batch) (ids.Epoch, error) {
+	epoch := ids.Epoch(batch.GetExpected().GetEpoch())
 	if store.BugNoWatermarkCheck {
-		present, err := s.Watermark(ctx, batch.GetPartition())
+		present, err := s.Watermark(ctx, ids.Partition(batch.GetPartition()))
 		if err != nil {
 			return 0, err
 		}
-		epoch = present.GetEpoch()
+		epoch = ids.Epoch(present.GetEpoch())
 	}
 	if epoch > 0 && (!batch.Begins() || store.BugPositionReused) {
 		return epoch, nil
@@ -155,28 +156,28 @@ func (s *Store) send(ctx context.Context, batch *pgx.Batch) error {
 
 // statements returns the append as SQL. Order matters: the watermark decides whether the batch is committed, so it comes
 // first, and its row is the lock that serialises the appends of a partition.
-func statements(batch *store.Batch, epoch uint64) *pgx.Batch {
+func statements(batch *store.Batch, epoch ids.Epoch) *pgx.Batch {
 	sql := &pgx.Batch{}
 	expected, next := batch.GetExpected(), batch.GetNext()
 	if conversation.HasErasure(batch.GetEffects()) {
 		sql.Queue(setErasureTimeout)
 	}
 	if store.BugNoWatermarkCheck {
-		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), epoch, next.GetSequence(), next.GetTimeNs(), batch.GetPartition())
+		sql.Queue(moveWatermark+returningWatermark, next.GetStream(), uint64(epoch), next.GetSequence(), next.GetTimeNs(), batch.GetPartition())
 	} else {
-		sql.Queue(moveWatermark+onExpected+returningWatermark, next.GetStream(), epoch, next.GetSequence(), next.GetTimeNs(),
+		sql.Queue(moveWatermark+onExpected+returningWatermark, next.GetStream(), uint64(epoch), next.GetSequence(), next.GetTimeNs(),
 			batch.GetPartition(), expected.GetStream(), expected.GetEpoch(), expected.GetSequence())
 	}
-	if batch.Begins() && epoch != expected.GetEpoch() {
+	if batch.Begins() && epoch != ids.Epoch(expected.GetEpoch()) {
 		sql.Queue(endEpoch, expected.GetSequence(), batch.GetPartition(), expected.GetEpoch())
-		sql.Queue(beginEpoch, batch.GetPartition(), epoch, next.GetStream())
+		sql.Queue(beginEpoch, batch.GetPartition(), uint64(epoch), next.GetStream())
 	}
 	queueConversations(sql, batch, epoch)
 	queueEvents(sql, batch, epoch)
 	for i := range batch.Changes {
 		if change := &batch.Changes[i]; !change.Creates() && (change.Name != nil || change.Members != 0) {
 			sql.Queue(alterConversation, pgtype.Text{String: change.Name.GetName(), Valid: change.Name != nil}, change.Name.GetSeq(),
-				change.Name.GetSender(), change.Name.GetTimeMs(), change.Members, change.ID)
+				change.Name.GetSender(), change.Name.GetTimeMs(), change.Members, string(change.ID))
 		}
 	}
 	queueMemberships(sql, batch, epoch)
@@ -220,27 +221,27 @@ func queueRefusals(sql *pgx.Batch, batch *store.Batch) {
 	sql.Queue(dropRefusals, batch.GetPartition(), beforeMs, limit)
 }
 
-func queueConversations(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
+func queueConversations(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	n := len(batch.Changes)
-	ids, heads, hashes, befores, sequences := make([]string, 0, n), make([]int64, 0, n), make([][]byte, 0, n), make([]int64, 0, n), make([]int64, 0, n)
+	conversations, heads, hashes, befores, sequences := make([]string, 0, n), make([]int64, 0, n), make([][]byte, 0, n), make([]int64, 0, n), make([]int64, 0, n)
 	for i := range batch.Changes {
 		change := &batch.Changes[i]
 		if change.Creates() {
-			sql.Queue(insertConversation, change.ID, int32(change.Kind), change.Name.GetName(), change.Name.GetSeq(), change.Name.GetSender(),
-				change.Name.GetTimeMs(), change.Creator, change.Last, change.Hash, change.Members, change.CreatedMs, epoch, change.Sequence)
+			sql.Queue(insertConversation, string(change.ID), int32(change.Kind), change.Name.GetName(), change.Name.GetSeq(), change.Name.GetSender(),
+				change.Name.GetTimeMs(), string(change.Creator), uint64(change.Last), change.Hash, change.Members, change.CreatedMs, uint64(epoch), uint64(change.Sequence))
 			continue
 		}
-		ids, heads = append(ids, change.ID), append(heads, int64(change.Last))
+		conversations, heads = append(conversations, string(change.ID)), append(heads, int64(change.Last))
 		hashes, befores = append(hashes, change.Hash), append(befores, int64(change.First-1))
 		sequences = append(sequences, int64(change.Sequence))
 	}
-	if len(ids) > 0 {
-		sql.Queue(moveHeads, ids, heads, hashes, befores, len(ids), epoch, sequences)
+	if len(conversations) > 0 {
+		sql.Queue(moveHeads, conversations, heads, hashes, befores, len(conversations), uint64(epoch), sequences)
 	}
 }
 
 // queueEvents inserts the events, plain ones separately if there are others.
-func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
+func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	full := 0
 	for i := range batch.Rows {
 		if !batch.Rows[i].Plain() {
@@ -254,7 +255,7 @@ func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 				c.add(row)
 			}
 		}
-		sql.Queue(insertPlain, append(c.args(), batch.GetPartition(), epoch, chain.Format)...)
+		sql.Queue(insertPlain, append(c.args(), batch.GetPartition(), uint64(epoch), chain.Format)...)
 	}
 	if full == 0 {
 		return
@@ -271,12 +272,12 @@ func queueEvents(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 		formats, targets = append(formats, int16(row.GetFormat())), append(targets, int64(row.Target))
 		commitments, extras = append(commitments, orNull(row.Commitment)), append(extras, orNull(row.GetHeaderExtra()))
 	}
-	sql.Queue(insertFull, append(c.args(), batch.GetPartition(), epoch, formats, commitments, extras, targets)...)
+	sql.Queue(insertFull, append(c.args(), batch.GetPartition(), uint64(epoch), formats, commitments, extras, targets)...)
 }
 
 // columns are the events, column by column.
 type columns struct {
-	ids, senders           []string
+	conversations, senders []string
 	commands               []pgtype.UUID
 	seqs, times, sequences []int64
 	kinds                  []int32
@@ -285,14 +286,14 @@ type columns struct {
 
 func newColumns(n int) *columns {
 	return &columns{
-		ids: make([]string, 0, n), senders: make([]string, 0, n), commands: make([]pgtype.UUID, 0, n),
+		conversations: make([]string, 0, n), senders: make([]string, 0, n), commands: make([]pgtype.UUID, 0, n),
 		seqs: make([]int64, 0, n), times: make([]int64, 0, n), sequences: make([]int64, 0, n), kinds: make([]int32, 0, n),
 		bodies: make([][]byte, 0, n), salts: make([][]byte, 0, n), hash: make([][]byte, 0, n),
 	}
 }
 
 func (c *columns) add(row *store.Row) {
-	c.ids, c.senders = append(c.ids, row.GetConversationId()), append(c.senders, row.GetSender())
+	c.conversations, c.senders = append(c.conversations, row.GetConversationId()), append(c.senders, row.GetSender())
 	c.commands = append(c.commands, pgtype.UUID{Bytes: row.CommandID, Valid: true})
 	c.seqs, c.times, c.sequences = append(c.seqs, int64(row.GetSeq())), append(c.times, row.GetTimeMs()), append(c.sequences, int64(row.Sequence))
 	c.kinds = append(c.kinds, int32(row.GetKind()))
@@ -301,17 +302,17 @@ func (c *columns) add(row *store.Row) {
 }
 
 func (c *columns) args() []any {
-	return []any{c.ids, c.seqs, c.times, c.senders, c.commands, c.kinds, c.bodies, c.salts, c.hash, c.sequences}
+	return []any{c.conversations, c.seqs, c.times, c.senders, c.commands, c.kinds, c.bodies, c.salts, c.hash, c.sequences}
 }
 
-func keys(batch *store.Batch) (ids, senders []string, commands []pgtype.UUID) {
+func keys(batch *store.Batch) (conversations, senders []string, commands []pgtype.UUID) {
 	n := len(batch.Rows)
-	ids, senders, commands = make([]string, n), make([]string, n), make([]pgtype.UUID, n)
+	conversations, senders, commands = make([]string, n), make([]string, n), make([]pgtype.UUID, n)
 	for i := range batch.Rows {
 		row := &batch.Rows[i]
-		ids[i], senders[i], commands[i] = row.GetConversationId(), row.GetSender(), pgtype.UUID{Bytes: row.CommandID, Valid: true}
+		conversations[i], senders[i], commands[i] = row.GetConversationId(), row.GetSender(), pgtype.UUID{Bytes: row.CommandID, Valid: true}
 	}
-	return ids, senders, commands
+	return conversations, senders, commands
 }
 
 // explain finds out why an append failed on a key: duplicates of committed commands, a repetition within the batch, or
@@ -319,7 +320,7 @@ func keys(batch *store.Batch) (ids, senders []string, commands []pgtype.UUID) {
 func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error) (*historyv1.AppendResponse, error) {
 	var duplicates []*historyv1.Duplicate
 	if !store.BugNoUniqueKey {
-		ids, senders, commands := keys(batch)
+		conversations, senders, commands := keys(batch)
 		err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 			var index int64
 			found, err := scanLinked(rows, &index)
@@ -328,7 +329,7 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error
 			}
 			duplicates = append(duplicates, &historyv1.Duplicate{Index: uint32(index), First: found.event})
 			return true, nil
-		}, selectDuplicates, commands, ids, senders)
+		}, selectDuplicates, commands, conversations, senders)
 		if err != nil {
 			return nil, answer("look for duplicates", err)
 		}
@@ -359,16 +360,16 @@ func (s *Store) SaveCursors(ctx context.Context, updates []*historyv1.CursorUpda
 		return nil
 	}
 	n := len(merged)
-	ids, users := make([]string, n), make([]string, n)
+	conversations, users := make([]string, n), make([]string, n)
 	delivered, deliveredMs, read, readMs := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, update := range merged {
 		cursor := update.GetCursor()
-		ids[i], users[i] = update.GetConversationId(), cursor.GetUserId()
+		conversations[i], users[i] = update.GetConversationId(), cursor.GetUserId()
 		delivered[i], deliveredMs[i] = int64(cursor.GetDeliveredSeq()), cursor.GetDeliveredTimeMs()
 		read[i], readMs[i] = int64(cursor.GetReadSeq()), cursor.GetReadTimeMs()
 	}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
-		_, err := conn.Exec(ctx, saveCursors, ids, users, delivered, deliveredMs, read, readMs)
+		_, err := conn.Exec(ctx, saveCursors, conversations, users, delivered, deliveredMs, read, readMs)
 		return err
 	})
 	return wrap("save cursors", err)

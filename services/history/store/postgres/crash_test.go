@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -30,16 +31,16 @@ func TestKill(t *testing.T) {
 	s, err := postgres.Open(t.Context(), postgres.Config{URL: server.URL()}, storetest.Partitions, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	acked := make([]int, storetest.Partitions)
-	ids := make([]string, storetest.Partitions)
+	list := make([]string, storetest.Partitions)
 	var total atomic.Int64
 	enough := make(chan struct{})
 	var running sync.WaitGroup
-	for p := range ids {
-		worker := storetest.NewWorker(s, uint32(p), storetest.ClockAt(int64(p)<<32))
-		ids[p] = worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
+	for p := range list {
+		worker := storetest.NewWorker(s, ids.Partition(p), storetest.ClockAt(int64(p)<<32))
+		list[p] = worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
 		running.Go(func() {
 			for {
-				batch := worker.Batch(worker.Apply(t, worker.Command(ids[p], "alice", storetest.Message("m")))...)
+				batch := worker.Batch(worker.Apply(t, worker.Command(list[p], "alice", storetest.Message("m")))...)
 				if _, err := worker.Append(context.WithoutCancel(t.Context()), batch); err != nil {
 					require.ErrorIs(t, err, store.ErrUnavailable)
 					require.NotErrorIs(t, err, store.ErrDefect)
@@ -62,7 +63,7 @@ func TestKill(t *testing.T) {
 	defer func() { require.NoError(t, server.Stop()) }()
 	defer func() { require.NoError(t, s.Close()) }()
 	require.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, time.Minute, 10*time.Millisecond, "the store reconnects by itself")
-	for p, id := range ids {
+	for p, id := range list {
 		// One append may have been committed although its answer was lost.
 		events := len(storetest.VerifyLog(t, s, id))
 		require.GreaterOrEqual(t, events, acked[p]+1)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -32,14 +33,14 @@ const (
 )
 
 // queueMemberships begins and ends memberships.
-func queueMemberships(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
+func queueMemberships(sql *pgx.Batch, batch *store.Batch, epoch ids.Epoch) {
 	for i := range batch.Effects {
 		row := batch.Effects[i].Row
 		switch effect := batch.Effects[i].GetEffect().(type) {
 		case *historyv1.Effect_BeginMemberships:
-			sql.Queue(beginMemberships, row.GetConversationId(), effect.BeginMemberships.GetUserIds(), row.GetSeq(), epoch, row.Sequence)
+			sql.Queue(beginMemberships, row.GetConversationId(), effect.BeginMemberships.GetUserIds(), row.GetSeq(), uint64(epoch), uint64(row.Sequence))
 		case *historyv1.Effect_EndMembership:
-			sql.Queue(endMembership, row.GetSeq(), row.GetConversationId(), effect.EndMembership.GetUserId(), epoch, row.Sequence)
+			sql.Queue(endMembership, row.GetSeq(), row.GetConversationId(), effect.EndMembership.GetUserId(), uint64(epoch), uint64(row.Sequence))
 		}
 	}
 }
@@ -47,7 +48,7 @@ func queueMemberships(sql *pgx.Batch, batch *store.Batch, epoch uint64) {
 // queueEffects writes the effects on views, and erases.
 func queueEffects(sql *pgx.Batch, batch *store.Batch) {
 	for i := range batch.Effects {
-		id := batch.Effects[i].Row.GetConversationId()
+		id := ids.Conversation(batch.Effects[i].Row.GetConversationId())
 		switch effect := batch.Effects[i].GetEffect().(type) {
 		case *historyv1.Effect_PutMessage:
 			queueMessage(sql, id, effect.PutMessage)
@@ -55,9 +56,9 @@ func queueEffects(sql *pgx.Batch, batch *store.Batch) {
 			queueReaction(sql, id, effect.PutReaction)
 		case *historyv1.Effect_DropReactions:
 			if seq := effect.DropReactions.GetSeq(); seq > 0 {
-				sql.Queue(dropReaction, id, effect.DropReactions.GetTarget(), seq)
+				sql.Queue(dropReaction, string(id), effect.DropReactions.GetTarget(), seq)
 			} else {
-				sql.Queue(dropAllReactions, id, effect.DropReactions.GetTarget())
+				sql.Queue(dropAllReactions, string(id), effect.DropReactions.GetTarget())
 			}
 		case *historyv1.Effect_EraseEvents:
 			for _, step := range eraseSteps(effect.EraseEvents) {
@@ -69,12 +70,12 @@ func queueEffects(sql *pgx.Batch, batch *store.Batch) {
 	}
 }
 
-func queueMessage(sql *pgx.Batch, id string, row *historyv1.MessageRow) {
-	sql.Queue(putMessage, id, row.GetSeq(), row.GetEditSeq(), row.GetEditTimeMs(), row.GetDeletedSeq(), row.GetReplies(), row.GetLastReplySeq())
+func queueMessage(sql *pgx.Batch, id ids.Conversation, row *historyv1.MessageRow) {
+	sql.Queue(putMessage, string(id), row.GetSeq(), row.GetEditSeq(), row.GetEditTimeMs(), row.GetDeletedSeq(), row.GetReplies(), row.GetLastReplySeq())
 }
 
-func queueReaction(sql *pgx.Batch, id string, reaction *historyv1.Reaction) {
-	sql.Queue(putReaction, id, reaction.GetTarget(), reaction.GetUserId(), reaction.GetEmoji(), reaction.GetSeq())
+func queueReaction(sql *pgx.Batch, id ids.Conversation, reaction *historyv1.Reaction) {
+	sql.Queue(putReaction, string(id), reaction.GetTarget(), reaction.GetUserId(), reaction.GetEmoji(), reaction.GetSeq())
 }
 
 // eraseSteps are the conditions of the statements of an erasure, each in addition to eraseWhere.
@@ -88,8 +89,8 @@ func eraseSteps(erase *historyv1.EraseEvents) []string {
 	return []string{ofSeqs}
 }
 
-func eraseArgs(id string, erase *historyv1.EraseEvents) []any {
-	args := []any{id, erase.GetBelow(), numbers[int32](erase.GetKinds()), erase.GetSender(), erase.GetBeforeMs()}
+func eraseArgs(id ids.Conversation, erase *historyv1.EraseEvents) []any {
+	args := []any{string(id), erase.GetBelow(), numbers[int32](erase.GetKinds()), erase.GetSender(), erase.GetBeforeMs()}
 	if len(erase.GetSeqs()) > 0 {
 		args = append(args, numbers[int64](erase.GetSeqs()))
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -30,18 +31,18 @@ const (
 )
 
 // ReadFeed reads up to the watermark that it read first, so several queries give the same result as one snapshot.
-func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
+func (s *Store) ReadFeed(ctx context.Context, partition ids.Partition, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	var page *store.FeedPage
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
 		watermark, id, epoch, last := &historyv1.Watermark{}, pgtype.Int8{}, pgtype.Int8{}, pgtype.Int8{}
-		err := conn.QueryRow(ctx, selectEpoch, partition, after.GetEpoch()).
+		err := conn.QueryRow(ctx, selectEpoch, uint32(partition), after.GetEpoch()).
 			Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &id, &epoch, &last)
-		epochs := []store.Epoch{{ID: id.Int64, Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)}}
+		epochs := []store.Epoch{{ID: id.Int64, Epoch: ids.Epoch(epoch.Int64), Last: ids.Sequence(last.Int64)}}
 		if err == nil {
 			err = store.CheckPosition(partition, after, epochs[0])
 		}
 		if err == nil && (after == nil || after.GetEpoch() != watermark.GetEpoch()) {
-			epochs, err = epochsOf(ctx, conn, partition, after.GetEpoch(), watermark.GetEpoch())
+			epochs, err = epochsOf(ctx, conn, partition, ids.Epoch(after.GetEpoch()), ids.Epoch(watermark.GetEpoch()))
 		}
 		if err != nil {
 			return err
@@ -52,11 +53,11 @@ func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1
 				break
 			}
 			err = page.UnlessGap(each(ctx, conn, func(rows pgx.Rows) (bool, error) {
-				entry := &historyv1.FeedEntry{Position: &historyv1.Position{Epoch: part.Epoch}}
+				entry := &historyv1.FeedEntry{Position: &historyv1.Position{Epoch: uint64(part.Epoch)}}
 				found, err := scanLinked(rows, &entry.Position.Sequence)
 				entry.Event = found.event
 				return err == nil && page.Take(entry, found.size), err
-			}, selectFeed, part.EpochID, part.Above, part.Through, page.Rows()))
+			}, selectFeed, part.EpochID, uint64(part.Above), uint64(part.Through), page.Rows()))
 		}
 		return err
 	})
@@ -67,13 +68,13 @@ func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1
 }
 
 // epochsOf lists the epochs of a partition from one to another.
-func epochsOf(ctx context.Context, conn querier, partition uint32, first, last uint64) (epochs []store.Epoch, err error) {
+func epochsOf(ctx context.Context, conn querier, partition ids.Partition, first, last ids.Epoch) (epochs []store.Epoch, err error) {
 	err = each(ctx, conn, func(rows pgx.Rows) (bool, error) {
 		epoch := store.Epoch{}
-		err := rows.Scan(&epoch.ID, &epoch.Epoch)
+		err := rows.Scan(&epoch.ID, (*uint64)(&epoch.Epoch))
 		epochs = append(epochs, epoch)
 		return true, err
-	}, selectEpochs, partition, first, last)
+	}, selectEpochs, uint32(partition), uint64(first), uint64(last))
 	return epochs, err
 }
 

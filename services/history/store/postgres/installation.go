@@ -11,6 +11,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -85,10 +86,10 @@ func readMarks(ctx context.Context, tx pgx.Tx, query string) (marks []*historyv1
 }
 
 // BackupMark returns the watermark of a partition in the last backup.
-func (s *Store) BackupMark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
+func (s *Store) BackupMark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error) {
 	mark := &historyv1.Watermark{}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, selectBackup, partition).Scan(&mark.Stream, &mark.Epoch, &mark.Sequence, &mark.TimeNs)
+		return conn.QueryRow(ctx, selectBackup, uint32(partition)).Scan(&mark.Stream, &mark.Epoch, &mark.Sequence, &mark.TimeNs)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // none was marked

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -109,6 +110,6 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 
 // Move stores a request, if its worker is live. A worker that stops at the same moment may get it nevertheless; the next
 // Lease of any worker deletes it.
-func (s *Store) Move(ctx context.Context, partition uint32, worker string) error {
-	return s.change(ctx, fmt.Sprintf("move partition %d", partition), store.ErrNoWorker, setWanted, partition, worker)
+func (s *Store) Move(ctx context.Context, partition ids.Partition, worker string) error {
+	return s.change(ctx, fmt.Sprintf("move partition %d", partition), store.ErrNoWorker, setWanted, uint32(partition), worker)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/time/rate"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/history/store"
 )
 
@@ -72,19 +73,19 @@ func (n *news) close() {
 }
 
 // appended records an append of this service.
-func (s *Store) appended(partition uint32) {
+func (s *Store) appended(partition ids.Partition) {
 	s.bells.Ring(partition)
 	n := s.news
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Now().Before(n.until) {
-		n.dirty[partition] = struct{}{}
+		n.dirty[uint32(partition)] = struct{}{}
 		n.nudge()
 	}
 }
 
 // FeedBell is rung by the appends of this service at once, and by those of other services when they are notified.
-func (s *Store) FeedBell(partition uint32) <-chan struct{} {
+func (s *Store) FeedBell(partition ids.Partition) <-chan struct{} {
 	n := s.news
 	n.mu.Lock()
 	if now := time.Now(); now.Sub(n.asked) > newsLifetime/4 {
@@ -203,7 +204,7 @@ func (n *news) heard(payload string) {
 	}
 	for text := range strings.SplitSeq(payload, ",") {
 		if partition, err := strconv.ParseUint(text, 10, 32); err == nil {
-			n.store.bells.Ring(uint32(partition))
+			n.store.bells.Ring(ids.Partition(partition))
 		}
 	}
 }

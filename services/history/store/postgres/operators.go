@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -45,10 +46,10 @@ func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLett
 		var key store.DeadLetterKey
 		letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
 		response.DeadLetters = append(response.DeadLetters, letter)
-		err := rows.Scan(&key.Partition, &key.Stream, &key.Sequence, &letter.Letter.Reason, &letter.TimeMs, &letter.PayloadBytes)
+		err := rows.Scan((*uint32)(&key.Partition), &key.Stream, (*uint64)(&key.Sequence), &letter.Letter.Reason, &letter.TimeMs, &letter.PayloadBytes)
 		key.Fill(letter)
 		return true, err
-	}, selectDeadLetters, after.Partition, after.Stream, after.Sequence, last, limit+1)
+	}, selectDeadLetters, uint32(after.Partition), after.Stream, uint64(after.Sequence), last, limit+1)
 	return response, wrap("list dead letters", err)
 }
 
@@ -56,7 +57,7 @@ func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLett
 func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*historyv1.StoredDeadLetter, error) {
 	letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, selectDeadLetter, key.Partition, key.Stream, key.Sequence).
+		return conn.QueryRow(ctx, selectDeadLetter, uint32(key.Partition), key.Stream, uint64(key.Sequence)).
 			Scan(&letter.Letter.Reason, &letter.TimeMs, &letter.Letter.Payload)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -69,14 +70,14 @@ func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*histo
 
 // DropDeadLetter deletes one dead letter.
 func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) error {
-	return s.change(ctx, "drop dead letter "+key.ID(), store.ErrNoDeadLetter, deleteDeadLetter, key.Partition, key.Stream, key.Sequence)
+	return s.change(ctx, "drop dead letter "+key.ID(), store.ErrNoDeadLetter, deleteDeadLetter, uint32(key.Partition), key.Stream, uint64(key.Sequence))
 }
 
 // Revoke is two statements in one round trip and one transaction.
-func (s *Store) Revoke(ctx context.Context, user string) (beforeMs int64, err error) {
+func (s *Store) Revoke(ctx context.Context, user ids.User) (beforeMs int64, err error) {
 	sql := &pgx.Batch{}
 	sql.Queue(lockRevocations)
-	sql.Queue(revoke, user).QueryRow(func(row pgx.Row) error { return row.Scan(&beforeMs) })
+	sql.Queue(revoke, string(user)).QueryRow(func(row pgx.Row) error { return row.Scan(&beforeMs) })
 	err = s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.SendBatch(ctx, sql).Close() })
 	return beforeMs, wrap("revoke a user's tokens", err)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -146,16 +147,16 @@ func finish(event *conversationv1.Event, kind int32) stored {
 }
 
 // Watermark returns the watermark of a partition.
-func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
+func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error) {
 	w := &historyv1.Watermark{}
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, selectWatermark, partition).Scan(&w.Stream, &w.Epoch, &w.Sequence, &w.TimeNs)
+		return conn.QueryRow(ctx, selectWatermark, uint32(partition)).Scan(&w.Stream, &w.Epoch, &w.Sequence, &w.TimeNs)
 	})
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
 // Conversations returns states, all from one statement.
-func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
+func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
@@ -183,17 +184,17 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 			state.Members = append(state.Members, &historyv1.Member{JoinedSeq: *joined, Cursor: cursor})
 		}
 		return true, nil
-	}, selectStates, ids)
+	}, selectStates, conversations)
 	return states, answer("read conversations", err)
 }
 
 // Commands returns the events of commands.
 func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*conversationv1.Event, error) {
 	n := len(keys)
-	ids, senders, commands := make([]string, n), make([]string, n), make([]pgtype.UUID, n)
+	conversations, senders, commands := make([]string, n), make([]string, n), make([]pgtype.UUID, n)
 	for i, key := range keys {
 		command, valid := store.DecodeCommandID(key.GetCommandId())
-		ids[i], senders[i], commands[i] = key.GetConversationId(), key.GetSender(), pgtype.UUID{Bytes: command, Valid: valid}
+		conversations[i], senders[i], commands[i] = key.GetConversationId(), key.GetSender(), pgtype.UUID{Bytes: command, Valid: valid}
 	}
 	var events []*conversationv1.Event
 	size := 0
@@ -207,7 +208,7 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 		}
 		events = append(events, found.event)
 		return true, nil
-	}, selectCommands, commands, ids, senders)
+	}, selectCommands, commands, conversations, senders)
 	return events, answer("find commands", err)
 }
 
@@ -215,11 +216,11 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
 	var response *historyv1.ReadResponse
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
-		view, err := view(ctx, conn, request.GetConversationId(), request.GetViewer())
+		view, err := view(ctx, conn, ids.Conversation(request.GetConversationId()), ids.User(request.GetViewer()))
 		if err != nil {
 			return err
 		}
-		response, err = store.Page(view, request, func(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
+		response, err = store.Page(view, request, func(first, last ids.Seq, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
 			query := selectRising
 			if backward {
 				query = selectFalling
@@ -231,7 +232,7 @@ func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*hist
 					return false, err
 				}
 				return links.Row(found.event, found.size)
-			}, query, request.GetConversationId(), links.From(), last, links.Rows(limit))
+			}, query, request.GetConversationId(), uint64(links.From()), uint64(last), links.Rows(limit))
 			if err != nil {
 				return err
 			}
@@ -242,10 +243,10 @@ func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*hist
 	return response, answer("read events of "+request.GetConversationId(), err)
 }
 
-func view(ctx context.Context, conn querier, id, viewer string) (view store.View, err error) {
+func view(ctx context.Context, conn querier, id ids.Conversation, viewer ids.User) (view store.View, err error) {
 	if viewer == "" {
-		var head uint64
-		if err = conn.QueryRow(ctx, selectHead, id).Scan(&head); errors.Is(err, pgx.ErrNoRows) {
+		var head ids.Seq
+		if err = conn.QueryRow(ctx, selectHead, string(id)).Scan((*uint64)(&head)); errors.Is(err, pgx.ErrNoRows) {
 			err = store.ErrNotFound
 		}
 		return store.Whole(head), err
@@ -254,9 +255,9 @@ func view(ctx context.Context, conn querier, id, viewer string) (view store.View
 		var joined, head uint64
 		var left *uint64
 		err := rows.Scan(&joined, &left, &head)
-		view.Admit(joined, left, head)
+		view.Admit(ids.Seq(joined), (*ids.Seq)(left), ids.Seq(head))
 		return err == nil, err
-	}, selectView, id, viewer)
+	}, selectView, string(id), string(viewer))
 	if err == nil && view.Empty() {
 		err = store.ErrNotFound
 	}
@@ -264,13 +265,13 @@ func view(ctx context.Context, conn querier, id, viewer string) (view store.View
 }
 
 // Heads returns the newest seq of conversations.
-func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
-	heads := make([]*historyv1.Head, 0, len(ids))
+func (s *Store) Heads(ctx context.Context, conversations []string) ([]*historyv1.Head, error) {
+	heads := make([]*historyv1.Head, 0, len(conversations))
 	err := s.each(ctx, s.pool.reading, func(rows pgx.Rows) (bool, error) {
 		head := &historyv1.Head{}
 		heads = append(heads, head)
 		return true, rows.Scan(&head.ConversationId, &head.Head, &head.HeadHash)
-	}, selectHeads, ids)
+	}, selectHeads, conversations)
 	return heads, wrap("read heads", err)
 }
 
@@ -304,7 +305,7 @@ func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersR
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListMembersResponse{}
 	err := s.pool.reading(ctx, func(conn *pgxpool.Conn) error {
-		if err := mayList(ctx, conn, request.GetConversationId(), request.GetViewer()); err != nil {
+		if err := mayList(ctx, conn, ids.Conversation(request.GetConversationId()), ids.User(request.GetViewer())); err != nil {
 			return err
 		}
 		return each(ctx, conn, func(rows pgx.Rows) (bool, error) {
@@ -320,11 +321,11 @@ func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersR
 	return response, answer("list members", err)
 }
 
-func mayList(ctx context.Context, conn *pgxpool.Conn, id, viewer string) error {
+func mayList(ctx context.Context, conn *pgxpool.Conn, id ids.Conversation, viewer ids.User) error {
 	var found int64
-	query, args := selectHead, []any{id}
+	query, args := selectHead, []any{string(id)}
 	if viewer != "" {
-		query, args = selectMember, []any{viewer, id}
+		query, args = selectMember, []any{string(viewer), string(id)}
 	}
 	if err := conn.QueryRow(ctx, query, args...).Scan(&found); errors.Is(err, pgx.ErrNoRows) {
 		return store.ErrNotFound

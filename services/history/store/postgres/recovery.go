@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -27,7 +28,7 @@ func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark
 			return err
 		}
 		for _, mark := range raised {
-			if err := raiseEpoch(ctx, tx, mark, mark.GetWatermark().GetSequence()); err != nil {
+			if err := raiseEpoch(ctx, tx, mark, ids.Sequence(mark.GetWatermark().GetSequence())); err != nil {
 				return err
 			}
 		}
@@ -37,13 +38,13 @@ func (s *Store) RaiseEpochs(ctx context.Context) (raised []*historyv1.BackupMark
 }
 
 // raiseEpoch begins a new epoch in which the partition is at a sequence, and sets both in the mark.
-func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequence uint64) error {
+func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequence ids.Sequence) error {
 	var nowMs int64
 	if err := tx.QueryRow(ctx, "SELECT "+clockMs).Scan(&nowMs); err != nil {
 		return err
 	}
 	at := mark.GetWatermark()
-	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: store.NextEpoch(at.GetEpoch(), nowMs), Sequence: sequence, TimeNs: at.GetTimeNs()}
+	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: uint64(store.NextEpoch(ids.Epoch(at.GetEpoch()), nowMs)), Sequence: uint64(sequence), TimeNs: at.GetTimeNs()}
 	if _, err := tx.Exec(ctx, endEpoch, at.GetSequence(), mark.GetPartition(), at.GetEpoch()); err != nil {
 		return err
 	}
@@ -51,28 +52,28 @@ func raiseEpoch(ctx context.Context, tx pgx.Tx, mark *historyv1.BackupMark, sequ
 		return err
 	}
 	mark.Watermark = next
-	_, err := tx.Exec(ctx, setWatermark, next.GetEpoch(), sequence, mark.GetPartition())
+	_, err := tx.Exec(ctx, setWatermark, next.GetEpoch(), uint64(sequence), mark.GetPartition())
 	return err
 }
 
 // AcceptLoss moves a watermark over lost commands.
-func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64) (loss *store.Loss, err error) {
+func (s *Store) AcceptLoss(ctx context.Context, partition ids.Partition, through ids.Sequence) (loss *store.Loss, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		present := &historyv1.Watermark{}
-		if err := tx.QueryRow(ctx, lockWatermark, partition).Scan(&present.Stream, &present.Epoch, &present.Sequence, &present.TimeNs); err != nil {
+		if err := tx.QueryRow(ctx, lockWatermark, uint32(partition)).Scan(&present.Stream, &present.Epoch, &present.Sequence, &present.TimeNs); err != nil {
 			return err
 		}
 		if err := store.CheckLoss(present, through); err != nil {
 			return err
 		}
-		mark := &historyv1.BackupMark{Partition: partition, Watermark: present}
+		mark := &historyv1.BackupMark{Partition: uint32(partition), Watermark: present}
 		if err := raiseEpoch(ctx, tx, mark, through); err != nil {
 			return err
 		}
 		loss = &store.Loss{
-			Partition: partition, Stream: present.GetStream(), First: present.GetSequence() + 1, Last: through, Epoch: mark.GetWatermark().GetEpoch(),
+			Partition: partition, Stream: present.GetStream(), First: ids.Sequence(present.GetSequence() + 1), Last: through, Epoch: ids.Epoch(mark.GetWatermark().GetEpoch()),
 		}
-		_, err := tx.Exec(ctx, insertLoss, partition, loss.Epoch, loss.Stream, loss.First, loss.Last)
+		_, err := tx.Exec(ctx, insertLoss, uint32(partition), uint64(loss.Epoch), loss.Stream, uint64(loss.First), uint64(loss.Last))
 		return err
 	})
 	if err != nil {
@@ -86,7 +87,7 @@ const eraseName = `UPDATE conversations SET name = '' WHERE conversation_id = $1
 	AND EXISTS (SELECT 1 FROM events WHERE events.conversation_id = $1 AND events.seq = name_seq AND body IS NULL)`
 
 // EraseAgain carries out an erasure without an append.
-func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (erased int, err error) {
+func (s *Store) EraseAgain(ctx context.Context, id ids.Conversation, erase *historyv1.EraseEvents) (erased int, err error) {
 	if err := store.CheckErase("erase_events", erase); err != nil {
 		return 0, err
 	}
@@ -103,14 +104,14 @@ func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.Eras
 			}
 			erased += int(tag.RowsAffected())
 		}
-		_, err := tx.Exec(ctx, eraseName, id)
+		_, err := tx.Exec(ctx, eraseName, string(id))
 		return err
 	})
-	return erased, wrap("erase in "+id, err)
+	return erased, wrap("erase in "+string(id), err)
 }
 
 // Hashes returns the hashes of events.
-func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint64][]byte, error) {
+func (s *Store) Hashes(ctx context.Context, id ids.Conversation, seqs []uint64) (map[uint64][]byte, error) {
 	hashes := make(map[uint64][]byte, len(seqs))
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 		var seq uint64
@@ -118,6 +119,6 @@ func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint6
 		err := rows.Scan(&seq, &hash)
 		hashes[seq] = hash
 		return true, err
-	}, selectHashes, id, numbers[int64](seqs))
-	return hashes, wrap("read hashes of "+id, err)
+	}, selectHashes, string(id), numbers[int64](seqs))
+	return hashes, wrap("read hashes of "+string(id), err)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -35,7 +36,7 @@ func startLoad(t *testing.T, s *Store) *load {
 	t.Helper()
 	l := &load{t: t, s: s}
 	for p := range l.ids {
-		worker := storetest.NewWorker(s, uint32(p), storetest.ClockAt(int64(p)<<32))
+		worker := storetest.NewWorker(s, ids.Partition(p), storetest.ClockAt(int64(p)<<32))
 		l.ids[p] = worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()
 		l.running.Go(func() { l.append(p, worker) })
 	}
@@ -52,10 +53,10 @@ func (l *load) append(p int, worker *storetest.Worker) {
 			l.refused.Add(1)
 			require.ErrorIs(l.t, err, store.ErrUnavailable)
 			require.NotErrorIs(l.t, err, store.ErrDefect)
-			watermark, err := l.s.Watermark(ctx, uint32(p))
+			watermark, err := l.s.Watermark(ctx, ids.Partition(p))
 			for err != nil {
 				require.ErrorIs(l.t, err, store.ErrUnavailable)
-				watermark, err = l.s.Watermark(ctx, uint32(p))
+				watermark, err = l.s.Watermark(ctx, ids.Partition(p))
 			}
 			if watermark.GetSequence() != batch.GetNext().GetSequence() {
 				continue

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -40,16 +41,16 @@ const (
 // Facts returns the facts about messages, in one round trip. The two queries see the same data, because only the owner of
 // the partition, which is the caller, appends to it.
 func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv1.Fact, error) {
-	ids, seqs, users := make([]string, len(needs)), make([]int64, len(needs)), make([]string, len(needs))
+	conversations, seqs, users := make([]string, len(needs)), make([]int64, len(needs)), make([]string, len(needs))
 	named := false
 	for i, need := range needs {
-		ids[i], seqs[i], users[i] = need.GetConversationId(), int64(need.GetSeq()), need.GetUserId()
+		conversations[i], seqs[i], users[i] = need.GetConversationId(), int64(need.GetSeq()), need.GetUserId()
 		named = named || users[i] != ""
 	}
 	facts := make([]*historyv1.Fact, 0, len(needs))
 	byNeed := make(map[uint32]*historyv1.Fact, len(needs))
 	sql := &pgx.Batch{}
-	sql.Queue(selectFacts, ids, seqs).Query(func(rows pgx.Rows) error {
+	sql.Queue(selectFacts, conversations, seqs).Query(func(rows pgx.Rows) error {
 		return every(rows, func() error {
 			fact, row, kind := &historyv1.Fact{}, store.ViewRow{}, int32(0)
 			err := rows.Scan(append([]any{&fact.Need, &kind, &fact.Sender, &fact.TimeMs, &fact.Erased}, row.Dest()...)...)
@@ -59,7 +60,7 @@ func (s *Store) Facts(ctx context.Context, needs []*historyv1.Need) ([]*historyv
 		})
 	})
 	if named {
-		sql.Queue(selectReactions, ids, seqs, users).Query(func(rows pgx.Rows) error {
+		sql.Queue(selectReactions, conversations, seqs, users).Query(func(rows pgx.Rows) error {
 			return every(rows, func() error {
 				reaction, need := &historyv1.Reaction{}, uint32(0)
 				err := rows.Scan(&need, &reaction.Target, &reaction.UserId, &reaction.Emoji, &reaction.Seq)
@@ -86,8 +87,8 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 }
 
 func readMessages(ctx context.Context, tx pgx.Tx, request *historyv1.ReadMessagesRequest) (*historyv1.ReadMessagesResponse, error) {
-	id := request.GetConversationId()
-	view, err := view(ctx, tx, id, request.GetViewer())
+	id := ids.Conversation(request.GetConversationId())
+	view, err := view(ctx, tx, id, ids.User(request.GetViewer()))
 	if err == nil && !view.Member() {
 		err = store.ErrNotFound
 	}
@@ -95,7 +96,7 @@ func readMessages(ctx context.Context, tx pgx.Tx, request *historyv1.ReadMessage
 		return nil, err
 	}
 	kinds := numbers[int32](request.GetKinds())
-	page, err := store.MessagePage(view, request, func(first, last uint64, backward bool, limit int, take func(*historyv1.StoredMessage, int) bool) error {
+	page, err := store.MessagePage(view, request, func(first, last ids.Seq, backward bool, limit int, take func(*historyv1.StoredMessage, int) bool) error {
 		query := selectMessagesRising
 		if backward {
 			query = selectMessagesFalling
@@ -103,7 +104,7 @@ func readMessages(ctx context.Context, tx pgx.Tx, request *historyv1.ReadMessage
 		return each(ctx, tx, func(rows pgx.Rows) (bool, error) {
 			message, size, err := scanMessage(rows)
 			return err == nil && take(message, size), err
-		}, query, id, first, last, kinds, limit)
+		}, query, string(id), uint64(first), uint64(last), kinds, limit)
 	})
 	if err != nil {
 		return nil, err
@@ -119,7 +120,7 @@ func readMessages(ctx context.Context, tx pgx.Tx, request *historyv1.ReadMessage
 			err := rows.Scan(&target, &count.Emoji, &count.Count, &count.Mine)
 			add(target, count)
 			return true, err
-		}, selectCounts, id, seqs, request.GetViewer())
+		}, selectCounts, string(id), seqs, request.GetViewer())
 	})
 }
 
@@ -143,7 +144,7 @@ func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 	}
 	message := &historyv1.StoredMessage{Event: event, Row: row.Row()}
 	if timeMs.Valid {
-		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = event.GetConversationId(), row.EditSeq(), timeMs.Int64, sender.String
+		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = event.GetConversationId(), uint64(row.EditSeq()), timeMs.Int64, sender.String
 		edit.CommandId, edit.Format = command.String, uint32(format.Int32)
 		found.size += finish(edit, editKind.Int32).size
 		if err := store.Link(edit, editPrevious); err != nil {
@@ -155,19 +156,19 @@ func scanMessage(rows pgx.Rows) (*historyv1.StoredMessage, int, error) {
 }
 
 // ReplaceViews locks the conversation's row, so that no append happens in between.
-func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
+func (s *Store) ReplaceViews(ctx context.Context, id ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
 	err := s.pool.working(ctx, func(conn *pgxpool.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			var present uint64
-			if err := tx.QueryRow(ctx, lockHead, id).Scan(&present); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			var present ids.Seq
+			if err := tx.QueryRow(ctx, lockHead, string(id)).Scan((*uint64)(&present)); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				return err
 			}
 			if present != head {
 				return store.ErrSeqTaken
 			}
 			sql := &pgx.Batch{}
-			sql.Queue("DELETE FROM message_views WHERE conversation_id = $1", id)
-			sql.Queue("DELETE FROM reactions WHERE conversation_id = $1", id)
+			sql.Queue("DELETE FROM message_views WHERE conversation_id = $1", string(id))
+			sql.Queue("DELETE FROM reactions WHERE conversation_id = $1", string(id))
 			for _, row := range rows {
 				queueMessage(sql, id, row)
 			}
@@ -180,17 +181,17 @@ func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows [
 	if errors.Is(err, store.ErrSeqTaken) {
 		return false, nil
 	}
-	return err == nil, wrap("replace the views of "+id, err)
+	return err == nil, wrap("replace the views of "+string(id), err)
 }
 
 // ConversationIDs returns a page of ids.
-func (s *Store) ConversationIDs(ctx context.Context, after string) ([]string, error) {
-	var ids []string
+func (s *Store) ConversationIDs(ctx context.Context, after ids.Conversation) ([]string, error) {
+	var list []string
 	err := s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {
 		var id string
 		err := rows.Scan(&id)
-		ids = append(ids, id)
+		list = append(list, id)
 		return true, err
-	}, selectIDs, after, store.MaxPage)
-	return ids, wrap("list conversations", err)
+	}, selectIDs, string(after), store.MaxPage)
+	return list, wrap("list conversations", err)
 }

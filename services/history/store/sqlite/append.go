@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -31,8 +32,8 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 			return nil, wrap(tried, err)
 		}
 	}
-	s.bells.Ring(request.GetPartition())
-	return &historyv1.AppendResponse{Epoch: a.epoch}, nil
+	s.bells.Ring(ids.Partition(request.GetPartition()))
+	return &historyv1.AppendResponse{Epoch: uint64(a.epoch)}, nil
 }
 
 // appending is a batch as arguments of statements.
@@ -40,7 +41,7 @@ type appending struct {
 	*store.Batch
 	nowMs int64
 	// epoch is the epoch of the batch's positions.
-	epoch uint64
+	epoch ids.Epoch
 	// plain are the arguments of events that have only the fields that every message has; full are those of the others.
 	plain, full, heads, create []any
 	continued                  int // conversations that existed before
@@ -54,7 +55,7 @@ type headArgs struct{ id, seq, hash, sequence any }
 
 func newAppending(batch *store.Batch, nowMs int64) *appending {
 	a := &appending{
-		Batch: batch, nowMs: nowMs, epoch: batch.GetExpected().GetEpoch(),
+		Batch: batch, nowMs: nowMs, epoch: ids.Epoch(batch.GetExpected().GetEpoch()),
 		plain: make([]any, 0, plainColumns*len(batch.Rows)),
 		heads: make([]any, 0, 5*len(batch.Changes)),
 	}
@@ -78,8 +79,8 @@ func newAppending(batch *store.Batch, nowMs int64) *appending {
 	for i := range batch.Changes {
 		change := &batch.Changes[i]
 		if change.Creates() {
-			a.create = append(a.create, change.ID, int64(change.Kind), change.Name.GetName(), int64(change.Name.GetSeq()), change.Name.GetSender(),
-				change.Name.GetTimeMs(), change.Creator, int64(change.Last), change.Hash, int64(change.Members), change.CreatedMs, int64(change.Sequence))
+			a.create = append(a.create, string(change.ID), int64(change.Kind), change.Name.GetName(), int64(change.Name.GetSeq()), change.Name.GetSender(),
+				change.Name.GetTimeMs(), string(change.Creator), int64(change.Last), change.Hash, int64(change.Members), change.CreatedMs, int64(change.Sequence))
 			continue
 		}
 		a.continued++
@@ -114,7 +115,7 @@ func (a *appending) run(ctx context.Context, w *writer) error {
 	for _, change := range a.altered {
 		name := sql.NullString{String: change.Name.GetName(), Valid: change.Name != nil}
 		if _, err := w.statements.alter.ExecContext(ctx, name, int64(change.Name.GetSeq()), change.Name.GetSender(), change.Name.GetTimeMs(),
-			change.Members, change.ID); err != nil {
+			change.Members, string(change.ID)); err != nil {
 			return err
 		}
 	}
@@ -142,7 +143,7 @@ func (a *appending) runEvents(ctx context.Context, w *writer) error {
 	if len(a.Rows) == 0 {
 		return nil
 	}
-	epoch, err := w.epochID(ctx, a.GetPartition(), a.epoch)
+	epoch, err := w.epochID(ctx, ids.Partition(a.GetPartition()), a.epoch)
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 		if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, a.GetPartition())); err != nil {
 			return err
 		}
-		a.epoch = max(a.epoch, present.GetEpoch())
+		a.epoch = max(a.epoch, ids.Epoch(present.GetEpoch()))
 	}
 	next := a.GetNext()
 	result, err := w.statements.moveWatermark.ExecContext(ctx, next.GetStream(), int64(a.epoch), int64(next.GetSequence()), next.GetTimeNs(),
@@ -172,15 +173,15 @@ func (a *appending) moveWatermark(ctx context.Context, w *writer) error {
 	switch moved, err := result.RowsAffected(); {
 	case err != nil:
 		return err
-	case moved == 1 && a.epoch == present.GetEpoch():
+	case moved == 1 && a.epoch == ids.Epoch(present.GetEpoch()):
 		return nil
 	case moved == 1:
-		return w.beginEpoch(ctx, a.GetPartition(), present, &historyv1.Watermark{Stream: next.GetStream(), Epoch: a.epoch})
+		return w.beginEpoch(ctx, ids.Partition(a.GetPartition()), present, &historyv1.Watermark{Stream: next.GetStream(), Epoch: uint64(a.epoch)})
 	}
 	if present, err = scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, a.GetPartition())); err != nil {
 		return err
 	}
-	return &store.WatermarkError{Partition: a.GetPartition(), Present: present}
+	return &store.WatermarkError{Partition: ids.Partition(a.GetPartition()), Present: present}
 }
 
 // refuse stores the refusals of the batch, and removes some that have expired.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -94,8 +95,8 @@ func appendForEver(t *testing.T, s store.Store, partition uint32, round int, out
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	clock := storetest.ClockAt(int64(round)<<40 | int64(partition)<<32)
-	worker := storetest.NewWorker(s, partition, clock)
-	watermark, err := s.Watermark(ctx, partition)
+	worker := storetest.NewWorker(s, ids.Partition(partition), clock)
+	watermark, err := s.Watermark(ctx, ids.Partition(partition))
 	require.NoError(t, err)
 	worker.Watermark = watermark
 	id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()

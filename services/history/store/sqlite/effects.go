@@ -13,6 +13,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -92,7 +93,7 @@ func (a *appending) runMemberships(ctx context.Context, w *writer) error {
 func (a *appending) runEffects(ctx context.Context, w *writer) error {
 	s := &w.statements.views
 	for i := range a.Effects {
-		id := a.Effects[i].Row.GetConversationId()
+		id := ids.Conversation(a.Effects[i].Row.GetConversationId())
 		var err error
 		switch effect := a.Effects[i].GetEffect().(type) {
 		case *historyv1.Effect_PutMessage:
@@ -100,7 +101,7 @@ func (a *appending) runEffects(ctx context.Context, w *writer) error {
 		case *historyv1.Effect_PutReaction:
 			err = s.putReaction(ctx, id, effect.PutReaction)
 		case *historyv1.Effect_DropReactions:
-			stmt, args := s.dropAllReactions, []any{id, int64(effect.DropReactions.GetTarget())}
+			stmt, args := s.dropAllReactions, []any{string(id), int64(effect.DropReactions.GetTarget())}
 			if seq := effect.DropReactions.GetSeq(); seq > 0 {
 				stmt, args = s.dropReaction, append(args, int64(seq))
 			}
@@ -115,19 +116,19 @@ func (a *appending) runEffects(ctx context.Context, w *writer) error {
 	return nil
 }
 
-func (s *viewStatements) putMessage(ctx context.Context, id string, row *historyv1.MessageRow) error {
-	_, err := s.message.ExecContext(ctx, id, int64(row.GetSeq()), int64(row.GetEditSeq()), row.GetEditTimeMs(), int64(row.GetDeletedSeq()),
+func (s *viewStatements) putMessage(ctx context.Context, id ids.Conversation, row *historyv1.MessageRow) error {
+	_, err := s.message.ExecContext(ctx, string(id), int64(row.GetSeq()), int64(row.GetEditSeq()), row.GetEditTimeMs(), int64(row.GetDeletedSeq()),
 		int64(row.GetReplies()), int64(row.GetLastReplySeq()))
 	return err
 }
 
-func (s *viewStatements) putReaction(ctx context.Context, id string, reaction *historyv1.Reaction) error {
-	_, err := s.reaction.ExecContext(ctx, id, int64(reaction.GetTarget()), reaction.GetUserId(), reaction.GetEmoji(), int64(reaction.GetSeq()))
+func (s *viewStatements) putReaction(ctx context.Context, id ids.Conversation, reaction *historyv1.Reaction) error {
+	_, err := s.reaction.ExecContext(ctx, string(id), int64(reaction.GetTarget()), reaction.GetUserId(), reaction.GetEmoji(), int64(reaction.GetSeq()))
 	return err
 }
 
 // erase removes content and the reactions that the erased events added, and returns how many events lost their content.
-func (s *viewStatements) erase(ctx context.Context, id string, erase *historyv1.EraseEvents) (erased int, err error) {
+func (s *viewStatements) erase(ctx context.Context, id ids.Conversation, erase *historyv1.EraseEvents) (erased int, err error) {
 	kinds, seqs := jsonNumbers(erase.GetKinds()), any(nil)
 	steps := []erasing{s.eraseAll}
 	if len(erase.GetSeqs()) > 0 {
@@ -136,7 +137,7 @@ func (s *viewStatements) erase(ctx context.Context, id string, erase *historyv1.
 			steps = append(steps, s.eraseTargets)
 		}
 	}
-	args := []any{id, int64(erase.GetBelow()), kinds, erase.GetSender(), erase.GetBeforeMs(), seqs}
+	args := []any{string(id), int64(erase.GetBelow()), kinds, erase.GetSender(), erase.GetBeforeMs(), seqs}
 	for _, step := range steps {
 		if _, err := step.reactions.ExecContext(ctx, args...); err != nil {
 			return erased, err

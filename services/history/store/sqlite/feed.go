@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -27,17 +28,17 @@ func (s *feedReads) prepare(p *preparer) {
 }
 
 // ReadFeed reads up to the watermark that it read first, so several queries give the same result as one snapshot.
-func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
+func (s *Store) ReadFeed(ctx context.Context, partition ids.Partition, after *historyv1.Position, limit int) (*historyv1.ReadFeedResponse, error) {
 	tried := fmt.Sprintf("read the feed of partition %d", partition)
 	watermark, id, epoch, last := &historyv1.Watermark{}, sql.NullInt64{}, sql.NullInt64{}, sql.NullInt64{}
-	err := s.read.feed.epoch.QueryRowContext(ctx, partition, int64(after.GetEpoch())).
+	err := s.read.feed.epoch.QueryRowContext(ctx, uint32(partition), int64(after.GetEpoch())).
 		Scan(&watermark.Stream, &watermark.Epoch, &watermark.Sequence, &watermark.TimeNs, &id, &epoch, &last)
-	epochs := []store.Epoch{{ID: id.Int64, Epoch: uint64(epoch.Int64), Last: uint64(last.Int64)}}
+	epochs := []store.Epoch{{ID: id.Int64, Epoch: ids.Epoch(epoch.Int64), Last: ids.Sequence(last.Int64)}}
 	if err == nil {
 		err = store.CheckPosition(partition, after, epochs[0])
 	}
 	if err == nil && (after == nil || after.GetEpoch() != watermark.GetEpoch()) {
-		epochs, err = s.epochs(ctx, partition, after.GetEpoch(), watermark.GetEpoch())
+		epochs, err = s.epochs(ctx, partition, ids.Epoch(after.GetEpoch()), ids.Epoch(watermark.GetEpoch()))
 	}
 	if err != nil {
 		return nil, answer(tried, err)
@@ -48,7 +49,7 @@ func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1
 			break
 		}
 		err = page.UnlessGap(each(ctx, s.read.feed.page, func(rows *sql.Rows) (bool, error) {
-			entry := &historyv1.FeedEntry{Position: &historyv1.Position{Epoch: part.Epoch}}
+			entry := &historyv1.FeedEntry{Position: &historyv1.Position{Epoch: uint64(part.Epoch)}}
 			found, err := scanLinked(rows, &entry.Position.Sequence)
 			entry.Event = found.event
 			return err == nil && page.Take(entry, found.size), err
@@ -58,18 +59,18 @@ func (s *Store) ReadFeed(ctx context.Context, partition uint32, after *historyv1
 }
 
 // epochs lists the epochs of a partition from one to another.
-func (s *Store) epochs(ctx context.Context, partition uint32, first, last uint64) (epochs []store.Epoch, err error) {
+func (s *Store) epochs(ctx context.Context, partition ids.Partition, first, last ids.Epoch) (epochs []store.Epoch, err error) {
 	err = each(ctx, s.read.feed.epochs, func(rows *sql.Rows) (bool, error) {
 		epoch := store.Epoch{}
-		err := rows.Scan(&epoch.ID, &epoch.Epoch)
+		err := rows.Scan(&epoch.ID, (*uint64)(&epoch.Epoch))
 		epochs = append(epochs, epoch)
 		return true, err
-	}, partition, int64(first), int64(last))
+	}, uint32(partition), int64(first), int64(last))
 	return epochs, err
 }
 
 // FeedBell is rung by the appends of this process.
-func (s *Store) FeedBell(partition uint32) <-chan struct{} { return s.bells.Bell(partition) }
+func (s *Store) FeedBell(partition ids.Partition) <-chan struct{} { return s.bells.Bell(partition) }
 
 // FeedCursors returns the cursors of a reader.
 func (s *Store) FeedCursors(ctx context.Context, reader string) ([]*historyv1.FeedCursor, error) {

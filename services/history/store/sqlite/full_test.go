@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/history/store"
 	"github.com/runnelhq/runnel/services/history/store/storetest"
 )
@@ -22,10 +23,10 @@ func TestFullDisk(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
 	workers := make([]*storetest.Worker, storetest.Partitions)
-	ids := make([]string, len(workers))
+	list := make([]string, len(workers))
 	for p := range workers {
-		workers[p] = storetest.NewWorker(s, uint32(p), storetest.ClockAt(int64(p)<<32))
-		ids[p] = workers[p].Commit(t, workers[p].CreateGroup("alice", "g"))[0].GetConversationId()
+		workers[p] = storetest.NewWorker(s, ids.Partition(p), storetest.ClockAt(int64(p)<<32))
+		list[p] = workers[p].Commit(t, workers[p].CreateGroup("alice", "g"))[0].GetConversationId()
 	}
 	limitPages(t, s, 60)
 	var running sync.WaitGroup
@@ -34,7 +35,7 @@ func TestFullDisk(t *testing.T) {
 		running.Go(func() {
 			for {
 				attempt := worker.Fork()
-				batch := attempt.Batch(attempt.Apply(t, attempt.Command(ids[p], "alice", storetest.Message(strings.Repeat("x", 8000))))...)
+				batch := attempt.Batch(attempt.Apply(t, attempt.Command(list[p], "alice", storetest.Message(strings.Repeat("x", 8000))))...)
 				if _, err := attempt.Append(context.WithoutCancel(t.Context()), batch); err != nil {
 					require.ErrorIs(t, err, store.ErrUnavailable)
 					return
@@ -44,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 		})
 	}
 	running.Wait()
-	for p, id := range ids {
+	for p, id := range list {
 		require.Len(t, storetest.VerifyLog(t, s, id), acked[p]+1, "exactly the acknowledged events exist")
 	}
 	limitPages(t, s, 1<<30)

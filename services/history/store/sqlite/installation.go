@@ -10,6 +10,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -119,8 +120,8 @@ func readMarks(ctx context.Context, stmt *sql.Stmt) (marks []*historyv1.BackupMa
 }
 
 // BackupMark returns the watermark of a partition in the last backup.
-func (s *Store) BackupMark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
-	mark, err := scanWatermark(s.read.other.backup.QueryRowContext(ctx, partition))
+func (s *Store) BackupMark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error) {
+	mark, err := scanWatermark(s.read.other.backup.QueryRowContext(ctx, uint32(partition)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // none was marked
 	}

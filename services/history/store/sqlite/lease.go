@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -36,7 +37,7 @@ func (w *writer) lease(ctx context.Context, nowMs int64, request *historyv1.Leas
 	}
 	changed, response := store.Assign(nowMs, leases, workers, request)
 	for _, lease := range changed {
-		if _, err := w.statements.setLease.ExecContext(ctx, lease.Worker, lease.UntilMs, lease.Wanted, lease.Partition); err != nil {
+		if _, err := w.statements.setLease.ExecContext(ctx, lease.Worker, lease.UntilMs, lease.Wanted, uint32(lease.Partition)); err != nil {
 			return nil, err
 		}
 	}
@@ -59,7 +60,7 @@ func (w *writer) readLeases(ctx context.Context) (leases []store.Lease, err erro
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var lease store.Lease
-		if err := rows.Scan(&lease.Partition, &lease.Worker, &lease.UntilMs, &lease.Wanted); err != nil {
+		if err := rows.Scan((*uint32)(&lease.Partition), &lease.Worker, &lease.UntilMs, &lease.Wanted); err != nil {
 			return nil, err
 		}
 		leases = append(leases, lease)
@@ -93,7 +94,7 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 		lease := &historyv1.PartitionLease{Watermark: &historyv1.Watermark{}}
 		response.Leases = append(response.Leases, lease)
 		var untilMs int64
-		err := rows.Scan(&lease.Partition, &lease.Worker, &untilMs, &lease.Wanted, &lease.Watermark.Stream, &lease.Watermark.Epoch, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
+		err := rows.Scan((*uint32)(&lease.Partition), &lease.Worker, &untilMs, &lease.Wanted, &lease.Watermark.Stream, &lease.Watermark.Epoch, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
 		if lease.GetWorker() != "" {
 			lease.LiveForMs = untilMs - nowMs
 		}
@@ -110,9 +111,9 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 }
 
 // Move stores a request, if its worker is live.
-func (s *Store) Move(ctx context.Context, partition uint32, worker string) error {
+func (s *Store) Move(ctx context.Context, partition ids.Partition, worker string) error {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		result, err := w.statements.setWanted.ExecContext(ctx, worker, partition, worker, worker, s.now().UnixMilli())
+		result, err := w.statements.setWanted.ExecContext(ctx, worker, uint32(partition), worker, worker, s.now().UnixMilli())
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -22,17 +23,17 @@ func (s *Store) DeadLetters(ctx context.Context, request *historyv1.ListDeadLett
 		var key store.DeadLetterKey
 		letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
 		response.DeadLetters = append(response.DeadLetters, letter)
-		err := rows.Scan(&key.Partition, &key.Stream, &key.Sequence, &letter.Letter.Reason, &letter.TimeMs, &letter.PayloadBytes)
+		err := rows.Scan((*uint32)(&key.Partition), &key.Stream, (*uint64)(&key.Sequence), &letter.Letter.Reason, &letter.TimeMs, &letter.PayloadBytes)
 		key.Fill(letter)
 		return true, err
-	}, after.Partition, after.Stream, int64(after.Sequence), last, limit+1)
+	}, uint32(after.Partition), after.Stream, int64(after.Sequence), last, limit+1)
 	return response, wrap("list dead letters", err)
 }
 
 // DeadLetter returns one dead letter with its payload.
 func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*historyv1.StoredDeadLetter, error) {
 	letter := &historyv1.StoredDeadLetter{Letter: &historyv1.DeadLetter{}}
-	err := s.read.deadLetter.QueryRowContext(ctx, key.Partition, key.Stream, int64(key.Sequence)).
+	err := s.read.deadLetter.QueryRowContext(ctx, uint32(key.Partition), key.Stream, int64(key.Sequence)).
 		Scan(&letter.Letter.Reason, &letter.TimeMs, &letter.Letter.Payload)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, store.ErrNoDeadLetter
@@ -45,7 +46,7 @@ func (s *Store) DeadLetter(ctx context.Context, key store.DeadLetterKey) (*histo
 // DropDeadLetter deletes one dead letter.
 func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) error {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		result, err := w.statements.dropDeadLetter.ExecContext(ctx, key.Partition, key.Stream, int64(key.Sequence))
+		result, err := w.statements.dropDeadLetter.ExecContext(ctx, uint32(key.Partition), key.Stream, int64(key.Sequence))
 		if err != nil {
 			return err
 		}
@@ -58,10 +59,10 @@ func (s *Store) DropDeadLetter(ctx context.Context, key store.DeadLetterKey) err
 }
 
 // Revoke is a write like any other: the order of the writer is the order of the times.
-func (s *Store) Revoke(ctx context.Context, user string) (int64, error) {
+func (s *Store) Revoke(ctx context.Context, user ids.User) (int64, error) {
 	var beforeMs int64
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		return w.statements.revoke.QueryRowContext(ctx, user, s.now().UnixMilli()).Scan(&beforeMs)
+		return w.statements.revoke.QueryRowContext(ctx, string(user), s.now().UnixMilli()).Scan(&beforeMs)
 	}, nil)
 	if err != nil {
 		// The writer may still be working after the end of the context, so beforeMs must not be read then.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -140,13 +141,13 @@ func scanWatermark(row scanner) (*historyv1.Watermark, error) {
 }
 
 // Watermark returns the watermark of a partition.
-func (s *Store) Watermark(ctx context.Context, partition uint32) (*historyv1.Watermark, error) {
-	watermark, err := scanWatermark(s.read.watermark.QueryRowContext(ctx, partition))
+func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*historyv1.Watermark, error) {
+	watermark, err := scanWatermark(s.read.watermark.QueryRowContext(ctx, uint32(partition)))
 	return watermark, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
 // Conversations returns states, all from one statement.
-func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.ConversationState, error) {
+func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
 	err := each(ctx, s.read.states, func(rows *sql.Rows) (bool, error) {
@@ -174,7 +175,7 @@ func (s *Store) Conversations(ctx context.Context, ids []string) ([]*historyv1.C
 			state.Members = append(state.Members, &historyv1.Member{JoinedSeq: uint64(joined.Int64), Cursor: cursor})
 		}
 		return true, nil
-	}, jsonList(ids))
+	}, jsonList(conversations))
 	return states, answer("read conversations", err)
 }
 
@@ -201,11 +202,11 @@ func (s *Store) Commands(ctx context.Context, keys []*historyv1.CommandKey) ([]*
 
 // Read returns a page of a log.
 func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	view, err := s.view(ctx, request.GetConversationId(), request.GetViewer())
+	view, err := s.view(ctx, ids.Conversation(request.GetConversationId()), ids.User(request.GetViewer()))
 	if err != nil {
 		return nil, answer("read what the viewer may see", err)
 	}
-	response, err := store.Page(view, request, func(first, last uint64, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
+	response, err := store.Page(view, request, func(first, last ids.Seq, backward bool, limit int, take func(*conversationv1.Event, int) bool) error {
 		stmt := s.read.rising
 		if backward {
 			stmt = s.read.falling
@@ -226,10 +227,10 @@ func (s *Store) Read(ctx context.Context, request *historyv1.ReadRequest) (*hist
 	return response, answer("read events of "+request.GetConversationId(), err)
 }
 
-func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, err error) {
+func (s *Store) view(ctx context.Context, id ids.Conversation, viewer ids.User) (view store.View, err error) {
 	if viewer == "" {
-		var head uint64
-		if err = s.read.head.QueryRowContext(ctx, id).Scan(&head); errors.Is(err, sql.ErrNoRows) {
+		var head ids.Seq
+		if err = s.read.head.QueryRowContext(ctx, string(id)).Scan((*uint64)(&head)); errors.Is(err, sql.ErrNoRows) {
 			err = store.ErrNotFound
 		}
 		return store.Whole(head), err
@@ -237,14 +238,14 @@ func (s *Store) view(ctx context.Context, id, viewer string) (view store.View, e
 	return readView(ctx, s.read.view, id, viewer)
 }
 
-func readView(ctx context.Context, stmt *sql.Stmt, id, viewer string) (view store.View, err error) {
+func readView(ctx context.Context, stmt *sql.Stmt, id ids.Conversation, viewer ids.User) (view store.View, err error) {
 	err = each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
 		var joined, head uint64
 		var left *uint64
 		err := rows.Scan(&joined, &left, &head)
-		view.Admit(joined, left, head)
+		view.Admit(ids.Seq(joined), (*ids.Seq)(left), ids.Seq(head))
 		return err == nil, err
-	}, id, viewer)
+	}, string(id), string(viewer))
 	if err == nil && view.Empty() {
 		err = store.ErrNotFound
 	}
@@ -252,13 +253,13 @@ func readView(ctx context.Context, stmt *sql.Stmt, id, viewer string) (view stor
 }
 
 // Heads returns the newest seq of conversations.
-func (s *Store) Heads(ctx context.Context, ids []string) ([]*historyv1.Head, error) {
-	heads := make([]*historyv1.Head, 0, len(ids))
+func (s *Store) Heads(ctx context.Context, conversations []string) ([]*historyv1.Head, error) {
+	heads := make([]*historyv1.Head, 0, len(conversations))
 	err := each(ctx, s.read.heads, func(rows *sql.Rows) (bool, error) {
 		head := &historyv1.Head{}
 		heads = append(heads, head)
 		return true, rows.Scan(&head.ConversationId, &head.Head, &head.HeadHash)
-	}, jsonList(ids))
+	}, jsonList(conversations))
 	return heads, wrap("read heads", err)
 }
 
@@ -290,7 +291,7 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 
 // ListMembers returns a page of the current members.
 func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
-	if err := s.mayList(ctx, request.GetConversationId(), request.GetViewer()); err != nil {
+	if err := s.mayList(ctx, ids.Conversation(request.GetConversationId()), ids.User(request.GetViewer())); err != nil {
 		return nil, answer("look for the viewer among the members", err)
 	}
 	limit := store.Limit(request.GetLimit())
@@ -307,11 +308,11 @@ func (s *Store) ListMembers(ctx context.Context, request *historyv1.ListMembersR
 	return response, wrap("list members", err)
 }
 
-func (s *Store) mayList(ctx context.Context, id, viewer string) error {
+func (s *Store) mayList(ctx context.Context, id ids.Conversation, viewer ids.User) error {
 	var found int64
-	stmt, args := s.read.head, []any{id}
+	stmt, args := s.read.head, []any{string(id)}
 	if viewer != "" {
-		stmt, args = s.read.member, []any{viewer, id}
+		stmt, args = s.read.member, []any{string(viewer), string(id)}
 	}
 	if err := stmt.QueryRowContext(ctx, args...).Scan(&found); errors.Is(err, sql.ErrNoRows) {
 		return store.ErrNotFound
@@ -330,9 +331,9 @@ func answer(tried string, err error) error {
 }
 
 // jsonList returns many ids as one parameter, so that one prepared statement accepts any number of them.
-func jsonList(ids []string) string {
-	list, err := json.Marshal(ids)
-	if err != nil || len(ids) == 0 { // strings can always be encoded
+func jsonList(conversations []string) string {
+	list, err := json.Marshal(conversations)
+	if err != nil || len(conversations) == 0 { // strings can always be encoded
 		return "[]"
 	}
 	return string(list)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -19,7 +20,7 @@ func (s *Store) RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error
 			return err
 		}
 		for _, mark := range marks {
-			if err := w.raiseEpoch(ctx, mark, mark.GetWatermark().GetSequence(), s.now().UnixMilli()); err != nil {
+			if err := w.raiseEpoch(ctx, mark, ids.Sequence(mark.GetWatermark().GetSequence()), s.now().UnixMilli()); err != nil {
 				return err
 			}
 		}
@@ -33,10 +34,10 @@ func (s *Store) RaiseEpochs(ctx context.Context) ([]*historyv1.BackupMark, error
 }
 
 // raiseEpoch begins a new epoch in which the partition is at a sequence, and sets both in the mark.
-func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, sequence uint64, nowMs int64) error {
+func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, sequence ids.Sequence, nowMs int64) error {
 	at := mark.GetWatermark()
-	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: store.NextEpoch(at.GetEpoch(), nowMs), Sequence: sequence, TimeNs: at.GetTimeNs()}
-	if err := w.beginEpoch(ctx, mark.GetPartition(), at, next); err != nil {
+	next := &historyv1.Watermark{Stream: at.GetStream(), Epoch: uint64(store.NextEpoch(ids.Epoch(at.GetEpoch()), nowMs)), Sequence: uint64(sequence), TimeNs: at.GetTimeNs()}
+	if err := w.beginEpoch(ctx, ids.Partition(mark.GetPartition()), at, next); err != nil {
 		return err
 	}
 	mark.Watermark = next
@@ -45,10 +46,10 @@ func (w *writer) raiseEpoch(ctx context.Context, mark *historyv1.BackupMark, seq
 }
 
 // AcceptLoss moves a watermark over lost commands.
-func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64) (*store.Loss, error) {
+func (s *Store) AcceptLoss(ctx context.Context, partition ids.Partition, through ids.Sequence) (*store.Loss, error) {
 	var loss *store.Loss
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
-		present, err := scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, partition))
+		present, err := scanWatermark(w.statements.readWatermark.QueryRowContext(ctx, uint32(partition)))
 		if err != nil {
 			return err
 		}
@@ -56,14 +57,14 @@ func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64
 			return err
 		}
 		nowMs := s.now().UnixMilli()
-		mark := &historyv1.BackupMark{Partition: partition, Watermark: present}
+		mark := &historyv1.BackupMark{Partition: uint32(partition), Watermark: present}
 		if err := w.raiseEpoch(ctx, mark, through, nowMs); err != nil {
 			return err
 		}
 		accepted := store.Loss{
-			Partition: partition, Stream: present.GetStream(), First: present.GetSequence() + 1, Last: through, Epoch: mark.GetWatermark().GetEpoch(),
+			Partition: partition, Stream: present.GetStream(), First: ids.Sequence(present.GetSequence() + 1), Last: through, Epoch: ids.Epoch(mark.GetWatermark().GetEpoch()),
 		}
-		if _, err := w.statements.installation.loss.ExecContext(ctx, partition, int64(accepted.Epoch), accepted.Stream, int64(accepted.First), int64(accepted.Last), nowMs); err != nil {
+		if _, err := w.statements.installation.loss.ExecContext(ctx, uint32(partition), int64(accepted.Epoch), accepted.Stream, int64(accepted.First), int64(accepted.Last), nowMs); err != nil {
 			return err
 		}
 		loss = &accepted
@@ -76,7 +77,7 @@ func (s *Store) AcceptLoss(ctx context.Context, partition uint32, through uint64
 }
 
 // EraseAgain carries out an erasure without an append.
-func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.EraseEvents) (int, error) {
+func (s *Store) EraseAgain(ctx context.Context, id ids.Conversation, erase *historyv1.EraseEvents) (int, error) {
 	if err := store.CheckErase("erase_events", erase); err != nil {
 		return 0, err
 	}
@@ -85,17 +86,17 @@ func (s *Store) EraseAgain(ctx context.Context, id string, erase *historyv1.Eras
 		if erased, err = w.statements.views.erase(ctx, id, erase); err != nil {
 			return err
 		}
-		_, err = w.statements.eraseName.ExecContext(ctx, id)
+		_, err = w.statements.eraseName.ExecContext(ctx, string(id))
 		return err
 	}, nil)
 	if err != nil {
-		return 0, wrap("erase in "+id, err)
+		return 0, wrap("erase in "+string(id), err)
 	}
 	return erased, nil
 }
 
 // Hashes returns the hashes of events.
-func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint64][]byte, error) {
+func (s *Store) Hashes(ctx context.Context, id ids.Conversation, seqs []uint64) (map[uint64][]byte, error) {
 	hashes := make(map[uint64][]byte, len(seqs))
 	err := each(ctx, s.read.other.hashes, func(rows *sql.Rows) (bool, error) {
 		var seq uint64
@@ -103,6 +104,6 @@ func (s *Store) Hashes(ctx context.Context, id string, seqs []uint64) (map[uint6
 		err := rows.Scan(&seq, &hash)
 		hashes[seq] = hash
 		return true, err
-	}, id, jsonNumbers(seqs))
-	return hashes, wrap("read hashes of "+id, err)
+	}, string(id), jsonNumbers(seqs))
+	return hashes, wrap("read hashes of "+string(id), err)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -14,7 +15,7 @@ import (
 
 // viewReads read the views.
 type viewReads struct {
-	facts, reactions, rising, falling, counts, ids *sql.Stmt
+	facts, reactions, rising, falling, counts, conversations *sql.Stmt
 }
 
 const (
@@ -39,7 +40,7 @@ func (s *viewReads) prepare(p *preparer) {
 	s.falling = p.stmt(selectMessages + " ORDER BY e.seq DESC LIMIT (?5 + 0)")
 	s.counts = p.stmt(`SELECT target, emoji, count(*) AS n, max(user_id = ?3) FROM reactions
 		WHERE conversation_id = ?1 AND target IN (SELECT value FROM json_each(?2)) GROUP BY target, emoji ORDER BY target, n DESC, emoji`)
-	s.ids = p.stmt("SELECT conversation_id FROM conversations WHERE conversation_id > (? || '') ORDER BY conversation_id LIMIT (? + 0)")
+	s.conversations = p.stmt("SELECT conversation_id FROM conversations WHERE conversation_id > (? || '') ORDER BY conversation_id LIMIT (? + 0)")
 }
 
 // Facts returns the facts about messages. The two queries see the same data, because only the owner of the partition, which
@@ -85,8 +86,8 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 		return nil, wrap(tried, err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	id := request.GetConversationId()
-	view, err := readView(ctx, tx.StmtContext(ctx, s.read.view), id, request.GetViewer())
+	id := ids.Conversation(request.GetConversationId())
+	view, err := readView(ctx, tx.StmtContext(ctx, s.read.view), id, ids.User(request.GetViewer()))
 	if err == nil && !view.Member() {
 		err = store.ErrNotFound
 	}
@@ -94,7 +95,7 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 		return nil, answer(tried, err)
 	}
 	kinds := jsonNumbers(request.GetKinds())
-	page, err := store.MessagePage(view, request, func(first, last uint64, backward bool, limit int, take func(*historyv1.StoredMessage, int) bool) error {
+	page, err := store.MessagePage(view, request, func(first, last ids.Seq, backward bool, limit int, take func(*historyv1.StoredMessage, int) bool) error {
 		stmt := s.read.views.rising
 		if backward {
 			stmt = s.read.views.falling
@@ -102,7 +103,7 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 		return each(ctx, tx.StmtContext(ctx, stmt), func(rows *sql.Rows) (bool, error) {
 			message, size, err := scanMessage(rows)
 			return err == nil && take(message, size), err
-		}, id, int64(first), int64(last), kinds, limit)
+		}, string(id), int64(first), int64(last), kinds, limit)
 	})
 	if err != nil {
 		return nil, answer(tried, err)
@@ -118,7 +119,7 @@ func (s *Store) ReadMessages(ctx context.Context, request *historyv1.ReadMessage
 			err := rows.Scan(&target, &count.Emoji, &count.Count, &count.Mine)
 			add(target, count)
 			return true, err
-		}, id, jsonNumbers(seqs), request.GetViewer())
+		}, string(id), jsonNumbers(seqs), request.GetViewer())
 	})
 	return page, wrap(tried, err)
 }
@@ -138,7 +139,7 @@ func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 	}
 	message := &historyv1.StoredMessage{Event: found.event, Row: row.Row()}
 	if timeMs.Valid {
-		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = found.event.GetConversationId(), row.EditSeq(), timeMs.Int64, sender.String
+		edit.ConversationId, edit.Seq, edit.TimeMs, edit.Sender = found.event.GetConversationId(), uint64(row.EditSeq()), timeMs.Int64, sender.String
 		edit.CommandId, edit.Kind, edit.Format = store.EncodeCommandID(command), conversationv1.EventKind(kind.Int32), uint32(format.Int32)
 		store.Complete(edit)
 		if err := store.Link(edit, previous); err != nil {
@@ -150,20 +151,20 @@ func scanMessage(rows *sql.Rows) (*historyv1.StoredMessage, int, error) {
 }
 
 // ReplaceViews is one write: no append happens in between.
-func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
+func (s *Store) ReplaceViews(ctx context.Context, id ids.Conversation, head ids.Seq, rows []*historyv1.MessageRow, reactions []*historyv1.Reaction) (bool, error) {
 	err := s.writer.do(ctx, func(ctx context.Context, w *writer) error {
 		views := &w.statements.views
-		var present uint64
-		if err := views.lockHead.QueryRowContext(ctx, id).Scan(&present); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		var present ids.Seq
+		if err := views.lockHead.QueryRowContext(ctx, string(id)).Scan((*uint64)(&present)); err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		if present != head {
 			return store.ErrSeqTaken
 		}
-		if _, err := views.clearMessages.ExecContext(ctx, id); err != nil {
+		if _, err := views.clearMessages.ExecContext(ctx, string(id)); err != nil {
 			return err
 		}
-		if _, err := views.clearReactions.ExecContext(ctx, id); err != nil {
+		if _, err := views.clearReactions.ExecContext(ctx, string(id)); err != nil {
 			return err
 		}
 		for _, row := range rows {
@@ -181,17 +182,17 @@ func (s *Store) ReplaceViews(ctx context.Context, id string, head uint64, rows [
 	if errors.Is(err, store.ErrSeqTaken) {
 		return false, nil
 	}
-	return err == nil, wrap("replace the views of "+id, err)
+	return err == nil, wrap("replace the views of "+string(id), err)
 }
 
 // ConversationIDs returns a page of ids.
-func (s *Store) ConversationIDs(ctx context.Context, after string) ([]string, error) {
-	var ids []string
-	err := each(ctx, s.read.views.ids, func(rows *sql.Rows) (bool, error) {
+func (s *Store) ConversationIDs(ctx context.Context, after ids.Conversation) ([]string, error) {
+	var list []string
+	err := each(ctx, s.read.views.conversations, func(rows *sql.Rows) (bool, error) {
 		var id string
 		err := rows.Scan(&id)
-		ids = append(ids, id)
+		list = append(list, id)
 		return true, err
-	}, after, store.MaxPage)
-	return ids, wrap("list conversations", err)
+	}, string(after), store.MaxPage)
+	return list, wrap("list conversations", err)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -22,7 +23,7 @@ func group(t *testing.T, subject Subject) (*Database, *Worker, string) {
 	return db, worker, created[0].GetConversationId()
 }
 
-func requireWatermark(t *testing.T, s store.Store, partition uint32, want *historyv1.Watermark) {
+func requireWatermark(t *testing.T, s store.Store, partition ids.Partition, want *historyv1.Watermark) {
 	t.Helper()
 	present, err := s.Watermark(t.Context(), partition)
 	require.NoError(t, err)
@@ -188,7 +189,7 @@ func testAppend(t *testing.T, subject Subject) {
 	t.Run("refused appends do not affect concurrent ones", func(t *testing.T) {
 		db := subject.New(t)
 		var running sync.WaitGroup
-		for p := range uint32(Partitions) {
+		for p := range ids.Partition(uint32(Partitions)) {
 			worker := NewWorker(db, p, &Clock{n: int64(p) * 1_000_000})
 			running.Go(func() {
 				id := worker.Commit(t, worker.CreateGroup("alice", "g"))[0].GetConversationId()

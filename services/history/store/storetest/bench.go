@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
@@ -33,7 +34,7 @@ func benchmark(b *testing.B, subject Subject, partitions, size int) {
 	db := subject.New(b)
 	lanes := make([]*lane, partitions)
 	for p := range lanes {
-		lanes[p] = newLane(b, db, uint32(p), benchConversations/partitions)
+		lanes[p] = newLane(b, db, ids.Partition(p), benchConversations/partitions)
 	}
 	tokens := make(chan struct{}, b.N)
 	for range b.N {
@@ -73,7 +74,7 @@ type lane struct {
 	took []time.Duration
 }
 
-func newLane(b *testing.B, db *Database, partition uint32, conversations int) *lane {
+func newLane(b *testing.B, db *Database, partition ids.Partition, conversations int) *lane {
 	b.Helper()
 	l := &lane{Worker: NewWorker(db, partition, &Clock{n: int64(partition) << 32})}
 	for range conversations {
@@ -133,7 +134,7 @@ func BenchmarkBytes(b *testing.B, subject Subject) {
 	db := subject.New(b)
 	lanes := make([]*lane, Partitions)
 	for p := range lanes {
-		lanes[p] = newLane(b, db, uint32(p), benchConversations/Partitions)
+		lanes[p] = newLane(b, db, ids.Partition(p), benchConversations/Partitions)
 	}
 	const rounds, size = 40, 100
 	before := db.EventBytes(b)

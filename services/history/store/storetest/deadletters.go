@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -47,7 +48,7 @@ func testDeadLetters(t *testing.T, subject Subject) {
 		begun := time.Now().UnixMilli()
 		payload := bytes.Repeat([]byte{0xff, 0}, 300)
 		for _, p := range []uint32{11, 2} {
-			worker := NewWorker(db, p, &Clock{})
+			worker := NewWorker(db, ids.Partition(p), &Clock{})
 			putAside(t, worker, late, &historyv1.DeadLetter{Sequence: 10, Reason: "ten"}, &historyv1.DeadLetter{Sequence: 9, Reason: "nine", Payload: payload})
 			putAside(t, worker, early, &historyv1.DeadLetter{Sequence: 1 << 62, Reason: "of another stream"})
 		}
@@ -89,7 +90,7 @@ func testDeadLetters(t *testing.T, subject Subject) {
 
 	t.Run("those of one partition", func(t *testing.T) {
 		db := subject.New(t)
-		for p := range uint32(3) {
+		for p := range ids.Partition(3) {
 			putAside(t, NewWorker(db, p, &Clock{}), "1", &historyv1.DeadLetter{Sequence: 1}, &historyv1.DeadLetter{Sequence: 2}, &historyv1.DeadLetter{Sequence: 3})
 		}
 		for p := range uint32(3) {

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -52,7 +53,7 @@ func testErasure(t *testing.T, subject Subject) {
 
 	t.Run("later events of the batch stay", func(t *testing.T) {
 		db, worker, id := group(t, subject)
-		worker.Commit(t, worker.Command(id, "bob", Message("2")), worker.Command(id, conversation.ServerUser, Erase(&conversationv1.Erase{Sender: "bob"})),
+		worker.Commit(t, worker.Command(id, "bob", Message("2")), worker.Command(id, string(conversation.ServerUser), Erase(&conversationv1.Erase{Sender: "bob"})),
 			worker.Command(id, "bob", Message("4")))
 		require.Equal(t, []uint64{2}, erased(t, db, id))
 	})
@@ -81,7 +82,7 @@ func testErasure(t *testing.T, subject Subject) {
 				} {
 					events = append(events, worker.Commit(t, worker.Command(id, command.sender, command.body))...)
 				}
-				worker.Commit(t, worker.Command(id, conversation.ServerUser, Erase(test.erase(events))))
+				worker.Commit(t, worker.Command(id, string(conversation.ServerUser), Erase(test.erase(events))))
 				worker.Commit(t, worker.Command(id, "bob", Message("8")))
 				require.Equal(t, test.want, erased(t, db, id))
 				states, err := db.Conversations(t.Context(), []string{id})
@@ -109,16 +110,16 @@ func testErasure(t *testing.T, subject Subject) {
 			conversationv1.EventKind_EVENT_KIND_MESSAGE, conversationv1.EventKind_EVENT_KIND_REACTED,
 		}}
 		for _, want := range []int{2, 0} {
-			n, err := db.EraseAgain(t.Context(), id, erase)
+			n, err := db.EraseAgain(t.Context(), ids.Conversation(id), erase)
 			require.NoError(t, err)
 			require.Equal(t, want, n)
 			require.Equal(t, []uint64{2, 3}, erased(t, db, id))
 			require.Empty(t, facts(t, db, id, 2, "bob").GetReactions())
 		}
-		_, err := db.EraseAgain(t.Context(), id, &historyv1.EraseEvents{Below: 99, Kinds: erase.GetKinds()})
+		_, err := db.EraseAgain(t.Context(), ids.Conversation(id), &historyv1.EraseEvents{Below: 99, Kinds: erase.GetKinds()})
 		var invalid *store.InvalidError
 		require.ErrorAs(t, err, &invalid)
-		hashes, err := db.Hashes(t.Context(), id, []uint64{2, 99})
+		hashes, err := db.Hashes(t.Context(), ids.Conversation(id), []uint64{2, 99})
 		require.NoError(t, err)
 		require.Equal(t, map[uint64][]byte{2: ReadAll(t, db, id)[1].GetHash()}, hashes)
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // readFeed reads from a position to the end, page by page.
-func readFeed(t *testing.T, s store.Store, partition uint32, after *historyv1.Position, limit int) (entries []*historyv1.FeedEntry, end *historyv1.Position) {
+func readFeed(t *testing.T, s store.Store, partition ids.Partition, after *historyv1.Position, limit int) (entries []*historyv1.FeedEntry, end *historyv1.Position) {
 	t.Helper()
 	for {
 		page, err := s.ReadFeed(context.WithoutCancel(t.Context()), partition, after, limit)
@@ -117,8 +118,8 @@ func testFeed(t *testing.T, subject Subject) {
 
 	t.Run("cursors of readers", func(t *testing.T) {
 		db := subject.New(t)
-		save := func(reader string, partition uint32, epoch, sequence uint64) {
-			require.NoError(t, db.SaveFeedCursor(t.Context(), reader, &historyv1.FeedCursor{Partition: partition, Position: &historyv1.Position{Epoch: epoch, Sequence: sequence}}))
+		save := func(reader string, partition ids.Partition, epoch ids.Epoch, sequence uint64) {
+			require.NoError(t, db.SaveFeedCursor(t.Context(), reader, &historyv1.FeedCursor{Partition: uint32(partition), Position: &historyv1.Position{Epoch: uint64(epoch), Sequence: sequence}}))
 		}
 		save("search", 2, 7, 70)
 		save("search", 1, 5, 50)

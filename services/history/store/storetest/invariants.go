@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -32,7 +33,7 @@ func invariants(t *testing.T, stores ...store.Store) {
 		// Each run has its own partition and new conversations in the same database, because making a database takes long.
 		run++
 		model := &model{t: t, acked: map[string]uint64{}}
-		model.workers[0] = NewWorker(stores[0], run%Partitions, &Clock{n: int64(run) * 1_000_000})
+		model.workers[0] = NewWorker(stores[0], ids.Partition(run%Partitions), &Clock{n: int64(run) * 1_000_000})
 		model.takeover(0)
 		for range 2 {
 			create := model.workers[0].CreateGroup("alice", "g", "bob")
@@ -144,7 +145,7 @@ func (m *model) takeover(n int) {
 	worker.Watermark = watermark
 	for _, stored := range states {
 		state := *worker.States[stored.GetConversationId()]
-		state.Head, state.HeadHash = stored.GetHead(), stored.GetHeadHash()
+		state.Head, state.HeadHash = ids.Seq(stored.GetHead()), stored.GetHeadHash()
 		worker.States[stored.GetConversationId()] = &state
 	}
 	m.workers[n] = worker

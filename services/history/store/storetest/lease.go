@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -179,7 +180,7 @@ func crowd(t *testing.T, stores ...store.Store) {
 			for round := range 10 {
 				held[w] = tick(w, held[w])
 				if round%3 == w%3 {
-					require.NoError(t, stores[(w+1)%len(stores)].Move(t.Context(), uint32(w*3+round%3), names[(w+round)%len(names)]))
+					require.NoError(t, stores[(w+1)%len(stores)].Move(t.Context(), ids.Partition(w*3+round%3), names[(w+round)%len(names)]))
 				}
 			}
 		})

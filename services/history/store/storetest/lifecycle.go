@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -78,7 +79,7 @@ func testLifecycle(t *testing.T, subject Subject) {
 				_, err := db.ReadMessages(ctx, &historyv1.ReadMessagesRequest{ConversationId: id, Viewer: "alice"})
 				return err
 			},
-			"ReplaceViews":    func() error { _, err := db.ReplaceViews(ctx, id, 1, nil, nil); return err },
+			"ReplaceViews":    func() error { _, err := db.ReplaceViews(ctx, ids.Conversation(id), 1, nil, nil); return err },
 			"ConversationIDs": func() error { _, err := db.ConversationIDs(ctx, ""); return err },
 			"Refusals":        func() error { _, err := db.Refusals(ctx, &historyv1.ListRefusalsRequest{}); return err },
 			"ReadFeed":        func() error { _, err := db.ReadFeed(ctx, 3, nil, 1); return err },
@@ -90,9 +91,12 @@ func testLifecycle(t *testing.T, subject Subject) {
 			"BackupMark":      func() error { _, err := db.BackupMark(ctx, 3); return err },
 			"RaiseEpochs":     func() error { _, err := db.RaiseEpochs(ctx); return err },
 			"AcceptLoss":      func() error { _, err := db.AcceptLoss(ctx, 3, 99); return err },
-			"EraseAgain":      func() error { _, err := db.EraseAgain(ctx, id, &historyv1.EraseEvents{Sender: "alice"}); return err },
-			"Hashes":          func() error { _, err := db.Hashes(ctx, id, []uint64{1}); return err },
-			"Ping":            func() error { return db.Ping(ctx) },
+			"EraseAgain": func() error {
+				_, err := db.EraseAgain(ctx, ids.Conversation(id), &historyv1.EraseEvents{Sender: "alice"})
+				return err
+			},
+			"Hashes": func() error { _, err := db.Hashes(ctx, ids.Conversation(id), []uint64{1}); return err },
+			"Ping":   func() error { return db.Ping(ctx) },
 		}
 		for name, call := range calls {
 			require.ErrorIs(t, call(), store.ErrUnavailable, name)

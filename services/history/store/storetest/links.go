@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -107,26 +108,26 @@ func testLinks(t *testing.T, subject Subject) {
 			}
 		}
 		check("as it was written")
-		worker.Commit(t, worker.Command(id, conversation.ServerUser, Erase(&conversationv1.Erase{Seqs: []uint64{3, 7}})))
+		worker.Commit(t, worker.Command(id, string(conversation.ServerUser), Erase(&conversationv1.Erase{Seqs: []uint64{3, 7}})))
 		check("erased")
 	})
 
 	t.Run("a missing row is named, and no event is returned without its previous hash", func(t *testing.T) {
-		for missing := uint64(1); missing <= 9; missing++ {
+		for missing := ids.Seq(1); missing <= 9; missing++ {
 			db, worker, id := group(t, subject)
 			logOfTen(t, worker, id)
 			log := VerifyLog(t, db, id)
-			db.Delete(t, id, missing)
+			db.Delete(t, id, uint64(missing))
 			for way, read := range readings() {
 				events, err := read(t, db, worker, id, log)
 				for _, event := range events {
 					requireProto(t, log[event.GetSeq()-1], event)
-					require.NotEqual(t, missing+1, event.GetSeq(), "%d is missing, %s", missing, way)
+					require.NotEqual(t, missing+1, ids.Seq(event.GetSeq()), "%d is missing, %s", missing, way)
 				}
 				if err != nil {
 					var gap *store.GapError
 					require.ErrorAs(t, err, &gap, "%d is missing, %s", missing, way)
-					require.Equal(t, store.GapError{ConversationID: id, First: missing, Last: missing}, *gap, way)
+					require.Equal(t, store.GapError{ConversationID: ids.Conversation(id), First: missing, Last: missing}, *gap, way)
 					require.Contains(t, err.Error(), id)
 				}
 			}
@@ -146,7 +147,7 @@ func testLinks(t *testing.T, subject Subject) {
 			_, err := db.Read(t.Context(), request)
 			var gap *store.GapError
 			require.ErrorAs(t, err, &gap)
-			require.Equal(t, store.GapError{ConversationID: id, First: missing, Last: missing}, *gap)
+			require.Equal(t, store.GapError{ConversationID: ids.Conversation(id), First: ids.Seq(missing), Last: ids.Seq(missing)}, *gap)
 		}
 	})
 
@@ -179,7 +180,7 @@ func testLinks(t *testing.T, subject Subject) {
 				require.Equal(t, test.want, seqs(page))
 				continue
 			}
-			test.gap.ConversationID = id
+			test.gap.ConversationID = ids.Conversation(id)
 			var gap *store.GapError
 			require.ErrorAs(t, err, &gap)
 			require.Equal(t, test.gap, *gap, test.request)
@@ -191,6 +192,6 @@ func testLinks(t *testing.T, subject Subject) {
 		_, err = db.ReadFeed(t.Context(), worker.Partition, page.GetEntries()[3].GetPosition(), store.MaxPage)
 		var gap *store.GapError
 		require.ErrorAs(t, err, &gap)
-		require.Equal(t, log[5].GetSeq(), gap.Last)
+		require.Equal(t, ids.Seq(log[5].GetSeq()), gap.Last)
 	})
 }

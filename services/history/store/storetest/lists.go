@@ -23,7 +23,7 @@ func testLists(t *testing.T, subject Subject) {
 			want = append(want, worker.Commit(t, worker.CreateGroup("bob", "g", "Alice"))[0].GetConversationId())
 		}
 		worker.Commit(t, worker.CreateDirect("zoe", "Alice"))
-		want = append(want, conversation.DirectID("zoe", "Alice"))
+		want = append(want, string(conversation.DirectID("zoe", "Alice")))
 		worker.Commit(t, worker.CreateGroup("bob", "without her"))
 		worker.Commit(t, worker.Command(want[3], "Alice", Leave()))
 		want = slices.Delete(want, 3, 4)

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -29,14 +30,14 @@ func testMembers(t *testing.T, subject Subject) {
 		require.Equal(t, want.Kind, got.GetKind())
 		require.Equal(t, want.Name, got.GetName())
 		require.True(t, proto.Equal(&historyv1.SetName{
-			Name: want.Name, Seq: want.NameSource.Seq, Sender: want.NameSource.Sender, TimeMs: want.NameSource.TimeMs,
+			Name: want.Name, Seq: uint64(want.NameSource.Seq), Sender: string(want.NameSource.Sender), TimeMs: want.NameSource.TimeMs,
 		}, got.GetNameSource()), "%v", got.GetNameSource())
-		require.Equal(t, want.Creator, got.GetCreator())
-		require.Equal(t, want.Head, got.GetHead())
+		require.Equal(t, want.Creator, ids.User(got.GetCreator()))
+		require.Equal(t, want.Head, ids.Seq(got.GetHead()))
 		require.Equal(t, want.HeadHash, got.GetHeadHash())
-		members := map[string]uint64{}
+		members := map[ids.User]ids.Seq{}
 		for _, member := range got.GetMembers() {
-			members[member.GetCursor().GetUserId()] = member.GetJoinedSeq()
+			members[ids.User(member.GetCursor().GetUserId())] = ids.Seq(member.GetJoinedSeq())
 		}
 		require.Equal(t, want.Members, members)
 		requireMemberCount(t, db, id, "alice", len(want.Members))

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -131,7 +132,7 @@ func testRead(t *testing.T, subject Subject) {
 		_, err = db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
 		var gap *store.GapError
 		require.ErrorAs(t, err, &gap)
-		require.Equal(t, store.GapError{ConversationID: id, First: 4, Last: 4}, *gap)
+		require.Equal(t, store.GapError{ConversationID: ids.Conversation(id), First: 4, Last: 4}, *gap)
 		db.Delete(t, id, 5)
 		page, err := db.Read(t.Context(), &historyv1.ReadRequest{ConversationId: id, After: 3})
 		require.NoError(t, err)
@@ -199,7 +200,7 @@ func requireBroken(t *testing.T, events []*conversationv1.Event, seq uint64) {
 		if _, err := verifier.Next(event); err != nil {
 			var broken *chain.Broken
 			require.ErrorAs(t, err, &broken)
-			require.Equal(t, seq, broken.Seq)
+			require.Equal(t, ids.Seq(seq), broken.Seq)
 			return
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -27,28 +28,30 @@ func testRebuild(t *testing.T, subject Subject) {
 	run := uint32(0)
 	rapid.Check(t, func(rt *rapid.T) {
 		run++
-		worker := NewWorker(db, run%Partitions, &Clock{n: int64(run) * 1_000_000})
+		worker := NewWorker(db, ids.Partition(run%Partitions), &Clock{n: int64(run) * 1_000_000})
 		watermark, err := db.Watermark(context.WithoutCancel(t.Context()), worker.Partition)
 		require.NoError(t, err)
 		worker.Watermark = watermark
-		id := worker.Commit(t, worker.CreateGroup("alice", "our group", "bob", "carol"))[0].GetConversationId()
+		id := ids.Conversation(worker.Commit(t, worker.CreateGroup("alice", "our group", "bob", "carol"))[0].GetConversationId())
 		for range rapid.IntRange(0, 30).Draw(rt, "steps") {
-			sender, body := drawBody(rt, users, worker.States[id].Head)
-			if attempt := worker.Fork(); attempt.try(t, worker.Command(id, sender, body)) {
+			sender, body := drawBody(rt, users, uint64(worker.States[string(id)].Head))
+			if attempt := worker.Fork(); attempt.try(t, worker.Command(string(id), sender, body)) {
 				*worker = *attempt
 			}
 		}
-		before := viewsOf(t, db, id, users)
+		before := viewsOf(t, db, string(id), users)
 		// The stored views do not matter: all of them are rebuilt.
 		put := []*historyv1.MessageRow{{Seq: 1, Replies: 9}}
-		done, err := db.ReplaceViews(context.WithoutCancel(t.Context()), id, worker.States[id].Head, put, []*historyv1.Reaction{{Target: 1, UserId: "x", Emoji: "x", Seq: 1}})
+		done, err := db.ReplaceViews(context.WithoutCancel(t.Context()), id, worker.States[string(id)].Head, put, []*historyv1.Reaction{{Target: 1, UserId: "x", Emoji: "x", Seq: 1}})
 		require.NoError(t, err)
 		require.True(t, done)
-		_, err = rebuild.All(context.WithoutCancel(t.Context()), one{db, id}, func(_ string, head uint64) { require.Equal(t, worker.States[id].Head, head) })
+		_, err = rebuild.All(context.WithoutCancel(t.Context()), one{db, string(id)}, func(_ ids.Conversation, head ids.Seq) {
+			require.Equal(t, worker.States[string(id)].Head, ids.Seq(head))
+		})
 		require.NoError(t, err)
-		require.Equal(t, before, viewsOf(t, db, id, users))
-		replayed := replay(t, db, id)
-		require.Equal(t, worker.States[id], replayed, "the state equals that of the log, too")
+		require.Equal(t, before, viewsOf(t, db, string(id), users))
+		replayed := replay(t, db, string(id))
+		require.Equal(t, worker.States[string(id)], replayed, "the state equals that of the log, too")
 	})
 
 	t.Run("while the conversation gets new events", func(t *testing.T) {
@@ -68,7 +71,7 @@ func testRebuild(t *testing.T, subject Subject) {
 				building = false
 			default:
 			}
-			_, err := rebuild.All(t.Context(), db, func(string, uint64) {})
+			_, err := rebuild.All(t.Context(), db, func(ids.Conversation, ids.Seq) {})
 			require.NoError(t, err)
 		}
 		running.Wait()
@@ -84,7 +87,7 @@ type one struct {
 	id string
 }
 
-func (o one) ConversationIDs(_ context.Context, after string) ([]string, error) {
+func (o one) ConversationIDs(_ context.Context, after ids.Conversation) ([]string, error) {
 	if after != "" {
 		return nil, nil
 	}
@@ -124,9 +127,9 @@ func drawBody(rt *rapid.T, users []string, head uint64) (sender string, body *co
 		return sender, Rename("n")
 	}
 	if rapid.Bool().Draw(rt, "by sender") {
-		return conversation.ServerUser, Erase(&conversationv1.Erase{Sender: sender})
+		return string(conversation.ServerUser), Erase(&conversationv1.Erase{Sender: sender})
 	}
-	return conversation.ServerUser, Erase(&conversationv1.Erase{Seqs: []uint64{target}})
+	return string(conversation.ServerUser), Erase(&conversationv1.Erase{Seqs: []uint64{target}})
 }
 
 // viewsOf formats all views of a conversation.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -42,15 +43,15 @@ func testRecovery(t *testing.T, subject Subject) {
 		worker.Commit(t, worker.Command(id, "alice", Message("m")))
 		old := at(worker)
 		var invalid *store.InvalidError
-		_, err := db.AcceptLoss(t.Context(), 3, old.GetSequence())
+		_, err := db.AcceptLoss(t.Context(), 3, ids.Sequence(old.GetSequence()))
 		require.ErrorAs(t, err, &invalid)
 		_, err = db.AcceptLoss(t.Context(), 5, 9)
 		require.ErrorAs(t, err, &invalid)
 		loss, err := db.AcceptLoss(t.Context(), 3, 40)
 		require.NoError(t, err)
-		require.Greater(t, loss.Epoch, old.GetEpoch())
-		require.Equal(t, &store.Loss{Partition: 3, Stream: worker.Watermark.GetStream(), First: old.GetSequence() + 1, Last: 40, Epoch: loss.Epoch}, loss)
-		worker.Watermark.Epoch, worker.Watermark.Sequence = loss.Epoch, 40
+		require.Greater(t, loss.Epoch, ids.Epoch(old.GetEpoch()))
+		require.Equal(t, &store.Loss{Partition: 3, Stream: worker.Watermark.GetStream(), First: ids.Sequence(old.GetSequence() + 1), Last: 40, Epoch: loss.Epoch}, loss)
+		worker.Watermark.Epoch, worker.Watermark.Sequence = uint64(loss.Epoch), 40
 		requireWatermark(t, db, 3, worker.Watermark)
 		worker.Commit(t, worker.Command(id, "alice", Message("goes on")))
 		require.Len(t, VerifyLog(t, db, id), 3)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/ids"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/services/history/store"
@@ -16,7 +17,7 @@ import (
 
 func revoke(t *testing.T, s store.Store, user string) int64 {
 	t.Helper()
-	beforeMs, err := s.Revoke(t.Context(), user)
+	beforeMs, err := s.Revoke(t.Context(), ids.User(user))
 	require.NoError(t, err)
 	return beforeMs
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
@@ -141,7 +142,7 @@ func RunShared(t *testing.T, subject Subject) {
 // Worker stands for a delivery worker: it applies commands to the states that it knows, and appends the events.
 type Worker struct {
 	Store     store.Store
-	Partition uint32
+	Partition ids.Partition
 	Watermark *historyv1.Watermark
 	States    map[string]*conversation.State
 	clock     *Clock
@@ -165,7 +166,7 @@ func (c *Clock) CommandID() string {
 }
 
 // NewWorker makes a worker of a partition to which nothing was appended.
-func NewWorker(s store.Store, partition uint32, clock *Clock) *Worker {
+func NewWorker(s store.Store, partition ids.Partition, clock *Clock) *Worker {
 	return &Worker{
 		Store: s, Partition: partition, Watermark: &historyv1.Watermark{},
 		States: map[string]*conversation.State{}, clock: clock, effects: &sync.Map{},
@@ -196,13 +197,13 @@ func (w *Worker) CreateGroup(sender, name string, members ...string) *brokerv1.C
 	command := w.Command("", sender, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 		Kind: conversationv1.Kind_KIND_GROUP, Name: name, Members: members,
 	}}})
-	command.ConversationId = conversation.GroupID(sender, command.GetCommandId())
+	command.ConversationId = string(conversation.GroupID(ids.User(sender), ids.Command(command.GetCommandId())))
 	return command
 }
 
 // CreateDirect makes the command that creates the direct conversation of two users.
 func (w *Worker) CreateDirect(sender, other string) *brokerv1.Command {
-	return w.Command(conversation.DirectID(sender, other), sender, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+	return w.Command(string(conversation.DirectID(ids.User(sender), ids.User(other))), sender, &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
 		Kind: conversationv1.Kind_KIND_DIRECT, Members: []string{other},
 	}}})
 }
@@ -258,7 +259,7 @@ func (w *Worker) apply(tb testing.TB, command *brokerv1.Command, known *known) (
 	body, err := conversation.DecodeBody(command.GetBody())
 	require.NoError(tb, err)
 	var facts *conversation.Facts
-	if needs := conversation.Needs(command.GetSender(), body); len(needs) > 0 {
+	if needs := conversation.Needs(ids.User(command.GetSender()), body); len(needs) > 0 {
 		facts = known.of(id)
 		w.load(tb, id, facts, needs)
 	}
@@ -281,7 +282,7 @@ func (w *Worker) load(tb testing.TB, id string, facts *conversation.Facts, needs
 		if facts.Knows(need) {
 			continue
 		}
-		found, err := w.Store.Facts(context.WithoutCancel(tb.Context()), []*historyv1.Need{{ConversationId: id, Seq: need.Seq, UserId: need.User}})
+		found, err := w.Store.Facts(context.WithoutCancel(tb.Context()), []*historyv1.Need{{ConversationId: id, Seq: uint64(need.Seq), UserId: string(need.User)}})
 		require.NoError(tb, err)
 		for _, fact := range found {
 			facts.Load(need, fact)
@@ -294,7 +295,7 @@ func (w *Worker) Batch(events ...*conversationv1.Event) *historyv1.AppendRequest
 	begin := w.Watermark.GetSequence()
 	next := &historyv1.Watermark{Stream: "1790000000000000000", Sequence: begin + uint64(max(1, len(events)))}
 	next.TimeNs = firstMs*1_000_000 + int64(next.GetSequence())
-	batch := &historyv1.AppendRequest{Partition: w.Partition, Expected: w.Watermark, Next: next, Events: events}
+	batch := &historyv1.AppendRequest{Partition: uint32(w.Partition), Expected: w.Watermark, Next: next, Events: events}
 	for i, event := range events {
 		batch.Sequences = append(batch.Sequences, begin+uint64(i)+1)
 		effects, _ := w.effects.Load(event)

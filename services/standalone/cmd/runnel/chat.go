@@ -22,6 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
@@ -99,7 +100,7 @@ func (c *chatCommand) chat(ctx context.Context, in io.Reader, out io.Writer) err
 	if err != nil {
 		return fmt.Errorf("your user id %w", err)
 	}
-	ch := newChat(me, out, cmp.Or(c.Wait, 10*time.Second))
+	ch := newChat(string(me), out, cmp.Or(c.Wait, 10*time.Second))
 	cl, err := client.New(client.Config{
 		URL: c.URL, Codec: c.Codec, DeviceID: "cli-" + uuid.NewString()[:8], Software: "runnel-chat/1", Start: clientv1.Start_START_FIRST,
 		Token:      func(context.Context) (string, error) { return mint(c.Auth, c.DataDir, c.User, time.Hour) },
@@ -240,14 +241,15 @@ func (c *chat) command(ctx context.Context, current string, words []string, line
 
 // parseUsers returns the ids of users that a person typed.
 func parseUsers(typed []string) ([]string, error) {
-	ids := make([]string, len(typed))
-	for i, user := range typed {
-		var err error
-		if ids[i], err = conversation.ParseUser(user); err != nil {
+	users := make([]string, len(typed))
+	for i, name := range typed {
+		user, err := conversation.ParseUser(name)
+		if err != nil {
 			return nil, fmt.Errorf("user id %d of %d %w", i+1, len(typed), err)
 		}
+		users[i] = string(user)
 	}
-	return ids, nil
+	return users, nil
 }
 
 func (c *chat) open(ctx context.Context, user string) error {
@@ -390,7 +392,7 @@ func (c *chat) name(id string) string {
 func label(conv *clientv1.Conversation) string {
 	switch {
 	case conv.GetPeer() != "":
-		return conversation.OriginalUser(conv.GetPeer())
+		return conversation.OriginalUser(ids.User(conv.GetPeer()))
 	case conv.GetName() != "":
 		return conv.GetName()
 	default:

@@ -12,6 +12,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/terminal"
 )
 
@@ -58,7 +59,9 @@ func (c *chat) event(event client.Event) {
 }
 
 // shownUser returns a user's id as people know it: the name that the issuer of tokens uses.
-func shownUser(id string) terminal.Safe { return terminal.Name(conversation.OriginalUser(id)) }
+func shownUser(id string) terminal.Safe {
+	return terminal.Name(conversation.OriginalUser(ids.User(id)))
+}
 
 // describe returns the line for an event; empty for an event that was already printed when it was sent.
 func (c *chat) describe(event client.Event) terminal.Safe {
@@ -89,7 +92,7 @@ func (c *chat) describe(event client.Event) terminal.Safe {
 		}
 		return terminal.Sprintf("%s added %s", who, terminal.Safe(strings.Join(added, ", ")))
 	case conversation.Leaver(frame.FromClient(event.Event)) != "":
-		return shownUser(conversation.Leaver(frame.FromClient(event.Event))) + " is out"
+		return shownUser(string(conversation.Leaver(frame.FromClient(event.Event)))) + " is out"
 	case body.GetRename() != nil:
 		return terminal.Sprintf("%s renamed it to %s", who, terminal.Name(body.GetRename().GetName()))
 	case body.GetErase() != nil:

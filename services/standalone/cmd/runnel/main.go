@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/runnelhq/runnel/pkg/auth"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/pkg/terminal"
@@ -145,7 +146,7 @@ func mint(cfg auth.Config, dataDir, user string, ttl time.Duration) (string, err
 			return "", err
 		}
 	}
-	token, err := cfg.Mint(secret, user, ttl, time.Now())
+	token, err := cfg.Mint(secret, ids.User(user), ttl, time.Now())
 	if err != nil {
 		return "", fmt.Errorf("make a token for %q: %w", user, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/pkg/terminal"
@@ -48,7 +49,7 @@ func (v *verifyCommand) run(ctx context.Context, out io.Writer) (err error) {
 		if err != nil {
 			return fmt.Errorf("the user id %w", err)
 		}
-		if ids, err = conversationsOf(ctx, history, user); err != nil {
+		if ids, err = conversationsOf(ctx, history, string(user)); err != nil {
 			return err
 		}
 	}
@@ -112,7 +113,7 @@ func (v *verifyCommand) report(out io.Writer, id string, c counts, broken *chain
 		ContentVerified: c.verified, ContentNotChecked: c.notChecked, Erased: c.erased, Verified: broken == nil,
 	}
 	if broken != nil {
-		r.Seq, r.Reason = broken.Seq, broken.Reason
+		r.Seq, r.Reason = uint64(broken.Seq), broken.Reason
 	}
 	if v.JSON {
 		line, err := json.Marshal(r)
@@ -164,11 +165,11 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 	// The first event must be seq 1 with nothing before it, so the chain begins at a seq 0 whose hash is zero.
 	v := chain.From(0, chain.Zero)
 	told := time.Now()
-	for v.Seq() < head.GetHead() {
-		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: v.Seq(), Limit: rpc.MaxItems})
+	for v.Seq() < ids.Seq(head.GetHead()) {
+		page, err := history.Read(ctx, &historyv1.ReadRequest{ConversationId: id, After: uint64(v.Seq()), Limit: rpc.MaxItems})
 		if status.Code(err) == codes.DataLoss {
 			if gap, ok := rpc.Detail[*conversationv1.Range](err); ok {
-				return c, &chain.Broken{ConversationID: id, Seq: gap.GetLast() + 1, Reason: fmt.Sprintf("follows seq %d: the events between them are missing", v.Seq())}
+				return c, &chain.Broken{ConversationID: ids.Conversation(id), Seq: ids.Seq(gap.GetLast() + 1), Reason: fmt.Sprintf("follows seq %d: the events between them are missing", v.Seq())}
 			}
 		}
 		if err != nil {
@@ -180,12 +181,12 @@ func verify(ctx context.Context, history historyv1.HistoryServiceClient, id stri
 				return c, err
 			}
 			c.add(content)
-			if v.Seq() == head.GetHead() && !bytes.Equal(event.GetHash(), head.GetHeadHash()) {
-				return c, &chain.Broken{ConversationID: id, Seq: v.Seq(), Reason: "its hash is not the hash of the conversation's head"}
+			if v.Seq() == ids.Seq(head.GetHead()) && !bytes.Equal(event.GetHash(), head.GetHeadHash()) {
+				return c, &chain.Broken{ConversationID: ids.Conversation(id), Seq: v.Seq(), Reason: "its hash is not the hash of the conversation's head"}
 			}
 		}
 		if len(page.GetEvents()) == 0 {
-			return c, &chain.Broken{ConversationID: id, Seq: v.Seq() + 1, Reason: fmt.Sprintf("it is missing, and so are all events up to seq %d", head.GetHead())}
+			return c, &chain.Broken{ConversationID: ids.Conversation(id), Seq: v.Seq() + 1, Reason: fmt.Sprintf("it is missing, and so are all events up to seq %d", head.GetHead())}
 		}
 		if time.Since(told) > progressEvery {
 			told = time.Now()

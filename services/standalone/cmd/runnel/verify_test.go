@@ -16,6 +16,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/ids"
 )
 
 // log is a fake history service with one conversation.
@@ -93,7 +94,7 @@ func TestVerifyNamesWhatWasTamperedWith(t *testing.T) {
 			c, err := verify(t.Context(), l, "g")
 			var broken *chain.Broken
 			require.ErrorAs(t, err, &broken)
-			require.Equal(t, test.seq, broken.Seq)
+			require.Equal(t, ids.Seq(test.seq), broken.Seq)
 			require.Equal(t, test.seq-1-min(l.gap, 1), c.verified+c.notChecked+c.erased)
 			var out strings.Builder
 			require.NoError(t, (&verifyCommand{JSON: true}).report(&out, "g", c, broken))
