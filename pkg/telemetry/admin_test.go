@@ -5,10 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -163,35 +160,6 @@ func TestAdminAsksForTheToken(t *testing.T) {
 		require.Equal(t, http.StatusOK, ask(path, func(r *http.Request) { r.SetBasicAuth("anybody", token) }))
 	}
 	require.Equal(t, http.StatusNotFound, ask("/elsewhere", func(r *http.Request) { r.SetBasicAuth("anybody", token) }))
-}
-
-// A token is replaced by replacing its file; one that is too short changes nothing.
-func TestTheAdminTokenIsReadAgain(t *testing.T) {
-	const first, second = "0123456789abcdef", "fedcba9876543210"
-	path := filepath.Join(t.TempDir(), "token")
-	write := func(token string) { require.NoError(t, os.WriteFile(path, []byte(token+"\n"), 0o600)) }
-	write(first)
-	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0", TokenFile: path}, nil)
-	lets := func(token string) bool {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+admin.Addr()+"/metrics", nil)
-		require.NoError(t, err)
-		request.SetBasicAuth("anybody", token)
-		response, err := http.DefaultClient.Do(request)
-		require.NoError(t, err)
-		require.NoError(t, response.Body.Close())
-		return response.StatusCode == http.StatusOK
-	}
-	require.True(t, lets(first))
-	write(second)
-	require.Eventually(t, func() bool { return lets(second) }, 10*time.Second, 50*time.Millisecond)
-	require.False(t, lets(first))
-	write("short")
-	require.Never(t, func() bool { return !lets(second) }, 1500*time.Millisecond, 100*time.Millisecond)
-
-	_, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: "127.0.0.1:0", TokenFile: path}, telemetry.Discard(), nil)
-	require.ErrorContains(t, err, "at least 16")
-	_, err = telemetry.NewAdmin(telemetry.AdminConfig{Listen: "127.0.0.1:0", TokenFile: path, Token: first}, telemetry.Discard(), nil)
-	require.ErrorContains(t, err, "both set")
 }
 
 // A page of another site may have its name point to this machine; it must learn nothing.

@@ -3,6 +3,7 @@ package terminal
 import (
 	"fmt"
 	"io"
+	"reflect"
 )
 
 // Safe is text that is printed as it is: the result of Sprintf, or text of the program's own.
@@ -26,6 +27,9 @@ func Sprintf(format string, args ...any) Safe {
 		case fmt.Stringer:
 			safe[i] = Text(arg.String())
 		default:
+			if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
+				arg = Text(v.String()) // an id, or another type made of text
+			}
 			safe[i] = arg
 		}
 	}

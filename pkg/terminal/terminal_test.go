@@ -79,6 +79,7 @@ func FuzzNothingIsObeyed(f *testing.F) {
 }
 
 func TestSprintfTrustsNobody(t *testing.T) {
-	printed := terminal.Sprintf("%s|%v|%s|%s|%d", "a\nb\x1b", errors.New("c\nd"), terminal.Name("e\nf"), terminal.Safe("g\nh"), 7)
-	require.Equal(t, terminal.Safe("a\n    b\\x1b|c\n    d|e\\nf|g\nh|7"), printed)
+	type id string
+	printed := terminal.Sprintf("%s|%v|%s|%s|%d|%s", "a\nb\x1b", errors.New("c\nd"), terminal.Name("e\nf"), terminal.Safe("g\nh"), 7, id("i\x1b"))
+	require.Equal(t, terminal.Safe("a\n    b\\x1b|c\n    d|e\\nf|g\nh|7|i\\x1b"), printed)
 }

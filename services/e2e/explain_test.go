@@ -103,7 +103,7 @@ func TestExplainWhatWentWell(t *testing.T) {
 	_, err := c.Explain(t.Context(), &adminv1.ExplainRequest{UserId: "bob", ConversationId: string(conversation.DirectID("no", "body")), Seq: 1})
 	requireCode(t, codes.NotFound, err)
 	for _, bad := range []*adminv1.ExplainRequest{
-		{UserId: "bob", ConversationId: "x", Seq: 1}, {UserId: "bob", ConversationId: id}, {UserId: "b b", ConversationId: id, Seq: 1},
+		{UserId: "bob", ConversationId: "x", Seq: 1}, {UserId: "bob", ConversationId: id}, {UserId: "", ConversationId: id, Seq: 1},
 	} {
 		_, err := c.Explain(t.Context(), bad)
 		requireCode(t, codes.InvalidArgument, err)

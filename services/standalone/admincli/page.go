@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -77,8 +78,8 @@ func (p *page) linef(format string, args ...any) {
 // cleaned are the arguments of a format with their texts made clean.
 func cleaned(args []any) []any {
 	for i, arg := range args {
-		if text, ok := arg.(string); ok {
-			args[i] = clean(text)
+		if v := reflect.ValueOf(arg); v.Kind() == reflect.String {
+			args[i] = clean(v.String())
 		}
 	}
 	return args
