@@ -18,6 +18,8 @@ type Config struct {
 	// Database is sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE. Standalone defaults to a file in its data
 	// directory; in the separate service the setting is required.
 	Database string `help:"Database: sqlite:PATH, or postgres://USER@HOST/DATABASE. If the URL contains a password, set it by environment variable or settings file."`
+	// DirectURL is the URL of PostgreSQL itself if Database leads to a connection pooler in transaction mode.
+	DirectURL string `name:"direct-url" help:"URL of PostgreSQL itself, if the database URL leads to a connection pooler in transaction mode (PgBouncer). Used for migrations and for one connection that listens." placeholder:"URL"`
 	// Connections is the maximum number of connections to PostgreSQL. Defaults to 20: one for each of 16 partitions, and
 	// some for reading.
 	Connections int `help:"Maximum number of connections to PostgreSQL." default:"20"`
@@ -48,7 +50,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (St
 	case scheme == "sqlite" && path != "":
 		return sqlite.Open(ctx, sqlite.Config{Path: strings.TrimPrefix(path, "//")}, partitions, log)
 	case scheme == "postgres" || scheme == "postgresql":
-		return postgres.Open(ctx, postgres.Config{URL: cfg.Database, Connections: cfg.Connections}, partitions, log)
+		return postgres.Open(ctx, postgres.Config{URL: cfg.Database, DirectURL: cfg.DirectURL, Connections: cfg.Connections}, partitions, log)
 	case cfg.Database == "":
 		return nil, errors.New("no database is set: set --history.database to sqlite:history.db, or postgres://user@host/database")
 	default:

@@ -32,6 +32,9 @@ import (
 type Config struct {
 	// URL is postgres://user:password@host/database. Required.
 	URL string
+	// DirectURL is the URL of PostgreSQL itself if URL leads to a connection pooler in transaction mode. Migrations and the
+	// connection that listens for news use it. Defaults to empty: there is no pooler.
+	DirectURL string
 	// Connections is the maximum number of connections, in addition to one that listens for notifications of other
 	// services. A partition's append uses one at a time, so more connections than partitions help only reads. Defaults to
 	// 20.
@@ -68,6 +71,7 @@ type Store struct {
 	partitions int
 	bells      store.Bells
 	news       *news
+	pooled     bool // connections lead to a pooler; see pooler.go
 }
 
 var _ store.Store = (*Store)(nil)
@@ -88,23 +92,20 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 	}
 	settings.MaxConns = int32(cmp.Or(cfg.Connections, defaultConnections))
 	settings.ConnConfig.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, defaultConnectTimeout)
-	params := settings.ConnConfig.RuntimeParams
-	params["application_name"] = "runnel-history"
-	// An acknowledged append must survive a failure of the machine, but databases and roles can have a weaker setting.
-	params["synchronous_commit"] = "on"
-	params["default_transaction_isolation"] = "read committed"
-	// Every query is short and goes by key, so an index lookup for each key is always the right plan. If a table has grown
-	// since it was last analysed, the planner tends to read and hash all of it; compiling such queries takes longer than
-	// running them.
-	for _, plan := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"} {
-		params[plan] = "off"
+	direct := settings.ConnConfig
+	if cfg.DirectURL != "" {
+		if direct, err = pgx.ParseConfig(cfg.DirectURL); err != nil {
+			return nil, errors.New("the direct PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
+		}
+		direct.ConnectTimeout = settings.ConnConfig.ConnectTimeout
+		throughPooler(settings.ConnConfig)
 	}
-
+	tune(direct.RuntimeParams)
 	// Migrations may take longer than a call.
-	migrating := settings.ConnConfig.Copy()
+	migrating := direct.Copy()
 	for guard, value := range guards {
-		if _, set := params[guard]; !set {
-			params[guard] = value
+		if _, set := direct.RuntimeParams[guard]; !set {
+			direct.RuntimeParams[guard] = value
 		}
 	}
 	patience := cmp.Or(cfg.AcquireTimeout, defaultAcquireTimeout)
@@ -115,12 +116,12 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*S
 	if err != nil {
 		return nil, fmt.Errorf("prepare the PostgreSQL connections: %w", err)
 	}
-	s := &Store{pool: newPool(connections, patience), partitions: partitions}
+	s := &Store{pool: newPool(connections, patience), partitions: partitions, pooled: cfg.DirectURL != ""}
 	if err := s.prepare(ctx, migrating, log); err != nil {
 		connections.Close()
 		return nil, fmt.Errorf("open the PostgreSQL database %s at %s: %w", settings.ConnConfig.Database, settings.ConnConfig.Host, err)
 	}
-	s.news = startNews(ctx, s, settings.ConnConfig, log)
+	s.news = startNews(ctx, s, direct, log)
 	log.InfoContext(ctx, "history is in PostgreSQL", "host", settings.ConnConfig.Host, "database", settings.ConnConfig.Database, "partitions", partitions)
 	return s, nil
 }
@@ -144,24 +145,26 @@ func (s *Store) prepare(ctx context.Context, migrating *pgx.ConnConfig, log *slo
 	return nil
 }
 
-// check refuses a server on which an answered write may not be on disk.
+// check refuses a server on which an answered write may not be on disk, and a pooler that nobody told of.
 func (s *Store) check(ctx context.Context, log *slog.Logger) error {
 	var version int
 	var synchronous, fsync string
 	err := s.pool.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, current_setting('synchronous_commit'), current_setting('fsync')").
 		Scan(&version, &synchronous, &fsync)
 	switch {
+	case refusesSettings(err):
+		return fmt.Errorf("%w: %w", ErrPooler, err)
 	case err != nil:
 		return fmt.Errorf("read its settings: %w", err)
 	case version < minVersion:
 		return fmt.Errorf("its version is %d; %d or later is needed", version/10000, minVersion/10000)
 	case synchronous != "on" && synchronous != "remote_apply":
-		return fmt.Errorf("synchronous_commit is %q and cannot be set to on: is there a connection pooler that drops settings?", synchronous)
+		return fmt.Errorf("synchronous_commit is %q and cannot be set to on: behind a connection pooler, set it for the role", synchronous)
 	}
 	if fsync != "on" {
 		log.WarnContext(ctx, "PostgreSQL runs with fsync off: committed messages are lost when its machine fails")
 	}
-	return nil
+	return s.checkPooler(ctx, log)
 }
 
 // refuseFormer refuses a database whose events have no format: it was created before formats existed.

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"testing"
@@ -48,7 +49,13 @@ func keepServer(tb testing.TB) {
 
 func newDatabase(tb testing.TB) *storetest.Database {
 	tb.Helper()
-	cfg := postgres.Config{URL: postgrestest.Start(tb)}
+	return databaseOf(tb, postgres.Config{URL: postgrestest.Start(tb)})
+}
+
+// databaseOf opens a store with a configuration. What bypasses the store bypasses a pooler as well.
+func databaseOf(tb testing.TB, cfg postgres.Config) *storetest.Database {
+	tb.Helper()
+	url := cmp.Or(cfg.DirectURL, cfg.URL)
 	open := func(ctx context.Context, partitions int) (store.Store, error) {
 		return postgres.Open(ctx, cfg, partitions, slog.New(slog.DiscardHandler))
 	}
@@ -60,7 +67,7 @@ func newDatabase(tb testing.TB) *storetest.Database {
 		Reopen: open,
 		EventBytes: func(tb testing.TB) map[string]int {
 			tb.Helper()
-			conn := raw(tb, cfg.URL)
+			conn := raw(tb, url)
 			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
 			rows, err := conn.Query(tb.Context(), "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE oid = 'events'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'events'::regclass)")
 			require.NoError(tb, err)
@@ -76,22 +83,22 @@ func newDatabase(tb testing.TB) *storetest.Database {
 		},
 		SetBody: func(tb testing.TB, id string, seq uint64, body []byte) {
 			tb.Helper()
-			exec(tb, cfg.URL, "UPDATE events SET body = $1 WHERE conversation_id = $2 AND seq = $3", body, id, seq)
+			exec(tb, url, "UPDATE events SET body = $1 WHERE conversation_id = $2 AND seq = $3", body, id, seq)
 		},
 		Delete: func(tb testing.TB, id string, seq uint64) {
 			tb.Helper()
-			exec(tb, cfg.URL, "DELETE FROM events WHERE conversation_id = $1 AND seq = $2", id, seq)
+			exec(tb, url, "DELETE FROM events WHERE conversation_id = $1 AND seq = $2", id, seq)
 		},
 		Exec: func(tb testing.TB, statement string) {
 			tb.Helper()
-			conn := raw(tb, cfg.URL)
+			conn := raw(tb, url)
 			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
 			_, err := conn.Exec(tb.Context(), statement)
 			require.NoError(tb, err)
 		},
 		Count: func(tb testing.TB, query string) (n int) {
 			tb.Helper()
-			conn := raw(tb, cfg.URL)
+			conn := raw(tb, url)
 			defer func() { require.NoError(tb, conn.Close(tb.Context())) }()
 			require.NoError(tb, conn.QueryRow(tb.Context(), query).Scan(&n))
 			return n

@@ -1,0 +1,87 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A connection pooler in transaction mode (PgBouncer) gives each transaction any server connection. What belongs to a session
+// does not work through it: settings of the connection, named prepared statements, LISTEN, and the lock that migrations hold. With
+// Config.DirectURL, the pooled connections do without the first two, and the last two use connections of their own.
+
+// ErrPooler means that the URL leads to a connection pooler although Config.DirectURL is not set.
+var ErrPooler = errors.New("the settings of the connection are refused or ignored: the URL seems to lead to a connection pooler such as PgBouncer; " +
+	"keep it and name PostgreSQL itself with --history.direct-url, or let the URL name PostgreSQL itself")
+
+// plans are the plans that the planner must not choose. Every query is short and goes by key, so an index lookup for each key is
+// always the right plan. If a table has grown since it was last analysed, the planner tends to read and hash all of it; compiling
+// such queries takes longer than running them.
+var plans = []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"}
+
+// tune sets what the connections of the store rely on, apart from guards.
+func tune(params map[string]string) {
+	params["application_name"] = "runnel-history"
+	// An acknowledged append must survive a failure of the machine, but databases and roles can have a weaker setting.
+	params["synchronous_commit"] = "on"
+	params["default_transaction_isolation"] = "read committed"
+	for _, plan := range plans {
+		params[plan] = "off"
+	}
+}
+
+// throughPooler makes a connection use nothing that belongs to a session.
+func throughPooler(conn *pgx.ConnConfig) {
+	clear(conn.RuntimeParams)
+	conn.RuntimeParams["application_name"] = "runnel-history" // which poolers pass on
+	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	conn.StatementCacheCapacity = 0
+}
+
+// refusesSettings reports whether a pooler refused a connection because of its settings.
+func refusesSettings(err error) bool {
+	failed, is := errors.AsType[*pgconn.PgError](err)
+	return is && failed.Code == "08P01" && strings.Contains(failed.Message, "startup parameter")
+}
+
+// checkPooler refuses connections whose settings were ignored. Behind a pooler, where the role has to have them, it warns of those
+// that are missing.
+func (s *Store) checkPooler(ctx context.Context, log *slog.Logger) error {
+	var seqscan, statement, lock, idle, role string
+	err := s.pool.QueryRow(ctx, `SELECT current_setting('enable_seqscan'), current_setting('statement_timeout'), current_setting('lock_timeout'),
+		current_setting('idle_in_transaction_session_timeout'), current_user`).Scan(&seqscan, &statement, &lock, &idle, &role)
+	if err != nil {
+		return fmt.Errorf("read its settings: %w", err)
+	}
+	if !s.pooled {
+		if seqscan != "off" {
+			return ErrPooler
+		}
+		return nil
+	}
+	var missing []string
+	for _, plan := range plans {
+		var value string
+		if err := s.pool.QueryRow(ctx, "SELECT current_setting($1)", plan).Scan(&value); err != nil {
+			return fmt.Errorf("read its settings: %w", err)
+		}
+		if value != "off" {
+			missing = append(missing, plan+" = off")
+		}
+	}
+	for name, value := range map[string]string{"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle} {
+		if value == "0" {
+			missing = append(missing, name+" = '"+guards[name]+"'")
+		}
+	}
+	if len(missing) > 0 {
+		log.WarnContext(ctx, "behind a connection pooler the role must have these settings (ALTER ROLE ... SET ...); without them a hanging statement can block others, and plans can be slow",
+			"role", role, "missing", missing)
+	}
+	return nil
+}
