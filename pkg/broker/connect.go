@@ -47,7 +47,14 @@ const MaxCommandBytes = 192 << 10
 // name is the name of the service, for example "runnel-gateway". Answers to its requests arrive at _INBOX_gateway, so that the
 // permissions of one service's user do not let it read the answers to others.
 func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Registerer, extra ...nats.Option) (*nats.Conn, error) {
-	secured, err := secure(cfg, log, registerer)
+	var user *nkeyUser
+	if cfg.NkeySeedFile != "" && cfg.CredsFile == "" {
+		var err error
+		if user, err = newNkeyUser(cfg.NkeySeedFile, log); err != nil {
+			return nil, fmt.Errorf("connect to NATS: %w", err)
+		}
+	}
+	secured, err := secure(cfg, user, log, registerer)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -86,21 +93,19 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", masked(cfg.URL), maskedError(err))
 	}
+	if user != nil {
+		user.conn.Store(nc)
+	}
 	return nc, nil
 }
 
-// secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be replaced;
-// only a seed for another user requires a restart.
-func secure(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (options []nats.Option, err error) {
+// secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be replaced.
+func secure(cfg Config, user *nkeyUser, log *slog.Logger, registerer prometheus.Registerer) (options []nats.Option, err error) {
 	if cfg.NkeySeedFile != "" && cfg.CredsFile != "" {
 		return nil, errors.New("an nkey seed file and a credentials file are set; choose one")
 	}
-	if cfg.NkeySeedFile != "" {
-		nkey, err := nats.NkeyOptionFromSeed(cfg.NkeySeedFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the nkey seed %s: %w", cfg.NkeySeedFile, err)
-		}
-		options = append(options, nkey)
+	if user != nil {
+		options = append(options, user.options()...)
 	}
 	if cfg.CredsFile != "" {
 		options = append(options, nats.UserCredentials(cfg.CredsFile))
