@@ -42,6 +42,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		return
 	}
 	s.device, s.client, s.accepted = cmp.Or(claims.Device, ids.Device(request.GetDeviceId())), request.GetClient(), request.GetAccepted()
+	s.name = claims.Name
 	s.listener.User, s.listener.Receipts = claims.User, !request.GetNoReceipts()
 	if request.GetBodyBytes() {
 		s.listener.Events = s.listener.Answers.WithBodyBytes()

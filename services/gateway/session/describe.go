@@ -87,7 +87,7 @@ func (s *Session) describe(authenticated bool) Described {
 		TokenExpiresMs: s.expires.Load(), QueuedBytes: uint64(transport.QueuedBytes),
 	}
 	if authenticated {
-		c.UserId, c.DeviceId, c.Client = string(s.user.id), string(s.device), s.client
+		c.UserId, c.DeviceId, c.Client, c.Name = string(s.user.id), string(s.device), s.client, s.name
 	}
 	s.mu.Lock()
 	c.Conversations = uint32(len(s.subscriptions))

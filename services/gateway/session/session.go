@@ -55,6 +55,7 @@ type Session struct {
 	listener room.Listener
 	user     *user
 	device   ids.Device
+	name     string // what the token says, for operators
 	client   string
 	accepted bool // the client wants accepted frames
 

@@ -298,6 +298,17 @@ func TestATokenExpires(t *testing.T) {
 	c.requireClosed(errcode.CloseTokenExpired)
 }
 
+// A token may name the device and the user's display name; the device then takes the place of the one that the client chose.
+func TestClaimsOfTheDeviceAndTheName(t *testing.T) {
+	s := newStage(t)
+	s.verifier().set("all", auth.Claims{User: "ann", Device: "phone", Name: "Ann B.", IssuedAt: time.Unix(1000, 0)})
+	s.open(frame.Proto).connectWith(&clientv1.Connect{Token: "all", DeviceId: "chosen"})
+	described := s.List("ann")
+	require.Len(t, described, 1)
+	require.Equal(t, "phone", described[0].GetDeviceId())
+	require.Equal(t, "Ann B.", described[0].GetName())
+}
+
 func refreshFrame(token string) *clientv1.ClientFrame {
 	return &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Refresh{Refresh: &clientv1.Refresh{Token: token}}}
 }

@@ -80,6 +80,9 @@ func (i *inspectConnection) Run(ctx context.Context, c *Command, console *Consol
 			p.row("connection", conn.GetConnectionId())
 			p.row("gateway", answer.GetConnection().GetGateway())
 			p.row("user", person(conn.GetUserId()))
+			if conn.GetName() != "" {
+				p.row("name", conn.GetName())
+			}
 			p.row("device", person(conn.GetDeviceId()))
 			p.row("remote", conn.GetRemote())
 			p.row("client", conn.GetClient())

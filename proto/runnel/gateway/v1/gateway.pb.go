@@ -250,8 +250,10 @@ type Connection struct {
 	Conversations uint32 `protobuf:"varint,9,opt,name=conversations,proto3" json:"conversations,omitempty"`
 	// When its token expires, Unix time in milliseconds; 0 for never.
 	TokenExpiresMs int64 `protobuf:"varint,10,opt,name=token_expires_ms,json=tokenExpiresMs,proto3" json:"token_expires_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Display name of the user, as the token says (auth.name-claim); empty for none.
+	Name          string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Connection) Reset() {
@@ -352,6 +354,13 @@ func (x *Connection) GetTokenExpiresMs() int64 {
 		return x.TokenExpiresMs
 	}
 	return 0
+}
+
+func (x *Connection) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // GetConnectionRequest names a connection.
@@ -1160,7 +1169,7 @@ const file_runnel_gateway_v1_gateway_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"n\n" +
 	"\x17ListConnectionsResponse\x12?\n" +
 	"\vconnections\x18\x01 \x03(\v2\x1d.runnel.gateway.v1.ConnectionR\vconnections\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xc1\x02\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xd5\x02\n" +
 	"\n" +
 	"Connection\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\tR\fconnectionId\x12\x17\n" +
@@ -1173,7 +1182,8 @@ const file_runnel_gateway_v1_gateway_proto_rawDesc = "" +
 	"\fqueued_bytes\x18\b \x01(\x04R\vqueuedBytes\x12$\n" +
 	"\rconversations\x18\t \x01(\rR\rconversations\x12(\n" +
 	"\x10token_expires_ms\x18\n" +
-	" \x01(\x03R\x0etokenExpiresMs\";\n" +
+	" \x01(\x03R\x0etokenExpiresMs\x12\x12\n" +
+	"\x04name\x18\v \x01(\tR\x04name\";\n" +
 	"\x14GetConnectionRequest\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\tR\fconnectionId\"\x91\x01\n" +
 	"\x15GetConnectionResponse\x12=\n" +
