@@ -92,7 +92,7 @@ func (s *Session) hasRoom() bool {
 func (s *Session) refuseToken(id uint64, err error) {
 	deps := &s.all.deps
 	if tokenMayPass(err) {
-		deps.Log.Warn("a client could not be authenticated", "connection", s.id, "error", err)
+		deps.Log.Info("a client could not be authenticated", "connection", s.id, "error", err)
 		s.refuseUnavailable(id, err.Error()+"; reconnect")
 		return
 	}
