@@ -48,15 +48,23 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (St
 	scheme, path, _ := strings.Cut(cfg.Database, ":")
 	switch {
 	case scheme == "sqlite" && path != "":
-		return sqlite.Open(ctx, sqlite.Config{Path: strings.TrimPrefix(path, "//")}, partitions, log)
+		return opened(sqlite.Open(ctx, sqlite.Config{Path: strings.TrimPrefix(path, "//")}, partitions, log))
 	case scheme == "postgres" || scheme == "postgresql":
-		return postgres.Open(ctx, postgres.Config{URL: cfg.Database, DirectURL: cfg.DirectURL, Connections: cfg.Connections}, partitions, log)
+		return opened(postgres.Open(ctx, postgres.Config{URL: cfg.Database, DirectURL: cfg.DirectURL, Connections: cfg.Connections}, partitions, log))
 	case cfg.Database == "":
 		return nil, errors.New("no database is set: set --history.database to sqlite:history.db, or postgres://user@host/database")
 	default:
 		// The value is not repeated in the error, because it may contain a password.
 		return nil, errors.New("the database must be sqlite:PATH or postgres://USER@HOST/DATABASE")
 	}
+}
+
+// opened returns an opened store, or no store: a nil pointer in an interface would not equal nil, and callers would close it.
+func opened[S Store](s S, err error) (Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 const (
