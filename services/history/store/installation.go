@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -54,7 +53,3 @@ func CheckMark(i int, mark *historyv1.BackupMark, present *historyv1.Watermark) 
 	}
 	return nil
 }
-
-// ErrFormer is the error of opening a database with the former schema.
-var ErrFormer = errors.New("it was created by an earlier version of Runnel, whose events cannot be read by this one: " +
-	"start with a new data directory (standalone) or a new, empty database, and keep or remove the old one")

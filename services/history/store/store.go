@@ -38,7 +38,8 @@ type Store interface {
 	Installation
 	Recovery
 
-	// Ping reports whether the database answers.
+	// Ping reports whether the database can be read and written now: it writes a small row and waits for the commit. A full
+	// disk, a standby and a writer that hangs fail it.
 	Ping(ctx context.Context) error
 	// Stats returns the statistics of the database, (almost) from memory: it is called at every scrape.
 	Stats() Stats

@@ -195,6 +195,9 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
+	if err := store.CheckSchema(ctx, provider); err != nil {
+		return err
+	}
 	_, err = provider.Up(ctx)
 	return err
 }
@@ -240,9 +243,12 @@ func preparePartitions(ctx context.Context, tx pgx.Tx, partitions int) error {
 // Partitions returns the number of partitions that the database was created with.
 func (s *Store) Partitions() int { return s.partitions }
 
-// Ping reports whether the database answers.
+// Ping writes a row: a standby answers too.
 func (s *Store) Ping(ctx context.Context) error {
-	return wrap("ping", s.pool.working(ctx, func(conn *pgxpool.Conn) error { return conn.Ping(ctx) }))
+	return wrap("write a probe", s.pool.working(ctx, func(conn *pgxpool.Conn) error {
+		_, err := conn.Exec(ctx, "INSERT INTO meta (key, value) VALUES ('probe', now()) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+		return err
+	}))
 }
 
 // Close waits for running calls and closes all connections.

@@ -109,6 +109,32 @@ func TestTerminatedSessions(t *testing.T) {
 	require.Positive(t, l.refused.Load())
 }
 
+// TestAServerThatCannotBeWrittenIsNotReady: a standby, and a primary that was made read-only, answer queries and fail the ping.
+func TestAServerThatCannotBeWrittenIsNotReady(t *testing.T) {
+	at := postgrestest.Start(t)
+	s := open(t, Config{URL: at})
+	operator, err := pgx.Connect(t.Context(), at)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, operator.Close(t.Context())) }()
+	readOnly := func(setting string) {
+		_, err := operator.Exec(t.Context(), "SET default_transaction_read_only = off")
+		require.NoError(t, err)
+		_, err = operator.Exec(t.Context(), fmt.Sprintf("DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET default_transaction_read_only = %s', current_database()); END $$", setting))
+		require.NoError(t, err)
+		_, err = operator.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'runnel-history' AND datname = current_database()")
+		require.NoError(t, err)
+	}
+	readOnly("on")
+	require.Eventually(t, func() bool {
+		err := s.Ping(t.Context())
+		return err != nil && strings.Contains(err.Error(), codeReadOnly)
+	}, time.Minute, time.Millisecond)
+	_, err = s.Level(t.Context())
+	require.NoError(t, err, "it can be read")
+	readOnly("off")
+	require.Eventually(t, func() bool { return s.Ping(t.Context()) == nil }, time.Minute, time.Millisecond)
+}
+
 // TestRestart stops and restarts PostgreSQL under load, as an operator does: callers see 57P01, then refused connections,
 // then "the database system is starting up".
 func TestRestart(t *testing.T) {

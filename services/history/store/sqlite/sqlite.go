@@ -151,6 +151,9 @@ func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
 	if err != nil {
 		return fmt.Errorf("prepare migrations: %w", err)
 	}
+	if err := store.CheckSchema(ctx, migrate); err != nil {
+		return err
+	}
 	if _, err := migrate.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -222,9 +225,15 @@ func preparePartitions(ctx context.Context, db *sql.DB, partitions int) error {
 // Partitions returns the number of partitions that the database was created with.
 func (s *Store) Partitions() int { return s.partitions }
 
-// Ping reports whether the database answers.
+// Ping reads a row, and writes one through the writer.
 func (s *Store) Ping(ctx context.Context) error {
-	return wrap("ping", s.readers.PingContext(ctx))
+	if _, err := s.Level(ctx); err != nil {
+		return err
+	}
+	return wrap("write a probe", s.writer.do(ctx, func(ctx context.Context, w *writer) error {
+		_, err := w.statements.probe.ExecContext(ctx, s.now().UTC().Format(time.RFC3339Nano))
+		return err
+	}, nil))
 }
 
 // Stats returns the statistics of the file and of the connections for reading.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -100,6 +101,30 @@ func TestCloseLetsGoOfTheFiles(t *testing.T) {
 	require.FileExists(t, path+"-wal")
 	require.NoError(t, s.Close())
 	require.NoFileExists(t, path+"-wal")
+}
+
+// TestAStuckWriterIsNotReady: a database that can be read and not written fails the ping within the caller's time, and passes
+// it when it can be written again.
+func TestAStuckWriterIsNotReady(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path}, storetest.Partitions, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	db := raw(t, path)
+	defer func() { require.NoError(t, db.Close()) }()
+	other, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close()) }()
+	_, err = other.ExecContext(t.Context(), "BEGIN IMMEDIATE")
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, s.Ping(ctx), context.DeadlineExceeded)
+	_, err = s.Level(t.Context())
+	require.NoError(t, err, "it can be read")
+	_, err = other.ExecContext(t.Context(), "ROLLBACK")
+	require.NoError(t, err)
+	require.NoError(t, s.Ping(t.Context()))
 }
 
 // raw opens the file as another program would.

@@ -120,6 +120,7 @@ type writeStatements struct {
 	dropDeadLetter, revoke                        *sql.Stmt
 	feedCursor                                    *sql.Stmt
 	installation                                  installationStatements
+	probe                                         *sql.Stmt
 }
 
 func (s *writeStatements) prepare(p *preparer) {
@@ -157,6 +158,7 @@ func (s *writeStatements) prepare(p *preparer) {
 	s.positionTaken = p.stmt("SELECT 1 FROM events WHERE epoch_id = (SELECT id FROM epochs WHERE partition = ? AND epoch = ?) AND sequence BETWEEN (? + 0) AND (? + 0) LIMIT 1")
 	s.feedCursor = p.stmt("INSERT OR REPLACE INTO feed_cursors (reader, partition, epoch, sequence) VALUES (?, ?, ?, ?)")
 	s.installation.prepare(p)
+	s.probe = p.stmt("INSERT INTO meta (key, value) VALUES ('probe', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 	s.deadLetter = p.stmt("INSERT OR REPLACE INTO dead_letters (partition, stream, sequence, reason, payload, time_ms) VALUES (?,?,?,?,?,?)")
 	s.findCommand = p.stmt(selectCommand)
 	s.cursors = p.manyRows("INSERT INTO cursors (conversation_id, user_id, delivered_seq, delivered_time_ms, read_seq, read_time_ms) VALUES ", "(?,?,?,?,?,?)",

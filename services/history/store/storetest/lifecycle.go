@@ -31,6 +31,32 @@ func testLifecycle(t *testing.T, subject Subject) {
 		require.ErrorContains(t, err, "start with a new data directory")
 	})
 
+	t.Run("a database of a later schema is refused with what to do", func(t *testing.T) {
+		db := subject.New(t)
+		db.Exec(t, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (900, true)")
+		_, err := db.Reopen(t.Context(), Partitions)
+		require.ErrorIs(t, err, store.ErrNewer)
+		require.ErrorContains(t, err, "its schema version is 900")
+		require.ErrorContains(t, err, "start that version")
+		db.Exec(t, "DELETE FROM goose_db_version WHERE version_id = 900")
+		again, err := db.Reopen(t.Context(), Partitions)
+		require.NoError(t, err, "nothing was changed")
+		require.NoError(t, again.Close())
+	})
+
+	t.Run("a ping writes", func(t *testing.T) {
+		db := subject.New(t)
+		require.Zero(t, db.Count(t, "SELECT count(*) FROM meta WHERE key = 'probe'"))
+		for range 2 {
+			require.NoError(t, db.Ping(t.Context()))
+		}
+		require.Equal(t, 1, db.Count(t, "SELECT count(*) FROM meta WHERE key = 'probe'"))
+		db.Exec(t, "ALTER TABLE meta RENAME TO lost")
+		require.ErrorIs(t, db.Ping(t.Context()), store.ErrUnavailable)
+		db.Exec(t, "ALTER TABLE lost RENAME TO meta")
+		require.NoError(t, db.Ping(t.Context()))
+	})
+
 	t.Run("another number of partitions is refused with what to do", func(t *testing.T) {
 		db := subject.New(t)
 		_, err := db.Reopen(t.Context(), Partitions/2)
