@@ -23,8 +23,6 @@ import (
 )
 
 const (
-	// checkTimeout is how long one readiness check may take. Orchestrators rarely wait longer for the whole answer.
-	checkTimeout = 3 * time.Second
 	// adminStopTimeout is what a request in flight gets to finish when the admin server is stopped.
 	adminStopTimeout = 2 * time.Second
 
@@ -60,6 +58,7 @@ type AdminConfig struct {
 //	/metrics           metrics in Prometheus or OpenMetrics form
 //	/livez, /healthz   200 as long as the process answers; never depends on anything else
 //	/readyz            200 when the service can do its work, 503 when not, with the reasons for callers with the token;
+//	                   the metrics runnel_ready and runnel_degraded hold the same;
 //	                   200 with "degraded" when it serves without something it needs (see Degraded)
 //	/debug/pprof/      Go's profiles
 //
@@ -73,12 +72,16 @@ type Admin struct {
 	server   *http.Server
 	listener net.Listener // nil when off
 	checks   map[string]Check
+	gauges   healthGauges
 	checking singleflight.Group
+	checked  time.Time     // when results were found; both belong to the run of checking
+	results  []CheckResult // of the last run
 	draining atomic.Bool
 
 	mu      sync.Mutex
 	running context.Context  //nolint:containedctx // what requests share ends with the server, not with one of them
 	states  map[string]state // by check
+	busy    map[string]bool  // the checks that run
 }
 
 // NewAdmin listens already, so that a taken port is found before the service starts; Run serves, and closes. The checks
@@ -88,8 +91,11 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	if err != nil {
 		return nil, err
 	}
-	a := &Admin{mux: http.NewServeMux(), guard: guard, checks: checks, running: context.Background(), states: map[string]state{}}
-	a.Handle("GET /metrics", promhttp.HandlerFor(t.Registry, promhttp.HandlerOpts{
+	a := &Admin{
+		mux: http.NewServeMux(), guard: guard, checks: checks, gauges: newHealthGauges(t.Registry),
+		running: context.Background(), states: map[string]state{}, busy: map[string]bool{},
+	}
+	a.Handle("GET /metrics", promhttp.HandlerFor(t.gatherer(), promhttp.HandlerOpts{
 		EnableOpenMetrics: true, ErrorLog: scrapeLog{t.Log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4,
 	}))
 	a.probes = http.NewServeMux()
@@ -204,6 +210,11 @@ func (a *Admin) Run(ctx context.Context) error {
 	a.mu.Lock()
 	a.running = ctx // the status page may run the checks already
 	a.mu.Unlock()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	watching.Go(func() { a.watch(ctx) })
 	a.server.BaseContext = func(net.Listener) context.Context { return ctx }
 	served := make(chan error, 1)
 	go func() { served <- a.server.Serve(a.listener) }()

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,6 +23,13 @@ func startAdmin(t *testing.T, cfg telemetry.AdminConfig, checks map[string]telem
 	admin, err := telemetry.NewAdmin(cfg, tel, checks)
 	require.NoError(t, err)
 	admin.Handle("GET /partitions", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("0")) }))
+	run(t, admin)
+	return admin
+}
+
+// run runs an admin server for the length of the test.
+func run(t *testing.T, admin *telemetry.Admin) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- admin.Run(ctx) }()
@@ -28,7 +38,6 @@ func startAdmin(t *testing.T, cfg telemetry.AdminConfig, checks map[string]telem
 		cancel()
 		require.NoError(t, <-ended)
 	})
-	return admin
 }
 
 func get(t *testing.T, url, accept string) (int, string, http.Header) {
@@ -45,10 +54,15 @@ func get(t *testing.T, url, accept string) (int, string, http.Header) {
 }
 
 func TestAdmin(t *testing.T) {
-	var broken error
+	var broken atomic.Bool
 	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, map[string]telemetry.Check{
 		"nats":    func(context.Context) error { return nil },
-		"history": func(context.Context) error { return broken },
+		"history": func(context.Context) error {
+			if broken.Load() {
+				return errors.New("no connection to the store")
+			}
+			return nil
+		},
 	})
 	base := "http://" + admin.Addr()
 
@@ -66,14 +80,20 @@ func TestAdmin(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	require.JSONEq(t, `{"ready":true,"draining":false,"checks":{"nats":"ok","history":"ok"}}`, body)
 
-	broken = errors.New("no connection to the store")
-	code, body, _ = get(t, base+"/readyz", "")
-	require.Equal(t, http.StatusServiceUnavailable, code)
+	broken.Store(true)
+	require.Eventually(t, func() bool {
+		code, body, _ = get(t, base+"/readyz", "")
+		return code == http.StatusServiceUnavailable
+	}, time.Minute, time.Millisecond)
 	require.JSONEq(t, `{"ready":false,"draining":false,"checks":{"nats":"ok","history":"no connection to the store"}}`, body)
 	code, _, _ = get(t, base+"/livez", "")
 	require.Equal(t, http.StatusOK, code, "being alive depends on nothing")
 
-	broken = nil
+	broken.Store(false)
+	require.Eventually(t, func() bool {
+		code, _, _ = get(t, base+"/readyz", "")
+		return code == http.StatusOK
+	}, time.Minute, time.Millisecond)
 	admin.SetReady(false)
 	code, body, _ = get(t, base+"/readyz", "")
 	require.Equal(t, http.StatusServiceUnavailable, code)
@@ -99,9 +119,10 @@ func TestAdminPprof(t *testing.T) {
 // A check that hangs is cut off when the server stops, and does not hold it up.
 func TestAdminStopsWithACheckInFlight(t *testing.T) {
 	entered := make(chan struct{})
+	var once sync.Once
 	tel := telemetry.Discard()
 	admin, err := telemetry.NewAdmin(telemetry.AdminConfig{Listen: "127.0.0.1:0"}, tel, map[string]telemetry.Check{
-		"stuck": func(ctx context.Context) error { close(entered); <-ctx.Done(); return ctx.Err() },
+		"stuck": func(ctx context.Context) error { once.Do(func() { close(entered) }); <-ctx.Done(); return ctx.Err() },
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -120,7 +141,7 @@ func TestAdminStopsWithACheckInFlight(t *testing.T) {
 	<-entered
 	cancel()
 	require.NoError(t, <-ended)
-	require.Equal(t, "503 Service Unavailable", <-answered)
+	require.NotEqual(t, "200 OK", <-answered) // 503 if the server had read the request, else an error
 	http.DefaultClient.CloseIdleConnections()
 }
 

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -69,10 +69,25 @@ type state struct {
 	since time.Time
 }
 
-// Health runs the checks, side by side and for 3 s at most. It joins a run that is in progress: anybody may ask, and checks call
-// other services.
+const (
+	// checkTimeout is how long one readiness check may take. Orchestrators rarely wait longer for the whole answer.
+	checkTimeout = 3 * time.Second
+	// checkInterval is how often the checks run although nobody asks: metrics and the times of changes do not depend on probes.
+	checkInterval = 5 * time.Second
+	// checkReuse is how long results are used again. Anybody may ask, and checks write to disks and call other services.
+	checkReuse = 250 * time.Millisecond
+)
+
+// Health runs the checks, side by side and for 3 s at most. It joins a run that is in progress, and uses results again that are
+// less than a quarter of a second old.
 func (a *Admin) Health() Health {
-	results, _, _ := a.checking.Do("", func() (any, error) { return a.runChecks(), nil })
+	results, _, _ := a.checking.Do("", func() (any, error) {
+		if time.Since(a.checked) >= checkReuse {
+			a.results = a.runChecks()
+			a.checked = time.Now()
+		}
+		return a.results, nil
+	})
 	health := Health{Draining: a.draining.Load()}
 	health.Checks, _ = results.([]CheckResult) // it always is one
 	health.Ready = !health.Draining
@@ -83,27 +98,82 @@ func (a *Admin) Health() Health {
 	return health
 }
 
-// runChecks runs the checks side by side: a slow one must not hide a failed one.
+// watch runs the checks every few seconds until ctx ends.
+func (a *Admin) watch(ctx context.Context) {
+	ticker := time.NewTicker(checkInterval)
+	defer ticker.Stop()
+	for {
+		a.Health()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// errNoAnswer is the result of a check that does not end with its context. It is not started again while it runs.
+var errNoAnswer = fmt.Errorf("no answer within %v", checkTimeout)
+
+// runChecks runs the checks side by side: a slow one must not hide a failed one, and one that hangs must not hold up the answer.
 func (a *Admin) runChecks() []CheckResult {
 	a.mu.Lock()
 	running := a.running
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(running, checkTimeout)
 	defer cancel()
-	results := make([]CheckResult, 0, len(a.checks))
-	var mu sync.Mutex
-	var checks sync.WaitGroup
-	for name, check := range a.checks {
-		checks.Go(func() {
-			result := a.resultOf(name, check(ctx))
-			mu.Lock()
-			defer mu.Unlock()
-			results = append(results, result)
-		})
+	type outcome struct {
+		name string
+		err  error
 	}
-	checks.Wait()
+	outcomes := make(chan outcome, len(a.checks)) // no check waits for a reader
+	waiting := map[string]bool{}
+	results := make([]CheckResult, 0, len(a.checks))
+	for name, check := range a.checks {
+		if !a.begin(name) {
+			results = append(results, a.resultOf(name, errNoAnswer))
+			continue
+		}
+		waiting[name] = true
+		go func() {
+			err := check(ctx)
+			a.end(name)
+			outcomes <- outcome{name, err}
+		}()
+	}
+	late := time.NewTimer(checkTimeout + checkReuse) // a check gets a moment to return the error of its context
+	defer late.Stop()
+	for len(waiting) > 0 {
+		select {
+		case o := <-outcomes:
+			delete(waiting, o.name)
+			results = append(results, a.resultOf(o.name, o.err))
+		case <-late.C:
+			for name := range waiting {
+				results = append(results, a.resultOf(name, errNoAnswer))
+			}
+			clear(waiting)
+		}
+	}
 	slices.SortFunc(results, func(x, y CheckResult) int { return strings.Compare(x.Name, y.Name) })
 	return results
+}
+
+// begin reports whether a check may start: false while it still runs.
+func (a *Admin) begin(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.busy[name] {
+		return false
+	}
+	a.busy[name] = true
+	return true
+}
+
+func (a *Admin) end(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.busy, name)
 }
 
 // resultOf turns the error of a check into its result, and remembers since when it is so.
@@ -122,6 +192,7 @@ func (a *Admin) resultOf(name string, err error) CheckResult {
 		a.states[name] = state{result.State, time.Now()}
 	}
 	result.Since = a.states[name].since
+	a.gauges.set(result)
 	return result
 }
 

@@ -9,10 +9,12 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -27,6 +29,8 @@ type Config struct {
 	LogLevel string `help:"Lowest level that is logged." enum:"debug,info,warn,error" default:"info"`
 	// LogFormat is text or json. Defaults to text.
 	LogFormat string `help:"Form of log lines." enum:"text,json" default:"text"`
+	// Installation is the value of the label installation of every metric. Defaults to none: no label.
+	Installation string `help:"Value of the label installation of every metric, for a Prometheus that scrapes several installations; empty for no label."`
 	// OTLPEndpoint is host:port (no TLS) or a URL with http or https. Defaults to none: no traces are made. The variables
 	// are those of the OpenTelemetry specification; the others in it (headers, certificates, resource) hold as well.
 	OTLPEndpoint string `name:"otlp-endpoint" help:"Collector that takes traces over OTLP/gRPC, as host:port or URL; empty makes no traces." env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT"`
@@ -47,6 +51,8 @@ type Telemetry struct {
 	// Propagator carries traces across gRPC; for NATS there are InjectHeader and ExtractHeader.
 	Propagator propagation.TextMapPropagator
 
+	installation string // empty for no label
+
 	limiter  *Limiter                    // nil for Discard
 	stop     func(context.Context) error // nil without a collector
 	stopOnce sync.Once
@@ -55,6 +61,9 @@ type Telemetry struct {
 
 // Start begins telemetry for a service; its log goes to w. The caller ends it with Shutdown.
 func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telemetry, error) {
+	if !utf8.ValidString(cfg.Installation) {
+		return nil, errors.New("the name of the installation is not valid UTF-8")
+	}
 	log, limiter, err := newLogger(service, cfg, w)
 	if err != nil {
 		return nil, err
@@ -65,6 +74,7 @@ func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telem
 		Registry:       prometheus.NewRegistry(),
 		TracerProvider: noop.NewTracerProvider(),
 		Propagator:     propagation.TraceContext{},
+		installation:   cfg.Installation,
 	}
 	t.Registry.MustRegister(
 		collectors.NewGoCollector(),
