@@ -56,7 +56,7 @@ func get(t *testing.T, url, accept string) (int, string, http.Header) {
 func TestAdmin(t *testing.T) {
 	var broken atomic.Bool
 	admin := startAdmin(t, telemetry.AdminConfig{Listen: "127.0.0.1:0"}, map[string]telemetry.Check{
-		"nats":    func(context.Context) error { return nil },
+		"nats": func(context.Context) error { return nil },
 		"history": func(context.Context) error {
 			if broken.Load() {
 				return errors.New("no connection to the store")
