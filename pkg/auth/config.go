@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
@@ -33,19 +34,19 @@ type Config struct {
 	// JWKSRefresh bounds the fetches that tokens can cause, so that forged ones cannot overload the issuer: one per JWKSRefresh
 	// for each key id, and one per JWKSRefresh in all after a burst of 4. Tokens that would need more are refused for now, not
 	// for good. Defaults to 10 s.
-	JWKSRefresh time.Duration `name:"jwks-refresh" help:"Shortest average time between two fetches of the JWKS because of tokens that do not fit its keys." default:"10s"`
+	JWKSRefresh time.Duration `name:"jwks-refresh" help:"Shortest average time between two fetches of the JWKS because of tokens that do not fit its keys." default:"10s" range:"0,1s..24h"`
 	// JWKSMaxAge is how long a key that the issuer withdrew is still trusted at most while fetches succeed. Defaults to 10 min.
-	JWKSMaxAge time.Duration `name:"jwks-max-age" help:"Age at which the JWKS is fetched again." default:"10m"`
+	JWKSMaxAge time.Duration `name:"jwks-max-age" help:"Age at which the JWKS is fetched again." default:"10m" range:"0,1s..168h"`
 	// Audience must be among the token's aud. Empty checks nothing, and accepts tokens that were made for other services.
 	Audience string `help:"Audience (aud) that tokens must have; empty accepts any."`
 	// Issuer must be the token's iss. Empty checks nothing.
 	Issuer string `help:"Issuer (iss) that tokens must have; empty accepts any."`
 	// Leeway is how far the clocks of issuer and service may differ. Defaults to 30 s.
-	Leeway time.Duration `help:"Largest allowed difference between the issuer's clock and this machine's." default:"30s"`
+	Leeway time.Duration `help:"Largest allowed difference between the issuer's clock and this machine's." default:"30s" range:"0..1h"`
 	// AllowNoExpiry accepts tokens without exp, which are good until their key is withdrawn. It cannot be combined with MaxLifetime.
 	AllowNoExpiry bool `help:"Accept tokens without an expiry."`
 	// MaxLifetime bounds exp - iat, or exp - now for a token without iat. Defaults to 0: no bound.
-	MaxLifetime time.Duration `help:"Longest lifetime of a token, from its issue to its expiry; longer ones are refused. 0 for no limit."`
+	MaxLifetime time.Duration `help:"Longest lifetime of a token, from its issue to its expiry; longer ones are refused. 0 for no limit." range:"0,1s.."`
 	// TokenTypes are the accepted types (typ), without regard to case and to the prefix application/. The word none stands for
 	// tokens without a type. Defaults to JWT, at+jwt and none.
 	TokenTypes []string `help:"Types (typ) that tokens may have; none stands for tokens without a type." default:"JWT,at+jwt,none"`
@@ -85,6 +86,18 @@ func (c Config) complete() (Config, error) {
 		return c, errors.New("a previous HMAC secret is set, but no current one")
 	}
 	return c, nil
+}
+
+// Validate checks the settings without reading any file.
+func (c Config) Validate() error {
+	if err := settings.CheckRanges("auth.", c); err != nil {
+		return err
+	}
+	_, err := c.complete()
+	if err != nil {
+		return fmt.Errorf("auth settings: %w", err)
+	}
+	return nil
 }
 
 // warn reports settings that accept more tokens than most installations want.

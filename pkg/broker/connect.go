@@ -17,6 +17,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/settings"
 )
 
 // Config says how to reach NATS and what the partitions' streams look like. Every service of one installation must
@@ -30,13 +31,32 @@ type Config struct {
 	NkeySeedFile string `help:"File with the nkey seed of this service's NATS user."`
 	CredsFile    string `help:"File with the NATS credentials (JWT and seed) of this service's user."`
 
-	Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
+	Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16" range:"1..1024"`
 
-	Replicas        int           `help:"Copies of each stream: 1 on a single NATS server, 3 in a cluster." default:"1"`
-	MaxBytes        int64         `help:"Most bytes of each partition's stream. Committed commands are purged to make room; new commands are refused only while the stream is full of uncommitted ones." default:"268435456"`
-	MaxAge          time.Duration `help:"Longest time that a command stays in the stream. It must be longer than the longest outage of the database." default:"72h"`
-	DuplicateWindow time.Duration `help:"How long NATS remembers message ids. Later repeats are recognised by the history store." default:"2m"`
+	Replicas        int           `help:"Copies of each stream: 1 on a single NATS server, 3 in a cluster." default:"1" range:"1..5"`
+	MaxBytes        int64         `help:"Most bytes of each partition's stream. Committed commands are purged to make room; new commands are refused only while the stream is full of uncommitted ones." default:"268435456" range:"65536.."`
+	MaxAge          time.Duration `help:"Longest time that a command stays in the stream. It must be longer than the longest outage of the database." default:"72h" range:"1m.."`
+	DuplicateWindow time.Duration `help:"How long NATS remembers message ids. Later repeats are recognised by the history store." default:"2m" range:"100ms..24h"`
 }
+
+// Validate checks the settings without connecting.
+func (c Config) Validate() error {
+	if err := settings.CheckRanges("nats.", c); err != nil {
+		return err
+	}
+	if c.NkeySeedFile != "" && c.CredsFile != "" {
+		return errTwoIdentities
+	}
+	if c.DuplicateWindow > c.MaxAge {
+		return fmt.Errorf("nats.duplicate-window is %v: must be at most nats.max-age, which is %v", c.DuplicateWindow, c.MaxAge)
+	}
+	if err := c.TLS.Check(); err != nil {
+		return fmt.Errorf("nats.tls: %w", err)
+	}
+	return nil
+}
+
+var errTwoIdentities = errors.New("an nkey seed file and a credentials file are set; choose one")
 
 // MaxCommandBytes is the largest command a stream takes.
 const MaxCommandBytes = 192 << 10
@@ -102,7 +122,7 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 // secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be replaced.
 func secure(cfg Config, user *nkeyUser, log *slog.Logger, registerer prometheus.Registerer) (options []nats.Option, err error) {
 	if cfg.NkeySeedFile != "" && cfg.CredsFile != "" {
-		return nil, errors.New("an nkey seed file and a credentials file are set; choose one")
+		return nil, errTwoIdentities
 	}
 	if user != nil {
 		options = append(options, user.options()...)

@@ -36,6 +36,18 @@ func (k KeyPair) Config() Config { return Config{CertFile: k.CertFile, KeyFile: 
 // Empty reports whether no file is named.
 func (c Config) Empty() bool { return c == Config{} }
 
+// Check reads the files once, to find out early whether they can be used.
+func (c Config) Check() error {
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errHalf
+	}
+	_, err := (&Bundle{cfg: c}).read()
+	return err
+}
+
+// Check is Config.Check for a key pair.
+func (k KeyPair) Check() error { return k.Config().Check() }
+
 // Mutual reports whether mutual TLS is configured; it returns an error if only some of the necessary files are.
 func (c Config) Mutual() (bool, error) {
 	if c.Empty() {
@@ -46,6 +58,8 @@ func (c Config) Mutual() (bool, error) {
 	}
 	return true, nil
 }
+
+var errHalf = errors.New("a certificate file and a key file belong together; one of them is missing")
 
 // Options are used for logs and metrics. All are required.
 type Options struct {
@@ -73,7 +87,7 @@ type content struct {
 // authorities can be used alone.
 func Load(cfg Config, options Options) (*Bundle, error) {
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
-		return nil, errors.New("a certificate file and a key file belong together; one of them is missing")
+		return nil, errHalf
 	}
 	b := &Bundle{
 		cfg: cfg, log: options.Log.With("certificate", options.Use),

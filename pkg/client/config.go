@@ -26,11 +26,11 @@ type Config struct {
 	Codec    frame.Codec `help:"Encoding of frames: proto or json." default:"proto"`
 	Software string      `help:"Name and version of the program, for operators." default:"runnel-go"`
 
-	ConnectTimeout time.Duration `help:"Longest that one attempt to connect may take." default:"10s"`
-	RequestTimeout time.Duration `help:"Send a request again when it has no answer after this long." default:"10s"`
-	AckDelay       time.Duration `help:"Collect acknowledgements for this long; negative sends each at once." default:"200ms"`
-	MaxOutbox      int           `help:"Most commands that wait for their outcome." default:"1000"`
-	MaxEvents      int           `help:"Most events that wait for the callback; what comes after them is read again later." default:"1024"`
+	ConnectTimeout time.Duration `help:"Longest that one attempt to connect may take." default:"10s" range:"0,1ms..10m"`
+	RequestTimeout time.Duration `help:"Send a request again when it has no answer after this long." default:"10s" range:"0,1ms..10m"`
+	AckDelay       time.Duration `help:"Collect acknowledgements for this long; negative sends each at once." default:"200ms" range:"-1m..1m"`
+	MaxOutbox      int           `help:"Most commands that wait for their outcome." default:"1000" range:"0..1000000"`
+	MaxEvents      int           `help:"Most events that wait for the callback; what comes after them is read again later." default:"1024" range:"0..1000000"`
 	Backoff        Backoff       `embed:"" prefix:"backoff-"`
 	SkipVerify     bool          `help:"Do not check the hash chain of events."`
 	Accepted       bool          `help:"Ask to be told when the broker holds a command, before its outcome."`
@@ -81,8 +81,8 @@ type Config struct {
 // Backoff is how long the client waits between attempts: a random time between zero and a limit that doubles from Min to Max
 // (full jitter), so that clients that lost their gateway together do not reconnect together.
 type Backoff struct {
-	Min time.Duration `help:"Bound of the first wait." default:"200ms"`
-	Max time.Duration `help:"Bound that waits grow to." default:"20s"`
+	Min time.Duration `help:"Bound of the first wait." default:"200ms" range:"0..1h"`
+	Max time.Duration `help:"Bound that waits grow to." default:"20s" range:"0..24h"`
 	// Random returns numbers from 0 up to 1. Defaults to math/rand/v2.
 	Random func() float64 `kong:"-"`
 }

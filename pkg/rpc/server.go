@@ -18,6 +18,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/listen"
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 )
 
@@ -46,13 +47,37 @@ type ServerConfig struct {
 	// Plaintext lets the server listen without TLS on an address that other machines can reach.
 	Plaintext bool `help:"Serve other machines without TLS. Any caller that can reach the address may then read and write everything."`
 	// MaxInFlight limits the calls of one method that are handled at once. Defaults to 512.
-	MaxInFlight int `help:"Maximum number of calls of one method handled at once; further calls wait for a moment, then are refused." default:"512"`
+	MaxInFlight int `help:"Maximum number of calls of one method handled at once; further calls wait for a moment, then are refused." default:"512" range:"0..1000000"`
 	// StopTimeout is the time that calls in flight have to finish when the server is stopped. Defaults to 5 s.
-	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s"`
+	StopTimeout time.Duration `help:"Time that calls in flight get to finish when the service stops." default:"5s" range:"0,1ms..10m"`
 	// MaxSockets limits the open connections. Defaults to 0: an eighth of the descriptor limit, at most 512.
-	MaxSockets int `help:"Most connections of the gRPC server; 0 for an eighth of the descriptor limit, at most 512." default:"0"`
+	MaxSockets int `help:"Most connections of the gRPC server; 0 for an eighth of the descriptor limit, at most 512." default:"0" range:"0..1000000"`
 	// HandshakeTimeout limits the time from accepting a connection until its caller is authenticated. Defaults to 5 s.
-	HandshakeTimeout time.Duration `help:"Time for the handshake of a connection." default:"5s"`
+	HandshakeTimeout time.Duration `help:"Time for the handshake of a connection." default:"5s" range:"0,10ms..24h"`
+}
+
+// Validate checks the settings without listening.
+func (c ServerConfig) Validate() error {
+	if err := settings.CheckRanges("rpc.", c); err != nil {
+		return err
+	}
+	mutual, err := c.TLS.Mutual()
+	if err == nil {
+		err = c.TLS.Check()
+	}
+	if err != nil {
+		return fmt.Errorf("rpc.tls: %w", err)
+	}
+	if !mutual && !c.Plaintext && listen.ReachOf(c.Listen) == listen.ReachOthers {
+		return c.exposed()
+	}
+	return nil
+}
+
+// exposed is the error of a server that other machines can reach, and that would not authenticate them.
+func (c ServerConfig) exposed() error {
+	return fmt.Errorf("gRPC server: %s can be reached by other machines, which nothing would ask who they are: "+
+		"set cert-file, key-file and ca-file under rpc.tls, or listen on 127.0.0.1, or say --rpc.plaintext where the network itself keeps strangers out", c.Listen)
 }
 
 // Server is a gRPC server with health, reflection, metrics, traces and recovery from panics.
@@ -89,8 +114,7 @@ func NewServer(cfg ServerConfig, tel *telemetry.Telemetry, extra ...grpc.ServerO
 	}
 	if bundle == nil && !cfg.Plaintext && !isLoopback(listener.Addr()) {
 		_ = listener.Close() // the reason below matters more
-		return nil, fmt.Errorf("gRPC server: %s can be reached by other machines, which nothing would ask who they are: "+
-			"set cert-file, key-file and ca-file under rpc.tls, or listen on 127.0.0.1, or say --rpc.plaintext where the network itself keeps strangers out", cfg.Listen)
+		return nil, cfg.exposed()
 	}
 	if cfg.StopTimeout <= 0 {
 		cfg.StopTimeout = defaultStopTimeout

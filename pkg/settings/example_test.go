@@ -12,7 +12,7 @@ import (
 func ExampleNew() {
 	var cli struct {
 		Gateway struct {
-			MaxConnections int `help:"Connections at most." default:"1000"`
+			MaxConnections int `help:"Connections at most." default:"1000" range:"1.."`
 		} `embed:"" prefix:"gateway."`
 	}
 	parser, err := settings.New("example", "Shows settings.", &cli, kong.Writers(os.Stdout, os.Stdout), kong.Exit(func(int) {}))

@@ -50,6 +50,9 @@ func formatHelp(value *kong.Value) string {
 	if value.HasDefault && value.Default != "" {
 		facts = append(facts, "default "+value.Default)
 	}
+	if tag := value.Tag.Get(rangeTag); tag != "" {
+		facts = append(facts, inWords(tag))
+	}
 	for _, env := range value.Tag.Envs {
 		facts = append(facts, "$"+env)
 	}

@@ -11,7 +11,11 @@
 // RUNNEL_GATEWAY_MAX_CONNECTIONS and the key max-connections under gateway: in the file that --config or RUNNEL_CONFIG
 // names. A flag beats the environment, the environment beats the file, the file beats the default. Names listed in a
 // field's env tag are read after the derived one. A key of the file that nothing knows is an error: a setting with a typo
-// must not silently stay at its default. Unknown environment variables are let pass, others may own them.
+// must not silently stay at its default. For the same reason an environment variable that begins with RUNNEL_ and is no setting is an
+// error, except those that Kubernetes adds for services.
+//
+// A number has the tag range, such as range:"1..65536", range:"1s.." or range:"0,1ms..1h"; other values are refused. A configuration
+// with a method Validate() error checks further rules. All of this happens before the program does anything.
 //
 // A string field tagged secret:"" is taken from the environment, from the file that <ENVIRONMENT VARIABLE>_FILE names, or
 // from the settings file, never from a flag, which every user of the machine could read. --print-config, which prints the
@@ -65,6 +69,7 @@ func New(app, description string, cli any, extra ...kong.Option) (*kong.Kong, er
 		kong.Resolvers(s),
 		kong.WithBeforeReset(refuseSecretFlags),
 		kong.WithBeforeResolve(s.load),
+		kong.WithAfterApply(validate),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}),
 		kong.ValueFormatter(formatHelp),
 		kong.Help(printHelp),

@@ -18,14 +18,14 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 type limits struct {
-	Rate  float64       `help:"Frames a second for one connection." default:"50"`
-	Burst time.Duration `help:"Time a connection may save up for a burst." default:"2s"`
+	Rate  float64       `help:"Frames a second for one connection." default:"50" range:"0.1..1000"`
+	Burst time.Duration `help:"Time a connection may save up for a burst." default:"2s" range:"0,1ms..2m"`
 }
 
 type sample struct {
 	LogLevel string `help:"Least severe level to log." enum:"debug,info,warn,error" default:"info"`
 	Gateway  struct {
-		MaxConnections int               `help:"Connections at most." default:"1000"`
+		MaxConnections int               `help:"Connections at most." default:"1000" range:"1.."`
 		Listen         string            `help:"Address for clients." default:":8080"`
 		Origins        []string          `help:"Origins that browsers may connect from."`
 		Labels         map[string]string `help:"Labels of this gateway."`

@@ -17,14 +17,29 @@ type sources struct {
 	flags  map[string]*kong.Flag // what a settings file may contain, by key
 
 	secretFiles map[string]bool // the flags that name the file of a secret
+	variables   map[string]bool // the environment variables that are settings
 
 	loadedFor *kong.Context // the parse that file belongs to
 	path      string
 	file      map[string]entry
 }
 
-// Validate has nothing to add; load checks the file as a whole.
-func (s *sources) Validate(*kong.Application) error { return nil }
+// Validate checks the environment and the range of every number; load checks the file as a whole. It is called before any
+// hook or command.
+func (s *sources) Validate(app *kong.Application) error {
+	if err := s.checkEnvironment(); err != nil {
+		return err
+	}
+	return kong.Visit(app, func(node kong.Visitable, next kong.Next) error {
+		flag, ok := node.(*kong.Flag)
+		if ok && isNumber(flag.Target.Type()) && (flag.HasDefault || !flag.Target.IsZero()) {
+			if err := checkRange("--"+flag.Name, flag.Tag.Get(rangeTag), flag.Target); err != nil {
+				return err
+			}
+		}
+		return next(nil)
+	})
+}
 
 // prepare names the environment variables, groups the flags for the help and checks that no two settings collide.
 func (s *sources) prepare(parser *kong.Kong) error {
@@ -37,12 +52,13 @@ func (s *sources) prepare(parser *kong.Kong) error {
 	}); err != nil {
 		return fmt.Errorf("list the settings: %w", err)
 	}
+	s.variables = map[string]bool{}
 	owner := map[string]string{} // environment variable → flag
 	claim := func(env, flag string) error {
 		if other, taken := owner[env]; taken && other != flag {
 			return fmt.Errorf("--%s and --%s would both be read from %s", other, flag, env)
 		}
-		owner[env] = flag
+		owner[env], s.variables[env] = flag, true
 		return nil
 	}
 	return kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
@@ -51,6 +67,9 @@ func (s *sources) prepare(parser *kong.Kong) error {
 			return next(nil)
 		}
 		describe(flag)
+		if err := checkFlag(flag); err != nil {
+			return err
+		}
 		if !isSetting(flag) {
 			return next(nil)
 		}
@@ -64,6 +83,7 @@ func (s *sources) prepare(parser *kong.Kong) error {
 			if !isString(flag) {
 				return fmt.Errorf("--%s: a secret must be a string", flag.Name)
 			}
+			s.variables[env+"_FILE"] = true
 			if !s.readsItself(flag) {
 				if err := claim(env+"_FILE", flag.Name); err != nil {
 					return err

@@ -20,6 +20,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/httpserver"
 	"github.com/runnelhq/runnel/pkg/listen"
+	"github.com/runnelhq/runnel/pkg/settings"
 )
 
 const (
@@ -48,9 +49,28 @@ type AdminConfig struct {
 	// it, and who can ask has the token or is on the machine.
 	Pprof bool `help:"Serve Go profiles under /debug/pprof/." default:"true" negatable:""`
 	// MaxSockets limits the open connections. Defaults to 0: a sixteenth of the descriptor limit, at most 128.
-	MaxSockets int `help:"Most connections of the admin server; 0 for a sixteenth of the descriptor limit, at most 128." default:"0"`
+	MaxSockets int `help:"Most connections of the admin server; 0 for a sixteenth of the descriptor limit, at most 128." default:"0" range:"0..100000"`
 	// RequestTimeout limits the time to send a request and the time to read its answer. Defaults to 15 s.
-	RequestTimeout time.Duration `help:"Time for a client to send a request to the admin server, and to read the answer. Profiles have the time that they take in addition." default:"15s"`
+	RequestTimeout time.Duration `help:"Time for a client to send a request to the admin server, and to read the answer. Profiles have the time that they take in addition." default:"15s" range:"0,100ms..24h"`
+}
+
+// Validate checks the settings without listening.
+func (c AdminConfig) Validate() error {
+	if err := settings.CheckRanges("admin.", c); err != nil {
+		return err
+	}
+	if err := c.checkToken(); err != nil {
+		return err
+	}
+	if c.Token == "" && c.TokenFile == "" && c.Listen != "" && listen.ReachOf(c.Listen) == listen.ReachOthers {
+		return c.exposed()
+	}
+	return nil
+}
+
+// exposed is the error of a server that other machines can reach without a token.
+func (c AdminConfig) exposed() error {
+	return fmt.Errorf("admin server: %s can be reached from other machines, and there is no token; set RUNNEL_ADMIN_TOKEN or RUNNEL_ADMIN_TOKEN_FILE, or listen on 127.0.0.1", c.Listen)
 }
 
 // Admin is the HTTP server for operators:
@@ -133,7 +153,7 @@ func NewAdmin(cfg AdminConfig, t *Telemetry, checks map[string]Check) (*Admin, e
 	}
 	if guard.token == nil && !isLoopback(listener.Addr()) {
 		_ = listener.Close()
-		return nil, fmt.Errorf("admin server: %s can be reached from other machines, and there is no token; set RUNNEL_ADMIN_TOKEN or RUNNEL_ADMIN_TOKEN_FILE, or listen on 127.0.0.1", cfg.Listen)
+		return nil, cfg.exposed()
 	}
 	a.listener = listener
 	a.probes.Handle("/", a.guard.before(a.mux))

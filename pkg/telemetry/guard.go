@@ -28,8 +28,8 @@ func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
 	if cfg.Token == "" && cfg.TokenFile == "" {
 		return guard{}, nil
 	}
-	if cfg.Token != "" && cfg.TokenFile != "" {
-		return guard{}, errors.New("admin server: the token and a file for it are both set; set one")
+	if err := cfg.checkToken(); err != nil {
+		return guard{}, err
 	}
 	var paths []string
 	if cfg.TokenFile != "" {
@@ -41,8 +41,8 @@ func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
 			if token = cfg.Token; cfg.TokenFile != "" {
 				token, err = watched.ReadSecret(cfg.TokenFile)
 			}
-			if err == nil && len(token) < minToken {
-				err = fmt.Errorf("the token has %d characters; at least %d are needed", len(token), minToken)
+			if err == nil {
+				err = checkLength(token)
 			}
 			return token, err
 		},
@@ -55,6 +55,27 @@ func newGuard(cfg AdminConfig, log *slog.Logger) (guard, error) {
 		return guard{}, fmt.Errorf("admin server: %w", err)
 	}
 	return guard{token: token}, nil
+}
+
+// checkToken checks the settings of the token. The content of a file is checked when it is read.
+func (c AdminConfig) checkToken() error {
+	if c.Token != "" && c.TokenFile != "" {
+		return errors.New("admin server: the token and a file for it are both set; set one")
+	}
+	if c.Token == "" {
+		return nil
+	}
+	if err := checkLength(c.Token); err != nil {
+		return fmt.Errorf("admin server: %w", err)
+	}
+	return nil
+}
+
+func checkLength(token string) error {
+	if len(token) < minToken {
+		return fmt.Errorf("the token has %d characters; at least %d are needed", len(token), minToken)
+	}
+	return nil
 }
 
 // lets reports whether a request is an operator's.

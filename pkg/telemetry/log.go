@@ -15,11 +15,9 @@ const maxValueBytes = 8 << 10
 
 // newLogger returns the log of a service, and the limiter in it, which must be closed.
 func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, *Limiter, error) {
-	var level slog.Level // info
-	if cfg.LogLevel != "" {
-		if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-			return nil, nil, fmt.Errorf("log level %q is not debug, info, warn or error", cfg.LogLevel)
-		}
+	level, err := cfg.level()
+	if err != nil {
+		return nil, nil, err
 	}
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: cut}
 	var handler slog.Handler
@@ -33,6 +31,17 @@ func newLogger(service string, cfg Config, w io.Writer) (*slog.Logger, *Limiter,
 	}
 	limiter := NewLimiter(traceHandler{handler})
 	return slog.New(limiter).With("service", service), limiter, nil
+}
+
+// level is info unless the settings say otherwise.
+func (c Config) level() (level slog.Level, err error) {
+	if c.LogLevel == "" {
+		return level, nil
+	}
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return level, fmt.Errorf("log level %q is not debug, info, warn or error", c.LogLevel)
+	}
+	return level, nil
 }
 
 // cut shortens a value that is too long. It applies to every part of a line, the message too.

@@ -21,6 +21,8 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/runnelhq/runnel/pkg/settings"
 )
 
 // Config says what a service tells about itself, and where.
@@ -36,7 +38,24 @@ type Config struct {
 	OTLPEndpoint string `name:"otlp-endpoint" help:"Collector that takes traces over OTLP/gRPC, as host:port or URL; empty makes no traces." env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,OTEL_EXPORTER_OTLP_ENDPOINT"`
 	// SampleRatio is the share of traces that begin here and are recorded; what comes in with a trace follows its decision.
 	// 0.1 because a tenth of the messages shows everything and costs little.
-	SampleRatio float64 `help:"Share of traces that are recorded, 0 to 1." default:"0.1"`
+	SampleRatio float64 `help:"Share of traces that are recorded, 0 to 1." default:"0.1" range:"0..1"`
+}
+
+// Validate checks the settings.
+func (c Config) Validate() error {
+	if err := settings.CheckRanges("telemetry.", c); err != nil {
+		return err
+	}
+	if _, err := c.level(); err != nil {
+		return err
+	}
+	if c.OTLPEndpoint == "" {
+		return nil
+	}
+	if _, err := endpointOptions(c.OTLPEndpoint); err != nil {
+		return fmt.Errorf("telemetry.otlp-endpoint: %w", err)
+	}
+	return nil
 }
 
 // Telemetry is what a service observes itself with.

@@ -1,10 +1,9 @@
 package delivery
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/delivery/partition"
 )
 
@@ -13,23 +12,23 @@ import (
 type Config struct {
 	Name string `help:"Name of this worker in leases and logs; a random suffix makes it unique for each start. Defaults to the host's name." default:""`
 
-	LeaseTTL    time.Duration `name:"lease-ttl" help:"How long a lease lasts without renewal. Leases are renewed four times as often." default:"2s"`
-	StopTimeout time.Duration `help:"How long a partition may take to finish the append in flight before it is cut off." default:"2s"`
+	LeaseTTL    time.Duration `name:"lease-ttl" help:"How long a lease lasts without renewal. Leases are renewed four times as often." default:"2s" range:"0,100ms..1m"`
+	StopTimeout time.Duration `help:"How long a partition may take to finish the append in flight before it is cut off." default:"2s" range:"0,1ms..10m"`
 
-	MaxBatch      int           `help:"Maximum number of commands in one append." default:"512"`
-	MaxBatchBytes int           `help:"Approximate maximum number of bytes of commands in one append." default:"1048576"`
-	AppendTimeout time.Duration `help:"How long to wait for the store before retrying." default:"5s"`
-	MaxTries      int           `help:"How often the store may reject a command before it becomes a dead letter." default:"5"`
+	MaxBatch      int           `help:"Maximum number of commands in one append." default:"512" range:"0..1000"`
+	MaxBatchBytes int           `help:"Approximate maximum number of bytes of commands in one append." default:"1048576" range:"0..4194304"`
+	AppendTimeout time.Duration `help:"How long to wait for the store before retrying." default:"5s" range:"0,1ms..10m"`
+	MaxTries      int           `help:"How often the store may reject a command before it becomes a dead letter." default:"5" range:"0..1000"`
 
-	RepublishCommands int `help:"Number of last committed commands whose outcomes are republished at a takeover. At least the size of one append of the previous worker." default:"1000"`
+	RepublishCommands int `help:"Number of last committed commands whose outcomes are republished at a takeover. At least the size of one append of the previous worker." default:"1000" range:"0..1000000"`
 
-	CacheMembers   int `help:"Approximate number of members of conversations that each partition keeps in memory." default:"20000"`
-	ExplainEntries int `help:"Number of commits kept in memory to explain what happened to an event; each takes about 80 bytes." default:"50000"`
+	CacheMembers   int `help:"Approximate number of members of conversations that each partition keeps in memory." default:"20000" range:"0..100000000"`
+	ExplainEntries int `help:"Number of commits kept in memory to explain what happened to an event; each takes about 80 bytes." default:"50000" range:"0..10000000"`
 
-	MaxRefusals   int           `help:"Maximum number of refusals that each partition keeps in memory, for 10 minutes. Above the limit a command that would be refused gets an unknown outcome, and its client sends it again." default:"100000"`
-	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; they are also purged at once when the stream is nearly full. Commands that are not in the last marked backup, and the last 10000, stay until the stream is 90 % full; if no backup was ever marked, those of the last hour stay." default:"30s"`
+	MaxRefusals   int           `help:"Maximum number of refusals that each partition keeps in memory, for 10 minutes. Above the limit a command that would be refused gets an unknown outcome, and its client sends it again." default:"100000" range:"0..10000000"`
+	PurgeInterval time.Duration `help:"How often committed commands are purged from a stream; they are also purged at once when the stream is nearly full. Commands that are not in the last marked backup, and the last 10000, stay until the stream is 90 % full; if no backup was ever marked, those of the last hour stay." default:"30s" range:"0,1ms..1h"`
 
-	FlushInterval time.Duration `help:"Shortest interval at which moved cursors are stored and published; after a quiet time the first are published within a tenth of it." default:"1s"`
+	FlushInterval time.Duration `help:"Shortest interval at which moved cursors are stored and published; after a quiet time the first are published within a tenth of it." default:"1s" range:"0,1ms..1h"`
 }
 
 func (c Config) withDefaults() Config {
@@ -57,27 +56,8 @@ func (c Config) ofPartition() partition.Config {
 	}
 }
 
-func (c Config) validate() error {
-	switch {
-	case c.LeaseTTL < 100*time.Millisecond || c.LeaseTTL > time.Minute:
-		return fmt.Errorf("lease-ttl is %v: must be 100ms to 1m", c.LeaseTTL)
-	case c.MaxBatch < 1 || c.MaxBatch > rpc.MaxItems:
-		return fmt.Errorf("max-batch is %d: must be 1 to %d, the limit of the history service", c.MaxBatch, rpc.MaxItems)
-	case c.MaxBatchBytes < 1 || c.MaxBatchBytes > 4<<20:
-		return fmt.Errorf("max-batch-bytes is %d: must be 1 to 4194304, to fit in one gRPC message", c.MaxBatchBytes)
-	case c.MaxTries < 1:
-		return fmt.Errorf("max-tries is %d: must be at least 1", c.MaxTries)
-	case c.ExplainEntries < 1 || c.ExplainEntries > 10_000_000:
-		return fmt.Errorf("explain-entries is %d: must be 1 to 10000000", c.ExplainEntries)
-	case c.MaxRefusals < 1 || c.MaxRefusals > 10_000_000:
-		return fmt.Errorf("max-refusals is %d: must be 1 to 10000000", c.MaxRefusals)
-	case c.PurgeInterval < time.Millisecond || c.PurgeInterval > time.Hour:
-		return fmt.Errorf("purge-interval is %v: must be 1ms to 1h", c.PurgeInterval)
-	case c.RepublishCommands < 0:
-		return fmt.Errorf("republish-commands is %d: must not be negative", c.RepublishCommands)
-	}
-	return nil
-}
+// Validate checks the settings. Zero stands for a default.
+func (c Config) Validate() error { return settings.CheckRanges("delivery.", c) }
 
 // set sets a field that has its zero value to its default.
 func set[T comparable](field *T, value T) {

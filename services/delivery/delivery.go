@@ -92,7 +92,7 @@ type Service struct {
 // New creates a worker. It does nothing before Run.
 func New(cfg Config, deps Deps) (*Service, error) {
 	cfg, deps = cfg.withDefaults(), deps.withDefaults()
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration of delivery: %w", err)
 	}
 	if deps.Broker.Partitions < 1 {

@@ -261,10 +261,10 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.NotNil(t, s.login("ann").ask(listMembers(s.id)).GetError())
 		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=frame_rate"))
 	})
-	scene("a large frame", func(cfg *gateway.Config) { cfg.MaxFrameBytes = protocol.MaxConnectBytes }, func(s *stage) {
+	scene("a large frame", func(cfg *gateway.Config) { cfg.MaxFrameBytes = protocol.MaxFrameBytes }, func(s *stage) {
 		t := s.t
 		ann := s.login("ann")
-		ann.send(submit(s.id, text(strings.Repeat("x", protocol.MaxConnectBytes))))
+		ann.send(submit(s.id, text(strings.Repeat("x", protocol.MaxFrameBytes))))
 		require.Equal(t, errcode.CloseTooLarge, ann.closed())
 		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=max_frame_bytes"))
 	})

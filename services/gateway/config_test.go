@@ -34,14 +34,23 @@ func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
 		"connect-rate-per-network":        func(c *Config) { c.ConnectRatePerNetwork = -1 },
 		"max-sockets":                     func(c *Config) { c.MaxSockets = -1 },
 		"proxy-protocol-from":             func(c *Config) { c.ProxyProtocolFrom = []string{"10.0.0.0/8", "everybody"} },
-		"max-frame-bytes":                 func(c *Config) { c.MaxFrameBytes = protocol.MaxConnectBytes - 1 },
+		"max-frame-bytes":                 func(c *Config) { c.MaxFrameBytes = protocol.MaxFrameBytes - 1 },
+		"frame-rate":                      func(c *Config) { c.FrameRate = 0 },
+		"command-rate-per-user":           func(c *Config) { c.CommandRatePerUser = 0 },
+		"max-commands":                    func(c *Config) { c.MaxCommands = 0 },
+		"recent-bytes":                    func(c *Config) { c.RecentBytes = -1 },
+		"drain":                           func(c *Config) { c.Drain = -1 },
+		"ack-tries":                       func(c *Config) { c.AckTries = 0 },
+		"trusted-proxies":                 func(c *Config) { c.TrustedProxies = -1 },
+		"allowed-origins":                 func(c *Config) { c.AllowedOrigins = []string{"https://chat.example.com/"} },
+		"tls":                             func(c *Config) { c.TLS.CertFile = "only.pem" },
 	} {
 		var cfg Config
 		parser, err := kong.New(&cfg)
 		require.NoError(t, err)
 		_, err = parser.Parse(nil)
 		require.NoError(t, err)
-		require.NoError(t, cfg.validate(), "the defaults are valid")
+		require.NoError(t, cfg.Validate(), "the defaults are valid")
 		require.Equal(t, protocol.MaxFrameBytes, cfg.MaxFrameBytes, "the default frame size accepts every message that the protocol allows")
 		spoil(&cfg)
 		_, err = New(cfg, Deps{Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()})

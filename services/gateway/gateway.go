@@ -89,7 +89,7 @@ type Gateway struct {
 
 // New creates a gateway. It listens at once, so that its address is known, but accepts no connection before Run.
 func New(cfg Config, deps Deps) (*Gateway, error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration of the gateway: %w", err)
 	}
 	g := &Gateway{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/history/store"
 	"github.com/runnelhq/runnel/services/history/store/postgres"
 	"github.com/runnelhq/runnel/services/history/store/sqlite"
@@ -22,12 +23,12 @@ type Config struct {
 	DirectURL string `name:"direct-url" help:"URL of PostgreSQL itself, if the database URL leads to a connection pooler in transaction mode (PgBouncer). Used for migrations and for one connection that listens." placeholder:"URL"`
 	// Connections is the maximum number of connections to PostgreSQL. Defaults to 20: one for each of 16 partitions, and
 	// some for reading.
-	Connections int `help:"Maximum number of connections to PostgreSQL." default:"20"`
+	Connections int `help:"Maximum number of connections to PostgreSQL." default:"20" range:"0..1000"`
 	// EraseLedger is a file in which every erasure is recorded before it is committed. Keep it apart from the database and
 	// its backups: runnel-history restored repeats the erasures in it. Defaults to none.
 	EraseLedger string `help:"File that records every erasure before it is committed, so that the erasures can be repeated after an older backup is restored. Keep it apart from the database. Each history service has its own file." placeholder:"FILE"`
 	// Timeout is the time limit of one call, even if its caller would wait longer. Defaults to 10 s.
-	Timeout time.Duration `help:"Time limit of one call, even if its caller would wait longer." default:"10s"`
+	Timeout time.Duration `help:"Time limit of one call, even if its caller would wait longer." default:"10s" range:"0,1ms..10m"`
 }
 
 // Store is the database; see package store.
@@ -39,11 +40,8 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (St
 	if partitions < 1 || partitions > maxPartitions {
 		return nil, fmt.Errorf("the number of partitions must be 1 to %d", maxPartitions)
 	}
-	if cfg.Connections < 0 || cfg.Connections > maxConnections {
-		return nil, fmt.Errorf("the number of connections to PostgreSQL must be 1 to %d", maxConnections)
-	}
-	if cfg.Timeout < 0 {
-		return nil, errors.New("the time limit of a call must not be negative")
+	if err := cfg.Validate(); err != nil {
+		return nil, err
 	}
 	scheme, path, _ := strings.Cut(cfg.Database, ":")
 	switch {
@@ -52,10 +50,31 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (St
 	case scheme == "postgres" || scheme == "postgresql":
 		return opened(postgres.Open(ctx, postgres.Config{URL: cfg.Database, DirectURL: cfg.DirectURL, Connections: cfg.Connections}, partitions, log))
 	case cfg.Database == "":
-		return nil, errors.New("no database is set: set --history.database to sqlite:history.db, or postgres://user@host/database")
+		return nil, ErrNoDatabase
 	default:
-		// The value is not repeated in the error, because it may contain a password.
-		return nil, errors.New("the database must be sqlite:PATH or postgres://USER@HOST/DATABASE")
+		return nil, errDatabase
+	}
+}
+
+// ErrNoDatabase means that no database is set.
+var ErrNoDatabase = errors.New("no database is set: set --history.database to sqlite:history.db, or postgres://user@host/database")
+
+// errDatabase does not repeat the setting, because it may contain a password.
+var errDatabase = errors.New("the database must be sqlite:PATH or postgres://USER@HOST/DATABASE")
+
+// Validate checks the settings without opening the database. Whether a database is required depends on the program.
+func (c Config) Validate() error {
+	if err := settings.CheckRanges("history.", c); err != nil {
+		return err
+	}
+	scheme, path, _ := strings.Cut(c.Database, ":")
+	switch {
+	case c.Database == "", scheme == "sqlite" && path != "":
+		return nil
+	case scheme == "postgres" || scheme == "postgresql":
+		return postgres.CheckURL(c.Database)
+	default:
+		return errDatabase
 	}
 }
 
@@ -69,6 +88,5 @@ func opened[S Store](s S, err error) (Store, error) {
 
 const (
 	maxPartitions  = 1024
-	maxConnections = 1000
 	defaultTimeout = 10 * time.Second
 )

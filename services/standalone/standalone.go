@@ -22,6 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/admin"
@@ -33,7 +34,7 @@ import (
 // Config holds all settings. The parts have the same names as in the separate services.
 type Config struct {
 	DataDir      string        `help:"Directory for all data." default:"./runnel-data" type:"path"`
-	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed events are always synced at once." default:"2m"`
+	SyncInterval time.Duration `help:"How often the embedded NATS server syncs accepted commands to disk. Committed events are always synced at once." default:"2m" range:"1ms..24h"`
 
 	NATS      broker.Config         `embed:"" prefix:"nats."`
 	Gateway   gateway.Config        `embed:"" prefix:"gateway."`
@@ -43,6 +44,21 @@ type Config struct {
 	RPC       rpc.ServerConfig      `embed:"" prefix:"rpc."`
 	Admin     telemetry.AdminConfig `embed:"" prefix:"admin."`
 	Telemetry telemetry.Config      `embed:"" prefix:"telemetry."`
+}
+
+// Validate checks all settings before anything is opened or created.
+func (c Config) Validate() error {
+	if err := settings.CheckRanges("", c); err != nil {
+		return err
+	}
+	for _, part := range []interface{ Validate() error }{
+		c.NATS, c.Gateway, c.Delivery, c.History, c.Auth, c.RPC, c.Admin, c.Telemetry,
+	} {
+		if err := part.Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Standalone is all services in one process. Create it with New, then call Run once.
@@ -66,27 +82,35 @@ type Standalone struct {
 // New opens the store, starts the embedded NATS server and creates the services. If it fails, everything that was started
 // is stopped.
 func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalone, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
 	s := &Standalone{tel: tel}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
+	if cfg.Auth.HasKeys() { // before the first file: it reads those of the keys
+		if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log}); err != nil {
+			return nil, fmt.Errorf("set up authentication: %w", err)
+		}
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	if s.lock, err = lockDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	if !cfg.Auth.HasKeys() {
+	if s.verifier == nil {
 		if s.secret, err = DevSecret(cfg.DataDir); err != nil {
 			return nil, err
 		}
 		cfg.Auth.HMACSecret = string(s.secret)
 		s.signIn = newSignIn(s.secret)
-	}
-	if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log, Development: s.secret != nil}); err != nil {
-		return nil, fmt.Errorf("set up authentication: %w", err)
+		if s.verifier, err = auth.New(cfg.Auth, auth.Options{Log: tel.Log, Development: true}); err != nil {
+			return nil, fmt.Errorf("set up authentication: %w", err)
+		}
 	}
 	if s.nats, err = startNATS(cfg, tel.Log); err != nil {
 		return nil, err

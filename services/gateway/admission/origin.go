@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -42,7 +43,37 @@ func (g *Gate) OriginAllowed(r *http.Request) bool {
 		}
 	}
 	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
+	if err != nil || !strings.EqualFold(u.Host, r.Host) {
+		return false
+	}
+	return r.TLS == nil || u.Scheme == "https" // behind a proxy that ends TLS, the client's scheme is not known
+}
+
+// CheckOrigin returns an error if a setting can match no origin that a browser sends. An origin is a scheme, a host and perhaps a
+// port; browsers leave out the default port.
+func CheckOrigin(origin string) error {
+	if origin == "*" {
+		return nil
+	}
+	wrong := func(why string) error {
+		return fmt.Errorf("%q is no origin such as https://chat.example.com: %s", origin, why)
+	}
+	u, err := url.Parse(origin)
+	switch {
+	case strings.TrimSpace(origin) != origin:
+		return wrong("it has spaces around it")
+	case strings.Contains(origin, "*"):
+		return wrong("* stands for all origins, not for a part of one")
+	case err != nil:
+		return wrong("it is no URL")
+	case u.Scheme == "" || u.Host == "":
+		return wrong("it needs a scheme and a host")
+	case u.Scheme+"://"+u.Host != origin:
+		return wrong("nothing may follow the host and the port, not even a slash")
+	case u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80":
+		return wrong("browsers leave out the default port")
+	}
+	return nil
 }
 
 // suspectProxy warns the operator when clients seem to come through a proxy that is not configured: then all clients appear to

@@ -54,6 +54,29 @@ func TestOperatorsAreToldOfAProxyThatIsNotKnown(t *testing.T) {
 	require.Equal(t, 3, strings.Count(log.String(), "--gateway.trusted-proxies"), "telemetry limits the lines")
 }
 
+func TestASettingThatMatchesNoOriginIsRefused(t *testing.T) {
+	for _, origin := range []string{"*", "https://chat.example.com", "http://localhost:3000", "https://[::1]:8443", "app://electron"} {
+		require.NoError(t, CheckOrigin(origin))
+	}
+	for _, origin := range []string{
+		"", " https://chat.example.com", "https://chat.example.com/", "https://chat.example.com/chat", "https://*.example.com",
+		"chat.example.com", "chat.example.com:443", "//chat.example.com", "https://", "https://chat.example.com:443", "http://a:80",
+		"https://user@chat.example.com", "https://chat.example.com?x", "https://chat.example.com https://b.example.com", "%", "null",
+	} {
+		require.Error(t, CheckOrigin(origin), origin)
+	}
+}
+
+// Whoever can change a page that is not encrypted could otherwise use its visitors' sessions.
+func TestAPageWithoutTLSIsAnotherSite(t *testing.T) {
+	g := New(Config{}, nil)
+	for origin, want := range map[string]bool{"https://chat.example.com": true, "http://chat.example.com": false} {
+		r := httptest.NewRequest(http.MethodGet, "https://chat.example.com/v1/ws", nil) // with TLS
+		r.Header.Set("Origin", origin)
+		require.Equal(t, want, g.OriginAllowed(r))
+	}
+}
+
 func TestPagesOfOtherSitesMayNotConnect(t *testing.T) {
 	for name, c := range map[string]struct {
 		allowed []string

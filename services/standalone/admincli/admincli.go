@@ -39,7 +39,7 @@ type Command struct {
 	Address []string `help:"gRPC address of a delivery worker, or several: the first reachable one is used." default:"127.0.0.1:9001,127.0.0.1:9000"`
 	TLS     TLS      `embed:"" prefix:"tls."`
 	// Timeout limits each call, not the whole command.
-	Timeout time.Duration `help:"How long to wait for each answer." default:"5s"`
+	Timeout time.Duration `help:"How long to wait for each answer." default:"5s" range:"1ms..1h"`
 	JSON    bool          `name:"json" help:"Print one JSON object instead of tables."`
 
 	Status        status        `cmd:"" help:"Show the installation: gateways, workers, partitions, dead letters."`

@@ -16,7 +16,7 @@ type connections struct {
 type listConnections struct {
 	User    string `help:"Only this user's." placeholder:"USER"`
 	Gateway string `name:"on" aliases:"gateway" help:"Only this gateway's; --gateway is the same." placeholder:"NAME"`
-	Limit   uint32 `help:"Most connections listed per gateway, up to 1000." default:"100"`
+	Limit   uint32 `help:"Most connections listed per gateway, up to 1000." default:"100" range:"1..100000"`
 }
 
 func (*listConnections) Help() string {

@@ -18,7 +18,7 @@ type conversations struct {
 
 type listConversations struct {
 	User  string `required:"" help:"User id." placeholder:"USER"`
-	Limit uint32 `help:"At most this many." default:"1000"`
+	Limit uint32 `help:"At most this many." default:"1000" range:"1..100000"`
 }
 
 func (*listConversations) Help() string {
@@ -109,7 +109,7 @@ func (w *showConversation) Run(ctx context.Context, c *Command, console *Console
 
 type listMembers struct {
 	ID    string `arg:"" help:"Id of the conversation."`
-	Limit uint32 `help:"At most this many." default:"1000"`
+	Limit uint32 `help:"At most this many." default:"1000" range:"1..100000"`
 }
 
 func (*listMembers) Help() string {

@@ -21,7 +21,7 @@ type deadLetters struct {
 
 type listDeadLetters struct {
 	Partition *uint32 `help:"Only of this partition." placeholder:"NUMBER"`
-	Limit     uint32  `help:"At most this many." default:"1000"`
+	Limit     uint32  `help:"At most this many." default:"1000" range:"1..100000"`
 }
 
 func (*listDeadLetters) Help() string {

@@ -13,7 +13,7 @@ import (
 type explain struct {
 	User         string `required:"" help:"User who should have received the event." placeholder:"USER"`
 	Conversation string `required:"" help:"Id of the conversation." placeholder:"ID"`
-	Seq          uint64 `required:"" help:"The event's seq." placeholder:"NUMBER"`
+	Seq          uint64 `required:"" help:"The event's seq." placeholder:"NUMBER" range:"1.."`
 }
 
 func (*explain) Help() string {

@@ -7,7 +7,7 @@ import (
 )
 
 type level struct {
-	Raise uint32 `help:"Raise the level to this one. It never falls again." placeholder:"LEVEL"`
+	Raise uint32 `help:"Raise the level to this one. It never falls again." placeholder:"LEVEL" range:"0..1000"`
 }
 
 func (*level) Help() string {

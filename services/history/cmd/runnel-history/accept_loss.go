@@ -12,7 +12,7 @@ import (
 // acceptLossCommand lets a partition continue that stopped at a hole.
 type acceptLossCommand struct {
 	Partition uint32 `arg:"" help:"Partition that stopped."`
-	Through   uint64 `required:"" help:"The last lost stream sequence: one below the first that the stream still contains. The worker's alarm contains both numbers."`
+	Through   uint64 `required:"" help:"The last lost stream sequence: one below the first that the stream still contains. The worker's alarm contains both numbers." range:"1.."`
 }
 
 // Help is shown by --help.

@@ -35,7 +35,7 @@ type database struct {
 	// The history service does not use NATS; the setting has the same name as in the other services, because the number of
 	// partitions must be the same in all of them.
 	NATS struct {
-		Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16"`
+		Partitions int `help:"Number of partitions. Fixed for the life of an installation." default:"16" range:"1..1024"`
 	} `embed:"" prefix:"nats."`
 	History history.Config `embed:"" prefix:"history."`
 }

@@ -16,6 +16,9 @@ type serveCommand struct {
 
 // Run serves until the process receives a stop signal, or something fails.
 func (s *serveCommand) Run(ctx context.Context, d *database) error {
+	if d.History.Database == "" {
+		return history.ErrNoDatabase
+	}
 	return process.Run(ctx, "runnel-history", s.Process, os.Stderr, d.assemble)
 }
 

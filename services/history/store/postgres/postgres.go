@@ -82,13 +82,23 @@ const minVersion = 150000
 //go:embed migrations/*.sql
 var migrations embed.FS
 
+// errURL takes the place of pgx's error, whose text masks the password, but not one that pgx could not recognise as such.
+var errURL = errors.New("the PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
+
+// CheckURL returns an error if a URL cannot be read. It does not connect.
+func CheckURL(url string) error {
+	if _, err := pgxpool.ParseConfig(url); err != nil {
+		return errURL
+	}
+	return nil
+}
+
 // Open connects and updates the schema. partitions must be the number that the database was created with. Several processes
 // may open the same new database at once.
 func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (*Store, error) {
 	settings, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
-		// The text of pgx's error masks the password, but not one that pgx could not recognise as such.
-		return nil, errors.New("the PostgreSQL URL cannot be read: it should look like postgres://user:password@host/database")
+		return nil, errURL
 	}
 	settings.MaxConns = int32(cmp.Or(cfg.Connections, defaultConnections))
 	settings.ConnConfig.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, defaultConnectTimeout)

@@ -34,7 +34,7 @@ type chatCommand struct {
 	DataDir string      `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
 	Auth    auth.Config `embed:"" prefix:"auth."`
 
-	Wait time.Duration `help:"How long to wait for a connection, for the outcome of a command and, at the end, for the next message to be committed." default:"10s"`
+	Wait time.Duration `help:"How long to wait for a connection, for the outcome of a command and, at the end, for the next message to be committed." default:"10s" range:"0..1h"`
 }
 
 // Help is the long text of --help.

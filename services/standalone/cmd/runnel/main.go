@@ -117,7 +117,7 @@ func pageLink(address, code string) string {
 
 type tokenCommand struct {
 	User    string        `arg:"" help:"User id, or the name that the issuer gives the user, such as auth0|x or an e-mail address."`
-	TTL     time.Duration `name:"ttl" help:"Lifetime of the token." default:"24h"`
+	TTL     time.Duration `name:"ttl" help:"Lifetime of the token." default:"24h" range:"1s.."`
 	DataDir string        `help:"The server's data directory, for its development secret." default:"./runnel-data" type:"path"`
 	Auth    auth.Config   `embed:"" prefix:"auth."`
 }
