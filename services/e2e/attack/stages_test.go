@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +123,41 @@ var stages = []attack{
 		name: "stop at each stage of gRPC with TLS", tries: names(over(services)), seen: "the socket is closed in time, with or without a certificate", bound: stop(len(services) + 3),
 		settings: secured, run: func(s *target) { s.stop("rpc", over(services)) },
 	},
+	{
+		name: "requests without end", tries: "one request for a page after the other on each socket, never a token", seen: "the socket is closed after the time to authenticate",
+		bound: stop(1), run: dawdle,
+	},
+}
+
+// dawdle keeps sockets busy with one request after the other, until the server closes them.
+func dawdle(s *target) {
+	s.Helper()
+	var clients sync.WaitGroup
+	for range perStage {
+		conn := s.dial("gateway")
+		clients.Go(func() {
+			buffer := make([]byte, 64<<10)
+			for {
+				if _, err := conn.Write([]byte("GET /" + httpHead + "\r\n")); err != nil {
+					return
+				}
+				if _, err := conn.Read(buffer); err != nil {
+					return
+				}
+			}
+		})
+	}
+	s.during()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		clients.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		require.FailNow(s, "somebody who only asks for pages may stay connected")
+	}
 }
 
 func stop(stages int) bound {
