@@ -301,6 +301,37 @@ func TestEveryMetricMoves(t *testing.T) {
 			require.Equal(t, 1, s.counter("runnel_gateway_connects_refused_total", "reason=limit"))
 		})
 	}
+	for limit, change := range map[string]func(*gateway.Config){
+		"max_connections_per_network": func(cfg *gateway.Config) { cfg.MaxConnectionsPerNetwork = 1 },
+		"connect_rate_per_network":    func(cfg *gateway.Config) { cfg.ConnectRatePerNetwork = 0.1 },
+	} {
+		scene(limit, func(cfg *gateway.Config) {
+			cfg.TrustedProxies = 1
+			change(cfg)
+		}, func(s *stage) {
+			t := s.t
+			from := func(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
+			dialer := websocket.Dialer{Subprotocols: []string{frame.JSON.Subprotocol()}}
+			ws, response, err := dialer.DialContext(t.Context(), s.url(), from("2001:db8:1:1::1"))
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			defer func() { _ = ws.Close() }()
+			code, _ := s.refusedDial(from("2001:db8:1:2::1"))
+			require.Equal(t, http.StatusTooManyRequests, code)
+			require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit="+limit))
+		})
+	}
+	scene("max_unauthenticated_bytes", func(cfg *gateway.Config) { cfg.MaxUnauthenticatedBytes = protocol.MaxConnectBytes }, func(s *stage) {
+		// All but the end of a first message, twice.
+		for range 2 {
+			stranger := dialAt(s.t, s.url(), frame.JSON)
+			writer, err := stranger.ws.NextWriter(websocket.TextMessage)
+			require.NoError(s.t, err)
+			_, err = writer.Write([]byte(strings.Repeat(" ", protocol.MaxConnectBytes*3/4)))
+			require.NoError(s.t, err)
+		}
+		until(s, "runnel_gateway_limit_refusals_total", "limit=max_unauthenticated_bytes")
+	})
 	scene("max_connections_per_user", func(cfg *gateway.Config) { cfg.MaxConnectionsPerUser = 1 }, func(s *stage) {
 		t := s.t
 		s.login("ann")
