@@ -147,7 +147,7 @@ func TestTablesAndJSON(t *testing.T) {
 	both(t, "dead-letters-drop", &adminv1.DropDeadLetterResponse{}, "dead-letters", "drop", "003-5Jd0-00000000000000000881", "--yes")
 
 	both(t, "level", &adminv1.GetLevelResponse{Level: 1, Parts: []*adminv1.PartLevel{
-		{Instance: "worker-1", Service: "delivery", Level: 2}, {Instance: "gateway-a", Service: "gateway", Level: 1},
+		{Instance: "worker-1", Service: "delivery", Level: 2, Version: "0.2.0"}, {Instance: "gateway-a", Service: "gateway", Level: 1},
 	}}, "level")
 	both(t, "level-missing", &adminv1.GetLevelResponse{Level: 1, Missing: missing()}, "level")
 	both(t, "level-raise", &adminv1.RaiseLevelResponse{Level: 2}, "level", "--raise", "2")
@@ -193,7 +193,9 @@ func explanation() *adminv1.ExplainResponse {
 		},
 		Workers: []*deliveryv1.ExplainResponse{{Worker: "worker-1", RemembersSinceMs: ms(40 * time.Minute)}},
 		Timeline: []*adminv1.TimelineEntry{
-			{TimeNs: at(0), Where: "worker-1", What: "the broker took the command"},
+			{TimeNs: at(-2 * time.Hour), Where: "gateway-a", What: "connection 0192-a (device phone) was opened"},
+			{TimeNs: at(-1300 * time.Microsecond), Where: "gateway-a", What: "a step by a clock that is behind"},
+			{TimeNs: at(0), Where: "broker", What: "accepted the command as message 881 of its partition"},
 			{TimeNs: at(2100 * time.Microsecond), Where: "worker-1", What: "committed"},
 			{TimeNs: at(2600 * time.Microsecond), Where: "gateway-a", What: "queued to the phone (0192-a)"},
 			{TimeNs: at(61 * time.Second), Where: "gateway-a", What: "closed the phone (0192-a): slow"},

@@ -68,23 +68,29 @@ func (e *explain) draw(p *page, answer *adminv1.ExplainResponse) {
 		p.row("came", "not live: the gap was filled from history")
 	}
 	p.gap()
-	drawTimeline(p, answer.GetTimeline())
+	drawTimeline(p, answer.GetTimeline(), accepted(answer))
 	drawTrails(p, answer)
 	drawMemory(p, answer)
 }
 
-// drawTimeline prints the time between steps: absolute times would hide which step took long.
-func drawTimeline(p *page, timeline []*adminv1.TimelineEntry) {
+// accepted returns when the broker accepted the command, in nanoseconds; 0 if that is not known.
+func accepted(answer *adminv1.ExplainResponse) int64 {
+	return cmp.Or(answer.GetCommit().GetAcceptedNs(), answer.GetEvent().GetTimeMs()*1e6)
+}
+
+// drawTimeline prints the time between steps: absolute times would hide which step took long. Zero is the time at which the broker
+// accepted the command; what happened before it, such as the opening of a connection, has a negative time.
+func drawTimeline(p *page, timeline []*adminv1.TimelineEntry, zero int64) {
 	if len(timeline) == 0 {
 		p.linef("nothing about this event is in memory any more")
 		p.gap()
 		return
 	}
 	p.row("TIME", "AFTER", "WHERE", "WHAT")
-	first := timeline[0].GetTimeNs()
+	zero = cmp.Or(zero, timeline[0].GetTimeNs())
 	for _, entry := range timeline {
 		p.row(time.Unix(0, entry.GetTimeNs()).In(p.console.Now().Location()).Format("2006-01-02T15:04:05.000Z07:00"),
-			distance(time.Duration(entry.GetTimeNs()-first)), entry.GetWhere(), entry.GetWhat())
+			distance(time.Duration(entry.GetTimeNs()-zero)), entry.GetWhere(), entry.GetWhat())
 	}
 	p.gap()
 }
