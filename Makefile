@@ -23,11 +23,11 @@ HELM := .tools/bin/.k8s-$(GO_VERSION)
 .PHONY: run build
 run: ## Build and run everything in one process; it prints what to open (ARGS)
 	@echo "building bin/runnel (the first time takes a few minutes)"
-	@CGO_ENABLED=0 go build -trimpath -o bin/runnel ./services/standalone/cmd/runnel
+	@CGO_ENABLED=0 go build -trimpath -ldflags="$$(scripts/stamp.sh)" -o bin/runnel ./services/standalone/cmd/runnel
 	@exec bin/runnel $(ARGS)
 
 build: ## Build the four binaries into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/ $(BINARIES)
+	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w $$(scripts/stamp.sh)" -o bin/ $(BINARIES)
 
 ##@ Proving it
 .PHONY: test test-unit test-images test-k8s torture-short torture-prove torture torture-long torture-roll fuzz cover bench

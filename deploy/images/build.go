@@ -9,15 +9,33 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // buildFlags leave out of a binary what differs between machines: directories, and an id that follows from them.
-var buildFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid="}
+var buildFlags = []string{"-trimpath", "-buildvcs=false"}
 
-// Build compiles a program of the workspace, and the probe, into dir.
-func Build(ctx context.Context, workspace, dir, program string, platform v1.Platform) (binary, probe string, err error) {
+// linkFlags do the same for the linker.
+const linkFlags = "-s -w -buildid="
+
+// stamped are the variables that --version prints. They follow from the commit, as does everything else in an image.
+const stamped = "github.com/runnelhq/runnel/pkg/buildinfo"
+
+// stamp returns the linker's flags for a program.
+func (s Spec) stamp() string {
+	set := func(name, value string) string { return " -X " + stamped + "." + name + "=" + value }
+	flags := linkFlags + set("version", s.Version) + set("commit", s.Revision) + set("date", s.Created.Format(time.RFC3339))
+	if s.Modified {
+		flags += set("modified", "yes")
+	}
+	return flags
+}
+
+// Build compiles the program of an image, and the probe, into dir.
+func Build(ctx context.Context, workspace, dir string, spec Spec) (binary, probe string, err error) {
+	program := spec.Program
 	workspace, err = filepath.Abs(workspace)
 	if err != nil {
 		return "", "", err
@@ -27,15 +45,15 @@ func Build(ctx context.Context, workspace, dir, program string, platform v1.Plat
 		return "", "", fmt.Errorf("find %s: %d packages are called so", program, len(packages))
 	}
 	binary, probe = filepath.Join(dir, program), filepath.Join(dir, "probe")
-	if err := compile(ctx, workspace, filepath.Join(workspace, "go.work"), packages[0], binary, platform); err != nil {
+	if err := compile(ctx, workspace, filepath.Join(workspace, "go.work"), packages[0], binary, spec.stamp(), spec.Platform); err != nil {
 		return "", "", err
 	}
-	return binary, probe, compile(ctx, filepath.Join(workspace, "deploy", "images"), "off", "./probe", probe, platform)
+	return binary, probe, compile(ctx, filepath.Join(workspace, "deploy", "images"), "off", "./probe", probe, linkFlags, spec.Platform)
 }
 
 // compile runs the go command in a directory, with a workspace or without.
-func compile(ctx context.Context, dir, workspace, pkg, output string, platform v1.Platform) error {
-	command := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-o", output, pkg)...) //nolint:gosec // the program is one of the workspace
+func compile(ctx context.Context, dir, workspace, pkg, output, link string, platform v1.Platform) error {
+	command := exec.CommandContext(ctx, "go", append(append([]string{"build"}, buildFlags...), "-ldflags="+link, "-o", output, pkg)...) //nolint:gosec // the program is one of the workspace
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK="+workspace, "GOFLAGS=", "GOOS="+platform.OS, "GOARCH="+platform.Architecture)
 	if text, err := command.CombinedOutput(); err != nil {

@@ -14,7 +14,9 @@ import (
 type Spec struct {
 	Program, Version, Revision string
 	Created                    time.Time
-	Platform                   v1.Platform
+	// Modified says that the source differed from the commit.
+	Modified bool
+	Platform v1.Platform
 }
 
 // about is one line for each program.

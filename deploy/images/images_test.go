@@ -183,6 +183,9 @@ func checkRuns(t *testing.T, root, program string) {
 	help, err := command.CombinedOutput()
 	require.NoError(t, err, string(help))
 	require.Contains(t, string(help), "Usage: "+program)
+	version, err := exec.CommandContext(t.Context(), filepath.Join(root, "usr/bin", program), "--version").Output()
+	require.NoError(t, err)
+	require.Contains(t, string(version), program+" 1.2.3, commit 0123abcd, 2023-11-14T22:13:20Z, go")
 }
 
 // TestReproducible: built again elsewhere, an image is the same to the last bit; another content is another digest.
@@ -300,7 +303,7 @@ func checkDockerfile(text string) error {
 	must(strings.HasPrefix(last, "\nFROM scratch\n"), "the last stage does not begin from scratch")
 	must(strings.Contains(last, "\nUSER 65532:65532\n"), "USER is not that of the images")
 	must(strings.Contains(last, "\nENTRYPOINT [\"/entrypoint\"]\n"), "ENTRYPOINT is not that of the images")
-	must(strings.Count(text, "-trimpath -ldflags='-s -w -buildid='") == 2 && slices.Contains(buildFlags, "-trimpath") && slices.Contains(buildFlags, "-ldflags=-s -w -buildid=") &&
+	must(strings.Contains(text, "-trimpath -ldflags='"+linkFlags+"'") && strings.Contains(text, "-trimpath -ldflags=\""+linkFlags+" $STAMP\"") && slices.Contains(buildFlags, "-trimpath") &&
 		strings.Contains(text, "GOFLAGS=-buildvcs=false") && strings.Contains(text, "CGO_ENABLED=0"), "the flags are not those of the images")
 	for _, f := range system() {
 		must(strings.Contains(text, "/image/"+f.path) || strings.Contains(text, " /image/"+filepath.Dir(f.path)+"/ "), f.path+" is missing")

@@ -57,10 +57,14 @@ func run(ctx context.Context, args []string, printed io.Writer) error {
 	if err != nil {
 		return err
 	}
+	changes, err := exec.CommandContext(ctx, "git", "-C", *workspace, "status", "--porcelain", "--untracked-files=no").Output() //nolint:gosec // whoever builds says where
+	if err != nil {
+		return fmt.Errorf("ask git for changes: %w", err)
+	}
 	for _, program := range chosen {
 		var images []v1.Image
 		for _, target := range targets {
-			image, err := makeImage(ctx, *workspace, Spec{Program: program, Version: *version, Revision: revision, Created: created, Platform: target})
+			image, err := makeImage(ctx, *workspace, Spec{Program: program, Version: *version, Revision: revision, Created: created, Modified: len(changes) > 0, Platform: target})
 			if err != nil {
 				return fmt.Errorf("%s for %s: %w", program, target, err)
 			}
@@ -88,7 +92,7 @@ func makeImage(ctx context.Context, workspace string, spec Spec) (v1.Image, erro
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	binary, probe, err := Build(ctx, workspace, dir, spec.Program, spec.Platform)
+	binary, probe, err := Build(ctx, workspace, dir, spec)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
@@ -64,6 +65,8 @@ type Member struct {
 	Started           time.Time
 	// Level is the highest protocol level that it knows.
 	Level conversation.Level
+	// Version of the program; empty from one that does not report it.
+	Version string
 }
 
 // Fleet is one instance among all. It is a grpc.ServiceRegistrar. Queries work while Run runs.
@@ -218,7 +221,7 @@ func (f *Fleet) call() {
 func (f *Fleet) announce(leaving bool) {
 	data, err := (&brokerv1.Alive{
 		Instance: f.cfg.Instance, Service: f.cfg.Service, StartedMs: f.started.UnixMilli(), Leaving: leaving,
-		Level: uint32(conversation.MaxLevel()),
+		Level: uint32(conversation.MaxLevel()), Version: buildinfo.Read().Version(),
 	}).MarshalVT()
 	if err == nil {
 		err = f.cfg.NATS.Publish(aliveSubject, data)
@@ -247,7 +250,7 @@ func (f *Fleet) hear(msg *nats.Msg) {
 	m := member{
 		Member: Member{
 			Instance: alive.GetInstance(), Service: alive.GetService(), Started: time.UnixMilli(alive.GetStartedMs()),
-			Level: conversation.Level(alive.GetLevel()),
+			Level: conversation.Level(alive.GetLevel()), Version: alive.GetVersion(),
 		},
 		lastHeard: now,
 	}

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/statuspage"
 	"github.com/runnelhq/runnel/pkg/telemetry"
@@ -137,6 +138,7 @@ func (p *Process) Check(name string, check telemetry.Check) { p.checks[name] = c
 // circuit breakers of its calls after the tables of the service.
 func (p *Process) StatusPage(cfg statuspage.Config) {
 	cfg.Health, cfg.Gatherer, cfg.Log = p.Admin.Health, p.Telemetry.Registry, p.Telemetry.Log
+	cfg.Version = buildinfo.Read().Version()
 	cfg.Tables = append(cfg.Tables, rpc.BreakerTable(p.Telemetry.Registry))
 	page := statuspage.New(cfg)
 	p.Admin.Handle("/", page)

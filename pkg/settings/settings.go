@@ -34,6 +34,8 @@ import (
 	"reflect"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 )
 
 // ExitUsage is the exit code for settings that cannot be used.
@@ -45,6 +47,7 @@ const envPrefix = "RUNNEL"
 const (
 	configFlag      = "config"
 	printConfigFlag = "print-config"
+	versionFlag     = "version"
 	helpFlag        = "help"
 	secretTag       = "secret"
 	secretFileTag   = "secretfile"
@@ -55,6 +58,26 @@ const (
 type builtin struct {
 	Config      string      `help:"YAML file to read settings from." placeholder:"FILE"`
 	PrintConfig printConfig `help:"Print the settings in force as YAML, secrets masked, and exit."`
+	Version     showVersion `help:"Print the version, the commit, its date and the version of Go, and exit."`
+}
+
+// showVersion is the flag --version. It needs no valid settings.
+type showVersion bool
+
+// BeforeReset runs before anything is read.
+func (showVersion) BeforeReset(ctx *kong.Context) error {
+	if _, err := fmt.Fprintf(ctx.Stdout, "%s %s\n", ctx.Model.Name, buildinfo.Read()); err != nil {
+		return fmt.Errorf("print the version: %w", err)
+	}
+	ctx.Exit(0)
+	return nil
+}
+
+// VersionFlag adds --version to the parser of a program that has no other settings of this package.
+func VersionFlag() kong.Option {
+	return kong.Embed(&struct {
+		Version showVersion `help:"Print the version, the commit, its date and the version of Go, and exit."`
+	}{})
 }
 
 // New makes the parser of a program's settings, cli being a pointer to the struct that receives them. An error is a
@@ -124,7 +147,9 @@ func refuseSecretFlags(ctx *kong.Context) error {
 }
 
 // isSetting reports whether a flag is a setting, and not a query such as --help.
-func isSetting(flag *kong.Flag) bool { return flag.Name != helpFlag && flag.Name != printConfigFlag }
+func isSetting(flag *kong.Flag) bool {
+	return flag.Name != helpFlag && flag.Name != printConfigFlag && flag.Name != versionFlag
+}
 
 // isFileKey reports whether a flag can be set in the settings file.
 func isFileKey(flag *kong.Flag) bool { return isSetting(flag) && flag.Name != configFlag }

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/settings"
 )
 
@@ -99,6 +100,7 @@ func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telem
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector(),
+		buildinfo.Collector(),
 	)
 	if cfg.OTLPEndpoint == "" {
 		return t, nil

@@ -15,6 +15,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/fleet"
 )
 
 // GetLevel returns the installation's protocol level and the level that each live part knows.
@@ -96,13 +97,13 @@ func (s *Server) levels(ctx context.Context) ([]*adminv1.PartLevel, []*adminv1.M
 	missing = append(missing, overview(0, leases, workers, silent).GetMissing()...)
 	var parts []*adminv1.PartLevel
 	for service, answered := range map[string][]string{serviceGateway: instances(gateways), serviceDelivery: instances(workers)} {
-		known := map[string]conversation.Level{}
+		known := map[string]fleet.Member{}
 		for _, member := range s.Fleet.Members(service) {
-			known[member.Instance] = member.Level
+			known[member.Instance] = member
 		}
 		for _, instance := range answered {
-			if level, heard := known[instance]; heard {
-				parts = append(parts, &adminv1.PartLevel{Instance: instance, Service: service, Level: uint32(level)})
+			if member, heard := known[instance]; heard {
+				parts = append(parts, &adminv1.PartLevel{Instance: instance, Service: service, Level: uint32(member.Level), Version: member.Version})
 			} else {
 				missing = append(missing, &adminv1.Missing{Instance: instance, Service: service, Reason: "answers, but has not reported yet which level it knows"})
 			}

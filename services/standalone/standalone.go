@@ -21,6 +21,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/statuspage"
@@ -169,7 +170,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, err
 	}
 	s.status = statuspage.New(statuspage.Config{
-		Title: "Runnel", Health: s.admin.Health, Gatherer: tel.Registry, Log: tel.Log, Stages: stages(), Charts: charts(),
+		Title: "Runnel", Version: buildinfo.Read().Version(), Health: s.admin.Health, Gatherer: tel.Registry, Log: tel.Log, Stages: stages(), Charts: charts(),
 		Tables: []statuspage.Source{s.gateway.Server().ConnectionTable(), operators.PartitionTable(), operators.DeadLetterTable()},
 	})
 	s.admin.Handle("/", s.status)

@@ -2,13 +2,14 @@ package operator
 
 import (
 	"context"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
+
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 )
 
 // Overview holds the identity and the figures of a gateway, for a status page, which computes rates from the totals.
@@ -43,7 +44,7 @@ type Overview struct {
 func (s *Server) Overview() Overview {
 	m := s.deps.Metrics
 	o := Overview{
-		Gateway: s.deps.Gateway, Version: version(), Started: s.deps.Recorder.Started(), Draining: s.deps.Draining(),
+		Gateway: s.deps.Gateway, Version: buildinfo.Read().Version(), Started: s.deps.Recorder.Started(), Draining: s.deps.Draining(),
 		Conversations: s.deps.Rooms.Count(), CommandsPending: s.deps.PendingCommands(), ExplainWindow: time.Since(s.deps.Recorder.Since()),
 		Connects: total(m.Connects), Deliveries: total(m.Deliveries), Retries: total(m.Retries),
 		Gaps: total(m.Gaps), BytesIn: total(m.BytesIn), BytesOut: total(m.BytesOut),
@@ -71,18 +72,4 @@ func total(counter prometheus.Counter) uint64 {
 		return 0
 	}
 	return uint64(value.GetCounter().GetValue())
-}
-
-// version returns the program's version: that of its module, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return setting.Value
-		}
-	}
-	return info.Main.Version
 }

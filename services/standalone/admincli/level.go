@@ -1,6 +1,7 @@
 package admincli
 
 import (
+	"cmp"
 	"context"
 
 	adminv1 "github.com/runnelhq/runnel/proto/runnel/admin/v1"
@@ -48,8 +49,8 @@ func drawLevels(p *page, parts []*adminv1.PartLevel) {
 		p.linef("no live gateways or workers")
 		return
 	}
-	p.row("SERVICE", "INSTANCE", "KNOWS LEVEL")
+	p.row("SERVICE", "INSTANCE", "KNOWS LEVEL", "VERSION")
 	for _, part := range parts {
-		p.row(part.GetService(), part.GetInstance(), number(part.GetLevel()))
+		p.row(part.GetService(), part.GetInstance(), number(part.GetLevel()), cmp.Or(part.GetVersion(), "not reported"))
 	}
 }

@@ -2612,7 +2612,9 @@ type PartLevel struct {
 	// "gateway" or "delivery".
 	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// The highest level that it knows.
-	Level         uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	Level uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	// Version of the program; empty from one that does not report it.
+	Version       string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2666,6 +2668,13 @@ func (x *PartLevel) GetLevel() uint32 {
 		return x.Level
 	}
 	return 0
+}
+
+func (x *PartLevel) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 // RaiseLevelRequest names the new level.
@@ -3130,11 +3139,12 @@ const file_runnel_admin_v1_admin_proto_rawDesc = "" +
 	"\x10GetLevelResponse\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x120\n" +
 	"\x05parts\x18\x02 \x03(\v2\x1a.runnel.admin.v1.PartLevelR\x05parts\x122\n" +
-	"\amissing\x18\x03 \x03(\v2\x18.runnel.admin.v1.MissingR\amissing\"W\n" +
+	"\amissing\x18\x03 \x03(\v2\x18.runnel.admin.v1.MissingR\amissing\"q\n" +
 	"\tPartLevel\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
-	"\x05level\x18\x03 \x01(\rR\x05level\")\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\")\n" +
 	"\x11RaiseLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"*\n" +
 	"\x12RaiseLevelResponse\x12\x14\n" +

@@ -353,7 +353,9 @@ type Alive struct {
 	// It is being stopped: do not wait for its answer any more.
 	Leaving bool `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	// The highest protocol level that it knows.
-	Level         uint32 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
+	Level uint32 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
+	// Version of the program.
+	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +423,13 @@ func (x *Alive) GetLevel() uint32 {
 		return x.Level
 	}
 	return 0
+}
+
+func (x *Alive) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 // Result is one outcome, addressed to the sender of the command.
@@ -702,14 +711,15 @@ const file_runnel_broker_v1_broker_proto_rawDesc = "" +
 	"\aresults\x18\x01 \x03(\v2\x18.runnel.broker.v1.ResultR\aresults\"?\n" +
 	"\aRevoked\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs\"\x8c\x01\n" +
+	"\tbefore_ms\x18\x02 \x01(\x03R\bbeforeMs\"\xa6\x01\n" +
 	"\x05Alive\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1d\n" +
 	"\n" +
 	"started_ms\x18\x03 \x01(\x03R\tstartedMs\x12\x18\n" +
 	"\aleaving\x18\x04 \x01(\bR\aleaving\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\rR\x05level\"o\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"o\n" +
 	"\x06Result\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x129\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x1f.runnel.conversation.v1.OutcomeR\aoutcome\x12\x12\n" +

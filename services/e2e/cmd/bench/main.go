@@ -14,12 +14,13 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/e2e/bench"
 )
 
 func main() {
 	var cfg bench.Config
-	kong.Parse(&cfg, kong.Name("bench"), kong.Description("Measures Runnel against its targets: latency, throughput, CPU and memory."))
+	kong.Parse(&cfg, settings.VersionFlag(), kong.Name("bench"), kong.Description("Measures Runnel against its targets: latency, throughput, CPU and memory."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, cfg)
 	stop()

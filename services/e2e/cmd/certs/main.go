@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
 )
 
@@ -24,7 +25,7 @@ type cli struct {
 
 func main() {
 	var c cli
-	kong.Parse(&c, kong.Name("certs"), kong.Description("Make development certificates and nkeys for all parts of Runnel."))
+	kong.Parse(&c, settings.VersionFlag(), kong.Name("certs"), kong.Description("Make development certificates and nkeys for all parts of Runnel."))
 	if err := c.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "certs:", err)
 		os.Exit(1)

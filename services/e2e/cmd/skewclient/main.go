@@ -19,6 +19,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
+	"github.com/runnelhq/runnel/pkg/buildinfo"
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/services/e2e/skew"
@@ -36,7 +37,12 @@ func run(ctx context.Context) error {
 	conversation := flag.String("conversation", "", "conversation to send to")
 	device := flag.String("device", "skew", "name of the device")
 	asJSON := flag.Bool("json", false, "use JSON frames")
+	version := flag.Bool("version", false, "print the version and exit")
 	flag.Parse()
+	if *version {
+		fmt.Println("skewclient", buildinfo.Read())
+		return nil
+	}
 
 	var mu sync.Mutex
 	out := json.NewEncoder(os.Stdout)

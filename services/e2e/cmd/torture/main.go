@@ -29,6 +29,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/runnelhq/runnel/pkg/postgrestest"
+	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 	"github.com/runnelhq/runnel/services/e2e/torture"
 )
@@ -65,7 +66,7 @@ const (
 
 func main() {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("torture"), kong.Description("Kill and pause Runnel's parts at random, under load, and check that every promise was kept."),
+	parser, err := kong.New(&c, settings.VersionFlag(), kong.Name("torture"), kong.Description("Kill and pause Runnel's parts at random, under load, and check that every promise was kept."),
 		kong.Exit(func(code int) {
 			if code != 0 {
 				code = usage
