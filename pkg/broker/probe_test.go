@@ -1,0 +1,72 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// ready returns what /readyz answers for a check: whether the service is ready, and whether that is degraded.
+func ready(t *testing.T, check telemetry.Check) (ready, degraded bool) {
+	t.Helper()
+	admin, err := telemetry.NewAdmin(telemetry.AdminConfig{}, telemetry.Discard(), map[string]telemetry.Check{"nats": check})
+	require.NoError(t, err)
+	health := admin.Health()
+	return health.Ready, health.Degraded
+}
+
+// A probe proves that JetStream stores: with JetStream disabled, as the server does when its disk is full, the connection stays
+// and the probe fails; it passes again when JetStream is back.
+func TestAProbeIsStored(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	creations := 0
+	probe := broker.NewProbe(b.nc, func(ctx context.Context) error {
+		creations++
+		return broker.EnsureProbeStream(ctx, b.js, broker.Config{Replicas: 1})
+	})
+	for range 3 {
+		require.NoError(t, probe.Check(t.Context()))
+	}
+	require.Equal(t, 1, creations)
+	stream, err := b.js.Stream(t.Context(), broker.ProbeStream)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, stream.CachedInfo().State.Msgs, "it keeps one message")
+
+	require.NoError(t, b.server.DisableJetStream())
+	require.True(t, b.nc.IsConnected())
+	ok, degraded := ready(t, probe.Check)
+	require.True(t, ok && degraded, "a short interruption leaves the service ready")
+	broken := broker.NewProbe(b.nc, nil)
+	require.ErrorContains(t, broken.Check(t.Context()), "JetStream is disabled")
+	ok, _ = ready(t, broken.Check)
+	require.False(t, ok)
+	require.NoError(t, b.server.EnableJetStream(b.server.JetStreamConfig()))
+	require.Eventually(t, func() bool { return probe.Check(t.Context()) == nil }, time.Minute, time.Millisecond)
+}
+
+// Services that may not create the stream are degraded until a worker has done so, and not ready without the streams of commands.
+func TestAProbeWithoutItsStream(t *testing.T) {
+	b := setup(t, broker.SubmitterConfig{})
+	probe := broker.NewProbe(b.nc, nil)
+	ok, degraded := ready(t, probe.Check)
+	require.True(t, ok && degraded)
+	before, err := b.js.Stream(t.Context(), broker.StreamName(0))
+	require.NoError(t, err)
+	require.Zero(t, before.CachedInfo().State.LastSeq, "nothing was put into the stream of commands")
+	require.NoError(t, broker.EnsureProbeStream(t.Context(), b.js, broker.Config{Replicas: 1}))
+	require.NoError(t, probe.Check(t.Context()))
+
+	require.NoError(t, b.js.DeleteStream(t.Context(), broker.ProbeStream))
+	require.NoError(t, b.js.DeleteStream(t.Context(), broker.StreamName(0)))
+	require.Error(t, broker.NewProbe(b.nc, nil).Check(t.Context()))
+	refused := errors.New("no permission")
+	require.ErrorIs(t, broker.NewProbe(b.nc, func(context.Context) error { return refused }).Check(t.Context()), refused)
+	b.nc.Close()
+	require.ErrorContains(t, probe.Check(t.Context()), "not connected")
+}
