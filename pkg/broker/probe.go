@@ -29,7 +29,6 @@ const (
 	probeStreamBytes  = 64 << 10
 	wrongStreamErrID  = 10060 // JetStream's error code of an expected stream that does not match
 	anyOtherStream    = "none"
-	probePartition    = 0
 	expectStreamEntry = "Nats-Expected-Stream"
 )
 
@@ -92,7 +91,7 @@ func (p *Probe) publish(ctx context.Context) error {
 
 // commandsAnswer reports whether the stream of a partition is there. It publishes a message that the stream refuses.
 func (p *Probe) commandsAnswer(ctx context.Context) bool {
-	ack, err := p.request(ctx, &nats.Msg{Subject: CommandSubject(probePartition), Header: nats.Header{expectStreamEntry: {anyOtherStream}}})
+	ack, err := p.request(ctx, &nats.Msg{Subject: CommandSubject(0), Header: nats.Header{expectStreamEntry: {anyOtherStream}}})
 	return err == nil && ack.Error != nil && ack.Error.ErrorCode == wrongStreamErrID
 }
 

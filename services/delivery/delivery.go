@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+
 	"github.com/runnelhq/runnel/services/delivery/flight"
 	"github.com/runnelhq/runnel/services/delivery/lease"
 	"github.com/runnelhq/runnel/services/delivery/metrics"
@@ -73,6 +77,7 @@ type Service struct {
 	js       jetstream.JetStream
 	metrics  *metrics.Metrics
 	recorder *flight.Recorder
+	probe    *broker.Probe
 	tracer   trace.Tracer
 	leases   *lease.Manager
 	fleet    *fleet.Fleet
@@ -113,6 +118,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, worker: worker, js: js, metrics: counters, recorder: recorder,
 		tracer: deps.TracerProvider.Tracer(flight.ScopeName), workers: map[ids.Partition]*partition.Worker{}, acknowledged: map[ids.Partition]*takeover.Acknowledged{},
 	}
+	s.probe = broker.NewProbe(deps.NATS, func(ctx context.Context) error { return broker.EnsureProbeStream(ctx, js, deps.Broker) })
 	s.leases = lease.New(lease.Config{
 		Store: deps.History, Worker: worker, Partitions: deps.Broker.Partitions, TTL: cfg.LeaseTTL, Log: deps.Log,
 		Failures: counters.LeaseFailures, Moves: counters.Moves,
@@ -172,8 +178,13 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// Check reports whether the worker can do its work: the readiness of the process. A partition that is stopped with an alarm does
-// not count: moving the other partitions away would not help it.
+// Checks are the conditions for readiness: the worker works, and NATS stores commands.
+func (s *Service) Checks() map[string]telemetry.Check {
+	return map[string]telemetry.Check{"delivery": s.Check, "nats": s.probe.Check}
+}
+
+// Check reports whether the worker can do its work. While some of its partitions are stopped with an alarm it is degraded: moving
+// the others away would not help those.
 func (s *Service) Check(context.Context) error {
 	if !s.deps.NATS.IsConnected() {
 		return errors.New("not connected to NATS")
@@ -187,7 +198,27 @@ func (s *Service) Check(context.Context) error {
 	if since := time.Since(s.leases.LastRenewal()); since > s.cfg.LeaseTTL {
 		return fmt.Errorf("the history service last renewed the leases %v ago: it or its database is unavailable", since.Round(time.Second))
 	}
-	return nil
+	return s.checkPartitions()
+}
+
+// checkPartitions reports partitions that are stopped with an alarm.
+func (s *Service) checkPartitions() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var stopped []string
+	for _, p := range slices.Sorted(maps.Keys(s.workers)) {
+		if state := s.workers[p].Describe().GetState(); partition.IsStopped(state) {
+			stopped = append(stopped, fmt.Sprintf("partition %d is %s", p, state))
+		}
+	}
+	if len(stopped) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("%d of %d partitions are stopped: %s", len(stopped), len(s.workers), stopped[0])
+	if len(stopped) == len(s.workers) {
+		return err
+	}
+	return telemetry.Degraded(err)
 }
 
 // startPartition starts the work on a partition. It calls ended after that work has ended.

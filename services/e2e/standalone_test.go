@@ -406,12 +406,17 @@ func TestTheGoClientAgainstTheRealThing(t *testing.T) {
 func TestHealthTellsTheTruth(t *testing.T) {
 	s := start(t, nil)
 	for path, want := range map[string]string{"/healthz": "", "/readyz": `"history"`, "/metrics": "runnel_gateway_connections 0"} {
-		response, err := http.Get("http://" + s.s.AdminAddr() + path)
-		require.NoError(t, err)
-		body, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		require.NoError(t, response.Body.Close())
-		require.Equal(t, http.StatusOK, response.StatusCode, "%s: %s", path, body)
+		var code int
+		var body []byte
+		require.Eventually(t, func() bool { // it is ready once the worker has its leases
+			response, err := http.Get("http://" + s.s.AdminAddr() + path)
+			require.NoError(t, err)
+			body, err = io.ReadAll(response.Body)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			code = response.StatusCode
+			return code == http.StatusOK
+		}, patience, 10*time.Millisecond, "%s: %d %s", path, code, body)
 		require.Contains(t, string(body), want)
 	}
 }

@@ -63,6 +63,8 @@ type Gateway struct {
 	cfg          Config
 	id           string
 	nats         *nats.Conn
+	probe        *broker.Probe
+	verifier     *auth.Verifier
 	log          *slog.Logger
 	registerer   prometheus.Registerer
 	metrics      *metrics.Metrics
@@ -93,8 +95,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		return nil, fmt.Errorf("configuration of the gateway: %w", err)
 	}
 	g := &Gateway{
-		cfg: cfg, id: "gw-" + uuid.NewString(), nats: deps.NATS, registerer: deps.Registerer, metrics: metrics.New(deps.Registerer),
-		lost: make(chan struct{}, 1),
+		cfg: cfg, id: "gw-" + uuid.NewString(), nats: deps.NATS, probe: broker.NewProbe(deps.NATS, nil), verifier: deps.Verifier,
+		registerer: deps.Registerer, metrics: metrics.New(deps.Registerer), lost: make(chan struct{}, 1),
 	}
 	g.log = deps.Log.With("gateway", g.id)
 	g.ctx, g.cancel = context.WithCancel(context.Background())
@@ -245,8 +247,8 @@ func (g *Gateway) pendingCommands() int {
 	return 0
 }
 
-// Checks are the conditions for readiness: NATS at any time, and the store until it has answered once. Later outages of the
-// store are reported as degraded.
+// Checks are the conditions for readiness: NATS stores commands, tokens can be verified, and the store has answered once. Later
+// outages of the store are reported as degraded.
 func (g *Gateway) Checks() map[string]telemetry.Check {
 	return map[string]telemetry.Check{
 		"gateway": func(context.Context) error {
@@ -255,13 +257,9 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 			}
 			return nil
 		},
-		"nats": func(context.Context) error {
-			if !g.nats.IsConnected() {
-				return errors.New("not connected")
-			}
-			return nil
-		},
+		"nats":    g.probe.Check,
 		"history": g.installation.check,
+		"auth":    g.verifier.Ready,
 	}
 }
 

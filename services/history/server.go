@@ -14,6 +14,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+
 	"github.com/runnelhq/runnel/services/history/ledger"
 	"github.com/runnelhq/runnel/services/history/store"
 )
@@ -46,6 +48,15 @@ func New(cfg Config, s Store, log *slog.Logger, registerer prometheus.Registerer
 func (s *Server) Register(server rpc.Registrar) {
 	server.Allow(Policy())
 	historyv1.RegisterHistoryServiceServer(server, s)
+}
+
+// Checks are the conditions for readiness: the database can be read and written. Without the erase ledger, which only erasures
+// need, the service is degraded.
+func (s *Server) Checks() map[string]telemetry.Check {
+	return map[string]telemetry.Check{
+		"database": s.store.Ping,
+		"ledger":   func(context.Context) error { return telemetry.Degraded(s.ledger.Check()) },
+	}
 }
 
 // Close ends the calls that wait, so that a server that stops need not wait for them, and closes the erase ledger. All

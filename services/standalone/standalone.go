@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -162,10 +163,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		Log: tel.Log.With("worker", s.delivery.Name()),
 	})
 	operators.Register(s.rpc)
-	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, map[string]telemetry.Check{
-		"history": s.store.Ping,
-		"nats":    s.checkNATS,
-	})
+	s.admin, err = telemetry.NewAdmin(cfg.Admin, tel, s.checks())
 	if err != nil {
 		return nil, err
 	}
@@ -178,11 +176,13 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	return s, nil
 }
 
-func (s *Standalone) checkNATS(context.Context) error {
-	if !s.nc.IsConnected() {
-		return errors.New("not connected")
-	}
-	return nil
+// checks are those of all parts. The store is one of them, so that its outage makes the process not ready.
+func (s *Standalone) checks() map[string]telemetry.Check {
+	checks := s.gateway.Checks()
+	maps.Copy(checks, s.delivery.Checks())
+	of := s.history.Checks()
+	checks["history"], checks["ledger"] = of["database"], of["ledger"]
+	return checks
 }
 
 // Addr is the address that clients and browsers connect to.

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,7 +48,11 @@ var errResync = errors.New("the connection to NATS was lost in the meantime")
 const (
 	stateStarting = "starting"
 	stateRunning  = "running"
+	stoppedPrefix = "stopped: "
 )
+
+// IsStopped reports whether a partition in this state is stopped with an alarm.
+func IsStopped(state string) bool { return strings.HasPrefix(state, stoppedPrefix) }
 
 const (
 	// holeRetry is how often a stopped partition retries, alarmInterval the shortest interval between logs of its alarm.
@@ -271,7 +276,7 @@ func (w *Worker) awaitConfirmation() {
 // Alarm reports that the partition is stopped until an operator acts. It logs at most once in alarmInterval.
 func (w *Worker) Alarm(err error) {
 	w.gauges.Stopped.Set(1)
-	w.setState("stopped: " + err.Error())
+	w.setState(stoppedPrefix + err.Error())
 	if now := time.Now(); now.Sub(w.alarmed) >= alarmInterval {
 		w.alarmed = now
 		w.Log.Error("the partition is stopped", "reason", err)

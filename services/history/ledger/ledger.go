@@ -136,6 +136,26 @@ func (l *Ledger) open() (err error) {
 	return err
 }
 
+// Check reports whether the file can be opened for writing.
+func (l *Ledger) Check() error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		return nil // a failed write closes it
+	}
+	if err := l.open(); err != nil {
+		if l.file != nil {
+			_ = l.file.Close()
+			l.file = nil
+		}
+		return fmt.Errorf("open the erase ledger: %w", err)
+	}
+	return nil
+}
+
 // Close closes the file.
 func (l *Ledger) Close() error {
 	if l == nil {

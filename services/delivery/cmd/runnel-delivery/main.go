@@ -54,7 +54,9 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 		Partitions: cfg.NATS.Partitions, Log: tel.Log.With("worker", worker.Name()),
 	})
 	operators.Register(p.Server)
-	p.Check("delivery", worker.Check)
+	for name, check := range worker.Checks() {
+		p.Check(name, check)
+	}
 	p.StatusPage(statuspage.Config{
 		Title: "runnel-delivery " + worker.Name(), Stages: delivery.Stages(), Charts: delivery.Charts(),
 		Tables: []statuspage.Source{operators.PartitionTable(), operators.DeadLetterTable()},

@@ -29,13 +29,15 @@ func (d *database) assemble(ctx context.Context, p *process.Process) error {
 		return err
 	}
 	p.AtEnd(store.Close)
-	p.Check("database", store.Ping)
 	server := history.New(d.History, store, tel.Log, tel.Registry)
 	p.Go(func(ctx context.Context) error {
 		<-ctx.Done()
 		return server.Close()
 	})
 	server.Register(p.Server)
+	for name, check := range server.Checks() {
+		p.Check(name, check)
+	}
 	p.StatusPage(statuspage.Config{Title: "runnel-history", Stages: history.Stages(), Charts: history.Charts()})
 	return nil
 }
