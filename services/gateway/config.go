@@ -20,7 +20,7 @@ type Config struct {
 	// ProxyProtocolFrom turns the PROXY protocol on: the client's address is then the one that the load balancer reports.
 	ProxyProtocolFrom []string `help:"Networks of load balancers that begin each connection with a PROXY header, version 1 or 2, for example 10.0.0.0/8. Their connections without one are closed; from other addresses the header is not accepted."`
 
-	MaxConnections               int     `help:"Maximum number of connections of authenticated clients to this gateway." default:"100000" range:"1..10000000"`
+	MaxConnections               int     `help:"Maximum number of connections of authenticated clients to this gateway; 0 for as many as max-sockets allows, at most 100000." default:"0" range:"0..10000000"`
 	MaxConnectionsPerUser        int     `help:"Maximum number of connections of one user to this gateway." default:"50" range:"1..1000000"`
 	MaxConnectionsPerIP          int     `help:"Maximum number of connections from one IPv4 address or IPv6 /64." default:"5000" range:"1..10000000"`
 	MaxConnectionsPerNetwork     int     `help:"Maximum number of connections from one IPv6 /48." default:"20000" range:"1..10000000"`
@@ -59,6 +59,18 @@ type Config struct {
 
 	ClientTraceRate        float64 `help:"Sampled client traces per second that the gateway continues; commands above that rate start a trace of their own. 0 continues none." default:"100" range:"0..1000000"`
 	ClientTraceRatePerUser float64 `help:"Sampled client traces per second of one user that the gateway continues." default:"10" range:"0..1000000"`
+}
+
+// mostConnections is the number of connections that a gateway allows without being told: more of them need more memory than
+// most machines have.
+const mostConnections = 100_000
+
+// connections is the maximum number of connections of a gateway that may have this number of sockets.
+func (c Config) connections(sockets int) int {
+	if c.MaxConnections == 0 {
+		return min(sockets, mostConnections)
+	}
+	return c.MaxConnections
 }
 
 // Validate checks the settings without listening. It does not change them.

@@ -87,6 +87,13 @@ func TestTheDescriptorLimitIsComparedWithTheSettings(t *testing.T) {
 	}
 }
 
+// Without a setting a gateway allows the connections that it has sockets for.
+func TestConnectionsFollowTheSockets(t *testing.T) {
+	require.Equal(t, 512, Config{}.connections(512))
+	require.Equal(t, mostConnections, Config{}.connections(1<<20))
+	require.Equal(t, 700, Config{MaxConnections: 700}.connections(512), "what the operator sets is not lowered; there is a warning")
+}
+
 // Behind proxies that report addresses in a header of HTTP, all sockets come from a few addresses.
 func TestBehindProxiesAnAddressHasNoLimitOfSockets(t *testing.T) {
 	cfg := Config{MaxUnauthenticated: 10, MaxUnauthenticatedPerIP: 5, MaxUnauthenticatedPerNetwork: 7}

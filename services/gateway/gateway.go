@@ -24,8 +24,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/httpserver"
-	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/listen"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 
@@ -94,6 +94,11 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration of the gateway: %w", err)
 	}
+	sockets, err := listen.MaxSockets(listen.ForClients, cfg.MaxSockets)
+	if err != nil {
+		return nil, fmt.Errorf("configuration of the gateway: gateway.%w", err)
+	}
+	cfg.MaxConnections = cfg.connections(sockets)
 	g := &Gateway{
 		cfg: cfg, id: "gw-" + uuid.NewString(), nats: deps.NATS, probe: broker.NewProbe(deps.NATS, nil), verifier: deps.Verifier,
 		registerer: deps.Registerer, metrics: metrics.New(deps.Registerer), lost: make(chan struct{}, 1),

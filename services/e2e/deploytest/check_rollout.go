@@ -102,7 +102,7 @@ func checkAutoscaling(in *inspection) {
 			if name := metric.Pods.Metric.Name; !in.Metrics(w.Component())[name] {
 				in.failf("%s scales by %s, which %s does not export", scaler.Name, name, w.Name)
 			}
-			if limit := in.settings(w)["gateway.max-connections"]; !metric.Pods.Target.AverageValue.IsZero() && limit != "" {
+			if limit := in.settings(w)["gateway.max-connections"]; !metric.Pods.Target.AverageValue.IsZero() && limit != "" && limit != "0" {
 				if most := quantity(limit); metric.Pods.Target.AverageValue.Value()*3/2 > most {
 					in.failf("%s aims at %s connections of %d that a gateway takes: too few are left for those of a neighbour that dies",
 						scaler.Name, metric.Pods.Target.AverageValue, most)

@@ -83,6 +83,9 @@ func (u unit) check(program *Program, root string) []string {
 
 	files, err := strconv.Atoi(u.last("LimitNOFILE"))
 	connections, _ := strconv.Atoi(settings["gateway.max-connections"])
+	if connections == 0 { // as many as the descriptors allow, at most
+		connections = 100_000
+	}
 	const others = 10_000 // of NATS, the database, and people who are not connected yet
 	must(err == nil && connections > 0 && files >= connections+others, "%d files are too few for %d connections", files, connections)
 
