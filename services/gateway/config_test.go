@@ -21,7 +21,7 @@ func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
 		"heartbeat":                       func(c *Config) { c.Heartbeat = 0 },
 		"revocation-interval":             func(c *Config) { c.RevocationInterval = 0 },
 		"history-timeout":                 func(c *Config) { c.HistoryTimeout = -1 },
-		"max-connections":                 func(c *Config) { c.MaxConnections = 0 },
+		"max-connections":                 func(c *Config) { c.MaxConnections = -1 },
 		"send-queue-bytes":                func(c *Config) { c.SendQueueBytes = -5 },
 		"authentication-timeout":          func(c *Config) { c.AuthenticationTimeout = c.ConnectTimeout - 1 },
 		"request-timeout":                 func(c *Config) { c.RequestTimeout = 0 },

@@ -24,8 +24,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/httpserver"
-	"github.com/runnelhq/runnel/pkg/listen"
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/listen"
 	"github.com/runnelhq/runnel/pkg/protocol"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 
