@@ -80,7 +80,11 @@ func Run(ctx context.Context, name string, cfg Config, log io.Writer, assemble f
 	if p.Telemetry, err = telemetry.Start(ctx, name, cfg.Telemetry, log); err != nil {
 		return fmt.Errorf("start telemetry: %w", err)
 	}
-	p.AtEnd(func() error {
+	begun := time.Now()
+	p.AtEnd(func() error { // the last
+		if err == nil {
+			p.Telemetry.Log.Info("stopped", "version", buildinfo.Read().Version(), "ran", time.Since(begun).Round(time.Second).String())
+		}
 		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
 		defer cancel()
 		return p.Telemetry.Shutdown(flush)

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -41,11 +42,12 @@ func readiness(t *testing.T, admin *telemetry.Admin) int {
 func TestTheEndComesInOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var order []string
+	var log bytes.Buffer // read after the end
 	var p *process.Process
 	running, drain := make(chan struct{}), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		ended <- process.Run(ctx, "test", settings(), io.Discard, func(_ context.Context, made *process.Process) error {
+		ended <- process.Run(ctx, "test", settings(), &log, func(_ context.Context, made *process.Process) error {
 			p = made
 			p.AtEnd(func() error { order = append(order, "store"); return nil })
 			p.AtEnd(func() error { order = append(order, "broker"); return nil })
@@ -73,6 +75,7 @@ func TestTheEndComesInOrder(t *testing.T) {
 	close(drain)
 	require.NoError(t, <-ended)
 	require.Equal(t, []string{"service", "broker", "store"}, order)
+	require.Regexp(t, `msg=stopped .*version=\S+ ran=\S+\n$`, log.String(), "the last line")
 }
 
 func TestAPartThatFailsEndsTheProcess(t *testing.T) {

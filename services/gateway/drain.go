@@ -61,6 +61,9 @@ func (f drainPlan) drain(sessions []*session.Session, left prometheus.Gauge, log
 	left.Set(0)
 	deadline := time.NewTimer(outbox.CloseGrace + time.Second)
 	defer deadline.Stop()
+	defer func() {
+		log.Info("drained", "connections", f.count, "took", time.Since(begun).Round(time.Millisecond).String())
+	}()
 	for _, s := range sessions {
 		select {
 		case <-s.Done():
