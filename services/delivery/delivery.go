@@ -221,6 +221,19 @@ func (s *Service) checkPartitions() error {
 	return telemetry.Degraded(err)
 }
 
+// Running returns the number of partitions whose commands this worker is committing.
+func (s *Service) Running() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	running := 0
+	for _, w := range s.workers {
+		if w.Running() {
+			running++
+		}
+	}
+	return running
+}
+
 // startPartition starts the work on a partition. It calls ended after that work has ended.
 func (s *Service) startPartition(p ids.Partition, ended func()) lease.Assignment {
 	ctx, cancel := context.WithCancel(context.Background()) // cancelled by the worker's Stop, after the stop timeout

@@ -76,9 +76,11 @@ type Standalone struct {
 	delivery *delivery.Service
 	rpc      *rpc.Server
 	admin    *telemetry.Admin
-	status   *statuspage.Page
-	secret   []byte  // the development secret; nil if an authentication setting is set
-	signIn   *signIn // nil with a real authentication setting
+	// partitions is the number of all partitions; this process works on all of them.
+	partitions int
+	status     *statuspage.Page
+	secret     []byte  // the development secret; nil if an authentication setting is set
+	signIn     *signIn // nil with a real authentication setting
 }
 
 // New opens the store, starts the embedded NATS server and creates the services. If it fails, everything that was started
@@ -87,7 +89,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
-	s := &Standalone{tel: tel}
+	s := &Standalone{tel: tel, partitions: cfg.NATS.Partitions}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -205,6 +207,42 @@ func (s *Standalone) SignInCode() string {
 		return ""
 	}
 	return s.signIn.code
+}
+
+// readyInterval is how often WaitReady looks. The checks before the database's read memory only.
+const readyInterval = 10 * time.Millisecond
+
+// WaitReady returns when clients are served and their commands committed. If ctx ends first, the error is what is missing. It is
+// called while Run runs.
+func (s *Standalone) WaitReady(ctx context.Context) error {
+	ticker := time.NewTicker(readyInterval)
+	defer ticker.Stop()
+	for {
+		err := s.checkReady(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *Standalone) checkReady(ctx context.Context) error {
+	for _, check := range s.gateway.Checks() {
+		if err := check(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.delivery.Check(ctx); err != nil {
+		return err
+	}
+	if running := s.delivery.Running(); running < s.partitions {
+		return fmt.Errorf("%d of %d partitions are being worked on; after a crash the leases of the process before must expire first", running, s.partitions)
+	}
+	return s.store.Ping(ctx)
 }
 
 // Run serves until ctx ends. Then the gateway drains, delivery finishes its work, and the other parts stop.

@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"context"
 	"database/sql"
 	"net"
 	"os"
@@ -90,4 +91,20 @@ func free(t *testing.T) string {
 	require.NoError(t, err)
 	defer listener.Close()
 	return listener.Addr().String()
+}
+
+// The banner waits for this: a server that says it is ready commits commands.
+func TestReadyMeansThatEveryPartitionIsWorkedOn(t *testing.T) {
+	s, err := New(t.Context(), configure(t, t.TempDir()), telemetry.Discard())
+	require.NoError(t, err)
+	expired, stop := context.WithCancel(t.Context())
+	stop()
+	require.Error(t, s.WaitReady(expired), "nothing runs yet")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	require.NoError(t, s.WaitReady(t.Context()))
+	require.Equal(t, s.partitions, s.delivery.Running())
+	cancel()
+	require.NoError(t, <-ended)
 }

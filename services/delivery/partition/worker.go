@@ -299,6 +299,13 @@ func (w *Worker) setState(state string) {
 	w.state = state
 }
 
+// Running reports whether commands of the partition are being committed.
+func (w *Worker) Running() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state == stateRunning
+}
+
 func (w *Worker) setCache(c *cache.Cache) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

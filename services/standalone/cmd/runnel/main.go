@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,7 +15,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/settings"
-	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/pkg/terminal"
 	"github.com/runnelhq/runnel/services/standalone"
 	"github.com/runnelhq/runnel/services/standalone/admincli"
@@ -55,64 +52,6 @@ func exitCode(err error) int {
 		return coder.ExitCode()
 	}
 	return 1
-}
-
-type serveCommand struct {
-	standalone.Config `embed:""`
-}
-
-// Run serves until the process receives a stop signal.
-func (s *serveCommand) Run(ctx context.Context) (err error) {
-	begun := time.Now()
-	tel, err := telemetry.Start(ctx, "runnel", s.Telemetry, os.Stderr)
-	if err != nil {
-		return fmt.Errorf("start telemetry: %w", err)
-	}
-	defer func() {
-		flush, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		err = errors.Join(err, tel.Shutdown(flush))
-	}()
-	server, err := standalone.New(ctx, s.Config, tel)
-	if err != nil {
-		return err
-	}
-	s.greet(server, time.Since(begun))
-	return server.Run(ctx)
-}
-
-func (s *serveCommand) greet(server *standalone.Standalone, took time.Duration) {
-	fmt.Printf("Runnel is ready after %s. All data is in %s\n\n", took.Round(time.Millisecond), s.DataDir)
-	fmt.Printf("  Open in a browser   %s\n", pageLink(server.Addr().String(), server.SignInCode()))
-	if server.Development() {
-		fmt.Printf("  Chat in terminals   bin/runnel chat alice --with bob    and    bin/runnel chat bob --with alice\n")
-		fmt.Printf("  A token             bin/runnel token alice\n")
-	}
-	if admin := server.AdminAddr(); admin != "" {
-		fmt.Printf("  Status page         http://%s/ (also /metrics and /readyz)\n", admin)
-	}
-	address := ""
-	if server.RPCAddr() != admincli.DefaultStandalone {
-		address = "--address " + server.RPCAddr() + " "
-	}
-	fmt.Printf("  Administration      bin/runnel admin %sstatus    (runnel admin --help lists all commands)\n", address)
-	fmt.Println("\nCtrl-C stops it.")
-	if server.Development() {
-		fmt.Println("No authentication is configured: whoever has the code in the link, or can read the data directory, may sign in as any user.")
-		fmt.Println("The code is new with each start. See the auth settings in --help.")
-	}
-}
-
-// pageLink is the address of the chat page. The code is in the fragment, which browsers send to nobody.
-func pageLink(address, code string) string {
-	if host, port, err := net.SplitHostPort(address); err == nil && net.ParseIP(host).IsUnspecified() {
-		address = net.JoinHostPort("127.0.0.1", port) // sign-in is for this machine
-	}
-	link := url.URL{Scheme: "http", Host: address, Path: "/"}
-	if code != "" {
-		link.Fragment = "code=" + code
-	}
-	return link.String()
 }
 
 type tokenCommand struct {
