@@ -116,7 +116,28 @@ func Connect(cfg Config, name string, log *slog.Logger, registerer prometheus.Re
 	if user != nil {
 		user.conn.Store(nc)
 	}
+	if err := exportState(nc, registerer); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
 	return nc, nil
+}
+
+// exportState registers the state of a connection as a metric. A process has one connection; of several on the same registerer the
+// first is exported.
+func exportState(nc *nats.Conn, registerer prometheus.Registerer) error {
+	err := registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "runnel_nats_connected", Help: "1 while the process is connected to NATS, else 0.",
+	}, func() float64 {
+		if nc.IsConnected() {
+			return 1
+		}
+		return 0
+	}))
+	if errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		return nil
+	}
+	return err
 }
 
 // secure returns the options for TLS and authentication. Files are read again at each connection, so that they can be replaced.

@@ -3,9 +3,15 @@ package broker_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/broker"
@@ -48,6 +54,27 @@ func TestAProbeIsStored(t *testing.T) {
 	require.False(t, ok)
 	require.NoError(t, b.server.EnableJetStream(b.server.JetStreamConfig()))
 	require.Eventually(t, func() bool { return probe.Check(t.Context()) == nil }, time.Minute, time.Millisecond)
+}
+
+// The state of the connection is a metric: while NATS is away, services can still be scraped.
+func TestTheConnectionIsExported(t *testing.T) {
+	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
+	require.NoError(t, err)
+	ns.Start()
+	require.True(t, ns.ReadyForConnections(10*time.Second))
+	registry := prometheus.NewRegistry()
+	nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), registry, nats.InProcessServer(ns))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	exported := func(value string) error {
+		return testutil.GatherAndCompare(registry, strings.NewReader(
+			"# HELP runnel_nats_connected 1 while the process is connected to NATS, else 0.\n# TYPE runnel_nats_connected gauge\nrunnel_nats_connected "+value+"\n"),
+			"runnel_nats_connected")
+	}
+	require.NoError(t, exported("1"))
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	require.Eventually(t, func() bool { return exported("0") == nil }, time.Minute, time.Millisecond)
 }
 
 // Services that may not create the stream are degraded until a worker has done so, and not ready without the streams of commands.
