@@ -77,6 +77,13 @@ func (g *guard) allows(ctx context.Context, method string) bool {
 	})
 }
 
+// ActsAs reports whether the caller of a method has one of some roles. Callers without a certificate have all: they are in this
+// process, or the server was configured without TLS. It is for methods that several roles may call, with different rights.
+func ActsAs(ctx context.Context, roles ...Role) bool {
+	certificate := certificateOf(ctx)
+	return certificate == nil || slices.ContainsFunc(roles, func(role Role) bool { return slices.Contains(certificate.DNSNames, string(role)) })
+}
+
 // certificateOf returns the certificate with which the caller has authenticated; nil if there is none.
 func certificateOf(ctx context.Context) *x509.Certificate {
 	p, ok := peer.FromContext(ctx)

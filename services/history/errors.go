@@ -33,6 +33,8 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	switch {
 	case errors.As(err, &invalid):
 		return answer(reasonInvalid, codes.InvalidArgument, invalid.Error())
+	case errors.Is(err, errNoViewer):
+		return answer(reasonForbidden, codes.PermissionDenied, errNoViewer.Error())
 	case errors.As(err, &moved):
 		return answer(reasonWatermark, codes.Aborted, moved.Error(), protoadapt.MessageV1Of(moved.Present))
 	case errors.Is(err, store.ErrSeqTaken):

@@ -167,6 +167,28 @@ func TestEveryMetricMoves(t *testing.T) {
 			func() error { _, err := b.client.ListMembers(ctx, &historyv1.ListMembersRequest{}); return err },
 		},
 		{
+			"find_memberships",
+			func() error {
+				_, err := b.client.FindMemberships(ctx, &historyv1.FindMembershipsRequest{UserId: "bob", ConversationIds: []string{id}})
+				return err
+			},
+			func() error {
+				_, err := b.client.FindMemberships(ctx, &historyv1.FindMembershipsRequest{})
+				return err
+			},
+		},
+		{
+			"count_memberships",
+			func() error {
+				_, err := b.client.CountMemberships(ctx, &historyv1.CountMembershipsRequest{UserIds: []string{"bob"}})
+				return err
+			},
+			func() error {
+				_, err := b.client.CountMemberships(ctx, &historyv1.CountMembershipsRequest{UserIds: []string{""}})
+				return err
+			},
+		},
+		{
 			"heads",
 			func() error { _, err := b.client.Heads(ctx, &historyv1.HeadsRequest{}); return err },
 			func() error {

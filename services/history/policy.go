@@ -27,6 +27,8 @@ func Policy() rpc.Policy {
 		"ListRefusals":      workers,
 		"Read":              verifiers,
 		"ListConversations": verifiers,
+		"FindMemberships":   readers,
+		"CountMemberships":  readers,
 		"ListMembers":       readers,
 		"Heads":             verifiers,
 		"ReadMessages":      readers,

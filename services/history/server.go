@@ -173,7 +173,7 @@ func (s *Server) FindCommands(ctx context.Context, request *historyv1.FindComman
 
 // Read returns a stretch of a log.
 func (s *Server) Read(ctx context.Context, request *historyv1.ReadRequest) (*historyv1.ReadResponse, error) {
-	return do(ctx, s, s.metrics.read, checkRead(request), func(ctx context.Context) (*historyv1.ReadResponse, error) {
+	return do(ctx, s, s.metrics.read, checkRead(ctx, request), func(ctx context.Context) (*historyv1.ReadResponse, error) {
 		page, err := s.store.Read(ctx, request)
 		for _, event := range page.GetEvents() {
 			s.reportDamage(ctx, event)
@@ -189,6 +189,9 @@ func (s *Server) ListConversations(ctx context.Context, request *historyv1.ListC
 		invalid = checkConversation("after", request.GetAfter())
 	}
 	if invalid == nil {
+		invalid = checkConversations(request.GetConversationIds())
+	}
+	if invalid == nil {
 		invalid = checkLimit(request.GetLimit())
 	}
 	return do(ctx, s, s.metrics.listConversations, invalid, func(ctx context.Context) (*historyv1.ListConversationsResponse, error) {
@@ -200,7 +203,7 @@ func (s *Server) ListConversations(ctx context.Context, request *historyv1.ListC
 func (s *Server) ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error) {
 	invalid := checkConversation("conversation_id", request.GetConversationId())
 	if invalid == nil {
-		invalid = checkOptionalUser("viewer", request.GetViewer())
+		invalid = checkViewer(ctx, request.GetViewer())
 	}
 	if invalid == nil {
 		invalid = checkOptionalUser("after", request.GetAfter())

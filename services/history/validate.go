@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -271,8 +272,8 @@ func checkKey(key *historyv1.CommandKey) (field, rule string) {
 	return "", ""
 }
 
-func checkRead(request *historyv1.ReadRequest) error {
-	if err := checkOptionalUser("viewer", request.GetViewer()); err != nil {
+func checkRead(ctx context.Context, request *historyv1.ReadRequest) error {
+	if err := checkViewer(ctx, request.GetViewer()); err != nil {
 		return err
 	}
 	if err := checkStretch(ids.Conversation(request.GetConversationId()), ids.Seq(request.GetAfter()), ids.Seq(request.GetBefore())); err != nil {

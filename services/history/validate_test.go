@@ -154,6 +154,13 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		{"user_id", &historyv1.ListConversationsRequest{}},
 		{"after", &historyv1.ListConversationsRequest{UserId: "alice", After: "x"}},
 		{"limit", &historyv1.ListConversationsRequest{UserId: "alice", Limit: 1001}},
+		{"conversation_ids", &historyv1.ListConversationsRequest{UserId: "alice", ConversationIds: tooMany}},
+		{"conversation_ids[0]", &historyv1.ListConversationsRequest{UserId: "alice", ConversationIds: []string{"x"}}},
+		{"user_id", &historyv1.FindMembershipsRequest{}},
+		{"conversation_ids", &historyv1.FindMembershipsRequest{UserId: "alice", ConversationIds: tooMany}},
+		{"conversation_ids[1]", &historyv1.FindMembershipsRequest{UserId: "alice", ConversationIds: []string{id, ""}}},
+		{"user_ids", &historyv1.CountMembershipsRequest{UserIds: tooMany}},
+		{"user_ids[1]", &historyv1.CountMembershipsRequest{UserIds: []string{"alice", "*"}}},
 		{"conversation_id", &historyv1.ListMembersRequest{}},
 		{"viewer", &historyv1.ListMembersRequest{ConversationId: id, Viewer: "*"}},
 		{"after", &historyv1.ListMembersRequest{ConversationId: id, After: "*"}},
@@ -235,6 +242,10 @@ func call(t *testing.T, b *bed, request proto.Message) (err error) {
 		_, err = b.client.Read(ctx, r)
 	case *historyv1.ListConversationsRequest:
 		_, err = b.client.ListConversations(ctx, r)
+	case *historyv1.FindMembershipsRequest:
+		_, err = b.client.FindMemberships(ctx, r)
+	case *historyv1.CountMembershipsRequest:
+		_, err = b.client.CountMemberships(ctx, r)
 	case *historyv1.ListMembersRequest:
 		_, err = b.client.ListMembers(ctx, r)
 	case *historyv1.SaveCursorsRequest:

@@ -36,7 +36,7 @@ var roles = []attack{
 		},
 	},
 	{
-		name: "a stolen certificate of a service", tries: "writing the log as gateway, history, admin or service; operating as gateway, delivery, history or service", seen: "PERMISSION_DENIED",
+		name: "a stolen certificate of a service", tries: "writing the log as gateway, history, admin or service; operating as gateway, delivery, history or service; reading as gateway without the name of a member", seen: "PERMISSION_DENIED",
 		settings: secured, bound: bound{sockets: 8, megabytes: 64, lines: 10}, run: func(s *target) {
 			for _, role := range []string{"gateway", "history", "admin", "service"} {
 				require.Equal(s, codes.PermissionDenied, s.appends(s.caller(s.ring.Files(role))), role)
@@ -44,6 +44,11 @@ var roles = []attack{
 			for _, role := range []string{"gateway", "delivery", "history", "service"} {
 				require.Equal(s, codes.PermissionDenied, s.operates(s.caller(s.ring.Files(role))), role)
 			}
+			gateway := historyv1.NewHistoryServiceClient(s.caller(s.ring.Files("gateway")))
+			_, err := gateway.Read(s.Context(), &historyv1.ReadRequest{ConversationId: "g00000000000000000000000000"})
+			require.Equal(s, codes.PermissionDenied, status.Code(err))
+			_, err = gateway.ListMembers(s.Context(), &historyv1.ListMembersRequest{ConversationId: "g00000000000000000000000000"})
+			require.Equal(s, codes.PermissionDenied, status.Code(err))
 			s.during()
 		},
 	},

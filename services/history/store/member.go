@@ -14,6 +14,11 @@ type Members interface {
 	// ListConversations returns the conversations that a user is a member of now, and the time since which the user's
 	// tokens are valid.
 	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error)
+	// FindMemberships returns a user's newest membership in each of some conversations, also if it has ended. Conversations
+	// that the user never was a member of are left out.
+	FindMemberships(ctx context.Context, request *historyv1.FindMembershipsRequest) ([]*historyv1.NewestMembership, error)
+	// CountMemberships returns how many conversations users are members of now; users without any are left out.
+	CountMemberships(ctx context.Context, users []string) ([]*historyv1.MembershipCount, error)
 	// ListMembers returns the current members. ErrNotFound if there is no such conversation or the viewer is not a member
 	// now.
 	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error)

@@ -1915,7 +1915,7 @@ type ReadRequest struct {
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	// Return only events that this user may see: from joining up to and including the one that ended the membership. Empty
-	// returns all.
+	// returns all; gateways must name a viewer.
 	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
 	// Rising order: only seq above this one.
 	After uint64 `protobuf:"varint,3,opt,name=after,proto3" json:"after,omitempty"`
@@ -2092,9 +2092,11 @@ type ListConversationsRequest struct {
 	// Only ids above this one.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// At most this many, 1 to 1000; 0 for 100.
-	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only these, at most 1000; empty for all.
+	ConversationIds []string `protobuf:"bytes,4,rep,name=conversation_ids,json=conversationIds,proto3" json:"conversation_ids,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListConversationsRequest) Reset() {
@@ -2146,6 +2148,13 @@ func (x *ListConversationsRequest) GetLimit() uint32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *ListConversationsRequest) GetConversationIds() []string {
+	if x != nil {
+		return x.ConversationIds
+	}
+	return nil
 }
 
 // ListConversationsResponse is a page of a user's conversations.
@@ -2322,12 +2331,324 @@ func (x *Summary) GetPeer() string {
 	return ""
 }
 
+// FindMembershipsRequest names a user and conversations.
+type FindMembershipsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// At most 1000.
+	ConversationIds []string `protobuf:"bytes,2,rep,name=conversation_ids,json=conversationIds,proto3" json:"conversation_ids,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *FindMembershipsRequest) Reset() {
+	*x = FindMembershipsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindMembershipsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindMembershipsRequest) ProtoMessage() {}
+
+func (x *FindMembershipsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindMembershipsRequest.ProtoReflect.Descriptor instead.
+func (*FindMembershipsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *FindMembershipsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *FindMembershipsRequest) GetConversationIds() []string {
+	if x != nil {
+		return x.ConversationIds
+	}
+	return nil
+}
+
+// FindMembershipsResponse contains the user's memberships.
+type FindMembershipsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In no particular order.
+	Memberships   []*NewestMembership `protobuf:"bytes,1,rep,name=memberships,proto3" json:"memberships,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindMembershipsResponse) Reset() {
+	*x = FindMembershipsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindMembershipsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindMembershipsResponse) ProtoMessage() {}
+
+func (x *FindMembershipsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindMembershipsResponse.ProtoReflect.Descriptor instead.
+func (*FindMembershipsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *FindMembershipsResponse) GetMemberships() []*NewestMembership {
+	if x != nil {
+		return x.Memberships
+	}
+	return nil
+}
+
+// NewestMembership is a user's present membership of a conversation, or the last one that has ended.
+type NewestMembership struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// seq of the event that began it.
+	JoinedSeq uint64 `protobuf:"varint,2,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
+	// seq of the event that ended it; 0 while it lasts.
+	LeftSeq       uint64 `protobuf:"varint,3,opt,name=left_seq,json=leftSeq,proto3" json:"left_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewestMembership) Reset() {
+	*x = NewestMembership{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewestMembership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewestMembership) ProtoMessage() {}
+
+func (x *NewestMembership) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewestMembership.ProtoReflect.Descriptor instead.
+func (*NewestMembership) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *NewestMembership) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *NewestMembership) GetJoinedSeq() uint64 {
+	if x != nil {
+		return x.JoinedSeq
+	}
+	return 0
+}
+
+func (x *NewestMembership) GetLeftSeq() uint64 {
+	if x != nil {
+		return x.LeftSeq
+	}
+	return 0
+}
+
+// CountMembershipsRequest names users.
+type CountMembershipsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000.
+	UserIds       []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountMembershipsRequest) Reset() {
+	*x = CountMembershipsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountMembershipsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountMembershipsRequest) ProtoMessage() {}
+
+func (x *CountMembershipsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountMembershipsRequest.ProtoReflect.Descriptor instead.
+func (*CountMembershipsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CountMembershipsRequest) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+// CountMembershipsResponse contains the counts.
+type CountMembershipsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In no particular order. Users who are not a member of any conversation are left out.
+	Counts        []*MembershipCount `protobuf:"bytes,1,rep,name=counts,proto3" json:"counts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountMembershipsResponse) Reset() {
+	*x = CountMembershipsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountMembershipsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountMembershipsResponse) ProtoMessage() {}
+
+func (x *CountMembershipsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountMembershipsResponse.ProtoReflect.Descriptor instead.
+func (*CountMembershipsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CountMembershipsResponse) GetCounts() []*MembershipCount {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+// MembershipCount is the number of a user's conversations.
+type MembershipCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Number of conversations that the user is a member of now.
+	Conversations uint64 `protobuf:"varint,2,opt,name=conversations,proto3" json:"conversations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembershipCount) Reset() {
+	*x = MembershipCount{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembershipCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembershipCount) ProtoMessage() {}
+
+func (x *MembershipCount) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembershipCount.ProtoReflect.Descriptor instead.
+func (*MembershipCount) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *MembershipCount) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *MembershipCount) GetConversations() uint64 {
+	if x != nil {
+		return x.Conversations
+	}
+	return 0
+}
+
 // ListMembersRequest names a conversation.
 type ListMembersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
 	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
-	// Answer only if this user is a member now. Empty answers always.
+	// Answer only if this user is a member now. Empty answers always; gateways must name a viewer.
 	Viewer string `protobuf:"bytes,2,opt,name=viewer,proto3" json:"viewer,omitempty"`
 	// Only user ids above this one.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
@@ -2339,7 +2660,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2672,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2685,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListMembersRequest) GetConversationId() string {
@@ -2408,7 +2729,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2741,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2754,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -2461,7 +2782,7 @@ type HeadsRequest struct {
 
 func (x *HeadsRequest) Reset() {
 	*x = HeadsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2794,7 @@ func (x *HeadsRequest) String() string {
 func (*HeadsRequest) ProtoMessage() {}
 
 func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2807,7 @@ func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsRequest.ProtoReflect.Descriptor instead.
 func (*HeadsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeadsRequest) GetConversationIds() []string {
@@ -2507,7 +2828,7 @@ type HeadsResponse struct {
 
 func (x *HeadsResponse) Reset() {
 	*x = HeadsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2840,7 @@ func (x *HeadsResponse) String() string {
 func (*HeadsResponse) ProtoMessage() {}
 
 func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2853,7 @@ func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsResponse.ProtoReflect.Descriptor instead.
 func (*HeadsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeadsResponse) GetHeads() []*Head {
@@ -2557,7 +2878,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2890,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2903,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Head) GetConversationId() string {
@@ -2617,7 +2938,7 @@ type SaveCursorsRequest struct {
 
 func (x *SaveCursorsRequest) Reset() {
 	*x = SaveCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2950,7 @@ func (x *SaveCursorsRequest) String() string {
 func (*SaveCursorsRequest) ProtoMessage() {}
 
 func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2963,7 @@ func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsRequest.ProtoReflect.Descriptor instead.
 func (*SaveCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SaveCursorsRequest) GetUpdates() []*CursorUpdate {
@@ -2665,7 +2986,7 @@ type CursorUpdate struct {
 
 func (x *CursorUpdate) Reset() {
 	*x = CursorUpdate{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2998,7 @@ func (x *CursorUpdate) String() string {
 func (*CursorUpdate) ProtoMessage() {}
 
 func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +3011,7 @@ func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CursorUpdate.ProtoReflect.Descriptor instead.
 func (*CursorUpdate) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CursorUpdate) GetConversationId() string {
@@ -2716,7 +3037,7 @@ type SaveCursorsResponse struct {
 
 func (x *SaveCursorsResponse) Reset() {
 	*x = SaveCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +3049,7 @@ func (x *SaveCursorsResponse) String() string {
 func (*SaveCursorsResponse) ProtoMessage() {}
 
 func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +3062,7 @@ func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsResponse.ProtoReflect.Descriptor instead.
 func (*SaveCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
 }
 
 // ListDeadLettersRequest asks for a page.
@@ -2759,7 +3080,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +3092,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +3105,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListDeadLettersRequest) GetPartition() uint32 {
@@ -2821,7 +3142,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +3154,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3167,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*StoredDeadLetter {
@@ -2884,7 +3205,7 @@ type StoredDeadLetter struct {
 
 func (x *StoredDeadLetter) Reset() {
 	*x = StoredDeadLetter{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +3217,7 @@ func (x *StoredDeadLetter) String() string {
 func (*StoredDeadLetter) ProtoMessage() {}
 
 func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +3230,7 @@ func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeadLetter.ProtoReflect.Descriptor instead.
 func (*StoredDeadLetter) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StoredDeadLetter) GetDeadLetterId() string {
@@ -2965,7 +3286,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3298,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3311,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetDeadLetterRequest) GetDeadLetterId() string {
@@ -3011,7 +3332,7 @@ type GetDeadLetterResponse struct {
 
 func (x *GetDeadLetterResponse) Reset() {
 	*x = GetDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3344,7 @@ func (x *GetDeadLetterResponse) String() string {
 func (*GetDeadLetterResponse) ProtoMessage() {}
 
 func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3357,7 @@ func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
@@ -3057,7 +3378,7 @@ type DropDeadLetterRequest struct {
 
 func (x *DropDeadLetterRequest) Reset() {
 	*x = DropDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3069,7 +3390,7 @@ func (x *DropDeadLetterRequest) String() string {
 func (*DropDeadLetterRequest) ProtoMessage() {}
 
 func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3082,7 +3403,7 @@ func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DropDeadLetterRequest) GetDeadLetterId() string {
@@ -3101,7 +3422,7 @@ type DropDeadLetterResponse struct {
 
 func (x *DropDeadLetterResponse) Reset() {
 	*x = DropDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3434,7 @@ func (x *DropDeadLetterResponse) String() string {
 func (*DropDeadLetterResponse) ProtoMessage() {}
 
 func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3447,7 @@ func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
 }
 
 // ListLeasesRequest asks for all.
@@ -3138,7 +3459,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3471,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3484,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
 }
 
 // ListLeasesResponse lists workers and leases.
@@ -3179,7 +3500,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3512,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3525,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListLeasesResponse) GetWorkers() []*Worker {
@@ -3234,7 +3555,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3567,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3580,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Worker) GetWorker() string {
@@ -3295,7 +3616,7 @@ type PartitionLease struct {
 
 func (x *PartitionLease) Reset() {
 	*x = PartitionLease{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3307,7 +3628,7 @@ func (x *PartitionLease) String() string {
 func (*PartitionLease) ProtoMessage() {}
 
 func (x *PartitionLease) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3320,7 +3641,7 @@ func (x *PartitionLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLease.ProtoReflect.Descriptor instead.
 func (*PartitionLease) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PartitionLease) GetPartition() uint32 {
@@ -3371,7 +3692,7 @@ type MovePartitionRequest struct {
 
 func (x *MovePartitionRequest) Reset() {
 	*x = MovePartitionRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3383,7 +3704,7 @@ func (x *MovePartitionRequest) String() string {
 func (*MovePartitionRequest) ProtoMessage() {}
 
 func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3396,7 +3717,7 @@ func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionRequest.ProtoReflect.Descriptor instead.
 func (*MovePartitionRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *MovePartitionRequest) GetPartition() uint32 {
@@ -3422,7 +3743,7 @@ type MovePartitionResponse struct {
 
 func (x *MovePartitionResponse) Reset() {
 	*x = MovePartitionResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3755,7 @@ func (x *MovePartitionResponse) String() string {
 func (*MovePartitionResponse) ProtoMessage() {}
 
 func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3768,7 @@ func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionResponse.ProtoReflect.Descriptor instead.
 func (*MovePartitionResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
 }
 
 // RevokeUserRequest names a user.
@@ -3461,7 +3782,7 @@ type RevokeUserRequest struct {
 
 func (x *RevokeUserRequest) Reset() {
 	*x = RevokeUserRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3794,7 @@ func (x *RevokeUserRequest) String() string {
 func (*RevokeUserRequest) ProtoMessage() {}
 
 func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +3807,7 @@ func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserRequest.ProtoReflect.Descriptor instead.
 func (*RevokeUserRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RevokeUserRequest) GetUserId() string {
@@ -3507,7 +3828,7 @@ type RevokeUserResponse struct {
 
 func (x *RevokeUserResponse) Reset() {
 	*x = RevokeUserResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3519,7 +3840,7 @@ func (x *RevokeUserResponse) String() string {
 func (*RevokeUserResponse) ProtoMessage() {}
 
 func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3532,7 +3853,7 @@ func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserResponse.ProtoReflect.Descriptor instead.
 func (*RevokeUserResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RevokeUserResponse) GetBeforeMs() int64 {
@@ -3555,7 +3876,7 @@ type GetRevocationsRequest struct {
 
 func (x *GetRevocationsRequest) Reset() {
 	*x = GetRevocationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3888,7 @@ func (x *GetRevocationsRequest) String() string {
 func (*GetRevocationsRequest) ProtoMessage() {}
 
 func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3901,7 @@ func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*GetRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetRevocationsRequest) GetSinceMs() int64 {
@@ -3610,7 +3931,7 @@ type GetRevocationsResponse struct {
 
 func (x *GetRevocationsResponse) Reset() {
 	*x = GetRevocationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3622,7 +3943,7 @@ func (x *GetRevocationsResponse) String() string {
 func (*GetRevocationsResponse) ProtoMessage() {}
 
 func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3635,7 +3956,7 @@ func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*GetRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetRevocationsResponse) GetRevocations() []*Revocation {
@@ -3665,7 +3986,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +3998,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +4011,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -3718,7 +4039,7 @@ type GetFactsRequest struct {
 
 func (x *GetFactsRequest) Reset() {
 	*x = GetFactsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3730,7 +4051,7 @@ func (x *GetFactsRequest) String() string {
 func (*GetFactsRequest) ProtoMessage() {}
 
 func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3743,7 +4064,7 @@ func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFactsRequest.ProtoReflect.Descriptor instead.
 func (*GetFactsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetFactsRequest) GetNeeds() []*Need {
@@ -3768,7 +4089,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +4101,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +4114,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Need) GetConversationId() string {
@@ -3828,7 +4149,7 @@ type GetFactsResponse struct {
 
 func (x *GetFactsResponse) Reset() {
 	*x = GetFactsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4161,7 @@ func (x *GetFactsResponse) String() string {
 func (*GetFactsResponse) ProtoMessage() {}
 
 func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4174,7 @@ func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFactsResponse.ProtoReflect.Descriptor instead.
 func (*GetFactsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetFactsResponse) GetFacts() []*Fact {
@@ -3886,7 +4207,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +4219,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +4232,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Fact) GetNeed() uint32 {
@@ -3986,7 +4307,7 @@ type ReadMessagesRequest struct {
 
 func (x *ReadMessagesRequest) Reset() {
 	*x = ReadMessagesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4319,7 @@ func (x *ReadMessagesRequest) String() string {
 func (*ReadMessagesRequest) ProtoMessage() {}
 
 func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4332,7 @@ func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ReadMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReadMessagesRequest) GetConversationId() string {
@@ -4078,7 +4399,7 @@ type ReadMessagesResponse struct {
 
 func (x *ReadMessagesResponse) Reset() {
 	*x = ReadMessagesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +4411,7 @@ func (x *ReadMessagesResponse) String() string {
 func (*ReadMessagesResponse) ProtoMessage() {}
 
 func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4424,7 @@ func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ReadMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ReadMessagesResponse) GetMessages() []*StoredMessage {
@@ -4144,7 +4465,7 @@ type StoredMessage struct {
 
 func (x *StoredMessage) Reset() {
 	*x = StoredMessage{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4156,7 +4477,7 @@ func (x *StoredMessage) String() string {
 func (*StoredMessage) ProtoMessage() {}
 
 func (x *StoredMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4169,7 +4490,7 @@ func (x *StoredMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMessage.ProtoReflect.Descriptor instead.
 func (*StoredMessage) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *StoredMessage) GetEvent() *v1.Event {
@@ -4215,7 +4536,7 @@ type ReactionCount struct {
 
 func (x *ReactionCount) Reset() {
 	*x = ReactionCount{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4227,7 +4548,7 @@ func (x *ReactionCount) String() string {
 func (*ReactionCount) ProtoMessage() {}
 
 func (x *ReactionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4240,7 +4561,7 @@ func (x *ReactionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactionCount.ProtoReflect.Descriptor instead.
 func (*ReactionCount) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ReactionCount) GetEmoji() string {
@@ -4279,7 +4600,7 @@ type ListRefusalsRequest struct {
 
 func (x *ListRefusalsRequest) Reset() {
 	*x = ListRefusalsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4291,7 +4612,7 @@ func (x *ListRefusalsRequest) String() string {
 func (*ListRefusalsRequest) ProtoMessage() {}
 
 func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4304,7 +4625,7 @@ func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
 func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *ListRefusalsRequest) GetPartition() uint32 {
@@ -4341,7 +4662,7 @@ type ListRefusalsResponse struct {
 
 func (x *ListRefusalsResponse) Reset() {
 	*x = ListRefusalsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4674,7 @@ func (x *ListRefusalsResponse) String() string {
 func (*ListRefusalsResponse) ProtoMessage() {}
 
 func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4687,7 @@ func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
 func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListRefusalsResponse) GetRefusals() []*Refusal {
@@ -4400,7 +4721,7 @@ type ReadFeedRequest struct {
 
 func (x *ReadFeedRequest) Reset() {
 	*x = ReadFeedRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4412,7 +4733,7 @@ func (x *ReadFeedRequest) String() string {
 func (*ReadFeedRequest) ProtoMessage() {}
 
 func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4425,7 +4746,7 @@ func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFeedRequest.ProtoReflect.Descriptor instead.
 func (*ReadFeedRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ReadFeedRequest) GetPartition() uint32 {
@@ -4471,7 +4792,7 @@ type ReadFeedResponse struct {
 
 func (x *ReadFeedResponse) Reset() {
 	*x = ReadFeedResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4483,7 +4804,7 @@ func (x *ReadFeedResponse) String() string {
 func (*ReadFeedResponse) ProtoMessage() {}
 
 func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4496,7 +4817,7 @@ func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFeedResponse.ProtoReflect.Descriptor instead.
 func (*ReadFeedResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ReadFeedResponse) GetEntries() []*FeedEntry {
@@ -4533,7 +4854,7 @@ type FeedEntry struct {
 
 func (x *FeedEntry) Reset() {
 	*x = FeedEntry{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4545,7 +4866,7 @@ func (x *FeedEntry) String() string {
 func (*FeedEntry) ProtoMessage() {}
 
 func (x *FeedEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4558,7 +4879,7 @@ func (x *FeedEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedEntry.ProtoReflect.Descriptor instead.
 func (*FeedEntry) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *FeedEntry) GetPosition() *Position {
@@ -4590,7 +4911,7 @@ type Fork struct {
 
 func (x *Fork) Reset() {
 	*x = Fork{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4602,7 +4923,7 @@ func (x *Fork) String() string {
 func (*Fork) ProtoMessage() {}
 
 func (x *Fork) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4615,7 +4936,7 @@ func (x *Fork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fork.ProtoReflect.Descriptor instead.
 func (*Fork) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Fork) GetPartition() uint32 {
@@ -4650,7 +4971,7 @@ type GetFeedCursorsRequest struct {
 
 func (x *GetFeedCursorsRequest) Reset() {
 	*x = GetFeedCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +4983,7 @@ func (x *GetFeedCursorsRequest) String() string {
 func (*GetFeedCursorsRequest) ProtoMessage() {}
 
 func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,7 +4996,7 @@ func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeedCursorsRequest.ProtoReflect.Descriptor instead.
 func (*GetFeedCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *GetFeedCursorsRequest) GetReader() string {
@@ -4696,7 +5017,7 @@ type GetFeedCursorsResponse struct {
 
 func (x *GetFeedCursorsResponse) Reset() {
 	*x = GetFeedCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4708,7 +5029,7 @@ func (x *GetFeedCursorsResponse) String() string {
 func (*GetFeedCursorsResponse) ProtoMessage() {}
 
 func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4721,7 +5042,7 @@ func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeedCursorsResponse.ProtoReflect.Descriptor instead.
 func (*GetFeedCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetFeedCursorsResponse) GetCursors() []*FeedCursor {
@@ -4744,7 +5065,7 @@ type FeedCursor struct {
 
 func (x *FeedCursor) Reset() {
 	*x = FeedCursor{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4756,7 +5077,7 @@ func (x *FeedCursor) String() string {
 func (*FeedCursor) ProtoMessage() {}
 
 func (x *FeedCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4769,7 +5090,7 @@ func (x *FeedCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedCursor.ProtoReflect.Descriptor instead.
 func (*FeedCursor) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *FeedCursor) GetPartition() uint32 {
@@ -4799,7 +5120,7 @@ type SaveFeedCursorRequest struct {
 
 func (x *SaveFeedCursorRequest) Reset() {
 	*x = SaveFeedCursorRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4811,7 +5132,7 @@ func (x *SaveFeedCursorRequest) String() string {
 func (*SaveFeedCursorRequest) ProtoMessage() {}
 
 func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4824,7 +5145,7 @@ func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFeedCursorRequest.ProtoReflect.Descriptor instead.
 func (*SaveFeedCursorRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *SaveFeedCursorRequest) GetReader() string {
@@ -4850,7 +5171,7 @@ type SaveFeedCursorResponse struct {
 
 func (x *SaveFeedCursorResponse) Reset() {
 	*x = SaveFeedCursorResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +5183,7 @@ func (x *SaveFeedCursorResponse) String() string {
 func (*SaveFeedCursorResponse) ProtoMessage() {}
 
 func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +5196,7 @@ func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFeedCursorResponse.ProtoReflect.Descriptor instead.
 func (*SaveFeedCursorResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
 }
 
 // GetInstallationRequest asks for everything.
@@ -4887,7 +5208,7 @@ type GetInstallationRequest struct {
 
 func (x *GetInstallationRequest) Reset() {
 	*x = GetInstallationRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4899,7 +5220,7 @@ func (x *GetInstallationRequest) String() string {
 func (*GetInstallationRequest) ProtoMessage() {}
 
 func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4912,7 +5233,7 @@ func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstallationRequest.ProtoReflect.Descriptor instead.
 func (*GetInstallationRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
 }
 
 // GetInstallationResponse contains the settings that all parts must agree on.
@@ -4928,7 +5249,7 @@ type GetInstallationResponse struct {
 
 func (x *GetInstallationResponse) Reset() {
 	*x = GetInstallationResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4940,7 +5261,7 @@ func (x *GetInstallationResponse) String() string {
 func (*GetInstallationResponse) ProtoMessage() {}
 
 func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4953,7 +5274,7 @@ func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstallationResponse.ProtoReflect.Descriptor instead.
 func (*GetInstallationResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetInstallationResponse) GetPartitions() uint32 {
@@ -4981,7 +5302,7 @@ type RaiseLevelRequest struct {
 
 func (x *RaiseLevelRequest) Reset() {
 	*x = RaiseLevelRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4993,7 +5314,7 @@ func (x *RaiseLevelRequest) String() string {
 func (*RaiseLevelRequest) ProtoMessage() {}
 
 func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5006,7 +5327,7 @@ func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RaiseLevelRequest) GetLevel() uint32 {
@@ -5027,7 +5348,7 @@ type RaiseLevelResponse struct {
 
 func (x *RaiseLevelResponse) Reset() {
 	*x = RaiseLevelResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5039,7 +5360,7 @@ func (x *RaiseLevelResponse) String() string {
 func (*RaiseLevelResponse) ProtoMessage() {}
 
 func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5052,7 +5373,7 @@ func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevelResponse.ProtoReflect.Descriptor instead.
 func (*RaiseLevelResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RaiseLevelResponse) GetLevel() uint32 {
@@ -5074,7 +5395,7 @@ type MarkBackupRequest struct {
 
 func (x *MarkBackupRequest) Reset() {
 	*x = MarkBackupRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5086,7 +5407,7 @@ func (x *MarkBackupRequest) String() string {
 func (*MarkBackupRequest) ProtoMessage() {}
 
 func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5099,7 +5420,7 @@ func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkBackupRequest.ProtoReflect.Descriptor instead.
 func (*MarkBackupRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *MarkBackupRequest) GetMarks() []*BackupMark {
@@ -5122,7 +5443,7 @@ type BackupMark struct {
 
 func (x *BackupMark) Reset() {
 	*x = BackupMark{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5134,7 +5455,7 @@ func (x *BackupMark) String() string {
 func (*BackupMark) ProtoMessage() {}
 
 func (x *BackupMark) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5147,7 +5468,7 @@ func (x *BackupMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupMark.ProtoReflect.Descriptor instead.
 func (*BackupMark) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *BackupMark) GetPartition() uint32 {
@@ -5175,7 +5496,7 @@ type MarkBackupResponse struct {
 
 func (x *MarkBackupResponse) Reset() {
 	*x = MarkBackupResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5187,7 +5508,7 @@ func (x *MarkBackupResponse) String() string {
 func (*MarkBackupResponse) ProtoMessage() {}
 
 func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5200,7 +5521,7 @@ func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkBackupResponse.ProtoReflect.Descriptor instead.
 func (*MarkBackupResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *MarkBackupResponse) GetMarks() []*BackupMark {
@@ -5358,11 +5679,12 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x06hidden\x18\x02 \x03(\v2\x1d.runnel.conversation.v1.RangeR\x06hidden\x12\x12\n" +
 	"\x04head\x18\x03 \x01(\x04R\x04head\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x16\n" +
-	"\x06member\x18\x05 \x01(\bR\x06member\"_\n" +
+	"\x06member\x18\x05 \x01(\bR\x06member\"\x8a\x01\n" +
 	"\x18ListConversationsRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x9d\x01\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12)\n" +
+	"\x10conversation_ids\x18\x04 \x03(\tR\x0fconversationIds\"\x9d\x01\n" +
 	"\x19ListConversationsResponse\x12@\n" +
 	"\rconversations\x18\x01 \x03(\v2\x1a.runnel.history.v1.SummaryR\rconversations\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12*\n" +
@@ -5376,7 +5698,24 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"joined_seq\x18\x05 \x01(\x04R\tjoinedSeq\x126\n" +
 	"\x06cursor\x18\x06 \x01(\v2\x1e.runnel.conversation.v1.CursorR\x06cursor\x12\x18\n" +
 	"\amembers\x18\a \x01(\rR\amembers\x12\x12\n" +
-	"\x04peer\x18\b \x01(\tR\x04peer\"\x81\x01\n" +
+	"\x04peer\x18\b \x01(\tR\x04peer\"\\\n" +
+	"\x16FindMembershipsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12)\n" +
+	"\x10conversation_ids\x18\x02 \x03(\tR\x0fconversationIds\"`\n" +
+	"\x17FindMembershipsResponse\x12E\n" +
+	"\vmemberships\x18\x01 \x03(\v2#.runnel.history.v1.NewestMembershipR\vmemberships\"u\n" +
+	"\x10NewestMembership\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x1d\n" +
+	"\n" +
+	"joined_seq\x18\x02 \x01(\x04R\tjoinedSeq\x12\x19\n" +
+	"\bleft_seq\x18\x03 \x01(\x04R\aleftSeq\"4\n" +
+	"\x17CountMembershipsRequest\x12\x19\n" +
+	"\buser_ids\x18\x01 \x03(\tR\auserIds\"V\n" +
+	"\x18CountMembershipsResponse\x12:\n" +
+	"\x06counts\x18\x01 \x03(\v2\".runnel.history.v1.MembershipCountR\x06counts\"P\n" +
+	"\x0fMembershipCount\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12$\n" +
+	"\rconversations\x18\x02 \x01(\x04R\rconversations\"\x81\x01\n" +
 	"\x12ListMembersRequest\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x16\n" +
 	"\x06viewer\x18\x02 \x01(\tR\x06viewer\x12\x14\n" +
@@ -5543,7 +5882,7 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12:\n" +
 	"\twatermark\x18\x02 \x01(\v2\x1c.runnel.history.v1.WatermarkR\twatermark\"I\n" +
 	"\x12MarkBackupResponse\x123\n" +
-	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks2\xab\x13\n" +
+	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks2\x82\x15\n" +
 	"\x0eHistoryService\x12M\n" +
 	"\x06Append\x12 .runnel.history.v1.AppendRequest\x1a!.runnel.history.v1.AppendResponse\x12_\n" +
 	"\fGetWatermark\x12&.runnel.history.v1.GetWatermarkRequest\x1a'.runnel.history.v1.GetWatermarkResponse\x12J\n" +
@@ -5551,7 +5890,9 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x10GetConversations\x12*.runnel.history.v1.GetConversationsRequest\x1a+.runnel.history.v1.GetConversationsResponse\x12_\n" +
 	"\fFindCommands\x12&.runnel.history.v1.FindCommandsRequest\x1a'.runnel.history.v1.FindCommandsResponse\x12G\n" +
 	"\x04Read\x12\x1e.runnel.history.v1.ReadRequest\x1a\x1f.runnel.history.v1.ReadResponse\x12n\n" +
-	"\x11ListConversations\x12+.runnel.history.v1.ListConversationsRequest\x1a,.runnel.history.v1.ListConversationsResponse\x12\\\n" +
+	"\x11ListConversations\x12+.runnel.history.v1.ListConversationsRequest\x1a,.runnel.history.v1.ListConversationsResponse\x12h\n" +
+	"\x0fFindMemberships\x12).runnel.history.v1.FindMembershipsRequest\x1a*.runnel.history.v1.FindMembershipsResponse\x12k\n" +
+	"\x10CountMemberships\x12*.runnel.history.v1.CountMembershipsRequest\x1a+.runnel.history.v1.CountMembershipsResponse\x12\\\n" +
 	"\vListMembers\x12%.runnel.history.v1.ListMembersRequest\x1a&.runnel.history.v1.ListMembersResponse\x12J\n" +
 	"\x05Heads\x12\x1f.runnel.history.v1.HeadsRequest\x1a .runnel.history.v1.HeadsResponse\x12\\\n" +
 	"\vSaveCursors\x12%.runnel.history.v1.SaveCursorsRequest\x1a&.runnel.history.v1.SaveCursorsResponse\x12h\n" +
@@ -5588,7 +5929,7 @@ func file_runnel_history_v1_history_proto_rawDescGZIP() []byte {
 	return file_runnel_history_v1_history_proto_rawDescData
 }
 
-var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
 var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*Watermark)(nil),                 // 0: runnel.history.v1.Watermark
 	(*Position)(nil),                  // 1: runnel.history.v1.Position
@@ -5622,194 +5963,206 @@ var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*ListConversationsRequest)(nil),  // 29: runnel.history.v1.ListConversationsRequest
 	(*ListConversationsResponse)(nil), // 30: runnel.history.v1.ListConversationsResponse
 	(*Summary)(nil),                   // 31: runnel.history.v1.Summary
-	(*ListMembersRequest)(nil),        // 32: runnel.history.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),       // 33: runnel.history.v1.ListMembersResponse
-	(*HeadsRequest)(nil),              // 34: runnel.history.v1.HeadsRequest
-	(*HeadsResponse)(nil),             // 35: runnel.history.v1.HeadsResponse
-	(*Head)(nil),                      // 36: runnel.history.v1.Head
-	(*SaveCursorsRequest)(nil),        // 37: runnel.history.v1.SaveCursorsRequest
-	(*CursorUpdate)(nil),              // 38: runnel.history.v1.CursorUpdate
-	(*SaveCursorsResponse)(nil),       // 39: runnel.history.v1.SaveCursorsResponse
-	(*ListDeadLettersRequest)(nil),    // 40: runnel.history.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 41: runnel.history.v1.ListDeadLettersResponse
-	(*StoredDeadLetter)(nil),          // 42: runnel.history.v1.StoredDeadLetter
-	(*GetDeadLetterRequest)(nil),      // 43: runnel.history.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),     // 44: runnel.history.v1.GetDeadLetterResponse
-	(*DropDeadLetterRequest)(nil),     // 45: runnel.history.v1.DropDeadLetterRequest
-	(*DropDeadLetterResponse)(nil),    // 46: runnel.history.v1.DropDeadLetterResponse
-	(*ListLeasesRequest)(nil),         // 47: runnel.history.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),        // 48: runnel.history.v1.ListLeasesResponse
-	(*Worker)(nil),                    // 49: runnel.history.v1.Worker
-	(*PartitionLease)(nil),            // 50: runnel.history.v1.PartitionLease
-	(*MovePartitionRequest)(nil),      // 51: runnel.history.v1.MovePartitionRequest
-	(*MovePartitionResponse)(nil),     // 52: runnel.history.v1.MovePartitionResponse
-	(*RevokeUserRequest)(nil),         // 53: runnel.history.v1.RevokeUserRequest
-	(*RevokeUserResponse)(nil),        // 54: runnel.history.v1.RevokeUserResponse
-	(*GetRevocationsRequest)(nil),     // 55: runnel.history.v1.GetRevocationsRequest
-	(*GetRevocationsResponse)(nil),    // 56: runnel.history.v1.GetRevocationsResponse
-	(*Revocation)(nil),                // 57: runnel.history.v1.Revocation
-	(*GetFactsRequest)(nil),           // 58: runnel.history.v1.GetFactsRequest
-	(*Need)(nil),                      // 59: runnel.history.v1.Need
-	(*GetFactsResponse)(nil),          // 60: runnel.history.v1.GetFactsResponse
-	(*Fact)(nil),                      // 61: runnel.history.v1.Fact
-	(*ReadMessagesRequest)(nil),       // 62: runnel.history.v1.ReadMessagesRequest
-	(*ReadMessagesResponse)(nil),      // 63: runnel.history.v1.ReadMessagesResponse
-	(*StoredMessage)(nil),             // 64: runnel.history.v1.StoredMessage
-	(*ReactionCount)(nil),             // 65: runnel.history.v1.ReactionCount
-	(*ListRefusalsRequest)(nil),       // 66: runnel.history.v1.ListRefusalsRequest
-	(*ListRefusalsResponse)(nil),      // 67: runnel.history.v1.ListRefusalsResponse
-	(*ReadFeedRequest)(nil),           // 68: runnel.history.v1.ReadFeedRequest
-	(*ReadFeedResponse)(nil),          // 69: runnel.history.v1.ReadFeedResponse
-	(*FeedEntry)(nil),                 // 70: runnel.history.v1.FeedEntry
-	(*Fork)(nil),                      // 71: runnel.history.v1.Fork
-	(*GetFeedCursorsRequest)(nil),     // 72: runnel.history.v1.GetFeedCursorsRequest
-	(*GetFeedCursorsResponse)(nil),    // 73: runnel.history.v1.GetFeedCursorsResponse
-	(*FeedCursor)(nil),                // 74: runnel.history.v1.FeedCursor
-	(*SaveFeedCursorRequest)(nil),     // 75: runnel.history.v1.SaveFeedCursorRequest
-	(*SaveFeedCursorResponse)(nil),    // 76: runnel.history.v1.SaveFeedCursorResponse
-	(*GetInstallationRequest)(nil),    // 77: runnel.history.v1.GetInstallationRequest
-	(*GetInstallationResponse)(nil),   // 78: runnel.history.v1.GetInstallationResponse
-	(*RaiseLevelRequest)(nil),         // 79: runnel.history.v1.RaiseLevelRequest
-	(*RaiseLevelResponse)(nil),        // 80: runnel.history.v1.RaiseLevelResponse
-	(*MarkBackupRequest)(nil),         // 81: runnel.history.v1.MarkBackupRequest
-	(*BackupMark)(nil),                // 82: runnel.history.v1.BackupMark
-	(*MarkBackupResponse)(nil),        // 83: runnel.history.v1.MarkBackupResponse
-	(*v1.Error)(nil),                  // 84: runnel.conversation.v1.Error
-	(v1.Kind)(0),                      // 85: runnel.conversation.v1.Kind
-	(v1.EventKind)(0),                 // 86: runnel.conversation.v1.EventKind
-	(*v1.Event)(nil),                  // 87: runnel.conversation.v1.Event
-	(*v1.Cursor)(nil),                 // 88: runnel.conversation.v1.Cursor
-	(*v1.Range)(nil),                  // 89: runnel.conversation.v1.Range
+	(*FindMembershipsRequest)(nil),    // 32: runnel.history.v1.FindMembershipsRequest
+	(*FindMembershipsResponse)(nil),   // 33: runnel.history.v1.FindMembershipsResponse
+	(*NewestMembership)(nil),          // 34: runnel.history.v1.NewestMembership
+	(*CountMembershipsRequest)(nil),   // 35: runnel.history.v1.CountMembershipsRequest
+	(*CountMembershipsResponse)(nil),  // 36: runnel.history.v1.CountMembershipsResponse
+	(*MembershipCount)(nil),           // 37: runnel.history.v1.MembershipCount
+	(*ListMembersRequest)(nil),        // 38: runnel.history.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),       // 39: runnel.history.v1.ListMembersResponse
+	(*HeadsRequest)(nil),              // 40: runnel.history.v1.HeadsRequest
+	(*HeadsResponse)(nil),             // 41: runnel.history.v1.HeadsResponse
+	(*Head)(nil),                      // 42: runnel.history.v1.Head
+	(*SaveCursorsRequest)(nil),        // 43: runnel.history.v1.SaveCursorsRequest
+	(*CursorUpdate)(nil),              // 44: runnel.history.v1.CursorUpdate
+	(*SaveCursorsResponse)(nil),       // 45: runnel.history.v1.SaveCursorsResponse
+	(*ListDeadLettersRequest)(nil),    // 46: runnel.history.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),   // 47: runnel.history.v1.ListDeadLettersResponse
+	(*StoredDeadLetter)(nil),          // 48: runnel.history.v1.StoredDeadLetter
+	(*GetDeadLetterRequest)(nil),      // 49: runnel.history.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),     // 50: runnel.history.v1.GetDeadLetterResponse
+	(*DropDeadLetterRequest)(nil),     // 51: runnel.history.v1.DropDeadLetterRequest
+	(*DropDeadLetterResponse)(nil),    // 52: runnel.history.v1.DropDeadLetterResponse
+	(*ListLeasesRequest)(nil),         // 53: runnel.history.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),        // 54: runnel.history.v1.ListLeasesResponse
+	(*Worker)(nil),                    // 55: runnel.history.v1.Worker
+	(*PartitionLease)(nil),            // 56: runnel.history.v1.PartitionLease
+	(*MovePartitionRequest)(nil),      // 57: runnel.history.v1.MovePartitionRequest
+	(*MovePartitionResponse)(nil),     // 58: runnel.history.v1.MovePartitionResponse
+	(*RevokeUserRequest)(nil),         // 59: runnel.history.v1.RevokeUserRequest
+	(*RevokeUserResponse)(nil),        // 60: runnel.history.v1.RevokeUserResponse
+	(*GetRevocationsRequest)(nil),     // 61: runnel.history.v1.GetRevocationsRequest
+	(*GetRevocationsResponse)(nil),    // 62: runnel.history.v1.GetRevocationsResponse
+	(*Revocation)(nil),                // 63: runnel.history.v1.Revocation
+	(*GetFactsRequest)(nil),           // 64: runnel.history.v1.GetFactsRequest
+	(*Need)(nil),                      // 65: runnel.history.v1.Need
+	(*GetFactsResponse)(nil),          // 66: runnel.history.v1.GetFactsResponse
+	(*Fact)(nil),                      // 67: runnel.history.v1.Fact
+	(*ReadMessagesRequest)(nil),       // 68: runnel.history.v1.ReadMessagesRequest
+	(*ReadMessagesResponse)(nil),      // 69: runnel.history.v1.ReadMessagesResponse
+	(*StoredMessage)(nil),             // 70: runnel.history.v1.StoredMessage
+	(*ReactionCount)(nil),             // 71: runnel.history.v1.ReactionCount
+	(*ListRefusalsRequest)(nil),       // 72: runnel.history.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),      // 73: runnel.history.v1.ListRefusalsResponse
+	(*ReadFeedRequest)(nil),           // 74: runnel.history.v1.ReadFeedRequest
+	(*ReadFeedResponse)(nil),          // 75: runnel.history.v1.ReadFeedResponse
+	(*FeedEntry)(nil),                 // 76: runnel.history.v1.FeedEntry
+	(*Fork)(nil),                      // 77: runnel.history.v1.Fork
+	(*GetFeedCursorsRequest)(nil),     // 78: runnel.history.v1.GetFeedCursorsRequest
+	(*GetFeedCursorsResponse)(nil),    // 79: runnel.history.v1.GetFeedCursorsResponse
+	(*FeedCursor)(nil),                // 80: runnel.history.v1.FeedCursor
+	(*SaveFeedCursorRequest)(nil),     // 81: runnel.history.v1.SaveFeedCursorRequest
+	(*SaveFeedCursorResponse)(nil),    // 82: runnel.history.v1.SaveFeedCursorResponse
+	(*GetInstallationRequest)(nil),    // 83: runnel.history.v1.GetInstallationRequest
+	(*GetInstallationResponse)(nil),   // 84: runnel.history.v1.GetInstallationResponse
+	(*RaiseLevelRequest)(nil),         // 85: runnel.history.v1.RaiseLevelRequest
+	(*RaiseLevelResponse)(nil),        // 86: runnel.history.v1.RaiseLevelResponse
+	(*MarkBackupRequest)(nil),         // 87: runnel.history.v1.MarkBackupRequest
+	(*BackupMark)(nil),                // 88: runnel.history.v1.BackupMark
+	(*MarkBackupResponse)(nil),        // 89: runnel.history.v1.MarkBackupResponse
+	(*v1.Error)(nil),                  // 90: runnel.conversation.v1.Error
+	(v1.Kind)(0),                      // 91: runnel.conversation.v1.Kind
+	(v1.EventKind)(0),                 // 92: runnel.conversation.v1.EventKind
+	(*v1.Event)(nil),                  // 93: runnel.conversation.v1.Event
+	(*v1.Cursor)(nil),                 // 94: runnel.conversation.v1.Cursor
+	(*v1.Range)(nil),                  // 95: runnel.conversation.v1.Range
 }
 var file_runnel_history_v1_history_proto_depIdxs = []int32{
-	25, // 0: runnel.history.v1.Refusal.command:type_name -> runnel.history.v1.CommandKey
-	84, // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
-	4,  // 2: runnel.history.v1.Effect.create_conversation:type_name -> runnel.history.v1.CreateConversation
-	5,  // 3: runnel.history.v1.Effect.set_name:type_name -> runnel.history.v1.SetName
-	6,  // 4: runnel.history.v1.Effect.begin_memberships:type_name -> runnel.history.v1.BeginMemberships
-	7,  // 5: runnel.history.v1.Effect.end_membership:type_name -> runnel.history.v1.EndMembership
-	8,  // 6: runnel.history.v1.Effect.put_message:type_name -> runnel.history.v1.MessageRow
-	9,  // 7: runnel.history.v1.Effect.put_reaction:type_name -> runnel.history.v1.Reaction
-	10, // 8: runnel.history.v1.Effect.drop_reactions:type_name -> runnel.history.v1.DropReactions
-	11, // 9: runnel.history.v1.Effect.erase_events:type_name -> runnel.history.v1.EraseEvents
-	85, // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
-	86, // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
-	0,  // 12: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
-	0,  // 13: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
-	87, // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
-	12, // 15: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
-	3,  // 16: runnel.history.v1.AppendRequest.effects:type_name -> runnel.history.v1.Effect
-	2,  // 17: runnel.history.v1.AppendRequest.refusals:type_name -> runnel.history.v1.Refusal
-	15, // 18: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
-	87, // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
-	0,  // 20: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
-	0,  // 21: runnel.history.v1.GetWatermarkResponse.backup:type_name -> runnel.history.v1.Watermark
-	22, // 22: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
-	85, // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
-	23, // 24: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
-	5,  // 25: runnel.history.v1.ConversationState.name_source:type_name -> runnel.history.v1.SetName
-	88, // 26: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
-	25, // 27: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
-	87, // 28: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
-	87, // 29: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
-	89, // 30: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
-	31, // 31: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	85, // 32: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
-	88, // 33: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
-	23, // 34: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
-	36, // 35: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
-	38, // 36: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
-	88, // 37: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
-	42, // 38: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	12, // 39: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
-	42, // 40: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	49, // 41: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
-	50, // 42: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
-	0,  // 43: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
-	57, // 44: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
-	59, // 45: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
-	61, // 46: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
-	86, // 47: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
-	8,  // 48: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
-	9,  // 49: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
-	86, // 50: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
-	64, // 51: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
-	87, // 52: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
-	87, // 53: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
-	8,  // 54: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
-	65, // 55: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
-	25, // 56: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
-	2,  // 57: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
-	1,  // 58: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
-	70, // 59: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
-	1,  // 60: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
-	1,  // 61: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
-	87, // 62: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
-	1,  // 63: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
-	1,  // 64: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
-	74, // 65: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
-	1,  // 66: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
-	74, // 67: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
-	82, // 68: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
-	0,  // 69: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
-	82, // 70: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
-	13, // 71: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
-	16, // 72: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
-	18, // 73: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
-	20, // 74: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
-	24, // 75: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
-	27, // 76: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
-	29, // 77: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
-	32, // 78: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
-	34, // 79: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
-	37, // 80: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
-	40, // 81: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
-	43, // 82: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
-	45, // 83: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
-	47, // 84: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
-	51, // 85: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
-	53, // 86: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
-	55, // 87: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
-	58, // 88: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
-	62, // 89: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
-	66, // 90: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
-	68, // 91: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
-	72, // 92: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
-	75, // 93: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
-	77, // 94: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
-	79, // 95: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
-	81, // 96: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
-	14, // 97: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
-	17, // 98: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
-	19, // 99: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
-	21, // 100: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
-	26, // 101: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
-	28, // 102: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
-	30, // 103: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
-	33, // 104: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
-	35, // 105: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
-	39, // 106: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
-	41, // 107: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
-	44, // 108: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
-	46, // 109: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
-	48, // 110: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
-	52, // 111: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
-	54, // 112: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
-	56, // 113: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
-	60, // 114: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
-	63, // 115: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
-	67, // 116: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
-	69, // 117: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
-	73, // 118: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
-	76, // 119: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
-	78, // 120: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
-	80, // 121: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
-	83, // 122: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
-	97, // [97:123] is the sub-list for method output_type
-	71, // [71:97] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	25,  // 0: runnel.history.v1.Refusal.command:type_name -> runnel.history.v1.CommandKey
+	90,  // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
+	4,   // 2: runnel.history.v1.Effect.create_conversation:type_name -> runnel.history.v1.CreateConversation
+	5,   // 3: runnel.history.v1.Effect.set_name:type_name -> runnel.history.v1.SetName
+	6,   // 4: runnel.history.v1.Effect.begin_memberships:type_name -> runnel.history.v1.BeginMemberships
+	7,   // 5: runnel.history.v1.Effect.end_membership:type_name -> runnel.history.v1.EndMembership
+	8,   // 6: runnel.history.v1.Effect.put_message:type_name -> runnel.history.v1.MessageRow
+	9,   // 7: runnel.history.v1.Effect.put_reaction:type_name -> runnel.history.v1.Reaction
+	10,  // 8: runnel.history.v1.Effect.drop_reactions:type_name -> runnel.history.v1.DropReactions
+	11,  // 9: runnel.history.v1.Effect.erase_events:type_name -> runnel.history.v1.EraseEvents
+	91,  // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
+	92,  // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
+	0,   // 12: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
+	0,   // 13: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
+	93,  // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
+	12,  // 15: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
+	3,   // 16: runnel.history.v1.AppendRequest.effects:type_name -> runnel.history.v1.Effect
+	2,   // 17: runnel.history.v1.AppendRequest.refusals:type_name -> runnel.history.v1.Refusal
+	15,  // 18: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
+	93,  // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
+	0,   // 20: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
+	0,   // 21: runnel.history.v1.GetWatermarkResponse.backup:type_name -> runnel.history.v1.Watermark
+	22,  // 22: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
+	91,  // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
+	23,  // 24: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
+	5,   // 25: runnel.history.v1.ConversationState.name_source:type_name -> runnel.history.v1.SetName
+	94,  // 26: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
+	25,  // 27: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
+	93,  // 28: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
+	93,  // 29: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
+	95,  // 30: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
+	31,  // 31: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
+	91,  // 32: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
+	94,  // 33: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
+	34,  // 34: runnel.history.v1.FindMembershipsResponse.memberships:type_name -> runnel.history.v1.NewestMembership
+	37,  // 35: runnel.history.v1.CountMembershipsResponse.counts:type_name -> runnel.history.v1.MembershipCount
+	23,  // 36: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	42,  // 37: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
+	44,  // 38: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
+	94,  // 39: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
+	48,  // 40: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	12,  // 41: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
+	48,  // 42: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	55,  // 43: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
+	56,  // 44: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
+	0,   // 45: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
+	63,  // 46: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
+	65,  // 47: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
+	67,  // 48: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
+	92,  // 49: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
+	8,   // 50: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
+	9,   // 51: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
+	92,  // 52: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
+	70,  // 53: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
+	93,  // 54: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
+	93,  // 55: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
+	8,   // 56: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
+	71,  // 57: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
+	25,  // 58: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
+	2,   // 59: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
+	1,   // 60: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
+	76,  // 61: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
+	1,   // 62: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
+	1,   // 63: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
+	93,  // 64: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
+	1,   // 65: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
+	1,   // 66: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
+	80,  // 67: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
+	1,   // 68: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
+	80,  // 69: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
+	88,  // 70: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	0,   // 71: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
+	88,  // 72: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	13,  // 73: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
+	16,  // 74: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
+	18,  // 75: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
+	20,  // 76: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
+	24,  // 77: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
+	27,  // 78: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
+	29,  // 79: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
+	32,  // 80: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
+	35,  // 81: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
+	38,  // 82: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
+	40,  // 83: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
+	43,  // 84: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
+	46,  // 85: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
+	49,  // 86: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
+	51,  // 87: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
+	53,  // 88: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
+	57,  // 89: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
+	59,  // 90: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
+	61,  // 91: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
+	64,  // 92: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
+	68,  // 93: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
+	72,  // 94: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
+	74,  // 95: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
+	78,  // 96: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
+	81,  // 97: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
+	83,  // 98: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
+	85,  // 99: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
+	87,  // 100: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
+	14,  // 101: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
+	17,  // 102: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
+	19,  // 103: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
+	21,  // 104: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
+	26,  // 105: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
+	28,  // 106: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
+	30,  // 107: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
+	33,  // 108: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
+	36,  // 109: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
+	39,  // 110: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
+	41,  // 111: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
+	45,  // 112: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
+	47,  // 113: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
+	50,  // 114: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
+	52,  // 115: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
+	54,  // 116: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
+	58,  // 117: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
+	60,  // 118: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
+	62,  // 119: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
+	66,  // 120: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
+	69,  // 121: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
+	73,  // 122: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
+	75,  // 123: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
+	79,  // 124: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
+	82,  // 125: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
+	84,  // 126: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
+	86,  // 127: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
+	89,  // 128: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
+	101, // [101:129] is the sub-list for method output_type
+	73,  // [73:101] is the sub-list for method input_type
+	73,  // [73:73] is the sub-list for extension type_name
+	73,  // [73:73] is the sub-list for extension extendee
+	0,   // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_runnel_history_v1_history_proto_init() }
@@ -5827,14 +6180,14 @@ func file_runnel_history_v1_history_proto_init() {
 		(*Effect_DropReactions)(nil),
 		(*Effect_EraseEvents)(nil),
 	}
-	file_runnel_history_v1_history_proto_msgTypes[40].OneofWrappers = []any{}
+	file_runnel_history_v1_history_proto_msgTypes[46].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_history_v1_history_proto_rawDesc), len(file_runnel_history_v1_history_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   84,
+			NumMessages:   90,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,8 @@ const (
 	HistoryService_FindCommands_FullMethodName      = "/runnel.history.v1.HistoryService/FindCommands"
 	HistoryService_Read_FullMethodName              = "/runnel.history.v1.HistoryService/Read"
 	HistoryService_ListConversations_FullMethodName = "/runnel.history.v1.HistoryService/ListConversations"
+	HistoryService_FindMemberships_FullMethodName   = "/runnel.history.v1.HistoryService/FindMemberships"
+	HistoryService_CountMemberships_FullMethodName  = "/runnel.history.v1.HistoryService/CountMemberships"
 	HistoryService_ListMembers_FullMethodName       = "/runnel.history.v1.HistoryService/ListMembers"
 	HistoryService_Heads_FullMethodName             = "/runnel.history.v1.HistoryService/Heads"
 	HistoryService_SaveCursors_FullMethodName       = "/runnel.history.v1.HistoryService/SaveCursors"
@@ -70,11 +72,16 @@ type HistoryServiceClient interface {
 	// FindCommands returns the events of commands. Commands that were never committed are left out.
 	FindCommands(ctx context.Context, in *FindCommandsRequest, opts ...grpc.CallOption) (*FindCommandsResponse, error)
 	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does not
-	// exist or the viewer never was a member.
+	// exist or the viewer never was a member. PERMISSION_DENIED when a gateway names no viewer.
 	Read(ctx context.Context, in *ReadRequest, opts ...grpc.CallOption) (*ReadResponse, error)
 	// ListConversations returns the conversations that a user is a member of now, by rising id.
 	ListConversations(ctx context.Context, in *ListConversationsRequest, opts ...grpc.CallOption) (*ListConversationsResponse, error)
-	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND as in Read.
+	// FindMemberships returns a user's newest membership in each of some conversations, also if it has ended. Conversations that
+	// the user never was a member of are left out.
+	FindMemberships(ctx context.Context, in *FindMembershipsRequest, opts ...grpc.CallOption) (*FindMembershipsResponse, error)
+	// CountMemberships returns the number of conversations that each of some users is a member of now.
+	CountMemberships(ctx context.Context, in *CountMembershipsRequest, opts ...grpc.CallOption) (*CountMembershipsResponse, error)
+	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND and PERMISSION_DENIED as in Read.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
 	// Heads returns the newest seq of conversations. Those that do not exist are left out.
 	Heads(ctx context.Context, in *HeadsRequest, opts ...grpc.CallOption) (*HeadsResponse, error)
@@ -189,6 +196,26 @@ func (c *historyServiceClient) ListConversations(ctx context.Context, in *ListCo
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListConversationsResponse)
 	err := c.cc.Invoke(ctx, HistoryService_ListConversations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) FindMemberships(ctx context.Context, in *FindMembershipsRequest, opts ...grpc.CallOption) (*FindMembershipsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindMembershipsResponse)
+	err := c.cc.Invoke(ctx, HistoryService_FindMemberships_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) CountMemberships(ctx context.Context, in *CountMembershipsRequest, opts ...grpc.CallOption) (*CountMembershipsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CountMembershipsResponse)
+	err := c.cc.Invoke(ctx, HistoryService_CountMemberships_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -406,11 +433,16 @@ type HistoryServiceServer interface {
 	// FindCommands returns the events of commands. Commands that were never committed are left out.
 	FindCommands(context.Context, *FindCommandsRequest) (*FindCommandsResponse, error)
 	// Read returns a stretch of a log, either completely or as a viewer may see it. NOT_FOUND when the conversation does not
-	// exist or the viewer never was a member.
+	// exist or the viewer never was a member. PERMISSION_DENIED when a gateway names no viewer.
 	Read(context.Context, *ReadRequest) (*ReadResponse, error)
 	// ListConversations returns the conversations that a user is a member of now, by rising id.
 	ListConversations(context.Context, *ListConversationsRequest) (*ListConversationsResponse, error)
-	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND as in Read.
+	// FindMemberships returns a user's newest membership in each of some conversations, also if it has ended. Conversations that
+	// the user never was a member of are left out.
+	FindMemberships(context.Context, *FindMembershipsRequest) (*FindMembershipsResponse, error)
+	// CountMemberships returns the number of conversations that each of some users is a member of now.
+	CountMemberships(context.Context, *CountMembershipsRequest) (*CountMembershipsResponse, error)
+	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND and PERMISSION_DENIED as in Read.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
 	// Heads returns the newest seq of conversations. Those that do not exist are left out.
 	Heads(context.Context, *HeadsRequest) (*HeadsResponse, error)
@@ -481,6 +513,12 @@ func (UnimplementedHistoryServiceServer) Read(context.Context, *ReadRequest) (*R
 }
 func (UnimplementedHistoryServiceServer) ListConversations(context.Context, *ListConversationsRequest) (*ListConversationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListConversations not implemented")
+}
+func (UnimplementedHistoryServiceServer) FindMemberships(context.Context, *FindMembershipsRequest) (*FindMembershipsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindMemberships not implemented")
+}
+func (UnimplementedHistoryServiceServer) CountMemberships(context.Context, *CountMembershipsRequest) (*CountMembershipsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CountMemberships not implemented")
 }
 func (UnimplementedHistoryServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
@@ -682,6 +720,42 @@ func _HistoryService_ListConversations_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(HistoryServiceServer).ListConversations(ctx, req.(*ListConversationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_FindMemberships_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindMembershipsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).FindMemberships(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_FindMemberships_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).FindMemberships(ctx, req.(*FindMembershipsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_CountMemberships_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CountMembershipsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).CountMemberships(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_CountMemberships_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).CountMemberships(ctx, req.(*CountMembershipsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1062,6 +1136,14 @@ var HistoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListConversations",
 			Handler:    _HistoryService_ListConversations_Handler,
+		},
+		{
+			MethodName: "FindMemberships",
+			Handler:    _HistoryService_FindMemberships_Handler,
+		},
+		{
+			MethodName: "CountMemberships",
+			Handler:    _HistoryService_CountMemberships_Handler,
 		},
 		{
 			MethodName: "ListMembers",

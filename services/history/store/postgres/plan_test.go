@@ -23,7 +23,8 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 	for name, query := range map[string]string{
 		"moveHeads": moveHeads, "selectDuplicates": selectDuplicates, "endMembership": endMembership, "alterConversation": alterConversation,
 		"selectCommands": selectCommands, "selectRising": selectRising, "selectFalling": selectFalling, "selectHead": selectHead,
-		"selectView": selectView, "selectStates": selectStates, "selectHeads": selectHeads, "selectList": selectList,
+		"selectView": selectView, "selectStates": selectStates, "selectHeads": selectHeads, "selectListAll": selectListAll, "selectListNamed": selectListNamed,
+		"selectNewestMemberships": selectNewestMemberships, "countMemberships": countMemberships,
 		"selectMembers": selectMembers, "selectMember": selectMember, "selectDeadLetters": selectDeadLetters, "selectDeadLetter": selectDeadLetter, "deleteDeadLetter": deleteDeadLetter,
 		"selectRevoked": selectRevoked, "selectRevocations": selectRevocations, "selectRevocation": selectRevocation, "revoke": revoke, "setWanted": setWanted,
 		"insertRefusal": insertRefusal, "dropRefusals": dropRefusals, "dropReaction": dropReaction, "dropAllReactions": dropAllReactions,

@@ -49,9 +49,11 @@ const (
 			` + cursorColumns + `
 		FROM memberships JOIN conversations USING (conversation_id)
 		LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
-		WHERE memberships.user_id = $2 AND left_seq IS NULL AND memberships.conversation_id > $3
-		ORDER BY memberships.conversation_id LIMIT $4`
-	selectMembers = `SELECT memberships.user_id, joined_seq, ` + cursorColumns + `
+		WHERE memberships.user_id = $2 AND left_seq IS NULL AND memberships.conversation_id > $3`
+	listOrder       = " ORDER BY memberships.conversation_id LIMIT $4"
+	selectListAll   = selectList + listOrder
+	selectListNamed = selectList + " AND memberships.conversation_id = ANY ($5::text[])" + listOrder
+	selectMembers   = `SELECT memberships.user_id, joined_seq, ` + cursorColumns + `
 		FROM memberships LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
 		WHERE memberships.conversation_id = $1 AND memberships.user_id > $2 AND ` + present + `
 		ORDER BY memberships.user_id LIMIT $3`
@@ -280,7 +282,11 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListConversationsResponse{}
 	sql := &pgx.Batch{}
-	sql.Queue(selectList, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1).Query(func(rows pgx.Rows) error {
+	query, args := selectListAll, []any{int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit + 1}
+	if named := request.GetConversationIds(); len(named) > 0 {
+		query, args = selectListNamed, append(args, named)
+	}
+	sql.Queue(query, args...).Query(func(rows pgx.Rows) error {
 		return until(rows, func() (bool, error) {
 			if response.More = len(response.GetConversations()) == limit; response.GetMore() {
 				return false, nil

@@ -23,19 +23,29 @@ const (
 	selectCommand = "SELECT " + eventColumns + ", " + previousHash + " FROM events AS e WHERE command_id = ? AND conversation_id = ? AND sender = ?"
 	// A cursor that was never saved is all zeros.
 	selectCursor = "coalesce(cursors.delivered_seq, 0), coalesce(cursors.delivered_time_ms, 0), coalesce(cursors.read_seq, 0), coalesce(cursors.read_time_ms, 0)"
+	// Direct conversations have no leaves, so left_seq of the peer need not be checked.
+	selectList = `SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
+			iif(kind = ?, (SELECT peer.user_id FROM memberships AS peer
+				WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1), NULL),
+			` + selectCursor + `
+		FROM memberships JOIN conversations USING (conversation_id)
+		LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
+		WHERE memberships.user_id = ? AND left_seq IS NULL AND memberships.conversation_id > (? || '')`
+	listOrder = " ORDER BY memberships.conversation_id LIMIT (? + 0)"
 )
 
 // readStatements are the queries, prepared on the pool. Each is one statement, and therefore one snapshot. Parameters of
 // ranges and limits are written as expressions like (? + 0): SQLite reads the value of a bare parameter to choose its plan,
 // and so prepares the statement again for every call, which took four fifths of a short query's time.
 type readStatements struct {
-	watermark, command, rising, falling, head, view, states, heads, list, members, member *sql.Stmt
+	watermark, command, rising, falling, head, view, states, heads, list, listNamed, members, member *sql.Stmt
 
 	listLeases, listWorkers, deadLetters, deadLetter, revoked, revocations, revocation *sql.Stmt
 
-	views viewReads
-	feed  feedReads
-	other otherReads
+	memberships membershipReads
+	views       viewReads
+	feed        feedReads
+	other       otherReads
 }
 
 func prepareReads(p *preparer) (readStatements, error) {
@@ -53,16 +63,9 @@ func prepareReads(p *preparer) (readStatements, error) {
 			LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
 			WHERE conversations.conversation_id IN (SELECT value FROM json_each(?))
 			ORDER BY conversations.conversation_id, memberships.user_id`),
-		heads: p.stmt("SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id IN (SELECT value FROM json_each(?))"),
-		// Direct conversations have no leaves, so left_seq of the peer need not be checked.
-		list: p.stmt(`SELECT conversations.conversation_id, kind, name, head, members, joined_seq,
-				iif(kind = ?, (SELECT peer.user_id FROM memberships AS peer
-					WHERE peer.conversation_id = memberships.conversation_id AND peer.user_id <> memberships.user_id LIMIT 1), NULL),
-				` + selectCursor + `
-			FROM memberships JOIN conversations USING (conversation_id)
-			LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
-			WHERE memberships.user_id = ? AND left_seq IS NULL AND memberships.conversation_id > (? || '')
-			ORDER BY memberships.conversation_id LIMIT (? + 0)`),
+		heads:     p.stmt("SELECT conversation_id, head, head_hash FROM conversations WHERE conversation_id IN (SELECT value FROM json_each(?))"),
+		list:      p.stmt(selectList + listOrder),
+		listNamed: p.stmt(selectList + " AND memberships.conversation_id IN (SELECT value FROM json_each(?))" + listOrder),
 		members: p.stmt(`SELECT memberships.user_id, joined_seq, ` + selectCursor + `
 			FROM memberships LEFT JOIN cursors ON cursors.conversation_id = memberships.conversation_id AND cursors.user_id = memberships.user_id
 			WHERE memberships.conversation_id = ? AND memberships.user_id > (? || '') AND left_seq IS NULL
@@ -78,6 +81,7 @@ func prepareReads(p *preparer) (readStatements, error) {
 		revocations: p.stmt("SELECT user_id, before_ms FROM revocations WHERE before_ms > (? + 0) ORDER BY before_ms LIMIT (? + 0)"),
 		revocation:  p.stmt("SELECT user_id, before_ms FROM revocations WHERE user_id = ? AND before_ms > (? + 0)"),
 	}
+	s.memberships.prepare(p)
 	s.views.prepare(p)
 	s.feed.prepare(p)
 	s.other.prepare(p)
@@ -267,7 +271,11 @@ func (s *Store) Heads(ctx context.Context, conversations []string) ([]*historyv1
 func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest) (*historyv1.ListConversationsResponse, error) {
 	limit := store.Limit(request.GetLimit())
 	response := &historyv1.ListConversationsResponse{}
-	err := each(ctx, s.read.list, func(rows *sql.Rows) (bool, error) {
+	stmt, args := s.read.list, []any{int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter()}
+	if named := request.GetConversationIds(); len(named) > 0 {
+		stmt, args = s.read.listNamed, append(args, jsonList(named))
+	}
+	err := each(ctx, stmt, func(rows *sql.Rows) (bool, error) {
 		if response.More = len(response.GetConversations()) == limit; response.GetMore() {
 			return false, nil
 		}
@@ -279,7 +287,7 @@ func (s *Store) ListConversations(ctx context.Context, request *historyv1.ListCo
 		summary.Kind, summary.Peer = conversationv1.Kind(kind), peer.String
 		response.Conversations = append(response.Conversations, summary)
 		return true, err
-	}, int32(conversationv1.Kind_KIND_DIRECT), request.GetUserId(), request.GetAfter(), limit+1)
+	}, append(args, limit+1)...)
 	if err == nil {
 		err = s.read.revoked.QueryRowContext(ctx, request.GetUserId()).Scan(&response.RevokedBeforeMs)
 		if errors.Is(err, sql.ErrNoRows) {

@@ -75,6 +75,7 @@ func Run(t *testing.T, subject Subject) {
 		{"read", testRead},
 		{"links", testLinks},
 		{"lists", testLists},
+		{"memberships", testMemberships},
 		{"cursors", testCursors},
 		{"lease", testLease},
 		{"dead letters", testDeadLetters},
