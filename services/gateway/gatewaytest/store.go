@@ -125,6 +125,9 @@ func (f *Store) Read(_ context.Context, request *historyv1.ReadRequest, _ ...grp
 	if f.Down {
 		return nil, ErrDown
 	}
+	if request.GetViewer() == "" {
+		return nil, status.Error(codes.PermissionDenied, "a gateway must name a viewer")
+	}
 	if len(f.Log) == 0 {
 		return nil, status.Error(codes.NotFound, "no such conversation")
 	}

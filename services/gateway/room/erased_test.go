@@ -48,7 +48,7 @@ func TestAPageFromBeforeADeletionIsNotKept(t *testing.T) {
 	s.store.Put(log)
 	r := s.room()
 	s.live(r, deletionOf(t, log[3])) // the store answers as if the read had begun before the deletion was committed
-	_, err := r.load(2)
+	_, err := r.load(2, "ann")
 	require.NoError(t, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"errors"
 	"time"
 
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -48,12 +49,19 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 		return true, nil // the next time says whether there is more
 	}
 	r.mu.Unlock()
-	entries, err := r.load(after)
-	if err != nil {
+	entries, err := r.load(after, s.to.User)
+	if err != nil && !errors.Is(err, errUnseen) {
 		return true, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err != nil {
+		// The store had listed the membership. It has another log now, in which the user was no member at that time.
+		if s.sent == after && r.ready {
+			r.forkLocked(s)
+		}
+		return true, nil
+	}
 	if s.sent == after && r.ready { // otherwise it was put back meanwhile, to send again, or the room is being reloaded
 		r.queueLocked(s, entries)
 	}

@@ -60,42 +60,87 @@ func (r *Room) catchUpLocked() {
 
 func (r *Room) catchUp() {
 	h := r.hub
+	refused := map[ids.User]bool{} // users to whom the store does not show the event after the head
 	for wait := time.Duration(0); h.ctx.Err() == nil; {
-		r.mu.Lock()
-		after, heard := r.head, r.seen
-		r.mu.Unlock()
-		read, err := h.read(metrics.ReadGap, &historyv1.ReadRequest{ConversationId: string(r.id), After: uint64(after), Limit: pageEvents})
-		if err == nil {
-			err = page.CheckRising(r.id, read, after)
-		}
-		if err != nil {
-			h.ReadFailed(err, "a gap could not be filled yet", "conversation", r.id, "after", after)
+		done, more, err := r.catchUpOnce(refused)
+		switch {
+		case done:
+			return
+		case err != nil:
 			wait = backoff.Wait(h.ctx.Done(), wait)
 			if r.empty() {
-				break
+				r.mu.Lock()
+				r.catching = false
+				r.mu.Unlock()
+				return
 			}
-			continue
-		}
-		var dirty []Sender
-		r.mu.Lock()
-		r.takePageLocked(newEntries(read.GetEvents()), &dirty)
-		r.missLocked(after, heard, ids.Seq(read.GetHead()))
-		done := !r.ready || r.head >= r.seen || len(r.subscriptions) == 0
-		if done {
-			r.catching = false
-		}
-		r.mu.Unlock()
-		flushAll(dirty)
-		if done {
-			return
-		}
-		if !read.GetMore() {
+		case !more:
 			wait = backoff.Wait(h.ctx.Done(), wait)
 		}
 	}
 	r.mu.Lock()
 	r.catching = false
 	r.mu.Unlock()
+}
+
+// catchUpOnce reads one page. It returns done when nothing is missing any more, and more if the next page can be read at once.
+func (r *Room) catchUpOnce(refused map[ids.User]bool) (done, more bool, err error) {
+	r.mu.Lock()
+	after, heard := r.head, r.seen
+	viewer := r.viewerLocked(after, refused)
+	if viewer == nil {
+		defer r.mu.Unlock()
+		return r.unseenLocked(refused)
+	}
+	user, from := viewer.to.User, viewer.from
+	r.mu.Unlock()
+	read, err := r.readAs(user, metrics.ReadGap, after)
+	switch {
+	case errors.Is(err, errUnseen) && ids.Seq(read.GetHead()) >= from && ids.Seq(read.GetHead()) <= after:
+		refused[user] = true // the membership has ended; the subscription learns it with the event that ended it
+		return false, true, nil
+	case errors.Is(err, errUnseen):
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.reloadLocked() // the store had listed the membership
+		return r.caughtUpAllLocked(), false, nil
+	case err != nil:
+		r.hub.ReadFailed(err, "a gap could not be filled yet", "conversation", r.id, "after", after)
+		return false, false, err
+	}
+	clear(refused)
+	var dirty []Sender
+	r.mu.Lock()
+	r.takePageLocked(newEntries(read.GetEvents()), &dirty)
+	if read.GetMember() { // others are not told how long the log is
+		r.missLocked(after, heard, ids.Seq(read.GetHead()))
+	}
+	done = r.caughtUpAllLocked()
+	r.mu.Unlock()
+	flushAll(dirty)
+	return done, read.GetMore() || !read.GetMember(), nil
+}
+
+// unseenLocked handles that nobody in the room may see the event after the head.
+func (r *Room) unseenLocked(refused map[ids.User]bool) (done, more bool, err error) {
+	switch {
+	case r.caughtUpAllLocked():
+		return true, false, nil
+	case r.passOverLocked():
+		return r.caughtUpAllLocked(), true, nil
+	default:
+		clear(refused)
+		return false, false, errUnseen // all are about to leave the room
+	}
+}
+
+// caughtUpAllLocked ends the catching up if nothing is missing any more.
+func (r *Room) caughtUpAllLocked() bool {
+	done := !r.ready || r.head >= r.seen || len(r.subscriptions) == 0
+	if done {
+		r.catching = false
+	}
+	return done
 }
 
 // missLocked compares what the room had taken and heard of, before the store was read, with the store's head. The room hears of
@@ -138,36 +183,46 @@ func (r *Room) empty() bool {
 // errReloaded means that a room was reloaded while its events were being read.
 var errReloaded = errors.New("the log of the conversation differs from the one that was sent to clients")
 
-// load reads the events after a seq once for all subscriptions in the room that need them now.
-func (r *Room) load(after ids.Seq) ([]*entry, error) {
-	loaded, err, _ := r.loads.Do(strconv.FormatUint(uint64(after), 10), func() (any, error) {
-		read, err := r.hub.read(metrics.ReadBehind, &historyv1.ReadRequest{ConversationId: string(r.id), After: uint64(after), Limit: pageEvents})
+// load reads the events after a seq, once for all subscriptions in the room that need them now. It returns errUnseen if the store
+// does not show them to the user.
+func (r *Room) load(after ids.Seq, viewer ids.User) ([]*entry, error) {
+	key := strconv.FormatUint(uint64(after), 10)
+	entries, reader, err := r.loadAs(key, after, viewer)
+	if errors.Is(err, errUnseen) && reader != viewer { // another user's read was shared
+		entries, _, err = r.loadAs(key+" "+string(viewer), after, viewer)
+	}
+	return entries, err
+}
+
+// loadAs reads the events after a seq, or shares a read of the same key that is under way. reader is the user in whose name the
+// events were read.
+func (r *Room) loadAs(key string, after ids.Seq, viewer ids.User) (entries []*entry, reader ids.User, err error) {
+	type loaded struct {
+		entries []*entry
+		reader  ids.User
+	}
+	result, err, _ := r.loads.Do(key, func() (any, error) {
+		read, err := r.readAs(viewer, metrics.ReadBehind, after)
 		if err != nil {
-			return nil, err
-		}
-		if err := page.CheckRising(r.id, read, after); err != nil {
-			return nil, err
+			return loaded{reader: viewer}, err
 		}
 		if len(read.GetEvents()) == 0 {
-			return nil, &page.HoleError{ConversationID: r.id, Seq: after + 1}
+			return loaded{reader: viewer}, &page.HoleError{ConversationID: r.id, Seq: after + 1}
 		}
 		entries := newEntries(read.GetEvents())
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.ready && r.differsLocked(entries) {
 			r.reloadLocked()
-			return nil, errReloaded
+			return loaded{reader: viewer}, errReloaded
 		}
 		if ids.Seq(read.GetHead()) >= r.erasedAt { // otherwise they may contain content that was erased meanwhile
 			r.prependLocked(entries)
 		}
-		return entries, nil
+		return loaded{entries, viewer}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	entries, _ := loaded.([]*entry) // load returns no other type
-	return entries, nil
+	page, _ := result.(loaded) // no other type is returned
+	return page.entries, page.reader, err
 }
 
 // chained reports whether entries are contiguous, each with the hash of the one before it, and the first with prev. An empty

@@ -61,13 +61,16 @@ func (h *hooked) Heads(ctx context.Context, r *historyv1.HeadsRequest, o ...grpc
 	return h.Store.Heads(ctx, r, o...)
 }
 
-// Read runs the function when a room reads for all subscribers, not when it reads for one viewer.
+// forAll reports whether a room reads for all its subscribers, rather than for one: then it reads longer pages.
+func forAll(r *historyv1.ReadRequest) bool { return r.GetLimit() > 100 }
+
+// Read runs the function when a room reads for all subscribers, not when it reads for one.
 func (h *hooked) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.CallOption) (*historyv1.ReadResponse, error) {
-	if r.GetViewer() == "" {
+	if forAll(r) {
 		h.reach(&h.ahead)
 	}
 	answer, err := h.Store.Read(ctx, r, o...)
-	if r.GetViewer() != "" {
+	if !forAll(r) {
 		h.reach(&h.afterPast)
 	}
 	return answer, err
