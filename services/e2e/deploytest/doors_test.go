@@ -1,6 +1,7 @@
 package deploytest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -32,6 +33,9 @@ func TestEveryDoorOpens(t *testing.T) {
 	require.Empty(t, wrong)
 	var doors []string
 	for _, v := range all {
+		if v.path == "ingress.enabled" {
+			continue // open in every rendering below; TestFormerIngressValues closes it
+		}
 		if slices.Contains([]string{"{}", "[]", `""`, "null"}, v.fallback) {
 			doors = append(doors, v.path)
 		}
@@ -107,6 +111,8 @@ func TestEveryDoorOpens(t *testing.T) {
 
 // needs are arguments without which a door has no effect.
 var needs = map[string][]string{
+	"ingress.path":         {"--set", "ingress.host=former.example.com"},
+	"ingress.tlsSecret":    {"--set", "ingress.host=former.example.com"},
 	"nats.url":             {"--set", "nats.enabled=false"},
 	"networkPolicy.natsTo": {"--set", "nats.enabled=false,nats.url=nats://nats.example.com:4222"},
 	"networkPolicy.otlpTo": {"--set", "telemetry.otlpEndpoint=http://collector:4317"},
@@ -159,4 +165,44 @@ func TestProxiesAreCountedWithTheIngress(t *testing.T) {
 		require.NoError(t, err, text)
 		require.Contains(t, text, `{name: RUNNEL_GATEWAY_TRUSTED_PROXIES, value: "`+want+`"}`)
 	}
+}
+
+// Values files of earlier charts name one host, and no Ingress was made only where enabled was false.
+func TestFormerIngressValues(t *testing.T) {
+	for name, test := range map[string]struct {
+		values string
+		wants  []string // rule after rule, then the certificates
+	}{
+		"a host alone":         {"ingress.host=chat.example.com", []string{"chat.example.com/v1/ws", "chat-example-com-tls chat.example.com"}},
+		"all three":            {"ingress.host=chat.example.com,ingress.path=/chat,ingress.tlsSecret=cert", []string{"chat.example.com/chat", "cert chat.example.com"}},
+		"plain HTTP":           {"ingress.host=chat.example.com,ingress.tlsSecret=", []string{"chat.example.com/v1/ws"}},
+		"enabled":              {"ingress.enabled=true,ingress.host=chat.example.com,ingress.tlsSecret=", []string{"chat.example.com/v1/ws"}},
+		"former and new hosts": {"ingress.host=a.example.com,ingress.tlsSecret=,ingress.hosts[0].host=b.example.com", []string{"a.example.com/v1/ws", "b.example.com/v1/ws"}},
+		"switched off":         {"ingress.enabled=false,ingress.host=chat.example.com,ingress.tlsSecret=cert", nil},
+		"no host":              {"ingress.path=/chat,ingress.tlsSecret=cert", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := render(t, "--set", test.values)
+			require.NoError(t, err, text)
+			require.Equal(t, test.wants, ingressOf(t, text))
+			require.Contains(t, text, fmt.Sprintf(`{name: RUNNEL_GATEWAY_TRUSTED_PROXIES, value: "%d"}`, min(len(test.wants), 1)))
+		})
+	}
+}
+
+// ingressOf lists the hosts with their paths, and then the certificates, of the Ingress in a rendering.
+func ingressOf(t *testing.T, text string) []string {
+	t.Helper()
+	var found []string
+	for _, ingress := range decode(t, text).Ingresses {
+		for _, rule := range ingress.Spec.Rules {
+			for _, path := range rule.HTTP.Paths {
+				found = append(found, rule.Host+path.Path)
+			}
+		}
+		for _, tls := range ingress.Spec.TLS {
+			found = append(found, tls.SecretName+" "+strings.Join(tls.Hosts, " "))
+		}
+	}
+	return found
 }

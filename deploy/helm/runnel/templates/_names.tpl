@@ -100,3 +100,19 @@ labels:
 {{- required "nats.url must name a NATS cluster when nats.enabled is false" .Values.nats.url -}}
 {{- end -}}
 {{- end -}}
+
+{{/* "runnel.ingress" $: whether there is an Ingress, its hosts and its certificates. The former values host, path and tlsSecret are the
+first host, and make an Ingress unless ingress.enabled is false. */}}
+{{- define "runnel.ingress" -}}
+{{- with .Values.ingress -}}
+{{- $hosts := .hosts | default list -}}
+{{- $tls := .tls | default list -}}
+{{- if .host -}}
+{{- $hosts = prepend $hosts (dict "host" .host "paths" (list (dict "path" (.path | default "/v1/ws")))) -}}
+{{- with ternary "chat-example-com-tls" .tlsSecret (kindIs "invalid" .tlsSecret) -}}
+{{- $tls = prepend $tls (dict "secretName" . "hosts" (list $.Values.ingress.host)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "enabled" (ternary (ne .host "") .enabled (kindIs "invalid" .enabled)) "hosts" $hosts "tls" $tls) -}}
+{{- end -}}
+{{- end -}}
