@@ -55,6 +55,18 @@ func AdmissibleID(s string) bool {
 	return ValidID(s) && (s[0] == directPrefix || s[0] == groupPrefix)
 }
 
+// KindOfID returns the kind of the conversation with a valid id; KIND_UNSPECIFIED if this build cannot create such a conversation.
+func KindOfID(id ids.Conversation) conversationv1.Kind {
+	switch id[0] {
+	case directPrefix:
+		return conversationv1.Kind_KIND_DIRECT
+	case groupPrefix:
+		return conversationv1.Kind_KIND_GROUP
+	default:
+		return conversationv1.Kind_KIND_UNSPECIFIED
+	}
+}
+
 // Before returns the valid id that sorts right before a valid one, with no other in between: a keyset page after it begins
 // with the id itself. The very first id has none before it and is returned unchanged.
 func Before(id ids.Conversation) ids.Conversation {

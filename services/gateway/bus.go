@@ -65,7 +65,7 @@ func (n notices) onJoined(msg *nats.Msg) {
 		return
 	}
 	for _, userID := range joined.GetUserIds() {
-		n.sessions.Joined(ids.User(userID), ids.Conversation(joined.GetConversationId()))
+		n.sessions.Joined(ids.User(userID), ids.Conversation(joined.GetConversationId()), ids.Seq(joined.GetSeq()))
 	}
 }
 

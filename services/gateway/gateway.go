@@ -143,7 +143,9 @@ func (g *Gateway) compose(deps Deps) {
 	})
 	g.rooms = room.NewHub(g.ctx, room.Config{
 		Log: deps.History, Bus: bus{deps.NATS}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,
-		Joined:         func(userID ids.User, conversationID ids.Conversation) { g.sessions.Joined(userID, conversationID) },
+		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
+			g.sessions.Joined(userID, conversationID, seq)
+		},
 		SendQueueBytes: cfg.SendQueueBytes, RecentBytes: cfg.RecentBytes, AckTimeout: cfg.AckTimeout, AckTries: cfg.AckTries,
 		HistoryTimeout: cfg.HistoryTimeout,
 	})

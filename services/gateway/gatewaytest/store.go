@@ -2,6 +2,7 @@
 package gatewaytest
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -29,6 +30,7 @@ type Store struct {
 	Joined      ids.Seq // the seq at which every user's membership begins; 0 means 1
 	Earlier     ids.Seq // the seq at which every user's earlier membership ended, which began with the first event; 0 for none
 	Left        ids.Seq // the seq at which every user's membership ended; 0 while it lasts
+	ByLog       bool    // memberships follow from the events of the log; Joined, Earlier and Left are not used
 	Missing     ids.Seq // the seq of an event that is missing in the table
 	Down        bool
 	Level       uint32
@@ -109,9 +111,13 @@ func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConv
 			answer.RevokedBeforeMs = r.GetBeforeMs()
 		}
 	}
-	if len(f.Log) > 0 && f.Left == 0 {
+	if len(f.Log) == 0 {
+		return answer, nil
+	}
+	stretches := f.stretchesLocked(request.GetUserId())
+	if n := len(stretches); n > 0 && stretches[n-1].GetLast() == 0 && f.Log[0].GetConversationId() > request.GetAfter() {
 		answer.Conversations = append(answer.Conversations, &historyv1.Summary{
-			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: uint64(max(f.Joined, 1)),
+			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: stretches[n-1].GetFirst(),
 		})
 	}
 	return answer, nil
@@ -131,27 +137,61 @@ func (f *Store) Read(_ context.Context, request *historyv1.ReadRequest, _ ...grp
 	if len(f.Log) == 0 {
 		return nil, status.Error(codes.NotFound, "no such conversation")
 	}
-	page := &historyv1.ReadResponse{Head: uint64(len(f.Log)), Member: f.Left == 0}
-	first := ids.Seq(request.GetAfter() + 1)
-	if request.GetViewer() != "" && f.Left != 0 {
-		page.Head = uint64(min(ids.Seq(page.GetHead()), f.Left))
+	stretches := []*conversationv1.Range{{First: 1}}
+	if request.GetViewer() != "" {
+		stretches = f.stretchesLocked(request.GetViewer())
 	}
-	hidden := &conversationv1.Range{First: uint64(max(first, f.Earlier+1)), Last: uint64(f.Joined - 1)}
-	if request.GetViewer() == "" || f.Joined == 0 || hidden.GetFirst() > hidden.GetLast() {
-		hidden = &conversationv1.Range{}
-	} else {
-		page.Hidden = append(page.Hidden, hidden)
+	if len(stretches) == 0 {
+		return nil, status.Error(codes.NotFound, "never a member")
 	}
-	for _, event := range f.Log {
-		switch seq := ids.Seq(event.GetSeq()); {
-		case seq < first || seq > ids.Seq(page.GetHead()) || seq == f.Missing || (seq >= ids.Seq(hidden.GetFirst()) && seq <= ids.Seq(hidden.GetLast())):
-		case len(page.GetEvents()) == int(request.GetLimit()):
-			page.More = true
-		default:
-			page.Events = append(page.Events, event)
+	page, next := &historyv1.ReadResponse{Member: stretches[len(stretches)-1].GetLast() == 0}, request.GetAfter()+1
+	for _, visible := range stretches {
+		page.Head = visible.GetLast()
+		if page.GetHead() == 0 {
+			page.Head = uint64(len(f.Log))
+		}
+	}
+	for _, visible := range stretches {
+		last := cmp.Or(visible.GetLast(), page.GetHead())
+		if last < next || page.GetMore() {
+			continue
+		}
+		if first := visible.GetFirst(); first > next {
+			page.Hidden = append(page.Hidden, &conversationv1.Range{First: next, Last: first - 1})
+			next = first
+		}
+		for ; next <= last; next++ {
+			switch {
+			case ids.Seq(next) == f.Missing:
+			case len(page.GetEvents()) == int(request.GetLimit()):
+				page.More = true
+				return page, nil
+			default:
+				page.Events = append(page.Events, f.Log[next-1])
+			}
 		}
 	}
 	return page, nil
+}
+
+// stretchesLocked returns the memberships of a user; the last seq of one that lasts is 0.
+func (f *Store) stretchesLocked(userID string) (all []*conversationv1.Range) {
+	switch {
+	case !f.ByLog && f.Earlier != 0:
+		return []*conversationv1.Range{{First: 1, Last: uint64(f.Earlier)}, {First: uint64(f.Joined), Last: uint64(f.Left)}}
+	case !f.ByLog:
+		return []*conversationv1.Range{{First: uint64(max(f.Joined, 1)), Last: uint64(f.Left)}}
+	}
+	for _, event := range f.Log {
+		joined, left := conversation.Memberships(event)
+		if slices.Contains(joined, userID) {
+			all = append(all, &conversationv1.Range{First: event.GetSeq()})
+		}
+		if string(left) == userID {
+			all[len(all)-1].Last = event.GetSeq()
+		}
+	}
+	return all
 }
 
 // GetInstallation answers as the history service does.

@@ -44,9 +44,12 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 		r.mu.Unlock()
 		return true, r.fillPast(s, after)
 	case after+1 >= r.firstRecentLocked():
-		r.queueLocked(s, r.recent[after+1-r.firstRecentLocked():])
+		err := r.queueLocked(s, r.recent[after+1-r.firstRecentLocked():])
+		if err != nil {
+			r.dropLocked(len(r.recent)) // what is in memory is wrong: the next time reads history
+		}
 		r.mu.Unlock()
-		return true, nil // the next time says whether there is more
+		return true, err // the next time says whether there is more
 	}
 	r.mu.Unlock()
 	entries, err := r.load(after, s.to.User)
@@ -63,9 +66,9 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 		return true, nil
 	}
 	if s.sent == after && r.ready { // otherwise it was put back meanwhile, to send again, or the room is being reloaded
-		r.queueLocked(s, entries)
+		err = r.queueLocked(s, entries)
 	}
-	return true, nil
+	return true, err
 }
 
 // caughtUpLocked makes the subscription live, or ends it, when it has received all its events. A room that is being reloaded has
@@ -86,20 +89,24 @@ func (r *Room) caughtUpLocked(s *Subscription) bool {
 	return true
 }
 
-// queueLocked sends one message's worth of entries that follow what was sent.
-func (r *Room) queueLocked(s *Subscription, entries []*entry) {
+// queueLocked sends one message's worth of entries, the first of which must follow what was sent. It returns a *page.HoleError,
+// and sends nothing, if an event is missing.
+func (r *Room) queueLocked(s *Subscription, entries []*entry) error {
 	if s.isElsewhere(entries) {
 		r.forkLocked(s)
-		return
+		return nil
 	}
 	last := r.head
 	if s.until != 0 {
 		last = min(last, s.until)
 	}
 	size, n := 0, 0
-	for _, e := range entries {
+	for i, e := range entries {
 		if e.seq() > last || n == maxMessageEvents || (n > 0 && size+e.size > maxMessageBytes/2) {
 			break
+		}
+		if next := s.sent + 1 + ids.Seq(i); e.seq() != next {
+			return &page.HoleError{ConversationID: r.id, Seq: next}
 		}
 		size += e.size
 		n++
@@ -112,7 +119,7 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) {
 		}
 	}
 	if n == 0 {
-		return
+		return nil
 	}
 	now, cfg := time.Now(), &r.hub.cfg
 	followed := s.follow(r, entries[:n], now)
@@ -132,6 +139,7 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) {
 	if s.retryAt == 0 {
 		s.retryAt = now.Add(cfg.AckTimeout).UnixNano()
 	}
+	return nil
 }
 
 // fillPast queues events of earlier memberships, and reports the stretches that the user may not see.
@@ -163,14 +171,13 @@ func (r *Room) fillPast(s *Subscription, after ids.Seq) error {
 		r.forkLocked(s)
 		return nil
 	}
-	stop := s.from - 1
-	last := page.Last(read, stop)
-	if last <= after {
-		return &page.HoleError{ConversationID: r.id, Seq: after + 1}
+	last, err := r.hub.queuePast(s.to, r.id, r.key, read, after, s.from-1)
+	if last > after {
+		s.setSent(last, page.HashIn(read, last))
+	} else if err == nil {
+		err = &page.HoleError{ConversationID: r.id, Seq: after + 1}
 	}
-	r.hub.queuePast(s.to, r.id, r.key, read, stop)
-	s.setSent(last, page.HashIn(read, last))
-	return nil
+	return err
 }
 
 // PageBytes is the maximum size of a page of history: large events must not fill the send queue of a client that is not
@@ -182,36 +189,38 @@ func (h *Hub) PageBytes(encoding wire.Encoding) int {
 	return h.cfg.SendQueueBytes / 4
 }
 
-// queuePast queues a page as its viewer may see it, up to and including stop.
-func (h *Hub) queuePast(to *Listener, conversationID ids.Conversation, key flight.Key, read *historyv1.ReadResponse, stop ids.Seq) {
+// queuePast queues the part of a page after a seq up to stop, as its viewer may see it. It returns the last seq that the client has
+// then, and a *page.HoleError if an event is missing: nothing that comes after that event is queued.
+func (h *Hub) queuePast(
+	to *Listener, conversationID ids.Conversation, key flight.Key, read *historyv1.ReadResponse, after, stop ids.Seq,
+) (last ids.Seq, err error) {
 	events, hidden := read.GetEvents(), read.GetHidden()
 	now := time.Now()
-	for len(events) > 0 || len(hidden) > 0 {
+	for last = after; last < stop && (len(events) > 0 || len(hidden) > 0); {
 		var message []byte
-		var kind gatewayv1.StepKind
-		var first, last ids.Seq
-		if len(hidden) == 0 || (len(events) > 0 && events[0].GetSeq() < hidden[0].GetFirst()) {
-			event := events[0]
-			events = events[1:]
-			if ids.Seq(event.GetSeq()) > stop {
-				return
-			}
-			message = to.Events.Message(func(dst []byte) []byte { return frame.AppendEvent(dst, to.Events.Codec(), event, "") })
-			kind, first, last = gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, ids.Seq(event.GetSeq()), ids.Seq(event.GetSeq())
-		} else {
-			stretch := hidden[0]
+		kind, first := gatewayv1.StepKind_STEP_KIND_CAUGHT_UP, last+1
+		switch {
+		case len(hidden) > 0 && ids.Seq(hidden[0].GetFirst()) <= first:
+			kind, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, min(ids.Seq(hidden[0].GetLast()), stop)
 			hidden = hidden[1:]
-			if ids.Seq(stretch.GetFirst()) > stop {
-				return
-			}
-			kind, first, last = gatewayv1.StepKind_STEP_KIND_HIDDEN, ids.Seq(stretch.GetFirst()), min(ids.Seq(stretch.GetLast()), stop)
-			message = to.Answers.Frame(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
-				ConversationId: string(conversationID), First: uint64(first), Last: uint64(last),
-			}}})
+			message = to.Answers.Frame(hiddenFrame(conversationID, first, last))
+		case len(events) > 0 && ids.Seq(events[0].GetSeq()) == first:
+			event := events[0]
+			last, events = first, events[1:]
+			message = to.Events.Message(func(dst []byte) []byte { return frame.AppendEvent(dst, to.Events.Codec(), event, "") })
+		default:
+			return last, &page.HoleError{ConversationID: conversationID, Seq: first}
 		}
 		h.cfg.Metrics.FramesOut.Inc()
 		if mark, _ := to.Sender.QueueEvents(message, nil); mark != 0 {
 			h.cfg.Recorder.Subscription(kind, now, key, to.Number, mark, first, last)
 		}
 	}
+	return last, nil
+}
+
+func hiddenFrame(conversationID ids.Conversation, first, last ids.Seq) *clientv1.ServerFrame {
+	return &clientv1.ServerFrame{Message: &clientv1.ServerFrame_Hidden{Hidden: &clientv1.Hidden{
+		ConversationId: string(conversationID), First: uint64(first), Last: uint64(last),
+	}}}
 }

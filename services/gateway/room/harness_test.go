@@ -12,8 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
@@ -30,6 +28,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/link/memory"
 	"github.com/runnelhq/runnel/services/gateway/link/outbox"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/page"
+	"github.com/runnelhq/runnel/services/gateway/stretch"
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
@@ -113,7 +113,7 @@ func newStage(t *testing.T) *stage {
 	}
 	s.hub = NewHub(ctx, Config{
 		Log: s.store, Bus: s.bus, Logger: slog.New(slog.NewTextHandler(s.logs, nil)), Metrics: s.metrics, Recorder: recorder,
-		Tracer: flight.NewTracer(nil, 0), Joined: func(userID ids.User, _ ids.Conversation) { s.joined <- string(userID) },
+		Tracer: flight.NewTracer(nil, 0), Joined: func(userID ids.User, _ ids.Conversation, _ ids.Seq) { s.joined <- string(userID) },
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})
 	var shards sync.WaitGroup
@@ -311,27 +311,40 @@ func (c *client) subscribe(summaries []*historyv1.Summary, positions ...*clientv
 	}
 }
 
+// fillFormer does what a session does with a conversation that its user is not a member of.
 func (c *client) fillFormer(p *clientv1.Position) {
-	former := c.stage.hub.Former(&c.Listener, p)
+	id, hash := ids.Conversation(p.GetConversationId()), page.HashPrefix(p.GetHash())
+	past, state, view := c.stage.hub.Past(&c.Listener, id, 0), stretch.Resume(ids.Seq(p.GetSeq())), stretch.View{}
 	for wait := time.Duration(0); c.link.WaitForRoom(); {
-		state, head, err := former.FillOnce(c.stage.t.Context())
-		switch {
-		case status.Code(err) == codes.NotFound:
-			c.Detached(nil, ids.Conversation(p.GetConversationId()), 0)
+		step := state.Next(view)
+		var err error
+		switch step.Do {
+		case stretch.Read:
+			if view.Page, err = past.Read(c.stage.t.Context(), state.After(), hash); err == nil {
+				hash = 0
+			}
+		case stretch.Tell:
+			step.Last, err = past.Queue(state.Position(), step.Last)
+		case stretch.Hide:
+			past.Hide(step.From, step.Last)
+		case stretch.Detach:
+			c.Detached(nil, id, step.Last)
 			return
-		case err != nil:
-			c.stage.hub.ReadFailed(err, "test", "conversation", p.GetConversationId())
-			wait = backoff.Wait(c.link.Done(), wait)
-		case state == FormerForked:
-			c.Forked(nil, ids.Conversation(p.GetConversationId()), head, former.Position())
+		case stretch.Diverge:
+			c.Forked(nil, id, view.Page.Head, state.Position())
 			return
-		case state == FormerEnded:
-			c.Detached(nil, ids.Conversation(p.GetConversationId()), head)
-			return
-		case state == FormerMember:
+		case stretch.LookUp, stretch.Subscribe, stretch.Attach:
 			c.resume()
 			return
+		default:
+			view = stretch.View{}
 		}
+		if err != nil {
+			c.stage.hub.ReadFailed(err, "test", "conversation", id)
+			wait = backoff.Wait(c.link.Done(), wait)
+			view = stretch.View{}
+		}
+		state.Done(step)
 		c.link.Flush()
 	}
 }

@@ -54,7 +54,7 @@ type Config struct {
 	Tracer   *flight.Tracer
 	// Joined is called when an event begins a user's membership, with the lock of the room held. It must not block, nor call a
 	// room back.
-	Joined func(userID ids.User, conversationID ids.Conversation)
+	Joined func(userID ids.User, conversationID ids.Conversation, seq ids.Seq)
 
 	SendQueueBytes int           // limit of the bytes that wait for one client
 	RecentBytes    int           // limit of recent events of all conversations, in bytes

@@ -14,6 +14,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
+	"github.com/runnelhq/runnel/services/gateway/page"
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
@@ -100,6 +101,9 @@ func (r *Room) takeLive(message *brokerv1.Live, entries []*entry, dirty *[]Sende
 // advanceLocked takes events that follow the head without a gap. An event that ends a membership ends a stretch: the events
 // after it are not sent to that user.
 func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
+	if !r.continuesLocked(entries) {
+		return
+	}
 	begin := 0
 	for i, e := range entries {
 		if e.left == "" && i+1 < len(entries) {
@@ -113,9 +117,23 @@ func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
 	}
 	for _, e := range entries {
 		for _, joiner := range e.joined {
-			r.hub.cfg.Joined(ids.User(joiner), r.id)
+			r.hub.cfg.Joined(ids.User(joiner), r.id, e.seq())
 		}
 	}
+}
+
+// continuesLocked is the last check of events before they are pushed: they must follow the head without a hole. Otherwise the
+// hole is counted and logged, and the events are read from history.
+func (r *Room) continuesLocked(entries []*entry) bool {
+	for i, e := range entries {
+		if next := r.head + 1 + ids.Seq(i); e.seq() != next {
+			r.hub.ReadFailed(&page.HoleError{ConversationID: r.id, Seq: next}, "events about to be pushed do not follow the last one", "conversation", r.id)
+			r.seen = max(r.seen, entries[len(entries)-1].seq())
+			r.catchUpLocked()
+			return false
+		}
+	}
+	return true
 }
 
 func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {

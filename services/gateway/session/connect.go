@@ -20,8 +20,10 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 
 	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/page"
 	"github.com/runnelhq/runnel/services/gateway/requests"
 	"github.com/runnelhq/runnel/services/gateway/room"
+	"github.com/runnelhq/runnel/services/gateway/stretch"
 )
 
 // connect authenticates the session, reports the state of its conversations to the client, and subscribes to them. It runs
@@ -187,6 +189,10 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) {
 	subscriptions, now := make(map[ids.Conversation]*room.Subscription, len(summaries)), time.Now()
 	subscribed, recorder := make([]*historyv1.Summary, 0, len(summaries)), s.all.deps.Recorder
+	active := make(map[ids.Conversation]*place, len(summaries)+len(plan.former))
+	s.mu.Lock()
+	s.places.active = active
+	s.mu.Unlock()
 	for _, summary := range summaries {
 		id := ids.Conversation(summary.GetConversationId())
 		position, base := plan.from[id], plan.base(summary)
@@ -201,20 +207,47 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 		subscribed = append(subscribed, summary)
 	}
 	s.mu.Lock()
-	s.subscriptions = subscriptions
+	for id, subscription := range subscriptions {
+		active[id] = &place{State: stretch.Live(), subscription: subscription}
+	}
+	for _, p := range plan.former {
+		active[ids.Conversation(p.GetConversationId())] = &place{State: stretch.Resume(ids.Seq(p.GetSeq())), hash: page.HashPrefix(p.GetHash())}
+	}
 	s.mu.Unlock()
 	s.all.deps.Rooms.Enter(subscriptions, subscribed)
 
 	s.nextBeat.Store(now.Add(s.all.firstBeat()).UnixNano())
-	s.mu.Lock()
-	joins := s.joins
-	s.joins = nil
-	s.state.Store(stateOpen)
-	s.mu.Unlock()
-	for _, conversationID := range joins {
-		s.join(conversationID)
-	}
+	s.open()
 	if len(plan.former) > 0 {
-		s.all.workers.Go(func() { s.fillFormer(plan.former) })
+		s.all.workers.Go(func() { s.catchUpAll(plan.former) })
+	}
+}
+
+// open begins to handle notices, those included that arrived while the session was connecting.
+func (s *Session) open() {
+	s.mu.Lock()
+	notices := s.notices
+	s.notices = early{}
+	s.state.Store(stateOpen)
+	for conversationID, seq := range notices.seqs {
+		s.noticeLocked(conversationID, seq)
+	}
+	s.mu.Unlock()
+	if notices.lost {
+		s.relist()
+	}
+}
+
+// catchUpAll tells the client what it does not have of the conversations that it named and that its user is not a member of, one
+// conversation after the other.
+func (s *Session) catchUpAll(positions []*clientv1.Position) {
+	for _, position := range positions {
+		conversationID := ids.Conversation(position.GetConversationId())
+		s.mu.Lock()
+		p := s.places.active[conversationID]
+		s.mu.Unlock()
+		if p != nil {
+			s.catchUp(conversationID, p)
+		}
 	}
 }

@@ -89,9 +89,7 @@ func (s *Session) describe(authenticated bool) Described {
 	if authenticated {
 		c.UserId, c.DeviceId, c.Client, c.Name = string(s.user.id), string(s.device), s.client, s.name
 	}
-	s.mu.Lock()
-	c.Conversations = uint32(len(s.subscriptions))
-	s.mu.Unlock()
+	c.Conversations = uint32(len(s.listSubscriptions()))
 	return Described{c, s.number, s}
 }
 
@@ -116,9 +114,7 @@ func (d Described) Standings() []*gatewayv1.Standing {
 
 // Standing returns the session's position in one conversation; nil when it is not subscribed to it.
 func (d Described) Standing(conversationID ids.Conversation) *gatewayv1.Standing {
-	d.session.mu.Lock()
-	subscription := d.session.subscriptions[conversationID]
-	d.session.mu.Unlock()
+	subscription := d.session.subscription(conversationID)
 	if subscription == nil {
 		return nil
 	}

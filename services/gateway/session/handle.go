@@ -148,9 +148,7 @@ func (s *Session) ack(id uint64, a *clientv1.Ack) {
 	}
 	now, firstBad := time.Now(), -1
 	for i, p := range a.GetPositions() {
-		s.mu.Lock()
-		subscription := s.subscriptions[ids.Conversation(p.GetConversationId())]
-		s.mu.Unlock()
+		subscription := s.subscription(ids.Conversation(p.GetConversationId()))
 		if subscription == nil {
 			continue // the user has left, or never was a member: no cursor moves
 		}

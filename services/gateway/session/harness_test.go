@@ -146,7 +146,9 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	}
 	hub := room.NewHub(ctx, room.Config{
 		Log: s.history, Bus: s.bus, Logger: log, Metrics: s.metrics, Recorder: recorder, Tracer: tracer,
-		Joined:         func(userID ids.User, conversationID ids.Conversation) { s.Joined(userID, conversationID) },
+		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
+			s.Joined(userID, conversationID, seq)
+		},
 		SendQueueBytes: 256 << 10, RecentBytes: 1 << 20, AckTimeout: 10 * time.Second, AckTries: 5, HistoryTimeout: patience,
 	})
 	acks := NewAcks(4, func(_ ids.Partition, data []byte) error {
@@ -351,7 +353,5 @@ func (c *client) requireForked(head, seq uint64) {
 }
 
 func (c *client) subscription() *room.Subscription {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.subscriptions[groupID]
+	return c.Session.subscription(groupID)
 }

@@ -17,9 +17,9 @@ import (
 type hooked struct {
 	*gatewaytest.Store
 
-	mu                                                   sync.Mutex
-	afterList, afterAsked, beforeHeads, ahead, afterPast func()
-	revocations                                          func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's answer is returned
+	mu                                                               sync.Mutex
+	afterList, afterAsked, beforeHeads, ahead, beforePast, afterPast func()
+	revocations                                                      func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's answer is returned
 }
 
 // once registers a function for one of these moments.
@@ -68,6 +68,8 @@ func forAll(r *historyv1.ReadRequest) bool { return r.GetLimit() > 100 }
 func (h *hooked) Read(ctx context.Context, r *historyv1.ReadRequest, o ...grpc.CallOption) (*historyv1.ReadResponse, error) {
 	if forAll(r) {
 		h.reach(&h.ahead)
+	} else {
+		h.reach(&h.beforePast)
 	}
 	answer, err := h.Store.Read(ctx, r, o...)
 	if !forAll(r) {

@@ -100,7 +100,7 @@ func TestAJoinWhileConnectingIsNotMissed(t *testing.T) {
 	s := newStage(t)
 	s.history.once(&s.history.afterList, func() {
 		s.store.Put(branch(nil, 2, "x"))
-		s.Joined("ann", groupID)
+		s.Joined("ann", groupID, 1)
 	})
 	c := s.connect("ann", frame.Proto)
 	require.Equal(t, groupID, c.next().GetAttached().GetConversation().GetConversationId())
@@ -115,10 +115,10 @@ func TestAJoinDuringAJoinIsNotMissed(t *testing.T) {
 	c := s.connect("ann", frame.Proto)
 	s.history.once(&s.history.afterList, func() { // the first answer is: not a member
 		s.store.Put(branch(nil, 2, "x"))
-		s.Joined("ann", groupID)
-		s.Joined("ann", groupID)
+		s.Joined("ann", groupID, 1)
+		s.Joined("ann", groupID, 1)
 	})
-	s.Joined("ann", groupID)
+	s.Joined("ann", groupID, 1)
 	require.NotNil(t, c.next().GetAttached())
 	require.Equal(t, []uint64{1, 2}, c.seqs(2))
 	c.quiet()
@@ -141,7 +141,7 @@ func TestASessionThatEndsWhileJoining(t *testing.T) {
 				c.far.Lose()
 				c.requireForgotten()
 			})
-			s.Joined("ann", groupID)
+			s.Joined("ann", groupID, 1)
 			c.requireForgotten()
 			s.Wait()
 			require.Zero(t, s.deps.Rooms.Count())
@@ -171,36 +171,8 @@ func TestASessionThatEndsBeforeItsSubscriptionIsInTheRoom(t *testing.T) {
 		c.far.Lose()
 		c.requireForgotten()
 	}
-	s.Joined("ann", groupID)
+	s.Joined("ann", groupID, 1)
 	c.requireForgotten()
 	s.Wait()
 	require.Zero(t, s.deps.Rooms.Count())
-}
-
-// A user who becomes a member again while the end of the former membership is read is not sent the end.
-func TestAFormerMembershipThatGoesOnIsNotDetached(t *testing.T) {
-	s := newStage(t)
-	log := branch(nil, 6, "x")
-	s.store.Put(log)
-	s.store.Set(func() { s.store.Left = 6 })
-	c := s.open(frame.Proto)
-	s.history.once(&s.history.afterPast, func() {
-		require.Eventually(t, c.Opened, patience, 50*time.Microsecond)
-		s.store.Put(branch(log, 7, "x"))
-		s.store.Set(func() { s.store.Left, s.store.Joined, s.store.Earlier = 0, 7, 6 })
-		s.Joined("ann", groupID)
-		require.Eventually(t, func() bool { return c.subscription() != nil }, patience, 50*time.Microsecond)
-	})
-	c.connectWith(&clientv1.Connect{Token: s.token("ann"), DeviceId: "d", Resume: []*clientv1.Position{position(log[3])}})
-	attached, seqs := false, map[uint64]bool{}
-	for !attached || len(seqs) < 3 {
-		f := c.next()
-		require.Nil(t, f.GetDetached())
-		attached = attached || f.GetAttached() != nil
-		if f.GetEvent() != nil {
-			seqs[f.GetEvent().GetSeq()] = true
-		}
-	}
-	require.Equal(t, map[uint64]bool{5: true, 6: true, 7: true}, seqs)
-	c.quiet()
 }

@@ -69,13 +69,11 @@ type Session struct {
 	beatPending atomic.Int32  // heartbeats without an answer
 	beats       atomic.Uint32 // number of heartbeats so far
 
-	mu            sync.Mutex
-	subscriptions map[ids.Conversation]*room.Subscription // by conversation; nil once the session has ended
-	behind        []*room.Subscription                    // waiting for the filler
-	filling       bool
-	forks         map[ids.Conversation]struct{} // conversations in which the client is on another branch: none of their events are pushed
-	joins         []ids.Conversation            // conversations joined while connecting
-	joining       map[ids.Conversation]bool     // conversations being looked up; true when another notice came meanwhile
+	mu      sync.Mutex
+	places  places
+	notices early                // those that arrived while connecting
+	behind  []*room.Subscription // waiting for the filler
+	filling bool
 }
 
 const (
@@ -150,9 +148,9 @@ func (s *Session) AllowControl() bool { return s.withinRate() }
 
 // Ended implements link.Receiver: it removes the session everywhere.
 func (s *Session) Ended(code errcode.CloseCode) {
+	subscriptions := s.listSubscriptions()
 	s.mu.Lock()
-	subscriptions := s.subscriptions
-	s.subscriptions, s.behind = nil, nil
+	s.places, s.behind = places{}, nil
 	s.mu.Unlock()
 	if s.user != nil {
 		s.all.deps.Closed.Add(flight.Closed{
@@ -168,7 +166,7 @@ func (s *Session) Ended(code errcode.CloseCode) {
 
 // unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, in a few at
 // most.
-func unfinished(subscriptions map[ids.Conversation]*room.Subscription) (standings []*gatewayv1.Standing) {
+func unfinished(subscriptions []*room.Subscription) (standings []*gatewayv1.Standing) {
 	for _, subscription := range subscriptions {
 		if standing := subscription.Unfinished(); standing != nil {
 			standings = append(standings, standing)

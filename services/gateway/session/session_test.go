@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -165,7 +166,7 @@ func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 			c.requireForked(6, 9)
 			require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Forks), 0)
 			s.store.Set(func() { s.store.Left, s.store.Lists = 0, 0 })
-			s.Joined("ann", groupID) // by a notice, or by comparing the list
+			s.Joined("ann", groupID, 1) // by a notice, or by comparing the list
 			s.store.Set(func() { require.Zero(t, s.store.Lists, "it is not even looked up") })
 			c.quiet()
 			require.Nil(t, c.subscription())
@@ -178,18 +179,18 @@ func TestAForkedConversationIsNotJoinedAgain(t *testing.T) {
 func TestAJoinIsAttached(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
-	s.Joined("ann", groupID) // a notice of a conversation that does not exist
+	s.Joined("ann", groupID, 1) // a notice of a conversation that does not exist
 	c.quiet()
 	log := branch(nil, 5, "x")
 	s.store.Put(log)
 	s.store.Set(func() { s.store.Joined = 3 })
-	s.Joined("ann", groupID)
+	s.Joined("ann", groupID, 1)
 	attached := c.next().GetAttached().GetConversation()
 	require.Equal(t, groupID, attached.GetConversationId())
 	require.Equal(t, uint64(3), attached.GetJoinedSeq())
 	require.Equal(t, []uint64{3, 4, 5}, c.seqs(3))
-	s.Joined("ann", groupID)
-	s.Joined("bob", groupID) // a notice for a user who is not connected
+	s.Joined("ann", groupID, 1)
+	s.Joined("bob", groupID, 1) // a notice for a user who is not connected
 	c.quiet()
 	log = branch(log, 6, "x")
 	s.store.Put(log)
@@ -231,13 +232,19 @@ func TestAFormerConversationIsSentToItsEnd(t *testing.T) {
 	require.Zero(t, c.next().GetDetached().GetLast(), "a conversation that was never the user's")
 }
 
-// After a lookup that fails, the client is asked to reconnect: otherwise it would miss the conversation.
+// A lookup that fails is tried again: the client misses nothing, and stays connected.
 func TestAJoinThatCannotBeLookedUp(t *testing.T) {
 	s := newStage(t)
 	c := s.connect("ann", frame.Proto)
 	s.store.Set(func() { s.store.Down = true })
-	s.Joined("ann", groupID)
-	c.requireClosed(errcode.CloseUnavailable)
+	s.Joined("ann", groupID, 1)
+	require.Eventually(t, func() bool {
+		return strings.Contains(s.logs.String(), "a client could not be told of a membership yet")
+	}, patience, time.Millisecond)
+	s.store.Set(func() { s.store.Log, s.store.Down = branch(nil, 2, "x"), false })
+	require.Equal(t, groupID, c.next().GetAttached().GetConversation().GetConversationId())
+	require.Equal(t, []uint64{1, 2}, c.seqs(2))
+	c.quiet()
 }
 
 // Timers: no connect frame, heartbeats, silence, the token's expiry.

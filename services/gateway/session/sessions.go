@@ -221,10 +221,11 @@ func (a *Sessions) Relist() {
 	}
 }
 
-// Joined subscribes the sessions of a user to a conversation, if there are any on this gateway.
-func (a *Sessions) Joined(userID ids.User, conversationID ids.Conversation) {
+// Joined reports that a user became a member of a conversation with the event at seq. The sessions of that user on this gateway
+// tell their clients.
+func (a *Sessions) Joined(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
 	for _, s := range a.ofUser(userID) {
-		s.join(conversationID)
+		s.notice(conversationID, seq)
 	}
 }
 

@@ -18,23 +18,19 @@ func (s *Session) Behind(subscription *room.Subscription) {
 	}
 }
 
-// Detached implements room.Subscriber: it tells the client that the conversation has ended for it, and removes the subscription.
-// The user may have become a member again while the subscription still existed, and the notice of that may have been
-// ignored as outdated: so the membership is read from history.
+// Detached implements room.Subscriber: it tells the client that the membership has ended, and looks whether there is another one:
+// the notice of it may have been ignored while the subscription existed.
 func (s *Session) Detached(subscription *room.Subscription, conversationID ids.Conversation, last ids.Seq) {
-	s.link.Queue(s.encodeDetached(conversationID, last))
 	s.mu.Lock()
-	if s.subscriptions[conversationID] == subscription {
-		delete(s.subscriptions, conversationID)
+	defer s.mu.Unlock()
+	p := s.places.active[conversationID]
+	if p == nil || p.subscription != subscription {
+		return // the session has ended
 	}
-	s.mu.Unlock()
-	s.join(conversationID)
-}
-
-func (s *Session) encodeDetached(conversationID ids.Conversation, last ids.Seq) []byte {
-	return s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
-		ConversationId: string(conversationID), Last: uint64(last),
-	}}})
+	s.link.Queue(s.encodeDetached(conversationID, last))
+	p.subscription = nil
+	p.End(last)
+	s.all.workers.Go(func() { s.catchUp(conversationID, p) })
 }
 
 // Forked implements room.Subscriber: it reports to the client that its position is not on the log, and stops pushes of the
@@ -42,17 +38,20 @@ func (s *Session) encodeDetached(conversationID ids.Conversation, last ids.Seq) 
 func (s *Session) Forked(subscription *room.Subscription, conversationID ids.Conversation, head, seq ids.Seq) {
 	s.all.deps.Metrics.Forks.Inc()
 	s.mu.Lock()
-	// A later subscription is in its room, and must be found when the session ends.
-	if subscription != nil && s.subscriptions[conversationID] == subscription {
-		delete(s.subscriptions, conversationID)
+	if s.places.active == nil {
+		s.mu.Unlock()
+		return // the session has ended
 	}
-	if s.forks == nil {
-		s.forks = map[ids.Conversation]struct{}{}
+	p := s.places.get(conversationID)
+	if subscription != p.subscription {
+		s.mu.Unlock()
+		return // a later subscription took its place
 	}
-	s.forks[conversationID] = struct{}{} // set before the client is notified: from then on no event is pushed
-	s.mu.Unlock()
+	p.subscription = nil
+	p.Fork() // together with the push: from then on no event is pushed
 	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
 		ConversationId: string(conversationID), Head: uint64(head), Seq: uint64(seq),
 	}}}))
+	s.mu.Unlock()
 	s.all.deps.Rooms.FlushSoon(conversationID, s.link)
 }

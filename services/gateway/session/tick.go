@@ -6,8 +6,6 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
-
-	"github.com/runnelhq/runnel/services/gateway/room"
 )
 
 const (
@@ -69,14 +67,4 @@ func (s *Session) heads() []*clientv1.Position {
 		}
 	}
 	return heads
-}
-
-func (s *Session) listSubscriptions() []*room.Subscription {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	subscriptions := make([]*room.Subscription, 0, len(s.subscriptions))
-	for _, subscription := range s.subscriptions {
-		subscriptions = append(subscriptions, subscription)
-	}
-	return subscriptions
 }

@@ -43,8 +43,8 @@ func TestLookUpsWaitForTheirTurn(t *testing.T) {
 		s.turns <- struct{}{}
 	}
 	before := s.lists()
-	s.Joined("ann", groupID)
-	s.Joined("bob", groupID)
+	s.Joined("ann", groupID, 1)
+	s.Joined("bob", groupID, 1)
 	s.Relist()
 	bob.far.Lose()
 	bob.requireForgotten()
@@ -91,7 +91,7 @@ func TestSlowClientsDoNotKeepOthersFromJoining(t *testing.T) {
 	}, patience, time.Millisecond)
 	cem := s.connect("cem", frame.Proto)
 	s.store.Set(func() { s.store.Log, s.store.Left = branch(nil, 2, "x"), 0 })
-	s.Joined("cem", groupID)
+	s.Joined("cem", groupID, 1)
 	require.NotNil(t, cem.next().GetAttached())
 	require.Equal(t, []uint64{1, 2}, cem.seqs(2))
 }
@@ -106,7 +106,7 @@ func TestAFormerConversationWaitsForTheStore(t *testing.T) {
 			s.history.once(&s.history.afterList, func() { s.store.Set(func() { s.store.Down = true }) })
 			c := s.connect("bob", frame.Proto, position(log[1]))
 			require.Eventually(t, func() bool {
-				return strings.Contains(s.logs.String(), "the end of a former conversation could not be sent to a client yet")
+				return strings.Contains(s.logs.String(), "a client could not be told of a membership yet")
 			}, patience, time.Millisecond)
 			if !stays {
 				c.far.Lose()

@@ -1,0 +1,193 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
+
+	"github.com/runnelhq/runnel/services/gateway/backoff"
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+	"github.com/runnelhq/runnel/services/gateway/requests"
+	"github.com/runnelhq/runnel/services/gateway/room"
+	"github.com/runnelhq/runnel/services/gateway/stretch"
+)
+
+// oldSlack is how much earlier than the session a membership may have begun and still be told by a notice. The event has the
+// broker's time, the session this gateway's.
+const oldSlack = 2 * time.Second
+
+// errPlaceGone means that the session has ended.
+var errPlaceGone = errors.New("the session has ended")
+
+// catchUp tells the client what it does not have of one conversation, step by step as package stretch decides, until there is
+// nothing more or the client is subscribed. If history fails it tries again: what was told so far is not told again.
+func (s *Session) catchUp(conversationID ids.Conversation, p *place) {
+	c := &catchingUp{
+		Session: s, conversationID: conversationID, place: p,
+		past: s.all.deps.Rooms.Past(&s.listener, conversationID, s.since.Add(-oldSlack).UnixMilli()),
+	}
+	for wait := time.Duration(0); s.link.WaitForRoom(); {
+		done, err := c.step()
+		switch {
+		case errors.Is(err, errPlaceGone), err != nil && s.hasEnded():
+			return
+		case err != nil:
+			s.all.deps.Rooms.ReadFailed(err, "a client could not be told of a membership yet", "connection", s.id, "conversation", conversationID)
+			c.view, c.summary = stretch.View{}, nil
+			wait = backoff.Wait(s.link.Done(), wait)
+		case done:
+			s.link.Flush()
+			return
+		default:
+			wait = 0
+		}
+	}
+}
+
+// catchingUp is the work of catchUp.
+type catchingUp struct {
+	*Session
+
+	conversationID ids.Conversation
+	place          *place
+	past           *room.Past
+	view           stretch.View
+	summary        *historyv1.Summary // the present membership, if view says that there is one
+}
+
+// step carries out one step. It returns true when there is nothing more to do. State and frames change together, under the
+// session's lock, so that the order of frames on the link is the order of states.
+func (c *catchingUp) step() (done bool, err error) {
+	c.mu.Lock()
+	p := c.place
+	if c.places.active[c.conversationID] != p {
+		c.mu.Unlock()
+		return true, errPlaceGone
+	}
+	step := p.Next(c.view)
+	switch step.Do {
+	case stretch.LookUp, stretch.Read:
+		after, hash := p.After(), p.hash
+		c.mu.Unlock()
+		if step.Do == stretch.Read {
+			return false, c.read(after, hash)
+		}
+		return false, c.lookUp()
+	case stretch.Subscribe:
+		return true, c.subscribe(step)
+	case stretch.Diverge:
+		head, seq := c.view.Page.Head, p.Position()
+		c.mu.Unlock()
+		c.Forked(nil, c.conversationID, head, seq)
+		return true, nil
+	case stretch.Tell:
+		step.Last, err = c.past.Queue(p.Position(), step.Last)
+	case stretch.Hide:
+		c.past.Hide(step.From, step.Last)
+	case stretch.Attach:
+		c.link.Queue(c.encodeAttached(&clientv1.Conversation{
+			ConversationId: string(c.conversationID), Kind: conversation.KindOfID(c.conversationID), JoinedSeq: uint64(step.From), Head: uint64(step.Last),
+		}))
+	case stretch.Detach:
+		c.link.Queue(c.encodeDetached(c.conversationID, step.Last))
+	case stretch.Again, stretch.Forget:
+		c.view, c.summary = stretch.View{}, nil
+	case stretch.Rest:
+		done = true
+	case stretch.Skip:
+	}
+	if p.Done(step); done {
+		c.places.rest(c.conversationID, p)
+	}
+	c.mu.Unlock()
+	return done, err
+}
+
+// subscribe subscribes to the present membership. The session is locked; subscribe unlocks it.
+func (c *catchingUp) subscribe(step stretch.Step) error {
+	subscription := c.listener.Subscribe(c.summary, step.Last, nil)
+	if !c.place.IsOpen() {
+		c.link.Queue(c.encodeAttached(requests.Conversation(c.summary)))
+	}
+	c.place.Done(step)
+	c.place.subscription = subscription
+	c.mu.Unlock()
+	c.link.Flush()
+	rooms := c.all.deps.Rooms
+	rooms.Enter(map[ids.Conversation]*room.Subscription{c.conversationID: subscription}, []*historyv1.Summary{c.summary})
+	c.mu.Lock()
+	ended := c.places.active == nil
+	c.mu.Unlock()
+	if ended {
+		rooms.Leave(subscription) // the session ended in between and did not see this subscription
+	}
+	return nil
+}
+
+// read reads the events after a position. It takes a turn only for reading: a client that is slow to receive what was read must
+// not delay others.
+func (c *catchingUp) read(after ids.Seq, hash uint64) error {
+	return c.inTurn(func(ctx context.Context) error {
+		page, err := c.past.Read(ctx, after, hash)
+		if err != nil {
+			return err
+		}
+		c.place.hash = 0 // only the client's own position is compared, once
+		c.view, c.summary = stretch.View{Page: page}, nil
+		return nil
+	})
+}
+
+// lookUp looks up the present membership.
+func (c *catchingUp) lookUp() error {
+	return c.inTurn(func(ctx context.Context) error {
+		summary, err := c.present(ctx, c.conversationID)
+		if err != nil {
+			return err
+		}
+		c.summary, c.view.Listed, c.view.Present = summary, true, ids.Seq(summary.GetJoinedSeq())
+		return nil
+	})
+}
+
+func (c *catchingUp) inTurn(do func(ctx context.Context) error) error {
+	if !c.all.takeTurn(c.Session) {
+		return errPlaceGone
+	}
+	defer c.all.returnTurn()
+	ctx, cancel := context.WithTimeout(c.all.ctx, c.all.deps.Config.HistoryTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
+// present looks up the user's present membership of a conversation; nil if the user is not a member.
+func (s *Session) present(ctx context.Context, conversationID ids.Conversation) (*historyv1.Summary, error) {
+	// The list by rising id begins right before the conversation: one row, with all that a subscription needs.
+	s.all.deps.Metrics.Reads[metrics.ReadList].Inc()
+	list, err := s.all.deps.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
+		UserId: string(s.user.id), After: string(conversation.Before(conversationID)), Limit: 1,
+	})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // a status of the history service, which the caller logs with what was tried
+	}
+	if len(list.GetConversations()) == 0 || list.GetConversations()[0].GetConversationId() != string(conversationID) {
+		return nil, nil //nolint:nilnil // no membership is an answer
+	}
+	return list.GetConversations()[0], nil
+}
+
+func (s *Session) encodeAttached(c *clientv1.Conversation) []byte {
+	return s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Attached{Attached: &clientv1.Attached{Conversation: c}}})
+}
+
+func (s *Session) encodeDetached(conversationID ids.Conversation, last ids.Seq) []byte {
+	return s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Detached{Detached: &clientv1.Detached{
+		ConversationId: string(conversationID), Last: uint64(last),
+	}}})
+}

@@ -1,0 +1,95 @@
+package stretch
+
+// Next returns the next step of a state that is reading. It is the only function that decides what a client is told.
+func (s *State) Next(v View) Step {
+	if v.Page == nil {
+		return s.nextUnread(v)
+	}
+	switch {
+	case !v.Page.Known && s.open:
+		return Step{Do: Detach}
+	case !v.Page.Known:
+		return s.rest()
+	case v.Page.Diverged && s.open:
+		return Step{Do: Diverge}
+	case v.Page.Diverged:
+		return Step{Do: Forget}
+	}
+	for _, one := range v.Page.Stretches {
+		if one.Last > s.told || (one.Last == s.told && one.Ended && s.open && s.inside <= one.Last) {
+			return s.nextOf(one, v)
+		}
+	}
+	return s.nextAfter(v)
+}
+
+// nextUnread returns the step while no page was read. The first membership that a client is told of needs none if it lasts.
+func (s *State) nextUnread(v View) Step {
+	switch {
+	case s.open || s.told > 0:
+		return Step{Do: Read}
+	case !v.Listed:
+		return Step{Do: LookUp}
+	case v.Present != 0 && (s.begin == 0 || s.begin >= v.Present):
+		return Step{Subscribe, v.Present, v.Present - 1}
+	case s.begin != 0:
+		return Step{Do: Read}
+	default:
+		return s.rest()
+	}
+}
+
+// nextOf returns the step for the first stretch that was not told to its end.
+func (s *State) nextOf(one Stretch, v View) Step {
+	from := one.From
+	if from == 0 {
+		from = s.told + 1
+	}
+	if s.open {
+		switch {
+		case one.Last == s.told, s.told > 0 && one.From != 0 && one.From != s.inside:
+			return Step{Do: Detach, Last: s.told} // this stretch ended, or the one before it
+		case s.told == 0 && from > 1 && from != s.inside:
+			return Step{Hide, 1, from - 1}
+		}
+		return Step{Do: Tell, Last: one.Last}
+	}
+	if !one.Ended && v.Page.Member {
+		switch {
+		case !v.Listed:
+			return Step{Do: LookUp}
+		case v.Present == from:
+			return Step{Subscribe, from, from - 1}
+		}
+		// The membership ended since the page was read, or ends beyond the page.
+	}
+	if (s.told == 0 && one.Old) || (s.skipped && (one.Old || one.From == 0)) {
+		return Step{Do: Skip, Last: one.Last}
+	}
+	return Step{Attach, from, one.Last}
+}
+
+// nextAfter returns the step when everything in the page was told.
+func (s *State) nextAfter(v View) Step {
+	switch {
+	case v.Page.Head > s.After():
+		return Step{Do: Again} // there are more pages
+	case !s.open:
+		return s.rest() // a membership that lasts, and began below what was told, is an answer that came late
+	case !v.Page.Member:
+		return Step{Do: Detach, Last: s.told}
+	case !v.Listed:
+		return Step{Do: LookUp}
+	case v.Present != 0 && v.Present <= s.told:
+		return Step{Subscribe, v.Present, s.told} // the end of the membership is not known yet: the subscription finds it
+	default:
+		return Step{Do: Again} // it ended since the page was read
+	}
+}
+
+func (s *State) rest() Step {
+	if s.again {
+		return Step{Do: Again}
+	}
+	return Step{Do: Rest}
+}

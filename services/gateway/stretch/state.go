@@ -1,0 +1,121 @@
+package stretch
+
+import "github.com/runnelhq/runnel/pkg/ids"
+
+// State is what a client was told of one conversation.
+//
+//	resting ──Notice──▶ reading ──Subscribe──▶ live
+//	   ▲                 │ ▲ ▲                   │
+//	   └──────Rest───────┘ │ └────────End────────┘
+//	               Resume──┘   reading, live ──Fork──▶ forked
+//
+// One goroutine carries out the steps of a state that is reading. The client of a state that is live is served by a
+// subscription. State is not safe for concurrent use.
+type State struct {
+	phase phase
+	// open reports whether the client takes itself as a member: a Detach is still to come.
+	open bool
+	// inside is the event that began the membership that is open; 0 if it began before the client's position.
+	inside ids.Seq
+	// skipped reports whether the position was reached by Skip.
+	skipped bool
+	// again reports whether a notice came since the view was begun.
+	again bool
+	// told is the position: every event up to it that the user may see was told.
+	told ids.Seq
+	// begin is the earliest membership that a notice named. It counts while told is 0; later on the position says where to read.
+	begin ids.Seq
+}
+
+type phase uint8
+
+const (
+	resting phase = iota
+	reading
+	live
+	forked
+)
+
+// Resting is the state of a client that was told of everything up to a seq, and of the end of that membership. The seq is 0 if
+// the client was told nothing.
+func Resting(told ids.Seq) State { return State{told: told} }
+
+// Resume is the state of a client that has everything up to a seq, in a conversation whose user is not a member now.
+func Resume(told ids.Seq) State { return State{phase: reading, open: true, told: told} }
+
+// Live is the state of a client that is subscribed.
+func Live() State { return State{phase: live, open: true} }
+
+// IsResting reports whether there is nothing to do.
+func (s *State) IsResting() bool { return s.phase == resting }
+
+// IsLive reports whether a subscription serves the client.
+func (s *State) IsLive() bool { return s.phase == live }
+
+// IsForked reports whether the client is on another branch of the log.
+func (s *State) IsForked() bool { return s.phase == forked }
+
+// IsOpen reports whether the client takes itself as a member.
+func (s *State) IsOpen() bool { return s.open }
+
+// Position is the seq up to which the client was told; 0 if it was told nothing.
+func (s *State) Position() ids.Seq { return s.told }
+
+// After is the seq after which the store has to be read.
+func (s *State) After() ids.Seq {
+	if s.told == 0 && s.begin > 0 {
+		return s.begin - 1
+	}
+	return s.told
+}
+
+// Notice records that a membership began with an event; 0 if the event is not known. It returns true if the caller must carry
+// out steps from now on.
+func (s *State) Notice(seq ids.Seq) (start bool) {
+	if s.phase == live || s.phase == forked || (seq != 0 && seq <= s.told) {
+		return false // late or repeated; the end of a subscription is followed by a look at the store in any case
+	}
+	if seq != 0 && (s.begin == 0 || seq < s.begin) {
+		s.begin = seq
+	}
+	if s.phase == reading {
+		s.again = true
+		return false
+	}
+	s.phase = reading
+	return true
+}
+
+// End records that the subscription ended with the last event of the membership, and that the client was told so. The caller
+// must carry out steps from now on: the user may be a member again.
+func (s *State) End(last ids.Seq) { *s = State{phase: reading, told: last} }
+
+// Fork records that the client is on another branch of the log. That is final.
+func (s *State) Fork() { *s = State{phase: forked} }
+
+// Done records that a step was carried out.
+func (s *State) Done(step Step) {
+	switch step.Do {
+	case Attach:
+		s.open, s.skipped, s.inside, s.told = true, false, step.From, step.From-1
+	case Hide:
+		s.inside, s.told = step.Last+1, step.Last
+	case Tell:
+		s.told = step.Last
+	case Skip:
+		s.skipped, s.told = true, step.Last
+	case Detach:
+		s.open, s.inside = false, 0
+	case Subscribe:
+		*s = Live()
+	case Diverge:
+		s.Fork()
+	case Rest:
+		*s = Resting(s.told)
+	case Again:
+		s.again = false
+	case Forget:
+		*s = State{phase: reading}
+	case LookUp, Read:
+	}
+}
