@@ -136,18 +136,16 @@ func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
 	}})
 }
 
-// ack records how far the client has received and read, and forwards it. A position that does not exist is skipped; an
-// error is sent only if the frame has an id, because acknowledgements need none.
+// ack records how far the client has received and read, and forwards it. A position that does not exist, or is one too many, is
+// skipped: it does not affect the others. An error is sent only if the frame has an id, because acknowledgements need none.
 func (s *Session) ack(id uint64, a *clientv1.Ack) {
-	if len(a.GetPositions()) > protocol.MaxAckPositions {
-		s.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries", protocol.MaxAckPositions))
-		if s.bad++; s.bad >= maxBadFrames {
-			s.link.Close(errcode.CloseProtocol, "acknowledgements break a rule")
-		}
-		return
+	positions := a.GetPositions()
+	tooMany := len(positions) > protocol.MaxAckPositions
+	if tooMany {
+		positions = positions[:protocol.MaxAckPositions]
 	}
 	now, firstBad := time.Now(), -1
-	for i, p := range a.GetPositions() {
+	for i, p := range positions {
 		subscription := s.subscription(ids.Conversation(p.GetConversationId()))
 		if subscription == nil {
 			continue // the user has left, or never was a member: no cursor moves
@@ -163,10 +161,16 @@ func (s *Session) ack(id uint64, a *clientv1.Ack) {
 	}
 	if firstBad < 0 {
 		s.early = 0
-		return
-	}
-	s.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", firstBad), "is beyond the newest event")
-	if s.early++; s.early >= maxEarlyAcks {
+	} else if s.early++; s.early >= maxEarlyAcks {
 		s.link.Close(errcode.CloseAhead, "acknowledgements name events that this gateway does not know of")
+	}
+	switch {
+	case tooMany:
+		s.refuse(id, codeInvalid, "ack.positions", fmt.Sprintf("must have at most %d entries; the others were ignored", protocol.MaxAckPositions))
+		if s.bad++; s.bad >= maxBadFrames {
+			s.link.Close(errcode.CloseProtocol, "acknowledgements break a rule")
+		}
+	case firstBad >= 0:
+		s.refuse(id, codeInvalid, fmt.Sprintf("ack.positions[%d]", firstBad), "is beyond the newest event")
 	}
 }

@@ -128,7 +128,7 @@ func (s *Session) Receive(message []byte) {
 		if !isBad {
 			return
 		}
-		// A frame whose id could not be read is answered as well: its sender may wait for an answer.
+		// A frame whose id could not be read is answered with id 0, as client.proto says: its sender may wait for an answer.
 		s.sendError(bad.ID, &conversationv1.Error{Code: codeInvalid, Field: bad.Field, Message: bad.Message})
 		if s.bad++; s.bad >= maxBadFrames || s.state.Load() != stateOpen {
 			s.link.Close(errcode.CloseProtocol, "frames could not be decoded")

@@ -426,7 +426,9 @@ func TestBadFrames(t *testing.T) {
 	c.requireClosed(errcode.CloseProtocol)
 	early := s.open(frame.JSON)
 	require.NoError(t, early.far.Send([]byte(`{`)))
-	require.Equal(t, codeInvalid, early.next().GetError().GetCode())
+	answer := early.next()
+	require.Equal(t, codeInvalid, answer.GetError().GetCode())
+	require.Zero(t, answer.GetId(), "the id cannot be read")
 	early.requireClosed(errcode.CloseProtocol)
 }
 
@@ -482,18 +484,31 @@ func TestABadPositionOfAnAcknowledgementIsSkipped(t *testing.T) {
 	c.requireClosed(errcode.CloseAhead)
 }
 
-// An acknowledgement with too many positions is refused.
+// Of an acknowledgement with too many positions the first ones count; it is refused if it has an id, and a client that sends
+// such frames repeatedly is closed.
 func TestAnAcknowledgementOfTooManyPositions(t *testing.T) {
 	s := newStage(t)
+	s.store.Put(branch(nil, 3, "x"))
 	c := s.connect("ann", frame.Proto)
 	long := make([]*clientv1.AckPosition, protocol.MaxAckPositions+1)
 	for i := range long {
 		long[i] = &clientv1.AckPosition{}
 	}
-	for range maxBadFrames - 1 {
+	long[0] = &clientv1.AckPosition{ConversationId: groupID, Delivered: 2}
+	long[protocol.MaxAckPositions] = &clientv1.AckPosition{ConversationId: groupID, Delivered: 3}
+	for range maxBadFrames - 2 {
 		c.say(ackFrame(0, long...))
 	}
 	c.quiet()
+	c.nextID = 100
+	c.say(ackFrame(4, long...))
+	f := c.next()
+	require.Equal(t, uint64(4), f.GetId())
+	require.Equal(t, "ack.positions", f.GetError().GetField())
+	s.deps.Acks.pass()
+	passed := (<-s.passed).GetAcks()
+	require.Len(t, passed, 1)
+	require.Equal(t, uint64(2), passed[0].GetDeliveredSeq())
 	c.say(ackFrame(0, long...))
 	c.requireClosed(errcode.CloseProtocol)
 }

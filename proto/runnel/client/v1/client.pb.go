@@ -10,7 +10,8 @@
 // Subprotocol runnel.v1.proto: binary messages, each frame preceded by its length as a varint.
 //
 // The client's first frame is Connect. Every ClientFrame with an id other than 0 gets exactly one ServerFrame with that id,
-// except that a connection may close first; frames without an id (Ack, Pong) get none. ServerFrames with id 0 are pushes.
+// except that a connection may close first; frames without an id (Ack, Pong) get none. ServerFrames with id 0 are pushes, with one
+// exception: a frame that cannot be decoded is answered with an Error, whose id is 0 if the frame has none or it cannot be read.
 
 package clientv1
 
@@ -555,7 +556,7 @@ type isServerFrame_Message interface {
 }
 
 type ServerFrame_Error struct {
-	// Answer: the request was refused.
+	// Answer: the request was refused. With id 0: a frame could not be decoded.
 	Error *v1.Error `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
 }
 
@@ -1694,7 +1695,7 @@ func (x *Members) GetMore() bool {
 // Ack reports how far events were received or read, cumulatively: everything up to a seq.
 type Ack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most 1000.
+	// At most 1000; further ones are ignored.
 	Positions     []*AckPosition `protobuf:"bytes,1,rep,name=positions,proto3" json:"positions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2040,7 +2041,8 @@ func (x *Hidden) GetLast() uint64 {
 	return 0
 }
 
-// Detached means that the user is no longer a member.
+// Detached means that the user is no longer a member. It ends what an Attached, a conversation of Connected or a position of
+// Connect.resume began. If the user is a member again, an Attached follows.
 type Detached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Conversation.
@@ -2096,10 +2098,11 @@ func (x *Detached) GetLast() uint64 {
 	return 0
 }
 
-// Attached means that events of this conversation will be pushed from now on.
+// Attached means that the user became a member while connected. The events of the membership follow, from joined_seq on.
 type Attached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The conversation.
+	// The conversation. If the membership has ended already, its events and a Detached follow; then only conversation_id, kind,
+	// joined_seq and head are set, and head is an event of the membership.
 	Conversation  *Conversation `protobuf:"bytes,1,opt,name=conversation,proto3" json:"conversation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
