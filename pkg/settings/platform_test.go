@@ -32,6 +32,7 @@ func TestSharedSettings(t *testing.T) {
 	require.Equal(t, `telemetry:
     log-level: info
     log-format: text
+    installation: ""
     otlp-endpoint: http://collector:4317
     sample-ratio: 0.1
 admin:
