@@ -17,7 +17,7 @@ type metrics struct {
 	deadLetters, refusals        prometheus.Counter
 
 	append, watermark, lease, conversations, commands, read,
-	listConversations, listMembers, findMemberships, countMemberships, heads, saveCursors,
+	listConversations, listMembers, findMemberships, countMemberships, compareMemberships, heads, saveCursors,
 	listLeases, movePartition, listDeadLetters, getDeadLetter, dropDeadLetter, revokeUser, getRevocations,
 	facts, readMessages, listRefusals, readFeed, getFeedCursors, saveFeedCursor, getInstallation, raiseLevel, markBackup *operation
 }
@@ -101,7 +101,7 @@ func newMetrics(registerer prometheus.Registerer, s store.Store) *metrics {
 		appendEvents: events, duplicates: duplicates, rewinds: rewinds, damaged: damaged, deadLetters: deadLetters, refusals: refusals,
 		append: resolve("append"), watermark: resolve("watermark"), lease: resolve("lease"), conversations: resolve("conversations"),
 		commands: resolve("commands"), read: resolve("read"), listConversations: resolve("list_conversations"),
-		listMembers: resolve("list_members"), findMemberships: resolve("find_memberships"), countMemberships: resolve("count_memberships"), heads: resolve("heads"), saveCursors: resolve("save_cursors"),
+		listMembers: resolve("list_members"), findMemberships: resolve("find_memberships"), countMemberships: resolve("count_memberships"), compareMemberships: resolve("compare_memberships"), heads: resolve("heads"), saveCursors: resolve("save_cursors"),
 		listLeases: resolve("list_leases"), movePartition: resolve("move_partition"), listDeadLetters: resolve("list_dead_letters"),
 		getDeadLetter: resolve("get_dead_letter"), dropDeadLetter: resolve("drop_dead_letter"), revokeUser: resolve("revoke_user"),
 		getRevocations: resolve("get_revocations"), facts: resolve("facts"), readMessages: resolve("read_messages"),

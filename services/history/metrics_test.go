@@ -167,6 +167,17 @@ func TestEveryMetricMoves(t *testing.T) {
 			func() error { _, err := b.client.ListMembers(ctx, &historyv1.ListMembersRequest{}); return err },
 		},
 		{
+			"compare_memberships",
+			func() error {
+				_, err := b.client.CompareMemberships(ctx, &historyv1.CompareMembershipsRequest{})
+				return err
+			},
+			func() error {
+				_, err := b.client.CompareMemberships(ctx, &historyv1.CompareMembershipsRequest{SinceMs: -1})
+				return err
+			},
+		},
+		{
 			"find_memberships",
 			func() error {
 				_, err := b.client.FindMemberships(ctx, &historyv1.FindMembershipsRequest{UserId: "bob", ConversationIds: []string{id}})

@@ -161,6 +161,9 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		{"conversation_ids[1]", &historyv1.FindMembershipsRequest{UserId: "alice", ConversationIds: []string{id, ""}}},
 		{"user_ids", &historyv1.CountMembershipsRequest{UserIds: tooMany}},
 		{"user_ids[1]", &historyv1.CountMembershipsRequest{UserIds: []string{"alice", "*"}}},
+		{"users[0].user_id", &historyv1.CompareMembershipsRequest{Users: []*historyv1.KnownMemberships{{}}}},
+		{"users", &historyv1.CompareMembershipsRequest{Users: make([]*historyv1.KnownMemberships, 1001)}},
+		{"since_ms", &historyv1.CompareMembershipsRequest{SinceMs: -1}},
 		{"conversation_id", &historyv1.ListMembersRequest{}},
 		{"viewer", &historyv1.ListMembersRequest{ConversationId: id, Viewer: "*"}},
 		{"after", &historyv1.ListMembersRequest{ConversationId: id, After: "*"}},
@@ -246,6 +249,8 @@ func call(t *testing.T, b *bed, request proto.Message) (err error) {
 		_, err = b.client.FindMemberships(ctx, r)
 	case *historyv1.CountMembershipsRequest:
 		_, err = b.client.CountMemberships(ctx, r)
+	case *historyv1.CompareMembershipsRequest:
+		_, err = b.client.CompareMemberships(ctx, r)
 	case *historyv1.ListMembersRequest:
 		_, err = b.client.ListMembers(ctx, r)
 	case *historyv1.SaveCursorsRequest:

@@ -19,6 +19,8 @@ type Members interface {
 	FindMemberships(ctx context.Context, request *historyv1.FindMembershipsRequest) ([]*historyv1.NewestMembership, error)
 	// CountMemberships returns how many conversations users are members of now; users without any are left out.
 	CountMemberships(ctx context.Context, users []string) ([]*historyv1.MembershipCount, error)
+	// CompareMemberships returns the users whose memberships are not as the caller knows them.
+	CompareMemberships(ctx context.Context, request *historyv1.CompareMembershipsRequest) (*historyv1.CompareMembershipsResponse, error)
 	// ListMembers returns the current members. ErrNotFound if there is no such conversation or the viewer is not a member
 	// now.
 	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest) (*historyv1.ListMembersResponse, error)

@@ -2643,6 +2643,308 @@ func (x *MembershipCount) GetConversations() uint64 {
 	return 0
 }
 
+// CompareMembershipsRequest names users.
+type CompareMembershipsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000, each once.
+	Users []*KnownMemberships `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	// Return memberships that began or ended at or after this time, by the time of the event, Unix time in milliseconds.
+	SinceMs       int64 `protobuf:"varint,2,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareMembershipsRequest) Reset() {
+	*x = CompareMembershipsRequest{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareMembershipsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareMembershipsRequest) ProtoMessage() {}
+
+func (x *CompareMembershipsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareMembershipsRequest.ProtoReflect.Descriptor instead.
+func (*CompareMembershipsRequest) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CompareMembershipsRequest) GetUsers() []*KnownMemberships {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *CompareMembershipsRequest) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+// KnownMemberships is what the caller knows of a user.
+type KnownMemberships struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The digest that an earlier call returned; 0 for none.
+	Digest        uint64 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownMemberships) Reset() {
+	*x = KnownMemberships{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownMemberships) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownMemberships) ProtoMessage() {}
+
+func (x *KnownMemberships) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownMemberships.ProtoReflect.Descriptor instead.
+func (*KnownMemberships) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *KnownMemberships) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *KnownMemberships) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+// CompareMembershipsResponse contains the users whose digest is another one.
+type CompareMembershipsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By rising user id.
+	Users []*ChangedMemberships `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	// The answer is full: users after the last one were not compared.
+	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareMembershipsResponse) Reset() {
+	*x = CompareMembershipsResponse{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareMembershipsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareMembershipsResponse) ProtoMessage() {}
+
+func (x *CompareMembershipsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareMembershipsResponse.ProtoReflect.Descriptor instead.
+func (*CompareMembershipsResponse) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *CompareMembershipsResponse) GetUsers() []*ChangedMemberships {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *CompareMembershipsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// ChangedMemberships are the recently changed memberships of a user.
+type ChangedMemberships struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Digest of all memberships of the user, those that have ended included. Never 0.
+	Digest uint64 `protobuf:"fixed64,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Those that began or ended since since_ms, by conversation and joined_seq. At most 1000.
+	Memberships []*Membership `protobuf:"bytes,3,rep,name=memberships,proto3" json:"memberships,omitempty"`
+	// There are more: ListConversations returns the present ones.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangedMemberships) Reset() {
+	*x = ChangedMemberships{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangedMemberships) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangedMemberships) ProtoMessage() {}
+
+func (x *ChangedMemberships) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangedMemberships.ProtoReflect.Descriptor instead.
+func (*ChangedMemberships) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ChangedMemberships) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ChangedMemberships) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *ChangedMemberships) GetMemberships() []*Membership {
+	if x != nil {
+		return x.Memberships
+	}
+	return nil
+}
+
+func (x *ChangedMemberships) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Membership is one membership.
+type Membership struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Conversation.
+	ConversationId string `protobuf:"bytes,1,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
+	// seq of the event that began it.
+	JoinedSeq uint64 `protobuf:"varint,2,opt,name=joined_seq,json=joinedSeq,proto3" json:"joined_seq,omitempty"`
+	// seq of the event that ended it; 0 while it lasts.
+	LeftSeq       uint64 `protobuf:"varint,3,opt,name=left_seq,json=leftSeq,proto3" json:"left_seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Membership) Reset() {
+	*x = Membership{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Membership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Membership) ProtoMessage() {}
+
+func (x *Membership) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Membership.ProtoReflect.Descriptor instead.
+func (*Membership) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Membership) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
+}
+
+func (x *Membership) GetJoinedSeq() uint64 {
+	if x != nil {
+		return x.JoinedSeq
+	}
+	return 0
+}
+
+func (x *Membership) GetLeftSeq() uint64 {
+	if x != nil {
+		return x.LeftSeq
+	}
+	return 0
+}
+
 // ListMembersRequest names a conversation.
 type ListMembersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2660,7 +2962,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2974,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2987,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListMembersRequest) GetConversationId() string {
@@ -2729,7 +3031,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +3043,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +3056,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -2782,7 +3084,7 @@ type HeadsRequest struct {
 
 func (x *HeadsRequest) Reset() {
 	*x = HeadsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3096,7 @@ func (x *HeadsRequest) String() string {
 func (*HeadsRequest) ProtoMessage() {}
 
 func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3109,7 @@ func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsRequest.ProtoReflect.Descriptor instead.
 func (*HeadsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HeadsRequest) GetConversationIds() []string {
@@ -2828,7 +3130,7 @@ type HeadsResponse struct {
 
 func (x *HeadsResponse) Reset() {
 	*x = HeadsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +3142,7 @@ func (x *HeadsResponse) String() string {
 func (*HeadsResponse) ProtoMessage() {}
 
 func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +3155,7 @@ func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsResponse.ProtoReflect.Descriptor instead.
 func (*HeadsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *HeadsResponse) GetHeads() []*Head {
@@ -2878,7 +3180,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +3192,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3205,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Head) GetConversationId() string {
@@ -2938,7 +3240,7 @@ type SaveCursorsRequest struct {
 
 func (x *SaveCursorsRequest) Reset() {
 	*x = SaveCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3252,7 @@ func (x *SaveCursorsRequest) String() string {
 func (*SaveCursorsRequest) ProtoMessage() {}
 
 func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3265,7 @@ func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsRequest.ProtoReflect.Descriptor instead.
 func (*SaveCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SaveCursorsRequest) GetUpdates() []*CursorUpdate {
@@ -2986,7 +3288,7 @@ type CursorUpdate struct {
 
 func (x *CursorUpdate) Reset() {
 	*x = CursorUpdate{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3300,7 @@ func (x *CursorUpdate) String() string {
 func (*CursorUpdate) ProtoMessage() {}
 
 func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3313,7 @@ func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CursorUpdate.ProtoReflect.Descriptor instead.
 func (*CursorUpdate) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CursorUpdate) GetConversationId() string {
@@ -3037,7 +3339,7 @@ type SaveCursorsResponse struct {
 
 func (x *SaveCursorsResponse) Reset() {
 	*x = SaveCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3351,7 @@ func (x *SaveCursorsResponse) String() string {
 func (*SaveCursorsResponse) ProtoMessage() {}
 
 func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3364,7 @@ func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsResponse.ProtoReflect.Descriptor instead.
 func (*SaveCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
 }
 
 // ListDeadLettersRequest asks for a page.
@@ -3080,7 +3382,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3092,7 +3394,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +3407,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListDeadLettersRequest) GetPartition() uint32 {
@@ -3142,7 +3444,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3456,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3469,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*StoredDeadLetter {
@@ -3205,7 +3507,7 @@ type StoredDeadLetter struct {
 
 func (x *StoredDeadLetter) Reset() {
 	*x = StoredDeadLetter{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3217,7 +3519,7 @@ func (x *StoredDeadLetter) String() string {
 func (*StoredDeadLetter) ProtoMessage() {}
 
 func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3230,7 +3532,7 @@ func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeadLetter.ProtoReflect.Descriptor instead.
 func (*StoredDeadLetter) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StoredDeadLetter) GetDeadLetterId() string {
@@ -3286,7 +3588,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3600,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3613,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetDeadLetterRequest) GetDeadLetterId() string {
@@ -3332,7 +3634,7 @@ type GetDeadLetterResponse struct {
 
 func (x *GetDeadLetterResponse) Reset() {
 	*x = GetDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3646,7 @@ func (x *GetDeadLetterResponse) String() string {
 func (*GetDeadLetterResponse) ProtoMessage() {}
 
 func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3659,7 @@ func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
@@ -3378,7 +3680,7 @@ type DropDeadLetterRequest struct {
 
 func (x *DropDeadLetterRequest) Reset() {
 	*x = DropDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3692,7 @@ func (x *DropDeadLetterRequest) String() string {
 func (*DropDeadLetterRequest) ProtoMessage() {}
 
 func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3705,7 @@ func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DropDeadLetterRequest) GetDeadLetterId() string {
@@ -3422,7 +3724,7 @@ type DropDeadLetterResponse struct {
 
 func (x *DropDeadLetterResponse) Reset() {
 	*x = DropDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3736,7 @@ func (x *DropDeadLetterResponse) String() string {
 func (*DropDeadLetterResponse) ProtoMessage() {}
 
 func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3749,7 @@ func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
 }
 
 // ListLeasesRequest asks for all.
@@ -3459,7 +3761,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3471,7 +3773,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3484,7 +3786,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
 }
 
 // ListLeasesResponse lists workers and leases.
@@ -3500,7 +3802,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +3814,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +3827,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListLeasesResponse) GetWorkers() []*Worker {
@@ -3555,7 +3857,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3869,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3882,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Worker) GetWorker() string {
@@ -3616,7 +3918,7 @@ type PartitionLease struct {
 
 func (x *PartitionLease) Reset() {
 	*x = PartitionLease{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3930,7 @@ func (x *PartitionLease) String() string {
 func (*PartitionLease) ProtoMessage() {}
 
 func (x *PartitionLease) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3943,7 @@ func (x *PartitionLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLease.ProtoReflect.Descriptor instead.
 func (*PartitionLease) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PartitionLease) GetPartition() uint32 {
@@ -3692,7 +3994,7 @@ type MovePartitionRequest struct {
 
 func (x *MovePartitionRequest) Reset() {
 	*x = MovePartitionRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3704,7 +4006,7 @@ func (x *MovePartitionRequest) String() string {
 func (*MovePartitionRequest) ProtoMessage() {}
 
 func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3717,7 +4019,7 @@ func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionRequest.ProtoReflect.Descriptor instead.
 func (*MovePartitionRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *MovePartitionRequest) GetPartition() uint32 {
@@ -3743,7 +4045,7 @@ type MovePartitionResponse struct {
 
 func (x *MovePartitionResponse) Reset() {
 	*x = MovePartitionResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +4057,7 @@ func (x *MovePartitionResponse) String() string {
 func (*MovePartitionResponse) ProtoMessage() {}
 
 func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +4070,7 @@ func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionResponse.ProtoReflect.Descriptor instead.
 func (*MovePartitionResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
 }
 
 // RevokeUserRequest names a user.
@@ -3782,7 +4084,7 @@ type RevokeUserRequest struct {
 
 func (x *RevokeUserRequest) Reset() {
 	*x = RevokeUserRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +4096,7 @@ func (x *RevokeUserRequest) String() string {
 func (*RevokeUserRequest) ProtoMessage() {}
 
 func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +4109,7 @@ func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserRequest.ProtoReflect.Descriptor instead.
 func (*RevokeUserRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RevokeUserRequest) GetUserId() string {
@@ -3828,7 +4130,7 @@ type RevokeUserResponse struct {
 
 func (x *RevokeUserResponse) Reset() {
 	*x = RevokeUserResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +4142,7 @@ func (x *RevokeUserResponse) String() string {
 func (*RevokeUserResponse) ProtoMessage() {}
 
 func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3853,7 +4155,7 @@ func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserResponse.ProtoReflect.Descriptor instead.
 func (*RevokeUserResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RevokeUserResponse) GetBeforeMs() int64 {
@@ -3876,7 +4178,7 @@ type GetRevocationsRequest struct {
 
 func (x *GetRevocationsRequest) Reset() {
 	*x = GetRevocationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3888,7 +4190,7 @@ func (x *GetRevocationsRequest) String() string {
 func (*GetRevocationsRequest) ProtoMessage() {}
 
 func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3901,7 +4203,7 @@ func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*GetRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GetRevocationsRequest) GetSinceMs() int64 {
@@ -3931,7 +4233,7 @@ type GetRevocationsResponse struct {
 
 func (x *GetRevocationsResponse) Reset() {
 	*x = GetRevocationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3943,7 +4245,7 @@ func (x *GetRevocationsResponse) String() string {
 func (*GetRevocationsResponse) ProtoMessage() {}
 
 func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3956,7 +4258,7 @@ func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*GetRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetRevocationsResponse) GetRevocations() []*Revocation {
@@ -3986,7 +4288,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3998,7 +4300,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4011,7 +4313,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -4039,7 +4341,7 @@ type GetFactsRequest struct {
 
 func (x *GetFactsRequest) Reset() {
 	*x = GetFactsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4353,7 @@ func (x *GetFactsRequest) String() string {
 func (*GetFactsRequest) ProtoMessage() {}
 
 func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4366,7 @@ func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFactsRequest.ProtoReflect.Descriptor instead.
 func (*GetFactsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *GetFactsRequest) GetNeeds() []*Need {
@@ -4089,7 +4391,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4101,7 +4403,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4114,7 +4416,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Need) GetConversationId() string {
@@ -4149,7 +4451,7 @@ type GetFactsResponse struct {
 
 func (x *GetFactsResponse) Reset() {
 	*x = GetFactsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4161,7 +4463,7 @@ func (x *GetFactsResponse) String() string {
 func (*GetFactsResponse) ProtoMessage() {}
 
 func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4174,7 +4476,7 @@ func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFactsResponse.ProtoReflect.Descriptor instead.
 func (*GetFactsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetFactsResponse) GetFacts() []*Fact {
@@ -4207,7 +4509,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4219,7 +4521,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4232,7 +4534,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Fact) GetNeed() uint32 {
@@ -4307,7 +4609,7 @@ type ReadMessagesRequest struct {
 
 func (x *ReadMessagesRequest) Reset() {
 	*x = ReadMessagesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +4621,7 @@ func (x *ReadMessagesRequest) String() string {
 func (*ReadMessagesRequest) ProtoMessage() {}
 
 func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +4634,7 @@ func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ReadMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ReadMessagesRequest) GetConversationId() string {
@@ -4399,7 +4701,7 @@ type ReadMessagesResponse struct {
 
 func (x *ReadMessagesResponse) Reset() {
 	*x = ReadMessagesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4411,7 +4713,7 @@ func (x *ReadMessagesResponse) String() string {
 func (*ReadMessagesResponse) ProtoMessage() {}
 
 func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4424,7 +4726,7 @@ func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ReadMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ReadMessagesResponse) GetMessages() []*StoredMessage {
@@ -4465,7 +4767,7 @@ type StoredMessage struct {
 
 func (x *StoredMessage) Reset() {
 	*x = StoredMessage{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4477,7 +4779,7 @@ func (x *StoredMessage) String() string {
 func (*StoredMessage) ProtoMessage() {}
 
 func (x *StoredMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4490,7 +4792,7 @@ func (x *StoredMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMessage.ProtoReflect.Descriptor instead.
 func (*StoredMessage) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *StoredMessage) GetEvent() *v1.Event {
@@ -4536,7 +4838,7 @@ type ReactionCount struct {
 
 func (x *ReactionCount) Reset() {
 	*x = ReactionCount{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4850,7 @@ func (x *ReactionCount) String() string {
 func (*ReactionCount) ProtoMessage() {}
 
 func (x *ReactionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4863,7 @@ func (x *ReactionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactionCount.ProtoReflect.Descriptor instead.
 func (*ReactionCount) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ReactionCount) GetEmoji() string {
@@ -4600,7 +4902,7 @@ type ListRefusalsRequest struct {
 
 func (x *ListRefusalsRequest) Reset() {
 	*x = ListRefusalsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4612,7 +4914,7 @@ func (x *ListRefusalsRequest) String() string {
 func (*ListRefusalsRequest) ProtoMessage() {}
 
 func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4625,7 +4927,7 @@ func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
 func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListRefusalsRequest) GetPartition() uint32 {
@@ -4662,7 +4964,7 @@ type ListRefusalsResponse struct {
 
 func (x *ListRefusalsResponse) Reset() {
 	*x = ListRefusalsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4674,7 +4976,7 @@ func (x *ListRefusalsResponse) String() string {
 func (*ListRefusalsResponse) ProtoMessage() {}
 
 func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4687,7 +4989,7 @@ func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
 func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListRefusalsResponse) GetRefusals() []*Refusal {
@@ -4721,7 +5023,7 @@ type ReadFeedRequest struct {
 
 func (x *ReadFeedRequest) Reset() {
 	*x = ReadFeedRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4733,7 +5035,7 @@ func (x *ReadFeedRequest) String() string {
 func (*ReadFeedRequest) ProtoMessage() {}
 
 func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4746,7 +5048,7 @@ func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFeedRequest.ProtoReflect.Descriptor instead.
 func (*ReadFeedRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ReadFeedRequest) GetPartition() uint32 {
@@ -4792,7 +5094,7 @@ type ReadFeedResponse struct {
 
 func (x *ReadFeedResponse) Reset() {
 	*x = ReadFeedResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4804,7 +5106,7 @@ func (x *ReadFeedResponse) String() string {
 func (*ReadFeedResponse) ProtoMessage() {}
 
 func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4817,7 +5119,7 @@ func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFeedResponse.ProtoReflect.Descriptor instead.
 func (*ReadFeedResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ReadFeedResponse) GetEntries() []*FeedEntry {
@@ -4854,7 +5156,7 @@ type FeedEntry struct {
 
 func (x *FeedEntry) Reset() {
 	*x = FeedEntry{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4866,7 +5168,7 @@ func (x *FeedEntry) String() string {
 func (*FeedEntry) ProtoMessage() {}
 
 func (x *FeedEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4879,7 +5181,7 @@ func (x *FeedEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedEntry.ProtoReflect.Descriptor instead.
 func (*FeedEntry) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *FeedEntry) GetPosition() *Position {
@@ -4911,7 +5213,7 @@ type Fork struct {
 
 func (x *Fork) Reset() {
 	*x = Fork{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4923,7 +5225,7 @@ func (x *Fork) String() string {
 func (*Fork) ProtoMessage() {}
 
 func (x *Fork) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4936,7 +5238,7 @@ func (x *Fork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fork.ProtoReflect.Descriptor instead.
 func (*Fork) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Fork) GetPartition() uint32 {
@@ -4971,7 +5273,7 @@ type GetFeedCursorsRequest struct {
 
 func (x *GetFeedCursorsRequest) Reset() {
 	*x = GetFeedCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4983,7 +5285,7 @@ func (x *GetFeedCursorsRequest) String() string {
 func (*GetFeedCursorsRequest) ProtoMessage() {}
 
 func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4996,7 +5298,7 @@ func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeedCursorsRequest.ProtoReflect.Descriptor instead.
 func (*GetFeedCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetFeedCursorsRequest) GetReader() string {
@@ -5017,7 +5319,7 @@ type GetFeedCursorsResponse struct {
 
 func (x *GetFeedCursorsResponse) Reset() {
 	*x = GetFeedCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5029,7 +5331,7 @@ func (x *GetFeedCursorsResponse) String() string {
 func (*GetFeedCursorsResponse) ProtoMessage() {}
 
 func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5042,7 +5344,7 @@ func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeedCursorsResponse.ProtoReflect.Descriptor instead.
 func (*GetFeedCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetFeedCursorsResponse) GetCursors() []*FeedCursor {
@@ -5065,7 +5367,7 @@ type FeedCursor struct {
 
 func (x *FeedCursor) Reset() {
 	*x = FeedCursor{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5077,7 +5379,7 @@ func (x *FeedCursor) String() string {
 func (*FeedCursor) ProtoMessage() {}
 
 func (x *FeedCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5090,7 +5392,7 @@ func (x *FeedCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedCursor.ProtoReflect.Descriptor instead.
 func (*FeedCursor) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *FeedCursor) GetPartition() uint32 {
@@ -5120,7 +5422,7 @@ type SaveFeedCursorRequest struct {
 
 func (x *SaveFeedCursorRequest) Reset() {
 	*x = SaveFeedCursorRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5132,7 +5434,7 @@ func (x *SaveFeedCursorRequest) String() string {
 func (*SaveFeedCursorRequest) ProtoMessage() {}
 
 func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5145,7 +5447,7 @@ func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFeedCursorRequest.ProtoReflect.Descriptor instead.
 func (*SaveFeedCursorRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *SaveFeedCursorRequest) GetReader() string {
@@ -5171,7 +5473,7 @@ type SaveFeedCursorResponse struct {
 
 func (x *SaveFeedCursorResponse) Reset() {
 	*x = SaveFeedCursorResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5183,7 +5485,7 @@ func (x *SaveFeedCursorResponse) String() string {
 func (*SaveFeedCursorResponse) ProtoMessage() {}
 
 func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5196,7 +5498,7 @@ func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFeedCursorResponse.ProtoReflect.Descriptor instead.
 func (*SaveFeedCursorResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{87}
 }
 
 // GetInstallationRequest asks for everything.
@@ -5208,7 +5510,7 @@ type GetInstallationRequest struct {
 
 func (x *GetInstallationRequest) Reset() {
 	*x = GetInstallationRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5220,7 +5522,7 @@ func (x *GetInstallationRequest) String() string {
 func (*GetInstallationRequest) ProtoMessage() {}
 
 func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5233,7 +5535,7 @@ func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstallationRequest.ProtoReflect.Descriptor instead.
 func (*GetInstallationRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{88}
 }
 
 // GetInstallationResponse contains the settings that all parts must agree on.
@@ -5249,7 +5551,7 @@ type GetInstallationResponse struct {
 
 func (x *GetInstallationResponse) Reset() {
 	*x = GetInstallationResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5261,7 +5563,7 @@ func (x *GetInstallationResponse) String() string {
 func (*GetInstallationResponse) ProtoMessage() {}
 
 func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5274,7 +5576,7 @@ func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstallationResponse.ProtoReflect.Descriptor instead.
 func (*GetInstallationResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{84}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *GetInstallationResponse) GetPartitions() uint32 {
@@ -5302,7 +5604,7 @@ type RaiseLevelRequest struct {
 
 func (x *RaiseLevelRequest) Reset() {
 	*x = RaiseLevelRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5314,7 +5616,7 @@ func (x *RaiseLevelRequest) String() string {
 func (*RaiseLevelRequest) ProtoMessage() {}
 
 func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5327,7 +5629,7 @@ func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{85}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *RaiseLevelRequest) GetLevel() uint32 {
@@ -5348,7 +5650,7 @@ type RaiseLevelResponse struct {
 
 func (x *RaiseLevelResponse) Reset() {
 	*x = RaiseLevelResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5360,7 +5662,7 @@ func (x *RaiseLevelResponse) String() string {
 func (*RaiseLevelResponse) ProtoMessage() {}
 
 func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5373,7 +5675,7 @@ func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevelResponse.ProtoReflect.Descriptor instead.
 func (*RaiseLevelResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{86}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RaiseLevelResponse) GetLevel() uint32 {
@@ -5395,7 +5697,7 @@ type MarkBackupRequest struct {
 
 func (x *MarkBackupRequest) Reset() {
 	*x = MarkBackupRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5407,7 +5709,7 @@ func (x *MarkBackupRequest) String() string {
 func (*MarkBackupRequest) ProtoMessage() {}
 
 func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5420,7 +5722,7 @@ func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkBackupRequest.ProtoReflect.Descriptor instead.
 func (*MarkBackupRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{87}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *MarkBackupRequest) GetMarks() []*BackupMark {
@@ -5443,7 +5745,7 @@ type BackupMark struct {
 
 func (x *BackupMark) Reset() {
 	*x = BackupMark{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5455,7 +5757,7 @@ func (x *BackupMark) String() string {
 func (*BackupMark) ProtoMessage() {}
 
 func (x *BackupMark) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5468,7 +5770,7 @@ func (x *BackupMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupMark.ProtoReflect.Descriptor instead.
 func (*BackupMark) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{88}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *BackupMark) GetPartition() uint32 {
@@ -5496,7 +5798,7 @@ type MarkBackupResponse struct {
 
 func (x *MarkBackupResponse) Reset() {
 	*x = MarkBackupResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5508,7 +5810,7 @@ func (x *MarkBackupResponse) String() string {
 func (*MarkBackupResponse) ProtoMessage() {}
 
 func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5521,7 +5823,7 @@ func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkBackupResponse.ProtoReflect.Descriptor instead.
 func (*MarkBackupResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{89}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *MarkBackupResponse) GetMarks() []*BackupMark {
@@ -5715,7 +6017,27 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x06counts\x18\x01 \x03(\v2\".runnel.history.v1.MembershipCountR\x06counts\"P\n" +
 	"\x0fMembershipCount\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12$\n" +
-	"\rconversations\x18\x02 \x01(\x04R\rconversations\"\x81\x01\n" +
+	"\rconversations\x18\x02 \x01(\x04R\rconversations\"q\n" +
+	"\x19CompareMembershipsRequest\x129\n" +
+	"\x05users\x18\x01 \x03(\v2#.runnel.history.v1.KnownMembershipsR\x05users\x12\x19\n" +
+	"\bsince_ms\x18\x02 \x01(\x03R\asinceMs\"C\n" +
+	"\x10KnownMemberships\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest\"m\n" +
+	"\x1aCompareMembershipsResponse\x12;\n" +
+	"\x05users\x18\x01 \x03(\v2%.runnel.history.v1.ChangedMembershipsR\x05users\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x9a\x01\n" +
+	"\x12ChangedMemberships\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\x06R\x06digest\x12?\n" +
+	"\vmemberships\x18\x03 \x03(\v2\x1d.runnel.history.v1.MembershipR\vmemberships\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"o\n" +
+	"\n" +
+	"Membership\x12'\n" +
+	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x1d\n" +
+	"\n" +
+	"joined_seq\x18\x02 \x01(\x04R\tjoinedSeq\x12\x19\n" +
+	"\bleft_seq\x18\x03 \x01(\x04R\aleftSeq\"\x81\x01\n" +
 	"\x12ListMembersRequest\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x12\x16\n" +
 	"\x06viewer\x18\x02 \x01(\tR\x06viewer\x12\x14\n" +
@@ -5882,7 +6204,7 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12:\n" +
 	"\twatermark\x18\x02 \x01(\v2\x1c.runnel.history.v1.WatermarkR\twatermark\"I\n" +
 	"\x12MarkBackupResponse\x123\n" +
-	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks2\x82\x15\n" +
+	"\x05marks\x18\x01 \x03(\v2\x1d.runnel.history.v1.BackupMarkR\x05marks2\xf5\x15\n" +
 	"\x0eHistoryService\x12M\n" +
 	"\x06Append\x12 .runnel.history.v1.AppendRequest\x1a!.runnel.history.v1.AppendResponse\x12_\n" +
 	"\fGetWatermark\x12&.runnel.history.v1.GetWatermarkRequest\x1a'.runnel.history.v1.GetWatermarkResponse\x12J\n" +
@@ -5893,7 +6215,8 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x11ListConversations\x12+.runnel.history.v1.ListConversationsRequest\x1a,.runnel.history.v1.ListConversationsResponse\x12h\n" +
 	"\x0fFindMemberships\x12).runnel.history.v1.FindMembershipsRequest\x1a*.runnel.history.v1.FindMembershipsResponse\x12k\n" +
 	"\x10CountMemberships\x12*.runnel.history.v1.CountMembershipsRequest\x1a+.runnel.history.v1.CountMembershipsResponse\x12\\\n" +
-	"\vListMembers\x12%.runnel.history.v1.ListMembersRequest\x1a&.runnel.history.v1.ListMembersResponse\x12J\n" +
+	"\vListMembers\x12%.runnel.history.v1.ListMembersRequest\x1a&.runnel.history.v1.ListMembersResponse\x12q\n" +
+	"\x12CompareMemberships\x12,.runnel.history.v1.CompareMembershipsRequest\x1a-.runnel.history.v1.CompareMembershipsResponse\x12J\n" +
 	"\x05Heads\x12\x1f.runnel.history.v1.HeadsRequest\x1a .runnel.history.v1.HeadsResponse\x12\\\n" +
 	"\vSaveCursors\x12%.runnel.history.v1.SaveCursorsRequest\x1a&.runnel.history.v1.SaveCursorsResponse\x12h\n" +
 	"\x0fListDeadLetters\x12).runnel.history.v1.ListDeadLettersRequest\x1a*.runnel.history.v1.ListDeadLettersResponse\x12b\n" +
@@ -5929,108 +6252,113 @@ func file_runnel_history_v1_history_proto_rawDescGZIP() []byte {
 	return file_runnel_history_v1_history_proto_rawDescData
 }
 
-var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 90)
+var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
 var file_runnel_history_v1_history_proto_goTypes = []any{
-	(*Watermark)(nil),                 // 0: runnel.history.v1.Watermark
-	(*Position)(nil),                  // 1: runnel.history.v1.Position
-	(*Refusal)(nil),                   // 2: runnel.history.v1.Refusal
-	(*Effect)(nil),                    // 3: runnel.history.v1.Effect
-	(*CreateConversation)(nil),        // 4: runnel.history.v1.CreateConversation
-	(*SetName)(nil),                   // 5: runnel.history.v1.SetName
-	(*BeginMemberships)(nil),          // 6: runnel.history.v1.BeginMemberships
-	(*EndMembership)(nil),             // 7: runnel.history.v1.EndMembership
-	(*MessageRow)(nil),                // 8: runnel.history.v1.MessageRow
-	(*Reaction)(nil),                  // 9: runnel.history.v1.Reaction
-	(*DropReactions)(nil),             // 10: runnel.history.v1.DropReactions
-	(*EraseEvents)(nil),               // 11: runnel.history.v1.EraseEvents
-	(*DeadLetter)(nil),                // 12: runnel.history.v1.DeadLetter
-	(*AppendRequest)(nil),             // 13: runnel.history.v1.AppendRequest
-	(*AppendResponse)(nil),            // 14: runnel.history.v1.AppendResponse
-	(*Duplicate)(nil),                 // 15: runnel.history.v1.Duplicate
-	(*GetWatermarkRequest)(nil),       // 16: runnel.history.v1.GetWatermarkRequest
-	(*GetWatermarkResponse)(nil),      // 17: runnel.history.v1.GetWatermarkResponse
-	(*LeaseRequest)(nil),              // 18: runnel.history.v1.LeaseRequest
-	(*LeaseResponse)(nil),             // 19: runnel.history.v1.LeaseResponse
-	(*GetConversationsRequest)(nil),   // 20: runnel.history.v1.GetConversationsRequest
-	(*GetConversationsResponse)(nil),  // 21: runnel.history.v1.GetConversationsResponse
-	(*ConversationState)(nil),         // 22: runnel.history.v1.ConversationState
-	(*Member)(nil),                    // 23: runnel.history.v1.Member
-	(*FindCommandsRequest)(nil),       // 24: runnel.history.v1.FindCommandsRequest
-	(*CommandKey)(nil),                // 25: runnel.history.v1.CommandKey
-	(*FindCommandsResponse)(nil),      // 26: runnel.history.v1.FindCommandsResponse
-	(*ReadRequest)(nil),               // 27: runnel.history.v1.ReadRequest
-	(*ReadResponse)(nil),              // 28: runnel.history.v1.ReadResponse
-	(*ListConversationsRequest)(nil),  // 29: runnel.history.v1.ListConversationsRequest
-	(*ListConversationsResponse)(nil), // 30: runnel.history.v1.ListConversationsResponse
-	(*Summary)(nil),                   // 31: runnel.history.v1.Summary
-	(*FindMembershipsRequest)(nil),    // 32: runnel.history.v1.FindMembershipsRequest
-	(*FindMembershipsResponse)(nil),   // 33: runnel.history.v1.FindMembershipsResponse
-	(*NewestMembership)(nil),          // 34: runnel.history.v1.NewestMembership
-	(*CountMembershipsRequest)(nil),   // 35: runnel.history.v1.CountMembershipsRequest
-	(*CountMembershipsResponse)(nil),  // 36: runnel.history.v1.CountMembershipsResponse
-	(*MembershipCount)(nil),           // 37: runnel.history.v1.MembershipCount
-	(*ListMembersRequest)(nil),        // 38: runnel.history.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),       // 39: runnel.history.v1.ListMembersResponse
-	(*HeadsRequest)(nil),              // 40: runnel.history.v1.HeadsRequest
-	(*HeadsResponse)(nil),             // 41: runnel.history.v1.HeadsResponse
-	(*Head)(nil),                      // 42: runnel.history.v1.Head
-	(*SaveCursorsRequest)(nil),        // 43: runnel.history.v1.SaveCursorsRequest
-	(*CursorUpdate)(nil),              // 44: runnel.history.v1.CursorUpdate
-	(*SaveCursorsResponse)(nil),       // 45: runnel.history.v1.SaveCursorsResponse
-	(*ListDeadLettersRequest)(nil),    // 46: runnel.history.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),   // 47: runnel.history.v1.ListDeadLettersResponse
-	(*StoredDeadLetter)(nil),          // 48: runnel.history.v1.StoredDeadLetter
-	(*GetDeadLetterRequest)(nil),      // 49: runnel.history.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),     // 50: runnel.history.v1.GetDeadLetterResponse
-	(*DropDeadLetterRequest)(nil),     // 51: runnel.history.v1.DropDeadLetterRequest
-	(*DropDeadLetterResponse)(nil),    // 52: runnel.history.v1.DropDeadLetterResponse
-	(*ListLeasesRequest)(nil),         // 53: runnel.history.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),        // 54: runnel.history.v1.ListLeasesResponse
-	(*Worker)(nil),                    // 55: runnel.history.v1.Worker
-	(*PartitionLease)(nil),            // 56: runnel.history.v1.PartitionLease
-	(*MovePartitionRequest)(nil),      // 57: runnel.history.v1.MovePartitionRequest
-	(*MovePartitionResponse)(nil),     // 58: runnel.history.v1.MovePartitionResponse
-	(*RevokeUserRequest)(nil),         // 59: runnel.history.v1.RevokeUserRequest
-	(*RevokeUserResponse)(nil),        // 60: runnel.history.v1.RevokeUserResponse
-	(*GetRevocationsRequest)(nil),     // 61: runnel.history.v1.GetRevocationsRequest
-	(*GetRevocationsResponse)(nil),    // 62: runnel.history.v1.GetRevocationsResponse
-	(*Revocation)(nil),                // 63: runnel.history.v1.Revocation
-	(*GetFactsRequest)(nil),           // 64: runnel.history.v1.GetFactsRequest
-	(*Need)(nil),                      // 65: runnel.history.v1.Need
-	(*GetFactsResponse)(nil),          // 66: runnel.history.v1.GetFactsResponse
-	(*Fact)(nil),                      // 67: runnel.history.v1.Fact
-	(*ReadMessagesRequest)(nil),       // 68: runnel.history.v1.ReadMessagesRequest
-	(*ReadMessagesResponse)(nil),      // 69: runnel.history.v1.ReadMessagesResponse
-	(*StoredMessage)(nil),             // 70: runnel.history.v1.StoredMessage
-	(*ReactionCount)(nil),             // 71: runnel.history.v1.ReactionCount
-	(*ListRefusalsRequest)(nil),       // 72: runnel.history.v1.ListRefusalsRequest
-	(*ListRefusalsResponse)(nil),      // 73: runnel.history.v1.ListRefusalsResponse
-	(*ReadFeedRequest)(nil),           // 74: runnel.history.v1.ReadFeedRequest
-	(*ReadFeedResponse)(nil),          // 75: runnel.history.v1.ReadFeedResponse
-	(*FeedEntry)(nil),                 // 76: runnel.history.v1.FeedEntry
-	(*Fork)(nil),                      // 77: runnel.history.v1.Fork
-	(*GetFeedCursorsRequest)(nil),     // 78: runnel.history.v1.GetFeedCursorsRequest
-	(*GetFeedCursorsResponse)(nil),    // 79: runnel.history.v1.GetFeedCursorsResponse
-	(*FeedCursor)(nil),                // 80: runnel.history.v1.FeedCursor
-	(*SaveFeedCursorRequest)(nil),     // 81: runnel.history.v1.SaveFeedCursorRequest
-	(*SaveFeedCursorResponse)(nil),    // 82: runnel.history.v1.SaveFeedCursorResponse
-	(*GetInstallationRequest)(nil),    // 83: runnel.history.v1.GetInstallationRequest
-	(*GetInstallationResponse)(nil),   // 84: runnel.history.v1.GetInstallationResponse
-	(*RaiseLevelRequest)(nil),         // 85: runnel.history.v1.RaiseLevelRequest
-	(*RaiseLevelResponse)(nil),        // 86: runnel.history.v1.RaiseLevelResponse
-	(*MarkBackupRequest)(nil),         // 87: runnel.history.v1.MarkBackupRequest
-	(*BackupMark)(nil),                // 88: runnel.history.v1.BackupMark
-	(*MarkBackupResponse)(nil),        // 89: runnel.history.v1.MarkBackupResponse
-	(*v1.Error)(nil),                  // 90: runnel.conversation.v1.Error
-	(v1.Kind)(0),                      // 91: runnel.conversation.v1.Kind
-	(v1.EventKind)(0),                 // 92: runnel.conversation.v1.EventKind
-	(*v1.Event)(nil),                  // 93: runnel.conversation.v1.Event
-	(*v1.Cursor)(nil),                 // 94: runnel.conversation.v1.Cursor
-	(*v1.Range)(nil),                  // 95: runnel.conversation.v1.Range
+	(*Watermark)(nil),                  // 0: runnel.history.v1.Watermark
+	(*Position)(nil),                   // 1: runnel.history.v1.Position
+	(*Refusal)(nil),                    // 2: runnel.history.v1.Refusal
+	(*Effect)(nil),                     // 3: runnel.history.v1.Effect
+	(*CreateConversation)(nil),         // 4: runnel.history.v1.CreateConversation
+	(*SetName)(nil),                    // 5: runnel.history.v1.SetName
+	(*BeginMemberships)(nil),           // 6: runnel.history.v1.BeginMemberships
+	(*EndMembership)(nil),              // 7: runnel.history.v1.EndMembership
+	(*MessageRow)(nil),                 // 8: runnel.history.v1.MessageRow
+	(*Reaction)(nil),                   // 9: runnel.history.v1.Reaction
+	(*DropReactions)(nil),              // 10: runnel.history.v1.DropReactions
+	(*EraseEvents)(nil),                // 11: runnel.history.v1.EraseEvents
+	(*DeadLetter)(nil),                 // 12: runnel.history.v1.DeadLetter
+	(*AppendRequest)(nil),              // 13: runnel.history.v1.AppendRequest
+	(*AppendResponse)(nil),             // 14: runnel.history.v1.AppendResponse
+	(*Duplicate)(nil),                  // 15: runnel.history.v1.Duplicate
+	(*GetWatermarkRequest)(nil),        // 16: runnel.history.v1.GetWatermarkRequest
+	(*GetWatermarkResponse)(nil),       // 17: runnel.history.v1.GetWatermarkResponse
+	(*LeaseRequest)(nil),               // 18: runnel.history.v1.LeaseRequest
+	(*LeaseResponse)(nil),              // 19: runnel.history.v1.LeaseResponse
+	(*GetConversationsRequest)(nil),    // 20: runnel.history.v1.GetConversationsRequest
+	(*GetConversationsResponse)(nil),   // 21: runnel.history.v1.GetConversationsResponse
+	(*ConversationState)(nil),          // 22: runnel.history.v1.ConversationState
+	(*Member)(nil),                     // 23: runnel.history.v1.Member
+	(*FindCommandsRequest)(nil),        // 24: runnel.history.v1.FindCommandsRequest
+	(*CommandKey)(nil),                 // 25: runnel.history.v1.CommandKey
+	(*FindCommandsResponse)(nil),       // 26: runnel.history.v1.FindCommandsResponse
+	(*ReadRequest)(nil),                // 27: runnel.history.v1.ReadRequest
+	(*ReadResponse)(nil),               // 28: runnel.history.v1.ReadResponse
+	(*ListConversationsRequest)(nil),   // 29: runnel.history.v1.ListConversationsRequest
+	(*ListConversationsResponse)(nil),  // 30: runnel.history.v1.ListConversationsResponse
+	(*Summary)(nil),                    // 31: runnel.history.v1.Summary
+	(*FindMembershipsRequest)(nil),     // 32: runnel.history.v1.FindMembershipsRequest
+	(*FindMembershipsResponse)(nil),    // 33: runnel.history.v1.FindMembershipsResponse
+	(*NewestMembership)(nil),           // 34: runnel.history.v1.NewestMembership
+	(*CountMembershipsRequest)(nil),    // 35: runnel.history.v1.CountMembershipsRequest
+	(*CountMembershipsResponse)(nil),   // 36: runnel.history.v1.CountMembershipsResponse
+	(*MembershipCount)(nil),            // 37: runnel.history.v1.MembershipCount
+	(*CompareMembershipsRequest)(nil),  // 38: runnel.history.v1.CompareMembershipsRequest
+	(*KnownMemberships)(nil),           // 39: runnel.history.v1.KnownMemberships
+	(*CompareMembershipsResponse)(nil), // 40: runnel.history.v1.CompareMembershipsResponse
+	(*ChangedMemberships)(nil),         // 41: runnel.history.v1.ChangedMemberships
+	(*Membership)(nil),                 // 42: runnel.history.v1.Membership
+	(*ListMembersRequest)(nil),         // 43: runnel.history.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),        // 44: runnel.history.v1.ListMembersResponse
+	(*HeadsRequest)(nil),               // 45: runnel.history.v1.HeadsRequest
+	(*HeadsResponse)(nil),              // 46: runnel.history.v1.HeadsResponse
+	(*Head)(nil),                       // 47: runnel.history.v1.Head
+	(*SaveCursorsRequest)(nil),         // 48: runnel.history.v1.SaveCursorsRequest
+	(*CursorUpdate)(nil),               // 49: runnel.history.v1.CursorUpdate
+	(*SaveCursorsResponse)(nil),        // 50: runnel.history.v1.SaveCursorsResponse
+	(*ListDeadLettersRequest)(nil),     // 51: runnel.history.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 52: runnel.history.v1.ListDeadLettersResponse
+	(*StoredDeadLetter)(nil),           // 53: runnel.history.v1.StoredDeadLetter
+	(*GetDeadLetterRequest)(nil),       // 54: runnel.history.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),      // 55: runnel.history.v1.GetDeadLetterResponse
+	(*DropDeadLetterRequest)(nil),      // 56: runnel.history.v1.DropDeadLetterRequest
+	(*DropDeadLetterResponse)(nil),     // 57: runnel.history.v1.DropDeadLetterResponse
+	(*ListLeasesRequest)(nil),          // 58: runnel.history.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),         // 59: runnel.history.v1.ListLeasesResponse
+	(*Worker)(nil),                     // 60: runnel.history.v1.Worker
+	(*PartitionLease)(nil),             // 61: runnel.history.v1.PartitionLease
+	(*MovePartitionRequest)(nil),       // 62: runnel.history.v1.MovePartitionRequest
+	(*MovePartitionResponse)(nil),      // 63: runnel.history.v1.MovePartitionResponse
+	(*RevokeUserRequest)(nil),          // 64: runnel.history.v1.RevokeUserRequest
+	(*RevokeUserResponse)(nil),         // 65: runnel.history.v1.RevokeUserResponse
+	(*GetRevocationsRequest)(nil),      // 66: runnel.history.v1.GetRevocationsRequest
+	(*GetRevocationsResponse)(nil),     // 67: runnel.history.v1.GetRevocationsResponse
+	(*Revocation)(nil),                 // 68: runnel.history.v1.Revocation
+	(*GetFactsRequest)(nil),            // 69: runnel.history.v1.GetFactsRequest
+	(*Need)(nil),                       // 70: runnel.history.v1.Need
+	(*GetFactsResponse)(nil),           // 71: runnel.history.v1.GetFactsResponse
+	(*Fact)(nil),                       // 72: runnel.history.v1.Fact
+	(*ReadMessagesRequest)(nil),        // 73: runnel.history.v1.ReadMessagesRequest
+	(*ReadMessagesResponse)(nil),       // 74: runnel.history.v1.ReadMessagesResponse
+	(*StoredMessage)(nil),              // 75: runnel.history.v1.StoredMessage
+	(*ReactionCount)(nil),              // 76: runnel.history.v1.ReactionCount
+	(*ListRefusalsRequest)(nil),        // 77: runnel.history.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 78: runnel.history.v1.ListRefusalsResponse
+	(*ReadFeedRequest)(nil),            // 79: runnel.history.v1.ReadFeedRequest
+	(*ReadFeedResponse)(nil),           // 80: runnel.history.v1.ReadFeedResponse
+	(*FeedEntry)(nil),                  // 81: runnel.history.v1.FeedEntry
+	(*Fork)(nil),                       // 82: runnel.history.v1.Fork
+	(*GetFeedCursorsRequest)(nil),      // 83: runnel.history.v1.GetFeedCursorsRequest
+	(*GetFeedCursorsResponse)(nil),     // 84: runnel.history.v1.GetFeedCursorsResponse
+	(*FeedCursor)(nil),                 // 85: runnel.history.v1.FeedCursor
+	(*SaveFeedCursorRequest)(nil),      // 86: runnel.history.v1.SaveFeedCursorRequest
+	(*SaveFeedCursorResponse)(nil),     // 87: runnel.history.v1.SaveFeedCursorResponse
+	(*GetInstallationRequest)(nil),     // 88: runnel.history.v1.GetInstallationRequest
+	(*GetInstallationResponse)(nil),    // 89: runnel.history.v1.GetInstallationResponse
+	(*RaiseLevelRequest)(nil),          // 90: runnel.history.v1.RaiseLevelRequest
+	(*RaiseLevelResponse)(nil),         // 91: runnel.history.v1.RaiseLevelResponse
+	(*MarkBackupRequest)(nil),          // 92: runnel.history.v1.MarkBackupRequest
+	(*BackupMark)(nil),                 // 93: runnel.history.v1.BackupMark
+	(*MarkBackupResponse)(nil),         // 94: runnel.history.v1.MarkBackupResponse
+	(*v1.Error)(nil),                   // 95: runnel.conversation.v1.Error
+	(v1.Kind)(0),                       // 96: runnel.conversation.v1.Kind
+	(v1.EventKind)(0),                  // 97: runnel.conversation.v1.EventKind
+	(*v1.Event)(nil),                   // 98: runnel.conversation.v1.Event
+	(*v1.Cursor)(nil),                  // 99: runnel.conversation.v1.Cursor
+	(*v1.Range)(nil),                   // 100: runnel.conversation.v1.Range
 }
 var file_runnel_history_v1_history_proto_depIdxs = []int32{
 	25,  // 0: runnel.history.v1.Refusal.command:type_name -> runnel.history.v1.CommandKey
-	90,  // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
+	95,  // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
 	4,   // 2: runnel.history.v1.Effect.create_conversation:type_name -> runnel.history.v1.CreateConversation
 	5,   // 3: runnel.history.v1.Effect.set_name:type_name -> runnel.history.v1.SetName
 	6,   // 4: runnel.history.v1.Effect.begin_memberships:type_name -> runnel.history.v1.BeginMemberships
@@ -6039,130 +6367,135 @@ var file_runnel_history_v1_history_proto_depIdxs = []int32{
 	9,   // 7: runnel.history.v1.Effect.put_reaction:type_name -> runnel.history.v1.Reaction
 	10,  // 8: runnel.history.v1.Effect.drop_reactions:type_name -> runnel.history.v1.DropReactions
 	11,  // 9: runnel.history.v1.Effect.erase_events:type_name -> runnel.history.v1.EraseEvents
-	91,  // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
-	92,  // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
+	96,  // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
+	97,  // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
 	0,   // 12: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
 	0,   // 13: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
-	93,  // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
+	98,  // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
 	12,  // 15: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
 	3,   // 16: runnel.history.v1.AppendRequest.effects:type_name -> runnel.history.v1.Effect
 	2,   // 17: runnel.history.v1.AppendRequest.refusals:type_name -> runnel.history.v1.Refusal
 	15,  // 18: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
-	93,  // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
+	98,  // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
 	0,   // 20: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
 	0,   // 21: runnel.history.v1.GetWatermarkResponse.backup:type_name -> runnel.history.v1.Watermark
 	22,  // 22: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
-	91,  // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
+	96,  // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
 	23,  // 24: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
 	5,   // 25: runnel.history.v1.ConversationState.name_source:type_name -> runnel.history.v1.SetName
-	94,  // 26: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
+	99,  // 26: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
 	25,  // 27: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
-	93,  // 28: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
-	93,  // 29: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
-	95,  // 30: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
+	98,  // 28: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
+	98,  // 29: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
+	100, // 30: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
 	31,  // 31: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	91,  // 32: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
-	94,  // 33: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
+	96,  // 32: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
+	99,  // 33: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
 	34,  // 34: runnel.history.v1.FindMembershipsResponse.memberships:type_name -> runnel.history.v1.NewestMembership
 	37,  // 35: runnel.history.v1.CountMembershipsResponse.counts:type_name -> runnel.history.v1.MembershipCount
-	23,  // 36: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
-	42,  // 37: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
-	44,  // 38: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
-	94,  // 39: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
-	48,  // 40: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	12,  // 41: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
-	48,  // 42: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	55,  // 43: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
-	56,  // 44: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
-	0,   // 45: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
-	63,  // 46: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
-	65,  // 47: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
-	67,  // 48: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
-	92,  // 49: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
-	8,   // 50: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
-	9,   // 51: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
-	92,  // 52: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
-	70,  // 53: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
-	93,  // 54: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
-	93,  // 55: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
-	8,   // 56: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
-	71,  // 57: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
-	25,  // 58: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
-	2,   // 59: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
-	1,   // 60: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
-	76,  // 61: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
-	1,   // 62: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
-	1,   // 63: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
-	93,  // 64: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
-	1,   // 65: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
-	1,   // 66: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
-	80,  // 67: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
-	1,   // 68: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
-	80,  // 69: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
-	88,  // 70: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
-	0,   // 71: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
-	88,  // 72: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
-	13,  // 73: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
-	16,  // 74: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
-	18,  // 75: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
-	20,  // 76: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
-	24,  // 77: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
-	27,  // 78: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
-	29,  // 79: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
-	32,  // 80: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
-	35,  // 81: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
-	38,  // 82: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
-	40,  // 83: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
-	43,  // 84: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
-	46,  // 85: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
-	49,  // 86: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
-	51,  // 87: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
-	53,  // 88: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
-	57,  // 89: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
-	59,  // 90: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
-	61,  // 91: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
-	64,  // 92: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
-	68,  // 93: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
-	72,  // 94: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
-	74,  // 95: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
-	78,  // 96: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
-	81,  // 97: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
-	83,  // 98: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
-	85,  // 99: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
-	87,  // 100: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
-	14,  // 101: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
-	17,  // 102: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
-	19,  // 103: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
-	21,  // 104: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
-	26,  // 105: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
-	28,  // 106: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
-	30,  // 107: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
-	33,  // 108: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
-	36,  // 109: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
-	39,  // 110: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
-	41,  // 111: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
-	45,  // 112: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
-	47,  // 113: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
-	50,  // 114: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
-	52,  // 115: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
-	54,  // 116: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
-	58,  // 117: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
-	60,  // 118: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
-	62,  // 119: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
-	66,  // 120: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
-	69,  // 121: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
-	73,  // 122: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
-	75,  // 123: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
-	79,  // 124: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
-	82,  // 125: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
-	84,  // 126: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
-	86,  // 127: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
-	89,  // 128: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
-	101, // [101:129] is the sub-list for method output_type
-	73,  // [73:101] is the sub-list for method input_type
-	73,  // [73:73] is the sub-list for extension type_name
-	73,  // [73:73] is the sub-list for extension extendee
-	0,   // [0:73] is the sub-list for field type_name
+	39,  // 36: runnel.history.v1.CompareMembershipsRequest.users:type_name -> runnel.history.v1.KnownMemberships
+	41,  // 37: runnel.history.v1.CompareMembershipsResponse.users:type_name -> runnel.history.v1.ChangedMemberships
+	42,  // 38: runnel.history.v1.ChangedMemberships.memberships:type_name -> runnel.history.v1.Membership
+	23,  // 39: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	47,  // 40: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
+	49,  // 41: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
+	99,  // 42: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
+	53,  // 43: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	12,  // 44: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
+	53,  // 45: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	60,  // 46: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
+	61,  // 47: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
+	0,   // 48: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
+	68,  // 49: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
+	70,  // 50: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
+	72,  // 51: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
+	97,  // 52: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
+	8,   // 53: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
+	9,   // 54: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
+	97,  // 55: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
+	75,  // 56: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
+	98,  // 57: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
+	98,  // 58: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
+	8,   // 59: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
+	76,  // 60: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
+	25,  // 61: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
+	2,   // 62: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
+	1,   // 63: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
+	81,  // 64: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
+	1,   // 65: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
+	1,   // 66: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
+	98,  // 67: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
+	1,   // 68: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
+	1,   // 69: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
+	85,  // 70: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
+	1,   // 71: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
+	85,  // 72: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
+	93,  // 73: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	0,   // 74: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
+	93,  // 75: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	13,  // 76: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
+	16,  // 77: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
+	18,  // 78: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
+	20,  // 79: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
+	24,  // 80: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
+	27,  // 81: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
+	29,  // 82: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
+	32,  // 83: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
+	35,  // 84: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
+	43,  // 85: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
+	38,  // 86: runnel.history.v1.HistoryService.CompareMemberships:input_type -> runnel.history.v1.CompareMembershipsRequest
+	45,  // 87: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
+	48,  // 88: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
+	51,  // 89: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
+	54,  // 90: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
+	56,  // 91: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
+	58,  // 92: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
+	62,  // 93: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
+	64,  // 94: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
+	66,  // 95: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
+	69,  // 96: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
+	73,  // 97: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
+	77,  // 98: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
+	79,  // 99: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
+	83,  // 100: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
+	86,  // 101: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
+	88,  // 102: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
+	90,  // 103: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
+	92,  // 104: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
+	14,  // 105: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
+	17,  // 106: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
+	19,  // 107: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
+	21,  // 108: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
+	26,  // 109: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
+	28,  // 110: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
+	30,  // 111: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
+	33,  // 112: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
+	36,  // 113: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
+	44,  // 114: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
+	40,  // 115: runnel.history.v1.HistoryService.CompareMemberships:output_type -> runnel.history.v1.CompareMembershipsResponse
+	46,  // 116: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
+	50,  // 117: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
+	52,  // 118: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
+	55,  // 119: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
+	57,  // 120: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
+	59,  // 121: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
+	63,  // 122: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
+	65,  // 123: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
+	67,  // 124: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
+	71,  // 125: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
+	74,  // 126: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
+	78,  // 127: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
+	80,  // 128: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
+	84,  // 129: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
+	87,  // 130: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
+	89,  // 131: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
+	91,  // 132: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
+	94,  // 133: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
+	105, // [105:134] is the sub-list for method output_type
+	76,  // [76:105] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_runnel_history_v1_history_proto_init() }
@@ -6180,14 +6513,14 @@ func file_runnel_history_v1_history_proto_init() {
 		(*Effect_DropReactions)(nil),
 		(*Effect_EraseEvents)(nil),
 	}
-	file_runnel_history_v1_history_proto_msgTypes[46].OneofWrappers = []any{}
+	file_runnel_history_v1_history_proto_msgTypes[51].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_history_v1_history_proto_rawDesc), len(file_runnel_history_v1_history_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   90,
+			NumMessages:   95,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

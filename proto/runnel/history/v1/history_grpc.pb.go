@@ -21,34 +21,35 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	HistoryService_Append_FullMethodName            = "/runnel.history.v1.HistoryService/Append"
-	HistoryService_GetWatermark_FullMethodName      = "/runnel.history.v1.HistoryService/GetWatermark"
-	HistoryService_Lease_FullMethodName             = "/runnel.history.v1.HistoryService/Lease"
-	HistoryService_GetConversations_FullMethodName  = "/runnel.history.v1.HistoryService/GetConversations"
-	HistoryService_FindCommands_FullMethodName      = "/runnel.history.v1.HistoryService/FindCommands"
-	HistoryService_Read_FullMethodName              = "/runnel.history.v1.HistoryService/Read"
-	HistoryService_ListConversations_FullMethodName = "/runnel.history.v1.HistoryService/ListConversations"
-	HistoryService_FindMemberships_FullMethodName   = "/runnel.history.v1.HistoryService/FindMemberships"
-	HistoryService_CountMemberships_FullMethodName  = "/runnel.history.v1.HistoryService/CountMemberships"
-	HistoryService_ListMembers_FullMethodName       = "/runnel.history.v1.HistoryService/ListMembers"
-	HistoryService_Heads_FullMethodName             = "/runnel.history.v1.HistoryService/Heads"
-	HistoryService_SaveCursors_FullMethodName       = "/runnel.history.v1.HistoryService/SaveCursors"
-	HistoryService_ListDeadLetters_FullMethodName   = "/runnel.history.v1.HistoryService/ListDeadLetters"
-	HistoryService_GetDeadLetter_FullMethodName     = "/runnel.history.v1.HistoryService/GetDeadLetter"
-	HistoryService_DropDeadLetter_FullMethodName    = "/runnel.history.v1.HistoryService/DropDeadLetter"
-	HistoryService_ListLeases_FullMethodName        = "/runnel.history.v1.HistoryService/ListLeases"
-	HistoryService_MovePartition_FullMethodName     = "/runnel.history.v1.HistoryService/MovePartition"
-	HistoryService_RevokeUser_FullMethodName        = "/runnel.history.v1.HistoryService/RevokeUser"
-	HistoryService_GetRevocations_FullMethodName    = "/runnel.history.v1.HistoryService/GetRevocations"
-	HistoryService_GetFacts_FullMethodName          = "/runnel.history.v1.HistoryService/GetFacts"
-	HistoryService_ReadMessages_FullMethodName      = "/runnel.history.v1.HistoryService/ReadMessages"
-	HistoryService_ListRefusals_FullMethodName      = "/runnel.history.v1.HistoryService/ListRefusals"
-	HistoryService_ReadFeed_FullMethodName          = "/runnel.history.v1.HistoryService/ReadFeed"
-	HistoryService_GetFeedCursors_FullMethodName    = "/runnel.history.v1.HistoryService/GetFeedCursors"
-	HistoryService_SaveFeedCursor_FullMethodName    = "/runnel.history.v1.HistoryService/SaveFeedCursor"
-	HistoryService_GetInstallation_FullMethodName   = "/runnel.history.v1.HistoryService/GetInstallation"
-	HistoryService_RaiseLevel_FullMethodName        = "/runnel.history.v1.HistoryService/RaiseLevel"
-	HistoryService_MarkBackup_FullMethodName        = "/runnel.history.v1.HistoryService/MarkBackup"
+	HistoryService_Append_FullMethodName             = "/runnel.history.v1.HistoryService/Append"
+	HistoryService_GetWatermark_FullMethodName       = "/runnel.history.v1.HistoryService/GetWatermark"
+	HistoryService_Lease_FullMethodName              = "/runnel.history.v1.HistoryService/Lease"
+	HistoryService_GetConversations_FullMethodName   = "/runnel.history.v1.HistoryService/GetConversations"
+	HistoryService_FindCommands_FullMethodName       = "/runnel.history.v1.HistoryService/FindCommands"
+	HistoryService_Read_FullMethodName               = "/runnel.history.v1.HistoryService/Read"
+	HistoryService_ListConversations_FullMethodName  = "/runnel.history.v1.HistoryService/ListConversations"
+	HistoryService_FindMemberships_FullMethodName    = "/runnel.history.v1.HistoryService/FindMemberships"
+	HistoryService_CountMemberships_FullMethodName   = "/runnel.history.v1.HistoryService/CountMemberships"
+	HistoryService_ListMembers_FullMethodName        = "/runnel.history.v1.HistoryService/ListMembers"
+	HistoryService_CompareMemberships_FullMethodName = "/runnel.history.v1.HistoryService/CompareMemberships"
+	HistoryService_Heads_FullMethodName              = "/runnel.history.v1.HistoryService/Heads"
+	HistoryService_SaveCursors_FullMethodName        = "/runnel.history.v1.HistoryService/SaveCursors"
+	HistoryService_ListDeadLetters_FullMethodName    = "/runnel.history.v1.HistoryService/ListDeadLetters"
+	HistoryService_GetDeadLetter_FullMethodName      = "/runnel.history.v1.HistoryService/GetDeadLetter"
+	HistoryService_DropDeadLetter_FullMethodName     = "/runnel.history.v1.HistoryService/DropDeadLetter"
+	HistoryService_ListLeases_FullMethodName         = "/runnel.history.v1.HistoryService/ListLeases"
+	HistoryService_MovePartition_FullMethodName      = "/runnel.history.v1.HistoryService/MovePartition"
+	HistoryService_RevokeUser_FullMethodName         = "/runnel.history.v1.HistoryService/RevokeUser"
+	HistoryService_GetRevocations_FullMethodName     = "/runnel.history.v1.HistoryService/GetRevocations"
+	HistoryService_GetFacts_FullMethodName           = "/runnel.history.v1.HistoryService/GetFacts"
+	HistoryService_ReadMessages_FullMethodName       = "/runnel.history.v1.HistoryService/ReadMessages"
+	HistoryService_ListRefusals_FullMethodName       = "/runnel.history.v1.HistoryService/ListRefusals"
+	HistoryService_ReadFeed_FullMethodName           = "/runnel.history.v1.HistoryService/ReadFeed"
+	HistoryService_GetFeedCursors_FullMethodName     = "/runnel.history.v1.HistoryService/GetFeedCursors"
+	HistoryService_SaveFeedCursor_FullMethodName     = "/runnel.history.v1.HistoryService/SaveFeedCursor"
+	HistoryService_GetInstallation_FullMethodName    = "/runnel.history.v1.HistoryService/GetInstallation"
+	HistoryService_RaiseLevel_FullMethodName         = "/runnel.history.v1.HistoryService/RaiseLevel"
+	HistoryService_MarkBackup_FullMethodName         = "/runnel.history.v1.HistoryService/MarkBackup"
 )
 
 // HistoryServiceClient is the client API for HistoryService service.
@@ -83,6 +84,9 @@ type HistoryServiceClient interface {
 	CountMemberships(ctx context.Context, in *CountMembershipsRequest, opts ...grpc.CallOption) (*CountMembershipsResponse, error)
 	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND and PERMISSION_DENIED as in Read.
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// CompareMemberships returns, of many users at once, those whose memberships are not as the caller knows them, and what changed
+	// recently: memberships that have ended included.
+	CompareMemberships(ctx context.Context, in *CompareMembershipsRequest, opts ...grpc.CallOption) (*CompareMembershipsResponse, error)
 	// Heads returns the newest seq of conversations. Those that do not exist are left out.
 	Heads(ctx context.Context, in *HeadsRequest, opts ...grpc.CallOption) (*HeadsResponse, error)
 	// SaveCursors moves cursors forward; values below the stored ones change nothing.
@@ -226,6 +230,16 @@ func (c *historyServiceClient) ListMembers(ctx context.Context, in *ListMembersR
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListMembersResponse)
 	err := c.cc.Invoke(ctx, HistoryService_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *historyServiceClient) CompareMemberships(ctx context.Context, in *CompareMembershipsRequest, opts ...grpc.CallOption) (*CompareMembershipsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareMembershipsResponse)
+	err := c.cc.Invoke(ctx, HistoryService_CompareMemberships_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -444,6 +458,9 @@ type HistoryServiceServer interface {
 	CountMemberships(context.Context, *CountMembershipsRequest) (*CountMembershipsResponse, error)
 	// ListMembers returns the current members with their cursors, by rising user id. NOT_FOUND and PERMISSION_DENIED as in Read.
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// CompareMemberships returns, of many users at once, those whose memberships are not as the caller knows them, and what changed
+	// recently: memberships that have ended included.
+	CompareMemberships(context.Context, *CompareMembershipsRequest) (*CompareMembershipsResponse, error)
 	// Heads returns the newest seq of conversations. Those that do not exist are left out.
 	Heads(context.Context, *HeadsRequest) (*HeadsResponse, error)
 	// SaveCursors moves cursors forward; values below the stored ones change nothing.
@@ -522,6 +539,9 @@ func (UnimplementedHistoryServiceServer) CountMemberships(context.Context, *Coun
 }
 func (UnimplementedHistoryServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedHistoryServiceServer) CompareMemberships(context.Context, *CompareMembershipsRequest) (*CompareMembershipsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompareMemberships not implemented")
 }
 func (UnimplementedHistoryServiceServer) Heads(context.Context, *HeadsRequest) (*HeadsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Heads not implemented")
@@ -774,6 +794,24 @@ func _HistoryService_ListMembers_Handler(srv interface{}, ctx context.Context, d
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(HistoryServiceServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _HistoryService_CompareMemberships_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareMembershipsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HistoryServiceServer).CompareMemberships(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HistoryService_CompareMemberships_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HistoryServiceServer).CompareMemberships(ctx, req.(*CompareMembershipsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1148,6 +1186,10 @@ var HistoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListMembers",
 			Handler:    _HistoryService_ListMembers_Handler,
+		},
+		{
+			MethodName: "CompareMemberships",
+			Handler:    _HistoryService_CompareMemberships_Handler,
 		},
 		{
 			MethodName: "Heads",

@@ -25,6 +25,7 @@ func TestEveryQueryGoesByKey(t *testing.T) {
 		"selectCommands": selectCommands, "selectRising": selectRising, "selectFalling": selectFalling, "selectHead": selectHead,
 		"selectView": selectView, "selectStates": selectStates, "selectHeads": selectHeads, "selectListAll": selectListAll, "selectListNamed": selectListNamed,
 		"selectNewestMemberships": selectNewestMemberships, "countMemberships": countMemberships,
+		"selectAllMemberships": selectAllMemberships, "selectRecentMemberships": selectRecentMemberships,
 		"selectMembers": selectMembers, "selectMember": selectMember, "selectDeadLetters": selectDeadLetters, "selectDeadLetter": selectDeadLetter, "deleteDeadLetter": deleteDeadLetter,
 		"selectRevoked": selectRevoked, "selectRevocations": selectRevocations, "selectRevocation": selectRevocation, "revoke": revoke, "setWanted": setWanted,
 		"insertRefusal": insertRefusal, "dropRefusals": dropRefusals, "dropReaction": dropReaction, "dropAllReactions": dropAllReactions,

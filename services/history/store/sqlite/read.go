@@ -43,6 +43,7 @@ type readStatements struct {
 	listLeases, listWorkers, deadLetters, deadLetter, revoked, revocations, revocation *sql.Stmt
 
 	memberships membershipReads
+	comparison  comparisonReads
 	views       viewReads
 	feed        feedReads
 	other       otherReads
@@ -82,6 +83,7 @@ func prepareReads(p *preparer) (readStatements, error) {
 		revocation:  p.stmt("SELECT user_id, before_ms FROM revocations WHERE user_id = ? AND before_ms > (? + 0)"),
 	}
 	s.memberships.prepare(p)
+	s.comparison.prepare(p)
 	s.views.prepare(p)
 	s.feed.prepare(p)
 	s.other.prepare(p)

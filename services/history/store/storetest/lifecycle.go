@@ -87,6 +87,10 @@ func testLifecycle(t *testing.T, subject Subject) {
 				_, err := db.ListConversations(ctx, &historyv1.ListConversationsRequest{UserId: "alice"})
 				return err
 			},
+			"CompareMemberships": func() error {
+				_, err := db.CompareMemberships(ctx, &historyv1.CompareMembershipsRequest{Users: []*historyv1.KnownMemberships{{UserId: "alice"}}})
+				return err
+			},
 			"ListMembers": func() error {
 				_, err := db.ListMembers(ctx, &historyv1.ListMembersRequest{ConversationId: id})
 				return err

@@ -29,7 +29,9 @@ func testMemberships(t *testing.T, subject Subject) {
 		want := []*historyv1.NewestMembership{
 			{ConversationId: present, JoinedSeq: 1}, {ConversationId: ended, JoinedSeq: 1, LeftSeq: 3}, {ConversationId: again, JoinedSeq: 3},
 		}
-		byID := func(a, b *historyv1.NewestMembership) int { return cmp.Compare(a.GetConversationId(), b.GetConversationId()) }
+		byID := func(a, b *historyv1.NewestMembership) int {
+			return cmp.Compare(a.GetConversationId(), b.GetConversationId())
+		}
 		slices.SortFunc(want, byID)
 		slices.SortFunc(found, byID)
 		require.True(t, proto.Equal(&historyv1.FindMembershipsResponse{Memberships: want}, &historyv1.FindMembershipsResponse{Memberships: found}), "%v", found)

@@ -76,6 +76,7 @@ func Run(t *testing.T, subject Subject) {
 		{"links", testLinks},
 		{"lists", testLists},
 		{"memberships", testMemberships},
+		{"comparison", testComparison},
 		{"cursors", testCursors},
 		{"lease", testLease},
 		{"dead letters", testDeadLetters},
