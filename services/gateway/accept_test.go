@@ -219,15 +219,21 @@ func TestEverythingIsComparedWhenNATSComesBack(t *testing.T) {
 		defer close(done)
 		onReconnect(g.ctx, status, g.compareAll)
 	}()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		g.sessions.WatchMemberships(g.ctx)
+	}()
 	status <- nats.CONNECTED
 	status <- nats.CONNECTED // the first comparison is finished
 	require.Eventually(t, func() (asked bool) {
-		store.Set(func() { asked = store.Lists >= 2 })
+		store.Set(func() { asked = store.Compares >= 1 })
 		return asked
 	}, patience, time.Millisecond)
 	require.Len(t, g.lost, 1)
 	g.cancel()
 	<-done
+	<-watched
 }
 
 // Pending commands are counted only once the gateway runs.

@@ -305,6 +305,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background.Go(func() { g.acks.Run(g.ctx) })
 	background.Go(func() { onReconnect(g.ctx, status, g.compareAll) })
 	background.Go(func() { g.sessions.WatchRevocations(g.ctx) })
+	background.Go(func() { g.sessions.WatchMemberships(g.ctx) })
 	background.Go(func() { g.answerOperators(g.ctx) })
 	misfit := make(chan error, 1)
 	background.Go(func() {

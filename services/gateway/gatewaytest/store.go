@@ -37,6 +37,7 @@ type Store struct {
 	Partitions  uint32
 	Reads       int
 	Lists       int
+	Compares    int
 	Viewed      *historyv1.ReadMessagesRequest
 	Messages    *historyv1.ReadMessagesResponse
 	Revocations []*historyv1.Revocation
@@ -119,6 +120,34 @@ func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConv
 		answer.Conversations = append(answer.Conversations, &historyv1.Summary{
 			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: stretches[n-1].GetFirst(),
 		})
+	}
+	return answer, nil
+}
+
+// CompareMemberships answers as the history service does; the digest follows from the number of memberships.
+func (f *Store) CompareMemberships(
+	_ context.Context, request *historyv1.CompareMembershipsRequest, _ ...grpc.CallOption,
+) (*historyv1.CompareMembershipsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Compares++
+	if f.Down {
+		return nil, ErrDown
+	}
+	answer := &historyv1.CompareMembershipsResponse{}
+	for _, user := range request.GetUsers() {
+		changed := &historyv1.ChangedMemberships{UserId: user.GetUserId(), Digest: 1}
+		for _, m := range f.stretchesLocked(user.GetUserId()) {
+			changed.Digest += 1000 + m.GetLast()
+			if at := cmp.Or(m.GetLast(), m.GetFirst()); at <= uint64(len(f.Log)) && f.Log[at-1].GetTimeMs() >= request.GetSinceMs() {
+				changed.Memberships = append(changed.Memberships, &historyv1.Membership{
+					ConversationId: f.Log[0].GetConversationId(), JoinedSeq: m.GetFirst(), LeftSeq: m.GetLast(),
+				})
+			}
+		}
+		if changed.GetDigest() != user.GetDigest() {
+			answer.Users = append(answer.Users, changed)
+		}
 	}
 	return answer, nil
 }

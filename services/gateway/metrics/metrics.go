@@ -97,10 +97,11 @@ const (
 	ReadRevocations
 	ReadInstallation
 	ReadViews
+	ReadCompare
 	numReads
 )
 
-var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations", "installation", "views"}
+var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations", "installation", "views", "compare"}
 
 // latencyBuckets range from the latency of a standalone server to the timeout of a client.
 var latencyBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}

@@ -234,7 +234,7 @@ func (s *Session) open() {
 	}
 	s.mu.Unlock()
 	if notices.lost {
-		s.relist()
+		s.all.Relist()
 	}
 }
 

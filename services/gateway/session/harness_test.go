@@ -180,6 +180,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	})
 	var shards sync.WaitGroup
 	shards.Go(func() { hub.Run(ctx) })
+	shards.Go(func() { s.WatchMemberships(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		shards.Wait()

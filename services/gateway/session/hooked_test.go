@@ -19,7 +19,8 @@ type hooked struct {
 
 	mu                                                               sync.Mutex
 	afterList, afterAsked, beforeHeads, ahead, beforePast, afterPast func()
-	revocations                                                      func(since int64) (*historyv1.GetRevocationsResponse, error) // nil: the store's answer is returned
+	revocations                                                      func(since int64) (*historyv1.GetRevocationsResponse, error)                              // nil: the store's answer is returned
+	compare                                                          func(*historyv1.CompareMembershipsRequest) (*historyv1.CompareMembershipsResponse, error) // nil: the store answers
 }
 
 // once registers a function for one of these moments.
@@ -43,6 +44,13 @@ func (h *hooked) ListConversations(ctx context.Context, r *historyv1.ListConvers
 	answer, err := h.Store.ListConversations(ctx, r, o...)
 	h.reach(&h.afterList)
 	return answer, err
+}
+
+func (h *hooked) CompareMemberships(ctx context.Context, r *historyv1.CompareMembershipsRequest, o ...grpc.CallOption) (*historyv1.CompareMembershipsResponse, error) {
+	if h.compare != nil {
+		return h.compare(r)
+	}
+	return h.Store.CompareMemberships(ctx, r, o...)
 }
 
 func (h *hooked) GetRevocations(ctx context.Context, r *historyv1.GetRevocationsRequest, o ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error) {

@@ -60,14 +60,13 @@ type Session struct {
 	accepted bool // the client wants accepted frames
 
 	state       atomic.Int32
-	issued      int64         // Unix ms at which the token was issued, 0 if not known; guarded by Sessions.mu
-	calls       atomic.Int32  // calls of history under way
-	lastHeard   atomic.Int64  // Unix ns of the last message
-	nextBeat    atomic.Int64  // Unix ns of the next heartbeat
-	expires     atomic.Int64  // Unix ms of the token's expiry; 0 for never
-	warned      atomic.Bool   // the client was warned of the token's expiry
-	beatPending atomic.Int32  // heartbeats without an answer
-	beats       atomic.Uint32 // number of heartbeats so far
+	issued      int64        // Unix ms at which the token was issued, 0 if not known; guarded by Sessions.mu
+	calls       atomic.Int32 // calls of history under way
+	lastHeard   atomic.Int64 // Unix ns of the last message
+	nextBeat    atomic.Int64 // Unix ns of the next heartbeat
+	expires     atomic.Int64 // Unix ms of the token's expiry; 0 for never
+	warned      atomic.Bool  // the client was warned of the token's expiry
+	beatPending atomic.Int32 // heartbeats without an answer
 
 	mu      sync.Mutex
 	places  places

@@ -352,7 +352,6 @@ func TestARevocationClosesSessions(t *testing.T) {
 	revoked := []*historyv1.Revocation{{UserId: "ann", BeforeMs: 1_500_000}}
 	for name, hear := range map[string]func(s *stage, newer *client){
 		"by a notice":               func(s *stage, _ *client) { s.Revoke("ann", 1_500_000) },
-		"by comparing lists":        func(s *stage, _ *client) { s.Relist() },
 		"by reading from the store": func(s *stage, _ *client) { _, _ = s.readRevocations(s.t.Context(), 0) },
 		"by a refresh": func(_ *stage, newer *client) {
 			require.NotNil(newer.t, newer.ask(refreshFrame("newer")).GetRefreshed())
@@ -610,32 +609,6 @@ func TestErrorsAreAnswers(t *testing.T) {
 	answer := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Read{Read: &clientv1.Read{ConversationId: groupID}}})
 	require.Equal(t, codeUnavailable, answer.GetError().GetCode())
 	require.Contains(t, s.logs.String(), "a call of the history service failed")
-}
-
-// After an outage of the bus everything is compared with the store; that also happens periodically.
-func TestTheListIsComparedWithTheStore(t *testing.T) {
-	s := newStage(t)
-	c := s.connect("ann", frame.Proto)
-	log := branch(nil, 3, "x")
-	s.store.Put(log)
-	s.Relist()
-	require.Equal(t, groupID, c.next().GetAttached().GetConversation().GetConversationId())
-	c.seqs(3)
-	bob := s.connect("bob", frame.Proto)
-	s.store.Set(func() { s.store.Lists = 0 })
-	now := time.Now()
-	for range relistBeats {
-		now = now.Add(26 * time.Second)
-		s.Sweep(now)
-		require.NotNil(t, bob.next().GetHeartbeat())
-		bob.say(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}})
-		bob.quiet()
-	}
-	require.Eventually(t, func() bool {
-		lists := 0
-		s.store.Set(func() { lists = s.store.Lists })
-		return lists > 0
-	}, patience, time.Millisecond)
 }
 
 // A gateway that stops asks its clients to reconnect elsewhere, and accepts no more.

@@ -32,6 +32,7 @@ import (
 // History is the part of the history service that sessions call.
 type History interface {
 	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest, options ...grpc.CallOption) (*historyv1.ListConversationsResponse, error)
+	CompareMemberships(ctx context.Context, request *historyv1.CompareMembershipsRequest, options ...grpc.CallOption) (*historyv1.CompareMembershipsResponse, error)
 	GetRevocations(ctx context.Context, request *historyv1.GetRevocationsRequest, options ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error)
 }
 
@@ -78,6 +79,7 @@ type Sessions struct {
 	workers sync.WaitGroup
 	turns   chan struct{} // limits the memberships looked up at once
 	unheard chan struct{} // a notice of revoked tokens may have been lost
+	missed  chan struct{} // a notice of a membership may have been lost
 
 	mu       sync.Mutex
 	closed   bool
@@ -91,6 +93,7 @@ type user struct {
 	id       ids.User
 	caller   requests.Caller
 	sessions map[*Session]struct{}
+	compared compared
 	// revoked is the time up to which issued tokens are refused, Unix ms, as far as this gateway knows.
 	revoked int64
 }
@@ -101,7 +104,7 @@ const maxTurns = 16
 // New makes an empty table. What sessions do in the background ends with ctx.
 func New(ctx context.Context, deps Deps) *Sessions {
 	return &Sessions{
-		deps: deps, ctx: ctx, turns: make(chan struct{}, maxTurns), unheard: make(chan struct{}, 1),
+		deps: deps, ctx: ctx, turns: make(chan struct{}, maxTurns), unheard: make(chan struct{}, 1), missed: make(chan struct{}, 1),
 		byID: map[ids.Connection]*Session{}, users: map[ids.User]*user{},
 	}
 }
@@ -154,7 +157,7 @@ func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
 	defer a.mu.Unlock()
 	u := a.users[claims.User]
 	if u == nil {
-		u = &user{id: claims.User, sessions: map[*Session]struct{}{}, caller: requests.Caller{
+		u = &user{id: claims.User, sessions: map[*Session]struct{}{}, compared: compared{at: time.Now()}, caller: requests.Caller{
 			User: claims.User, Commands: rate.NewLimiter(rate.Limit(cfg.CommandRatePerUser), int(10*cfg.CommandRatePerUser)),
 		}}
 		if a.deps.Tracer.On() {
@@ -210,13 +213,10 @@ func (a *Sessions) Sweep(now time.Time) {
 
 // Relist starts a comparison of everything with the store: live messages and notices may have been lost.
 func (a *Sessions) Relist() {
-	select {
-	case a.unheard <- struct{}{}:
-	default:
-	}
-	for _, s := range a.list() {
-		if s.state.Load() == stateOpen {
-			s.relist()
+	for _, lost := range []chan struct{}{a.unheard, a.missed} {
+		select {
+		case lost <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -8,13 +8,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
-const (
-	// maxSilentBeats is how many heartbeats may stay unanswered.
-	maxSilentBeats = 2
-	// relistBeats is the number of heartbeats after which the list of conversations is compared with the store. This repairs a lost
-	// notice of a new conversation that has no other member on this gateway.
-	relistBeats = 4
-)
+// maxSilentBeats is how many heartbeats may stay unanswered.
+const maxSilentBeats = 2
 
 // tick does the periodic work of a session.
 func (s *Session) tick(now time.Time) {
@@ -45,12 +40,8 @@ func (s *Session) tick(now time.Time) {
 		return
 	}
 	s.nextBeat.Store(now.Add(cfg.Heartbeat).UnixNano())
-	beats := s.beats.Add(1)
 	s.beatPending.Add(1)
 	s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: s.heads()}}})
-	if beats%relistBeats == 0 {
-		s.relist()
-	}
 }
 
 // heads returns, for a heartbeat, the heads of conversations that moved since the last one. It also forwards the client's
