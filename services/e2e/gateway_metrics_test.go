@@ -364,6 +364,10 @@ func TestEveryMetricMoves(t *testing.T) {
 	scene("reading revocations", func(cfg *gateway.Config) { cfg.RevocationInterval = 10 * time.Millisecond }, func(s *stage) {
 		until(s, "runnel_gateway_history_calls_total", "purpose=revocations")
 	})
+	scene("comparing memberships", func(cfg *gateway.Config) { cfg.Heartbeat = 10 * time.Millisecond }, func(s *stage) {
+		s.login("bob")
+		until(s, "runnel_gateway_history_calls_total", "purpose=compare")
+	})
 	scene("a drain", func(cfg *gateway.Config) { cfg.DrainRate = 1 }, func(s *stage) {
 		t := s.t
 		ann, bob := s.login("ann"), s.login("bob")
