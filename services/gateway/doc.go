@@ -10,6 +10,7 @@
 //	session    a device's authenticated presence: connects, resumes, sends heartbeats, forwards acknowledgements
 //	requests   requests of users: caller and request in, answer or typed error out
 //	room       fans events out, fills gaps, resumes, finds forks
+//	stretch    decides what a client still has to be told of the memberships of its user; pure
 //	signal     live data that is never stored; still empty
 //	link       a transport: link/websocket, link/memory; the queue of each is link/outbox, their conformance suite link/linktest
 //	admission  which connections are accepted

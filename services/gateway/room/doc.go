@@ -16,6 +16,8 @@
 // Events read from history are checked for holes before they are pushed (page.go). A client whose position is on another branch
 // of the log than the store's is notified (fork.go).
 //
+// Memberships that have ended are read and sent by Past, as package stretch decides; the session carries that out.
+//
 // The package never knows a session, a transport, a token or an operator.
 //
 // Locks: Hub.mu before Room.mu before the lock of a Sender. A Subscriber is called with the room's lock held, and never calls a

@@ -80,7 +80,8 @@ func (c *catchingUp) step() (done bool, err error) {
 		}
 		return false, c.lookUp()
 	case stretch.Subscribe:
-		return true, c.subscribe(step)
+		c.subscribe(step)
+		return true, nil
 	case stretch.Diverge:
 		head, seq := c.view.Page.Head, p.Position()
 		c.mu.Unlock()
@@ -110,7 +111,7 @@ func (c *catchingUp) step() (done bool, err error) {
 }
 
 // subscribe subscribes to the present membership. The session is locked; subscribe unlocks it.
-func (c *catchingUp) subscribe(step stretch.Step) error {
+func (c *catchingUp) subscribe(step stretch.Step) {
 	subscription := c.listener.Subscribe(c.summary, step.Last, nil)
 	if !c.place.IsOpen() {
 		c.link.Queue(c.encodeAttached(requests.Conversation(c.summary)))
@@ -127,7 +128,6 @@ func (c *catchingUp) subscribe(step stretch.Step) error {
 	if ended {
 		rooms.Leave(subscription) // the session ended in between and did not see this subscription
 	}
-	return nil
 }
 
 // read reads the events after a position. It takes a turn only for reading: a client that is slow to receive what was read must

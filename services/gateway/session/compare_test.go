@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -112,7 +112,7 @@ func TestUsersAreComparedTogether(t *testing.T) {
 		s.deps.History = store
 		begin := time.Now()
 		for i := range 2000 {
-			s.enroll(&Session{all: s.Sessions}, auth.Claims{User: ids.User(fmt.Sprint(i % 1000))})
+			s.enroll(&Session{all: s.Sessions}, auth.Claims{User: ids.User(strconv.Itoa(i % 1000))})
 		}
 		time.Sleep(compareBeats * s.deps.Config.Heartbeat * 5 / 4)
 		synctest.Wait()

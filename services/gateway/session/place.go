@@ -53,8 +53,8 @@ func (ps *places) rest(conversationID ids.Conversation, p *place) {
 		ps.rested = map[ids.Conversation]ids.Seq{}
 	}
 	if len(ps.rested) >= maxRested {
-		for any := range ps.rested {
-			delete(ps.rested, any)
+		for dropped := range ps.rested {
+			delete(ps.rested, dropped)
 			break
 		}
 	}

@@ -3,6 +3,9 @@
 // never writes to a socket, never decides order or permission, and holds only state that can be lost: a client that loses its
 // session resumes on another gateway.
 //
+// What a client is told of the memberships of its user is decided by package stretch, for each conversation separately (place.go,
+// notice.go, catchup.go). Notices may be lost, so memberships are also compared with the store (compare.go).
+//
 // Locks: those of rooms first, then Sessions.mu or Session.mu (never both at once), then the link's.
 package session
 

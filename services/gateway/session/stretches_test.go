@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func show(f *clientv1.ServerFrame) string {
 	case f.GetHidden() != nil:
 		return fmt.Sprintf("hidden %d-%d", f.GetHidden().GetFirst(), f.GetHidden().GetLast())
 	case f.GetEvent() != nil:
-		return fmt.Sprint(f.GetEvent().GetSeq())
+		return strconv.FormatUint(f.GetEvent().GetSeq(), 10)
 	default:
 		return f.String()
 	}
@@ -194,7 +195,6 @@ func TestAResumeIntoAFormerAndAPresentMembership(t *testing.T) {
 			})
 			dan := s.connect("dan", frame.Proto, position(log[3]))
 			dan.requireTold("5", "6", "detached 6", "attached 9", "9")
-			require.Equal(t, log[3].GetSeq(), uint64(4))
 		})
 	}
 }
@@ -218,7 +218,7 @@ func TestAResumeOnAnotherBranchIsJudgedThoughTheUserIsAMemberAgain(t *testing.T)
 func TestWhatASessionKeepsIsBounded(t *testing.T) {
 	ps := places{active: map[ids.Conversation]*place{}}
 	for i := range 2 * maxRested {
-		id := ids.Conversation(fmt.Sprint(i))
+		id := ids.Conversation(strconv.Itoa(i))
 		p := ps.get(id)
 		p.End(5)
 		ps.rest(id, p)
@@ -227,7 +227,7 @@ func TestWhatASessionKeepsIsBounded(t *testing.T) {
 	require.Len(t, ps.rested, maxRested)
 	var e early
 	for i := range maxEarly {
-		e.add(ids.Conversation(fmt.Sprint(i)), 5)
+		e.add(ids.Conversation(strconv.Itoa(i)), 5)
 	}
 	e.add("7", 3)
 	require.False(t, e.lost)
