@@ -209,8 +209,11 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 		}
 	case *clientv1.ServerFrame_Attached:
 		id, base := m.Attached.GetConversation().GetConversationId(), m.Attached.GetConversation().GetJoinedSeq()-1
-		if at, known := l.at[id]; known && !l.gone[id] && at < base {
-			return broken("%s was attached from seq %d on, with the membership before not told to its end: at %d", id, base+1, at)
+		switch at, known := l.at[id]; {
+		case known && !l.gone[id]:
+			return broken("%s was attached from seq %d on, with the membership before not detached: at %d", id, base+1, at)
+		case known && base < at:
+			return broken("%s was attached from seq %d on, although it was told up to %d before: a membership twice", id, base+1, at)
 		}
 		l.at[id], l.gone[id] = base, false
 	case *clientv1.ServerFrame_Detached:
@@ -218,8 +221,13 @@ func (l *link) take(ctx context.Context, f *clientv1.ServerFrame, moved map[stri
 		if last == 0 {
 			return broken("%s is said to be unknown; it was received up to seq %d", id, l.resumed[id])
 		}
-		if at, known := l.at[id]; known && !l.gone[id] && at < last {
-			return broken("%s was detached with seq %d, having sent only up to %d", id, last, at)
+		switch at, known := l.at[id]; {
+		case !known:
+			return broken("%s was detached with seq %d, without having been attached", id, last)
+		case l.gone[id]:
+			return broken("%s was detached twice, the second time with seq %d", id, last)
+		case at != last:
+			return broken("%s was detached with seq %d, having sent up to %d", id, last, at)
 		}
 		l.gone[id] = true
 		l.mu.Lock()
