@@ -16,7 +16,7 @@ func (s *State) Next(v View) Step {
 		return Step{Do: Forget}
 	}
 	for _, one := range v.Page.Stretches {
-		if one.Last > s.told || (one.Last == s.told && one.Ended && s.open && s.inside <= one.Last) {
+		if one.Last > s.told {
 			return s.nextOf(one, v)
 		}
 	}
@@ -47,8 +47,8 @@ func (s *State) nextOf(one Stretch, v View) Step {
 	}
 	if s.open {
 		switch {
-		case one.Last == s.told, s.told > 0 && one.From != 0 && one.From != s.inside:
-			return Step{Do: Detach, Last: s.told} // this stretch ended, or the one before it
+		case s.told > 0 && one.From != 0 && one.From != s.inside:
+			return Step{Do: Detach, Last: s.told} // the one before it ended
 		case s.told == 0 && from > 1 && from != s.inside:
 			return Step{Hide, 1, from - 1}
 		}
