@@ -1,0 +1,64 @@
+package delivery
+
+import (
+	"bytes"
+	"log/slog"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/telemetry"
+)
+
+// logText is a log that may be read while it is written.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// An outage of NATS is one event, whatever the number of partitions.
+func TestAnOutageOfNATSIsAFewLines(t *testing.T) {
+	const count = 16
+	b := newBed(t, count)
+	log := &logText{}
+	limiter := telemetry.NewLimiter(slog.NewTextHandler(log, nil))
+	w := b.startWorker(func(_ *Config, deps *Deps) {
+		deps.Log = slog.New(limiter)
+		var err error
+		deps.NATS, err = broker.Connect(broker.Config{URL: nats.DefaultURL}, "test", deps.Log, prometheus.NewRegistry(), nats.InProcessServer(b))
+		require.NoError(t, err)
+		t.Cleanup(deps.NATS.Close)
+	})
+	require.Eventually(t, func() bool { return w.Running() == count }, patience, time.Millisecond)
+	before := strings.Count(log.String(), "\n")
+
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+	require.Eventually(t, func() bool { return w.Running() == 0 }, patience, time.Millisecond, "every partition is released")
+	b.startServer()
+	require.Eventually(t, func() bool { return w.Running() == count }, patience, time.Millisecond)
+	limiter.Close() // what is held back is written, too
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")[before:]
+	t.Logf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
+	require.LessOrEqual(t, len(lines), 12)
+	require.LessOrEqual(t, len(regexp.MustCompile("level=ERROR").FindAllString(log.String(), -1)), 1)
+}
