@@ -1,6 +1,7 @@
 package admincli
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -25,7 +26,7 @@ func (c *Command) explainError(err error) error {
 		if answered(message) {
 			return failed("the worker at %s answers, but a service that it depends on is unavailable: %s\nSee /readyz on its admin port, and on that of history", where, message)
 		}
-		return failed("no server answers at %s: %s\n%s", where, message, c.hint(message))
+		return failed("no server answers at %s:%s", where, c.diagnose(context.Background(), message))
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return failed("refused: %s\n%s", message, c.certificateHint())
 	case codes.Unimplemented:
@@ -60,7 +61,7 @@ func (c *Command) hint(message string) string {
 		return "Did the authority in --tls.ca-file issue the worker's certificate, and is " + c.TLS.ServerName +
 			" (--tls.server-name) one of its names? Was --tls.cert-file issued by the worker's authority, and is it still valid?"
 	case tls, c.TLS.Empty() && strings.Contains(message, "error reading server preface"):
-		return "The worker requires TLS: set --tls.cert-file, --tls.key-file and --tls.ca-file"
+		return requiresTLS
 	case !c.TLS.Empty():
 		return "Is --address the gRPC address of a delivery worker (9001 by default, 9000 for standalone and in Kubernetes), is it running, and with TLS?"
 	default:
