@@ -26,15 +26,18 @@ func TestBuilds(t *testing.T) {
 		version, text string
 	}{
 		"a release": {
-			Info{Release: "1.2.3", Commit: hash, Date: "2026-01-02T03:04:05Z"}, recorded("(devel)"),
+			Info{Release: "1.2.3", Commit: hash, Date: "2026-01-02T03:04:05Z"},
+			recorded("(devel)"),
 			"1.2.3", "1.2.3, commit " + hash + ", 2026-01-02T03:04:05Z, ",
 		},
 		"a release, changed": {
-			Info{Release: "1.2.3", Commit: hash, Modified: true}, recorded("(devel)"),
+			Info{Release: "1.2.3", Commit: hash, Modified: true},
+			recorded("(devel)"),
 			"1.2.3-0123456789ab+modified", "1.2.3, commit " + hash + " with changes, ",
 		},
 		"go build in a clone": {
-			Info{}, recorded("(devel)", vcs...),
+			Info{},
+			recorded("(devel)", vcs...),
 			"devel-0123456789ab+modified", "devel, commit " + hash + " with changes, 2026-01-02T03:04:05Z, ",
 		},
 		"go install module@version":  {Info{}, recorded("v1.2.3"), "1.2.3", "1.2.3, "},

@@ -2,20 +2,20 @@ package httpserver
 
 import (
 	"context"
-	"log"
+	"log" //nolint:depguard // net/http takes one
 	"log/slog"
-	"strings"
 )
 
 // errorLog returns the log for what net/http writes about single connections. The text is an attribute, so that all lines are of
 // one kind for the limit of the log.
 func errorLog(to *slog.Logger) *log.Logger {
-	return log.New(textLog{to}, "", 0)
+	return slog.NewLogLogger(oneKind{to.Handler()}, slog.LevelDebug)
 }
 
-type textLog struct{ to *slog.Logger }
+type oneKind struct{ slog.Handler }
 
-func (l textLog) Write(text []byte) (int, error) {
-	l.to.Log(context.Background(), slog.LevelDebug, "an HTTP request failed", "error", strings.TrimRight(string(text), "\n"))
-	return len(text), nil
+func (h oneKind) Handle(ctx context.Context, record slog.Record) error {
+	line := slog.NewRecord(record.Time, record.Level, "an HTTP request failed", record.PC)
+	line.AddAttrs(slog.String("error", record.Message))
+	return h.Handler.Handle(ctx, line)
 }

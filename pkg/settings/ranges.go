@@ -214,7 +214,7 @@ func validateParts(value reflect.Value) error {
 		}
 		part := value.Field(i)
 		if part.CanInterface() {
-			if v, ok := part.Interface().(validator); ok {
+			if v, ok := reflect.TypeAssert[validator](part); ok {
 				if err := v.Validate(); err != nil {
 					return err
 				}

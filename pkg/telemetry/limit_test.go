@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"regexp"
 	"strconv"
@@ -152,7 +151,7 @@ func TestShutdownWritesWhatIsHeldBack(t *testing.T) {
 }
 
 func BenchmarkHeldBack(b *testing.B) {
-	limiter := NewLimiter(slog.NewTextHandler(io.Discard, nil))
+	limiter := NewLimiter(slog.DiscardHandler)
 	defer limiter.Close()
 	logger := slog.New(limiter).With("service", "gateway")
 	for b.Loop() {

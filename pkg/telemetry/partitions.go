@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/bits"
+	"strconv"
 	"strings"
 )
 
@@ -20,7 +21,7 @@ func (p *partitions) add(value slog.Value) {
 	var n uint64
 	switch value = value.Resolve(); value.Kind() {
 	case slog.KindInt64:
-		n = uint64(value.Int64()) //nolint:gosec // a negative number becomes too large
+		n = uint64(value.Int64()) // a negative number becomes too large
 	case slog.KindUint64:
 		n = value.Uint64()
 	default:
@@ -58,7 +59,7 @@ func (p *partitions) String() string {
 			n++
 		}
 		if n == first {
-			ranges = append(ranges, fmt.Sprint(n))
+			ranges = append(ranges, strconv.Itoa(n))
 		} else {
 			ranges = append(ranges, fmt.Sprintf("%d-%d", first, n))
 		}

@@ -269,7 +269,7 @@ func TestOperatorsSeeTheWholeInstallation(t *testing.T) {
 	require.Equal(t, errcode.CloseStayAway, bob.closed())
 	_, err = c.Disconnect(ctx, &adminv1.DisconnectRequest{UserId: "bob", ConnectionId: onPhone})
 	requireCode(t, codes.InvalidArgument, err)
-	require.Contains(t, h.logs.String(), `msg="an operator acted" worker=`+c.name+` did=disconnect caller="this process"`)
+	require.Contains(t, h.logs.String(), `msg="an operator's action" worker=`+c.name+` did=disconnect caller="this process"`)
 }
 
 // An answer that combines several instances lists those that are missing, and is returned all the same.
