@@ -11,36 +11,43 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Everything that deploy/README.md names exists: the tests that prove its claims, and the targets and files for operators.
-func TestTheReadmeNamesWhatExists(t *testing.T) {
+// Everything that README.md and deploy/README.md name exists: the tests that prove their claims, and the targets and files.
+func TestTheReadmesNameWhatExists(t *testing.T) {
 	root := filepath.Join("..", "..", "..")
-	page := read(t, filepath.Join(root, "deploy", "README.md"))
-
 	tests := tests(t, root)
-	named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(page, -1)
-	require.Greater(t, len(named), 30)
-	for _, match := range named {
-		require.Contains(t, tests, match[1], "a claim rests on a test that does not exist")
-	}
-
 	makefile := read(t, filepath.Join(root, "Makefile"))
-	for _, match := range regexp.MustCompile("`make ([a-z0-9-]+)").FindAllStringSubmatch(page, -1) {
-		require.Regexp(t, `(?m)^`+regexp.QuoteMeta(match[1])+`:`, makefile)
+	for page, least := range map[string]int{"README.md": 14, "deploy/README.md": 30} {
+		t.Run(page, func(t *testing.T) {
+			text := read(t, filepath.Join(root, page))
+			named := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(text, -1)
+			require.Greater(t, len(named), least)
+			for _, match := range named {
+				require.Contains(t, tests, match[1], "a claim rests on a test that does not exist")
+			}
+			for _, match := range regexp.MustCompile("`make ([a-z0-9-]+)").FindAllStringSubmatch(text, -1) {
+				require.Regexp(t, `(?m)^`+regexp.QuoteMeta(match[1])+`:`, makefile)
+			}
+			for _, match := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(text, -1) {
+				if !strings.Contains(match[1], "://") {
+					require.True(t, exists(filepath.Join(root, filepath.Dir(page), match[1])), "a link leads to %s", match[1])
+				}
+			}
+			for _, match := range regexp.MustCompile(`(?:deploy|services)/[\w./-]+`).FindAllString(text, -1) {
+				path := strings.TrimSuffix(match, ".")
+				switch {
+				case strings.HasPrefix(path, "deploy/runnel-"): // a Deployment, for kubectl
+				case strings.HasPrefix(path, "deploy/secrets/"): // the Secrets that deploy/secrets.sh makes
+				default:
+					require.True(t, exists(filepath.Join(root, path)), path)
+				}
+			}
+		})
 	}
+}
 
-	for _, match := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(page, -1) {
-		require.FileExists(t, filepath.Join(root, "deploy", match[1]))
-	}
-	for _, match := range regexp.MustCompile(`(?:deploy|services)/[\w./-]+`).FindAllString(page, -1) {
-		path := strings.TrimSuffix(match, ".")
-		switch {
-		case strings.HasPrefix(path, "deploy/runnel-"): // a Deployment, for kubectl
-		case strings.HasPrefix(path, "deploy/secrets/"): // the Secrets that deploy/secrets.sh makes
-		default:
-			_, err := os.Stat(filepath.Join(root, path))
-			require.NoError(t, err)
-		}
-	}
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // tests are the names of all tests of the project.
