@@ -51,7 +51,7 @@ func TestDashboardAndAlertsAskForWhatIsExported(t *testing.T) {
 	}
 	checkPrometheusExample(t, promtool)
 	suite := observedSuite(t)
-	p := startPrometheus(t, suite)
+	p := startPrometheus(t, suite, rulesFile)
 
 	queries := dashboardQueries(t)
 	require.Greater(t, len(queries), 40, "the dashboard was read")
@@ -216,7 +216,8 @@ type scraper struct {
 	base string
 }
 
-func startPrometheus(t *testing.T, suite *launch.Suite) *scraper {
+// startPrometheus starts a Prometheus that scrapes all services of a suite and evaluates a file of rules.
+func startPrometheus(t *testing.T, suite *launch.Suite, rulesFile string) *scraper {
 	t.Helper()
 	var config strings.Builder
 	config.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nscrape_configs:\n")

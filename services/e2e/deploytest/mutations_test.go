@@ -172,7 +172,7 @@ var mutations = []mutation{
 	{"ServiceMonitor/runnel", "path: /metrics", "path: /livez", "monitoring: /livez answers 200 to somebody without a token"},
 	{"ServiceMonitor/runnel", "name: runnel-admin", "name: runnel-metrics", "monitoring: runnel shows a token that is not the one"},
 	{"PrometheusRule/runnel", "alert: RunnelNoGateway", "alert: RunnelDown", "monitoring: the alert RunnelDown is there twice"},
-	{"PrometheusRule/runnel", "expr: absent(runnel_gateway_connections)", "expr: ''", "monitoring: a rule of runnel is not whole"},
+	{"PrometheusRule/runnel", "expr: up{job=~\"runnel.*\"} == 0", "expr: ''", "monitoring: a rule of runnel is not whole"},
 
 	{"Pod/runnel-test", "helm.sh/hook: test", "helm.sh/hook: post-install", "test: the Pod runnel-test is not run by helm test alone"},
 	{"Pod/runnel-test", "runnel-gateway:0.1.0", "busybox:1", "test: runnel-test runs"},

@@ -120,6 +120,7 @@ failureThreshold: 2
 - {name: RUNNEL_ADMIN_PPROF, value: {{ $root.Values.admin.pprof | quote }}}
 - {name: RUNNEL_TELEMETRY_LOG_FORMAT, value: json}
 - {name: RUNNEL_TELEMETRY_LOG_LEVEL, value: {{ $root.Values.telemetry.logLevel }}}
+- {name: RUNNEL_TELEMETRY_INSTALLATION, value: {{ printf "%s/%s" $root.Release.Namespace $root.Release.Name | quote }}}
 {{- with $root.Values.telemetry.otlpEndpoint }}
 - {name: RUNNEL_TELEMETRY_OTLP_ENDPOINT, value: {{ . | quote }}}
 - {name: RUNNEL_TELEMETRY_SAMPLE_RATIO, value: {{ $root.Values.telemetry.sampleRatio | quote }}}
