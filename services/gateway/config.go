@@ -33,10 +33,14 @@ type Config struct {
 	MaxUnauthenticatedPerNetwork int     `help:"max-unauthenticated for one IPv6 /48." default:"2000" range:"1..10000000"`
 	MaxUnauthenticatedBytes      int64   `help:"Bytes of memory for the first messages of clients that are not authenticated. A client above it is asked to reconnect." default:"67108864" range:"65536.."`
 
-	FrameRate          float64 `help:"Frames per second from one connection, after a burst of ten times that." default:"50" range:"0.1..1000000"`
-	CommandRatePerUser float64 `help:"Commands per second of one user, after a burst of ten times that." default:"20" range:"0.1..1000000"`
-	MaxCommands        int     `help:"Maximum number of commands of this gateway that wait for an outcome." default:"65536" range:"1..10000000"`
-	MaxFrameBytes      int     `help:"Largest WebSocket message accepted from a client. The default accepts every message that the protocol allows." default:"163840" range:"163840..16777216"`
+	FrameRate               float64 `help:"Frames per second from one connection, after a burst of ten times that." default:"50" range:"0.1..1000000"`
+	CommandRatePerUser      float64 `help:"Commands per second of one user, after a burst of ten times that." default:"20" range:"0.1..1000000"`
+	ReadRatePerUser         float64 `help:"Requests per second of one user that read the history, after a burst of ten times that." default:"50" range:"0.1..1000000"`
+	AddRatePerUser          float64 `help:"Members per second that one user adds to conversations, by creating them or later; each command counts as one more. After a burst of ten times that, at least 2000." default:"50" range:"0.1..1000000"`
+	MaxConversationsPerUser int     `help:"Maximum number of conversations that a user is a member of, checked when a member is added. Commands under way at the same time may exceed it by a few. 0 for no limit." default:"2000" range:"0..1000000"`
+	Adding                  string  `help:"How users become members of conversations of others: direct (a user adds them at once) or server (only internal services add them, through DeliveryService)." default:"direct" enum:"direct,server"`
+	MaxCommands             int     `help:"Maximum number of commands of this gateway that wait for an outcome." default:"65536" range:"1..10000000"`
+	MaxFrameBytes           int     `help:"Largest WebSocket message accepted from a client. The default accepts every message that the protocol allows." default:"163840" range:"163840..16777216"`
 
 	SendQueueBytes int `help:"Maximum number of bytes waiting to be sent to one connection. The connection of a slower client is closed; the client reconnects and resumes." default:"262144" range:"1..1073741824"`
 	RecentBytes    int `help:"Bytes of memory for recent events of all conversations, from which reconnecting clients are served." default:"67108864" range:"0.."`

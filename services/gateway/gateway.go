@@ -155,7 +155,7 @@ func (g *Gateway) compose(deps Deps) {
 	g.sessions = session.New(g.ctx, session.Deps{
 		Config: session.Config{
 			MaxFrameBytes: cfg.MaxFrameBytes, MaxConnectionsPerUser: cfg.MaxConnectionsPerUser, FrameRate: cfg.FrameRate,
-			CommandRatePerUser: cfg.CommandRatePerUser, ClientTraceRatePerUser: cfg.ClientTraceRatePerUser, ConnectTimeout: cfg.ConnectTimeout,
+			CommandRatePerUser: cfg.CommandRatePerUser, ReadRatePerUser: cfg.ReadRatePerUser, AddRatePerUser: cfg.AddRatePerUser, ClientTraceRatePerUser: cfg.ClientTraceRatePerUser, ConnectTimeout: cfg.ConnectTimeout,
 			Heartbeat: cfg.Heartbeat, TokenWarning: cfg.TokenWarning, HistoryTimeout: cfg.HistoryTimeout, RevocationInterval: cfg.RevocationInterval,
 		},
 		Log: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer, Closed: closed, Verifier: deps.Verifier, History: deps.History,
@@ -163,6 +163,7 @@ func (g *Gateway) compose(deps Deps) {
 		Requests: requests.New(requests.Config{
 			History: deps.History, Submit: func(s broker.Submission) error { return g.submitter.Load().Submit(s) },
 			Level: g.installation.level, Partitions: deps.Partitions, Metrics: g.metrics, Tracer: tracer,
+			Adding: requests.Adding{Policy: requests.Policy(cfg.Adding), MaxConversations: cfg.MaxConversationsPerUser},
 		}),
 	})
 	g.operator = operator.New(operator.Deps{

@@ -51,6 +51,9 @@ const (
 	LimitNetworkConnections
 	LimitNetworkConnectRate
 	LimitUnauthenticatedBytes
+	LimitReadRate
+	LimitAddRate
+	LimitConversations
 	numLimits
 )
 
@@ -59,6 +62,7 @@ var limitNames = [numLimits]string{
 	"max_connections", "connect_rate", "max_connections_per_user", "max_connections_per_ip", "connect_rate_per_ip",
 	"frame_rate", "max_frame_bytes", "command_rate_per_user", "max_commands", "calls_per_connection", "send_queue_bytes",
 	"max_connections_per_network", "connect_rate_per_network", "max_unauthenticated_bytes",
+	"read_rate_per_user", "add_rate_per_user", "max_conversations_per_user",
 }
 
 // Reject is the reason why a connection was refused, before or after it was accepted.
@@ -98,10 +102,12 @@ const (
 	ReadInstallation
 	ReadViews
 	ReadCompare
+	ReadMemberships
+	ReadCounts
 	numReads
 )
 
-var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations", "installation", "views", "compare"}
+var readNames = [numReads]string{"gap", "behind", "past", "client", "list", "members", "heads", "revocations", "installation", "views", "compare", "memberships", "counts"}
 
 // latencyBuckets range from the latency of a standalone server to the timeout of a client.
 var latencyBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}

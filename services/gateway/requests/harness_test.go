@@ -41,11 +41,18 @@ type history struct {
 	readMessages  *historyv1.ReadMessagesRequest
 	conversations *historyv1.ListConversationsRequest
 	members       *historyv1.ListMembersRequest
+	counted       []*historyv1.CountMembershipsRequest
 
 	page     *historyv1.ReadResponse
 	messages *historyv1.ReadMessagesResponse
 	list     *historyv1.ListConversationsResponse
 	listed   *historyv1.ListMembersResponse
+	counts   []*historyv1.MembershipCount
+}
+
+func (h *history) CountMemberships(_ context.Context, request *historyv1.CountMembershipsRequest, _ ...grpc.CallOption) (*historyv1.CountMembershipsResponse, error) {
+	h.counted = append(h.counted, request)
+	return &historyv1.CountMembershipsResponse{Counts: h.counts}, h.err
 }
 
 func (h *history) Read(_ context.Context, request *historyv1.ReadRequest, _ ...grpc.CallOption) (*historyv1.ReadResponse, error) {
@@ -85,7 +92,18 @@ type stage struct {
 	submitted []broker.Submission
 }
 
+// limited is newStage with limits on adding members.
+func limited(t *testing.T, adding requests.Adding) *stage {
+	t.Helper()
+	return newStageWith(t, nil, adding)
+}
+
 func newStage(t *testing.T, tracer *flight.Tracer) *stage {
+	t.Helper()
+	return newStageWith(t, tracer, requests.Adding{})
+}
+
+func newStageWith(t *testing.T, tracer *flight.Tracer, adding requests.Adding) *stage {
 	t.Helper()
 	s := &stage{t: t, history: &history{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1}
 	if tracer == nil {
@@ -93,6 +111,7 @@ func newStage(t *testing.T, tracer *flight.Tracer) *stage {
 	}
 	s.Handler = requests.New(requests.Config{
 		History: s.history, Level: func() conversation.Level { return s.level }, Partitions: 4, Metrics: s.metrics, Tracer: tracer,
+		Adding: adding,
 		Submit: func(submission broker.Submission) error {
 			if s.refuse != nil {
 				return s.refuse

@@ -8,6 +8,7 @@ package requests
 import (
 	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
@@ -33,6 +34,7 @@ type History interface {
 	ReadMessages(ctx context.Context, request *historyv1.ReadMessagesRequest, options ...grpc.CallOption) (*historyv1.ReadMessagesResponse, error)
 	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest, options ...grpc.CallOption) (*historyv1.ListConversationsResponse, error)
 	ListMembers(ctx context.Context, request *historyv1.ListMembersRequest, options ...grpc.CallOption) (*historyv1.ListMembersResponse, error)
+	CountMemberships(ctx context.Context, request *historyv1.CountMembershipsRequest, options ...grpc.CallOption) (*historyv1.CountMembershipsResponse, error)
 }
 
 // Config contains the dependencies of a Handler. A request needs only the fields that it uses; a gateway sets all.
@@ -45,12 +47,15 @@ type Config struct {
 	Partitions int
 	Metrics    *metrics.Metrics
 	Tracer     *flight.Tracer
+	// Adding limits what users may do to others.
+	Adding Adding
 }
 
 // Handler carries requests out. It may be used by several goroutines.
 type Handler struct {
 	cfg          Config
 	messageKinds []conversationv1.EventKind
+	counts       counts
 }
 
 // New makes a handler.
@@ -61,6 +66,18 @@ type Caller struct {
 	User ids.User
 	// Commands limits the commands of the user, Traces the traces of their clients that are continued; nil without tracing.
 	Commands, Traces *rate.Limiter
+	// Adds limits the members that the user adds, Reads the requests that read the history; nil for no limit.
+	Adds, Reads *rate.Limiter
+}
+
+// Idle reports whether the caller's allowances are full: a new Caller of the same user would have the same.
+func (c *Caller) Idle() bool {
+	for _, limiter := range []*rate.Limiter{c.Commands, c.Adds, c.Reads} {
+		if limiter != nil && limiter.Tokens() < float64(limiter.Burst()) {
+			return false
+		}
+	}
+	return true
 }
 
 // Answer is the answer of a request, in any encoding.
@@ -123,6 +140,10 @@ func (h *Handler) Parse(f *clientv1.ClientFrame) (*Request, *conversationv1.Erro
 
 // Do carries the request out. Pass an error to Refusal.
 func (r *Request) Do(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error) {
+	if wait := reserve(caller.Reads, 1); wait > 0 {
+		r.handler.cfg.Metrics.Limits[metrics.LimitReadRate].Inc()
+		return nil, &RefusedError{LimitedFor("too many requests of this user", wait)}
+	}
 	return r.do(ctx, caller, bounds)
 }
 
@@ -155,8 +176,13 @@ const limitedRetryMs = 1000
 
 // Limited is the refusal of a request that exceeds a rate or a number.
 func Limited(message string) *conversationv1.Error {
+	return LimitedFor(message, limitedRetryMs*time.Millisecond)
+}
+
+// LimitedFor is Limited with the time after which the client may retry.
+func LimitedFor(message string, wait time.Duration) *conversationv1.Error {
 	return &conversationv1.Error{
-		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: limitedRetryMs,
+		Code: conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, Message: message, RetryAfterMs: uint32(max(wait.Milliseconds(), limitedRetryMs)),
 	}
 }
 

@@ -37,6 +37,9 @@ func (h *Handler) Submit(ctx context.Context, caller *Caller, id uint64, s *clie
 		h.cfg.Metrics.Limits[metrics.LimitCommandRate].Inc()
 		return Limited("too many commands of this user")
 	}
+	if refused := h.admitAdding(ctx, caller, s); refused != nil {
+		return refused
+	}
 	begun, conversationID := time.Now(), ids.Conversation(command.GetConversationId())
 	span, header := h.cfg.Tracer.Begin(ctx, caller.Traces, s, conversationID, h.cfg.Partitions)
 	err := h.cfg.Submit(broker.Submission{

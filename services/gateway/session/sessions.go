@@ -41,12 +41,14 @@ type Verifier interface {
 	Verify(ctx context.Context, token string) (auth.Claims, error)
 }
 
-// Config tunes sessions. All fields are required, except ClientTraceRatePerUser.
+// Config tunes sessions. All fields are required, except the rates for which 0 has a meaning.
 type Config struct {
 	MaxFrameBytes          int
 	MaxConnectionsPerUser  int
 	FrameRate              float64       // frames per second of one session, after a burst of ten times that
 	CommandRatePerUser     float64       // commands per second of one user, after a burst of ten times that
+	ReadRatePerUser        float64       // requests per second of one user that read the history, after a burst of ten times that; 0 for no limit
+	AddRatePerUser         float64       // members per second that one user adds; 0 for no limit
 	ClientTraceRatePerUser float64       // client traces per second of one user that are continued
 	ConnectTimeout         time.Duration // time limit for the first frame
 	Heartbeat              time.Duration
@@ -160,6 +162,12 @@ func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
 		u = &user{id: claims.User, sessions: map[*Session]struct{}{}, compared: compared{at: time.Now()}, caller: requests.Caller{
 			User: claims.User, Commands: rate.NewLimiter(rate.Limit(cfg.CommandRatePerUser), int(10*cfg.CommandRatePerUser)),
 		}}
+		if cfg.ReadRatePerUser > 0 {
+			u.caller.Reads = rate.NewLimiter(rate.Limit(cfg.ReadRatePerUser), int(10*cfg.ReadRatePerUser))
+		}
+		if cfg.AddRatePerUser > 0 {
+			u.caller.Adds = requests.AddLimiter(cfg.AddRatePerUser)
+		}
 		if a.deps.Tracer.On() {
 			u.caller.Traces = flight.Limiter(cfg.ClientTraceRatePerUser)
 		}
@@ -190,10 +198,10 @@ func (a *Sessions) forget(s *Session, code errcode.CloseCode) {
 	a.deps.Log.Debug("a connection ended", "connection", s.id, "user", userID, "code", code.String(), "lasted", time.Since(s.since).Round(time.Millisecond).String())
 }
 
-// purgeUserLocked forgets a user without sessions once the user's rate allowance is full again. Forgetting earlier would let the
-// user bypass the rate limit by reconnecting.
+// purgeUserLocked forgets a user without sessions once the user's rate allowances are full again. Forgetting earlier would let the
+// user bypass the rate limits by reconnecting.
 func (a *Sessions) purgeUserLocked(u *user) {
-	if commands := u.caller.Commands; len(u.sessions) == 0 && commands.Tokens() >= float64(commands.Burst()) {
+	if len(u.sessions) == 0 && u.caller.Idle() {
 		delete(a.users, u.id)
 	}
 }
