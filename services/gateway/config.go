@@ -8,6 +8,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/services/gateway/admission"
+	"github.com/runnelhq/runnel/services/gateway/requests"
 )
 
 // Config configures a gateway. The zero value is not usable; the tags contain the defaults.
@@ -84,6 +85,9 @@ func (c Config) Validate() error {
 	}
 	if c.AuthenticationTimeout < c.ConnectTimeout {
 		return fmt.Errorf("gateway.authentication-timeout is %v: must be at least gateway.connect-timeout, which is %v", c.AuthenticationTimeout, c.ConnectTimeout)
+	}
+	if adding := requests.Policy(c.Adding); adding != requests.AddDirect && adding != requests.AddServer {
+		return fmt.Errorf("gateway.adding is %q: must be %q or %q", c.Adding, requests.AddDirect, requests.AddServer)
 	}
 	for _, origin := range c.AllowedOrigins {
 		if err := admission.CheckOrigin(origin); err != nil {
