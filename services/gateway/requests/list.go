@@ -26,7 +26,7 @@ func checkListConversations(r *clientv1.ListConversations) *conversationv1.Error
 }
 
 // listConversations lists the user's conversations, by id.
-func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clientv1.ListConversations, _ Bounds) (Answer, error) {
+func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clientv1.ListConversations, bounds Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadList].Inc()
 	list, err := h.cfg.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
 		UserId: string(caller.User), After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
@@ -38,8 +38,9 @@ func (h *Handler) listConversations(ctx context.Context, caller *Caller, r *clie
 	for _, s := range list.GetConversations() {
 		conversations = append(conversations, Conversation(s))
 	}
+	conversations, cut := upTo(bounds.Bytes, conversations)
 	return answer{&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Conversations{
-		Conversations: &clientv1.Conversations{Conversations: conversations, More: list.GetMore()},
+		Conversations: &clientv1.Conversations{Conversations: conversations, More: cut || list.GetMore()},
 	}}}, nil
 }
 
@@ -56,7 +57,7 @@ func checkListMembers(r *clientv1.ListMembers) *conversationv1.Error {
 }
 
 // listMembers lists the members of a conversation with their cursors, by user id.
-func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.ListMembers, _ Bounds) (Answer, error) {
+func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.ListMembers, bounds Bounds) (Answer, error) {
 	h.cfg.Metrics.Reads[metrics.ReadMembers].Inc()
 	list, err := h.cfg.History.ListMembers(ctx, &historyv1.ListMembersRequest{
 		ConversationId: r.GetConversationId(), Viewer: string(caller.User), After: r.GetAfter(), Limit: cmp.Or(r.GetLimit(), protocol.DefaultListPage),
@@ -68,9 +69,21 @@ func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.L
 	for _, m := range list.GetMembers() {
 		members = append(members, m.GetCursor())
 	}
+	members, cut := upTo(bounds.Bytes, members)
 	return answer{&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Members{
-		Members: &clientv1.Members{Members: members, More: list.GetMore()},
+		Members: &clientv1.Members{Members: members, More: cut || list.GetMore()},
 	}}}, nil
+}
+
+// upTo returns the first items of a list, as many as have about limit bytes together but at least one, and whether it left some out.
+func upTo[T interface{ SizeVT() int }](limit int, items []T) (fit []T, cut bool) {
+	size := 0
+	for i, item := range items {
+		if size += item.SizeVT(); size > limit && i > 0 {
+			return items[:i], true
+		}
+	}
+	return items, false
 }
 
 // Conversation is a conversation as clients see it in lists.

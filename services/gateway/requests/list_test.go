@@ -1,6 +1,7 @@
 package requests_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -59,4 +60,22 @@ func TestMembersAreListedWithTheirCursors(t *testing.T) {
 
 	s.answered(listMembers(&clientv1.ListMembers{ConversationId: groupID, Limit: 7}), unbounded)
 	require.Equal(t, uint32(7), s.history.members.GetLimit())
+}
+
+// A page of a list ends at about its limit of bytes, and says that there is more. The first item always fits.
+func TestListsAreBoundedInBytes(t *testing.T) {
+	s := newStage(t, nil)
+	s.history.list, s.history.listed = &historyv1.ListConversationsResponse{}, &historyv1.ListMembersResponse{}
+	for range 10 {
+		s.history.list.Conversations = append(s.history.list.Conversations, &historyv1.Summary{ConversationId: groupID, Name: strings.Repeat("n", 200)})
+		s.history.listed.Members = append(s.history.listed.Members, &historyv1.Member{Cursor: &conversationv1.Cursor{UserId: strings.Repeat("u", 60)}})
+	}
+	conversations := s.answered(listConversations(&clientv1.ListConversations{}), 1000).GetConversations()
+	require.Len(t, conversations.GetConversations(), 4)
+	require.True(t, conversations.GetMore())
+	members := s.answered(listMembers(&clientv1.ListMembers{ConversationId: groupID}), 200).GetMembers()
+	require.Len(t, members.GetMembers(), 3)
+	require.True(t, members.GetMore())
+	require.Len(t, s.answered(listMembers(&clientv1.ListMembers{ConversationId: groupID}), 0).GetMembers().GetMembers(), 1)
+	require.False(t, s.answered(listConversations(&clientv1.ListConversations{}), unbounded).GetConversations().GetMore())
 }
