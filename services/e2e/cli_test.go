@@ -105,7 +105,7 @@ func TestTheCommandLineSeesAndSteersSeveralProcesses(t *testing.T) {
 	out, errs, code = m.run("connections", "list")
 	require.Equal(t, 3, code, errs)
 	require.Equal(t, "no connections\n", out)
-	require.Contains(t, errs, "the answer is not whole: no answer from gateway gw-")
+	require.Contains(t, errs, "the answer is incomplete: no answer from gateway gw-")
 	suite.Gateways[1].Resume()
 
 	// An unknown id always has the same answer and exit code.

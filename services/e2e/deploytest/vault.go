@@ -17,8 +17,8 @@ import (
 // Secrets returns the content of a key of a Secret.
 type Secrets func(secret, key string) (string, error)
 
-// NewVault makes the Secrets that an operator would make, when they are asked for: certificates of one authority for Secrets called
-// <role>-tls, nkeys for NATS, and text of enough length for everything else. dir is its own.
+// NewVault makes the Secrets that an operator would make, when they are asked for: certificates of one authority for the keys of a TLS
+// Secret, nkeys for NATS, the URL of a database, and text of enough length for everything else. dir is its own.
 func NewVault(dir string) (Secrets, error) {
 	ca, err := devca.New("deploytest")
 	if err != nil {
@@ -42,9 +42,12 @@ var tlsKeys = []string{"tls.crt", "tls.key", "ca.crt"}
 func (v *vault) content(secret, key string) (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	role, isTLS := strings.CutSuffix(secret, "-tls")
+	role := strings.TrimSuffix(secret, "-tls")
+	if key == "url" || key == "uri" {
+		return "postgres://runnel:" + strings.Repeat("x", 24) + "@db/runnel", nil // programs refuse what is no database
+	}
 	switch user, seed := strings.CutPrefix(secret, "runnel-nats-"); {
-	case isTLS && slices.Contains(tlsKeys, key):
+	case slices.Contains(tlsKeys, key):
 		return v.certificate(role, key)
 	case seed && key == "seed":
 		pair, err := v.user(user)
