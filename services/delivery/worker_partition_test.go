@@ -401,6 +401,40 @@ func TestTakenSeqBeginsAnew(t *testing.T) {
 	require.Equal(t, 2, w.count("takeovers_total"))
 }
 
+// What the store refuses again after everything was loaded anew does not heal by itself: the partition is stopped with an alarm that
+// says why, without a pause, until the store accepts it.
+func TestWhatRepeatsAfterAFreshLoadIsAnAlarm(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"a head":         status.Error(codes.FailedPrecondition, "event 2 does not continue conversation g1: check it with runnel admin conversations verify g1"),
+		"a position":     status.Error(codes.FailedPrecondition, "positions must rise"),
+		"a newer effect": status.Error(codes.FailedPrecondition, "an effect is newer than this build of the history service"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
+			b := newBed(t, 1)
+			w := b.startWorker(nil)
+			create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
+			b.send(create)
+			tries := 0
+			b.store.Fail(func(*historyv1.AppendRequest) error { tries++; return refusal }, nil)
+			message := deliverytest.Command(create.GetConversationId(), "ann", 2, deliverytest.Text("x"))
+			b.putCommand(message)
+			b.eventually("the alarm", func() bool { return w.count("partition_stopped") == 1 })
+			require.Contains(t, w.state(0), "stopped: ")
+			require.Contains(t, w.state(0), status.Convert(refusal).Message())
+			takeovers := w.count("takeovers_total")
+			require.Equal(t, 2, takeovers, "it was loaded anew once before")
+			b.eventually("another try", func() bool { return w.count("takeovers_total") > takeovers })
+			require.Contains(t, w.state(0), "stopped: ", "another session does not end the alarm")
+			require.Equal(t, 1, w.count("partition_stopped"))
+			b.store.Fail(nil, nil)
+			require.EqualValues(t, 2, b.resultOf(message).GetSeq())
+			b.eventually("the alarm ends", func() bool { return w.count("partition_stopped") == 0 && w.state(0) == "running" })
+			b.store.Verify(t)
+		})
+	}
+}
+
 // A worker that is stopped hands over to another one, and everything is committed once.
 func TestHandover(t *testing.T) {
 	b := newBed(t, 4)

@@ -38,7 +38,11 @@ func (s *Server) refuse(ctx context.Context, op *operation, err error) error {
 	case errors.As(err, &moved):
 		return answer(reasonWatermark, codes.Aborted, moved.Error(), protoadapt.MessageV1Of(moved.Present))
 	case errors.Is(err, store.ErrSeqTaken):
-		return answer(reasonSeqTaken, codes.FailedPrecondition, store.ErrSeqTaken.Error())
+		text := store.ErrSeqTaken.Error()
+		if taken, ok := errors.AsType[*store.SeqTakenError](err); ok {
+			text = taken.Error()
+		}
+		return answer(reasonSeqTaken, codes.FailedPrecondition, text)
 	case errors.Is(err, store.ErrPosition):
 		return answer(reasonPosition, codes.FailedPrecondition, err.Error())
 	case errors.As(err, &fork):

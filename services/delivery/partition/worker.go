@@ -14,6 +14,7 @@ package partition
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -96,8 +97,8 @@ type Deps struct {
 //	            ▲                          │ anything unexpected: drop everything in memory, start again
 //	            ├──────────────────────────┘
 //	            ├──── superseded: wait until the lease is confirmed
-//	            ├──── hole, clocks that disagree, or a command of a newer version: stopped with an alarm, retried
-//	            │     every few seconds
+//	            ├──── hole, clocks that disagree, a command of a newer version, or a store that refuses the same twice:
+//	            │     stopped with an alarm, retried every few seconds
 //	          stop ─▶ the append in flight is finished and published ─▶ done
 type Worker struct {
 	Deps
@@ -119,6 +120,7 @@ type Worker struct {
 	watermark ids.Sequence
 	last      ids.Sequence
 	placed    bool         // watermark and last were set
+	stuck     stuck
 	cache     *cache.Cache // cursors of the running session; nil between sessions
 }
 
@@ -185,6 +187,9 @@ func (w *Worker) Run(ctx context.Context) {
 		case errors.Is(err, takeover.ErrHole), errors.Is(err, ErrClocks), errors.Is(err, errTooNew):
 			w.Alarm(err)
 			w.Sleep(holeRetry)
+		case w.repeats(err):
+			w.Alarm(fmt.Errorf("the store refuses the same again after everything was loaded anew: %w", err))
+			w.Sleep(holeRetry)
 		default:
 			w.Log.Warn("the partition is interrupted; trying again", "error", err)
 			w.Sleep(pause.Next())
@@ -231,10 +236,40 @@ func (w *Worker) session(ctx context.Context) error {
 	}
 	defer stop()
 
-	w.Calm()
-	w.setState(stateRunning)
+	if !w.isStuck() {
+		w.Calm()
+		w.setState(stateRunning)
+	}
 	w.Log.Debug("took over the partition", "watermark", at.Sequence, "stream_last", at.Last)
 	return s.loop(ctx)
+}
+
+// stuck is a fault that reloading did not cure: how often it occurred with the watermark at the same place.
+type stuck struct {
+	at    ids.Sequence
+	times int
+}
+
+// repeats reports whether a session has ended with a lasting fault of the store before, with the watermark where it is now. The
+// first time, what this worker has in memory may be wrong; the next session loads it again.
+func (w *Worker) repeats(err error) bool {
+	if !store.FaultOf(err).Lasting() {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stuck.at != w.watermark {
+		w.stuck = stuck{at: w.watermark}
+	}
+	w.stuck.times++
+	return w.stuck.times > 1
+}
+
+// isStuck reports whether the alarm of repeats is raised and nothing was committed since: another session does not end it.
+func (w *Worker) isStuck() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stuck.times > 1 && w.stuck.at == w.watermark
 }
 
 func (w *Worker) finder() *takeover.Finder {

@@ -40,7 +40,7 @@ type Fault int
 const (
 	Unanswered     Fault = iota // try the same again; it may have been carried out
 	WatermarkMoved              // the watermark is not the expected one
-	StateDiffers                // the state of a conversation in memory is wrong
+	StateDiffers                // the state of a conversation in memory is wrong, or the store is older than what it is asked for
 	TooLarge                    // request less at once
 	Rejected                    // a part of the request cannot be carried out
 	Damaged                     // events are missing in the store; a retry does not help
@@ -66,6 +66,9 @@ func FaultOf(err error) Fault {
 	}
 }
 
+// Lasting reports whether a fault does not heal by itself once everything was loaded again.
+func (f Fault) Lasting() bool { return f != Unanswered && f != WatermarkMoved }
+
 // Host is the worker on whose behalf reads are made.
 type Host interface {
 	// Stopped reports whether the work is to end.
@@ -76,6 +79,8 @@ type Host interface {
 	LookAtStream(ctx context.Context)
 	// Alarm reports that the work is stopped until an operator acts.
 	Alarm(err error)
+	// Calm ends an alarm.
+	Calm()
 }
 
 // Reads are calls to the store that are repeated until they are answered. All fields are required.
@@ -92,12 +97,16 @@ type Reads struct {
 // large, each half is requested. A fault that does not heal by itself raises the alarm with each try.
 func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func(ctx context.Context, items []T) error) error {
 	var pause Backoff
+	var alarmed bool
 	for {
 		attempt, cancel := context.WithTimeout(ctx, r.Timeout)
 		err := call(attempt, items)
 		cancel()
 		switch {
 		case err == nil:
+			if alarmed {
+				r.Host.Calm()
+			}
 			return nil
 		case r.Host.Stopped() || ctx.Err() != nil:
 			return ErrStopping
@@ -109,11 +118,14 @@ func Ask[T any](ctx context.Context, r *Reads, what string, items []T, call func
 			return Ask(ctx, r, what, items[half:], call)
 		}
 		r.Retries.Inc()
+		alarmed = alarmed || FaultOf(err).Lasting()
 		switch {
 		case FaultOf(err) == Damaged:
 			r.Host.Alarm(fmt.Errorf("%w; check the log with runnel admin conversations verify", err))
 		case FaultOf(err) == TooLarge: // the request cannot be smaller
 			r.Host.Alarm(fmt.Errorf("the %s of one conversation do not fit into one answer: %w", what, err))
+		case FaultOf(err).Lasting():
+			r.Host.Alarm(fmt.Errorf("the store refuses to answer for %s: %w", what, err))
 		case pause.Tries == 0:
 			r.Log.Warn("the store did not answer; trying again", "asked", what, "error", err)
 		}

@@ -14,20 +14,24 @@ import (
 )
 
 // host records what is reported to the work.
-type host struct{ alarms []error }
+type host struct {
+	alarms []error
+	calms  int
+}
 
 func (h *host) Stopped() bool                { return false }
 func (h *host) Sleep(d time.Duration)        { time.Sleep(d) }
 func (h *host) LookAtStream(context.Context) {}
 func (h *host) Alarm(err error)              { h.alarms = append(h.alarms, err) }
+func (h *host) Calm()                        { h.calms++ }
 
 // A store that is unavailable is called again. Faults that a retry cannot repair stop the partition with an alarm: missing
-// events, and a single answer that is too large.
+// events, a single answer that is too large, and a request that the store refuses. The answer ends the alarm.
 func TestAskReportsWhatDoesNotHeal(t *testing.T) {
 	for name, c := range map[string]struct {
 		code   codes.Code
 		alarms int
-	}{"away": {codes.Unavailable, 0}, "damaged": {codes.DataLoss, 3}, "too large": {codes.ResourceExhausted, 3}} {
+	}{"away": {codes.Unavailable, 0}, "damaged": {codes.DataLoss, 3}, "too large": {codes.ResourceExhausted, 3}, "refused": {codes.InvalidArgument, 3}, "older": {codes.FailedPrecondition, 3}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h, tries := &host{}, 0
@@ -42,6 +46,7 @@ func TestAskReportsWhatDoesNotHeal(t *testing.T) {
 					return nil
 				}))
 				require.Len(t, h.alarms, c.alarms)
+				require.Equal(t, min(c.alarms, 1), h.calms)
 				for _, err := range h.alarms {
 					require.ErrorContains(t, err, "conversation g1 lacks event 7")
 				}

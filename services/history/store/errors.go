@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -14,7 +15,8 @@ var (
 	ErrSeqTaken = errors.New("events do not continue the stored head of their conversation")
 	// ErrPosition means that a position does not rise: another event has it, or the watermark goes back or to another
 	// stream although no epoch begins.
-	ErrPosition = errors.New("positions must rise: a batch continues from the watermark, or it begins an epoch")
+	ErrPosition = errors.New("positions must rise: a batch continues from the watermark, or it begins an epoch; " +
+		"if the database was restored or replaced, run runnel-history restored")
 	// ErrLevel means that the protocol level would fall.
 	ErrLevel = errors.New("the installation's protocol level is already higher, and it never falls")
 	// ErrNotFound means that there is no such conversation, or that the viewer may not know of it.
@@ -59,6 +61,51 @@ type WatermarkError struct {
 func (e *WatermarkError) Error() string {
 	return fmt.Sprintf("partition %d is at sequence %d of stream %q in epoch %d, not where the batch begins",
 		e.Partition, e.Present.GetSequence(), e.Present.GetStream(), e.Present.GetEpoch())
+}
+
+// SeqTakenError is ErrSeqTaken with the conversation that it concerns.
+type SeqTakenError struct {
+	ConversationID ids.Conversation
+	// First is the first seq of the batch in this conversation, Head the head that is stored; 0 if the conversation is not.
+	First, Head ids.Seq
+}
+
+func (e *SeqTakenError) Error() string {
+	if e.Head+1 == e.First {
+		return fmt.Sprintf("conversation %s has the head %d and an event above it: check it with runnel admin conversations verify %s",
+			e.ConversationID, e.Head, e.ConversationID)
+	}
+	return fmt.Sprintf("event %d does not continue conversation %s, whose head is %d: check it with runnel admin conversations verify %s",
+		e.First, e.ConversationID, e.Head, e.ConversationID)
+}
+
+// Unwrap returns ErrSeqTaken.
+func (e *SeqTakenError) Unwrap() error { return ErrSeqTaken }
+
+// SeqTaken names the conversation of a batch that does not continue its head. heads reads heads; if it fails, the error is only
+// ErrSeqTaken.
+func SeqTaken(ctx context.Context, batch *Batch, heads func(ctx context.Context, conversations []string) ([]*historyv1.Head, error)) error {
+	names := make([]string, len(batch.Changes))
+	for i := range batch.Changes {
+		names[i] = string(batch.Changes[i].ID)
+	}
+	stored, err := heads(ctx, names)
+	if err != nil || len(batch.Changes) == 0 {
+		return ErrSeqTaken
+	}
+	at := make(map[ids.Conversation]ids.Seq, len(stored))
+	for _, head := range stored {
+		at[ids.Conversation(head.GetConversationId())] = ids.Seq(head.GetHead())
+	}
+	// If every head is continued, the events above one of them are the reason; the first is as likely as any.
+	found := &batch.Changes[0]
+	for i := range batch.Changes {
+		if change := &batch.Changes[i]; at[change.ID]+1 != change.First {
+			found = change
+			break
+		}
+	}
+	return &SeqTakenError{ConversationID: found.ID, First: found.First, Head: at[found.ID]}
 }
 
 // InvalidError names the field of a request that breaks its rule.

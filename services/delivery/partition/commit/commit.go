@@ -36,8 +36,6 @@ var (
 type Host interface {
 	store.Host
 
-	// Calm reports that the partition works again: it ends an alarm.
-	Calm()
 	// SetPosition sets the watermark and the last sequence of the stream.
 	SetPosition(watermark, last ids.Sequence)
 	// Committed sets the watermark that the store acknowledged. It is not changed afterwards.
@@ -168,7 +166,7 @@ func (c *Committer) tryCommit(ctx context.Context, entries []source.Message, tri
 			}
 			return false, fmt.Errorf("%w: %w", ErrSuperseded, err)
 		case store.StateDiffers:
-			return false, fmt.Errorf("the store has different events than expected: %w", err)
+			return false, fmt.Errorf("the store refuses a batch: %w", err) // the next session loads everything again
 		case store.TooLarge:
 			return false, nil
 		case store.Rejected:

@@ -135,7 +135,7 @@ func TestStateDiffers(t *testing.T) {
 	b := setup(t)
 	b.store.appending = times(1, codes.FailedPrecondition)
 	err := b.Commit(t.Context(), messages(t, 1, create), tries)
-	require.ErrorContains(t, err, "different events")
+	require.ErrorContains(t, err, "refuses a batch")
 	require.NotErrorIs(t, err, ErrSuperseded)
 	require.NotErrorIs(t, err, ErrUncertain)
 	require.NotErrorIs(t, err, store.ErrStopping)

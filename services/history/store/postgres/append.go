@@ -340,6 +340,9 @@ func (s *Store) explain(ctx context.Context, batch *store.Batch, otherwise error
 	if err := batch.Repeated(); err != nil {
 		return nil, err
 	}
+	if errors.Is(otherwise, store.ErrSeqTaken) {
+		return nil, store.SeqTaken(ctx, batch, s.Heads)
+	}
 	return nil, otherwise
 }
 

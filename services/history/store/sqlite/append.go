@@ -22,6 +22,9 @@ func (s *Store) Append(ctx context.Context, request *historyv1.AppendRequest) (*
 	a := newAppending(batch, s.now().UnixMilli())
 	tried := fmt.Sprintf("append to partition %d", request.GetPartition())
 	if err := s.writer.do(ctx, a.run, a.explain); err != nil {
+		if errors.Is(err, store.ErrSeqTaken) {
+			err = store.SeqTaken(ctx, batch, s.Heads)
+		}
 		return nil, answer(tried, err)
 	}
 	if len(a.duplicates) > 0 {

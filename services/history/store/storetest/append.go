@@ -125,25 +125,25 @@ func testAppend(t *testing.T, subject Subject) {
 		worker.Commit(t, worker.Command(id, "alice", Message("first")))
 		stale.Watermark = worker.Watermark
 		_, err := stale.Append(t.Context(), stale.Batch(stale.Apply(t, stale.Command(id, "bob", Message("same seq")))...))
-		require.ErrorIs(t, err, store.ErrSeqTaken)
+		requireTaken(t, err, ids.Conversation(id), 2, 2)
 
 		ahead := worker.Fork()
 		ahead.Apply(t, ahead.Command(id, "alice", Message("never appended")))
 		_, err = ahead.Append(t.Context(), ahead.Batch(ahead.Apply(t, ahead.Command(id, "alice", Message("leaves a hole")))...))
-		require.ErrorIs(t, err, store.ErrSeqTaken)
+		requireTaken(t, err, ids.Conversation(id), 4, 2)
 
 		elsewhere := worker.Fork()
 		created := elsewhere.Apply(t, elsewhere.CreateGroup("eve", "never appended"))[0].GetConversationId()
 		_, err = elsewhere.Append(t.Context(), elsewhere.Batch(elsewhere.Apply(t, elsewhere.Command(created, "eve", Message("of nothing")))...))
-		require.ErrorIs(t, err, store.ErrSeqTaken)
+		requireTaken(t, err, ids.Conversation(created), 2, 0)
 
 		// A second create of the same conversation by another command.
 		direct := NewWorker(db, 7, worker.clock)
-		direct.Commit(t, direct.CreateDirect("alice", "bob"))
+		met := direct.Commit(t, direct.CreateDirect("alice", "bob"))[0].GetConversationId()
 		again := NewWorker(db, 7, worker.clock)
 		again.Watermark = direct.Watermark
 		_, err = again.Append(t.Context(), again.Batch(again.Apply(t, again.CreateDirect("bob", "alice"))...))
-		require.ErrorIs(t, err, store.ErrSeqTaken)
+		requireTaken(t, err, ids.Conversation(met), 1, 1)
 
 		require.Len(t, VerifyLog(t, db, id), 2)
 		requireWatermark(t, db, 3, worker.Watermark)
@@ -249,4 +249,14 @@ func race(t *testing.T, worker *Worker, id string, stores ...store.Store) {
 		worker = won
 	}
 	require.Len(t, VerifyLog(t, stores[0], id), 6)
+}
+
+// requireTaken checks that an error names the conversation, the seq that does not continue it, and its head.
+func requireTaken(t *testing.T, err error, id ids.Conversation, first, head ids.Seq) {
+	t.Helper()
+	require.ErrorIs(t, err, store.ErrSeqTaken)
+	var taken *store.SeqTakenError
+	require.ErrorAs(t, err, &taken)
+	require.Equal(t, store.SeqTakenError{ConversationID: id, First: first, Head: head}, *taken)
+	require.ErrorContains(t, err, "runnel admin conversations verify "+string(id))
 }
