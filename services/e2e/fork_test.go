@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/client"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/services/standalone"
 )
 
@@ -25,12 +25,11 @@ type restorable struct {
 
 func newRestorable(t *testing.T) *restorable {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := reserve.Address()
 	require.NoError(t, err)
 	cfg := defaults(t)
 	cfg.Gateway.Drain = 100 * time.Millisecond // no client connects elsewhere
-	cfg.DataDir, cfg.Gateway.Listen = filepath.Join(t.TempDir(), "data"), listener.Addr().String()
-	require.NoError(t, listener.Close())
+	cfg.DataDir, cfg.Gateway.Listen = filepath.Join(t.TempDir(), "data"), address
 	r := &restorable{cfg: cfg, backup: filepath.Join(t.TempDir(), "backup")}
 	r.suite = run(t, cfg)
 	return r

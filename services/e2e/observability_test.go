@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/certs/certstest"
 	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/e2e/launch"
@@ -241,10 +241,8 @@ func startPrometheus(t *testing.T, suite *launch.Suite, rulesFile string) *scrap
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config.String()), 0o600))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := reserve.Address()
 	require.NoError(t, err)
-	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
 	process, err := launch.Run(t.Context(), launch.Command{
 		Name: "prometheus", Path: prometheusTool(t, "prometheus"), Log: filepath.Join(dir, "prometheus.log"), Ready: "http://" + address + "/-/ready",
 		Args: []string{"--config.file=" + file, "--storage.tsdb.path=" + filepath.Join(dir, "data"), "--web.listen-address=" + address},

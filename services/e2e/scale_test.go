@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/chain"
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/pkg/postgrestest"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
@@ -88,12 +88,10 @@ func natsCluster(t *testing.T) string {
 	var routes []*url.URL
 	var ports []int
 	for range nodes {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := reserve.Port()
 		require.NoError(t, err)
-		port := listener.Addr().(*net.TCPAddr).Port
 		ports = append(ports, port)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
-		require.NoError(t, listener.Close())
 	}
 	servers := make([]string, 0, nodes)
 	for i := range nodes {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/certs"
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
 )
 
@@ -215,11 +216,10 @@ func TestAClusterOfSecuredServers(t *testing.T) {
 	ring := newRing(t)
 	var addresses, routes []string
 	for range 3 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		address, err := reserve.Address()
 		require.NoError(t, err)
-		addresses = append(addresses, listener.Addr().String())
-		routes = append(routes, "tls://"+listener.Addr().String())
-		require.NoError(t, listener.Close()) // found free; the servers take them now
+		addresses = append(addresses, address)
+		routes = append(routes, "tls://"+address)
 	}
 	var servers []*server.Server
 	for i, address := range addresses {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,6 +25,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/certs"
 	"github.com/runnelhq/runnel/pkg/client"
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
@@ -65,10 +65,9 @@ func newFortress(t *testing.T) *fortress {
 
 func (f *fortress) address() string {
 	f.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := reserve.Address()
 	require.NoError(f.t, err)
-	require.NoError(f.t, listener.Close())
-	return listener.Addr().String()
+	return address
 }
 
 // broker returns the flags of a service that uses NATS and history.

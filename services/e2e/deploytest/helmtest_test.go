@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 )
 
 // testHelmTest runs what the pod of helm test runs, against the trial installation: it succeeds, and fails if the token is not
@@ -49,7 +51,7 @@ func testHelmTest(t *testing.T, b bed) {
 	message, err = run("not the token", addresses...)
 	require.Error(t, err)
 	require.Contains(t, message, "401")
-	nobody, err := freeAddress()
+	nobody, err := reserve.Address()
 	require.NoError(t, err)
 	message, err = run(b.token(t), append(addresses, "tcp://"+nobody)...)
 	require.Error(t, err)

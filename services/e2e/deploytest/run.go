@@ -17,6 +17,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
@@ -96,7 +97,7 @@ func (r *Running) move(in *inspection, w *Workload, environment map[string]strin
 		if !listens {
 			continue
 		}
-		address, err := freeAddress()
+		address, err := reserve.Address()
 		if err != nil {
 			return err
 		}
@@ -122,7 +123,7 @@ func (r *Running) startNATS(in *inspection) (string, error) {
 	w := in.workload(natsName)
 	var routes []string
 	for range *w.Replicas {
-		address, err := freeAddress()
+		address, err := reserve.Address()
 		if err != nil {
 			return "", err
 		}
@@ -216,13 +217,4 @@ func (r *Running) Stop() error {
 		s.WaitForShutdown()
 	}
 	return errors.Join(errs...)
-}
-
-// freeAddress returns a loopback address that no process listens on now.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }

@@ -17,10 +17,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
-	mathrand "math/rand/v2"
-	"net"
-	"strconv"
 	"time"
 )
 
@@ -72,30 +68,6 @@ const (
 	// stopTimeout is how long a part may take to end by itself; a gateway drains for up to 10 s.
 	stopTimeout = 30 * time.Second
 )
-
-// freePort finds a loopback port that no process listens on, outside of the range for outgoing connections: a restarted
-// part must find its port free.
-func freePort() (int, error) {
-	const lowest, highest = 15000, 32000
-	for range 100 {
-		port := lowest + mathrand.IntN(highest-lowest)
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		return port, listener.Close()
-	}
-	return 0, errors.New("find a free port: none of a hundred was")
-}
-
-// address finds a free loopback address.
-func address() (string, error) {
-	port, err := freePort()
-	if err != nil {
-		return "", err
-	}
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
-}
 
 // Sleep waits for d, or until ctx ends; then it returns the context's error.
 func Sleep(ctx context.Context, d time.Duration) error {

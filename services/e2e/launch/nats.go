@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 )
 
 const natsScheme = "nats://"
@@ -31,7 +33,7 @@ func (b *builder) startNATS(ctx context.Context) error {
 		nodes[i].name = "nats-" + strconv.Itoa(i)
 		for _, field := range []*string{&nodes[i].clients, &nodes[i].monitor, &nodes[i].cluster} {
 			var err error
-			if *field, err = address(); err != nil {
+			if *field, err = reserve.Address(); err != nil {
 				return err
 			}
 		}

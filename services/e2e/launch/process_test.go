@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/services/e2e/launch"
 )
 
@@ -59,10 +60,9 @@ func command(t *testing.T, address string) launch.Command {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := reserve.Address()
 	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-	return listener.Addr().String()
+	return address
 }
 
 func get(t *testing.T, url string, timeout time.Duration) error {

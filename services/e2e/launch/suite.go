@@ -15,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/listen/reserve"
 )
 
 // Store names a database.
@@ -130,7 +131,7 @@ func StartStandalone(ctx context.Context, options Options) (*Suite, error) {
 	}
 	s := &Suite{secret: newSecret()}
 	b := builder{Options: options, suite: s}
-	listen, err := address()
+	listen, err := reserve.Address()
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +213,7 @@ func (b *builder) startStore(ctx context.Context) (err error) {
 
 func (b *builder) startHistories(ctx context.Context) error {
 	for i := range b.Histories {
-		listen, err := address()
+		listen, err := reserve.Address()
 		if err != nil {
 			return err
 		}
@@ -251,7 +252,7 @@ func (b *builder) startDeliveries(ctx context.Context) error {
 
 func (b *builder) startGateways(ctx context.Context) error {
 	for i := range b.Gateways {
-		listen, err := address()
+		listen, err := reserve.Address()
 		if err != nil {
 			return err
 		}
@@ -289,13 +290,13 @@ func (b *builder) service(ctx context.Context, program, name string, flags map[s
 }
 
 func (b *builder) try(ctx context.Context, program, name string, flags map[string]string, environment ...string) (*Process, error) {
-	admin, err := address()
+	admin, err := reserve.Address()
 	if err != nil {
 		return nil, err
 	}
 	args := []string{"--admin.listen=" + admin}
 	if _, set := flags["rpc.listen"]; !set {
-		if flags["rpc.listen"], err = address(); err != nil {
+		if flags["rpc.listen"], err = reserve.Address(); err != nil {
 			return nil, err
 		}
 	}

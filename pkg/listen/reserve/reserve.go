@@ -1,0 +1,86 @@
+// Package reserve chooses loopback addresses for processes and servers that a test starts later. A port that was found free by
+// listening on port 0 does not stay free: the kernel gives it to the next outgoing connection, or to another test.
+package reserve
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+)
+
+// lowest and highest bound the ports. Kernels take the ports of outgoing connections, and of listeners on port 0, from 32768 on.
+const lowest, highest = 15000, 32000
+
+// tries is how many ports are looked at.
+const tries = 1000
+
+// locks hold the ports of this process until it ends.
+var locks struct {
+	sync.Mutex
+
+	held map[int]*os.File
+}
+
+// Address returns a loopback address that nothing listens on. Until the calling process ends, no other call on this machine
+// returns it.
+func Address() (string, error) {
+	port, err := Port()
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
+}
+
+// Port returns the port of such an address.
+func Port() (int, error) {
+	dir := filepath.Join(os.TempDir(), "runnel-ports")
+	// Everyone who tests on this machine shares the directory.
+	if err := os.Mkdir(dir, 0o777); err == nil {
+		err = os.Chmod(dir, 0o777)
+		if err != nil {
+			return 0, fmt.Errorf("reserve a port: %w", err)
+		}
+	} else if !errors.Is(err, os.ErrExist) {
+		return 0, fmt.Errorf("reserve a port: %w", err)
+	}
+	for range tries {
+		port := lowest + rand.IntN(highest-lowest)
+		if reserve(dir, port) && free(port) {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("reserve a port: none of %d was free", tries)
+}
+
+// reserve returns false if the port belongs to another process, or was returned before.
+func reserve(dir string, port int) bool {
+	locks.Lock()
+	defer locks.Unlock()
+	if locks.held[port] != nil {
+		return false
+	}
+	file, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return false // another user's
+	}
+	if lock(file) != nil {
+		_ = file.Close()
+		return false
+	}
+	if locks.held == nil {
+		locks.held = map[int]*os.File{}
+	}
+	locks.held[port] = file
+	return true
+}
+
+// free reports whether nothing listens on a port.
+func free(port int) bool {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	return err == nil && listener.Close() == nil
+}
