@@ -1,0 +1,232 @@
+package mutate
+
+import (
+	"go/ast"
+	"go/token"
+	"strings"
+)
+
+// site is a piece of a file that is replaced by text which makes a mistake when its number is chosen.
+type site struct {
+	from, to int // offsets in the file
+	mutants  []*Mutant
+	// wrap returns the text. inner is the piece, in which further sites may have been replaced.
+	wrap func(inner string) string
+}
+
+// finder collects the sites of a file.
+type finder struct {
+	file   string
+	source string
+	fset   *token.FileSet
+	fn     string
+	next   func() int // numbers the mutants
+	seen   map[string]int
+	sites  []*site
+}
+
+func (f *finder) text(n ast.Node) string {
+	return f.source[f.fset.Position(n.Pos()).Offset:f.fset.Position(n.End()).Offset]
+}
+
+func (f *finder) add(n ast.Node, change string, wrap func(number int, inner string) string) {
+	m := &Mutant{File: f.file, Func: f.fn, Line: f.fset.Position(n.Pos()).Line, Change: change, number: f.next()}
+	f.seen[m.Key()]++
+	m.Nth = f.seen[m.Key()]
+	f.sites = append(f.sites, &site{
+		from: f.fset.Position(n.Pos()).Offset, to: f.fset.Position(n.End()).Offset, mutants: []*Mutant{m},
+		wrap: func(inner string) string { return wrap(m.number, inner) },
+	})
+}
+
+// find collects the sites of all functions of a file.
+func (f *finder) find(file *ast.File) {
+	for _, decl := range file.Decls {
+		if fn, is := decl.(*ast.FuncDecl); is && fn.Body != nil {
+			f.fn, f.seen = nameOf(fn), map[string]int{}
+			ast.Inspect(fn.Body, f.visit)
+		}
+	}
+}
+
+func nameOf(fn *ast.FuncDecl) string {
+	if fn.Recv == nil || len(fn.Recv.List) == 0 {
+		return fn.Name.Name
+	}
+	receiver := fn.Recv.List[0].Type
+	if pointer, is := receiver.(*ast.StarExpr); is {
+		receiver = pointer.X
+	}
+	if generic, is := receiver.(*ast.IndexExpr); is {
+		receiver = generic.X
+	}
+	if name, is := receiver.(*ast.Ident); is {
+		return name.Name + "." + fn.Name.Name
+	}
+	return fn.Name.Name
+}
+
+func (f *finder) visit(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.GenDecl:
+		return n.Tok == token.VAR // a constant cannot depend on the environment
+	case *ast.IfStmt:
+		f.condition(n.Cond)
+	case *ast.ForStmt:
+		f.condition(n.Cond)
+	case *ast.BinaryExpr:
+		f.binary(n)
+	case *ast.Ident:
+		f.boolean(n)
+	case *ast.BlockStmt:
+		f.statements(n.List)
+	case *ast.CaseClause:
+		f.statements(n.Body)
+	case *ast.CommClause:
+		f.statements(n.Body)
+	}
+	return true
+}
+
+// condition negates a condition that is not made of an operator.
+func (f *finder) condition(cond ast.Expr) {
+	switch cond.(type) {
+	case nil, *ast.BinaryExpr:
+	default:
+		f.negate(cond)
+	}
+}
+
+func (f *finder) negate(e ast.Expr) {
+	f.add(e, "`"+oneLine(f.text(e))+"` negated", func(number int, inner string) string {
+		return "(" + chosen(number) + " != (" + inner + "))"
+	})
+}
+
+// bounds replace a comparison by the one whose bound is one further.
+var bounds = map[token.Token]string{token.LSS: "<=", token.LEQ: "<", token.GTR: ">=", token.GEQ: ">"}
+
+func (f *finder) binary(e *ast.BinaryExpr) {
+	left, right := f.text(e.X), f.text(e.Y)
+	switch e.Op {
+	case token.EQL, token.NEQ:
+		f.negate(e)
+	case token.LSS, token.LEQ, token.GTR, token.GEQ:
+		f.negate(e)
+		f.instead(e, left+" "+bounds[e.Op]+" "+right)
+	case token.LAND, token.LOR:
+		f.without(e.X, e.Op)
+		f.without(e.Y, e.Op)
+	case token.ADD:
+		f.arithmetic(e, left+" - "+right)
+	case token.SUB:
+		f.arithmetic(e, left+" + "+right)
+	default:
+	}
+}
+
+// instead replaces a condition by another one.
+func (f *finder) instead(e ast.Expr, other string) {
+	if strings.Contains(other, "\n") {
+		return
+	}
+	f.add(e, "`"+oneLine(f.text(e))+"` becomes `"+oneLine(other)+"`", func(number int, inner string) string {
+		return "(" + chosen(number) + " && (" + other + ") || !" + chosen(number) + " && (" + inner + "))"
+	})
+}
+
+// without removes one side of && or ||.
+func (f *finder) without(e ast.Expr, op token.Token) {
+	f.add(e, "`"+oneLine(f.text(e))+"` removed from "+op.String(), func(number int, inner string) string {
+		if op == token.LAND {
+			return "(" + chosen(number) + " || (" + inner + "))"
+		}
+		return "(!" + chosen(number) + " && (" + inner + "))"
+	})
+}
+
+// arithmetic replaces a sum by a difference, or the other way round. Both are calculated, so there must be no call in them.
+func (f *finder) arithmetic(e ast.Expr, other string) {
+	calls := false
+	ast.Inspect(e, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			name, is := n.Fun.(*ast.Ident)
+			calls = calls || !is || name.Name != "len"
+		case *ast.BasicLit:
+			calls = calls || n.Kind == token.STRING
+		}
+		return !calls
+	})
+	if calls || strings.Contains(other, "\n") {
+		return
+	}
+	f.add(e, "`"+oneLine(f.text(e))+"` becomes `"+oneLine(other)+"`", func(number int, inner string) string {
+		return pick(number, inner, other)
+	})
+}
+
+// boolean replaces true by false, and the other way round.
+func (f *finder) boolean(e *ast.Ident) {
+	if e.Name == "true" || e.Name == "false" {
+		f.negate(e)
+	}
+}
+
+// statements leaves statements out.
+func (f *finder) statements(list []ast.Stmt) {
+	for _, s := range list {
+		if !f.droppable(s) {
+			continue
+		}
+		f.add(s, "`"+oneLine(f.text(s))+"` removed", func(number int, inner string) string {
+			return "if !" + chosen(number) + " { " + inner + " }"
+		})
+	}
+}
+
+// droppable returns whether code without a statement compiles and ends. Logging is not measured: nothing depends on it.
+func (f *finder) droppable(s ast.Stmt) bool {
+	switch s := s.(type) {
+	case *ast.ExprStmt:
+		call, is := s.X.(*ast.CallExpr)
+		return !is || !f.harmless(call)
+	case *ast.AssignStmt:
+		return s.Tok != token.DEFINE && !f.blank(s)
+	case *ast.IncDecStmt, *ast.SendStmt, *ast.GoStmt:
+		return true
+	case *ast.BranchStmt:
+		return s.Tok == token.CONTINUE || s.Tok == token.BREAK
+	default:
+		return false
+	}
+}
+
+func (f *finder) blank(s *ast.AssignStmt) bool {
+	for _, left := range s.Lhs {
+		if name, is := left.(*ast.Ident); !is || name.Name != "_" {
+			return false
+		}
+	}
+	return true
+}
+
+// harmless returns whether a call locks or logs. Without a lock the race detector complains, or the tests hang.
+func (f *finder) harmless(call *ast.CallExpr) bool {
+	fun := f.text(call.Fun)
+	_, method, _ := cutLast(fun, ".")
+	switch method {
+	case "Lock", "Unlock", "RLock", "RUnlock":
+		return true
+	case "Debug", "Info", "Warn", "Error":
+		return strings.Contains(strings.ToLower(fun), "log")
+	}
+	return method == "panic"
+}
+
+func cutLast(text, sep string) (before, after string, found bool) {
+	if at := strings.LastIndex(text, sep); at >= 0 {
+		return text[:at], text[at+len(sep):], true
+	}
+	return "", text, false
+}
