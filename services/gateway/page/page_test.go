@@ -91,6 +91,9 @@ func TestTheEventAtThePositionIsTakenOff(t *testing.T) {
 	page = &historyv1.ReadResponse{Hidden: []*conversationv1.Range{hiddenFrom(2, 2)}}
 	require.False(t, TakePosition(page, 2, 7))
 	require.Empty(t, page.GetHidden())
+	page = &historyv1.ReadResponse{Events: log[1:], Hidden: []*conversationv1.Range{hiddenFrom(6, 7)}}
+	require.False(t, TakePosition(page, 2, HashPrefix(log[1].GetHash())))
+	require.Equal(t, uint64(6), page.GetHidden()[0].GetFirst(), "a stretch that follows stays")
 }
 
 // A page is cut before the event that would make it too large. Stretches that are hidden after the cut come with the next
