@@ -93,7 +93,7 @@ func (h *house) run(part func(context.Context) error) (stop func()) {
 
 func (h *house) clerk(change func(*delivery.Config, *delivery.Deps)) *clerk {
 	h.t.Helper()
-	cfg := delivery.Config{FlushInterval: 10 * time.Millisecond, LeaseTTL: 500 * time.Millisecond}
+	cfg := delivery.Config{FlushInterval: 10 * time.Millisecond, LeaseTTL: 5 * time.Second}
 	deps := delivery.Deps{
 		NATS: h.connect(), History: h.history, Log: h.log(),
 		Broker: broker.Config{Partitions: h.partitions, Replicas: 1, MaxBytes: 64 << 20, MaxAge: time.Hour, DuplicateWindow: time.Minute},
@@ -115,13 +115,22 @@ func (h *house) clerk(change func(*delivery.Config, *delivery.Deps)) *clerk {
 
 func (h *house) door(change func(*gateway.Config)) *door {
 	h.t.Helper()
+	return h.doorWith(change, nil)
+}
+
+func (h *house) doorWith(change func(*gateway.Config), equip func(*gateway.Deps)) *door {
+	h.t.Helper()
 	cfg := defaults(h.t).Gateway
 	if change != nil {
 		change(&cfg)
 	}
-	gw, err := gateway.New(cfg, gateway.Deps{
+	deps := gateway.Deps{
 		NATS: h.connect(), Partitions: h.partitions, History: h.history, Verifier: h.verifier, Log: h.log(), Registerer: prometheus.NewRegistry(),
-	})
+	}
+	if equip != nil {
+		equip(&deps)
+	}
+	gw, err := gateway.New(cfg, deps)
 	require.NoError(h.t, err)
 	h.gateways++
 	return &door{gw, h.run(gw.Run)}

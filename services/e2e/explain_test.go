@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -262,12 +261,11 @@ func TestExplainALostMessage(t *testing.T) {
 func TestExplainAClientThatReadsNothing(t *testing.T) {
 	h := newHouse(t)
 	c := h.clerk(nil)
-	d := h.door(func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 })
+	d := h.doorWith(slowly, func(deps *gateway.Deps) { deps.Listener = narrowListener(t) })
 	h.ready(c)
 	id := h.newGroup("bob", "cem")
-	slow, quick := d.login(t, "bob"), d.login(t, "cem")
+	slow, quick := dialNarrowly(t, "ws://"+d.Addr().String()+gateway.Path).connect("bob"), d.login(t, "cem")
 	slow.seqs(1)
-	require.NoError(t, slow.ws.NetConn().(*net.TCPConn).SetReadBuffer(4096)) // so small a queue is soon full
 	quick.seqs(1)
 	large := strings.Repeat("x", 8000)
 	seq := uint64(1)

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,6 +97,8 @@ type follower struct {
 	log   *syncBuffer
 	dials atomic.Int32
 
+	socket func(network, address string, socket syscall.RawConn) error // sets options of the client's sockets; may be nil
+
 	mu    sync.Mutex
 	wires []*wire
 	codes map[conversationv1.ErrorCode]bool // that the server answered with
@@ -104,7 +108,13 @@ type follower struct {
 // change the configuration. Both may be nil.
 func follow(t *testing.T, url func(dial int) string, user string, change func(*client.Config), disturb func(dial int, w *wire)) *follower {
 	t.Helper()
-	f := &follower{t: t, log: &syncBuffer{}, codes: map[conversationv1.ErrorCode]bool{}}
+	return (&follower{t: t}).start(url, user, change, disturb)
+}
+
+func (f *follower) start(url func(dial int) string, user string, change func(*client.Config), disturb func(dial int, w *wire)) *follower {
+	t := f.t
+	t.Helper()
+	f.log, f.codes = &syncBuffer{}, map[conversationv1.ErrorCode]bool{}
 	cfg := client.Config{
 		URL: "ws://chosen.by.dial", DeviceID: "d", Codec: frame.Proto,
 		Backoff: client.Backoff{Min: time.Millisecond, Max: 50 * time.Millisecond},
@@ -114,7 +124,8 @@ func follow(t *testing.T, url func(dial int) string, user string, change func(*c
 	}
 	cfg.Dial = func(ctx context.Context, _ string, header http.Header) (client.Conn, error) {
 		n := int(f.dials.Add(1))
-		ws, response, err := websocket.DefaultDialer.DialContext(ctx, url(n), header)
+		dialer := websocket.Dialer{NetDialContext: (&net.Dialer{Control: f.socket}).DialContext}
+		ws, response, err := dialer.DialContext(ctx, url(n), header)
 		if err != nil {
 			return nil, err
 		}
@@ -203,12 +214,17 @@ func (f *faults) ReadMessages(
 
 func openPremises(t *testing.T, change func(*gateway.Config)) *premises {
 	t.Helper()
+	return openPremisesWith(t, change, nil)
+}
+
+func openPremisesWith(t *testing.T, change func(*gateway.Config), equip func(*gateway.Deps)) *premises {
+	t.Helper()
 	p := &premises{house: newHouse(t)}
 	p.faults = &faults{HistoryServiceClient: p.history}
 	p.history = p.faults
 	store := &poisoned{HistoryServiceClient: p.faults}
 	p.worker = p.clerk(func(cfg *delivery.Config, deps *delivery.Deps) { cfg.MaxTries, deps.History = 1, store })
-	p.door = p.house.door(change)
+	p.door = p.house.doorWith(change, equip)
 	p.ready(p.worker)
 	p.id = p.newGroup("bob", "cem")
 	return p
@@ -286,9 +302,9 @@ var closeRows = map[errcode.CloseCode]func(t *testing.T) *follower{
 		return f
 	},
 	errcode.CloseSlow: func(t *testing.T) *follower {
-		p := openPremises(t, func(cfg *gateway.Config) { cfg.SendQueueBytes, cfg.AckTimeout = 64<<10, time.Hour })
+		p := openPremisesWith(t, slowly, func(d *gateway.Deps) { d.Listener = narrowListener(t) })
 		deaf := make(chan struct{})
-		f := p.bob(nil, nil)
+		f := (&follower{t: t, socket: narrow}).start(func(int) string { return urlOf(p.door) }, "bob", nil, nil)
 		w := f.connected()
 		w.deaf.Store(&deaf)
 		w.mute.Store(true) // what it wrote while the gateway closes would cut off the rest

@@ -150,13 +150,16 @@ func listMembers(id string) *clientv1.ClientFrame {
 // TestEveryMetricMoves causes everything that is counted, and checks that it was counted.
 func TestEveryMetricMoves(t *testing.T) {
 	seen := map[string]bool{}
-	scene := func(name string, change func(*gateway.Config), play func(s *stage)) {
+	sceneWith := func(name string, change func(*gateway.Config), equip func(*gateway.Deps), play func(s *stage)) {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t, change)
+			s := newStageWith(t, change, equip)
 			s.commit(group("bob"))
 			play(s)
 			s.moved(seen)
 		})
+	}
+	scene := func(name string, change func(*gateway.Config), play func(s *stage)) {
+		sceneWith(name, change, func(*gateway.Deps) {}, play)
 	}
 	until := func(s *stage, name string, labels ...string) {
 		require.Eventually(s.t, func() bool { return s.counter(name, labels...) > 0 }, patience, patience/3000, "%s %v", name, labels)
@@ -230,9 +233,9 @@ func TestEveryMetricMoves(t *testing.T) {
 		s.login("bob")
 		until(s, "runnel_gateway_retries_total")
 	})
-	scene("nothing is read", func(cfg *gateway.Config) { cfg.SendQueueBytes = 64 << 10 }, func(s *stage) {
+	sceneWith("nothing is read", slowly, func(d *gateway.Deps) { d.Listener = narrowListener(t) }, func(s *stage) {
 		t := s.t
-		slow := s.login("bob")
+		slow := dialNarrowly(t, s.url()).connect("bob")
 		slow.seqs(1)
 		for large := strings.Repeat("x", 8000); s.counter("runnel_gateway_limit_refusals_total", "limit=send_queue_bytes") == 0; {
 			s.say(large)

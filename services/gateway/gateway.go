@@ -53,6 +53,9 @@ type Deps struct {
 	TracerProvider trace.TracerProvider
 	// Pages handles requests that are not for the WebSocket endpoint; nil serves nothing.
 	Pages http.Handler
+	// Listener accepts the clients' connections; the gateway limits and closes it. Defaults to one on Config.Listen. A test sets it
+	// to choose the options of the sockets.
+	Listener net.Listener
 }
 
 // Path is the path of the WebSocket endpoint.
@@ -106,7 +109,7 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	g.log = deps.Log.With("gateway", g.id)
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.compose(deps)
-	listener, err := openListener(cfg, deps.Log, deps.Registerer)
+	listener, err := openListener(cfg, deps)
 	if err != nil {
 		return nil, err
 	}

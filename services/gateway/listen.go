@@ -13,7 +13,8 @@ import (
 )
 
 // openListener opens the address that clients connect to, with TLS if there is a certificate.
-func openListener(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (net.Listener, error) {
+func openListener(cfg Config, deps Deps) (net.Listener, error) {
+	log, registerer := deps.Log, deps.Registerer
 	var secured *tls.Config
 	if files := cfg.TLS.Config(); !files.Empty() {
 		bundle, err := certs.Load(files, certs.Options{Use: "clients", Log: log, Registerer: registerer})
@@ -27,7 +28,7 @@ func openListener(cfg Config, log *slog.Logger, registerer prometheus.Registerer
 	if err != nil {
 		return nil, err
 	}
-	listener, err := listen.Open(limits)
+	listener, err := limited(deps.Listener, limits)
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients (--gateway.listen): %w", err)
 	}
@@ -36,6 +37,14 @@ func openListener(cfg Config, log *slog.Logger, registerer prometheus.Registerer
 		return tls.NewListener(listener, secured), nil
 	}
 	return listener, nil
+}
+
+// limited puts limits on a listener. Without one it opens the address of the limits.
+func limited(inner net.Listener, limits listen.Config) (*listen.Listener, error) {
+	if inner == nil {
+		return listen.Open(limits) //nolint:wrapcheck // the caller names the setting
+	}
+	return listen.New(inner, limits) //nolint:wrapcheck // the caller names the setting
 }
 
 // limits are those of the listener for clients.
