@@ -165,6 +165,7 @@ func TestUnknownOutcomeOfAnAppend(t *testing.T) {
 	require.False(t, outcome.GetRepeated(), "it is the first outcome, told by the next session")
 	b.awaitEvent(create.GetConversationId(), 1)
 	require.Equal(t, 2, w.count("takeovers_total"))
+	require.Zero(t, w.count("superseded_total"), "nobody else commits: this worker moved the watermark itself")
 	b.store.Verify(t)
 }
 

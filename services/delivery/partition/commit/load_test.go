@@ -1,10 +1,13 @@
 package commit
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -13,6 +16,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
+	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/store"
@@ -177,6 +181,43 @@ func TestLoadRefusals(t *testing.T) {
 	require.Len(t, b.Refusals.Latest, 2*rpc.MaxItems+1)
 	b.commit(messages(t, 9000, intruder(10)))
 	require.Empty(t, b.store.appends[0].GetRefusals(), "it is remembered already")
+}
+
+// A page that is empty is the last one, though the store says that there are more: it would be asked for again for ever.
+func TestAnEmptyPageOfRefusalsIsTheLast(t *testing.T) {
+	b := setup(t)
+	b.store.listed = func(answer *historyv1.ListRefusalsResponse) { answer.More = b.store.refusals < 3 }
+	require.NoError(t, b.LoadRefusals(t.Context(), 0))
+	require.Equal(t, 1, b.store.refusals)
+}
+
+// An answer that comes with an error is not used.
+func TestAnAnswerBesideAnErrorIsNotUsed(t *testing.T) {
+	first := setup(t)
+	batch := messages(t, 1, create, text(2, "x"))
+	first.commit(batch)
+	b := over(t, &shop{History: first.store.History}, first.place())
+	b.host.stopAfter = 1
+	both := &answersAndFails{shop: b.store}
+	b.History = both
+	require.ErrorIs(t, b.LoadConversations(t.Context(), []string{string(group)}), store.ErrStopping)
+	require.Equal(t, []string{string(group)}, b.Cache.Missing(nil, map[ids.Conversation]struct{}{group: {}}), "nothing is kept")
+	b.host.stopAfter = b.host.waits + 1
+	require.ErrorIs(t, b.Republish(t.Context(), batch), store.ErrStopping)
+	require.Empty(t, b.conn.Take())
+}
+
+// answersAndFails is a store whose answers come with an error.
+type answersAndFails struct{ *shop }
+
+func (s *answersAndFails) GetConversations(ctx context.Context, in *historyv1.GetConversationsRequest, opts ...grpc.CallOption) (*historyv1.GetConversationsResponse, error) {
+	answer, err := s.shop.GetConversations(ctx, in, opts...)
+	return answer, cmp.Or(err, status.Error(codes.Unavailable, "no"))
+}
+
+func (s *answersAndFails) FindCommands(ctx context.Context, in *historyv1.FindCommandsRequest, opts ...grpc.CallOption) (*historyv1.FindCommandsResponse, error) {
+	answer, err := s.shop.FindCommands(ctx, in, opts...)
+	return answer, cmp.Or(err, status.Error(codes.Unavailable, "no"))
 }
 
 // Refusals that are too old by the watermark's time are not kept.

@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,6 +9,7 @@ import (
 
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
@@ -58,6 +60,21 @@ func TestRepublish(t *testing.T) {
 	b.Recorder.Explain(group, 2, &explained)
 	require.NotZero(t, explained.GetRepublishedNs())
 	require.Nil(t, explained.GetCommit())
+}
+
+// Events are published in their order, whatever the order of the store's answer: the parts of a message are a chain.
+func TestRepublishPutsEventsInOrder(t *testing.T) {
+	first := setup(t)
+	batch := messages(t, 1, create, text(2, "a"), text(3, "b"))
+	first.commit(batch)
+	b := first.again()
+	b.store.found = func(answer *historyv1.FindCommandsResponse) { slices.Reverse(answer.GetEvents()) }
+	require.NoError(t, b.Republish(t.Context(), batch))
+	_, events := b.told()
+	require.Len(t, events, 3)
+	for i, event := range events {
+		require.EqualValues(t, i+1, event.GetSeq())
+	}
 }
 
 // A refusal that must be stored again before it answers is not published.

@@ -84,6 +84,8 @@ type shop struct {
 	finding   func() error
 	facts     func(answer *historyv1.GetFactsResponse) (*historyv1.GetFactsResponse, error)
 	listing   func(in *historyv1.ListRefusalsRequest) error
+	found     func(answer *historyv1.FindCommandsResponse)
+	listed    func(answer *historyv1.ListRefusalsResponse)
 }
 
 func (s *shop) Append(ctx context.Context, in *historyv1.AppendRequest, opts ...grpc.CallOption) (*historyv1.AppendResponse, error) {
@@ -116,7 +118,11 @@ func (s *shop) FindCommands(ctx context.Context, in *historyv1.FindCommandsReque
 			return nil, err
 		}
 	}
-	return s.History.FindCommands(ctx, in, opts...)
+	answer, err := s.History.FindCommands(ctx, in, opts...)
+	if err == nil && s.found != nil {
+		s.found(answer)
+	}
+	return answer, err
 }
 
 func (s *shop) GetFacts(ctx context.Context, in *historyv1.GetFactsRequest, opts ...grpc.CallOption) (*historyv1.GetFactsResponse, error) {
@@ -135,7 +141,11 @@ func (s *shop) ListRefusals(ctx context.Context, in *historyv1.ListRefusalsReque
 			return nil, err
 		}
 	}
-	return s.History.ListRefusals(ctx, in, opts...)
+	answer, err := s.History.ListRefusals(ctx, in, opts...)
+	if err == nil && s.listed != nil {
+		s.listed(answer)
+	}
+	return answer, err
 }
 
 // bench is a committer with everything that it talks to.
