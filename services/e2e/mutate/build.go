@@ -22,6 +22,8 @@ type subject struct {
 	Name    string
 	GoFiles []string
 
+	TestImports, XTestImports []string
+
 	path    string // in the repository
 	sources map[string]string
 	sites   map[string][]*site // by the name of the file
@@ -29,7 +31,7 @@ type subject struct {
 
 // load reads a package and finds its sites.
 func load(ctx context.Context, path string) (*subject, error) {
-	list, err := exec.CommandContext(ctx, "go", "list", "-json=Dir,Name,GoFiles", module+path).Output()
+	list, err := exec.CommandContext(ctx, "go", "list", "-json=Dir,Name,GoFiles,TestImports,XTestImports", module+path).Output()
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", path, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 )
@@ -104,7 +105,11 @@ func (s *subject) runAll(ctx context.Context, binary string, limit time.Duration
 func (s *subject) test(ctx context.Context, binary string, number int, limit time.Duration) (passed bool, output []byte, err error) {
 	short, cancel := context.WithTimeout(ctx, limit+shortest) // if even the binary's own limit does not end it
 	defer cancel()
-	run := exec.CommandContext(short, binary, "-test.short", "-test.failfast", "-test.timeout="+limit.String())
+	arguments := []string{"-test.short", "-test.failfast", "-test.timeout=" + limit.String()}
+	if slices.Contains(slices.Concat(s.TestImports, s.XTestImports), "pgregory.net/rapid") {
+		arguments = append(arguments, "-rapid.nofailfile") // it would keep what failed because of the mistake, in the source tree
+	}
+	run := exec.CommandContext(short, binary, arguments...)
 	run.Dir = s.Dir
 	run.Env = append(os.Environ(), fmt.Sprintf("%s=%d", variable, number))
 	output, err = run.CombinedOutput()

@@ -70,7 +70,12 @@ func (f *finder) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.GenDecl:
 		return n.Tok == token.VAR // a constant cannot depend on the environment
+	case *ast.ReturnStmt:
+		return !besideError(n)
 	case *ast.IfStmt:
+		if planted(n.Cond) {
+			return false
+		}
 		f.condition(n.Cond)
 	case *ast.ForStmt:
 		f.condition(n.Cond)
@@ -86,6 +91,29 @@ func (f *finder) visit(n ast.Node) bool {
 		f.statements(n.Body)
 	}
 	return true
+}
+
+// besideError returns whether a statement returns constants and an error: a result beside an error means nothing.
+func besideError(s *ast.ReturnStmt) bool {
+	if len(s.Results) < 2 {
+		return false
+	}
+	for _, result := range s.Results[:len(s.Results)-1] {
+		if _, constant := result.(*ast.Ident); !constant {
+			return false
+		}
+	}
+	last, is := s.Results[len(s.Results)-1].(*ast.Ident)
+	return !is || last.Name != "nil" && last.Name != "true" && last.Name != "false"
+}
+
+// planted returns whether a condition is that of a planted bug, which the torture run finds: it is a constant.
+func planted(e ast.Expr) bool {
+	if not, is := e.(*ast.UnaryExpr); is {
+		e = not.X
+	}
+	name, is := e.(*ast.Ident)
+	return is && strings.HasPrefix(strings.ToLower(name.Name), "bug")
 }
 
 // condition negates a condition that is not made of an operator.
@@ -137,6 +165,9 @@ func (f *finder) instead(e ast.Expr, other string) {
 
 // without removes one side of && or ||.
 func (f *finder) without(e ast.Expr, op token.Token) {
+	if planted(e) {
+		return
+	}
 	f.add(e, "`"+oneLine(f.text(e))+"` removed from "+op.String(), func(number int, inner string) string {
 		if op == token.LAND {
 			return "(" + chosen(number) + " || (" + inner + "))"
@@ -214,7 +245,10 @@ func (f *finder) blank(s *ast.AssignStmt) bool {
 // harmless returns whether a call locks or logs. Without a lock the race detector complains, or the tests hang.
 func (f *finder) harmless(call *ast.CallExpr) bool {
 	fun := f.text(call.Fun)
-	_, method, _ := cutLast(fun, ".")
+	_, method, qualified := cutLast(fun, ".")
+	if !qualified {
+		method = fun
+	}
 	switch method {
 	case "Lock", "Unlock", "RLock", "RUnlock":
 		return true
