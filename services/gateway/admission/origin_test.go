@@ -52,10 +52,36 @@ func TestOperatorsAreToldOfAProxyThatIsNotKnown(t *testing.T) {
 		g.suspectProxy(forwarded)
 	}
 	require.Equal(t, 3, strings.Count(log.String(), "--gateway.trusted-proxies"), "telemetry limits the lines")
+
+	log.Reset()
+	known := New(Config{TrustedProxies: 1, Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+	known.suspectProxy(forwarded)
+	require.Empty(t, log.String(), "it is configured")
+}
+
+// A limit of one address may be that of a proxy; one of the gateway is not.
+func TestAProxyIsSuspectedWhenAnAddressIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  Config
+		want int
+	}{
+		"a limit of one address": {Config{MaxConnectionsPerIP: 1}, 1},
+		"a limit of the gateway": {Config{MaxConnections: 1}, 0},
+	} {
+		var log bytes.Buffer
+		g := newGate(c.cfg)
+		g.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		require.Nil(t, attempt(g, same(0)))
+		forwarded := httptest.NewRequest(http.MethodGet, "/v1/ws", nil)
+		forwarded.Header.Set("X-Forwarded-For", "198.51.100.1")
+		_, refusal := g.Admit(forwarded, same(1))
+		require.NotNil(t, refusal, name)
+		require.Equal(t, c.want, strings.Count(log.String(), "--gateway.trusted-proxies"), name)
+	}
 }
 
 func TestASettingThatMatchesNoOriginIsRefused(t *testing.T) {
-	for _, origin := range []string{"*", "https://chat.example.com", "http://localhost:3000", "https://[::1]:8443", "app://electron"} {
+	for _, origin := range []string{"*", "https://chat.example.com", "http://localhost:3000", "https://[::1]:8443", "app://electron", "http://a:443", "https://a:80"} {
 		require.NoError(t, CheckOrigin(origin))
 	}
 	for _, origin := range []string{
@@ -86,6 +112,7 @@ func TestPagesOfOtherSitesMayNotConnect(t *testing.T) {
 		"no browser":               {nil, "", true},
 		"the gateway's own host":   {nil, "https://chat.example.com", true},
 		"its host in capitals":     {nil, "https://CHAT.example.com", true},
+		"its host, without TLS":    {nil, "http://chat.example.com", true},
 		"another host":             {nil, "https://evil.example.com", false},
 		"one that is allowed":      {[]string{"https://app.example.com"}, "https://app.example.com", true},
 		"one beside it":            {[]string{"https://app.example.com"}, "https://app.example.com.evil.com", false},
