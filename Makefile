@@ -30,7 +30,7 @@ build: ## Build the four binaries into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w $$(scripts/stamp.sh)" -o bin/ $(BINARIES)
 
 ##@ Proving it
-.PHONY: test test-unit test-images test-k8s torture-short torture-prove torture torture-long torture-roll fuzz cover bench
+.PHONY: test test-unit test-images test-k8s torture-short torture-prove torture torture-long torture-roll mutate stress fuzz cover bench
 test: ## Everything CI runs: the checks, the tests, the short torture run
 	@scripts/test.sh
 
@@ -57,6 +57,12 @@ torture-long: $(BUF) ## Round after round of every fault, until BUDGET=30m is sp
 
 torture-roll: $(BUF) ## Replace all gateways under 5,000 connected clients (ARGS)
 	go run ./services/e2e/cmd/torture --roll $(ARGS)
+
+mutate: ## Which mistakes in the pure parts no test notices (ARGS: packages, --write)
+	go run ./services/e2e/cmd/mutate $(ARGS)
+
+stress: $(TESTERS) $(HELM) ## The tests TIMES=5 times, on busy processors, with small and large sockets (ARGS: packages)
+	@scripts/stress.sh $(ARGS)
 
 fuzz: ## Every fuzz target for FUZZTIME=10s each
 	@scripts/fuzz.sh
