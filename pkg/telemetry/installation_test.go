@@ -19,8 +19,8 @@ func TestMetricsNameTheInstallation(t *testing.T) {
 	} {
 		tel, err := telemetry.Start(t.Context(), "test", telemetry.Config{Installation: name}, io.Discard)
 		require.NoError(t, err)
-		plain := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runnel_test_total"}, []string{"z", "a"})
-		own := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runnel_other_total"}, []string{"installation"})
+		plain := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runnel_test_total", Help: "Test."}, []string{"z", "a"})
+		own := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "runnel_other_total", Help: "Test."}, []string{"installation"})
 		tel.Registry.MustRegister(plain, own)
 		plain.WithLabelValues("y", "b").Inc()
 		own.WithLabelValues("own").Inc()

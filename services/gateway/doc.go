@@ -8,7 +8,7 @@
 //
 //	operator   answers operators: gRPC, JSON, metrics
 //	session    a device's authenticated presence: connects, resumes, sends heartbeats, forwards acknowledgements
-//	requests   requests of users: caller and request in, answer or typed error out
+//	requests   what users ask for: caller and request in, answer or typed error out
 //	room       fans events out, fills gaps, resumes, finds forks
 //	stretch    decides what a client still has to be told of the memberships of its user; pure
 //	signal     live data that is never stored; still empty

@@ -23,7 +23,7 @@ func TestADatabaseThatCannotBeOpenedIsNoStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, err := Open(t.Context(), Config{Database: database}, 4, slog.New(slog.DiscardHandler))
 			require.Error(t, err)
-			require.True(t, s == nil, "%T", s)
+			require.True(t, s == nil, "%T", s) //nolint:testifylint // Nil also accepts an interface that holds a nil pointer
 		})
 	}
 }

@@ -22,7 +22,7 @@ func TestAGatewayNamesTheUserForWhomItReads(t *testing.T) {
 		return peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{chain}}}})
 	}
 	for name, c := range map[string]struct {
-		ctx  context.Context
+		ctx  context.Context //nolint:containedctx // a case of a table
 		free bool
 	}{
 		"gateway":              {as(string(rpc.RoleGateway)), false},

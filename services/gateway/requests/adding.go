@@ -70,7 +70,7 @@ func (h *Handler) admitMembers(ctx context.Context, sender ids.User, body *conve
 	}
 	counts, err := h.counts.of(ctx, h, users)
 	if err != nil {
-		return nil //nolint:nilerr // as documented
+		return nil
 	}
 	for i, user := range users {
 		if counts[i] < uint64(limit) {

@@ -60,7 +60,7 @@ func (w *writer) readLeases(ctx context.Context) (leases []store.Lease, err erro
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var lease store.Lease
-		if err := rows.Scan((*uint32)(&lease.Partition), &lease.Worker, &lease.UntilMs, &lease.Wanted); err != nil {
+		if err := rows.Scan(&lease.Partition, &lease.Worker, &lease.UntilMs, &lease.Wanted); err != nil {
 			return nil, err
 		}
 		leases = append(leases, lease)

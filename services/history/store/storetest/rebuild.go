@@ -46,7 +46,7 @@ func testRebuild(t *testing.T, subject Subject) {
 		require.NoError(t, err)
 		require.True(t, done)
 		_, err = rebuild.All(context.WithoutCancel(t.Context()), one{db, string(id)}, func(_ ids.Conversation, head ids.Seq) {
-			require.Equal(t, worker.States[string(id)].Head, ids.Seq(head))
+			require.Equal(t, worker.States[string(id)].Head, head)
 		})
 		require.NoError(t, err)
 		require.Equal(t, before, viewsOf(t, db, string(id), users))
