@@ -24,7 +24,7 @@ type peer struct {
 }
 
 // sign gets a token by the development sign-in, as the page of the server does.
-func (s server) sign(t *testing.T, user string) string {
+func (s *server) sign(t *testing.T, user string) string {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"user": user, "code": s.code})
 	require.NoError(t, err)
@@ -33,13 +33,15 @@ func (s server) sign(t *testing.T, user string) string {
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
 	defer response.Body.Close()
-	var answer struct{ Token string }
+	var answer struct {
+		Token string `json:"token"`
+	}
 	require.NoError(t, json.NewDecoder(response.Body).Decode(&answer))
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	return answer.Token
 }
 
-func (s server) dial(t *testing.T) *peer {
+func (s *server) dial(t *testing.T) *peer {
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{"runnel.v1.json"}}
 	ws, response, err := dialer.DialContext(ended(t), "ws://"+s.clients+"/v1/ws", nil)
@@ -139,7 +141,7 @@ func TestJSONFrames(t *testing.T) {
 }
 
 // converse has a conversation as alice. bob answers when the page has him answer.
-func (s server) converse(t *testing.T, frames string) error {
+func (s *server) converse(t *testing.T, frames string) error {
 	t.Helper()
 	alice, bob, conversation := s.dial(t), s.dial(t), ""
 	bob.send(`{"id":"1","connect":{"token":"` + s.sign(t, "bob") + `","deviceId":"phone"}}`)

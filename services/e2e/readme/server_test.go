@@ -24,10 +24,10 @@ type server struct {
 }
 
 // startServer starts it and reads its banner.
-func startServer(t *testing.T, programs string) server {
+func startServer(t *testing.T, programs string) *server {
 	t.Helper()
-	s := server{dir: filepath.Join(t.TempDir(), "data")}
-	command := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(programs, "runnel"), "--data-dir", s.dir, //nolint:gosec // built by this test
+	s := &server{dir: filepath.Join(t.TempDir(), "data")}
+	command := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(programs, "runnel"), "--data-dir", s.dir,
 		"--gateway.listen", "127.0.0.1:0", "--rpc.listen", "127.0.0.1:0", "--admin.listen", "127.0.0.1:0")
 	var errs strings.Builder
 	command.Stderr = &errs
@@ -52,7 +52,7 @@ func startServer(t *testing.T, programs string) server {
 	s.clients, s.code = page[1], page[2]
 	s.admin = find(`Status page +http://(\S+)/`)[1]
 	s.rpc = find(`--address (\S+) status`)[1]
-	go func() { //nolint:gosec // ends with the process
+	go func() { // ends with the process
 		for lines.Scan() {
 		}
 	}()
@@ -61,18 +61,18 @@ func startServer(t *testing.T, programs string) server {
 
 // commands is the script that says which commands of a page are run against the server: those that end by themselves, change nothing
 // that other blocks rely on, and do not name another server. The variables stand for the default ports and the default directory.
-func (s server) commands() string {
+func (s *server) commands() string {
 	return fmt.Sprintf(`
-export RUNNEL_DATA_DIR=%[1]q
 runs() {
 	local words=" $* "
 	case $words in *" --url "* | *" --data-dir "* | *" --tls."* | *" --print-config "*) return 1 ;; esac
 	[[ -z ${RUNNEL_AUTH_HMAC_SECRET_FILE:-}${RUNNEL_TLS_CERT_FILE:-} ]] || return 1
 	case $words in
-	*" --help "* | *" --version "* | " runnel token "*) ;;
-	" runnel chat "*) export RUNNEL_URL=ws://%[2]s/v1/ws ;;
+	" runnel token "*) export RUNNEL_DATA_DIR=%[1]q ;;
+	*" --help "* | *" --version "* | " runnel-history backup begin "*" sqlite:runnel-data/history.db "*) ;;
+	" runnel chat "*) export RUNNEL_DATA_DIR=%[1]q RUNNEL_URL=ws://%[2]s/v1/ws ;;
 	" runnel verify "*) export RUNNEL_HISTORY_ADDRESS=%[3]s ;;
-	" runnel admin status "* | " runnel admin level "* | " runnel admin "*" list "* | " runnel admin users "*) export RUNNEL_ADDRESS=%[3]s ;;
+	" runnel admin status "* | " runnel admin level "* | " runnel admin "*" list "* | " runnel admin users "* | " runnel admin backup mark "*) export RUNNEL_ADDRESS=%[3]s ;;
 	*) return 1 ;;
 	esac
 }

@@ -70,7 +70,7 @@ func newShell(dir string) (*shell, error) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(file, []byte(recorder), 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.WriteFile(file, []byte(recorder), 0o700); err != nil {
 			return nil, err
 		}
 	}

@@ -49,15 +49,16 @@ func build(t *testing.T) string {
 }
 
 // wrong runs a page's blocks of shell commands, and returns what is wrong in them and what they started.
-func wrong(ctx context.Context, t *testing.T, page string, programs, server string) (findings []string, started []invocation) {
+func wrong(ctx context.Context, t *testing.T, page, programs string, server *server) (findings []string, started []invocation) {
 	t.Helper()
 	dir := t.TempDir()
 	sh, err := newShell(dir)
 	require.NoError(t, err)
 	sh.programs = programs
-	if server != "" {
+	if server != nil {
 		sh.server = filepath.Join(dir, "server")
-		require.NoError(t, os.WriteFile(sh.server, []byte(server), 0o600))
+		require.NoError(t, os.WriteFile(sh.server, []byte(server.commands()), 0o600))
+		require.NoError(t, os.Symlink(server.dir, filepath.Join(dir, "runnel-data")))
 	}
 	// The page makes them with `go run`, which is only recorded here.
 	_, err = devkeys.Make(filepath.Join(dir, "keys"), []string{"localhost", "127.0.0.1"}, time.Hour)
@@ -88,7 +89,7 @@ func wrong(ctx context.Context, t *testing.T, page string, programs, server stri
 // other command is compared with the settings of its program, the Makefile, the chart and the files of the repository.
 func TestShellCommands(t *testing.T) {
 	programs := build(t)
-	server := startServer(t, programs).commands()
+	server := startServer(t, programs)
 	for page, least := range map[string]int{"README.md": 25, "deploy/README.md": 25} {
 		t.Run(page, func(t *testing.T) {
 			findings, started := wrong(ended(t), t, read(t, page), programs, server)
@@ -103,10 +104,10 @@ func TestShellCommands(t *testing.T) {
 }
 
 // testMistakes: each mistake in a page is found.
-func testMistakes(t *testing.T, programs, server string) {
+func testMistakes(t *testing.T, programs string, server *server) {
 	t.Helper()
 	for block, finding := range map[string]string{
-		"bin/runnel chat alice --wiht bob":                                  "unknown flag --wiht",
+		"bin/runnel chat alice --withh bob":                                 "unknown flag --withh",
 		"bin/runnel chatt alice":                                            "unexpected argument chatt",
 		"RUNNEL_AUHT_ISSUER=x bin/runnel":                                   "RUNNEL_AUHT_ISSUER",
 		"bin/runnel-gateway --gateway.listen 127.0.0.1:8081 --rcp.listen x": "unknown flag --rcp.listen",
