@@ -213,6 +213,8 @@ func (v *Verifier) checkHeader(event *conversationv1.Event) string {
 func (v *Verifier) checkContent(event *conversationv1.Event) (Content, string) {
 	body, salt := event.GetBody(), event.GetSalt()
 	switch {
+	case len(body) == 0 && len(salt) == 0 && IsStructure(event.GetKind()):
+		return NotChecked, "it has no content, and an event of its kind cannot be erased"
 	case len(body) == 0 && len(salt) == 0:
 		return Erased, ""
 	case len(body) == 0 && v.HeadersOnly:

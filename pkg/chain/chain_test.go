@@ -202,6 +202,28 @@ func TestVerifierNamesEveryBreak(t *testing.T) {
 			require.ErrorAs(t, err, &broken)
 		})
 	}
+	// A content event without body and salt is erased; an event of structure cannot be.
+	for kind, structure := range map[conversationv1.EventKind]bool{
+		conversationv1.EventKind_EVENT_KIND_CREATED: false, conversationv1.EventKind_EVENT_KIND_MESSAGE: false,
+		conversationv1.EventKind_EVENT_KIND_MEMBERS_ADDED: true, conversationv1.EventKind_EVENT_KIND_MEMBER_REMOVED: true,
+		conversationv1.EventKind_EVENT_KIND_MEMBER_LEFT: true, conversationv1.EventKind_EVENT_KIND_DELETED: true,
+		conversationv1.EventKind_EVENT_KIND_ERASED: true, 999: false,
+	} {
+		t.Run("without content: "+kind.String(), func(t *testing.T) {
+			l := &log{}
+			event := l.add(kind, message(t, &conversationv1.Message{Text: "x"}), nil, 16)
+			event.Body, event.Salt = nil, nil
+			for _, v := range []chain.Verifier{{}, {HeadersOnly: true}} {
+				content, err := v.Next(event)
+				if structure {
+					require.ErrorContains(t, err, "cannot be erased")
+					continue
+				}
+				require.NoError(t, err)
+				require.Equal(t, chain.Erased, content)
+			}
+		})
+	}
 	t.Run("first event with a predecessor", func(t *testing.T) {
 		first := intact(t).events[0]
 		first.PrevHash = bytes.Repeat([]byte{1}, chain.Size)
