@@ -35,6 +35,9 @@ const (
 )
 
 func (s *Server) checkAppend(request *historyv1.AppendRequest) error {
+	if err := checkKnown(request); err != nil {
+		return err
+	}
 	if err := s.checkPartition("partition", ids.Partition(request.GetPartition())); err != nil {
 		return err
 	}

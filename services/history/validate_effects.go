@@ -6,6 +6,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
@@ -25,7 +28,52 @@ const (
 	maxTextBytes = 4096
 )
 
-var errNewerEffect = errors.New("an effect is newer than this build of the history service: install the later version of it everywhere")
+var errNewerEffect = errors.New("an append or an effect of it is newer than this build of the history service: install the later version of it everywhere")
+
+// checkKnown returns errNewerEffect if an append has a field that this build does not know: it would be dropped without a word. The
+// command is valid, so this is not an invalid argument, which would make it a dead letter. Bodies are bytes, and kept as they are.
+func checkKnown(request *historyv1.AppendRequest) error {
+	newer := isNewer(request) || isNewer(request.GetExpected()) || isNewer(request.GetNext())
+	for _, event := range request.GetEvents() {
+		newer = newer || isNewer(event)
+	}
+	for _, effect := range request.GetEffects() {
+		newer = newer || hasUnknownFields(effect.ProtoReflect())
+	}
+	for _, refusal := range request.GetRefusals() {
+		newer = newer || hasUnknownFields(refusal.ProtoReflect())
+	}
+	for _, letter := range request.GetDeadLetters() {
+		newer = newer || isNewer(letter)
+	}
+	if newer {
+		return errNewerEffect
+	}
+	return nil
+}
+
+// isNewer reports whether a message without messages in it has an unknown field.
+func isNewer(message proto.Message) bool { return len(message.ProtoReflect().GetUnknown()) > 0 }
+
+// hasUnknownFields reports whether a message has an unknown field, at any depth.
+func hasUnknownFields(m protoreflect.Message) (found bool) {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.IsMap() || field.Message() == nil:
+		case field.IsList():
+			for i := range value.List().Len() {
+				found = found || hasUnknownFields(value.List().Get(i).Message())
+			}
+		default:
+			found = hasUnknownFields(value.Message())
+		}
+		return !found
+	})
+	return found
+}
 
 // checkEffects checks that every effect has its required fields, with values that databases accept. The meaning of an
 // effect was decided by its kind.
@@ -35,8 +83,6 @@ func checkEffects(request *historyv1.AppendRequest) error {
 	}
 	for i, effect := range request.GetEffects() {
 		if effect.GetEffect() == nil {
-			// The effect is newer than this build. The command is valid, so this is not an invalid argument, which would
-			// make it a dead letter.
 			return errNewerEffect
 		}
 		if int(effect.GetEvent()) >= len(request.GetEvents()) {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
@@ -104,10 +105,28 @@ func TestEveryFieldHasALimit(t *testing.T) {
 			r.DeadLetters = []*historyv1.DeadLetter{{Sequence: 1, Payload: make([]byte, 1<<20+1)}}
 		},
 	}
-	newer := proto.CloneOf(good)
-	newer.Effects[0] = &historyv1.Effect{}
-	_, err := b.client.Append(ctx, newer)
-	requireCode(t, codes.FailedPrecondition, err) // an invalid argument would make the command a dead letter
+	unknown := protoreflect.RawFields{0xb8, 0x3e, 1} // field 999
+	for name, spoil := range map[string]func(*historyv1.AppendRequest){
+		"an effect":        func(r *historyv1.AppendRequest) { r.Effects[0] = &historyv1.Effect{} },
+		"a field":          func(r *historyv1.AppendRequest) { r.ProtoReflect().SetUnknown(unknown) },
+		"of an event":      func(r *historyv1.AppendRequest) { r.Events[0].ProtoReflect().SetUnknown(unknown) },
+		"of the watermark": func(r *historyv1.AppendRequest) { r.Next.ProtoReflect().SetUnknown(unknown) },
+		"beside an effect": func(r *historyv1.AppendRequest) { r.Effects[0].ProtoReflect().SetUnknown(unknown) },
+		"within an effect": func(r *historyv1.AppendRequest) {
+			r.Effects[0].GetCreateConversation().ProtoReflect().SetUnknown(unknown)
+		},
+		"of a dead letter": func(r *historyv1.AppendRequest) {
+			r.DeadLetters = []*historyv1.DeadLetter{{Sequence: 1}}
+			r.DeadLetters[0].ProtoReflect().SetUnknown(unknown)
+		},
+		"within a refusal": refused(func(r *historyv1.Refusal) { r.Error.ProtoReflect().SetUnknown(unknown) }),
+	} {
+		newer := proto.CloneOf(good)
+		spoil(newer)
+		_, err := b.client.Append(ctx, newer)
+		st := requireCode(t, codes.FailedPrecondition, err) // an invalid argument would make the command a dead letter
+		require.Contains(t, st.Message(), "newer than this build", name)
+	}
 	for field, spoil := range appends {
 		request := proto.CloneOf(good)
 		spoil(request)
@@ -115,7 +134,7 @@ func TestEveryFieldHasALimit(t *testing.T) {
 		st := requireCode(t, codes.InvalidArgument, err)
 		require.True(t, strings.HasPrefix(st.Message(), strings.TrimSpace(field)), "%s is not about %s", st.Message(), field)
 	}
-	_, err = b.client.Append(ctx, good)
+	_, err := b.client.Append(ctx, good)
 	require.NoError(t, err, "the unchanged request is valid")
 
 	key := func(conversation, sender, command string) *historyv1.FindCommandsRequest {

@@ -119,7 +119,7 @@ type Worker struct {
 	state     string
 	watermark ids.Sequence
 	last      ids.Sequence
-	placed    bool         // watermark and last were set
+	placed    bool // watermark and last were set
 	stuck     stuck
 	cache     *cache.Cache // cursors of the running session; nil between sessions
 }
