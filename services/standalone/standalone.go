@@ -130,6 +130,11 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, fmt.Errorf("open the history: %w", err)
 	}
 	s.store = opened // set only now: close must not be called on a store that was not opened
+	if isWithin(cfg.DataDir, cfg.History.Database) {
+		if err := releaseLeases(ctx, s.store); err != nil {
+			return nil, err
+		}
+	}
 	// The services call each other through their generated clients, without a socket between them.
 	inproc := rpc.NewInproc(tel)
 	s.history = history.New(cfg.History, s.store, tel.Log, tel.Registry)

@@ -1,0 +1,59 @@
+package standalone
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/services/history"
+)
+
+// releaseLeases releases the leases of former workers, so that a process that was killed does not wait for its own leases to expire.
+// The caller must hold the lock that proves that no such worker lives.
+func releaseLeases(ctx context.Context, store history.Store) error {
+	listed, err := store.Leases(ctx)
+	if err != nil {
+		return fmt.Errorf("read the leases of the former process: %w", err)
+	}
+	held := map[string][]uint32{}
+	for _, lease := range listed.GetLeases() {
+		if lease.GetWorker() != "" {
+			held[lease.GetWorker()] = append(held[lease.GetWorker()], lease.GetPartition())
+		}
+	}
+	for worker, partitions := range held {
+		if _, err := store.Lease(ctx, &historyv1.LeaseRequest{Worker: worker, Release: partitions, Stopping: true}); err != nil {
+			return fmt.Errorf("release the leases of the former process: %w", err)
+		}
+	}
+	return nil
+}
+
+// isWithin reports whether a database is a file in a directory: then whoever holds the lock of the directory has it alone.
+func isWithin(dir, database string) bool {
+	path, ok := strings.CutPrefix(database, "sqlite:")
+	if !ok {
+		return false
+	}
+	dir, err := resolved(dir)
+	if err != nil {
+		return false
+	}
+	if path, err = resolved(filepath.Dir(strings.TrimPrefix(path, "//"))); err != nil {
+		return false
+	}
+	relative, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(relative)
+}
+
+// resolved returns an absolute path without symbolic links.
+func resolved(path string) (string, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(absolute)
+}
