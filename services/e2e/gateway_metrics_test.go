@@ -259,6 +259,32 @@ func TestEveryMetricMoves(t *testing.T) {
 		require.NotNil(t, ann.ask(submit(s.id, text("two"))).GetError())
 		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=command_rate_per_user"))
 	})
+	scene("too many reads", func(cfg *gateway.Config) { cfg.ReadRatePerUser = 0.2 }, func(s *stage) { // and a burst of two: one connects
+		t := s.t
+		ann := s.login("ann")
+		require.Nil(t, ann.ask(listMembers(s.id)).GetError())
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, ann.ask(listMembers(s.id)).GetError().GetCode())
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=read_rate_per_user"))
+	})
+	scene("too many members", func(cfg *gateway.Config) { cfg.AddRatePerUser, cfg.MaxConversationsPerUser = 0.1, 1 }, func(s *stage) {
+		t := s.t
+		ann := s.login("ann")
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_LIMIT, ann.ask(submit("", group("bob"))).GetError().GetCode())
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=max_conversations_per_user"))
+		members := make([]string, protocol.MaxMembers-1)
+		for i := range members {
+			members[i] = "member-" + strconv.Itoa(i)
+		}
+		require.Equal(t, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, ann.ask(submit("", group(members...))).GetError().GetCode())
+		require.Equal(t, 1, s.counter("runnel_gateway_limit_refusals_total", "limit=add_rate_per_user"))
+		until(s, "runnel_gateway_history_calls_total", "purpose=counts")
+	})
+	scene("an unknown conversation", nil, func(s *stage) {
+		dialAt(s.t, s.url(), frame.JSON).ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Connect{Connect: &clientv1.Connect{
+			Token: token(s.t, "ann"), DeviceId: "d", Resume: []*clientv1.Position{{ConversationId: "g00000000000000000000000000", Seq: 3}},
+		}}})
+		until(s, "runnel_gateway_history_calls_total", "purpose=memberships")
+	})
 	scene("too many frames", func(cfg *gateway.Config) { cfg.FrameRate = 0.1 }, func(s *stage) {
 		t := s.t
 		require.NotNil(t, s.login("ann").ask(listMembers(s.id)).GetError())

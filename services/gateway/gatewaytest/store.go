@@ -38,6 +38,7 @@ type Store struct {
 	Reads       int
 	Lists       int
 	Compares    int
+	Finds       int
 	Viewed      *historyv1.ReadMessagesRequest
 	Messages    *historyv1.ReadMessagesResponse
 	Revocations []*historyv1.Revocation
@@ -116,7 +117,8 @@ func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConv
 		return answer, nil
 	}
 	stretches := f.stretchesLocked(request.GetUserId())
-	if n := len(stretches); n > 0 && stretches[n-1].GetLast() == 0 && f.Log[0].GetConversationId() > request.GetAfter() {
+	if n := len(stretches); n > 0 && stretches[n-1].GetLast() == 0 && f.Log[0].GetConversationId() > request.GetAfter() &&
+		(len(request.GetConversationIds()) == 0 || slices.Contains(request.GetConversationIds(), f.Log[0].GetConversationId())) {
 		answer.Conversations = append(answer.Conversations, &historyv1.Summary{
 			ConversationId: f.Log[0].GetConversationId(), Head: uint64(len(f.Log)), JoinedSeq: stretches[n-1].GetFirst(),
 		})
@@ -150,6 +152,32 @@ func (f *Store) CompareMemberships(
 		}
 	}
 	return answer, nil
+}
+
+// FindMemberships answers as the history service does.
+func (f *Store) FindMemberships(_ context.Context, request *historyv1.FindMembershipsRequest, _ ...grpc.CallOption) (*historyv1.FindMembershipsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Finds++
+	if f.Down {
+		return nil, ErrDown
+	}
+	answer := &historyv1.FindMembershipsResponse{}
+	if len(f.Log) == 0 || !slices.Contains(request.GetConversationIds(), f.Log[0].GetConversationId()) {
+		return answer, nil
+	}
+	if stretches := f.stretchesLocked(request.GetUserId()); len(stretches) > 0 {
+		last := stretches[len(stretches)-1]
+		answer.Memberships = append(answer.Memberships, &historyv1.NewestMembership{
+			ConversationId: f.Log[0].GetConversationId(), JoinedSeq: last.GetFirst(), LeftSeq: last.GetLast(),
+		})
+	}
+	return answer, nil
+}
+
+// CountMemberships answers that nobody is a member of anything.
+func (f *Store) CountMemberships(context.Context, *historyv1.CountMembershipsRequest, ...grpc.CallOption) (*historyv1.CountMembershipsResponse, error) {
+	return &historyv1.CountMembershipsResponse{}, nil
 }
 
 // Read returns rising pages as the history service does.

@@ -12,7 +12,6 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
-	"github.com/runnelhq/runnel/services/gateway/metrics"
 	"github.com/runnelhq/runnel/services/gateway/requests"
 	"github.com/runnelhq/runnel/services/gateway/room"
 	"github.com/runnelhq/runnel/services/gateway/stretch"
@@ -146,40 +145,22 @@ func (c *catchingUp) read(after ids.Seq, hash uint64) error {
 
 // lookUp looks up the present membership.
 func (c *catchingUp) lookUp() error {
-	return c.inTurn(func(ctx context.Context) error {
-		summary, err := c.present(ctx, c.conversationID)
-		if err != nil {
-			return err
-		}
-		c.summary, c.view.Listed, c.view.Present = summary, true, ids.Seq(summary.GetJoinedSeq())
-		return nil
-	})
+	summary, err := c.present(c.conversationID)
+	if err != nil {
+		return err
+	}
+	c.summary, c.view.Listed, c.view.Present = summary, true, ids.Seq(summary.GetJoinedSeq())
+	return nil
 }
 
 func (c *catchingUp) inTurn(do func(ctx context.Context) error) error {
 	if !c.all.takeTurn(c.Session) {
 		return errPlaceGone
 	}
-	defer c.all.returnTurn()
+	defer c.all.returnTurn(c.Session)
 	ctx, cancel := context.WithTimeout(c.all.ctx, c.all.deps.Config.HistoryTimeout)
 	defer cancel()
 	return do(ctx)
-}
-
-// present looks up the user's present membership of a conversation; nil if the user is not a member.
-func (s *Session) present(ctx context.Context, conversationID ids.Conversation) (*historyv1.Summary, error) {
-	// The list by rising id begins right before the conversation: one row, with all that a subscription needs.
-	s.all.deps.Metrics.Reads[metrics.ReadList].Inc()
-	list, err := s.all.deps.History.ListConversations(ctx, &historyv1.ListConversationsRequest{
-		UserId: string(s.user.id), After: string(conversation.Before(conversationID)), Limit: 1,
-	})
-	if err != nil {
-		return nil, err //nolint:wrapcheck // a status of the history service, which the caller logs with what was tried
-	}
-	if len(list.GetConversations()) == 0 || list.GetConversations()[0].GetConversationId() != string(conversationID) {
-		return nil, nil //nolint:nilnil // no membership is an answer
-	}
-	return list.GetConversations()[0], nil
 }
 
 func (s *Session) encodeAttached(c *clientv1.Conversation) []byte {

@@ -152,8 +152,6 @@ func (a *Sessions) listEach(ctx context.Context, users []comparison) error {
 
 // listOne notifies the sessions of a user of all memberships that last.
 func (a *Sessions) listOne(ctx context.Context, user ids.User) error {
-	ctx, cancel := context.WithTimeout(ctx, a.deps.Config.HistoryTimeout)
-	defer cancel()
 	summaries, _, err := a.listAll(ctx, user)
 	for _, summary := range summaries {
 		a.Joined(user, ids.Conversation(summary.GetConversationId()), ids.Seq(summary.GetJoinedSeq()))

@@ -59,6 +59,13 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.link.Close(errcode.CloseOverloaded, "the user has too many connections")
 		return
 	}
+	if reads := s.user.caller.Reads; reads != nil && !reads.Allow() {
+		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
+		deps.Metrics.Limits[metrics.LimitReadRate].Inc()
+		s.refuseLimited(id, "too many requests of this user")
+		s.link.Close(errcode.CloseOverloaded, "too many requests of this user")
+		return
+	}
 	if !s.hasRoom() {
 		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
 		deps.Metrics.Limits[metrics.LimitConnections].Inc()
@@ -66,7 +73,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.link.Close(errcode.CloseOverloaded, "the gateway is full")
 		return
 	}
-	summaries, revokedBefore, err := s.all.listAll(ctx, claims.User)
+	summaries, revokedBefore, err := s.all.listAll(s.all.ctx, claims.User)
 	if err != nil {
 		deps.Log.Warn("a client could not connect", "connection", s.id, "error", err)
 		s.refuseUnavailable(id, "the history service is unavailable; reconnect")
@@ -80,7 +87,15 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		return
 	}
 	plan := planResume(request, summaries)
+	former, unknown, err := s.all.sortFormer(claims.User, plan.former)
+	if err != nil {
+		deps.Log.Warn("a client could not connect", "connection", s.id, "error", err)
+		s.refuseUnavailable(id, "the history service is unavailable; reconnect")
+		return
+	}
+	plan.former = former
 	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Connected{Connected: s.connected(summaries)}})
+	s.tellUnknown(unknown)
 	s.subscribeAll(summaries, plan)
 }
 
@@ -179,8 +194,14 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 		More:           len(summaries) > len(first),
 		Level:          uint32(s.all.deps.Level()),
 	}
+	size, most := 0, s.all.deps.Rooms.PageBytes(s.listener.Answers)
 	for _, summary := range first {
-		answer.Conversations = append(answer.Conversations, requests.Conversation(summary))
+		one := requests.Conversation(summary)
+		if size += one.SizeVT(); size > most {
+			answer.More = true // the client lists the others
+			break
+		}
+		answer.Conversations = append(answer.Conversations, one)
 	}
 	return answer
 }

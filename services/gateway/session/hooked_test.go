@@ -17,10 +17,10 @@ import (
 type hooked struct {
 	*gatewaytest.Store
 
-	mu                                                               sync.Mutex
-	afterList, afterAsked, beforeHeads, ahead, beforePast, afterPast func()
-	revocations                                                      func(since int64) (*historyv1.GetRevocationsResponse, error)                              // nil: the store's answer is returned
-	compare                                                          func(*historyv1.CompareMembershipsRequest) (*historyv1.CompareMembershipsResponse, error) // nil: the store answers
+	mu                                                                          sync.Mutex
+	afterList, afterAsked, afterFind, beforeHeads, ahead, beforePast, afterPast func()
+	revocations                                                                 func(since int64) (*historyv1.GetRevocationsResponse, error)                              // nil: the store's answer is returned
+	compare                                                                     func(*historyv1.CompareMembershipsRequest) (*historyv1.CompareMembershipsResponse, error) // nil: the store answers
 }
 
 // once registers a function for one of these moments.
@@ -51,6 +51,12 @@ func (h *hooked) CompareMemberships(ctx context.Context, r *historyv1.CompareMem
 		return h.compare(r)
 	}
 	return h.Store.CompareMemberships(ctx, r, o...)
+}
+
+func (h *hooked) FindMemberships(ctx context.Context, r *historyv1.FindMembershipsRequest, o ...grpc.CallOption) (*historyv1.FindMembershipsResponse, error) {
+	answer, err := h.Store.FindMemberships(ctx, r, o...)
+	h.reach(&h.afterFind)
+	return answer, err
 }
 
 func (h *hooked) GetRevocations(ctx context.Context, r *historyv1.GetRevocationsRequest, o ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error) {

@@ -20,7 +20,7 @@ func (s *Session) noticeLocked(conversationID ids.Conversation, seq ids.Seq) {
 	p := s.places.get(conversationID)
 	switch {
 	case p.Notice(seq):
-		s.all.workers.Go(func() { s.catchUp(conversationID, p) })
+		s.startLocked(conversationID, p)
 	case p.IsResting():
 		s.places.rest(conversationID, p)
 	}

@@ -71,11 +71,13 @@ type Session struct {
 	warned      atomic.Bool  // the client was warned of the token's expiry
 	beatPending atomic.Int32 // heartbeats without an answer
 
-	mu      sync.Mutex
-	places  places
-	notices early                // those that arrived while connecting
-	behind  []*room.Subscription // waiting for the filler
-	filling bool
+	mu       sync.Mutex
+	places   places
+	notices  early                // those that arrived while connecting
+	waiting  []waiting            // conversations that wait for being caught up
+	catchers int                  // number of goroutines that catch up
+	behind   []*room.Subscription // waiting for the filler
+	filling  bool
 }
 
 const (

@@ -32,6 +32,7 @@ import (
 // History is the part of the history service that sessions call.
 type History interface {
 	ListConversations(ctx context.Context, request *historyv1.ListConversationsRequest, options ...grpc.CallOption) (*historyv1.ListConversationsResponse, error)
+	FindMemberships(ctx context.Context, request *historyv1.FindMembershipsRequest, options ...grpc.CallOption) (*historyv1.FindMembershipsResponse, error)
 	CompareMemberships(ctx context.Context, request *historyv1.CompareMembershipsRequest, options ...grpc.CallOption) (*historyv1.CompareMembershipsResponse, error)
 	GetRevocations(ctx context.Context, request *historyv1.GetRevocationsRequest, options ...grpc.CallOption) (*historyv1.GetRevocationsResponse, error)
 }
@@ -79,7 +80,7 @@ type Sessions struct {
 	deps    Deps
 	ctx     context.Context //nolint:containedctx // the life of the sessions: links call back without a context
 	workers sync.WaitGroup
-	turns   chan struct{} // limits the memberships looked up at once
+	turns   chan struct{} // limits the calls of the history service at once
 	unheard chan struct{} // a notice of revoked tokens may have been lost
 	missed  chan struct{} // a notice of a membership may have been lost
 
@@ -90,18 +91,18 @@ type Sessions struct {
 	users    map[ids.User]*user
 }
 
-// user is the state that the sessions of one user on this gateway share. Guarded by Sessions.mu, except id and caller.
+// user is the state that the sessions of one user on this gateway share. Guarded by Sessions.mu, except id, caller, turns and
+// lookups.
 type user struct {
 	id       ids.User
 	caller   requests.Caller
 	sessions map[*Session]struct{}
+	turns    chan struct{} // limits the calls of the history service at once
+	lookups  lookups
 	compared compared
 	// revoked is the time up to which issued tokens are refused, Unix ms, as far as this gateway knows.
 	revoked int64
 }
-
-// maxTurns limits how many memberships are looked up at once: after an outage of the bus every session does so.
-const maxTurns = 16
 
 // New makes an empty table. What sessions do in the background ends with ctx.
 func New(ctx context.Context, deps Deps) *Sessions {
@@ -159,7 +160,7 @@ func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
 	defer a.mu.Unlock()
 	u := a.users[claims.User]
 	if u == nil {
-		u = &user{id: claims.User, sessions: map[*Session]struct{}{}, compared: compared{at: time.Now()}, caller: requests.Caller{
+		u = &user{id: claims.User, sessions: map[*Session]struct{}{}, turns: make(chan struct{}, maxTurnsPerUser), compared: compared{at: time.Now()}, caller: requests.Caller{
 			User: claims.User, Commands: rate.NewLimiter(rate.Limit(cfg.CommandRatePerUser), int(10*cfg.CommandRatePerUser)),
 		}}
 		if cfg.ReadRatePerUser > 0 {
@@ -275,28 +276,18 @@ func (a *Sessions) ofUser(userID ids.User) []*Session {
 	return sessions
 }
 
-// takeTurn waits for one of the turns that limit concurrent membership lookups; returnTurn releases it. It returns false if the
-// session ended first.
-func (a *Sessions) takeTurn(s *Session) bool {
-	select {
-	case a.turns <- struct{}{}:
-		return true
-	case <-s.link.Done():
-		return false
-	}
-}
-
-func (a *Sessions) returnTurn() { <-a.turns }
-
 // firstBeat spreads heartbeats evenly over the interval, however closely together sessions were opened.
 func (a *Sessions) firstBeat() time.Duration { return rand.N(a.deps.Config.Heartbeat) }
 
-// listAll reads all conversations of a user, and the time up to which their tokens are revoked.
+// listAll reads all conversations of a user, and the time up to which their tokens are revoked. Each page has a time limit of its
+// own.
 func (a *Sessions) listAll(ctx context.Context, userID ids.User) (all []*historyv1.Summary, revokedBefore int64, err error) {
 	request := &historyv1.ListConversationsRequest{UserId: string(userID), Limit: rpc.MaxItems}
 	for {
 		a.deps.Metrics.Reads[metrics.ReadList].Inc()
-		list, err := a.deps.History.ListConversations(ctx, request)
+		limited, cancel := context.WithTimeout(ctx, a.deps.Config.HistoryTimeout)
+		list, err := a.deps.History.ListConversations(limited, request)
+		cancel()
 		if err != nil {
 			return nil, 0, fmt.Errorf("list conversations of a user: %w", err)
 		}

@@ -30,7 +30,7 @@ func (s *Session) Detached(subscription *room.Subscription, conversationID ids.C
 	s.link.Queue(s.encodeDetached(conversationID, last))
 	p.subscription = nil
 	p.End(last)
-	s.all.workers.Go(func() { s.catchUp(conversationID, p) })
+	s.startLocked(conversationID, p)
 }
 
 // Forked implements room.Subscriber: it reports to the client that its position is not on the log, and stops pushes of the

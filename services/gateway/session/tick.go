@@ -8,8 +8,12 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 )
 
-// maxSilentBeats is how many heartbeats may stay unanswered.
-const maxSilentBeats = 2
+const (
+	// maxSilentBeats is how many heartbeats may stay unanswered.
+	maxSilentBeats = 2
+	// moreHeads is the time until the next heartbeat if one did not hold the heads of all conversations that moved.
+	moreHeads = time.Second
+)
 
 // tick does the periodic work of a session.
 func (s *Session) tick(now time.Time) {
@@ -41,21 +45,29 @@ func (s *Session) tick(now time.Time) {
 	}
 	s.nextBeat.Store(now.Add(cfg.Heartbeat).UnixNano())
 	s.beatPending.Add(1)
-	s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: s.heads()}}})
+	heads, more := s.heads(s.all.deps.Rooms.PageBytes(s.listener.Answers))
+	if more {
+		s.nextBeat.Store(now.Add(min(cfg.Heartbeat, moreHeads)).UnixNano())
+	}
+	s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: heads}}})
 }
 
-// heads returns, for a heartbeat, the heads of conversations that moved since the last one. It also forwards the client's
-// acknowledgements again where they moved.
-func (s *Session) heads() []*clientv1.Position {
-	var heads []*clientv1.Position
+// heads returns, for a heartbeat, the heads of conversations that moved since the last one, and whether there are more than fit into
+// about most bytes. It also forwards the client's acknowledgements again where they moved.
+func (s *Session) heads(most int) (heads []*clientv1.Position, more bool) {
+	size := 0
 	for _, subscription := range s.listSubscriptions() {
+		if size > most {
+			return heads, true // the others are not asked, and report their heads the next time
+		}
 		beat := subscription.Beat()
 		if beat.Acknowledged {
 			s.all.deps.Acks.Add(beat.ConversationID, s.user.id, beat.Delivered, beat.Read)
 		}
 		if beat.Head != 0 {
-			heads = append(heads, &clientv1.Position{ConversationId: string(beat.ConversationID), Seq: uint64(beat.Head)})
+			head := &clientv1.Position{ConversationId: string(beat.ConversationID), Seq: uint64(beat.Head)}
+			heads, size = append(heads, head), size+head.SizeVT()
 		}
 	}
-	return heads
+	return heads, false
 }

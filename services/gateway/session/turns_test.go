@@ -50,11 +50,11 @@ func TestLookUpsWaitForTheirTurn(t *testing.T) {
 	bob.requireForgotten()
 	ann.quiet()
 	require.Equal(t, before, s.lists())
-	s.returnTurn()
+	<-s.turns
 	require.NotNil(t, ann.next().GetAttached())
 	require.Equal(t, []uint64{1, 2}, ann.seqs(2))
 	for range maxTurns - 1 {
-		s.returnTurn()
+		<-s.turns
 	}
 	require.Eventually(t, func() bool { return len(s.turns) == 0 }, patience, time.Millisecond)
 }
@@ -103,7 +103,7 @@ func TestAFormerConversationWaitsForTheStore(t *testing.T) {
 			s := newStage(t)
 			log := branch(nil, 5, "x")
 			s.store.Set(func() { s.store.Log, s.store.Left = log, 4 })
-			s.history.once(&s.history.afterList, func() { s.store.Set(func() { s.store.Down = true }) })
+			s.history.once(&s.history.afterFind, func() { s.store.Set(func() { s.store.Down = true }) })
 			c := s.connect("bob", frame.Proto, position(log[1]))
 			require.Eventually(t, func() bool {
 				return strings.Contains(s.logs.String(), "a client could not be told of a membership yet")

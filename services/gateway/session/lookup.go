@@ -1,0 +1,123 @@
+package session
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/rpc"
+
+	"github.com/runnelhq/runnel/services/gateway/metrics"
+)
+
+// lookups bundles the lookups of one user's present memberships, for all sessions of the user: while one call of the history
+// service is under way, what is wanted meanwhile waits for the next. A user who is added to many conversations causes one call at a
+// time, and not one for each conversation and session.
+type lookups struct {
+	mu      sync.Mutex
+	running bool
+	wanted  map[ids.Conversation]*lookup // no call for these has begun yet
+}
+
+// lookup is one wanted membership.
+type lookup struct {
+	waiters int           // guarded by lookups.mu
+	done    chan struct{} // closed when the other fields are set
+	summary *historyv1.Summary
+	err     error
+}
+
+// present looks up the user's present membership of a conversation; nil if the user is not a member. The result is shared and must
+// not be changed.
+func (s *Session) present(conversationID ids.Conversation) (*historyv1.Summary, error) {
+	u := s.user
+	ls := &u.lookups
+	ls.mu.Lock()
+	l := ls.wanted[conversationID]
+	if l == nil {
+		l = &lookup{done: make(chan struct{})}
+		if ls.wanted == nil {
+			ls.wanted = map[ids.Conversation]*lookup{}
+		}
+		ls.wanted[conversationID] = l
+	}
+	l.waiters++
+	if !ls.running {
+		ls.running = true
+		s.all.workers.Go(func() { s.all.lookUpAll(u) })
+	}
+	ls.mu.Unlock()
+	select {
+	case <-l.done:
+		return l.summary, l.err
+	case <-s.link.Done():
+	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if l.waiters--; l.waiters == 0 && ls.wanted[conversationID] == l {
+		delete(ls.wanted, conversationID)
+	}
+	return nil, errPlaceGone
+}
+
+// lookUpAll makes calls until nothing is wanted any more. Each takes one of all turns.
+func (a *Sessions) lookUpAll(u *user) {
+	for {
+		turn := true
+		select {
+		case a.turns <- struct{}{}:
+		case <-a.ctx.Done():
+			turn = false
+		}
+		batch := u.lookups.next()
+		if len(batch) > 0 {
+			a.lookUp(u, batch)
+		}
+		if turn {
+			<-a.turns
+		}
+		if len(batch) == 0 {
+			return
+		}
+	}
+}
+
+// next returns what the next call is for. If nothing is wanted, it ends the run.
+func (ls *lookups) next() map[ids.Conversation]*lookup {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	batch := map[ids.Conversation]*lookup{}
+	for id, l := range ls.wanted {
+		if len(batch) == rpc.MaxItems {
+			break
+		}
+		batch[id] = l
+		delete(ls.wanted, id)
+	}
+	ls.running = len(batch) > 0
+	return batch
+}
+
+func (a *Sessions) lookUp(u *user, batch map[ids.Conversation]*lookup) {
+	ctx, cancel := context.WithTimeout(a.ctx, a.deps.Config.HistoryTimeout)
+	defer cancel()
+	request := &historyv1.ListConversationsRequest{UserId: string(u.id), Limit: rpc.MaxItems}
+	for _, id := range slices.Sorted(maps.Keys(batch)) {
+		request.ConversationIds = append(request.ConversationIds, string(id))
+	}
+	a.deps.Metrics.Reads[metrics.ReadList].Inc()
+	list, err := a.deps.History.ListConversations(ctx, request)
+	for _, summary := range list.GetConversations() {
+		if l := batch[ids.Conversation(summary.GetConversationId())]; l != nil {
+			l.summary = summary
+		}
+	}
+	for _, l := range batch {
+		l.err = err
+		close(l.done)
+	}
+}
