@@ -27,6 +27,11 @@ func (addMembersKind) check(r *request) *conversationv1.Error {
 			return refuse(conversationv1.ErrorCode_ERROR_CODE_CONFLICT, "body.add_members.members", "one of them is a member already")
 		}
 	}
+	for _, member := range added {
+		if _, removed := r.state.Removed[ids.User(member)]; removed && r.role != RoleOwner {
+			return refuse(conversationv1.ErrorCode_ERROR_CODE_FORBIDDEN, "body.add_members.members", "one of them was removed; only the owner of the group may add them again")
+		}
+	}
 	if len(r.state.Members)+len(added) > protocol.MaxMembers {
 		return refuse(conversationv1.ErrorCode_ERROR_CODE_LIMIT, "body.add_members.members", "the group would have too many members")
 	}
@@ -41,6 +46,7 @@ func (addMembersKind) fold(next *State, o *occurrence) {
 	for _, member := range o.body.GetAddMembers().GetMembers() {
 		next.Members[ids.User(member)] = ids.Seq(o.event.GetSeq())
 	}
+	next.admit(o.body.GetAddMembers().GetMembers())
 }
 
 func (addMembersKind) members(o *occurrence) (joined []string, left ids.User) {

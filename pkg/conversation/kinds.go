@@ -64,6 +64,8 @@ type row struct {
 	belongs bool
 	// membership means that its events begin or end memberships.
 	membership bool
+	// removes means that its events end the membership of somebody else, whom then only the owner may add again.
+	removes bool
 	// erases means that its events erase content of earlier ones.
 	erases bool
 	// doc is one sentence for the table in README.md.
@@ -75,8 +77,8 @@ func table() []row {
 	return []row{
 		{kind: 1, rules: createKind{}, class: Content, level: 1, roles: AnyUser, inDirect: true, membership: true, doc: "Creates a conversation; the sender becomes a member and, of a group, its owner."},
 		{kind: 2, rules: messageKind{}, class: Content, level: 1, roles: Members, inDirect: true, message: true, doc: "Sends a message."},
-		{kind: 3, rules: addMembersKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Adds users to a group."},
-		{kind: 4, rules: removeMemberKind{}, class: Structure, level: 1, roles: Owners, membership: true, doc: "Removes another member from a group."},
+		{kind: 3, rules: addMembersKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Adds users to a group. Only the owner may add a user who was removed."},
+		{kind: 4, rules: removeMemberKind{}, class: Structure, level: 1, roles: Owners, membership: true, removes: true, doc: "Removes another member from a group."},
 		{kind: 5, rules: leaveKind{}, class: Structure, level: 1, roles: Members, membership: true, doc: "Leaves a group."},
 		{kind: 6, rules: renameKind{}, class: Content, level: 1, roles: Members, doc: "Renames a group."},
 		{kind: 7, rules: editKind{}, class: Content, level: 1, roles: Members, inDirect: true, belongs: true, doc: "Replaces the content of the sender's own message."},

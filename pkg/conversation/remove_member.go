@@ -8,7 +8,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// removeMemberKind removes another member from a group.
+// removeMemberKind removes another member from a group. Only the owner may add that user again.
 type removeMemberKind struct{ none }
 
 func (removeMemberKind) levelOf(body *conversationv1.Body) Level {
@@ -35,6 +35,7 @@ func (removeMemberKind) check(r *request) *conversationv1.Error {
 func (removeMemberKind) fold(next *State, o *occurrence) {
 	next.Members = maps.Clone(next.Members)
 	delete(next.Members, ids.User(o.body.GetRemoveMember().GetMember()))
+	next.remove(ids.User(o.body.GetRemoveMember().GetMember()), ids.Seq(o.event.GetSeq()))
 }
 
 func (removeMemberKind) members(o *occurrence) (joined []string, left ids.User) {

@@ -18,7 +18,13 @@ type State struct {
 	NameSource NameSource
 	// Members maps each current member to the seq of the event that made them one. Shared between States; never written to.
 	Members map[ids.User]ids.Seq
+	// Removed maps users whose last membership was ended by somebody else to the seq of the event that ended it. Only the owner may
+	// add them. nil when there are none. Shared between States; never written to.
+	Removed map[ids.User]ids.Seq
 }
+
+// firstSeq is the seq of the event that creates a conversation.
+const firstSeq ids.Seq = 1
 
 // NameSource identifies the event that set a conversation's name.
 type NameSource struct {
@@ -28,9 +34,10 @@ type NameSource struct {
 }
 
 // Owner returns the member who may remove others: the creator, or after they left, the member of longest standing (ties go
-// to the lower user id). Empty when there are no members. It follows from the state, so no command transfers it.
+// to the lower user id). A creator who comes back does not get the group back. Empty when there are no members. It follows
+// from the state, so no command transfers it.
 func (s *State) Owner() ids.User {
-	if _, stayed := s.Members[s.Creator]; stayed {
+	if s.Members[s.Creator] == firstSeq {
 		return s.Creator
 	}
 	var owner ids.User

@@ -35,7 +35,13 @@ type entry struct {
 }
 
 // weight is what an entry counts towards the cache's capacity.
-func (e *entry) weight() int { return 1 + len(e.cursors) + e.facts.Len() }
+func (e *entry) weight() int {
+	weight := 1 + len(e.cursors) + e.facts.Len()
+	if e.state != nil {
+		weight += len(e.state.Removed)
+	}
+	return weight
+}
 
 // Cache holds the conversations of one partition: their committed states, by which commands are decided, and their members'
 // cursors. It is never behind the store, because one worker at a time writes to a partition; a worker that loses a partition
@@ -150,6 +156,12 @@ func (c *Cache) AddLoaded(asked []string, found []*historyv1.ConversationState, 
 			e.state.Members[ids.User(at.GetUserId())] = ids.Seq(m.GetJoinedSeq())
 			e.cursors[ids.User(at.GetUserId())] = cursor.PositionOf(at)
 		}
+		for _, r := range loaded.GetRemoved() {
+			if e.state.Removed == nil {
+				e.state.Removed = make(map[ids.User]ids.Seq, len(loaded.GetRemoved()))
+			}
+			e.state.Removed[ids.User(r.GetUserId())] = ids.Seq(r.GetSeq())
+		}
 		c.putLocked(ids.Conversation(loaded.GetConversationId()), e)
 	}
 	for _, id := range asked {
@@ -178,7 +190,10 @@ func (c *Cache) ApplyCommitted(batch Change, nowMs int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, state := range batch.States {
-		c.findLocked(id).state = state
+		e := c.findLocked(id)
+		before := e.weight()
+		e.state = state
+		c.weight += e.weight() - before
 	}
 	c.mergeFactsLocked(batch)
 	for _, event := range batch.Events {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
@@ -58,4 +59,19 @@ func TestWaitingAcknowledgementsAreBounded(t *testing.T) {
 	require.Len(t, b.Wanted(1000), 1000)
 	b.AddLoaded(b.Wanted(1000), nil, 0)
 	require.Equal(t, maxWanted-1000, b.waiting)
+}
+
+// Users who were removed are part of the state that is loaded, and count towards the capacity.
+func TestRemovedUsersAreLoaded(t *testing.T) {
+	b := New(50)
+	id := deliverytest.Command("", "ann", 1, nil).GetConversationId()
+	b.AddLoaded([]string{id}, []*historyv1.ConversationState{{
+		ConversationId: id, Head: 5, Removed: []*historyv1.Removal{{UserId: "eve", Seq: 4}, {UserId: "mallory", Seq: 5}},
+	}}, 0)
+	require.Equal(t, map[ids.User]ids.Seq{"eve": 4, "mallory": 5}, b.State(ids.Conversation(id)).Removed)
+	require.Equal(t, 3, b.Weight())
+	after := *b.State(ids.Conversation(id))
+	after.Removed = nil
+	b.ApplyCommitted(Change{States: map[ids.Conversation]*conversation.State{ids.Conversation(id): &after}}, 0)
+	require.Equal(t, 1, b.Weight())
 }

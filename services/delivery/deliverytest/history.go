@@ -224,6 +224,9 @@ func (f *History) GetConversations(_ context.Context, in *historyv1.GetConversat
 			}
 			c.Members = append(c.Members, &historyv1.Member{JoinedSeq: uint64(joined), Cursor: proto.Clone(at).(*conversationv1.Cursor)})
 		}
+		for user, seq := range state.Removed {
+			c.Removed = append(c.Removed, &historyv1.Removal{UserId: string(user), Seq: uint64(seq)})
+		}
 		answer.Conversations = append(answer.Conversations, c)
 	}
 	return answer, nil

@@ -1607,7 +1607,9 @@ type ConversationState struct {
 	// Current members.
 	Members []*Member `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
 	// The event that set the name, its sender and its time.
-	NameSource    *SetName `protobuf:"bytes,8,opt,name=name_source,json=nameSource,proto3" json:"name_source,omitempty"`
+	NameSource *SetName `protobuf:"bytes,8,opt,name=name_source,json=nameSource,proto3" json:"name_source,omitempty"`
+	// Users whose last membership was ended by somebody else, newest first, at most 2000.
+	Removed       []*Removal `protobuf:"bytes,9,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1698,6 +1700,68 @@ func (x *ConversationState) GetNameSource() *SetName {
 	return nil
 }
 
+func (x *ConversationState) GetRemoved() []*Removal {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// Removal is the end of a user's last membership by somebody else.
+type Removal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// seq of the event that ended it.
+	Seq           uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removal) Reset() {
+	*x = Removal{}
+	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removal) ProtoMessage() {}
+
+func (x *Removal) ProtoReflect() protoreflect.Message {
+	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removal.ProtoReflect.Descriptor instead.
+func (*Removal) Descriptor() ([]byte, []int) {
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Removal) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *Removal) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // Member is a current member.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1711,7 +1775,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1787,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[23]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1800,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{23}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Member) GetJoinedSeq() uint64 {
@@ -1764,7 +1828,7 @@ type FindCommandsRequest struct {
 
 func (x *FindCommandsRequest) Reset() {
 	*x = FindCommandsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1840,7 @@ func (x *FindCommandsRequest) String() string {
 func (*FindCommandsRequest) ProtoMessage() {}
 
 func (x *FindCommandsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[24]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1853,7 @@ func (x *FindCommandsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindCommandsRequest.ProtoReflect.Descriptor instead.
 func (*FindCommandsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{24}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FindCommandsRequest) GetCommands() []*CommandKey {
@@ -1814,7 +1878,7 @@ type CommandKey struct {
 
 func (x *CommandKey) Reset() {
 	*x = CommandKey{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1890,7 @@ func (x *CommandKey) String() string {
 func (*CommandKey) ProtoMessage() {}
 
 func (x *CommandKey) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[25]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1903,7 @@ func (x *CommandKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandKey.ProtoReflect.Descriptor instead.
 func (*CommandKey) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{25}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CommandKey) GetConversationId() string {
@@ -1874,7 +1938,7 @@ type FindCommandsResponse struct {
 
 func (x *FindCommandsResponse) Reset() {
 	*x = FindCommandsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1950,7 @@ func (x *FindCommandsResponse) String() string {
 func (*FindCommandsResponse) ProtoMessage() {}
 
 func (x *FindCommandsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[26]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1963,7 @@ func (x *FindCommandsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindCommandsResponse.ProtoReflect.Descriptor instead.
 func (*FindCommandsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{26}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FindCommandsResponse) GetEvents() []*v1.Event {
@@ -1931,7 +1995,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2007,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[27]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2020,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{27}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadRequest) GetConversationId() string {
@@ -2021,7 +2085,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2097,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[28]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2110,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{28}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadResponse) GetEvents() []*v1.Event {
@@ -2101,7 +2165,7 @@ type ListConversationsRequest struct {
 
 func (x *ListConversationsRequest) Reset() {
 	*x = ListConversationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2177,7 @@ func (x *ListConversationsRequest) String() string {
 func (*ListConversationsRequest) ProtoMessage() {}
 
 func (x *ListConversationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[29]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2190,7 @@ func (x *ListConversationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConversationsRequest.ProtoReflect.Descriptor instead.
 func (*ListConversationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{29}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListConversationsRequest) GetUserId() string {
@@ -2173,7 +2237,7 @@ type ListConversationsResponse struct {
 
 func (x *ListConversationsResponse) Reset() {
 	*x = ListConversationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2249,7 @@ func (x *ListConversationsResponse) String() string {
 func (*ListConversationsResponse) ProtoMessage() {}
 
 func (x *ListConversationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[30]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2262,7 @@ func (x *ListConversationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConversationsResponse.ProtoReflect.Descriptor instead.
 func (*ListConversationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{30}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListConversationsResponse) GetConversations() []*Summary {
@@ -2247,7 +2311,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2323,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[31]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2336,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{31}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Summary) GetConversationId() string {
@@ -2344,7 +2408,7 @@ type FindMembershipsRequest struct {
 
 func (x *FindMembershipsRequest) Reset() {
 	*x = FindMembershipsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2420,7 @@ func (x *FindMembershipsRequest) String() string {
 func (*FindMembershipsRequest) ProtoMessage() {}
 
 func (x *FindMembershipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[32]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2433,7 @@ func (x *FindMembershipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMembershipsRequest.ProtoReflect.Descriptor instead.
 func (*FindMembershipsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{32}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FindMembershipsRequest) GetUserId() string {
@@ -2397,7 +2461,7 @@ type FindMembershipsResponse struct {
 
 func (x *FindMembershipsResponse) Reset() {
 	*x = FindMembershipsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2473,7 @@ func (x *FindMembershipsResponse) String() string {
 func (*FindMembershipsResponse) ProtoMessage() {}
 
 func (x *FindMembershipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[33]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2486,7 @@ func (x *FindMembershipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMembershipsResponse.ProtoReflect.Descriptor instead.
 func (*FindMembershipsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{33}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FindMembershipsResponse) GetMemberships() []*NewestMembership {
@@ -2447,7 +2511,7 @@ type NewestMembership struct {
 
 func (x *NewestMembership) Reset() {
 	*x = NewestMembership{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2523,7 @@ func (x *NewestMembership) String() string {
 func (*NewestMembership) ProtoMessage() {}
 
 func (x *NewestMembership) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[34]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2536,7 @@ func (x *NewestMembership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewestMembership.ProtoReflect.Descriptor instead.
 func (*NewestMembership) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{34}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NewestMembership) GetConversationId() string {
@@ -2507,7 +2571,7 @@ type CountMembershipsRequest struct {
 
 func (x *CountMembershipsRequest) Reset() {
 	*x = CountMembershipsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2583,7 @@ func (x *CountMembershipsRequest) String() string {
 func (*CountMembershipsRequest) ProtoMessage() {}
 
 func (x *CountMembershipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[35]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2596,7 @@ func (x *CountMembershipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountMembershipsRequest.ProtoReflect.Descriptor instead.
 func (*CountMembershipsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{35}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CountMembershipsRequest) GetUserIds() []string {
@@ -2553,7 +2617,7 @@ type CountMembershipsResponse struct {
 
 func (x *CountMembershipsResponse) Reset() {
 	*x = CountMembershipsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2629,7 @@ func (x *CountMembershipsResponse) String() string {
 func (*CountMembershipsResponse) ProtoMessage() {}
 
 func (x *CountMembershipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[36]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2642,7 @@ func (x *CountMembershipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountMembershipsResponse.ProtoReflect.Descriptor instead.
 func (*CountMembershipsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{36}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CountMembershipsResponse) GetCounts() []*MembershipCount {
@@ -2601,7 +2665,7 @@ type MembershipCount struct {
 
 func (x *MembershipCount) Reset() {
 	*x = MembershipCount{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2677,7 @@ func (x *MembershipCount) String() string {
 func (*MembershipCount) ProtoMessage() {}
 
 func (x *MembershipCount) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[37]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2690,7 @@ func (x *MembershipCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembershipCount.ProtoReflect.Descriptor instead.
 func (*MembershipCount) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{37}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MembershipCount) GetUserId() string {
@@ -2656,7 +2720,7 @@ type CompareMembershipsRequest struct {
 
 func (x *CompareMembershipsRequest) Reset() {
 	*x = CompareMembershipsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2732,7 @@ func (x *CompareMembershipsRequest) String() string {
 func (*CompareMembershipsRequest) ProtoMessage() {}
 
 func (x *CompareMembershipsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[38]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2745,7 @@ func (x *CompareMembershipsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareMembershipsRequest.ProtoReflect.Descriptor instead.
 func (*CompareMembershipsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{38}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CompareMembershipsRequest) GetUsers() []*KnownMemberships {
@@ -2711,7 +2775,7 @@ type KnownMemberships struct {
 
 func (x *KnownMemberships) Reset() {
 	*x = KnownMemberships{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2787,7 @@ func (x *KnownMemberships) String() string {
 func (*KnownMemberships) ProtoMessage() {}
 
 func (x *KnownMemberships) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[39]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2800,7 @@ func (x *KnownMemberships) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownMemberships.ProtoReflect.Descriptor instead.
 func (*KnownMemberships) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{39}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KnownMemberships) GetUserId() string {
@@ -2766,7 +2830,7 @@ type CompareMembershipsResponse struct {
 
 func (x *CompareMembershipsResponse) Reset() {
 	*x = CompareMembershipsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2842,7 @@ func (x *CompareMembershipsResponse) String() string {
 func (*CompareMembershipsResponse) ProtoMessage() {}
 
 func (x *CompareMembershipsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[40]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2855,7 @@ func (x *CompareMembershipsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareMembershipsResponse.ProtoReflect.Descriptor instead.
 func (*CompareMembershipsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{40}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CompareMembershipsResponse) GetUsers() []*ChangedMemberships {
@@ -2825,7 +2889,7 @@ type ChangedMemberships struct {
 
 func (x *ChangedMemberships) Reset() {
 	*x = ChangedMemberships{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +2901,7 @@ func (x *ChangedMemberships) String() string {
 func (*ChangedMemberships) ProtoMessage() {}
 
 func (x *ChangedMemberships) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[41]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +2914,7 @@ func (x *ChangedMemberships) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangedMemberships.ProtoReflect.Descriptor instead.
 func (*ChangedMemberships) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{41}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ChangedMemberships) GetUserId() string {
@@ -2896,7 +2960,7 @@ type Membership struct {
 
 func (x *Membership) Reset() {
 	*x = Membership{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +2972,7 @@ func (x *Membership) String() string {
 func (*Membership) ProtoMessage() {}
 
 func (x *Membership) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[42]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +2985,7 @@ func (x *Membership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Membership.ProtoReflect.Descriptor instead.
 func (*Membership) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{42}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Membership) GetConversationId() string {
@@ -2962,7 +3026,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3038,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[43]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3051,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{43}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListMembersRequest) GetConversationId() string {
@@ -3031,7 +3095,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3107,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[44]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3120,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{44}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -3084,7 +3148,7 @@ type HeadsRequest struct {
 
 func (x *HeadsRequest) Reset() {
 	*x = HeadsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3160,7 @@ func (x *HeadsRequest) String() string {
 func (*HeadsRequest) ProtoMessage() {}
 
 func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[45]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3173,7 @@ func (x *HeadsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsRequest.ProtoReflect.Descriptor instead.
 func (*HeadsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{45}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *HeadsRequest) GetConversationIds() []string {
@@ -3130,7 +3194,7 @@ type HeadsResponse struct {
 
 func (x *HeadsResponse) Reset() {
 	*x = HeadsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3206,7 @@ func (x *HeadsResponse) String() string {
 func (*HeadsResponse) ProtoMessage() {}
 
 func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[46]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3219,7 @@ func (x *HeadsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadsResponse.ProtoReflect.Descriptor instead.
 func (*HeadsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{46}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeadsResponse) GetHeads() []*Head {
@@ -3180,7 +3244,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3256,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[47]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3269,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{47}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Head) GetConversationId() string {
@@ -3240,7 +3304,7 @@ type SaveCursorsRequest struct {
 
 func (x *SaveCursorsRequest) Reset() {
 	*x = SaveCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3316,7 @@ func (x *SaveCursorsRequest) String() string {
 func (*SaveCursorsRequest) ProtoMessage() {}
 
 func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[48]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3329,7 @@ func (x *SaveCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsRequest.ProtoReflect.Descriptor instead.
 func (*SaveCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{48}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SaveCursorsRequest) GetUpdates() []*CursorUpdate {
@@ -3288,7 +3352,7 @@ type CursorUpdate struct {
 
 func (x *CursorUpdate) Reset() {
 	*x = CursorUpdate{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3364,7 @@ func (x *CursorUpdate) String() string {
 func (*CursorUpdate) ProtoMessage() {}
 
 func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[49]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3377,7 @@ func (x *CursorUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CursorUpdate.ProtoReflect.Descriptor instead.
 func (*CursorUpdate) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{49}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CursorUpdate) GetConversationId() string {
@@ -3339,7 +3403,7 @@ type SaveCursorsResponse struct {
 
 func (x *SaveCursorsResponse) Reset() {
 	*x = SaveCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3351,7 +3415,7 @@ func (x *SaveCursorsResponse) String() string {
 func (*SaveCursorsResponse) ProtoMessage() {}
 
 func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[50]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3364,7 +3428,7 @@ func (x *SaveCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveCursorsResponse.ProtoReflect.Descriptor instead.
 func (*SaveCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{50}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
 }
 
 // ListDeadLettersRequest asks for a page.
@@ -3382,7 +3446,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3458,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[51]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3471,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{51}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListDeadLettersRequest) GetPartition() uint32 {
@@ -3444,7 +3508,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3520,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[52]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3533,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{52}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*StoredDeadLetter {
@@ -3507,7 +3571,7 @@ type StoredDeadLetter struct {
 
 func (x *StoredDeadLetter) Reset() {
 	*x = StoredDeadLetter{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3519,7 +3583,7 @@ func (x *StoredDeadLetter) String() string {
 func (*StoredDeadLetter) ProtoMessage() {}
 
 func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[53]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3532,7 +3596,7 @@ func (x *StoredDeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeadLetter.ProtoReflect.Descriptor instead.
 func (*StoredDeadLetter) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{53}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StoredDeadLetter) GetDeadLetterId() string {
@@ -3588,7 +3652,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3600,7 +3664,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[54]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3613,7 +3677,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{54}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetDeadLetterRequest) GetDeadLetterId() string {
@@ -3634,7 +3698,7 @@ type GetDeadLetterResponse struct {
 
 func (x *GetDeadLetterResponse) Reset() {
 	*x = GetDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +3710,7 @@ func (x *GetDeadLetterResponse) String() string {
 func (*GetDeadLetterResponse) ProtoMessage() {}
 
 func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[55]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +3723,7 @@ func (x *GetDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{55}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetDeadLetterResponse) GetDeadLetter() *StoredDeadLetter {
@@ -3680,7 +3744,7 @@ type DropDeadLetterRequest struct {
 
 func (x *DropDeadLetterRequest) Reset() {
 	*x = DropDeadLetterRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3692,7 +3756,7 @@ func (x *DropDeadLetterRequest) String() string {
 func (*DropDeadLetterRequest) ProtoMessage() {}
 
 func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[56]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3705,7 +3769,7 @@ func (x *DropDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{56}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DropDeadLetterRequest) GetDeadLetterId() string {
@@ -3724,7 +3788,7 @@ type DropDeadLetterResponse struct {
 
 func (x *DropDeadLetterResponse) Reset() {
 	*x = DropDeadLetterResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3736,7 +3800,7 @@ func (x *DropDeadLetterResponse) String() string {
 func (*DropDeadLetterResponse) ProtoMessage() {}
 
 func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[57]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3749,7 +3813,7 @@ func (x *DropDeadLetterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropDeadLetterResponse.ProtoReflect.Descriptor instead.
 func (*DropDeadLetterResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{57}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
 }
 
 // ListLeasesRequest asks for all.
@@ -3761,7 +3825,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +3837,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[58]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +3850,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{58}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
 }
 
 // ListLeasesResponse lists workers and leases.
@@ -3802,7 +3866,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3878,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[59]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3891,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{59}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListLeasesResponse) GetWorkers() []*Worker {
@@ -3857,7 +3921,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +3933,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[60]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3882,7 +3946,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{60}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Worker) GetWorker() string {
@@ -3918,7 +3982,7 @@ type PartitionLease struct {
 
 func (x *PartitionLease) Reset() {
 	*x = PartitionLease{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +3994,7 @@ func (x *PartitionLease) String() string {
 func (*PartitionLease) ProtoMessage() {}
 
 func (x *PartitionLease) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[61]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3943,7 +4007,7 @@ func (x *PartitionLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionLease.ProtoReflect.Descriptor instead.
 func (*PartitionLease) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{61}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PartitionLease) GetPartition() uint32 {
@@ -3994,7 +4058,7 @@ type MovePartitionRequest struct {
 
 func (x *MovePartitionRequest) Reset() {
 	*x = MovePartitionRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4070,7 @@ func (x *MovePartitionRequest) String() string {
 func (*MovePartitionRequest) ProtoMessage() {}
 
 func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[62]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4083,7 @@ func (x *MovePartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionRequest.ProtoReflect.Descriptor instead.
 func (*MovePartitionRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{62}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *MovePartitionRequest) GetPartition() uint32 {
@@ -4045,7 +4109,7 @@ type MovePartitionResponse struct {
 
 func (x *MovePartitionResponse) Reset() {
 	*x = MovePartitionResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4057,7 +4121,7 @@ func (x *MovePartitionResponse) String() string {
 func (*MovePartitionResponse) ProtoMessage() {}
 
 func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[63]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4070,7 +4134,7 @@ func (x *MovePartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MovePartitionResponse.ProtoReflect.Descriptor instead.
 func (*MovePartitionResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{63}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
 }
 
 // RevokeUserRequest names a user.
@@ -4084,7 +4148,7 @@ type RevokeUserRequest struct {
 
 func (x *RevokeUserRequest) Reset() {
 	*x = RevokeUserRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4096,7 +4160,7 @@ func (x *RevokeUserRequest) String() string {
 func (*RevokeUserRequest) ProtoMessage() {}
 
 func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[64]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4109,7 +4173,7 @@ func (x *RevokeUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserRequest.ProtoReflect.Descriptor instead.
 func (*RevokeUserRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{64}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RevokeUserRequest) GetUserId() string {
@@ -4130,7 +4194,7 @@ type RevokeUserResponse struct {
 
 func (x *RevokeUserResponse) Reset() {
 	*x = RevokeUserResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4206,7 @@ func (x *RevokeUserResponse) String() string {
 func (*RevokeUserResponse) ProtoMessage() {}
 
 func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[65]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4219,7 @@ func (x *RevokeUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeUserResponse.ProtoReflect.Descriptor instead.
 func (*RevokeUserResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{65}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RevokeUserResponse) GetBeforeMs() int64 {
@@ -4178,7 +4242,7 @@ type GetRevocationsRequest struct {
 
 func (x *GetRevocationsRequest) Reset() {
 	*x = GetRevocationsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4190,7 +4254,7 @@ func (x *GetRevocationsRequest) String() string {
 func (*GetRevocationsRequest) ProtoMessage() {}
 
 func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[66]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4203,7 +4267,7 @@ func (x *GetRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*GetRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{66}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GetRevocationsRequest) GetSinceMs() int64 {
@@ -4233,7 +4297,7 @@ type GetRevocationsResponse struct {
 
 func (x *GetRevocationsResponse) Reset() {
 	*x = GetRevocationsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4245,7 +4309,7 @@ func (x *GetRevocationsResponse) String() string {
 func (*GetRevocationsResponse) ProtoMessage() {}
 
 func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[67]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4258,7 +4322,7 @@ func (x *GetRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*GetRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{67}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GetRevocationsResponse) GetRevocations() []*Revocation {
@@ -4288,7 +4352,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4364,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[68]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4377,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{68}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Revocation) GetUserId() string {
@@ -4341,7 +4405,7 @@ type GetFactsRequest struct {
 
 func (x *GetFactsRequest) Reset() {
 	*x = GetFactsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4417,7 @@ func (x *GetFactsRequest) String() string {
 func (*GetFactsRequest) ProtoMessage() {}
 
 func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[69]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4430,7 @@ func (x *GetFactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFactsRequest.ProtoReflect.Descriptor instead.
 func (*GetFactsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{69}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *GetFactsRequest) GetNeeds() []*Need {
@@ -4391,7 +4455,7 @@ type Need struct {
 
 func (x *Need) Reset() {
 	*x = Need{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4403,7 +4467,7 @@ func (x *Need) String() string {
 func (*Need) ProtoMessage() {}
 
 func (x *Need) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[70]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4416,7 +4480,7 @@ func (x *Need) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Need.ProtoReflect.Descriptor instead.
 func (*Need) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{70}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Need) GetConversationId() string {
@@ -4451,7 +4515,7 @@ type GetFactsResponse struct {
 
 func (x *GetFactsResponse) Reset() {
 	*x = GetFactsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4463,7 +4527,7 @@ func (x *GetFactsResponse) String() string {
 func (*GetFactsResponse) ProtoMessage() {}
 
 func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[71]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4476,7 +4540,7 @@ func (x *GetFactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFactsResponse.ProtoReflect.Descriptor instead.
 func (*GetFactsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{71}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetFactsResponse) GetFacts() []*Fact {
@@ -4509,7 +4573,7 @@ type Fact struct {
 
 func (x *Fact) Reset() {
 	*x = Fact{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4521,7 +4585,7 @@ func (x *Fact) String() string {
 func (*Fact) ProtoMessage() {}
 
 func (x *Fact) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[72]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4534,7 +4598,7 @@ func (x *Fact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fact.ProtoReflect.Descriptor instead.
 func (*Fact) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{72}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Fact) GetNeed() uint32 {
@@ -4609,7 +4673,7 @@ type ReadMessagesRequest struct {
 
 func (x *ReadMessagesRequest) Reset() {
 	*x = ReadMessagesRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4621,7 +4685,7 @@ func (x *ReadMessagesRequest) String() string {
 func (*ReadMessagesRequest) ProtoMessage() {}
 
 func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[73]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4634,7 +4698,7 @@ func (x *ReadMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ReadMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{73}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ReadMessagesRequest) GetConversationId() string {
@@ -4701,7 +4765,7 @@ type ReadMessagesResponse struct {
 
 func (x *ReadMessagesResponse) Reset() {
 	*x = ReadMessagesResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4713,7 +4777,7 @@ func (x *ReadMessagesResponse) String() string {
 func (*ReadMessagesResponse) ProtoMessage() {}
 
 func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[74]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4726,7 +4790,7 @@ func (x *ReadMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ReadMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{74}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ReadMessagesResponse) GetMessages() []*StoredMessage {
@@ -4767,7 +4831,7 @@ type StoredMessage struct {
 
 func (x *StoredMessage) Reset() {
 	*x = StoredMessage{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4779,7 +4843,7 @@ func (x *StoredMessage) String() string {
 func (*StoredMessage) ProtoMessage() {}
 
 func (x *StoredMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[75]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4792,7 +4856,7 @@ func (x *StoredMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMessage.ProtoReflect.Descriptor instead.
 func (*StoredMessage) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{75}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *StoredMessage) GetEvent() *v1.Event {
@@ -4838,7 +4902,7 @@ type ReactionCount struct {
 
 func (x *ReactionCount) Reset() {
 	*x = ReactionCount{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4850,7 +4914,7 @@ func (x *ReactionCount) String() string {
 func (*ReactionCount) ProtoMessage() {}
 
 func (x *ReactionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[76]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4863,7 +4927,7 @@ func (x *ReactionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReactionCount.ProtoReflect.Descriptor instead.
 func (*ReactionCount) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{76}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ReactionCount) GetEmoji() string {
@@ -4902,7 +4966,7 @@ type ListRefusalsRequest struct {
 
 func (x *ListRefusalsRequest) Reset() {
 	*x = ListRefusalsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +4978,7 @@ func (x *ListRefusalsRequest) String() string {
 func (*ListRefusalsRequest) ProtoMessage() {}
 
 func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[77]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +4991,7 @@ func (x *ListRefusalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsRequest.ProtoReflect.Descriptor instead.
 func (*ListRefusalsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{77}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListRefusalsRequest) GetPartition() uint32 {
@@ -4964,7 +5028,7 @@ type ListRefusalsResponse struct {
 
 func (x *ListRefusalsResponse) Reset() {
 	*x = ListRefusalsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4976,7 +5040,7 @@ func (x *ListRefusalsResponse) String() string {
 func (*ListRefusalsResponse) ProtoMessage() {}
 
 func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[78]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4989,7 +5053,7 @@ func (x *ListRefusalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusalsResponse.ProtoReflect.Descriptor instead.
 func (*ListRefusalsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{78}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListRefusalsResponse) GetRefusals() []*Refusal {
@@ -5023,7 +5087,7 @@ type ReadFeedRequest struct {
 
 func (x *ReadFeedRequest) Reset() {
 	*x = ReadFeedRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5035,7 +5099,7 @@ func (x *ReadFeedRequest) String() string {
 func (*ReadFeedRequest) ProtoMessage() {}
 
 func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[79]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5048,7 +5112,7 @@ func (x *ReadFeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFeedRequest.ProtoReflect.Descriptor instead.
 func (*ReadFeedRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{79}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ReadFeedRequest) GetPartition() uint32 {
@@ -5094,7 +5158,7 @@ type ReadFeedResponse struct {
 
 func (x *ReadFeedResponse) Reset() {
 	*x = ReadFeedResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5106,7 +5170,7 @@ func (x *ReadFeedResponse) String() string {
 func (*ReadFeedResponse) ProtoMessage() {}
 
 func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[80]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5119,7 +5183,7 @@ func (x *ReadFeedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFeedResponse.ProtoReflect.Descriptor instead.
 func (*ReadFeedResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{80}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ReadFeedResponse) GetEntries() []*FeedEntry {
@@ -5156,7 +5220,7 @@ type FeedEntry struct {
 
 func (x *FeedEntry) Reset() {
 	*x = FeedEntry{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5168,7 +5232,7 @@ func (x *FeedEntry) String() string {
 func (*FeedEntry) ProtoMessage() {}
 
 func (x *FeedEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[81]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5181,7 +5245,7 @@ func (x *FeedEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedEntry.ProtoReflect.Descriptor instead.
 func (*FeedEntry) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{81}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *FeedEntry) GetPosition() *Position {
@@ -5213,7 +5277,7 @@ type Fork struct {
 
 func (x *Fork) Reset() {
 	*x = Fork{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5225,7 +5289,7 @@ func (x *Fork) String() string {
 func (*Fork) ProtoMessage() {}
 
 func (x *Fork) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[82]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5238,7 +5302,7 @@ func (x *Fork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fork.ProtoReflect.Descriptor instead.
 func (*Fork) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{82}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Fork) GetPartition() uint32 {
@@ -5273,7 +5337,7 @@ type GetFeedCursorsRequest struct {
 
 func (x *GetFeedCursorsRequest) Reset() {
 	*x = GetFeedCursorsRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5285,7 +5349,7 @@ func (x *GetFeedCursorsRequest) String() string {
 func (*GetFeedCursorsRequest) ProtoMessage() {}
 
 func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[83]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5298,7 +5362,7 @@ func (x *GetFeedCursorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeedCursorsRequest.ProtoReflect.Descriptor instead.
 func (*GetFeedCursorsRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{83}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetFeedCursorsRequest) GetReader() string {
@@ -5319,7 +5383,7 @@ type GetFeedCursorsResponse struct {
 
 func (x *GetFeedCursorsResponse) Reset() {
 	*x = GetFeedCursorsResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5331,7 +5395,7 @@ func (x *GetFeedCursorsResponse) String() string {
 func (*GetFeedCursorsResponse) ProtoMessage() {}
 
 func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[84]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5344,7 +5408,7 @@ func (x *GetFeedCursorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFeedCursorsResponse.ProtoReflect.Descriptor instead.
 func (*GetFeedCursorsResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{84}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetFeedCursorsResponse) GetCursors() []*FeedCursor {
@@ -5367,7 +5431,7 @@ type FeedCursor struct {
 
 func (x *FeedCursor) Reset() {
 	*x = FeedCursor{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5379,7 +5443,7 @@ func (x *FeedCursor) String() string {
 func (*FeedCursor) ProtoMessage() {}
 
 func (x *FeedCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[85]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5392,7 +5456,7 @@ func (x *FeedCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedCursor.ProtoReflect.Descriptor instead.
 func (*FeedCursor) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{85}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *FeedCursor) GetPartition() uint32 {
@@ -5422,7 +5486,7 @@ type SaveFeedCursorRequest struct {
 
 func (x *SaveFeedCursorRequest) Reset() {
 	*x = SaveFeedCursorRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5434,7 +5498,7 @@ func (x *SaveFeedCursorRequest) String() string {
 func (*SaveFeedCursorRequest) ProtoMessage() {}
 
 func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[86]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5447,7 +5511,7 @@ func (x *SaveFeedCursorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFeedCursorRequest.ProtoReflect.Descriptor instead.
 func (*SaveFeedCursorRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{86}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *SaveFeedCursorRequest) GetReader() string {
@@ -5473,7 +5537,7 @@ type SaveFeedCursorResponse struct {
 
 func (x *SaveFeedCursorResponse) Reset() {
 	*x = SaveFeedCursorResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5485,7 +5549,7 @@ func (x *SaveFeedCursorResponse) String() string {
 func (*SaveFeedCursorResponse) ProtoMessage() {}
 
 func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[87]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5498,7 +5562,7 @@ func (x *SaveFeedCursorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveFeedCursorResponse.ProtoReflect.Descriptor instead.
 func (*SaveFeedCursorResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{87}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{88}
 }
 
 // GetInstallationRequest asks for everything.
@@ -5510,7 +5574,7 @@ type GetInstallationRequest struct {
 
 func (x *GetInstallationRequest) Reset() {
 	*x = GetInstallationRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5522,7 +5586,7 @@ func (x *GetInstallationRequest) String() string {
 func (*GetInstallationRequest) ProtoMessage() {}
 
 func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[88]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5535,7 +5599,7 @@ func (x *GetInstallationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstallationRequest.ProtoReflect.Descriptor instead.
 func (*GetInstallationRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{88}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{89}
 }
 
 // GetInstallationResponse contains the settings that all parts must agree on.
@@ -5551,7 +5615,7 @@ type GetInstallationResponse struct {
 
 func (x *GetInstallationResponse) Reset() {
 	*x = GetInstallationResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5563,7 +5627,7 @@ func (x *GetInstallationResponse) String() string {
 func (*GetInstallationResponse) ProtoMessage() {}
 
 func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[89]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5576,7 +5640,7 @@ func (x *GetInstallationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstallationResponse.ProtoReflect.Descriptor instead.
 func (*GetInstallationResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{89}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *GetInstallationResponse) GetPartitions() uint32 {
@@ -5604,7 +5668,7 @@ type RaiseLevelRequest struct {
 
 func (x *RaiseLevelRequest) Reset() {
 	*x = RaiseLevelRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[90]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5616,7 +5680,7 @@ func (x *RaiseLevelRequest) String() string {
 func (*RaiseLevelRequest) ProtoMessage() {}
 
 func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[90]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5629,7 +5693,7 @@ func (x *RaiseLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevelRequest.ProtoReflect.Descriptor instead.
 func (*RaiseLevelRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{90}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *RaiseLevelRequest) GetLevel() uint32 {
@@ -5650,7 +5714,7 @@ type RaiseLevelResponse struct {
 
 func (x *RaiseLevelResponse) Reset() {
 	*x = RaiseLevelResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[91]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5662,7 +5726,7 @@ func (x *RaiseLevelResponse) String() string {
 func (*RaiseLevelResponse) ProtoMessage() {}
 
 func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[91]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5675,7 +5739,7 @@ func (x *RaiseLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevelResponse.ProtoReflect.Descriptor instead.
 func (*RaiseLevelResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{91}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *RaiseLevelResponse) GetLevel() uint32 {
@@ -5697,7 +5761,7 @@ type MarkBackupRequest struct {
 
 func (x *MarkBackupRequest) Reset() {
 	*x = MarkBackupRequest{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[92]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5709,7 +5773,7 @@ func (x *MarkBackupRequest) String() string {
 func (*MarkBackupRequest) ProtoMessage() {}
 
 func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[92]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5722,7 +5786,7 @@ func (x *MarkBackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkBackupRequest.ProtoReflect.Descriptor instead.
 func (*MarkBackupRequest) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{92}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *MarkBackupRequest) GetMarks() []*BackupMark {
@@ -5745,7 +5809,7 @@ type BackupMark struct {
 
 func (x *BackupMark) Reset() {
 	*x = BackupMark{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[93]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5757,7 +5821,7 @@ func (x *BackupMark) String() string {
 func (*BackupMark) ProtoMessage() {}
 
 func (x *BackupMark) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[93]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5770,7 +5834,7 @@ func (x *BackupMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupMark.ProtoReflect.Descriptor instead.
 func (*BackupMark) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{93}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *BackupMark) GetPartition() uint32 {
@@ -5798,7 +5862,7 @@ type MarkBackupResponse struct {
 
 func (x *MarkBackupResponse) Reset() {
 	*x = MarkBackupResponse{}
-	mi := &file_runnel_history_v1_history_proto_msgTypes[94]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5810,7 +5874,7 @@ func (x *MarkBackupResponse) String() string {
 func (*MarkBackupResponse) ProtoMessage() {}
 
 func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_runnel_history_v1_history_proto_msgTypes[94]
+	mi := &file_runnel_history_v1_history_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5823,7 +5887,7 @@ func (x *MarkBackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MarkBackupResponse.ProtoReflect.Descriptor instead.
 func (*MarkBackupResponse) Descriptor() ([]byte, []int) {
-	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{94}
+	return file_runnel_history_v1_history_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *MarkBackupResponse) GetMarks() []*BackupMark {
@@ -5944,7 +6008,7 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\x17GetConversationsRequest\x12)\n" +
 	"\x10conversation_ids\x18\x01 \x03(\tR\x0fconversationIds\"f\n" +
 	"\x18GetConversationsResponse\x12J\n" +
-	"\rconversations\x18\x01 \x03(\v2$.runnel.history.v1.ConversationStateR\rconversations\"\xbf\x02\n" +
+	"\rconversations\x18\x01 \x03(\v2$.runnel.history.v1.ConversationStateR\rconversations\"\xf5\x02\n" +
 	"\x11ConversationState\x12'\n" +
 	"\x0fconversation_id\x18\x01 \x01(\tR\x0econversationId\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.runnel.conversation.v1.KindR\x04kind\x12\x12\n" +
@@ -5954,7 +6018,11 @@ const file_runnel_history_v1_history_proto_rawDesc = "" +
 	"\thead_hash\x18\x06 \x01(\fR\bheadHash\x123\n" +
 	"\amembers\x18\a \x03(\v2\x19.runnel.history.v1.MemberR\amembers\x12;\n" +
 	"\vname_source\x18\b \x01(\v2\x1a.runnel.history.v1.SetNameR\n" +
-	"nameSource\"_\n" +
+	"nameSource\x124\n" +
+	"\aremoved\x18\t \x03(\v2\x1a.runnel.history.v1.RemovalR\aremoved\"4\n" +
+	"\aRemoval\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"_\n" +
 	"\x06Member\x12\x1d\n" +
 	"\n" +
 	"joined_seq\x18\x01 \x01(\x04R\tjoinedSeq\x126\n" +
@@ -6252,7 +6320,7 @@ func file_runnel_history_v1_history_proto_rawDescGZIP() []byte {
 	return file_runnel_history_v1_history_proto_rawDescData
 }
 
-var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
+var file_runnel_history_v1_history_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*Watermark)(nil),                  // 0: runnel.history.v1.Watermark
 	(*Position)(nil),                   // 1: runnel.history.v1.Position
@@ -6277,88 +6345,89 @@ var file_runnel_history_v1_history_proto_goTypes = []any{
 	(*GetConversationsRequest)(nil),    // 20: runnel.history.v1.GetConversationsRequest
 	(*GetConversationsResponse)(nil),   // 21: runnel.history.v1.GetConversationsResponse
 	(*ConversationState)(nil),          // 22: runnel.history.v1.ConversationState
-	(*Member)(nil),                     // 23: runnel.history.v1.Member
-	(*FindCommandsRequest)(nil),        // 24: runnel.history.v1.FindCommandsRequest
-	(*CommandKey)(nil),                 // 25: runnel.history.v1.CommandKey
-	(*FindCommandsResponse)(nil),       // 26: runnel.history.v1.FindCommandsResponse
-	(*ReadRequest)(nil),                // 27: runnel.history.v1.ReadRequest
-	(*ReadResponse)(nil),               // 28: runnel.history.v1.ReadResponse
-	(*ListConversationsRequest)(nil),   // 29: runnel.history.v1.ListConversationsRequest
-	(*ListConversationsResponse)(nil),  // 30: runnel.history.v1.ListConversationsResponse
-	(*Summary)(nil),                    // 31: runnel.history.v1.Summary
-	(*FindMembershipsRequest)(nil),     // 32: runnel.history.v1.FindMembershipsRequest
-	(*FindMembershipsResponse)(nil),    // 33: runnel.history.v1.FindMembershipsResponse
-	(*NewestMembership)(nil),           // 34: runnel.history.v1.NewestMembership
-	(*CountMembershipsRequest)(nil),    // 35: runnel.history.v1.CountMembershipsRequest
-	(*CountMembershipsResponse)(nil),   // 36: runnel.history.v1.CountMembershipsResponse
-	(*MembershipCount)(nil),            // 37: runnel.history.v1.MembershipCount
-	(*CompareMembershipsRequest)(nil),  // 38: runnel.history.v1.CompareMembershipsRequest
-	(*KnownMemberships)(nil),           // 39: runnel.history.v1.KnownMemberships
-	(*CompareMembershipsResponse)(nil), // 40: runnel.history.v1.CompareMembershipsResponse
-	(*ChangedMemberships)(nil),         // 41: runnel.history.v1.ChangedMemberships
-	(*Membership)(nil),                 // 42: runnel.history.v1.Membership
-	(*ListMembersRequest)(nil),         // 43: runnel.history.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),        // 44: runnel.history.v1.ListMembersResponse
-	(*HeadsRequest)(nil),               // 45: runnel.history.v1.HeadsRequest
-	(*HeadsResponse)(nil),              // 46: runnel.history.v1.HeadsResponse
-	(*Head)(nil),                       // 47: runnel.history.v1.Head
-	(*SaveCursorsRequest)(nil),         // 48: runnel.history.v1.SaveCursorsRequest
-	(*CursorUpdate)(nil),               // 49: runnel.history.v1.CursorUpdate
-	(*SaveCursorsResponse)(nil),        // 50: runnel.history.v1.SaveCursorsResponse
-	(*ListDeadLettersRequest)(nil),     // 51: runnel.history.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),    // 52: runnel.history.v1.ListDeadLettersResponse
-	(*StoredDeadLetter)(nil),           // 53: runnel.history.v1.StoredDeadLetter
-	(*GetDeadLetterRequest)(nil),       // 54: runnel.history.v1.GetDeadLetterRequest
-	(*GetDeadLetterResponse)(nil),      // 55: runnel.history.v1.GetDeadLetterResponse
-	(*DropDeadLetterRequest)(nil),      // 56: runnel.history.v1.DropDeadLetterRequest
-	(*DropDeadLetterResponse)(nil),     // 57: runnel.history.v1.DropDeadLetterResponse
-	(*ListLeasesRequest)(nil),          // 58: runnel.history.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),         // 59: runnel.history.v1.ListLeasesResponse
-	(*Worker)(nil),                     // 60: runnel.history.v1.Worker
-	(*PartitionLease)(nil),             // 61: runnel.history.v1.PartitionLease
-	(*MovePartitionRequest)(nil),       // 62: runnel.history.v1.MovePartitionRequest
-	(*MovePartitionResponse)(nil),      // 63: runnel.history.v1.MovePartitionResponse
-	(*RevokeUserRequest)(nil),          // 64: runnel.history.v1.RevokeUserRequest
-	(*RevokeUserResponse)(nil),         // 65: runnel.history.v1.RevokeUserResponse
-	(*GetRevocationsRequest)(nil),      // 66: runnel.history.v1.GetRevocationsRequest
-	(*GetRevocationsResponse)(nil),     // 67: runnel.history.v1.GetRevocationsResponse
-	(*Revocation)(nil),                 // 68: runnel.history.v1.Revocation
-	(*GetFactsRequest)(nil),            // 69: runnel.history.v1.GetFactsRequest
-	(*Need)(nil),                       // 70: runnel.history.v1.Need
-	(*GetFactsResponse)(nil),           // 71: runnel.history.v1.GetFactsResponse
-	(*Fact)(nil),                       // 72: runnel.history.v1.Fact
-	(*ReadMessagesRequest)(nil),        // 73: runnel.history.v1.ReadMessagesRequest
-	(*ReadMessagesResponse)(nil),       // 74: runnel.history.v1.ReadMessagesResponse
-	(*StoredMessage)(nil),              // 75: runnel.history.v1.StoredMessage
-	(*ReactionCount)(nil),              // 76: runnel.history.v1.ReactionCount
-	(*ListRefusalsRequest)(nil),        // 77: runnel.history.v1.ListRefusalsRequest
-	(*ListRefusalsResponse)(nil),       // 78: runnel.history.v1.ListRefusalsResponse
-	(*ReadFeedRequest)(nil),            // 79: runnel.history.v1.ReadFeedRequest
-	(*ReadFeedResponse)(nil),           // 80: runnel.history.v1.ReadFeedResponse
-	(*FeedEntry)(nil),                  // 81: runnel.history.v1.FeedEntry
-	(*Fork)(nil),                       // 82: runnel.history.v1.Fork
-	(*GetFeedCursorsRequest)(nil),      // 83: runnel.history.v1.GetFeedCursorsRequest
-	(*GetFeedCursorsResponse)(nil),     // 84: runnel.history.v1.GetFeedCursorsResponse
-	(*FeedCursor)(nil),                 // 85: runnel.history.v1.FeedCursor
-	(*SaveFeedCursorRequest)(nil),      // 86: runnel.history.v1.SaveFeedCursorRequest
-	(*SaveFeedCursorResponse)(nil),     // 87: runnel.history.v1.SaveFeedCursorResponse
-	(*GetInstallationRequest)(nil),     // 88: runnel.history.v1.GetInstallationRequest
-	(*GetInstallationResponse)(nil),    // 89: runnel.history.v1.GetInstallationResponse
-	(*RaiseLevelRequest)(nil),          // 90: runnel.history.v1.RaiseLevelRequest
-	(*RaiseLevelResponse)(nil),         // 91: runnel.history.v1.RaiseLevelResponse
-	(*MarkBackupRequest)(nil),          // 92: runnel.history.v1.MarkBackupRequest
-	(*BackupMark)(nil),                 // 93: runnel.history.v1.BackupMark
-	(*MarkBackupResponse)(nil),         // 94: runnel.history.v1.MarkBackupResponse
-	(*v1.Error)(nil),                   // 95: runnel.conversation.v1.Error
-	(v1.Kind)(0),                       // 96: runnel.conversation.v1.Kind
-	(v1.EventKind)(0),                  // 97: runnel.conversation.v1.EventKind
-	(*v1.Event)(nil),                   // 98: runnel.conversation.v1.Event
-	(*v1.Cursor)(nil),                  // 99: runnel.conversation.v1.Cursor
-	(*v1.Range)(nil),                   // 100: runnel.conversation.v1.Range
+	(*Removal)(nil),                    // 23: runnel.history.v1.Removal
+	(*Member)(nil),                     // 24: runnel.history.v1.Member
+	(*FindCommandsRequest)(nil),        // 25: runnel.history.v1.FindCommandsRequest
+	(*CommandKey)(nil),                 // 26: runnel.history.v1.CommandKey
+	(*FindCommandsResponse)(nil),       // 27: runnel.history.v1.FindCommandsResponse
+	(*ReadRequest)(nil),                // 28: runnel.history.v1.ReadRequest
+	(*ReadResponse)(nil),               // 29: runnel.history.v1.ReadResponse
+	(*ListConversationsRequest)(nil),   // 30: runnel.history.v1.ListConversationsRequest
+	(*ListConversationsResponse)(nil),  // 31: runnel.history.v1.ListConversationsResponse
+	(*Summary)(nil),                    // 32: runnel.history.v1.Summary
+	(*FindMembershipsRequest)(nil),     // 33: runnel.history.v1.FindMembershipsRequest
+	(*FindMembershipsResponse)(nil),    // 34: runnel.history.v1.FindMembershipsResponse
+	(*NewestMembership)(nil),           // 35: runnel.history.v1.NewestMembership
+	(*CountMembershipsRequest)(nil),    // 36: runnel.history.v1.CountMembershipsRequest
+	(*CountMembershipsResponse)(nil),   // 37: runnel.history.v1.CountMembershipsResponse
+	(*MembershipCount)(nil),            // 38: runnel.history.v1.MembershipCount
+	(*CompareMembershipsRequest)(nil),  // 39: runnel.history.v1.CompareMembershipsRequest
+	(*KnownMemberships)(nil),           // 40: runnel.history.v1.KnownMemberships
+	(*CompareMembershipsResponse)(nil), // 41: runnel.history.v1.CompareMembershipsResponse
+	(*ChangedMemberships)(nil),         // 42: runnel.history.v1.ChangedMemberships
+	(*Membership)(nil),                 // 43: runnel.history.v1.Membership
+	(*ListMembersRequest)(nil),         // 44: runnel.history.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),        // 45: runnel.history.v1.ListMembersResponse
+	(*HeadsRequest)(nil),               // 46: runnel.history.v1.HeadsRequest
+	(*HeadsResponse)(nil),              // 47: runnel.history.v1.HeadsResponse
+	(*Head)(nil),                       // 48: runnel.history.v1.Head
+	(*SaveCursorsRequest)(nil),         // 49: runnel.history.v1.SaveCursorsRequest
+	(*CursorUpdate)(nil),               // 50: runnel.history.v1.CursorUpdate
+	(*SaveCursorsResponse)(nil),        // 51: runnel.history.v1.SaveCursorsResponse
+	(*ListDeadLettersRequest)(nil),     // 52: runnel.history.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),    // 53: runnel.history.v1.ListDeadLettersResponse
+	(*StoredDeadLetter)(nil),           // 54: runnel.history.v1.StoredDeadLetter
+	(*GetDeadLetterRequest)(nil),       // 55: runnel.history.v1.GetDeadLetterRequest
+	(*GetDeadLetterResponse)(nil),      // 56: runnel.history.v1.GetDeadLetterResponse
+	(*DropDeadLetterRequest)(nil),      // 57: runnel.history.v1.DropDeadLetterRequest
+	(*DropDeadLetterResponse)(nil),     // 58: runnel.history.v1.DropDeadLetterResponse
+	(*ListLeasesRequest)(nil),          // 59: runnel.history.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),         // 60: runnel.history.v1.ListLeasesResponse
+	(*Worker)(nil),                     // 61: runnel.history.v1.Worker
+	(*PartitionLease)(nil),             // 62: runnel.history.v1.PartitionLease
+	(*MovePartitionRequest)(nil),       // 63: runnel.history.v1.MovePartitionRequest
+	(*MovePartitionResponse)(nil),      // 64: runnel.history.v1.MovePartitionResponse
+	(*RevokeUserRequest)(nil),          // 65: runnel.history.v1.RevokeUserRequest
+	(*RevokeUserResponse)(nil),         // 66: runnel.history.v1.RevokeUserResponse
+	(*GetRevocationsRequest)(nil),      // 67: runnel.history.v1.GetRevocationsRequest
+	(*GetRevocationsResponse)(nil),     // 68: runnel.history.v1.GetRevocationsResponse
+	(*Revocation)(nil),                 // 69: runnel.history.v1.Revocation
+	(*GetFactsRequest)(nil),            // 70: runnel.history.v1.GetFactsRequest
+	(*Need)(nil),                       // 71: runnel.history.v1.Need
+	(*GetFactsResponse)(nil),           // 72: runnel.history.v1.GetFactsResponse
+	(*Fact)(nil),                       // 73: runnel.history.v1.Fact
+	(*ReadMessagesRequest)(nil),        // 74: runnel.history.v1.ReadMessagesRequest
+	(*ReadMessagesResponse)(nil),       // 75: runnel.history.v1.ReadMessagesResponse
+	(*StoredMessage)(nil),              // 76: runnel.history.v1.StoredMessage
+	(*ReactionCount)(nil),              // 77: runnel.history.v1.ReactionCount
+	(*ListRefusalsRequest)(nil),        // 78: runnel.history.v1.ListRefusalsRequest
+	(*ListRefusalsResponse)(nil),       // 79: runnel.history.v1.ListRefusalsResponse
+	(*ReadFeedRequest)(nil),            // 80: runnel.history.v1.ReadFeedRequest
+	(*ReadFeedResponse)(nil),           // 81: runnel.history.v1.ReadFeedResponse
+	(*FeedEntry)(nil),                  // 82: runnel.history.v1.FeedEntry
+	(*Fork)(nil),                       // 83: runnel.history.v1.Fork
+	(*GetFeedCursorsRequest)(nil),      // 84: runnel.history.v1.GetFeedCursorsRequest
+	(*GetFeedCursorsResponse)(nil),     // 85: runnel.history.v1.GetFeedCursorsResponse
+	(*FeedCursor)(nil),                 // 86: runnel.history.v1.FeedCursor
+	(*SaveFeedCursorRequest)(nil),      // 87: runnel.history.v1.SaveFeedCursorRequest
+	(*SaveFeedCursorResponse)(nil),     // 88: runnel.history.v1.SaveFeedCursorResponse
+	(*GetInstallationRequest)(nil),     // 89: runnel.history.v1.GetInstallationRequest
+	(*GetInstallationResponse)(nil),    // 90: runnel.history.v1.GetInstallationResponse
+	(*RaiseLevelRequest)(nil),          // 91: runnel.history.v1.RaiseLevelRequest
+	(*RaiseLevelResponse)(nil),         // 92: runnel.history.v1.RaiseLevelResponse
+	(*MarkBackupRequest)(nil),          // 93: runnel.history.v1.MarkBackupRequest
+	(*BackupMark)(nil),                 // 94: runnel.history.v1.BackupMark
+	(*MarkBackupResponse)(nil),         // 95: runnel.history.v1.MarkBackupResponse
+	(*v1.Error)(nil),                   // 96: runnel.conversation.v1.Error
+	(v1.Kind)(0),                       // 97: runnel.conversation.v1.Kind
+	(v1.EventKind)(0),                  // 98: runnel.conversation.v1.EventKind
+	(*v1.Event)(nil),                   // 99: runnel.conversation.v1.Event
+	(*v1.Cursor)(nil),                  // 100: runnel.conversation.v1.Cursor
+	(*v1.Range)(nil),                   // 101: runnel.conversation.v1.Range
 }
 var file_runnel_history_v1_history_proto_depIdxs = []int32{
-	25,  // 0: runnel.history.v1.Refusal.command:type_name -> runnel.history.v1.CommandKey
-	95,  // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
+	26,  // 0: runnel.history.v1.Refusal.command:type_name -> runnel.history.v1.CommandKey
+	96,  // 1: runnel.history.v1.Refusal.error:type_name -> runnel.conversation.v1.Error
 	4,   // 2: runnel.history.v1.Effect.create_conversation:type_name -> runnel.history.v1.CreateConversation
 	5,   // 3: runnel.history.v1.Effect.set_name:type_name -> runnel.history.v1.SetName
 	6,   // 4: runnel.history.v1.Effect.begin_memberships:type_name -> runnel.history.v1.BeginMemberships
@@ -6367,135 +6436,136 @@ var file_runnel_history_v1_history_proto_depIdxs = []int32{
 	9,   // 7: runnel.history.v1.Effect.put_reaction:type_name -> runnel.history.v1.Reaction
 	10,  // 8: runnel.history.v1.Effect.drop_reactions:type_name -> runnel.history.v1.DropReactions
 	11,  // 9: runnel.history.v1.Effect.erase_events:type_name -> runnel.history.v1.EraseEvents
-	96,  // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
-	97,  // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
+	97,  // 10: runnel.history.v1.CreateConversation.kind:type_name -> runnel.conversation.v1.Kind
+	98,  // 11: runnel.history.v1.EraseEvents.kinds:type_name -> runnel.conversation.v1.EventKind
 	0,   // 12: runnel.history.v1.AppendRequest.expected:type_name -> runnel.history.v1.Watermark
 	0,   // 13: runnel.history.v1.AppendRequest.next:type_name -> runnel.history.v1.Watermark
-	98,  // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
+	99,  // 14: runnel.history.v1.AppendRequest.events:type_name -> runnel.conversation.v1.Event
 	12,  // 15: runnel.history.v1.AppendRequest.dead_letters:type_name -> runnel.history.v1.DeadLetter
 	3,   // 16: runnel.history.v1.AppendRequest.effects:type_name -> runnel.history.v1.Effect
 	2,   // 17: runnel.history.v1.AppendRequest.refusals:type_name -> runnel.history.v1.Refusal
 	15,  // 18: runnel.history.v1.AppendResponse.duplicates:type_name -> runnel.history.v1.Duplicate
-	98,  // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
+	99,  // 19: runnel.history.v1.Duplicate.first:type_name -> runnel.conversation.v1.Event
 	0,   // 20: runnel.history.v1.GetWatermarkResponse.watermark:type_name -> runnel.history.v1.Watermark
 	0,   // 21: runnel.history.v1.GetWatermarkResponse.backup:type_name -> runnel.history.v1.Watermark
 	22,  // 22: runnel.history.v1.GetConversationsResponse.conversations:type_name -> runnel.history.v1.ConversationState
-	96,  // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
-	23,  // 24: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
+	97,  // 23: runnel.history.v1.ConversationState.kind:type_name -> runnel.conversation.v1.Kind
+	24,  // 24: runnel.history.v1.ConversationState.members:type_name -> runnel.history.v1.Member
 	5,   // 25: runnel.history.v1.ConversationState.name_source:type_name -> runnel.history.v1.SetName
-	99,  // 26: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
-	25,  // 27: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
-	98,  // 28: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
-	98,  // 29: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
-	100, // 30: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
-	31,  // 31: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
-	96,  // 32: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
-	99,  // 33: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
-	34,  // 34: runnel.history.v1.FindMembershipsResponse.memberships:type_name -> runnel.history.v1.NewestMembership
-	37,  // 35: runnel.history.v1.CountMembershipsResponse.counts:type_name -> runnel.history.v1.MembershipCount
-	39,  // 36: runnel.history.v1.CompareMembershipsRequest.users:type_name -> runnel.history.v1.KnownMemberships
-	41,  // 37: runnel.history.v1.CompareMembershipsResponse.users:type_name -> runnel.history.v1.ChangedMemberships
-	42,  // 38: runnel.history.v1.ChangedMemberships.memberships:type_name -> runnel.history.v1.Membership
-	23,  // 39: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
-	47,  // 40: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
-	49,  // 41: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
-	99,  // 42: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
-	53,  // 43: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
-	12,  // 44: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
-	53,  // 45: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
-	60,  // 46: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
-	61,  // 47: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
-	0,   // 48: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
-	68,  // 49: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
-	70,  // 50: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
-	72,  // 51: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
-	97,  // 52: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
-	8,   // 53: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
-	9,   // 54: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
-	97,  // 55: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
-	75,  // 56: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
-	98,  // 57: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
-	98,  // 58: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
-	8,   // 59: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
-	76,  // 60: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
-	25,  // 61: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
-	2,   // 62: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
-	1,   // 63: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
-	81,  // 64: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
-	1,   // 65: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
-	1,   // 66: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
-	98,  // 67: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
-	1,   // 68: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
-	1,   // 69: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
-	85,  // 70: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
-	1,   // 71: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
-	85,  // 72: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
-	93,  // 73: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
-	0,   // 74: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
-	93,  // 75: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
-	13,  // 76: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
-	16,  // 77: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
-	18,  // 78: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
-	20,  // 79: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
-	24,  // 80: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
-	27,  // 81: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
-	29,  // 82: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
-	32,  // 83: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
-	35,  // 84: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
-	43,  // 85: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
-	38,  // 86: runnel.history.v1.HistoryService.CompareMemberships:input_type -> runnel.history.v1.CompareMembershipsRequest
-	45,  // 87: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
-	48,  // 88: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
-	51,  // 89: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
-	54,  // 90: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
-	56,  // 91: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
-	58,  // 92: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
-	62,  // 93: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
-	64,  // 94: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
-	66,  // 95: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
-	69,  // 96: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
-	73,  // 97: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
-	77,  // 98: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
-	79,  // 99: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
-	83,  // 100: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
-	86,  // 101: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
-	88,  // 102: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
-	90,  // 103: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
-	92,  // 104: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
-	14,  // 105: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
-	17,  // 106: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
-	19,  // 107: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
-	21,  // 108: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
-	26,  // 109: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
-	28,  // 110: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
-	30,  // 111: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
-	33,  // 112: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
-	36,  // 113: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
-	44,  // 114: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
-	40,  // 115: runnel.history.v1.HistoryService.CompareMemberships:output_type -> runnel.history.v1.CompareMembershipsResponse
-	46,  // 116: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
-	50,  // 117: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
-	52,  // 118: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
-	55,  // 119: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
-	57,  // 120: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
-	59,  // 121: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
-	63,  // 122: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
-	65,  // 123: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
-	67,  // 124: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
-	71,  // 125: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
-	74,  // 126: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
-	78,  // 127: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
-	80,  // 128: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
-	84,  // 129: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
-	87,  // 130: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
-	89,  // 131: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
-	91,  // 132: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
-	94,  // 133: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
-	105, // [105:134] is the sub-list for method output_type
-	76,  // [76:105] is the sub-list for method input_type
-	76,  // [76:76] is the sub-list for extension type_name
-	76,  // [76:76] is the sub-list for extension extendee
-	0,   // [0:76] is the sub-list for field type_name
+	23,  // 26: runnel.history.v1.ConversationState.removed:type_name -> runnel.history.v1.Removal
+	100, // 27: runnel.history.v1.Member.cursor:type_name -> runnel.conversation.v1.Cursor
+	26,  // 28: runnel.history.v1.FindCommandsRequest.commands:type_name -> runnel.history.v1.CommandKey
+	99,  // 29: runnel.history.v1.FindCommandsResponse.events:type_name -> runnel.conversation.v1.Event
+	99,  // 30: runnel.history.v1.ReadResponse.events:type_name -> runnel.conversation.v1.Event
+	101, // 31: runnel.history.v1.ReadResponse.hidden:type_name -> runnel.conversation.v1.Range
+	32,  // 32: runnel.history.v1.ListConversationsResponse.conversations:type_name -> runnel.history.v1.Summary
+	97,  // 33: runnel.history.v1.Summary.kind:type_name -> runnel.conversation.v1.Kind
+	100, // 34: runnel.history.v1.Summary.cursor:type_name -> runnel.conversation.v1.Cursor
+	35,  // 35: runnel.history.v1.FindMembershipsResponse.memberships:type_name -> runnel.history.v1.NewestMembership
+	38,  // 36: runnel.history.v1.CountMembershipsResponse.counts:type_name -> runnel.history.v1.MembershipCount
+	40,  // 37: runnel.history.v1.CompareMembershipsRequest.users:type_name -> runnel.history.v1.KnownMemberships
+	42,  // 38: runnel.history.v1.CompareMembershipsResponse.users:type_name -> runnel.history.v1.ChangedMemberships
+	43,  // 39: runnel.history.v1.ChangedMemberships.memberships:type_name -> runnel.history.v1.Membership
+	24,  // 40: runnel.history.v1.ListMembersResponse.members:type_name -> runnel.history.v1.Member
+	48,  // 41: runnel.history.v1.HeadsResponse.heads:type_name -> runnel.history.v1.Head
+	50,  // 42: runnel.history.v1.SaveCursorsRequest.updates:type_name -> runnel.history.v1.CursorUpdate
+	100, // 43: runnel.history.v1.CursorUpdate.cursor:type_name -> runnel.conversation.v1.Cursor
+	54,  // 44: runnel.history.v1.ListDeadLettersResponse.dead_letters:type_name -> runnel.history.v1.StoredDeadLetter
+	12,  // 45: runnel.history.v1.StoredDeadLetter.letter:type_name -> runnel.history.v1.DeadLetter
+	54,  // 46: runnel.history.v1.GetDeadLetterResponse.dead_letter:type_name -> runnel.history.v1.StoredDeadLetter
+	61,  // 47: runnel.history.v1.ListLeasesResponse.workers:type_name -> runnel.history.v1.Worker
+	62,  // 48: runnel.history.v1.ListLeasesResponse.leases:type_name -> runnel.history.v1.PartitionLease
+	0,   // 49: runnel.history.v1.PartitionLease.watermark:type_name -> runnel.history.v1.Watermark
+	69,  // 50: runnel.history.v1.GetRevocationsResponse.revocations:type_name -> runnel.history.v1.Revocation
+	71,  // 51: runnel.history.v1.GetFactsRequest.needs:type_name -> runnel.history.v1.Need
+	73,  // 52: runnel.history.v1.GetFactsResponse.facts:type_name -> runnel.history.v1.Fact
+	98,  // 53: runnel.history.v1.Fact.kind:type_name -> runnel.conversation.v1.EventKind
+	8,   // 54: runnel.history.v1.Fact.row:type_name -> runnel.history.v1.MessageRow
+	9,   // 55: runnel.history.v1.Fact.reactions:type_name -> runnel.history.v1.Reaction
+	98,  // 56: runnel.history.v1.ReadMessagesRequest.kinds:type_name -> runnel.conversation.v1.EventKind
+	76,  // 57: runnel.history.v1.ReadMessagesResponse.messages:type_name -> runnel.history.v1.StoredMessage
+	99,  // 58: runnel.history.v1.StoredMessage.event:type_name -> runnel.conversation.v1.Event
+	99,  // 59: runnel.history.v1.StoredMessage.edit:type_name -> runnel.conversation.v1.Event
+	8,   // 60: runnel.history.v1.StoredMessage.row:type_name -> runnel.history.v1.MessageRow
+	77,  // 61: runnel.history.v1.StoredMessage.reactions:type_name -> runnel.history.v1.ReactionCount
+	26,  // 62: runnel.history.v1.ListRefusalsRequest.after:type_name -> runnel.history.v1.CommandKey
+	2,   // 63: runnel.history.v1.ListRefusalsResponse.refusals:type_name -> runnel.history.v1.Refusal
+	1,   // 64: runnel.history.v1.ReadFeedRequest.after:type_name -> runnel.history.v1.Position
+	82,  // 65: runnel.history.v1.ReadFeedResponse.entries:type_name -> runnel.history.v1.FeedEntry
+	1,   // 66: runnel.history.v1.ReadFeedResponse.watermark:type_name -> runnel.history.v1.Position
+	1,   // 67: runnel.history.v1.FeedEntry.position:type_name -> runnel.history.v1.Position
+	99,  // 68: runnel.history.v1.FeedEntry.event:type_name -> runnel.conversation.v1.Event
+	1,   // 69: runnel.history.v1.Fork.asked:type_name -> runnel.history.v1.Position
+	1,   // 70: runnel.history.v1.Fork.last:type_name -> runnel.history.v1.Position
+	86,  // 71: runnel.history.v1.GetFeedCursorsResponse.cursors:type_name -> runnel.history.v1.FeedCursor
+	1,   // 72: runnel.history.v1.FeedCursor.position:type_name -> runnel.history.v1.Position
+	86,  // 73: runnel.history.v1.SaveFeedCursorRequest.cursor:type_name -> runnel.history.v1.FeedCursor
+	94,  // 74: runnel.history.v1.MarkBackupRequest.marks:type_name -> runnel.history.v1.BackupMark
+	0,   // 75: runnel.history.v1.BackupMark.watermark:type_name -> runnel.history.v1.Watermark
+	94,  // 76: runnel.history.v1.MarkBackupResponse.marks:type_name -> runnel.history.v1.BackupMark
+	13,  // 77: runnel.history.v1.HistoryService.Append:input_type -> runnel.history.v1.AppendRequest
+	16,  // 78: runnel.history.v1.HistoryService.GetWatermark:input_type -> runnel.history.v1.GetWatermarkRequest
+	18,  // 79: runnel.history.v1.HistoryService.Lease:input_type -> runnel.history.v1.LeaseRequest
+	20,  // 80: runnel.history.v1.HistoryService.GetConversations:input_type -> runnel.history.v1.GetConversationsRequest
+	25,  // 81: runnel.history.v1.HistoryService.FindCommands:input_type -> runnel.history.v1.FindCommandsRequest
+	28,  // 82: runnel.history.v1.HistoryService.Read:input_type -> runnel.history.v1.ReadRequest
+	30,  // 83: runnel.history.v1.HistoryService.ListConversations:input_type -> runnel.history.v1.ListConversationsRequest
+	33,  // 84: runnel.history.v1.HistoryService.FindMemberships:input_type -> runnel.history.v1.FindMembershipsRequest
+	36,  // 85: runnel.history.v1.HistoryService.CountMemberships:input_type -> runnel.history.v1.CountMembershipsRequest
+	44,  // 86: runnel.history.v1.HistoryService.ListMembers:input_type -> runnel.history.v1.ListMembersRequest
+	39,  // 87: runnel.history.v1.HistoryService.CompareMemberships:input_type -> runnel.history.v1.CompareMembershipsRequest
+	46,  // 88: runnel.history.v1.HistoryService.Heads:input_type -> runnel.history.v1.HeadsRequest
+	49,  // 89: runnel.history.v1.HistoryService.SaveCursors:input_type -> runnel.history.v1.SaveCursorsRequest
+	52,  // 90: runnel.history.v1.HistoryService.ListDeadLetters:input_type -> runnel.history.v1.ListDeadLettersRequest
+	55,  // 91: runnel.history.v1.HistoryService.GetDeadLetter:input_type -> runnel.history.v1.GetDeadLetterRequest
+	57,  // 92: runnel.history.v1.HistoryService.DropDeadLetter:input_type -> runnel.history.v1.DropDeadLetterRequest
+	59,  // 93: runnel.history.v1.HistoryService.ListLeases:input_type -> runnel.history.v1.ListLeasesRequest
+	63,  // 94: runnel.history.v1.HistoryService.MovePartition:input_type -> runnel.history.v1.MovePartitionRequest
+	65,  // 95: runnel.history.v1.HistoryService.RevokeUser:input_type -> runnel.history.v1.RevokeUserRequest
+	67,  // 96: runnel.history.v1.HistoryService.GetRevocations:input_type -> runnel.history.v1.GetRevocationsRequest
+	70,  // 97: runnel.history.v1.HistoryService.GetFacts:input_type -> runnel.history.v1.GetFactsRequest
+	74,  // 98: runnel.history.v1.HistoryService.ReadMessages:input_type -> runnel.history.v1.ReadMessagesRequest
+	78,  // 99: runnel.history.v1.HistoryService.ListRefusals:input_type -> runnel.history.v1.ListRefusalsRequest
+	80,  // 100: runnel.history.v1.HistoryService.ReadFeed:input_type -> runnel.history.v1.ReadFeedRequest
+	84,  // 101: runnel.history.v1.HistoryService.GetFeedCursors:input_type -> runnel.history.v1.GetFeedCursorsRequest
+	87,  // 102: runnel.history.v1.HistoryService.SaveFeedCursor:input_type -> runnel.history.v1.SaveFeedCursorRequest
+	89,  // 103: runnel.history.v1.HistoryService.GetInstallation:input_type -> runnel.history.v1.GetInstallationRequest
+	91,  // 104: runnel.history.v1.HistoryService.RaiseLevel:input_type -> runnel.history.v1.RaiseLevelRequest
+	93,  // 105: runnel.history.v1.HistoryService.MarkBackup:input_type -> runnel.history.v1.MarkBackupRequest
+	14,  // 106: runnel.history.v1.HistoryService.Append:output_type -> runnel.history.v1.AppendResponse
+	17,  // 107: runnel.history.v1.HistoryService.GetWatermark:output_type -> runnel.history.v1.GetWatermarkResponse
+	19,  // 108: runnel.history.v1.HistoryService.Lease:output_type -> runnel.history.v1.LeaseResponse
+	21,  // 109: runnel.history.v1.HistoryService.GetConversations:output_type -> runnel.history.v1.GetConversationsResponse
+	27,  // 110: runnel.history.v1.HistoryService.FindCommands:output_type -> runnel.history.v1.FindCommandsResponse
+	29,  // 111: runnel.history.v1.HistoryService.Read:output_type -> runnel.history.v1.ReadResponse
+	31,  // 112: runnel.history.v1.HistoryService.ListConversations:output_type -> runnel.history.v1.ListConversationsResponse
+	34,  // 113: runnel.history.v1.HistoryService.FindMemberships:output_type -> runnel.history.v1.FindMembershipsResponse
+	37,  // 114: runnel.history.v1.HistoryService.CountMemberships:output_type -> runnel.history.v1.CountMembershipsResponse
+	45,  // 115: runnel.history.v1.HistoryService.ListMembers:output_type -> runnel.history.v1.ListMembersResponse
+	41,  // 116: runnel.history.v1.HistoryService.CompareMemberships:output_type -> runnel.history.v1.CompareMembershipsResponse
+	47,  // 117: runnel.history.v1.HistoryService.Heads:output_type -> runnel.history.v1.HeadsResponse
+	51,  // 118: runnel.history.v1.HistoryService.SaveCursors:output_type -> runnel.history.v1.SaveCursorsResponse
+	53,  // 119: runnel.history.v1.HistoryService.ListDeadLetters:output_type -> runnel.history.v1.ListDeadLettersResponse
+	56,  // 120: runnel.history.v1.HistoryService.GetDeadLetter:output_type -> runnel.history.v1.GetDeadLetterResponse
+	58,  // 121: runnel.history.v1.HistoryService.DropDeadLetter:output_type -> runnel.history.v1.DropDeadLetterResponse
+	60,  // 122: runnel.history.v1.HistoryService.ListLeases:output_type -> runnel.history.v1.ListLeasesResponse
+	64,  // 123: runnel.history.v1.HistoryService.MovePartition:output_type -> runnel.history.v1.MovePartitionResponse
+	66,  // 124: runnel.history.v1.HistoryService.RevokeUser:output_type -> runnel.history.v1.RevokeUserResponse
+	68,  // 125: runnel.history.v1.HistoryService.GetRevocations:output_type -> runnel.history.v1.GetRevocationsResponse
+	72,  // 126: runnel.history.v1.HistoryService.GetFacts:output_type -> runnel.history.v1.GetFactsResponse
+	75,  // 127: runnel.history.v1.HistoryService.ReadMessages:output_type -> runnel.history.v1.ReadMessagesResponse
+	79,  // 128: runnel.history.v1.HistoryService.ListRefusals:output_type -> runnel.history.v1.ListRefusalsResponse
+	81,  // 129: runnel.history.v1.HistoryService.ReadFeed:output_type -> runnel.history.v1.ReadFeedResponse
+	85,  // 130: runnel.history.v1.HistoryService.GetFeedCursors:output_type -> runnel.history.v1.GetFeedCursorsResponse
+	88,  // 131: runnel.history.v1.HistoryService.SaveFeedCursor:output_type -> runnel.history.v1.SaveFeedCursorResponse
+	90,  // 132: runnel.history.v1.HistoryService.GetInstallation:output_type -> runnel.history.v1.GetInstallationResponse
+	92,  // 133: runnel.history.v1.HistoryService.RaiseLevel:output_type -> runnel.history.v1.RaiseLevelResponse
+	95,  // 134: runnel.history.v1.HistoryService.MarkBackup:output_type -> runnel.history.v1.MarkBackupResponse
+	106, // [106:135] is the sub-list for method output_type
+	77,  // [77:106] is the sub-list for method input_type
+	77,  // [77:77] is the sub-list for extension type_name
+	77,  // [77:77] is the sub-list for extension extendee
+	0,   // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_runnel_history_v1_history_proto_init() }
@@ -6513,14 +6583,14 @@ func file_runnel_history_v1_history_proto_init() {
 		(*Effect_DropReactions)(nil),
 		(*Effect_EraseEvents)(nil),
 	}
-	file_runnel_history_v1_history_proto_msgTypes[51].OneofWrappers = []any{}
+	file_runnel_history_v1_history_proto_msgTypes[52].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_runnel_history_v1_history_proto_rawDesc), len(file_runnel_history_v1_history_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   95,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

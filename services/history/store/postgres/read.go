@@ -157,7 +157,7 @@ func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*histor
 	return w, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations returns states, all from one statement.
+// Conversations returns states, all from one statement but for removed users.
 func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
@@ -187,6 +187,9 @@ func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*h
 		}
 		return true, nil
 	}, selectStates, conversations)
+	if err == nil {
+		err = s.addRemoved(ctx, states, members)
+	}
 	return states, answer("read conversations", err)
 }
 

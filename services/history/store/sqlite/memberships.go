@@ -3,12 +3,17 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+
+	"github.com/runnelhq/runnel/pkg/conversation"
+
+	"github.com/runnelhq/runnel/services/history/store"
 )
 
 // membershipReads are the queries for memberships of users.
-type membershipReads struct{ newest, count *sql.Stmt }
+type membershipReads struct{ newest, count, removed *sql.Stmt }
 
 func (s *membershipReads) prepare(p *preparer) {
 	// SQLite takes the other columns from the row that has the maximum.
@@ -16,6 +21,33 @@ func (s *membershipReads) prepare(p *preparer) {
 		WHERE conversation_id IN (SELECT value FROM json_each(?)) AND user_id = ? GROUP BY conversation_id`)
 	s.count = p.stmt(`SELECT user_id, count(*) FROM memberships
 		WHERE user_id IN (SELECT value FROM json_each(?)) AND left_seq IS NULL GROUP BY user_id`)
+	s.removed = p.stmt(`SELECT m.conversation_id, m.user_id, m.left_seq FROM memberships AS m
+		JOIN events AS e ON e.conversation_id = m.conversation_id AND e.seq = m.left_seq
+		WHERE m.conversation_id IN (SELECT value FROM json_each(?)) AND e.kind IN (SELECT value FROM json_each(?))
+			AND NOT EXISTS (SELECT 1 FROM memberships AS r WHERE r.conversation_id = m.conversation_id AND r.user_id = m.user_id AND r.joined_seq > m.joined_seq)
+		ORDER BY m.conversation_id, m.left_seq DESC`)
+}
+
+// addRemoved adds the removed users to states that have a number of members together. It is a statement of its own: what is
+// committed between the two is by a worker that owns the partition no longer, and its states are never used.
+func (s *Store) addRemoved(ctx context.Context, states []*historyv1.ConversationState, members int) error {
+	named := make([]string, len(states))
+	for i, state := range states {
+		named[i] = state.GetConversationId()
+	}
+	kinds, err := json.Marshal(conversation.RemovalKinds())
+	if err != nil {
+		return err
+	}
+	removals := store.NewRemovals(states, members)
+	return each(ctx, s.read.memberships.removed, func(rows *sql.Rows) (bool, error) {
+		var id string
+		removal := &historyv1.Removal{}
+		if err := rows.Scan(&id, &removal.UserId, &removal.Seq); err != nil {
+			return false, err
+		}
+		return true, removals.Add(id, removal)
+	}, jsonList(named), string(kinds))
 }
 
 // FindMemberships returns a user's newest membership in each of some conversations.

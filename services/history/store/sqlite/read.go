@@ -152,7 +152,7 @@ func (s *Store) Watermark(ctx context.Context, partition ids.Partition) (*histor
 	return watermark, wrap(fmt.Sprintf("read the watermark of partition %d", partition), err)
 }
 
-// Conversations returns states, all from one statement.
+// Conversations returns states, all from one statement but for removed users.
 func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*historyv1.ConversationState, error) {
 	var states []*historyv1.ConversationState
 	members := 0
@@ -182,6 +182,9 @@ func (s *Store) Conversations(ctx context.Context, conversations []string) ([]*h
 		}
 		return true, nil
 	}, jsonList(conversations))
+	if err == nil {
+		err = s.addRemoved(ctx, states, members)
+	}
 	return states, answer("read conversations", err)
 }
 

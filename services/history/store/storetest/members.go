@@ -40,6 +40,12 @@ func testMembers(t *testing.T, subject Subject) {
 			members[ids.User(member.GetCursor().GetUserId())] = ids.Seq(member.GetJoinedSeq())
 		}
 		require.Equal(t, want.Members, members)
+		removed := map[ids.User]ids.Seq{}
+		for _, removal := range got.GetRemoved() {
+			removed[ids.User(removal.GetUserId())] = ids.Seq(removal.GetSeq())
+		}
+		require.Equal(t, want.Removed, removed)
+		require.Contains(t, removed, ids.User("dave"))
 		requireMemberCount(t, db, id, "alice", len(want.Members))
 	})
 

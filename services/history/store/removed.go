@@ -1,0 +1,36 @@
+package store
+
+import (
+	"github.com/runnelhq/runnel/pkg/conversation"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
+)
+
+// Removals adds the removed users to the states of conversations.
+type Removals struct {
+	states map[string]*historyv1.ConversationState
+	// room is how many more users fit into the answer.
+	room int
+}
+
+// NewRemovals begins with states that have a number of members together.
+func NewRemovals(states []*historyv1.ConversationState, members int) *Removals {
+	r := &Removals{states: make(map[string]*historyv1.ConversationState, len(states)), room: MaxStateMembers - members}
+	for _, state := range states {
+		r.states[state.GetConversationId()] = state
+	}
+	return r
+}
+
+// Add adds one removal. The newest of a conversation come first; what exceeds conversation.MaxRemoved is left out. ErrTooLarge as in
+// Conversations.
+func (r *Removals) Add(conversationID string, removal *historyv1.Removal) error {
+	state := r.states[conversationID]
+	if state == nil || len(state.GetRemoved()) == conversation.MaxRemoved {
+		return nil // the conversation was created after the states were read, or has too many
+	}
+	if r.room--; r.room < 0 && len(r.states) > 1 {
+		return ErrTooLarge
+	}
+	state.Removed = append(state.Removed, removal)
+	return nil
+}
