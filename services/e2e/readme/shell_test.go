@@ -107,7 +107,7 @@ func TestShellCommands(t *testing.T) {
 func testMistakes(t *testing.T, programs string, server *server) {
 	t.Helper()
 	for block, finding := range map[string]string{
-		"bin/runnel chat alice --withh bob":                                 "unknown flag --withh",
+		"bin/runnel chat alice --also bob":                                  "unknown flag --also",
 		"bin/runnel chatt alice":                                            "unexpected argument chatt",
 		"RUNNEL_AUHT_ISSUER=x bin/runnel":                                   "RUNNEL_AUHT_ISSUER",
 		"bin/runnel-gateway --gateway.listen 127.0.0.1:8081 --rcp.listen x": "unknown flag --rcp.listen",
