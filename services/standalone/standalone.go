@@ -67,7 +67,7 @@ func (c Config) Validate() error {
 type Standalone struct {
 	tel      *telemetry.Telemetry
 	lock     *os.File // the lock of the data directory
-	nats     *server.Server
+	nats     *embeddedNATS
 	nc       *nats.Conn
 	store    history.Store
 	history  *history.Server
@@ -116,7 +116,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 			return nil, fmt.Errorf("set up authentication: %w", err)
 		}
 	}
-	if s.nats, err = startNATS(cfg, tel.Log); err != nil {
+	if s.nats, err = newEmbeddedNATS(func() (*server.Server, error) { return startNATS(cfg, tel.Log) }, tel.Log); err != nil {
 		return nil, err
 	}
 	if s.nc, err = broker.Connect(cfg.NATS, "runnel", tel.Log, tel.Registry, nats.InProcessServer(s.nats)); err != nil {
@@ -257,6 +257,7 @@ func (s *Standalone) Run(ctx context.Context) error {
 	defer stopBehind()
 	group, behind := errgroup.WithContext(behind)
 	group.Go(func() error { return s.delivery.Run(behind) })
+	group.Go(func() error { return s.nats.guard(behind) })
 	group.Go(func() error { return s.rpc.Run(behind) })
 	group.Go(func() error { return s.admin.Run(behind) })
 	group.Go(func() error { return s.status.Run(behind) })
@@ -297,8 +298,7 @@ func (s *Standalone) close() {
 		}
 	}
 	if s.nats != nil {
-		s.nats.Shutdown()
-		s.nats.WaitForShutdown()
+		s.nats.close()
 	}
 	if s.verifier != nil {
 		s.verifier.Close()
