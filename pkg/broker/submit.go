@@ -99,11 +99,15 @@ type Submitter struct {
 	stop       chan struct{}
 	done       chan struct{}
 
-	mu     sync.Mutex
-	next   uint64
-	calls  map[callKey]*call    // the newest attempt of each command
-	acks   map[uint64]*call     // calls that wait for a PubAck, by the token in its reply subject
-	queues map[queueKey][]*call // the first of each queue is in flight, the others wait for it
+	wake      chan struct{} // something is in outgoing
+	published chan struct{} // closed when the publisher has ended
+
+	mu       sync.Mutex
+	next     uint64
+	calls    map[callKey]*call    // the newest attempt of each command
+	acks     map[uint64]*call     // calls that wait for a PubAck, by the token in its reply subject
+	queues   map[queueKey][]*call // the first of each queue is in flight, the others wait for it
+	outgoing []*call              // to be published, in this order; each call is in it at most once
 }
 
 type queueKey struct {
@@ -123,6 +127,7 @@ type call struct {
 	waiters    []Submission
 	token      uint64 // token of the publish in flight; 0 when there is none
 	accepted   bool
+	unsent     bool // in outgoing
 	republish  bool // a duplicate was republished once already
 	superseded bool // superseded by a call with a higher attempt: no one waits, and it is no longer in calls
 	tryAt      time.Time
@@ -156,6 +161,7 @@ func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConf
 		cfg: cfg.withDefaults(), nc: nc, partitions: partitions, inbox: inbox, log: log,
 		replies: nc.NewInbox() + ".",
 		stop:    make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), published: make(chan struct{}),
 		calls: map[callKey]*call{}, acks: map[uint64]*call{}, queues: map[queueKey][]*call{},
 	}
 	for subject, handle := range map[string]nats.MsgHandler{s.replies + "*": s.onPubAck, ResultSubject(inbox): s.onResults} {
@@ -172,14 +178,17 @@ func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConf
 		s.subs = append(s.subs, sub)
 	}
 	go s.sweep()
+	go s.publish()
 	return s, nil
 }
 
-// Close stops the submitter. Commands in flight get no answer any more.
+// Close stops the submitter. Commands in flight get no answer any more. If NATS does not read, Close waits for the connection's
+// write deadline.
 func (s *Submitter) Close() {
 	s.unsubscribe()
 	close(s.stop)
 	<-s.done
+	<-s.published
 }
 
 func (s *Submitter) unsubscribe() {
@@ -319,24 +328,8 @@ func messageID(key callKey, attempt uint32) string {
 // renewIDLocked gives the call's message a new id, so that the broker stores it although it already has a copy. The store's
 // unique key keeps the command from being committed twice.
 func (s *Submitter) renewIDLocked(c *call) {
+	c.message.Header = maps.Clone(c.message.Header) // the publisher may be reading the former one
 	c.message.Header.Set(headerMsgID, messageID(c.key, c.command.GetAttempt())+"."+strconv.FormatUint(rand.Uint64(), 36))
-}
-
-// publishLocked publishes the call's message, unless not_after has passed; then the call ends at its deadline.
-func (s *Submitter) publishLocked(c *call, now time.Time) {
-	if now.After(c.notAfter) {
-		return
-	}
-	delete(s.acks, c.token)
-	s.next++
-	c.token = s.next
-	c.message.Reply = s.replies + strconv.FormatUint(c.token, 10)
-	s.acks[c.token] = c
-	wait := s.cfg.PublishTimeout
-	if err := s.nc.PublishMsg(c.message); err != nil {
-		wait = 250 * time.Millisecond // disconnected; the sweep tries again
-	}
-	c.tryAt = now.Add(wait/2 + rand.N(wait)/2 + 1)
 }
 
 func (s *Submitter) onPubAck(msg *nats.Msg) {
