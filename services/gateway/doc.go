@@ -21,5 +21,10 @@
 // Package room explains how an event reaches a client; package session explains how a frame is handled. A new transport is a
 // package next to link/websocket (see link/README.md); a new request is a file in requests (see requests/README.md).
 //
+// Locks that nest are taken in this order: room.Hub.mu, room.Room.mu, session.Session.mu, then the lock of the link's queue
+// (link/outbox). A room calls its subscribers, which are sessions, with its lock held; a session never calls a room with its own
+// lock held. session.Sessions.mu and session.Acks.mu are held together with no other lock. With Hub.mu held, NATS is subscribed
+// to, which may wait for the socket: broker.Connect bounds that to two seconds.
+//
 // Commands are admitted up to the installation's protocol level (installation.go).
 package gateway
