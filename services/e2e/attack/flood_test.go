@@ -193,7 +193,7 @@ func exhaust(s *target) {
 		Name: "small", Path: "/bin/sh", Log: filepath.Join(dir, "log"), Ready: "http://" + addresses["admin"] + "/readyz",
 		Args: []string{
 			"-c", "ulimit -n " + strconv.Itoa(descriptors) + ` && exec "$0" "$@"`, programs[launch.Standalone], "--data-dir=" + filepath.Join(dir, "data"),
-			"--nats.partitions=4", "--gateway.listen=" + addresses["gateway"], "--rpc.listen=" + addresses["rpc"], "--admin.listen=" + addresses["admin"],
+			"--nats.partitions=4", "--gateway.max-connections=1000", "--gateway.listen=" + addresses["gateway"], "--rpc.listen=" + addresses["rpc"], "--admin.listen=" + addresses["admin"],
 			"--gateway.request-timeout=1h", "--gateway.authentication-timeout=1h", "--gateway.connect-timeout=1h", "--admin.request-timeout=1h", "--rpc.handshake-timeout=1h",
 		},
 		Env: []string{"RUNNEL_AUTH_HMAC_SECRET=" + secret},

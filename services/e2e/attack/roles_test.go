@@ -37,7 +37,7 @@ var roles = []attack{
 	},
 	{
 		name: "a stolen certificate of a service", tries: "writing the log as gateway, history, admin or service; operating as gateway, delivery, history or service; reading as gateway without the name of a member", seen: "PERMISSION_DENIED",
-		settings: secured, bound: bound{sockets: 8, megabytes: 64, lines: 10}, run: func(s *target) {
+		settings: secured, bound: bound{sockets: 9, megabytes: 64, lines: 10}, run: func(s *target) {
 			for _, role := range []string{"gateway", "history", "admin", "service"} {
 				require.Equal(s, codes.PermissionDenied, s.appends(s.caller(s.ring.Files(role))), role)
 			}
