@@ -37,7 +37,7 @@ func TestPasswordBesideTheURL(t *testing.T) {
 		_, err = admin.Exec(t.Context(), statement)
 		require.NoError(t, err)
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "data", "pg_hba.conf"), []byte("host all all 127.0.0.1/32 scram-sha-256\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "data", "pg_hba.conf"), []byte("host sameuser all 127.0.0.1/32 scram-sha-256\n"), 0o600))
 	_, err = admin.Exec(t.Context(), "SELECT pg_reload_conf()")
 	require.NoError(t, err)
 	require.NoError(t, admin.Close(t.Context()))
