@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -29,33 +30,42 @@ func startServer(t *testing.T, programs string) *server {
 	s := &server{dir: filepath.Join(t.TempDir(), "data")}
 	command := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(programs, "runnel"), "--data-dir", s.dir,
 		"--gateway.listen", "127.0.0.1:0", "--rpc.listen", "127.0.0.1:0", "--admin.listen", "127.0.0.1:0")
-	var errs strings.Builder
-	command.Stderr = &errs
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	command.Stderr = log // a file, which the process writes by itself
+	logged := func() string {
+		text, _ := os.ReadFile(log.Name())
+		return string(text)
+	}
 	out, err := command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, command.Start())
+	require.NoError(t, log.Close())
+	rest := make(chan struct{})
 	t.Cleanup(func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
-		require.NoError(t, command.Wait(), errs.String())
+		<-rest
+		require.NoError(t, command.Wait(), logged())
 	})
 	lines := bufio.NewScanner(out)
 	var banner strings.Builder
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ctrl-C") {
 		banner.WriteString(lines.Text() + "\n")
 	}
+	go func() {
+		defer close(rest)
+		for lines.Scan() {
+		}
+	}()
 	find := func(expression string) []string {
 		match := regexp.MustCompile(expression).FindStringSubmatch(banner.String())
-		require.NotNil(t, match, "the banner has no %s:\n%s%s", expression, banner.String(), errs.String())
+		require.NotNil(t, match, "the banner has no %s:\n%s%s", expression, banner.String(), logged())
 		return match
 	}
 	page := find(`Open in a browser +http://(\S+)/#code=(\w+)`)
 	s.clients, s.code = page[1], page[2]
 	s.admin = find(`Status page +http://(\S+)/`)[1]
 	s.rpc = find(`--address (\S+) status`)[1]
-	go func() { // ends with the process
-		for lines.Scan() {
-		}
-	}()
 	return s
 }
 
