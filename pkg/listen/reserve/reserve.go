@@ -40,8 +40,8 @@ func Address() (string, error) {
 func Port() (int, error) {
 	dir := filepath.Join(os.TempDir(), "runnel-ports")
 	// Everyone who tests on this machine shares the directory.
-	if err := os.Mkdir(dir, 0o777); err == nil {
-		err = os.Chmod(dir, 0o777)
+	if err := os.Mkdir(dir, 0o777); err == nil { //nolint:gosec // all users share it
+		err = os.Chmod(dir, 0o777) //nolint:gosec // all users share it, whatever the mask of this one
 		if err != nil {
 			return 0, fmt.Errorf("reserve a port: %w", err)
 		}
@@ -64,7 +64,7 @@ func reserve(dir string, port int) bool {
 	if locks.held[port] != nil {
 		return false
 	}
-	file, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o666)
+	file, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o666) //nolint:gosec // all users share it
 	if err != nil {
 		return false // another user's
 	}

@@ -18,11 +18,11 @@ import (
 
 // subject is a package whose tests are measured.
 type subject struct {
-	Dir     string
-	Name    string
-	GoFiles []string
-
-	TestImports, XTestImports []string
+	Dir          string   `json:"Dir"`
+	Name         string   `json:"Name"`
+	GoFiles      []string `json:"GoFiles"`
+	TestImports  []string `json:"TestImports"`
+	XTestImports []string `json:"XTestImports"`
 
 	path    string // in the repository
 	sources map[string]string
