@@ -14,15 +14,16 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // subject is a package whose tests are measured.
 type subject struct {
-	Dir          string   `json:"Dir"`
-	Name         string   `json:"Name"`
-	GoFiles      []string `json:"GoFiles"`
-	TestImports  []string `json:"TestImports"`
-	XTestImports []string `json:"XTestImports"`
+	Dir     string
+	Name    string
+	GoFiles []string
+
+	testImports []string
 
 	path    string // in the repository
 	sources map[string]string
@@ -31,13 +32,15 @@ type subject struct {
 
 // load reads a package and finds its sites.
 func load(ctx context.Context, path string) (*subject, error) {
-	list, err := exec.CommandContext(ctx, "go", "list", "-json=Dir,Name,GoFiles,TestImports,XTestImports", module+path).Output()
+	const format = `{{.Dir}}{{"\n"}}{{.Name}}{{"\n"}}{{join .GoFiles " "}}{{"\n"}}{{join .TestImports " "}} {{join .XTestImports " "}}`
+	list, err := exec.CommandContext(ctx, "go", "list", "-f", format, module+path).Output()
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", path, err)
 	}
-	s := &subject{path: path, sources: map[string]string{}, sites: map[string][]*site{}}
-	if err := json.Unmarshal(list, s); err != nil {
-		return nil, fmt.Errorf("find %s: %w", path, err)
+	line := strings.Split(string(list), "\n")
+	s := &subject{
+		Dir: line[0], Name: line[1], GoFiles: strings.Fields(line[2]), testImports: strings.Fields(line[3]),
+		path: path, sources: map[string]string{}, sites: map[string][]*site{},
 	}
 	last := 0
 	for _, name := range s.GoFiles {

@@ -106,7 +106,7 @@ func (s *subject) test(ctx context.Context, binary string, number int, limit tim
 	short, cancel := context.WithTimeout(ctx, limit+shortest) // if even the binary's own limit does not end it
 	defer cancel()
 	arguments := []string{"-test.short", "-test.failfast", "-test.timeout=" + limit.String()}
-	if slices.Contains(slices.Concat(s.TestImports, s.XTestImports), "pgregory.net/rapid") {
+	if slices.Contains(s.testImports, "pgregory.net/rapid") {
 		arguments = append(arguments, "-rapid.nofailfile") // it would keep what failed because of the mistake, in the source tree
 	}
 	run := exec.CommandContext(short, binary, arguments...)
