@@ -228,7 +228,7 @@ func streamConfig(cfg Config, partition ids.Partition) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        StreamName(partition),
 		Description: "Runnel: commands of one partition, in the order they will be applied",
-		Subjects:    []string{CommandSubject(partition)},
+		Subjects:    []string{CommandSubject(partition), ServerSubject(partition)},
 		Retention:   jetstream.LimitsPolicy,
 		Storage:     jetstream.FileStorage,
 		Compression: jetstream.NoCompression,

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/runnelhq/runnel/pkg/ids"
 )
@@ -22,6 +23,15 @@ func StreamName(partition ids.Partition) string { return "IN_" + strconv.Itoa(in
 
 // CommandSubject carries the brokerv1.Command messages of a partition.
 func CommandSubject(partition ids.Partition) string { return "in." + strconv.Itoa(int(partition)) }
+
+// ServerSubject carries those commands of a partition whose sender is conversation.ServerUser. NATS lets only delivery publish to it.
+// Workers take such a command from nowhere else.
+func ServerSubject(partition ids.Partition) string { return CommandSubject(partition) + serverSuffix }
+
+// IsServerSubject reports whether a subject is that of commands of internal services.
+func IsServerSubject(subject string) bool { return strings.HasSuffix(subject, serverSuffix) }
+
+const serverSuffix = ".server"
 
 // AckSubject carries brokerv1.Acks for the owner of a partition.
 func AckSubject(partition ids.Partition) string { return "ack." + strconv.Itoa(int(partition)) }

@@ -251,9 +251,13 @@ func (s *Submitter) newCall(key callKey, sub Submission, now time.Time) (*call, 
 	partition := conversation.Partition(ids.Conversation(command.GetConversationId()), s.partitions)
 	header := nats.Header{headerMsgID: {messageID(key, command.GetAttempt())}, headerExpectStream: {StreamName(partition)}}
 	maps.Copy(header, sub.Header)
+	subject := CommandSubject(partition)
+	if ids.User(command.GetSender()) == conversation.ServerUser {
+		subject = ServerSubject(partition)
+	}
 	return &call{
 		key: key, command: command, waiters: []Submission{sub}, deadline: now.Add(min(s.cfg.AcceptTimeout, CopyLifetime)), notAfter: notAfter,
-		message: &nats.Msg{Subject: CommandSubject(partition), Header: header, Data: payload},
+		message: &nats.Msg{Subject: subject, Header: header, Data: payload},
 	}, nil
 }
 

@@ -106,7 +106,7 @@ func TestUsersOfNATSHaveTheLeastSubjects(t *testing.T) {
 	for service, denied := range map[string]struct{ publish, subscribe []string }{
 		"gateway": {
 			publish: []string{
-				"live.d1", "joined", "revoked", "result.gateway.gw-1", "result.w", "lease.released", "ops.all.gateway.Disconnect", "ops.one.gw-1.gateway.Disconnect",
+				"in.0.server", "live.d1", "joined", "revoked", "result.gateway.gw-1", "result.w", "lease.released", "ops.all.gateway.Disconnect", "ops.one.gw-1.gateway.Disconnect",
 				"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.IN_0", "$JS.API.STREAM.CREATE.X", "$JS.API.STREAM.UPDATE.IN_0",
 				"$JS.API.STREAM.PURGE.IN_0", "$JS.API.STREAM.DELETE.IN_0", "$JS.API.STREAM.MSG.GET.IN_0", "$JS.API.STREAM.MSG.DELETE.IN_0",
 				"$JS.API.DIRECT.GET.IN_0", "$JS.API.CONSUMER.CREATE.IN_0", "$JS.API.CONSUMER.CREATE.IN_0.c", "$JS.API.CONSUMER.MSG.NEXT.IN_0.c",

@@ -9,6 +9,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 )
@@ -30,14 +31,17 @@ type Message struct {
 	TooNew bool
 	// Overstated means that the command claims a level above the installation's.
 	Overstated bool
+	// Forged means that the command claims to come from an internal service, but was published as those of users are.
+	Forged bool
 }
 
 // noBody is the body of commands whose own cannot be decoded.
 var noBody = &conversationv1.Body{}
 
-// FromStream decodes a message with its headers.
-func FromStream(sequence ids.Sequence, at time.Time, header nats.Header, payload []byte) Message {
+// FromStream decodes a message with its subject and headers.
+func FromStream(sequence ids.Sequence, subject string, at time.Time, header nats.Header, payload []byte) Message {
 	e := Decode(sequence, at.UnixNano(), payload)
+	e.Forged = ids.User(e.Command.GetSender()) == conversation.ServerUser && !broker.IsServerSubject(subject)
 	e.Traceparent = traceparentOf(header)
 	return e
 }

@@ -13,6 +13,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
+	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
@@ -134,11 +135,29 @@ func TestTraceparent(t *testing.T) {
 		"empty":            {nats.Header{"traceparent": {}}, ""},
 		"a bad one before": {nats.Header{"traceparent": {""}, "Traceparent": {good}}, good},
 	} {
-		e := source.FromStream(4, time.Unix(0, 77), c.header, []byte{0xff})
+		e := source.FromStream(4, "in.0", time.Unix(0, 77), c.header, []byte{0xff})
 		require.Equal(t, c.want, e.Traceparent, name)
 		require.EqualValues(t, 4, e.Sequence)
 		require.EqualValues(t, 77, e.TimeNs)
 		require.Equal(t, []byte{0xff}, e.Payload)
+	}
+}
+
+// A command of an internal service is taken only from the subject to which no gateway can publish.
+func TestAServerCommandFromAGatewayIsForged(t *testing.T) {
+	for _, c := range []struct {
+		sender, subject string
+		forged          bool
+	}{
+		{"@server", broker.CommandSubject(3), true},
+		{"@server", broker.ServerSubject(3), false},
+		{"ann", broker.CommandSubject(3), false},
+		{"ann", broker.ServerSubject(3), false},
+	} {
+		command := deliverytest.Command(string(group), c.sender, 2, deliverytest.Text("x"))
+		payload, err := command.MarshalVT()
+		require.NoError(t, err)
+		require.Equal(t, c.forged, source.FromStream(4, c.subject, time.Unix(0, 77), nil, payload).Forged, "%s from %s", c.subject, c.sender)
 	}
 }
 

@@ -226,7 +226,9 @@ func TestMisplaced(t *testing.T) {
 	s := created(t)
 	over := at(t, text(2, "x"), 1)
 	over.Overstated = true
-	for name, e := range map[string]source.Message{"payload": source.Decode(50, 1e6, []byte{0xff}), "level": over} {
+	forged := at(t, text(3, "x"), 2)
+	forged.Forged = true
+	for name, e := range map[string]source.Message{"payload": source.Decode(50, 1e6, []byte{0xff}), "level": over, "forged": forged} {
 		p := planner.Make([]source.Message{e}, dedupe.NewFacts(), s.World())
 		require.True(t, p.Results[0].Misplaced, name)
 		require.Contains(t, p.Letters[0].GetReason(), name)

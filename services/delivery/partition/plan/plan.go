@@ -164,6 +164,8 @@ func (d *draft) misplacement(e *source.Message) string {
 		return "the payload is not a command"
 	case conversation.Partition(ids.Conversation(e.Command.GetConversationId()), d.Partitions) != d.Partition:
 		return "the conversation belongs to another partition"
+	case e.Forged:
+		return "forged: its sender is an internal service, but it was not published as one"
 	case e.Overstated:
 		return "its kind or level is above the installation's level: no gateway admits it"
 	}

@@ -167,5 +167,5 @@ func (r *reader) handle(ctx context.Context, msg jetstream.Msg) {
 		return
 	}
 	r.next = sequence + 1
-	r.queue.put(ctx, source.FromStream(sequence, meta.Timestamp, msg.Headers(), msg.Data()), meta.NumPending)
+	r.queue.put(ctx, source.FromStream(sequence, msg.Subject(), meta.Timestamp, msg.Headers(), msg.Data()), meta.NumPending)
 }

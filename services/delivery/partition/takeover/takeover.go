@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"log/slog"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -114,7 +115,7 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 		case err != nil:
 			return nil, fmt.Errorf("get message %d: %w", at.Sequence+1, err)
 		}
-		e := source.FromStream(ids.Sequence(message.Sequence), message.Time, message.Header, message.Data)
+		e := source.FromStream(ids.Sequence(message.Sequence), message.Subject, message.Time, message.Header, message.Data)
 		if e.TooNew {
 			if err := f.JudgeNewer(ctx, &e); err != nil {
 				return nil, err
@@ -128,7 +129,7 @@ func (f *Finder) Find(ctx context.Context) (*Place, error) {
 // hole returns the error for a hole after the place: which messages are missing, and what to do about it.
 func (f *Finder) hole(ctx context.Context, stream jetstream.Stream, at *Place) error {
 	through := at.Last
-	if next, err := stream.GetMsg(ctx, uint64(at.Sequence+1), jetstream.WithGetMsgSubject(broker.CommandSubject(f.Partition))); err == nil {
+	if next, err := stream.GetMsg(ctx, uint64(at.Sequence+1), jetstream.WithGetMsgSubject(">")); err == nil {
 		through = ids.Sequence(next.Sequence - 1)
 	}
 	what := fmt.Sprintf("message %d is missing", at.Sequence+1)
@@ -190,6 +191,13 @@ func (f *Finder) stream(ctx context.Context) (jetstream.Stream, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("inspect stream %s: %w", broker.StreamName(f.Partition), err)
+	}
+	// Streams of earlier versions have no subject for commands of internal services. Their messages stay as they are.
+	if config := stream.CachedInfo().Config; !slices.Contains(config.Subjects, broker.ServerSubject(f.Partition)) {
+		config.Subjects = append(slices.Clone(config.Subjects), broker.ServerSubject(f.Partition))
+		if stream, err = f.JS.UpdateStream(ctx, config); err != nil {
+			return nil, fmt.Errorf("add a subject to stream %s: %w", broker.StreamName(f.Partition), err)
+		}
 	}
 	return stream, nil
 }
