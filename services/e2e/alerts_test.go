@@ -32,8 +32,8 @@ func TestEveryAlertFiresInATest(t *testing.T) {
 		Tests []struct {
 			Checks []struct {
 				Alert    string `yaml:"alertname"`
-				Expected []any  `yaml:"exp_alerts"`
-			} `yaml:"alert_rule_test"`
+				Expected []any  `yaml:"exp_alerts"` //nolint:tagliatelle // promtool's names
+			} `yaml:"alert_rule_test"` //nolint:tagliatelle // as above
 		} `yaml:"tests"`
 	}
 	decodeYAML(t, rulesTestFile, &tests)

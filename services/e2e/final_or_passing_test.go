@@ -224,7 +224,7 @@ func openPremisesWith(t *testing.T, change func(*gateway.Config), equip func(*ga
 	p.history = p.faults
 	store := &poisoned{HistoryServiceClient: p.faults}
 	p.worker = p.clerk(func(cfg *delivery.Config, deps *delivery.Deps) { cfg.MaxTries, deps.History = 1, store })
-	p.door = p.house.doorWith(change, equip)
+	p.door = p.doorWith(change, equip)
 	p.ready(p.worker)
 	p.id = p.newGroup("bob", "cem")
 	return p

@@ -28,7 +28,7 @@ func TestShortMembershipsAreAllTold(t *testing.T) {
 		outcome := ann.until(func(f *clientv1.ServerFrame) bool { return f.GetId() == last }).GetOutcome()
 		require.Nil(t, outcome.GetError())
 		seq := outcome.GetSeq()
-		want = append(want, fmt.Sprint("attached ", seq-2), fmt.Sprint(seq-2), fmt.Sprint(seq-1), fmt.Sprint(seq), fmt.Sprint("detached ", seq))
+		want = append(want, fmt.Sprint("attached ", seq-2), strconv.FormatUint(seq-2, 10), strconv.FormatUint(seq-1, 10), strconv.FormatUint(seq, 10), fmt.Sprint("detached ", seq))
 	}
 	var got []string
 	for len(got) < len(want) {
@@ -40,7 +40,7 @@ func TestShortMembershipsAreAllTold(t *testing.T) {
 		case f.GetDetached() != nil:
 			got = append(got, fmt.Sprint("detached ", f.GetDetached().GetLast()))
 		case f.GetEvent() != nil:
-			got = append(got, fmt.Sprint(f.GetEvent().GetSeq()))
+			got = append(got, strconv.FormatUint(f.GetEvent().GetSeq(), 10))
 		case f.GetHidden() != nil:
 			got = append(got, "hidden")
 		}

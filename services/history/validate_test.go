@@ -109,17 +109,17 @@ func TestEveryFieldHasALimit(t *testing.T) {
 	for name, spoil := range map[string]func(*historyv1.AppendRequest){
 		"an effect":        func(r *historyv1.AppendRequest) { r.Effects[0] = &historyv1.Effect{} },
 		"a field":          func(r *historyv1.AppendRequest) { r.ProtoReflect().SetUnknown(unknown) },
-		"of an event":      func(r *historyv1.AppendRequest) { r.Events[0].ProtoReflect().SetUnknown(unknown) },
-		"of the watermark": func(r *historyv1.AppendRequest) { r.Next.ProtoReflect().SetUnknown(unknown) },
-		"beside an effect": func(r *historyv1.AppendRequest) { r.Effects[0].ProtoReflect().SetUnknown(unknown) },
+		"of an event":      func(r *historyv1.AppendRequest) { r.GetEvents()[0].ProtoReflect().SetUnknown(unknown) },
+		"of the watermark": func(r *historyv1.AppendRequest) { r.GetNext().ProtoReflect().SetUnknown(unknown) },
+		"beside an effect": func(r *historyv1.AppendRequest) { r.GetEffects()[0].ProtoReflect().SetUnknown(unknown) },
 		"within an effect": func(r *historyv1.AppendRequest) {
-			r.Effects[0].GetCreateConversation().ProtoReflect().SetUnknown(unknown)
+			r.GetEffects()[0].GetCreateConversation().ProtoReflect().SetUnknown(unknown)
 		},
 		"of a dead letter": func(r *historyv1.AppendRequest) {
 			r.DeadLetters = []*historyv1.DeadLetter{{Sequence: 1}}
-			r.DeadLetters[0].ProtoReflect().SetUnknown(unknown)
+			r.GetDeadLetters()[0].ProtoReflect().SetUnknown(unknown)
 		},
-		"within a refusal": refused(func(r *historyv1.Refusal) { r.Error.ProtoReflect().SetUnknown(unknown) }),
+		"within a refusal": refused(func(r *historyv1.Refusal) { r.GetError().ProtoReflect().SetUnknown(unknown) }),
 	} {
 		newer := proto.CloneOf(good)
 		spoil(newer)

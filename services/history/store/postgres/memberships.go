@@ -33,9 +33,10 @@ func (s *Store) addRemoved(ctx context.Context, states []*historyv1.Conversation
 	for i, state := range states {
 		named[i] = state.GetConversationId()
 	}
-	var kinds []int32
-	for _, kind := range conversation.RemovalKinds() {
-		kinds = append(kinds, int32(kind))
+	removing := conversation.RemovalKinds()
+	kinds := make([]int32, len(removing))
+	for i, kind := range removing {
+		kinds[i] = int32(kind)
 	}
 	removals := store.NewRemovals(states, members)
 	return s.each(ctx, s.pool.working, func(rows pgx.Rows) (bool, error) {

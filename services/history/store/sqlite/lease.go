@@ -94,7 +94,7 @@ func (s *Store) Leases(ctx context.Context) (*historyv1.ListLeasesResponse, erro
 		lease := &historyv1.PartitionLease{Watermark: &historyv1.Watermark{}}
 		response.Leases = append(response.Leases, lease)
 		var untilMs int64
-		err := rows.Scan((*uint32)(&lease.Partition), &lease.Worker, &untilMs, &lease.Wanted, &lease.Watermark.Stream, &lease.Watermark.Epoch, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
+		err := rows.Scan(&lease.Partition, &lease.Worker, &untilMs, &lease.Wanted, &lease.Watermark.Stream, &lease.Watermark.Epoch, &lease.Watermark.Sequence, &lease.Watermark.TimeNs)
 		if lease.GetWorker() != "" {
 			lease.LiveForMs = untilMs - nowMs
 		}
