@@ -405,12 +405,14 @@ func TestTakenSeqBeginsAnew(t *testing.T) {
 // What the store refuses again after everything was loaded anew does not heal by itself: the partition is stopped with an alarm that
 // says why, without a pause, until the store accepts it.
 func TestWhatRepeatsAfterAFreshLoadIsAnAlarm(t *testing.T) {
+	t.Parallel()
 	for name, refusal := range map[string]error{
 		"a head":         status.Error(codes.FailedPrecondition, "event 2 does not continue conversation g1: check it with runnel admin conversations verify g1"),
 		"a position":     status.Error(codes.FailedPrecondition, "positions must rise"),
 		"a newer effect": status.Error(codes.FailedPrecondition, "an effect is newer than this build of the history service"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			b := newBed(t, 1)
 			w := b.startWorker(nil)
 			create := deliverytest.Command("", "ann", 1, deliverytest.Group("g"))
