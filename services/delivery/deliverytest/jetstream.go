@@ -25,3 +25,17 @@ func (j *JetStream) Stream(_ context.Context, name string) (jetstream.Stream, er
 	}
 	return nil, jetstream.ErrStreamNotFound
 }
+
+// UpdateStream sets the subjects of a stream.
+func (j *JetStream) UpdateStream(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	stream := j.Streams[cfg.Name]
+	if stream == nil {
+		for _, only := range j.Streams { // the fakes do not know their names
+			stream = only
+		}
+	}
+	stream.mu.Lock()
+	stream.Subjects = cfg.Subjects
+	stream.mu.Unlock()
+	return stream, ctx.Err()
+}

@@ -12,6 +12,8 @@ import (
 type Stream struct {
 	jetstream.Stream // what is not faked panics
 
+	// Subjects are those of the stream.
+	Subjects    []string
 	Created     time.Time
 	First, Last uint64
 	// Bytes is what the stream holds, and MaxBytes its limit.
@@ -57,6 +59,7 @@ func (s *Stream) CachedInfo() *jetstream.StreamInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := &jetstream.StreamInfo{Created: s.Created}
+	info.Config.Subjects = s.Subjects
 	info.Config.MaxBytes, info.State.Bytes = s.MaxBytes, s.Bytes
 	info.State.Msgs = uint64(len(s.messages))
 	for sequence := range s.messages {

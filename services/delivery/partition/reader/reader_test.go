@@ -75,6 +75,8 @@ type delivery struct {
 func (d *delivery) Metadata() (*jetstream.MsgMetadata, error) {
 	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: d.sequence, Consumer: 999}, Timestamp: time.Unix(0, int64(d.sequence)*10), NumPending: d.pending}, d.err
 }
+func (d *delivery) Subject() string { return "in.0" }
+
 func (d *delivery) Data() []byte         { return d.data }
 func (d *delivery) Headers() nats.Header { return nil }
 

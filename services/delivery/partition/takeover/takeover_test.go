@@ -133,6 +133,7 @@ func TestFind(t *testing.T) {
 			require.Equal(t, c.begin, at.BeginEpoch)
 			require.Equal(t, c.checked, at.Checked)
 			require.Equal(t, stream, at.Identity)
+			require.Contains(t, s.stream.Subjects, broker.ServerSubject(partition), "a stream of an earlier version gets the subject")
 			require.NotNil(t, at.Stored, "the first append expects it")
 			require.Equal(t, c.mark.GetSequence(), at.Stored.GetSequence())
 			require.Equal(t, c.mark.GetStream(), at.Stored.GetStream())
