@@ -97,7 +97,8 @@ func TestOwner(t *testing.T) {
 		want    ids.User
 	}{
 		"nobody":               {nil, ""},
-		"the creator":          {map[ids.User]ids.Seq{"ann": 9, "bob": 1}, "ann"},
+		"the creator":          {map[ids.User]ids.Seq{"ann": 1, "aaron": 1}, "ann"},
+		"a creator came back":  {map[ids.User]ids.Seq{"ann": 9, "bob": 1}, "bob"},
 		"of longest standing":  {map[ids.User]ids.Seq{"bob": 3, "cem": 2, "dan": 4}, "cem"},
 		"of the lower user id": {map[ids.User]ids.Seq{"eve": 2, "dan": 2, "bob": 3}, "dan"},
 	} {
