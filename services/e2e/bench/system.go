@@ -46,7 +46,7 @@ type system struct {
 // people.
 var limits = []string{
 	"--gateway.max-connections-per-ip=1000000", "--gateway.connect-rate-per-ip=1000000",
-	"--gateway.frame-rate=1000000", "--gateway.command-rate-per-user=1000000",
+	"--gateway.frame-rate=1000000", "--gateway.command-rate-per-user=1000000", "--gateway.add-rate-per-user=1000000", "--gateway.read-rate-per-user=1000000", "--gateway.max-conversations-per-user=0",
 }
 
 // programs of a mode.

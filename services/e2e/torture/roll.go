@@ -86,7 +86,7 @@ func Roll(ctx context.Context, cfg RollConfig, out io.Writer) (*Report, error) {
 	suite, err := launch.Start(starting, launch.Options{
 		Dir: cfg.Dir, Binaries: cfg.Binaries, Store: launch.PostgreSQL, Gateways: cfg.Gateways, Histories: 2,
 		Flags: map[string][]string{launch.Gateway: {
-			"--gateway.max-connections-per-ip=1000000", "--gateway.connect-rate-per-ip=1000000", "--gateway.command-rate-per-user=1000",
+			"--gateway.max-connections-per-ip=1000000", "--gateway.connect-rate-per-ip=1000000", "--gateway.command-rate-per-user=1000", "--gateway.add-rate-per-user=100000", "--gateway.read-rate-per-user=100000",
 			fmt.Sprintf("--gateway.drain-rate=%d", cfg.drainRate()),
 		}},
 		Crashed: func(name string, err error) { r.record.Violated(violation("crash", "%s: %v", name, err)) },

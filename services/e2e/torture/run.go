@@ -182,7 +182,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		Dir: r.Dir, Binaries: r.Binaries, Store: r.Store, NATSNodes: r.NATSNodes, Histories: 1, Proxied: r.proxied(),
 		Flags: map[string][]string{
 			launch.Gateway: {
-				"--gateway.heartbeat=2s", "--gateway.ack-timeout=3s", "--gateway.command-rate-per-user=200", "--gateway.send-queue-bytes=65536",
+				"--gateway.heartbeat=2s", "--gateway.ack-timeout=3s", "--gateway.command-rate-per-user=200", "--gateway.add-rate-per-user=10000", "--gateway.read-rate-per-user=10000", "--gateway.send-queue-bytes=65536",
 				profiles,
 			},
 			// So short that the broker does not hide commands given twice from the store's unique key.
