@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/pressly/goose/v3"
 )
@@ -12,20 +13,30 @@ import (
 var ErrFormer = errors.New("it was created by an earlier version of Runnel, whose events cannot be read by this one: " +
 	"start with a new data directory (standalone) or a new, empty database, and keep or remove the old one")
 
-// ErrNewer is the error of opening a database whose schema a later version of Runnel has changed.
-var ErrNewer = errors.New("a later version of Runnel has changed its schema, and a schema is never changed back: " +
+// ErrNewer is the error of opening a database whose tables a later version of Runnel has changed.
+var ErrNewer = errors.New("a later version of Runnel has changed its tables, and they are never changed back: " +
 	"start that version, or restore a backup that was made before the upgrade")
 
-// CheckSchema returns an error that wraps ErrNewer if the database has a migration that this build does not contain. Migrating
-// such a database would succeed without a change, and the services would run on tables that they do not know.
-func CheckSchema(ctx context.Context, migrations *goose.Provider) error {
+// generation is the number of schema versions within which migrations only add: indexes, tables, columns with a default. Builds of
+// one generation work on each other's databases, so that an upgrade can be rolled back. A migration that an earlier build cannot
+// work with has the first version of the next generation, and is made only once the protocol level was raised.
+const generation = 1000
+
+// CheckSchema looks for migrations in the database that this build does not contain. It returns an error that wraps ErrNewer if
+// they are of a later generation, and logs a warning if they only add to what this build knows.
+func CheckSchema(ctx context.Context, migrations *goose.Provider, log *slog.Logger) error {
 	present, err := migrations.GetDBVersion(ctx)
 	if err != nil {
 		return fmt.Errorf("read its schema version: %w", err)
 	}
 	sources := migrations.ListSources() // in rising order, never empty
-	if known := sources[len(sources)-1].Version; present > known {
+	known := sources[len(sources)-1].Version
+	switch {
+	case present/generation > known/generation:
 		return fmt.Errorf("its schema version is %d, and this build knows versions up to %d: %w", present, known, ErrNewer)
+	case present > known:
+		log.WarnContext(ctx, "a later version of Runnel has added to the tables of the database; this build does not use what was added",
+			"schema", present, "known", known)
 	}
 	return nil
 }

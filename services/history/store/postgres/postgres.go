@@ -144,7 +144,7 @@ func (s *Store) prepare(ctx context.Context, migrating *pgx.ConnConfig, log *slo
 		return err
 	}
 	db := stdlib.OpenDB(*migrating)
-	err := migrate(ctx, db)
+	err := migrate(ctx, db, log)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -191,7 +191,7 @@ func (s *Store) refuseFormer(ctx context.Context) error {
 	return nil
 }
 
-func migrate(ctx context.Context, db *sql.DB) error {
+func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	if err := store.CheckSchema(ctx, provider); err != nil {
+	if err := store.CheckSchema(ctx, provider, log); err != nil {
 		return err
 	}
 	_, err = provider.Up(ctx)

@@ -88,7 +88,7 @@ func Open(ctx context.Context, cfg Config, partitions int, log *slog.Logger) (_ 
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	if err := prepareSchema(ctx, db, partitions); err != nil {
+	if err := prepareSchema(ctx, db, partitions, log); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if s.writer, err = startWriter(ctx, db); err != nil {
@@ -128,7 +128,7 @@ func dsn(path string, pragmas []string) string {
 	return uri.String()
 }
 
-func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
+func prepareSchema(ctx context.Context, db *sql.DB, partitions int, log *slog.Logger) error {
 	var journal string
 	var level int
 	if err := errors.Join(
@@ -151,7 +151,7 @@ func prepareSchema(ctx context.Context, db *sql.DB, partitions int) error {
 	if err != nil {
 		return fmt.Errorf("prepare migrations: %w", err)
 	}
-	if err := store.CheckSchema(ctx, migrate); err != nil {
+	if err := store.CheckSchema(ctx, migrate, log); err != nil {
 		return err
 	}
 	if _, err := migrate.Up(ctx); err != nil {

@@ -31,14 +31,25 @@ func testLifecycle(t *testing.T, subject Subject) {
 		require.ErrorContains(t, err, "start with a new data directory")
 	})
 
-	t.Run("a database of a later schema is refused with what to do", func(t *testing.T) {
+	t.Run("a database to which a later version has only added is opened", func(t *testing.T) {
+		db, worker, id := group(t, subject)
+		db.Exec(t, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
+		want := worker.Commit(t, worker.Command(id, "alice", Message("kept")))
+		again, err := db.Reopen(t.Context(), Partitions)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, again.Close()) }()
+		requireEvents(t, want, VerifyLog(t, again, id)[1:])
+		require.NoError(t, again.Ping(t.Context()))
+	})
+
+	t.Run("a database whose tables a later version has changed is refused with what to do", func(t *testing.T) {
 		db := subject.New(t)
-		db.Exec(t, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (900, true)")
+		db.Exec(t, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (1000, true)")
 		_, err := db.Reopen(t.Context(), Partitions)
 		require.ErrorIs(t, err, store.ErrNewer)
-		require.ErrorContains(t, err, "its schema version is 900")
+		require.ErrorContains(t, err, "its schema version is 1000")
 		require.ErrorContains(t, err, "start that version")
-		db.Exec(t, "DELETE FROM goose_db_version WHERE version_id = 900")
+		db.Exec(t, "DELETE FROM goose_db_version WHERE version_id = 1000")
 		again, err := db.Reopen(t.Context(), Partitions)
 		require.NoError(t, err, "nothing was changed")
 		require.NoError(t, again.Close())
