@@ -159,6 +159,20 @@ func (c *client) do(conversation string, body *conversationv1.Body) *conversatio
 	return answer.GetOutcome()
 }
 
+// refusal is do for a command that may be refused: it returns the error of its answer or of its outcome.
+func (c *client) refusal(conversation string, body *conversationv1.Body) *conversationv1.Error {
+	c.t.Helper()
+	answer, err := c.ask(&clientv1.ClientFrame{Request: &clientv1.ClientFrame_Submit{Submit: &clientv1.Submit{
+		ConversationId: conversation, CommandId: uuid.Must(uuid.NewV7()).String(), Body: body,
+	}}})
+	require.NoError(c.t, err)
+	if refused := answer.GetError(); refused != nil {
+		return refused
+	}
+	require.NotNil(c.t, answer.GetOutcome(), "%v", answer)
+	return answer.GetOutcome().GetError()
+}
+
 // masked is a text message as a client sends it. The mask is zero.
 func masked(text string) string {
 	return string(binary.BigEndian.AppendUint16([]byte{0x81, 0xfe}, uint16(len(text)))) + "\x00\x00\x00\x00" + text

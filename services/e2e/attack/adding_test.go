@@ -1,0 +1,75 @@
+package attack_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+
+	"github.com/runnelhq/runnel/pkg/protocol"
+	"github.com/runnelhq/runnel/services/standalone"
+)
+
+// mostConversations is how many conversations a user of the target may be a member of.
+const mostConversations = 10
+
+var adding = []attack{
+	{
+		name: "a victim in ever more groups", tries: "two users create 16 groups with bob, where a user may be in 10 conversations", seen: "LIMIT above it; bob can be written to as before",
+		bound: bound{sockets: 2, megabytes: 64, calls: 40}, settings: func(_ *testing.T, cfg *standalone.Config) {
+			cfg.Gateway.MaxConversationsPerUser = mostConversations
+		}, run: crowd,
+	},
+	{
+		name: "members by the thousand", tries: "groups of 2,000 members, one after the other, where a user may add one member in ten seconds", seen: "RATE_LIMITED after the first",
+		bound: bound{sockets: 1, megabytes: 64, calls: 20}, settings: func(_ *testing.T, cfg *standalone.Config) {
+			cfg.Gateway.AddRatePerUser = 0.1
+		}, run: recruit,
+	},
+}
+
+// group creates a group, and returns its outcome's error. The request itself may be refused as well.
+func (c *client) group(members ...string) *conversationv1.Error {
+	c.t.Helper()
+	return c.refusal("", &conversationv1.Body{Action: &conversationv1.Body_Create{Create: &conversationv1.Create{
+		Kind: conversationv1.Kind_KIND_GROUP, Name: "g", Members: members,
+	}}})
+}
+
+func crowd(s *target) {
+	eve, mallory := s.connect("eve"), s.connect("mallory")
+	created := 1 // the conversation of ann and bob
+	for range mostConversations - 2 {
+		for _, stranger := range []*client{eve, mallory} {
+			refused := stranger.group("bob")
+			if refused == nil {
+				created++
+				continue
+			}
+			require.Equal(s, conversationv1.ErrorCode_ERROR_CODE_LIMIT, refused.GetCode(), "%v", refused)
+			require.Contains(s, refused.GetMessage(), "bob")
+		}
+	}
+	require.LessOrEqual(s, created, mostConversations)
+	s.during()
+	eve.leave()
+	mallory.leave()
+}
+
+func recruit(s *target) {
+	eve := s.connect("eve")
+	members := make([]string, protocol.MaxMembers-1)
+	for i := range members {
+		members[i] = fmt.Sprint("user-", i)
+	}
+	require.Nil(s, eve.group(members...))
+	for range 5 {
+		refused := eve.group(members...)
+		require.Equal(s, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED, refused.GetCode(), "%v", refused)
+		require.Positive(s, refused.GetRetryAfterMs())
+	}
+	s.during()
+	eve.leave()
+}
