@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,13 +39,13 @@ type backups struct {
 	mu     sync.Mutex
 	backup *historyv1.Watermark
 	err    error
-	asked  int
+	asked  atomic.Int32
 }
 
 func (b *backups) GetWatermark(context.Context, *historyv1.GetWatermarkRequest, ...grpc.CallOption) (*historyv1.GetWatermarkResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asked++
+	b.asked.Add(1)
 	return &historyv1.GetWatermarkResponse{Backup: b.backup}, b.err
 }
 
@@ -207,11 +208,11 @@ func TestRun(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		require.Len(t, s.stream.Purges(), 1)
-		require.Zero(t, s.store.asked)
+		require.Zero(t, s.store.asked.Load())
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
 		require.Len(t, s.stream.Purges(), 2)
-		require.Equal(t, 1, s.store.asked)
+		require.EqualValues(t, 1, s.store.asked.Load())
 
 		// Much was read: the stream may be nearly full.
 		s.Committed(at(11_800))
