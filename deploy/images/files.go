@@ -35,7 +35,7 @@ func system() []file {
 	}
 }
 
-// binaries are the program, the probe, and a fixed name for the program.
+// binaries returns the program, the probe, and a link to the program that has the same name in all images.
 func binaries(program, binary, probe string) ([]file, error) {
 	var files []file
 	for name, path := range map[string]string{program: binary, "probe": probe} {

@@ -15,7 +15,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/watched"
 )
 
-// Config names the certificate files of one side of mutual TLS. Without any there is no TLS.
+// Config names the certificate files of one side of mutual TLS. If no file is named, there is no TLS.
 type Config struct {
 	// CertFile and KeyFile are PEM files; the first has the chain after the certificate.
 	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
@@ -24,7 +24,7 @@ type Config struct {
 	CAFile string `name:"ca-file" help:"Authorities that must have issued the other side's certificate (PEM). Read again when it changes."`
 }
 
-// KeyPair names the files of a server whose clients present no certificates. Without any there is no TLS.
+// KeyPair names the files of a server whose clients present no certificates. If no file is named, there is no TLS.
 type KeyPair struct {
 	CertFile string `help:"Certificate (PEM), with its chain. Read again when it changes."`
 	KeyFile  string `help:"Key of the certificate (PEM)."`

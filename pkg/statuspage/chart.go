@@ -17,7 +17,7 @@ const (
 type Chart struct {
 	// Title is unique on a page.
 	Title string
-	// Metric, Label and Is name the Series.
+	// Metric, Label and Is say what the curve shows; they are the fields of a Series.
 	Metric, Label, Is string
 	Kind              Kind
 	// Unit follows numbers: "", "/s", "s", "B".

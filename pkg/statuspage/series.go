@@ -11,7 +11,7 @@ import (
 type Series struct {
 	// Metric is the full name. A metric that does not exist has no value.
 	Metric string
-	// Label and Is select the series with one label value; an empty Label selects all.
+	// Label and Is select the series whose label named Label has the value Is; an empty Label selects all.
 	Label, Is string
 }
 

@@ -92,8 +92,8 @@ func (g guard) before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case g.lets(r):
-			// Without a token everybody on this machine is an operator, and nobody's socket is worth more than another's.
-			if g.token == nil || listen.Authenticated(r.Context()) { // if not, its connection is closed already
+			// Without a token everybody on this machine is an operator, so no connection is freed from the limits on unauthenticated ones.
+			if g.token == nil || listen.Authenticated(r.Context()) { // false: the connection was closed already
 				next.ServeHTTP(w, r)
 			}
 		case g.token != nil:

@@ -114,7 +114,7 @@ func Start(ctx context.Context, service string, cfg Config, w io.Writer) (*Telem
 	return t, nil
 }
 
-// Discard is telemetry that nobody looks at, for tests and for libraries used without any.
+// Discard is telemetry that nobody looks at, for tests and for callers that have none to give.
 func Discard() *Telemetry {
 	return &Telemetry{
 		Log:            slog.New(slog.DiscardHandler),

@@ -24,7 +24,7 @@ const recheck = time.Second
 
 // Config says what to read. Read is required.
 type Config[T any] struct {
-	// Paths are the files. Without any the content never changes.
+	// Paths are the files. If there are none, the content is read once and never changes.
 	Paths []string
 	// Read reads the files.
 	Read func() (T, error)

@@ -39,7 +39,7 @@ func openListener(cfg Config, deps Deps) (net.Listener, error) {
 	return listener, nil
 }
 
-// limited puts limits on a listener. Without one it opens the address of the limits.
+// limited puts limits on a listener. If inner is nil, it opens the address that the limits name.
 func limited(inner net.Listener, limits listen.Config) (*listen.Listener, error) {
 	if inner == nil {
 		return listen.Open(limits) //nolint:wrapcheck // the caller names the setting

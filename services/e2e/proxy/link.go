@@ -101,7 +101,7 @@ func (l *link) pump(from, to *net.TCPConn, way func(Weather) Flow, lost *bool) {
 	}
 }
 
-// pass sends bytes, or without any the end of the connection, according to the weather. It returns false if there is
+// pass sends data, or the end of the connection if data is empty, according to the weather. It returns false if there is
 // nothing more to do: the end was lost, or the link has ended.
 func (l *link) pass(data []byte, since time.Time, to *net.TCPConn, way func(Weather) Flow, lost *bool) bool {
 	isEnd := len(data) == 0

@@ -37,7 +37,7 @@ type device struct {
 	reader Reader
 	codec  frame.Codec
 	// ctx ends with the load.
-	ctx context.Context //nolint:containedctx // a device's programs come and go, and its callbacks have no other
+	ctx context.Context //nolint:containedctx // used across restarts of the program, and in callbacks that bring no context
 
 	// opening is held while the program is being restarted.
 	opening sync.Mutex

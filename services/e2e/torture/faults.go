@@ -54,8 +54,8 @@ type Trouble string
 
 // The troubles. Up is from the side that connects, Down back to it.
 const (
-	TroubleCut      Trouble = "cut"   // reset, and refused
-	TroubleReset    Trouble = "reset" // once
+	TroubleCut      Trouble = "cut"   // existing connections are reset, new ones refused
+	TroubleReset    Trouble = "reset" // existing connections are reset, new ones work
 	TroubleHold     Trouble = "hold"
 	TroubleHoldUp   Trouble = "hold up"
 	TroubleHoldDown Trouble = "hold down"

@@ -11,7 +11,7 @@ import (
 const (
 	// maxSilentBeats is how many heartbeats may stay unanswered.
 	maxSilentBeats = 2
-	// moreHeads is the time until the next heartbeat if one did not hold the heads of all conversations that moved.
+	// moreHeads is the time until the next heartbeat if one had no room for the heads of all conversations with new events.
 	moreHeads = time.Second
 )
 

@@ -10,8 +10,8 @@ type Event struct {
 	Old bool
 }
 
-// Of returns the stretches of rising events that a user may see. A stretch begins with an event that begins a membership, or
-// after events that the user may not see.
+// Of divides the events of a page that a user may see, in rising seq, into stretches; the page follows the seq after. A new
+// stretch begins where a membership begins, and where seqs are missing: those are events that the user may not see.
 func Of(events []Event, after ids.Seq) []Stretch {
 	var all []Stretch
 	next := after + 1

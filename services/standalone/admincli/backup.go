@@ -19,7 +19,7 @@ type backup struct {
 
 type markBackup struct {
 	Marks string `arg:"" optional:"" help:"Output of runnel-history backup begin from the start of the backup." placeholder:"FILE"`
-	Now   bool   `help:"Mark the current watermarks instead of FILE, for a backup that contains everything up to now."`
+	Now   bool   `help:"Use the current watermarks as marks instead of reading FILE, for a backup that contains everything up to now."`
 }
 
 func (*markBackup) Help() string {
