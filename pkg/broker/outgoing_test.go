@@ -22,7 +22,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// stalled is a NATS server that reads only when it is told to. It is at the other end of a pipe, which buffers nothing.
+// stalled is a NATS server that reads nothing until the test lets it. The connection to it is a pipe, which has no buffer.
 type stalled struct {
 	net.Conn
 

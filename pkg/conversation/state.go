@@ -34,7 +34,7 @@ type NameSource struct {
 }
 
 // Owner returns the member who may remove others: the creator, or after they left, the member of longest standing (ties go
-// to the lower user id). A creator who comes back does not get the group back. Empty when there are no members. It follows
+// to the lower user id). A creator who left and was added again is an ordinary member. Empty when there are no members. It follows
 // from the state, so no command transfers it.
 func (s *State) Owner() ids.User {
 	if s.Members[s.Creator] == firstSeq {

@@ -112,7 +112,7 @@ var CloseCodes = []Close{
 	{CloseInternal, "internal", false, "A defect of the server.", "The defect may be one of this instance or of this moment; the client reconnects."},
 	{CloseUnavailable, "unavailable", false, "A part behind the gateway is unavailable.", "The part comes back; the client reconnects with a growing delay."},
 	{CloseConnectTimeout, "connect_timeout", false, "No connect frame came in time.", "The network or the device may have been slow; the client reconnects."},
-	{CloseAhead, "ahead", false, "The client kept acknowledging events that this gateway does not know of.", "The gateway may lag behind the one before, or the log went back; the client reconnects, and is told on resume what is true."},
+	{CloseAhead, "ahead", false, "The client kept acknowledging events that this gateway does not know of.", "The gateway may lag behind the one before, or the log went back; the client reconnects, and the resume tells it which events exist."},
 	{CloseProtocol, "protocol", true, "The client sent a frame that no correct client sends.", "The client would send the same again; it stays away and reports the error to the program."},
 	{CloseUnauthenticated, "unauthenticated", true, "The token is missing, forged or for another service.", "The same token would be refused again; the client stays away and reports the error, and the program signs in again."},
 	{CloseTooLarge, "too_large", true, "A frame is above the size limit.", "The client would send the same again; it stays away and reports the error to the program."},

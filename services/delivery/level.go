@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -141,24 +139,4 @@ func (i *installation) handOver(ctx context.Context, partition ids.Partition, le
 		return "", fmt.Errorf("move partition %d to %s: %w", partition, worker, err)
 	}
 	return worker, nil
-}
-
-// hasUnknownFields reports whether a message holds fields that this build does not know, at any depth.
-func hasUnknownFields(m protoreflect.Message) (found bool) {
-	if len(m.GetUnknown()) > 0 {
-		return true
-	}
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		switch {
-		case field.IsMap() || field.Message() == nil:
-		case field.IsList():
-			for i := range value.List().Len() {
-				found = found || hasUnknownFields(value.List().Get(i).Message())
-			}
-		default:
-			found = hasUnknownFields(value.Message())
-		}
-		return !found
-	})
-	return found
 }

@@ -83,7 +83,7 @@ func commandOf(request *deliveryv1.SubmitRequest) (*brokerv1.Command, error) {
 	if !conversation.ValidUser(request.GetSender()) {
 		return nil, status.Error(codes.InvalidArgument, "sender: "+conversation.UserRule)
 	}
-	if hasUnknownFields(request.GetBody().ProtoReflect()) {
+	if conversation.HasUnknownFields(request.GetBody().ProtoReflect()) {
 		return nil, status.Error(codes.InvalidArgument, "body: has a field that this version does not know")
 	}
 	made, refused := commands.Make(commands.Request{

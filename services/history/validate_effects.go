@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -38,10 +37,10 @@ func checkKnown(request *historyv1.AppendRequest) error {
 		newer = newer || isNewer(event)
 	}
 	for _, effect := range request.GetEffects() {
-		newer = newer || hasUnknownFields(effect.ProtoReflect())
+		newer = newer || conversation.HasUnknownFields(effect.ProtoReflect())
 	}
 	for _, refusal := range request.GetRefusals() {
-		newer = newer || hasUnknownFields(refusal.ProtoReflect())
+		newer = newer || conversation.HasUnknownFields(refusal.ProtoReflect())
 	}
 	for _, letter := range request.GetDeadLetters() {
 		newer = newer || isNewer(letter)
@@ -54,26 +53,6 @@ func checkKnown(request *historyv1.AppendRequest) error {
 
 // isNewer reports whether a message without messages in it has an unknown field.
 func isNewer(message proto.Message) bool { return len(message.ProtoReflect().GetUnknown()) > 0 }
-
-// hasUnknownFields reports whether a message has an unknown field, at any depth.
-func hasUnknownFields(m protoreflect.Message) (found bool) {
-	if len(m.GetUnknown()) > 0 {
-		return true
-	}
-	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		switch {
-		case field.IsMap() || field.Message() == nil:
-		case field.IsList():
-			for i := range value.List().Len() {
-				found = found || hasUnknownFields(value.List().Get(i).Message())
-			}
-		default:
-			found = hasUnknownFields(value.Message())
-		}
-		return !found
-	})
-	return found
-}
 
 // checkEffects checks that every effect has its required fields, with values that databases accept. The meaning of an
 // effect was decided by its kind.

@@ -45,7 +45,7 @@ type Flusher struct {
 	Failures prometheus.Counter
 }
 
-// Run works until ctx ends; then it stores once more, with a short timeout, so that a clean stop loses no cursor. Moves that
+// Run stores moves until ctx ends, and then a last time with a short timeout, so that a clean stop loses no cursor. Moves that
 // could not be stored are kept and stored with later ones.
 func (f *Flusher) Run(ctx context.Context) {
 	pending := NewMoves()

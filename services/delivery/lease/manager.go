@@ -258,7 +258,7 @@ func rank(pinned []uint32, partition ids.Partition) int {
 	return 1
 }
 
-// stopAll stops all work. It is called again at each renewal until the reason is gone; one line tells of it.
+// stopAll stops all work. It is called at each renewal until the reason is gone, and logs the reason the first time only.
 func (m *Manager) stopAll(reason string) {
 	if len(m.assignments) > 0 && !m.stoppedAll {
 		m.stoppedAll = true

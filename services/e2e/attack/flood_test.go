@@ -225,7 +225,7 @@ func exhaust(s *target) {
 	require.Zero(s, metrics[`runnel_listener_closed_total{listener="gateway",reason="no_descriptors"}`], "it does not come to that")
 	log, err := os.ReadFile(filepath.Join(dir, "log"))
 	require.NoError(s, err)
-	require.Contains(s, string(log), "ulimit -n", "the operator is told at start")
+	require.Contains(s, string(log), "ulimit -n", "a warning at start names the limit")
 	small.honest.leave()
 	s.during()
 }

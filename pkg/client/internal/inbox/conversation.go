@@ -18,7 +18,7 @@ type Conversation struct {
 	// emptyPages is the number of empty pages in a row.
 	emptyPages int
 
-	// doubted means that an event did not verify and is read once more; broken that this did not help.
+	// doubted means that an event did not verify and is being read again; broken means that it did not verify the second time either.
 	doubted, broken bool
 	// suspicion is the search for a fork; nil while the log is not in doubt.
 	suspicion *suspicion

@@ -138,8 +138,8 @@ func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	}
 }
 
-// doubt handles an event that does not verify. It reads the event from history, or once more if it came from there. If that does
-// not help, either the server is on another branch of the log, or the conversation ends here.
+// doubt handles an event that does not verify. It reads the event from history, a second time if it came from there. If it still
+// does not verify, either the server is on another branch of the log, or the conversation ends here.
 func (conv *Conversation) doubt(seq uint64, err error, came way) {
 	conv.env.stats.ChainBreaks++
 	conv.DropHeld()

@@ -405,8 +405,8 @@ func TestFailAllEndsEverything(t *testing.T) {
 	require.Empty(t, f.sent(t))
 }
 
-// TestWaitsAfterRefusals: trouble of the server makes waits that do not grow far, since they would go on after the trouble. A
-// client that is told to slow down waits ever longer.
+// TestWaitsAfterRefusals: while the server is unavailable the waits do not grow far, because they would last longer than the outage.
+// After rate limits they keep growing.
 func TestWaitsAfterRefusals(t *testing.T) {
 	const tries = 30 // the fixture's backoff grows to 30 s
 	const unavailable, limited = conversationv1.ErrorCode_ERROR_CODE_UNAVAILABLE, conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED
