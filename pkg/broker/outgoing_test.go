@@ -100,6 +100,18 @@ func newStalled(t *testing.T, cfg SubmitterConfig) (*Submitter, *stalled) {
 	return submitter, server
 }
 
+// isOnItsWay reports whether a command was handed to the NATS client.
+func (s *Submitter) isOnItsWay(commandID string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.calls {
+		if c.command.GetCommandId() == commandID {
+			return !c.unsent
+		}
+	}
+	return false
+}
+
 func toMany(n int) *brokerv1.Command {
 	return &brokerv1.Command{
 		ConversationId: string(conversation.DirectID("ann", ids.User(fmt.Sprint("user", n)))), Sender: "ann",
@@ -133,6 +145,8 @@ func TestASocketThatDoesNotReadStallsNothing(t *testing.T) {
 		}
 	}
 	require.Equal(t, commands, s.Pending())
+	// A command that is answered before it was published is not published: the first one must be on its way.
+	require.Eventually(t, func() bool { return s.isOnItsWay(toMany(0).GetCommandId()) }, 20*time.Second, time.Millisecond)
 
 	// The server writes although it does not read.
 	result, err := (&brokerv1.Results{Results: []*brokerv1.Result{{
