@@ -8,31 +8,14 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 )
-
-// lockedLog is a log that may be read while timers write to it.
-type lockedLog struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 var notLogged = regexp.MustCompile(`not_logged=(\d+)`)
 
@@ -51,7 +34,7 @@ func tally(t *testing.T, log string) (written, total int) {
 
 func TestAFloodOfLinesIsLimitedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedLog
+		var log telemetrytest.Log
 		limiter := NewLimiter(slog.NewTextHandler(&log, nil))
 		logger := slog.New(limiter)
 		for n := range 6000 { // ten minutes
@@ -67,7 +50,7 @@ func TestAFloodOfLinesIsLimitedAndCounted(t *testing.T) {
 
 func TestARareLineIsNeverHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedLog
+		var log telemetrytest.Log
 		limiter := NewLimiter(slog.NewTextHandler(&log, nil))
 		for range 10 {
 			for range lineBurst {
@@ -84,7 +67,7 @@ func TestARareLineIsNeverHeldBack(t *testing.T) {
 
 func TestKindsDoNotHoldEachOtherBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedLog
+		var log telemetrytest.Log
 		limiter := NewLimiter(slog.NewTextHandler(&log, nil))
 		defer limiter.Close()
 		for range 1000 {
@@ -100,7 +83,7 @@ func TestKindsDoNotHoldEachOtherBack(t *testing.T) {
 // The lines of one event about 16 partitions: one at once, and one that stands for the others.
 func TestPartitionsAreGrouped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedLog
+		var log telemetrytest.Log
 		limiter := NewLimiter(slog.NewTextHandler(&log, nil))
 		for p := range 16 {
 			of := slog.New(limiter).With("partition", p)
@@ -121,7 +104,7 @@ func TestPartitionsAreGrouped(t *testing.T) {
 
 func TestTheTableOfKindsIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedLog
+		var log telemetrytest.Log
 		limiter := NewLimiter(slog.NewTextHandler(&log, nil))
 		for n := range 10_000 {
 			slog.New(limiter).Warn(fmt.Sprintf("message %d", n))

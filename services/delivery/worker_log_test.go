@@ -1,11 +1,9 @@
 package delivery
 
 import (
-	"bytes"
 	"log/slog"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,31 +13,14 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 )
-
-// logText is a log that may be read while it is written.
-type logText struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // An outage of NATS is one event, whatever the number of partitions.
 func TestAnOutageOfNATSIsAFewLines(t *testing.T) {
 	const count = 16
 	b := newBed(t, count)
-	log := &logText{}
+	log := &telemetrytest.Log{}
 	limiter := telemetry.NewLimiter(slog.NewTextHandler(log, nil))
 	w := b.startWorker(func(_ *Config, deps *Deps) {
 		deps.Log = slog.New(limiter)

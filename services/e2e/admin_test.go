@@ -35,6 +35,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
@@ -45,7 +46,7 @@ import (
 type house struct {
 	*floor
 
-	logs     *syncBuffer
+	logs     *telemetrytest.Log
 	verifier *auth.Verifier
 	gateways int
 	workers  int
@@ -68,7 +69,7 @@ type door struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{floor: newFloor(t), logs: &syncBuffer{}}
+	h := &house{floor: newFloor(t), logs: &telemetrytest.Log{}}
 	var err error
 	h.verifier, err = auth.New(auth.Config{HMACSecret: secret}, auth.Options{})
 	require.NoError(t, err)

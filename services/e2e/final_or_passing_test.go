@@ -33,6 +33,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/protocol"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	"github.com/runnelhq/runnel/services/delivery"
 	"github.com/runnelhq/runnel/services/gateway"
 )
@@ -94,7 +95,7 @@ type follower struct {
 	*client.Client
 
 	t     *testing.T
-	log   *syncBuffer
+	log   *telemetrytest.Log
 	dials atomic.Int32
 
 	socket func(network, address string, socket syscall.RawConn) error // sets options of the client's sockets; may be nil
@@ -114,7 +115,7 @@ func follow(t *testing.T, url func(dial int) string, user string, change func(*c
 func (f *follower) start(url func(dial int) string, user string, change func(*client.Config), disturb func(dial int, w *wire)) *follower {
 	t := f.t
 	t.Helper()
-	f.log, f.codes = &syncBuffer{}, map[conversationv1.ErrorCode]bool{}
+	f.log, f.codes = &telemetrytest.Log{}, map[conversationv1.ErrorCode]bool{}
 	cfg := client.Config{
 		URL: "ws://chosen.by.dial", DeviceID: "d", Codec: frame.Proto,
 		Backoff: client.Backoff{Min: time.Millisecond, Max: 50 * time.Millisecond},

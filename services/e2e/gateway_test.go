@@ -28,6 +28,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	"github.com/runnelhq/runnel/services/gateway"
 	"github.com/runnelhq/runnel/services/history"
 )
@@ -77,7 +78,7 @@ func newStageWith(t *testing.T, change func(*gateway.Config), equip func(*gatewa
 	}
 	client := historyv1.NewHistoryServiceClient(inproc)
 	s := &stage{
-		suite: suite{t: t, logs: &syncBuffer{}}, nc: nc, registry: prometheus.NewRegistry(),
+		suite: suite{t: t, logs: &telemetrytest.Log{}}, nc: nc, registry: prometheus.NewRegistry(),
 		history: &interposed{HistoryServiceClient: client, installation: client}, worker: newWorker(t),
 	}
 	deps := gateway.Deps{

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	"github.com/runnelhq/runnel/services/gateway"
 	"github.com/runnelhq/runnel/services/standalone"
 )
@@ -37,27 +37,9 @@ const patience = 30 * time.Second
 type suite struct {
 	t    *testing.T
 	s    *standalone.Standalone
-	logs *syncBuffer
+	logs *telemetrytest.Log
 	tel  *telemetry.Telemetry
 	stop func()
-}
-
-// syncBuffer collects a log that several goroutines write.
-type syncBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // defaults returns the default settings.
@@ -86,7 +68,7 @@ func start(t *testing.T, change func(*standalone.Config)) *suite {
 
 func run(t *testing.T, cfg standalone.Config) *suite {
 	t.Helper()
-	logs := &syncBuffer{}
+	logs := &telemetrytest.Log{}
 	cfg.Telemetry.LogLevel, cfg.Telemetry.LogFormat = "debug", "json"
 	tel, err := telemetry.Start(t.Context(), "test", cfg.Telemetry, logs)
 	require.NoError(t, err)

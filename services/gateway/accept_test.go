@@ -20,6 +20,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
 	"github.com/runnelhq/runnel/services/gateway/metrics"
@@ -195,7 +196,7 @@ func TestANoticeOfANewMembershipIsTaken(t *testing.T) {
 func TestNoticesThatCannotBeDecoded(t *testing.T) {
 	g, address := doorway(t, &gatewaytest.Store{Partitions: 4, Level: 1})
 	conn := login(t, address)
-	logs := &gatewaytest.Log{}
+	logs := &telemetrytest.Log{}
 	taken, nonsense := notices{g.sessions, slog.New(slog.NewTextHandler(logs, nil))}, &nats.Msg{Data: []byte{0xff}}
 	taken.onJoined(nonsense)
 	taken.onRevoked(nonsense)

@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/runnelhq/runnel/pkg/protocol"
-
-	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 )
 
 func TestSettingsThatWouldHangOrFloodAreRefused(t *testing.T) {
@@ -81,7 +80,7 @@ func TestTheDescriptorLimitIsComparedWithTheSettings(t *testing.T) {
 		"too few":                       {1000, 512, 1024, true},
 		"more sockets than descriptors": {1000, 2000, 1500, true},
 	} {
-		log := &gatewaytest.Log{}
+		log := &telemetrytest.Log{}
 		warnOfDescriptors(Config{MaxConnections: c.connections}, c.sockets, c.descriptors, slog.New(slog.NewTextHandler(log, nil)))
 		require.Equal(t, c.warned, strings.Contains(log.String(), "ulimit -n"), name)
 		if c.warned {

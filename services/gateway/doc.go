@@ -16,7 +16,7 @@
 //	admission  which connections are accepted
 //	flight     records of what happened to an event: recorder, traces, closed connections
 //	page, wire, metrics, backoff   checking pages of history, encodings of transports, counters, waiting
-//	gatewaytest                    shared by tests: a history service with one conversation, and logs
+//	gatewaytest                    shared by tests: a history service with one conversation
 //
 // Package room explains how an event reaches a client; package session explains how a frame is handled. A new transport is a
 // package next to link/websocket (see link/README.md); a new request is a file in requests (see requests/README.md).

@@ -1,13 +1,11 @@
 package history_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +20,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
@@ -38,29 +37,12 @@ type bed struct {
 	server   *history.Server
 	store    history.Store
 	registry *prometheus.Registry
-	log      *syncBuffer
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
+	log      *telemetrytest.Log
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{registry: prometheus.NewRegistry(), log: &syncBuffer{}}
+	b := &bed{registry: prometheus.NewRegistry(), log: &telemetrytest.Log{}}
 	log := slog.New(slog.NewTextHandler(b.log, nil))
 	cfg := history.Config{Database: "sqlite:" + filepath.Join(t.TempDir(), "history.db")}
 	var err error

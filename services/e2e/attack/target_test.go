@@ -1,7 +1,6 @@
 package attack_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/telemetry"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 	"github.com/runnelhq/runnel/services/e2e/devkeys"
 	"github.com/runnelhq/runnel/services/standalone"
 )
@@ -42,7 +41,7 @@ type target struct {
 	attack    attack
 	server    *standalone.Standalone
 	tel       *telemetry.Telemetry
-	log       *logBuffer
+	log       *telemetrytest.Log
 	trust     *tls.Config // for clients; nil without TLS
 	ring      *devkeys.Ring
 	elsewhere map[string]string // addresses of another process, by listener; nil for this one
@@ -52,24 +51,6 @@ type target struct {
 	callers   []io.Closer // closed at the end of the attack
 	before    cost
 	checked   bool
-}
-
-// logBuffer counts the lines of a log and keeps them.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // ring are the keys that secured gives to a target.
@@ -101,7 +82,7 @@ func start(t *testing.T, a attack) *target {
 	if a.settings != nil {
 		a.settings(t, &cfg)
 	}
-	s := &target{T: t, attack: a, log: &logBuffer{}}
+	s := &target{T: t, attack: a, log: &telemetrytest.Log{}}
 	if cfg.Gateway.TLS.CertFile != "" {
 		s.ring = ring
 		authority, err := os.ReadFile(ring.Files(devkeys.Clients).CAFile)

@@ -1,4 +1,4 @@
-// Package gatewaytest is shared by the tests of the gateway's packages: a history service that holds one conversation, and logs.
+// Package gatewaytest is shared by the tests of the gateway's packages: a history service that holds one conversation.
 package gatewaytest
 
 import (

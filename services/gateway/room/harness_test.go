@@ -21,6 +21,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 
 	"github.com/runnelhq/runnel/services/gateway/backoff"
 	"github.com/runnelhq/runnel/services/gateway/flight"
@@ -52,7 +53,7 @@ type stage struct {
 	hub     *Hub
 	store   *gatewaytest.Store
 	bus     *fakeBus
-	logs    *gatewaytest.Log
+	logs    *telemetrytest.Log
 	metrics *metrics.Metrics
 	shared  *outbox.Shared
 	joined  chan string
@@ -105,7 +106,7 @@ func newStage(t *testing.T) *stage {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &stage{
 		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[ids.Conversation]chan *nats.Msg{}},
-		logs: &gatewaytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), joined: make(chan string, 100),
+		logs: &telemetrytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), joined: make(chan string, 100),
 	}
 	recorder := flight.NewRecorder(1024)
 	s.shared = &outbox.Shared{

@@ -23,6 +23,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/ids"
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 
 	"github.com/runnelhq/runnel/services/gateway/flight"
 	"github.com/runnelhq/runnel/services/gateway/gatewaytest"
@@ -54,7 +55,7 @@ type stage struct {
 	store   *gatewaytest.Store
 	history *hooked // the store, as sessions and rooms call it
 	bus     *fakeBus
-	logs    *gatewaytest.Log
+	logs    *telemetrytest.Log
 	metrics *metrics.Metrics
 	shared  *outbox.Shared
 	level   conversation.Level
@@ -129,7 +130,7 @@ func newStage(t *testing.T, change ...func(*Config)) *stage {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s := &stage{
 		t: t, store: &gatewaytest.Store{Level: 1, Partitions: 4}, bus: &fakeBus{subscribed: map[ids.Conversation]chan *nats.Msg{}},
-		logs: &gatewaytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1, passed: make(chan *brokerv1.Acks, 100),
+		logs: &telemetrytest.Log{}, metrics: metrics.New(prometheus.NewRegistry()), level: 1, passed: make(chan *brokerv1.Acks, 100),
 		submits: make(chan broker.Submission, 100),
 	}
 	s.history = &hooked{Store: s.store}

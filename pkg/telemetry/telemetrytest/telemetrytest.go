@@ -1,4 +1,5 @@
-package gatewaytest
+// Package telemetrytest is shared by tests that look at what a service logs.
+package telemetrytest
 
 import (
 	"strings"
