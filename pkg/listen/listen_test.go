@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/runnelhq/runnel/pkg/telemetry/telemetrytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,12 +36,12 @@ type bed struct {
 	*testing.T
 	*Listener
 
-	log *strings.Builder
+	log *telemetrytest.Log
 }
 
 func newBed(t *testing.T, cfg Config) *bed {
 	t.Helper()
-	b := &bed{T: t, log: &strings.Builder{}}
+	b := &bed{T: t, log: &telemetrytest.Log{}}
 	cfg.Name, cfg.Registerer, cfg.Log = "test", prometheus.NewRegistry(), slog.New(slog.NewTextHandler(b.log, nil))
 	if cfg.MaxSockets == 0 {
 		cfg.MaxSockets = 1000
@@ -195,7 +197,8 @@ func TestTheTimeToAuthenticateIsLimited(t *testing.T) {
 // A flood of limits is one warning a minute, with the number of those left out.
 func TestAFloodIsOneWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBed(t, Config{MaxPerAddress: 1})
+		// No connection may time out when the next warning is due: it would be the one that warns.
+		b := newBed(t, Config{MaxPerAddress: 1, Timeout: time.Hour})
 		for i := range 1001 {
 			b.connect(same(i))
 		}
