@@ -24,6 +24,9 @@ const (
 	// its parts.
 	maxPublish    = 512 << 10
 	publishMargin = 16 << 10
+	// maxLive is the size above which the live events of a conversation are split. A gateway queues a whole message to every reader
+	// at once, and fills their queues gradually if the message exceeds a quarter of the queue (64 KiB by default).
+	maxLive = 48 << 10
 )
 
 // Conn is the part of a connection to NATS that a publisher needs; *nats.Conn is one.
@@ -128,7 +131,7 @@ func (p *Publisher) Events(events []*conversationv1.Event, from Origin) (unpubli
 			groups[event.GetConversationId()] = g
 		}
 		size, n := event.SizeVT(), len(g.live.GetEvents())
-		if n > 0 && (g.size+size > p.limit || g.live.GetEvents()[n-1].GetSeq()+1 != event.GetSeq()) {
+		if n > 0 && (g.size+size > min(p.limit, maxLive) || g.live.GetEvents()[n-1].GetSeq()+1 != event.GetSeq()) {
 			flush(g)
 		}
 		g.live.Events = append(g.live.Events, event)

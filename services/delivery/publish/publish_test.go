@@ -207,3 +207,20 @@ func TestPublishFails(t *testing.T) {
 	require.Nil(t, p.Events([]*conversationv1.Event{eventOf("a", 2)}, Origin{}))
 	require.Len(t, conn.Take(), 1)
 }
+
+// A long run of events of one conversation goes in messages that gateways need not send gradually.
+func TestLongRunsAreSplitForGateways(t *testing.T) {
+	p, conn := setup(t, 1<<20)
+	size := eventOf("a", 1).SizeVT()
+	var events []*conversationv1.Event
+	for seq := range 2*maxLive/size + 1 {
+		events = append(events, eventOf("a", uint64(seq+1)))
+	}
+	p.Events(events, Origin{})
+	var got []uint64
+	for _, live := range lives(t, conn.Take()) {
+		require.Less(t, len(live.GetEvents())*size, maxLive+size)
+		got = append(got, seqs(live.GetEvents())...)
+	}
+	require.Equal(t, seqs(events), got)
+}

@@ -58,6 +58,7 @@ func (r *Room) measureDeliveredLocked(s *Subscription, seq ids.Seq, now time.Tim
 func (r *Room) retry(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.filled = filledPage{}
 	if !r.awaiting {
 		return
 	}

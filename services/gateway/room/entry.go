@@ -61,6 +61,25 @@ const (
 	maxMessageEvents = 64
 )
 
+// filledPage is the last page of events that was sent to a subscription that is behind, with its messages. Many clients that
+// return at once are behind at the same event.
+type filledPage struct {
+	first, last *entry
+	messages    [wire.NumEncodings][][]byte
+}
+
+// messagesOf returns the messages of a page. They are made once for all subscriptions that need the same page in a row.
+func (f *filledPage) messagesOf(encoding wire.Encoding, entries []*entry) [][]byte {
+	first, last := entries[0], entries[len(entries)-1]
+	if f.first != first || f.last != last {
+		*f = filledPage{first: first, last: last}
+	}
+	if f.messages[encoding] == nil {
+		messages(encoding, entries, func(message []byte) { f.messages[encoding] = append(f.messages[encoding], message) })
+	}
+	return f.messages[encoding]
+}
+
 // messages joins frames into messages of an encoding and hands each to queue.
 func messages(encoding wire.Encoding, entries []*entry, queue func([]byte)) {
 	codec := encoding.Codec()

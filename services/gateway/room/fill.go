@@ -124,10 +124,10 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) error {
 	now, cfg := time.Now(), &r.hub.cfg
 	followed := s.follow(r, entries[:n], now)
 	var mark uint32
-	messages(s.to.Events, entries[:n], func(message []byte) {
+	for _, message := range r.filled.messagesOf(s.to.Events, entries[:n]) {
 		mark, _ = s.to.Sender.QueueEvents(message, followed)
 		followed = nil // all in the first message: they are few, and the rest follows at once
-	})
+	}
 	s.setSent(entries[n-1].seq(), entries[n-1].event.GetHash())
 	r.awaiting = true
 	if mark != 0 {

@@ -39,12 +39,13 @@ type Room struct {
 	seen          ids.Seq // the newest seq known to exist; above head while events are missing
 	missed        ids.Seq // the newest seq that was recorded as missing
 	subscriptions []*Subscription
-	recent        []*entry  // contiguous; the last one is head; may be empty
-	bytes         int       // size of recent, in bytes
-	erasedAt      ids.Seq   // the newest event that erased content of earlier ones; those are not kept
-	receipt       int64     // version of the newest receipt
-	awaiting      bool      // some subscription may have unacknowledged events
-	doubtAt       time.Time // earliest time at which the store may be asked again whether the room is on its log
+	recent        []*entry   // contiguous; the last one is head; may be empty
+	bytes         int        // size of recent, in bytes
+	filled        filledPage // kept until the next sweep
+	erasedAt      ids.Seq    // the newest event that erased content of earlier ones; those are not kept
+	receipt       int64      // version of the newest receipt
+	awaiting      bool       // some subscription may have unacknowledged events
+	doubtAt       time.Time  // earliest time at which the store may be asked again whether the room is on its log
 }
 
 // takeMessage takes one live message. Senders to which something was queued are added to dirty, for flushing.
