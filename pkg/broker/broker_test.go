@@ -19,6 +19,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 )
@@ -50,7 +51,7 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 	settings := broker.Config{Partitions: partitions, Replicas: 1, MaxBytes: 1 << 30, MaxAge: time.Hour, DuplicateWindow: 2 * time.Minute}
 	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings))
 	require.NoError(tb, broker.EnsureStreams(tb.Context(), b.js, settings), "a second time, as at every start")
-	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "inbox", cfg, slog.New(slog.DiscardHandler))
+	b.submitter, err = broker.NewSubmitter(b.nc, bus.OverNATS{Conn: b.nc}, partitions, "inbox", cfg, slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	tb.Cleanup(func() {
 		b.submitter.Close()
@@ -159,7 +160,7 @@ func (b *bundle) answerWith(command *brokerv1.Command, seq uint64) {
 // A command that an earlier process published is a duplicate in the stream; this process must get its answer all the same.
 func TestADuplicateIsTakenToTheOwnerAgain(t *testing.T) {
 	b := setup(t, broker.SubmitterConfig{})
-	first, err := broker.NewSubmitter(b.nc, partitions, "gone", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	first, err := broker.NewSubmitter(b.nc, bus.OverNATS{Conn: b.nc}, partitions, "gone", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	accepted := make(chan struct{})
 	require.NoError(t, first.Submit(broker.Submission{Command: cmd("ann", 1), Accepted: func() { close(accepted) }}))

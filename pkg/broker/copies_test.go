@@ -13,6 +13,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 )
 
@@ -25,7 +26,7 @@ func withoutStream(t *testing.T, cfg SubmitterConfig) (*Submitter, *nats.Subscri
 	require.True(t, ns.ReadyForConnections(10*time.Second))
 	nc, err := Connect(Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns))
 	require.NoError(t, err)
-	s, err := NewSubmitter(nc, 1, "inbox", cfg, slog.New(slog.DiscardHandler))
+	s, err := NewSubmitter(nc, bus.OverNATS{Conn: nc}, 1, "inbox", cfg, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	sub, err := nc.SubscribeSync("in.*")
 	require.NoError(t, err)

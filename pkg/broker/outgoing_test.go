@@ -18,6 +18,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 )
@@ -87,7 +88,7 @@ func newStalled(t *testing.T, cfg SubmitterConfig) (*Submitter, *stalled) {
 	// Nothing but the server's reading ends a write.
 	nc, err := nats.Connect("nats://stalled:4222", nats.SetCustomDialer(server), nats.FlusherTimeout(time.Hour), nats.NoReconnect())
 	require.NoError(t, err)
-	submitter, err := NewSubmitter(nc, 1, "inbox", cfg, slog.New(slog.DiscardHandler))
+	submitter, err := NewSubmitter(nc, bus.OverNATS{Conn: nc}, 1, "inbox", cfg, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
 	require.NoError(t, nc.Publish("ready", nil))

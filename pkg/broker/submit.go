@@ -19,6 +19,7 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 )
@@ -95,7 +96,7 @@ type Submitter struct {
 	inbox      string
 	replies    string // prefix of the subjects that PubAcks come back on
 	log        *slog.Logger
-	subs       []*nats.Subscription
+	subs       []bus.Subscription
 	stop       chan struct{}
 	done       chan struct{}
 
@@ -154,9 +155,9 @@ const (
 	headerExpectStream = "Nats-Expected-Stream"
 )
 
-// NewSubmitter makes a Submitter that receives outcomes on result.<inbox>; the inbox must be unique to it and fit in a
-// subject. Close it when done.
-func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConfig, log *slog.Logger) (*Submitter, error) {
+// NewSubmitter makes a Submitter that publishes commands over NATS and receives outcomes on result.<inbox> of the bus; the inbox must
+// be unique to it and fit in a subject. Close it when done.
+func NewSubmitter(nc *nats.Conn, outcomes bus.Bus, partitions int, inbox string, cfg SubmitterConfig, log *slog.Logger) (*Submitter, error) {
 	s := &Submitter{
 		cfg: cfg.withDefaults(), nc: nc, partitions: partitions, inbox: inbox, log: log,
 		replies: nc.NewInbox() + ".",
@@ -164,22 +165,31 @@ func NewSubmitter(nc *nats.Conn, partitions int, inbox string, cfg SubmitterConf
 		wake: make(chan struct{}, 1), published: make(chan struct{}),
 		calls: map[callKey]*call{}, acks: map[uint64]*call{}, queues: map[queueKey][]*call{},
 	}
-	for subject, handle := range map[string]nats.MsgHandler{s.replies + "*": s.onPubAck, ResultSubject(inbox): s.onResults} {
-		sub, err := nc.Subscribe(subject, handle)
-		if err != nil {
-			s.unsubscribe()
-			return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
-		}
-		// The number of messages is bounded by MaxPending; the default limit of NATS's client would drop outcomes.
-		if err := sub.SetPendingLimits(-1, -1); err != nil {
-			s.unsubscribe()
-			return nil, fmt.Errorf("lift the limit of %s: %w", subject, err)
-		}
-		s.subs = append(s.subs, sub)
+	if err := s.subscribe(outcomes); err != nil {
+		s.unsubscribe()
+		return nil, err
 	}
 	go s.sweep()
 	go s.publish()
 	return s, nil
+}
+
+func (s *Submitter) subscribe(outcomes bus.Bus) error {
+	acks, err := s.nc.Subscribe(s.replies+"*", s.onPubAck)
+	if err != nil {
+		return fmt.Errorf("subscribe to the acknowledgements of the broker: %w", err)
+	}
+	s.subs = append(s.subs, acks)
+	// The number of acknowledgements is bounded by MaxPending; the default limit of NATS's client would drop some.
+	if err := acks.SetPendingLimits(-1, -1); err != nil {
+		return fmt.Errorf("lift the limit of acknowledgements: %w", err)
+	}
+	results, err := outcomes.Subscribe(ResultSubject(s.inbox), s.onResults)
+	if err != nil {
+		return err
+	}
+	s.subs = append(s.subs, results)
+	return nil
 }
 
 // Close stops the submitter. Commands in flight get no answer any more. If NATS does not read, Close waits for the connection's

@@ -30,6 +30,7 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/rpc"
@@ -44,8 +45,8 @@ type Deps struct {
 	Fleet *fleet.Fleet
 	// Submit puts a command into its partition's stream and waits for its outcome; see broker.Submitter.Do.
 	Submit func(ctx context.Context, command *brokerv1.Command, header nats.Header) (*conversationv1.Outcome, error)
-	// NATS publishes notices to gateways and workers.
-	NATS *nats.Conn
+	// Bus carries notices to gateways and workers.
+	Bus bus.Bus
 	// Partitions is the number of partitions.
 	Partitions int
 	Log        *slog.Logger
@@ -134,11 +135,11 @@ func (s *Server) acted(ctx context.Context, what string, args ...any) {
 
 // notify publishes a notice and flushes it. The notice may still be lost: its receivers also check periodically.
 func (s *Server) notify(ctx context.Context, subject string, data []byte) {
-	err := s.NATS.Publish(subject, data)
+	err := s.Bus.PublishMsg(&nats.Msg{Subject: subject, Data: data})
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 		defer cancel()
-		err = s.NATS.FlushWithContext(ctx)
+		err = s.Bus.FlushWithContext(ctx)
 	}
 	if err != nil {
 		s.Log.WarnContext(ctx, "a notice may not have been sent", "subject", subject, "error", err)

@@ -24,6 +24,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/ids"
@@ -40,6 +41,8 @@ import (
 type Deps struct {
 	// NATS is the connection to the broker; the caller closes it after Run has returned.
 	NATS *nats.Conn
+	// Bus carries outcomes, live events, acknowledgements and notices. Defaults to NATS.
+	Bus bus.Bus
 	// Broker sets the number of partitions, and the settings with which missing streams are created.
 	Broker broker.Config
 	// History is the store.
@@ -52,6 +55,9 @@ type Deps struct {
 }
 
 func (d Deps) withDefaults() Deps {
+	if d.Bus == nil {
+		d.Bus = bus.OverNATS{Conn: d.NATS}
+	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
@@ -145,7 +151,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	nc := s.deps.NATS
-	submitter, err := broker.NewSubmitter(nc, s.deps.Broker.Partitions, s.worker, broker.SubmitterConfig{}, s.deps.Log)
+	submitter, err := broker.NewSubmitter(nc, s.deps.Bus, s.deps.Broker.Partitions, s.worker, broker.SubmitterConfig{}, s.deps.Log)
 	if err != nil {
 		return fmt.Errorf("start the submitter: %w", err)
 	}
@@ -153,9 +159,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.setSubmitter(submitter)
 	defer s.setSubmitter(nil)
 
-	released, err := nc.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { s.leases.RenewNow() })
+	released, err := s.deps.Bus.Subscribe(broker.ReleasedSubject, func(*nats.Msg) { s.leases.RenewNow() })
 	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", broker.ReleasedSubject, err)
+		return err
 	}
 	defer func() { _ = released.Unsubscribe() }() // fails only if the connection is closed
 
@@ -243,7 +249,7 @@ func (s *Service) startPartition(p ids.Partition, ended func()) lease.Assignment
 	}
 	o := partition.NewWorker(partition.Deps{
 		Name: s.worker, Partition: p, Partitions: s.deps.Broker.Partitions, Config: s.cfg.ofPartition(),
-		NATS: s.deps.NATS, JS: s.js, History: s.deps.History, EnsureStream: s.ensureStreams, HandOver: s.installation.handOver,
+		Bus: s.deps.Bus, JS: s.js, History: s.deps.History, EnsureStream: s.ensureStreams, HandOver: s.installation.handOver,
 		Acknowledged: s.acknowledged[p], Log: s.deps.Log.With("partition", p), Metrics: s.metrics,
 		Recorder: s.recorder, Tracer: s.tracer, Now: s.deps.Now,
 	}, cancel)
@@ -264,10 +270,15 @@ func (s *Service) startPartition(p ids.Partition, ended func()) lease.Assignment
 	return o
 }
 
+// announceTimeout limits the wait until the notice of released partitions is sent.
+const announceTimeout = 10 * time.Second
+
 // announceReleased wakes workers that look for partitions. It may fail, because they also look periodically.
 func (s *Service) announceReleased() {
-	if err := s.deps.NATS.Publish(broker.ReleasedSubject, nil); err == nil {
-		_ = s.deps.NATS.Flush()
+	if err := s.deps.Bus.PublishMsg(&nats.Msg{Subject: broker.ReleasedSubject}); err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), announceTimeout)
+		defer cancel()
+		_ = s.deps.Bus.FlushWithContext(ctx)
 	}
 }
 

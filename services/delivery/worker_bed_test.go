@@ -20,6 +20,7 @@ import (
 	deliveryv1 "github.com/runnelhq/runnel/proto/runnel/delivery/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/services/admin"
 	"github.com/runnelhq/runnel/services/delivery/deliverytest"
 	"github.com/runnelhq/runnel/services/delivery/wake"
@@ -85,7 +86,7 @@ func newBed(tb testing.TB, partitions int) *bed {
 		require.NoError(tb, joined.UnmarshalVT(data))
 		b.joined = append(b.joined, &joined)
 	})
-	b.submitter, err = broker.NewSubmitter(b.nc, partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	b.submitter, err = broker.NewSubmitter(b.nc, bus.OverNATS{Conn: b.nc}, partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
 	require.NoError(tb, err)
 	tb.Cleanup(b.submitter.Close)
 	return b
@@ -149,7 +150,7 @@ func (b *bed) startWorker(change func(*Config, *Deps)) *worker {
 	go func() { finished <- service.Run(ctx) }()
 	var once sync.Once
 	operators := admin.New(admin.Deps{
-		History: deps.History, Fleet: service.Fleet(), Submit: service.Do, NATS: deps.NATS, Partitions: b.partitions, Log: deps.Log,
+		History: deps.History, Fleet: service.Fleet(), Submit: service.Do, Bus: bus.OverNATS{Conn: deps.NATS}, Partitions: b.partitions, Log: deps.Log,
 	})
 	w := &worker{Service: service, operators: operators, metrics: registry, stop: func() {
 		once.Do(func() {

@@ -27,6 +27,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/errcode"
@@ -107,7 +108,7 @@ func (h *house) clerk(change func(*delivery.Config, *delivery.Deps)) *clerk {
 	inproc := rpc.NewInproc(telemetry.Discard())
 	worker.Register(inproc)
 	admin.New(admin.Deps{
-		History: deps.History, Fleet: worker.Fleet(), Submit: worker.Do, NATS: deps.NATS, Partitions: h.partitions,
+		History: deps.History, Fleet: worker.Fleet(), Submit: worker.Do, Bus: bus.OverNATS{Conn: deps.NATS}, Partitions: h.partitions,
 		Log: deps.Log.With("worker", worker.Name()),
 	}).Register(inproc)
 	h.workers++

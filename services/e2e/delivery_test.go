@@ -21,6 +21,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
@@ -71,7 +72,7 @@ func newFloorOf(t *testing.T, partitions int, maxBytes int64) *floor {
 	historyv1.RegisterHistoryServiceServer(inproc, history.New(cfg, store, tel.Log, prometheus.NewRegistry()))
 	f.history = historyv1.NewHistoryServiceClient(inproc)
 	f.nc = f.connect()
-	f.submitter, err = broker.NewSubmitter(f.nc, f.partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	f.submitter, err = broker.NewSubmitter(f.nc, bus.OverNATS{Conn: f.nc}, f.partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(f.submitter.Close)
 	return f

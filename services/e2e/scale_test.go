@@ -23,6 +23,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/listen/reserve"
 	"github.com/runnelhq/runnel/pkg/postgrestest"
@@ -66,7 +67,7 @@ func newWide(t *testing.T) *wide {
 	}
 	w.history = w.histories[0]
 	w.nc = w.join()
-	w.submitter, err = broker.NewSubmitter(w.nc, w.partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
+	w.submitter, err = broker.NewSubmitter(w.nc, bus.OverNATS{Conn: w.nc}, w.partitions, "test", broker.SubmitterConfig{}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(w.submitter.Close)
 	js, err := jetstream.New(w.nc)

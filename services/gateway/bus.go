@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -12,26 +11,23 @@ import (
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/ids"
 
 	"github.com/runnelhq/runnel/services/gateway/room"
 	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
-// bus implements room.Bus on NATS.
-type bus struct{ nats *nats.Conn }
+// liveBus implements room.Bus.
+type liveBus struct{ bus.Bus }
 
 // Subscribe implements room.Bus.
-func (b bus) Subscribe(conversationID ids.Conversation, to chan *nats.Msg) (room.Unsubscriber, error) {
-	sub, err := b.nats.ChanSubscribe(broker.LiveSubject(conversationID), to)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to conversation %s: %w", conversationID, err)
-	}
-	return sub, nil
+func (b liveBus) Subscribe(conversationID ids.Conversation, to chan *nats.Msg) (room.Unsubscriber, error) {
+	return b.ChanSubscribe(broker.LiveSubject(conversationID), to)
 }
 
 // Flush implements room.Bus.
-func (b bus) Flush(ctx context.Context) error { return b.nats.FlushWithContext(ctx) }
+func (b liveBus) Flush(ctx context.Context) error { return b.FlushWithContext(ctx) }
 
 // notices receives the messages that are published to all gateways.
 type notices struct {
@@ -39,22 +35,22 @@ type notices struct {
 	log      *slog.Logger
 }
 
-// subscribe subscribes to the notices. It returns an error when NATS refuses any subscription of the connection.
-func (n notices) subscribe(nc *nats.Conn) (unsubscribe func(), err error) {
-	var subs []*nats.Subscription
+// subscribe subscribes to the notices.
+func (n notices) subscribe(b bus.Bus) (unsubscribe func(), err error) {
+	var subs []bus.Subscription
 	unsubscribe = func() {
 		for _, sub := range subs {
-			_ = sub.Unsubscribe() // fails only if the connection is closed
+			_ = sub.Unsubscribe() // fails only if the bus is closed
 		}
 	}
 	for subject, take := range map[string]nats.MsgHandler{broker.JoinedSubject: n.onJoined, broker.RevokedSubject: n.onRevoked} {
-		sub, err := nc.Subscribe(subject, take)
+		sub, err := b.Subscribe(subject, take)
 		if err != nil {
-			return unsubscribe, fmt.Errorf("subscribe to %s: %w", subject, err)
+			return unsubscribe, err
 		}
 		subs = append(subs, sub)
 	}
-	return unsubscribe, broker.Allowed(nc)
+	return unsubscribe, nil
 }
 
 // onJoined handles notices of new memberships.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/errcode"
 	"github.com/runnelhq/runnel/pkg/fleet"
 	"github.com/runnelhq/runnel/pkg/httpserver"
@@ -43,7 +44,10 @@ import (
 
 // Deps are the dependencies of a gateway. All are required, except TracerProvider and Pages.
 type Deps struct {
-	NATS       *nats.Conn
+	// NATS is the connection over which commands are published; the caller closes it after Run has returned.
+	NATS *nats.Conn
+	// Bus carries outcomes, live events, acknowledgements and notices. Defaults to NATS.
+	Bus        bus.Bus
 	Partitions int
 	History    historyv1.HistoryServiceClient
 	Verifier   *auth.Verifier
@@ -66,6 +70,7 @@ type Gateway struct {
 	cfg          Config
 	id           string
 	nats         *nats.Conn
+	bus          bus.Bus
 	probe        *broker.Probe
 	verifier     *auth.Verifier
 	log          *slog.Logger
@@ -102,8 +107,11 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 		return nil, fmt.Errorf("configuration of the gateway: gateway.%w", err)
 	}
 	cfg.MaxConnections = cfg.connections(sockets)
+	if deps.Bus == nil {
+		deps.Bus = bus.OverNATS{Conn: deps.NATS}
+	}
 	g := &Gateway{
-		cfg: cfg, id: "gw-" + uuid.NewString(), nats: deps.NATS, probe: broker.NewProbe(deps.NATS, nil), verifier: deps.Verifier,
+		cfg: cfg, id: "gw-" + uuid.NewString(), nats: deps.NATS, bus: deps.Bus, probe: broker.NewProbe(deps.NATS, nil), verifier: deps.Verifier,
 		registerer: deps.Registerer, metrics: metrics.New(deps.Registerer), lost: make(chan struct{}, 1),
 	}
 	g.log = deps.Log.With("gateway", g.id)
@@ -145,7 +153,7 @@ func (g *Gateway) compose(deps Deps) {
 		Strangers: websocket.NewBudget(cfg.MaxUnauthenticatedBytes), Outboxes: g.outboxes, Metrics: g.metrics,
 	})
 	g.rooms = room.NewHub(g.ctx, room.Config{
-		Log: deps.History, Bus: bus{deps.NATS}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,
+		Log: deps.History, Bus: liveBus{deps.Bus}, Logger: g.log, Metrics: g.metrics, Recorder: recorder, Tracer: tracer,
 		Joined: func(userID ids.User, conversationID ids.Conversation, seq ids.Seq) {
 			g.sessions.Joined(userID, conversationID, seq)
 		},
@@ -153,7 +161,7 @@ func (g *Gateway) compose(deps Deps) {
 		HistoryTimeout: cfg.HistoryTimeout,
 	})
 	g.acks = session.NewAcks(deps.Partitions, func(partition ids.Partition, data []byte) error {
-		return g.nats.Publish(broker.AckSubject(partition), data)
+		return g.bus.PublishMsg(&nats.Msg{Subject: broker.AckSubject(partition), Data: data})
 	}, g.log)
 	g.sessions = session.New(g.ctx, session.Deps{
 		Config: session.Config{
@@ -286,16 +294,19 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case err != nil && ctx.Err() == nil:
 		g.log.Warn("clients are refused until the history service is available", "error", err)
 	}
-	submitter, err := broker.NewSubmitter(g.nats, g.installation.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{MaxPending: g.cfg.MaxCommands}, g.log)
+	submitter, err := broker.NewSubmitter(g.nats, g.bus, g.installation.partitions, broker.GatewayInbox(g.id), broker.SubmitterConfig{MaxPending: g.cfg.MaxCommands}, g.log)
 	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	defer submitter.Close()
 	g.submitter.Store(submitter)
 	g.operator.RegisterGauges(g.registerer)
-	unsubscribe, err := notices{g.sessions, g.log}.subscribe(g.nats)
+	unsubscribe, err := notices{g.sessions, g.log}.subscribe(g.bus)
 	defer unsubscribe()
 	if err != nil {
+		return err
+	}
+	if err := broker.Allowed(g.nats); err != nil {
 		return err
 	}
 	g.listening.Store(true)

@@ -23,6 +23,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/auth"
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/buildinfo"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
 	"github.com/runnelhq/runnel/pkg/statuspage"
@@ -125,6 +126,11 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	if cfg.History.Database == "" {
 		cfg.History.Database = "sqlite:" + filepath.Join(cfg.DataDir, "history.db")
 	}
+	// Only commands, which must survive, go through NATS.
+	inner, err := bus.NewInProcess(tel.Log, tel.Registry)
+	if err != nil {
+		return nil, err
+	}
 	opened, err := history.Open(ctx, cfg.History, cfg.NATS.Partitions, tel.Log)
 	if err != nil {
 		return nil, fmt.Errorf("open the history: %w", err)
@@ -145,7 +151,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, err
 	}
 	if s.delivery, err = delivery.New(cfg.Delivery, delivery.Deps{
-		NATS: s.nc, Broker: cfg.NATS, History: store, Log: tel.Log, Registerer: tel.Registry, TracerProvider: tel.TracerProvider,
+		NATS: s.nc, Bus: inner, Broker: cfg.NATS, History: store, Log: tel.Log, Registerer: tel.Registry, TracerProvider: tel.TracerProvider,
 	}); err != nil {
 		return nil, err
 	}
@@ -154,7 +160,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 		return nil, fmt.Errorf("prepare the chat page: %w", err)
 	}
 	if s.gateway, err = gateway.New(cfg.Gateway, gateway.Deps{
-		NATS: s.nc, Partitions: cfg.NATS.Partitions, History: store, Verifier: s.verifier, Log: tel.Log,
+		NATS: s.nc, Bus: inner, Partitions: cfg.NATS.Partitions, History: store, Verifier: s.verifier, Log: tel.Log,
 		Registerer: tel.Registry, TracerProvider: tel.TracerProvider, Pages: site,
 	}); err != nil {
 		return nil, err
@@ -166,7 +172,7 @@ func New(ctx context.Context, cfg Config, tel *telemetry.Telemetry) (_ *Standalo
 	s.delivery.Register(s.rpc)
 	s.gateway.Server().Register(s.rpc)
 	operators := admin.New(admin.Deps{
-		History: store, Fleet: s.delivery.Fleet(), Submit: s.delivery.Do, NATS: s.nc, Partitions: cfg.NATS.Partitions,
+		History: store, Fleet: s.delivery.Fleet(), Submit: s.delivery.Do, Bus: inner, Partitions: cfg.NATS.Partitions,
 		Log: tel.Log.With("worker", s.delivery.Name()),
 	})
 	operators.Register(s.rpc)

@@ -2,7 +2,6 @@ package partition
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/nats-io/nats.go"
 
@@ -54,7 +53,7 @@ func newSession(w *Worker, at *takeover.Place) *session {
 	}
 	s.commits = commit.New(commit.Config{
 		Host: w, Partition: w.Partition, Stream: s.stream, History: w.History, Planner: &w.planner, Cache: s.cache,
-		Refusals: dedupe.NewRefusals(w.Config.MaxRefusals), Publisher: publish.New(w.NATS, w.Name, w.Log, w.Metrics),
+		Refusals: dedupe.NewRefusals(w.Config.MaxRefusals), Publisher: publish.New(w.Bus, w.Name, w.Log, w.Metrics),
 		Recorder: w.Recorder, Tracer: w.Tracer, Metrics: w.Metrics, Gauges: w.gauges, Log: w.Log, Now: w.Now,
 		MaxTries: w.Config.MaxTries, AppendTimeout: w.Config.AppendTimeout,
 	}, at)
@@ -66,13 +65,13 @@ func (s *session) flusher() *cursor.Flusher {
 	w := s.worker
 	return &cursor.Flusher{
 		Source: s.cache, Store: w.History, Interval: w.Config.FlushInterval, Timeout: w.Config.AppendTimeout,
-		Publish: publish.New(w.NATS, w.Name, w.Log, w.Metrics).Receipt, Flushed: w.Metrics.Flushed, Failures: w.Metrics.FlushFailures,
+		Publish: publish.New(w.Bus, w.Name, w.Log, w.Metrics).Receipt, Flushed: w.Metrics.Flushed, Failures: w.Metrics.FlushFailures,
 	}
 }
 
 // listen applies the acknowledgements of this partition's members until the returned function is called.
 func (s *session) listen() (stop func(), err error) {
-	sub, err := s.worker.NATS.Subscribe(broker.AckSubject(s.worker.Partition), func(msg *nats.Msg) {
+	sub, err := s.worker.Bus.Subscribe(broker.AckSubject(s.worker.Partition), func(msg *nats.Msg) {
 		var acks brokerv1.Acks
 		if err := acks.UnmarshalVT(msg.Data); err != nil {
 			s.worker.Metrics.AcksDropped.Inc()
@@ -83,9 +82,9 @@ func (s *session) listen() (stop func(), err error) {
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
+		return nil, err
 	}
-	return func() { _ = sub.Unsubscribe() }, nil // fails only if the connection is closed, which ends the subscription as well
+	return func() { _ = sub.Unsubscribe() }, nil // fails only if the bus is closed, which ends the subscription as well
 }
 
 // read starts to read the stream, from a little before the position. From the first message that was not yet received on, no

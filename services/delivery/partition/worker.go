@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/trace"
 
@@ -29,6 +28,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/conversation"
 	"github.com/runnelhq/runnel/pkg/ids"
 	"github.com/runnelhq/runnel/services/delivery/cache"
@@ -75,7 +75,7 @@ type Deps struct {
 	Partition  ids.Partition
 	Partitions int
 	Config     Config
-	NATS       *nats.Conn
+	Bus        bus.Bus
 	JS         jetstream.JetStream
 	History    historyv1.HistoryServiceClient
 	// EnsureStream creates the streams if that of the partition does not exist.

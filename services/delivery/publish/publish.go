@@ -29,18 +29,18 @@ const (
 	maxLive = 48 << 10
 )
 
-// Conn is the part of a connection to NATS that a publisher needs; *nats.Conn is one.
-type Conn interface {
-	// PublishMsg hands a message to the connection. It copies the message's bytes before it returns.
+// Bus is the part of bus.Bus that a publisher needs.
+type Bus interface {
+	// PublishMsg sends a message. It copies the message's data before it returns.
 	PublishMsg(msg *nats.Msg) error
-	// MaxPayload is the size of the largest message that the server accepts.
+	// MaxPayload is the largest size of a message's data, in bytes.
 	MaxPayload() int64
 }
 
 // Publisher sends committed results, events and receipts to gateways. A message may be lost: all of its content is in the store,
 // and the next session of the partition publishes the latest again. It is not safe for concurrent use.
 type Publisher struct {
-	nc      Conn
+	bus     Bus
 	log     *slog.Logger
 	metrics *metrics.Metrics
 	worker  string
@@ -49,12 +49,12 @@ type Publisher struct {
 }
 
 // New makes a publisher; worker is the worker's name in live events.
-func New(nc Conn, worker string, log *slog.Logger, metrics *metrics.Metrics) *Publisher {
+func New(bus Bus, worker string, log *slog.Logger, metrics *metrics.Metrics) *Publisher {
 	limit := maxPublish
-	if most := int(nc.MaxPayload()); most > 2*publishMargin {
+	if most := int(bus.MaxPayload()); most > 2*publishMargin {
 		limit = min(limit, most-publishMargin)
 	}
-	return &Publisher{nc: nc, log: log, metrics: metrics, worker: worker, limit: limit}
+	return &Publisher{bus: bus, log: log, metrics: metrics, worker: worker, limit: limit}
 }
 
 // Answer is the result of a command and the inbox of the gateway that sent the command.
@@ -168,8 +168,8 @@ func (p *Publisher) send(subject string, m message, header nats.Header) bool {
 	buf := p.scratch[:size]
 	_, err := m.MarshalToSizedBufferVT(buf)
 	if err == nil {
-		// The client copies the bytes before it returns, so the buffer can be reused.
-		err = p.nc.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: buf})
+		// The bus copies the bytes before it returns, so the buffer can be reused.
+		err = p.bus.PublishMsg(&nats.Msg{Subject: subject, Header: header, Data: buf})
 	}
 	if err != nil {
 		p.metrics.PublishFailures.Inc()

@@ -78,10 +78,11 @@ type Hub struct {
 }
 
 // shard carries the events of some conversations, and the outcomes that their senders wait for. An outcome and the event it
-// belongs to are sent in one write if both are available.
+// belongs to are sent in one write: see held.go.
 type shard struct {
 	live    chan *nats.Msg
 	replies chan Sender
+	held    held
 }
 
 const (
@@ -98,7 +99,8 @@ const (
 func NewHub(ctx context.Context, cfg Config) *Hub {
 	h := &Hub{cfg: cfg, ctx: ctx, rooms: map[ids.Conversation]*Room{}, shards: make([]shard, runtime.GOMAXPROCS(0))}
 	for i := range h.shards {
-		h.shards[i] = shard{live: make(chan *nats.Msg, shardCapacity), replies: make(chan Sender, shardCapacity)}
+		h.shards[i].live, h.shards[i].replies = make(chan *nats.Msg, shardCapacity), make(chan Sender, shardCapacity)
+		h.shards[i].held.init()
 	}
 	return h
 }
@@ -117,6 +119,7 @@ func (h *Hub) Wait() { h.workers.Wait() }
 
 // work delivers what comes in through one shard until ctx ends.
 func (h *Hub) work(ctx context.Context, s *shard) {
+	defer s.held.due.Stop()
 	var dirty []Sender
 	for {
 		size := 0
@@ -128,6 +131,8 @@ func (h *Hub) work(ctx context.Context, s *shard) {
 			h.take(msg, &dirty)
 		case sender := <-s.replies:
 			dirty = append(dirty, sender)
+		case <-s.held.due.C:
+			dirty = s.held.release(dirty)
 		}
 		for n := 1; n < shardDrain && size < shardDrainBytes && len(s.live) > 0; n++ {
 			msg := <-s.live
@@ -136,6 +141,9 @@ func (h *Hub) work(ctx context.Context, s *shard) {
 		}
 		for n := 0; n < shardDrain && len(s.replies) > 0; n++ {
 			dirty = append(dirty, <-s.replies)
+		}
+		if size > 0 {
+			dirty = s.held.release(dirty)
 		}
 		flushAll(dirty)
 		clear(dirty)

@@ -91,10 +91,10 @@ func (s *Session) Accepted(id uint64) {
 	}
 }
 
-// Outcome implements requests.Waiter. The outcome is written together with its event when both are there.
+// Outcome implements requests.Waiter. The outcome is written together with its event.
 func (s *Session) Outcome(id uint64, conversationID ids.Conversation, outcome *conversationv1.Outcome, traceparent string) {
 	encoding := s.listener.Answers
 	s.link.Queue(encoding.Message(func(dst []byte) []byte { return frame.AppendOutcome(dst, encoding.Codec(), id, outcome, traceparent) }))
 	s.all.deps.Metrics.FramesOut.Inc()
-	s.all.deps.Rooms.FlushSoon(conversationID, s.link)
+	s.all.deps.Rooms.FlushWith(conversationID, ids.Seq(outcome.GetSeq()), s.link)
 }

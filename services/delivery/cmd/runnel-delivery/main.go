@@ -8,6 +8,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/broker"
+	"github.com/runnelhq/runnel/pkg/bus"
 	"github.com/runnelhq/runnel/pkg/process"
 	"github.com/runnelhq/runnel/pkg/rpc"
 	"github.com/runnelhq/runnel/pkg/settings"
@@ -50,7 +51,7 @@ func (cfg config) assemble(_ context.Context, p *process.Process) error {
 	}
 	worker.Register(p.Server)
 	operators := admin.New(admin.Deps{
-		History: historyv1.NewHistoryServiceClient(store), Fleet: worker.Fleet(), Submit: worker.Do, NATS: nc,
+		History: historyv1.NewHistoryServiceClient(store), Fleet: worker.Fleet(), Submit: worker.Do, Bus: bus.OverNATS{Conn: nc},
 		Partitions: cfg.NATS.Partitions, Log: tel.Log.With("worker", worker.Name()),
 	})
 	operators.Register(p.Server)

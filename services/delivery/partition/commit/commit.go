@@ -273,11 +273,12 @@ func (c *Committer) committed(entries []source.Message, batch *plan.Plan, spans 
 		Messages: entries, Events: batch.Events, Causes: batch.Causes,
 		Traceparents: spans.Traceparents(entries, batch.Causes), Committed: now,
 	}
-	if !bugFanoutBeforeCommit {
-		done.Unpublished = c.Publisher.Events(batch.Events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
-	}
+	// Results are published first, so that a gateway can write an outcome and its event together.
 	if !bugAckBeforeCommit {
 		c.Publisher.Results(answersOf(batch, entries), spans.Header())
+	}
+	if !bugFanoutBeforeCommit {
+		done.Unpublished = c.Publisher.Events(batch.Events, publish.Origin{Committed: now, Traceparents: done.Traceparents})
 	}
 	done.Published = c.Now()
 	c.Metrics.PublishTime.Observe(done.Published.Sub(now).Seconds())
