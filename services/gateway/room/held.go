@@ -19,14 +19,16 @@ const (
 
 // held are the senders of a shard whose outcomes wait for events.
 type held struct {
-	due *time.Timer // fires holdTime after the first of the senders was added
+	due *time.Timer // fires when the first of the senders has waited long enough
 
 	mu      sync.Mutex
+	wait    time.Duration
 	senders []Sender
 }
 
 func (h *held) init() {
-	h.due = time.NewTimer(holdTime)
+	h.wait = holdTime
+	h.due = time.NewTimer(h.wait)
 	h.due.Stop()
 }
 
@@ -39,7 +41,7 @@ func (h *held) add(sender Sender) bool {
 	}
 	h.senders = append(h.senders, sender)
 	if len(h.senders) == 1 {
-		h.due.Reset(holdTime)
+		h.due.Reset(h.wait)
 	}
 	return true
 }

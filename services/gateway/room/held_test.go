@@ -1,10 +1,11 @@
 package room
 
 import (
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	brokerv1 "github.com/runnelhq/runnel/proto/runnel/broker/v1"
@@ -14,6 +15,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/broker"
 	"github.com/runnelhq/runnel/pkg/frame"
 	"github.com/runnelhq/runnel/pkg/ids"
+
+	"github.com/runnelhq/runnel/services/gateway/flight"
 )
 
 // publish sends events to the shard of the conversation, as the bus does.
@@ -30,6 +33,35 @@ func (c *client) outcome(seq ids.Seq) {
 	c.stage.hub.FlushWith(groupID, seq, c.link)
 }
 
+// writes is a sender that counts the messages of each write.
+type writes struct {
+	mute
+
+	mu     sync.Mutex
+	queued int
+	counts chan int
+}
+
+func (w *writes) Queue([]byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queued++
+	return w.queued == 1
+}
+
+func (w *writes) QueueEvents(message []byte, _ []*flight.Delivery) (uint32, bool) {
+	return 1, w.Queue(message)
+}
+
+func (w *writes) Flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.queued > 0 {
+		w.counts <- w.queued
+		w.queued = 0
+	}
+}
+
 // An outcome and its event are one write.
 func TestAnOutcomeIsWrittenWithItsEvent(t *testing.T) {
 	s := newStage(t)
@@ -37,15 +69,21 @@ func TestAnOutcomeIsWrittenWithItsEvent(t *testing.T) {
 	s.store.Put(log)
 	s.room()
 	ann := s.client("ann", frame.Proto)
+	sender := &writes{counts: make(chan int, 2)}
+	ann.Sender = sender
 	ann.resume()
 	log = branch(log, 4, "x")
 	s.store.Put(log)
-	before := testutil.ToFloat64(s.metrics.Writes)
-	ann.outcome(4)
+	held := &s.hub.shardOf(groupID).held
+	held.mu.Lock()
+	held.wait = time.Hour
+	held.mu.Unlock()
+	sender.Queue(nil)
+	s.hub.FlushWith(groupID, 4, sender)
 	s.publish(log[3])
-	require.Equal(t, uint64(7), ann.next().GetId())
-	require.Equal(t, []uint64{4}, ann.seqs(1))
-	require.InDelta(t, before+1, testutil.ToFloat64(s.metrics.Writes), 0)
+	require.Equal(t, 2, <-sender.counts)
+	s.sweep(time.Now())
+	require.Empty(t, sender.counts)
 }
 
 // An outcome whose event the room has, or will not get, is written without it.
