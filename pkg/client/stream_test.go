@@ -359,6 +359,7 @@ func TestAListThatIsRefusedIsAskedForAgain(t *testing.T) {
 		l, _ = g.accept(t, connected(first.info(), second.info(), third.info()))
 		l.send(first.push(1), first.push(2))
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.Equal(t, upTo(1, 2), v.seqs(first.id))
 		for len(l.toServer) > 0 || len(l.pending) > 0 {
 			f, err := l.next()

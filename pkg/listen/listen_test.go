@@ -188,6 +188,7 @@ func TestTheTimeToAuthenticateIsLimited(t *testing.T) {
 		require.Equal(t, 1, b.closed(reasonTimeout))
 		require.False(t, slow.Authenticated(), "too late")
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		require.True(t, open(known))
 		_ = known.Close()
 		b.settled()

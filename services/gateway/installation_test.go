@@ -180,6 +180,7 @@ func TestTheLevelIsFollowed(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- i.watch(t.Context()) }()
 		time.Sleep(2 * levelInterval)
+		synctest.Wait()
 		require.Equal(t, conversation.Level(1), i.level(), "the level is read without a request")
 		store.Set(func() { store.Down = true })
 		time.Sleep(10 * levelInterval)

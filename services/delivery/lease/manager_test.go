@@ -138,7 +138,6 @@ func TestLeasesSpreadEvenlyAndHandOver(t *testing.T) {
 
 		s.hire(t, "b", always)
 		pass(1300 * time.Millisecond) // renewals and the handover; the next renewal is due later
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
 
 		before := time.Now()
@@ -156,13 +155,11 @@ func TestSilentDeathIsTakenOverWithinThreeSeconds(t *testing.T) {
 		_, killA := s.hire(t, "a", always)
 		s.hire(t, "b", always)
 		pass(3 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
 
 		killed := time.Now()
 		killA()
 		pass(4 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"b": 16}, s.spread())
 		for p, at := range s.since {
 			require.LessOrEqual(t, at.Sub(killed), 3*time.Second, "partition %d", p)
@@ -177,15 +174,12 @@ func TestWorkerThatCannotRenewStops(t *testing.T) {
 		synctest.Wait()
 		s.store.SetDown(true)
 		pass(2 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread(), "work continues while the lease is valid, although it cannot be renewed")
 		pass(1500 * time.Millisecond)
-		synctest.Wait()
 		require.Empty(t, s.spread())
 
 		s.store.SetDown(false)
 		pass(time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread())
 		require.False(t, s.twice)
 	})
@@ -205,7 +199,6 @@ func TestTheReleaseOfAllPartitionsIsLoggedOnce(t *testing.T) {
 			s.store.SetDown(false)
 			pass(time.Second)
 		}
-		synctest.Wait()
 		require.Equal(t, 2, strings.Count(log.String(), "level=ERROR"), log.String())
 		require.Equal(t, 2, strings.Count(log.String(), "level=WARN"), log.String())
 	})
@@ -218,7 +211,6 @@ func TestLostLeaseIsGivenUp(t *testing.T) {
 		synctest.Wait()
 		s.store.Assign(1, "somebody else")
 		pass(time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 1}, s.spread())
 	})
 }
@@ -232,19 +224,16 @@ func TestUnfitWorkerGivesItsPartitionsAway(t *testing.T) {
 		s.hire(t, "a", func() bool { mu.Lock(); defer mu.Unlock(); return connected })
 		s.hire(t, "b", always)
 		pass(3 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		mu.Lock()
 		connected = false
 		mu.Unlock()
 		pass(4 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"b": 4}, s.spread())
 		mu.Lock()
 		connected = true
 		mu.Unlock()
 		pass(2 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		require.False(t, s.twice)
 	})
@@ -273,7 +262,6 @@ func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
 		s.hire(t, "a", always)
 		s.hire(t, "b", always)
 		pass(3 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread())
 		var moved uint32
 		for s.worksOn(int(moved)) != "a" {
@@ -284,13 +272,11 @@ func TestMovedPartitionIsHandedOverAtOnceAndStays(t *testing.T) {
 		s.move(moved, "b")
 		for s.worksOn(int(moved)) != "b" {
 			pass(time.Millisecond)
-			synctest.Wait()
 			require.Less(t, time.Since(before), 300*time.Millisecond)
 		}
 		require.InDelta(t, 1, testutil.ToFloat64(s.managers[0].Moves), 0)
 		require.Zero(t, testutil.ToFloat64(s.managers[1].Moves))
 		pass(5 * time.Second)
-		synctest.Wait()
 		require.Equal(t, "b", s.worksOn(int(moved)), "the moved partition stays")
 		require.Equal(t, map[string]int{"a": 8, "b": 8}, s.spread(), "another partition was released for it")
 		require.False(t, s.twice)
@@ -308,14 +294,12 @@ func TestMovedPartitionsMayBeAboveTheShare(t *testing.T) {
 			s.move(p, "b")
 		}
 		pass(5 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 1, "b": 3}, s.spread())
 		for p := range 3 {
 			require.Equal(t, "b", s.worksOn(p))
 		}
 		s.move(0, "") // any worker may own it again
 		pass(5 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		stopB()
 		synctest.Wait()
@@ -331,7 +315,6 @@ func TestAMoveToAWorkerThatDies(t *testing.T) {
 		s.hire(t, "a", always)
 		_, killB := s.hire(t, "b", always)
 		pass(3 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		var moved uint32
 		for s.worksOn(int(moved)) != "a" {
@@ -341,10 +324,8 @@ func TestAMoveToAWorkerThatDies(t *testing.T) {
 		killB()
 		s.move(moved, "b")
 		pass(500 * time.Millisecond)
-		synctest.Wait()
 		require.Empty(t, s.worksOn(int(moved)), "a released it, and b is not known to be dead yet")
 		pass(3 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 4}, s.spread())
 		for p, since := range s.since {
 			require.LessOrEqual(t, since.Sub(killed), 3*time.Second, "partition %d", p)
@@ -360,7 +341,6 @@ func TestMovesThatCross(t *testing.T) {
 		s.hire(t, "a", always)
 		s.hire(t, "b", always)
 		pass(3 * time.Second)
-		synctest.Wait()
 		before := map[ids.Partition]string{}
 		other := map[string]string{"a": "b", "b": "a"}
 		for p := range ids.Partition(4) {
@@ -375,7 +355,6 @@ func TestMovesThatCross(t *testing.T) {
 			s.move(uint32(p), other[worker])
 		}
 		pass(5 * time.Second)
-		synctest.Wait()
 		require.Equal(t, map[string]int{"a": 2, "b": 2}, s.spread())
 		for worker, p := range moved {
 			require.Equal(t, other[worker], s.worksOn(p))
@@ -395,13 +374,15 @@ func TestFailedRenewalsAreCounted(t *testing.T) {
 		require.Zero(t, testutil.ToFloat64(s.managers[0].Failures))
 		s.store.SetDown(true)
 		pass(1100 * time.Millisecond)
-		synctest.Wait()
 		require.InDelta(t, 2, testutil.ToFloat64(s.managers[0].Failures), 0)
 	})
 }
 
-// pass lets time pass in a synctest bubble, without real waiting.
-func pass(d time.Duration) { <-time.After(d) }
+// pass lets time pass in a synctest bubble, and then lets everything end that is due at that time.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 // mortal is the store as seen by a worker that may be killed: calls of a dead worker never reach the store.
 type mortal struct {

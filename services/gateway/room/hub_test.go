@@ -103,6 +103,7 @@ func TestARoomThatClosesGivesItsGapUp(t *testing.T) {
 		reads := 0
 		s.store.Set(func() { reads = s.store.Reads })
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		s.store.Set(func() { require.Equal(t, reads, s.store.Reads) })
 		require.Contains(t, s.logs.String(), "a gap could not be filled yet")
 		require.Zero(t, s.hub.RecentBytes())
@@ -122,6 +123,7 @@ func TestAGapWaitsForTheStore(t *testing.T) {
 		log = branch(log, 5, "x")
 		s.live(s.hub.Room(groupID), log[4])
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		s.store.Set(func() { s.store.Down, s.store.Log = false, log })
 		require.Equal(t, []uint64{4, 5}, ann.seqs(2))
 		require.InDelta(t, 1, testutil.ToFloat64(s.metrics.Gaps), 0)

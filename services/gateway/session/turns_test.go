@@ -160,6 +160,7 @@ func TestAcksArePassedOnEverySoOften(t *testing.T) {
 		require.Len(t, ack, 1)
 		require.Equal(t, []uint64{5, 3}, []uint64{ack[0].GetDeliveredSeq(), ack[0].GetReadSeq()})
 		time.Sleep(10 * ackInterval)
+		synctest.Wait()
 		require.Empty(t, passed, "once")
 		acks.Add(groupID, "bob", 9, 0)
 		cancel()
