@@ -25,7 +25,7 @@ func TestAUserThatMayNotListenIsNoticed(t *testing.T) {
 	}}})
 	require.NoError(t, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(),
 		nats.InProcessServer(ns), nats.UserInfo("gateway", "p"))
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestOnlyDeliveryMayPurge(t *testing.T) {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 	})
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	connect := func(service string) *nats.Conn {
 		nc, err := broker.Connect(broker.Config{}, "runnel-"+service, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns), as[service])
 		require.NoError(t, err)
@@ -83,7 +83,7 @@ func TestOnlyDeliveryMayPurge(t *testing.T) {
 	require.NoError(t, broker.EnsureStreams(t.Context(), js, settings))
 	gateway := connect("gateway")
 	for range 3 {
-		_, err := gateway.Request(broker.CommandSubject(0), []byte("command"), 10*time.Second)
+		_, err := gateway.Request(broker.CommandSubject(0), []byte("command"), 30*time.Second)
 		require.NoError(t, err)
 	}
 

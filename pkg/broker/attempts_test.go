@@ -155,7 +155,7 @@ func (b *bundle) holdPubAcks() *pubAcks {
 func (h *pubAcks) take(calls int) {
 	seen := map[string]bool{}
 	for len(seen) < calls {
-		msg, err := h.sub.NextMsg(10 * time.Second)
+		msg, err := h.sub.NextMsg(30 * time.Second)
 		require.NoError(h.b.t, err)
 		seen[msg.Header.Get("Nats-Msg-Id")] = true
 		h.msgs = append(h.msgs, msg)

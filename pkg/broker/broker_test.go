@@ -42,7 +42,7 @@ func setup(tb testing.TB, cfg broker.SubmitterConfig) *bundle {
 	ns, err := server.NewServer(&server.Options{DontListen: true, JetStream: true, StoreDir: tb.TempDir(), NoSigs: true})
 	require.NoError(tb, err)
 	ns.Start()
-	require.True(tb, ns.ReadyForConnections(10*time.Second))
+	require.True(tb, ns.ReadyForConnections(30*time.Second))
 	b := &bundle{t: tb, server: ns}
 	b.nc, err = broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns))
 	require.NoError(tb, err)

@@ -39,7 +39,7 @@ func TestConnectShowsTheCertificateOfTheDay(t *testing.T) {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 	})
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 
 	registry := prometheus.NewRegistry()
 	cfg := broker.Config{URL: "tls://" + ns.Addr().String(), TLS: ca.Issue(ours, "first")}

@@ -23,7 +23,7 @@ func withoutStream(t *testing.T, cfg SubmitterConfig) (*Submitter, *nats.Subscri
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
 	require.NoError(t, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	nc, err := Connect(Config{}, "test", slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nats.InProcessServer(ns))
 	require.NoError(t, err)
 	s, err := NewSubmitter(nc, bus.OverNATS{Conn: nc}, 1, "inbox", cfg, slog.New(slog.DiscardHandler))
@@ -59,7 +59,7 @@ func submitOne(t *testing.T, s *Submitter) *call {
 func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 	s, published := withoutStream(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: 10 * time.Hour, OutcomeTimeout: 10 * time.Hour})
 	c := submitOne(t, s)
-	first, err := published.NextMsg(10 * time.Second)
+	first, err := published.NextMsg(30 * time.Second)
 	require.NoError(t, err)
 	var command brokerv1.Command
 	require.NoError(t, command.UnmarshalVT(first.Data))
@@ -73,7 +73,7 @@ func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 		s.renewIDLocked(c)
 		s.publishLocked(c, c.notAfter)
 		s.mu.Unlock()
-		msg, err := published.NextMsg(10 * time.Second)
+		msg, err := published.NextMsg(30 * time.Second)
 		require.NoError(t, err)
 		require.Equal(t, first.Data, msg.Data)
 	}
@@ -106,7 +106,7 @@ func TestCopiesOfACallAreTheSameAndEndInTime(t *testing.T) {
 func TestADuplicateIsNotPublishedAgainTooLate(t *testing.T) {
 	s, published := withoutStream(t, SubmitterConfig{PublishTimeout: time.Hour, AcceptTimeout: time.Hour})
 	c := submitOne(t, s)
-	first, err := published.NextMsg(10 * time.Second)
+	first, err := published.NextMsg(30 * time.Second)
 	require.NoError(t, err)
 	s.mu.Lock()
 	c.notAfter = time.Now().Add(-time.Second)

@@ -35,7 +35,7 @@ func TestAServiceBecomesAnotherNkeyUser(t *testing.T) {
 	require.NoError(t, err)
 	ns.Start()
 	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	nc, err := broker.Connect(broker.Config{URL: ns.ClientURL(), NkeySeedFile: path}, "runnel-test", slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)

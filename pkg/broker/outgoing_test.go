@@ -135,7 +135,7 @@ func TestASocketThatDoesNotReadStallsNothing(t *testing.T) {
 			submitted <- s.Submit(Submission{Command: toMany(n), Done: done})
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for range commands {
 		select {
@@ -147,7 +147,7 @@ func TestASocketThatDoesNotReadStallsNothing(t *testing.T) {
 	}
 	require.Equal(t, commands, s.Pending())
 	// A command that is answered before it was published is not published: the first one must be on its way.
-	require.Eventually(t, func() bool { return s.isOnItsWay(toMany(0).GetCommandId()) }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.isOnItsWay(toMany(0).GetCommandId()) }, 30*time.Second, time.Millisecond)
 
 	// The server writes although it does not read.
 	result, err := (&brokerv1.Results{Results: []*brokerv1.Result{{

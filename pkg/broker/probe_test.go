@@ -61,7 +61,7 @@ func TestTheConnectionIsExported(t *testing.T) {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
 	require.NoError(t, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	registry := prometheus.NewRegistry()
 	nc, err := broker.Connect(broker.Config{}, "test", slog.New(slog.DiscardHandler), registry, nats.InProcessServer(ns))
 	require.NoError(t, err)

@@ -69,7 +69,7 @@ func setup(t *testing.T) *fixture {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
 	require.NoError(t, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	t.Cleanup(func() {
 		ns.Shutdown()
 		ns.WaitForShutdown()
@@ -108,12 +108,12 @@ func (x *fixture) run(service, instance string, impl gatewayv1.GatewayServiceSer
 // known waits until the instance knows this many gateways.
 func (x *fixture) known(f *fleet.Fleet, count int) {
 	x.t.Helper()
-	require.Eventually(x.t, func() bool { return len(f.Members("gateway")) == count }, 10*time.Second, time.Millisecond)
+	require.Eventually(x.t, func() bool { return len(f.Members("gateway")) == count }, 30*time.Second, time.Millisecond)
 }
 
 func explain(t *testing.T, f *fleet.Fleet, user string) []fleet.Answer[gatewayv1.ExplainResponse] {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	answers, err := fleet.AskAll[gatewayv1.ExplainResponse](ctx, f, "gateway", "Explain", &gatewayv1.ExplainRequest{UserId: user, Seq: 7})
 	require.NoError(t, err)
@@ -273,12 +273,12 @@ func TestEverybodyIsAskedTooOften(t *testing.T) {
 	require.NoError(t, listener.Flush())
 	x.run("gateway", "a", &gateway{name: "a"})
 	for range 2 { // at the start, and because it requested them itself
-		_, err = said.NextMsg(10 * time.Second)
+		_, err = said.NextMsg(30 * time.Second)
 		require.NoError(t, err)
 	}
 	const calls = 10_000
 	x.publish("ops.who", make([]*brokerv1.Alive, calls)...)
-	_, err = said.NextMsg(10 * time.Second)
+	_, err = said.NextMsg(30 * time.Second)
 	require.NoError(t, err, "the last call is answered")
 	require.NoError(t, listener.Flush())
 	pending, _, err := said.Pending()

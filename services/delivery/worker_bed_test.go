@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long a test waits for what must come; it only decides how fast a broken build fails.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // bed is a test bed: a real NATS server in the process, the faked store, and somebody who listens to everything.
 type bed struct {

@@ -26,7 +26,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // doorway is a gateway that accepts connections one at a time, and the address of its endpoint. Run is not called.
 func doorway(t *testing.T, store *gatewaytest.Store) (g *Gateway, address string) {

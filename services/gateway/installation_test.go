@@ -49,7 +49,7 @@ func TestAGatewayThatMayNotListenIsNeverReady(t *testing.T) {
 	}}})
 	require.NoError(t, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	t.Cleanup(func() {
 		ns.Shutdown()
 		ns.WaitForShutdown()
@@ -123,7 +123,7 @@ func TestAGatewayThatCannotWorkIsNotReady(t *testing.T) {
 	ns, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true})
 	require.NoError(t, err)
 	ns.Start()
-	require.True(t, ns.ReadyForConnections(10*time.Second))
+	require.True(t, ns.ReadyForConnections(30*time.Second))
 	t.Cleanup(func() {
 		ns.Shutdown()
 		ns.WaitForShutdown()

@@ -169,7 +169,7 @@ func (r *Running) startNATS(in *inspection) (string, error) {
 		}
 		r.nats = append(r.nats, s)
 		s.Start()
-		if !s.ReadyForConnections(10 * time.Second) {
+		if !s.ReadyForConnections(30 * time.Second) {
 			return "", errors.New("it does not take connections")
 		}
 		addresses = append(addresses, scheme+s.Addr().String())
@@ -194,7 +194,7 @@ func (r *Running) Get(component, path, token string) (status int, body string, e
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, "", err

@@ -48,7 +48,7 @@ func (s *server) dial(t *testing.T) *peer {
 	require.NoError(t, err)
 	_ = response.Body.Close()
 	t.Cleanup(func() { _ = ws.Close() })
-	require.NoError(t, ws.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, ws.SetReadDeadline(time.Now().Add(patience)))
 	return &peer{t: t, ws: ws}
 }
 

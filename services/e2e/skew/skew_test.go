@@ -248,7 +248,7 @@ func TestMixedVersions(t *testing.T) {
 	for program, p := range parts {
 		require.NoError(t, p.Stop())
 		p.Path = versions["old"][program]
-		starting, cancel := context.WithTimeout(ctx, 10*time.Second)
+		starting, cancel := context.WithTimeout(ctx, patience)
 		_, err := launch.Run(starting, launch.Command{
 			Name: "old " + program, Path: versions["old"][program], Args: p.Args, Env: p.Env, Log: filepath.Join(dir, "refused-"+program), Ready: p.Ready,
 		})

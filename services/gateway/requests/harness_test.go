@@ -134,7 +134,7 @@ func (s *stage) do(f *clientv1.ClientFrame, maxBytes int) (requests.Answer, erro
 	request, refused := s.Parse(f)
 	require.Nil(s.t, refused)
 	require.NotNil(s.t, request)
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()
 	return request.Do(ctx, ann(), requests.Bounds{Bytes: maxBytes, EventBytes: maxBytes})
 }

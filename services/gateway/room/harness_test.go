@@ -37,7 +37,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience limits the wait for something that happens in a moment. A test that exceeds it fails.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 const groupID = gatewaytest.GroupID
 

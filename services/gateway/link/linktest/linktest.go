@@ -38,7 +38,7 @@ type Client interface {
 type Open func(t *testing.T, shared *outbox.Shared, receiver link.Receiver) (link.Link, Client)
 
 // patience limits the wait for something that happens in a moment. A test that exceeds it fails.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // receiver records what the link passes to it.
 type receiver struct {

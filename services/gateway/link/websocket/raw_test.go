@@ -29,7 +29,7 @@ import (
 )
 
 // patience is for what happens in a moment.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // bed is a link whose client is a bare socket, which may send anything.
 type bed struct {
