@@ -44,7 +44,7 @@ func (s *Server) ReadFeed(ctx context.Context, request *historyv1.ReadFeedReques
 
 // await returns true when it is time to read again, and false when the wait is over.
 func (s *Server) await(ctx context.Context, bell <-chan struct{}, end <-chan time.Time) (bool, error) {
-	recheck := time.NewTimer(store.FeedRecheck)
+	recheck := time.NewTimer(s.recheck)
 	defer recheck.Stop()
 	select {
 	case <-bell:

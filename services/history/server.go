@@ -27,6 +27,8 @@ type Server struct {
 	store   store.Store
 	log     *slog.Logger
 	timeout time.Duration
+	// recheck is how often a waiting reader of the feed reads again without being woken.
+	recheck time.Duration
 	metrics *metrics
 	ledger  *ledger.Ledger
 	// closing is closed when waiting calls must return.
@@ -39,7 +41,7 @@ var _ historyv1.HistoryServiceServer = (*Server)(nil)
 // New makes the service. Its metrics are registered with registerer, once for each registerer.
 func New(cfg Config, s Store, log *slog.Logger, registerer prometheus.Registerer) *Server {
 	return &Server{
-		store: s, log: log, timeout: cmp.Or(cfg.Timeout, defaultTimeout), metrics: newMetrics(registerer, s),
+		store: s, log: log, timeout: cmp.Or(cfg.Timeout, defaultTimeout), recheck: store.FeedRecheck, metrics: newMetrics(registerer, s),
 		ledger: ledger.New(cfg.EraseLedger), closing: make(chan struct{}),
 	}
 }
