@@ -203,15 +203,16 @@ func TestWhatIsNotAcknowledgedIsSentAgain(t *testing.T) {
 	bob.resume()
 	log = branch(log, 5, "x")
 	s.store.Put(log)
+	before := time.Now()
 	s.live(r, log[3:]...)
 	require.Equal(t, []uint64{4, 5}, ann.seqs(2))
 	bob.seqs(2)
 	require.True(t, bob.subscription().Acknowledge(5, 5, time.Now()))
 	require.True(t, ann.subscription().Acknowledge(4, 0, time.Now()))
 
-	now := time.Now()
-	s.sweep(now.Add(9 * time.Second))
+	s.sweep(before.Add(9 * time.Second))
 	ann.quiet()
+	now := time.Now()
 	wait := s.hub.cfg.AckTimeout
 	for range s.hub.cfg.AckTries {
 		now = now.Add(wait + time.Second)

@@ -250,17 +250,17 @@ func TestAJoinThatCannotBeLookedUp(t *testing.T) {
 // Timers: no connect frame, heartbeats, silence, the token's expiry.
 func TestWhatTimeAsksFor(t *testing.T) {
 	s := newStage(t)
-	now := time.Now()
+	before := time.Now()
 	idle := s.open(frame.Proto)
-	s.Sweep(now.Add(9 * time.Second))
+	s.Sweep(before.Add(9 * time.Second))
 	require.False(t, idle.link.Closing())
-	s.Sweep(now.Add(11 * time.Second))
+	s.Sweep(time.Now().Add(11 * time.Second))
 	idle.requireClosed(errcode.CloseConnectTimeout)
 
 	log := branch(nil, 3, "x")
 	s.store.Put(log)
 	c := s.connect("ann", frame.Proto)
-	now = now.Add(26 * time.Second)
+	now := time.Now().Add(26 * time.Second)
 	s.Sweep(now)
 	require.Empty(t, c.next().GetHeartbeat().GetHeads(), "nothing moved since the list")
 	log = branch(log, 4, "x")
