@@ -25,10 +25,16 @@ func open(t *testing.T, cfg Config) *Store {
 	return s
 }
 
-// patience is longer than an idle connection ever takes, also on a busy machine.
-const patience = time.Second
+// impatient makes calls that find no free connection fail at once. Those that find one have a minute, so that a busy machine changes
+// nothing.
+func impatient(s *Store, call func()) {
+	before := s.pool.patience
+	s.pool.patience = time.Millisecond
+	defer func() { s.pool.patience = before }()
+	call()
+}
 
-// warm opens all connections: opening one may take longer than patience.
+// warm opens all connections.
 func warm(t *testing.T, s *Store) {
 	t.Helper()
 	conns := make([]*pgxpool.Conn, s.pool.Config().MaxConns)
@@ -69,20 +75,22 @@ func hold(t *testing.T, on lane, n int) (release func()) {
 }
 
 func TestNobodyWaitsLongForAConnection(t *testing.T) {
-	s := open(t, Config{URL: postgrestest.Start(t), Connections: 2, AcquireTimeout: patience})
+	s := open(t, Config{URL: postgrestest.Start(t), Connections: 2, AcquireTimeout: time.Minute})
 	warm(t, s)
 	release := hold(t, s.pool.working, 2)
 	require.Equal(t, store.Stats{Backend: "postgres", Busy: 2, Open: 2, MaxConnections: 2}, s.Stats())
-	_, err := s.Heads(t.Context(), []string{"x"})
-	require.ErrorIs(t, err, store.ErrUnavailable)
-	require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller's deadline has not passed")
-	_, err = s.Watermark(t.Context(), 0)
-	require.ErrorIs(t, err, store.ErrUnavailable)
+	impatient(s, func() {
+		_, err := s.Heads(t.Context(), []string{"x"})
+		require.ErrorIs(t, err, store.ErrUnavailable)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, "the caller's deadline has not passed")
+		_, err = s.Watermark(t.Context(), 0)
+		require.ErrorIs(t, err, store.ErrUnavailable)
+	})
 	require.Equal(t, uint64(2), s.Stats().GivenUp)
 
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = s.Watermark(cancelled, 0)
+	_, err := s.Watermark(cancelled, 0)
 	require.ErrorIs(t, err, context.Canceled)
 	release()
 	_, err = s.Watermark(t.Context(), 0)
@@ -91,15 +99,17 @@ func TestNobodyWaitsLongForAConnection(t *testing.T) {
 }
 
 func TestReadingForClientsLeavesConnectionsForTheLog(t *testing.T) {
-	s := open(t, Config{URL: postgrestest.Start(t), Connections: 4, AcquireTimeout: patience})
+	s := open(t, Config{URL: postgrestest.Start(t), Connections: 4, AcquireTimeout: time.Minute})
 	warm(t, s)
 	release := hold(t, s.pool.reading, 2)
 	defer release()
-	_, err := s.Heads(t.Context(), []string{"x"})
-	require.ErrorIs(t, err, store.ErrUnavailable, "all connections for reading are in use")
+	impatient(s, func() {
+		_, err := s.Heads(t.Context(), []string{"x"})
+		require.ErrorIs(t, err, store.ErrUnavailable, "all connections for reading are in use")
+	})
 	worker := storetest.NewWorker(s, 0, storetest.ClockAt(0))
 	worker.Commit(t, worker.CreateGroup("alice", "g"))
-	_, err = s.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "w", TtlMs: 1000})
+	_, err := s.Lease(t.Context(), &historyv1.LeaseRequest{Worker: "w", TtlMs: 1000})
 	require.NoError(t, err)
 }
 
@@ -127,11 +137,13 @@ func TestASessionThatVanishedHoldsNothingForLong(t *testing.T) {
 	gone, err := s.pool.Acquire(t.Context())
 	require.NoError(t, err)
 	defer gone.Release()
-	_, err = gone.Exec(t.Context(), "BEGIN; SELECT FROM leases FOR UPDATE")
+	_, err = gone.Exec(t.Context(), "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SELECT FROM leases FOR UPDATE")
 	require.NoError(t, err)
 	request := &historyv1.LeaseRequest{Worker: "w", TtlMs: 1000}
 	_, err = s.Lease(t.Context(), request)
 	require.ErrorIs(t, err, store.ErrUnavailable)
+	_, err = gone.Exec(t.Context(), "SET LOCAL idle_in_transaction_session_timeout TO DEFAULT") // from now on it is silent
+	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		_, err := s.Lease(t.Context(), request)
 		return err == nil
