@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -44,9 +45,18 @@ func TestWhatWasStartedIsStoppedWhenTheRestCannotBe(t *testing.T) {
 	// An etcd that listens to nobody.
 	script := "#!/bin/sh\necho $$ > " + filepath.Join(dir, "pid") + "\nexec sleep 600\n"
 	require.NoError(t, os.WriteFile(filepath.Join(binaries, "etcd"), []byte(script), 0o700))
-	_, err := Start(t.Context(), Config{Binaries: binaries, Dir: dir, StartTimeout: 500 * time.Millisecond})
-	require.ErrorContains(t, err, "etcd is not ready")
-	pid, err := os.ReadFile(filepath.Join(dir, "pid"))
-	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := Start(ctx, Config{Binaries: binaries, Dir: dir})
+		failed <- err
+	}()
+	var pid []byte
+	require.Eventually(t, func() bool {
+		pid, _ = os.ReadFile(filepath.Join(dir, "pid"))
+		return bytes.HasSuffix(pid, []byte("\n"))
+	}, time.Minute, time.Millisecond)
+	cancel()
+	require.ErrorContains(t, <-failed, "etcd is not ready")
 	require.NoDirExists(t, filepath.Join("/proc", string(pid[:len(pid)-1])))
 }
