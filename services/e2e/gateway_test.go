@@ -169,7 +169,7 @@ func TestALostLiveMessageIsReadFromHistory(t *testing.T) {
 }
 
 func TestTheLossOfTheLastEventIsNoticed(t *testing.T) {
-	s := newStage(t, func(cfg *gateway.Config) { cfg.Heartbeat = 200 * time.Millisecond })
+	s := newStage(t, func(cfg *gateway.Config) { cfg.Heartbeat = 2 * time.Second })
 	s.commit(group("bob"))
 	bob := s.login("bob")
 	bob.seqs(1)

@@ -167,6 +167,10 @@ func (r *raw) receive() (*clientv1.ServerFrame, error) {
 		}
 		err = frame.DecodeServer(r.codec, data, func(f *clientv1.ServerFrame) error {
 			r.queue = append(r.queue, f)
+			if f.GetHeartbeat() != nil {
+				pong := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Pong{Pong: &clientv1.Pong{}}}
+				_ = r.ws.WriteMessage(r.codec.MessageType(), frame.AppendClient(nil, r.codec, pong)) // a failure shows when reading
+			}
 			return nil
 		})
 		if err != nil {
