@@ -104,9 +104,10 @@ func TestAHigherAttemptKeepsTheOrderOfSubmit(t *testing.T) {
 
 // A superseded call whose publish is never answered does not block the call that replaced it.
 func TestASupersededCallDoesNotBlockItsLane(t *testing.T) {
-	b := setup(t, broker.SubmitterConfig{PublishTimeout: 10 * time.Millisecond, AcceptTimeout: time.Minute})
+	b := setup(t, broker.SubmitterConfig{PublishTimeout: time.Second, AcceptTimeout: time.Minute})
 	hold := b.holdPubAcks()
 	_, first, _ := b.asked(1, 0)
+	hold.take(1)
 	_, _, accepted := b.asked(1, 1)
 	requireUnknown(t, <-first)
 	hold.take(2) // the old publish has timed out, and the new one is in flight
@@ -151,9 +152,12 @@ func (b *bundle) holdPubAcks() *pubAcks {
 	return h
 }
 
-// take waits for publishes of this many different calls.
+// take waits until there were publishes of this many different calls.
 func (h *pubAcks) take(calls int) {
 	seen := map[string]bool{}
+	for _, msg := range h.msgs {
+		seen[msg.Header.Get("Nats-Msg-Id")] = true
+	}
 	for len(seen) < calls {
 		msg, err := h.sub.NextMsg(30 * time.Second)
 		require.NoError(h.b.t, err)

@@ -135,12 +135,13 @@ func TestWhatIsNotSentIsListed(t *testing.T) {
 		"signal":       func(_ *person, signal func()) { signal() },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t)
 			ctx, signal := context.WithCancel(t.Context())
 			defer signal()
 			in, keys := io.Pipe()
 			p := &person{keys: keys, screen: &screen{changed: make(chan struct{}, 1)}, done: make(chan error, 1)}
-			command := chatCommand{User: "ann", With: "bob", URL: s.url, DataDir: s.dataDir, Wait: progressAfter + 500*time.Millisecond}
+			command := chatCommand{User: "ann", With: "bob", URL: s.url, DataDir: s.dataDir, Wait: 10 * time.Second}
 			go func() { p.done <- command.chat(ctx, in, p.screen) }()
 			p.screen.waitFor(t, "you are talking with bob")
 			s.stop()
@@ -149,10 +150,10 @@ func TestWhatIsNotSentIsListed(t *testing.T) {
 			p.screen.waitFor(t, "○ lost two")
 			end(p, signal)
 			err := <-p.done
-			require.ErrorContains(t, err, "gave up after 2.5s without progress; commands that were not sent: 2, that were sent with an unknown outcome: 0")
+			require.ErrorContains(t, err, "gave up after 10s without progress; commands that were not sent: 2, that were sent with an unknown outcome: 0")
 			require.Equal(t, 1, exitCode(err))
 			printed := p.screen.text.String()
-			require.Contains(t, printed, "· messages to be sent: 2; gives up after 2.5s without progress")
+			require.Contains(t, printed, "· messages to be sent: 2; gives up after 10s without progress")
 			require.Contains(t, printed, "! not sent: lost one\n! not sent: lost two\n")
 		})
 	}
