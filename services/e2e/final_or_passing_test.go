@@ -481,7 +481,7 @@ var errorRows = map[conversationv1.ErrorCode]func(ctx context.Context, t *testin
 		})
 	},
 	conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED: func(ctx context.Context, t *testing.T) (*follower, error) {
-		p := openPremises(t, func(cfg *gateway.Config) { cfg.CommandRatePerUser = 2 })
+		p := openPremises(t, func(cfg *gateway.Config) { cfg.CommandRatePerUser = 0.5 }) // also a slow machine sends more than one in two seconds
 		return p.asks(func(f *follower) (err error) {
 			for i := range 40 {
 				if f.saw(conversationv1.ErrorCode_ERROR_CODE_RATE_LIMITED) {
