@@ -3,8 +3,10 @@ package standalone
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,10 +18,19 @@ const (
 	guardInterval = time.Second
 	// restartPause is the time between two starts, while the disk is still full.
 	restartPause = 5 * time.Second
+	// writeError is in the text of an error of a stream that could not be written. NATS gives such errors no code.
+	writeError = "write error"
 )
 
-// embeddedNATS is the NATS server in this process. A server that has met a full disk disables JetStream and does not enable it
-// again, so it is replaced by a new one on the same files; connections come back by themselves.
+var (
+	errRestarting = errors.New("the embedded NATS server is being restarted")
+	errDisabled   = errors.New("JetStream is disabled")
+	errNotWritten = errors.New("a stream was not written")
+)
+
+// embeddedNATS is the NATS server in this process. A server that has met a full disk disables JetStream, or refuses every message
+// of the streams that it could not write; both remain when there is space again. Therefore such a server is replaced by a new one on
+// the same files. Connections come back by themselves.
 type embeddedNATS struct {
 	start func() (*server.Server, error)
 	log   *slog.Logger
@@ -53,12 +64,30 @@ func (e *embeddedNATS) set(s *server.Server) {
 func (e *embeddedNATS) InProcessConn() (net.Conn, error) {
 	s := e.server()
 	if s == nil {
-		return nil, errors.New("the embedded NATS server is being restarted")
+		return nil, errRestarting
 	}
 	return s.InProcessConn()
 }
 
-// guard restarts the server when it has disabled JetStream, until ctx ends.
+// check returns why the server does not store messages; nil if it does.
+func (e *embeddedNATS) check(context.Context) error {
+	s := e.server()
+	switch {
+	case s == nil:
+		return errRestarting
+	case !s.JetStreamEnabled():
+		return errDisabled
+	}
+	for _, trouble := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		// Other errors may come from a stream that is being created, or may be there after a restart as well.
+		if strings.Contains(trouble.Error, writeError) {
+			return fmt.Errorf("%w: %s", errNotWritten, trouble.Error)
+		}
+	}
+	return nil
+}
+
+// guard restarts the server when it has stopped storing messages, until ctx ends.
 func (e *embeddedNATS) guard(ctx context.Context) error {
 	ticker := time.NewTicker(guardInterval)
 	defer ticker.Stop()
@@ -68,8 +97,8 @@ func (e *embeddedNATS) guard(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		if s := e.server(); s == nil || !s.JetStreamEnabled() {
-			e.restart()
+		if err := e.check(ctx); err != nil {
+			e.restart(err)
 			select {
 			case <-ctx.Done():
 				return nil
@@ -80,8 +109,8 @@ func (e *embeddedNATS) guard(ctx context.Context) error {
 }
 
 // restart replaces the server. If it fails, there is none, and guard tries again.
-func (e *embeddedNATS) restart() {
-	e.log.Error("the embedded NATS server has stopped storing messages; restarting it. Is the disk of the data directory full?")
+func (e *embeddedNATS) restart(because error) {
+	e.log.Error("the embedded NATS server has stopped storing messages; restarting it. Is the disk of the data directory full?", "error", because)
 	e.close()
 	next, err := e.start()
 	if err != nil {

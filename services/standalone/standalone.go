@@ -195,6 +195,7 @@ func (s *Standalone) checks() map[string]telemetry.Check {
 	maps.Copy(checks, s.delivery.Checks())
 	of := s.history.Checks()
 	checks["history"], checks["ledger"] = of["database"], of["ledger"]
+	checks["streams"] = s.nats.check
 	return checks
 }
 

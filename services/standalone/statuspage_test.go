@@ -117,7 +117,7 @@ func TestTheStatusPageOfAStandalone(t *testing.T) {
 	for _, check := range status.Health.Checks {
 		checks = append(checks, check.Name)
 	}
-	require.Equal(t, []string{"auth", "delivery", "gateway", "history", "ledger", "nats"}, checks, "every part counts")
+	require.Equal(t, []string{"auth", "delivery", "gateway", "history", "ledger", "nats", "streams"}, checks, "every part counts")
 	require.Len(t, status.Stages, 3)
 	var titles []string
 	for _, table := range status.Tables {
