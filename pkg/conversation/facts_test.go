@@ -84,94 +84,24 @@ func TestFactsAreErased(t *testing.T) {
 	require.Nil(t, batch.event(7))
 }
 
+// Removing a reaction of one user changes no reaction of another user to the same message.
+func TestOneReactionIsDropped(t *testing.T) {
+	base, users := NewFacts(nil), []string{"ann", "bob", "cem", "dan", "eve", "fay"}
+	for i, user := range users {
+		reactions := []*historyv1.Reaction{{Target: 1, Seq: uint64(2 + i), UserId: user, Emoji: "+1"}}
+		base.Load(Need{Seq: 1, User: ids.User(user)}, &historyv1.Fact{Kind: aMessage, Reactions: reactions})
+	}
+	for i, user := range users {
+		batch := NewFacts(base)
+		batch.Add(&conversationv1.Event{Seq: 9}, []*historyv1.Effect{dropped(1, uint64(2+i))})
+		for _, other := range users {
+			require.Equal(t, other == user, emojis(batch, Need{Seq: 1, User: ids.User(other)}) == nil, "%s's was removed, %s's is read", user, other)
+		}
+	}
+}
+
 func TestNoFacts(t *testing.T) {
 	var none *Facts
 	require.Zero(t, none.Len())
 	require.False(t, none.Knows(Need{Seq: 1}))
-}
-
-// The creator owns a conversation; after they left, the member of longest standing does.
-func TestOwner(t *testing.T) {
-	for name, c := range map[string]struct {
-		members map[ids.User]ids.Seq
-		want    ids.User
-	}{
-		"nobody":               {nil, ""},
-		"the creator":          {map[ids.User]ids.Seq{"ann": 1, "aaron": 1}, "ann"},
-		"a creator came back":  {map[ids.User]ids.Seq{"ann": 9, "bob": 1}, "bob"},
-		"of longest standing":  {map[ids.User]ids.Seq{"bob": 3, "cem": 2, "dan": 4}, "cem"},
-		"of the lower user id": {map[ids.User]ids.Seq{"eve": 2, "dan": 2, "bob": 3}, "dan"},
-	} {
-		for range 8 { // a map has no order
-			require.Equal(t, c.want, (&State{Creator: "ann", Members: c.members}).Owner(), name)
-		}
-	}
-}
-
-// Bodies are compared by what they say. One that holds something unknown equals only its own bytes.
-func TestSameBody(t *testing.T) {
-	x, err := EncodeBody(&conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "x"}}})
-	require.NoError(t, err)
-	y, err := EncodeBody(&conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "y"}}})
-	require.NoError(t, err)
-	twice := append(append([]byte{}, x...), x...) // the same field twice is the same message
-	strange := append(append([]byte{}, x...), 0xf8, 0x7f, 0x01)
-	require.True(t, SameBody(x, x))
-	require.False(t, SameBody(x, y))
-	require.True(t, SameBody(x, twice))
-	require.True(t, SameBody(twice, x))
-	require.True(t, SameBody(strange, strange))
-	require.False(t, SameBody(x, strange))
-	require.False(t, SameBody(strange, x))
-	require.False(t, SameBody(x, []byte{0xff}))
-	require.False(t, SameBody([]byte{0xff}, x))
-	require.False(t, SameBody([]byte{0xff}, []byte{0xfe}))
-}
-
-// Two entries of metadata have one encoding, whatever the order of the map.
-func TestEncodingsAreCanonical(t *testing.T) {
-	body := &conversationv1.Body{Action: &conversationv1.Body_Message{Message: &conversationv1.Message{Text: "x", Metadata: map[string]string{"a": "1", "b": "2"}}}}
-	first, err := EncodeBody(body)
-	require.NoError(t, err)
-	for range 50 {
-		again, err := EncodeBody(body)
-		require.NoError(t, err)
-		require.Equal(t, first, again)
-	}
-}
-
-// Ids are checked character by character.
-func TestIDs(t *testing.T) {
-	id := string(DirectID("ann", "bob"))
-	require.Equal(t, id, string(DirectID("bob", "ann")), "of two users, in either order")
-	require.NotEqual(t, id, string(DirectID("ann", "cem")))
-	require.True(t, ValidID(id))
-	require.False(t, ValidID(id[:len(id)-1]))
-	require.False(t, ValidID(id+"0"))
-	for _, valid := range "09av" {
-		require.True(t, ValidID(id[:5]+string(valid)+id[6:]), string(valid))
-		require.True(t, ValidID(id[:len(id)-1]+string(valid)), string(valid))
-	}
-	for _, wrong := range "/:`w{A.*>" {
-		require.False(t, ValidID(id[:5]+string(wrong)+id[6:]), string(wrong))
-		require.False(t, ValidID(id[:len(id)-1]+string(wrong)), string(wrong))
-	}
-	for letter, want := range map[string]bool{"a": true, "z": true, "`": false, "{": false, "0": false} {
-		require.Equal(t, want, ValidID(letter+id[1:]), letter)
-		require.False(t, AdmissibleID("a"+id[1:]))
-	}
-	require.True(t, AdmissibleID(id))
-	require.True(t, AdmissibleID(string(GroupID("ann", "x"))))
-	command := "0192f3c0-0000-7000-8000-000000000001"
-	require.True(t, ValidCommandID(command))
-	for at := range command {
-		for _, c := range "09af/:`gA-" {
-			want := (c == '-') == (command[at] == '-') && (c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'f')
-			require.Equal(t, want, ValidCommandID(command[:at]+string(c)+command[at+1:]), "%c at %d", c, at)
-		}
-	}
-	require.False(t, ValidCommandID(command+"0"))
-	require.True(t, ValidSender("ann"))
-	require.True(t, ValidSender(string(ServerUser)))
-	require.False(t, ValidSender("a b"))
 }

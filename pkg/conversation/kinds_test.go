@@ -19,7 +19,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
+	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 
 	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/conversation"
@@ -260,11 +262,21 @@ func TestAViewShowsTheNewestContent(t *testing.T) {
 	require.Equal(t, uint64(2), view.GetMessage().GetReplyTo(), "the message that it replies to does not change")
 	require.Equal(t, uint64(4), view.GetEditSeq())
 	require.Equal(t, "first", conversation.View(r.view(2)).GetMessage().GetText())
+	withReactions := r.view(2)
+	withReactions.Reactions = []*historyv1.ReactionCount{{Emoji: "👍", Count: 3, Mine: true}, {Emoji: "🎉", Count: 1}}
+	require.Equal(t, []string{"👍", "🎉"}, emojis(conversation.View(withReactions)), "in the order of the store")
 
 	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{4}})))
 	view = conversation.View(r.view(3))
 	require.True(t, view.GetErased(), "an older content is not shown again")
 	require.Nil(t, view.GetMessage())
+}
+
+func emojis(view *clientv1.MessageView) (list []string) {
+	for _, r := range view.GetReactions() {
+		list = append(list, r.GetEmoji())
+	}
+	return list
 }
 
 // TestAnErasedRemovalStaysRemoved: a reaction that an erased event removed must not come back with a rebuild.
@@ -275,6 +287,18 @@ func TestAnErasedRemovalStaysRemoved(t *testing.T) {
 	require.Nil(t, r.apply("bob", react(2, "👍")))
 	require.Nil(t, r.apply("bob", unreact(2, "👍")))
 	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{4}})))
+	_, rebuilt := replay(r.events)
+	require.Empty(t, rebuilt.reactions)
+}
+
+// A rebuild cannot know which reaction an erased event added, so it adds none.
+func TestAnErasedReactionStaysAway(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob")))
+	require.Nil(t, r.apply("ann", text("first")))
+	require.Nil(t, r.apply("bob", react(2, "👍")))
+	require.Nil(t, r.apply(string(conversation.ServerUser), erase(&conversationv1.Erase{Seqs: []uint64{3}})))
+	require.Empty(t, r.reactions)
 	_, rebuilt := replay(r.events)
 	require.Empty(t, rebuilt.reactions)
 }

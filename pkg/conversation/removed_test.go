@@ -74,7 +74,9 @@ func TestMembershipsAgainstAModel(t *testing.T) {
 		for range rapid.IntRange(0, 80).Draw(t, "commands") {
 			sender := ids.User(rapid.SampledFrom(users).Draw(t, "sender"))
 			other := ids.User(rapid.SampledFrom(users).Draw(t, "other"))
-			body := rapid.SampledFrom([]*conversationv1.Body{add(string(other)), remove(string(other)), leave()}).Draw(t, "body")
+			body := rapid.SampledFrom([]*conversationv1.Body{ // most leave the group with members, who can go on
+				add(string(other)), add(string(other)), add(string(other)), remove(string(other)), remove(string(other)), remove(string(other)), leave(),
+			}).Draw(t, "body")
 			before := maps.Clone(r.state.Removed)
 			old, owner := r.state, m.owner("ann")
 			_, isMember := m.since[sender]
@@ -121,18 +123,39 @@ func TestRemovedUsersAreBounded(t *testing.T) {
 	var r room
 	require.Nil(t, r.apply("ann", group()))
 	r.state.Removed = map[ids.User]ids.Seq{}
-	for i := range conversation.MaxRemoved {
+	for i := range conversation.MaxRemoved - 1 {
 		r.state.Removed[ids.User(fmt.Sprint("u", i))] = ids.Seq(i)
 	}
 	r.state.Head = conversation.MaxRemoved
-	for i := range 3 {
-		user := fmt.Sprint("u", conversation.MaxRemoved+i)
+	removeNext := func(i int) {
+		user := fmt.Sprint("u", conversation.MaxRemoved-1+i)
 		require.Nil(t, r.apply("ann", add(user)))
 		require.Nil(t, r.apply("ann", remove(user)))
+		require.Len(t, r.state.Removed, conversation.MaxRemoved)
 	}
-	require.Len(t, r.state.Removed, conversation.MaxRemoved)
+	removeNext(0)
+	require.Contains(t, r.state.Removed, ids.User("u0"), "there was room for one more")
+	for i := range 3 {
+		removeNext(1 + i)
+	}
 	require.NotContains(t, r.state.Removed, ids.User("u2"))
 	require.Contains(t, r.state.Removed, ids.User("u3"))
+}
+
+// A batch that is not committed is dropped by going back to the state before it, so that state must be as it was.
+func TestRemovalsDoNotChangeEarlierStates(t *testing.T) {
+	var r room
+	require.Nil(t, r.apply("ann", group("bob", "cem", "dan")))
+	require.Nil(t, r.apply("ann", remove("bob")))
+	for name, body := range map[string]*conversationv1.Body{
+		"a removal": remove("cem"), "a return": add("bob"), "an addition": add("eve"), "a departure": leave(),
+	} {
+		before, removed, members := r.state, maps.Clone(r.state.Removed), maps.Clone(r.state.Members)
+		require.Nil(t, r.apply("ann", body), name)
+		require.Equal(t, removed, before.Removed, name)
+		require.Equal(t, members, before.Members, name)
+		r.state = before
+	}
 }
 
 // Exactly the kinds that end the membership of somebody else are those by which users are removed.

@@ -16,11 +16,13 @@ import (
 
 func TestIDsOfRealIssuers(t *testing.T) {
 	for name, want := range map[string]string{
-		"ann":                                    "ann",
-		"X_y-9":                                  "X_y-9",
-		strings.Repeat("a", protocol.MaxIDBytes): strings.Repeat("a", protocol.MaxIDBytes),
-		"auth0|507f1f77bcf86cd799439011":         "auth0~7C507f1f77bcf86cd799439011",
-		"ann@example.com":                        "ann~40example~2Ecom",
+		"ann":      "ann",
+		"X_y-9":    "X_y-9",
+		"-_09azAZ": "-_09azAZ",
+		strings.Repeat("a", protocol.MaxIDBytes-3) + "@":           strings.Repeat("a", protocol.MaxIDBytes-3) + "~40",
+		strings.Repeat("a", protocol.MaxIDBytes):                   strings.Repeat("a", protocol.MaxIDBytes),
+		"auth0|507f1f77bcf86cd799439011":                           "auth0~7C507f1f77bcf86cd799439011",
+		"ann@example.com":                                          "ann~40example~2Ecom",
 		"did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK": "did~3Akey~3Az6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK",
 		"https://idp.example.com/u/7":                              "https~3A~2F~2Fidp~2Eexample~2Ecom~2Fu~2F7",
 		"a~b":                                                      "a~7Eb",
@@ -49,7 +51,7 @@ func TestIDsOfRealIssuers(t *testing.T) {
 		require.ErrorIs(t, err, want, "%q", name)
 	}
 	for _, id := range []string{
-		"~", "a~", "a~7", "~7c", "~7C~", "~61", "~5F", "~2D", "~G0", "a|b", "a b", "~0A", "~FF", "~C3", "~E2~80~AE", "$server",
+		"~", "a~", "a~7", "~7c", "~7C~", "~61", "~5F", "~2D", "~G0", "a|b", "a b", "~0A", "~FF", "~C3", "~E2~80~AE", "$server", "~G0~9F~98~80", "~GF", "a~4G",
 		strings.Repeat("a", 62) + "~7C",
 	} {
 		require.False(t, conversation.ValidUser(id), "%q: not what any name is mapped to", id)
@@ -117,7 +119,7 @@ func FuzzMapUser(f *testing.F) {
 
 // Builds that know only level 1 refuse mapped ids, so every command that names one needs level 2.
 func TestMappedUsersNeedLevel2(t *testing.T) {
-	for level, user := range map[conversation.Level]string{1: "bob", 2: "bob~40x"} {
+	for user, level := range map[string]conversation.Level{"bob": 1, "bob~40x": 2, "~40x": 2} {
 		for name, body := range map[string]*conversationv1.Body{
 			"create": {Action: &conversationv1.Body_Create{Create: &conversationv1.Create{Members: []string{"cem", user}}}},
 			"add":    {Action: &conversationv1.Body_AddMembers{AddMembers: &conversationv1.AddMembers{Members: []string{"cem", user}}}},
