@@ -125,6 +125,27 @@ func TestAClientMayBeAheadOfTheRoom(t *testing.T) {
 	}
 }
 
+// A client that is ahead has the events that the room takes: they are not sent again, and the client is not put behind, so that the
+// event after them comes at once, also while history is unavailable.
+func TestAClientThatIsAheadIsLeftAlone(t *testing.T) {
+	s := newStage(t)
+	log := branch(nil, 7, "x")
+	s.store.Put(log[:4])
+	r := s.room()
+	s.store.Put(log[:6])
+	s.store.Set(func() { s.store.Down = true })
+	ann := s.client("ann", frame.Proto)
+	ann.filling = true // no filler starts
+	ann.subscribe([]*historyv1.Summary{{ConversationId: groupID, Head: 6, JoinedSeq: 1}}, position(log[5]))
+	for _, event := range log[4:] {
+		s.live(r, event)
+		require.Equal(t, ids.Seq(event.GetSeq()), r.Show(1).Head)
+		require.False(t, r.Show(1).Subscriptions[0].Behind, "at %d", event.GetSeq())
+	}
+	require.Equal(t, []uint64{7}, ann.seqs(1))
+	ann.quiet()
+}
+
 // deadBranch is a room in which ann has everything of a log, and bob has the events after the third only in his queue.
 type deadBranch struct {
 	*stage
