@@ -49,7 +49,7 @@ func (s *State) nextOf(one Stretch, v View) Step {
 		switch {
 		case s.told > 0 && one.From != 0 && one.From != s.inside:
 			return Step{Do: Detach, Last: s.told} // the one before it ended
-		case s.told == 0 && from > 1 && from != s.inside:
+		case s.told == 0 && from > 1:
 			return Step{Hide, 1, from - 1}
 		}
 		return Step{Do: Tell, Last: one.Last}

@@ -56,6 +56,30 @@ func TestSteps(t *testing.T) {
 		"a position of 0, at the beginning": {
 			stretch.Resume(0), page(false, 6, ended(1, 6)), steps{{Do: stretch.Tell, Last: 6}, {Do: stretch.Detach, Last: 6}, {Do: stretch.Rest}},
 		},
+		"a position of 0, before anything was read": {stretch.Resume(0), listed(stretch.View{}, 4), steps{{Do: stretch.Read}}},
+		"a notice of the present membership":        {noticed(0, 4), listed(stretch.View{}, 4), steps{{stretch.Subscribe, 4, 3}}},
+		"a present membership, as the list says": {
+			noticed(5, 7), listed(page(true, 9, stretch.Stretch{From: 7, Last: 9}), 7), steps{{stretch.Subscribe, 7, 6}},
+		},
+		"a membership that lasts in the page, and is not in the list": {
+			noticed(5, 7), listed(page(true, 9, stretch.Stretch{From: 7, Last: 9}), 0), steps{{stretch.Attach, 7, 9}, {Do: stretch.Tell, Last: 9}},
+		},
+		"a membership that lasts in the page, and a later one in the list": {
+			noticed(5, 7), listed(page(true, 9, stretch.Stretch{From: 7, Last: 9}), 12), steps{{stretch.Attach, 7, 9}, {Do: stretch.Tell, Last: 9}},
+		},
+		"a membership that goes on after its end was told": {
+			noticed(5, 0), page(false, 9, stretch.Stretch{Last: 9, Ended: true}),
+			steps{{stretch.Attach, 6, 9}, {Do: stretch.Tell, Last: 9}, {Do: stretch.Detach, Last: 9}, {Do: stretch.Rest}},
+		},
+		"a membership that ended since the page was read": {
+			stretch.Resume(12), listed(page(true, 12), 0), steps{{Do: stretch.Again}, {Do: stretch.Read}},
+		},
+		"a present membership that began with the event at the position": {
+			stretch.Resume(12), listed(page(true, 12), 12), steps{{stretch.Subscribe, 12, 12}},
+		},
+		"a notice while the store was read": {
+			noticed(0, 9, 9), page(false, 5), steps{{Do: stretch.Again}, {Do: stretch.LookUp}},
+		},
 		"a position at the end":                           {stretch.Resume(6), page(false, 6), steps{{Do: stretch.Detach, Last: 6}, {Do: stretch.Rest}}},
 		"a notice without a seq":                          {noticed(0, 0), listed(stretch.View{}, 4), steps{{stretch.Subscribe, 4, 3}}},
 		"a notice of a membership after the present one":  {noticed(0, 9), listed(stretch.View{}, 4), steps{{stretch.Subscribe, 4, 3}}},
