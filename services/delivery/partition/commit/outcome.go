@@ -20,7 +20,7 @@ func countResults(m *metrics.Metrics, results []plan.Result) {
 	var committed, repeated, dead, late, unremembered int
 	for i := range results {
 		switch v := &results[i]; {
-		case v.Event != nil && v.Repeated:
+		case v.Repeated:
 			repeated++
 		case v.Event != nil:
 			committed++
