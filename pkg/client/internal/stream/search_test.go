@@ -6,8 +6,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/runnelhq/runnel/pkg/chain"
 	"github.com/runnelhq/runnel/pkg/client/internal/logtest"
 	"github.com/runnelhq/runnel/pkg/client/internal/stream"
+	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
 // searched runs a search against a log, and returns what it found and how many events it read.
@@ -94,6 +96,22 @@ func TestNoEventInCommon(t *testing.T) {
 	verdict, common, _ = searched(s, log, 0)
 	require.Equal(t, stream.Forked, verdict)
 	require.EqualValues(t, 10, common.Seq)
+}
+
+// A server that has an event, but does not send it, has another log: this must not pass as the same one.
+func TestAPageWithoutTheEventThatWasAskedForIsAFork(t *testing.T) {
+	for name, s := range map[string]*stream.Stream{
+		"its hash is known":     stream.Resume("c", 9, make([]byte, chain.Size)),
+		"its hash is not known": stream.Resume("c", 9, nil),
+	} {
+		search := s.Search()
+		verdict, common := search.Compare(&clientv1.Page{Head: 9}, 0)
+		if verdict == stream.More {
+			verdict, common = search.Compare(&clientv1.Page{Head: 9}, 0)
+		}
+		require.Equal(t, stream.Forked, verdict, name)
+		require.Equal(t, stream.Common{}, common, name)
+	}
 }
 
 // Wherever a log went back, the search finds the newest event that the client remembers below, or at, that place. Of the newest 32

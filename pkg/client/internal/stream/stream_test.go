@@ -90,6 +90,8 @@ func TestAHiddenStretchIsSkipped(t *testing.T) {
 	require.Equal(t, "c", hidden.GetConversationId())
 	require.Nil(t, s.LastHash())
 	take(t, s, log, 5, 5)
+	require.False(t, s.Contradicts(log.Tampered(4)), "a hidden event is not remembered: it cannot be read to compare it")
+	require.True(t, s.Contradicts(log.Tampered(5)))
 }
 
 func TestWhatIsMissingIsKnown(t *testing.T) {
@@ -124,6 +126,8 @@ func TestHeldEventsFollowAGap(t *testing.T) {
 		next, held := s.NextHeld()
 		require.True(t, held)
 		require.Equal(t, seq, next.Event.GetSeq())
+		_, twice := s.NextHeld()
+		require.False(t, twice, "it was removed")
 		take(t, s, log, seq, seq)
 	}
 	_, held = s.NextHeld()
@@ -161,8 +165,12 @@ func TestAnEventThatIsReadHasTheTraceOfItsHeldCopy(t *testing.T) {
 	log := logtest.New("c", 5)
 	s := stream.New("c", 0)
 	origin := &tracing.Origin{}
+	other := stream.New("c", 0)
+	other.Hold(stream.Arrival{Event: log.Event(4), Origin: origin})
+	require.Nil(t, other.AsRead(log.Event(3)).Origin, "a later event is held")
 	s.Hold(arrival(log, 3))
 	s.Hold(stream.Arrival{Event: log.Event(4), Origin: origin})
+	require.Nil(t, s.AsRead(log.Event(2)).Origin, "nothing is held of it")
 	require.Nil(t, s.AsRead(log.Event(3)).Origin)
 	require.Same(t, origin, s.AsRead(log.Event(4)).Origin)
 	require.Nil(t, s.AsRead(log.Event(5)).Origin)

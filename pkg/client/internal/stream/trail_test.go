@@ -2,6 +2,7 @@ package stream
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,6 +29,24 @@ func TestATrailRemembersTheNewestEventsAndSomeOlderOnes(t *testing.T) {
 			gap, distance := m.seq-tr.marks[i].seq, seq-m.seq
 			require.LessOrEqual(t, gap, max(1, distance), "between %d and %d at %d", tr.marks[i].seq, m.seq, seq)
 		}
+	}
+}
+
+// Which old marks are dropped depends only on their seq and their distance to the newest one.
+func TestWhichOldMarksAreDropped(t *testing.T) {
+	for newest := uint64(1000); newest < 1064; newest++ { // every remainder of the divisions by small powers of two
+		var tr trail
+		var want []mark
+		for seq := uint64(1); seq <= newest; seq++ {
+			tr.marks = append(tr.marks, mark{seq: seq})
+			distance := newest - seq
+			half := uint64(1) << bits.Len64(distance) / 4 // of the distance, rounded down to a power of two
+			if distance < trailNewest || seq%half == 0 {
+				want = append(want, mark{seq: seq})
+			}
+		}
+		tr.thin()
+		require.Equal(t, want, tr.marks)
 	}
 }
 

@@ -53,6 +53,27 @@ func TestABodyThatCannotBeReadIsEmpty(t *testing.T) {
 	require.Nil(t, event.GetBody().GetAction())
 }
 
+// JSON names the kinds that it knows and numbers all of them. The number is what was verified, also of a kind without a name.
+func TestTheKindThatWasVerifiedIsPassedOn(t *testing.T) {
+	event := sealed([]byte{0xff, 0xff})
+	event.Kind, event.KindNumber = conversationv1.EventKind_EVENT_KIND_UNSPECIFIED, uint32(event.GetKind())
+	_, err := stream.New("c", 0).Take(stream.NewChecker(frame.JSONWithBytes, false), event)
+	require.NoError(t, err)
+	require.Equal(t, conversationv1.EventKind_EVENT_KIND_MESSAGE, event.GetKind())
+}
+
+// An event of a newer format cannot be checked. Its body is passed on as it came, and the program is told so.
+func TestABodyThatCannotBeCheckedStays(t *testing.T) {
+	body, err := conversation.EncodeBody(saying("perhaps"))
+	require.NoError(t, err)
+	event := sealed(body)
+	event.Format, event.Body, event.BodyBytes = chain.Format+1, saying("perhaps"), nil
+	content, err := stream.New("c", 0).Take(stream.NewChecker(frame.JSON, false), event)
+	require.NoError(t, err)
+	require.Equal(t, chain.NotChecked, content)
+	require.Equal(t, "perhaps", event.GetBody().GetMessage().GetText())
+}
+
 // In the binary encoding the body itself is verified, and stays.
 func TestABinaryBodyStays(t *testing.T) {
 	log := logtest.New("c", 1)
