@@ -76,7 +76,8 @@ func (n notices) onRevoked(msg *nats.Msg) {
 	n.sessions.Revoke(ids.User(notice.GetUserId()), notice.GetBeforeMs())
 }
 
-// onReconnect calls back each time the connection to NATS is restored, until ctx ends: live messages may have been missed.
+// onReconnect calls back each time the connection to NATS is restored, until ctx ends. Live messages may be lost while
+// the connection is down.
 func onReconnect(ctx context.Context, status <-chan nats.Status, back func()) {
 	for {
 		select {

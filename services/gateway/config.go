@@ -18,7 +18,8 @@ type Config struct {
 	AllowedOrigins []string      `help:"Origins of web pages that may connect, for example https://chat.example.com: a scheme, a host and perhaps a port, without a path. * allows all. Pages of the gateway's own host may always connect."`
 	TrustedProxies int           `help:"Number of proxies in front that append to X-Forwarded-For; 0 ignores the header." default:"0" range:"0..100"`
 
-	// ProxyProtocolFrom turns the PROXY protocol on: the client's address is then the one that the load balancer reports.
+	// ProxyProtocolFrom enables the PROXY protocol: the gateway takes the client's address from the header that the load
+	// balancer sends.
 	ProxyProtocolFrom []string `help:"Networks of load balancers that begin each connection with a PROXY header, version 1 or 2, for example 10.0.0.0/8. Their connections without one are closed; from other addresses the header is not accepted."`
 
 	MaxConnections               int     `help:"Maximum number of connections of authenticated clients to this gateway; 0 for as many as max-sockets allows, at most 100000." default:"0" range:"0..10000000"`
@@ -66,11 +67,11 @@ type Config struct {
 	ClientTraceRatePerUser float64 `help:"Sampled client traces per second of one user that the gateway continues." default:"10" range:"0..1000000"`
 }
 
-// mostConnections is the number of connections that a gateway allows without being told: more of them need more memory than
-// most machines have.
+// mostConnections is the highest default of the connection limit. More connections need more memory than most machines
+// have.
 const mostConnections = 100_000
 
-// connections is the maximum number of connections of a gateway that may have this number of sockets.
+// connections returns the connection limit of a gateway that may open this many sockets.
 func (c Config) connections(sockets int) int {
 	if c.MaxConnections == 0 {
 		return min(sockets, mostConnections)

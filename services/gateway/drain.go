@@ -11,7 +11,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/session"
 )
 
-// maxReconnectDelay is the longest delay that a client may be asked to wait before it reconnects: for its user that is an outage.
+// maxReconnectDelay is the longest time that a client may be asked to wait before it reconnects. For its user this wait
+// is an outage.
 const maxReconnectDelay = 30 * time.Second
 
 // drainPlan spreads a drain over time. Clients reconnect to other gateways one after the other, at a fixed rate; each has its own
@@ -37,7 +38,8 @@ func (f drainPlan) closing(i int) time.Duration {
 	return f.over() * time.Duration(i) / time.Duration(max(f.count, 1))
 }
 
-// delay is how long the i-th client is asked to wait if its connection is closed after elapsed.
+// delay is how long the i-th client is asked to wait if its connection is closed when elapsed has passed since the start
+// of the drain.
 func (f drainPlan) delay(i int, elapsed time.Duration) time.Duration {
 	return max(f.back()*time.Duration(i)/time.Duration(max(f.count, 1))-elapsed, 0)
 }

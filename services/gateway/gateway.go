@@ -55,10 +55,11 @@ type Deps struct {
 	Registerer prometheus.Registerer
 	// TracerProvider creates spans; nil disables tracing.
 	TracerProvider trace.TracerProvider
-	// Pages handles requests that are not for the WebSocket endpoint; nil serves nothing.
+	// Pages handles requests that are not for the WebSocket endpoint. If it is nil, such requests are answered with
+	// status 404.
 	Pages http.Handler
-	// Listener accepts the clients' connections; the gateway limits and closes it. Defaults to one on Config.Listen. A test sets it
-	// to choose the options of the sockets.
+	// Listener accepts the clients' connections; the gateway limits and closes it. Defaults to a listener on
+	// Config.Listen. Tests set this field to choose socket options.
 	Listener net.Listener
 }
 
@@ -90,7 +91,7 @@ type Gateway struct {
 	submitter atomic.Pointer[broker.Submitter] // set by Run
 	// listening is set once NATS has accepted every subscription of Run. Before that the gateway is not ready.
 	listening atomic.Bool
-	lost      chan struct{} // messages on NATS may have been lost
+	lost      chan struct{} // signalled when messages on NATS may have been lost
 
 	// ctx is the lifetime of everything that serves connections; it ends after the drain.
 	ctx    context.Context //nolint:containedctx // connections are served by callbacks that bring no context of their own
@@ -199,8 +200,8 @@ type acceptedLink interface {
 	End() errcode.CloseCode
 }
 
-// serve accepts one connection of any transport, or answers with the reason for the refusal. accept creates its link; it returns
-// nil if it has answered the request itself.
+// serve accepts one connection of any transport, or answers with the reason for the refusal. accept creates the link of
+// the connection; if it answers the request itself, it returns nil.
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, accept func(remote string, number uint32) acceptedLink) {
 	remote := g.gate.Remote(r)
 	slot, refusal := g.gate.Admit(r, remote)
@@ -286,7 +287,7 @@ func (g *Gateway) Checks() map[string]telemetry.Check {
 // time, to reconnect elsewhere. It returns when everything that the gateway started has ended.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer g.cancel()
-	defer func() { _ = g.listener.Close() }() // a second close changes nothing
+	defer func() { _ = g.listener.Close() }() // closing it twice is harmless
 	// Clients are refused until the store has answered this call. The store may be unavailable when the gateway starts.
 	switch err := g.installation.agree(ctx); {
 	case errors.Is(err, ErrMismatch):
@@ -340,12 +341,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 		err = nil
 	}
 	g.gate.Close()
-	_ = g.listener.Close() // a second close by the server changes nothing
+	_ = g.listener.Close() // the server closes it again, which is harmless
 	drainPlan{rate: g.cfg.DrainRate, window: g.cfg.Drain}.drain(g.sessions.Close(), g.metrics.DrainLeft, g.log)
 	_ = g.server.Close() // the listener is closed already; errors of closing idle HTTP connections do not matter
 	g.cancel()
 	g.websockets.WaitForReaders()
-	background.Wait() // before workers: background work starts them
+	background.Wait() // before waiting for workers: background goroutines start workers
 	g.sessions.Wait()
 	g.rooms.Wait()
 	g.outboxes.Writers.Wait()
@@ -367,7 +368,8 @@ func (g *Gateway) answerOperators(ctx context.Context) {
 	}
 }
 
-// compareAll starts a comparison of all state with the store: live messages and notices may have been lost.
+// compareAll starts a comparison of all state with the store. It is called when live messages or notices may have been
+// lost.
 func (g *Gateway) compareAll() {
 	select {
 	case g.lost <- struct{}{}:
@@ -395,7 +397,8 @@ func (g *Gateway) sweep(ctx context.Context) {
 	}
 }
 
-// compareHeads compares heads with the store once per heartbeat interval, and at once when something may have been lost.
+// compareHeads compares heads with the store once per heartbeat interval, and at once when live messages may have been
+// lost.
 func (g *Gateway) compareHeads(ctx context.Context) {
 	ticker := time.NewTicker(g.cfg.Heartbeat)
 	defer ticker.Stop()

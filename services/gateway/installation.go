@@ -24,8 +24,8 @@ import (
 // requires, or its number of partitions differs.
 var ErrMismatch = errors.New("this gateway does not fit the installation")
 
-// levelInterval is about how often the installation's level is read: after an operator raises it, the new level takes effect
-// within this time.
+// levelInterval is the approximate interval at which the installation's level is read. A level raised by an operator
+// takes effect within this time.
 const levelInterval = 5 * time.Second
 
 // installation holds the settings that all parts of the installation must agree on, as this gateway knows them.
@@ -44,11 +44,12 @@ type installation struct {
 // level is the installation's protocol level as this gateway knows it; 0 before the store has answered. It never falls.
 func (i *installation) level() conversation.Level { return conversation.Level(i.known.Load()) }
 
-// check reports whether the store is available. Before this gateway knows the installation's level it refuses clients, so it
-// is not ready. Later an outage of the store makes it degraded: it keeps its connections and takes new ones, and live messages
-// resume when the store is back. It makes all gateways degraded at once; if none were ready, nobody could connect at all.
+// check reports whether the store is available. Until this gateway knows the installation's level, it refuses clients and
+// is not ready. Later an outage of the store makes the gateway degraded, not unready: it keeps its connections and
+// accepts new ones. An outage affects all gateways at once; if all were unready, no client could connect. Live messages
+// resume when the store is available again.
 func (i *installation) check(ctx context.Context) error {
-	_, err := i.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{}) // reads a row; an empty list of heads would not
+	_, err := i.history.GetInstallation(ctx, &historyv1.GetInstallationRequest{}) // this call reads a row; Heads with an empty list would read nothing
 	switch {
 	case i.level() != 0:
 		return telemetry.Degraded(err)
@@ -94,7 +95,7 @@ func checkInstallation(answer *historyv1.GetInstallationResponse, partitions int
 	return nil
 }
 
-// watch repeats agree until ctx ends, or until this gateway must stop: then it returns the reason.
+// watch repeats agree until ctx ends. If this gateway must stop, watch returns the reason.
 func (i *installation) watch(ctx context.Context) error {
 	for ctx.Err() == nil {
 		backoff.Pause(ctx.Done(), levelInterval*3/4+rand.N(levelInterval/2))

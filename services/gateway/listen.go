@@ -39,7 +39,7 @@ func openListener(cfg Config, deps Deps) (net.Listener, error) {
 	return listener, nil
 }
 
-// limited puts limits on a listener. If inner is nil, it opens the address that the limits name.
+// limited puts limits on the listener inner. If inner is nil, it opens the address that the limits name.
 func limited(inner net.Listener, limits listen.Config) (*listen.Listener, error) {
 	if inner == nil {
 		return listen.Open(limits) //nolint:wrapcheck // the caller names the setting
@@ -47,7 +47,7 @@ func limited(inner net.Listener, limits listen.Config) (*listen.Listener, error)
 	return listen.New(inner, limits) //nolint:wrapcheck // the caller names the setting
 }
 
-// limits are those of the listener for clients.
+// limits returns the limits of the listener for clients.
 func limits(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (listen.Config, error) {
 	sockets, err := listen.MaxSockets(listen.ForClients, cfg.MaxSockets)
 	if err != nil {
@@ -62,7 +62,7 @@ func limits(cfg Config, log *slog.Logger, registerer prometheus.Registerer) (lis
 		MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerAddress: cfg.MaxUnauthenticatedPerIP, MaxPerNetwork: cfg.MaxUnauthenticatedPerNetwork,
 		ProxiesFrom: proxies, Log: log, Registerer: registerer,
 	}
-	if cfg.TrustedProxies > 0 { // then all sockets come from a few addresses
+	if cfg.TrustedProxies > 0 { // behind proxies all sockets come from a few addresses
 		limits.MaxPerAddress, limits.MaxPerNetwork = 0, 0
 	}
 	return limits, nil

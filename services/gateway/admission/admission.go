@@ -17,19 +17,19 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Config contains the limits of a Gate. All limits are required, except ConnectRate. An address is an IPv4 address or the /64 of an
-// IPv6 address, a network the /48 of an IPv6 address.
+// Config contains the limits of a Gate. All limits are required, except ConnectRate. In these limits, an address is an
+// IPv4 address or the /64 prefix of an IPv6 address; a network is the /48 prefix of an IPv6 address.
 type Config struct {
 	// TrustedProxies is the number of proxies in front that append to X-Forwarded-For; 0 ignores the header.
 	TrustedProxies int
 	// AllowedOrigins are the web origins of other hosts whose pages may connect; "*" allows all.
 	AllowedOrigins           []string
-	MaxConnections           int // of authenticated clients; package listen limits the others
+	MaxConnections           int // limit of authenticated clients; package listen limits unauthenticated connections
 	MaxConnectionsPerIP      int
 	MaxConnectionsPerNetwork int
-	ConnectRatePerIP         float64 // connections a second, after a burst of ten times that
-	ConnectRatePerNetwork    float64 // the same for a network
-	ConnectRate              float64 // connections a second of the whole gateway, after a burst of twice that; 0 for any number
+	ConnectRatePerIP         float64 // connections per second; the burst is ten times this rate
+	ConnectRatePerNetwork    float64 // connections per second of a network; the burst is ten times this rate
+	ConnectRate              float64 // connections per second of the whole gateway; the burst is twice this rate; 0 means no limit
 	Metrics                  *metrics.Metrics
 	Log                      *slog.Logger
 }
@@ -42,7 +42,7 @@ type Gate struct {
 
 	mu            sync.Mutex
 	closed        bool
-	authenticated int // connections
+	authenticated int // number of authenticated connections
 	addresses     *table
 	networks      *table
 }
@@ -60,7 +60,7 @@ func New(cfg Config, ready func() bool) *Gate {
 	return g
 }
 
-// Close refuses every connection from now on: the gateway is being stopped.
+// Close makes the gate refuse every new connection. It is called when the gateway is being stopped.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -74,7 +74,8 @@ func (g *Gate) Closed() bool {
 	return g.closed
 }
 
-// Admit counts a new connection of an address, or returns why it is refused. The connection must release its slot.
+// Admit counts a new connection from an address and returns its slot, or returns the reason for the refusal. The caller
+// must release the slot.
 func (g *Gate) Admit(r *http.Request, remote string) (*Slot, *Refusal) {
 	slot, refusal := g.admit(remote)
 	if refusal != nil {
@@ -87,7 +88,7 @@ func (g *Gate) Admit(r *http.Request, remote string) (*Slot, *Refusal) {
 }
 
 func (g *Gate) admit(remote string) (*Slot, *Refusal) {
-	address, _ := netip.ParseAddr(remote) // what is no address shares the limits of one
+	address, _ := netip.ParseAddr(remote) // all invalid addresses share the limits of one address
 	s := &Slot{gate: g, address: listen.AddressOf(address), network: listen.NetworkOf(address)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -103,7 +104,7 @@ func (g *Gate) admit(remote string) (*Slot, *Refusal) {
 	if s.network.IsValid() {
 		site = g.networks.peer(s.network)
 	}
-	switch { // what one address or network may do comes before the gateway's own rate, or they could use that up
+	switch { // check the limits of the address and the network first: otherwise one address could use up the gateway's rate
 	case client.connections >= g.addresses.max:
 		return nil, refusedAddress
 	case site != nil && site.connections >= g.networks.max:
@@ -122,7 +123,7 @@ func (g *Gate) admit(remote string) (*Slot, *Refusal) {
 	return s, nil
 }
 
-// Purge removes addresses without connections whose allowance is full again.
+// Purge removes the addresses that have no connections and whose rate allowance is full again.
 func (g *Gate) Purge() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,7 +142,7 @@ type Slot struct {
 	authenticated, released bool // guarded by Gate.mu
 }
 
-// Authenticate counts the connection towards the gateway's limit. It returns false if the gateway has no room for it.
+// Authenticate counts the connection towards the gateway's limit. It returns false if the limit is reached.
 func (s *Slot) Authenticate() bool {
 	g := s.gate
 	g.mu.Lock()

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Remote is the client's address without port: the peer's address, or the one that the trusted proxies in front report. Each
-// proxy appends the address that called it; entries further left cannot be trusted.
+// Remote returns the client's address without port: the peer's address, or the address that the trusted proxies report.
+// Each proxy appends the address of its caller to X-Forwarded-For; a client can forge the entries further left.
 func (g *Gate) Remote(r *http.Request) string {
 	if n := g.cfg.TrustedProxies; n > 0 {
 		hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
@@ -49,8 +49,8 @@ func (g *Gate) OriginAllowed(r *http.Request) bool {
 	return r.TLS == nil || u.Scheme == "https" // behind a proxy that ends TLS, the client's scheme is not known
 }
 
-// CheckOrigin returns an error if a setting can match no origin that a browser sends. An origin is a scheme, a host and perhaps a
-// port; browsers leave out the default port.
+// CheckOrigin returns an error if a configured origin can match no origin that a browser sends. An origin is a scheme, a
+// host and optionally a port; browsers omit the default port.
 func CheckOrigin(origin string) error {
 	if origin == "*" {
 		return nil
@@ -76,8 +76,8 @@ func CheckOrigin(origin string) error {
 	return nil
 }
 
-// suspectProxy warns the operator when clients seem to come through a proxy that is not configured: then all clients appear to
-// have one address, and share its limits.
+// suspectProxy warns the operator when clients seem to come through a proxy that is not configured. Behind such a proxy
+// all clients appear to have one address, and share its limits.
 func (g *Gate) suspectProxy(r *http.Request) {
 	if g.cfg.TrustedProxies == 0 && r.Header.Get("X-Forwarded-For") != "" {
 		g.cfg.Log.Warn("connections through a proxy are refused by the limits for one address; count the proxies in --gateway.trusted-proxies",

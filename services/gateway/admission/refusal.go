@@ -14,7 +14,7 @@ type Refusal struct {
 	reason    string
 	because   metrics.Reject
 	limit     metrics.Limit // only with RejectLimit
-	ofAddress bool          // the limit that was exceeded is one per address
+	ofAddress bool          // the exceeded limit is a limit per address
 }
 
 var (

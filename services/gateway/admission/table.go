@@ -8,16 +8,16 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxIdle limits the addresses that are remembered without having a connection. The one that was idle longest is forgotten first:
-// its allowance has recovered most.
+// maxIdle limits the number of remembered addresses without connections. Above the limit, the address that was idle
+// longest is forgotten: its allowance has recovered most.
 const maxIdle = 100_000
 
 // table counts the connections of addresses or of networks. It is not safe for use by several goroutines.
 type table struct {
-	max   int     // connections of one
-	rate  float64 // new connections a second of one, after a burst of ten times that
+	max   int     // limit of the connections of one peer
+	rate  float64 // limit of a peer's new connections per second; the burst is ten times this rate
 	peers map[netip.Prefix]*peer
-	idle  list.List // peers without connections, the one that was idle longest first
+	idle  list.List // peers without connections, the longest idle first
 }
 
 // peer is one address or network. It stays in the table until its allowance is full again; otherwise a client could bypass the rate
@@ -26,14 +26,14 @@ type peer struct {
 	key         netip.Prefix
 	connections int
 	attempts    *rate.Limiter
-	idle        *list.Element // nil with connections
+	idle        *list.Element // the peer's element in table.idle; nil while the peer has connections
 }
 
 func newTable(most int, each float64) *table {
 	return &table{max: most, rate: each, peers: map[netip.Prefix]*peer{}}
 }
 
-// peer returns the entry of an attempt to connect.
+// peer returns the entry of an address or network that tries to connect. It adds the entry if there is none.
 func (t *table) peer(key netip.Prefix) *peer {
 	p := t.peers[key]
 	switch {
@@ -69,11 +69,12 @@ func (t *table) leave(key netip.Prefix) {
 }
 
 func (t *table) forget(element *list.Element) {
-	p, _ := t.idle.Remove(element).(*peer) // always is one
+	p, _ := t.idle.Remove(element).(*peer) // the list contains only *peer
 	delete(t.peers, p.key)
 }
 
-// purge forgets idle peers whose allowance is full again. All have the same rate, so those that were idle longest come first.
+// purge forgets idle peers whose allowance is full again. All peers have the same rate, so the allowance of the longest
+// idle peer is full first.
 func (t *table) purge() {
 	now := time.Now()
 	for front := t.idle.Front(); front != nil; front = t.idle.Front() {

@@ -11,8 +11,8 @@ const (
 	maxWait = 2 * time.Second
 )
 
-// Wait waits for a random time between half of the given time and all of it, or until done is closed, and returns the next
-// time to wait. Pass 0 for the first wait.
+// Wait waits for a random time between half of wait and wait, or until done is closed. It returns the value of wait for
+// the next call. Pass 0 in the first call.
 func Wait(done <-chan struct{}, wait time.Duration) (next time.Duration) {
 	wait = max(wait, minWait)
 	Pause(done, wait/2+rand.N(wait/2+1))

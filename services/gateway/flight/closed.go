@@ -16,7 +16,7 @@ type ClosedLog struct {
 	mu    sync.Mutex
 	ring  []Closed
 	next  int
-	since time.Time // no connection that ended after this time has been removed
+	since time.Time // every connection that ended after this time is still in the log
 }
 
 // Closed is a connection that has ended.
@@ -28,16 +28,17 @@ type Closed struct {
 	Number             uint32
 	OpenedAt, ClosedAt time.Time
 	Code               errcode.CloseCode
-	// Standings are the positions in conversations where the connection had not acknowledged everything, in a few at most.
+	// Standings are the positions in conversations where the connection had not acknowledged every event, at most
+	// MaxClosedStandings.
 	Standings []*gatewayv1.Standing
 }
 
 const (
 	// MaxClosedStandings limits the standings that are kept of one connection.
 	MaxClosedStandings = 8
-	// stepsPerClosed is the number of recorder steps per ended connection that is kept. A connection takes about 300 bytes
-	// and at most 1.5 KiB: with the defaults, 1,365 connections usually take 400 KiB and never more than 2 MiB, or 8 MiB
-	// together with the steps.
+	// stepsPerClosed is the number of recorder entries per ended connection that the log can hold. An ended connection
+	// usually takes about 300 bytes, and at most 1.5 KiB. With the defaults, 1,365 connections usually take 400 KiB and
+	// never more than 2 MiB, or 8 MiB together with the steps.
 	stepsPerClosed = 144
 )
 
@@ -62,8 +63,8 @@ func (l *ClosedLog) Add(one Closed) {
 	}
 }
 
-// Of returns the connections of a user that are kept, in the order in which they ended, and the time since which all are
-// kept.
+// Of returns the ended connections of a user that are still in the log, in the order in which they ended. All that ended
+// after since are included.
 func (l *ClosedLog) Of(userID ids.User) (found []Closed, since time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

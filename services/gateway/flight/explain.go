@@ -61,7 +61,7 @@ func (r *Recorder) ExplainConnection(trail *gatewayv1.Trail, number uint32, key 
 	for i := range queued {
 		q := &queued[i]
 		for j := range writes {
-			// The first write that reached this mark. It may have been recorded before the event that it wrote.
+			// Find the first write that reached the event's mark. The write may have been recorded before the event was.
 			if w := &writes[j]; int32(w.mark-q.mark) >= 0 {
 				w.last, w.what = q.last, q.what&^(1<<kindBits-1)|uint32(gatewayv1.StepKind_STEP_KIND_WRITTEN)
 				if len(trail.GetSteps()) < maxSteps {

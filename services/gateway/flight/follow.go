@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// maxFollowed limits the deliveries that are followed at once on a gateway, and maxFollowedPerEvent those of one event:
-	// a sampled event in a room of thousands would create more spans than are useful.
+	// maxFollowed limits the deliveries that a gateway follows at once; maxFollowedPerEvent limits those of one event.
+	// Without it, a sampled event in a room of thousands would create more spans than are useful.
 	maxFollowed         = 4096
 	maxFollowedPerEvent = 64
-	// FollowFor is how long the gateway waits for an acknowledgement.
+	// FollowFor is how long the gateway waits for the acknowledgement of a followed delivery.
 	FollowFor = 2 * time.Minute
 )
 
@@ -24,23 +24,23 @@ const (
 //	queued ──written to the socket──▶ written ──acknowledged by the client──▶ ended
 //	   └─────────────┴── the connection ends, or no acknowledgement comes in time ─────────────▲
 //
-// It is on two lists at once: that of the send queue until it is written, that of the subscription until it has ended.
+// A delivery is in the list of the send queue until it is written, and in the list of the subscription until it has ended.
 type Delivery struct {
 	tracer *Tracer
 	seq    ids.Seq
 	begun  time.Time
-	// Mark is the send queue's mark of the event, once it is queued. Guarded by the queue's lock.
+	// Mark identifies the event in the send queue; it is set when the event is queued. Guarded by the queue's lock.
 	Mark uint32
 
 	mu          sync.Mutex
 	write       trace.Span
-	acknowledge trace.Span // nil until it is written
+	acknowledge trace.Span // nil until the event is written
 	acked       bool       // the acknowledgement was recorded before the write
 	ended       bool
 }
 
-// Follow begins to follow a sampled event to a connection. It returns nil when the event is not sampled, or when enough
-// deliveries are followed already. The caller guards e.
+// Follow begins to follow a sampled event to a connection. It returns nil if the event is not sampled, or if a limit of
+// followed deliveries is reached. The caller guards e.
 func (t *Tracer) Follow(e *EventTrace, conversationID ids.Conversation, seq ids.Seq, connectionID ids.Connection, now time.Time) *Delivery {
 	if e == nil || e.writes >= maxFollowedPerEvent {
 		return nil
@@ -143,6 +143,6 @@ func (f *Followed) AbandonBefore(before time.Time, reason string) {
 func (f *Followed) keep(kept []*Delivery) {
 	clear((*f)[len(kept):])
 	if *f = kept; len(kept) == 0 {
-		*f = nil // most subscriptions never have any
+		*f = nil // most subscriptions never have followed deliveries
 	}
 }

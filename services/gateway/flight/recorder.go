@@ -10,15 +10,15 @@ import (
 	gatewayv1 "github.com/runnelhq/runnel/proto/runnel/gateway/v1"
 )
 
-// Recorder is the flight recorder: it keeps the last steps of events, so that it can be explained after the fact why a user
-// did or did not get one. Its memory is fixed from the start; the newest step overwrites the oldest.
+// Recorder is the flight recorder: it keeps the last steps of events, so that operators can find out afterwards why a
+// user did or did not get an event. Its memory is fixed from the start; the newest step overwrites the oldest.
 //
-// A step is one entry, however many events it covers, and recording one allocates nothing. Delivering an event to a
+// A step is one entry, however many events it covers. Recording a step allocates nothing. Delivering an event to a
 // connection takes three steps: queued, written, acknowledged. So the default of ExplainEntries covers the last 65,000
 // deliveries: eleven minutes at a hundred a second, a minute at a thousand. Each entry takes 32 bytes.
 //
-// Each shard is a ring with a lock of its own. All steps of a connection are in one shard, and so are all of a room: a
-// query about one user and one conversation searches only a few shards.
+// Each shard is a ring with a lock of its own. All steps of a connection are in one shard, and all steps of a room are in
+// one shard. Therefore a query about one user and one conversation searches only a few shards.
 type Recorder struct {
 	started time.Time
 	seed    maphash.Seed
@@ -33,9 +33,9 @@ type shard struct {
 	mu    sync.Mutex
 	ring  []step
 	next  int
-	since int64 // time of the newest step that was overwritten; 0 if none was
+	since int64 // time of the newest step that was overwritten; 0 if no step was overwritten
 
-	_ [64]byte // shards are written by different processors, so no two share a cache line
+	_ [64]byte // padding: different processors write the shards, so two shards must not share a cache line
 }
 
 // step is one entry. Its kind determines which fields are used.
@@ -48,12 +48,12 @@ type step struct {
 	mark uint32  // mark of the connection's send queue; for steps of a whole room, the other half of the key
 }
 
-// stepCommitted is not a step of this gateway: it stores what a live message reports about the commit.
+// stepCommitted marks an entry with the commit data of a live message. It is not a step of this gateway.
 const stepCommitted gatewayv1.StepKind = 0xff
 
 const (
 	kindBits = 8
-	// maxStretch is the most events that one entry covers; longer stretches take several entries.
+	// maxStretch is the largest number of events that one entry covers; longer stretches take several entries.
 	maxStretch = 1 << (32 - kindBits)
 )
 
@@ -84,7 +84,7 @@ func (r *Recorder) Room(kind gatewayv1.StepKind, at time.Time, key Key, first, l
 	}
 }
 
-// Committed records what a live message reports about the commit of its events.
+// Committed records the worker and the time of a commit, as reported by the live message with its events.
 func (r *Recorder) Committed(key Key, worker string, at int64, first, last ids.Seq) {
 	if r.on {
 		r.note(r.ofRoom(key), stepCommitted, step{at: at, room: uint32(key), mark: uint32(key >> 32), conn: r.workers.number(worker)}, first, last)
@@ -108,8 +108,8 @@ func (r *Recorder) Written(conn, mark uint32) {
 func (r *Recorder) ofRoom(key Key) *shard       { return &r.shards[key%recorderShards] }
 func (r *Recorder) ofConn(number uint32) *shard { return &r.shards[number%recorderShards] }
 
-// note records a step for the events first to last, as several entries if one cannot hold them. If they would overwrite the
-// whole ring more than once, only the last ones are kept.
+// note records a step for the events first to last. A stretch that is too long for one entry takes several entries. If
+// these would fill the whole ring more than once, only the last ones are recorded.
 func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, last ids.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +122,7 @@ func (r *Recorder) note(s *shard, kind gatewayv1.StepKind, entry step, first, la
 		if len(s.ring) < cap(s.ring) {
 			s.ring = append(s.ring, entry)
 		} else {
-			if oldest := &s.ring[s.next]; oldest.kind() != stepCommitted { // the time of this step comes from another clock
+			if oldest := &s.ring[s.next]; oldest.kind() != stepCommitted { // the time of stepCommitted comes from another machine's clock
 				s.since = max(s.since, oldest.at)
 			}
 			s.ring[s.next] = entry
@@ -145,7 +145,8 @@ func (s *step) isOf(key Key) bool {
 	return s.room == uint32(key) && s.mark == uint32(key>>32)
 }
 
-// look calls see for every step in the shard, oldest first, and returns the time since which no step was overwritten.
+// look calls see for every step in the shard, oldest first. Every step that was recorded after since is still in the
+// shard.
 func (s *shard) look(see func(*step)) (since int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,7 +159,7 @@ func (s *shard) look(see func(*step)) (since int64) {
 // Started returns the time at which the recorder was made.
 func (r *Recorder) Started() time.Time { return r.started }
 
-// Since returns the time since which no step was overwritten in any shard.
+// Since returns the time after which no recorded step was overwritten in any shard.
 func (r *Recorder) Since() time.Time {
 	since := r.started
 	for i := range r.shards {
@@ -175,7 +176,7 @@ func (r *Recorder) Since() time.Time {
 // workers numbers delivery workers by name. Few are alive at a time; each restart brings a new name.
 type workers struct {
 	mu    sync.Mutex
-	names []string // the newest name is the last one
+	names []string // oldest first
 	first uint32   // number of names[0]
 }
 

@@ -75,12 +75,12 @@ func NewTracer(provider trace.TracerProvider, clientRate float64) *Tracer {
 // SubmitSpan covers a command from its frame to its outcome.
 type SubmitSpan struct {
 	receive, publish trace.Span // nil when the command is not sampled
-	// Parent names the trace, for the client; empty when it is not sampled.
+	// Parent is the traceparent for the client; empty when the command is not sampled.
 	Parent string
 }
 
 // Begin starts the spans of a command and returns the header that carries their context to the delivery worker. continued
-// limits the traces of the user's clients that are continued.
+// limits how many traces of the user's clients the gateway continues.
 func (t *Tracer) Begin(ctx context.Context, continued *rate.Limiter, s *clientv1.Submit, conversationID ids.Conversation, partitions int) (SubmitSpan, nats.Header) {
 	if !t.on {
 		return SubmitSpan{}, nil
@@ -184,7 +184,7 @@ func (e *EventTrace) End(connections int) {
 // On reports whether spans are recorded.
 func (t *Tracer) On() bool { return t.on }
 
-// Limiter allows so many calls per second, after a burst of as many; 0 allows none.
+// Limiter returns a limiter of perSecond calls per second, with a burst of the same number; 0 allows no calls.
 func Limiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(math.Ceil(perSecond)))
 }

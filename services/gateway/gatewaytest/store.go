@@ -28,10 +28,10 @@ type Store struct {
 	mu          sync.Mutex
 	Log         []*conversationv1.Event
 	Joined      ids.Seq // the seq at which every user's membership begins; 0 means 1
-	Earlier     ids.Seq // the seq at which every user's earlier membership ended, which began with the first event; 0 for none
+	Earlier     ids.Seq // the seq at which every user's earlier membership ended; that membership began at seq 1; 0 for no earlier membership
 	Left        ids.Seq // the seq at which every user's membership ended; 0 while it lasts
 	ByLog       bool    // memberships follow from the events of the log; Joined, Earlier and Left are not used
-	Missing     ids.Seq // the seq of an event that is missing in the table
+	Missing     ids.Seq // the seq of an event that the store has lost
 	Down        bool
 	Level       uint32
 	Partitions  uint32
@@ -45,7 +45,7 @@ type Store struct {
 	Members     []*historyv1.Member
 }
 
-// Set changes fields.
+// Set calls change with the store's lock held.
 func (f *Store) Set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,7 +126,7 @@ func (f *Store) ListConversations(_ context.Context, request *historyv1.ListConv
 	return answer, nil
 }
 
-// CompareMemberships answers as the history service does; the digest follows from the number of memberships.
+// CompareMemberships answers as the history service does. The digest depends only on the number of memberships.
 func (f *Store) CompareMemberships(
 	_ context.Context, request *historyv1.CompareMembershipsRequest, _ ...grpc.CallOption,
 ) (*historyv1.CompareMembershipsResponse, error) {
@@ -231,7 +231,7 @@ func (f *Store) Read(_ context.Context, request *historyv1.ReadRequest, _ ...grp
 	return page, nil
 }
 
-// stretchesLocked returns the memberships of a user; the last seq of one that lasts is 0.
+// stretchesLocked returns the memberships of a user. The last seq of a present membership is 0.
 func (f *Store) stretchesLocked(userID string) (all []*conversationv1.Range) {
 	switch {
 	case !f.ByLog && f.Earlier != 0:
@@ -272,7 +272,7 @@ func (f *Store) ReadMessages(_ context.Context, request *historyv1.ReadMessagesR
 // GroupID is the conversation of a log that Branch makes.
 const GroupID = "g0123456789abcdefghijklmnop"
 
-// Branch extends a log up to seq n with messages that contain the name of their branch.
+// Branch extends a log up to seq n with messages that contain text.
 func Branch(log []*conversationv1.Event, n int, text string) []*conversationv1.Event {
 	log = slices.Clone(log)
 	for len(log) < n {

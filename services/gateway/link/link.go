@@ -12,14 +12,14 @@ import (
 
 // Link is one transport instance of a device. It may be used by several goroutines.
 //
-//	live ──Close──▶ closing (what was begun is written, then the close code) ──▶ ended
-//	  └────────────── the transport fails, or the client closes ──────────────────▲
+//	live ──Close──▶ closing (finishes a begun message, sends the close code) ──▶ ended
+//	  └────────────── the transport fails, or the client closes ─────────────────▲
 type Link interface {
-	// Queue adds an encoded message without writing it. It reports whether the message is the first in the queue: then the caller
-	// calls Flush when it has no more for this link. Otherwise another caller does so, or the link is writing already.
+	// Queue adds an encoded message without writing it. If first is true, the caller must call Flush after its last
+	// message for this link. If first is false, another caller flushes the queue, or the link is already writing.
 	Queue(message []byte) (first bool)
-	// QueueEvents is Queue for a message with events, whose fate is recorded. It returns the mark that the recorder knows the
-	// message by, 0 when the link is closing and the message was dropped.
+	// QueueEvents is Queue for a message with events; the flight recorder records what happens to them. mark identifies
+	// the message in the recorder. It is 0 if the link is closing and the message was dropped.
 	QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool)
 	// Flush writes what is queued, without waiting for a client that is slow to read.
 	Flush()
@@ -34,17 +34,19 @@ type Link interface {
 	Done() <-chan struct{}
 	// Describe returns a description of the link for operators.
 	Describe() Description
-	// Serve reads for a receiver. It is called once, and may return before the link has ended: then a goroutine of the transport
-	// continues to read, and the gateway waits for it when it stops. No message is passed on once the link is Closing, but reading
-	// continues until the client has answered the close or the read deadline has passed. Then Ended is called, once and last. A
-	// message above the transport's limits is not passed on: the link is closed with errcode.CloseTooLarge. Before Opened, when the
-	// client is not yet authenticated, the limit is protocol.MaxConnectBytes.
+	// Serve reads messages and passes them to receiver. It is called once. It may return before the link has ended; then
+	// a goroutine of the transport continues to read, and the gateway waits for this goroutine when it stops. No message
+	// is passed on once the link is Closing, but reading continues until the client has answered the close or the read
+	// deadline has passed. The last call of receiver is Ended, once. A message above the transport's limits is not passed
+	// on: the link is closed with errcode.CloseTooLarge. Until Opened returns true, the client is not authenticated, and
+	// the limit is protocol.MaxConnectBytes.
 	Serve(receiver Receiver)
 }
 
 // Description describes a link for operators.
 type Description struct {
-	// Encoding is that of answers and pushes; a session may use another one of the same framing for events.
+	// Encoding is the encoding of answers and pushes. A session may use another encoding with the same framing for
+	// events.
 	Encoding wire.Encoding
 	// Remote is the client's address without port.
 	Remote string
@@ -58,8 +60,8 @@ type Receiver interface {
 	Receive(message []byte)
 	// AllowControl counts a control message of the transport, such as a ping, and reports whether to answer it.
 	AllowControl() bool
-	// Opened reports whether the client is connected: a link may then move to a goroutine that costs less to keep.
+	// Opened reports whether the client is connected. A link may then move to a goroutine that needs less memory.
 	Opened() bool
-	// Ended is called once, last, with the code that the link was closed with; 0 when it was lost.
+	// Ended is the last call, made once. code is the close code of the link; 0 if the connection was lost.
 	Ended(code errcode.CloseCode)
 }

@@ -57,7 +57,7 @@ const (
 	numLimits
 )
 
-// The names are those of the settings, where there is one.
+// A limit that has a setting has the setting's name.
 var limitNames = [numLimits]string{
 	"max_connections", "connect_rate", "max_connections_per_user", "max_connections_per_ip", "connect_rate_per_ip",
 	"frame_rate", "max_frame_bytes", "command_rate_per_user", "max_commands", "calls_per_connection", "send_queue_bytes",
@@ -86,7 +86,7 @@ var rejectNames = [numRejects]string{
 	"draining", "limit", "subprotocol", "handshake", "protocol", "token", "token_expired", "token_revoked", "unavailable",
 }
 
-// ReadPurpose is what the history service is called for.
+// ReadPurpose is the purpose of a call of the history service.
 type ReadPurpose int
 
 // The purposes.
@@ -158,7 +158,7 @@ func New(registerer prometheus.Registerer) *Metrics {
 	for _, code := range errcode.CloseCodes {
 		m.closes[code.Code] = closes.WithLabelValues(code.Name)
 	}
-	m.closesOther = closes.WithLabelValues("other") // close codes that clients send
+	m.closesOther = closes.WithLabelValues("other") // close codes of clients that are not in the catalogue
 	refusals := vector("refusals_total", "Requests refused, by error code.", "reason")
 	outcomes := vector("commands_total", "Commands answered, by outcome.", "outcome")
 	for _, code := range errcode.Codes {

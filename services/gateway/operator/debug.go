@@ -22,7 +22,7 @@ import (
 // nothing.
 //
 //	GET /debug/connections?user=&after=&limit=   connections, by id
-//	GET /debug/connections/{id}                  one, with its position in its conversations
+//	GET /debug/connections/{id}                  one connection, with its position in its conversations
 //	GET /debug/users/{id}                        all connections of a user, and the revocation of their tokens
 //	GET /debug/conversations/{id}                the state of a conversation on this gateway
 func (s *Server) Debug() http.Handler {
@@ -117,7 +117,8 @@ func (s *Server) showUser(typed string) (*shownUser, error) {
 type shownRoom struct {
 	Conversation ids.Conversation `json:"conversation"`
 	Ready        bool             `json:"ready"`
-	// Head is the newest event taken. Seen is the newest event known to exist: above Head while events are missing.
+	// Head is the newest event that the room has taken. Seen is the newest event known to exist: it is above Head while
+	// events are missing.
 	Head ids.Seq `json:"head"`
 	Seen ids.Seq `json:"seen"`
 	// Catching means that missing events are being read from the history service.

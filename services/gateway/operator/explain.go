@@ -35,7 +35,8 @@ func (s *Server) Explain(_ context.Context, request *gatewayv1.ExplainRequest) (
 	}
 	recorder := s.deps.Recorder
 	answer := &gatewayv1.ExplainResponse{Gateway: s.deps.Gateway, StartedMs: recorder.Started().UnixMilli()}
-	// Live connections are listed first: one that ends in between is then found twice rather than never.
+	// Live connections are listed before ended ones: a connection that ends in between is then found twice instead of not
+	// at all.
 	subjects := s.living(ids.User(request.GetUserId()), ids.Conversation(request.GetConversationId()))
 	gone, connectionsSince := s.deps.Closed.Of(ids.User(request.GetUserId()))
 	for _, closed := range gone {
@@ -91,7 +92,8 @@ func closedSubject(e *flight.Closed, conversationID ids.Conversation) subject {
 	return subject{e.Number, trail}
 }
 
-// closeReason is the name of a close code in the catalogue. Those below it are of WebSocket itself: clients close with them.
+// closeReason returns the name of a close code in the catalogue. Lower codes are defined by WebSocket itself; clients
+// close with them.
 func closeReason(code errcode.CloseCode) string {
 	switch {
 	case code == 0 || code == closeAbnormal:

@@ -24,7 +24,7 @@ type Overview struct {
 	Conversations int `json:"conversations"`
 	// CommandsPending is the number of commands that wait for an outcome.
 	CommandsPending int `json:"commands_pending"`
-	// QueuedBytes is the number of bytes in all send queues, LargestQueue that in the fullest.
+	// QueuedBytes is the number of bytes in all send queues. LargestQueue is the number of bytes in the fullest one.
 	QueuedBytes  uint64 `json:"queued_bytes"`
 	LargestQueue uint64 `json:"largest_queue"`
 	// ExplainWindow is how far back all steps of events are kept.

@@ -114,7 +114,7 @@ func (s *Server) Disconnect(_ context.Context, request *gatewayv1.DisconnectRequ
 	}
 	closed := uint32(0)
 	for _, described := range sessions {
-		if described.Close(code, "closed by an operator") { // one that is already closing is not counted
+		if described.Close(code, "closed by an operator") { // a connection that is already closing is not counted
 			closed++
 		}
 	}

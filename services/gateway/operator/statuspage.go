@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Stages are the way of a message as a gateway sees it.
+// Stages returns the stages of a message's path that a gateway measures.
 func Stages() []statuspage.Stage {
 	latency := func(rung string) statuspage.Series {
 		return statuspage.Series{Metric: "runnel_gateway_command_seconds", Label: "rung", Is: rung}

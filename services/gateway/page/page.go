@@ -14,7 +14,8 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// HoleError means that an event is missing in what the store returned. Missing events are never skipped: the page is read again.
+// HoleError means that an event is missing in a page of the store. Missing events are never skipped: the page is read
+// again.
 type HoleError struct {
 	ConversationID ids.Conversation
 	Seq            ids.Seq
@@ -24,8 +25,8 @@ func (e *HoleError) Error() string {
 	return fmt.Sprintf("the history service has no event %d of conversation %s, though it has later ones", e.Seq, e.ConversationID)
 }
 
-// CheckRising returns a *HoleError unless the events and hidden stretches of a rising page follow after without a hole, and reach
-// the head if the page reports that there are no more.
+// CheckRising checks a rising page. Its events and hidden stretches must follow the seq after without a hole. If the page
+// reports that there are no more events, they must reach the head. Otherwise it returns a *HoleError.
 func CheckRising(conversationID ids.Conversation, page *historyv1.ReadResponse, after ids.Seq) error {
 	next, hidden := after+1, page.GetHidden()
 	for _, event := range page.GetEvents() {
@@ -49,7 +50,8 @@ func passHidden(next ids.Seq, hidden []*conversationv1.Range) (ids.Seq, []*conve
 	return next, hidden
 }
 
-// CheckFalling is CheckRising for a falling page, which begins below before, or at the page's head when that is 0.
+// CheckFalling is CheckRising for a falling page. Such a page begins below the seq before; if before is 0, it begins at
+// the page's head.
 func CheckFalling(conversationID ids.Conversation, page *historyv1.ReadResponse, before ids.Seq) error {
 	next := ids.Seq(page.GetHead())
 	if before > 0 && before <= next {
@@ -120,7 +122,7 @@ func TakePosition(page *historyv1.ReadResponse, seq ids.Seq, hash uint64) (diffe
 	return differs
 }
 
-// HashIn is the hash of an event of a page; nil when the page does not have it.
+// HashIn returns the hash of an event of a page; nil if the page does not contain the event.
 func HashIn(page *historyv1.ReadResponse, seq ids.Seq) []byte {
 	for _, event := range slices.Backward(page.GetEvents()) {
 		if ids.Seq(event.GetSeq()) == seq {
@@ -130,7 +132,7 @@ func HashIn(page *historyv1.ReadResponse, seq ids.Seq) []byte {
 	return nil
 }
 
-// HashPrefix is the beginning of a hash as a number; 0 when the hash is not known.
+// HashPrefix returns the beginning of a hash as a number; 0 if the hash is not known.
 func HashPrefix(hash []byte) uint64 {
 	if len(hash) < chain.PrefixSize {
 		return 0

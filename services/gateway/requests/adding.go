@@ -22,17 +22,17 @@ type Policy string
 
 // The policies.
 const (
-	// AddDirect adds them at once.
+	// AddDirect lets users add others, who become members at once.
 	AddDirect Policy = "direct"
-	// AddServer refuses users who add others. Internal services add them, through DeliveryService.
+	// AddServer refuses users who add others. Internal services add members, through DeliveryService.
 	AddServer Policy = "server"
 )
 
 // Adding limits what users may do to others by making them members. The zero value limits nothing.
 type Adding struct {
 	Policy Policy
-	// MaxConversations is how many conversations a user may be a member of; 0 for no limit. It is soft: commands that are under way
-	// at the same time may exceed it.
+	// MaxConversations is how many conversations a user may be a member of; 0 for no limit. Concurrent commands may
+	// exceed the limit.
 	MaxConversations int
 }
 
@@ -41,7 +41,8 @@ func AddLimiter(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(int(10*perSecond), protocol.MaxMembers))
 }
 
-// admitAdding decides whether a command may make others members. Its cost is one for the command and one for each member.
+// admitAdding decides whether a command may make other users members. It takes one token for the command and one for each
+// added member.
 func (h *Handler) admitAdding(ctx context.Context, caller *Caller, s *clientv1.Submit) *conversationv1.Error {
 	added := conversation.Adds(s.GetBody())
 	if len(added) == 0 && s.GetBody().GetCreate() == nil {
@@ -57,8 +58,8 @@ func (h *Handler) admitAdding(ctx context.Context, caller *Caller, s *clientv1.S
 	return h.admitMembers(ctx, caller.User, s.GetBody(), added)
 }
 
-// admitMembers checks that nobody becomes a member of too many conversations. If the history service does not answer, the command is
-// admitted: chat must go on, and the rate limits remain.
+// admitMembers checks that no user becomes a member of too many conversations. If the history service does not answer,
+// the command is admitted, so that an outage does not stop chat; the rate limits still apply.
 func (h *Handler) admitMembers(ctx context.Context, sender ids.User, body *conversationv1.Body, added []string) *conversationv1.Error {
 	limit := h.cfg.Adding.MaxConversations
 	if limit == 0 {
@@ -95,7 +96,7 @@ func reserve(limiter *rate.Limiter, n int) time.Duration {
 	now := time.Now()
 	reservation := limiter.ReserveN(now, n)
 	if !reservation.OK() {
-		return time.Minute // more than the burst: never
+		return time.Minute // n exceeds the burst: no wait is long enough
 	}
 	wait := reservation.DelayFrom(now)
 	if wait > 0 {

@@ -15,10 +15,11 @@ import (
 )
 
 const (
-	// countsKept is how long a count is used without asking the history service again, and maxCounts how many are kept.
+	// countsKept is how long a count is used without asking the history service again. maxCounts is the number of counts
+	// that are kept.
 	countsKept = 10 * time.Second
 	maxCounts  = 20_000
-	// countTimeout is the time limit of asking. The caller's next frames wait meanwhile.
+	// countTimeout is the time limit for asking the history service. The caller's next frames wait until then.
 	countTimeout = 2 * time.Second
 )
 
@@ -77,7 +78,7 @@ func (c *counts) of(ctx context.Context, h *Handler, users []string) ([]uint64, 
 	return all, nil
 }
 
-// add counts one more conversation for each user, which the history service does not have yet.
+// add adds one conversation to the count of each user. The history service does not know this conversation yet.
 func (c *counts) add(users []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

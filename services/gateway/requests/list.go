@@ -75,7 +75,8 @@ func (h *Handler) listMembers(ctx context.Context, caller *Caller, r *clientv1.L
 	}}}, nil
 }
 
-// upTo returns the first items of a list, as many as have about limit bytes together but at least one, and whether it left some out.
+// upTo returns the first items of a list: at least one, and together at most about limit bytes. cut is true if it left
+// some out.
 func upTo[T interface{ SizeVT() int }](limit int, items []T) (fit []T, cut bool) {
 	size := 0
 	for i, item := range items {

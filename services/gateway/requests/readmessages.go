@@ -34,7 +34,7 @@ func (h *Handler) readMessages(ctx context.Context, caller *Caller, r *clientv1.
 	return answer{&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Messages{Messages: messageViews(read, bounds.Bytes)}}}, nil
 }
 
-// messageViews is a page of about limit bytes at most.
+// messageViews returns a page of at most about limit bytes.
 func messageViews(read *historyv1.ReadMessagesResponse, limit int) *clientv1.Messages {
 	views := &clientv1.Messages{Head: read.GetHead(), More: read.GetMore()}
 	size := 0

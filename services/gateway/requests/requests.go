@@ -64,13 +64,16 @@ func New(cfg Config) *Handler { return &Handler{cfg: cfg, messageKinds: conversa
 // Caller is the user on whose behalf a request is carried out.
 type Caller struct {
 	User ids.User
-	// Commands limits the commands of the user, Traces the traces of their clients that are continued; nil without tracing.
+	// Commands limits the user's commands. Traces limits the traces of the user's clients that the gateway continues; nil
+	// without tracing.
 	Commands, Traces *rate.Limiter
-	// Adds limits the members that the user adds, Reads the requests that read the history; nil for no limit.
+	// Adds limits the members that the user adds. Reads limits the user's requests that read the history. nil means no
+	// limit.
 	Adds, Reads *rate.Limiter
 }
 
-// Idle reports whether the caller's allowances are full: a new Caller of the same user would have the same.
+// Idle reports whether the caller's allowances are full. Then the caller can be removed: a new Caller of the same user
+// has the same allowances.
 func (c *Caller) Idle() bool {
 	for _, limiter := range []*rate.Limiter{c.Commands, c.Adds, c.Reads} {
 		if limiter != nil && limiter.Tokens() < float64(limiter.Burst()) {
@@ -82,13 +85,14 @@ func (c *Caller) Idle() bool {
 
 // Answer is the answer of a request, in any encoding.
 type Answer interface {
-	// Append appends the frame that answers the request of an id.
+	// Append appends the frame that answers the request with this id.
 	Append(dst []byte, codec frame.Codec, id uint64) []byte
 }
 
 // Bounds are approximate size limits of an answer.
 type Bounds struct {
-	// Bytes bounds answers without events, EventBytes those with events: a client may want the body of an event twice.
+	// Bytes bounds answers without events. EventBytes bounds answers with events: a client may want the body of each
+	// event in two forms.
 	Bytes, EventBytes int
 }
 
@@ -98,7 +102,7 @@ type Request struct {
 	do      func(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error)
 }
 
-// kinds are the requests. Connect, refresh, ack and pong are a session's own; submit is in submit.go.
+// kinds lists the requests. The session handles connect, refresh, ack and pong itself; submit is in submit.go.
 var kinds = []kind{
 	kindOf((*clientv1.ClientFrame).GetRead, checkRead, (*Handler).read),
 	kindOf((*clientv1.ClientFrame).GetReadMessages, checkReadMessages, (*Handler).readMessages),
@@ -106,7 +110,8 @@ var kinds = []kind{
 	kindOf((*clientv1.ClientFrame).GetListMembers, checkListMembers, (*Handler).listMembers),
 }
 
-// kind returns the request in a frame, checked; nil and no error when the frame has none of this kind.
+// kind checks the request in a frame and returns it. If the frame contains no request of this kind, it returns nil and no
+// error.
 type kind func(h *Handler, f *clientv1.ClientFrame) (*Request, *conversationv1.Error)
 
 func kindOf[R any](
@@ -117,7 +122,7 @@ func kindOf[R any](
 	return func(h *Handler, f *clientv1.ClientFrame) (*Request, *conversationv1.Error) {
 		request := get(f)
 		if request == nil {
-			return nil, nil //nolint:nilnil // neither is a result of its own: the frame is of another kind
+			return nil, nil //nolint:nilnil // nil, nil means that the frame contains a request of another kind
 		}
 		if refused := check(request); refused != nil {
 			return nil, refused
@@ -138,7 +143,7 @@ func (h *Handler) Parse(f *clientv1.ClientFrame) (*Request, *conversationv1.Erro
 	return nil, nil //nolint:nilnil // as documented
 }
 
-// Do carries the request out. Pass an error to Refusal.
+// Do carries the request out. Pass its error to Refusal.
 func (r *Request) Do(ctx context.Context, caller *Caller, bounds Bounds) (Answer, error) {
 	if wait := reserve(caller.Reads, 1); wait > 0 {
 		r.handler.cfg.Metrics.Limits[metrics.LimitReadRate].Inc()
@@ -174,7 +179,7 @@ func Refusal(err error) (refused *conversationv1.Error, unexpected bool) {
 // limitedRetryMs is the time after which a client may retry a request that exceeded a rate.
 const limitedRetryMs = 1000
 
-// Limited is the refusal of a request that exceeds a rate or a number.
+// Limited returns the refusal of a request that exceeds a rate limit or a maximum number.
 func Limited(message string) *conversationv1.Error {
 	return LimitedFor(message, limitedRetryMs*time.Millisecond)
 }
@@ -194,7 +199,7 @@ func refusal(code conversationv1.ErrorCode, field, message string) *conversation
 	return &conversationv1.Error{Code: code, Field: field, Message: message}
 }
 
-// answer is an Answer that is one message of a server frame.
+// answer is an Answer that consists of one server frame.
 type answer struct{ frame *clientv1.ServerFrame }
 
 // Append implements Answer.

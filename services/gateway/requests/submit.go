@@ -23,8 +23,9 @@ type Waiter interface {
 	Outcome(id uint64, conversationID ids.Conversation, outcome *conversationv1.Outcome, traceparent string)
 }
 
-// Submit passes a command to the broker; waiter receives its outcome. A refusal here means only that this copy was not taken: it
-// says nothing about earlier copies of the command. Only the owner of the partition refuses commands for good, with an outcome.
+// Submit passes a command to the broker; waiter receives its outcome. If Submit refuses the command, only this copy was
+// not taken; earlier copies of the command may still commit. Only the owner of the partition refuses commands for good,
+// with an outcome.
 func (h *Handler) Submit(ctx context.Context, caller *Caller, id uint64, s *clientv1.Submit, waiter Waiter) *conversationv1.Error {
 	command, refused := commands.Make(commands.Request{
 		Sender: caller.User, ConversationID: ids.Conversation(s.GetConversationId()), CommandID: ids.Command(s.GetCommandId()), Attempt: s.GetAttempt(), Body: s.GetBody(),

@@ -20,8 +20,9 @@ func (s *Subscription) Acknowledge(delivered, read ids.Seq, now time.Time) bool 
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The list of conversations may be newer than the live events. A room that is not ready does not know its head: then
-	// nothing is recorded here, and the owner of the partition checks the position.
+	// The client may know a newer event from the list of conversations than the room knows from live events. A room that
+	// is not ready does not know its head: then nothing is recorded here, and the owner of the partition checks the
+	// position.
 	if max(delivered, read) > max(r.head, r.seen, s.told) {
 		return !r.ready
 	}
@@ -40,8 +41,8 @@ func (s *Subscription) Acknowledge(delivered, read ids.Seq, now time.Time) bool 
 	return true
 }
 
-// measureDeliveredLocked measures the delay until a user other than the sender had an event, for events that were sent to a
-// client at once.
+// measureDeliveredLocked measures how long an event took until the first user other than its sender acknowledged it. It
+// measures only events that were sent to such a user at once.
 func (r *Room) measureDeliveredLocked(s *Subscription, seq ids.Seq, now time.Time) {
 	if seq > r.head || seq < r.firstRecentLocked() {
 		return
@@ -54,7 +55,7 @@ func (r *Room) measureDeliveredLocked(s *Subscription, seq ids.Seq, now time.Tim
 }
 
 // retry sends unacknowledged events again, with exponential backoff and jitter, and closes links whose clients never
-// acknowledge. It visits only rooms that have sent something since everything was acknowledged.
+// acknowledge. It skips rooms in which no subscription awaits an acknowledgement.
 func (r *Room) retry(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

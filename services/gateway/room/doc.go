@@ -1,6 +1,6 @@
 // Package room distributes the events of conversations to the sessions on this gateway that are subscribed to them. A room is
-// itself a reader of the log: it takes events strictly by seq. So membership is right at every event, and no user receives an
-// event of a time when they were not a member.
+// itself a reader of the log: it takes events strictly by seq. Therefore it knows the members at every event, and no user receives an
+// event from a time when they were not a member.
 //
 //	live.<conversation> ──▶ Hub ──▶ Room (one per conversation with a subscription here)
 //	                                  │ takes events strictly by seq; a gap is read from history first
@@ -8,7 +8,7 @@
 //	                                Subscription (one per session in the room): live, or behind
 //	                                  │ live: the ready-made message goes straight to the session's link
 //	                                  ▼ behind: the session calls FillOnce, which takes recent events or reads history
-//	                                Listener: what a room knows of a session
+//	                                Listener: the session, as the room sees it
 //
 // Resuming, filling a gap and sending unacknowledged events again use one mechanism: a subscription is marked as behind, at some
 // seq, and filling brings it up to the room's head.
@@ -16,7 +16,7 @@
 // Events read from history are checked for holes before they are pushed (page.go). A client whose position is on another branch
 // of the log than the store's is notified (fork.go).
 //
-// Memberships that have ended are read and sent by Past, as package stretch decides; the session carries that out.
+// Past reads and sends the events of ended memberships. Package stretch decides what is sent; the session calls Past.
 //
 // The package never knows a session, a transport, a token or an operator.
 //

@@ -46,10 +46,10 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 	case after+1 >= r.firstRecentLocked():
 		err := r.queueLocked(s, r.recent[after+1-r.firstRecentLocked():])
 		if err != nil {
-			r.dropLocked(len(r.recent)) // what is in memory is wrong: the next time reads history
+			r.dropLocked(len(r.recent)) // the events in memory have a hole: discard them, so that the next call reads history
 		}
 		r.mu.Unlock()
-		return true, err // the next time says whether there is more
+		return true, err // the next call reports whether there are more events
 	}
 	r.mu.Unlock()
 	entries, err := r.load(after, s.to.User)
@@ -59,13 +59,13 @@ func (s *Subscription) FillOnce() (more bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
-		// The store had listed the membership. It has another log now, in which the user was no member at that time.
+		// The store listed this membership, but now has another log, in which the user was not a member at that time.
 		if s.sent == after && r.ready {
 			r.forkLocked(s)
 		}
 		return true, nil
 	}
-	if s.sent == after && r.ready { // otherwise it was put back meanwhile, to send again, or the room is being reloaded
+	if s.sent == after && r.ready { // otherwise the subscription was put back meanwhile to send events again, or the room is being reloaded
 		err = r.queueLocked(s, entries)
 	}
 	return true, err
@@ -89,8 +89,8 @@ func (r *Room) caughtUpLocked(s *Subscription) bool {
 	return true
 }
 
-// queueLocked sends one message's worth of entries, the first of which must follow what was sent. It returns a *page.HoleError,
-// and sends nothing, if an event is missing.
+// queueLocked sends the first entries, as many as fit into one message. They must follow the last event that was sent. If
+// an event is missing, queueLocked sends nothing and returns a *page.HoleError.
 func (r *Room) queueLocked(s *Subscription, entries []*entry) error {
 	if s.isElsewhere(entries) {
 		r.forkLocked(s)
@@ -126,7 +126,7 @@ func (r *Room) queueLocked(s *Subscription, entries []*entry) error {
 	var mark uint32
 	for _, message := range r.filled.messagesOf(s.to.Events, entries[:n]) {
 		mark, _ = s.to.Sender.QueueEvents(message, followed)
-		followed = nil // all in the first message: they are few, and the rest follows at once
+		followed = nil // the first message carries all followed deliveries: there are few, and the other messages follow at once
 	}
 	s.setSent(entries[n-1].seq(), entries[n-1].event.GetHash())
 	r.awaiting = true
@@ -150,7 +150,7 @@ func (r *Room) fillPast(s *Subscription, after ids.Seq) error {
 		hash = s.topHash
 	}
 	if hash != 0 {
-		begin-- // the event that the client has is read as well, for its hash
+		begin-- // the client's last event is read as well, to compare its hash
 	}
 	r.mu.Unlock()
 	read, err := r.hub.read(metrics.ReadPast, &historyv1.ReadRequest{ConversationId: string(r.id), Viewer: string(s.to.User), After: uint64(begin), Limit: maxMessageEvents})
@@ -189,8 +189,8 @@ func (h *Hub) PageBytes(encoding wire.Encoding) int {
 	return h.cfg.SendQueueBytes / 4
 }
 
-// queuePast queues the part of a page after a seq up to stop, as its viewer may see it. It returns the last seq that the client has
-// then, and a *page.HoleError if an event is missing: nothing that comes after that event is queued.
+// queuePast queues the events of a page after a seq up to stop that the viewer may see. It returns the last seq that the
+// client then has. If an event is missing, it queues nothing after the hole and returns a *page.HoleError.
 func (h *Hub) queuePast(
 	to *Listener, conversationID ids.Conversation, key flight.Key, read *historyv1.ReadResponse, after, stop ids.Seq,
 ) (last ids.Seq, err error) {

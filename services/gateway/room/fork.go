@@ -37,7 +37,7 @@ func (r *Room) hashAtLocked(seq ids.Seq) []byte {
 	}
 }
 
-// differsLocked reports whether the room knows another event at some seq.
+// differsLocked reports whether the room has a different event at the seq of any entry.
 func (r *Room) differsLocked(entries []*entry) bool {
 	for _, e := range entries {
 		if known := r.hashAtLocked(e.seq()); len(known) > 0 && !bytes.Equal(known, e.event.GetHash()) {
@@ -47,13 +47,14 @@ func (r *Room) differsLocked(entries []*entry) bool {
 	return false
 }
 
-// isForkedLocked reports whether the log has another event at the subscription's top than its client has.
+// isForkedLocked reports whether the event at the subscription's top in the log differs from the client's event.
 func (r *Room) isForkedLocked(s *Subscription) bool {
 	known := page.HashPrefix(r.hashAtLocked(s.top))
 	return s.topHash != 0 && known != 0 && known != s.topHash
 }
 
-// isElsewhere reports whether the client has another event at its top than the log. entries follow what was sent.
+// isElsewhere reports whether the event at the subscription's top in the log differs from the client's event. entries are
+// the events that follow sent.
 func (s *Subscription) isElsewhere(entries []*entry) bool {
 	switch first := entries[0].seq(); {
 	case s.topHash == 0:
@@ -67,7 +68,7 @@ func (s *Subscription) isElsewhere(entries []*entry) bool {
 	}
 }
 
-// placeLocked decides how a subscription continues in a room that is ready: given up, behind or live.
+// placeLocked decides whether a subscription in a ready room is forked, behind or live.
 func (r *Room) placeLocked(s *Subscription) {
 	switch {
 	case s.top > max(r.head, r.seen) || r.isForkedLocked(s):
@@ -75,13 +76,13 @@ func (r *Room) placeLocked(s *Subscription) {
 	case s.sent < r.head:
 		r.putBehindLocked(s)
 	case s.top == r.head && s.topHash == 0:
-		s.topHash = page.HashPrefix(r.headHash) // the client is at the head, and its hash fits or is not known
+		s.topHash = page.HashPrefix(r.headHash) // the client is at the head; its hash matches or is not known
 	}
 }
 
 func (r *Room) placeAllLocked() { r.eachLocked(r.placeLocked) }
 
-// forkLocked gives a subscription up and tells its client.
+// forkLocked removes a subscription whose client is on another branch, and notifies the client.
 func (r *Room) forkLocked(s *Subscription) {
 	s.followed.Abandon("the client is on another branch of the log")
 	s.forked = true
@@ -89,25 +90,26 @@ func (r *Room) forkLocked(s *Subscription) {
 	s.to.Subscriber.Forked(s, r.id, r.head, s.top)
 }
 
-// reloadLocked discards the room's memory, because the store has another log, and reloads from the store. Subscriptions continue
-// if their clients are known to have only events that are still in the log. The position of any other client must be checked.
+// reloadLocked discards the events in memory, because the store has another log, and reloads from the store. A
+// subscription continues only if all events of its client are known to be in the new log. The position of any other
+// client must be checked.
 func (r *Room) reloadLocked() {
 	if !r.ready || r.closed {
-		return // it is being reloaded already
+		return // a reload is under way
 	}
 	h := r.hub
 	h.cfg.Metrics.Reloads.Inc()
 	h.cfg.Logger.Warn("the log of a conversation differs from the one that was sent to clients; it is read again. Was the database restored, or did it fail over?",
 		"conversation", r.id, "seq", r.head)
 	r.growLocked(-r.bytes)
-	r.receipt = 0 // the versions of receipts fall with the log
+	r.receipt = 0 // the new log's receipts may have lower versions
 	r.recent = nil
 	r.ready, r.head, r.headHash, r.seen, r.missed, r.erasedAt = false, 0, nil, 0, 0, 0
 	for _, s := range r.subscriptions {
 		s.told = 0
-		s.until = 0 // if the membership ends on this branch too, the event that ends it is still to come
+		s.until = 0 // if the membership also ends on this branch, its last event is still to come
 		if s.topHash == 0 && s.top != 0 {
-			s.topHash = ^uint64(0) // no event has this hash: whatever follows, the subscription is given up
+			s.topHash = ^uint64(0) // no event has this hash, so the next comparison finds a fork
 		}
 	}
 	h.workers.Go(func() {
@@ -130,13 +132,13 @@ func (r *Room) isClosed() bool {
 	return r.closed
 }
 
-// standpoint is the state of a room at the time when the store was asked for the head.
+// standpoint is a snapshot of a room, taken when the store was asked for the head.
 type standpoint struct {
 	head ids.Seq
 	hash []byte
 }
 
-// standpoint returns the current state of the room; its head is 0 while that is not known.
+// standpoint returns a snapshot of the room. Its head is 0 while the room does not know its head.
 func (r *Room) standpoint() standpoint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,8 +148,8 @@ func (r *Room) standpoint() standpoint {
 	return standpoint{r.head, r.headHash}
 }
 
-// compare compares an earlier standpoint of the room with the store's later answer. It detects the loss of the last event, and a
-// store that went back.
+// compare compares an earlier snapshot of the room with the store's later answer. It detects that the last live event was
+// lost, or that the store was restored to an older state.
 func (r *Room) compare(before standpoint, now *historyv1.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,7 +165,7 @@ func (r *Room) compare(before standpoint, now *historyv1.Head) {
 	r.hearLocked(ids.Seq(now.GetHead()))
 }
 
-// doubtInterval is the least time between two requests to the store for comparing a room with the log.
+// doubtInterval is the minimum time between two requests to the store that compare a room with the log.
 const doubtInterval = time.Second
 
 // doubtLocked asks the store whether the room's head is on the log, at most once per doubtInterval.

@@ -19,11 +19,11 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/page"
 )
 
-// pageEvents is the most events in one page of history.
+// pageEvents is the maximum number of events in one page of history.
 const pageEvents = 500
 
-// open makes the room ready at a head that was read after the subscription took effect, so no event can be missed in between. The
-// head is nil if the conversation does not exist (any more).
+// open makes the room ready. The head must have been read after the subscription took effect, so that no event in between
+// is missed. head is nil if the conversation does not exist (any more).
 func (r *Room) open(head *historyv1.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +45,7 @@ func (r *Room) hearLocked(seq ids.Seq) {
 	}
 }
 
-// catchUpLocked reads missing events from history, on its own goroutine.
+// catchUpLocked starts a goroutine that reads missing events from history.
 func (r *Room) catchUpLocked() {
 	if first := max(r.head, r.missed) + 1; first <= r.seen {
 		r.hub.cfg.Recorder.Room(gatewayv1.StepKind_STEP_KIND_MISSED, time.Now(), r.key, first, r.seen)
@@ -83,7 +83,8 @@ func (r *Room) catchUp() {
 	r.mu.Unlock()
 }
 
-// catchUpOnce reads one page. It returns done when nothing is missing any more, and more if the next page can be read at once.
+// catchUpOnce reads one page. done means that no event is missing any more; more means that the next page can be read at
+// once.
 func (r *Room) catchUpOnce(refused map[ids.User]bool) (done, more bool, err error) {
 	r.mu.Lock()
 	after, heard := r.head, r.seen
@@ -97,12 +98,12 @@ func (r *Room) catchUpOnce(refused map[ids.User]bool) (done, more bool, err erro
 	read, err := r.readAs(user, metrics.ReadGap, after)
 	switch {
 	case errors.Is(err, errUnseen) && ids.Seq(read.GetHead()) >= from && ids.Seq(read.GetHead()) <= after:
-		refused[user] = true // the membership has ended; the subscription learns it with the event that ended it
+		refused[user] = true // the membership has ended; the event that ended it will tell the subscription
 		return false, true, nil
 	case errors.Is(err, errUnseen):
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.reloadLocked() // the store had listed the membership
+		r.reloadLocked() // the store listed the membership, so it now has another log
 		return r.caughtUpAllLocked(), false, nil
 	case err != nil:
 		r.hub.ReadFailed(err, "a gap could not be filled yet", "conversation", r.id, "after", after)
@@ -112,7 +113,7 @@ func (r *Room) catchUpOnce(refused map[ids.User]bool) (done, more bool, err erro
 	var dirty []Sender
 	r.mu.Lock()
 	r.takePageLocked(newEntries(read.GetEvents()), &dirty)
-	if read.GetMember() { // others are not told how long the log is
+	if read.GetMember() { // the store tells only members the length of the log
 		r.missLocked(after, heard, ids.Seq(read.GetHead()))
 	}
 	done = r.caughtUpAllLocked()
@@ -121,7 +122,7 @@ func (r *Room) catchUpOnce(refused map[ids.User]bool) (done, more bool, err erro
 	return done, read.GetMore() || !read.GetMember(), nil
 }
 
-// unseenLocked handles that nobody in the room may see the event after the head.
+// unseenLocked handles a log in which no user in the room may see the event after the head.
 func (r *Room) unseenLocked(refused map[ids.User]bool) (done, more bool, err error) {
 	switch {
 	case r.caughtUpAllLocked():
@@ -130,11 +131,11 @@ func (r *Room) unseenLocked(refused map[ids.User]bool) (done, more bool, err err
 		return r.caughtUpAllLocked(), true, nil
 	default:
 		clear(refused)
-		return false, false, errUnseen // all are about to leave the room
+		return false, false, errUnseen // all users are about to leave the room
 	}
 }
 
-// caughtUpAllLocked ends the catching up if nothing is missing any more.
+// caughtUpAllLocked ends the reading from history if no event is missing any more.
 func (r *Room) caughtUpAllLocked() bool {
 	done := !r.ready || r.head >= r.seen || len(r.subscriptions) == 0
 	if done {
@@ -143,8 +144,9 @@ func (r *Room) caughtUpAllLocked() bool {
 	return done
 }
 
-// missLocked compares what the room had taken and heard of, before the store was read, with the store's head. The room hears of
-// an event only after it was committed, so an event that the store does not have was lost.
+// missLocked handles events that the store has lost. taken and heard are the newest events that the room had taken and
+// heard of before the store was read; head is the store's head. The room hears of an event only after its commit, so the
+// store must have it.
 func (r *Room) missLocked(taken, heard, head ids.Seq) {
 	switch {
 	case !r.ready || r.head < taken: // the room was reloaded meanwhile
@@ -183,19 +185,19 @@ func (r *Room) empty() bool {
 // errReloaded means that a room was reloaded while its events were being read.
 var errReloaded = errors.New("the log of the conversation differs from the one that was sent to clients")
 
-// load reads the events after a seq, once for all subscriptions in the room that need them now. It returns errUnseen if the store
-// does not show them to the user.
+// load reads the events after a seq. Subscriptions that need the same events at the same time share one read. It returns
+// errUnseen if the store does not show the events to the user.
 func (r *Room) load(after ids.Seq, viewer ids.User) ([]*entry, error) {
 	key := strconv.FormatUint(uint64(after), 10)
 	entries, reader, err := r.loadAs(key, after, viewer)
-	if errors.Is(err, errUnseen) && reader != viewer { // another user's read was shared
+	if errors.Is(err, errUnseen) && reader != viewer { // the read was shared with another user, who may not see the events
 		entries, _, err = r.loadAs(key+" "+string(viewer), after, viewer)
 	}
 	return entries, err
 }
 
-// loadAs reads the events after a seq, or shares a read of the same key that is under way. reader is the user in whose name the
-// events were read.
+// loadAs reads the events after a seq, or shares a read of the same key that is under way. reader is the user in whose
+// name the events were read.
 func (r *Room) loadAs(key string, after ids.Seq, viewer ids.User) (entries []*entry, reader ids.User, err error) {
 	type loaded struct {
 		entries []*entry
@@ -216,17 +218,17 @@ func (r *Room) loadAs(key string, after ids.Seq, viewer ids.User) (entries []*en
 			r.reloadLocked()
 			return loaded{reader: viewer}, errReloaded
 		}
-		if ids.Seq(read.GetHead()) >= r.erasedAt { // otherwise they may contain content that was erased meanwhile
+		if ids.Seq(read.GetHead()) >= r.erasedAt { // otherwise the entries may contain content that was erased meanwhile
 			r.prependLocked(entries)
 		}
 		return loaded{entries, viewer}, nil
 	})
-	page, _ := result.(loaded) // no other type is returned
+	page, _ := result.(loaded) // the result is always loaded
 	return page.entries, page.reader, err
 }
 
-// chained reports whether entries are contiguous, each with the hash of the one before it, and the first with prev. An empty
-// prev is not known and fits everything.
+// chained reports whether entries are contiguous and each contains the hash of the entry before it; the first must
+// contain prev. An empty prev is unknown and matches every hash.
 func chained(prev []byte, entries []*entry) bool {
 	for i, e := range entries {
 		if i > 0 && e.seq() != entries[i-1].seq()+1 {
@@ -248,11 +250,12 @@ func (h *Hub) read(purpose metrics.ReadPurpose, request *historyv1.ReadRequest) 
 	return h.cfg.Log.Read(ctx, request)
 }
 
-// ReadFailed logs why something could not be read from the store. A hole in a log is worse than an outage: it does not go away
-// by itself.
+// ReadFailed logs why a read from the store failed. A hole in a log is logged as more serious than an outage: it does not
+// go away by itself.
 func (h *Hub) ReadFailed(err error, message string, args ...any) {
 	args = append(args, "error", err)
-	// The store refuses a page that would begin behind a missing event; others end before it, or lack it.
+	// The store returns DataLoss for a page that would begin behind a missing event. Other pages end before the missing
+	// event, or lack it.
 	if _, missing := errors.AsType[*page.HoleError](err); missing || status.Code(err) == codes.DataLoss {
 		h.cfg.Metrics.Holes.Inc()
 		h.cfg.Logger.Error(message, args...)

@@ -52,23 +52,23 @@ type Config struct {
 	Metrics  *metrics.Metrics
 	Recorder *flight.Recorder
 	Tracer   *flight.Tracer
-	// Joined is called when an event begins a user's membership, with the lock of the room held. It must not block, nor call a
-	// room back.
+	// Joined is called when an event begins a user's membership. The room's lock is held, so Joined must not block and
+	// must not call a room.
 	Joined func(userID ids.User, conversationID ids.Conversation, seq ids.Seq)
 
-	SendQueueBytes int           // limit of the bytes that wait for one client
+	SendQueueBytes int           // limit of the bytes that are queued for one client
 	RecentBytes    int           // limit of recent events of all conversations, in bytes
-	AckTimeout     time.Duration // time until an unacknowledged event is sent again; doubles with each try
+	AckTimeout     time.Duration // time until an unacknowledged event is sent again; doubles with each repeat
 	AckTries       int           // number of times that an event is sent again before the link is closed
 	HistoryTimeout time.Duration // time limit of one call of history
 }
 
-// Hub holds the rooms. Live messages arrive through a few shards, those of one conversation always through the same shard. One
-// goroutine serves each shard. It takes all waiting messages before it writes: if it is behind, many events are sent to a link in
-// one write; otherwise a single event is sent at once.
+// Hub holds the rooms. Live messages arrive through a few shards; each conversation always uses the same shard. One
+// goroutine serves each shard. It takes all waiting messages before it writes. If it is behind, many events go to a link
+// in one write; otherwise each event is sent at once.
 type Hub struct {
 	cfg         Config
-	ctx         context.Context //nolint:containedctx // the life of the hub: reads begin in callbacks that bring no context
+	ctx         context.Context //nolint:containedctx // the lifetime of the hub: callbacks that start reads have no context
 	shards      []shard
 	recentBytes atomic.Int64
 	workers     sync.WaitGroup
@@ -77,8 +77,8 @@ type Hub struct {
 	rooms map[ids.Conversation]*Room
 }
 
-// shard carries the events of some conversations, and the outcomes that their senders wait for. An outcome and the event it
-// belongs to are sent in one write: see held.go.
+// shard carries the events of some conversations, and the outcomes for the senders of commands. An outcome and its
+// event are sent in one write: see held.go.
 type shard struct {
 	live    chan *nats.Msg
 	replies chan Sender
@@ -87,11 +87,11 @@ type shard struct {
 
 const (
 	shardCapacity = 16384
-	// shardDrain and shardDrainBytes limit how much is taken before it is written: more would fill send queues although no client is
-	// slow.
+	// shardDrain and shardDrainBytes limit how much a shard takes before it writes. A larger amount would fill the send
+	// queues of clients that are not slow.
 	shardDrain      = 256
 	shardDrainBytes = 64 << 10
-	// headsPerCall is how many conversations one call of history compares.
+	// headsPerCall is the number of conversations that one call of history compares.
 	headsPerCall = 500
 )
 
@@ -114,10 +114,10 @@ func (h *Hub) Run(ctx context.Context) {
 	shards.Wait()
 }
 
-// Wait waits for the reads that rooms began. They end when the hub's context does.
+// Wait waits for the reads that rooms started. They end when the hub's context ends.
 func (h *Hub) Wait() { h.workers.Wait() }
 
-// work delivers what comes in through one shard until ctx ends.
+// work distributes the messages of one shard until ctx ends.
 func (h *Hub) work(ctx context.Context, s *shard) {
 	defer s.held.due.Stop()
 	var dirty []Sender
@@ -151,13 +151,13 @@ func (h *Hub) work(ctx context.Context, s *shard) {
 	}
 }
 
-// shardOf returns the shard of a conversation. It is always the same; otherwise events of the conversation would overtake
-// each other.
+// shardOf returns the shard of a conversation. A conversation always has the same shard: otherwise its events could
+// overtake each other.
 func (h *Hub) shardOf(conversationID ids.Conversation) *shard {
 	return &h.shards[conversation.Partition(conversationID, len(h.shards))]
 }
 
-// FlushSoon lets the conversation's shard write what was queued to a sender, together with what the shard has for it.
+// FlushSoon makes the conversation's shard flush a sender's queue, together with the events that wait in the shard.
 func (h *Hub) FlushSoon(conversationID ids.Conversation, sender Sender) {
 	select {
 	case h.shardOf(conversationID).replies <- sender:
@@ -174,7 +174,7 @@ func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
 	}
 	r := h.Room(broker.ConversationOf(msg.Subject))
 	if r == nil {
-		return // all subscribers left meanwhile
+		return // all subscribers have left meanwhile
 	}
 	traces := h.cfg.Tracer.FanOut(h.ctx, &live)
 	entries := newEntries(live.GetEvents())
@@ -184,13 +184,13 @@ func (h *Hub) take(msg *nats.Msg, dirty *[]Sender) {
 	r.takeMessage(&live, entries, dirty)
 	for _, t := range traces {
 		if t != nil {
-			t.End(0) // every event was a repeat, or comes after one that is missing
+			t.End(0) // the event was a repeat, or follows a missing event
 		}
 	}
 }
 
-// flushAll writes the queued messages of many links. Large numbers of links are divided among the processors: the writes are
-// system calls of a few microseconds each, and in sequence the last reader of a large room would wait for all the others.
+// flushAll writes the queued messages of many links. It divides large numbers of links among the processors. Each write
+// is a system call of a few microseconds: in sequence, the last reader of a large room would wait for all writes before.
 func flushAll(dirty []Sender) {
 	const worthSharing = 64
 	if len(dirty) < worthSharing {
@@ -208,7 +208,7 @@ func flushAll(dirty []Sender) {
 			return nil
 		})
 	}
-	_ = group.Wait() // the parts return no errors
+	_ = group.Wait() // the functions of the group return no errors
 }
 
 // Enter puts subscriptions into their rooms, and creates the rooms that do not exist yet. Both maps have the same keys.
@@ -243,21 +243,22 @@ func (h *Hub) Enter(subscriptions map[ids.Conversation]*Subscription, summaries 
 	}
 }
 
-// welcomeLocked initialises a new subscription. listed is the head in the list of conversations from which it was made.
+// welcomeLocked initialises a new subscription. listed is the conversation's head in the list from which the subscription
+// was made.
 func (r *Room) welcomeLocked(s *Subscription, listed ids.Seq) {
 	head := r.head
 	r.hearLocked(listed)
 	switch {
-	case !r.ready: // the reload will handle all its subscriptions
+	case !r.ready: // the reload will handle every subscription of the room
 	case listed < head:
-		r.doubtLocked() // the room has taken more since the list was read, or the store went back
+		r.doubtLocked() // the room has taken newer events since the list was read, or the store was restored to an older state
 		r.placeLocked(s)
 	default:
 		r.placeLocked(s)
 	}
 }
 
-// open reads the heads of new rooms once their subscriptions are in effect, and tries until it has them.
+// open reads the heads of new rooms once their subscriptions are in effect. It repeats failed reads.
 func (h *Hub) open(fresh []*Room) {
 	if h.openOnce(fresh) == nil {
 		return
@@ -283,7 +284,7 @@ func (h *Hub) openOnce(fresh []*Room) error {
 	return h.readHeads(ctx, fresh, (*Room).open)
 }
 
-// readHeads reads the heads of rooms from history and passes each to its room: nil if the conversation does not exist.
+// readHeads reads the heads of rooms from history and passes each to tell: nil if the conversation does not exist.
 func (h *Hub) readHeads(ctx context.Context, rooms []*Room, tell func(*Room, *historyv1.Head)) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
 		list := make([]string, len(part))
@@ -321,7 +322,8 @@ func (h *Hub) Leave(s *Subscription) {
 	h.closeIfEmptyLocked(r)
 }
 
-// closeIfEmpty closes a room whose last member left the conversation rather than the gateway.
+// closeIfEmpty closes a room whose last member has left the conversation. Leave closes a room whose last session has
+// ended.
 func (h *Hub) closeIfEmpty(r *Room) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -330,7 +332,7 @@ func (h *Hub) closeIfEmpty(r *Room) {
 	h.closeIfEmptyLocked(r)
 }
 
-// closeIfEmptyLocked needs the hub's mu and the room's.
+// closeIfEmptyLocked must be called with Hub.mu and Room.mu held.
 func (h *Hub) closeIfEmptyLocked(r *Room) {
 	if len(r.subscriptions) > 0 || h.rooms[r.id] != r {
 		return
@@ -338,12 +340,12 @@ func (h *Hub) closeIfEmptyLocked(r *Room) {
 	r.closed = true
 	delete(h.rooms, r.id)
 	h.cfg.Metrics.Rooms.Set(float64(len(h.rooms)))
-	_ = r.sub.Unsubscribe() // fails only if the bus is closed, which ends the subscription as well
+	_ = r.sub.Unsubscribe() // fails only if the bus is closed, which also ends the subscription
 	r.growLocked(-r.bytes)
 	r.recent = nil
 }
 
-// Sweep sends events again that stayed unacknowledged for too long, and closes empty rooms.
+// Sweep repeats events that stayed unacknowledged for too long, and closes empty rooms.
 func (h *Hub) Sweep(now time.Time) {
 	for _, r := range h.all() {
 		r.retry(now)
@@ -367,7 +369,7 @@ func (h *Hub) Count() int {
 	return len(h.rooms)
 }
 
-// RecentBytes returns the size of the recent events that are kept.
+// RecentBytes returns the total size of the recent events in memory.
 func (h *Hub) RecentBytes() int64 { return h.recentBytes.Load() }
 
 // Waiting returns how many live messages wait in each shard.
@@ -389,8 +391,8 @@ func (h *Hub) all() []*Room {
 	return rooms
 }
 
-// Compare reads the heads of all rooms from history within a given time. It detects the loss of the last live message of a
-// conversation, and a store that went back.
+// Compare reads the heads of all rooms from history, spread over the duration within. It detects that the last live
+// message of a conversation was lost, or that the store was restored to an older state.
 func (h *Hub) Compare(ctx context.Context, within time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -401,7 +403,7 @@ func (h *Hub) Compare(ctx context.Context, within time.Duration) {
 
 func (h *Hub) compareRooms(ctx context.Context, rooms []*Room) error {
 	for part := range slices.Chunk(rooms, headsPerCall) {
-		before := make(map[*Room]standpoint, len(part)) // everything taken before this is in the store, unless the store went back
+		before := make(map[*Room]standpoint, len(part)) // the store must have every event that was taken before this line, unless it was restored to an older state
 		for _, r := range part {
 			before[r] = r.standpoint()
 		}

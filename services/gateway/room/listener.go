@@ -8,7 +8,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
-// Listener is one session as rooms know it. Its fields do not change once a subscription has it.
+// Listener describes one session to rooms. Its fields do not change once it has a subscription.
 type Listener struct {
 	User         ids.User
 	ConnectionID ids.Connection
@@ -23,7 +23,7 @@ type Listener struct {
 	Subscriber Subscriber
 }
 
-// Sender accepts ready-made messages for one client: a link does. See link.Link for what the methods promise.
+// Sender accepts encoded messages for one client; link.Link implements it and documents the methods.
 type Sender interface {
 	Queue(message []byte) (first bool)
 	QueueEvents(message []byte, followed []*flight.Delivery) (mark uint32, first bool)
@@ -33,7 +33,7 @@ type Sender interface {
 
 // Subscriber is notified of changes to its subscriptions. It is called with the room's lock held: it must not call a room.
 type Subscriber interface {
-	// Behind asks the session to call FillOnce until it returns false.
+	// Behind asks the session to call FillOnce until FillOnce returns false.
 	Behind(s *Subscription)
 	// Detached reports that the membership ended: last is the last event that this user may read. The subscription has left
 	// its room.

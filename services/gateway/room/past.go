@@ -18,8 +18,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/stretch"
 )
 
-// Past reads memberships of a user in one conversation that may have ended, and sends them to a client. Package stretch decides
-// what is sent.
+// Past reads a user's memberships in one conversation, including ended ones, and sends their events to a client. Package
+// stretch decides what is sent.
 type Past struct {
 	hub            *Hub
 	to             *Listener
@@ -34,11 +34,12 @@ func (h *Hub) Past(to *Listener, conversationID ids.Conversation, sinceMs int64)
 	return &Past{hub: h, to: to, conversationID: conversationID, sinceMs: sinceMs}
 }
 
-// Read reads the page after a seq. hash is the beginning of the hash of the client's event at that seq, 0 if it is not known.
+// Read reads the page after a seq. hash is the beginning of the hash of the client's event at that seq; 0 if the hash is
+// not known.
 func (p *Past) Read(ctx context.Context, after ids.Seq, hash uint64) (*stretch.Page, error) {
 	begin := after
 	if hash != 0 && after > 0 {
-		begin-- // the event that the client has is read as well, for its hash
+		begin-- // the client's last event is read as well, to compare its hash
 	}
 	p.hub.cfg.Metrics.Reads[metrics.ReadPast].Inc()
 	read, err := p.hub.cfg.Log.Read(ctx, &historyv1.ReadRequest{
@@ -61,7 +62,7 @@ func (p *Past) Read(ctx context.Context, after ids.Seq, hash uint64) (*stretch.P
 	}, nil
 }
 
-// events returns the events of the page, as far as memberships of the user are concerned.
+// events describes the events of the page for package stretch: which begin or end memberships of the user.
 func (p *Past) events() []stretch.Event {
 	events := make([]stretch.Event, 0, len(p.page.GetEvents()))
 	for _, event := range p.page.GetEvents() {
@@ -76,8 +77,8 @@ func (p *Past) events() []stretch.Event {
 	return events
 }
 
-// Queue queues the events of the page after a seq up to last, which must be of one membership. It returns the last event that was
-// queued, and a *page.HoleError if an event is missing. The caller flushes the link.
+// Queue queues the events of the page after a seq up to last, which must be of one membership. It returns the last event
+// queued. If an event is missing, it returns a *page.HoleError. The caller flushes the link.
 func (p *Past) Queue(after, last ids.Seq) (queued ids.Seq, err error) {
 	var events []*conversationv1.Event
 	for _, event := range p.page.GetEvents() {

@@ -23,7 +23,7 @@ func (r *Room) rememberLocked(entries []*entry) {
 	}
 	for i, e := range slices.Backward(entries) {
 		if event := e.event; conversation.Erases(event.GetKind()) {
-			// Subscriptions that still need the events before it read them from history, in their present form.
+			// Subscriptions that still need older events read them from history, where the content is erased.
 			r.erasedAt = ids.Seq(event.GetSeq())
 			r.dropLocked(len(r.recent) - len(entries) + i)
 			break
@@ -37,7 +37,7 @@ func (r *Room) dropLocked(n int) {
 	for _, e := range r.recent[:n] {
 		r.growLocked(-e.weight())
 	}
-	clear(r.recent[:n]) // the array is freed when append outgrows it
+	clear(r.recent[:n]) // append releases the array when it outgrows it
 	r.recent = r.recent[n:]
 }
 
@@ -52,7 +52,7 @@ func (r *Room) trimLocked() {
 	}
 }
 
-// prependLocked keeps events that come right before the recent ones, so that the next client that returns finds them in
+// prependLocked keeps events that directly precede the recent ones, so that the next client that resumes finds them in
 // memory.
 func (r *Room) prependLocked(entries []*entry) {
 	end := 0

@@ -32,7 +32,7 @@ type Room struct {
 
 	mu            sync.Mutex
 	ready         bool
-	closed        bool // removed from the hub: nothing is kept any more
+	closed        bool // removed from the hub: the room keeps no events any more
 	catching      bool
 	head          ids.Seq // the newest event taken
 	headHash      []byte  // hash of that event; empty when it is not known
@@ -41,14 +41,15 @@ type Room struct {
 	subscriptions []*Subscription
 	recent        []*entry   // contiguous; the last one is head; may be empty
 	bytes         int        // size of recent, in bytes
-	filled        filledPage // kept until the next sweep
-	erasedAt      ids.Seq    // the newest event that erased content of earlier ones; those are not kept
-	receipt       int64      // version of the newest receipt
+	filled        filledPage // freed by the next sweep
+	erasedAt      ids.Seq    // the newest event that erased content of earlier events; the earlier events are not kept
+	receipt       int64      // version of the newest receipt taken
 	awaiting      bool       // some subscription may have unacknowledged events
-	doubtAt       time.Time  // earliest time at which the store may be asked again whether the room is on its log
+	doubtAt       time.Time  // earliest time of the next request to the store that checks whether the room is on the log
 }
 
-// takeMessage takes one live message. Senders to which something was queued are added to dirty, for flushing.
+// takeMessage takes one live message. It adds each sender for which it queued a message to dirty; the caller flushes
+// them.
 func (r *Room) takeMessage(live *brokerv1.Live, entries []*entry, dirty *[]Sender) {
 	r.takeLive(live, entries, dirty)
 	if live.GetReceipt() != nil {
@@ -78,7 +79,7 @@ func (r *Room) takeLive(message *brokerv1.Live, entries []*entry, dirty *[]Sende
 	}
 	if entries = entries[known:]; len(entries) == 0 {
 		if r.hashAtLocked(last) == nil {
-			r.doubtLocked() // older than the events in memory: republished after a takeover, or from a log that went back
+			r.doubtLocked() // older than the events in memory: republished after a takeover, or the store was restored to an older state
 		}
 		return
 	}
@@ -99,8 +100,8 @@ func (r *Room) takeLive(message *brokerv1.Live, entries []*entry, dirty *[]Sende
 	}
 }
 
-// advanceLocked takes events that follow the head without a gap. An event that ends a membership ends a stretch: the events
-// after it are not sent to that user.
+// advanceLocked takes events that follow the head without a gap. If an event ends a membership, the events after it are
+// not sent to that user.
 func (r *Room) advanceLocked(entries []*entry, dirty *[]Sender) {
 	if !r.continuesLocked(entries) {
 		return
@@ -147,17 +148,18 @@ func (r *Room) fanOutLocked(entries []*entry, dirty *[]Sender) {
 		size += e.size
 		sampled = sampled || e.trace != nil
 	}
-	// A long stretch that was read after an outage would fill the queues of clients that are not slow; filling is gradual.
+	// A long stretch that was read after an outage would fill the queues of clients that are not slow. Therefore it is
+	// sent gradually, by filling.
 	large := size > r.hub.cfg.SendQueueBytes/4
 	var made [wire.NumEncodings][][]byte
-	var elsewhere []*Subscription // their clients are on another branch
+	var elsewhere []*Subscription // subscriptions whose clients are on another branch
 	now, newest := time.Now(), entries[len(entries)-1]
 	retryAt := now.Add(r.hub.cfg.AckTimeout).UnixNano()
 	receivers := 0
 	for _, s := range r.subscriptions {
 		switch {
 		case s.behind || s.sent >= last:
-			if s.top == last && r.isForkedLocked(s) { // its client was ahead of the room
+			if s.top == last && r.isForkedLocked(s) { // the client was ahead of the room
 				elsewhere = append(elsewhere, s)
 			}
 			continue
@@ -215,7 +217,7 @@ func (r *Room) detachLocked(userID ids.User, seq ids.Seq, dirty *[]Sender) {
 			return
 		}
 		if s.until == 0 {
-			s.until = seq // a later event ends a membership that is not this subscription's
+			s.until = seq // a later event would end another membership, not this subscription's
 		}
 		if s.behind {
 			return
@@ -225,14 +227,14 @@ func (r *Room) detachLocked(userID ids.User, seq ids.Seq, dirty *[]Sender) {
 	})
 }
 
-// endLocked removes a subscription whose client has everything of its membership.
+// endLocked removes a subscription whose client has received all events of its membership.
 func (r *Room) endLocked(s *Subscription) {
 	s.followed.Abandon("the membership ended")
 	r.removeLocked(s)
 	s.to.Subscriber.Detached(s, r.id, s.until)
 }
 
-// takeReceipt pushes a receipt to all clients in the room that want it, unless a newer one was pushed already.
+// takeReceipt pushes a receipt to all clients in the room that want receipts, unless a newer receipt was already pushed.
 func (r *Room) takeReceipt(receipt *conversationv1.Receipt, dirty *[]Sender) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,33 +19,34 @@ import (
 //	made ──Hub.Enter──▶ live ◀──filled── behind ◀──a gap, a resume, no acknowledgement── live
 //	                      └───────┴── Leave, the membership ends, a fork ──▶ out of the room
 //
-// Its fields are guarded by the room's mu once it is there.
+// Its fields are guarded by the room's mu once it is in the room.
 type Subscription struct {
 	to    *Listener
 	room  atomic.Pointer[Room]
-	index int     // index in the room's subscriptions; -1 when it is not there
+	index int     // index in the room's subscriptions; -1 when it is not in the room
 	from  ids.Seq // first seq of the current membership
 	until ids.Seq // last seq of the membership if it has ended; 0 while it lasts
 	sent  ids.Seq // every event up to this one was queued to the link
-	// top is the highest seq that the client has or was sent, topHash the beginning of the hash of that event; 0 when it is
-	// not known. sent is lower than top while events are sent again.
+	// top is the highest seq that the client has or was sent. topHash is the beginning of the hash of that event; 0 when
+	// it is not known. sent is lower than top while events are sent again.
 	top     ids.Seq
 	topHash uint64
-	forked  bool // given up: the client is on another branch of the log
+	forked  bool // removed from the room: the client is on another branch of the log
 	acked   ids.Seq
 	read    ids.Seq
 	passed  uint64  // acked + read at the time when they were last forwarded with a heartbeat
 	told    ids.Seq // the head that the last heartbeat reported
 	behind  bool    // being filled up to the head
 	tries   int
-	// retryAt is when the events after acked are sent again, Unix ns; 0 when there are none.
+	// retryAt is the time at which the events after acked are sent again, Unix ns; 0 when no event awaits an
+	// acknowledgement.
 	retryAt int64
 	// followed are the unfinished deliveries of sampled events.
 	followed flight.Followed
 }
 
-// Subscribe makes a subscription to a conversation that the user is a member of. The client is assumed to have everything up to
-// base. position is the position that the client reported; nil if it reported none.
+// Subscribe makes a subscription to a conversation whose member the user is. The client is assumed to have every event up
+// to base. position is the position that the client reported; nil if it reported none.
 func (l *Listener) Subscribe(summary *historyv1.Summary, base ids.Seq, position *clientv1.Position) *Subscription {
 	s := &Subscription{to: l, index: -1, from: ids.Seq(summary.GetJoinedSeq()), sent: base, acked: base, top: base, told: ids.Seq(summary.GetHead())}
 	if position.GetSeq() > 0 {
@@ -54,7 +55,7 @@ func (l *Listener) Subscribe(summary *historyv1.Summary, base ids.Seq, position 
 	return s
 }
 
-// setSent records that the client was sent everything up to an event. The hash is empty when it is not known.
+// setSent records that the client was sent every event up to seq. The hash is empty when it is not known.
 func (s *Subscription) setSent(seq ids.Seq, hash []byte) {
 	s.sent = seq
 	if seq >= s.top {
@@ -73,7 +74,7 @@ func (s *Subscription) Standing() *gatewayv1.Standing {
 	return s.standing(r)
 }
 
-// Unfinished returns the standing of a client that has not acknowledged everything; nil when it has.
+// Unfinished returns the client's position if the client has not acknowledged every event, else nil.
 func (s *Subscription) Unfinished() *gatewayv1.Standing {
 	r := s.room.Load()
 	if r == nil {
@@ -94,15 +95,15 @@ func (s *Subscription) standing(r *Room) *gatewayv1.Standing {
 // Beat is the part of a heartbeat for one subscription.
 type Beat struct {
 	ConversationID ids.Conversation
-	// Acknowledged reports whether Delivered or Read moved since the last heartbeat. They are forwarded again, because the
-	// first message may have been lost.
+	// Acknowledged reports whether Delivered or Read moved since the last heartbeat. The gateway then forwards both
+	// again, because their first message may have been lost.
 	Acknowledged    bool
 	Delivered, Read ids.Seq
 	// Head is the newest event if it moved since the last heartbeat, else 0.
 	Head ids.Seq
 }
 
-// Beat returns what moved since the last call.
+// Beat returns the changes since the last call.
 func (s *Subscription) Beat() Beat {
 	r := s.room.Load()
 	if r == nil {
@@ -114,7 +115,7 @@ func (s *Subscription) Beat() Beat {
 	if passed := uint64(s.acked + s.read); passed > s.passed {
 		s.passed, beat.Acknowledged = passed, true
 	}
-	// A subscription that is behind is reported only when it has caught up: otherwise the client would request events that are on
+	// The head of a subscription that is behind is not reported: the client would request events that are already on
 	// their way.
 	if r.ready && !s.behind && r.head > s.told {
 		s.told, beat.Head = r.head, r.head
@@ -122,7 +123,7 @@ func (s *Subscription) Beat() Beat {
 	return beat
 }
 
-// follow starts to follow the sampled events among entries to the listener.
+// follow starts to follow the deliveries of the sampled events in entries.
 func (s *Subscription) follow(r *Room, entries []*entry, now time.Time) (followed []*flight.Delivery) {
 	for _, e := range entries {
 		if d := r.hub.cfg.Tracer.Follow(e.trace, r.id, e.seq(), s.to.ConnectionID, now); d != nil {
@@ -140,7 +141,7 @@ func (r *Room) addLocked(s *Subscription) {
 	r.subscriptions = append(r.subscriptions, s)
 }
 
-// removeLocked removes a subscription from the room if it is there. The last subscription takes its place.
+// removeLocked removes a subscription from the room if it is in it. The last subscription in the list takes its index.
 func (r *Room) removeLocked(s *Subscription) {
 	if s.index < 0 {
 		return
@@ -153,7 +154,7 @@ func (r *Room) removeLocked(s *Subscription) {
 	s.index = -1
 }
 
-// eachLocked calls do for every subscription; do may remove its subscription.
+// eachLocked calls do for every subscription. do may remove the subscription it is called with.
 func (r *Room) eachLocked(do func(*Subscription)) {
 	for _, s := range slices.Backward(r.subscriptions) {
 		do(s)

@@ -14,14 +14,15 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/page"
 )
 
-// A gateway reads the log only in the name of a user who may see it: the history service refuses any other read, so that a
-// stolen gateway certificate opens no more than what its users may see. A room therefore names one of its subscribers.
+// A gateway reads the log only in the name of a user who may see it; the history service refuses every other read.
+// Therefore a stolen gateway certificate reads no more than the gateway's users may see. A room reads in the name of one
+// of its subscribers.
 
-// errUnseen means that, according to the store, the user in whose name an event was read may not see it.
+// errUnseen means that the user in whose name an event was read may not see it, according to the store.
 var errUnseen = errors.New("the store does not show the event to this user")
 
-// viewerLocked returns a subscription whose user may see the event after a seq; nil if there is none. Users in except are passed
-// over.
+// viewerLocked returns a subscription whose user may see the event after a seq; nil if there is none. It skips the users
+// in except.
 func (r *Room) viewerLocked(after ids.Seq, except map[ids.User]bool) *Subscription {
 	for _, s := range r.subscriptions {
 		if s.from <= after+1 && (s.until == 0 || s.until > after) && !except[s.to.User] {
@@ -31,8 +32,8 @@ func (r *Room) viewerLocked(after ids.Seq, except map[ids.User]bool) *Subscripti
 	return nil
 }
 
-// passOverLocked moves the head to the first event that anybody in the room may see. It is called when nobody may see the one
-// after the head. It returns false if nobody in the room may see any.
+// passOverLocked is called when no user in the room may see the event after the head. It moves the head to the first
+// event that a user in the room may see. It returns false if there is no such event.
 func (r *Room) passOverLocked() bool {
 	var next ids.Seq
 	for _, s := range r.subscriptions {
@@ -43,14 +44,14 @@ func (r *Room) passOverLocked() bool {
 	if next == 0 {
 		return false
 	}
-	r.dropLocked(len(r.recent)) // they must end at the head
+	r.dropLocked(len(r.recent)) // recent events must end at the head
 	r.head, r.headHash = next-1, nil
 	r.seen = max(r.seen, r.head)
 	return true
 }
 
-// readAs reads events after a seq in the name of a user. It returns errUnseen if the user may not see the next event, with the
-// page if the user ever was a member. A page ends before the first event that the user may not see.
+// readAs reads events after a seq in the name of a user. A page ends before the first event that the user may not see. If
+// that is the next event, it returns errUnseen, together with the page if the user ever was a member.
 func (r *Room) readAs(viewer ids.User, purpose metrics.ReadPurpose, after ids.Seq) (*historyv1.ReadResponse, error) {
 	read, err := r.hub.read(purpose, &historyv1.ReadRequest{
 		ConversationId: string(r.id), Viewer: string(viewer), After: uint64(after), Limit: pageEvents,
@@ -74,7 +75,7 @@ func (r *Room) readAs(viewer ids.User, purpose metrics.ReadPurpose, after ids.Se
 	if len(events) == 0 && (!read.GetMember() || len(read.GetHidden()) > 0) {
 		return read, errUnseen
 	}
-	// Shallow: the answer may be shared with the store.
+	// Copy only the top level: the rest may be shared with the store.
 	return &historyv1.ReadResponse{
 		Events: events, Head: read.GetHead(), Member: read.GetMember(), More: read.GetMore() || len(events) < len(read.GetEvents()),
 	}, nil

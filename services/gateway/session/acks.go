@@ -13,8 +13,8 @@ import (
 )
 
 // Acks collects the positions up to which users have received and read, and sends only the newest values to the owners of
-// the partitions. A value that is lost, for example because a partition has no owner at the moment, is sent again with the
-// user's next acknowledgement or with the next heartbeat.
+// the partitions. If a value is lost, for example because a partition has no owner at the moment, it is sent again with
+// the user's next acknowledgement or with the next heartbeat.
 type Acks struct {
 	partitions int
 	publish    func(partition ids.Partition, data []byte) error
@@ -35,7 +35,7 @@ const (
 	acksPerMessage = 1000
 )
 
-// NewAcks makes an Acks for a number of partitions; publish sends an encoded brokerv1.Acks to the owner of one.
+// NewAcks makes an Acks for a number of partitions. publish sends an encoded brokerv1.Acks to the owner of a partition.
 func NewAcks(partitions int, publish func(partition ids.Partition, data []byte) error, log *slog.Logger) *Acks {
 	return &Acks{partitions: partitions, publish: publish, log: log, pending: map[ackKey]*brokerv1.Ack{}}
 }
@@ -54,7 +54,7 @@ func (a *Acks) Add(conversationID ids.Conversation, userID ids.User, delivered, 
 	ack.ReadSeq = uint64(max(ids.Seq(ack.GetReadSeq()), read))
 }
 
-// Run forwards acknowledgements until ctx ends, and one last time then.
+// Run forwards acknowledgements until ctx ends, and then once more.
 func (a *Acks) Run(ctx context.Context) {
 	ticker := time.NewTicker(ackInterval)
 	defer ticker.Stop()

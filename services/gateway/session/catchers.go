@@ -2,16 +2,16 @@ package session
 
 import "github.com/runnelhq/runnel/pkg/ids"
 
-// maxCatchers limits how many conversations of one session are caught up at once; the others wait.
+// maxCatchers limits how many conversations of one session catch up at once; the others wait.
 const maxCatchers = 32
 
-// waiting is a conversation that waits for being caught up.
+// waiting is a conversation that waits to catch up.
 type waiting struct {
 	id    ids.Conversation
 	place *place
 }
 
-// startLocked has a place caught up. The caller holds mu.
+// startLocked starts catching up in a conversation. The caller holds mu.
 func (s *Session) startLocked(conversationID ids.Conversation, p *place) {
 	s.waiting = append(s.waiting, waiting{conversationID, p})
 	if s.catchers < maxCatchers {
@@ -20,7 +20,7 @@ func (s *Session) startLocked(conversationID ids.Conversation, p *place) {
 	}
 }
 
-// catchWaiting catches up what waits, one conversation after the other.
+// catchWaiting catches up in the waiting conversations, one after the other.
 func (s *Session) catchWaiting() {
 	for {
 		s.mu.Lock()

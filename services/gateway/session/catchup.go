@@ -17,15 +17,16 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/stretch"
 )
 
-// oldSlack is how much earlier than the session a membership may have begun and still be told by a notice. The event has the
-// broker's time, the session this gateway's.
+// oldSlack allows for clock differences: a membership that began up to this time before the session may still be reported
+// by a notice. The event has the broker's time, the session has this gateway's time.
 const oldSlack = 2 * time.Second
 
 // errPlaceGone means that the session has ended.
 var errPlaceGone = errors.New("the session has ended")
 
-// catchUp tells the client what it does not have of one conversation, step by step as package stretch decides, until there is
-// nothing more or the client is subscribed. If history fails it tries again: what was told so far is not told again.
+// catchUp sends the client the events of one conversation that it does not have, step by step as package stretch decides.
+// It ends when the client has all events, or is subscribed. If history fails, it tries again; events sent before are not
+// sent again.
 func (s *Session) catchUp(conversationID ids.Conversation, p *place) {
 	c := &catchingUp{
 		Session: s, conversationID: conversationID, place: p,
@@ -49,7 +50,7 @@ func (s *Session) catchUp(conversationID ids.Conversation, p *place) {
 	}
 }
 
-// catchingUp is the work of catchUp.
+// catchingUp is the state of one call of catchUp.
 type catchingUp struct {
 	*Session
 
@@ -57,11 +58,11 @@ type catchingUp struct {
 	place          *place
 	past           *room.Past
 	view           stretch.View
-	summary        *historyv1.Summary // the present membership, if view says that there is one
+	summary        *historyv1.Summary // the present membership, if view contains a present membership
 }
 
-// step carries out one step. It returns true when there is nothing more to do. State and frames change together, under the
-// session's lock, so that the order of frames on the link is the order of states.
+// step carries out one step. It returns true when no step is left. State and frames change together, under the session's
+// lock, so that the frames on the link have the order of the states.
 func (c *catchingUp) step() (done bool, err error) {
 	c.mu.Lock()
 	p := c.place
@@ -125,19 +126,19 @@ func (c *catchingUp) subscribe(step stretch.Step) {
 	ended := c.places.active == nil
 	c.mu.Unlock()
 	if ended {
-		rooms.Leave(subscription) // the session ended in between and did not see this subscription
+		rooms.Leave(subscription) // the session ended meanwhile, before this subscription was visible to it
 	}
 }
 
-// read reads the events after a position. It takes a turn only for reading: a client that is slow to receive what was read must
-// not delay others.
+// read reads the events after a position. It holds a turn only while it reads: a client that is slow to receive must not
+// delay other clients.
 func (c *catchingUp) read(after ids.Seq, hash uint64) error {
 	return c.inTurn(func(ctx context.Context) error {
 		page, err := c.past.Read(ctx, after, hash)
 		if err != nil {
 			return err
 		}
-		c.place.hash = 0 // only the client's own position is compared, once
+		c.place.hash = 0 // the client's position is compared only once
 		c.view, c.summary = stretch.View{Page: page}, nil
 		return nil
 	})

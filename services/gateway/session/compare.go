@@ -19,28 +19,29 @@ import (
 )
 
 const (
-	// compareBeats is the number of heartbeats after which memberships are compared with the store. This repairs lost notices of
-	// memberships in conversations that have no other member on this gateway.
+	// compareBeats is the number of heartbeats after which memberships are compared with the store. The comparison
+	// repairs lost notices of memberships. It is needed for conversations that have no other member on this gateway.
 	compareBeats = 4
-	// usersPerCall is how many users one call of history compares.
+	// usersPerCall is the number of users that one call of history compares.
 	usersPerCall = 500
-	// compareSlack is how much earlier than the last comparison a membership may have changed and still be asked for. Events have
-	// the broker's time, comparisons this gateway's.
+	// compareSlack allows for clock differences: a comparison also asks for memberships that changed up to this time
+	// before the last comparison. Events have the broker's time, comparisons have this gateway's time.
 	compareSlack = 2 * time.Minute
 )
 
-// compared is how far the memberships of a user were compared with the store. Guarded by Sessions.mu.
+// compared records the last comparison of a user's memberships with the store. Guarded by Sessions.mu.
 type compared struct {
-	digest uint64    // of the memberships at that time; 0 if they were never compared
-	at     time.Time // of the comparison; that of the first connection if they were never compared
+	digest uint64    // of the memberships at the last comparison; 0 if there was no comparison
+	at     time.Time // of the last comparison; time of the first connection if there was no comparison
 }
 
-// WatchMemberships compares the memberships of the users of this gateway with the store, periodically and after Relist, until ctx
-// ends. It costs one call for hundreds of users, and makes up for lost notices: of memberships that have ended again as well.
+// WatchMemberships compares the memberships of the users of this gateway with the store, periodically and after Relist,
+// until ctx ends. One call compares hundreds of users. The comparison makes up for lost notices, also of memberships that
+// have ended again.
 func (a *Sessions) WatchMemberships(ctx context.Context) {
 	interval := compareBeats * a.deps.Config.Heartbeat
 	for {
-		timer := time.NewTimer(interval*3/4 + rand.N(interval/2+1)) // gateways that were started together do not call together
+		timer := time.NewTimer(interval*3/4 + rand.N(interval/2+1)) // random, so that gateways that started together do not call together
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -56,7 +57,7 @@ func (a *Sessions) WatchMemberships(ctx context.Context) {
 	}
 }
 
-// comparison is a user to be compared.
+// comparison is a user whose memberships are to be compared.
 type comparison struct {
 	user ids.User
 	compared
@@ -90,7 +91,7 @@ func (a *Sessions) comparisons() []comparison {
 	return users
 }
 
-// compare compares some users, by rising id, and returns for how many of them the answer had room.
+// compare compares some users, by rising id. done is the number of users that fitted into the answer.
 func (a *Sessions) compare(ctx context.Context, users []comparison) (done int, err error) {
 	now := time.Now()
 	request, since, known := &historyv1.CompareMembershipsRequest{}, now, make(map[ids.User]uint64, len(users))
@@ -107,7 +108,7 @@ func (a *Sessions) compare(ctx context.Context, users []comparison) (done int, e
 	a.deps.Metrics.Reads[metrics.ReadCompare].Inc()
 	answer, err := a.deps.History.CompareMemberships(limited, request)
 	if status.Code(err) == codes.Unimplemented {
-		return len(users), a.listEach(ctx, users) // the history service is older than this gateway, during an upgrade
+		return len(users), a.listEach(ctx, users) // the history service is older than this gateway, which happens during an upgrade
 	}
 	if err != nil {
 		return 0, fmt.Errorf("compare memberships of %d users: %w", len(users), err)
@@ -123,7 +124,7 @@ func (a *Sessions) compare(ctx context.Context, users []comparison) (done int, e
 		for _, m := range changed.GetMemberships() {
 			a.Joined(user, ids.Conversation(m.GetConversationId()), ids.Seq(m.GetJoinedSeq()))
 		}
-		if changed.GetMore() || (known[user] != 0 && len(changed.GetMemberships()) == 0) { // too many, or the store went back
+		if changed.GetMore() || (known[user] != 0 && len(changed.GetMemberships()) == 0) { // too many memberships for the answer, or the store was restored to an older state
 			if err := a.listOne(ctx, user); err != nil {
 				return 0, err
 			}
@@ -150,7 +151,7 @@ func (a *Sessions) listEach(ctx context.Context, users []comparison) error {
 	return nil
 }
 
-// listOne notifies the sessions of a user of all memberships that last.
+// listOne notifies the sessions of a user of all present memberships.
 func (a *Sessions) listOne(ctx context.Context, user ids.User) error {
 	summaries, _, err := a.listAll(ctx, user)
 	for _, summary := range summaries {

@@ -50,7 +50,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 		s.listener.Events = s.listener.Answers.WithBodyBytes()
 	}
 	s.setExpiry(claims)
-	// From here on a notice that the user joined a conversation reaches this session. The notice is held back until the
+	// From here on, notices that the user joined a conversation reach this session. They are held back until the
 	// subscriptions exist.
 	if !s.all.enroll(s, claims) {
 		deps.Metrics.Rejects[metrics.RejectLimit].Inc()
@@ -101,7 +101,7 @@ func (s *Session) connect(id uint64, request *clientv1.Connect) {
 
 func (s *Session) hasRoom() bool {
 	hasRoom := s.authenticated
-	s.authenticated = nil // what it holds lives no longer than needed
+	s.authenticated = nil // release the function and what it references
 	return hasRoom == nil || hasRoom()
 }
 
@@ -118,7 +118,7 @@ func (s *Session) refuseToken(id uint64, err error) {
 	s.refuse(id, codeUnauthenticated, "connect.token", problem)
 	code, because := errcode.CloseUnauthenticated, metrics.RejectToken
 	if errors.Is(err, auth.ErrExpired) {
-		code, because = errcode.CloseTokenExpired, metrics.RejectExpired // with a new token the client can connect: reconnect
+		code, because = errcode.CloseTokenExpired, metrics.RejectExpired // the client can connect with a new token, so it is asked to reconnect
 	}
 	deps.Metrics.Rejects[because].Inc()
 	s.link.Close(code, "the token was refused")
@@ -163,8 +163,8 @@ func checkConnect(request *clientv1.Connect) (field, rule string) {
 	return "", ""
 }
 
-// tokenMayPass reports whether the same token may be accepted later: it cannot be checked now, or the clocks of its issuer and of
-// this gateway differ.
+// tokenMayPass reports whether the same token may be accepted later: because it cannot be checked now, or because the
+// clocks of its issuer and of this gateway differ.
 func tokenMayPass(err error) bool {
 	return errors.Is(err, auth.ErrKeysUnavailable) || errors.Is(err, auth.ErrNotYetValid)
 }
@@ -198,7 +198,7 @@ func (s *Session) connected(summaries []*historyv1.Summary) *clientv1.Connected 
 	for _, summary := range first {
 		one := requests.Conversation(summary)
 		if size += one.SizeVT(); size > most {
-			answer.More = true // the client lists the others
+			answer.More = true // the client lists the remaining conversations
 			break
 		}
 		answer.Conversations = append(answer.Conversations, one)
@@ -218,7 +218,7 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 		id := ids.Conversation(summary.GetConversationId())
 		position, base := plan.from[id], plan.base(summary)
 		if position.GetSeq() > summary.GetHead() {
-			s.Forked(nil, id, ids.Seq(summary.GetHead()), ids.Seq(position.GetSeq())) // everything committed so far is in the list
+			s.Forked(nil, id, ids.Seq(summary.GetHead()), ids.Seq(position.GetSeq())) // the list contains everything committed so far
 			continue
 		}
 		if position != nil && base > 0 {
@@ -244,7 +244,7 @@ func (s *Session) subscribeAll(summaries []*historyv1.Summary, plan resumePlan) 
 	}
 }
 
-// open begins to handle notices, those included that arrived while the session was connecting.
+// open begins to handle notices, including those that arrived while the session was connecting.
 func (s *Session) open() {
 	s.mu.Lock()
 	notices := s.notices
@@ -259,8 +259,8 @@ func (s *Session) open() {
 	}
 }
 
-// catchUpAll tells the client what it does not have of the conversations that it named and that its user is not a member of, one
-// conversation after the other.
+// catchUpAll handles the conversations that the client named but whose member its user is not. It sends the client the
+// events that it does not have, one conversation after the other.
 func (s *Session) catchUpAll(positions []*clientv1.Position) {
 	for _, position := range positions {
 		conversationID := ids.Conversation(position.GetConversationId())

@@ -13,7 +13,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// Described is a session as operators see it.
+// Described is the description of a session for operators.
 type Described struct {
 	*gatewayv1.Connection
 
@@ -48,7 +48,7 @@ func (a *Sessions) ListPage(userID ids.User, after ids.Connection, limit int) (p
 	return page, more
 }
 
-// Get describes one session; it returns false when there is none with that id.
+// Get describes the session with this id; it returns false if there is no such session.
 func (a *Sessions) Get(id ids.Connection) (Described, bool) {
 	a.mu.Lock()
 	s := a.byID[id]
@@ -59,7 +59,7 @@ func (a *Sessions) Get(id ids.Connection) (Described, bool) {
 	return s.describe(s.Opened()), true
 }
 
-// RevokedBefore is the time up to which tokens of a user are refused, Unix ms, as far as this gateway knows.
+// RevokedBefore returns the time up to which issued tokens of a user are refused, Unix ms, as far as this gateway knows.
 func (a *Sessions) RevokedBefore(userID ids.User) int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,8 +78,8 @@ func (a *Sessions) QueuedBytes() (sum, most uint64) {
 	return sum, most
 }
 
-// describe describes a session. authenticated: the session is open, or was found through its user. Otherwise its user is
-// not known yet.
+// describe describes a session. authenticated means that the session is open or was found through its user. If it is
+// false, the user is not known yet.
 func (s *Session) describe(authenticated bool) Described {
 	transport := s.link.Describe()
 	c := &gatewayv1.Connection{

@@ -6,8 +6,8 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/backoff"
 )
 
-// fill sends the session's subscriptions the events up to their rooms' heads, one subscription after another, never faster
-// than the client reads. There is at most one filler for a session, and none while all its subscriptions are live.
+// fill sends the session's subscriptions the events up to their rooms' heads, one subscription after another, never
+// faster than the client reads. A session has at most one filler, and none while all its subscriptions are live.
 func (s *Session) fill() {
 	for {
 		s.mu.Lock()

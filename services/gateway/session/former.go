@@ -14,8 +14,9 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// sortFormer divides the conversations that a client resumes, and that its user is not a member of, into those that the user ever
-// was a member of and others. It makes one call for all of them: a client may name as many as it likes that do not exist.
+// sortFormer handles the conversations that a client resumes but whose member its user is not. It divides them into those
+// whose member the user once was and the unknown ones. It makes one call for all conversations, because a client may name
+// any number of conversations that do not exist.
 func (a *Sessions) sortFormer(userID ids.User, positions []*clientv1.Position) (known []*clientv1.Position, unknown []ids.Conversation, err error) {
 	for part := range slices.Chunk(positions, rpc.MaxItems) {
 		request := &historyv1.FindMembershipsRequest{UserId: string(userID)}
@@ -44,7 +45,7 @@ func (a *Sessions) sortFormer(userID ids.User, positions []*clientv1.Position) (
 	return known, unknown, nil
 }
 
-// tellUnknown tells the client that its user never was a member of conversations that it named.
+// tellUnknown tells the client that its user never was a member of these conversations, which the client had named.
 func (s *Session) tellUnknown(conversations []ids.Conversation) {
 	for _, id := range conversations {
 		s.link.Queue(s.encodeDetached(id, 0))

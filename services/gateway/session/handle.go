@@ -17,7 +17,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/requests"
 )
 
-// handle carries out one frame. It runs on the reader and does not block on other services, except for connect.
+// handle carries out one frame. It runs on the reader and does not wait for other services, except in connect.
 func (s *Session) handle(f *clientv1.ClientFrame) {
 	id := f.GetId()
 	if s.state.Load() != stateOpen {
@@ -50,7 +50,7 @@ func (s *Session) handle(f *clientv1.ClientFrame) {
 	}
 }
 
-// ask carries out a request of the table.
+// ask carries out a request of requests.Parse on a goroutine of its own.
 func (s *Session) ask(id uint64, f *clientv1.ClientFrame) {
 	request, refused := s.all.deps.Requests.Parse(f)
 	switch {
@@ -100,7 +100,7 @@ func (s *Session) refuseCall(id uint64, err error) {
 	s.refuseWith(id, refused)
 }
 
-// refresh replaces the token by a newer one of the same user. The keys may have to be fetched, so it does not block the
+// refresh replaces the token by a newer one of the same user. Verifying a token may fetch keys, so it does not run on the
 // reader.
 func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
 	s.background(id, func(ctx context.Context) {
@@ -120,7 +120,7 @@ func (s *Session) refresh(id uint64, r *clientv1.Refresh) {
 	})
 }
 
-// renew makes a valid token the session's token, unless it was revoked.
+// renew makes a valid token the session's token, unless the token was revoked.
 func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
 	if err := s.all.askRevocation(ctx, s.user.id); err != nil {
 		s.refuseCall(id, err)
@@ -136,8 +136,9 @@ func (s *Session) renew(ctx context.Context, id uint64, claims auth.Claims) {
 	}})
 }
 
-// ack records how far the client has received and read, and forwards it. A position that does not exist, or is one too many, is
-// skipped: it does not affect the others. An error is sent only if the frame has an id, because acknowledgements need none.
+// ack records how far the client has received and read, and forwards these positions. It skips a position that does not
+// exist, or that exceeds the allowed number, and handles the others. It sends an error only if the frame has an id,
+// because acknowledgements need none.
 func (s *Session) ack(id uint64, a *clientv1.Ack) {
 	positions := a.GetPositions()
 	tooMany := len(positions) > protocol.MaxAckPositions

@@ -14,16 +14,16 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// lookups bundles the lookups of one user's present memberships, for all sessions of the user: while one call of the history
-// service is under way, what is wanted meanwhile waits for the next. A user who is added to many conversations causes one call at a
-// time, and not one for each conversation and session.
+// lookups combines the lookups of one user's present memberships, for all sessions of the user. While one call of the
+// history service is under way, new lookups wait for the next call. A user who is added to many conversations causes one
+// call at a time, instead of one for each conversation and session.
 type lookups struct {
 	mu      sync.Mutex
 	running bool
-	wanted  map[ids.Conversation]*lookup // no call for these has begun yet
+	wanted  map[ids.Conversation]*lookup // lookups for which no call has begun
 }
 
-// lookup is one wanted membership.
+// lookup is the lookup of one membership.
 type lookup struct {
 	waiters int           // guarded by lookups.mu
 	done    chan struct{} // closed when the other fields are set
@@ -64,7 +64,7 @@ func (s *Session) present(conversationID ids.Conversation) (*historyv1.Summary, 
 	return nil, errPlaceGone
 }
 
-// lookUpAll makes calls until nothing is wanted any more. Each takes one of all turns.
+// lookUpAll makes calls until no lookup is waiting. Each call takes one of all turns.
 func (a *Sessions) lookUpAll(u *user) {
 	for {
 		turn := true
@@ -86,7 +86,7 @@ func (a *Sessions) lookUpAll(u *user) {
 	}
 }
 
-// next returns what the next call is for. If nothing is wanted, it ends the run.
+// next returns the lookups for the next call. If none is waiting, it ends the run.
 func (ls *lookups) next() map[ids.Conversation]*lookup {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

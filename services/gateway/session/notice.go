@@ -2,8 +2,8 @@ package session
 
 import "github.com/runnelhq/runnel/pkg/ids"
 
-// notice records that the user became a member of a conversation with the event at seq; 0 if the seq is not known. It may be late,
-// repeated or wrong: the store is read before the client is told anything.
+// notice records that the user became a member of a conversation with the event at seq; 0 if the seq is not known. A
+// notice may be late, repeated or wrong: the store is read before anything is sent to the client.
 func (s *Session) notice(conversationID ids.Conversation, seq ids.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -26,10 +26,10 @@ func (s *Session) noticeLocked(conversationID ids.Conversation, seq ids.Seq) {
 	}
 }
 
-// early are the notices that arrive while a session connects.
+// early holds the notices that arrive while a session connects.
 type early struct {
 	seqs map[ids.Conversation]ids.Seq // the earliest seq by conversation
-	lost bool                         // there were too many
+	lost bool                         // a notice was dropped, because there were too many
 }
 
 func (e *early) add(conversationID ids.Conversation, seq ids.Seq) {

@@ -8,31 +8,33 @@ import (
 )
 
 const (
-	// maxRested is how many positions a session keeps of conversations whose membership has ended. A late notice of a membership
-	// whose position was dropped makes the client receive that membership again.
+	// maxRested is the number of positions that a session keeps for conversations whose membership has ended. If a
+	// position was dropped, a late notice of that membership makes the client receive the membership again.
 	maxRested = 1000
-	// maxEarly is how many notices a session keeps while it connects. If there are more, the list of conversations is read again.
+	// maxEarly is the number of notices that a session keeps while it connects. If more arrive, the list of conversations
+	// is read again.
 	maxEarly = 1000
 )
 
-// place is what a session knows of one conversation. Package stretch decides what the client is told; catchUp carries it out
-// while the state is reading, and the subscription serves the client while it is live.
+// place is the state of one conversation in a session. Package stretch decides what the client is sent. catchUp sends it
+// while the state is reading; the subscription does while the state is live.
 type place struct {
 	stretch.State
 	subscription *room.Subscription // set while the state is live
-	hash         uint64             // beginning of the hash of the client's event at its position; 0 if not known, or compared
+	hash         uint64             // beginning of the hash of the client's event at its position; 0 if it is not known, or was already compared
 }
 
 // places are the conversations of a session. Guarded by the session's mu.
 type places struct {
-	// active are the conversations in which the client is subscribed, is being told something, or is on another branch. It is nil
-	// before the session has connected and after it has ended.
+	// active contains the conversations in which the client is subscribed, is catching up, or is on another branch. It is
+	// nil before the session has connected and after it has ended.
 	active map[ids.Conversation]*place
-	// rested are the positions in conversations whose membership has ended and was told to its end.
+	// rested contains the client's position in each conversation whose membership has ended, once the client has all of
+	// that membership.
 	rested map[ids.Conversation]ids.Seq
 }
 
-// get returns the place of a conversation, which becomes active.
+// get returns the place of a conversation and makes the conversation active.
 func (ps *places) get(conversationID ids.Conversation) *place {
 	p := ps.active[conversationID]
 	if p == nil {
@@ -43,7 +45,7 @@ func (ps *places) get(conversationID ids.Conversation) *place {
 	return p
 }
 
-// rest keeps only the position of a place that is resting.
+// rest removes a resting place and keeps only its position.
 func (ps *places) rest(conversationID ids.Conversation, p *place) {
 	delete(ps.active, conversationID)
 	if p.Position() == 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/requests"
 )
 
-// send writes a ready-made message, after those that are queued already.
+// send writes an encoded message, after the messages already queued.
 func (s *Session) send(message []byte) {
 	s.link.Queue(message)
 	s.link.Flush()
@@ -27,7 +27,7 @@ func (s *Session) encode(f *clientv1.ServerFrame) []byte {
 	return s.listener.Answers.Frame(f)
 }
 
-// sendAnswer answers a request. Answers may contain events, so they are encoded as events are.
+// sendAnswer answers a request. Answers may contain events, so they use the encoding of events.
 func (s *Session) sendAnswer(id uint64, answer requests.Answer) {
 	s.all.deps.Metrics.FramesOut.Inc()
 	encoding := s.listener.Events
@@ -56,8 +56,8 @@ func (s *Session) sendError(id uint64, refused *conversationv1.Error) {
 	s.reply(&clientv1.ServerFrame{Id: id, Message: &clientv1.ServerFrame_Error{Error: refused}})
 }
 
-// withinAckRate counts one acknowledgement or pong. After a stall of the network, those of an honest client arrive all at once, so
-// the limit is high, and a client that exceeds it is asked to reconnect.
+// withinAckRate counts one acknowledgement or pong. After a network stall, many of them arrive at once from an honest
+// client. Therefore the limit is high, and a client that exceeds it is asked to reconnect.
 func (s *Session) withinAckRate() bool {
 	if s.frames.Allow() {
 		s.excess = 0
@@ -91,7 +91,7 @@ func (s *Session) Accepted(id uint64) {
 	}
 }
 
-// Outcome implements requests.Waiter. The outcome is written together with its event.
+// Outcome implements requests.Waiter. The outcome and its event are sent in one write.
 func (s *Session) Outcome(id uint64, conversationID ids.Conversation, outcome *conversationv1.Outcome, traceparent string) {
 	encoding := s.listener.Answers
 	s.link.Queue(encoding.Message(func(dst []byte) []byte { return frame.AppendOutcome(dst, encoding.Codec(), id, outcome, traceparent) }))

@@ -8,9 +8,9 @@ import (
 
 // resumePlan holds the position at which each conversation resumes in a session.
 type resumePlan struct {
-	from   map[ids.Conversation]*clientv1.Position // the client's positions, by conversation, of those that it named
+	from   map[ids.Conversation]*clientv1.Position // the positions of the conversations that the client named
 	start  clientv1.Start
-	former []*clientv1.Position // conversations that the client named and whose user is not a member now, and perhaps never was
+	former []*clientv1.Position // conversations that the client named but whose member its user is not now, and perhaps never was
 }
 
 func planResume(request *clientv1.Connect, summaries []*historyv1.Summary) resumePlan {

@@ -18,10 +18,10 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// Revocation. An operator revokes the tokens of a user that were issued up to some time. The store holds that time before the
+// Revocation. An operator revokes the tokens of a user that were issued up to a given time. The store saves this time before the
 // notice is published, so no token is missed:
 //
-//   - A session is registered with its user before the store is asked, with the list of conversations. If the revocation is not in the store yet, the notice comes later, and finds the session.
+//   - A session is registered with its user before it asks the store for revocations, together with the list of conversations. If the revocation is not in the store yet, the notice comes later, and finds the session.
 //   - In case a notice is lost, revocations are also read from the store every few seconds, and at once when the connection to the broker is restored.
 //   - A token that replaces another is checked against the store, and then against notices that arrived meanwhile.
 //
@@ -30,7 +30,7 @@ import (
 
 const tokenRevoked = "the token was revoked"
 
-// clockSlack is how far the clock of the store may be behind this gateway's.
+// clockSlack is how far the store's clock may be behind this gateway's clock.
 const clockSlack = time.Hour
 
 func issuedMs(claims auth.Claims) int64 {
@@ -43,7 +43,7 @@ func issuedMs(claims auth.Claims) int64 {
 // Revoke closes the sessions of a user whose tokens were issued up to a time, Unix ms.
 func (a *Sessions) Revoke(userID ids.User, before int64) { a.revoke(userID, before, nil) }
 
-// revoke is Revoke except for one session, which the caller handles. A time of 0 revokes nothing.
+// revoke is Revoke without the session but, which the caller handles. A time of 0 revokes nothing.
 func (a *Sessions) revoke(userID ids.User, before int64, but *Session) {
 	if before == 0 {
 		return
@@ -100,7 +100,7 @@ func (a *Sessions) askRevocation(ctx context.Context, userID ids.User) error {
 	return nil
 }
 
-// tooOld reports whether the history service is of a version that does not store revocations, during an upgrade.
+// tooOld reports whether the history service is too old to store revocations, which happens during an upgrade.
 func tooOld(err error) bool { return status.Code(err) == codes.Unimplemented }
 
 // WatchRevocations reads recent revocations periodically until ctx ends. Revocations from before this gateway started are read
@@ -122,7 +122,7 @@ func (a *Sessions) WatchRevocations(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			a.deps.Log.Warn("revoked tokens could not be read; retrying soon", "error", err)
 		}
-		since = max(since, newest) // the store's times rise from one revocation to the next, so nothing is skipped
+		since = max(since, newest) // the store gives each revocation a later time than the one before, so none is skipped
 	}
 }
 

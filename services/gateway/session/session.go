@@ -3,10 +3,10 @@
 // never writes to a socket, never decides order or permission, and holds only state that can be lost: a client that loses its
 // session resumes on another gateway.
 //
-// What a client is told of the memberships of its user is decided by package stretch, for each conversation separately (place.go,
+// Package stretch decides what a client is sent of its user's memberships, for each conversation separately (place.go,
 // notice.go, catchup.go). Notices may be lost, so memberships are also compared with the store (compare.go).
 //
-// Locks: those of rooms first, then Sessions.mu or Session.mu (never both at once), then the link's.
+// Locks: the locks of rooms first, then Sessions.mu or Session.mu (never both at once), then the link's lock.
 package session
 
 import (
@@ -46,8 +46,8 @@ type Session struct {
 	link   link.Link
 	since  time.Time
 
-	frames *rate.Limiter // the session's own rate of frames
-	abuse  int           // consecutive refusals by rate; used by the reader only
+	frames *rate.Limiter // limits the frames of the session
+	abuse  int           // consecutive frames above the rate; used by the reader only
 	excess int           // consecutive acknowledgements and pongs above the rate; used by the reader only
 	bad    int           // frames that could not be decoded; used by the reader only
 	early  int           // consecutive acknowledgements with a position that does not exist; used by the reader only
@@ -58,13 +58,13 @@ type Session struct {
 	listener room.Listener
 	user     *user
 	device   ids.Device
-	name     string // what the token says, for operators
+	name     string // the user's name in the token, for operators
 	client   string
 	accepted bool // the client wants accepted frames
 
 	state       atomic.Int32
 	issued      int64        // Unix ms at which the token was issued, 0 if not known; guarded by Sessions.mu
-	calls       atomic.Int32 // calls of history under way
+	calls       atomic.Int32 // calls of history that are under way
 	lastHeard   atomic.Int64 // Unix ns of the last message
 	nextBeat    atomic.Int64 // Unix ns of the next heartbeat
 	expires     atomic.Int64 // Unix ms of the token's expiry; 0 for never
@@ -73,8 +73,8 @@ type Session struct {
 
 	mu       sync.Mutex
 	places   places
-	notices  early                // those that arrived while connecting
-	waiting  []waiting            // conversations that wait for being caught up
+	notices  early                // notices that arrived while the session was connecting
+	waiting  []waiting            // conversations that wait to catch up
 	catchers int                  // number of goroutines that catch up
 	behind   []*room.Subscription // waiting for the filler
 	filling  bool
@@ -89,14 +89,14 @@ const (
 const (
 	// maxCalls limits the requests and refreshes that one session has under way.
 	maxCalls = 4
-	// maxBadFrames is the number of undecodable frames after which a session is closed, maxAbuse the number of consecutive
-	// refusals by rate.
+	// maxBadFrames is the number of undecodable frames after which a session is closed. maxAbuse is the number of
+	// consecutive frames above the rate after which it is closed.
 	maxBadFrames = 10
 	maxAbuse     = 200
-	// maxExcess is how many consecutive acknowledgements and pongs may be above the rate.
+	// maxExcess is the number of consecutive acknowledgements and pongs that may exceed the rate.
 	maxExcess = 10_000
-	// maxEarlyAcks is how many consecutive acknowledgements may name an event that does not exist. An honest client that
-	// reads ahead of what it is sent may name events that this gateway has not received yet.
+	// maxEarlyAcks is the number of consecutive acknowledgements that may name an event that does not exist. An honest
+	// client may read events from history and acknowledge them before this gateway has received them.
 	maxEarlyAcks = 100
 )
 
@@ -109,8 +109,8 @@ const (
 
 var errClosing = errors.New("the link is being closed")
 
-// OnAuthenticated sets what is called once, when the client is authenticated. If it returns false, the gateway has no room for the
-// client, which is refused. It must be called before the link is served.
+// OnAuthenticated sets the function that is called once, when the client is authenticated. If it returns false, the
+// gateway has no room for the client, and refuses it. OnAuthenticated must be called before the link is served.
 func (s *Session) OnAuthenticated(hasRoom func() bool) { s.authenticated = hasRoom }
 
 // Receive implements link.Receiver: it decodes one message and handles its frames in order.
@@ -147,10 +147,10 @@ func (s *Session) Receive(message []byte) {
 // Opened implements link.Receiver.
 func (s *Session) Opened() bool { return s.state.Load() == stateOpen }
 
-// AllowControl implements link.Receiver: control messages count as frames.
+// AllowControl implements link.Receiver. Control messages count towards the rate of frames.
 func (s *Session) AllowControl() bool { return s.withinRate() }
 
-// Ended implements link.Receiver: it removes the session everywhere.
+// Ended implements link.Receiver: it removes the session from its rooms and from the table.
 func (s *Session) Ended(code errcode.CloseCode) {
 	subscriptions := s.listSubscriptions()
 	s.mu.Lock()
@@ -168,8 +168,8 @@ func (s *Session) Ended(code errcode.CloseCode) {
 	s.all.forget(s, code)
 }
 
-// unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, in a few at
-// most.
+// unfinished returns the positions of an ending session in conversations that it had not fully acknowledged, at most
+// flight.MaxClosedStandings.
 func unfinished(subscriptions []*room.Subscription) (standings []*gatewayv1.Standing) {
 	for _, subscription := range subscriptions {
 		if standing := subscription.Unfinished(); standing != nil {
@@ -192,7 +192,8 @@ func (s *Session) hasEnded() bool {
 	}
 }
 
-// admit applies the session's frame rate. Pongs and acks above the rate are handled: dropping them would do more harm.
+// admit applies the session's frame rate. Pongs and acks above the rate are still handled: a dropped ack would make the
+// gateway repeat events, and a dropped pong would end the session.
 func (s *Session) admit(f *clientv1.ClientFrame) bool {
 	if f.GetAck() != nil || f.GetPong() != nil {
 		return s.withinAckRate()

@@ -42,16 +42,16 @@ type Verifier interface {
 	Verify(ctx context.Context, token string) (auth.Claims, error)
 }
 
-// Config tunes sessions. All fields are required, except the rates for which 0 has a meaning.
+// Config configures sessions. All fields are required, except the rates for which 0 has a meaning.
 type Config struct {
 	MaxFrameBytes          int
 	MaxConnectionsPerUser  int
-	FrameRate              float64       // frames per second of one session, after a burst of ten times that
-	CommandRatePerUser     float64       // commands per second of one user, after a burst of ten times that
-	ReadRatePerUser        float64       // requests per second of one user that read the history, after a burst of ten times that; 0 for no limit
+	FrameRate              float64       // frames per second of one session; the burst is ten times this rate
+	CommandRatePerUser     float64       // commands per second of one user; the burst is ten times this rate
+	ReadRatePerUser        float64       // requests per second of one user that read the history; the burst is ten times this rate; 0 for no limit
 	AddRatePerUser         float64       // members per second that one user adds; 0 for no limit
 	ClientTraceRatePerUser float64       // client traces per second of one user that are continued
-	ConnectTimeout         time.Duration // time limit for the first frame
+	ConnectTimeout         time.Duration // time limit for the connect frame
 	Heartbeat              time.Duration
 	TokenWarning           time.Duration // time before a token's expiry at which the client is warned
 	HistoryTimeout         time.Duration // time limit of one call of history
@@ -78,15 +78,15 @@ type Deps struct {
 // Sessions are all sessions of a gateway.
 type Sessions struct {
 	deps    Deps
-	ctx     context.Context //nolint:containedctx // the life of the sessions: links call back without a context
+	ctx     context.Context //nolint:containedctx // the lifetime of the sessions: links call back without a context
 	workers sync.WaitGroup
-	turns   chan struct{} // limits the calls of the history service at once
-	unheard chan struct{} // a notice of revoked tokens may have been lost
-	missed  chan struct{} // a notice of a membership may have been lost
+	turns   chan struct{} // limits the concurrent calls of the history service
+	unheard chan struct{} // signalled when a notice of revoked tokens may have been lost
+	missed  chan struct{} // signalled when a notice of a membership may have been lost
 
 	mu       sync.Mutex
 	closed   bool
-	accepted uint32 // number of sessions so far
+	accepted uint32 // number of sessions since the start
 	byID     map[ids.Connection]*Session
 	users    map[ids.User]*user
 }
@@ -97,14 +97,14 @@ type user struct {
 	id       ids.User
 	caller   requests.Caller
 	sessions map[*Session]struct{}
-	turns    chan struct{} // limits the calls of the history service at once
+	turns    chan struct{} // limits the user's concurrent calls of the history service
 	lookups  lookups
 	compared compared
-	// revoked is the time up to which issued tokens are refused, Unix ms, as far as this gateway knows.
+	// revoked is the time up to which tokens issued to the user are refused, Unix ms, as far as this gateway knows.
 	revoked int64
 }
 
-// New makes an empty table. What sessions do in the background ends with ctx.
+// New makes an empty table. The background work of its sessions ends with ctx.
 func New(ctx context.Context, deps Deps) *Sessions {
 	return &Sessions{
 		deps: deps, ctx: ctx, turns: make(chan struct{}, maxTurns), unheard: make(chan struct{}, 1), missed: make(chan struct{}, 1),
@@ -112,7 +112,7 @@ func New(ctx context.Context, deps Deps) *Sessions {
 	}
 }
 
-// Wait waits for the background work of sessions. That ends when the context has ended and all links have ended.
+// Wait waits for the background work of sessions. This work ends when the context has ended and all links have ended.
 func (a *Sessions) Wait() { a.workers.Wait() }
 
 // NextNumber returns a number that identifies a connection in the recorder.
@@ -123,7 +123,7 @@ func (a *Sessions) NextNumber() uint32 {
 	return a.accepted
 }
 
-// Begin makes a session on a link and is its receiver. It returns nil when the gateway is being stopped.
+// Begin makes a session on a link; the session is the link's receiver. It returns nil when the gateway is being stopped.
 func (a *Sessions) Begin(l link.Link, number uint32) *Session {
 	cfg, encoding, now := &a.deps.Config, l.Describe().Encoding, time.Now()
 	s := &Session{
@@ -153,7 +153,7 @@ func (a *Sessions) Close() []*Session {
 	return a.list()
 }
 
-// enroll registers the session with its user. It returns false when the user has too many.
+// enroll registers the session with its user. It returns false if the user has too many sessions.
 func (a *Sessions) enroll(s *Session, claims auth.Claims) bool {
 	cfg := &a.deps.Config
 	a.mu.Lock()
@@ -220,7 +220,7 @@ func (a *Sessions) Sweep(now time.Time) {
 	}
 }
 
-// Relist starts a comparison of everything with the store: live messages and notices may have been lost.
+// Relist starts a comparison of memberships and revocations with the store. It is called when notices may have been lost.
 func (a *Sessions) Relist() {
 	for _, lost := range []chan struct{}{a.unheard, a.missed} {
 		select {
@@ -238,12 +238,12 @@ func (a *Sessions) Joined(userID ids.User, conversationID ids.Conversation, seq 
 	}
 }
 
-// Count returns the number of sessions, and the number of users that have any.
+// Count returns the number of sessions, and the number of users who have a session.
 func (a *Sessions) Count() (sessions, users int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, u := range a.users {
-		if len(u.sessions) > 0 { // other users wait for their allowance to be refilled
+		if len(u.sessions) > 0 { // a user without sessions stays until the rate allowances are full
 			users++
 		}
 	}
@@ -279,8 +279,8 @@ func (a *Sessions) ofUser(userID ids.User) []*Session {
 // firstBeat spreads heartbeats evenly over the interval, however closely together sessions were opened.
 func (a *Sessions) firstBeat() time.Duration { return rand.N(a.deps.Config.Heartbeat) }
 
-// listAll reads all conversations of a user, and the time up to which their tokens are revoked. Each page has a time limit of its
-// own.
+// listAll reads all conversations of a user, and the time up to which the user's tokens are revoked. Each page has its
+// own time limit.
 func (a *Sessions) listAll(ctx context.Context, userID ids.User) (all []*historyv1.Summary, revokedBefore int64, err error) {
 	request := &historyv1.ListConversationsRequest{UserId: string(userID), Limit: rpc.MaxItems}
 	for {

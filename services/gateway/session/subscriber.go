@@ -18,8 +18,8 @@ func (s *Session) Behind(subscription *room.Subscription) {
 	}
 }
 
-// Detached implements room.Subscriber: it tells the client that the membership has ended, and looks whether there is another one:
-// the notice of it may have been ignored while the subscription existed.
+// Detached implements room.Subscriber: it tells the client that the membership has ended. It also checks whether a new
+// membership has begun: its notice may have been ignored while the subscription existed.
 func (s *Session) Detached(subscription *room.Subscription, conversationID ids.Conversation, last ids.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,8 +33,8 @@ func (s *Session) Detached(subscription *room.Subscription, conversationID ids.C
 	s.startLocked(conversationID, p)
 }
 
-// Forked implements room.Subscriber: it reports to the client that its position is not on the log, and stops pushes of the
-// conversation to it. The subscription is nil when there was none.
+// Forked implements room.Subscriber: it reports to the client that its position is not on the log, and stops the pushes
+// of the conversation. The subscription is nil when there was none.
 func (s *Session) Forked(subscription *room.Subscription, conversationID ids.Conversation, head, seq ids.Seq) {
 	s.all.deps.Metrics.Forks.Inc()
 	s.mu.Lock()
@@ -45,10 +45,10 @@ func (s *Session) Forked(subscription *room.Subscription, conversationID ids.Con
 	p := s.places.get(conversationID)
 	if subscription != p.subscription {
 		s.mu.Unlock()
-		return // a later subscription took its place
+		return // a newer subscription has replaced this one
 	}
 	p.subscription = nil
-	p.Fork() // together with the push: from then on no event is pushed
+	p.Fork() // under the same lock as the push: no event may be pushed after it
 	s.link.Queue(s.encode(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Forked{Forked: &clientv1.Forked{
 		ConversationId: string(conversationID), Head: uint64(head), Seq: uint64(seq),
 	}}}))

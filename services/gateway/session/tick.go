@@ -11,7 +11,7 @@ import (
 const (
 	// maxSilentBeats is how many heartbeats may stay unanswered.
 	maxSilentBeats = 2
-	// moreHeads is the time until the next heartbeat if one had no room for the heads of all conversations with new events.
+	// moreHeads is the time until the next heartbeat if a heartbeat had no room for all new heads.
 	moreHeads = time.Second
 )
 
@@ -52,13 +52,13 @@ func (s *Session) tick(now time.Time) {
 	s.reply(&clientv1.ServerFrame{Message: &clientv1.ServerFrame_Heartbeat{Heartbeat: &clientv1.Heartbeat{Heads: heads}}})
 }
 
-// heads returns, for a heartbeat, the heads of conversations that moved since the last one, and whether there are more than fit into
-// about most bytes. It also forwards the client's acknowledgements again where they moved.
+// heads returns, for a heartbeat, the heads that moved since the last heartbeat, up to about most bytes; more is true if
+// some did not fit. It also forwards the client's acknowledgements again if they moved.
 func (s *Session) heads(most int) (heads []*clientv1.Position, more bool) {
 	size := 0
 	for _, subscription := range s.listSubscriptions() {
 		if size > most {
-			return heads, true // the others are not asked, and report their heads the next time
+			return heads, true // the remaining conversations report their heads in the next heartbeat
 		}
 		beat := subscription.Beat()
 		if beat.Acknowledged {

@@ -1,15 +1,16 @@
 package session
 
 const (
-	// maxTurns limits how many calls of the history service sessions make at once, beside those for connecting: after an outage of the
-	// bus every session makes some.
+	// maxTurns limits the concurrent calls of the history service by all sessions, except those for connecting: after an
+	// outage of the bus every session makes some calls.
 	maxTurns = 16
-	// maxTurnsPerUser limits those of one user: whoever is added to many conversations must not delay others.
+	// maxTurnsPerUser limits the concurrent calls of one user: a user who is added to many conversations must not delay
+	// other users.
 	maxTurnsPerUser = 2
 )
 
-// takeTurn waits for one of the turns of the session's user, and for one of all turns; returnTurn returns both. It returns false if
-// the session ended first.
+// takeTurn waits for one of the user's turns, and for one of all turns; returnTurn returns both. It returns false if the
+// session ends first.
 func (a *Sessions) takeTurn(s *Session) bool {
 	select {
 	case s.user.turns <- struct{}{}:

@@ -1,6 +1,6 @@
 package stretch
 
-// Next returns the next step of a state that is reading. It is the only function that decides what a client is told.
+// Next returns the next step of a state that is reading. It is the only function that decides what a client is sent.
 func (s *State) Next(v View) Step {
 	if v.Page == nil {
 		return s.nextUnread(v)
@@ -23,7 +23,7 @@ func (s *State) Next(v View) Step {
 	return s.nextAfter(v)
 }
 
-// nextUnread returns the step while no page was read. The first membership that a client is told of needs none if it lasts.
+// nextUnread returns the step while no page was read. The first membership of a client needs no page if it has not ended.
 func (s *State) nextUnread(v View) Step {
 	switch {
 	case s.open || s.told > 0:
@@ -39,7 +39,7 @@ func (s *State) nextUnread(v View) Step {
 	}
 }
 
-// nextOf returns the step for the first stretch that was not told to its end.
+// nextOf returns the step for the first stretch that the client does not have completely.
 func (s *State) nextOf(one Stretch, v View) Step {
 	from := one.From
 	if from == 0 {
@@ -48,7 +48,7 @@ func (s *State) nextOf(one Stretch, v View) Step {
 	if s.open {
 		switch {
 		case s.told > 0 && one.From != 0 && one.From != s.inside:
-			return Step{Do: Detach, Last: s.told} // the one before it ended
+			return Step{Do: Detach, Last: s.told} // the membership before one has ended
 		case s.told == 0 && from > 1:
 			return Step{Hide, 1, from - 1}
 		}
@@ -69,21 +69,21 @@ func (s *State) nextOf(one Stretch, v View) Step {
 	return Step{Attach, from, one.Last}
 }
 
-// nextAfter returns the step when everything in the page was told.
+// nextAfter returns the step when the client has everything in the page.
 func (s *State) nextAfter(v View) Step {
 	switch {
 	case v.Page.Head > s.After():
 		return Step{Do: Again} // there are more pages
 	case !s.open:
-		return s.rest() // a membership that lasts, and began below what was told, is an answer that came late
+		return s.rest() // a present membership in this page began below the position, so the page is outdated
 	case !v.Page.Member:
 		return Step{Do: Detach, Last: s.told}
 	case !v.Listed:
 		return Step{Do: LookUp}
 	case v.Present != 0 && v.Present <= s.told:
-		return Step{Subscribe, v.Present, s.told} // the end of the membership is not known yet: the subscription finds it
+		return Step{Subscribe, v.Present, s.told} // the page does not contain the end of the membership; the subscription will receive it
 	default:
-		return Step{Do: Again} // it ended since the page was read
+		return Step{Do: Again} // the membership ended after the page was read
 	}
 }
 

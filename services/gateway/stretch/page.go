@@ -2,7 +2,7 @@ package stretch
 
 import "github.com/runnelhq/runnel/pkg/ids"
 
-// Event is an event of a page, as far as memberships of the user are concerned.
+// Event is an event of a page, reduced to its effect on the user's memberships.
 type Event struct {
 	Seq          ids.Seq
 	Begins, Ends bool
@@ -10,12 +10,13 @@ type Event struct {
 	Old bool
 }
 
-// Of divides the events of a page that a user may see, in rising seq, into stretches; the page follows the seq after. A new
-// stretch begins where a membership begins, and where seqs are missing: those are events that the user may not see.
+// Of divides the events of a page that a user may see into stretches. The events are in rising order; the page begins
+// after the seq after. A new stretch begins where a membership begins, and where seqs are missing: the user may not see
+// the missing events.
 func Of(events []Event, after ids.Seq) []Stretch {
 	var all []Stretch
 	next := after + 1
-	open := false // the last of all goes on
+	open := false // whether the last stretch continues
 	for _, e := range events {
 		switch {
 		case open && !e.Begins && e.Seq == next:

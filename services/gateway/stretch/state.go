@@ -2,7 +2,7 @@ package stretch
 
 import "github.com/runnelhq/runnel/pkg/ids"
 
-// State is what a client was told of one conversation.
+// State records what a client was sent of one conversation.
 //
 //	resting ──Notice──▶ reading ──Subscribe──▶ live
 //	   ▲                 │ ▲ ▲                   │
@@ -13,17 +13,18 @@ import "github.com/runnelhq/runnel/pkg/ids"
 // subscription. State is not safe for concurrent use.
 type State struct {
 	phase phase
-	// open reports whether the client takes itself as a member: a Detach is still to come.
+	// open reports whether the client believes that its user is a member: it got an Attach and no Detach yet.
 	open bool
-	// inside is the event that began the membership that is open; 0 if it began before the client's position.
+	// inside is the event that began the membership that is open; 0 if that event is before the client's position.
 	inside ids.Seq
 	// skipped reports whether the position was reached by Skip.
 	skipped bool
-	// again reports whether a notice came since the view was begun.
+	// again reports whether a notice arrived after the view was begun.
 	again bool
-	// told is the position: every event up to it that the user may see was told.
+	// told is the client's position: it was sent every event up to it that its user may see.
 	told ids.Seq
-	// begin is the earliest membership that a notice named. It counts while told is 0; later on the position says where to read.
+	// begin is the earliest membership that a notice named. It is used only while told is 0; after that, reading starts
+	// at told.
 	begin ids.Seq
 }
 
@@ -36,17 +37,17 @@ const (
 	forked
 )
 
-// Resting is the state of a client that was told of everything up to a seq, and of the end of that membership. The seq is 0 if
-// the client was told nothing.
+// Resting is the state of a client that has everything up to a seq, including the end of that membership. The seq is 0 if
+// the client was sent nothing.
 func Resting(told ids.Seq) State { return State{told: told} }
 
-// Resume is the state of a client that has everything up to a seq, in a conversation whose user is not a member now.
+// Resume is the state of a client that has everything up to a seq, in a conversation whose member its user is not now.
 func Resume(told ids.Seq) State { return State{phase: reading, open: true, told: told} }
 
 // Live is the state of a client that is subscribed.
 func Live() State { return State{phase: live, open: true} }
 
-// IsResting reports whether there is nothing to do.
+// IsResting reports whether no step is left to do.
 func (s *State) IsResting() bool { return s.phase == resting }
 
 // IsLive reports whether a subscription serves the client.
@@ -55,10 +56,10 @@ func (s *State) IsLive() bool { return s.phase == live }
 // IsForked reports whether the client is on another branch of the log.
 func (s *State) IsForked() bool { return s.phase == forked }
 
-// IsOpen reports whether the client takes itself as a member.
+// IsOpen reports whether the client believes that its user is a member.
 func (s *State) IsOpen() bool { return s.open }
 
-// Position is the seq up to which the client was told; 0 if it was told nothing.
+// Position is the seq up to which the client has everything; 0 if it was sent nothing.
 func (s *State) Position() ids.Seq { return s.told }
 
 // After is the seq after which the store has to be read.
@@ -69,11 +70,11 @@ func (s *State) After() ids.Seq {
 	return s.told
 }
 
-// Notice records that a membership began with an event; 0 if the event is not known. It returns true if the caller must carry
-// out steps from now on.
+// Notice records that a membership began with the event at seq; 0 if the event is not known. If start is true, the caller
+// must begin to carry out steps.
 func (s *State) Notice(seq ids.Seq) (start bool) {
 	if s.phase == live || s.phase == forked || (seq != 0 && seq <= s.told) {
-		return false // late or repeated; the end of a subscription is followed by a look at the store in any case
+		return false // the notice is late or repeated; and when a subscription ends, the store is read in any case
 	}
 	if seq != 0 && (s.begin == 0 || seq < s.begin) {
 		s.begin = seq
@@ -86,11 +87,11 @@ func (s *State) Notice(seq ids.Seq) (start bool) {
 	return true
 }
 
-// End records that the subscription ended with the last event of the membership, and that the client was told so. The caller
-// must carry out steps from now on: the user may be a member again.
+// End records that the subscription ended with the last event of the membership, and that the client was notified. The
+// caller must begin to carry out steps: the user may be a member again.
 func (s *State) End(last ids.Seq) { *s = State{phase: reading, told: last} }
 
-// Fork records that the client is on another branch of the log. That is final.
+// Fork records that the client is on another branch of the log. This state is final.
 func (s *State) Fork() { *s = State{phase: forked} }
 
 // Done records that a step was carried out.

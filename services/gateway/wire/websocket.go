@@ -9,7 +9,7 @@ import (
 // maxWebSocketHeader is the longest header of an unmasked frame (RFC 6455, section 5.2).
 const maxWebSocketHeader = 10
 
-// webSocket writes the header backwards from the payload, so that the payload is not copied.
+// webSocket writes the header directly before the payload, so that the payload is not copied.
 var webSocket = framing{room: maxWebSocketHeader, seal: func(buffer []byte, codec frame.Codec) []byte {
 	var head [maxWebSocketHeader]byte
 	header := appendWebSocketHeader(head[:0], codec.MessageType(), len(buffer)-maxWebSocketHeader)

@@ -1,9 +1,9 @@
 // Package wire defines the encodings of frames: a codec of the client protocol and the framing of a transport. A message is
 // encoded once per encoding and sent to every link that uses it. The package does no I/O.
 //
-// A new transport adds its framing as a file and its encodings as constants before NumEncodings and lines of the table below: one for
+// A new transport adds a file with its framing. It adds its encodings as constants before NumEncodings and as lines of the table below: one for
 // each codec, and for JSON a second one with body bytes. What is framed is a message with one or more frames, each of which ends as
-// its codec says (JSON with a line feed), so a framing only marks where messages begin and end.
+// its codec defines (JSON with a line feed), so a framing only marks where messages begin and end.
 package wire
 
 import (
@@ -15,7 +15,7 @@ import (
 // Encoding is a codec and a framing.
 type Encoding uint8
 
-// The encodings. With body bytes, JSON events carry the bytes that their hashes cover.
+// The encodings. In encodings with body bytes, JSON events also contain the bytes that their hashes cover.
 const (
 	WebSocketProto Encoding = iota
 	WebSocketJSON
@@ -27,7 +27,7 @@ var encodings = [NumEncodings]struct {
 	name      string // the name that operators see
 	codec     frame.Codec
 	framing   framing
-	bodyBytes Encoding // the same with body bytes
+	bodyBytes Encoding // this encoding with body bytes
 }{
 	WebSocketProto:     {frame.Proto.Subprotocol(), frame.Proto, webSocket, WebSocketProto},
 	WebSocketJSON:      {frame.JSON.Subprotocol(), frame.JSON, webSocket, WebSocketJSONBytes},
@@ -42,7 +42,7 @@ type framing struct {
 	seal func(buffer []byte, codec frame.Codec) []byte
 }
 
-// WebSocket is the encoding of a WebSocket that speaks a codec.
+// WebSocket returns the encoding of a WebSocket that uses this codec.
 func WebSocket(codec frame.Codec) Encoding {
 	if codec == frame.Proto {
 		return WebSocketProto
@@ -50,7 +50,7 @@ func WebSocket(codec frame.Codec) Encoding {
 	return WebSocketJSON
 }
 
-// String names the encoding for operators; encodings that differ only in body bytes have one name.
+// String returns the name of the encoding for operators. Encodings that differ only in body bytes have the same name.
 func (e Encoding) String() string { return encodings[e].name }
 
 // Codec returns the codec of the encoding.

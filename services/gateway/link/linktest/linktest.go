@@ -1,4 +1,5 @@
-// Package linktest is the conformance suite of links: it tests what a session may rely on, whatever the transport.
+// Package linktest is the conformance suite of links: it tests the guarantees that a session relies on, for any
+// transport.
 package linktest
 
 import (
@@ -26,7 +27,7 @@ import (
 type Client interface {
 	// Send sends one message.
 	Send(message []byte) error
-	// Next returns the payload of the next message, or the code that the link was closed with.
+	// Next returns the payload of the next message, or the close code if the link was closed.
 	Next() (message []byte, code errcode.CloseCode, err error)
 	// Close closes the link as a client does.
 	Close(code errcode.CloseCode)
@@ -37,7 +38,7 @@ type Client interface {
 // Open makes a link that is served to a receiver, and its client. The cleanup of the test ends both.
 type Open func(t *testing.T, shared *outbox.Shared, receiver link.Receiver) (link.Link, Client)
 
-// patience limits the wait for something that happens in a moment. A test that exceeds it fails.
+// patience is the time limit for events that normally take milliseconds. A test that exceeds it fails.
 const patience = 30 * time.Second
 
 // receiver records what the link passes to it.
@@ -304,7 +305,7 @@ func clientIsLost(b *bed) {
 
 func slow(b *bed) {
 	message := b.message(strings.Repeat("x", 64<<10))
-	for n := 0; !b.Closing(); n++ { // the transport and the queue accept some of it, then the limit is exceeded
+	for n := 0; !b.Closing(); n++ { // the transport and the queue accept some messages, then the limit is exceeded
 		require.Less(b, n, maxMessages, "the queue has no limit")
 		b.Queue(message)
 		b.Flush()
@@ -387,7 +388,7 @@ func concurrent(b *bed) {
 func backlog(b *bed) {
 	payload := bytes.Repeat([]byte("y"), 30<<10)
 	message := b.message(string(payload))
-	const n = 30 // stays below the limit
+	const n = 30 // messages; too few to exceed the queue's limit
 	for range n {
 		b.Queue(message)
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/wire"
 )
 
-// Link is the server's end.
+// Link is the server's end of a connection within the process.
 type Link struct {
 	outbox.Outbox
 
@@ -28,7 +28,7 @@ type Link struct {
 	pipe     *pipe
 }
 
-// Client is the other end. Its methods may be called by one goroutine for each direction.
+// Client is the client's end of a Link. One goroutine may send while another one reads.
 type Client struct {
 	far      net.Conn
 	reader   *bufio.Reader
@@ -54,9 +54,9 @@ func (l *Link) Describe() link.Description {
 	return link.Description{Encoding: l.encoding, Remote: "memory", QueuedBytes: l.QueuedBytes()}
 }
 
-// Serve implements link.Link. It returns when the link has ended. There are no limits of size.
+// Serve implements link.Link. It returns when the link has ended. It accepts messages of any size.
 func (l *Link) Serve(receiver link.Receiver) {
-	var patience <-chan time.Time // with a client that does not answer a close
+	var patience <-chan time.Time // fires if the client does not answer a close in time
 	for {
 		select {
 		case deadline := <-l.pipe.deadline:
@@ -95,7 +95,8 @@ func (c *Client) Send(message []byte) error {
 	}
 }
 
-// Next reads the next message. When the link was closed it returns the code instead; 0 with an error when it was lost.
+// Next reads the next message. If the link was closed, it returns the close code instead. If the connection was lost, it
+// returns code 0 and an error.
 func (c *Client) Next() (message []byte, code errcode.CloseCode, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(c.reader, head[:]); err != nil {
@@ -120,7 +121,7 @@ func (c *Client) Next() (message []byte, code errcode.CloseCode, err error) {
 		return nil, 0, err
 	}
 	if int(head[0]&0xf) == websocket.CloseMessage {
-		c.leave(0) // as a client answers a close
+		c.leave(0) // a client answers a close by closing its end
 		return nil, errcode.CloseCode(binary.BigEndian.Uint16(message)), nil
 	}
 	return message, 0, nil
@@ -142,7 +143,8 @@ func (c *Client) leave(code errcode.CloseCode) {
 	})
 }
 
-// pipe is the server's end as an outbox sees it: nothing is written without a reader, so the writer goroutine does all writing.
+// pipe implements outbox.Transport for a Link. A write succeeds only while the client reads, so the writer goroutine does
+// all writing.
 type pipe struct {
 	net.Conn
 	deadline chan time.Time // for reading; set once, when the link is closed

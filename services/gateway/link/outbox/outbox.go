@@ -17,17 +17,18 @@ import (
 	"github.com/runnelhq/runnel/services/gateway/metrics"
 )
 
-// CloseGrace is how long the client of a closing link may take to read the messages sent before, and to answer.
+// CloseGrace is the time that a client has, after its link was closed, to read the messages sent before and to answer the
+// close.
 const CloseGrace = 3 * time.Second
 
-// Transport is what an outbox writes to. Only TryWrite and WriteBuffers write, never both at a time.
+// Transport is the connection that an outbox writes to. TryWrite and WriteBuffers are never called at the same time.
 type Transport interface {
 	// TryWrite writes as much as the transport accepts at once and returns the rest. It may return all of data: then a writer
 	// goroutine does all writing.
 	TryWrite(data []byte) (rest []byte, err error)
 	// WriteBuffers writes everything, and blocks until it is written.
 	WriteBuffers(buffers net.Buffers) error
-	// Goodbye is the last message: it carries the code.
+	// Goodbye returns the last message of the link, which carries the close code.
 	Goodbye(code errcode.CloseCode, reason string) []byte
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
@@ -36,12 +37,12 @@ type Transport interface {
 
 // Shared is common to the outboxes of a transport. All fields are required.
 type Shared struct {
-	MaxBytes     int           // limit of the bytes that wait for one client, before it counts as slow
+	MaxBytes     int           // limit of the bytes queued for one client; a client above it is closed as slow
 	WriteTimeout time.Duration // time limit for a transport to accept its backlog
 	Buffers      *Buffers
 	Metrics      *metrics.Metrics
 	Recorder     *flight.Recorder
-	// Writers are the goroutines with a backlog; their owner waits for them.
+	// Writers counts the goroutines that write a backlog. Its owner waits for them.
 	Writers sync.WaitGroup
 }
 
@@ -61,13 +62,13 @@ type Outbox struct {
 	mu     sync.Mutex
 	queue  [][]byte
 	queued int // bytes in queue and being written by the writer
-	// Marks count queued messages, to track what was written: mark is that of the last message queued, events that of the last one
-	// that carried events, and noted the one up to which writing was recorded.
+	// Queued messages are numbered with marks, to track which were written. mark is the mark of the last queued message,
+	// events the mark of the last queued message with events. Writing was recorded up to the mark noted.
 	mark, events, noted uint32
 	taken               uint32 // mark up to which the writer has taken messages from the queue
 	cut                 bool   // messages queued after taken were dropped
 	followed            []*flight.Delivery
-	begun               bool // the first element of queue is the rest of messages that were partly written
+	begun               bool // queue[0] is the unwritten rest of a partial write
 	writing             bool
 	closing             bool          // nothing more may be queued
 	drained             chan struct{} // signalled when the writer is done, for waiting callers; made when first needed
@@ -82,7 +83,7 @@ func (o *Outbox) Init(shared *Shared, transport Transport, number uint32) {
 // Done is closed by End.
 func (o *Outbox) Done() <-chan struct{} { return o.done }
 
-// Queue adds a message without writing it. It reports whether it is the first: then the caller calls Flush when it has no more.
+// Queue adds a message without writing it. If first is true, the caller must call Flush after its last message.
 func (o *Outbox) Queue(message []byte) (first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -148,7 +149,7 @@ func (o *Outbox) flushLocked() {
 	}
 	rest, err := o.transport.TryWrite(data)
 	if joined && len(rest) > 0 {
-		rest = bytes.Clone(rest) // the buffer is given back
+		rest = bytes.Clone(rest) // the buffer returns to its pool
 	}
 	if err != nil {
 		o.dropLocked()
@@ -296,7 +297,7 @@ func (o *Outbox) signalDrainedLocked() {
 	}
 }
 
-// QueuedBytes wait to be written.
+// QueuedBytes returns the number of bytes that wait to be written.
 func (o *Outbox) QueuedBytes() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -323,11 +324,12 @@ func (o *Outbox) closeLocked(code errcode.CloseCode, reason string) bool {
 	}
 	o.noteClosedLocked(code)
 	o.closing = true
-	// Messages whose write has not started are dropped: the client resumes. A slow client is closed for exactly that purpose.
+	// Messages whose write has not started are dropped; the client resumes to receive them again. A slow client is closed
+	// exactly for this: to free its queue.
 	if code == errcode.CloseSlow {
 		keep := 0
 		if o.begun {
-			keep = 1 // otherwise the last message would be written in the middle of another
+			keep = 1 // queue[0] is half written; without its rest the close message would be written in the middle of a message
 		}
 		for _, message := range o.queue[keep:] {
 			o.queued -= len(message)
@@ -349,8 +351,8 @@ func (o *Outbox) closeLocked(code errcode.CloseCode, reason string) bool {
 	return true
 }
 
-// End drops what is queued and closes the transport. It returns the code that the link was closed with; 0 when it was lost. The
-// reader calls it once, last.
+// End drops the queued messages and closes the transport. It returns the close code of the link; 0 if the connection was
+// lost. The reader calls it once, as its last call.
 func (o *Outbox) End() errcode.CloseCode {
 	o.mu.Lock()
 	code := o.code

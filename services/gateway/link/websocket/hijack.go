@@ -8,7 +8,7 @@ import (
 	"net/http"
 )
 
-// hijacker gives gorilla/websocket an input in place of the connection.
+// hijacker makes gorilla/websocket use an input instead of the connection.
 type hijacker struct {
 	http.ResponseWriter
 
@@ -28,13 +28,13 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // errSpent ends reading when the client has sent more than it may.
 var errSpent = errors.New("more bytes than the client may send")
 
-// input is the connection as gorilla/websocket sees it. After the handshake it can only be read: gorilla/websocket would write
-// close frames of its own from the reader, in the middle of our writes. Reading is used by one goroutine only.
+// input wraps the connection for gorilla/websocket. After the handshake Write discards its data: gorilla/websocket would
+// write close frames of its own from the reader, in the middle of our writes. Only one goroutine reads.
 type input struct {
 	net.Conn
 
 	upgraded bool  // the handshake is done
-	metered  bool  // Read may return budget bytes
+	metered  bool  // Read returns at most budget more bytes
 	budget   int64 // bytes left
 	failed   error // the first error of the connection itself
 }
@@ -63,8 +63,8 @@ func (i *input) Write(b []byte) (int, error) {
 	return i.Conn.Write(b)
 }
 
-// meter lets the client send so many bytes from now on.
+// meter limits the client to this many bytes from now on.
 func (i *input) meter(bytes int64) { i.metered, i.budget = true, bytes }
 
-// unmeter lets the client send any number of bytes.
+// unmeter removes the limit of meter.
 func (i *input) unmeter() { i.metered = false }

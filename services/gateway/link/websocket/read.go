@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// lingerBytes is what is still read, and discarded, of a client whose connection is being closed. If a socket is closed with
-	// bytes unread, some systems drop the close code that was sent before.
+	// lingerBytes is the number of bytes that are read and discarded from a client whose connection is being closed. If a
+	// socket is closed with bytes unread, some systems drop the close code that was sent before.
 	lingerBytes = 64 << 10
-	// overheadBytes is what the frame headers of one message and control frames between its fragments may have: about ten thousand
-	// empty fragments.
+	// overheadBytes limits the frame headers of one message and the control frames between its fragments. It allows about
+	// ten thousand empty fragments.
 	overheadBytes = 64 << 10
-	// freeBytes of a message are not counted against the memory of strangers: the buffer of 1 KiB exists anyway.
+	// The first freeBytes of a message are not counted against Config.Strangers: a buffer of 1 KiB exists anyway.
 	freeBytes = 1024
 )
 
@@ -39,7 +39,7 @@ func (l *Link) readMessage(receiver link.Receiver) bool {
 	}
 	l.ws.SetReadLimit(int64(limit))
 	if !l.Closing() {
-		l.input.unmeter() // between messages there are control frames only, which are counted one by one
+		l.input.unmeter() // between messages only control frames arrive, which are counted one by one
 	} else if !l.lingering {
 		l.lingering = true
 		l.input.meter(int64(limit) + lingerBytes)
@@ -76,8 +76,8 @@ func (l *Link) readMessage(receiver link.Receiver) bool {
 	return true
 }
 
-// readFailed notes why reading ended, unless the link was being closed anyway, and closes the link with the reason if the client
-// can still be told. A socket that ended without a close frame is lost.
+// readFailed handles the error that ended reading. If the link is not already being closed, it sends the client a close
+// code with the reason. If the socket ended without a close frame, it sends nothing.
 func (l *Link) readFailed(err error) {
 	if closed, ok := errors.AsType[*websocket.CloseError](err); ok && l.input.failed == nil {
 		if closed.Code != websocket.CloseAbnormalClosure {
@@ -101,8 +101,8 @@ func (l *Link) readFailed(err error) {
 	l.linger()
 }
 
-// linger discards a little of what the client still sends, and waits until the client has closed the socket, but not longer than
-// the grace of a close. What the client sends can no longer be told apart.
+// linger reads and discards up to lingerBytes, then waits until the client has closed the socket, for at most
+// outbox.CloseGrace. After the error the reader can no longer find frames in these bytes.
 func (l *Link) linger() {
 	if l.QueuedBytes() == 0 { // the close frame is sent, and nothing comes after it
 		if half, ok := l.socket.plain.(interface{ CloseWrite() error }); ok {
@@ -118,13 +118,13 @@ func (l *Link) linger() {
 	<-deadline.C
 }
 
-// allowance is the part of a budget that one message has. The zero value is unlimited.
+// allowance is the memory that one message has taken from a budget. The zero value is unlimited.
 type allowance struct {
 	from  *Budget
 	taken int64
 }
 
-// grow makes room for so many bytes in all.
+// grow takes memory for a message of this many bytes in total. It returns false if the budget has too little left.
 func (a *allowance) grow(bytes int) bool {
 	more := int64(bytes) - freeBytes - a.taken
 	if a.from == nil || more <= 0 {

@@ -15,7 +15,7 @@ import (
 // socket is the connection below a WebSocket as an outbox writes to it.
 type socket struct {
 	net.Conn
-	plain net.Conn // Conn, or the socket below it if a listener only counts it: then several buffers go out in one system call
+	plain net.Conn // Conn, or the socket below Conn if a listener wrapped it for counting; a socket writes several buffers in one system call
 	try   attempt
 }
 

@@ -1,6 +1,6 @@
-// Package websocket is the link of WebSocket clients (RFC 6455). gorilla/websocket does the handshake and reads. Writes bypass it
-// and use the socket directly, because messages of a room are encoded once, with their header, and shared. One goroutine reads a
-// link; writing needs none while the socket accepts data.
+// Package websocket is the link of WebSocket clients (RFC 6455). gorilla/websocket does the handshake and reads. Writes
+// bypass it and go to the socket directly, because a message of a room is encoded once, with its frame header, and shared
+// by all links. Each link has one reading goroutine. It needs a writing goroutine only while the socket accepts no data.
 package websocket
 
 import (
@@ -22,12 +22,12 @@ import (
 
 // Config is what a Transport needs. All fields are required.
 type Config struct {
-	// MaxMessageBytes is the largest message accepted from a connected client, MaxFirstBytes the largest before: that message is not
-	// authenticated, so it may be no larger than a connect frame needs.
+	// MaxMessageBytes is the largest message accepted from a connected client. MaxFirstBytes is the largest message
+	// accepted before: the client is not authenticated yet, so a message may be no larger than a connect frame needs.
 	MaxMessageBytes, MaxFirstBytes int
 	// OriginAllowed decides whether pages of other hosts may connect.
 	OriginAllowed func(*http.Request) bool
-	// Strangers is the memory for messages of clients that are not connected yet.
+	// Strangers limits the memory for messages of clients that are not connected yet.
 	Strangers *Budget
 	Outboxes  *outbox.Shared
 	Metrics   *metrics.Metrics
@@ -36,7 +36,7 @@ type Config struct {
 // Transport accepts WebSockets. Make it with New, and call WaitForReaders at the end.
 type Transport struct {
 	cfg Config
-	// writeBuffers is what gorilla/websocket takes a buffer from when it writes, which it does for the handshake only.
+	// writeBuffers is the pool of write buffers for gorilla/websocket, which writes only the handshake.
 	writeBuffers sync.Pool
 
 	mu      sync.Mutex
@@ -104,7 +104,7 @@ type Link struct {
 	socket    socket
 	encoding  wire.Encoding
 	remote    string
-	lingering bool // being closed, and reading has a last budget; the reader's own
+	lingering bool // the link is being closed, and reading has its last budget; used by the reader only
 }
 
 // Describe implements link.Link.
@@ -127,7 +127,7 @@ func (l *Link) Serve(receiver link.Receiver) {
 		return nil
 	})
 	l.ws.SetPongHandler(func(string) error {
-		receiver.AllowControl() // nobody asked for it, but it counts
+		receiver.AllowControl() // an unsolicited pong counts towards the limit too
 		return nil
 	})
 	l.ws.SetCloseHandler(func(int, string) error { return nil })
