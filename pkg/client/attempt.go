@@ -7,20 +7,21 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// rejectedFor is how long a command stays in the outbox while gateways reject it although an earlier copy may be committed. It is
+// rejectedFor is how long a command with an unconfirmed copy stays in the outbox while gateways reject it. The time is
 // far longer than a copy may wait for its worker, and longer than most rolling upgrades.
 const rejectedFor = 5 * time.Minute
 
-// attempt is what is known about the copies of one command that were sent. It is the request.Policy of the command.
+// attempt records what is known about the copies of one command that were sent. It is the request.Policy of the command.
 //
-// Only an outcome is a refusal: no copy of that attempt is committed after it. An error of the gateway itself means only that the
-// gateway did not take this copy; it says nothing about earlier copies. UNAVAILABLE means that nothing is known.
+// Only an outcome can refuse a command: after it, no copy of that attempt is committed. An error of the gateway itself
+// means only that the gateway did not take this copy; it says nothing about earlier copies. UNAVAILABLE means that
+// nothing is known about this copy.
 type attempt struct {
 	// number is how often the command was refused. The server takes a copy as a new attempt only if the number has risen.
 	number uint32
-	// unconfirmed means that a copy was sent whose outcome is not known.
+	// unconfirmed means that a copy was sent and its outcome is not known.
 	unconfirmed bool
-	// rejectedSince is when gateways began to refuse to take a command with an unconfirmed copy; zero if they do not.
+	// rejectedSince is when gateways began to reject a command with an unconfirmed copy; zero while they accept it.
 	rejectedSince time.Time
 	// note adds a note to the span of the command.
 	note func(what string)
@@ -60,7 +61,7 @@ func (a *attempt) Refused(refusal *conversationv1.Error, outcome bool) (retry bo
 
 func (a *attempt) TooLarge() (retry bool) { return a.rejected() }
 
-// rejected records that this gateway cannot take the command, and returns true if an earlier copy may have been committed.
+// rejected records that this gateway rejects the command. It returns true if an earlier copy may have been committed.
 func (a *attempt) rejected() (retry bool) {
 	if a.unconfirmed && a.rejectedSince.IsZero() {
 		a.rejectedSince = time.Now()

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// Limit of notices other than events that may wait for the callbacks. They are few in normal operation. A connection that brings
-	// more is ended; the next one brings those that still matter.
+	// Maximum number of notices other than events that may wait for the callbacks. In normal operation there are few. If
+	// a connection brings more, the client ends it; the next connection brings the notices that are still relevant.
 	maxNotices = 4096
 	// Capacity for notices that is kept while the queue is empty.
 	keepNotices = 32
@@ -31,11 +31,11 @@ type callbacks struct {
 	cfg *Config
 	// tracer is nil without a TracerProvider.
 	tracer trace.Tracer
-	// handed is called, without a lock, when everything in a conversation up to seq was passed to the program.
+	// handed is called, without a lock, when every event of a conversation up to seq was passed to the program.
 	handed func(conv *inbox.Conversation, branch int, seq uint64)
 	// wake wakes deliver when the queue is not empty.
 	wake chan struct{}
-	// The number of queued events, and of other notices, that were not delivered yet.
+	// The numbers of queued events and of other queued notices that were not delivered yet.
 	events, others atomic.Int64
 
 	mu    sync.Mutex
@@ -46,7 +46,7 @@ type callbacks struct {
 
 // notice is one item for the program: an event, a hidden stretch, or a call of another callback.
 type notice struct {
-	// conv and branch identify the position that the first two move.
+	// conv and branch identify the conversation position that an event or a hidden stretch moves.
 	conv   *inbox.Conversation
 	branch int
 
@@ -63,7 +63,7 @@ func newCallbacks(cfg *Config, tracer trace.Tracer, handed func(conv *inbox.Conv
 	return &callbacks{cfg: cfg, tracer: tracer, handed: handed, wake: make(chan struct{}, 1), receipts: map[string]*queuedReceipt{}}
 }
 
-// HasRoom returns true if the queue accepts another event. Otherwise events must not be queued.
+// HasRoom returns true if the queue accepts another event. If it returns false, no event may be queued.
 func (cb *callbacks) HasRoom() bool { return cb.events.Load() < int64(cb.cfg.MaxEvents) }
 
 // HasRoomForPage returns true if the queue accepts enough events to make reading a page worthwhile.
@@ -91,7 +91,7 @@ func (cb *callbacks) Begins(conversationID string, after uint64) {
 	}
 }
 
-// Attached queues a conversation that the program did not know.
+// Attached queues a conversation that is new to the program.
 func (cb *callbacks) Attached(conversation *clientv1.Conversation) {
 	if cb.cfg.OnAttached != nil {
 		cb.addCall(func(context.Context) { cb.cfg.OnAttached(conversation) })
@@ -108,14 +108,14 @@ func (cb *callbacks) Detached(detached *clientv1.Detached) {
 	})
 }
 
-// Broken queues the end of a conversation whose log contradicts itself.
+// Broken queues the error of a conversation whose log contradicts itself.
 func (cb *callbacks) Broken(err error) {
 	if cb.cfg.OnBroken != nil {
 		cb.addCall(func(context.Context) { cb.cfg.OnBroken(err) })
 	}
 }
 
-// Receipt queues a receipt. Only the newest one of a conversation waits.
+// Receipt queues a receipt. A newer receipt of a conversation replaces the queued one.
 func (cb *callbacks) Receipt(receipt *conversationv1.Receipt) {
 	if cb.cfg.OnReceipt == nil {
 		return
@@ -144,7 +144,8 @@ func (cb *callbacks) Receipt(receipt *conversationv1.Receipt) {
 	})
 }
 
-// fork queues a fork; hash is the hash of the last common event. A waiting receipt belongs to the old branch and is dropped.
+// fork queues a fork; hash is the hash of the last common event. A queued receipt belongs to the old branch and is
+// dropped.
 func (cb *callbacks) fork(conv *inbox.Conversation, branch int, fork Fork, hash []byte) {
 	cb.mu.Lock()
 	if queued := cb.receipts[fork.ConversationID]; queued != nil {
@@ -161,7 +162,7 @@ func (cb *callbacks) fork(conv *inbox.Conversation, branch int, fork Fork, hash 
 	})
 }
 
-// state queues a state of the client.
+// state queues the new state of the client.
 func (cb *callbacks) state(state State) {
 	if cb.cfg.OnState != nil {
 		cb.addCall(func(context.Context) { cb.cfg.OnState(state) })
@@ -180,7 +181,7 @@ func (cb *callbacks) addCall(call func(ctx context.Context)) {
 	cb.add(notice{call: call})
 }
 
-// add queues a notice that was counted.
+// add queues a notice that was already counted.
 func (cb *callbacks) add(n notice) {
 	cb.mu.Lock()
 	cb.queue = append(cb.queue, n)
@@ -191,8 +192,8 @@ func (cb *callbacks) add(n notice) {
 	}
 }
 
-// deliver calls the callbacks until ctx ends. Notices that are still queued then are not delivered: they were not acknowledged,
-// and their positions were not saved.
+// deliver calls the callbacks until ctx ends. Notices that are then still queued are not delivered. Their events were not
+// acknowledged and their positions not saved, so they come again.
 func (cb *callbacks) deliver(ctx context.Context) {
 	var batch []notice
 	for {
@@ -242,7 +243,7 @@ func (cb *callbacks) tell(ctx context.Context, n *notice) {
 func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
 	inside, span := beginReceive(ctx, cb.tracer, n.origin, n.event)
 	if span != nil {
-		// The span covers the acknowledgement, too.
+		// The span includes the acknowledgement.
 		defer span.End()
 	}
 	if cb.cfg.OnEvent != nil {
@@ -253,7 +254,7 @@ func (cb *callbacks) tellEvent(ctx context.Context, n *notice) {
 	cb.handed(n.conv, n.branch, n.event.GetSeq())
 }
 
-// save stores a position. A position that was handed over is saved even while the client is being closed.
+// save stores a position. The position of a delivered event is saved even while the client is being closed.
 func (cb *callbacks) save(ctx context.Context, conversationID string, position Position) {
 	if cb.cfg.Cursors == nil {
 		return

@@ -18,12 +18,12 @@ import (
 // SendOption adds something to a message.
 type SendOption func(*conversationv1.Message)
 
-// ReplyTo makes the message an answer to the message seq of the same conversation.
+// ReplyTo makes the message a reply to the message seq of the same conversation.
 func ReplyTo(seq uint64) SendOption {
 	return func(m *conversationv1.Message) { m.ReplyTo = seq }
 }
 
-// WithMetadata adds free attributes.
+// WithMetadata adds attributes of the program's choice.
 func WithMetadata(metadata map[string]string) SendOption {
 	return func(m *conversationv1.Message) { m.Metadata = metadata }
 }
@@ -37,7 +37,8 @@ func (c *Client) Send(ctx context.Context, conversationID, text string, options 
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Message{Message: message}})
 }
 
-// Edit replaces the content of the user's own message target. What the message answers stays as it was, so ReplyTo has no effect.
+// Edit replaces the content of the user's own message target. An edit does not change which message target replies to, so
+// ReplyTo has no effect.
 func (c *Client) Edit(ctx context.Context, conversationID string, target uint64, text string, options ...SendOption) (*conversationv1.Outcome, error) {
 	content := &conversationv1.Message{Text: text}
 	for _, option := range options {
@@ -47,7 +48,8 @@ func (c *Client) Edit(ctx context.Context, conversationID string, target uint64,
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Edit{Edit: edit}})
 }
 
-// Delete deletes the message target for everyone: its content is erased from the log. Its sender may, and the owner of a group.
+// Delete deletes the message target for everyone: its content is erased from the log. The sender of the message and the
+// owner of a group may delete it.
 func (c *Client) Delete(ctx context.Context, conversationID string, target uint64) (*conversationv1.Outcome, error) {
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Delete{Delete: &conversationv1.Delete{Target: target}}})
 }
@@ -109,17 +111,17 @@ func (c *Client) Rename(ctx context.Context, conversationID, name string) (*conv
 	return c.Submit(ctx, conversationID, &conversationv1.Body{Action: &conversationv1.Body_Rename{Rename: rename}})
 }
 
-// ReadAfter reads a page of at most limit events after a seq, oldest first; 0 starts with the first event. With a limit of 0 the
-// gateway chooses it. Unless Config.SkipVerify is set, a page that contradicts itself returns an error that wraps a
-// *chain.Broken.
+// ReadAfter reads a page of at most limit events after a seq, oldest first; 0 starts with the first event. If limit is 0,
+// the gateway chooses it. Unless Config.SkipVerify is set, a page whose events contradict each other returns an error
+// that wraps a *chain.Broken.
 //
-// Like all read-only calls, it waits for a connection and retries temporary refusals until ctx ends.
+// Like all read-only calls, ReadAfter waits for a connection and retries temporary refusals until ctx ends.
 func (c *Client) ReadAfter(ctx context.Context, conversationID string, after uint64, limit int) (*Page, error) {
 	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
 }
 
-// ReadBefore reads a page of at most limit events before a seq, newest first; 0 starts with the newest event. Otherwise it is
-// like ReadAfter.
+// ReadBefore reads a page of at most limit events before a seq, newest first; 0 starts with the newest event. In all
+// other respects it is like ReadAfter.
 func (c *Client) ReadBefore(ctx context.Context, conversationID string, before uint64, limit int) (*Page, error) {
 	return c.read(ctx, &clientv1.Read{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
 }
@@ -140,15 +142,16 @@ func (c *Client) read(ctx context.Context, read *clientv1.Read) (*Page, error) {
 	return checked, nil
 }
 
-// ReadMessagesAfter reads a page of at most limit messages after a seq in their present form, oldest first: with their edits,
-// reactions and number of answers. 0 starts with the first message; with a limit of 0 the gateway chooses it. Events above the
-// page's head change its content. Unlike events, messages in their present form cannot be verified.
+// ReadMessagesAfter reads a page of at most limit messages after a seq, oldest first. The messages have their present
+// form, with edits, reactions and the number of replies. 0 starts with the first message; if limit is 0, the gateway
+// chooses it. Events above the page's head may change its content. Unlike events, messages in their present form cannot
+// be verified.
 func (c *Client) ReadMessagesAfter(ctx context.Context, conversationID string, after uint64, limit int) (*clientv1.Messages, error) {
 	return c.readMessages(ctx, &clientv1.ReadMessages{ConversationId: conversationID, After: after, Limit: uint32(max(limit, 0))})
 }
 
 // ReadMessagesBefore reads a page of at most limit messages before a seq, newest first; 0 starts with the newest message.
-// Otherwise it is like ReadMessagesAfter.
+// In all other respects it is like ReadMessagesAfter.
 func (c *Client) ReadMessagesBefore(ctx context.Context, conversationID string, before uint64, limit int) (*clientv1.Messages, error) {
 	return c.readMessages(ctx, &clientv1.ReadMessages{ConversationId: conversationID, Before: before, Limit: uint32(max(limit, 0)), Backward: true})
 }
@@ -234,7 +237,7 @@ func (s *session) call(ctx context.Context, f *clientv1.ClientFrame) (*clientv1.
 	case <-done:
 	case <-ctx.Done():
 		s.mu.Lock()
-		// This has no effect if the answer has just arrived.
+		// This has no effect if the answer has arrived meanwhile.
 		s.requests.Finish(r, nil, ctx.Err())
 		s.mu.Unlock()
 		<-done

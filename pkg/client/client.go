@@ -73,14 +73,15 @@ func (c *Client) Run(ctx context.Context) error {
 	return c.Err()
 }
 
-// Close ends the client and waits for all its goroutines, including callbacks. So a callback must not call it; it can cancel the
-// context of Start instead. Commands without an outcome are dropped and end with ErrClosed: whether they were committed is not
-// known. Flush waits for them before. Close may be called more than once. The error is Err.
+// Close ends the client and waits for all its goroutines, including callbacks. Therefore a callback must not call it, but
+// may cancel the context of Start. Commands without an outcome are dropped and end with ErrClosed: they may or may not
+// have been committed. Call Flush first to wait for their outcomes. Close may be called more than once. It returns the
+// same error as Err.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	stop := c.stop
 	if stop == nil {
-		// Under the same lock as the check of stop: a concurrent Start finds the client closed.
+		// This uses the same lock as the check of stop, so a concurrent Start finds the client closed.
 		first := c.session.close(nil)
 		c.mu.Unlock()
 		if first {
@@ -97,8 +98,8 @@ func (c *Client) Close() error {
 // Ended is closed when the client has ended, by Close, by its context or by the gateway; then Err returns the reason.
 func (c *Client) Ended() <-chan struct{} { return c.ended }
 
-// Err is the reason why the client ended: a *ClosedError if the gateway asked it to stay away; nil if it was closed or still
-// runs.
+// Err is the reason why the client ended. It is a *ClosedError if the gateway asked the client to stay away. It is nil if
+// the client was closed or still runs.
 func (c *Client) Err() error {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
@@ -137,23 +138,23 @@ func (c *Client) UserID() string {
 	return c.session.userID
 }
 
-// Position returns how far a conversation was handed over, or is about to be; false for a conversation that the client does not
-// know.
+// Position returns the newest seq of a conversation that was passed to the program or is queued for it. It returns false
+// for a conversation that the client does not know.
 func (c *Client) Position(conversationID string) (seq uint64, known bool) {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	return c.session.inbox.Position(conversationID)
 }
 
-// Stats are counters over the life of a client.
+// Stats are counters over the lifetime of a client.
 type Stats struct {
-	// Connects is the number of connections, Reconnects those of them that came after another one.
+	// Connects is the number of connections. Reconnects is the number of connections after the first.
 	Connects, Reconnects uint64
-	// Events is the number of events passed to OnEvent, Hidden the number of hidden stretches.
+	// Events is the number of events passed to OnEvent. Hidden is the number of hidden stretches.
 	Events, Hidden uint64
 	// RepeatsDropped is the number of events that were received again.
 	RepeatsDropped uint64
-	// GapsSeen is how often events were found missing, PagesRead how many pages were read to fill gaps.
+	// GapsSeen is how often events were found missing. PagesRead is the number of pages read to fill gaps.
 	GapsSeen, PagesRead uint64
 	// EventsPutOff is the number of events that did not fit in the queue of callbacks; they are read again later.
 	EventsPutOff uint64
@@ -163,7 +164,7 @@ type Stats struct {
 	ChainBreaks uint64
 	// Forks is how often the server's log of a conversation went back.
 	Forks uint64
-	// Retries is how often a request was sent again, Timeouts how often that was because no answer came in time.
+	// Retries is how often a request was sent again. Timeouts is how often the reason was that no answer came in time.
 	Retries, Timeouts uint64
 	// Acks is the number of acknowledgement frames.
 	Acks uint64

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// Limit of committed commands that are kept to be sent again after a fork.
+	// Limits of the committed commands that are kept to be sent again after a fork.
 	maxCommitted      = 1000
 	maxCommittedBytes = 1 << 20
 )
@@ -22,7 +22,8 @@ type committedCommand struct {
 	lost bool
 }
 
-// committedCommands keeps the newest commands of this client that were committed, bounded in number and size; the oldest are forgotten first.
+// committedCommands keeps the newest committed commands of this client, bounded in number and size. The oldest commands
+// are dropped first.
 type committedCommands struct {
 	commands []committedCommand
 	bytes    int
@@ -39,7 +40,7 @@ func (c *committedCommands) add(command committedCommand) {
 	}
 }
 
-// removeAbove removes the commands of a conversation above a seq, and returns them in the order of their commit.
+// removeAbove removes the commands of a conversation above a seq, and returns them in commit order.
 func (c *committedCommands) removeAbove(conversationID string, above uint64) (removed []committedCommand) {
 	kept := c.commands[:0:0]
 	for _, command := range c.commands {
@@ -54,7 +55,7 @@ func (c *committedCommands) removeAbove(conversationID string, above uint64) (re
 	return removed
 }
 
-// Newest is the newest seq of a committed command of a conversation; 0 for none.
+// Newest returns the seq of the newest committed command of a conversation; 0 if there is none.
 func (c *committedCommands) Newest(conversationID string) (seq uint64) {
 	for _, command := range c.commands {
 		if command.conversationID == conversationID {
@@ -64,14 +65,15 @@ func (c *committedCommands) Newest(conversationID string) (seq uint64) {
 	return seq
 }
 
-// Created reports whether the creation of a conversation is among the commands.
+// Created reports whether the client still has the command that created a conversation.
 func (c *committedCommands) Created(conversationID string) bool {
 	return slices.ContainsFunc(c.commands, func(command committedCommand) bool {
 		return command.conversationID == conversationID && command.body.GetCreate() != nil
 	})
 }
 
-// MarkLost notes that the server does not know a conversation, so that its commands are undone if it comes back.
+// MarkLost records that the server no longer knows a conversation. If the conversation returns, its commands are treated
+// as undone.
 func (c *committedCommands) MarkLost(conversationID string) {
 	for i := range c.commands {
 		if c.commands[i].conversationID == conversationID {

@@ -35,13 +35,15 @@ type Config struct {
 	SkipVerify     bool          `help:"Do not check the hash chain of events."`
 	Accepted       bool          `help:"Ask to be told when the broker holds a command, before its outcome."`
 
-	// Token returns a token for each connection and each refresh of one. Its context ends with Close and after ConnectTimeout.
+	// Token returns a token for each connection, and for each refresh of a connection's token. Its context ends with
+	// Close and after ConnectTimeout.
 	Token func(ctx context.Context) (string, error) `kong:"-"`
-	// Start is where conversations begin that this client does not know yet. Defaults to START_HEAD. A conversation that the user
-	// joins while the client runs begins with the event that made them a member, whatever Start is.
+	// Start is the starting point of conversations that this client does not know yet. Defaults to START_HEAD. A
+	// conversation that the user joins while the client runs always begins with the event that made the user a member.
 	Start clientv1.Start `kong:"-"`
-	// Cursors stores positions beyond the life of the process. Defaults to none. Only the newest position is stored. So if the
-	// server's log went back while the process did not run, OnForked may receive 0, and all events are delivered again.
+	// Cursors stores positions beyond the lifetime of the process. Defaults to none. Only the newest position is stored.
+	// Therefore, if the server's log went back while the process did not run, OnForked may receive 0, and all events are
+	// delivered again.
 	Cursors Cursors `kong:"-"`
 	// TLS is the configuration of wss:// connections, for a gateway with a certificate of a private authority or for a client
 	// certificate. Defaults to the system's authorities. Not used if the program sets Dial.
@@ -57,7 +59,8 @@ type Config struct {
 	// OnEvent is called with each event and what is known about its content. An event is acknowledged when OnEvent returns. The
 	// context ends with Close; it carries the trace of the event, if there is one, for TraceID and Traceparent.
 	OnEvent func(ctx context.Context, event Event) `kong:"-"`
-	// OnReceipt is called with the newest receipt of a conversation; older ones may be skipped. If it is nil, none are requested.
+	// OnReceipt is called with the newest receipt of a conversation; older receipts may be skipped. If it is nil, the
+	// client requests no receipts.
 	OnReceipt func(receipt *conversationv1.Receipt) `kong:"-"`
 	// OnState is called with each new state of the client.
 	OnState func(state State) `kong:"-"`
@@ -65,21 +68,21 @@ type Config struct {
 	OnHidden func(hidden *clientv1.Hidden) `kong:"-"`
 	// OnAttached is called once with each conversation, before its first event.
 	OnAttached func(conversation *clientv1.Conversation) `kong:"-"`
-	// OnDetached is called with a conversation after its last event, when the user is no longer a member. Last is 0 if the server
-	// does not know the conversation.
+	// OnDetached is called when the user is no longer a member of a conversation, after the last event of the
+	// conversation. Last is 0 if the server does not know the conversation.
 	OnDetached func(detached *clientv1.Detached) `kong:"-"`
-	// OnAccepted is called when the broker holds the command of a ticket. Only with Accepted.
+	// OnAccepted is called when the broker holds the command of a ticket. It is called only if Accepted is set.
 	OnAccepted func(ticket *Ticket) `kong:"-"`
-	// OnForked is called when the server's log of a conversation went back: it was restored from a backup or lost events. The
-	// program must drop the events of the conversation above fork.To; those that the server has there now follow.
+	// OnForked is called when the server's log of a conversation went back: it was restored from a backup or lost events.
+	// The program must drop the events of the conversation above fork.To; the server's new events after fork.To follow.
 	OnForked func(fork Fork) `kong:"-"`
-	// OnBroken is called with a *chain.Broken when a conversation's log contradicts itself, even when read a second time, although
-	// the server did not go back. No further events of that conversation are delivered.
+	// OnBroken is called with a *chain.Broken when a conversation's log contradicts itself, even when read a second time,
+	// although the server's log did not go back. No further events of that conversation are delivered.
 	OnBroken func(err error) `kong:"-"`
 }
 
-// Backoff is how long the client waits between attempts: a random time between zero and a limit that doubles from Min to Max
-// (full jitter), so that clients that lost their gateway together do not reconnect together.
+// Backoff is how long the client waits between attempts: a random time between zero and a limit that doubles from Min to
+// Max (full jitter). The randomness prevents clients that lost their gateway together from reconnecting together.
 type Backoff struct {
 	Min time.Duration `help:"Bound of the first wait." default:"200ms" range:"0..1h"`
 	Max time.Duration `help:"Bound that waits grow to." default:"20s" range:"0..24h"`
@@ -87,7 +90,7 @@ type Backoff struct {
 	Random func() float64 `kong:"-"`
 }
 
-// wait is how long to wait after so many failures in a row.
+// wait returns how long to wait after this many consecutive failures.
 func (b Backoff) wait(failures int) time.Duration {
 	bound := b.Max
 	// 2^20 times any sensible Min is beyond any sensible Max.
@@ -97,19 +100,19 @@ func (b Backoff) wait(failures int) time.Duration {
 	return time.Duration(b.Random() * float64(bound))
 }
 
-// Position is how far a conversation was handed over.
+// Position is the newest event of a conversation that was passed to the program.
 type Position struct {
-	// Seq of the last event.
+	// Seq is the seq of the event.
 	Seq uint64
-	// Hash of that event, so that the chain can be checked across restarts; nil when it is not known.
+	// Hash is the hash of the event, so that the chain can be checked across restarts; nil if it is not known.
 	Hash []byte
 }
 
-// Cursors stores positions. Its methods are not called concurrently. An error of Load makes Start fail; an error of Save is
-// logged, and the next Save of that conversation replaces the lost one.
+// Cursors stores positions. Its methods are not called concurrently. An error of Load makes Start fail. An error of Save
+// is only logged; the next Save of the same conversation makes up for it.
 type Cursors interface {
-	// Load returns the positions of all conversations by id. A position with a seq of 1<<62 or more is ignored, with a warning: that
-	// conversation begins as one that the client does not know.
+	// Load returns the positions of all conversations by id. A position with a seq of 1<<62 or more is ignored, with a
+	// warning: the client then treats the conversation as unknown.
 	Load(ctx context.Context) (map[string]Position, error)
 	// Save is called after OnEvent has returned, before the event is acknowledged, and when a conversation begins.
 	Save(ctx context.Context, conversationID string, position Position) error
@@ -128,7 +131,7 @@ func (cfg Config) complete() (Config, error) {
 		return cfg, errors.New("client: Token must be set")
 	}
 	if cfg.Codec == frame.JSONWithBytes {
-		cfg.Codec = frame.JSON // the same on the wire; SkipVerify decides whether bytes are asked for
+		cfg.Codec = frame.JSON // same form on the wire; SkipVerify decides whether body bytes are requested
 	}
 	setDefault(&cfg.Software, "runnel-go")
 	setDefault(&cfg.ConnectTimeout, 10*time.Second)

@@ -5,7 +5,8 @@ import (
 	"net/http"
 )
 
-// Conn is one connection to a gateway. ReadMessage is called by one goroutine, WriteMessage by another, Close by any.
+// Conn is one connection to a gateway. One goroutine calls ReadMessage, another one WriteMessage. Any goroutine may call
+// Close.
 type Conn interface {
 	// ReadMessage returns the next message, valid until the next call. If the gateway closed the connection, the error wraps a
 	// *websocket.CloseError of gorilla/websocket.

@@ -1,9 +1,9 @@
 // Package client is the Go client of Runnel: a connection that reconnects by itself, an outbox that sends each command until its
-// outcome is known, and the events of every conversation in order, each once.
+// outcome is known, and the events of every conversation in order, each exactly once.
 //
 //	c, err := client.New(client.Config{URL: url, DeviceID: "laptop", Token: token, OnEvent: show})
 //	err = c.Start(ctx)
-//	outcome, err := c.Send(ctx, conversationID, "hello") // returns when it is committed
+//	outcome, err := c.Send(ctx, conversationID, "hello") // returns when the message is committed
 //	err = c.Flush(ctx)                                   // waits for what Enqueue put into the outbox
 //	err = c.Close()
 //
@@ -26,9 +26,9 @@
 //
 // The client never stores the outbox or the events on disk, never guesses an outcome, and never logs tokens or messages.
 //
-// Goroutines: one reads and manages the connection, one writes, one calls the callbacks. Callbacks are therefore called one at a
+// Goroutines: one reads and manages the connection, one writes, one calls the callbacks. Therefore callbacks are called one at a
 // time and in order; a slow callback delays the others and the acknowledgements, but never the connection. A callback may use the
-// client freely, and may wait for outcomes, except that it must not call Close, which waits for it.
+// client freely, and may wait for outcomes. But it must not call Close, which waits for the callback to return.
 //
 // # How it is made
 //

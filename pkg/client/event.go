@@ -8,33 +8,33 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Event is an event with what the client can say about its content.
+// Event is an event with the result of the client's check of its content.
 type Event struct {
 	*clientv1.Event
-	// Content is chain.Verified when the body is the one that was committed, chain.Erased when the content was erased from
-	// the log, and chain.NotChecked when the event has a format that is newer than this client, or with Config.SkipVerify.
+	// Content is chain.Verified if the body is the committed one, and chain.Erased if the content was erased from the
+	// log. It is chain.NotChecked if the event's format is newer than this client, or if Config.SkipVerify is set.
 	Content chain.Content
 }
 
 // Page is a stretch of a log that the program has read.
 type Page struct {
-	// Events are in the order asked for.
+	// Events are in the requested order.
 	Events []Event
 	// Hidden are stretches within this page that the user may not see.
 	Hidden []*conversationv1.Range
 	// Head is the newest seq that the user may see.
 	Head uint64
-	// More means that there is more in this direction: continue after (or before) the last seq of Events or Hidden.
+	// More means that more events follow in this direction: continue after (or before) the last seq of Events or Hidden.
 	More bool
 }
 
-// checkPage verifies a page that a program asked for.
+// checkPage verifies a page that the program requested.
 func checkPage(checker *stream.Checker, read *clientv1.Read, page *clientv1.Page) (*Page, error) {
 	checked := &Page{
 		Events: make([]Event, len(page.GetEvents())), Hidden: page.GetHidden(), Head: page.GetHead(), More: page.GetMore(),
 	}
 	var v chain.Verifier
-	// A page that was not requested after a seq may begin wherever the server chooses.
+	// A page that was not requested after a seq may begin at any seq that the server chooses.
 	last, anywhere := read.GetAfter(), read.GetBackward()
 	for i, event := range page.GetEvents() {
 		place := i
@@ -60,7 +60,7 @@ func checkPage(checker *stream.Checker, read *clientv1.Read, page *clientv1.Page
 	return checked, nil
 }
 
-// misplaced returns why an event cannot come after last in a page; empty when it can.
+// misplaced returns why an event must not follow last in a page; empty if it may.
 func misplaced(conversationID string, event *clientv1.Event, last uint64, anywhere bool, hidden []*conversationv1.Range) string {
 	switch {
 	case event.GetConversationId() != conversationID:

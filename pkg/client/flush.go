@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// PendingError means that Flush ended before commands had an outcome.
+// PendingError means that Flush ended while commands had no outcome.
 type PendingError struct {
-	// Unsent are commands of which no copy was ever sent. Unknown are commands that were sent and may have been committed. Both are
-	// in the order of the outbox within a conversation.
+	// Unsent are commands of which no copy was ever sent. Unknown are commands that were sent and may have been
+	// committed. Within a conversation, both are in the order of the outbox.
 	Unsent, Unknown []*Ticket
-	// Cause is why Flush ended: the context's error, or why the client ended.
+	// Cause is why Flush ended: the context's error, or the reason why the client ended.
 	Cause error
 }
 
@@ -28,9 +28,9 @@ func (e *PendingError) Error() string {
 
 func (e *PendingError) Unwrap() error { return e.Cause }
 
-// Flush waits until every command that is in the outbox now has an outcome, committed or refused: the tickets say which. Call it
-// before Close, which drops commands without an outcome. The error is a *PendingError if ctx or the client ended first. After ctx
-// has ended the commands stay in the outbox.
+// Flush waits until every command that is now in the outbox has an outcome, committed or refused; the tickets contain the
+// outcomes. Call it before Close, which drops commands without an outcome. The error is a *PendingError if ctx or the
+// client ended first. If ctx ended first, the commands stay in the outbox.
 func (c *Client) Flush(ctx context.Context) error {
 	c.session.mu.Lock()
 	tickets := c.session.outbox.tickets()
@@ -45,8 +45,8 @@ func (c *Client) Flush(ctx context.Context) error {
 	return c.pending(tickets, nil)
 }
 
-// pending returns the error for those tickets that have no outcome, because the context ended or because the client did; nil if
-// there are none.
+// pending returns the error for the tickets without an outcome, because the context or the client ended; nil if every
+// ticket has one.
 func (c *Client) pending(tickets []*Ticket, cause error) error {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()

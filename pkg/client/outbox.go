@@ -19,7 +19,7 @@ import (
 // outbox holds the commands whose outcome is not known yet.
 //
 // Commands wait in queues, one for each conversation. Only the first command of a queue is sent; the next one follows
-// when its outcome is known. That alone keeps their order through lost connections, timeouts and temporary errors.
+// when its outcome is known. This keeps their order through lost connections, timeouts and temporary errors.
 //
 // It is not safe for concurrent use: the lock of the client guards it.
 type outbox struct {
@@ -33,10 +33,10 @@ type outbox struct {
 	queues map[string][]*Ticket
 	// count is the number of tickets in all queues.
 	count int
-	// refusals and committed record commands that left the outbox.
+	// refusals and committed record the commands that have left the outbox.
 	refusals  refusals
 	committed committedCommands
-	// closed is the reason why no more commands are accepted, nil while the client runs.
+	// closed is the reason why no more commands are accepted; nil while the client runs.
 	closed error
 }
 
@@ -44,8 +44,8 @@ func newOutbox(limit int, requests *request.Queue, tracer trace.Tracer, accepted
 	return &outbox{limit: limit, requests: requests, tracer: tracer, accepted: accepted, queues: map[string][]*Ticket{}}
 }
 
-// enqueue adds a command. If the same command is in the outbox already, it returns the ticket of that one. The parent of the
-// command's span is that of ctx.
+// enqueue adds a command. If the same command is already in the outbox, it returns the existing ticket. The parent of the
+// command's span is the span in ctx.
 func (o *outbox) enqueue(ctx context.Context, ticket *Ticket) (*Ticket, error) {
 	if o.closed != nil {
 		return nil, o.closed
@@ -73,7 +73,7 @@ func (o *outbox) enqueue(ctx context.Context, ticket *Ticket) (*Ticket, error) {
 	return ticket, nil
 }
 
-// insert puts commands of one queue at an index of it, and sends the first of the queue if it is not sent already.
+// insert inserts commands into their queue at an index, and sends the first command of the queue if it was not sent yet.
 func (o *outbox) insert(index int, tickets ...*Ticket) {
 	queue := tickets[0].queue
 	o.count += len(tickets)
@@ -81,7 +81,7 @@ func (o *outbox) insert(index int, tickets ...*Ticket) {
 	o.sendFirst(queue)
 }
 
-// sendFirst sends the first command of a queue, if there is one that is not sent already.
+// sendFirst sends the first command of a queue, if the queue has one and it was not sent yet.
 func (o *outbox) sendFirst(queue string) {
 	tickets := o.queues[queue]
 	if len(tickets) == 0 || tickets[0].request != nil || o.closed != nil {
@@ -108,7 +108,7 @@ func (o *outbox) sendFirst(queue string) {
 	o.requests.Ask(ticket.request)
 }
 
-// remember records a command that leaves the outbox, in case it is submitted again or undone.
+// remember records a command that leaves the outbox, in case the command is submitted again or undone.
 func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err error) {
 	switch {
 	case err == nil:
@@ -121,7 +121,7 @@ func (o *outbox) remember(ticket *Ticket, outcome *conversationv1.Outcome, err e
 	}
 }
 
-// end removes a command from the outbox with its outcome, and sends the next one.
+// end removes a command from the outbox with its outcome, and sends the next command of its queue.
 func (o *outbox) end(ticket *Ticket, answer *clientv1.ServerFrame, err error) {
 	ticket.resolve(answer, err)
 	o.count--
@@ -143,17 +143,18 @@ func (o *outbox) tickets() []*Ticket {
 	return all
 }
 
-// hasOutcome reports whether a command ended otherwise than by the end of the client.
+// hasOutcome reports whether a command ended for another reason than the end of the client.
 func (o *outbox) hasOutcome(ticket *Ticket) bool {
 	select {
 	case <-ticket.done:
-		return ticket.err == nil || ticket.err != o.closed //nolint:errorlint // the very error that ended the outbox
+		return ticket.err == nil || ticket.err != o.closed //nolint:errorlint // compares identity: only the error that closed the outbox
 	default:
 		return false
 	}
 }
 
-// withdraw takes a command back, unless its outcome is known, a copy of it was sent, or another caller waits for it.
+// withdraw removes a command from the outbox, unless its outcome is known, a copy of it was sent, or another caller waits
+// for it.
 func (o *outbox) withdraw(ticket *Ticket) bool {
 	select {
 	case <-ticket.done:
@@ -171,7 +172,7 @@ func (o *outbox) withdraw(ticket *Ticket) bool {
 	return true
 }
 
-// close ends all commands, and returns how many.
+// close ends all commands, and returns their number.
 func (o *outbox) close(reason error) (dropped int) {
 	dropped, o.closed = o.count, reason
 	for _, tickets := range o.queues {
@@ -186,9 +187,9 @@ func (o *outbox) close(reason error) (dropped int) {
 	return dropped
 }
 
-// resubmit sends the commands of a conversation again that were undone because its log went back to the event to: after the
-// command that is in flight, and before those that wait. It returns the newest seq that was undone, 0 for none, and the tickets.
-// sender is the user.
+// resubmit sends undone commands of a conversation again, after its log went back to the event to. It puts them after the
+// command that is in flight, and before the waiting commands. It returns their tickets and the newest undone seq, 0 if no
+// command was undone. sender is the user.
 func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newest uint64, tickets []*Ticket) {
 	var again []*Ticket
 	for _, command := range o.committed.removeAbove(conversationID, to) {
@@ -212,8 +213,8 @@ func (o *outbox) resubmit(conversationID string, to uint64, sender string) (newe
 	return newest, tickets
 }
 
-// retarget returns the body of a command that is sent again after everything above a seq was undone; nil if it refers to an
-// undone event.
+// retarget returns the body of a command that is sent again after every event above to was undone; nil if the command
+// refers to an undone event.
 func retarget(sender string, body *conversationv1.Body, to uint64) *conversationv1.Body {
 	for _, need := range conversation.Needs(ids.User(sender), body) {
 		if need.Seq <= ids.Seq(to) {

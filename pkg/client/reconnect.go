@@ -55,9 +55,9 @@ func (s *session) dial(ctx context.Context) (link.Conn, error) {
 	return s.cfg.Dial(ctx, s.cfg.URL, header)
 }
 
-// endError returns why a connection ended: a *ClosedError if the client must not reconnect. Only the close code decides about that.
-// A refusal of connect does not: an expired token and too many connections are refused with the same codes as what is final, and
-// the close code may be lost on the way.
+// endError returns why a connection ended: a *ClosedError if the client must not reconnect. Only the close code decides
+// this. A refusal of connect does not decide it, for two reasons: an expired token and too many connections are refused
+// with the same error codes as permanent conditions, and the close code after the refusal may be lost.
 func endError(end link.End) error {
 	var refusal *RefusedError
 	if end.Refusal != nil {

@@ -6,31 +6,32 @@ import (
 )
 
 const (
-	// How long a refused command id is remembered; the server remembers it for the same time.
+	// How long the client remembers a refused command id; the server remembers it for the same time.
 	refusedFor = 10 * time.Minute
-	// Command ids that are remembered at the same time.
+	// Maximum number of remembered command ids.
 	maxRefused = 1000
 )
 
-// attemptRecord records a command id that left the outbox without being committed.
+// attemptRecord records a command id that left the outbox without a commit.
 type attemptRecord struct {
 	// attempt is the number of refusals that were received.
 	attempt uint32
-	// unconfirmed says that the outcome of a copy is not known.
+	// unconfirmed means that the outcome of a copy is not known.
 	unconfirmed bool
 	at          time.Time
 }
 
-// refusals remembers command ids, so that a repeated command can report how often it was refused. The oldest are forgotten first.
+// refusals remembers command ids, so that a repeated command can report how often it was refused. The oldest ids are
+// forgotten first.
 type refusals struct {
 	byID  map[commandKey]attemptRecord
 	order []commandKey
 }
 
-// commandKey names a command; the sender is always the user.
+// commandKey identifies a command; the sender is always the user.
 type commandKey struct{ conversationID, commandID string }
 
-// keep remembers a command. Remembering it again renews it.
+// keep remembers a command. If the command is already remembered, its time starts again.
 func (r *refusals) keep(key commandKey, p attemptRecord) {
 	if r.byID == nil {
 		r.byID = map[commandKey]attemptRecord{}
@@ -43,7 +44,7 @@ func (r *refusals) keep(key commandKey, p attemptRecord) {
 	}
 }
 
-// find returns what is known of a command id.
+// find returns the record of a command id.
 func (r *refusals) find(key commandKey, now time.Time) attemptRecord {
 	if p, known := r.byID[key]; known && now.Sub(p.at) < refusedFor {
 		return p

@@ -15,7 +15,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// session is the client's state across all its connections: its state, its requests, its outbox and its inbox, all under one
+// session is the client's state across all its connections: connection state, requests, outbox and inbox, all under one
 // lock. It is the link.Handler of every connection: it passes each frame to the part that handles it.
 type session struct {
 	cfg       *Config
@@ -70,8 +70,8 @@ func (s *session) restore(positions map[string]Position) {
 	}
 }
 
-// close fails everything that waits. It returns false if the session was closed before. The error is nil if the program closed
-// it.
+// close ends every waiting request and command with an error. It returns false if the session was already closed. err is
+// nil if the program closed the session.
 func (s *session) close(err error) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,7 +88,7 @@ func (s *session) close(err error) (first bool) {
 	return true
 }
 
-// reason returns the error for requests that end with the session.
+// reason returns the error of requests that end because the session ends.
 func (s *session) reason() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +108,7 @@ func (s *session) become(next State) {
 	s.becomeLocked(next)
 }
 
-// becomeLocked changes the state; no other code does.
+// becomeLocked changes the state. It is the only function that does so.
 func (s *session) becomeLocked(next State) {
 	if !s.state.leadsTo(next) {
 		s.cfg.Log.Error("invalid state transition of the client", "from", s.state.String(), "to", next.String())
@@ -120,13 +120,13 @@ func (s *session) becomeLocked(next State) {
 	if next == Connected {
 		close(s.connected)
 	}
-	// The last state is reported when everything else is done; see Client.Start.
+	// The state Closed is reported only after all other work is done; see Client.Start.
 	if next != Closed {
 		s.callbacks.state(next)
 	}
 }
 
-// ConnectMessage is part of link.Handler, like the methods that follow.
+// ConnectMessage and the following methods implement link.Handler.
 func (s *session) ConnectMessage(token string) *clientv1.Connect {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +165,7 @@ func (s *session) Disconnected() {
 	s.requests.Disconnect()
 }
 
-// Receive passes a frame on.
+// Receive passes a frame to the part that handles it.
 func (s *session) Receive(f *clientv1.ServerFrame, at time.Time) error {
 	if err := inbox.CheckSeqs(f); err != nil {
 		return err
@@ -194,7 +194,7 @@ func (s *session) Receive(f *clientv1.ServerFrame, at time.Time) error {
 func (s *session) Append(l *link.Link, message []byte, frames int) (_ []byte, due time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	closing := l.Closing() // asked under the lock: whoever made it fail under this lock is obeyed
+	closing := l.Closing() // read under the lock: a Fail that was called under this lock takes effect here
 	if due = s.inbox.AckDue(); !due.IsZero() && (closing || !time.Now().Before(due)) {
 		ack := &clientv1.ClientFrame{Request: &clientv1.ClientFrame_Ack{Ack: s.inbox.TakeAck()}}
 		message = frame.AppendClient(message, s.cfg.Codec, ack)
@@ -206,8 +206,8 @@ func (s *session) Append(l *link.Link, message []byte, frames int) (_ []byte, du
 	return message, link.Earlier(s.inbox.AckDue(), s.requests.Due())
 }
 
-// refreshLocked fetches a new token for the connection. If that fails, the connection ends when its token expires, and the next
-// one starts with a new token.
+// refreshLocked fetches a new token for the connection. If it fails, the connection ends when its token expires, and the
+// next connection starts with a new token.
 func (s *session) refreshLocked() {
 	if s.refreshing {
 		return
@@ -243,15 +243,15 @@ func (s *session) sendTokenLocked(token string) {
 	})
 }
 
-// handed notes that everything up to seq was passed to the program.
+// handed records that every event up to seq was passed to the program.
 func (s *session) handed(conv *inbox.Conversation, branch int, seq uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inbox.Handed(conv, branch, seq)
 }
 
-// forkedLocked reports to the program that the log of a conversation went back, and sends undone commands again. from is the
-// previous position of the conversation.
+// forkedLocked reports to the program that the log of a conversation went back, and sends undone commands again. from is
+// the conversation's position before the fork.
 func (s *session) forkedLocked(conv *inbox.Conversation, from uint64, hash []byte) {
 	fork := Fork{ConversationID: conv.ID(), To: conv.Last()}
 	newest, tickets := s.outbox.resubmit(conv.ID(), fork.To, s.userID)
@@ -260,12 +260,13 @@ func (s *session) forkedLocked(conv *inbox.Conversation, from uint64, hash []byt
 	s.callbacks.fork(conv, conv.Branch(), fork, hash)
 }
 
-// wakeLocked wakes the writer when there is something to send.
+// wakeLocked wakes the writer if there is something to send.
 func (s *session) wakeLocked() {
 	if s.link != nil {
 		s.link.Wake()
 	}
 }
 
-// reconnectLocked ends a connection on which conversations are not pushed from the client's present positions.
+// reconnectLocked ends a connection on which the gateway pushes conversations from positions that are no longer the
+// client's.
 func (s *session) reconnectLocked() { s.link.Fail(errForked) }

@@ -11,10 +11,10 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Submit puts a command into the outbox and waits for its outcome: the command is committed if the error is nil. If ctx ends
-// first, the wait ends. A command that may have been sent stays in the outbox: then the error wraps ErrOutcomeUnknown. A command
-// of which no copy was ever sent is withdrawn: then the error is only the context's. conversationID is empty only for a create.
-// The body must not be changed afterwards.
+// Submit puts a command into the outbox and waits for its outcome. If the error is nil, the command is committed. If ctx
+// ends first, the wait ends. Then a command that may have been sent stays in the outbox, and the error wraps
+// ErrOutcomeUnknown. A command of which no copy was ever sent is withdrawn, and the error is only the context's.
+// conversationID is empty only for a create. The body must not be changed afterwards.
 func (c *Client) Submit(ctx context.Context, conversationID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -23,8 +23,8 @@ func (c *Client) Submit(ctx context.Context, conversationID string, body *conver
 	return c.SubmitID(ctx, conversationID, id.String(), body)
 }
 
-// SubmitID is Submit with a command id chosen by the caller: a UUIDv7 in canonical lower-case form. Once a command is committed,
-// the same id of the same command always has the same outcome, however late and however often it is submitted. A refused command
+// SubmitID is Submit with a command id chosen by the caller: a UUIDv7 in canonical lower-case form. Once a command is
+// committed, submitting it again with the same id always returns the same outcome, at any later time. A refused command
 // is decided again when it is submitted again.
 func (c *Client) SubmitID(ctx context.Context, conversationID, commandID string, body *conversationv1.Body) (*conversationv1.Outcome, error) {
 	ticket, err := c.enqueue(ctx, conversationID, commandID, body)
@@ -47,7 +47,8 @@ func (c *Client) Enqueue(conversationID string, body *conversationv1.Body) (*Tic
 	return c.EnqueueID(conversationID, id.String(), body)
 }
 
-// EnqueueID is Enqueue with a command id chosen by the caller. If that command is in the outbox already, its ticket is returned.
+// EnqueueID is Enqueue with a command id chosen by the caller. If that command is already in the outbox, it returns the
+// existing ticket.
 func (c *Client) EnqueueID(conversationID, commandID string, body *conversationv1.Body) (*Ticket, error) {
 	return c.enqueue(context.Background(), conversationID, commandID, body)
 }

@@ -13,8 +13,9 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Names of spans and attributes. A command has one span from the outbox to its outcome, however often it was sent. An event of a
-// recorded trace has one from its arrival until the application has handled it and the acknowledgement is queued.
+// Names of spans and attributes. A command has one span from the outbox to its outcome, however often it was sent. An
+// event of a recorded trace has one span from its arrival until the application has handled it and the acknowledgement is
+// queued.
 const (
 	scopeName   = "github.com/runnelhq/runnel/pkg/client"
 	spanSend    = "runnel.client.send"
@@ -37,11 +38,12 @@ func TraceID(ctx context.Context) string { return tracing.ID(trace.SpanContextFr
 type sendSpan struct {
 	// span is nil without a tracer.
 	span trace.Span
-	// parent is the traceparent that the gateway receives; traceID is the trace to look up, empty for none.
+	// parent is the traceparent that the gateway receives. traceID is the trace to look up; empty if there is none.
 	parent, traceID string
 }
 
-// beginSend starts the span of a command; its parent is the span in ctx, if there is one. Without a tracer there is none.
+// beginSend starts the span of a command as a child of the span in ctx, if there is one. Without a tracer it starts no
+// span.
 func beginSend(ctx context.Context, tracer trace.Tracer, conversationID, commandID string) (s sendSpan) {
 	if tracer == nil {
 		return s
@@ -49,7 +51,7 @@ func beginSend(ctx context.Context, tracer trace.Tracer, conversationID, command
 	ctx, s.span = tracer.Start(ctx, spanSend, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes( //nolint:spancheck // end ends it
 		attrConversation.String(conversationID), attrCommand.String(commandID),
 	))
-	// The context of an unsampled span is sent, too: then the servers do not sample it either.
+	// The context of an unsampled span is also sent, so that the servers do not sample it either.
 	s.parent = tracing.Traceparent(ctx)
 	if s.span.SpanContext().IsSampled() {
 		s.traceID = tracing.ID(s.span.SpanContext())
@@ -64,8 +66,8 @@ func (s *sendSpan) note(what string) {
 	}
 }
 
-// end ends the span. The answer may name another trace than the client's own: a gateway need not let clients decide what is
-// recorded.
+// end ends the span. answered is the trace in the gateway's answer. It may differ from the client's own trace: a gateway
+// may decide itself what is recorded.
 func (s *sendSpan) end(answered string, outcome *conversationv1.Outcome, err error) {
 	if id := tracing.ID(tracing.Parse(answered)); id != "" {
 		s.traceID = id
@@ -89,8 +91,8 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// beginReceive puts the trace of an event into the context for the program, and starts the span that covers it; nil for none. The
-// span starts when the event was received, not now.
+// beginReceive puts the trace of an event into the context for the program, and starts the span of receiving it; nil if
+// there is no trace. The span starts when the event was received, not now.
 func beginReceive(ctx context.Context, tracer trace.Tracer, origin *tracing.Origin, event Event) (context.Context, trace.Span) {
 	if origin == nil {
 		return ctx, nil

@@ -7,8 +7,8 @@ type adder interface {
 	adds(body *conversationv1.Body) []string
 }
 
-// Adds returns the users whom a command makes members in addition to its sender; empty for most. Limits and policies for adding
-// people, which gateways apply, depend on it.
+// Adds returns the users whom a command makes members in addition to its sender; empty for most commands. Gateways apply
+// limits and policies for adding people to these users.
 func Adds(body *conversationv1.Body) []string {
 	if r := rowOf(KindOf(body)); r != nil {
 		if kind, ok := r.rules.(adder); ok {

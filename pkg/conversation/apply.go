@@ -9,7 +9,7 @@ import (
 	"github.com/runnelhq/runnel/pkg/ids"
 )
 
-// Result is the result of a command that is carried out.
+// Result is the result of an accepted command.
 type Result struct {
 	// State is the state after the event.
 	State *State
@@ -20,14 +20,14 @@ type Result struct {
 }
 
 // Apply carries out one command on a conversation. body is the command's decoded body; facts contain the messages that
-// Needs names; timeMs is the stream's time of the command. It returns either a result or a refusal. It is deterministic and
-// total: every command of a kind that this build knows has an answer. A command of a newer kind must not be applied; see
-// TooNew.
+// Needs returns; timeMs is the stream's time of the command. It returns either a result or a refusal. It is deterministic
+// and total: every command of a kind that this build knows has an answer. A command of a newer kind must not be applied;
+// see TooNew.
 func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversationv1.Body, timeMs int64) (Result, *conversationv1.Error) {
 	if state == nil {
 		state = &State{}
 	}
-	judgement := &struct { // one allocation for both
+	judgement := &struct { // one allocation for the request and the occurrence
 		request
 		occurrence
 	}{request: request{
@@ -63,8 +63,8 @@ func Apply(state *State, facts *Facts, command *brokerv1.Command, body *conversa
 	return Result{State: fold(state, o), Event: event, Effects: rules.effects(state, o)}, nil
 }
 
-// Replay returns the state after a committed event, and the effects of the event, as a rebuild of the views needs them.
-// facts contain only the view rows of the messages that the event's targets name.
+// Replay returns the state after a committed event, and the effects of the event, for a rebuild of the views. facts
+// contain only the view rows of the messages in the event's targets.
 func Replay(state *State, facts *Facts, event *conversationv1.Event) (*State, []*historyv1.Effect) {
 	if state == nil {
 		state = &State{}
@@ -73,15 +73,15 @@ func Replay(state *State, facts *Facts, event *conversationv1.Event) (*State, []
 	return fold(state, o), rowOf(event.GetKind()).rules.effects(state, o)
 }
 
-// TooNew reports whether a command cannot be decided by this build, because its level or kind is newer; kind is KindOfBytes
-// of its body. Such a command is never refused or dropped, and never becomes a dead letter: the partition is handed over to
-// a newer worker, or stops with an alarm.
+// TooNew reports whether this build cannot decide a command, because the command's level or kind is newer. kind is
+// KindOfBytes of the command's body. Such a command is never refused or dropped, and never becomes a dead letter: the
+// partition is handed over to a newer worker, or stops with an alarm.
 func TooNew(command *brokerv1.Command, kind conversationv1.EventKind) bool {
 	return Level(command.GetLevel()) > MaxLevel() || (kind != 0 && rowOf(kind) == nil)
 }
 
-// IsErasure reports whether a body erases content. Such a command must be the last one of its batch, because only the store
-// knows what it erases.
+// IsErasure reports whether a body erases content. Such a command must be the last one of its batch, because only the
+// store knows which events it erases.
 func IsErasure(body *conversationv1.Body) bool { return body.GetErase() != nil }
 
 // judge decides whether the command is allowed in this state.
@@ -101,7 +101,7 @@ func (r *request) judge(saltSize int) *conversationv1.Error {
 	return kind.rules.check(r)
 }
 
-// permitted checks the table: role and kind of conversation.
+// permitted checks the sender's role and the kind of the conversation against the table.
 func (r *request) permitted(kind *row) *conversationv1.Error {
 	switch {
 	case r.role == RoleNone && !kind.roles.Has(RoleNone), r.role == RoleServer && r.state.Head == 0:

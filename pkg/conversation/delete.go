@@ -6,8 +6,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// deleteKind deletes a message for everyone: its content, that of its edits and that of its reactions is erased. Targets:
-// seqs[0] is the message.
+// deleteKind deletes a message for everyone: it erases the content of the message, of its edits and of its reactions.
+// Targets: seqs[0] is the message.
 type deleteKind struct{ none }
 
 func (deleteKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
@@ -37,8 +37,7 @@ func (deleteKind) effects(_ *State, o *occurrence) []*historyv1.Effect {
 	effects := changeRow(o, ids.Seq(o.target()), func(row *historyv1.MessageRow) { row.DeletedSeq = o.event.GetSeq() })
 	return append(effects,
 		&historyv1.Effect{Effect: &historyv1.Effect_DropReactions{DropReactions: &historyv1.DropReactions{Target: o.target()}}},
-		// Replies have the message as a target as well, and are kept: only the events that belong to the message are
-		// erased.
+		// Replies also have the message as a target, but are kept: only events that belong to the message are erased.
 		erase(&historyv1.EraseEvents{Seqs: []uint64{o.target()}, Below: o.event.GetSeq(), Kinds: MessageKinds()}),
 		erase(&historyv1.EraseEvents{
 			Seqs: []uint64{o.target()}, Targeting: true, Below: o.event.GetSeq(),

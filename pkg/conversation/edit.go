@@ -7,7 +7,7 @@ import (
 )
 
 // editKind replaces the content of the sender's own message. Targets: seqs[0] is the message. If the newest edit of a
-// message is erased, the message counts as erased; an older content is not shown again.
+// message is erased, the message counts as erased; its older content is not shown again.
 type editKind struct{ none }
 
 func (editKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {

@@ -9,11 +9,11 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// EncodeBody encodes a body in canonical form (see Body in the proto). Only the part that admits a command calls it; from
-// then on the bytes are kept. The body must not contain unknown fields.
+// EncodeBody encodes a body in canonical form (see Body in the proto). Only the gateway that admits a command calls it;
+// later parts forward the bytes unchanged. The body must not contain unknown fields.
 func EncodeBody(body *conversationv1.Body) ([]byte, error) {
 	if message := body.GetMessage(); message != nil && len(message.GetMetadata()) < 2 {
-		return body.MarshalVT() // canonical when there is no map to sort; three times as fast
+		return body.MarshalVT() // canonical if there is no map to sort, and three times as fast
 	}
 	return proto.MarshalOptions{Deterministic: true}.Marshal(body)
 }
@@ -27,14 +27,14 @@ func DecodeBody(encoded []byte) (*conversationv1.Body, error) {
 	return body, nil
 }
 
-// encode encodes one of this package's messages. It cannot fail: its text was checked to be UTF-8.
+// encode encodes a message of this package. It cannot fail, because the text was checked to be UTF-8.
 func encode(message proto.Message) []byte {
 	encoded, _ := proto.MarshalOptions{Deterministic: true}.Marshal(message)
 	return encoded
 }
 
-// Conflicts reports whether a repeated command differs from the first one: the bytes differ, and so do the canonical
-// encodings, as far as this build knows all fields of both bodies. After the first body is erased there is no conflict.
+// Conflicts reports whether a repeated command differs from the first one: both the bytes and the canonical encodings
+// differ. There is no conflict if this build does not know all fields of both bodies, or if the first body is erased.
 func Conflicts(first *conversationv1.Event, command *brokerv1.Command) bool {
 	return len(first.GetBody()) > 0 && !SameBody(first.GetBody(), command.GetBody())
 }
@@ -52,7 +52,7 @@ func SameBody(a, b []byte) bool {
 	return err == nil && second != nil && bytes.Equal(first, second)
 }
 
-// canonical re-encodes a body; nil if it contains something that this build does not know.
+// canonical re-encodes a body; nil if it contains fields that this build does not know.
 func canonical(encoded []byte) ([]byte, error) {
 	body := &conversationv1.Body{}
 	if err := proto.Unmarshal(encoded, body); err != nil {

@@ -9,7 +9,7 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// eraseKind erases the content of earlier events. Its body names them and cannot be erased itself.
+// eraseKind erases the content of earlier events. Its body says which events, and cannot be erased itself.
 type eraseKind struct{ none }
 
 func (eraseKind) levelOf(body *conversationv1.Body) Level {
@@ -71,7 +71,7 @@ func (k eraseKind) effects(before *State, o *occurrence) []*historyv1.Effect {
 	return effects
 }
 
-// covers reports whether the event that gave the conversation its name is erased.
+// covers reports whether the erasure includes the event that gave the conversation its name.
 func (eraseKind) covers(e *conversationv1.Erase, source NameSource) bool {
 	return slices.Contains(e.GetSeqs(), uint64(source.Seq)) || (e.GetSender() != "" && e.GetSender() == string(source.Sender)) || source.TimeMs < e.GetBeforeMs()
 }

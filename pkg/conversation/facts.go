@@ -9,14 +9,15 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// Need names a message that a command refers to, and the user whose reactions to it must be known; User is empty for none.
+// Need identifies a message that a command refers to, and the user whose reactions to it the rules need; User is empty if
+// they need no reactions.
 type Need struct {
 	Seq  ids.Seq
 	User ids.User
 }
 
-// Needs returns what the facts must contain before a command with this body is applied; empty for most commands. A seq
-// above the conversation's head names nothing, or an event of the same batch.
+// Needs returns the entries that the facts must contain before a command with this body is applied; empty for most
+// commands. A seq above the conversation's head belongs to no event, or to an event of the same batch.
 func Needs(sender ids.User, body *conversationv1.Body) []Need {
 	if r := rowOf(KindOf(body)); r != nil {
 		return r.rules.needs(sender, body)
@@ -31,13 +32,13 @@ type Fact struct {
 	TimeMs int64
 	// Erased means that the event's own body is erased.
 	Erased bool
-	// Row is the view row; its zero value (with Seq set) when there is none.
+	// Row is the message's view row. If there is no row, it has only its Seq set.
 	Row *historyv1.MessageRow
 }
 
-// Facts are what the rules know about one conversation in addition to its state: the messages that commands refer to. A nil
-// Facts is empty. Facts over a base read through to it and never write to it, so the Facts of a batch that is not committed
-// are simply dropped. It is not safe for concurrent use.
+// Facts are what the rules know about one conversation in addition to its state: the messages that commands refer to. A
+// nil Facts is empty. Facts may have a base: lookups that miss continue in the base, and writes never change it.
+// Therefore the Facts of a batch that is not committed are simply dropped. It is not safe for concurrent use.
 type Facts struct {
 	base      *Facts
 	events    map[ids.Seq]*Fact
@@ -49,7 +50,7 @@ func NewFacts(base *Facts) *Facts {
 	return &Facts{base: base, events: map[ids.Seq]*Fact{}, reactions: map[Need][]*historyv1.Reaction{}}
 }
 
-// Len returns the number of entries, without those of the base.
+// Len returns the number of entries, without the entries of the base.
 func (f *Facts) Len() int {
 	if f == nil {
 		return 0
@@ -57,7 +58,7 @@ func (f *Facts) Len() int {
 	return len(f.events) + len(f.reactions)
 }
 
-// Knows reports whether a need is known already.
+// Knows reports whether the facts already contain an entry for a need.
 func (f *Facts) Knows(need Need) bool {
 	if f.event(need.Seq) == nil {
 		return false
@@ -113,8 +114,8 @@ func (f *Facts) Add(event *conversationv1.Event, effects []*historyv1.Effect) {
 	}
 }
 
-// drop removes one reaction. All reactions to a message are removed only if the message was deleted; then no command reads
-// them again.
+// drop removes one reaction. If all reactions to a message are dropped, the message was deleted, and no command reads its
+// reactions again.
 func (f *Facts) drop(dropped *historyv1.DropReactions) {
 	if dropped.GetSeq() == 0 {
 		return
@@ -130,8 +131,8 @@ func (f *Facts) drop(dropped *historyv1.DropReactions) {
 	}
 }
 
-// erase marks the events that are known, by seq, to be erased. An erasure by sender or time may cover more than what is in
-// memory, so IsErasure ends a batch, and the owner drops the facts of the conversation after it.
+// erase marks the known events that the erasure lists by seq. An erasure by sender or time may include events that are
+// not in memory. Therefore such a command ends its batch (IsErasure), and the owner then drops the conversation's facts.
 func (f *Facts) erase(erased *historyv1.EraseEvents) {
 	for _, seq := range erased.GetSeqs() {
 		if old := f.event(ids.Seq(seq)); old != nil && slices.Contains(erased.GetKinds(), old.Kind) {
@@ -149,7 +150,7 @@ func (f *Facts) Merge() *Facts {
 	return f.base
 }
 
-// event returns what is known of an event; nil when nothing is.
+// event returns the fact about an event; nil if it is not known.
 func (f *Facts) event(seq ids.Seq) *Fact {
 	for ; f != nil; f = f.base {
 		if fact := f.events[seq]; fact != nil {
@@ -168,7 +169,7 @@ func (f *Facts) reactionsOf(need Need) []*historyv1.Reaction {
 	return nil
 }
 
-// message returns a message that a command refers to, or why it cannot.
+// message returns a message that a command refers to, or the error for a reference that is not allowed.
 func (r *request) message(field string, seq ids.Seq) (*Fact, *conversationv1.Error) {
 	fact := r.facts.event(seq)
 	switch {

@@ -13,10 +13,11 @@ import (
 
 const directPrefix, groupPrefix = 'd', 'g'
 
-// idEncoding encodes 128 bits in 26 digits 0-9 a-v: safe in a subject, a URL and a file name.
+// idEncoding encodes 128 bits in 26 digits 0-9 a-v. The digits are safe in a NATS subject, a URL and a file name.
 var idEncoding = base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 
-// DirectID returns the id of the direct conversation of two users. It follows from the two, so there is one for each pair.
+// DirectID returns the id of the direct conversation of two users. The id is computed from the user ids, so each pair has
+// exactly one direct conversation.
 func DirectID(a, b ids.User) ids.Conversation {
 	if a > b {
 		a, b = b, a
@@ -24,8 +25,8 @@ func DirectID(a, b ids.User) ids.Conversation {
 	return makeID(directPrefix, "runnel.direct.v1", string(a), string(b))
 }
 
-// GroupID returns the id of the group that this create command makes. It follows from the sender and the command id, so a
-// repeated create enters the same partition and finds its first outcome, and nobody can choose an id.
+// GroupID returns the id of the group that this create command makes. The id is computed from the sender and the command
+// id, so a repeated create reaches the same partition and finds its first outcome, and no client can choose an id.
 func GroupID(sender ids.User, commandID ids.Command) ids.Conversation {
 	return makeID(groupPrefix, "runnel.group.v1", string(sender), string(commandID))
 }
@@ -36,8 +37,8 @@ func makeID(prefix byte, parts ...string) ids.Conversation {
 	return ids.Conversation(string(prefix) + idEncoding.EncodeToString(sum[:16]))
 }
 
-// ValidID reports whether s has the form of a conversation id: a letter a-z and 26 digits 0-9 a-v. Every part accepts all
-// such ids; AdmissibleID is stricter, and only gateways use it.
+// ValidID reports whether s has the form of a conversation id: a letter a-z and 26 digits 0-9 a-v. All parts of Runnel
+// accept such ids; only gateways use the stricter AdmissibleID.
 func ValidID(s string) bool {
 	if len(s) != protocol.ConversationIDBytes || s[0] < 'a' || s[0] > 'z' {
 		return false
@@ -67,8 +68,8 @@ func KindOfID(id ids.Conversation) conversationv1.Kind {
 	}
 }
 
-// Before returns the valid id that sorts right before a valid one, with no other in between: a keyset page after it begins
-// with the id itself. The very first id has none before it and is returned unchanged.
+// Before returns the valid id that sorts directly before a valid id: a keyset page after the result begins with the id
+// itself. The lowest id has no predecessor and is returned unchanged.
 func Before(id ids.Conversation) ids.Conversation {
 	digits := []byte(id)
 	for i := len(digits) - 1; i > 0; i-- {
@@ -90,8 +91,8 @@ func Before(id ids.Conversation) ids.Conversation {
 	return ids.Conversation(digits)
 }
 
-// ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). Every part accepts all of
-// them; AdmissibleCommandID is stricter, and only gateways use it.
+// ValidCommandID reports whether s is a UUID in canonical lower-case form (RFC 9562, section 4). All parts of Runnel
+// accept such ids; only gateways use the stricter AdmissibleCommandID.
 func ValidCommandID(s string) bool {
 	if len(s) != protocol.CommandIDBytes {
 		return false
@@ -117,8 +118,8 @@ func AdmissibleCommandID(s string) bool {
 // ValidSender reports whether s can be the sender of a command: a user, or ServerUser.
 func ValidSender(s string) bool { return ValidUser(s) || ids.User(s) == ServerUser }
 
-// Partition returns the partition of a conversation, of n. It must never change for an existing installation, because all
-// commands of a conversation must go through one stream.
+// Partition returns the partition of a conversation if there are n partitions. It must never change for an existing
+// installation, because all commands of a conversation must go through one stream.
 func Partition(id ids.Conversation, n int) ids.Partition {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))

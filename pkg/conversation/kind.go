@@ -6,28 +6,30 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// rules define one kind of command. All methods are pure: they change none of their arguments but next in fold. A kind
-// embeds none and defines only what it needs.
+// rules defines one kind of command. All methods are pure: only fold changes an argument, next. A kind embeds none and
+// defines only the methods it needs.
 type rules interface {
-	// validate checks what can be checked of a body without knowing the conversation. Field paths begin with the name of the
-	// action, for example "message.text".
+	// validate checks a body without knowing the conversation. Field paths begin with the name of the action, for example
+	// "message.text".
 	validate(sender ids.User, body *conversationv1.Body) *FieldError
 	// needs returns the messages that check and targets read from request.facts.
 	needs(sender ids.User, body *conversationv1.Body) []Need
-	// check decides whether a valid command is allowed. The table's roles were checked before.
+	// check decides whether a valid command is allowed. The roles of the table were checked before.
 	check(r *request) *conversationv1.Error
-	// targets returns the content of Event.header_extra: every message that effects reads, the one that the event is about
-	// first, and everything that fold and effects need once the body is erased. nil for nothing.
+	// targets returns the content of Event.header_extra. The first target is the message that the event is about. The
+	// targets include every message that effects reads, and everything that fold and effects need after the body is
+	// erased. Returns nil if there are none.
 	targets(r *request) *conversationv1.Targets
-	// fold changes the state after the event. Once the body is erased it must compute the same result from targets, except
-	// for the erased text itself. It must not write into a map of the state, which other states share. A new field of State
-	// must be stored with the conversation: a worker loads states, it does not replay logs.
+	// fold changes the state after the event. After the body is erased, fold must compute the same result from targets,
+	// except for the erased text itself. It must not write into a map of the state, because other states share the map. A
+	// new field of State must be stored with the conversation: a worker loads states and does not replay logs.
 	fold(next *State, o *occurrence)
-	// members returns the users whose membership the event begins, and the user whose membership it ends; both mostly
-	// empty.
+	// members returns the users whose membership the event begins, and the user whose membership it ends; for most events
+	// both are empty.
 	members(o *occurrence) (joined []string, left ids.User)
-	// effects returns the rows that the event writes in addition to its own. before is the state before the event. Of other
-	// messages it may read only the view rows of those in targets: a rebuild of the views has no more.
+	// effects returns the rows that the event writes in addition to its own row. before is the state before the event.
+	// effects may read view rows of other messages only if targets contains them: a rebuild of the views loads no other
+	// rows.
 	effects(before *State, o *occurrence) []*historyv1.Effect
 }
 
@@ -38,7 +40,7 @@ type request struct {
 	sender ids.User
 	role   Role
 	body   *conversationv1.Body
-	// id is the conversation of the command, commandID its own id.
+	// id is the conversation of the command; commandID is the id of the command itself.
 	id        ids.Conversation
 	commandID ids.Command
 	// timeMs is the stream's time of the command.
@@ -48,15 +50,15 @@ type request struct {
 // occurrence is an event with its parts decoded.
 type occurrence struct {
 	event *conversationv1.Event
-	// body is nil when it was erased.
+	// body is nil if it was erased.
 	body *conversationv1.Body
-	// targets is empty, never nil, when the event has none.
+	// targets is never nil; it is empty if the event has no targets.
 	targets *conversationv1.Targets
 	// facts are the facts before the event.
 	facts *Facts
 }
 
-// none is a kind that needs nothing, refers to nothing and changes nothing.
+// none is embedded by kinds: its methods need nothing, refer to nothing and change nothing.
 type none struct{}
 
 func (none) validate(ids.User, *conversationv1.Body) *FieldError  { return nil }

@@ -8,26 +8,26 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Level is a protocol level: which kinds, fields and id forms may be admitted. An installation has one, see
-// GetInstallation of the history service. Each build knows the kinds up to its MaxLevel.
+// Level is a protocol level: it determines which kinds, fields and id forms may be admitted. Each installation has a
+// level, see GetInstallation of the history service. Each build knows the kinds up to its MaxLevel.
 type Level uint32
 
 // MinLevel is the lowest level.
 const MinLevel Level = 1
 
-// Levels of fields that are judged otherwise than when their kind was new; see leveled.
+// Levels of fields whose rules changed after their kind was introduced; see leveled.
 const (
-	// carriageReturns is the level from which on texts may contain carriage returns.
+	// carriageReturns is the first level at which texts may contain carriage returns.
 	carriageReturns Level = 2
 
-	// mappedUsers is the level from which on user ids may be mapped ones, see MapUser.
+	// mappedUsers is the first level at which commands may contain mapped user ids, see MapUser.
 	mappedUsers Level = 2
 
-	// maxFieldLevel is the highest of them.
+	// maxFieldLevel is the highest of these levels.
 	maxFieldLevel = max(carriageReturns, mappedUsers)
 )
 
-// Class says what may happen to the content of a kind's events.
+// Class says whether the content of a kind's events can be erased.
 type Class uint8
 
 const (
@@ -45,7 +45,7 @@ func (c Class) String() string {
 	return "content"
 }
 
-// row is one kind of the table.
+// row describes one kind in the table.
 type row struct {
 	// kind is the number of the action in Body.
 	kind  conversationv1.EventKind
@@ -53,20 +53,22 @@ type row struct {
 	class Class
 	// level is the lowest level at which the kind is admitted.
 	level Level
-	// roles are the roles that may send the command. apply.go contains the order in which they are checked.
+	// roles are the roles that may send the command. apply.go defines the order of the checks.
 	roles Roles
-	// inDirect means that it is allowed in direct conversations.
+	// inDirect means that the kind is allowed in direct conversations.
 	inDirect bool
-	// message means that its events are messages: ReadMessages lists them, and they can be edited, deleted and reacted to.
+	// message means that the kind's events are messages: ReadMessages lists them, and they can be edited, deleted and
+	// reacted to.
 	message bool
-	// belongs means that its events belong to the message that is their first target: deleting the message erases their
-	// content.
+	// belongs means that the kind's events belong to the message that is their first target: deleting the message also
+	// erases their content.
 	belongs bool
-	// membership means that its events begin or end memberships.
+	// membership means that the kind's events begin or end memberships.
 	membership bool
-	// removes means that its events end the membership of somebody else, whom then only the owner may add again.
+	// removes means that the kind's events end the membership of another user. Then only the owner may add this user
+	// again.
 	removes bool
-	// erases means that its events erase content of earlier ones.
+	// erases means that the kind's events erase content of earlier events.
 	erases bool
 	// doc is one sentence for the table in README.md.
 	doc string
@@ -134,8 +136,8 @@ func LevelOf(body *conversationv1.Body) Level {
 	return r.level
 }
 
-// leveled is a kind with fields, or values of fields, that came after it and that change how it is judged: a body that has them
-// needs a higher level than the kind itself.
+// leveled is implemented by a kind whose rules changed after it was introduced: with some fields or values, a body needs
+// a higher level than the kind itself.
 type leveled interface {
 	levelOf(body *conversationv1.Body) Level
 }
@@ -156,12 +158,13 @@ func MessageKinds() []conversationv1.EventKind {
 	return kindsThat(func(r *row) bool { return r.message })
 }
 
-// kindsThat lists the kinds whose row matches, by number.
+// kindsThat lists the kinds whose row fits, by number.
 func kindsThat(fits func(*row) bool) []conversationv1.EventKind {
 	return slices.DeleteFunc(Kinds(), func(kind conversationv1.EventKind) bool { return !fits(rowOf(kind)) })
 }
 
-// Erases reports whether events of a kind erase content of earlier events. Copies of those in memory must be removed then.
+// Erases reports whether events of a kind erase content of earlier events. Copies of the erased events in memory must
+// then be removed.
 func Erases(kind conversationv1.EventKind) bool {
 	r := rowOf(kind)
 	return r != nil && r.erases
@@ -213,9 +216,9 @@ type Description struct {
 	// Level is the lowest level at which the kind is admitted.
 	Level Level
 	Roles Roles
-	// InDirect means that it is allowed in direct conversations.
+	// InDirect means that the kind is allowed in direct conversations.
 	InDirect bool
-	// Doc is one sentence.
+	// Doc is a one-sentence description.
 	Doc string
 }
 

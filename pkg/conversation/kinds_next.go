@@ -1,4 +1,5 @@
 package conversation
 
-// nextKinds are kinds that only a build of the next version knows. Tests of mixed versions add some; a release has none.
+// nextKinds returns kinds that only a build of the next version knows. Builds for tests of mixed versions return some; a
+// release returns none.
 func nextKinds() []row { return nil }

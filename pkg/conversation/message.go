@@ -8,8 +8,8 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// messageKind sends a message. Targets: seqs[0] is the message that it replies to, so that threads are kept when replies
-// are erased.
+// messageKind sends a message. Targets: seqs[0] is the message that this message replies to, so that the thread is kept
+// when the reply is erased.
 type messageKind struct{ none }
 
 func (messageKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
@@ -69,7 +69,7 @@ func changeRow(o *occurrence, seq ids.Seq, change func(*historyv1.MessageRow)) [
 	return []*historyv1.Effect{{Effect: &historyv1.Effect_PutMessage{PutMessage: row}}}
 }
 
-// target returns the first target of an event; 0 when it has none.
+// target returns the first target of an event; 0 if the event has no targets.
 func (o *occurrence) target() uint64 {
 	if seqs := o.targets.GetSeqs(); len(seqs) > 0 {
 		return seqs[0]

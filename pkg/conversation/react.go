@@ -9,9 +9,9 @@ import (
 	historyv1 "github.com/runnelhq/runnel/proto/runnel/history/v1"
 )
 
-// reactKind adds a reaction to a message, or removes it. Targets: seqs[0] is the message, seqs[1] the event that added the
-// removed reaction; so an erased event still shows which reaction it removed. An erased event that added a reaction adds
-// none.
+// reactKind adds a reaction to a message, or removes it. Targets: seqs[0] is the message. For a removal, seqs[1] is the
+// event that added the reaction, so that an erased event still shows which reaction it removed. An erased event that
+// added a reaction no longer counts as a reaction.
 type reactKind struct{ none }
 
 func (reactKind) validate(_ ids.User, body *conversationv1.Body) *FieldError {
@@ -56,7 +56,7 @@ func (k reactKind) check(r *request) *conversationv1.Error {
 	return nil
 }
 
-// added returns the seq of the event that added this reaction of the sender; 0 when there is none.
+// added returns the seq of the event that added this reaction of the sender; 0 if the sender has no such reaction.
 func (reactKind) added(r *request) uint64 {
 	react := r.body.GetReact()
 	for _, reaction := range r.facts.reactionsOf(Need{ids.Seq(react.GetTarget()), r.sender}) {

@@ -7,11 +7,11 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// MaxRemoved is how many removed users a conversation's state contains: those who were removed last. Others may be added by any
-// member again.
+// MaxRemoved is the number of removed users that a conversation's state contains: the users who were removed last. Any
+// member may add users who were removed earlier.
 const MaxRemoved = 2000
 
-// RemovalKinds returns the kinds whose events end the membership of somebody else.
+// RemovalKinds returns the kinds whose events end the membership of another user.
 func RemovalKinds() []conversationv1.EventKind {
 	return kindsThat(func(r *row) bool { return r.removes })
 }

@@ -6,7 +6,7 @@ import "github.com/runnelhq/runnel/pkg/ids"
 // token can have it as its user.
 const ServerUser ids.User = "@server"
 
-// Role is the role of a sender in a conversation.
+// Role is the role of a command's sender in a conversation.
 type Role uint8
 
 const (

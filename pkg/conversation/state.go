@@ -5,8 +5,9 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// State is everything that apply knows about a conversation. A State is never changed: apply makes a new one, so the states
-// of a batch that is not committed are simply dropped. The zero value (or nil) is a conversation that does not exist.
+// State is everything that apply knows about a conversation. A State is never changed: apply makes a new one. Therefore
+// the states of a batch that is not committed are simply dropped. The zero value (or nil) is a conversation that does not
+// exist.
 type State struct {
 	Kind    conversationv1.Kind
 	Name    string
@@ -14,12 +15,13 @@ type State struct {
 	Head    ids.Seq
 	// HeadHash is the hash of the event at Head, nil when Head is 0.
 	HeadHash []byte
-	// NameSource is the event that set Name, so that erasing the event erases the name.
+	// NameSource is the event that set Name: erasing that event erases the name.
 	NameSource NameSource
-	// Members maps each current member to the seq of the event that made them one. Shared between States; never written to.
+	// Members maps each current member to the seq of the event that began the membership. Shared between States; never
+	// written to.
 	Members map[ids.User]ids.Seq
-	// Removed maps users whose last membership was ended by somebody else to the seq of the event that ended it. Only the owner may
-	// add them. nil when there are none. Shared between States; never written to.
+	// Removed maps each user whose last membership was ended by another user to the seq of the event that ended it. Only
+	// the owner may add them again. nil if there are none. Shared between States; never written to.
 	Removed map[ids.User]ids.Seq
 }
 
@@ -33,9 +35,9 @@ type NameSource struct {
 	TimeMs int64
 }
 
-// Owner returns the member who may remove others: the creator, or after they left, the member of longest standing (ties go
-// to the lower user id). A creator who left and was added again is an ordinary member. Empty when there are no members. It follows
-// from the state, so no command transfers it.
+// Owner returns the member who may remove others: the creator, or if the creator left, the member of longest standing
+// (ties go to the lower user id). A creator who left and was added again is an ordinary member. Owner returns an empty id
+// if there are no members. The owner is computed from the state, so no command transfers ownership.
 func (s *State) Owner() ids.User {
 	if s.Members[s.Creator] == firstSeq {
 		return s.Creator
@@ -50,8 +52,8 @@ func (s *State) Owner() ids.User {
 	return owner
 }
 
-// Fold returns the state after a committed event. It panics on an event of a kind that this build does not know: parts
-// below the installation's level do not start, so they never meet one.
+// Fold returns the state after a committed event. It panics on an event of a kind that this build does not know. Such an
+// event never reaches it: a part below the installation's level does not start.
 func Fold(state *State, event *conversationv1.Event) *State {
 	if state == nil {
 		state = &State{}
@@ -80,8 +82,8 @@ func open(event *conversationv1.Event, facts *Facts) *occurrence {
 
 var noTargets = &conversationv1.Targets{}
 
-// TargetsOf decodes the targets in an event's header. It never returns nil; the result is empty if the event refers to
-// nothing, or its targets cannot be decoded. It must not be changed.
+// TargetsOf decodes the targets in an event's header. The result is never nil; it is empty if the event has no targets,
+// or if they cannot be decoded. It must not be changed.
 func TargetsOf(event *conversationv1.Event) *conversationv1.Targets {
 	if len(event.GetHeaderExtra()) == 0 {
 		return noTargets
@@ -106,7 +108,7 @@ func Leaver(event *conversationv1.Event) ids.User {
 }
 
 // Memberships returns the users whose membership an event begins and the user whose membership it ends. It decodes only
-// events that can do either, so it is cheap for messages.
+// events of kinds that change memberships, so it is cheap for messages.
 func Memberships(event *conversationv1.Event) (joined []string, left ids.User) {
 	if r := rowOf(event.GetKind()); r != nil && r.membership {
 		return r.rules.members(open(event, nil))

@@ -2,7 +2,8 @@ package conversation
 
 import "google.golang.org/protobuf/reflect/protoreflect"
 
-// HasUnknownFields reports whether a message contains fields that this build does not know, at any depth: a later version wrote it.
+// HasUnknownFields reports whether a message contains fields that this build does not know, at any depth. Such a message
+// was written by a later version.
 func HasUnknownFields(m protoreflect.Message) (found bool) {
 	if len(m.GetUnknown()) > 0 {
 		return true

@@ -11,20 +11,20 @@ import (
 	"github.com/runnelhq/runnel/pkg/protocol"
 )
 
-// User ids. A plain id consists of the characters A-Z a-z 0-9 _ -. Issuers of tokens also use others: e-mail addresses, URLs,
-// DIDs, auth0|x. MapUser gives each of those an id of its own: every byte that is not a plain character is written as ~ and two
-// hex digits in upper case. auth0|x becomes auth0~7Cx. No plain id has a ~, so plain ids stay as they are and no two users get
-// the same id. OriginalUser maps back.
+// User ids. A plain id consists of the characters A-Z a-z 0-9 _ -. Token issuers also use other names: e-mail addresses,
+// URLs, DIDs, auth0|x. MapUser maps each such name to a user id: it writes every byte that is not a plain character as ~
+// and two upper-case hex digits. For example, auth0|x becomes auth0~7Cx. A plain id contains no ~, so MapUser keeps it
+// unchanged, and no two names get the same id. OriginalUser maps back.
 
 const (
 	escape    = '~'
 	hexDigits = "0123456789ABCDEF"
 )
 
-// UserRule is the rule of ValidUser, for errors.
+// UserRule is the text of ValidUser's rule for error messages.
 var UserRule = fmt.Sprintf("must be 1 to %d characters A-Z a-z 0-9 _ -, with ~ and two hex digits (0-9 A-F) for each other byte", protocol.MaxIDBytes)
 
-// Reasons why a text cannot be mapped to a user id, for errors.Is. Their texts do not quote it.
+// Errors for a name that cannot be mapped to a user id, for errors.Is. Their texts do not contain the name.
 var (
 	ErrUserEmpty       = errors.New("is empty")
 	ErrUserUnprintable = errors.New("has characters that cannot be printed")
@@ -45,7 +45,8 @@ func ValidUser(s string) bool {
 	return true
 }
 
-// LevelOfUsers returns the lowest level at which commands may name these users. Builds that know only level 1 refuse mapped ids.
+// LevelOfUsers returns the lowest level at which commands may contain these users. Builds that know only level 1 refuse
+// mapped ids.
 func LevelOfUsers(ids ...string) Level {
 	for _, id := range ids {
 		if strings.IndexByte(id, escape) >= 0 {
@@ -55,7 +56,7 @@ func LevelOfUsers(ids ...string) Level {
 	return MinLevel
 }
 
-// isPlain reports whether a character stands for itself in a user id.
+// isPlain reports whether a character is written unchanged in a user id.
 func isPlain(c byte) bool {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-'
 }
@@ -92,7 +93,7 @@ func MapUser(name string) (ids.User, error) {
 	return ids.User(id), nil
 }
 
-// ParseUser returns the user id that a person means who types a name: a user id, plain or mapped, or the name that the issuer
+// ParseUser returns the user id for a name that a person typed: a plain or mapped user id, or the name that the issuer
 // gives the user.
 func ParseUser(typed string) (ids.User, error) {
 	if ValidUser(typed) {
@@ -101,8 +102,8 @@ func ParseUser(typed string) (ids.User, error) {
 	return MapUser(typed)
 }
 
-// OriginalUser returns the name that a user id was mapped from: the id itself if it is plain, and if it is not a valid id. It is
-// for showing: apart from plain ids it may hold any printable character.
+// OriginalUser returns the name that a user id was mapped from. If the id is plain or not valid, it returns the id
+// itself. The result is for display: it may contain any printable character.
 func OriginalUser(id ids.User) string {
 	if len(id) <= protocol.MaxIDBytes && strings.IndexByte(string(id), escape) >= 0 {
 		if name, mapped := unmap(string(id)); mapped {
@@ -112,7 +113,7 @@ func OriginalUser(id ids.User) string {
 	return string(id)
 }
 
-// unmap returns the name that was mapped to an id; false if none was.
+// unmap returns the name that was mapped to an id; false if MapUser never returns this id.
 func unmap(id string) (string, bool) {
 	name, escaped := make([]byte, 0, len(id)), false
 	for i := 0; i < len(id); i++ {
@@ -124,7 +125,7 @@ func unmap(id string) (string, bool) {
 		default:
 			high, low := strings.IndexByte(hexDigits, id[i+1]), strings.IndexByte(hexDigits, id[i+2])
 			if high < 0 || low < 0 || isPlain(byte(high<<4|low)) {
-				return "", false // not what MapUser writes
+				return "", false // MapUser never writes this
 			}
 			c, escaped = byte(high<<4|low), true
 			i += 2
@@ -134,8 +135,8 @@ func unmap(id string) (string, bool) {
 	return string(name), escaped && printable(string(name))
 }
 
-// printable reports whether a text is UTF-8 without control characters, and without characters that cannot be seen or that
-// change the direction of others.
+// printable reports whether a text is UTF-8 without control characters, invisible characters and characters that change
+// the writing direction.
 func printable(s string) bool {
 	if !utf8.ValidString(s) {
 		return false

@@ -15,7 +15,7 @@ import (
 type FieldError struct {
 	// Field is the path below the body, for example "message.text".
 	Field string
-	// Rule describes a valid value. It never repeats the invalid one, which may be private.
+	// Rule describes a valid value. It never repeats the invalid value, which may be private.
 	Rule string
 }
 
@@ -25,8 +25,8 @@ func invalid(field, format string, args ...any) *FieldError {
 	return &FieldError{Field: field, Rule: fmt.Sprintf(format, args...)}
 }
 
-// Validate checks what can be checked of a body without knowing the conversation. Gateways call it at the edge; apply calls
-// it again, because the stream is untrusted input, too.
+// Validate checks a body without knowing the conversation. Gateways call it at the edge. apply calls it again, because
+// the stream is also untrusted input.
 func Validate(sender ids.User, body *conversationv1.Body) *FieldError {
 	r := rowOf(KindOf(body))
 	if r == nil {
@@ -35,8 +35,8 @@ func Validate(sender ids.User, body *conversationv1.Body) *FieldError {
 	return r.rules.validate(sender, body)
 }
 
-// MayAsk reports whether a user with any role may send commands of this body's kind. Gateways refuse the others at the
-// edge.
+// MayAsk reports whether a user with any role may send commands of this body's kind. Gateways refuse all other commands
+// at the edge.
 func MayAsk(body *conversationv1.Body) bool {
 	r := rowOf(KindOf(body))
 	return r != nil && r.roles&AnyUser != 0
@@ -59,7 +59,7 @@ func validateMembers(field string, members []string, least, most int) *FieldErro
 	return nil
 }
 
-// validateContent checks what a message and its edits have in common.
+// validateContent checks the fields that messages and edits have in common.
 func validateContent(field, text string, metadata map[string]string) *FieldError {
 	switch {
 	case text == "" && len(metadata) == 0:
@@ -76,7 +76,7 @@ func validateContent(field, text string, metadata map[string]string) *FieldError
 		case !validKey(key):
 			return invalid(field+".metadata", "keys must be 1 to %d characters A-Z a-z 0-9 _ . -", protocol.MaxMetadataKeyBytes)
 		case len(value) > protocol.MaxMetadataValueBytes || !utf8.ValidString(value):
-			// The key is valid here, so it is safe to repeat.
+			// The key was checked before, so the error may repeat it.
 			return invalid(field+".metadata."+key, "must be at most %d bytes of UTF-8", protocol.MaxMetadataValueBytes)
 		}
 	}
@@ -106,8 +106,8 @@ func levelOfText(text string) Level {
 	return MinLevel
 }
 
-// validText reports whether s is UTF-8 without control characters. With lines, it may contain tabs and line breaks; U+0085 is not
-// a line break of plain text.
+// validText reports whether s is UTF-8 without control characters. If lines is true, s may contain tabs and line breaks.
+// U+0085 is not a line break of plain text.
 func validText(s string, lines bool) bool {
 	if !utf8.ValidString(s) {
 		return false

@@ -34,13 +34,13 @@ func View(stored *historyv1.StoredMessage) *clientv1.MessageView {
 	return view
 }
 
-// worded is a kind whose events set a message's content.
+// worded is implemented by kinds whose events set a message's content.
 type worded interface {
 	// content returns the message's content after the event.
 	content(body *conversationv1.Body) *conversationv1.Message
 }
 
-// content returns the content that an event sets; nil when that is not known.
+// content returns the message content that an event sets; nil if it is not known.
 func content(event *conversationv1.Event) *conversationv1.Message {
 	if r := rowOf(event.GetKind()); r != nil {
 		if kind, ok := r.rules.(worded); ok {

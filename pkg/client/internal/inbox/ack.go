@@ -7,20 +7,21 @@ import (
 )
 
 const (
-	// Positions in one acknowledgement; fewer than protocol.MaxAckPositions, for gateways that accept only small frames.
+	// Maximum number of positions in one acknowledgement. It is below protocol.MaxAckPositions, for gateways that accept
+	// only small frames.
 	maxPositions = 200
-	// Number of events that are acknowledged without further delay.
+	// Number of events at which an acknowledgement is sent without further delay.
 	ackAtOnce = 64
 )
 
-// acks collects the conversations that are to be acknowledged. They wait for a connection.
+// acks collects the conversations that are to be acknowledged. Without a connection they wait for the next one.
 type acks struct {
 	waiting []*Conversation
-	// events counts additions since everything was sent.
+	// events counts the calls of add since the last complete acknowledgement.
 	events int
-	// wake is called when due has become earlier; nil without a connection.
+	// wake is called when due becomes earlier; nil without a connection.
 	wake func()
-	// due is when to send, zero for never.
+	// due is the time of the next acknowledgement; zero if none is due.
 	due time.Time
 }
 
@@ -78,20 +79,20 @@ func (a *acks) take() *clientv1.Ack {
 	return ack
 }
 
-// acknowledge makes an acknowledgement of a conversation due.
+// acknowledge makes an acknowledgement of the conversation due.
 func (conv *Conversation) acknowledge() { conv.env.acks.add(conv, conv.env.AckDelay) }
 
-// AckDue is when to send TakeAck; zero for never.
+// AckDue returns when to call TakeAck; zero for never.
 func (in *Inbox) AckDue() time.Time { return in.env.acks.due }
 
-// TakeAck returns the next acknowledgement. If there is more to acknowledge, AckDue has not changed.
+// TakeAck returns the next acknowledgement. If more conversations are to be acknowledged, AckDue stays unchanged.
 func (in *Inbox) TakeAck() *clientv1.Ack {
 	in.env.stats.Acks++
 	return in.env.acks.take()
 }
 
-// MarkRead notes that the user has read a conversation up to seq. The position is sent with the next acknowledgement, and again
-// after a lost connection. A conversation that the client does not know is ignored.
+// MarkRead records that the user has read a conversation up to seq. The position is sent with the next acknowledgement,
+// and again after a lost connection. A conversation that the client does not know is ignored.
 func (in *Inbox) MarkRead(conversationID string, seq uint64) {
 	conv := in.conversations[conversationID]
 	if conv == nil || min(seq, conv.Last()) <= conv.read {

@@ -45,7 +45,8 @@ func CheckSeqs(f *clientv1.ServerFrame) error {
 	return nil
 }
 
-// highestOf is the highest seq of conversations, the user's own cursors included: a conversation may begin at one.
+// highestOf returns the highest seq in the descriptions of conversations, including the user's cursors: a conversation
+// may begin at a cursor.
 func highestOf(conversations ...*clientv1.Conversation) (highest uint64) {
 	for _, info := range conversations {
 		cursor := info.GetCursor()

@@ -2,5 +2,6 @@
 
 package inbox
 
-// resumeOffByOne is a bug that only the build tag runnel_bug_resume_off_by_one plants, to show that tests would find it.
+// resumeOffByOne is a planted bug; it is true only with the build tag runnel_bug_resume_off_by_one. It proves that the
+// tests would find such a bug.
 const resumeOffByOne = false

@@ -2,5 +2,5 @@
 
 package inbox
 
-// resumeOffByOne makes the client report at connect, and assume itself, that it has one event more than it has.
+// resumeOffByOne makes the client report a position that is one event too high at connect, and continue from there.
 const resumeOffByOne = true

@@ -8,17 +8,18 @@ import (
 
 // connection is the state that ends with one connection.
 type connection struct {
-	// start is where unknown conversations begin on this connection.
+	// start is the starting point of unknown conversations on this connection.
 	start clientv1.Start
-	// crowded means that the connect frame did not have room for all conversations, so that the gateway begins with heads.
+	// crowded means that the connect frame had no room for all conversations. For the rest the gateway begins at their
+	// heads.
 	crowded bool
 	// listed means that the gateway has listed all conversations of the user.
 	listed bool
-	// strays are the first events of conversations that are not listed yet.
+	// strays maps each conversation that is not listed yet to the first event received of it.
 	strays map[string]uint64
 	// beaten means that a heartbeat was received.
 	beaten bool
-	// reconnect means that a new connection is needed, once the client's position in its conversations is known.
+	// reconnect means that a new connection is needed as soon as the client's positions in its conversations are known.
 	reconnect bool
 }
 
@@ -36,16 +37,16 @@ func (in *Inbox) Connected(connected *clientv1.Connected) {
 	}
 }
 
-// Disconnected ends a connection. Call it before the queries of that connection end.
+// Disconnected ends a connection. It must be called before the queries of that connection end.
 func (in *Inbox) Disconnected() {
 	in.env.connection = nil
 	in.env.acks.stop()
 }
 
-// listAfter asks for the conversations that Connected had no room for.
+// listAfter requests the conversations that Connected had no room for.
 //
-// The client must not give up on the first refusal: without these conversations it does not know what it lacks. So it retries,
-// with growing delays, as long as the connection lasts; the next connection starts over.
+// The client must not give up after a refusal: without these conversations it cannot find missing events. Therefore it
+// retries with growing delays as long as the connection lasts; the next connection starts over.
 func (in *Inbox) listAfter(after string, refusals int) {
 	connection, wait := in.env.connection, time.Duration(0)
 	if refusals > 0 {

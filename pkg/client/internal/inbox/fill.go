@@ -3,13 +3,13 @@ package inbox
 import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
 const (
-	// Number of events requested at once.
+	// Number of events requested in one page.
 	fillPage = 128
 	// Number of empty pages in a row after which the client stops reading.
 	maxEmptyPages = 5
 )
 
-// noteGap notes that events up to head are missing, and reads them.
+// noteGap records that events up to head are missing, and reads them.
 func (conv *Conversation) noteGap(head uint64) {
 	if conv.settled() {
 		conv.env.stats.GapsSeen++
@@ -17,7 +17,7 @@ func (conv *Conversation) noteGap(head uint64) {
 	conv.fill(head)
 }
 
-// fill reads the events after Last up to head, when the conversation has its turn and the program has room.
+// fill reads the events after Last up to head, when it is the conversation's turn and the program has room.
 func (conv *Conversation) fill(head uint64) {
 	conv.Announce(head)
 	if !conv.settled() {
@@ -28,7 +28,7 @@ func (conv *Conversation) fill(head uint64) {
 	conv.env.readMore()
 }
 
-// readMore gives conversations their turn to read.
+// readMore starts reading for the waiting conversations whose turn it is.
 func (e *env) readMore() {
 	for e.Program.HasRoomForPage() {
 		conv := e.fills.next()
@@ -41,13 +41,13 @@ func (e *env) readMore() {
 	}
 }
 
-// readPage requests the page after Last, after some failures in a row.
+// readPage requests the page after Last. failures is the number of consecutive failed requests before this one.
 func (conv *Conversation) readPage(failures int) {
 	conv.filling = reading
 	conv.env.fills.running++
 	page := PageRead{
 		ConversationID: conv.ID(), Limit: fillPage,
-		After: conv.Last, // pushed events may close the gap while the question waits
+		After: conv.Last, // computed when the request is sent: pushed events may have closed the gap by then
 		Done: func(page *clientv1.Page, err error) {
 			conv.filling = idle
 			conv.env.fills.running--
@@ -84,7 +84,7 @@ func (conv *Conversation) receivePage(page *clientv1.Page) {
 		conv.emptyPages = 0
 		conv.fill(conv.Head())
 	case conv.emptyPages < maxEmptyPages:
-		// An announced event exists, so it will be available a little later; unless the user may not see it any more.
+		// An announced event exists, so it becomes available a little later, unless the user may no longer see it.
 		conv.emptyPages++
 		conv.readPage(conv.emptyPages)
 	default:
@@ -92,7 +92,7 @@ func (conv *Conversation) receivePage(page *clientv1.Page) {
 	}
 }
 
-// stopReading stops reading until there is a new reason to.
+// stopReading stops reading until a later frame announces more events.
 func (conv *Conversation) stopReading() {
 	conv.GiveUp()
 	conv.emptyPages = 0

@@ -7,14 +7,14 @@ import (
 
 // suspicion is a search for the last event that the client and the server have in common.
 type suspicion struct {
-	// reason is what is wrong with the log if it did not fork; nil if nothing is.
+	// reason is the error of the log if the log did not fork; nil if there is no error.
 	reason error
 	// search is nil while the conversation waits for its turn.
 	search *stream.Search
 }
 
-// receiveForked handles the gateway's report that a log went back: no more events of that conversation are pushed on this
-// connection, whatever history returns.
+// receiveForked handles the gateway's report that a log went back. The gateway pushes no more events of that conversation
+// on this connection, whatever the comparison with history finds.
 func (in *Inbox) receiveForked(forked *clientv1.Forked) {
 	in.env.connection.reconnect = true
 	if conv := in.conversations[forked.GetConversationId()]; conv != nil && !conv.gone {
@@ -23,8 +23,8 @@ func (in *Inbox) receiveForked(forked *clientv1.Forked) {
 	in.env.reconnectIfKnown()
 }
 
-// suspect begins to compare the client's log of a conversation with history. If they are the same and reason is not nil, the log
-// contradicts itself.
+// suspect starts to compare the client's log of a conversation with history. If both are the same and reason is not nil,
+// the log contradicts itself.
 func (conv *Conversation) suspect(reason error) {
 	if conv.suspicion != nil {
 		if conv.suspicion.reason == nil {
@@ -39,7 +39,7 @@ func (conv *Conversation) suspect(reason error) {
 	conv.env.searchMore()
 }
 
-// searchMore starts searches of waiting conversations in turn.
+// searchMore starts the searches of the waiting conversations whose turn it is.
 func (e *env) searchMore() {
 	for conv := e.searches.next(); conv != nil; conv = e.searches.next() {
 		if !conv.gone && conv.suspicion != nil {
@@ -50,7 +50,7 @@ func (e *env) searchMore() {
 	}
 }
 
-// compareNext reads the next event that a search compares.
+// compareNext reads the next event that the search must compare.
 func (conv *Conversation) compareNext() {
 	search := conv.suspicion.search
 	after := max(search.Seq(), 1) - 1
@@ -63,7 +63,8 @@ func (conv *Conversation) compareNext() {
 			case conv.gone:
 				conv.endSearch()
 			case err != nil:
-				// For example, the user is not a member any more: the server reports what happens to the conversation.
+				// This happens, for example, when the user is no longer a member: the server then reports the end of the
+				// membership.
 				conv.env.Log.Warn("could not check a conversation for a fork", "conversation_id", conv.ID(), "error", err)
 				conv.clear()
 			default:
@@ -98,7 +99,7 @@ func (conv *Conversation) clear() {
 	}
 }
 
-// endSearch ends a search, if there is one.
+// endSearch ends the search if one is running.
 func (conv *Conversation) endSearch() {
 	if conv.suspicion != nil && conv.suspicion.search != nil {
 		conv.env.searches.running--
@@ -108,15 +109,16 @@ func (conv *Conversation) endSearch() {
 	conv.env.reconnectIfKnown()
 }
 
-// reconnectIfKnown ends a connection on which conversations are not pushed from the client's present positions, once these are
-// known.
+// reconnectIfKnown ends a connection on which the gateway pushes conversations from outdated positions, as soon as the
+// present positions are known.
 func (e *env) reconnectIfKnown() {
 	if e.connection != nil && e.connection.reconnect && e.searches.running == 0 {
 		e.Reconnect()
 	}
 }
 
-// forkAt goes back to an event that the client and the server have in common. The hash is nil if it is not known.
+// forkAt moves the conversation back to the last event that the client and the server have in common. hash is nil if it
+// is not known.
 func (conv *Conversation) forkAt(to uint64, hash []byte) {
 	conv.env.stats.Forks++
 	from := conv.Last()

@@ -2,18 +2,19 @@ package inbox
 
 import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 
-// catchUp is a backlog that may still be on its way after connecting: its last seq, and the position of the conversation at the
-// last heartbeat.
+// catchUp is a backlog that may still arrive after connecting. to is the last seq of the backlog; was is the position of
+// the conversation at the last heartbeat.
 type catchUp struct{ to, was uint64 }
 
-// receiveHeads detects lost events that no later event revealed, by the heads in a heartbeat.
+// receiveHeads compares the heads in a heartbeat with the client's positions. It detects lost events after which no event
+// was received.
 func (in *Inbox) receiveHeads(heads []*clientv1.Position) {
 	for _, head := range heads {
 		if conv := in.conversations[head.GetConversationId()]; conv != nil && head.GetSeq() > conv.Last() {
 			conv.receiveHead(head.GetSeq())
 		}
 	}
-	// A backlog counts as lost when it did not move between two heartbeats.
+	// A backlog counts as lost if the position did not move between two heartbeats.
 	for conv, catch := range in.env.catchingUp {
 		switch {
 		case conv.Last() >= catch.to || conv.gone:

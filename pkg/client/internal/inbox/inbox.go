@@ -1,6 +1,6 @@
-// Package inbox holds the conversations of the user: it follows the gateway's reports about them, reads missing events, and hands
-// the events of each to the program in order, each once. It does no I/O: it requests pages through a Server, and passes events to
-// the program through a Program.
+// Package inbox holds the conversations of the user. It follows the gateway's reports about them, reads missing events,
+// and hands the events of each conversation to the program in order, each exactly once. It does no I/O: it requests pages
+// through a Server, and passes events to the program through a Program.
 package inbox
 
 import (
@@ -17,31 +17,31 @@ import (
 
 // Config is what an Inbox depends on. All fields are required.
 type Config struct {
-	// Start is where conversations begin that the client does not know yet.
+	// Start is the starting point of conversations that the client does not know yet.
 	Start clientv1.Start
 	// Checker verifies events.
 	Checker *stream.Checker
-	// AckDelay is how long acknowledgements are collected; negative disables collecting.
+	// AckDelay is how long acknowledgements are collected before they are sent; a negative value sends them at once.
 	AckDelay time.Duration
-	// Backoff is how long to wait after so many failures in a row, counted from 0.
+	// Backoff returns how long to wait after this many consecutive failures, counted from 0.
 	Backoff func(failures int) time.Duration
 	Log     *slog.Logger
 
 	Program  Program
 	Server   Server
 	Commands Commands
-	// Forked is called when the log of a conversation went back, after the conversation did: from is its previous position, Last the
-	// present one. The hash of that event is nil if it is not known.
+	// Forked is called after the log of a conversation went back, and the conversation with it. from is the position
+	// before; Last is the present position. LastHash is nil if the hash is not known.
 	Forked func(conv *Conversation, from uint64, hash []byte)
-	// Reconnect ends the connection: the next one begins at the present positions of the conversations.
+	// Reconnect ends the connection. The next connection begins at the present positions of the conversations.
 	Reconnect func()
-	// Wake is called when AckDue has become earlier.
+	// Wake is called when AckDue becomes earlier.
 	Wake func()
 }
 
-// Program receives what happens in the conversations. Its methods queue and return.
+// Program receives the events and changes of the conversations. Its methods only queue.
 type Program interface {
-	// HasRoom returns false if events must wait, HasRoomForPage if reading more of them must wait.
+	// HasRoom returns false if events must wait. HasRoomForPage returns false if reading more events must wait.
 	HasRoom() bool
 	HasRoomForPage() bool
 	Event(conv *Conversation, branch int, came stream.Arrival, content chain.Content)
@@ -55,17 +55,17 @@ type Program interface {
 	Receipt(receipt *conversationv1.Receipt)
 }
 
-// Server answers queries later, over this connection or another one.
+// Server answers queries asynchronously, over this connection or a later one.
 type Server interface {
 	ReadPage(read PageRead)
-	// List requests conversations after an id, after a wait. The query ends with the connection.
+	// List requests the conversations after an id, after a wait. The query ends with the connection.
 	List(after string, wait time.Duration, done func(list *clientv1.Conversations, err error))
 }
 
 // PageRead requests a page of a conversation.
 type PageRead struct {
 	ConversationID string
-	// After is called when the query is sent: events that were pushed meanwhile are not read.
+	// After is called when the query is sent, so that events pushed before then are not read again.
 	After func() uint64
 	Limit uint32
 	// Wait is how long to wait before the query is sent.
@@ -73,13 +73,14 @@ type PageRead struct {
 	Done func(page *clientv1.Page, err error)
 }
 
-// Commands knows the user's own commands that were committed, as far as the client still has them.
+// Commands gives access to the user's own committed commands, as far as the client still has them.
 type Commands interface {
-	// Newest is the newest seq of a command in a conversation; 0 for none.
+	// Newest returns the seq of the newest command in a conversation; 0 if there is none.
 	Newest(conversationID string) uint64
-	// Created returns true if the creation of the conversation is among them.
+	// Created returns true if the command that created the conversation is among the commands.
 	Created(conversationID string) bool
-	// MarkLost notes that the server does not know the conversation any more; Lost returns true if that was noted.
+	// MarkLost records that the server no longer knows the conversation. Lost returns true if MarkLost was called for the
+	// conversation.
 	MarkLost(conversationID string)
 	Lost(conversationID string) bool
 }
@@ -88,21 +89,22 @@ type Commands interface {
 type Inbox struct {
 	env           *env
 	conversations map[string]*Conversation
-	// listed says that every conversation that the user was in at the first connection is known: others are new ones.
+	// listed means that the client knows every conversation that the user was in at the first connection. Later unknown
+	// conversations are new ones.
 	listed bool
-	// attempt is nil without an attempt to connect.
+	// attempt is the connection that is being made; nil if there is none.
 	attempt *connection
 }
 
-// env is shared by the conversations of an inbox: their dependencies, and their turns.
+// env is shared by the conversations of an inbox: their dependencies, and their turns for reading.
 type env struct {
 	Config
 
-	// connection is nil without a connection.
+	// connection is the present connection; nil if there is none.
 	connection *connection
-	// The conversations whose pages are read, and those that are searched for a fork.
+	// fills are the conversations whose pages are read. searches are the conversations that are searched for a fork.
 	fills, searches turns
-	// catchingUp are the conversations whose backlog may still be on its way.
+	// catchingUp contains the conversations whose backlog may still arrive.
 	catchingUp map[*Conversation]catchUp
 	acks       acks
 	// forget is called with a conversation that has ended.
@@ -111,7 +113,7 @@ type env struct {
 	stats  Stats
 }
 
-// Stats counts what happened.
+// Stats contains the counters of an inbox.
 type Stats struct {
 	Events, Hidden, RepeatsDropped, GapsSeen, PagesRead, EventsPutOff, StraysDropped, ChainBreaks, Forks, Acks uint64
 }
@@ -129,8 +131,8 @@ func New(cfg Config) *Inbox {
 	return in
 }
 
-// Restore adds a conversation with the position of an earlier process. The hash is nil if it is not known. It returns false if no
-// log can reach that position.
+// Restore adds a conversation with the position that an earlier process stored. hash is nil if it is not known. It
+// returns false if seq is too high for any log.
 func (in *Inbox) Restore(conversationID string, seq uint64, hash []byte) bool {
 	if seq > protocol.MaxSeq {
 		return false
@@ -139,7 +141,8 @@ func (in *Inbox) Restore(conversationID string, seq uint64, hash []byte) bool {
 	return true
 }
 
-// Position is the newest seq of a conversation that was handed to the program, or is about to be; false if it is not known.
+// Position returns the newest seq of a conversation that was handed to the program or is queued for it. It returns false
+// if the conversation is not known.
 func (in *Inbox) Position(conversationID string) (seq uint64, known bool) {
 	conv := in.conversations[conversationID]
 	if conv == nil {
@@ -154,7 +157,7 @@ func (in *Inbox) Stats() Stats { return in.env.stats }
 // Close stops the inbox from making queries.
 func (in *Inbox) Close() { in.env.closed = true }
 
-// Receive handles a frame of the gateway that is not an answer.
+// Receive handles a frame of the gateway that is not an answer to a request.
 func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
 	switch m := f.GetMessage().(type) {
 	case *clientv1.ServerFrame_Event:
@@ -174,7 +177,7 @@ func (in *Inbox) Receive(f *clientv1.ServerFrame, at time.Time) {
 	}
 }
 
-// Handed notes that everything up to seq, on a branch of the log, was passed to the program.
+// Handed records that every event up to seq, on a branch of the log, was passed to the program.
 func (in *Inbox) Handed(conv *Conversation, branch int, seq uint64) {
 	if branch == conv.Branch() {
 		conv.delivered = seq

@@ -5,7 +5,7 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// source is how the client learned of a conversation.
+// source is the way in which the client learned of a conversation.
 type source int
 
 const (
@@ -18,7 +18,7 @@ const (
 func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	conv := in.conversations[info.GetConversationId()]
 	known := conv != nil
-	// The creator of a conversation that the server had lost has created it again: its log starts again.
+	// The server had lost this conversation, and its creator has created it again: its log starts again.
 	recreated := !known && in.env.Commands.Lost(info.GetConversationId())
 	if !known {
 		after := in.startOf(info, from)
@@ -36,7 +36,8 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	conv.listedBy, conv.nameFirst = in.env.connection, false
 	conv.SetJoined(info.GetJoinedSeq())
 	if conv.leaving && info.GetJoinedSeq() > conv.leaveAt {
-		// The user is a member again before everything of the earlier membership was handed over: the conversation continues.
+		// The user became a member again before all events of the earlier membership were handed over. The conversation
+		// continues.
 		conv.leaving, conv.leaveAt = false, 0
 	}
 	if !conv.announced {
@@ -50,7 +51,7 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 		conv.Announce(head)
 	case known && head < conv.Last(),
 		(from == fromConnected || (from == fromAttached && !known)) && head < in.env.Commands.Newest(conv.ID()):
-		// Events that were pushed or committed meanwhile may be newer than this, so history decides.
+		// Events that were pushed or committed meanwhile may be newer than this description, so history decides.
 		conv.Announce(head)
 		conv.suspect(nil)
 	case head > conv.Last() && conv.followed:
@@ -68,26 +69,27 @@ func (in *Inbox) receiveConversation(info *clientv1.Conversation, from source) {
 	}
 }
 
-// startOf is the seq after which a conversation begins that the client does not know yet.
+// startOf returns the seq after which an unknown conversation begins.
 func (in *Inbox) startOf(info *clientv1.Conversation, from source) uint64 {
 	switch {
 	case from == fromAttached || in.env.connection.start == clientv1.Start_START_FIRST:
-		// An attached conversation was joined just now.
+		// The user has just joined an attached conversation.
 		return beforeJoin(info)
 	case in.env.connection.start == clientv1.Start_START_DELIVERED:
 		return max(beforeJoin(info), info.GetCursor().GetDeliveredSeq())
 	}
-	// The head in a list is later than the head at connect; events that were pushed meanwhile show the difference.
+	// The head in a list may be newer than the head at connect. The first event that was pushed since then shows the head at connect.
 	if first := in.env.connection.strays[info.GetConversationId()]; from == fromList && first > 0 {
 		return min(info.GetHead(), first-1)
 	}
 	return info.GetHead()
 }
 
-// beforeJoin is the seq before the first one that the user may see.
+// beforeJoin returns the seq before the first event that the user may see.
 func beforeJoin(info *clientv1.Conversation) uint64 { return max(info.GetJoinedSeq(), 1) - 1 }
 
-// receiveDetached handles the end of the user's membership. For the program it ends when the last event was handed over.
+// receiveDetached handles the end of the user's membership. For the program, the membership ends after its last event was
+// handed over.
 func (in *Inbox) receiveDetached(detached *clientv1.Detached) {
 	conv := in.conversations[detached.GetConversationId()]
 	if conv == nil {
@@ -99,7 +101,7 @@ func (in *Inbox) receiveDetached(detached *clientv1.Detached) {
 		if in.env.Commands.Created(conv.ID()) {
 			conv.forkAt(0, nil)
 		} else {
-			in.env.Commands.MarkLost(conv.ID()) // until its creator brings it back; see receiveConversation
+			in.env.Commands.MarkLost(conv.ID()) // until the creator creates it again; see receiveConversation
 		}
 	}
 	conv.leaving, conv.leaveAt = true, last
@@ -109,7 +111,7 @@ func (in *Inbox) receiveDetached(detached *clientv1.Detached) {
 	}
 }
 
-// leaveIf forgets a conversation whose membership has ended, once everything of it was handed over.
+// leaveIf removes a conversation whose membership has ended, once all its events were handed over.
 func (conv *Conversation) leaveIf(over bool) {
 	if !conv.leaving || !over || conv.gone {
 		return

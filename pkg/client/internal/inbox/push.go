@@ -10,7 +10,7 @@ import (
 
 var errNoRoom = errors.New("no room for more events")
 
-// way is how an event was received.
+// way is the way in which an event was received.
 type way int
 
 const (
@@ -48,12 +48,12 @@ func (conv *Conversation) receiveRepeat(event *clientv1.Event) {
 	}
 	conv.env.stats.RepeatsDropped++
 	if event.GetSeq() <= conv.delivered {
-		// The gateway does not know that the event was received.
+		// The gateway does not know yet that the client has the event.
 		conv.acknowledge()
 	}
 }
 
-// receiveStray handles an event of a conversation that the client does not know. The conversation may be listed soon: then the
+// receiveStray handles an event of a conversation that the client does not know. If the conversation is listed later, the
 // event is read from history.
 func (in *Inbox) receiveStray(event *clientv1.Event) {
 	in.env.stats.StraysDropped++
@@ -93,7 +93,7 @@ func (in *Inbox) receiveReceipt(receipt *conversationv1.Receipt) {
 	in.env.Program.Receipt(receipt)
 }
 
-// handEvent hands the event after Last to the program, if there is room and it verifies.
+// handEvent hands the event after Last to the program, if the program has room and the event verifies.
 func (conv *Conversation) handEvent(came stream.Arrival) error {
 	if !conv.env.Program.HasRoom() {
 		conv.env.stats.EventsPutOff++
@@ -109,14 +109,14 @@ func (conv *Conversation) handEvent(came stream.Arrival) error {
 	return nil
 }
 
-// handHidden hands a hidden stretch to the program. The stretch begins after Last or before it.
+// handHidden hands a hidden stretch to the program. The stretch begins directly after Last, or earlier.
 func (conv *Conversation) handHidden(to uint64) {
 	hidden := conv.Skip(to)
 	conv.env.stats.Hidden++
 	conv.env.Program.Hidden(conv, conv.Branch(), hidden)
 }
 
-// proceed continues after an attempt to take the event seq: with the held events, with a page, or not at all.
+// proceed decides what follows an attempt to take the event seq: taking held events, reading a page, or stopping.
 func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	for err == nil {
 		next, held := conv.NextHeld()
@@ -138,8 +138,9 @@ func (conv *Conversation) proceed(seq uint64, err error, came way) {
 	}
 }
 
-// doubt handles an event that does not verify. It reads the event from history, a second time if it came from there. If it still
-// does not verify, either the server is on another branch of the log, or the conversation ends here.
+// doubt handles an event that does not verify. It reads the event from history; an event that came from history is read a
+// second time. If it still does not verify, either the server is on another branch of the log, or the log contradicts
+// itself.
 func (conv *Conversation) doubt(seq uint64, err error, came way) {
 	conv.env.stats.ChainBreaks++
 	conv.DropHeld()
@@ -151,7 +152,7 @@ func (conv *Conversation) doubt(seq uint64, err error, came way) {
 	conv.suspect(err)
 }
 
-// breakOff ends a conversation whose log contradicts itself.
+// breakOff stops a conversation whose log contradicts itself.
 func (conv *Conversation) breakOff(err error) {
 	conv.broken = true
 	conv.env.Log.Error("the log of a conversation does not verify", "error", err)

@@ -5,12 +5,13 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// Connecting begins an attempt to connect. It returns the content of the connect frame: where unknown conversations begin, and
-// the positions from which the others continue.
+// Connecting begins an attempt to connect. It returns the content of the connect frame: the starting point of unknown
+// conversations, and the positions from which the known ones continue.
 //
-// A connect frame has room for protocol.MaxResumePositions conversations. If the client has more, the connection is crowded: for
-// the gateway, unnamed conversations begin at their head, and the client reads the missing events of each once the gateway has
-// listed it. The gateway does not mention unnamed conversations that the user has left; reconnectForUnnamed handles these.
+// A connect frame has room for protocol.MaxResumePositions conversations. If the client has more, the connection is
+// crowded. Then the gateway pushes the conversations not named in the frame from their heads, and the client reads the
+// missing events of each once the gateway has listed it. The gateway does not mention a conversation that is not named
+// and that the user has left; reconnectForUnnamed handles these.
 func (in *Inbox) Connecting() (start clientv1.Start, positions []*clientv1.Position) {
 	next := &connection{start: in.env.Start}
 	// A user who was offline must not miss the beginning of conversations that they joined meanwhile.
@@ -34,7 +35,7 @@ func (in *Inbox) Connecting() (start clientv1.Start, positions []*clientv1.Posit
 	return start, positions
 }
 
-// position is where the client resumes a conversation.
+// position returns the client's position for resuming a conversation.
 func (conv *Conversation) position() *clientv1.Position {
 	position := &clientv1.Position{ConversationId: conv.ID(), Seq: conv.Last(), Hash: conv.LastHash()}
 	if resumeOffByOne && conv.Last() > 0 {
@@ -43,16 +44,17 @@ func (conv *Conversation) position() *clientv1.Position {
 	return position
 }
 
-// listedAll notes that the gateway has listed all conversations of the user.
+// listedAll records that the gateway has listed all conversations of the user.
 func (in *Inbox) listedAll() {
 	in.listed = true
 	in.env.connection.listed, in.env.connection.strays = true, nil
 	in.reconnectForUnnamed()
 }
 
-// reconnectForUnnamed finds the conversations that a crowded connection does not mention: they were not named in connect and are
-// not listed as the user's, so the membership has ended. The next connect names them, and its gateway sends their remaining
-// events and their end. That connect waits until the gateway has done the same for the conversations that were named now.
+// reconnectForUnnamed finds conversations whose membership has ended: a crowded connect frame did not name them, and the
+// gateway did not list them. The next connect frame names them, so that the gateway sends their remaining events and
+// their end. Before the client reconnects, it waits for the remaining events of the conversations named in the present
+// frame.
 func (in *Inbox) reconnectForUnnamed() {
 	connection := in.env.connection
 	if connection == nil || !connection.crowded || !connection.listed || connection.reconnect {

@@ -1,9 +1,9 @@
 package inbox
 
-// maxTurns is how many conversations have their turn at the same time.
+// maxTurns is the number of conversations that may read at the same time.
 const maxTurns = 4
 
-// turns gives conversations their turn in the order of arrival, a few at the same time.
+// turns gives each conversation its turn to read, in the order of arrival, maxTurns at the same time.
 type turns struct {
 	waiting []*Conversation
 	running int
@@ -11,7 +11,7 @@ type turns struct {
 
 func (t *turns) wait(conv *Conversation) { t.waiting = append(t.waiting, conv) }
 
-// next removes and returns the next conversation, if it may have its turn now; nil otherwise.
+// next removes and returns the next waiting conversation; nil if none waits or all turns are taken.
 func (t *turns) next() *Conversation {
 	if len(t.waiting) == 0 || t.running >= maxTurns {
 		return nil

@@ -25,7 +25,7 @@ var (
 	ErrGoAway = errors.New("gateway asked the client to reconnect")
 )
 
-// Conn is one connection. ReadMessage is called by one goroutine, WriteMessage by another, Close by any.
+// Conn is one connection. One goroutine calls ReadMessage, another one WriteMessage. Any goroutine may call Close.
 type Conn interface {
 	// ReadMessage returns the next message, valid until the next call. If the gateway closed the connection, the error wraps a
 	// *websocket.CloseError of gorilla/websocket.
@@ -39,7 +39,7 @@ type Conn interface {
 // Config is what a Link depends on. All fields are required.
 type Config struct {
 	Codec frame.Codec
-	// ConnectTimeout is how long it may take to get a token, dial and authenticate.
+	// ConnectTimeout is the time limit for getting a token, dialling and authenticating.
 	ConnectTimeout time.Duration
 	Token          func(ctx context.Context) (string, error)
 	Dial           func(ctx context.Context) (Conn, error)
@@ -54,8 +54,9 @@ type Handler interface {
 	Connected(l *Link, connected *clientv1.ServerFrame) error
 	// Receive handles one frame. An error ends the connection.
 	Receive(f *clientv1.ServerFrame, at time.Time) error
-	// Append appends the frames to be sent now to a message: at most frames of them. If the link is Closing, this is the last call,
-	// and it must not append anything that needs an answer. due is when there is more to send without a Wake; zero for never.
+	// Append appends the frames to be sent now to a message, at most frames of them. If the link is Closing, this is the
+	// last call, and it must append nothing that needs an answer. due is when the next frames become ready without a
+	// Wake; zero for never.
 	Append(l *Link, message []byte, frames int) (_ []byte, due time.Time)
 	// Disconnected is called once when the connection has ended.
 	Disconnected()
@@ -69,19 +70,19 @@ type Handler interface {
 type Link struct {
 	cfg  Config
 	conn Conn
-	// wake wakes the writer when there is work; done is closed when the connection has ended.
+	// wake wakes the writer if there is work. done is closed when the connection has ended.
 	wake chan struct{}
 	done chan struct{}
-	// workers are the writer and what Go started; their context ends with the connection.
+	// workers are the writer and the goroutines that Go started. Their context ends with the connection.
 	workers sync.WaitGroup
-	working context.Context //nolint:containedctx // the life of this connection, which Go hands on
+	working context.Context //nolint:containedctx // the lifetime of this connection, passed to the functions given to Go
 
-	// mu guards what follows. It is never held while the handler or the connection is called.
+	// mu guards the following fields. It is never held while the handler or the connection is called.
 	mu        sync.Mutex
 	heartbeat time.Duration
 	// heard is when the gateway last sent a message.
 	heard time.Time
-	// reconnectAt is when to end the connection after go_away; zero without one.
+	// reconnectAt is when to end the connection after a go_away; zero without go_away.
 	reconnectAt time.Time
 	owesPong    bool
 	closing     bool
@@ -92,13 +93,13 @@ type Link struct {
 type End struct {
 	// Err is the reason; never nil.
 	Err error
-	// Connected is when the gateway accepted the connection; zero if it did not.
+	// Connected is when the gateway accepted the connection; zero if it did not accept it.
 	Connected time.Time
-	// Close describes how the gateway closed the connection; nil if it did not.
+	// Close describes how the gateway closed the connection; nil if the gateway did not close it.
 	Close *Close
 	// Refusal is the gateway's answer to connect, if it was an error.
 	Refusal *conversationv1.Error
-	// ReconnectAt is when the gateway asked the client to reconnect; zero if it did not.
+	// ReconnectAt is the time at which the gateway asked the client to reconnect; zero if it did not ask.
 	ReconnectAt time.Time
 }
 
@@ -125,7 +126,7 @@ func (l *Link) Run(ctx context.Context) End {
 		return End{Err: err}
 	}
 	defer l.conn.Close()
-	// Only closing the connection ends a read.
+	// A read ends only when the connection is closed.
 	unwatch := context.AfterFunc(opening, func() { _ = l.conn.Close() })
 	defer unwatch()
 	early, end := l.authenticate(token)
@@ -138,7 +139,7 @@ func (l *Link) Run(ctx context.Context) End {
 	return l.serve(ctx, early)
 }
 
-// Wake makes the writer look for something to send.
+// Wake makes the writer check for frames to send.
 func (l *Link) Wake() {
 	select {
 	case l.wake <- struct{}{}:
@@ -146,7 +147,8 @@ func (l *Link) Wake() {
 	}
 }
 
-// Fail ends the connection, after sending what Append appends for the last message. The first error counts.
+// Fail ends the connection, after sending a last message with the frames that Append appends. Only the error of the first
+// call is kept.
 func (l *Link) Fail(err error) {
 	l.mu.Lock()
 	if l.failure == nil {
@@ -169,8 +171,8 @@ func (l *Link) Go(f func(ctx context.Context)) {
 	l.workers.Go(func() { f(l.working) })
 }
 
-// authenticate sends connect and waits for the answer. It returns the answer and the frames that came in the same message; no
-// frames if the connection has ended.
+// authenticate sends connect and waits for the answer. It returns the answer and the further frames of the same message.
+// It returns no frames if the connection has ended.
 func (l *Link) authenticate(token string) (early []*clientv1.ServerFrame, end End) {
 	connect := &clientv1.ClientFrame{
 		Id: ConnectID, Request: &clientv1.ClientFrame_Connect{Connect: l.cfg.Handler.ConnectMessage(token)},
@@ -188,7 +190,7 @@ func (l *Link) authenticate(token string) (early []*clientv1.ServerFrame, end En
 		}
 		err = frame.DecodeServer(l.cfg.Codec, message, func(f *clientv1.ServerFrame) error {
 			if answer := f.GetError(); answer != nil && f.GetId() == ConnectID {
-				refusal = answer // the close code that follows indicates whether to reconnect
+				refusal = answer // whether to reconnect depends on the close code that follows
 			} else if f.GetConnected() != nil || early != nil {
 				early = append(early, f)
 			}
@@ -220,13 +222,13 @@ func (l *Link) serve(ctx context.Context, early []*clientv1.ServerFrame) (end En
 	defer l.workers.Wait()
 	defer cancel()
 	l.workers.Go(l.write)
-	// When ctx ends, the writer sends the last message and closes the connection; that ends the reader.
+	// When ctx ends, the writer sends the last message and closes the connection, which ends the reader.
 	unwatch := context.AfterFunc(ctx, func() { l.Fail(context.Cause(ctx)) })
 	defer unwatch()
 	defer func() {
 		l.cfg.Handler.Disconnected()
 		close(l.done)
-		// A writer that is stuck in a write ends with the connection.
+		// Closing the connection also ends a writer that is stuck in a write.
 		_ = l.conn.Close()
 	}()
 	return l.read(early[1:])

@@ -17,28 +17,28 @@ import (
 )
 
 const (
-	// A message of the server is a page of at most protocol.MaxPage events, or the backlog of a slow reader; this limit is far above
-	// both.
+	// The largest message of the server is a page of at most protocol.MaxPage events, or the backlog of a slow reader.
+	// This limit is far above both.
 	maxMessageBytes = 64 << 20
-	// In a process with ten thousand clients most are idle, so an idle client must use little memory.
+	// A process may have ten thousand clients, most of them idle, so an idle client must use little memory.
 	readBufferBytes  = 1024
 	writeBufferBytes = 4096
 	keepBufferBytes  = 4096
-	// Longest time of a write before the connection counts as dead.
+	// Time limit of a write; after it the connection counts as dead.
 	writeTimeout = 10 * time.Second
-	// Longest time of sending the close frame.
+	// Time limit for sending the close frame.
 	closeTimeout = 250 * time.Millisecond
 )
 
 // DialWebSocket returns a function that opens WebSocket connections. The header names the subprotocol to request.
 func DialWebSocket(trust *tls.Config) func(ctx context.Context, url string, header http.Header) (Conn, error) {
-	// Write buffers are taken from the pool only for the duration of one write.
+	// Each write takes a buffer from the pool and returns it.
 	dialer := &websocket.Dialer{
 		Proxy: http.ProxyFromEnvironment, ReadBufferSize: readBufferBytes,
 		WriteBufferSize: writeBufferBytes, WriteBufferPool: &sync.Pool{}, TLSClientConfig: trust,
 	}
 	return func(ctx context.Context, url string, header http.Header) (Conn, error) {
-		ws, response, err := dialer.DialContext(ctx, url, header) //nolint:bodyclose // the dialer has read what there is of it
+		ws, response, err := dialer.DialContext(ctx, url, header) //nolint:bodyclose // the dialer has already read the body
 		switch {
 		case response != nil && err != nil:
 			return nil, fmt.Errorf("dial gateway: answered with HTTP status %d: %w", response.StatusCode, err)
@@ -94,7 +94,7 @@ func (w *webSocket) WriteMessage(message []byte) error {
 
 func (w *webSocket) Close() error {
 	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	// The peer may have disconnected already, so an error does not matter.
+	// The peer may have disconnected already, so the error is ignored.
 	_ = w.ws.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout))
 	return w.ws.Close()
 }

@@ -9,9 +9,9 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// write is the writer: it sends messages and checks the clock until the connection ends.
+// write is the writer goroutine: it sends messages and checks timeouts until the connection ends.
 func (l *Link) write() {
-	// Closing the connection ends the reader, too.
+	// Closing the connection also ends the reader.
 	defer l.conn.Close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -47,14 +47,14 @@ func (l *Link) write() {
 	}
 }
 
-// duty is the writer's next work.
+// duty describes the writer's next work.
 type duty struct {
 	pong, closing, silent bool
-	// due is when to look again; zero for when it is woken.
+	// due is when to check again; zero to wait for a wake-up.
 	due time.Time
 }
 
-// checkClock ends a connection that is silent or was told to go away, and returns the writer's next work.
+// checkClock ends a connection that is silent or whose reconnect time has come. It returns the writer's next work.
 func (l *Link) checkClock(now time.Time) (d duty) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,7 +72,7 @@ func (l *Link) checkClock(now time.Time) (d duty) {
 	return d
 }
 
-// failLocked is Fail, but only once a time has come.
+// failLocked calls Fail if the time at has come.
 func (l *Link) failLocked(now, at time.Time, err error) {
 	if now.Before(at) {
 		return
@@ -95,7 +95,7 @@ func (l *Link) compose(message []byte, now duty) (_ []byte, due time.Time) {
 	return message, Earlier(now.due, due)
 }
 
-// Earlier is the earlier one of two times; zero is never.
+// Earlier returns the earlier of two times; zero means never.
 func Earlier(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
 		return b

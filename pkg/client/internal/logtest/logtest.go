@@ -50,7 +50,7 @@ func (l *Log) Grow(n int) {
 	}
 }
 
-// Back undoes everything above seq. Events that are added afterwards differ from the undone ones.
+// Back undoes every event above seq. Events that are added afterwards differ from the undone ones.
 func (l *Log) Back(seq uint64) {
 	l.events = l.events[:seq:seq]
 	l.branch++
@@ -64,20 +64,20 @@ func (l *Log) Hide(first, last uint64) {
 // Erase erases the content of the event seq.
 func (l *Log) Erase(seq uint64) { chain.Erase(l.events[seq-1]) }
 
-// Event is the event seq as a client gets it.
+// Event returns the event seq in the form that a client receives.
 func (l *Log) Event(seq uint64) *clientv1.Event { return frame.ToClient(l.events[seq-1]) }
 
 // Hash is the hash of the event seq.
 func (l *Log) Hash(seq uint64) []byte { return l.events[seq-1].GetHash() }
 
-// Tampered is the event seq with another hash.
+// Tampered returns the event seq with another hash.
 func (l *Log) Tampered(seq uint64) *clientv1.Event {
 	event := l.Event(seq)
 	event.Hash = make([]byte, chain.Size)
 	return event
 }
 
-// Page is at most limit events after a seq, and the hidden stretches among them.
+// Page returns at most limit events after a seq, and the hidden stretches among them.
 func (l *Log) Page(after uint64, limit int) *clientv1.Page {
 	page := &clientv1.Page{Head: l.Head()}
 	last := after

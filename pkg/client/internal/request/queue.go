@@ -11,13 +11,13 @@ import (
 // Config is what a Queue depends on. All fields are required.
 type Config struct {
 	Codec frame.Codec
-	// Timeout is how long an answer may take.
+	// Timeout is the time limit for an answer.
 	Timeout time.Duration
-	// Backoff is how long to wait after so many failures in a row, counted from 0.
+	// Backoff returns how long to wait after this many consecutive failures, counted from 0.
 	Backoff func(failures int) time.Duration
-	// Refused makes the error of a refusal that is final.
+	// Refused returns the error of a final refusal.
 	Refused func(answer *clientv1.ServerFrame, refusal *conversationv1.Error) error
-	// Wake is called when there is something to send, or when Due has become earlier.
+	// Wake is called when there is something to send, or when Due becomes earlier.
 	Wake func()
 }
 
@@ -25,19 +25,22 @@ type Config struct {
 // (Done, Prepare, Policy) are called under that lock.
 type Queue struct {
 	cfg Config
-	// pending are all unfinished requests; ready are those to be sent next, and some that have finished since.
+	// pending are all unfinished requests. ready are the requests to be sent next; some of them may have finished
+	// meanwhile.
 	pending map[*Request]struct{}
 	ready   []*Request
 	// maxFrame is the largest frame that the gateway accepts, 0 if it is not known.
 	maxFrame int
 
-	// The rest belongs to the present connection. Open requests by their id on it; nil without a connection.
+	// The remaining fields belong to the present connection. open are the open requests by their id on it; nil without a
+	// connection.
 	open   map[uint64]*Request
 	lastID uint64
-	// due is when the next request times out or becomes ready; zero if there is none.
+	// due is when the next request times out or becomes ready; zero if no request does.
 	due time.Time
 
-	// Retries counts how often a request was sent again, Timeouts how often because there was no answer in time.
+	// Retries counts how often a request was sent again. Timeouts counts how often the reason was that no answer came in
+	// time.
 	Retries, Timeouts uint64
 }
 
@@ -47,7 +50,7 @@ func NewQueue(cfg Config) *Queue { return &Queue{cfg: cfg, pending: map[*Request
 // Pending is the number of unfinished requests.
 func (q *Queue) Pending() int { return len(q.pending) }
 
-// Due is when Append has work to do without being woken; zero if it has none.
+// Due returns when Append has work to do without being woken; zero if there is none.
 func (q *Queue) Due() time.Time { return q.due }
 
 // Ask adds a request that is sent as soon as possible.
@@ -63,7 +66,7 @@ func (q *Queue) AskAfter(r *Request, wait time.Duration) {
 	}
 }
 
-// Finish ends a request with an answer or an error. It does nothing if the request has ended already.
+// Finish ends a request with an answer or an error. It does nothing if the request has already ended.
 func (q *Queue) Finish(r *Request, answer *clientv1.ServerFrame, err error) {
 	if _, unfinished := q.pending[r]; !unfinished {
 		return
@@ -84,7 +87,8 @@ func (q *Queue) FailAll(err error) {
 	q.ready = nil
 }
 
-// Connect begins a connection: requests that the previous connection left unanswered are sent again. Ids continue after lastID.
+// Connect begins a connection: requests that were unanswered on the previous connection are sent again. Request ids
+// continue after lastID.
 func (q *Queue) Connect(maxFrame int, lastID uint64) {
 	q.maxFrame, q.lastID, q.open, q.due = maxFrame, lastID, map[uint64]*Request{}, time.Time{}
 	now := time.Now()
@@ -100,7 +104,7 @@ func (q *Queue) Connect(maxFrame int, lastID uint64) {
 	q.cfg.Wake()
 }
 
-// Disconnect ends a connection, and the requests that are limited to it.
+// Disconnect ends a connection, and the requests that are limited to it (OneConnection).
 func (q *Queue) Disconnect() {
 	q.open, q.due = nil, time.Time{}
 	for r := range q.pending {
@@ -110,14 +114,14 @@ func (q *Queue) Disconnect() {
 	}
 }
 
-// Accepted handles the notice that the server holds the request with that id.
+// Accepted handles the notice that the server holds the request with this id.
 func (q *Queue) Accepted(id uint64) {
 	if r := q.open[id]; r != nil && r.Policy != nil {
 		r.Policy.Accepted()
 	}
 }
 
-// Answer handles the answer to a request. A late answer is dropped: the request was sent again since, or has ended.
+// Answer handles the answer to a request. A late answer is dropped: meanwhile the request was sent again or has ended.
 func (q *Queue) Answer(f *clientv1.ServerFrame) {
 	r := q.open[f.GetId()]
 	if r == nil {
@@ -142,17 +146,17 @@ func (q *Queue) Answer(f *clientv1.ServerFrame) {
 }
 
 const (
-	// maxRetryWait bounds the wait after trouble of the server that may end at any moment. It is far below the bound of the backoff:
-	// the connection is up, so there is no crowd that reconnects, and a server that is in trouble delays its refusal.
+	// maxRetryWait bounds the wait after a temporary error of the server. It is far below the bound of the backoff: the
+	// connection is up, so no crowd of clients reconnects, and an overloaded server delays its refusals itself.
 	maxRetryWait = 5 * time.Second
-	// maxRetryAfter bounds the wait that the server asks for.
+	// maxRetryAfter bounds the wait that the server requests.
 	maxRetryAfter = time.Minute
 )
 
-// wait is how long a refused request waits for its next try.
+// wait returns how long a refused request waits for its next try.
 //
-// If the server is in trouble and names a time, the wait is up to twice that time, however often the request was refused: the
-// server knows what it can bear, and waits that grew during an outage would go on after it.
+// If the server is overloaded and names a time, the wait is up to twice that time, however often the request was refused.
+// The server knows how much load it can bear, and waits that grew during an outage would continue after it.
 func (q *Queue) wait(r *Request, refusal *conversationv1.Error) time.Duration {
 	grown := q.cfg.Backoff(r.tries - 1)
 	asked := min(time.Duration(refusal.GetRetryAfterMs())*time.Millisecond, maxRetryAfter)
@@ -167,8 +171,8 @@ func (q *Queue) wait(r *Request, refusal *conversationv1.Error) time.Duration {
 	}
 }
 
-// Append appends requests for one message to buf: at most frames of them, and no more bytes than the gateway accepts. First it
-// makes due requests ready.
+// Append appends requests to buf for one message: at most frames requests, and no more bytes than the gateway accepts.
+// First it makes due requests ready.
 func (q *Queue) Append(buf []byte, frames int) []byte {
 	if q.open == nil {
 		return buf
@@ -179,7 +183,7 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 	for len(q.ready) > 0 && frames > 0 {
 		r := q.ready[0]
 		if r.state != ready {
-			// The request ended while it was in this list.
+			// The request ended while it was in the list ready.
 			q.ready = q.ready[1:]
 			continue
 		}
@@ -202,7 +206,7 @@ func (q *Queue) Append(buf []byte, frames int) []byte {
 			}
 			continue
 		case q.maxFrame > 0 && before > 0 && len(buf) > q.maxFrame:
-			// It goes into the next message.
+			// The request goes into the next message.
 			return buf[:before]
 		}
 		q.ready = q.ready[1:]
@@ -273,7 +277,7 @@ func (q *Queue) makeOpen(r *Request) {
 	q.remind(r.due)
 }
 
-// remind moves Due to that time, unless it is earlier already.
+// remind moves Due to the time due, unless Due is already earlier.
 func (q *Queue) remind(due time.Time) {
 	if q.open != nil && (q.due.IsZero() || due.Before(q.due)) {
 		q.due = due

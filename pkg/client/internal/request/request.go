@@ -12,9 +12,9 @@ import (
 )
 
 var (
-	// ErrTooLarge is the error of a request that is larger than the gateway accepts; it was not sent.
+	// ErrTooLarge is the error of a request that is larger than the gateway accepts; the request was not sent.
 	ErrTooLarge = errors.New("client: request is larger than the gateway accepts")
-	// ErrConnectionLost is the error of a request of one connection (OneConnection) when that connection ends.
+	// ErrConnectionLost is the error of a request with OneConnection when its connection ends.
 	ErrConnectionLost = errors.New("connection was lost")
 )
 
@@ -27,36 +27,37 @@ var (
 //	  │      in time        ▼
 //	  └─── wait is over ── waiting
 //
-// With a new connection every unfinished request becomes ready, except one that is waiting: it still waits.
+// With a new connection every unfinished request becomes ready, except those that are waiting: they continue to wait.
 type Request struct {
-	// Frame is what is sent. Its id is that of the last time that it was sent.
+	// Frame is the frame to send. Its id is the id of the last time it was sent.
 	Frame *clientv1.ClientFrame
-	// Prepare brings Frame up to date before it is sent. May be nil.
+	// Prepare updates Frame before each send. May be nil.
 	Prepare func()
 	// Done is called exactly once, with the answer or with an error.
 	Done func(answer *clientv1.ServerFrame, err error)
 	// OneConnection makes the request end with ErrConnectionLost when the connection ends.
 	OneConnection bool
-	// Policy decides when to retry a request that must not simply fail. Defaults to none: a temporary error is retried forever, any
-	// other error is final.
+	// Policy decides when to retry a request. Defaults to none: a temporary error is always retried, any other error is
+	// final.
 	Policy Policy
 
 	state state
-	// due is when an open request times out, or a waiting one becomes ready.
+	// due is when an open request times out, or when a waiting request becomes ready.
 	due   time.Time
 	tries int
 }
 
-// Policy follows one request and decides whether it is sent again.
+// Policy observes one request and decides whether it is sent again.
 type Policy interface {
-	// Sent is called when the request was written; again is false the first time.
+	// Sent is called each time the request was written; again is false the first time.
 	Sent(again bool)
 	// Accepted is called when the server reports that it holds the request, before it answers.
 	Accepted()
-	// Unanswered is called when the request was written but not answered in time, or not before the connection ended.
+	// Unanswered is called when a written request was not answered in time, or not before the connection ended.
 	Unanswered()
-	// Refused is called with the error of an answer; outcome is true if the answer is an outcome, false if the gateway itself
-	// failed. If it returns true, the request is retried although the error is not temporary.
+	// Refused is called with the error of an answer. outcome is true if the error is the outcome of the command, false if
+	// it is an error of the gateway itself. If Refused returns true, the request is retried although the error is not
+	// temporary.
 	Refused(refusal *conversationv1.Error, outcome bool) (retry bool)
 	// TooLarge is called when the request is larger than this gateway accepts. If it returns true, the request is retried later.
 	TooLarge() (retry bool)
@@ -76,7 +77,7 @@ const (
 func (r *Request) WasSent() bool { return r.tries > 0 }
 
 func (r *Request) refused(refusal *conversationv1.Error, outcome bool) (retry bool) {
-	// The policy is called in any case: it counts refusals.
+	// Call the policy for every error: it counts refusals.
 	retry = r.Policy != nil && r.Policy.Refused(refusal, outcome)
 	return retry || Temporary(refusal.GetCode())
 }
@@ -90,8 +91,8 @@ func (r *Request) expired(cause error) error {
 	return r.Policy.Expired(cause)
 }
 
-// Temporary returns true if a request is sent again after this error. A token that expired in the meantime is replaced with the
-// connection, so it is no reason to give up a request.
+// Temporary returns true if a request is sent again after this error. An expired token is temporary: the next connection
+// has a new token.
 func Temporary(code conversationv1.ErrorCode) bool {
 	return errcode.Temporary(code) || code == conversationv1.ErrorCode_ERROR_CODE_UNAUTHENTICATED
 }

@@ -7,22 +7,22 @@ import clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 //
 //	        event is the same
 //	newest ─────────────────────▶ Same
-//	  │ another one, or none
+//	  │ another, or none
 //	  ▼                remembered events at or below the server's head, newest first in steps that double, then halving
 //	older  ──────────▶ Forked
 //
 // The caller reads the event Seq and passes it to Compare until the result is not More. The stream must not move meanwhile.
 type Search struct {
 	stream *Stream
-	// looked is the index of the mark to compare next, or newest.
+	// looked is the index of the mark to compare next, or the constant newest.
 	looked int
-	// Marks below low are in common, those from high on are not; step is how far the next comparison goes back.
+	// Marks below low are common to both logs, marks from high on are not. step is the distance of the next comparison.
 	low, high, step int
-	// hash is the server's hash of the last mark in common.
+	// hash is the server's hash of the last common mark.
 	hash []byte
 }
 
-// newest replaces an index while the newest event is compared, which need not have a mark.
+// newest is used instead of an index while the newest event is compared, because it may have no mark.
 const newest = -1
 
 // Verdict is the result of a search.
@@ -33,7 +33,7 @@ const (
 	More Verdict = iota
 	// Same means that the server has the same events as the client.
 	Same
-	// Forked means that the server's log went back, or is a different one.
+	// Forked means that the server's log went back, or is another log.
 	Forked
 )
 
@@ -47,7 +47,7 @@ type Common struct {
 // Search begins a search.
 func (s *Stream) Search() *Search { return &Search{stream: s, looked: newest} }
 
-// Seq is the event to be read and compared next.
+// Seq returns the event that the caller must read and compare next.
 func (s *Search) Seq() uint64 {
 	if s.looked == newest {
 		return s.stream.last
@@ -55,8 +55,8 @@ func (s *Search) Seq() uint64 {
 	return s.stream.trail.marks[s.looked].seq
 }
 
-// Compare takes the server's page from Seq on. committed is the newest seq that the client knows from the outcome of a command.
-// With Forked it returns the last event in common.
+// Compare takes the server's page from Seq on. committed is the newest seq that the client knows from the outcome of a
+// command. If the verdict is Forked, Compare also returns the last common event.
 func (s *Search) Compare(page *clientv1.Page, committed uint64) (Verdict, Common) {
 	if s.looked == newest {
 		return s.compareNewest(page, committed)
@@ -75,13 +75,13 @@ func (s *Search) compareNewest(page *clientv1.Page, committed uint64) (Verdict, 
 	had := trail.at(last)
 	theirs := eventAt(page, last)
 	hidden := Covered(page.GetHidden(), last, last+1)
-	// A hash that the client does not know counts as the same.
+	// If the client does not know its own hash, the events count as the same.
 	same := hidden || last == 0 || (theirs != nil && (had == nil || had.is(theirs.GetHash())))
 	switch {
 	case same && page.GetHead() >= max(last, committed):
 		return Same, Common{}
 	case same && page.GetHead() >= last:
-		// Only events that this client knows from outcomes are lost.
+		// The server lost only events that this client knows from outcomes of commands.
 		return Forked, Common{Seq: last, Hash: theirs.GetHash()}
 	}
 	s.high, s.step = trail.below(min(page.GetHead(), last)), 1
@@ -91,13 +91,13 @@ func (s *Search) compareNewest(page *clientv1.Page, committed uint64) (Verdict, 
 	return s.next()
 }
 
-// next chooses the next mark, or ends the search when there is none to compare.
+// next chooses the next mark, or ends the search if no mark is left to compare.
 func (s *Search) next() (Verdict, Common) {
 	switch {
 	case s.low < s.high:
 		s.looked = (s.low + s.high) / 2
 		if s.low == 0 {
-			// Most logs lose only their end.
+			// Most forked logs lose only their last events.
 			s.looked = max(s.high-s.step, 0)
 			s.step *= 2
 		}
@@ -108,7 +108,7 @@ func (s *Search) next() (Verdict, Common) {
 	return Forked, Common{Seq: s.stream.trail.marks[s.low-1].seq, Hash: s.hash}
 }
 
-// eventAt is the event of a page at a seq; nil for none.
+// eventAt returns the event of a page at a seq; nil if there is none.
 func eventAt(page *clientv1.Page, seq uint64) *clientv1.Event {
 	for _, event := range page.GetEvents() {
 		if event.GetSeq() == seq {

@@ -11,7 +11,8 @@ import (
 	clientv1 "github.com/runnelhq/runnel/proto/runnel/client/v1"
 )
 
-// maxHeld is how many events beyond a gap are kept while the gap is filled. Those that come after them are read, too.
+// maxHeld is the number of events beyond a gap that are kept while the gap is filled. Events beyond them are read from
+// history.
 const maxHeld = 256
 
 // Stream is the position of the client in the log of one conversation:
@@ -21,7 +22,7 @@ const maxHeld = 256
 //	held         received too early, without a hole among themselves
 //	… Head       known to exist
 //
-// Last moves only to the next event, if that verifies, or over a stretch that the user may not see; Rewind moves it back.
+// Last moves only to the next event, if it verifies, or over a stretch that the user may not see. Rewind moves it back.
 type Stream struct {
 	id       string
 	verifier chain.Verifier
@@ -36,14 +37,15 @@ type Stream struct {
 // Arrival is an event as it was received.
 type Arrival struct {
 	Event *clientv1.Event
-	// Origin is nil for an event that belongs to no trace, and for one that was read: pages carry none.
+	// Origin is nil for an event without a trace, and for an event that was read from history, because pages contain no
+	// traces.
 	Origin *tracing.Origin
 }
 
 // New begins a conversation after a seq.
 func New(id string, after uint64) *Stream { return &Stream{id: id, last: after} }
 
-// Resume continues a conversation after the event seq, whose hash is nil if it is not known.
+// Resume continues a conversation after the event seq. hash is nil if it is not known.
 func Resume(id string, seq uint64, hash []byte) *Stream {
 	s := New(id, seq)
 	if len(hash) == chain.Size {
@@ -68,7 +70,7 @@ func (s *Stream) Behind() bool { return s.head > s.last }
 // Branch counts how often the log went back.
 func (s *Stream) Branch() int { return s.branch }
 
-// LastHash is the beginning of the hash of the event Last; nil if it is not known.
+// LastHash is the beginning of the hash of the event Last; nil if the hash is not known.
 func (s *Stream) LastHash() []byte {
 	if m := s.trail.at(s.last); m != nil {
 		return bytes.Clone(m.hash[:])
@@ -76,26 +78,26 @@ func (s *Stream) LastHash() []byte {
 	return nil
 }
 
-// SetJoined notes the first seq that the user may see, unless it is known already.
+// SetJoined records the first seq that the user may see, unless it is already known.
 func (s *Stream) SetJoined(seq uint64) {
 	if s.joined == 0 {
 		s.joined = seq
 	}
 }
 
-// Announce notes that the log extends at least to head.
+// Announce records that the log extends at least to head.
 func (s *Stream) Announce(head uint64) { s.head = max(s.head, head) }
 
-// GiveUp forgets missing events, until a new head is announced.
+// GiveUp stops expecting the missing events, until a new head is announced.
 func (s *Stream) GiveUp() { s.head, s.held = s.last, nil }
 
-// Contradicts returns true if the client had a different event at this seq.
+// Contradicts returns true if the client had a different event at the event's seq.
 func (s *Stream) Contradicts(event *clientv1.Event) bool {
 	m := s.trail.at(event.GetSeq())
 	return m != nil && !m.is(event.GetHash())
 }
 
-// Take moves to the event after Last, if event is that one and verifies. The error is a *chain.Broken.
+// Take moves to the event after Last, if event is the next one and verifies. The error is a *chain.Broken.
 func (s *Stream) Take(check *Checker, event *clientv1.Event) (chain.Content, error) {
 	switch {
 	case event.GetSeq() != s.last+1:
@@ -115,7 +117,7 @@ func (s *Stream) Take(check *Checker, event *clientv1.Event) (chain.Content, err
 	return content, nil
 }
 
-// Skip moves over a stretch that the user may not see, up to a seq above Last, and returns that stretch.
+// Skip moves over a stretch that the user may not see, up to a seq above Last. It returns the skipped stretch.
 func (s *Stream) Skip(to uint64) *clientv1.Hidden {
 	hidden := &clientv1.Hidden{ConversationId: s.id, First: s.last + 1, Last: to}
 	s.last = to
@@ -131,7 +133,7 @@ func (s *Stream) Hold(came Arrival) {
 	}
 }
 
-// NextHeld removes and returns the held event after Last; false if the next one is not held.
+// NextHeld removes and returns the held event after Last. It returns false if that event is not held.
 func (s *Stream) NextHeld() (Arrival, bool) {
 	s.dropHeldUpTo(s.last)
 	if len(s.held) == 0 || s.held[0].Event.GetSeq() != s.last+1 {
@@ -142,10 +144,11 @@ func (s *Stream) NextHeld() (Arrival, bool) {
 	return next, true
 }
 
-// DropHeld drops the held events: they are read instead.
+// DropHeld drops the held events; they will be read from history.
 func (s *Stream) DropHeld() { s.held = nil }
 
-// AsRead is an event of a page. If the event is also held, the held copy knows its trace; held events before it are dropped.
+// AsRead returns an event of a page as an Arrival. If the event is also held, it returns the held copy, which has its
+// trace. Held events before it are dropped.
 func (s *Stream) AsRead(event *clientv1.Event) Arrival {
 	s.dropHeldUpTo(event.GetSeq() - 1)
 	if len(s.held) > 0 && s.held[0].Event.GetSeq() == event.GetSeq() {
@@ -163,9 +166,9 @@ func (s *Stream) dropHeldUpTo(seq uint64) {
 	}
 }
 
-// Merge iterates over a page, in order: it calls take for each event after Last, which moves over the event, and skip with the
-// end of each hidden stretch that begins there, which moves over the stretch. It stops at the first error, and returns the seq
-// where it stopped.
+// Merge iterates over a page in order. It calls take for each event after Last; take must move over the event. It calls
+// skip with the end of each hidden stretch that begins there; skip must move over the stretch. It stops at the first
+// error, and returns the seq where it stopped.
 func (s *Stream) Merge(page *clientv1.Page, take func(Arrival) error, skip func(to uint64)) (seq uint64, err error) {
 	events, hidden := page.GetEvents(), page.GetHidden()
 	for {
@@ -187,7 +190,7 @@ func (s *Stream) Merge(page *clientv1.Page, take func(Arrival) error, skip func(
 	}
 }
 
-// Rewind goes back to the event to, whose hash is nil if it is not known: the server has undone the events after it.
+// Rewind moves back to the event to, after which the server has undone all events. hash is nil if it is not known.
 func (s *Stream) Rewind(to uint64, hash []byte) {
 	s.branch++
 	s.last, s.head, s.held = to, to, nil

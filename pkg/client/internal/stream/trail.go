@@ -6,24 +6,24 @@ import (
 	"github.com/runnelhq/runnel/pkg/chain"
 )
 
-// trailNewest is how many of the newest events a trail has without a gap.
+// trailNewest is the number of newest events that a trail keeps without a gap.
 const trailNewest = 32
 
-// mark names an event that the client had: its seq and the beginning of its hash.
+// mark identifies an event that the client had: its seq and the beginning of its hash.
 type mark struct {
 	seq  uint64
 	hash [chain.PrefixSize]byte
 }
 
-// trail remembers some of the events that the client had of one conversation, to find the last one in common with a server whose
-// log went back. It keeps the newest 32 events, and before them two to four each time the distance to the newest doubles. The
-// zero value is empty.
+// trail remembers some of the events that the client had of one conversation. After the server's log went back, it is
+// used to find the last common event. It keeps the newest 32 events. Before them it keeps two to four events each time
+// the distance to the newest doubles. The zero value is empty.
 type trail struct {
 	marks []mark // by rising seq
 	limit int
 }
 
-// add remembers an event. One whose hash is not known is left out.
+// add remembers an event. It ignores an event whose hash is not known.
 func (t *trail) add(seq uint64, hash []byte) {
 	if len(hash) < chain.PrefixSize || (len(t.marks) > 0 && seq <= t.newest().seq) {
 		return
@@ -35,8 +35,8 @@ func (t *trail) add(seq uint64, hash []byte) {
 	}
 }
 
-// thin drops old marks. A mark at some distance stays if its seq is a multiple of half that distance, rounded down to a power of
-// two. So a dropped mark would not be kept later either.
+// thin drops old marks. A mark at some distance from the newest stays if its seq is a multiple of half that distance,
+// rounded down to a power of two. A mark that was dropped once would also be dropped at every greater distance.
 func (t *trail) thin() {
 	newest, kept := t.newest().seq, t.marks[:0]
 	for _, m := range t.marks {
@@ -55,7 +55,7 @@ func (t *trail) empty() bool { return len(t.marks) == 0 }
 
 func (t *trail) newest() mark { return t.marks[len(t.marks)-1] }
 
-// below is the number of marks with a seq up to that one.
+// below returns the number of marks with a seq up to seq.
 func (t *trail) below(seq uint64) int {
 	return sort.Search(len(t.marks), func(i int) bool { return t.marks[i].seq > seq })
 }
@@ -68,10 +68,10 @@ func (t *trail) at(seq uint64) *mark {
 	return nil
 }
 
-// cut forgets what lies above a seq.
+// cut forgets the marks above a seq.
 func (t *trail) cut(seq uint64) { t.marks = t.marks[:t.below(seq)] }
 
-// is reports whether an event with that hash is the marked one.
+// is reports whether the marked event has this hash.
 func (m *mark) is(hash []byte) bool {
 	return len(hash) >= chain.PrefixSize && m.hash == [chain.PrefixSize]byte(hash)
 }

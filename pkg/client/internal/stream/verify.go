@@ -10,21 +10,22 @@ import (
 	conversationv1 "github.com/runnelhq/runnel/proto/runnel/conversation/v1"
 )
 
-// Checker verifies events. It keeps the stored form of the last one, so that an event costs no allocation. It is not safe for
-// concurrent use.
+// Checker verifies events. It reuses the memory of the last event, so that verifying allocates nothing. It is not safe
+// for concurrent use.
 type Checker struct {
 	codec  frame.Codec
 	skip   bool
 	stored conversationv1.Event
 }
 
-// NewChecker makes a checker of events that came in a codec. With skip it verifies nothing.
+// NewChecker makes a checker for events that were received in a codec. If skip is true, it verifies nothing.
 func NewChecker(codec frame.Codec, skip bool) *Checker { return &Checker{codec: codec, skip: skip} }
 
 // Verifies returns false if the checker verifies nothing.
 func (c *Checker) Verifies() bool { return !c.skip }
 
-// Check verifies that an event is the next one of a log, and returns what is known of its content. The error is a *chain.Broken.
+// Check verifies that an event is the next one of a log, and returns the state of its content. The error is a
+// *chain.Broken.
 func (c *Checker) Check(v *chain.Verifier, event *clientv1.Event) (chain.Content, error) {
 	if c.skip {
 		if event.GetBody() == nil && len(event.GetSalt()) == 0 {
@@ -33,7 +34,7 @@ func (c *Checker) Check(v *chain.Verifier, event *clientv1.Event) (chain.Content
 		return chain.NotChecked, nil
 	}
 	frame.SetStored(&c.stored, event)
-	event.Kind = c.stored.GetKind() // the number that was checked, also of a kind whose name this client does not know
+	event.Kind = c.stored.GetKind() // the verified number, also for a kind whose name this client does not know
 	content, err := v.Next(&c.stored)
 	switch {
 	case err != nil:
@@ -41,8 +42,8 @@ func (c *Checker) Check(v *chain.Verifier, event *clientv1.Event) (chain.Content
 	case content == chain.Erased:
 		event.Body = nil
 	case c.codec != frame.Proto && len(event.GetBodyBytes()) > 0:
-		// JSON has the body twice. Only the bytes were checked, so the program gets their content. Bytes that this client cannot read
-		// are passed on as a body without an action, like those of a newer kind.
+		// JSON events contain the body twice. Only the bytes were verified, so the program gets the body decoded from the
+		// bytes. Bytes that this client cannot decode become a body without an action, like the body of a newer kind.
 		if event.Body, err = conversation.DecodeBody(event.GetBodyBytes()); err != nil {
 			event.Body = &conversationv1.Body{}
 		}

@@ -12,11 +12,11 @@ import (
 // Origin is the trace that a received event belongs to.
 type Origin struct {
 	Parent trace.SpanContext
-	// At is when the event was received.
+	// At is the time at which the event was received.
 	At time.Time
 }
 
-// OriginOf is the origin that a traceparent names; nil for none.
+// OriginOf returns the trace that a traceparent names; nil if it names none.
 func OriginOf(traceparent string, at time.Time) *Origin {
 	if parent := Parse(traceparent); parent.IsValid() {
 		return &Origin{Parent: parent, At: at}
@@ -24,7 +24,7 @@ func OriginOf(traceparent string, at time.Time) *Origin {
 	return nil
 }
 
-// ID is the id of a trace as 32 hex digits; empty for none.
+// ID returns the id of a trace as 32 hex digits; empty if there is no trace.
 func ID(of trace.SpanContext) string {
 	if !of.HasTraceID() {
 		return ""
@@ -32,14 +32,14 @@ func ID(of trace.SpanContext) string {
 	return of.TraceID().String()
 }
 
-// Traceparent is the trace context of ctx; empty for none.
+// Traceparent returns the trace context of ctx as text; empty if there is none.
 func Traceparent(ctx context.Context) string {
 	var h header
 	propagation.TraceContext{}.Inject(ctx, &h)
 	return string(h)
 }
 
-// Parse reads a traceparent. The result is invalid for any other text: a client ignores values that it cannot parse.
+// Parse reads a traceparent. For any other text the result is invalid: a client ignores values that it cannot parse.
 func Parse(traceparent string) trace.SpanContext {
 	if traceparent == "" {
 		return trace.SpanContext{}
